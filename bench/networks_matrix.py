@@ -302,10 +302,8 @@ def _copied(one: Combination, network: torch.nn.Module, images: Any, context: Se
 def _again(one: Combination, patch: Sequence[int]) -> torch.nn.Module:
     heads = task_of(one).heads
     size, _, _ = networks.size_for(one.name, patch, halvings(patch), "cpu", heads)
-    dense = {key: head.channels for key, head in heads.items() if hasattr(head, "channels")}
-    vectors = {key: head.size for key, head in heads.items() if hasattr(head, "size") and key not in dense}
-    given = networks.sized(one.name, heads, size, one.context)
-    made: torch.nn.Module = _travelled(one.name)(1, one.axes, dense, vectors, given)
+    given = {**networks.answered(one.name, heads), **networks.sized(one.name, heads, size, one.context)}
+    made: torch.nn.Module = _travelled(one.name)(1, one.axes, **given)
     return made
 
 
@@ -317,7 +315,7 @@ def _travelled(name: str) -> Callable[..., torch.nn.Module]:
     """The function that builds, from a copy of the family's file and of what it needs of ours."""
     path, function = networks.source(name)
     module = f"isocenter.networks.{path.stem}"
-    sources = travelling({module: ()}, {}, {module: path.read_text(encoding="utf-8")}, "a copy")
+    sources = travelling({module: (function,)}, {}, {module: path.read_text(encoding="utf-8")}, "a copy")
     folder, package = Path(tempfile.mkdtemp()), f"travelled{next(numbered)}"
     for file, text in sources.texts.items():
         (folder / package / file).parent.mkdir(parents=True, exist_ok=True)

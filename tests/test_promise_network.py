@@ -1,4 +1,4 @@
-"""A family of network that nobody here has heard of takes one new file and one line in an index, and goes every way.
+"""A family of networks with a capability that none of ours has takes one new file and one line in an index.
 
 Its file is `toys/rings.py`, a package of somebody else's; the line is the entry point that is written below.
 """
@@ -79,11 +79,19 @@ def test_its_size_follows_the_images_with_its_own_reason(promised):
     made = isocenter.plan(
         promised.data, labels=trained.LABELS, device="cpu", threads=1, assignments={"network.name": "rings"}
     ).plan
-    assert made["network.size"] == {"reaches": [1, 2, 4]}
+    assert made["network.size"] == {"reaches": [1, 2, 4], "margin": 0.5}
     assert made.decision("network.size").because.startswith("patch (16, 16, 16): 3 rings on the cpu")
 
 
-def test_it_learns(promised):
+def test_no_family_of_ours_is_taught_each_voxel_by_a_loss_of_its_own(promised):
+    ours = [networks.family_of(name) for name in networks.ours()]
+    assert not [family for family in ours if family.has_loss and "dense" in family.answers]
+    toy = networks.family_of("rings")
+    assert toy.has_loss
+    assert toy.sees_targets
+
+
+def test_it_learns_by_its_own_loss(promised):
     losses = pd.read_csv(promised.run / "log.csv")["loss"]
     assert losses.iloc[-5:].mean() < 0.9 * losses.iloc[:5].mean()
     assert (promised.run / "report.html").is_file()

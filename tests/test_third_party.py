@@ -12,6 +12,8 @@ import pytest
 NETWORK = """
 from torch import nn
 
+from isocenter.networks import Family
+
 
 class Tiny(nn.Module):
     def __init__(self, channels, vectors, width=3):
@@ -24,8 +26,11 @@ class Tiny(nn.Module):
         return {name: layer(pooled) for name, layer in self.vectors.items()}
 
 
-def build(channels, spatial_dims, dense, vectors, size):
+def build(channels, spatial_dims, vectors, **size):
     return Tiny(channels, vectors, **size)
+
+
+TINY = Family(build, answers=frozenset({"vector"}))
 """
 TASK = """
 from dataclasses import dataclass
@@ -112,7 +117,7 @@ def foreign(tmp_path: Path) -> Path:
         (package / f"{name}.py").write_text(text)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(
-        "[isocenter.networks]\ntiny = foreign.tiny:build\n"
+        "[isocenter.networks]\ntiny = foreign.tiny:TINY\n"
         "[isocenter.tasks]\ngrading = foreign.grading:Grading\n"
         "[isocenter.formats]\ntinyimage = foreign.pixels:ENTRY\n"
     )

@@ -17,7 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.networks import axial, capsules, coatnet, vit
+from isocenter.networks import axial, capsules, coatnet, transformer
 from isocenter.networks.relative import for_pairs, stretched
 from isocenter.networks.unet import Block
 from isocenter.values import Dense, Vector
@@ -169,7 +169,7 @@ def test_the_tokens_of_transunet_go_through_the_layers_of_the_vision_transformer
     assert network.grid == [7, 5]
     tokens = network.tokens(deepest.flatten(2).transpose(1, 2)) + network.positions
     for layer in network.layers:
-        assert isinstance(layer, vit.Block)
+        assert isinstance(layer, transformer.Block)
         tokens = layer(tokens)
     assert torch.equal(network._transformed(deepest, None), network.norm(tokens))
 

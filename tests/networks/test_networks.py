@@ -435,8 +435,8 @@ def test_the_file_of_a_family_makes_the_same_network_alone(which, tmp_path, monk
     travelled = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "travelled", travelled)
     spec.loader.exec_module(travelled)
-    dense, vectors = ({"mask": 3}, {}) if name in DENSE else ({}, {"class": 3})
-    again = getattr(travelled, function)(2, len(shape), dense, vectors, size)
+    heads = networks.answered(name, {"mask": Dense(3)} if name in DENSE else {"class": Vector(3)})
+    again = getattr(travelled, function)(2, len(shape), **heads, **networks.sized(name, {}, size, 0))
     again.load_state_dict(network.state_dict())
     for ours, theirs in zip(network.eval()(images).values(), again.eval()(images).values(), strict=True):
         assert torch.equal(ours, theirs)
@@ -543,7 +543,7 @@ def test_the_file_of_a_family_needs_torch_and_the_library_it_wraps_alone(name):
     needed = {module.partition(".")[0] for module in imported} - set(sys.stdlib_module_names) - {"isocenter"}
     assert needed == {"torch"} | WRAPPED.get(name, set())
     assert all(module.startswith("isocenter.networks") for module in imported if module.startswith("isocenter"))
-    assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
 
 
 def test_a_network_takes_a_window_of_zeros_without_a_number_being_lost():

@@ -17,7 +17,8 @@ from numpy.testing import assert_allclose
 from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.evaluation import box_iou
-from isocenter.networks.pyramid import ADDED, Answers, _overlap, assigned
+from isocenter.networks.pyramid import ADDED
+from isocenter.networks.yolox import Answers, _overlap, assigned
 from isocenter.tasks.detection.decode import PRIOR
 from isocenter.tasks.detection.task import Detection
 from isocenter.values import Dense, Geometry, Vector
@@ -114,7 +115,7 @@ def test_the_file_of_a_family_makes_the_same_network_alone(name, tmp_path, monke
     spec.loader.exec_module(travelled)
     network, images = built(name).eval(), torch.randn(1, 1, 32, 32)
     size = {"strides": [[1, 1], *[[2, 2]] * 4], **SMALL}
-    again = getattr(travelled, function)(1, 2, {"boxes": 6}, {}, size).eval()
+    again = getattr(travelled, function)(1, 2, dense={"boxes": 6}, **size).eval()
     again.load_state_dict(network.state_dict())
     assert torch.equal(network(images)["boxes"], again(images)["boxes"])
 

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.networks.context_fusion import HEARD, Asking, Film, Hearing, Narrow, Telling
+from isocenter.networks.context_fusion import COURSE_FEATURES, Asking, ContextFusion, Courses, Film, Narrow
 from isocenter.values import Dense, Head, Vector
 
 torch.set_num_threads(1)
@@ -127,7 +127,7 @@ def test_the_cost_of_many_entries_is_the_summed_length_of_their_weights():
         narrow.weigh.weight.copy_(torch.tensor([[3.0, 0.0, 5.0], [4.0, 0.0, 12.0]]))
     assert narrow.cost().item() == pytest.approx(0.5 * (5 + 13), abs=1e-5)
     with pytest.raises(ValueError, match="0 or more"):
-        Telling(3, {0: 2}, narrow=-1)
+        ContextFusion(3, {0: 2}, narrow=-1)
 
 
 @pytest.mark.parametrize("name", ["resnet", "unet", "unet_slices", "vit"])
@@ -206,18 +206,18 @@ def test_every_family_hears_what_was_read_along_time(name):
 
 def test_hearing_tells_when_something_was_read():
     torch.manual_seed(0)
-    hearing = Hearing(1, 32)
+    hearing = Courses(1, 32)
     early, late = torch.zeros(1, 64), torch.zeros(1, 64)
     early[0, 4], late[0, 24] = 3.0, 3.0
-    assert hearing(early).shape == (1, HEARD)
+    assert hearing(early).shape == (1, COURSE_FEATURES)
     assert (hearing(early) - hearing(late)).abs().max() > 0.01
 
 
 def test_many_other_entries_are_brought_down_and_courses_are_not():
-    telling = Telling(200 + 20, {}, "concatenate", narrow=4, courses=(1, 10))
-    assert telling.told == HEARD + 4
+    telling = ContextFusion(200 + 20, {}, "concatenate", narrow=4, courses=(1, 10))
+    assert telling.features == COURSE_FEATURES + 4
     assert telling.narrow is not None
     assert telling.narrow.weigh.in_features == 200
-    assert telling(torch.randn(3, 220)).shape == (3, HEARD + 4)
-    assert Telling(20, {}, narrow=4, courses=(1, 10)).told == HEARD
-    assert Telling(0, {}, courses=(1, 10)).told == 0
+    assert telling(torch.randn(3, 220)).shape == (3, COURSE_FEATURES + 4)
+    assert ContextFusion(20, {}, narrow=4, courses=(1, 10)).features == COURSE_FEATURES
+    assert ContextFusion(0, {}, courses=(1, 10)).features == 0

@@ -13,7 +13,7 @@ from torch.distributions import Normal, kl_divergence
 
 from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.networks import vit
+from isocenter.networks import transformer, vit
 from isocenter.values import Dense, Vector
 
 torch.set_num_threads(1)
@@ -266,7 +266,7 @@ def test_stochastic_depth_keeps_the_mean_and_sleeps_outside_of_training():
 
 
 def test_the_divergence_from_the_prior_is_that_of_torchs_normal_distributions():
-    layer = vit.VariationalLinear(9, 4)
+    layer = transformer.VariationalLinear(9, 4)
     with torch.no_grad():
         layer.weight.normal_()
         layer.log_ratio.normal_()
@@ -281,7 +281,7 @@ def test_the_divergence_from_the_prior_is_that_of_torchs_normal_distributions():
 
 def test_sums_are_drawn_as_drawn_weights_would_give_them():
     torch.manual_seed(0)
-    layer, features = vit.VariationalLinear(6, 2), torch.randn(6)
+    layer, features = transformer.VariationalLinear(6, 2), torch.randn(6)
     with torch.no_grad():
         layer.weight.normal_()
         layer.log_ratio.uniform_(-1, 0)
@@ -312,7 +312,7 @@ def test_the_mean_of_draws_is_the_answer_and_the_prior_weighs_less_with_more_ima
 def test_weights_that_no_image_speaks_for_go_back_to_their_prior():
     """A feature that is always 0 tells nothing: its weights become normal around 0 with the prior's variance."""
     torch.manual_seed(0)
-    layer = vit.VariationalLinear(4, 1)
+    layer = transformer.VariationalLinear(4, 1)
     torch.nn.init.normal_(layer.weight)
     features = torch.randn(64, 4) * torch.tensor([1.0, 1.0, 0.0, 0.0])
     wanted = features[:, :1] - features[:, 1:2]

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from isocenter.networks.benchmark_ranks import Measured, measurements, standing
     from isocenter.networks.catalogue import Member, made_with
     from isocenter.networks.factory import (
+        answered,
         build,
         family_of,
         fusion_methods,
@@ -75,12 +76,12 @@ NETWORKS = {
     "transunet": "isocenter.networks.transunet:TRANSUNET",
     "unet": "isocenter.networks.unet:UNET",
     "unet_plus_plus": "isocenter.networks.unet_plus_plus:UNET_PLUS_PLUS",
-    "unet_slices": "isocenter.networks.unet:UNET_SLICES",
+    "unet_slices": "isocenter.networks.unet_slices:UNET_SLICES",
     "unetr": "isocenter.networks.unetr:UNETR",
     "vgg": "isocenter.networks.vgg:VGG",
     "vit": "isocenter.networks.vit:VIT",
     "vnet": "isocenter.networks.vnet:VNET",
-    "yolox": "isocenter.networks.pyramid:YOLOX",
+    "yolox": "isocenter.networks.yolox:YOLOX",
 }
 
 __all__ = [
@@ -90,6 +91,7 @@ __all__ = [
     "Measured",
     "Member",
     "Published",
+    "answered",
     "build",
     "channels_last",
     "family_of",

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.context_fusion import Telling
 from isocenter.networks.family import Family
+from isocenter.networks.pooled_head import PooledHead
 
 PAPER = "doi:10.1145/3065386"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
@@ -35,11 +35,12 @@ class Pool(nn.Module):
     """The largest of three voxels an axis, every second one; along an axis that has fewer, of what there is."""
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Return maps of half the size, rounded up."""
         kernel = [min(3, int(n)) for n in maps.shape[2:]]
         return POOLING[maps.ndim - 2](maps, kernel, 2, ceil_mode=True)
 
 
-class AlexNet(nn.Module):
+class AlexNet(PooledHead):
     """(batch, channels, *spatial) to {head: (batch, size of the head)}.
 
     widths:      feature maps of the five convolutions
@@ -49,7 +50,7 @@ class AlexNet(nn.Module):
     normalise:   by the batch, behind each convolution
     dropout:     before each fully connected layer
     context:     numbers beside each image
-    fusion:      how they are used (`Telling`); without it they join its features before the last layer
+    fusion:      how they are used (`ContextFusion`); without it they join its features before the last layer
     """
 
     def __init__(
@@ -87,14 +88,12 @@ class AlexNet(nn.Module):
             nn.Linear(hidden, hidden),
             nn.ReLU(inplace=True),
         )
-        self.telling = Telling(context, {0: hidden}, **(fusion or {}))
-        seen = hidden + self.telling.beside
-        self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
+        self.end(hidden, vectors, 0.0, context, fusion)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         features = self.connected(in_cells(self.body(images), self.cells).flatten(1))
-        said = self.telling(context)
-        return self.telling.answers(self.vectors, self.telling.shaped(features, said), said)
+        return self.answers_of(features, context)
 
 
 def in_cells(maps: Tensor, cells: int) -> Tensor:
@@ -104,14 +103,6 @@ def in_cells(maps: Tensor, cells: int) -> Tensor:
         edges = [(i * n // cells, -(-(i + 1) * n // cells)) for i in range(cells)]
         maps = torch.stack([maps.narrow(axis, low, high - low).mean(dim=axis) for low, high in edges], dim=axis)
     return maps
-
-
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> AlexNet:
-    if dense:
-        raise ValueError("AlexNet has no output for every voxel: choose unet")
-    return AlexNet(channels, spatial_dims, vectors, **size)
 
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
@@ -131,4 +122,10 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     return size, because, PAPER
 
 
-ALEXNET = Family(build=build, size_for=size_for, paper=PAPER, takes_context=("concatenate", "film", "attention"))
+ALEXNET = Family(
+    build=AlexNet,
+    size_for=size_for,
+    paper=PAPER,
+    answers=frozenset({"vector"}),
+    takes_context=("concatenate", "film", "attention"),
+)

@@ -54,12 +54,14 @@ class AttentionUNet(AttentionUnet):
         return [*found, (gate, gate.submodule)]
 
     def encoded(self, images: Tensor) -> list[Tensor]:
+        """(batch, maps, *grid) of each grid, finest first."""
         features = [self.model[0](images)]
         for _, below in self.stages():
             features.append(below(features[-1]))
         return features
 
     def decoded(self, features: list[Tensor]) -> list[Tensor]:
+        """(batch, outputs, *grid), finest first; coarser ones in training only."""
         images = features[-1]
         for (gate, _), skip in zip(self.stages()[::-1], features[-2::-1], strict=True):
             wide = gate.upconv(images)
@@ -68,8 +70,9 @@ class AttentionUNet(AttentionUnet):
 
 
 def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], **size: Any
 ) -> OfMonai:
+    """MONAI's network with our heads."""
     return OfMonai(AttentionUNet(channels, spatial_dims, outputs_of(dense), **size), dense, vectors)
 
 

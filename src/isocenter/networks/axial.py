@@ -56,6 +56,7 @@ class AxialAttention(nn.Module):
         self.gates = nn.Parameter(torch.tensor(GATES)) if gated else None
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return maps of the same shape."""
         lines = self.qkv(images).movedim(2 + self.axis, images.ndim - 1)
         others, count = [int(n) for n in lines.shape[2:-1]], int(lines.shape[-1])
         # (batch, heads, maps of a head, lines, voxels of a line) each
@@ -73,6 +74,7 @@ class AxialAttention(nn.Module):
 
     @property
     def each(self) -> int:
+        """Channels of one head."""
         return int(self.positions.shape[1])
 
 
@@ -105,6 +107,7 @@ class Block(nn.Module):
         self.shortcut: nn.Module = convolution(inside, outside, 1, bias=False) if inside != outside else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the block's maps, reduced by its stride."""
         images = self.pool(images)
         return (self.shortcut(images) + self.body(images)).relu()
 
@@ -212,6 +215,7 @@ class AxialUNet(nn.Module):
         self.vectors = nn.ModuleDict({name: nn.Linear(deepest, count) for name, count in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         size, images = sizes(images), filled(images, self.multiple)
         features = self.whole.encoded(images)
         if self.told is not None:
@@ -266,12 +270,6 @@ def _refuse(
         raise ValueError(f"blocks {blocks} and local {local} are numbers from 1")
 
 
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> AxialUNet:
-    return AxialUNet(channels, spatial_dims, dense, vectors, **size)
-
-
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
     """Attention from the finest grid on on which there are not too many pairs; half the width on a processor."""
     slow = device == "cpu"
@@ -291,4 +289,4 @@ def _pairs(patch: Sequence[int], strides: Sequence[Sequence[int]]) -> int:
     return math.prod(grid) * max(grid)
 
 
-AXIAL = Family(build=build, size_for=size_for, paper=PAPER, takes_context=(OWN,))
+AXIAL = Family(build=AxialUNet, size_for=size_for, paper=PAPER, takes_context=(OWN,))

@@ -10,18 +10,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 
-from isocenter.networks.context_fusion import Telling
 from isocenter.networks.family import Family, Published
+from isocenter.networks.pooled_head import PooledHead
 
 PAPER = "doi:10.5281/zenodo.4414861"
 # Backbones halve the resolution five times: from here on something is left to be pooled.
 SMALLEST = 96
 
 
-class Backbone(nn.Module):
+class Backbone(PooledHead):
     """(batch, channels, *spatial) to {head: (batch, size of the head)}.
 
     model:    timm's name of it (`timm.list_models()`)
@@ -29,7 +29,7 @@ class Backbone(nn.Module):
     dropout:  before the heads
     settings: further arguments of `timm.create_model`, as `img_size` (after `enlarge`) of a model that attends
     context:  numbers beside each image
-    fusion:   how they are used (`Telling`); without it they join its pooled maps before the last layer
+    fusion:   how they are used (`ContextFusion`); without it they join its pooled maps before the last layer
     """
 
     def __init__(
@@ -51,31 +51,24 @@ class Backbone(nn.Module):
         self.enlarge = enlarge
         body: Any = timm.create_model(model, pretrained=False, in_chans=channels, num_classes=0, **(settings or {}))
         self.body = body
-        self.dropout = nn.Dropout(dropout)
         inside = getattr(body, "head_hidden_size", None) or body.num_features
-        self.telling = Telling(context, {0: inside}, **(fusion or {}))
-        seen = inside + self.telling.beside
-        self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
+        self.end(inside, vectors, dropout, context, fusion)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         if self.enlarge > 1:
             images = interpolate(images, scale_factor=float(self.enlarge), mode="bilinear", align_corners=False)
         try:
-            found = self.body(images)
+            features = self.body(images)
         except AssertionError as error:  # what timm says of a size that a model was not made for
             made_for = f"settings: {{img_size: {[int(n) for n in images.shape[2:]]}}}"
             raise RuntimeError(f"{error}; a model that attends needs {made_for} in network.size") from error
-        said = self.telling(context)
-        return self.telling.answers(self.vectors, self.telling.shaped(self.dropout(found), said), said)
+        return self.answers_of(self.dropout(features), context)
 
 
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> Backbone:
-    if spatial_dims != 2:
-        raise ValueError("timm's backbones are for pictures: choose resnet or densenet for volumes")
-    if dense:
-        raise ValueError("a backbone of timm has no output for every voxel: choose unet")
+def build(channels: int, spatial_dims: int, vectors: Mapping[str, int], **size: Any) -> Backbone:
+    """A backbone for pictures."""
+    del spatial_dims
     return Backbone(channels, vectors, **size)
 
 
@@ -102,6 +95,9 @@ TIMM = Family(
     build=build,
     size_for=size_for,
     paper=PAPER,
+    answers=frozenset({"vector"}),
+    axes=(2,),
+    otherwise="timm's backbones are for pictures: choose resnet or densenet for volumes",
     takes_context=("concatenate", "film", "attention"),
     published=Published(published),
 )

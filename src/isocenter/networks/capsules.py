@@ -42,6 +42,7 @@ class Answers(nn.Module):
         nn.init.normal_(self.foretell, std=upper / (lower * upper_pose) ** 0.5)
 
     def forward(self, capsules: Tensor) -> Tensor:
+        """Return (batch, upper) log odds."""
         votes = torch.einsum("bip,ijqp->bijq", capsules, self.foretell).float()
         return (routed(votes, self.rounds).square().sum(dim=2) + TINY).log()
 
@@ -92,6 +93,7 @@ class CapsNet(nn.Module):
         self.vectors = nn.ModuleDict(made)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         maps = in_cells(self.body(images), self.cells).flatten(2).transpose(1, 2)
         capsules = squashed(maps.unflatten(2, (-1, self.pose)).flatten(1, 2))
         if self.told is not None and context is not None:
@@ -128,14 +130,6 @@ def _refuse(strides: Sequence[int], kernel: int, counts: Sequence[int]) -> None:
         raise ValueError("width, types, cells, pose, upper_pose and rounds are numbers from 1")
 
 
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> CapsNet:
-    if dense:
-        raise ValueError("a capsule network has no output for every voxel: choose unet")
-    return CapsNet(channels, spatial_dims, vectors, **size)
-
-
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
     """As many convolutions as it takes to bring an image to a few cells; the paper's width for pictures on a GPU."""
     del strides  # all axes are reduced alike
@@ -155,4 +149,4 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     return size, f"images of {tuple(patch)}: {len(steps)} convolutions, {count} capsules; width for the {device}", PAPER
 
 
-CAPSULES = Family(build=build, size_for=size_for, paper=PAPER, takes_context=(OWN,))
+CAPSULES = Family(build=CapsNet, size_for=size_for, paper=PAPER, answers=frozenset({"vector"}), takes_context=(OWN,))

@@ -17,18 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.context_fusion import Telling
 from isocenter.networks.family import Family
+from isocenter.networks.pooled_head import PooledHead
+from isocenter.networks.recurrent import Recurrent
 from isocenter.networks.resnet import CONVOLUTION, NORMALISATION, ResNet
 from isocenter.networks.resnet import size_for as size_for_frames
-from isocenter.networks.vit import DEVIATION, EPSILON, Block
+from isocenter.networks.transformer import DEVIATION, EPSILON, Block
 
 # Of the sines that say when a frame is: the longest wave is 2 pi times this many frames (arXiv:1706.03762).
 LONGEST = 10_000.0
 # Added to the mean of a feature before its centroid is taken: of less than this there is none.
 FAINT = 1e-3
-# Gates of a cell, whose weights lie side by side as in torch's own.
-GATES = {"gru": 3, "lstm": 4}
 
 
 class Frames:
@@ -82,6 +81,7 @@ class Pooled(nn.Module):
         self.mixed, self.norm = nn.Linear((1 + ndim) * maps, maps), nn.LayerNorm(maps, eps=EPSILON)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return (frames, features)."""
         moments = images.flatten(2) @ places(images.shape[2:]).to(images)
         mean, first = moments[:, :, 0], moments[:, :, 1:]
         where = first / (mean.unsqueeze(2) + FAINT)
@@ -100,6 +100,7 @@ class Mean(nn.Module):
     """(frames, maps, *spatial) to (frames, maps): how much there is of each feature."""
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return (frames, maps)."""
         return images.flatten(2).mean(dim=2)
 
 
@@ -113,6 +114,7 @@ class AtEachPlace(nn.Module):
         self.convolution = CONVOLUTION[ndim](span * maps, maps, 1, bias=False)
 
     def forward(self, images: Tensor, frames: Frames) -> Tensor:
+        """Return maps of the same shape; frames that are missing stay out."""
         series = frames.all(self.activation(self.norm(images)))
         reach, count = self.span // 2, series.shape[1]
         beyond = torch.zeros_like(series[:, :1]).expand(-1, reach, *[-1] * (series.ndim - 2))
@@ -131,6 +133,7 @@ class Convolutions(nn.Module):
         self.norm, self.activation = nn.BatchNorm1d(features), nn.ReLU(inplace=True)
 
     def forward(self, series: Tensor, frames: Frames) -> Tensor:
+        """Return (batch, features)."""
         moved = self._over(self.first, series)
         active = frames.all(self.activation(self.norm(frames.alone(moved.flatten(0, 1)))))
         return frames.mean(self.activation(series + self._over(self.second, active)))
@@ -138,78 +141,6 @@ class Convolutions(nn.Module):
     def _over(self, convolution: nn.Module, series: Tensor) -> Tensor:
         found: Tensor = convolution(series.transpose(1, 2))
         return found.transpose(1, 2)
-
-
-class OneWay(nn.Module):
-    """(batch, frames, inside) to (batch, frames, width): states of a recurrent layer, frame after frame.
-
-    A frame that is not there leaves the state as it was. Its weights are those of torch's GRU (Cho et al.,
-    arXiv:1406.1078) and LSTM (Gers et al., doi:10.1162/089976600300015015), gates in their order; written out, because
-    those know gaps only in a form that is not exported.
-    """
-
-    def __init__(self, cell: str, inside: int, width: int, *, backwards: bool) -> None:
-        super().__init__()
-        self.cell, self.width, self.backwards = cell, width, backwards
-        self.given, self.state = nn.Linear(inside, GATES[cell] * width), nn.Linear(width, GATES[cell] * width)
-        for weight in self.parameters():
-            nn.init.uniform_(weight, -(width**-0.5), width**-0.5)
-
-    def forward(self, series: Tensor, there: Tensor) -> Tensor:
-        given, count = self.given(series), series.shape[1]
-        state = memory = torch.zeros_like(given[:, 0, : self.width])
-        states: list[Tensor] = []
-        for n in range(count - 1, -1, -1) if self.backwards else range(count):
-            known = there[:, n : n + 1]
-            new, remembered = self._step(given[:, n], state, memory)
-            state, memory = torch.where(known, new, state), torch.where(known, remembered, memory)
-            states.append(state)
-        return torch.stack(states[::-1] if self.backwards else states, dim=1)
-
-    def _step(self, given: Tensor, state: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        gates = given.chunk(GATES[self.cell], dim=1)
-        own = self.state(state).chunk(GATES[self.cell], dim=1)
-        if self.cell == "gru":
-            reset, update = (torch.sigmoid(gates[n] + own[n]) for n in range(2))
-            new = torch.tanh(gates[2] + reset * own[2])
-            return (1 - update) * new + update * state, memory
-        enter, forget, leave = (torch.sigmoid(gates[n] + own[n]) for n in (0, 1, 3))
-        remembered = forget * memory + enter * torch.tanh(gates[2] + own[2])
-        return leave * torch.tanh(remembered), remembered
-
-
-class EachWay(nn.Module):
-    """(batch, frames, inside) to (batch, frames, ways * width): forwards, and backwards too if told."""
-
-    def __init__(self, cell: str, inside: int, width: int, bidirectional: bool) -> None:
-        super().__init__()
-        ways = (False, True) if bidirectional else (False,)
-        self.ways = nn.ModuleList(OneWay(cell, inside, width, backwards=way) for way in ways)
-
-    def forward(self, series: Tensor, there: Tensor) -> Tensor:
-        return torch.cat([way(series, there) for way in self.ways], dim=2)
-
-
-class Recurrent(nn.Module):
-    """(batch, frames, features) to (batch, features): the mean over the frames of what the last layer's states are.
-
-    Donahue et al. take the mean of the answers of all frames (section 4); of a linear layer that is the same.
-    """
-
-    def __init__(self, inside: int, cell: str, width: int, layers: int, bidirectional: bool) -> None:
-        super().__init__()
-        if cell not in GATES or width < 1 or layers < 1:
-            problem = f"a recurrent network of {layers} layers of {width} {cell} cells"
-            raise ValueError(f"{problem}: choose gru or lstm, and at least one layer of one cell")
-        self.features = 2 * width if bidirectional else width
-        self.layers = nn.ModuleList(
-            EachWay(cell, inside if n == 0 else self.features, width, bidirectional) for n in range(layers)
-        )
-
-    def forward(self, series: Tensor, frames: Frames) -> Tensor:
-        for layer in self.layers:
-            series = layer(series, frames.there)
-        return frames.mean(series)
 
 
 class Transformer(nn.Module):
@@ -233,6 +164,7 @@ class Transformer(nn.Module):
         nn.init.trunc_normal_(self.clip_token, std=DEVIATION)
 
     def forward(self, series: Tensor, frames: Frames) -> Tensor:
+        """Return (batch, width)."""
         tokens = self.projection(series)
         tokens = tokens + sines(tokens.shape[1], self.features).to(tokens)
         tokens = torch.cat([self.clip_token.expand(tokens.shape[0], -1, -1).to(tokens), tokens], dim=1)
@@ -250,7 +182,7 @@ def sines(count: int, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)[None]
 
 
-class Clip(nn.Module):
+class Clip(PooledHead):
     """(batch, channels * frames, *spatial) to {head: (batch, size of the head)}: a clip's answer as a whole.
 
     frames:  slots of a clip; those of them that have no frame are NaN
@@ -259,7 +191,7 @@ class Clip(nn.Module):
     where:   a feature of a frame is told by how much there is of it and by where it lies; without, by its mean alone
     dropout: before the heads
     context: numbers beside each clip
-    fusion:  how they are used (`Telling`); without it they join the clip's features before the last layer
+    fusion:  how they are used (`ContextFusion`); without it they join the clip's features before the last layer
     `size`:  the other settings of a ResNet, which looks at each frame
     """
 
@@ -289,22 +221,19 @@ class Clip(nn.Module):
         self.between = nn.ModuleDict({str(end): AtEachPlace(spatial_dims, maps[end], within) for end in ends if within})
         self.pooled = Pooled(spatial_dims, encoder.features) if where else Mean()
         self.over_time = over_time(encoder.features)
-        self.dropout = nn.Dropout(dropout)
         inside = int(self.over_time.features)  # type: ignore[arg-type]
-        self.telling = Telling(context, {0: inside}, **(fusion or {}))
-        seen = inside + self.telling.beside
-        self.vectors = nn.ModuleDict({name: nn.Linear(seen, count) for name, count in vectors.items()})
+        self.end(inside, vectors, dropout, context, fusion)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         each, frames = self._frames(images)
         maps = frames.alone(each)
-        for n, layer in enumerate(self.encoder):
+        for n, layer in enumerate(self.encoder.children()):
             maps = layer(maps)
             if str(n) in self.between:
                 maps = self.between[str(n)](maps, frames)
         whole = self.dropout(self.over_time(frames.all(self.pooled(maps)), frames))
-        said = self.telling(context)
-        return self.telling.answers(self.vectors, self.telling.shaped(whole, said), said)
+        return self.answers_of(whole, context)
 
     def _frames(self, images: Tensor) -> tuple[Tensor, Frames]:
         """(batch * frames, channels, *spatial) without a number missing, and which frames are there."""
@@ -323,30 +252,6 @@ def _ends(blocks: Sequence[int]) -> list[int]:
 
 
 def build_convolutions(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> Clip:
-    """span: frames that a convolution over time sees, within the encoder and behind it"""
-    del dense
-    return _convolved(channels, spatial_dims, vectors, **size)
-
-
-def build_cells(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> Clip:
-    """cell: "gru" or "lstm", by which frames are read one after the other"""
-    del dense
-    return _recurrent(channels, spatial_dims, vectors, **size)
-
-
-def build_transformer(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> Clip:
-    """layers: of a transformer whose tokens are frames"""
-    del dense
-    return _attentive(channels, spatial_dims, vectors, **size)
-
-
-def _convolved(
     channels: int,
     spatial_dims: int,
     vectors: Mapping[str, int],
@@ -357,13 +262,14 @@ def _convolved(
     context: int = 0,
     **size: Any,
 ) -> Clip:
+    """span: frames that a convolution over time sees, within the encoder and behind it."""
     if span < 1 or span % 2 != 1:
         raise ValueError(f"a span of {span} frames has no middle: give an odd number")
     made = (channels, spatial_dims, vectors, lambda features: Convolutions(features, span))
     return Clip(*made, frames, span, where, dropout, context, **size)
 
 
-def _recurrent(
+def build_cells(
     channels: int,
     spatial_dims: int,
     vectors: Mapping[str, int],
@@ -378,11 +284,12 @@ def _recurrent(
     context: int = 0,
     **size: Any,
 ) -> Clip:
+    """cell: "gru" or "lstm", which goes through the frames."""
     made = (channels, spatial_dims, vectors, lambda inside: Recurrent(inside, cell, hidden, layers, bidirectional))
     return Clip(*made, frames, within, where, dropout, context, **size)
 
 
-def _attentive(
+def build_transformer(
     channels: int,
     spatial_dims: int,
     vectors: Mapping[str, int],
@@ -396,6 +303,7 @@ def _attentive(
     context: int = 0,
     **size: Any,
 ) -> Clip:
+    """layers: of a transformer whose tokens are frames."""
     made = (channels, spatial_dims, vectors, lambda inside: Transformer(inside, layers, hidden, heads, dropout))
     return Clip(*made, frames, within, where, dropout, context, **size)
 

@@ -61,6 +61,7 @@ class Convolving(nn.Module):
         self.left_out = left_out
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the block's maps, reduced by its stride."""
         return self.shortcut(self.pool(images)) + kept(self.body(images), self.left_out, self.training)
 
 
@@ -90,6 +91,7 @@ class Attending(nn.Module):
             nn.init.trunc_normal_(weight, std=SPREAD)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the block's maps, reduced by its stride."""
         axes, last = tuple(range(2, images.ndim)), images.ndim - 1
         normed = self.pool(self.attention_norm(images.movedim(1, last)).movedim(last, 1))
         grid = sizes(normed)
@@ -172,6 +174,7 @@ class CoAtNet(nn.Module):
         self.vectors = nn.ModuleDict({name: nn.Linear(inside + context, size) for name, size in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         found = self.body(filled(images, self.multiple))
         pooled = self.dropout(self.norm(found.flatten(2).mean(dim=2)))
         told = pooled if context is None else torch.cat([pooled, context], dim=1)
@@ -202,14 +205,6 @@ def _refuse(
         raise ValueError(f"left_out {left_out} is no share below 1 of the samples")
 
 
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> CoAtNet:
-    if dense:
-        raise ValueError("CoAtNet has no output for every voxel: choose transunet or unet")
-    return CoAtNet(channels, spatial_dims, vectors, **size)
-
-
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
     """CoAtNet-0 for pictures on a GPU, narrower else; attention from the grid on that has not too many voxels."""
     del strides  # all axes are halved alike
@@ -237,4 +232,4 @@ def _tokens(patch: Sequence[int], step: int) -> int:
     return math.prod(-(-n // step) for n in patch)
 
 
-COATNET = Family(build=build, size_for=size_for, paper=PAPER, takes_context=(OWN,))
+COATNET = Family(build=CoAtNet, size_for=size_for, paper=PAPER, answers=frozenset({"vector"}), takes_context=(OWN,))

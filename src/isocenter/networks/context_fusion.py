@@ -17,7 +17,7 @@ from torch import Tensor, nn
 # "tokens" is the way of families whose images are tokens too: they do it themselves.
 METHODS = ("concatenate", "film", "attention", "tokens")
 HIDDEN = 32  # features between what is told and the factors that follow from it
-HEARD = 16  # features of what was read along time
+COURSE_FEATURES = 16  # features of what was read along time
 ALONG = 5  # stretches of time that a convolution sees at once
 TOKEN, HEADS = 64, 4  # width of a token, and among how many heads it is shared
 ADDED = "+"  # what a network in training adds to the loss of each sample
@@ -37,8 +37,9 @@ class Film(nn.Module):
         nn.init.zeros_(self.affine.weight)
         nn.init.zeros_(self.affine.bias)
 
-    def forward(self, maps: Tensor, told: Tensor) -> Tensor:
-        scale, shift = self.affine(self.activation(self.hidden(told))).chunk(2, dim=1)
+    def forward(self, maps: Tensor, covariates: Tensor) -> Tensor:
+        """Return maps of the same shape."""
+        scale, shift = self.affine(self.activation(self.hidden(covariates))).chunk(2, dim=1)
         places = (*scale.shape, *[1] * (maps.ndim - 2))
         return maps * (1 + scale.reshape(places)) + shift.reshape(places)
 
@@ -62,9 +63,10 @@ class Asking(nn.Module):
         nn.init.zeros_(self.taken.weight)
         nn.init.zeros_(self.taken.bias)
 
-    def forward(self, maps: Tensor, told: Tensor) -> Tensor:
+    def forward(self, maps: Tensor, covariates: Tensor) -> Tensor:
+        """Return maps of the same shape."""
         places = (maps if maps.ndim > 2 else maps.unsqueeze(2)).flatten(2).transpose(1, 2)
-        tokens = told.unsqueeze(2) * self.directions + self.of_entry
+        tokens = covariates.unsqueeze(2) * self.directions + self.of_entry
         query, key, value = (
             by_head(self.query(self.norm(places))),
             by_head(self.key(tokens)),
@@ -94,6 +96,7 @@ class Narrow(nn.Module):
         nn.init.zeros_(self.weigh.bias)
 
     def forward(self, context: Tensor) -> Tensor:
+        """Return (batch, features)."""
         return torch.tanh(self.weigh(context))
 
     def cost(self) -> Tensor:
@@ -101,7 +104,7 @@ class Narrow(nn.Module):
         return self.sparsity * self.weigh.weight.square().sum(dim=0).clamp_min(1e-12).sqrt().sum()
 
 
-class Hearing(nn.Module):
+class Courses(nn.Module):
     """What was read along time, and when, become a few features: by convolutions along it, then all that is left.
 
     courses, stretches: how many are read, and in how many stretches of time; two entries each, the values first
@@ -117,11 +120,12 @@ class Hearing(nn.Module):
             nn.Conv1d(HIDDEN, HIDDEN, ALONG, 2, ALONG // 2),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(HIDDEN * left, HEARD),
+            nn.Linear(HIDDEN * left, COURSE_FEATURES),
         )
 
     @property
     def entries(self) -> int:
+        """How many entries of the context the courses fill."""
         return 2 * self.courses * self.stretches
 
     def forward(self, context: Tensor) -> Tensor:
@@ -130,7 +134,7 @@ class Hearing(nn.Module):
         return torch.tanh(self.along(read))
 
 
-class Telling(nn.Module):
+class ContextFusion(nn.Module):
     """What a family does with a context, (batch, entries): calling it gives what is told, or None where nothing is.
 
     entries:  of the context; 0 where there is none
@@ -139,7 +143,7 @@ class Telling(nn.Module):
     method:   "concatenate", "film", "attention", or "tokens" for a family that does it itself
     narrow:   features that the other entries are brought down to first; 0 for none
     sparsity: what the weights of that layer cost
-    beside:   how many numbers join the image's features before the last layers
+    joining:  how many numbers join the image's features before the last layers
     """
 
     def __init__(
@@ -157,18 +161,19 @@ class Telling(nn.Module):
         if narrow < 0 or sparsity < 0:
             raise ValueError(f"narrow {narrow} and sparsity {sparsity} are 0 or more")
         self.entries = entries
-        self.hearing = Hearing(*courses) if entries and courses[0] else None
+        self.hearing = Courses(*courses) if entries and courses[0] else None
         rest = entries - (0 if self.hearing is None else self.hearing.entries)
         self.narrow = Narrow(rest, narrow, sparsity) if rest and narrow else None
-        self.told = (narrow if self.narrow is not None else rest) + (0 if self.hearing is None else HEARD)
+        self.features = (narrow if self.narrow is not None else rest) + (0 if self.hearing is None else COURSE_FEATURES)
         # One weight of a number is slow to learn: 200 steps do not make it large. Beside it stand products of two.
-        self.aside = nn.Linear(self.told, HIDDEN) if method == "concatenate" and entries else None
-        self.beside = self.told + HIDDEN if self.aside is not None else 0
+        self.aside = nn.Linear(self.features, HIDDEN) if method == "concatenate" and entries else None
+        self.joining = self.features + HIDDEN if self.aside is not None else 0
         made = {"film": Film, "attention": Asking}.get(method) if entries else None
-        at = {} if made is None else {str(place): made(self.told, count) for place, count in maps.items()}
+        at = {} if made is None else {str(place): made(self.features, count) for place, count in maps.items()}
         self.at = nn.ModuleDict(at)
 
     def forward(self, context: Tensor | None) -> Tensor | None:
+        """Return (batch, features), or None without covariates; ValueError for another number of entries."""
         if (0 if context is None else int(context.shape[1])) != self.entries:
             raise ValueError(f"a context of {self.entries} numbers is needed beside each image")
         if context is None or self.hearing is None:
@@ -176,21 +181,21 @@ class Telling(nn.Module):
         rest = context[:, self.hearing.entries :]
         return torch.cat([self.hearing(context), rest if self.narrow is None else self.narrow(rest)], dim=1)
 
-    def shaped(self, maps: Tensor, told: Tensor | None, place: int = 0) -> Tensor:
+    def shaped(self, maps: Tensor, covariates: Tensor | None, place: int = 0) -> Tensor:
         """The image's features, (batch, maps, *spatial) or (batch, maps), after they were told at this place."""
-        return self.at[str(place)](maps, told) if str(place) in self.at else maps
+        return self.at[str(place)](maps, covariates) if str(place) in self.at else maps
 
-    def joined(self, features: Tensor, told: Tensor | None) -> Tensor:
-        """(batch, features + beside)"""
-        if self.aside is None or told is None:
+    def joined(self, features: Tensor, covariates: Tensor | None) -> Tensor:
+        """(batch, features + joining)"""
+        if self.aside is None or covariates is None:
             return features
-        return torch.cat([features, told, torch.relu(self.aside(told))], dim=1)
+        return torch.cat([features, covariates, torch.relu(self.aside(covariates))], dim=1)
 
     def added(self, images: Tensor) -> dict[str, Tensor]:
         """What a network in training adds to the loss of each sample, by its name."""
         return {} if self.narrow is None or not self.training else {ADDED: self.narrow.cost().expand(images.shape[0])}
 
-    def answers(self, layers: nn.ModuleDict, features: Tensor, told: Tensor | None) -> dict[str, Tensor]:
+    def answers(self, layers: nn.ModuleDict, features: Tensor, covariates: Tensor | None) -> dict[str, Tensor]:
         """Those of the last layers by their names, for (batch, features) of the image."""
-        seen = self.joined(features, told)
+        seen = self.joined(features, covariates)
         return {**{name: layer(seen) for name, layer in layers.items()}, **self.added(seen)}

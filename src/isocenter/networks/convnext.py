@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.context_fusion import Telling
 from isocenter.networks.family import Family
+from isocenter.networks.pooled_head import PooledHead
 
 PAPER = "arXiv:2201.03545"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
@@ -31,6 +31,7 @@ class Normalisation(nn.LayerNorm):
         super().__init__(maps, eps=1e-6)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return maps of the same shape."""
         return super().forward(images.movedim(1, -1)).movedim(images.ndim - 1, 1)
 
 
@@ -43,6 +44,7 @@ class Reduction(nn.Module):
         self.convolution = CONVOLUTION[ndim](inside, outside, stride, stride)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return maps that are reduced by the stride."""
         lacking = [-int(n) % self.stride for n in images.shape[:1:-1]]  # the last axis first, as torch pads
         if any(lacking):
             images = nn.functional.pad(images, [side for n in lacking for side in (0, n)])
@@ -64,6 +66,7 @@ class Block(nn.Module):
         self.left_out = left_out
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return maps of the same shape."""
         found = self.scale * self.inside(self.norm(self.across(images).movedim(1, -1)))
         if self.training and self.left_out > 0:
             kept = torch.empty_like(found[(slice(None), *[slice(1)] * (found.ndim - 1))]).bernoulli_(1 - self.left_out)
@@ -71,7 +74,7 @@ class Block(nn.Module):
         return images + found.movedim(images.ndim - 1, 1)
 
 
-class ConvNeXt(nn.Module):
+class ConvNeXt(PooledHead):
     """(batch, channels, *spatial) to {head: (batch, size of the head)}.
 
     blocks:      of each stage; each stage but the first halves the resolution
@@ -81,7 +84,7 @@ class ConvNeXt(nn.Module):
     dropout:     before the heads
     left_out:    the share of samples that skip the last block while training, and less of each before
     context:     numbers beside each image
-    fusion:      how they are used (`Telling`); without it they join its pooled maps before the last layer
+    fusion:      how they are used (`ContextFusion`); without it they join its pooled maps before the last layer
     """
 
     def __init__(
@@ -112,33 +115,20 @@ class ConvNeXt(nn.Module):
             layers += [Block(spatial_dims, maps, kernel, next(shares)) for _ in range(count)]
         self.body = nn.Sequential(*layers)
         self.norm = nn.LayerNorm(maps, eps=1e-6)
-        self.dropout = nn.Dropout(dropout)
-        self.telling = Telling(context, {0: maps}, **(fusion or {}))
-        seen = maps + self.telling.beside
-        self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
-        for part in (self.body, self.vectors):  # what is told begins in its own way
-            part.apply(_begin)
+        self.end(maps, vectors, dropout, context, fusion)
+        for part in (self.body, self.vectors):  # those of the covariates have their own
+            part.apply(_initialise)
 
-    def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        said = self.telling(context)
-        maps = self.telling.shaped(self.body(images), said)
-        pooled = self.dropout(self.norm(maps.flatten(2).mean(dim=2)))
-        return self.telling.answers(self.vectors, pooled, said)
+    def pool(self, maps: Tensor) -> Tensor:
+        """Their normalised mean."""
+        return self.norm(super().pool(maps))
 
 
-def _begin(part: nn.Module) -> None:
+def _initialise(part: nn.Module) -> None:
     if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
         nn.init.trunc_normal_(part.weight, std=SPREAD)
         if part.bias is not None:
             nn.init.zeros_(part.bias)
-
-
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> ConvNeXt:
-    if dense:
-        raise ValueError("ConvNeXt has no output for every voxel: choose unet")
-    return ConvNeXt(channels, spatial_dims, vectors, **size)
 
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
@@ -158,5 +148,10 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
 
 
 CONVNEXT = Family(
-    build=build, size_for=size_for, paper=PAPER, takes_context=("concatenate", "film", "attention"), search_order=8
+    build=ConvNeXt,
+    size_for=size_for,
+    paper=PAPER,
+    answers=frozenset({"vector"}),
+    takes_context=("concatenate", "film", "attention"),
+    search_order=8,
 )

@@ -44,6 +44,7 @@ class Pyramid(nn.Module):
         self.project = layer(axes, inside * len(self.convs), inside).append(nn.Dropout(dropout))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return (batch, inside, *coarse)."""
         seen: Tensor = self.project(torch.cat([each(images) for each in self.convs], dim=1))
         return seen
 
@@ -52,6 +53,7 @@ class Whole(nn.Sequential):
     """The mean of a map, led through a layer, at every voxel."""
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return maps of the same shape."""
         parts: list[Any] = list(self)
         pool, convolution, norm, active = parts
         seen = convolution(pool(images))
@@ -107,6 +109,7 @@ class DeepLab(nn.Module):
             self.decoder = nn.Sequential(joined, layer(spatial_dims, inside, inside, one))
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         features = self.encoder(images)
         pooled = features[-1].flatten(2).mean(dim=2)
         outputs = {name: last(pooled) for name, last in self.vectors.items()}
@@ -129,12 +132,6 @@ def _refuse(rates: Sequence[int | Sequence[int]], axes: int) -> None:
         raise ValueError(f"rates are numbers from 1, one or {axes} for each, not {list(rates)}")
 
 
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> DeepLab:
-    return DeepLab(channels, spatial_dims, dense, vectors, **size)
-
-
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
     """The published encoder, and rates at which no kernel reaches beyond the map; the reason and its source."""
     size, because, _ = inflated_resnet.size_for(patch, strides, device)
@@ -152,7 +149,7 @@ def _rate(share: int, length: int) -> int:
 
 
 DEEPLAB = Family(
-    build=build,
+    build=DeepLab,
     size_for=size_for,
     paper=PAPER,
     published=inflated_resnet.PUBLISHED,

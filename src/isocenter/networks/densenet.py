@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from isocenter.networks.context_fusion import Telling
 from isocenter.networks.family import Family
+from isocenter.networks.pooled_head import PooledHead
 
 PAPER = "arXiv:1608.06993"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
@@ -40,6 +40,7 @@ class Layer(nn.Module):
         self.second = CONVOLUTION[ndim](middle, growth, 3, padding=1, bias=False)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
+        """Return (batch, growth, *spatial)."""
         if self.efficient and self.training and torch.is_grad_enabled():
             narrow = checkpoint(
                 self._narrow, *maps, use_reentrant=False, preserve_rng_state=False, context_fn=self._contexts
@@ -64,7 +65,7 @@ class Layer(nn.Module):
             self.first_norm.momentum = momentum
 
 
-class DenseNet(nn.Module):
+class DenseNet(PooledHead):
     """(batch, channels, *spatial) to {head: (batch, size of the head)}.
 
     blocks:      layers of each dense block; between two blocks the resolution and the number of maps are halved
@@ -74,7 +75,7 @@ class DenseNet(nn.Module):
     dropout:     before the heads
     efficient:   compute the joined maps twice rather than keep them
     context:     numbers beside each image
-    fusion:      how they are used (`Telling`); without it they join its pooled maps before the last layer
+    fusion:      how they are used (`ContextFusion`); without it they join its pooled maps before the last layer
     """
 
     def __init__(
@@ -104,29 +105,17 @@ class DenseNet(nn.Module):
             narrow = [convolution(width, width // 2, 1, bias=False), POOLING[spatial_dims](2)]
             self.transitions.append(nn.Sequential(normalisation(width), nn.ReLU(), *([] if last else narrow)))
             width = width if last else width // 2
-        self.dropout = nn.Dropout(dropout)
-        self.telling = Telling(context, {0: width}, **(fusion or {}))
-        seen = width + self.telling.beside
-        self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
+        self.end(width, vectors, dropout, context, fusion)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         images = self.stem(images)
         for stage, transition in zip(self.stages, self.transitions, strict=True):
             maps = [images]
             for layer in stage:  # type: ignore[attr-defined]
                 maps.append(layer(maps))
             images = transition(torch.cat(maps, dim=1))
-        said = self.telling(context)
-        pooled = self.dropout(self.telling.shaped(images, said).flatten(2).mean(dim=2))
-        return self.telling.answers(self.vectors, pooled, said)
-
-
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> DenseNet:
-    if dense:
-        raise ValueError("a DenseNet has no output for every voxel: choose unet")
-    return DenseNet(channels, spatial_dims, vectors, **size)
+        return self.answers(images, context)
 
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
@@ -154,5 +143,10 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
 
 
 DENSENET = Family(
-    build=build, size_for=size_for, paper=PAPER, takes_context=("concatenate", "film", "attention"), search_order=5
+    build=DenseNet,
+    size_for=size_for,
+    paper=PAPER,
+    answers=frozenset({"vector"}),
+    takes_context=("concatenate", "film", "attention"),
+    search_order=5,
 )

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.context_fusion import Telling
 from isocenter.networks.family import Family
+from isocenter.networks.pooled_head import PooledHead
 
 PAPER = "arXiv:1905.11946"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
@@ -44,6 +44,7 @@ class Excitation(nn.Module):
         self.weigh = nn.Sequential(nn.Linear(maps, squeezed), nn.SiLU(), nn.Linear(squeezed, maps), nn.Sigmoid())
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return maps of the same shape."""
         weights: Tensor = self.weigh(images.flatten(2).mean(dim=2))
         return images * weights.reshape(*weights.shape, *[1] * (images.ndim - 2))
 
@@ -69,6 +70,7 @@ class Block(nn.Module):
         self.has_shortcut, self.left_out = stride == 1 and inside == outside, left_out
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return (batch, outside, *spatial), reduced by the stride."""
         found: Tensor = self.body(images)
         if not self.has_shortcut:
             return found
@@ -79,6 +81,7 @@ class Block(nn.Module):
 
 
 def convolved(ndim: int, inside: int, outside: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    """A convolution, its normalisation and its activation."""
     convolution = CONVOLUTION[ndim](inside, outside, kernel, stride, kernel // 2, groups=groups, bias=False)
     return nn.Sequential(convolution, NORMALISATION[ndim](outside), nn.SiLU(inplace=True))
 
@@ -89,7 +92,7 @@ def scaled(maps: int, width: float) -> int:
     return eights if eights >= 0.9 * maps * width else eights + 8
 
 
-class EfficientNet(nn.Module):
+class EfficientNet(PooledHead):
     """(batch, channels, *spatial) to {head: (batch, size of the head)}.
 
     stages:      of each how much its blocks widen, kernel, feature maps at width 1, blocks at depth 1, stride
@@ -99,7 +102,7 @@ class EfficientNet(nn.Module):
     dropout:     before the heads
     left_out:    the share of samples that skip the last block while training, and less of each before
     context:     numbers beside each image
-    fusion:      how they are used (`Telling`); without it they join its pooled maps before the last layer
+    fusion:      how they are used (`ContextFusion`); without it they join its pooled maps before the last layer
     """
 
     def __init__(
@@ -131,24 +134,7 @@ class EfficientNet(nn.Module):
                 inside = outside
         features = scaled(last, width)
         self.body = nn.Sequential(*layers, convolved(spatial_dims, inside, features, 1))
-        self.dropout = nn.Dropout(dropout)
-        self.telling = Telling(context, {0: features}, **(fusion or {}))
-        seen = features + self.telling.beside
-        self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
-
-    def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        said = self.telling(context)
-        maps = self.telling.shaped(self.body(images), said)
-        pooled = self.dropout(maps.flatten(2).mean(dim=2))
-        return self.telling.answers(self.vectors, pooled, said)
-
-
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> EfficientNet:
-    if dense:
-        raise ValueError("EfficientNet has no output for every voxel: choose unet")
-    return EfficientNet(channels, spatial_dims, vectors, **size)
+        self.end(features, vectors, dropout, context, fusion)
 
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
@@ -169,5 +155,10 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
 
 
 EFFICIENTNET = Family(
-    build=build, size_for=size_for, paper=PAPER, takes_context=("concatenate", "film", "attention"), search_order=7
+    build=EfficientNet,
+    size_for=size_for,
+    paper=PAPER,
+    answers=frozenset({"vector"}),
+    takes_context=("concatenate", "film", "attention"),
+    search_order=7,
 )

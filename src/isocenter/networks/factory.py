@@ -75,16 +75,27 @@ def build(
     if spatial_dims not in (1, 2, 3):
         raise PlanError(f"there is no network in {spatial_dims} dimensions", "preprocessing.ndim", "Choose 1 to 3")
     _refuse_heads(name, made, heads)
+    if spatial_dims not in made.axes:
+        raise PlanError(f"{name} has no network in {spatial_dims} dimensions", "network.name", made.otherwise)
     if context and not made.takes_context:
         remedy = "Choose a family that takes them, such as resnet, vit or unet, or leave the covariates out"
         raise PlanError(f"{name} sees images alone, no covariates", "network.context", remedy)
-    dense = {key: head.count for key, head in heads.items() if head.is_dense}
-    vectors = {key: head.count for key, head in heads.items() if head.is_vector}
     try:
-        return made.build(channels, spatial_dims, dense, vectors, sized(name, heads, size, context, fusion))
+        return made.build(channels, spatial_dims, **answered(name, heads), **sized(name, heads, size, context, fusion))
     except (TypeError, ValueError, RuntimeError) as error:  # torch refuses sizes with a RuntimeError
         remedy = "Correct network.size, or plan anew with another --set network.name"
         raise PlanError(f"{name} cannot be built: {error}", "network.size", remedy) from error
+
+
+def answered(name: str, heads: Mapping[str, Head]) -> dict[str, dict[str, int]]:
+    """The heads as the arguments of the family's `build`: `dense`, `vectors` or both, each {head: channels}."""
+    dense = {key: head.count for key, head in heads.items() if head.is_dense}
+    vectors = {key: head.count for key, head in heads.items() if head.is_vector}
+    answers = family_of(name).answers
+    return {
+        **({"dense": dense} if answers - {"vector"} else {}),
+        **({"vectors": vectors} if "vector" in answers else {}),
+    }
 
 
 def sized(

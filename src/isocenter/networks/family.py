@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-# (channels, spatial_dims, dense, vectors, size) to a module; dense and vectors are {head: number of channels}.
-Build = Callable[[int, int, Mapping[str, int], Mapping[str, int], Mapping[str, Any]], "Module"]
 # (patch, strides, device) to the family's settings, the reason and its source.
 SizeFor = Callable[[Sequence[int], Sequence[Sequence[int]], str], tuple[Mapping[str, Any], str, str]]
 # In place of the methods of context fusion, for a family that has one of its own and leaves no choice.
@@ -34,8 +32,9 @@ class Published:
 class Family:
     """A family of networks. Each line of `NETWORKS`, and each entry point `isocenter.networks`, names one.
 
-    build:         (channels, spatial_dims, dense, vectors, size) to a module whose `forward(images, context=None)`
-                   gives {head: tensor}. A top-level function or class of the one file that travels with a model
+    build:         makes a module whose `forward(images, context=None)` gives {head: tensor}, of `channels`,
+                   `spatial_dims`, the settings, and the heads that the family answers: `dense` and `vectors`, each
+                   {head: number of channels}. A top-level class or function of the one file that travels with a model
     size_for:      (patch, strides, device) to settings for such images, the reason and its source; without it the
                    defaults of `build` hold
     paper:         where the family was published
@@ -43,6 +42,7 @@ class Family:
     preset_reason: what the preset does, for the plan
     answers:       the heads that it has: "dense" (every voxel, maps of boxes and objects among them), "vector" (the
                    whole image), "boxes" or "objects" where it answers with nothing else
+    axes:          of the images that it is for, and `otherwise` what to choose for others
     takes_context: methods by which it takes covariates, the usual one first; (OWN,) for its own without a choice,
                    and empty for a family that sees images only. `build` finds their number as `context` among the
                    settings, and the method with its options as `fusion`
@@ -60,12 +60,14 @@ class Family:
     While it trains a network may give, beside its heads, `+`: (batch,) that is added to the loss of each sample.
     """
 
-    build: Build
+    build: Callable[..., Module]
     size_for: SizeFor | None = None
     paper: str = ""
     preset: Mapping[str, Any] = field(default_factory=dict)
     preset_reason: str = ""
     answers: frozenset[str] = frozenset({"dense", "vector"})
+    axes: tuple[int, ...] = (1, 2, 3)
+    otherwise: str = ""
     takes_context: tuple[str, ...] = ()
     takes_gaps: bool = False
     in_voxels: bool = False

@@ -87,6 +87,7 @@ class FasterRcnn(nn.Module):
     def forward(
         self, images: Tensor, context: Tensor | None = None, targets: Tensor | None = None
     ) -> dict[str, Tensor]:
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         features = self.detector.backbone(images)
         if images.is_meta:
             return self._pretended(images, features)
@@ -187,11 +188,8 @@ def drawn_boxes(boxes: Tensor, kinds: Tensor, scores: Tensor, classes: int, size
     return torch.cat([heat - ADDED, said / unit])
 
 
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> FasterRcnn:
-    if spatial_dims != 2:
-        raise ValueError("torchvision's Faster R-CNN is for pictures: choose retinanet for volumes")
+def build(channels: int, spatial_dims: int, dense: Mapping[str, int], **size: Any) -> FasterRcnn:
+    """A detector for the one head of boxes."""
     return FasterRcnn(*only_head(dense, spatial_dims), channels, **size)
 
 
@@ -211,6 +209,8 @@ FASTER_RCNN = Family(
     build=build,
     size_for=size_for,
     paper=PAPER,
+    axes=(2,),
+    otherwise="torchvision's Faster R-CNN is for pictures: choose retinanet for volumes",
     answers=frozenset({"boxes"}),
     in_voxels=True,
     sees_targets=True,

@@ -53,6 +53,7 @@ class Fcos(nn.Module):
         )
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         features = self.detector.backbone(images).values()
         raw = [self._said(one) for one in features]
         if self.training:
@@ -98,11 +99,8 @@ class Fcos(nn.Module):
         return Level(sure, centres, (before + behind) * lengths, steps, [0, 0])
 
 
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> Fcos:
-    if spatial_dims != 2:
-        raise ValueError("torchvision's FCOS is for pictures: choose retinanet for volumes")
+def build(channels: int, spatial_dims: int, dense: Mapping[str, int], **size: Any) -> Fcos:
+    """A detector for the one head of boxes."""
     return Fcos(*only_head(dense, spatial_dims), channels, **size)
 
 
@@ -120,6 +118,8 @@ FCOS = Family(
     build=build,
     size_for=size_for,
     paper=PAPER,
+    axes=(2,),
+    otherwise="torchvision's FCOS is for pictures: choose retinanet for volumes",
     answers=frozenset({"boxes"}),
     in_voxels=True,
     has_loss=True,

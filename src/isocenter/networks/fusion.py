@@ -80,6 +80,7 @@ class Fusion(nn.Module):
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         # Of the images' own batch, which an exported network does not know beforehand.
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         every = torch.ones_like(images.flatten(1)[:, : self.count])
         there = every if context is None else (context[:, -self.count :] > 0).to(images.dtype)
         told = context[:, : self.covariates] if context is not None and self.covariates else None
@@ -125,6 +126,7 @@ class Decoder(nn.Module):
         self.dense, self.coarse, self.vectors = made.dense, made.coarse, nn.ModuleDict(vectors)
 
     def forward(self, features: Sequence[Tensor], told: Tensor | None) -> dict[str, Tensor]:
+        """Return the answers by head; covariates: (batch, entries) or None."""
         deepest = features[-1]
         pooled = deepest.flatten(2).mean(dim=2)
         pooled = pooled if told is None else torch.cat([pooled, told], dim=1)
@@ -207,12 +209,6 @@ def _width(stage: nn.Module) -> int:
     return int(block.second.out_channels)
 
 
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> Fusion:
-    return Fusion(channels, spatial_dims, dense, vectors, **size)
-
-
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
     """As a U-Net; how many images there are and how their answers are averaged is the plan's."""
     size, because, _ = size_for_unet(patch, strides, device)
@@ -223,12 +219,13 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
 def size_for_late(
     patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
 ) -> tuple[Mapping[str, Any], str, str]:
+    """As a U-Net for each image, whose answers are averaged."""
     size, because, _ = size_for_unet(patch, strides, device)
     own = {**size, "modalities": 0, "frames": 1, "means": {}}
     return own, f"{because}; a whole network for each image, whose answers are averaged", FUSION_LATE.paper
 
 
-FUSION = Family(build, size_for, PAPER, preset={"method": "intermediate"}, takes_context=(OWN,))
+FUSION = Family(Fusion, size_for, PAPER, preset={"method": "intermediate"}, takes_context=(OWN,))
 FUSION_ATTENTION = replace(
     FUSION,
     paper="arXiv:2206.02425",

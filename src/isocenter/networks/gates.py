@@ -35,6 +35,7 @@ class Excitation(nn.Module):
         self.weigh = nn.Sequential(*_narrow(maps), nn.Sigmoid())
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return maps of the same shape."""
         weights: Tensor = self.weigh(images.flatten(2).mean(dim=2))
         return images * weights.reshape(*weights.shape, *[1] * (images.ndim - 2))
 
@@ -48,6 +49,7 @@ class BlockAttention(nn.Module):
         self.voxels = CONVOLUTION[ndim](2, 1, LOOK, padding=LOOK // 2)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return maps of the same shape."""
         flat = images.flatten(2)
         weights = torch.sigmoid(self.maps(flat.mean(dim=2)) + self.maps(flat.amax(dim=2)))
         images = images * weights.reshape(*weights.shape, *[1] * (images.ndim - 2))

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.context_fusion import Telling
 from isocenter.networks.family import Family
+from isocenter.networks.pooled_head import PooledHead
 
 PAPER = "arXiv:1409.4842"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
@@ -44,6 +44,7 @@ class Pool(nn.Module):
     """The largest of three voxels an axis, every second one; along an axis that has fewer, of what there is."""
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Return maps of half the size, rounded up."""
         kernel = [min(3, int(n)) for n in maps.shape[2:]]
         return POOLING[maps.ndim - 2](maps, kernel, 2, ceil_mode=True)
 
@@ -52,6 +53,7 @@ class Largest(nn.Module):
     """The largest of three voxels an axis around each."""
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Return maps of the same shape."""
         return POOLING[maps.ndim - 2](maps, 3, 1, 1)
 
 
@@ -71,15 +73,17 @@ class Inception(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Return the maps of all paths, joined."""
         return torch.cat([path(maps) for path in self.paths], dim=1)
 
 
 def convolved(ndim: int, inside: int, outside: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """A convolution, its normalisation and its activation."""
     convolution = CONVOLUTION[ndim](inside, outside, kernel, stride, kernel // 2, bias=False)
     return nn.Sequential(convolution, NORMALISATION[ndim](outside), nn.ReLU(inplace=True))
 
 
-class GoogLeNet(nn.Module):
+class GoogLeNet(PooledHead):
     """(batch, channels, *spatial) to {head: (batch, size of the head)}.
 
     blocks:      inception blocks of each of three stages; each stage but the first halves the resolution
@@ -87,7 +91,7 @@ class GoogLeNet(nn.Module):
     stem_stride: by how much the stem reduces each axis, 1, 2, 4 or 8; the paper's reduces it by 8
     dropout:     before the heads
     context:     numbers beside each image
-    fusion:      how they are used (`Telling`); without it they join its pooled maps before the last layer
+    fusion:      how they are used (`ContextFusion`); without it they join its pooled maps before the last layer
     """
 
     def __init__(
@@ -120,24 +124,7 @@ class GoogLeNet(nn.Module):
                 layers.append(Inception(spatial_dims, inside, widths))
                 inside = widths[0] + widths[2] + widths[4] + widths[5]
         self.body = nn.Sequential(*layers)
-        self.dropout = nn.Dropout(dropout)
-        self.telling = Telling(context, {0: inside}, **(fusion or {}))
-        seen = inside + self.telling.beside
-        self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
-
-    def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        said = self.telling(context)
-        maps = self.telling.shaped(self.body(images), said)
-        pooled = self.dropout(maps.flatten(2).mean(dim=2))
-        return self.telling.answers(self.vectors, pooled, said)
-
-
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> GoogLeNet:
-    if dense:
-        raise ValueError("GoogLeNet has no output for every voxel: choose unet")
-    return GoogLeNet(channels, spatial_dims, vectors, **size)
+        self.end(inside, vectors, dropout, context, fusion)
 
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
@@ -158,4 +145,10 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     return size, f"images of {tuple(patch)}: {stem}; width and blocks for the {device}", PAPER
 
 
-INCEPTION = Family(build=build, size_for=size_for, paper=PAPER, takes_context=("concatenate", "film", "attention"))
+INCEPTION = Family(
+    build=GoogLeNet,
+    size_for=size_for,
+    paper=PAPER,
+    answers=frozenset({"vector"}),
+    takes_context=("concatenate", "film", "attention"),
+)

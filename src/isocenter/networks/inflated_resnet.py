@@ -56,11 +56,13 @@ class Look(NamedTuple):
     deep: bool = True
 
     def kernel(self, length: int) -> list[int]:
+        """Voxels per axis of a kernel that is so long where the part sees an axis."""
         return [1 if n == self.axis and not self.deep else length for n in range(self.axes)]
 
     def convolution(
         self, inside: int, outside: int, length: int, stride: Sequence[int], dilation: Sequence[int]
     ) -> nn.Module:
+        """A convolution that sees the axes of the part."""
         kernel = self.kernel(length)
         pad = [0 if n == self.axis else k // 2 * d for n, (k, d) in enumerate(zip(kernel, dilation, strict=True))]
         made: nn.Module = CONVOLUTION[self.axes](
@@ -75,6 +77,7 @@ class Look(NamedTuple):
         return Ends(self.axis, length // 2 * dilation[self.axis])
 
     def pooling(self, stride: Sequence[int]) -> nn.Module:
+        """The pooling of the stem along the axes of the part."""
         kernel = self.kernel(3)
         made: nn.Module = POOLING[self.axes](kernel, tuple(stride), [k // 2 for k in kernel])
         return made
@@ -88,6 +91,7 @@ class Ends(nn.Module):
         self.axis, self.count = axis + 2, count
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the longer images."""
         first, last = images.narrow(self.axis, 0, 1), images.narrow(self.axis, images.shape[self.axis] - 1, 1)
         return torch.cat([first] * self.count + [images] + [last] * self.count, dim=self.axis)
 
@@ -107,6 +111,7 @@ class Block(nn.Module):
         self.downsample = shortcut(look, inside, outside, stride)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the block's maps, reduced by its stride."""
         found = self.relu(self.bn1(self.conv1(self.ends1(images))))
         found = self.bn2(self.conv2(self.ends2(found)))
         return self.relu(found + (images if self.downsample is None else self.downsample(images)))
@@ -130,6 +135,7 @@ class NarrowBlock(nn.Module):
         self.downsample = shortcut(look, inside, outside, stride)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the block's maps, reduced by its stride."""
         found = self.relu(self.bn1(self.conv1(images)))
         found = self.relu(self.bn2(self.conv2(self.ends2(found))))
         found = self.bn3(self.conv3(found))
@@ -196,6 +202,7 @@ class Encoder(nn.Module):
                 nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """Return the maps of each stage, finest first."""
         images = self.maxpool(self.relu(self.bn1(self.conv1(self.ends1(images)))))
         found = []
         for stage in range(1, PARTS):
@@ -238,17 +245,10 @@ class InflatedResNet(nn.Module):
         self.vectors = nn.ModuleDict({name: nn.Linear(inside, count) for name, count in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         pooled = self.dropout(self.encoder(images)[-1].flatten(2).mean(dim=2))
         told = pooled if context is None else torch.cat([pooled, context], dim=1)
         return {name: layer(told) for name, layer in self.vectors.items()}
-
-
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> InflatedResNet:
-    if dense:
-        raise ValueError("an inflated ResNet has no output for every voxel: choose unet or deeplab")
-    return InflatedResNet(channels, spatial_dims, vectors, **size)
 
 
 def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -300,5 +300,11 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
 
 PUBLISHED = Published(published, PUBLISHED_AT)
 INFLATED_RESNET = Family(
-    build=build, size_for=size_for, paper=PAPER, takes_context=(OWN,), published=PUBLISHED, translated=translated
+    build=InflatedResNet,
+    size_for=size_for,
+    paper=PAPER,
+    answers=frozenset({"vector"}),
+    takes_context=(OWN,),
+    published=PUBLISHED,
+    translated=translated,
 )

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.context_fusion import Telling
 from isocenter.networks.family import Family
+from isocenter.networks.pooled_head import PooledHead
 
 PAPER = "doi:10.1109/5.726791"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
@@ -29,17 +29,18 @@ class Squash(nn.Module):
     """1.7159 tanh(2 x / 3), which is 1 at 1 and -1 at -1 (appendix A)."""
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return numbers between -1.7159 and 1.7159."""
         return 1.7159 * torch.tanh(images * (2 / 3))
 
 
-class LeNet(nn.Module):
+class LeNet(PooledHead):
     """(batch, channels, *spatial) to {head: (batch, size of the head)}.
 
     maps:    feature maps of the two convolutions, C1 and C3
     hidden:  features of the two fully connected layers, C5 and F6
     dropout: before the heads
     context: numbers beside each image
-    fusion:  how they are used (`Telling`); without it they join its features before the last layer
+    fusion:  how they are used (`ContextFusion`); without it they join its features before the last layer
     """
 
     def __init__(
@@ -63,16 +64,13 @@ class LeNet(nn.Module):
         self.connected = nn.Sequential(
             nn.Linear(second * CELLS**spatial_dims, wide), Squash(), nn.Linear(wide, narrow), Squash()
         )
-        self.dropout = nn.Dropout(dropout)
-        self.telling = Telling(context, {0: narrow}, **(fusion or {}))
-        seen = narrow + self.telling.beside
-        self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
+        self.end(narrow, vectors, dropout, context, fusion)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         cells = in_cells(self.body(in_field(images)), CELLS)
         features = self.dropout(self.connected(cells.flatten(1)))
-        said = self.telling(context)
-        return self.telling.answers(self.vectors, self.telling.shaped(features, said), said)
+        return self.answers_of(features, context)
 
 
 def in_field(images: Tensor) -> Tensor:
@@ -91,14 +89,6 @@ def in_cells(maps: Tensor, cells: int) -> Tensor:
     return maps
 
 
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> LeNet:
-    if dense:
-        raise ValueError("LeNet has no output for every voxel: choose unet")
-    return LeNet(channels, spatial_dims, vectors, **size)
-
-
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
     """The paper's everywhere: it is small enough for a processor."""
     del strides, device
@@ -106,4 +96,10 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     return size, f"images of {tuple(patch)}: LeNet-5 as published, its maps averaged in {CELLS} parts an axis", PAPER
 
 
-LENET = Family(build=build, size_for=size_for, paper=PAPER, takes_context=("concatenate", "film", "attention"))
+LENET = Family(
+    build=LeNet,
+    size_for=size_for,
+    paper=PAPER,
+    answers=frozenset({"vector"}),
+    takes_context=("concatenate", "film", "attention"),
+)

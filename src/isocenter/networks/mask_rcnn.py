@@ -136,6 +136,7 @@ class MaskRCNN(nn.Module):
     def forward(
         self, images: Tensor, context: Tensor | None = None, targets: Tensor | None = None
     ) -> dict[str, Tensor]:
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         proposed = self.propose(images)
         if not self.training:
             return {self.name: self._drawn(self.look(proposed), images.shape[2:])}
@@ -350,11 +351,9 @@ def _second_stage(
     )
 
 
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> MaskRCNN:
-    if spatial_dims != 2:
-        raise ValueError("it outlines objects in pictures alone; unet tells them apart in volumes")
+def build(channels: int, spatial_dims: int, dense: Mapping[str, int], **size: Any) -> MaskRCNN:
+    """A network for the one head of objects."""
+    del spatial_dims
     return MaskRCNN(channels, dense, **size)
 
 
@@ -389,6 +388,8 @@ MASK_RCNN = Family(
     build=build,
     size_for=size_for,
     paper=PAPER,
+    axes=(2,),
+    otherwise="It outlines objects in pictures alone; unet tells them apart in volumes",
     answers=frozenset({"objects"}),
     sees_targets=True,
     has_loss=True,

@@ -69,6 +69,7 @@ class MedNeXt(nets.MedNeXt):
         self.coarser = deep_supervision
 
     def encoded(self, images: Tensor) -> list[Tensor]:
+        """(batch, maps, *grid) of each grid, finest first."""
         images, features = self.stem(images), []
         for stage, down in zip(self.enc_stages, self.down_blocks, strict=True):
             features.append(stage(images))
@@ -76,6 +77,7 @@ class MedNeXt(nets.MedNeXt):
         return [*features, self.bottleneck(images)]
 
     def decoded(self, features: list[Tensor]) -> list[Tensor]:
+        """(batch, outputs, *grid), finest first; coarser ones in training only."""
         images, found = features[-1], []
         stages = zip(self.up_blocks, self.dec_stages, features[-2::-1], strict=True)
         for place, (up, stage, skip) in enumerate(stages):
@@ -93,8 +95,9 @@ def _each(count: int | Sequence[int], stages: int, name: str) -> list[int]:
 
 
 def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], **size: Any
 ) -> OfMonai:
+    """MONAI's network with our heads."""
     return OfMonai(MedNeXt(channels, spatial_dims, outputs_of(dense), **size), dense, vectors)
 
 

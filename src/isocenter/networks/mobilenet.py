@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from isocenter.networks.context_fusion import Telling
 from isocenter.networks.family import Family
+from isocenter.networks.pooled_head import PooledHead
 
 PAPER = "arXiv:1801.04381"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
@@ -39,11 +39,13 @@ class InvertedResidual(nn.Module):
         self.has_shortcut = stride == 1 and inside == outside
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return (batch, outside, *spatial), reduced by the stride."""
         found: Tensor = self.body(images)
         return images + found if self.has_shortcut else found
 
 
 def convolved(ndim: int, inside: int, outside: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    """A convolution, its normalisation and its activation."""
     convolution = CONVOLUTION[ndim](inside, outside, kernel, stride, kernel // 2, groups=groups, bias=False)
     return nn.Sequential(convolution, NORMALISATION[ndim](outside), nn.ReLU6(inplace=True))
 
@@ -54,7 +56,7 @@ def scaled(maps: int, width: float) -> int:
     return eights if eights >= 0.9 * maps * width else eights + 8
 
 
-class MobileNet(nn.Module):
+class MobileNet(PooledHead):
     """(batch, channels, *spatial) to {head: (batch, size of the head)}.
 
     stages:      of each how much its blocks widen, its feature maps at width 1, its blocks and its stride
@@ -63,7 +65,7 @@ class MobileNet(nn.Module):
     stem_stride: of the first convolution; 1 keeps small images whole
     dropout:     before the heads
     context:     numbers beside each image
-    fusion:      how they are used (`Telling`); without it they join its pooled maps before the last layer
+    fusion:      how they are used (`ContextFusion`); without it they join its pooled maps before the last layer
     """
 
     def __init__(
@@ -88,24 +90,7 @@ class MobileNet(nn.Module):
                 layers.append(InvertedResidual(spatial_dims, inside, outside, stride if n == 0 else 1, expansion))
                 inside = outside
         self.body = nn.Sequential(*layers, convolved(spatial_dims, inside, last, 1))
-        self.dropout = nn.Dropout(dropout)
-        self.telling = Telling(context, {0: last}, **(fusion or {}))
-        seen = last + self.telling.beside
-        self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
-
-    def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        said = self.telling(context)
-        maps = self.telling.shaped(self.body(images), said)
-        pooled = self.dropout(maps.flatten(2).mean(dim=2))
-        return self.telling.answers(self.vectors, pooled, said)
-
-
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> MobileNet:
-    if dense:
-        raise ValueError("MobileNet has no output for every voxel: choose unet")
-    return MobileNet(channels, spatial_dims, vectors, **size)
+        self.end(last, vectors, dropout, context, fusion)
 
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
@@ -119,4 +104,10 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     return size, f"images of {tuple(patch)}: {stem}; width {width} for the {device}", PAPER
 
 
-MOBILENET = Family(build=build, size_for=size_for, paper=PAPER, takes_context=("concatenate", "film", "attention"))
+MOBILENET = Family(
+    build=MobileNet,
+    size_for=size_for,
+    paper=PAPER,
+    answers=frozenset({"vector"}),
+    takes_context=("concatenate", "film", "attention"),
+)

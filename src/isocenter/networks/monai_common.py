@@ -49,6 +49,7 @@ class OfMonai(nn.Module):
         self.vectors = nn.ModuleDict({name: nn.Linear(body.deepest, n) for name, n in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         size = sizes(images)
         images = filled(images, self.body.multiple)
         features = self.body.encoded(images)
@@ -68,6 +69,7 @@ class Part(nn.Module):
         self.first, self.count = first, count
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Return (batch, count, *spatial)."""
         return maps.narrow(1, self.first, self.count)
 
 

@@ -40,6 +40,7 @@ class Gate(nn.Module):
         self.mode = LINEAR[ndim]
 
     def forward(self, finer: Tensor, coarser: Tensor) -> Tensor:
+        """Return the finer maps, weighed."""
         return finer * self.weights(finer, coarser)
 
     def weights(self, finer: Tensor, coarser: Tensor) -> Tensor:
@@ -60,6 +61,7 @@ class Seeing(nn.Module):
         self.norm, self.activation = NORMALISATION[ndim](maps, affine=True), nn.LeakyReLU(0.01, inplace=True)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return (batch, maps, *coarse)."""
         seen: Tensor = self.activation(self.norm(self.look(self.average(images))))
         return seen
 
@@ -120,6 +122,7 @@ class MultiscaleUNet(nn.Module):
         self.coarse = nn.ModuleDict(coarse)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         maps = self.encoder[0](images)
         skips: list[Tensor] = []
         for down, seeing, block in zip(self.down, self.seeing, list(self.encoder)[1:], strict=True):
@@ -135,12 +138,6 @@ class MultiscaleUNet(nn.Module):
         return outputs
 
 
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> MultiscaleUNet:
-    return MultiscaleUNet(channels, spatial_dims, dense, vectors, **size)
-
-
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
     """As a U-Net, and every stage but the two lowest gives an output to learn from."""
     size, because, _ = size_for_unet(patch, strides, device)
@@ -150,4 +147,4 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     return {**size, "deep_supervision": coarse}, reason, PAPER
 
 
-MULTISCALE_UNET = Family(build=build, size_for=size_for, paper=PAPER)
+MULTISCALE_UNET = Family(build=MultiscaleUNet, size_for=size_for, paper=PAPER)

@@ -66,10 +66,12 @@ class Layers:
         self._activation, self._slope = activation, slope
 
     def normalisation(self, features: int) -> nn.Module:
+        """A normalisation of so many feature maps."""
         made: nn.Module = NORMALISATION[str(self.norm), self.axes](features, **self.norm_options)
         return made
 
     def activation(self) -> nn.Module:
+        """The activation of every layer."""
         return nn.ReLU(inplace=True) if self._activation == "relu" else nn.LeakyReLU(self._slope, inplace=True)
 
 
@@ -98,6 +100,7 @@ class Layer(nn.Module):
         self.norm_last = layers.norm_last and active
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the layer's maps, reduced by its stride."""
         images = self.conv(images)
         after = (self.nonlin, self.norm) if self.norm_last else (self.norm, self.nonlin)
         for step in (self.dropout, *after):
@@ -121,6 +124,7 @@ class Stage(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the stage's maps, reduced by its stride."""
         return self.convs(images)
 
 
@@ -146,6 +150,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """Return the maps of each stage, finest first."""
         found = []
         for stage in self.stages:
             images = stage(images)
@@ -170,6 +175,7 @@ class Block(nn.Module):
         self.skip = nn.Sequential(*shortcut)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the block's maps, reduced by its stride."""
         return self.nonlin2(self.conv2(self.conv1(images)) + self.skip(images))
 
 
@@ -187,6 +193,7 @@ class Blocks(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the stage's maps, reduced by its stride."""
         return self.blocks(images)
 
 
@@ -210,6 +217,7 @@ class ResidualEncoder(nn.Module):
         )
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """Return the maps of each stage, finest first."""
         images, found = self.stem(images), []
         for stage in self.stages:
             images = stage(images)
@@ -281,6 +289,7 @@ class PlannedUNet(nn.Module):
         self.decoder = Decoder(layers, outputs, features, kernels, strides, decoder_convolutions)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         slices = images.shape[2]
         if self.slicewise:
             images = images.movedim(2, 1).flatten(0, 1)
@@ -319,14 +328,9 @@ def check_stages(
         raise ValueError(f"kernels and strides need {axes} numbers a stage")
 
 
-def parts(
-    repeated: str, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> tuple[int, Layers, dict[str, Any]]:
-    """(outputs, layers, the other arguments of a network) of a family's settings.
-
-    repeated: the setting that says how often each stage of the encoder repeats what it is made of
-    """
-    if vectors or len(dense) != 1:
+def parts(spatial_dims: int, dense: Mapping[str, int], size: Mapping[str, Any]) -> tuple[int, Layers, dict[str, Any]]:
+    """(outputs, layers, the other arguments of a network) of a family's settings."""
+    if len(dense) != 1:
         raise ValueError("it has one map of outputs and nothing else")
     own = dict(size)
     slicewise = bool(own.pop("slicewise", False))
@@ -335,22 +339,24 @@ def parts(
     [(head, outputs)] = dense.items()
     names = ("bias", "norm", "norm_options", "activation", "slope", "norm_last", "dropout")
     layers = Layers(2 if slicewise else spatial_dims, **{name: own.pop(name) for name in names if name in own})
-    coarser, repeats = int(own.pop("deep_supervision", 0)), own.pop(repeated)
-    return outputs, layers, {**own, "repeats": repeats, "head": head, "slicewise": slicewise, "coarser": coarser}
+    coarser = int(own.pop("deep_supervision", 0))
+    return outputs, layers, {**own, "head": head, "slicewise": slicewise, "coarser": coarser}
 
 
 def build_plain(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+    channels: int, spatial_dims: int, dense: Mapping[str, int], convolutions: Sequence[int], **size: Any
 ) -> PlainConvUNet:
-    outputs, layers, made_of = parts("convolutions", spatial_dims, dense, vectors, size)
-    return PlainConvUNet(channels, outputs, layers, **made_of)
+    """convolutions: of each stage of the encoder."""
+    outputs, layers, more = parts(spatial_dims, dense, size)
+    return PlainConvUNet(channels, outputs, layers, repeats=convolutions, **more)
 
 
 def build_residual(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+    channels: int, spatial_dims: int, dense: Mapping[str, int], blocks: Sequence[int], **size: Any
 ) -> ResidualEncoderUNet:
-    outputs, layers, made_of = parts("blocks", spatial_dims, dense, vectors, size)
-    return ResidualEncoderUNet(channels, outputs, layers, **made_of)
+    """blocks: of each stage of the encoder."""
+    outputs, layers, more = parts(spatial_dims, dense, size)
+    return ResidualEncoderUNet(channels, outputs, layers, repeats=blocks, **more)
 
 
 def size_for_plain(

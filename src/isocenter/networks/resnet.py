@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from isocenter.networks.context_fusion import Telling
 from isocenter.networks.family import Family
 from isocenter.networks.gates import gate
+from isocenter.networks.pooled_head import PooledHead
 
 PAPER = "arXiv:1603.05027"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
@@ -90,6 +90,7 @@ class Block(nn.Module):
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the block's maps, reduced by its stride."""
         active = self.activation(self.first_norm(images))
         shortcut = images if self.shortcut is None else self.shortcut(active)
         found = self.second(self.activation(self.second_norm(self.first(active))))
@@ -113,6 +114,7 @@ class Paths(nn.Module):
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the block's maps, reduced by its stride."""
         active = self.activation(self.first_norm(images))
         shortcut = images if self.shortcut is None else self.shortcut(active)
         paths = self.second(self.activation(self.second_norm(self.first(active))))
@@ -120,7 +122,7 @@ class Paths(nn.Module):
         return (found if self.attention is None else self.attention(found)) + shortcut
 
 
-class ResNet(nn.Module):
+class ResNet(PooledHead):
     """(batch, channels, *spatial) to {head: (batch, size of the head)}.
 
     blocks:      residual blocks of each stage; each stage but the first halves the resolution
@@ -128,7 +130,7 @@ class ResNet(nn.Module):
     stem_stride: of the first convolution; 1 keeps small images whole
     dropout:     before the heads
     context:     numbers beside each image
-    fusion:      how they are used (`Telling`); without it they join its pooled maps before the last layer
+    fusion:      how they are used (`ContextFusion`); without it they join its pooled maps before the last layer
     attention:   "se" weighs the maps of each block, "cbam" its maps and then its voxels
     groups:      paths of each block; with more than one the block has a narrow middle, the stem a fourth of the width
     factorised:  "axes" convolves in the plane across `axis` and then along it, "maps" each map alone and then all maps
@@ -172,16 +174,7 @@ class ResNet(nn.Module):
             halved += stage > 0
         self.features = inside
         self.body = nn.Sequential(*layers, NORMALISATION[spatial_dims](inside), nn.ReLU(inplace=True))
-        self.dropout = nn.Dropout(dropout)
-        self.telling = Telling(context, {0: inside}, **(fusion or {}))
-        seen = inside + self.telling.beside
-        self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
-
-    def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        said = self.telling(context)
-        maps = self.telling.shaped(self.body(images), said)
-        pooled = self.dropout(maps.flatten(2).mean(dim=2))
-        return self.telling.answers(self.vectors, pooled, said)
+        self.end(inside, vectors, dropout, context, fusion)
 
 
 def _waits(late: Sequence[int] | None, axes: int) -> list[int]:
@@ -195,14 +188,6 @@ def _waits(late: Sequence[int] | None, axes: int) -> list[int]:
 def _along(waits: Sequence[int], halved: int, size: int) -> tuple[int, ...]:
     """A kernel or stride of that size, and 1 along axes that wait for more halvings of the others."""
     return tuple(1 if wait > halved else size for wait in waits)
-
-
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> ResNet:
-    if dense:
-        raise ValueError("a ResNet has no output for every voxel: choose unet")
-    return ResNet(channels, spatial_dims, vectors, **size)
 
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
@@ -276,7 +261,7 @@ def size_for_pseudo3d(
 
 
 RESNET = Family(
-    build,
+    ResNet,
     size_for,
     PAPER,
     answers=frozenset({"vector"}),

@@ -60,6 +60,7 @@ class SliceResNet(nn.Module):
         self.vectors = nn.ModuleDict({name: nn.Linear(inside + context, count) for name, count in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         found = self._found(images)
         pooled = self.dropout((self._weights(found)[..., None] * found).sum(dim=1))
         told = pooled if context is None else torch.cat([pooled, context], dim=1)
@@ -82,13 +83,9 @@ class SliceResNet(nn.Module):
         return weights
 
 
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> SliceResNet:
-    if spatial_dims != 3:
-        raise ValueError("only a volume has slices: choose inflated_resnet or timm for pictures")
-    if dense:
-        raise ValueError("slices are pooled to one answer: choose unet_slices for one of every voxel")
+def build(channels: int, spatial_dims: int, vectors: Mapping[str, int], **size: Any) -> SliceResNet:
+    """A network for volumes."""
+    del spatial_dims
     return SliceResNet(channels, vectors, **size)
 
 
@@ -109,6 +106,9 @@ RESNET_SLICES = Family(
     build=build,
     size_for=size_for,
     paper=PAPER,
+    answers=frozenset({"vector"}),
+    axes=(3,),
+    otherwise="Only a volume has slices: choose inflated_resnet or timm for pictures",
     takes_context=(OWN,),
     published=inflated_resnet.PUBLISHED,
     translated=inflated_resnet.translated,

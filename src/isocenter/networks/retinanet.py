@@ -8,7 +8,7 @@ published weights have only torchvision's names. This file needs torch, torchvis
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -89,6 +89,7 @@ class RetinaNet(nn.Module):
         self.library = library
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         kinds, places = self.library.heads(self.detector)
         raw = [
             (kinds.cls_logits(kinds.conv(one)), places.bbox_reg(places.conv(one)))
@@ -147,14 +148,17 @@ class Torchvision:
         self.each = len(SCALES) * len(SHAPES)
 
     def features(self, detector: Any, images: Tensor) -> Sequence[Tensor]:
+        """The levels of the pyramid for (batch, channels, *spatial) images."""
         return list(detector.backbone(images).values())
 
     def heads(self, detector: Any) -> tuple[Any, Any]:
+        """The two heads, for classes and for boxes."""
         return detector.head.classification_head, detector.head.regression_head
 
     def loss(
         self, detector: Any, truth: list[dict[str, Tensor]], said: tuple[Tensor, Tensor], anchors: Sequence[Tensor]
     ) -> Mapping[str, Tensor]:
+        """The two losses by name."""
         outputs = {"cls_logits": said[0], "bbox_regression": said[1]}
         lost: Mapping[str, Tensor] = detector.compute_loss(truth, outputs, [torch.cat(list(anchors))] * len(truth))
         return lost
@@ -223,12 +227,14 @@ def of_volumes(
     return RetinaNet(name, classes, *made, unit)
 
 
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> RetinaNet:
+# By the number of axes.
+MADE: Mapping[int, Callable[..., RetinaNet]] = {2: of_pictures, 3: of_volumes}
+
+
+def build(channels: int, spatial_dims: int, dense: Mapping[str, int], **size: Any) -> RetinaNet:
+    """torchvision's detector for pictures, MONAI's for volumes."""
     name, classes = only_head(dense, spatial_dims)
-    made = of_pictures if spatial_dims == 2 else of_volumes
-    return made(name, classes, channels, **size)
+    return MADE[spatial_dims](name, classes, channels, **size)
 
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
@@ -267,6 +273,8 @@ RETINANET = Family(
     build=build,
     size_for=size_for,
     paper=PAPER,
+    axes=(2, 3),
+    otherwise="Boxes lie in two or three dimensions",
     answers=frozenset({"boxes"}),
     in_voxels=True,
     has_loss=True,

@@ -46,14 +46,17 @@ class Monai:
         self.first: Sequence[Sequence[int]] = [[step // 2 for step in level] for level in steps]
 
     def features(self, detector: Any, images: Tensor) -> Sequence[Tensor]:
+        """The levels of the pyramid for (batch, channels, *spatial) images."""
         return list(detector.network.feature_extractor(images).values())
 
     def heads(self, detector: Any) -> tuple[Any, Any]:
+        """The two heads, for classes and for boxes."""
         return detector.network.classification_head, detector.network.regression_head
 
     def loss(
         self, detector: Any, truth: list[dict[str, Tensor]], said: tuple[Tensor, Tensor], anchors: Sequence[Tensor]
     ) -> Mapping[str, Tensor]:
+        """The two losses by name."""
         outputs = {detector.cls_key: said[0], detector.box_reg_key: said[1]}
         places = [len(level) // self.each for level in anchors]
         lost: dict[str, Tensor] = detector.compute_loss(outputs, truth, [torch.cat(list(anchors))] * len(truth), places)

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from isocenter.networks.context_fusion import Telling
+from isocenter.networks.context_fusion import ContextFusion
 from isocenter.networks.family import Family
 
 PAPER = "arXiv:1810.11654"
@@ -39,6 +39,7 @@ MONAI_NAMES = (
 
 
 def normalisation(width: int) -> nn.GroupNorm:
+    """A normalisation of so many feature maps in groups."""
     return nn.GroupNorm(math.gcd(GROUPS, width), width)
 
 
@@ -53,6 +54,7 @@ class Block(nn.Module):
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return maps of the same shape."""
         inner = self.first(self.activation(self.first_norm(images)))
         return self.second(self.activation(self.second_norm(inner))) + images
 
@@ -69,8 +71,8 @@ class SegResNet(nn.Module):
     dropout:          of whole feature maps after the first convolution
     deep_supervision: how many coarser outputs `head@1`, `head@2`, ... there are beside each dense head while training
     context:          numbers beside each image
-    fusion:           how they are used (`Telling`): what every stage adds to is scaled and shifted (film), or each
-                      place of the coarsest asks for them (attention)
+    fusion:           how they are used (`ContextFusion`): what every stage adds to is scaled and shifted (film), or
+                      each place of the coarsest asks for them (attention)
     """
 
     def __init__(
@@ -129,9 +131,10 @@ class SegResNet(nn.Module):
         options = {"method": "film", **(fusion or {})}
         every = dict(enumerate([*widths, *widths[-2::-1]]))  # the stages of the encoder, then those of the decoder
         places = every if options["method"] == "film" else {stages - 1: widths[-1]}
-        self.telling = Telling(context, places, **options)
+        self.telling = ContextFusion(context, places, **options)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         images = self.dropout(self.stem(images))
         features, said = [], self.telling(context)
         for stage, blocks in enumerate(self.encoder):
@@ -164,12 +167,6 @@ def translated(name: str) -> str:
     return name
 
 
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> SegResNet:
-    return SegResNet(channels, spatial_dims, dense, vectors, **size)
-
-
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
     """Four stages as in the paper, or as many as the patch has; half the paper's width on a processor."""
     slow = device == "cpu"
@@ -179,7 +176,7 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
 
 
 SEGRESNET = Family(
-    build=build,
+    build=SegResNet,
     size_for=size_for,
     paper=PAPER,
     takes_context=("film", "attention"),

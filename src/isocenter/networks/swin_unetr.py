@@ -74,11 +74,13 @@ class SwinUNETR(nets.SwinUNETR):
         self.multiple, self.deepest = [CELL] * spatial_dims, 16 * width
 
     def encoded(self, images: Tensor) -> list[Tensor]:
+        """(batch, maps, *grid) of each grid, finest first."""
         *finer, fourth, deepest = self.swinViT(images, self.normalize)
         skips: Any = zip((self.encoder1, self.encoder2, self.encoder3, self.encoder4), (images, *finer), strict=True)
         return [*(encoder(one) for encoder, one in skips), fourth, self.encoder10(deepest)]
 
     def decoded(self, features: list[Tensor]) -> list[Tensor]:
+        """(batch, outputs, *grid), finest first; coarser ones in training only."""
         found = features[-1]
         decoders = (self.decoder5, self.decoder4, self.decoder3, self.decoder2, self.decoder1)
         for decoder, skip in zip(decoders, features[-2::-1], strict=True):
@@ -87,8 +89,9 @@ class SwinUNETR(nets.SwinUNETR):
 
 
 def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], **size: Any
 ) -> OfMonai:
+    """MONAI's network with our heads."""
     return OfMonai(SwinUNETR(channels, spatial_dims, outputs_of(dense), **size), dense, vectors)
 
 

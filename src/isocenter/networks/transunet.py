@@ -18,9 +18,10 @@ from torch.nn.functional import interpolate
 
 from isocenter.networks.family import OWN, Family
 from isocenter.networks.monai_common import cut, filled, product_of, sizes, stages_for
+from isocenter.networks.transformer import DEVIATION, EPSILON
+from isocenter.networks.transformer import Block as Layer
 from isocenter.networks.unet import CONVOLUTION, Block, Single
-from isocenter.networks.vit import DEVIATION, EPSILON, LINEAR, MOST_TOKENS, resized
-from isocenter.networks.vit import Block as Layer
+from isocenter.networks.vit import LINEAR, MOST_TOKENS, resized
 
 PAPER = "arXiv:2102.04306"
 # The deepest map is a sixteenth as fine as the image (section 4.2), or coarser where these were too many tokens.
@@ -96,6 +97,7 @@ class TransUNet(nn.Module):
         self._begin()
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         size, images = sizes(images), filled(images, self.multiple)
         features = []
         for stage in self.encoder:
@@ -143,12 +145,6 @@ def _refuse(ndim: int, patch: Sequence[int], layers: int, hidden: int, heads: in
         raise ValueError(f"{heads} heads cannot share {hidden} features evenly (hidden)")
 
 
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> TransUNet:
-    return TransUNet(channels, spatial_dims, dense, vectors, **size)
-
-
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
     """The paper's transformer on a GPU, a small one on a processor; positions are learnt for this patch."""
     slow = device == "cpu"
@@ -165,4 +161,4 @@ def _tokens(patch: Sequence[int], strides: Sequence[Sequence[int]]) -> int:
     return math.prod(-(-n // step) for n, step in zip(patch, product_of(strides, len(patch)), strict=True))
 
 
-TRANSUNET = Family(build=build, size_for=size_for, paper=PAPER, takes_context=(OWN,))
+TRANSUNET = Family(build=TransUNet, size_for=size_for, paper=PAPER, takes_context=(OWN,))

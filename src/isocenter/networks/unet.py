@@ -18,10 +18,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.context_fusion import Telling
+from isocenter.networks.context_fusion import ContextFusion
 from isocenter.networks.family import Family
 from isocenter.networks.gates import gate
-from isocenter.networks.slices import beside, check
 
 PAPER = "arXiv:1505.04597"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
@@ -105,6 +104,7 @@ class Block(nn.Module):
         self.attention = gate(how.attention, ndim, outside)
 
     def forward(self, images: Tensor, shaped: Shaped | None = None) -> Tensor:
+        """Return the block's maps; shaped: applied before the last activation."""
         inner = self.dropout(self.activation(self.first_norm(self.first(images))))
         inner = self.second_norm(self.second(inner))
         inner = inner if self.shortcut is None else inner + self.shortcut(images)
@@ -125,6 +125,7 @@ class Single(nn.Module):
         self.activation = ACTIVATION[activation]()
 
     def forward(self, images: Tensor, shaped: Shaped | None = None) -> Tensor:
+        """Return the stage's maps; shaped: applied before the activation."""
         inner = self.first_norm(self.first(images))
         return self.activation(inner if shaped is None else shaped(inner))
 
@@ -146,8 +147,8 @@ class UNet(nn.Module):
     deep_supervision: how many coarser outputs `head@1` (half the resolution), `head@2`, ... there are beside each
                       dense head while training
     context:          numbers beside each image
-    fusion:           how they are used (`Telling`): the maps of every stage are scaled and shifted (film), or each
-                      place of the coarsest asks for them (attention)
+    fusion:           how they are used (`ContextFusion`): the maps of every stage are scaled and shifted (film), or
+                      each place of the coarsest asks for them (attention)
     separable:        each convolution within each map, then across all maps of each voxel; that of the image is whole
     groups:           likewise within as many groups of maps as divide them, at the most so many
     attention:        "se" weighs the maps that a block gives, "cbam" its maps and then its voxels
@@ -187,24 +188,13 @@ class UNet(nn.Module):
         shapes = kernels_for(strides) if kernels is None else checked(kernels, stages, spatial_dims)
         down, up = _each(blocks, stages, "blocks"), _each(decoder_blocks, stages - 1, "decoder_blocks")
 
-        def stage_of(
-            count: int,
-            inside: int,
-            outside: int,
-            kernel: Sequence[int],
-            stride: Sequence[int],
-            entry: Convolving | None = None,
-        ) -> nn.Module:
-            options: dict[str, Any] = {"residual": residual, "dropout": dropout, "activation": activation, "how": how}
-            one = [1] * spatial_dims
-            made = [Block(spatial_dims, inside, outside, kernel, stride, entry=entry, **options)]
-            made += [Block(spatial_dims, outside, outside, kernel, one, **options) for _ in range(count - 1)]
-            return made[0] if count == 1 else nn.Sequential(*made)
-
+        options: dict[str, Any] = {"residual": residual, "dropout": dropout, "activation": activation, "how": how}
+        block = partial(Block, spatial_dims, **options)
         inputs = [channels, *widths[:-1]]
         # What sees the image, of few channels, is whole: one filter of each would be all that is seen of them.
         self.encoder = nn.ModuleList(
-            stage_of(down[n], inputs[n], widths[n], shapes[n], strides[n], None if n else WHOLE) for n in range(stages)
+            _stage(block, down[n], inputs[n], widths[n], shapes[n], strides[n], None if n else WHOLE)
+            for n in range(stages)
         )
         self.up = nn.ModuleList()
         self.decoder = nn.ModuleList()
@@ -215,7 +205,7 @@ class UNet(nn.Module):
             if light_decoder:
                 self.decoder.append(Single(spatial_dims, inside, outside, shape, activation, how))
             else:
-                self.decoder.append(stage_of(up[stage - 1], inside, outside, shape, [1] * spatial_dims))
+                self.decoder.append(_stage(block, up[stage - 1], inside, outside, shape, [1] * spatial_dims))
         convolution = CONVOLUTION[spatial_dims]
         self.dense = nn.ModuleDict({name: convolution(widths[0], n, 1) for name, n in dense.items()})
         self.vectors = nn.ModuleDict({name: nn.Linear(widths[-1], n) for name, n in vectors.items()})
@@ -226,9 +216,10 @@ class UNet(nn.Module):
         }
         self.coarse = nn.ModuleDict(coarse)
         options = {"method": "film", **(fusion or {})}
-        self.telling = Telling(context, _places(widths, options["method"]), **options)
+        self.telling = ContextFusion(context, _places(widths, options["method"]), **options)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         features, said = [], self.telling(context)
         for stage, block in enumerate(self.encoder):
             images = _through(block, images, self._shaping(said, stage))
@@ -248,8 +239,23 @@ class UNet(nn.Module):
                 outputs[name] = layer(decoded[-1 - int(name.rpartition("@")[2])])
         return {**outputs, **self.telling.added(images)}
 
-    def _shaping(self, told: Tensor | None, stage: int) -> Shaped | None:
-        return None if told is None else partial(self.telling.shaped, told=told, place=stage)
+    def _shaping(self, covariates: Tensor | None, stage: int) -> Shaped | None:
+        return None if covariates is None else partial(self.telling.shaped, covariates=covariates, place=stage)
+
+
+def _stage(
+    block: Callable[..., nn.Module],
+    count: int,
+    inside: int,
+    outside: int,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    entry: Convolving | None = None,
+) -> nn.Module:
+    """So many blocks, of which the first takes the stride; entry: how its first convolution convolves."""
+    made = [block(inside, outside, kernel, stride, entry=entry)]
+    made += [block(outside, outside, kernel, [1] * len(kernel)) for _ in range(count - 1)]
+    return made[0] if count == 1 else nn.Sequential(*made)
 
 
 def _through(stage: nn.Module, images: Tensor, shaped: Shaped | None) -> Tensor:
@@ -265,40 +271,6 @@ def _places(widths: Sequence[int], method: str) -> dict[int, int]:
     """{place: maps}: the stages of the encoder, then those of the decoder; only the coarsest where places ask."""
     every = dict(enumerate([*widths, *widths[-2::-1]]))
     return every if method == "film" else {len(widths) - 1: widths[-1]}
-
-
-class SliceUNet(nn.Module):
-    """A volume slice by slice through a U-Net in the plane: (batch, channels, i, j, k) in, heads as of a 3D U-Net.
-
-    For volumes whose slices lie so far apart that a convolution across them sees little that belongs together.
-    axis:       along which the volume is cut, that of the largest spacing
-    neighbours: slices on each side that are given as further channels; the outermost slice stands for those missing
-    strides:    one entry a stage for each of the other two axes
-    A vector head is the mean of the slices' answers. `size`: the other settings of a U-Net. All
-    slices are told what is told.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        dense: Mapping[str, int],
-        vectors: Mapping[str, int],
-        axis: int,
-        neighbours: int = 1,
-        **size: Any,
-    ) -> None:
-        super().__init__()
-        check(axis, neighbours)
-        self.axis, self.neighbours = axis, neighbours
-        self.plane = UNet(channels * (2 * neighbours + 1), 2, dense, vectors, **size)
-
-    def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        count, outputs = images.shape[self.axis + 2], {}
-        told = None if context is None else context.repeat_interleave(count, dim=0)
-        for name, output in self.plane(beside(images, self.axis, self.neighbours), told).items():
-            stacked = output.unflatten(0, (-1, count))
-            outputs[name] = stacked.mean(dim=1) if stacked.ndim < 4 else stacked.movedim(1, self.axis + 2)
-        return outputs
 
 
 def check_stages(strides: Sequence[Sequence[int]], axes: int, deep_supervision: int) -> None:
@@ -318,6 +290,7 @@ def kernels_for(strides: Sequence[Sequence[int]]) -> list[list[int]]:
 
 
 def checked(kernels: Sequence[Sequence[int]], stages: int, axes: int) -> Sequence[Sequence[int]]:
+    """Return the kernels; ValueError where they are not odd, or not one a stage and axis."""
     if len(kernels) != stages or any(len(kernel) != axes or any(k % 2 != 1 for k in kernel) for kernel in kernels):
         raise ValueError(f"kernels need {axes} odd numbers for each of {stages} stages, not {kernels}")
     return kernels
@@ -328,12 +301,6 @@ def _each(count: int | Sequence[int], stages: int, name: str) -> list[int]:
     if len(counts) != stages or min(counts, default=1) < 1:
         raise ValueError(f"{name} is one number from 1 or one for each of {stages} stages, not {count}")
     return counts
-
-
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> UNet:
-    return UNet(channels, spatial_dims, dense, vectors, **size)
 
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
@@ -353,33 +320,8 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     return size, f"{because}; {supervised}", "doi:10.1038/s41592-020-01008-z"
 
 
-def build_slices(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> SliceUNet:
-    if spatial_dims != 3:
-        raise ValueError("only a volume has slices: choose unet for pictures")
-    return SliceUNet(channels, dense, vectors, **size)
-
-
-def size_for_slices(
-    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
-) -> tuple[Mapping[str, Any], str, str]:
-    """Cut along the axis that is halved least, because its voxels are the longest; the reason and its source."""
-    if len(patch) != 3:
-        return size_for(patch, strides, device)
-    factors = [math.prod(stride[axis] for stride in strides) for axis in range(3)]
-    axis = min(range(3), key=lambda one: (factors[one], patch[one]))
-    others = [[s for n, s in enumerate(stride) if n != axis] for stride in strides]
-    plane = [others[0], *(stride for stride in others[1:] if max(stride) > 1)]
-    size, because, source = size_for([n for one, n in enumerate(patch) if one != axis], plane, device)
-    cut = (
-        f"cut along axis {axis}, whose voxels are the longest (halved to 1/{factors[axis]}), one neighbour on each side"
-    )
-    return {"axis": axis, "neighbours": 1, **size}, f"{cut}; each slice: {because}", source
-
-
 # What is the same everywhere beside the maps, instance normalisation would take out: nothing is concatenated.
-UNET = Family(build, size_for, PAPER, takes_context=("film", "attention"), search_order=1)
+UNET = Family(UNet, size_for, PAPER, takes_context=("film", "attention"), search_order=1)
 CBAM_UNET = replace(
     UNET,
     paper="arXiv:1807.06521",
@@ -408,4 +350,3 @@ SEPARABLE_UNET = replace(
     preset_reason="each convolution is one of each map, then one across",
     search_order=0,
 )
-UNET_SLICES = replace(UNET, build=build_slices, size_for=size_for_slices, search_order=0)

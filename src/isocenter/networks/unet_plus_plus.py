@@ -64,12 +64,14 @@ class UNetPlusPlus(nn.Module):
         self.add_module(f"final_conv_0_{self.rows - 1}", last)
 
     def encoded(self, images: Tensor) -> list[Tensor]:
+        """(batch, maps, *grid) of each grid, finest first."""
         features = [self.conv_0_0(images)]
         for row in range(1, self.rows):
             features.append(self.get_submodule(f"conv_{row}_0")(features[-1]))
         return features
 
     def decoded(self, features: list[Tensor]) -> list[Tensor]:
+        """(batch, outputs, *grid), finest first; coarser ones in training only."""
         nodes = [[one] for one in features]
         for place in range(1, self.rows):
             for row in range(self.rows - place):
@@ -79,8 +81,9 @@ class UNetPlusPlus(nn.Module):
 
 
 def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], **size: Any
 ) -> OfMonai:
+    """MONAI's network with our heads."""
     return OfMonai(UNetPlusPlus(channels, spatial_dims, outputs_of(dense), **size), dense, vectors)
 
 

@@ -71,6 +71,7 @@ class Unetr(nets.UNETR):
         return between.flatten(2).transpose(1, 2)
 
     def encoded(self, images: Tensor) -> list[Tensor]:
+        """(batch, maps, *grid) of each grid, finest first."""
         embedding: Any = self.vit.patch_embedding
         cubes = embedding.patch_embeddings(images)
         grid = sizes(cubes)
@@ -82,6 +83,7 @@ class Unetr(nets.UNETR):
         return [images, *(one.transpose(1, 2).unflatten(2, grid) for one in (*layers, self.vit.norm(tokens)))]
 
     def decoded(self, features: list[Tensor]) -> list[Tensor]:
+        """(batch, outputs, *grid), finest first; coarser ones in training only."""
         images, third, sixth, ninth, last = features
         found = self.decoder5(last, self.encoder4(ninth))
         found = self.decoder4(found, self.encoder3(sixth))
@@ -90,8 +92,9 @@ class Unetr(nets.UNETR):
 
 
 def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], **size: Any
 ) -> OfMonai:
+    """MONAI's network with our heads."""
     return OfMonai(Unetr(channels, spatial_dims, outputs_of(dense), **size), dense, vectors)
 
 

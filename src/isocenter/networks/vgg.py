@@ -11,10 +11,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from isocenter.networks.context_fusion import Telling
 from isocenter.networks.family import Family
+from isocenter.networks.pooled_head import PooledHead
 
 PAPER = "arXiv:1409.1556"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
@@ -25,14 +25,14 @@ WIDEST = 8  # times the width of the first stage
 VGG_11, VGG_16 = (1, 1, 2, 2, 2), (2, 2, 3, 3, 3)  # the paper's configurations A and D
 
 
-class Vgg(nn.Module):
+class Vgg(PooledHead):
     """(batch, channels, *spatial) to {head: (batch, size of the head)}.
 
     convolutions: of each stage; before each but the first the largest of two voxels an axis is kept
     width:        feature maps of the first stage; doubled by each stage, up to eight times
     dropout:      before the heads
     context:      numbers beside each image
-    fusion:       how they are used (`Telling`); without it they join its pooled maps before the last layer
+    fusion:       how they are used (`ContextFusion`); without it they join its pooled maps before the last layer
     """
 
     def __init__(
@@ -58,24 +58,7 @@ class Vgg(nn.Module):
                 layers += [convolution, NORMALISATION[spatial_dims](outside), nn.ReLU(inplace=True)]
                 inside = outside
         self.body = nn.Sequential(*layers)
-        self.dropout = nn.Dropout(dropout)
-        self.telling = Telling(context, {0: inside}, **(fusion or {}))
-        seen = inside + self.telling.beside
-        self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
-
-    def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        said = self.telling(context)
-        maps = self.telling.shaped(self.body(images), said)
-        pooled = self.dropout(maps.flatten(2).mean(dim=2))
-        return self.telling.answers(self.vectors, pooled, said)
-
-
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> Vgg:
-    if dense:
-        raise ValueError("VGG has no output for every voxel: choose unet")
-    return Vgg(channels, spatial_dims, vectors, **size)
+        self.end(inside, vectors, dropout, context, fusion)
 
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
@@ -92,4 +75,10 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     return size, because, PAPER
 
 
-VGG = Family(build=build, size_for=size_for, paper=PAPER, takes_context=("concatenate", "film", "attention"))
+VGG = Family(
+    build=Vgg,
+    size_for=size_for,
+    paper=PAPER,
+    answers=frozenset({"vector"}),
+    takes_context=("concatenate", "film", "attention"),
+)

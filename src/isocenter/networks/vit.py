@@ -14,20 +14,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, linear, pad, scaled_dot_product_attention
+from torch.nn.functional import interpolate, pad
 
-from isocenter.networks.context_fusion import ADDED, Telling
+from isocenter.networks.context_fusion import ADDED, ContextFusion
 from isocenter.networks.family import Family
+from isocenter.networks.transformer import DEVIATION, EPSILON, Block, VariationalLinear
 
 PAPER = "arXiv:2010.11929"
 # Of the usual learning rate, and why: PneumoniaMNIST, three minutes on one core, one seed.
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
-# Of the published networks: their weights are drawn with this deviation, and this is added to a variance.
-DEVIATION, EPSILON = 0.02, 1e-6
-# Of a prior's deviation, that of a weight before anything was learnt: small, so that first steps are hardly disturbed.
-FIRST_DEVIATION = 0.1
 # Patches an axis that positions are learnt for where nobody says how large the images are.
 USUAL_GRID = 8
 # Each token attends to each, so that the work grows with their square; a choice, with no paper behind it.
@@ -69,6 +66,7 @@ class Patches(nn.Module):
         return tuple(-(-n // step) for n, step in zip(spatial, self.token, strict=True))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return (batch, tokens, width)."""
         missing = [-int(n) % step for n, step in zip(images.shape[2:], self.token, strict=True)]
         if any(missing):
             images = pad(images, [one for n in reversed(missing) for one in (0, n)])
@@ -80,92 +78,6 @@ class Patches(nn.Module):
         for axis, (step, count) in enumerate(zip(self.token, spatial, strict=True), start=2):
             shares = shares.repeat_interleave(step, dim=axis).narrow(axis, 0, count)
         return shares
-
-
-class Attention(nn.Module):
-    """(batch, tokens, width) to the same: what each token takes from all of them, by several heads.
-
-    there: (batch, tokens), from which anything is taken; from all without it
-    """
-
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.qkv = nn.Linear(width, 3 * width)
-        self.projection = nn.Linear(width, width)
-
-    def forward(self, tokens: Tensor, there: Tensor | None = None) -> Tensor:
-        dropout = self.dropout if self.training else 0.0
-        queries, keys, values = self._split(tokens)
-        mask = None if there is None else there[:, None, None]
-        taken = scaled_dot_product_attention(queries, keys, values, mask, dropout_p=dropout)
-        return self.projection(taken.transpose(1, 2).flatten(2))
-
-    def weights(self, tokens: Tensor) -> Tensor:
-        """(batch, heads, tokens, tokens): how much each token, by row, takes from each; a row sums to 1."""
-        queries, keys, _ = self._split(tokens)
-        return (queries @ keys.transpose(2, 3) / math.sqrt(queries.shape[-1])).softmax(dim=-1)
-
-    def _split(self, tokens: Tensor) -> tuple[Tensor, ...]:
-        """Queries, keys and values: (batch, heads, tokens, width of a head) each."""
-        batch, count, _ = tokens.shape
-        return self.qkv(tokens).reshape(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-
-
-class Block(nn.Module):
-    """Attention, then a layer for each token alone, both normalised first and beside a shortcut.
-
-    skipped: how likely a sample passes by a part while training; Huang et al., arXiv:1603.09382
-    """
-
-    def __init__(self, width: int, heads: int, expansion: int, dropout: float, skipped: float) -> None:
-        super().__init__()
-        self.skipped = skipped
-        self.attention_norm, self.feed_forward_norm = (nn.LayerNorm(width, eps=EPSILON) for _ in range(2))
-        self.attention = Attention(width, heads, dropout)
-        self.dropout = nn.Dropout(dropout)
-        wide = expansion * width
-        layers = (nn.Linear(width, wide), nn.GELU(), nn.Dropout(dropout), nn.Linear(wide, width), nn.Dropout(dropout))
-        self.feed_forward = nn.Sequential(*layers)
-
-    def forward(self, tokens: Tensor, there: Tensor | None = None) -> Tensor:
-        tokens = tokens + self._kept(self.dropout(self.attention(self.attention_norm(tokens), there)))
-        return tokens + self._kept(self.feed_forward(self.feed_forward_norm(tokens)))
-
-    def _kept(self, change: Tensor) -> Tensor:
-        if not self.training or self.skipped == 0:
-            return change
-        drawn = torch.rand(change.shape[0], 1, 1, device=change.device) >= self.skipped
-        return change * drawn / (1 - self.skipped)
-
-
-class VariationalLinear(nn.Module):
-    """(batch, inside) to (batch, outside) by weights that are normal distributions: drawn in training, else the means.
-
-    Blundell et al., arXiv:1505.05424. Instead of the weights their sums are drawn, for each image anew: Kingma et al.,
-    arXiv:1506.02557. Each weight's prior is normal around 0 with a variance of 1 / inside, so that an output for
-    normalised features has one of about 1. A bias is a number.
-    log_ratio: logarithm of a weight's deviation, of that of its prior
-    """
-
-    def __init__(self, inside: int, outside: int) -> None:
-        super().__init__()
-        self.prior = inside**-0.5
-        self.weight, self.bias = nn.Parameter(torch.empty(outside, inside)), nn.Parameter(torch.zeros(outside))
-        self.log_ratio = nn.Parameter(torch.full((outside, inside), math.log(FIRST_DEVIATION)))
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.drawn(features) if self.training else linear(features, self.weight, self.bias)
-
-    def drawn(self, features: Tensor) -> Tensor:
-        mean = linear(features, self.weight, self.bias)
-        variance = linear(features.square(), (self.prior * self.log_ratio.exp()).square())
-        return mean + variance.sqrt() * torch.randn_like(mean)
-
-    def divergence(self) -> Tensor:
-        """Of the weights' distributions from their prior (Kullback-Leibler), in nats."""
-        each = (2 * self.log_ratio).exp() + (self.weight / self.prior).square() - 1 - 2 * self.log_ratio
-        return each.sum() / 2
 
 
 class ViT(nn.Module):
@@ -185,7 +97,7 @@ class ViT(nn.Module):
     stochastic_depth: how likely the last block is passed by while training; those before it are less
     context:          numbers beside each image. Each is a token of its own: a learnt direction, times the number, plus
                       a learnt embedding of which one it is, as in Gorishniy et al., arXiv:2106.11959
-    fusion:           whether they are brought down to a few first (`Telling`)
+    fusion:           whether they are brought down to a few first (`ContextFusion`)
     bayesian:         images that the last layers learn from, if these shall be `VariationalLinear`: a step's loss then
                       has their divergence from the prior beside it, divided by this number; 0 for plain layers
     An image whose size is no multiple of the token is padded with zeros at its far end.
@@ -225,8 +137,8 @@ class ViT(nn.Module):
         self.positions = nn.Parameter(torch.empty(1, 1 + sum(map(math.prod, self.grids)), width))
         self.of_scale = nn.Parameter(torch.empty(len(scales), width)) if len(scales) > 1 else None
         self.of_channel = nn.Parameter(torch.empty(channels, width)) if channelwise else None
-        telling = Telling(context, {}, **{"method": "tokens", **(fusion or {})})
-        entries = telling.told
+        telling = ContextFusion(context, {}, **{"method": "tokens", **(fusion or {})})
+        entries = telling.features
         self.directions = nn.Parameter(torch.empty(entries, width)) if entries else None
         self.of_entry = nn.Parameter(torch.empty(entries, width)) if entries else None
         rising = (stochastic_depth * n / max(layers - 1, 1) for n in range(layers))
@@ -238,6 +150,7 @@ class ViT(nn.Module):
         self.telling = telling  # not before: its layers have begun
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
         seen = self._seen(images, context)
         outputs = {name: layer(seen) for name, layer in self.vectors.items()} | self.telling.added(images)
         if self.bayesian and self.training:
@@ -393,14 +306,6 @@ def rollout(attention: Tensor) -> Tensor:
     return flow
 
 
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> ViT:
-    if dense:
-        raise ValueError("a vision transformer has no output for every voxel: choose unet")
-    return ViT(channels, spatial_dims, vectors, **size)
-
-
 def translated(name: str) -> str:
     """A tensor of timm's vision transformers by our name of it."""
     for theirs, ours in TIMM:
@@ -436,9 +341,10 @@ def _count(patch: Sequence[int], token: Sequence[int]) -> int:
 
 
 VIT = Family(
-    build=build,
+    build=ViT,
     size_for=size_for,
     paper=PAPER,
+    answers=frozenset({"vector"}),
     takes_context=("tokens",),
     rate={
         "vector": (0.5, "came to an AUROC of 0.952 with it, of 0.918 with the usual one and of 0.943 with a quarter")

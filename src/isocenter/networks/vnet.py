@@ -75,6 +75,7 @@ class VNet(nn.Module):
         self.out_tr = OutputTransition(spatial_dims, before, outputs, ACTIVATION)
 
     def encoded(self, images: Tensor) -> list[Tensor]:
+        """(batch, maps, *grid) of each grid, finest first."""
         if self.added:
             images = torch.cat([images, torch.zeros_like(images[:, :1]).repeat_interleave(self.added, 1)], dim=1)
         features = [self.in_tr(images)]
@@ -83,6 +84,7 @@ class VNet(nn.Module):
         return features
 
     def decoded(self, features: list[Tensor]) -> list[Tensor]:
+        """(batch, outputs, *grid), finest first; coarser ones in training only."""
         images = features[-1]
         for maps, skip in zip(self.names[::-1], features[-2::-1], strict=True):
             images = self.get_submodule(f"up_tr{maps}")(images, skip)
@@ -90,8 +92,9 @@ class VNet(nn.Module):
 
 
 def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], **size: Any
 ) -> OfMonai:
+    """MONAI's network with our heads."""
     return OfMonai(VNet(channels, spatial_dims, outputs_of(dense), **size), dense, vectors)
 
 

@@ -128,11 +128,8 @@ def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> 
         "_target_": f"scripts.networks.{path.stem}.{function}",
         "channels": channels - 1 + marked if marked else channels,
         "spatial_dims": network["spatial_dims"],
-        "dense": {key: head.count for key, head in heads.items() if head.is_dense},
-        "vectors": {key: head.count for key, head in heads.items() if not head.is_dense},
-        "size": networks.sized(
-            network["name"], model.task.heads, network["size"], len(model.context), network.get("fusion")
-        ),
+        **networks.answered(network["name"], heads),
+        **networks.sized(network["name"], heads, network["size"], len(model.context), network.get("fusion")),
     }
     if marked:
         definition = {"_target_": "scripts.network.AfterLabels", "network": definition, "labels": marked}
