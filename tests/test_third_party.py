@@ -36,7 +36,7 @@ TASK = """
 from dataclasses import dataclass
 from typing import ClassVar
 
-from isocenter.tasks.classification import Classification
+from isocenter.tasks.classification.task import Classification
 from isocenter.values import Decision
 
 

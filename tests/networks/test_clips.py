@@ -268,5 +268,5 @@ def test_a_network_for_clips_that_cannot_be_is_refused(name, channels, size, say
 
 @pytest.mark.parametrize("name", MOVING)
 def test_a_network_for_clips_gives_no_mask(name):
-    with pytest.raises(PlanError, match="a mask a frame"):
+    with pytest.raises(PlanError, match="no output for every voxel"):
         networks.build(name, 4, 2, {"mask": Dense(2)}, {"frames": 2})

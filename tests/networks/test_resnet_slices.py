@@ -84,7 +84,7 @@ def test_the_cut_goes_along_the_longest_voxels_else_the_fewest_else_the_last_axi
     ("axes", "heads", "size", "says"),
     [
         (2, CLASS, {}, "choose inflated_resnet"),
-        (3, {"mask": Dense(2)}, {}, "choose unet_slices"),
+        (3, {"mask": Dense(2)}, {}, "Choose unet"),
         (3, CLASS, {"pooling": "most"}, "attention, mean"),
         (3, CLASS, {"axis": 3}, "axis 3"),
         (3, CLASS, {"neighbours": -1}, "neighbours -1"),

@@ -372,7 +372,7 @@ def test_a_transformer_that_cannot_be_is_refused(size, says):
 
 
 def test_it_has_no_output_for_every_voxel():
-    with pytest.raises(PlanError, match="choose unet"):
+    with pytest.raises(PlanError, match="hoose unet"):
         networks.build("vit", 1, 2, {"mask": Dense(2)}, {})
 
 

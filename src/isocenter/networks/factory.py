@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Remedies for heads that a family does not have, by what it answers instead.
 OTHERWISE = {
+    frozenset({"dense"}): ("has one map of outputs and nothing else", "Choose unet or resnet"),
     frozenset({"vector"}): ("has no output for every voxel", "Choose unet"),
     frozenset({"boxes"}): ("answers with boxes alone", "Choose unet or resnet"),
     frozenset({"objects"}): ("tells single objects apart, and nothing else", "Choose unet or resnet"),
@@ -74,9 +75,9 @@ def build(
         raise PlanError(problem, "network.context_fusion", f"Choose {' or '.join(made.fusion_methods)}")
     if spatial_dims not in (1, 2, 3):
         raise PlanError(f"there is no network in {spatial_dims} dimensions", "preprocessing.ndim", "Choose 1 to 3")
-    _refuse_heads(name, made, heads)
     if spatial_dims not in made.axes:
         raise PlanError(f"{name} has no network in {spatial_dims} dimensions", "network.name", made.otherwise)
+    _refuse_heads(name, made, heads)
     if context and not made.takes_context:
         remedy = "Choose a family that takes them, such as resnet, vit or unet, or leave the covariates out"
         raise PlanError(f"{name} sees images alone, no covariates", "network.context", remedy)

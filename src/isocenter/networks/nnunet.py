@@ -344,7 +344,7 @@ def parts(spatial_dims: int, dense: Mapping[str, int], size: Mapping[str, Any]) 
 
 
 def build_plain(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], convolutions: Sequence[int], **size: Any
+    channels: int, spatial_dims: int, dense: Mapping[str, int], convolutions: Sequence[int] = (), **size: Any
 ) -> PlainConvUNet:
     """convolutions: of each stage of the encoder."""
     outputs, layers, more = parts(spatial_dims, dense, size)
@@ -352,7 +352,7 @@ def build_plain(
 
 
 def build_residual(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], blocks: Sequence[int], **size: Any
+    channels: int, spatial_dims: int, dense: Mapping[str, int], blocks: Sequence[int] = (), **size: Any
 ) -> ResidualEncoderUNet:
     """blocks: of each stage of the encoder."""
     outputs, layers, more = parts(spatial_dims, dense, size)
