@@ -102,7 +102,7 @@ def test_a_stream_of_another_size_than_the_header_is_refused_before_it_is_decode
     syntax, encode = LOSSLESS[codec]
     truth = np.zeros((16, 16), np.uint8)
     dataset = picture(truth, syntax=syntax, encoded=[encode(truth)], Rows=32)
-    with pytest.raises(FormatError, match="16 x 16, the header says 32 x 16"):
+    with pytest.raises(FormatError, match="16 x 16, the header states 32 x 16"):
         decode(dataset, "")
 
 
@@ -119,7 +119,7 @@ def test_fewer_compressed_frames_than_the_header_says_are_refused():
     truth = np.zeros((2, 8, 8), np.uint8)
     frames = [imagecodecs.jpegls_encode(frame) for frame in truth]
     dataset = picture(truth, frames=3, syntax="1.2.840.10008.1.2.4.80", encoded=frames)
-    with pytest.raises(FormatError, match="2 compressed frames, the header says 3"):
+    with pytest.raises(FormatError, match="2 compressed frames, the header states 3"):
         decode(dataset, "")
 
 

@@ -205,7 +205,7 @@ def test_float_pixels_stay_floats():
 
 def test_pixels_for_one_frame_more_than_the_header_says_are_refused():
     dataset = picture(np.zeros((2, 4, 4), np.uint16), frames=2, NumberOfFrames=1)
-    with pytest.raises(FormatError, match="64 bytes of pixels where the header says 32"):
+    with pytest.raises(FormatError, match="64 bytes of pixels where the header states 32"):
         decode(dataset, "")
 
 

@@ -134,7 +134,7 @@ def test_a_box_without_extent_or_twice_or_a_little_outside_is_noted_and_the_othe
 @pytest.mark.parametrize(
     ("box", "problem"),
     [
-        ((8, 2, 2, 8), "object 1 .cell. from .* ends before it begins"),
+        ((8, 2, 2, 8), "object 1 .cell. from .* ends before it starts"),
         ((2, 2, 40, 8), "lies outside the image of .30, 20."),
         ((2, -5, 8, 8), "lies outside"),
         ((31.5, 2, 32, 8), "lies outside"),

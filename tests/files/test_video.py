@@ -209,7 +209,7 @@ def h264(levels: list[int], rows: int, columns: int) -> bytes:
 
 def test_a_film_with_another_number_of_frames_than_its_header_is_refused(tmp_path: Path, film: Film):
     stream = save(tmp_path / "film.m2v", film, "MPG2", rate=25).read_bytes()
-    with pytest.raises(FormatError, match="has 15 frames of 48 x 64, the header says 20 of 48 x 64"):
+    with pytest.raises(FormatError, match="has 15 frames of 48 x 64, the header states 20 of 48 x 64"):
         decode(in_dicom(stream, film, "1.2.840.10008.1.2.4.100", NumberOfFrames=20), "film.dcm")
 
 

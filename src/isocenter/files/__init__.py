@@ -1,6 +1,6 @@
 """Reading and writing: one file a format, one file a data set's layout; the only room that knows LPS.
 
-The geometry contract: what comes in lies where the file says, in RAS+ mm, or is refused; what goes out lies on the
+The geometry contract: what comes in lies where the file places it, in RAS+ mm, or is refused; what goes out lies on the
 source's own grid, or is refused.
 """
 

@@ -65,7 +65,7 @@ def write(image: Image, path: Path) -> None:
     if path.name.lower().endswith(".mhd"):
         raise FormatError("MetaImage is written as a single file", str(path), "Choose a name that ends in .mha")
     if image.geometry.ndim == 2 and image.frames is not None:
-        raise FormatError("MetaImage cannot tell frames of a picture from slices", str(path), "Write it as NRRD")
+        raise FormatError("MetaImage cannot distinguish frames of a picture from slices", str(path), "Write it as NRRD")
     ordered = channels_first(image, str(path))
     packed = _packed(ordered)
     sizes = ordered.shape[1:]
@@ -136,7 +136,7 @@ def _block(header: Mapping[str, str], end: int, sizes: tuple[int, ...], path: Pa
 
 
 def _voxels_at(header: Mapping[str, str], end: int, size: int, path: Path) -> tuple[Path, int]:
-    """(the file with the voxels, the byte at which they begin); HeaderSize -1 puts them at the end of their file."""
+    """(the file with the voxels, the byte at which they start); HeaderSize -1 puts them at the end of their file."""
     local = header["ElementDataFile"].upper() == "LOCAL"
     data = path if local else inside_folder(header["ElementDataFile"], path)
     skip = _whole(header, "HeaderSize", path, 0)

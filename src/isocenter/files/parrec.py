@@ -82,7 +82,7 @@ def _refuse_if_short(header: PARRECHeader, rec: Path) -> None:
 def _geometry(header: PARRECHeader, par: Path) -> Geometry:
     """nibabel's affine, checked against the centres that the header gives for each slice.
 
-    nibabel looks at the general part alone, which an anonymiser may have emptied.
+    nibabel reads only the general part, which an anonymiser may have emptied.
     """
     shape = tuple(int(n) for n in header.get_data_shape()[:3])
     try:
@@ -105,12 +105,12 @@ def _geometry(header: PARRECHeader, par: Path) -> Geometry:
 
 
 def _times(header: PARRECHeader, frames: int) -> tuple[float, ...] | None:
-    """Seconds of each frame from the first: the mean begin of its slices."""
+    """Seconds of each frame from the first: the mean start of its slices."""
     if "dyn_scan_begin_time" not in (header.image_defs.dtype.names or ()):
         return None
-    begins = header.image_defs["dyn_scan_begin_time"][header.get_sorted_slice_indices()]
-    begins = np.asarray(begins, dtype=np.float64).reshape(frames, -1).mean(axis=1)
-    return tuple((begins - begins[0]).tolist()) if (np.diff(begins) > 0).all() else None
+    starts = header.image_defs["dyn_scan_begin_time"][header.get_sorted_slice_indices()]
+    starts = np.asarray(starts, dtype=np.float64).reshape(frames, -1).mean(axis=1)
+    return tuple((starts - starts[0]).tolist()) if (np.diff(starts) > 0).all() else None
 
 
 def _load(par: Path, rec: Path) -> Array:

@@ -14,7 +14,7 @@ class Rule:
     """The part of a file name that stands for the patient.
 
     words:  the rule as it is printed
-    proves: whether it names patients even where each has one image; else it holds only where it brings images together
+    proves: whether it names patients even where each has one image; else it holds only where it joins several images
     """
 
     pattern: re.Pattern[str]
@@ -79,7 +79,7 @@ def patients_of(names: Sequence[str]) -> Patients:
     joins = FEWEST <= len(set(owners)) < len(names)
     if not (proven or joins):
         return Patients(tuple(names), UNKNOWN, known=False)
-    return Patients(owners, f"{len(set(owners))} patients, told by {' or '.join(rules)}", known=True)
+    return Patients(owners, f"{len(set(owners))} patients, identified by {' or '.join(rules)}", known=True)
 
 
 def patients_by(pattern: str, names: Sequence[str]) -> Patients:
@@ -100,7 +100,7 @@ def patients_by(pattern: str, names: Sequence[str]) -> Patients:
             "Give the name of a column, or an expression with a group around the patient, such as (case\\d+)",
         )
     owners = tuple(fit.group(1 if rule.groups else 0) for fit in fits if fit is not None)
-    return Patients(owners, f"{len(set(owners))} patients, told by --patient {pattern}", known=True)
+    return Patients(owners, f"{len(set(owners))} patients, identified by --patient {pattern}", known=True)
 
 
 def names_a_person(name: str) -> bool:

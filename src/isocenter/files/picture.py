@@ -129,7 +129,7 @@ def _decoded(path: Path) -> tuple[Array, list[str], dict[str, Any]]:
         pixels = _plain(opened, notes) if decode is None else decode(path.read_bytes())
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if orientation != 1:
-        notes.append(f"turned upright as EXIF orientation {orientation} says")
+        notes.append(f"turned upright by EXIF orientation {orientation}")
     return upright(pixels, orientation), notes, facts
 
 

@@ -15,7 +15,7 @@ from isocenter.files.index import FORMATS, suffix_of, write
 from isocenter.files.storage import Spool
 from isocenter.values import Array, BoundingBoxes, Deferred, Image, Label, Region
 
-# Beside these lies a table of labels, for which they have no place themselves.
+# Suffixes of formats that cannot hold labels: a table of labels is written next to the file.
 WITH_TABLE = frozenset({".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".tiff", ".tif", ".png", ".npy", ".csv"})
 
 BACKGROUND = "background"
@@ -35,7 +35,7 @@ def write_label_map(
     """A label map, (*spatial) on the source's grid, in the format that the suffix names.
 
     NIfTI keeps the source's header bits; .dcm becomes a DICOM SEG of the source's patient and frame of reference;
-    beside other formats lies a table of the labels' names.
+    next to other formats a table of the labels' names is written.
     Raises FormatError where the format cannot hold the result.
     """
     if suffix_of(path) in FORMATS["dicom"].suffixes:
@@ -67,9 +67,9 @@ def probabilities_written(
 ) -> Iterator[Callable[[Region, Array], None]]:
     """A function that takes the probabilities of a dense result part by part, (channels, *region); written at the end.
 
-    One volume (in a picture one channel) a label, the first one the background's where the channels have one; beside
-    them lies a table of which is which, counted from 0. They have the precision of float16, and never lie in memory
-    as a whole: until the end they are in a file beside the result. What no part covers is background.
+    One volume (in a picture one channel) a label, the first one the background's where the channels have one; next
+    to them a table names the channels, counted from 0. They have the precision of float16, and never lie in memory
+    as a whole: until the end they are in a file next to the result. What no part covers is background.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     held: list[Spool] = []

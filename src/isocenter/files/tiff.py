@@ -177,7 +177,7 @@ def _image(file: tifffile.TiffFile, number: int, path: Path, options: ReadOption
         notes.append("an alpha channel that is opaque everywhere was left out")
     orientation = int(page.tags.valueof(274, 1))
     if orientation in range(2, 9):
-        notes.append(f"turned upright as orientation {orientation} says")
+        notes.append(f"turned upright by orientation {orientation}")
         pixels = np.moveaxis(upright(np.moveaxis(pixels, (-2, -1), (0, 1)), orientation), (0, 1), (-2, -1))
     names = CHANNELS.get(len(pixels), ()) if (sampled and not bands) or len(pixels) == 1 else ()
     steps = described.increment if framed else None

@@ -142,7 +142,7 @@ def stacked(planes: Sequence[Plane], names: Sequence[str], where: str, *, fill_m
     off = np.linalg.norm(positions - (positions[0] + indices[:, None] * step), axis=1)
     bends = np.linalg.norm(np.diff(positions, axis=0) - np.diff(indices)[:, None] * step, axis=1)
     size = float(np.linalg.norm(step))
-    # Each step may be off by as much as the gaps may differ; all together they must not lead away from the grid.
+    # Each step may be off by as much as the gaps may differ; their sum must not lead away from the grid.
     if bends.max() > 2 * GAP_TOLERANCE * size or off.max() > LARGEST_DRIFT * size:
         odd = int(bends.argmax()) if bends.max() > 2 * GAP_TOLERANCE * size else int(off.argmax()) - 1
         raise GeometryError(
@@ -199,7 +199,7 @@ class Frame:
 
     number:    frame in the file, from 0; tile: of a mosaic, and how many a side
     shape:     (rows, columns)
-    thickness: (mm, the attribute that says so): the step where there is only one slice
+    thickness: (mm, the attribute that states it): the step where there is only one slice
     order:     (instance number, frame number, tile)
     stack:     of an enhanced object that declares several
     kind:      what is shown: magnitude, phase, ...

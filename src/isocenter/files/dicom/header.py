@@ -116,7 +116,7 @@ def read_header(path: Path) -> Header:
 
 
 def looks_like_dicom(start: bytes) -> bool:
-    """Whether a file that begins so is DICOM: the magic number, or (old files) an element of group 2 or 8 at once."""
+    """Whether a file with this start is DICOM: the magic number, or (old files) an element of group 2 or 8 at once."""
     if start[128:132] == b"DICM":
         return True
     if len(start) < 8:
@@ -180,7 +180,7 @@ def _check_fragments(head: Header) -> None:
 def frame_count(head: Header) -> int:
     """How many frames the file holds; 1 where it does not say.
 
-    Raises FormatError where it says what cannot be.
+    Raises FormatError where the number cannot be.
     """
     frames = whole(head.dataset, "NumberOfFrames", head.where)
     if frames is not None and frames < 0:

@@ -134,6 +134,12 @@ def first_item(dataset: Dataset, keyword: str) -> Dataset | None:
     return next(iter(items(dataset, keyword)), None)
 
 
+def frame_groups(dataset: Dataset, frame: int) -> list[Dataset]:
+    """The functional groups of a frame: its own, then the shared ones. PS3.3 C.7.6.16"""
+    own = items(dataset, "PerFrameFunctionalGroupsSequence")
+    return [*own[frame : frame + 1], *items(dataset, "SharedFunctionalGroupsSequence")[:1]]
+
+
 def seconds(value: str) -> float | None:
     """A DICOM time (TM) or date and time (DT) in s, None where it is neither. PS3.5 6.2; "09:53:00" is the old style.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,9 +29,9 @@ from isocenter.files.layouts.cases import (
     number,
     read_table,
 )
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import modality_word
-from isocenter.values import Problem, table_columns
+from isocenter.values import table_columns
 
 # How the ends of an axis are called too: x0 is xmin.
 ENDS = {"0": "min", "1": "max"}
@@ -98,7 +98,11 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         modality=options.modality,
         patients=f"column {column['patient']} of {table.path.name}" if "patient" in column else "",
         patient_column=column.get("patient"),
-        problems=_absent(table, missing),
+        problems=left_out(
+            missing,
+            f"{table.path.name} names {counted(len(missing), 'image that is', 'images that are')} not there",
+            "Correct the names, or get the files",
+        ),
     )
 
 
@@ -125,13 +129,6 @@ def _images(table: Table, names: Iterable[str], folder: Folder) -> tuple[dict[Pa
             problem = f"calls one image {by_path[image.path]} and {name}"
             raise DatasetError(problem, str(table.path), "Write its name alike in all rows")
     return by_path, missing
-
-
-def _absent(table: Table, missing: Sequence[str]) -> tuple[Problem, ...]:
-    if not missing:
-        return ()
-    what = f"{table.path.name} names {counted(len(missing), 'image that is', 'images that are')} not there"
-    return (Problem("error", what, tuple(missing), "they are left out", "Correct the names, or get the files"),)
 
 
 def boxes_in(path: Path, column: Mapping[str, str], rows: Rows) -> tuple[Drawn, ...]:
@@ -166,7 +163,7 @@ def _common(path: Path, column: Mapping[str, str], role: str, name: str, rows: R
 
 
 def columns_in(table: Table, options: DatasetOptions) -> dict[str, str]:
-    """{role: column}, as --column says, else by known names."""
+    """{role: column}, as --column names them, else by known names."""
     for role, name in options.column.items():
         if role not in ROLES or name not in table.columns:
             problem = f"{role} is no role" if role not in ROLES else f"{table.path.name} has no column {name}"

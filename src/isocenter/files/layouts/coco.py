@@ -27,9 +27,9 @@ from isocenter.files.layouts.cases import (
     name_classes,
     names_in,
 )
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import modality_word
-from isocenter.values import Problem, Split
+from isocenter.values import Split
 
 KEYS = ("images", "annotations", "categories")
 HEAD_BYTES = 1 << 16
@@ -89,13 +89,6 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             key=entry.annotation.digest,
             split=entry.split or image.split,
         )
-    problem = Problem(
-        "error",
-        f"{counted(len(missing), 'listed image is', 'listed images are')} not there",
-        tuple(missing),
-        "they are left out",
-        "Correct the names, or get the files",
-    )
     boxes = sum(len(entry.annotation.boxes) for entry in listed)
     return Reading(
         tuple(cases.values()),
@@ -103,7 +96,11 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         f"{', '.join(member.path.name for member in files)}",
         classes={"boxes": classes},
         modality=modality,
-        problems=(problem,) if missing else (),
+        problems=left_out(
+            missing,
+            f"{counted(len(missing), 'listed image is', 'listed images are')} not there",
+            "Correct the names, or get the files",
+        ),
     )
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.cases import Folder, label_maps, load_frame, load_image, mask_labels, stem_of
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.layouts.nnunet import channel_names
 from isocenter.files.layouts.nnunet import fits as fits_nnunet
 from isocenter.files.modality import common_modality, modality_word
-from isocenter.values import Image, Problem
+from isocenter.values import Image
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
@@ -42,19 +42,16 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             continue
         drawn = label_maps(tuple(paths[1:]), labels, options.read, options.kinds) if label is not None else {}
         cases.append(CaseFiles(name, _images(paths[0], names, options), drawn, files=tuple(paths)))
-    problem = Problem(
-        "error",
-        f"{counted(len(missing), 'listed case lacks', 'listed cases lack')} a file",
-        tuple(missing),
-        "they are left out",
-        "Get the files again",
-    )
     return Reading(
         tuple(cases),
         how=f"Decathlon dataset.json, channels {', '.join(names)}",
         classes={"mask": labels},
         modality=common_modality(names),
-        problems=(problem,) if missing else (),
+        problems=left_out(
+            missing,
+            f"{counted(len(missing), 'listed case lacks', 'listed cases lack')} a file",
+            "Get the files again",
+        ),
     )
 
 

@@ -19,8 +19,8 @@ from isocenter.files.layouts.cases import (
     class_names,
     described_channels,
     given,
-    label_maps,
     mask_labels,
+    masks_by_reader,
     name_classes,
     number_of,
     one_each,
@@ -40,7 +40,7 @@ TEST = {"imagests", "labelsts"}  # the Decathlon's and nnU-Net's test part
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """Images under a folder for images and masks under one for labels; or labels alone, which `read` refuses.
+    """Images under a folder for images and masks under one for labels; or only labels, which `read` refuses.
 
     What nnU-Net's own folders hold does not count where its description fits them.
     """
@@ -58,7 +58,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         raise DatasetError(
             f"holds {counted(len(masks), 'label')} and no images",
             str(folder.root),
-            "Put the images into images/ beside them",
+            "Put the images into images/ in the same folder",
         )
     # Labels show whether a number at the end is a channel's (x of x_0000) or the case's (x_0000 of x_0000).
     drawn, channels = {key for key, _ in masks}, by_channel(images)
@@ -73,7 +73,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     names = tuple(sorted(set(people.values())))
     return Reading(
         cases,
-        how=f"images beside labels of the same name, {counted(len(cases), 'case')}",
+        how=f"images and labels of the same name, {counted(len(cases), 'case')}",
         classes={"mask": labels, "class": classes},
         modality=modality,
         readers=names if len(names) > 1 else (),
@@ -92,13 +92,10 @@ def _case(
     people: Mapping[Member, str],
 ) -> CaseFiles:
     names = [str(number_of(member)) for member in files.images] if numbered else ["image"]
-    references: dict[str, Callable[[], Any]] = {}
     drawn: dict[str, list[Path]] = {}
     for mask in sorted(files.masks, key=lambda mask: people.get(mask, "")):
         drawn.setdefault(people.get(mask, ""), []).append(mask.path)
-    for rank, (reader, paths) in enumerate(drawn.items()):
-        drawn_by = label_maps(tuple(paths), labels, options.read, options.kinds, reader)
-        references |= {kind if rank == 0 else f"{kind}:{reader}": read for kind, read in drawn_by.items()}
+    references: dict[str, Callable[[], Any]] = {**masks_by_reader(drawn, labels, options.read, options.kinds)}
     name = called[files.key.folders[0]] if called else ""
     if called:
         references["class"] = partial(given, name)
@@ -141,7 +138,7 @@ def _outside(folder: Folder) -> list[Problem]:
 
 LAYOUT = Layout(
     "image_folders",
-    "images/ beside labels/ or masks/",
+    "images/ and labels/ or masks/",
     fits,
     read,
     over=frozenset({"suffix_masks", "plain_images"}),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from isocenter.files.format import ReadOptions
 from isocenter.files.layouts.cases import Folder
@@ -85,6 +85,14 @@ class Reading:
     readers: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
+
+
+def left_out(
+    names: Iterable[str], what: str, remedy: str = "", severity: Literal["error", "warning"] = "error"
+) -> tuple[Problem, ...]:
+    """The problem that these cases or files are left out; none where there are none."""
+    named = tuple(names)
+    return (Problem(severity, what, named, "they are left out", remedy),) if named else ()
 
 
 @dataclass(frozen=True)

@@ -22,18 +22,17 @@ from isocenter.files.layouts.cases import (
     Table,
     as_whole,
     given,
-    label_maps,
     load_image,
     mask_labels,
+    masks_by_reader,
     name_classes,
     number,
     numbered_names,
     read_table,
     stem_of,
 )
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import common_modality, modality_word
-from isocenter.values import Problem
 
 # Column names that are understood without --column, in any case, blanks as underscores.
 ROLES: dict[str, tuple[str, ...]] = {
@@ -58,7 +57,7 @@ REFERENCES = frozenset({"mask", "label", "finding", "findings", "value", "time",
 # In a column of several names: what parts them, and words that say there is none of them (NIH ChestX-ray14).
 BETWEEN, NOTHING = "|", frozenset({"no finding", "no findings", "none", "normal"})
 YES, NO = frozenset({"1", "1.0", "true", "yes", "y"}), frozenset({"0", "0.0", "false", "no", "n"})
-# Of an event beside these.
+# Further words of an event.
 HAPPENED, CENSORED = frozenset({"dead", "deceased", "died", "event"}), frozenset({"alive", "living", "censored"})
 
 
@@ -193,10 +192,6 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             cases.append(case)
         else:
             missing.append(case.name)
-    problem = Problem(
-        "error", f"{counted(len(missing), 'row names', 'rows name')} files that are not there", tuple(missing),
-        "they are left out", "Correct the paths, or get the files",
-    )  # fmt: skip
     words = {str(word) for row in table.rows if (word := options.modality or manifest.cell(row, "modality"))}
     roles = ", ".join(f"{role}={name}" for role, name in column.items())
     return Reading(
@@ -209,7 +204,11 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         columns=_whole(column),
         readers=tuple(drawn) if len(drawn) > 1 else (),
         channels=tuple(_named(column, "image")),
-        problems=(problem,) if missing else (),
+        problems=left_out(
+            missing,
+            f"{counted(len(missing), 'row names', 'rows name')} files that are not there",
+            "Correct the paths, or get the files",
+        ),
     )
 
 
@@ -225,9 +224,8 @@ def _case(
     masks = {reader: path for reader, column in drawn.items() if (path := manifest.path(row, column)) is not None}
     modality = modality_word(options.modality or manifest.cell(row, "modality"))
     references = _references(manifest, row, called)
-    for rank, (reader, path) in enumerate(masks.items()):
-        drawn_by = label_maps((path,), labels, options.read, options.kinds, reader if len(drawn) > 1 else "")
-        references |= {kind if rank == 0 else f"{kind}:{reader}": read for kind, read in drawn_by.items()}
+    by_reader = {reader if len(drawn) > 1 else "": [path] for reader, path in masks.items()}
+    references |= masks_by_reader(by_reader, labels, options.read, options.kinds)
     named = manifest.cell(row, "id") or (stem_of(next(iter(images.values())).name) if images else None)
     used = set(manifest.column.values())
     split, patient = manifest.cell(row, "split"), manifest.cell(row, "patient")
@@ -269,7 +267,7 @@ def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str,
 
 
 def _columns(table: Table, options: DatasetOptions) -> dict[str, str]:
-    """{role: column}, as --column says, else by known names.
+    """{role: column}, as --column names them, else by known names.
 
     Of roles that several columns can have, each is <role>:<name>.
     """
@@ -314,7 +312,7 @@ def _whole(column: Mapping[str, str]) -> dict[str, str]:
 
 
 def _base(table: Table, column: Mapping[str, str]) -> Path:
-    """Where relative paths begin: the table's folder, else its one sub-folder in which the images are."""
+    """The folder to which paths are relative: the table's folder, else its one sub-folder with the images."""
     folder, images = table.path.parent, list(_named(column, "image").values())
     names = [str(row[images[0]]) for row in table.rows if images and row[images[0]] is not None]
     if not names or any((folder / name).exists() for name in names):

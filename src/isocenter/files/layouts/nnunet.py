@@ -22,7 +22,7 @@ from isocenter.files.layouts.cases import (
     pair,
     readers,
 )
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Image, Problem
 
@@ -40,7 +40,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Channels by their numbers, named as in dataset.json; imagesTs/ with labelsTs/ is the test part."""
     names = channel_names(folder)
-    labels, problems, cases = mask_labels(folder, options), [], []
+    labels, problems, cases = mask_labels(folder, options), list[Problem](), []
     modalities = [options.modality] * len(names) if options.modality else names
     for images, masks, is_test in PARTS:
         members = _channels(folder, images)
@@ -51,17 +51,9 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             continue  # nnU-Net's imagesTs are there to be predicted
         known = [one for one in pairs if all(number_of(member) < len(names) for member in one.images)]
         beyond = tuple(one.name for one in pairs if one not in known)
-        if beyond:
-            problems.append(
-                Problem(
-                    "error",
-                    f"{counted(len(beyond), 'case has', 'cases have')} more channels than dataset.json names "
-                    f"({', '.join(names)})",
-                    beyond,
-                    "they are left out",
-                    "Name the channels in dataset.json, or take the files away",
-                )
-            )
+        what = f"{counted(len(beyond), 'case has', 'cases have')} more channels than dataset.json names"
+        what = f"{what} ({', '.join(names)})"
+        problems += left_out(beyond, what, "Name the channels in dataset.json, or take the files away")
         cases += [
             CaseFiles(
                 one.name,

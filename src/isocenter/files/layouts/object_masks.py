@@ -11,9 +11,9 @@ from functools import partial
 from isocenter.errors import counted
 from isocenter.files.layouts.cases import Folder, Member, load_instances, load_mask, mask_labels, readers
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import modality_word
-from isocenter.values import Problem, Split
+from isocenter.values import Split
 
 # Folders of the case, and the split that they name.
 Place = tuple[tuple[str, ...], Split | None]
@@ -53,18 +53,13 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
                 split=split,
             )
         )
-    problem = Problem(
-        "error",
-        f"{counted(len(several), 'case has', 'cases have')} several images",
-        tuple(several),
-        "they are left out",
-        "Give each case one image",
-    )
     return Reading(
         tuple(cases),
         how=f"a folder a case with one mask an object, {counted(len(cases), 'case')}",
         classes={"mask": labels},
-        problems=(problem,) if several else (),
+        problems=left_out(
+            several, f"{counted(len(several), 'case has', 'cases have')} several images", "Give each case one image"
+        ),
     )
 
 

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError
@@ -22,8 +23,8 @@ from isocenter.files.layouts.cases import (
     Member,
     class_names,
     given,
-    label_maps,
     mask_labels,
+    masks_by_reader,
     name_classes,
     readers,
     without_image,
@@ -93,14 +94,10 @@ def _case(
     called: dict[str, str],
     options: DatasetOptions,
 ) -> CaseFiles:
-    references: dict[str, Callable[[], Any]] = {}
-    by_observer: dict[str, list[Member]] = defaultdict(list)
+    by_observer: dict[str, list[Path]] = defaultdict(list)
     for mask in sorted(drawn, key=lambda mask: mask.observer):
-        by_observer[mask.observer].append(mask.member)
-    for rank, (observer, members) in enumerate(by_observer.items()):
-        paths = tuple(member.path for member in members)
-        drawn_by = label_maps(paths, labels, options.read, options.kinds, observer)
-        references |= {kind if rank == 0 else f"{kind}:{observer}": read for kind, read in drawn_by.items()}
+        by_observer[mask.observer].append(mask.member.path)
+    references: dict[str, Callable[[], Any]] = {**masks_by_reader(by_observer, labels, options.read, options.kinds)}
     name = called[key.folders[0]] if called else ""
     if called:
         references["class"] = partial(given, name)
@@ -108,7 +105,7 @@ def _case(
         key.name,
         readers([image], ["image"], options, [modality_word(options.modality)]),
         references,
-        files=(image.path, *(member.path for members in by_observer.values() for member in members)),
+        files=(image.path, *(path for paths in by_observer.values() for path in paths)),
         key=name,
         split=image.split,
     )

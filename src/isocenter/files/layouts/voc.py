@@ -95,7 +95,7 @@ def annotation_of(path: Path) -> tuple[Annotation, str]:
     """The boxes of a file, and the name of its image as stated.
 
     Corners are whole pixels counted from 1, both of them inside the box (VOC2012 development kit, section 4): the
-    edges begin one earlier, counted from 0.
+    edges start one earlier, counted from 0.
     """
     root = parsed(path)
     if root.tag != ROOT:
@@ -148,7 +148,7 @@ def _head(path: Path) -> bytes:
 
 
 def _image_of(member: Member, suffixes: Sequence[str], images: Mapping[str, Sequence[Member]]) -> Member | None:
-    """The image that a file is about: of its own name, in its folder or in one beside it."""
+    """The image that a file is about: of its own name, in its folder or a neighbouring one."""
     place = member.path.parent
     near = [place, *(place.parent / name for name in IMAGES)]
     candidates = (image_named(images, member.stem + suffix, near, member.path) for suffix in suffixes if suffix)

@@ -149,7 +149,7 @@ class Block:
             if done < skip or filled < len(view):
                 raise self._short(done + filled)
             if first + count == prod(self.shape):
-                stream.read(1)  # past the end stands the check sum, and only then is it looked at
+                stream.read(1)  # the check sum stands past the end, and only then is it verified
         return stored
 
     def _spelled(self) -> Array:
@@ -289,7 +289,7 @@ class _Cursor:
         if filled < len(view):
             raise EOFError
         if self._at + count == self._block.shape[self._axis]:
-            self._stream.read(1)  # past the end stands the check sum, and only then is it looked at
+            self._stream.read(1)  # the check sum stands past the end, and only then is it verified
         return stored.reshape((*self._block.shape[: self._axis], count), order="F")
 
 

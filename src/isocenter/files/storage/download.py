@@ -34,13 +34,13 @@ def download(
     """Download the file at an http(s) address; `path` exists only when all of it has come and the checksum is right.
 
     limit:    bytes; more than this is refused
-    seconds:  for everything together
+    seconds:  for the whole download
     patience: s without a word from the server
     progress: called with bytes so far and bytes in all (0 where the server does not state them)
     Raises ResourceError where it cannot be got, IntegrityError where something else came.
     """
     if not url.startswith(("http://", "https://")):
-        raise ResourceError("is no web address", url, "Give one that begins with https://")
+        raise ResourceError("is no web address", url, "Give one that starts with https://")
     deadline = time.monotonic() + seconds
     with written(path) as partial:
         try:
@@ -80,7 +80,7 @@ def _copied(
 def unpack_tar(archive: Path, folder: Path, *, limit: int) -> None:
     """Unpack a tar's files and folders into a new folder, all or none.
 
-    limit: bytes of all files together
+    limit: bytes of all files
     Raises FormatError for a damaged archive and for one that holds anything but files and folders below its own
     place: no links, no devices, no way out.
     """

@@ -191,15 +191,15 @@ def _inflate(frame: bytes, limit: int) -> bytes:
 
 
 def _check_end(frame: bytes) -> None:
-    """Decoders fill up what is missing; the end marker, which JPEG, JPEG-LS and JPEG 2000 share, tells."""
+    """Decoders fill up what is missing; the end marker, which JPEG, JPEG-LS and JPEG 2000 share, shows a cut."""
     if b"\xff\xd9" not in frame[-16:]:  # an odd frame is padded, by some with more than one byte
         raise ValueError("it has no end: it is cut short")
 
 
 def _same_size(stream: tuple[int, int], rows: int, columns: int) -> None:
-    """Before anything is allocated: the stream must be of the size that the header says."""
+    """Before anything is allocated: the stream must be of the size that the header states."""
     if stream != (rows, columns):
-        raise ValueError(f"the compressed picture is {stream[0]} x {stream[1]}, the header says {rows} x {columns}")
+        raise ValueError(f"the compressed picture is {stream[0]} x {stream[1]}, the header states {rows} x {columns}")
 
 
 def _jpeg_size(frame: bytes) -> tuple[int, int]:
@@ -222,7 +222,7 @@ def _start_of_frame(frame: bytes) -> tuple[int, int, int, int, list[tuple[int, i
 
 
 def _segment(frame: bytes, code: int) -> bytes | None:
-    """The body of the first marker segment with this code before the compressed data begin."""
+    """The body of the first marker segment with this code before the compressed data."""
     at = 2
     while at + 4 <= len(frame) and frame[at] == 0xFF:
         if frame[at + 1] == 0xFF:  # fill bytes may stand before a marker

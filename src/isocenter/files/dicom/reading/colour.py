@@ -39,7 +39,7 @@ def full_of_422(packed: Samples, rows: int, columns: int) -> Samples:
 def rgb_of_cielab(value: Sequence[float]) -> tuple[int, int, int]:
     """A CIELab value in 16-bit steps (PS3.3 C.10.7.1.1) as sRGB (IEC 61966-2-1), relative to white D65.
 
-    The standard says D50; the common writers, dcmqi and highdicom, take D65, and their colours are meant.
+    The standard states D50; the common writers, dcmqi and highdicom, use D65, and so do we.
     """
     light, a, b = value[0] / 0xFFFF * 100, value[1] / 0xFFFF * 255 - 128, value[2] / 0xFFFF * 255 - 128
     f = (light + 16) / 116

@@ -153,7 +153,7 @@ def kind_of(image_type: tuple[str, ...], component: str = "") -> str:
     """
     shown = tuple(value.strip().upper() for value in image_type[2:])
     maps = [_MAPS[value] for value in shown if value in _MAPS]
-    if maps and maps[0] not in _PARTS.values():  # a field map is REAL as well: the map says more
+    if maps and maps[0] not in _PARTS.values():  # a field map is REAL as well: the map is more specific
         return maps[0]
     if component.upper() in _MAPS:
         return _MAPS[component.upper()]

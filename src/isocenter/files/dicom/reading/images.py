@@ -66,7 +66,7 @@ def images_of(heads: Sequence[Header], options: ReadOptions) -> list[Named]:
 def _refuse_kinds(head: Header) -> None:
     if head.sop_class == VLWholeSlideMicroscopyImageStorage:
         raise FormatError(
-            "is a whole slide microscopy image, a pyramid of tiles that is not put together here",
+            "is a whole slide microscopy image, a pyramid of tiles that is not assembled here",
             head.where,
             "Export the region you need as TIFF or PNG",
         )

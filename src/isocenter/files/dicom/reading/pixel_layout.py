@@ -100,7 +100,7 @@ class Layout:
 
 
 def layout_of(dataset: pydicom.Dataset, where: str) -> Layout:
-    """The layout from the header alone. Raises FormatError for a header that makes no picture."""
+    """The layout from the header. Raises FormatError for a header that makes no picture."""
     keyword = next((k for k in ELEMENTS if k in dataset), None)
     if keyword is None:
         raise FormatError("holds no picture", where, "Leave this file out")

@@ -41,7 +41,7 @@ def decode(
 
     Bits beyond Bits Stored are masked, the sign extended, colour models made RGB, MONOCHROME1 kept as stored.
     indices: give the numbers that a palette colours, not the colours
-    Raises FormatError for what cannot be decoded, for pixel data shorter or longer than the header says, and for
+    Raises FormatError for what cannot be decoded, for pixel data shorter or longer than the header states, and for
     a header that asks for more memory than its data can be meant for.
     """
     layout = _layout(dataset, where, indices)
@@ -91,7 +91,7 @@ def _native(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], whe
         raise FormatError(f"{len(data)} bytes of pixels where the header needs {need}", where, GET_AGAIN)
     if len(data) - need >= max(layout.frame_bits // 8, 2):
         raise FormatError(
-            f"{len(data)} bytes of pixels where the header says {need}", where, "Correct the header, or get it again"
+            f"{len(data)} bytes of pixels where the header states {need}", where, "Correct the header, or get it again"
         )
     if layout.is_big_endian and layout.allocated == 8 and dataset[layout.keyword].VR == "OW":
         data = np.frombuffer(data[: len(data) & ~1], ">u2").astype("<u2").tobytes()  # words were swapped, PS3.5 8.1.1
@@ -151,7 +151,7 @@ def _several(decompress: Callable[[int], Coloured], frames: Sequence[int]) -> It
 
 
 def _encoded(dataset: pydicom.Dataset, data: bytes, layout: Layout, where: str) -> list[bytes]:
-    """The compressed bytes of every frame. Raises FormatError where there are fewer or more than the header says."""
+    """The compressed bytes of every frame. Raises FormatError where there are fewer or more than the header states."""
     offsets = dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths")
     try:
         frames = list(
@@ -160,7 +160,7 @@ def _encoded(dataset: pydicom.Dataset, data: bytes, layout: Layout, where: str) 
     except PYDICOM_ERRORS as error:
         raise FormatError(f"the compressed frames cannot be separated ({error})", where, GET_AGAIN) from error
     if len(frames) != layout.frames:
-        raise FormatError(f"{len(frames)} compressed frames, the header says {layout.frames}", where, GET_AGAIN)
+        raise FormatError(f"{len(frames)} compressed frames, the header states {layout.frames}", where, GET_AGAIN)
     return frames
 
 
@@ -229,7 +229,7 @@ def _video(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], wher
         seen = video.survey(stream, where)
         if (seen.frames, seen.rows, seen.columns) != (layout.frames, layout.rows, layout.columns):
             raise FormatError(
-                f"the film has {seen.frames} frames of {seen.rows} x {seen.columns}, the header says {layout.frames} "
+                f"the film has {seen.frames} frames of {seen.rows} x {seen.columns}, the header states {layout.frames} "
                 f"of {layout.rows} x {layout.columns}",
                 where,
                 GET_AGAIN,

@@ -17,7 +17,17 @@ from isocenter.files.dicom.geometry import Plane, checked_plane
 from isocenter.files.dicom.reading.colour import rgb_of_cielab
 from isocenter.files.dicom.reading.pixels import decoded, layout_of
 from isocenter.files.dicom.seg_planes import Placement, grid_of, placement
-from isocenter.files.dicom.tags import PYDICOM_ERRORS, first_item, items, number, numbers, text, whole, words
+from isocenter.files.dicom.tags import (
+    PYDICOM_ERRORS,
+    first_item,
+    frame_groups,
+    items,
+    number,
+    numbers,
+    text,
+    whole,
+    words,
+)
 from isocenter.values import Code, Geometry, Image, Label, Source
 
 SEGMENTATION, LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
@@ -116,9 +126,8 @@ def _colour(segment: Dataset, where: str) -> tuple[int, int, int] | None:
 
 def _groups(dataset: Dataset, frame: int, sequence: str) -> Dataset | None:
     """A functional group of a frame, PS3.3 C.7.6.16: its own, else the shared one."""
-    own = items(dataset, "PerFrameFunctionalGroupsSequence")
-    groups = [*own[frame : frame + 1], *items(dataset, "SharedFunctionalGroupsSequence")[:1]]
-    return next((item for group in groups if (item := first_item(group, sequence)) is not None), None)
+    groups = (first_item(group, sequence) for group in frame_groups(dataset, frame))
+    return next((group for group in groups if group is not None), None)
 
 
 def _shape(dataset: Dataset, where: str) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""The DICOM series of a folder or DICOMDIR, from headers alone, without anybody's identity."""
+"""The DICOM series of a folder or DICOMDIR, from headers only, without anybody's identity."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class SeriesFiles:
 
 @dataclass(frozen=True)
 class Survey:
-    """All series under a folder, and the files that begin as DICOM but cannot be read."""
+    """All series under a folder, and the files that start as DICOM but cannot be read."""
 
     series: tuple[SeriesFiles, ...]
     damaged: tuple[FormatError, ...] = ()
@@ -259,7 +259,7 @@ def _years(age: str) -> float | None:
 
 
 def dicom_files(folder: Path) -> Iterator[Path]:
-    """Every file under a folder that begins as DICOM does; hidden ones and links to folders are passed over."""
+    """Every file under a folder that starts as DICOM does; hidden ones and links to folders are passed over."""
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom.reading.suv import pet_unit
-from isocenter.files.dicom.tags import attribute, first_item, items, malformed, number, numbers, text, whole
+from isocenter.files.dicom.tags import attribute, first_item, frame_groups, malformed, number, numbers, text, whole
 
 Values = NDArray[Any]
 
@@ -50,7 +50,7 @@ class Meaning:
 
 @dataclass(frozen=True, eq=False)
 class ValueMap:
-    """Stored value to value, of one frame: a line, or a table that begins at `first`.
+    """Stored value to value, of one frame: a line, or a table that starts at `first`.
 
     low, high: the range of stored values for which it is stated; beyond it a line gives NaN where `strict`
     mirror: the sum of the lowest and the highest value, where the picture is inverted
@@ -125,7 +125,7 @@ class Table(NamedTuple):
 
 
 def value_map(dataset: Dataset, frame: int = 0, meaning: Meaning | None = None, where: str = "") -> ValueMap:
-    """Stored value to value for one frame of a grey picture: the one place where all steps are put together."""
+    """Stored value to value for one frame of a grey picture: the one place that joins all steps."""
     low, high, floating = stored_range(dataset, where)
     plain = ValueMap(low=low, high=high, floating=floating)
     if meaning is not None and meaning.real_world:
@@ -255,8 +255,7 @@ def holder(dataset: Dataset, keyword: str, frame: int, group: str = "") -> Datas
 
     group: the functional group's sequence that holds it; empty for one that stands in the group directly
     """
-    own = items(dataset, "PerFrameFunctionalGroupsSequence")
-    for groups in [*own[frame : frame + 1], *items(dataset, "SharedFunctionalGroupsSequence")[:1]]:
+    for groups in frame_groups(dataset, frame):
         holder = first_item(groups, group) if group else groups
         if holder is not None and keyword in holder:
             return holder

@@ -100,7 +100,7 @@ def rescaled(
 
 
 def value_dtype(dataset: Dataset, frames: int = 1, meaning: Meaning | None = None, where: str = "") -> np.dtype[Any]:
-    """The type that `rescaled` gives for grey pixels, from the header alone."""
+    """The type that `rescaled` gives for grey pixels, from the header."""
     maps = [value_map(dataset, n, meaning, where) for n in range(_varying_frames(dataset, frames))]
     return np.result_type(*[m.dtype for m in maps])
 

@@ -108,7 +108,7 @@ def load_region(plan: Plan, region: tuple[slice, ...]) -> NDArray[Any]:
 def _narrowed(
     plan: Plan, channels: Sequence[int], repeats: Sequence[int], slices: Sequence[int]
 ) -> tuple[Plan, tuple[tuple[str, tuple[Place, ...]], ...]]:
-    """The plan of these channels, repeats and slices; colours stay together, because they lie in one frame."""
+    """The plan of these channels, repeats and slices; colours stay joined, because they lie in one frame."""
     index = {c: n for n, c in enumerate(channels)} if not plan.colour else {0: 0}
     count = plan.shape[0] if plan.colour else len(channels)
     repeat, depth = ({r: n for n, r in enumerate(repeats)}, {s: n for n, s in enumerate(slices)})
@@ -191,7 +191,7 @@ def _whole(path: str) -> pydicom.Dataset:
 
 def _turned(out: NDArray[Any], plan: Plan) -> NDArray[Any]:
     """(channels, repeats, slices, rows, columns) to the axes that an Image has."""
-    # A view: slices stay together in memory, as they came and as NIfTI wants them.
+    # A view: slices stay contiguous in memory, as they came and as NIfTI wants them.
     turned = out.transpose(0, 1, 4, 3, 2) if plan.volume else out[:, :, 0]
     return turned if plan.repeated else turned[:, 0]
 

@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from isocenter.files.layouts.cases.folder import SPLIT_WORDS, TABLE_SUFFIXES, Folder, Member, stem_of
     from isocenter.files.layouts.cases.frames import by_frame
     from isocenter.files.layouts.cases.join import SPLIT_COLUMNS, covariates_in
-    from isocenter.files.layouts.cases.load import given, label_maps, load_frame, load_image, load_instances, load_mask
+    from isocenter.files.layouts.cases.load import (
+        given,
+        label_maps,
+        load_frame,
+        load_image,
+        load_instances,
+        load_mask,
+        masks_by_reader,
+    )
     from isocenter.files.layouts.cases.pairs import (
         IMAGE_SUFFIX,
         MASK_WORDS,
@@ -73,6 +81,7 @@ __all__ = [
     "load_instances",
     "load_mask",
     "mask_labels",
+    "masks_by_reader",
     "name_classes",
     "names_in",
     "number",

@@ -13,7 +13,7 @@ from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.cases.classes import mask_regions
 from isocenter.files.layouts.cases.folder import Folder, stem_of
 from isocenter.files.layouts.cases.join import Join, join_courses, join_table
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Reading
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Reading, left_out
 from isocenter.files.modality import modality_word
 from isocenter.files.patients import Patients, patients_by, patients_of
 from isocenter.values import Case, Dataset, Image, LazyMapping, Problem, unambiguous_name
@@ -59,7 +59,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
 def case_ids(cases: Sequence[CaseFiles]) -> list[str]:
     """Ids that differ and can be file names.
 
-    The last part of the name where that tells all apart, else the whole path, else with the split, else numbered.
+    The last part of the name where that is different for all, else the whole path, else with the split, else numbered.
     """
     lasts = [PurePosixPath(case.name).name for case in cases]
     paths = [case.name.replace("/", "-") for case in cases]
@@ -106,10 +106,12 @@ def _whole(cases: Sequence[CaseFiles]) -> tuple[list[CaseFiles], list[Problem]]:
     return [case for case in cases if case.name not in empty], problems
 
 
-def _labelled(cases: list[CaseFiles], folder: Folder, options: DatasetOptions) -> tuple[list[CaseFiles], list[Problem]]:
+def _labelled(
+    cases: list[CaseFiles], folder: Folder, options: DatasetOptions
+) -> tuple[list[CaseFiles], tuple[Problem, ...]]:
     """The cases with a reference, where references are wanted."""
     if not options.references or not cases:
-        return cases, []
+        return cases, ()
     bare = [case for case in cases if not case.references]
     if len(bare) == len(cases):
         firsts = {case.name.partition("/")[0] for case in cases if "/" in case.name}
@@ -121,16 +123,9 @@ def _labelled(cases: list[CaseFiles], folder: Folder, options: DatasetOptions) -
             str(folder.root),
             "Add class folders, a labels/ or masks/ folder, or a table with a label column",
         )
-    problems = [
-        Problem(
-            "warning",
-            f"{len(bare)} of {counted(len(cases), 'image')} without a label",
-            tuple(case.name for case in bare),
-            "they are left out",
-            "Add their labels, or take the images away",
-        )
-    ]
-    return [case for case in cases if case.references], problems if bare else []
+    what = f"{len(bare)} of {counted(len(cases), 'image')} without a label"
+    problems = left_out((case.name for case in bare), what, "Add their labels, or take the images away", "warning")
+    return [case for case in cases if case.references], problems
 
 
 def _patients(
@@ -148,7 +143,7 @@ def _patients(
     names = tuple(str(owner) if owner else f"unknown-{name}" for owner, name in zip(owners, ids, strict=True))
     unknown = sum(1 for owner in owners if not owner)
     gap = f"; {unknown} cases without one stand for themselves" if unknown else ""
-    return Patients(names, f"{len(set(names))} patients, told by {words}{gap}", known=True)
+    return Patients(names, f"{len(set(names))} patients, identified by {words}{gap}", known=True)
 
 
 def _remedy(problems: Sequence[Problem]) -> str:

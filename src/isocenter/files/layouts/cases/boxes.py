@@ -56,7 +56,7 @@ def load_boxes(annotation: Annotation, called: Mapping[str, str], image: Callabl
     """The boxes on their image's axes; what was cut back or left out stands in their notes.
 
     called: {name in the file: name of the class}
-    Raises DatasetError, by file and box, for one that ends before it begins or lies outside the image, and for an
+    Raises DatasetError, by file and box, for one whose end lies before its start or lies outside the image, and for an
     image of another size than the file states.
     """
     geometry, where = image().geometry, str(annotation.path)
@@ -104,7 +104,7 @@ def by_file_name(folder: Folder) -> dict[str, list[Member]]:
 def image_named(images: Mapping[str, Sequence[Member]], name: str, near: Sequence[Path], where: Path) -> Member | None:
     """The image of this name: in one of the folders `near`, the best first, else the only one that is called so.
 
-    name:  may begin with folders
+    name:  may start with folders
     where: it is named
     Raises DatasetError where several images are called so and none lies near.
     """
@@ -131,7 +131,7 @@ def _inside(box: Drawn, size: tuple[int, ...], where: str) -> tuple[Floats, bool
     if not np.isfinite([low, high]).all():
         raise DatasetError(f"{stated} is no box", where, "Give numbers")
     if (high < low).any():
-        raise DatasetError(f"{stated} ends before it begins", where, "Write the smaller corner first")
+        raise DatasetError(f"{stated} ends before it starts", where, "Write the smaller corner first")
     whole = np.array(size, dtype=float)
     if (low < -SLACK).any() or (high > whole + SLACK).any() or (low >= whole).any() or (high <= 0).any():
         problem = f"{stated} lies outside the image of {_spelled(size)}"

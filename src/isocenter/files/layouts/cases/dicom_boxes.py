@@ -153,11 +153,11 @@ def _places(image: Image) -> dict[tuple[str, int], int]:
 
 
 def _owners(outline: Marked, report: Report, images: Sequence[SeriesFiles]) -> list[int]:
-    """The series on which an outline was drawn, by number; several where it cannot be told."""
+    """The series on which an outline was drawn, by number; several where it cannot be decided."""
     if outline.points.shape[1] == 3:
         named = [n for n, image in enumerate(images) if image.uid in report.evidence]
         same = [n for n, image in enumerate(images) if image.frame_of_reference == outline.frame_of_reference]
-        # Where the frame of reference is another, the series that is named says so when it is read.
+        # Where the frame of reference is another, the named series is refused when it is read.
         return [n for n in same if n in named] or same or named
     uid = outline.image[0]
     series = {name for name, instances in report.evidence.items() if uid in instances}

@@ -36,7 +36,7 @@ from isocenter.files.layouts.cases.classes import name_classes, parse_labels
 from isocenter.files.layouts.cases.dicom_boxes import Outlines, Reported, boxes_on, reported
 from isocenter.files.layouts.cases.folder import Folder
 from isocenter.files.layouts.cases.load import load_image, with_modality
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Reading
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Reading, left_out
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Image, Label, Problem
 
@@ -232,8 +232,8 @@ def _damaged(error: FormatError) -> Problem:
     return Problem("error", f"{Path(error.where).name}: {error.problem}", why="it is left out", remedy=error.remedy)
 
 
-def _without_image(everything: Sequence[SeriesFiles], known: Collection[Path]) -> list[Problem]:
-    """Presentation states, reports without regions and the like; and images that were cut short before their pixels."""
+def _without_image(everything: Sequence[SeriesFiles], known: Collection[Path]) -> tuple[Problem, ...]:
+    """The problem that files hold no pixels: presentation states, reports without regions, images cut short."""
     others = [
         (path, series.sop_class_name)
         for series in everything
@@ -242,16 +242,10 @@ def _without_image(everything: Sequence[SeriesFiles], known: Collection[Path]) -
     ]
     kinds = ", ".join(sorted({name for _, name in others}))
     files = tuple(path.name for path, _ in others)
-    problem = Problem(
-        "warning", f"{counted(len(files), 'file holds', 'files hold')} no pixels ({kinds})", files, "they are left out"
-    )
-    return [problem] if others else []
+    what = f"{counted(len(files), 'file holds', 'files hold')} no pixels ({kinds})"
+    return left_out(files, what, severity="warning")
 
 
-def _lost(names: Sequence[str]) -> list[Problem]:
-    problem = Problem(
-        "warning", f"{counted(len(names), 'segmentation refers', 'segmentations refer')} to no image series here",
-        tuple(names), "they are left out",
-        "Put the series they were drawn on into the folder",
-    )  # fmt: skip
-    return [problem] if names else []
+def _lost(names: Sequence[str]) -> tuple[Problem, ...]:
+    what = f"{counted(len(names), 'segmentation refers', 'segmentations refer')} to no image series here"
+    return left_out(names, what, "Put the series they were drawn on into the folder", "warning")

@@ -133,7 +133,7 @@ def _by_case(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], patie
 
 
 def _by_patient(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], column: str | None) -> Join | None:
-    """Each case's name begins with the name of a patient in the table."""
+    """Each case's name starts with the name of a patient in the table."""
     if column is None:
         return None
     rows = {str(row[column]): row for row in table.rows if row[column] is not None}
@@ -156,7 +156,7 @@ def _covariates(row: dict[str, Any], *used: str | None) -> dict[str, Any]:
 
 
 def _owner(name: str, rows: dict[str, Any]) -> str | None:
-    """The longest patient that the name begins with, up to a separator or the end."""
+    """The longest patient that the name starts with, up to a separator or the end."""
     ends = [n for n in range(len(name), 0, -1) if n == len(name) or not name[n].isalnum()]
     return next((name[:n] for n in ends if name[:n] in rows), None)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -65,6 +65,17 @@ def label_maps(
     }
     wanted = [kind for kind in readers if kind in kinds] or ["mask"]
     return {kind: readers[kind] for kind in wanted}
+
+
+def masks_by_reader(
+    drawn: Mapping[str, Sequence[Path]], labels: tuple[Label, ...], options: ReadOptions, kinds: Collection[str]
+) -> dict[str, Callable[[], Image]]:
+    """{kind, of all readers but the first kind:reader: function that reads it} of {reader: label maps}."""
+    references: dict[str, Callable[[], Image]] = {}
+    for rank, (reader, paths) in enumerate(drawn.items()):
+        maps = label_maps(tuple(paths), labels, options, kinds, reader)
+        references |= {kind if rank == 0 else f"{kind}:{reader}": load for kind, load in maps.items()}
+    return references
 
 
 def load_instances(paths: tuple[Path, ...], options: ReadOptions) -> Image:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from isocenter.errors import counted
 from isocenter.files.layouts.cases.folder import Member
 from isocenter.files.layouts.cases.load import load_image
-from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.files.layouts.layout import DatasetOptions, left_out
 from isocenter.files.patients import names_a_person
 from isocenter.values import Image, Problem, Split
 
@@ -61,7 +61,7 @@ class Pair:
 
 def pair(
     images: Mapping[Key, Sequence[Member]], masks: Sequence[tuple[Key, Member]]
-) -> tuple[list[Pair], list[Problem]]:
+) -> tuple[list[Pair], tuple[Problem, ...]]:
     """Images with their masks.
 
     A mask has the image's name, or that and a mask's suffix (_mask, _mask_1, _seg); where no name fits so, the word
@@ -148,19 +148,10 @@ def number_of(member: Member) -> int:
     return int(fit[1])
 
 
-def without_image(lost: Sequence[str]) -> list[Problem]:
-    """The problem that labels have no image."""
-    if not lost:
-        return []
-    return [
-        Problem(
-            "warning",
-            f"{counted(len(lost), 'label has', 'labels have')} no image",
-            tuple(lost),
-            "they are left out",
-            "Add the images, or rename",
-        )
-    ]
+def without_image(lost: Sequence[str]) -> tuple[Problem, ...]:
+    """The problem that labels have no image; none where all have one."""
+    what = f"{counted(len(lost), 'label has', 'labels have')} no image"
+    return left_out(lost, what, "Add the images, or rename", "warning")
 
 
 def class_names(keys: Iterable[Key]) -> set[str]:

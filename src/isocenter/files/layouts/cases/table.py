@@ -35,7 +35,7 @@ class Table:
 
 
 def read_table(path: Path, most: int | None = None) -> Table:
-    """A table, or its first `most` rows; codes that begin with 0 stay text (007 is a patient, not seven).
+    """A table, or its first `most` rows; codes that start with 0 stay text (007 is a patient, not seven).
 
     Raises DatasetError where it is damaged.
     """
@@ -69,7 +69,7 @@ def as_whole(value: Any) -> Any:
 
 
 def _column(values: list[Any]) -> list[Any]:
-    """None for what is missing; numbers where all the rest are numbers that do not begin with 0 as codes do."""
+    """None for what is missing; numbers where all the rest are numbers that do not start with 0 as codes do."""
     known = [None if _is_missing(value) else value for value in values]
     texts = [value for value in known if isinstance(value, str)]
     if texts and all(number(text) is not None and not _is_code(text) for text in texts):
