@@ -1,4 +1,4 @@
-"""Where to compute, and why there."""
+"""The choice of a device with its reason, and the memory and versions of this machine."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from isocenter.values import Decision
 
 # Kinds of devices, and the choice among those that are here.
 AUTO, CPU, CUDA, MPS = "auto", "cpu", "cuda", "mps"
+WINDOWS = sys.platform == "win32"
 # Where a container sees the limits of its own control group, in version 2 and in version 1.
 CONTROL_GROUPS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory"))
 # What decides a result beside our own code.

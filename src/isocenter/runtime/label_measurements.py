@@ -1,4 +1,4 @@
-"""What a label map says of the image that it lies on: how large each structure is, and how bright."""
+"""Measurements of the structures in a label map: their size, axes and intensities."""
 
 from __future__ import annotations
 

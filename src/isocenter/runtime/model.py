@@ -183,10 +183,11 @@ class Model:
         frames: a film (a path is read first), images, or arrays (channels, rows, columns)
         The stream's `latency` has p50 and p99. No frame is kept, so their number has no limit.
         """
-        if isinstance(frames, (str, Path)):
-            frames = read(frames)
-        if isinstance(frames, Image):
-            frames = frames_of(*image_of(frames))
+        match frames:
+            case str() | Path():
+                frames = frames_of(*image_of(read(frames)))
+            case Image():
+                frames = frames_of(*image_of(frames))
         return Stream(partial(self.predict, mirror=mirror), self.preprocessing.channels, frames)
 
     def flips(self, mirror: bool | None = None) -> tuple[int, ...]:
@@ -195,9 +196,13 @@ class Model:
         return flipped_axes(self.task, self.preprocessing.ndim, inference.flips, inference.left_right, mirror)
 
     @property
+    def _average(self) -> Averaged | None:
+        return self.run if isinstance(self.run, Averaged) else None
+
+    @property
     def members(self) -> tuple[Network, ...]:
         """The networks whose outputs are averaged, or the only network."""
-        return self.run.members if isinstance(self.run, Averaged) else (self.run,)
+        return (self.run,) if self._average is None else self._average.members
 
     @property
     def networks(self) -> tuple[Mapping[str, Any], ...]:
@@ -207,7 +212,7 @@ class Model:
     @property
     def shares(self) -> tuple[float, ...] | None:
         """The weight of each member; None where all members count alike."""
-        return self.run.shares if isinstance(self.run, Averaged) else None
+        return None if self._average is None else self._average.shares
 
     @property
     def families(self) -> str:

@@ -1,4 +1,4 @@
-"""From a folder of images to a folder of results: what `inference.json` runs.
+"""The prediction that `inference.json` runs, from a folder of images to a folder of results.
 
 python -m monai.bundle run --config_file configs/inference.json --dataset_dir IMAGES --output_dir RESULTS
 """

@@ -1,4 +1,4 @@
-"""A package's certificate is made: every backend predicts the same images, and is compared with torch."""
+"""The making of a package's certificate: every backend predicts the same images and is compared with torch."""
 
 from __future__ import annotations
 

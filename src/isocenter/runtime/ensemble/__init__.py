@@ -1,4 +1,4 @@
-"""Models of several trainings as one, on one scale of intensities, with weights moved to the device by turns."""
+"""Models of several trainings as one: on one scale of intensities, with weights on the device in turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks whose weights do not fit on a device together: each is there for its own turn alone."""
+"""Networks whose weights do not fit on a device at once: each is there while it computes."""
 
 from __future__ import annotations
 

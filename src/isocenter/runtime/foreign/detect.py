@@ -1,4 +1,4 @@
-"""Which program a model comes from."""
+"""Detection of the program that a model comes from."""
 
 from __future__ import annotations
 

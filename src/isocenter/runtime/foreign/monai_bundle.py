@@ -1,4 +1,4 @@
-"""A MONAI bundle of somebody else as a model: its own transforms and network, and our windows and files."""
+"""Foreign MONAI bundles as models: their own transforms and network, and Isocenter's windows and files."""
 
 from __future__ import annotations
 

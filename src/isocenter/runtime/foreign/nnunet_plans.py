@@ -1,4 +1,4 @@
-"""What `plans.json` and `dataset.json` of nnU-Net v2 say of one configuration, as settings of a model of ours."""
+"""The configuration in `plans.json` and `dataset.json` of nnU-Net v2, as settings of a model."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Plans:
             marked = {name: _led(mark, given[name]) for name, mark in zip(given, order, strict=True)}
             names, writes = {one.value: one.name for one in parts_of(marked)}, order
         else:
-            names = {int(value[0] if isinstance(value, list) else value): name for name, value in given.items()}
+            names = {int(_values(value)[0]): name for name, value in given.items()}
             writes = [0, *sorted(names)]
             if writes != list(range(len(given) + 1)):
                 raise FormatError("labels are not 0, 1, 2, ...", str(self.folder / DATASET), ELSEWHERE)
@@ -152,7 +152,7 @@ class Plans:
     def _foreground(self) -> tuple[int, ...]:
         """Every value but 0, regions taken apart: the channels of a stage before."""
         given = (value for name, value in self.dataset["labels"].items() if name != "ignore")
-        flat = {int(one) for value in given for one in (value if isinstance(value, list) else [value])}
+        flat = {int(one) for value in given for one in _values(value)}
         return tuple(sorted(flat - {0}))
 
     def _scheme(self, number: int, name: str, masked: bool) -> Scheme:
@@ -193,8 +193,12 @@ class Plans:
 
 def _led(mark: int, given: Any) -> tuple[int, ...]:
     """The values of a region, first the one that marks it."""
-    values = given if isinstance(given, list) else [given]
-    return tuple(dict.fromkeys([mark, *(int(one) for one in values)]))
+    return tuple(dict.fromkeys([mark, *(int(one) for one in _values(given))]))
+
+
+def _values(given: Any) -> list[Any]:
+    """The values of a label or of a region."""
+    return given if isinstance(given, list) else [given]
 
 
 def _architecture(planned: Mapping[str, Any], folder: Path) -> tuple[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""How much memory a prediction will take, found before it begins: from the image's header and the model alone."""
+"""The memory that a prediction will take, from the image's header and the model only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parity certificate: what each backend said of the same images, beside torch, and how long it took."""
+"""The parity certificate: the differences of each backend from torch on the same images, and its times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which backend computes a package, on which device, and why."""
+"""The choice of the backend that computes a package, and of its device, with the reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import ResourceError, UsageError
-from isocenter.runtime.device import AUTO, CPU, choose_device
+from isocenter.runtime.device import AUTO, CPU, WINDOWS, choose_device
 from isocenter.runtime.package import backends
 from isocenter.runtime.package.certificate import Certificate, Trial
 from isocenter.values import Decision
@@ -93,7 +93,7 @@ def has_gpu_driver() -> bool:
     if sys.platform == "darwin" or Path("/dev/kfd").exists():
         return True
     try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        ctypes.CDLL("nvcuda.dll" if WINDOWS else "libcuda.so.1")
     except OSError:
         return False
     return True

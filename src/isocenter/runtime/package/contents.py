@@ -1,4 +1,4 @@
-"""What a package holds and under which names, and its networks as torch modules."""
+"""The names of a package's files, and its networks as torch modules."""
 
 from __future__ import annotations
 
@@ -65,6 +65,11 @@ def every_head(task: Task, modules: Sequence[Module], shares: Shares = None) -> 
     if len(task.heads) == 1:
         return one_tensor(task, modules, shares)
     return bundle.EveryHead(modules, {head: mean_of(task, head) for head in task.heads}, shares)
+
+
+def each_head(outputs: Any) -> tuple[Any, ...]:
+    """The tensors that `one_tensor` or `every_head` gives, one per head."""
+    return tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,)
 
 
 def shares_in(record: Mapping[str, Any]) -> tuple[float, ...] | None:

@@ -1,4 +1,4 @@
-"""What MONAI wants to know about a package: `configs/metadata.json` and `configs/inference.json`.
+"""The configurations of a package for MONAI: `configs/metadata.json` and `configs/inference.json`.
 
 https://docs.monai.io/en/stable/mb_specification.html
 """

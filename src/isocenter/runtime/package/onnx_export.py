@@ -1,4 +1,4 @@
-"""The network as ONNX, and whether it says there what it says in torch."""
+"""The export of a network as ONNX, and its comparison with torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from isocenter.lazy import torch
 from isocenter.runtime.package.backends.onnx import onnx_errors
-from isocenter.runtime.package.contents import CONTEXT
+from isocenter.runtime.package.contents import CONTEXT, each_head
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -132,7 +132,7 @@ def _apart(module: Module, inputs: Sequence[Any], path: Path) -> float:
         outputs = module(*inputs)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     given = {name: one.numpy() for name, one in zip(INPUTS, inputs, strict=False)}
-    each = zip(outputs if isinstance(outputs, tuple) else (outputs,), session.run(None, given), strict=True)
+    each = zip(each_head(outputs), session.run(None, given), strict=True)
     return max(_share(found, expected.numpy()) for expected, found in each)
 
 

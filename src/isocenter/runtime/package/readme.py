@@ -1,4 +1,4 @@
-"""A package's own page: what the model is, how it is run, what was measured, and where that ends."""
+"""The page of a package: the model, how to run it, its figures and their limits."""
 
 from __future__ import annotations
 

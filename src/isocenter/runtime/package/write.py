@@ -18,7 +18,16 @@ from isocenter.lazy import torch
 from isocenter.runtime.device import environment
 from isocenter.runtime.ensemble import have_own_scales
 from isocenter.runtime.model import Model
-from isocenter.runtime.package.contents import FIRST, ONNX, PACKAGED, RECORD, SCHEMA, every_head, member_weights
+from isocenter.runtime.package.contents import (
+    FIRST,
+    ONNX,
+    PACKAGED,
+    RECORD,
+    SCHEMA,
+    each_head,
+    every_head,
+    member_weights,
+)
 from isocenter.runtime.package.monai_metadata import READERS, inference, kinds_of, metadata, required_packages
 from isocenter.runtime.package.onnx_export import write_onnx
 from isocenter.runtime.package.readme import readme
@@ -189,10 +198,9 @@ def _check_mean(model: Model, modules: Sequence[Module], network: Module) -> Non
     drawn = [torch.randn(size, generator=torch.Generator().manual_seed(0)) for size in shapes]
     with torch.inference_mode():
         outputs = network(*drawn)
-    each = outputs if isinstance(outputs, tuple) else (outputs,)
     averaged = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.average, model.shares)
     wanted = averaged(*(network.numpy() for network in drawn))
-    for head, output in zip(model.task.heads, each, strict=True):
+    for head, output in zip(model.task.heads, each_head(outputs), strict=True):
         if not abs(output.numpy() - wanted[head]).max() <= AGREEMENT * abs(output.numpy()).max():
             problem = f"a {model.task.name} averages its networks otherwise than as probabilities or outputs"
             raise PlanError(problem, "package", "Choose one fold")

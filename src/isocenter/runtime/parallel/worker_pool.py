@@ -1,4 +1,4 @@
-"""Processes that may die: a library that crashes, or a system that kills, takes one case with it and not the work."""
+"""Worker processes: a library that crashes, or a system that kills, ends one case and not the work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an image as it was read to what a network sees, and back onto the image's own grid."""
+"""Preprocessing: an image as it was read to the network's input, and outputs back onto the image's own grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A volume cut into columns along the way it is walked, where the sums over its whole plane would be too many."""
+"""Columns of a volume along its slice order, where sums over the whole plane would take too much memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What has to be known of a whole image before a part of it can be prepared, found a few slices at a time."""
+"""Statistics of a whole image, read a few slices at a time, that its parts need for their preparation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an image as it was read to what a network sees, and back onto the image's own grid.
+"""Isocenter's preprocessing: an image to the network's input, and outputs back onto the image's own grid.
 
 Permute to canonical order, crop, resample, normalise, pad: all along the axes, so that every step has an exact
 inverse on the grid and a result can go back slab by slab.
@@ -110,6 +110,10 @@ class Preprocessing:
         return len(self.channels) * (self.frames or 1) + (self.cascade is not None)
 
     @property
+    def _crops(self) -> bool:
+        return self.crop == "content"
+
+    @property
     def _all_images(self) -> str:
         """What to do about an image that lacks."""
         columns = f"--column image:{self.channels[0]}=COLUMN,..."
@@ -188,7 +192,7 @@ class Preprocessing:
         places = self._places(image, where)
         geometry = image.geometry
         (axes, flips), size = geometry.to_canonical, geometry.shape
-        content = content_of(image) if self.crop == "content" else tuple(slice(0, n) for n in size)
+        content = content_of(image) if self._crops else tuple(slice(0, n) for n in size)
         region = tuple(
             slice(size[axis] - content[axis].stop, size[axis] - content[axis].start) if flip else content[axis]
             for axis, flip in zip(axes, flips, strict=True)
@@ -314,7 +318,7 @@ class Preprocessing:
     def _region(self, data: Array, valid: NDArray[np.bool_]) -> Region:
         """What is kept of the canonical grid: the content, without its border, in the proportions of the shape."""
         region = tuple(slice(0, size) for size in data.shape[1:])
-        if self.crop == "content":
+        if self._crops:
             above = [_above_lowest(channel, measured) for channel, measured in zip(data, valid, strict=True)]
             region = content(np.any(above, axis=0))
         return self._without_border(region)

@@ -1,4 +1,4 @@
-"""A prepared volume that is never held: what is asked for is read, normalised and resampled then."""
+"""Volumes that are prepared region by region, on request, and never held whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an image came onto the grid that a network sees, and the way back."""
+"""The trace of an image to the network's grid, and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several looks at a window, averaged: mirrored ones of one network, and those of several networks."""
+"""Averages of mirrored views of a window, and of several networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows cut out of an image, and what a network says of them, a batch at a time."""
+"""Windows cut out of an image, and the network's outputs for them, batch by batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network over an image of any size: windows in order, and only the rows that still receive some are held."""
+"""Sliding windows over an image, merged by weights, of which only the rows in progress are held."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weighted sums of overlapping windows, of which only the rows that still receive some are held."""
+"""Weighted sums of overlapping windows, of which only the rows in progress are held."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a backend is: something that computes a packaged model's network."""
+"""The protocol of a backend, which computes a packaged model's network."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ import hashlib
 import os
 import platform
 import shutil
-import sys
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -24,8 +23,15 @@ from isocenter import tasks
 from isocenter.files import cache_folder
 from isocenter.lazy import torch
 from isocenter.runtime.covariate_encoding import Context
-from isocenter.runtime.device import MPS, use_threads
-from isocenter.runtime.package.contents import every_head, package_record, read_modules, shares_in, weights_files
+from isocenter.runtime.device import MPS, WINDOWS, use_threads
+from isocenter.runtime.package.contents import (
+    each_head,
+    every_head,
+    package_record,
+    read_modules,
+    shares_in,
+    weights_files,
+)
 from isocenter.runtime.package.onnx_export import speakable
 from isocenter.runtime.record_files import digest
 from isocenter.runtime.windows.slide import Network
@@ -51,7 +57,7 @@ class CompiledNetwork:
 
     def _outputs(self, *batch: NDArray[np.float32]) -> list[Any]:
         made = self.compiled(*(torch.from_numpy(one).to(self.device) for one in batch))
-        return [one.float().cpu() for one in (made if isinstance(made, (tuple, list)) else (made,))]
+        return [one.float().cpu() for one in each_head(made)]
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class TorchCompiled:
         """Why it cannot compute on this device, with the remedy; None where it can."""
         if device == MPS:
             return "torch compiles nothing ahead of time for Apple's GPUs: use --device cpu"
-        if sys.platform == "win32":
+        if WINDOWS:
             return "compiling ahead of time is not tried on Windows: choose --backend onnx"
         if shutil.which(os.environ.get("CXX", "g++")) is None:
             return "there is no C++ compiler (g++): install one, or choose --backend onnx"
