@@ -8,7 +8,7 @@ import pytest
 
 from fingerprints import LAPTOP
 from isocenter.errors import PlanError, ResourceError
-from isocenter.planning.memory import BESIDE_A_CASE, PROGRAM, peak, refuse_too_large
+from isocenter.planning.memory import BYTES_OF_A_CASE, PROGRAM, peak, refuse_too_large
 from isocenter.tasks import build
 
 UNET = {"width": 16, "widest": 64, "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]]}
@@ -72,7 +72,7 @@ def test_prepared_cases_are_kept_in_memory_only_while_they_leave_room():
 
 
 def test_many_small_cases_take_memory_by_their_number():
-    assert predicted(count=2**20).cases == pytest.approx(BESIDE_A_CASE / 2**10)
+    assert predicted(count=2**20).cases == pytest.approx(BYTES_OF_A_CASE / 2**10)
 
 
 def test_a_gpu_holds_weights_and_activations_and_the_machine_the_rest():

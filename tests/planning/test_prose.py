@@ -7,7 +7,7 @@ import pytest
 import isocenter
 import trained
 from isocenter.planning import prose, with_settings
-from isocenter.planning.plan_prose import SENTENCES, TITLES, is_nothing, said
+from isocenter.planning.plan_prose import SENTENCES, TITLES, in_words, is_nothing
 from isocenter.values import Plan
 
 
@@ -69,7 +69,7 @@ def test_what_is_off_is_named_together(made):
     [(4.0, "4"), ([1, 2], "(1, 2)"), ([{"name": "liver", "value": 1}], "liver"), ({"width": 16}, "width 16")],
 )
 def test_values_are_said_as_a_person_would(value, words):
-    assert said(value) == words
+    assert in_words(value) == words
 
 
 def test_the_verb_prints_the_prose_when_asked(cli, tmp_path):

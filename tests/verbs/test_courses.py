@@ -61,7 +61,7 @@ def test_the_plan_says_over_which_time_in_how_many_stretches(read):
     plan = isocenter.plan(read[0], assignments=FEW, **READING).plan
     assert plan["network.context"]["pulse"]["stretches"] == 12
     assert plan["network.context"]["pulse"]["unit"] == "s"
-    assert "pulse is read time and again: the mean of 12 stretches" in plan.decision("network.context").because
+    assert "pulse is a course: the mean of 12 stretches" in plan.decision("network.context").because
     assert isocenter.load(read[1], "cpu").network["fusion"]["courses"] == [1, 12]
 
 

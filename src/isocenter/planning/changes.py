@@ -63,10 +63,10 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
         follows["preprocessing.smallest"] = Decision(assignments["training.patch"], because)
     if "preprocessing.cascade" in assignments:
         follows["augmentation.marks"] = marks_decision(assignments["preprocessing.cascade"])
-    plan = _told_frames(plan, assignments)
-    if assignments.get("training.optimiser") == "sgd":
-        because = "it goes with SGD, which was set by hand"
-        follows |= {name: Decision(value, because, NNUNET) for name, value in WITH_SGD.items()}
+    plan = _with_frames(plan, assignments)
+    with_optimiser = {"sgd": WITH_SGD}.get(assignments.get("training.optimiser", ""), {})
+    because = "it goes with SGD, which was set by hand"
+    follows |= {name: Decision(value, because, NNUNET) for name, value in with_optimiser.items()}
     if any(name == "training.sampling" or name.startswith("task.") for name in assignments):
         follows |= build(_values(plan, "task")).under(str(plan["training.sampling"]))
     if "augmentation.flips" in assignments:
@@ -75,8 +75,8 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     return _unless_by_hand(plan, follows)
 
 
-def _told_frames(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
-    """With a network of clips that is told of as many frames as are looked at, unless its size says how many."""
+def _with_frames(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
+    """With as many frames in the size of a network of clips as are looked at, unless the size gives a number itself."""
     size, frames = plan["network.size"], _values(plan, "preprocessing").get("frames")
     by_hand = isinstance(assignments.get("network.size"), Mapping)
     takes = isinstance(size, Mapping) and ("frames" in size or networks.takes_gaps(plan["network.name"]))
@@ -108,18 +108,18 @@ def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> Plan:
     What was set by hand stays.
     """
     kind, task = kind_for(dataset, plan["task.name"]), build(_values(plan, "task"))
-    found = {f"task.{key}": decision for key, decision in kind.settings_for(dataset, fingerprint).items()}
-    found = {name: decision for name, decision in found.items() if name not in TAUGHT_ALIKE}
-    own = build(_values(_unless_by_hand(plan, found), "task"))
+    own_decisions = {f"task.{key}": decision for key, decision in kind.settings_for(dataset, fingerprint).items()}
+    own_decisions = {name: decision for name, decision in own_decisions.items() if name not in TAUGHT_ALIKE}
+    own = build(_values(_unless_by_hand(plan, own_decisions), "task"))
     # What few cases have may be missing here; yet all folds answer the same questions.
     if _labels(own) != _labels(task):
-        own, found = task, {}
-    found |= own.under(str(plan["training.sampling"]))
+        own, own_decisions = task, {}
+    own_decisions |= own.under(str(plan["training.sampling"]))
     names = [label.name for label in task.labels]
-    found["preprocessing.normalisation"] = normalisation(
+    own_decisions["preprocessing.normalisation"] = normalisation(
         fingerprint, plan["preprocessing.channels"], plan["preprocessing.modality"], names
     )
-    return _unless_by_hand(plan, found)
+    return _unless_by_hand(plan, own_decisions)
 
 
 def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
@@ -146,7 +146,7 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     if needs.scaled and plan["preprocessing.shape"] is None and plan["preprocessing.crop"] == "none":
         for name in ("training.patch", "inference.patch"):
             _refuse_part(fingerprint, plan["preprocessing.spacing"], plan[name], name)
-    found = peak(
+    needed = peak(
         task,
         architecture,
         patch,
@@ -157,8 +157,8 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         cases=prepared_bytes(grid, architecture["channels"]),
         count=len(fingerprint),
     )
-    refuse_too_large(found, machine)
-    memory = memory_decision(found, machine)
+    refuse_too_large(needed, machine)
+    memory = memory_decision(needed, machine)
     if cascade is not None:
         before = with_memory(low_resolution(plan, fingerprint, machine), fingerprint, machine)
         memory = max(memory, before.decision("training.memory"), key=lambda one: float(one.value))
@@ -185,8 +185,8 @@ def _refuse_long(plan: Plan, fingerprint: Fingerprint) -> None:
     lasts, unit = lasting(fingerprint, chosen.get("time_unit"))
     long = sum(one / interval + 0.5 >= frames for one in lasts)
     if long:
-        said = f"longer ({max(lasts):.3g} {unit}) than {frames} frames every {interval:g}"
-        problem = f"{counted(long, 'training clip lasts', 'training clips last')} {said}"
+        length = f"longer ({max(lasts):.3g} {unit}) than {frames} frames every {interval:g}"
+        problem = f"{counted(long, 'training clip lasts', 'training clips last')} {length}"
         remedy = "Give more preprocessing.frames, or a longer interval"
         raise PlanError(problem, "preprocessing.interval", remedy)
 
@@ -208,8 +208,8 @@ def _values(plan: Plan, section: str) -> dict[str, Any]:
     return {key: decision.value for key, decision in plan.sections[section].items()}
 
 
-def _unless_by_hand(plan: Plan, found: Mapping[str, Decision]) -> Plan:
-    for name, decision in found.items():
+def _unless_by_hand(plan: Plan, decisions: Mapping[str, Decision]) -> Plan:
+    for name, decision in decisions.items():
         if name in plan and plan.decision(name).because != BY_HAND:
             plan = plan.with_decision(name, decision)
     return plan

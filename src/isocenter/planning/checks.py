@@ -1,4 +1,4 @@
-"""Whether a plan's sections go together: what each allows by itself may still be impossible beside the others."""
+"""Checks that a plan's sections go together: each may be possible by itself, and impossible with the others."""
 
 from __future__ import annotations
 
@@ -146,8 +146,8 @@ def _check_clips(made: Settings) -> None:
     takes = networks.takes_gaps(name)
     if takes and chosen.frames is None:
         raise PlanError(f"{name} looks at clips, and these are still images", "network.name", "Choose another")
-    if takes and (told := made.network.size.get("frames", 1)) != chosen.frames:
-        problem = f"{told} frames, where preprocessing.frames is {chosen.frames}"
+    if takes and (stated := made.network.size.get("frames", 1)) != chosen.frames:
+        problem = f"{stated} frames, where preprocessing.frames is {chosen.frames}"
         raise PlanError(problem, "network.size", "Give both the same number")
     if chosen.interval is None:
         return
@@ -245,16 +245,16 @@ def _check_network(made: Settings) -> None:
 
     Over the patch of training it is led as it trains, a batch at a time: what normalises over a batch needs two values.
     """
-    training, told, inputs = made.training, len(Context.of(made.network.context)), made.preprocessing.inputs
+    training, entries, inputs = made.training, len(Context.of(made.network.context)), made.preprocessing.inputs
     with torch.device("meta"), torch.inference_mode():
         network = build_module(made.task, made.architecture)
         for where, patch, batch, learns in (
             ("training.patch", training.patch, training.batch, True),
             ("inference.patch", made.inference.patch, 1, False),
         ):
-            beside = [torch.empty(batch, told)] if told else []
+            covariates = [torch.empty(batch, entries)] if entries else []
             try:
-                network.train(learns)(torch.empty(batch, inputs, *patch), *beside)
+                network.train(learns)(torch.empty(batch, inputs, *patch), *covariates)
             except (RuntimeError, ValueError) as error:  # ValueError: a normalisation of a single value
                 problem = f"{patch} in batches of {batch} does not fit {made.network.name} ({error})"
                 remedy = "Give sizes that its strides divide, a larger batch, or another --set network.name"

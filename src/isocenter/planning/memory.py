@@ -1,4 +1,4 @@
-"""How much memory training will take at its peak, found without taking it.
+"""The peak of memory that training will take, computed without taking it.
 
 The network is led over a patch on torch's meta device, where tensors have sizes but no content, and what autograd
 keeps for the way back is counted.
@@ -30,7 +30,7 @@ WORKING = 1.6
 # bfloat16 halves what is kept but for the outputs, on which the loss works in float32: counted 0.50 to 0.515.
 HALF = 0.515
 # Of each prepared case, whatever its size: book-keeping, measured over 5,000 cases at 10 to 24 KiB.
-BESIDE_A_CASE = 20 * 2**10
+BYTES_OF_A_CASE = 20 * 2**10
 # Weights, gradients, averaged weights and the copy that the probe puts back; the optimiser's own states beside them.
 COPIES = {"adamw": 6, "sgd": 5}
 # Of what is free the rest stays for the system, for reading cases and for what the prediction misses.
@@ -60,10 +60,12 @@ class Peak:
         return computed + self.program + self.cases if machine.is_processor else computed
 
     def fits(self, machine: Machine) -> bool:
-        beside = machine.is_processor or self.program + self.cases <= USABLE * machine.memory
-        return beside and self.on_device(machine) <= USABLE * machine.device_memory
+        """Whether it fits into what is free of the device, and of the machine."""
+        cached = machine.is_processor or self.program + self.cases <= USABLE * machine.memory
+        return cached and self.on_device(machine) <= USABLE * machine.device_memory
 
     def because(self, machine: Machine) -> str:
+        """The parts in words, and what is free."""
         parts = f"{self.kept:.2f} for a batch on its way through the network and back, {self.weights:.2f} for weights"
         if machine.is_processor:
             parts += f", {self.program:.2f} for the program and {self.cases:.2f} for prepared cases"
@@ -93,7 +95,7 @@ def peak(
     """
     kept, weights = _counted(task, architecture, patch)
     cached = cases if cases <= CACHED_SHARE * machine.memory * GIB else 0.0
-    cached += count * BESIDE_A_CASE
+    cached += count * BYTES_OF_A_CASE
     return Peak(
         program=PROGRAM / GIB,
         cases=cached / GIB,
@@ -103,7 +105,7 @@ def peak(
 
 
 def takes_context(task: Task, architecture: Mapping[str, Any], context: Mapping[str, Any]) -> bool:
-    """Whether the family can be told this beside the images."""
+    """Whether the family takes these covariates."""
     with torch.device("meta"):
         try:
             build_module(task, {**architecture, "context": context})
@@ -112,11 +114,11 @@ def takes_context(task: Task, architecture: Mapping[str, Any], context: Mapping[
     return True
 
 
-def refuse_too_large(found: Peak, machine: Machine, name: str = "plan") -> None:
+def refuse_too_large(needed: Peak, machine: Machine, name: str = "plan") -> None:
     """ResourceError where training would not fit, with what would."""
-    if not found.fits(machine):
+    if not needed.fits(machine):
         raise ResourceError(
-            f"training would take {found.on_device(machine):.1f} GiB, and {found.because(machine)}",
+            f"training would take {needed.on_device(machine):.1f} GiB, and {needed.because(machine)}",
             name,
             "Give a smaller training.patch, training.batch or network.size, free memory, or take a larger machine",
         )
@@ -127,12 +129,12 @@ def _counted(task: Task, architecture: Mapping[str, Any], patch: tuple[int, ...]
     with torch.device("meta"):
         network = build_module(task, architecture).train()
         images = torch.empty(SAMPLES, architecture["channels"], *patch)
-        told = len(Context.of(architecture.get("context")))
-        beside = [torch.empty(SAMPLES, told)] if told else []
+        entries = len(Context.of(architecture.get("context")))
+        covariates = [torch.empty(SAMPLES, entries)] if entries else []
     keeping = _Kept(network)
     with keeping.hooks():
         try:
-            outputs = network(images, *beside)
+            outputs = network(images, *covariates)
         except RuntimeError as error:
             remedy = "Give sizes that the network's strides divide"
             raise PlanError(f"{patch} does not fit the network ({error})", "training.patch", remedy) from error

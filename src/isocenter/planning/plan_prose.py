@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import singledispatch
 from typing import Any
 
 from isocenter.values import BY_HAND, MM, Decision, Plan
@@ -212,7 +213,9 @@ def _sentence(name: str, decision: Decision, unit: str = MM) -> str:
     forms = SENTENCES.get(name, (f"{_words(name.partition('.')[2]).capitalize()} is {{value}}",))
     value = decision.value
     form = forms[-1] if is_nothing(name, value) else forms[0]
-    lead = form.format(value=said(value), size=size_words(value), percent=_percent(value), each=_each(value), unit=unit)
+    lead = form.format(
+        value=in_words(value), size=size_words(value), percent=_percent(value), each=_each(value), unit=unit
+    )
     source = f" ({decision.source})" if decision.source else ""
     return f"{lead[0].upper()}{lead[1:]}{_reason(decision.because)}{source}."
 
@@ -235,16 +238,35 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def said(value: Any) -> str:
-    """A value as a person would say it."""
-    if isinstance(value, Mapping):
-        named = value.get("name", value.get("method"))
-        if len(value) > MOST_LISTED and all(isinstance(one, Mapping) for one in value.values()):
-            return f"{len(value)} from {next(iter(value))} to {next(reversed(value))}"
-        return str(named) if named else ", ".join(f"{_words(key)} {said(one)}" for key, one in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(dict.fromkeys(said(one) for one in value)) if _is_named(value) else _listed(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+@singledispatch
+def in_words(value: Any) -> str:
+    """A value as a person would write it."""
+    return str(value)
+
+
+in_words.register(str, str)
+
+
+@in_words.register
+def _(value: float) -> str:
+    return f"{value:g}"
+
+
+@in_words.register
+def _(value: Mapping) -> str:
+    named = value.get("name", value.get("method"))
+    if len(value) > MOST_LISTED and _is_nested(value):
+        return f"{len(value)} from {next(iter(value))} to {next(reversed(value))}"
+    return str(named) if named else ", ".join(f"{_words(key)} {in_words(one)}" for key, one in value.items())
+
+
+@in_words.register
+def _(value: Sequence) -> str:
+    return ", ".join(dict.fromkeys(in_words(one) for one in value)) if _is_named(value) else _listed(value)
+
+
+def _is_nested(values: Mapping[str, Any]) -> bool:
+    return all(isinstance(one, Mapping) for one in values.values())
 
 
 def _is_named(values: Sequence[Any]) -> bool:
@@ -253,23 +275,29 @@ def _is_named(values: Sequence[Any]) -> bool:
 
 def _listed(values: Sequence[Any]) -> str:
     if len(values) > MOST_LISTED:
-        return f"{len(values)} from {said(values[0])} to {said(values[-1])}"
-    return f"({', '.join(said(one) for one in values)})" if len(values) > 1 else said(values[0]) if values else "none"
+        return f"{len(values)} from {in_words(values[0])} to {in_words(values[-1])}"
+    return (
+        f"({', '.join(in_words(one) for one in values)})"
+        if len(values) > 1
+        else in_words(values[0])
+        if values
+        else "none"
+    )
 
 
 def _each(value: Any) -> str:
     """ "2 for anterior, 2 for posterior": a name may be a number too, and then "1 2" says nothing."""
     if isinstance(value, Mapping) and value:
-        return ", ".join(f"{said(one)} for {key}" for key, one in value.items())
-    return said(value)
+        return ", ".join(f"{in_words(one)} for {key}" for key, one in value.items())
+    return in_words(value)
 
 
 def size_words(value: Any) -> str:
     """Voxels or mm per axis: "40 x 56 x 40"."""
     if not isinstance(value, Sequence) or isinstance(value, str):
-        return said(value)
-    return " x ".join(said(one) for one in value)
+        return in_words(value)
+    return " x ".join(in_words(one) for one in value)
 
 
 def _percent(value: Any) -> str:
-    return f"{100 * value:g} %" if isinstance(value, int | float) else said(value)
+    return f"{100 * value:g} %" if isinstance(value, int | float) else in_words(value)

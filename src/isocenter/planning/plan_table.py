@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from textwrap import shorten, wrap
 
-from isocenter.planning.plan_prose import is_nothing, said, size_words
+from isocenter.planning.plan_prose import in_words, is_nothing, size_words
 from isocenter.values import BY_HAND, Decision, Plan
 
 # Columns of a terminal that is not wide.
@@ -35,9 +35,11 @@ def _rows(section: str, decisions: Mapping[str, Decision]) -> Iterator[str]:
     off = [name for name, one in decisions.items() if section == "augmentation" and _is_off(f"{section}.{name}", one)]
     shown = {name: one for name, one in decisions.items() if name not in off}
     width = max((len(name) for name in (*shown, "off")), default=0)
-    for name, one in shown.items():
-        value = shorten(size_words(one.value) if name in SIZES else said(one.value), VALUE, placeholder=" ...")
-        yield from _wrapped(f"  {name:{width}}  {value:{VALUE}}  ", one.because)
+    for name, decision in shown.items():
+        value = shorten(
+            size_words(decision.value) if name in SIZES else in_words(decision.value), VALUE, placeholder=" ..."
+        )
+        yield from _wrapped(f"  {name:{width}}  {value:{VALUE}}  ", decision.because)
     if off:
         yield from _wrapped(f"  {'off':{width}}  ", ", ".join(off))
 

@@ -1,4 +1,4 @@
-"""What a search may try: for single decisions of a plan the values beside its own, each around what was planned.
+"""The space of a search: for single decisions of a plan other values, around the planned one.
 
 A knob is one thing that a search turns: a decision, or several that only make sense together, such as the strengths of
 all augmentation. What a person has set by hand is no knob. A kind of problem adds those of its own settings that it
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from isocenter import networks
@@ -47,6 +48,15 @@ class Between:
     high: float
     log: bool = True
 
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Between:
+        """As a study keeps it."""
+        return cls(**record)
+
+    def limited(self, is_possible: Callable[[Any], bool]) -> Between:
+        """Itself: single numbers are not tried beforehand."""
+        return self
+
 
 @dataclass(frozen=True)
 class OneOf:
@@ -56,10 +66,22 @@ class OneOf:
 
     @property
     def own(self) -> Any:
+        """What the plan has."""
         return self.values[0]
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> OneOf:
+        """As a study keeps it."""
+        return cls(tuple(record["values"]))
+
+    def limited(self, is_possible: Callable[[Any], bool]) -> OneOf | None:
+        """The possible values; None where there is no choice among them."""
+        values = tuple(value for value in self.values if is_possible(value))
+        return OneOf(values) if len(values) > 1 else None
 
 
 Domain = Between | OneOf
+DOMAINS: Mapping[str, type[Domain]] = {kind.__name__: kind for kind in (Between, OneOf)}
 Space = Mapping[str, Domain]
 # {knob: what a trial has there}
 Choices = Mapping[str, Any]
@@ -110,18 +132,18 @@ def unsearched() -> dict[str, Decision]:
 
 def space(plan: Plan, room: Room, *, of_fold: bool = False) -> dict[str, Domain]:
     """What may be tried of this plan on this machine; every value of a choice can be followed by itself."""
-    found: dict[str, Domain] = {}
+    domains: dict[str, Domain] = {}
     for knob in knobs(plan, room):
         if of_fold and knob.name not in OF_A_FOLD:
             continue
         if any(name not in plan or plan.decision(name).because == BY_HAND for name in knob.changes):
             continue
         domain = knob.domain(plan)
-        if isinstance(domain, OneOf):
-            domain = OneOf(tuple(value for value in domain.values if _is_possible(plan, knob, value, domain, room)))
-        if domain is not None and not (isinstance(domain, OneOf) and len(domain.values) < 2):
-            found[knob.name] = domain
-    return found
+        if domain is not None:
+            domain = domain.limited(partial(_is_possible, plan, knob, domain, room))
+        if domain is not None:
+            domains[knob.name] = domain
+    return domains
 
 
 def own_choices(space: Space) -> dict[str, Any]:
@@ -155,11 +177,11 @@ def space_record(space: Space) -> dict[str, Any]:
 
 def space_of(record: Mapping[str, Any]) -> dict[str, Domain]:
     """Of what `space_record` made."""
-    found: dict[str, Domain] = {}
+    domains: dict[str, Domain] = {}
     for name, given in record.items():
         values = {key: value for key, value in given.items() if key != "kind"}
-        found[name] = Between(**values) if given["kind"] == "Between" else OneOf(tuple(values["values"]))
-    return found
+        domains[name] = DOMAINS[given["kind"]].of(values)
+    return domains
 
 
 def knobs(plan: Plan, room: Room) -> Iterator[Knob]:
@@ -181,7 +203,7 @@ def knobs(plan: Plan, room: Room) -> Iterator[Knob]:
     yield Knob("augmentation", _strength, _stronger, ())
 
 
-def _is_possible(plan: Plan, knob: Knob, value: Any, domain: OneOf, room: Room) -> bool:
+def _is_possible(plan: Plan, knob: Knob, domain: Domain, room: Room, value: Any) -> bool:
     """Whether a value can be followed, beside the plan's own of all else."""
     if value == domain.own:
         return True
@@ -270,21 +292,21 @@ def _strength(plan: Plan) -> Domain | None:
 
 def _stronger(plan: Plan, factor: Any) -> Mapping[str, Any]:
     """All strengths that are on and that nobody set by hand, multiplied."""
-    found = {}
+    strengths = {}
     for key in STRENGTHS:
         name = f"augmentation.{key}"
         if name in plan and plan[name] and plan.decision(name).because != BY_HAND:
             most = MOST_STRENGTH.get(key, float("inf"))
-            found[name] = min(most, float(f"{plan[name] * float(factor):.{DIGITS}g}"))
-    return found
+            strengths[name] = min(most, float(f"{plan[name] * float(factor):.{DIGITS}g}"))
+    return strengths
 
 
 def words(choices: Choices, space: Space) -> str:
     """What a trial has other than the plan, in one line."""
-    said = []
+    changes = []
     for name, value in choices.items():
         if value == space[name].own:
             continue
         number = f"{value:.3g}" if isinstance(value, float) else json.dumps(value).replace('"', "")
-        said.append(f"{name} x {number}" if name in FACTORS else f"{name} {number}")
-    return ", ".join(said) or "as planned"
+        changes.append(f"{name} x {number}" if name in FACTORS else f"{name} {number}")
+    return ", ".join(changes) or "as planned"

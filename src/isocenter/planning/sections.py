@@ -128,6 +128,7 @@ class Search:
 
     @property
     def is_on(self) -> bool:
+        """Whether anything is searched."""
         return self.minutes is not None or self.trials is not None
 
 
@@ -204,11 +205,11 @@ def typed(plan: Plan) -> Settings:
     unknown = sorted(set(plan.sections) - {*TYPED, *FREE})
     missing = sorted({*TYPED, *FREE} - set(plan.sections) - {*MAY_LACK})
     if unknown or missing:
-        said = [*(f"unknown section {name!r}" for name in unknown), *(f"no section {name!r}" for name in missing)]
-        raise PlanError("; ".join(said), "plan", f"Sections are {', '.join((*FREE, *TYPED))}")
-    found = {name: _typed(name, kind, plan) for name, kind in TYPED.items() if name in plan.sections}
+        wrong = [*(f"unknown section {name!r}" for name in unknown), *(f"no section {name!r}" for name in missing)]
+        raise PlanError("; ".join(wrong), "plan", f"Sections are {', '.join((*FREE, *TYPED))}")
+    made = {name: _typed(name, kind, plan) for name, kind in TYPED.items() if name in plan.sections}
     task = tasks.build({key: decision.value for key, decision in plan.sections["task"].items()})
-    return Settings(task=task, **found)
+    return Settings(task=task, **made)
 
 
 def _typed(name: str, kind: Any, plan: Plan) -> Any:
@@ -236,5 +237,5 @@ def _validated(kind: Any, value: Any, where: tuple[str, ...]) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in (*where, *first["loc"])[:2])
-        said = first["msg"].replace("a valid tuple", "a list, as in [32, 32]")
-        raise PlanError(f"{first.get('input')!r}: {said}", place, "Correct it, or plan anew") from error
+        message = first["msg"].replace("a valid tuple", "a list, as in [32, 32]")
+        raise PlanError(f"{first.get('input')!r}: {message}", place, "Correct it, or plan anew") from error

@@ -1,4 +1,4 @@
-"""What part of the body is meant, as far as names tell, and whether its two sides are alike."""
+"""The part of the body that names suggest, and whether its two sides are alike."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 from isocenter.values import Dataset, Decision, Fingerprint, Label
 
-# Organs of which there is one, or whose two sides differ, and what is said of the trunk that holds them.
+# Organs of which there is one, or whose two sides differ, and words for the trunk that holds them.
 ONE_SIDED = (
     "chest thorax thoracic lung pulmon pneumon covid tuberculosis effusion atelectas cardiomegaly trachea bronch heart "
     "cardiac cardio myocard atrium aorta coronary vena cava abdomen abdominal liver hepat spleen splen stomach gastr "
@@ -36,6 +36,7 @@ WINDOWED = {
 }
 # A shorter word is found only where it stands alone: "hip" is not in "hippocampus".
 SHORT = 4
+ALIKE, DIFFERENT = "alike", "different"
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,11 @@ class Anatomy:
 
 
 def anatomy(names: Iterable[str]) -> Anatomy:
-    """What names say about the two sides; one word of the trunk outweighs all others."""
-    said = list(names)
-    if word := _first(said, ONE_SIDED):
+    """What names suggest about the two sides; one word of the trunk outweighs all others."""
+    known = list(names)
+    if word := _first(known, ONE_SIDED):
         return Anatomy("different", word)
-    if word := _first(said, PAIRED):
+    if word := _first(known, PAIRED):
         return Anatomy("alike", word)
     return Anatomy(None)
 
@@ -64,9 +65,9 @@ def names_of(dataset: Dataset, labels: Iterable[Label]) -> list[str]:
 
 def window_for(names: Iterable[str]) -> tuple[str, str] | None:
     """(kind of tissue, name that tells it) that a CT should be windowed for; None where none does, or several do."""
-    said = list(names)
-    found = {kind: word for kind, words in WINDOWED.items() if (word := _first(said, words))}
-    return next(iter(found.items())) if len(found) == 1 else None
+    known = list(names)
+    tissues = {kind: word for kind, words in WINDOWED.items() if (word := _first(known, words))}
+    return next(iter(tissues.items())) if len(tissues) == 1 else None
 
 
 def left_right(fingerprint: Fingerprint, ndim: int) -> Decision:
@@ -90,7 +91,7 @@ def _first(names: Iterable[str], words: str) -> str:
     """The name that holds the first of the words, parted by blanks, that any name holds; empty where none does."""
     text = {name: name.lower().replace("-", "_").replace(" ", "_") for name in names}
     for word in words.split():
-        for name, one in text.items():
-            if word in one if len(word) >= SHORT else word in re.split(r"[^a-z]+", one):
+        for name, plain in text.items():
+            if word in plain if len(word) >= SHORT else word in re.split(r"[^a-z]+", plain):
                 return name
     return ""

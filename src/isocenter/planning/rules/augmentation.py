@@ -1,4 +1,4 @@
-"""How images may be varied without showing what no patient has."""
+"""Rules of augmentation: how images may be varied without showing what no patient has."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from isocenter.planning.rules.anatomy import Anatomy
+from isocenter.planning.rules.anatomy import ALIKE, DIFFERENT, Anatomy
 from isocenter.planning.rules.grid import GridNeeds
-from isocenter.planning.rules.profiles import NNUNET, Profile
+from isocenter.planning.rules.profiles import ALWAYS, NEVER, NNUNET, SYMMETRIC, UNKNOWN, Profile
 from isocenter.tasks import Task
 from isocenter.transforms import Augmentation, names_sides
 from isocenter.values import Decision
@@ -18,6 +18,10 @@ TINY = 32
 FINE = ("blur", "low_resolution", "motion", "ghosting", "spikes", "dose_noise", "metal")
 # Accidents of the acquisition are rare, and a short training has other things to learn first.
 ACCIDENTS = 0.05
+
+UNPROVEN = frozenset({"cutout", "mixup", "cutmix", "elastic"})
+# Strengths that are those of nnU-Net where no profile has its own.
+OF_NNUNET = frozenset({"rotation", "gamma", "noise"})
 
 REASONS = {
     "rotation": "patients lie a little differently",
@@ -41,7 +45,8 @@ def augmentation(
     """Every strength with its reason; what does not befall this kind of image is off."""
     flips, reason = _flips(profile, anatomy, left_right, task, len(patch))
     tiny = max(patch) <= TINY
-    quarters = not profile.upright and len(patch) == 2 and not names_sides(task.mirrored)
+    is_picture = len(patch) == 2
+    quarters = not profile.upright and is_picture and not names_sides(task.mirrored)
     sized = GridNeeds.of(task).scaled
     # Of few pixels a large turn reads much from outside the image.
     chosen: dict[str, Any] = {
@@ -58,13 +63,12 @@ def augmentation(
     off = Augmentation(contrast=0.0, brightness=0.0, gamma=0.0, noise=0.0)
     made = {}
     for name, value in {**asdict(off), **chosen}.items():
-        plain = list(value) if isinstance(value, tuple) else value
-        made[name] = Decision(plain, _reason(name, plain, profile, tiny), _source(name, plain, profile))
+        made[name] = Decision(value, _reason(name, value, profile, tiny), _source(name, value, profile))
     if sized:
         made["scale"] = Decision(0.0, "sizes may be what is asked for: an image that was stretched would have another")
     made["flips"] = Decision(list(flips), reason, profile.source if flips else "")
     made["left_right"] = left_right
-    made["quarter_turns"] = Decision(quarters, _upright(profile, len(patch)))
+    made["quarter_turns"] = Decision(quarters, _upright(profile, is_picture))
     return {field.name: made[field.name] for field in fields(Augmentation)}
 
 
@@ -89,13 +93,13 @@ def _flips(
         return (), left_right.because
     if task.mirrored is None:
         return (), "a label names a side, and its counterpart is not among the labels"
-    if profile.mirrors == "never":
+    if profile.mirrors == NEVER:
         return (), profile.why["mirrors"]
-    if anatomy.sides == "different" and profile.mirrors != "always":
+    if anatomy.sides == DIFFERENT and profile.mirrors != ALWAYS:
         return (), f'"{anatomy.word}" means the trunk, whose organs have their side'
-    if anatomy.sides is None and profile.mirrors == "symmetric":
+    if anatomy.sides is None and profile.mirrors == SYMMETRIC:
         return (), f"{profile.why['mirrors']}, and no name says what is imaged"
-    alike = f'the two sides of "{anatomy.word}" are alike' if anatomy.sides == "alike" else profile.why["mirrors"]
+    alike = f'the two sides of "{anatomy.word}" are alike' if anatomy.sides == ALIKE else profile.why["mirrors"]
     return (axis,), _sided(task, alike)
 
 
@@ -106,11 +110,11 @@ def _sided(task: Task, because: str) -> str:
     return f"{because}; paired labels change places" if names_sides(task.mirrored) else because
 
 
-def _upright(profile: Profile, ndim: int) -> str:
-    if ndim != 2:
+def _upright(profile: Profile, is_picture: bool) -> str:
+    if not is_picture:
         return "only pictures are turned so"
     if profile.upright:
-        return "the image has an up" if profile.name != "unknown" else "the image may have an up"
+        return "the image has an up" if profile != UNKNOWN else "the image may have an up"
     return "the image has no up"
 
 
@@ -119,12 +123,12 @@ def _reason(name: str, value: Any, profile: Profile, tiny: bool) -> str:
         return profile.why.get(name) or REASONS.get(name, "it befalls such images")
     if tiny and name in profile.changes:
         return f"images of at most {TINY} voxels a side have no detail to lose"
-    if name in ("cutout", "mixup", "cutmix", "elastic"):
+    if name in UNPROVEN:
         return REASONS["elastic"]
-    return "the kind of image is not known" if profile.name == "unknown" else f"it does not befall {profile.name}"
+    return "the kind of image is not known" if profile == UNKNOWN else f"it does not befall {profile.name}"
 
 
 def _source(name: str, value: Any, profile: Profile) -> str:
     if not value:
         return ""
-    return profile.source if name in profile.why else NNUNET if name in ("rotation", "gamma", "noise") else ""
+    return profile.source if name in profile.why else NNUNET if name in OF_NNUNET else ""

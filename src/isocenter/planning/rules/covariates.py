@@ -1,10 +1,11 @@
-"""Which covariates a network is told beside the image, and how each becomes numbers: from the training cases alone."""
+"""Rules of covariates: which columns the network gets, and how each becomes numbers, from the training cases only."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,8 @@ FEWEST_OF_LEVEL = 5
 MOST_LEVELS = 20
 # Of training cases that have a value; a column with fewer says less than its gaps do.
 KNOWN = 0.5
-# Columns that are told of one by one; of more what they have in common.
-MOST_SAID = 24
+# Columns that are described one by one; of more what they have in common.
+MOST_DESCRIBED = 24
 MOBADERSANY = "doi:10.1073/pnas.1717139115"
 DIGITS = 6
 
@@ -35,17 +36,18 @@ def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any) -> 
     Raises PlanError for a column that is not there, and for one that teaches nothing or is the label.
     """
     cases, references = _training(dataset, fingerprint)
-    found = list(dict.fromkeys(name for case in cases for name in case.covariates))
+    known = list(dict.fromkeys(name for case in cases for name in case.covariates))
     if asked is None:
-        there = f"; there are {listed(found)} (--set network.context=all)" if found else ": the data have none"
+        there = f"; there are {listed(known)} (--set network.context=all)" if known else ": the data have none"
         return Decision(None, f"no covariates were asked for{there}")
     if isinstance(asked, dict):
         Context.of(asked)
         return Decision(asked, "set by hand")
-    names = found if asked == ALL else _meant([asked] if isinstance(asked, str) else list(asked), found)
-    if unknown := [name for name in names if name not in found]:
+    wanted = [asked] if isinstance(asked, str) else list(asked)
+    names = known if asked == ALL else _meant(wanted, known)
+    if unknown := [name for name in names if name not in known]:
         problem = f"there is no covariate {unknown[0]!r}"
-        raise PlanError(problem, "network.context", f"Choose of {listed(found) or 'none: the data have none'}")
+        raise PlanError(problem, "network.context", f"Choose of {listed(known) or 'none: the data have none'}")
     of_name = {name: [case.covariates.get(name) for case in cases] for name in names}
     read = {name: values for name, values in of_name.items() if is_monitored(values)}
     when, patients = along(read) if read else "", [case.patient for case in cases]
@@ -59,27 +61,28 @@ def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any) -> 
             made = when if isinstance(when, str) else monitored(name, values, when, references, patients)
         if not isinstance(made, str):
             columns.append(made)
-        elif asked == ALL or not _is_named(name, asked):
+        elif asked == ALL or name not in wanted:
             without.append(f"{name} ({made})")
         else:
             raise PlanError(f"{name}: {made}", "network.context", "Leave it out")
     if not columns:
-        return Decision(None, f"no column is fit: {listed(without, MOST_SAID)}")
-    said = "; ".join(_said(one) for one in columns) if len(columns) <= MOST_SAID else _summed(columns)
-    because = f"asked for: they join what the network makes of the image; {said}"
-    because += f"; left out: {listed(without, MOST_SAID)}" if without else ""
+        return Decision(None, f"no column is fit: {listed(without, MOST_DESCRIBED)}")
+    few = len(columns) <= MOST_DESCRIBED
+    described = "; ".join(map(_described, columns)) if few else _summed(columns)
+    because = f"asked for: they join what the network makes of the image; {described}"
+    because += f"; left out: {listed(without, MOST_DESCRIBED)}" if without else ""
     context = Context.of({one.name: one.settings for one in columns})
     return Decision(context.settings, because, f"{MOBADERSANY}, {CHE}" if context.courses[0] else MOBADERSANY)
 
 
-def _meant(asked: Sequence[str], found: Sequence[str]) -> list[str]:
+def _meant(asked: Sequence[str], known: Sequence[str]) -> list[str]:
     """The names, and the columns that patterns such as gene_* stand for; PlanError for one that stands for none."""
     names: list[str] = []
-    for one in asked:
-        fits = [name for name in found if fnmatchcase(name, one)] if _is_pattern(one) and one not in found else [one]
+    for name in asked:
+        fits = [one for one in known if fnmatchcase(one, name)] if _is_pattern(name) and name not in known else [name]
         if not fits:
-            problem = f"no covariate is called {one!r}"
-            raise PlanError(problem, "network.context", f"Choose of {listed(found) or 'none: the data have none'}")
+            problem = f"no covariate is called {name!r}"
+            raise PlanError(problem, "network.context", f"Choose of {listed(known) or 'none: the data have none'}")
         names += fits
     return list(dict.fromkeys(names))
 
@@ -88,32 +91,27 @@ def _is_pattern(name: str) -> bool:
     return any(sign in name for sign in "*?[")
 
 
-def _is_named(name: str, asked: Any) -> bool:
-    """Whether a person asked for this very column, and not for a pattern that it fits."""
-    return name in ([asked] if isinstance(asked, str) else list(asked))
-
-
 def _summed(columns: Sequence[Number | Category | Monitored]) -> str:
-    """What is said of many columns together."""
+    """Many columns in a few words."""
     numbers = [one for one in columns if isinstance(one, Number)]
     read = [one for one in columns if isinstance(one, Monitored)]
     categories = len(columns) - len(numbers) - len(read)
     gaps = sum(one.missing > 0 for one in columns)
-    said = []
+    parts = []
     if numbers:
-        said += [f"{counted(len(numbers), 'number')} from {numbers[0].name} to {numbers[-1].name}: standardised"]
-    said += [f"{categories} of categories"] if categories else []
-    said += [f"{len(read)} read time and again"] if read else []
-    said += [f"{gaps} with gaps: the median and a mark, or unknown"] if gaps else []
-    return "; ".join(said)
+        parts += [f"{counted(len(numbers), 'number')} from {numbers[0].name} to {numbers[-1].name}: standardised"]
+    parts += [f"{categories} of categories"] if categories else []
+    parts += [f"{len(read)} measured repeatedly"] if read else []
+    parts += [f"{gaps} with gaps: the median and a mark, or unknown"] if gaps else []
+    return "; ".join(parts)
 
 
-def image_only(beside: Decision, cascade: Any) -> Decision:
+def image_only(covariates: Decision, cascade: Any) -> Decision:
     """Whether the images are trained on alone too, so that it can be said what the covariates add."""
-    if not beside.value:
-        return Decision(False, "the network sees images alone as it is")
+    if not covariates.value:
+        return Decision(False, "the network gets no covariates")
     if cascade is not None:
-        return Decision(False, "the networks that go before it are told too, and would have to be trained anew")
+        return Decision(False, "the first networks of the cascade get them too, and would have to be trained anew")
     return Decision(True, "what the covariates add is the difference: each of both trainings has half of the minutes")
 
 
@@ -169,13 +167,25 @@ def _category(name: str, known: Sequence[Any], count: int, *, every: bool) -> Ca
     return Category(name, shares, round(rest / count, DIGITS))
 
 
-def _said(column: Number | Category | Monitored) -> str:
-    if isinstance(column, Monitored):
-        when = Along(column.start, column.stop, column.stretches, column.unit)
-        gaps = f"; {column.missing:.0%} have no reading" if column.missing > 0 else ""
-        return f"{column.name} is read time and again: the mean of {when}, else the last before, and a mark{gaps}"
-    if isinstance(column, Number):
-        gaps = f", {column.missing:.0%} missing: the median and a mark" if column.missing > 0 else ""
-        return f"{column.name} is standardised (median {column.median:g}{gaps})"
+@singledispatch
+def _described(column: Number | Category | Monitored) -> str:
+    raise TypeError(column)
+
+
+@_described.register
+def _(column: Monitored) -> str:
+    when = Along(column.start, column.stop, column.stretches, column.unit)
+    gaps = f"; {column.missing:.0%} have no reading" if column.missing > 0 else ""
+    return f"{column.name} is a course: the mean of {when}, else the last before, and a mark{gaps}"
+
+
+@_described.register
+def _(column: Number) -> str:
+    gaps = f", {column.missing:.0%} missing: the median and a mark" if column.missing > 0 else ""
+    return f"{column.name} is standardised (median {column.median:g}{gaps})"
+
+
+@_described.register
+def _(column: Category) -> str:
     gaps = f", {column.missing:.0%} missing or rare: unknown" if column.missing > 0 else ""
     return f"{column.name} is {' or '.join(column.levels)}{gaps}"

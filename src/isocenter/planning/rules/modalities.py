@@ -47,10 +47,12 @@ class Holes:
 
     @property
     def several(self) -> bool:
+        """Whether a case has several images."""
         return len(self.channels) > 1 and self.channels != COLOUR
 
     @property
     def many(self) -> bool:
+        """Whether many cases lack one of them."""
         return self.several and max(self.lacking.values(), default=0) >= FEW * self.cases
 
     @property
@@ -103,13 +105,13 @@ def absent_decision(holes: Holes) -> Decision:
     return Decision(holes.absent, f"{holes.words}, and {taught}")
 
 
-def with_presence(beside: Decision, context: Mapping[str, Any] | None, holes: Holes, family: str) -> Decision:
-    """What the network is told: the covariates, and which images a case has, if the family takes it."""
+def with_presence(covariates: Decision, context: Mapping[str, Any] | None, holes: Holes, family: str) -> Decision:
+    """What the network gets: the covariates, and which images a case has, if the family takes it."""
     names = " and ".join(holes.channels)
-    if context != beside.value:
-        asked = "" if beside.value is None else f"{beside.because}; "
-        return Decision(dict(context or {}), f"{asked}which of {names} a case has is told", HEMIS)
+    if context != covariates.value:
+        asked = "" if covariates.value is None else f"{covariates.because}; "
+        return Decision(dict(context or {}), f"{asked}the network also gets which of {names} a case has", HEMIS)
     if not holes.absent:
-        return beside
-    because = f"{beside.because}; {family} sees images alone: of {names} it sees zeros for what is absent"
-    return Decision(beside.value, because, beside.source)
+        return covariates
+    because = f"{covariates.because}; {family} sees images alone: of {names} it sees zeros for what is absent"
+    return Decision(covariates.value, because, covariates.source)

@@ -1,4 +1,4 @@
-"""How intensities are brought to one scale: by what a number means in this kind of image."""
+"""Rules of normalisation: by what a number means in this kind of image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from isocenter.errors import DatasetError
 from isocenter.files import modality_word
 from isocenter.planning.rules.anatomy import WINDOWS, window_for
-from isocenter.planning.rules.profiles import NNUNET, profile_for
+from isocenter.planning.rules.profiles import NNUNET, UNKNOWN_MODALITY, WINDOW, profile_for
 from isocenter.transforms import COLOUR, Normalisation, placed
 from isocenter.values import CaseFacts, Decision, Fingerprint
 
@@ -34,11 +34,11 @@ def normalisation(
         made = [_range(fingerprint, n, channels) for n in range(len(channels))]
         return _decision(made, "colours keep their relation to each other, by mean and deviation of the training cases")
     schemes = [profile_for(_modality(channel, modality)).scheme for channel in channels]
-    if "window" not in schemes:
+    if WINDOW not in schemes:
         because = "intensities have no common unit: each image goes by its own mean and deviation"
         return _decision([Normalisation("zscore") for _ in channels], because)
-    window = schemes.index("window")
-    lowest = float(np.median([one["min"] for one in _found(fingerprint, window, channels, inside=False)]))
+    window = schemes.index(WINDOW)
+    lowest = float(np.median([one["min"] for one in _facts_of(fingerprint, window, channels, inside=False)]))
     if lowest > MOST_LOWEST:
         because = f"the median CT begins at {lowest:g}: those are no Hounsfield units, so each goes by its own mean"
         return _decision([Normalisation("zscore") for _ in channels], because)
@@ -49,10 +49,10 @@ def normalisation(
         because = (
             f'"{word}" is to be seen, so Hounsfield units are windowed for {tissue}, {fixed.low:g} to {fixed.high:g}'
         )
-        made = [fixed if scheme == "window" else Normalisation("zscore") for scheme in schemes]
+        made = [fixed if scheme == WINDOW else Normalisation("zscore") for scheme in schemes]
         return _decision(made, because, source)
     made = [
-        _percentiles(fingerprint, n, channels) if scheme == "window" else Normalisation("zscore")
+        _percentiles(fingerprint, n, channels) if scheme == WINDOW else Normalisation("zscore")
         for n, scheme in enumerate(schemes)
     ]
     marked = sum(bool(case.foreground) for case in fingerprint.cases)
@@ -62,17 +62,17 @@ def normalisation(
 
 def _modality(channel: str, modality: str) -> str:
     """Of one channel: the data set's, or where that is not known what the channel is called ("CT" beside "PET")."""
-    return modality if modality != "unknown" else modality_word(channel)
+    return modality if modality != UNKNOWN_MODALITY else modality_word(channel)
 
 
 def _decision(made: Sequence[Normalisation], because: str, source: str = NNUNET) -> Decision:
     return Decision([_plain(one) for one in made], because, source)
 
 
-def _plain(one: Normalisation) -> dict[str, Any]:
+def _plain(entry: Normalisation) -> dict[str, Any]:
     """Without what is not set; rounded, because nobody reads or edits sixteen digits."""
-    found = {key: value for key, value in asdict(one).items() if value is not None}
-    return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in found.items()}
+    settings = {key: value for key, value in asdict(entry).items() if value is not None}
+    return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in settings.items()}
 
 
 def _fixed(low: float, high: float) -> Normalisation:
@@ -93,25 +93,25 @@ def _percentiles(fingerprint: Fingerprint, channel: int, channels: Sequence[str]
 
 def _median(fingerprint: Fingerprint, channel: int, channels: Sequence[str], key: str) -> float:
     """Over the training cases that have it, of what is inside their structures where they have any."""
-    return float(np.median([one[key] for one in _found(fingerprint, channel, channels, inside=True)]))
+    return float(np.median([one[key] for one in _facts_of(fingerprint, channel, channels, inside=True)]))
 
 
-def _found(
+def _facts_of(
     fingerprint: Fingerprint, channel: int, channels: Sequence[str], *, inside: bool
 ) -> list[Mapping[str, float]]:
     """What is known of a channel in each training case that has it; inside structures alone, where any are marked."""
     marked = [case for case in fingerprint.cases if case.foreground] if inside else []
     known = [_facts(case, channel, channels, inside=inside) for case in marked or fingerprint.cases]
-    found = [one for one in known if one is not None]
-    if found or inside:
-        return found or _found(fingerprint, channel, channels, inside=False)
+    facts = [one for one in known if one is not None]
+    if facts or inside:
+        return facts or _facts_of(fingerprint, channel, channels, inside=False)
     problem = f"no training case has channel {channels[channel]}"
     raise DatasetError(problem, "preprocessing.normalisation", "Give cases that have it, or leave it out")
 
 
 def _facts(case: CaseFacts, channel: int, channels: Sequence[str], *, inside: bool) -> Mapping[str, float] | None:
-    found = (case.foreground if inside else ()) or case.intensity
+    facts = (case.foreground if inside else ()) or case.intensity
     places = placed(case.channels, channels)
     if places is None:  # a grey image among colour ones has one channel, which stands for all
-        return found[min(channel, len(found) - 1)]
-    return found[places.index(channel)] if channel in places else None
+        return facts[min(channel, len(facts) - 1)]
+    return facts[places.index(channel)] if channel in places else None

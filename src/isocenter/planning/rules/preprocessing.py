@@ -1,4 +1,4 @@
-"""What is done to an image before the network sees it, and why."""
+"""Rules of preprocessing: what is done to an image before the network sees it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from isocenter.errors import DatasetError, listed
 from isocenter.planning.machine import kind_of
 from isocenter.planning.rules.grid import Grid, flat
 from isocenter.planning.rules.normalisation import normalisation
-from isocenter.planning.rules.profiles import NNUNET, profile_for
+from isocenter.planning.rules.profiles import NNUNET, UNKNOWN, UNKNOWN_MODALITY, profile_for
 from isocenter.planning.rules.shortcuts import Retest, without_shortcuts
 from isocenter.tasks import Task
 from isocenter.transforms import COLOUR, GREY, all_channels, without_alpha
@@ -20,6 +20,8 @@ from isocenter.values import MM, Dataset, Decision, Fingerprint
 FRAMES, CLIPS = {"cpu": 8, "gpu": 16}, "arXiv:1711.11248"
 # Of the second digit of a number that is rounded up: less than this is the rounding of times in files.
 ROUNDING = 1e-3
+# In which time is counted.
+FRAME, SECOND = "frame", "s"
 # Below this share of content cutting the rest away saves more than it costs.
 EMPTY = 0.75
 
@@ -59,24 +61,24 @@ def preprocessing(
 
 def channels_of(fingerprint: Fingerprint) -> Decision:
     """What the network expects: the channels of all training cases, grey where they are not all coloured."""
-    found = [without_alpha(case.channels) for case in fingerprint.cases]
-    if len(set(found)) == 1:
-        return Decision(list(found[0]), f"all {len(found)} training cases have them")
-    if not set(found) <= {GREY, COLOUR}:
-        return Decision(all_channels(found), f"each of {len(found)} training cases has some of them")
-    coloured = found.count(COLOUR)
-    because = f"{len(found) - coloured} training cases are grey and {coloured} are not: what colour adds is not known"
+    kinds = [without_alpha(case.channels) for case in fingerprint.cases]
+    if len(set(kinds)) == 1:
+        return Decision(list(kinds[0]), f"all {len(kinds)} training cases have them")
+    if not set(kinds) <= {GREY, COLOUR}:
+        return Decision(all_channels(kinds), f"each of {len(kinds)} training cases has some of them")
+    coloured = kinds.count(COLOUR)
+    because = f"{len(kinds) - coloured} training cases are grey and {coloured} are not: what colour adds is not known"
     return Decision(list(GREY), f"{because} for all")
 
 
 def frames_of(fingerprint: Fingerprint, device: str) -> Decision:
     """How many frames of each clip are looked at; none of still images. DatasetError for clips among stills."""
-    found = [case.frames for case in fingerprint.cases]
-    clips = [count for count in found if count is not None]
+    counts = [case.frames for case in fingerprint.cases]
+    clips = [count for count in counts if count is not None]
     if not clips:
         return Decision(None, "they are still images")
-    if len(clips) < len(found):
-        problem = f"{len(clips)} of {len(found)} cases are clips, the others still images"
+    if len(clips) < len(counts):
+        problem = f"{len(clips)} of {len(counts)} cases are clips, the others still images"
         raise DatasetError(problem, "preprocessing.frames", "Give clips alone, or stills alone")
     most = FRAMES[kind_of(device)]
     wanted = min(most, int(np.median(clips)))
@@ -97,14 +99,14 @@ def _timing(fingerprint: Fingerprint, frames: int | None) -> dict[str, Decision]
         still = Decision(None, "they are still images")
         return {"interval": still, "time_unit": still}
     lasts, unit = lasting(fingerprint)
-    counted_in = "frames" if unit == "frame" else unit
+    counted_in = "frames" if unit == FRAME else unit
     spread = f"{min(lasts):.3g} to {max(lasts):.3g} {counted_in}" if min(lasts) < max(lasts) else "equally long"
     because = (
         f"frames are spread evenly over each clip, so that all of it is seen, whatever it lasts ({spread}); where "
         f"speed tells something, preprocessing.interval={_step(fingerprint, frames):g} ({counted_in}) takes at most "
         f"{frames} at even steps, and shorter clips have fewer"
     )
-    known = "all training clips say when" if unit == "s" else "not all training clips say when"
+    known = "all training clips say when" if unit == SECOND else "not all training clips say when"
     return {
         "interval": Decision(None, because),
         "time_unit": Decision(unit, f"{known} their frames were taken"),
@@ -114,9 +116,9 @@ def _timing(fingerprint: Fingerprint, frames: int | None) -> dict[str, Decision]
 def lasting(fingerprint: Fingerprint, unit: str | None = None) -> tuple[list[float], str]:
     """How long each clip lasts from its first frame to its last, and in what: s where all say it, else frames."""
     seconds = [case.lasts for case in fingerprint.cases if case.lasts is not None]
-    if unit != "frame" and len(seconds) == len(fingerprint):
-        return seconds, "s"
-    return [float((case.frames or 1) - 1) for case in fingerprint.cases], "frame"
+    if unit != FRAME and len(seconds) == len(fingerprint):
+        return seconds, SECOND
+    return [float((case.frames or 1) - 1) for case in fingerprint.cases], FRAME
 
 
 def _step(fingerprint: Fingerprint, frames: int) -> float:
@@ -145,9 +147,9 @@ def _crop(fingerprint: Fingerprint, whole: bool) -> Decision:
 
 
 def _unit(fingerprint: Fingerprint) -> Decision:
-    found = sorted({case.unit for case in fingerprint.cases if case.physical})
-    if len(found) > 1:
-        raise DatasetError(f"axes in {' and '.join(found)}", "preprocessing.unit", "Bring all series to one unit")
+    units = sorted({case.unit for case in fingerprint.cases if case.physical})
+    if len(units) > 1:
+        raise DatasetError(f"axes in {' and '.join(units)}", "preprocessing.unit", "Bring all series to one unit")
     because = (
         "space is measured in it" if fingerprint.unit == MM else f"the axes of {len(fingerprint)} series are in it"
     )
@@ -155,11 +157,11 @@ def _unit(fingerprint: Fingerprint) -> Decision:
 
 
 def _modality(dataset: Dataset, fingerprint: Fingerprint) -> Decision:
-    found = [case.modality for case in fingerprint.cases]
-    most = max(sorted(set(found)), key=found.count)
-    value = dataset.modality if most == "unknown" else most
-    if value == "unknown":
+    modalities = [case.modality for case in fingerprint.cases]
+    most = max(sorted(set(modalities)), key=modalities.count)
+    value = dataset.modality if most == UNKNOWN_MODALITY else most
+    if value == UNKNOWN_MODALITY:
         return Decision(value, "neither the files nor the data set say it (--modality does)")
     profile = profile_for(value)
-    known = f"taken as {profile.name}" if profile.name != "unknown" else "a kind of which nothing is known here"
+    known = f"taken as {profile.name}" if profile != UNKNOWN else "a kind of which nothing is known here"
     return Decision(value, f"the files or the data set say so; {known}", profile.source)

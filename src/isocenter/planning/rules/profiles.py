@@ -1,4 +1,4 @@
-"""What is known about each kind of image before the first is read: how it is normalised, and how it may be varied."""
+"""Profiles of kinds of image: how each is normalised and may be varied, known before the first is read."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from typing import Literal
 # "unless":    across left and right unless what is imaged is known not to be
 # "never":     nothing is known
 Mirrors = Literal["always", "symmetric", "unless", "never"]
+ALWAYS, SYMMETRIC, NEVER = "always", "symmetric", "never"
+# How a number is scaled that means the same in every image.
+WINDOW = "window"
+UNKNOWN_MODALITY = "unknown"
 
 
 @dataclass(frozen=True)
@@ -185,8 +189,8 @@ SERIES = Profile(
     source="doi:10.1145/3136755.3136817",
 )
 UNKNOWN = Profile(
-    "unknown",
-    ("unknown",),
+    UNKNOWN_MODALITY,
+    (UNKNOWN_MODALITY,),
     changes=DISPLAY,
     why={"mirrors": "what kind of image it is is not known, so left and right may matter"},
     source=NNUNET,

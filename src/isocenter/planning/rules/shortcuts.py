@@ -1,4 +1,4 @@
-"""What preprocessing takes away so that the network cannot answer without looking at the disease."""
+"""Preprocessing against shortcuts, so that the network cannot answer without looking at the disease."""
 
 from __future__ import annotations
 
@@ -28,33 +28,35 @@ def without_shortcuts(shape: Sequence[int] | None, retest: Retest | None) -> dic
     }
     if retest is None:
         return made
-    found = retest("stretch", 0.0, shape)
-    if shape is not None and (before := _strongest(found, "aspect")):
+    shortcuts = retest("stretch", 0.0, shape)
+    if shape is not None and (before := _strongest(shortcuts, "aspect")):
         made["aspect"] = _tried(before, retest("crop", 0.0, shape), "crop", "stretch", "cropped to one proportion")
-    if before := _strongest(found, "border"):
+    if before := _strongest(shortcuts, "border"):
         after = retest(made["aspect"].value, BORDER, shape)
         made["border"] = _tried(before, after, BORDER, 0.0, f"without {100 * BORDER:.0f} % on each side")
-    elif weak := max((one for one in found if one.setting == "border"), key=lambda one: one.auc.value, default=None):
+    elif weak := max(
+        (one for one in shortcuts if one.setting == "border"), key=lambda one: one.auc.value, default=None
+    ):
         # All cases together may show what the training cases, which alone decide, do not.
         because = f"of the training cases {weak.what} by {weak.name} alone hardly: {weak.figure} {weak.auc}"
         made["border"] = Decision(0.0, because)
     return made
 
 
-def _strongest(found: Sequence[Shortcut], setting: str) -> Shortcut | None:
+def _strongest(shortcuts: Sequence[Shortcut], setting: str) -> Shortcut | None:
     """What a setting could remove and tells the classes apart most."""
-    standing = [one for one in found if one.standing and one.removable and one.setting == setting]
+    standing = [one for one in shortcuts if one.standing and one.removable and one.setting == setting]
     return max(standing, key=lambda one: one.auc.value, default=None)
 
 
 def _tried(before: Shortcut, after: Sequence[Shortcut], cure: str | float, nothing: str | float, done: str) -> Decision:
     left = next((one for one in after if (one.name, one.what) == (before.name, before.what)), None)
     value = 0.5 if left is None else left.auc.value
-    said = f"of the training cases {before.what} by {before.name} alone: {before.figure} {before.auc}"
-    said = f"{said}, {done} {value:.3f}"
+    because = f"of the training cases {before.what} by {before.name} alone: {before.figure} {before.auc}"
+    because = f"{because}, {done} {value:.3f}"
     if left is None or not left.standing or value - 0.5 <= LEFT * (before.auc.value - 0.5):
-        return Decision(cure, said, GEIRHOS)
-    return Decision(nothing, f"{said}; that is no cure, so nothing is cut away, and the report says so", GEIRHOS)
+        return Decision(cure, because, GEIRHOS)
+    return Decision(nothing, f"{because}; that is no cure, so nothing is cut away, and the report says so", GEIRHOS)
 
 
 def _stretch(whole: bool) -> Decision:

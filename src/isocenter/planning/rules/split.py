@@ -1,4 +1,4 @@
-"""Who trains, who selects, who tests: by patient, never by image."""
+"""Splits into training, validation and test cases: by patient, never by image."""
 
 from __future__ import annotations
 
@@ -38,26 +38,26 @@ def split(dataset: Dataset, *, seed: int, everything: bool = False, twins: Twins
     """
     own = dict(dataset.splits)
     parts: dict[str, Split] = {case.id: own.get(case.id, "train") for case in dataset}
-    said = []
+    notes = []
     if "test" in own.values():
-        said.append("the set's own test part")
+        notes.append("the set's own test part")
     elif not everything:
         drawn = _draw([case for case in dataset if parts[case.id] == "train"], TEST_SHARE, seed, TEST_DRAW, twins)
         parts |= dict.fromkeys(drawn, "test")
-        said.append(f"{counted(len(drawn), 'test case')}: a fifth of the patients, drawn by seed {seed}")
+        notes.append(f"{counted(len(drawn), 'test case')}: a fifth of the patients, drawn by seed {seed}")
     parts, left_out = _without_twins(parts, twins, ("test",))
-    said += _left_out(left_out, "test")
+    notes += _left_out(left_out, "test")
     if everything:
         parts = {key: "train" if part == "val" else part for key, part in parts.items()}
     elif "val" in own.values():
-        said.append("the set's own validation part")
+        notes.append("the set's own validation part")
         parts, left_out = _without_twins(parts, twins, ("test", "val"))
-        said += _left_out(left_out, "validation")
+        notes += _left_out(left_out, "validation")
     else:
         rest = [case for case in dataset if parts.get(case.id) == "train"]
         drawn = _draw(rest, _val_share(rest), seed, VAL_DRAW, twins)
         parts |= dict.fromkeys(drawn, "val")
-        said.append(
+        notes.append(
             f"{counted(len(drawn), 'validation case')}: a tenth of the other patients, at most {MOST_VAL_CASES} cases"
         )
     counts = {part: list(parts.values()).count(part) for part in ("train", "val", "test")}
@@ -70,7 +70,7 @@ def split(dataset: Dataset, *, seed: int, everything: bool = False, twins: Twins
         )
     sizes = f"{counted(counts['train'], 'case')} train, {counts['val']} select and {counts['test']} test"
     because = f"{sizes}, {_grouped(dataset)}; "
-    return parts, Decision("own" if own else "drawn", because + ", ".join(said), CHECKLIST)
+    return parts, Decision("own" if own else "drawn", because + ", ".join(notes), CHECKLIST)
 
 
 def split_folds(dataset: Dataset, folds: int, *, seed: int, twins: Twins = ()) -> tuple[Parts, ...]:
@@ -176,9 +176,9 @@ def _strata(cases: Sequence[Case], people: Mapping[str, str]) -> list[tuple[str,
     named = _names(cases)
     counts = Counter(name for names in named.values() for name in names)
     strata: dict[str, list[list[Case]]] = {}
-    for _, found in sorted(owned.items()):
-        rarest = min((name for case in found for name in named[case.id]), key=counts.__getitem__)
-        strata.setdefault(rarest, []).append(found)
+    for _, own in sorted(owned.items()):
+        rarest = min((name for case in own for name in named[case.id]), key=counts.__getitem__)
+        strata.setdefault(rarest, []).append(own)
     return sorted(strata.items())
 
 

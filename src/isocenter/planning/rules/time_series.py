@@ -1,4 +1,4 @@
-"""How what was read of patients time and again becomes numbers: over which time, in how many stretches."""
+"""Courses of covariates as numbers: over which time, and in how many stretches."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def is_monitored(values: Sequence[Any]) -> bool:
 
 def along(columns: Mapping[str, Sequence[Any]]) -> Along | str:
     """For the columns that are monitored, as the training cases have them; or why it cannot be."""
-    found = [course for values in columns.values() for course in map(course_in, values) if course is not None]
-    if len(units := sorted({one.unit or "no unit" for one in found})) > 1:
+    courses = [course for values in columns.values() for course in map(course_in, values) if course is not None]
+    if len(units := sorted({one.unit or "no unit" for one in courses})) > 1:
         return f"its times are in {listed(units)}"
-    start = float(np.quantile([one.times[0] for one in found], 1 - ENDED))
-    stop = float(np.quantile([one.times[-1] for one in found], ENDED))
+    start = float(np.quantile([one.times[0] for one in courses], 1 - ENDED))
+    stop = float(np.quantile([one.times[-1] for one in courses], ENDED))
     if not start < stop:
-        return "it was read at one time alone"
-    count = int(np.clip(np.median([len(one.times) for one in found]), FEWEST, MOST))
-    return Along(float(f"{start:.6g}"), float(f"{stop:.6g}"), count, found[0].unit)
+        return "it was measured at one time only"
+    count = int(np.clip(np.median([len(one.times) for one in courses]), FEWEST, MOST))
+    return Along(float(f"{start:.6g}"), float(f"{stop:.6g}"), count, courses[0].unit)
 
 
 def monitored(
