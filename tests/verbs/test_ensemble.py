@@ -83,12 +83,12 @@ def test_an_ensemble_is_evaluated_on_its_data_and_compared_as_a_run_is(mixed, ru
 
 
 def test_members_stand_beside_the_ensemble_as_their_own_evaluations_scored_them(mixed, runs):
-    beside = {row.metric: row for row in mixed.beside.rows if row.label == "all"}
-    assert mixed.beside.names == ("ensemble", "run", "lenet")
+    compared = {row.metric: row for row in mixed.comparison.rows if row.label == "all"}
+    assert mixed.comparison.names == ("ensemble", "run", "lenet")
     for place, run in enumerate(runs, start=1):
         rows = json.loads((run / "evaluation" / "summary.json").read_text())["rows"]
         known = {row["metric"]: row["value"] for row in rows if row["label"] == "all"}
-        assert beside["brier"].estimates[place].value == pytest.approx(known["brier"])
+        assert compared["brier"].estimates[place].value == pytest.approx(known["brier"])
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +201,7 @@ def test_members_of_two_seeds_mark_voxels_together(segmented, tmp_path):
 
         isocenter.load(path, device="cpu").predict(image, receiver=beside, mirror=False)
         parts.append(seen)
-    assert found.beside.primary == "dice"
+    assert found.comparison.primary == "dice"
     assert parts[2].shape == parts[0].shape
     assert abs(parts[2] - (parts[0] + parts[1]) / 2).max() < 0.05
 
@@ -350,7 +350,7 @@ def test_where_no_case_is_left_nothing_is_estimated_and_the_ensemble_predicts_ne
         table.assign(split="train").to_csv(everything[-1] / "split.csv", index=False)
     found = isocenter.ensemble(everything, out=tmp_path / "out", device="cpu", data=classified.data)
     assert found.rows == ()
-    assert found.beside is None
+    assert found.comparison is None
     assert "Every case was trained on: nothing is estimated." in found.notes
     assert "nothing is estimated" in found.report.read_text()
     assert isocenter.load(found.out, device="cpu").predict(picture(classified)).probabilities is not None

@@ -40,17 +40,17 @@ def test_predict_takes_the_fastest_backend_of_a_package_and_says_which(segmented
 def test_where_the_data_are_gone_or_changed_no_image_is_taken(segmented, tmp_path):
     run = Path(shutil.copytree(segmented.out, tmp_path / "run"))  # from here the data are not where they were
     plan = read_plan(run / "plan.yaml")
-    assert validation_images(run, plan).said == "the run's data could not be read again"
+    assert validation_images(run, plan).description == "the run's data could not be read again"
     data = Path(shutil.copytree(segmented.data, tmp_path / "data"))
     found = validation_images(run, plan)
-    assert (found.said, [image.geometry.shape for image in found]) == ("1 of 1 validation case", [(16, 16, 16)])
+    assert (found.description, [image.geometry.shape for image in found]) == ("1 of 1 validation case", [(16, 16, 16)])
     for mask in (data / "labels").iterdir():
         if mask.name != "case00.nii.gz":
             shutil.copy(data / "labels" / "case00.nii.gz", mask)
     [changed] = {path.name: path for path in (data / "images").glob("case00*")}.values()
     changed.write_bytes((data / "images" / "case01.nii.gz").read_bytes())
     found = validation_images(run, plan)
-    assert (found.said, list(found)) == ("the run's validation cases are not what they were", [])
+    assert (found.description, list(found)) == ("the run's validation cases are not what they were", [])
 
 
 def test_a_backend_that_nobody_knows_is_refused_before_anything_is_written(segmented, tmp_path):

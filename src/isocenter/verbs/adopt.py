@@ -43,8 +43,8 @@ class Adopted(Packaged):
     def __repr__(self) -> str:
         lines = super().__repr__().splitlines()[:-1]  # without the word on its estimates: nobody made any here
         trusted = f"its checkpoints were opened trusting {', '.join(self.trusted)}"
-        told = [f"from {self.origin}; Isocenter has measured nothing of it", *([trusted] if self.trusted else [])]
-        return "\n".join([*lines, *told])
+        lines.append(f"from {self.origin}; Isocenter has measured nothing of it")
+        return "\n".join([*lines, trusted] if self.trusted else lines)
 
 
 def adopt(
@@ -93,7 +93,9 @@ def adopt(
         if backends != ():
             shown = _Shown(None if images is None else Path(images), model)
             devices = tuple(dict.fromkeys(("cpu", choose_device("auto").value)))
-            certificate = certify(folder, model, shown, shown.said, names=backends, devices=devices, threads=threads)
+            certificate = certify(
+                folder, model, shown, shown.description, names=backends, devices=devices, threads=threads
+            )
     return Adopted(out, onnx, len(model.members), False, certificate, origin, tuple(trust))
 
 
@@ -114,13 +116,13 @@ class _Shown:
 
     def __init__(self, images: Path | None, model: Model) -> None:
         self.cases: Sequence[Case] = ()
-        self.said = ""
+        self.description = ""
         if images is not None:
             colour = model.preprocessing.channels == COLOUR
             count = 1 if colour else len(model.preprocessing.channels)
-            found = list(open_dataset(images, ReadingOptions(), references=False, channels=count))
-            self.cases = found[:MOST]
-            self.said = f"{len(self.cases)} of {counted(len(found), 'case')}"
+            cases = list(open_dataset(images, ReadingOptions(), references=False, channels=count))
+            self.cases = cases[:MOST]
+            self.description = f"{len(self.cases)} of {counted(len(cases), 'case')}"
 
     def __iter__(self) -> Iterator[Image]:
         return (stacked(case.images, case.id) for case in self.cases)
@@ -128,10 +130,10 @@ class _Shown:
 
 def _decisions(trust: Sequence[str], largest: Sequence[Sequence[int]]) -> dict[str, Decision]:
     """What a person decided about this model."""
-    found = {}
+    decisions = {}
     if trust:
-        found["adopt.trust"] = Decision(list(trust), "named by hand when the model was adopted")
+        decisions["adopt.trust"] = Decision(list(trust), "named by hand when the model was adopted")
     if largest:
         because = f"nnU-Net's postprocessing.pkl has {counted(len(largest), 'step')}; in each the largest piece stays"
-        found["adopt.largest"] = Decision([list(group) for group in largest], because)
-    return found
+        decisions["adopt.largest"] = Decision([list(group) for group in largest], because)
+    return decisions

@@ -44,6 +44,7 @@ class Check:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
+        """What speaks against training."""
         return self.examination.problems
 
     def as_record(self) -> dict[str, Any]:
@@ -52,7 +53,7 @@ class Check:
             {"severity": p.severity, "what": p.what, "cases": list(p.cases), "why": p.why, "remedy": p.remedy}
             for p in self.problems
         ]
-        found = self.examination
+        examination = self.examination
         return {
             "schema": "isocenter.check",
             "version": 1,
@@ -61,10 +62,10 @@ class Check:
             "rows": rows,
             "twins": [
                 {"cases": [twin.first, twin.second], "likeness": round(twin.likeness, 4), "exact": twin.exact}
-                for twin in found.pairs
+                for twin in examination.pairs
             ],
-            "shortcuts": [asdict(shortcut) for shortcut in found.shortcuts],
-            "cases": {case.id: case_record(case, found.looks[case.id]) for case in found.fingerprint.cases},
+            "shortcuts": [asdict(shortcut) for shortcut in examination.shortcuts],
+            "cases": {case.id: case_record(case, examination.looks[case.id]) for case in examination.fingerprint.cases},
         }
 
     @property
@@ -75,7 +76,7 @@ class Check:
     def __repr__(self) -> str:
         lines = [f"{name}: {value}" for name, value in self.facts.items()]
         for problem in sorted(self.problems, key=lambda one: SEVERITIES.index(one.severity)):
-            lines.extend(_said(problem))
+            lines.extend(_lines(problem))
         if not self.problems:
             lines.append("nothing was found that speaks against training")
         if self.out is not None:
@@ -83,7 +84,7 @@ class Check:
         return "\n".join(lines)
 
 
-def _said(problem: Problem) -> list[str]:
+def _lines(problem: Problem) -> list[str]:
     """A finding in lines: what and which cases, why it matters, what to do."""
     cases = f" [{', '.join(problem.cases[:3])}{', ...' if len(problem.cases) > 3 else ''}]" if problem.cases else ""
     many = f" ({counted(len(problem.cases), 'case')})" if len(problem.cases) > 3 else ""

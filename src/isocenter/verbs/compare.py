@@ -47,7 +47,7 @@ class Comparison:
             name: rows_to_json(Row(row.metric, row.label, row.estimates[n]) for row in self.rows)["rows"]
             for n, name in enumerate(self.names)
         }
-        beside = {
+        differences = {
             name: rows_to_json(Row(row.metric, row.label, row.differences[n]) for row in self.rows)["rows"]
             for n, name in enumerate(self.names[1:])
         }
@@ -56,7 +56,7 @@ class Comparison:
             "cases": self.cases,
             "primary": self.primary,
             "figures": named,
-            "differences": beside,
+            "differences": differences,
             "undefined": self.left_out,
         }
 
@@ -66,7 +66,7 @@ class Comparison:
             if row.metric == self.primary:
                 lines += [f"{name}: {row.metric} {row.label} {one}" for name, one in self._with_names(row)]
                 lines += [
-                    f"{name} less {self.names[0]}: {row.metric} {row.label} {said(one)}"
+                    f"{name} less {self.names[0]}: {row.metric} {row.label} {signed(one)}"
                     for name, one in zip(self.names[1:], row.differences, strict=True)
                 ]
         return "\n".join([*lines, *([str(self.out / "report.html")] if self.out is not None else [])])
@@ -102,12 +102,12 @@ def compare(
     tables = {name: read_cases(folder / CASES) for name, folder in zip(names, folders, strict=True)}
     known = all(map(_patients_known, folders))
     where = None if out is None else Path(out)
-    found = side_by_side(tables, tasks, seed=seed, patients_known=known, out=where)
-    if found.out is not None:
-        with result_folder(found.out, overwrite, MARKS) as folder:
-            write_json(folder / MARKS[0], "isocenter.comparison", found.as_record())
-            (folder / MARKS[1]).write_text(_report(found), encoding="utf-8")
-    return found
+    comparison = side_by_side(tables, tasks, seed=seed, patients_known=known, out=where)
+    if comparison.out is not None:
+        with result_folder(comparison.out, overwrite, MARKS) as folder:
+            write_json(folder / MARKS[0], "isocenter.comparison", comparison.as_record())
+            (folder / MARKS[1]).write_text(_report(comparison), encoding="utf-8")
+    return comparison
 
 
 def side_by_side(
@@ -131,7 +131,7 @@ def cases_of(run: Path) -> tuple[Cases, Task]:
     return read_cases(folder / CASES), _task(folder)
 
 
-def said(difference: Estimate) -> str:
+def signed(difference: Estimate) -> str:
     """A difference with its sign, and whether these cases show one."""
     if difference.low is None or difference.high is None:
         return f"{difference.value:+.3f} ({difference.method})"
@@ -144,11 +144,11 @@ def said(difference: Estimate) -> str:
 def _evaluation(given: Path) -> Path:
     """The folder with the table of cases: that of a run, or the one given."""
     refuse_missing(given)
-    found = given / EVALUATION if (given / EVALUATION).is_dir() else given
-    if not (found / CASES).is_file():
+    folder = given / EVALUATION if (given / EVALUATION).is_dir() else given
+    if not (folder / CASES).is_file():
         remedy = "Give a run, or the folder of `isocenter evaluate MODEL DATA --out FOLDER`"
         raise UsageError("holds no evaluation", str(given), remedy)
-    return found
+    return folder
 
 
 def _task(folder: Path) -> Task:
@@ -184,63 +184,63 @@ def names_of(paths: Sequence[Path]) -> tuple[str, ...]:
     raise AssertionError("different paths have different parts")
 
 
-def _report(found: Comparison) -> str:
+def _report(comparison: Comparison) -> str:
     """One page: the primary metric as a picture, then every figure and difference."""
-    others = [row for row in found.rows if row.metric != found.primary]
-    sections = [Section("Primary", primary_blocks(found)), Section("Exploratory", [_table(found, others)])]
-    facts = {"models": ", ".join(found.names)}
-    return render(Page(" beside ".join(found.names), [], sections, facts, caveats(found), lead(found)))
+    others = [row for row in comparison.rows if row.metric != comparison.primary]
+    sections = [Section("Primary", primary_blocks(comparison)), Section("Exploratory", [_table(comparison, others)])]
+    facts = {"models": ", ".join(comparison.names)}
+    return render(Page(" and ".join(comparison.names), [], sections, facts, caveats(comparison), lead(comparison)))
 
 
-def primary_blocks(found: Comparison) -> list[Block]:
+def primary_blocks(comparison: Comparison) -> list[Block]:
     """The primary metric as a picture, and its figures and differences."""
-    first, *others = found.names
-    main = [row for row in found.rows if row.metric == found.primary]
-    told = metric_name(found.primary)
+    first, *others = comparison.names
+    main = [row for row in comparison.rows if row.metric == comparison.primary]
+    metric = metric_name(comparison.primary)
     pictures: list[Block] = []
     for row in main[:1]:
-        scores = [Row(row.metric, name, one) for name, one in zip(found.names, row.estimates, strict=True)]
+        scores = [Row(row.metric, name, one) for name, one in zip(comparison.names, row.estimates, strict=True)]
         apart = [Row(row.metric, name, one) for name, one in zip(others, row.differences, strict=True)]
         both = (
-            figures.label_scores(scores, f"{told} of each model"),
+            figures.label_scores(scores, f"{metric} of each model"),
             figures.label_scores(apart, f"Less that of {first}"),
         )
         pictures = [Gallery(both)]
-    return [*pictures, _table(found, main)]
+    return [*pictures, _table(comparison, main)]
 
 
-def lead(found: Comparison) -> str:
+def lead(comparison: Comparison) -> str:
     """Of how many cases, and how the intervals were made."""
-    drawn = "patients" if found.patients_known else "cases, whose patients are unknown,"
+    drawn = "patients" if comparison.patients_known else "cases, whose patients are unknown,"
     return (
-        f"{counted(found.cases, 'case')}, the same for all; {drawn} were drawn again for all models alike. A "
+        f"{counted(comparison.cases, 'case')}, the same for all; {drawn} were drawn again for all models alike. A "
         f"difference whose interval holds 0 {EQUAL}."
     )
 
 
-def caveats(found: Comparison) -> list[str]:
+def caveats(comparison: Comparison) -> list[str]:
     """What a reader has to know of so many differences."""
-    many = len(found.rows) * (len(found.names) - 1)
+    many = len(comparison.rows) * (len(comparison.names) - 1)
     notes = [f"{counted(many, 'difference')}: one in twenty has an interval without 0 by chance alone."]
     notes += [
         f"{metric_name(metric)}: {counted(lost, 'row')} undefined for one of the models, left out for all."
-        for metric, lost in found.left_out.items()
-        if metric in {row.metric for row in found.rows}
+        for metric, lost in comparison.left_out.items()
+        if metric in {row.metric for row in comparison.rows}
     ]
     return notes
 
 
-def _table(found: Comparison, rows: Sequence[Compared]) -> Paragraph | Table:
+def _table(comparison: Comparison, rows: Sequence[Compared]) -> Paragraph | Table:
     if not rows:
         return Paragraph("There are no others.")
-    first, *others = found.names
-    columns = ["Metric", "Label", *found.names, *(f"{name} less {first}" for name in others)]
+    first, *others = comparison.names
+    columns = ["Metric", "Label", *comparison.names, *(f"{name} less {first}" for name in others)]
     cells = [
         [
             metric_name(row.metric),
             row.label,
             *(number(one.value, one.unit) for one in row.estimates),
-            *(said(one) for one in row.differences),
+            *(signed(one) for one in row.differences),
         ]
         for row in rows
     ]

@@ -20,9 +20,9 @@ from isocenter.verbs.reading import ReadingOptions, open_dataset, tracked
 from isocenter.verbs.train import Run, train
 
 log = logging.getLogger("isocenter")
-BESIDE = Path("shared", "data", "hippocampus")
+LOCAL = Path("shared", "data", "hippocampus")
 # What the values of that copy mean, from its README; the public set says it in dataset.json.
-BESIDE_LABELS = "1=anterior,2=posterior"
+LOCAL_LABELS = "1=anterior,2=posterior"
 PUBLIC = "Task04_Hippocampus"
 # Bytes: the archive has 28 MB, and is a tar without compression.
 LIMIT = 100_000_000
@@ -81,7 +81,7 @@ def demo(
     )
     for line in str(run).splitlines()[:-1]:  # the last one is the report's path
         say(line)
-    say(_told(_predicted(run, dataset)))
+    say(_line(_predicted(run, dataset)))
     say(str(run.report.resolve()))
     return run
 
@@ -89,10 +89,8 @@ def demo(
 def find_data(start: Path) -> Source:
     """The best data there are: beside the project, else public, else simulated."""
     for place in start.resolve().parents:
-        if (place / BESIDE).is_dir():
-            return Source(
-                place / BESIDE, "real MR volumes, found beside the project", ReadingOptions(labels=BESIDE_LABELS)
-            )
+        if (place / LOCAL).is_dir():
+            return Source(place / LOCAL, "real MR volumes in the project's folder", ReadingOptions(labels=LOCAL_LABELS))
     folder = cache_folder() / "downloads" / PUBLIC
     if folder.is_dir():
         return Source(folder / PUBLIC, "the public set of real MR volumes, downloaded before")
@@ -124,10 +122,10 @@ def fetch_archive(url: str, md5: str, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as room, tracked("downloading") as tracker:
         archive = Path(room, "archive.tar")
 
-        def told(done: int, total: int) -> None:
+        def progress(done: int, total: int) -> None:
             tracker(done >> 20, (total or LIMIT) >> 20, "MiB")
 
-        download(url, archive, md5=md5, limit=LIMIT, seconds=DOWNLOAD_SECONDS, progress=told)
+        download(url, archive, md5=md5, limit=LIMIT, seconds=DOWNLOAD_SECONDS, progress=progress)
         unpack_tar(archive, folder, limit=LIMIT)
 
 
@@ -148,12 +146,12 @@ def _predicted(run: Run, dataset: Dataset) -> Predicted:
     return predict(run.out, dataset.only({chosen}), out=run.out / "prediction")
 
 
-def _told(predicted: Predicted) -> str:
+def _line(predicted: Predicted) -> str:
     row = predicted.table.iloc[0]
     if predicted.files:
         return f"case {row['case']}: predicted into {', '.join(str(path) for path in predicted.files)}"
-    found = [f"{name} {_short(value)}" for name, value in row.items() if name not in ("case", "image")]
-    return f"case {row['case']}: {', '.join(found)}"
+    values = [f"{name} {_short(value)}" for name, value in row.items() if name not in ("case", "image")]
+    return f"case {row['case']}: {', '.join(values)}"
 
 
 def _short(value: Any) -> str:

@@ -40,7 +40,7 @@ from isocenter.verbs.ensembling import (
     parts_of_all,
     plan_of,
     same_data,
-    tuned_together,
+    tuned_task,
     weights_of,
 )
 from isocenter.verbs.evaluation import CASES, DATA_RECORD, Scored, score, split_table
@@ -68,7 +68,7 @@ class Ensemble:
     """An ensemble; prints how much its members count and its headline.
 
     weights: {member: how much it counts}, together 1
-    beside:  the members on the same test cases; None where no case is left for testing
+    comparison:  the members on the same test cases; None where no case is left for testing
     """
 
     out: Path
@@ -76,24 +76,25 @@ class Ensemble:
     because: str
     rows: tuple[Row, ...]
     primary: str
-    beside: Comparison | None
+    comparison: Comparison | None
     notes: tuple[str, ...] = ()
 
     @property
     def report(self) -> Path:
+        """The page."""
         return self.out / REPORT
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`."""
-        found = {"out": str(self.out), "report": str(self.report), "weights": dict(self.weights)}
-        beside = None if self.beside is None else self.beside.as_record()
-        record = {**rows_to_json(self.rows), **found, "because": self.because, "notes": list(self.notes)}
-        return {**record, "beside": beside}
+        facts = {"out": str(self.out), "report": str(self.report), "weights": dict(self.weights)}
+        comparison = None if self.comparison is None else self.comparison.as_record()
+        record = {**rows_to_json(self.rows), **facts, "because": self.because, "notes": list(self.notes)}
+        return {**record, "beside": comparison}
 
     def __repr__(self) -> str:
-        said = [f"{row.metric} {row.label}: {row.estimate}" for row in self.rows if row.metric == self.primary]
+        headline = [f"{row.metric} {row.label}: {row.estimate}" for row in self.rows if row.metric == self.primary]
         counts = ", ".join(f"{name} {share:.2f}" for name, share in self.weights.items())
-        return "\n".join([*said, f"weights: {counts}", self.because, *self.notes, str(self.report)])
+        return "\n".join([*headline, f"weights: {counts}", self.because, *self.notes, str(self.report)])
 
 
 def ensemble(
@@ -132,17 +133,17 @@ def ensemble(
     model = on_device(as_one(members), [path / WEIGHTS for one in members for path in one.checkpoints], chosen)
     dataset = _data_of(members, model.task, data)
     joined = Joined(members, model, dataset, parts)
-    said = weights_of(joined, weights, seed)
-    log.info("weights: %s", said.because)
-    task, decisions = tuned_together(joined, said)
-    kept, final = joined.of_those_that_count(said.shares, task)
+    weighed = weights_of(joined, weights, seed)
+    log.info("weights: %s", weighed.because)
+    task, decisions = tuned_task(joined, weighed)
+    kept, final = joined.of_those_that_count(weighed.shares, task)
     final = on_device(final, [path / WEIGHTS for path in kept], chosen)
     plan = plan_of(members, final, parts, decisions, dataset.root)
     with result_folder(out, overwrite, MARKS) as folder:
-        told = {"weights": joined.by_name(said.shares), "because": said.because}
-        write_members(kept, final, told, folder)
+        record = {"weights": joined.by_name(weighed.shares), "because": weighed.because}
+        write_members(kept, final, record, folder)
         (folder / "plan.yaml").write_text(plan_text(relative_to(plan, out)), encoding="utf-8")
-        return _tested(folder, out, joined, final, said, plan, seed)
+        return _tested(folder, out, joined, final, weighed, plan, seed)
 
 
 def _data_of(members: Sequence[Member], task: Task, data: str | Path | None) -> Dataset:
@@ -160,23 +161,21 @@ def _data_of(members: Sequence[Member], task: Task, data: str | Path | None) -> 
     return dataset
 
 
-def _tested(
-    folder: Path, out: Path, joined: Joined, model: Model, said: MemberWeights, plan: Plan, seed: int
-) -> Ensemble:
+def _tested(folder: Path, out: Path, joined: Joined, model: Model, weighed: MemberWeights, plan: Plan, seed: int) -> Ensemble:
     """What was measured, and the report, into the folder that becomes `out`."""
     members, dataset, parts = joined.members, joined.dataset, joined.parts
     primary, known = str(plan["evaluation.primary"]), bool(model.record.get("patients_known"))
-    named = joined.by_name(said.shares)
+    named = joined.by_name(weighed.shares)
     split_table(dataset, parts).to_csv(folder / "split.csv", index=False)
     if (members[0].run / DATA_RECORD).is_file():
         shutil.copyfile(members[0].run / DATA_RECORD, folder / DATA_RECORD)
     tested = joined.cases("test")
     scored = score(with_smaller_batches(model), tested, parts, seed=seed, patients_known=known) if tested else None
-    beside = None
+    comparison = None
     if scored is not None:
         (folder / EVALUATION).mkdir()
         scored.write(folder / EVALUATION)
-        beside = _beside(folder, members, scored, model.task, seed, known)
+        comparison = _compared(folder, members, scored, model.task, seed, known)
     notes = _notes(members, scored, known)
     write_json(folder / NOTES, "isocenter.run", {"notes": notes, "minutes": None})
     write_json(folder / ENVIRONMENT, "isocenter.environment", environment())
@@ -188,7 +187,7 @@ def _tested(
         notes=notes,
         facts={
             "members": ", ".join(f"{name} ({share:.2f})" for name, share in named.items()),
-            "weights": said.because,
+            "weights": weighed.because,
             "data hash": plan.data_hash,
             "weights (SHA-256)": model.record["weights_sha256"],
         },
@@ -196,20 +195,21 @@ def _tested(
         plan=plan,
         problems=() if scored is None else scored.problems,
         environment=environment(),
-        members=[members_section(members, said, beside, parts)],
+        members=[members_section(members, weighed, comparison, parts)],
     )
     (folder / REPORT).write_text(page.html, encoding="utf-8")
     rows = () if scored is None else tuple(scored.rows)
-    return Ensemble(out, named, said.because, rows, primary, beside, tuple(notes))
+    return Ensemble(out, named, weighed.because, rows, primary, comparison, tuple(notes))
 
 
-def _beside(folder: Path, members: Sequence[Member], scored: Scored, task: Task, seed: int, known: bool) -> Comparison:
+def _compared(
+    folder: Path, members: Sequence[Member], scored: Scored, task: Task, seed: int, known: bool
+) -> Comparison:
     """The members on the ensemble's test cases: as their own evaluations scored them, each by its own thresholds."""
     tables, tasks = {OURS: read_cases(folder / EVALUATION / CASES)}, [task]
-    for one in members:
-        table, own = cases_of(one.run)
-        tables[one.name] = table
-        tasks.append(own)
+    for own in members:
+        tables[own.name], task = cases_of(own.run)
+        tasks.append(task)
     # A case that one of them could not score is left out for all.
     common = set.intersection(*(set(table["case"]) for table in tables.values()))
     cut = {name: table[table["case"].isin(common)].reset_index(drop=True) for name, table in tables.items()}
@@ -221,9 +221,9 @@ def _notes(members: Sequence[Member], scored: Scored | None, known: bool) -> lis
     notes = []
     if not known:
         notes.append("Patients unknown, split by case: leakage cannot be excluded.")
-    for one in members:
-        told = read_json(one.run / NOTES, "isocenter.run")["notes"] if (one.run / NOTES).is_file() else []
-        notes += [note for note in told if note not in notes and not note.startswith("Patients unknown")]
+    for own in members:
+        theirs = read_json(own.run / NOTES, "isocenter.run")["notes"] if (own.run / NOTES).is_file() else []
+        notes += [note for note in theirs if note not in notes and not note.startswith("Patients unknown")]
     if scored is None and not any(note.startswith("Every case was trained on") for note in notes):
         notes.append("Every case was trained on: nothing is estimated.")
     if scored is not None and (lost := [one for one in scored.problems if one.severity == "error"]):

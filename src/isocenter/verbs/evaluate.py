@@ -42,6 +42,7 @@ class Evaluation:
 
     @property
     def rows(self) -> tuple[Row, ...]:
+        """Every figure."""
         return tuple(self.scored.rows)
 
     @property
@@ -51,14 +52,14 @@ class Evaluation:
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`."""
-        found = {
+        facts = {
             "scored": self.which,
             "openings": self.scored.openings,
             "notes": list(self.notes),
             "failed": [{"case": one.cases[0], "problem": one.what, "remedy": one.remedy} for one in self.failures],
             "out": str(self.out) if self.out else None,
         }
-        return {**rows_to_json(self.rows), **found}
+        return {**rows_to_json(self.rows), **facts}
 
     def __repr__(self) -> str:
         lines = [f"scored {self.which}"]

@@ -33,6 +33,7 @@ class NetworkTable:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
+        """One record a family and number of axes."""
         return [asdict(member) for member in self.members]
 
     def as_record(self) -> dict[str, Any]:
@@ -54,8 +55,8 @@ def describe_networks() -> NetworkTable:
     """
     ours = networks.ours()
     others = [name for name in networks.names() if name not in ours]
-    found = [*_kept(ours), *(networks.members(others) if others else ())]
-    return NetworkTable(tuple(sorted(found, key=lambda member: (member.name, member.axes))))
+    members = [*_kept(ours), *(networks.members(others) if others else ())]
+    return NetworkTable(tuple(sorted(members, key=lambda member: (member.name, member.axes))))
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,13 @@ def _kept(families: Sequence[str]) -> tuple[networks.Member, ...]:
             return kept.members
     except (OSError, ValueError) as error:  # none yet, or one that somebody cut off
         log.debug("%s: %s", path, error)
-    found = Kept(now, networks.members(families))
+    fresh = Kept(now, networks.members(families))
     try:
         with written(path, overwrite=True) as partial:
-            partial.write_bytes(file.dump_json(found))
+            partial.write_bytes(file.dump_json(fresh))
     except IsocenterError as error:  # the answer is the same, and next time it will take as long
         log.warning("%s", error)
-    return found.members
+    return fresh.members
 
 
 def _line(member: networks.Member) -> tuple[str, ...]:

@@ -57,9 +57,9 @@ class Packaged:
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`."""
-        found = {"out": str(self.out), "run": RUN_COMMAND, "onnx": dict(self.onnx), "networks": self.networks}
+        facts = {"out": str(self.out), "run": RUN_COMMAND, "onnx": dict(self.onnx), "networks": self.networks}
         certificate = None if self.certificate is None else asdict(self.certificate)
-        record = {"schema": "isocenter.package", "version": 1, **found}
+        record = {"schema": "isocenter.package", "version": 1, **facts}
         return {**record, "estimated": self.estimated, "certificate": certificate}
 
     def __repr__(self) -> str:
@@ -113,7 +113,7 @@ def _certified(
     """Made with the run's validation cases, on the CPU and on a GPU where there is one."""
     images = validation_images(run, plan)
     devices = tuple(dict.fromkeys(("cpu", choose_device("auto").value)))
-    return certify(folder, model, images, images.said, names=backends, devices=devices, threads=threads)
+    return certify(folder, model, images, images.description, names=backends, devices=devices, threads=threads)
 
 
 def is_zip(out: Path) -> bool:
@@ -151,11 +151,13 @@ def _finished(run: Path) -> Plan:
 
 def _decisions(plan: Plan) -> dict[str, Decision]:
     """What was decided and why; of a file on this machine no more than its name."""
-    found = {}
+    decisions = {}
     for name, decision in plan:
         path = decision.value if isinstance(decision.value, str) and Path(decision.value).is_absolute() else None
-        found[name] = decision if path is None else Decision(Path(path).name, decision.because.replace(path, "a file"))
-    return found
+        decisions[name] = (
+            decision if path is None else Decision(Path(path).name, decision.because.replace(path, "a file"))
+        )
+    return decisions
 
 
 def _rows(run: Path) -> list[Row]:
@@ -180,18 +182,18 @@ def _limits(run: Path, patients_known: bool, estimated: bool) -> list[str]:
     """What a reader must know before any figure. Cases are counted here, and never named."""
     table = read_split(run / "split.csv")
     cases = counted(table["case"].nunique(), "case")
-    found = Counter(table["split"])
-    said = [f"{found[part]} for {what}" for part, what in PARTS.items() if found[part]]
+    counts = Counter(table["split"])
+    parts = [f"{counts[part]} for {what}" for part, what in PARTS.items() if counts[part]]
     folds = table["fold"].nunique() > 1
-    limits = [f"{cases}: {', '.join(said)}."]
+    limits = [f"{cases}: {', '.join(parts)}."]
     if folds:
         limits = [
             f"{cases}, trained and tested by cross-validation: each was scored by the network that had not seen it. "
             "The mean of the networks, which is this model, was not scored itself."
         ]
-    told = (run / NOTES).is_file()  # a run of before there were notes has none
-    notes = read_json(run / NOTES, "isocenter.run")["notes"] if told else []
-    if not told and not patients_known:
+    has_notes = (run / NOTES).is_file()  # a run of before there were notes has none
+    notes = read_json(run / NOTES, "isocenter.run")["notes"] if has_notes else []
+    if not has_notes and not patients_known:
         notes = ["Patients unknown, split by case: leakage cannot be excluded."]
     nothing = "Every case was trained on: nothing is estimated."
     return [*limits, *notes, *([] if estimated or nothing in notes else [nothing])]

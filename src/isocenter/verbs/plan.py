@@ -82,9 +82,9 @@ class Planned:
     @property
     def shortcuts(self) -> tuple[Shortcut, ...]:
         """What tells the classes apart in what the network sees: after the plan's preprocessing."""
-        found = self.examination.shortcuts
-        if not any(one.standing for one in found):
-            return found
+        shortcuts = self.examination.shortcuts
+        if not any(one.standing for one in shortcuts):
+            return shortcuts
         aspect, border, shape = (self.plan[f"preprocessing.{name}"] for name in ("aspect", "border", "shape"))
         return retested(self.examination, aspect=aspect, border=border, shape=shape)
 

@@ -211,9 +211,9 @@ def _write_records(
         result.measurements.to_csv(folder / "measurements.csv", index=False)
     origin = {key: model.record.get(key) for key in ("weights_sha256", "data_hash")}
     computing = None if model.computing is None else asdict(model.computing)
-    said = {**origin, "mirrored": model.flips(mirror), "computing": computing}
-    said |= {name: value for name, value in given.items() if value is not None}
-    write_json(folder / "summary.json", "isocenter.predictions", {**result.as_record(), "model": said})
+    record = {**origin, "mirrored": model.flips(mirror), "computing": computing}
+    record |= {name: value for name, value in given.items() if value is not None}
+    write_json(folder / "summary.json", "isocenter.predictions", {**result.as_record(), "model": record})
 
 
 def _predicted(

@@ -59,6 +59,7 @@ class Run:
 
     @property
     def report(self) -> Path:
+        """The page."""
         return self.out / REPORT
 
     def as_record(self) -> dict[str, Any]:

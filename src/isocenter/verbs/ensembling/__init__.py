@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.ensembling.members import Member, as_one, by_content, member, parts_of_all, same_data
     from isocenter.verbs.ensembling.plan import SPLIT_BECAUSE, counts_of, plan_of
     from isocenter.verbs.ensembling.report import members_section
-    from isocenter.verbs.ensembling.weights import EQUAL, FITTED, Joined, tuned_together, weights_of
+    from isocenter.verbs.ensembling.weights import EQUAL, FITTED, Joined, tuned_task, weights_of
 
 __all__ = [
     "EQUAL",
@@ -26,7 +26,7 @@ __all__ = [
     "parts_of_all",
     "plan_of",
     "same_data",
-    "tuned_together",
+    "tuned_task",
     "weights_of",
 ]
 

@@ -52,24 +52,24 @@ def seen_by(model: Model) -> dict[str, Any]:
 
 def refuse_differing(names: tuple[str, str], ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
     """UsageError where values differ, with both."""
-    said = [f"{key} is {theirs.get(key)}, not {value}" for key, value in ours.items() if theirs.get(key) != value]
-    if said:
-        raise UsageError(f"{names[1]} does otherwise than {names[0]}: {'; '.join(said)}", WHERE, ALIKE)
+    differing = [f"{key} is {theirs.get(key)}, not {value}" for key, value in ours.items() if theirs.get(key) != value]
+    if differing:
+        raise UsageError(f"{names[1]} does otherwise than {names[0]}: {'; '.join(differing)}", WHERE, ALIKE)
 
 
-def decode_alike(one: Task, other: Task, ndim: int) -> bool:
+def decode_alike(first: Task, other: Task, ndim: int) -> bool:
     """Whether two tasks with the same heads make the same result of the same outputs, which are noise here."""
     rng, spatial = np.random.default_rng(0), (NOISE,) * ndim
-    dense = {name: (head.count, *spatial) for name, head in one.heads.items() if head.is_dense}
-    whole = {name: (head.count,) for name, head in one.heads.items() if head.is_vector}
+    dense = {name: (head.count, *spatial) for name, head in first.heads.items() if head.is_dense}
+    whole = {name: (head.count,) for name, head in first.heads.items() if head.is_vector}
     arrays = {name: rng.normal(0, 2, shape).astype(np.float32) for name, shape in {**dense, **whole}.items()}
     everywhere: Region = tuple(slice(0, size) for size in spatial)
     parts: list[tuple[Region, list[str]]] = [(everywhere, [*dense]), ((), [*whole])]
     slabs = [(region, {name: arrays[name] for name in names}) for region, names in parts if names]
     grid = Geometry(spatial, np.eye(ndim + 1))
-    said = [rows_in(task.outputs(task.decode(slabs, grid))) for task in (one, other)]
-    ours, theirs = (task.probabilities(arrays) for task in (one, other))
-    return all(np.allclose(ours[key], theirs[key], atol=1e-6) for key in ours) and _equal(*said)
+    rows = [rows_in(task.outputs(task.decode(slabs, grid))) for task in (first, other)]
+    ours, theirs = (task.probabilities(arrays) for task in (first, other))
+    return all(np.allclose(ours[key], theirs[key], atol=1e-6) for key in ours) and _equal(*rows)
 
 
 def _equal(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> bool:

@@ -44,6 +44,7 @@ class Member:
 
     @property
     def task(self) -> Task:
+        """What its models answer."""
         return self.models[0].task
 
     @property
@@ -89,8 +90,8 @@ def member(run: Path, name: str) -> Member:
 
 def as_one(members: Sequence[Member]) -> Model:
     """All members as one model that is not tuned yet, each counting alike; UsageError for what cannot be averaged."""
-    for one in members[1:]:
-        refuse_unlike((members[0].name, one.name), members[0].models[0], one.models[0])
+    for other in members[1:]:
+        refuse_unlike((members[0].name, other.name), members[0].models[0], other.models[0])
     first, models = members[0], [model for one in members for model in one.models]
     kept = {name for name, value in first.by_hand.items() if all(one.by_hand.get(name) == value for one in members)}
     inference = common_windows([one.inference for one in models])
@@ -110,10 +111,10 @@ def parts_of_all(members: Sequence[Member]) -> dict[str, Split]:
     Raises UsageError where a patient that one member held out trained another, or patients are not the same.
     """
     owners = _owners(members)  # whose cases they are has to be known before it is asked who leaks
-    for one in members:
+    for tester in members:
         for other in members:
-            if leaking := one.held_out & other.patients("train"):
-                problem = f"{counted(len(leaking), 'test patient')} of {one.name} trained {other.name}"
+            if leaking := tester.held_out & other.patients("train"):
+                problem = f"{counted(len(leaking), 'test patient')} of {tester.name} trained {other.name}"
                 raise UsageError(problem, WHERE, APART)
     trained, selected = (set[str]().union(*(one.patients(part) for one in members)) for part in ("train", "val"))
     known = set.intersection(*(set(one.split["case"]) for one in members))
@@ -127,10 +128,10 @@ def parts_of_all(members: Sequence[Member]) -> dict[str, Split]:
 def _owners(members: Sequence[Member]) -> dict[str, str]:
     """{case id: patient}; UsageError where members disagree."""
     owners: dict[str, str] = {}
-    for one in members:
-        for case, patient in zip(one.split["case"], one.split["patient"], strict=True):
+    for own in members:
+        for case, patient in zip(own.split["case"], own.split["patient"], strict=True):
             if owners.setdefault(case, patient) != patient:
-                problem = f"{one.name} takes some case for another patient's than {members[0].name}"
+                problem = f"{own.name} takes some case for another patient's than {members[0].name}"
                 raise UsageError(problem, WHERE, "Train all members with the same --patient")
     return owners
 
@@ -138,12 +139,12 @@ def _owners(members: Sequence[Member]) -> dict[str, str]:
 def same_data(members: Sequence[Member]) -> None:
     """UsageError where members were trained on other data than the first, or read them otherwise."""
     first = members[0]
-    for one in members[1:]:
-        if one.plan.data_hash != first.plan.data_hash:
-            problem = f"{one.name} was trained on other data than {first.name} (their hashes differ)"
+    for other in members[1:]:
+        if other.plan.data_hash != first.plan.data_hash:
+            problem = f"{other.name} was trained on other data than {first.name} (their hashes differ)"
             raise UsageError(problem, WHERE, "Give runs on the same, unchanged data")
-        if differing := [key for key in VOXELS if one.plan.options.get(key) != first.plan.options.get(key)]:
-            problem = f"{one.name} read the data otherwise than {first.name}: {', '.join(differing)}"
+        if differing := [key for key in VOXELS if other.plan.options.get(key) != first.plan.options.get(key)]:
+            problem = f"{other.name} read the data otherwise than {first.name}: {', '.join(differing)}"
             raise UsageError(problem, WHERE, "Train all members with the same flags of reading")
 
 
@@ -152,9 +153,9 @@ def by_content(members: Sequence[Member], cases: Sequence[Case], hashes: Mapping
 
     hashes: {case id: hash} of what is there now
     """
-    for one in members:
-        known = one.data.contents if one.data is not None else {}
+    for own in members:
+        known = own.data.contents if own.data is not None else {}
         changed = [case.id for case in cases if known.get(case.id, hashes[case.id]) != hashes[case.id]]
         if changed:
-            problem = f"{counted(len(changed), 'case')} changed since {one.name} was trained"
+            problem = f"{counted(len(changed), 'case')} changed since {own.name} was trained"
             raise UsageError(problem, WHERE, "Give the data back as they were, or train the members anew")

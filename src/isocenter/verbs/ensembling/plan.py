@@ -30,11 +30,13 @@ def plan_of(
     """The first member's plan, with where the others differ and what was decided of the ensemble."""
     first, *others = members
     plan = replace(first.plan, data=str(root or ""))
-    for name, one in first.plan:
-        differing = [each for each in others if name in each.plan and each.plan[name] != one.value]
+    for name, decision in first.plan:
+        differing = [each for each in others if name in each.plan and each.plan[name] != decision.value]
         if differing:
-            told = "; ".join(f"{each.name}: {shorten(str(each.plan[name]), LONGEST)}" for each in differing)
-            plan = plan.with_decision(name, replace(one, because=f"{one.because} (of {first.name}; {told})"))
+            values = "; ".join(f"{each.name}: {shorten(str(each.plan[name]), LONGEST)}" for each in differing)
+            plan = plan.with_decision(
+                name, replace(decision, because=f"{decision.because} (of {first.name}; {values})")
+            )
     for name in tunes(model.task):
         value = model.task.settings[name]
         if f"task.{name}" in plan and plan[f"task.{name}"] != value:

@@ -1,4 +1,4 @@
-"""What a report says of an ensemble's members: how much each counts and why, and each beside the ensemble."""
+"""The section of an ensemble's report about its members: their weights with the reason, and their figures."""
 
 from __future__ import annotations
 
@@ -21,23 +21,27 @@ OF_FOLDS = "The folds of a run count alike: they have no validation case in comm
 
 
 def members_section(
-    members: Sequence[Member], said: MemberWeights, beside: Comparison | None, parts: Mapping[str, Split]
+    members: Sequence[Member], weighed: MemberWeights, comparison: Comparison | None, parts: Mapping[str, Split]
 ) -> Section:
-    """Weights with their reason, then every member beside the ensemble on the same test cases."""
+    """Weights with their reason, then every member compared with the ensemble on the same test cases."""
     counts = [counted(sum(part == one for part in parts.values()), f"{name} case") for one, name in PARTS.items()]
-    said_of = [f"Weights: {said.because}.", TUNED_ASIDE if said.is_fitted else TUNED_EQUAL]
+    sentences = [f"Weights: {weighed.because}.", TUNED_ASIDE if weighed.is_fitted else TUNED_EQUAL]
     if any(len(one.models) > 1 for one in members):
-        said_of.append(OF_FOLDS)
-    blocks: list[Block] = [_weights(members, said), Paragraph(" ".join(said_of)), Paragraph(f"{', '.join(counts)}.")]
-    if beside is not None:
-        blocks += [Paragraph(lead(beside)), *primary_blocks(beside), Paragraph(" ".join(caveats(beside)))]
+        sentences.append(OF_FOLDS)
+    blocks: list[Block] = [
+        _weights(members, weighed),
+        Paragraph(" ".join(sentences)),
+        Paragraph(f"{', '.join(counts)}."),
+    ]
+    if comparison is not None:
+        blocks += [Paragraph(lead(comparison)), *primary_blocks(comparison), Paragraph(" ".join(caveats(comparison)))]
     return Section("Members", blocks)
 
 
 PARTS: Mapping[Split, str] = {"train": "training", "val": "validation", "test": "test"}
 
 
-def _weights(members: Sequence[Member], said: MemberWeights) -> Table:
+def _weights(members: Sequence[Member], weighed: MemberWeights) -> Table:
     columns = ["Member", "Weight", "Network", "Seed", "Networks"]
     return Table(
         columns,
@@ -49,6 +53,6 @@ def _weights(members: Sequence[Member], said: MemberWeights) -> Table:
                 str(one.plan["training.seed"]),
                 str(len(one.models)),
             ]
-            for one, share in zip(members, said.shares, strict=True)
+            for one, share in zip(members, weighed.shares, strict=True)
         ],
     )

@@ -34,16 +34,17 @@ class Joined:
     parts: Parts
 
     def cases(self, part: Split) -> list[Case]:
+        """The cases of a part."""
         return [case for case in self.dataset if self.parts.get(case.id) == part]
 
     @property
     def networks(self) -> list[Network]:
         """That of each member, of a run of folds their mean."""
-        networks, found = list(self.model.members), list[Network]()
-        for one in self.members:
-            own, networks = networks[: len(one.models)], networks[len(one.models) :]
-            found.append(own[0] if len(own) == 1 else Averaged(tuple(own), self.model.task.average))
-        return found
+        networks, averaged = list(self.model.members), list[Network]()
+        for member in self.members:
+            own, networks = networks[: len(member.models)], networks[len(member.models) :]
+            averaged.append(own[0] if len(own) == 1 else Averaged(tuple(own), self.model.task.average))
+        return averaged
 
     def by_name(self, weights: Sequence[float]) -> dict[str, float]:
         """{member: its weight}"""
@@ -90,16 +91,16 @@ def weights_of(joined: Joined, asked: str, seed: int) -> MemberWeights:
     return member_weights(member_outputs(joined.networks, model.task, model.inference, ready, patients), seed=seed)
 
 
-def tuned_together(joined: Joined, said: MemberWeights) -> tuple[Task, dict[str, Decision]]:
+def tuned_task(joined: Joined, weighed: MemberWeights) -> tuple[Task, dict[str, Decision]]:
     """What is left to be decided, by predictions by weights in which the case itself had no say."""
     task = joined.model.task
     cases = joined.cases(tuned_on(task))
     if not cases:
         return task, {}
-    if said.of_case is None or tuned_on(task) != "val":
-        made = predicted(joined.counting(said.shares), task, cases)
+    if weighed.of_case is None or tuned_on(task) != "val":
+        made = predicted(joined.counting(weighed.shares), task, cases)
     else:
-        made = _cross_predicted(joined, cases, said.of_case)
+        made = _cross_predicted(joined, cases, weighed.of_case)
     return task.tuned(made, cases)
 
 

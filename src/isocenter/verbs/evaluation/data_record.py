@@ -40,10 +40,10 @@ class DataRecord:
         used = [name for name, found in parts.items() if set(found) & {"train", "val"}]
         known = {of_cases.get(name) for of_cases in (self.contents, self.images) for name in used}
         images, voxels = image_hashes(dataset), {self.voxels[name] for name in used if name in self.voxels}
-        found = {case.id for case in dataset if case.files and {content_hash(case), images[case.id]} & known}
+        trained = {case.id for case in dataset if case.files and {content_hash(case), images[case.id]} & known}
         # Saved anew, an image is another file with the same voxels: only they tell.
-        others = [case for case in dataset if voxels and case.id not in found]
-        return found | {case.id for case in others if _voxels_of(case) in voxels}
+        others = [case for case in dataset if voxels and case.id not in trained]
+        return trained | {case.id for case in others if _voxels_of(case) in voxels}
 
 
 def _voxels_of(case: Case) -> str | None:

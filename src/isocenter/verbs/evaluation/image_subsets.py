@@ -30,11 +30,12 @@ class Subsets:
 
     @classmethod
     def of(cls, preprocessing: Preprocessing) -> Subsets:
+        """The subsets that are scored: none where no image may be absent."""
         names = tuple(dict.fromkeys(name.partition(":")[0] for name in preprocessing.channels))
         absent = {name.partition(":")[0] for name in preprocessing.absent}
         sizes = range(1, len(names) + 1) if len(names) <= MOST else (1, len(names) - 1, len(names))
-        found = [one for size in sizes for one in combinations(names, size)] if absent else []
-        return cls(names, tuple(one for one in found if set(names) - set(one) <= absent))
+        subsets = [one for size in sizes for one in combinations(names, size)] if absent else []
+        return cls(names, tuple(one for one in subsets if set(names) - set(one) <= absent))
 
     def of_case(self, case: Case) -> dict[str, str]:
         """{image of the model: what the case calls it}; those that are merely numbered stand in the model's order."""
@@ -71,12 +72,12 @@ def with_subsets(
                     what = f"with {' + '.join(subset)} alone: {error.problem}"
                     problems.append(Problem("error", what, (case.id,), remedy=error.remedy))
             tracker(done, len(cases))
-    found = [
+    scored_subsets = [
         (subset, summed_up(model.task, case_table(own), seed=seed, patients_known=patients_known))
         for subset, own in rows.items()
         if own
     ]
-    return replace(scored, subsets=found, problems=(*scored.problems, *problems))
+    return replace(scored, subsets=scored_subsets, problems=(*scored.problems, *problems))
 
 
 def _scored(

@@ -45,9 +45,11 @@ class Predictor(Protocol):
     """What can be scored: a model, or several of which each case has its own."""
 
     @property
-    def task(self) -> Task: ...
+    def task(self) -> Task:
+        """The kind of problem that scores its predictions."""
 
-    def predict(self, subject: Case) -> Prediction: ...
+    def predict(self, subject: Case) -> Prediction:
+        """Predict one case."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +80,8 @@ class Scored:
         self.table.to_csv(folder / CASES, index=False)
         (folder / SUMMARY).write_text(json.dumps(rows_to_json(self.rows), indent=1) + "\n", encoding="utf-8")
         if self.subsets:
-            found = [{"images": [*own], **row} for own, rows in self.subsets for row in rows_to_json(rows)["rows"]]
-            write_json(folder / IMAGES, IMAGES_SCHEMA, {"rows": found})
+            records = [{"images": [*own], **row} for own, rows in self.subsets for row in rows_to_json(rows)["rows"]]
+            write_json(folder / IMAGES, IMAGES_SCHEMA, {"rows": records})
         if self.shown:
             (folder / "views").mkdir()
         for number, (_, _, _, page) in enumerate(self.shown):

@@ -16,7 +16,7 @@ from isocenter.tasks import rows_in
 from isocenter.transforms import stacked
 from isocenter.values import Case, Deferred, Image, Prediction, Problem
 from isocenter.verbs.prediction.region import region_of
-from isocenter.verbs.prediction.result_files import Wanted, probabilities_beside, room_for, write_result
+from isocenter.verbs.prediction.result_files import Wanted, probability_files, room_for, write_result
 
 # An image that takes more than this share of the free memory, or than this many bytes, is not read ahead: it is read,
 # or streamed, at its turn.
@@ -75,17 +75,17 @@ def computed(
     """
     with ExitStack() as stack:
         room = None if asked.folder is None else stack.enter_context(room_for(asked.folder, case.id))
-        told: AbstractContextManager[Any] = nullcontext((None, []))
+        files: AbstractContextManager[Any] = nullcontext((None, []))
         if room is not None:
-            told = probabilities_beside(model.task, image, room, case.id, asked.wanted)
-        beside, probabilities = stack.enter_context(told)
+            files = probability_files(model.task, image, room, case.id, asked.wanted)
+        receiver, probabilities = stack.enter_context(files)
         region = None if asked.region is None else region_of(asked.region, image, case.id)
         fitting = fitting_memory(model, image, case.id, region)
         prediction = fitting.predict(
             image,
             windows,
             mirror=asked.mirror,
-            receiver=beside,
+            receiver=receiver,
             region=region,
             overlap=asked.overlap,
             seconds=asked.seconds,
@@ -119,7 +119,7 @@ class _Rest:
         try:
             with self.held:
                 files, lacking = self._written()
-                rows, measured = self._said()
+                rows, measured = self._rows()
         except OSError as error:
             raise unwritable(error, Path(self.case.id)) from error
         kept = self.prediction if self.room is None else None
@@ -130,28 +130,28 @@ class _Rest:
             return [], []
         return write_result(self.prediction, self.image, self.room, self.case.id, self.wanted, self.model.task)
 
-    def _said(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def _rows(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The case's rows of `predictions.csv`, and of `measurements.csv`."""
         source, prediction = self.image.source, self.prediction
         path = source.paths[0] if source and source.paths else ""
         named = {"case": self.case.id, "image": path}
         if prediction.frames:
-            return self._said_of_frames(named)
+            return self._rows_of_frames(named)
         rows = [{**named, **row} for row in rows_in(self.model.task.outputs(prediction))]
         if prediction.data is None:
             return rows, []
         measured = measurements(prediction.data, prediction.labels, self.image)
         return rows, [{"case": self.case.id, **one} for one in measured]
 
-    def _said_of_frames(self, named: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def _rows_of_frames(self, named: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Rows of each frame; of the measurements also what changed over all of them."""
         rows, measured = [], []
-        for number, one in enumerate(self.prediction.frames):
+        for number, frame in enumerate(self.prediction.frames):
             time = {} if self.image.times is None else {"time_s": self.image.times[number]}
             moment = {"frame": number, **time}
-            rows += [{**named, **moment, **row} for row in rows_in(self.model.task.outputs(one))]
-            assert one.data is not None  # noqa: S101 - only what is dense goes by frame
-            found = measurements(one.data, one.labels, self.image.frame(number))
-            measured.append([{"case": self.case.id, **moment, **row} for row in found])
+            rows += [{**named, **moment, **row} for row in rows_in(self.model.task.outputs(frame))]
+            assert frame.data is not None  # noqa: S101 - only what is dense goes by frame
+            figures = measurements(frame.data, frame.labels, self.image.frame(number))
+            measured.append([{"case": self.case.id, **moment, **row} for row in figures])
         whole = [{"case": self.case.id, "frame": "all", **row} for row in size_changes(measured)]
         return rows, [*(row for frame in measured for row in frame), *whole]

@@ -44,7 +44,7 @@ def found_from_anywhere(asked: str) -> str:
 
 def _bounds(asked: str) -> list[tuple[int, int | None]]:
     """First voxel and the one behind the last, along each axis; None for the image's own end."""
-    found: list[tuple[int, int | None]] = []
+    bounds: list[tuple[int, int | None]] = []
     for part in asked.split(","):
         try:
             first, end = (one.strip() for one in part.split(":"))
@@ -53,8 +53,8 @@ def _bounds(asked: str) -> list[tuple[int, int | None]]:
             raise UsageError(f"{asked!r} is neither voxels nor a file that is there", FLAG, REMEDY) from error
         if low < 0 or (high is not None and high <= low):
             raise UsageError(f"{part.strip()!r} of {asked!r} holds no voxel", FLAG, REMEDY)
-        found.append((low, high))
-    return found
+        bounds.append((low, high))
+    return bounds
 
 
 def _voxels(asked: str, shape: tuple[int, ...], where: str) -> Region:
@@ -79,9 +79,9 @@ def _around(mask: Image, label: str | None, geometry: Geometry, path: str) -> Re
     used = [np.zeros(size, bool) for size in geometry.shape]
     for region, part in blocks(mask.pixels):
         marked = part[0] != 0 if label is None else part[0] == int(label)
-        for axis, (found, rows) in enumerate(zip(used, region[1:], strict=True)):
-            found[rows] |= marked.any(axis=tuple(other for other in range(marked.ndim) if other != axis))
+        for axis, (marks, rows) in enumerate(zip(used, region[1:], strict=True)):
+            marks[rows] |= marked.any(axis=tuple(other for other in range(marked.ndim) if other != axis))
     if not used[0].any():
         raise UsageError("nothing is marked" if label is None else f"nothing is marked with {label}", path, REMEDY)
-    ends = [np.flatnonzero(found)[[0, -1]].tolist() for found in used]
+    ends = [np.flatnonzero(marks)[[0, -1]].tolist() for marks in used]
     return tuple(slice(low, high + 1) for low, high in ends)

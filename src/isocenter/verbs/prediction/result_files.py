@@ -67,7 +67,7 @@ def room_for(folder: Path, name: str) -> Iterator[Path]:
 
 
 @contextmanager
-def probabilities_beside(
+def probability_files(
     task: Task, image: Image, folder: Path, name: str, wanted: Wanted
 ) -> Iterator[tuple[Callable[[Region, Mapping[str, Array]], None] | None, list[Path]]]:
     """What a model is to tell the probabilities of a case's voxels, and the files that hold them when it is done.
@@ -94,9 +94,9 @@ def write_result(
     written, lacking = [*written, *reports], [*lacking, *without]
     if wanted.overlay and has_place(prediction):
         still = image.frame(0) if prediction.frames else image
-        alone = Case(name, name, {"image": still})  # what is known of the case is no result
+        bare = Case(name, name, {"image": still})  # what is known of the case is no result
         written.append(folder / f"{name}{OVERLAY}.png")
-        drawn = task.figures(prediction.frames[0], alone) if prediction.frames else task.figures(prediction, alone)
+        drawn = task.figures(prediction.frames[0], bare) if prediction.frames else task.figures(prediction, bare)
         written[-1].write_bytes(drawn[0].png)
     return written, lacking
 

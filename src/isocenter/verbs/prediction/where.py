@@ -70,9 +70,9 @@ class There:
 
     def __call__(self, cases: Sequence[Case], asked: Asked, take: Take[Done], tracker: Tracker) -> None:
         try:
-            for told, (number, outcome) in enumerate(self.spread(partial(_predicted, self, asked), cases), start=1):
+            for done, (number, outcome) in enumerate(self.spread(partial(_predicted, self, asked), cases), start=1):
                 take(cases[number], outcome)
-                tracker(told, len(cases))
+                tracker(done, len(cases))
         finally:  # what a process that died left half written
             for room in asked.folder.glob(".*.partial") if asked.folder is not None else ():
                 shutil.rmtree(room, ignore_errors=True)

@@ -36,7 +36,7 @@ def with_boxes(dataset: Dataset, name: str) -> Dataset:
     structures = dataset.regions or {label.name: (label.value,) for label in labels}
     declared = (Label(n, one) for n, one in enumerate(structures)) if dataset.regions else labels
     cases = [
-        replace(case, references=_beside(case.references, partial(_boxes, case, kind, name, structures)))
+        replace(case, references=_with_boxes(case.references, partial(_boxes, case, kind, name, structures)))
         if kind in case.references
         else case
         for case in dataset
@@ -45,25 +45,25 @@ def with_boxes(dataset: Dataset, name: str) -> Dataset:
     return replace(dataset, cases=tuple(cases), classes=classes, derived={**dataset.derived, BOXES: rule})
 
 
-def _beside(references: Mapping[str, Any], boxes: partial[BoundingBoxes]) -> LazyMapping[Any]:
+def _with_boxes(references: Mapping[str, Any], boxes: partial[BoundingBoxes]) -> LazyMapping[Any]:
     return LazyMapping({**{kind: partial(references.__getitem__, kind) for kind in references}, BOXES: boxes})
 
 
 def _boxes(case: Case, kind: str, name: str, structures: Mapping[str, Sequence[int]]) -> BoundingBoxes:
     """Of one case, from its label map.
 
-    Raises DatasetError where parts of the map were not drawn: nobody knows what there is to be found in them.
+    Raises DatasetError where parts of the map were not drawn: nobody knows what there is to be values in them.
     """
     drawn: Image = case.references[kind]
     if kind == OBJECT_MAPS:
         return boxes_of_objects(drawn, name, case.id)
     ignored = [label.value for label in drawn.labels if label.is_ignored]
-    found = {int(value) for value in np.unique(drawn.data)} - {0}
-    if found & set(ignored):
+    values = {int(value) for value in np.unique(drawn.data)} - {0}
+    if values & set(ignored):
         problem = "its mask holds voxels to be ignored, and boxes need an image that was looked at as a whole"
         raise DatasetError(problem, case.id, "Give masks that are drawn everywhere, or choose --task segmentation")
     named = {label.value: label.name for label in _boxed(drawn.labels)}
-    return boxes_of_pieces(drawn, structures or {named.get(one, str(one)): (one,) for one in sorted(found)}, case.id)
+    return boxes_of_pieces(drawn, structures or {named.get(one, str(one)): (one,) for one in sorted(values)}, case.id)
 
 
 def _boxed(labels: Sequence[Label]) -> tuple[Label, ...]:

@@ -70,12 +70,12 @@ def _pictures(examination: Examination) -> Iterator[Figure]:
     """Contact sheets: the cases of the worst findings, and some of the others."""
     cases = {case.id: case for case in examination.dataset}
     ranked = sorted(examination.problems, key=lambda one: SEVERITIES.index(one.severity))
-    found = [[name for name in one.cases if name in cases] for one in ranked]
+    ranked_cases = [[name for name in one.cases if name in cases] for one in ranked]
     # Some of each finding: one that hundreds of cases share must not hide the others.
-    worst = list(dict.fromkeys(name for names in found for name in names[:EACH]))[:SHOWN_CASES]
+    worst = list(dict.fromkeys(name for names in ranked_cases for name in names[:EACH]))[:SHOWN_CASES]
     if worst:
         yield _sheet(examination, [cases[name] for name in worst], "Cases with findings, the worst first", worst)
-    odd = {name for names in found for name in names}
+    odd = {name for names in ranked_cases for name in names}
     rest = [case for name, case in cases.items() if name not in odd]
     if even := rest[:: max(1, -(-len(rest) // SHOWN_CASES))]:
         yield _sheet(examination, even, "Cases without a finding, evenly chosen" if worst else "Cases, evenly chosen")
@@ -97,8 +97,8 @@ def _sheet(examination: Examination, cases: Sequence[Case], title: str, marked: 
 def _drawn(case: Case) -> Array | BoundingBoxes | None:
     """The first of its references that has a place in the image."""
     placed = (one for one in case.references.values() if isinstance(one, (Image, BoundingBoxes)))
-    found = next(placed, None)
-    return found.data if isinstance(found, Image) else found
+    drawn = next(placed, None)
+    return drawn.data if isinstance(drawn, Image) else drawn
 
 
 def _labels(dataset: Dataset, cases: Sequence[Case]) -> tuple[Label, ...]:
@@ -164,10 +164,10 @@ def _twins(examination: Examination) -> Iterator[Section]:
         return
     parts = examination.dataset.splits
 
-    def harm(one: Twin) -> tuple[bool, bool]:
+    def harm(pair: Twin) -> tuple[bool, bool]:
         """Across the parts of a split comes first; one patient's neighbouring frames are no leak and come last."""
-        same_part = parts.get(one.first) == parts.get(one.second)
-        return same_part, cases[one.first].patient == cases[one.second].patient
+        same_part = parts.get(pair.first) == parts.get(pair.second)
+        return same_part, cases[pair.first].patient == cases[pair.second].patient
 
     pairs = sorted(examination.pairs, key=harm)
 
@@ -193,15 +193,15 @@ def _shortcuts(examination: Examination) -> Iterator[Section]:
     if not examination.shortcuts:
         return
     rows = [(one.what, one.name, one.auc, f"{one.p:.2g}", _judged(one)) for one in examination.shortcuts]
-    said = (
+    explanation = (
         "Each thing alone predicts the answer, cross-validated by patient: by the AUC, or of values and times by the "
         "share of pairs in the right order; 0.5 is chance. p: that chance does as well, adjusted after Holm."
     )
     table = Table(["what", "by what alone", "AUC or c", "p", "so"], rows)
-    yield Section("What gives the answer away", [Paragraph(said), table])
+    yield Section("What gives the answer away", [Paragraph(explanation), table])
 
 
-def _judged(one: Shortcut) -> str:
-    if not one.standing:
-        return "tells a little" if one.p < 0.05 else "tells nothing"
-    return "tells it; preprocessing may take it away" if one.removable else "tells it"
+def _judged(shortcut: Shortcut) -> str:
+    if not shortcut.standing:
+        return "tells a little" if shortcut.p < 0.05 else "tells nothing"
+    return "tells it; preprocessing may take it away" if shortcut.removable else "tells it"

@@ -34,7 +34,7 @@ class Tracker:
     what: str
     bar: Progress | None
     began: float = field(default_factory=time.monotonic)
-    said: float = field(default_factory=time.monotonic)
+    last_line: float = field(default_factory=time.monotonic)
     row: int | None = None
 
     def __call__(self, done: int, total: int, words: str = "") -> None:
@@ -42,8 +42,8 @@ class Tracker:
             if self.row is None:
                 self.row = int(self.bar.add_task(self.what, total=total, words=""))
             self.bar.update(self.row, completed=done, total=total, words=words)  # type: ignore[arg-type]
-        elif time.monotonic() - self.said > QUIET_SECONDS or (done == total and time.monotonic() - self.began > 1):
-            self.said = time.monotonic()
+        elif time.monotonic() - self.last_line > QUIET_SECONDS or (done == total and time.monotonic() - self.began > 1):
+            self.last_line = time.monotonic()
             spent = time.monotonic() - self.began
             left = f", {spent / done * (total - done):.0f} s left" if 0 < done < total else ""
             log.info("%s: %d of %d in %.0f s%s%s", self.what, done, total, spent, left, f", {words}" if words else "")
@@ -82,7 +82,7 @@ class TrainingWatch:
     losses: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     first: Moment | None = None
-    said: float = field(default_factory=time.monotonic)
+    last_line: float = field(default_factory=time.monotonic)
 
     def __call__(self, moment: Moment) -> None:
         self.first = self.first or moment
@@ -90,12 +90,12 @@ class TrainingWatch:
         if moment.validation is not None:
             self.scores.append(moment.validation)
         often = QUIET_SECONDS if self.live is None else LIVE_SECONDS
-        if time.monotonic() - self.said < often and moment.step < moment.steps:
+        if time.monotonic() - self.last_line < often and moment.step < moment.steps:
             return
-        self.said = time.monotonic()
+        self.last_line = time.monotonic()
         if self.live is not None:
             self.live.update(self.table(moment), refresh=True)
-        elif moment.seconds - self.first.seconds > 1:  # of what took a moment nothing needs to be said
+        elif moment.seconds - self.first.seconds > 1:  # of what took a moment nothing needs a line
             log.info("%s: %s", self.what, self.line(moment))
 
     def line(self, moment: Moment) -> str:

@@ -1,4 +1,4 @@
-"""What covariates tell without the images, and images without them, on the same test cases: stated beside the model."""
+"""Covariates without the images, and images without the covariates, scored on the test cases of the model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from isocenter.runtime import Context, read_json, write_json
 from isocenter.tasks import Task, build
 from isocenter.training import CovariateModel, fit_covariate_model
 from isocenter.values import Case, Row, Split
-from isocenter.verbs.compare import said, side_by_side
+from isocenter.verbs.compare import side_by_side, signed
 from isocenter.verbs.evaluation import CASES, TASK, TASK_SCHEMA
 from isocenter.verbs.training.fit import Job
 from isocenter.verbs.training.run_end import EVALUATION, OUT_OF_FOLD
@@ -21,10 +21,10 @@ RECORD = "covariates.json"
 SCHEMA = "isocenter.covariates"
 # s for each entry of each training case: 8 s for 5,000 of 210 on one core, and 4 s to make numbers of them.
 FIT_SECONDS = 1.2e-5
-# What the report calls what is stated beside the model, and what the model adds to it.
-ALONE = "the covariates alone, without images"
+# The two halves in the report, and what the model adds to each.
+COVARIATES_ONLY = "the covariates alone, without images"
 IMAGES = "the images alone, trained as long without the covariates"
-ADDED = {ALONE: "what the images add to the covariates", IMAGES: "what the covariates add to the images"}
+ADDED = {COVARIATES_ONLY: "what the images add to the covariates", IMAGES: "what the covariates add to the images"}
 
 
 def covariates_seconds(jobs: Sequence[Job]) -> float:
@@ -35,24 +35,24 @@ def covariates_seconds(jobs: Sequence[Job]) -> float:
 def covariates_stated(run: RunFolder) -> dict[str, str]:
     """The primary metric of each half alone and how far the model is from it; all of them into a file of the run.
 
-    Nothing where the network is told no covariates, or where nothing is tested.
+    Nothing where the network gets no covariates, or where nothing is tested.
     """
     if not run.plan["network.context"]:
         return {}
     folder = OUT_OF_FOLD if run.own_test else EVALUATION
-    model, beside = _tables(run.out / folder), {}
+    model, halves = _tables(run.out / folder), {}
     if fitted := [pair for fold in run.folds if (pair := _fitted(run, fold)) is not None]:
-        beside[ALONE] = fitted[0][0].task, _table(fitted)
+        halves[COVARIATES_ONLY] = fitted[0][0].task, _table(fitted)
     if (run.out / IMAGE_ONLY / EVALUATION / CASES).is_file():
-        beside[IMAGES] = _tables(run.out / IMAGE_ONLY / EVALUATION)
-    rows = {name: _differences(run, half, model) for name, half in beside.items()}
+        halves[IMAGES] = _tables(run.out / IMAGE_ONLY / EVALUATION)
+    rows = {name: _differences(run, half, model) for name, half in halves.items()}
     if rows:
         write_json(run.out / folder / RECORD, SCHEMA, _record(rows))
     facts = {"the covariates alone are fitted by": fitted[0][0].how} if fitted else {}
-    for name, found in rows.items():
-        one = next((row for row in found if row.metric == run.plan["evaluation.primary"]), found[0])
-        facts[f"{one.metric} of {name}"] = str(one.estimates[0])
-        facts[ADDED[name]] = said(one.differences[0])
+    for name, differences in rows.items():
+        headline = next((row for row in differences if row.metric == run.plan["evaluation.primary"]), differences[0])
+        facts[f"{headline.metric} of {name}"] = str(headline.estimates[0])
+        facts[ADDED[name]] = signed(headline.differences[0])
     if IMAGES not in rows:
         facts[ADDED[IMAGES]] = f"not measured: {_why_not(run)}"
     return facts
@@ -71,10 +71,10 @@ def _fitted(run: RunFolder, fold: int | None) -> tuple[CovariateModel, list[Case
     parts: tuple[Split, Split] = ("train", "val")
     train, val = (run.cases(part, fold) for part in parts)
     test = run.cases("test", fold)
-    found = (
-        fit_covariate_model(chosen.task, Context.of(chosen.network.context).of_patients, train, val) if test else None
-    )
-    return None if found is None else (found, test)
+    if not test:
+        return None
+    model = fit_covariate_model(chosen.task, Context.of(chosen.network.context).of_patients, train, val)
+    return None if model is None else (model, test)
 
 
 def _table(fitted: Sequence[tuple[CovariateModel, Sequence[Case]]]) -> Table:
@@ -101,10 +101,10 @@ def _record(rows: Mapping[str, Sequence[Compared]]) -> dict[str, Any]:
         return rows_to_json([Row(one.metric, one.label, pick(one)[0]) for one in rows.get(name, ())])["rows"]
 
     return {
-        "rows": listed(ALONE, lambda one: one.estimates),
+        "rows": listed(COVARIATES_ONLY, lambda one: one.estimates),
         "images": listed(IMAGES, lambda one: one.estimates),
         "added": {
-            "to the covariates": listed(ALONE, lambda one: one.differences),
+            "to the covariates": listed(COVARIATES_ONLY, lambda one: one.differences),
             "to the images": listed(IMAGES, lambda one: one.differences),
         },
     }

@@ -56,7 +56,7 @@ def several_processes() -> Iterator[Ranks]:
     torch.distributed.init_process_group(backend, timeout=PATIENCE)
     ranks = Ranks.here()
     try:
-        with _told_to_end():
+        with _ending_once():
             yield ranks
     except RuntimeError as error:
         if not GONE.search(str(error)):
@@ -72,23 +72,23 @@ def begun_by_torchrun() -> bool:
 
 
 @contextmanager
-def _told_to_end() -> Iterator[None]:
+def _ending_once() -> Iterator[None]:
     """torchrun ends all processes where one has died: that is said once, and nothing cuts the line short."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def told(number: int, frame: FrameType | None) -> None:
+    def ended(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise _lost()
 
-    signal.signal(signal.SIGTERM, told)
+    signal.signal(signal.SIGTERM, ended)
+    afterwards: signal.Handlers = signal.SIG_IGN  # nothing cuts an error's line short
     try:
         yield
-    except BaseException:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        afterwards = signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, afterwards)
 
 
 def _lost() -> WorkerLostError:

@@ -173,12 +173,12 @@ def prepared(
 def predicted(model: Model, task: Task, cases: Sequence[Case]) -> list[Prediction]:
     """Cases as the model would predict them with this task."""
     untuned = replace(model, task=task)
-    found = []
+    predictions = []
     with tracked("predicting cases that decide") as tracker:
         for done, case in enumerate(cases, start=1):
-            found.append(untuned.predict(case))
+            predictions.append(untuned.predict(case))
             tracker(done, len(cases))
-    return found
+    return predictions
 
 
 def tuned(jobs: Sequence[Job], outcomes: Sequence[Outcome], task: Task) -> Tuned:

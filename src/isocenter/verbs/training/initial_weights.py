@@ -37,16 +37,16 @@ def _weights_in(folder: Path, start: Path) -> Path:
         if (place / WEIGHTS).is_file():
             verify(place)
             read_json(place / RECORD, SCHEMA)  # of a newer version weights may mean something else
-            return _told(place / WEIGHTS, start, several=place.is_relative_to(first))
+            return _announced(place / WEIGHTS, start, several=place.is_relative_to(first))
     for name in (WEIGHTS, "weights_0.safetensors"):
         if (packaged := folder / "isocenter" / name).is_file():
             verify(folder, needed=(f"isocenter/{name}",))
             read_json(packaged.parent / RECORD, SCHEMA)
-            return _told(packaged, start, several=name != WEIGHTS)
+            return _announced(packaged, start, several=name != WEIGHTS)
     raise UsageError("holds no weights to begin from", str(start), "Give a run, a package or a .safetensors file")
 
 
-def _told(weights: Path, start: Path, *, several: bool) -> Path:
+def _announced(weights: Path, start: Path, *, several: bool) -> Path:
     if several:
         log.info("%s is a model of several folds: training begins from the weights of the first", start)
     return weights

@@ -76,10 +76,10 @@ def notes_of(run: RunFolder, scored: Scored | None, stopped: Sequence[str]) -> l
     if not run.dataset.patients_known:
         split = "" if scored is None else ", split by case: leakage cannot be excluded"
         notes.append(f"Patients unknown{split}.")
-    for one in run.made.shortcuts:  # those that are left after preprocessing
-        if one.standing:
-            alone = f"{one.what} by {one.name} alone ({one.figure} {one.auc})"
-            notes.append(f"Shortcut: {alone}; the figures may rest on it.")
+    for shortcut in run.made.shortcuts:  # those that are left after preprocessing
+        if shortcut.standing:
+            proxy = f"{shortcut.what} by {shortcut.name} alone ({shortcut.figure} {shortcut.auc})"
+            notes.append(f"Shortcut: {proxy}; the figures may rest on it.")
     leaking = len(run.dataset) - len(run.cases_in_a_part)
     if leaking:
         notes.append(f"{counted(leaking, 'case')} left out of training: nearly the same image is held out.")
@@ -106,9 +106,9 @@ def training_log(folders: Sequence[Path]) -> pd.DataFrame:
     if len(logs) == 1:
         return logs[0]
     means = pd.concat(logs).groupby("step")[["seconds", "loss", "learning_rate"]].mean()
-    for fold, one in enumerate(logs):
-        of_fold = one.set_index("step")
-        smooth = of_fold["loss"].rolling(max(1, len(one) // SMOOTH_SHARE), min_periods=1, center=True).mean()
+    for fold, rows in enumerate(logs):
+        of_fold = rows.set_index("step")
+        smooth = of_fold["loss"].rolling(max(1, len(rows) // SMOOTH_SHARE), min_periods=1, center=True).mean()
         means[f"fold {fold} loss"], means[f"fold {fold}"] = smooth, of_fold["validation"]
     return means.reset_index()
 

@@ -167,12 +167,12 @@ def _promise(primary: str, plan: Plan | None) -> str:
         return "What was registered before training has been changed since: every figure is exploratory."
     promised = f"SHA\N{NON-BREAKING HYPHEN}256 {str(plan[REGISTERED])[:16]}\N{HORIZONTAL ELLIPSIS}"
     return (
-        f"{metric_name(primary)} was named primary before training{_beside(plan)} ({promised}). "
+        f"{metric_name(primary)} was named primary before training{_registered_with(plan)} ({promised}). "
         "All other figures are exploratory."
     )
 
 
-def _beside(plan: Plan) -> str:
+def _registered_with(plan: Plan) -> str:
     """What was fixed together with the primary metric, as the kind of problem says."""
     *others, last = ["", *registers(kind(plan["task.name"])).values()]
     named = [", ".join(name for name in others if name), last]
@@ -219,8 +219,8 @@ def _of_cases(scored: Scored, primary: str) -> dict[str, str]:
     if metric is None:
         return {}
     means = scored.table.groupby("case")[metric].mean()
-    said = {str(case): number(float(value)) for case, value in means.items() if np.isfinite(value)}
-    return {case: f"{metric_name(metric)} {value}" for case, value in said.items()}
+    words = {str(case): number(float(value)) for case, value in means.items() if np.isfinite(value)}
+    return {case: f"{metric_name(metric)} {value}" for case, value in words.items()}
 
 
 def _titled(figure: Figure, word: str, case: str, score: str | None) -> Figure:

@@ -49,14 +49,14 @@ class Afterwards:
     case:      one like those that are predicted
     selecting: how many cases are tuned on
     tested:    (cases, models that predict each of them) of every evaluation
-    beside:    s of what is fitted without images
+    baseline:  s of what is fitted without images
     """
 
     minutes: float
     case: Case
     selecting: int
     tested: Sequence[tuple[int, int]]
-    beside: float = 0.0
+    baseline: float = 0.0
 
     def deadline(self, model: Model) -> float:
         """s after the command's start by which training must end, if this is the model."""
@@ -67,10 +67,12 @@ class Afterwards:
         return training_deadline(self.minutes, self.expected(fresh))
 
     def costs(self, model: Model) -> Costs:
+        """What each case will cost, measured."""
         return measured_costs(model, self.case)
 
     def seconds(self, costs: Costs) -> float:
-        return seconds_after(costs, self.selecting, self.tested) + self.beside
+        """s of all that follows training."""
+        return seconds_after(costs, self.selecting, self.tested) + self.baseline
 
     def expected(self, costs: Costs) -> float:
         """Of `seconds` by fresh weights, what is believed: predictions as measured, scores up to a share."""

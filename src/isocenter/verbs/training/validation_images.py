@@ -22,10 +22,10 @@ NAMED = {"val": "validation", "train": "training"}
 class ValidationImages:
     """Cases to be read one at a time, and in words which ones they are, without their names.
 
-    cases: none where they cannot be had; `said` has the reason
+    cases: none where they cannot be had; `description` has the reason
     """
 
-    said: str
+    description: str
     cases: Sequence[Case] = ()
 
     def __iter__(self) -> Iterator[Image]:
@@ -41,9 +41,9 @@ def validation_images(run: Path, plan: Plan) -> ValidationImages:
     table, record = read_split(run / "split.csv"), read_data_record(run)
     part = next((one for one in NAMED if one in set(table["split"])), "val")
     wanted = set(table.loc[table["split"] == part, "case"])
-    found = [case for case in dataset if case.id in wanted]
+    cases = [case for case in dataset if case.id in wanted]
     known = dict(record.contents) if record is not None else {}
-    same = [case for case in found if known.get(case.id) == content_hash(case)]
+    same = [case for case in cases if known.get(case.id) == content_hash(case)]
     if not same:
         return ValidationImages(f"the run's {NAMED[part]} cases are not what they were")
     kept = same[:MOST]
