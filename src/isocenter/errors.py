@@ -69,6 +69,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or NO_MEMORY.search(str(error)) is not None
 
 
+class OutOfMemorySuppressed:
+    """A context that suppresses an error where memory ran out, for whoever can do with less."""
+
+    def __enter__(self) -> None:
+        """Nothing is set up."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        return error is not None and is_out_of_memory(error)
+
+
 def counted(number: int, one: str, many: str = "") -> str:
     """ "1 case", "3 cases"; `many` where an s alone does not make the plural."""
     return f"{number} {one if number == 1 else many or f'{one}s'}"

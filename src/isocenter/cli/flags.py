@@ -64,6 +64,13 @@ Volume = Annotated[str | None, typer.Option(help="Name of one of several volumes
 Region = Annotated[
     str | None, typer.Option(help="Part of each image: voxels 0:120,40:200,10:50, or a mask's FILE[=VALUE].")
 ]
+Format = Annotated[
+    str, typer.Option(help="Of dense results: auto, nii.gz, nii, nrrd, png, tiff, csv or dcm (a SEG; for boxes an SR).")
+]
+Backend = Annotated[
+    str,
+    typer.Option(help="For a package: auto, compiled, onnx, openvino, openvino-bf16, tensorrt, torch or torch-bf16."),
+]
 Backends = Annotated[str, typer.Option(help="Backends that the certificate tries: all, none, or onnx,openvino.")]
 FillMissing = Annotated[
     bool, typer.Option("--fill-missing", help="Read a series with gaps; missing slices become padding.")

@@ -9,8 +9,10 @@ import typer
 
 import isocenter
 from isocenter.cli.flags import (
+    Backend,
     Backends,
     Device,
+    Format,
     Given,
     Json,
     Out,
@@ -33,10 +35,7 @@ def predict(
     out: Out = None,
     overwrite: Overwrite = False,
     json: Json = False,
-    format: Annotated[
-        str,
-        typer.Option(help="Of dense results: auto, nii.gz, nii, nrrd, png, tiff, csv or dcm (a SEG; for boxes an SR)."),
-    ] = "auto",
+    format: Format = "auto",
     fold: Annotated[int | None, typer.Option(min=0, help="One fold of a run, in place of the mean of all.")] = None,
     mirror: Annotated[bool | None, typer.Option(help="Average over mirrored images; as planned by default.")] = None,
     save_probabilities: Annotated[
@@ -47,12 +46,7 @@ def predict(
     ] = False,
     device: Device = "auto",
     threads: Threads = None,
-    backend: Annotated[
-        str,
-        typer.Option(
-            help="For a package: auto, compiled, onnx, openvino, openvino-bf16, tensorrt, torch or torch-bf16."
-        ),
-    ] = "auto",
+    backend: Backend = "auto",
     scheduler: Scheduler = None,
     region: Region = None,
     overlap: Annotated[

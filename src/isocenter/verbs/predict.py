@@ -24,6 +24,7 @@ from isocenter.runtime import Cluster, Model, load, write_json
 from isocenter.transforms import COLOUR
 from isocenter.values import Case, Dataset, Image, Prediction, Problem
 from isocenter.verbs.prediction import (
+    AUTO,
     FORMATS,
     Asked,
     Done,
@@ -148,7 +149,7 @@ def predict(
     options = ReadingOptions(**reading)
     if not inputs:
         raise UsageError("nothing to predict", "predict", "Give files or folders after the model")
-    if format not in ("auto", *FORMATS):
+    if format not in (AUTO, *FORMATS):
         raise UsageError(f"cannot write {format!r}", "--format", f"Choose auto or one of {', '.join(FORMATS)}")
     if overlap is not None and not 0 <= overlap < 1:
         raise UsageError(f"an overlap of {overlap:g}", "--overlap", "Give a share from 0 to below 1, such as 0.25")
@@ -192,7 +193,7 @@ def _loaded(model: str | Path | Model, fold: int | None, device: str, threads: i
         return loaded
     if fold is not None:
         raise UsageError("a fold is chosen when a model is loaded", "--fold", "Give the run's folder")
-    if backend != "auto":
+    if backend != AUTO:
         raise UsageError("a backend is chosen when a model is loaded", "--backend", "Give the package's folder")
     return model
 

@@ -41,9 +41,13 @@ def view(
     mask: a label map, or boxes: themselves, or a file that has those of the image (`predictions.csv` is one)
     Raises GeometryError where image and mask lie on different grids.
     """
-    picture = image if isinstance(image, Image) else read(image, volume, **options)
-    overlays = [] if mask is None else [_overlay(mask, picture, image)]
-    title = "image" if isinstance(image, Image) else Path(image).name
+    if isinstance(image, Image):
+        picture, title = image, "image"
+        name = Path(next(iter(image.source.paths if image.source else ()), "")).name
+    else:
+        picture, title = read(image, volume, **options), Path(image).name
+        name = title
+    overlays = [] if mask is None else [_overlay(mask, picture, name)]
     target = Path(out) if out is not None else None
     page = viewer(picture, overlays, title)
     if target is not None:
@@ -51,11 +55,11 @@ def view(
     return View(page, target)
 
 
-def _overlay(mask: str | Path | Image | BoundingBoxes, picture: Image, image: str | Path | Image) -> Image:
-    """What is drawn on the picture, as a label map."""
-    if isinstance(mask, (str, Path)) and files.holds_boxes(Path(mask)):
-        name = image if not isinstance(image, Image) else next(iter(image.source.paths if image.source else ()), "")
-        mask = files.read_boxes(Path(mask), picture, Path(name).name)
-    if isinstance(mask, BoundingBoxes):
-        return box_edges(mask, picture.geometry, (), "boxes")
-    return mask if isinstance(mask, Image) else read(mask)
+def _overlay(mask: str | Path | Image | BoundingBoxes, picture: Image, name: str) -> Image:
+    """The overlay of the picture, a label map.
+
+    name: of the image's file, by which a file of boxes finds it
+    """
+    if isinstance(mask, str | Path):
+        mask = files.read_boxes(Path(mask), picture, name) if files.holds_boxes(Path(mask)) else read(mask)
+    return box_edges(mask, picture.geometry, (), "boxes") if isinstance(mask, BoundingBoxes) else mask

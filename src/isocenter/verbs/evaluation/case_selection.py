@@ -14,7 +14,8 @@ from isocenter.values import Dataset, Split
 from isocenter.verbs.evaluation.data_record import DataRecord, read_data_record
 from isocenter.verbs.evaluation.scoring import read_split
 
-SPLITS = ("train", "val", "test", "all")
+TEST, ALL = "test", "all"
+SPLITS = ("train", "val", TEST, ALL)
 OVER_FOLDS = (
     "Each case was scored by the fold that had not seen it; what validation cases decide (thresholds, post-processing) "
     "was decided over all folds. The figures estimate how good the model of one fold is, not their mean; those that "
@@ -72,17 +73,17 @@ def _of_own(model: Model, table: pd.DataFrame, split: str | None, where: str) ->
     notes = []
     if not model.record.get("patients_known", False):
         notes.append("Patients unknown, split by case: leakage cannot be excluded.")
-    words = f"{'' if wanted == 'all' else 'the '}{wanted} cases of the run's own data"
+    words = f"{'' if wanted == ALL else 'the '}{wanted} cases of the run's own data"
     folds = sorted(set(table["fold"]) - {""}, key=int)
-    if len(folds) > 1 and wanted == "test" and "" not in set(table["fold"]):
+    if len(folds) > 1 and wanted == TEST and "" not in set(table["fold"]):
         tested = table[table["split"] == "test"]
         owner = dict(zip(tested["case"], tested["fold"].astype(int), strict=True))
         return Choice(dict.fromkeys(owner, "test"), words, [*notes, OVER_FOLDS], owner)
     own: dict[str, Split] = dict(zip(table["case"], table["split"], strict=True))
     if len(folds) > 1:  # every case of a fold has trained the others
         own = dict(zip(table["case"], table["fold"].map(lambda fold: "train" if fold else "test"), strict=True))
-    if wanted != "test":
-        some = "Some of these" if wanted == "all" else "These"
+    if wanted != TEST:
+        some = "Some of these" if wanted == ALL else "These"
         notes.append(f"{some} cases were used in training: the figures say nothing about new patients.")
     return Choice(_part(own, wanted, where), words, notes)
 

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TypeVar
 
 from isocenter.at_work import at_work
-from isocenter.errors import IsocenterError, is_out_of_memory
+from isocenter.errors import IsocenterError, OutOfMemorySuppressed
 from isocenter.runtime import outcome_of
 from isocenter.values import Case
 
@@ -28,7 +28,7 @@ log = logging.getLogger("isocenter")
 def overlapped(
     cases: Sequence[Case], read: Callable[[Case], T], compute: Callable[[Case, T], Callable[[], R]], take: Take[R]
 ) -> None:
-    """Every case read, computed and written; `take` is told of each in order.
+    """Every case read, computed and written; `take` gets the result of each in order.
 
     read:    in a thread of its own, one case ahead
     compute: gives what is left to do, which a third thread does: writing
@@ -48,11 +48,8 @@ def overlapped(
                 take(case, outcome)
 
         def attempted(loaded: Callable[[], T], case: Case) -> Callable[[], R]:
-            try:
+            with OutOfMemorySuppressed():
                 return compute(case, loaded())
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
             log.warning("memory ran out at %s: tried again by itself", case.id)
             tell()
             return compute(case, read(case))

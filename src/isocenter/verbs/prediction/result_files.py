@@ -20,7 +20,8 @@ from isocenter.verbs.reading import named_as
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))})
 PROBABILITIES, OVERLAY, REPORT = "_probabilities", "_overlay", "_report"
-FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", "dcm", "csv")
+AUTO, DICOM = "auto", "dcm"
+FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", DICOM, "csv")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Wanted:
     overlay:       a picture of the image with the result drawn on it
     """
 
-    format: str = "auto"
+    format: str = AUTO
     probabilities: bool = False
     overlay: bool = False
 
@@ -114,7 +115,7 @@ def _label_maps(
         return [], []
     mask = prediction.data
     # A PNG holds 16 bits: numbers of more objects than that need another file.
-    wide = {"png": "tiff"} if wanted.format == "auto" and mask.dtype.itemsize > 2 else None
+    wide = {"png": "tiff"} if wanted.format == AUTO and mask.dtype.itemsize > 2 else None
     written, lacking = [folder / f"{name}.{_suffix(image, wanted.format, wide)}"], []
     write_label_map(mask, prediction.labels, image, written[0], algorithm=algorithm)
     series = (
@@ -123,7 +124,7 @@ def _label_maps(
         and image.source is not None
         and image.source.format == "dicom"
     )
-    if wanted.format == "auto" and series:
+    if wanted.format == AUTO and series:
         try:
             write_label_map(mask, prediction.labels, image, folder / f"{name}.dcm", algorithm=algorithm)
             written.append(folder / f"{name}.dcm")
@@ -137,13 +138,13 @@ def _report(
 ) -> tuple[list[Path], list[Problem]]:
     """The boxes that are called, as a DICOM report; one that nobody asked for is left out where there can be none."""
     is_dicom = image.source is not None and image.source.format == "dicom"
-    if prediction.called is None or not (wanted.format == "dcm" or (wanted.format == "auto" and is_dicom)):
+    if prediction.called is None or not (wanted.format == DICOM or (wanted.format == AUTO and is_dicom)):
         return [], []
     path = folder / f"{name}{REPORT}.dcm"
     try:
         write_boxes(prediction.called, image, path, algorithm=algorithm)
     except FormatError as error:
-        if wanted.format == "dcm":
+        if wanted.format == DICOM:
             raise
         return [], [Problem("warning", f"no DICOM report: {error.problem}", (name,), remedy=error.remedy)]
     return [path], []
@@ -154,8 +155,9 @@ def _suffix(image: Image, format: str, instead: Mapping[str, str] | None = None)
 
     instead: for formats that cannot hold the numbers
     """
-    own = "csv" if image.geometry.ndim == 1 else "nii.gz"
-    if image.geometry.ndim == 2:  # a PNG has no place for the size of a pixel, nor for frames
-        own = "tiff" if image.geometry.physical or image.frames is not None else "png"
-    suffix = format if format != "auto" else own
+    flat = (
+        "tiff" if image.geometry.physical or image.frames is not None else "png"
+    )  # a PNG has no pixel size, no frames
+    own = {1: "csv", 2: flat}.get(image.geometry.ndim, "nii.gz")
+    suffix = own if format == AUTO else format
     return (instead or {}).get(suffix, suffix)

@@ -44,6 +44,7 @@ from isocenter.training import (
     validation_of,
 )
 from isocenter.values import Decision, Plan
+from isocenter.verbs.training.decisions import with_decisions
 from isocenter.verbs.training.fit import Job, fit
 from isocenter.verbs.training.run_folder import SEARCH, state_of
 
@@ -67,7 +68,7 @@ class SearchResult:
 
     changed:   {decision: what is better than planned, and why}; empty where the plan stays
     statement: the same in a sentence
-    rows:    {column: cell} of every trial, in order
+    rows:      {column: cell} of every trial, in order
     """
 
     changed: Mapping[str, Decision]
@@ -78,9 +79,7 @@ class SearchResult:
         """The plan, edited; whoever trains by it does not search again."""
         over = "the search is over, and what it has found stands in this plan"
         searched = {name: Decision(None, over) for name in ("search.minutes", "search.trials")}
-        for name, decision in {**self.changed, **searched}.items():
-            plan = plan.with_decision(name, decision)
-        return plan
+        return with_decisions(plan, {**self.changed, **searched})
 
 
 @dataclass(frozen=True)
@@ -199,10 +198,9 @@ class _Search:
         except (PlanError, ResourceError) as error:
             self.study.finish(trial, IMPOSSIBLE, **facts, why=str(error), seconds=0.0, steps=0)
             return
-        facts["changed"] = changed(self.job.plan, plan)
+        facts["changed"], looks = changed(self.job.plan, plan), list[float]()
         job = self._trial_job(plan, f"trial_{trial.number:03}", f"trial {trial.number}")
         self._prepare(job)
-        looks: list[float] = []
         try:
             outcome = fit(job, self._clock_of(job), lambda decisions: None, look=_judge(trial, looks))
         except HopelessError:
