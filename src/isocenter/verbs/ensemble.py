@@ -161,7 +161,9 @@ def _data_of(members: Sequence[Member], task: Task, data: str | Path | None) -> 
     return dataset
 
 
-def _tested(folder: Path, out: Path, joined: Joined, model: Model, weighed: MemberWeights, plan: Plan, seed: int) -> Ensemble:
+def _tested(
+    folder: Path, out: Path, joined: Joined, model: Model, weighed: MemberWeights, plan: Plan, seed: int
+) -> Ensemble:
     """What was measured, and the report, into the folder that becomes `out`."""
     members, dataset, parts = joined.members, joined.dataset, joined.parts
     primary, known = str(plan["evaluation.primary"]), bool(model.record.get("patients_known"))
