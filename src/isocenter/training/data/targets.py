@@ -294,7 +294,7 @@ class BoxTargets(OneArray):
     """(n, 1 + 2 * axes) float32: class, where it begins on every axis, where it ends; edges in voxels.
 
     In a batch all have the same number of rows; those of class -1 are none. A box belongs to a patch that holds its
-    centre, and keeps what of it lies outside: its size could not be told otherwise.
+    centre, and keeps what of it lies outside, so that its size stays known.
     """
 
     name: ClassVar[str] = "boxes"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from isocenter.lazy import torch
@@ -19,6 +19,13 @@ Terms: TypeAlias = "torch.nn.ParameterDict"
 MOMENTUM = 0.99
 
 
+# Fused: one pass over all weights, which a step of a small network notices.
+OPTIMISERS: Mapping[str, Callable[[Any, float], Any]] = {
+    "adamw": lambda groups, rate: torch.optim.AdamW(groups, lr=rate, fused=True),
+    "sgd": lambda groups, rate: torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM, nesterov=True, fused=True),
+}
+
+
 def terms_of(task: Task, device: Any) -> Terms:
     """The numbers of a task's loss that are learnt with the weights; no prediction needs them."""
     begun: Mapping[str, Sequence[float]] = getattr(task, "terms", {})
@@ -33,10 +40,7 @@ def make_optimiser(module: Module, chosen: Training, terms: Terms | None = None)
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": chosen.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    if chosen.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=chosen.learning_rate, momentum=MOMENTUM, nesterov=True, fused=True)
-    # Fused: one pass over all weights, which a step of a small network notices.
-    return torch.optim.AdamW(groups, lr=chosen.learning_rate, fused=True)
+    return OPTIMISERS[chosen.optimiser](groups, chosen.learning_rate)
 
 
 def laid_as_weights(optimiser: Any) -> None:

@@ -33,7 +33,7 @@ class Learner:
 
     module: as Fabric has wrapped it
     terms:  of the loss, learnt with the weights
-    costs:  are told what each case cost, where cases are drawn by it
+    costs:  take what each case cost, where cases are drawn by it
     """
 
     module: Any
