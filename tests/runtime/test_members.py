@@ -110,8 +110,8 @@ def test_a_class_of_the_whole_image_changes_its_side_with_the_mirror():
 
     batch = np.zeros((1, 1, 8, 8), np.float32)
     batch[..., :4] = 3
-    assert chosen.mirrored == (1, 0)
-    seen = Mirrored(brighter_side, chosen.average, (1,), 1, {"class": chosen.mirrored})(batch)
+    assert chosen.decoding.mirrored == (1, 0)
+    seen = Mirrored(brighter_side, chosen.decoding.average, (1,), 1, {"class": chosen.decoding.mirrored})(batch)
     assert_allclose(chosen.probabilities({"class": seen["class"][0]})["class"], np.exp([3, 0]) / (np.exp(3) + 1))
 
 

@@ -287,7 +287,7 @@ def test_figures_of_the_summary_are_those_of_scikit_learn():
 
 def test_every_row_is_of_a_metric_that_a_plan_may_name_and_the_other_way_round():
     predictions, cases = answers(np.linspace(0.1, 0.9, 12), [0, 1] * 6)
-    assert {row.metric for row in TWO.summary(TWO.score(predictions, cases), seed=0)} == TWO.metrics
+    assert {row.metric for row in TWO.summary(TWO.score(predictions, cases), seed=0)} == TWO.scoring.metrics
 
 
 def test_predictive_values_are_stated_at_the_prevalence_that_is_stated():

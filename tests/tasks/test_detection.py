@@ -14,10 +14,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import box_iou
+from isocenter.tasks import rows_in
 from isocenter.tasks.detection.decode import PRIOR
 from isocenter.tasks.detection.maps import centre_loss, focal, maps_of, unshared
 from isocenter.tasks.detection.task import Detection
-from isocenter.tasks.task import rows_in
 from isocenter.values import BoundingBoxes, Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction
 
 TASK = Detection(("cell", "clump"), 2, 8.0)
@@ -239,7 +239,7 @@ def test_the_summary_of_boxes_that_are_all_right_is_perfect_and_the_row_over_all
     assert (rows[0].metric, rows[0].label) == ("ap50", "all")
     perfect = {"ap", "ap50", "ap10", "sensitivity", "ppv", "f1"}
     assert {row.estimate.value for row in rows if row.metric in perfect} == {1.0}
-    assert {row.metric for row in rows} <= TASK.metrics
+    assert {row.metric for row in rows} <= TASK.scoring.metrics
     assert {row.label for row in rows} == {"all", "cell", "clump"}
     assert all(row.estimate.n == 12 for row in rows)
 
@@ -354,5 +354,5 @@ def test_volumes_are_searched_by_what_found_more_of_objects_of_that_size(side, n
 
 def test_sides_in_the_names_of_classes_change_places_and_lengths_stay():
     task = Detection(("left lung", "right lung"), 2, 8.0)
-    assert task.mirrored == (1, 0, 2, 3, 4, 5)
-    assert Detection(("left lung",), 2, 8.0).mirrored is None
+    assert task.decoding.mirrored == (1, 0, 2, 3, 4, 5)
+    assert Detection(("left lung",), 2, 8.0).decoding.mirrored is None

@@ -162,7 +162,7 @@ def test_figures_are_those_of_scikit_learn_for_the_cases_in_which_a_finding_is_k
             assert rows[metric, name].value == pytest.approx(value), (metric, name)
             assert "0.5 on (default)" in rows[metric, name].method or metric in ("auroc", "average_precision", "brier")
         assert rows["auroc", name].n == there.sum()
-    for metric in TASK.metrics:
+    for metric in TASK.scoring.metrics:
         mean = np.mean([rows[metric, name].value for name in TASK.findings])
         assert rows[metric, "all"].value == pytest.approx(mean), metric
         assert rows[metric, "all"].n == known.any(axis=1).sum()
@@ -173,7 +173,7 @@ def test_the_row_over_all_findings_comes_first_and_every_metric_is_one_that_a_pl
     predictions, cases, *_ = drawn()
     rows = TASK.summary(TASK.score(predictions, cases), seed=0)
     assert (rows[0].metric, rows[0].label) == ("auroc", "all")
-    assert {row.metric for row in rows} == TASK.metrics
+    assert {row.metric for row in rows} == TASK.scoring.metrics
 
 
 def test_a_finding_that_no_case_has_is_left_out_of_the_mean_which_says_so():
@@ -235,8 +235,8 @@ def test_cases_cannot_be_drawn_finding_by_finding():
 
 
 def test_findings_with_a_side_change_places_in_a_mirror():
-    assert Findings(("left effusion", "nodule", "right effusion")).mirrored == (2, 1, 0)
-    assert Findings(("left effusion", "nodule")).mirrored is None
+    assert Findings(("left effusion", "nodule", "right effusion")).decoding.mirrored == (2, 1, 0)
+    assert Findings(("left effusion", "nodule")).decoding.mirrored is None
 
 
 def planned(*references: dict[str, bool], declared: tuple[str, ...] = ()):

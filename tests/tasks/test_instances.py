@@ -243,7 +243,7 @@ def test_scores_have_a_row_a_case_and_a_summary_with_the_unit_of_counts():
     assert table["objects_predicted"].tolist() == [4, 3]
     assert table["count_difference"].tolist() == [0, -1]
     rows = {row.metric: row.estimate for row in TASK.summary(table, seed=0)}
-    assert set(rows) == TASK.metrics
+    assert set(rows) == TASK.scoring.metrics
     assert next(iter(rows)) == "ap50"
     assert rows["count_error"].value == 0.5
     assert rows["count_error"].unit == "objects"

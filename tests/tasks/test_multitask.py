@@ -251,7 +251,7 @@ def test_mirrored_views_change_the_sides_of_the_head_that_names_them():
             **{f"segmentation.{key}": value for key, value in LESION.items()},
         }
     )
-    assert task.mirrored == (0, 1, 3, 2)
+    assert task.decoding.mirrored == (0, 1, 3, 2)
     assert tasks.sides_of(task) == {"segmentation_mask": (0, 1), "classification_class": (1, 0)}
     assert tasks.sides_of(task.parts["segmentation"]) == {"mask": (0, 1)}
 

@@ -166,8 +166,8 @@ def test_grades_are_selected_and_judged_by_the_quadratic_kappa_that_the_summary_
     assert rows["rps", "all"].value == pytest.approx(table["rps"].mean())
     assert rows["auroc", "all"].value == pytest.approx(metrics.roc_auc_score(truth, chances, multi_class="ovr"))
     assert "by the least expected squared distance" in rows["accuracy", "all"].method
-    assert {row.metric for row in task.summary(table, seed=0)} == task.metrics
-    assert task.selects_by == task.under("natural")["evaluation.primary"].value == "quadratic_kappa"
+    assert {row.metric for row in task.summary(table, seed=0)} == task.scoring.metrics
+    assert task.teaching.selects_by == task.under("natural")["evaluation.primary"].value == "quadratic_kappa"
 
 
 def test_stated_costs_decide_what_is_called_and_what_mistakes_cost():
@@ -181,7 +181,7 @@ def test_stated_costs_decide_what_is_called_and_what_mistakes_cost():
     assert "costs as stated" in rows["expected_cost", "all"].method
     assert "by the least expected cost" in rows["accuracy", "all"].method
     assert "quadratic_kappa" not in {row.metric for row in task.summary(table, seed=0)}
-    assert {row.metric for row in task.summary(table, seed=0)} == task.metrics
+    assert {row.metric for row in task.summary(table, seed=0)} == task.scoring.metrics
 
 
 def test_several_networks_are_averaged_in_their_outputs_and_corrected_once():
@@ -194,10 +194,10 @@ def test_several_networks_are_averaged_in_their_outputs_and_corrected_once():
 
 
 def test_no_output_between_grades_changes_places_in_a_mirror_and_sided_grades_are_not_mirrored():
-    assert graded("corn").mirrored == (0, 1, 2, 3)
-    assert graded("softmax").mirrored == (0, 1, 2, 3, 4)
+    assert graded("corn").decoding.mirrored == (0, 1, 2, 3)
+    assert graded("softmax").decoding.mirrored == (0, 1, 2, 3, 4)
     sided = Classification(("left", "right"), order="cumulative")
-    assert sided.mirrored is None
+    assert sided.decoding.mirrored is None
 
 
 @pytest.mark.parametrize(

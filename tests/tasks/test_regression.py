@@ -154,11 +154,11 @@ def test_a_side_becomes_its_counterpart_in_a_mirror_and_a_value_without_a_side_s
     names = ("kidney left", "volume", "kidney right")
     numbers = dict.fromkeys(names, 1.0)
     task = Regression(names, dict.fromkeys(names, ""), numbers, numbers)
-    assert task.mirrored == (2, 1, 0)
-    assert replace(task, noise="gaussian").mirrored == (2, 1, 0, 5, 4, 3)
-    assert TASK.mirrored == (0, 1)
+    assert task.decoding.mirrored == (2, 1, 0)
+    assert replace(task, noise="gaussian").decoding.mirrored == (2, 1, 0, 5, 4, 3)
+    assert TASK.decoding.mirrored == (0, 1)
     alone = Regression(names[:1], {"kidney left": ""}, {"kidney left": 1.0}, {"kidney left": 1.0})
-    assert alone.mirrored is None
+    assert alone.decoding.mirrored is None
 
 
 def test_several_networks_are_their_mean():

@@ -96,7 +96,7 @@ def test_patients_are_resampled_and_not_cases():
 
 def test_every_row_is_of_a_metric_that_a_plan_may_name_and_the_other_way_round():
     task, found = table()
-    assert {row.metric for row in task.summary(found, seed=0)} == METRICS == task.metrics
+    assert {row.metric for row in task.summary(found, seed=0)} == METRICS == task.scoring.metrics
 
 
 def test_without_error_bars_nothing_is_said_of_them():

@@ -252,11 +252,11 @@ def test_where_most_is_known_patches_are_drawn_as_ever():
 def test_masks_that_are_said_to_be_known_in_parts_take_a_loss_that_can_learn_from_them(set_by_hand):
     thin = {"name": "segmentation", "loss": "dice+ce+cldice", "ignore": None, "sparse": None, "readers": "first"}
     thin |= {"observers": [], "centrelines": ["vessel"]}
-    assert tasks.suited(thin) == {}
-    changed = tasks.suited(thin | set_by_hand)
+    assert Segmentation.traits.suited(thin) == {}
+    changed = Segmentation.traits.suited(thin | set_by_hand)
     assert {name: one.value for name, one in changed.items()} == {"task.loss": "dice+ce", "task.centrelines": []}
     assert "of which not all are known" in changed["task.loss"].because
-    assert tasks.suited(thin | set_by_hand | {"loss": "dice+focal"}) == {}
+    assert Segmentation.traits.suited(thin | set_by_hand | {"loss": "dice+focal"}) == {}
 
 
 # Readers
@@ -319,7 +319,7 @@ def test_the_agreement_of_readers_stands_beside_the_models():
     assert row["dice_between_readers"] == pytest.approx((2 / 3 + 4 / 5 + 1 / 2) / 3)
     assert row["dice_of_berta_to_others"] == pytest.approx((2 / 3 + 1 / 2) / 2)
     rows = {row.metric for row in task.summary(scored(task, mask(1, 1, 0), of).reset_index(), seed=0)}
-    assert task.metrics >= {"dice_to_readers", "dice_between_readers"}
+    assert task.scoring.metrics >= {"dice_to_readers", "dice_between_readers"}
     assert rows >= {"dice_to_readers", "dice_between_readers", "dice_to_berta"}
 
 

@@ -186,7 +186,7 @@ def test_the_training_cases_tell_the_baseline_and_the_median_risk_and_what_is_se
     assert task.median_risk == pytest.approx(np.median([decoded(task, one).values["risk"] for one in ratio]), abs=1e-4)
     assert len(task.baseline["time"]) == 100
     assert tasks.build({"name": "survival", **json.loads(json.dumps(task.settings))}) == task
-    assert tasks.tuned_on(task) == "train"
+    assert task.traits.tuned_on == "train"
 
 
 def test_cases_of_whom_nobody_had_the_event_decide_nothing():
@@ -197,7 +197,7 @@ def test_a_single_case_decides_what_it_can_and_a_kind_that_says_nothing_is_tuned
     task, decisions = COX.tuned([decoded(COX, 0.7)], [case("a", 3.0, True)])
     assert task.baseline == {"time": [3.0], "hazard": [pytest.approx(np.exp(-0.7), rel=1e-4)]}
     assert set(decisions) == {"task.baseline", "task.median_risk"}
-    assert tasks.tuned_on(tasks.build({"name": "classification", "classes": ["a", "b"], "smoothing": 0.0})) == "val"
+    assert tasks.build({"name": "classification", "classes": ["a", "b"], "smoothing": 0.0}).traits.tuned_on == "val"
 
 
 def test_the_pictures_part_the_cases_at_the_median_risk_of_the_training_cases():
@@ -227,7 +227,7 @@ def test_every_row_is_of_a_metric_that_a_plan_may_name_and_the_other_way_round()
     table = scored(KNOWN, ratio, np.minimum(times, limits), times <= limits)
     rows = KNOWN.summary(table, seed=0)
     assert (rows[0].metric, rows[0].label) == ("uno_c", "all")
-    assert {row.metric for row in rows} == KNOWN.metrics
+    assert {row.metric for row in rows} == KNOWN.scoring.metrics
     assert {row.label for row in rows} == {"all", "5", "10"}
     assert all(row.estimate.low < row.estimate.value < row.estimate.high for row in rows)
     [area] = [row for row in rows if (row.metric, row.label) == ("dynamic_auc", "5")]

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from isocenter.errors import DatasetError
-from isocenter.evaluation import Table, bootstrap
+from isocenter.evaluation import Seed, Table, bootstrap
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
-from isocenter.tasks import Outputs, Task, reading, stated_image
+from isocenter.tasks import Decoding, Outputs, Scoring, Shares, Task, Teaching, Traits, reading, stated_image
 from isocenter.values import (
     Array,
     Case,
@@ -54,9 +54,7 @@ class Azimuth:
 
     name: ClassVar[str] = "azimuth"
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
-    metrics: ClassVar[frozenset[str]] = frozenset({"angular_error"})
-    selects_by: ClassVar[str] = "alignment"
-    registers: ClassVar[Mapping[str, str]] = {"offset": "zero of the circle"}
+    traits: ClassVar[Traits] = Traits(registers={"offset": "zero of the circle"})
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -78,10 +76,6 @@ class Azimuth:
         return asdict(self)
 
     @property
-    def target_settings(self) -> Mapping[str, Any]:
-        return self.settings
-
-    @property
     def heads(self) -> Mapping[str, Head]:
         return {HEAD: Vector(2, holds="numbers")}
 
@@ -90,13 +84,31 @@ class Azimuth:
         return (Label(0, self.angle),)
 
     @property
-    def merge(self) -> Literal["gaussian", "mean", "nnunet"]:
-        return "mean"
+    def teaching(self) -> Teaching:
+        return Teaching("alignment", quality=_alignment, selection=_mean, target_settings=self.settings)
 
     @property
-    def mirrored(self) -> tuple[int, ...] | None:
-        """A mirror changes the sign of the angle, which no exchange of channels does."""
-        return None
+    def decoding(self) -> Decoding:
+        return Decoding(
+            merge="mean",
+            mirrored=None,  # a mirror changes the sign of the angle, which no exchange of channels does
+            average=_average,
+            probabilities=_point,
+            decode=self.decode,
+            outputs=self.outputs,
+        )
+
+    @property
+    def scoring(self) -> Scoring:
+        return Scoring(
+            metrics=frozenset({"angular_error"}),
+            score=self.score,
+            summary=_summary,
+            rank=_rank,
+            figures=self.figures,
+            overview=_overview,
+            results=self.results,
+        )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         turned = "a turned image points elsewhere"
@@ -124,21 +136,6 @@ class Azimuth:
         """Of the point's place, so that its length is learnt too."""
         return ((outputs[HEAD].float() - target) ** 2).sum(dim=1).mean()
 
-    def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
-        return {"alignment": torch.nn.functional.cosine_similarity(outputs[HEAD].float(), target.float())}
-
-    def selection(self, collected: Mapping[str, Tensor]) -> float:
-        return float(collected["alignment"].mean())
-
-    def average(
-        self, outputs: Sequence[Mapping[str, Array]], shares: Sequence[float] | None = None
-    ) -> Mapping[str, Array]:
-        return {HEAD: np.average([one[HEAD] for one in outputs], axis=0, weights=shares).astype(np.float32)}
-
-    def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        """There are none: the point itself."""
-        return {HEAD: np.asarray(arrays[HEAD], dtype=np.float64)}
-
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         [(_, arrays)] = slabs
         across, up = np.asarray(arrays[HEAD], dtype=np.float64).tolist()
@@ -156,18 +153,9 @@ class Azimuth:
             rows.append({**own, "angular_error": apart, "reference": true, "predicted": said})
         return pd.DataFrame(rows)
 
-    def summary(self, table: Table, *, seed: int) -> list[Row]:
-        return [Row("angular_error", "all", bootstrap(table["angular_error"], table["patient"], seed=seed, unit=UNIT))]
-
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         caption = f"{self._said(prediction):.0f} {UNIT}"
         return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
-
-    def overview(self, table: Table) -> list[Figure]:
-        return [figures.histogram({"error": table["angular_error"]}, "Angular error", axis=UNIT)]
-
-    def rank(self, table: Table) -> list[str]:
-        return table.sort_values("angular_error", kind="stable")["case"].tolist()
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         return {f"degrees_{self.angle}": self._said(prediction)}
@@ -181,3 +169,32 @@ class Azimuth:
     def _said(self, prediction: Prediction) -> float:
         assert prediction.values is not None
         return prediction.values[self.angle]
+
+
+def _alignment(outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
+    return {"alignment": torch.nn.functional.cosine_similarity(outputs[HEAD].float(), target.float())}
+
+
+def _mean(collected: Mapping[str, Tensor]) -> float:
+    return float(collected["alignment"].mean())
+
+
+def _average(outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
+    return {HEAD: np.average([one[HEAD] for one in outputs], axis=0, weights=shares).astype(np.float32)}
+
+
+def _point(arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+    """There are no probabilities: the point itself."""
+    return {HEAD: np.asarray(arrays[HEAD], dtype=np.float64)}
+
+
+def _summary(table: Table, *, seed: Seed) -> list[Row]:
+    return [Row("angular_error", "all", bootstrap(table["angular_error"], table["patient"], seed=seed, unit=UNIT))]
+
+
+def _rank(table: Table) -> list[str]:
+    return table.sort_values("angular_error", kind="stable")["case"].tolist()
+
+
+def _overview(table: Table) -> list[Figure]:
+    return [figures.histogram({"error": table["angular_error"]}, "Angular error", axis=UNIT)]

@@ -25,7 +25,7 @@ from isocenter.planning.rules import (
 )
 from isocenter.planning.rules.normalisation import normalisation
 from isocenter.planning.sections import fusion_of
-from isocenter.tasks import Task, build, kind_for, parts_of, suited, uncut
+from isocenter.tasks import Task, build, kind, kind_for
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan
 
 # What all folds have in common, and why that tells a fold nothing of its test cases but how large images are.
@@ -56,7 +56,8 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
         plan.decision(name)  # refuses an unknown name
         plan = plan.with_decision(name, Decision(value, BY_HAND))
     if any(name.startswith("task.") for name in assignments):
-        plan = _unless_by_hand(plan, suited(_values(plan, "task")))
+        settings = _values(plan, "task")
+        plan = _unless_by_hand(plan, kind(settings["name"]).traits.suited(settings))
     follows: dict[str, Decision] = {}
     if "training.patch" in assignments:
         because = "it follows training.patch, which was set by hand"
@@ -193,7 +194,7 @@ def _refuse_long(plan: Plan, fingerprint: Fingerprint) -> None:
 
 def _refuse_cut(task: Task, patch: Sequence[int], grid: Grid) -> None:
     """PlanError where what the task is taught must be whole in each patch, and most images are larger than that."""
-    because, median = uncut(task), np.median(grid.extent, axis=0).round()
+    because, median = task.teaching.uncut, np.median(grid.extent, axis=0).round()
     if because and any(size < whole for size, whole in zip(patch, median, strict=True)):
         problem = f"{because}; images have {median.astype(int).tolist()} voxels, and patches {list(patch)}"
         raise PlanError(problem, "training.patch", "Give patches as large as the images, or another task.loss")
@@ -201,7 +202,7 @@ def _refuse_cut(task: Task, patch: Sequence[int], grid: Grid) -> None:
 
 def _labels(task: Task) -> list[tuple[Label, ...]]:
     """What it answers with, and each of its parts."""
-    return [task.labels, *(part.labels for part in parts_of(task).values())]
+    return [task.labels, *(part.labels for part in task.decoding.parts.values())]
 
 
 def _values(plan: Plan, section: str) -> dict[str, Any]:

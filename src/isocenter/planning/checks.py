@@ -12,7 +12,6 @@ from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.planning.sections import Settings, Training, check_value, typed
 from isocenter.runtime import Context, build_module, choose_device
-from isocenter.tasks import cascades
 from isocenter.transforms import check_flips
 from isocenter.values import BY_HAND, Plan
 
@@ -64,8 +63,8 @@ def check_wishes(assignments: Mapping[str, Any], *, folds: int = 0, device: str 
 def _check_names(plan: Plan, made: Settings) -> None:
     _refuse_other("network.name", made.network.name, networks.names(), "there is no network")
     task = made.task
-    _refuse_other("training.selection", made.training.selection, {task.selects_by}, f"{task.name} has no")
-    _refuse_other("evaluation.primary", made.evaluation.primary, task.metrics, f"{task.name} has no")
+    _refuse_other("training.selection", made.training.selection, {task.teaching.selects_by}, f"{task.name} has no")
+    _refuse_other("evaluation.primary", made.evaluation.primary, task.scoring.metrics, f"{task.name} has no")
     for name in FOLLOWS:
         if name in plan and plan.decision(name).because == BY_HAND:
             _refuse_following(name)
@@ -171,7 +170,7 @@ def _check_cascade(made: Settings) -> None:
         if made.augmentation.marks:
             raise PlanError("no network marks labels before this one", "augmentation.marks", "Give 0")
         return
-    if not cascades(made.task):
+    if not made.task.traits.cascades:
         raise PlanError(f"a {made.task.name} gives no label map that a second network could see", where, off)
     if made.preprocessing.shape is not None or made.preprocessing.frames is not None:
         raise PlanError("each image is looked at as a whole already", where, off)
@@ -182,7 +181,7 @@ def _check_cascade(made: Settings) -> None:
 
 def _check_axes(made: Settings) -> None:
     """Mirroring stays within the grid, and puts no label on the wrong side, in training and in prediction."""
-    mirrored, ndim = made.task.mirrored, made.preprocessing.ndim
+    mirrored, ndim = made.task.decoding.mirrored, made.preprocessing.ndim
     made.augmentation.check(mirrored, ndim)
     check_flips("inference", made.inference.flips, made.inference.left_right, mirrored=mirrored, ndim=ndim)
 

@@ -16,7 +16,7 @@ from ruamel.yaml.error import YAMLError
 
 from isocenter.errors import PlanError
 from isocenter.planning.checks import settings
-from isocenter.tasks import kind, registers
+from isocenter.tasks import kind
 from isocenter.values import BY_HAND, PLAN_VERSION, Decision, Plan, current_keys, current_name
 
 HEADER = (
@@ -56,7 +56,7 @@ def registered(plan: Plan) -> str:
     A run records it before its first step; a report marks as exploratory whatever it does not cover.
     Nosek et al., PNAS 2018, doi:10.1073/pnas.1708274114
     """
-    names = ("evaluation.primary", *(f"task.{name}" for name in registers(kind(plan["task.name"]))))
+    names = ("evaluation.primary", *(f"task.{name}" for name in kind(plan["task.name"]).traits.registers))
     fixed = {name: plan[name] for name in names if name in plan}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 

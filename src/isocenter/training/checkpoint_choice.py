@@ -16,7 +16,7 @@ import numpy as np
 from isocenter.lazy import torch
 from isocenter.planning import Settings, Training
 from isocenter.runtime import read_json
-from isocenter.tasks import Task
+from isocenter.tasks import Teaching
 from isocenter.training.checkpoint import STATE_SCHEMA, best_checkpoint, last_checkpoint, validation_of
 from isocenter.training.state import Outcome, State
 
@@ -31,11 +31,11 @@ FEWEST_CASES = 5
 
 
 def share_better(
-    task: Task, earlier: Mapping[str, Tensor], last: Mapping[str, Tensor], seed: int, draws: int = DRAWS
+    teaching: Teaching, earlier: Mapping[str, Tensor], last: Mapping[str, Tensor], seed: int, draws: int = DRAWS
 ) -> float:
     """Share of bootstrap draws of the same validation cases in which the earlier weights have the higher metric.
 
-    earlier, last: {name: (cases, ...)} of `Task.quality`, in the same order of cases
+    earlier, last: {name: (cases, ...)} of `Teaching.quality`, in the same order of cases
     0 where there are too few cases to tell.
     """
     counts = {len(value) for numbers in (earlier, last) for value in numbers.values()}
@@ -45,7 +45,9 @@ def share_better(
     better = 0
     for _ in range(draws):
         drawn = torch.from_numpy(rng.integers(count, size=count))
-        before, after = (task.selection({name: one[drawn] for name, one in said.items()}) for said in (earlier, last))
+        before, after = (
+            teaching.selection({name: one[drawn] for name, one in said.items()}) for said in (earlier, last)
+        )
         better += before > after
     return better / draws
 
@@ -86,7 +88,7 @@ def _preferred(state: State, score: float, numbers: Mapping[str, Tensor], settin
     last = state.step >= state.pace.steps
     if not last or not score < state.best or not (earlier := validation_of(best_checkpoint(out))):
         return ""
-    share = share_better(settings.task, earlier, numbers, settings.training.seed)
+    share = share_better(settings.task.teaching, earlier, numbers, settings.training.seed)
     if share >= SURE:
         return ""
     metric, percent = settings.training.selection, f"{100 * share:.0f} %"

@@ -106,7 +106,7 @@ def looked(session: Session, state: State, compute: Compute) -> tuple[State, flo
     if not session.val_cases:
         return state, None
     numbers = session.validated(session.val_cases, compute)
-    score = settings.task.selection(numbers)
+    score = settings.task.teaching.selection(numbers)
     after = judged(state, score, numbers, settings, session.out)
     if score >= state.best or after.preferred:
         model = session.recorded(step=state.step, validation=score)

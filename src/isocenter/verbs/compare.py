@@ -118,7 +118,7 @@ def side_by_side(
     tables: {name: table of cases}, the one that the others are compared with first
     """
     names = tuple(tables)
-    rows, left_out = compared(tables, [task.summary for task in tasks], seed=seed)
+    rows, left_out = compared(tables, [task.scoring.summary for task in tasks], seed=seed)
     if not patients_known:
         rows = [_by_case(row) for row in rows]
     cases = int(tables[names[0]]["case"].nunique())

@@ -46,7 +46,7 @@ def augmentation(
     flips, reason = _flips(profile, anatomy, left_right, task, len(patch))
     tiny = max(patch) <= TINY
     is_picture = len(patch) == 2
-    quarters = not profile.upright and is_picture and not names_sides(task.mirrored)
+    quarters = not profile.upright and is_picture and not names_sides(task.decoding.mirrored)
     sized = GridNeeds.of(task).scaled
     # Of few pixels a large turn reads much from outside the image.
     chosen: dict[str, Any] = {
@@ -83,15 +83,15 @@ def _flips(
     profile: Profile, anatomy: Anatomy, left_right: Decision, task: Task, ndim: int
 ) -> tuple[tuple[int, ...], str]:
     axis = left_right.value
-    if names_sides(task.mirrored) and axis is None:
+    if names_sides(task.decoding.mirrored) and axis is None:
         return (), f"labels name a side, and {left_right.because}"
     if not profile.upright:
         axes = tuple(range(ndim))
-        crossing = axes if task.mirrored is not None else tuple(one for one in axes if one != axis)
+        crossing = axes if task.decoding.mirrored is not None else tuple(one for one in axes if one != axis)
         return crossing, _sided(task, profile.why["mirrors"])
     if axis is None:
         return (), left_right.because
-    if task.mirrored is None:
+    if task.decoding.mirrored is None:
         return (), "a label names a side, and its counterpart is not among the labels"
     if profile.mirrors == NEVER:
         return (), profile.why["mirrors"]
@@ -105,9 +105,9 @@ def _flips(
 
 def _sided(task: Task, because: str) -> str:
     """The reason, with what becomes of labels that have a side."""
-    if task.mirrored is None:
+    if task.decoding.mirrored is None:
         return f"{because}, but not across left and right: a label names a side whose counterpart is missing"
-    return f"{because}; paired labels change places" if names_sides(task.mirrored) else because
+    return f"{because}; paired labels change places" if names_sides(task.decoding.mirrored) else because
 
 
 def _upright(profile: Profile, is_picture: bool) -> str:

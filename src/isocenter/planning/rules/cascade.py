@@ -12,7 +12,7 @@ from isocenter.planning.machine import Machine, kind_of
 from isocenter.planning.rules.grid import PATCH_VOXELS, Grid, GridNeeds, grid_for
 from isocenter.planning.rules.learning import LONG
 from isocenter.planning.rules.profiles import NNUNET
-from isocenter.tasks import Task, build, cascades
+from isocenter.tasks import Task, build
 from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
 
 # A patch that shows less of the median image is blind for what lies around it.
@@ -42,7 +42,7 @@ def marks_decision(cascade: float | None) -> Decision:
 
 
 def _cascade(task: Task, grid: Grid, machine: Machine, minutes: float | None, folds: int) -> Decision:
-    if not cascades(task):
+    if not task.traits.cascades:
         return Decision(None, f"a {task.name} gives no label map that a second network could see")
     if grid.whole:
         return Decision(None, "each image is looked at as a whole")

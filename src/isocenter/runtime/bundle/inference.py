@@ -117,7 +117,7 @@ def inferer(
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     decoder = task.of({key: value for key, value in settings["task"].items() if key != "name"}, *[parts] * bool(parts))
     members = tuple(TorchNetwork(one.eval().to(device), str(device)) for one in network.networks)
-    seen = members[0] if len(members) == 1 else Averaged(members, decoder.average, _shares(network))
+    seen = members[0] if len(members) == 1 else Averaged(members, decoder.decoding.average, _shares(network))
     context, windows = Context.of(settings["network"].get("context")), settings["inference"]
     table = _covariates(Path(covariates)) if covariates else {}
     return Inferer(decoder, preparation.of(settings["preprocessing"]), windows, seen, context, table, before)
@@ -199,7 +199,7 @@ class Evaluator:
                 try:
                     named = {"case": case, "image": str(paths[0])}
                     prediction = self._predicted(case, paths, folder)
-                    rows += [{**named, **row} for row in rows_in(self.inferer.task.outputs(prediction))]
+                    rows += [{**named, **row} for row in rows_in(self.inferer.task.decoding.outputs(prediction))]
                     notes |= {case: prediction.notes} if prediction.notes else {}
                 except IsocenterError as error:
                     failed.append(error)

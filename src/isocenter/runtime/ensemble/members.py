@@ -40,7 +40,7 @@ def averaged_model(
     Raises UsageError for members whose images are prepared differently.
     """
     preprocessing, networks = on_one_scale(members, where)
-    run, first = Averaged(networks, task.average, shares), members[0].network
+    run, first = Averaged(networks, task.decoding.average, shares), members[0].network
     each = tuple(one.network for one in members) if any(one.network != first for one in members) else ()
     return Model(task, preprocessing, inference, first, run, _record(members, shares), architectures=each)
 

@@ -15,7 +15,7 @@ from typing import Any
 from isocenter import networks
 from isocenter.runtime.model import Model
 from isocenter.runtime.package.contents import FIRST, mean_of
-from isocenter.tasks import Task, channels_of, parts_of
+from isocenter.tasks import Task, channels_of
 from isocenter.values import Head
 
 # The newest that MONAI publishes, and what its `verify_metadata` downloads.
@@ -156,7 +156,7 @@ def _inferer(model: Model, places: Mapping[str, str], folder: str, given: Mappin
 
 def kinds_of(task: Task) -> list[type[Task]]:
     """The class of a task, and those of the tasks that it is made of."""
-    return [type(task), *(type(part) for part in parts_of(task).values())]
+    return [type(task), *(type(part) for part in task.decoding.parts.values())]
 
 
 def _callable(places: Mapping[str, str], kind: type) -> dict[str, str]:

@@ -9,7 +9,6 @@ from isocenter.report import in_words
 from isocenter.runtime.model import Model
 from isocenter.runtime.package.contents import FIRST
 from isocenter.runtime.package.monai_metadata import NOT_STATED
-from isocenter.tasks import parts_of
 from isocenter.values import Row
 
 RUN_COMMAND = (
@@ -97,7 +96,7 @@ LIMITS = (
 def _outputs(model: Model) -> str:
     """The table of values, classes and codes, or of quantities."""
     measures = any(head.holds_numbers for head in model.task.heads.values())
-    labels = [label for task in parts_of(model.task).values() or [model.task] for label in task.labels]
+    labels = [label for task in model.task.decoding.parts.values() or [model.task] for label in task.labels]
     codes = [f"{one.code.scheme} {one.code.value}, {one.code.meaning}" if one.code else "" for one in labels]
     rows = [f"| {one.value} | {_cell(one.name)} | {_cell(code)} |" for one, code in zip(labels, codes, strict=True)]
     head = "| output | quantity | code |" if measures else "| value | class | code |"

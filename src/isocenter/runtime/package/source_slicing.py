@@ -14,7 +14,7 @@ from functools import cache
 def sliced(text: str, names: Collection[str], members: Collection[str] = ()) -> str:
     """The file's text with these of its names, and what they use in it; statements that name nothing stay.
 
-    members: where given, the classes among the names keep of their methods these alone, and those that they call
+    members: where given, the classes among the names keep these methods and class variables, and those that they use
     """
     return _sliced(text, frozenset(names), frozenset(members))
 
@@ -45,7 +45,7 @@ def _sliced(text: str, names: frozenset[str], members: frozenset[str]) -> str:
 
 
 def _unused_methods(body: ast.ClassDef, members: Collection[str]) -> list[ast.stmt]:
-    methods = {node.name: node for node in body.body if isinstance(node, ast.FunctionDef)}
+    methods = {name: node for node in body.body for name in _members(node)}
     waiting = {name for name in methods if name in members or name.startswith("__")}
     kept: set[str] = set()
     while waiting:
@@ -59,6 +59,13 @@ def _unused_methods(body: ast.ClassDef, members: Collection[str]) -> list[ast.st
         }
         waiting |= (own & set(methods)) - kept
     return [node for name, node in methods.items() if name not in kept]
+
+
+def _members(node: ast.stmt) -> list[str]:
+    """The name of a method, or of a value that all instances share."""
+    if isinstance(node, ast.AnnAssign) and not ast.unparse(node.annotation).startswith("ClassVar"):
+        return []  # a field of a dataclass
+    return _bound(node) if isinstance(node, ast.FunctionDef | ast.AnnAssign) else []
 
 
 def _names(node: ast.stmt, without: Collection[ast.stmt] = ()) -> set[str]:

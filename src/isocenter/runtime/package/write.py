@@ -35,16 +35,13 @@ from isocenter.runtime.package.sources import TOP, Sources, travelling
 from isocenter.runtime.record_files import seal, write_json, write_tensors
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows import Averaged
-from isocenter.tasks import parts_of
 from isocenter.values import Decision, Label, Row
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 # What of a kind of problem a packaged model needs: what comes after the network.
-PREDICTS = frozenset(
-    {"of", "heads", "labels", "merge", "mirrored", "average", "probabilities", "decode", "outputs", "sides"}
-)
+PREDICTS = frozenset({"name", "of", "heads", "labels", "decoding"})
 LICENSE = "LICENSE"
 OF_A_CASCADE = "It is the first stage of a cascade, at low resolution: of it alone nothing was estimated."
 # By how much one tensor of several networks may differ from what the task averages them to, of the largest output.
@@ -129,7 +126,7 @@ def _description(model: Model) -> str:
     known = f" of modality {modality}" if modality != "unknown" else ""
     answered = "; ".join(
         f"{task.name} of {', '.join(label.name for label in task.labels)}"
-        for task in parts_of(model.task).values() or [model.task]
+        for task in model.task.decoding.parts.values() or [model.task]
     )
     return f"{answered[0].upper()}{answered[1:]} in images{known} with {axes} axes."
 
@@ -171,8 +168,8 @@ def _predicting(kind: type) -> set[str]:
     for base in kind.__mro__:
         for name, value in vars(base).items():
             function = getattr(value, "fget", None) or getattr(value, "__func__", value)  # a property, a class method
-            if code := getattr(function, "__code__", None):
-                methods.setdefault(name, []).append(code)
+            code = getattr(function, "__code__", None)
+            methods.setdefault(name, []).extend([code] if code else [])
     waiting, needed = set(PREDICTS), set(PREDICTS)
     while waiting:
         called = {name for code in methods.get(waiting.pop(), ()) for name in _looked_up(code)}
@@ -198,7 +195,7 @@ def _check_mean(model: Model, modules: Sequence[Module], network: Module) -> Non
     drawn = [torch.randn(size, generator=torch.Generator().manual_seed(0)) for size in shapes]
     with torch.inference_mode():
         outputs = network(*drawn)
-    averaged = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.average, model.shares)
+    averaged = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.decoding.average, model.shares)
     wanted = averaged(*(network.numpy() for network in drawn))
     for head, output in zip(model.task.heads, each_head(outputs), strict=True):
         if not abs(output.numpy() - wanted[head]).max() <= AGREEMENT * abs(output.numpy()).max():

@@ -101,7 +101,7 @@ def flipped_axes(
     if not axes:
         problem = "the model does not know which axis runs from left to right, so it cannot mirror"
         raise PlanError(problem, "--mirror", "Predict without it, or set inference.left_right in the plan")
-    check_flips("inference", axes, left_right, mirrored=task.mirrored, ndim=ndim, remedy=NO_MIRROR)
+    check_flips("inference", axes, left_right, mirrored=task.decoding.mirrored, ndim=ndim, remedy=NO_MIRROR)
     return axes
 
 
@@ -122,7 +122,7 @@ def mirrored(
     """
     if not axes:
         return network
-    crossing, sides = _crossing_axis(task, trace, left_right), task.mirrored
+    crossing, sides = _crossing_axis(task, trace, left_right), task.decoding.mirrored
     if crossing in axes and sides is None:
         raise GeometryError(
             "mirroring crosses from left to right, and a label names a side and has no counterpart on the other",
@@ -131,7 +131,7 @@ def mirrored(
         )
     offsets = {name: head.offsets for name, head in task.heads.items() if head.offsets}
     numbers = sides if labelled and names_sides(sides) else None
-    return Mirrored(network, task.average, axes, crossing, sides_of(task), offsets, numbers)
+    return Mirrored(network, task.decoding.average, axes, crossing, sides_of(task), offsets, numbers)
 
 
 def _crossing_axis(task: Task, trace: Trace, left_right: int | None) -> int | None:
@@ -143,7 +143,7 @@ def _crossing_axis(task: Task, trace: Trace, left_right: int | None) -> int | No
     if source.ndim < 3:
         return left_right
     if not source.oriented:
-        if not names_sides(task.mirrored):
+        if not names_sides(task.decoding.mirrored):
             return None
         problem = "left and right are not known, and mirroring would confuse the labels that name them"
         raise GeometryError(problem, "mirroring", f"{NO_MIRROR}, or give a file with its orientation")

@@ -86,7 +86,7 @@ def run_pipeline(
                 patch,
                 overlap=overlap,
                 batch=windows.batch,
-                merge=task.merge,
+                merge=task.decoding.merge,
                 progress=_of_all(progress, sum(counts[:number]), sum(counts)),
                 wanted=part.needed,
                 slice_order=part.slice_order,
@@ -94,7 +94,7 @@ def run_pipeline(
             yield from _with_axes(preprocessing.restored(slabs, trace, part.kept), task, trace)
 
     slabs = restored() if region is None else _within(restored(), region)
-    prediction = task.decode(slabs if receiver is None else _sent(slabs, task, receiver), trace.source)
+    prediction = task.decoding.decode(slabs if receiver is None else _sent(slabs, task, receiver), trace.source)
     notes = _in_parts(task, data.shape[1:], patch)
     return replace(prediction, notes=(*prediction.notes, *notes)) if notes else prediction
 
@@ -164,5 +164,5 @@ def _sent(slabs: Slabs, task: Task, receiver: Receiver) -> Slabs:
     """The same slabs, whose probabilities the receiver gets on the way."""
     for region, arrays in slabs:
         made = {name: np.asarray(array) for name, array in arrays.items()}
-        receiver(region, task.probabilities(made))
+        receiver(region, task.decoding.probabilities(made))
         yield region, made

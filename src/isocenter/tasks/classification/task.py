@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from isocenter.evaluation import Seed, Table, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
+from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.classification.losses import check_drawn, check_loss, class_loss
 from isocenter.tasks.classification.ordinal import (
     BETWEEN,
@@ -46,7 +47,7 @@ from isocenter.tasks.classification.scores import (
     summary_rows,
 )
 from isocenter.tasks.shared import Shares, crossed, log_mean, mean_of, reading, softmax
-from isocenter.tasks.task import Outputs, Task, stated_image
+from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
     Case,
@@ -108,15 +109,17 @@ class Classification:
 
     name: ClassVar[str] = "classification"
     needs: ClassVar[frozenset[str]] = frozenset({"class"})
-    registers: ClassVar[Mapping[str, str]] = {
-        "operating_point": "operating point",
-        "prevalence": "prevalence",
-        "costs": "costs of mistakes",
-    }
-    tunes: ClassVar[tuple[str, ...]] = ("thresholds",)
-    of_a_case: ClassVar[str] = "brier"
-    # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
-    tried: ClassVar[Mapping[str, tuple[Any, ...]]] = {"loss": ("ce", "class_balanced", "logit_adjusted")}
+    traits: ClassVar[Traits] = Traits(
+        tunes=("thresholds",),
+        registers={
+            "operating_point": "operating point",
+            "prevalence": "prevalence",
+            "costs": "costs of mistakes",
+        },
+        case_metric="brier",
+        # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
+        search_values={"loss": ("ce", "class_balanced", "logit_adjusted")},
+    )
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -140,14 +143,6 @@ class Classification:
         return task
 
     @property
-    def metrics(self) -> frozenset[str]:
-        return METRICS | (OF_GRADES | OF_COSTS if self._ordered else OF_COSTS if self.costs else frozenset())
-
-    @property
-    def selects_by(self) -> str:
-        return "quadratic_kappa" if self._ordered else "auroc"
-
-    @property
     def settings(self) -> dict[str, Any]:
         each = {name: getattr(self, name) for name in BY_CLASS}
         return {
@@ -161,10 +156,6 @@ class Classification:
         }
 
     @property
-    def target_settings(self) -> Mapping[str, Any]:
-        return {"classes": list(self.classes)}
-
-    @property
     def heads(self) -> Mapping[str, Head]:
         return {"class": Vector(outputs_of(self.order, len(self.classes)))}
 
@@ -173,16 +164,45 @@ class Classification:
         return tuple(Label(value, name) for value, name in enumerate(self.classes))
 
     @property
-    def merge(self) -> Literal["gaussian", "mean"]:
-        return "mean"
-
-    @property
     def mirrored(self) -> tuple[int, ...] | None:
         order = crossed(self.classes)
         if self.order not in BETWEEN or order is None:
             return order
         # Between grades no output belongs to one of them, so that none could change places with another.
         return tuple(range(len(order) - 1)) if order == tuple(range(len(order))) else None
+
+    @property
+    def teaching(self) -> Teaching:
+        return Teaching(
+            selects_by="quadratic_kappa" if self._ordered else "auroc",
+            quality=self.quality,
+            selection=self.selection,
+            target_settings={"classes": list(self.classes)},
+        )
+
+    @property
+    def decoding(self) -> Decoding:
+        return Decoding(
+            merge="mean",
+            mirrored=self.mirrored,
+            average=self.average,
+            probabilities=self.probabilities,
+            decode=self.decode,
+            outputs=self.outputs,
+            averaged=() if self.order in BETWEEN else ("class",),
+        )
+
+    @property
+    def scoring(self) -> Scoring:
+        return Scoring(
+            metrics=METRICS | (OF_GRADES | OF_COSTS if self._ordered else OF_COSTS if self.costs else frozenset()),
+            score=self.score,
+            summary=self.summary,
+            rank=self.rank,
+            figures=self.figures,
+            overview=self.overview,
+            results=self.results,
+        )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         return {

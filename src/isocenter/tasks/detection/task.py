@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from isocenter.evaluation import Seed, Table, box_iou
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
+from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.detection.decode import PRIOR, Decoder, distinct, rows_of
 from isocenter.tasks.detection.maps import centre_loss
 from isocenter.tasks.detection.plan import (
@@ -31,7 +32,7 @@ from isocenter.tasks.detection.plan import (
 )
 from isocenter.tasks.detection.scores import METRICS, Answers, case_row, summary_rows
 from isocenter.tasks.shared import Shares, crossed, mean_of, reading
-from isocenter.tasks.task import Outputs, Task, stated_image
+from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
     BoundingBoxes,
@@ -82,10 +83,7 @@ class Detection:
 
     name: ClassVar[str] = "detection"
     needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
-    tunes: ClassVar[tuple[str, ...]] = ("threshold",)
-    of_a_case: ClassVar[str] = "f1"
-    metrics: ClassVar[frozenset[str]] = METRICS
-    selects_by: ClassVar[str] = "ap"
+    traits: ClassVar[Traits] = Traits(tunes=("threshold",), case_metric="f1")
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -117,10 +115,6 @@ class Detection:
         }
 
     @property
-    def target_settings(self) -> Mapping[str, Any]:
-        return {"classes": list(self.classes), "axes": self.axes}
-
-    @property
     def heads(self) -> Mapping[str, Head]:
         count = len(self.classes) + 2 * self.axes
         return {HEAD: Dense(count, lengths=self.axes, offsets=self.axes, unit=self.typical)}
@@ -128,10 +122,6 @@ class Detection:
     @property
     def labels(self) -> tuple[Label, ...]:
         return tuple(Label(value, name) for value, name in enumerate(self.classes, start=1))
-
-    @property
-    def merge(self) -> Literal["gaussian", "mean", "nnunet"]:
-        return "gaussian"
 
     @property
     def mirrored(self) -> tuple[int, ...] | None:
@@ -146,6 +136,38 @@ class Detection:
     @property
     def primary(self) -> str:
         return "ap50" if self.axes == 2 else "ap10"
+
+    @property
+    def teaching(self) -> Teaching:
+        return Teaching(
+            selects_by="ap",
+            quality=self.quality,
+            selection=self.selection,
+            target_settings={"classes": list(self.classes), "axes": self.axes},
+        )
+
+    @property
+    def decoding(self) -> Decoding:
+        return Decoding(
+            merge="gaussian",
+            mirrored=self.mirrored,
+            average=self.average,
+            probabilities=self.probabilities,
+            decode=self.decode,
+            outputs=self.outputs,
+        )
+
+    @property
+    def scoring(self) -> Scoring:
+        return Scoring(
+            metrics=METRICS,
+            score=self.score,
+            summary=self.summary,
+            rank=self.rank,
+            figures=self.figures,
+            overview=self.overview,
+            results=self.results,
+        )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -13,11 +13,12 @@ from isocenter.evaluation import Seed, Table, auroc, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
+from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.findings.losses import BALANCED, balance, finding_loss
 from isocenter.tasks.findings.plan import check_settings, decisions, settings_for
 from isocenter.tasks.findings.scores import ABSENT, METRICS, PRESENT, called_of, overview, summary_rows
 from isocenter.tasks.shared import YOUDEN, Shares, crossed, found_threshold, mean_of, reading
-from isocenter.tasks.task import Outputs, Task, stated_image
+from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
     Case,
@@ -69,13 +70,13 @@ class Findings:
 
     name: ClassVar[str] = "findings"
     needs: ClassVar[frozenset[str]] = frozenset({"findings"})
-    registers: ClassVar[Mapping[str, str]] = {"operating_point": "operating point", "prevalence": "prevalence"}
-    tunes: ClassVar[tuple[str, ...]] = ("thresholds",)
-    of_a_case: ClassVar[str] = "brier"
-    # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
-    tried: ClassVar[Mapping[str, tuple[str, ...]]] = {"loss": ("bce", "class_balanced")}
-    metrics: ClassVar[frozenset[str]] = METRICS
-    selects_by: ClassVar[str] = "auroc"
+    traits: ClassVar[Traits] = Traits(
+        tunes=("thresholds",),
+        registers={"operating_point": "operating point", "prevalence": "prevalence"},
+        case_metric="brier",
+        # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
+        search_values={"loss": ("bce", "class_balanced")},
+    )
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -110,10 +111,6 @@ class Findings:
         }
 
     @property
-    def target_settings(self) -> Mapping[str, Any]:
-        return {"findings": list(self.findings)}
-
-    @property
     def heads(self) -> Mapping[str, Head]:
         return {"findings": Vector(len(self.findings))}
 
@@ -122,12 +119,40 @@ class Findings:
         return tuple(Label(value, name) for value, name in enumerate(self.findings))
 
     @property
-    def merge(self) -> Literal["gaussian", "mean", "nnunet"]:
-        return "mean"
-
-    @property
     def mirrored(self) -> tuple[int, ...] | None:
         return crossed(self.findings)
+
+    @property
+    def teaching(self) -> Teaching:
+        return Teaching(
+            selects_by="auroc",
+            quality=self.quality,
+            selection=self.selection,
+            target_settings={"findings": list(self.findings)},
+        )
+
+    @property
+    def decoding(self) -> Decoding:
+        return Decoding(
+            merge="mean",
+            mirrored=self.mirrored,
+            average=self.average,
+            probabilities=self.probabilities,
+            decode=self.decode,
+            outputs=self.outputs,
+        )
+
+    @property
+    def scoring(self) -> Scoring:
+        return Scoring(
+            metrics=METRICS,
+            score=self.score,
+            summary=self.summary,
+            rank=self.rank,
+            figures=self.figures,
+            overview=self.overview,
+            results=self.results,
+        )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         return decisions()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -19,13 +19,14 @@ from isocenter.files import Spool
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
+from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.instances.decode import Decoder
 from isocenter.tasks.instances.maps import instance_loss
 from isocenter.tasks.instances.plan import INSIDE, PROMINENCE, check_settings, settings_for, thresholds, unit_of_size
 from isocenter.tasks.instances.scores import METRICS, case_row, summary_rows
 from isocenter.tasks.shared import Shares, mean_of
 from isocenter.tasks.shared.label_values import label_values
-from isocenter.tasks.task import Outputs, Task, stated_image
+from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
     Case,
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 HEAD, OBJECT = "instances", "object"
 # What a map is worth between network and watershed: a thousandth.
 KEPT = np.dtype(np.float16)
+# Measured: two maps, heights in steps, numbers, pieces and the order of all while objects are told apart.
+BYTES_PER_VOXEL = 40
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,7 @@ class InstanceSegmentation:
 
     name: ClassVar[str] = "instances"
     needs: ClassVar[frozenset[str]] = frozenset({"instances"})
-    metrics: ClassVar[frozenset[str]] = METRICS
-    selects_by: ClassVar[str] = "ap"
-    tunes: ClassVar[tuple[str, ...]] = ("inside", "prominence")
-    # Measured: two maps, heights in steps, numbers, pieces and the order of all while objects are told apart.
-    bytes_per_voxel: ClassVar[int] = 40
+    traits: ClassVar[Traits] = Traits(tunes=("inside", "prominence"))
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -111,10 +110,6 @@ class InstanceSegmentation:
         }
 
     @property
-    def target_settings(self) -> Mapping[str, Any]:
-        return {}
-
-    @property
     def heads(self) -> Mapping[str, Head]:
         return {HEAD: Dense(2, heights=1, unit=self.reach, called=("inside an object", "distance from its border"))}
 
@@ -124,12 +119,37 @@ class InstanceSegmentation:
         return (Label(1, OBJECT),)
 
     @property
-    def merge(self) -> Literal["gaussian", "mean", "nnunet"]:
-        return "gaussian"
+    def teaching(self) -> Teaching:
+        return Teaching(
+            selects_by="ap",
+            quality=self.quality,
+            selection=self.selection,
+            target_settings={},
+        )
 
     @property
-    def mirrored(self) -> tuple[int, ...] | None:
-        return (0, 1)
+    def decoding(self) -> Decoding:
+        return Decoding(
+            merge="gaussian",
+            mirrored=(0, 1),
+            average=self.average,
+            probabilities=self.probabilities,
+            decode=self.decode,
+            outputs=self.outputs,
+            bytes_per_voxel=BYTES_PER_VOXEL,
+        )
+
+    @property
+    def scoring(self) -> Scoring:
+        return Scoring(
+            metrics=METRICS,
+            score=self.score,
+            summary=self.summary,
+            rank=self.rank,
+            figures=self.figures,
+            overview=self.overview,
+            results=self.results,
+        )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         return {

@@ -75,7 +75,7 @@ def check_settings(rest: Mapping[str, Any], parts: Sequence[str]) -> None:
 
 def check_together(parts: Mapping[str, Task]) -> None:
     """PlanError for parts of which one would decide on other cases than another after training."""
-    tuned = {name: getattr(part, "tuned_on", "val") for name, part in parts.items()}
+    tuned = {name: part.traits.tuned_on for name, part in parts.items()}
     if len(set(tuned.values())) > 1:
         said = ", ".join(f"{name} by {which} cases" for name, which in tuned.items())
         problem = f"what training leaves open is decided by other cases in each part ({said})"

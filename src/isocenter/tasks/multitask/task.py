@@ -6,9 +6,9 @@ stands only what becomes of them together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -17,12 +17,11 @@ from isocenter.evaluation import Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure
-from isocenter.tasks.made_of import sides_of, tried_of
+from isocenter.tasks.answers import Decoding, Scoring, Teaching, Traits, rows_in, sides_of
 from isocenter.tasks.multitask.plan import SELECTED, agreed, check_settings, check_together, settings_for
 from isocenter.tasks.multitask.slabs import at_once, kept_apart, mean, together
 from isocenter.tasks.multitask.table import of_part, with_part
 from isocenter.tasks.shared import Shares
-from isocenter.tasks.task import rows_in
 from isocenter.values import (
     KNOWN,
     Array,
@@ -38,14 +37,14 @@ from isocenter.values import (
     Row,
     Several,
     Slabs,
-    Split,
     Target,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from isocenter.tasks.task import Outputs, Task
+    from isocenter.tasks.answers import Outputs
+    from isocenter.tasks.task import Task
 
 # Between a part and its head, which a network's layers are called by: no dot may stand in such a name.
 HEAD, SETTING, SIGN = "_", ".", "+"
@@ -77,16 +76,8 @@ class Joined:
         return frozenset().union(*(kind.needs for kind in self.kinds))
 
     @property
-    def registers(self) -> Mapping[str, str]:
-        """What its parts register, under the names that their settings have here."""
-        own = {kind.name: getattr(kind, "registers", {}) for kind in self.kinds}
-        return {
-            f"{name}{SETTING}{key}": f"{words} of {name}" for name, one in own.items() for key, words in one.items()
-        }
-
-    def suffices(self, references: Collection[str]) -> bool:
-        """A case may lack the references of some parts, not of all."""
-        return any(kind.needs <= set(references) for kind in self.kinds)
+    def traits(self) -> Traits:
+        return joined_traits(self.kinds)
 
     def settings_for(self, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         return settings_for(self.kinds, dataset, fingerprint)
@@ -107,8 +98,6 @@ class Multitask:
     parts: Mapping[str, Task]
     weighting: Literal["uncertainty", "fixed"] = "uncertainty"
     loss_weights: Mapping[str, float] | None = None
-
-    selects_by: ClassVar[str] = SELECTED
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], kinds: Sequence[type[Task]]) -> Multitask:
@@ -134,27 +123,9 @@ class Multitask:
     def needs(self) -> frozenset[str]:
         return frozenset().union(*(part.needs for part in self.parts.values()))
 
-    def suffices(self, references: Collection[str]) -> bool:
-        return any(part.needs <= set(references) for part in self.parts.values())
-
     @property
-    def tried(self) -> Mapping[str, tuple[Any, ...]]:
-        """What a search may try of its parts, under the names that their settings have here."""
-        own = {name: tried_of(part) for name, part in self.parts.items()}
-        return {f"{name}{SETTING}{key}": values for name, one in own.items() for key, values in one.items()}
-
-    @property
-    def tunes(self) -> tuple[str, ...]:
-        each = {name: getattr(part, "tunes", ()) for name, part in self.parts.items()}
-        return tuple(f"{name}{SETTING}{key}" for name, keys in each.items() for key in keys)
-
-    @property
-    def tuned_on(self) -> Split:
-        return next(cast(Split, getattr(part, "tuned_on", "val")) for part in self.parts.values())
-
-    @property
-    def metrics(self) -> frozenset[str]:
-        return frozenset().union(*(part.metrics for part in self.parts.values()))
+    def traits(self) -> Traits:
+        return joined_traits(list(self.parts.values()))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -165,46 +136,62 @@ class Multitask:
         return {"weighting": self.weighting, "loss_weights": weights, **own}
 
     @property
-    def target_settings(self) -> Mapping[str, Any]:
-        return {name: dict(part.target_settings) for name, part in self.parts.items()}
-
-    @property
     def heads(self) -> Mapping[str, Head]:
         return {f"{name}{HEAD}{key}": head for name, part in self.parts.items() for key, head in part.heads.items()}
 
     @property
-    def uncut(self) -> str:
-        """Why one of its parts must see images whole."""
-        return "; ".join(filter(None, (str(getattr(part, "uncut", "")) for part in self.parts.values())))
-
-    @property
     def labels(self) -> tuple[Label, ...]:
         """Those of the first part: of the label map, where there is one."""
-        return next(iter(self.parts.values())).labels
-
-    @property
-    def merge(self) -> Literal["gaussian", "mean", "nnunet"]:
-        """As the first part wants it; of the image as a whole every window says its mean whatever that is."""
-        return next(iter(self.parts.values())).merge
+        return self._first.labels
 
     @property
     def mirrored(self) -> tuple[int, ...] | None:
         """Of all parts, one after the other; None where one of them must not be mirrored."""
         order: list[int] = []
         for part in self.parts.values():
-            if part.mirrored is None:
+            if part.decoding.mirrored is None:
                 return None
-            order += [len(order) + place for place in part.mirrored]
+            order += [len(order) + place for place in part.decoding.mirrored]
         return tuple(order)
 
     @property
-    def sides(self) -> Mapping[str, tuple[int, ...] | None]:
-        return {f"{name}{HEAD}{key}": own for name, part in self.parts.items() for key, own in sides_of(part).items()}
+    def teaching(self) -> Teaching:
+        return Teaching(
+            selects_by=SELECTED,
+            quality=self.quality,
+            selection=self.selection,
+            target_settings={name: dict(part.teaching.target_settings) for name, part in self.parts.items()},
+            terms={"log_variance": [0.0] * len(self.parts)} if self.weighting == "uncertainty" else {},
+            uncut="; ".join(filter(None, (part.teaching.uncut for part in self.parts.values()))),
+        )
 
     @property
-    def terms(self) -> Mapping[str, Sequence[float]]:
-        """The logarithm of each part's variance. Kendall et al., CVPR 2018, arXiv:1705.07115"""
-        return {"log_variance": [0.0] * len(self.parts)} if self.weighting == "uncertainty" else {}
+    def decoding(self) -> Decoding:
+        return Decoding(
+            merge=self._first.decoding.merge,
+            mirrored=self.mirrored,
+            average=self.average,
+            probabilities=self.probabilities,
+            decode=self.decode,
+            outputs=self.outputs,
+            averaged=tuple(f"{name}{HEAD}{key}" for name, part in self.parts.items() for key in part.decoding.averaged),
+            sides={
+                f"{name}{HEAD}{key}": own for name, part in self.parts.items() for key, own in sides_of(part).items()
+            },
+            parts=self.parts,
+        )
+
+    @property
+    def scoring(self) -> Scoring:
+        return Scoring(
+            metrics=frozenset().union(*(part.scoring.metrics for part in self.parts.values())),
+            score=self.score,
+            summary=self.summary,
+            rank=self.rank,
+            figures=self.figures,
+            overview=self.overview,
+            results=self.results,
+        )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         return agreed({name: part.decisions(fingerprint) for name, part in self.parts.items()})
@@ -263,7 +250,7 @@ class Multitask:
             f"{name}{SETTING}{key}": value
             for name, part in self.parts.items()
             if name in target and (own := self._own(name, outputs))
-            for key, value in part.quality(own, target[name]).items()
+            for key, value in part.teaching.quality(own, target[name]).items()
         }
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
@@ -272,19 +259,18 @@ class Multitask:
         for name, part in self.parts.items():
             own = {key.removeprefix(f"{name}{SETTING}"): one for key, one in collected.items() if _is_of(key, name)}
             if own:
-                found.append(part.selection(own))
+                found.append(part.teaching.selection(own))
         known = [one for one in found if not np.isnan(one)]
         return float(np.mean(known)) if known else float("nan")
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         def mean_of_part(name: str, part: Task) -> Mapping[str, Array]:
-            own = [self._own(name, one) for one in outputs]
-            return part.average(own) if shares is None else part.average(own, shares)
+            return part.decoding.average([self._own(name, one) for one in outputs], shares)
 
         return self._each(outputs[0], mean_of_part)
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        return self._each(arrays, lambda name, part: part.probabilities(self._own(name, arrays)))
+        return self._each(arrays, lambda name, part: part.decoding.probabilities(self._own(name, arrays)))
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Every part decodes its own; all that have an output for every voxel see each slab once, as it comes."""
@@ -292,13 +278,13 @@ class Multitask:
         whole: list[Mapping[str, Array]] = []
 
         def decoder(name: str, part: Task) -> Callable[[Slabs], Prediction]:
-            return lambda stream: part.decode(self._of_stream(name, stream), geometry)
+            return lambda stream: part.decoding.decode(self._of_stream(name, stream), geometry)
 
         found = at_once(kept_apart(slabs, whole), [decoder(name, part) for name, part in dense.items()])
         said = dict(zip(dense, found, strict=True))
         for name, part in self.parts.items():
             if name not in dense:
-                said[name] = part.decode([((), mean([self._own(name, one) for one in whole]))], geometry)
+                said[name] = part.decoding.decode([((), mean([self._own(name, one) for one in whole]))], geometry)
         return together(geometry, {name: said[name] for name in self.parts})
 
     def _of_stream(self, name: str, stream: Slabs) -> Slabs:
@@ -321,7 +307,7 @@ class Multitask:
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """The rows of all parts, of the cases that each is known of; its name stands before its labels and columns."""
         tables = [
-            with_part(name, part.score([prediction.parts[name]], [case]))
+            with_part(name, part.scoring.score([prediction.parts[name]], [case]))
             for prediction, case in zip(predictions, cases, strict=True)
             for name, part in self._known(case).items()
         ]
@@ -333,32 +319,32 @@ class Multitask:
             replace(row, label=f"{name}: {row.label}")
             for name, part in self.parts.items()
             if len(own := of_part(name, table))
-            for row in part.summary(own, seed=seed)
+            for row in part.scoring.summary(own, seed=seed)
         ]
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
-        return [one for name, part in self.parts.items() for one in part.figures(prediction.parts[name], case)]
+        return [one for name, part in self.parts.items() for one in part.scoring.figures(prediction.parts[name], case)]
 
     def overview(self, table: Table) -> list[Figure]:
         return [
             replace(one, title=f"{name}: {one.title}")
             for name, part in self.parts.items()
             if len(own := of_part(name, table))
-            for one in part.overview(own)
+            for one in part.scoring.overview(own)
         ]
 
     def rank(self, table: Table) -> list[str]:
         """By the mean of the places that a case has among those of each part, as a share of them."""
         places: dict[str, list[float]] = {}
         for name, part in self.parts.items():
-            ranked = part.rank(own) if len(own := of_part(name, table)) else []
+            ranked = part.scoring.rank(own) if len(own := of_part(name, table)) else []
             for place, case in enumerate(ranked):
                 places.setdefault(case, []).append((place + 0.5) / len(ranked))
         return sorted(places, key=lambda case: float(np.mean(places[case])))
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
         """The columns of all parts beside each other; where one has several rows, the others' stand in each of them."""
-        each = {name: rows_in(part.outputs(prediction.parts[name])) for name, part in self.parts.items()}
+        each = {name: rows_in(part.decoding.outputs(prediction.parts[name])) for name, part in self.parts.items()}
         columns = [column for rows in each.values() for column in dict.fromkeys(key for row in rows for key in row)]
         rows: list[dict[str, Any]] = [{}]
         for name, own in each.items():
@@ -371,7 +357,11 @@ class Multitask:
         return torch.stack([part.saliency(self._own(name, outputs)) for name, part in self.parts.items()]).sum(dim=0)
 
     def results(self, prediction: Prediction) -> list[Finding]:
-        return [one for name, part in self.parts.items() for one in part.results(prediction.parts[name])]
+        return [one for name, part in self.parts.items() for one in part.scoring.results(prediction.parts[name])]
+
+    @property
+    def _first(self) -> Task:
+        return next(iter(self.parts.values()))
 
     def _known(self, case: Case) -> dict[str, Task]:
         """The parts that a case has references of."""
@@ -419,3 +409,21 @@ def _is_dense(part: Task) -> bool:
 def _apart(column: str, name: str, columns: Sequence[str]) -> str:
     """A column that several parts have is called by its part."""
     return f"{name}_{column}" if columns.count(column) > 1 else column
+
+
+def joined_traits(kinds: Sequence[type[Task] | Task]) -> Traits:
+    """Those of the parts, under the names that their settings have here; a case may lack references of some parts."""
+    own = {kind.name: kind.traits for kind in kinds}
+    return Traits(
+        tunes=tuple(f"{name}{SETTING}{key}" for name, one in own.items() for key in one.tunes),
+        tuned_on=next(iter(own.values())).tuned_on,
+        registers={
+            f"{name}{SETTING}{key}": f"{words} of {name}"
+            for name, one in own.items()
+            for key, words in one.registers.items()
+        },
+        alternatives=tuple(kind.needs for kind in kinds),
+        search_values={
+            f"{name}{SETTING}{key}": values for name, one in own.items() for key, values in one.search_values.items()
+        },
+    )

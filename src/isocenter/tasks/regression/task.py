@@ -13,10 +13,11 @@ from isocenter.evaluation import Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures, number
+from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.regression.plan import check_settings, error_factors, settings_for
 from isocenter.tasks.regression.scores import METRICS, Measured, agreement_rows, measured_of, summary_rows
 from isocenter.tasks.shared import Shares, crossed, mean_of, reading
-from isocenter.tasks.task import Outputs, Task, stated_image
+from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
     Case,
@@ -74,11 +75,11 @@ class Regression:
 
     name: ClassVar[str] = "regression"
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
-    tunes: ClassVar[tuple[str, ...]] = ("error_factor",)
-    of_a_case: ClassVar[str] = "standardised_difference"
-    tried: ClassVar[Mapping[str, tuple[str, ...]]] = {"loss": ("huber", "mse", "mae")}
-    metrics: ClassVar[frozenset[str]] = METRICS
-    selects_by: ClassVar[str] = "r2"
+    traits: ClassVar[Traits] = Traits(
+        tunes=("error_factor",),
+        case_metric="standardised_difference",
+        search_values={"loss": ("huber", "mse", "mae")},
+    )
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -117,10 +118,6 @@ class Regression:
         }
 
     @property
-    def target_settings(self) -> Mapping[str, Any]:
-        return {key: self.settings[key] for key in ("targets", "mean", "deviation")}
-
-    @property
     def heads(self) -> Mapping[str, Head]:
         """One for all: the values, and with noise behind them the logarithms of their variances."""
         return {HEAD: Vector(len(self.targets) * (2 if self.is_noisy else 1), holds="numbers")}
@@ -128,10 +125,6 @@ class Regression:
     @property
     def labels(self) -> tuple[Label, ...]:
         return tuple(Label(number, name) for number, name in enumerate(self.targets))
-
-    @property
-    def merge(self) -> Literal["gaussian", "mean"]:
-        return "mean"
 
     @property
     def mirrored(self) -> tuple[int, ...] | None:
@@ -144,6 +137,38 @@ class Regression:
     @property
     def is_noisy(self) -> bool:
         return self.noise == "gaussian"
+
+    @property
+    def teaching(self) -> Teaching:
+        return Teaching(
+            selects_by="r2",
+            quality=self.quality,
+            selection=self.selection,
+            target_settings={key: self.settings[key] for key in ("targets", "mean", "deviation")},
+        )
+
+    @property
+    def decoding(self) -> Decoding:
+        return Decoding(
+            merge="mean",
+            mirrored=self.mirrored,
+            average=self.average,
+            probabilities=self.probabilities,
+            decode=self.decode,
+            outputs=self.outputs,
+        )
+
+    @property
+    def scoring(self) -> Scoring:
+        return Scoring(
+            metrics=METRICS,
+            score=self.score,
+            summary=self.summary,
+            rank=self.rank,
+            figures=self.figures,
+            overview=self.overview,
+            results=self.results,
+        )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         return {

@@ -10,6 +10,7 @@ import numpy as np
 
 from isocenter.errors import PlanError
 from isocenter.lazy import ndimage
+from isocenter.tasks.answers import Decoding, Traits
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.shared import Shares, log_mean, mean_of, reading
 from isocenter.tasks.task import Task
@@ -48,7 +49,7 @@ class ImportedSegmentation(Segmentation):
     largest: tuple[tuple[int, ...], ...] = ()
 
     name: ClassVar[str] = "imported_segmentation"
-    tunes: ClassVar[tuple[str, ...]] = ()
+    traits: ClassVar[Traits] = replace(Segmentation.traits, tunes=())
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -86,13 +87,14 @@ class ImportedSegmentation(Segmentation):
         return {"mask": Dense(len(self.writes))}
 
     @property
-    def merge(self) -> Literal["gaussian", "mean", "nnunet"]:
-        return self.weighed
-
-    @property
     def mirrored(self) -> tuple[int, ...] | None:
         """Its maker decided along which axes it may be mirrored: no output changes places."""
         return tuple(range(len(self.writes)))
+
+    @property
+    def decoding(self) -> Decoding:
+        averaged = ("mask",) if self.averaged == "probabilities" and self.exclusive else ()
+        return replace(super().decoding, merge=self.weighed, averaged=averaged)
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         each = [one["mask"] for one in outputs]

@@ -14,6 +14,7 @@ from isocenter.files import Spool
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
+from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.segmentation.loss import known_alone, shares_of, target_loss
 from isocenter.tasks.segmentation.partial_labels import PARTLY, check_partly, of_regions, suited_loss
 from isocenter.tasks.segmentation.plan import check_settings, settings_for
@@ -45,7 +46,7 @@ from isocenter.tasks.shared import (
     uncut,
     written,
 )
-from isocenter.tasks.task import Outputs, Task, stated_image
+from isocenter.tasks.task import Task
 from isocenter.transforms import winners
 from isocenter.values import (
     Array,
@@ -104,12 +105,14 @@ class Segmentation:
 
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
-    registers: ClassVar[Mapping[str, str]] = {"tolerance": "tolerance"}
-    tunes: ClassVar[tuple[str, ...]] = ("postprocessing",)
-    of_a_case: ClassVar[str] = "dice"
-    selects_by: ClassVar[str] = "dice"
-    cascades: ClassVar[bool] = True
-    tried: ClassVar[Mapping[str, tuple[str, ...]]] = {"loss": ("dice+ce", "dice+focal", "dice+topk", "tversky+ce")}
+    traits: ClassVar[Traits] = Traits(
+        tunes=("postprocessing",),
+        registers={"tolerance": "tolerance"},
+        case_metric="dice",
+        cascades=True,
+        search_values={"loss": ("dice+ce", "dice+focal", "dice+topk", "tversky+ce")},
+        suited=suited_loss,
+    )
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -142,10 +145,6 @@ class Segmentation:
         return task
 
     @property
-    def metrics(self) -> frozenset[str]:
-        return METRICS | OF_READERS if len(self.observers) > 1 else METRICS
-
-    @property
     def settings(self) -> dict[str, Any]:
         rules = self.postprocessing
         return {
@@ -164,21 +163,12 @@ class Segmentation:
         }
 
     @property
-    def target_settings(self) -> Mapping[str, Any]:
-        settings = self.settings
-        return {"labels": [label.value for label in self.classes], **{name: settings[name] for name in PARTLY}}
-
-    @property
     def heads(self) -> Mapping[str, Head]:
         return {"mask": Dense(len(self.writes))}
 
     @property
     def labels(self) -> tuple[Label, ...]:
         return self.classes
-
-    @property
-    def uncut(self) -> str:
-        return uncut(self.loss_name)
 
     @property
     def channel_labels(self) -> tuple[Label, ...]:
@@ -216,21 +206,57 @@ class Segmentation:
         return (0, *(label.value for label in self.classes))
 
     @property
-    def outside(self) -> int:
-        """What its targets say beyond the image."""
-        return self.truth.codes.unknown if self.truth.is_partial else 0
-
-    @property
-    def merge(self) -> Literal["gaussian", "mean", "nnunet"]:
-        return "gaussian"
-
-    @property
     def mirrored(self) -> tuple[int, ...] | None:
         order = crossed(self.names)
         if not self.exclusive or self.is_divided:
             # A value of the target is no channel here: what has a side is not mirrored.
             return order if order == tuple(range(len(self.names))) else None
         return None if order is None else (0, *(place + 1 for place in order))
+
+    @property
+    def teaching(self) -> Teaching:
+        settings = self.settings
+        return Teaching(
+            selects_by="dice",
+            quality=self.quality,
+            selection=self.selection,
+            target_settings={
+                "labels": [label.value for label in self.classes],
+                **{name: settings[name] for name in PARTLY},
+            },
+            outside=self._outside,
+            uncut=uncut(self.loss_name),
+        )
+
+    @property
+    def decoding(self) -> Decoding:
+        return Decoding(
+            merge="gaussian",
+            mirrored=self.mirrored,
+            average=self.average,
+            probabilities=self.probabilities,
+            decode=self.decode,
+            outputs=self.outputs,
+            averaged=("mask",) if self.exclusive else (),
+            channel_labels=self.channel_labels,
+            exclusive=self.exclusive,
+        )
+
+    @property
+    def scoring(self) -> Scoring:
+        return Scoring(
+            metrics=METRICS | OF_READERS if len(self.observers) > 1 else METRICS,
+            score=self.score,
+            summary=self.summary,
+            rank=self.rank,
+            figures=self.figures,
+            overview=self.overview,
+            results=self.results,
+        )
+
+    @property
+    def _outside(self) -> int:
+        return self.truth.codes.unknown if self.truth.is_partial else 0
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         return {
@@ -241,10 +267,6 @@ class Segmentation:
             ),
             **self.under("natural"),
         }
-
-    @classmethod
-    def suited(cls, settings: Mapping[str, Any]) -> dict[str, Decision]:
-        return suited_loss(settings)
 
     def under(self, sampling: str) -> dict[str, Decision]:
         if self.sparse is None:
@@ -263,7 +285,7 @@ class Segmentation:
                 case.id,
                 "Resample one onto the other, or leave the case out",
             )
-        return Target(self.heads["mask"], self.truth.coded(case), self.truth.sought, self.outside)
+        return Target(self.heads["mask"], self.truth.coded(case), self.truth.sought, self._outside)
 
     @property
     def truth(self) -> Truth:

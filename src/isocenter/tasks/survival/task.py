@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,12 +14,13 @@ from isocenter.evaluation import Seed, Steps, Table, brier_errors, harrell_c, in
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
+from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.shared import Shares, mean_of, reading
 from isocenter.tasks.survival.curves import CURVES, LEAST, Known, median_time
 from isocenter.tasks.survival.losses import LOSSES
 from isocenter.tasks.survival.plan import EFRON, baseline, batch, check_settings, curve, rounded, settings_for, steps_of
 from isocenter.tasks.survival.scores import METRICS, Outcomes, moments, overview_figures, summary_rows, time_axis
-from isocenter.tasks.task import Outputs, Task, stated_image
+from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
     Case,
@@ -34,7 +35,6 @@ from isocenter.values import (
     Prediction,
     Row,
     Slabs,
-    Split,
     Target,
     Vector,
 )
@@ -77,13 +77,13 @@ class Survival:
 
     name: ClassVar[str] = "survival"
     needs: ClassVar[frozenset[str]] = frozenset({"event"})
-    registers: ClassVar[Mapping[str, str]] = {"horizons": "horizons"}
-    tunes: ClassVar[tuple[str, ...]] = ("baseline", "median_risk")
-    of_a_case: ClassVar[str] = "brier"
-    metrics: ClassVar[frozenset[str]] = METRICS
-    selects_by: ClassVar[str] = "harrell_c"
-    # The baseline is theirs: the few validation cases have too few events for it.
-    tuned_on: ClassVar[Split] = "train"
+    traits: ClassVar[Traits] = Traits(
+        tunes=("baseline", "median_risk"),
+        # The baseline is theirs: the few validation cases have too few events for it.
+        tuned_on="train",
+        registers={"horizons": "horizons"},
+        case_metric="brier",
+    )
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -116,10 +116,6 @@ class Survival:
         }
 
     @property
-    def target_settings(self) -> Mapping[str, Any]:
-        return {}
-
-    @property
     def heads(self) -> Mapping[str, Head]:
         """Numbers: how large something is may be the hazard."""
         return {"event": Vector(len(self.labels), holds="numbers")}
@@ -135,12 +131,36 @@ class Survival:
         return tuple(Label(value, name) for value, name in enumerate(names[self.model]))
 
     @property
-    def merge(self) -> Literal["gaussian", "mean"]:
-        return "mean"
+    def teaching(self) -> Teaching:
+        return Teaching(
+            selects_by="harrell_c",
+            quality=self.quality,
+            selection=self.selection,
+            target_settings={},
+        )
 
     @property
-    def mirrored(self) -> tuple[int, ...] | None:
-        return tuple(range(len(self.labels)))
+    def decoding(self) -> Decoding:
+        return Decoding(
+            merge="mean",
+            mirrored=tuple(range(len(self.labels))),
+            average=self.average,
+            probabilities=self.probabilities,
+            decode=self.decode,
+            outputs=self.outputs,
+        )
+
+    @property
+    def scoring(self) -> Scoring:
+        return Scoring(
+            metrics=METRICS,
+            score=self.score,
+            summary=self.summary,
+            rank=self.rank,
+            figures=self.figures,
+            overview=self.overview,
+            results=self.results,
+        )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         made = {

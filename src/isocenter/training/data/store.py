@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from isocenter.errors import IsocenterError
 from isocenter.files import cache_folder, content_hash, sweep, written
 from isocenter.runtime import Context, Preprocessing, digest, in_threads
-from isocenter.tasks import Task, parts_of
+from isocenter.tasks import Task
 from isocenter.training.data.joint_targets import kind_named, kind_names, kind_of
 from isocenter.training.data.targets import Kind, kind_for
 from isocenter.transforms import stacked
@@ -187,9 +187,9 @@ def _prepared(
         dict(reading),
         preprocessing.settings,
         task.name,
-        dict(task.target_settings),
+        dict(task.teaching.target_settings),
         *([] if marked is None else [digest(marked)]),
-        *([JOINT_LAYOUT] if parts_of(task) else []),
+        *([JOINT_LAYOUT] if task.decoding.parts else []),
     ]
     key = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=list).encode()).hexdigest()
     place = folder / key[:2] / key

@@ -14,7 +14,7 @@ import numpy as np
 from isocenter.lazy import torch
 from isocenter.planning import MANY_ENTRIES
 from isocenter.runtime import Context
-from isocenter.tasks import Task, tuned_on
+from isocenter.tasks import Task
 from isocenter.training.linear.elastic_net import INNER_FOLDS, sparse
 from isocenter.values import Case, Floats, Geometry, Prediction
 
@@ -37,7 +37,9 @@ class CovariateModel:
     def predict(self, subject: Case) -> Prediction:
         """From the case's covariates; no image is read."""
         covariates = np.concatenate([[1.0], self.context.vector(subject.covariates)[0]])
-        return self.task.decode([((), {name: covariates @ one for name, one in self.weights.items()})], NOWHERE)
+        return self.task.decoding.decode(
+            [((), {name: covariates @ one for name, one in self.weights.items()})], NOWHERE
+        )
 
 
 def fit_covariate_model(
@@ -48,7 +50,7 @@ def fit_covariate_model(
         return None
     with torch.random.fork_rng(devices=()):  # a loss may draw; the training's own draws go on unchanged
         model = (_sparse if len(context) >= MANY_ENTRIES else _ridge)(task, context, train)
-    tuning = train if tuned_on(task) == "train" else val
+    tuning = train if task.traits.tuned_on == "train" else val
     if not tuning:
         return model
     tuned, _ = task.tuned([model.predict(case) for case in tuning], tuning)

@@ -78,7 +78,9 @@ def outputs_of(network: Network, image: Array, task: Task, inference: Inference)
     """{head: (channels, *spatial) or (channels,)} of (channels, *spatial), its windows joined."""
     outputs: dict[str, Array] = {}
     overlap, batch = inference.overlap, inference.batch
-    for region, arrays in slide(network, image, inference.patch, overlap=overlap, batch=batch, merge=task.merge):
+    for region, arrays in slide(
+        network, image, inference.patch, overlap=overlap, batch=batch, merge=task.decoding.merge
+    ):
         for head, array in arrays.items():
             if not region:
                 outputs[head] = np.asarray(array)

@@ -62,7 +62,7 @@ class MemberOutputs:
     def cost(self, shares: Sequence[float], chosen: Indices) -> float:
         """The loss of these cases, for the mean of the members by these shares."""
         each = [{head: one[chosen] for head, one in member.items()} for member in self.of_members]
-        mean = self.task.average(each, tuple(shares))
+        mean = self.task.decoding.average(each, tuple(shares))
         outputs = {head: torch.from_numpy(np.ascontiguousarray(one)) for head, one in mean.items()}
         with torch.no_grad():
             return float(self.judge(outputs, _chosen(self.targets, chosen)))

@@ -14,7 +14,7 @@ from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.planning import Settings
-from isocenter.tasks import Task, outside, parts_of
+from isocenter.tasks import Task
 from isocenter.training.data import Batch, Drawn, kind_for, moved
 from isocenter.training.processes import SINGLE_PROCESS, Ranks
 from isocenter.training.step.compute import Compute
@@ -132,8 +132,8 @@ def mixed(
 
 
 def _drawn(task: Task, batch: Batch) -> Drawn:
-    parts = {name: _drawn(part, batch) for name, part in parts_of(task).items()}
-    return Drawn(batch.generators, batch.steps, task.mirrored, outside(task), parts)
+    parts = {name: _drawn(part, batch) for name, part in task.decoding.parts.items()}
+    return Drawn(batch.generators, batch.steps, task.decoding.mirrored, task.teaching.outside, parts)
 
 
 def on_device(arrays: Any, device: Any) -> Any:

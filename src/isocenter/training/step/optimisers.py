@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from isocenter.lazy import torch
@@ -28,8 +28,8 @@ OPTIMISERS: Mapping[str, Callable[[Any, float], Any]] = {
 
 def terms_of(task: Task, device: Any) -> Terms:
     """The numbers of a task's loss that are learnt with the weights; no prediction needs them."""
-    begun: Mapping[str, Sequence[float]] = getattr(task, "terms", {})
-    tensors = {name: torch.nn.Parameter(torch.tensor([*values], device=device)) for name, values in begun.items()}
+    terms = task.teaching.terms.items()
+    tensors = {name: torch.nn.Parameter(torch.tensor([*values], device=device)) for name, values in terms}
     return torch.nn.ParameterDict(tensors)
 
 

@@ -9,7 +9,6 @@ from textwrap import shorten
 
 from isocenter.errors import counted
 from isocenter.runtime import Model
-from isocenter.tasks import tunes
 from isocenter.values import Decision, Plan
 from isocenter.verbs.ensembling.members import Member, Parts
 
@@ -37,7 +36,7 @@ def plan_of(
             plan = plan.with_decision(
                 name, replace(decision, because=f"{decision.because} (of {first.name}; {values})")
             )
-    for name in tunes(model.task):
+    for name in model.task.traits.tunes:
         value = model.task.settings[name]
         if f"task.{name}" in plan and plan[f"task.{name}"] != value:
             plan = plan.with_decision(f"task.{name}", Decision(value, "no validation case of the ensemble decides it"))

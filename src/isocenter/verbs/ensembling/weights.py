@@ -9,7 +9,7 @@ from typing import cast
 
 from isocenter.planning import settings
 from isocenter.runtime import Averaged, Model, Network, Preprocessing, averaged_model
-from isocenter.tasks import Task, tuned_on
+from isocenter.tasks import Task
 from isocenter.training import MemberWeights, equal_weights, member_outputs, member_weights
 from isocenter.values import Case, Dataset, Decision, Prediction, Split
 from isocenter.verbs.ensembling.members import Member, Parts
@@ -43,7 +43,7 @@ class Joined:
         networks, averaged = list(self.model.members), list[Network]()
         for member in self.members:
             own, networks = networks[: len(member.models)], networks[len(member.models) :]
-            averaged.append(own[0] if len(own) == 1 else Averaged(tuple(own), self.model.task.average))
+            averaged.append(own[0] if len(own) == 1 else Averaged(tuple(own), self.model.task.decoding.average))
         return averaged
 
     def by_name(self, weights: Sequence[float]) -> dict[str, float]:
@@ -94,10 +94,10 @@ def weights_of(joined: Joined, asked: str, seed: int) -> MemberWeights:
 def tuned_task(joined: Joined, weighed: MemberWeights) -> tuple[Task, dict[str, Decision]]:
     """What is left to be decided, by predictions by weights in which the case itself had no say."""
     task = joined.model.task
-    cases = joined.cases(tuned_on(task))
+    cases = joined.cases(task.traits.tuned_on)
     if not cases:
         return task, {}
-    if weighed.of_case is None or tuned_on(task) != "val":
+    if weighed.of_case is None or task.traits.tuned_on != "val":
         made = predicted(joined.counting(weighed.shares), task, cases)
     else:
         made = _cross_predicted(joined, cases, weighed.of_case)

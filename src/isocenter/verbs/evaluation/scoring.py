@@ -16,7 +16,7 @@ from isocenter.evaluation import Table, case_table, resampling, rows_to_json
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, box_edges, viewer
 from isocenter.runtime import write_json
-from isocenter.tasks import Task, of_a_case
+from isocenter.tasks import Task
 from isocenter.values import (
     BoundingBoxes,
     Case,
@@ -116,7 +116,7 @@ def score(
             try:
                 prediction = model.predict(case)
                 problems += noted(prediction, case)
-                scored = model.task.score([prediction], [case])
+                scored = model.task.scoring.score([prediction], [case])
                 scored["split"] = parts.get(case.id, "test")
                 if case.id in folds:
                     scored["fold"] = str(folds[case.id])
@@ -131,17 +131,17 @@ def score(
         reason = problems[0].what if problems else "there is none"
         raise DatasetError(f"no case could be scored ({reason})", "evaluation", "Give cases of the model's kind")
     table = case_table(rows)
-    shown = _shown(model, {case.id: case for case in cases}, model.task.rank(table), made)
+    shown = _shown(model, {case.id: case for case in cases}, model.task.scoring.rank(table), made)
     summary = summed_up(model.task, table, seed=seed, patients_known=patients_known)
-    overview = model.task.overview(table)
+    overview = model.task.scoring.overview(table)
     tested = [case for case in cases if parts.get(case.id, "test") == "test"]
-    judged = of_a_case(model.task)
+    judged = model.task.traits.case_metric
     return Scored(table, summary, overview, shown, problems, opened(tested), judged, model.task)
 
 
 def summed_up(task: Task, table: Table, *, seed: int, patients_known: bool) -> list[Row]:
     """The figures of cases that were scored, folds apart; called by what was resampled where patients are unknown."""
-    rows = task.summary(table, seed=resampling(table, seed))
+    rows = task.scoring.summary(table, seed=resampling(table, seed))
     return rows if patients_known else [replace(row, estimate=by_case(row.estimate)) for row in rows]
 
 
@@ -172,7 +172,7 @@ def _shown(
     for case_id, word in sorted(chosen.items(), key=lambda item: order.index(item[1])):
         case = cases[case_id]
         prediction = made[case_id] if case_id in made else model.predict(case)
-        shown.append((word, case_id, model.task.figures(prediction, case), page_of(case, prediction)))
+        shown.append((word, case_id, model.task.scoring.figures(prediction, case), page_of(case, prediction)))
     return shown
 
 

@@ -137,7 +137,7 @@ class _Rest:
         named = {"case": self.case.id, "image": path}
         if prediction.frames:
             return self._rows_of_frames(named)
-        rows = [{**named, **row} for row in rows_in(self.model.task.outputs(prediction))]
+        rows = [{**named, **row} for row in rows_in(self.model.task.decoding.outputs(prediction))]
         if prediction.data is None:
             return rows, []
         measured = measurements(prediction.data, prediction.labels, self.image)
@@ -149,7 +149,7 @@ class _Rest:
         for number, frame in enumerate(self.prediction.frames):
             time = {} if self.image.times is None else {"time_s": self.image.times[number]}
             moment = {"frame": number, **time}
-            rows += [{**named, **moment, **row} for row in rows_in(self.model.task.outputs(frame))]
+            rows += [{**named, **moment, **row} for row in rows_in(self.model.task.decoding.outputs(frame))]
             assert frame.data is not None  # noqa: S101 - only what is dense goes by frame
             figures = measurements(frame.data, frame.labels, self.image.frame(number))
             measured.append([{"case": self.case.id, **moment, **row} for row in figures])

@@ -97,7 +97,7 @@ def write_result(
         still = image.frame(0) if prediction.frames else image
         bare = Case(name, name, {"image": still})  # what is known of the case is no result
         written.append(folder / f"{name}{OVERLAY}.png")
-        drawn = task.figures(prediction.frames[0], bare) if prediction.frames else task.figures(prediction, bare)
+        drawn = task.scoring.figures(prediction.frames[0] if prediction.frames else prediction, bare)
         written[-1].write_bytes(drawn[0].png)
     return written, lacking
 

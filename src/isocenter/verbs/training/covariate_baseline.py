@@ -78,7 +78,7 @@ def _fitted(run: RunFolder, fold: int | None) -> tuple[CovariateModel, list[Case
 
 
 def _table(fitted: Sequence[tuple[CovariateModel, Sequence[Case]]]) -> Table:
-    tables = [model.task.score([model.predict(case) for case in cases], cases) for model, cases in fitted]
+    tables = [model.task.scoring.score([model.predict(case) for case in cases], cases) for model, cases in fitted]
     records = [row for one in tables for row in one.assign(split="test").to_dict("records")]
     return case_table({str(name): value for name, value in row.items()} for row in records)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from isocenter.planning import CACHED_SHARE, Settings, settings
 from isocenter.runtime import Context, Model, available_memory, choose_device, environment, load
-from isocenter.tasks import Task, tuned_on
+from isocenter.tasks import Task
 from isocenter.training import (
     Clock,
     Decided,
@@ -72,7 +72,7 @@ class Job:
     def tuning(self) -> Sequence[Case]:
         """The cases whose predictions decide what the task leaves open until then."""
         parts: Mapping[Split, Sequence[Case]] = {"train": self.train, "val": self.val}
-        return parts[tuned_on(self.settings.task)]
+        return parts[self.settings.task.traits.tuned_on]
 
     def deciding(self, decisions: Mapping[str, Decision]) -> Job:
         """The same training with these decisions in its plan."""

@@ -66,7 +66,7 @@ def evaluated_control(
     with tracked(f"predicting and scoring {WHAT}") as tracker:
         for done, case in enumerate(cases, start=1):
             try:
-                table = model.task.score([model.predict(case)], [case])
+                table = model.task.scoring.score([model.predict(case)], [case])
                 of_fold = {FOLD: str(folds[case.id])} if case.id in folds else {}
                 rows += table.assign(split=parts.get(case.id, "test"), **of_fold).to_dict("records")
             except IsocenterError:

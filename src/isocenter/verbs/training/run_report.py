@@ -31,7 +31,7 @@ from isocenter.report import (
     number,
     render,
 )
-from isocenter.tasks import kind, registers
+from isocenter.tasks import kind
 from isocenter.values import Plan, Problem, Row
 from isocenter.verbs.evaluation import Scored, view_name
 from isocenter.verbs.training.search import SearchResult
@@ -174,7 +174,7 @@ def _promise(primary: str, plan: Plan | None) -> str:
 
 def _registered_with(plan: Plan) -> str:
     """What was fixed together with the primary metric, as the kind of problem says."""
-    *others, last = ["", *registers(kind(plan["task.name"])).values()]
+    *others, last = ["", *kind(plan["task.name"]).traits.registers.values()]
     named = [", ".join(name for name in others if name), last]
     return f", with its {' and '.join(name for name in named if name)}" if last else ""
 

@@ -267,7 +267,7 @@ class _Search:
         if share < needed:
             return stays(f"{led}; {100 * needed:.1f} % are asked of the best")
         again, planned = self._again(best), self._again(own)
-        sure = share_better(self.job.settings.task, again[1], planned[1], int(self.job.plan["training.seed"]))
+        sure = share_better(self.job.settings.task.teaching, again[1], planned[1], int(self.job.plan["training.seed"]))
         repeated = (
             f"once more from another seed {again[0]:.4f} against {planned[0]:.4f}, "
             f"better in {100 * sure:.0f} % of draws"
@@ -289,7 +289,7 @@ class _Search:
     def _share(self, best: Tried, own: Tried, others: int) -> float:
         ours, planned = (_numbers(self.job.out / SEARCH / f"trial_{trial.number:03}") for trial in (best, own))
         seed = int(self.job.plan["training.seed"])
-        return share_better(self.job.settings.task, ours, planned, seed, draws_for(others))
+        return share_better(self.job.settings.task.teaching, ours, planned, seed, draws_for(others))
 
     def _again(self, trial: Tried) -> tuple[float, Mapping[str, Any]]:
         """A trial trained once more from another seed: its metric, and the numbers behind it."""
@@ -359,7 +359,7 @@ def _judge(trial: Trial, looks: list[float]) -> Callable[[Moment], None]:
 
 
 def _value(job: Job, outcome: Outcome) -> float:
-    return float(job.settings.task.selection(validation_of(outcome.checkpoint)))
+    return float(job.settings.task.teaching.selection(validation_of(outcome.checkpoint)))
 
 
 def _numbers(folder: Path) -> Mapping[str, Any]:

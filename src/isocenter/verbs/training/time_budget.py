@@ -117,7 +117,7 @@ def measured_costs(model: Model, case: Case) -> Costs:
         marks = [time.monotonic()]
         prediction = model.predict(case)
     marks.append(time.monotonic())
-    model.task.score([prediction], [case])
+    model.task.scoring.score([prediction], [case])
     marks.append(time.monotonic())
     model.task.tuned([prediction], [case])
     marks.append(time.monotonic())

@@ -55,7 +55,7 @@ def averaged(
         use_threads(threads)
     task = tasks.build(record["task"])
     networks = tuple(computing(one.to(device), device) for one in read_modules(record, task, weights))
-    return networks[0] if len(networks) == 1 else Averaged(networks, task.average, shares_in(record))
+    return networks[0] if len(networks) == 1 else Averaged(networks, task.decoding.average, shares_in(record))
 
 
 BACKEND = TorchEager()

@@ -1,0 +1,178 @@
+"""The values in which a kind of problem answers: traits, teaching, decoding and scoring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from isocenter.evaluation import Seed, Table
+from isocenter.report import Figure
+from isocenter.tasks.shared import Shares
+from isocenter.values import (
+    Array,
+    Case,
+    Decision,
+    Finding,
+    Geometry,
+    Image,
+    Label,
+    Prediction,
+    Row,
+    Slabs,
+    Split,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from isocenter.tasks.task import Task
+
+Outputs = Mapping[str, "Tensor"]
+# The columns of `predictions.csv`, or several rows of them.
+Columns = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
+
+class Average(Protocol):
+    """One output, (batch, channels, ...) a head, for those of several networks or mirrored views. No torch here."""
+
+    def __call__(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
+        """shares: the weight of each of them, in sum 1; None where all weigh alike"""
+
+
+class Summary(Protocol):
+    """Estimates with intervals from the scores of cases; the row over all labels first."""
+
+    def __call__(self, table: Table, *, seed: Seed) -> list[Row]:
+        """seed: of the resampling of patients"""
+
+
+def _nothing(settings: Mapping[str, Any]) -> dict[str, Decision]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What holds for a kind of problem whatever its settings are; the defaults hold for most kinds.
+
+    tunes:         the settings that `Task.tuned` finds, each None until then
+    tuned_on:      the part whose predictions `Task.tuned` is given
+    registers:     {setting: in words} of what is fixed before training beside the primary metric, because another value
+                   afterwards could flatter
+    case_metric:   the column of scores by which a report judges a single case where the primary metric has none
+    alternatives:  sets of kinds of reference, each of which teaches something; empty: all that the task needs
+    cascades:      whether its result is a map of its labels, which a second network can get as an input
+    search_values: {setting: values} that a search may try in place of the planned one
+    suited:        what of the section "task" follows from settings that were given by hand there
+    """
+
+    tunes: tuple[str, ...] = ()
+    tuned_on: Split = "val"
+    registers: Mapping[str, str] = field(default_factory=dict)
+    case_metric: str | None = None
+    alternatives: tuple[frozenset[str], ...] = ()
+    cascades: bool = False
+    search_values: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    suited: Callable[[Mapping[str, Any]], dict[str, Decision]] = _nothing
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What training asks of a task beside its targets and its loss.
+
+    selects_by:      the metric of `selection`
+    quality:         (outputs, target) to (batch, ...) numbers from which `selection` makes its metric; of a dense head
+                     they add up over its parts
+    selection:       the metric by which checkpoints are compared, higher is better, from the numbers of all validation
+                     cases
+    target_settings: the settings on which `Task.target` depends: prepared targets are kept by them
+    outside:         the value of its label maps beyond the image
+    terms:           {name: first values} of numbers of the loss that are learnt with the weights; `Task.loss` gets them
+                     as tensors among the outputs
+    uncut:           the reason why no patch may cut what is taught; empty where any may
+    """
+
+    selects_by: str
+    quality: Callable[[Outputs, Any], Mapping[str, Tensor]]
+    selection: Callable[[Mapping[str, Tensor]], float]
+    target_settings: Mapping[str, Any]
+    outside: int = 0
+    terms: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    uncut: str = ""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """The steps from outputs of a network to a result. It travels with packages, and works without torch.
+
+    merge:           the weights of overlapping windows
+    mirrored:        what each channel of its head becomes when left and right change sides; a target's values are the
+                     first. None where a mirrored image would show what no patient has: a named side without counterpart
+    average:         one output for those of several networks
+    probabilities:   outputs of one case or slab to probabilities, (channels, ...) or one a label of a vector; a task
+                     that measures has none and gives the numbers that it decodes, scaled as its training cases
+    decode:          finished parts of the source grid, in order, to a result
+    outputs:         the columns of `predictions.csv`; several rows where a case has several results, never none
+    averaged:        the heads of which `average` takes the mean of probabilities; of all others that of outputs
+    sides:           {head: as `mirrored`}, where heads differ in it
+    parts:           {name: task} that it is made of, as its `Prediction.parts` are
+    channel_labels:  the meaning of the channels of its dense head, where those are not its labels
+    bytes_per_voxel: memory for each voxel of the image while it decodes; None: that of a label
+    exclusive:       whether outputs are classes, of which the largest wins
+    """
+
+    merge: Literal["gaussian", "mean", "nnunet"]
+    mirrored: tuple[int, ...] | None
+    average: Average
+    probabilities: Callable[[Mapping[str, Array]], Mapping[str, Array]]
+    decode: Callable[[Slabs, Geometry], Prediction]
+    outputs: Callable[[Prediction], Columns]
+    averaged: Collection[str] = ()
+    sides: Mapping[str, tuple[int, ...] | None] | None = None
+    parts: Mapping[str, Task] = field(default_factory=dict)
+    channel_labels: tuple[Label, ...] | None = None
+    bytes_per_voxel: int | None = None
+    exclusive: bool = True
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """The comparison of predictions with references, and what reports show of it.
+
+    metrics:  what `summary` states, any of which a plan may name as primary
+    score:    one row a case and label: case, patient, label, then what was measured
+    summary:  estimates with intervals; the row over all labels first
+    rank:     case ids from best to worst
+    figures:  pictures of one case, for the report's best, median and worst
+    overview: charts of all cases
+    results:  what a structured report states of one prediction
+    """
+
+    metrics: frozenset[str]
+    score: Callable[[Sequence[Prediction], Sequence[Case]], Table]
+    summary: Summary
+    rank: Callable[[Table], list[str]]
+    figures: Callable[[Prediction, Case], list[Figure]]
+    overview: Callable[[Table], list[Figure]]
+    results: Callable[[Prediction], list[Finding]]
+
+
+def suffices(kind: type[Task] | Task, references: Collection[str]) -> bool:
+    """Whether references of these kinds teach it something: all that it needs, unless its traits know alternatives."""
+    return any(needed <= set(references) for needed in kind.traits.alternatives or (kind.needs,))
+
+
+def sides_of(task: Task) -> Mapping[str, tuple[int, ...] | None]:
+    """{head: what its channels become when left and right change sides}"""
+    decoding = task.decoding
+    return dict.fromkeys(task.heads, decoding.mirrored) if decoding.sides is None else decoding.sides
+
+
+def rows_in(outputs: Columns) -> Sequence[Mapping[str, Any]]:
+    """The columns of `Decoding.outputs` as rows."""
+    return [outputs] if isinstance(outputs, Mapping) else outputs
+
+
+def stated_image(case: Case) -> Image:
+    """The first image of a case, for pictures."""
+    return next(iter(case.images.values()))

@@ -1,0 +1,125 @@
+"""The kinds of problem by name. A new kind is one file and its line in `TASKS`, or an entry point.
+
+A name may join several kinds, as in segmentation+classification: one network is taught and answers all of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from isocenter.added import added
+from isocenter.errors import DatasetError, PlanError
+from isocenter.tasks.task import Task
+from isocenter.values import Dataset, Label
+
+TASKS = {
+    "classification": "isocenter.tasks.classification.task:Classification",
+    "detection": "isocenter.tasks.detection.task:Detection",
+    "findings": "isocenter.tasks.findings.task:Findings",
+    "instances": "isocenter.tasks.instances.task:InstanceSegmentation",
+    "regression": "isocenter.tasks.regression.task:Regression",
+    "segmentation": "isocenter.tasks.segmentation.task:Segmentation",
+    "survival": "isocenter.tasks.survival.task:Survival",
+}
+# What is made of several kinds; `ALL` stands for every kind that the references fit.
+JOINED, SIGN, ALL = "isocenter.tasks.multitask.task:Joined", "+", "multitask"
+# Kinds that models of other programs have, and that nothing is trained as.
+IMPORTED = {"imported_segmentation": "isocenter.tasks.segmentation.imported:ImportedSegmentation"}
+
+
+def names() -> tuple[str, ...]:
+    """Our kinds, and those that other packages add under the entry point `isocenter.tasks`."""
+    return tuple(sorted({*TASKS, *added("isocenter.tasks")}))
+
+
+def kind(name: str) -> type[Task]:
+    """The class of a kind of problem, or what stands for one where a name joins several."""
+    if SIGN in name:
+        joined: type[Task] = _found(JOINED).of_kinds([kind(one) for one in name.split(SIGN)])
+        return joined
+    targets = IMPORTED | TASKS | {key: point.value for key, point in added("isocenter.tasks").items()}
+    if name not in targets:
+        raise PlanError(f"there is no task {name!r}", "task.name", f"Choose one of {', '.join(names())}")
+    found: type[Task] = _found(targets[name])
+    return found
+
+
+def _found(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def kind_for(dataset: Dataset, name: str | None = None) -> type[Task]:
+    """The one kind whose needs the data set's references fit, or the named one; of `ALL`, all of them joined.
+
+    Raises DatasetError where no kind fits, where several do, or where the named one lacks its reference.
+    """
+    where = str(dataset.root or dataset.name)
+    found = ", ".join(sorted(dataset.kinds)) or "none"
+    fitting = [one for one in names() if kind(one).needs <= dataset.kinds]
+    if name == ALL:
+        name = _all_of(fitting, found, where)
+    if name is not None:
+        chosen = kind(name)
+        if not chosen.needs <= dataset.kinds:
+            raise DatasetError(
+                f"{name} needs references of the kind {', '.join(sorted(chosen.needs))}, found {found}",
+                where,
+                "Choose another --task, or say with --layout and --column where the references are",
+            )
+        return chosen
+    if len(fitting) == 1:
+        return kind(fitting[0])
+    if not fitting:
+        raise DatasetError(
+            f"no kind of problem fits its references ({found})",
+            where,
+            "Add labels, or say with --layout where they are",
+        )
+    raise DatasetError(
+        f"several kinds of problem fit its references ({found})",
+        where,
+        f"Choose --task {' or '.join(fitting)}, or several at once: --task {SIGN.join(fitting)}",
+    )
+
+
+def _all_of(fitting: list[str], found: str, where: str) -> str:
+    """Their names joined; DatasetError where it is not plain which kinds are meant."""
+    needs = [kind(one).needs for one in fitting]
+    if len(fitting) < 2 or sum(map(len, needs)) > len(frozenset().union(*needs)):
+        answered = ", ".join(fitting) or "no kind"
+        problem = f"its references ({found}) are answered by {answered}: not by several kinds, one each"
+        raise DatasetError(problem, where, f"Choose --task, as in segmentation{SIGN}classification")
+    return SIGN.join(fitting)
+
+
+def needs_of(name: str | None) -> frozenset[str]:
+    """Kinds of reference that a named task asks for; none where nobody named one, or every one that fits."""
+    return frozenset() if name in (None, ALL) else kind(str(name)).needs
+
+
+def build(settings: Mapping[str, Any]) -> Task:
+    """The task of a plan's section "task", or of a model's record."""
+    return kind(settings["name"]).of({key: value for key, value in settings.items() if key != "name"})
+
+
+def untuned(task: Task, kept: Collection[str] = ()) -> Task:
+    """The task as it was before `Task.tuned`; kept: settings that somebody set by hand."""
+    cleared = dict.fromkeys(name for name in task.traits.tunes if name not in kept)
+    return build({"name": task.name, **task.settings, **cleared})
+
+
+def channels_of(task: Task) -> tuple[Label, ...]:
+    """The meaning of the channels of a dense head: the labels, unless the task decodes otherwise."""
+    own = task.decoding.channel_labels
+    return task.labels if own is None else own
+
+
+def voxel_bytes(task: Task) -> int:
+    """Bytes of a voxel of the image that are held while a dense result is decoded: its label, unless the task says."""
+    own, most = task.decoding.bytes_per_voxel, max((label.value for label in task.labels), default=0)
+    return np.min_scalar_type(most).itemsize if own is None else own
