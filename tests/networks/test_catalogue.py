@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from isocenter import networks
@@ -32,6 +33,7 @@ def test_a_network_that_takes_no_volume_is_not_listed_for_volumes():
     assert member("one", 3, {}, lambda *_: One(), "") is None
 
 
+@pytest.mark.whole
 def test_the_table_says_what_each_family_can_answer():
     members = [one for one in networks.members() if one.name in networks.NETWORKS]
     found = {(one.name, one.axes): one.tasks for one in members}

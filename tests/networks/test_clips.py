@@ -201,11 +201,14 @@ MOVING = {
 }
 
 
-@pytest.mark.parametrize("name", MOVING)
+@pytest.mark.parametrize(
+    "name", ["clip_gru", *(pytest.param(one, marks=pytest.mark.whole) for one in MOVING if one != "clip_gru")]
+)
 def test_which_way_something_moves_is_learnt(name):
     assert accuracy(name, 2, 50, frames=5, **MOVING[name]) > 0.9
 
 
+@pytest.mark.whole
 def test_which_way_something_moves_in_volumes_is_learnt_by_convolutions_over_space_and_time():
     assert accuracy("clip_resnet", 3, 40, frames=5) > 0.9
 

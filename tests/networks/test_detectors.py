@@ -279,6 +279,7 @@ def test_in_volumes_it_is_as_monai_says_and_its_loss_is_monais():
     assert_allclose(torch.minimum(edges.clamp(min=0), size), theirs["boxes"][best], atol=1e-2)
 
 
+@pytest.mark.whole
 def test_onnxruntime_gives_the_same_answer_for_volumes(tmp_path):
     record = write_onnx(EveryHead([in_volumes()], {"boxes": "outputs"}), (1, 8, 16, 16), tmp_path / "network.onnx")
     assert record["exported"], record
@@ -291,6 +292,7 @@ def test_a_volume_without_boxes_has_a_loss():
     assert float(loss.detach()) > 0
 
 
+@pytest.mark.whole
 def test_balls_are_learnt_by_heart_and_decoded_by_the_task():
     network, task = in_volumes(), Detection(("node", "vessel"), 3, 8.0)
     boxes = [[0.0, 2, 4, 2, 12, 14, 12], [1.0, 12, 20, 3, 20, 28, 11]]

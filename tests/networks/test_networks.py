@@ -398,7 +398,14 @@ class _Plain(torch.nn.Module):
         return next(iter(self.network(images).values()))
 
 
-@pytest.mark.parametrize("which", SMALLEST)
+# One of each kind at every test; all of them take minutes, and `make matrix` teaches every family in every way.
+BY_HEART = [
+    which if SMALLEST[which][0] in ("fusion", "resnet", "unet") else pytest.param(which, marks=pytest.mark.whole)
+    for which in SMALLEST
+]
+
+
+@pytest.mark.parametrize("which", BY_HEART)
 def test_every_family_learns_two_images_by_heart(which):
     network, images = smallest(which)
     target = torch.tensor([0, 2])
@@ -442,8 +449,12 @@ def test_the_file_of_a_family_makes_the_same_network_alone(which, tmp_path, monk
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
-@pytest.mark.parametrize("patch", [(28, 28), (512, 384), (28, 28, 28), (96, 96, 24)], ids=str)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.whole)])
+@pytest.mark.parametrize(
+    "patch",
+    [(28, 28), *(pytest.param(one, marks=pytest.mark.whole) for one in ((512, 384), (28, 28, 28))), (96, 96, 24)],
+    ids=str,
+)
 def test_the_size_that_a_family_chooses_fits_the_patch_it_was_chosen_for(patch, device):
     axes = len(patch)
     # 28 can be halved twice, and 24 slices of thick voxels are halved once.

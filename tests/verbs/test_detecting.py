@@ -105,7 +105,10 @@ def test_a_family_with_a_loss_of_its_own_goes_the_same_way(detected, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "more", "because"),
-    [("retinanet", {}, ""), ("faster_rcnn", {"deep": 16, "samples": 16}, "chooses proposals anew")],
+    [
+        pytest.param("retinanet", {}, "", marks=pytest.mark.whole),
+        ("faster_rcnn", {"deep": 16, "samples": 16}, "chooses proposals anew"),
+    ],
 )
 def test_a_detector_of_torchvision_is_trained_scored_packaged_and_predicts(
     detected, tmp_path, cli, name, more, because
