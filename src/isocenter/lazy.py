@@ -50,7 +50,8 @@ if not TYPE_CHECKING:
 def lazy_index(package: str) -> Callable[[str], Any]:
     """Return the `__getattr__` of a package's index: a name is imported when it is first asked for.
 
-    The index lists its names once, as imports under `if TYPE_CHECKING`, which type checkers read and programs skip.
+    The index lists its names once, as imports under `if TYPE_CHECKING`, which type checkers read and programs skip;
+    `__all__` follows from them: constants, classes, then functions.
     So an index costs its reader nothing but the files that define what is asked for (PEP 562).
     """
     homes: dict[str, tuple[str, str]] = {}
@@ -58,6 +59,8 @@ def lazy_index(package: str) -> Callable[[str], Any]:
     def resolve(name: str) -> Any:
         if not homes:
             homes.update(_imports_for_types(Path(str(sys.modules[package].__file__))))
+        if name == "__all__":
+            return sorted(homes, key=lambda listed: (not listed.isupper(), not listed[:1].isupper(), listed))
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, defined_as = homes[name]

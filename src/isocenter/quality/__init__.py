@@ -15,21 +15,5 @@ if TYPE_CHECKING:
     from isocenter.quality.shortcuts import MADE
     from isocenter.quality.thumbnail import Look, voxel_digest
 
-__all__ = [
-    "MADE",
-    "PROXY",
-    "Examination",
-    "Look",
-    "Progress",
-    "Twin",
-    "examine",
-    "is_constant",
-    "label_association",
-    "reference_kinds",
-    "retested",
-    "voxel_digest",
-    "words_of",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -29,29 +29,5 @@ if TYPE_CHECKING:
     from isocenter.report.slice_viewer import viewer
     from isocenter.report.words import in_words, metric_name, number
 
-__all__ = [
-    "Block",
-    "ByLabel",
-    "Decisions",
-    "Details",
-    "Estimates",
-    "Facts",
-    "Figure",
-    "Gallery",
-    "Link",
-    "Page",
-    "Paragraph",
-    "Problems",
-    "Section",
-    "Table",
-    "box_edges",
-    "figures",
-    "in_words",
-    "metric_name",
-    "number",
-    "render",
-    "viewer",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

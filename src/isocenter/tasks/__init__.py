@@ -32,29 +32,5 @@ if TYPE_CHECKING:
     from isocenter.tasks.shared import Shares, reading
     from isocenter.tasks.task import Task
 
-__all__ = [
-    "TASKS",
-    "Decoding",
-    "Outputs",
-    "Scoring",
-    "Shares",
-    "Task",
-    "Teaching",
-    "Traits",
-    "build",
-    "channels_of",
-    "kind",
-    "kind_for",
-    "names",
-    "needs_of",
-    "reading",
-    "rows_in",
-    "sides_of",
-    "stated_image",
-    "suffices",
-    "untuned",
-    "voxel_bytes",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

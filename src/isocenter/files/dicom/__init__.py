@@ -26,29 +26,5 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.tags import items, text, whole
     from isocenter.files.dicom.writing import SeriesNames, write_report, write_segmentation, write_series
 
-__all__ = [
-    "PROJECTIONS",
-    "REPORT_CLASSES",
-    "SEGMENTATIONS",
-    "STRUCTURE_SET",
-    "Marked",
-    "Report",
-    "SeriesFiles",
-    "SeriesNames",
-    "bounds",
-    "items",
-    "rasterise",
-    "read_header",
-    "read_report",
-    "read_segmentation",
-    "read_series",
-    "survey",
-    "text",
-    "whole",
-    "write_report",
-    "write_segmentation",
-    "write_series",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -12,19 +12,5 @@ if TYPE_CHECKING:
     from isocenter.files.layouts.index import LAYOUTS, load_layout, read_dataset
     from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 
-__all__ = [
-    "LAYOUTS",
-    "CaseFiles",
-    "DatasetOptions",
-    "Layout",
-    "Reading",
-    "covariates_in",
-    "holds_boxes",
-    "load_layout",
-    "observed_values",
-    "read_boxes",
-    "read_dataset",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

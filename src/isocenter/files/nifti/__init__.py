@@ -9,7 +9,5 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.files.nifti.read import FORMAT
 
-__all__ = ["FORMAT"]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -23,27 +23,5 @@ if TYPE_CHECKING:
     from isocenter.files.storage.sidecar import inside_folder
     from isocenter.files.storage.spool import Spool
 
-__all__ = [
-    "GZIP_MAGIC",
-    "Block",
-    "Compression",
-    "Spool",
-    "cache_folder",
-    "compression_of",
-    "content_hash",
-    "dataset_hash",
-    "download",
-    "file_hash",
-    "inside_folder",
-    "is_compressed",
-    "is_number",
-    "read_head",
-    "sweep",
-    "unpack_tar",
-    "unwritable",
-    "write_text",
-    "written",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -27,46 +27,5 @@ if TYPE_CHECKING:
     from isocenter.planning.rules.shortcuts import Retest
     from isocenter.planning.rules.split import Parts, folds_decision, split_folds
 
-__all__ = [
-    "CLIPS",
-    "CROSS_FITS",
-    "EARLY",
-    "FEW_SLICES",
-    "LEAST_BATCH",
-    "MANY_ENTRIES",
-    "NNUNET",
-    "VERY_LONG",
-    "WITH_SGD",
-    "Grid",
-    "GridNeeds",
-    "Holes",
-    "Parts",
-    "Retest",
-    "absent_decision",
-    "batch_decision",
-    "cascade_decision",
-    "channels_of",
-    "context_decision",
-    "dropout_decision",
-    "flat",
-    "flips_at_test",
-    "folds_decision",
-    "frames_of",
-    "fusion_decisions",
-    "grid_for",
-    "image_only",
-    "lasting",
-    "left_right",
-    "low_resolution",
-    "marks_decision",
-    "names_of",
-    "profile_for",
-    "split_folds",
-    "training",
-    "usual_batch",
-    "window_for",
-    "with_presence",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

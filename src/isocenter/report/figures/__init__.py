@@ -28,34 +28,5 @@ if TYPE_CHECKING:
         time_ticks,
     )
 
-__all__ = [
-    "Figure",
-    "SurvivalCurve",
-    "agreement",
-    "bland_altman",
-    "box_precision_recall",
-    "boxes",
-    "class_balance",
-    "confusion",
-    "contact_sheet",
-    "contours",
-    "froc",
-    "histogram",
-    "kaplan_meier",
-    "label_scores",
-    "objects",
-    "observed_against_predicted",
-    "pair_sheet",
-    "precision_recall",
-    "profiles",
-    "reliability",
-    "roc",
-    "scatter",
-    "survival_curve",
-    "time_ticks",
-    "traces",
-    "training_curves",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -12,12 +12,5 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.runtime.bundle.network import AfterLabels, EveryHead, OneTensor, OnItsScale
 
-__all__ = [
-    "AfterLabels",
-    "EveryHead",
-    "OnItsScale",
-    "OneTensor",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

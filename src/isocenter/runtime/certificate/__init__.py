@@ -9,7 +9,5 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.runtime.certificate.certify import certify
 
-__all__ = ["certify"]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -11,15 +11,5 @@ if TYPE_CHECKING:
     from isocenter.runtime.ensemble.members import MEMBERS, averaged_model, read_list, write_members
     from isocenter.runtime.ensemble.weight_offload import on_device
 
-__all__ = [
-    "MEMBERS",
-    "averaged_model",
-    "converting",
-    "have_own_scales",
-    "on_device",
-    "read_list",
-    "write_members",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -12,14 +12,5 @@ if TYPE_CHECKING:
     from isocenter.runtime.foreign.nnunet_postprocessing import read_postprocessing
     from isocenter.runtime.foreign.nnunet_preprocessing import KIND, NNUNetPreprocessing
 
-__all__ = [
-    "KIND",
-    "MaskNetwork",
-    "NNUNetPreprocessing",
-    "is_foreign",
-    "load_foreign",
-    "read_postprocessing",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -10,12 +10,5 @@ if TYPE_CHECKING:
     from isocenter.runtime.memory.allocator import kept_memory
     from isocenter.runtime.memory.predicted import Expected, expected_memory, fitting_memory
 
-__all__ = [
-    "Expected",
-    "expected_memory",
-    "fitting_memory",
-    "kept_memory",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

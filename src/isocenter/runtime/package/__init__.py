@@ -25,36 +25,5 @@ if TYPE_CHECKING:
     from isocenter.runtime.package.readme import RUN_COMMAND
     from isocenter.runtime.package.write import Evidence, write_package
 
-__all__ = [
-    "MOST_MEMBERS",
-    "ONNX",
-    "PLAIN",
-    "RECORD",
-    "RUN_COMMAND",
-    "SCHEMA",
-    "TOLERANCES",
-    "WEIGHTS",
-    "Certificate",
-    "Difference",
-    "Evidence",
-    "OnnxNetwork",
-    "Provider",
-    "Trial",
-    "joined",
-    "mean_of",
-    "no_fold",
-    "onnx_errors",
-    "open_onnx",
-    "read_certificate",
-    "read_modules",
-    "read_package",
-    "shares_in",
-    "unpacked",
-    "usable_cores",
-    "versions",
-    "write_package",
-    "write_zip",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -10,14 +10,5 @@ if TYPE_CHECKING:
     from isocenter.runtime.parallel.dask_cluster import Cluster
     from isocenter.runtime.parallel.map_cases import Spread, in_threads, in_workers, local, outcome_of
 
-__all__ = [
-    "Cluster",
-    "Spread",
-    "in_threads",
-    "in_workers",
-    "local",
-    "outcome_of",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -16,25 +16,5 @@ if TYPE_CHECKING:
     from isocenter.runtime.preprocessing.streamed import Streamed, padded_region, source_region
     from isocenter.runtime.preprocessing.trace import Trace
 
-__all__ = [
-    "BLOCK_VOXELS",
-    "HELD_BYTES",
-    "STREAMED_BYTES",
-    "YIELDED_BYTES",
-    "Part",
-    "Passing",
-    "Prepares",
-    "Preprocessing",
-    "Restores",
-    "SliceOrder",
-    "Source",
-    "Streamed",
-    "Trace",
-    "as_lists",
-    "as_tuples",
-    "padded_region",
-    "source_region",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

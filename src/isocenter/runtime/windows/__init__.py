@@ -11,14 +11,5 @@ if TYPE_CHECKING:
     from isocenter.runtime.windows.pipeline import Receiver, WindowSettings, run_pipeline
     from isocenter.runtime.windows.slide import Progress
 
-__all__ = [
-    "Averaged",
-    "Progress",
-    "Receiver",
-    "WindowSettings",
-    "flipped_axes",
-    "run_pipeline",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -9,9 +9,5 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.tasks.classification.losses import effective_weights
 
-__all__ = [
-    "effective_weights",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

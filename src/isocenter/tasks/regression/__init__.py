@@ -9,10 +9,5 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.tasks.regression.scores import Measured, agreement_rows
 
-__all__ = [
-    "Measured",
-    "agreement_rows",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

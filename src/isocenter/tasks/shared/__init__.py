@@ -19,37 +19,5 @@ if TYPE_CHECKING:
     from isocenter.tasks.shared.sigmoid_labels import sigmoid, written
     from isocenter.tasks.shared.softmax_labels import Tidying, log_mean, softmax, tidied
 
-__all__ = [
-    "NOBODY",
-    "SMOOTH",
-    "TERMS",
-    "YOUDEN",
-    "Called",
-    "Shares",
-    "Tidying",
-    "check_loss",
-    "check_numbers",
-    "check_rule",
-    "crossed",
-    "discrimination",
-    "found_threshold",
-    "label_from",
-    "label_loss",
-    "label_rows",
-    "log_mean",
-    "mean_of",
-    "noted",
-    "place_of",
-    "places_of",
-    "plain",
-    "reading",
-    "refuse_other_names",
-    "sigmoid",
-    "softmax",
-    "tidied",
-    "uncut",
-    "written",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -13,20 +13,5 @@ if TYPE_CHECKING:
     from isocenter.training.data.store import Prepared, keep_marked, prepare_all
     from isocenter.training.data.targets import Drawn, kind_for, moved
 
-__all__ = [
-    "BY_LOSS",
-    "Batch",
-    "Costs",
-    "Drawn",
-    "Loader",
-    "Prepared",
-    "keep_marked",
-    "kind_for",
-    "kind_of_all",
-    "moved",
-    "prepare_all",
-    "stacked_arrays",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

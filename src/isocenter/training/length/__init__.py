@@ -10,20 +10,5 @@ if TYPE_CHECKING:
     from isocenter.training.length.probe import FEWER, PROBE_CASES, Probe, Probed, budget
     from isocenter.training.length.schedule import FEWEST_STEPS, Pace, Speed, decay, most_steps, rate, replan
 
-__all__ = [
-    "FEWER",
-    "FEWEST_STEPS",
-    "PROBE_CASES",
-    "Pace",
-    "Probe",
-    "Probed",
-    "Speed",
-    "budget",
-    "decay",
-    "most_steps",
-    "rate",
-    "replan",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -9,10 +9,5 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.training.linear.covariate_model import CovariateModel, fit_covariate_model
 
-__all__ = [
-    "CovariateModel",
-    "fit_covariate_model",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -10,13 +10,5 @@ if TYPE_CHECKING:
     from isocenter.training.members.outputs import member_outputs
     from isocenter.training.members.weights import MemberOutputs, MemberWeights, equal_weights, member_weights
 
-__all__ = [
-    "MemberOutputs",
-    "MemberWeights",
-    "equal_weights",
-    "member_outputs",
-    "member_weights",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -14,23 +14,5 @@ if TYPE_CHECKING:
     from isocenter.training.step.thin_convolutions import exact_where_thin
     from isocenter.training.step.train_step import Learner
 
-__all__ = [
-    "EAGER",
-    "Average",
-    "Compute",
-    "Learner",
-    "Terms",
-    "batch_loss",
-    "bit_by_bit",
-    "each_array",
-    "exact_where_thin",
-    "laid_as_weights",
-    "make_optimiser",
-    "measure_batch_statistics",
-    "normalises_over_batch",
-    "supervised",
-    "terms_of",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -12,23 +12,5 @@ if TYPE_CHECKING:
     from isocenter.verbs.ensembling.report import members_section
     from isocenter.verbs.ensembling.weights import EQUAL, FITTED, Joined, tuned_task, weights_of
 
-__all__ = [
-    "EQUAL",
-    "FITTED",
-    "SPLIT_BECAUSE",
-    "Joined",
-    "Member",
-    "as_one",
-    "by_content",
-    "counts_of",
-    "member",
-    "members_section",
-    "parts_of_all",
-    "plan_of",
-    "same_data",
-    "tuned_task",
-    "weights_of",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

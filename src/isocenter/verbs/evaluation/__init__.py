@@ -27,31 +27,5 @@ if TYPE_CHECKING:
         view_name,
     )
 
-__all__ = [
-    "CASES",
-    "DATA_RECORD",
-    "SHOWN",
-    "SPLITS",
-    "SUMMARY",
-    "TASK",
-    "TASK_SCHEMA",
-    "Choice",
-    "DataRecord",
-    "Predictor",
-    "Scored",
-    "Subsets",
-    "are_kept",
-    "by_case",
-    "choice",
-    "read_data_record",
-    "read_split",
-    "score",
-    "split_table",
-    "summed_up",
-    "view_name",
-    "with_subsets",
-    "write_data_record",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -12,20 +12,5 @@ if TYPE_CHECKING:
     from isocenter.verbs.prediction.result_files import AUTO, FORMATS, Wanted, with_own_names
     from isocenter.verbs.prediction.where import Here, Predictor, There, in_full
 
-__all__ = [
-    "AUTO",
-    "FORMATS",
-    "Asked",
-    "Done",
-    "Here",
-    "Predictor",
-    "There",
-    "Wanted",
-    "found_from_anywhere",
-    "in_full",
-    "noted",
-    "with_own_names",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

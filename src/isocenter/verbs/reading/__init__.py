@@ -19,28 +19,5 @@ if TYPE_CHECKING:
     from isocenter.verbs.reading.output_folder import named_as, refuse_missing, refuse_taken, result_folder
     from isocenter.verbs.reading.progress import Tracker, tracked, watched
 
-__all__ = [
-    "EVERYTHING",
-    "SEVERITIES",
-    "VOXELS",
-    "ReadingKeywords",
-    "ReadingOptions",
-    "Tracker",
-    "announce",
-    "announced_device",
-    "case_record",
-    "check_page",
-    "looked_through",
-    "named_as",
-    "open_dataset",
-    "refuse_missing",
-    "refuse_taken",
-    "refuse_unfit",
-    "result_folder",
-    "tracked",
-    "watched",
-    "with_references",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

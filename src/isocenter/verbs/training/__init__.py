@@ -32,33 +32,5 @@ if TYPE_CHECKING:
     from isocenter.verbs.training.search import refuse_unsearchable, result_in
     from isocenter.verbs.training.trainings import OutOfFold, Trained, trained
 
-__all__ = [
-    "ENVIRONMENT",
-    "EVALUATION",
-    "MARKS",
-    "NOTES",
-    "REPORT",
-    "OutOfFold",
-    "RunFolder",
-    "RunReport",
-    "Trained",
-    "covariates_stated",
-    "in_all_processes",
-    "new_run",
-    "notes_of",
-    "planned_from",
-    "predicted",
-    "prepared",
-    "refuse_unsearchable",
-    "result_in",
-    "resumed_run",
-    "search_sections",
-    "trained",
-    "training_log",
-    "weights_of",
-    "write_environment",
-    "write_report",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

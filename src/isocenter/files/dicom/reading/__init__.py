@@ -15,23 +15,5 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.reading.series import SEGMENTATIONS, SeriesFiles, survey
     from isocenter.files.dicom.reading.sr import NOT_DETECTED_CODE, REPORT_CLASSES, Marked, Report, bounds, read_report
 
-__all__ = [
-    "NOT_DETECTED_CODE",
-    "PROJECTIONS",
-    "REPORT_CLASSES",
-    "SEGMENTATIONS",
-    "STRUCTURE_SET",
-    "Marked",
-    "Report",
-    "SeriesFiles",
-    "bounds",
-    "frames_of",
-    "rasterise",
-    "read_report",
-    "read_segmentation",
-    "read_series",
-    "survey",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

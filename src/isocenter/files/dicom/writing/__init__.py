@@ -11,12 +11,5 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.writing.series import SeriesNames, write_series
     from isocenter.files.dicom.writing.sr import write_report
 
-__all__ = [
-    "SeriesNames",
-    "write_report",
-    "write_segmentation",
-    "write_series",
-]
-
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)
