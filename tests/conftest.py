@@ -27,6 +27,7 @@ DATA = Path(os.environ.get("ISOCENTER_TEST_DATA", Path(__file__).parents[2] / "s
 # All of them, side by side: 640 s.
 BUDGET = {
     "": 150,
+    "cli": 5,
     "evaluation": 15,
     "files": 50,
     "networks": 140,

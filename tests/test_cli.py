@@ -57,7 +57,7 @@ CALLS = {
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_json_is_one_document_on_standard_output(cli, segmented, tmp_path, monkeypatch, call):
     few = {name: NETWORKS[name] for name in ("lenet", "unet")}  # to count what all have takes 15 s
-    monkeypatch.setattr("isocenter.networks.NETWORKS", few)
+    monkeypatch.setattr("isocenter.networks.factory.NETWORKS", few)
     said = cli(*call(segmented, tmp_path / "out"), "--json")
     assert said.code == 0, said.err
     record = json.loads(said.out, parse_constant=pytest.fail)  # NaN is no JSON

@@ -58,7 +58,7 @@ def test_a_package_finds_the_same_boxes(detected, tmp_path):
     channels = described["network_data_format"]["outputs"]["pred"]["channel_def"]
     assert list(channels.values())[:3] == ["disc", "square", "length along axis 0"]
     assert len(channels) == 6
-    assert not list((tmp_path / "packaged" / "scripts").rglob("detection_maps.py"))
+    assert not list((tmp_path / "packaged" / "scripts").rglob("maps.py"))
 
 
 @pytest.mark.pictures

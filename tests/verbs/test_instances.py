@@ -126,8 +126,8 @@ def test_a_package_parts_the_same_objects(run, tmp_path):
     channels = described["network_data_format"]["outputs"]["pred"]["channel_def"]
     assert list(channels.values()) == ["inside an object", "distance from its border"]
     scripts = {path.name for path in (tmp_path / "packaged" / "scripts").rglob("*.py")}
-    assert "instances_decode.py" in scripts
-    assert "instances_maps.py" not in scripts
+    assert "decode.py" in scripts
+    assert "maps.py" not in scripts
 
 
 @pytest.mark.whole

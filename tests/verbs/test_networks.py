@@ -25,7 +25,7 @@ FEW = {name: NETWORKS[name] for name in ("lenet", "vgg")}
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An index of two families, and the file that keeps what was found."""
-    monkeypatch.setattr("isocenter.networks.NETWORKS", FEW)
+    monkeypatch.setattr("isocenter.networks.factory.NETWORKS", FEW)
     monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path))
     return tmp_path / "networks.json"
 
@@ -36,7 +36,7 @@ def test_every_name_has_a_line(few):
 
 def test_what_was_found_is_kept_and_read_again_without_torch(few):
     first = isocenter.describe_networks()
-    asks = "import isocenter, isocenter.networks as n, sys; "
+    asks = "import isocenter, isocenter.networks.factory as n, sys; "
     asks += f"n.NETWORKS = {FEW!r}; print(isocenter.describe_networks()); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, f"{first}\n"), done.stderr
@@ -58,9 +58,9 @@ def test_what_was_kept_of_other_files_or_is_damaged_is_found_anew(few, damage):
 
 
 def test_a_family_of_another_package_is_built_each_time(few, monkeypatch, tmp_path):
-    (tmp_path / "somebodys.py").write_text("from isocenter.networks.lenet import build")
+    (tmp_path / "somebodys.py").write_text("from isocenter.networks.lenet import LENET as FAMILY")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(FEW, "theirs", "somebodys:build")
+    monkeypatch.setitem(FEW, "theirs", "somebodys:FAMILY")
     assert {one.name for one in isocenter.describe_networks().members} == {"lenet", "theirs", "vgg"}
     assert "theirs" not in few.read_text()
 

@@ -35,7 +35,7 @@ def names() -> tuple[str, ...]:
 
 def ours() -> tuple[str, ...]:
     """The families whose files lie in this folder, and on which `made_with` therefore has its eye."""
-    return tuple(sorted(NETWORKS))
+    return tuple(sorted(name for name, value in NETWORKS.items() if value.startswith("isocenter.networks.")))
 
 
 def searched() -> tuple[str, ...]:

@@ -82,7 +82,7 @@ def expected_memory(model: Model, image: Image, *, batch: int | None = None, reg
         return own
     first = expected_memory(model.first, image)
     joined = 0
-    if model.preprocessing.cascade is None:
+    if not model.preprocessing.is_in_parts:
         # Another program's second sees the image as float32 with one more channel, made of the first's result.
         joined = 4 * math.prod(image.shape) // image.shape[0] * (image.shape[0] + 1)
     second = replace(own, image=own.image + joined + first.result)

@@ -83,7 +83,9 @@ class Joined:
         return settings_for(self.kinds, dataset, fingerprint)
 
     def of(self, settings: Mapping[str, Any]) -> Multitask:
-        return Multitask.of(settings, self.kinds)
+        joined = Multitask.of(settings, self.kinds)
+        check_together(joined.parts)
+        return joined
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,6 @@ class Multitask:
         given = rest.get("loss_weights")
         weights = None if given is None else {str(name): float(value) for name, value in given.items()}
         ordered = dict(sorted(made.items(), key=lambda item: (not _is_dense(item[1]), item[0])))
-        check_together(ordered)
         return cls(ordered, rest.get("weighting", "uncertainty"), weights)
 
     @property
