@@ -2,7 +2,9 @@
 
 import errno
 import re
+import struct
 from collections.abc import Iterable
+from pickle import UnpicklingError
 
 # How torch, ONNX Runtime, C++ libraries and a system short of memory say it, each with an exception of its own.
 NO_MEMORY = re.compile(
@@ -11,6 +13,21 @@ NO_MEMORY = re.compile(
 
 # Classes in which Python, torch, OpenVINO and C++ libraries report it; ONNX Runtime's own become MemoryError.
 MEMORY_ERRORS = (MemoryError, OSError, RuntimeError)
+# What torch's unpickler and its archive reader raise for a file of another kind or a damaged one.
+TORCH_FILE_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    UnpicklingError,
+    ValueError,
+    struct.error,
+)
 
 
 class IsocenterError(Exception):

@@ -37,33 +37,33 @@ def witnessed(words: Sequence[str]) -> Iterator[None]:
     # A case may be called as its file is, whose name need not be text.
     text: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, **text) as shell:  # noqa: S603
-        said = _Said(shell, words[0])
-        work.addHandler(said)
+        reports = _Reports(shell, words[0])
+        work.addHandler(reports)
         work.setLevel(logging.DEBUG)
         work.propagate = False
         try:
             yield
         finally:
-            work.removeHandler(said)
+            work.removeHandler(reports)
             work.setLevel(logging.NOTSET)
-            said.tell("done")
+            reports.send("done")
 
 
-class _Said(logging.Handler):
-    """Tells the witness, whenever it changes, what to say should nothing follow."""
+class _Reports(logging.Handler):
+    """Sends the crash reporter, whenever it changes, the line to print should nothing follow."""
 
     def __init__(self, shell: subprocess.Popen[str], verb: str) -> None:
         super().__init__()
         self.shell, self.verb, self.cases = shell, verb, Counter[str]()
-        self.tell(self.last_words)
+        self.send(self.last_words)
 
     def emit(self, record: logging.LogRecord) -> None:
         case = str(getattr(record, "case", ""))
         self.cases[case] += 1 if record.msg == BEGUN else -1  # a case can be read and waited for at a time
         self.cases += Counter()  # without those that nobody is at
-        self.tell(self.last_words)
+        self.send(self.last_words)
 
-    def tell(self, line: str) -> None:
+    def send(self, line: str) -> None:
         with suppress(OSError):  # a witness that is gone costs nothing but its words
             self.shell.stdin.write(" ".join(line.split()) + "\n")  # type: ignore[union-attr]
             self.shell.stdin.flush()  # type: ignore[union-attr]

@@ -33,9 +33,9 @@ def main() -> None:
         code = _end(_stopped(sys.argv[1:2]) if speaks() else "", 130)
     except IsocenterError as error:
         # Of several processes all meet these alike.
-        said = speaks() or not isinstance(error, UsageError | WorkerLostError)
-        code = _end(str(error) if said else "", 2 if isinstance(error, UsageError) else 1)
-    except Exception as error:
+        is_shown = speaks() or not isinstance(error, UsageError | WorkerLostError)
+        code = _end(str(error) if is_shown else "", 2 if isinstance(error, UsageError) else 1)
+    except Exception as error:  # the last resort: whatever it is, one line and an exit code
         code = _end(*_unforeseen(error))
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -51,9 +51,9 @@ def _stopped(verb: list[str]) -> str:
 
 def _unforeseen(error: Exception) -> tuple[str, int]:
     """The last line and the exit code for what no part of isocenter answered."""
-    if said := getattr(error, "format_message", None):  # of typer's own parser, whose classes are private
+    if message := getattr(error, "format_message", None):  # of typer's own parser, whose classes are private
         within = getattr(getattr(error, "ctx", None), "command_path", "isocenter")
-        return f"{within}: {said().rstrip('.')}. See `{within} --help`.", 2
+        return f"{within}: {message().rstrip('.')}. See `{within} --help`.", 2
     if isinstance(error, OSError):
         where, reason = error.filename or "isocenter", error.strerror or str(error)
         return f"{where}: {reason}. Look at the path, and at the room on its disk.", 1

@@ -384,7 +384,7 @@ def stages_for(strides: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Features, kernels and strides of the encoder, and how many coarser outputs learn too."""
     axes = len(strides[0])
     reduced = [
-        [math.prod(stride[axis] for stride in strides[1 : n + 2]) for axis in range(axes)] for n in range(len(strides))
+        [math.prod(by) for by in zip(*strides[1 : n + 2], strict=True)] or [1] * axes for n in range(len(strides))
     ]
     return {
         "features": [min(NARROWEST * 2**stage, WIDEST[axes]) for stage in range(len(strides))],

@@ -199,13 +199,12 @@ class UNet(nn.Module):
         self.up = nn.ModuleList()
         self.decoder = nn.ModuleList()
         for stage in range(stages - 1, 0, -1):
-            outside, stride = widths[stage - 1], tuple(strides[stage])
+            outside, stride, shape = widths[stage - 1], tuple(strides[stage]), shapes[stage - 1]
             self.up.append(TRANSPOSED[spatial_dims](widths[stage], outside, stride, stride, bias=False))
-            inside, shape = 2 * outside, shapes[stage - 1]
             if light_decoder:
-                self.decoder.append(Single(spatial_dims, inside, outside, shape, activation, how))
+                self.decoder.append(Single(spatial_dims, 2 * outside, outside, shape, activation, how))
             else:
-                self.decoder.append(_stage(block, up[stage - 1], inside, outside, shape, [1] * spatial_dims))
+                self.decoder.append(_stage(block, up[stage - 1], 2 * outside, outside, shape, [1] * spatial_dims))
         convolution = CONVOLUTION[spatial_dims]
         self.dense = nn.ModuleDict({name: convolution(widths[0], n, 1) for name, n in dense.items()})
         self.vectors = nn.ModuleDict({name: nn.Linear(widths[-1], n) for name, n in vectors.items()})

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isocenter.errors import IntegrityError, PlanError, ResourceError
+from isocenter.errors import TORCH_FILE_ERRORS, IntegrityError, PlanError, ResourceError
 from isocenter.lazy import torch
 
 if TYPE_CHECKING:
@@ -74,12 +74,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             start = file.read(9)
     except OSError as error:
         raise PlanError(f"cannot be read ({error.strerror})", str(path), "Give a file of weights") from error
+    from safetensors import SafetensorError
     from safetensors.torch import load_file  # it brings torch
 
     try:
         # Eight bytes of length, then JSON: safetensors. All else is left to torch, which runs no code of the file.
         found = load_file(path) if start[8:] == b"{" else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's reader raises whatever a strange byte leads it to
+    except (SafetensorError, *TORCH_FILE_ERRORS) as error:
         problem = str(error).partition("\n")[0] or type(error).__name__
         remedy = "Weights are read from safetensors, or from torch files that hold tensors only"
         raise IntegrityError(f"holds no weights ({problem})", str(path), remedy) from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import struct
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isocenter.errors import FormatError, IntegrityError, UsageError
+from isocenter.errors import TORCH_FILE_ERRORS, FormatError, IntegrityError, UsageError
 from isocenter.lazy import torch
 
 if TYPE_CHECKING:
@@ -30,23 +29,6 @@ SCALAR = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 AGAIN = re.compile(r"\.all_modules\.|^decoder\.encoder\.")
 # What wrapping a network for several devices or for a compiler puts before its names.
 WRAPPED = ("module.", "_orig_mod.")
-
-
-# What torch's unpickler and its archive reader raise for a file of another kind or a damaged one.
-UNREADABLE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    UnpicklingError,
-    ValueError,
-    struct.error,
-)
 
 
 def read_checkpoint(path: Path, trusted: Sequence[str] = ()) -> Mapping[str, Any]:
@@ -63,7 +45,7 @@ def read_checkpoint(path: Path, trusted: Sequence[str] = ()) -> Mapping[str, Any
             content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise _refused(path, str(error)) from error
-    except UNREADABLE as error:
+    except TORCH_FILE_ERRORS as error:
         reason = str(error).partition("\n")[0]
         raise FormatError(f"cannot be read ({reason})", str(path), "Get the file again") from error
     if not isinstance(content, Mapping):
@@ -113,7 +95,7 @@ def wanted_names(path: Path, reason: str = "") -> Collection[str]:
     """What a pickled file would import beyond weights and numbers, found without running any of it."""
     try:
         listed = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-    except UNREADABLE:
+    except TORCH_FILE_ERRORS:
         listed = []
     known = {*SCALAR, *(f"numpy.dtypes.{type(np.dtype(one)).__name__}" for one in np.typecodes["All"]), "numpy.dtype"}
     named = re.findall(r"GLOBAL ([\w.]+)", reason)
