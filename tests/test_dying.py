@@ -25,7 +25,7 @@ KILLED = """
 import logging, signal, sys, threading
 from contextlib import contextmanager
 from isocenter.at_work import work
-from isocenter.cli import ending
+from isocenter.cli import exit as ending
 class Kill(logging.Handler):
     def emit(self, record):
         if (record.case, record.msg) == ({case!r}, "begun"):

@@ -15,9 +15,11 @@ FAMILY = """
 import torch
 from torch import nn
 
+from isocenter.networks import Family
+
 
 class Broken(nn.Module):
-    def __init__(self, channels, vectors, width=4):
+    def __init__(self, channels, spatial_dims, vectors, width=4):
         super().__init__()
         self.body = nn.Conv1d(channels, width, 3)
         self.vectors = nn.ModuleDict({name: nn.Linear(width, size) for name, size in vectors.items()})
@@ -27,10 +29,7 @@ class Broken(nn.Module):
         return {name: layer(FEATURES) for name, layer in self.vectors.items()}
 
 
-def build(channels, spatial_dims, dense, vectors, size):
-    if spatial_dims != 1 or dense:
-        raise ValueError("one axis, and the whole image")
-    return Broken(channels, vectors, **size)
+FAMILY = Family(build=Broken, answers=frozenset({"vector"}), axes=(1,), otherwise="lenet")
 """
 WRONG = {
     "not finite in training": ("maps.mean(dim=2) * (torch.nan if self.training else 1)", "the loss is not finite"),
@@ -66,7 +65,7 @@ def test_what_is_advertised_and_does_not_hold_is_a_failure(which, matrix, monkey
     name = f"broken{list(WRONG).index(which)}"
     (tmp_path / f"{name}.py").write_text(FAMILY.replace("FEATURES", features))
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(networks.NETWORKS, name, f"{name}:build")
+    monkeypatch.setitem(networks.NETWORKS, name, f"{name}:FAMILY")
     monkeypatch.setattr(matrix, "write_onnx", lambda *_, **__: {"exported": False, "because": "not looked at"})
     monkeypatch.setattr(matrix, "STEPS", 10)
     [one] = matrix.combinations([name])

@@ -14,7 +14,7 @@ import torch
 
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime import certify, load, read_certificate, read_json, seal
-from isocenter.runtime.certificate.certify import opset, seeded
+from isocenter.runtime.certificate.certification import opset, seeded
 from isocenter.runtime.package import backends
 from isocenter.runtime.package.backends.torch_half import TorchHalf
 from isocenter.runtime.package.certificate import TOLERANCES, Certificate, Difference, Tolerances, Trial

@@ -14,7 +14,7 @@ import torch
 import isocenter
 from foreign_folders import result_folder
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.runtime.certificate.certify import seeded
+from isocenter.runtime.certificate.certification import seeded
 
 WITHOUT_TORCH = """
 import sys

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
         read_head,
     )
     from isocenter.files.storage.cache import cache_folder
-    from isocenter.files.storage.download import download, unpack_tar
     from isocenter.files.storage.hashing import content_hash, dataset_hash, file_hash
     from isocenter.files.storage.sidecar import inside_folder
     from isocenter.files.storage.spool import Spool
+    from isocenter.files.storage.web import download, unpack_tar
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

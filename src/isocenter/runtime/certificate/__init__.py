@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.runtime.certificate.certify import certify
+    from isocenter.runtime.certificate.certification import certify
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

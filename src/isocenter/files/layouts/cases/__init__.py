@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.files.layouts.cases.assemble import assemble
+    from isocenter.files.layouts.cases.assembly import assemble
     from isocenter.files.layouts.cases.boxes import Annotation, Drawn, by_file_name, image_named, load_boxes, names_in
     from isocenter.files.layouts.cases.classes import (
         described_channels,
