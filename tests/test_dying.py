@@ -108,6 +108,7 @@ def filled(folder: Path, left: int) -> None:
     (folder / "filling").write_bytes(b"0" * (free.f_bavail * free.f_frsize - left))
 
 
+@pytest.mark.pictures  # they fill the disk
 def test_predictions_on_a_full_disk_end_with_one_line_and_keep_what_was_done(segmented, small_disk, cli):
     filled(small_disk, 100 * 1024)
     out = small_disk / "out"

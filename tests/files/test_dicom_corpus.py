@@ -113,7 +113,7 @@ READ = {
 }
 
 NOTHING = "states no SOPClassUID (0008,0016) and holds no pixels"
-SLIDE = "is a whole slide microscopy image, a pyramid of tiles that is not put together here"
+SLIDE = "is a whole slide microscopy image, a pyramid of tiles that is not assembled here"
 
 # What is said of each image that is refused.
 REFUSED = {

@@ -221,6 +221,7 @@ def test_a_heat_map_explains_the_values_and_not_their_error_bars():
     assert NOISY.saliency(outputs).tolist() == [2.0]
 
 
+@pytest.mark.pictures
 def test_the_report_has_a_picture_of_agreement_and_of_differences_and_names_what_was_measured():
     task = replace(ONE, noise="gaussian")
     predictions, cases = cohort()
