@@ -136,7 +136,7 @@ def test_discs_are_learnt_by_heart_and_decoded_by_the_task(name):
     images = torch.from_numpy(image)[None, None]
     optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
     losses = []
-    for _ in range(50 if name == "faster_rcnn" else 20):
+    for _ in range(100 if name == "faster_rcnn" else 20):
         loss = lost(network, images, truth(boxes))
         optimiser.zero_grad()
         loss.backward()
