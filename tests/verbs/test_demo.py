@@ -102,6 +102,15 @@ def test_the_set_beside_the_project_is_taken_first_and_its_labels_are_named(tmp_
         assert "beside" in str(source)
 
 
+def test_a_set_of_that_name_far_above_the_project_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path))
+    (tmp_path / "downloads" / "Task04_Hippocampus").mkdir(parents=True)
+    (tmp_path / "shared" / "data" / "hippocampus").mkdir(parents=True)
+    project = tmp_path / "home" / "work" / "project"
+    project.mkdir(parents=True)
+    assert "downloaded before" in find_data(project).why
+
+
 def test_what_was_downloaded_before_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path))
     (tmp_path / "downloads" / "Task04_Hippocampus").mkdir(parents=True)

@@ -21,6 +21,9 @@ from isocenter.verbs.train import Run, train
 
 log = logging.getLogger("isocenter")
 LOCAL = Path("shared", "data", "hippocampus")
+# Folders above the working one that are looked into: the project may be left for one of its own folders, no more, so
+# that a folder of that name which somebody keeps far above is not taken.
+NEAR = 2
 # What the values of that copy mean, from its README; the public set says it in dataset.json.
 LOCAL_LABELS = "1=anterior,2=posterior"
 PUBLIC = "Task04_Hippocampus"
@@ -88,7 +91,7 @@ def demo(
 
 def find_data(start: Path) -> Source:
     """The best data there are: beside the project, else public, else simulated."""
-    for place in start.resolve().parents:
+    for place in start.resolve().parents[:NEAR]:
         if (place / LOCAL).is_dir():
             return Source(place / LOCAL, "real MR volumes in the project's folder", ReadingOptions(labels=LOCAL_LABELS))
     folder = cache_folder() / "downloads" / PUBLIC
