@@ -19,18 +19,10 @@ def test_the_summary_gives_smallest_median_and_largest_of_each_axis_and_the_medi
     assert (summary["modalities"], summary["channels"], summary["physical"]) == (["MR"], ["T1"], True)
 
 
-def test_the_summary_adds_up_voxels_and_counts_classes():
-    masks = [facts(name, (4, 4), 0.0, references={"mask": {1: n, 2: 1}}) for n, name in enumerate("ab", start=3)]
-    assert Fingerprint(tuple(masks)).summary["voxels"] == {1: 7, 2: 2}
-    classes = [facts(name, (4, 4), 0.0, references={"class": kind}) for name, kind in zip("abc", "xxy", strict=True)]
-    assert Fingerprint(tuple(classes)).summary["classes"] == {"x": 2, "y": 1}
-
-
 def test_findings_are_counted_where_they_are_known():
     said = [{"a": True}, {"a": False, "b": True}, {"b": True}]
     cases = [facts(str(n), (4, 4), 0.0, references={"findings": one}) for n, one in enumerate(said)]
     assert Fingerprint((*cases, facts("none", (4, 4), 0.0))).findings == {"a": (1, 1), "b": (2, 0)}
-    assert Fingerprint(tuple(cases)).summary["findings"] == {"a": [1, 1], "b": [2, 0]}
 
 
 def test_the_summary_names_no_case():

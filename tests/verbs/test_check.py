@@ -24,7 +24,7 @@ def test_the_record_holds_the_fingerprint_of_every_case(checked):
     assert set(record["cases"]) == {case.id for case in result.dataset}
     case = record["cases"]["benign (100)"]
     mask = next(one for one in result.dataset if one.id == "benign (100)").references["mask"].data[0]
-    assert case["voxels"]["mask"]["1"] == np.count_nonzero(mask)
+    assert case["references"]["mask"]["1"] == np.count_nonzero(mask)
     assert case["components"]["1"] == 2  # the set's own description counts two masks in this image
     assert case["foreground"][0]["mean"] < case["intensity"][0]["mean"]  # a lesion is darker than the tissue around
     assert set(case["quality"][0]) == {"sharpness", "noise", "clipped", "echo", "letters"}

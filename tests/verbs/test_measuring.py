@@ -52,8 +52,7 @@ def test_a_check_says_where_the_values_lie(measuring, tmp_path):
     assert found.facts["references"] == "value"
     assert "(24 cases); brightness" in found.facts["values"]
     record = json.loads((tmp_path / "check" / "check.json").read_text())
-    assert set(record["cases"]["disc01"]["values"]) == {"area", "brightness"}
-    assert record["cases"]["disc01"]["voxels"] == {}
+    assert set(record["cases"]["disc01"]["references"]["value"]) == {"area", "brightness"}
     assert "Values: area" in (tmp_path / "check" / "check.html").read_text()
 
 

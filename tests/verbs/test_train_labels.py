@@ -77,7 +77,7 @@ def test_check_counts_each_finding_where_it_is_known(found, tmp_path):
     assert said.facts["findings"] == counts
     assert "Cases that have each; a case can have several." in (tmp_path / "check" / "check.html").read_text()
     record = json.loads((tmp_path / "check" / "check.json").read_text())
-    assert all(case["voxels"] == {} for case in record["cases"].values())
+    assert all(set(case["references"]) == {"findings"} for case in record["cases"].values())
 
 
 def test_findings_are_scored_where_they_are_known(found):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from isocenter.values import Image
 
@@ -32,24 +32,28 @@ class ReadOptions:
 class Format:
     """One file format.
 
-    read:  all volumes of a file (or, for DICOM, of a folder), by name; several where the grids differ
-    write: to exactly this path, which does not exist; refuses with FormatError what the format cannot hold
+    read:       all volumes of a file (or, for DICOM, of a folder), by name; several where the grids differ
+    write:      to exactly this path, which does not exist; refuses with FormatError what the format cannot hold
+    references: {kind: function that reads it} of references that an image's own file holds; `Entry` names the kinds
     """
 
     name: str
     read: Callable[[Path, ReadOptions], Mapping[str, Image]]
     write: Callable[[Image, Path], None] | None = None
+    references: Mapping[str, Callable[[Path], Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Entry:
     """A format's line in the index: enough to recognise it without importing it.
 
-    target:   "module:name" of the Format
-    suffixes: lower case, longest first where one ends another
-    magic:    (offset, bytes) of which one stands in every file, as far as the format has one
+    target:     "module:name" of the Format
+    suffixes:   lower case, longest first where one ends another
+    magic:      (offset, bytes) of which one stands in every file, as far as the format has one
+    references: kinds of reference that every file holds beside its image
     """
 
     target: str
     suffixes: tuple[str, ...]
     magic: tuple[tuple[int, bytes], ...] = ()
+    references: tuple[str, ...] = ()

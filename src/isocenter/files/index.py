@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -101,8 +102,27 @@ def read_volumes(path: str | Path, options: ReadOptions | None = None) -> Mappin
         kinds = ", ".join(sorted(s for entry in entries().values() for s in entry.suffixes))
         remedy = "Unpack it first" if path.suffix.lower() in PACKED else f"Convert it to one of {kinds}"
         raise FormatError("the format is not known", str(path), remedy)
-    try:
+    with _errors_named(path, name):
         return load_format(name).read(path, options or ReadOptions())
+
+
+def references_in(path: Path) -> dict[str, Callable[[], Any]]:
+    """{kind: function that reads it} of the references that an image's own file holds; its format says which."""
+    holding = ((name, entry) for name, entry in entries().items() if entry.references)
+    own = ((name, entry.references) for name, entry in holding if suffix_of(path) in entry.suffixes)
+    return {kind: partial(_reference, path, name, kind) for name, kinds in own for kind in kinds}
+
+
+def _reference(path: Path, name: str, kind: str) -> Any:
+    with _errors_named(path, name):
+        return load_format(name).references[kind](path)
+
+
+@contextmanager
+def _errors_named(path: Path, name: str) -> Iterator[None]:
+    """Whatever a format raises becomes an error that names the file."""
+    try:
+        yield
     except IsocenterError as error:
         if error.where not in VALUES:
             raise

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from isocenter.quality.examination import Examination, Progress, examine, retested
     from isocenter.quality.label_proxies import PROXY, is_constant, label_association
     from isocenter.quality.near_duplicates import Twin
-    from isocenter.quality.references import reference_kinds
+    from isocenter.quality.references import kinds_of, reference_kinds, references_counted
     from isocenter.quality.shortcuts import MADE
     from isocenter.quality.thumbnail import Look, voxel_digest
 

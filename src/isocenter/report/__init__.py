@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         Section,
         Table,
     )
-    from isocenter.report.box_outlines import box_edges
+    from isocenter.report.box_outlines import box_edges, overlay
     from isocenter.report.figures import Figure
     from isocenter.report.page import render
     from isocenter.report.slice_viewer import viewer

@@ -28,6 +28,13 @@ def box_edges(boxes: BoundingBoxes, geometry: Geometry, labels: Sequence[Label],
     return Image(drawn[None], geometry, channels=(name,), labels=(*labels, *others), facts={EDGES: True})
 
 
+def overlay(placed: Image | BoundingBoxes, geometry: Geometry, labels: Sequence[Label], name: str) -> Image:
+    """What lies in an image as a label map for the viewer: a map as it is, of boxes their edges."""
+    if isinstance(placed, BoundingBoxes):
+        return box_edges(placed, geometry, labels, name)
+    return Image(placed.data, placed.geometry, channels=(name,), labels=tuple(labels))
+
+
 def _draw(drawn: np.ndarray, low: np.ndarray, high: np.ndarray, value: int) -> None:
     """The outermost voxels of one box, as far as they lie in the image."""
     low, high = np.maximum(low, 0), np.minimum(high, drawn.shape)

@@ -80,6 +80,10 @@ class Fingerprint:
         """(cases, axes) in `unit` per voxel."""
         return np.array([case.steps for case in self.cases])
 
+    def summaries(self, kind: str) -> dict[str, Any]:
+        """{case id: summary of its reference of this kind}, of the cases that have one."""
+        return {case.id: case.references[kind] for case in self.cases if kind in case.references}
+
     def voxels(self, kind: str = "mask") -> dict[int, int]:
         """{label value: voxels} over all cases that have such a reference."""
         total: dict[int, int] = {}
@@ -121,7 +125,7 @@ class Fingerprint:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Statistics over all cases that name none of them, which may travel with a model."""
+        """Statistics of the images of all cases; they name no case, and may travel with a model."""
         if not self.cases:
             return {"cases": 0}
         # Cases of two and of three axes have no shape in common.
@@ -135,10 +139,6 @@ class Fingerprint:
             "spacing": _spread(self.steps) if alike else None,
             "intensity": _typical([case.intensity for case in self.cases]),
             "foreground": _typical([case.foreground for case in self.cases if case.foreground]),
-            "voxels": self.voxels(),
-            "classes": self.counts(),
-            "values": {name: _located(found) for name, found in self.values().items()},
-            "findings": {name: list(counts) for name, counts in self.findings.items()},
         }
 
 
@@ -146,11 +146,6 @@ def _spread(values: np.ndarray) -> dict[str, list[float]]:
     """(cases, axes) to the smallest, the median and the largest of each axis."""
     low, middle, high = np.quantile(values, [0, 0.5, 1], axis=0).tolist()
     return {"min": low, "median": middle, "max": high}
-
-
-def _located(values: np.ndarray) -> dict[str, float]:
-    """(cases,) to how many there are, and where they lie."""
-    return {"cases": len(values), "mean": float(values.mean()), "deviation": float(values.std())}
 
 
 def _typical(cases: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:

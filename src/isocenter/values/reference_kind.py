@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.values.boxes import BoundingBoxes
 from isocenter.values.case import Case, Dataset, Problem
 from isocenter.values.fingerprint import Fingerprint
 from isocenter.values.image import Array, Image
@@ -61,7 +62,7 @@ class Cohort:
 
     def summaries(self, kind: str) -> dict[str, Any]:
         """{case id: summary of its reference of this kind}, of the cases that have one."""
-        return {case.id: case.references[kind] for case in self.fingerprint.cases if kind in case.references}
+        return self.fingerprint.summaries(kind)
 
 
 def summarised(reference: CaseReference) -> ReferenceMeasures:
@@ -87,6 +88,20 @@ def _empty(_: Any) -> Mapping[str, Any]:
     return {}
 
 
+def _plain(summary: Any) -> Any:
+    """The summary itself where JSON can hold it."""
+    return summary if isinstance(summary, str | int | float | Mapping) else None
+
+
+def _itself(cell: Any) -> Any:
+    return cell
+
+
+def placed(value: Any) -> Image | BoundingBoxes | None:
+    """The value itself where it has a place in its image: a map, or boxes."""
+    return value if isinstance(value, Image | BoundingBoxes) else None
+
+
 @dataclass(frozen=True)
 class ReferenceFacts:
     """What is known of a reference.
@@ -96,11 +111,18 @@ class ReferenceFacts:
                  A class or finding is text, a measurement (number, whether it is reached): False for a time until which
                  nothing happened
     is_measured: whether answers are numbers
+    recorded:    what `check.json` keeps of a summary, in plain values; None for nothing. Without it the summary itself
+    of_cell:     the value that a cell of a table states; ValueError where it states none. For kinds of other packages,
+                 each of which is a role of a table's columns
+    counted:     what a model's record keeps of all training cases, in plain values, without naming a case
     """
 
     measure: Callable[[CaseReference], ReferenceMeasures] = summarised
     answers: Callable[[Any], Mapping[str, Any]] = _empty
     is_measured: bool = False
+    recorded: Callable[[Any], Any] = _plain
+    of_cell: Callable[[Any], Any] = _itself
+    counted: Callable[[Fingerprint], Mapping[str, Any]] = _empty
 
 
 @dataclass(frozen=True)
@@ -139,12 +161,14 @@ class ReferenceWords:
     question: in front of "by ... alone", with {name} for that of the answer
     lines:    {line: text} of what `check` says is there
     charts:   figures (of `isocenter.report`) for the page of `check`
+    drawn:    what of a value is outlined on its image; None for what has no place in it
     """
 
     plural: str = ""
     question: str = "{name} can be told"
     lines: Callable[[Cohort], Mapping[str, str]] = _empty
     charts: Callable[[Cohort], Iterator[Any]] = _nothing
+    drawn: Callable[[Any], Image | BoundingBoxes | None] = placed
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,8 @@ def test_pairs_stand_side_by_side_with_what_is_said_of_them():
 
 
 def test_a_sheet_draws_the_outlines_that_it_is_given():
-    mask = np.zeros((1, 20, 30), np.uint8)
-    mask[0, 5:15, 5:20] = 1
+    mask = picture(0).with_pixels(np.zeros((1, 20, 30), np.uint8))
+    mask.data[0, 5:15, 5:20] = 1
     blank = {"a": picture(0).with_pixels(np.zeros((1, 20, 30)))}
     plain = figures.contact_sheet(blank, "Sheet")
     drawn = figures.contact_sheet(blank, "Sheet", references={"a": mask}, marked=["a"])

@@ -11,6 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from isocenter.added import added
 from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files.layouts import class_folders, image_folders, suffix_masks
 from isocenter.files.layouts.cases import (
@@ -33,6 +34,7 @@ from isocenter.files.layouts.cases import (
 )
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import common_modality, modality_word
+from isocenter.values import ReferenceKind
 
 # Column names that are understood without --column, in any case, blanks as underscores.
 ROLES: dict[str, tuple[str, ...]] = {
@@ -105,6 +107,18 @@ class Manifest:
             )
         return value
 
+    def stated(self, row: Mapping[str, Any], kind: str) -> Any:
+        """The reference of a kind of another package that a cell states; None where it is blank."""
+        cell, column = self.cell(row, kind), self.column[kind]
+        if cell is None:
+            return None
+        reference: ReferenceKind = added("isocenter.references")[kind].load()
+        try:
+            return reference.facts.of_cell(cell)
+        except ValueError as error:
+            problem = f"column {column} holds {cell!r}, which is no {kind} ({error})"
+            raise DatasetError(problem, str(self.table.path), "Correct the cell, or leave it blank") from error
+
     @cached_property
     def findings(self) -> tuple[str, ...]:
         """All findings of the table: one a column in order, or by name those that its one column lists."""
@@ -175,7 +189,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         raise DatasetError("the table has no rows", str(table.path), "Write one row a case")
     column = _columns(table, options)
     manifest = Manifest(table, column, _base(table, column))
-    if options.references and not REFERENCES & {role.partition(":")[0] for role in column}:
+    if options.references and not {*REFERENCES, *added_kinds()} & {role.partition(":")[0] for role in column}:
         raise DatasetError(
             f"no column has labels (columns: {', '.join(table.columns)})",
             str(table.path),
@@ -263,7 +277,13 @@ def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str,
         references["findings"] = partial(given, findings)
     if (event := manifest.event(row)) is not None:
         references["event"] = partial(given, event)
-    return references
+    stated = {kind: manifest.stated(row, kind) for kind in added_kinds() if kind in manifest.column}
+    return references | {kind: partial(given, value) for kind, value in stated.items() if value is not None}
+
+
+def added_kinds() -> tuple[str, ...]:
+    """Kinds of reference that other packages add: each is a role that one column can have."""
+    return tuple(kind for kind in added("isocenter.references") if kind not in ROLES)
 
 
 def _columns(table: Table, options: DatasetOptions) -> dict[str, str]:
@@ -273,11 +293,9 @@ def _columns(table: Table, options: DatasetOptions) -> dict[str, str]:
     """
     for role, name in options.column.items():
         kind, colon, _ = role.partition(":")
-        if kind not in (SEVERAL if colon else ROLES):
-            named = ", ".join(f"{one}:NAME" for one in SEVERAL)
-            raise UsageError(
-                f"{role} is no role", f"--column {role}={name}", f"Choose one of {', '.join(ROLES)}, {named}"
-            )
+        if kind not in (SEVERAL if colon else (*ROLES, *added_kinds())):
+            named = ", ".join((*ROLES, *added_kinds(), *(f"{one}:NAME" for one in SEVERAL)))
+            raise UsageError(f"{role} is no role", f"--column {role}={name}", f"Choose one of {named}")
         if name not in table.columns:
             raise UsageError(
                 f"{table.path.name} has no column {name}", f"--column {role}={name}",

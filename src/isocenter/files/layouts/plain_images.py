@@ -52,7 +52,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         for case in cases
     )
     channels = tuple(str(n) for n in range(options.channels or 0)) if numbered else ()
-    return Reading(files, how=f"{counted(len(files), 'image')} without labels", channels=channels)
+    return Reading(files, how=counted(len(files), "image"), channels=channels)
 
 
 LAYOUT = Layout("plain_images", "images without labels", fits, read)

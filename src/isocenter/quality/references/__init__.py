@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from isocenter.added import added
-from isocenter.values import ReferenceKind
+from isocenter.values import Fingerprint, ReferenceKind
 
 # In the order in which `check` speaks of them. Where two measure the same of a case, the later one is kept.
 REFERENCES = {
@@ -34,10 +35,17 @@ def kinds_of(names: Iterable[str]) -> list[ReferenceKind]:
     return known + [ReferenceKind(name) for name in wanted if name in others]
 
 
+def references_counted(fingerprint: Fingerprint) -> dict[str, Mapping[str, Any]]:
+    """{kind: what a model's record keeps of its references}, of the kinds that these cases have; it names no case."""
+    names = dict.fromkeys(name for case in fingerprint.cases for name in case.references)
+    counted = {kind.name: kind.facts.counted(fingerprint) for kind in kinds_of(names)}
+    return {name: own for name, own in counted.items() if own}
+
+
 def _imported(target: str) -> ReferenceKind:
     module, _, attribute = target.partition(":")
     kind: ReferenceKind = getattr(importlib.import_module(module), attribute)
     return kind
 
 
-__all__ = ["REFERENCES", "kinds_of", "reference_kinds"]
+__all__ = ["REFERENCES", "kinds_of", "reference_kinds", "references_counted"]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from isocenter.errors import counted, listed
 from isocenter.values import (
     CaseReference,
     Cohort,
+    Fingerprint,
     Problem,
     ReferenceChecks,
+    ReferenceFacts,
     ReferenceKind,
     ReferenceMeasures,
     ReferenceWords,
@@ -18,6 +21,16 @@ from isocenter.values import (
 
 KIND = "boxes"
 MOST_LISTED = 12  # classes in one line
+
+
+def _recorded(summary: Any) -> Mapping[str, int]:
+    """{class: boxes}"""
+    return Counter(summary.names)
+
+
+def _counted(fingerprint: Fingerprint) -> Mapping[str, int]:
+    """{class: boxes}"""
+    return Counter(name for own in fingerprint.summaries(KIND).values() for name in own.names)
 
 
 def _odd(reference: CaseReference, _: ReferenceMeasures) -> Iterator[Problem]:
@@ -73,4 +86,9 @@ def _lines(cohort: Cohort) -> Mapping[str, str]:
     return {"boxes": f"{drawn} in {counted(len(boxes), 'case')}{derived}"}
 
 
-BOXES = ReferenceKind(KIND, checks=ReferenceChecks(odd=_odd, cohort=_checked), words=ReferenceWords(lines=_lines))
+BOXES = ReferenceKind(
+    KIND,
+    ReferenceFacts(recorded=_recorded, counted=_counted),
+    ReferenceChecks(odd=_odd, cohort=_checked),
+    words=ReferenceWords(lines=_lines),
+)

@@ -10,6 +10,7 @@ from isocenter.report import Figure, figures
 from isocenter.values import (
     Case,
     Cohort,
+    Fingerprint,
     Problem,
     ReferenceChecks,
     ReferenceFacts,
@@ -26,6 +27,10 @@ FEWEST_PATIENTS = 3
 
 def _answers(summary: Any) -> Mapping[str, str]:
     return {"": str(summary)}
+
+
+def _counted(fingerprint: Fingerprint) -> Mapping[str, int]:
+    return fingerprint.counts(KIND)
 
 
 def _checked(cohort: Cohort) -> Iterator[Problem]:
@@ -120,7 +125,7 @@ def _charts(cohort: Cohort) -> Iterator[Figure]:
 
 CLASS = ReferenceKind(
     KIND,
-    ReferenceFacts(answers=_answers),
+    ReferenceFacts(answers=_answers, counted=_counted),
     ReferenceChecks(cohort=_checked),
     ReferenceStrata(_strata),
     ReferenceWords("classes", "the classes can be told apart", _lines, _charts),

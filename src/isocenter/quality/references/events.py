@@ -13,6 +13,7 @@ from isocenter.values import (
     Case,
     CaseReference,
     Cohort,
+    Fingerprint,
     Floats,
     Problem,
     ReferenceChecks,
@@ -37,6 +38,16 @@ ORIGIN = "Times count from the image on"
 def _answers(summary: Any) -> Mapping[str, tuple[float, bool]]:
     time, happened = summary
     return {"": (float(time), bool(happened))}
+
+
+def _recorded(summary: Any) -> Mapping[str, Any]:
+    time, happened = summary
+    return {"time": float(time), "happened": bool(happened)}
+
+
+def _counted(fingerprint: Fingerprint) -> Mapping[str, int]:
+    _, happened = fingerprint.events()
+    return {"cases": len(happened), "events": int(happened.sum())}
 
 
 def _unusable(reference: CaseReference) -> Iterator[Problem]:
@@ -149,7 +160,7 @@ def _lines(cohort: Cohort) -> Mapping[str, str]:
 
 EVENT = ReferenceKind(
     KIND,
-    ReferenceFacts(answers=_answers, is_measured=True),
+    ReferenceFacts(answers=_answers, is_measured=True, recorded=_recorded, counted=_counted),
     ReferenceChecks(_unusable, cohort=_checked),
     ReferenceStrata(_strata, rank=1),
     ReferenceWords("times", "times to the event can be told", _lines),

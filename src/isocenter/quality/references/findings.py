@@ -10,6 +10,7 @@ from isocenter.report import Figure, figures
 from isocenter.values import (
     Case,
     Cohort,
+    Fingerprint,
     Problem,
     ReferenceChecks,
     ReferenceFacts,
@@ -23,6 +24,15 @@ KIND = "findings"
 
 def _answers(summary: Any) -> Mapping[str, str]:
     return {name: str(bool(present)) for name, present in summary.items()}
+
+
+def _recorded(summary: Any) -> dict[str, bool]:
+    return {name: bool(present) for name, present in summary.items()}
+
+
+def _counted(fingerprint: Fingerprint) -> Mapping[str, Sequence[int]]:
+    """{finding: (cases that have it, cases that lack it)}"""
+    return {name: list(counts) for name, counts in fingerprint.findings.items()}
 
 
 def _checked(cohort: Cohort) -> Iterator[Problem]:
@@ -62,7 +72,7 @@ def _charts(cohort: Cohort) -> Iterator[Figure]:
 
 FINDINGS = ReferenceKind(
     KIND,
-    ReferenceFacts(answers=_answers),
+    ReferenceFacts(answers=_answers, recorded=_recorded, counted=_counted),
     ReferenceChecks(cohort=_checked),
     ReferenceStrata(_strata),
     ReferenceWords("findings", "finding {name} can be told", _lines, _charts),

@@ -14,6 +14,7 @@ from isocenter.values import (
     Array,
     CaseReference,
     Cohort,
+    Fingerprint,
     Problem,
     ReferenceChecks,
     ReferenceFacts,
@@ -37,6 +38,11 @@ FULL = 0.999
 def _measured(reference: CaseReference) -> ReferenceMeasures:
     data = reference.value.data
     return ReferenceMeasures(label_voxels(data), foreground(reference), components=pieces_of(data[0]))
+
+
+def _counted(fingerprint: Fingerprint) -> Mapping[str, int]:
+    numbers = fingerprint.summaries(KIND).values()
+    return {"cases": len(numbers), "objects": sum(len(set(own) - {0}) for own in numbers)}
 
 
 def _unusable(reference: CaseReference) -> Iterator[Problem]:
@@ -165,7 +171,7 @@ def _lines(cohort: Cohort) -> Mapping[str, str]:
 
 INSTANCES = ReferenceKind(
     KIND,
-    ReferenceFacts(_measured),
+    ReferenceFacts(_measured, counted=_counted),
     ReferenceChecks(_unusable, _odd, _checked),
     words=ReferenceWords(lines=_lines),
 )

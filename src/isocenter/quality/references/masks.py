@@ -12,6 +12,7 @@ from isocenter.values import (
     MM3_PER_ML,
     CaseReference,
     Cohort,
+    Fingerprint,
     Label,
     Problem,
     ReferenceChecks,
@@ -39,6 +40,11 @@ def _measured(reference: CaseReference) -> ReferenceMeasures:
         components={value: len(structure.pieces) for value, structure in own.items()},
         specks=any(structure.specks for structure in own.values()),
     )
+
+
+def _counted(fingerprint: Fingerprint) -> Mapping[str, int]:
+    """{label value: voxels}"""
+    return {str(value): count for value, count in fingerprint.voxels(KIND).items()}
 
 
 def _odd(reference: CaseReference, measures: ReferenceMeasures) -> Iterator[Problem]:
@@ -145,7 +151,7 @@ def _charts(cohort: Cohort) -> Iterator[Figure]:
 
 MASK = ReferenceKind(
     KIND,
-    ReferenceFacts(_measured),
+    ReferenceFacts(_measured, counted=_counted),
     ReferenceChecks(odd=_odd, cohort=_checked),
     words=ReferenceWords(lines=_lines, charts=_charts),
 )

@@ -16,6 +16,7 @@ from isocenter.values import (
     Case,
     Cohort,
     Dataset,
+    Fingerprint,
     Floats,
     Problem,
     ReferenceChecks,
@@ -52,6 +53,14 @@ DENSE = 2.0
 
 def _answers(summary: Any) -> Mapping[str, tuple[float, bool]]:
     return {name: (float(value), True) for name, value in summary.items()}
+
+
+def _counted(fingerprint: Fingerprint) -> Mapping[str, Mapping[str, float]]:
+    """{name: how many cases have it, their mean and standard deviation}"""
+    return {
+        name: {"cases": len(values), "mean": float(values.mean()), "deviation": float(values.std())}
+        for name, values in fingerprint.values(KIND).items()
+    }
 
 
 def _checked(cohort: Cohort) -> Iterator[Problem]:
@@ -195,7 +204,7 @@ def _charts(cohort: Cohort) -> Iterator[Figure]:
 
 VALUE = ReferenceKind(
     KIND,
-    ReferenceFacts(answers=_answers, is_measured=True),
+    ReferenceFacts(answers=_answers, is_measured=True, counted=_counted),
     ReferenceChecks(cohort=_checked),
     ReferenceStrata(_strata, rank=2, words="small and large values"),
     ReferenceWords("values", "{name} can be told", _lines, _charts),

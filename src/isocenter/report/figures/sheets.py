@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from matplotlib.axes import Axes
-from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
 from isocenter.report.display import is_series, main_plane
@@ -27,13 +26,13 @@ def contact_sheet(
     *,
     caption: str = "",
     columns: int = 6,
-    references: Mapping[str, ArrayLike | BoundingBoxes] | None = None,
+    references: Mapping[str, Image | BoundingBoxes] | None = None,
     labels: Sequence[Label] = (),
     marked: Collection[str] = (),
 ) -> Figure:
     """One slice of each image with its name under it, all at one size: that of the most reference, else the middle.
 
-    references: {name: (*spatial) or (1, *spatial) label values, or boxes}, drawn as outlines
+    references: {name: label map or boxes on the image's grid}, drawn as outlines
     marked:     names that stand out
     Raises UsageError where there is no image.
     """
@@ -87,7 +86,7 @@ def pair_sheet(pairs: Sequence[tuple[str, Image, str, Image, str]], title: str, 
 
 
 def _put_small(
-    axes: Axes, image: Image, reference: ArrayLike | BoundingBoxes | None = None, labels: Sequence[Label] = ()
+    axes: Axes, image: Image, reference: Image | BoundingBoxes | None = None, labels: Sequence[Label] = ()
 ) -> None:
     """The slice with the most of the reference, else the middle one, and its outlines; a series' first channel."""
     if is_series(image.geometry):
@@ -100,7 +99,7 @@ def _put_small(
         put_greys(axes, view, plane, at)
         put_boxes(axes, view, plane, at, drawn, labels, REFERENCE_LINE, scores=False, width=THIN)
         return
-    view = view_of(image, reference)
+    view = view_of(image, None if reference is None else reference.data)
     plane = main_plane(view.grid)
     at = view.fullest_slice(plane)
     put_greys(axes, view, plane, at)

@@ -14,14 +14,14 @@ import numpy as np
 from isocenter.errors import DatasetError, IsocenterError
 from isocenter.evaluation import Table, case_table, resampling, rows_to_json
 from isocenter.lazy import pandas as pd
-from isocenter.report import Figure, box_edges, viewer
+from isocenter.quality import kinds_of
+from isocenter.report import Figure, overlay, viewer
 from isocenter.runtime import write_json
 from isocenter.tasks import Task
 from isocenter.values import (
     BoundingBoxes,
     Case,
     Dataset,
-    Deferred,
     Estimate,
     Image,
     Prediction,
@@ -179,23 +179,21 @@ def _shown(
 def page_of(case: Case, prediction: Prediction) -> str:
     """The slice viewer of a case with its reference and its prediction on top."""
     image = next(iter(case.images.values()))
-    placed = [(one, "reference") for one in case.references.values()]
-    placed += [(prediction.data, "prediction"), (prediction.called, "prediction")]
-    drawn = (_drawn(one, whose, prediction) for one, whose in placed)
-    return viewer(image, [overlay for overlay in drawn if overlay is not None], case.id)
+    grid, labels = prediction.geometry, prediction.labels
+    stated = [kind.words.drawn(case.references[kind.name]) for kind in kinds_of(case.references)]
+    overlays = [overlay(one, grid, labels, "reference") for one in stated if one is not None and not _is_field(one)]
+    if prediction.data is not None:
+        overlays.append(Image(np.asarray(prediction.data)[None], grid, channels=("prediction",), labels=labels))
+    if prediction.called is not None:
+        overlays.append(overlay(prediction.called, grid, labels, "prediction"))
+    return viewer(image, overlays, case.id)
 
 
-def _drawn(result: Any, whose: str, prediction: Prediction) -> Image | None:
-    """What has a place in the image, as an overlay; None of what has none."""
-    if isinstance(result, BoundingBoxes):
-        return box_edges(result, prediction.geometry, prediction.labels, whose)
-    if isinstance(result, Image):
-        if result.dtype.kind == "f" and not np.array_equal(result.data, np.rint(result.data)):
-            return None  # a field has no labels
-        return Image(result.data, result.geometry, channels=(whose,), labels=prediction.labels)
-    if isinstance(result, (np.ndarray, Deferred)):
-        return Image(np.asarray(result)[None], prediction.geometry, channels=(whose,), labels=prediction.labels)
-    return None
+def _is_field(placed: Image | BoundingBoxes) -> bool:
+    """Whether it holds a number for every voxel, and no labels."""
+    if not isinstance(placed, Image) or placed.dtype.kind != "f":
+        return False
+    return not np.array_equal(placed.data, np.rint(placed.data))
 
 
 def split_table(

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import counted
-from isocenter.quality import Examination, Look, Twin, reference_kinds
+from isocenter.quality import Examination, Look, Twin, kinds_of, reference_kinds
 from isocenter.report import Block, Facts, Figure, Gallery, Page, Paragraph, Problems, Section, Table, figures
-from isocenter.values import Array, BoundingBoxes, Case, CaseFacts, Cohort, Dataset, Image, Label, Shortcut
+from isocenter.values import BoundingBoxes, Case, CaseFacts, Cohort, Image, Shortcut
 
 SEVERITIES = ("error", "warning", "note")  # the worst first
 SHOWN_CASES, EACH, SHOWN_PAIRS = 12, 4, 12
@@ -39,7 +39,7 @@ def check_page(examination: Examination, facts: Mapping[str, Any]) -> Page:
 
 def case_record(facts: CaseFacts, look: Look) -> dict[str, Any]:
     """One case's part of the fingerprint, as `check.json` keeps it."""
-    masks = {kind: value for kind, value in facts.references.items() if _counts_voxels(value)}
+    recorded = {kind.name: kind.facts.recorded(facts.references[kind.name]) for kind in kinds_of(facts.references)}
     return {
         "shape": list(facts.shape),
         "spacing": list(facts.steps) if facts.physical else None,
@@ -48,18 +48,12 @@ def case_record(facts: CaseFacts, look: Look) -> dict[str, Any]:
         "content": facts.content,
         "intensity": [_short(one) for one in facts.intensity],
         "foreground": [_short(one) for one in facts.foreground],
-        "values": dict(facts.references.get("value", {})),
-        "voxels": {kind: {str(value): count for value, count in found.items()} for kind, found in masks.items()},
+        "references": {kind: record for kind, record in recorded.items() if record is not None},
         "thickness": {str(value): round(thickness, 3) for value, thickness in facts.thickness.items()},
         "elongation": {str(value): round(times, 3) for value, times in facts.elongation.items()},
         "components": {str(value): count for value, count in facts.components.items()},
         "quality": [_short(one) for one in look.quality],
     }
-
-
-def _counts_voxels(summary: Any) -> bool:
-    """Whether it sums up a label map, {value: voxels}, and not names."""
-    return isinstance(summary, Mapping) and all(isinstance(value, int) for value in summary)
 
 
 def _short(measures: Mapping[str, float]) -> dict[str, float | None]:
@@ -82,29 +76,24 @@ def _pictures(examination: Examination) -> Iterator[Figure]:
 
 
 def _sheet(examination: Examination, cases: Sequence[Case], title: str, marked: Sequence[str] = ()) -> Figure:
-    drawn = {case.id: _drawn(case) for case in cases}
-    known = {name: reference for name, reference in drawn.items() if reference is not None}
+    drawn = {case.id: first for case in cases if (first := next(_drawn(case), None)) is not None}
+    kinds = (kind for kind, _ in drawn.values())
     return figures.contact_sheet(
         {case.id: _first(case) for case in cases},
         title,
-        caption="Outlines: the reference." if known else "",
-        references=known,
-        labels=_labels(examination.dataset, cases),
+        caption="Outlines: the reference." if drawn else "",
+        references={name: reference for name, (_, reference) in drawn.items()},
+        labels=examination.dataset.classes.get(next(kinds, ""), ()),
         marked=marked,
     )
 
 
-def _drawn(case: Case) -> Array | BoundingBoxes | None:
-    """The first of its references that has a place in the image."""
-    placed = (one for one in case.references.values() if isinstance(one, (Image, BoundingBoxes)))
-    drawn = next(placed, None)
-    return drawn.data if isinstance(drawn, Image) else drawn
-
-
-def _labels(dataset: Dataset, cases: Sequence[Case]) -> tuple[Label, ...]:
-    """Of the first kind of reference that has a place in the images."""
-    kinds = (kind for case in cases for kind, one in case.references.items() if isinstance(one, (Image, BoundingBoxes)))
-    return tuple(dataset.classes.get(next(kinds, ""), ()))
+def _drawn(case: Case) -> Iterator[tuple[str, Image | BoundingBoxes]]:
+    """The references that have a place in the image, by kind."""
+    for kind in kinds_of(case.references):
+        drawn = kind.words.drawn(case.references[kind.name])
+        if drawn is not None:
+            yield kind.name, drawn
 
 
 def _first(case: Case) -> Image:

@@ -10,6 +10,7 @@ import numpy as np
 
 from isocenter.evaluation import Table
 from isocenter.planning import settings
+from isocenter.quality import references_counted
 from isocenter.runtime import Model, load
 from isocenter.tasks import Task
 from isocenter.training import Outcome
@@ -116,10 +117,11 @@ def trained(run: RunFolder) -> Trained:
 
 def _jobs(run: RunFolder) -> list[Job]:
     """The training of a run, or of each fold, whose statistics of images and references are of its training cases."""
+    fingerprint = run.examination.fingerprint
     record = {
         "data_hash": run.plan.data_hash,
         "patients_known": run.dataset.patients_known,
-        "fingerprint": run.examination.fingerprint.summary,
+        "fingerprint": {**fingerprint.summary, "references": references_counted(fingerprint)},
     }
     jobs = []
     for fold in run.folds:

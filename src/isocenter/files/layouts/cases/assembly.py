@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from isocenter.errors import DatasetError, counted
+from isocenter.errors import DatasetError, counted, listed
+from isocenter.files.index import references_in
 from isocenter.files.layouts.cases.classes import mask_regions
 from isocenter.files.layouts.cases.folder import Folder, stem_of
 from isocenter.files.layouts.cases.join import Join, join_courses, join_table
@@ -25,6 +26,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
     Raises DatasetError where no case is left, or none is labelled though labels are wanted.
     """
     files, problems = _whole(reading.cases)
+    files, stated = _with_own_references(files) if options.references else (files, "")
     files, more = _labelled(files, folder, options)
     files, absent = with_absent_images(files, reading.channels)
     if not files:
@@ -51,7 +53,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         modality=modality_word(options.modality or reading.modality),
         patients=patients.words,
         patients_known=patients.known,
-        layout="; ".join(part for part in (reading.how, join.how if join else "", courses) if part),
+        layout="; ".join(part for part in (reading.how, stated, join.how if join else "", courses) if part),
         problems=(*reading.problems, *problems, *more, *absent, *odd),
     )
 
@@ -104,6 +106,14 @@ def _whole(cases: Sequence[CaseFiles]) -> tuple[list[CaseFiles], list[Problem]]:
         for name, paths in empty.items()
     ]
     return [case for case in cases if case.name not in empty], problems
+
+
+def _with_own_references(cases: Sequence[CaseFiles]) -> tuple[list[CaseFiles], str]:
+    """The cases with the references that their images' own files hold beside those of the layout, and their kinds."""
+    held = [{kind: load for path in case.files for kind, load in references_in(path).items()} for case in cases]
+    kinds = listed(dict.fromkeys(kind for own in held for kind in own))
+    joined = [replace(case, references={**own, **case.references}) for case, own in zip(cases, held, strict=True)]
+    return joined, f"{kinds} in the images' own files" if kinds else ""
 
 
 def _labelled(
