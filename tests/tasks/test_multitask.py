@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks.multitask.slabs import at_once
+from isocenter.tasks.multitask.slabs import read_by_each
 from isocenter.training import Prepared
 from isocenter.training.data.joint_targets import kind_names, kind_of
 from isocenter.training.data.loader import Loader
@@ -277,7 +277,7 @@ def test_each_part_decodes_its_own_and_the_whole_holds_all():
     row = BOTH.outputs(found)
     assert row["lesion_voxels"] == 8
     assert row["predicted"] == "malignant"
-    assert [one.concept for one in BOTH.results(found)] == ["lesion", "benign", "malignant"]
+    assert [one.concept for one in BOTH.scoring.results(found)] == ["lesion", "benign", "malignant"]
 
 
 def test_several_readers_of_one_stream_hold_no_more_than_they_are_at():
@@ -300,7 +300,7 @@ def test_several_readers_of_one_stream_hold_no_more_than_they_are_at():
 
         return run
 
-    assert at_once(stream(), [reader(0), reader(1)]) == [50, 50]
+    assert read_by_each(stream(), [reader(0), reader(1)]) == [50, 50]
     assert most[0] <= 4
 
 
@@ -309,25 +309,25 @@ def test_a_reader_that_fails_is_heard_and_stops_nobody():
         raise ValueError("no such slab")
 
     with pytest.raises(ValueError, match="no such slab"):
-        at_once(iter(slabs() * 20), [failing, lambda found: len(list(found))])
+        read_by_each(iter(slabs() * 20), [failing, lambda found: len(list(found))])
 
 
 def test_a_table_of_all_parts_comes_apart_into_those_of_each():
     found = BOTH.decode(iter(slabs()), GRID)
     whole = case("a", mask=LEFT, **{"class": "malignant"})
     part = case("b", **{"class": "benign"})
-    table = BOTH.score([found, found], [whole, part])
+    table = BOTH.scoring.score([found, found], [whole, part])
     assert table["label"].tolist() == ["segmentation: lesion", "classification: all", "classification: all"]
     assert table["segmentation.dice"].tolist()[0] == 1.0
     assert table["segmentation.dice"].isna().tolist() == [False, True, True]
-    rows = {(row.metric, row.label): row.estimate for row in BOTH.summary(table, seed=0)}
+    rows = {(row.metric, row.label): row.estimate for row in BOTH.scoring.summary(table, seed=0)}
     assert rows["dice", "segmentation: all"].value == 1.0
     assert rows["dice", "segmentation: all"].n == 1
     assert rows["auroc", "classification: all"].value == 0.5
     assert rows["auroc", "classification: all"].n == 2
-    assert BOTH.rank(table) == ["a", "b"]
-    assert len(BOTH.overview(table)) > 2
-    assert len(BOTH.figures(found, part)) == 2
+    assert BOTH.scoring.rank(table) == ["a", "b"]
+    assert len(BOTH.scoring.overview(table)) > 2
+    assert len(BOTH.scoring.figures(found, part)) == 2
     assert isinstance(table, pd.DataFrame)
 
 
@@ -347,7 +347,7 @@ def test_cases_are_drawn_as_they_come():
     assert set(BOTH.under("natural")) == {"task.classification.prior_shift"}
 
 
-def test_saliency_explains_all_answers_at_once():
+def test_saliency_explains_all_answers_read_by_each():
     said = {name: one for name, one in outputs().items() if not name.startswith("regression")}
     each = [
         BOTH.parts["segmentation"].saliency({"mask": said["segmentation_mask"]}),

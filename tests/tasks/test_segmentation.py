@@ -147,10 +147,10 @@ def test_each_label_has_its_own_tolerance():
     said = box(7, slice(0, 2), slice(0, 2), slice(0, 4)) + box(3, slice(2, 4), slice(3, 5), slice(0, 4))
     # an end face moved by 1 mm
     task = Segmentation(TASK.classes, tolerance={"liver": 1.0, "tumour": 0.4})
-    table = task.score([Prediction(GRID, data=said, labels=TASK.classes)], [case(truth)])
+    table = task.scoring.score([Prediction(GRID, data=said, labels=TASK.classes)], [case(truth)])
     assert table["nsd"].tolist()[0] == 1.0
     assert table["nsd"].tolist()[1] < 0.9
-    methods = {row.label: row.estimate.method for row in task.summary(table, seed=0) if row.metric == "nsd"}
+    methods = {row.label: row.estimate.method for row in task.scoring.summary(table, seed=0) if row.metric == "nsd"}
     assert "tolerance 1 mm" in methods["liver"]
     assert "tolerance 0.4 mm" in methods["tumour"]
     assert "tolerance 0.4 to 1 mm" in methods["all"]
@@ -159,7 +159,7 @@ def test_each_label_has_its_own_tolerance():
 def test_what_has_one_empty_side_is_counted_at_the_worst_and_what_has_two_is_left_out():
     only_liver, none = box(7, slice(0, 2)), box(7, slice(0, 0))
     pairs = [(only_liver, only_liver), (none, only_liver), (only_liver, none), (none, none)]
-    table = TASK.score(
+    table = TASK.scoring.score(
         [Prediction(GRID, data=said, labels=TASK.classes) for said, _ in pairs],
         [case(truth, name=str(n)) for n, (_, truth) in enumerate(pairs)],
     )
@@ -171,7 +171,7 @@ def test_what_has_one_empty_side_is_counted_at_the_worst_and_what_has_two_is_lef
     assert liver["detected"].tolist()[:2] == [1.0, 0.0]
     assert liver["false_positive_volume"].tolist()[2:] == pytest.approx([0.06, 0.0])  # ml, on empty references alone
     assert liver["false_positive_volume"][:2].isna().all()
-    rows = {(row.metric, row.label): row.estimate for row in TASK.summary(table, seed=0)}
+    rows = {(row.metric, row.label): row.estimate for row in TASK.scoring.summary(table, seed=0)}
     assert rows["dice", "liver"].value == pytest.approx(1 / 3)
     assert "1 undefined left out" in rows["dice", "liver"].method
     assert "2 with one side empty counted as the image's diagonal" in rows["hd95", "liver"].method
@@ -193,9 +193,9 @@ def test_pictures_are_scored_in_pixels_and_flat_images_with_a_size_in_square_mm(
         mask[2:5, 2:5] = 7
         said = np.zeros_like(mask)
         said[2:5, 2:7] = 7
-        table = TASK.score([Prediction(grid, data=said, labels=TASK.classes)], [case(mask, grid, grid)])
+        table = TASK.scoring.score([Prediction(grid, data=said, labels=TASK.classes)], [case(mask, grid, grid)])
         assert set(names) <= set(table)
-        units = {row.metric: row.estimate.unit for row in TASK.summary(table, seed=0)}
+        units = {row.metric: row.estimate.unit for row in TASK.scoring.summary(table, seed=0)}
         size = grid.spacing
         assert [units[name] for name in names] == (
             ["pixels", "pixels", "", "voxels"] if size is None else ["mm", "mm", "", "mm²"]
@@ -207,7 +207,7 @@ def test_pictures_are_scored_in_pixels_and_flat_images_with_a_size_in_square_mm(
 def test_a_case_is_scored_as_worked_out_by_hand():
     truth = box(7, slice(0, 2), slice(0, 2), slice(0, 2))  # 8 voxels of 1 mm3
     said = box(7, slice(0, 2), slice(0, 2), slice(0, 3))  # 12, 8 of them right
-    table = TASK.score([Prediction(GRID, data=said, labels=TASK.classes)], [case(truth)])
+    table = TASK.scoring.score([Prediction(GRID, data=said, labels=TASK.classes)], [case(truth)])
     assert list(table.columns[:3]) == ["case", "patient", "label"]
     assert table["label"].tolist() == ["liver", "tumour"]
     liver = table.iloc[0]
@@ -222,21 +222,21 @@ def test_a_case_is_scored_as_worked_out_by_hand():
 def test_under_a_tilted_gantry_a_voxel_is_smaller_than_its_edges_multiplied():
     tilted = Geometry((4, 5, 6), np.array([[2.0, 0, 0, 0], [0, 1, 0.3, 0], [0, 0, 0.4, 0], [0, 0, 0, 1]]))
     truth, said = box(7, slice(0, 2)), box(7, slice(0, 3))
-    table = TASK.score([Prediction(tilted, data=said, labels=TASK.classes)], [case(truth, tilted, tilted)])
+    table = TASK.scoring.score([Prediction(tilted, data=said, labels=TASK.classes)], [case(truth, tilted, tilted)])
     assert table["volume_error"].iloc[0] == pytest.approx(30 * 2 * 0.4 / 1000)
     assert TASK.outputs(Prediction(tilted, data=said))["liver_ml"] == pytest.approx(90 * 0.8 / 1000)
 
 
 def test_the_summary_is_the_mean_over_cases_and_over_labels_first():
     full, none = box(7, slice(0, 2)) + box(3, slice(2, 4)), box(7, slice(0, 2))
-    tables = TASK.score(
+    tables = TASK.scoring.score(
         [Prediction(GRID, data=full, labels=TASK.classes), Prediction(GRID, data=none, labels=TASK.classes)],
         [case(full), case(full, name="b")],
     )
-    rows = [row for row in TASK.summary(tables, seed=0) if row.metric == "dice"]
+    rows = [row for row in TASK.scoring.summary(tables, seed=0) if row.metric == "dice"]
     assert [row.label for row in rows] == ["all", "liver", "tumour"]
     assert [row.estimate.value for row in rows] == pytest.approx([0.75, 1.0, 0.5])
-    assert TASK.rank(tables) == ["a", "b"]
+    assert TASK.scoring.rank(tables) == ["a", "b"]
 
 
 @pytest.mark.parametrize(

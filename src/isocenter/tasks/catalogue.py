@@ -26,7 +26,7 @@ TASKS = {
     "survival": "isocenter.tasks.survival.task:Survival",
 }
 # What is made of several kinds; `ALL` stands for every kind that the references fit.
-JOINED, SIGN, ALL = "isocenter.tasks.multitask.task:Joined", "+", "multitask"
+JOINED, SIGN, ALL = "isocenter.tasks.multitask.joined:Joined", "+", "multitask"
 # Kinds that models of other programs have, and that nothing is trained as.
 IMPORTED = {"imported_segmentation": "isocenter.tasks.segmentation.imported:ImportedSegmentation"}
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from isocenter.errors import GeometryError, PlanError
+from isocenter.errors import PlanError
 from isocenter.evaluation import InstanceOverlap, Seed, Table, instance_overlap
 from isocenter.files import Spool
 from isocenter.lazy import pandas as pd
@@ -24,8 +24,7 @@ from isocenter.tasks.instances.decode import Decoder
 from isocenter.tasks.instances.maps import instance_loss
 from isocenter.tasks.instances.plan import INSIDE, PROMINENCE, check_settings, settings_for, thresholds, unit_of_size
 from isocenter.tasks.instances.scores import METRICS, case_row, summary_rows
-from isocenter.tasks.shared import Shares, mean_of
-from isocenter.tasks.shared.label_values import label_values
+from isocenter.tasks.shared import Shares, label_values, mean_of, refuse_other_grid, refuse_other_image_grid
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
@@ -167,13 +166,8 @@ class InstanceSegmentation:
 
     def target(self, case: Case) -> Target:
         """Numbers of the objects; GeometryError where they and the image lie on different grids."""
-        numbers, image = case.references["instances"], stated_image(case)
-        if not numbers.geometry.equals(image.geometry):
-            raise GeometryError(
-                f"objects ({numbers.geometry!r}) and image ({image.geometry!r}) lie on different grids",
-                case.id,
-                "Resample one onto the other, or leave the case out",
-            )
+        numbers = case.references["instances"]
+        refuse_other_image_grid("objects", numbers, stated_image(case), case.id)
         values, places = np.unique(label_values(numbers.data, case.id), return_inverse=True)
         # Numbered without gaps, because a file's numbers may be larger than 32 bits hold.
         dense = places + (0 if values[0] == 0 else 1)
@@ -229,7 +223,7 @@ class InstanceSegmentation:
         if not (there and open_yet):
             return self, {}
         maps = [{name: np.asarray(one) for name, one in (made.maps or {}).items()} for made, _ in there]
-        references = [self._reference(case, made.geometry) for made, case in there]
+        references = [self._reference(case, made) for made, case in there]
         smallest = [self._voxels(made.geometry) for made, _ in there]
         found = thresholds(self._decoder, open_yet, maps, references, smallest)
         chosen: dict[str, Any] = {name: float(decision.value) for name, decision in found.items()}
@@ -241,7 +235,7 @@ class InstanceSegmentation:
         return pd.DataFrame([self._score(*pair) for pair in zip(predictions, cases, strict=True)])
 
     def _score(self, prediction: Prediction, case: Case) -> dict[str, Any]:
-        overlap = instance_overlap(np.asarray(prediction.data), self._reference(case, prediction.geometry))
+        overlap = instance_overlap(np.asarray(prediction.data), self._reference(case, prediction))
         return {"case": case.id, "patient": case.patient, "label": "all", **case_row(overlap)}
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
@@ -250,7 +244,7 @@ class InstanceSegmentation:
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         there = "instances" in case.references
-        reference = self._reference(case, prediction.geometry) if there else None
+        reference = self._reference(case, prediction) if there else None
         return [figures.objects(stated_image(case), reference, np.asarray(prediction.data), title=case.id)]
 
     def overview(self, table: Table) -> list[Figure]:
@@ -295,12 +289,9 @@ class InstanceSegmentation:
         """The smallest object in voxels of a grid."""
         return self.smallest / (geometry.voxel_volume or 1.0)
 
-    def _reference(self, case: Case, geometry: Geometry) -> Array:
+    def _reference(self, case: Case, prediction: Prediction) -> Array:
         reference = case.references["instances"]
-        if not geometry.equals(reference.geometry):
-            raise GeometryError(
-                "prediction and reference lie on different grids", case.id, "Predict on the image that was labelled"
-            )
+        refuse_other_grid(prediction, reference, case.id)
         return label_values(reference.data, case.id)
 
     def _counted(self, prediction: Prediction) -> tuple[int, float | None, str]:

@@ -1,4 +1,4 @@
-"""What follows where several kinds of problem are taught together, and what cannot be."""
+"""Plans for several kinds of problem on one network: settings, decisions that the parts share, refusals."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import DatasetError, PlanError, counted
+from isocenter.tasks.answers import Traits
 from isocenter.values import Dataset, Decision, Fingerprint
 
 if TYPE_CHECKING:
     from isocenter.tasks.task import Task
 
+# Between the names of kinds, and between a kind and its setting.
+SIGN, SETTING = "+", "."
 SELECTED = "mean_of_parts"
 WEIGHTINGS = ("uncertainty", "fixed")
 KENDALL = "arXiv:1705.07115"
@@ -30,10 +33,10 @@ def settings_for(kinds: Sequence[type[Task]], dataset: Dataset, fingerprint: Fin
             problem = f"no training case has references of the kind {', '.join(sorted(kind.needs))}"
             where = str(dataset.root or dataset.name)
             raise DatasetError(problem, where, f"Leave {kind.name} out of --task, or add its labels")
-        found = kind.settings_for(dataset, fingerprint.only(known))
-        drawn = kind.of({key: decision.value for key, decision in found.items()}).under("natural")
-        found |= {key.removeprefix("task."): one for key, one in drawn.items() if key.startswith("task.")}
-        made |= {f"{kind.name}.{key}": decision for key, decision in found.items()}
+        own = kind.settings_for(dataset, fingerprint.only(known))
+        drawn = kind.of({key: decision.value for key, decision in own.items()}).under("natural")
+        own |= {key.removeprefix("task."): decision for key, decision in drawn.items() if key.startswith("task.")}
+        made |= {f"{kind.name}{SETTING}{key}": decision for key, decision in own.items()}
     return {"weighting": _weighting(kinds, fingerprint), "loss_weights": _weights(kinds), **made}
 
 
@@ -53,7 +56,7 @@ def _weights(kinds: Sequence[type[Task]]) -> Decision:
 
 
 def check_settings(rest: Mapping[str, Any], parts: Sequence[str]) -> None:
-    """PlanError for a setting that is of no part and not of them together, or that cannot be."""
+    """PlanError for a setting that neither a part nor the whole has, or that cannot be; rest: the whole's settings."""
     if unknown := sorted(set(rest) - {"weighting", "loss_weights"}):
         remedy = f"Choose weighting, loss_weights, or a setting of {', '.join(parts)}, as in {parts[0]}.NAME"
         raise PlanError("there is no such setting", f"task.{unknown[0]}", remedy)
@@ -73,29 +76,48 @@ def check_settings(rest: Mapping[str, Any], parts: Sequence[str]) -> None:
             )
 
 
-def check_together(parts: Mapping[str, Task]) -> None:
-    """PlanError for parts of which one would decide on other cases than another after training."""
+def check_parts(parts: Mapping[str, Task]) -> None:
+    """PlanError for parts that would be tuned on the cases of different parts of the split."""
     tuned = {name: part.traits.tuned_on for name, part in parts.items()}
     if len(set(tuned.values())) > 1:
-        said = ", ".join(f"{name} by {which} cases" for name, which in tuned.items())
-        problem = f"what training leaves open is decided by other cases in each part ({said})"
+        deciding = ", ".join(f"{name} by {split} cases" for name, split in tuned.items())
+        problem = f"what training leaves open is decided by other cases in each part ({deciding})"
         raise PlanError(problem, "task.name", "Leave one of them out of --task")
 
 
-def agreed(each: Mapping[str, Mapping[str, Decision]]) -> dict[str, Decision]:
-    """What the parts say about training, brought to one; the parts come with those of every voxel first.
+def joined_traits(kinds: Sequence[type[Task] | Task]) -> Traits:
+    """The traits of the parts, under the names that their settings have here; a case may lack references of a part."""
+    own = {kind.name: kind.traits for kind in kinds}
+    return Traits(
+        tunes=tuple(f"{name}{SETTING}{key}" for name, traits in own.items() for key in traits.tunes),
+        tuned_on=next(iter(own.values())).tuned_on,
+        registers={
+            f"{name}{SETTING}{key}": f"{words} of {name}"
+            for name, traits in own.items()
+            for key, words in traits.registers.items()
+        },
+        alternatives=tuple(kind.needs for kind in kinds),
+        search_values={
+            f"{name}{SETTING}{key}": values
+            for name, traits in own.items()
+            for key, values in traits.search_values.items()
+        },
+    )
 
-    What changes images least is taken, and the larger batch.
+
+def agreed(each: Mapping[str, Mapping[str, Decision]]) -> dict[str, Decision]:
+    """The parts' decisions about training, brought to one each; parts with an output for every voxel come first.
+
+    The smallest augmentation is taken, and the largest batch.
     """
     first, names = next(iter(each)), " and ".join(each)
     made: dict[str, Decision] = {}
-    for name, said in each.items():
-        for key, decision in said.items():
-            made[key] = _one_of(key, made[key], decision, name) if key in made else decision
-    chosen = each[first]["network.name"]
-    primary = each[first]["evaluation.primary"]
-    others = ", ".join(f"{said['evaluation.primary'].value} of {name}" for name, said in each.items() if name != first)
-    selected = " and ".join(f"{said['training.selection'].value} of {name}" for name, said in each.items())
+    for decisions in each.values():
+        for key, decision in decisions.items():
+            made[key] = _more_careful(key, made[key], decision) if key in made else decision
+    chosen, primary = each[first]["network.name"], each[first]["evaluation.primary"]
+    others = ", ".join(f"{own['evaluation.primary'].value} of {name}" for name, own in each.items() if name != first)
+    selected = " and ".join(f"{own['training.selection'].value} of {name}" for name, own in each.items())
     return made | {
         "network.name": Decision(chosen.value, f"{first}: {chosen.because}; it serves {names} at once", CARUANA),
         "training.sampling": Decision(
@@ -109,13 +131,13 @@ def agreed(each: Mapping[str, Mapping[str, Decision]]) -> dict[str, Decision]:
     }
 
 
-def _one_of(key: str, one: Decision, other: Decision, name: str) -> Decision:
-    """The more careful of two decisions of different parts."""
-    if one.value == other.value:
-        return one
+def _more_careful(key: str, mine: Decision, other: Decision) -> Decision:
+    """The more careful of two decisions of different parts; the first where no rule prefers the other."""
+    if mine.value == other.value:
+        return mine
     if key == "training.batch":
-        return max(one, other, key=lambda decision: decision.value)
+        return max(mine, other, key=lambda decision: decision.value)
     if key.startswith("augmentation."):
-        least = min(one, other, key=lambda decision: abs(float(decision.value or 0)))
+        least = min(mine, other, key=lambda decision: abs(float(decision.value or 0)))
         return Decision(least.value, least.because, least.source)
-    return one
+    return mine

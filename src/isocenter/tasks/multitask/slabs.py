@@ -1,4 +1,4 @@
-"""What several tasks make of one stream of slabs: each reads it from one end to the other, and none holds it."""
+"""One stream of slabs for several decoders: each reads it from end to end, and none holds it as a whole."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from isocenter.values import Array, Geometry, Prediction, Slabs
 R = TypeVar("R")
 
 
-def at_once(slabs: Slabs, readers: Sequence[Callable[[Slabs], R]]) -> list[R]:
-    """What each reader makes of the slabs; a slab is let go when all have read it.
+def read_by_each(slabs: Slabs, readers: Sequence[Callable[[Slabs], R]]) -> list[R]:
+    """The result of each reader of the slabs; a slab is let go when all have read it.
 
     Raises what a reader raises.
     """
     if len(readers) == 1:
-        found = readers[0](slabs)
-        for _ in slabs:  # what stands behind the last that it wanted
+        result = readers[0](slabs)
+        for _ in slabs:  # what follows the last slab that the reader wanted
             pass
-        return [found]
+        return [result]
     if not readers:
         for _ in slabs:
             pass
@@ -43,11 +43,11 @@ def _in_threads(slabs: Slabs, readers: Sequence[Callable[[Slabs], R]]) -> list[R
         finally:
             for queue in waiting:
                 queue.put(None)
-        return [one.result() for one in done]
+        return [future.result() for future in done]
 
 
 def _read(reader: Callable[[Slabs], R], queue: Queue[object]) -> R:
-    """What the reader makes of the slabs of a queue, which is emptied whatever becomes of the reader."""
+    """The reader's result from the slabs of a queue, which is emptied even where the reader fails."""
     stream = iter(queue.get, None)
     try:
         return reader(stream)  # type: ignore[arg-type]
@@ -56,32 +56,32 @@ def _read(reader: Callable[[Slabs], R], queue: Queue[object]) -> R:
             pass
 
 
-def kept_apart(slabs: Slabs, whole: list[Mapping[str, Array]]) -> Slabs:
-    """The slabs of voxels; what holds for the image as a whole is laid aside."""
+def dense_slabs(slabs: Slabs, vectors: list[Mapping[str, Array]]) -> Slabs:
+    """The slabs of voxels; outputs for the whole image, which have no region, are added to `vectors`."""
     for region, arrays in slabs:
         if region:
             yield region, arrays
         else:
-            whole.append(arrays)
+            vectors.append(arrays)
 
 
 def mean(each: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-    """Of what each part of a large grid says of the image as a whole."""
+    """The mean of the outputs for the whole image that each part of a large grid gave."""
     return {key: np.mean([np.asarray(one[key]) for one in each], axis=0) for key in each[0]}
 
 
-def together(geometry: Geometry, parts: Mapping[str, Prediction]) -> Prediction:
+def joined_prediction(geometry: Geometry, parts: Mapping[str, Prediction]) -> Prediction:
     """One prediction: the label map and the boxes of the part that has some, all probabilities and values."""
     mapped = next((one for one in parts.values() if one.data is not None), None)
     boxed = next((one for one in parts.values() if one.boxes is not None), None)
-    said = {key: value for one in parts.values() for key, value in (one.probabilities or {}).items()}
-    measured = {key: value for one in parts.values() for key, value in (one.values or {}).items()}
+    probabilities = {key: value for one in parts.values() for key, value in (one.probabilities or {}).items()}
+    values = {key: value for one in parts.values() for key, value in (one.values or {}).items()}
     return Prediction(
         geometry,
-        probabilities=said or None,
+        probabilities=probabilities or None,
         data=None if mapped is None else mapped.data,
         labels=() if mapped is None else mapped.labels,
-        values=measured or None,
+        values=values or None,
         boxes=None if boxed is None else boxed.boxes,
         parts=parts,
     )

@@ -1,7 +1,7 @@
-"""What a label map costs where structures overlap, where readers are divided, or where not every voxel is known.
+"""Losses of label maps in which structures overlap, readers are divided, or not every voxel is known.
 
 All three come down to the losses by name: a region is one structure against the rest of the image, an unknown voxel is
-left out, and of divided readers the share is what is to be said.
+left out, and of divided readers the network predicts the share.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NEIGHBOURS = frozenset(name for name, term in TERMS.items() if term.counts == "s
 OF_SHARES = ("dice+ce", "ce")
 
 
-def known_alone(logits: Tensor, target: Tensor, unknown: int) -> tuple[Tensor, Tensor]:
+def known_voxels(logits: Tensor, target: Tensor, unknown: int) -> tuple[Tensor, Tensor]:
     """(1, channels, voxels) logits and (1, voxels) target of the voxels of a batch of which something is known."""
     there = target != unknown
     return logits.movedim(1, -1)[there].T[None], target[there][None]
@@ -80,10 +80,10 @@ def share_dice(logits: Tensor, truth: Tensor, weights: Tensor | None = None) -> 
     are the same. A label that nobody drew in the batch is left out.
     Wang et al., Dice semimetric losses, arXiv:2303.16296
     """
-    said, true = logits.softmax(dim=1)[:, 1:], truth[:, 1:]
+    predicted, true = logits.softmax(dim=1)[:, 1:], truth[:, 1:]
     axes = (0, *range(2, logits.ndim))
-    size = said.sum(dim=axes) + true.sum(dim=axes)
-    apart = (said - true).abs().sum(dim=axes)
+    size = predicted.sum(dim=axes) + true.sum(dim=axes)
+    apart = (predicted - true).abs().sum(dim=axes)
     there = (true.sum(dim=axes) > 0).to(size.dtype)
     return ((1 - (size - apart + SMOOTH) / (size + SMOOTH)) * there).sum() / there.sum().clamp(min=1)
 
@@ -91,3 +91,23 @@ def share_dice(logits: Tensor, truth: Tensor, weights: Tensor | None = None) -> 
 def shares_of(groups: Sequence[Sequence[int]], shares: Tensor) -> Tensor:
     """(codes, groups) of (codes, 1 + labels): a group is what any of its labels says."""
     return torch.stack([shares[:, list(group)].sum(dim=1) for group in groups], dim=1)
+
+
+def overlap_counts(
+    logits: Tensor, target: Tensor, shares: Tensor, unknown: int, *, exclusive: bool
+) -> tuple[Tensor, Tensor]:
+    """(batch, structures) known voxels in both label maps, and in the two counted together.
+
+    logits:    (batch, channels, *spatial); target: (batch, *spatial) codes, of which `unknown` is left out
+    shares:    (codes, structures) of the readers
+    exclusive: the largest output wins, the first being the background; else each output is marked above 0
+    """
+    axes, known = tuple(range(1, target.ndim)), target != unknown
+    both, size = [], []
+    for place in range(shares.shape[1]):
+        marked = logits.argmax(dim=1) == place + 1 if exclusive else logits[:, place] > 0
+        # Half of the readers are enough: where a prediction is scored the majority decides alike.
+        true = (shares[torch.where(known, target.long(), 0), place] >= 0.5) & known
+        both.append((marked & true).sum(dim=axes))
+        size.append((marked & known).sum(dim=axes) + true.sum(dim=axes))
+    return torch.stack(both, dim=1), torch.stack(size, dim=1)

@@ -72,6 +72,19 @@ def _readers(dataset: Dataset) -> dict[str, Decision]:
     return {"readers": chosen, "observers": Decision(names, "the data set names them")}
 
 
+def partly_from(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """{setting in `PARTLY`: its value} of a plan or a record; without them every voxel of one mask is a label."""
+    regions, ignore = settings.get("regions"), settings.get("ignore")
+    return {
+        "regions": {str(name): tuple(int(v) for v in own) for name, own in regions.items()} if regions else None,
+        "ignore": None if ignore is None else int(ignore),
+        "background": int(settings.get("background") or 0),
+        "sparse": settings.get("sparse"),
+        "readers": str(settings.get("readers", "first")),
+        "observers": tuple(str(name) for name in settings.get("observers") or ()),
+    }
+
+
 def check_partly(labels: Sequence[Label], loss: str, settings: Mapping[str, Any]) -> None:
     """PlanError names the setting that cannot be."""
     _check_regions({label.value for label in labels}, settings["regions"] or {})

@@ -59,6 +59,15 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
     }
 
 
+def decisions() -> dict[str, Decision]:
+    """What holds for every segmentation: the network, and the metric that selects and judges."""
+    return {
+        "network.name": Decision("unet", "it gives an output for every voxel", "arXiv:1505.04597"),
+        "training.selection": Decision("dice", "it is the mean over labels of the validation cases"),
+        "evaluation.primary": Decision("dice", "overlap is what the task asks for", MAIER_HEIN),
+    }
+
+
 def check_settings(
     structures: Sequence[str],
     labels: Sequence[Label],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,14 @@ MARGIN = 0.002
 # Fewer cases say too little about a rule.
 FEWEST_CASES = 5
 NNUNET = "doi:10.1038/s41592-020-01008-z"
+
+
+def tidying_from(rule: Mapping[str, Any]) -> Tidying:
+    """The rule of a plan or a record; ValueError for what is none."""
+    made = Tidying(**rule)
+    if not isinstance(made.largest, bool) or not isinstance(made.holes, bool) or not float(made.smallest) >= 0:
+        raise ValueError(f"{dict(rule)} is no post-processing")
+    return replace(made, smallest=float(made.smallest))
 
 
 @dataclass(frozen=True, eq=False)

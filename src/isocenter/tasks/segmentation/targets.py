@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from isocenter.errors import DatasetError
 from isocenter.tasks.segmentation.readers import CONSENSUS, agreement, masks_of
 from isocenter.tasks.segmentation.target_codes import Codes, codes_of
-from isocenter.tasks.shared.label_values import label_values
+from isocenter.tasks.shared import label_values
 from isocenter.values import Array, Case, Image
 
 
@@ -85,7 +85,7 @@ class Truth:
         everywhere = self.sparse is None and not any(self._silent(mask) for mask in masks)
         return self._valued(numbers), None if everywhere else self._known(numbers)
 
-    def beside_readers(self, predicted: Array, case: Case, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    def reader_agreement(self, predicted: Array, case: Case, names: Sequence[str]) -> dict[str, dict[str, float]]:
         """{structure: {figure: Dice}} where several people drew the case, on what all of them know.
 
         names: of the structures

@@ -8,26 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from isocenter.errors import GeometryError
-from isocenter.evaluation import Seed, Table, volume_unit
+from isocenter.evaluation import volume_unit
 from isocenter.files import Spool
-from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
-from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
-from isocenter.tasks.segmentation.loss import known_alone, shares_of, target_loss
-from isocenter.tasks.segmentation.partial_labels import PARTLY, check_partly, of_regions, suited_loss
-from isocenter.tasks.segmentation.plan import check_settings, settings_for
-from isocenter.tasks.segmentation.postprocessing import choose
-from isocenter.tasks.segmentation.scores import (
-    METRICS,
-    OF_READERS,
-    agreement_figure,
-    case_rows,
-    summary_rows,
-    volumes,
-    voxel_in_unit,
-)
+from isocenter.tasks.segmentation.loss import known_voxels, overlap_counts, shares_of, target_loss
+from isocenter.tasks.segmentation.partial_labels import PARTLY, check_partly, of_regions, partly_from, suited_loss
+from isocenter.tasks.segmentation.plan import check_settings, decisions, settings_for
+from isocenter.tasks.segmentation.postprocessing import choose, tidying_from
+from isocenter.tasks.segmentation.scores import METRICS, OF_READERS, voxel_in_unit
+from isocenter.tasks.segmentation.scoring import MaskScoring
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.shared import (
     Shares,
@@ -37,9 +27,10 @@ from isocenter.tasks.shared import (
     label_loss,
     log_mean,
     mean_of,
+    numbers_by_name,
     plain,
     reading,
-    refuse_other_names,
+    refuse_other_image_grid,
     sigmoid,
     softmax,
     tidied,
@@ -60,7 +51,6 @@ from isocenter.values import (
     Head,
     Label,
     Prediction,
-    Row,
     Slabs,
     Target,
     blocks,
@@ -81,13 +71,13 @@ class Segmentation:
     postprocessing: by label name; None until validation cases have decided
     centrelines:    names of labels that are lines (vessels, nerves), whose centrelines are taught and measured
     regions:        {name: values} of structures that overlap, each an output of its own; the first value marks it in
-                    the label map, where a later one is written over an earlier one. Other settings go by their names
-    ignore:         the value of masks that says nothing: neither learnt, nor looked for, nor scored
-    background:     the value of masks that says background; results always say 0
+                    the label map, where a later region overwrites an earlier one. Other settings go by their names
+    ignore:         the value of masks for unknown voxels: they are neither learnt, nor sampled, nor scored
+    background:     the value of masks for the background; results always hold 0 there
     sparse:         how little is drawn: "voxels" where most are to be ignored, "slices" where only those are known in
                     which something is drawn; None where all is known
-    readers:        which of several people's masks are taught, of `readers.CONSENSUS`
-    observers:      who they are
+    readers:        how masks of several people become what is taught: a name in `readers.CONSENSUS`
+    observers:      the names of these people
     """
 
     classes: tuple[Label, ...]
@@ -116,36 +106,37 @@ class Segmentation:
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """Labels, loss, tolerances and the like for these training cases; DatasetError where every mask is empty."""
         return settings_for(dataset, fingerprint)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Segmentation:
+        """A segmentation with these settings; PlanError names the one that cannot be."""
         known = ("labels", "loss", "tolerance", "weights", "postprocessing", "centrelines", *PARTLY)
         with reading(settings, known, "a segmentation"):
-            partly = _partly(settings)
+            partly = partly_from(settings)
             silent = {partly["ignore"], partly["background"]} - {0, None}
             labels = tuple(label for entry in settings["labels"] if (label := label_from(entry)).value not in silent)
             rules = settings.get("postprocessing")
-            weights = settings.get("weights")
             if partly["regions"] is not None:
                 settings = {**settings, "tolerance": of_regions(settings["tolerance"], labels, partly["regions"])}
             task = cls(
                 labels,
                 settings["loss"],
-                _each(settings["tolerance"]),
-                None if weights is None else {k: float(v) for k, v in weights.items()},
-                None if rules is None else {name: _tidying(rule) for name, rule in rules.items()},
+                _tolerance(settings["tolerance"]),
+                numbers_by_name(settings.get("weights")),
+                None if rules is None else {name: tidying_from(rule) for name, rule in rules.items()},
                 tuple(str(name) for name in settings.get("centrelines") or ()),
                 **partly,
             )
-        tolerance = task.tolerance if isinstance(task.tolerance, Mapping) else dict.fromkeys(task.names, task.tolerance)
         check_partly(labels, task.loss_name, partly)
-        each = (tolerance, task.weights or {}, task.postprocessing or {}, task.centrelines)
+        each = (task.tolerances, task.weights or {}, task.postprocessing or {}, task.centrelines)
         check_settings(task.names, labels, task.loss_name, *each)
         return task
 
     @property
     def settings(self) -> dict[str, Any]:
+        """Plain values from which `of` makes an equal segmentation."""
         rules = self.postprocessing
         return {
             "labels": [plain(label) for label in self.classes],
@@ -164,29 +155,37 @@ class Segmentation:
 
     @property
     def heads(self) -> Mapping[str, Head]:
+        """One dense head: background and labels, or one output for each region."""
         return {"mask": Dense(len(self.writes))}
 
     @property
     def labels(self) -> tuple[Label, ...]:
+        """The meaning of the values of label maps."""
         return self.classes
 
     @property
     def channel_labels(self) -> tuple[Label, ...]:
-        """What its outputs mean, but for the background's."""
+        """The meaning of the outputs, without the background's."""
         if self.regions is None:
             return self.classes
         return tuple(Label(values[0], name) for name, values in self.regions.items())
 
     @property
     def structures(self) -> Mapping[str, tuple[int, ...]]:
-        """{name: values} of what is scored, measured and found."""
+        """{name: values} of what is scored and measured, and about which patches are centred."""
         if self.regions is not None:
             return self.regions
         return {label.name: (label.value,) for label in self.classes}
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The names of the structures."""
         return tuple(self.structures)
+
+    @property
+    def tolerances(self) -> Mapping[str, float]:
+        """{structure: mm} within which its surface counts as found."""
+        return self.tolerance if isinstance(self.tolerance, Mapping) else dict.fromkeys(self.names, self.tolerance)
 
     @property
     def exclusive(self) -> bool:
@@ -200,13 +199,14 @@ class Segmentation:
 
     @property
     def writes(self) -> tuple[int, ...]:
-        """For each output the value that it marks; where they overlap a later one writes over an earlier one."""
+        """For each output the value that it marks; where they overlap a later one overwrites an earlier one."""
         if self.regions is not None:
             return tuple(values[0] for values in self.regions.values())
         return (0, *(label.value for label in self.classes))
 
     @property
     def mirrored(self) -> tuple[int, ...] | None:
+        """The output that each becomes in a mirrored image; None where a side has no counterpart among the names."""
         order = crossed(self.names)
         if not self.exclusive or self.is_divided:
             # A value of the target is no channel here: what has a side is not mirrored.
@@ -215,6 +215,7 @@ class Segmentation:
 
     @property
     def teaching(self) -> Teaching:
+        """Dice over the validation cases selects; targets depend on how masks are read."""
         settings = self.settings
         return Teaching(
             selects_by="dice",
@@ -230,6 +231,7 @@ class Segmentation:
 
     @property
     def decoding(self) -> Decoding:
+        """Windows are merged by Gaussian weights, and outputs become a label map slab by slab."""
         return Decoding(
             merge="gaussian",
             mirrored=self.mirrored,
@@ -244,13 +246,15 @@ class Segmentation:
 
     @property
     def scoring(self) -> Scoring:
+        """Overlap, surface distances and volumes of each structure."""
+        masks = MaskScoring(self.classes, self.structures, self.tolerances, self.centrelines, self.truth)
         return Scoring(
             metrics=METRICS | OF_READERS if len(self.observers) > 1 else METRICS,
-            score=self.score,
-            summary=self.summary,
-            rank=self.rank,
-            figures=self.figures,
-            overview=self.overview,
+            score=masks.score,
+            summary=masks.summary,
+            rank=masks.rank,
+            figures=masks.figures,
+            overview=masks.overview,
             results=self.results,
         )
 
@@ -259,16 +263,11 @@ class Segmentation:
         return self.truth.codes.unknown if self.truth.is_partial else 0
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
-        return {
-            "network.name": Decision("unet", "it gives an output for every voxel", "arXiv:1505.04597"),
-            "training.selection": Decision("dice", "it is the mean over labels of the validation cases"),
-            "evaluation.primary": Decision(
-                "dice", "overlap is what the task asks for", "doi:10.1038/s41592-023-02151-z"
-            ),
-            **self.under("natural"),
-        }
+        """A U-Net that is selected and judged by Dice, and where little is drawn, patches about what is."""
+        return {**decisions(), **self.under("natural")}
 
     def under(self, sampling: str) -> dict[str, Decision]:
+        """Where masks are known in parts, patches about what is drawn; nothing follows from the sampling."""
         if self.sparse is None:
             return {}
         return {"training.foreground": Decision(1.0, "patches without a voxel that somebody drew teach nothing")}
@@ -278,18 +277,12 @@ class Segmentation:
 
         Raises GeometryError where mask and image lie on different grids, DatasetError for a value without a label.
         """
-        mask, image = case.references["mask"], stated_image(case)
-        if not mask.geometry.equals(image.geometry):
-            raise GeometryError(
-                f"mask ({mask.geometry!r}) and image ({image.geometry!r}) lie on different grids",
-                case.id,
-                "Resample one onto the other, or leave the case out",
-            )
+        refuse_other_image_grid("mask", case.references["mask"], stated_image(case), case.id)
         return Target(self.heads["mask"], self.truth.coded(case), self.truth.sought, self._outside)
 
     @property
     def truth(self) -> Truth:
-        """What masks say."""
+        """How masks are read, for training and for scoring."""
         return Truth(
             tuple(label.value for label in self.classes),
             tuple(self.structures.values()),
@@ -301,12 +294,13 @@ class Segmentation:
         )
 
     def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
+        """The sum of the terms in `loss_name` over the known voxels; target: (batch, *spatial) codes."""
         logits, weights = outputs["mask"].float(), None
         if self.weights is not None:
             weights = logits.new_tensor([self.weights.get(name, 1.0) for name in ("background", *self.names)])
         target, truth = target.long(), self.truth
         if truth.is_partial:
-            logits, target = known_alone(logits, target, truth.codes.unknown)
+            logits, target = known_voxels(logits, target, truth.codes.unknown)
         if self.exclusive and not truth.is_divided:
             lines = [self.names.index(name) + 1 for name in self.centrelines] or None
             return label_loss(self.loss_name, logits, target, weights, lines) if target.numel() else logits.sum()
@@ -315,18 +309,11 @@ class Segmentation:
         return target_loss(self.loss_name, logits, target, shares, weights, not self.exclusive, truth.is_divided)
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
-        logits, axes, truth = outputs["mask"], tuple(range(1, target.ndim)), self.truth
-        known = target != truth.codes.unknown
+        """(batch, structures) known voxels in both label maps, and in the two counted together."""
+        logits, truth = outputs["mask"], self.truth
         shares = shares_of(truth.groups, logits.new_tensor(truth.codes.shares))
-        both, size = [], []
-        for place in range(len(self.names)):
-            said = logits[:, place] > 0 if not self.exclusive else logits.argmax(dim=1) == place + 1
-            # Of equals the label: as most readers decide where a prediction is scored.
-            wanted = torch.where(known, target.long(), 0)
-            true = (shares[wanted, place] >= 0.5) & known
-            both.append((said & true).sum(dim=axes))
-            size.append((said & known).sum(dim=axes) + true.sum(dim=axes))
-        return {"both": torch.stack(both, dim=1), "size": torch.stack(size, dim=1)}
+        both, size = overlap_counts(logits, target, shares, truth.codes.unknown, exclusive=self.exclusive)
+        return {"both": both, "size": size}
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
         """Mean Dice over cases and labels; a label that neither side has is left out."""
@@ -335,11 +322,13 @@ class Segmentation:
         return float(dice[there].mean()) if there.any() else float("nan")
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
+        """The logarithm of the mean probability of classes; of regions the mean of their log odds."""
         if self.exclusive:
             return {"mask": log_mean([one["mask"] for one in outputs], shares=shares)}
         return {"mask": mean_of([one["mask"] for one in outputs], shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """(channels, ...) probability of the background and each label, or of each region."""
         return {"mask": softmax(arrays["mask"]) if self.exclusive else sigmoid(arrays["mask"])}
 
     def marked(self, outputs: Array) -> Array:
@@ -371,69 +360,16 @@ class Segmentation:
         rules, decision = choose(predictions, cases, self.classes, self.truth.of)
         return replace(self, postprocessing=rules), {"task.postprocessing": decision}
 
-    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
-        """One row a case and label, on the reference's own grid."""
-        rows = [row for pair in zip(predictions, cases, strict=True) for row in self._score(*pair)]
-        return pd.DataFrame(rows)
-
-    def _score(self, prediction: Prediction, case: Case) -> list[dict[str, Any]]:
-        reference = case.references["mask"]
-        if not prediction.geometry.equals(reference.geometry):
-            raise GeometryError(
-                "prediction and reference lie on different grids", case.id, "Predict on the image that was labelled"
-            )
-        refuse_other_names(self.classes, reference.labels, case.id)
-        predicted, (truth, known) = np.asarray(prediction.data), self.truth.of(case)
-        given = self.tolerance
-        tolerances = given if isinstance(given, Mapping) else dict.fromkeys(self.names, given)
-        rows = case_rows(
-            predicted,
-            truth,
-            self.structures,
-            reference.geometry,
-            tolerances,
-            self.centrelines,
-            known=known,
-            surfaces=self.sparse is None,
-        )
-        beside = self.truth.beside_readers(predicted, case, self.names)
-        return [{"case": case.id, "patient": case.patient, **row, **beside.get(row["label"], {})} for row in rows]
-
-    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
-        """Each metric over all labels (mean of their means), then by label; patients are resampled."""
-        return summary_rows(table, self.tolerance, seed=seed)
-
-    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
-        reference = self.truth.of(case)[0] if "mask" in case.references else None
-        return [
-            figures.contours(stated_image(case), reference, np.asarray(prediction.data), self.classes, title=case.id)
-        ]
-
-    def overview(self, table: Table) -> list[Figure]:
-        groups = {name: table.loc[table["label"] == name, "dice"].to_numpy(float) for name in self.names}
-        drawn = [figures.histogram(groups, "Dice of the cases", axis="Dice", caption="One count a case and label.")]
-        drawn += [agreement_figure(one) for one in volumes(table)]
-        if not set(table) >= OF_READERS:
-            return drawn
-        both = {"between readers": "dice_between_readers", "model to readers": "dice_to_readers"}
-        beside = {words: table[name].dropna().to_numpy(float) for words, name in both.items()}
-        caption = "Mean Dice of each two readers, and of the model to each of them; one count a case and label."
-        return [*drawn, figures.histogram(beside, "Readers and model", axis="Dice", caption=caption)]
-
-    def rank(self, table: Table) -> list[str]:
-        return (
-            table.groupby("case")["dice"].mean().fillna(1.0).sort_values(ascending=False, kind="stable").index.tolist()
-        )
-
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The volume of each structure, in ml where the size of a voxel is known."""
-        voxel, found = voxel_in_unit(prediction.geometry), np.zeros(max(one.value for one in self.classes) + 1)
         assert prediction.data is not None  # noqa: S101 - as decoded
+        voxels = np.zeros(max(label.value for label in self.classes) + 1)
         for _, part in blocks(prediction.data):
-            found += np.bincount(np.ravel(part), minlength=len(found))
+            voxels += np.bincount(np.ravel(part), minlength=len(voxels))
+        size = voxel_in_unit(prediction.geometry)
         unit = volume_unit(prediction.geometry).replace("mm²", "mm2")
         return {
-            f"{name}_{unit}": round(float(found[list(values)].sum()) * voxel, 6)
+            f"{name}_{unit}": round(float(voxels[list(values)].sum()) * size, 6)
             for name, values in self.structures.items()
         }
 
@@ -446,6 +382,7 @@ class Segmentation:
         return (best * marked).flatten(1).sum(dim=1) / marked.flatten(1).sum(dim=1).clamp(min=1)
 
     def results(self, prediction: Prediction) -> list[Finding]:
+        """The volume of each structure, with the label's code."""
         volumes = self.outputs(prediction)
         return [
             Finding(label.name, value=value, unit=column.rsplit("_", 1)[-1], code=label.code)
@@ -453,27 +390,7 @@ class Segmentation:
         ]
 
 
-def _partly(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What is not said where every voxel of one reader's mask is one of the labels."""
-    regions, ignore = settings.get("regions"), settings.get("ignore")
-    return {
-        "regions": None if not regions else {str(k): tuple(int(v) for v in one) for k, one in regions.items()},
-        "ignore": None if ignore is None else int(ignore),
-        "background": int(settings.get("background") or 0),
-        "sparse": settings.get("sparse"),
-        "readers": str(settings.get("readers", "first")),
-        "observers": tuple(str(one) for one in settings.get("observers") or ()),
-    }
-
-
-def _each(tolerance: Any) -> Mapping[str, float] | float:
-    if isinstance(tolerance, Mapping):
-        return {str(name): float(value) for name, value in tolerance.items()}
-    return float(tolerance)
-
-
-def _tidying(rule: Mapping[str, Any]) -> Tidying:
-    made = Tidying(**rule)
-    if not isinstance(made.largest, bool) or not isinstance(made.holes, bool) or not float(made.smallest) >= 0:
-        raise ValueError(f"{dict(rule)} is no post-processing")
-    return replace(made, smallest=float(made.smallest))
+def _tolerance(given: Any) -> Mapping[str, float] | float:
+    if isinstance(given, Mapping):
+        return {str(name): float(value) for name, value in given.items()}
+    return float(given)

@@ -10,12 +10,21 @@ if TYPE_CHECKING:
     from isocenter.tasks.shared.averages import Shares, mean_of
     from isocenter.tasks.shared.binary_scores import Called, label_rows, noted
     from isocenter.tasks.shared.discrimination_figures import discrimination
-    from isocenter.tasks.shared.label_values import label_from, place_of, places_of, plain, refuse_other_names
+    from isocenter.tasks.shared.label_maps import (
+        label_from,
+        label_values,
+        place_of,
+        places_of,
+        plain,
+        refuse_other_grid,
+        refuse_other_image_grid,
+        refuse_other_names,
+    )
     from isocenter.tasks.shared.left_right import crossed
     from isocenter.tasks.shared.loss_terms import SMOOTH
     from isocenter.tasks.shared.losses import TERMS, check_loss, label_loss, uncut
     from isocenter.tasks.shared.operating_point import NOBODY, YOUDEN, check_numbers, check_rule, found_threshold
-    from isocenter.tasks.shared.settings import reading
+    from isocenter.tasks.shared.settings import numbers_by_name, reading
     from isocenter.tasks.shared.sigmoid_labels import sigmoid, written
     from isocenter.tasks.shared.softmax_labels import Tidying, log_mean, softmax, tidied
 

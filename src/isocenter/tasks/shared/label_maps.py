@@ -1,4 +1,4 @@
-"""Labels as settings hold them, and masks as whole numbers."""
+"""Labels as settings hold them, and label maps: whole numbers on the grid of their image."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError
-from isocenter.values import Array, Code, Label
+from isocenter.errors import DatasetError, GeometryError
+from isocenter.values import Array, Code, Image, Label, Prediction
 
 
 def label_values(data: Array, where: str) -> Array:
@@ -46,6 +46,24 @@ def refuse_other_names(ours: Sequence[Label], declared: Sequence[Label], where: 
                 where,
                 "Renumber the masks, or say with --labels what their values mean",
             )
+
+
+def refuse_other_image_grid(what: str, reference: Image, image: Image, where: str) -> None:
+    """GeometryError where a reference (what: its name in words) lies on another grid than the image."""
+    if not reference.geometry.equals(image.geometry):
+        raise GeometryError(
+            f"{what} ({reference.geometry!r}) and image ({image.geometry!r}) lie on different grids",
+            where,
+            "Resample one onto the other, or leave the case out",
+        )
+
+
+def refuse_other_grid(prediction: Prediction, reference: Image, where: str) -> None:
+    """GeometryError where a prediction lies on another grid than the reference that it is compared with."""
+    if not prediction.geometry.equals(reference.geometry):
+        raise GeometryError(
+            "prediction and reference lie on different grids", where, "Predict on the image that was labelled"
+        )
 
 
 def plain(label: Label) -> dict[str, Any]:

@@ -1,0 +1,57 @@
+"""What stands for the class of a kind where a name joins several, as in segmentation+classification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from isocenter.errors import PlanError
+from isocenter.tasks.answers import Traits
+from isocenter.tasks.multitask.plan import SIGN, check_parts, joined_traits, settings_for
+from isocenter.tasks.multitask.task import Multitask
+from isocenter.values import Dataset, Decision, Fingerprint
+
+if TYPE_CHECKING:
+    from isocenter.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Kinds of problem that share a network, in the order of their names."""
+
+    kinds: tuple[type[Task], ...]
+
+    @classmethod
+    def of_kinds(cls, kinds: Sequence[type[Task]]) -> Joined:
+        """At least two different kinds; PlanError where one is named twice."""
+        ordered = tuple(sorted(kinds, key=lambda kind: kind.name))
+        if len({kind.name for kind in ordered}) < len(ordered) or len(ordered) < 2:
+            named = SIGN.join(kind.name for kind in ordered)
+            raise PlanError(f"{named} is no set of different kinds", "task.name", "Name each kind once")
+        return cls(ordered)
+
+    @property
+    def name(self) -> str:
+        """The names of the kinds, joined with "+"."""
+        return SIGN.join(kind.name for kind in self.kinds)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The kinds of reference that its parts need."""
+        return frozenset().union(*(kind.needs for kind in self.kinds))
+
+    @property
+    def traits(self) -> Traits:
+        """The traits of the parts, under the names that their settings have here."""
+        return joined_traits(self.kinds)
+
+    def settings_for(self, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """The settings of every part, and how their losses are weighed; DatasetError where a part cannot be taught."""
+        return settings_for(self.kinds, dataset, fingerprint)
+
+    def of(self, settings: Mapping[str, Any]) -> Multitask:
+        """The tasks on one backbone with these settings; PlanError names the one that cannot be."""
+        task = Multitask.of(settings, self.kinds)
+        check_parts(task.parts)
+        return task

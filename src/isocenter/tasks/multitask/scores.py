@@ -1,0 +1,95 @@
+"""The scores of several tasks in one table of cases: each part scores, draws and states its own rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from isocenter.evaluation import Seed, Table
+from isocenter.lazy import pandas as pd
+from isocenter.report import Figure
+from isocenter.values import Case, Finding, Prediction, Row
+
+if TYPE_CHECKING:
+    from isocenter.tasks.task import Task
+
+# Columns that the rows of all parts have.
+COMMON = ("case", "patient", "split", "label")
+SEPARATOR, LABEL_SEPARATOR = ".", ": "
+
+
+@dataclass(frozen=True)
+class PartScoring:
+    """The scores of tasks that share a network; parts: {kind: task}"""
+
+    parts: Mapping[str, Task]
+
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """The rows of all parts, of the cases that each is known of; its name stands before its labels and columns."""
+        tables = [
+            with_part(name, part.scoring.score([prediction.parts[name]], [case]))
+            for prediction, case in zip(predictions, cases, strict=True)
+            for name, part in self.parts.items()
+            if part.needs <= set(case.references)
+        ]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame([])
+
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
+        """The estimates of each part, whose name stands before the label."""
+        return [
+            replace(row, label=f"{name}{LABEL_SEPARATOR}{row.label}")
+            for name, own in self._tables(table).items()
+            for row in self.parts[name].scoring.summary(own, seed=seed)
+        ]
+
+    def rank(self, table: Table) -> list[str]:
+        """Case ids by the mean of the places that a case has among those of each part, as a share of them."""
+        places: dict[str, list[float]] = {}
+        for name, own in self._tables(table).items():
+            ranked = self.parts[name].scoring.rank(own)
+            for place, case in enumerate(ranked):
+                places.setdefault(case, []).append((place + 0.5) / len(ranked))
+        return sorted(places, key=lambda case: float(np.mean(places[case])))
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        """The pictures of all parts, one after the other."""
+        return [
+            figure for name, part in self.parts.items() for figure in part.scoring.figures(prediction.parts[name], case)
+        ]
+
+    def overview(self, table: Table) -> list[Figure]:
+        """The charts of each part, whose name stands before the title."""
+        return [
+            replace(figure, title=f"{name}: {figure.title}")
+            for name, own in self._tables(table).items()
+            for figure in self.parts[name].scoring.overview(own)
+        ]
+
+    def results(self, prediction: Prediction) -> list[Finding]:
+        """The findings of all parts, one after the other."""
+        return [
+            finding for name, part in self.parts.items() for finding in part.scoring.results(prediction.parts[name])
+        ]
+
+    def _tables(self, table: Table) -> dict[str, Table]:
+        """{part: its rows}, of the parts that have any."""
+        own = {name: of_part(name, table) for name in self.parts}
+        return {name: rows for name, rows in own.items() if len(rows)}
+
+
+def with_part(name: str, table: Table) -> Table:
+    """A part's table whose labels and columns begin with its name: no two parts have any in common."""
+    renamed = table.rename(columns={key: f"{name}{SEPARATOR}{key}" for key in table if key not in COMMON})
+    return renamed.assign(label=[f"{name}{LABEL_SEPARATOR}{label}" for label in table["label"]])
+
+
+def of_part(name: str, table: Table) -> Table:
+    """The inverse: the rows of a part as it made them."""
+    own = table[[str(label).startswith(f"{name}{LABEL_SEPARATOR}") for label in table["label"]]]
+    columns = [key for key in table if key in COMMON or str(key).startswith(f"{name}{SEPARATOR}")]
+    renamed = own[columns].rename(columns={key: str(key).removeprefix(f"{name}{SEPARATOR}") for key in columns})
+    labels = [str(label).removeprefix(f"{name}{LABEL_SEPARATOR}") for label in own["label"]]
+    return renamed.assign(label=labels).infer_objects().reset_index(drop=True)

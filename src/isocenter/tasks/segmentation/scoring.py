@@ -1,0 +1,96 @@
+"""The comparison of predicted label maps with masks: scores of cases, their summary, and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from isocenter.evaluation import Seed, Table
+from isocenter.lazy import pandas as pd
+from isocenter.report import Figure, figures
+from isocenter.tasks.answers import stated_image
+from isocenter.tasks.segmentation.scores import (
+    OF_READERS,
+    agreement_figure,
+    case_rows,
+    summary_rows,
+    volumes,
+)
+from isocenter.tasks.segmentation.targets import Truth
+from isocenter.tasks.shared import refuse_other_grid, refuse_other_names
+from isocenter.values import Case, Label, Prediction, Row
+
+READERS = {"between readers": "dice_between_readers", "model to readers": "dice_to_readers"}
+
+
+@dataclass(frozen=True)
+class MaskScoring:
+    """The scores of a segmentation, and what reports show of them.
+
+    labels:      of label maps
+    structures:  {name: values} of what is scored
+    tolerances:  {name: mm} of `nsd`
+    centrelines: names of structures whose centrelines are scored
+    truth:       how masks are read
+    """
+
+    labels: tuple[Label, ...]
+    structures: Mapping[str, tuple[int, ...]]
+    tolerances: Mapping[str, float]
+    centrelines: tuple[str, ...]
+    truth: Truth
+
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """One row a case and structure, on the reference's own grid.
+
+        Raises GeometryError for a prediction on another grid, DatasetError where values mean other labels.
+        """
+        rows = [row for pair in zip(predictions, cases, strict=True) for row in self._case_rows(*pair)]
+        return pd.DataFrame(rows)
+
+    def _case_rows(self, prediction: Prediction, case: Case) -> list[dict[str, Any]]:
+        reference = case.references["mask"]
+        refuse_other_grid(prediction, reference, case.id)
+        refuse_other_names(self.labels, reference.labels, case.id)
+        predicted, (truth, known) = np.asarray(prediction.data), self.truth.of(case)
+        rows = case_rows(
+            predicted,
+            truth,
+            self.structures,
+            reference.geometry,
+            self.tolerances,
+            self.centrelines,
+            known=known,
+            surfaces=self.truth.sparse is None,
+        )
+        by_readers = self.truth.reader_agreement(predicted, case, tuple(self.structures))
+        return [{"case": case.id, "patient": case.patient, **row, **by_readers.get(row["label"], {})} for row in rows]
+
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
+        """Each metric over all labels (mean of their means), then by label; patients are resampled."""
+        return summary_rows(table, self.tolerances, seed=seed)
+
+    def rank(self, table: Table) -> list[str]:
+        """Case ids by mean Dice; a case without any structure counts as 1."""
+        dice = table.groupby("case")["dice"].mean().fillna(1.0)
+        return dice.sort_values(ascending=False, kind="stable").index.tolist()
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        """Contours of the prediction, and of the reference where the case has one."""
+        reference = self.truth.of(case)[0] if "mask" in case.references else None
+        drawn = np.asarray(prediction.data)
+        return [figures.contours(stated_image(case), reference, drawn, self.labels, title=case.id)]
+
+    def overview(self, table: Table) -> list[Figure]:
+        """Dice of the cases, agreement of volumes, and where several people drew, how far readers agree."""
+        groups = {name: table.loc[table["label"] == name, "dice"].to_numpy(float) for name in self.structures}
+        drawn = [figures.histogram(groups, "Dice of the cases", axis="Dice", caption="One count a case and label.")]
+        drawn += [agreement_figure(one) for one in volumes(table)]
+        if not set(table) >= OF_READERS:
+            return drawn
+        agreements = {words: table[column].dropna().to_numpy(float) for words, column in READERS.items()}
+        caption = "Mean Dice of each two readers, and of the model to each of them; one count a case and label."
+        return [*drawn, figures.histogram(agreements, "Readers and model", axis="Dice", caption=caption)]
