@@ -13,7 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, MediaStorageDirectoryStorage
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    MediaStorageDirectoryStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
 
 from isocenter.errors import FormatError, IsocenterError
 from isocenter.files import read
@@ -101,8 +108,11 @@ def test_compressed_pixels_that_are_cut_short_are_refused(tmp_path: Path) -> Non
             check_pixels(read_header(path))
 
 
-def test_a_deflated_file_that_inflates_without_end_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", [0, 5000])
+def test_a_deflated_file_that_inflates_without_end_is_refused(tmp_path: Path, before: int) -> None:
+    """Wherever in group 2 its transfer syntax stands: `before` bytes of private information precede it."""
     meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = bytes(before) or b"\0\1"
     meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     path = tmp_path / "bomb.dcm"
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
@@ -113,6 +123,33 @@ def test_a_deflated_file_that_inflates_without_end_is_refused(tmp_path: Path) ->
         file.write(packed)
     with pytest.raises(FormatError, match="inflates to more than"):
         read_header(path)
+
+
+def test_a_deflated_file_is_asked_for_its_pixels_before_they_are_allocated(tmp_path: Path) -> None:
+    path = write_slice(tmp_path / "x.dcm", np.ones((3, 4), np.uint16), SliceThickness=1, Rows=60_000, Columns=60_000)
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(path)
+    with pytest.raises(FormatError, match="24 bytes where 7200000000 belong"):
+        read(path)
+
+
+@pytest.mark.parametrize("sop_class", [SegmentationStorage, SecondaryCaptureImageStorage, CTImageStorage])
+@pytest.mark.parametrize("fragments", [[], [b"\xff\x4f"] * 3])
+def test_frames_that_cannot_be_there_are_refused_before_they_are_listed(
+    tmp_path: Path, sop_class: str, fragments: list[bytes]
+) -> None:
+    path = compressed(tmp_path / "x.dcm", fragments or [b"\xff\x4f"], frames=2_000_000_000)
+    dataset = pydicom.dcmread(path)
+    dataset.SOPClassUID, dataset.Rows, dataset.Columns = sop_class, 1, 1
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 1, 1, 0
+    dataset.SegmentSequence = sequence(SegmentNumber=1, SegmentLabel="one")
+    if not fragments:
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        dataset.PixelData = b"\0\0"
+    dataset.save_as(path)
+    with pytest.raises(FormatError, match=r"cut short|claims 2000000000 frames"):
+        read(path)
 
 
 def dicomdir(folder: Path, *parts: list[str]) -> Path:

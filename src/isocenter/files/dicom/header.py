@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from dataclasses import dataclass
@@ -13,19 +14,21 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from isocenter.errors import FormatError
+from isocenter.files.dicom.syntaxes import VIDEO
 from isocenter.files.dicom.tags import PYDICOM_ERRORS, file_meta, named, text, whole
 from isocenter.files.dicom.warnings import quiet
+from isocenter.files.storage import inflating, refuse_expansion
 
 DIRECTORY = str(MediaStorageDirectoryStorage)
 PIXEL_ELEMENTS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # float, double float, stored integers: PS3.3 C.7.6.24
 ALWAYS_STATED = ("SOPClassUID", "Rows")  # by any object, and by any image
 FRAGMENT, FRAGMENTS_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 ENCAPSULATED = 0xFFFFFFFF  # undefined length: compressed frames follow as items, PS3.5 A.4
-# More voxel bytes than this many times the file are no compressed image but a trap; black slices stay far below it.
-LARGEST_RATIO, ALWAYS_FINE = 5000, 1 << 28
 LARGEST_INFLATION = 100  # times, of a deflated data set; pictures without noise come to 20
 SMALL_INFLATION = 1 << 25  # bytes that are never too many
-DEFLATED_WITHIN = 1024  # bytes from the start that hold the transfer syntax
+INFLATED_AT_ONCE = 1 << 20
+# Each frame is described by objects in memory; of slides alone, which are not read, more are known.
+MOST_FRAMES = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +36,7 @@ class Header:
     """One file without its pixels.
 
     offset: bytes from the file's start to the pixel element's value; None without one, or where all is deflated
-    length: bytes that the element claims, None where it does not say
+    length: bytes that the element claims (of a deflated one, holds), None where it does not say
     has_pixels: whether there is a pixel element at all
     is_compressed: whether that holds fragments and not native pixels
     warnings: of pydicom, about what is odd in it
@@ -97,9 +100,9 @@ def read_header(path: Path) -> Header:
     with path.open("rb") as file, quiet() as warnings:
         if not looks_like_dicom(file.read(132)):
             raise FormatError("is no DICOM file", str(path), "Give a DICOM file, or name it by its real format")
-        file.seek(0)
-        _refuse_bomb(path)
+        _refuse_bomb(file, str(path))
         try:
+            file.seek(0)
             dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
             offset, length, element = _pixel_element(file, dataset)
         except PYDICOM_ERRORS as error:
@@ -136,45 +139,63 @@ def check_pixels(head: Header) -> None:
             head.where,
             "Give the images that it belongs to",
         )
-    _check_fragments(head)
+    fragments = _count_fragments(head)
     rows, columns = (_size(head, keyword) for keyword in ("Rows", "Columns"))
     frames = frame_count(head)
     samples, bits = (whole(head.dataset, k, head.where) or 1 for k in ("SamplesPerPixel", "BitsAllocated"))
-    needed = rows * columns * frames * samples * bits // 8
+    needed = -(-rows * columns * frames * samples * bits // 8)
     if head.is_subsampled:
         needed = needed * 2 // 3
     size = head.path.stat().st_size
-    there = max(0, min(size - (head.offset or 0), head.length or 0))
-    if head.is_native and needed > there:
-        raise FormatError(
-            f"the pixel data are cut short: {there} bytes where {needed} belong", head.where, "Get the file again"
-        )
-    if needed > max(ALWAYS_FINE, LARGEST_RATIO * size):
-        raise FormatError(
-            f"claims {needed} bytes of voxels in a file of {size} bytes",
-            head.where,
-            "The file is damaged: get it again",
-        )
+    if head.is_compressed:
+        refuse_expansion(size, needed, head.where)
+    else:
+        there = (head.length or 0) if head.offset is None else min(size - head.offset, head.length or 0)
+        if needed > there:
+            raise FormatError(
+                f"the pixel data are cut short: {there} bytes where {needed} belong", head.where, "Get the file again"
+            )
+    # Each fragment of compressed pixels holds one frame at most, but that of a film all of them.
+    most = min(MOST_FRAMES, fragments if head.is_compressed and head.transfer_syntax not in VIDEO else size)
+    if frames > most:
+        raise FormatError(f"claims {frames} frames where {most} can be", head.where, "Get the file again")
 
 
-def _check_fragments(head: Header) -> None:
-    """Refuse compressed pixels of which the file does not hold the last fragment whole. PS3.5 A.4"""
+def read_object(path: Path) -> Dataset:
+    """All of one file, its pixels too. Raises FormatError where it is not DICOM, or is damaged or gone."""
+    try:
+        with path.open("rb") as file, quiet():  # `read_header` has kept its warnings
+            _refuse_bomb(file, str(path))
+            file.seek(0)
+            return pydicom.dcmread(file, force=True)
+    except OSError as error:
+        raise FormatError(f"cannot be read any more ({error.strerror})", str(path), "Was the file moved?") from error
+    except PYDICOM_ERRORS as error:  # a file that is cut short in the middle of its pixels
+        raise FormatError(f"cannot be read ({error})", str(path), "Get the file again") from error
+
+
+def _count_fragments(head: Header) -> int:
+    """The items of compressed pixels after the first one, which is a table; 0 of others. PS3.5 A.4
+
+    Raises FormatError for pixels of which the file does not hold the last fragment whole.
+    """
     if head.offset is None or not head.is_compressed:
-        return
+        return 0
     size = head.path.stat().st_size
     end = size if head.length is None else min(size, head.offset + head.length)
-    at = head.offset
+    at, count = head.offset, -1
     with head.path.open("rb") as file:
         while at + 8 <= end:
             file.seek(at)
             group, element, length = struct.unpack("<HHI", file.read(8))
             if (group, element) == FRAGMENTS_END:
-                return
-            at += 8 + length
+                return count
+            at, count = at + 8 + length, count + 1
             if (group, element) != FRAGMENT or at > end:
                 break
     if head.length is None or at != end:  # only an element that states its length may do without a last item
         raise FormatError("the compressed pixels are damaged or cut short", head.where, "Get the file again")
+    return count
 
 
 def frame_count(head: Header) -> int:
@@ -209,27 +230,29 @@ def _compressed(dataset: Dataset) -> bool:
     return bool(syntax.is_transfer_syntax and syntax.is_compressed)
 
 
-def _refuse_bomb(path: Path) -> None:
+def _refuse_bomb(file: BinaryIO, where: str) -> None:
     """A deflated file is inflated whole to see its first attribute: look first how much comes out."""
-    with path.open("rb") as file:
-        start = file.read(DEFLATED_WITHIN)
-        if DeflatedExplicitVRLittleEndian.encode() not in start:
-            return
-        file.seek(132)
-        try:
-            pydicom.filereader.read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
-        except PYDICOM_ERRORS:  # what is wrong with it is reported when it is read
-            return
-        packed = file.read()
-    most = max(SMALL_INFLATION, LARGEST_INFLATION * len(packed))
+    file.seek(0)
     try:
-        inflated = len(zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, most + 1))
-    except zlib.error as error:
-        raise FormatError(f"cannot be inflated ({error})", str(path), "Get the file again") from error
+        # As the library itself finds the transfer syntax, wherever it stands in group 2.
+        pydicom.filereader.read_preamble(file, force=True)
+        meta = pydicom.filereader._read_file_meta_info(file)
+        syntax = meta.get("TransferSyntaxUID")
+    except PYDICOM_ERRORS:  # what is wrong with it is reported when it is read
+        return
+    if syntax != DeflatedExplicitVRLittleEndian:
+        return
+    start = file.tell()
+    most = max(SMALL_INFLATION, LARGEST_INFLATION * (file.seek(0, os.SEEK_END) - start))
+    file.seek(start)
+    stream, inflated = inflating(file, -zlib.MAX_WBITS), 0
+    try:
+        while inflated <= most and (part := stream.read(INFLATED_AT_ONCE)):
+            inflated += len(part)
+    except (zlib.error, EOFError) as error:
+        raise FormatError(f"cannot be inflated ({error})", where, "Get the file again") from error
     if inflated > most:
-        raise FormatError(
-            f"inflates to more than {most} bytes from {len(packed)}", str(path), "The file is damaged: get it again"
-        )
+        raise FormatError(f"inflates to more than {most} bytes", where, "The file is damaged: get it again")
 
 
 def _pixel_element(file: BinaryIO, dataset: Dataset) -> tuple[int | None, int | None, int | None]:
@@ -237,7 +260,8 @@ def _pixel_element(file: BinaryIO, dataset: Dataset) -> tuple[int | None, int | 
     if _syntax(dataset) == DeflatedExplicitVRLittleEndian:
         file.seek(0)
         inside = pydicom.dcmread(file)
-        return None, None, next((tag for tag in PIXEL_ELEMENTS if tag in inside and inside[tag].value), None)
+        tag = next((tag for tag in PIXEL_ELEMENTS if tag in inside and inside[tag].value), None)
+        return None, None if tag is None else len(inside[tag].value), tag
     start = file.tell()
     raw = file.read(12)
     if len(raw) < 8:

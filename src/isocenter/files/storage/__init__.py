@@ -13,11 +13,13 @@ if TYPE_CHECKING:
         Block,
         Compression,
         compression_of,
+        inflating,
         is_compressed,
         is_number,
         read_head,
     )
     from isocenter.files.storage.cache import cache_folder
+    from isocenter.files.storage.expansion import refuse_expansion
     from isocenter.files.storage.hashing import content_hash, dataset_hash, file_hash
     from isocenter.files.storage.sidecar import inside_folder
     from isocenter.files.storage.spool import Spool

@@ -327,9 +327,9 @@ def _uncompressed(file: BinaryIO, compression: Compression) -> BinaryIO:
 class _Inflating(io.RawIOBase):
     """A zlib stream as a file: the standard library has one for gzip only."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, wbits: int) -> None:
         self._file = file
-        self._inflate = zlib.decompressobj()
+        self._inflate = zlib.decompressobj(wbits)
 
     def readable(self) -> bool:
         """True: the interface of io.RawIOBase."""
@@ -348,6 +348,11 @@ class _Inflating(io.RawIOBase):
         return 0
 
 
+def inflating(file: BinaryIO, wbits: int = zlib.MAX_WBITS) -> io.BufferedReader:
+    """What a zlib stream holds, read in parts; `wbits` below 0 for one without header and check sum."""
+    return io.BufferedReader(_Inflating(file, wbits), CHUNK)
+
+
 def _skip(stream: BinaryIO, count: int) -> int:
     """Pass over `count` bytes; how many there were."""
     done = 0
@@ -359,5 +364,5 @@ def _skip(stream: BinaryIO, count: int) -> int:
 STREAMS: dict[Compression, Callable[[BinaryIO], Any]] = {
     "gzip": lambda file: gzip.GzipFile(fileobj=file),
     "bzip2": bz2.BZ2File,
-    "zlib": lambda file: io.BufferedReader(_Inflating(file), CHUNK),
+    "zlib": inflating,
 }

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
 
-from isocenter.errors import FormatError
+from isocenter.files.dicom.syntaxes import DEFLATED_IMAGE_FRAME, JPEG, JPEG_2000, JPEG_LS, JPEG_XL
 
 Samples = NDArray[Any]
 
@@ -20,34 +20,6 @@ Samples = NDArray[Any]
 CODEC_ERRORS = (
     ArithmeticError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError, struct.error, zlib.error,
 )  # fmt: skip
-DEFLATED_IMAGE_FRAME = uid.UID("1.2.840.10008.1.2.8.1")
-JPEG_XL = frozenset(uid.UID(f"1.2.840.10008.1.2.4.{n}") for n in (110, 111, 112))
-JPEG = frozenset((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1))
-JPEG_LS = frozenset((uid.JPEGLSLossless, uid.JPEGLSNearLossless))
-JPEG_2000 = frozenset(
-    (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
-)  # OpenJPEG 2.5 reads the high-throughput block coder too
-# PS3.5 8.2.5 to 8.2.8: MPEG-2, H.264 and HEVC, plain and fragmentable
-VIDEO = frozenset(
-    uid.UID(f"1.2.840.10008.1.2.4.{n}{suffix}")
-    for n in range(100, 109)
-    for suffix in (("", ".1") if n < 107 else ("",))
-)
-
-# What a compressed stream may blow up to without a second thought; beyond that, thousandfold at most. A blank
-# lossless mammogram is 64 MB from a few hundred bytes; real pictures stay under a hundredfold.
-FREE_BYTES = 1 << 30
-LARGEST_RATIO = 1000
-
-
-def check_expansion(encoded: int, decoded: int, where: str) -> None:
-    """Raises FormatError where a header asks for far more memory than its data can be meant for."""
-    if decoded > max(FREE_BYTES, LARGEST_RATIO * encoded):
-        raise FormatError(
-            f"{encoded} bytes of compressed pixels claim to be {decoded} bytes",
-            where,
-            "The header or the pixel data are damaged: get the file again",
-        )
 
 
 def decompress(

@@ -31,6 +31,7 @@ from isocenter.files.dicom.reading.volumes import Volume, volumes_of
 from isocenter.files.dicom.reading.voxels import Place, Plain, Plan, deferred, plain_of
 from isocenter.files.dicom.tags import text
 from isocenter.files.format import ReadOptions
+from isocenter.files.storage import refuse_expansion
 from isocenter.values import Geometry, Image, Source
 
 # A name's suffix, and its image.
@@ -267,6 +268,8 @@ class _Voxels:
         dataset = self.heads[0].dataset
         odd = tuple(dict.fromkeys(warning for head in self.heads for warning in head.warnings))
         description = description_of(dataset)
+        size = sum(head.path.stat().st_size for head in self.heads)
+        refuse_expansion(size, math.prod(plan.shape) * plan.dtype.itemsize, self.where)
         return Image(
             deferred(plan),
             geometry,

@@ -21,7 +21,9 @@ from isocenter.files import video
 from isocenter.files.dicom.reading import codecs
 from isocenter.files.dicom.reading.colour import full_of_422, rgb_of_palette, rgb_of_ybr_full
 from isocenter.files.dicom.reading.pixel_layout import ELEMENTS, GET_AGAIN, SUBSAMPLED, Layout, layout_of
+from isocenter.files.dicom.syntaxes import VIDEO
 from isocenter.files.dicom.tags import PYDICOM_ERRORS
+from isocenter.files.storage import refuse_expansion
 
 Stored = NDArray[Any]
 MOST_THREADS = 8  # more only wait for the disk
@@ -75,7 +77,7 @@ def _wanted(layout: Layout, frames: Sequence[int] | None, where: str) -> Sequenc
 
 
 def _decoded(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Stored]:
-    if layout.syntax in codecs.VIDEO:
+    if layout.syntax in VIDEO:
         yield from _video(dataset, layout, wanted, where)
         return
     frames = _compressed if layout.is_encapsulated else _native
@@ -134,7 +136,7 @@ def _compressed(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int],
             "Decompress it with the software it came from",
         )
     data = dataset[layout.keyword].value or b""
-    codecs.check_expansion(len(data), len(wanted) * layout.frame_bits // 8, where)
+    refuse_expansion(len(data), len(wanted) * layout.frame_bits // 8, where)
     chosen = {n: frame for n, frame in enumerate(_encoded(dataset, data, layout, where)) if n in set(wanted)}
     return _several(lambda n: _decompressed(chosen[n], layout, n, where), wanted)
 

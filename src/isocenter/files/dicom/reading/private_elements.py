@@ -34,7 +34,7 @@ SINGLE_FRAME = ("", "0", "1")
 UIH_GRID = (0x0065, 0x1050)  # number of images in the grid
 REMEDY = "Export the series again with private attributes, or convert it at the scanner"
 Direction = tuple[float, ...]
-MOST_TAGS, MOST_ITEMS, LONGEST_ITEM = 1000, 10_000, 1 << 24  # more is damage
+MOST_TAGS, MOST_ITEMS, LONGEST_ITEM, MOST_TILES = 1000, 10_000, 1 << 24, 10_000  # more is damage
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def mosaic_of(dataset: Dataset, plane: Plane, rows: int, columns: int, where: st
     tiles = _tiles(dataset, csa)
     if tiles is None:
         raise FormatError("is a Siemens mosaic that does not state its number of tiles", where, REMEDY)
-    side = math.ceil(math.sqrt(tiles))
-    if tiles < 1 or rows % side or columns % side:
+    side = math.ceil(math.sqrt(max(tiles, 1)))
+    if not 1 <= tiles <= MOST_TILES or rows % side or columns % side:
         raise FormatError(f"is a mosaic of {tiles} tiles that do not fit {rows} x {columns} voxels", where, REMEDY)
     normal = np.array([_number(component) for component in csa.get("SliceNormalVector", ())[:3]])
     if normal.shape != (3,) or abs(abs(normal @ plane.normal) - 1) > 1e-2:  # NaN counts as absent

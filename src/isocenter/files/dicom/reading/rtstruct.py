@@ -23,6 +23,8 @@ CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
 # Contours are written with few decimals; a tenth of a slice step is rounding, more is another plane.
 PLANE_TOLERANCE = 0.1
+# A channel each takes the memory of the image: more overlapping regions than anybody draws are refused.
+MOST_CHANNELS = 1000
 # Vertices often lie on pixel centres: rounding decides then, and must decide alike everywhere.
 DECIMALS = 5
 
@@ -236,6 +238,8 @@ def _filled(regions: list[_Region], on: Geometry, where: str) -> tuple[NDArray[A
 
 
 def _channels(regions: list[_Region], on: Geometry, dtype: Any, where: str) -> NDArray[Any]:
+    if len(regions) > MOST_CHANNELS:
+        raise FormatError(f"{len(regions)} regions overlap", where, "Export only the regions that you need")
     pixels = np.zeros((len(regions), *on.shape), dtype)
     for n, region in enumerate(regions):
         for number, mask in _mask(region, on, where).items():

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.dicom.geometry import Plane, checked_plane
+from isocenter.files.dicom.header import check_pixels, frame_count, read_header, read_object
 from isocenter.files.dicom.reading.colour import rgb_of_cielab
 from isocenter.files.dicom.reading.pixels import decoded, layout_of
 from isocenter.files.dicom.seg_planes import Placement, grid_of, placement
 from isocenter.files.dicom.tags import (
-    PYDICOM_ERRORS,
     first_item,
     frame_groups,
     items,
@@ -28,6 +28,7 @@ from isocenter.files.dicom.tags import (
     whole,
     words,
 )
+from isocenter.files.storage import refuse_expansion
 from isocenter.values import Code, Geometry, Image, Label, Source
 
 SEGMENTATION, LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
@@ -53,7 +54,7 @@ def read_segmentation(path: Path | str, on: Geometry | None = None) -> Image:
     grid or do not coincide with those of `on` within 1e-3 mm.
     """
     where = str(path)
-    dataset = _dataset(path, where)
+    dataset = _dataset(Path(path), where)
     labels = _labels(dataset, where)
     planes = _planes(dataset, where)
     grid = on or _own_grid(dataset, planes, where)
@@ -72,17 +73,19 @@ def read_segmentation(path: Path | str, on: Geometry | None = None) -> Image:
     )
 
 
-def _dataset(path: Path | str, where: str) -> Dataset:
-    try:
-        dataset = pydicom.dcmread(path)
-    except PYDICOM_ERRORS as error:
-        raise FormatError(f"cannot be read as DICOM ({error})", where, "Get the file again") from error
-    if text(dataset, "SOPClassUID") not in SOP_CLASSES:
+def _dataset(path: Path, where: str) -> Dataset:
+    """The object with its pixels, once its header has shown that they can be there."""
+    head = read_header(path)
+    if head.sop_class not in SOP_CLASSES:
         raise FormatError("is no DICOM segmentation", where, "Give a SEG object")
-    organised = text(dataset, "DimensionOrganizationType")
-    if organised.startswith("TILED") or "TotalPixelMatrixRows" in dataset:
+    organised = text(head.dataset, "DimensionOrganizationType")
+    if organised.startswith("TILED") or "TotalPixelMatrixRows" in head.dataset:
         raise FormatError("segments tiles of a slide", where, "Convert it to a label map of the whole slide")
-    return dataset
+    check_pixels(head)
+    frames, described = frame_count(head), len(items(head.dataset, "PerFrameFunctionalGroupsSequence"))
+    if frames > max(described, 1):  # PS3.3 C.7.6.16: an item for each frame; one alone may be described for all
+        raise FormatError(f"claims {frames} frames and describes {described}", where, "Get the file again")
+    return read_object(path)
 
 
 def _labels(dataset: Dataset, where: str) -> tuple[Label, ...]:
@@ -218,6 +221,7 @@ def _filled(
     """((channels, *spatial) segment numbers, whether segments overlap)."""
     known = {label.value for label in labels}
     dtype = np.uint8 if max(known, default=0) < 256 else np.uint16
+    _refuse_empty(prod(grid.shape) * np.dtype(dtype).itemsize, where)
     single = np.zeros(grid.shape, dtype)
     for index, values in _voxels(dataset, parts, known, where):
         there = single[index]
@@ -227,9 +231,15 @@ def _filled(
     return single[None], False
 
 
+def _refuse_empty(needed: int, where: str) -> None:
+    """Refuse a grid of far more voxels than the frames can cover: two stray planes ask for all between them."""
+    refuse_expansion(Path(where).stat().st_size, needed, where)
+
+
 def _channels(
     dataset: Dataset, parts: list[_Part], grid: Geometry, labels: tuple[Label, ...], dtype: Any, where: str
 ) -> NDArray[Any]:
+    _refuse_empty(len(labels) * prod(grid.shape) * np.dtype(dtype).itemsize, where)
     pixels = np.zeros((len(labels), *grid.shape), dtype)
     row = {label.value: n for n, label in enumerate(labels)}
     for index, values in _voxels(dataset, parts, set(row), where):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from isocenter.errors import FormatError, IsocenterError
-from isocenter.files.dicom.header import Header
+from isocenter.files.dicom.header import Header, read_object
 from isocenter.files.dicom.reading.codecs import CODEC_ERRORS
 from isocenter.files.dicom.reading.pixel_layout import GET_AGAIN, Layout
 from isocenter.files.dicom.reading.pixels import MOST_THREADS, decoded, has_pixels, stored_bits
@@ -177,13 +177,7 @@ def _put(values: NDArray[Any], place: Place, plan: Plan, out: NDArray[Any]) -> N
 
 
 def _whole(path: str) -> pydicom.Dataset:
-    try:
-        with quiet():  # `read_header` has kept its warnings
-            dataset = pydicom.dcmread(path, force=True)
-    except OSError as error:
-        raise FormatError(f"cannot be read any more ({error.strerror})", path, "Was the file moved?") from error
-    except PYDICOM_ERRORS as error:  # a file that is cut short in the middle of its pixels
-        raise FormatError(f"the pixel data are damaged ({error})", path, "Get the file again") from error
+    dataset = read_object(Path(path))
     if not has_pixels(dataset):  # the header began an element whose end the file does not hold
         raise FormatError("the pixel data are cut short", path, "Get the file again")
     return dataset
