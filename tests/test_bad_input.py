@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import signal
@@ -18,6 +19,7 @@ import isocenter
 import trained
 from cohorts import picture, volume
 from isocenter.errors import IntegrityError
+from isocenter.files import locked
 from isocenter.runtime import Model
 from isocenter.verbs.training import fit
 from packages import changed
@@ -362,7 +364,7 @@ def test_a_full_disk_leaves_no_half_of_a_prediction(cli, here, segmented):
     image = segmented.data / "images" / "case00.nii.gz"
     with full_disk(200):
         said = cli("predict", segmented.out, image, "--out", here / "out", "--device", "cpu")
-    refused(said, 1, here / "out" / "case00.nii.gz", "File too large", "Free some space")
+    refused(said, 1, here / "out", "File too large", "Free some space")
     assert nothing_in(here)
 
 
@@ -400,6 +402,44 @@ def test_ctrl_c_while_training_exits_with_130_and_the_run_can_be_resumed(cli, he
     assert state["step"] == len((here / "run" / "log.csv").read_text().splitlines()) - 1 == 4
     assert not (here / "run" / "report.html").exists()
     assert isocenter.train(resume=here / "run").report.is_file()
+
+
+def test_a_file_that_ends_too_early_is_no_ctrl_c(cli, here, tmp_path, monkeypatch):
+    def ends(*_: object, **__: object) -> None:
+        raise EOFError("No data left in file")
+
+    data = trained.blobs(tmp_path / "data", 8)
+    monkeypatch.setattr("isocenter.verbs.plan.split", ends)
+    said = cli("train", data)
+    assert said.code == 1
+    assert "EOFError: No data left in file" in said.last
+    assert "stopped" not in said.last
+
+
+@pytest.mark.parametrize("words", [["--out", "RUN", "--overwrite"], ["--resume", "RUN"]])
+def test_a_run_that_another_process_writes_is_left_to_it(cli, here, own_run, segmented, words):
+    before = {path: path.stat().st_mtime_ns for path in own_run.rglob("*")}
+    words = [own_run if word == "RUN" else word for word in words]
+    with locked(own_run):
+        said = cli("train", *([] if words[0] == "--resume" else [segmented.data]), *words)
+    refused(said, 2, own_run, f"process {os.getpid()} on", "Wait until it ends")
+    assert {path: path.stat().st_mtime_ns for path in own_run.rglob("*")} == before
+    assert not list(own_run.parent.glob(".*.lock*"))
+
+
+def test_what_a_killed_run_has_left_half_written_anywhere_is_cleared_away_at_resume(cli, own_run):
+    (own_run / "report.html").unlink()
+    for folder in (own_run, own_run / "checkpoints"):
+        (folder / ".evaluation.k2j3h4g5.partial" / "evaluation").mkdir(parents=True)
+        (folder / ".evaluation.k2j3h4g5.partial" / "evaluation" / "cases.csv").write_text("half")
+    assert cli("train", "--resume", own_run).code == 0
+    assert not list(own_run.rglob("*.partial"))
+
+
+def test_whoever_may_read_a_folder_may_read_all_files_of_a_run(segmented):
+    modes = {path.stat().st_mode for path in segmented.out.rglob("*") if path.is_file()}
+    assert len(modes) == 1
+    assert {path.stat().st_mode for path in segmented.out.rglob("*.safetensors")} == modes
 
 
 def test_ctrl_c_before_training_leaves_nothing(here, tmp_path, monkeypatch, cli):

@@ -124,6 +124,22 @@ def test_predictions_on_a_full_disk_end_with_one_line_and_keep_what_was_done(seg
     assert json.loads((out / "summary.json").read_text())["predicted"] == len(kept)
 
 
+@pytest.mark.pictures  # they fill the disk
+def test_a_disk_that_the_cases_fill_to_the_last_byte_keeps_them_and_their_records(segmented, small_disk, tmp_path, cli):
+    """The room for the records was taken before the first case."""
+    filled(small_disk, 128 * 1024)
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(36):
+        (images / f"again{number:02}.nii.gz").symlink_to(segmented.data / "images" / f"case{number % 12:02}.nii.gz")
+    out = small_disk / "out"
+    done = cli("predict", segmented.out, images, "--out", out, "--format", "nii", "--device", "cpu")
+    assert done.code == 1
+    assert "predicted before it" in done.last
+    assert 0 < len(pd.read_csv(out / "predictions.csv")) < 36
+    assert not list(out.glob(".*"))
+
+
 def test_a_disk_without_any_room_is_one_line_and_leaves_nothing(segmented, small_disk, cli):
     filled(small_disk, 0)
     done = cli("predict", segmented.out, segmented.data / "images", "--out", small_disk / "out", "--device", "cpu")

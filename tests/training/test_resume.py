@@ -136,7 +136,7 @@ def test_a_checkpoint_that_a_kill_left_half_replaced_is_put_in_place(tmp_path):
     for name in ("replaced", "last"):
         (room / name).mkdir(parents=True)
         (room / name / "state.json").write_text(name)
-    recover(tmp_path / "last")
+    recover(tmp_path)
     assert (tmp_path / "last" / "state.json").read_text() == "last"
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
 
@@ -145,7 +145,7 @@ def test_a_checkpoint_that_a_kill_cut_short_is_cleared_away(tmp_path):
     (tmp_path / ".last.abc.partial" / "last").mkdir(parents=True)
     (tmp_path / "last").mkdir()
     (tmp_path / "last" / "state.json").write_text("whole")
-    recover(tmp_path / "last")
+    recover(tmp_path)
     assert (tmp_path / "last" / "state.json").read_text() == "whole"
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
 

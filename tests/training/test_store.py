@@ -5,7 +5,9 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from numpy.testing import assert_array_equal
 
 import isocenter
 import trained
-from isocenter.files import DatasetOptions, cache_folder, read_dataset
+from isocenter.files import DatasetOptions, cache_folder, cached, read_dataset
 from isocenter.planning import settings
 from isocenter.training import prepare_all
 from isocenter.training.data import store
@@ -119,6 +121,79 @@ def test_a_write_that_fails_leaves_no_entry(prepared, monkeypatch):
     assert not [path for path in cache_folder().rglob("*") if path.is_file()]
     monkeypatch.setattr(store, "_pack", pack)
     assert len(prepared()) == 6
+
+
+def test_damaged_entries_are_prepared_again_with_a_line_each(prepared, caplog):
+    first, places = prepared(), sorted(entries())
+    (places[0] / "facts.npz").write_bytes(b"")
+    os.truncate(places[1] / "facts.npz", 100)
+    os.truncate(places[2] / "image.b2nd", 1000)
+    flipped = bytearray((places[3] / "target.b2nd").read_bytes())
+    flipped[len(flipped) // 2] ^= 0xFF
+    (places[3] / "target.b2nd").write_bytes(bytes(flipped))
+    (places[4] / "manifest.json").unlink()
+    again = prepared()
+    lines = [line for line in caplog.messages if "made again" in line]
+    assert [sum(str(place) in line for line in lines) for place in places] == [1, 1, 1, 1, 1, 0]
+    for one, other in zip(first, again, strict=True):
+        assert_array_equal(one.image, other.image)
+        assert_array_equal(one.target, other.target)
+    caplog.clear()
+    prepared()
+    assert not caplog.messages
+
+
+def test_two_cold_starts_at_once_share_the_entries_that_were_finished_first(prepared, monkeypatch):
+    """Both have begun every entry before either has finished one."""
+    both, fill = threading.Barrier(2), store._fill
+
+    def at_once(case, *rest):
+        fill(case, *rest)
+        if case.id == "case00":
+            both.wait(60)
+
+    monkeypatch.setattr(store, "_fill", at_once)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: prepared(NOTHING), range(2))
+    for one, other in zip(first, second, strict=True):
+        assert one.image.path == other.image.path
+        assert_array_equal(one.image, other.image)
+    assert len(entries()) == 6
+    assert not list(cache_folder().rglob("*.partial"))
+
+
+def test_what_was_finished_first_is_never_moved_from_under_its_readers(tmp_path):
+    place = tmp_path / "entry"
+    with cached(place) as late:
+        late.mkdir()
+        (late / "file").write_text("late")
+        with cached(place) as early:
+            early.mkdir()
+            (early / "file").write_text("early")
+        seen = place.stat().st_ino
+    assert place.stat().st_ino == seen
+    assert (place / "file").read_text() == "early"
+    assert [path.name for path in tmp_path.iterdir()] == ["entry"]
+
+
+def test_an_entry_that_is_damaged_while_it_is_in_use_names_the_file(prepared):
+    one = prepared(NOTHING)[0]
+    one.image.path.unlink()
+    with pytest.raises(isocenter.IsocenterError, match=r"image\.b2nd: this entry of the cache was damaged or deleted"):
+        one.seen((slice(0, 2), slice(0, 2), slice(0, 2)))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_cache_that_cannot_be_written_names_its_variable(prepared, tmp_path):
+    (tmp_path / "cache").mkdir(mode=0o500)
+    with pytest.raises(isocenter.IsocenterError, match="ISOCENTER_CACHE"):
+        prepared()
+
+
+def test_a_cache_that_is_a_file_names_its_variable(prepared, tmp_path):
+    (tmp_path / "cache").write_text("no folder")
+    with pytest.raises(isocenter.IsocenterError, match="set ISOCENTER_CACHE to a folder that can be written to"):
+        prepared()
 
 
 def test_what_a_killed_process_left_half_written_is_removed_a_day_later_and_not_before(prepared):

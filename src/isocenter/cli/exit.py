@@ -29,8 +29,11 @@ def main() -> None:
             raise KeyboardInterrupt
     except typer.Exit as done:
         code = done.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        code = _end(_stopped(sys.argv[1:2]) if speaks() else "", 130)
+    except (KeyboardInterrupt, typer.Abort) as stop:
+        # typer takes a file that ends too early for the end of what a person types.
+        defect = stop.__cause__ if isinstance(stop.__cause__, EOFError) else None
+        stopped = _stopped(sys.argv[1:2]) if speaks() else ""
+        code = _end(stopped, 130) if defect is None else _end(*_unforeseen(defect))
     except IsocenterError as error:
         # Of several processes all meet these alike.
         is_shown = speaks() or not isinstance(error, UsageError | WorkerLostError)

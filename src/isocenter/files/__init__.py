@@ -32,10 +32,12 @@ if TYPE_CHECKING:
     from isocenter.files.storage import (
         Spool,
         cache_folder,
+        cached,
         content_hash,
         dataset_hash,
         download,
         file_hash,
+        locked,
         sweep,
         unpack_tar,
         unwritable,

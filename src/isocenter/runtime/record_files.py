@@ -87,8 +87,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     from safetensors import SafetensorError  # beside its sibling, which needs torch
     from safetensors.torch import save_file  # needs torch, which this room loads late
 
+    path.touch()
+    mode = path.stat().st_mode & 0o777  # of every file that is written here; the library's own is for its owner alone
     try:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+        path.chmod(mode)
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))  # it gives the system's reason in words only
         raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from error

@@ -100,9 +100,13 @@ def with_task(folder: Path, task: Task) -> None:
         seal(partial)
 
 
-def recover(folder: Path) -> None:
-    """Put in place what a kill left beside the folder, and clear away what it cut short."""
-    for room in folder.parent.glob(f".{folder.name}.*.partial"):
+def recover(run: Path) -> None:
+    """Put in place what a kill left anywhere in the folder of a run, and clear away what it cut short.
+
+    Nobody else may be writing into the run.
+    """
+    for room in sorted(run.rglob(".*.partial")):
+        folder = room.parent / room.name.removeprefix(".").rsplit(".", 2)[0]
         # The old one is moved aside only when the new one is whole.
         if (room / "replaced").is_dir() and not folder.exists():
             (room / folder.name).rename(folder)

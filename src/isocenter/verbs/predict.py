@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +20,7 @@ from isocenter.errors import (
     WorkerLostError,
     counted,
 )
+from isocenter.files import unwritable
 from isocenter.lazy import pandas as pd
 from isocenter.runtime import Cluster, Model, load, write_json
 from isocenter.transforms import COLOUR
@@ -49,6 +51,9 @@ from isocenter.verbs.reading import (
 log = logging.getLogger("isocenter")
 
 MARKS = ("predictions.csv", "summary.json")
+# Holds the room for the records until they are written; its bytes are those of their files, of a row, and of what a row
+# says of a label, each twice what was seen.
+RESERVED, RECORD_BYTES, CASE_BYTES, LABEL_BYTES = ".reserved", 12288, 1024, 192
 # A lack of something that the next case may not meet.
 OF_ONE_CASE = (MemoryShortageError, WorkerLostError)
 # A table of covariates, several of them, or the covariates of the one patient by name.
@@ -176,6 +181,7 @@ def predict(
             result = _as_given(result, inputs)
         if folder is None or partial is None:
             return result
+        (partial / RESERVED).unlink(missing_ok=True)
         result = replace(result, files=[folder / path.name for path in result.files], out=folder)
         _write_records(result, loaded, {"region": region, "overlap": overlap, "seconds": seconds}, mirror, partial)
     if isinstance(result.stopped, IsocenterError):
@@ -233,6 +239,8 @@ def _predicted(
     problems = [problem for _, of_data in opened for problem in of_data if problem.severity == "error"]
     done: dict[str, Done] = {}
     stopped: BaseException | None = None
+    if asked.folder is not None:
+        _reserve(asked.folder, len(cases), len(model.task.labels))
     with tracked("predicting") as tracker:
 
         def take(case: Case, outcome: Done | IsocenterError) -> None:
@@ -248,6 +256,15 @@ def _predicted(
         except (KeyboardInterrupt, ResourceError) as error:
             stopped = error  # what is done is kept
     return _gathered([done[case.id] for case in cases if case.id in done], problems, stopped)
+
+
+def _reserve(folder: Path, cases: int, labels: int) -> None:
+    """Take the room on the disk that the records will need, so that what is done stays when the disk gets full."""
+    try:
+        # Random, because a file system that compresses takes no room for zeros.
+        (folder / RESERVED).write_bytes(os.urandom(RECORD_BYTES + cases * (CASE_BYTES + labels * LABEL_BYTES)))
+    except OSError as error:
+        raise unwritable(error, folder) from error
 
 
 def _problem(case: Case, error: IsocenterError, folder: Path | None) -> Problem:

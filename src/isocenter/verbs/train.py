@@ -10,13 +10,13 @@ from typing import Any, Unpack
 
 from isocenter.errors import UsageError
 from isocenter.evaluation import rows_to_json
-from isocenter.files import unwritable
+from isocenter.files import locked, unwritable
 from isocenter.planning import settings
 from isocenter.runtime import build_module, write_json
 from isocenter.training import Clock, take_over
 from isocenter.values import Dataset, Row
 from isocenter.verbs.plan import Planned, PlanRequest, fewest_that_select, planned
-from isocenter.verbs.reading import ReadingKeywords, ReadingOptions, refuse_taken
+from isocenter.verbs.reading import ReadingKeywords, ReadingOptions, refuse_missing, refuse_taken
 from isocenter.verbs.training import (
     MARKS,
     NOTES,
@@ -125,12 +125,14 @@ def train(
     request = PlanRequest(minutes, device, threads, seed, task, everything, folds, by_hand, options)
     if resume is not None:
         _refuse_with_resume({**vars(request), "reading": None, **options.chosen, "from": start, "out": out})
-        return _finished(resumed_run(Path(resume), began))
+        refuse_missing(Path(resume))
+        with locked(Path(resume)):
+            return _finished(resumed_run(Path(resume), began))
     assert data is not None  # noqa: S101 - seen to above
     if out is None:
         raise UsageError("a run needs a folder to be written into", "train", "Give out=FOLDER")
     refuse_taken(Path(out), overwrite, MARKS)
-    with weights_of(None if start is None else Path(start)) as weights:
+    with locked(Path(out)), weights_of(None if start is None else Path(start)) as weights:
         made = _planned(data, request)
         refuse_unsearchable(made.plan, fewest_that_select(made))
         if weights is not None:

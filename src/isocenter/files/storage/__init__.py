@@ -18,9 +18,10 @@ if TYPE_CHECKING:
         is_number,
         read_head,
     )
-    from isocenter.files.storage.cache import cache_folder
+    from isocenter.files.storage.cache import cache_folder, cached
     from isocenter.files.storage.expansion import refuse_expansion
     from isocenter.files.storage.hashing import content_hash, dataset_hash, file_hash
+    from isocenter.files.storage.lock import locked
     from isocenter.files.storage.sidecar import inside_folder
     from isocenter.files.storage.spool import Spool
     from isocenter.files.storage.web import download, unpack_tar

@@ -18,14 +18,15 @@ ABANDONED_S = 24 * 3600
 
 
 @contextmanager
-def written(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def written(path: Path, *, overwrite: bool = False, keep: bool = False) -> Iterator[Path]:
     """A path in the folder of `path` to write to (a file or a folder); renamed to `path` when all went well.
 
+    keep: what another process has written at `path` in the meantime stays, because others read it already
     The temporary name keeps the suffix, because writers choose by it. What is left after a failure is removed.
     Raises UsageError where `path` exists already and `overwrite` is not set or where it cannot be written,
     ResourceError where the disk is full.
     """
-    if path.exists() and not overwrite:
+    if path.exists() and not overwrite and not keep:
         raise UsageError("exists already", str(path), "Choose another name or give --overwrite")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,9 +37,13 @@ def written(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         yield room / path.name
         if path.is_dir() and not (room / path.name).is_dir():
             raise UsageError("is a folder, and a file was to be written", str(path), "Choose another name")
-        if path.is_dir():  # only with overwrite: a folder cannot be replaced in one step
+        if path.is_dir() and not keep:  # only with overwrite: a folder cannot be replaced in one step
             path.rename(room / "replaced")
-        (room / path.name).replace(path)
+        try:
+            (room / path.name).replace(path)
+        except OSError:  # how the system refuses to replace a folder that holds something
+            if not (keep and path.is_dir()):
+                raise
     except OSError as error:
         raise unwritable(error, path) from error
     finally:

@@ -1,7 +1,8 @@
 """Cases as the network sees them, prepared once and kept: on disk under the hash of what they were made from.
 
 The key is a hash of the case's file contents and of the settings that made the arrays: never stale, never rebuilt in
-vain. Arrays lie compressed in chunks (blosc2), so that a patch is read without the rest.
+vain. An entry is used where its checksums say that it is what was written. Arrays lie compressed in chunks (blosc2), so
+that a patch is read without the rest.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,9 @@ import blosc2
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import IsocenterError
+from isocenter.errors import IntegrityError, IsocenterError
 from isocenter.files import cache_folder, content_hash, sweep, written
-from isocenter.runtime import Context, Preprocessing, digest, in_threads
+from isocenter.runtime import Context, Preprocessing, digest, in_threads, sealed_entry
 from isocenter.tasks import Task
 from isocenter.training.data.joint_targets import kind_named, kind_names, kind_of
 from isocenter.training.data.targets import Kind, kind_for
@@ -29,7 +31,7 @@ from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Region
 
 # Raised when prepared arrays would come out otherwise than before.
-LAYOUT = 5
+LAYOUT = 6
 # The same for targets of several parts.
 JOINT_LAYOUT = 1
 # Each case is read by a thread of its own already.
@@ -57,7 +59,12 @@ class OnDisk:
         return len(self.shape)
 
     def __getitem__(self, region: Any) -> NDArray[Any]:
-        return np.asarray(blosc2.open(str(self.path), mode="r", dparams=READING)[region])
+        try:
+            return np.asarray(blosc2.open(str(self.path), mode="r", dparams=READING)[region])
+        except (RuntimeError, FileNotFoundError) as error:  # it was whole when the work began
+            problem = f"this entry of the cache was damaged or deleted while it was in use ({error})"
+            remedy = "Give the command again; a training goes on by --resume"
+            raise IntegrityError(problem, str(self.path), remedy) from error
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[...], dtype=dtype)
@@ -169,8 +176,8 @@ def prepare_all(
 
 def keep_marked(numbers: Array, path: Path) -> None:
     """Numbers of labels, (*spatial) on the case's own grid, into a file that is whole or absent."""
-    with written(path, overwrite=True) as partial:
-        _pack(numbers, partial)
+    with written(path, overwrite=True) as unfinished:
+        _pack(numbers, unfinished)
 
 
 def _prepared(
@@ -193,12 +200,11 @@ def _prepared(
     ]
     key = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=list).encode()).hexdigest()
     place = folder / key[:2] / key
-    if not place.is_dir():
-        _write(place, case, preprocessing, task, marked)
-    return _open(place, case.id)
+    return _open(sealed_entry(place, partial(_fill, case, preprocessing, task, marked)), case.id)
 
 
-def _write(place: Path, case: Case, preprocessing: Preprocessing, task: Task, marked: Path | None) -> None:
+def _fill(case: Case, preprocessing: Preprocessing, task: Task, marked: Path | None, folder: Path) -> None:
+    """Prepare a case and write its arrays and facts into the folder."""
     whole = stacked(case.images, case.id)
     image, trace = preprocessing(whole, case.id)
     target = task.target(case)
@@ -210,17 +216,15 @@ def _write(place: Path, case: Case, preprocessing: Preprocessing, task: Task, ma
         facts["there"] = np.array(preprocessing.present(whole, case.id))
     for channel, positions in kind.positions(target, data, trace.padded).items():
         facts[f"positions_{channel}"] = positions
-    with written(place, overwrite=True) as partial:
-        partial.mkdir()
-        _pack(image, partial / "image.b2nd")
-        if marked is not None:
-            _pack(preprocessing.labels(np.asarray(_unpacked(marked)), trace), partial / MARKED)
-        for name, (large, array) in kind.stored(data).items():
-            if large:
-                _pack(array, partial / f"{_named(name)}.b2nd")
-            else:
-                facts[_named(name)] = array
-        np.savez(partial / "facts.npz", **facts)
+    _pack(image, folder / "image.b2nd")
+    if marked is not None:
+        _pack(preprocessing.labels(np.asarray(_unpacked(marked)), trace), folder / MARKED)
+    for name, (large, array) in kind.stored(data).items():
+        if large:
+            _pack(array, folder / f"{_named(name)}.b2nd")
+        else:
+            facts[_named(name)] = array
+    np.savez(folder / "facts.npz", **facts)
 
 
 def _pack(array: Array, path: Path) -> None:

@@ -68,11 +68,13 @@ def overlapped(
                 loaded = ahead.popleft()
                 ahead.extend(reader.submit(reading, following) for following in cases[number : number + 1])
                 left = outcome_of(partial(attempted, loaded.result), case)
-                tell()
-                if isinstance(left, IsocenterError):
-                    take(case, left)
-                else:
-                    written.append((case, writer.submit(writing, case, left)))
+                try:
+                    tell()
+                finally:
+                    if isinstance(left, IsocenterError):
+                        take(case, left)
+                    else:
+                        written.append((case, writer.submit(writing, case, left)))
         finally:
             tell()
 

@@ -171,9 +171,7 @@ def resumed_run(out: Path, began: float) -> RunFolder:
         raise UsageError("holds no run", str(out), "Give the folder of a run that was begun")
     if (out / REPORT).is_file():
         raise UsageError("is a finished run", str(out), "Train anew with another --out")
-    for folder in (out, *_trainings_within(out)):
-        for name in ("last", "best"):
-            recover(folder / "checkpoints" / name)
+    recover(out)
     plan = read_plan(out / "plan.yaml")
     dataset = open_dataset(out / plan.data, ReadingOptions.of_plan(plan.options), needs=needs_of(plan["task.name"]))
     examination = looked_through(dataset, int(plan["training.threads"]))

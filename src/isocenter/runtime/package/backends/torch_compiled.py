@@ -6,11 +6,11 @@ import hashlib
 import os
 import platform
 import shutil
-import tempfile
 import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
@@ -34,10 +34,13 @@ from isocenter.runtime.package.contents import (
 )
 from isocenter.runtime.package.onnx_export import speakable
 from isocenter.runtime.record_files import digest
+from isocenter.runtime.sealed_cache import sealed_entry
 from isocenter.runtime.windows.slide import Network
 
 # A batch of more windows than this is not foreseen by what is compiled.
 LARGEST_BATCH = 64
+# The file of an entry of the cache.
+COMPILED = "network.pt2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,10 +90,9 @@ class TorchCompiled:
         if threads is not None:
             use_threads(threads)
         record = package_record(folder)
-        path = cache_folder() / "compiled" / f"{_key(record, [folder / one for one in self.files(record)], device)}.pt2"
-        if not path.is_file():
-            _compile(folder, record, device, path)
-        loaded = torch._inductor.aoti_load_package(str(path))
+        key = _key(record, [folder / one for one in self.files(record)], device)
+        entry = sealed_entry(cache_folder() / "compiled" / key, partial(_compile, folder, record, device))
+        loaded = torch._inductor.aoti_load_package(str(entry / COMPILED))
         return CompiledNetwork(loaded, tuple(tasks.build(record["task"]).heads), device)
 
 
@@ -107,8 +109,8 @@ def _key(record: Mapping[str, Any], weights: list[Path], device: str) -> str:
     return hashlib.sha256("\n".join(decisive).encode()).hexdigest()[:32]
 
 
-def _compile(folder: Path, record: Mapping[str, Any], device: str, path: Path) -> None:
-    """What is compiled lies at `path` when it is whole."""
+def _compile(folder: Path, record: Mapping[str, Any], device: str, entry: Path) -> None:
+    """Compile the network of the package in `folder` into the folder `entry`."""
     task = tasks.build(record["task"])
     modules = read_modules(record, task, [folder / name for name in weights_files(record)])
     network = speakable(every_head(task, modules, shares_in(record)).eval()).to(device)
@@ -118,14 +120,11 @@ def _compile(folder: Path, record: Mapping[str, Any], device: str, path: Path) -
     count = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
     examples = tuple(torch.zeros(own, device=device) for own in shapes)
     sizes = tuple({0: count} for _ in shapes)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    silent = StringIO()  # the compiler tells of its steps
-    with tempfile.TemporaryDirectory(dir=path.parent) as room, warnings.catch_warnings():
+    silent = StringIO()  # the compiler reports its steps
+    with warnings.catch_warnings(), redirect_stdout(silent), redirect_stderr(silent), torch.no_grad():
         warnings.simplefilter("ignore")
-        with redirect_stdout(silent), redirect_stderr(silent), torch.no_grad():
-            exported = torch.export.export(network, examples, dynamic_shapes=sizes)
-            made = torch._inductor.aoti_compile_and_package(exported, package_path=str(Path(room) / "network.pt2"))
-        Path(made).replace(path)
+        exported = torch.export.export(network, examples, dynamic_shapes=sizes)
+        torch._inductor.aoti_compile_and_package(exported, package_path=str(entry / COMPILED))
 
 
 BACKEND = TorchCompiled()

@@ -1,0 +1,129 @@
+"""A lock on what one process writes over hours: a file beside it that names its holder, broken where that is dead."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from isocenter.errors import UsageError
+from isocenter.files.storage.atomic import unwritable
+
+# s by which two readings of one start may differ.
+SAME_START = 1.0
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock.
+
+    host:    name of the machine
+    process: its number there
+    started: s between the start of the machine and its own, because numbers are given again; no clock that is set
+             in between moves it
+    since:   when the lock was taken
+    """
+
+    host: str
+    process: int
+    started: float
+    since: str
+
+    @classmethod
+    def here(cls) -> Holder:
+        """This process."""
+        process = psutil.Process()
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(platform.node(), process.pid, _started(process), now)
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it is known to have ended; of a process on another machine nothing is known."""
+        if self.host != platform.node():
+            return False
+        try:
+            return abs(_started(psutil.Process(self.process)) - self.started) > SAME_START
+        except psutil.NoSuchProcess:
+            return True
+        except psutil.AccessDenied:
+            return False
+
+
+def _started(process: psutil.Process) -> float:
+    return process.create_time() - psutil.boot_time()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Nobody else writes `path` until the end: a file `.NAME.lock` beside it says who does.
+
+    It lies beside, and not within, because a folder that is written anew takes the place of the old one as a whole.
+    Raises UsageError, which names the holder, where another process has it, and where the lock cannot be written.
+    """
+    whole = path.absolute()
+    place, holder = whole.with_name(f".{whole.name}.lock"), Holder.here()
+    created = [folder for folder in whole.parents if not folder.exists()]
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _take(place, holder, path)
+    except OSError as error:
+        raise unwritable(error, path) from error
+    try:
+        yield
+    finally:
+        if _holder(place) == holder:
+            place.unlink(missing_ok=True)
+        for folder in created:  # the innermost first; one in which something was written stays
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _take(place: Path, holder: Holder, path: Path) -> None:
+    # Linked with its content, so that nobody ever reads half a lock.
+    own = place.with_name(f"{place.name}.{uuid.uuid4().hex}")
+    own.write_text(json.dumps(asdict(holder)), encoding="utf-8")
+    try:
+        while True:
+            with suppress(FileExistsError):
+                os.link(own, place)
+                return
+            other = _holder(place)
+            if other is not None and not other.is_dead:
+                raise _held(other, place, path)
+            _break(place, other)
+    finally:
+        own.unlink()
+
+
+def _break(place: Path, dead: Holder | None) -> None:
+    """Remove the lock of a dead holder, and no other that has been taken since."""
+    aside = place.with_name(f"{place.name}.{uuid.uuid4().hex}")
+    with suppress(FileNotFoundError):
+        place.rename(aside)
+        if _holder(aside) != dead:
+            with suppress(FileExistsError):
+                os.link(aside, place)
+        aside.unlink()
+
+
+def _holder(place: Path) -> Holder | None:
+    """Who holds the lock; None where there is none, or none that can be read."""
+    try:
+        return Holder(**json.loads(place.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _held(holder: Holder, place: Path, path: Path) -> UsageError:
+    problem = f"process {holder.process} on {holder.host} has been writing it since {holder.since}"
+    if holder.host == platform.node():
+        return UsageError(problem, str(path), "Wait until it ends, or choose another --out")
+    return UsageError(problem, str(path), f"Wait until it ends; if it has died there, delete {place}")

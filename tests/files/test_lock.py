@@ -1,0 +1,118 @@
+"""Locks that real processes hold, and die with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from isocenter.errors import UsageError
+from isocenter.files import locked
+
+HOLD = """
+import sys
+from pathlib import Path
+from isocenter.files import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock of `path`."""
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def rewritten(path: Path, **facts: object) -> None:
+    """The lock as another holder has left it."""
+    lock = lock_of(path)
+    lock.write_text(json.dumps({**json.loads(lock.read_text()), **facts}))
+
+
+def test_what_another_process_writes_is_refused_and_the_process_is_named(tmp_path):
+    with holder(tmp_path / "run") as process:
+        named = f"process {process.pid} on .* has been writing it since"
+        with pytest.raises(UsageError, match=named) as refused, locked(tmp_path / "run"):
+            pass
+        assert "Wait until it ends" in refused.value.remedy
+        with locked(tmp_path / "another"):
+            assert lock_of(tmp_path / "another").is_file()
+
+
+def test_the_lock_of_a_process_that_was_killed_is_broken(tmp_path):
+    with holder(tmp_path / "run") as process:
+        process.kill()
+        process.wait()
+        assert lock_of(tmp_path / "run").is_file()
+        with locked(tmp_path / "run"):
+            pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_later_process_with_the_number_of_the_dead_one_does_not_keep_its_lock(tmp_path):
+    with holder(tmp_path / "run"):
+        rewritten(tmp_path / "run", started=-1e6)
+        with locked(tmp_path / "run"):
+            pass
+
+
+def test_of_a_process_on_another_machine_nothing_is_known(tmp_path):
+    with holder(tmp_path / "run"):
+        rewritten(tmp_path / "run", host="elsewhere", process=2**22 + 1)
+        with pytest.raises(UsageError, match="on elsewhere") as refused, locked(tmp_path / "run"):
+            pass
+        assert f"delete {lock_of(tmp_path / 'run')}" in refused.value.remedy
+
+
+def test_a_lock_that_cannot_be_read_is_broken(tmp_path):
+    lock_of(tmp_path / "run").write_bytes(b"")
+    with locked(tmp_path / "run"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_many_at_once_one_has_the_lock_even_where_a_dead_one_had_it(tmp_path):
+    def attempt(_: int) -> bool:
+        try:
+            with locked(tmp_path / "run"):
+                inside.append(1)
+                all_alone.append(sum(inside) == 1)
+                inside.pop()
+            return True
+        except UsageError:
+            return False
+
+    inside: list[int] = []
+    all_alone: list[bool] = []
+    for _ in range(20):
+        lock_of(tmp_path / "run").write_bytes(b"{}")
+        with ThreadPoolExecutor(8) as pool:
+            assert any(pool.map(attempt, range(8)))
+    assert all(all_alone)
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_made_for_the_lock_alone_go_with_it(tmp_path):
+    with locked(tmp_path / "a" / "b" / "run"):
+        pass
+    assert not list(tmp_path.iterdir())
+    with locked(tmp_path / "a" / "b" / "run"):
+        (tmp_path / "a" / "result").write_text("kept")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["result"]
