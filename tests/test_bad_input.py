@@ -427,15 +427,6 @@ def test_a_run_that_another_process_writes_is_left_to_it(cli, here, own_run, seg
     assert not list(own_run.parent.glob(".*.lock*"))
 
 
-def test_what_a_killed_run_has_left_half_written_anywhere_is_cleared_away_at_resume(cli, own_run):
-    (own_run / "report.html").unlink()
-    for folder in (own_run, own_run / "checkpoints"):
-        (folder / ".evaluation.k2j3h4g5.partial" / "evaluation").mkdir(parents=True)
-        (folder / ".evaluation.k2j3h4g5.partial" / "evaluation" / "cases.csv").write_text("half")
-    assert cli("train", "--resume", own_run).code == 0
-    assert not list(own_run.rglob("*.partial"))
-
-
 def test_whoever_may_read_a_folder_may_read_all_files_of_a_run(segmented):
     modes = {path.stat().st_mode for path in segmented.out.rglob("*") if path.is_file()}
     assert len(modes) == 1

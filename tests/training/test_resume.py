@@ -173,3 +173,13 @@ def test_a_fine_tuning_stopped_before_its_first_checkpoint_still_begins_from_its
         trained.segmenting(data, tmp_path / "run", assignments=SIX, start=model)
     isocenter.train(resume=tmp_path / "run")
     same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_what_a_killed_process_has_left_half_written_anywhere_in_a_run_is_cleared_away(tmp_path):
+    for folder in (tmp_path, tmp_path / "fold_0" / "checkpoints"):
+        half = folder / ".evaluation.k2j3h4g5.partial" / "evaluation"
+        half.mkdir(parents=True)
+        (half / "cases.csv").write_text("half")
+    (tmp_path / "fold_0" / "split.csv").write_text("whole")
+    recover(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["split.csv"]
