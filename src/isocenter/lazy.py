@@ -15,11 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import cv2
+    import monai
+    import onnx
+    import onnxruntime
     import pandas
+    import safetensors.torch as safetensors_torch
     import SimpleITK
     import torch
     from scipy import fft, ndimage, optimize, sparse, spatial, special, stats
     from scipy.sparse import csgraph
+    from torch.utils import flop_counter, tensorboard
     from torchsurv.loss import cox
 
 if not TYPE_CHECKING:
@@ -37,13 +42,19 @@ if not TYPE_CHECKING:
     cv2 = _LazyModule("cv2")
     csgraph = _LazyModule("scipy.sparse.csgraph")
     fft = _LazyModule("scipy.fft")
+    flop_counter = _LazyModule("torch.utils.flop_counter")
+    monai = _LazyModule("monai")
     ndimage = _LazyModule("scipy.ndimage")
+    onnx = _LazyModule("onnx")
+    onnxruntime = _LazyModule("onnxruntime")
     optimize = _LazyModule("scipy.optimize")
     pandas = _LazyModule("pandas")
+    safetensors_torch = _LazyModule("safetensors.torch")
     sparse = _LazyModule("scipy.sparse")
     spatial = _LazyModule("scipy.spatial")
     special = _LazyModule("scipy.special")
     stats = _LazyModule("scipy.stats")
+    tensorboard = _LazyModule("torch.utils.tensorboard")
     torch = _LazyModule("torch")
 
 
@@ -88,13 +99,19 @@ __all__ = [
     "csgraph",
     "cv2",
     "fft",
+    "flop_counter",
     "lazy_index",
+    "monai",
     "ndimage",
+    "onnx",
+    "onnxruntime",
     "optimize",
     "pandas",
+    "safetensors_torch",
     "sparse",
     "spatial",
     "special",
     "stats",
+    "tensorboard",
     "torch",
 ]

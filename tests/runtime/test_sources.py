@@ -97,7 +97,8 @@ def test_each_family_of_network_travels_as_its_file_that_needs_torch_or_a_librar
         *SHARED.get(name, SHARED.get(path.stem, ())),
         *(["context_fusion"] if networks.fusion_methods(name) else []),
     }
-    copied = {one for one in found.texts if not one.endswith("__init__.py")}
+    # MONAI's detector is imported late, through `lazy`.
+    copied = {one for one in found.texts if not one.endswith("__init__.py")} - {"lazy.py"}
     assert copied == {f"networks/{one}.py" for one in expected}
     text = found.texts[f"networks/{path.stem}.py"]
     assert f"def {function}(" in text or f"class {function}(" in text

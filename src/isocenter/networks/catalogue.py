@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import PlanError
-from isocenter.lazy import torch
+from isocenter.lazy import flop_counter, torch
 from isocenter.values import Dense, Head, Vector
 
 if TYPE_CHECKING:
@@ -86,8 +86,6 @@ def halvings(patch: Sequence[int]) -> list[list[int]]:
 
 def _forward(network: Module, patch: Sequence[int]) -> tuple[Mapping[str, Any], int]:
     """The outputs for one image, and how many multiplications with an addition they take."""
-    from torch.utils.flop_counter import FlopCounterMode  # beside its sibling, which needs torch
-
-    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    with torch.device("meta"), torch.inference_mode(), flop_counter.FlopCounterMode(display=False) as counter:
         outputs = network(torch.empty(1, 1, *patch))
     return outputs, counter.get_total_flops() // 2  # torch counts a multiplication and an addition as two

@@ -32,6 +32,7 @@ from isocenter.networks.grid_levels import (
     truth_of,
     turned,
 )
+from isocenter.networks.retinanet_volumes import detector_of
 
 PAPER = "arXiv:1708.02002"
 # What the parts of MONAI's network are called, in files of its weights.
@@ -216,8 +217,6 @@ def of_volumes(
     layers:  stages that are levels, 1 to 4 one after the other, each half as fine as the one before
     share:   of the unit that the shortest anchor of the finest level is long
     """
-    from isocenter.networks.retinanet_volumes import detector_of  # MONAI's import takes seconds
-
     # An axis that is reduced less has longer voxels: what is as long in mm is shorter on it.
     stem = [math.prod(one) for one in zip(*strides, strict=True)]
     mean = math.prod(stem) ** (1 / len(stem))

@@ -13,13 +13,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from monai.apps.detection.networks.retinanet_detector import RetinaNetDetector
-from monai.apps.detection.networks.retinanet_network import RetinaNet
-from monai.apps.detection.utils.anchor_utils import AnchorGeneratorWithAnchorShape
-from monai.networks.blocks.backbone_fpn_utils import BackboneWithFPN
-from monai.networks.nets import resnet
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
+
+from isocenter.lazy import monai
 
 # Of each stage of a residual network by name, and whether its blocks narrow in between.
 BLOCKS = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
@@ -86,7 +83,8 @@ def detector_of(
         raise ValueError(f"there is no model {model!r} for volumes: choose one of {', '.join(BLOCKS)}")
     stem: Any = tuple(math.prod(one) for one in zip(*strides, strict=True))
     kernel: Any = tuple(7 if step > 1 else 3 for step in stem)
-    body = resnet.ResNet(
+    library: Any = monai  # its parts are attributes only once all of it is imported
+    body = library.networks.nets.resnet.ResNet(
         "basic",
         list(BLOCKS[model]),
         [width * 2**stage for stage in range(4)],
@@ -96,18 +94,22 @@ def detector_of(
         no_max_pool=True,
         feed_forward=False,
     )
-    body.maxpool = nn.Identity()  # type: ignore[assignment]  # the pyramid asks every layer, this one too
+    body.maxpool = nn.Identity()  # the pyramid asks every layer, this one too
     names = {f"layer{n}": str(n - layers[0]) for n in layers}
-    features = BackboneWithFPN(body, names, [width * 2 ** (n - 1) for n in layers], inside, 3)
+    widths, pyramid = [width * 2 ** (n - 1) for n in layers], library.networks.blocks.backbone_fpn_utils
+    features = pyramid.BackboneWithFPN(body, names, widths, inside, 3)
     features.fpn.extra_blocks = None
     steps = [[step * 2 ** (n - 1) for step in stem] for n in layers]
-    network = RetinaNet(3, classes, len(shapes), features, size_divisible=steps[-1])
-    anchors = AnchorGeneratorWithAnchorShape([2**number for number in range(len(layers))], shapes)
-    detector = RetinaNetDetector(network, anchors)
+    detection = library.apps.detection
+    networks = detection.networks
+    network = networks.retinanet_network.RetinaNet(3, classes, len(shapes), features, size_divisible=steps[-1])
+    scales = [2**number for number in range(len(layers))]
+    anchors = detection.utils.anchor_utils.AnchorGeneratorWithAnchorShape(scales, shapes)
+    detector = networks.retinanet_detector.RetinaNetDetector(network, anchors)
     detector.set_atss_matcher(CANDIDATES, center_in_gt=False)
     detector.set_hard_negative_sampler(TAUGHT, WITH_BOX, min_neg=FEWEST_WITHOUT, pool_size=POOL)
     # As functions: a module that only a loss calls is none of the network's.
     del detector.cls_loss_func, detector.box_loss_func
-    detector.cls_loss_func = binary_cross_entropy_with_logits  # type: ignore[assignment]
-    detector.box_loss_func = partial(smooth_l1_loss, beta=BEND)  # type: ignore[assignment]
+    detector.cls_loss_func = binary_cross_entropy_with_logits
+    detector.box_loss_func = partial(smooth_l1_loss, beta=BEND)
     return detector, Monai(steps, len(shapes))

@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from isocenter.errors import TORCH_FILE_ERRORS, IntegrityError, PlanError, ResourceError
-from isocenter.lazy import torch
+from isocenter.lazy import safetensors_torch, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,17 +76,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             start = file.read(9)
     except OSError as error:
         raise PlanError(f"cannot be read ({error.strerror})", str(path), "Give a file of weights") from error
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file  # it brings torch
-
+    # Eight bytes of length, then JSON: safetensors. All else is left to torch, which runs no code of the file.
+    is_safe = start[8:] == b"{"
     try:
-        # Eight bytes of length, then JSON: safetensors. All else is left to torch, which runs no code of the file.
-        found = load_file(path) if start[8:] == b"{" else torch.load(path, map_location="cpu", weights_only=True)
+        if is_safe:
+            given = safetensors_torch.load_file(path)
+        else:
+            given = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, *TORCH_FILE_ERRORS) as error:
         problem = str(error).partition("\n")[0] or type(error).__name__
         remedy = "Weights are read from safetensors, or from torch files that hold tensors only"
         raise IntegrityError(f"holds no weights ({problem})", str(path), remedy) from error
-    return _unwrapped(found, path)
+    return _unwrapped(given, path)
 
 
 def _unwrapped(found: Any, path: Path) -> dict[str, Tensor]:

@@ -10,7 +10,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from isocenter.errors import IntegrityError
+from isocenter.lazy import safetensors_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,13 +87,11 @@ def digest(path: Path) -> str:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Raises OSError where the system refuses to write."""
-    from safetensors import SafetensorError  # beside its sibling, which needs torch
-    from safetensors.torch import save_file  # needs torch, which this room loads late
-
     path.touch()
     mode = path.stat().st_mode & 0o777  # of every file that is written here; the library's own is for its owner alone
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+        safetensors_torch.save_file(plain, path)
         path.chmod(mode)
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))  # it gives the system's reason in words only
@@ -99,11 +100,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """IntegrityError for anything but safetensors; a pickle is never opened."""
-    from safetensors import SafetensorError  # beside its sibling, which needs torch
-    from safetensors.torch import load_file
-
     try:
-        return load_file(path)
+        return safetensors_torch.load_file(path)
     except (SafetensorError, OSError) as error:
         raise IntegrityError(
             f"holds no safetensors ({error})", str(path), "Weights are read from safetensors only: get the model again"

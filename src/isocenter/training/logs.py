@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from isocenter.lazy import tensorboard
 from isocenter.training.state import Moment
 
 log = logging.getLogger("isocenter")
@@ -86,9 +87,7 @@ class TensorBoardLog:
     """Event files; a resumed run writes another, before which TensorBoard forgets the steps that are done again."""
 
     def __init__(self, out: Path, first: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # a part of torch that is loaded only when asked for
-
-        self.writer = SummaryWriter(str(out / TENSORBOARD), purge_step=first + 1 if first else None)
+        self.writer = tensorboard.SummaryWriter(str(out / TENSORBOARD), purge_step=first + 1 if first else None)
 
     def add(self, moment: Moment) -> None:
         """A point on every curve."""

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import ResourceError, counted
+from isocenter.lazy import onnx
 from isocenter.runtime.certificate.backend_trial import FOUND, TASK, images_in, keep_image
 from isocenter.runtime.device import processor
 from isocenter.runtime.model import Model
@@ -211,7 +212,5 @@ def opset(path: Path) -> int | None:
     """Of an ONNX file; None where there is none."""
     if not path.is_file():
         return None
-    import onnx  # 0.3 s, and only making a certificate needs it
-
     own = onnx.load(path, load_external_data=False).opset_import
     return next((int(one.version) for one in own if one.domain in ("", "ai.onnx")), None)

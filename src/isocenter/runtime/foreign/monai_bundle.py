@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from isocenter import tasks
 from isocenter.errors import DatasetError, FormatError, GeometryError, IntegrityError, UsageError, counted
-from isocenter.lazy import torch
+from isocenter.lazy import monai, torch
 from isocenter.runtime import foreign
 from isocenter.runtime.foreign.checkpoint import read_checkpoint
 from isocenter.runtime.foreign.monai_config import REMEDY, Config, name_of, steps_of
@@ -87,8 +87,6 @@ class MonaiTransforms:
 
     def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], Transformed]:
         """(channels, *spatial); DatasetError for other channels, GeometryError for other axes."""
-        from monai.data import MetaTensor  # seconds of imports, and only bundles need it
-
         if len(image.channels) != len(self.channels):
             problem = f"has {counted(len(image.channels), 'channel')}, the model expects {len(self.channels)}"
             raise DatasetError(problem, where, f"Give {', '.join(self.channels)}, in that order")
@@ -98,7 +96,7 @@ class MonaiTransforms:
         affine = np.eye(4)
         affine[: self.ndim, : self.ndim] = image.geometry.affine[:-1, :-1]
         affine[: self.ndim, 3] = image.geometry.affine[:-1, -1]
-        prepared = self.transform({KEY: MetaTensor(pixels, affine=torch.from_numpy(affine))})[KEY]
+        prepared = self.transform({KEY: monai.data.MetaTensor(pixels, affine=torch.from_numpy(affine))})[KEY]
         pad = padding(tuple(prepared.shape[1:]), self.patch)  # as MONAI's own windows have it
         seen = np.pad(np.asarray(prepared.numpy(), dtype=np.float32), [(0, 0), *pad])
         return np.ascontiguousarray(seen), Transformed(image.geometry, prepared, pad)
@@ -119,17 +117,14 @@ class MonaiTransforms:
         self, slabs: Slabs, trace: Transformed, part: Region | None = None
     ) -> Iterator[tuple[Region, Mapping[str, Array]]]:
         """The whole image, as outputs whose probabilities are those that were brought back."""
-        from monai.data import MetaTensor  # seconds of imports, and only bundles need it
-        from monai.transforms.utils import allow_missing_keys_mode
-
         rows = [np.asarray(arrays["mask"], dtype=np.float32) for _, arrays in slabs]
         padded = np.concatenate(rows, axis=1)
         inner = [slice(low, size - high) for (low, high), size in zip(trace.pad, padded.shape[1:], strict=True)]
         logits = torch.from_numpy(np.ascontiguousarray(padded[(slice(None), *inner)]))
         likely = logits.softmax(dim=0) if self.exclusive else logits.sigmoid()
         operations = [dict(one) for one in trace.image.applied_operations]
-        there = MetaTensor(likely, affine=trace.image.affine, applied_operations=operations)
-        with allow_missing_keys_mode(self.transform):
+        there = monai.data.MetaTensor(likely, affine=trace.image.affine, applied_operations=operations)
+        with monai.transforms.utils.allow_missing_keys_mode(self.transform):
             back = np.asarray(self.transform.inverse({KEY: there})[KEY].numpy(), dtype=np.float32)
         if back.shape[1:] != trace.source.shape:
             raise GeometryError("its transforms cannot be undone", "the bundle", REMEDY)
@@ -188,15 +183,13 @@ def _module(config: Config, folder: Path, trusted: Sequence[str]) -> Module:
 
 def _compose(config: Config, steps: Sequence[Mapping[str, Any]]) -> Any:
     """The steps as one transform of the image alone."""
-    from monai.transforms import Compose  # seconds of imports, and only bundles need it
-
     made = []
     for step in steps:
         keys = step.get("keys", [])
         keys = [keys] if isinstance(keys, str) else list(keys)
         if KEY in keys:
             made.append(config.made({**step, "keys": [KEY]} if len(keys) == 1 else _of_image(step, keys)))
-    return Compose(made)
+    return monai.transforms.Compose(made)
 
 
 def _of_image(step: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.lazy import torch
+from isocenter.lazy import onnxruntime, torch
 from isocenter.runtime.package.backends.onnx import onnx_errors
 from isocenter.runtime.package.contents import CONTEXT, each_head
 
@@ -126,8 +126,6 @@ def _export(module: Module, examples: tuple[Any, ...], path: Path, outside: bool
 
 def _apart(module: Module, inputs: Sequence[Any], path: Path) -> float:
     """The largest difference between onnxruntime and torch, as a share of the largest output."""
-    import onnxruntime
-
     with torch.inference_mode():
         outputs = module(*inputs)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

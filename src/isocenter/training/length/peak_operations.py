@@ -11,7 +11,7 @@ from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from isocenter.lazy import torch
+from isocenter.lazy import flop_counter, torch
 from isocenter.networks import memory_order
 
 if TYPE_CHECKING:
@@ -54,8 +54,6 @@ class Peak:
 
 def counted(module: Module, step: Callable[[], object]) -> tuple[float, list[Shape]]:
     """Floating-point operations of a step, there and back, and the network's convolutions, the heaviest first."""
-    from torch.utils.flop_counter import FlopCounterMode  # a part of torch that is loaded only when asked for
-
     shapes: set[Shape] = set()
     kinds = (torch.nn.Conv2d, torch.nn.Conv3d)
 
@@ -68,7 +66,7 @@ def counted(module: Module, step: Callable[[], object]) -> tuple[float, list[Sha
         for part in module.modules():
             if isinstance(part, kinds):
                 stack.callback(part.register_forward_hook(seen).remove)
-        counter = stack.enter_context(FlopCounterMode(display=False))
+        counter = stack.enter_context(flop_counter.FlopCounterMode(display=False))
         step()
     return float(counter.get_total_flops()), sorted(shapes, key=lambda one: -one.operations)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from isocenter import tasks
 from isocenter.errors import IntegrityError, ResourceError, UsageError
+from isocenter.lazy import onnxruntime
 from isocenter.runtime.device import CPU, CUDA
 from isocenter.runtime.package.contents import CONTEXT, ONNX, PACKAGED, RECORD, package_record
 from isocenter.runtime.windows.slide import Network
@@ -51,8 +52,6 @@ def open_onnx(
     providers: of ONNX Runtime; the first has to be the one that computes
     Raises IntegrityError for a file that is none, ResourceError where the provider cannot be had.
     """
-    import onnxruntime  # 0.2 s, and only this backend needs it
-
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
     options.log_severity_level = 3  # its warnings are about graphs that run well
@@ -75,9 +74,8 @@ def open_onnx(
 
 def onnx_errors() -> tuple[type[Exception], ...]:
     """The classes that ONNX Runtime raises: its own have no common base, and differ between versions."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as library
-
-    own = [kind for kind in vars(library).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    kinds = vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
+    own = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception)]
     return (*own, RuntimeError, ValueError)
 
 
@@ -121,8 +119,6 @@ class Onnx:
 
     def lacking(self, device: str) -> str | None:
         """Why it cannot compute on this device, with the remedy; None where it can."""
-        import onnxruntime  # 0.2 s, and only this backend needs it
-
         kind = device.partition(":")[0]
         if kind == CPU or (kind == CUDA and "CUDAExecutionProvider" in onnxruntime.get_available_providers()):
             return None

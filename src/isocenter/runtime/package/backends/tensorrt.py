@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.files import cache_folder
+from isocenter.lazy import onnxruntime
 from isocenter.runtime.package.backends.onnx import Provider, heads_of, number_of, onnx_files, open_onnx
 from isocenter.runtime.package.contents import ONNX
 from isocenter.runtime.windows.slide import Network
@@ -25,8 +26,6 @@ class TensorRt:
 
     def lacking(self, device: str) -> str | None:
         """Why it cannot compute on this device, with the remedy; None where it can."""
-        import onnxruntime  # 0.2 s, and only where it is asked for
-
         if not device.startswith("cuda"):
             return "TensorRT needs one of NVIDIA's GPUs: use one with --device cuda:0"
         if PROVIDER not in onnxruntime.get_available_providers():
