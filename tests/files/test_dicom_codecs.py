@@ -97,7 +97,7 @@ def test_luminance_and_chrominance_kept_by_a_lossless_codec_become_rgb():
     assert np.abs(decode(dataset, "")[0].astype(int) - [254, 0, 0]).max() <= 1
 
 
-@pytest.mark.parametrize("codec", ["JPEG lossless", "JPEG-LS", "JPEG 2000", "HTJ2K"])
+@pytest.mark.parametrize("codec", ["JPEG lossless", "JPEG-LS", "JPEG 2000", "HTJ2K", "JPEG XL"])
 def test_a_stream_of_another_size_than_the_header_is_refused_before_it_is_decoded(codec: str):
     syntax, encode = LOSSLESS[codec]
     truth = np.zeros((16, 16), np.uint8)

@@ -39,8 +39,13 @@ def read(path: Path) -> tuple[Label, ...]:
 
 def of_file(path: Path) -> tuple[Label, ...]:
     """The labels in a label map's own table, `<name>.labels.csv` in its folder; none where there is no such table."""
+    return tuple(label for table in own_tables(path) for label in read(table))
+
+
+def own_tables(path: Path) -> tuple[Path, ...]:
+    """A label map's own table, where there is one."""
     table = table_path(path)
-    return read(table) if table.is_file() else ()
+    return (table,) if table.is_file() else ()
 
 
 def find(path: Path) -> tuple[Label, ...]:

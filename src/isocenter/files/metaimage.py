@@ -14,7 +14,7 @@ from isocenter.errors import FormatError, GeometryError
 from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.plain import channels_first, created, steps_without_sides, write_voxels
-from isocenter.files.storage import Block, Compression, inside_folder, is_compressed
+from isocenter.files.storage import Block, Compression, each_once, inside_folder, is_compressed
 from isocenter.files.world import from_lps, rows_and_columns
 from isocenter.values import Array, Geometry, Image, Source
 
@@ -47,12 +47,13 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     if len(sizes) not in (2, 3, 4) or len(sizes) != int(_numbers(header, "NDims", path)[0]) or min(sizes) < 1:
         raise _damaged(path, f"axes of {header['DimSize']!r}")
     geometry, notes = _geometry(header, sizes, path)
+    block = _block(header, end, sizes, path)
     image = Image(
-        _block(header, end, sizes, path).deferred(),
+        block.deferred(),
         geometry,
         labels=label_table.of_file(path),
         notes=tuple(notes),
-        source=Source("metaimage", (str(path),)),
+        source=Source("metaimage", each_once(path, block.path, *label_table.own_tables(path))),
     )
     return {path.stem: image}
 

@@ -12,7 +12,7 @@ from nibabel.spatialimages import HeaderDataError
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
-from isocenter.files.storage import Block, compression_of, read_head
+from isocenter.files.storage import Block, compression_of, each_once, read_head
 from isocenter.values import Geometry, Image, Source
 
 VOXELS_AT = 284
@@ -42,7 +42,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         times=_times(path, VOXELS_AT + block.nbytes, frames),
         labels=label_table.of_file(path),
         notes=tuple(notes),
-        source=Source("mgh", (str(path),), header),
+        source=Source("mgh", each_once(path, *label_table.own_tables(path)), header),
     )
     return {path.name.removesuffix(".gz").rpartition(".")[0] or path.name: image}
 

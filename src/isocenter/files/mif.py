@@ -10,7 +10,7 @@ import numpy as np
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
-from isocenter.files.storage import Block, compression_of, inside_folder, read_head
+from isocenter.files.storage import Block, compression_of, each_once, inside_folder, read_head
 from isocenter.values import Geometry, Image, Source
 
 TYPES = {
@@ -42,12 +42,13 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     geometry = geometry.permuted((0, 1, 2), tuple(backwards for _, backwards in strides[:3]))
     if len(strides) == 4 and strides[3][1]:
         raise FormatError("the volumes are stored backwards", str(path), "Give it strides of 4 with mrconvert")
+    block = _block(header, path, tuple(int(n) for n in sizes), [rank for rank, _ in strides], options)
     image = Image(
-        _block(header, path, tuple(int(n) for n in sizes), [rank for rank, _ in strides], options).deferred(),
+        block.deferred(),
         geometry,
         labels=label_table.of_file(path),
         notes=tuple(notes),
-        source=Source("mif", (str(path),)),
+        source=Source("mif", each_once(path, block.path, *label_table.own_tables(path))),
     )
     return {path.name.removesuffix(".gz").rpartition(".")[0] or path.name: image}
 

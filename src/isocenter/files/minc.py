@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from nibabel.minc1 import Minc1Image
 from nibabel.minc2 import Minc2Image
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
-from isocenter.files.storage import GZIP_MAGIC
+from isocenter.files.storage import GZIP_MAGIC, each_once
 from isocenter.values import Array, Deferred, Geometry, Image, Source
 
 
@@ -43,8 +44,8 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         placed = all(hasattr(axes[name], "start") for name in spatial)
     geometry, notes = _geometry(shape[-3:], affine, stepped, placed, path)
     pixels = Deferred((1, *shape), dtype, partial(_load, path, order))
-    labels = label_table.of_file(path)
-    image = Image(pixels, geometry, labels=labels, notes=tuple(notes), source=Source("minc", (str(path),)))
+    labels, read_from = label_table.of_file(path), each_once(path, *label_table.own_tables(path))
+    image = Image(pixels, geometry, labels=labels, notes=tuple(notes), source=Source("minc", read_from))
     return {path.name.removesuffix(".gz").removesuffix(".mnc"): image}
 
 
@@ -85,12 +86,40 @@ def _opened(path: Path) -> Iterator[Any]:
         with plain.open("rb") as file:
             kind: Any = Minc2Image if file.read(4) == b"\x89HDF" else Minc1Image
         try:
+            if kind is Minc2Image:
+                _refuse_links(plain, path)
             image = kind.from_filename(str(plain))
         except (KeyError, ValueError, OSError, TypeError) as error:
             raise FormatError(
                 f"no MINC volume with regular axes ({error})", str(path), "Convert it with mnc2nii"
             ) from error
         yield image
+
+
+def _refuse_links(plain: Path, path: Path) -> None:
+    """Refuse an HDF5 file that keeps a part of itself in other files.
+
+    Which files is left to the folder in which the program runs, so those in the image's own folder are refused too.
+    """
+    with h5py.File(plain) as file:
+        groups, seen = [file["/"]], set()
+        while groups:
+            group = groups.pop()
+            address = h5py.h5o.get_info(group.id).addr
+            names = [] if address in seen else list(group)
+            seen.add(address)
+            for name in names:
+                link = group.get(name, getlink=True)
+                if isinstance(link, h5py.SoftLink):  # to a place in this file that is looked at where it stands
+                    continue
+                part = group[name] if isinstance(link, h5py.HardLink) else None
+                if part is None or (isinstance(part, h5py.Dataset) and _is_elsewhere(part)):
+                    raise FormatError(f"keeps {name!r} in another file", str(path), "Save it as one file")
+                groups += [part] if isinstance(part, h5py.Group) else []
+
+
+def _is_elsewhere(part: h5py.Dataset) -> bool:
+    return bool(part.is_virtual or part.id.get_create_plist().get_external_count())
 
 
 def _file(image: Any) -> Any:

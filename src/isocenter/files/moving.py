@@ -22,6 +22,8 @@ PIL_ERRORS = (
     LookupError, OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error,
 )  # fmt: skip
 MAGIC, END = b"GIF8", b";"
+# Pillow goes by the first bytes, and of the many kinds that it knows one hands them to another program (PostScript).
+KINDS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "JPEG2000", "WEBP")
 
 
 def is_moving(path: Path) -> bool:
@@ -40,7 +42,7 @@ def open_header(path: Path) -> PIL.Image.Image:
     """The picture with its header read, and no pixel. Raises one of `PIL_ERRORS`."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-        return PIL.Image.open(path)
+        return PIL.Image.open(path, formats=KINDS)
 
 
 def frames_of(opened: PIL.Image.Image) -> int:
@@ -74,7 +76,7 @@ def read_moving(path: Path) -> Image:
 def _frames(path: Path) -> Iterator[tuple[Array, float]]:
     """((rows, columns, 3), s for which it is shown) after one another."""
     try:
-        with PIL.Image.open(path) as opened:
+        with PIL.Image.open(path, formats=KINDS) as opened:
             for number in range(opened.n_frames):  # type: ignore[attr-defined]
                 opened.seek(number)
                 yield np.asarray(opened.convert("RGB")), float(opened.info.get("duration", 0)) / 1000

@@ -11,6 +11,7 @@ from nibabel.parrec import PARRECArrayProxy, PARRECError, PARRECHeader
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.format import Format, ReadOptions
+from isocenter.files.storage import not_elsewhere
 from isocenter.values import Array, Deferred, Geometry, Image, Source
 
 DYNAMIC = "dynamic scan number"
@@ -56,7 +57,7 @@ def _pair(path: Path) -> tuple[Path, Path]:
             raise FormatError(
                 f"half of a pair: {twins[0].name} is missing", str(path), "Put both files into one folder"
             )
-        pair.append(twin)
+        pair.append(not_elsewhere(twin, path))
     return pair[0], pair[1]
 
 

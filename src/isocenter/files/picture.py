@@ -17,7 +17,7 @@ import PIL.Image
 
 from isocenter.errors import FormatError
 from isocenter.files.format import Format, ReadOptions
-from isocenter.files.moving import PIL_ERRORS, frames_of, is_moving, open_header, read_moving
+from isocenter.files.moving import KINDS, PIL_ERRORS, frames_of, is_moving, open_header, read_moving
 from isocenter.values import Array, Geometry, Image, Label, Source
 
 # Names of the channels, by their number.
@@ -179,7 +179,7 @@ def _has_palette(path: Path) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with PIL.Image.open(path) as opened:
+            with PIL.Image.open(path, formats=KINDS) as opened:
                 return opened.mode == PALETTE
     except PIL_ERRORS:
         return False

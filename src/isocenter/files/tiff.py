@@ -23,6 +23,8 @@ from isocenter.errors import FormatError, IsocenterError
 from isocenter.files.complex_part import real_part
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.picture import CHANNELS, is_opaque, upright
+from isocenter.files.storage import each_once
+from isocenter.files.tiff_claims import JPEG, check_decoded, check_whole, named_files
 from isocenter.values import Array, Geometry, Image, LazyMapping, Source
 
 MM = {"m": 1000.0, "cm": 10.0, "mm": 1.0, "µm": 1e-3, "um": 1e-3, "nm": 1e-6, "pm": 1e-9, "Å": 1e-7, "in": 25.4}
@@ -34,12 +36,8 @@ TIFF_ERRORS = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError,
     TypeError, ValueError, struct.error, tifffile.OmeXmlError, zlib.error,
 )  # fmt: skip
-# Decoded to red, green, blue whatever the stream holds; Aperio's JPEG 2000 is not, though its pages say RGB.
-JPEG = (COMPRESSION.JPEG, COMPRESSION.OJPEG, COMPRESSION.ALT_JPEG, COMPRESSION.JPEG_LOSSY)
 GREY = (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK)
 ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
-# Deflate packs at most 1032 to 1; beyond this ratio a large picture is a claim, not a picture.
-LARGE_BYTES, RATIO = 1 << 30, 200
 
 
 @dataclass(frozen=True)
@@ -56,25 +54,26 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
 
     Raises FormatError for a file that is cut short, that claims more than it can hold, or whose axes are unclear.
     """
-    with _opened(path) as file:
+    with _opened(path) as (file, others):
         count = len(file.series)
         if count == 1:
-            return {path.stem: _image(file, 0, path, options)}
+            return {path.stem: _image(file, 0, path, others, options)}
     # A slide scanner's file holds overview, label and slide: only the one that is asked for is read.
     return LazyMapping({f"{path.stem}_{n + 1}": partial(read_one, path, n, options) for n in range(count)})
 
 
 def read_one(path: Path, number: int, options: ReadOptions) -> Image:
     """One of the series of pages in a file."""
-    with _opened(path) as file:
-        return _image(file, number, path, options)
+    with _opened(path) as (file, others):
+        return _image(file, number, path, others, options)
 
 
 def read_indices(path: Path) -> Image | None:
     """The palette's indices, where the file has a palette: what a label map in a palette TIFF means."""
-    with _opened(path) as file:
+    with _opened(path) as (file, others):
         if file.series[0].keyframe.photometric != PHOTOMETRIC.PALETTE:
             return None
+        check_decoded(file.series[0], path)
         pixels = file.series[0].asarray()
     if pixels.ndim != 2:
         raise FormatError("a palette with several pages", str(path), "Save one picture a file")
@@ -82,7 +81,7 @@ def read_indices(path: Path) -> Image | None:
         pixels[None],
         Geometry.of_pixels(pixels.shape),
         notes=("palette indices were read as labels",),
-        source=Source("tiff", (str(path),)),
+        source=Source("tiff", each_once(path, *others)),
     )
 
 
@@ -144,22 +143,25 @@ def _check_place(geometry: Geometry, where: str, elsewhere: str) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
-    """The file, known to be whole. Raises FormatError for a damaged one."""
+def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tuple[Path, ...]]]:
+    """The file, known to be whole, and the others that it names. Raises FormatError for a damaged one."""
     try:
-        with tifffile.TiffFile(path) as file:
-            _check_whole(file, path)
-            yield file
+        # Of the kinds that the library reads from several files, only OME-TIFF says beforehand from which.
+        with tifffile.TiffFile(path, is_ndtiff=False, is_mmstack=False) as file:
+            others = named_files(file, path)
+            check_whole(file, path, others)
+            yield file, others
     except IsocenterError:
         raise
     except TIFF_ERRORS as error:
         raise FormatError(f"is no whole TIFF ({error})", str(path), "Get the file again") from error
 
 
-def _image(file: tifffile.TiffFile, number: int, path: Path, options: ReadOptions) -> Image:
+def _image(file: tifffile.TiffFile, number: int, path: Path, others: tuple[Path, ...], options: ReadOptions) -> Image:
     part, described, notes = file.series[number], _nth(_described(file), number), []
     page = part.keyframe
     _refuse_colours(page, path)
+    check_decoded(part, path)
     pixels, axes = part.asarray(), part.axes
     pixels = pixels.astype(np.uint8) if pixels.dtype == bool else pixels
     if page.photometric == PHOTOMETRIC.PALETTE:
@@ -188,7 +190,7 @@ def _image(file: tifffile.TiffFile, number: int, path: Path, options: ReadOption
         times=tuple(steps * n for n in range(pixels.shape[1])) if steps else None,
         notes=tuple(notes),
         facts=_equal(pixels) if sampled else {},
-        source=Source("tiff", (str(path),)),
+        source=Source("tiff", each_once(path, *others)),
     )
 
 
@@ -262,24 +264,6 @@ def _coloured(pixels: Array, page: tifffile.TiffPage) -> Array:
 
 def _equal(pixels: Array) -> dict[str, Any]:
     return {"equal_channels": True} if len(pixels) == 3 and (pixels == pixels[:1]).all() else {}
-
-
-def _check_whole(file: tifffile.TiffFile, path: Path) -> None:
-    size = path.stat().st_size
-    if not file.series:
-        raise FormatError("holds no picture", str(path), "Get the file again")
-    for part in file.series:
-        if part.nbytes > LARGE_BYTES and part.nbytes > RATIO * size:
-            raise FormatError(
-                f"claims {part.nbytes:,} bytes in a file of {size:,}, which may be an attack", str(path),
-                "If it is genuine, save it with less compression",
-            )  # fmt: skip
-        for page in part.pages:
-            ends = (
-                [at + count for at, count in zip(page.dataoffsets, page.databytecounts, strict=False)] if page else []
-            )
-            if max(ends, default=0) > size:
-                raise FormatError("is cut short", str(path), "Get the file again")
 
 
 FORMAT = Format("tiff", read, write)

@@ -25,6 +25,13 @@ REMEDY = "The file is damaged or of an unknown kind: play it, or convert it to M
 # Matroska and bare streams state only their duration, from which the number of frames is guessed.
 GUESSED = 0.02
 EXACT = (b"ftyp", b"RIFF")
+# (offset, bytes) of which one starts every film: FFmpeg also follows lists of other files and addresses of the web.
+# ISO base media and QuickTime, AVI, Matroska; bit streams of MPEG-2, H.264 and HEVC, and MPEG's transport stream.
+STARTS = (
+    *((4, kind) for kind in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")),
+    (8, b"AVI "), (0, b"\x1aE\xdf\xa3"), (0, b"\0\0\1"), (0, b"\0\0\0\1"), (0, b"G"),
+)  # fmt: skip
+LONGEST_START = 12
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,8 @@ def frames(path: Path, where: str) -> Iterator[Frame]:
 
 @contextmanager
 def _opened(path: Path, where: str) -> Iterator[Any]:
+    if not _starts_as_film(path):
+        raise FormatError("is no film of a known kind", where, REMEDY)
     os.environ.setdefault(
         "OPENCV_FFMPEG_LOGLEVEL", "-8"
     )  # FFmpeg's messages about a damaged film are not printed: our error has them
@@ -122,9 +131,15 @@ def _opened(path: Path, where: str) -> Iterator[Any]:
         cv2.utils.logging.setLogLevel(level)
 
 
+def _starts_as_film(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(LONGEST_START)
+    return any(head[at : at + len(magic)] == magic for at, magic in STARTS)
+
+
 def _knows_its_length(path: Path) -> bool:
     with path.open("rb") as file:
-        head = file.read(12)
+        head = file.read(LONGEST_START)
     return any(magic in head for magic in EXACT)
 
 

@@ -34,6 +34,7 @@ from isocenter.files.layouts.cases import (
 )
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import common_modality, modality_word
+from isocenter.files.storage import is_inside
 from isocenter.values import ReferenceKind
 
 # Column names that are understood without --column, in any case, blanks as underscores.
@@ -146,7 +147,7 @@ class Manifest:
             return None
         text = str(row[column])
         path = Path(text) if Path(text).is_absolute() else self.base / text
-        if not Path(text).is_absolute() and not _inside(path, self.table.path.parent):
+        if not Path(text).is_absolute() and not is_inside(path, self.table.path.parent):
             raise DatasetError(
                 f"names {text}, which lies outside its folder", str(self.table.path), "Write the whole path"
             )
@@ -337,10 +338,6 @@ def _base(table: Table, column: Mapping[str, str]) -> Path:
         return folder
     holders = [p for p in sorted(folder.iterdir()) if p.is_dir() and any((p / name).exists() for name in names)]
     return holders[0] if len(holders) == 1 else folder
-
-
-def _inside(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
 
 
 LAYOUT = Layout("manifest", "a table with a row for each case", fits, read, over=frozenset({"plain_images"}))

@@ -21,7 +21,7 @@ from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.nifti.geometry import geometry_of, is_nifti
 from isocenter.files.nifti.write import write
-from isocenter.files.storage import Block, compression_of, read_head
+from isocenter.files.storage import Block, compression_of, each_once, not_elsewhere, read_head
 from isocenter.values import Image, Source
 
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
@@ -57,6 +57,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     colours = header.get_data_dtype().names or ()
     frames = pixels.shape[1] if len(pixels.shape) == geometry.ndim + 2 else None
     b_values = read_b_values(path, stem(path), frames)
+    tables = [*label_table.own_tables(path), *([] if b_values is None else [b_value_table(path, stem(path))])]
     image = Image(
         pixels,
         geometry,
@@ -65,7 +66,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         labels=label_table.of_file(path),
         notes=(*notes, *about_geometry, *about_times),
         facts={} if b_values is None else {"b_values": b_values},
-        source=Source("nifti", (str(path),), header),
+        source=Source("nifti", each_once(path, head_path, voxel_path, *tables), header),
     )
     return {stem(path): image}
 
@@ -91,6 +92,7 @@ def _pair(path: Path) -> tuple[Path, Path]:
                 raise FormatError(
                     f"half of a pair: {base + other} is missing", str(path), "Put both files into one folder"
                 )
+            not_elsewhere(twin, path)
             return (path, twin) if own in HEADERS else (twin, path)
     return path, path
 
@@ -226,12 +228,17 @@ def _times(header: Any, shape: tuple[int, ...]) -> tuple[tuple[float, ...] | Non
     return tuple(step * unit * n for n in range(shape[1])), odd
 
 
+def b_value_table(path: Path, stem: str) -> Path:
+    """Where FSL and BIDS keep the b-values of an image."""
+    return path.with_name(f"{stem}.bval")
+
+
 def read_b_values(path: Path, stem: str, frames: int | None) -> tuple[float, ...] | None:
     """The b-values in s/mm² of each frame, from the `.bval` that FSL and BIDS keep in the image's folder.
 
     None without such a file, or for an image without frames. Raises FormatError where it does not fit the image.
     """
-    table = path.with_name(f"{stem}.bval")
+    table = b_value_table(path, stem)
     if frames is None or not table.is_file():
         return None
     try:

@@ -20,7 +20,7 @@ from isocenter.files.label_table import checked, clean
 from isocenter.files.nrrd.header import Header, read_header
 from isocenter.files.nrrd.space import grid_of, layout_of, space_fields
 from isocenter.files.plain import COLOUR_CHANNELS, channels_first, created, uniform_step, write_voxels
-from isocenter.files.storage import Block, Compression, inside_folder, is_compressed
+from isocenter.files.storage import Block, Compression, each_once, inside_folder, is_compressed
 from isocenter.values import Array, Code, Deferred, Image, Label, Source
 
 TYPES: dict[str, tuple[str, ...]] = {
@@ -74,7 +74,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         labels=labels,
         notes=tuple(notes),
         facts=layout.facts,
-        source=Source("nrrd", (str(path),)),
+        source=Source("nrrd", each_once(path, block.path, *label_table.own_tables(path))),
     )
     return {path.name.removesuffix(path.suffix).removesuffix(".seg"): image}
 

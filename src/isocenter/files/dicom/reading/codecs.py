@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
 
+from isocenter.files.coded import LOSSLESS, Stated, segments_of_jpeg, start_of_frame, stated
 from isocenter.files.dicom.syntaxes import DEFLATED_IMAGE_FRAME, JPEG, JPEG_2000, JPEG_LS, JPEG_XL
 
 Samples = NDArray[Any]
+MOST_SAMPLES = 4  # of colours and opacity, whatever the header states
 
 # What decoders raise at a damaged frame: each codec has its own kind of RuntimeError, and ValueError is ours.
 CODEC_ERRORS = (
@@ -33,13 +35,14 @@ def decompress(
     """
     if syntax in JPEG | JPEG_LS | JPEG_2000:
         _check_end(frame)
+    if syntax in JPEG | JPEG_LS | JPEG_2000 | JPEG_XL:
+        _check_size(stated(frame), rows, columns, samples)
     if syntax in JPEG:
-        return _jpeg(frame, rows, columns, photometric)
+        return _jpeg(frame, photometric)
     if syntax in JPEG_LS:
-        _same_size(_jpeg_size(frame), rows, columns)
         return imagecodecs.jpegls_decode(frame)
     if syntax in JPEG_2000:
-        return _jpeg_2000(frame, rows, columns)
+        return imagecodecs.jpeg2k_decode(frame)
     if syntax in JPEG_XL:
         return imagecodecs.jpegxl_decode(frame)
     if syntax == uid.RLELossless:
@@ -65,35 +68,33 @@ def photometric_after(frame: bytes, syntax: str, photometric: str) -> str:
     Lossy JPEG streams become RGB by their own markers; JPEG 2000 undoes its component transform (YBR_RCT and
     YBR_ICT, PS3.5 8.2.4) but not a YBR_FULL that was there before; JPEG XL gives RGB.
     """
-    undone = photometric in ("YBR_RCT", "YBR_ICT", "XYB") or (
-        syntax in JPEG and _start_of_frame(frame)[3] == 3 and not _is_lossless(frame)
-    )
+    undone = photometric in ("YBR_RCT", "YBR_ICT", "XYB") or (syntax in JPEG and _is_lossy_colour(frame))
     return "RGB" if undone else photometric
 
 
 def precision(frame: bytes, syntax: str) -> int | None:
     """Bits per sample of the stream itself, where it states them: JPEG 2000's SIZ, JPEG's and JPEG-LS's SOF."""
-    if syntax in JPEG_2000:
-        start = frame.find(b"\xff\x4f\xff\x51")
-        return (frame[start + 42] & 0x7F) + 1 if start >= 0 else None
-    if syntax in JPEG | JPEG_LS:
-        return _start_of_frame(frame)[0]
-    return None
+    return stated(frame).bits if syntax in JPEG | JPEG_LS | JPEG_2000 else None
 
 
-def _jpeg(frame: bytes, rows: int, columns: int, photometric: str) -> Samples:
-    bits, height, width, components, _ = _start_of_frame(frame)
-    _same_size((height, width), rows, columns)
-    if components != 3 or bits > 8 or _is_lossless(frame):  # a lossless stream has no colour transform of its own
+def _jpeg(frame: bytes, photometric: str) -> Samples:
+    _, header = start_of_frame(frame)
+    if (header.size.bits or 0) > 8 or not _is_lossy_colour(frame):
         return imagecodecs.jpeg8_decode(frame)
     return imagecodecs.jpeg8_decode(frame, colorspace=_jpeg_colour(frame, photometric), outcolorspace="RGB")
+
+
+def _is_lossy_colour(frame: bytes) -> bool:
+    """Whether three components come out as RGB: a lossless stream has no colour transform of its own."""
+    code, header = start_of_frame(frame)
+    return header.size.samples == 3 and code not in LOSSLESS
 
 
 def _jpeg_colour(frame: bytes, photometric: str) -> str:
     """The colour space of a three-component JPEG stream. Its own markers know better than the header around it:
     Adobe's transform flag, JFIF (which is YCbCr by its standard), R, G, B as component names, coarser chroma."""
     adobe = _segment(frame, 0xEE)
-    components = _start_of_frame(frame)[4]
+    components = start_of_frame(frame)[1].components
     if adobe is not None and adobe[:5] == b"Adobe" and len(adobe) >= 12:
         is_rgb = adobe[11] != 1
     elif [name for name, _ in components] == [ord("R"), ord("G"), ord("B")]:
@@ -102,15 +103,6 @@ def _jpeg_colour(frame: bytes, photometric: str) -> str:
         coarser = _segment(frame, 0xE0) is not None or len({sampling for _, sampling in components}) > 1
         is_rgb = photometric == "RGB" and not coarser
     return "RGB" if is_rgb else "YCBCR"
-
-
-def _jpeg_2000(frame: bytes, rows: int, columns: int) -> Samples:
-    start = frame.find(b"\xff\x4f\xff\x51")  # also inside the boxes of a JP2 file
-    if start < 0 or len(frame) < start + 42:
-        raise ValueError("no JPEG 2000 codestream")
-    right, bottom, left, top = (int.from_bytes(frame[start + n : start + n + 4], "big") for n in (8, 12, 16, 20))
-    _same_size((bottom - top, right - left), rows, columns)
-    return imagecodecs.jpeg2k_decode(frame)
 
 
 def _packed(
@@ -168,42 +160,18 @@ def _check_end(frame: bytes) -> None:
         raise ValueError("it has no end: it is cut short")
 
 
-def _same_size(stream: tuple[int, int], rows: int, columns: int) -> None:
-    """Before anything is allocated: the stream must be of the size that the header states."""
-    if stream != (rows, columns):
-        raise ValueError(f"the compressed picture is {stream[0]} x {stream[1]}, the header states {rows} x {columns}")
+def _check_size(stream: Stated, rows: int, columns: int, samples: int) -> None:
+    """Before anything is allocated: the stream must be of the size that the header states.
 
-
-def _jpeg_size(frame: bytes) -> tuple[int, int]:
-    return _start_of_frame(frame)[1:3]
-
-
-def _is_lossless(frame: bytes) -> bool:
-    return any(_segment(frame, code) is not None for code in (0xC3, 0xC7, 0xCB, 0xCF))
-
-
-def _start_of_frame(frame: bytes) -> tuple[int, int, int, int, list[tuple[int, int]]]:
-    """(bits, rows, columns, number of components, [(name, sampling factors)]) of a JPEG or JPEG-LS stream."""
-    for code in (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7):
-        body = _segment(frame, code)
-        if body is not None and len(body) >= 6 + 3 * body[5]:
-            rows, columns = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
-            components = [(body[6 + 3 * n], body[7 + 3 * n]) for n in range(body[5])]
-            return body[0], rows, columns, body[5], components
-    raise ValueError("no JPEG stream")
+    JPEG XL does not state here whether it is grey; its alpha channel is left out later.
+    """
+    if (stream.rows, stream.columns) != (rows, columns):
+        problem = f"the compressed picture is {stream.rows} x {stream.columns}, the header states {rows} x {columns}"
+        raise ValueError(problem)
+    if stream.samples > max(samples, MOST_SAMPLES):
+        raise ValueError(f"the compressed picture has {stream.samples} samples, the header states {samples}")
 
 
 def _segment(frame: bytes, code: int) -> bytes | None:
-    """The body of the first marker segment with this code before the compressed data."""
-    at = 2
-    while at + 4 <= len(frame) and frame[at] == 0xFF:
-        if frame[at + 1] == 0xFF:  # fill bytes may stand before a marker
-            at += 1
-            continue
-        if frame[at + 1] == 0xDA and code != 0xDA:
-            return None
-        length = int.from_bytes(frame[at + 2 : at + 4], "big")
-        if frame[at + 1] == code:
-            return frame[at + 4 : at + 2 + length]
-        at += 2 + length
-    return None
+    """The body of the first segment with this marker before the compressed data."""
+    return next((body for one, body in segments_of_jpeg(frame) if one == code), None)

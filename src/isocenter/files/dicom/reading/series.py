@@ -22,6 +22,7 @@ from isocenter.errors import FormatError
 from isocenter.files.dicom.header import Header, looks_like_dicom, read_header
 from isocenter.files.dicom.tags import items, lenient, named, text, words
 from isocenter.files.dicom.warnings import quiet
+from isocenter.files.storage import is_inside
 
 LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"  # newer than the library's list
 SEGMENTATIONS = (str(SegmentationStorage), LABEL_MAP_SEGMENTATION, str(SurfaceSegmentationStorage))
@@ -284,7 +285,7 @@ def listed(dicomdir: Header) -> list[Path]:
         if not parts:
             continue
         path = root.joinpath(*parts).resolve()
-        if not path.is_relative_to(root):
+        if not is_inside(path, root):
             raise FormatError(
                 f"{named('ReferencedFileID')} leads out of its folder: {'/'.join(parts)}",
                 dicomdir.where,
