@@ -354,4 +354,4 @@ def test_the_observers_of_real_vessels_agree_as_far_as_their_readme_says(data):
 
 
 def test_every_way_of_taking_readers_together_can_be_asked_for():
-    assert tuple(readers.CONSENSUS) == segmentation_partly.WAYS
+    assert tuple(readers.CONSENSUS) == segmentation_partly.CONSENSUS_NAMES

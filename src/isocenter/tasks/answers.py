@@ -1,4 +1,4 @@
-"""The values in which a kind of problem answers: traits, teaching, decoding and scoring."""
+"""Parts of the protocol `Task`: traits, teaching, decoding and scoring, each a value."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ class Traits:
 
     tunes:         the settings that `Task.tuned` finds, each None until then
     tuned_on:      the part whose predictions `Task.tuned` is given
-    registers:     {setting: in words} of what is fixed before training beside the primary metric, because another value
+    registers:     {setting: in words} of what is fixed before training with the primary metric, because another value
                    afterwards could flatter
     case_metric:   the column of scores by which a report judges a single case where the primary metric has none
     alternatives:  sets of kinds of reference, each of which teaches something; empty: all that the task needs
     cascades:      whether its result is a map of its labels, which a second network can get as an input
     search_values: {setting: values} that a search may try in place of the planned one
-    suited:        what of the section "task" follows from settings that were given by hand there
+    suited:        decisions of the section "task" that follow from settings that a person chose there
     """
 
     tunes: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ class Traits:
 
 @dataclass(frozen=True)
 class Teaching:
-    """What training asks of a task beside its targets and its loss.
+    """The metric that selects checkpoints, and what else training needs besides targets and loss.
 
     selects_by:      the metric of `selection`
     quality:         (outputs, target) to (batch, ...) numbers from which `selection` makes its metric; of a dense head
@@ -89,7 +89,7 @@ class Teaching:
     outside:         the value of its label maps beyond the image
     terms:           {name: first values} of numbers of the loss that are learnt with the weights; `Task.loss` gets them
                      as tensors among the outputs
-    uncut:           the reason why no patch may cut what is taught; empty where any may
+    uncut:           the reason why no patch may cut structures; empty where any may
     """
 
     selects_by: str
@@ -115,7 +115,7 @@ class Decoding:
     outputs:         the columns of `predictions.csv`; several rows where a case has several results, never none
     averaged:        the heads of which `average` takes the mean of probabilities; of all others that of outputs
     sides:           {head: as `mirrored`}, where heads differ in it
-    parts:           {name: task} that it is made of, as its `Prediction.parts` are
+    parts:           {name: task} that it is made of, as `Prediction.parts`
     channel_labels:  the meaning of the channels of its dense head, where those are not its labels
     bytes_per_voxel: memory for each voxel of the image while it decodes; None: that of a label
     exclusive:       whether outputs are classes, of which the largest wins
@@ -137,15 +137,15 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Scoring:
-    """The comparison of predictions with references, and what reports show of it.
+    """The comparison of predictions with references, and its pictures in reports.
 
-    metrics:  what `summary` states, any of which a plan may name as primary
-    score:    one row a case and label: case, patient, label, then what was measured
+    metrics:  of `summary`, any of which a plan may name as primary
+    score:    one row a case and label: case, patient, label, then the scores
     summary:  estimates with intervals; the row over all labels first
     rank:     case ids from best to worst
     figures:  pictures of one case, for the report's best, median and worst
     overview: charts of all cases
-    results:  what a structured report states of one prediction
+    results:  the findings of one prediction, for a structured report
     """
 
     metrics: frozenset[str]

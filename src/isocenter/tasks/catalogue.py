@@ -25,7 +25,7 @@ TASKS = {
     "segmentation": "isocenter.tasks.segmentation.task:Segmentation",
     "survival": "isocenter.tasks.survival.task:Survival",
 }
-# What is made of several kinds; `ALL` stands for every kind that the references fit.
+# A name with the sign joins several kinds; `ALL` stands for every kind that the references fit.
 JOINED, SIGN, ALL = "isocenter.tasks.multitask.joined:Joined", "+", "multitask"
 # Kinds that models of other programs have, and that nothing is trained as.
 IMPORTED = {"imported_segmentation": "isocenter.tasks.segmentation.imported:ImportedSegmentation"}
@@ -37,18 +37,18 @@ def names() -> tuple[str, ...]:
 
 
 def kind(name: str) -> type[Task]:
-    """The class of a kind of problem, or what stands for one where a name joins several."""
+    """The class of a kind of problem, or a value with its members where a name joins several; PlanError without one."""
     if SIGN in name:
-        joined: type[Task] = _found(JOINED).of_kinds([kind(one) for one in name.split(SIGN)])
+        joined: type[Task] = _loaded(JOINED).of_kinds([kind(part) for part in name.split(SIGN)])
         return joined
     targets = IMPORTED | TASKS | {key: point.value for key, point in added("isocenter.tasks").items()}
     if name not in targets:
         raise PlanError(f"there is no task {name!r}", "task.name", f"Choose one of {', '.join(names())}")
-    found: type[Task] = _found(targets[name])
-    return found
+    loaded: type[Task] = _loaded(targets[name])
+    return loaded
 
 
-def _found(target: str) -> Any:
+def _loaded(target: str) -> Any:
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -59,15 +59,15 @@ def kind_for(dataset: Dataset, name: str | None = None) -> type[Task]:
     Raises DatasetError where no kind fits, where several do, or where the named one lacks its reference.
     """
     where = str(dataset.root or dataset.name)
-    found = ", ".join(sorted(dataset.kinds)) or "none"
+    references = ", ".join(sorted(dataset.kinds)) or "none"
     fitting = [one for one in names() if kind(one).needs <= dataset.kinds]
     if name == ALL:
-        name = _all_of(fitting, found, where)
+        name = _all_of(fitting, references, where)
     if name is not None:
         chosen = kind(name)
         if not chosen.needs <= dataset.kinds:
             raise DatasetError(
-                f"{name} needs references of the kind {', '.join(sorted(chosen.needs))}, found {found}",
+                f"{name} needs references of the kind {', '.join(sorted(chosen.needs))}, found {references}",
                 where,
                 "Choose another --task, or say with --layout and --column where the references are",
             )
@@ -76,29 +76,29 @@ def kind_for(dataset: Dataset, name: str | None = None) -> type[Task]:
         return kind(fitting[0])
     if not fitting:
         raise DatasetError(
-            f"no kind of problem fits its references ({found})",
+            f"no kind of problem fits its references ({references})",
             where,
             "Add labels, or say with --layout where they are",
         )
     raise DatasetError(
-        f"several kinds of problem fit its references ({found})",
+        f"several kinds of problem fit its references ({references})",
         where,
         f"Choose --task {' or '.join(fitting)}, or several at once: --task {SIGN.join(fitting)}",
     )
 
 
-def _all_of(fitting: list[str], found: str, where: str) -> str:
-    """Their names joined; DatasetError where it is not plain which kinds are meant."""
+def _all_of(fitting: list[str], references: str, where: str) -> str:
+    """Their names joined; DatasetError where several kinds answer the same references, or fewer than two fit."""
     needs = [kind(one).needs for one in fitting]
     if len(fitting) < 2 or sum(map(len, needs)) > len(frozenset().union(*needs)):
         answered = ", ".join(fitting) or "no kind"
-        problem = f"its references ({found}) are answered by {answered}: not by several kinds, one each"
+        problem = f"its references ({references}) are answered by {answered}: not by several kinds, one each"
         raise DatasetError(problem, where, f"Choose --task, as in segmentation{SIGN}classification")
     return SIGN.join(fitting)
 
 
 def needs_of(name: str | None) -> frozenset[str]:
-    """Kinds of reference that a named task asks for; none where nobody named one, or every one that fits."""
+    """The kinds of reference that a named task needs; none without a name, or where it stands for all that fit."""
     return frozenset() if name in (None, ALL) else kind(str(name)).needs
 
 
@@ -108,7 +108,7 @@ def build(settings: Mapping[str, Any]) -> Task:
 
 
 def untuned(task: Task, kept: Collection[str] = ()) -> Task:
-    """The task as it was before `Task.tuned`; kept: settings that somebody set by hand."""
+    """The task as it was before `Task.tuned`; kept: settings that a person chose."""
     cleared = dict.fromkeys(name for name in task.traits.tunes if name not in kept)
     return build({"name": task.name, **task.settings, **cleared})
 

@@ -29,7 +29,7 @@ class Task(Protocol):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What `of` makes an equal task from; plain values that fit into JSON and YAML."""
+        """Plain values, which fit into JSON and YAML, from which `of` makes an equal task."""
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -41,15 +41,15 @@ class Task(Protocol):
 
     @property
     def teaching(self) -> Teaching:
-        """What training asks beside `target` and `loss`."""
+        """The metric that selects checkpoints, and what else training needs."""
 
     @property
     def decoding(self) -> Decoding:
-        """From outputs to results."""
+        """The steps from outputs to results."""
 
     @property
     def scoring(self) -> Scoring:
-        """From results and references to estimates and pictures."""
+        """The steps from results and references to estimates and pictures."""
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """The decisions about training that this kind of problem takes, by "section.name"."""

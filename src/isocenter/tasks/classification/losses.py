@@ -1,4 +1,4 @@
-"""What a wrong class costs, of classes that exclude each other: (batch, classes) logits and (batch,) indices."""
+"""Losses of classes that exclude each other, of (batch, classes) logits and (batch,) indices."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def class_loss(
 
 
 def shares(counts: Floats) -> Floats:
-    """(classes,) of all cases; half a case stands for none: a class never seen is improbable, not impossible."""
+    """(classes,) of all cases; 0 cases count as half a case: a class never seen is improbable, not impossible."""
     return np.maximum(counts, 0.5) / max(1.0, float(np.sum(counts)))
 
 
@@ -111,7 +111,7 @@ def effective_weights(counts: Floats) -> Floats:
 def check_loss(name: str, *, smoothing: float, weighted: bool, counted: bool, between: bool) -> None:
     """PlanError for a loss that there is not, or that does not go with the other settings.
 
-    between: the network says grades by questions between them, which have a loss of their own
+    between: the network has an output between each two grades, which have a loss of their own
     """
     if name not in LOSSES:
         raise PlanError(f"there is no loss {name!r}", "task.loss", f"Choose one of {', '.join(LOSSES)}")
@@ -128,7 +128,7 @@ def check_loss(name: str, *, smoothing: float, weighted: bool, counted: bool, be
 
 
 def check_drawn(name: str, drawn: str) -> None:
-    """PlanError where cases are drawn so that a loss would balance the classes once more, or nobody knows how often."""
+    """PlanError where the sampling would balance the classes once more, or in shares that nobody knows."""
     if drawn == "by_loss":
         problem = "classes would come in shares that nobody knows, so that probabilities could not be brought back"
         raise PlanError(problem, "training.sampling", "Give natural, and --set task.loss=hardest")

@@ -1,8 +1,8 @@
-"""Grades, which are classes with an order: how a network says them, what that costs, and which one is called.
+"""Grades, which are classes with an order: outputs, probabilities, losses and calls.
 
 softmax:    an output a grade, as of classes without an order; the order counts only in what is called and measured
-corn:       whether the grade is above k, asked only of cases that reach k (Shi, Cao and Raschka, arXiv:2111.08851)
-cumulative: whether the grade is above k, asked of every case: a cumulative link (McCullagh, J R Stat Soc B 1980) that
+corn:       whether the grade is above k, taught only to cases that reach k (Shi, Cao and Raschka, arXiv:2111.08851)
+cumulative: whether the grade is above k, taught to every case: a cumulative link (McCullagh, J R Stat Soc B 1980) that
             is taught like CORAL (Cao, Mirjalili and Raschka, arXiv:1901.07884). The first output is the log odds of
             being above the lowest grade, each further one how far these fall to the next, which is kept above 0: where
             CORAL has one distance for all images, these follow the image
@@ -63,21 +63,21 @@ class Calling:
 
 
 def outputs_of(order: str, classes: int) -> int:
-    """How many outputs say which of so many classes it is."""
+    """How many outputs a network has for so many classes."""
     return classes - 1 if order in BETWEEN else classes
 
 
 def log_probabilities(order: str, outputs: ArrayLike) -> Floats:
     """(..., outputs) to (..., classes) logarithms of probabilities, short of a number that is common to all classes."""
-    said = np.asarray(outputs, dtype=np.float64)
+    logits = np.asarray(outputs, dtype=np.float64)
     if order not in BETWEEN:
-        return said
-    none = np.zeros_like(said[..., :1])
+        return logits
+    none = np.zeros_like(logits[..., :1])
     if order == "corn":
-        reached = np.concatenate([none, np.cumsum(_log_sigmoid(said), axis=-1)], axis=-1)
-        return np.asarray(reached + np.concatenate([_log_sigmoid(-said), none], axis=-1))
-    falls = np.maximum(np.logaddexp(0.0, said[..., 1:]), CLOSEST)
-    above = np.concatenate([said[..., :1], said[..., :1] - np.cumsum(falls, axis=-1)], axis=-1)
+        reached = np.concatenate([none, np.cumsum(_log_sigmoid(logits), axis=-1)], axis=-1)
+        return np.asarray(reached + np.concatenate([_log_sigmoid(-logits), none], axis=-1))
+    falls = np.maximum(np.logaddexp(0.0, logits[..., 1:]), CLOSEST)
+    above = np.concatenate([logits[..., :1], logits[..., :1] - np.cumsum(falls, axis=-1)], axis=-1)
     # sigmoid(a) - sigmoid(b) = sigmoid(a) * sigmoid(-b) * (1 - exp(b - a)), which also holds far from 0
     between = np.concatenate([none, np.log(-np.expm1(-falls)), none], axis=-1)
     reached = np.concatenate([none, _log_sigmoid(above)], axis=-1)

@@ -1,4 +1,4 @@
-"""What the training cases say about how a classification is taught, and where its operating point lies."""
+"""Plans for a classification: settings from the training cases, thresholds from validation cases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.tasks.classification.losses import LOSSES, effective_weights, shares
 from isocenter.tasks.classification.ordinal import NONE
-from isocenter.tasks.shared import NOBODY, YOUDEN, check_numbers, check_rule, found_threshold
+from isocenter.tasks.shared import NOBODY, YOUDEN, check_numbers, check_rule, chosen_threshold
 from isocenter.values import Dataset, Decision, Fingerprint, grades
 
 # A class with less than this part of its equal share is seen too seldom to be learnt from cases as they come.
@@ -68,7 +68,7 @@ def order(classes: Sequence[str]) -> Decision:
 
 
 def epochs() -> Decision:
-    """After how many passes over its cases a training ends, however many minutes are left."""
+    """The number of passes over its cases after which a training ends, however many minutes are left."""
     because = (
         "the network answers once for each image: where cases are hard it learns them by heart in more, and where they "
         "are easy it gains little"
@@ -77,7 +77,7 @@ def epochs() -> Decision:
 
 
 def judged(ordered: bool) -> dict[str, Decision]:
-    """By what a checkpoint is selected and the model judged."""
+    """The metrics that select a checkpoint and judge the model."""
     if ordered:
         selecting = "it counts a miss by the square of the grades between, as agreement beyond chance"
         judging = f"{selecting}; accuracy would not tell a miss by one grade from one by all"
@@ -108,12 +108,12 @@ def sampling(fingerprint: Fingerprint) -> Decision:
     counts = fingerprint.counts()
     rarest = min(counts, key=lambda name: counts[name])
     share, equal = counts[rarest] / sum(counts.values()), 1 / len(counts)
-    said = f"{rarest} has {counts[rarest]} of {sum(counts.values())} training cases ({100 * share:.1f} %)"
+    scarcity = f"{rarest} has {counts[rarest]} of {sum(counts.values())} training cases ({100 * share:.1f} %)"
     if loss(fingerprint).value == "logit_adjusted":
-        return Decision("natural", f"{said}: the loss sees to it, and each case comes as often as any other")
+        return Decision("natural", f"{scarcity}: the loss sees to it, and each case comes as often as any other")
     if share < SCARCE * equal:
-        return Decision("balanced", f"{said}: classes are drawn alike, probabilities corrected", "arXiv:1710.05381")
-    return Decision("natural", f"{said}: each case as often as any other")
+        return Decision("balanced", f"{scarcity}: classes are drawn alike, probabilities corrected", "arXiv:1710.05381")
+    return Decision("natural", f"{scarcity}: each case as often as any other")
 
 
 def prior_shift(
@@ -135,9 +135,9 @@ def prior_shift(
         seen = seen * effective_weights(np.array(list(counts.values()), dtype=np.float64))
     shifts = np.log(here) - np.log(seen)
     value = {name: round(float(shift), SHIFT_DIGITS) for name, shift in zip(counts, shifts - shifts.max(), strict=True)}
-    ways = {f"{drawn} sampling": drawn != "natural", "weights": bool(weights), f"the loss {taught}": balances}
-    how = " and ".join(way for way, is_so in ways.items() if is_so)
-    return Decision(value, f"{how} made rare classes seem common: back to the shares of the training cases", SAERENS)
+    causes = {f"{drawn} sampling": drawn != "natural", "weights": bool(weights), f"the loss {taught}": balances}
+    named = " and ".join(cause for cause, holds in causes.items() if holds)
+    return Decision(value, f"{named} made rare classes seem common: back to the shares of the training cases", SAERENS)
 
 
 def thresholds(
@@ -147,15 +147,15 @@ def thresholds(
 
     A class with too few validation cases has none: two classes are then parted at 0.5, several by what is called.
     """
-    found: dict[str, float] = {}
-    said = []
+    levels: dict[str, float] = {}
+    reasons = []
     for index in (1,) if len(classes) == 2 else range(len(classes)):
         instead = "0.5" if len(classes) == 2 else "the class that is called"
-        level, words = found_threshold(rule, classes[index], probabilities[:, index], reference == index, instead)
-        said.append(words)
+        level, words = chosen_threshold(rule, classes[index], probabilities[:, index], reference == index, instead)
+        reasons.append(words)
         if level is not None:
-            found[classes[index]] = level
-    return found, Decision(found, "; ".join(said), YOUDEN if found and rule == "youden" else "")
+            levels[classes[index]] = level
+    return levels, Decision(levels, "; ".join(reasons), YOUDEN if levels and rule == "youden" else "")
 
 
 def by_class(setting: str, given: Any, classes: tuple[str, ...]) -> dict[str, Any] | None:

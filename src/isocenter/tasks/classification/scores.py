@@ -1,9 +1,9 @@
-"""What the table of a classification's cases comes to."""
+"""Metrics of a classification: discrimination, calibration and calls, of grades also their distances, and costs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -42,7 +42,7 @@ PLACES = "; distances in places of the order of the classes"
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """Probabilities beside the truth.
+    """Probabilities and references of the cases, with the rules by which classes are called.
 
     probabilities: (cases, classes); reference: (cases,) index of the class; patients: (cases,)
     calling:       which class is predicted
@@ -66,6 +66,7 @@ class Answers:
 
     @property
     def predicted(self) -> np.ndarray:
+        """(cases,) index of the class that is called."""
         return self.calling(self.probabilities)
 
     def called(self, index: int) -> tuple[np.ndarray, str]:
@@ -93,11 +94,11 @@ def selected(probabilities: Floats, reference: np.ndarray, calling: Calling, *, 
     classes = probabilities.shape[1]
     if ordered:
         counts = Confusion.of(calling(probabilities), reference, classes)
-        found = float(weighted_kappa(counts, grade_distances(classes, 2)))
+        metric = float(weighted_kappa(counts, grade_distances(classes, 2)))
     else:
-        found = float(one_against_rest(auroc, probabilities, reference))
-    if np.isfinite(found):
-        return found
+        metric = float(one_against_rest(auroc, probabilities, reference))
+    if np.isfinite(metric):
+        return metric
     return float(np.log(probabilities[np.arange(len(reference)), reference].clip(1e-7)).mean())
 
 
@@ -132,6 +133,7 @@ def _of_grades(answers: Answers, seed: Seed) -> Iterator[Row]:
     squares = grade_distances(size, 2)
 
     def kappa(weights: Floats) -> Floats:
+        """The quadratic kappa, for each weighting."""
         return weighted_kappa(Confusion.of(predicted, reference, size, weights), squares)
 
     estimate = bootstrap_statistic(kappa, answers.patients, strata=reference, seed=seed, exact=False)
@@ -161,11 +163,13 @@ def _overall(answers: Answers, seed: Seed) -> Iterator[Row]:
     def interval(
         figure: Callable[[Floats], Floats], note: str = "", exact: bool = True, compares: bool = False
     ) -> Estimate:
+        """The figure with patients resampled within the classes."""
         how: dict[str, Any] = {"exact": exact, "compares": compares}
         estimate = bootstrap_statistic(figure, answers.patients, strata=reference, seed=seed, **how)
-        return replace(estimate, method=estimate.method + note)
+        return noted(estimate, note)
 
     def confused(weights: Floats) -> Confusion:
+        """The confusion matrix, for each weighting."""
         return Confusion.of(predicted, reference, size, weights)
 
     for metric, figure in (("auroc", auroc), ("average_precision", average_precision)):

@@ -86,10 +86,10 @@ class Classification:
     operating_point: the rule by which validation cases decide from which probability on a class is called
     thresholds:      {class: that probability}; None until they have decided
     prevalence:      {class: share of all people} for predictive values; None: of the cases that are scored
-    order:           how a network says classes that are grades (`ordinal.ORDERS`); "none" where they have no order
+    order:           how a network predicts classes that are grades (`ordinal.ORDERS`); "none": they have no order
     costs:           (classes, classes) of calling a reference (row) so (column); None: all mistakes cost alike, of
                      grades one unit for each that they miss by
-    loss_name:       of `class_losses.LOSSES`
+    loss_name:       of `losses.LOSSES`
 
     The class that is called is the most probable one; with costs the one that costs least on average if the
     probabilities are right; of grades that of the least squared distance, which is what the quadratic kappa counts.
@@ -123,10 +123,12 @@ class Classification:
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """Classes, loss, operating point and the like for these training cases; DatasetError where all are alike."""
         return settings_for(dataset, fingerprint)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Classification:
+        """A classification with these settings; PlanError names the one that cannot be."""
         known = ("classes", "smoothing", "operating_point", "order", "costs", "loss", *BY_CLASS)
         with reading(settings, known, "a classification"):
             classes = tuple(str(name) for name in settings["classes"])
@@ -144,6 +146,7 @@ class Classification:
 
     @property
     def settings(self) -> dict[str, Any]:
+        """Plain values from which `of` makes an equal classification."""
         each = {name: getattr(self, name) for name in BY_CLASS}
         return {
             "classes": list(self.classes),
@@ -157,14 +160,17 @@ class Classification:
 
     @property
     def heads(self) -> Mapping[str, Head]:
+        """One vector: an output a class, or one between each two grades."""
         return {"class": Vector(outputs_of(self.order, len(self.classes)))}
 
     @property
     def labels(self) -> tuple[Label, ...]:
+        """The classes, numbered from 0."""
         return tuple(Label(value, name) for value, name in enumerate(self.classes))
 
     @property
     def mirrored(self) -> tuple[int, ...] | None:
+        """The class that each becomes in a mirrored image; None where a side has no counterpart among the names."""
         order = crossed(self.classes)
         if self.order not in BETWEEN or order is None:
             return order
@@ -173,6 +179,7 @@ class Classification:
 
     @property
     def teaching(self) -> Teaching:
+        """AUROC over the validation cases selects, of grades the quadratic kappa."""
         return Teaching(
             selects_by="quadratic_kappa" if self._ordered else "auroc",
             quality=self.quality,
@@ -182,6 +189,7 @@ class Classification:
 
     @property
     def decoding(self) -> Decoding:
+        """Logits become probabilities in the shares of the training cases."""
         return Decoding(
             merge="mean",
             mirrored=self.mirrored,
@@ -194,6 +202,7 @@ class Classification:
 
     @property
     def scoring(self) -> Scoring:
+        """Discrimination, calibration and calls at the operating point; of grades and costs what they add."""
         return Scoring(
             metrics=METRICS | (OF_GRADES | OF_COSTS if self._ordered else OF_COSTS if self.costs else frozenset()),
             score=self.score,
@@ -205,6 +214,7 @@ class Classification:
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """A network with one answer for the image, how cases are drawn, and AUROC or kappa to select and judge."""
         return {
             "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
             "training.sampling": sampling(fingerprint),
@@ -213,6 +223,7 @@ class Classification:
         }
 
     def under(self, drawn: str) -> dict[str, Decision]:
+        """The prior shift of this sampling; PlanError where the loss would balance the classes once more."""
         check_drawn(self.loss_name, drawn)
         shift = prior_shift(self.counts or dict.fromkeys(self.classes, 1), self.weights, drawn, self.loss_name)
         return {"task.prior_shift": shift, **(judged(True) if self._ordered else {})}
@@ -222,17 +233,19 @@ class Classification:
         return Target(self.heads["class"], np.asarray(self._index(case)))
 
     def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
-        said, weights = outputs["class"].float(), None
+        """Of grades the loss of the questions between them, else the named loss; target: (batch,) indices."""
+        logits, weights = outputs["class"].float(), None
         if self.weights is not None:
-            weights = said.new_tensor([self.weights.get(name, 1.0) for name in self.classes])
+            weights = logits.new_tensor([self.weights.get(name, 1.0) for name in self.classes])
         truth = target.long()
         if self.order in BETWEEN:
-            return ordinal_loss(self.order, said, truth, weights)
+            return ordinal_loss(self.order, logits, truth, weights)
         if self.smoothing:
-            return torch.nn.functional.cross_entropy(said, truth, weight=weights, label_smoothing=self.smoothing)
-        return class_loss(self.loss_name, said, truth, self._counts, weights)
+            return torch.nn.functional.cross_entropy(logits, truth, weight=weights, label_smoothing=self.smoothing)
+        return class_loss(self.loss_name, logits, truth, self._counts, weights)
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
+        """(batch, classes) probabilities and (batch,) classes."""
         probabilities = self._likely(outputs["class"].detach().float().cpu().numpy())
         return {"probabilities": torch.from_numpy(probabilities), "target": target.long()}
 
@@ -242,11 +255,12 @@ class Classification:
         return selected(probabilities, target, self._calling, ordered=self._ordered)
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
-        """Of what is said between grades the mean itself, else the logarithm of the mean probability."""
+        """The logarithm of the mean probability; of outputs between grades the mean itself."""
         each = [one["class"] for one in outputs]
         return {"class": mean_of(each, shares) if self.order in BETWEEN else log_mean(each, shares=shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """(classes, ...) probabilities, brought back to the shares of the training cases."""
         return {"class": np.moveaxis(self._likely(np.moveaxis(np.asarray(arrays["class"]), 0, -1)), -1, 0)}
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
@@ -254,8 +268,8 @@ class Classification:
         if self.thresholds is not None or not cases:
             return self, {}
         known = self._answers(self.score(predictions, cases))
-        found, decision = thresholds(self.operating_point, self.classes, known.probabilities, known.reference)
-        return replace(self, thresholds=found), {"task.thresholds": decision}
+        levels, decision = thresholds(self.operating_point, self.classes, known.probabilities, known.reference)
+        return replace(self, thresholds=levels), {"task.thresholds": decision}
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """(classes,) logits of one case to probabilities."""
@@ -287,29 +301,34 @@ class Classification:
         return summary_rows(self._answers(table), seed=seed)
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        """The image, with the probabilities and the reference in the caption."""
         probabilities = self._probabilities(prediction)
-        said = ", ".join(f"{name} {p:.2f}" for name, p in probabilities.items())
-        reference = case.references.get("class")
-        caption = f"{said}; reference {reference}" if reference else said
+        caption = ", ".join(f"{name} {p:.2f}" for name, p in probabilities.items())
+        if reference := case.references.get("class"):
+            caption += f"; reference {reference}"
         return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
 
     def overview(self, table: Table) -> list[Figure]:
+        """Discrimination, calibration and confusion of all cases."""
         return overview(self._answers(table), folds_of(table))
 
     def rank(self, table: Table) -> list[str]:
+        """Case ids by the Brier score, of grades by the ranked probability score."""
         return table.sort_values("rps" if self._ordered else "brier", kind="stable")["case"].tolist()
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
+        """The class that is called, and the probability of each."""
         probabilities = self._probabilities(prediction)
         predicted = self.classes[int(self._calling([probabilities[name] for name in self.classes]))]
         return {"predicted": predicted, **{f"probability_{name}": p for name, p in probabilities.items()}}
 
     def saliency(self, outputs: Outputs) -> Tensor:
-        """(batch,) what a heat map explains: the winning class's logit, of what is said between grades the mean one."""
-        said = outputs["class"]
-        return expected_grade(self.order, said) if self.order in BETWEEN else said.amax(dim=-1)
+        """(batch,) what a heat map explains: the winning class's logit, of outputs between grades the mean grade."""
+        logits = outputs["class"]
+        return expected_grade(self.order, logits) if self.order in BETWEEN else logits.amax(dim=-1)
 
     def results(self, prediction: Prediction) -> list[Finding]:
+        """The probability of each class."""
         return [Finding(name, probability=p) for name, p in self._probabilities(prediction).items()]
 
     def _index(self, case: Case) -> int:

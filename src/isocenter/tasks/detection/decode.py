@@ -1,4 +1,4 @@
-"""From maps of centres, lengths and offsets to boxes, slab by slab.
+"""Decoding of maps of centres, lengths and offsets to boxes, slab by slab.
 
 Zhou et al., arXiv:1904.07850, in any number of axes. NumPy and SciPy only, so that a copy travels with a model.
 """
@@ -16,7 +16,7 @@ from isocenter.evaluation import box_iou
 from isocenter.lazy import ndimage
 from isocenter.values import Array, BoundingBoxes, Floats, Geometry, Region
 
-# A fresh network says of every voxel that it is no centre, but for one in ten: the loss is calm from the first step.
+# A fresh network predicts a centre in one voxel of ten: the loss is calm from the first step.
 # Lin et al., ICCV 2017, arXiv:1708.02002, section 3.3; the share is CenterNet's.
 PRIOR = float(np.log(0.1 / 0.9))
 # Peaks that are looked at, and boxes that are kept: a scan has not so many.
@@ -49,11 +49,11 @@ class Decoder:
         """
         flat = _flat_axis(geometry, self.axes)
         spatial = np.delete(geometry.shape, [] if flat is None else flat).astype(float)
-        found = [
+        boxes = [
             self.of_peaks(index, values, np.zeros(self.axes), spatial)
             for index, values in self.peaks(_without(slabs, flat))
         ]
-        corners, kinds, scores = (np.concatenate(one) for one in zip(_nothing(self.axes), *found, strict=True))
+        corners, kinds, scores = (np.concatenate(one) for one in zip(_nothing(self.axes), *boxes, strict=True))
         kept = distinct(corners, kinds, scores, self.suppression)
         return BoundingBoxes(
             _with(corners[kept], flat),
@@ -64,7 +64,7 @@ class Decoder:
     def peaks(self, slabs: Iterable[tuple[Region, Array]]) -> Iterator[tuple[NDArray[np.intp], Floats]]:
         """The local maxima of each slab's centres: (n, 1 + axes) class and voxel, (n, channels) the outputs there.
 
-        What lies beside a slab is looked at too, so that it does not matter where the slabs were cut.
+        The neighbouring slabs are compared too, so that it does not matter where the slabs were cut.
         """
         count, least = len(self.classes), float(np.log(self.least / (1 - self.least))) - PRIOR
         before: tuple[Region, Array] | None = None
@@ -99,35 +99,35 @@ def _peaks_of(
     region, array = slab
     wide, start = array[:count], [0] * len(region)
     for place, other in others:
-        beside = _side(region, place)
-        if beside is None:
+        touching = _touching(region, place)
+        if touching is None:
             continue
-        axis, after = beside
+        axis, after = touching
         row = np.take(other[:count], [0] if after else [-1], axis=axis + 1)
         wide = np.concatenate([wide, row] if after else [row, wide], axis=axis + 1)
         start[axis] += 0 if after else 1
     around = ndimage.maximum_filter(wide, (1, *[3] * len(region)), mode="constant", cval=-np.inf)
     own = (slice(None), *(slice(s, s + n) for s, n in zip(start, array.shape[1:], strict=True)))
-    found = np.argwhere((wide[own] == around[own]) & (wide[own] >= least))
-    heights = array[tuple(found.T)]
-    found = found[np.argsort(-heights, kind="stable")[:MOST_PEAKS]]
-    values = array[(slice(None), *found[:, 1:].T)].T.astype(np.float64)
-    return found + np.array([0, *(part.start for part in region)]), values
+    peaks = np.argwhere((wide[own] == around[own]) & (wide[own] >= least))
+    heights = array[tuple(peaks.T)]
+    peaks = peaks[np.argsort(-heights, kind="stable")[:MOST_PEAKS]]
+    values = array[(slice(None), *peaks[:, 1:].T)].T.astype(np.float64)
+    return peaks + np.array([0, *(part.start for part in region)]), values
 
 
-def _side(region: Region, other: Region) -> tuple[int, bool] | None:
+def _touching(region: Region, other: Region) -> tuple[int, bool] | None:
     """Along which axis another part touches this one, and whether it comes after it; None where it does not."""
-    unlike = [axis for axis, (one, two) in enumerate(zip(region, other, strict=True)) if one != two]
+    unlike = [axis for axis, (own, theirs) in enumerate(zip(region, other, strict=True)) if own != theirs]
     if len(unlike) != 1:
         return None
-    one, two = region[unlike[0]], other[unlike[0]]
-    if two.start == one.stop or two.stop == one.start:
-        return unlike[0], two.start == one.stop
+    own, theirs = region[unlike[0]], other[unlike[0]]
+    if theirs.start == own.stop or theirs.stop == own.start:
+        return unlike[0], theirs.start == own.stop
     return None
 
 
 def distinct(corners: Floats, kinds: NDArray, scores: Floats, overlap: float) -> NDArray[np.intp]:
-    """The numbers of the boxes that no stronger one of their class overlaps so much, from the strongest down."""
+    """The numbers of the boxes that overlap no stronger box of their class so much, from the strongest down."""
     order = np.argsort(-scores, kind="stable")[:MOST_PEAKS]
     kept: list[int] = []
     for number in order.tolist():

@@ -1,4 +1,4 @@
-"""What a network learns about boxes: a map of centres for each class, and at each centre how long the box is.
+"""Targets and loss of detection: a map of centres for each class, and at each centre the lengths of the box.
 
 Zhou et al., arXiv:1904.07850. Maps are of Gaussians as wide as the box is long on each axis, and lengths are learnt
 all over them: Liu et al., AAAI 2020, arXiv:1909.00700, which takes a tenth of the steps. How far a box is off is
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 # TTFNet's share of a box that its Gaussian covers, at three standard deviations on either side.
 COVERED, DEVIATIONS = 0.54, 6
-# Below it a voxel beside a centre would not be told from the rest.
+# With a smaller one a voxel next to a centre would weigh as little as all others.
 NARROWEST = 1 / 3
 # CornerNet's focal loss, arXiv:1808.01244: how fast what is easy, and what lies near a centre, counts less.
 FOCUS, NEARNESS = 2, 4
 # A voxel from which on lengths are learnt, as a share of the centre's weight.
 LEAST_WEIGHT = 0.05
-# Boxes beside the map of centres: what they do not share, and sides, which show the way from where nothing is shared.
+# The weights of boxes in the loss: what they do not share, and sides, whose gradient helps where nothing is shared.
 # TTFNet has 5 for the first; gradients are clipped as a whole here, and then the classes are learnt too late.
 OVERLAP_WEIGHT, SIDES_WEIGHT = 1.0, 0.2
 # From here on, as a share of the true side, the loss of a side grows linearly.
@@ -38,7 +38,7 @@ AT_ONCE = 2**24
 
 @dataclass(frozen=True, eq=False)
 class Maps:
-    """What is true of one image.
+    """The target of one image.
 
     heat:    (classes, *spatial) 1 in the voxel of a centre, falling to 0
     weight:  (*spatial) of the Gaussian that is highest there, of whatever class
@@ -95,11 +95,11 @@ def centre_loss(outputs: Tensor, boxes: Tensor, classes: int, typical: float) ->
     heat, share = (torch.stack([getattr(one, name) for one in truth]) for name in ("heat", "share"))
     logits = outputs[:, :classes] + PRIOR
     learnt = share > 0
-    said, true = (
+    predicted, true = (
         one.movedim(1, -1)[learnt]
         for one in (outputs[:, classes:] * typical, torch.stack([torch.cat([m.lengths, m.offsets]) for m in truth]))
     )
-    apart = OVERLAP_WEIGHT * unshared(said, true) + SIDES_WEIGHT * off(said, true)
+    apart = OVERLAP_WEIGHT * unshared(predicted, true) + SIDES_WEIGHT * off(predicted, true)
     return focal(logits, heat) + (apart * share[learnt]).sum() / share.sum().clamp(min=1.0)
 
 

@@ -1,4 +1,4 @@
-"""What the training boxes say about how a detection is taught, and which validation boxes about what is called."""
+"""Plans for a detection: settings from the training boxes, the threshold from validation boxes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from isocenter.evaluation import Matches
 from isocenter.values import BoundingBoxes, Dataset, Decision, Fingerprint, Floats
 
 ZHOU, MAIER_HEIN = "arXiv:1904.07850", "doi:10.1038/s41592-023-02151-z"
-# nnDetection's way with volumes: an overlap of 0.1 is a find there, as small boxes overlap little in three axes.
+# As nnDetection for volumes: an overlap of 0.1 is a find there, because small boxes overlap little in three axes.
 NNDETECTION = "arXiv:2106.00817"
 OVERLAPS = {2: 0.5, 3: 0.1}
 SUPPRESSION = {2: 0.5, 3: 0.2}
@@ -25,7 +25,7 @@ FINE_ENOUGH, SMALLEST_IMAGE = 16, 128
 # Voxels across from which a pyramid finds more in volumes than maps of centres do: of simulated nodules, half of them
 # less than 7.9 across, in 15 minutes on one core CPM .959 beside .769 (bench/nodules.py). Of smaller ones nothing is
 # known.
-FOUND_IN_VOLUMES = 6.0
+PYRAMID_IN_VOLUMES = 6.0
 # Of fewer boxes of validation cases a threshold would be chance.
 FEWEST_BOXES = 10
 
@@ -60,18 +60,18 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
 
 
 def reduction(fingerprint: Fingerprint) -> Decision:
-    """By which factor images are finer than finding the smallest kind of box asks for."""
-    found = smallest_kind(fingerprint)
-    if found is None:
+    """The factor by which images are finer than the smallest kind of box needs."""
+    kind = smallest_kind(fingerprint)
+    if kind is None:
         return Decision(1.0, "the training cases have no boxes")
-    smallest, across = found
+    smallest, across = kind
     shortest = float(np.median([min(n for n in case.shape if n > 1) for case in fingerprint.cases]))
     factor = max(1.0, float(int(min(across / FINE_ENOUGH, shortest / SMALLEST_IMAGE))))
-    said = f"half of the boxes of {smallest} are less than {across:.3g} voxels across"
+    size = f"half of the boxes of {smallest} are less than {across:.3g} voxels across"
     if factor == 1.0:
-        return Decision(1.0, f"{said}, images of {shortest:.0f} a side: nothing is given away")
+        return Decision(1.0, f"{size}, images of {shortest:.0f} a side: nothing is given away")
     left = f"{across / factor:.3g}"
-    return Decision(factor, f"{said}: a coarser grid leaves {left} of them, and time for more steps", ZHOU)
+    return Decision(factor, f"{size}: a coarser grid leaves {left} of them, and time for more steps", ZHOU)
 
 
 def smallest_kind(fingerprint: Fingerprint) -> tuple[str, float] | None:
@@ -79,7 +79,7 @@ def smallest_kind(fingerprint: Fingerprint) -> tuple[str, float] | None:
     drawn, axes = _drawn(fingerprint), axes_of(fingerprint)
     kinds = {name for boxes in drawn for name in boxes.names}
     least = {name: _across([boxes.of(name) for boxes in drawn], axes) for name in sorted(kinds)}
-    return min(least.items(), key=lambda one: one[1], default=None)
+    return min(least.items(), key=lambda item: item[1], default=None)
 
 
 def network(fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -91,7 +91,7 @@ def network(fingerprint: Fingerprint) -> dict[str, Decision]:
             "training.learning_rate": Decision(2e-3, "the rate of a trial on blood smears; no other was tried"),
         }
     smallest = smallest_kind(fingerprint)
-    if axes_of(fingerprint) == 3 and smallest is not None and smallest[1] >= FOUND_IN_VOLUMES:
+    if axes_of(fingerprint) == 3 and smallest is not None and smallest[1] >= PYRAMID_IN_VOLUMES:
         because = (
             f"half of the boxes of {smallest[0]} are {smallest[1]:.3g} voxels across or more: of simulated nodules of "
             "such a size it finds more than maps of centres do, in as many minutes"
@@ -149,7 +149,7 @@ def check_settings(classes: Sequence[str], numbers: dict[str, Any]) -> None:
 
 
 def _made(dataset: Dataset) -> str:
-    """How the boxes were made, where no file has them."""
+    """How the boxes were derived, where no file has them."""
     return f"; {dataset.derived['boxes']}" if "boxes" in dataset.derived else ""
 
 

@@ -1,10 +1,10 @@
-"""What is said of the boxes of each case and class, and what the rows come to."""
+"""Metrics of boxes: one row a case and class, and estimates over the cases."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from isocenter.errors import counted
 from isocenter.evaluation import Froc, Matches, Seed, Table, bootstrap_statistic, box_sizes
+from isocenter.tasks.shared import noted
 from isocenter.values import BoundingBoxes, Estimate, Floats, Row
 
 # COCO's mean over overlaps, and single ones: 0.5 for pictures, 0.1 for volumes.
@@ -60,7 +61,7 @@ def case_row(
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """The boxes of all cases, class by class, as the table has them.
+    """The boxes of all cases by class, as the table has them.
 
     predicted, references: {class: one a case}, in order of `cases`
     sizes:                 {class: of each case (references,)}, in `unit`
@@ -85,23 +86,25 @@ class Answers:
             references = [BoundingBoxes.none(axes) for _ in places]
             sizes: list[Floats] = [np.zeros(0) for _ in places]
             for row in table[table["label"] == name].to_dict("records"):
-                found = _numbers(row["predicted_boxes"], 1 + 2 * axes)
+                boxes = _numbers(row["predicted_boxes"], 1 + 2 * axes)
                 truth = _numbers(row["reference_boxes"], 2 + 2 * axes)
                 place = places[row["case"]]
-                predicted[place] = BoundingBoxes(found[:, 1:], (name,) * len(found), found[:, 0])
+                predicted[place] = BoundingBoxes(boxes[:, 1:], (name,) * len(boxes), boxes[:, 0])
                 references[place] = BoundingBoxes(truth[:, 2:], (name,) * len(truth), ignored=truth[:, 0] > 0)
                 sizes[place] = truth[:, 1]
             answers.predicted[name], answers.references[name], answers.sizes[name] = predicted, references, sizes
         return answers
 
     def matches(self, name: str, overlap: float) -> Matches:
+        """The predicted boxes of a class and the references that they take at this overlap."""
         return Matches.at(overlap, self.predicted[name], self.references[name])
 
     def froc(self, name: str, overlap: float | None = None) -> Froc:
+        """The free-response curve of a class; overlap: None where a centre in the reference is enough."""
         return Froc.of(self.predicted[name], self.references[name], overlap=overlap, sizes=self.sizes[name])
 
     def called(self, name: str, overlap: float, threshold: float) -> Floats:
-        """(3, cases) found, false and to be found at the threshold."""
+        """(3, cases) true and false boxes at the threshold, and boxes of the reference."""
         matches = self.matches(name, overlap)
         chosen = matches.scores >= threshold
         images = len(self.patients)
@@ -119,8 +122,8 @@ def summary_rows(answers: Answers, overlap: float, threshold: float, *, primary:
     """
     there = [name for name in answers.classes if sum((~one.ignored).sum() for one in answers.references[name])]
     rows: list[Row] = []
-    for metric, figure, said in _figures(answers, there, overlap, threshold, primary):
-        notes = [said] * (1 + len(there)) if isinstance(said, str) else said
+    for metric, figure, note in _figures(answers, there, overlap, threshold, primary):
+        notes = [note] * (1 + len(there)) if isinstance(note, str) else note
         rows += _of_each(metric, figure, notes, answers, there, seed)
     return rows
 
@@ -128,12 +131,12 @@ def summary_rows(answers: Answers, overlap: float, threshold: float, *, primary:
 def _figures(
     answers: Answers, names: Sequence[str], overlap: float, threshold: float, primary: str
 ) -> Iterator[tuple[str, Figure, str | list[str]]]:
-    """Metric, figure, and how it was made: in words for all, or for all classes together and then for each."""
+    """Metric, figure, and how it was made, in words: one note, or that of all classes and then of each."""
     order = sorted(OVERLAPS, key=lambda metric: metric != primary)
     for metric in order:
         matches = [[answers.matches(name, one) for one in OVERLAPS[metric]] for name in names]
-        said = "0.5 to 0.95" if len(OVERLAPS[metric]) > 1 else f"{OVERLAPS[metric][0]:g}"
-        yield metric, _precision(matches), f"; at IoU {said}, 101 recalls"
+        overlaps = "0.5 to 0.95" if len(OVERLAPS[metric]) > 1 else f"{OVERLAPS[metric][0]:g}"
+        yield metric, _precision(matches), f"; at IoU {overlaps}, 101 recalls"
     curves, strict = [answers.froc(name) for name in names], [answers.froc(name, 0.1) for name in names]
     by_centre = "; found where the centre lies in the reference"
     yield "cpm", lambda n, weights: curves[n].cpm(weights), f"{by_centre}; mean at 1/8 to 8 false boxes a scan"
@@ -179,11 +182,12 @@ def _sensitivity(curves: Sequence[Froc], rate: float, groups: Sequence[np.ndarra
 
 def _call(counts: Sequence[Floats], metric: str) -> Figure:
     def figure(n: int, weights: Floats) -> Floats:
-        found, false, total = (weights @ one for one in counts[n])
+        """One class's figure, for each weighting of the cases."""
+        right, wrong, total = (weights @ one for one in counts[n])
         part, whole = {
-            "sensitivity": (found, total),
-            "ppv": (found, found + false),
-            "f1": (2 * found, found + false + total),
+            "sensitivity": (right, total),
+            "ppv": (right, right + wrong),
+            "f1": (2 * right, right + wrong + total),
         }[metric]
         return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
 
@@ -196,6 +200,7 @@ def _of_each(
     """The unweighted mean of the classes that have a reference, then each of them."""
 
     def every(weights: Floats) -> Floats:
+        """The mean over the classes, for each weighting of the cases."""
         if not names:
             return np.full(len(weights), np.nan)
         return np.asarray(np.mean([figure(n, weights) for n in range(len(names))], axis=0))
@@ -211,8 +216,7 @@ def _of_each(
 
 
 def _estimate(statistic: Callable[[Floats], Floats], patients: np.ndarray, note: str, **how: Any) -> Estimate:
-    estimate = bootstrap_statistic(statistic, patients, exact=False, **how)
-    return replace(estimate, method=estimate.method + note)
+    return noted(bootstrap_statistic(statistic, patients, exact=False, **how), note)
 
 
 def _text(numbers: Floats) -> str:

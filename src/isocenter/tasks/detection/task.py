@@ -1,6 +1,6 @@
-"""Detection: boxes around what is to be found, each of a class.
+"""Detection: boxes around objects, each of a class.
 
-A map of centres for each class, and for each voxel how long the box is whose centre lies nearby: CenterNet, Zhou et
+A map of centres for each class, and for each voxel the length of the box whose centre lies nearby: CenterNet, Zhou et
 al., arXiv:1904.07850, in two and three axes alike.
 """
 
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HEAD = "boxes"
-# What is less sure is no find of anybody's; what is between this and the threshold makes the curves.
+# Boxes of a lower score are dropped; those between this and the threshold make the curves.
 LEAST_SCORE = 0.02
 # Selection: scores in so many steps, and the overlaps at which average precision is taken.
 BINS, SELECTION_OVERLAPS = 50, (0.1, 0.5)
@@ -87,10 +87,12 @@ class Detection:
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """Classes, axes and typical length for these training cases; DatasetError where none has a box."""
         return settings_for(dataset, fingerprint)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Detection:
+        """A detection with these settings; PlanError names the one that cannot be."""
         known = ("classes", "axes", "typical", "suppression", "threshold")
         with reading(settings, known, "a detection"):
             given = settings.get("threshold")
@@ -106,6 +108,7 @@ class Detection:
 
     @property
     def settings(self) -> dict[str, Any]:
+        """Plain values from which `of` makes an equal detection."""
         return {
             "classes": list(self.classes),
             "axes": self.axes,
@@ -116,15 +119,18 @@ class Detection:
 
     @property
     def heads(self) -> Mapping[str, Head]:
+        """One dense head: a map of centres for each class, then lengths and offsets along each axis."""
         count = len(self.classes) + 2 * self.axes
         return {HEAD: Dense(count, lengths=self.axes, offsets=self.axes, unit=self.typical)}
 
     @property
     def labels(self) -> tuple[Label, ...]:
+        """The classes, numbered from 1."""
         return tuple(Label(value, name) for value, name in enumerate(self.classes, start=1))
 
     @property
     def mirrored(self) -> tuple[int, ...] | None:
+        """The class that each becomes in a mirrored image; None where a side has no counterpart among the names."""
         order, channels = crossed(self.classes), len(self.classes) + 2 * self.axes
         return None if order is None else (*order, *range(len(order), channels))
 
@@ -135,10 +141,12 @@ class Detection:
 
     @property
     def primary(self) -> str:
+        """Average precision at the overlap that counts in pictures or in volumes."""
         return "ap50" if self.axes == 2 else "ap10"
 
     @property
     def teaching(self) -> Teaching:
+        """Average precision over the validation cases selects."""
         return Teaching(
             selects_by="ap",
             quality=self.quality,
@@ -148,6 +156,7 @@ class Detection:
 
     @property
     def decoding(self) -> Decoding:
+        """Peaks of the maps of centres become boxes slab by slab."""
         return Decoding(
             merge="gaussian",
             mirrored=self.mirrored,
@@ -159,6 +168,7 @@ class Detection:
 
     @property
     def scoring(self) -> Scoring:
+        """Average precision, free-response metrics and calls at the threshold."""
         return Scoring(
             metrics=METRICS,
             score=self.score,
@@ -170,6 +180,7 @@ class Detection:
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """The network for boxes of this size, the reduction of images, and average precision to select and judge."""
         return {
             **network(fingerprint),
             "preprocessing.reduction": reduction(fingerprint),
@@ -184,6 +195,7 @@ class Detection:
         }
 
     def under(self, sampling: str) -> dict[str, Decision]:
+        """Nothing follows from the sampling."""
         return {}
 
     def target(self, case: Case) -> Target:
@@ -201,10 +213,11 @@ class Detection:
         return Target(Boxes(len(self.classes)), data)
 
     def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
+        """The focal loss of the centres, and the overlap of the boxes; target: (batch, n, 1 + 2 * axes)."""
         return centre_loss(outputs[HEAD].float(), target, len(self.classes), self.typical)
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
-        """(batch, overlaps, classes, BINS) right and wrong boxes by score, and (batch, classes) boxes to be found."""
+        """(batch, overlaps, classes, BINS) true and false boxes by score, and (batch, classes) references."""
         counts = [
             self._counted(one.cpu().numpy(), boxes.cpu().numpy())
             for one, boxes in zip(outputs[HEAD].float(), target, strict=True)
@@ -220,8 +233,8 @@ class Detection:
         there = total > 0
         if not there.any():
             return float("nan")
-        found, false = right.cumsum(-1), wrong.cumsum(-1)
-        precision = found / (found + false).clamp(min=1)
+        true_boxes, false_boxes = right.cumsum(-1), wrong.cumsum(-1)
+        precision = true_boxes / (true_boxes + false_boxes).clamp(min=1)
         area = (precision * right).sum(-1) / total.clamp(min=1)
         return float(area[:, there].mean())
 
@@ -236,10 +249,11 @@ class Detection:
 
     @property
     def decoder(self) -> Decoder:
+        """The steps from outputs to boxes."""
         return Decoder(self.classes, self.axes, self.typical, LEAST_SCORE, self.suppression)
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
-        """Every voxel that is more of a centre than those around it, with the box that it speaks of."""
+        """A box for every voxel that is more of a centre than its neighbours."""
         boxes = self.decoder(((region, np.asarray(arrays[HEAD])) for region, arrays in slabs), geometry)
         return Prediction(geometry, boxes=boxes, labels=self.labels, threshold=self._level)
 
@@ -255,10 +269,10 @@ class Detection:
         """One row a case and class; the boxes themselves stand in it as JSON."""
         rows = []
         for prediction, case in zip(predictions, cases, strict=True):
-            reference, found, geometry = self._reference(case), self._boxes(prediction), prediction.geometry
+            reference, predicted, geometry = self._reference(case), self._boxes(prediction), prediction.geometry
             unit = "mm" if geometry.physical else "pixels"
             for name in self.classes:
-                row = case_row(found.of(name), reference.of(name), self.overlap, self._level, geometry.steps, unit)
+                row = case_row(predicted.of(name), reference.of(name), self.overlap, self._level, geometry.steps, unit)
                 rows.append({"case": case.id, "patient": case.patient, "label": name, **row})
         return pd.DataFrame(rows)
 
@@ -267,13 +281,15 @@ class Detection:
         return summary_rows(self._answers(table), self.overlap, self._level, primary=self.primary, seed=seed)
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
-        found = self._boxes(prediction)
-        assert found.scores is not None  # noqa: S101 - as decoded
-        called = found.at(found.scores >= self._level)
+        """The boxes that are called, and those of the reference where the case has one."""
+        boxes = self._boxes(prediction)
+        assert boxes.scores is not None  # noqa: S101 - as decoded
+        called = boxes.at(boxes.scores >= self._level)
         reference = self._reference(case) if "boxes" in case.references else None
         return [figures.boxes(stated_image(case), reference, called, self.labels, title=case.id)]
 
     def overview(self, table: Table) -> list[Figure]:
+        """Precision over recall, and the free-response curve, of each class."""
         answers = self._answers(table)
         precisions = {name: answers.matches(name, self.overlap).curve for name in self.classes}
         responses = {name: answers.froc(name).curve for name in self.classes}
@@ -283,6 +299,7 @@ class Detection:
         ]
 
     def rank(self, table: Table) -> list[str]:
+        """Case ids by the mean F1; a case without any box counts as 1."""
         f1 = table.groupby("case")["f1"].mean().fillna(1.0)
         return f1.sort_values(ascending=False, kind="stable").index.tolist()
 
@@ -297,6 +314,7 @@ class Detection:
         return outputs[HEAD][:, : len(self.classes)].flatten(1).amax(dim=1)
 
     def results(self, prediction: Prediction) -> list[Finding]:
+        """The corners (voxels) and the score of each box that is called."""
         boxes = self._boxes(prediction)
         assert boxes.scores is not None  # noqa: S101 - as decoded
         return [
@@ -306,12 +324,12 @@ class Detection:
         ]
 
     def _counted(self, outputs: Array, boxes: Array) -> tuple[Array, Array, Array]:
-        """Of a part of one case: boxes by overlap, class and score; and how many are to be found."""
+        """Of a part of one case: true and false boxes by overlap, class and score, and references by class."""
         shape = (len(SELECTION_OVERLAPS), len(self.classes), BINS)
         right, wrong, total = np.zeros(shape), np.zeros(shape), np.zeros(len(self.classes))
         decoder, size = self.decoder, np.array(outputs.shape[1:])
         [(index, values)] = decoder.peaks([(tuple(slice(0, int(n)) for n in size), outputs)])
-        # What rises towards the edge of a part is no centre in it; what reaches beyond is whole on the whole image.
+        # A peak at the edge of a part may be no peak of the image; a box that reaches beyond the part is kept whole.
         inner = ((index[:, 1:] > 0) & (index[:, 1:] < size - 1)).all(axis=1)
         corners, kinds, scores = decoder.of_peaks(index[inner], values[inner], -np.inf, np.inf)
         kept = distinct(corners, kinds, scores, self.suppression)
@@ -350,7 +368,7 @@ class Detection:
 
 
 def _first_hits(shared: Array, overlap: float) -> Array:
-    """(boxes,) whether each, from the first, takes a reference that none before it has; shared: (boxes, references)"""
+    """(boxes,) whether each, from the first, takes a reference that no earlier box has; shared: (boxes, references)"""
     hit, free = np.zeros(len(shared), dtype=bool), np.ones(shared.shape[1], dtype=bool)
     for number, row in enumerate(shared):
         open_to = np.where(free & (row >= overlap), row, -1.0)

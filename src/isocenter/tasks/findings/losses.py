@@ -1,4 +1,4 @@
-"""What findings cost that do not exclude each other: yes or no for each, where it is known."""
+"""Losses of findings that do not exclude each other: present or absent for each, where it is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the training cases say about how findings are taught."""
+"""Plans for findings from their training cases."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
 
     A finding that none of them has, or all, cannot be learnt and is left out; DatasetError where none is left.
     """
-    found = fingerprint.findings
-    declared = [label.name for label in dataset.classes.get("findings", ())] or list(found)
-    counts = {name: dict(zip(COUNTED, found.get(name, (0, 0)), strict=True)) for name in declared}
+    known = fingerprint.findings
+    declared = [label.name for label in dataset.classes.get("findings", ())] or list(known)
+    counts = {name: dict(zip(COUNTED, known.get(name, (0, 0)), strict=True)) for name in declared}
     kept = [name for name in declared if min(counts[name].values()) > 0]
-    left_out = [f"{name} ({_said(counts[name])})" for name in declared if name not in kept]
+    left_out = [f"{name} ({_counts_in_words(counts[name])})" for name in declared if name not in kept]
     if not kept:
         raise DatasetError(
             f"no finding is present in some training cases and absent in others ({', '.join(left_out) or 'none'})",
             str(dataset.root or dataset.name),
             "Give cases with and without each finding",
         )
-    shares = "; ".join(f"{name} {_said(counts[name])}" for name in kept)
+    shares = "; ".join(f"{name} {_counts_in_words(counts[name])}" for name in kept)
     lost = (
         f"; left out, because nothing tells it apart in the training cases: {', '.join(left_out)}" if left_out else ""
     )
@@ -53,7 +53,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
 
 
 def decisions() -> dict[str, Decision]:
-    """What findings say about training."""
+    """What holds for all findings: the network, and the metric that selects and judges."""
     return {
         "network.name": Decision("resnet", "it gives one answer for each finding of the image", "arXiv:1512.03385"),
         "training.selection": Decision("auroc", "it is the mean over findings, and ranks cases without a threshold"),
@@ -85,5 +85,5 @@ def check_settings(
         check_numbers(f"task.{setting}", numbers or {}, findings, 0, NOBODY if setting == "thresholds" else 1)
 
 
-def _said(counts: Mapping[str, int]) -> str:
+def _counts_in_words(counts: Mapping[str, int]) -> str:
     return f"{counts['present']} present and {counts['absent']} absent"

@@ -1,9 +1,8 @@
-"""What the table of findings' cases comes to: their unweighted mean first, then each finding where it is known."""
+"""Metrics of findings: their unweighted mean first, then each finding over the cases in which it is known."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,11 @@ from isocenter.evaluation import (
     calibration_error,
 )
 from isocenter.report import Figure, figures
-from isocenter.tasks.shared import Called, discrimination, label_rows
+from isocenter.tasks.shared import Called, discrimination, label_rows, noted
 from isocenter.values import Estimate, Floats, Row
 
 METRICS = frozenset({"auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1", "brier", "ece"})
-# Those that set the score of one case against that of another.
+# Metrics that set the score of one case against that of another.
 RANKED = {"auroc": auroc, "average_precision": average_precision}
 PRESENT, ABSENT = "present", "absent"
 # Of more findings reliability and confusion would fill pages; the curves show them all.
@@ -35,7 +34,7 @@ Figured = Callable[[Called, Floats], Floats]
 
 
 def called_of(table: Table, findings: Sequence[str], at: Mapping[str, str]) -> dict[str, Called]:
-    """{finding: its cases}, of those in which it is known; at: where its operating point lies, in words."""
+    """{finding: its cases}, of those in which it is known; at: {finding: where its operating point lies, in words}"""
     made = {}
     for name in findings:
         own = table[table["label"] == name]
@@ -64,9 +63,9 @@ def overview(known: Mapping[str, Called], folds: int) -> list[Figure]:
     folds: how many models have scored the cases
     """
     drawn = discrimination({name: (one.truth, one.scores, one.patients) for name, one in known.items()}, folds)
-    for name, one in list(known.items())[:MOST_SHOWN]:
-        drawn.append(figures.reliability(one.truth, one.scores, f"Can the probabilities of {name} be believed?"))
-        counts = Confusion.of(one.called, one.truth).counts.astype(int)
+    for name, own in list(known.items())[:MOST_SHOWN]:
+        drawn.append(figures.reliability(own.truth, own.scores, f"Can the probabilities of {name} be believed?"))
+        counts = Confusion.of(own.called, own.truth).counts.astype(int)
         drawn.append(figures.confusion(counts, (f"no {name}", name), f"{name}: what was taken for what"))
     return drawn
 
@@ -89,43 +88,39 @@ def _means(
     values = {(row.metric, row.label): row.estimate.value for row in rows}
     for metric in dict.fromkeys(row.metric for row in rows):
         defined = [name for name in known if np.isfinite(values.get((metric, name), np.nan))]
-        said = f"; unweighted mean of {len(defined)} of {len(known)} findings"
+        note = f"; unweighted mean of {len(defined)} of {len(known)} findings"
         if metric == "ece" or not defined:
             mean = float(np.mean([values[metric, name] for name in defined])) if defined else float("nan")
             people = int(cases["patient"].nunique())
-            yield Row(
-                metric,
-                "all",
-                Estimate(
-                    mean, n=len(cases), patients=people, method=f"none: {said.lstrip('; ')}, each as its own row says"
-                ),
-            )
+            method = f"none: {note.lstrip('; ')}, each as its own row says"
+            yield Row(metric, "all", Estimate(mean, n=len(cases), patients=people, method=method))
             continue
 
         def mean_of(weights: Floats, metric: str = metric, defined: Sequence[str] = tuple(defined)) -> Floats:
+            """The mean over the findings, for each weighting of the cases."""
             each = [_figure(metric, known[name], weights[..., where[name]], prevalence.get(name)) for name in defined]
             return np.mean(each, axis=0)
 
         how: dict[str, Any] = {"strata": strata, "seed": seed, "exact": False, "compares": metric in RANKED}
         estimate = bootstrap_statistic(mean_of, cases["patient"].to_numpy(str), **how)
-        yield Row(metric, "all", replace(estimate, method=estimate.method + said))
+        yield Row(metric, "all", noted(estimate, note))
 
 
-def _figure(metric: str, one: Called, weights: Floats, prevalence: float | None) -> Floats:
-    """One finding's figure under each weighting of its cases."""
+def _figure(metric: str, called: Called, weights: Floats, prevalence: float | None) -> Floats:
+    """A finding's figure under each weighting of its cases."""
     of_scores = {**RANKED, "brier": brier}
     if metric in of_scores:
-        return of_scores[metric](one.scores, one.truth, weights)
-    counts = Confusion.of(one.called, one.truth, 2, weights)
+        return of_scores[metric](called.scores, called.truth, weights)
+    counts = Confusion.of(called.called, called.truth, 2, weights)
     if metric in ("ppv", "npv") and prevalence is not None:
         return counts.ppv_at(prevalence) if metric == "ppv" else counts.npv_at(prevalence)
-    found: Floats = getattr(counts, metric)
-    return found
+    figure: Floats = getattr(counts, metric)
+    return figure
 
 
 def _rarest(cases: int, known: Mapping[str, Called], where: Mapping[str, np.ndarray]) -> np.ndarray:
     """(cases,) the rarest finding that each has, by number, so that draws seldom lack one; the last for none."""
-    found = np.full(cases, len(known))
-    for number, name in sorted(enumerate(known), key=lambda one: -int(known[one[1]].truth.sum())):
-        found[where[name][known[name].truth]] = number
-    return found
+    numbers = np.full(cases, len(known))
+    for number, name in sorted(enumerate(known), key=lambda item: -int(known[item[1]].truth.sum())):
+        numbers[where[name][known[name].truth]] = number
+    return numbers

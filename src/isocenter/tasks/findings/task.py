@@ -1,4 +1,4 @@
-"""Findings: several that do not exclude each other, each there or not, for the whole image."""
+"""Findings of the whole image that do not exclude each other, each present or absent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.findings.losses import BALANCED, balance, finding_loss
 from isocenter.tasks.findings.plan import check_settings, decisions, settings_for
 from isocenter.tasks.findings.scores import ABSENT, METRICS, PRESENT, called_of, overview, summary_rows
-from isocenter.tasks.shared import YOUDEN, Shares, crossed, found_threshold, mean_of, reading
+from isocenter.tasks.shared import YOUDEN, Shares, chosen_threshold, crossed, mean_of, numbers_by_name, reading
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
@@ -51,11 +51,11 @@ SMALLEST = 1e-7
 class Findings:
     """Several findings, of which an image may show any.
 
-    A case need not say something of each: what is not known is neither learnt nor scored.
+    A case need not have a reference of each: what is not known is neither learnt nor scored.
 
     findings:        in the order of every column
     counts:          {finding: {"present", "absent": training cases}}
-    loss_name:       of `finding_losses.LOSSES`
+    loss_name:       of `losses.LOSSES`
     operating_point: the rule by which validation cases decide from which probability on a finding is called
     thresholds:      {finding: that probability}; None until they have decided
     prevalence:      {finding: share of all people} for predictive values; None: of the cases that are scored
@@ -80,15 +80,17 @@ class Findings:
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """Findings, loss and operating point for these training cases; DatasetError where none can be learnt."""
         return settings_for(dataset, fingerprint)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Findings:
+        """Findings with these settings; PlanError names the one that cannot be."""
         known = ("findings", "counts", "loss", "operating_point", *BY_FINDING)
         with reading(settings, known, "findings"):
             findings = tuple(str(name) for name in settings["findings"])
             counts = settings.get("counts")
-            each = {name: _by_finding(settings.get(name)) for name in BY_FINDING}
+            each = {name: numbers_by_name(settings.get(name)) for name in BY_FINDING}
             task = cls(
                 findings,
                 None if counts is None else {str(name): _whole(both) for name, both in counts.items()},
@@ -101,6 +103,7 @@ class Findings:
 
     @property
     def settings(self) -> dict[str, Any]:
+        """Plain values from which `of` makes equal findings."""
         return {
             "findings": list(self.findings),
             "counts": None if self.counts is None else {name: dict(both) for name, both in self.counts.items()},
@@ -112,18 +115,22 @@ class Findings:
 
     @property
     def heads(self) -> Mapping[str, Head]:
+        """One vector: an output a finding."""
         return {"findings": Vector(len(self.findings))}
 
     @property
     def labels(self) -> tuple[Label, ...]:
+        """The findings, numbered from 0."""
         return tuple(Label(value, name) for value, name in enumerate(self.findings))
 
     @property
     def mirrored(self) -> tuple[int, ...] | None:
+        """The finding that each becomes in a mirrored image; None where a side has no counterpart among the names."""
         return crossed(self.findings)
 
     @property
     def teaching(self) -> Teaching:
+        """The mean AUROC over the findings selects."""
         return Teaching(
             selects_by="auroc",
             quality=self.quality,
@@ -133,6 +140,7 @@ class Findings:
 
     @property
     def decoding(self) -> Decoding:
+        """Log odds become probabilities in the shares of the training cases."""
         return Decoding(
             merge="mean",
             mirrored=self.mirrored,
@@ -144,6 +152,7 @@ class Findings:
 
     @property
     def scoring(self) -> Scoring:
+        """Discrimination, calibration and calls of each finding, and their means."""
         return Scoring(
             metrics=METRICS,
             score=self.score,
@@ -155,9 +164,11 @@ class Findings:
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """A network with one answer for the image, and AUROC to select and judge."""
         return decisions()
 
     def under(self, sampling: str) -> dict[str, Decision]:
+        """Nothing; PlanError where cases are drawn otherwise than they come."""
         if sampling != "natural":
             problem = "a case has several findings at once, so that none can be drawn as often as another"
             remedy = "Give natural, and --set task.loss=class_balanced where findings are scarce"
@@ -166,15 +177,17 @@ class Findings:
 
     def target(self, case: Case) -> Target:
         """(findings,) 1 where it is present, 0 where absent, NaN where it is not known."""
-        said = case.references["findings"]
-        return Target(self.heads["findings"], np.array([said.get(name, np.nan) for name in self.findings], np.float32))
+        known = case.references["findings"]
+        return Target(self.heads["findings"], np.array([known.get(name, np.nan) for name in self.findings], np.float32))
 
     def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
+        """The named loss over what is known; target: (batch, findings), NaN where it is not known."""
         logits = outputs["findings"].float()
         weights = logits.new_tensor(self._balance) if self.loss_name in BALANCED else None
         return finding_loss(self.loss_name, logits, target, weights)
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
+        """(batch, findings) probabilities and references."""
         likely = self._likely(outputs["findings"].detach().float().cpu().numpy())
         return {"probabilities": torch.from_numpy(likely), "target": target}
 
@@ -189,14 +202,15 @@ class Findings:
         ]
         if each:
             return float(np.mean(each))
-        said = np.where(target > 0, probabilities, 1 - probabilities)[known]
-        return float(np.log(said.clip(SMALLEST)).mean()) if said.size else float("nan")
+        likelihood = np.where(target > 0, probabilities, 1 - probabilities)[known]
+        return float(np.log(likelihood.clip(SMALLEST)).mean()) if likelihood.size else float("nan")
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The mean of the log odds."""
         return {"findings": mean_of([one["findings"] for one in outputs], shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """(findings, ...) probabilities, brought back to the shares of the training cases."""
         return {"findings": np.moveaxis(self._likely(np.moveaxis(np.asarray(arrays["findings"]), 0, -1)), -1, 0)}
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
@@ -210,15 +224,15 @@ class Findings:
         if self.thresholds is not None or not cases:
             return self, {}
         known = called_of(self.score(predictions, cases), self.findings, dict.fromkeys(self.findings, ""))
-        found, said = dict[str, float](), []
-        for name, one in known.items():
-            level, words = found_threshold(self.operating_point, name, one.scores, one.truth, str(DEFAULT_THRESHOLD))
-            said.append(words)
+        levels, reasons = dict[str, float](), []
+        for name, own in known.items():
+            level, words = chosen_threshold(self.operating_point, name, own.scores, own.truth, str(DEFAULT_THRESHOLD))
+            reasons.append(words)
             if level is not None:
-                found[name] = level
-        source = YOUDEN if found and self.operating_point == "youden" else ""
-        decision = Decision(found, "; ".join(said) or "no validation case says anything of a finding", source)
-        return replace(self, thresholds=found), {"task.thresholds": decision}
+                levels[name] = level
+        source = YOUDEN if levels and self.operating_point == "youden" else ""
+        decision = Decision(levels, "; ".join(reasons) or "no validation case says anything of a finding", source)
+        return replace(self, thresholds=levels), {"task.thresholds": decision}
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and finding of which it is known: reference, predicted, probability, brier."""
@@ -246,19 +260,23 @@ class Findings:
         return summary_rows(table, called_of(table, self.findings, self._at), self.prevalence or {}, seed=seed)
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
-        said = ", ".join(f"{name} {p:.2f}" for name, p in self._probabilities(prediction).items())
-        known = case.references.get("findings")
-        there = ", ".join(name for name, present in (known or {}).items() if present) or "none of the known"
-        caption = said if known is None else f"{said}; reference {there}"
+        """The image, with the probabilities and the findings of the reference in the caption."""
+        caption = ", ".join(f"{name} {p:.2f}" for name, p in self._probabilities(prediction).items())
+        if (known := case.references.get("findings")) is not None:
+            present = ", ".join(name for name, is_present in known.items() if is_present)
+            caption += f"; reference {present or 'none of the known'}"
         return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
 
     def overview(self, table: Table) -> list[Figure]:
+        """Discrimination of all findings, calibration and confusion of the first."""
         return overview(called_of(table, self.findings, self._at), folds_of(table))
 
     def rank(self, table: Table) -> list[str]:
+        """Case ids by the mean Brier score of their findings."""
         return table.groupby("case")["brier"].mean().sort_values(kind="stable").index.tolist()
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
+        """The probability of each finding, and whether it is called."""
         probabilities, called = self._probabilities(prediction), self._called(prediction)
         return {
             **{f"probability_{name}": probabilities[name] for name in self.findings},
@@ -270,6 +288,7 @@ class Findings:
         return outputs["findings"].amax(dim=-1)
 
     def results(self, prediction: Prediction) -> list[Finding]:
+        """Whether each finding is called, with its probability."""
         called = self._called(prediction)
         return [Finding(name, value=called[name], probability=p) for name, p in self._probabilities(prediction).items()]
 
@@ -285,10 +304,10 @@ class Findings:
     @property
     def _at(self) -> dict[str, str]:
         """{finding: where its operating point lies, in words}"""
-        found = self.thresholds or {}
+        levels = self.thresholds or {}
         return {
-            name: f"; from {found[name]:.3g} on ({self.operating_point}, validation)"
-            if name in found
+            name: f"; from {levels[name]:.3g} on ({self.operating_point}, validation)"
+            if name in levels
             else f"; from {DEFAULT_THRESHOLD} on (default)"
             for name in self.findings
         }
@@ -308,10 +327,6 @@ class Findings:
         if self.loss_name in BALANCED:
             odds = odds - np.log(self._balance[:, 1] / self._balance[:, 0])
         return np.asarray(np.exp(-np.logaddexp(0.0, -odds)))
-
-
-def _by_finding(given: Any) -> dict[str, float] | None:
-    return None if given is None else {str(name): float(value) for name, value in given.items()}
 
 
 def _whole(both: Mapping[str, Any]) -> dict[str, int]:

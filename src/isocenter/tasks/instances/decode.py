@@ -1,4 +1,4 @@
-"""From maps of inside and height to objects, each with a number of its own.
+"""Decoding of maps of inside and height to objects, each with a number of its own.
 
 A watershed from seeds: every hill of the height that stands out far enough is one object, which grows downhill over
 what is inside. Naylor et al., IEEE Trans Med Imaging 2019, doi:10.1109/TMI.2018.2865709, in any number of axes; hills
@@ -58,9 +58,9 @@ def renumbered(numbers: Numbers, smallest: float = 0.0) -> Numbers:
     first[flat[::-1]] = np.arange(len(flat) - 1, -1, -1)  # of several places of one number the last to be set stays
     kept = (counts > 0) & (counts >= smallest)
     kept[0] = False
-    found = np.flatnonzero(kept)
-    table = np.zeros(len(counts), dtype=np.uint16 if len(found) < 2**16 else np.uint32)
-    table[found[np.argsort(first[found], kind="stable")]] = np.arange(1, len(found) + 1)
+    numbered = np.flatnonzero(kept)
+    table = np.zeros(len(counts), dtype=np.uint16 if len(numbered) < 2**16 else np.uint32)
+    table[numbered[np.argsort(first[numbered], kind="stable")]] = np.arange(1, len(numbered) + 1)
     return np.asarray(table[flat]).reshape(numbers.shape)
 
 
@@ -99,10 +99,10 @@ def _seeded(numbers: Numbers, level: NDArray[np.int8], floor: int, rise: int, co
     top = floor + rise - 1  # what joins them lies one step below the floor
     if top > STEPS:
         return count
-    pieces, found = ndimage.label(level >= floor)
-    if not found:
+    pieces, above = ndimage.label(level >= floor)
+    if not above:
         return count
-    fresh = np.zeros(found + 1, dtype=bool)
+    fresh = np.zeros(above + 1, dtype=bool)
     fresh[pieces[level >= top]] = True
     fresh[pieces[numbers > 0]] = False
     fresh[0] = False
@@ -132,5 +132,5 @@ def _neighbours(shape: tuple[int, ...]) -> Places:
 
 
 def _around(there: NDArray[np.bool_]) -> tuple[slice, ...] | None:
-    found = ndimage.find_objects(there.view(np.uint8))
-    return found[0] if found else None
+    boxes = ndimage.find_objects(there.view(np.uint8))
+    return boxes[0] if boxes else None

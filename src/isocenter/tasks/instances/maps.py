@@ -1,4 +1,4 @@
-"""What a network learns about objects: which voxels are inside one, and how far from its border they lie.
+"""Targets and loss of instance segmentation: which voxels are inside an object, and how far from its border.
 
 Naylor et al., IEEE Trans Med Imaging 2019, doi:10.1109/TMI.2018.2865709. Made of the numbers after they have moved
 with their image, on the device and in any number of axes.
@@ -7,7 +7,7 @@ with their image, on the device and in any number of axes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from isocenter.lazy import torch
@@ -16,7 +16,7 @@ from isocenter.tasks.shared import label_loss
 if TYPE_CHECKING:
     from torch import Tensor
 
-# How much more a voxel counts where two objects touch: there they are parted, and few voxels lie there.
+# How much more a voxel counts where two objects touch: few voxels lie there, and they part the objects.
 # Ronneberger et al., MICCAI 2015, arXiv:1505.04597, equation 2, gives these up to ten times the weight.
 TOUCHING = 8.0
 # Where the squared error of a height turns into an absolute one.
@@ -55,17 +55,17 @@ def heights(numbers: Tensor, steps: Sequence[float], reach: float) -> Tensor:
 
 
 def touching(numbers: Tensor) -> Tensor:
-    """(batch, *spatial) 1 in voxels beside another object, else 0."""
-    return _beside(numbers, lambda one, other: (one != other) & (one > 0) & (other > 0)).float()
+    """(batch, *spatial) 1 in voxels next to another object, else 0."""
+    return _next_to(numbers, lambda own, other: (own != other) & (own > 0) & (other > 0)).float()
 
 
 def _to_border(numbers: Tensor, steps: Sequence[float], reach: float) -> Tensor:
     """Euclidean distance to the border voxels of the own object and one step on, exact up to `reach`.
 
     The squared distance is a minimum over each axis after the other: Felzenszwalb and Huttenlocher, Theory of Computing
-    2012, doi:10.4086/toc.2012.v008a019; beyond `reach` nobody looks.
+    2012, doi:10.4086/toc.2012.v008a019; distances beyond `reach` are not needed.
     """
-    border = _beside(numbers, lambda one, other: one != other)
+    border = _next_to(numbers, lambda own, other: own != other)
     squared = torch.where(border, 0.0, float(reach) ** 2)
     for axis, step in enumerate(steps, start=1):
         nearest = squared
@@ -80,13 +80,12 @@ def _to_border(numbers: Tensor, steps: Sequence[float], reach: float) -> Tensor:
     return (squared.sqrt() + min(steps)).clamp(max=reach)
 
 
-def _beside(numbers: Tensor, differ) -> Tensor:  # type: ignore[no-untyped-def]
-    """(batch, *spatial) where a voxel and the next one along an axis differ, both of them."""
-    found = torch.zeros_like(numbers, dtype=torch.bool)
+def _next_to(numbers: Tensor, differ: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """(batch, *spatial) where a voxel and the next along an axis differ, both of them."""
+    marked = torch.zeros_like(numbers, dtype=torch.bool)
     for axis, size in enumerate(numbers.shape[1:], start=1):
         if size > 1:
-            one, other = numbers.narrow(axis, 0, size - 1), numbers.narrow(axis, 1, size - 1)
-            there = differ(one, other)
-            found.narrow(axis, 0, size - 1).logical_or_(there)
-            found.narrow(axis, 1, size - 1).logical_or_(there)
-    return found
+            there = differ(numbers.narrow(axis, 0, size - 1), numbers.narrow(axis, 1, size - 1))
+            marked.narrow(axis, 0, size - 1).logical_or_(there)
+            marked.narrow(axis, 1, size - 1).logical_or_(there)
+    return marked

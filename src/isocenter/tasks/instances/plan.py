@@ -1,4 +1,4 @@
-"""What the training objects say about how they are taught, and which validation maps about how they are told apart."""
+"""Plans for an instance segmentation: settings from the training objects, thresholds from validation maps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from isocenter.tasks.instances.decode import Decoder
 from isocenter.values import Array, CaseFacts, Dataset, Decision, Fingerprint
 
 NAYLOR, CAICEDO = "doi:10.1109/TMI.2018.2865709", "doi:10.1038/s41592-019-0612-7"
-# In voxels of the shortest side: less shows no hill, and farther off a border nothing changes for the eye.
+# In voxels of the shortest side: less shows no hill, and farther from a border nothing changes for the eye.
 LEAST_REACH, MOST_REACH = 2.0, 12.0
 # Of the training objects so many per cent may be slips of the pen; half of what is left is no object.
 SLIPS = 1.0
@@ -37,7 +37,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         where = str(dataset.root or dataset.name)
         raise DatasetError("the training cases have no objects", where, "Give cases with something to find")
     sizes = [size for case in cases for size in objects_of(case)]
-    said = f"{counted(len(sizes), 'object')} of {counted(len(cases), 'training case')}"
+    counts = f"{counted(len(sizes), 'object')} of {counted(len(cases), 'training case')}"
     steps = steps_of(fingerprint)
     radius = float(np.median([_radius(size * math.prod(steps), len(steps)) for size in sizes]))
     reach = float(np.clip(radius, LEAST_REACH, MOST_REACH))
@@ -47,12 +47,12 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         "steps": Decision(list(steps), "sides of a voxel, the shortest being 1: the median of the training cases"),
         "reach": Decision(
             round(reach, 2),
-            f"sides of a voxel from the border inwards; the median radius of {said} is {radius:.3g}",
+            f"sides of a voxel from the border inwards; the median radius of {counts} is {radius:.3g}",
             NAYLOR,
         ),
         "smallest": Decision(
             round(float(np.percentile(volumes, SLIPS)) / 2, 6),
-            f"{unit_of_size(len(cases[0].shape), physical)}: half of what {100 - SLIPS:g} % of {said} have at least",
+            f"{unit_of_size(len(cases[0].shape), physical)}: half of what {100 - SLIPS:g} % of {counts} have at least",
         ),
         "inside": Decision(
             None, f"found on the validation cases after training; {INSIDE} where their objects are too few"
@@ -80,7 +80,7 @@ def steps_of(fingerprint: Fingerprint) -> tuple[float, ...]:
 
 
 def unit_of_size(axes: int, physical: bool) -> str:
-    """In which the size of an object is counted."""
+    """The unit in which the size of an object is counted."""
     if physical:
         return "mm²" if axes == 2 else "mm³"
     return "pixels" if axes == 2 else "voxels"
@@ -106,10 +106,10 @@ def thresholds(
     references: Sequence[Array],
     smallest: Sequence[float],
 ) -> dict[str, Decision]:
-    """From which probability on a voxel is inside, then how far a hill stands out: the highest mean AP of these cases.
+    """The probability of inside, then the prominence of a hill, that give the highest mean AP of these cases.
 
-    decoder:  of what is usual, or set already
-    names:    of the fields that are open yet
+    decoder:  with the default of each field, or what is set already
+    names:    of the fields that are open
     smallest: voxels of each case
     """
     total = sum(len(np.setdiff1d(one, 0)) for one in references)
@@ -118,13 +118,14 @@ def thresholds(
         return {name: Decision(getattr(decoder, name), because) for name in names}
 
     def mean_ap(tried: Decoder) -> float:
+        """Over the cases."""
         scores = [
             instance_overlap(replace(tried, smallest=least)(one["inside"], one["height"]), truth).ap()
             for one, truth, least in zip(maps, references, smallest, strict=True)
         ]
         return float(np.nanmean(scores))
 
-    found: dict[str, Decision] = {}
+    decisions: dict[str, Decision] = {}
     for name, values in TRIED.items():
         if name not in names:
             continue
@@ -137,8 +138,8 @@ def thresholds(
             f"the highest mean AP, {tried[best]:.3f} ({usual} gives {tried[usual]:.3f}), of {counted(total, 'object')} "
             f"of {counted(len(maps), 'validation case')}"
         )
-        found[name] = Decision(best, because, CAICEDO)
-    return found
+        decisions[name] = Decision(best, because, CAICEDO)
+    return decisions
 
 
 def _radius(size: float, axes: int) -> float:

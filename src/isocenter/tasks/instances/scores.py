@@ -1,4 +1,4 @@
-"""What is said of the objects of each case, and what the rows come to."""
+"""Metrics of objects: one row a case, and estimates over cases and over all objects together."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from isocenter.evaluation import InstanceOverlap, Seed, Table, bootstrap_statistic, mean_rows
 from isocenter.values import Floats, Row
 
-# Of each case, of which the mean is stated; the first is the primary one's usual company.
+# Metrics of each case, whose mean is stated; the primary one first.
 SHARES = ("ap50", "ap75", "ap", "f1", "aji", "pq", "sq", "rq")
 COUNTS = {"count_error": "objects", "count_difference": "objects"}
-# Of the objects of all cases together, as StarDist states them; large cases count more.
+# Metrics of the objects of all cases together, as StarDist states them; large cases count more.
 POOLED = {"ap50_pooled": "matched50", "ap75_pooled": "matched75"}
 METRICS = frozenset({*SHARES, *COUNTS, *POOLED})
 NOTES = {
@@ -29,7 +29,7 @@ NOTES = {
 
 
 def case_row(overlap: InstanceOverlap) -> dict[str, Any]:
-    """Of one case; figures are NaN where neither side has an object."""
+    """The metrics of one case, NaN where neither side has an object."""
     predicted, reference = len(overlap.predicted), len(overlap.reference)
     return {
         "ap50": overlap.ap((0.5,)),
@@ -52,18 +52,19 @@ def case_row(overlap: InstanceOverlap) -> dict[str, Any]:
 def summary_rows(table: Table, *, seed: Seed) -> list[Row]:
     """Means over cases, then the figures of all objects together; patients are resampled."""
     rows = mean_rows(table, {**dict.fromkeys(SHARES, ""), **COUNTS}, seed=seed)
-    said = [_with_note(row, NOTES[row.metric]) if row.metric in NOTES else row for row in rows]
+    rows = [_with_note(row, NOTES[row.metric]) if row.metric in NOTES else row for row in rows]
     counts = table[["objects_reference", "objects_predicted"]].sum(axis=1).to_numpy(dtype=np.float64)
     for metric, column in POOLED.items():
-        found = table[column].to_numpy(dtype=np.float64)
-        estimate = bootstrap_statistic(_pooled(found, counts), table["patient"], seed=seed, exact=False)
-        said.append(_with_note(Row(metric, "all", estimate), "TP / (TP + FP + FN) of all objects together"))
-    return said
+        matched = table[column].to_numpy(dtype=np.float64)
+        estimate = bootstrap_statistic(_pooled(matched, counts), table["patient"], seed=seed, exact=False)
+        rows.append(_with_note(Row(metric, "all", estimate), "TP / (TP + FP + FN) of all objects together"))
+    return rows
 
 
-def _pooled(found: Floats, counts: Floats) -> Callable[[Floats], Floats]:
+def _pooled(matched: Floats, counts: Floats) -> Callable[[Floats], Floats]:
     def statistic(weights: Floats) -> Floats:
-        right, total = weights @ found, weights @ counts
+        """TP / (TP + FP + FN) of all objects, for each weighting of the cases."""
+        right, total = weights @ matched, weights @ counts
         return np.divide(right, total - right, out=np.full(np.shape(right), np.nan), where=total > 0)
 
     return statistic

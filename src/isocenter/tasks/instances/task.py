@@ -1,8 +1,8 @@
 """Instance segmentation: every object has a number of its own.
 
-A network says of each voxel whether it is inside an object, and how far from the border; a watershed from the tops of
-these hills parts what touches: Naylor et al., IEEE Trans Med Imaging 2019, doi:10.1109/TMI.2018.2865709, in two and
-three axes alike.
+A network predicts for each voxel whether it is inside an object, and how far from the border; a watershed from the tops
+of these hills parts objects that touch, in two and three axes alike: Naylor et al., IEEE Trans Med Imaging 2019,
+doi:10.1109/TMI.2018.2865709.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from isocenter.errors import PlanError
 from isocenter.evaluation import InstanceOverlap, Seed, Table, instance_overlap
 from isocenter.files import Spool
 from isocenter.lazy import pandas as pd
@@ -24,7 +23,7 @@ from isocenter.tasks.instances.decode import Decoder
 from isocenter.tasks.instances.maps import instance_loss
 from isocenter.tasks.instances.plan import INSIDE, PROMINENCE, check_settings, settings_for, thresholds, unit_of_size
 from isocenter.tasks.instances.scores import METRICS, case_row, summary_rows
-from isocenter.tasks.shared import Shares, label_values, mean_of, refuse_other_grid, refuse_other_image_grid
+from isocenter.tasks.shared import Shares, label_values, mean_of, reading, refuse_other_grid, refuse_other_image_grid
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HEAD, OBJECT = "instances", "object"
-# What a map is worth between network and watershed: a thousandth.
+# Maps are kept with half precision between network and watershed: heights need a thousandth.
 KEPT = np.dtype(np.float16)
 # Measured: two maps, heights in steps, numbers, pieces and the order of all while objects are told apart.
 BYTES_PER_VOXEL = 40
@@ -78,14 +77,14 @@ class InstanceSegmentation:
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """Voxel sides, reach and smallest size for these training cases; DatasetError where none has an object."""
         return settings_for(dataset, fingerprint)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> InstanceSegmentation:
+        """An instance segmentation with these settings; PlanError names the one that cannot be."""
         known = ("steps", "reach", "smallest", "inside", "prominence")
-        if unknown := sorted(set(settings) - set(known)):
-            raise PlanError("there is no such setting", f"task.{unknown[0]}", f"Choose one of {', '.join(known)}")
-        try:
+        with reading(settings, known, "instances"):
             shares = [settings.get(name) for name in ("inside", "prominence")]
             task = cls(
                 tuple(float(step) for step in settings["steps"]),
@@ -93,13 +92,12 @@ class InstanceSegmentation:
                 float(settings["smallest"]),
                 *(None if share is None else float(share) for share in shares),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise PlanError(f"impossible settings of instances ({error})", "task", "Plan anew, or mend it") from error
         check_settings(task.settings)
         return task
 
     @property
     def settings(self) -> dict[str, Any]:
+        """Plain values from which `of` makes an equal task."""
         return {
             "steps": list(self.steps),
             "reach": self.reach,
@@ -110,15 +108,17 @@ class InstanceSegmentation:
 
     @property
     def heads(self) -> Mapping[str, Head]:
+        """One dense head: the logit of inside, and the height."""
         return {HEAD: Dense(2, heights=1, unit=self.reach, called=("inside an object", "distance from its border"))}
 
     @property
     def labels(self) -> tuple[Label, ...]:
-        """What the first output is the probability of; the values of a result are numbers of objects."""
+        """The meaning of the first output; the values of a result are numbers of objects."""
         return (Label(1, OBJECT),)
 
     @property
     def teaching(self) -> Teaching:
+        """Average precision over the validation cases selects."""
         return Teaching(
             selects_by="ap",
             quality=self.quality,
@@ -128,6 +128,7 @@ class InstanceSegmentation:
 
     @property
     def decoding(self) -> Decoding:
+        """Both maps are kept whole, and a watershed parts them into objects."""
         return Decoding(
             merge="gaussian",
             mirrored=(0, 1),
@@ -140,6 +141,7 @@ class InstanceSegmentation:
 
     @property
     def scoring(self) -> Scoring:
+        """Objects that were found, missed and wrongly called."""
         return Scoring(
             metrics=METRICS,
             score=self.score,
@@ -151,6 +153,7 @@ class InstanceSegmentation:
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """A U-Net, and average precision to select and judge."""
         return {
             "network.name": Decision("unet", "it gives an output for every voxel", "arXiv:1505.04597"),
             "training.selection": Decision("ap", "average precision of the validation cases, mean of IoU 0.5 to 0.95"),
@@ -162,6 +165,7 @@ class InstanceSegmentation:
         }
 
     def under(self, sampling: str) -> dict[str, Decision]:
+        """Nothing follows from the sampling."""
         return {}
 
     def target(self, case: Case) -> Target:
@@ -174,16 +178,17 @@ class InstanceSegmentation:
         return Target(Instances(), dense.reshape(numbers.geometry.shape).astype(np.int32))
 
     def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
+        """Dice and cross-entropy of inside, and the error of heights; target: (batch, *spatial) numbers of objects."""
         return instance_loss(outputs[HEAD].float(), target, self.steps, self.reach)
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
         """(batch, thresholds) objects found, (batch, 1) of prediction and reference together."""
-        found = [
+        overlaps = [
             self._overlap(one.cpu().numpy(), truth.cpu().numpy())
             for one, truth in zip(outputs[HEAD].float(), target, strict=True)
         ]
-        matched = [[one.matched(threshold) for threshold in one.thresholds] for one in found]
-        both = [[len(one.predicted) + len(one.reference)] for one in found]
+        matched = [[one.matched(threshold) for threshold in one.thresholds] for one in overlaps]
+        both = [[len(one.predicted) + len(one.reference)] for one in overlaps]
         return {"matched": torch.tensor(matched).double(), "both": torch.tensor(both).double()}
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
@@ -207,9 +212,9 @@ class InstanceSegmentation:
         """
         inside, height = Spool(geometry.shape, KEPT), Spool(geometry.shape, KEPT)
         for region, arrays in slabs:
-            said = np.asarray(arrays[HEAD], dtype=np.float32)
-            inside[region] = _chance(said[0]).astype(KEPT)
-            height[region] = np.clip(said[1], 0.0, 1.0).astype(KEPT)
+            outputs = np.asarray(arrays[HEAD], dtype=np.float32)
+            inside[region] = _chance(outputs[0]).astype(KEPT)
+            height[region] = np.clip(outputs[1], 0.0, 1.0).astype(KEPT)
         maps = {"inside": inside.data, "height": height.data}
         numbers = replace(self._decoder, smallest=self._voxels(geometry))(*(np.asarray(one) for one in maps.values()))
         labels = tuple(Label(number, f"{OBJECT} {number}") for number in range(1, int(numbers.max(initial=0)) + 1))
@@ -217,7 +222,7 @@ class InstanceSegmentation:
         return Prediction(geometry, data=numbers, labels=labels, maps=None if tuned else maps)
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """With what tells the objects of validation cases apart best; what is set already stays."""
+        """With the thresholds that tell the objects of validation cases apart best; those that are set already stay."""
         there = [pair for pair in zip(predictions, cases, strict=True) if pair[0].maps is not None]
         open_yet = [name for name in ("inside", "prominence") if getattr(self, name) is None]
         if not (there and open_yet):
@@ -225,10 +230,9 @@ class InstanceSegmentation:
         maps = [{name: np.asarray(one) for name, one in (made.maps or {}).items()} for made, _ in there]
         references = [self._reference(case, made) for made, case in there]
         smallest = [self._voxels(made.geometry) for made, _ in there]
-        found = thresholds(self._decoder, open_yet, maps, references, smallest)
-        chosen: dict[str, Any] = {name: float(decision.value) for name, decision in found.items()}
-        task = replace(self, **chosen)
-        return task, {f"task.{name}": decision for name, decision in found.items()}
+        decisions = thresholds(self._decoder, open_yet, maps, references, smallest)
+        chosen: dict[str, Any] = {name: float(decision.value) for name, decision in decisions.items()}
+        return replace(self, **chosen), {f"task.{name}": decision for name, decision in decisions.items()}
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case, on the reference's own grid."""
@@ -243,27 +247,30 @@ class InstanceSegmentation:
         return summary_rows(table, seed=seed)
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        """Outlines of the predicted objects, and of the reference where the case has one."""
         there = "instances" in case.references
         reference = self._reference(case, prediction) if there else None
         return [figures.objects(stated_image(case), reference, np.asarray(prediction.data), title=case.id)]
 
     def overview(self, table: Table) -> list[Figure]:
+        """Metrics of the cases, and numbers of objects over those of the reference."""
         known = {name: table[name].dropna().to_numpy(float) for name in ("ap50", "aji", "pq")}
-        true, found = (table[name].to_numpy(float) for name in ("objects_reference", "objects_predicted"))
+        reference, predicted = (table[name].to_numpy(float) for name in ("objects_reference", "objects_predicted"))
         axes = ("objects of the reference", "objects predicted")
         return [
             figures.histogram(
                 known, "Objects of the cases", axis="AP at IoU 0.5, AJI, PQ", caption="One count a case."
             ),
-            figures.scatter(true, found, "Numbers of objects", axes=axes, identity=True),
+            figures.scatter(reference, predicted, "Numbers of objects", axes=axes, identity=True),
         ]
 
     def rank(self, table: Table) -> list[str]:
+        """Case ids by average precision; a case without any object counts as 1."""
         order = table.set_index("case")["ap"].fillna(1.0).sort_values(ascending=False, kind="stable")
         return [str(case) for case in order.index]
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
-        """How many objects there are, and their mean size: mm² or mm³ where the size of a voxel is known."""
+        """The number of objects and their mean size: mm² or mm³ where the size of a voxel is known."""
         count, size, unit = self._counted(prediction)
         return {"count": count, f"mean_size_{unit.replace('²', '2').replace('³', '3')}": size}
 
@@ -274,6 +281,7 @@ class InstanceSegmentation:
         return (logits * marked).sum(dim=1) / marked.sum(dim=1).clamp(min=1)
 
     def results(self, prediction: Prediction) -> list[Finding]:
+        """The number of objects, and their mean size."""
         count, size, unit = self._counted(prediction)
         return [Finding("number of objects", value=count), Finding("mean size of objects", value=size, unit=unit)]
 

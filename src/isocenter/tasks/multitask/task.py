@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -234,10 +235,9 @@ class Multitask:
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """Each part's own average of its heads."""
 
-        def mean_of_part(name: str, part: Task) -> Mapping[str, Array]:
-            return part.decoding.average([self._own(name, one) for one in outputs], shares)
-
-        return self._each(outputs[0], mean_of_part)
+        return self._each(
+            outputs[0], lambda name, part: part.decoding.average([self._own(name, one) for one in outputs], shares)
+        )
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """Each part's own probabilities, under the heads' whole names."""
@@ -245,22 +245,21 @@ class Multitask:
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Each part decodes its own; those with an output for every voxel read each slab once, as it comes."""
-        dense = {name: part for name, part in self.parts.items() if _is_dense(part)}
+        dense = [name for name, part in self.parts.items() if _is_dense(part)]
         vectors: list[Mapping[str, Array]] = []
 
-        def decoder(name: str, part: Task) -> Callable[[Slabs], Prediction]:
-            return lambda stream: part.decoding.decode(self._of_stream(name, stream), geometry)
-
-        maps = read_by_each(dense_slabs(slabs, vectors), [decoder(name, part) for name, part in dense.items()])
+        decoders = [partial(self._decoded, name, geometry) for name in dense]
+        maps = read_by_each(dense_slabs(slabs, vectors), decoders)
         made = dict(zip(dense, maps, strict=True))
-        for name, part in self.parts.items():
+        for name in self.parts:
             if name not in dense:
-                own = mean([self._own(name, arrays) for arrays in vectors])
-                made[name] = part.decoding.decode([((), own)], geometry)
+                made[name] = self._decoded(name, geometry, [((), mean(vectors))])
         return joined_prediction(geometry, {name: made[name] for name in self.parts})
 
-    def _of_stream(self, name: str, stream: Slabs) -> Slabs:
-        return ((region, self._own(name, arrays)) for region, arrays in stream)
+    def _decoded(self, name: str, geometry: Geometry, slabs: Slabs) -> Prediction:
+        """A part's own result of slabs with the outputs of all parts."""
+        own = ((region, self._own(name, arrays)) for region, arrays in slabs)
+        return self.parts[name].decoding.decode(own, geometry)
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
         """Each part by the cases that have its reference."""

@@ -1,4 +1,4 @@
-"""What the training cases say about how a regression is taught, and how large its error bars have to be."""
+"""Plans for a regression from its training cases, and the size of error bars from validation cases."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import numpy as np
 
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.lazy import stats
+from isocenter.tasks.regression.losses import LOSSES
 from isocenter.values import Dataset, Decision, Fingerprint
 
 if TYPE_CHECKING:
-    from isocenter.tasks.regression.scores import Measured
+    from isocenter.tasks.shared import Measured
 
-LOSSES, NOISES = ("huber", "mse", "mae"), ("none", "gaussian")
+NOISES = ("none", "gaussian")
 HUBER = "doi:10.1214/aoms/1177703732"
 # Laves et al., MIDL 2020: error bars that are too small or large are multiplied by one factor.
 LAVES = "arXiv:2006.13092"
@@ -35,24 +36,24 @@ BRACKETED = re.compile(r"[\(\[]\s*([^()\[\]]+?)\s*[\)\]]\s*$")
 
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
     """The fields of a regression for these training cases; DatasetError for a target that cannot be learnt."""
-    found = fingerprint.values()
+    values = fingerprint.values()
     columns = {role.partition(":")[2]: column for role, column in dataset.columns.items() if role.startswith("value:")}
-    targets = [*(name for name in columns if name in found), *(name for name in found if name not in columns)]
+    targets = [*(name for name in columns if name in values), *(name for name in values if name not in columns)]
     where = str(dataset.root or dataset.name)
     if not targets:
         raise DatasetError("no training case has a value", where, "Name its column with --column value:NAME=COLUMN")
     for name in targets:
-        _refuse_unteachable(name, found[name], where)
+        _refuse_unteachable(name, values[name], where)
     read = {name: unit_in(name) or unit_in(columns.get(name, "")) for name in targets}
     units = {name: unit for name, unit in read.items() if unit}
     unknown = [name for name in targets if name not in units]
-    said = f"no column's name says that of {', '.join(unknown)}" if unknown else "the names of the columns say so"
-    counts = ", ".join(f"{counted(len(found[name]), 'case has', 'cases have')} {name}" for name in targets)
-    located = {name: _located(found[name]) for name in targets}
+    named = f"no column's name says that of {', '.join(unknown)}" if unknown else "the names of the columns say so"
+    counts = ", ".join(f"{counted(len(values[name]), 'case has', 'cases have')} {name}" for name in targets)
+    located = {name: _located(values[name]) for name in targets}
     means, deviations = ({name: numbers[n] for name, numbers in located.items()} for n in (0, 1))
     return {
         "targets": Decision(targets, f"of {len(fingerprint)} training cases {counts}"),
-        "units": Decision(units or None, said),
+        "units": Decision(units or None, named),
         "mean": Decision(means, "of the training cases: the network learns how far a case lies from it"),
         "deviation": Decision(
             deviations, "of the training cases: in it targets of different units cost alike, and the network's outputs"
@@ -65,6 +66,24 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         ),
         "error_factor": Decision(None, "it is found on validation cases after training, where there are error bars"),
     }  # fmt: skip
+
+
+def decisions() -> dict[str, Decision]:
+    """What holds for every regression: the network, the augmentation it forbids, the metrics that select and judge."""
+    return {
+        "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
+        "augmentation.scale": Decision(0.0, "a value may be a size, and a scaled image would show another"),
+        "training.selection": Decision(
+            "r2",
+            "it has no unit, so that targets have one mean; against the variance of the training cases, because "
+            "that of a few validation cases says little",
+        ),
+        "evaluation.primary": Decision(
+            "mae",
+            "it is in the unit of the target and does not depend on how much these cases differ, as R² does",
+            "doi:10.3354/cr030079",
+        ),
+    }
 
 
 def unit_in(name: str) -> str:
@@ -87,24 +106,25 @@ def error_factors(targets: Sequence[str], measured: Sequence[Measured]) -> tuple
     The factor of greatest likelihood is the root of the mean squared ratio of error and error bar. Its square, times
     the cases, follows chi-squared where the error bar is right: a factor that chance explains is not taken.
     """
-    found: dict[str, float] = {}
-    said = []
+    factors: dict[str, float] = {}
+    reasons = []
+    by_target = {one.target: one for one in measured}
     for name in targets:
-        one = next((one for one in measured if one.target == name), None)
-        if one is None or one.errors is None or len(one.cases) < FEWEST_CASES:
-            cases = counted(0 if one is None else len(one.cases), "validation case")
-            said.append(f"{name}: {cases} are too few for a factor, {FEWEST_CASES} are the least")
+        own = by_target.get(name)
+        if own is None or own.errors is None or len(own.cases) < FEWEST_CASES:
+            cases = counted(0 if own is None else len(own.cases), "validation case")
+            reasons.append(f"{name}: {cases} are too few for a factor, {FEWEST_CASES} are the least")
             continue
-        total, count = float((((one.predicted - one.reference) / one.errors) ** 2).sum()), len(one.cases)
+        total, count = float((((own.predicted - own.reference) / own.errors) ** 2).sum()), len(own.cases)
         low, high = (float(stats.chi2.ppf(share, count)) for share in (CHANCE / 2, 1 - CHANCE / 2))
         factor = round(float(np.sqrt(total / count)), DIGITS)
         errors = f"{name}: errors of {counted(count, 'validation case')} are {factor:.3g} times their error bars"
         if low <= total <= high:
-            said.append(f"{errors}, as chance explains: left as they are")
+            reasons.append(f"{errors}, as chance explains: left as they are")
         else:
-            found[name] = factor
-            said.append(errors)
-    return found, Decision(found, "; ".join(said), LAVES)
+            factors[name] = factor
+            reasons.append(errors)
+    return factors, Decision(factors, "; ".join(reasons), LAVES)
 
 
 def check_settings(

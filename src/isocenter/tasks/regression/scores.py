@@ -1,10 +1,9 @@
-"""What the table of a regression's cases comes to."""
+"""Metrics of a regression: errors, correlation and agreement of each target, and means over several targets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,10 @@ import numpy as np
 from isocenter.evaluation import (
     Seed,
     Table,
-    bias,
     bootstrap_statistic,
     concordance,
     gaussian_nll,
     is_covered,
-    limits_of_agreement,
     mean_absolute_error,
     median,
     pearson,
@@ -26,18 +23,15 @@ from isocenter.evaluation import (
     root_mean_squared_error,
     spearman,
 )
+from isocenter.tasks.shared import SCALE_FREE, Compared, Measured, agreement_rows, compared_estimate
 from isocenter.values import Estimate, Floats, Row
 
-# Named one by one: a packaged model carries this line, and none of the figures.
 METRICS = frozenset(
     {
         *("mae", "rmse", "median_absolute_error", "r2", "pearson", "spearman", "concordance"),
         *("bias", "loa_lower", "loa_upper", "interval_coverage", "nll"),
     }
 )
-
-# (cases,) predicted and reference values, (..., cases) weights to a figure for each weighting.
-Compared = Callable[[Floats, Floats, Floats], Floats]
 
 # In the unit of the target; of several targets they are taken in deviations of the training cases.
 WITH_UNIT: Mapping[str, Compared] = {"mae": mean_absolute_error, "rmse": root_mean_squared_error}
@@ -47,39 +41,21 @@ WITHOUT_UNIT: Mapping[str, Compared] = {
     "spearman": spearman,
     "concordance": concordance,
 }
-# Figures that do not mind how one model shifts or stretches its scale, and so must not mix the scales of several.
-OF_ONE_SCALE = (pearson, spearman)
-AGREEMENT = ("bias", "loa_lower", "loa_upper")
 STANDARDISED = "SD"
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """One target of the cases that have a reference of it, in its unit.
-
-    predicted, reference: (cases,); patients: (cases,) whose; cases: (cases,) ids
-    errors: (cases,) one standard deviation, as the network says it; None where it says none
-    """
-
-    target: str
-    predicted: Floats
-    reference: Floats
-    patients: np.ndarray
-    cases: np.ndarray
-    errors: Floats | None = None
 
 
 def measured_of(table: Table, targets: Sequence[str]) -> list[Measured]:
     """The targets of a table of cases, in their order; without those that no case has."""
-    found = []
+    measured = []
     for name in targets:
         own = table[table["label"] == name]
         if own.empty:
             continue
         errors = own["error_bar"].to_numpy(float) if "error_bar" in own else None
-        said, true = own["predicted"].to_numpy(float), own["reference"].to_numpy(float)
-        found.append(Measured(name, said, true, own["patient"].to_numpy(str), own["case"].to_numpy(str), errors))
-    return found
+        predicted, reference = own["predicted"].to_numpy(float), own["reference"].to_numpy(float)
+        patients, cases = own["patient"].to_numpy(str), own["case"].to_numpy(str)
+        measured.append(Measured(name, predicted, reference, patients, cases, errors))
+    return measured
 
 
 def summary_rows(
@@ -90,31 +66,30 @@ def summary_rows(
     return [*rows, *(row for one in measured for row in _of_target(one, units[one.target], seed))]
 
 
-def agreement_rows(one: Measured, unit: str, *, seed: Seed) -> list[Row]:
-    """Bias and the two limits of agreement."""
-    lower, upper = (_limit(side) for side in (0, 1))
-    figures: Mapping[str, Compared] = dict(zip(AGREEMENT, (bias, lower, upper), strict=True))
-    return [Row(metric, one.target, _estimate(one, figure, unit, seed)) for metric, figure in figures.items()]
-
-
-def _of_target(one: Measured, unit: str, seed: Seed) -> Iterator[Row]:
+def _of_target(measured: Measured, unit: str, seed: Seed) -> Iterator[Row]:
+    target, patients = measured.target, measured.patients
     for metric, figure in WITH_UNIT.items():
-        yield Row(metric, one.target, _estimate(one, figure, unit, seed))
-    apart = np.abs(one.predicted - one.reference)
-    yield Row("median_absolute_error", one.target, median(apart, one.patients, unit=unit))
+        yield Row(metric, target, compared_estimate(measured, figure, unit, seed))
+    apart = np.abs(measured.predicted - measured.reference)
+    yield Row("median_absolute_error", target, median(apart, patients, unit=unit))
     for metric, figure in WITHOUT_UNIT.items():
-        yield Row(metric, one.target, _estimate(one, figure, "", seed))
-    yield from agreement_rows(one, unit, seed=seed)
-    if one.errors is not None:
-        covered = is_covered(one.predicted, one.errors, one.reference)
-        yield Row("interval_coverage", one.target, proportion(covered, one.patients, seed=seed))
-        errors = one.errors
+        yield Row(metric, target, compared_estimate(measured, figure, "", seed))
+    yield from agreement_rows(measured, unit, seed=seed)
+    if measured.errors is not None:
+        yield from _of_error_bars(measured, measured.errors, seed)
 
-        def likelihood(said: Floats, true: Floats, weights: Floats) -> Floats:
-            return gaussian_nll(said, errors, true, weights)
 
-        estimate = _estimate(one, likelihood, "", seed)
-        yield Row("nll", one.target, replace(estimate, method=f"{estimate.method}; nats, of the value in its unit"))
+def _of_error_bars(measured: Measured, errors: Floats, seed: Seed) -> Iterator[Row]:
+    covered = is_covered(measured.predicted, errors, measured.reference)
+    yield Row("interval_coverage", measured.target, proportion(covered, measured.patients, seed=seed))
+
+    def likelihood(predicted: Floats, reference: Floats, weights: Floats) -> Floats:
+        """The negative log-likelihood under the error bars, for each weighting."""
+        return gaussian_nll(predicted, errors, reference, weights)
+
+    estimate = compared_estimate(measured, likelihood, "", seed)
+    note = f"{estimate.method}; nats, of the value in its unit"
+    yield Row("nll", measured.target, replace(estimate, method=note))
 
 
 def _overall(measured: Sequence[Measured], deviation: Mapping[str, float], seed: Seed) -> Iterator[Row]:
@@ -139,29 +114,15 @@ def _mean_of_targets(
     places = np.split(place, ends[:-1])
 
     def statistic(weights: Floats) -> Floats:
+        """The mean over the targets, for each weighting."""
         each = [
             figure(one.predicted / scale, one.reference / scale, weights[:, own])
             for one, scale, own in zip(measured, scales, places, strict=True)
         ]
         return np.mean(each, axis=0)
 
-    how: dict[str, Any] = {"seed": seed, "exact": False, "compares": figure in OF_ONE_SCALE}
+    how: dict[str, Any] = {"seed": seed, "exact": False, "compares": figure in SCALE_FREE}
     estimate = bootstrap_statistic(statistic, owners, unit=unit, **how)
     note = "; unweighted mean of the targets"
     note += ", each in standard deviations of its training cases" if unit else ""
     return replace(estimate, n=len(ids), method=estimate.method + note)
-
-
-def _estimate(one: Measured, figure: Compared, unit: str, seed: Seed) -> Estimate:
-    statistic = partial(figure, one.predicted, one.reference)
-    how: dict[str, Any] = {"seed": seed, "exact": False, "compares": figure in OF_ONE_SCALE}
-    return bootstrap_statistic(statistic, one.patients, unit=unit, **how)
-
-
-def _limit(side: int) -> Compared:
-    """The lower (0) or the upper (1) limit of agreement as a figure."""
-
-    def limit(said: Floats, true: Floats, weights: Floats) -> Floats:
-        return limits_of_agreement(said, true, weights)[side]
-
-    return limit

@@ -14,9 +14,10 @@ from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures, number
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
-from isocenter.tasks.regression.plan import check_settings, error_factors, settings_for
-from isocenter.tasks.regression.scores import METRICS, Measured, agreement_rows, measured_of, summary_rows
-from isocenter.tasks.shared import Shares, crossed, mean_of, reading
+from isocenter.tasks.regression.losses import LEAST_LOG, LOSSES, MOST_LOG, weighted_likelihood
+from isocenter.tasks.regression.plan import check_settings, decisions, error_factors, settings_for
+from isocenter.tasks.regression.scores import METRICS, measured_of, summary_rows
+from isocenter.tasks.shared import Measured, Shares, agreement_figure, crossed, mean_of, numbers_by_name, reading
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
@@ -40,12 +41,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HEAD = "value"
-# The logarithm of a variance stays within these bounds: error bars of 1/150 to 150 deviations of the training cases.
-LEAST_LOG, MOST_LOG = -10.0, 10.0
-# By which power of its own variance a case's likelihood is weighed, as in the paper's trials: arXiv:2203.09168.
-BETA = 0.5
-# Residuals (in deviations) up to here count by their square, larger ones by their size.
-HUBER = 1.0
 # Targets whose charts stand in a report.
 MOST_CHARTS = 4
 # The settings that hold something for each target.
@@ -57,10 +52,10 @@ class Regression:
     """One or several measured numbers.
 
     targets:      names, in the order of the head's outputs
-    units:        {target: unit}; empty where nobody says it
+    units:        {target: unit}; empty where it is unknown
     mean:         {target: of the training cases}, by which and by `deviation` the network's outputs are standardised
     deviation:    {target: standard deviation of the training cases}
-    noise:        "gaussian": the network says its own error bar for each case; "none": it says none
+    noise:        "gaussian": the network predicts an error bar for each case; "none": it predicts none
     loss_name:    "huber", "mse" or "mae", of standardised values; with noise the likelihood takes its place
     error_factor: {target: by what its error bar is multiplied}; None until validation cases have decided
     """
@@ -83,16 +78,17 @@ class Regression:
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """Targets, units and standardisation from these training cases; DatasetError for one that cannot be learnt."""
         return settings_for(dataset, fingerprint)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Regression:
+        """A regression with these settings; PlanError names the one that cannot be."""
         known = ("targets", "noise", "loss", *BY_TARGET)
         with reading(settings, known, "a regression"):
             targets = tuple(str(name) for name in settings["targets"])
             units = {name: str((settings.get("units") or {}).get(name) or "") for name in targets}
             mean, deviation = ({name: float(settings[key][name]) for name in targets} for key in ("mean", "deviation"))
-            factors = settings.get("error_factor")
             task = cls(
                 targets,
                 units,
@@ -100,13 +96,14 @@ class Regression:
                 deviation,
                 settings.get("noise", "none"),
                 settings.get("loss", "huber"),
-                None if factors is None else {str(name): float(value) for name, value in factors.items()},
+                numbers_by_name(settings.get("error_factor")),
             )
         check_settings(targets, mean, deviation, task.noise, task.loss_name, task.error_factor or {})
         return task
 
     @property
     def settings(self) -> dict[str, Any]:
+        """Plain values from which `of` makes an equal regression."""
         return {
             "targets": list(self.targets),
             "units": dict(self.units),
@@ -119,11 +116,12 @@ class Regression:
 
     @property
     def heads(self) -> Mapping[str, Head]:
-        """One for all: the values, and with noise behind them the logarithms of their variances."""
+        """One vector: the values and, with noise, the logarithms of their variances after them."""
         return {HEAD: Vector(len(self.targets) * (2 if self.is_noisy else 1), holds="numbers")}
 
     @property
     def labels(self) -> tuple[Label, ...]:
+        """The targets, in the order of the outputs."""
         return tuple(Label(number, name) for number, name in enumerate(self.targets))
 
     @property
@@ -136,10 +134,12 @@ class Regression:
 
     @property
     def is_noisy(self) -> bool:
+        """Whether the network predicts an error bar for each case."""
         return self.noise == "gaussian"
 
     @property
     def teaching(self) -> Teaching:
+        """R² over the validation cases selects; targets are standardised."""
         return Teaching(
             selects_by="r2",
             quality=self.quality,
@@ -149,6 +149,7 @@ class Regression:
 
     @property
     def decoding(self) -> Decoding:
+        """Outputs become values in the units of the targets."""
         return Decoding(
             merge="mean",
             mirrored=self.mirrored,
@@ -160,6 +161,7 @@ class Regression:
 
     @property
     def scoring(self) -> Scoring:
+        """Errors, correlation and agreement of each target."""
         return Scoring(
             metrics=METRICS,
             score=self.score,
@@ -171,49 +173,31 @@ class Regression:
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
-        return {
-            "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
-            "augmentation.scale": Decision(0.0, "a value may be a size, and a scaled image would show another"),
-            "training.selection": Decision(
-                "r2",
-                "it has no unit, so that targets have one mean; against the variance of the training cases, because "
-                "that of a few validation cases says little",
-            ),
-            "evaluation.primary": Decision(
-                "mae",
-                "it is in the unit of the target and does not depend on how much these cases differ, as R² does",
-                "doi:10.3354/cr030079",
-            ),
-        }
+        """A network with one answer for the image, no scaling of images, R² to select and MAE to judge."""
+        return decisions()
 
     def under(self, sampling: str) -> dict[str, Decision]:
+        """Nothing follows from the sampling."""
         return {}
 
     def target(self, case: Case) -> Target:
         """(targets,) standardised values, NaN where the case has none; DatasetError where it has none at all."""
-        values = self._values(case)
+        values = self._references(case)
         return Target(self.heads[HEAD], ((values - self._mean) / self._deviation).astype(np.float32))
 
     def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
         """The mean over the values that are known."""
-        said, known = outputs[HEAD].float(), target.isfinite()
+        predicted, known = outputs[HEAD].float(), target.isfinite()
         # A hole is filled before anything is computed: no gradient survives a NaN, not even one multiplied by 0.
-        values, truth = said[:, : len(self.targets)], torch.where(known, target, 0.0).float()
-        cost = self._likelihood(said, truth) if self.is_noisy else LOSSES[self.loss_name](values, truth)
+        values, truth = predicted[:, : len(self.targets)], torch.where(known, target, 0.0).float()
+        if self.is_noisy:
+            cost = weighted_likelihood(values, predicted[:, len(self.targets) :], truth)
+        else:
+            cost = LOSSES[self.loss_name](values, truth)
         return (cost * known).sum() / known.sum().clamp(min=1)
 
-    def _likelihood(self, said: Tensor, truth: Tensor) -> Tensor:
-        """Negative logarithm of the normal density, weighed so that cases with a large error bar still teach.
-
-        Nix and Weigend, ICNN 1994, doi:10.1109/ICNN.1994.374138; Kendall and Gal, arXiv:1703.04977; the weight:
-        Seitzer et al., arXiv:2203.09168
-        """
-        values, logs = said.split(len(self.targets), dim=1)
-        logs = logs.clamp(LEAST_LOG, MOST_LOG)
-        cost = 0.5 * (logs + (values - truth) ** 2 / logs.exp())
-        return cost * logs.detach().exp() ** BETA
-
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
+        """(batch, targets) standardised values and references, NaN where there is none."""
         return {"value": outputs[HEAD].float()[:, : len(self.targets)], "target": target.float()}
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
@@ -221,17 +205,17 @@ class Regression:
 
         Against that of a few validation cases a target that hardly varies among them would decide alone.
         """
-        said, true = (collected[key].double().cpu().numpy() for key in ("value", "target"))
-        known = np.isfinite(true)
-        errors = [np.mean((said[own, n] - true[own, n]) ** 2) for n, own in enumerate(known.T) if own.any()]
+        predicted, reference = (collected[key].double().cpu().numpy() for key in ("value", "target"))
+        known = np.isfinite(reference)
+        errors = [np.mean((predicted[own, n] - reference[own, n]) ** 2) for n, own in enumerate(known.T) if own.any()]
         return 1 - float(np.mean(errors)) if errors else float("nan")
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
-        """The mean of the values; of error bars the geometric mean, so that how far networks differ is not in it."""
+        """The mean of values; of error bars the geometric mean, which leaves out how far networks differ."""
         return {HEAD: mean_of([np.asarray(one[HEAD], dtype=np.float32) for one in outputs], shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        """There are none: values in deviations of the training cases and, with noise, their error bars."""
+        """No probabilities, but values in deviations of the training cases and, with noise, their error bars."""
         values, errors = self._standardised(np.asarray(arrays[HEAD], dtype=np.float64))
         return {HEAD: values if errors is None else np.concatenate([values, errors])}
 
@@ -239,24 +223,24 @@ class Regression:
         """Standardised outputs of one case to values in their units."""
         [(_, arrays)] = slabs  # a vector head is one slab
         values, errors = self._standardised(np.asarray(arrays[HEAD], dtype=np.float64))
-        found = dict(zip(self.targets, (values * self._deviation + self._mean).tolist(), strict=True))
-        return Prediction(geometry, values=found, uncertainty=None if errors is None else errors * self._deviation)
+        measured = dict(zip(self.targets, (values * self._deviation + self._mean).tolist(), strict=True))
+        return Prediction(geometry, values=measured, uncertainty=None if errors is None else errors * self._deviation)
 
-    def _standardised(self, said: Floats) -> tuple[Floats, Floats | None]:
+    def _standardised(self, outputs: Floats) -> tuple[Floats, Floats | None]:
         """(targets, ...) values and their error bars, one standard deviation each."""
         count = len(self.targets)
         if not self.is_noisy:
-            return said, None
+            return outputs, None
         factors = np.array([(self.error_factor or {}).get(name, 1.0) for name in self.targets])
-        errors = np.exp(0.5 * np.clip(said[count:], LEAST_LOG, MOST_LOG))
-        return said[:count], errors * factors.reshape(-1, *[1] * (said.ndim - 1))
+        errors = np.exp(0.5 * np.clip(outputs[count:], LEAST_LOG, MOST_LOG))
+        return outputs[:count], errors * factors.reshape(-1, *[1] * (outputs.ndim - 1))
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """With the factors that make the error bars as large as the errors of these cases; those that are set stay."""
+        """With the factors that make error bars as large as the errors of these cases; factors that are set stay."""
         if not self.is_noisy or self.error_factor is not None or not cases:
             return self, {}
-        found, decision = error_factors(self.targets, self._measured(self.score(predictions, cases)))
-        return replace(self, error_factor=found), {"task.error_factor": decision}
+        factors, decision = error_factors(self.targets, self._measured(self.score(predictions, cases)))
+        return replace(self, error_factor=factors), {"task.error_factor": decision}
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and target that it has a reference of, in the target's unit.
@@ -267,9 +251,9 @@ class Regression:
         return pd.DataFrame(rows)
 
     def _score(self, prediction: Prediction, case: Case) -> list[dict[str, Any]]:
-        values, errors = self._said(prediction)
+        values, errors = self._values_of(prediction)
         rows = []
-        for name, reference in zip(self.targets, self._values(case).tolist(), strict=True):
+        for name, reference in zip(self.targets, self._references(case).tolist(), strict=True):
             if np.isnan(reference):
                 continue
             difference = values[name] - reference
@@ -292,38 +276,36 @@ class Regression:
         return summary_rows(self._measured(table), self.units, self.deviation, seed=seed)
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
-        values, errors = self._said(prediction)
+        """The image, with the values and their references in the caption."""
+        values, errors = self._values_of(prediction)
         reference = case.references.get(HEAD, {})
-        said = []
+        parts = []
         for name, value in values.items():
             bar = f" \N{PLUS-MINUS SIGN} {number(errors[name])}" if errors else ""
             true = f" (reference {number(reference[name])})" if name in reference else ""
             unit = f" {self.units[name]}" if self.units[name] else ""
-            said.append(f"{name} {number(value)}{bar}{unit}{true}")
-        return [figures.contours(stated_image(case), None, None, (), title=case.id, caption="; ".join(said))]
+            parts.append(f"{name} {number(value)}{bar}{unit}{true}")
+        return [figures.contours(stated_image(case), None, None, (), title=case.id, caption="; ".join(parts))]
 
     def overview(self, table: Table) -> list[Figure]:
-        """Of the first targets how far predictions lie from the references, and how the differences lie over size."""
+        """Of the first targets predictions over references, and differences over size."""
         drawn = []
-        for one in self._measured(table)[:MOST_CHARTS]:
-            unit = self.units[one.target]
-            bars = None if one.errors is None else 1.96 * one.errors
-            title = f"{one.target}: predicted and reference"
-            drawn.append(figures.agreement(one.reference, one.predicted, title, unit=unit, errors=bars))
-            bias, lower, upper = (row.estimate for row in agreement_rows(one, unit, seed=0))
-            title = f"{one.target}: differences"
-            drawn.append(
-                figures.bland_altman(one.reference, one.predicted, title, bias=bias, limits=(lower, upper), unit=unit)
-            )
+        for measured in self._measured(table)[:MOST_CHARTS]:
+            name, unit = measured.target, self.units[measured.target]
+            bars = None if measured.errors is None else 1.96 * measured.errors
+            both = (measured.reference, measured.predicted)
+            drawn.append(figures.agreement(*both, f"{name}: predicted and reference", unit=unit, errors=bars))
+            drawn.append(agreement_figure(measured, f"{name}: differences", unit))
         return drawn
 
     def rank(self, table: Table) -> list[str]:
+        """Case ids by the mean over targets of the standardised difference."""
         means = table.groupby("case", sort=False)["standardised_difference"].mean()
         return [str(case) for case in means.sort_values(kind="stable").index]
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """Each value in its unit, and with noise its error bar: one standard deviation."""
-        values, errors = self._said(prediction)
+        values, errors = self._values_of(prediction)
         return {
             **{f"value_{name}": value for name, value in values.items()},
             **{f"error_{name}": value for name, value in errors.items()},
@@ -334,10 +316,11 @@ class Regression:
         return outputs[HEAD][:, : len(self.targets)].mean(dim=1)
 
     def results(self, prediction: Prediction) -> list[Finding]:
-        values, _ = self._said(prediction)
+        """Each value in its unit."""
+        values, _ = self._values_of(prediction)
         return [Finding(name, value=value, unit=self.units[name]) for name, value in values.items()]
 
-    def _values(self, case: Case) -> Floats:
+    def _references(self, case: Case) -> Floats:
         """(targets,) in their units, NaN where the case has none; DatasetError where it has none of them."""
         given: Mapping[str, float] = case.references[HEAD]
         values = np.array([given.get(name, np.nan) for name in self.targets], dtype=np.float64)
@@ -346,7 +329,7 @@ class Regression:
             raise DatasetError(problem, case.id, "Name its columns with --column value:NAME=COLUMN, or leave it out")
         return values
 
-    def _said(self, prediction: Prediction) -> tuple[dict[str, float], dict[str, float]]:
+    def _values_of(self, prediction: Prediction) -> tuple[dict[str, float], dict[str, float]]:
         """{target: value} and, with noise, {target: error bar}."""
         assert prediction.values is not None  # noqa: S101 - `decode` always gives them
         values = dict(prediction.values)
@@ -365,19 +348,3 @@ class Regression:
     @property
     def _deviation(self) -> Floats:
         return np.array([self.deviation[name] for name in self.targets])
-
-
-def _huber(values: Tensor, truth: Tensor) -> Tensor:
-    """Huber, Ann Math Stat 1964, doi:10.1214/aoms/1177703732"""
-    return torch.nn.functional.huber_loss(values, truth, reduction="none", delta=HUBER)
-
-
-def _squared(values: Tensor, truth: Tensor) -> Tensor:
-    return (values - truth) ** 2
-
-
-def _absolute(values: Tensor, truth: Tensor) -> Tensor:
-    return (values - truth).abs()
-
-
-LOSSES = {"huber": _huber, "mse": _squared, "mae": _absolute}

@@ -34,12 +34,12 @@ OWN = ("writes", "exclusive", "averaged", "weighed", "largest")
 class ImportedSegmentation(Segmentation):
     """Every voxel gets one of the labels, or background (0). It is applied and scored, and not trained here.
 
-    writes:    for each output the value that it marks; a later output writes over an earlier one
+    writes:    for each output the value that it marks; a later output overwrites an earlier one
     exclusive: the outputs are classes, of which the largest wins; else regions, each marked where it is likelier
                than not
-    averaged:  what several networks and mirrored views mean: their outputs, or their probabilities
-    weighed:   how overlapping windows are weighed
-    largest:   groups of values of which, together, only the largest connected piece stays
+    averaged:  whether the mean of several networks and mirrored views is of their outputs, or of their probabilities
+    weighed:   how overlapping windows are weighted
+    largest:   groups of values; of the voxels of a group only the largest connected piece stays
     """
 
     writes: tuple[int, ...] = (0, 1)
@@ -53,10 +53,12 @@ class ImportedSegmentation(Segmentation):
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """Always raises PlanError: nothing is trained as this kind."""
         raise PlanError("a model of another program is not trained here", "task.name", "Choose segmentation")
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> ImportedSegmentation:
+        """A segmentation with the other program's decoding; PlanError names the setting that cannot be."""
         made = super().of({key: value for key, value in settings.items() if key not in OWN})
         assert isinstance(made, cls)  # noqa: S101 - `of` makes what it is called on
         own = {key: settings[key] for key in OWN if key in settings}
@@ -73,6 +75,7 @@ class ImportedSegmentation(Segmentation):
 
     @property
     def settings(self) -> dict[str, Any]:
+        """Those of a segmentation, and how outputs are decoded."""
         return {
             **super().settings,
             "writes": list(self.writes),
@@ -84,6 +87,7 @@ class ImportedSegmentation(Segmentation):
 
     @property
     def heads(self) -> Mapping[str, Head]:
+        """One dense head, with the outputs of the other program."""
         return {"mask": Dense(len(self.writes))}
 
     @property
@@ -93,16 +97,19 @@ class ImportedSegmentation(Segmentation):
 
     @property
     def decoding(self) -> Decoding:
+        """Windows, networks and views are averaged as the other program does."""
         averaged = ("mask",) if self.averaged == "probabilities" and self.exclusive else ()
         return replace(super().decoding, merge=self.weighed, averaged=averaged)
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
+        """The mean of outputs, or the logarithm of the mean probability."""
         each = [one["mask"] for one in outputs]
         if self.averaged == "probabilities" and self.exclusive:
             return {"mask": log_mean(each, shares=shares)}
         return {"mask": mean_of(each, shares)}
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
+        """Label values, of which only the largest piece of each group stays."""
         prediction = super().decode(slabs, geometry)
         if not self.largest:
             return prediction
@@ -113,6 +120,7 @@ class ImportedSegmentation(Segmentation):
         return replace(prediction, data=mask)
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
+        """Nothing is left open: its maker has decided."""
         return self, {}
 
 

@@ -1,4 +1,4 @@
-"""Masks in which not every voxel is one of the labels that one reader drew: what is planned for them, and refused.
+"""Plans for masks in which not every voxel is one of the labels that one reader drew, and what is refused of them.
 
 Regions overlap, voxels are to be ignored, only some slices are drawn, or several people drew.
 """
@@ -16,8 +16,8 @@ from isocenter.values import Dataset, Decision, Fingerprint, Label, hidden
 # The settings of a segmentation that are about this.
 PARTLY = ("regions", "ignore", "background", "sparse", "readers", "observers")
 # The names of `readers.CONSENSUS`, which needs libraries that a packaged model does without.
-WAYS = ("first", "majority", "staple", "soft")
-# Where less than this share of the voxels is drawn, patches are sought and surfaces are not measured.
+CONSENSUS_NAMES = ("first", "majority", "staple", "soft")
+# Where less than this share of the voxels is drawn, patches are centred on it and surfaces are not measured.
 LITTLE = 0.5
 # Fewer readers have no majority.
 FEWEST_READERS = 3
@@ -30,10 +30,12 @@ def partly_decisions(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, De
     declared = dataset.classes.get("mask", ())
     ignore = next((label.value for label in declared if label.is_ignored), None)
     background = next((label.value for label in declared if label.is_background), 0)
-    said = f"the value {ignore} is declared as ignore" if ignore is not None else "every value of the masks is a label"
+    because = f"the value {ignore} is declared as ignore"
+    if ignore is None:
+        because = "every value of the masks is a label"
     return {
         "regions": _regions(dataset),
-        "ignore": Decision(ignore, said, NNUNET_IGNORE if ignore is not None else ""),
+        "ignore": Decision(ignore, because, NNUNET_IGNORE if ignore is not None else ""),
         "background": Decision(background, "the data set declares it" if background else "it is what has no label"),
         "sparse": _sparse(ignore, fingerprint),
         **_readers(dataset),
@@ -94,8 +96,8 @@ def check_partly(labels: Sequence[Label], loss: str, settings: Mapping[str, Any]
         raise PlanError(f"{ignore} cannot be both to ignore and background", "task.ignore", remedy)
     if sparse not in (None, "voxels", "slices"):
         raise PlanError(f"{sparse!r} says nothing of masks", "task.sparse", "Give voxels, slices or none")
-    if settings["readers"] not in WAYS:
-        remedy = f"Choose one of {', '.join(WAYS)}"
+    if settings["readers"] not in CONSENSUS_NAMES:
+        remedy = f"Choose one of {', '.join(CONSENSUS_NAMES)}"
         raise PlanError(f"readers are not combined by {settings['readers']!r}", "task.readers", remedy)
     divided = settings["readers"] == "soft" and len(settings["observers"]) > 1
     if divided and loss not in OF_SHARES:
@@ -128,12 +130,13 @@ def of_regions(given: Any, labels: Sequence[Label], regions: Mapping[str, Sequen
     """Tolerances by the names of regions, where they were planned for the labels: the largest of the region's own."""
     if not isinstance(given, Mapping):
         return given
-    found = {}
+    tolerances = {}
     for name, values in regions.items():
         own = [given[label.name] for label in labels if label.value in values and label.name in given]
         if name in given or own:
-            found[name] = given[name] if name in given else max(own)
-    return {**{name: one for name, one in given.items() if name not in {label.name for label in labels}}, **found}
+            tolerances[name] = given[name] if name in given else max(own)
+    names = {label.name for label in labels}
+    return {**{name: tolerance for name, tolerance in given.items() if name not in names}, **tolerances}
 
 
 def _check_regions(values: set[int], regions: Mapping[str, Sequence[int]]) -> None:
@@ -141,6 +144,7 @@ def _check_regions(values: set[int], regions: Mapping[str, Sequence[int]]) -> No
         if not own or not set(own) <= values:
             problem = f"{name} is made of {list(own)}, and labels have the values {sorted(values)}"
             raise PlanError(problem, "task.regions", "Give values of task.labels")
-    if found := hidden(regions):
-        problem = f"{found[0]} is marked by {regions[found[0]][0]}, which {found[1]} holds too"
+    if overwritten := hidden(regions):
+        name, later = overwritten
+        problem = f"{name} is marked by {regions[name][0]}, which {later} holds too"
         raise PlanError(problem, "task.regions", "Put first in each region the value that no later region holds")

@@ -1,4 +1,4 @@
-"""What the training masks say about how a segmentation is taught and scored."""
+"""Plans for a segmentation from its training masks: labels, loss, weights, tolerances."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ THIN, TINY = 4.0, 125
 # A piece so many times as long as it is wide is a line, as vessels and nerves are. Medians: a hippocampus' halves 5 and
 # 7, gliomas with ragged outlines 6, the vessels of a retina 330.
 LONG = 30.0
-# Where structures fill less than this share of the voxels, nearly every voxel is easily told to be background.
+# Where structures fill less than this share of the voxels, nearly every voxel is easily classified as background.
 SPARSE = 1e-3
 # Labels whose volumes differ more than this many times are weighted, by at most this factor.
 UNLIKE, HEAVIEST = 100.0, 10.0
@@ -98,26 +98,26 @@ def check_settings(
 
 def _thin(labels: Sequence[Label], fingerprint: Fingerprint) -> dict[str, str]:
     """{label: in words why its surface is nearly all of it}"""
-    found = {}
+    reasons = {}
     for label in labels:
         width, piece = _width(label, fingerprint), _median(_pieces(label, fingerprint))
         if width < THIN:
-            found[label.name] = f"{label.name} is {width:.1f} voxels thin"
+            reasons[label.name] = f"{label.name} is {width:.1f} voxels thin"
         elif piece < TINY:
-            found[label.name] = f"a piece of {label.name} has {piece:.0f} voxels"
-    return found
+            reasons[label.name] = f"a piece of {label.name} has {piece:.0f} voxels"
+    return reasons
 
 
 def _lines(labels: Sequence[Label], fingerprint: Fingerprint) -> dict[str, str]:
     """{label: in words why it has a centreline}"""
-    found = {}
+    reasons = {}
     for label in labels:
         times = [case.elongation[label.value] for case in fingerprint.cases if label.value in case.elongation]
         if times and _median(times) >= LONG:
-            found[label.name] = (
+            reasons[label.name] = (
                 f"{label.name} is {_width(label, fingerprint):.1f} voxels thin and {_median(times):.0f} times as long"
             )
-    return found
+    return reasons
 
 
 def _width(label: Label, fingerprint: Fingerprint) -> float:

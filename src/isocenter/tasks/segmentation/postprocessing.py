@@ -1,4 +1,4 @@
-"""Which post-processing of label maps helps, told by validation cases."""
+"""Post-processing of label maps, chosen on validation cases."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def choose(
     labels: Sequence[Label],
     truth: Callable[[Case], tuple[Array, Array | None]],
 ) -> tuple[dict[str, Tidying], Decision]:
-    """{label name: what helps it}, nothing where nothing does, and the decision that says so.
+    """{label name: rule that helps it}, empty where none does, and the decision with the reasons.
 
     truth: of a case, its label map and where that is known, None for everywhere
     A step is taken where the label's mean Dice over all cases rises by `MARGIN` and most of the cases that it changes
@@ -58,8 +58,8 @@ def choose(
     chosen: dict[str, Tidying] = {}
     reasons = []
     for label in labels:
-        rule, said = _chosen_for(label.value, pairs)
-        reasons += [f"{label.name}: {one}" for one in said]
+        rule, steps = _chosen_for(label.value, pairs)
+        reasons += [f"{label.name}: {step}" for step in steps]
         if rule != Tidying():
             chosen[label.name] = rule
     because = "; ".join(reasons) if reasons else f"off: no step raised a label's mean Dice by {MARGIN}"
@@ -95,14 +95,14 @@ def _dice(value: int, rule: Tidying, pairs: Sequence[_Pair]) -> np.ndarray:
     scores = []
     for pair in pairs:
         mask = tidied(pair.predicted, {value: rule}, pair.voxel)
-        said = mask == value
-        score = overlap(said if pair.known is None else said & pair.known, pair.truth == value).dice
+        predicted = mask == value if pair.known is None else (mask == value) & pair.known
+        score = overlap(predicted, pair.truth == value).dice
         scores.append(1.0 if np.isnan(score) else score)
     return np.array(scores)
 
 
 def _half_of_the_smallest(value: int, pairs: Sequence[_Pair]) -> float:
-    """Half the volume of the smallest true piece: what experts would never mark alone."""
+    """Half the volume of the smallest true piece: no expert marks a single piece as small as that."""
     smallest = []
     for pair in pairs:
         pieces, count = ndimage.label(pair.truth == value, np.ones((3,) * pair.truth.ndim))

@@ -1,4 +1,4 @@
-"""What is true of a case that several people drew: who they are, what they say together, how far they agree."""
+"""Masks of one case by several people: their names, their consensus, and how far they agree."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Consensus = Callable[[Sequence[Array], int], Array]
 
 
 def first(maps: Sequence[Array], labels: int) -> Array:
-    """What the first of them drew; the others only tell how far people agree."""
+    """The map of the first; the others only show how far people agree."""
     return maps[0]
 
 
@@ -29,13 +29,13 @@ CONSENSUS: Mapping[str, Consensus] = {"first": first, "majority": majority, "sta
 def masks_of(case: Case) -> dict[str, Image]:
     """{reader: what they drew}, the case's own mask first; GeometryError where two lie on different grids."""
     mask = case.references["mask"]
-    found = {str(mask.facts.get("reader", "")): mask}
+    masks = {str(mask.facts.get("reader", "")): mask}
     for kind in case.references:
         if kind.startswith("mask:") and (other := case.references[kind]).facts.get("reader"):
             if not other.geometry.equals(mask.geometry):
                 raise GeometryError(f"{kind} lies on another grid than the mask", case.id, "Draw both on one grid")
-            found[str(other.facts["reader"])] = other
-    return found
+            masks[str(other.facts["reader"])] = other
+    return masks
 
 
 def agreement(
@@ -46,9 +46,9 @@ def agreement(
     predicted, drawn: label maps (*spatial), those of the readers by name
     structures:       {name: its values}
     """
-    said = places_of(structures, predicted)
+    marked = places_of(structures, predicted)
     readers = {name: places_of(structures, values) for name, values in drawn.items()}
-    return {structure: _agreement(structure, own, readers) for structure, own in said.items()}
+    return {structure: _agreement(structure, own, readers) for structure, own in marked.items()}
 
 
 def _agreement(structure: str, own: Array, readers: Mapping[str, Mapping[str, Array]]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""How a label map is scored: one row a case and label, and what the rows come to."""
+"""Metrics of label maps: one row a case and label, and estimates over the cases."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ from isocenter.evaluation import (
     surface_distance,
     volume_unit,
 )
-from isocenter.report import Figure, figures
-from isocenter.tasks.regression import Measured, agreement_rows
-from isocenter.tasks.shared import place_of
+from isocenter.report import Figure
+from isocenter.tasks.shared import AGREEMENT, Measured, agreement_figure, agreement_rows, place_of
 from isocenter.values import MM, MM3_PER_ML, SERIES_UNITS, Array, Estimate, Geometry, Row
 
-# With the unit in the name where it is not mm or ml: a distance that counts pixels must not be read as mm.
+# The unit is in the name where it is not mm or ml: a distance that counts pixels must not be read as mm.
 OF_SERIES = {f"_{unit}": unit for unit in SERIES_UNITS}
 MEASURED = ("volume_predicted", "volume_reference")
-AGREEMENT = ("volume_bias", "volume_loa_lower", "volume_loa_upper")
+VOLUME_AGREEMENT = tuple(f"volume_{metric}" for metric in AGREEMENT)
 DISTANCES, VOLUMES = ("hd95", "assd", "nsd"), ("volume_error", "false_positive_volume")
 # Of labels that have a centreline.
 OF_LINES = ("cldice", "centreline_recall", "centreline_precision", "components_error", "loops_error")
@@ -43,7 +42,7 @@ METRICS = frozenset(
         *OF_LINES,
         *("dice", "iou", "sensitivity", "precision", "detected", "dice_pooled", "iou_pooled"),
         *(f"{name}{unit}" for name in DISTANCES for unit in ("", "_pixels", *OF_SERIES)),
-        *(f"{name}{unit}" for name in (*VOLUMES, *AGREEMENT) for unit in ("", "_mm2", "_voxels", *OF_SERIES)),
+        *(f"{name}{unit}" for name in (*VOLUMES, *VOLUME_AGREEMENT) for unit in ("", "_mm2", "_voxels", *OF_SERIES)),
     }
 )
 
@@ -61,24 +60,24 @@ def case_rows(
 ) -> Iterator[dict[str, Any]]:
     """The scores of each structure of two label maps (*spatial) on one grid.
 
-    structures: {name: its values}
-    geometry:   without a physical size distances count pixels and volumes voxels, and their columns say so; of a series
-                both are in the unit of its axis
-    tolerances: {name: mm} of `nsd`
+    structures:  {name: its values}
+    geometry:    without a physical size distances count pixels and volumes voxels, and their columns end so; of a
+                 series both are in the unit of its axis
+    tolerances:  {name: mm} of `nsd`
     centrelines: names of those whose centrelines are scored too
-    known:      (*spatial) where the truth is known; elsewhere nothing is looked at. None where all of it is
-    surfaces:   False where a structure is known in parts, so that it has no surface
+    known:       (*spatial) where the truth is known; all other voxels are left out. None where all of it is known
+    surfaces:    False where a structure is known in parts, so that it has no surface
     """
     spacing, voxel, unit = geometry.spacing, voxel_in_unit(geometry), geometry.unit
     steps = geometry.affine[:-1, :-1] if spacing is not None and geometry.is_sheared else spacing
     if known is not None:
         predicted, truth = np.where(known, predicted, 0), np.where(known, truth, 0)
-    found = _overlaps(predicted, truth, structures)
+    overlap_counts = _overlaps(predicted, truth, structures)
     unknown = {} if known is None else {"voxels_known": int(np.count_nonzero(known)), "voxels_all": known.size}
     pixels = "_pixels" if spacing is None else "" if unit == MM else f"_{unit}"
     amount = "_voxels" if spacing is None else {1: f"_{unit}", 2: "_mm2"}.get(len(spacing), "")
     for name, values in structures.items():
-        counts, distances = found[name], dict[str, float]()
+        counts, distances = overlap_counts[name], dict[str, float]()
         masks = place_of(values, predicted), place_of(values, truth)
         if surfaces:
             surface = surface_distance(*masks, steps)
@@ -110,50 +109,62 @@ def case_rows(
 def _overlaps(predicted: Array, truth: Array, structures: Mapping[str, tuple[int, ...]]) -> dict[str, Overlap]:
     """Structures of one value each in one pass over the voxels."""
     if all(len(own) == 1 for own in structures.values()):
-        found = overlaps(predicted, truth, [own[0] for own in structures.values()])
-        return {name: found[own[0]] for name, own in structures.items()}
+        counts = overlaps(predicted, truth, [own[0] for own in structures.values()])
+        return {name: counts[own[0]] for name, own in structures.items()}
     return {name: overlap(place_of(own, predicted), place_of(own, truth)) for name, own in structures.items()}
 
 
-def summary_rows(table: Table, tolerance: Mapping[str, float] | float, *, seed: Seed) -> list[Row]:
-    """Means by metric, over all labels first, then pooled; the method says what stands for what cannot be measured."""
+def summary_rows(table: Table, tolerances: Mapping[str, float], *, seed: Seed) -> list[Row]:
+    """Means by metric, over all labels first, then pooled; the method states how undefined scores are counted.
+
+    tolerances: {structure: mm} of `nsd`
+    """
     metrics = [name for name in metric_columns(table) if not name.startswith(("voxels_", *MEASURED))]
     rows = mean_rows(table, {metric: unit_of(metric) for metric in metrics}, seed=seed)
     lines = {label for label, own in table.groupby("label") if "cldice" in table and own["cldice"].notna().any()}
     rows = [row for row in rows if row.metric not in OF_LINES or row.label in {"all", *lines}]
     rows = [_as_proportion(row, table, seed) if row.metric == "detected" else row for row in rows]
-    rows = [_explained(row, table, tolerance) for row in rows] + pooled_rows(table, seed=seed)
-    agreed = [row for one in volumes(table) for row in agreement_of(one, seed=seed)]
-    return [_only_known(row, table) for row in (*rows, *agreed)]
+    rows = [_explained(row, table, tolerances) for row in rows] + pooled_rows(table, seed=seed)
+    agreement = [row for volume in volumes(table) for row in volume_agreement(volume, seed=seed)]
+    return [_only_known(row, table) for row in (*rows, *agreement)]
 
 
 @dataclass(frozen=True, eq=False)
 class Volumes:
-    """Volumes of a label, predicted and by the reference: (cases,) in `unit`, with the ending of their columns."""
+    """Volumes of a label, predicted and by the reference.
 
-    of: Measured
+    measured: (cases,) in `unit`; ending: of their columns
+    """
+
+    measured: Measured
     unit: str
     ending: str
 
 
 def volumes(table: Table) -> list[Volumes]:
     """Of each label that some reference has; cases whose reference is empty have no volume to agree with."""
-    found = []
+    made = []
     for ending in (str(name).removeprefix(MEASURED[1]) for name in table if str(name).startswith(MEASURED[1])):
         unit = unit_of(f"volume_error{ending}")
         for label in dict.fromkeys(table["label"]):
             own = table[(table["label"] == label) & (table[f"{MEASURED[1]}{ending}"] > 0)]
             if len(own):
-                said, true = (own[f"{side}{ending}"].to_numpy(float) for side in MEASURED)
-                of = Measured(str(label), said, true, own["patient"].to_numpy(str), own["case"].to_numpy(str))
-                found.append(Volumes(of, unit, ending))
-    return found
+                predicted, reference = (own[f"{side}{ending}"].to_numpy(float) for side in MEASURED)
+                patients, cases = own["patient"].to_numpy(str), own["case"].to_numpy(str)
+                made.append(Volumes(Measured(str(label), predicted, reference, patients, cases), unit, ending))
+    return made
 
 
-def agreement_of(one: Volumes, *, seed: Seed) -> list[Row]:
+def volume_agreement(volume: Volumes, *, seed: Seed) -> list[Row]:
     """Bias of the volumes and its limits of agreement."""
-    rows = agreement_rows(one.of, one.unit, seed=seed)
-    return [replace(row, metric=f"volume_{row.metric}{one.ending}") for row in rows]
+    rows = agreement_rows(volume.measured, volume.unit, seed=seed)
+    return [replace(row, metric=f"volume_{row.metric}{volume.ending}") for row in rows]
+
+
+def volume_figure(volume: Volumes) -> Figure:
+    """The Bland-Altman plot of a label's volumes."""
+    quantity = "Area" if volume.unit == "mm²" else "Volume"
+    return agreement_figure(volume.measured, f"{quantity} of {volume.measured.target}", volume.unit)
 
 
 def _of_lines(predicted: Array, truth: Array) -> dict[str, float]:
@@ -166,14 +177,6 @@ def _of_lines(predicted: Array, truth: Array) -> dict[str, float]:
         "components_error": float(abs(line.components)),
         "loops_error": float(abs(line.loops)),
     }
-
-
-def agreement_figure(one: Volumes) -> Figure:
-    """The Bland-Altman plot of a label's volumes."""
-    bias, lower, upper = (row.estimate for row in agreement_of(one, seed=0))
-    what, of = "Area" if one.unit == "mm²" else "Volume", one.of
-    title, limits = f"{what} of {of.target}", (lower, upper)
-    return figures.bland_altman(of.reference, of.predicted, title, bias=bias, limits=limits, unit=one.unit)
 
 
 def unit_of(metric: str) -> str:
@@ -192,23 +195,23 @@ def voxel_in_unit(geometry: Geometry) -> float:
     return geometry.voxel_volume / (MM3_PER_ML if unit == "ml" else 1.0)
 
 
-def _explained(row: Row, table: Table, tolerance: Mapping[str, float] | float) -> Row:
-    name = next((one for one in DISTANCES if row.metric.startswith(one)), row.metric)
+def _explained(row: Row, table: Table, tolerances: Mapping[str, float]) -> Row:
+    name = next((distance for distance in DISTANCES if row.metric.startswith(distance)), row.metric)
     own = table if row.label == "all" else table[table["label"] == row.label]
     if name.startswith("false_positive_volume"):
         return replace(row, estimate=_on_empty(row.estimate, int((own["voxels_reference"] == 0).sum())))
     notes = []
     if name == "nsd":
-        notes.append(f"tolerance {_said(tolerance, row.label)} {_tolerance_unit(row.metric)}")
-    one_missing = int(((own["voxels_predicted"] > 0) != (own["voxels_reference"] > 0)).sum())
-    if name in DISTANCES and one_missing:
+        notes.append(f"tolerance {_tolerance_words(tolerances, row.label)} {_tolerance_unit(row.metric)}")
+    one_sided = int(((own["voxels_predicted"] > 0) != (own["voxels_reference"] > 0)).sum())
+    if name in DISTANCES and one_sided:
         worst = "0" if name == "nsd" else "the image's diagonal"
-        notes.append(f"{one_missing} with one side empty counted as {worst}")
+        notes.append(f"{one_sided} with one side empty counted as {worst}")
     return _noted(row, notes)
 
 
 def _only_known(row: Row, table: Table) -> Row:
-    """Where masks leave voxels out, that nothing else was looked at."""
+    """The row with the share of voxels that were scored, where masks leave some out."""
     if "voxels_known" not in table:
         return row
     cases = table.drop_duplicates("case")
@@ -225,7 +228,7 @@ def _tolerance_unit(metric: str) -> str:
 
 
 def _as_proportion(row: Row, table: Table, seed: Seed) -> Row:
-    """Of one label, found or not is a proportion; the mean over labels is none."""
+    """Whether one label was found is a proportion; the mean over labels is none."""
     own = table[(table["label"] == row.label) & table["detected"].notna()]
     if own.empty:
         return row
@@ -243,10 +246,9 @@ def _on_empty(estimate: Estimate, empty: int) -> Estimate:
     return replace(estimate, method=f"{method}; of {counted(empty, 'empty reference')}")
 
 
-def _said(tolerance: Mapping[str, float] | float, label: str) -> str:
-    if not isinstance(tolerance, Mapping):
-        return f"{tolerance:g}"
-    if label in tolerance:
-        return f"{tolerance[label]:g}"
-    low, high = min(tolerance.values()), max(tolerance.values())
+def _tolerance_words(tolerances: Mapping[str, float], label: str) -> str:
+    """The tolerance of a label; over all labels that of each, or the range."""
+    if label in tolerances:
+        return f"{tolerances[label]:g}"
+    low, high = min(tolerances.values()), max(tolerances.values())
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"

@@ -12,13 +12,7 @@ from isocenter.evaluation import Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
 from isocenter.tasks.answers import stated_image
-from isocenter.tasks.segmentation.scores import (
-    OF_READERS,
-    agreement_figure,
-    case_rows,
-    summary_rows,
-    volumes,
-)
+from isocenter.tasks.segmentation.scores import OF_READERS, case_rows, summary_rows, volume_figure, volumes
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.shared import refuse_other_grid, refuse_other_names
 from isocenter.values import Case, Label, Prediction, Row
@@ -88,7 +82,7 @@ class MaskScoring:
         """Dice of the cases, agreement of volumes, and where several people drew, how far readers agree."""
         groups = {name: table.loc[table["label"] == name, "dice"].to_numpy(float) for name in self.structures}
         drawn = [figures.histogram(groups, "Dice of the cases", axis="Dice", caption="One count a case and label.")]
-        drawn += [agreement_figure(one) for one in volumes(table)]
+        drawn += [volume_figure(volume) for volume in volumes(table)]
         if not set(table) >= OF_READERS:
             return drawn
         agreements = {words: table[column].dropna().to_numpy(float) for words, column in READERS.items()}

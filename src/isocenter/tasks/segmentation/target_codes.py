@@ -1,4 +1,4 @@
-"""What the values of a segmentation's target stand for.
+"""The codes of a segmentation's target: what each value stands for.
 
 Every voxel of a target is one number, so that it follows its image as label maps do: 0 is the background, 1 and on are
 the labels, above them lie the ways in which readers can be divided, and the last says that nothing is known.
@@ -26,22 +26,23 @@ MOST = 254
 
 @dataclass(frozen=True)
 class Codes:
-    """labels: how many there are, without the background; readers: how many may be divided, 1 where they are not"""
+    """The codes of so many labels (without the background) and readers (1 where they are not divided)."""
 
     labels: int
     readers: int = 1
 
     @property
     def unknown(self) -> int:
+        """The code of a voxel of which nothing is known: the last."""
         return len(self.shares)
 
     @cached_property
     def shares(self) -> Floats:
-        """(codes, 1 + labels) share of the readers who say each."""
+        """(codes, 1 + labels) share of the readers who drew the background and each label."""
         return np.array([[float(share) for share in row] for row in self._rows])
 
     def of(self, maps: Sequence[Array]) -> NDArray[np.uint8]:
-        """(*spatial) codes of what readers drew, each as label numbers, with labels + 1 where one says nothing."""
+        """(*spatial) codes of what readers drew, each as label numbers, with labels + 1 where a voxel is unknown."""
         keys = np.zeros(maps[0].shape, dtype=np.intp)
         for place, count in enumerate(votes(maps, self.labels)):
             keys += count.astype(np.intp) * (self.readers + 1) ** place
@@ -69,15 +70,15 @@ class Codes:
             itertools.combinations_with_replacement(range(self.labels + 1), count)
             for count in range(1, self.readers + 1)
         )
-        return [tuple(one.count(label) for label in range(self.labels + 1)) for said in chosen for one in said]
+        return [tuple(votes.count(label) for label in range(self.labels + 1)) for each in chosen for votes in each]
 
     @cached_property
     def _by_votes(self) -> NDArray[np.uint8]:
         """The code of each combination of votes, which count in powers of readers + 1."""
         table = np.full((self.readers + 1) ** (self.labels + 1), self.unknown, dtype=np.uint8)
         places = {row: place for place, row in enumerate(self._rows)}
-        for one in self._divided:
-            table[sum(n * (self.readers + 1) ** place for place, n in enumerate(one))] = places[_share(one)]
+        for counts in self._divided:
+            table[sum(n * (self.readers + 1) ** place for place, n in enumerate(counts))] = places[_share(counts)]
         return table
 
 

@@ -1,4 +1,4 @@
-"""What the masks of a case say: from what people drew to what is taught, and to what predictions are scored on."""
+"""The truth of a case: from the masks that people drew to the target of training and to the label map of scoring."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from isocenter.values import Array, Case, Image
 
 @dataclass(frozen=True)
 class Truth:
-    """The settings of a segmentation that say how masks are to be read, as they stand there.
+    """The settings of a segmentation that decide how masks are read.
 
     values:     of the labels; the place of each, counted from 1, is the label's number
     structures: the values of each structure that is scored
@@ -71,9 +71,9 @@ class Truth:
         for mask in masks:
             self._refuse_unknown(mask, case.id)
         maps = [self._numbered(mask, case.id) for mask in masks]
-        found = self._consensus(maps)
-        taught = self.codes.of(maps) if self.is_divided else found
-        return np.where(self._known(found), taught, self.codes.unknown).astype(np.uint8)
+        consensus = self._consensus(maps)
+        taught = self.codes.of(maps) if self.is_divided else consensus
+        return np.where(self._known(consensus), taught, self.codes.unknown).astype(np.uint8)
 
     def of(self, case: Case) -> tuple[Array, NDArray[np.bool_] | None]:
         """(*spatial) label values that predictions are scored on, and where they are known; None where all of them are.
@@ -86,7 +86,7 @@ class Truth:
         return self._valued(numbers), None if everywhere else self._known(numbers)
 
     def reader_agreement(self, predicted: Array, case: Case, names: Sequence[str]) -> dict[str, dict[str, float]]:
-        """{structure: {figure: Dice}} where several people drew the case, on what all of them know.
+        """{structure: {figure: Dice}} where several people drew the case, over the voxels that all of them labelled.
 
         names: of the structures
         """
@@ -106,7 +106,7 @@ class Truth:
         return CONSENSUS[self.readers](maps, len(self.values))
 
     def _numbered(self, mask: Image, where: str) -> Array:
-        """(*spatial) label numbers: 0 the background, one more than there are where nothing is said."""
+        """(*spatial) label numbers: 0 the background, one more than there are where the voxel is unknown."""
         values = label_values(mask.data, where)
         numbers = np.zeros(values.shape, dtype=np.uint8)
         for number, value in enumerate(self.values, start=1):
@@ -116,7 +116,7 @@ class Truth:
         return numbers
 
     def _silent(self, mask: Image) -> set[int]:
-        """The values that say nothing, by the settings or as the mask declares."""
+        """The values of unknown voxels, by the settings or as the mask declares."""
         declared = {label.value for label in mask.labels if label.is_ignored}
         return declared if self.ignore is None else declared | {self.ignore}
 
@@ -128,7 +128,7 @@ class Truth:
             )
 
     def _known(self, numbers: Array) -> NDArray[np.bool_]:
-        """(*spatial) where something is known: somebody said what it is, in a slice that was drawn."""
+        """(*spatial) where a voxel is known: it has a label or is background, in a slice that was drawn."""
         known = numbers <= len(self.values)
         return known & drawn_slices(known & (numbers > 0)) if self.sparse == "slices" else known
 
@@ -141,6 +141,6 @@ class Truth:
 def drawn_slices(drawn: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(*spatial) the slices in which something is drawn, along the axis along which fewest slices are."""
     others = [tuple(axis for axis in range(drawn.ndim) if axis != one) for one in range(drawn.ndim)]
-    found = [drawn.any(axis=rest) for rest in others]
-    axis = min(range(drawn.ndim), key=lambda one: (float(found[one].mean()), -one))
-    return np.broadcast_to(np.expand_dims(found[axis], others[axis]), drawn.shape)
+    slices = [drawn.any(axis=rest) for rest in others]
+    axis = min(range(drawn.ndim), key=lambda candidate: (float(slices[candidate].mean()), -candidate))
+    return np.broadcast_to(np.expand_dims(slices[axis], others[axis]), drawn.shape)

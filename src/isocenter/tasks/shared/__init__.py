@@ -1,4 +1,4 @@
-"""What several kinds of problem share: losses, label handling, operating points, averages."""
+"""Parts of several kinds of problem: losses, label handling, operating points, averages, common metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from isocenter.tasks.shared.left_right import crossed
     from isocenter.tasks.shared.loss_terms import SMOOTH
     from isocenter.tasks.shared.losses import TERMS, check_loss, label_loss, uncut
-    from isocenter.tasks.shared.operating_point import NOBODY, YOUDEN, check_numbers, check_rule, found_threshold
+    from isocenter.tasks.shared.measurements import (
+        AGREEMENT,
+        SCALE_FREE,
+        Compared,
+        Measured,
+        agreement_figure,
+        agreement_rows,
+        compared_estimate,
+    )
+    from isocenter.tasks.shared.operating_point import NOBODY, YOUDEN, check_numbers, check_rule, chosen_threshold
     from isocenter.tasks.shared.settings import numbers_by_name, reading
     from isocenter.tasks.shared.sigmoid_labels import sigmoid, written
     from isocenter.tasks.shared.softmax_labels import Tidying, log_mean, softmax, tidied

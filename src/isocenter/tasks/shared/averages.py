@@ -1,4 +1,4 @@
-"""The mean of what several networks, or mirrored views, say.
+"""The mean of the outputs of several networks, or of mirrored views.
 
 NumPy only: a packaged model carries a copy of this file.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# How much each of several counts, together 1; None where all count alike.
+# How much each of several outputs counts, in sum 1; None where all count alike.
 Shares = Sequence[float] | None
 
 

@@ -1,4 +1,4 @@
-"""What calls of one label come to: of a class against the rest, or of a finding that is there or is not."""
+"""Metrics of one label that is called or not: of a class against the rest, or of a finding."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from isocenter.values import Estimate, Floats, Row
 class Called:
     """One label of some cases.
 
-    scores, called, truth, patients: (cases,) its probability, whether it is called, whether it is there, and in whom
+    scores, called, truth, patients: (cases,) its probability, whether it is called, whether it is present, and in whom
     at: in words, where the operating point lies
     """
 
@@ -36,7 +36,7 @@ class Called:
 
 
 def label_rows(name: str, given: Called, *, prevalence: float | None, seed: Seed) -> Iterator[Row]:
-    """Figures of one label, those of calls at the operating point; what needs cases that there are none of is absent.
+    """Metrics of one label, those of calls at the operating point; one is left out where cases for it are missing.
 
     prevalence: share of all people for the predictive values; that of these cases where none is stated
     """

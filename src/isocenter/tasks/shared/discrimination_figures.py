@@ -1,4 +1,4 @@
-"""How answers about whole images look together: what classes and findings draw alike."""
+"""Charts of discrimination, for classes and for findings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which labels change places when left and right do, as their names tell."""
+"""Labels that change places when left and right do, by their names."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def crossed(names: Sequence[str]) -> tuple[int, ...] | None:
     places = {_in_any_order(words): place for place, words in enumerate(split)}
     order = []
     for place, words in enumerate(split):
-        found = [places[one] for one in map(_in_any_order, _counterparts(words)) if one in places]
-        if _has_side(words) and (not found or _is_unlike(words)):
+        counterparts = [places[other] for other in map(_in_any_order, _counterparts(words)) if other in places]
+        if _has_side(words) and (not counterparts or _is_unlike(words)):
             return None
-        order.append(found[0] if found else place)
+        order.append(counterparts[0] if counterparts else place)
     # Each must be the counterpart of its counterpart: two names for one side would be merged into one.
     return tuple(order) if all(order[other] == place for place, other in enumerate(order)) else None
 
@@ -41,7 +41,7 @@ def _words(name: str) -> tuple[str, ...]:
 
 
 def _in_any_order(words: tuple[str, ...]) -> tuple[str, ...]:
-    """So that "left kidney" and "kidney_right" meet."""
+    """The words sorted, so that "left kidney" and "kidney_left" are equal."""
     return tuple(sorted(words))
 
 
@@ -50,8 +50,8 @@ def _has_side(words: tuple[str, ...]) -> bool:
 
 
 def _is_unlike(words: tuple[str, ...]) -> bool:
-    found = set(words)
-    return bool(CHAMBERS & found) or bool(UNLIKE & found and not ALIKE & found)
+    named = set(words)
+    return bool(CHAMBERS & named) or bool(UNLIKE & named and not ALIKE & named)
 
 
 def _counterparts(words: tuple[str, ...]) -> list[tuple[str, ...]]:

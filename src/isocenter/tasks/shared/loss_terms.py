@@ -1,4 +1,4 @@
-"""What the terms of a loss of label maps share: each label's probabilities beside its truth, and means over labels."""
+"""Parts of the losses of label maps: probabilities and truth of each label, sums, and means over labels."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from isocenter.lazy import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Below this, the two sides of a ratio would divide by nothing.
+# Added to both sides of a ratio, so that it never divides by 0.
 SMOOTH = 1e-5
 
 
 def by_label(logits: Tensor, target: Tensor, labels: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
     """(batch, labels, *spatial) probability and truth of each label, without the background.
 
-    labels: channels that are wanted; all but the background without
+    labels: the channels; without them all but the background
     """
     channels = list(range(1, logits.shape[1]) if labels is None else labels)
     truth = torch.stack([target == channel for channel in channels], dim=1).to(logits.dtype)

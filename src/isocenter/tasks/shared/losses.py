@@ -1,4 +1,4 @@
-"""What a label map costs: terms of a loss over (batch, channels, *spatial) logits, for any number of axes."""
+"""Losses of label maps: terms that are summed, over (batch, channels, *spatial) logits of any number of axes."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def entropy(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Te
 
 def focal(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     """Cross-entropy in which voxels that are nearly right count little (Lin et al., arXiv:1708.02002)."""
-    said = logits.log_softmax(dim=1).gather(1, target[:, None])[:, 0]
-    cost = -((1 - said.exp()) ** GAMMA) * said
+    likelihood = logits.log_softmax(dim=1).gather(1, target[:, None])[:, 0]
+    cost = -((1 - likelihood.exp()) ** GAMMA) * likelihood
     counts = torch.ones_like(cost) if weights is None else weights[target]
     return (cost * counts).sum() / counts.sum()
 
@@ -94,7 +94,7 @@ TERMS: Mapping[str, Term] = {
 
 
 def check_loss(name: str, weighted: bool, lines: Collection[str]) -> None:
-    """PlanError for a sum of terms that there is not, or that would not teach what it says.
+    """PlanError for a sum of terms that does not exist, or that could not teach what its names promise.
 
     weighted: whether voxels are given weights; lines: the labels that have a centreline
     """
@@ -118,7 +118,7 @@ def check_loss(name: str, weighted: bool, lines: Collection[str]) -> None:
 
 
 def uncut(name: str) -> str:
-    """In words why patches must not cut structures under this loss; nothing where they may."""
+    """The reason why patches must not cut structures under this loss; empty where they may."""
     whole = [term for term in name.split("+") if TERMS[term].whole]
     if not whole:
         return ""

@@ -1,4 +1,4 @@
-"""From which probability on a case counts as positive: a rule named before training, a number from validation cases."""
+"""Thresholds of probability: a rule that is chosen before training, a number from validation cases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from isocenter.errors import PlanError, counted
 from isocenter.evaluation import roc_curve
 
-RULE = re.compile(r"(youden)|(sensitivity|specificity)>=(0?\.\d+|1(?:\.0*)?)")
+RULE = re.compile(r"(?P<youden>youden)|((?P<sensitivity>sensitivity)|specificity)>=(?P<level>0?\.\d+|1(?:\.0*)?)")
 # Validation cases of the class and of the rest; fewer say too little about a threshold.
 FEWEST_CASES = 10
 # Above every probability, so that nobody is called.
@@ -34,23 +34,23 @@ def threshold(rule: str, probabilities: ArrayLike, positive: ArrayLike) -> float
     "youden" has the largest sum of sensitivity and specificity; of the others the named one is kept and the other as
     high as can be. It lies midway to the next lower probability, so that no case decides by a rounding.
     """
-    found = RULE.fullmatch(check_rule(rule))
-    assert found is not None  # noqa: S101 - checked above
+    parts = RULE.fullmatch(check_rule(rule))
+    assert parts is not None  # noqa: S101 - checked above
     wrong, right, thresholds = roc_curve(probabilities, positive)
-    if found[1]:
+    if parts["youden"]:
         place = int(np.argmax(right - wrong))
-    elif found[2] == "sensitivity":
-        place = int(np.argmax(right >= float(found[3])))
+    elif parts["sensitivity"]:
+        place = int(np.argmax(right >= float(parts["level"])))
     else:
-        place = int(np.flatnonzero(1 - wrong >= float(found[3]))[-1])
+        place = int(np.flatnonzero(1 - wrong >= float(parts["level"]))[-1])
     lower = thresholds[place + 1] if place + 1 < len(thresholds) else 0.0
     return float((min(thresholds[place], NOBODY) + lower) / 2)
 
 
-def found_threshold(
+def chosen_threshold(
     rule: str, name: str, probabilities: np.ndarray, positive: np.ndarray, instead: str
 ) -> tuple[float | None, str]:
-    """The threshold of one label by the rule, and what it was found on; None where those are too few cases.
+    """The threshold of one label by the rule, and the cases that chose it, in words; None where they are too few.
 
     instead: what holds then, in words
     """

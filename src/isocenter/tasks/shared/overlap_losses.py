@@ -1,6 +1,6 @@
-"""What too little overlap costs: Dice and its kin, of (batch, channels, *spatial) logits for any number of axes.
+"""Losses of overlap: Dice and its kin, of (batch, channels, *spatial) logits of any number of axes.
 
-A label without a voxel in the batch has no overlap to better: there the other terms alone speak.
+A label without a voxel in the batch is left out of the mean: only the other terms of the loss count it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from isocenter.tasks.shared.loss_terms import SMOOTH, by_label, over_labels, sum
 if TYPE_CHECKING:
     from torch import Tensor
 
-# How much a voxel counts that is said and not there, and one that is there and not said: as published.
+# The weights of false positive and of false negative voxels, as published.
 FALSE_POSITIVE, FALSE_NEGATIVE = 0.3, 0.7
 # The focal exponent, as published: labels that are found well count less.
 FOCAL = 0.75
@@ -30,7 +30,7 @@ def dice(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tenso
 
 
 def generalised_dice(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """1 - one Dice of all labels and the background together, each by the inverse square of its volume.
+    """1 - one Dice of all labels and the background, each weighted by the inverse square of its volume.
 
     Sudre et al., arXiv:1707.03237
     """

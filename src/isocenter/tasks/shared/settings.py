@@ -1,4 +1,4 @@
-"""From the plan's section "task", or a model's record, to a kind of problem: what cannot be is refused once, here."""
+"""Settings of a kind of problem from the plan's section "task", or from a model's record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from isocenter.errors import PlanError
 
 @contextmanager
 def reading(settings: Mapping[str, Any], known: Iterable[str], kind: str) -> Iterator[None]:
-    """Within it settings become what they mean; PlanError for an unknown one, and for one that is nothing of the sort.
+    """A block that turns settings into values; PlanError for an unknown setting, and for a value of another kind.
 
     known: the names of the kind's settings; kind: in words, as "a detection"
     """

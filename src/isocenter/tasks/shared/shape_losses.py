@@ -1,6 +1,6 @@
-"""What a wrong shape costs: surfaces, distances and centrelines, of (batch, channels, *spatial) logits, any axes.
+"""Losses of shape: surfaces, distances and centrelines, of (batch, channels, *spatial) logits of any number of axes.
 
-These terms say little of a voxel far from the structure, or nothing: each goes beside one that counts all voxels.
+These terms count a voxel far from the structure little, or not at all: each needs a second term that counts all.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from isocenter.tasks.shared.loss_terms import SMOOTH, by_label, over_labels, sum
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Voxels that a soft surface may lie beside the true one and still count: the width of the step between two labels.
-BESIDE = 1
+# Voxels that a soft surface may lie off the true one and still count: the width of the step between two labels.
+TOLERANCE = 1
 # Erosions until a soft skeleton is whole; a structure wider than twice as many voxels keeps no skeleton in its middle.
 EROSIONS = 8
 
 
 def boundary(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """1 - F1 of the labels' soft surfaces, a voxel beside each other still counting; for thin and tiny structures.
+    """1 - F1 of the labels' soft surfaces, within a tolerance of a voxel; for thin and tiny structures.
 
     A surface is what a minimum over the neighbours takes away, so that each piece counts by its surface and not by its
     volume, and a thin one is all surface. Max-pooling makes it: no distance map, and any number of axes.
     Bokhovkin and Burnaev, arXiv:1905.07852
     """
     probabilities, truth = by_label(logits, target)
-    said, true = _surface(probabilities), _surface(truth)
-    right = (sums(said * _widened(true)) + SMOOTH) / (sums(said) + SMOOTH)
-    found = (sums(true * _widened(said)) + SMOOTH) / (sums(true) + SMOOTH)
-    return over_labels(1 - 2 * right * found / (right + found + SMOOTH), truth)
+    predicted, true = _surface(probabilities), _surface(truth)
+    precision = (sums(predicted * _widened(true)) + SMOOTH) / (sums(predicted) + SMOOTH)
+    recall = (sums(true * _widened(predicted)) + SMOOTH) / (sums(true) + SMOOTH)
+    return over_labels(1 - 2 * precision * recall / (precision + recall + SMOOTH), truth)
 
 
 def distance(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -63,18 +63,18 @@ def hausdorff(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> 
 def centreline(
     logits: Tensor, target: Tensor, weights: Tensor | None = None, labels: Sequence[int] | None = None
 ) -> Tensor:
-    """1 - centreline Dice (clDice): is the predicted skeleton inside the truth, and the true one inside the prediction.
+    """1 - centreline Dice (clDice): how much of each skeleton lies inside the other label map.
 
-    labels: channels of structures that have a centreline; all but the background without
+    labels: channels of structures that have a centreline; without them all but the background
     Shit et al., arXiv:2003.07311
     """
     probabilities, truth = by_label(logits, target, labels)
     with torch.no_grad():
         true = soft_skeleton(truth)
-    said = soft_skeleton(probabilities)
-    right = (sums(said * truth) + SMOOTH) / (sums(said) + SMOOTH)
-    found = (sums(true * probabilities) + SMOOTH) / (sums(true) + SMOOTH)
-    return over_labels(1 - 2 * right * found / (right + found + SMOOTH), truth)
+    predicted = soft_skeleton(probabilities)
+    precision = (sums(predicted * truth) + SMOOTH) / (sums(predicted) + SMOOTH)
+    recall = (sums(true * probabilities) + SMOOTH) / (sums(true) + SMOOTH)
+    return over_labels(1 - 2 * precision * recall / (precision + recall + SMOOTH), truth)
 
 
 def soft_skeleton(inside: Tensor, erosions: int = EROSIONS) -> Tensor:
@@ -84,7 +84,7 @@ def soft_skeleton(inside: Tensor, erosions: int = EROSIONS) -> Tensor:
     """
     skeleton = torch.zeros_like(inside)
     for _ in range(erosions + 1):
-        if inside.requires_grad:  # computed twice, because its many steps together would be kept for the way back
+        if inside.requires_grad:  # computed twice, because its many steps would all be kept for the backward pass
             inside, lost = torch.utils.checkpoint.checkpoint(_opened, inside, use_reentrant=False)
         else:
             inside, lost = _opened(inside)
@@ -93,7 +93,7 @@ def soft_skeleton(inside: Tensor, erosions: int = EROSIONS) -> Tensor:
 
 
 def _opened(inside: Tensor) -> tuple[Tensor, Tensor]:
-    """What an erosion leaves, and what widening that again does not bring back."""
+    """The eroded structure, and the voxels that widening does not bring back."""
     eroded = _narrowed(inside)
     return eroded, (inside - _widened(eroded)).relu()
 
@@ -112,13 +112,13 @@ def _widened(values: Tensor) -> Tensor:
 
 def _narrowed(values: Tensor) -> Tensor:
     """The least value among each voxel and its neighbours along the axes."""
-    found = [-_largest_along(-values, axis) for axis in range(2, values.ndim)]
-    return torch.stack(found).amin(dim=0) if len(found) > 2 else torch.minimum(found[0], found[-1])
+    least = [-_largest_along(-values, axis) for axis in range(2, values.ndim)]
+    return torch.stack(least).amin(dim=0) if len(least) > 2 else torch.minimum(least[0], least[-1])
 
 
 def _largest_along(values: Tensor, axis: int) -> Tensor:
-    """The largest of each voxel and those beside it along one axis."""
-    for _ in range(BESIDE if values.shape[axis] > 1 else 0):
+    """The largest of each voxel and its neighbours along one axis."""
+    for _ in range(TOLERANCE if values.shape[axis] > 1 else 0):
         pairs = _larger_of_neighbours(values, axis)
         ends = pairs.narrow(axis, 0, 1), pairs.narrow(axis, pairs.shape[axis] - 1, 1)
         values = torch.cat([ends[0], _larger_of_neighbours(pairs, axis), ends[1]], dim=axis)
@@ -137,9 +137,9 @@ def _distances(inside: Tensor) -> Tensor:
     Made by SciPy on the processor.
     """
     masks = inside.detach().cpu().numpy() > 0.5
-    found = np.zeros(masks.shape, dtype=np.float32)
+    distances = np.zeros(masks.shape, dtype=np.float32)
     for place in np.ndindex(*masks.shape[:2]):
         mask = masks[place]
         if mask.any() and not mask.all():
-            found[place] = ndimage.distance_transform_edt(mask) + ndimage.distance_transform_edt(~mask)
-    return torch.from_numpy(found).to(inside)
+            distances[place] = ndimage.distance_transform_edt(mask) + ndimage.distance_transform_edt(~mask)
+    return torch.from_numpy(distances).to(inside)

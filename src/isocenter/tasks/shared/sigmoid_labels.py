@@ -1,4 +1,4 @@
-"""Structures that overlap: from a network's outputs, one for each, to probabilities and to one label map.
+"""Overlapping structures: from a network's outputs, one for each, to probabilities and to one label map.
 
 NumPy only, and nothing of ours: a packaged model carries a copy of this file.
 """
@@ -19,7 +19,7 @@ def sigmoid(outputs: ArrayLike) -> NDArray[np.floating]:
 def written(outputs: ArrayLike, values: Sequence[int]) -> NDArray[np.integer]:
     """(structures, *spatial) log odds to (*spatial): the value of each where it is likelier than not, later on top."""
     logits = np.asarray(outputs)
-    found = np.zeros(logits.shape[1:], dtype=np.min_scalar_type(max(values)))
+    labels = np.zeros(logits.shape[1:], dtype=np.min_scalar_type(max(values)))
     for logit, value in zip(logits, values, strict=True):
-        found[logit > 0] = value
-    return found
+        labels[logit > 0] = value
+    return labels

@@ -1,4 +1,4 @@
-"""Classes that exclude each other: from a network's outputs to probabilities, to a label map, to a tidy label map.
+"""Exclusive classes: from a network's outputs to probabilities, to a label map, to a tidy label map.
 
 NumPy and SciPy only, and nothing of ours: a packaged model carries a copy of this file.
 """
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from isocenter.lazy import ndimage
 
-# The logarithm of a probability of 0 would be infinite; no float32 softmax says less than this by its own doing.
+# The logarithm of a probability of 0 would be infinite; a float32 softmax gives nothing smaller than this but 0.
 LEAST = float(np.finfo(np.float32).tiny)
 
 
@@ -45,7 +45,7 @@ def log_mean(
 ) -> NDArray[np.floating]:
     """Logarithm of the mean probability that several outputs give each class, itself an output.
 
-    shares: how much each of them counts, together 1; None where all count alike
+    shares: how much each of them counts, in sum 1; None where all count alike
     """
     total = softmax(outputs[0], axis) * (1.0 if shares is None else shares[0])
     for place, other in enumerate(outputs[1:], start=1):
@@ -62,12 +62,12 @@ def tidied(mask: NDArray[np.integer], rules: Mapping[int, Tidying], voxel: float
     """
     result = mask
     for value, rule in rules.items():
-        found = [] if rule == Tidying() else ndimage.find_objects((result == value).view(np.uint8))
-        if not found:
+        boxes = [] if rule == Tidying() else ndimage.find_objects((result == value).view(np.uint8))
+        if not boxes:
             continue
         if result is mask:
             result = mask.copy()
-        region = result[found[0]]
+        region = result[boxes[0]]
         own = region == value
         kept = _pieces(own, rule, voxel)
         region[own & ~kept] = 0

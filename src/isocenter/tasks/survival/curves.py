@@ -1,4 +1,4 @@
-"""From a network's outputs to the cumulative hazard of one case: one function a model of survival.
+"""The cumulative hazard of one case from a network's outputs: one function a model of survival.
 
 NumPy only: a packaged model carries a copy of this file.
 """
@@ -23,7 +23,7 @@ HALVINGS = 50
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What a model of survival has besides the network's outputs.
+    """The constants of a model of survival.
 
     scale:    the time that counts as 1
     edges:    (bins,) ends of the intervals of discrete time
@@ -77,6 +77,7 @@ def median_time(model: str, outputs: Numbers, known: Known, last: float) -> floa
     """When the chance of the event reaches one half; None where it does not until `last`."""
 
     def reached(when: float) -> bool:
+        """Whether half of such people have had the event by then."""
         return bool(CURVES[model](outputs, np.array([when]), known)[0] >= np.log(2))
 
     if not reached(last):

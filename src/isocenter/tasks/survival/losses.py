@@ -1,4 +1,4 @@
-"""What times to an event cost: (batch, size) outputs beside (batch, 2) of time and event, one function a model."""
+"""Losses of times to an event, of (batch, outputs) and (batch, 2) time and event, one function a model."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 def partial_likelihood(outputs: Tensor, target: Tensor, known: Known) -> Tensor:
     """Minus the log partial likelihood an event, ties by Efron: each event against those of the batch still at risk.
 
-    Without an event, or with nobody beside it, a batch says nothing: 0, with a gradient of 0.
+    A batch without an event, or of a single case, compares nobody: 0, with a gradient of 0.
     Cox, Biometrika 1975, doi:10.1093/biomet/62.2.269; Efron, J Am Stat Assoc 1977, doi:10.1080/01621459.1977.10480613
     """
     ratio, time, event = outputs[:, 0], target[:, 0], target[:, 1] > 0.5
     events = int(event.sum())
-    # What is no number stays none, for the training to see: torchsurv refuses it.
+    # NaN stays NaN, so that training notices it: torchsurv refuses it.
     if not events or len(ratio) < 2 or not bool(torch.isfinite(ratio).all()):
         return 0 * ratio.sum()
     with warnings.catch_warnings():
@@ -40,9 +40,9 @@ def in_intervals(outputs: Tensor, target: Tensor, known: Known) -> Tensor:
     """
     time, event = target[:, :1], target[:, 1:] > 0.5
     ends = outputs.new_tensor(known.edges)
-    begins = torch.cat([ends.new_zeros(1), ends[:-1]])
-    survived = torch.where(event, time > ends, time >= (begins + ends) / 2)
-    own = event & (time > begins) & (time <= ends)
+    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+    survived = torch.where(event, time > ends, time >= (starts + ends) / 2)
+    own = event & (time > starts) & (time <= ends)
     softplus = torch.nn.functional.softplus
     cost = survived * softplus(outputs) + own * softplus(-outputs)
     return cost.sum(dim=1).mean()
@@ -64,4 +64,11 @@ LOSSES: Mapping[str, Callable[[Tensor, Tensor, Known], Tensor]] = {
     "cox": partial_likelihood,
     "hazards": in_intervals,
     "weibull": weibull,
+}
+
+# (batch, outputs) to (batch,) a number that rises with the risk.
+RISING: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "cox": lambda outputs: outputs[:, 0],
+    "hazards": lambda outputs: torch.nn.functional.softplus(outputs).sum(dim=1),
+    "weibull": lambda outputs: -outputs[:, 0],
 }

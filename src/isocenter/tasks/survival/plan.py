@@ -1,4 +1,4 @@
-"""What the training cases say about how survival is taught, foretold and scored."""
+"""Plans for survival from its training cases: horizons, intervals, censoring, and the baseline after training."""
 
 from __future__ import annotations
 
@@ -72,21 +72,21 @@ def horizons(had: Floats, followed: Steps) -> list[float]:
     latest = had[followed.at(had) > 0].max(initial=had[0])
     exact = np.minimum(np.quantile(had, HORIZONS, method="inverted_cdf"), latest)
     for digits in range(2, DIGITS):
-        found = sorted({min(rounded(float(one), digits), float(latest)) for one in exact})
-        if len(found) == len(np.unique(exact)) and found[-1] >= had[0]:
-            return found
+        short = sorted({min(rounded(float(one), digits), float(latest)) for one in exact})
+        if len(short) == len(np.unique(exact)) and short[-1] >= had[0]:
+            return short
     return [float(one) for one in np.unique(exact)]
 
 
 def interval_edges(had: Floats) -> list[float]:
     """Ends of intervals that hold as many of the rising times of events each; the last is the last event."""
     bins = int(np.clip(len(had) // EVENTS_A_BIN, 2, MOST_BINS))
-    found = np.quantile(had, np.arange(1, bins + 1) / bins, method="inverted_cdf")
-    return [float(one) for one in np.unique(found)]  # not rounded: the last event lies in the last interval
+    ends = np.quantile(had, np.arange(1, bins + 1) / bins, method="inverted_cdf")
+    return [float(one) for one in np.unique(ends)]  # not rounded: the last event lies in the last interval
 
 
 def batch(fingerprint: Fingerprint) -> Decision:
-    """Cases a step for Cox's partial likelihood: so many that a batch has events to compare."""
+    """The cases of a step for Cox's partial likelihood: so many that a batch has events to compare."""
     _, happened = fingerprint.events()
     cases, events = len(happened), int(happened.sum())
     wanted = math.ceil(EVENTS_A_BATCH * cases / max(1, events))
@@ -128,12 +128,12 @@ def curve(steps: Steps, name: str) -> dict[str, list[float]]:
 
 
 def steps_of(kept: Mapping[str, Sequence[float]], name: str) -> Steps:
-    """What `curve` has made of a curve, as one."""
+    """The curve of which `curve` made what is kept."""
     return Steps(np.array(kept["time"], dtype=float), np.array(kept[name], dtype=float))
 
 
 def rounded(value: float, digits: int = DIGITS) -> float:
-    """So many digits, whatever the size."""
+    """The value with so many significant digits."""
     return float(f"{value:.{digits}g}")
 
 

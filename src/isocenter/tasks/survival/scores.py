@@ -1,9 +1,9 @@
-"""What the table of a survival's cases comes to."""
+"""Metrics of survival: discrimination of risks, and errors and calibration by the horizons."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from isocenter.evaluation import (
     uno_c,
 )
 from isocenter.report import Figure, figures
+from isocenter.tasks.shared import noted
 from isocenter.values import Estimate, Floats, Row
 
 METRICS = frozenset({"uno_c", "harrell_c", "integrated_brier", "dynamic_auc", "brier", "expected_over_observed"})
@@ -38,12 +39,12 @@ MOST_GROUPS, CASES_A_GROUP = 5, 10
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """Predictions beside what happened.
+    """Predictions and outcomes of the cases.
 
     risk:      (cases,); times, happened, patients: (cases,)
     survival:  (cases, horizons) probability of no event by each horizon; NaN where the model gives none
     errors:    (cases,) squared error of the survival curve, integrated until the last horizon
-    horizons:  rising times; unit: in which they are counted, empty where nobody says
+    horizons:  rising times; unit: in which they are counted, empty where it is unknown
     followed:  the censoring of the training cases
     threshold: the median risk of the training cases; None where it is not known
     """
@@ -60,6 +61,7 @@ class Outcomes:
     threshold: float | None
 
     def named(self, horizon: float) -> str:
+        """The horizon with its unit."""
         return f"{horizon:g} {self.unit}".strip()
 
 
@@ -83,7 +85,7 @@ def _overall(outcomes: Outcomes, seed: Seed) -> Iterator[Row]:
     error = bootstrap(outcomes.errors, outcomes.patients, seed=seed)
     same = _of_everybody(outcomes)
     note = f"; until {outcomes.named(last)}; one curve for everybody (Kaplan-Meier of these cases) has {same:.3f}"
-    yield Row("integrated_brier", "all", _noted(error, note))
+    yield Row("integrated_brier", "all", noted(error, note))
 
 
 def _by(outcomes: Outcomes, index: int, seed: Seed) -> Iterator[Row]:
@@ -98,7 +100,7 @@ def _by(outcomes: Outcomes, index: int, seed: Seed) -> Iterator[Row]:
     if np.isnan(survival).any():
         return
     errors = brier_errors(survival[:, None], times, happened, outcomes.followed, [horizon])[:, 0]
-    yield Row("brier", label, _noted(bootstrap(errors, outcomes.patients, seed=seed), counts))
+    yield Row("brier", label, noted(bootstrap(errors, outcomes.patients, seed=seed), counts))
     ratio = partial(expected_over_observed, 1 - survival, times, happened, horizon)
     yield Row("expected_over_observed", label, _interval(ratio, outcomes, seed))
 
@@ -106,14 +108,10 @@ def _by(outcomes: Outcomes, index: int, seed: Seed) -> Iterator[Row]:
 def _interval(
     statistic: Callable[[Floats], Floats], outcomes: Outcomes, seed: Seed, note: str = "", compares: bool = False
 ) -> Estimate:
-    """Patients drawn again within those who had the event and those who are censored; no pair is an own trial."""
+    """Patients drawn again within those who had the event and those who are censored."""
     how: dict[str, Any] = {"strata": outcomes.happened, "seed": seed, "exact": False, "compares": compares}
     estimate = bootstrap_statistic(statistic, outcomes.patients, **how)
-    return _noted(estimate, note)
-
-
-def _noted(estimate: Estimate, note: str) -> Estimate:
-    return replace(estimate, method=estimate.method + note)
+    return noted(estimate, note)
 
 
 def _of_everybody(outcomes: Outcomes) -> float:
@@ -126,7 +124,7 @@ def _of_everybody(outcomes: Outcomes) -> float:
 
 
 def overview_figures(outcomes: Outcomes) -> list[Figure]:
-    """Who lived how long by predicted risk, how well each time is told, and whether probabilities can be believed."""
+    """Survival by predicted risk, and calibration where there are probabilities and enough cases."""
     drawn = [_by_risk(outcomes)]
     if not np.isnan(outcomes.survival[:, -1]).any() and len(outcomes.times) >= 2 * CASES_A_GROUP:
         drawn.append(_calibration(outcomes))
@@ -171,7 +169,7 @@ def _calibration(outcomes: Outcomes) -> Figure:
 
 
 def _frequency(times: Floats, happened: np.ndarray, horizon: float) -> tuple[float, float, float]:
-    """How often the event happened by then, with its interval: the exact one where nobody or everybody had it."""
+    """The share who had the event by then, with its interval: the exact one where nobody or everybody had it."""
     observed = 1 - float(kaplan_meier(times, happened).at(horizon))
     if observed in (0.0, 1.0):
         people = int(at_risk(times, horizon)) if not observed else int((happened & (times <= horizon)).sum())
@@ -182,4 +180,5 @@ def _frequency(times: Floats, happened: np.ndarray, horizon: float) -> tuple[flo
 
 
 def time_axis(unit: str) -> str:
+    """The words under an axis of time."""
     return f"time ({unit})" if unit else "time, in the unit of the data"

@@ -1,4 +1,4 @@
-"""Survival: when something happens, where not everybody was followed until it did."""
+"""Survival: the time to an event, where not everybody was followed until it happened."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ import numpy as np
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Seed, Steps, Table, brier_errors, harrell_c, integrated
 from isocenter.lazy import pandas as pd
-from isocenter.lazy import torch
 from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.shared import Shares, mean_of, reading
 from isocenter.tasks.survival.curves import CURVES, LEAST, Known, median_time
-from isocenter.tasks.survival.losses import LOSSES
+from isocenter.tasks.survival.losses import LOSSES, RISING
 from isocenter.tasks.survival.plan import EFRON, baseline, batch, check_settings, curve, rounded, settings_for, steps_of
 from isocenter.tasks.survival.scores import METRICS, Outcomes, moments, overview_figures, summary_rows, time_axis
 from isocenter.tasks.task import Task
@@ -50,7 +49,7 @@ OPTIONAL = ("unit", "baseline", "median_risk")
 
 @dataclass(frozen=True)
 class Survival:
-    """The time to an event, foretold as risk and as the probability that it has not happened by the horizons.
+    """The time to an event, predicted as risk and as the probability that it has not happened by the horizons.
 
     The risk is the logarithm of the cumulative hazard at the last horizon: comparable between models, higher is sooner.
 
@@ -58,11 +57,11 @@ class Survival:
     horizons:    rising times by which probabilities are stated; the last bounds what is scored
     scale:       the time that counts as 1 for the network
     edges:       ends of the intervals of discrete time
-    followed:    the longest time of a training case: nothing is said beyond it
+    followed:    the longest time of a training case: nothing is predicted beyond it
     censoring:   {"time", "share"} of training cases who would still be followed if nobody had the event
-    unit:        in which times are counted; empty where nobody says
-    baseline:    {"time", "hazard"} cumulative, of a log hazard ratio of 0; None until training cases have told it
-    median_risk: of the training cases; None until they have told it
+    unit:        in which times are counted; empty where it is unknown
+    baseline:    {"time", "hazard"} cumulative, of a log hazard ratio of 0; None until it is estimated after training
+    median_risk: of the training cases; None until it is estimated after training
     """
 
     model: str
@@ -87,10 +86,12 @@ class Survival:
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """Model, horizons and censoring for these training cases; DatasetError where fewer than two had the event."""
         return settings_for(dataset, fingerprint)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Survival:
+        """A survival with these settings; PlanError names the one that cannot be."""
         known = tuple(field.name for field in fields(cls))
         with reading(settings, known, "a survival"):
             given = {name: settings[name] for name in known if name in settings or name not in OPTIONAL}
@@ -103,6 +104,7 @@ class Survival:
 
     @property
     def settings(self) -> dict[str, Any]:
+        """Plain values from which `of` makes an equal survival."""
         return {
             "model": self.model,
             "horizons": list(self.horizons),
@@ -117,12 +119,12 @@ class Survival:
 
     @property
     def heads(self) -> Mapping[str, Head]:
-        """Numbers: how large something is may be the hazard."""
+        """One vector of numbers: sizes count, because a large structure may be a hazard."""
         return {"event": Vector(len(self.labels), holds="numbers")}
 
     @property
     def labels(self) -> tuple[Label, ...]:
-        """What the network's outputs are."""
+        """The meaning of the network's outputs."""
         names = {
             "cox": ("log hazard ratio",),
             "hazards": tuple(f"logit of the event by {edge:g}" for edge in self.edges),
@@ -132,6 +134,7 @@ class Survival:
 
     @property
     def teaching(self) -> Teaching:
+        """Harrell's c over the validation cases selects."""
         return Teaching(
             selects_by="harrell_c",
             quality=self.quality,
@@ -141,6 +144,7 @@ class Survival:
 
     @property
     def decoding(self) -> Decoding:
+        """Outputs become a risk and, once the baseline is known, a survival curve."""
         return Decoding(
             merge="mean",
             mirrored=tuple(range(len(self.labels))),
@@ -152,6 +156,7 @@ class Survival:
 
     @property
     def scoring(self) -> Scoring:
+        """Discrimination and calibration by the horizons."""
         return Scoring(
             metrics=METRICS,
             score=self.score,
@@ -163,6 +168,7 @@ class Survival:
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """A network with one answer for the image, two kinds of c to select and judge, for Cox a large batch."""
         made = {
             "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
             "training.sampling": Decision(
@@ -178,6 +184,7 @@ class Survival:
         return made | ({"training.batch": batch(fingerprint)} if self.model == "cox" else {})
 
     def under(self, drawn: str) -> dict[str, Decision]:
+        """Nothing; PlanError where cases are drawn otherwise than they come."""
         if drawn != "natural":
             problem = f"cases with a time have no classes that could be {drawn}"
             raise PlanError(problem, "training.sampling", "Give natural")
@@ -188,26 +195,28 @@ class Survival:
         return Target(self.heads["event"], np.array(_event(case), dtype=np.float32))
 
     def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
+        """Minus the log likelihood of the model; target: (batch, 2) time and event."""
         return LOSSES[self.model](outputs["event"].float(), target.float(), self._known)
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
+        """(batch, outputs) of the network, and (batch, 2) time and event."""
         return {"outputs": outputs["event"].float(), "target": target.float()}
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
         """Harrell's c of the validation cases; where no two of them can be compared, minus the loss."""
         outputs, target = collected["outputs"], collected["target"]
         risks = [self._risk(one) for one in outputs.cpu().numpy().astype(float)]
-        found = math.nan
+        concordance = math.nan
         if np.isfinite(risks).all():
-            found = float(harrell_c(risks, *target.cpu().numpy().T))
-        return found if math.isfinite(found) else -float(self.loss({"event": outputs}, target))
+            concordance = float(harrell_c(risks, *target.cpu().numpy().T))
+        return concordance if math.isfinite(concordance) else -float(self.loss({"event": outputs}, target))
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The mean of the outputs themselves: of log hazard ratios, logits, or logarithms of Weibull's parameters."""
         return {"event": mean_of([one["event"] for one in outputs], shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Of the event by the last horizon; of intervals in each; of Weibull also by half of it, as both outputs tell.
+        """Of the event by the last horizon; of intervals in each; of Weibull also by half of that horizon.
 
         Before the baseline is known, of a cumulative hazard of 1.
         """
@@ -219,9 +228,9 @@ class Survival:
         return {"event": -np.expm1(-CURVES[self.model](outputs, when, self._known))}
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """With the baseline and the median risk of these, the training cases: they belong to one network's weights.
+        """With the baseline and the median risk of these, the training cases.
 
-        What a plan of another training holds of them is found anew.
+        Both belong to one network's weights: those of a plan of another training are estimated anew.
         """
         times, happened = np.array([_event(case) for case in cases], dtype=float).T
         people = counted(len(cases), "training case")
@@ -231,10 +240,10 @@ class Survival:
         risks = np.array([_values(prediction)["risk"] for prediction in predictions])
         if self.model == "cox":
             ratios = risks - self._risk(np.zeros(1))
-            found = curve(baseline(times, happened, ratios), "hazard")
-            task = replace(task, baseline=found)
+            hazard = curve(baseline(times, happened, ratios), "hazard")
+            task = replace(task, baseline=hazard)
             because = f"from the risks of {people}, {happened.sum():.0f} of whom had the event"
-            made["task.baseline"] = Decision(found, because, EFRON)
+            made["task.baseline"] = Decision(hazard, because, EFRON)
             risks = ratios + task._risk(np.zeros(1))
         middle = rounded(float(np.median(risks)))
         because = f"half of {people} have a higher one: curves are parted there"
@@ -282,6 +291,7 @@ class Survival:
         return summary_rows(self._outcomes(table), seed=seed)
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        """The image with the risk and the outcome in the caption, and the survival curve where it is known."""
         values, known = _values(prediction), case.references.get("event")
         caption = f"risk {values['risk']:.2f}"
         if known is not None:
@@ -296,14 +306,15 @@ class Survival:
         return [*drawn, figures.survival_curve(when, chance, case.id, axis=axis, last=last, happened=happened)]
 
     def overview(self, table: Table) -> list[Figure]:
+        """Survival by predicted risk, and calibration at the last horizon."""
         return overview_figures(self._outcomes(table))
 
     def rank(self, table: Table) -> list[str]:
-        """By the error of their curves; who was censored before the last horizon, of whom little is known, between."""
+        """Case ids by the error of their curves; those who were censored before the last horizon lie between."""
         known = table["event"].to_numpy(bool) | (table["time"].to_numpy(float) >= self.horizons[-1])
-        told = table[known].sort_values("brier", kind="stable")["case"].tolist()
-        half = len(told) // 2
-        return [*told[:half], *table[~known]["case"].tolist(), *told[half:]]
+        ranked = table[known].sort_values("brier", kind="stable")["case"].tolist()
+        half = len(ranked) // 2
+        return [*ranked[:half], *table[~known]["case"].tolist(), *ranked[half:]]
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """Risk, survival by each horizon, and the median, blank where it is not reached within the follow-up."""
@@ -312,13 +323,11 @@ class Survival:
         return {"risk": values["risk"], **{name: values.get(name) for name in columns}}
 
     def saliency(self, outputs: Outputs) -> Tensor:
-        """(batch,) what rises with the risk."""
-        found = outputs["event"]
-        if self.model == "hazards":
-            return torch.nn.functional.softplus(found).sum(dim=1)
-        return found[:, 0] if self.model == "cox" else -found[:, 0]
+        """(batch,) a number that rises with the risk."""
+        return RISING[self.model](outputs["event"])
 
     def results(self, prediction: Prediction) -> list[Finding]:
+        """The risk, the probability of the event by each horizon, and the median survival where it is reached."""
         values = _values(prediction)
         made = [Finding("Log of the cumulative hazard", value=values["risk"])]
         for horizon in self.horizons:
@@ -330,8 +339,8 @@ class Survival:
 
     @property
     def _known(self) -> Known:
-        told = self.baseline or {"time": (), "hazard": ()}
-        return Known(self.scale, self.edges, tuple(told["time"]), tuple(told["hazard"]))
+        hazard = self.baseline or {"time": (), "hazard": ()}
+        return Known(self.scale, self.edges, tuple(hazard["time"]), tuple(hazard["hazard"]))
 
     def _risk(self, outputs: Floats) -> float:
         hazard = CURVES[self.model](outputs, np.array([self.horizons[-1]]), self._known)
@@ -365,7 +374,7 @@ class Survival:
 
 
 def _event(case: Case) -> tuple[float, bool]:
-    """The case's time and whether it was the event; DatasetError for a time that nobody can be followed for."""
+    """The case's time and whether it was the event; DatasetError for a time that is 0, negative or infinite."""
     time, happened = case.references["event"]
     if not 0 < float(time) < math.inf:
         raise DatasetError(f"the time is {time}", case.id, "Times count from the image on: correct it, or leave it out")

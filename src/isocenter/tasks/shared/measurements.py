@@ -1,0 +1,70 @@
+"""Measured values beside their references: estimates of how far they agree, with limits of agreement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from isocenter.evaluation import Seed, bias, bootstrap_statistic, limits_of_agreement, pearson, spearman
+from isocenter.report import Figure, figures
+from isocenter.values import Estimate, Floats, Row
+
+# (cases,) predicted and reference values, (..., cases) weights to a figure for each weighting.
+Compared = Callable[[Floats, Floats, Floats], Floats]
+# Figures that do not change where a model shifts or stretches its scale, and so must not mix the scales of several.
+SCALE_FREE = (pearson, spearman)
+AGREEMENT = ("bias", "loa_lower", "loa_upper")
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One quantity of the cases that have a reference of it, in its unit.
+
+    predicted, reference: (cases,); patients: (cases,) whose; cases: (cases,) ids
+    errors: (cases,) one standard deviation as the network predicts it; None where it predicts none
+    """
+
+    target: str
+    predicted: Floats
+    reference: Floats
+    patients: np.ndarray
+    cases: np.ndarray
+    errors: Floats | None = None
+
+
+def compared_estimate(measured: Measured, figure: Compared, unit: str, seed: Seed) -> Estimate:
+    """A figure of predicted and reference values, with patients resampled."""
+    statistic = partial(figure, measured.predicted, measured.reference)
+    how: dict[str, Any] = {"seed": seed, "exact": False, "compares": figure in SCALE_FREE}
+    return bootstrap_statistic(statistic, measured.patients, unit=unit, **how)
+
+
+def agreement_rows(measured: Measured, unit: str, *, seed: Seed) -> list[Row]:
+    """Bias and the two limits of agreement."""
+    lower, upper = (_limit(side) for side in (0, 1))
+    compared: Mapping[str, Compared] = dict(zip(AGREEMENT, (bias, lower, upper), strict=True))
+    return [
+        Row(metric, measured.target, compared_estimate(measured, figure, unit, seed))
+        for metric, figure in compared.items()
+    ]
+
+
+def agreement_figure(measured: Measured, title: str, unit: str) -> Figure:
+    """The Bland-Altman plot."""
+    mean, lower, upper = (row.estimate for row in agreement_rows(measured, unit, seed=0))
+    limits = (lower, upper)
+    return figures.bland_altman(measured.reference, measured.predicted, title, bias=mean, limits=limits, unit=unit)
+
+
+def _limit(side: int) -> Compared:
+    """The lower (0) or the upper (1) limit of agreement as a figure."""
+
+    def limit(predicted: Floats, reference: Floats, weights: Floats) -> Floats:
+        """One side of the limits, for each weighting."""
+        return limits_of_agreement(predicted, reference, weights)[side]
+
+    return limit
