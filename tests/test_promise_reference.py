@@ -133,7 +133,7 @@ def test_the_plan_draws_the_parts_alike_by_its_strata(promised, tmp_path, cli):
     done = cli("plan", promised.data, "--out", tmp_path / "plan.yaml", "--device", "cpu", "--threads", 1)
     assert done.code == 0, done.err
     plan = isocenter.plan(promised.data, folds=2, **HERE).plan
-    assert "tips of both halves" in plan.decision("split.folds").because
+    assert "tips of both halves" in plan.decision("split.method").because
     assert (plan["task.name"], plan["network.name"]) == ("pointing", "spotter")
 
 

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
+from importlib.metadata import EntryPoint
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -50,10 +51,14 @@ FORMATS: dict[str, Entry] = {
 }
 
 
-@cache
 def entries() -> Mapping[str, Entry]:
     """Our formats by name, and those that other packages add under the entry point `isocenter.formats`."""
-    return FORMATS | {name: point.load() for name, point in added("isocenter.formats").items()}
+    return _entries(tuple(added("isocenter.formats").values()))
+
+
+@cache  # asked for each file of a data set
+def _entries(points: tuple[EntryPoint, ...]) -> Mapping[str, Entry]:
+    return FORMATS | {point.name: point.load() for point in points}
 
 
 def load_format(name: str) -> Format:
