@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +11,7 @@ import typer
 
 from isocenter import planning
 from isocenter.errors import UsageError
+from isocenter.verbs.reading import pairs
 
 Data = Annotated[Path, typer.Argument(help="A folder, a table, an archive or a DICOM series.")]
 Trained = Annotated[Path, typer.Argument(help="A run's folder, a package, or an nnU-Net v2 result folder.")]
@@ -95,12 +96,11 @@ def _reading(
     align: Align = False,
 ) -> dict[str, Any]:
     """The options that were given, by name."""
-    columns = pairs([pair for part in column or [] for pair in part.split(",")], "--column")
     flags = {
         "layout": layout,
         "labels": labels,
         "patient": patient,
-        "column": columns,
+        "column": column,
         "modality": modality,
         "part": part,
         "prefer": prefer,
@@ -144,20 +144,3 @@ def named(text: str, flag: str) -> tuple[str, ...] | None:
     if mixed := WORDS.keys() & set(names):
         raise UsageError(f"{mixed.pop()!r} stands among other names: {text!r}", flag, "Give names, or this word only")
     return names
-
-
-def pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
-    """Names and their values; UsageError where one is missing, or a name has two."""
-    values: dict[str, str] = {}
-    for name, value in (pair(text, flag) for text in texts):
-        if values.setdefault(name, value) != value:
-            raise UsageError(f"{name} is {values[name]!r} and {value!r}", flag, "Give it once")
-    return values
-
-
-def pair(text: str, flag: str) -> tuple[str, str]:
-    """A name and its value; UsageError where one is missing."""
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise UsageError(f"{text!r} is no name=value", flag, "Write it as name=value")
-    return name.strip(), value.strip()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,7 +40,7 @@ def convert(
     ] = None,
 ) -> None:
     """Write an image in another format: same geometry, same values, or a refusal."""
-    options = {"part": part, "prefer": prefer, "fill_missing": fill_missing}
+    options: dict[str, Any] = {"part": part, "prefer": prefer, "fill_missing": fill_missing}
     result = isocenter.convert(
         source,
         out,
@@ -66,4 +66,5 @@ def view(
 ) -> None:
     """Write a page to look through IMAGE, with MASK on top."""
     target = out or Path(f"view-{name_of(image)}.html")
-    show(isocenter.view(image, mask, out=target, overwrite=overwrite, volume=volume, part=part, prefer=prefer), None)
+    options: dict[str, Any] = {"part": part, "prefer": prefer}
+    show(isocenter.view(image, mask, out=target, overwrite=overwrite, volume=volume, **options), None)

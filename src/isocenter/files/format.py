@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, get_args
 
+from isocenter.errors import UsageError
 from isocenter.values import Image
 
 Part = Literal["magnitude", "real", "imaginary", "phase"]
+Prefer = Literal["sform", "qform"]
+
+
+class ReadKeywords(TypedDict, total=False):
+    """The keyword arguments of a function that reads single files; each is a field of `ReadOptions`."""
+
+    part: Part | None
+    prefer: Prefer | None
+    fill_missing: bool
+    real_world: bool
 
 
 @dataclass(frozen=True)
@@ -20,12 +31,19 @@ class ReadOptions:
     prefer:       which NIfTI form to use where both have the same code and disagree
     fill_missing: keep a DICOM series whose slices have gaps, on the regular grid, missing slices as padding
     real_world:   apply a DICOM Real World Value Mapping, PS3.3 C.7.6.16.2.11
+    Raises UsageError for a part or a form that does not exist.
     """
 
     part: Part | None = None
-    prefer: Literal["sform", "qform"] | None = None
+    prefer: Prefer | None = None
     fill_missing: bool = False
     real_world: bool = False
+
+    def __post_init__(self) -> None:
+        for name, kinds in (("part", Part), ("prefer", Prefer)):
+            value = getattr(self, name)
+            if value is not None and value not in get_args(kinds):
+                raise UsageError(f"there is no {value!r}", f"--{name}", f"Choose {' or '.join(get_args(kinds))}")
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from functools import cache, partial
 from importlib.metadata import EntryPoint
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Unpack
 
 from isocenter.added import added
 from isocenter.errors import FormatError, IsocenterError, UsageError
-from isocenter.files.format import Entry, Format, ReadOptions
+from isocenter.files.format import Entry, Format, ReadKeywords, ReadOptions
 from isocenter.files.storage import written
+from isocenter.keywords import named_keywords
 from isocenter.values import Image
 
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".tar", ".tgz", ".zip", ".7z", ".rar")
@@ -142,11 +143,12 @@ def _errors_named(path: Path, name: str) -> Iterator[None]:
         ) from error
 
 
-def read(path: str | Path, volume: str | None = None, **options: Any) -> Image:
+@named_keywords(ReadKeywords)
+def read(path: str | Path, volume: str | None = None, **options: Unpack[ReadKeywords]) -> Image:
     """The image in a file or in a folder of DICOM.
 
     Volumes on one grid come as one Image with frames; `volume` picks one where grids differ.
-    `options` are those of `ReadOptions`.
+    options: the fields of `ReadOptions`: part, prefer, fill_missing, real_world
     """
     volumes = read_volumes(path, ReadOptions(**options))
     if volume is not None and volume not in volumes:

@@ -9,6 +9,7 @@ from typing import Any
 
 from isocenter import networks
 from isocenter.errors import UsageError, counted
+from isocenter.keywords import named_keywords
 from isocenter.runtime import (
     Evidence,
     Model,
@@ -47,6 +48,7 @@ class Adopted(Packaged):
         return "\n".join([*lines, trusted] if self.trusted else lines)
 
 
+@named_keywords()
 def adopt(
     source: str | Path,
     *,

@@ -11,6 +11,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError, counted
 from isocenter.files import dataset_hash
+from isocenter.keywords import named_keywords
 from isocenter.planning import cores
 from isocenter.quality import Examination, reference_kinds
 from isocenter.report import render
@@ -95,6 +96,7 @@ def _lines(problem: Problem) -> list[str]:
     return lines
 
 
+@named_keywords(ReadingKeywords)
 def check(
     data: str | Path | Dataset,
     *,
@@ -117,7 +119,7 @@ def check(
         refuse_taken(Path(out), overwrite, MARKS)
     if scheduler is not None and isinstance(data, str | Path):
         data = Path(data).absolute()  # a worker has another working folder
-    dataset = _opened(data, ReadingOptions(**reading), needs_of(task))
+    dataset = _opened(data, ReadingOptions.of(**reading), needs_of(task))
     examination = looked_through(dataset, threads or cores(), None if scheduler is None else Cluster(scheduler))
     facts = _facts(dataset, examination)
     result = Check(dataset, examination, facts, Path(out) if out is not None else None)

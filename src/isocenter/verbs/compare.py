@@ -11,6 +11,7 @@ from typing import Any
 from isocenter.errors import IntegrityError, UsageError, counted
 from isocenter.evaluation import Compared, compared, read_cases, rows_from_json, rows_to_json
 from isocenter.evaluation import Table as Cases
+from isocenter.keywords import named_keywords
 from isocenter.report import Block, Gallery, Page, Paragraph, Section, Table, figures, metric_name, number, render
 from isocenter.runtime import read_json, write_json
 from isocenter.tasks import Task, build
@@ -75,6 +76,7 @@ class Comparison:
         return list(zip(self.names, row.estimates, strict=True))
 
 
+@named_keywords()
 def compare(
     *evaluations: str | Path,
     out: str | Path | None = None,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from isocenter.errors import IsocenterError, UsageError
-from isocenter.files import ReadOptions, read, read_volumes, suffix_of, write
+from isocenter.files import ReadKeywords, ReadOptions, read, read_volumes, suffix_of, write
+from isocenter.keywords import named_keywords
 from isocenter.transforms import apparent_diffusion, region_series
 from isocenter.values import Geometry, Image, Problem
 
@@ -44,6 +45,7 @@ class Converted:
         return "\n".join(lines)
 
 
+@named_keywords(ReadKeywords)
 def convert(
     source: str | Path,
     out: str | Path,
@@ -53,7 +55,7 @@ def convert(
     drop_geometry: bool = False,
     adc: bool = False,
     regions: str | Path | None = None,
-    **options: Any,
+    **options: Unpack[ReadKeywords],
 ) -> Converted:
     """Read any image, series or volume file and write it to `out`, whose suffix names the format.
 
@@ -61,7 +63,7 @@ def convert(
     drop_geometry: give up size and position, so that a slice can become a picture
     adc:           the apparent diffusion coefficient instead, fitted to frames at several b-values
     regions:       a label map on the image's grid: the mean of each region over the frames instead, a series
-    options:       those of `ReadOptions`
+    options:       the fields of `isocenter.files.ReadOptions`: part, prefer, fill_missing, real_world
     Of several volumes those that fail are named in the result; one alone raises what reading raises, and FormatError
     for what the format cannot hold.
     """

@@ -12,6 +12,7 @@ from typing import Any
 
 from isocenter.errors import IsocenterError, UsageError, counted
 from isocenter.files import cache_folder, download, unpack_tar
+from isocenter.keywords import named_keywords
 from isocenter.values import Dataset
 from isocenter.verbs.evaluation import read_split
 from isocenter.verbs.phantom_cohort import VERSION, write_phantoms
@@ -51,6 +52,7 @@ class Source:
         return f"data: {self.path} ({self.why})"
 
 
+@named_keywords()
 def demo(
     data: str | Path | None = None,
     *,

@@ -12,6 +12,7 @@ from typing import Any
 from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.evaluation import read_cases, rows_to_json
 from isocenter.files import content_hash
+from isocenter.keywords import named_keywords
 from isocenter.planning import plan_text
 from isocenter.runtime import (
     Model,
@@ -97,6 +98,7 @@ class Ensemble:
         return "\n".join([*headline, f"weights: {counts}", self.because, *self.notes, str(self.report)])
 
 
+@named_keywords()
 def ensemble(
     runs: Sequence[str | Path],
     *,

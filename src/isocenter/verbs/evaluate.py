@@ -10,6 +10,7 @@ from typing import Any, Literal, Unpack
 from isocenter.errors import DatasetError, PlanError, counted, listed
 from isocenter.evaluation import rows_to_json
 from isocenter.files import dataset_hash
+from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.planning import read_plan
 from isocenter.runtime import Model, Preprocessing, environment, load, with_smaller_batches
@@ -70,6 +71,7 @@ class Evaluation:
         return "\n".join([*lines, *([str(self.out / "report.html")] if self.out is not None else [])])
 
 
+@named_keywords(ReadingKeywords)
 def evaluate(
     model: str | Path | Model,
     data: str | Path | Dataset,
@@ -99,7 +101,7 @@ def evaluate(
         device = announced_device(device, threads).value
         loaded, run = load(model, device), Path(model)
     plan = _plan_of(run)
-    options = _as_trained(run, plan, data).overridden(ReadingOptions(**reading))
+    options = _as_trained(run, plan, data).overridden(ReadingOptions.of(**reading))
     dataset = open_dataset(data, options, needs=loaded.task.needs)
     if not suffices(loaded.task, dataset.kinds):
         raise DatasetError(

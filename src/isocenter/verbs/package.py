@@ -13,6 +13,7 @@ from typing import Any
 from isocenter.errors import UsageError, counted
 from isocenter.evaluation import rows_from_json
 from isocenter.files import unwritable, written
+from isocenter.keywords import named_keywords
 from isocenter.planning import read_plan
 from isocenter.runtime import (
     RUN_COMMAND,
@@ -75,6 +76,7 @@ class Packaged:
         return "\n".join(lines if self.estimated else [*lines, "every case was trained on: nothing is estimated"])
 
 
+@named_keywords()
 def package(
     run: str | Path,
     *,

@@ -11,6 +11,7 @@ from typing import Any, Unpack
 
 from isocenter.errors import UsageError
 from isocenter.files import dataset_hash, write_text
+from isocenter.keywords import named_keywords
 from isocenter.planning import (
     Machine,
     Parts,
@@ -132,6 +133,7 @@ class PlanRequest:
         return float(value) if isinstance(value, int | float) and 0 <= value < 1 else None
 
 
+@named_keywords(ReadingKeywords)
 def plan(
     data: str | Path | Dataset,
     *,
@@ -157,7 +159,7 @@ def plan(
     reading:     the fields of `ReadingOptions`: layout, labels, patient, column, modality and so on
     Raises what `check` raises, DatasetError where the data should not be trained on, PlanError for an impossible value.
     """
-    options, chosen = ReadingOptions(**reading), dict(assignments or {})
+    options, chosen = ReadingOptions.of(**reading), dict(assignments or {})
     if out is not None:
         refuse_taken(Path(out), overwrite)
     made = planned(data, PlanRequest(minutes, device, threads, seed, task, everything, folds, chosen, options))

@@ -21,6 +21,7 @@ from isocenter.errors import (
     counted,
 )
 from isocenter.files import unwritable
+from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.runtime import Cluster, Model, load, write_json
 from isocenter.transforms import COLOUR
@@ -108,6 +109,7 @@ class Predicted:
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 
 
+@named_keywords(ReadingKeywords)
 def predict(
     model: str | Path | Model,
     *inputs: Input,
@@ -151,7 +153,7 @@ def predict(
     the last one written while the network sees one; where memory runs out fewer windows go through it at once.
     ResourceError where the disk is full; what was done by then is kept.
     """
-    options = ReadingOptions(**reading)
+    options = ReadingOptions.of(**reading)
     if not inputs:
         raise UsageError("nothing to predict", "predict", "Give files or folders after the model")
     if format not in (AUTO, *FORMATS):

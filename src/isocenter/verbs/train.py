@@ -11,6 +11,7 @@ from typing import Any, Unpack
 from isocenter.errors import UsageError
 from isocenter.evaluation import rows_to_json
 from isocenter.files import locked, unwritable
+from isocenter.keywords import named_keywords
 from isocenter.planning import settings
 from isocenter.runtime import build_module, write_json
 from isocenter.training import Clock, take_over
@@ -76,6 +77,7 @@ class Run:
         return f"{self.steps} steps" if self.folds < 2 else f"{self.folds} folds of up to {self.steps} steps"
 
 
+@named_keywords(ReadingKeywords)
 @in_all_processes
 def train(
     data: str | Path | Dataset | None = None,
@@ -121,7 +123,7 @@ def train(
         **({"network.pretrained": _absolute(pretrained)} if pretrained is not None else {}),
         **(assignments or {}),
     }
-    options = ReadingOptions(**reading)
+    options = ReadingOptions.of(**reading)
     request = PlanRequest(minutes, device, threads, seed, task, everything, folds, by_hand, options)
     if resume is not None:
         _refuse_with_resume({**vars(request), "reading": None, **options.chosen, "from": start, "out": out})

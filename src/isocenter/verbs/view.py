@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from isocenter import files
-from isocenter.files import read, write_text
+from isocenter.files import ReadKeywords, read, write_text
+from isocenter.keywords import named_keywords
 from isocenter.report import box_edges, viewer
 from isocenter.values import BoundingBoxes, Image
 
@@ -27,6 +28,7 @@ class View:
         return str(self.out) if self.out is not None else f"a page of {len(self.html)} characters"
 
 
+@named_keywords(ReadKeywords)
 def view(
     image: str | Path | Image,
     mask: str | Path | Image | BoundingBoxes | None = None,
@@ -34,11 +36,14 @@ def view(
     out: str | Path | None = None,
     overwrite: bool = False,
     volume: str | None = None,
-    **options: Any,
+    **options: Unpack[ReadKeywords],
 ) -> View:
     """A self-contained slice viewer; written to `out` if that is given.
 
-    mask: a label map, or boxes: themselves, or a file that has those of the image (`predictions.csv` is one)
+    mask:    a label map, or boxes: themselves, or a file that has those of the image (`predictions.csv` is one)
+    out:     the file of the page; nothing is written without it
+    volume:  the name of one of several volumes
+    options: the fields of `isocenter.files.ReadOptions`: part, prefer, fill_missing, real_world
     Raises GeometryError where image and mask lie on different grids.
     """
     if isinstance(image, Image):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict, Unpack
 
-from isocenter.errors import PlanError
-from isocenter.files import Part
+from isocenter.errors import PlanError, UsageError
+from isocenter.files import Part, Prefer
 
 # Options that make other voxels of the same files.
 VOXELS = ("part", "prefer", "fill_missing", "align")
@@ -15,16 +15,22 @@ VOXELS = ("part", "prefer", "fill_missing", "align")
 EVERYTHING = "everything"
 
 
+# Names of label values: "1=anterior,2=posterior", {1: "anterior"}, or {"anterior": 1} as in dataset.json.
+Labels = str | Mapping[Any, Any]
+# Columns of a table by role: "image=filename,label=finding", several such texts, or {"image": "filename"}.
+Columns = str | Sequence[str] | Mapping[str, str]
+
+
 class ReadingKeywords(TypedDict, total=False):
-    """The keyword arguments of a verb that reads data; each is a field of `ReadingOptions`."""
+    """The keyword arguments of a verb that reads data, as `ReadingOptions.of` takes them."""
 
     layout: str | None
-    labels: str | None
+    labels: Labels | None
     patient: str | None
-    column: Mapping[str, str] | None
+    column: Columns | None
     modality: str | None
     part: Part | None
-    prefer: Literal["sform", "qform"] | None
+    prefer: Prefer | None
     fill_missing: bool
     align: bool
 
@@ -50,9 +56,19 @@ class ReadingOptions:
     column: Mapping[str, str] | None = None
     modality: str | None = None
     part: Part | None = None
-    prefer: Literal["sform", "qform"] | None = None
+    prefer: Prefer | None = None
     fill_missing: bool = False
     align: bool = False
+
+    @classmethod
+    def of(cls, **keywords: Unpack[ReadingKeywords]) -> ReadingOptions:
+        """Return the options that keywords state: labels and columns as text or as a mapping.
+
+        Raises UsageError for text without a name and a value, or a name that the text form cannot hold.
+        """
+        values: dict[str, Any] = {**keywords}
+        values |= {"labels": labels_text(keywords.get("labels")), "column": columns_of(keywords.get("column")) or None}
+        return cls(**values)
 
     @classmethod
     def of_plan(cls, options: Mapping[str, Any]) -> ReadingOptions:
@@ -76,3 +92,55 @@ class ReadingOptions:
     def overridden(self, options: ReadingOptions) -> ReadingOptions:
         """Return these options, with those in their place that the others choose."""
         return ReadingOptions(**{**self.chosen, **options.chosen})
+
+
+def labels_text(labels: Labels | None) -> str | None:
+    """Label values and their names as text, "1=anterior,2=posterior"; of overlapping structures "1+2=whole,2=core".
+
+    labels: such text, {value: name}, or {name: value or values}
+    Raises UsageError for a name that holds a comma or an equals sign.
+    """
+    match labels:
+        case Mapping():
+            return ",".join(_label_text(key, value) for key, value in labels.items())
+        case _:
+            return labels or None
+
+
+def _label_text(key: Any, value: Any) -> str:
+    match key, value:
+        case (_, str(name)):
+            values = key
+        case (str(name), _):
+            values = value
+        case _:
+            raise UsageError(f"{key!r}: {value!r} names no label", "labels", "Give {1: 'anterior', 2: 'posterior'}")
+    if set(name) & set(",="):
+        raise UsageError(f"the name {name!r} holds a comma or an equals sign", "labels", "Choose another name")
+    numbers = values if isinstance(values, list | tuple) else [values]
+    return f"{'+'.join(map(str, numbers))}={name}"
+
+
+def columns_of(column: Columns | None) -> dict[str, str]:
+    """{role: column}. column: such a mapping, or "image=filename,label=finding", or several such texts."""
+    match column:
+        case None:
+            return {}
+        case Mapping():
+            return dict(column)
+        case str():
+            return pairs(column.split(","), "--column")
+        case _:
+            return pairs([pair for text in column for pair in text.split(",")], "--column")
+
+
+def pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
+    """{name: value} of texts such as "name=value"; UsageError where one lacks either, or a name has two values."""
+    values: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not name:
+            raise UsageError(f"{text!r} is no name=value", flag, "Write it as name=value")
+        if values.setdefault(name, value) != value:
+            raise UsageError(f"{name} is {values[name]!r} and {value!r}", flag, "Give it once")
+    return values

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+import isocenter
+from isocenter.errors import UsageError
+from isocenter.verbs.reading import ReadingOptions
+
+VERBS = sorted(name for name in isocenter.__all__ if inspect.isfunction(getattr(isocenter, name)))
+# They take no keyword, or stand in rooms below, where Python's own message has to do.
+WITHOUT = {"describe_networks", "list_networks", "load", "write"}
+
+
+@pytest.mark.parametrize("verb", [name for name in VERBS if name not in WITHOUT])
+def test_a_keyword_that_a_verb_does_not_know_is_a_type_error_that_names_the_right_one(verb):
+    function = getattr(isocenter, verb)
+    known = [one.name for one in inspect.signature(function).parameters.values() if one.kind == one.KEYWORD_ONLY]
+    known = known or ["volume"]
+    with pytest.raises(TypeError, match=rf"^{verb}\(\) has no keyword '{known[0]}s'\. Use {known[0]}\.$"):
+        function("nowhere", **{f"{known[0]}s": 1})
+    with pytest.raises(TypeError, match=rf"^{verb}\(\) has no keyword 'zzz'\. Its keywords are .*{known[0]}"):
+        function("nowhere", zzz=1)
+
+
+@pytest.mark.parametrize(("word", "keyword"), [("set", "assignments"), ("from_", "start"), ("all", "everything")])
+def test_a_word_of_the_command_line_leads_to_the_keyword(word, keyword):
+    with pytest.raises(TypeError, match=f"Use {keyword}"):
+        isocenter.train("nowhere", **{word: 1})
+
+
+@pytest.mark.parametrize("verb", ["check", "evaluate", "plan", "predict", "train"])
+@pytest.mark.parametrize(("near", "right"), [("label", "labels"), ("columns", "column"), ("fillmissing", "fill_missing")])
+def test_reading_options_are_among_the_keywords(verb, near, right):
+    with pytest.raises(TypeError, match=f"Use {right}"):
+        getattr(isocenter, verb)("nowhere", "nowhere", **{near: 1})
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        "1=anterior,2=posterior",
+        {1: "anterior", 2: "posterior"},
+        {"1": "anterior", "2": "posterior"},
+        {"anterior": 1, "posterior": 2},
+        {"anterior": [1], "posterior": (2,)},
+    ],
+)
+def test_labels_can_be_text_or_a_mapping_either_way_round(labels):
+    assert ReadingOptions.of(labels=labels).labels == "1=anterior,2=posterior"
+
+
+def test_labels_of_overlapping_structures_and_of_numbered_objects_can_be_a_mapping():
+    assert ReadingOptions.of(labels={"whole": [1, 2], "core": 2}).labels == "1+2=whole,2=core"
+    assert ReadingOptions.of(labels={"each": "nucleus"}).labels == "each=nucleus"
+    assert ReadingOptions.of(labels=None).labels is None
+
+
+@pytest.mark.parametrize("labels", [{1: "left, upper"}, {"a=b": 1}, {1: 2}])
+def test_labels_that_text_cannot_hold_are_refused(labels):
+    with pytest.raises(UsageError, match="comma or an equals sign|names no label"):
+        ReadingOptions.of(labels=labels)
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["image=filename,label=finding", ["image=filename", "label=finding"], {"image": "filename", "label": "finding"}],
+)
+def test_columns_can_be_text_several_texts_or_a_mapping(column):
+    assert ReadingOptions.of(column=column).column == {"image": "filename", "label": "finding"}
+
+
+def test_a_column_without_a_value_is_refused():
+    with pytest.raises(UsageError, match="'filename' is no name=value"):
+        ReadingOptions.of(column="filename")
+
+
+@pytest.mark.parametrize("options", [{"part": "whole"}, {"prefer": "qfrom"}])
+def test_a_part_or_form_that_does_not_exist_is_refused_by_everything_that_reads(options, tmp_path):
+    [(name, value)] = options.items()
+    path = tmp_path / "image.nii.gz"
+    path.touch()
+    for read in (isocenter.read, isocenter.view):
+        with pytest.raises(UsageError, match=f"^--{name}: there is no '{value}'. Choose "):
+            read(path, **options)
+    with pytest.raises(UsageError, match=f"^--{name}: there is no '{value}'"):
+        isocenter.check(tmp_path, **options)
