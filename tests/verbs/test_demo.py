@@ -22,8 +22,7 @@ import pytest
 
 from isocenter.errors import FormatError, IntegrityError, UsageError
 from isocenter.files import read_dataset
-from isocenter.verbs.demo import demo, fetch_archive, find_data, simulated
-from isocenter.verbs.phantom_cohort import VERSION, write_phantoms
+from isocenter.verbs.demo import VERSION, demo, fetch_archive, find_data, simulated, write_phantoms
 
 # Nobody listens at port 9 of this machine, the discard service of 1983: every way into the web ends here.
 OFFLINE = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")

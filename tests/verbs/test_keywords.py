@@ -31,7 +31,9 @@ def test_a_word_of_the_command_line_leads_to_the_keyword(word, keyword):
 
 
 @pytest.mark.parametrize("verb", ["check", "evaluate", "plan", "predict", "train"])
-@pytest.mark.parametrize(("near", "right"), [("label", "labels"), ("columns", "column"), ("fillmissing", "fill_missing")])
+@pytest.mark.parametrize(
+    ("near", "right"), [("label", "labels"), ("columns", "column"), ("fillmissing", "fill_missing")]
+)
 def test_reading_options_are_among_the_keywords(verb, near, right):
     with pytest.raises(TypeError, match=f"Use {right}"):
         getattr(isocenter, verb)("nowhere", "nowhere", **{near: 1})
@@ -59,7 +61,7 @@ def test_labels_of_overlapping_structures_and_of_numbered_objects_can_be_a_mappi
 
 @pytest.mark.parametrize("labels", [{1: "left, upper"}, {"a=b": 1}, {1: 2}])
 def test_labels_that_text_cannot_hold_are_refused(labels):
-    with pytest.raises(UsageError, match="comma or an equals sign|names no label"):
+    with pytest.raises(UsageError, match=r"comma or an equals sign|names no label"):
         ReadingOptions.of(labels=labels)
 
 

@@ -11,11 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import IsocenterError, UsageError, counted
-from isocenter.files import cache_folder, download, unpack_tar
+from isocenter.files import (
+    SeriesNames,
+    cache_folder,
+    download,
+    read,
+    unpack_tar,
+    write_label_map,
+    write_series,
+    written,
+)
 from isocenter.keywords import named_keywords
+from isocenter.transforms import phantom
 from isocenter.values import Dataset
 from isocenter.verbs.evaluation import read_split
-from isocenter.verbs.phantom_cohort import VERSION, write_phantoms
 from isocenter.verbs.predict import Predicted, predict
 from isocenter.verbs.reading import ReadingOptions, open_dataset, tracked
 from isocenter.verbs.train import Run, train
@@ -35,6 +44,8 @@ DOWNLOAD_SECONDS = 180.0
 # Of the minutes, for predicting one case after the run.
 PREDICTION_MINUTES = 0.15
 LEAST_MINUTES = 0.5
+# Of the simulated cohort: raised when the same numbers would make another one.
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -142,6 +153,36 @@ def simulated(patients: int = 40) -> Path:
         with tracked("writing simulated patients") as tracker:
             write_phantoms(folder, patients=patients, progress=tracker)
     return folder
+
+
+def write_phantoms(
+    folder: Path,
+    *,
+    patients: int = 40,
+    twice: int = 2,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write a cohort of simulated patients as DICOM, each series with its segmentation; whole, or not at all.
+
+    twice: so many of the patients came a second time; both examinations must stay on one side of any split
+    """
+    examinations = [(patient, visit) for patient in range(patients) for visit in range(1 + (patient < twice))]
+    with written(folder) as partial:
+        for done, (patient, visit) in enumerate(examinations, start=1):
+            _write_examination(partial / f"patient_{patient:03d}" / f"visit_{visit}", seed, patient, visit)
+            if progress is not None:
+                progress(done, len(examinations))
+
+
+def _write_examination(folder: Path, seed: int, patient: int, visit: int) -> None:
+    image, mask = phantom(seed, patient, visit)
+    names = SeriesNames(f"PHANTOM-{seed}-{patient:03d}", f"simulated visit {visit}", "simulated MR")
+    folder.mkdir(parents=True)
+    write_series(image, names, folder / "image")
+    # Read again, because a segmentation refers to the files of its series.
+    source = read(folder / "image")
+    write_label_map(mask.data[0], mask.labels, source, folder / "reference.dcm", algorithm="isocenter phantom")
 
 
 def _predicted(run: Run, dataset: Dataset) -> Predicted:

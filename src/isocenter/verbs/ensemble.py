@@ -26,7 +26,6 @@ from isocenter.runtime import (
 from isocenter.tasks import Task
 from isocenter.training import MemberWeights
 from isocenter.values import Dataset, Plan, Row
-from isocenter.verbs.compare import Comparison, cases_of, names_of, side_by_side
 from isocenter.verbs.ensembling import (
     EQUAL,
     FITTED,
@@ -44,7 +43,18 @@ from isocenter.verbs.ensembling import (
     tuned_task,
     weights_of,
 )
-from isocenter.verbs.evaluation import CASES, DATA_RECORD, Scored, score, split_table
+from isocenter.verbs.evaluation import (
+    CASES,
+    DATA_RECORD,
+    EVALUATION,
+    Comparison,
+    Scored,
+    compare_tables,
+    evaluated_cases,
+    folder_names,
+    score,
+    split_table,
+)
 from isocenter.verbs.plan import relative_to
 from isocenter.verbs.reading import (
     ReadingOptions,
@@ -54,7 +64,7 @@ from isocenter.verbs.reading import (
     result_folder,
     with_references,
 )
-from isocenter.verbs.training import ENVIRONMENT, EVALUATION, NOTES, REPORT, RunReport
+from isocenter.verbs.training import ENVIRONMENT, NOTES, REPORT, RunReport
 
 log = logging.getLogger("isocenter")
 # What tells an ensemble's folder from any other.
@@ -128,7 +138,7 @@ def ensemble(
         raise UsageError(f"there are no weights {weights!r}", "--weights", f"Choose {' or '.join(WEIGHTINGS)}")
     refuse_taken(out, overwrite, MARKS)
     chosen = announced_device(device, threads).value
-    names = tuple(f"member {name}" if name == OURS else name for name in names_of(paths))
+    names = tuple(f"member {name}" if name == OURS else name for name in folder_names(paths))
     members = [member(path, name) for path, name in zip(paths, names, strict=True)]
     same_data(members)
     parts = parts_of_all(members)
@@ -212,12 +222,12 @@ def _compared(
     """The members on the ensemble's test cases: as their own evaluations scored them, each by its own thresholds."""
     tables, tasks = {OURS: read_cases(folder / EVALUATION / CASES)}, [task]
     for own in members:
-        tables[own.name], task = cases_of(own.run)
+        tables[own.name], task = evaluated_cases(own.run)
         tasks.append(task)
     # A case that one of them could not score is left out for all.
     common = set.intersection(*(set(table["case"]) for table in tables.values()))
     cut = {name: table[table["case"].isin(common)].reset_index(drop=True) for name, table in tables.items()}
-    return side_by_side(cut, tasks, seed=seed, patients_known=known)
+    return compare_tables(cut, tasks, seed=seed, patients_known=known)
 
 
 def _notes(members: Sequence[Member], scored: Scored | None, known: bool) -> list[str]:

@@ -8,8 +8,8 @@ from isocenter.errors import counted
 from isocenter.report import Block, Paragraph, Section, Table
 from isocenter.training import MemberWeights
 from isocenter.values import Split
-from isocenter.verbs.compare import Comparison, caveats, lead, primary_blocks
 from isocenter.verbs.ensembling.members import Member
+from isocenter.verbs.evaluation import Comparison, comparison_caveats, comparison_lead, primary_blocks
 
 TUNED_ASIDE = (
     "Thresholds and post-processing were found on the same validation cases, each predicted by weights that were "
@@ -34,7 +34,8 @@ def members_section(
         Paragraph(f"{', '.join(counts)}."),
     ]
     if comparison is not None:
-        blocks += [Paragraph(lead(comparison)), *primary_blocks(comparison), Paragraph(" ".join(caveats(comparison)))]
+        blocks += [Paragraph(comparison_lead(comparison)), *primary_blocks(comparison)]
+        blocks.append(Paragraph(" ".join(comparison_caveats(comparison))))
     return Section("Members", blocks)
 
 

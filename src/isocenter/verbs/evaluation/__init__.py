@@ -8,18 +8,30 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.verbs.evaluation.case_selection import SPLITS, Choice, choice
+    from isocenter.verbs.evaluation.comparison import (
+        Comparison,
+        compare_tables,
+        comparison_caveats,
+        comparison_lead,
+        comparison_table,
+        evaluated_cases,
+        evaluation_folder,
+        folder_names,
+        primary_blocks,
+        signed,
+        task_of,
+    )
     from isocenter.verbs.evaluation.data_record import DATA_RECORD, DataRecord, read_data_record, write_data_record
     from isocenter.verbs.evaluation.image_subsets import Subsets, with_subsets
     from isocenter.verbs.evaluation.scoring import (
         CASES,
+        EVALUATION,
+        OUT_OF_FOLD,
         SHOWN,
         SUMMARY,
-        TASK,
-        TASK_SCHEMA,
         Predictor,
         Scored,
         are_kept,
-        by_case,
         read_split,
         score,
         split_table,

@@ -33,6 +33,8 @@ from isocenter.verbs.evaluation.data_record import opened
 from isocenter.verbs.prediction import noted
 from isocenter.verbs.reading import tracked
 
+# Folders of a run with the files below.
+EVALUATION, OUT_OF_FOLD = "evaluation", "out_of_fold"
 CASES, SUMMARY, TASK, TASK_SCHEMA = "cases.csv", "summary.json", "task.json", "isocenter.task"
 IMAGES, IMAGES_SCHEMA = "images.json", "isocenter.images"
 # Pictures of the best, a median and the worst cases.

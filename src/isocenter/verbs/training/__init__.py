@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from isocenter.verbs.training.initial_weights import weights_of
     from isocenter.verbs.training.run_end import (
         ENVIRONMENT,
-        EVALUATION,
         notes_of,
         training_log,
         write_environment,

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from isocenter.evaluation import Compared, Table, case_table, read_cases, rows_to_json
+from isocenter.evaluation import Compared, Table, case_table, rows_to_json
 from isocenter.planning import settings
-from isocenter.runtime import Context, read_json, write_json
-from isocenter.tasks import Task, build
+from isocenter.runtime import Context, write_json
+from isocenter.tasks import Task
 from isocenter.training import CovariateModel, fit_covariate_model
 from isocenter.values import Case, Row, Split
-from isocenter.verbs.compare import side_by_side, signed
-from isocenter.verbs.evaluation import CASES, TASK, TASK_SCHEMA
+from isocenter.verbs.evaluation import CASES, EVALUATION, OUT_OF_FOLD, compare_tables, evaluated_cases, signed
 from isocenter.verbs.training.fit import Job
-from isocenter.verbs.training.run_end import EVALUATION, OUT_OF_FOLD
 from isocenter.verbs.training.run_folder import IMAGE_ONLY, RunFolder
 
 RECORD = "covariates.json"
@@ -40,11 +38,11 @@ def covariates_stated(run: RunFolder) -> dict[str, str]:
     if not run.plan["network.context"]:
         return {}
     folder = OUT_OF_FOLD if run.own_test else EVALUATION
-    model, halves = _tables(run.out / folder), {}
+    model, halves = evaluated_cases(run.out / folder), dict[str, tuple[Table, Task]]()
     if fitted := [pair for fold in run.folds if (pair := _fitted(run, fold)) is not None]:
-        halves[COVARIATES_ONLY] = fitted[0][0].task, _table(fitted)
+        halves[COVARIATES_ONLY] = _table(fitted), fitted[0][0].task
     if (run.out / IMAGE_ONLY / EVALUATION / CASES).is_file():
-        halves[IMAGES] = _tables(run.out / IMAGE_ONLY / EVALUATION)
+        halves[IMAGES] = evaluated_cases(run.out / IMAGE_ONLY / EVALUATION)
     rows = {name: _differences(run, half, model) for name, half in halves.items()}
     if rows:
         write_json(run.out / folder / RECORD, SCHEMA, _record(rows))
@@ -56,13 +54,6 @@ def covariates_stated(run: RunFolder) -> dict[str, str]:
     if IMAGES not in rows:
         facts[ADDED[IMAGES]] = f"not measured: {_why_not(run)}"
     return facts
-
-
-def _tables(folder: Any) -> tuple[Task, Table]:
-    """The task and the table of cases of an evaluation."""
-    record = read_json(folder / TASK, TASK_SCHEMA)
-    task = build({key: value for key, value in record.items() if key not in ("schema", "version")})
-    return task, read_cases(folder / CASES)
 
 
 def _fitted(run: RunFolder, fold: int | None) -> tuple[CovariateModel, list[Case]] | None:
@@ -83,15 +74,15 @@ def _table(fitted: Sequence[tuple[CovariateModel, Sequence[Case]]]) -> Table:
     return case_table({str(name): value for name, value in row.items()} for row in records)
 
 
-def _differences(run: RunFolder, half: tuple[Task, Table], model: tuple[Task, Table]) -> Sequence[Compared]:
+def _differences(run: RunFolder, half: tuple[Table, Task], model: tuple[Table, Task]) -> Sequence[Compared]:
     """Each figure of a half and of the model, of the cases that both could score, and how much more the model's is."""
-    both = set(half[1]["case"]) & set(model[1]["case"])
+    both = set(half[0]["case"]) & set(model[0]["case"])
     tables = {
         name: table[table["case"].isin(both)].reset_index(drop=True)
-        for name, table in (("half", half[1]), ("model", model[1]))
+        for name, (table, _) in (("half", half), ("model", model))
     }
     seed, known = int(run.plan["training.seed"]), run.dataset.patients_known
-    return side_by_side(tables, (half[0], model[0]), seed=seed, patients_known=known).rows
+    return compare_tables(tables, (half[1], model[1]), seed=seed, patients_known=known).rows
 
 
 def _record(rows: Mapping[str, Sequence[Compared]]) -> dict[str, Any]:
@@ -112,5 +103,5 @@ def _record(rows: Mapping[str, Sequence[Compared]]) -> dict[str, Any]:
 
 def _why_not(run: RunFolder) -> str:
     if run.plan["preprocessing.cascade"] is not None:
-        return "the networks that go before it were told too"
+        return "the networks before it get the covariates too"
     return "evaluation.image_only is off"

@@ -10,10 +10,9 @@ from isocenter.evaluation import FOLD, case_table
 from isocenter.files import written
 from isocenter.runtime import Context
 from isocenter.values import Case, Decision, Plan, Split
-from isocenter.verbs.evaluation import Predictor, Scored, summed_up
+from isocenter.verbs.evaluation import EVALUATION, Predictor, Scored, summed_up
 from isocenter.verbs.reading import tracked
 from isocenter.verbs.training.fit import Job
-from isocenter.verbs.training.run_end import EVALUATION
 from isocenter.verbs.training.run_folder import IMAGE_ONLY, RunFolder
 
 WHAT = "without the covariates"

@@ -16,7 +16,7 @@ from isocenter.report import Section
 from isocenter.runtime import environment, peak_memory, write_json
 from isocenter.training import Outcome
 from isocenter.values import Case, Plan, Split
-from isocenter.verbs.evaluation import Predictor, Scored, score, with_subsets
+from isocenter.verbs.evaluation import EVALUATION, Predictor, Scored, score, with_subsets
 from isocenter.verbs.training.run_folder import REPORT, RunFolder
 from isocenter.verbs.training.run_report import RunReport
 
@@ -24,7 +24,6 @@ from isocenter.verbs.training.run_report import RunReport
 SMOOTH_SHARE = 20
 ENVIRONMENT = "environment.json"
 PREDICTED = "training.memory"
-EVALUATION, OUT_OF_FOLD = "evaluation", "out_of_fold"
 
 
 @dataclass(frozen=True, eq=False)

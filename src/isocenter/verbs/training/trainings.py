@@ -15,7 +15,7 @@ from isocenter.runtime import Model, load
 from isocenter.tasks import Task
 from isocenter.training import Outcome
 from isocenter.values import Case, Decision, Plan, Prediction, Split, stands_for
-from isocenter.verbs.evaluation import Subsets
+from isocenter.verbs.evaluation import EVALUATION, OUT_OF_FOLD, Subsets
 from isocenter.verbs.plan import room_of
 from isocenter.verbs.training.cascade_stage import CascadeStage
 from isocenter.verbs.training.covariate_baseline import covariates_seconds
@@ -30,7 +30,7 @@ from isocenter.verbs.training.decisions import (
 )
 from isocenter.verbs.training.fit import Job, fit, tuned
 from isocenter.verbs.training.image_only_control import evaluated_control, image_job, is_wanted
-from isocenter.verbs.training.run_end import EVALUATION, OUT_OF_FOLD, Trained, evaluated
+from isocenter.verbs.training.run_end import Trained, evaluated
 from isocenter.verbs.training.run_folder import RunFolder, state_of
 from isocenter.verbs.training.search import searched
 from isocenter.verbs.training.time_budget import Afterwards, Costs, Turn, fresh_model

@@ -11,7 +11,7 @@ import pytest
 from isocenter.files import read_dataset
 from isocenter.transforms import phantom
 from isocenter.values import Case, Dataset, Image
-from isocenter.verbs.phantom_cohort import write_phantoms
+from isocenter.verbs.demo import write_phantoms
 
 EXAMINATIONS = [(0, 0), (0, 1), (1, 0)]
 

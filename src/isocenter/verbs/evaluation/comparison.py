@@ -1,0 +1,192 @@
+"""Models that were scored on the same cases, compared: figures, differences, and what a page shows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import IntegrityError, UsageError, counted
+from isocenter.evaluation import Compared, compared, read_cases, rows_to_json
+from isocenter.evaluation import Table as Cases
+from isocenter.report import Block, Gallery, Paragraph, Table, figures, metric_name, number
+from isocenter.runtime import read_json
+from isocenter.tasks import Task, build
+from isocenter.values import Estimate, Row
+from isocenter.verbs.evaluation.scoring import CASES, EVALUATION, TASK, TASK_SCHEMA, by_case
+from isocenter.verbs.reading import refuse_missing
+
+# A difference whose interval holds 0 is none that these cases show.
+EQUAL = "counts as equal"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Figures of several models of the same cases; prints those of the primary metric.
+
+    names:    of the models; the first is the one that the others are compared with
+    left_out: {metric: rows that are undefined for one of them, and so left out for all}
+    patients_known: False where each case only stands for a patient
+    """
+
+    names: tuple[str, ...]
+    rows: tuple[Compared, ...]
+    primary: str
+    cases: int
+    left_out: dict[str, int]
+    patients_known: bool = True
+    out: Path | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """For `--json`, and as it is written."""
+        named = {
+            name: rows_to_json(Row(row.metric, row.label, row.estimates[n]) for row in self.rows)["rows"]
+            for n, name in enumerate(self.names)
+        }
+        differences = {
+            name: rows_to_json(Row(row.metric, row.label, row.differences[n]) for row in self.rows)["rows"]
+            for n, name in enumerate(self.names[1:])
+        }
+        return {
+            "models": list(self.names),
+            "cases": self.cases,
+            "primary": self.primary,
+            "figures": named,
+            "differences": differences,
+            "undefined": self.left_out,
+        }
+
+    def __repr__(self) -> str:
+        lines = []
+        for row in self.rows:
+            if row.metric == self.primary:
+                lines += [f"{name}: {row.metric} {row.label} {one}" for name, one in self._with_names(row)]
+                lines += [
+                    f"{name} less {self.names[0]}: {row.metric} {row.label} {signed(one)}"
+                    for name, one in zip(self.names[1:], row.differences, strict=True)
+                ]
+        return "\n".join([*lines, *([str(self.out / "report.html")] if self.out is not None else [])])
+
+    def _with_names(self, row: Compared) -> list[tuple[str, Estimate]]:
+        return list(zip(self.names, row.estimates, strict=True))
+
+
+def compare_tables(
+    tables: Mapping[str, Cases], tasks: Sequence[Task], *, seed: int, patients_known: bool, out: Path | None = None
+) -> Comparison:
+    """Every figure of models that were scored on the same cases, each as its own task makes it of its table.
+
+    tables: {name: table of cases}, the one that the others are compared with first
+    """
+    names = tuple(tables)
+    rows, left_out = compared(tables, [task.scoring.summary for task in tasks], seed=seed)
+    if not patients_known:
+        rows = [_by_case(row) for row in rows]
+    cases = int(tables[names[0]]["case"].nunique())
+    return Comparison(names, tuple(rows), rows[0].metric, cases, left_out, patients_known, out)
+
+
+def evaluated_cases(run: Path) -> tuple[Cases, Task]:
+    """The table of a run's test cases, or of an evaluation, and the task that made it."""
+    folder = evaluation_folder(run)
+    return read_cases(folder / CASES), task_of(folder)
+
+
+def evaluation_folder(given: Path) -> Path:
+    """The folder with the table of cases: that of a run, or the one given."""
+    refuse_missing(given)
+    folder = given / EVALUATION if (given / EVALUATION).is_dir() else given
+    if not (folder / CASES).is_file():
+        remedy = "Give a run, or the folder of `isocenter evaluate MODEL DATA --out FOLDER`"
+        raise UsageError("holds no evaluation", str(given), remedy)
+    return folder
+
+
+def task_of(folder: Path) -> Task:
+    if not (folder / TASK).is_file():
+        raise IntegrityError("says nothing of the kind of problem", str(folder), "Evaluate the model again")
+    record = read_json(folder / TASK, TASK_SCHEMA)
+    return build({key: value for key, value in record.items() if key not in ("schema", "version")})
+
+
+def signed(difference: Estimate) -> str:
+    """A difference with its sign, and whether these cases show one."""
+    if difference.low is None or difference.high is None:
+        return f"{difference.value:+.3f} ({difference.method})"
+    within = f"; {EQUAL}" if difference.low <= 0 <= difference.high else ""
+    few = ", unreliable" if "unreliable" in difference.method else ""
+    level = f"{100 * difference.level:.0f} % interval"
+    return f"{difference.value:+.3f} ({level} {difference.low:+.3f} to {difference.high:+.3f}{few}{within})"
+
+
+def folder_names(paths: Sequence[Path]) -> tuple[str, ...]:
+    """By the folders' names, with as many of those above as tell them apart."""
+    whole = [path.resolve().parts for path in paths]
+    if len(set(whole)) < len(whole):
+        raise UsageError("an evaluation is given twice", "compare", "Give each once")
+    for depth in range(1, max(map(len, whole)) + 1):
+        names = tuple("/".join(parts[-depth:]) for parts in whole)
+        if len(set(names)) == len(names):
+            return names
+    raise AssertionError("different paths have different parts")
+
+
+def primary_blocks(comparison: Comparison) -> list[Block]:
+    """The primary metric as a picture, and its figures and differences."""
+    first, *others = comparison.names
+    main = [row for row in comparison.rows if row.metric == comparison.primary]
+    metric = metric_name(comparison.primary)
+    pictures: list[Block] = []
+    for row in main[:1]:
+        scores = [Row(row.metric, name, one) for name, one in zip(comparison.names, row.estimates, strict=True)]
+        apart = [Row(row.metric, name, one) for name, one in zip(others, row.differences, strict=True)]
+        both = (
+            figures.label_scores(scores, f"{metric} of each model"),
+            figures.label_scores(apart, f"Less that of {first}"),
+        )
+        pictures = [Gallery(both)]
+    return [*pictures, comparison_table(comparison, main)]
+
+
+def comparison_lead(comparison: Comparison) -> str:
+    """Of how many cases, and how the intervals were made."""
+    drawn = "patients" if comparison.patients_known else "cases, whose patients are unknown,"
+    return (
+        f"{counted(comparison.cases, 'case')}, the same for all; {drawn} were drawn again for all models alike. A "
+        f"difference whose interval holds 0 {EQUAL}."
+    )
+
+
+def comparison_caveats(comparison: Comparison) -> list[str]:
+    """What a reader has to know of so many differences."""
+    many = len(comparison.rows) * (len(comparison.names) - 1)
+    notes = [f"{counted(many, 'difference')}: one in twenty has an interval without 0 by chance alone."]
+    notes += [
+        f"{metric_name(metric)}: {counted(lost, 'row')} undefined for one of the models, left out for all."
+        for metric, lost in comparison.left_out.items()
+        if metric in {row.metric for row in comparison.rows}
+    ]
+    return notes
+
+
+def comparison_table(comparison: Comparison, rows: Sequence[Compared]) -> Paragraph | Table:
+    if not rows:
+        return Paragraph("There are no others.")
+    first, *others = comparison.names
+    columns = ["Metric", "Label", *comparison.names, *(f"{name} less {first}" for name in others)]
+    cells = [
+        [
+            metric_name(row.metric),
+            row.label,
+            *(number(one.value, one.unit) for one in row.estimates),
+            *(signed(one) for one in row.differences),
+        ]
+        for row in rows
+    ]
+    return Table(columns, cells)
+
+
+def _by_case(row: Compared) -> Compared:
+    """The same, called by what was drawn again."""
+    return replace(row, estimates=tuple(map(by_case, row.estimates)), differences=tuple(map(by_case, row.differences)))
