@@ -68,6 +68,7 @@ def lazy_index(package: str) -> Callable[[str], Any]:
     homes: dict[str, tuple[str, str]] = {}
 
     def resolve(name: str) -> Any:
+        """The value of a name of the package; AttributeError for one that the index does not list."""
         if not homes:
             homes.update(_imports_for_types(Path(str(sys.modules[package].__file__))))
         if name == "__all__":

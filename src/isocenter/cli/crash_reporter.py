@@ -58,18 +58,21 @@ class _Reports(logging.Handler):
         self.send(self.last_words)
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Note that work on a case has begun or ended."""
         case = str(getattr(record, "case", ""))
         self.cases[case] += 1 if record.msg == BEGUN else -1  # a case can be read and waited for at a time
         self.cases += Counter()  # without those that nobody is at
         self.send(self.last_words)
 
     def send(self, line: str) -> None:
+        """Hand the reporter a line."""
         with suppress(OSError):  # a witness that is gone costs nothing but its words
             self.shell.stdin.write(" ".join(line.split()) + "\n")  # type: ignore[union-attr]
             self.shell.stdin.flush()  # type: ignore[union-attr]
 
     @property
     def last_words(self) -> str:
+        """The line to print should the program die now."""
         at, verb = listed(self.cases), f"isocenter {self.verb}"
         remedy = WENT_ON if self.verb in ("train", "demo") else AGAIN if at else "Give the command again"
         where = f"{at}: {verb} was killed or crashed over it" if at else f"{verb}: was killed or crashed"

@@ -115,6 +115,7 @@ def reads_data(verb: Callable[..., None]) -> Callable[..., None]:
     own, shared = (inspect.signature(one, eval_str=True).parameters for one in (verb, _reading))
 
     def command(**values: Any) -> None:
+        """The verb, given the options of reading as one value."""
         reading = _reading(**{name: values.pop(name) for name in shared})
         verb(**values, given=reading)
 

@@ -338,6 +338,7 @@ def _predictive_value(
     """PPV of calls at a prevalence; an NPV is the PPV of the other class."""
 
     def value(weights: Floats) -> Floats:
+        """The positive predictive value, for each weighting."""
         return Confusion.of(calls, truth, 2, weights).ppv_at(prevalence)
 
     estimate = bootstrap_statistic(value, owners, strata=truth, seed=seed, exact=False)

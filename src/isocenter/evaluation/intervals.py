@@ -101,6 +101,7 @@ def bootstrap(scores: ArrayLike, patients: ArrayLike, *, seed: Seed, draws: int 
     sums, counts = np.bincount(owner, values), np.bincount(owner).astype(np.float64)
 
     def mean(weights: Floats) -> Floats:
+        """The mean score, for each weighting of the patients."""
         return np.asarray((weights @ sums) / (weights @ counts))
 
     strata = np.zeros(len(people), dtype=np.intp)
@@ -135,6 +136,7 @@ def bootstrap_statistic(
     groups = np.zeros(len(people), dtype=np.intp) if strata is None else _rarest(np.asarray(strata), owner)
 
     def over_people(weights: Floats) -> Floats:
+        """The statistic, for each weighting of the patients."""
         return statistic(weights[:, owner])
 
     models = Resampling.of(seed).models_of(people) if compares else None
@@ -224,6 +226,7 @@ def _over_models(statistic: Statistic, groups: Integers, models: Integers, given
     defined = [own for own in members if np.isfinite(statistic(own[None].astype(np.float64))[0])]
 
     def mean(weights: Floats) -> Floats:
+        """The mean over the models that have the statistic, for each weighting."""
         each = np.array([statistic(weights * own) for own in defined])
         known = np.isfinite(each)
         return np.divide(

@@ -55,6 +55,7 @@ def _mean_over_labels(table: Table, metric: str, unit: str, seed: Seed) -> Estim
     scores = wide.fillna(0.0).to_numpy(dtype=np.float64)
 
     def mean(weights: Floats) -> Floats:
+        """The mean over the labels, for each weighting."""
         return ratio(weights @ scores, weights @ defined).mean(axis=-1)
 
     exact = unit == "" and bool(np.isin(scores[defined], (0.0, 1.0)).all())
@@ -69,6 +70,7 @@ def _pooled(figure: Callable[[Floats, Floats, Floats], Floats], table: Table, se
     counts = table[list(COUNTS)].to_numpy(dtype=np.float64)
 
     def statistic(weights: Floats) -> Floats:
+        """The figure of all voxels, for each weighting."""
         both, predicted, reference = np.moveaxis(weights @ counts, -1, 0)
         return figure(both, predicted, reference)
 

@@ -157,9 +157,11 @@ class _Kept:
 
     @property
     def bytes(self) -> int:
+        """Their sum."""
         return sum(storage.nbytes() for storage in self.held)
 
     def hooks(self) -> AbstractContextManager[None]:
+        """The context in which tensors that are kept are counted."""
         return torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
 
     def _pack(self, tensor: Tensor) -> Tensor:

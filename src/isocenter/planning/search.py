@@ -188,6 +188,7 @@ def knobs(plan: Plan, room: Room) -> Iterator[Knob]:
     """Everything that may be turned, in the order in which it is applied: first what others build on."""
 
     def of_family(made: Plan, name: Any) -> Mapping[str, Any]:
+        """The family with the size that suits the machine."""
         return {"network.name": name, "network.size": dict(room.size(made, name))}
 
     task = build({key: decision.value for key, decision in plan.sections["task"].items()})
@@ -233,6 +234,7 @@ def _number(name: str, low: float, high: float) -> Knob:
     """Around the plan's own number, which is above 0; nothing where it is 0."""
 
     def around(plan: Plan) -> Domain | None:
+        """The bounds about the planned value; None where that is 0."""
         own = float(plan[name])
         return Between(own, own * low, own * high) if own > 0 else None
 
@@ -243,6 +245,7 @@ def _setting(name: str, values: Sequence[Any]) -> Knob:
     """A setting of the task, where the plan has it."""
 
     def among(plan: Plan) -> Domain:
+        """The planned value first, then the others."""
         return OneOf((plan[name], *(value for value in values if value != plan[name])))
 
     return Knob(name, among, _same(name), (name,))

@@ -79,6 +79,7 @@ class _Images:
 
     @property
     def blocks(self) -> Iterator[range]:
+        """The numbers of the images, in blocks that fit into memory."""
         count = len(self.small)
         return (range(start, min(start + ROWS_AT_ONCE, count)) for start in range(0, count, ROWS_AT_ONCE))
 

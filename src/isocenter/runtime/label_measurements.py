@@ -80,6 +80,7 @@ class _Moments:
         self._most = np.full((channels, length), -np.inf)
 
     def add(self, marked: Array, part: Array, valid: Array) -> None:
+        """Add some slices: (*spatial) labels, and (channels, *spatial) intensities and where they are valid."""
         length = len(self.voxels)
         self.voxels += np.bincount(marked.ravel(), minlength=length)[:length]
         for channel, (values, known) in enumerate(zip(part, valid, strict=True)):
@@ -99,6 +100,7 @@ class _Moments:
         np.maximum.at(self._most[channel], value, intensity)
 
     def of(self, channel: int, value: int) -> dict[str, float]:
+        """{"mean", "sd", "max"} of one channel in one label."""
         if not self._counts[channel, value]:
             return dict.fromkeys(("mean", "sd", "max"), float("nan"))
         squares = self._squares[channel, value] / self._counts[channel, value]
@@ -115,6 +117,7 @@ class _Axes:
     best: dict[int, Diameters] = field(default_factory=dict)
 
     def add(self, region: Region, marked: Array) -> None:
+        """Add the planes of a region, (*spatial) labels."""
         planes = np.atleast_3d(marked)
         wanted = {label.value for label in self.labels}
         boxes = [
@@ -132,6 +135,7 @@ class _Axes:
                     self.best[value] = axes
 
     def of(self, label: Label) -> dict[str, float]:
+        """{"long_axis_mm", "short_axis_mm"} of one label, NaN where it has no voxel."""
         axes = self.best.get(label.value, Diameters(float("nan"), float("nan")))
         return {"long_axis_mm": round(axes.long, 6), "short_axis_mm": round(axes.short, 6)}
 
@@ -144,6 +148,7 @@ class _Uptake:
     places: dict[int, list[NDArray[np.int32]]] = field(default_factory=dict)
 
     def add(self, region: Region, marked: Array) -> None:
+        """Add the voxels of a region, (*spatial) labels."""
         start = np.array([part.start for part in region], dtype=np.int32)
         for label in self.labels:
             voxels = np.argwhere(marked == label.value).astype(np.int32)

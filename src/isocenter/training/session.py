@@ -301,6 +301,7 @@ def interrupt_deferred() -> Iterator[Callable[[], bool]]:
     pressed = False
 
     def hold(number: int, frame: FrameType | None) -> None:
+        """Remember the first interrupt; the second one interrupts."""
         nonlocal pressed
         if pressed:
             raise KeyboardInterrupt

@@ -68,9 +68,11 @@ class _Joined:
         return np.concatenate([image.data for image in self.images])
 
     def part(self, region: tuple[slice, ...]) -> Array:
+        """The voxels of a region, (channels, *spatial)."""
         return self.reader()(region)
 
     def reader(self) -> Reader:
+        """A reader of regions that keeps the readers of all images open."""
         readers = [image.reader() for image in self.images]
         every = slice(None)
         return lambda region: np.concatenate([read((every, *region[1:])) for read in readers])[region[0]]

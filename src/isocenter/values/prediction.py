@@ -102,14 +102,17 @@ class Vector(Output):
 
     @property
     def count(self) -> int:
+        """Its numbers."""
         return self.size
 
     @property
     def answers(self) -> str:
+        """The kind of head that a network has to have."""
         return "vector"
 
     @property
     def holds_numbers(self) -> bool:
+        """Whether it states quantities, which may be sizes, and no classes."""
         return self.holds == "numbers"
 
 
@@ -133,10 +136,12 @@ class Dense(Output):
 
     @property
     def count(self) -> int:
+        """Its channels."""
         return self.channels
 
     @property
     def answers(self) -> str:
+        """The kind of head that a network has to have: by what its last channels are."""
         return "boxes" if self.holds_boxes else "objects" if self.tells_objects else "dense"
 
 
@@ -148,6 +153,7 @@ class Points(Output):
 
     @property
     def count(self) -> int:
+        """Its kinds of points."""
         return self.kinds
 
 
@@ -159,6 +165,7 @@ class Boxes(Output):
 
     @property
     def count(self) -> int:
+        """Its classes."""
         return self.classes
 
 
@@ -175,6 +182,7 @@ class Field(Output):
 
     @property
     def count(self) -> int:
+        """The components of a vector."""
         return self.components
 
 

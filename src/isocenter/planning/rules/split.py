@@ -155,6 +155,7 @@ def _people(cases: Sequence[Case], twins: Twins) -> dict[str, str]:
     stands_for = {case.patient: case.patient for case in cases}
 
     def first(patient: str) -> str:
+        """The patient who stands for this one."""
         while stands_for[patient] != patient:
             patient = stands_for[patient]
         return patient

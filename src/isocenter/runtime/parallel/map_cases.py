@@ -56,6 +56,7 @@ def in_workers(
     """In processes of their own: one that dies is replaced, and its case is tried once more when all else is done."""
 
     def by_itself(case: Case) -> R | IsocenterError:
+        """The outcome of a case that is computed in a process of its own."""
         [(_, outcome)] = _in_workers(1, function, [case])
         return outcome
 
@@ -89,6 +90,7 @@ def _in_workers(
         idle.put(None)
 
     def call(case: Case) -> R | IsocenterError:
+        """The outcome of a case, by an idle worker or a new one."""
         worker = idle.get()
         try:
             if worker is None:

@@ -50,6 +50,7 @@ def _exact(theirs: Any) -> Any:
     """A class of convolutions that differs in this alone."""
 
     def forward(self: Any, images: Tensor, *given: Any) -> Tensor:
+        """The convolution; on a processor an image that is too thin is padded first."""
         spatial = images.shape[2:]
         if images.device.type != "cpu" or self.padding_mode != "zeros" or given or not self.too_thin(spatial):
             return theirs.forward(self, images, *given)

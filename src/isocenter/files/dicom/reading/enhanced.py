@@ -106,6 +106,7 @@ class _Groups:
 
     @property
     def places(self) -> list[Dataset]:
+        """The items with position, orientation and spacing."""
         names = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
         return [self.item(name) for name in names]
 
