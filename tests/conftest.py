@@ -82,8 +82,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test writes into the user's cache, or depends on what is in it."""
+    """No test writes into the user's cache or configuration, or depends on what is in it."""
     monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("ISOCENTER_PATIENT_KEY", "of the tests")
 
 
 @pytest.fixture(autouse=True)

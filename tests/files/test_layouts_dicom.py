@@ -35,7 +35,30 @@ def test_a_segmentation_is_the_mask_of_its_series(data, tmp_path):
     assert int(mask.data.sum()) == int(stored.sum())
 
 
-def test_patients_are_hashed(data, tmp_path):
+def test_a_case_is_called_by_patient_modality_and_number_and_by_its_description_where_that_is_asked_for(data, tmp_path):
+    gathered(data, tmp_path, "mr_hippocrop_study1")
+    for path in tmp_path.rglob("*.dcm"):
+        header = pydicom.dcmread(path)
+        header.SeriesDescription, header.SeriesNumber = "Miller knee", 7
+        header.save_as(path)
+    [case] = read_dataset(tmp_path, DatasetOptions(references=False))
+    assert case.id == f"{case.patient[:8]}_MR_7"
+    [case] = read_dataset(tmp_path, DatasetOptions(references=False, case_names="description"))
+    assert case.id == f"{case.patient[:8]}_Miller_knee"
+
+
+def test_series_of_one_number_are_told_apart(data, tmp_path):
+    gathered(data, tmp_path, "mr_hippocrop_study1")
+    for path in tmp_path.rglob("*.dcm"):
+        header = pydicom.dcmread(path)
+        header.SeriesInstanceUID = pydicom.uid.generate_uid(entropy_srcs=["another series"])
+        header.save_as(path.with_name(f"again_{path.name}"))
+    names = sorted(case.id for case in read_dataset(tmp_path, DatasetOptions(references=False)))
+    assert len(names) == 2
+    assert all(name.endswith(f"_{n}") for n, name in enumerate(names, start=1))
+
+
+def test_patients_are_hidden(data, tmp_path):
     dataset = read_dataset(gathered(data, tmp_path, "ct_3slices_with_seg", "dcmqi_seg_liver.dcm"))
     [case] = dataset
     header = pydicom.dcmread(next((tmp_path / "series").glob("*.dcm")), stop_before_pixels=True)

@@ -77,6 +77,10 @@ FillMissing = Annotated[
     bool, typer.Option("--fill-missing", help="Read a series with gaps; missing slices become padding.")
 ]
 Align = Annotated[bool, typer.Option("--align", help="Resample a case's images onto the grid of its first.")]
+CaseNames = Annotated[
+    str | None,
+    typer.Option(help="Names of DICOM cases: number (of the series), or description, which is free text."),
+]
 
 # Words in place of a list of names.
 WORDS: dict[str, tuple[str, ...] | None] = {"all": None, "none": ()}
@@ -94,6 +98,7 @@ def _reading(
     prefer: Prefer = None,
     fill_missing: FillMissing = False,
     align: Align = False,
+    case_names: CaseNames = None,
 ) -> dict[str, Any]:
     """The options that were given, by name."""
     flags = {
@@ -106,6 +111,7 @@ def _reading(
         "prefer": prefer,
         "fill_missing": fill_missing,
         "align": align,
+        "case_names": case_names,
     }
     return {name: value for name, value in flags.items() if value}
 

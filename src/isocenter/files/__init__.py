@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from isocenter.files.label_table import table_path as label_table_path
     from isocenter.files.label_table import write as write_labels
     from isocenter.files.layouts import (
+        CASE_NAMES,
         LAYOUTS,
+        PSEUDONYMS,
         DatasetOptions,
         covariates_in,
         holds_boxes,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
         download,
         file_hash,
         locked,
+        patient_key_id,
         sweep,
         unpack_tar,
         unwritable,

@@ -131,3 +131,12 @@ class Dataset:
         """The cases with these ids, in the same order."""
         kept = tuple(case for case in self.cases if case.id in ids)
         return replace(self, cases=kept, splits={k: v for k, v in self.splits.items() if k in ids})
+
+    def renamed(self, names: Mapping[str, str]) -> Dataset:
+        """The same cases, those of them by other ids that `names` maps to one."""
+        renamed = tuple(replace(case, id=names.get(case.id, case.id)) for case in self.cases)
+        splits = {names.get(name, name): part for name, part in self.splits.items()}
+        problems = tuple(
+            replace(problem, cases=tuple(names.get(name, name) for name in problem.cases)) for problem in self.problems
+        )
+        return replace(self, cases=renamed, splits=splits, problems=problems)

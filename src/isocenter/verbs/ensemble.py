@@ -52,6 +52,7 @@ from isocenter.verbs.evaluation import (
     compare_tables,
     evaluated_cases,
     folder_names,
+    named_as_in_run,
     score,
     split_table,
 )
@@ -163,7 +164,8 @@ def _data_of(members: Sequence[Member], task: Task, data: str | Path | None) -> 
     first = members[0]
     options = ReadingOptions.of_plan(first.plan.options)
     place = first.run / first.plan.data if data is None else Path(data)
-    dataset = with_references(open_dataset(place, options, needs=task.needs), task)
+    dataset = named_as_in_run(open_dataset(place, options, needs=task.needs), first.data)
+    dataset = with_references(dataset, task)
     there = {case.id for case in dataset}
     if lacking := set(first.split["case"]) - there:
         problem = f"{counted(len(lacking), 'case')} of {first.name} no longer there"

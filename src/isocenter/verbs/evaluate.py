@@ -16,7 +16,16 @@ from isocenter.planning import read_plan
 from isocenter.runtime import Model, Preprocessing, environment, load, with_smaller_batches
 from isocenter.tasks import Task, suffices
 from isocenter.values import Case, Dataset, Plan, Problem, Row
-from isocenter.verbs.evaluation import Choice, Predictor, Scored, choice, score, with_subsets
+from isocenter.verbs.evaluation import (
+    Choice,
+    Predictor,
+    Scored,
+    choice,
+    named_as_in_run,
+    read_data_record,
+    score,
+    with_subsets,
+)
 from isocenter.verbs.reading import (
     ReadingKeywords,
     ReadingOptions,
@@ -110,6 +119,8 @@ def evaluate(
             f"Give data labelled for {loaded.task.name}",
         )
     dataset = with_references(dataset, loaded.task)
+    if run is not None:
+        dataset = named_as_in_run(dataset, read_data_record(run))
     chosen = choice(loaded, dataset, run, split)
     cases = [case for case in dataset if case.id in chosen.parts]
     predictor = _predictor(loaded, run, chosen, device)

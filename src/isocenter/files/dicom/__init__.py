@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         read_segmentation,
         read_series,
         survey,
+        unique,
     )
     from isocenter.files.dicom.tags import items, text, whole
     from isocenter.files.dicom.writing import SeriesNames, write_report, write_segmentation, write_series

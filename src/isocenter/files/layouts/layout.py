@@ -11,6 +11,12 @@ from isocenter.files.format import ReadOptions
 from isocenter.files.layouts.cases import Folder
 from isocenter.values import Image, Label, Problem, Split
 
+# How patients of DICOM are known: a run's record of its data then says which key hid them.
+PSEUDONYMS = "the patient identifier in the files, hidden by this installation's key"
+# What DICOM cases may be called by: the number of their series, or its description.
+NUMBER, DESCRIPTION = "number", "description"
+CASE_NAMES = (NUMBER, DESCRIPTION)
+
 
 @dataclass(frozen=True)
 class DatasetOptions:
@@ -27,6 +33,7 @@ class DatasetOptions:
     channels:   number of images of a case, where a model knows it; decides between channel numbers and case numbers
     absent:     whether a case may lack some of these images, because a model has learnt to do without
     kinds:      of reference that are asked for: a label map is read as a "mask", unless "instances" is among them
+    case_names: "description" calls a DICOM case by the description of its series, which is free text
     """
 
     layout: str | None = None
@@ -39,6 +46,7 @@ class DatasetOptions:
     channels: int | None = None
     absent: bool = False
     kinds: frozenset[str] = frozenset()
+    case_names: Literal["number", "description"] = "number"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
         signed,
         task_of,
     )
-    from isocenter.verbs.evaluation.data_record import DATA_RECORD, DataRecord, read_data_record, write_data_record
+    from isocenter.verbs.evaluation.data_record import (
+        DATA_RECORD,
+        DataRecord,
+        named_as_in_run,
+        read_data_record,
+        write_data_record,
+    )
     from isocenter.verbs.evaluation.image_subsets import Subsets, with_subsets
     from isocenter.verbs.evaluation.scoring import (
         CASES,

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from isocenter.errors import IsocenterError
-from isocenter.files import cache_folder, content_hash, dataset_hash, file_hash
+from isocenter.files import PSEUDONYMS, cache_folder, content_hash, dataset_hash, file_hash, patient_key_id
 from isocenter.quality import voxel_digest
 from isocenter.runtime import read_json, write_json
 from isocenter.transforms import stacked
@@ -57,12 +57,13 @@ def _voxels_of(case: Case) -> str | None:
 def write_data_record(folder: Path, dataset: Dataset, voxels: Mapping[str, str]) -> None:
     """`data.json`: each case with the hash of its contents, of its image, and of its voxels where they are known."""
     images = image_hashes(dataset)
+    key = {"patient_key": patient_key_id()} if dataset.patients == PSEUDONYMS else {}
     rows = [
         {"case": case.id, "content": content_hash(case), "image": images[case.id], "voxels": voxels.get(case.id)}
         for case in dataset
         if case.files
     ]
-    write_json(folder / DATA_RECORD, SCHEMA, {"rows": rows})
+    write_json(folder / DATA_RECORD, SCHEMA, {**key, "rows": rows})
 
 
 def read_data_record(folder: Path) -> DataRecord | None:
@@ -72,6 +73,19 @@ def read_data_record(folder: Path) -> DataRecord | None:
     rows = read_json(folder / DATA_RECORD, SCHEMA)["rows"]
     by_case = ({row["case"]: row[key] for row in rows if row.get(key)} for key in ("content", "image", "voxels"))
     return DataRecord(*by_case)  # a run of before there were hashes of voxels has none
+
+
+def named_as_in_run(dataset: Dataset, record: DataRecord | None) -> Dataset:
+    """The cases by the names that they have in a run, which their contents tell where they are called otherwise now.
+
+    Names of DICOM cases follow from the installation's patient key, and were others before there was one.
+    """
+    if record is None or all(case.id in record.contents for case in dataset):
+        return dataset
+    taken = {case.id for case in dataset}
+    of_run = {content: name for name, content in record.contents.items() if name not in taken}
+    names = {case.id: of_run.get(content_hash(case), case.id) for case in dataset if case.files}
+    return dataset.renamed(names)
 
 
 def image_hashes(dataset: Dataset) -> dict[str, str]:

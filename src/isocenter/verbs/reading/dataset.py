@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from isocenter.errors import DatasetError, counted
-from isocenter.files import DatasetOptions, ReadOptions, read_dataset
+from isocenter.errors import DatasetError, UsageError, counted
+from isocenter.files import CASE_NAMES, DatasetOptions, ReadOptions, read_dataset
 from isocenter.quality import Examination, examine
 from isocenter.runtime import Spread
 from isocenter.tasks import Task, suffices
@@ -38,6 +38,9 @@ def open_dataset(
     each = each_object(reading.labels) if BOXES in needs else None
     if each is not None:
         reading, needs = replace(reading, labels=None), {*needs, OBJECT_MAPS}
+    if reading.case_names not in (None, *CASE_NAMES):
+        problem = f"DICOM cases cannot be called by {reading.case_names!r}"
+        raise UsageError(problem, "--case-names", f"Choose {' or '.join(CASE_NAMES)}")
     options = DatasetOptions(
         layout=reading.layout or None,
         labels=reading.labels or None,
@@ -49,6 +52,7 @@ def open_dataset(
         channels=channels,
         kinds=frozenset(needs),
         absent=absent,
+        case_names=reading.case_names or "number",
     )
     dataset = data if isinstance(data, Dataset) else read_dataset(data, options)
     if BOXES in needs and references:

@@ -33,6 +33,7 @@ class ReadingKeywords(TypedDict, total=False):
     prefer: Prefer | None
     fill_missing: bool
     align: bool
+    case_names: Literal[number, description] | None
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class ReadingOptions:
     prefer:   "sform" or "qform", where the two of a NIfTI file disagree
     fill_missing: keep a series with gaps; the missing slices become padding
     align:    resample the images of a case onto the grid of its first
+    case_names: "description" calls a DICOM case by the description of its series: free text, which may name people
     """
 
     layout: str | None = None
@@ -59,6 +61,7 @@ class ReadingOptions:
     prefer: Prefer | None = None
     fill_missing: bool = False
     align: bool = False
+    case_names: Literal[number, description] | None = None
 
     @classmethod
     def of(cls, **keywords: Unpack[ReadingKeywords]) -> ReadingOptions:

@@ -16,7 +16,7 @@ from isocenter.runtime import BEFORE, choose_device, read_json
 from isocenter.tasks import needs_of
 from isocenter.training import FEWER, STATE_SCHEMA, Clock, recover
 from isocenter.values import Case, Dataset, Decision, Plan, Split
-from isocenter.verbs.evaluation import read_split, split_table, write_data_record
+from isocenter.verbs.evaluation import named_as_in_run, read_data_record, read_split, split_table, write_data_record
 from isocenter.verbs.plan import USUAL_MINUTES, Planned, PlanRequest, planned, relative_to
 from isocenter.verbs.reading import (
     EVERYTHING,
@@ -174,7 +174,7 @@ def resumed_run(out: Path, began: float) -> RunFolder:
     recover(out)
     plan = read_plan(out / "plan.yaml")
     dataset = open_dataset(out / plan.data, ReadingOptions.of_plan(plan.options), needs=needs_of(plan["task.name"]))
-    examination = looked_through(dataset, int(plan["training.threads"]))
+    examination = looked_through(named_as_in_run(dataset, read_data_record(out)), int(plan["training.threads"]))
     refuse_unfit(examination)
     usable = with_references(examination.dataset, settings(plan).task)
     examination = replace(examination, dataset=usable, problems=usable.problems)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.reading.read import read_series
     from isocenter.files.dicom.reading.rtstruct import STRUCTURE_SET, rasterise
     from isocenter.files.dicom.reading.seg import read_segmentation
-    from isocenter.files.dicom.reading.series import SEGMENTATIONS, SeriesFiles, survey
+    from isocenter.files.dicom.reading.series import SEGMENTATIONS, SeriesFiles, survey, unique
     from isocenter.files.dicom.reading.sr import NOT_DETECTED_CODE, REPORT_CLASSES, Marked, Report, bounds, read_report
 
 if not TYPE_CHECKING:

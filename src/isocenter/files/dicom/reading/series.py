@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections import Counter
@@ -22,7 +21,7 @@ from isocenter.errors import FormatError
 from isocenter.files.dicom.header import Header, looks_like_dicom, read_header
 from isocenter.files.dicom.tags import items, lenient, named, text, words
 from isocenter.files.dicom.warnings import quiet
-from isocenter.files.storage import is_inside
+from isocenter.files.storage import is_inside, pseudonym
 
 LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"  # newer than the library's list
 SEGMENTATIONS = (str(SegmentationStorage), LABEL_MAP_SEGMENTATION, str(SurfaceSegmentationStorage))
@@ -34,7 +33,7 @@ LONGEST_NAME = 60
 class SeriesFiles:
     """The files of one series, as the headers describe them.
 
-    patient:    hash of the patient's identifier: equal for one person, and not the identifier
+    patient:    pseudonym of the person who was scanned, see `storage.pseudonym`
     study, uid: of study and series
     name:       safe for file names, made from the description, unique among the series that came with it
     paths:      in the order of instance numbers, which need not be the order of slices
@@ -49,6 +48,7 @@ class SeriesFiles:
     uid: str
     name: str
     modality: str
+    number: int | None
     description: str
     paths: tuple[Path, ...]
     sop_class: str
@@ -195,10 +195,10 @@ def names_the_patient(dataset: Dataset, description: str) -> bool:
 
 
 def patient_of(dataset: Dataset) -> str:
-    """A hash that is equal for one person; without an identifier the study stands for the person."""
+    """A pseudonym that is equal for one person; without an identifier the study stands for the person."""
     identity = text(dataset, "PatientID") or text(dataset, "PatientName") or text(dataset, "StudyInstanceUID")
     issuer = text(dataset, "IssuerOfPatientID")
-    return hashlib.sha256(f"{issuer}\0{identity}".encode()).hexdigest()[:16]
+    return pseudonym(f"{issuer}\0{identity}")
 
 
 def references_of(dataset: Dataset) -> tuple[str, ...]:
@@ -220,6 +220,7 @@ def _described(group: _Gathered, name: str) -> SeriesFiles:
         uid=text(dataset, "SeriesInstanceUID"),
         name=name,
         modality=text(dataset, "Modality") or "unknown",
+        number=_series_number(dataset),
         description=description_of(dataset),
         paths=group.paths,
         sop_class=first.sop_class,
@@ -235,6 +236,11 @@ def description_of(dataset: Dataset) -> str:
     """The series description, empty where it names the patient."""
     description = text(dataset, "SeriesDescription")
     return "" if names_the_patient(dataset, description) else description
+
+
+def _series_number(dataset: Dataset) -> int | None:
+    number = lenient(dataset, "SeriesNumber")
+    return None if number is None or not number.is_integer() else int(number)
 
 
 def _frame_of_reference(dataset: Dataset) -> str | None:

@@ -2,11 +2,13 @@
 
 Segmentations and structure sets that refer to it are its masks, the regions of structured reports its boxes.
 
-Patients are hashes of the identifiers in the files, so that no identifier leaves them.
+Patients are pseudonyms made of the identifiers in the files, so that no identifier leaves them. Cases are called by
+patient, modality and number of the series: a description is free text, in which people write names.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +31,7 @@ from isocenter.files.dicom import (
     read_series,
     survey,
     text,
+    unique,
     whole,
 )
 from isocenter.files.format import ReadOptions
@@ -36,13 +39,15 @@ from isocenter.files.layouts.cases.classes import name_classes, parse_labels
 from isocenter.files.layouts.cases.dicom_boxes import Outlines, Reported, boxes_on, reported
 from isocenter.files.layouts.cases.folder import Folder
 from isocenter.files.layouts.cases.load import load_image, with_modality
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Reading, left_out
+from isocenter.files.layouts.layout import DESCRIPTION, PSEUDONYMS, CaseFiles, DatasetOptions, Reading, left_out
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Image, Label, Problem
 
 # Sequence, name and number of the structures in a file: PS3.3 C.8.20.2 and C.8.8.5.
 SEGMENTS = ("SegmentSequence", "SegmentLabel", "SegmentNumber")
 CONTOURS = ("StructureSetROISequence", "ROIName", "ROINumber")
+# A code such as MR, PS3.3 C.7.3.1.1.1.
+MODALITY = re.compile(r"[A-Z]{2,10}")
 # Segmentations, and the contours of a structure set.
 DRAWN = (*SEGMENTATIONS, STRUCTURE_SET)
 
@@ -53,14 +58,16 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     if folder.is_file and not is_directory:
         return _one_file(folder, options)
     seen = survey(folder.root.parent if is_directory else folder.root)
-    images = [one for series in seen.series if series.is_image for one in _each(series)]
+    parts = [part for series in seen.series if series.is_image for part in _each(series)]
+    images = [series for series, _ in parts]
     drawn, lost = _drawn(seen.series, images)
+    names = unique([_case_name(series, options) + ending for series, ending in parts])
     labels = _labels([series for some in drawn.values() for series in some], options)
     reports = reported(seen.series, images) if options.references else Reported()
     classes, called = name_classes(reports.names, folder, options, declare=not drawn)
     cases = tuple(
-        _case(series, drawn.get(series.uid, []), labels, (reports.of.get(n, ()), called), options)
-        for n, series in enumerate(images)
+        _case(name, series, drawn.get(series.uid, []), labels, (reports.of.get(n, ()), called), options)
+        for n, (name, series) in enumerate(zip(names, images, strict=True))
     )
     studies, series = {one.study for one in images}, {one.uid for one in images}
     return Reading(
@@ -68,7 +75,7 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
         how=f"DICOM, {len(series)} image series in {counted(len(studies), 'study', 'studies')}",
         classes={"mask": labels, "boxes": classes if reports.names else ()},
         modality=common_modality([series.modality for series in images]),
-        patients="the patient identifier in the files, hashed",
+        patients=PSEUDONYMS,
         problems=(
             *map(_damaged, seen.damaged),
             *_lost(lost),
@@ -143,16 +150,25 @@ def _one_file(folder: Folder, options: DatasetOptions) -> Reading:
     return Reading((case,), how="one DICOM file")
 
 
-def _each(series: SeriesFiles) -> list[SeriesFiles]:
-    """The images of a series: all its files as one, of radiographs and mammograms each file."""
+def _each(series: SeriesFiles) -> list[tuple[SeriesFiles, str]]:
+    """The images of a series with endings for their names: all its files as one, of radiographs each file."""
     if series.modality not in PROJECTIONS or len(series.paths) == 1:
-        return [series]
+        return [(series, "")]
     if "ImagePositionPatient" in read_header(series.paths[0]).dataset:  # slices of a tomosynthesis
-        return [series]
-    return [replace(series, paths=(path,), name=f"{series.name}_{n}") for n, path in enumerate(series.paths, start=1)]
+        return [(series, "")]
+    return [(replace(series, paths=(path,)), f"_{n}") for n, path in enumerate(series.paths, start=1)]
+
+
+def _case_name(series: SeriesFiles, options: DatasetOptions) -> str:
+    """Patient, modality and number of the series, as in a1b2c3d4_MR_3; its description where it was asked for."""
+    modality = series.modality if MODALITY.fullmatch(series.modality) else "image"
+    number = "" if series.number is None else f"_{series.number}"
+    called = series.name if options.case_names == DESCRIPTION else f"{modality}{number}"
+    return f"{series.patient[:8]}_{called}"
 
 
 def _case(
+    name: str,
     series: SeriesFiles,
     drawn: Sequence[SeriesFiles],
     labels: tuple[Label, ...],
@@ -168,7 +184,7 @@ def _case(
     if reports[0]:
         references["boxes"] = boxes_on(*reports, image)
     return CaseFiles(
-        f"{series.patient[:8]}_{series.name}",
+        name,
         {"image": image},
         references,
         files=(*series.paths, *(path for other in drawn for path in other.paths), *(path for path, _ in reports[0])),

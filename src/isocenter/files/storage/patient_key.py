@@ -1,0 +1,80 @@
+"""The key with which this installation hides who its patients are, so that hashes of short numbers cannot be guessed.
+
+HMAC: RFC 2104. A plain hash of an identifier of seven digits is found by trying all of them, in seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import uuid
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+import platformdirs
+
+from isocenter.errors import IntegrityError, UsageError
+
+VARIABLE = "ISOCENTER_PATIENT_KEY"
+KEY_BYTES = 32
+# Letters of a pseudonym (64 bits), and of the key's id.
+LETTERS, ID_LETTERS = 16, 12
+
+
+def pseudonym(identity: str) -> str:
+    """Stands for a person: the same for the same key, and without the key nobody can tell for whom.
+
+    Raises UsageError where there is no key yet and none can be written, IntegrityError for a damaged one.
+    """
+    return hmac.digest(_key(), identity.encode(), hashlib.sha256).hex()[:LETTERS]
+
+
+def patient_key_id() -> str:
+    """Which key makes the pseudonyms here: a record may hold it, as it says nothing of the key."""
+    return hmac.digest(_key(), b"isocenter patient key", hashlib.sha256).hex()[:ID_LETTERS]
+
+
+def key_file() -> Path:
+    """Where the key of this installation lies, in the user's configuration folder."""
+    return Path(platformdirs.user_config_dir("isocenter", appauthor=False)) / "patient.key"
+
+
+def _key() -> bytes:
+    """What the variable holds, else the installation's own, which is drawn when it is needed for the first time."""
+    stated = os.environ.get(VARIABLE)
+    return stated.encode() if stated else _kept(key_file())
+
+
+@lru_cache
+def _kept(place: Path) -> bytes:
+    try:
+        if not place.is_file():
+            _draw(place)
+        key = bytes.fromhex(place.read_text(encoding="ascii"))
+    except OSError as error:
+        problem = f"the key that hides who patients are cannot be kept there: {error.strerror}"
+        raise UsageError(problem, str(place), f"Set {VARIABLE} to a secret of your own") from error
+    except ValueError as error:
+        raise _damaged(place) from error
+    if len(key) != KEY_BYTES:
+        raise _damaged(place)
+    return key
+
+
+def _draw(place: Path) -> None:
+    """Write a new key, for the owner's eyes alone; of several processes that do so at once one wins."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    own = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
+    own.touch(mode=0o600)
+    own.write_text(secrets.token_hex(KEY_BYTES), encoding="ascii")
+    with suppress(FileExistsError):
+        os.link(own, place)
+    own.unlink()
+
+
+def _damaged(place: Path) -> IntegrityError:
+    remedy = "Restore it from a copy, or delete it: pseudonyms of patients will then be others"
+    return IntegrityError("is no key of this installation", str(place), remedy)
