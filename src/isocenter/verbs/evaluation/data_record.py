@@ -57,7 +57,7 @@ def _voxels_of(case: Case) -> str | None:
 def write_data_record(folder: Path, dataset: Dataset, voxels: Mapping[str, str]) -> None:
     """`data.json`: each case with the hash of its contents, of its image, and of its voxels where they are known."""
     images = image_hashes(dataset)
-    key = {"patient_key": patient_key_id()} if dataset.patients == PSEUDONYMS else {}
+    key = {"patient_key": patient_key_id()} if PSEUDONYMS in dataset.patients else {}
     rows = [
         {"case": case.id, "content": content_hash(case), "image": images[case.id], "voxels": voxels.get(case.id)}
         for case in dataset
