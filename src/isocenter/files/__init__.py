@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from isocenter.files.label_table import table_path as label_table_path
     from isocenter.files.label_table import write as write_labels
     from isocenter.files.layouts import (
-        CASE_NAMES,
         LAYOUTS,
         PSEUDONYMS,
+        CaseNames,
         DatasetOptions,
         covariates_in,
         holds_boxes,

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from isocenter.files.layouts.boxes_of_image import holds_boxes, read_boxes
     from isocenter.files.layouts.cases import covariates_in, observed_values
     from isocenter.files.layouts.index import LAYOUTS, load_layout, read_dataset
-    from isocenter.files.layouts.layout import CASE_NAMES, PSEUDONYMS, CaseFiles, DatasetOptions, Layout, Reading
+    from isocenter.files.layouts.layout import PSEUDONYMS, CaseFiles, CaseNames, DatasetOptions, Layout, Reading
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -14,8 +14,8 @@ from isocenter.values import Image, Label, Problem, Split
 # How patients of DICOM are known: a run's record of its data then says which key hid them.
 PSEUDONYMS = "the patient identifier in the files, hidden by this installation's key"
 # What DICOM cases may be called by: the number of their series, or its description.
-NUMBER, DESCRIPTION = "number", "description"
-CASE_NAMES = (NUMBER, DESCRIPTION)
+CaseNames = Literal["number", "description"]
+DESCRIPTION: CaseNames = "description"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class DatasetOptions:
     channels: int | None = None
     absent: bool = False
     kinds: frozenset[str] = frozenset()
-    case_names: Literal["number", "description"] = "number"
+    case_names: CaseNames = "number"
 
 
 @dataclass(frozen=True)

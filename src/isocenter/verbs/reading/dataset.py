@@ -6,9 +6,10 @@ from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 from isocenter.errors import DatasetError, UsageError, counted
-from isocenter.files import CASE_NAMES, DatasetOptions, ReadOptions, read_dataset
+from isocenter.files import CaseNames, DatasetOptions, ReadOptions, read_dataset
 from isocenter.quality import Examination, examine
 from isocenter.runtime import Spread
 from isocenter.tasks import Task, suffices
@@ -38,9 +39,9 @@ def open_dataset(
     each = each_object(reading.labels) if BOXES in needs else None
     if each is not None:
         reading, needs = replace(reading, labels=None), {*needs, OBJECT_MAPS}
-    if reading.case_names not in (None, *CASE_NAMES):
+    if reading.case_names not in (None, *get_args(CaseNames)):
         problem = f"DICOM cases cannot be called by {reading.case_names!r}"
-        raise UsageError(problem, "--case-names", f"Choose {' or '.join(CASE_NAMES)}")
+        raise UsageError(problem, "--case-names", f"Choose {' or '.join(get_args(CaseNames))}")
     options = DatasetOptions(
         layout=reading.layout or None,
         labels=reading.labels or None,

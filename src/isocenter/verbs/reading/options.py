@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypedDict, Unpack
 
 from isocenter.errors import PlanError, UsageError
-from isocenter.files import Part, Prefer
+from isocenter.files import CaseNames, Part, Prefer
 
 # Options that make other voxels of the same files.
 VOXELS = ("part", "prefer", "fill_missing", "align")
@@ -33,7 +33,7 @@ class ReadingKeywords(TypedDict, total=False):
     prefer: Prefer | None
     fill_missing: bool
     align: bool
-    case_names: Literal[number, description] | None
+    case_names: CaseNames | None
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ReadingOptions:
     prefer: Prefer | None = None
     fill_missing: bool = False
     align: bool = False
-    case_names: Literal[number, description] | None = None
+    case_names: CaseNames | None = None
 
     @classmethod
     def of(cls, **keywords: Unpack[ReadingKeywords]) -> ReadingOptions:
