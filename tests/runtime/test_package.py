@@ -352,6 +352,6 @@ def test_a_pickle_in_place_of_the_weights_never_runs(own, tmp_path, monkeypatch)
     load(own, "cpu")  # it reads safetensors alone
     code = "import scripts.inference as i, scripts.network as n; "
     code += "i.inferer('isocenter/model.json', 'models/model.pt', n.OneTensor([], ''), None, None, 'cpu')"
-    done = without_isocenter(own, tmp_path / "blocked", "-c", code)
+    done = without_isocenter(own, "-c", code)
     assert "UnpicklingError" in done.stderr
     assert not list(tmp_path.rglob("exploded"))

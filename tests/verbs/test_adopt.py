@@ -15,6 +15,7 @@ import isocenter
 from foreign_folders import result_folder
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime.certificate.certification import seeded
+from packages import CONFIG, without_isocenter
 
 WITHOUT_TORCH = """
 import sys
@@ -65,13 +66,9 @@ def test_an_adopted_model_says_what_the_folder_says_also_without_torch(folder, a
 
 
 def test_an_adopted_model_runs_in_monai_without_isocenter(folder, adopted, image, tmp_path):
-    code = (
-        "import sys\nclass Blocked:\n    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] == 'isocenter': raise ImportError('isocenter is blocked')\n"
-        "sys.meta_path.insert(0, Blocked())\nfrom monai.bundle import run\n"
-        f"run(config_file='configs/inference.json', dataset_dir={str(image)!r}, output_dir={str(tmp_path / 'out')!r})"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=adopted, capture_output=True)
+    words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", image)
+    done = without_isocenter(adopted, *words, "--output_dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
     found = np.asarray(nibabel.load(tmp_path / "out" / "case.nii.gz").dataobj)
     expected = np.asarray(isocenter.load(folder, "cpu").predict(image).data)
     assert (found == expected).mean() > 0.9999

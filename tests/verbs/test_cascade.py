@@ -129,7 +129,7 @@ def test_a_package_holds_both_networks_and_says_the_same_with_onnx_and_without_i
     ours = isocenter.predict(cascade.out, images, device="cpu")
     by_onnx = isocenter.predict(out, images, device="cpu", backend="onnx")
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", images)
-    done = without_isocenter(out, tmp_path / "blocked", *words, "--output_dir", tmp_path / "results")
+    done = without_isocenter(out, *words, "--output_dir", tmp_path / "results")
     assert done.returncode == 0, done.stderr
     for case, prediction in ours.predictions.items():
         said = np.asarray(prediction.data)

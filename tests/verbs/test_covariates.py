@@ -172,7 +172,7 @@ def test_a_package_takes_two_inputs_in_onnx_and_a_table_without_isocenter(told, 
     certificate = json.loads((packaged.out / "isocenter" / "certificate.json").read_text())
     assert "onnx" in json.dumps(certificate)
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", pictures, "--covariates", table)
-    done = without_isocenter(packaged.out, tmp_path / "blocked", *words, "--output_dir", tmp_path / "out")
+    done = without_isocenter(packaged.out, *words, "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     theirs = pd.read_csv(tmp_path / "out" / "predictions.csv", dtype={"case": str}).set_index("case")
     assert theirs.loc[ours.index, "probability_ill"].tolist() == pytest.approx(

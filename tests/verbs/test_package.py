@@ -16,7 +16,7 @@ import isocenter
 import trained
 from isocenter.errors import UsageError
 from isocenter.runtime import read_json
-from packages import CONFIG, without_isocenter
+from packages import CONFIG, of_a_fresh_python
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_monais_own_command_gives_what_predict_gives_without_isocenter(segmented
     affine = coarse.affine @ np.diag([1.5, 1.25, 0.8, 1])  # to be resampled: the spacing is another than in training
     nibabel.Nifti1Image(np.asarray(coarse.dataobj), affine).to_filename(images / "coarse.nii.gz")
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", images)
-    done = without_isocenter(packaged.out, tmp_path / "blocked", *words, "--output_dir", tmp_path / "out")
+    done = of_a_fresh_python(packaged.out, tmp_path / "blocked", *words, "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     ours = isocenter.predict(segmented.out, images, device="cpu")
     assert len(ours.predictions) == 13

@@ -95,7 +95,7 @@ def test_a_package_does_without_an_image_in_onnx_and_without_isocenter(holed, tm
     onnx = isocenter.predict(packaged.out, pictures, device="cpu", backend="onnx").table.set_index("case")
     assert onnx.loc[ours.index, "probability_ill"].tolist() == pytest.approx(ours.tolist(), abs=1e-5)
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", pictures)
-    done = without_isocenter(packaged.out, tmp_path / "blocked", *words, "--output_dir", tmp_path / "out")
+    done = without_isocenter(packaged.out, *words, "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     theirs = pd.read_csv(tmp_path / "out" / "predictions.csv", dtype={"case": str}).set_index("case")
     assert theirs.loc[ours.index, "probability_ill"].tolist() == pytest.approx(ours.tolist(), rel=1e-4)

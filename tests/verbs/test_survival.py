@@ -122,7 +122,7 @@ def test_a_package_predicts_as_its_run_does_and_without_isocenter(followed, tmp_
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "00.png").write_bytes((data / "00.png").read_bytes())
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", tmp_path / "images")
-    done = without_isocenter(package.out, tmp_path / "blocked", *words, "--output_dir", tmp_path / "out")
+    done = without_isocenter(package.out, *words, "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "out" / "predictions.csv").iloc[0]
     for name in ours.index[2:]:

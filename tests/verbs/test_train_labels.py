@@ -107,7 +107,7 @@ def test_a_prediction_of_findings_is_the_same_from_the_run_the_package_and_witho
     assert list(ours.columns)[2:] == [f"{kind}_{name}" for kind in ("probability", "called") for name in FOUND]
     packaged = isocenter.predict(found / "packaged", images, device="cpu").table
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", images)
-    done = without_isocenter(found / "packaged", tmp_path / "blocked", *words, "--output_dir", tmp_path / "out")
+    done = without_isocenter(found / "packaged", *words, "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     alone = pd.read_csv(tmp_path / "out" / "predictions.csv")
     for column in [name for name in ours if name.startswith("probability_")]:
@@ -162,7 +162,7 @@ def test_grades_are_predicted_alike_by_the_run_the_package_and_without_isocenter
     ours = isocenter.predict(graded / "run", images, device="cpu").table
     packaged = isocenter.predict(graded / "packaged", images, device="cpu").table
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", images)
-    done = without_isocenter(graded / "packaged", tmp_path / "blocked", *words, "--output_dir", tmp_path / "out")
+    done = without_isocenter(graded / "packaged", *words, "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     alone = pd.read_csv(tmp_path / "out" / "predictions.csv")
     for name in GRADES:
