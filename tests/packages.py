@@ -6,10 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 import forked
@@ -25,6 +28,7 @@ from isocenter.runtime import (
     write_package,
 )
 from isocenter.runtime.ensemble.common_scale import on_one_scale
+from isocenter.runtime.package import write
 from isocenter.runtime.windows.averaging import Averaged
 from isocenter.transforms import Normalisation
 
@@ -83,6 +87,15 @@ def packed(model: Model, folder: Path, title: str = "tiny") -> Path:
     folder.mkdir(parents=True)
     write_package(model, Evidence(), title, folder)
     return folder
+
+
+@contextmanager
+def no_export() -> Iterator[None]:
+    """Packages are written without an ONNX file, whose export takes longer than all the rest: for tests of the rest."""
+    with pytest.MonkeyPatch.context() as patch:
+        left_out = {"exported": False, "because": "a test looks at other things"}
+        patch.setattr(write, "write_onnx", lambda network, shape, path, **options: left_out)
+        yield
 
 
 def without_isocenter(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import cv2
+    import lightning_fabric
     import monai
     import onnx
     import onnxruntime
@@ -43,6 +44,7 @@ if not TYPE_CHECKING:
     csgraph = _LazyModule("scipy.sparse.csgraph")
     fft = _LazyModule("scipy.fft")
     flop_counter = _LazyModule("torch.utils.flop_counter")
+    lightning_fabric = _LazyModule("lightning_fabric")
     monai = _LazyModule("monai")
     ndimage = _LazyModule("scipy.ndimage")
     onnx = _LazyModule("onnx")
@@ -102,6 +104,7 @@ __all__ = [
     "fft",
     "flop_counter",
     "lazy_index",
+    "lightning_fabric",
     "monai",
     "ndimage",
     "onnx",

@@ -91,7 +91,7 @@ def test_a_prediction_takes_tables_of_people_and_of_times(read, tmp_path):
 
 def test_a_package_in_onnx_says_the_same_of_a_table_of_times(read, tmp_path):
     data, run = read
-    packaged = isocenter.package(run, out=tmp_path / "package", backends=("onnx",), threads=1)
+    packaged = isocenter.package(run, out=tmp_path / "package", backends=())
     table = tmp_path / "vitals.csv"
     table.write_text("case,time (min),pulse,sex\n00,5,60,F\n00,50,95.5,F\n")
     given = {"covariates": table, "device": "cpu"}

@@ -95,7 +95,7 @@ def test_a_family_with_a_loss_of_its_own_goes_the_same_way(detected, tmp_path):
     asked = {"network.name": "yolox", "network.size": size, "preprocessing.reduction": 1.5}
     run = trained.detecting(detected.data, tmp_path / "run", assignments=asked)
     assert np.isfinite(pd.read_csv(run.out / "log.csv")["loss"]).all()
-    isocenter.package(run.out, out=tmp_path / "packaged", backends=("onnx",))
+    assert isocenter.package(run.out, out=tmp_path / "packaged", backends=()).onnx["exported"]
     image = isocenter.read(detected.data / "smear00.png")
     own = isocenter.load(run.out, "cpu").predict(image).boxes
     packaged = isocenter.load(tmp_path / "packaged", "cpu").predict(image).boxes

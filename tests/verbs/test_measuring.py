@@ -46,6 +46,12 @@ def measuring(tmp_path_factory):
     return data, root / "run"
 
 
+@pytest.fixture(scope="module")
+def packaged(measuring, tmp_path_factory):
+    """The package of the run; tests only read it."""
+    return isocenter.package(measuring[1], out=tmp_path_factory.mktemp("packaged") / "discs", backends=("onnx",))
+
+
 def test_a_check_says_where_the_values_lie(measuring, tmp_path):
     found = isocenter.check(measuring[0], column=COLUMNS, out=tmp_path / "check", threads=1)
     assert found.passed
@@ -113,9 +119,8 @@ def test_a_table_without_the_values_of_the_model_is_refused(measuring, cli, tmp_
     assert "has no value of area, brightness, only size" in done.last
 
 
-def test_a_package_says_the_same_with_onnx_and_its_certificate_judges_numbers(measuring, tmp_path):
+def test_a_package_says_the_same_with_onnx_and_its_certificate_judges_numbers(measuring, packaged):
     data, run = measuring
-    packaged = isocenter.package(run, out=tmp_path / "discs", backends=("onnx",), threads=1)
     torchs, onnxs = packaged.certificate.trials
     assert (torchs.passed, onnxs.passed) == (True, True)
     assert (onnxs.difference.voxels, onnxs.difference.dice) == (0, {})
@@ -135,9 +140,8 @@ def test_a_package_says_the_same_with_onnx_and_its_certificate_judges_numbers(me
     assert "| output | quantity | code |" in (packaged.out / "docs" / "README.md").read_text()
 
 
-def test_a_package_measures_under_monai_without_isocenter(measuring, tmp_path):
+def test_a_package_measures_under_monai_without_isocenter(measuring, packaged, tmp_path):
     data, run = measuring
-    packaged = isocenter.package(run, out=tmp_path / "discs", backends=())
     done = bundle_checked_and_run(packaged.out, data.parent / "pictures", tmp_path / "results")
     assert done.returncode == 0, done.stderr
     assert "missing properties: []" in done.stdout

@@ -16,13 +16,15 @@ import isocenter
 import trained
 from isocenter.errors import UsageError
 from isocenter.runtime import read_json
-from packages import CONFIG, of_a_fresh_python
+from packages import CONFIG, no_export, of_a_fresh_python
 
 
 @pytest.fixture(scope="module")
 def zipped(classified, tmp_path_factory):
     """The zip of a run on pictures."""
-    return isocenter.package(classified.out, out=tmp_path_factory.mktemp("zipped") / "pictures.zip", backends=())
+    out = tmp_path_factory.mktemp("zipped") / "pictures.zip"
+    with no_export():
+        return isocenter.package(classified.out, out=out, backends=())
 
 
 @pytest.fixture
@@ -60,7 +62,8 @@ def test_it_says_where_it_lies_and_how_to_run_it(packaged, zipped):
 
 
 def test_the_command_line_does_the_same(segmented, tmp_path, cli):
-    said = cli("package", segmented.out, "--out", tmp_path / "out", "--backends", "none", "--json")
+    with no_export():
+        said = cli("package", segmented.out, "--out", tmp_path / "out", "--backends", "none", "--json")
     assert said.code == 0, said.err
     assert json.loads(said.out)["out"] == str(tmp_path / "out")
     assert (tmp_path / "out" / "configs" / "inference.json").is_file()
@@ -119,7 +122,8 @@ def test_no_case_no_patient_and_no_path_of_this_machine_stands_in_it(segmented, 
 
 def test_a_run_on_every_case_says_that_nothing_is_estimated(tmp_path):
     run = trained.classifying(trained.pictures(tmp_path / "data"), tmp_path / "run", everything=True)
-    made = isocenter.package(run.out, out=tmp_path / "out", backends=())
+    with no_export():
+        made = isocenter.package(run.out, out=tmp_path / "out", backends=())
     assert "nothing is estimated" in repr(made)
     page = (tmp_path / "out" / "docs" / "README.md").read_text()
     assert "Nothing was estimated" in page
@@ -132,7 +136,8 @@ def test_a_run_of_folds_becomes_the_mean_of_its_networks_and_says_what_was_score
     for fold, kind in enumerate(("best", "last")):
         shutil.copytree(segmented.out / "checkpoints" / kind, run / f"fold_{fold}" / "checkpoints" / "best")
     pd.concat([table.assign(fold=str(n)) for n in range(2)]).to_csv(run / "split.csv", index=False)
-    made = isocenter.package(run, out=tmp_path / "out", backends=())
+    with no_export():
+        made = isocenter.package(run, out=tmp_path / "out", backends=())
     assert made.networks == 2
     image = segmented.data / "images" / "case01.nii.gz"
     there, here = (isocenter.load(one, "cpu").predict(image).data for one in (made.out, run))
@@ -162,7 +167,8 @@ def test_what_is_there_is_not_overwritten_unless_asked_for(segmented, own):
         isocenter.package(segmented.out, out=own)
     assert (own / "manifest.json").read_text() == before
     (own / "left.txt").write_text("x")
-    isocenter.package(segmented.out, out=own, overwrite=True, backends=())
+    with no_export():
+        isocenter.package(segmented.out, out=own, overwrite=True, backends=())
     assert not (own / "left.txt").exists()
 
 

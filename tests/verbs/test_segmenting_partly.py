@@ -17,7 +17,7 @@ from isocenter import tasks
 from isocenter.errors import PlanError
 from isocenter.planning import with_settings
 from isocenter.values import Decision
-from packages import bundle_checked_and_run
+from packages import bundle_checked_and_run, no_export
 
 FLAT = {"network.size": {"width": 4, "widest": 8, "strides": [[1, 1], [2, 2]]}}
 REGIONS = "1+2=ball,2=core,3=ignore"
@@ -107,7 +107,8 @@ def test_predictions_measure_each_region_and_write_one_label_map(overlapping, tm
 
 def test_a_package_says_the_same_without_isocenter(overlapping, tmp_path):
     data, run, _ = overlapping
-    packaged = isocenter.package(run, out=tmp_path / "nested", backends=()).out
+    with no_export():
+        packaged = isocenter.package(run, out=tmp_path / "nested", backends=()).out
     done = bundle_checked_and_run(packaged, data / "imagesTr", tmp_path / "results")
     assert done.returncode == 0, done.stderr
     theirs = pd.read_csv(tmp_path / "results" / "predictions.csv").set_index("case")

@@ -12,7 +12,7 @@ import pytest
 
 import isocenter
 from isocenter.errors import DatasetError, PlanError
-from packages import CONFIG, without_isocenter
+from packages import CONFIG, no_export, without_isocenter
 from trained import SMALL_RESNET
 
 COLUMN = {"image": "file", "time": "days", "event": "died", "patient": "person"}
@@ -115,7 +115,8 @@ def test_other_data_are_evaluated_with_their_own_columns_and_a_time_of_nothing_i
 
 def test_a_package_predicts_as_its_run_does_and_without_isocenter(followed, tmp_path):
     data, run = followed
-    package = isocenter.package(run, out=tmp_path / "package", backends=())
+    with no_export():
+        package = isocenter.package(run, out=tmp_path / "package", backends=())
     ours = isocenter.predict(run, data / "00.png", device="cpu").table.iloc[0]
     there = isocenter.load(package.out, "cpu").predict(data / "00.png").values
     assert there["risk"] == pytest.approx(ours["risk"], abs=1e-6)

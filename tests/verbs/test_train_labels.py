@@ -15,7 +15,7 @@ import torch
 import isocenter
 import trained
 from isocenter.errors import PlanError
-from packages import CONFIG, without_isocenter
+from packages import CONFIG, no_export, without_isocenter
 
 torch.set_num_threads(1)
 
@@ -61,7 +61,8 @@ def graded(tmp_path_factory):
     root = tmp_path_factory.mktemp("grades")
     trained.pictures(root / "data", 60, GRADES)
     trained.classifying(root / "data", root / "run", assignments={"task.order": "cumulative"})
-    isocenter.package(root / "run", out=root / "packaged", backends=())
+    with no_export():
+        isocenter.package(root / "run", out=root / "packaged", backends=())
     return root
 
 
@@ -182,7 +183,8 @@ def test_folds_of_grades_become_one_model_that_can_be_packaged(tmp_path):
     trained.pictures(tmp_path / "data", 36, GRADES)
     few = {"task.order": "corn", "training.steps": 2, "training.validations": 1, "augmentation.mixup": 0.4}
     run = trained.classifying(tmp_path / "data", tmp_path / "run", folds=2, assignments=few)
-    packaged = isocenter.package(run.out, out=tmp_path / "packaged", backends=())
+    with no_export():
+        packaged = isocenter.package(run.out, out=tmp_path / "packaged", backends=())
     assert packaged.networks == 2
     image = tmp_path / "data" / "0" / "00.png"
     ours, theirs = (isocenter.load(path, "cpu").predict(image).probabilities for path in (run.out, packaged.out))

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 
 import isocenter
 import trained
+from packages import no_export
 
 RESNET = {**trained.FEW_STEPS, "network.size": trained.SMALL_RESNET}
 UNET = {**trained.FEW_STEPS, "network.size": trained.SMALL_UNET}
@@ -51,7 +52,8 @@ def test_boxes_of_volumes_are_trained_scored_predicted_drawn_and_packaged(tmp_pa
     table = pd.read_csv(tmp_path / "found" / "predictions.csv")
     assert list(table.columns)[2:] == ["label", "score", "x0", "y0", "z0", "x1", "y1", "z1"]
     assert (result.cases, [path.name for path in (tmp_path / "found").glob("*.png")]) == (1, ["03_overlay.png"])
-    isocenter.package(run.out, out=tmp_path / "packaged", backends=())
+    with no_export():
+        isocenter.package(run.out, out=tmp_path / "packaged", backends=())
     image = isocenter.read(one)
     own, packaged = (isocenter.load(model, "cpu").predict(image).boxes for model in (run.out, tmp_path / "packaged"))
     assert_allclose(packaged.corners, own.corners, atol=1e-4)
@@ -63,7 +65,8 @@ def test_findings_of_volumes_are_trained_scored_predicted_and_packaged(tmp_path)
     run = isocenter.train(data, out=tmp_path / "run", column=column, device="cpu", threads=1, assignments=RESNET)
     rows = json.loads((run.out / "evaluation" / "summary.json").read_text())["rows"]
     assert (rows[0]["metric"], {row["label"] for row in rows}) == ("auroc", {"all", "bright", "dark"})
-    isocenter.package(run.out, out=tmp_path / "packaged", backends=())
+    with no_export():
+        isocenter.package(run.out, out=tmp_path / "packaged", backends=())
     image = isocenter.read(tmp_path / "data" / "volumes" / "03.nii.gz")
     own, packaged = (
         isocenter.load(one, "cpu").predict(image).probabilities for one in (run.out, tmp_path / "packaged")

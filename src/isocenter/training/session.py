@@ -14,11 +14,10 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import lightning_fabric
 import numpy as np
 
 from isocenter import networks
-from isocenter.lazy import torch
+from isocenter.lazy import lightning_fabric, torch
 from isocenter.planning import Network, Settings, Training
 from isocenter.runtime import Context, Model, TorchNetwork, build_module, slide, with_covariates
 from isocenter.training.checkpoint import last_checkpoint, read_checkpoint, write_checkpoint
