@@ -146,7 +146,7 @@ def test_a_task_with_an_order_and_costs_comes_back_from_json(order):
     assert task.heads["class"].size == (4 if order in BETWEEN else 5)
 
 
-@pytest.mark.parametrize("order", ORDERS[1:])
+@pytest.mark.parametrize("order", list(ORDERS)[1:])
 def test_grades_are_selected_and_judged_by_the_quadratic_kappa_that_the_summary_states(order):
     rng = np.random.default_rng(0)
     chances, truth = rng.dirichlet(np.ones(5), 60), rng.integers(0, 5, 60)

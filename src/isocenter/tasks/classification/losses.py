@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 GAMMA = 2.0
 # How much of what further cases show is new: of n cases of a kind (1 - BETA^n) / (1 - BETA) count.
 BETA = 0.999
-# Share of a batch, the hardest of it, that counts in online hard example mining.
-HARDEST = 0.5
 
 
 def _entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -38,36 +36,52 @@ def _focal(logits: Tensor, target: Tensor) -> Tensor:
 class Loss:
     """A loss of classes.
 
-    cost:     of (batch, classes) logits and (batch,) indices, without a mean
-    because:  what it does, in words
-    balances: it makes rare classes as important as common ones by itself, which nothing else may do again
+    cost:    of (batch, classes) logits and (batch,) indices, without a mean
+    because: its effect, in words
+    plain:   it is cross-entropy itself, which alone takes smoothed targets and grades
+    hardest: share of a batch, the hardest of it, that counts
+    weighs:  classes count by their effective numbers of cases
+    adjusts: the logarithm of its share is added to each class's logit
     """
 
     cost: Callable[[Tensor, Tensor], Tensor]
     because: str
     source: str
-    balances: bool = False
+    plain: bool = False
+    hardest: float = 1.0
+    weighs: bool = False
+    adjusts: bool = False
+
+    @property
+    def balances(self) -> bool:
+        """Whether it makes rare classes as important as common ones by itself, which nothing else may do again."""
+        return self.weighs or self.adjusts
 
 
 LOSSES: Mapping[str, Loss] = {
-    "ce": Loss(_entropy, "cross-entropy: its probabilities are to be believed", "doi:10.1198/016214506000001437"),
+    "ce": Loss(
+        _entropy, "cross-entropy: its probabilities are to be believed", "doi:10.1198/016214506000001437", plain=True
+    ),
     "focal": Loss(
         _focal, "what is nearly right counts little; probabilities come out too near one another", "arXiv:1708.02002"
     ),
     "hardest": Loss(
-        _entropy, "the hardest half of each batch alone counts; probabilities come out unsure", "arXiv:1604.03540"
+        _entropy,
+        "the hardest half of each batch alone counts; probabilities come out unsure",
+        "arXiv:1604.03540",
+        hardest=0.5,
     ),
     "class_balanced": Loss(
         _entropy,
         "cross-entropy in which classes of few cases count more, and probabilities are brought back",
         "arXiv:1901.05555",
-        balances=True,
+        weighs=True,
     ),
     "logit_adjusted": Loss(
         _entropy,
         "cross-entropy that adds the logarithm of its share to each class's output, so that rare classes keep room",
         "arXiv:2007.07314",
-        balances=True,
+        adjusts=True,
     ),
 }
 
@@ -80,16 +94,15 @@ def class_loss(
     counts:  (classes,) training cases, for a loss that balances
     weights: (classes,) how much a case of each counts
     """
-    if LOSSES[name].balances:
+    loss = LOSSES[name]
+    if loss.balances:
         assert counts is not None  # noqa: S101 - as `check_loss` has seen to
-        if name == "logit_adjusted":
-            logits = logits + logits.new_tensor(np.log(shares(counts)))
-        else:
-            weights = logits.new_tensor(effective_weights(counts))
-    costs = LOSSES[name].cost(logits, target)
+        logits = logits + logits.new_tensor(np.log(shares(counts))) if loss.adjusts else logits
+        weights = logits.new_tensor(effective_weights(counts)) if loss.weighs else weights
+    costs = loss.cost(logits, target)
     counted = torch.ones_like(costs) if weights is None else weights[target]
-    if name == "hardest":
-        costs, chosen = costs.topk(max(1, round(HARDEST * len(costs))))
+    if loss.hardest < 1:
+        costs, chosen = costs.topk(max(1, round(loss.hardest * len(costs))))
         counted = counted[chosen]
     return (costs * counted).sum() / counted.sum()
 
@@ -115,15 +128,16 @@ def check_loss(name: str, *, smoothing: float, weighted: bool, counted: bool, be
     """
     if name not in LOSSES:
         raise PlanError(f"there is no loss {name!r}", "task.loss", f"Choose one of {', '.join(LOSSES)}")
-    if between and name != "ce":
+    loss = LOSSES[name]
+    if between and not loss.plain:
         problem = f"questions between grades cost what yes and no cost, and {name} is of classes"
         raise PlanError(problem, "task.loss", "Give ce, or --set task.order=softmax")
-    if smoothing and name != "ce":
+    if smoothing and not loss.plain:
         raise PlanError(f"{name} takes no smoothed targets", "task.smoothing", "Give 0, or --set task.loss=ce")
-    if LOSSES[name].balances and weighted:
+    if loss.balances and weighted:
         problem = f"{name} balances the classes by itself, and weights would do it twice"
         raise PlanError(problem, "task.weights", "Give null, or --set task.loss=ce")
-    if LOSSES[name].balances and not counted:
+    if loss.balances and not counted:
         raise PlanError(f"{name} needs the cases of each class", "task.counts", "Give them, or --set task.loss=ce")
 
 

@@ -10,7 +10,7 @@ cumulative: whether the grade is above k, taught to every case: a cumulative lin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NONE = "none"
-ORDERS = (NONE, "softmax", "corn", "cumulative")
-# An output stands between two grades, so that there is one less of them.
-BETWEEN = frozenset({"corn", "cumulative"})
+
+
+@dataclass(frozen=True)
+class Order:
+    """A method by which a network predicts grades.
+
+    between:     an output stands between two grades, so that there is one less of them
+    conditional: an output is the probability of going on, for cases that reach its grade
+    """
+
+    between: bool = False
+    conditional: bool = False
+
+
+ORDERS: Mapping[str, Order] = {
+    NONE: Order(),
+    "softmax": Order(),
+    "corn": Order(between=True, conditional=True),
+    "cumulative": Order(between=True),
+}
+BETWEEN = frozenset(name for name, order in ORDERS.items() if order.between)
 # Two thresholds never meet: the grade between them would be impossible, and its logarithm infinite.
 CLOSEST = float(np.finfo(np.float32).tiny)
 COSTS = "task.costs"
@@ -73,7 +91,7 @@ def log_probabilities(order: str, outputs: ArrayLike) -> Floats:
     if order not in BETWEEN:
         return logits
     none = np.zeros_like(logits[..., :1])
-    if order == "corn":
+    if ORDERS[order].conditional:
         reached = np.concatenate([none, np.cumsum(_log_sigmoid(logits), axis=-1)], axis=-1)
         return np.asarray(reached + np.concatenate([_log_sigmoid(-logits), none], axis=-1))
     falls = np.maximum(np.logaddexp(0.0, logits[..., 1:]), CLOSEST)
@@ -94,7 +112,7 @@ def ordinal_loss(order: str, outputs: Tensor, target: Tensor, weights: Tensor | 
     costs = torch.nn.functional.binary_cross_entropy_with_logits(
         _log_odds(order, outputs), (grade > steps).to(outputs.dtype), reduction="none"
     )
-    counts = (grade >= steps).to(outputs.dtype) if order == "corn" else torch.ones_like(costs)
+    counts = (grade >= steps).to(outputs.dtype) if ORDERS[order].conditional else torch.ones_like(costs)
     if weights is not None:
         counts = counts * weights[target][:, None]
     return (costs * counts).sum() / counts.sum()
@@ -103,7 +121,7 @@ def ordinal_loss(order: str, outputs: Tensor, target: Tensor, weights: Tensor | 
 def expected_grade(order: str, outputs: Tensor) -> Tensor:
     """(batch,) mean place of the grade: the sum of the probabilities of being above each."""
     above = _log_odds(order, outputs).sigmoid()
-    return (above.cumprod(dim=1) if order == "corn" else above).sum(dim=1)
+    return (above.cumprod(dim=1) if ORDERS[order].conditional else above).sum(dim=1)
 
 
 def check_order(order: Any, classes: Sequence[str], smoothing: float) -> None:
@@ -133,7 +151,7 @@ def costs_of(given: Any, classes: int) -> tuple[tuple[float, ...], ...] | None:
 
 def _log_odds(order: str, outputs: Tensor) -> Tensor:
     """(batch, grades - 1) of each question."""
-    if order == "corn":
+    if ORDERS[order].conditional:
         return outputs
     falls = torch.nn.functional.softplus(outputs[:, 1:]).cumsum(dim=1)
     return torch.cat([outputs[:, :1], outputs[:, :1] - falls], dim=1)

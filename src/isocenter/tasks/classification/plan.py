@@ -10,7 +10,7 @@ import numpy as np
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.tasks.classification.losses import LOSSES, effective_weights, shares
 from isocenter.tasks.classification.ordinal import NONE
-from isocenter.tasks.shared import NOBODY, YOUDEN, check_numbers, check_rule, chosen_threshold
+from isocenter.tasks.shared import NOBODY, YOUDEN, check_numbers, check_rule, chosen_thresholds
 from isocenter.values import Dataset, Decision, Fingerprint, grades
 
 # A class with less than this part of its equal share is seen too seldom to be learnt from cases as they come.
@@ -109,7 +109,7 @@ def sampling(fingerprint: Fingerprint) -> Decision:
     rarest = min(counts, key=lambda name: counts[name])
     share, equal = counts[rarest] / sum(counts.values()), 1 / len(counts)
     scarcity = f"{rarest} has {counts[rarest]} of {sum(counts.values())} training cases ({100 * share:.1f} %)"
-    if loss(fingerprint).value == "logit_adjusted":
+    if LOSSES[loss(fingerprint).value].adjusts:
         return Decision("natural", f"{scarcity}: the loss sees to it, and each case comes as often as any other")
     if share < SCARCE * equal:
         return Decision("balanced", f"{scarcity}: classes are drawn alike, probabilities corrected", "arXiv:1710.05381")
@@ -124,18 +124,18 @@ def prior_shift(
     drawn, taught: the sampling and the loss
     The largest is 0; None where training saw the classes as they come.
     """
-    balances = LOSSES[taught].balances
-    if weights is None and drawn == "natural" and not balances:
+    given = LOSSES[taught]
+    if weights is None and drawn == "natural" and not given.balances:
         return Decision(None, "training sees the classes in their shares of the training cases")
     here = shares(np.array(list(counts.values()), dtype=np.float64))
     seen = here ** SEEN[drawn] * np.array([(weights or {}).get(name, 1.0) for name in counts])
-    if taught == "logit_adjusted":  # it has taken the shares out of the outputs
+    if given.adjusts:  # it has taken the shares out of the outputs
         seen = seen / here
-    elif balances:
+    if given.weighs:
         seen = seen * effective_weights(np.array(list(counts.values()), dtype=np.float64))
     shifts = np.log(here) - np.log(seen)
     value = {name: round(float(shift), SHIFT_DIGITS) for name, shift in zip(counts, shifts - shifts.max(), strict=True)}
-    causes = {f"{drawn} sampling": drawn != "natural", "weights": bool(weights), f"the loss {taught}": balances}
+    causes = {f"{drawn} sampling": drawn != "natural", "weights": bool(weights), f"the loss {taught}": given.balances}
     named = " and ".join(cause for cause, holds in causes.items() if holds)
     return Decision(value, f"{named} made rare classes seem common: back to the shares of the training cases", SAERENS)
 
@@ -147,15 +147,19 @@ def thresholds(
 
     A class with too few validation cases has none: two classes are then parted at 0.5, several by what is called.
     """
-    levels: dict[str, float] = {}
-    reasons = []
-    for index in (1,) if len(classes) == 2 else range(len(classes)):
-        instead = "0.5" if len(classes) == 2 else "the class that is called"
-        level, words = chosen_threshold(rule, classes[index], probabilities[:, index], reference == index, instead)
-        reasons.append(words)
-        if level is not None:
-            levels[classes[index]] = level
-    return levels, Decision(levels, "; ".join(reasons), YOUDEN if levels and rule == "youden" else "")
+    chosen = (1,) if len(classes) == 2 else range(len(classes))
+    cases = {classes[index]: (probabilities[:, index], reference == index) for index in chosen}
+    return chosen_thresholds(rule, cases, "0.5" if len(classes) == 2 else "the class that is called")
+
+
+# The settings that hold one number a class, and what the numbers are.
+BY_CLASS: Mapping[str, type[int] | type[float]] = {
+    "counts": int,
+    "weights": float,
+    "prior_shift": float,
+    "thresholds": float,
+    "prevalence": float,
+}
 
 
 def by_class(setting: str, given: Any, classes: tuple[str, ...]) -> dict[str, Any] | None:
@@ -164,7 +168,7 @@ def by_class(setting: str, given: Any, classes: tuple[str, ...]) -> dict[str, An
         return None
     if setting == "prevalence" and not isinstance(given, Mapping) and len(classes) == 2:
         return {classes[0]: 1 - float(given), classes[1]: float(given)}
-    return {str(name): int(value) if setting == "counts" else float(value) for name, value in given.items()}
+    return {str(name): BY_CLASS[setting](value) for name, value in given.items()}
 
 
 def check_settings(

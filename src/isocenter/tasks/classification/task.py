@@ -27,6 +27,7 @@ from isocenter.tasks.classification.ordinal import (
     outputs_of,
 )
 from isocenter.tasks.classification.plan import (
+    BY_CLASS,
     by_class,
     check_settings,
     epochs,
@@ -68,10 +69,6 @@ from isocenter.values import (
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-# The settings that hold one number a class.
-BY_CLASS = ("counts", "weights", "prior_shift", "thresholds", "prevalence")
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,20 @@ METRICS = frozenset({*OVERLAPS, "cpm", "cpm_iou10", *BY_RATE, *BY_SIZE, *CALLED}
 Figure = Callable[[int, Floats], Floats]
 
 
+@dataclass(frozen=True, eq=False)
+class Stated:
+    """A metric with its figure.
+
+    note:     how it was made, in words
+    by_class: these words for each class, where they differ
+    """
+
+    metric: str
+    figure: Figure
+    note: str
+    by_class: Sequence[str] = ()
+
+
 def case_row(
     predicted: BoundingBoxes,
     reference: BoundingBoxes,
@@ -122,49 +136,42 @@ def summary_rows(answers: Answers, overlap: float, threshold: float, *, primary:
     """
     there = [name for name in answers.classes if sum((~one.ignored).sum() for one in answers.references[name])]
     rows: list[Row] = []
-    for metric, figure, note in _figures(answers, there, overlap, threshold, primary):
-        notes = [note] * (1 + len(there)) if isinstance(note, str) else note
-        rows += _of_each(metric, figure, notes, answers, there, seed)
+    for stated in _stated(answers, there, overlap, threshold, primary):
+        rows += _of_each(stated, answers, there, seed)
     return rows
 
 
-def _figures(
-    answers: Answers, names: Sequence[str], overlap: float, threshold: float, primary: str
-) -> Iterator[tuple[str, Figure, str | list[str]]]:
-    """Metric, figure, and how it was made, in words: one note, or that of all classes and then of each."""
+def _stated(answers: Answers, names: Sequence[str], overlap: float, threshold: float, primary: str) -> Iterator[Stated]:
     order = sorted(OVERLAPS, key=lambda metric: metric != primary)
     for metric in order:
         matches = [[answers.matches(name, one) for one in OVERLAPS[metric]] for name in names]
         overlaps = "0.5 to 0.95" if len(OVERLAPS[metric]) > 1 else f"{OVERLAPS[metric][0]:g}"
-        yield metric, _precision(matches), f"; at IoU {overlaps}, 101 recalls"
+        yield Stated(metric, _precision(matches), f"; at IoU {overlaps}, 101 recalls")
     curves, strict = [answers.froc(name) for name in names], [answers.froc(name, 0.1) for name in names]
     by_centre = "; found where the centre lies in the reference"
-    yield "cpm", lambda n, weights: curves[n].cpm(weights), f"{by_centre}; mean at 1/8 to 8 false boxes a scan"
-    yield "cpm_iou10", lambda n, weights: strict[n].cpm(weights), "; found from IoU 0.1 on; mean at 1/8 to 8 a scan"
+    yield Stated("cpm", _cpm(curves), f"{by_centre}; mean at 1/8 to 8 false boxes a scan")
+    yield Stated("cpm_iou10", _cpm(strict), "; found from IoU 0.1 on; mean at 1/8 to 8 a scan")
     for metric, rate in BY_RATE.items():
-        yield metric, _sensitivity(curves, rate), f"{by_centre}; at most {rate:g} false boxes a scan"
+        yield Stated(metric, _sensitivity(curves, rate), f"{by_centre}; at most {rate:g} false boxes a scan")
     yield from _by_size(answers, curves, by_centre)
     counts = [answers.called(name, overlap, threshold) for name in names]
+    at = f"; boxes from a score of {threshold:.3g} on, found from IoU {overlap:g} on"
     for metric in CALLED:
-        yield (
-            metric,
-            _call(counts, metric),
-            f"; boxes from a score of {threshold:.3g} on, found from IoU {overlap:g} on",
-        )
+        yield Stated(metric, _call(counts, metric), at)
 
 
-def _by_size(answers: Answers, curves: Sequence[Froc], note: str) -> Iterator[tuple[str, Figure, list[str]]]:
+def _by_size(answers: Answers, curves: Sequence[Froc], note: str) -> Iterator[Stated]:
     """By thirds of each class's references."""
     bounds = [[-np.inf, *np.quantile(one.sizes, [1 / 3, 2 / 3]).tolist(), np.inf] for one in curves]
     for place, metric in enumerate(BY_SIZE):
         groups = [
             (one.sizes > cut[place]) & (one.sizes <= cut[place + 1]) for one, cut in zip(curves, bounds, strict=True)
         ]
-        words = [_sides(cut, place, answers.unit) for cut in bounds]
-        notes = [
-            f"{note}; {one}; at most {SIZE_RATE:g} false a scan" for one in ("thirds of each class by size", *words)
-        ]
-        yield metric, _sensitivity(curves, SIZE_RATE, groups), notes
+        in_all, *in_each = (
+            f"{note}; {words}; at most {SIZE_RATE:g} false a scan"
+            for words in ("thirds of each class by size", *(_sides(cut, place, answers.unit) for cut in bounds))
+        )
+        yield Stated(metric, _sensitivity(curves, SIZE_RATE, groups), in_all, in_each)
 
 
 def _sides(bounds: Sequence[float], place: int, unit: str) -> str:
@@ -174,6 +181,10 @@ def _sides(bounds: Sequence[float], place: int, unit: str) -> str:
 
 def _precision(matches: Sequence[Sequence[Matches]]) -> Figure:
     return lambda n, weights: np.mean([one.average_precision(weights) for one in matches[n]], axis=0)
+
+
+def _cpm(curves: Sequence[Froc]) -> Figure:
+    return lambda n, weights: curves[n].cpm(weights)
 
 
 def _sensitivity(curves: Sequence[Froc], rate: float, groups: Sequence[np.ndarray] | None = None) -> Figure:
@@ -194,25 +205,24 @@ def _call(counts: Sequence[Floats], metric: str) -> Figure:
     return figure
 
 
-def _of_each(
-    metric: str, figure: Figure, notes: Sequence[str], answers: Answers, names: Sequence[str], seed: Seed
-) -> Iterator[Row]:
+def _of_each(stated: Stated, answers: Answers, names: Sequence[str], seed: Seed) -> Iterator[Row]:
     """The unweighted mean of the classes that have a reference, then each of them."""
 
     def every(weights: Floats) -> Floats:
         """The mean over the classes, for each weighting of the cases."""
         if not names:
             return np.full(len(weights), np.nan)
-        return np.asarray(np.mean([figure(n, weights) for n in range(len(names))], axis=0))
+        return np.asarray(np.mean([stated.figure(n, weights) for n in range(len(names))], axis=0))
 
     several = "; unweighted mean of the classes" if len(names) > 1 else ""
     without = len(answers.classes) - len(names)
     left = f"; {counted(without, 'class', 'classes')} without a reference left out" if without else ""
-    # By its score a box is set against those of other cases, unless all are called from one score on.
-    how: dict[str, Any] = {"seed": seed, "compares": metric not in CALLED}
-    yield Row(metric, "all", _estimate(every, answers.patients, f"{notes[0]}{several}{left}", **how))
-    for number, name in enumerate(names):
-        yield Row(metric, name, _estimate(partial(figure, number), answers.patients, notes[number + 1], **how))
+    # By its score a box is compared with those of other cases, unless all are called from one score on.
+    how: dict[str, Any] = {"seed": seed, "compares": stated.metric not in CALLED}
+    yield Row(stated.metric, "all", _estimate(every, answers.patients, f"{stated.note}{several}{left}", **how))
+    notes = stated.by_class or [stated.note] * len(names)
+    for number, (name, note) in enumerate(zip(names, notes, strict=True)):
+        yield Row(stated.metric, name, _estimate(partial(stated.figure, number), answers.patients, note, **how))
 
 
 def _estimate(statistic: Callable[[Floats], Floats], patients: np.ndarray, note: str, **how: Any) -> Estimate:

@@ -23,6 +23,8 @@ from isocenter.tasks.shared import Called, discrimination, label_rows, noted
 from isocenter.values import Estimate, Floats, Row
 
 METRICS = frozenset({"auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1", "brier", "ece"})
+# Predictive values at another prevalence than that of the cases.
+AT_PREVALENCE = {"ppv": Confusion.ppv_at, "npv": Confusion.npv_at}
 # Metrics that set the score of one case against that of another.
 RANKED = {"auroc": auroc, "average_precision": average_precision}
 PRESENT, ABSENT = "present", "absent"
@@ -112,8 +114,8 @@ def _figure(metric: str, called: Called, weights: Floats, prevalence: float | No
     if metric in of_scores:
         return of_scores[metric](called.scores, called.truth, weights)
     counts = Confusion.of(called.called, called.truth, 2, weights)
-    if metric in ("ppv", "npv") and prevalence is not None:
-        return counts.ppv_at(prevalence) if metric == "ppv" else counts.npv_at(prevalence)
+    if metric in AT_PREVALENCE and prevalence is not None:
+        return AT_PREVALENCE[metric](counts, prevalence)
     figure: Floats = getattr(counts, metric)
     return figure
 

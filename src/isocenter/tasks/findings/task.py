@@ -17,7 +17,7 @@ from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.findings.losses import BALANCED, balance, finding_loss
 from isocenter.tasks.findings.plan import check_settings, decisions, settings_for
 from isocenter.tasks.findings.scores import ABSENT, METRICS, PRESENT, called_of, overview, summary_rows
-from isocenter.tasks.shared import YOUDEN, Shares, chosen_threshold, crossed, mean_of, numbers_by_name, reading
+from isocenter.tasks.shared import Shares, chosen_thresholds, crossed, mean_of, numbers_by_name, reading
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
@@ -224,14 +224,11 @@ class Findings:
         if self.thresholds is not None or not cases:
             return self, {}
         known = called_of(self.score(predictions, cases), self.findings, dict.fromkeys(self.findings, ""))
-        levels, reasons = dict[str, float](), []
-        for name, own in known.items():
-            level, words = chosen_threshold(self.operating_point, name, own.scores, own.truth, str(DEFAULT_THRESHOLD))
-            reasons.append(words)
-            if level is not None:
-                levels[name] = level
-        source = YOUDEN if levels and self.operating_point == "youden" else ""
-        decision = Decision(levels, "; ".join(reasons) or "no validation case says anything of a finding", source)
+        if not known:
+            because = "no validation case says anything of a finding"
+            return replace(self, thresholds={}), {"task.thresholds": Decision({}, because)}
+        chosen = {name: (own.scores, own.truth) for name, own in known.items()}
+        levels, decision = chosen_thresholds(self.operating_point, chosen, str(DEFAULT_THRESHOLD))
         return replace(self, thresholds=levels), {"task.thresholds": decision}
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:

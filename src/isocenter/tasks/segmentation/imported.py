@@ -98,13 +98,17 @@ class ImportedSegmentation(Segmentation):
     @property
     def decoding(self) -> Decoding:
         """Windows, networks and views are averaged as the other program does."""
-        averaged = ("mask",) if self.averaged == "probabilities" and self.exclusive else ()
+        averaged = ("mask",) if self._averages_probabilities else ()
         return replace(super().decoding, merge=self.weighed, averaged=averaged)
+
+    @property
+    def _averages_probabilities(self) -> bool:
+        return self.averaged == "probabilities" and self.exclusive
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The mean of outputs, or the logarithm of the mean probability."""
         each = [one["mask"] for one in outputs]
-        if self.averaged == "probabilities" and self.exclusive:
+        if self._averages_probabilities:
             return {"mask": log_mean(each, shares=shares)}
         return {"mask": mean_of(each, shares)}
 

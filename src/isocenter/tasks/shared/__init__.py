@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         agreement_rows,
         compared_estimate,
     )
-    from isocenter.tasks.shared.operating_point import NOBODY, YOUDEN, check_numbers, check_rule, chosen_threshold
+    from isocenter.tasks.shared.operating_point import NOBODY, YOUDEN, check_numbers, check_rule, chosen_thresholds
     from isocenter.tasks.shared.settings import numbers_by_name, reading
     from isocenter.tasks.shared.sigmoid_labels import sigmoid, written
     from isocenter.tasks.shared.softmax_labels import Tidying, log_mean, softmax, tidied

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from isocenter.errors import PlanError, counted
 from isocenter.evaluation import roc_curve
+from isocenter.values import Decision
 
 RULE = re.compile(r"(?P<youden>youden)|((?P<sensitivity>sensitivity)|specificity)>=(?P<level>0?\.\d+|1(?:\.0*)?)")
 # Validation cases of the class and of the rest; fewer say too little about a threshold.
@@ -47,18 +48,24 @@ def threshold(rule: str, probabilities: ArrayLike, positive: ArrayLike) -> float
     return float((min(thresholds[place], NOBODY) + lower) / 2)
 
 
-def chosen_threshold(
-    rule: str, name: str, probabilities: np.ndarray, positive: np.ndarray, instead: str
-) -> tuple[float | None, str]:
-    """The threshold of one label by the rule, and the cases that chose it, in words; None where they are too few.
+def chosen_thresholds(
+    rule: str, cases: Mapping[str, tuple[np.ndarray, np.ndarray]], instead: str
+) -> tuple[dict[str, float], Decision]:
+    """{label: threshold by the rule}, without labels of too few validation cases, and the decision with the reasons.
 
-    instead: what holds then, in words
+    cases:   {label: (cases,) probabilities, and whether each case is positive}
+    instead: what holds for a label without a threshold, in words
     """
-    cases = counted(int(positive.sum()), "validation case")
-    numbers = f"{cases} of {name} and {counted(int((~positive).sum()), 'other')}"
-    if min(positive.sum(), (~positive).sum()) < FEWEST_CASES:
-        return None, f"{numbers} are too few for a threshold, {FEWEST_CASES} each are the least: {instead}"
-    return round(threshold(rule, probabilities, positive), 6), f"{rule} of {numbers}"
+    levels, reasons = dict[str, float](), []
+    for name, (probabilities, positive) in cases.items():
+        numbers = f"{counted(int(positive.sum()), 'validation case')} of {name}"
+        numbers += f" and {counted(int((~positive).sum()), 'other')}"
+        if min(positive.sum(), (~positive).sum()) < FEWEST_CASES:
+            reasons.append(f"{numbers} are too few for a threshold, {FEWEST_CASES} each are the least: {instead}")
+        else:
+            levels[name] = round(threshold(rule, probabilities, positive), 6)
+            reasons.append(f"{rule} of {numbers}")
+    return levels, Decision(levels, "; ".join(reasons), YOUDEN if levels and rule == "youden" else "")
 
 
 def check_numbers(where: str, given: Mapping[str, float], names: Sequence[str], low: float, high: float) -> None:

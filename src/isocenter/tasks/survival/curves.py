@@ -5,7 +5,7 @@ NumPy only: a packaged model carries a copy of this file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,10 +66,28 @@ def weibull(outputs: Numbers, when: Numbers, known: Known) -> Numbers:
     return np.exp(np.clip(powers, -MOST, MOST))
 
 
-CURVES: Mapping[str, Callable[[Numbers, Numbers, Known], Numbers]] = {
-    "cox": proportional,
-    "hazards": in_intervals,
-    "weibull": weibull,
+@dataclass(frozen=True)
+class HazardModel:
+    """A model of survival.
+
+    curve:    the network's outputs, times and constants to the cumulative hazard by each time
+    outputs:  the meaning of the network's outputs, for these ends of intervals
+    relative: risks only compare cases, until a baseline makes probabilities of them
+    discrete: an output is the log odds of the event in an interval
+    """
+
+    curve: Callable[[Numbers, Numbers, Known], Numbers]
+    outputs: Callable[[Sequence[float]], tuple[str, ...]]
+    relative: bool = False
+    discrete: bool = False
+
+
+MODELS: Mapping[str, HazardModel] = {
+    "cox": HazardModel(proportional, lambda edges: ("log hazard ratio",), relative=True),
+    "hazards": HazardModel(
+        in_intervals, lambda edges: tuple(f"logit of the event by {edge:g}" for edge in edges), discrete=True
+    ),
+    "weibull": HazardModel(weibull, lambda edges: ("log scale", "log shape")),
 }
 
 
@@ -78,7 +96,7 @@ def median_time(model: str, outputs: Numbers, known: Known, last: float) -> floa
 
     def reached(when: float) -> bool:
         """Whether half of such people have had the event by then."""
-        return bool(CURVES[model](outputs, np.array([when]), known)[0] >= np.log(2))
+        return bool(MODELS[model].curve(outputs, np.array([when]), known)[0] >= np.log(2))
 
     if not reached(last):
         return None

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Steps, censoring
-from isocenter.tasks.survival.curves import CURVES
+from isocenter.tasks.survival.curves import MODELS
 from isocenter.values import Dataset, Decision, Fingerprint, Floats
 
 # Cox's partial likelihood of a batch compares each event with those of the batch who are still at risk.
@@ -139,8 +139,8 @@ def rounded(value: float, digits: int = DIGITS) -> float:
 
 def check_settings(settings: Mapping[str, Any]) -> None:
     """PlanError names the setting that cannot be."""
-    if settings["model"] not in CURVES:
-        raise PlanError(f"there is no model {settings['model']!r}", "task.model", f"Choose one of {', '.join(CURVES)}")
+    if settings["model"] not in MODELS:
+        raise PlanError(f"there is no model {settings['model']!r}", "task.model", f"Choose one of {', '.join(MODELS)}")
     last = settings["followed"]
     for name in ("scale", "followed"):
         if not 0 < settings[name] < math.inf:
@@ -153,7 +153,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     if furthest > last:
         problem = f"no training case was followed for {furthest:g}: the longest for {last:g}"
         raise PlanError(problem, "task.horizons", f"Give times up to {last:g}")
-    if settings["model"] == "hazards" and furthest > settings["edges"][-1]:
+    if MODELS[settings["model"]].discrete and furthest > settings["edges"][-1]:
         problem = f"{furthest:g} lies beyond the last interval, which ends at {settings['edges'][-1]:g}"
         raise PlanError(problem, "task.horizons", "Give earlier times, or another task.edges")
     for name, key in (("censoring", "share"), ("baseline", "hazard")):

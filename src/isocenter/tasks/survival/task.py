@@ -15,7 +15,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.shared import Shares, mean_of, reading
-from isocenter.tasks.survival.curves import CURVES, LEAST, Known, median_time
+from isocenter.tasks.survival.curves import LEAST, MODELS, HazardModel, Known, median_time
 from isocenter.tasks.survival.losses import LOSSES, RISING
 from isocenter.tasks.survival.plan import EFRON, baseline, batch, check_settings, curve, rounded, settings_for, steps_of
 from isocenter.tasks.survival.scores import METRICS, Outcomes, moments, overview_figures, summary_rows, time_axis
@@ -125,12 +125,7 @@ class Survival:
     @property
     def labels(self) -> tuple[Label, ...]:
         """The meaning of the network's outputs."""
-        names = {
-            "cox": ("log hazard ratio",),
-            "hazards": tuple(f"logit of the event by {edge:g}" for edge in self.edges),
-            "weibull": ("log scale", "log shape"),
-        }
-        return tuple(Label(value, name) for value, name in enumerate(names[self.model]))
+        return tuple(Label(value, name) for value, name in enumerate(self._hazard_model.outputs(self.edges)))
 
     @property
     def teaching(self) -> Teaching:
@@ -181,7 +176,7 @@ class Survival:
                 "uno_c", "Harrell's c would depend on who was censored when", "doi:10.1002/sim.4154"
             ),
         }
-        return made | ({"training.batch": batch(fingerprint)} if self.model == "cox" else {})
+        return made | ({"training.batch": batch(fingerprint)} if self._hazard_model.relative else {})
 
     def under(self, drawn: str) -> dict[str, Decision]:
         """Nothing; PlanError where cases are drawn otherwise than they come."""
@@ -221,11 +216,11 @@ class Survival:
         Before the baseline is known, of a cumulative hazard of 1.
         """
         outputs = np.asarray(arrays["event"], dtype=np.float64)
-        if self.model == "hazards":
+        if self._hazard_model.discrete:
             return {"event": 1 / (1 + np.exp(-outputs))}
         last = self.horizons[-1]
         when = np.array([last / 2, last][-len(outputs) :])
-        return {"event": -np.expm1(-CURVES[self.model](outputs, when, self._known))}
+        return {"event": -np.expm1(-self._hazard_model.curve(outputs, when, self._known))}
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
         """With the baseline and the median risk of these, the training cases.
@@ -238,7 +233,7 @@ class Survival:
             return self, {}
         task, made = self, dict[str, Decision]()
         risks = np.array([_values(prediction)["risk"] for prediction in predictions])
-        if self.model == "cox":
+        if self._hazard_model.relative:
             ratios = risks - self._risk(np.zeros(1))
             hazard = curve(baseline(times, happened, ratios), "hazard")
             task = replace(task, baseline=hazard)
@@ -257,7 +252,7 @@ class Survival:
         values = {"risk": self._risk(outputs)}
         if self.is_absolute:
             when = np.array(sorted({*moments(self.horizons[-1]).tolist(), *self.horizons}))
-            survival = np.exp(-CURVES[self.model](outputs, when, self._known))
+            survival = np.exp(-self._hazard_model.curve(outputs, when, self._known))
             values |= {_column(time): float(one) for time, one in zip(when, survival, strict=True)}
             median = median_time(self.model, outputs, self._known, self.followed)
             values |= {} if median is None else {MEDIAN: rounded(median)}
@@ -266,7 +261,7 @@ class Survival:
     @property
     def is_absolute(self) -> bool:
         """Whether probabilities are known, and not only how risks compare."""
-        return self.model != "cox" or self.baseline is not None
+        return not self._hazard_model.relative or self.baseline is not None
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case: time, event, risk, survival by each horizon, median survival, brier (integrated)."""
@@ -338,12 +333,16 @@ class Survival:
         return made
 
     @property
+    def _hazard_model(self) -> HazardModel:
+        return MODELS[self.model]
+
+    @property
     def _known(self) -> Known:
         hazard = self.baseline or {"time": (), "hazard": ()}
         return Known(self.scale, self.edges, tuple(hazard["time"]), tuple(hazard["hazard"]))
 
     def _risk(self, outputs: Floats) -> float:
-        hazard = CURVES[self.model](outputs, np.array([self.horizons[-1]]), self._known)
+        hazard = self._hazard_model.curve(outputs, np.array([self.horizons[-1]]), self._known)
         return float(np.log(np.maximum(hazard[0], LEAST)))
 
     @property
