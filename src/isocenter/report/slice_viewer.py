@@ -173,8 +173,9 @@ def _start(overlays: Sequence[Image], grid: Geometry, every: Sequence[int]) -> l
 def _amid(drawn: Array) -> list[int]:
     """A voxel of the mask, near the centre of its largest slice."""
     fixed: list[int] = []
-    if drawn.ndim == 3:
-        fixed = [int(np.count_nonzero(drawn, axis=(0, 1)).argmax())]
+    while drawn.ndim > 2:
+        voxels = np.count_nonzero(drawn, axis=tuple(range(drawn.ndim - 1)))
+        fixed.insert(0, int(voxels.argmax()))
         drawn = drawn[..., fixed[0]]
     inside = np.argwhere(drawn)
     nearest = np.linalg.norm(inside - inside.mean(axis=0), axis=1).argmin()

@@ -43,7 +43,7 @@ class BoundingBoxes:
         object.__setattr__(self, "corners", corners)
         object.__setattr__(self, "ignored", ignored)
         object.__setattr__(self, "scores", scores)
-        if corners.ndim != 2 or len(corners) != count or corners.shape[1] not in (4, 6):
+        if corners.shape not in ((count, 4), (count, 6)):
             problem = f"corners of shape {corners.shape} for {count} names"
             raise GeometryError(problem, "BoundingBoxes", "Give (n, 2 * axes) corners of 2 or 3 axes, and a name each")
         if ignored.shape != (count,) or (scores is not None and scores.shape != (count,)):
