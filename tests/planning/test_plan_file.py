@@ -135,6 +135,41 @@ def test_yaml_that_is_no_plan_is_refused(tmp_path, text):
         read_plan(tmp_path / "plan.yaml")
 
 
+LAUGHS = "a0: &a0 [lol, lol]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+TRICKS = {
+    "an alias": ("options: {}\nb: &b [1]\nc: *b\n", 3),
+    "a merge": ("options: &b {}\nc:\n  <<: *b\n", 2),
+    "an anchor on a value": ("c: &b 5\n", 2),
+    "laughs by the million": (LAUGHS, 2),
+    "nesting": ("c:\n  d: " + "[" * 20 + "]" * 20, 3),
+    "nesting without end": ("c: " + "[" * 100_000, 2),
+}
+
+
+@pytest.mark.parametrize(("text", "line"), TRICKS.values(), ids=TRICKS)
+def test_aliases_and_deep_nesting_are_refused_with_their_line(tmp_path, text, line):
+    path = tmp_path / "plan.yaml"
+    path.write_text(f"isocenter_plan: 1\n{text}")
+    with pytest.raises(PlanError, match=r"alias|deeper than 20 levels") as refused:
+        read_plan(path)
+    assert refused.value.where == f"{path}, line {line}"
+
+
+def test_a_plan_of_a_megabyte_is_none(tmp_path):
+    (tmp_path / "plan.yaml").write_text("isocenter_plan: 1\n" + "# no end\n" * 200_000)
+    with pytest.raises(PlanError, match="larger than any plan"):
+        read_plan(tmp_path / "plan.yaml")
+
+
+@pytest.mark.parametrize(
+    "text", ["&a [1, *a]", "[&a x, *a]", "[" * 21 + "]" * 21, "[" * 5000, "9" * 5000, "x" * 20_000]
+)
+def test_a_value_on_the_command_line_cannot_grow(text):
+    with pytest.raises(PlanError) as refused:
+        parse_value(text)
+    assert refused.value.where == "--set" and len(str(refused.value)) < 200
+
+
 def test_a_decision_that_was_taken_out_is_missed(edited):
     path, _ = edited(r"^split:\n(  .*\n)+", "split: {}\n")
     with pytest.raises(PlanError, match=r"split\."):

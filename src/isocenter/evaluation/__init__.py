@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     )
     from isocenter.evaluation.table import (
         FOLD,
+        SUMMARY_SCHEMA,
         Table,
         case_table,
         check_table,

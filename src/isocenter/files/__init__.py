@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from isocenter.files.modality import modality_word
     from isocenter.files.result import probabilities_written, write_boxes, write_label_map
     from isocenter.files.storage import (
+        DEEPEST,
         Spool,
         cache_folder,
         cached,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         dataset_hash,
         download,
         file_hash,
+        load_json,
         locked,
         patient_key_id,
         sweep,

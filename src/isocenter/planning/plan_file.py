@@ -6,15 +6,17 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from isocenter.errors import PlanError
+from isocenter.files import DEEPEST
 from isocenter.planning.checks import settings
 from isocenter.tasks import kind
 from isocenter.values import BY_HAND, PLAN_VERSION, Decision, Plan, current_keys, current_name
@@ -24,6 +26,8 @@ HEADER = (
     "# what was edited is recorded as set by hand.\n"
 )
 NUMBER = r"[+-]?[\d.]+(?:[eE][+-]?\d+)?"
+# Bytes of a plan, and characters of a value: plans have some 20 kB.
+LARGEST_PLAN, LONGEST_VALUE, SHOWN = 1 << 20, 10_000, 80
 # What stands beside the sections, and of what kind it is.
 HEAD: Mapping[str, Any] = {"data": str, "data_hash": str, "options": dict, "as_planned": dict}
 
@@ -64,7 +68,10 @@ def registered(plan: Plan) -> str:
 def read_plan(path: Path) -> Plan:
     """The plan in a file, checked; PlanError names file, line and what is wrong."""
     try:
+        if path.stat().st_size > LARGEST_PLAN:
+            raise PlanError("is larger than any plan", str(path), "Give a file that `isocenter plan` wrote")
         text = path.read_text(encoding="utf-8")
+        _refuse_tricks(text, lambda line: f"{path}, line {line}")
         record = YAML(typ="rt").load(text)
         plain: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
     except (YAMLError, UnicodeDecodeError, ValueError) as error:  # ValueError: an impossible date
@@ -140,9 +147,26 @@ def parse_value(text: str) -> Any:
     # YAML 1.2 wants a dot in a number with an exponent; people do not.
     text = re.sub(r"^([+-]?\d+)([eE][+-]?\d+)$", r"\1.0\2", text)
     try:
+        if len(text) > LONGEST_VALUE:
+            raise ValueError("longer than any value")
+        _refuse_tricks(text, lambda _: "--set")
         return YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise PlanError(f"{text!r} cannot be read as a value", "--set", "Write section.name=value") from error
+    except (YAMLError, ValueError) as error:
+        shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+        raise PlanError(f"{shown!r} cannot be read as a value", "--set", "Write section.name=value") from error
+
+
+def _refuse_tricks(text: str, where: Callable[[int], str]) -> None:
+    """Refuse aliases, by which a short text becomes gigabytes, and nesting by which a reader's stack overflows.
+
+    where: from a line to the place that an error names
+    """
+    depth = 0
+    for event in YAML(typ="safe", pure=True).parse(text):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if isinstance(event, AliasEvent) or getattr(event, "anchor", None) or depth > DEEPEST:
+            what = f"is nested deeper than {DEEPEST} levels" if depth > DEEPEST else "holds an alias or anchor (& or *)"
+            raise PlanError(what, where(event.start_mark.line + 1), "Write each value where it belongs")
 
 
 def _entry(decision: Decision) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from isocenter.errors import IntegrityError
+from isocenter.files import load_json
 from isocenter.lazy import safetensors_torch
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def write_json(path: Path, schema: str, record: Mapping[str, Any]) -> None:
 def read_json(path: Path, schema: str) -> dict[str, Any]:
     """The record of this schema; IntegrityError for a damaged one, another one or one of a newer version."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = load_json(path)
         known = record["schema"] == schema and isinstance(record["version"], int)
     except FileNotFoundError as error:
         raise IntegrityError("is missing", str(path), "Get the folder again, whole") from error

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from isocenter.errors import IntegrityError, UsageError, counted
-from isocenter.evaluation import read_cases, rows_from_json
+from isocenter.evaluation import SUMMARY_SCHEMA, read_cases, rows_from_json
 from isocenter.keywords import named_keywords
 from isocenter.report import Page, Section, render
-from isocenter.runtime import write_json
+from isocenter.runtime import read_json, write_json
 from isocenter.verbs.evaluation import (
     CASES,
     SUMMARY,
@@ -69,7 +68,7 @@ def _patients_known(folder: Path) -> bool:
     path = folder / SUMMARY
     if not path.is_file():
         raise IntegrityError("is missing", str(path), "Evaluate the model again")
-    rows = rows_from_json(json.loads(path.read_text(encoding="utf-8")))
+    rows = rows_from_json(read_json(path, SUMMARY_SCHEMA))
     return any(row.estimate.patients for row in rows)
 
 

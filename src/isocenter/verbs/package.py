@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import UsageError, counted
-from isocenter.evaluation import rows_from_json
+from isocenter.evaluation import SUMMARY_SCHEMA, rows_from_json
 from isocenter.files import unwritable, written
 from isocenter.keywords import named_keywords
 from isocenter.planning import read_plan
@@ -165,7 +164,7 @@ def _decisions(plan: Plan) -> dict[str, Decision]:
 def _rows(run: Path) -> list[Row]:
     """What the run's evaluation measured; nothing where every case was trained on."""
     path = run / "evaluation" / "summary.json"
-    return rows_from_json(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
+    return rows_from_json(read_json(path, SUMMARY_SCHEMA)) if path.is_file() else []
 
 
 def _trained(run: Path) -> list[str]:

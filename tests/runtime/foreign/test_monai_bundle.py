@@ -200,6 +200,12 @@ def test_a_reference_to_nothing_or_to_itself_is_refused(tmp_path):
         isocenter.load(bundle(tmp_path / "two", units="@number"), "cpu")
 
 
+def test_references_that_name_each_other_a_million_times_are_refused(tmp_path):
+    grown = {f"a{n}": [f"@a{n - 1}"] * 9 for n in range(1, 12)}
+    with pytest.raises(FormatError, match="unfold without end"):
+        isocenter.load(bundle(tmp_path / "bundle", **grown, a0="lol", units="@a11"), "cpu")
+
+
 def test_weights_that_do_not_fit_and_images_of_other_axes_are_refused(tmp_path):
     folder = bundle(tmp_path)
     flat = Image(np.zeros((1, 8, 8), dtype=np.float32), Geometry.of_pixels((8, 8)))

@@ -5,7 +5,6 @@ Lin et al., ECCV 2014, arXiv:1405.0312; https://cocodataset.org/#format-data
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from isocenter.files.layouts.cases import (
 )
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import modality_word
+from isocenter.files.storage import load_json
 from isocenter.values import Split
 
 KEYS = ("images", "annotations", "categories")
@@ -36,7 +36,7 @@ HEAD_BYTES = 1 << 16
 # Of many JSON files, such as the sidecars of BIDS, only so many are opened.
 MOST_OPENED = 32
 # The instances of COCO's own training part take 0.45 GiB.
-JSON_LIMIT = 1 << 30
+LARGEST_SET = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,8 @@ def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
 
 def _record(path: Path) -> Mapping[str, Any]:
     try:
-        if path.stat().st_size > JSON_LIMIT:
-            raise ValueError("larger than any that is known")
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
+        record = load_json(path, largest=LARGEST_SET)
+    except (ValueError, OSError) as error:
         raise DatasetError(f"cannot be read ({error})", str(path), "Get the file again") from error
     if not (isinstance(record, dict) and all(isinstance(record.get(key), list) for key in KEYS)):
         raise DatasetError(f"has no lists of {', '.join(KEYS)}", str(path), "Give annotations of instances")

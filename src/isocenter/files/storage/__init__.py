@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from isocenter.files.storage.cache import cache_folder, cached
     from isocenter.files.storage.expansion import refuse_expansion
     from isocenter.files.storage.hashing import content_hash, dataset_hash, file_hash
+    from isocenter.files.storage.json_text import DEEPEST, load_json, parse_json
     from isocenter.files.storage.lock import locked
     from isocenter.files.storage.patient_key import patient_key_id, pseudonym
     from isocenter.files.storage.sidecar import each_once, inside_folder, is_inside, not_elsewhere

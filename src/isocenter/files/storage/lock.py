@@ -16,6 +16,7 @@ import psutil
 
 from isocenter.errors import UsageError
 from isocenter.files.storage.atomic import unwritable
+from isocenter.files.storage.json_text import load_json
 
 # s by which two readings of one start may differ.
 SAME_START = 1.0
@@ -117,7 +118,7 @@ def _break(place: Path, dead: Holder | None) -> None:
 def _holder(place: Path) -> Holder | None:
     """Who holds the lock; None where there is none, or none that can be read."""
     try:
-        return Holder(**json.loads(place.read_text(encoding="utf-8")))
+        return Holder(**load_json(place))
     except (FileNotFoundError, ValueError, TypeError):
         return None
 

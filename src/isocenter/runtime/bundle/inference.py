@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import DatasetError, FormatError, IsocenterError, UsageError, listed
-from isocenter.files import Format, ReadOptions, written
+from isocenter.files import Format, ReadOptions, load_json, written
 from isocenter.files import label_table_path as table_path
 from isocenter.files import write_labels as write_table
 from isocenter.lazy import torch
@@ -113,7 +113,7 @@ def inferer(
     covariates:  a table with a header and a row for each case, named in the first column, or of what is read time and
                  again one for each time; where the model needs one
     """
-    settings = json.loads(Path(record).read_text(encoding="utf-8"))
+    settings = load_json(Path(record))
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     decoder = task.of({key: value for key, value in settings["task"].items() if key != "name"}, *[parts] * bool(parts))
     members = tuple(TorchNetwork(one.eval().to(device), str(device)) for one in network.networks)

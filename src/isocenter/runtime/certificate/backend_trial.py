@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 
 from isocenter.errors import IsocenterError
+from isocenter.files import load_json
 from isocenter.runtime.device import peak_memory
 from isocenter.runtime.model import Model
 from isocenter.runtime.model_files import load
@@ -68,7 +69,7 @@ def images_in(folder: Path) -> list[Path]:
 
 def main(folder: Path) -> None:
     """Run the trial that `task.json` describes; its figures, or the reason without any, go into `found.json`."""
-    asked = json.loads((folder / TASK).read_text(encoding="utf-8"))
+    asked = load_json(folder / TASK)
     try:
         outcome = _tried(folder, **asked)
     except (IsocenterError, ArithmeticError, MemoryError, OSError, RuntimeError, ValueError) as error:

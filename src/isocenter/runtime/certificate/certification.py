@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import ResourceError, counted
+from isocenter.files import load_json
 from isocenter.lazy import onnx
 from isocenter.runtime.certificate.backend_trial import FOUND, TASK, images_in, keep_image
 from isocenter.runtime.device import processor
@@ -158,7 +159,7 @@ def _in_a_process(
     if not (out / FOUND).is_file():
         last = done.stderr.rstrip().rpartition("\n")[2]
         return {"because": f"its process ended with {done.returncode}: {last}"}
-    outcome: Mapping[str, Any] = json.loads((out / FOUND).read_text(encoding="utf-8"))
+    outcome: Mapping[str, Any] = load_json(out / FOUND)
     return outcome
 
 

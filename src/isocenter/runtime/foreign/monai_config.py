@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import FormatError, UsageError
+from isocenter.files import DEEPEST, load_json
 from isocenter.lazy import torch
 
 # By the module that they come from; `torch.nn` beside them has nothing but layers.
@@ -72,6 +72,8 @@ ARGUMENT_ERRORS = (
 TARGET = "_target_"
 REFERENCE = re.compile(r"@[\w#:]+$")
 REMEDY = "Use it with MONAI itself, if you trust it"
+# Names, values and lists after all references are followed: bundles of the model zoo have some hundred.
+MOST_PARTS = 100_000
 
 
 @dataclass(frozen=True)
@@ -85,52 +87,20 @@ class Config:
     def read(cls, path: Path) -> Config:
         """From JSON; FormatError where it is none."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = load_json(path)
         except (OSError, ValueError) as error:
             raise FormatError(f"cannot be read ({error})", str(path), "Get the bundle again") from error
         if not isinstance(content, dict):
             raise FormatError("is no configuration", str(path), "Get the bundle again")
         return cls(content, str(path))
 
-    def described(self, value: Any, seen: tuple[str, ...] = ()) -> Any:
+    def described(self, value: Any) -> Any:
         """The same with references followed and literals read; what would be made is still a description.
 
-        Raises UsageError for an expression that is more than a literal or a reference.
+        Raises UsageError for an expression that is more than a literal or a reference, FormatError for references
+        that lead to themselves or unfold without end.
         """
-        match value:
-            case str():
-                return self._of_text(value, seen)
-            case Mapping():
-                return {key: one if key == TARGET else self.described(one, seen) for key, one in value.items()}
-            case Sequence():
-                return [self.described(one, seen) for one in value]
-            case _:
-                return value
-
-    def _of_text(self, text: str, seen: tuple[str, ...]) -> Any:
-        body = text[1:].strip() if text.startswith("$") else text
-        if REFERENCE.match(body):
-            if body in seen or len(seen) > 50:
-                raise FormatError(f"{body} refers to itself", self.where, "Get the bundle again")
-            return self.described(self._looked_up(body[1:]), (*seen, body))
-        if text.startswith("%"):
-            raise UsageError(f"takes {text} from elsewhere", self.where, REMEDY)
-        if not text.startswith("$"):
-            return text
-        try:
-            return ast.literal_eval(body)
-        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-            problem = f"would run {text!r}: only literals and references are read"
-            raise UsageError(problem, self.where, REMEDY) from error
-
-    def _looked_up(self, name: str) -> Any:
-        value: Any = self.content
-        for part in name.replace("::", "#").split("#"):
-            try:
-                value = value[int(part)] if isinstance(value, list) else value[part]
-            except (KeyError, IndexError, ValueError, TypeError) as error:
-                raise FormatError(f"has no {name!r}", self.where, "Get the bundle again") from error
-        return value
+        return _Unfolding(self).described(value, ())
 
     def made(self, described: Any) -> Any:
         """What a description stands for; UsageError for any class but those that are allowed."""
@@ -162,6 +132,53 @@ class Config:
                 return getattr(importlib.import_module(allowed), name)
         known = ", ".join(name for names in ALLOWED.values() for name in sorted(names))
         raise UsageError(f"wants {described['_target_']}; known are {known}", self.where, REMEDY)
+
+
+class _Unfolding:
+    """One value of a configuration, its references followed: few of them can name each other a million times."""
+
+    def __init__(self, config: Config) -> None:
+        self._config, self._left = config, MOST_PARTS
+
+    def described(self, value: Any, seen: tuple[str, ...]) -> Any:
+        """The value with what it refers to; seen: the references on the way to it"""
+        self._left -= 1
+        if self._left < 0:
+            raise FormatError("its references unfold without end", self._config.where, "Get the bundle again")
+        match value:
+            case str():
+                return self._of_text(value, seen)
+            case Mapping():
+                return {key: one if key == TARGET else self.described(one, seen) for key, one in value.items()}
+            case Sequence():
+                return [self.described(one, seen) for one in value]
+            case _:
+                return value
+
+    def _of_text(self, text: str, seen: tuple[str, ...]) -> Any:
+        body = text[1:].strip() if text.startswith("$") else text
+        if REFERENCE.match(body):
+            if body in seen or len(seen) > DEEPEST:
+                raise FormatError(f"{body} refers to itself", self._config.where, "Get the bundle again")
+            return self.described(self._looked_up(body[1:]), (*seen, body))
+        if text.startswith("%"):
+            raise UsageError(f"takes {text} from elsewhere", self._config.where, REMEDY)
+        if not text.startswith("$"):
+            return text
+        try:
+            return ast.literal_eval(body)
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+            problem = f"would run {text!r}: only literals and references are read"
+            raise UsageError(problem, self._config.where, REMEDY) from error
+
+    def _looked_up(self, name: str) -> Any:
+        value: Any = self._config.content
+        for part in name.replace("::", "#").split("#"):
+            try:
+                value = value[int(part)] if isinstance(value, list) else value[part]
+            except (KeyError, IndexError, ValueError, TypeError) as error:
+                raise FormatError(f"has no {name!r}", self._config.where, "Get the bundle again") from error
+        return value
 
 
 def name_of(described: Any) -> str:

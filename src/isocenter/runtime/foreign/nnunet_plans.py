@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from isocenter import tasks
 from isocenter.errors import FormatError, UsageError
+from isocenter.files import load_json
 from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, Scheme
 from isocenter.runtime.foreign.spline import Resampling
 from isocenter.tasks import Task
@@ -275,7 +275,7 @@ def _only(given: Any, known: set[str], what: str, folder: Path) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path)
     except (OSError, ValueError) as error:
         raise FormatError(f"cannot be read ({error})", str(path), "Get the folder again") from error
     if not isinstance(content, dict):

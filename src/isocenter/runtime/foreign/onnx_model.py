@@ -9,7 +9,6 @@ Images are brought to RAS+ first. Nothing here imports torch.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from isocenter import tasks
 from isocenter.errors import FormatError, UsageError, counted
+from isocenter.files import load_json
 from isocenter.runtime.device import AUTO, CPU, CUDA
 from isocenter.runtime.model import Inference, Model
 from isocenter.runtime.package import OnnxNetwork, Provider, onnx_errors, open_onnx
@@ -115,7 +115,7 @@ def _description(path: Path) -> dict[str, Any]:
         remedy = f"Write {path.name} with {', '.join(NEEDED)}: an ONNX file says nothing of its images"
         raise UsageError("is missing, which describes the ONNX file", where, remedy)
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = load_json(path)
     except (OSError, ValueError) as error:
         raise FormatError(f"is no JSON ({error})", where, "Correct it") from error
     if not isinstance(description, dict):

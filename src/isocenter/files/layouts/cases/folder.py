@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from isocenter.errors import DatasetError
 from isocenter.files.index import FORMATS, entries, may_be_nameless_dicom, suffix_of
 from isocenter.files.layouts.cases.time_series import Long
 from isocenter.files.series import is_series
+from isocenter.files.storage import load_json
 from isocenter.values import Split
 
 SPLIT_WORDS: dict[str, Split] = {
@@ -32,7 +32,6 @@ NO_IMAGE_SUFFIXES = frozenset({".npz", ".img", ".rec"})  # .img and .rec are the
 DICOM_SUFFIXES = frozenset(FORMATS["dicom"].suffixes)
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
 SERIES_SUFFIXES = frozenset(FORMATS["series"].suffixes)
-JSON_LIMIT = 64 << 20  # a data set's description has some MiB at most
 
 
 @dataclass(frozen=True)
@@ -126,9 +125,7 @@ class Folder:
         if self.is_file or not path.is_file():
             return None
         try:
-            if path.stat().st_size > JSON_LIMIT:
-                raise ValueError("larger than any description")
-            described = json.loads(path.read_text(encoding="utf-8"))
+            described = load_json(path)
         except (ValueError, OSError) as error:
             raise DatasetError(f"cannot be read ({error})", str(path), "Correct it, or take it away") from error
         return described if isinstance(described, dict) else None
