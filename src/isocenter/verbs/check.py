@@ -27,6 +27,7 @@ from isocenter.verbs.reading import (
     check_page,
     looked_through,
     open_dataset,
+    path_of,
     refuse_taken,
     result_folder,
 )
@@ -117,8 +118,8 @@ def check(
     """
     if out is not None:
         refuse_taken(Path(out), overwrite, MARKS)
-    if scheduler is not None and isinstance(data, str | Path):
-        data = Path(data).absolute()  # a worker has another working folder
+    if scheduler is not None and (path := path_of(data)):
+        data = path.absolute()  # a worker has another working folder
     dataset = _opened(data, ReadingOptions.of(**reading), needs_of(task))
     examination = looked_through(dataset, threads or cores(), None if scheduler is None else Cluster(scheduler))
     facts = _facts(dataset, examination)

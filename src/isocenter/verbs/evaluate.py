@@ -31,6 +31,7 @@ from isocenter.verbs.reading import (
     ReadingOptions,
     announced_device,
     open_dataset,
+    path_of,
     refuse_taken,
     result_folder,
     with_references,
@@ -104,11 +105,10 @@ def evaluate(
     """
     if out is not None:
         refuse_taken(Path(out), overwrite, MARKS)
-    if isinstance(model, Model):
-        loaded, run = model, None
-    else:
+    run = path_of(model)
+    if run is not None:
         device = announced_device(device, threads).value
-        loaded, run = load(model, device), Path(model)
+    loaded = model if isinstance(model, Model) else load(model, device)
     plan = _plan_of(run)
     options = _as_trained(run, plan, data).overridden(ReadingOptions.of(**reading))
     dataset = open_dataset(data, options, needs=loaded.task.needs)
@@ -156,9 +156,10 @@ def unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:
 
 def _as_trained(run: Path | None, plan: Plan | None, data: str | Path | Dataset) -> ReadingOptions:
     """The options by which a run read its own data; none for other data, whose options may be others."""
-    if run is None or plan is None or isinstance(data, Dataset):
+    place = path_of(data)
+    if run is None or plan is None or place is None:
         return ReadingOptions()
-    own = bool(plan.data) and (run / plan.data).resolve() == Path(data).resolve()
+    own = bool(plan.data) and (run / plan.data).resolve() == place.resolve()
     return ReadingOptions.of_plan(plan.options) if own else ReadingOptions()
 
 

@@ -44,6 +44,7 @@ from isocenter.verbs.reading import (
     ReadingOptions,
     announce,
     open_dataset,
+    path_of,
     refuse_taken,
     result_folder,
     tracked,
@@ -55,8 +56,6 @@ MARKS = ("predictions.csv", "summary.json")
 # Holds the room for the records until they are written; its bytes are those of their files, of a row, and of what a row
 # says of a label, each twice what was seen.
 RESERVED, RECORD_BYTES, CASE_BYTES, LABEL_BYTES = ".reserved", 12288, 1024, 192
-# A lack of something that the next case may not meet.
-OF_ONE_CASE = (MemoryShortageError, WorkerLostError)
 # A table of covariates, several of them, or the covariates of the one patient by name.
 Covariates = str | Path | Sequence[str | Path] | Mapping[str, Any] | None
 # What can be predicted.
@@ -164,7 +163,8 @@ def predict(
         raise UsageError("probabilities and overlays are files, and have no place", "predict", "Give out=FOLDER")
     if out is not None:
         refuse_taken(Path(out), overwrite, MARKS)
-    if scheduler is not None and isinstance(model, Model):
+    path = path_of(model)
+    if scheduler is not None and path is None:
         raise UsageError("a model in memory cannot be sent to workers", "--scheduler", "Give the model's folder")
     place = None if region is None else found_from_anywhere(region)  # refused before anything is loaded
     loaded = _loaded(model, fold, device, threads, backend)
@@ -173,11 +173,11 @@ def predict(
     folder = Path(out) if out is not None else None
     with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
         asked = Asked(partial, wanted, mirror, place, overlap, seconds)
-        if scheduler is None or isinstance(model, Model):
+        if scheduler is None or path is None:
             result = _predicted(loaded, inputs, options, asked, Here(loaded), covariates)
         else:
             weights = str(loaded.record.get("weights_sha256"))
-            there = There(Cluster(scheduler), str(Path(model).absolute()), weights, device, threads, fold, backend)
+            there = There(Cluster(scheduler), str(path.absolute()), weights, device, threads, fold, backend)
             everywhere = [_in_full(one) for one in inputs]
             result = _predicted(loaded, everywhere, options, in_full(asked), there, covariates)
             result = _as_given(result, inputs)
@@ -186,12 +186,14 @@ def predict(
         (partial / RESERVED).unlink(missing_ok=True)
         result = replace(result, files=[folder / path.name for path in result.files], out=folder)
         _write_records(result, loaded, {"region": region, "overlap": overlap, "seconds": seconds}, mirror, partial)
-    if isinstance(result.stopped, IsocenterError):
-        raise _short(result.stopped, result.cases, partial, folder)
-    if result.stopped is not None:
-        log.warning("%s predicted before the stop: %s", counted(result.cases, "case"), folder)
-        raise result.stopped
-    return result
+    match result.stopped:
+        case None:
+            return result
+        case IsocenterError() as error:
+            raise _short(error, result.cases, partial, folder)
+        case stop:
+            log.warning("%s predicted before the stop: %s", counted(result.cases, "case"), folder)
+            raise stop
 
 
 def _loaded(model: str | Path | Model, fold: int | None, device: str, threads: int | None, backend: str) -> Model:
@@ -246,12 +248,16 @@ def _predicted(
     with tracked("predicting") as tracker:
 
         def take(case: Case, outcome: Done | IsocenterError) -> None:
-            if isinstance(outcome, Done):
-                done[case.id] = outcome
-            elif isinstance(outcome, ResourceError) and not isinstance(outcome, OF_ONE_CASE):
-                raise outcome  # a full disk is full for the next case too
-            else:
-                problems.append(_problem(case, outcome, asked.folder))
+            match outcome:
+                case Done():
+                    done[case.id] = outcome
+                case MemoryShortageError():  # where memory ran out is of no use to a reader
+                    problems.append(_problem(case, outcome, case.id))
+                case ResourceError() if not isinstance(outcome, WorkerLostError):
+                    raise outcome  # a full disk is full for the next case too
+                case _:
+                    inside = asked.folder is not None and outcome.where.startswith(str(asked.folder))
+                    problems.append(_problem(case, outcome, case.id if inside else outcome.where))
 
         try:
             predictor(cases, asked, take, tracker)
@@ -269,10 +275,7 @@ def _reserve(folder: Path, cases: int, labels: int) -> None:
         raise unwritable(error, folder) from error
 
 
-def _problem(case: Case, error: IsocenterError, folder: Path | None) -> Problem:
-    # Where results lie until all is done is of no use to a reader, nor that it was the network for which memory lacked.
-    inside = folder is not None and error.where.startswith(str(folder))
-    where = case.id if inside or isinstance(error, MemoryShortageError) else error.where
+def _problem(case: Case, error: IsocenterError, where: str) -> Problem:
     return Problem("error", f"{where}: {error.problem}", (case.id,), remedy=error.remedy)
 
 
@@ -295,14 +298,14 @@ def _gathered(done: Sequence[Done], problems: Sequence[Problem], stopped: BaseEx
 
 def _in_full(given: Input) -> Input:
     """An input as a process with another working folder finds it."""
-    return Path(given).absolute() if isinstance(given, (str, Path)) else given
+    path = path_of(given)
+    return given if path is None else path.absolute()
 
 
 def _as_given(result: Predicted, inputs: Sequence[object]) -> Predicted:
     """Images are called as they would be if they were predicted here."""
     table = result.table.copy()
-    for path in (str(one) for one in inputs if isinstance(one, (str, Path))):
-        full = str(Path(path).absolute())
+    for path, full in ((str(path), str(path.absolute())) for path in map(path_of, inputs) if path is not None):
         names = [path + name.removeprefix(full) if name.startswith(full) else name for name in table["image"]]
         table["image"] = names
     return replace(result, table=table)
@@ -310,12 +313,17 @@ def _as_given(result: Predicted, inputs: Sequence[object]) -> Predicted:
 
 def _with_covariates(cases: Sequence[Case], covariates: Covariates) -> list[Case]:
     """The cases with these covariates in place of those of their own tables."""
-    if covariates is None:
-        return list(cases)
-    if isinstance(covariates, Mapping):
-        return [replace(case, covariates=covariates) for case in cases]
+    match covariates:
+        case None:
+            tables: Sequence[str | Path] = ()
+        case Mapping():
+            return [replace(case, covariates=covariates) for case in cases]
+        case str() | Path():
+            tables = [covariates]
+        case _:
+            tables = covariates
     merged = list(cases)
-    for table in [covariates] if isinstance(covariates, str | Path) else covariates:
+    for table in tables:
         rows = files.covariates_in(Path(table), [(case.id, case.patient) for case in cases])
         merged = [replace(case, covariates={**case.covariates, **row}) for case, row in zip(merged, rows, strict=True)]
     return merged
@@ -325,9 +333,11 @@ def _opened(
     given_input: Input, reading: ReadingOptions, channels: int, absent: bool
 ) -> tuple[list[Case], list[Problem]]:
     """The cases of one input, and what could not be read of it."""
-    if isinstance(given_input, Image):
-        paths = given_input.source.paths if given_input.source else ()
-        name = Path(paths[0]).name.split(".")[0] if paths else "image"
-        return [Case(name, name, {"image": given_input})], []
-    dataset = open_dataset(given_input, reading, references=False, channels=channels, absent=absent)
-    return list(dataset), list(dataset.problems)
+    match given_input:
+        case Image():
+            paths = given_input.source.paths if given_input.source else ()
+            name = Path(paths[0]).name.split(".")[0] if paths else "image"
+            return [Case(name, name, {"image": given_input})], []
+        case _:
+            dataset = open_dataset(given_input, reading, references=False, channels=channels, absent=absent)
+            return list(dataset), list(dataset.problems)

@@ -17,7 +17,7 @@ from isocenter.runtime import build_module, write_json
 from isocenter.training import Clock, take_over
 from isocenter.values import Dataset, Row
 from isocenter.verbs.plan import Planned, PlanRequest, fewest_that_select, planned
-from isocenter.verbs.reading import ReadingKeywords, ReadingOptions, refuse_missing, refuse_taken
+from isocenter.verbs.reading import ReadingKeywords, ReadingOptions, path_of, refuse_missing, refuse_taken
 from isocenter.verbs.training import (
     MARKS,
     NOTES,
@@ -158,8 +158,9 @@ def _refuse_with_resume(values: Mapping[str, Any]) -> None:
 
 def _planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
     """The plan that is followed: an edited one, or one that is made for the data."""
-    if not isinstance(data, Dataset) and Path(data).suffix.lower() in PLANS:
-        return planned_from(Path(data), request)
+    path = path_of(data)
+    if path is not None and path.suffix.lower() in PLANS:
+        return planned_from(path, request)
     return planned(data, request)
 
 

@@ -46,12 +46,13 @@ def view(
     options: the fields of `isocenter.files.ReadOptions`: part, prefer, fill_missing, real_world
     Raises GeometryError where image and mask lie on different grids.
     """
-    if isinstance(image, Image):
-        picture, title = image, "image"
-        name = Path(next(iter(image.source.paths if image.source else ()), "")).name
-    else:
-        picture, title = read(image, volume, **options), Path(image).name
-        name = title
+    match image:
+        case Image():
+            picture, title = image, "image"
+            name = Path(next(iter(image.source.paths if image.source else ()), "")).name
+        case _:
+            picture, title = read(image, volume, **options), Path(image).name
+            name = title
     overlays = [] if mask is None else [_overlay(mask, picture, name)]
     target = Path(out) if out is not None else None
     page = viewer(picture, overlays, title)
@@ -65,6 +66,12 @@ def _overlay(mask: str | Path | Image | BoundingBoxes, picture: Image, name: str
 
     name: of the image's file, by which a file of boxes finds it
     """
-    if isinstance(mask, str | Path):
-        mask = files.read_boxes(Path(mask), picture, name) if files.holds_boxes(Path(mask)) else read(mask)
-    return box_edges(mask, picture.geometry, (), "boxes") if isinstance(mask, BoundingBoxes) else mask
+    match mask:
+        case Image():
+            return mask
+        case BoundingBoxes():
+            return box_edges(mask, picture.geometry, (), "boxes")
+        case _ if files.holds_boxes(Path(mask)):
+            return _overlay(files.read_boxes(Path(mask), picture, name), picture, name)
+        case _:
+            return read(mask)

@@ -20,6 +20,11 @@ from isocenter.verbs.reading.options import ReadingOptions
 from isocenter.verbs.reading.progress import tracked
 
 
+def path_of(subject: object) -> Path | None:
+    """The path of what a verb was given; None for a value that is in memory."""
+    return Path(subject) if isinstance(subject, str | Path) else None
+
+
 def open_dataset(
     data: str | Path | Dataset,
     reading: ReadingOptions,
