@@ -13,73 +13,121 @@ from isocenter import planning
 from isocenter.errors import UsageError
 from isocenter.verbs.reading import pairs
 
-Data = Annotated[Path, typer.Argument(help="A folder, a table, an archive or a DICOM series.")]
-Trained = Annotated[Path, typer.Argument(help="A run's folder, a package, or an nnU-Net v2 result folder.")]
-Out = Annotated[Path | None, typer.Option(help="Folder to write; by default ./<verb>-<name>.")]
-OutPlan = Annotated[Path | None, typer.Option(help="File of the plan; by default ./plan-<name>.yaml.")]
-OutPage = Annotated[Path | None, typer.Option(help="File of the page; by default ./view-<name>.html.")]
-OutPackage = Annotated[Path | None, typer.Option(help="Folder, or file that ends in .zip; by default ./<verb>-<name>.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0 or mps.")]
-Scheduler = Annotated[
-    str | None, typer.Option(help="Address of a dask scheduler whose workers do the cases: tcp://host:8786.")
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="A folder, a table, an archive or a DICOM series.")]
+Trained = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A run's folder, a package, or an nnU-Net v2 result folder.")
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="Cores to use; all by default.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of every random draw.")]
+Out = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder for the results; by default ./<verb>-<name>.")]
+OutPlan = Annotated[Path | None, typer.Option(metavar="FILE", help="File for the plan; by default ./plan-<name>.yaml.")]
+OutPage = Annotated[Path | None, typer.Option(metavar="FILE", help="File for the page; by default ./view-<name>.html.")]
+OutPackage = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="Folder, or file that ends in .zip; by default ./<verb>-<name>."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an older result.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="Device that computes: auto, cpu, cuda:0 or mps.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers process the cases: tcp://host:8786."),
+]
+Threads = Annotated[int | None, typer.Option(min=1, metavar="N", help="Cores to use; all by default.")]
+Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of every random draw.")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="A decision of the plan, as section.name=value; repeatable.")
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Set a decision of the plan; repeatable."),
 ]
 Covariates = Annotated[
     str | None,
-    typer.Option("--covariates", help="Columns that the network gets with the images: all, none, or age,sex,gene_*."),
+    typer.Option(
+        "--covariates",
+        metavar="COLUMNS",
+        help="Columns that the network gets with the images: all, none, or age,sex,gene_*.",
+    ),
 ]
-UsualMinutes = Annotated[float | None, typer.Option(help="Minutes from now to the finished model; 60 by default.")]
-Folds = Annotated[int, typer.Option(min=0, help="Parts of a cross-validation; 0 for one test part.")]
-Everything = Annotated[bool, typer.Option("--all", help="Train on every case; nothing is estimated.")]
+UsualMinutes = Annotated[
+    float | None, typer.Option(metavar="M", help="Minutes from now to the finished model; 60 by default.")
+]
+Folds = Annotated[
+    int, typer.Option(min=0, metavar="K", help="Number of folds of a cross-validation; 0 for one test part.")
+]
+Everything = Annotated[bool, typer.Option("--all", help="Train on every case; no performance is estimated.")]
 Kind = Annotated[
     str | None,
     typer.Option(
         "--task",
+        metavar="NAME",
         help="Kind of problem, where several fit: classification, detection, findings, instances, regression, "
-        "segmentation or survival; a+b for two at once.",
+        "segmentation or survival; several at once as in segmentation+classification.",
     ),
 ]
 Layout = Annotated[
     str | None,
     typer.Option(
-        help="Layout of the folder, where several fit: nnunet, decathlon, bids, image_folders, object_masks, "
-        "suffix_masks, class_folders, voc, coco, box_table, medmnist, manifest, dicom_folder or plain_images."
+        metavar="NAME",
+        help="How the files are organised, where several layouts fit: nnunet, decathlon, bids, image_folders, "
+        "object_masks, suffix_masks, class_folders, voc, coco, box_table, medmnist, manifest, dicom_folder or "
+        "plain_images.",
     ),
 ]
 Labels = Annotated[
     str | None,
-    typer.Option(help="Names of the values: 1=anterior,2=posterior; each=NAME for boxes of numbered objects."),
+    typer.Option(
+        metavar="NAMES",
+        help="Names of the label values: 1=anterior,2=posterior; each=NAME where every value is one object.",
+    ),
 ]
-Patient = Annotated[str | None, typer.Option(help="Column of the patient, or a regular expression on case names.")]
-Column = Annotated[list[str] | None, typer.Option(help="Columns of a table: image=filename,label=finding; repeatable.")]
-Modality = Annotated[str | None, typer.Option(help="Modality of all images, where the files do not name it.")]
-Part = Annotated[str | None, typer.Option(help="Part of complex voxels: magnitude, real, imaginary or phase.")]
-Prefer = Annotated[str | None, typer.Option(help="Form to use where two of a NIfTI file disagree: sform or qform.")]
-Volume = Annotated[str | None, typer.Option(help="Name of one of several volumes.")]
+Patient = Annotated[
+    str | None,
+    typer.Option(metavar="RULE", help="Column that names the patient, or a regular expression on case names."),
+]
+Column = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ROLE=COLUMN", help="Columns of a table: image=filename,label=finding; repeatable."),
+]
+Modality = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Modality of all images, where the files do not state it.")
+]
+Part = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Part of complex voxels to read: magnitude, real, imaginary or phase."),
+]
+Prefer = Annotated[
+    str | None, typer.Option(metavar="FORM", help="Form of a NIfTI file to use where its two disagree: sform or qform.")
+]
+Volume = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Volume to read, where the file holds several on different grids.")
+]
 Region = Annotated[
-    str | None, typer.Option(help="Part of each image: voxels 0:120,40:200,10:50, or a mask's FILE[=VALUE].")
+    str | None,
+    typer.Option(metavar="REGION", help="Part of each image: voxels 0:120,40:200,10:50, or a mask's FILE[=VALUE]."),
 ]
 Format = Annotated[
-    str, typer.Option(help="Of dense results: auto, nii.gz, nii, nrrd, png, tiff, csv or dcm (a SEG; for boxes an SR).")
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="File format of dense results: auto, nii.gz, nii, nrrd, png, tiff, csv or dcm (a SEG; for boxes an SR).",
+    ),
 ]
 Backend = Annotated[
     str,
-    typer.Option(help="For a package: auto, compiled, onnx, openvino, openvino-bf16, tensorrt, torch or torch-bf16."),
+    typer.Option(
+        metavar="NAME",
+        help="What computes a package: auto, compiled, onnx, openvino, openvino-bf16, tensorrt, torch or torch-bf16.",
+    ),
 ]
-Backends = Annotated[str, typer.Option(help="Backends that the certificate tries: all, none, or onnx,openvino.")]
+Backends = Annotated[
+    str, typer.Option(metavar="NAMES", help="Backends that the certificate tries: all, none, or onnx,openvino.")
+]
 FillMissing = Annotated[
-    bool, typer.Option("--fill-missing", help="Read a series with gaps; missing slices become padding.")
+    bool, typer.Option("--fill-missing", help="Accept a series with missing slices; they become padding.")
 ]
-Align = Annotated[bool, typer.Option("--align", help="Resample a case's images onto the grid of its first.")]
+Align = Annotated[bool, typer.Option("--align", help="Resample all images of a case onto the grid of its first.")]
 CaseNames = Annotated[
     str | None,
-    typer.Option(help="Names of DICOM cases: number (of the series), or description, which is free text."),
+    typer.Option(
+        metavar="NAME", help="Names of DICOM cases: number (of the series), or description, which is free text."
+    ),
 ]
 
 # Words in place of a list of names.

@@ -21,8 +21,8 @@ from isocenter.cli.shell import fail_if, name_of, show
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="Any readable file, or a folder of one DICOM series.")],
-    out: Annotated[Path, typer.Option(help="File to write; its suffix names the format.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="An image file, or a folder of one DICOM series.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="File to write; its suffix names the format.")],
     overwrite: Overwrite = False,
     json: Json = False,
     volume: Volume = None,
@@ -30,16 +30,18 @@ def convert(
     prefer: Prefer = None,
     fill_missing: FillMissing = False,
     drop_geometry: Annotated[
-        bool, typer.Option("--drop-geometry", help="Drop size and position, so that a slice can become a picture.")
+        bool,
+        typer.Option("--drop-geometry", help="Drop spacing and position, so that a slice can become a picture."),
     ] = False,
     adc: Annotated[
-        bool, typer.Option("--adc", help="Write the diffusion coefficient, fitted to frames at b-values.")
+        bool,
+        typer.Option("--adc", help="Write the apparent diffusion coefficient, fitted to frames at several b-values."),
     ] = False,
     regions: Annotated[
-        Path | None, typer.Option(help="A label map; write the mean of each region over the frames.")
+        Path | None, typer.Option(metavar="FILE", help="A label map: write the mean of each region in every frame.")
     ] = None,
 ) -> None:
-    """Write an image in another format: same geometry, same values, or a refusal."""
+    """Write an image in another format. What the format cannot hold is refused, never changed."""
     options: dict[str, Any] = {"part": part, "prefer": prefer, "fill_missing": fill_missing}
     result = isocenter.convert(
         source,
@@ -56,8 +58,10 @@ def convert(
 
 
 def view(
-    image: Annotated[Path, typer.Argument(help="An image file or a DICOM series.")],
-    mask: Annotated[Path | None, typer.Argument(help="A label map on its grid, or a file of boxes (XML, CSV).")] = None,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file or a DICOM series.")],
+    mask: Annotated[
+        Path | None, typer.Argument(metavar="MASK", help="A label map on its grid, or a file of boxes (XML, CSV).")
+    ] = None,
     out: OutPage = None,
     overwrite: Overwrite = False,
     volume: Volume = None,

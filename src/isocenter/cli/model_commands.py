@@ -31,13 +31,20 @@ from isocenter.cli.shell import default_out, fail_if, show
 @reads_data
 def predict(
     model: Trained,
-    inputs: Annotated[list[Path], typer.Argument(help="Image files, DICOM series, or folders of them.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUT", help="Image files, DICOM series, or folders of them.")
+    ],
     out: Out = None,
     overwrite: Overwrite = False,
     json: Json = False,
     format: Format = "auto",
-    fold: Annotated[int | None, typer.Option(min=0, help="One fold of a run, in place of the mean of all.")] = None,
-    mirror: Annotated[bool | None, typer.Option(help="Average over mirrored images; as planned by default.")] = None,
+    fold: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Use one fold of a run, in place of the mean of all."),
+    ] = None,
+    mirror: Annotated[
+        bool | None, typer.Option(help="Average over mirrored images, or do not; as planned by default.")
+    ] = None,
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Also write the probabilities of every voxel.")
     ] = False,
@@ -50,17 +57,20 @@ def predict(
     scheduler: Scheduler = None,
     region: Region = None,
     overlap: Annotated[
-        float | None, typer.Option(help="Overlap of neighbouring windows, from 0 to below 1; as planned by default.")
+        float | None,
+        typer.Option(metavar="SHARE", help="Overlap of adjacent windows, from 0 to below 1; as planned by default."),
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option(min=0, help="Seconds for the windows of an image; their overlap shrinks to fit.")
+        float | None,
+        typer.Option(min=0, metavar="S", help="Seconds for the windows of each image; their overlap shrinks to fit."),
     ] = None,
     covariates: Annotated[
-        list[Path] | None, typer.Option(help="A table with a row for each case, patient or time; repeatable.")
+        list[Path] | None,
+        typer.Option(metavar="TABLE", help="Table with a row for each case, patient or time; repeatable."),
     ] = None,
     given: Given = None,
 ) -> None:
-    """Predict INPUTS with MODEL, each on its own grid."""
+    """Predict images with MODEL, each on its own grid."""
     result = isocenter.predict(
         model,
         *inputs,
@@ -86,14 +96,14 @@ def predict(
 
 
 def package(
-    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
     out: OutPackage = None,
     overwrite: Overwrite = False,
     json: Json = False,
     backends: Backends = "all",
     threads: Threads = None,
 ) -> None:
-    """Write the model of RUN as a MONAI bundle, which also runs without Isocenter."""
+    """Write the model of RUN as a MONAI bundle. It also runs without Isocenter."""
     target = out or default_out("package", run)
     result = isocenter.package(
         run, out=target, overwrite=overwrite, backends=named(backends, "--backends"), threads=threads
@@ -102,20 +112,27 @@ def package(
 
 
 def adopt(
-    source: Annotated[Path, typer.Argument(help="A model of another program: an nnU-Net v2 result folder.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="A model of another program: an nnU-Net v2 result folder.")
+    ],
     out: OutPackage = None,
     overwrite: Overwrite = False,
     json: Json = False,
-    fold: Annotated[int | None, typer.Option(min=0, help="One of its networks, in place of the mean of all.")] = None,
-    trust: Annotated[
-        list[str] | None, typer.Option(help="module.name that its checkpoint may call, which runs code; repeatable.")
+    fold: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Take one of its networks, in place of the mean of all.")
     ] = None,
-    postprocessing: Annotated[Path | None, typer.Option(help="The postprocessing.pkl of nnU-Net.")] = None,
-    images: Annotated[Path | None, typer.Option(help="Cohort of images for the certificate.")] = None,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODULE.NAME", help="What its checkpoint may call, which runs code; repeatable."),
+    ] = None,
+    postprocessing: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The postprocessing.pkl of nnU-Net.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(metavar="DATA", help="Images to make the certificate with.")] = None,
     backends: Backends = "all",
     threads: Threads = None,
 ) -> None:
-    """Write a model of another program as a package, which predicts as the original does."""
+    """Write a model of another program as a package. It predicts as the original does."""
     result = isocenter.adopt(
         source,
         out=out or default_out("adopt", source),

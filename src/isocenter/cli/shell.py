@@ -16,7 +16,7 @@ from isocenter.values import Problem
 
 app = typer.Typer(
     name="isocenter",
-    help="One tool that carries a medical-imaging model through its whole life.",
+    help="Train, test and use medical-imaging models.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -35,7 +35,7 @@ def isocenter_itself(
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """One tool that carries a medical-imaging model through its whole life."""
+    """Train, test and use medical-imaging models: from a folder of images to a report and a package."""
 
 
 def fail_if(problems: Sequence[Problem]) -> None:

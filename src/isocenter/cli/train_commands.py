@@ -73,7 +73,7 @@ def plan(
     explain: Annotated[bool, typer.Option("--explain", help="Print the reasons as prose.")] = False,
     given: Given = None,
 ) -> None:
-    """Plan a training on DATA: every choice with its reason."""
+    """Plan a training on DATA, and give the reason of every decision."""
     result = isocenter.plan(
         data,
         minutes=minutes,
@@ -93,24 +93,38 @@ def plan(
 
 @reads_data
 def train(
-    data: Annotated[Path | None, typer.Argument(help="A folder as for `check`, or the .yaml of a plan.")] = None,
+    data: Annotated[
+        Path | None, typer.Argument(metavar="DATA", help="Data as for `check`, or the .yaml file of a plan.")
+    ] = None,
     minutes: UsualMinutes = None,
     out: Out = None,
     overwrite: Overwrite = False,
     json: Json = False,
-    resume: Annotated[Path | None, typer.Option(help="Folder of an unfinished run to finish.")] = None,
-    start: Annotated[Path | None, typer.Option("--from", help="Model whose weights to start from.")] = None,
-    pretrained: Annotated[
-        str | None, typer.Option(help="File of weights, or auto for weights that the network's authors published.")
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Finish the run in this folder.")] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", metavar="MODEL", help="Start from the weights of this model.")
     ] = None,
-    folds: Annotated[int | None, typer.Option(min=2, help="Parts of a cross-validation.")] = None,
-    tune: Annotated[float | None, typer.Option(help="Minutes, out of all, for trials of other decisions.")] = None,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="File of weights, or auto for those that the network's authors published."),
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, metavar="K", help="Number of folds of a cross-validation.")
+    ] = None,
+    tune: Annotated[
+        float | None, typer.Option(metavar="M", help="Minutes, out of all, for a search over other decisions.")
+    ] = None,
     deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="Two runs are equal to the bit; needs training.steps.")
+        bool, typer.Option("--deterministic", help="Make two runs equal to the bit; needs --set training.steps=N.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda:0 or mps; auto by default.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Device that computes: auto (the default), cpu, cuda:0 or mps."),
+    ] = None,
     threads: Threads = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random draw; 0 by default.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Seed of every random draw; 0 by default.")
+    ] = None,
     everything: Everything = False,
     assignments: Set = None,
     covariates: Covariates = None,
@@ -145,7 +159,8 @@ def evaluate(
     model: Trained,
     data: Data,
     split: Annotated[
-        str | None, typer.Option(help="Cases to score: train, val, test or all; the test cases by default.")
+        str | None,
+        typer.Option(metavar="PART", help="Cases to score: train, val, test or all; the test cases by default."),
     ] = None,
     out: Out = None,
     overwrite: Overwrite = False,
@@ -174,14 +189,16 @@ def evaluate(
 def compare(
     evaluations: Annotated[
         list[Path],
-        typer.Argument(help="Runs, or folders that `evaluate` wrote; the others are compared with the first."),
+        typer.Argument(
+            metavar="MODEL", help="Runs, or folders that `evaluate` wrote; the others are compared with the first."
+        ),
     ],
     out: Out = None,
     overwrite: Overwrite = False,
     json: Json = False,
     seed: Seed = 0,
 ) -> None:
-    """Compare models on the same cases, with intervals of the differences."""
+    """Compare models on the same cases. Each difference has an interval."""
     result = isocenter.compare(
         *evaluations, out=out or default_out("compare", evaluations[0]), overwrite=overwrite, seed=seed
     )
@@ -189,11 +206,14 @@ def compare(
 
 
 def ensemble(
-    runs: Annotated[list[Path], typer.Argument(help="Finished runs on the same data, two or more.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Two or more finished runs on the same data.")],
     out: Out = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of the runs' data, if they were moved.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where the runs' data lie now, if they were moved.")
+    ] = None,
     weights: Annotated[
-        str, typer.Option(help="fitted (to the validation cases, where that is better) or equal.")
+        str,
+        typer.Option(metavar="NAME", help="Weights of the runs: fitted to the validation cases if better, or equal."),
     ] = "fitted",
     overwrite: Overwrite = False,
     json: Json = False,
@@ -201,7 +221,7 @@ def ensemble(
     threads: Threads = None,
     seed: Seed = 0,
 ) -> None:
-    """Combine runs of any seeds and networks into one model, and compare it with each."""
+    """Combine runs into one model. Seeds and networks may differ; the report compares it with each run."""
     result = isocenter.ensemble(
         runs,
         out=out or default_out("ensemble", runs[0]),
@@ -216,12 +236,14 @@ def ensemble(
 
 
 def demo(
-    data: Annotated[Path | None, typer.Argument(help="Your own data, in place of a public set.")] = None,
-    minutes: Annotated[float, typer.Option(help="Minutes from now to the finished model.")] = 7.0,
-    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("demo"),
+    data: Annotated[
+        Path | None, typer.Argument(metavar="DATA", help="Your own data, in place of a public set.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(metavar="M", help="Minutes from now to the finished model.")] = 7.0,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the run.")] = Path("demo"),
     overwrite: Overwrite = False,
     assignments: Set = None,
 ) -> None:
-    """Train on public data; the last line is the path of the report."""
+    """Train on public data and predict one case. The last line is the path of the report."""
     chosen = assigned(assignments)
     isocenter.demo(data, minutes=minutes, out=out, overwrite=overwrite, assignments=chosen, say=typer.echo)
