@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import platform
+import re
 import shutil
+import sys
 from pathlib import Path
 
 import nibabel
@@ -118,6 +122,17 @@ def test_no_case_no_patient_and_no_path_of_this_machine_stands_in_it(segmented, 
         text = path.read_text()
         assert not [name for name in names if name in text], path
         assert str(segmented.out.parent) not in text, path
+
+
+def test_no_byte_of_a_run_or_a_package_names_the_machine_or_its_user(segmented, packaged):
+    """Paths are the checkout's, Python's, the user's and those of the data; short names stand in any text by chance."""
+    places = [Path(isocenter.__file__).parents[2], Path(sys.prefix), Path.home(), segmented.data, packaged.out]
+    names = [name for name in (platform.node(), getpass.getuser()) if len(name) >= 6]
+    words = [re.escape(f"{place}/") for place in places] + [rf"\b{re.escape(name)}\b" for name in names]
+    named = re.compile("|".join(words).encode())
+    files = [path for folder in (segmented.out, packaged.out) for path in folder.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"model.onnx", "report.html", "environment.json", "model.json"}
+    assert not [(str(path), found[0]) for path in files if (found := named.search(path.read_bytes()))]
 
 
 def test_a_run_on_every_case_says_that_nothing_is_estimated(tmp_path):

@@ -111,17 +111,31 @@ def _export(module: Module, examples: tuple[Any, ...], path: Path, outside: bool
     count = torch.export.Dim("batch", min=1)
     with warnings.catch_warnings(), redirect_stdout(silent), redirect_stderr(silent):
         warnings.simplefilter("ignore")
-        torch.onnx.export(
+        program = torch.onnx.export(
             module,
             examples,
-            path,
             input_names=list(INPUTS[: len(examples)]),
             output_names=names,
             dynamic_shapes=tuple({0: count} for _ in examples),
             dynamo=True,
-            external_data=outside,
             verbose=False,
         )
+        _strip(program.model)
+        program.save(path, external_data=outside)
+
+
+def _strip(model: Any) -> None:
+    """Take away where each node comes from: stacks of calls, with paths of the maker's machine."""
+    for graph in (model.graph, *model.functions.values()):
+        for part in (model, graph, *graph.all_nodes(), *graph.inputs):
+            part.metadata_props.clear()
+            part.doc_string = None
+        for node in graph.all_nodes():
+            for value in node.outputs:
+                value.metadata_props.clear()
+                value.doc_string = None
+    for value in model.graph.initializers.values():
+        value.metadata_props.clear()
 
 
 def _apart(module: Module, inputs: Sequence[Any], path: Path) -> float:
