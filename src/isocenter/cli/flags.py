@@ -32,7 +32,9 @@ Scheduler = Annotated[
     typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers process the cases: tcp://host:8786."),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, metavar="N", help="Cores to use; all by default.")]
-Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of every random draw.")]
+# What every generator of random numbers takes.
+LARGEST_SEED = 2**63 - 1
+Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, metavar="N", help="Seed of every random draw.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Set a decision of the plan; repeatable."),

@@ -38,11 +38,16 @@ def isocenter_itself(
     """Train, test and use medical-imaging models: from a folder of images to a report and a package."""
 
 
+class PartlyFailedError(IsocenterError):
+    """A part of the work failed, and the rest is done and shown."""
+
+
 def fail_if(problems: Sequence[Problem]) -> None:
     """Exit with 1 where a part of the work failed, once the rest is done."""
     if problems:
         first = problems[0]
-        raise IsocenterError(f"{len(problems)} failed; the first: {first.what}", ", ".join(first.cases), first.remedy)
+        problem = f"{len(problems)} failed; the first: {first.what}"
+        raise PartlyFailedError(problem, ", ".join(first.cases), first.remedy)
 
 
 def show(result: object, record: Mapping[str, Any] | None) -> None:

@@ -9,6 +9,7 @@ import typer
 
 import isocenter
 from isocenter.cli.flags import (
+    LARGEST_SEED,
     Covariates,
     Data,
     Device,
@@ -123,7 +124,7 @@ def train(
     ] = None,
     threads: Threads = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Seed of every random draw; 0 by default.")
+        int | None, typer.Option(min=0, max=LARGEST_SEED, metavar="N", help="Seed of every random draw; 0 by default.")
     ] = None,
     everything: Everything = False,
     assignments: Set = None,

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
@@ -32,6 +33,7 @@ WRAPPERS = re.compile(r"^((module|_orig_mod|model|network|net)\.)+")
 NESTED = ("state_dict", "model_state_dict", "model", "network_weights", "net")
 NAMED = 6  # tensors that stay fresh are named up to this number
 REMEDY = "Give weights of the same network"
+TENSORS = "Weights are read from safetensors, or from torch files that hold tensors only"
 # Where weights are published, unless a family or HF_ENDPOINT names another place, and s that are waited for a word from
 # there: its own client tries again and again for about a minute.
 HUB, PATIENCE = "https://huggingface.co", 5.0
@@ -83,10 +85,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             given = safetensors_torch.load_file(path)
         else:
             given = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:  # torch's own words advise to load it unsafely
+        raise IntegrityError("is a pickle of more than tensors, and could run any code", str(path), TENSORS) from error
     except (SafetensorError, *TORCH_FILE_ERRORS) as error:
         problem = str(error).partition("\n")[0] or type(error).__name__
-        remedy = "Weights are read from safetensors, or from torch files that hold tensors only"
-        raise IntegrityError(f"holds no weights ({problem})", str(path), remedy) from error
+        raise IntegrityError(f"holds no weights ({problem})", str(path), TENSORS) from error
     return _unwrapped(given, path)
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         tried,
         words,
     )
-    from isocenter.planning.sections import Evaluation, Network, Search, Settings, Splitting, Training
+    from isocenter.planning.sections import Evaluation, Network, Search, Settings, Splitting, Training, check_value
     from isocenter.planning.wishes import Wishes
 
 if not TYPE_CHECKING:

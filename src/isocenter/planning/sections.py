@@ -19,6 +19,8 @@ from isocenter.values import Decision, Plan
 
 Count = Annotated[int, Gt(0)]
 Share = Annotated[float, Ge(0), Le(1)]
+# What every generator of random numbers takes.
+Seed = Annotated[int, Ge(0), Lt(2**63)]
 # Float32 where the plan's precision is bf16; channels-last, where the channels of a voxel lie side by side in memory.
 Ways = Literal[
     "eager", "channels-last", "compiled", "compiled channels-last",
@@ -58,7 +60,7 @@ class Training:
     validations: Count
     foreground: Share
     selection: str
-    seed: Annotated[int, Ge(0)]
+    seed: Seed
     deterministic: bool
     device: Annotated[str, StringConstraints(pattern=r"^(cpu|mps|cuda:\d+)$")]
     threads: Count
@@ -110,7 +112,7 @@ class Splitting:
 
     method: Literal["own", "drawn", "folds"]
     folds: Annotated[int, Ge(0)] = 0
-    seed: Annotated[int, Ge(0)] | None = None
+    seed: Seed | None = None
 
 
 @dataclass(frozen=True)

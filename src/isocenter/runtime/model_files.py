@@ -29,6 +29,7 @@ from isocenter.runtime.package import (
 )
 from isocenter.runtime.package.backends import refuse_unknown
 from isocenter.runtime.preprocessing_kinds import preprocessing_of
+from isocenter.runtime.record_checks import BUILDING_ERRORS, built_from
 from isocenter.runtime.record_files import MANIFEST, digest, read_json, verify, write_json, write_tensors
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.values import current_record
@@ -140,7 +141,7 @@ def _ensemble(path: Path, device: str, fold: int | None) -> Model:
     members = [_built(current_record(read_json(one / RECORD, SCHEMA)), one / WEIGHTS, "cpu", one) for one in folders]
     try:
         task, inference = tasks.build(record["task"]), Inference.of(record["inference"])
-    except (KeyError, TypeError) as error:
+    except BUILDING_ERRORS as error:
         raise IntegrityError(f"says nothing of its {error}", str(path / MEMBERS), "Get the ensemble again") from error
     model = averaged_model(members, task, inference, shares_in(record), str(path))
     return on_device(model, [one / WEIGHTS for one in folders], choose_device(device).value)
@@ -161,15 +162,13 @@ def _read(folder: Path, device: str) -> Model:
 
 def _built(record: Mapping[str, Any], weights: Path, device: str, folder: Path) -> Model:
     """The model of a checkpoint's record and weights."""
-    try:
+    with built_from(record, folder):
         task = tasks.build(record["task"])
         preprocessing = preprocessing_of(record["preprocessing"])
         inference = Inference.of(record["inference"])
         [module] = read_modules(record, task, [weights])
         run = TorchNetwork(module.to(device), device)
         origin = {**record["record"], "weights_sha256": digest(weights)}
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise IntegrityError(f"weights and record do not fit ({error})", str(folder), "Get the model again") from error
     return Model(task, preprocessing, inference, record["network"], run, origin)
 
 

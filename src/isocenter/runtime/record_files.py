@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MANIFEST = "manifest.json"
+# Files of Python, macOS and Windows that nobody added on purpose.
+LEFT = re.compile(r"__pycache__|(^|/)(\.DS_Store|\._[^/]*|Thumbs\.db|desktop\.ini)$")
 VERSION = 1
 
 
@@ -78,6 +80,14 @@ def verify(folder: Path, needed: Collection[str] = ()) -> None:
                 str(path),
                 "Get the model again from its maker",
             )
+
+
+def added(folder: Path) -> list[str]:
+    """Names of files in a sealed folder that its manifest does not list; not those that systems leave in any folder."""
+    listed = set(read_json(folder / MANIFEST, "isocenter.manifest")["sha256"])
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    names = (path.relative_to(folder) for path in files)
+    return sorted(name.as_posix() for name in names if name.as_posix() not in listed and not LEFT.search(str(name)))
 
 
 def digest(path: Path) -> str:

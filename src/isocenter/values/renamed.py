@@ -34,8 +34,8 @@ def current_keys(value: Any, where: str) -> Any:
 def current_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record of a model as it would be written today: its networks, and the decisions that it lists."""
     changed = {key: current_keys(record[key], key) for key in ("network",) if key in record}
-    if record.get(MEMBERS):
+    if isinstance(record.get(MEMBERS), list):
         changed[MEMBERS] = [current_keys(network, "network") for network in record[MEMBERS]]
-    if record.get("decisions"):
+    if isinstance(record.get("decisions"), Mapping):
         changed["decisions"] = {current_name(name): decision for name, decision in record["decisions"].items()}
     return {**record, **changed}

@@ -208,6 +208,8 @@ def _refuse_impossible(request: PlanRequest) -> None:
     """UsageError or PlanError for what can be refused before the data are read."""
     if request.minutes is not None and not 0 < request.minutes < math.inf:
         raise UsageError(f"{request.minutes} minutes", "--minutes", "Give more than 0")
+    if request.seed is not None:
+        check_value("training.seed", request.seed)
     folds = request.number("split.folds", request.folds)
     if request.everything and folds:
         raise UsageError("every case trains, so no fold is left to test", "--all", "Leave out --all or --folds")

@@ -137,10 +137,12 @@ def train(
     with locked(Path(out)), weights_of(None if start is None else Path(start)) as weights:
         made = _planned(data, request)
         refuse_unsearchable(made.plan, fewest_that_select(made))
-        if weights is not None:
-            chosen = settings(made.plan)
+        chosen = settings(made.plan)
+        files = [file for file in (chosen.network.pretrained, weights) if file not in (None, PUBLISHED)]
+        if files:  # refused before the folder is there
             module = build_module(chosen.task, chosen.architecture)
-            take_over(module, chosen.network, weights)  # refused before the folder is there
+            for file in files:
+                take_over(module, chosen.network, file)
         return _finished(new_run(Path(out), made, Clock(began), weights))
 
 

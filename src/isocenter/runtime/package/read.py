@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from isocenter import tasks
-from isocenter.errors import IntegrityError, IsocenterError, MemoryShortageError, UsageError, is_out_of_memory
+from isocenter.errors import UsageError, listed
 from isocenter.runtime.cascade import with_first_stage
 from isocenter.runtime.device import AUTO
 from isocenter.runtime.model import Inference, Model
@@ -17,8 +18,11 @@ from isocenter.runtime.package.certificate import CERTIFICATE, read_certificate
 from isocenter.runtime.package.choose_backend import PLAIN, Computing, choose_backend
 from isocenter.runtime.package.contents import FIRST, PACKAGED, RECORD, of_one_member, package_record, weights_files
 from isocenter.runtime.preprocessing_kinds import preprocessing_of
-from isocenter.runtime.record_files import MANIFEST, joined, read_json, verify
+from isocenter.runtime.record_checks import built_from
+from isocenter.runtime.record_files import MANIFEST, added, joined, read_json, verify
 from isocenter.runtime.windows.slide import Network
+
+log = logging.getLogger("isocenter")
 
 
 def read_package(path: Path, device: str, fold: int | None, backend: str, threads: int | None) -> Model:
@@ -27,6 +31,8 @@ def read_package(path: Path, device: str, fold: int | None, backend: str, thread
     Raises IntegrityError for a package that is not what was written, and what `choose_backend` raises.
     """
     record = package_record(path)
+    if extra := added(path):
+        log.warning("%s: holds %s, which its maker did not write: nothing reads it", path, listed(extra))
     if fold is not None:
         return _one_fold(path, record, fold, device, backend, threads)
     certificate = read_certificate(path)
@@ -40,10 +46,8 @@ def _computed(
 ) -> Model:
     """The model of a package on a backend; own: what its manifest must list beside what is read here."""
     verify(path, needed=(f"{PACKAGED}/{RECORD}", *own, *computing.backend.files(record)))
-    try:
+    with built_from(record, path):
         network = computing.backend.network(path, computing.device, threads)
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise _unfit(error, path) from error
     return _model(path, record, network, computing, weights_files(record), threads)
 
 
@@ -59,10 +63,8 @@ def _one_fold(
     name, record = weights_files(record)[fold], of_one_member(record, fold)
     verify(path, needed=(f"{PACKAGED}/{RECORD}", name))
     computing = choose_backend(PLAIN, device, record, None, str(path))
-    try:
+    with built_from(record, path):
         network = averaged(record, [path / name], computing.device, threads)
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise _unfit(error, path) from error
     apart = replace(computing, because="torch alone has the folds apart")
     return _model(path, record, network, apart, [name], threads)
 
@@ -75,12 +77,10 @@ def _model(
     weights: Sequence[str],
     threads: int | None,
 ) -> Model:
-    try:
+    with built_from(record, path):
         task = tasks.build(record["task"])
         preprocessing, inference = preprocessing_of(record["preprocessing"]), Inference.of(record["inference"])
         origin = {**record["record"], "weights_sha256": _digest(path, weights)}
-    except (KeyError, TypeError) as error:
-        raise _unfit(error, path) from error
     each = tuple(record.get("architectures") or ())
     model = Model(task, preprocessing, inference, record["network"], network, origin, computing.decision, each)
     if preprocessing.cascade is None:
@@ -100,9 +100,3 @@ def no_fold(fold: int, folds: Collection[int], path: Path) -> UsageError:
     """The error for a fold that a run or a package lacks."""
     known = f"Choose one of {', '.join(map(str, folds))}" if folds else "Leave --fold out"
     return UsageError(f"has no fold {fold}", str(path), known)
-
-
-def _unfit(error: Exception, path: Path) -> IsocenterError:
-    if is_out_of_memory(error):
-        return MemoryShortageError("takes more memory than there is", str(path), "Free some, or choose --device cpu")
-    return IntegrityError(f"weights and record do not fit ({error})", str(path), "Get the model again")
