@@ -86,7 +86,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         else:
             given = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:  # torch's own words advise to load it unsafely
-        raise IntegrityError("is a pickle of more than tensors, and could run any code", str(path), TENSORS) from error
+        problem = "holds no weights, or more than tensors, which could run any code"
+        raise IntegrityError(problem, str(path), TENSORS) from error
     except (SafetensorError, *TORCH_FILE_ERRORS) as error:
         problem = str(error).partition("\n")[0] or type(error).__name__
         raise IntegrityError(f"holds no weights ({problem})", str(path), TENSORS) from error

@@ -18,6 +18,7 @@ from isocenter.planning import (
     Retest,
     Room,
     Wishes,
+    check_value,
     check_wishes,
     folds_decision,
     for_fold,
