@@ -111,7 +111,7 @@ def _export(module: Module, examples: tuple[Any, ...], path: Path, outside: bool
     count = torch.export.Dim("batch", min=1)
     with warnings.catch_warnings(), redirect_stdout(silent), redirect_stderr(silent):
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             module,
             examples,
             input_names=list(INPUTS[: len(examples)]),
