@@ -181,6 +181,9 @@ def test_a_largest_piece_of_another_kind_is_refused(tmp_path, given, says):
             "Lambdad",
         ),
         ({"inferer": {"_target_": "SimpleInferer"}}, "SimpleInferer"),
+        ({"inferer": {"_target_": "SlidingWindowInferer"}}, "no roi_size"),
+        ({"inferer": {"_target_": "SlidingWindowInferer", "roi_size": 96}}, "no number"),
+        ({"inferer": {"_target_": "SlidingWindowInferer", "roi_size": ["a", 1, 1]}}, "no number"),
         ({"postprocessing": {"_target_": "Compose", "transforms": [{"_target_": "FillHolesd"}]}}, "FillHolesd"),
         ({"postprocessing": None}, "what its outputs mean"),
     ],
@@ -191,6 +194,17 @@ def test_what_we_do_not_know_of_a_bundle_is_refused_and_nothing_of_it_runs(tmp_p
     with pytest.raises(UsageError, match=says):
         isocenter.load(folder, "cpu")
     assert os.listdir(tmp_path) == ["bundle"]  # noqa: PTH208 - names alone
+
+
+def test_a_bundle_whose_steps_only_read_the_image_is_predicted_with(tmp_path):
+    reading = [{"_target_": name, "keys": "image"} for name in ("LoadImaged", "EnsureChannelFirstd")]
+    folder = bundle(tmp_path, preprocessing={"_target_": "Compose", "transforms": reading})
+    subject = image()
+    found = isocenter.load(folder, "cpu").predict(subject).data
+    inferer = SlidingWindowInferer([16, 16, 16], overlap=0.5, mode="gaussian")
+    with torch.inference_mode():
+        expected = inferer(torch.from_numpy(subject.data)[None], network())[0].argmax(0).numpy()
+    assert (np.asarray(found).squeeze() == expected).mean() > 0.999
 
 
 def test_a_reference_to_nothing_or_to_itself_is_refused(tmp_path):

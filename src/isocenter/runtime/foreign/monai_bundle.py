@@ -124,13 +124,19 @@ class MonaiTransforms:
         likely = logits.softmax(dim=0) if self.exclusive else logits.sigmoid()
         operations = [dict(one) for one in trace.image.applied_operations]
         there = monai.data.MetaTensor(likely, affine=trace.image.affine, applied_operations=operations)
-        with monai.transforms.utils.allow_missing_keys_mode(self.transform):
-            back = np.asarray(self.transform.inverse({KEY: there})[KEY].numpy(), dtype=np.float32)
+        back = np.asarray(self._undone(there).numpy(), dtype=np.float32)
         if back.shape[1:] != trace.source.shape:
             raise GeometryError("its transforms cannot be undone", "the bundle", REMEDY)
         held = np.clip(back, LEAST, 1 - LEAST)
         outputs = np.log(held) if self.exclusive else np.log(held / (1 - held))
         yield tuple(slice(0, size) for size in trace.source.shape), {"mask": outputs}
+
+    def _undone(self, prepared: Any) -> Any:
+        """On the grid of the source; where nothing but reading was left of the steps there is nothing to undo."""
+        if not self.transform.transforms:
+            return prepared
+        with monai.transforms.utils.allow_missing_keys_mode(self.transform):
+            return self.transform.inverse({KEY: prepared})[KEY]
 
 
 def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Model:
@@ -205,8 +211,14 @@ def _of_image(step: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 def _windows(given: Any, where: str) -> tuple[tuple[int, ...], Inference]:
     if name_of(given) != "SlidingWindowInferer":
         raise UsageError(f"its inferer is {name_of(given) or 'none'}, and known is SlidingWindowInferer", where, REMEDY)
-    patch = tuple(int(size) for size in given["roi_size"])
-    return patch, Inference(patch, float(given.get("overlap", 0.25)), int(given.get("sw_batch_size", 1)))
+    try:
+        patch = tuple(int(size) for size in given["roi_size"])
+        return patch, Inference(patch, float(given.get("overlap", 0.25)), int(given.get("sw_batch_size", 1)))
+    except KeyError as error:
+        raise UsageError("its inferer states no roi_size, the voxels of a window", where, REMEDY) from error
+    except (TypeError, ValueError) as error:
+        problem = f"its inferer states a roi_size, overlap or sw_batch_size that is no number ({error})"
+        raise UsageError(problem, where, REMEDY) from error
 
 
 def _task(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], mode: str, where: str) -> Task:
