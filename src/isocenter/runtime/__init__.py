@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Certificate,
         Evidence,
         mean_of,
+        package_record,
         read_certificate,
         unpacked,
         write_package,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +49,7 @@ from isocenter.verbs.evaluation import (
     Comparison,
     Scored,
     compare_tables,
+    copy_data_record,
     evaluated_cases,
     folder_names,
     named_as_in_run,
@@ -184,7 +184,7 @@ def _tested(
     named = joined.by_name(weighed.shares)
     split_table(dataset, parts).to_csv(folder / "split.csv", index=False)
     if (members[0].run / DATA_RECORD).is_file():
-        shutil.copyfile(members[0].run / DATA_RECORD, folder / DATA_RECORD)
+        copy_data_record(members[0].run, folder, [one.data for one in members if one.data is not None])
     tested = joined.cases("test")
     scored = score(with_smaller_batches(model), tested, parts, seed=seed, patients_known=known) if tested else None
     comparison = None

@@ -173,10 +173,7 @@ def _trained(run: Path) -> list[str]:
     if record is None:
         return []
     table = read_split(run / "split.csv")
-    used = table.loc[table["split"] != "test", "case"]
-    return sorted(
-        {known[case] for known in (record.contents, record.images, record.voxels) for case in used if case in known}
-    )
+    return sorted(record.hashes(table.loc[table["split"] != "test", "case"]) | record.inherited)
 
 
 def _limits(run: Path, patients_known: bool, estimated: bool) -> list[str]:

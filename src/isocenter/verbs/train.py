@@ -16,6 +16,7 @@ from isocenter.planning import settings
 from isocenter.runtime import build_module, write_json
 from isocenter.training import Clock, take_over
 from isocenter.values import Dataset, Row
+from isocenter.verbs.evaluation import lineage_of
 from isocenter.verbs.plan import Planned, PlanRequest, fewest_that_select, planned
 from isocenter.verbs.reading import ReadingKeywords, ReadingOptions, path_of, refuse_missing, refuse_taken
 from isocenter.verbs.training import (
@@ -138,12 +139,14 @@ def train(
         made = _planned(data, request)
         refuse_unsearchable(made.plan, fewest_that_select(made))
         chosen = settings(made.plan)
-        files = [file for file in (chosen.network.pretrained, weights) if file not in (None, PUBLISHED)]
+        pretrained_file = None if chosen.network.pretrained in (None, PUBLISHED) else Path(chosen.network.pretrained)
+        files = [file for file in (pretrained_file, weights) if file is not None]
         if files:  # refused before the folder is there
             module = build_module(chosen.task, chosen.architecture)
             for file in files:
                 take_over(module, chosen.network, file)
-        return _finished(new_run(Path(out), made, Clock(began), weights))
+        lineage = lineage_of([Path(place) for place in (pretrained_file, start) if place is not None])
+        return _finished(new_run(Path(out), made, Clock(began), weights, lineage))
 
 
 def _absolute(pretrained: str | Path) -> str:

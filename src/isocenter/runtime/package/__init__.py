@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         SCHEMA,
         WEIGHTS,
         mean_of,
+        package_record,
         read_modules,
         shares_in,
     )

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from isocenter.verbs.evaluation.data_record import (
         DATA_RECORD,
         DataRecord,
+        copy_data_record,
         named_as_in_run,
         read_data_record,
         write_data_record,
     )
     from isocenter.verbs.evaluation.image_subsets import Subsets, with_subsets
+    from isocenter.verbs.evaluation.lineage import Lineage, lineage_notes, lineage_of
     from isocenter.verbs.evaluation.scoring import (
         CASES,
         EVALUATION,

@@ -12,6 +12,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.runtime import Model
 from isocenter.values import Dataset, Split
 from isocenter.verbs.evaluation.data_record import DataRecord, read_data_record
+from isocenter.verbs.evaluation.lineage import lineage_notes
 from isocenter.verbs.evaluation.scoring import read_split
 
 TEST, ALL = "test", "all"
@@ -53,7 +54,7 @@ def choice(model: Model, dataset: Dataset, run: Path | None, split: str | None) 
         record = DataRecord(hashes, {}, hashes)
         table = pd.DataFrame({"case": trained, "patient": "", "split": "train", "fold": ""})
     if len(table) and _is_own(dataset, table, record, model):
-        return _of_own(model, table, split, str(run))
+        return _of_own(model, table, split, str(run), record)
     return _of_other(dataset, table, record, split)
 
 
@@ -68,7 +69,7 @@ def _is_own(dataset: Dataset, table: pd.DataFrame, record: DataRecord | None, mo
     return all(content_hash(case) == record.contents.get(case.id) for case in ours)
 
 
-def _of_own(model: Model, table: pd.DataFrame, split: str | None, where: str) -> Choice:
+def _of_own(model: Model, table: pd.DataFrame, split: str | None, where: str, record: DataRecord | None) -> Choice:
     wanted = split or "test"
     notes = []
     if not model.record.get("patients_known", False):
@@ -78,11 +79,15 @@ def _of_own(model: Model, table: pd.DataFrame, split: str | None, where: str) ->
     if len(folds) > 1 and wanted == TEST and "" not in set(table["fold"]):
         tested = table[table["split"] == "test"]
         owner = dict(zip(tested["case"], tested["fold"].astype(int), strict=True))
-        return Choice(dict.fromkeys(owner, "test"), words, [*notes, OVER_FOLDS], owner)
+        return Choice(
+            dict.fromkeys(owner, "test"), words, [*notes, *lineage_notes(record, list(owner)), OVER_FOLDS], owner
+        )
     own: dict[str, Split] = dict(zip(table["case"], table["split"], strict=True))
     if len(folds) > 1:  # every case of a fold has trained the others
         own = dict(zip(table["case"], table["fold"].map(lambda fold: "train" if fold else "test"), strict=True))
-    if wanted != TEST:
+    if wanted == TEST:
+        notes += lineage_notes(record, [case for case, part in own.items() if part == TEST])
+    else:
         some = "Some of these" if wanted == ALL else "These"
         notes.append(f"{some} cases were used in training: the figures say nothing about new patients.")
     return Choice(_part(own, wanted, where), words, notes)

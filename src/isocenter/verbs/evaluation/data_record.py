@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,24 +26,38 @@ LEDGER = "openings.jsonl"
 
 @dataclass(frozen=True)
 class DataRecord:
-    """{case id: hash}, of all that a case was read from, of its image's file alone, and of the image's voxels."""
+    """{case id: hash}, of all that a case was read from, of its image's file alone, and of the image's voxels.
+
+    inherited: hashes of the cases that trained or selected the models from whose weights the training started
+    unknown:   files of weights from which it started, of which nobody knows what they had seen
+    """
 
     contents: Mapping[str, str]
     images: Mapping[str, str]
     voxels: Mapping[str, str] = field(default_factory=dict)
+    inherited: frozenset[str] = frozenset()
+    unknown: tuple[str, ...] = ()
+
+    def hashes(self, names: Iterable[str]) -> set[str]:
+        """All hashes of these cases of the run."""
+        kinds = (self.contents, self.images, self.voxels)
+        return {known[name] for name in names for known in kinds if name in known}
 
     def trained(self, dataset: Dataset, parts: Mapping[str, Collection[Split]]) -> set[str]:
-        """Ids of the cases that this model was trained or selected with, whatever they are called here.
+        """Ids of the cases that trained or selected this model, or one before it, whatever they are called here.
 
         parts: {case id of the run: the parts that it was in}
         """
         used = [name for name, found in parts.items() if set(found) & {"train", "val"}]
-        known = {of_cases.get(name) for of_cases in (self.contents, self.images) for name in used}
-        images, voxels = image_hashes(dataset), {self.voxels[name] for name in used if name in self.voxels}
+        known, images = self.hashes(used) | self.inherited, image_hashes(dataset)
         trained = {case.id for case in dataset if case.files and {content_hash(case), images[case.id]} & known}
         # Saved anew, an image is another file with the same voxels: only they tell.
-        others = [case for case in dataset if voxels and case.id not in trained]
-        return trained | {case.id for case in others if _voxels_of(case) in voxels}
+        others = [case for case in dataset if (self.voxels or self.inherited) and case.id not in trained]
+        return trained | {case.id for case in others if _voxels_of(case) in known}
+
+    def inherited_among(self, names: Iterable[str]) -> list[str]:
+        """Those of these cases of the run that an earlier model, whose weights it started from, had seen."""
+        return [name for name in names if self.hashes([name]) & self.inherited]
 
 
 def _voxels_of(case: Case) -> str | None:
@@ -54,8 +68,17 @@ def _voxels_of(case: Case) -> str | None:
         return None
 
 
-def write_data_record(folder: Path, dataset: Dataset, voxels: Mapping[str, str]) -> None:
-    """`data.json`: each case with the hash of its contents, of its image, and of its voxels where they are known."""
+def write_data_record(
+    folder: Path,
+    dataset: Dataset,
+    voxels: Mapping[str, str],
+    inherited: Collection[str] = (),
+    unknown: Collection[str] = (),
+) -> None:
+    """`data.json`: each case with the hash of its contents, of its image, and of its voxels where they are known.
+
+    inherited, unknown: as in `DataRecord`
+    """
     images = image_hashes(dataset)
     key = {"patient_key": patient_key_id()} if PSEUDONYMS in dataset.patients else {}
     rows = [
@@ -63,16 +86,31 @@ def write_data_record(folder: Path, dataset: Dataset, voxels: Mapping[str, str])
         for case in dataset
         if case.files
     ]
-    write_json(folder / DATA_RECORD, SCHEMA, {**key, "rows": rows})
+    before = {"inherited": sorted(inherited), "unknown_weights": sorted(unknown)}
+    write_json(folder / DATA_RECORD, SCHEMA, {**key, **{k: v for k, v in before.items() if v}, "rows": rows})
+
+
+def copy_data_record(source: Path, folder: Path, records: Iterable[DataRecord]) -> None:
+    """The record of one run for a model of several, with what the models before any of them had seen."""
+    record = read_json(source / DATA_RECORD, SCHEMA)
+    inherited = frozenset[str]().union(*(one.inherited for one in records))
+    unknown = sorted({name for one in records for name in one.unknown})
+    write_json(folder / DATA_RECORD, SCHEMA, {**record, "inherited": sorted(inherited), "unknown_weights": unknown})
 
 
 def read_data_record(folder: Path) -> DataRecord | None:
     """The record in a run's folder; None where there is none. IntegrityError for a damaged one."""
     if not (folder / DATA_RECORD).is_file():
         return None
-    rows = read_json(folder / DATA_RECORD, SCHEMA)["rows"]
-    by_case = ({row["case"]: row[key] for row in rows if row.get(key)} for key in ("content", "image", "voxels"))
-    return DataRecord(*by_case)  # a run of before there were hashes of voxels has none
+    record = read_json(folder / DATA_RECORD, SCHEMA)
+    rows = record["rows"]
+    contents, images, voxels = (
+        {row["case"]: row[key] for row in rows if row.get(key)} for key in ("content", "image", "voxels")
+    )
+    # A run of before there were hashes of voxels has none.
+    return DataRecord(
+        contents, images, voxels, frozenset(record.get("inherited", ())), tuple(record.get("unknown_weights", ()))
+    )
 
 
 def named_as_in_run(dataset: Dataset, record: DataRecord | None) -> Dataset:

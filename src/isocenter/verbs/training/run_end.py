@@ -16,7 +16,15 @@ from isocenter.report import Section
 from isocenter.runtime import environment, peak_memory, write_json
 from isocenter.training import Outcome
 from isocenter.values import Case, Plan, Split
-from isocenter.verbs.evaluation import EVALUATION, Predictor, Scored, score, with_subsets
+from isocenter.verbs.evaluation import (
+    EVALUATION,
+    Predictor,
+    Scored,
+    lineage_notes,
+    read_data_record,
+    score,
+    with_subsets,
+)
 from isocenter.verbs.training.run_folder import REPORT, RunFolder
 from isocenter.verbs.training.run_report import RunReport
 
@@ -75,6 +83,8 @@ def notes_of(run: RunFolder, scored: Scored | None, stopped: Sequence[str]) -> l
     if not run.dataset.patients_known:
         split = "" if scored is None else ", split by case: leakage cannot be excluded"
         notes.append(f"Patients unknown{split}.")
+    if scored is not None:
+        notes += lineage_notes(read_data_record(run.out), run.tested)
     for shortcut in run.made.shortcuts:  # those that are left after preprocessing
         if shortcut.standing:
             proxy = f"{shortcut.what} by {shortcut.name} alone ({shortcut.figure} {shortcut.auc})"

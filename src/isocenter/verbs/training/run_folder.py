@@ -16,7 +16,15 @@ from isocenter.runtime import BEFORE, choose_device, read_json
 from isocenter.tasks import needs_of
 from isocenter.training import FEWER, STATE_SCHEMA, Clock, recover
 from isocenter.values import Case, Dataset, Decision, Plan, Split
-from isocenter.verbs.evaluation import named_as_in_run, read_data_record, read_split, split_table, write_data_record
+from isocenter.verbs.evaluation import (
+    Lineage,
+    lineage_notes,
+    named_as_in_run,
+    read_data_record,
+    read_split,
+    split_table,
+    write_data_record,
+)
 from isocenter.verbs.plan import USUAL_MINUTES, Planned, PlanRequest, planned, relative_to
 from isocenter.verbs.reading import (
     EVERYTHING,
@@ -83,6 +91,11 @@ class RunFolder:
         return set(self.made.parts) | {case.id for case in self.own_test}
 
     @property
+    def tested(self) -> list[str]:
+        """Ids of the cases that are tested, by any fold."""
+        return [case.id for fold in self.folds for case in self.cases("test", fold)]
+
+    @property
     def own_test(self) -> list[Case]:
         """With folds, the cases of the set's own test part, which no fold has seen."""
         return [case for case in self.dataset if self.dataset.splits.get(case.id) == "test"] if self.made.folds else []
@@ -96,8 +109,13 @@ class RunFolder:
         write_text(self.out / "plan.yaml", plan_text(relative_to(plan, self.out)), overwrite=True)
 
 
-def new_run(out: Path, made: Planned, clock: Clock, start: Path | None = None) -> RunFolder:
-    """Write the folder of a run before anything is trained; an older one is replaced."""
+def new_run(
+    out: Path, made: Planned, clock: Clock, start: Path | None = None, lineage: Lineage | None = None
+) -> RunFolder:
+    """Write the folder of a run before anything is trained; an older one is replaced.
+
+    lineage: of the weights from which it starts
+    """
     dataset = made.examination.dataset
     if made.plan.data and Path(made.plan.data).resolve().is_relative_to(out.resolve()):
         raise UsageError("holds the data, so no run is written over it", str(out), "Choose another --out")
@@ -108,9 +126,14 @@ def new_run(out: Path, made: Planned, clock: Clock, start: Path | None = None) -
         partial.mkdir()
         split_table(dataset, made.parts, made.folds).to_csv(partial / "split.csv", index=False)
         looks = made.examination.looks
-        write_data_record(partial, dataset, {name: look.digest for name, look in looks.items()})
+        digests, origin = {name: look.digest for name, look in looks.items()}, lineage or Lineage()
+        write_data_record(partial, dataset, digests, origin.seen, origin.unknown)
+        run = RunFolder(out, made, clock, start)
+        if notes := lineage_notes(read_data_record(partial), run.tested):
+            method = plan.decision("split.method")
+            plan = plan.with_decision("split.method", replace(method, because=f"{method.because}. {' '.join(notes)}"))
         write_text(partial / "plan.yaml", plan_text(relative_to(plan, out)))
-    return RunFolder(out, made, clock, start)
+    return replace(run, made=replace(made, plan=plan))
 
 
 def planned_from(path: Path, request: PlanRequest) -> Planned:

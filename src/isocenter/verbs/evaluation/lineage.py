@@ -1,0 +1,76 @@
+"""What the models had seen from whose weights a training starts: their cases are no new patients to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from isocenter.errors import counted
+from isocenter.runtime import package_record, unpacked
+from isocenter.verbs.evaluation.data_record import DATA_RECORD, DataRecord, read_data_record
+from isocenter.verbs.evaluation.scoring import read_split
+
+# Folders from a file of weights up to its run: best, checkpoints, fold_k, the run.
+ABOVE = 4
+# The fold whose weights a training takes from a run of several; a run of one training calls it so too.
+FIRST = "0"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where weights come from.
+
+    seen:    hashes of the cases that trained or selected the models before
+    unknown: names of files of weights that no run or package explains
+    """
+
+    seen: frozenset[str] = frozenset()
+    unknown: tuple[str, ...] = ()
+
+
+def lineage_of(starts: Sequence[Path]) -> Lineage:
+    """The lineage of models or files of weights from which one training starts.
+
+    Raises UsageError where there is nothing, IntegrityError for a damaged record.
+    """
+    found = [_of_one(start) for start in starts]
+    seen = frozenset().union(*(one.seen for one in found))
+    return Lineage(seen, tuple(name for one in found for name in one.unknown))
+
+
+def _of_one(start: Path) -> Lineage:
+    if start.is_file() and start.suffix == ".zip":
+        with unpacked(start) as folder:
+            return _of_one(folder)
+    for place in (start, *list(start.resolve().parents)[:ABOVE]):
+        if (place / DATA_RECORD).is_file() and (place / "split.csv").is_file():
+            return _of_run(place, start)
+        if (place / "isocenter" / "model.json").is_file():
+            return Lineage(frozenset(package_record(place)["record"].get("trained", ())))
+    return Lineage(unknown=(start.name,))
+
+
+def _of_run(run: Path, start: Path) -> Lineage:
+    """Of a run of folds one network is taken: the first, or that of the folder that was given."""
+    record, table = read_data_record(run), read_split(run / "split.csv")
+    assert record is not None  # noqa: S101 - its file was seen
+    numbers = [part.removeprefix("fold_") for part in start.resolve().relative_to(run.resolve()).parts[:1]]
+    fold = next((number for number in numbers if number in set(table["fold"])), FIRST)
+    used = table.loc[(table["fold"] == fold) & table["split"].isin(["train", "val"]), "case"]
+    return Lineage(frozenset(record.hashes(used)) | record.inherited, record.unknown)
+
+
+def lineage_notes(record: DataRecord | None, tested: Sequence[str]) -> list[str]:
+    """What speaks against figures on these cases, where earlier models had seen them."""
+    if record is None:
+        return []
+    notes, seen = [], record.inherited_among(tested)
+    if seen:
+        notes.append(
+            f"{len(seen)} of {counted(len(tested), 'test case')} had trained or selected the model whose weights this "
+            "one started from: the figures say little about new patients."
+        )
+    for name in record.unknown:
+        notes.append(f"Training started from {name}: which cases its weights had seen is not known.")
+    return notes
