@@ -26,6 +26,7 @@ ANNOTATIONS = "EDF Annotations"
 INTERRUPTED = "EDF+D"
 REMEDY = "The file is damaged or cut short: get it again"
 MOST_SIGNALS = 9999
+NUMBERS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,20 @@ def load(path: Path, signals: Sequence[Signal], layout: tuple[int, int, int]) ->
     Raises FormatError for a file that has become shorter.
     """
     start, records, length = layout
-    try:
-        stored = np.fromfile(path, dtype="<i2", count=records * length, offset=start).reshape(records, length)
-    except (OSError, ValueError) as error:
-        raise FormatError("has changed since it was opened", str(path), "Read it again") from error
-    made = [stored[:, one.start : one.start + one.samples].ravel() * one.gain + one.offset for one in signals]
-    return np.stack(made).astype(np.float32)
+    values = np.empty((len(signals), records * signals[0].samples), np.float32)
+    step = max(1, NUMBERS_AT_ONCE // max(1, length))
+    with path.open("rb") as file:
+        file.seek(start)
+        for first in range(0, records, step):
+            count = min(step, records - first)
+            stored = np.frombuffer(file.read(2 * count * length), "<i2")
+            if len(stored) < count * length:
+                raise FormatError("has changed since it was opened", str(path), "Read it again")
+            rows = stored.reshape(count, length)
+            for own, one in zip(values, signals, strict=True):
+                part = rows[:, one.start : one.start + one.samples].ravel()
+                own[first * one.samples : (first + count) * one.samples] = part * one.gain + one.offset
+    return values
 
 
 def _image(path: Path, signals: Sequence[Signal], layout: tuple[int, int, int], step: float, annotated: bool) -> Image:

@@ -13,6 +13,7 @@ from isocenter.errors import FormatError, GeometryError
 from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.storage import Block, compression_of, each_once, read_head
+from isocenter.files.times import even_times
 from isocenter.values import Geometry, Image, Source
 
 VOXELS_AT = 284
@@ -70,7 +71,7 @@ def _times(path: Path, at: int, frames: int) -> tuple[float, ...] | None:
     """Seconds of each frame: the repetition time (ms) is the first number behind the voxels."""
     footer = read_head(path, 4, after=at) if frames > 1 else b""
     step = float(np.frombuffer(footer, ">f4")[0]) / 1000 if len(footer) == 4 else 0.0
-    return tuple(n * step for n in range(frames)) if np.isfinite(step) and step > 0 else None
+    return even_times(step, frames, str(path))
 
 
 FORMAT = Format("mgh", read)

@@ -4,46 +4,51 @@ from __future__ import annotations
 
 import gzip
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from nibabel.minc1 import Minc1Image
-from nibabel.minc2 import Minc2Image
+from nibabel.externals.netcdf import netcdf_file
+from nibabel.minc1 import Minc1File
+from nibabel.minc2 import Minc2File
 from numpy.typing import NDArray
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
-from isocenter.files.storage import GZIP_MAGIC, each_once
+from isocenter.files.storage import GZIP_MAGIC, each_once, most_unpacked, refuse_expansion, unwritable
 from isocenter.values import Array, Deferred, Geometry, Image, Source
+
+CHUNK = 1 << 20
+# What nibabel, netCDF and HDF5 raise at a file that is no MINC, or is damaged.
+MINC_ERRORS = (AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 
 
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     """The one volume or series of volumes, axes reversed so that the slice comes last; time becomes frames."""
     with _opened(path) as minc:
-        names = list(_file(minc)._dim_names)  # the only place where nibabel keeps the axes' names
+        names = list(minc._dim_names)  # the only place where nibabel keeps the axes' names
         spatial = [name for name in names if name.endswith("space")]
         if len(spatial) != 3 or set(names) - set(spatial) - {"time"}:
             raise FormatError(f"axes called {', '.join(names)}", str(path), "Only space and time can be read")
         order = tuple(names.index(name) for name in (["time"] if "time" in names else []) + spatial[::-1])
-        shape = tuple(int(minc.shape[axis]) for axis in order)
-        dtype = (
-            np.dtype(np.float64)
-            if np.issubdtype(minc.get_data_dtype(), np.integer)
-            else minc.get_data_dtype().newbyteorder("=")
-        )
-        affine = np.asarray(minc.affine, dtype=np.float64)
-        axes = dict(zip(names, _file(minc)._dims, strict=True))
+        shape, stored = minc.get_data_shape(), minc.get_data_dtype()
+        whole = np.issubdtype(stored, np.integer)  # numbers that stand for others between a lowest and a highest value
+        dtype = np.dtype(np.float64) if whole else stored.newbyteorder("=")
+        affine = np.asarray(minc.get_affine(), dtype=np.float64)
         # nibabel takes 1 for a step and 0 for a start that are not there.
-        stepped = all(hasattr(axes[name], "step") for name in spatial)
-        placed = all(hasattr(axes[name], "start") for name in spatial)
-    geometry, notes = _geometry(shape[-3:], affine, stepped, placed, path)
-    pixels = Deferred((1, *shape), dtype, partial(_load, path, order))
+        stepped, placed = (
+            all(hasattr(minc._dims[names.index(one)], own) for one in spatial) for own in ("step", "start")
+        )
+    refuse_expansion(path.stat().st_size, prod(shape) * stored.itemsize, str(path))
+    geometry, notes = _geometry(tuple(int(shape[axis]) for axis in order[-3:]), affine, stepped, placed, path)
+    pixels = Deferred((1, *(int(shape[axis]) for axis in order)), dtype, partial(_load, path, order, dtype))
     labels, read_from = label_table.of_file(path), each_once(path, *label_table.own_tables(path))
     image = Image(pixels, geometry, labels=labels, notes=tuple(notes), source=Source("minc", read_from))
     return {path.name.removesuffix(".gz").removesuffix(".mnc"): image}
@@ -62,38 +67,72 @@ def _geometry(
         raise GeometryError(error.problem, str(path), "Check the header with mincheader") from error
 
 
-def _load(path: Path, order: tuple[int, ...]) -> Array:
+def _load(path: Path, order: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """(1[, frames], *spatial) values, some slices at a time."""
     with _opened(path) as minc:
+        shape = minc.get_data_shape()
+        values = np.empty(shape, dtype)
+        step = max(1, CHUNK // max(1, prod(shape[1:])))
         try:
-            values = np.asarray(minc.dataobj)
-        except (OSError, ValueError, EOFError) as error:
+            for start in range(0, shape[0], step):
+                part = (slice(start, min(start + step, shape[0])),)
+                values[part] = minc.get_scaled_data(part)
+        except MINC_ERRORS as error:
             raise FormatError(f"the voxels cannot be read ({error})", str(path), "Get the file again") from error
     return values.transpose(order)[np.newaxis]
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """nibabel's image; a gzipped file is unpacked into the system's folder of temporary files while it is open."""
-    with path.open("rb") as file:
-        packed = file.read(2) == GZIP_MAGIC
-    with tempfile.TemporaryDirectory() as folder:
-        plain = path
-        if packed:
-            plain = Path(folder) / "unpacked.mnc"
-            with gzip.open(path) as stream, plain.open("wb") as copy:
-                while chunk := stream.read(1 << 20):
-                    copy.write(chunk)
+    """nibabel's file."""
+    with _unpacked(path) as plain:
         with plain.open("rb") as file:
-            kind: Any = Minc2Image if file.read(4) == b"\x89HDF" else Minc1Image
+            second = file.read(4) == b"\x89HDF"
         try:
-            if kind is Minc2Image:
+            if second:
                 _refuse_links(plain, path)
-            image = kind.from_filename(str(plain))
-        except (KeyError, ValueError, OSError, TypeError) as error:
-            raise FormatError(
-                f"no MINC volume with regular axes ({error})", str(path), "Convert it with mnc2nii"
-            ) from error
-        yield image
+            opened: Any = h5py.File(plain) if second else netcdf_file(str(plain))
+            minc: Any = Minc2File(opened) if second else Minc1File(opened)
+        except MINC_ERRORS as error:
+            problem = f"no MINC volume with regular axes ({error})"
+            raise FormatError(problem, str(path), "Convert it with mnc2nii") from error
+        try:
+            yield minc
+        finally:
+            vars(minc).clear()  # what refers to the file's voxels, so that it can be closed
+            opened.close()
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[Path]:
+    """The file; a gzipped one is unpacked into the system's folder of temporary files meanwhile.
+
+    Raises FormatError where far more comes out of it than voxels pack to, ResourceError where the disk is full.
+    """
+    with path.open("rb") as file:
+        if file.read(2) != GZIP_MAGIC:
+            yield path
+            return
+    most, size = most_unpacked(path.stat().st_size), 0
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "unpacked.mnc"
+        with gzip.open(path) as stream, plain.open("wb") as copy:
+            while chunk := _next_of(stream, path):
+                size += len(chunk)
+                if size > most:
+                    refuse_expansion(path.stat().st_size, size, str(path))
+                try:
+                    copy.write(chunk)
+                except OSError as error:
+                    raise unwritable(error, plain) from error
+        yield plain
+
+
+def _next_of(stream: gzip.GzipFile, path: Path) -> bytes:
+    try:
+        return stream.read(CHUNK)
+    except (EOFError, OSError, zlib.error) as error:
+        raise FormatError(f"cannot be unpacked ({error})", str(path), "Get the file again") from error
 
 
 def _refuse_links(plain: Path, path: Path) -> None:
@@ -120,10 +159,6 @@ def _refuse_links(plain: Path, path: Path) -> None:
 
 def _is_elsewhere(part: h5py.Dataset) -> bool:
     return bool(part.is_virtual or part.id.get_create_plist().get_external_count())
-
-
-def _file(image: Any) -> Any:
-    return image.dataobj.minc_file
 
 
 FORMAT = Format("minc", read)

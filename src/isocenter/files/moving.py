@@ -42,7 +42,7 @@ def open_header(path: Path) -> PIL.Image.Image:
     """The picture with its header read, and no pixel. Raises one of `PIL_ERRORS`."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-        return PIL.Image.open(path, formats=KINDS)
+        return PIL.Image.open(path, "r", KINDS)
 
 
 def frames_of(opened: PIL.Image.Image) -> int:
@@ -76,7 +76,7 @@ def read_moving(path: Path) -> Image:
 def _frames(path: Path) -> Iterator[tuple[Array, float]]:
     """((rows, columns, 3), s for which it is shown) after one another."""
     try:
-        with PIL.Image.open(path, formats=KINDS) as opened:
+        with PIL.Image.open(path, "r", KINDS) as opened:
             for number in range(opened.n_frames):  # type: ignore[attr-defined]
                 opened.seek(number)
                 yield np.asarray(opened.convert("RGB")), float(opened.info.get("duration", 0)) / 1000

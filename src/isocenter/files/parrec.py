@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from nibabel.parrec import PARRECArrayProxy, PARRECError, PARRECHeader
+from nibabel.parrec import PARRECError, PARRECHeader
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.format import Format, ReadOptions
@@ -115,10 +115,20 @@ def _times(header: PARRECHeader, frames: int) -> tuple[float, ...] | None:
 
 
 def _load(par: Path, rec: Path) -> Array:
-    try:
-        values = np.asarray(PARRECArrayProxy(str(rec), _header(par), scaling="dv"))
-    except (PARRECError, ValueError, OSError) as error:
-        raise FormatError(f"the voxels cannot be read ({error})", str(rec), "Export the whole scan again") from error
+    """(1[, frames], *spatial) values, one slice of the file at a time."""
+    header = _header(par)
+    shape = tuple(int(n) for n in header.get_data_shape())
+    slopes, intercepts = (scaling.ravel(order="F") for scaling in header.get_data_scaling("dv"))
+    columns, rows = (int(n) for n in header.get_rec_shape()[:2])
+    values = np.empty((columns * rows, len(slopes)), order="F")
+    stored = np.empty(columns * rows, header.get_data_dtype())
+    with rec.open("rb", buffering=0) as file:
+        for n, place in enumerate(header.get_sorted_slice_indices()):
+            file.seek(int(place) * stored.nbytes)
+            if file.readinto(stored) < stored.nbytes:  # type: ignore[arg-type]
+                raise FormatError("has changed since it was opened", str(rec), "Read it again")
+            values[:, n] = stored * slopes[n] + intercepts[n]
+    values = values.reshape(shape, order="F")
     return np.moveaxis(values, -1, 0)[np.newaxis] if values.ndim == 4 else values[np.newaxis]
 
 

@@ -179,7 +179,7 @@ def _has_palette(path: Path) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with PIL.Image.open(path, formats=KINDS) as opened:
+            with PIL.Image.open(path, "r", KINDS) as opened:
                 return opened.mode == PALETTE
     except PIL_ERRORS:
         return False

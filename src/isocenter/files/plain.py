@@ -54,15 +54,6 @@ def channels_first(image: Image, where: str) -> Array:
     return np.moveaxis(ordered, -1, 0)
 
 
-def uniform_step(times: tuple[float, ...] | None) -> float | None:
-    """Seconds between frames where they are even within 0.1 %, else None."""
-    if times is None or len(times) < 2:
-        return None
-    steps = np.diff(times)
-    step = (times[-1] - times[0]) / (len(times) - 1)
-    return float(step) if step > 0 and np.allclose(steps, step, rtol=1e-3, atol=0) else None
-
-
 def steps_without_sides(geometry: Geometry, where: str) -> tuple[float, ...]:
     """The voxel size along (i, j[, k]) for a format that holds nothing else of a grid without sides.
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 import re
+from array import array
 from collections.abc import Mapping, Sequence
-from io import StringIO
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ TITLE = re.compile(r"^(?P<name>[a-z ]+?)(?:\s*[\[(]\s*(?P<unit>[^\])]+?)\s*[\])]
 EVEN = 0.01
 # The part that is read of a file that may be a series or a table of cases.
 HEAD_BYTES, FEWEST = 4096, 4
+LONGEST_LINE = 1 << 20
 
 
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
@@ -39,35 +41,48 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     Raises FormatError for what is no number, GeometryError for samples at uneven steps.
     """
     del options  # a series leaves nothing to decide
-    text = path.read_text(encoding="utf-8-sig")
-    rows = [row for row in csv.reader(StringIO(text), delimiter=_delimiter(text)) if row]
-    titled = bool(rows) and any(_number(cell) is None for cell in rows[0])
-    titles = [cell.strip() for cell in rows[0]] if titled else [str(n) for n in range(len(rows[0]) if rows else 0)]
-    numbers = [[_number(cell) for cell in row] for row in rows[titled:]]
-    if not numbers or any(len(row) != len(titles) for row in numbers):
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        delimiter = _delimiter(file.readline(LONGEST_LINE))
+        file.seek(0)
+        rows = (row for row in csv.reader(file, delimiter=delimiter) if row)
+        first = next(rows, [])
+        titled = any(_number(cell) is None for cell in first)
+        titles = [cell.strip() for cell in first] if titled else [str(n) for n in range(len(first))]
+        numbers = array("d")  # a list of Python's floats would take four times as much
+        for row in rows if titled else chain([first], rows):
+            values = [_number(cell) for cell in row]
+            if len(values) != len(titles):
+                raise FormatError("is no table of numbers", str(path), "Write a row a sample and a column a channel")
+            try:
+                numbers.extend(values)  # type: ignore[arg-type]
+            except TypeError as error:
+                problem, remedy = "holds text among its numbers", "Write only numbers under one row of names"
+                raise FormatError(problem, str(path), remedy) from error
+    if not numbers:
         raise FormatError("is no table of numbers", str(path), "Write a row a sample and a column a channel")
-    if any(cell is None for row in numbers for cell in row):
-        raise FormatError("holds text among its numbers", str(path), "Write only numbers under one row of names")
-    return {path.stem: series(dict(zip(titles, np.array(numbers, dtype=np.float64).T, strict=True)), path)}
+    table = np.frombuffer(numbers, np.float64).reshape(-1, len(titles)).T
+    return {path.stem: series(titles, table, path)}
 
 
-def series(columns: Mapping[str, Array], path: Path, kind: str = "series") -> Image:
-    """(samples,) numbers by name as one image; the first may be the axis.
+def series(titles: Sequence[str], columns: Array, path: Path, kind: str = "series") -> Image:
+    """(columns, samples) numbers with a title each as one image; the first may be the axis.
 
-    Raises FormatError for columns of unlike length or none, GeometryError for samples at uneven steps.
+    Raises FormatError for no channel, no sample or a title that occurs twice, GeometryError for uneven steps.
     """
-    first = next(iter(columns))
+    first, doubled = titles[0], [title for title in titles if titles.count(title) > 1]
+    if doubled:
+        raise FormatError(f"has two columns {doubled[0]!r}", str(path), "Give each column a name of its own")
     axis = _axis(first)
-    channels = {name: values for name, values in columns.items() if axis is None or name != first}
-    if not channels or len({len(values) for values in columns.values()}) != 1 or not len(columns[first]):
+    channels = columns if axis is None else columns[1:]
+    if not channels.size:
         raise FormatError("holds no channels of one length", str(path), "Write as many samples for each channel")
     known, unit, factor = axis or (False, "", 1.0)
-    shape = (len(columns[first]),)
-    geometry = _grid(np.asarray(columns[first], float) * factor, unit, path) if known else Geometry.of_pixels(shape)
+    shape = columns.shape[1:]
+    geometry = _grid(np.asarray(columns[0], float) * factor, unit, path) if known else Geometry.of_pixels(shape)
     silent = axis is not None and not known and "sample" not in first.lower()
     notes = (f"the axis {first!r} has no known unit, so its steps are counted in samples",) if silent else ()
-    pixels = np.stack([np.asarray(values) for values in channels.values()])
-    return Image(pixels, geometry, channels=tuple(channels), notes=notes, source=Source(kind, (str(path),)))
+    names = tuple(titles if axis is None else titles[1:])
+    return Image(channels, geometry, channels=names, notes=notes, source=Source(kind, (str(path),)))
 
 
 def write(image: Image, path: Path) -> None:

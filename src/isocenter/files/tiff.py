@@ -25,6 +25,7 @@ from isocenter.files.format import Format, ReadOptions
 from isocenter.files.picture import CHANNELS, is_opaque, upright
 from isocenter.files.storage import each_once
 from isocenter.files.tiff_claims import JPEG, check_decoded, check_whole, named_files
+from isocenter.files.times import even_times
 from isocenter.values import Array, Geometry, Image, LazyMapping, Source
 
 MM = {"m": 1000.0, "cm": 10.0, "mm": 1.0, "µm": 1e-3, "um": 1e-3, "nm": 1e-6, "pm": 1e-9, "Å": 1e-7, "in": 25.4}
@@ -182,12 +183,11 @@ def _image(file: tifffile.TiffFile, number: int, path: Path, others: tuple[Path,
         notes.append(f"turned upright by orientation {orientation}")
         pixels = np.moveaxis(upright(np.moveaxis(pixels, (-2, -1), (0, 1)), orientation), (0, 1), (-2, -1))
     names = CHANNELS.get(len(pixels), ()) if (sampled and not bands) or len(pixels) == 1 else ()
-    steps = described.increment if framed else None
     return Image(
         np.ascontiguousarray(pixels),
         _geometry(pixels.shape[-len(spatial) :], spatial, described),
         channels=described.names if len(described.names) == len(pixels) and not sampled else names,
-        times=tuple(steps * n for n in range(pixels.shape[1])) if steps else None,
+        times=even_times(described.increment, pixels.shape[1], str(path)) if framed else None,
         notes=tuple(notes),
         facts=_equal(pixels) if sampled else {},
         source=Source("tiff", each_once(path, *others)),

@@ -14,7 +14,7 @@ from isocenter.errors import DatasetError, FormatError
 from isocenter.files.layouts.cases import Folder, given, name_classes
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
-from isocenter.files.numpy_file import load_array
+from isocenter.files.numpy_arrays import load_array
 from isocenter.values import Array, Geometry, Image, Source, Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

@@ -22,11 +22,12 @@ from isocenter.files.format import Format, ReadOptions
 from isocenter.files.nifti.geometry import geometry_of, is_nifti
 from isocenter.files.nifti.write import write
 from isocenter.files.storage import Block, compression_of, each_once, not_elsewhere, read_head
+from isocenter.files.times import even_times
 from isocenter.values import Image, Source
 
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 # Header extensions are text of a few kB; more is a damaged offset.
-LARGEST_HEAD = 1 << 26
+LARGEST_HEAD = 1 << 24
 HEADERS = (".hdr", ".HDR")
 PAIRS = ((".hdr", ".img"), (".img", ".hdr"), (".HDR", ".IMG"), (".IMG", ".HDR"))
 # NIfTI intents whose "voxels" are points of a surface, and the range of CIFTI-2.
@@ -51,7 +52,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     geometry, about_geometry = geometry_of(header, str(path), options.prefer)
     block = _block(header, voxel_path, shape, axes, options)
     pixels = block.deferred()
-    times, about_times = _times(header, pixels.shape)
+    times, about_times = _times(header, pixels.shape, str(path))
     if not is_nifti(header) and block.slope != 1.0:
         notes.append("The values are scaled by the factor that SPM keeps in an unused field of Analyze 7.5.")
     colours = header.get_data_dtype().names or ()
@@ -216,7 +217,7 @@ def _scaling(header: Any, path: Path) -> tuple[float, float]:
     return (1.0, 0.0) if slope is None else (float(slope), float(intercept or 0.0))
 
 
-def _times(header: Any, shape: tuple[int, ...]) -> tuple[tuple[float, ...] | None, list[str]]:
+def _times(header: Any, shape: tuple[int, ...], where: str) -> tuple[tuple[float, ...] | None, list[str]]:
     """(s of each frame from the first where the header states them, notes)."""
     if len(shape) < 5 or not is_nifti(header):
         return None, []
@@ -225,7 +226,7 @@ def _times(header: Any, shape: tuple[int, ...]) -> tuple[tuple[float, ...] | Non
     if unit is None or not np.isfinite(step) or step <= 0:
         return None, ["The header does not state at what times the frames were taken."]
     odd = [f"The header states {step * unit:g} s between frames; perhaps ms are meant."] if step * unit > 600 else []
-    return tuple(step * unit * n for n in range(shape[1])), odd
+    return even_times(step * unit, shape[1], where), odd
 
 
 def b_value_table(path: Path, stem: str) -> Path:

@@ -19,8 +19,9 @@ from isocenter.files.format import Format, ReadOptions
 from isocenter.files.label_table import checked, clean
 from isocenter.files.nrrd.header import Header, read_header
 from isocenter.files.nrrd.space import grid_of, layout_of, space_fields
-from isocenter.files.plain import COLOUR_CHANNELS, channels_first, created, uniform_step, write_voxels
+from isocenter.files.plain import COLOUR_CHANNELS, channels_first, created, write_voxels
 from isocenter.files.storage import Block, Compression, each_once, inside_folder, is_compressed
+from isocenter.files.times import uniform_step
 from isocenter.values import Array, Code, Deferred, Image, Label, Source
 
 TYPES: dict[str, tuple[str, ...]] = {

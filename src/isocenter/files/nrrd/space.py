@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.nrrd.header import Header
+from isocenter.files.times import even_times
 from isocenter.files.world import MM, from_lps, rows_and_columns
 from isocenter.values import Geometry
 
@@ -209,7 +210,7 @@ def _times(header: Header, axis: int, frames: int) -> tuple[float, ...] | None:
     unit = SECONDS.get(header.words("units")[axis].lower())
     if len(spacings) != len(header.sizes) or unit is None or not spacings[axis] > 0:
         return None
-    return tuple(n * unit * float(spacings[axis]) for n in range(frames))
+    return even_times(unit * float(spacings[axis]), frames, str(header.path))
 
 
 def _facts(header: Header) -> dict[str, Any]:

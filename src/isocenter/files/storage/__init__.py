@@ -8,21 +8,20 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.files.storage.atomic import sweep, unwritable, write_text, written
-    from isocenter.files.storage.block import (
+    from isocenter.files.storage.block import Block, is_number
+    from isocenter.files.storage.cache import cache_folder, cached
+    from isocenter.files.storage.expansion import most_unpacked, refuse_expansion
+    from isocenter.files.storage.hashing import content_hash, dataset_hash, file_hash
+    from isocenter.files.storage.json_text import DEEPEST, load_json, parse_json
+    from isocenter.files.storage.lock import locked
+    from isocenter.files.storage.packed import (
         GZIP_MAGIC,
-        Block,
         Compression,
         compression_of,
         inflating,
         is_compressed,
-        is_number,
         read_head,
     )
-    from isocenter.files.storage.cache import cache_folder, cached
-    from isocenter.files.storage.expansion import refuse_expansion
-    from isocenter.files.storage.hashing import content_hash, dataset_hash, file_hash
-    from isocenter.files.storage.json_text import DEEPEST, load_json, parse_json
-    from isocenter.files.storage.lock import locked
     from isocenter.files.storage.patient_key import patient_key_id, pseudonym
     from isocenter.files.storage.sidecar import each_once, inside_folder, is_inside, not_elsewhere
     from isocenter.files.storage.spool import Spool

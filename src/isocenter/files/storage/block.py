@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from isocenter.errors import FormatError, ResourceError
 from isocenter.files.complex_part import real_part
 from isocenter.files.format import Part
+from isocenter.files.storage.expansion import refuse_expansion
+from isocenter.files.storage.packed import GET_AGAIN, GZIP, Compression, damage_named, is_compressed, skip, uncompressed
 from isocenter.values import Array, Deferred
 
-Compression = Literal["none", "gzip", "bzip2", "zlib", "text"]
-GZIP: Compression = "gzip"
 PACKED, DEFLATED = ("gzip", "bzip2", "zlib"), ("gzip", "zlib")
-GZIP_MAGIC = b"\x1f\x8b"
-CHUNK = 1 << 22
 # RFC 1951: a match of 258 bytes costs at least two bits, so nothing inflates further than this.
 LARGEST_INFLATION = 1032
+# A stream that claims to be larger than this, and this many times its own size, is counted before it is believed.
+UNCOUNTED_BYTES, UNCOUNTED_RATIO = 1 << 26, 20
+# Numbers that are converted at a time: what is held beside the result stays small.
+AT_ONCE = 1 << 19
+# Each channel has a name in memory, whatever little its voxels take.
+MOST_CHANNELS = 1 << 16
+LONGEST_WORD = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,10 @@ class Block:
         if min(self.shape, default=0) < 1 or min(self.start, self.offset) < 0:
             problem = f"a volume of {self.shape} voxels from byte {self.start} + {self.offset} on"
             raise FormatError(problem, str(self.path), "The header is damaged: get it again")
+        if self.shape[self.axes[0]] > MOST_CHANNELS:
+            raise FormatError(
+                f"{self.shape[self.axes[0]]} channels", str(self.path), "The header is damaged: get it again"
+            )
         is_complex = np.issubdtype(self.dtype, np.complexfloating)
         if not (is_complex or is_number(self.dtype)) or self.dtype.itemsize > (16 if is_complex else 8):
             raise FormatError(f"voxels of type {self.dtype}", str(self.path), "Convert them to a common number type")
@@ -102,7 +108,7 @@ class Block:
 
     def load(self) -> Array:
         """(channels[, frames], *spatial) values."""
-        return self._values(self._stored((slice(None),) * len(self.shape)))
+        return self.region(())
 
     def region(self, region: tuple[slice, ...]) -> Array:
         """`load()[region]`; of a compressed file no more is inflated than must be passed on the way."""
@@ -111,101 +117,163 @@ class Block:
         wanted = [slice(None)] * len(self.shape)
         for axis, part in zip(self.axes, region, strict=False):
             wanted[axis] = part
-        return self._values(self._stored(tuple(wanted)))
-
-    def _stored(self, wanted: tuple[slice, ...]) -> Array:
-        """The voxels as they stand in the file, axes in the file's order."""
-        if not is_compressed(self.compression):
-            where = self.start + self.offset
-            mapped = np.memmap(self.path, self.dtype, "r", offset=where, shape=self.shape, order="F")
-            return np.array(mapped[wanted])  # a copy: the file may go away
-        if self.compression not in PACKED:
-            return self._spelled().reshape(self.shape, order="F")[wanted]
         bounds = [part.indices(size)[:2] for part, size in zip(wanted, self.shape, strict=True)]
-        axis, first = len(self.shape) - 1, 0
-        while axis > 0 and bounds[axis][1] - bounds[axis][0] == 1:  # one slice of the slowest axis: pass what is before
-            first += bounds[axis][0] * prod(self.shape[:axis])
+        return self._read(bounds).transpose(self.axes)
+
+    def _read(self, bounds: Sequence[tuple[int, int]]) -> Array:
+        """The values within (start, stop) along each axis, axes in the file's order; converted a few at a time."""
+        sizes = tuple(max(0, high - low) for low, high in bounds)
+        if self.compression == "text" and sizes != self.shape:  # where a number stands is known only by those before
+            return self._read([(0, size) for size in self.shape])[tuple(slice(*own) for own in bounds)]
+        values = self._room(prod(sizes))
+        if 0 in sizes:
+            return values.reshape(sizes, order="F")
+        axis = len(sizes) - 1
+        while axis > 0 and sizes[axis] == 1:  # one slice of the slowest axis: pass what is before
             axis -= 1
-        low, high = bounds[axis]
-        first += low * prod(self.shape[:axis])
-        shape = (*self.shape[:axis], max(0, high - low), *(1 for _ in bounds[axis + 1 :]))
-        stored = self._inflated(first, prod(shape)).reshape(shape, order="F")
-        return np.asarray(stored[tuple(wanted[:axis])])
+        first = sum(low * prod(self.shape[:n]) for n, (low, _) in enumerate(bounds) if n >= axis)
+        inner = tuple(slice(*own) for own in bounds[:axis])
+        if self.compression == "text":
+            self._fill_from_text(values)
+        elif sizes[:axis] == self.shape[:axis]:
+            self._fill(values, first)
+        elif is_compressed(self.compression):
+            self._fill_from_slices(values, first, inner)
+        else:
+            mapped = np.memmap(self.path, self.dtype, "r", self.start + self.offset, self.shape, order="F")
+            place: tuple[Any, ...] = (*inner, slice(*bounds[axis]), *(low for low, _ in bounds[axis + 1 :]))
+            cut = mapped[place]
+            step = max(1, AT_ONCE // prod(sizes[:axis]))
+            for start in range(0, sizes[axis], step):
+                self._put(values, start * prod(sizes[:axis]), cut[..., start : start + step])
+        return values.reshape(sizes, order="F")
 
-    def _inflated(self, first: int, count: int) -> Array:
-        """`count` stored numbers from the `first` on."""
-        try:
-            stored = np.empty(count, self.dtype)
-        except MemoryError as error:
-            needed = count * self.dtype.itemsize / 2**30
-            raise ResourceError(f"needs {needed:.1f} GiB of memory", str(self.path), "Read it in parts") from error
-        view = memoryview(stored.view(np.uint8))  # type: ignore[arg-type]
-        skip = self.offset + first * self.dtype.itemsize
-        with self._stream() as stream:
-            done = _skip(stream, skip)
-            filled = 0
-            while done == skip and filled < len(view) and (got := stream.readinto(view[filled:])):  # type: ignore[attr-defined]
-                filled += got
-            if done < skip or filled < len(view):
-                raise self._short(done + filled)
-            if first + count == prod(self.shape):
+    def _fill(self, values: Array, first: int) -> None:
+        """All of `values` from the stored numbers that follow each other from the `first` on."""
+        with self._stream(first) as stream:
+            for start in range(0, len(values), AT_ONCE):
+                part = values[start : start + AT_ONCE]
+                if self.dtype == self.value_dtype and not self._is_scaled:
+                    self._next(stream, part, first + start)
+                else:
+                    stored = np.empty(len(part), self.dtype)
+                    part[...] = self._values(self._next(stream, stored, first + start))
+            if first + len(values) == prod(self.shape):
                 stream.read(1)  # the check sum stands past the end, and only then is it verified
-        return stored
 
-    def _spelled(self) -> Array:
-        """All stored numbers of a file that has them as text."""
+    def _fill_from_slices(self, values: Array, first: int, inner: tuple[slice, ...]) -> None:
+        """All of `values` from a part of each slice; the slices follow each other from the `first` number on."""
+        plane = self.shape[: len(inner)]
+        wanted = prod(own.stop - own.start for own in inner)
+        step = max(1, AT_ONCE // prod(plane))
+        with self._stream(first) as stream:
+            for start in range(0, len(values) // wanted, step):
+                count = min(step, len(values) // wanted - start)
+                stored = np.empty(prod(plane) * count, self.dtype)
+                self._next(stream, stored, first + start * prod(plane))
+                self._put(values, start * wanted, stored.reshape((*plane, count), order="F")[inner])
+
+    def _put(self, values: Array, start: int, part: Array) -> None:
+        values[start : start + part.size] = self._values(part).ravel(order="F")
+
+    def _room(self, count: int) -> Array:
+        try:
+            return np.empty(count, self.value_dtype)
+        except MemoryError as error:
+            needed = count * self.value_dtype.itemsize / 2**30
+            raise ResourceError(f"needs {needed:.1f} GiB of memory", str(self.path), "Read it in parts") from error
+
+    def _next(self, stream: BinaryIO, numbers: Array, before: int) -> Array:
+        """The next stored numbers of a stream, in the array that is given; `before`: how many precede them"""
+        view, filled = memoryview(numbers.view(np.uint8)), 0  # type: ignore[arg-type]
+        while filled < len(view) and (got := stream.readinto(view[filled:])):  # type: ignore[attr-defined]
+            filled += got
+        if filled < len(view):
+            raise self._short(self.offset + before * self.dtype.itemsize + filled)
+        return numbers
+
+    def _fill_from_text(self, values: Array) -> None:
+        """All values of a file that has them as text."""
+        done, rest = 0, b""
         with self.path.open("rb") as file:
             file.seek(self.start + self.offset)
-            words = file.read().split()[: prod(self.shape)]
-        if len(words) < prod(self.shape):
-            raise self._broken(f"the voxels are cut short: {prod(self.shape)} numbers are promised, {len(words)} there")
+            while done < len(values) and (text := file.read(AT_ONCE)):
+                words = (rest + text).split()
+                rest = words.pop() if words and not text[-1:].isspace() else b""
+                if len(rest) > LONGEST_WORD:
+                    raise self._broken("a voxel is no number")
+                done += self._put_words(values[done:], words)
+        done += self._put_words(values[done:], rest.split())
+        if done < len(values):
+            raise self._broken(f"the voxels are cut short: {len(values)} numbers are promised, {done} there")
+
+    def _put_words(self, room: Array, words: list[bytes]) -> int:
+        """What words mean, into the room that there is; how many."""
+        words = words[: len(room)]
         try:
-            return np.array(words, dtype="S").astype(self.dtype)
+            room[: len(words)] = self._values(np.array(words, dtype="S").astype(self.dtype))
         except (ValueError, OverflowError) as error:
             raise self._broken(f"a voxel is no number ({error})") from error
+        return len(words)
+
+    @property
+    def _is_scaled(self) -> bool:
+        return (self.slope, self.intercept) != (1.0, 0.0)
 
     def _values(self, stored: Array) -> Array:
-        values = stored.transpose(self.axes).astype(self.dtype.newbyteorder("="), copy=False)
+        """What stored numbers mean."""
+        values = stored.astype(self.dtype.newbyteorder("="), copy=False)
         if self.part is not None:
             values = real_part(values, self.part, str(self.path))
-        if (self.slope, self.intercept) == (1.0, 0.0):
+        if not self._is_scaled:
             return np.asarray(values.astype(self.value_dtype, copy=False))
         scaled = np.empty_like(values, dtype=self.value_dtype)
-        for index in range(values.shape[-1]):  # in 64 bits, but one slice at a time
-            scaled[..., index] = values[..., index].astype(np.float64) * self.slope + self.intercept
+        for index in range(values.shape[-1] if values.ndim > 1 else 1):  # in 64 bits, but one slice at a time
+            own = (..., index) if values.ndim > 1 else ...
+            scaled[own] = values[own].astype(np.float64) * self.slope + self.intercept
         return scaled
 
     @contextmanager
-    def _stream(self) -> Iterator[BinaryIO]:
-        """The uncompressed bytes; what a damaged stream raises becomes a FormatError."""
-        with self._named(), self.path.open("rb") as file:
+    def _stream(self, first: int = 0) -> Iterator[BinaryIO]:
+        """The uncompressed bytes from a stored number on; what a damaged stream raises becomes a FormatError."""
+        at = self.offset + first * self.dtype.itemsize
+        with damage_named(self.path), self.path.open("rb", buffering=0) as file:
             file.seek(self.start)
-            with _uncompressed(file, self.compression) as stream:
+            if not is_compressed(self.compression):
+                file.seek(at, io.SEEK_CUR)
+                yield file
+                return
+            with uncompressed(file, self.compression) as stream:
+                if (done := skip(stream, at)) < at:
+                    raise self._short(done)
                 yield stream
 
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        try:
-            yield
-        except EOFError as error:
-            raise self._broken("the compressed voxels end too early") from error
-        except (zlib.error, gzip.BadGzipFile, OSError) as error:
-            raise self._broken(f"the compressed voxels are damaged ({error})") from error
-
     def _refuse_if_short(self) -> None:
-        """Refuse a file that is cut short before it is read, as far as that is cheap."""
+        """Refuse a file that is cut short, or that claims more than it holds, before anything is allocated."""
         needed, size = self.offset + self.nbytes, self.path.stat().st_size - self.start
-        if not is_compressed(self.compression):
+        if self.compression == "none":
             if size < needed:
                 raise self._short(max(size, 0))
-        elif self.compression in DEFLATED and size * LARGEST_INFLATION < needed:
+            return
+        if self.compression == "text":
+            if size < self.offset + 2 * prod(self.shape) - 1:  # a digit each, and a space between two
+                raise self._broken(f"{size} bytes of text cannot be {prod(self.shape)} numbers")
+            return
+        if self.compression in DEFLATED and size * LARGEST_INFLATION < needed:
             raise self._broken(f"{size} compressed bytes cannot hold the {needed} that the header promises")
-        elif self.compression == GZIP and self._promised_by_gzip() != needed % 2**32:
-            with self._stream() as stream:  # several members or bytes after the voxels are legal: count
-                count = _skip(stream, needed)
+        refuse_expansion(size, needed, str(self.path))
+        doubtful = needed > max(UNCOUNTED_BYTES, UNCOUNTED_RATIO * size)
+        if doubtful or (self.compression == GZIP and self._promised_by_gzip() != needed % 2**32):
+            self._count(needed)
+
+    def _count(self, needed: int) -> None:
+        """Refuse a stream that ends before so many bytes; several members and bytes after the voxels are legal."""
+        with damage_named(self.path), self.path.open("rb") as file:
+            file.seek(self.start)
+            with uncompressed(file, self.compression) as stream:
+                if (count := skip(stream, needed)) < needed:
+                    raise self._short(count)
                 stream.read(1)  # a missing end of the stream raises here
-            if count < needed:
-                raise self._short(count)
 
     def _promised_by_gzip(self) -> int:
         """RFC 1952: the last four bytes are the size of what was compressed, modulo 2**32."""
@@ -219,7 +287,7 @@ class Block:
         )
 
     def _broken(self, problem: str) -> FormatError:
-        return FormatError(problem, str(self.path), "Get the file again from where it came from")
+        return FormatError(problem, str(self.path), GET_AGAIN)
 
 
 class _Cursor:
@@ -246,12 +314,12 @@ class _Cursor:
         low, high, step = wanted[self._axis].indices(block.shape[self._axis])
         if step != 1 or low >= high:
             return block.region(region)
-        with block._named():
+        with damage_named(block.path):
             stored = self._slices(low, high)
         after = (1,) * (len(block.shape) - self._axis - 1)
         stored = stored.reshape((*stored.shape, *after), order="F")
         wanted[self._axis] = slice(None)
-        return block._values(stored[tuple(wanted)])
+        return block._values(stored[tuple(wanted)]).transpose(block.axes)
 
     def _slices(self, low: int, high: int) -> Array:
         """(..., high - low) the slices of the slowest axis, as they are stored."""
@@ -259,7 +327,7 @@ class _Cursor:
             self._restart()
         new = max(low, self._at)
         if new > self._at:
-            self._pass((new - self._at) * self._slice * self._block.dtype.itemsize)
+            self._pass(new - self._at)
         parts = [self._kept[..., low - self._first :]] if low < self._at else []
         if high > new:
             parts.append(self._read(high - new))
@@ -272,23 +340,19 @@ class _Cursor:
         self._first = self._at = 0
         self._kept = self._kept[..., :0]
         self._stream = self._open.enter_context(self._block._stream())
-        self._pass(self._block.offset)
 
     def _pass(self, count: int) -> None:
         assert self._stream is not None  # noqa: S101 - `_restart` has opened it
-        done = _skip(self._stream, count)
-        if done < count:
-            raise EOFError
+        size = self._slice * self._block.dtype.itemsize
+        if (done := skip(self._stream, count * size)) < count * size:
+            raise self._block._short(self._block.offset + self._at * size + done)
 
     def _read(self, count: int) -> Array:
         assert self._stream is not None  # noqa: S101 - `_restart` has opened it
+        at = max(self._at, self._first)
         stored = np.empty(count * self._slice, self._block.dtype)
-        view, filled = memoryview(stored.view(np.uint8)), 0  # type: ignore[arg-type]
-        while filled < len(view) and (got := self._stream.readinto(view[filled:])):  # type: ignore[attr-defined]
-            filled += got
-        if filled < len(view):
-            raise EOFError
-        if self._at + count == self._block.shape[self._axis]:
+        self._block._next(self._stream, stored, at * self._slice)
+        if at + count == self._block.shape[self._axis]:
             self._stream.read(1)  # the check sum stands past the end, and only then is it verified
         return stored.reshape((*self._block.shape[: self._axis], count), order="F")
 
@@ -296,73 +360,3 @@ class _Cursor:
 def is_number(dtype: np.dtype[Any]) -> bool:
     """Whether values of this type are integers, floats or truths."""
     return dtype.kind in "biuf"
-
-
-def is_compressed(compression: Compression) -> bool:
-    """Whether the voxels do not lie in the file as they are in memory."""
-    return compression != "none"
-
-
-def compression_of(path: Path) -> Compression:
-    """Whether the whole file is a gzip stream, by its first bytes and not by its name."""
-    with path.open("rb") as file:
-        return GZIP if file.read(2) == GZIP_MAGIC else "none"
-
-
-def read_head(path: Path, size: int, *, after: int = 0) -> bytes:
-    """The first `size` bytes (after some others) of a plain or gzipped file, or as many as there are."""
-    with path.open("rb") as file, _uncompressed(file, compression_of(path)) as stream:
-        try:
-            return stream.read(size) if _skip(stream, after) == after else b""
-        except (EOFError, zlib.error, OSError) as error:
-            raise FormatError(
-                f"the compressed header is damaged ({error})", str(path), "Get the file again from where it came from"
-            ) from error
-
-
-def _uncompressed(file: BinaryIO, compression: Compression) -> BinaryIO:
-    return STREAMS[compression](file) if compression in STREAMS else file
-
-
-class _Inflating(io.RawIOBase):
-    """A zlib stream as a file: the standard library has one for gzip only."""
-
-    def __init__(self, file: BinaryIO, wbits: int) -> None:
-        self._file = file
-        self._inflate = zlib.decompressobj(wbits)
-
-    def readable(self) -> bool:
-        """True: the interface of io.RawIOBase."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill a buffer with inflated bytes; how many there were, 0 at the end."""
-        while not self._inflate.eof:
-            packed = self._inflate.unconsumed_tail or self._file.read(CHUNK)
-            plain = self._inflate.decompress(packed, len(buffer))
-            if plain:
-                buffer[: len(plain)] = plain
-                return len(plain)
-            if not packed:
-                raise EOFError
-        return 0
-
-
-def inflating(file: BinaryIO, wbits: int = zlib.MAX_WBITS) -> io.BufferedReader:
-    """What a zlib stream holds, read in parts; `wbits` below 0 for one without header and check sum."""
-    return io.BufferedReader(_Inflating(file, wbits), CHUNK)
-
-
-def _skip(stream: BinaryIO, count: int) -> int:
-    """Pass over `count` bytes; how many there were."""
-    done = 0
-    while done < count and (got := len(stream.read(min(CHUNK, count - done)))):
-        done += got
-    return done
-
-
-STREAMS: dict[Compression, Callable[[BinaryIO], Any]] = {
-    "gzip": lambda file: gzip.GzipFile(fileobj=file),
-    "bzip2": bz2.BZ2File,
-    "zlib": inflating,
-}

@@ -10,9 +10,14 @@ FREE_BYTES = 1 << 30
 LARGEST_RATIO = 1000
 
 
+def most_unpacked(packed: int) -> int:
+    """The most bytes that so many bytes of a file may become."""
+    return max(FREE_BYTES, LARGEST_RATIO * packed)
+
+
 def refuse_expansion(packed: int, decoded: int, where: str) -> None:
     """Raise FormatError where `packed` bytes of a file claim to be far too many `decoded` bytes of voxels."""
-    if decoded > max(FREE_BYTES, LARGEST_RATIO * packed):
+    if decoded > most_unpacked(packed):
         raise FormatError(
             f"claims {decoded} bytes of voxels in a file of {packed} bytes, which may be an attack",
             where,

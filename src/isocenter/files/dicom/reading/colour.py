@@ -13,6 +13,10 @@ from isocenter.errors import FormatError
 
 Samples = NDArray[Any]
 
+AT_ONCE = 1 << 18  # samples: on the way they have 32 or 64 bits
+COLOURS = ("Red", "Green", "Blue")
+LARGEST_TABLE = 1 << 16
+
 D65 = np.array([0.95047, 1.0, 1.08883])  # CIE 15, 2 degree observer
 SRGB_OF_XYZ = np.array(  # IEC 61966-2-1
     [[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]]
@@ -20,7 +24,15 @@ SRGB_OF_XYZ = np.array(  # IEC 61966-2-1
 
 
 def rgb_of_ybr_full(ybr: Samples) -> NDArray[np.uint8]:
-    """(..., 3) 8-bit luminance and chrominance over their full range to RGB, PS3.3 C.7.6.3.1.2."""
+    """(rows, ..., 3) 8-bit luminance and chrominance over their full range to RGB, PS3.3 C.7.6.3.1.2."""
+    rgb = np.empty(ybr.shape, np.uint8)
+    step = max(1, AT_ONCE * len(ybr) // max(1, ybr.size))
+    for start in range(0, len(ybr), step):
+        rgb[start : start + step] = _rgb_of_ybr(ybr[start : start + step])
+    return rgb
+
+
+def _rgb_of_ybr(ybr: Samples) -> NDArray[np.uint8]:
     luminance, blue, red = (ybr[..., n].astype(np.float32) for n in range(3))
     blue, red = blue - 128, red - 128
     rgb = np.stack(
@@ -63,12 +75,15 @@ def rgb_of_palette(index: Samples, dataset: pydicom.Dataset, where: str) -> Samp
     Numbers below the first mapped one take the first entry, those above the last take the last.
     Raises FormatError for a table that is missing or shorter than stated.
     """
-    tables = []
-    for colour in ("Red", "Green", "Blue"):
-        entries, first, bits = _descriptor(dataset, colour, where)
-        table = _table(dataset, colour, entries, bits, where)
-        tables.append(table[np.clip(index.astype(np.int64) - first, 0, entries - 1)])
-    return np.stack(tables, axis=-1)
+    tables = [_descriptor(dataset, colour, where) for colour in COLOURS]
+    colours = [_table(dataset, colour, *own[::2], where) for colour, own in zip(COLOURS, tables, strict=True)]
+    rgb = np.empty((*index.shape, 3), np.result_type(*colours))
+    step = max(1, AT_ONCE * len(index) // max(1, index.size))
+    for start in range(0, len(index), step):
+        numbers = index[start : start + step].astype(np.int64)
+        for n, ((entries, first, _), table) in enumerate(zip(tables, colours, strict=True)):
+            rgb[start : start + step, ..., n] = table[np.clip(numbers - first, 0, entries - 1)]
+    return rgb
 
 
 def _descriptor(dataset: pydicom.Dataset, colour: str, where: str) -> tuple[int, int, int]:
@@ -121,4 +136,6 @@ def expanded(segments: Samples) -> Samples:
             at += 3
         else:
             raise ValueError(f"a segment of kind {kind} in a segmented colour table")
+        if len(table) > LARGEST_TABLE:
+            raise ValueError("a segmented colour table that is longer than any")
     return np.array(table, dtype=segments.dtype.newbyteorder("="))

@@ -19,6 +19,7 @@ from isocenter.files.dicom.reading.pictures import frame_times, scale_of
 from isocenter.files.dicom.reading.pixel_layout import Layout, layout_of
 from isocenter.files.dicom.reading.seg import read_segmentation
 from isocenter.files.dicom.reading.series import SEGMENTATIONS, description_of
+from isocenter.files.dicom.reading.value_map import ValueMap
 from isocenter.files.dicom.reading.values import (
     Meaning,
     has_varying_values,
@@ -194,6 +195,8 @@ class _Voxels:
             )
         if self.colour:
             self.dtype = np.result_type(*[layout.dtype for layout in layouts])
+            found = {head.where: plain_of(head, one, ValueMap()) for head, one in zip(heads, layouts, strict=True)}
+            self.plain = {where: plain for where, plain in found.items() if plain is not None}
             return
         dtypes = [self._values_of(head, layout) for head, layout in zip(heads, layouts, strict=True)]
         self.dtype = np.result_type(*set(dtypes))

@@ -27,6 +27,7 @@ from isocenter.files.storage import refuse_expansion
 
 Stored = NDArray[Any]
 MOST_THREADS = 8  # more only wait for the disk
+MOST_HELD = 1 << 25  # bytes of frames that are decompressed side by side
 Coloured = tuple[Stored, str]  # a frame, and the photometric interpretation that it then has
 FULL_RANGE = ("YBR_FULL", SUBSAMPLED)
 
@@ -138,12 +139,12 @@ def _compressed(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int],
     data = dataset[layout.keyword].value or b""
     refuse_expansion(len(data), len(wanted) * layout.frame_bits // 8, where)
     chosen = {n: frame for n, frame in enumerate(_encoded(dataset, data, layout, where)) if n in set(wanted)}
-    return _several(lambda n: _decompressed(chosen[n], layout, n, where), wanted)
+    return _several(lambda n: _decompressed(chosen[n], layout, n, where), wanted, max(1, layout.frame_bits // 8))
 
 
-def _several(decompress: Callable[[int], Coloured], frames: Sequence[int]) -> Iterator[Coloured]:
+def _several(decompress: Callable[[int], Coloured], frames: Sequence[int], frame_bytes: int) -> Iterator[Coloured]:
     """Frames in order, a few at a time in threads: the codecs let others run, and no more than these are held."""
-    threads = min(MOST_THREADS, os.cpu_count() or 1, len(frames))
+    threads = min(MOST_THREADS, os.cpu_count() or 1, len(frames), max(1, MOST_HELD // frame_bytes))
     if threads < 2:
         yield from map(decompress, frames)
         return

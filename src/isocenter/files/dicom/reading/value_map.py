@@ -26,6 +26,7 @@ PICTURES = frozenset({
     "CR", "DX", "MG", "IO", "PX", "RF", "RG", "XA", "US", "IVUS", "SC", "OT", "ES", "XC", "GM", "SM", "OP", "OPT", "DG",
 })  # fmt: skip
 INTEGERS = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.uint64, np.int64)
+AT_ONCE = 1 << 18
 NO_UNIT = ("US", "")  # PS3.3 C.11.1.1.2: "unspecified"
 DOSE_UNITS = {"GY": "Gy", "RELATIVE": "relative dose"}  # PS3.3 C.8.8.3
 UNITS = {"HU": "HU", "OD": "10^-3 OD", "MGML": "mg/ml", "Z_EFF": "Z effective", "ED": "10^23 electrons/ml"}
@@ -95,6 +96,15 @@ class ValueMap:
         return self.table is None
 
     def __call__(self, stored: Values) -> Values:
+        if stored.size <= AT_ONCE:
+            return self._of(stored)
+        values = np.empty(stored.shape, self.dtype)
+        step = max(1, AT_ONCE * len(stored) // stored.size)
+        for start in range(0, len(stored), step):  # on the way numbers have 64 bits: never those of a whole picture
+            values[start : start + step] = self._of(stored[start : start + step])
+        return values
+
+    def _of(self, stored: Values) -> Values:
         if self.table is not None:
             values = self.table[np.clip(stored.astype(np.int64) - self.first, 0, len(self.table) - 1)]
         elif (self.slope, self.intercept) == (1, 0):

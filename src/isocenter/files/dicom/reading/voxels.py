@@ -26,6 +26,7 @@ from isocenter.files.dicom.tags import PYDICOM_ERRORS
 from isocenter.files.dicom.warnings import quiet
 from isocenter.values import Deferred
 
+AT_ONCE = 1 << 18  # values that are converted at a time
 PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
 
 
@@ -156,7 +157,8 @@ def _place_plain(file: tuple[str, tuple[Place, ...]], plain: Plain, plan: Plan, 
         with Path(path).open("rb", buffering=0) as opened:
             for place in places:
                 if place.tile is None:
-                    put_plain(opened, plain, place.frame, path, out[place.channel, place.repeat, place.slice])
+                    channel = slice(None) if plan.colour else place.channel
+                    put_plain(opened, plain, place.frame, path, out[channel, place.repeat, place.slice])
                     continue
                 mosaic = np.empty((plain.layout.rows, plain.layout.columns), plain.values.dtype)
                 put_plain(opened, plain, place.frame, path, mosaic)
@@ -217,7 +219,7 @@ def plain_of(head: Header, layout: Layout, values: ValueMap) -> Plain | None:
     """None for what has to be decoded, and for pixels of another length than stated: decoding refuses those."""
     if head.offset is None or head.is_compressed or layout.syntax not in PLAIN:
         return None
-    if layout.colour or layout.allocated % 8:
+    if (layout.colour and layout.photometric != "RGB") or layout.allocated % 8:
         return None
     frame, length = layout.frame_bits // 8, head.length or 0
     if not 0 <= length - frame * layout.frames < max(frame, 2):
@@ -226,16 +228,34 @@ def plain_of(head: Header, layout: Layout, values: ValueMap) -> Plain | None:
 
 
 def put_plain(file: BinaryIO, plain: Plain, frame: int, where: str, target: NDArray[Any]) -> None:
-    """One frame's values into `target` (rows, columns). Raises FormatError where the file is no longer that long."""
-    size = plain.layout.frame_bits // 8
-    file.seek(plain.offset + frame * size)
+    """One frame's values into `target`, (rows, columns) or, of a colour picture, (3, rows, columns).
+
+    Raises FormatError where the file is no longer that long.
+    """
+    layout = plain.layout
+    file.seek(plain.offset + frame * (layout.frame_bits // 8))
+    if layout.planar:
+        for plane in target:
+            _put_rows(file, plain, where, plane)
+    elif layout.colour:
+        _put_rows(file, plain, where, np.moveaxis(target, 0, -1))
+    else:
+        _put_rows(file, plain, where, target)
+
+
+def _put_rows(file: BinaryIO, plain: Plain, where: str, target: NDArray[Any]) -> None:
+    """(rows, columns[, samples]) values of the words that come next in the file, some rows at a time."""
     straight = plain.is_identity and _are_same_words(plain.layout.dtype, target)
-    words = target if straight else np.empty((plain.layout.rows, plain.layout.columns), plain.stored)
-    if file.readinto(words) != size:  # type: ignore[attr-defined]
-        raise FormatError("the pixel data are cut short", where, GET_AGAIN)
-    if not straight:
-        whole = words if plain.layout.is_floating else stored_bits(words, plain.layout)
-        target[...] = plain.values(whole)
+    step = len(target) if straight else max(1, AT_ONCE * len(target) // target.size)
+    for start in range(0, len(target), step):
+        rows = target[start : start + step]
+        words = rows if straight else np.empty(rows.shape, plain.stored)
+        if file.readinto(words) != words.nbytes:  # type: ignore[attr-defined]
+            raise FormatError("the pixel data are cut short", where, GET_AGAIN)
+        if not straight and plain.layout.colour:
+            rows[...] = words
+        elif not straight:
+            rows[...] = plain.values(words if plain.layout.is_floating else stored_bits(words, plain.layout))
 
 
 def _are_same_words(dtype: np.dtype[Any], target: NDArray[Any]) -> bool:

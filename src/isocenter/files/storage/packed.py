@@ -1,0 +1,100 @@
+"""Compressed streams of bytes: recognised, read in parts, and never further than is asked for."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from isocenter.errors import FormatError
+
+Compression = Literal["none", "gzip", "bzip2", "zlib", "text"]
+GZIP: Compression = "gzip"
+GZIP_MAGIC = b"\x1f\x8b"
+CHUNK = 1 << 22
+GET_AGAIN = "Get the file again from where it came from"
+
+
+def is_compressed(compression: Compression) -> bool:
+    """Whether the voxels do not lie in the file as they are in memory."""
+    return compression != "none"
+
+
+def compression_of(path: Path) -> Compression:
+    """Whether the whole file is a gzip stream, by its first bytes and not by its name."""
+    with path.open("rb") as file:
+        return GZIP if file.read(2) == GZIP_MAGIC else "none"
+
+
+def read_head(path: Path, size: int, *, after: int = 0) -> bytes:
+    """The first `size` bytes (after some others) of a plain or gzipped file, or as many as there are."""
+    with path.open("rb") as file, uncompressed(file, compression_of(path)) as stream:
+        try:
+            return stream.read(size) if skip(stream, after) == after else b""
+        except (EOFError, zlib.error, OSError) as error:
+            raise FormatError(f"the compressed header is damaged ({error})", str(path), GET_AGAIN) from error
+
+
+def uncompressed(file: BinaryIO, compression: Compression) -> BinaryIO:
+    """The stream of bytes that a file holds from here on."""
+    return STREAMS[compression](file) if compression in STREAMS else file
+
+
+def inflating(file: BinaryIO, wbits: int = zlib.MAX_WBITS) -> io.BufferedReader:
+    """What a zlib stream holds, read in parts; `wbits` below 0 for one without header and check sum."""
+    return io.BufferedReader(_Inflating(file, wbits), CHUNK)
+
+
+def skip(stream: BinaryIO, count: int) -> int:
+    """Pass over `count` bytes; how many there were."""
+    done = 0
+    while done < count and (got := len(stream.read(min(CHUNK, count - done)))):
+        done += got
+    return done
+
+
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """A context in which what a damaged stream raises becomes a FormatError."""
+    try:
+        yield
+    except EOFError as error:
+        raise FormatError("the compressed voxels end too early", str(path), GET_AGAIN) from error
+    except (zlib.error, gzip.BadGzipFile, OSError) as error:
+        raise FormatError(f"the compressed voxels are damaged ({error})", str(path), GET_AGAIN) from error
+
+
+class _Inflating(io.RawIOBase):
+    """A zlib stream as a file: the standard library has one for gzip only."""
+
+    def __init__(self, file: BinaryIO, wbits: int) -> None:
+        self._file = file
+        self._inflate = zlib.decompressobj(wbits)
+
+    def readable(self) -> bool:
+        """True: the interface of io.RawIOBase."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer with inflated bytes; how many there were, 0 at the end."""
+        while not self._inflate.eof:
+            packed = self._inflate.unconsumed_tail or self._file.read(CHUNK)
+            plain = self._inflate.decompress(packed, len(buffer))
+            if plain:
+                buffer[: len(plain)] = plain
+                return len(plain)
+            if not packed:
+                raise EOFError
+        return 0
+
+
+STREAMS: dict[Compression, Callable[[BinaryIO], Any]] = {
+    "gzip": lambda file: gzip.GzipFile(fileobj=file),
+    "bzip2": bz2.BZ2File,
+    "zlib": inflating,
+}
