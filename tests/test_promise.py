@@ -107,7 +107,10 @@ def test_its_data_are_checked(promised, tmp_path):
 
 
 def test_it_is_planned_with_its_own_reasons_and_a_mistake_in_them_is_refused(promised, tmp_path):
-    plan = isocenter.plan(promised.data, out=tmp_path / "plan.yaml", **CHOSEN).plan
+    made = isocenter.plan(promised.data, out=tmp_path / "plan.yaml", **CHOSEN)
+    plan = made.plan
+    assert "The direction is the value angle, because" in made.explained
+    assert "Its zero is the first axis, because angles count from the first axis." in made.explained
     assert (plan["task.name"], plan["task.angle"], plan["augmentation.rotation"]) == ("azimuth", "angle", 0.0)
     assert plan["inference.flips"] == []
     assert plan.decision("evaluation.primary").because == "it is in degrees"
@@ -123,7 +126,7 @@ def test_it_learns_and_is_reported_with_an_interval(promised):
     assert (row["metric"], row["unit"]) == ("angular_error", "degrees")
     assert row["low"] <= row["value"] <= row["high"] < 60  # who guesses is wrong by 90 on average
     page = (promised.run / "report.html").read_text()
-    assert "Angular error was named primary before training, with its zero of the circle (" in page
+    assert "Error of the angle was named primary before training, with its zero of the circle (" in page
     assert "A turned image points elsewhere" in page
     assert "Best, median and worst cases" in page
 

@@ -32,7 +32,7 @@ NSD = Row("nsd", "all", Estimate(0.97, n=1, patients=1, method="none: one patien
 @pytest.fixture
 def page(volume: Image, box: Image) -> Page:
     """A page with every kind of block, and a hostile name wherever a name can stand."""
-    chart = figures.label_scores([DICE, Row("dice", HOSTILE, DICE.estimate)], HOSTILE)
+    chart = figures.label_scores([DICE, Row("dice", HOSTILE, DICE.estimate)], HOSTILE, names={})
     slices = figures.contours(volume, box.data, None, box.labels, HOSTILE, caption=HOSTILE)
     problems = (
         Problem("note", "a note", ("a",)),

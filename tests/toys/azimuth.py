@@ -29,6 +29,7 @@ from isocenter.values import (
     Label,
     Prediction,
     Row,
+    Sentence,
     Slabs,
     Target,
     Vector,
@@ -54,7 +55,14 @@ class Azimuth:
 
     name: ClassVar[str] = "azimuth"
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
-    traits: ClassVar[Traits] = Traits(registers={"offset": "zero of the circle"})
+    traits: ClassVar[Traits] = Traits(
+        registers={"offset": "zero of the circle"},
+        sentences={
+            "angle": Sentence("The direction is the value {value}"),
+            "offset": Sentence("Its zero is {value} degrees from the first axis", "Its zero is the first axis"),
+        },
+        metric_names={"angular_error": "Error of the angle"},
+    )
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:

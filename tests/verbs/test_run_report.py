@@ -4,10 +4,12 @@ import pandas as pd
 import pytest
 
 from isocenter.planning import registered
-from isocenter.values import Decision, Estimate, Plan, Row
+from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.values import Decision, Estimate, Label, Plan, Row
 from isocenter.verbs.evaluation.scoring import Scored
 from isocenter.verbs.training.run_report import RunReport
 
+TASK = Segmentation((Label(1, "liver"), Label(2, "tumour")))
 TABLE = pd.DataFrame(
     {
         "case": ["a", "a", "b", "b"],
@@ -37,7 +39,7 @@ def plan() -> Plan:
 
 def page(primary: str = "dice", openings: int = 1, made: Plan | None = None, given: list[Row] | None = None) -> str:
     every = given or [*rows("dice", 0.85, 0.85, 0.5), *rows("hd95", 3.0, 2.0, 4.0)]
-    scored = Scored(TABLE, every, openings=openings, of_a_case="dice")
+    scored = Scored(TABLE, every, openings=openings, of_a_case="dice", task=TASK)
     return RunReport("Title", "Lead.", primary=primary, scored=scored, notes=[], facts={}, views="", plan=made).html
 
 
@@ -82,13 +84,13 @@ def test_labels_stand_side_by_side_each_value_over_its_interval():
 
 def test_a_unit_stands_over_the_column_where_all_labels_have_it_and_else_with_each_value():
     def table(*units: str) -> str:
-        found = [Row("mae", f"l{n}", Estimate(2.5, 2.0, 3.0, unit=unit)) for n, unit in enumerate(units)]
+        found = [Row("hd95", f"l{n}", Estimate(2.5, 2.0, 3.0, unit=unit)) for n, unit in enumerate(units)]
         return between(page(given=found), 'class="by-label"', "</table>")
 
-    assert "MAE (ml)" in table("ml", "ml")
+    assert "HD95 (ml)" in table("ml", "ml")
     assert "2.50<br>" in table("ml", "ml")
     mixed = table("ml", "years")
-    assert "MAE<" in mixed
+    assert "HD95<" in mixed
     assert "2.50 ml<br>" in mixed
     assert "2.50 years<br>" in mixed
 

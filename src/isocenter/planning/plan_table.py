@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from textwrap import shorten, wrap
 
-from isocenter.planning.plan_prose import in_words, is_nothing, size_words
+from isocenter.planning.plan_prose import SENTENCES, in_words, is_off, size_words
 from isocenter.values import BY_HAND, Decision, Plan
 
 # Columns of a terminal that is not wide.
@@ -45,7 +45,7 @@ def _rows(section: str, decisions: Mapping[str, Decision]) -> Iterator[str]:
 
 
 def _is_off(name: str, decision: Decision) -> bool:
-    return is_nothing(name, decision.value) and decision.because != BY_HAND
+    return is_off(decision.value, SENTENCES.get(name)) and decision.because != BY_HAND
 
 
 def _wrapped(lead: str, text: str) -> list[str]:

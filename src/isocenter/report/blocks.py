@@ -157,6 +157,7 @@ class Page:
     notes:    what a reader must know before believing the headline ("patients unknown: leakage cannot be excluded")
     facts:    where it comes from, at the foot: data, model, version, seed, machine
     lead:     one sentence under the title
+    names:    {metric: as papers spell it}; without one its own words
     """
 
     title: str
@@ -165,3 +166,4 @@ class Page:
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
     lead: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)

@@ -11,78 +11,28 @@ import numpy as np
 
 from isocenter.values import SERIES_UNITS, Estimate, Row
 
-# The spelling of the papers; other names are written as they are, with blanks.
-NAMES = {
-    "accuracy": "Accuracy",
-    "aji": "AJI",
-    "ap": "AP at IoU 0.5 to 0.95",
-    "ap10": "AP at IoU 0.1",
-    "ap50": "AP at IoU 0.5",
-    "ap75": "AP at IoU 0.75",
-    "assd": "ASSD",
-    "auprc": "AUPRC",
-    "auroc": "AUROC",
-    "balanced_accuracy": "Balanced accuracy",
-    "brier": "Brier score",
-    "cldice": "Centreline Dice",
-    "concordance": "Concordance (Lin)",
-    "cpm": "CPM",
-    "cpm_iou10": "CPM at IoU 0.1",
-    "dice": "Dice",
-    "dice_pooled": "Dice, pooled",
-    "dynamic_auc": "AUC, cumulative/dynamic",
-    "ece": "ECE",
-    "f1": "F1",
-    "harrell_c": "Harrell's c",
-    "hd": "Hausdorff distance",
-    "hd95": "HD95",
-    "integrated_brier": "Integrated Brier score",
-    "iou": "IoU",
-    "iou_pooled": "IoU, pooled",
-    "interval_coverage": "Coverage of the 95 % error bar",
-    "kappa": "Cohen's kappa",
-    "loa_lower": "Lower limit of agreement",
-    "loa_upper": "Upper limit of agreement",
-    "mae": "MAE",
-    "mcc": "MCC",
-    "nll": "Negative log-likelihood",
-    "npv": "NPV",
-    "nsd": "NSD",
-    "nsd_pixels": "NSD, tolerance in pixels",
-    "pearson": "Pearson's r",
-    "ppv": "PPV",
-    "pq": "PQ",
-    "quadratic_kappa": "Quadratic-weighted kappa",
-    "r2": "R²",
-    "rmse": "RMSE",
-    "spearman": "Spearman's rho",
-    "rps": "Ranked probability score",
-    "uno_c": "Uno's c",
-    "volume_loa_lower": "Volume, lower limit of agreement",
-    "volume_loa_upper": "Volume, upper limit of agreement",
-}
+# Endings of metrics that are not in mm or ml.
+UNIT_ENDINGS = ("_pixels", "_voxels", "_mm2", *(f"_{name}" for name in SERIES_UNITS))
 EN_DASH = "\N{EN DASH}"
 ALL = "all"  # the label of the row over all labels
 MOST_DECIMALS = 6
 MOST_LISTED = 24  # numbers that a reader of a page goes through one by one
 
 
-def metric_name(metric: str) -> str:
-    """The name of a metric as papers spell it, without its unit."""
-    for unit in (
-        "_pixels",
-        "_voxels",
-        "_mm2",
-        *(f"_{name}" for name in SERIES_UNITS),
-    ):  # the unit stands with the value
-        metric = metric if metric in NAMES else metric.removesuffix(unit)
+def metric_name(metric: str, names: Mapping[str, str]) -> str:
+    """The name of a metric without its unit, which stands with the value; without one in `names` its own words.
+
+    names: {metric: as papers spell it}, as the kind of problem has them
+    """
+    for unit in UNIT_ENDINGS:
+        metric = metric if metric in names else metric.removesuffix(unit)
     words = metric.replace("_", " ").strip()
-    return NAMES.get(metric, words[:1].upper() + words[1:])
+    return names.get(metric, words[:1].upper() + words[1:])
 
 
-def row_name(row: Row) -> str:
-    """The metric, and the label unless the row is over all labels."""
-    name = metric_name(row.metric)
+def row_name(row: Row, names: Mapping[str, str]) -> str:
+    """The metric, and the label unless the row is over all labels; names: see `metric_name`."""
+    name = metric_name(row.metric, names)
     return name if row.label == ALL else f"{name}, {row.label}"
 
 
@@ -161,10 +111,10 @@ def count_text(estimate: Estimate) -> str:
     return f"{cases} of {estimate.patients} {'patient' if estimate.patients == 1 else 'patients'}"
 
 
-def in_words(row: Row) -> str:
-    """ "Dice 0.882 (95 % interval 0.874 to 0.890, 40 cases of 40 patients)"."""
+def in_words(row: Row, names: Mapping[str, str]) -> str:
+    """ "Dice 0.882 (95 % interval 0.874 to 0.890, 40 cases of 40 patients)"; names: see `metric_name`."""
     details = [part for part in (interval_text(row.estimate), count_text(row.estimate)) if part]
-    return f"{row_name(row)} {value_text(row.estimate)} ({', '.join(details)})"
+    return f"{row_name(row, names)} {value_text(row.estimate)} ({', '.join(details)})"
 
 
 def sentence(text: str) -> str:

@@ -19,6 +19,7 @@ from isocenter.values import (
     Label,
     Prediction,
     Row,
+    Sentence,
     Slabs,
     Split,
 )
@@ -64,6 +65,8 @@ class Traits:
     cascades:      whether its result is a map of its labels, which a second network can get as an input
     search_values: {setting: values} that a search may try in place of the planned one
     suited:        decisions of the section "task" that follow from settings that a person chose there
+    sentences:     {setting: what the prose of a plan says of it}; without one "<Setting> is <value>"
+    metric_names:  {metric: as papers spell it}, for reports; without one its words
     """
 
     tunes: tuple[str, ...] = ()
@@ -74,6 +77,8 @@ class Traits:
     cascades: bool = False
     search_values: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     suited: Callable[[Mapping[str, Any]], dict[str, Decision]] = _nothing
+    sentences: Mapping[str, Sentence] = field(default_factory=dict)
+    metric_names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,21 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class Sentence:
+    """The sentence about a decision in a plan's prose, to which its reason is added.
+
+    text:        with {value}, {each}, {percent}, {size} or {unit} where the value stands: as it is, each entry of a
+                 mapping, a share, a size per axis, the unit of spacings
+    without:     the sentence where the value is none, zero or no; empty: the decision is only named as off
+    zero_counts: 0 is a value like any other
+    """
+
+    text: str
+    without: str = ""
+    zero_counts: bool = False
+
+
+@dataclass(frozen=True)
 class Plan:
     """Sections of decisions, and the data that they were made for.
 

@@ -189,7 +189,7 @@ def _reported(run: RunFolder, done: Trained) -> Run:
     run.write_plan(done.plan)
     log = training_log([run.folder(fold) for fold in run.folds])
     write_json(run.out / NOTES, "isocenter.run", {"notes": notes, "minutes": minutes})
-    sections = search_sections(searches, str(done.plan["training.selection"]))
+    sections = search_sections(searches, done.plan)
     write_report(run, replace(done, facts=facts), notes, log=log, minutes=minutes, searches=sections)
     rows = () if done.scored is None else tuple(done.scored.rows)
     steps = max(outcome.steps for outcome in done.outcomes)

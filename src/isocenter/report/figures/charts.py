@@ -55,10 +55,12 @@ def training_curves(log: pd.DataFrame, title: str = "Training") -> Figure:
     return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 0.7 + 0.62 * sum(heights)))
 
 
-def label_scores(rows: Sequence[Row], title: str) -> Figure:
+def label_scores(rows: Sequence[Row], title: str, *, names: Mapping[str, str]) -> Figure:
     """The value of each row with its interval, one bar a label.
 
-    rows: of one metric. Raises UsageError where there is none.
+    rows:  of one metric
+    names: {metric: as papers spell it}; without one its own words
+    Raises UsageError without a row.
     """
     if not rows:
         raise UsageError("no score to show", title, "Give at least one row")
@@ -70,12 +72,14 @@ def label_scores(rows: Sequence[Row], title: str) -> Figure:
         axes.set_yticks(range(len(rows)), [short(row.label) for row in rows], parse_math=False)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         unit = rows[0].estimate.unit
-        axes.set_xlabel(f"{metric_name(rows[0].metric)}{f' ({unit})' if unit else ''}")
+        axes.set_xlabel(f"{metric_name(rows[0].metric, names)}{f' ({unit})' if unit else ''}")
         plain(axes, ink)
         axes.grid(False, axis="y")
         axes.tick_params(axis="y", length=0, labelcolor=ink.text)
 
-    alt = "; ".join(f"{row_name(row)} {value_text(row.estimate)} ({interval_text(row.estimate)})" for row in rows)
+    alt = "; ".join(
+        f"{row_name(row, names)} {value_text(row.estimate)} ({interval_text(row.estimate)})" for row in rows
+    )
     level = f"{100 * rows[0].estimate.level:.0f} % interval"
     caption = f"Bar: value. Line: {level}, absent where none can be given."
     each = 0.42 if len(rows) <= CROWDED else 0.24

@@ -62,7 +62,7 @@ def readme(
         ),
         _outputs(model),
         "## What was measured",
-        "\n".join(f"- {in_words(row)}" for row in rows) if rows else NOTHING,
+        "\n".join(f"- {in_words(row, model.task.traits.metric_names)}" for row in rows) if rows else NOTHING,
         "The intervals say how the figures vary with the cases. That another training would give other weights is not "
         "in them."
         if rows

@@ -10,8 +10,16 @@ import numpy as np
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.tasks.classification.losses import LOSSES, effective_weights, shares
 from isocenter.tasks.classification.ordinal import NONE
-from isocenter.tasks.shared import NOBODY, YOUDEN, check_numbers, check_rule, chosen_thresholds
-from isocenter.values import Dataset, Decision, Fingerprint, grades
+from isocenter.tasks.shared import (
+    CALLING_SENTENCES,
+    NOBODY,
+    SETTING_SENTENCES,
+    YOUDEN,
+    check_numbers,
+    check_rule,
+    chosen_thresholds,
+)
+from isocenter.values import Dataset, Decision, Fingerprint, Sentence, grades
 
 # A class with less than this part of its equal share is seen too seldom to be learnt from cases as they come.
 SCARCE = 0.3
@@ -27,6 +35,14 @@ CORN = "arXiv:2111.08851"
 # By bench/epochs.py: grades of retinopathy suffer from 40 (AUROC .734 for .743, Brier score .589 for .577), 600
 # radiographs of PneumoniaMNIST gain somewhat by 80 (.971 for .965), 150 do neither.
 MOST_EPOCHS = 20
+SENTENCES: Mapping[str, Sentence] = {
+    **SETTING_SENTENCES,
+    **CALLING_SENTENCES,
+    "smoothing": Sentence("{percent} of each target is spread over all classes", "No target is smoothed"),
+    "prior_shift": Sentence("Log odds are corrected by {each}", "Probabilities need no correction of the prior"),
+    "order": Sentence("Grades are taught and measured in their order by {value}", "The classes have no order"),
+    "costs": Sentence("Mistakes cost {value}", "No costs of mistakes are stated"),
+}
 
 
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:

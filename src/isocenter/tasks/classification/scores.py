@@ -26,7 +26,7 @@ from isocenter.evaluation import (
 )
 from isocenter.report import Figure, figures
 from isocenter.tasks.classification.ordinal import Calling
-from isocenter.tasks.shared import Called, discrimination, label_rows, noted
+from isocenter.tasks.shared import PROBABILITY_NAMES, Called, discrimination, label_rows, noted
 from isocenter.values import Estimate, Floats, Row
 
 METRICS = frozenset(
@@ -37,6 +37,13 @@ METRICS = frozenset(
 )
 # Of classes with an order, and of those whose mistakes have costs.
 OF_GRADES, OF_COSTS = frozenset({"quadratic_kappa", "mae", "rps"}), frozenset({"expected_cost"})
+NAMES: Mapping[str, str] = {
+    **PROBABILITY_NAMES,
+    "mae": "MAE",
+    "mcc": "MCC",
+    "quadratic_kappa": "Quadratic-weighted kappa",
+    "rps": "Ranked probability score",
+}
 PLACES = "; distances in places of the order of the classes"
 
 

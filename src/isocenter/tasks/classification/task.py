@@ -28,6 +28,7 @@ from isocenter.tasks.classification.ordinal import (
 )
 from isocenter.tasks.classification.plan import (
     BY_CLASS,
+    SENTENCES,
     by_class,
     check_settings,
     epochs,
@@ -39,6 +40,7 @@ from isocenter.tasks.classification.plan import (
 )
 from isocenter.tasks.classification.scores import (
     METRICS,
+    NAMES,
     OF_COSTS,
     OF_GRADES,
     Answers,
@@ -116,6 +118,8 @@ class Classification:
         case_metric="brier",
         # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
         search_values={"loss": ("ce", "class_balanced", "logit_adjusted")},
+        sentences=SENTENCES,
+        metric_names=NAMES,
     )
 
     @classmethod

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Matches
-from isocenter.values import BoundingBoxes, Dataset, Decision, Fingerprint, Floats
+from isocenter.tasks.shared import SETTING_SENTENCES
+from isocenter.values import BoundingBoxes, Dataset, Decision, Fingerprint, Floats, Sentence
 
 ZHOU, MAIER_HEIN = "arXiv:1904.07850", "doi:10.1038/s41592-023-02151-z"
 # As nnDetection for volumes: an overlap of 0.1 is a find there, because small boxes overlap little in three axes.
@@ -28,6 +29,13 @@ FINE_ENOUGH, SMALLEST_IMAGE = 16, 128
 PYRAMID_IN_VOLUMES = 6.0
 # Of fewer boxes of validation cases a threshold would be chance.
 FEWEST_BOXES = 10
+SENTENCES: Mapping[str, Sentence] = {
+    **SETTING_SENTENCES,
+    "axes": Sentence("Boxes have {value} axes"),
+    "typical": Sentence("An output of 1 is a length of {value} voxels"),
+    "suppression": Sentence("Of two boxes of a class that overlap by {percent} or more the weaker is dropped"),
+    "threshold": Sentence("Boxes are called from a score of {value} on", "No threshold of the score is set yet"),
+}
 
 
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:

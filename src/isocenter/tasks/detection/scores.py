@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +24,14 @@ BY_SIZE = tuple(f"sensitivity_{third}" for third in THIRDS)
 SIZE_RATE = 1.0
 CALLED = ("sensitivity", "ppv", "f1")
 METRICS = frozenset({*OVERLAPS, "cpm", "cpm_iou10", *BY_RATE, *BY_SIZE, *CALLED})
+NAMES: Mapping[str, str] = {
+    "ap": "AP at IoU 0.5 to 0.95",
+    "ap10": "AP at IoU 0.1",
+    "ap50": "AP at IoU 0.5",
+    "cpm": "CPM",
+    "cpm_iou10": "CPM at IoU 0.1",
+    "ppv": "PPV",
+}
 # A figure of one class under weightings of the cases.
 Figure = Callable[[int, Floats], Floats]
 

@@ -22,6 +22,7 @@ from isocenter.tasks.detection.decode import PRIOR, Decoder, distinct, rows_of
 from isocenter.tasks.detection.maps import centre_loss
 from isocenter.tasks.detection.plan import (
     OVERLAPS,
+    SENTENCES,
     SUPPRESSION,
     THRESHOLD,
     check_settings,
@@ -30,7 +31,7 @@ from isocenter.tasks.detection.plan import (
     settings_for,
     threshold,
 )
-from isocenter.tasks.detection.scores import METRICS, Answers, case_row, summary_rows
+from isocenter.tasks.detection.scores import METRICS, NAMES, Answers, case_row, summary_rows
 from isocenter.tasks.shared import Shares, crossed, mean_of, reading
 from isocenter.tasks.task import Task
 from isocenter.values import (
@@ -83,7 +84,12 @@ class Detection:
 
     name: ClassVar[str] = "detection"
     needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
-    traits: ClassVar[Traits] = Traits(tunes=("threshold",), case_metric="f1")
+    traits: ClassVar[Traits] = Traits(
+        tunes=("threshold",),
+        case_metric="f1",
+        sentences=SENTENCES,
+        metric_names=NAMES,
+    )
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:

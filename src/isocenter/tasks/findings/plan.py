@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 
 from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks.findings.losses import BALANCED, LOSSES
-from isocenter.tasks.shared import NOBODY, YOUDEN, check_numbers, check_rule
-from isocenter.values import Dataset, Decision, Fingerprint
+from isocenter.tasks.shared import CALLING_SENTENCES, NOBODY, SETTING_SENTENCES, YOUDEN, check_numbers, check_rule
+from isocenter.values import Dataset, Decision, Fingerprint, Sentence
 
 MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
 COUNTED = ("present", "absent")
+SENTENCES: Mapping[str, Sentence] = {
+    **SETTING_SENTENCES,
+    **CALLING_SENTENCES,
+    "findings": Sentence("The findings are {value}"),
+}
 
 
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:

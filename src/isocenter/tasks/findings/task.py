@@ -15,9 +15,17 @@ from isocenter.lazy import torch
 from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.findings.losses import BALANCED, balance, finding_loss
-from isocenter.tasks.findings.plan import check_settings, decisions, settings_for
+from isocenter.tasks.findings.plan import SENTENCES, check_settings, decisions, settings_for
 from isocenter.tasks.findings.scores import ABSENT, METRICS, PRESENT, called_of, overview, summary_rows
-from isocenter.tasks.shared import Shares, chosen_thresholds, crossed, mean_of, numbers_by_name, reading
+from isocenter.tasks.shared import (
+    PROBABILITY_NAMES,
+    Shares,
+    chosen_thresholds,
+    crossed,
+    mean_of,
+    numbers_by_name,
+    reading,
+)
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
@@ -76,6 +84,8 @@ class Findings:
         case_metric="brier",
         # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
         search_values={"loss": ("bce", "class_balanced")},
+        sentences=SENTENCES,
+        metric_names=PROBABILITY_NAMES,
     )
 
     @classmethod

@@ -12,7 +12,7 @@ import numpy as np
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import instance_overlap
 from isocenter.tasks.instances.decode import Decoder
-from isocenter.values import Array, CaseFacts, Dataset, Decision, Fingerprint
+from isocenter.values import Array, CaseFacts, Dataset, Decision, Fingerprint, Sentence
 
 NAYLOR, CAICEDO = "doi:10.1109/TMI.2018.2865709", "doi:10.1038/s41592-019-0612-7"
 # In voxels of the shortest side: less shows no hill, and farther from a border nothing changes for the eye.
@@ -28,6 +28,15 @@ TRIED: Mapping[str, tuple[float, ...]] = {
 }
 # Of fewer objects of validation cases a threshold would be chance.
 FEWEST_OBJECTS = 10
+SENTENCES: Mapping[str, Sentence] = {
+    "steps": Sentence("The sides of a voxel are {size}, the shortest being 1"),
+    "reach": Sentence("Heights rise up to {value} sides of a voxel from the border"),
+    "smallest": Sentence("Objects of less than {value} are dropped", "No object is too small"),
+    "inside": Sentence(
+        "A voxel belongs to an object from a probability of {value} on", "No probability of inside is set yet"
+    ),
+    "prominence": Sentence("Hills that rise by {value} are objects of their own", "No prominence of hills is set yet"),
+}
 
 
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:

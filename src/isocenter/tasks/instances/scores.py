@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,17 @@ COUNTS = {"count_error": "objects", "count_difference": "objects"}
 # Metrics of the objects of all cases together, as StarDist states them; large cases count more.
 POOLED = {"ap50_pooled": "matched50", "ap75_pooled": "matched75"}
 METRICS = frozenset({*SHARES, *COUNTS, *POOLED})
+NAMES: Mapping[str, str] = {
+    "aji": "AJI",
+    "ap": "AP at IoU 0.5 to 0.95",
+    "ap50": "AP at IoU 0.5",
+    "ap50_pooled": "AP at IoU 0.5, pooled",
+    "ap75": "AP at IoU 0.75",
+    "ap75_pooled": "AP at IoU 0.75, pooled",
+    "pq": "PQ",
+    "rq": "RQ",
+    "sq": "SQ",
+}
 NOTES = {
     "ap50": "found above an IoU of 0.5; TP / (TP + FP + FN) of each case",
     "ap75": "found above an IoU of 0.75; TP / (TP + FP + FN) of each case",

@@ -21,8 +21,16 @@ from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.instances.decode import Decoder
 from isocenter.tasks.instances.maps import instance_loss
-from isocenter.tasks.instances.plan import INSIDE, PROMINENCE, check_settings, settings_for, thresholds, unit_of_size
-from isocenter.tasks.instances.scores import METRICS, case_row, summary_rows
+from isocenter.tasks.instances.plan import (
+    INSIDE,
+    PROMINENCE,
+    SENTENCES,
+    check_settings,
+    settings_for,
+    thresholds,
+    unit_of_size,
+)
+from isocenter.tasks.instances.scores import METRICS, NAMES, case_row, summary_rows
 from isocenter.tasks.shared import Shares, label_values, mean_of, reading, refuse_other_grid, refuse_other_image_grid
 from isocenter.tasks.task import Task
 from isocenter.values import (
@@ -73,7 +81,11 @@ class InstanceSegmentation:
 
     name: ClassVar[str] = "instances"
     needs: ClassVar[frozenset[str]] = frozenset({"instances"})
-    traits: ClassVar[Traits] = Traits(tunes=("inside", "prominence"))
+    traits: ClassVar[Traits] = Traits(
+        tunes=("inside", "prominence"),
+        sentences=SENTENCES,
+        metric_names=NAMES,
+    )
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.tasks.answers import Traits
-from isocenter.values import Dataset, Decision, Fingerprint
+from isocenter.values import Dataset, Decision, Fingerprint, Sentence
 
 if TYPE_CHECKING:
     from isocenter.tasks.task import Task
@@ -19,6 +19,10 @@ SELECTED = "mean_of_parts"
 WEIGHTINGS = ("uncertainty", "fixed")
 KENDALL = "arXiv:1705.07115"
 CARUANA = "doi:10.1023/A:1007379606734"
+SENTENCES: Mapping[str, Sentence] = {
+    "weighting": Sentence("The losses of the parts are weighed by {value} weights"),
+    "loss_weights": Sentence("The loss of each part counts by {each}"),
+}
 
 
 def settings_for(kinds: Sequence[type[Task]], dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -102,6 +106,11 @@ def joined_traits(kinds: Sequence[type[Task] | Task]) -> Traits:
             for name, traits in own.items()
             for key, values in traits.search_values.items()
         },
+        sentences={
+            **SENTENCES,
+            **{f"{name}{SETTING}{key}": one for name, traits in own.items() for key, one in traits.sentences.items()},
+        },
+        metric_names={metric: name for traits in own.values() for metric, name in traits.metric_names.items()},
     )
 
 

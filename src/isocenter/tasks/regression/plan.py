@@ -12,7 +12,8 @@ import numpy as np
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.lazy import stats
 from isocenter.tasks.regression.losses import LOSSES
-from isocenter.values import Dataset, Decision, Fingerprint
+from isocenter.tasks.shared import SETTING_SENTENCES
+from isocenter.values import Dataset, Decision, Fingerprint, Sentence
 
 if TYPE_CHECKING:
     from isocenter.tasks.shared import Measured
@@ -32,6 +33,15 @@ UNITS: Mapping[str, str] = {
     **{"mm2": "mm²", "mm3": "mm³", "cm2": "cm²", "cm3": "cm³", "cc": "ml", "mmHg": "mmHg", "percent": "%", "pct": "%"},
 }
 BRACKETED = re.compile(r"[\(\[]\s*([^()\[\]]+?)\s*[\)\]]\s*$")
+SENTENCES: Mapping[str, Sentence] = {
+    **SETTING_SENTENCES,
+    "targets": Sentence("What is measured: {value}"),
+    "units": Sentence("The units are {each}", "No unit is known"),
+    "mean": Sentence("The mean is {each}"),
+    "deviation": Sentence("The standard deviation is {each}"),
+    "noise": Sentence("The network predicts its own error bar, by {value} noise", "The network predicts no error bar"),
+    "error_factor": Sentence("Error bars are multiplied by {each}", "No factor of error bars is set yet"),
+}
 
 
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:

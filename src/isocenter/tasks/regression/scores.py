@@ -23,7 +23,7 @@ from isocenter.evaluation import (
     root_mean_squared_error,
     spearman,
 )
-from isocenter.tasks.shared import SCALE_FREE, Compared, Measured, agreement_rows, compared_estimate
+from isocenter.tasks.shared import AGREEMENT, SCALE_FREE, Compared, Measured, agreement_rows, compared_estimate
 from isocenter.values import Estimate, Floats, Row
 
 METRICS = frozenset(
@@ -32,6 +32,17 @@ METRICS = frozenset(
         *("bias", "loa_lower", "loa_upper", "interval_coverage", "nll"),
     }
 )
+NAMES: Mapping[str, str] = {
+    **AGREEMENT,
+    "concordance": "Concordance (Lin)",
+    "interval_coverage": "Coverage of the 95 % error bar",
+    "mae": "MAE",
+    "nll": "Negative log-likelihood",
+    "pearson": "Pearson's r",
+    "r2": "R²",
+    "rmse": "RMSE",
+    "spearman": "Spearman's rho",
+}
 
 # In the unit of the target; of several targets they are taken in deviations of the training cases.
 WITH_UNIT: Mapping[str, Compared] = {"mae": mean_absolute_error, "rmse": root_mean_squared_error}

@@ -15,8 +15,8 @@ from isocenter.lazy import torch
 from isocenter.report import Figure, figures, number
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.regression.losses import LEAST_LOG, LOSSES, MOST_LOG, weighted_likelihood
-from isocenter.tasks.regression.plan import check_settings, decisions, error_factors, settings_for
-from isocenter.tasks.regression.scores import METRICS, measured_of, summary_rows
+from isocenter.tasks.regression.plan import SENTENCES, check_settings, decisions, error_factors, settings_for
+from isocenter.tasks.regression.scores import METRICS, NAMES, measured_of, summary_rows
 from isocenter.tasks.shared import Measured, Shares, agreement_figure, crossed, mean_of, numbers_by_name, reading
 from isocenter.tasks.task import Task
 from isocenter.values import (
@@ -74,6 +74,8 @@ class Regression:
         tunes=("error_factor",),
         case_metric="standardised_difference",
         search_values={"loss": ("huber", "mse", "mae")},
+        sentences=SENTENCES,
+        metric_names=NAMES,
     )
 
     @classmethod

@@ -11,7 +11,7 @@ from typing import Any
 from isocenter.errors import PlanError, counted
 from isocenter.tasks.segmentation.loss import NEIGHBOURS, OF_SHARES
 from isocenter.tasks.segmentation.target_codes import codes_of
-from isocenter.values import Dataset, Decision, Fingerprint, Label, hidden
+from isocenter.values import Dataset, Decision, Fingerprint, Label, Sentence, hidden
 
 # The settings of a segmentation that are about this.
 PARTLY = ("regions", "ignore", "background", "sparse", "readers", "observers")
@@ -23,6 +23,16 @@ LITTLE = 0.5
 FEWEST_READERS = 3
 NNUNET_REGIONS = "arXiv:2011.00848"
 NNUNET_IGNORE = "arXiv:2403.12834"
+PARTLY_SENTENCES: Mapping[str, Sentence] = {
+    "regions": Sentence("Structures that overlap are made of the values {each}", "No two structures overlap"),
+    "ignore": Sentence(
+        "The value {value} of the masks is ignored", "No value of the masks is ignored", zero_counts=True
+    ),
+    "background": Sentence("The value {value} of the masks is the background", "The background of the masks is 0"),
+    "sparse": Sentence("Masks are known in single {value} only", "Masks are known as a whole"),
+    "readers": Sentence("Of several readers, what is taught is decided by {value}"),
+    "observers": Sentence("The readers are {value}", "No readers are named"),
+}
 
 
 def partly_decisions(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks.segmentation.partial_labels import partly_decisions
-from isocenter.tasks.shared import check_loss, plain
-from isocenter.values import Dataset, Decision, Fingerprint, Label
+from isocenter.tasks.segmentation.partial_labels import PARTLY_SENTENCES, partly_decisions
+from isocenter.tasks.shared import SETTING_SENTENCES, check_loss, plain
+from isocenter.values import Dataset, Decision, Fingerprint, Label, Sentence
 
 # A structure thinner than this (voxels) is nearly all surface; so is a piece of fewer voxels than a cube of 5.
 THIN, TINY = 4.0, 125
@@ -24,6 +24,16 @@ SPARSE = 1e-3
 UNLIKE, HEAVIEST = 100.0, 10.0
 CLDICE = "arXiv:2003.07311"
 MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
+SENTENCES: Mapping[str, Sentence] = {
+    **SETTING_SENTENCES,
+    **PARTLY_SENTENCES,
+    "labels": Sentence("The structures are {value}"),
+    "tolerance": Sentence(
+        "A surface counts as found within this many mm (pixels where the spacing is unknown): {each}"
+    ),
+    "centrelines": Sentence("Centrelines are followed of {value}", "No structure has a centreline"),
+    "postprocessing": Sentence("Afterwards the masks are cleaned by {value}", "No post-processing is set"),
+}
 
 
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:

@@ -45,6 +45,17 @@ METRICS = frozenset(
         *(f"{name}{unit}" for name in (*VOLUMES, *VOLUME_AGREEMENT) for unit in ("", "_mm2", "_voxels", *OF_SERIES)),
     }
 )
+NAMES: Mapping[str, str] = {
+    "assd": "ASSD",
+    "cldice": "Centreline Dice",
+    "dice_pooled": "Dice, pooled",
+    "hd95": "HD95",
+    "iou": "IoU",
+    "iou_pooled": "IoU, pooled",
+    "nsd": "NSD",
+    "nsd_pixels": "NSD, tolerance in pixels",
+    **{f"volume_{metric}": f"Volume, {name[0].lower()}{name[1:]}" for metric, name in AGREEMENT.items()},
+}
 
 
 def case_rows(

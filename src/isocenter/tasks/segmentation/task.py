@@ -14,9 +14,9 @@ from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.segmentation.loss import known_voxels, overlap_counts, shares_of, target_loss
 from isocenter.tasks.segmentation.partial_labels import PARTLY, check_partly, of_regions, partly_from, suited_loss
-from isocenter.tasks.segmentation.plan import check_settings, decisions, settings_for
+from isocenter.tasks.segmentation.plan import SENTENCES, check_settings, decisions, settings_for
 from isocenter.tasks.segmentation.postprocessing import choose, tidying_from
-from isocenter.tasks.segmentation.scores import METRICS, OF_READERS, voxel_in_unit
+from isocenter.tasks.segmentation.scores import METRICS, NAMES, OF_READERS, voxel_in_unit
 from isocenter.tasks.segmentation.scoring import MaskScoring
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.shared import (
@@ -102,6 +102,8 @@ class Segmentation:
         cascades=True,
         search_values={"loss": ("dice+ce", "dice+focal", "dice+topk", "tversky+ce")},
         suited=suited_loss,
+        sentences=SENTENCES,
+        metric_names=NAMES,
     )
 
     @classmethod

@@ -8,7 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.tasks.shared.averages import Shares, mean_of
-    from isocenter.tasks.shared.binary_scores import Called, label_rows, noted
+    from isocenter.tasks.shared.binary_scores import PROBABILITY_NAMES, Called, label_rows, noted
     from isocenter.tasks.shared.discrimination_figures import discrimination
     from isocenter.tasks.shared.label_maps import (
         label_from,
@@ -32,8 +32,15 @@ if TYPE_CHECKING:
         agreement_rows,
         compared_estimate,
     )
-    from isocenter.tasks.shared.operating_point import NOBODY, YOUDEN, check_numbers, check_rule, chosen_thresholds
-    from isocenter.tasks.shared.settings import numbers_by_name, reading
+    from isocenter.tasks.shared.operating_point import (
+        CALLING_SENTENCES,
+        NOBODY,
+        YOUDEN,
+        check_numbers,
+        check_rule,
+        chosen_thresholds,
+    )
+    from isocenter.tasks.shared.settings import SETTING_SENTENCES, numbers_by_name, reading
     from isocenter.tasks.shared.sigmoid_labels import sigmoid, written
     from isocenter.tasks.shared.softmax_labels import Tidying, log_mean, softmax, tidied
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,6 +18,15 @@ from isocenter.evaluation import (
     proportion,
 )
 from isocenter.values import Estimate, Floats, Row
+
+# The names of metrics of probabilities and calls, as papers spell them.
+PROBABILITY_NAMES: Mapping[str, str] = {
+    "auroc": "AUROC",
+    "brier": "Brier score",
+    "ece": "ECE",
+    "npv": "NPV",
+    "ppv": "PPV",
+}
 
 
 @dataclass(frozen=True, eq=False)

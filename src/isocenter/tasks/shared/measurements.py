@@ -17,7 +17,12 @@ from isocenter.values import Estimate, Floats, Row
 Compared = Callable[[Floats, Floats, Floats], Floats]
 # Figures that do not change where a model shifts or stretches its scale, and so must not mix the scales of several.
 SCALE_FREE = (pearson, spearman)
-AGREEMENT = ("bias", "loa_lower", "loa_upper")
+# {metric: its name as papers spell it}
+AGREEMENT: Mapping[str, str] = {
+    "bias": "Bias",
+    "loa_lower": "Lower limit of agreement",
+    "loa_upper": "Upper limit of agreement",
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,13 +10,19 @@ from numpy.typing import ArrayLike
 
 from isocenter.errors import PlanError, counted
 from isocenter.evaluation import roc_curve
-from isocenter.values import Decision
+from isocenter.values import Decision, Sentence
 
 RULE = re.compile(r"(?P<youden>youden)|((?P<sensitivity>sensitivity)|specificity)>=(?P<level>0?\.\d+|1(?:\.0*)?)")
 # Validation cases of the class and of the rest; fewer say too little about a threshold.
 FEWEST_CASES = 10
 # Above every probability, so that nobody is called.
 NOBODY = 1.0001
+# The sentences of plans about operating points.
+CALLING_SENTENCES: Mapping[str, Sentence] = {
+    "operating_point": Sentence("The threshold is chosen by the rule {value}", "No operating point is set"),
+    "thresholds": Sentence("The thresholds of probability are {each}", "No threshold is set yet"),
+    "prevalence": Sentence("Predictive values are stated at a prevalence of {each}", "No other prevalence is stated"),
+}
 YOUDEN = "doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3"
 
 

@@ -7,6 +7,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from isocenter.errors import PlanError
+from isocenter.values import Sentence
+
+# The sentences of plans about settings that several kinds have.
+SETTING_SENTENCES: Mapping[str, Sentence] = {
+    "classes": Sentence("The classes are {value}"),
+    "loss": Sentence("The loss is {value}"),
+    "counts": Sentence("The training cases are {each}"),
+    "weights": Sentence("In the loss the classes weigh {each}", "In the loss all classes weigh alike"),
+}
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Steps, censoring
 from isocenter.tasks.survival.curves import MODELS
-from isocenter.values import Dataset, Decision, Fingerprint, Floats
+from isocenter.values import Dataset, Decision, Fingerprint, Floats, Sentence
 
 # Cox's partial likelihood of a batch compares each event with those of the batch who are still at risk.
 EVENTS_A_BATCH, MOST_A_BATCH = 24, 128
@@ -26,6 +26,17 @@ KVAMME = "arXiv:1907.00825"
 GENSHEIMER = "doi:10.7717/peerj.6257"
 UNO = "doi:10.1002/sim.4154"
 EFRON = "doi:10.1080/01621459.1977.10480613"
+SENTENCES: Mapping[str, Sentence] = {
+    "model": Sentence("The model is {value}"),
+    "horizons": Sentence("Probabilities are predicted by the times {value}"),
+    "unit": Sentence("Times are counted in {value}", "The unit of times is not known"),
+    "scale": Sentence("A time of {value} counts as 1"),
+    "edges": Sentence("Intervals of time end at {value}"),
+    "followed": Sentence("Nobody was followed for longer than {value}"),
+    "censoring": Sentence("Those who were censored are made up for by weights ({value})"),
+    "baseline": Sentence("The baseline hazard is {value}", "No baseline hazard is known yet"),
+    "median_risk": Sentence("Risks are parted at {value}", "No risk is set yet at which cases are parted"),
+}
 
 
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -83,6 +94,21 @@ def interval_edges(had: Floats) -> list[float]:
     bins = int(np.clip(len(had) // EVENTS_A_BIN, 2, MOST_BINS))
     ends = np.quantile(had, np.arange(1, bins + 1) / bins, method="inverted_cdf")
     return [float(one) for one in np.unique(ends)]  # not rounded: the last event lies in the last interval
+
+
+def decisions(fingerprint: Fingerprint, *, in_batches: bool) -> dict[str, Decision]:
+    """The network, the sampling, and the metrics that select and judge; in_batches: cases compare within a batch."""
+    made = {
+        "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
+        "training.sampling": Decision(
+            "natural", "risks are those of the training cases: who had the event comes no oftener than he is"
+        ),
+        "training.selection": Decision(
+            "harrell_c", "the validation cases are few, and every pair of them that can be compared counts alike"
+        ),
+        "evaluation.primary": Decision("uno_c", "Harrell's c would depend on who was censored when", UNO),
+    }
+    return made | ({"training.batch": batch(fingerprint)} if in_batches else {})
 
 
 def batch(fingerprint: Fingerprint) -> Decision:

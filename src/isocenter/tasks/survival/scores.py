@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from isocenter.evaluation import (
     Seed,
     Steps,
+    Table,
     at_risk,
     bootstrap,
     bootstrap_statistic,
@@ -31,6 +32,13 @@ from isocenter.tasks.shared import noted
 from isocenter.values import Estimate, Floats, Row
 
 METRICS = frozenset({"uno_c", "harrell_c", "integrated_brier", "dynamic_auc", "brier", "expected_over_observed"})
+NAMES: Mapping[str, str] = {
+    "brier": "Brier score",
+    "dynamic_auc": "AUC, cumulative/dynamic",
+    "harrell_c": "Harrell's c",
+    "integrated_brier": "Integrated Brier score",
+    "uno_c": "Uno's c",
+}
 # Parts of the time until the last horizon over which errors are integrated, and at which curves are drawn.
 PARTS = 20
 # Groups by predicted risk in which calibration is looked at, each with at least so many cases.
@@ -60,9 +68,32 @@ class Outcomes:
     followed: Steps
     threshold: float | None
 
+    @classmethod
+    def of(
+        cls, table: Table, horizons: Sequence[float], unit: str, followed: Steps, threshold: float | None
+    ) -> Outcomes:
+        """From rows with risk, time, event, patient, survival by each horizon, and brier."""
+        return cls(
+            table["risk"].to_numpy(float),
+            table["time"].to_numpy(float),
+            table["event"].to_numpy(bool),
+            table["patient"].to_numpy(str),
+            table[[survival_column(horizon) for horizon in horizons]].to_numpy(float),
+            table["brier"].to_numpy(float),
+            horizons,
+            unit,
+            followed,
+            threshold,
+        )
+
     def named(self, horizon: float) -> str:
         """The horizon with its unit."""
         return f"{horizon:g} {self.unit}".strip()
+
+
+def survival_column(time: float) -> str:
+    """The column with the probability of no event by this time."""
+    return f"survival_{time:g}"
 
 
 def moments(horizon: float) -> Floats:

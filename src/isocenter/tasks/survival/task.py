@@ -17,8 +17,27 @@ from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.shared import Shares, mean_of, reading
 from isocenter.tasks.survival.curves import LEAST, MODELS, HazardModel, Known, median_time
 from isocenter.tasks.survival.losses import LOSSES, RISING
-from isocenter.tasks.survival.plan import EFRON, baseline, batch, check_settings, curve, rounded, settings_for, steps_of
-from isocenter.tasks.survival.scores import METRICS, Outcomes, moments, overview_figures, summary_rows, time_axis
+from isocenter.tasks.survival.plan import (
+    EFRON,
+    SENTENCES,
+    baseline,
+    check_settings,
+    curve,
+    decisions,
+    rounded,
+    settings_for,
+    steps_of,
+)
+from isocenter.tasks.survival.scores import (
+    METRICS,
+    NAMES,
+    Outcomes,
+    moments,
+    overview_figures,
+    summary_rows,
+    survival_column,
+    time_axis,
+)
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
@@ -41,7 +60,6 @@ from isocenter.values import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-SURVIVAL = "survival_"
 MEDIAN = "median_survival"
 TIMES, NUMBERS, CURVE = ("horizons", "edges"), ("scale", "followed", "median_risk"), ("censoring", "baseline")
 OPTIONAL = ("unit", "baseline", "median_risk")
@@ -82,6 +100,8 @@ class Survival:
         tuned_on="train",
         registers={"horizons": "horizons"},
         case_metric="brier",
+        sentences=SENTENCES,
+        metric_names=NAMES,
     )
 
     @classmethod
@@ -164,19 +184,7 @@ class Survival:
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, two kinds of c to select and judge, for Cox a large batch."""
-        made = {
-            "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
-            "training.sampling": Decision(
-                "natural", "risks are those of the training cases: who had the event comes no oftener than he is"
-            ),
-            "training.selection": Decision(
-                "harrell_c", "the validation cases are few, and every pair of them that can be compared counts alike"
-            ),
-            "evaluation.primary": Decision(
-                "uno_c", "Harrell's c would depend on who was censored when", "doi:10.1002/sim.4154"
-            ),
-        }
-        return made | ({"training.batch": batch(fingerprint)} if self._hazard_model.relative else {})
+        return decisions(fingerprint, in_batches=self._hazard_model.relative)
 
     def under(self, drawn: str) -> dict[str, Decision]:
         """Nothing; PlanError where cases are drawn otherwise than they come."""
@@ -253,7 +261,7 @@ class Survival:
         if self.is_absolute:
             when = np.array(sorted({*moments(self.horizons[-1]).tolist(), *self.horizons}))
             survival = np.exp(-self._hazard_model.curve(outputs, when, self._known))
-            values |= {_column(time): float(one) for time, one in zip(when, survival, strict=True)}
+            values |= {survival_column(time): float(one) for time, one in zip(when, survival, strict=True)}
             median = median_time(self.model, outputs, self._known, self.followed)
             values |= {} if median is None else {MEDIAN: rounded(median)}
         return Prediction(geometry, values=values)
@@ -296,7 +304,7 @@ class Survival:
             return drawn
         when = moments(self.horizons[-1])
         last, happened = known or (None, False)
-        chance = [values[_column(time)] for time in when]
+        chance = [values[survival_column(time)] for time in when]
         axis = time_axis(self.unit)
         return [*drawn, figures.survival_curve(when, chance, case.id, axis=axis, last=last, happened=happened)]
 
@@ -314,7 +322,7 @@ class Survival:
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """Risk, survival by each horizon, and the median, blank where it is not reached within the follow-up."""
         values = _values(prediction)
-        columns = (*(_column(one) for one in self.horizons), MEDIAN)
+        columns = (*(survival_column(one) for one in self.horizons), MEDIAN)
         return {"risk": values["risk"], **{name: values.get(name) for name in columns}}
 
     def saliency(self, outputs: Outputs) -> Tensor:
@@ -326,7 +334,7 @@ class Survival:
         values = _values(prediction)
         made = [Finding("Log of the cumulative hazard", value=values["risk"])]
         for horizon in self.horizons:
-            if (chance := values.get(_column(horizon))) is not None:
+            if (chance := values.get(survival_column(horizon))) is not None:
                 made.append(Finding(f"Event by {horizon:g} {self.unit}".rstrip(), probability=1 - chance))
         if MEDIAN in values:
             made.append(Finding("Median survival", value=values[MEDIAN], unit=self.unit))
@@ -354,22 +362,11 @@ class Survival:
         when = moments(self.horizons[-1])
         if not self.is_absolute:
             return math.nan
-        survival = [[values[_column(one)] for one in when]]
+        survival = [[values[survival_column(one)] for one in when]]
         return float(integrated(brier_errors(survival, [time], [event], self._followed, when), when)[0])
 
     def _outcomes(self, table: Table) -> Outcomes:
-        return Outcomes(
-            table["risk"].to_numpy(float),
-            table["time"].to_numpy(float),
-            table["event"].to_numpy(bool),
-            table["patient"].to_numpy(str),
-            table[[_column(one) for one in self.horizons]].to_numpy(float),
-            table["brier"].to_numpy(float),
-            self.horizons,
-            self.unit,
-            self._followed,
-            self.median_risk,
-        )
+        return Outcomes.of(table, self.horizons, self.unit, self._followed, self.median_risk)
 
 
 def _event(case: Case) -> tuple[float, bool]:
@@ -383,10 +380,6 @@ def _event(case: Case) -> tuple[float, bool]:
 def _values(prediction: Prediction) -> Mapping[str, float]:
     assert prediction.values is not None  # noqa: S101 - `decode` always gives them
     return prediction.values
-
-
-def _column(time: float) -> str:
-    return f"{SURVIVAL}{time:g}"
 
 
 def _curve(given: Mapping[str, Sequence[float]] | None) -> dict[str, list[float]] | None:

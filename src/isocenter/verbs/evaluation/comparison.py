@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Comparison:
     names:    of the models; the first is the one that the others are compared with
     left_out: {metric: rows that are undefined for one of them, and so left out for all}
     patients_known: False where each case only stands for a patient
+    metric_names: {metric: as papers spell it}
     """
 
     names: tuple[str, ...]
@@ -37,6 +38,7 @@ class Comparison:
     left_out: dict[str, int]
     patients_known: bool = True
     out: Path | None = None
+    metric_names: Mapping[str, str] = field(default_factory=dict)
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`, and as it is written."""
@@ -84,7 +86,8 @@ def compare_tables(
     if not patients_known:
         rows = [_by_case(row) for row in rows]
     cases = int(tables[names[0]]["case"].nunique())
-    return Comparison(names, tuple(rows), rows[0].metric, cases, left_out, patients_known, out)
+    spelled = tasks[0].traits.metric_names
+    return Comparison(names, tuple(rows), rows[0].metric, cases, left_out, patients_known, out, spelled)
 
 
 def evaluated_cases(run: Path) -> tuple[Cases, Task]:
@@ -136,14 +139,15 @@ def primary_blocks(comparison: Comparison) -> list[Block]:
     """The primary metric as a picture, and its figures and differences."""
     first, *others = comparison.names
     main = [row for row in comparison.rows if row.metric == comparison.primary]
-    metric = metric_name(comparison.primary)
+    spelled = comparison.metric_names
+    metric = metric_name(comparison.primary, spelled)
     pictures: list[Block] = []
     for row in main[:1]:
         scores = [Row(row.metric, name, one) for name, one in zip(comparison.names, row.estimates, strict=True)]
         apart = [Row(row.metric, name, one) for name, one in zip(others, row.differences, strict=True)]
         both = (
-            figures.label_scores(scores, f"{metric} of each model"),
-            figures.label_scores(apart, f"Less that of {first}"),
+            figures.label_scores(scores, f"{metric} of each model", names=spelled),
+            figures.label_scores(apart, f"Less that of {first}", names=spelled),
         )
         pictures = [Gallery(both)]
     return [*pictures, comparison_table(comparison, main)]
@@ -162,10 +166,11 @@ def comparison_caveats(comparison: Comparison) -> list[str]:
     """What a reader has to know of so many differences."""
     many = len(comparison.rows) * (len(comparison.names) - 1)
     notes = [f"{counted(many, 'difference')}: one in twenty has an interval without 0 by chance alone."]
+    stated = {row.metric for row in comparison.rows}
+    lost = {metric: counted(rows, "row") for metric, rows in comparison.left_out.items() if metric in stated}
     notes += [
-        f"{metric_name(metric)}: {counted(lost, 'row')} undefined for one of the models, left out for all."
-        for metric, lost in comparison.left_out.items()
-        if metric in {row.metric for row in comparison.rows}
+        f"{metric_name(metric, comparison.metric_names)}: {rows} undefined for one of the models, left out for all."
+        for metric, rows in lost.items()
     ]
     return notes
 
@@ -177,7 +182,7 @@ def comparison_table(comparison: Comparison, rows: Sequence[Compared]) -> Paragr
     columns = ["Metric", "Label", *comparison.names, *(f"{name} less {first}" for name in others)]
     cells = [
         [
-            metric_name(row.metric),
+            metric_name(row.metric, comparison.metric_names),
             row.label,
             *(number(one.value, one.unit) for one in row.estimates),
             *(signed(one) for one in row.differences),

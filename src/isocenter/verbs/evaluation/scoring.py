@@ -75,6 +75,11 @@ class Scored:
     task: Task | None = None
     subsets: Sequence[tuple[tuple[str, ...], Sequence[Row]]] = ()
 
+    @property
+    def metric_names(self) -> Mapping[str, str]:
+        """{metric: as papers spell it}, of the task."""
+        return {} if self.task is None else self.task.traits.metric_names
+
     def write(self, folder: Path) -> None:
         """cases.csv, summary.json, task.json and the viewers' pages into an existing folder; images.json of subsets."""
         if self.task is not None:

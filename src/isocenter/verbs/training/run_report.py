@@ -87,7 +87,8 @@ class RunReport:
         """The page."""
         headline = [] if self.scored is None else _headline(self.scored.rows, self.primary)
         notes = [*self.notes, *_changed(self.plan)]
-        return render(Page(self.title, headline, list(self._sections()), self.facts, notes, self.lead))
+        names = {} if self.scored is None else self.scored.metric_names
+        return render(Page(self.title, headline, list(self._sections()), self.facts, notes, self.lead, names))
 
     def _sections(self) -> Iterator[Section]:
         if self.scored is not None:
@@ -137,7 +138,7 @@ def _results(scored: Scored, primary: str, plan: Plan | None, by: str) -> Sectio
     by_label = [row for row in scored.rows if row.label != "all"]
     others = [row for row in scored.rows if row.label == "all" and row.metric != primary]
     blocks: list[Block] = [
-        Paragraph(f"{_promise(primary, plan)} {by}".strip()),
+        Paragraph(f"{_promise(metric_name(primary, scored.metric_names), plan)} {by}".strip()),
         Estimates(_first(scored.rows, primary), "Primary"),
     ]
     if others:
@@ -161,13 +162,14 @@ def _by_images(scored: Scored, primary: str) -> list[Row]:
 
 
 def _promise(primary: str, plan: Plan | None) -> str:
+    """Whether the primary metric, given as papers spell it, was named before training."""
     if plan is None or REGISTERED not in plan:
-        return f"{metric_name(primary)} is the model's primary metric; nothing tells that it was named beforehand."
+        return f"{primary} is the model's primary metric; nothing tells that it was named beforehand."
     if plan[REGISTERED] != registered(plan):
         return "What was registered before training has been changed since: every figure is exploratory."
     promised = f"SHA\N{NON-BREAKING HYPHEN}256 {str(plan[REGISTERED])[:16]}\N{HORIZONTAL ELLIPSIS}"
     return (
-        f"{metric_name(primary)} was named primary before training{_registered_with(plan)} ({promised}). "
+        f"{primary} was named primary before training{_registered_with(plan)} ({promised}). "
         "All other figures are exploratory."
     )
 
@@ -220,7 +222,7 @@ def _of_cases(scored: Scored, primary: str) -> dict[str, str]:
         return {}
     means = scored.table.groupby("case")[metric].mean()
     words = {str(case): number(float(value)) for case, value in means.items() if np.isfinite(value)}
-    return {case: f"{metric_name(metric)} {value}" for case, value in words.items()}
+    return {case: f"{metric_name(metric, scored.metric_names)} {value}" for case, value in words.items()}
 
 
 def _titled(figure: Figure, word: str, case: str, score: str | None) -> Figure:
@@ -228,13 +230,14 @@ def _titled(figure: Figure, word: str, case: str, score: str | None) -> Figure:
     return replace(figure, title=f"{word}: {case}", caption=". ".join(parts))
 
 
-def search_sections(results: Mapping[str, SearchResult], metric: str) -> list[Section]:
+def search_sections(results: Mapping[str, SearchResult], plan: Plan) -> list[Section]:
     """A section with every trial of each search, in a picture and a table; none without a search.
 
     results: {fold in words: result of its search}; "" where there are no folds
     """
     if not results:
         return []
+    metric = metric_name(str(plan["training.selection"]), kind(plan["task.name"]).traits.metric_names)
     blocks: list[Block] = [Paragraph(JUDGED)]
     for where, result in results.items():
         named = f"{where}: {result.statement}" if where else result.statement
@@ -244,7 +247,7 @@ def search_sections(results: Mapping[str, SearchResult], metric: str) -> list[Se
 
 def _trials(result: SearchResult, metric: str, where: str) -> Gallery:
     known = [row for row in result.rows if row["value"] is not None]
-    axes = ("trial", f"{metric_name(metric)} of the validation cases")
+    axes = ("trial", f"{metric} of the validation cases")
     title = f"Trials{f' of {where}' if where else ''}"
     return Gallery(
         [figures.scatter([row["trial"] for row in known], [row["value"] for row in known], title, axes=axes)]
@@ -263,4 +266,4 @@ def _trial_table(result: SearchResult, metric: str) -> Table:
         ]
         for row in result.rows
     ]
-    return Table([*SEARCH_COLUMNS, metric_name(metric)], cells)
+    return Table([*SEARCH_COLUMNS, metric], cells)

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from isocenter import tasks
+from isocenter.errors import PlanError
+
+METRICS = ("METRICS", "OF_GRADES", "OF_COSTS", "OF_READERS")
+
+
+@pytest.mark.parametrize("name", tasks.TASKS)
+def test_each_setting_of_a_kind_has_a_sentence_for_the_prose_of_plans(name: str) -> None:
+    with pytest.raises(PlanError, match="no such setting") as refused:
+        tasks.kind(name).of({"nonsense": 1})
+    settings = refused.value.remedy.removeprefix("Choose one of ").split(", ")
+    assert set(settings) - set(tasks.kind(name).traits.sentences) == set()
+
+
+@pytest.mark.parametrize("name", tasks.TASKS)
+def test_the_names_of_metrics_are_those_of_metrics_that_the_kind_states(name: str) -> None:
+    scores = importlib.import_module(f"isocenter.tasks.{name}.scores")
+    stated = frozenset().union(*(getattr(scores, group, frozenset()) for group in METRICS))
+    assert set(tasks.kind(name).traits.metric_names) - stated == set()
+
+
+def test_kinds_that_share_a_network_bring_their_sentences_and_names_along() -> None:
+    traits = tasks.kind("segmentation+classification").traits
+    assert {"weighting", "segmentation.tolerance", "classification.order"} <= set(traits.sentences)
+    assert (traits.metric_names["hd95"], traits.metric_names["auroc"]) == ("HD95", "AUROC")
