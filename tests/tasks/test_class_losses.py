@@ -58,8 +58,8 @@ def test_effective_numbers_count_few_cases_as_they_are_and_many_as_no_more_than_
 def test_adjusted_logits_cost_what_cross_entropy_of_the_shifted_ones_costs():
     logits, target = drawn()
     shifted = logits + torch.log(torch.tensor([0.6, 0.3, 0.1]))
-    found = class_loss("logit_adjusted", logits, target, np.array([60.0, 30.0, 10.0]))
-    assert float(found) == pytest.approx(float(torch.nn.functional.cross_entropy(shifted, target)))
+    adjusted = class_loss("logit_adjusted", logits, target, np.array([60.0, 30.0, 10.0]))
+    assert float(adjusted) == pytest.approx(float(torch.nn.functional.cross_entropy(shifted, target)))
 
 
 @pytest.mark.parametrize("loss", [name for name in LOSSES if name not in ("focal", "hardest")])
@@ -71,8 +71,8 @@ def test_what_a_loss_likes_best_is_brought_back_to_the_shares_of_the_training_ca
     for _ in range(200):  # the constant that the loss likes best
         (slope,) = torch.autograd.grad(made.loss({"class": learnt.expand(100, 3)}, target), learnt)
         learnt = (learnt - 4 * slope).detach().requires_grad_()
-    found = made.decode([((), {"class": learnt.detach().numpy()})], GRID).probabilities
-    assert list(found.values()) == pytest.approx([0.6, 0.3, 0.1], abs=1e-3)
+    probabilities = made.decode([((), {"class": learnt.detach().numpy()})], GRID).probabilities
+    assert list(probabilities.values()) == pytest.approx([0.6, 0.3, 0.1], abs=1e-3)
     if loss == "logit_adjusted":  # what the network itself says is what it would say of equal classes
         assert float(learnt.detach().std()) < 1e-3
 
@@ -87,7 +87,7 @@ def test_what_a_sampling_changed_is_brought_back(drawn):
 
 
 @pytest.mark.parametrize(
-    ("loss", "given", "said"),
+    ("loss", "given", "message"),
     [
         ("dice", {}, "there is no loss 'dice'"),
         ("focal", {"smoothing": 0.1}, "takes no smoothed targets"),
@@ -96,8 +96,8 @@ def test_what_a_sampling_changed_is_brought_back(drawn):
         ("class_balanced", {"counts": None}, "needs the cases of each class"),
     ],
 )
-def test_a_loss_that_does_not_go_with_the_rest_is_refused(loss, given, said):
-    with pytest.raises(PlanError, match=said):
+def test_a_loss_that_does_not_go_with_the_rest_is_refused(loss, given, message):
+    with pytest.raises(PlanError, match=message):
         task(loss, **given)
 
 
@@ -115,17 +115,17 @@ def planned(counts: dict[str, int]):
         for n, name in enumerate(names)
     ]
     fingerprint = Fingerprint(tuple(cases))
-    said = Classification.settings_for(Dataset(()), fingerprint)
-    made = Classification.of({name: decision.value for name, decision in said.items()})
-    return made, {**said, **made.decisions(fingerprint)}
+    decisions = Classification.settings_for(Dataset(()), fingerprint)
+    made = Classification.of({name: decision.value for name, decision in decisions.items()})
+    return made, {**decisions, **made.decisions(fingerprint)}
 
 
 def test_a_class_too_scarce_to_be_drawn_as_often_has_its_logits_adjusted():
-    made, said = planned({"no": 300, "yes": 5})
-    assert (said["loss"].value, said["training.sampling"].value) == ("logit_adjusted", "natural")
-    assert "yes has 60 times fewer training cases" in said["loss"].because
+    made, decisions = planned({"no": 300, "yes": 5})
+    assert (decisions["loss"].value, decisions["training.sampling"].value) == ("logit_adjusted", "natural")
+    assert "yes has 60 times fewer training cases" in decisions["loss"].because
     assert made.prior_shift["yes"] - made.prior_shift["no"] == pytest.approx(np.log(5 / 300), abs=1e-5)
     assert Classification.of(made.settings) == made
-    other, said = planned({"no": 95, "yes": 5})
-    assert (said["loss"].value, said["training.sampling"].value) == ("ce", "balanced")
+    other, decisions = planned({"no": 95, "yes": 5})
+    assert (decisions["loss"].value, decisions["training.sampling"].value) == ("ce", "balanced")
     assert other.loss_name == "ce"

@@ -23,7 +23,7 @@ def case(name: str, reference: str, patient: str | None = None) -> Case:
     return Case(name, patient or name, {"image": image}, {"class": reference})
 
 
-def said(*probabilities: float) -> Prediction:
+def prediction_of(*probabilities: float) -> Prediction:
     return Prediction(GRID, probabilities=dict(zip(TASK.classes, probabilities, strict=True)))
 
 
@@ -82,7 +82,7 @@ def test_the_selection_is_the_area_that_the_summary_states():
     reference = rng.integers(0, 3, 60)
     chosen = TASK.selection({"probabilities": torch.from_numpy(probabilities), "target": torch.from_numpy(reference)})
     table = TASK.score(
-        [said(*row) for row in probabilities], [case(str(n), TASK.classes[r]) for n, r in enumerate(reference)]
+        [prediction_of(*row) for row in probabilities], [case(str(n), TASK.classes[r]) for n, r in enumerate(reference)]
     )
     [area] = [row for row in TASK.summary(table, seed=0) if (row.metric, row.label) == ("auroc", "all")]
     assert chosen == pytest.approx(area.estimate.value)
@@ -94,7 +94,7 @@ def test_where_a_class_is_missing_the_selection_is_the_log_likelihood():
 
 
 def test_a_row_names_the_classes_as_its_columns_do():
-    table = TASK.score([said(0.1, 0.7, 0.2)], [case("a", "normal", "p1")])
+    table = TASK.score([prediction_of(0.1, 0.7, 0.2)], [case("a", "normal", "p1")])
     assert list(table.columns) == [
         "case",
         "patient",
@@ -113,7 +113,7 @@ def test_a_row_names_the_classes_as_its_columns_do():
 def test_the_summary_of_answers_that_are_all_right_is_perfect_and_the_row_over_all_comes_first():
     names = ["benign", "malignant", "normal"] * 6
     table = TASK.score(
-        [said(*(0.8 if name == one else 0.1 for one in TASK.classes)) for name in names],
+        [prediction_of(*(0.8 if name == one else 0.1 for one in TASK.classes)) for name in names],
         [case(str(n), name) for n, name in enumerate(names)],
     )
     rows = TASK.summary(table, seed=0)
@@ -127,7 +127,7 @@ def test_the_summary_of_answers_that_are_all_right_is_perfect_and_the_row_over_a
 
 def test_cases_are_ranked_from_the_surest_right_to_the_surest_wrong():
     table = TASK.score(
-        [said(0.1, 0.8, 0.1), said(0.9, 0.05, 0.05), said(0.4, 0.3, 0.3)],
+        [prediction_of(0.1, 0.8, 0.1), prediction_of(0.9, 0.05, 0.05), prediction_of(0.4, 0.3, 0.3)],
         [case("wrong", "benign"), case("right", "benign"), case("unsure", "benign")],
     )
     assert TASK.rank(table) == ["right", "unsure", "wrong"]
@@ -169,21 +169,21 @@ def counted(counts: dict[str, int]) -> Fingerprint:
 
 def planned(counts: dict[str, int]):
     fingerprint = counted(counts)
-    said = Classification.settings_for(Dataset(()), fingerprint)
-    task = Classification.of({name: decision.value for name, decision in said.items()})
-    return task, {**said, **task.decisions(fingerprint)}
+    decisions = Classification.settings_for(Dataset(()), fingerprint)
+    task = Classification.of({name: decision.value for name, decision in decisions.items()})
+    return task, {**decisions, **task.decisions(fingerprint)}
 
 
 def test_classes_in_fair_shares_are_drawn_as_they_come_and_nothing_is_corrected():
-    task, said = planned({"no": 30, "yes": 70})
-    assert said["training.sampling"].value == "natural"
-    assert "no has 30 of 100 training cases (30.0 %)" in said["training.sampling"].because
+    task, decisions = planned({"no": 30, "yes": 70})
+    assert decisions["training.sampling"].value == "natural"
+    assert "no has 30 of 100 training cases (30.0 %)" in decisions["training.sampling"].because
     assert task.prior_shift is None
 
 
 def test_a_scarce_class_is_drawn_as_often_and_its_probability_brought_back_to_its_share():
-    task, said = planned({"no": 95, "yes": 5})
-    assert said["training.sampling"].value == "balanced"
+    task, decisions = planned({"no": 95, "yes": 5})
+    assert decisions["training.sampling"].value == "balanced"
     assert task.prior_shift["yes"] - task.prior_shift["no"] == pytest.approx(np.log(5 / 95), abs=1e-5)
     # A case that tells nothing has the training share as its probability, not one half.
     knows_nothing = task.decode([((), {"class": np.zeros(2)})], GRID)
@@ -207,22 +207,22 @@ def test_what_is_corrected_is_what_the_loss_and_the_sampling_changed():
             costs = each * torch.tensor([1.0, 2.0, 5.0]) * torch.tensor(shares, dtype=torch.float32)
             (slope,) = torch.autograd.grad(costs.sum(), learnt)
             learnt = (learnt - slope).detach().requires_grad_()
-        found = task.decode([((), {"class": learnt.detach().numpy()})], GRID).probabilities
-        assert list(found.values()) == pytest.approx([0.6, 0.3, 0.1], abs=1e-3)
+        probabilities = task.decode([((), {"class": learnt.detach().numpy()})], GRID).probabilities
+        assert list(probabilities.values()) == pytest.approx([0.6, 0.3, 0.1], abs=1e-3)
 
 
 def test_selection_looks_at_the_corrected_probabilities():
     task = Classification(("no", "yes"), prior_shift={"no": 0.0, "yes": float(np.log(1 / 9))})
-    found = task.quality({"class": torch.zeros(1, 2)}, torch.tensor([1]))["probabilities"]
-    assert found[0].tolist() == pytest.approx([0.9, 0.1])
+    probabilities = task.quality({"class": torch.zeros(1, 2)}, torch.tensor([1]))["probabilities"]
+    assert probabilities[0].tolist() == pytest.approx([0.9, 0.1])
 
 
 def test_averaging_two_networks_averages_their_probabilities_and_corrects_once():
     task = Classification(("no", "yes"), prior_shift={"no": 0.0, "yes": -1.0})
     mean = task.average([{"class": np.log([[0.2, 0.8]])}, {"class": np.log([[0.6, 0.4]])}])
-    found = task.decode([((), {"class": mean["class"][0]})], GRID).probabilities
+    probabilities = task.decode([((), {"class": mean["class"][0]})], GRID).probabilities
     raised = np.array([0.4, 0.6 * np.exp(-1)])
-    assert list(found.values()) == pytest.approx((raised / raised.sum()).tolist())
+    assert list(probabilities.values()) == pytest.approx((raised / raised.sum()).tolist())
 
 
 TWO = Classification(("no", "yes"), operating_point="sensitivity>=0.95")
@@ -266,7 +266,7 @@ def test_figures_of_the_summary_are_those_of_scikit_learn():
     chances = rng.dirichlet(np.ones(3), 90)
     reference = np.array([rng.choice(3, p=0.6 * row + 0.4 / 3) for row in chances])
     table = TASK.score(
-        [said(*row) for row in chances], [case(str(n), TASK.classes[r]) for n, r in enumerate(reference)]
+        [prediction_of(*row) for row in chances], [case(str(n), TASK.classes[r]) for n, r in enumerate(reference)]
     )
     rows = {(row.metric, row.label): row.estimate.value for row in TASK.summary(table, seed=0)}
     top = chances.argmax(axis=1)
@@ -275,13 +275,13 @@ def test_figures_of_the_summary_are_those_of_scikit_learn():
     assert rows["mcc", "all"] == pytest.approx(metrics.matthews_corrcoef(reference, top))
     assert rows["balanced_accuracy", "all"] == pytest.approx(metrics.balanced_accuracy_score(reference, top))
     for index, name in enumerate(TASK.classes):
-        one = (reference == index, top == index)
-        assert rows["sensitivity", name] == pytest.approx(metrics.recall_score(*one))
-        assert rows["ppv", name] == pytest.approx(metrics.precision_score(*one))
-        assert rows["npv", name] == pytest.approx(metrics.precision_score(~one[0], ~one[1]))
-        assert rows["f1", name] == pytest.approx(metrics.f1_score(*one))
+        classes = (reference == index, top == index)
+        assert rows["sensitivity", name] == pytest.approx(metrics.recall_score(*classes))
+        assert rows["ppv", name] == pytest.approx(metrics.precision_score(*classes))
+        assert rows["npv", name] == pytest.approx(metrics.precision_score(~classes[0], ~classes[1]))
+        assert rows["f1", name] == pytest.approx(metrics.f1_score(*classes))
         assert rows["average_precision", name] == pytest.approx(
-            metrics.average_precision_score(one[0], chances[:, index])
+            metrics.average_precision_score(classes[0], chances[:, index])
         )
 
 
@@ -293,16 +293,16 @@ def test_every_row_is_of_a_metric_that_a_plan_may_name_and_the_other_way_round()
 def test_predictive_values_are_stated_at_the_prevalence_that_is_stated():
     predictions, cases = answers([0.1] * 40 + [0.9] * 10 + [0.1] * 10 + [0.9] * 40, [0] * 50 + [1] * 50)
     of_these, stated = TWO, replace(TWO, prevalence={"no": 0.9, "yes": 0.1})
-    found = [
+    estimates = [
         {row.metric: row.estimate for row in task.summary(task.score(predictions, cases), seed=0) if row.label == "yes"}
         for task in (of_these, stated)
     ]
-    assert found[0]["ppv"].value == pytest.approx(0.8)
-    assert "at a prevalence of 0.5, that of these cases" in found[0]["ppv"].method
-    assert found[1]["ppv"].value == pytest.approx(0.8 * 0.1 / (0.8 * 0.1 + 0.2 * 0.9))
-    assert found[1]["npv"].value == pytest.approx(0.8 * 0.9 / (0.8 * 0.9 + 0.2 * 0.1))
-    assert "at a stated prevalence of 0.1" in found[1]["ppv"].method
-    assert found[1]["ppv"].low < found[1]["ppv"].value < found[1]["ppv"].high
+    assert estimates[0]["ppv"].value == pytest.approx(0.8)
+    assert "at a prevalence of 0.5, that of these cases" in estimates[0]["ppv"].method
+    assert estimates[1]["ppv"].value == pytest.approx(0.8 * 0.1 / (0.8 * 0.1 + 0.2 * 0.9))
+    assert estimates[1]["npv"].value == pytest.approx(0.8 * 0.9 / (0.8 * 0.9 + 0.2 * 0.1))
+    assert "at a stated prevalence of 0.1" in estimates[1]["ppv"].method
+    assert estimates[1]["ppv"].low < estimates[1]["ppv"].value < estimates[1]["ppv"].high
 
 
 def test_the_rows_out_of_fold_rank_cases_within_their_fold_alone():
@@ -311,7 +311,7 @@ def test_the_rows_out_of_fold_rank_cases_within_their_fold_alone():
     for n in range(40):
         fold, truth = n % 2, n % 4 < 2
         malignant = 0.1 + 0.1 * truth + 0.6 * fold
-        predicted = said(1 - malignant, malignant, 0.0)
+        predicted = prediction_of(1 - malignant, malignant, 0.0)
         scored = TASK.score([predicted], [case(str(n), "malignant" if truth else "benign")])
         rows += scored.assign(split="test", fold=str(fold)).to_dict("records")
     task = replace(TASK, classes=TASK.classes[:2])

@@ -119,10 +119,10 @@ def test_the_loss_of_knowing_all_is_far_below_that_of_a_fresh_network_and_its_gr
 @pytest.mark.parametrize("axes", [2, 3])
 def test_what_two_boxes_do_not_share_is_that_of_torchvision_and_worked_out_by_hand(axes):
     draws = torch.Generator().manual_seed(0)
-    one, other = torch.rand(2, 40, 2 * axes, generator=draws) * 4 + 0.5
+    some, others = torch.rand(2, 40, 2 * axes, generator=draws) * 4 + 0.5
     if axes == 2:
-        edges = [torch.cat([p[:, 2:] - p[:, :2] / 2, p[:, 2:] + p[:, :2] / 2], dim=1) for p in (one, other)]
-        assert_allclose(unshared(one, other), torchvision.ops.generalized_box_iou_loss(*edges), rtol=1e-4, atol=1e-5)
+        edges = [torch.cat([p[:, 2:] - p[:, :2] / 2, p[:, 2:] + p[:, :2] / 2], dim=1) for p in (some, others)]
+        assert_allclose(unshared(some, others), torchvision.ops.generalized_box_iou_loss(*edges), rtol=1e-4, atol=1e-5)
     side, moved = torch.tensor([[2.0] * axes + [0.0] * axes]), torch.tensor([[2.0] * axes + [1.0] + [0.0] * (axes - 1)])
     # Half of a side away: a third is shared, and both fill what is around them.
     assert_allclose(unshared(side, moved), 2 / 3, rtol=1e-6)
@@ -162,8 +162,8 @@ def test_what_a_perfect_network_says_is_decoded_to_the_boxes_it_was_made_of(axes
         ("clump", (9.0, 12.0, 4.0)[:axes] + (18.0, 25.0, 20.0)[:axes]),
         axes=axes,
     )
-    found = task.decode(whole(ideal(task, drawn, shape)), Geometry.of_pixels(shape)).boxes
-    sure = found.at(found.scores > 0.5)
+    decoded = task.decode(whole(ideal(task, drawn, shape)), Geometry.of_pixels(shape)).boxes
+    sure = decoded.at(decoded.scores > 0.5)
     assert sorted(sure.names) == ["cell", "clump"]
     for name in task.classes:
         assert_allclose(sure.of(name).corners, drawn.of(name).corners, atol=1e-3)
@@ -177,20 +177,20 @@ def test_it_does_not_matter_where_the_slabs_were_cut(seed, cuts, backwards):
     parts = [slice(a, b) for a, b in pairwise(edges)]
     slabs = [((part, slice(0, 9)), {"boxes": array[:, part]}) for part in (parts[::-1] if backwards else parts)]
     grid = Geometry.of_pixels((20, 9))
-    one, many = (TASK.decode(given, grid).boxes for given in (whole(array), slabs))
-    assert len(one) == len(many)
-    order = [np.lexsort(found.corners.T) for found in (one, many)]
-    assert_allclose(one.corners[order[0]], many.corners[order[1]])
-    assert_allclose(one.scores[order[0]], many.scores[order[1]])
+    whole_image, many = (TASK.decode(given, grid).boxes for given in (whole(array), slabs))
+    assert len(whole_image) == len(many)
+    order = [np.lexsort(one.corners.T) for one in (whole_image, many)]
+    assert_allclose(whole_image.corners[order[0]], many.corners[order[1]])
+    assert_allclose(whole_image.scores[order[0]], many.scores[order[1]])
 
 
 @given(st.integers(0, 10**6))
 def test_no_two_boxes_of_a_class_overlap_more_than_they_may_and_all_lie_in_the_image(seed):
     array = np.random.default_rng(seed).normal(size=(6, 20, 16)).astype(np.float32)
-    found = TASK.decode(whole(array), Geometry.of_pixels((20, 16))).boxes
-    assert ((found.low >= 0) & (found.high <= [20, 16])).all()
+    decoded = TASK.decode(whole(array), Geometry.of_pixels((20, 16))).boxes
+    assert ((decoded.low >= 0) & (decoded.high <= [20, 16])).all()
     for name in TASK.classes:
-        own = found.of(name).corners
+        own = decoded.of(name).corners
         overlap = box_iou(own, own)
         assert (overlap[~np.eye(len(own), dtype=bool)] < TASK.suppression).all()
 
@@ -199,36 +199,36 @@ def test_a_volume_of_a_single_slice_gets_boxes_one_voxel_thick():
     drawn = boxes(("cell", (2, 3, 10, 9)))
     array = ideal(TASK, drawn, (16, 14))[:, :, :, None]
     grid = Geometry((16, 14, 1), np.eye(4))
-    found = TASK.decode(whole(array), grid).boxes
-    sure = found.at(found.scores > 0.5)
+    decoded = TASK.decode(whole(array), grid).boxes
+    sure = decoded.at(decoded.scores > 0.5)
     assert_allclose(sure.corners, [[2, 3, 0, 10, 9, 1]], atol=1e-3)
 
 
-def said(given: BoundingBoxes, shape=(24, 32)) -> Prediction:
+def prediction_of(given: BoundingBoxes, shape=(24, 32)) -> Prediction:
     return Prediction(Geometry.of_pixels(shape), boxes=given, labels=TASK.labels)
 
 
 def test_every_box_that_is_called_has_a_row_with_x_first_and_an_image_without_one_a_row_of_blanks():
     task = Detection(TASK.classes, 2, 8.0, threshold=0.5)
     given = boxes(("cell", (1, 2, 5, 9)), ("clump", (0, 0, 3, 3)), scores=np.array([0.9, 0.4]))
-    [row] = rows_in(task.outputs(said(given)))
+    [row] = rows_in(task.outputs(prediction_of(given)))
     assert row == {"label": "cell", "score": 0.9, "x0": 2, "y0": 1, "x1": 9, "y1": 5}
-    [blank] = rows_in(task.outputs(said(BoundingBoxes.none(2, scored=True))))
+    [blank] = rows_in(task.outputs(prediction_of(BoundingBoxes.none(2, scored=True))))
     assert list(blank) == list(row)
     assert set(blank.values()) == {None}
-    assert [finding.concept for finding in task.results(said(given))] == ["cell"]
+    assert [finding.concept for finding in task.results(prediction_of(given))] == ["cell"]
 
 
 def scored_cases(count: int = 12, missed: int = 0) -> tuple[list[Prediction], list[Case]]:
-    """Two boxes a case; of the first `missed` cases the cell is not found, and each case has a false box."""
+    """Two boxes a case; of the first `missed` cases the cell is missed, and each case has a false box."""
     rng = np.random.default_rng(0)
     predictions, cases = [], []
     for n in range(count):
         reference = boxes(("cell", (1, 1, 6, 6)), ("clump", (10, 10, 20, 20)))
-        found = [] if n < missed else [("cell", (1, 1, 6, 6))]
-        found += [("clump", (10, 10, 20, 20)), ("clump", (0, 25, 4, 29))]
-        scores = [*rng.uniform(0.7, 0.9, len(found) - 1), rng.uniform(0.1, 0.2)]
-        predictions.append(said(boxes(*found, scores=np.array(scores))))
+        drawn = [] if n < missed else [("cell", (1, 1, 6, 6))]
+        drawn += [("clump", (10, 10, 20, 20)), ("clump", (0, 25, 4, 29))]
+        scores = [*rng.uniform(0.7, 0.9, len(drawn) - 1), rng.uniform(0.1, 0.2)]
+        predictions.append(prediction_of(boxes(*drawn, scores=np.array(scores))))
         cases.append(case(str(n), reference))
     return predictions, cases
 
@@ -264,8 +264,8 @@ def test_scores_survive_a_table_that_was_written_and_read_again(tmp_path):
     table = TASK.score(*scored_cases(missed=3))
     table.to_csv(tmp_path / "cases.csv", index=False)
     again = pandas.read_csv(tmp_path / "cases.csv")
-    one, other = (list(map(str, TASK.summary(given, seed=0))) for given in (again, table))
-    assert one == other
+    reread, other = (list(map(str, TASK.summary(given, seed=0))) for given in (again, table))
+    assert reread == other
 
 
 def test_cases_are_ranked_from_the_one_that_was_found_whole():
@@ -296,8 +296,8 @@ def test_validation_of_a_perfect_network_is_perfect_and_parts_add_up():
 
 
 def test_the_mean_of_networks_is_that_of_their_outputs():
-    one, two = ({"boxes": np.full((1, 6, 2, 2), value)} for value in (1.0, 4.0))
-    assert_allclose(TASK.average([one, two])["boxes"], 2.5)
+    low, high = ({"boxes": np.full((1, 6, 2, 2), value)} for value in (1.0, 4.0))
+    assert_allclose(TASK.average([low, high])["boxes"], 2.5)
 
 
 def facts(name: str, drawn: BoundingBoxes) -> CaseFacts:
@@ -335,19 +335,19 @@ def seen_at(side: float, shape: tuple[int, ...] = (480, 640)) -> Fingerprint:
 def test_large_boxes_are_looked_for_on_a_coarser_grid_that_leaves_the_smallest_kind_fine_enough(
     side, shape, factor, network
 ):
-    found = seen_at(side, shape)
-    decided = TASK.decisions(found)
+    pyramid = seen_at(side, shape)
+    decided = TASK.decisions(pyramid)
     assert (decided["preprocessing.reduction"].value, decided["network.name"].value) == (factor, network)
     assert f"{side:.3g} voxels" in decided["preprocessing.reduction"].because
     dataset = Dataset(cases=(), classes={})
-    assert Detection.settings_for(dataset, found)["typical"].value == pytest.approx(2 * side / factor, rel=1e-3)
+    assert Detection.settings_for(dataset, pyramid)["typical"].value == pytest.approx(2 * side / factor, rel=1e-3)
 
 
 @pytest.mark.parametrize(("side", "network"), [(5.0, "unet"), (8.0, "pyramid")])
 def test_volumes_are_searched_by_what_found_more_of_objects_of_that_size(side, network):
     drawn = boxes(("nodule", (0, 0, 0, side, side, 2 * side)), axes=3)
-    found = CaseFacts("a", (96, 96, 64), (1.0,) * 3, True, True, ("0",), "CT", ({},), references={"boxes": drawn})
-    decided = TASK.decisions(Fingerprint((found,)))
+    facts = CaseFacts("a", (96, 96, 64), (1.0,) * 3, True, True, ("0",), "CT", ({},), references={"boxes": drawn})
+    decided = TASK.decisions(Fingerprint((facts,)))
     assert decided["network.name"].value == network
     assert "training.learning_rate" not in decided
 

@@ -23,9 +23,9 @@ def test_the_softmax_is_that_of_scipy(outputs):
 
 @settings(max_examples=30)
 @given(OUTPUTS, OUTPUTS)
-def test_the_mean_of_outputs_is_an_output_of_the_mean_probability(one, other):
-    mean = (special.softmax(one, axis=1) + special.softmax(other, axis=1)) / 2
-    assert_allclose(softmax(log_mean([one, other]), 1), mean, atol=1e-5)
+def test_the_mean_of_outputs_is_an_output_of_the_mean_probability(first, second):
+    mean = (special.softmax(first, axis=1) + special.softmax(second, axis=1)) / 2
+    assert_allclose(softmax(log_mean([first, second]), 1), mean, atol=1e-5)
 
 
 def test_half_precision_is_not_summed_in_half_precision():

@@ -19,12 +19,12 @@ GRID = Geometry.of_pixels((4, 4))
 TASK = Findings(("effusion", "nodule", "hernia"))
 
 
-def case(name: str, patient: str | None = None, **found: bool) -> Case:
+def case(name: str, patient: str | None = None, **known: bool) -> Case:
     image = Image(np.zeros((1, 4, 4), np.float32), GRID)
-    return Case(name, patient or name, {"image": image}, {"findings": found})
+    return Case(name, patient or name, {"image": image}, {"findings": known})
 
 
-def said(*probabilities: float) -> Prediction:
+def prediction_of(*probabilities: float) -> Prediction:
     return Prediction(GRID, probabilities=dict(zip(TASK.findings, probabilities, strict=True)))
 
 
@@ -38,7 +38,7 @@ def drawn(count: int = 80, *, blank: float = 0.2, seed: int = 0):
         case(str(n), **{name: bool(t) for name, t, k in zip(TASK.findings, row, there, strict=True) if k})
         for n, (row, there) in enumerate(zip(truth, known, strict=True))
     ]
-    return [said(*row) for row in chances], cases, chances, truth, known
+    return [prediction_of(*row) for row in chances], cases, chances, truth, known
 
 
 def test_a_task_comes_back_from_json():
@@ -106,11 +106,11 @@ def test_every_loss_is_lower_for_the_truth_than_for_its_contrary(name):
 
 
 def test_balance_counts_what_few_cases_show_by_the_effective_number_of_cases():
-    found = balance(np.array([99.0, 5.0]), np.array([1.0, 5.0]))
+    weights = balance(np.array([99.0, 5.0]), np.array([1.0, 5.0]))
     effective = (1 - 0.999**99) / 0.001
-    assert found[0, 1] / found[0, 0] == pytest.approx(effective)
-    assert_allclose(found[1], [1, 1])
-    assert_allclose(found.mean(axis=1), 1)
+    assert weights[0, 1] / weights[0, 0] == pytest.approx(effective)
+    assert_allclose(weights[1], [1, 1])
+    assert_allclose(weights.mean(axis=1), 1)
 
 
 def test_what_the_balanced_loss_likes_best_is_brought_back_to_the_share_of_the_training_cases():
@@ -121,20 +121,23 @@ def test_what_the_balanced_loss_likes_best_is_brought_back_to_the_share_of_the_t
         (slope,) = torch.autograd.grad(task.loss({"findings": learnt.expand(100, 1)}, target), learnt)
         learnt = (learnt - 4 * slope).detach().requires_grad_()
     assert float(learnt.detach().sigmoid()) > 0.3
-    found = task.decode([((), {"findings": learnt.detach().numpy()})], GRID).probabilities
-    assert found["rare"] == pytest.approx(0.05, abs=1e-3)
+    probabilities = task.decode([((), {"findings": learnt.detach().numpy()})], GRID).probabilities
+    assert probabilities["rare"] == pytest.approx(0.05, abs=1e-3)
 
 
 def test_a_prediction_has_a_column_of_probability_and_of_call_for_each_finding():
     task = Findings(TASK.findings, thresholds={"nodule": 0.2})
     prediction = task.decode([((), {"findings": np.array([0.0, np.log(0.25 / 0.75), -800.0])})], GRID)
-    found = task.outputs(prediction)
-    assert list(found) == [*(f"probability_{name}" for name in TASK.findings), *(f"called_{n}" for n in TASK.findings)]
-    assert list(found.values()) == [0.5, pytest.approx(0.25), 0.0, True, True, False]
+    columns = task.outputs(prediction)
+    assert list(columns) == [
+        *(f"probability_{name}" for name in TASK.findings),
+        *(f"called_{n}" for n in TASK.findings),
+    ]
+    assert list(columns.values()) == [0.5, pytest.approx(0.25), 0.0, True, True, False]
 
 
 def test_a_case_has_a_row_for_each_finding_that_is_known():
-    table = TASK.score([said(0.9, 0.2, 0.6)], [case("a", "p", nodule=True, hernia=False)])
+    table = TASK.score([prediction_of(0.9, 0.2, 0.6)], [case("a", "p", nodule=True, hernia=False)])
     assert table["label"].tolist() == ["nodule", "hernia"]
     assert table["reference"].tolist() == ["present", "absent"]
     assert table["predicted"].tolist() == ["absent", "present"]
@@ -146,17 +149,17 @@ def test_figures_are_those_of_scikit_learn_for_the_cases_in_which_a_finding_is_k
     rows = {(row.metric, row.label): row.estimate for row in TASK.summary(TASK.score(predictions, cases), seed=0)}
     for place, name in enumerate(TASK.findings):
         there = known[:, place]
-        one, chance = truth[there, place], chances[there, place]
+        label, chance = truth[there, place], chances[there, place]
         called = chance >= 0.5
         expected = {
-            "auroc": metrics.roc_auc_score(one, chance),
-            "average_precision": metrics.average_precision_score(one, chance),
-            "sensitivity": metrics.recall_score(one, called),
-            "specificity": metrics.recall_score(~one, ~called),
-            "ppv": metrics.precision_score(one, called),
-            "npv": metrics.precision_score(~one, ~called),
-            "f1": metrics.f1_score(one, called),
-            "brier": metrics.brier_score_loss(one, chance),
+            "auroc": metrics.roc_auc_score(label, chance),
+            "average_precision": metrics.average_precision_score(label, chance),
+            "sensitivity": metrics.recall_score(label, called),
+            "specificity": metrics.recall_score(~label, ~called),
+            "ppv": metrics.precision_score(label, called),
+            "npv": metrics.precision_score(~label, ~called),
+            "f1": metrics.f1_score(label, called),
+            "brier": metrics.brier_score_loss(label, chance),
         }
         for metric, value in expected.items():
             assert rows[metric, name].value == pytest.approx(value), (metric, name)
@@ -191,12 +194,12 @@ def test_a_finding_that_no_case_has_is_left_out_of_the_mean_which_says_so():
 
 def test_patients_are_drawn_with_all_their_images():
     predictions, cases, *_ = drawn(blank=0.0)
-    alone = TASK.summary(TASK.score(predictions, cases), seed=0)[0].estimate
+    once = TASK.summary(TASK.score(predictions, cases), seed=0)[0].estimate
     # The same images once more of the same patients tell nothing new: the interval stays.
     again = [Case(f"{one.id}+", one.patient, one.images, one.references) for one in cases]
     twice = TASK.summary(TASK.score(predictions * 2, [*cases, *again]), seed=0)[0].estimate
-    assert (alone.n, twice.n, twice.patients) == (80, 160, 80)
-    assert [twice.value, twice.low, twice.high] == pytest.approx([alone.value, alone.low, alone.high], abs=1e-9)
+    assert (once.n, twice.n, twice.patients) == (80, 160, 80)
+    assert [twice.value, twice.low, twice.high] == pytest.approx([once.value, once.low, once.high], abs=1e-9)
 
 
 def test_validation_cases_set_a_threshold_for_each_finding_that_enough_of_them_have():
@@ -217,13 +220,13 @@ def test_selection_is_the_mean_area_of_the_summary_and_without_any_the_log_likel
     target = torch.from_numpy(np.where(known, truth, np.nan))
     chosen = TASK.selection({"probabilities": torch.from_numpy(chances), "target": target})
     assert chosen == pytest.approx(TASK.summary(TASK.score(predictions, cases), seed=0)[0].estimate.value)
-    alone = {"probabilities": torch.tensor([[0.25, 0.9, 0.5]]), "target": torch.tensor([[0.0, float("nan"), 1.0]])}
-    assert TASK.selection(alone) == pytest.approx((np.log(0.75) + np.log(0.5)) / 2)
+    collected = {"probabilities": torch.tensor([[0.25, 0.9, 0.5]]), "target": torch.tensor([[0.0, float("nan"), 1.0]])}
+    assert TASK.selection(collected) == pytest.approx((np.log(0.75) + np.log(0.5)) / 2)
 
 
 def test_cases_are_ranked_by_how_far_all_their_findings_are_missed():
     table = TASK.score(
-        [said(0.9, 0.9, 0.1), said(0.4, 0.5, 0.5), said(0.9, 0.1, 0.1)],
+        [prediction_of(0.9, 0.9, 0.1), prediction_of(0.4, 0.5, 0.5), prediction_of(0.9, 0.1, 0.1)],
         [case(name, effusion=True, nodule=False, hernia=False) for name in ("wrong", "unsure", "right")],
     )
     assert TASK.rank(table) == ["right", "wrong", "unsure"]
@@ -242,22 +245,24 @@ def test_findings_with_a_side_change_places_in_a_mirror():
 def planned(*references: dict[str, bool], declared: tuple[str, ...] = ()):
     measured = {"min": 0.0, "low": 0.0, "high": 1.0, "median": 0.5, "max": 1.0, "mean": 0.5, "deviation": 0.2}
     facts = [
-        CaseFacts(str(n), (8, 8), (1.0, 1.0), False, False, ("0",), "DX", (measured,), references={"findings": said})
-        for n, said in enumerate(references)
+        CaseFacts(str(n), (8, 8), (1.0, 1.0), False, False, ("0",), "DX", (measured,), references={"findings": labels})
+        for n, labels in enumerate(references)
     ]
     labels = {"findings": tuple(Label(n, name) for n, name in enumerate(declared))}
     return Findings.settings_for(Dataset((), classes=labels), Fingerprint(tuple(facts)))
 
 
 def test_a_finding_that_never_or_always_occurs_in_training_is_left_out_and_said():
-    found = planned(
+    decisions = planned(
         {"a": True, "b": False, "c": True}, {"a": False, "b": False, "c": True}, declared=("c", "b", "a", "d")
     )
-    assert found["findings"].value == ["a"]
-    said = found["findings"].because
+    assert decisions["findings"].value == ["a"]
+    because = decisions["findings"].because
     for words in ("a 1 present and 1 absent", "c (2 present and 0 absent)", "d (0 present and 0 absent)"):
-        assert words in said
-    assert Findings.of({name: one.value for name, one in found.items()}).counts == {"a": {"present": 1, "absent": 1}}
+        assert words in because
+    assert Findings.of({name: one.value for name, one in decisions.items()}).counts == {
+        "a": {"present": 1, "absent": 1}
+    }
 
 
 def test_cases_without_any_finding_to_tell_apart_are_refused():

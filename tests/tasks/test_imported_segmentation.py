@@ -24,10 +24,10 @@ def outputs(*rows: list[float]) -> dict[str, np.ndarray]:
     return {"mask": np.array(rows, dtype=np.float32)[..., None]}
 
 
-def decoded(one: Task, *rows: list[float]) -> list[int]:
+def decoded(made: Task, *rows: list[float]) -> list[int]:
     geometry = Geometry.of_pixels((len(rows[0]), 1))
-    found = one.decode([((slice(0, len(rows[0])), slice(0, 1)), outputs(*rows))], geometry)
-    return np.asarray(found.data).ravel().tolist()
+    prediction = made.decode([((slice(0, len(rows[0])), slice(0, 1)), outputs(*rows))], geometry)
+    return np.asarray(prediction.data).ravel().tolist()
 
 
 def test_of_classes_the_largest_output_wins():
@@ -35,9 +35,9 @@ def test_of_classes_the_largest_output_wins():
 
 
 def test_regions_are_written_where_they_are_likelier_than_not_one_over_another():
-    one = task(exclusive=False, writes=[2, 1])
-    assert decoded(one, [1, 1, -1, -1], [-1, 1, 1, -1]) == [2, 1, 1, 0]
-    assert_allclose(one.probabilities(outputs([0.0]))["mask"].ravel(), [0.5])
+    regions = task(exclusive=False, writes=[2, 1])
+    assert decoded(regions, [1, 1, -1, -1], [-1, 1, 1, -1]) == [2, 1, 1, 0]
+    assert_allclose(regions.probabilities(outputs([0.0]))["mask"].ravel(), [0.5])
 
 
 def test_of_a_group_of_labels_together_the_largest_piece_stays():
@@ -60,8 +60,8 @@ def test_no_output_changes_sides_in_a_mirror_for_its_maker_chose_the_axes():
 
 
 def test_it_is_made_again_from_its_settings():
-    one = task(exclusive=False, writes=[2, 1], largest=[[1, 2]], weighed="nnunet")
-    assert tasks.build({"name": one.name, **one.settings}) == one
+    regions = task(exclusive=False, writes=[2, 1], largest=[[1, 2]], weighed="nnunet")
+    assert tasks.build({"name": regions.name, **regions.settings}) == regions
 
 
 def test_no_data_set_is_taken_for_it():

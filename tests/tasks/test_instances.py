@@ -53,10 +53,10 @@ def case_of(numbers, name="smear"):
 
 def facts_of(numbers, name="smear", physical=False):
     values, counts = np.unique(numbers, return_counts=True)
-    found = dict(zip(values.tolist(), counts.tolist(), strict=True))
+    voxels = dict(zip(values.tolist(), counts.tolist(), strict=True))
     return CaseFacts(
         name, numbers.shape, (1.0,) * numbers.ndim, physical, False, ("0",), "unknown", (),
-        references={"instances": found}, voxel_volume=0.25 if physical else None,
+        references={"instances": voxels}, voxel_volume=0.25 if physical else None,
     )  # fmt: skip
 
 
@@ -64,8 +64,8 @@ def facts_of(numbers, name="smear", physical=False):
 def test_objects_that_touch_are_parted_where_they_do(axes):
     truth = TOUCHING[axes]
     assert touching(torch.from_numpy(truth)[None]).any()
-    found = Decoder(0.5, 0.2)(*maps_of(truth))
-    score = instance_overlap(found, truth)
+    numbers = Decoder(0.5, 0.2)(*maps_of(truth))
+    score = instance_overlap(numbers, truth)
     assert len(score.predicted) == len(score.reference) == truth.max()
     assert score.aji > 0.97
 
@@ -136,25 +136,25 @@ def test_what_is_inside_without_a_hill_is_an_object_unless_it_is_too_small():
 
 
 def test_an_image_without_anything_inside_has_no_object():
-    found = Decoder(0.5, 0.2)(np.zeros((8, 8)), np.ones((8, 8)))
-    assert found.max() == 0
+    numbers = Decoder(0.5, 0.2)(np.zeros((8, 8)), np.ones((8, 8)))
+    assert numbers.max() == 0
 
 
 def test_more_objects_than_16_bits_count_keep_their_numbers():
     inside = np.zeros((600, 600), dtype=np.float32)
     inside[::2, ::2] = 1
-    found = Decoder(0.5, 0.2)(inside, inside)
-    assert found.max() == 300 * 300 == len(np.unique(found)) - 1
-    assert found.dtype == np.uint32
+    numbers = Decoder(0.5, 0.2)(inside, inside)
+    assert numbers.max() == 300 * 300 == len(np.unique(numbers)) - 1
+    assert numbers.dtype == np.uint32
     assert renumbered(np.array([[7, 7, 0, 3]])).tolist() == [[1, 1, 0, 2]]
     assert renumbered(np.arange(65536)).dtype == np.uint16
 
 
 def test_an_object_that_reaches_through_many_slabs_is_one():
     truth = TOUCHING[3]
-    said, geometry = outputs_of(truth), Geometry.of_pixels(truth.shape)
-    whole = TASK.decode([(tuple(slice(0, n) for n in truth.shape), {HEAD: said})], geometry)
-    cut = [((slice(0, 20), slice(0, 24), slice(k, k + 5)), {HEAD: said[..., k : k + 5]}) for k in range(0, 40, 5)]
+    array, geometry = outputs_of(truth), Geometry.of_pixels(truth.shape)
+    whole = TASK.decode([(tuple(slice(0, n) for n in truth.shape), {HEAD: array})], geometry)
+    cut = [((slice(0, 20), slice(0, 24), slice(k, k + 5)), {HEAD: array[..., k : k + 5]}) for k in range(0, 40, 5)]
     assert_array_equal(TASK.decode(cut, geometry).data, whole.data)
     assert [label.name for label in whole.labels] == ["object 1", "object 2", "object 3"]
 
@@ -189,16 +189,16 @@ def test_the_smallest_size_is_counted_in_mm_where_they_are_known():
 def test_validation_cases_decide_what_is_left_open_and_the_maps_go_with_it():
     truth = TOUCHING[2]
     region, geometry = tuple(slice(0, n) for n in truth.shape), Geometry.of_pixels(truth.shape)
-    said = outputs_of(truth)
-    said[0] = np.where(truth > 0, 10.0, -0.2)  # a network that says 0.45 of the background
+    array = outputs_of(truth)
+    array[0] = np.where(truth > 0, 10.0, -0.2)  # a network that says 0.45 of the background
     cases = [case_of(truth, str(n)) for n in range(3)]
-    made = [TASK.decode([(region, {HEAD: said})], geometry) for _ in cases]
+    made = [TASK.decode([(region, {HEAD: array})], geometry) for _ in cases]
     assert set(made[0].maps) == {"inside", "height"}
     tuned, decisions = TASK.tuned(made, cases)
     assert set(decisions) == {"task.inside", "task.prominence"}
     assert "12 objects of 3 validation cases" in decisions["task.inside"].because
     assert tuned.inside == 0.5
-    assert tuned.decode([(region, {HEAD: said})], geometry).maps is None
+    assert tuned.decode([(region, {HEAD: array})], geometry).maps is None
     assert tuned.tuned(made, cases) == (tuned, {})
     chosen = replace(TASK, inside=0.9)
     assert set(chosen.tuned(made, cases)[1]) == {"task.prominence"}
@@ -216,8 +216,8 @@ def test_of_few_objects_nothing_is_found_out():
 def test_selection_is_the_mean_ap_of_the_cases_that_have_an_object():
     truth = TOUCHING[2]
     both = np.stack([truth, truth, np.zeros_like(truth)])
-    said = np.stack([outputs_of(truth), outputs_of((truth > 0).astype(np.int32)), outputs_of(both[2])])
-    collected = TASK.quality({HEAD: torch.from_numpy(said)}, torch.from_numpy(both))
+    arrays = np.stack([outputs_of(truth), outputs_of((truth > 0).astype(np.int32)), outputs_of(both[2])])
+    collected = TASK.quality({HEAD: torch.from_numpy(arrays)}, torch.from_numpy(both))
     joined = instance_overlap(Decoder(0.5, 0.2)(*maps_of((truth > 0).astype(np.int32))), truth).ap()
     right = instance_overlap(Decoder(0.5, 0.2)(*maps_of(truth)), truth).ap()
     assert TASK.selection(collected) == pytest.approx((right + joined) / 2)

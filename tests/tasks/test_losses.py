@@ -138,7 +138,7 @@ def test_the_tversky_term_is_that_of_monai_and_its_focal_form_a_power_of_each_la
 
 def test_what_is_missed_costs_more_tversky_than_what_is_too_much():
     truth, less, more = lines(*range(4, 8)), lines(*range(4, 6)), lines(*range(4, 10))
-    missed, false = (float(tversky(certain(said, 2), truth)) for said in (less, more))
+    missed, false = (float(tversky(certain(marked, 2), truth)) for marked in (less, more))
     assert missed == pytest.approx(1 - 2 / (2 + 0.7 * 2), abs=1e-3)
     assert false == pytest.approx(1 - 4 / (4 + 0.3 * 2), abs=1e-3)
 
@@ -147,9 +147,9 @@ def test_the_hausdorff_term_is_that_of_monai_divided_by_its_weights():
     logits, target = drawn((1, 12, 12), 2)
     theirs = HausdorffDTLoss(alpha=2.0, include_background=False, to_onehot_y=True, softmax=True)
     nothing = HausdorffDTLoss(alpha=2.0, include_background=True)
-    said = (logits.softmax(dim=1)[:, 1:] > 0.5).float()
+    marked = (logits.softmax(dim=1)[:, 1:] > 0.5).float()
     # Where prediction and truth differ by 1 everywhere, what they make is the mean of the weights.
-    weights = nothing.distance_field(said) ** 2 + nothing.distance_field(target[:, None].float()) ** 2
+    weights = nothing.distance_field(marked) ** 2 + nothing.distance_field(target[:, None].float()) ** 2
     expected = float(theirs(logits, target[:, None])) / float(weights.mean())
     assert float(hausdorff(logits, target)) == pytest.approx(expected, rel=1e-4)
 
@@ -168,18 +168,18 @@ def test_the_signed_distances_of_the_paper_differ_from_ours_by_a_constant_and_a_
     truth = target.float()[:, None]
     away = HausdorffDTLoss().distance_field(truth)
     signed = torch.where(truth > 0, -away, away)
-    said = logits.softmax(dim=1)[:, 1:]
-    theirs = (signed * said).sum() - (signed * truth).sum()
+    probabilities = logits.softmax(dim=1)[:, 1:]
+    theirs = (signed * probabilities).sum() - (signed * truth).sum()
     assert float(distance(logits, target)) == pytest.approx(float(theirs / away.sum()), rel=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(1, 20, 20), (1, 10, 11, 12)])
 def test_the_soft_skeleton_and_what_it_costs_are_those_of_monai(shape):
     logits, target = drawn(shape, 2)
-    said, truth = logits.softmax(dim=1)[:, 1:], target[:, None].float()
-    assert torch.allclose(soft_skeleton(said, 3), soft_skel(said, 3), atol=1e-6)
+    probabilities, truth = logits.softmax(dim=1)[:, 1:], target[:, None].float()
+    assert torch.allclose(soft_skeleton(probabilities, 3), soft_skel(probabilities, 3), atol=1e-6)
     theirs = SoftclDiceLoss(iter_=8, smooth_nr=1e-5, smooth_dr=1e-5, smooth=1e-5)
-    assert float(centreline(logits, target)) == pytest.approx(float(theirs(said, truth)), rel=1e-4)
+    assert float(centreline(logits, target)) == pytest.approx(float(theirs(probabilities, truth)), rel=1e-4)
 
 
 def test_a_broken_vessel_costs_its_share_of_the_centreline_however_thin_the_break_is():
@@ -195,16 +195,21 @@ def test_a_broken_vessel_costs_its_share_of_the_centreline_however_thin_the_brea
 
 def test_centrelines_are_followed_of_the_named_labels_alone():
     logits, target = drawn((1, 16, 16))
-    alone = centreline(logits, target, labels=[2])
+    second = centreline(logits, target, labels=[2])
     assert float(label_loss("dice+cldice", logits, target, lines=[2])) == pytest.approx(
-        float(dice(logits, target) + alone), rel=1e-5
+        float(dice(logits, target) + second), rel=1e-5
     )
-    assert float(alone) != pytest.approx(float(centreline(logits, target)))
+    assert float(second) != pytest.approx(float(centreline(logits, target)))
 
 
 def test_of_a_skeleton_no_more_is_kept_for_the_way_back_than_one_erosion_needs():
     inside, kept = torch.rand(1, 1, 24, 24, 24, requires_grad=True), []
-    with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one.numel()) or one, lambda one: one):
+
+    def counted(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(counted, lambda tensor: tensor):
         soft_skeleton(inside)
     assert sum(kept) < 9 * 8 * inside.numel()
 
@@ -216,7 +221,7 @@ def test_the_hardest_tenth_of_the_voxels_counts_and_no_other():
 
 
 @pytest.mark.parametrize(
-    ("name", "weighted", "said"),
+    ("name", "weighted", "message"),
     [
         ("dice+cross", False, "there is no loss 'cross'"),
         ("dice+dice", False, "names a term twice"),
@@ -226,8 +231,8 @@ def test_the_hardest_tenth_of_the_voxels_counts_and_no_other():
         ("dice", True, "weights would do nothing"),
     ],
 )
-def test_terms_that_would_not_teach_what_they_say_are_refused(name, weighted, said):
-    with pytest.raises(PlanError, match=said):
+def test_terms_that_would_not_teach_what_they_say_are_refused(name, weighted, message):
+    with pytest.raises(PlanError, match=message):
         check_loss(name, weighted, ())
 
 

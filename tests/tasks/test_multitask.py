@@ -82,12 +82,12 @@ def test_all_kinds_are_joined_only_where_it_is_asked_for():
     with pytest.raises(DatasetError, match=r"or several at once: --task classification\+segmentation"):
         tasks.kind_for(dataset)
     assert tasks.kind_for(dataset, "multitask").name == "classification+segmentation"
-    alone = Dataset((case(mask=LEFT),), name="one")
-    assert tasks.kind_for(alone).name == "segmentation"
+    masks = Dataset((case(mask=LEFT),), name="one")
+    assert tasks.kind_for(masks).name == "segmentation"
     with pytest.raises(DatasetError, match="not by several kinds"):
-        tasks.kind_for(alone, "multitask")
+        tasks.kind_for(masks, "multitask")
     with pytest.raises(DatasetError, match="needs references of the kind class, mask"):
-        tasks.kind_for(alone, "segmentation+classification")
+        tasks.kind_for(masks, "segmentation+classification")
 
 
 def test_its_settings_make_it_again():
@@ -128,41 +128,41 @@ def test_a_case_teaches_what_it_is_known_of_and_one_without_any_label_is_refused
 def test_with_fixed_weights_the_loss_is_the_weighed_sum_of_the_parts():
     task = joined("segmentation", "classification", "regression", weighting="fixed",
                   loss_weights={"segmentation": 2.0, "regression": 0.5})  # fmt: skip
-    said, target = outputs(), taught((True, True, True), (True, True, True))
+    given, target = outputs(), taught((True, True, True), (True, True, True))
     parts = {
-        "segmentation": task.parts["segmentation"].loss({"mask": said["segmentation_mask"]}, target["segmentation"]),
+        "segmentation": task.parts["segmentation"].loss({"mask": given["segmentation_mask"]}, target["segmentation"]),
         "classification": task.parts["classification"].loss(
-            {"class": said["classification_class"]}, target["classification"]
+            {"class": given["classification_class"]}, target["classification"]
         ),
-        "regression": task.parts["regression"].loss({"value": said["regression_value"]}, target["regression"]),
+        "regression": task.parts["regression"].loss({"value": given["regression_value"]}, target["regression"]),
     }
     expected = 2 * parts["segmentation"] + parts["classification"] + 0.5 * parts["regression"]
-    assert task.loss(said, target).item() == pytest.approx(expected.item())
+    assert task.loss(given, target).item() == pytest.approx(expected.item())
 
 
 def test_what_is_not_known_of_a_sample_has_no_say_in_the_loss():
-    said = {name: one.requires_grad_() for name, one in outputs(3).items()}
+    given = {name: one.requires_grad_() for name, one in outputs(3).items()}
     target = taught((True, True, False), (False, True, False), (True, False, False))
-    THREE.loss({**said, "log_variance": torch.zeros(3)}, target).backward()
+    THREE.loss({**given, "log_variance": torch.zeros(3)}, target).backward()
     moved_by = {
-        name: (one.grad.flatten(1) != 0).any(dim=1).tolist() for name, one in said.items() if one.grad is not None
+        name: (one.grad.flatten(1) != 0).any(dim=1).tolist() for name, one in given.items() if one.grad is not None
     }
     assert moved_by == {"classification_class": [True, False, True], "regression_value": [True, True, False]}
-    nothing = THREE.loss({**said, "log_variance": torch.zeros(3)}, taught((False, False, False)) | {
+    nothing = THREE.loss({**given, "log_variance": torch.zeros(3)}, taught((False, False, False)) | {
         KNOWN: torch.zeros(3, 3, dtype=torch.bool)})  # fmt: skip
     assert nothing.item() == 0
 
 
 def test_a_learnt_variance_settles_at_twice_the_loss_of_its_part():
     """exp(-s) L + s / 2 is least where exp(s) = 2 L."""
-    said, target = outputs(), taught((True, False, False), (True, False, False))
-    cost = BOTH.parts["classification"].loss({"class": said["classification_class"]}, target["classification"])
+    given, target = outputs(), taught((True, False, False), (True, False, False))
+    cost = BOTH.parts["classification"].loss({"class": given["classification_class"]}, target["classification"])
     logs = torch.zeros(3, requires_grad=True)
     optimiser = torch.optim.LBFGS([logs], max_iter=100)
 
     def again() -> torch.Tensor:
         optimiser.zero_grad()
-        loss = THREE.loss({**said, "log_variance": logs}, target)
+        loss = THREE.loss({**given, "log_variance": logs}, target)
         loss.backward()
         return loss
 
@@ -174,29 +174,29 @@ def test_a_learnt_variance_settles_at_twice_the_loss_of_its_part():
 
 def test_beside_coarser_outputs_what_holds_for_the_whole_image_counts_once():
     task = joined("segmentation", "classification", weighting="fixed")
-    said = {name: one for name, one in outputs().items() if not name.startswith("regression")}
+    given = {name: one for name, one in outputs().items() if not name.startswith("regression")}
     target = {name: one for name, one in taught((True, True, True), (True, True, True)).items() if name != "regression"}
     target[KNOWN] = target[KNOWN][:, :2]
-    said["segmentation_mask@1"] = torch.zeros(2, 2, 2, 2)
+    given["segmentation_mask@1"] = torch.zeros(2, 2, 2, 2)
     kind = kind_of(Several({"classification": Vector(2), "segmentation": Dense(2)}))
-    found = supervised(task, said, target, lambda one, wanted: kind.coarse(one, (4, 4), wanted))
-    classes = task.parts["classification"].loss({"class": said["classification_class"]}, target["classification"])
+    costs = supervised(task, given, target, lambda targets, wanted: kind.coarse(targets, (4, 4), wanted))
+    classes = task.parts["classification"].loss({"class": given["classification_class"]}, target["classification"])
     dense = supervised(
         task.parts["segmentation"],
-        {"mask": said["segmentation_mask"], "mask@1": said["segmentation_mask@1"]},
+        {"mask": given["segmentation_mask"], "mask@1": given["segmentation_mask@1"]},
         target["segmentation"],
     )
-    assert found.item() == pytest.approx((classes + dense).item())
+    assert costs.item() == pytest.approx((classes + dense).item())
 
 
 def test_selection_is_the_mean_of_the_parts_over_the_cases_that_each_is_known_of():
     perfect = torch.nn.functional.one_hot(torch.from_numpy(LEFT.data).long(), 2).movedim(-1, 1).float()
     quality = BOTH.quality({"segmentation_mask": perfect}, {"segmentation": torch.from_numpy(LEFT.data)})
     assert BOTH.selection(quality) == 1.0
-    said = {"classification_class": torch.tensor([[2.0, 0.0], [0.0, 2.0]])}
-    both = BOTH.quality(said, {"classification": torch.tensor([1, 0])})  # the wrong way round
+    given = {"classification_class": torch.tensor([[2.0, 0.0], [0.0, 2.0]])}
+    both = BOTH.quality(given, {"classification": torch.tensor([1, 0])})  # the wrong way round
     assert BOTH.selection({**quality, **both}) == 0.5
-    assert BOTH.quality(said, {"segmentation": torch.from_numpy(LEFT.data)}) == {}
+    assert BOTH.quality(given, {"segmentation": torch.from_numpy(LEFT.data)}) == {}
 
 
 def prepared(number: int, **target: np.ndarray) -> Prepared:
@@ -235,11 +235,11 @@ def test_each_part_follows_a_mirrored_image_in_its_own_way():
     each = {name: Drawn(generators, (1.0, 1.0), one) for name, one in sides.items()}
     drawn = Drawn(generators, (1.0, 1.0), (0, 1, 3, 2), parts=each)
     change = Augmentation(probability=0.0, accidents=0.0, flips=(1,), left_right=1)
-    seen, found = moved(kind, change, images, targets, drawn)
-    assert torch.equal(seen[:, 0], found["segmentation"].float())
-    crossed = found["segmentation"][:, 0, 0] == 0
+    seen, moved_targets = moved(kind, change, images, targets, drawn)
+    assert torch.equal(seen[:, 0], moved_targets["segmentation"].float())
+    crossed = moved_targets["segmentation"][:, 0, 0] == 0
     assert 0 < crossed.sum() < 8
-    assert found["classification"].tolist() == crossed.long().tolist()
+    assert moved_targets["classification"].tolist() == crossed.long().tolist()
 
 
 def test_mirrored_views_change_the_sides_of_the_head_that_names_them():
@@ -269,15 +269,15 @@ def slabs() -> list:
 
 
 def test_each_part_decodes_its_own_and_the_whole_holds_all():
-    found = BOTH.decode(iter(slabs()), GRID)
-    assert_allclose(np.asarray(found.data), LEFT.data[0])
-    assert found.labels[0].name == "lesion"
-    assert found.probabilities["malignant"] == pytest.approx(1 / (1 + np.exp(-3.0)))
-    assert set(found.parts) == {"segmentation", "classification"}
-    row = BOTH.outputs(found)
+    prediction = BOTH.decode(iter(slabs()), GRID)
+    assert_allclose(np.asarray(prediction.data), LEFT.data[0])
+    assert prediction.labels[0].name == "lesion"
+    assert prediction.probabilities["malignant"] == pytest.approx(1 / (1 + np.exp(-3.0)))
+    assert set(prediction.parts) == {"segmentation", "classification"}
+    row = BOTH.outputs(prediction)
     assert row["lesion_voxels"] == 8
     assert row["predicted"] == "malignant"
-    assert [one.concept for one in BOTH.scoring.results(found)] == ["lesion", "benign", "malignant"]
+    assert [one.concept for one in BOTH.scoring.results(prediction)] == ["lesion", "benign", "malignant"]
 
 
 def test_several_readers_of_one_stream_hold_no_more_than_they_are_at():
@@ -292,8 +292,8 @@ def test_several_readers_of_one_stream_hold_no_more_than_they_are_at():
             yield ((slice(number, number + 1),), {})
 
     def reader(which: int):
-        def run(found):
-            for _ in found:
+        def run(stream):
+            for _ in stream:
                 with lock:
                     read[which] += 1
             return read[which]
@@ -305,18 +305,18 @@ def test_several_readers_of_one_stream_hold_no_more_than_they_are_at():
 
 
 def test_a_reader_that_fails_is_heard_and_stops_nobody():
-    def failing(found):
+    def failing(stream):
         raise ValueError("no such slab")
 
     with pytest.raises(ValueError, match="no such slab"):
-        read_by_each(iter(slabs() * 20), [failing, lambda found: len(list(found))])
+        read_by_each(iter(slabs() * 20), [failing, lambda stream: len(list(stream))])
 
 
 def test_a_table_of_all_parts_comes_apart_into_those_of_each():
-    found = BOTH.decode(iter(slabs()), GRID)
+    prediction = BOTH.decode(iter(slabs()), GRID)
     whole = case("a", mask=LEFT, **{"class": "malignant"})
     part = case("b", **{"class": "benign"})
-    table = BOTH.scoring.score([found, found], [whole, part])
+    table = BOTH.scoring.score([prediction, prediction], [whole, part])
     assert table["label"].tolist() == ["segmentation: lesion", "classification: all", "classification: all"]
     assert table["segmentation.dice"].tolist()[0] == 1.0
     assert table["segmentation.dice"].isna().tolist() == [False, True, True]
@@ -327,16 +327,16 @@ def test_a_table_of_all_parts_comes_apart_into_those_of_each():
     assert rows["auroc", "classification: all"].n == 2
     assert BOTH.scoring.rank(table) == ["a", "b"]
     assert len(BOTH.scoring.overview(table)) > 2
-    assert len(BOTH.scoring.figures(found, part)) == 2
+    assert len(BOTH.scoring.figures(prediction, part)) == 2
     assert isinstance(table, pd.DataFrame)
 
 
 def test_columns_that_two_parts_have_are_called_by_their_part():
     task = joined("classification", "regression")
-    found = Prediction(GRID, parts={
+    prediction = Prediction(GRID, parts={
         "classification": Prediction(GRID, probabilities={"benign": 0.25, "malignant": 0.75}),
         "regression": Prediction(GRID, values={"size": 12.0})})  # fmt: skip
-    assert dict(task.outputs(found)) == {
+    assert dict(task.outputs(prediction)) == {
         "predicted": "malignant", "probability_benign": 0.25, "probability_malignant": 0.75, "value_size": 12.0
     }  # fmt: skip
 
@@ -348,12 +348,12 @@ def test_cases_are_drawn_as_they_come():
 
 
 def test_saliency_explains_all_answers_read_by_each():
-    said = {name: one for name, one in outputs().items() if not name.startswith("regression")}
+    given = {name: one for name, one in outputs().items() if not name.startswith("regression")}
     each = [
-        BOTH.parts["segmentation"].saliency({"mask": said["segmentation_mask"]}),
-        BOTH.parts["classification"].saliency({"class": said["classification_class"]}),
+        BOTH.parts["segmentation"].saliency({"mask": given["segmentation_mask"]}),
+        BOTH.parts["classification"].saliency({"class": given["classification_class"]}),
     ]
-    assert_allclose(BOTH.saliency(said), sum(each))
+    assert_allclose(BOTH.saliency(given), sum(each))
 
 
 def test_parts_that_are_tuned_on_other_cases_do_not_go_together():

@@ -36,9 +36,9 @@ def test_a_named_sensitivity_or_specificity_is_kept_and_the_other_is_as_high_as_
     chances, truths = split(cases)
     possible = [at(level, chances, truths) for level in np.arange(-0.5, 22) / 20]
     for which, rule in enumerate((f"sensitivity>={asked}", f"specificity>={asked}")):
-        found = at(threshold(rule, chances, truths), chances, truths)
-        assert found[which] >= float(asked)
-        assert found[1 - which] == pytest.approx(max(one[1 - which] for one in possible if one[which] >= float(asked)))
+        rates = at(threshold(rule, chances, truths), chances, truths)
+        assert rates[which] >= float(asked)
+        assert rates[1 - which] == pytest.approx(max(one[1 - which] for one in possible if one[which] >= float(asked)))
 
 
 def test_the_threshold_lies_midway_between_the_cases_that_it_parts():

@@ -38,7 +38,7 @@ def case(name: str, reference: str) -> Case:
     return Case(name, name, {"image": Image(np.zeros((1, 4, 4), np.float32), GRID)}, {"class": reference})
 
 
-def said(probabilities) -> Prediction:
+def prediction_of(probabilities) -> Prediction:
     return Prediction(GRID, probabilities=dict(zip(GRADES, map(float, probabilities), strict=True)))
 
 
@@ -49,10 +49,10 @@ def likely(order: str, outputs: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("order", sorted(BETWEEN))
 @given(outputs=OUTPUTS)
 def test_the_probabilities_of_any_outputs_sum_to_one(order, outputs):
-    found = likely(order, outputs)
-    assert found.shape == (*outputs.shape[:-1], outputs.shape[-1] + 1)
-    assert (found >= 0).all()
-    assert_allclose(found.sum(axis=-1), 1.0, rtol=1e-9)
+    probabilities = likely(order, outputs)
+    assert probabilities.shape == (*outputs.shape[:-1], outputs.shape[-1] + 1)
+    assert (probabilities >= 0).all()
+    assert_allclose(probabilities.sum(axis=-1), 1.0, rtol=1e-9)
 
 
 @pytest.mark.parametrize("order", sorted(BETWEEN))
@@ -135,8 +135,8 @@ def test_what_a_loss_likes_best_are_the_shares_of_the_training_cases_however_the
             return loss
 
         optimiser.step(cost)
-        found = task.decode([((), {"class": learnt.detach()[0].numpy()})], GRID).probabilities
-        assert list(found.values()) == pytest.approx([0.5, 0.3, 0.2], abs=2e-3)
+        probabilities = task.decode([((), {"class": learnt.detach()[0].numpy()})], GRID).probabilities
+        assert list(probabilities.values()) == pytest.approx([0.5, 0.3, 0.2], abs=2e-3)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -152,7 +152,7 @@ def test_grades_are_selected_and_judged_by_the_quadratic_kappa_that_the_summary_
     chances, truth = rng.dirichlet(np.ones(5), 60), rng.integers(0, 5, 60)
     task = graded(order)
     chosen = task.selection({"probabilities": torch.from_numpy(chances), "target": torch.from_numpy(truth)})
-    table = task.score([said(row) for row in chances], [case(str(n), GRADES[t]) for n, t in enumerate(truth)])
+    table = task.score([prediction_of(row) for row in chances], [case(str(n), GRADES[t]) for n, t in enumerate(truth)])
     rows = {(row.metric, row.label): row.estimate for row in task.summary(table, seed=0)}
     called = (chances @ np.arange(5)).round().astype(int)
     assert table["predicted"].tolist() == [GRADES[one] for one in called]

@@ -18,7 +18,7 @@ TASK = Regression(
     ("volume", "age"), {"volume": "ml", "age": ""}, {"volume": 3.0, "age": 50.0}, {"volume": 0.5, "age": 10.0}
 )
 NOISY = replace(TASK, noise="gaussian")
-ONE = Regression(("volume",), {"volume": "ml"}, {"volume": 3.0}, {"volume": 0.5})
+VOLUME = Regression(("volume",), {"volume": "ml"}, {"volume": 3.0}, {"volume": 0.5})
 
 
 def case(name: str, patient: str | None = None, **values: float) -> Case:
@@ -30,7 +30,7 @@ def decoded(task: Regression, *outputs: float) -> Prediction:
     return task.decode([((), {"value": np.array(outputs, np.float32)})], GRID)
 
 
-def said(*errors: float, **values: float) -> Prediction:
+def prediction_of(*errors: float, **values: float) -> Prediction:
     return Prediction(GRID, values=values, uncertainty=np.array(errors) if errors else None)
 
 
@@ -39,7 +39,7 @@ def cohort(n: int = 40, noise: float = 0.2) -> tuple[list[Prediction], list[Case
     rng = np.random.default_rng(0)
     truth = rng.normal(3, 0.5, n)
     cases = [case(f"c{k}", volume=float(value)) for k, value in enumerate(truth)]
-    return [said(noise, volume=float(value + rng.normal(0, noise))) for value in truth], cases
+    return [prediction_of(noise, volume=float(value + rng.normal(0, noise))) for value in truth], cases
 
 
 def test_a_task_comes_back_from_its_settings_through_json():
@@ -73,8 +73,8 @@ def test_a_missing_target_costs_nothing_and_leaves_no_trace_in_the_gradients(tas
     outputs = torch.ones(2, size, requires_grad=True)
     target = torch.tensor([[0.5, float("nan")], [float("nan"), float("nan")]])
     loss = task.loss({"value": outputs}, target)
-    alone = replace(task, targets=("volume",)).loss({"value": outputs[:1, ::2]}, target[:1, :1])
-    assert loss.item() == pytest.approx(alone.item())
+    single = replace(task, targets=("volume",)).loss({"value": outputs[:1, ::2]}, target[:1, :1])
+    assert loss.item() == pytest.approx(single.item())
     (slope,) = torch.autograd.grad(loss, outputs)
     assert slope.isfinite().all()
     assert slope[0, 0] != 0
@@ -85,7 +85,7 @@ def test_a_missing_target_costs_nothing_and_leaves_no_trace_in_the_gradients(tas
 
 def test_the_likelihood_is_least_where_the_error_bar_is_the_error():
     """For one residual of 0.3 deviations the best variance is its square, whatever the weight."""
-    task, truth = replace(ONE, noise="gaussian"), torch.zeros(1, 1)
+    task, truth = replace(VOLUME, noise="gaussian"), torch.zeros(1, 1)
     logs = torch.tensor(0.0, requires_grad=True)
     for _ in range(3000):
         loss = task.loss({"value": torch.stack([torch.tensor(0.3), logs])[None]}, truth)
@@ -139,7 +139,7 @@ def test_a_target_that_no_validation_case_has_is_left_out_of_the_selection():
 
 
 def test_a_table_has_a_row_for_each_value_that_is_known():
-    predictions = [said(volume=3.5, age=40.0), said(volume=2.0, age=55.0)]
+    predictions = [prediction_of(volume=3.5, age=40.0), prediction_of(volume=2.0, age=55.0)]
     table = TASK.score(predictions, [case("a", "p", volume=3.0), case("b", volume=2.0, age=50.0)])
     assert list(table.columns) == [
         "case", "patient", "label", "difference", "standardised_difference", "reference", "predicted"
@@ -157,17 +157,17 @@ def test_a_side_becomes_its_counterpart_in_a_mirror_and_a_value_without_a_side_s
     assert task.decoding.mirrored == (2, 1, 0)
     assert replace(task, noise="gaussian").decoding.mirrored == (2, 1, 0, 5, 4, 3)
     assert TASK.decoding.mirrored == (0, 1)
-    alone = Regression(names[:1], {"kidney left": ""}, {"kidney left": 1.0}, {"kidney left": 1.0})
-    assert alone.decoding.mirrored is None
+    single = Regression(names[:1], {"kidney left": ""}, {"kidney left": 1.0}, {"kidney left": 1.0})
+    assert single.decoding.mirrored is None
 
 
 def test_several_networks_are_their_mean():
-    one, other = (NOISY.average([{"value": np.full((1, 4), value)}])["value"] for value in (1.0, 3.0))
-    assert NOISY.average([{"value": one}, {"value": other}])["value"].tolist() == [[2.0] * 4]
+    low, high = (NOISY.average([{"value": np.full((1, 4), value)}])["value"] for value in (1.0, 3.0))
+    assert NOISY.average([{"value": low}, {"value": high}])["value"].tolist() == [[2.0] * 4]
 
 
 def test_error_bars_that_are_too_small_get_a_factor_and_right_ones_none():
-    task = replace(ONE, noise="gaussian")
+    task = replace(VOLUME, noise="gaussian")
     predictions, cases = cohort()
     right, decisions = task.tuned(predictions, cases)
     assert right.error_factor == {}
@@ -177,11 +177,11 @@ def test_error_bars_that_are_too_small_get_a_factor_and_right_ones_none():
     assert wider.error_factor["volume"] == pytest.approx(3, rel=0.35)
     assert decisions["task.error_factor"].value == wider.error_factor
     assert wider.tuned(small, cases) == (wider, {})
-    assert ONE.tuned(small, cases) == (ONE, {})
+    assert VOLUME.tuned(small, cases) == (VOLUME, {})
 
 
 def test_with_its_factor_an_error_bar_is_as_large_as_the_errors():
-    task = replace(ONE, noise="gaussian")
+    task = replace(VOLUME, noise="gaussian")
     predictions, cases = cohort(400)
     tuned, _ = task.tuned([replace(one, uncertainty=one.uncertainty * 4) for one in predictions], cases)
     outputs = np.array([0.0, 2 * np.log(4 * 0.2 / 0.5)])  # an error bar of 0.8 ml
@@ -190,7 +190,7 @@ def test_with_its_factor_an_error_bar_is_as_large_as_the_errors():
 
 def test_too_few_validation_cases_leave_error_bars_as_they_are_and_say_so():
     predictions, cases = cohort(9)
-    task, decisions = replace(ONE, noise="gaussian").tuned(predictions, cases)
+    task, decisions = replace(VOLUME, noise="gaussian").tuned(predictions, cases)
     assert task.error_factor == {}
     assert "9 validation cases are too few" in decisions["task.error_factor"].because
 
@@ -223,10 +223,10 @@ def test_a_heat_map_explains_the_values_and_not_their_error_bars():
 
 @pytest.mark.pictures
 def test_the_report_has_a_picture_of_agreement_and_of_differences_and_names_what_was_measured():
-    task = replace(ONE, noise="gaussian")
+    task = replace(VOLUME, noise="gaussian")
     predictions, cases = cohort()
     charts = task.overview(task.score(predictions, cases))
     assert [one.title for one in charts] == ["volume: predicted and reference", "volume: differences"]
     assert all(isinstance(one, Figure) and one.png != one.dark for one in charts)
-    [picture] = task.figures(said(0.25, volume=3.125), case("a", volume=3.0))
+    [picture] = task.figures(prediction_of(0.25, volume=3.125), case("a", volume=3.0))
     assert "volume 3.125 \N{PLUS-MINUS SIGN} 0.250 ml (reference 3.000)" in picture.caption

@@ -11,39 +11,39 @@ from isocenter.values import Case, Dataset, Fingerprint
 
 
 def planned(*values: dict[str, float], columns: dict[str, str] | None = None):
-    found = Fingerprint(tuple(facts(name=f"c{n}", references={"value": one}) for n, one in enumerate(values)))
-    cases = tuple(Case(one.id, one.id, {}, one.references) for one in found.cases)
-    return settings_for(Dataset(cases, name="set", columns=columns or {}), found)
+    fingerprint = Fingerprint(tuple(facts(name=f"c{n}", references={"value": one}) for n, one in enumerate(values)))
+    cases = tuple(Case(one.id, one.id, {}, one.references) for one in fingerprint.cases)
+    return settings_for(Dataset(cases, name="set", columns=columns or {}), fingerprint)
 
 
 def test_targets_are_standardised_by_the_mean_and_deviation_of_the_cases_that_have_them():
-    said = planned({"volume": 1.0, "age": 40.0}, {"volume": 3.0}, {"age": 60.0, "volume": 8.0})
-    assert said["targets"].value == ["volume", "age"]
-    assert said["mean"].value == pytest.approx({"volume": 4.0, "age": 50.0})
-    assert said["deviation"].value == pytest.approx({"volume": np.std([1, 3, 8]), "age": 10.0}, rel=1e-5)
-    assert "3 cases have volume, 2 cases have age" in said["targets"].because
-    task = Regression.of({name: decision.value for name, decision in said.items()})
+    decisions = planned({"volume": 1.0, "age": 40.0}, {"volume": 3.0}, {"age": 60.0, "volume": 8.0})
+    assert decisions["targets"].value == ["volume", "age"]
+    assert decisions["mean"].value == pytest.approx({"volume": 4.0, "age": 50.0})
+    assert decisions["deviation"].value == pytest.approx({"volume": np.std([1, 3, 8]), "age": 10.0}, rel=1e-5)
+    assert "3 cases have volume, 2 cases have age" in decisions["targets"].because
+    task = Regression.of({name: decision.value for name, decision in decisions.items()})
     assert (task.targets, task.noise, task.loss_name, task.error_factor) == (("volume", "age"), "none", "huber", None)
 
 
 def test_a_large_mean_of_values_that_hardly_differ_keeps_its_digits():
-    said = planned({"mass": 1234567.81}, {"mass": 1234567.83})
-    assert said["mean"].value["mass"] == pytest.approx(1234567.82, abs=1e-7)
-    assert said["deviation"].value["mass"] == pytest.approx(0.01, rel=1e-5)
+    decisions = planned({"mass": 1234567.81}, {"mass": 1234567.83})
+    assert decisions["mean"].value["mass"] == pytest.approx(1234567.82, abs=1e-7)
+    assert decisions["deviation"].value["mass"] == pytest.approx(0.01, rel=1e-5)
 
 
 def test_the_order_of_targets_is_that_of_the_columns_and_their_names_say_the_unit():
     columns = {"value:age": "age (years)", "value:volume": "volume_mm3", "image:image": "file"}
-    said = planned({"volume": 1.0}, {"age": 40.0, "volume": 3.0}, {"age": 60.0}, columns=columns)
-    assert said["targets"].value == ["age", "volume"]
-    assert said["units"].value == {"age": "years", "volume": "mm³"}
+    decisions = planned({"volume": 1.0}, {"age": 40.0, "volume": 3.0}, {"age": 60.0}, columns=columns)
+    assert decisions["targets"].value == ["age", "volume"]
+    assert decisions["units"].value == {"age": "years", "volume": "mm³"}
 
 
 def test_where_no_name_says_the_unit_that_is_said():
-    said = planned({"score": 1.0}, {"score": 2.0})
-    assert said["units"].value is None
-    assert said["units"].because == "no column's name says that of score"
-    task = Regression.of({name: decision.value for name, decision in said.items()})
+    decisions = planned({"score": 1.0}, {"score": 2.0})
+    assert decisions["units"].value is None
+    assert decisions["units"].because == "no column's name says that of score"
+    task = Regression.of({name: decision.value for name, decision in decisions.items()})
     assert task.units == {"score": ""}
 
 

@@ -35,9 +35,9 @@ def by_name(rows):
 
 
 def test_figures_of_the_summary_are_those_of_scikit_learn_in_the_unit_of_the_target():
-    task, found = table()
-    rows = by_name(task.summary(found, seed=0))
-    own = found[found["label"] == "volume"]
+    task, scores = table()
+    rows = by_name(task.summary(scores, seed=0))
+    own = scores[scores["label"] == "volume"]
     assert rows["mae", "volume"].value == pytest.approx(metrics.mean_absolute_error(own["reference"], own["predicted"]))
     assert rows["median_absolute_error", "volume"].value == pytest.approx(own["difference"].abs().median())
     assert rows["r2", "volume"].value == pytest.approx(metrics.r2_score(own["reference"], own["predicted"]))
@@ -47,8 +47,8 @@ def test_figures_of_the_summary_are_those_of_scikit_learn_in_the_unit_of_the_tar
 
 
 def test_every_figure_has_an_interval_around_it_and_limits_of_agreement_enclose_the_bias():
-    task, found = table()
-    rows = by_name(task.summary(found, seed=0))
+    task, scores = table()
+    rows = by_name(task.summary(scores, seed=0))
     for (metric, label), estimate in rows.items():
         assert estimate.low < estimate.high, (metric, label)
         assert estimate.low <= estimate.value <= estimate.high, (metric, label)
@@ -56,8 +56,8 @@ def test_every_figure_has_an_interval_around_it_and_limits_of_agreement_enclose_
 
 
 def test_of_several_targets_their_standardised_mean_comes_first():
-    task, found = table()
-    rows = task.summary(found, seed=0)
+    task, scores = table()
+    rows = task.summary(scores, seed=0)
     assert (rows[0].metric, rows[0].label, rows[0].estimate.unit) == ("mae", "all", "SD")
     each = by_name(rows)
     mean = np.mean([each["mae", name].value / DEVIATION[name] for name in NAMES])
@@ -67,45 +67,45 @@ def test_of_several_targets_their_standardised_mean_comes_first():
 
 
 def test_one_target_alone_has_no_row_over_all():
-    task, found = table(names=("volume",))
-    assert {row.label for row in task.summary(found, seed=0)} == {"volume"}
+    task, scores = table(names=("volume",))
+    assert {row.label for row in task.summary(scores, seed=0)} == {"volume"}
 
 
 def test_a_missing_value_is_in_no_figure_and_not_in_its_n():
-    task, found = table(without=25)
-    rows = by_name(task.summary(found, seed=0))
+    task, scores = table(without=25)
+    rows = by_name(task.summary(scores, seed=0))
     assert (rows["mae", "volume"].n, rows["mae", "age"].n, rows["mae", "all"].n) == (60, 35, 60)
-    ages = found[found["label"] == "age"]
+    ages = scores[scores["label"] == "age"]
     assert rows["mae", "age"].value == pytest.approx(ages["difference"].abs().mean())
 
 
 def test_a_target_that_no_case_has_has_no_row():
-    task, found = table(without=60)
-    assert {row.label for row in task.summary(found, seed=0)} == {"volume"}
+    task, scores = table(without=60)
+    assert {row.label for row in task.summary(scores, seed=0)} == {"volume"}
 
 
 def test_patients_are_resampled_and_not_cases():
     """Each case five times: the same figure, whose interval knows that there are no more people."""
-    task, found = table(40)
-    copies = found.loc[found.index.repeat(5)].assign(case=[f"c{n}" for n in range(5 * len(found))])
-    once, often = (by_name(task.summary(one, seed=0))["rmse", "volume"] for one in (found, copies))
+    task, scores = table(40)
+    copies = scores.loc[scores.index.repeat(5)].assign(case=[f"c{n}" for n in range(5 * len(scores))])
+    once, often = (by_name(task.summary(one, seed=0))["rmse", "volume"] for one in (scores, copies))
     assert often.value == pytest.approx(once.value)
     assert often.high - often.low == pytest.approx(once.high - once.low, rel=0.15)
     assert (often.n, often.patients) == (200, 40)
 
 
 def test_every_row_is_of_a_metric_that_a_plan_may_name_and_the_other_way_round():
-    task, found = table()
-    assert {row.metric for row in task.summary(found, seed=0)} == METRICS == task.scoring.metrics
+    task, scores = table()
+    assert {row.metric for row in task.summary(scores, seed=0)} == METRICS == task.scoring.metrics
 
 
 def test_without_error_bars_nothing_is_said_of_them():
-    _, found = table()
-    rows = summary_rows(measured_of(found.drop(columns="error_bar"), NAMES), UNITS, DEVIATION, seed=0)
+    _, scores = table()
+    rows = summary_rows(measured_of(scores.drop(columns="error_bar"), NAMES), UNITS, DEVIATION, seed=0)
     assert {row.metric for row in rows} == METRICS - {"interval_coverage", "nll"}
 
 
 def test_error_bars_that_are_as_large_as_the_errors_cover_95_percent():
-    task, found = table(300)
-    coverage = by_name(task.summary(found, seed=0))["interval_coverage", "volume"]
+    task, scores = table(300)
+    coverage = by_name(task.summary(scores, seed=0))["interval_coverage", "volume"]
     assert coverage.low < 0.95 < coverage.high

@@ -90,13 +90,16 @@ def test_a_batch_without_a_label_has_a_finite_loss_and_gradient():
 
 def test_counts_of_parts_add_up_to_the_selection_over_the_whole():
     rng = np.random.default_rng(1)
-    truth, said = (torch.from_numpy(rng.integers(0, 3, (1, 8, 8))) for _ in range(2))
+    truth, predicted = (torch.from_numpy(rng.integers(0, 3, (1, 8, 8))) for _ in range(2))
     parts = [slice(0, 3), slice(3, 8)]
     collected: dict[str, torch.Tensor] = {}
     for part in parts:
-        for name, value in TASK.quality({"mask": certain(said[:, part])}, truth[:, part]).items():
+        for name, value in TASK.quality({"mask": certain(predicted[:, part])}, truth[:, part]).items():
             collected[name] = collected.get(name, 0) + value
-    dice = [2 * int(((truth == c) & (said == c)).sum()) / int((truth == c).sum() + (said == c).sum()) for c in (1, 2)]
+    dice = [
+        2 * int(((truth == c) & (predicted == c)).sum()) / int((truth == c).sum() + (predicted == c).sum())
+        for c in (1, 2)
+    ]
     assert TASK.selection(collected) == pytest.approx(np.mean(dice))
 
 
@@ -144,10 +147,10 @@ def test_the_average_of_outputs_decodes_to_the_label_with_the_highest_mean_proba
 
 def test_each_label_has_its_own_tolerance():
     truth = box(7, slice(0, 2), slice(0, 2), slice(0, 2)) + box(3, slice(2, 4), slice(3, 5), slice(0, 2))
-    said = box(7, slice(0, 2), slice(0, 2), slice(0, 4)) + box(3, slice(2, 4), slice(3, 5), slice(0, 4))
+    predicted = box(7, slice(0, 2), slice(0, 2), slice(0, 4)) + box(3, slice(2, 4), slice(3, 5), slice(0, 4))
     # an end face moved by 1 mm
     task = Segmentation(TASK.classes, tolerance={"liver": 1.0, "tumour": 0.4})
-    table = task.scoring.score([Prediction(GRID, data=said, labels=TASK.classes)], [case(truth)])
+    table = task.scoring.score([Prediction(GRID, data=predicted, labels=TASK.classes)], [case(truth)])
     assert table["nsd"].tolist()[0] == 1.0
     assert table["nsd"].tolist()[1] < 0.9
     methods = {row.label: row.estimate.method for row in task.scoring.summary(table, seed=0) if row.metric == "nsd"}
@@ -160,7 +163,7 @@ def test_what_has_one_empty_side_is_counted_at_the_worst_and_what_has_two_is_lef
     only_liver, none = box(7, slice(0, 2)), box(7, slice(0, 0))
     pairs = [(only_liver, only_liver), (none, only_liver), (only_liver, none), (none, none)]
     table = TASK.scoring.score(
-        [Prediction(GRID, data=said, labels=TASK.classes) for said, _ in pairs],
+        [Prediction(GRID, data=predicted, labels=TASK.classes) for predicted, _ in pairs],
         [case(truth, name=str(n)) for n, (_, truth) in enumerate(pairs)],
     )
     liver = table[table["label"] == "liver"]
@@ -191,9 +194,9 @@ def test_pictures_are_scored_in_pixels_and_flat_images_with_a_size_in_square_mm(
     ):
         mask = np.zeros((8, 8), np.uint8)
         mask[2:5, 2:5] = 7
-        said = np.zeros_like(mask)
-        said[2:5, 2:7] = 7
-        table = TASK.scoring.score([Prediction(grid, data=said, labels=TASK.classes)], [case(mask, grid, grid)])
+        predicted = np.zeros_like(mask)
+        predicted[2:5, 2:7] = 7
+        table = TASK.scoring.score([Prediction(grid, data=predicted, labels=TASK.classes)], [case(mask, grid, grid)])
         assert set(names) <= set(table)
         units = {row.metric: row.estimate.unit for row in TASK.scoring.summary(table, seed=0)}
         size = grid.spacing
@@ -206,8 +209,8 @@ def test_pictures_are_scored_in_pixels_and_flat_images_with_a_size_in_square_mm(
 
 def test_a_case_is_scored_as_worked_out_by_hand():
     truth = box(7, slice(0, 2), slice(0, 2), slice(0, 2))  # 8 voxels of 1 mm3
-    said = box(7, slice(0, 2), slice(0, 2), slice(0, 3))  # 12, 8 of them right
-    table = TASK.scoring.score([Prediction(GRID, data=said, labels=TASK.classes)], [case(truth)])
+    predicted = box(7, slice(0, 2), slice(0, 2), slice(0, 3))  # 12, 8 of them right
+    table = TASK.scoring.score([Prediction(GRID, data=predicted, labels=TASK.classes)], [case(truth)])
     assert list(table.columns[:3]) == ["case", "patient", "label"]
     assert table["label"].tolist() == ["liver", "tumour"]
     liver = table.iloc[0]
@@ -221,10 +224,10 @@ def test_a_case_is_scored_as_worked_out_by_hand():
 
 def test_under_a_tilted_gantry_a_voxel_is_smaller_than_its_edges_multiplied():
     tilted = Geometry((4, 5, 6), np.array([[2.0, 0, 0, 0], [0, 1, 0.3, 0], [0, 0, 0.4, 0], [0, 0, 0, 1]]))
-    truth, said = box(7, slice(0, 2)), box(7, slice(0, 3))
-    table = TASK.scoring.score([Prediction(tilted, data=said, labels=TASK.classes)], [case(truth, tilted, tilted)])
+    truth, predicted = box(7, slice(0, 2)), box(7, slice(0, 3))
+    table = TASK.scoring.score([Prediction(tilted, data=predicted, labels=TASK.classes)], [case(truth, tilted, tilted)])
     assert table["volume_error"].iloc[0] == pytest.approx(30 * 2 * 0.4 / 1000)
-    assert TASK.outputs(Prediction(tilted, data=said))["liver_ml"] == pytest.approx(90 * 0.8 / 1000)
+    assert TASK.outputs(Prediction(tilted, data=predicted))["liver_ml"] == pytest.approx(90 * 0.8 / 1000)
 
 
 def test_the_summary_is_the_mean_over_cases_and_over_labels_first():

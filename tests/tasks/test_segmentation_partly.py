@@ -50,8 +50,8 @@ def case(first: np.ndarray, **others: np.ndarray) -> Case:
     return Case("a", "a", {"image": image}, references)
 
 
-def scored(task: Segmentation, said: np.ndarray, of: Case):
-    return task.scoring.score([Prediction(GRID, data=said, labels=task.labels)], [of]).set_index("label")
+def scored(task: Segmentation, predicted: np.ndarray, of: Case):
+    return task.scoring.score([Prediction(GRID, data=predicted, labels=task.labels)], [of]).set_index("label")
 
 
 # Regions
@@ -147,8 +147,8 @@ def test_no_patch_is_centred_on_the_ignored_and_no_label_grows_into_it():
     kind = kind_of(target.head)
     assert target.outside == 3
     assert set(np.unique(target.data)) == {0, 1, 3}
-    found = kind.positions(target, target.data, GRID.shape)
-    assert {n: len(np.unique(where[:, 0])) for n, where in found.items()} == {1: 1, 2: 0}
+    positions = kind.positions(target, target.data, GRID.shape)
+    assert {n: len(np.unique(where[:, 0])) for n, where in positions.items()} == {1: 1, 2: 0}
     finer = Preprocessing(3, ("0",), (Normalisation("zscore"),), spacing=(0.5, 0.5, 1.0), smallest=(14, 12, 8))
     _, trace = finer(of.images["image"].with_pixels(np.arange(144.0).reshape(1, *GRID.shape)), "a")
     seen = kind.prepared(target, finer, trace)
@@ -168,8 +168,8 @@ def test_beyond_the_edge_of_a_turned_patch_nothing_is_known():
 
 def test_what_is_said_about_the_ignored_is_not_scored():
     truth = mask(0, 1, 9, 9, 1, 0)
-    said = mask(0, 1, 1, 2, 1, 0)
-    table = scored(PARTIAL, said, case(truth))
+    predicted = mask(0, 1, 1, 2, 1, 0)
+    table = scored(PARTIAL, predicted, case(truth))
     assert table.loc["organ", ["dice", "hd95"]].tolist() == [1.0, 0.0]
     assert table.loc["lesion", "voxels_predicted"] == 0
     assert (table["voxels_known"] == 4 * 24).all()
@@ -189,8 +189,8 @@ def test_what_a_reference_declares_to_be_ignored_is_not_scored_by_a_model_that_k
 def test_the_selection_does_not_look_at_the_ignored():
     target = torch.tensor([[0, 1, 3, 3]])
     logits = 9 * torch.nn.functional.one_hot(torch.tensor([[0, 1, 1, 2]]), 3).movedim(-1, 1).float()
-    found = PARTIAL.quality({"mask": logits}, target)
-    assert (found["both"].tolist(), found["size"].tolist()) == ([[1, 0]], [[2, 0]])
+    counts = PARTIAL.quality({"mask": logits}, target)
+    assert (counts["both"].tolist(), counts["size"].tolist()) == ([[1, 0]], [[2, 0]])
 
 
 @pytest.mark.parametrize("term", [name for name, term in TERMS.items() if term.counts == "shape"])
@@ -219,8 +219,8 @@ def test_only_slices_in_which_something_is_drawn_are_known():
     assert set(np.unique(target.data[..., 2])) == {0, 1}
     assert (np.delete(target.data, 2, axis=2) == task.truth.codes.unknown).all()
     assert target.structures == ((1,), (0,))
-    said = np.ones(GRID.shape, np.uint8)
-    table = scored(task, said, case(drawn))
+    predicted = np.ones(GRID.shape, np.uint8)
+    table = scored(task, predicted, case(drawn))
     assert table.loc["organ", "precision"] == pytest.approx(9 / 36)
     assert not any(name.startswith(("hd95", "nsd")) for name in table)
 
@@ -234,18 +234,18 @@ def planned(counts: dict[int, int], *labels: Label, **given):
 
 
 def test_the_plan_says_what_is_known_and_draws_patches_about_it():
-    said = planned({0: 20, 1: 10, 255: 970}, Label(1, "vessel"), Label(255, "ignore"))
-    assert (said["ignore"].value, said["sparse"].value, said["loss"].value) == (255, "voxels", "dice+ce")
-    assert "only 3 %" in said["sparse"].because
-    assert "33.3 % of the known voxels" in said["loss"].because
-    assert [label["name"] for label in said["labels"].value] == ["vessel"]
-    task = tasks.build({"name": "segmentation", **{name: one.value for name, one in said.items()}})
+    decisions = planned({0: 20, 1: 10, 255: 970}, Label(1, "vessel"), Label(255, "ignore"))
+    assert (decisions["ignore"].value, decisions["sparse"].value, decisions["loss"].value) == (255, "voxels", "dice+ce")
+    assert "only 3 %" in decisions["sparse"].because
+    assert "33.3 % of the known voxels" in decisions["loss"].because
+    assert [label["name"] for label in decisions["labels"].value] == ["vessel"]
+    task = tasks.build({"name": "segmentation", **{name: one.value for name, one in decisions.items()}})
     assert task.decisions(Fingerprint(()))["training.foreground"].value == 1.0
 
 
 def test_where_most_is_known_patches_are_drawn_as_ever():
-    said = planned({0: 900, 1: 90, 2: 10}, Label(1, "organ"), Label(2, "Ignore"))
-    assert (said["ignore"].value, said["sparse"].value) == (2, None)
+    decisions = planned({0: 900, 1: 90, 2: 10}, Label(1, "organ"), Label(2, "Ignore"))
+    assert (decisions["ignore"].value, decisions["sparse"].value) == (2, None)
 
 
 @pytest.mark.parametrize("set_by_hand", [{"sparse": "slices"}, {"ignore": 255}])
@@ -267,9 +267,9 @@ def test_the_undivided_come_first_and_every_division_has_one_code():
     assert_allclose(codes.shares[:2], [[1, 0], [0, 1]])
     assert sorted(codes.shares[:, 1]) == pytest.approx([0, 1 / 3, 1 / 2, 2 / 3, 1])
     drawn = [np.array(one, np.uint8) for one in ([0, 1, 1, 2, 2], [0, 1, 0, 1, 2], [0, 1, 0, 0, 2])]  # 2: says nothing
-    found = codes.of(drawn)
-    assert found[-1] == codes.unknown
-    assert codes.shares[found[:-1], 1] == pytest.approx([0, 1, 1 / 3, 1 / 2])
+    coded = codes.of(drawn)
+    assert coded[-1] == codes.unknown
+    assert codes.shares[coded[:-1], 1] == pytest.approx([0, 1, 1 / 3, 1 / 2])
 
 
 def test_too_many_ways_of_being_divided_are_refused():
@@ -299,10 +299,10 @@ def test_where_nobody_is_divided_it_is_the_loss_of_labels(name):
 def test_readers_are_taught_by_the_first_by_most_or_by_their_share():
     of = case(mask(0, 1, 1, 0), berta=mask(0, 0, 1, 0), carla=mask(0, 0, 1, 1, 0))
     taught = {}
-    for way in ("first", "majority", "staple", "soft"):
-        task = Segmentation((Label(1, "organ"),), readers=way, observers=("anna", "berta", "carla"))
+    for name in ("first", "majority", "staple", "soft"):
+        task = Segmentation((Label(1, "organ"),), readers=name, observers=("anna", "berta", "carla"))
         data = task.target(of).data[:, 0, 0]
-        taught[way] = task.truth.codes.shares[data, 1].tolist()
+        taught[name] = task.truth.codes.shares[data, 1].tolist()
     assert taught["first"] == [0, 1, 1, 0, 0, 0]
     assert taught["majority"] == taught["staple"] == [0, 0, 1, 0, 0, 0]
     assert taught["soft"] == pytest.approx([0, 1 / 3, 1, 1 / 3, 0, 0])
@@ -346,8 +346,8 @@ def test_a_loss_that_knows_no_shares_is_refused():
 
 def test_the_observers_of_real_vessels_agree_as_far_as_their_readme_says(data):
     dices = []
-    for one in read_dataset(data / "chasedb1"):
-        drawn = {name: mask.data[0] for name, mask in masks_of(one).items()}
+    for case in read_dataset(data / "chasedb1"):
+        drawn = {name: mask.data[0] for name, mask in masks_of(case).items()}
         assert list(drawn) == ["1stHO", "2ndHO"]
         dices.append(agreement(drawn["1stHO"], drawn, {"vessel": (1,)})["vessel"]["dice_between_readers"])
     assert np.mean(dices) == pytest.approx(0.768, abs=5e-4)

@@ -34,66 +34,66 @@ def planned(*cases: CaseFacts, labels: tuple[Label, ...] = LABELS):
 
 
 def test_thick_structures_are_taught_by_overlap_and_entropy_within_two_voxels():
-    said = planned(facts({0: 100_000, 1: 20_000, 2: 9_000}, {1: 12.0, 2: 9.0}))
-    assert said["loss"].value == "dice+ce"
-    assert "22.5 %" in said["loss"].because
-    assert said["tolerance"].value == {"organ": 2.0, "vessel": 2.0}
-    assert said["weights"].value is None
+    decisions = planned(facts({0: 100_000, 1: 20_000, 2: 9_000}, {1: 12.0, 2: 9.0}))
+    assert decisions["loss"].value == "dice+ce"
+    assert "22.5 %" in decisions["loss"].because
+    assert decisions["tolerance"].value == {"organ": 2.0, "vessel": 2.0}
+    assert decisions["weights"].value is None
 
 
 def test_a_thin_structure_brings_the_boundary_in_and_halves_its_tolerance():
-    said = planned(facts({0: 100_000, 1: 20_000, 2: 9_000}, {1: 12.0, 2: 2.3}, pieces=50))
-    assert said["loss"].value == "dice+ce+boundary"
-    assert "vessel is 2.3 voxels thin" in said["loss"].because
-    assert said["tolerance"].value == {"organ": 2.0, "vessel": 1.0}
+    decisions = planned(facts({0: 100_000, 1: 20_000, 2: 9_000}, {1: 12.0, 2: 2.3}, pieces=50))
+    assert decisions["loss"].value == "dice+ce+boundary"
+    assert "vessel is 2.3 voxels thin" in decisions["loss"].because
+    assert decisions["tolerance"].value == {"organ": 2.0, "vessel": 1.0}
 
 
 def test_so_do_tiny_pieces():
-    said = planned(facts({0: 100_000, 1: 20_000, 2: 800}, {1: 12.0, 2: 5.0}, pieces=10))
-    assert said["loss"].value == "dice+ce+boundary"
-    assert "a piece of vessel has 80 voxels" in said["loss"].because
+    decisions = planned(facts({0: 100_000, 1: 20_000, 2: 800}, {1: 12.0, 2: 5.0}, pieces=10))
+    assert decisions["loss"].value == "dice+ce+boundary"
+    assert "a piece of vessel has 80 voxels" in decisions["loss"].because
 
 
 def test_where_nearly_all_is_background_the_easy_voxels_count_little():
-    said = planned(facts({0: 10_000_000, 1: 4_000, 2: 3_000}, {1: 12.0, 2: 9.0}))
-    assert said["loss"].value == "dice+focal"
+    decisions = planned(facts({0: 10_000_000, 1: 4_000, 2: 3_000}, {1: 12.0, 2: 9.0}))
+    assert decisions["loss"].value == "dice+focal"
 
 
 def test_labels_of_very_unlike_volumes_are_weighted_and_the_reason_says_how_unlike():
-    said = planned(facts({0: 100_000, 1: 90_000, 2: 300}, {1: 30.0, 2: 6.0}))
-    assert said["weights"].value["organ"] == 1.0
-    assert 1.0 < said["weights"].value["vessel"] <= 10.0
-    assert "300 times fewer" in said["weights"].because
+    decisions = planned(facts({0: 100_000, 1: 90_000, 2: 300}, {1: 30.0, 2: 6.0}))
+    assert decisions["weights"].value["organ"] == 1.0
+    assert 1.0 < decisions["weights"].value["vessel"] <= 10.0
+    assert "300 times fewer" in decisions["weights"].because
 
 
 def test_what_is_planned_makes_a_task():
-    said = planned(facts({0: 100_000, 1: 90_000, 2: 300}, {1: 30.0, 2: 2.0}, pieces=4))
-    task = Segmentation.of({name: decision.value for name, decision in said.items()})
+    decisions = planned(facts({0: 100_000, 1: 90_000, 2: 300}, {1: 30.0, 2: 2.0}, pieces=4))
+    task = Segmentation.of({name: decision.value for name, decision in decisions.items()})
     assert task.loss_name == "dice+ce+boundary"
     assert task.postprocessing is None
-    assert all(decision.because for decision in said.values())
+    assert all(decision.because for decision in decisions.values())
 
 
 def test_what_is_long_and_thin_is_taught_and_measured_by_its_centreline():
-    said = planned(facts({0: 100_000, 1: 20_000, 2: 9_000}, {1: 12.0, 2: 6.0}, elongation={1: 2.0, 2: 42.0}))
-    assert said["loss"].value == "dice+ce+cldice"
-    assert said["centrelines"].value == ["vessel"]
-    assert "vessel is 6.0 voxels thin and 42 times as long" in said["loss"].because
-    task = Segmentation.of({name: decision.value for name, decision in said.items()})
+    decisions = planned(facts({0: 100_000, 1: 20_000, 2: 9_000}, {1: 12.0, 2: 6.0}, elongation={1: 2.0, 2: 42.0}))
+    assert decisions["loss"].value == "dice+ce+cldice"
+    assert decisions["centrelines"].value == ["vessel"]
+    assert "vessel is 6.0 voxels thin and 42 times as long" in decisions["loss"].because
+    task = Segmentation.of({name: decision.value for name, decision in decisions.items()})
     assert Segmentation.of(task.settings) == task
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"loss": "dice+ce+cldice"}, "no label is long and thin"),
         ({"loss": "dice+ce+cldice", "centrelines": ["nerve"]}, "there is no label 'nerve'"),
         ({"loss": "dice", "weights": {"organ": 2.0}}, "weights would do nothing"),
     ],
 )
-def test_a_loss_that_does_not_suit_the_labels_is_refused(settings, said):
+def test_a_loss_that_does_not_suit_the_labels_is_refused(settings, message):
     labels = [{"value": 1, "name": "organ"}, {"value": 2, "name": "vessel"}]
-    with pytest.raises(PlanError, match=said):
+    with pytest.raises(PlanError, match=message):
         Segmentation.of({"labels": labels, "loss": "dice+ce", "tolerance": 2.0, **settings})
 
 
@@ -103,6 +103,6 @@ def test_masks_that_mark_nothing_are_refused():
 
 
 def test_facts_without_thickness_still_make_a_plan():
-    said = planned(facts({0: 100_000, 1: 20_000}, {}), labels=())
-    assert said["loss"].value == "dice+ce"
-    assert said["tolerance"].value == {"1": 2.0}
+    decisions = planned(facts({0: 100_000, 1: 20_000}, {}), labels=())
+    assert decisions["loss"].value == "dice+ce"
+    assert decisions["tolerance"].value == {"1": 2.0}

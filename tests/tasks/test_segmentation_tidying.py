@@ -22,7 +22,7 @@ def organ() -> np.ndarray:
 
 
 def tuned(pairs: list[tuple[np.ndarray, np.ndarray]]):
-    predictions = [Prediction(GRID, data=said, labels=TASK.classes) for said, _ in pairs]
+    predictions = [Prediction(GRID, data=predicted, labels=TASK.classes) for predicted, _ in pairs]
     return TASK.tuned(predictions, [case(str(n), truth) for n, (_, truth) in enumerate(pairs)])
 
 
@@ -49,10 +49,10 @@ def outputs(mask: np.ndarray) -> np.ndarray:
 def test_small_pieces_go_where_experts_mark_none_so_small():
     lesion = np.zeros(GRID.shape, np.uint8)
     lesion[2:5, 2:5, 1:4] = lesion[10:13, 2:5, 1:4] = 4  # two of 27 voxels, 54 mm3 each: no largest-only here
-    said = lesion.copy()
-    said[6, 12, 6] = 4
-    said[2, 14, 1] = 4
-    task, decisions = tuned([(said, lesion) for _ in range(5)])
+    predicted = lesion.copy()
+    predicted[6, 12, 6] = 4
+    predicted[2, 14, 1] = 4
+    task, decisions = tuned([(predicted, lesion) for _ in range(5)])
     assert task.postprocessing == {"lesion": Tidying(smallest=27.0)}
     assert "small pieces removed" in decisions["task.postprocessing"].because
 

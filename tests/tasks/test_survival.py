@@ -46,8 +46,8 @@ def fingerprint(times, happened) -> Fingerprint:
 
 
 def planned(times, happened) -> Survival:
-    said = Survival.settings_for(Dataset(()), fingerprint(times, happened))
-    return Survival.of({name: decision.value for name, decision in said.items()})
+    decisions = Survival.settings_for(Dataset(()), fingerprint(times, happened))
+    return Survival.of({name: decision.value for name, decision in decisions.items()})
 
 
 @pytest.mark.parametrize("task", [COX, replace(KNOWN, unit="days", median_risk=-0.5), HAZARDS, WEIBULL])
@@ -141,10 +141,10 @@ def test_the_curve_of_weibull_is_that_of_torchsurv_in_the_datas_own_unit():
 def test_the_baseline_without_ties_is_breslows_and_with_them_efrons():
     random = np.random.default_rng(0)
     times, events, ratio = random.permutation(30) + 1.0, random.random(30) < 0.6, random.normal(size=30)
-    found = baseline(times, events, ratio)
+    hazard = baseline(times, events, ratio)
     given = [torch.tensor(ratio, dtype=torch.float32), torch.tensor(events), torch.tensor(times, dtype=torch.float32)]
     sure = baseline_survival_function(*given)
-    assert_allclose(np.exp(-found.at(sure["time"].numpy())), sure["baseline_survival"].numpy(), rtol=1e-4)
+    assert_allclose(np.exp(-hazard.at(sure["time"].numpy())), sure["baseline_survival"].numpy(), rtol=1e-4)
     tied = baseline([1.0, 1.0, 2.0], [True, True, False], np.log([1.0, 2.0, 3.0]))
     assert tied.values.tolist() == pytest.approx([1 / 6 + 1 / 4.5])
 
@@ -172,8 +172,8 @@ def test_the_training_cases_tell_the_baseline_and_the_median_risk_and_what_is_se
     ratio = random.normal(size=400)
     times = random.exponential(np.exp(-ratio) * 8)
     cases = [case(str(n), float(time), True) for n, time in enumerate(times)]
-    said = [decoded(COX, one) for one in ratio]
-    task, decisions = COX.tuned(said, cases)
+    predictions = [decoded(COX, one) for one in ratio]
+    task, decisions = COX.tuned(predictions, cases)
     assert set(decisions) == {"task.baseline", "task.median_risk"}
     # Found anew from what it says itself, and from other numbers of the same order.
     again, _ = task.tuned([decoded(task, one) for one in ratio], cases)
@@ -211,8 +211,8 @@ def test_the_pictures_part_the_cases_at_the_median_risk_of_the_training_cases():
     assert "higher risk" in curves.alt
     assert "Log-rank test: p < 0.001" in curves.caption
     assert calibration.alt.count("predicted") == 5
-    [alone] = COX.overview(scored(COX, ratio[:12], times[:12], limits[:12] > 0))
-    assert "one group" in alone.caption
+    [chart] = COX.overview(scored(COX, ratio[:12], times[:12], limits[:12] > 0))
+    assert "one group" in chart.caption
 
 
 def scored(task: Survival, outputs, times, events):
@@ -244,17 +244,17 @@ def test_the_selection_is_the_concordance_that_the_summary_states_and_without_pa
         chosen = task.selection(task.quality({"event": torch.from_numpy(outputs)}, target))
         [row] = [one for one in task.summary(scored(task, outputs, times, events), seed=0) if one.metric == "harrell_c"]
         assert chosen == pytest.approx(row.estimate.value)
-    alone = torch.tensor([[3.0, 0.0]])
-    assert WEIBULL.selection({"outputs": torch.zeros(1, 2), "target": alone}) == pytest.approx(-0.5)
+    single = torch.tensor([[3.0, 0.0]])
+    assert WEIBULL.selection({"outputs": torch.zeros(1, 2), "target": single}) == pytest.approx(-0.5)
 
 
 def test_the_probabilities_have_the_shape_of_the_outputs_and_follow_the_curve():
     assert COX.probabilities({"event": np.zeros(1)})["event"].tolist() == pytest.approx([1 - np.exp(-1)])
     assert KNOWN.probabilities({"event": np.zeros(1)})["event"].tolist() == pytest.approx([1 - np.exp(-0.6)])
     assert HAZARDS.probabilities({"event": np.zeros(3)})["event"].tolist() == pytest.approx([0.5] * 3)
-    found = WEIBULL.probabilities({"event": np.array([0.3, -0.2])})["event"]
+    chances = WEIBULL.probabilities({"event": np.array([0.3, -0.2])})["event"]
     values = decoded(WEIBULL, 0.3, -0.2).values
-    assert found.tolist() == pytest.approx([1 - values["survival_5"], 1 - values["survival_10"]], abs=1e-6)
+    assert chances.tolist() == pytest.approx([1 - values["survival_5"], 1 - values["survival_10"]], abs=1e-6)
 
 
 def test_averaging_two_networks_averages_their_outputs():
@@ -346,10 +346,10 @@ def test_cases_are_ranked_by_their_curves_and_those_of_whom_little_is_known_lie_
 
 
 def test_a_report_states_the_chances_with_their_times():
-    found = replace(KNOWN, unit="days").results(decoded(KNOWN, np.log(2)))
-    said = {one.concept: (one.value, one.unit, one.probability) for one in found}
-    assert said["Event by 10 days"][2] == pytest.approx(1 - np.exp(-1.2), rel=1e-6)
-    assert said["Median survival"][:2] == (pytest.approx(9.0), "days")
+    results = replace(KNOWN, unit="days").results(decoded(KNOWN, np.log(2)))
+    stated = {one.concept: (one.value, one.unit, one.probability) for one in results}
+    assert stated["Event by 10 days"][2] == pytest.approx(1 - np.exp(-1.2), rel=1e-6)
+    assert stated["Median survival"][:2] == (pytest.approx(9.0), "days")
 
 
 def test_where_nobody_or_everybody_had_the_event_its_frequency_has_an_exact_interval():
