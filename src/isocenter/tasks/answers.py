@@ -54,7 +54,7 @@ def _nothing(settings: Mapping[str, Any]) -> dict[str, Decision]:
 
 @dataclass(frozen=True)
 class Traits:
-    """What holds for a kind of problem whatever its settings are; the defaults hold for most kinds.
+    """The facts of a kind of problem that hold for all its settings; the defaults suit most kinds.
 
     tunes:         the settings that `Task.tuned` finds, each None until then
     tuned_on:      the part whose predictions `Task.tuned` is given

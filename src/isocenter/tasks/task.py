@@ -25,7 +25,7 @@ class Task(Protocol):
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Task:
-        """From the values of the plan's section, or of a model's record; PlanError for an impossible one."""
+        """The task with the values of the plan's section, or of a model's record; PlanError for an impossible one."""
 
     @property
     def settings(self) -> dict[str, Any]:

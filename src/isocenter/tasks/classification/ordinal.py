@@ -54,7 +54,7 @@ COSTS = "task.costs"
 
 @dataclass(frozen=True, eq=False)
 class Calling:
-    """Which class is called.
+    """The rule by which a class is called.
 
     costs: (classes, classes) of calling a reference (row) so (column): the class of the least cost on average, if the
            probabilities are right; None calls the most probable one
@@ -66,7 +66,7 @@ class Calling:
 
     @classmethod
     def of(cls, order: str, costs: ArrayLike | None, classes: int) -> Calling:
-        """By the costs; of grades without any by their squared distance, which is what the quadratic kappa counts."""
+        """Costs as they are given; of grades without any the squared distance, as the quadratic kappa counts."""
         if costs is not None:
             return cls(np.asarray(costs, dtype=np.float64), "; by the least expected cost")
         if order != NONE:
@@ -81,7 +81,7 @@ class Calling:
 
 
 def outputs_of(order: str, classes: int) -> int:
-    """How many outputs a network has for so many classes."""
+    """The number of outputs that a network has for so many classes."""
     return classes - 1 if order in BETWEEN else classes
 
 

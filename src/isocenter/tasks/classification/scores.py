@@ -91,7 +91,7 @@ class Answers:
 
 
 def case_scores(probabilities: Sequence[float], index: int, *, ordered: bool) -> dict[str, float]:
-    """Of one case by itself: brier, and rps of grades."""
+    """The scores of a single case: brier, and rps of grades."""
     ranked = {"rps": float(ranked_probability_score([probabilities], [index]))} if ordered else {}
     return {"brier": float(brier([probabilities], [index])), **ranked}
 
@@ -152,7 +152,7 @@ def _of_grades(answers: Answers, seed: Seed) -> Iterator[Row]:
 
 
 def _of_costs(answers: Answers, seed: Seed) -> Iterator[Row]:
-    """What mistakes cost on average: as stated, of grades else a unit for each grade that they miss by."""
+    """The mean cost of mistakes: as stated, or one unit for each grade that they miss by."""
     costs, stated = answers.costs, "; costs as stated"
     if costs is None:
         if "rps" not in answers.scores:
@@ -201,7 +201,7 @@ def _of_class(answers: Answers, index: int, seed: Seed) -> Iterator[Row]:
 
 
 def _calibration(answers: Answers, seed: Seed) -> Estimate:
-    """Of the second of two classes; of several, of the most probable one."""
+    """The calibration error of the second of two classes; of several, of the most probable one."""
     if len(answers.classes) == 2:
         return calibration_error(answers.probabilities[:, 1], answers.reference == 1, answers.patients, seed=seed)
     right = answers.probabilities.argmax(axis=1) == answers.reference

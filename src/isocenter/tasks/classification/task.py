@@ -234,7 +234,7 @@ class Classification:
         return Target(self.heads["class"], np.asarray(self._index(case)))
 
     def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
-        """Of grades the loss of the questions between them, else the named loss; target: (batch,) indices."""
+        """The named loss; of outputs between grades the loss of each question. target: (batch,) indices"""
         logits, weights = outputs["class"].float(), None
         if self.weights is not None:
             weights = logits.new_tensor([self.weights.get(name, 1.0) for name in self.classes])
@@ -265,7 +265,7 @@ class Classification:
         return {"class": np.moveaxis(self._likely(np.moveaxis(np.asarray(arrays["class"]), 0, -1)), -1, 0)}
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """With the thresholds that the operating point's rule finds; those that are set already stay."""
+        """The task with thresholds by the operating point's rule; those that are set already stay."""
         if self.thresholds is not None or not cases:
             return self, {}
         known = self._answers(self.score(predictions, cases))

@@ -27,7 +27,7 @@ LEAST_SIDE = 0.5
 
 @dataclass(frozen=True)
 class Decoder:
-    """How outputs become boxes.
+    """The steps from outputs to boxes.
 
     classes:     names, in order of the first channels
     axes:        of the network's grid

@@ -157,7 +157,7 @@ def check_settings(classes: Sequence[str], numbers: dict[str, Any]) -> None:
 
 
 def _made(dataset: Dataset) -> str:
-    """How the boxes were derived, where no file has them."""
+    """The origin of the boxes in words, where no file has them."""
     return f"; {dataset.derived['boxes']}" if "boxes" in dataset.derived else ""
 
 

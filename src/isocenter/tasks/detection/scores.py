@@ -58,7 +58,7 @@ def case_row(
     steps: Sequence[float],
     unit: str,
 ) -> dict[str, Any]:
-    """Of one case and class: counts at the threshold, and, as JSON, all that the summary is made of.
+    """Counts of one case and class at the threshold and, as JSON, all that the summary needs.
 
     steps: length of a voxel per axis, in `unit`
     """
@@ -98,7 +98,7 @@ class Answers:
 
     @classmethod
     def of(cls, table: Table, classes: Sequence[str]) -> Answers:
-        """From rows of `case_row` with case, patient and label; a row that is missing holds no box."""
+        """The boxes in rows of `case_row` with case, patient and label; a missing row holds no box."""
         axes = int(table["axes"].iloc[0])
         cases = table.drop_duplicates("case")
         places = {case: number for number, case in enumerate(cases["case"])}
@@ -169,7 +169,7 @@ def _stated(answers: Answers, names: Sequence[str], overlap: float, threshold: f
 
 
 def _by_size(answers: Answers, curves: Sequence[Froc], note: str) -> Iterator[Stated]:
-    """By thirds of each class's references."""
+    """The sensitivity in thirds of each class's references by size."""
     bounds = [[-np.inf, *np.quantile(one.sizes, [1 / 3, 2 / 3]).tolist(), np.inf] for one in curves]
     for place, metric in enumerate(BY_SIZE):
         groups = [

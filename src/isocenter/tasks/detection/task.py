@@ -264,7 +264,7 @@ class Detection:
         return Prediction(geometry, boxes=boxes, labels=self.labels, threshold=self._level)
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """With the score from which on validation boxes are best called; one that is set already stays."""
+        """The task with the score from which on validation boxes are best called; one that is set already stays."""
         if self.threshold is not None or not cases:
             return self, {}
         references = [self._reference(case) for case in cases]
@@ -330,7 +330,7 @@ class Detection:
         ]
 
     def _counted(self, outputs: Array, boxes: Array) -> tuple[Array, Array, Array]:
-        """Of a part of one case: true and false boxes by overlap, class and score, and references by class."""
+        """True and false boxes of a part of a case by overlap, class and score, and references by class."""
         shape = (len(SELECTION_OVERLAPS), len(self.classes), BINS)
         right, wrong, total = np.zeros(shape), np.zeros(shape), np.zeros(len(self.classes))
         decoder, size = self.decoder, np.array(outputs.shape[1:])

@@ -37,7 +37,7 @@ def _focal(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def _asymmetric(logits: Tensor, truth: Tensor) -> Tensor:
-    """What is easily seen to be absent counts little, and below a margin nothing (Ridnik et al., arXiv:2009.14119)."""
+    """Absence that is easily seen counts little, and below a margin nothing (Ridnik et al., arXiv:2009.14119)."""
     present = logits.sigmoid()
     shifted = (present - MARGIN).clamp(min=0)
     there = -present.clamp(min=SMALLEST).log()

@@ -58,7 +58,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
 
 
 def decisions() -> dict[str, Decision]:
-    """What holds for all findings: the network, and the metric that selects and judges."""
+    """The network, and the metric that selects and judges."""
     return {
         "network.name": Decision("resnet", "it gives one answer for each finding of the image", "arXiv:1512.03385"),
         "training.selection": Decision("auroc", "it is the mean over findings, and ranks cases without a threshold"),

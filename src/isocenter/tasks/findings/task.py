@@ -230,7 +230,7 @@ class Findings:
         return Prediction(geometry, probabilities=dict(zip(self.findings, probabilities, strict=True)))
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """With the thresholds that the operating point's rule finds; those that are set already stay."""
+        """The task with thresholds by the operating point's rule; those that are set already stay."""
         if self.thresholds is not None or not cases:
             return self, {}
         known = called_of(self.score(predictions, cases), self.findings, dict.fromkeys(self.findings, ""))

@@ -26,7 +26,7 @@ Places = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Decoder:
-    """How maps become objects.
+    """The steps from maps to objects.
 
     inside:     probability from which a voxel belongs to an object
     prominence: by how much a hill (heights lie in 0..1) rises above the saddle to a higher one, to be an object

@@ -152,7 +152,7 @@ def thresholds(
 
 
 def _radius(size: float, axes: int) -> float:
-    """Of a disc or ball of this size."""
+    """The radius of a disc or ball of this size."""
     return math.sqrt(size / math.pi) if axes == 2 else (3 * size / (4 * math.pi)) ** (1 / 3)
 
 

@@ -234,7 +234,7 @@ class InstanceSegmentation:
         return Prediction(geometry, data=numbers, labels=labels, maps=None if tuned else maps)
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """With the thresholds that tell the objects of validation cases apart best; those that are set already stay."""
+        """The task with the thresholds that part validation objects best; those that are set already stay."""
         there = [pair for pair in zip(predictions, cases, strict=True) if pair[0].maps is not None]
         open_yet = [name for name in ("inside", "prominence") if getattr(self, name) is None]
         if not (there and open_yet):

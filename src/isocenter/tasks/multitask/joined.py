@@ -1,4 +1,4 @@
-"""What stands for the class of a kind where a name joins several, as in segmentation+classification."""
+"""Several kinds in place of one, where a name joins them, as in segmentation+classification."""
 
 from __future__ import annotations
 

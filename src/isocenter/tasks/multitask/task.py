@@ -109,7 +109,7 @@ class Multitask:
 
     @property
     def mirrored(self) -> tuple[int, ...] | None:
-        """Of all parts, one after the other; None where one of them must not be mirrored."""
+        """The channels of all parts, one after the other; None where one of them must not be mirrored."""
         order: list[int] = []
         for part in self.parts.values():
             if part.decoding.mirrored is None:
@@ -299,7 +299,7 @@ class Multitask:
         return {key: outputs[whole] for whole, key in heads.items() if whole in outputs}
 
     def _each(self, arrays: Mapping[str, Any], made: Callable[[str, Task], Mapping[str, Array]]) -> dict[str, Array]:
-        """What is made of each part that these are outputs of, under the heads' whole names."""
+        """The result of `made` for each part that these are outputs of, under the heads' whole names."""
         return {
             f"{name}{HEAD}{key}": array
             for name, part in self.parts.items()

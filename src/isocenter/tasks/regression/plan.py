@@ -79,7 +79,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
 
 
 def decisions() -> dict[str, Decision]:
-    """What holds for every regression: the network, the augmentation it forbids, the metrics that select and judge."""
+    """The network, the augmentation that is forbidden, and the metrics that select and judge."""
     return {
         "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
         "augmentation.scale": Decision(0.0, "a value may be a size, and a scaled image would show another"),

@@ -72,7 +72,7 @@ def measured_of(table: Table, targets: Sequence[str]) -> list[Measured]:
 def summary_rows(
     measured: Sequence[Measured], units: Mapping[str, str], deviation: Mapping[str, float], *, seed: Seed
 ) -> list[Row]:
-    """Of several targets first their unweighted mean, in deviations of the training cases; then each in its unit."""
+    """Figures of each target in its unit; of several first their mean, in deviations of the training cases."""
     rows = list(_overall(measured, deviation, seed)) if len(measured) > 1 else []
     return [*rows, *(row for one in measured for row in _of_target(one, units[one.target], seed))]
 

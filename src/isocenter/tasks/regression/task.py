@@ -238,7 +238,7 @@ class Regression:
         return outputs[:count], errors * factors.reshape(-1, *[1] * (outputs.ndim - 1))
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """With the factors that make error bars as large as the errors of these cases; factors that are set stay."""
+        """The task with factors that make error bars as large as the errors of these cases; those that are set stay."""
         if not self.is_noisy or self.error_factor is not None or not cases:
             return self, {}
         factors, decision = error_factors(self.targets, self._measured(self.score(predictions, cases)))
@@ -274,7 +274,7 @@ class Regression:
         return rows
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
-        """Of several targets first their means, standardised; then each in its unit. Patients are resampled."""
+        """Figures of each target in its unit, of several first their standardised means; patients are resampled."""
         return summary_rows(self._measured(table), self.units, self.deviation, seed=seed)
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
@@ -290,7 +290,7 @@ class Regression:
         return [figures.contours(stated_image(case), None, None, (), title=case.id, caption="; ".join(parts))]
 
     def overview(self, table: Table) -> list[Figure]:
-        """Of the first targets predictions over references, and differences over size."""
+        """Predictions over references, and differences over size, of the first targets."""
         drawn = []
         for measured in self._measured(table)[:MOST_CHARTS]:
             name, unit = measured.target, self.units[measured.target]

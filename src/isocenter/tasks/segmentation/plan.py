@@ -70,7 +70,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
 
 
 def decisions() -> dict[str, Decision]:
-    """What holds for every segmentation: the network, and the metric that selects and judges."""
+    """The network, and the metric that selects and judges."""
     return {
         "network.name": Decision("unet", "it gives an output for every voxel", "arXiv:1505.04597"),
         "training.selection": Decision("dice", "it is the mean over labels of the validation cases"),

@@ -153,7 +153,7 @@ class Volumes:
 
 
 def volumes(table: Table) -> list[Volumes]:
-    """Of each label that some reference has; cases whose reference is empty have no volume to agree with."""
+    """The volumes of each label that some reference has; cases with an empty reference are left out."""
     made = []
     for ending in (str(name).removeprefix(MEASURED[1]) for name in table if str(name).startswith(MEASURED[1])):
         unit = unit_of(f"volume_error{ending}")

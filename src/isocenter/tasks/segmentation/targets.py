@@ -45,7 +45,7 @@ class Truth:
 
     @property
     def codes(self) -> Codes:
-        """What the values of targets mean."""
+        """The meaning of the values of targets."""
         return codes_of(len(self.values), self.divided)
 
     @property

@@ -269,7 +269,7 @@ class Segmentation:
         return {**decisions(), **self.under("natural")}
 
     def under(self, sampling: str) -> dict[str, Decision]:
-        """Where masks are known in parts, patches about what is drawn; nothing follows from the sampling."""
+        """Patches about what is drawn, where masks are known in parts; nothing follows from the sampling."""
         if self.sparse is None:
             return {}
         return {"training.foreground": Decision(1.0, "patches without a voxel that somebody drew teach nothing")}
@@ -284,7 +284,7 @@ class Segmentation:
 
     @property
     def truth(self) -> Truth:
-        """How masks are read, for training and for scoring."""
+        """The reading of masks, for training and for scoring."""
         return Truth(
             tuple(label.value for label in self.classes),
             tuple(self.structures.values()),
@@ -353,7 +353,7 @@ class Segmentation:
         return Prediction(geometry, data=whole, labels=self.classes)
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """With the post-processing that helps these cases; one that is set already stays."""
+        """The task with the post-processing that helps these cases; one that is set already stays."""
         if self.postprocessing is not None:
             return self, {}
         if not self.exclusive:

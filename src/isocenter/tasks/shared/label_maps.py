@@ -67,7 +67,7 @@ def refuse_other_grid(prediction: Prediction, reference: Image, where: str) -> N
 
 
 def plain(label: Label) -> dict[str, Any]:
-    """What `label_from` makes the label of again; plain values."""
+    """Plain values, from which `label_from` makes an equal label."""
     kept = {key: value for key, value in asdict(label).items() if value is not None}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
 

@@ -19,7 +19,7 @@ LEAST = float(np.finfo(np.float32).tiny)
 
 @dataclass(frozen=True)
 class Tidying:
-    """What is done to one label of a finished label map; by default nothing.
+    """The post-processing of one label of a finished label map; by default none.
 
     largest:  only the largest connected piece stays
     holes:    background that the label encloses becomes the label

@@ -72,7 +72,7 @@ class Outcomes:
     def of(
         cls, table: Table, horizons: Sequence[float], unit: str, followed: Steps, threshold: float | None
     ) -> Outcomes:
-        """From rows with risk, time, event, patient, survival by each horizon, and brier."""
+        """The outcomes in rows with risk, time, event, patient, survival by each horizon, and brier."""
         return cls(
             table["risk"].to_numpy(float),
             table["time"].to_numpy(float),

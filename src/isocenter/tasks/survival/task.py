@@ -219,7 +219,7 @@ class Survival:
         return {"event": mean_of([one["event"] for one in outputs], shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Of the event by the last horizon; of intervals in each; of Weibull also by half of that horizon.
+        """The probability of the event by the last horizon; of intervals in each; of Weibull also by half of it.
 
         Before the baseline is known, of a cumulative hazard of 1.
         """
@@ -231,7 +231,7 @@ class Survival:
         return {"event": -np.expm1(-self._hazard_model.curve(outputs, when, self._known))}
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """With the baseline and the median risk of these, the training cases.
+        """The task with the baseline and the median risk of these, the training cases.
 
         Both belong to one network's weights: those of a plan of another training are estimated anew.
         """
