@@ -8,6 +8,7 @@ import pytest
 
 import isocenter
 import trained
+from isocenter.at_work import command_began, command_timed
 from isocenter.cli import app
 from isocenter.networks import NETWORKS
 
@@ -140,3 +141,14 @@ def test_a_column_that_is_said_twice_is_refused(cli, tmp_path):
     assert (done.code, "Give it once" in done.last) == (2, True)
     done = cli("check", tmp_path / "cases.csv", "--set", "split.folds=1")  # another flag is still refused as such
     assert done.code == 2
+
+
+def test_minutes_count_from_the_beginning_of_the_command_and_in_python_from_the_call(monkeypatch):
+    times = iter([10.0, 25.0, 40.0])
+    monkeypatch.setattr("isocenter.at_work.time.monotonic", lambda: next(times))
+    assert command_began() == 10.0
+    with command_timed():
+        assert command_began() == 25.0
+        with command_timed():  # a verb that calls another
+            assert command_began() == 25.0
+    assert command_began() == 40.0

@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from isocenter.at_work import command_timed
 from isocenter.cli.commands import app
 from isocenter.cli.crash_reporter import witnessed
 from isocenter.cli.processes import speaks
@@ -26,7 +27,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
     logging.getLogger("isocenter").setLevel(logging.INFO if speaks() else logging.ERROR)
     try:
-        with witnessed(sys.argv[1:] if speaks() else []):
+        with command_timed(), witnessed(sys.argv[1:] if speaks() else []):
             code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
         if code == 130:  # how typer says that Ctrl-C was pressed
             raise KeyboardInterrupt

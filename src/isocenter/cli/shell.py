@@ -39,7 +39,7 @@ def isocenter_itself(
 
 
 class PartlyFailedError(IsocenterError):
-    """A part of the work failed, and the rest is done and shown."""
+    """The work is done and shown, and a part of it failed, or what it found forbids to go on."""
 
 
 def fail_if(problems: Sequence[Problem]) -> None:

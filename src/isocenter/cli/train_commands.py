@@ -30,8 +30,7 @@ from isocenter.cli.flags import (
     assigned,
     reads_data,
 )
-from isocenter.cli.shell import default_out, fail_if, name_of, show
-from isocenter.errors import DatasetError
+from isocenter.cli.shell import PartlyFailedError, default_out, fail_if, name_of, show
 
 
 @reads_data
@@ -53,7 +52,7 @@ def check(
     show(result, result.as_record() if json else None)
     if not result.passed:
         fatal = result.examination.fatal[0]
-        raise DatasetError(fatal.what, str(data), fatal.remedy)
+        raise PartlyFailedError(fatal.what, str(data), fatal.remedy)
 
 
 @reads_data

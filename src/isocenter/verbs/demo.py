@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from isocenter.at_work import command_timed
 from isocenter.errors import IsocenterError, UsageError, counted
 from isocenter.files import (
     SeriesNames,
@@ -64,6 +64,7 @@ class Source:
 
 
 @named_keywords()
+@command_timed()
 def demo(
     data: str | Path | None = None,
     *,
@@ -80,16 +81,14 @@ def demo(
     say: is told, line by line, first which data are used and why, last the path of the report
     Raises what `train` raises.
     """
-    began = time.monotonic()
     if Path(out).exists() and not overwrite:
         raise UsageError("exists already", str(out), "Choose another --out, or give --overwrite")
     source = Source(Path(data), "given") if data is not None else find_data(Path.cwd())
     dataset = open_dataset(source.path, source.reading)
     say(f"{source}: {counted(len(dataset), 'case')}")
-    left = minutes - (time.monotonic() - began) / 60 - PREDICTION_MINUTES
     run = train(
         source.path,
-        minutes=max(left, LEAST_MINUTES),
+        minutes=max(minutes - PREDICTION_MINUTES, LEAST_MINUTES),
         out=out,
         overwrite=overwrite,
         assignments=assignments,

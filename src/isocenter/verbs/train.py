@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from isocenter.at_work import command_began
 from isocenter.errors import UsageError
 from isocenter.evaluation import rows_to_json
 from isocenter.files import locked, unwritable
@@ -115,7 +115,7 @@ def train(
     Where torchrun has started several processes, they share every batch; the result is that of one process.
     Raises what `check` and `plan` raise; UsageError for a wrong combination of arguments.
     """
-    began = time.monotonic()
+    began = command_began()
     if (data is None) == (resume is None):
         raise UsageError("give either data or a run to resume", "train", "`train DATA` or `train --resume RUN`")
     by_hand = {
