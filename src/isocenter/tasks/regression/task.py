@@ -189,11 +189,12 @@ class Regression:
 
     def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
         """The mean over the values that are known."""
-        predicted, known = outputs[HEAD].float(), target.isfinite()
+        values, *logs = outputs[HEAD].float().split(len(self.targets), dim=1)
         # A hole is filled before anything is computed: no gradient survives a NaN, not even one multiplied by 0.
-        values, truth = predicted[:, : len(self.targets)], torch.where(known, target, 0.0).float()
+        known = target.isfinite()
+        truth = torch.where(known, target, 0.0).float()
         if self.is_noisy:
-            cost = weighted_likelihood(values, predicted[:, len(self.targets) :], truth)
+            cost = weighted_likelihood(values, logs[0], truth)
         else:
             cost = LOSSES[self.loss_name](values, truth)
         return (cost * known).sum() / known.sum().clamp(min=1)
