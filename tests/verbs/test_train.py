@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -118,6 +119,24 @@ def test_a_model_is_begun_from_another(segmented, tmp_path):
     theirs, ours = (isocenter.load(path, "cpu").run.module.state_dict() for path in (segmented.out, run.out))
     for name, weight in theirs.items():
         assert (weight - ours[name]).abs().max() < 1e-6
+
+
+def test_test_cases_that_change_or_go_while_it_trains_are_named_and_not_scored(tmp_path):
+    data, out = trained.blobs(tmp_path / "data", 20), tmp_path / "run"
+    tests: list[str] = []
+
+    def meddle(moment):
+        if moment.step == 1:
+            table = pd.read_csv(out / "split.csv", dtype=str)
+            tests.extend(sorted(table.loc[table["split"] == "test", "case"]))
+            (data / "images" / f"{tests[0]}.nii.gz").unlink()
+            shutil.copy(data / "labels" / f"{tests[2]}.nii.gz", data / "labels" / f"{tests[1]}.nii.gz")
+
+    with trained.watching(meddle):
+        run = trained.segmenting(data, out)
+    assert set(pd.read_csv(out / "evaluation" / "cases.csv", dtype=str)["case"]) == set(tests[2:])
+    assert "2 test cases could not be scored: see Data." in run.notes
+    assert f"not scored: {tests[0]}, {tests[1]}" in (out / "report.html").read_text()
 
 
 def test_a_run_prints_its_headline_and_ends_with_the_reports_path(segmented):

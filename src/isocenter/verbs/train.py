@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from isocenter.at_work import command_began
-from isocenter.errors import UsageError
+from isocenter.errors import IntegrityError, UsageError
 from isocenter.evaluation import rows_to_json
 from isocenter.files import locked, unwritable
 from isocenter.keywords import named_keywords
@@ -174,6 +174,9 @@ def _finished(run: RunFolder) -> Run:
     try:
         write_environment(run, run.plan)
         return _reported(run, trained(run))
+    except FileNotFoundError as error:
+        remedy = "Give the data back as they were: `isocenter train --resume` goes on"
+        raise IntegrityError("was deleted while the run trained", str(error.filename or run.out), remedy) from error
     except OSError as error:  # of the system: all that is read raises errors of ours
         raise unwritable(error, Path(error.filename or run.out)) from error
 

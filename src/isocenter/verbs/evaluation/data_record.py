@@ -55,9 +55,21 @@ class DataRecord:
         others = [case for case in dataset if (self.voxels or self.inherited) and case.id not in trained]
         return trained | {case.id for case in others if _voxels_of(case) in known}
 
+    def changed(self, cases: Iterable[Case]) -> set[str]:
+        """Ids of those of these cases of the run whose files are not what they were when it began, or are gone."""
+        known = [case for case in cases if case.id in self.contents]
+        return {case.id for case in known if _content_or_none(case) != self.contents[case.id]}
+
     def inherited_among(self, names: Iterable[str]) -> list[str]:
         """Those of these cases of the run that an earlier model, whose weights it started from, had seen."""
         return [name for name in names if self.hashes([name]) & self.inherited]
+
+
+def _content_or_none(case: Case) -> str | None:
+    try:
+        return content_hash(case)
+    except OSError:
+        return None
 
 
 def _voxels_of(case: Case) -> str | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import counted
+from isocenter.errors import IntegrityError, counted, listed
 from isocenter.files import write_text, written
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
@@ -15,7 +15,7 @@ from isocenter.planning import settings
 from isocenter.report import Section
 from isocenter.runtime import environment, peak_memory, write_json
 from isocenter.training import Outcome
-from isocenter.values import Case, Plan, Split
+from isocenter.values import Case, Plan, Problem, Split
 from isocenter.verbs.evaluation import (
     EVALUATION,
     Predictor,
@@ -61,13 +61,25 @@ def evaluated(
     """The cases scored, and what was measured written into a folder of the run; None without cases.
 
     folds: {case id: the fold that scores it}, where there are several
+    A case whose files are not what they were when the run began is left out, and named among the problems. Raises
+    IntegrityError where that is every one.
     """
     if not cases:
         return None
+    record = read_data_record(run.out)
+    changed = {case.id for case in cases} & (set() if record is None else record.changed(cases))
+    if len(changed) == len(cases):
+        remedy = "Give the data back as they were: `isocenter train --resume` goes on"
+        raise IntegrityError("every case that it tests has changed since it began", str(run.out), remedy)
+    cases = [case for case in cases if case.id not in changed]
     known, seed = run.dataset.patients_known, int(run.plan["training.seed"])
     scored = score(model, cases, parts, seed=seed, patients_known=known, folds=folds)
     preprocessing = settings(run.plan).preprocessing
     scored = with_subsets(scored, model, preprocessing, cases, seed=seed, patients_known=known)
+    if changed:
+        what = f"changed or deleted since the run began, so not scored: {listed(sorted(changed))}"
+        problem = Problem("error", what, tuple(sorted(changed)), remedy="Evaluate them by `isocenter evaluate`")
+        scored = replace(scored, problems=(*scored.problems, problem))
     with written(run.out / folder, overwrite=True) as partial:  # a killed run may have left one
         partial.mkdir()
         scored.write(partial)
@@ -97,7 +109,7 @@ def notes_of(run: RunFolder, scored: Scored | None, stopped: Sequence[str]) -> l
         notes.append(f"{counted(len(left_out), 'case')} could not be used, left out: see Data.")
     if scored is None:
         notes.append("Every case was trained on: nothing is estimated.")
-    elif lost := [one for one in scored.problems if one.severity == "error"]:
+    elif lost := {case for one in scored.problems if one.severity == "error" for case in one.cases}:
         notes.append(f"{counted(len(lost), 'test case')} could not be scored: see Data.")
     return [*notes, *(f"{why[0].upper()}{why[1:]}." for why in stopped)]
 
