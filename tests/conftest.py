@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,7 @@ BUDGET = {
     "verbs": 620,
 }
 
+RENDERED = drawing._rendered
 # A shell starts what goes on in the background with Ctrl-C ignored, and Python leaves it so: tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -87,15 +88,22 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("ISOCENTER_PATIENT_KEY", "of the tests")
 
 
-@pytest.fixture(autouse=True)
-def charts_without_pixels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def charts_without_pixels() -> Iterator[None]:
     """Charts are drawn but not turned into pixels, which takes half of the time of a small training.
 
     Tests of the room `report` see real pictures, and so do others with the mark `pictures`, and the shared runs.
     """
-    of_report = Path(request.node.nodeid).parts[1:2] == ("report",)
-    if not of_report and request.node.get_closest_marker("pictures") is None:
-        monkeypatch.setattr(drawing, "_rendered", lambda canvas, dpi: PIL.Image.new("RGB", (8, 8)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, "_rendered", lambda canvas, dpi: PIL.Image.new("RGB", (8, 8)))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixels for the tests that look at charts."""
+    if room_of(request.node.nodeid) == "report" or request.node.get_closest_marker("pictures") is not None:
+        monkeypatch.setattr(drawing, "_rendered", RENDERED)
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,7 @@ def _run_once(folders: pytest.TempPathFactory, cohort: Callable, train: Callable
     with FileLock(f"{root}.lock"), pytest.MonkeyPatch.context() as patch:
         if not (root / "done").exists():
             patch.setenv("ISOCENTER_CACHE", str(folders.getbasetemp() / "cache"))
+            patch.setattr(drawing, "_rendered", RENDERED)
             train(cohort(made.data), made.out)
             (root / "done").touch()
     return made

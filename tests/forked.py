@@ -11,9 +11,16 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
+# What a command needs to train: with it, that takes as long as it computes.
+READY_TO_TRAIN = """
+import lightning_fabric, matplotlib.figure, nibabel, pandas, pyarrow, scipy.ndimage, scipy.stats, torch._dynamo
+import isocenter.cli
+isocenter.train, isocenter.predict, isocenter.package
+"""
 # It forks for each line, which says what a fresh `python` would be started with; the answer is the exit code.
 SERVER = """
 import json, os, runpy, sys
@@ -22,13 +29,14 @@ for line in sys.stdin:
     if child := os.fork():
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
         continue
-    for number, name in enumerate((os.devnull, asked["out"], asked["err"])):
-        os.dup2(os.open(name, os.O_RDWR), number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(asked[name], os.O_WRONLY), number)
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
     option, program, *words = asked["words"]
-    sys.path.insert(0, "")
+    sys.path[:0] = ["", *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = [option, *words]
     if option == "-m":
         runpy.run_module(program, run_name="__main__", alter_sys=True)
@@ -48,19 +56,24 @@ def _server(imports: str) -> subprocess.Popen[str]:
     return server
 
 
-def run(*words: object, after: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """`python` with these words, "-m" or "-c" first, run in a folder by a fork of a Python that has run `after`."""
+def run(*words: object, after: str = READY_TO_TRAIN, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """`python` with these words, "-m" or "-c" first, run in a folder by a fork of a Python that has run `after`.
+
+    Its environment is that of the tests, and so is its folder where none is given.
+    """
     server = _server(after)
     assert server.stdin is not None and server.stdout is not None
-    with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
+    with tempfile.TemporaryDirectory() as room, ThreadPoolExecutor(2) as readers:
+        pipes = {name: Path(room, name) for name in ("out", "err")}
+        for pipe in pipes.values():
+            os.mkfifo(pipe)
         asked = {
             "words": [str(word) for word in words],
             "folder": str(folder or Path.cwd()),
             "environment": dict(os.environ),
-            "out": out.name,
-            "err": err.name,
+            **{name: str(pipe) for name, pipe in pipes.items()},
         }
         server.stdin.write(f"{json.dumps(asked)}\n")
         server.stdin.flush()
-        code = int(server.stdout.readline())
-        return subprocess.CompletedProcess(list(words), code, out.read(), err.read())
+        out, err = readers.map(Path.read_text, pipes.values())  # until all that the program started has ended too
+        return subprocess.CompletedProcess(list(words), int(server.stdout.readline()), out, err)

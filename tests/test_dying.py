@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import forked
 import trained
 from isocenter.at_work import at_work
 from isocenter.cli.crash_reporter import witnessed
@@ -43,7 +44,7 @@ ending.main()
 
 def killed(case: str, name: str, *words: object) -> subprocess.CompletedProcess[str]:
     code = KILLED.format(case=case, name=name, words=[str(word) for word in words])
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    return forked.run("-c", code)
 
 
 def last(done: subprocess.CompletedProcess[str]) -> str:
@@ -170,26 +171,34 @@ def test_a_limit_on_the_size_of_files_is_told_as_a_full_disk(segmented, tmp_path
         f"'--out', {str(tmp_path / 'out')!r}, '--format', 'nii', '--device', 'cpu']; "
         "from isocenter.cli import main; main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = forked.run("-c", code)
     assert done.returncode == 1
     assert "File too large" in last(done)
     assert not (tmp_path / "out").exists()
 
 
+# What this process mounts no other one sees (mount_namespaces(7)).
+FULL = """
+import ctypes, subprocess
+assert ctypes.CDLL(None).unshare(0x00020000) == 0  # CLONE_NEWNS of linux/sched.h
+mounts = ("mount --make-rprivate /", "mount -t tmpfs -o size=4k none /dev/shm")
+for command in (*mounts, "head -c 4096 /dev/zero > /dev/shm/full"):
+    subprocess.run(command, shell=True, check=True)
+"""
+
+
 def test_full_shared_memory_stops_nothing(segmented, tmp_path):
     """A shared memory without a byte left, as a container may have it: trainings and predictions do without."""
-    few = {"training.steps": 2, "training.validations": 1, "training.batch": 2}
-    (tmp_path / "both.py").write_text(f"""
+    if os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False).returncode:
+        pytest.skip("only root may have a shared memory of its own")
+    few = {**trained.FEW_STEPS, "training.steps": 2, "training.validations": 1, "network.size": trained.SMALL_UNET}
+    both = f"""
 import isocenter
 data, run, out = {str(segmented.data)!r}, {str(segmented.out)!r}, {str(tmp_path)!r}
 isocenter.train(data, out=out + "/run", labels={trained.LABELS!r}, threads=2, device="cpu", assignments={few!r})
 isocenter.predict(run, data + "/images", out=out + "/out", device="cpu")
-""")
-    alone = ["mount -t tmpfs -o size=4k none /dev/shm", "head -c 4096 /dev/zero > /dev/shm/full"]
-    if os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False).returncode:
-        pytest.skip("only root may have a shared memory of its own")
-    command = ["unshare", "-m", "sh", "-c", " && ".join([*alone, f"{sys.executable} {tmp_path / 'both.py'}"])]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+"""
+    done = forked.run("-c", FULL + both)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 12
     assert (tmp_path / "run" / "report.html").is_file()

@@ -103,6 +103,7 @@ def test_a_size_that_is_no_multiple_is_continued_by_its_last_voxels_and_the_answ
     torch.testing.assert_close(said["class"], whole["class"])
 
 
+@pytest.mark.whole  # its export takes 17 s, however small it is
 def test_onnxruntime_gives_the_answer_of_swin_unetr_for_another_batch(tmp_path):
     network = built("swin_unetr", 2, {"width": 12, "depths": [1, 1, 1, 1], "window": 4})
     path, count = tmp_path / "network.onnx", torch.export.Dim("batch", min=1)

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,7 @@ from monai.networks.nets import SegResNet
 from safetensors.torch import save_file
 from torchvision.models import resnet18
 
+import forked
 from isocenter import networks
 from isocenter.errors import IntegrityError, PlanError
 from isocenter.values import Dense, Head, Vector
@@ -179,9 +177,10 @@ except ResourceError as error:
         ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "127.0.0.1:9 does not answer"),
     ],
 )
-def test_where_published_weights_cannot_be_fetched_the_remedy_is_a_file(setting, said, tmp_path):
-    offline = {**os.environ, **setting, "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", OFFLINE], capture_output=True, text=True, env=offline, check=True)
+def test_where_published_weights_cannot_be_fetched_the_remedy_is_a_file(setting, said, tmp_path, monkeypatch):
+    for name, value in {**setting, "HF_HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    done = forked.run("-c", OFFLINE)
     assert "the published weights cannot be fetched" in done.stdout
     assert said in done.stdout
     assert "--pretrained FILE" in done.stdout

@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+import forked
 import trained
 from isocenter.errors import PlanError
 from isocenter.training import SINGLE_PROCESS, Ranks
@@ -31,11 +32,33 @@ def torchrun(*words: object) -> subprocess.Popen:
     """Two processes of the command line, each with one thread."""
     set_by_hand = [f"--set={name}={value}" for name, value in {**FIFTY, "network.size": trained.SMALL_UNET}.items()]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += ["-m", "isocenter", "train", *map(str, words)]
-    if "--resume" not in command:
-        command += ["--labels", trained.LABELS, "--device", "cpu", "--threads", "2", *set_by_hand]
+    command += ["-m", "isocenter", "train", *map(str, words), "--labels", trained.LABELS]
+    command += ["--device", "cpu", "--threads", "2", *set_by_hand]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+# Two processes, as torchrun tells them who they are; it starts each with an import of torch that takes ten seconds.
+PAIR = """
+import os, sys
+children = []
+for rank in range(2):
+    if child := os.fork():
+        children.append(child)
+    else:
+        os.environ.update(RANK=str(rank), **{{name: str(rank) for name in {own!r}}})
+        exec({program!r}, {{"__name__": "__main__"}})
+        sys.exit()
+sys.exit(max(abs(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])) for child in children))
+"""
+
+
+def pair(program: str, monkeypatch: pytest.MonkeyPatch, *own: str, **known: str) -> subprocess.CompletedProcess[str]:
+    """The program in two processes; own: names of the environment that hold each one's number, beside its rank."""
+    joined = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "TORCHELASTIC_RUN_ID": "one"}
+    for name, value in {**joined, "WORLD_SIZE": "2", **known}.items():
+        monkeypatch.setenv(name, value)
+    return forked.run("-c", PAIR.format(own=own, program=program))
 
 
 # What one process of several machines does before it trains: it joins the others.
@@ -46,7 +69,13 @@ from isocenter.training import Ranks
 from isocenter.training.session import fabric_of
 torch.distributed.init_process_group("gloo")
 fabric = fabric_of(SimpleNamespace(threads=1, deterministic=False, device="cpu"), Ranks.here())
-print(fabric.global_rank, fabric.world_size)
+print(f"{fabric.global_rank} of {fabric.world_size}\\n", end="", flush=True)
+"""
+RESUMED = """
+import sys
+from isocenter.cli import main
+sys.argv = ["isocenter", "train", "--resume", {run!r}]
+main()
 """
 
 
@@ -58,11 +87,14 @@ def runs(tmp_path_factory) -> tuple[Path, Path, Path]:
         patch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         data = trained.blobs(root / "data")
         trained.segmenting(data, root / "one", assignments=FIFTY)
-        _killed_and_resumed(data, root / "two")
+        _killed(data, root / "two")
+        done = pair(RESUMED.format(run=str(root / "two")), patch, "LOCAL_RANK", LOCAL_WORLD_SIZE="2")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("report.html") == 1  # one of them speaks
     return data, root / "one", root / "two"
 
 
-def _killed_and_resumed(data: Path, out: Path) -> None:
+def _killed(data: Path, out: Path) -> None:
     process = torchrun(data, "--out", out)
     log, until = out / "log.csv", time.monotonic() + SECONDS
     while not (out / "checkpoints" / "last").is_dir() or len(log.read_text().splitlines()) < 27:
@@ -75,10 +107,6 @@ def _killed_and_resumed(data: Path, out: Path) -> None:
     assert said.count("another of the 2 processes of this training has ended before its time") == 1
     assert "defect" not in said
     assert not (out / "report.html").exists()
-    process = torchrun("--resume", out)
-    printed, said = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0, said
-    assert printed.count("report.html") == 1  # one of them speaks
 
 
 def test_two_processes_train_what_one_does_at_the_same_batch_even_where_one_has_died_midway(runs):
@@ -120,25 +148,10 @@ def test_a_verb_of_one_process_is_simply_done():
     assert doubled(21) == 42
 
 
-def test_processes_on_several_machines_join(tmp_path):
-    script = tmp_path / "joined.py"
-    script.write_text(JOINED)
-    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "TORCHELASTIC_RUN_ID": "one"}
-    each = [
-        subprocess.Popen(
-            [sys.executable, str(script)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={
-                **os.environ,
-                **rendezvous,
-                **{"RANK": str(machine), "GROUP_RANK": str(machine), "LOCAL_RANK": "0"},
-                **{"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "OMP_NUM_THREADS": "1"},
-            },
-        )
-        for machine in range(2)
-    ]
-    assert [process.communicate(timeout=SECONDS)[0].split() for process in each] == [["0", "2"], ["1", "2"]]
+def test_processes_on_several_machines_join(monkeypatch):
+    done = pair(JOINED, monkeypatch, "GROUP_RANK", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == ["0 of 2", "1 of 2"]
 
 
 def _free_port() -> int:

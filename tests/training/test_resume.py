@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
+import forked
 import isocenter
 import trained
 from isocenter.errors import IntegrityError, UsageError
@@ -70,38 +69,25 @@ def test_a_run_stopped_between_steps_goes_on_bit_by_bit(whole, kind, tmp_path):
         isocenter.train(resume=tmp_path / "run")
 
 
-SLOW = """
-import sys, time
+# The last checkpoint is that of step 4.
+KILLED = """
+import os, signal, sys
 sys.path.insert(0, {tests!r})
 import trained
 from pathlib import Path
-def slowly(moment):
-    print(moment.step, flush=True)
-    time.sleep(0.5 if moment.step < 5 else 60)
-if __name__ == "__main__":
-    with trained.watching(slowly):
-        trained.segmenting(Path({data!r}), Path({out!r}), assignments={steps!r})
+def dies(moment):
+    if moment.step == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+with trained.watching(dies):
+    trained.segmenting(Path({data!r}), Path({out!r}), assignments={steps!r})
 """
-
-
-def begun(data: Path, out: Path, step: int) -> subprocess.Popen:
-    """A training in a process of its own, at this step."""
-    script = SLOW.format(tests=str(Path(trained.__file__).parent), data=str(data), out=str(out), steps=SIX)
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if int(line) == step:
-            return process
-    raise AssertionError(process.stderr.read())  # type: ignore[union-attr]
 
 
 def test_a_killed_run_goes_on_bit_by_bit(whole, tmp_path):
     data, uninterrupted = whole["segmentation"]
-    process = begun(data, tmp_path / "run", 5)  # the last checkpoint is that of step 4
-    process.kill()
-    process.wait()
+    tests, out = Path(trained.__file__).parent, tmp_path / "run"
+    done = forked.run("-c", KILLED.format(tests=str(tests), data=str(data), out=str(out), steps=SIX))
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert pd.read_csv(tmp_path / "run" / "log.csv")["step"].tolist() == [1, 2, 3, 4, 5]
     isocenter.train(resume=tmp_path / "run")
     same_run(uninterrupted, tmp_path / "run")

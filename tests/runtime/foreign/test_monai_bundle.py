@@ -97,9 +97,7 @@ def by_monai(subject: Image, argmax: bool = True) -> np.ndarray:
             mt.ScaleIntensityRanged(keys=["image"], a_min=0, a_max=200, b_min=0, b_max=1, clip=True),
         ]
     )
-    case = before(
-        {"image": MetaTensor(torch.from_numpy(subject.data), affine=torch.from_numpy(subject.geometry.affine))}
-    )
+    case = before({"image": MetaTensor(torch.tensor(subject.data), affine=torch.tensor(subject.geometry.affine))})
     inferer = SlidingWindowInferer([16, 16, 16], overlap=0.5, mode="gaussian")
     with torch.inference_mode():
         case["pred"] = inferer(case["image"][None], network())[0]
