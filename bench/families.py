@@ -153,7 +153,7 @@ def _measured(on: str, shown: Sequence[Shown], given: argparse.Namespace) -> dic
         "axes": example.axes,
         "metric": metric,
         **trained,
-        "found": found,
+        "results": found,
     }
 
 

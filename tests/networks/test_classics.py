@@ -224,7 +224,7 @@ def test_a_resnet_without_further_settings_is_the_one_it_always_was(axes):
 
 def test_maps_are_weighed_as_torchvision_squeezes_and_excites():
     torch.manual_seed(0)
-    ours, theirs = gates.Excitation(32), SqueezeExcitation(32, 4)
+    ours, theirs = gates.Excitation(32, 4), SqueezeExcitation(32, 4)
     carry(tensors(theirs), ours)
     images = torch.randn(2, 32, 5, 7)
     alike(ours(images), theirs(images))

@@ -103,8 +103,8 @@ def test_covariates_join_the_answer_for_the_whole_image():
 @pytest.mark.parametrize(
     ("name", "heads", "context", "size", "says"),
     [
-        ("fusion", MASK, 4, {}, "covariates join heads for the whole image"),
-        ("fusion_late", CLASS, 4, {}, "no late fusion"),
+        ("fusion", MASK, 4, {}, "covariates are for whole-image heads"),
+        ("fusion_late", CLASS, 4, {}, "without late fusion"),
         ("fusion", MASK, 2, {}, "not those of 3 images"),
         ("fusion", MASK, 3, {"modalities": 4}, "not those of 4 images"),
         ("fusion", MASK, 3, {"method": "sum"}, "no method 'sum'"),

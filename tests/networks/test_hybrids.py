@@ -124,16 +124,16 @@ def test_without_positions_a_permuted_line_gives_permuted_answers_and_with_them_
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3))
 def test_parts_put_together_are_the_image_and_each_part_is_a_corner_of_it(ndim, parts, side):
     whole = torch.arange(float(2 * (parts * side) ** ndim)).reshape(1, 2, *[parts * side] * ndim)
-    cut = axial.apart(whole, parts)
+    cut = axial.split_parts(whole, parts)
     assert cut.shape == (parts**ndim, 2, *[side] * ndim)
     assert torch.equal(cut[-1], whole[0][(slice(None), *[slice(-side, None)] * ndim)])
-    assert torch.equal(axial.together(cut, parts), whole)
+    assert torch.equal(axial.join_parts(cut, parts), whole)
 
 
 def test_the_local_branch_sees_each_part_alone():
     network = small("axial", local=2, patch=[16, 16])
     picture = torch.randn(1, 2, 16, 16, requires_grad=True)
-    first = network.parts.decoded(network.parts.encoded(axial.apart(picture, 2)))[0]
+    first = network.parts.decoded(network.parts.encoded(axial.split_parts(picture, 2)))[0]
     first.sum().backward()
     seen = picture.grad[0].abs().sum(dim=0) > 0
     assert seen[:8, :8].any()
@@ -256,11 +256,11 @@ def test_offsets_in_volumes_are_those_between_each_two_voxels():
 
 def test_a_block_that_is_left_out_adds_nothing_and_the_mean_stays():
     torch.manual_seed(0)
-    found = coatnet.kept(torch.ones(4000, 1, 2), 0.25, training=True)
+    found = transformer.drop_path(torch.ones(4000, 1, 2), 0.25, training=True)
     assert_allclose(found.unique(), [0, 4 / 3], rtol=1e-6)
     assert torch.equal(found[..., 0], found[..., 1])
     assert_allclose(found.mean(), 1, atol=0.05)
-    assert torch.equal(coatnet.kept(found, 0.25, training=False), found)
+    assert torch.equal(transformer.drop_path(found, 0.25, training=False), found)
 
 
 def routed_by_hand(votes: np.ndarray, rounds: int) -> np.ndarray:
@@ -345,13 +345,13 @@ def test_the_capsules_of_the_paper_have_the_weights_counted_by_hand():
 @pytest.mark.parametrize(
     ("name", "patch", "device", "says"),
     [
-        ("axial", (96, 96, 96), "cpu", "the first 2 convolve"),
+        ("axial", (96, 96, 96), "cpu", "the first 2 of them convolutional"),
         ("axial", (96, 96, 96), "cuda:0", "5 stages;"),
         ("transunet", (512, 512), "cuda:0", "1024 tokens"),
         ("transunet", (512, 512), "cpu", "256 tokens"),
-        ("coatnet", (224, 224), "cuda:0", "2 stages convolve, then 196 voxels"),
-        ("coatnet", (1024, 1024), "cuda:0", "3 stages convolve, then 1024 voxels"),
-        ("coatnet", (28, 28), "cpu", "1 stages convolve, then 49 voxels"),
+        ("coatnet", (224, 224), "cuda:0", "2 convolutional stages, then attention among 196 voxels"),
+        ("coatnet", (1024, 1024), "cuda:0", "3 convolutional stages, then attention among 1024 voxels"),
+        ("coatnet", (28, 28), "cpu", "1 convolutional stages, then attention among 49 voxels"),
         ("capsules", (28, 28), "cuda:0", "2 convolutions, 1152 capsules"),
         ("capsules", (224, 224), "cpu", "4 convolutions"),
     ],

@@ -30,7 +30,7 @@ from isocenter.values import Dense
 torch.set_num_threads(1)
 
 TASK = InstanceSegmentation((1.0, 1.0), 6.0)
-SMALL = {"inside": 16, "hidden": 32, "outline": [16], "anchor": 8.0, "proposals": 60, "found": 20, "samples": 32}
+SMALL = {"inside": 16, "hidden": 32, "outline": [16], "anchor": 8.0, "proposals": 60, "objects": 20, "samples": 32}
 SIDE = 64
 PLACES = [[(16, 14, 9), (16, 33, 9), (46, 40, 11)], [(20, 44, 10), (44, 20, 11), (44, 43, 11)]]
 
@@ -115,7 +115,7 @@ def test_boxes_scores_and_masks_are_those_that_torchvision_finds_with_the_same_w
         box_predictor=heads.box_predictor,
         box_score_thresh=own.surest,
         box_nms_thresh=own.overlap,
-        box_detections_per_img=own.found,
+        box_detections_per_img=own.objects,
         mask_head=heads.mask_head,
         mask_predictor=heads.mask_predictor,
     ).eval()
@@ -247,9 +247,9 @@ def test_weights_of_torchvisions_network_fit_but_for_the_classes(tmp_path):
 
 
 def test_volumes_and_heads_that_are_no_objects_are_refused_by_name():
-    with pytest.raises(PlanError, match="unet tells them apart in volumes"):
+    with pytest.raises(PlanError, match="unet does so in volumes"):
         networks.build("mask_rcnn", 1, 3, TASK.heads, SMALL)
-    with pytest.raises(PlanError, match="tells single objects apart, and nothing else"):
+    with pytest.raises(PlanError, match="segments instances only"):
         networks.build("mask_rcnn", 1, 2, {"mask": Dense(2)}, SMALL)
     with pytest.raises(PlanError, match="cannot be"):
         built(body="transformer")

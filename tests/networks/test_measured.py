@@ -8,7 +8,7 @@ from isocenter import networks
 from isocenter.networks import benchmark_ranks as measured
 from isocenter.values import Dense, Vector
 
-FOUND = {"resnet": [0.97, 0.95, 0.99], "vgg": [0.98, 0.96, 0.99], "lenet": [0.91, 0.88, 0.94]}
+RESULTS = {"resnet": [0.97, 0.95, 0.99], "vgg": [0.98, 0.96, 0.99], "lenet": [0.91, 0.88, 0.94]}
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def three_families(tmp_path, monkeypatch):
         "minutes": 3,
         "cores": 1,
         "seeds": 1,
-        "found": FOUND,
+        "results": RESULTS,
     }
     file = tmp_path / "measured.json"
     file.write_text(json.dumps({"measured": [one]}))
@@ -53,5 +53,5 @@ def test_nothing_is_said_of_what_was_not_measured():
 
 def test_every_family_that_was_measured_is_one_that_there_is():
     for one in networks.measurements():
-        assert set(one.found) <= set(networks.names())
-        assert all(low <= value <= high for value, low, high in one.found.values())
+        assert set(one.results) <= set(networks.names())
+        assert all(low <= value <= high for value, low, high in one.results.values())

@@ -229,5 +229,5 @@ def test_a_network_that_cannot_be_is_refused(name, axes, size, says):
 
 
 def test_one_that_knows_images_alone_refuses_covariates():
-    with pytest.raises(PlanError, match="images alone"):
+    with pytest.raises(PlanError, match="takes no covariates"):
         networks.build("vnet", 1, 2, {"mask": Dense(2)}, {"strides": [[1, 1], [2, 2]]}, context=3)

@@ -18,7 +18,7 @@ from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.evaluation import box_iou
 from isocenter.networks.pyramid import ADDED
-from isocenter.networks.yolox import Answers, _overlap, assigned
+from isocenter.networks.yolox import Predictions, _overlap, assigned
 from isocenter.tasks.detection.decode import PRIOR
 from isocenter.tasks.detection.task import Detection
 from isocenter.values import Dense, Geometry, Vector
@@ -76,7 +76,7 @@ def test_what_is_sure_beyond_doubt_stays_a_number_in_half_the_bits():
 def test_other_outputs_than_boxes_are_refused_by_name(name):
     size = {"strides": [[1, 1], [2, 2], [2, 2]]}
     for head in (Dense(9), Vector(3)):
-        with pytest.raises(PlanError, match="boxes alone"):
+        with pytest.raises(PlanError, match="boxes only"):
             networks.build(name, 1, 2, {"class": head}, size)
     with pytest.raises(PlanError, match="finest"):
         networks.build(name, 1, 2, task_of(2).heads, {**size, "finest": 3})
@@ -120,7 +120,7 @@ def test_the_file_of_a_family_makes_the_same_network_alone(name, tmp_path, monke
     assert torch.equal(network(images)["boxes"], again(images)["boxes"])
 
 
-def said_of(boxes: torch.Tensor, sure: float = 4.0, size: int = 8, step: int = 4) -> Answers:
+def said_of(boxes: torch.Tensor, sure: float = 4.0, size: int = 8, step: int = 4) -> Predictions:
     """What a grid of answers says of which each knows the box whose centre is nearest to it, and its class."""
     axis = torch.arange(size) + 0.5
     places = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1).flatten(0, 1) * step
@@ -129,7 +129,7 @@ def said_of(boxes: torch.Tensor, sure: float = 4.0, size: int = 8, step: int = 4
     logits = torch.full((len(places), 3), -sure)
     logits[:, 0] = sure
     logits[torch.arange(len(places)), 1 + boxes[nearest, 0].long()] = sure
-    return Answers(logits, centres[nearest], lengths[nearest], places, torch.full_like(places, float(step)))
+    return Predictions(logits, centres[nearest], lengths[nearest], places, torch.full_like(places, float(step)))
 
 
 def test_answers_that_know_a_box_speak_of_it_and_as_many_as_overlap_it_well():

@@ -82,7 +82,7 @@ def test_what_is_told_comes_to_count_and_every_weight_of_it_learns(name, method)
 
 @pytest.mark.parametrize(("name", "method"), PAIRS)
 def test_a_network_that_is_told_is_not_run_without(name, method):
-    with pytest.raises(ValueError, match="a context of 5 numbers is needed"):
+    with pytest.raises(ValueError, match="each image needs 5 covariates"):
         built(name, method)(shown(name)[0])
 
 
@@ -161,7 +161,7 @@ def test_what_tells_nothing_loses_its_weights_and_what_tells_keeps_them():
 def test_a_way_that_a_family_does_not_have_is_refused_with_those_that_it_has():
     with pytest.raises(PlanError, match=r"unet cannot take covariates by 'concatenate'.*Choose film or attention"):
         built("unet", "concatenate")
-    with pytest.raises(PlanError, match="sees images alone"):
+    with pytest.raises(PlanError, match="takes no covariates"):
         networks.build("vnet", 1, 2, {"mask": Dense(2)}, {"strides": [[1, 1], [2, 2]], "width": 4}, ENTRIES)
 
 

@@ -199,7 +199,7 @@ def test_a_gate_that_has_learnt_nothing_halves_what_a_block_gives(attention, sha
     ("size", "says"),
     [
         ({"groups": 0}, "groups 0"),
-        ({"groups": 4, "separable": True}, "beside separable"),
+        ({"groups": 4, "separable": True}, "with separable"),
         ({"attention": "self"}, "se, cbam and null"),
     ],
 )

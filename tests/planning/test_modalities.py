@@ -81,7 +81,7 @@ def test_covariates_beside_masks_join_one_network_of_all_images_and_no_fusion_of
     asked = {"network.context": ["age", "grade"]}
     plan = isocenter.plan(data, device="cpu", threads=1, assignments=asked).plan
     assert list(plan["network.context"]) == ["age", "grade", "image:T1", "image:T2"]
-    with pytest.raises(PlanError, match="covariates join heads for the whole image"):
+    with pytest.raises(PlanError, match="covariates are for whole-image heads"):
         isocenter.plan(data, device="cpu", threads=1, assignments={**asked, "network.name": "fusion"})
 
 

@@ -49,5 +49,5 @@ def test_images_of_other_axes_than_a_family_has_are_refused_with_one_that_has_th
 def test_a_question_that_a_family_does_not_answer_is_refused_with_one_that_does(pictures, volumes):
     refused(volumes, "resnet", "hoose unet")
     refused(pictures, "plain_conv_unet", "nothing else")
-    refused(pictures, "fcos", "boxes alone.*unet or resnet")
-    refused(volumes, "mask_rcnn", "unet tells them apart in volumes")
+    refused(pictures, "fcos", "boxes only.*unet or resnet")
+    refused(volumes, "mask_rcnn", "unet does so in volumes")

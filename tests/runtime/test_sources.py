@@ -59,31 +59,34 @@ def test_what_only_training_scoring_or_drawing_needs_stays_behind(sources):
         assert word not in everything
 
 
-# What files have in common, and travels with each; `context_fusion` with all that have a choice of its methods.
+# What files have in common, and travels with each; `context_fusion` with all that have a choice of its methods, and
+# `layers` with nearly all.
 SHARED = {
     "axial": {"monai_common", "relative"},
-    "capsules": {"lenet"},
     "clip_gru": {"gates", "pooled_head", "recurrent", "resnet", "transformer"},
     "clip_lstm": {"gates", "pooled_head", "recurrent", "resnet", "transformer"},
     "clips": {"gates", "pooled_head", "resnet", "transformer"},
-    "coatnet": {"efficientnet", "monai_common", "relative"},
+    "coatnet": {"gates", "monai_common", "relative", "transformer"},
+    "convnext": {"pooled_head", "stochastic_depth"},
     "deeplab": {"inflated_resnet"},
+    "efficientnet": {"gates", "mobilenet", "pooled_head", "stochastic_depth"},
     "faster_rcnn": {"grid_levels", "pyramid", "resnet_pyramid"},
     "fcos": {"grid_levels", "pyramid", "resnet_pyramid"},
-    "fusion": {"context_fusion", "gates", "unet"},
-    "mask_rcnn": {"regions", "rendering"},
-    "multiscale_unet": {"gates", "unet"},
+    "fusion": {"context_fusion", "deep_supervision", "gates", "unet"},
+    "mask_rcnn": {"regions", "rendering", "resnet_pyramid"},
+    "mobilenet": {"gates", "pooled_head", "stochastic_depth"},
+    "multiscale_unet": {"deep_supervision", "gates", "unet"},
     "resnet": {"gates", "pooled_head"},
     "resnet_slices": {"inflated_resnet", "slices"},
     "retinanet": {"grid_levels", "pyramid", "resnet_pyramid", "retinanet_volumes"},
+    "segresnet": {"deep_supervision"},
     "transunet": {"gates", "monai_common", "transformer", "unet", "vit"},
-    "unet": {"gates"},
-    "unet_slices": {"gates", "slices", "unet"},
+    "unet": {"deep_supervision", "gates"},
+    "unet_slices": {"deep_supervision", "gates", "slices", "unet"},
     "vit": {"transformer"},
-    "yolox": {"pyramid"},
+    "yolox": {"grid_levels", "pyramid"},
     **{key: {"monai_common"} for key in ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr", "vnet")},
-    **{key: {"pooled_head"} for key in ("alexnet", "backbone", "convnext", "densenet", "efficientnet", "inception")},
-    **{key: {"pooled_head"} for key in ("lenet", "mobilenet", "vgg")},
+    **{key: {"pooled_head"} for key in ("alexnet", "backbone", "densenet", "inception", "lenet", "vgg")},
 }
 
 
@@ -98,7 +101,7 @@ def test_each_family_of_network_travels_as_its_file_that_needs_torch_or_a_librar
         *(["context_fusion"] if networks.fusion_methods(name) else []),
     }
     # MONAI's detector is imported late, through `lazy`.
-    copied = {one for one in found.texts if not one.endswith("__init__.py")} - {"lazy.py"}
+    copied = {one for one in found.texts if not one.endswith("__init__.py")} - {"lazy.py", "networks/layers.py"}
     assert copied == {f"networks/{one}.py" for one in expected}
     text = found.texts[f"networks/{path.stem}.py"]
     assert f"def {function}(" in text or f"class {function}(" in text

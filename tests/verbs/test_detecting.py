@@ -107,7 +107,7 @@ def test_a_family_with_a_loss_of_its_own_goes_the_same_way(detected, tmp_path):
     ("name", "more", "because"),
     [
         pytest.param("retinanet", {}, "", marks=pytest.mark.whole),
-        ("faster_rcnn", {"deep": 16, "samples": 16}, "chooses proposals anew"),
+        ("faster_rcnn", {"deep": 16, "samples": 16}, "number of its proposals differs"),
     ],
 )
 def test_a_detector_of_torchvision_is_trained_scored_packaged_and_predicts(

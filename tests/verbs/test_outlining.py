@@ -17,7 +17,7 @@ from isocenter.errors import PlanError
 from trained import FEW_STEPS
 
 SIDE = 48
-SIZE = {"inside": 8, "hidden": 16, "outline": [8], "anchor": 8.0, "proposals": 40, "found": 12, "samples": 16}
+SIZE = {"inside": 8, "hidden": 16, "outline": [8], "anchor": 8.0, "proposals": 40, "objects": 12, "samples": 16}
 SIZE["surest"] = 0.05  # after a few steps nothing is sure, and something is to be drawn
 ASKED = {
     **FEW_STEPS,
@@ -107,5 +107,5 @@ def test_a_plan_finds_the_size_of_the_network_by_that_of_the_objects(run):
 
 
 def test_a_plan_of_another_task_refuses_it(run):
-    with pytest.raises(PlanError, match="tells single objects apart, and nothing else"):
+    with pytest.raises(PlanError, match="segments instances only"):
         isocenter.plan(run / "data", threads=1, device="cpu", assignments={"network.name": "mask_rcnn"})

@@ -1,4 +1,4 @@
-"""Families of networks behind one factory. A new family is one file in this folder and its line in `NETWORKS`."""
+"""Families of networks with one factory. A new family is one file in this folder and its line in `NETWORKS`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from isocenter.networks.family import OWN, Family, Published
     from isocenter.networks.layout_in_memory import channels_last, memory_order, ordered, plain
 
-# {name: the `Family` that a file of this folder defines}, which is imported when it is first asked for.
+# {name: the `Family` of a file of this folder}; the file is imported on first use.
 NETWORKS = {
     "alexnet": "isocenter.networks.alexnet:ALEXNET",
     "attention_unet": "isocenter.networks.attention_unet:ATTENTION_UNET",

@@ -1,19 +1,19 @@
-"""Attention U-Net: what a U-Net hands across is weighed by gates that the coarser grid sets; MONAI's.
+"""Attention U-Net of MONAI: gates from the coarser grid weigh the skip connections.
 
-Oktay et al., MIDL 2018, arXiv:1804.03999. This file needs torch and MONAI, and `of_monai` beside it.
+Oktay et al., MIDL 2018, arXiv:1804.03999.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from monai.networks.nets.attentionunet import AttentionUnet
 from torch import Tensor, nn
 
-from isocenter.networks.family import Family
-from isocenter.networks.monai_common import OfMonai, outputs_of, product_of, stages_for
+from isocenter.networks.family import Family, Sized, Strides
+from isocenter.networks.monai_common import OfMonai, product_of, stages_for
 
 PAPER = "arXiv:1804.03999"
 # Five grids of 16 to 256 feature maps: 5.9 million weights in volumes.
@@ -21,11 +21,11 @@ WIDTH, STAGES = 16, 5
 
 
 class AttentionUNet(AttentionUnet):
-    """MONAI's network in two halves.
+    """MONAI's network in two parts.
 
     strides: one entry a stage and axis; the first stage has stride 1
     width:   feature maps of the first stage; doubled by each
-    dropout: of single values, in each stage
+    dropout: of single voxels, in each stage
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class AttentionUNet(AttentionUnet):
         self.multiple, self.deepest = multiple, widths[-1]
 
     def stages(self) -> list[tuple[Any, Any]]:
-        """Of each grid but the coarsest its gate with what follows, and the convolutions that lead below it."""
-        found: list[tuple[Any, Any]] = []
+        """Of each grid but the coarsest, finest first: its gate with what follows, and the convolutions below it."""
+        stages: list[tuple[Any, Any]] = []
         gate: Any = self.model[1]
         while isinstance(gate.submodule, nn.Sequential):
             below, deeper = gate.submodule
-            found.append((gate, below))
+            stages.append((gate, below))
             gate = deeper
-        return [*found, (gate, gate.submodule)]
+        return [*stages, (gate, gate.submodule)]
 
     def encoded(self, images: Tensor) -> list[Tensor]:
         """(batch, maps, *grid) of each grid, finest first."""
@@ -69,18 +69,17 @@ class AttentionUNet(AttentionUnet):
         return [self.model[2](images)]
 
 
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], **size: Any
-) -> OfMonai:
+class AttentionUNetWithHeads(OfMonai):
     """MONAI's network with our heads."""
-    return OfMonai(AttentionUNet(channels, spatial_dims, outputs_of(dense), **size), dense, vectors)
+
+    body_of = AttentionUNet
 
 
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
+def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """Five stages, or as many as the patch has; half the width on a processor."""
     kept = stages_for(strides, STAGES)
     size = {"strides": kept, "width": WIDTH // 2 if device == "cpu" else WIDTH}
     return size, f"patch {tuple(patch)}: {len(kept)} stages; width for the {device}", PAPER
 
 
-ATTENTION_UNET = Family(build=build, size_for=size_for, paper=PAPER)
+ATTENTION_UNET = Family(build=AttentionUNetWithHeads, size_for=size_for, paper=PAPER)

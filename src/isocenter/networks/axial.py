@@ -1,9 +1,8 @@
 """Gated axial attention in one, two or three dimensions: each voxel attends to its line along one axis after another.
 
 Valanarasu et al., Medical Transformer, MICCAI 2021, arXiv:2102.10662; attention along axes as in Wang et al.,
-Axial-DeepLab, arXiv:2003.07853. Different from the papers: each map is normalised within its image
-instead of over the batch, and what queries and keys say is divided by the root of their length (arXiv:1706.03762)
-instead of being normalised. This file needs torch, and `of_monai` and `relative` beside it.
+Axial-DeepLab, arXiv:2003.07853. Different from the papers: maps are normalised within each image instead of over the
+batch, and logits of the attention are divided by the root of the keys' length (arXiv:1706.03762) instead of normalised.
 """
 
 from __future__ import annotations
@@ -16,34 +15,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from isocenter.networks.family import OWN, Family
+from isocenter.networks.family import OWN, Family, Sized, Strides
+from isocenter.networks.layers import AVERAGE_POOL, CONVOLUTION, INSTANCE_NORM, LINEAR, after_each
 from isocenter.networks.monai_common import cut, filled, product_of, sizes, stages_for
 from isocenter.networks.relative import for_pairs
 
 PAPER = "arXiv:2102.10662"
-# By number of axes; typed loosely because torch types sizes by the number of axes.
-CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-AVERAGE: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
-NORMALISATION: dict[int, Any] = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
-LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
-# What the positions of queries, keys and values count at first, and the values themselves: the authors' code.
+# Initial gates of the positions of queries, keys and values, and of the values: the authors' code.
 GATES = (0.1, 0.1, 0.1, 1.0)
-# Voxels an axis that positions are learnt for where nobody says how large the images are.
+# Voxels an axis of images whose positions are learnt, where the settings have no `patch`.
 USUAL = 64
 STAGES = 5
-# Stages of the branch that sees the image whole beside one that sees its parts (section 2.3: two of attention).
+# Stages with attention of the global branch where there is a local one (section 2.3).
 SHALLOW = 2
-# Pairs of voxels that attend to one another on the finest grid with attention; a choice, with no paper behind it.
+# Pairs of voxels on the finest grid with attention; a choice, with no paper behind it.
 MOST_PAIRS = {"cpu": 2**20, "gpu": 2**23}
 
 
 class AxialAttention(nn.Module):
-    """(batch, maps, *spatial) to the same: what each voxel takes from those on its line along one axis.
+    """(batch, maps, *spatial) to the same: multi-head attention of each voxel to its line along one axis.
 
     y_i = sum_j softmax_j(q_i k_j + a q_i r_ij + b k_j s_ij) (d v_j + c t_ij), where r, s and t are learnt for the
-    offset i - j and the gates a, b, c, d are learnt numbers; section 2.2. For lines of another length than they were
-    learnt for, offsets are read in between.
-    length: voxels of a line that offsets are learnt for
+    offset i - j and the gates a, b, c, d are learnt numbers; section 2.2. For lines of another length the parameters of
+    offsets are interpolated.
+    length: voxels of a line whose offsets are learnt
     gated:  without gates all of them are 1, as in arXiv:2003.07853
     """
 
@@ -63,10 +58,10 @@ class AxialAttention(nn.Module):
         queries, keys, values = lines.reshape(-1, 3, self.heads, self.each, math.prod(others), count).unbind(1)
         of_queries, of_keys, of_values = for_pairs(self.positions, 2, count).unbind(0)
         first, second, third, fourth = (1.0, 1.0, 1.0, 1.0) if self.gates is None else self.gates.unbind()
-        said = torch.einsum("bhcli,bhclj->bhlij", queries, keys)
-        said = said + first * torch.einsum("bhcli,cij->bhlij", queries, of_queries)
-        said = said + second * torch.einsum("bhclj,cij->bhlij", keys, of_keys)
-        shares = (said * self.each**-0.5).softmax(dim=-1)
+        logits = torch.einsum("bhcli,bhclj->bhlij", queries, keys)
+        logits = logits + first * torch.einsum("bhcli,cij->bhlij", queries, of_queries)
+        logits = logits + second * torch.einsum("bhclj,cij->bhlij", keys, of_keys)
+        shares = (logits * self.each**-0.5).softmax(dim=-1)
         taken = third * torch.einsum("bhlij,cij->bhcli", shares, of_values)
         taken = taken + fourth * torch.einsum("bhlij,bhclj->bhcli", shares, values)
         taken = taken.reshape(-1, self.heads * self.each, *others, count)
@@ -79,7 +74,7 @@ class AxialAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Half as many maps, attention along each axis in turn, all maps again; beside a shortcut."""
+    """A bottleneck with attention along each axis in turn instead of a convolution, and a shortcut."""
 
     def __init__(
         self,
@@ -92,8 +87,8 @@ class Block(nn.Module):
         gated: bool,
     ) -> None:
         super().__init__()
-        self.pool: nn.Module = AVERAGE[ndim](tuple(stride)) if max(stride) > 1 else nn.Identity()
-        convolution, normalisation, middle = CONVOLUTION[ndim], NORMALISATION[ndim], outside // 2
+        self.pool: nn.Module = AVERAGE_POOL[ndim](tuple(stride)) if max(stride) > 1 else nn.Identity()
+        convolution, normalisation, middle = CONVOLUTION[ndim], INSTANCE_NORM[ndim], outside // 2
         self.body = nn.Sequential(
             convolution(inside, middle, 1, bias=False),
             normalisation(middle, affine=True),
@@ -113,7 +108,7 @@ class Block(nn.Module):
 
 
 class Branch(nn.Module):
-    """An encoder of convolutions and then of attention, and a decoder that adds what the encoder found on each grid."""
+    """An encoder of convolutions and then of attention, and a decoder with additive skip connections."""
 
     def __init__(
         self,
@@ -150,18 +145,14 @@ class Branch(nn.Module):
 
     def encoded(self, images: Tensor) -> list[Tensor]:
         """(batch, maps, *grid) of each stage, finest first."""
-        features = []
-        for stage in self.encoder:
-            images = stage(images)
-            features.append(images)
-        return features
+        return after_each(self.encoder, images)
 
     def decoded(self, features: Sequence[Tensor]) -> Tensor:
         """(batch, width, *grid) on the finest grid."""
         images = features[-1]
         for up, layer, skip in zip(self.up, self.decoder, features[-2::-1], strict=True):
-            found = interpolate(up(images), size=sizes(skip), mode=LINEAR[skip.ndim - 2], align_corners=False)
-            images = layer(found + skip)
+            finer = interpolate(up(images), size=sizes(skip), mode=LINEAR[skip.ndim - 2], align_corners=False)
+            images = layer(finer + skip)
         return images
 
 
@@ -169,16 +160,16 @@ class AxialUNet(nn.Module):
     """(batch, channels, *spatial) to {head: (batch, channels of the head, *spatial) or (batch, size)}.
 
     strides:   one entry a stage and axis; the first stage has stride 1
-    patch:     (*spatial) that positions are learnt for; for images of another size they are read in between
+    patch:     (*spatial) of images whose positions are learnt; for images of another size these are interpolated
     width:     maps of the first stage; doubled by each
     heads:     of the attention, which share half of a stage's maps
     blocks:    of attention, in each stage that has it
-    convolved: stages, the first ones, that convolve instead: attention on a fine grid of a volume takes much memory
-    gated:     whether the positions are weighed by learnt gates
-    local:     parts an axis that a second branch sees, each part alone; the first is then shallow, and what both find
-               is added. 1 for none; 4 in the paper (section 2.3)
-    context:   numbers beside each image, which scale and shift the maps of the coarsest grid (arXiv:1709.07871)
-    Images of any size are taken: they are continued by their last voxels to whole cells of the coarsest grid.
+    convolved: number of convolutional stages, the first ones: attention on a fine grid of a volume takes much memory
+    gated:     whether learnt gates weigh the positions
+    local:     parts an axis of the local branch, which processes each part separately; the global branch is then
+               shallow, and the maps of both are added. 1 for no local branch; 4 in the paper (section 2.3)
+    context:   number of covariates, which scale and shift the maps of the coarsest grid (arXiv:1709.07871)
+    Images of any size are padded, by their last voxels, to whole cells of the coarsest grid.
     """
 
     def __init__(
@@ -204,36 +195,39 @@ class AxialUNet(nn.Module):
         settings = (width, heads, blocks, convolved, gated, bool(dense))
         shallow = strides[: convolved + SHALLOW] if local > 1 else strides
         self.local, self.multiple = local, [local * n for n in cells]
-        self.multiple[-1] *= 2 if local > 1 else 1  # in a part of one cell there would be nothing to normalise by
+        self.multiple[-1] *= 2 if local > 1 else 1  # a part of one cell has no variance to normalise by
         self.whole = Branch(channels, spatial_dims, shallow, patch, *settings)
         part = [-(-n // local) for n in patch]
         self.parts = Branch(channels, spatial_dims, strides, part, *settings) if local > 1 else None
         deepest = self.whole.deepest + (0 if self.parts is None else self.parts.deepest)
-        self.told = nn.Linear(context, 2 * self.whole.deepest) if context else None
+        self.context = context
+        if context:
+            self.add_module("told", nn.Linear(context, 2 * self.whole.deepest))  # its name in saved weights
         convolution = CONVOLUTION[spatial_dims]
         self.dense = nn.ModuleDict({name: convolution(width, count, 1) for name, count in dense.items()})
         self.vectors = nn.ModuleDict({name: nn.Linear(deepest, count) for name, count in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
+        """Return the outputs by head; context: (batch, covariates)."""
         size, images = sizes(images), filled(images, self.multiple)
         features = self.whole.encoded(images)
-        if self.told is not None:
-            scale, shift = self.told(context)[(..., *[None] * len(size))].chunk(2, dim=1)
+        if self.context:
+            modulation = self.get_submodule("told")(context)
+            scale, shift = modulation[(..., *[None] * len(size))].chunk(2, dim=1)
             features[-1] = (features[-1] * (1 + scale) + shift).relu()
-        of_parts = [] if self.parts is None else self.parts.encoded(apart(images, self.local))
-        deepest = [features[-1], *(together(one, self.local) for one in of_parts[-1:])]
-        pooled = torch.cat([one.flatten(2).mean(dim=2) for one in deepest], dim=1)
+        of_parts = [] if self.parts is None else self.parts.encoded(split_parts(images, self.local))
+        deepest = [features[-1], *(join_parts(maps, self.local) for maps in of_parts[-1:])]
+        pooled = torch.cat([maps.flatten(2).mean(dim=2) for maps in deepest], dim=1)
         outputs = {name: layer(pooled) for name, layer in self.vectors.items()}
         if self.dense:
-            found = self.whole.decoded(features)
+            maps = self.whole.decoded(features)
             if self.parts is not None:
-                found = found + together(self.parts.decoded(of_parts), self.local)
-            outputs |= {name: layer(cut(found, size, sizes(images))) for name, layer in self.dense.items()}
+                maps = maps + join_parts(self.parts.decoded(of_parts), self.local)
+            outputs |= {name: layer(cut(maps, size, sizes(images))) for name, layer in self.dense.items()}
         return outputs
 
 
-def apart(images: Tensor, parts: int) -> Tensor:
+def split_parts(images: Tensor, parts: int) -> Tensor:
     """(batch, channels, *spatial) to (batch * parts^n, channels, *spatial / parts)."""
     spatial, channels = sizes(images), int(images.shape[1])
     split = images.reshape(-1, channels, *(n for size in spatial for n in (parts, size // parts)))
@@ -242,8 +236,8 @@ def apart(images: Tensor, parts: int) -> Tensor:
     return ordered.reshape(-1, channels, *(size // parts for size in spatial))
 
 
-def together(parts: Tensor, count: int) -> Tensor:
-    """What `apart` took apart, each part on its grid, as one map again."""
+def join_parts(parts: Tensor, count: int) -> Tensor:
+    """The parts of `split_parts` as whole maps again."""
     spatial, channels, ndim = sizes(parts), int(parts.shape[1]), parts.ndim - 2
     split = parts.reshape(-1, *[count] * ndim, channels, *spatial)
     ordered = split.permute(0, ndim + 1, *(at for axis in range(ndim) for at in (1 + axis, ndim + 2 + axis)))
@@ -253,7 +247,7 @@ def together(parts: Tensor, count: int) -> Tensor:
 def _convolved(ndim: int, inside: int, outside: int, stride: Any) -> nn.Sequential:
     step = stride if isinstance(stride, int) else tuple(stride)
     convolution = CONVOLUTION[ndim](inside, outside, 3, step, 1, bias=False)
-    return nn.Sequential(convolution, NORMALISATION[ndim](outside, affine=True), nn.ReLU())
+    return nn.Sequential(convolution, INSTANCE_NORM[ndim](outside, affine=True), nn.ReLU())
 
 
 def _refuse(
@@ -263,27 +257,29 @@ def _refuse(
     if len(patch) != ndim or min(patch) < 1:
         raise ValueError(f"patch needs {ndim} sizes from 1, not {patch}")
     if not 1 <= convolved < stages:
-        raise ValueError(f"convolved {convolved}: of {stages} stages the first convolve and at least one attends")
+        raise ValueError(
+            f"convolved {convolved}: the first of {stages} stages are convolutional, and at least one has attention"
+        )
     if heads < 1 or width < 1 or width % heads:
         raise ValueError(f"{heads} heads cannot share a width of {width} evenly")
     if blocks < 1 or local < 1:
         raise ValueError(f"blocks {blocks} and local {local} are numbers from 1")
 
 
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
-    """Attention from the finest grid on on which there are not too many pairs; half the width on a processor."""
+def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """Attention from the finest grid with few enough pairs of voxels; half the width on a processor."""
     slow = device == "cpu"
     kept = stages_for(strides, STAGES)
     convolved, most = 1, MOST_PAIRS["cpu" if slow else "gpu"]
     while convolved < len(kept) - 1 and _pairs(patch, kept[: convolved + 1]) > most:
         convolved += 1
     size = {"strides": kept, "patch": list(patch), "width": 16 if slow else 32, "convolved": convolved}
-    stages = f"{len(kept)} stages, of which the first {convolved} convolve" if convolved > 1 else f"{len(kept)} stages"
-    return size, f"patch {tuple(patch)}: {stages}; width for the {device}", PAPER
+    first = f", the first {convolved} of them convolutional" if convolved > 1 else ""
+    return size, f"patch {tuple(patch)}: {len(kept)} stages{first}; width for the {device}", PAPER
 
 
 def _pairs(patch: Sequence[int], strides: Sequence[Sequence[int]]) -> int:
-    """Of voxels on one line along the longest axis, on the grid after these strides."""
+    """Pairs of voxels on lines along the longest axis, on the grid after these strides."""
     steps = product_of(strides, len(patch))
     grid = [-(-n // step) for n, step in zip(patch, steps, strict=True)]
     return math.prod(grid) * max(grid)

@@ -1,7 +1,6 @@
 """Two-dimensional backbones of the library timm, by name, for whole-image outputs.
 
-Wightman, PyTorch Image Models, doi:10.5281/zenodo.4414861. This file needs torch, timm and `telling` beside it, so that
-a copy of it travels with a model. Building one never asks the network for weights.
+Wightman, PyTorch Image Models, doi:10.5281/zenodo.4414861. Building a backbone never downloads weights.
 """
 
 from __future__ import annotations
@@ -13,23 +12,23 @@ import timm
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from isocenter.networks.family import Family, Published
-from isocenter.networks.pooled_head import PooledHead
+from isocenter.networks.family import Published, Sized, Strides
+from isocenter.networks.pooled_head import PooledHead, pooled_family
 
 PAPER = "doi:10.5281/zenodo.4414861"
-# Backbones halve the resolution five times: from here on something is left to be pooled.
+# Voxels an axis. Backbones halve the resolution five times: of smaller images too little is left to be pooled.
 SMALLEST = 96
 
 
 class Backbone(PooledHead):
     """(batch, channels, *spatial) to {head: (batch, size of the head)}.
 
-    model:    timm's name of it (`timm.list_models()`)
-    enlarge:  by which factor images are enlarged first, where they are smaller than the backbone was made for
+    model:    timm's name of the backbone (`timm.list_models()`)
+    enlarge:  factor by which images are enlarged first, where they are smaller than the backbone was made for
     dropout:  before the heads
     settings: further arguments of `timm.create_model`, as `img_size` (after `enlarge`) of a model that attends
-    context:  numbers beside each image
-    fusion:   how they are used (`ContextFusion`); without it they join its pooled maps before the last layer
+    context:  number of covariates
+    fusion:   settings of `ContextFusion`; without them covariates are concatenated to the features
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Backbone(PooledHead):
         self.end(inside, vectors, dropout, context, fusion)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
+        """Return {head: (batch, size)}; context: (batch, covariates)."""
         if self.enlarge > 1:
             images = interpolate(images, scale_factor=float(self.enlarge), mode="bilinear", align_corners=False)
         try:
@@ -73,7 +72,7 @@ def build(channels: int, spatial_dims: int, vectors: Mapping[str, int], **size: 
 
 
 def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights that timm names for this model, fetched, for images of so many channels."""
+    """timm's published weights of this model, downloaded, for images of so many channels."""
     model = size.get("model", "resnet18")
     if not timm.is_model_pretrained(model):
         raise ValueError(f"there are no published weights of {model}")
@@ -82,8 +81,8 @@ def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
     return {f"body.{name}": value for name, value in made.state_dict().items()}
 
 
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
-    """A small residual network; small images are enlarged until a backbone leaves something to be pooled."""
+def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """A small residual network; small images are enlarged, so that enough of them is left to be pooled."""
     del strides
     model = "resnet18" if device == "cpu" else "resnet50"
     enlarge = max(1, -(-SMALLEST // max(patch)))
@@ -91,13 +90,11 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     return {"model": model, "enlarge": enlarge}, f"{model} for the {device}; images of {tuple(patch)} {how}", PAPER
 
 
-TIMM = Family(
-    build=build,
-    size_for=size_for,
-    paper=PAPER,
-    answers=frozenset({"vector"}),
+TIMM = pooled_family(
+    build,
+    size_for,
+    PAPER,
     axes=(2,),
     otherwise="timm's backbones are for pictures: choose resnet or densenet for volumes",
-    takes_context=("concatenate", "film", "attention"),
     published=Published(published),
 )

@@ -1,44 +1,40 @@
-"""Capsules for whole-image outputs, in one, two or three dimensions: vectors that agree on what they belong to.
+"""Capsule network for whole-image outputs, in one, two or three dimensions, with dynamic routing.
 
-Sabour et al., NeurIPS 2017, arXiv:1710.09829: a convolution makes many small capsules, each of which foretells each
-answer's capsule, and dynamic routing gives most to where foretellings agree. An answer is the log odds of its capsule's
-length, which the paper takes for the probability that what it stands for is there; the task's own loss is then as for
-any other network, and takes the place of the paper's margin loss. Different from the paper: maps are normalised within
-each image, capsules are averaged in as many cells an axis for images of any size, nothing is reconstructed. This file
-needs torch, and `lenet` beside it.
+Sabour et al., NeurIPS 2017, arXiv:1710.09829: a convolution makes many small capsules, each of which predicts the
+capsule of each class, and dynamic routing gives most weight to predictions that agree. The output of a class is the log
+odds of its capsule's length, which the paper takes for its probability; so the task's own loss replaces the paper's
+margin loss. Different from the paper: maps are normalised within each image, capsules are averaged in a fixed number of
+cells for images of any size, and there is no reconstruction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.family import OWN, Family
-from isocenter.networks.lenet import in_cells
+from isocenter.networks.family import OWN, Family, Sized, Strides
+from isocenter.networks.layers import CONVOLUTION, in_cells
 
 PAPER = "arXiv:1710.09829"
-# By number of axes; typed loosely because torch types sizes by the number of axes.
-CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TINY = 1e-8  # added to squared lengths, so that a capsule of length 0 has a gradient
-COARSE = 16  # cells an axis that images are reduced to before they are averaged; a choice: 14 in the paper's figures
+COARSE = 16  # cells an axis of the maps that are averaged; a choice: 14 in the paper's figures
 
 
 class Answers(nn.Module):
-    """(batch, lower, pose) to (batch, upper): one capsule an answer, and the log odds of its length.
+    """(batch, lower, pose) to (batch, upper): one capsule a class, and the log odds of its length.
 
-    What is there with probability p, the length, has log odds log(p / (1 - p)): with equation 1 that is log |s|^2,
-    where s is the capsule before it is squashed. A sigmoid gives the length back. A softmax gives the probability of
-    each answer if exactly one is there, and each is there or not by itself.
+    A probability p, the length, has log odds log(p / (1 - p)): with equation 1 that is log |s|^2, where s is the
+    capsule before it is squashed. A sigmoid gives the length back; a softmax gives the probability of each class
+    given that exactly one is present, if they are independent.
     """
 
     def __init__(self, lower: int, upper: int, pose: int, upper_pose: int, rounds: int) -> None:
         super().__init__()
         self.rounds = rounds
         self.foretell = nn.Parameter(torch.empty(lower, upper, upper_pose, pose))
-        # So that a fresh capsule above is about as long as those below.
+        # With this deviation an upper capsule is at first about as long as the lower ones.
         nn.init.normal_(self.foretell, std=upper / (lower * upper_pose) ** 0.5)
 
     def forward(self, capsules: Tensor) -> Tensor:
@@ -51,14 +47,14 @@ class CapsNet(nn.Module):
     """(batch, channels, *spatial) to {head: (batch, size of the head)}.
 
     strides:    of the convolutions, of which the last makes the capsules
-    width:      feature maps of the others
+    width:      feature maps of the other convolutions
     kernel:     voxels an axis of each, odd
     types:      capsules of a cell
-    cells:      an axis, that the capsules are averaged in
-    pose:       numbers of a capsule
-    upper_pose: numbers of an answer's capsule
+    cells:      along each axis, in which capsules are averaged
+    pose:       length of a capsule's vector
+    upper_pose: length of the vector of a class's capsule
     rounds:     of routing
-    context:    numbers beside each image; a linear layer makes one more capsule of them
+    context:    number of covariates; a linear layer makes one more capsule of them
     """
 
     def __init__(
@@ -87,37 +83,41 @@ class CapsNet(nn.Module):
         inside = width if len(strides) > 1 else channels
         layers.append(convolution(inside, types * pose, kernel, strides[-1], kernel // 2))
         self.body = nn.Sequential(*layers)
-        self.told = nn.Linear(context, pose) if context else None
+        self.context = context
+        if context:
+            self.add_module("told", nn.Linear(context, pose))  # its name in saved weights
         lower = types * cells**spatial_dims + (1 if context else 0)
         made = {name: Answers(lower, count, pose, upper_pose, rounds) for name, count in vectors.items()}
         self.vectors = nn.ModuleDict(made)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
+        """Return {head: (batch, size)}; context: (batch, covariates)."""
         maps = in_cells(self.body(images), self.cells).flatten(2).transpose(1, 2)
         capsules = squashed(maps.unflatten(2, (-1, self.pose)).flatten(1, 2))
-        if self.told is not None and context is not None:
-            capsules = torch.cat([capsules, squashed(self.told(context)).unsqueeze(1)], dim=1)
+        if self.context and context is not None:
+            own = squashed(self.get_submodule("told")(context))
+            capsules = torch.cat([capsules, own.unsqueeze(1)], dim=1)
         return {name: layer(capsules) for name, layer in self.vectors.items()}
 
 
 def squashed(capsules: Tensor) -> Tensor:
-    """(..., pose) of the same direction and a length below 1, |s|^2 / (1 + |s|^2); equation 1."""
+    """Capsules, (..., pose), of the same direction and of length |s|^2 / (1 + |s|^2); equation 1."""
     squared = capsules.square().sum(dim=-1, keepdim=True)
     return capsules * (squared + TINY).sqrt() / (1 + squared)
 
 
 def routed(votes: Tensor, rounds: int) -> Tensor:
-    """(batch, lower, upper, pose) that each lower capsule foretells to (batch, upper, pose), not yet squashed.
+    """Dynamic routing: predictions of each lower capsule, (batch, lower, upper, pose), to (batch, upper, pose).
 
-    Each shares itself out over the upper ones, more to those that agree with it; procedure 1.
+    Each lower capsule has one weight for each upper one, larger for those that agree with it; procedure 1. The
+    result is not yet squashed.
     """
-    found = votes.sum(dim=1) / votes.shape[2]  # at first evenly
+    upper = votes.sum(dim=1) / votes.shape[2]  # at first with equal weights
     agreed = torch.zeros((), device=votes.device)
     for _ in range(rounds - 1):
-        agreed = agreed + (votes * squashed(found).unsqueeze(1)).sum(dim=3)
-        found = (agreed.softmax(dim=2).unsqueeze(3) * votes).sum(dim=1)
-    return found
+        agreed = agreed + (votes * squashed(upper).unsqueeze(1)).sum(dim=3)
+        upper = (agreed.softmax(dim=2).unsqueeze(3) * votes).sum(dim=1)
+    return upper
 
 
 def _refuse(strides: Sequence[int], kernel: int, counts: Sequence[int]) -> None:
@@ -130,9 +130,9 @@ def _refuse(strides: Sequence[int], kernel: int, counts: Sequence[int]) -> None:
         raise ValueError("width, types, cells, pose, upper_pose and rounds are numbers from 1")
 
 
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
-    """As many convolutions as it takes to bring an image to a few cells; the paper's width for pictures on a GPU."""
-    del strides  # all axes are reduced alike
+def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """As many convolutions as reduce an image to a few cells; the paper's width for pictures on a GPU."""
+    del strides  # all axes are reduced equally
     slow, volume = device == "cpu", len(patch) > 2
     steps = [1, 2] if max(patch) <= 2 * COARSE else [2, 2]
     while max(patch) > COARSE * 2 ** len(steps):

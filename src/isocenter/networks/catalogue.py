@@ -1,4 +1,4 @@
-"""What each family is good for and how large it is, found by building it rather than by claiming it."""
+"""The catalogue of families: kinds of output and size of each, measured on networks that are built."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 Build = Callable[[str, int, int, Mapping[str, Head], Mapping[str, Any]], "Module"]
-# One channel, two outputs, on a processor: what a plan would build for an image of this size.
+# Size of the reference image, with one channel and two outputs, on a processor.
 REFERENCE = {1: (1024,), 2: (256, 256), 3: (64, 64, 64)}
-# What the families of this folder are built with.
+# Libraries that the families of this folder use.
 LIBRARIES = ("isocenter", "monai", "timm", "torch", "torchvision")
 HEADS: Mapping[str, Callable[[int], Head]] = {
     "boxes": lambda axes: Dense(2 + 2 * axes, lengths=axes, offsets=axes),
@@ -33,13 +33,12 @@ HEADS: Mapping[str, Callable[[int], Head]] = {
 
 @dataclass(frozen=True)
 class Member:
-    """A family in so many axes, as a plan would build it for a reference image.
+    """A family in so many axes, as planned for a reference image.
 
-    tasks:         the kinds of output that it can have: "boxes", "dense" (every voxel), "objects" (told apart),
-                   "vector" (the whole image)
-    reference:     voxels per axis of the image that the numbers hold for
-    multiply_adds: of one image, forward, in convolutions and matrix products
-    paper:         where it was published; empty where its file does not say
+    tasks:         its kinds of output: "boxes", "dense" (every voxel), "objects" (instances), "vector" (whole image)
+    reference:     voxels per axis of the reference image
+    multiply_adds: of one forward pass, in convolutions and matrix products
+    paper:         of its publication; may be empty
     """
 
     name: str
@@ -52,14 +51,14 @@ class Member:
 
 
 def member(name: str, axes: int, size: Mapping[str, Any], build: Build, paper: str) -> Member | None:
-    """The family in so many axes; None where it has no network for them. Nothing is computed: torch's meta device."""
+    """The family in so many axes, built on torch's meta device; None where it has no network for them."""
     tasks: list[str] = []
     parameters = work = 0
     for task, head_for in HEADS.items():
         try:
             with torch.device("meta"):
                 network = build(name, 1, axes, {task: head_for(axes)}, size).eval()
-            if not tasks:  # the others differ by a last layer
+            if not tasks:  # other outputs differ by a last layer
                 outputs, work = _forward(network, REFERENCE[axes])
                 if task not in outputs:
                     continue
@@ -71,7 +70,7 @@ def member(name: str, axes: int, size: Mapping[str, Any], build: Build, paper: s
 
 
 def made_with(families: Iterable[str]) -> str:
-    """SHA-256 of what the members of families of this folder follow from: its files and the libraries."""
+    """SHA-256 of everything that determines the members of these families: the files of this folder and libraries."""
     digest = hashlib.sha256(repr([*families, platform.python_version(), *map(version, LIBRARIES)]).encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -79,13 +78,13 @@ def made_with(families: Iterable[str]) -> str:
 
 
 def halvings(patch: Sequence[int]) -> list[list[int]]:
-    """One entry a stage and axis: halved while at least 4 voxels are left, as a plan does."""
+    """Strides as a plan would have: one entry a stage and axis, halved while at least 4 voxels are left."""
     stages = int(math.log2(min(patch) / 4))
     return [[1] * len(patch), *([2] * len(patch) for _ in range(min(stages, 5)))]
 
 
 def _forward(network: Module, patch: Sequence[int]) -> tuple[Mapping[str, Any], int]:
-    """The outputs for one image, and how many multiplications with an addition they take."""
+    """The outputs for one image, and the number of multiply-adds."""
     with torch.device("meta"), torch.inference_mode(), flop_counter.FlopCounterMode(display=False) as counter:
         outputs = network(torch.empty(1, 1, *patch))
     return outputs, counter.get_total_flops() // 2  # torch counts a multiplication and an addition as two

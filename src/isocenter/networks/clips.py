@@ -1,53 +1,52 @@
-"""Networks for clips: one encoder looks at every frame, then time is gone through; the answer is one for the whole.
+"""Networks for clips: one encoder for every frame, then a network over time; one output for the whole clip.
 
-Time is gone through by convolutions (Tran et al., CVPR 2018, arXiv:1711.11248), by a recurrent network (Donahue et al.,
-CVPR 2015, arXiv:1411.4389) or by a transformer (Arnab et al., ICCV 2021, arXiv:2103.15691). Frames come as channels,
-those of the first channel first. A frame that is not there, because the clip is shorter or lost it, is NaN, and has no
-influence: not on the answer, not on a gradient, and not on the means that batch normalisation keeps. That needs no
-second input: what makes, moves and exports batches treats a clip with gaps as any other. This file needs torch and the
-files of two families beside it, so that copies of them travel with a model.
+The network over time is convolutional (Tran et al., CVPR 2018, arXiv:1711.11248), recurrent (Donahue et al., CVPR 2015,
+arXiv:1411.4389) or a transformer (Arnab et al., ICCV 2021, arXiv:2103.15691). Frames are channels, those of the first
+channel first. A missing frame is NaN, and influences neither outputs nor gradients nor the running means of batch
+normalisation. So gaps need no second input, and batches with gaps are handled like any other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.family import Family
-from isocenter.networks.pooled_head import PooledHead
+from isocenter.networks.family import Sized, Strides
+from isocenter.networks.layers import BATCH_NORM, CONVOLUTION
+from isocenter.networks.pooled_head import PooledHead, pooled_family
 from isocenter.networks.recurrent import Recurrent
-from isocenter.networks.resnet import CONVOLUTION, NORMALISATION, ResNet
+from isocenter.networks.resnet import ResNet
 from isocenter.networks.resnet import size_for as size_for_frames
 from isocenter.networks.transformer import DEVIATION, EPSILON, Block
 
-# Of the sines that say when a frame is: the longest wave is 2 pi times this many frames (arXiv:1706.03762).
+# Of the sinusoidal positions: the longest wave is 2 pi times this many frames (arXiv:1706.03762).
 LONGEST = 10_000.0
-# Added to the mean of a feature before its centroid is taken: of less than this there is none.
+# Added to the mean of a feature before its centroid is taken: a fainter feature has none.
 FAINT = 1e-3
 
 
 class Frames:
-    """Which frames of a batch are there, and how features of these alone become features of all, and back.
+    """Which frames of a batch exist, and the conversion between features of all frames and of the computed ones.
 
     there: (batch, frames)
-    Where a network learns, only frames that are there are computed, so that batch normalisation sees no others. Else
-    all are, and those that are not there are 0: the graph has one shape for every clip, and can be exported.
+    In training only existing frames are computed, so that batch normalisation sees no others. Else all are, and the
+    missing ones are 0: the graph has the same shape for every clip, and can be exported.
     """
 
     def __init__(self, there: Tensor, learning: bool) -> None:
         self.there = there
         self.chosen = _chosen(there) if learning and not there.is_meta else None
 
-    def alone(self, features: Tensor) -> Tensor:
-        """(batch * frames, ...) to (those that are computed, ...)."""
+    def computed(self, features: Tensor) -> Tensor:
+        """(batch * frames, ...) to (computed frames, ...)."""
         return features if self.chosen is None else features.index_select(0, self.chosen)
 
     def all(self, features: Tensor) -> Tensor:
-        """(those that are computed, ...) to (batch, frames, ...), 0 where there is no frame."""
+        """(computed frames, ...) to (batch, frames, ...), 0 for missing frames."""
         if self.chosen is None:
             known = self.there.flatten().to(features.dtype).reshape(-1, *[1] * (features.ndim - 1))
             spread = features * known
@@ -57,23 +56,23 @@ class Frames:
         return spread.reshape(-1, self.there.shape[1], *features.shape[1:])
 
     def mean(self, series: Tensor) -> Tensor:
-        """(batch, frames, features) to (batch, features), over the frames that are there."""
+        """(batch, frames, features) to (batch, features): the mean over existing frames."""
         weights = self.there.to(series.dtype).unsqueeze(2)
         return (series * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
-@torch.compiler.disable  # how many there are is known when it runs
+@torch.compiler.disable  # their number is only known at run time
 def _chosen(there: Tensor) -> Tensor | None:
-    """The numbers of those that are there; None where all are."""
+    """Indices of existing frames; None where all exist."""
     chosen = there.flatten().nonzero()[:, 0]
     return None if len(chosen) == there.numel() else chosen
 
 
 class Pooled(nn.Module):
-    """(frames, maps, *spatial) to (frames, maps): how much there is of each feature, and where.
+    """(frames, maps, *spatial) to (frames, maps): a layer over the mean of each feature and its centroid.
 
-    Where is the centroid along each axis, -1 to 1 from end to end. By the mean alone, what moves would look alike
-    wherever it goes. Features are positive: they come out of a ReLU.
+    The centroid is -1 to 1 along each axis. Means without it would not show in which direction something moves.
+    Features are positive, because a ReLU precedes.
     """
 
     def __init__(self, ndim: int, maps: int) -> None:
@@ -85,19 +84,19 @@ class Pooled(nn.Module):
         moments = images.flatten(2) @ places(images.shape[2:]).to(images)
         mean, first = moments[:, :, 0], moments[:, :, 1:]
         where = first / (mean.unsqueeze(2) + FAINT)
-        found: Tensor = self.norm(self.mixed(torch.cat([mean, where.flatten(1)], dim=1)))
-        return found
+        mixed: Tensor = self.norm(self.mixed(torch.cat([mean, where.flatten(1)], dim=1)))
+        return mixed
 
 
 def places(spatial: Sequence[int]) -> Tensor:
-    """(voxels, 1 + axes): what weighs voxels for a mean, and for a first moment along each axis, -1 to 1."""
+    """(voxels, 1 + axes): weights of voxels for the mean, and for the first moment along each axis, -1 to 1."""
     axes = [torch.linspace(-1, 1, int(n)) if int(n) > 1 else torch.zeros(1) for n in spatial]
-    lattice = [one.flatten() for one in torch.meshgrid(*axes, indexing="ij")]
+    lattice = [positions.flatten() for positions in torch.meshgrid(*axes, indexing="ij")]
     return torch.stack([torch.ones_like(lattice[0]), *lattice], dim=1) / len(lattice[0])
 
 
 class Mean(nn.Module):
-    """(frames, maps, *spatial) to (frames, maps): how much there is of each feature."""
+    """(frames, maps, *spatial) to (frames, maps): the mean of each feature."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (frames, maps)."""
@@ -105,26 +104,26 @@ class Mean(nn.Module):
 
 
 class AtEachPlace(nn.Module):
-    """A convolution over time at each voxel, beside a shortcut: the one dimension in (2+1)D, and in 3D + time."""
+    """A convolution over time at each voxel, and a shortcut: the temporal part of (2+1)D, or of 3D + time."""
 
     def __init__(self, ndim: int, maps: int, span: int) -> None:
         super().__init__()
-        self.span, self.norm, self.activation = span, NORMALISATION[ndim](maps), nn.ReLU(inplace=True)
-        # Neighbours in time lie side by side as channels: a kernel of one voxel over them is one over time.
+        self.span, self.norm, self.activation = span, BATCH_NORM[ndim](maps), nn.ReLU(inplace=True)
+        # Neighbouring frames are concatenated as channels: a pointwise convolution of them is one over time.
         self.convolution = CONVOLUTION[ndim](span * maps, maps, 1, bias=False)
 
     def forward(self, images: Tensor, frames: Frames) -> Tensor:
-        """Return maps of the same shape; frames that are missing stay out."""
+        """Return maps of the same shape, without the missing frames."""
         series = frames.all(self.activation(self.norm(images)))
         reach, count = self.span // 2, series.shape[1]
         beyond = torch.zeros_like(series[:, :1]).expand(-1, reach, *[-1] * (series.ndim - 2))
         long = torch.cat([beyond, series, beyond], dim=1)
         near = torch.cat([long.narrow(1, start, count) for start in range(self.span)], dim=2)
-        return images + self.convolution(frames.alone(near.flatten(0, 1)))
+        return images + self.convolution(frames.computed(near.flatten(0, 1)))
 
 
 class Convolutions(nn.Module):
-    """(batch, frames, features) to (batch, features): two convolutions over time beside a shortcut, then the mean."""
+    """(batch, frames, features) to (batch, features): two convolutions over time, a shortcut, then the mean."""
 
     def __init__(self, features: int, span: int) -> None:
         super().__init__()
@@ -135,19 +134,19 @@ class Convolutions(nn.Module):
     def forward(self, series: Tensor, frames: Frames) -> Tensor:
         """Return (batch, features)."""
         moved = self._over(self.first, series)
-        active = frames.all(self.activation(self.norm(frames.alone(moved.flatten(0, 1)))))
+        active = frames.all(self.activation(self.norm(frames.computed(moved.flatten(0, 1)))))
         return frames.mean(self.activation(series + self._over(self.second, active)))
 
     def _over(self, convolution: nn.Module, series: Tensor) -> Tensor:
-        found: Tensor = convolution(series.transpose(1, 2))
-        return found.transpose(1, 2)
+        moved: Tensor = convolution(series.transpose(1, 2))
+        return moved.transpose(1, 2)
 
 
 class Transformer(nn.Module):
-    """(batch, frames, features) to (batch, width): what a token of the clip has gathered from those of its frames.
+    """(batch, frames, features) to (batch, width): the clip's token after attention among the tokens of its frames.
 
-    When a frame is, its token is told by sines: frames lie at even steps, of the clip or in seconds, so that its number
-    says it, and any number of them can come. Frames that are not there are attended to by none.
+    Positions are sinusoidal, so that clips can have any number of frames; frames are at equal steps, of the clip or in
+    seconds. Missing frames are masked.
     """
 
     def __init__(self, inside: int, layers: int, width: int, heads: int, dropout: float) -> None:
@@ -176,23 +175,23 @@ class Transformer(nn.Module):
 
 
 def sines(count: int, width: int) -> Tensor:
-    """(1, count, width): places 0, 1, ... as sines and cosines of waves that become longer. Vaswani et al., 2017."""
+    """(1, count, width): sinusoidal embeddings of the positions 0, 1, ...; Vaswani et al., arXiv:1706.03762."""
     waves = LONGEST ** (-torch.arange(0, width, 2) / width)
     angles = torch.arange(count)[:, None] * waves
     return torch.cat([angles.sin(), angles.cos()], dim=1)[None]
 
 
 class Clip(PooledHead):
-    """(batch, channels * frames, *spatial) to {head: (batch, size of the head)}: a clip's answer as a whole.
+    """(batch, channels * frames, *spatial) to {head: (batch, size of the head)}: one output for a clip.
 
-    frames:  slots of a clip; those of them that have no frame are NaN
-    within:  frames that a convolution over time sees behind each stage of the encoder, at each place; 0 for none: what
-             moves within a frame is then known only by where its features lie
-    where:   a feature of a frame is told by how much there is of it and by where it lies; without, by its mean alone
+    frames:  of a clip; missing ones are NaN
+    within:  frames that a convolution over time after each stage of the encoder sees, at each voxel; 0 for none:
+             movement within a frame then shows only in the centroids of features
+    where:   pool features to their means and centroids (`Pooled`); otherwise to their means
     dropout: before the heads
-    context: numbers beside each clip
-    fusion:  how they are used (`ContextFusion`); without it they join the clip's features before the last layer
-    `size`:  the other settings of a ResNet, which looks at each frame
+    context: number of covariates
+    fusion:  settings of `ContextFusion`; without them covariates are concatenated to the clip's features
+    `size`:  the other settings of the ResNet that encodes each frame
     """
 
     def __init__(
@@ -201,11 +200,11 @@ class Clip(PooledHead):
         spatial_dims: int,
         vectors: Mapping[str, int],
         over_time: Callable[[int], nn.Module],
-        frames: int,
-        within: int,
-        where: bool,
-        dropout: float,
-        context: int,
+        frames: int = 1,
+        within: int = 0,
+        where: bool = True,
+        dropout: float = 0.1,
+        context: int = 0,
         fusion: Mapping[str, Any] | None = None,
         **size: Any,
     ) -> None:
@@ -225,9 +224,9 @@ class Clip(PooledHead):
         self.end(inside, vectors, dropout, context, fusion)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
+        """Return {head: (batch, size)}; context: (batch, covariates)."""
         each, frames = self._frames(images)
-        maps = frames.alone(each)
+        maps = frames.computed(each)
         for n, layer in enumerate(self.encoder.children()):
             maps = layer(maps)
             if str(n) in self.between:
@@ -236,7 +235,7 @@ class Clip(PooledHead):
         return self.answers_of(whole, context)
 
     def _frames(self, images: Tensor) -> tuple[Tensor, Frames]:
-        """(batch * frames, channels, *spatial) without a number missing, and which frames are there."""
+        """(batch * frames, channels, *spatial) with 0 in place of NaN, and which frames exist."""
         if images.shape[1] % self.channels:
             raise ValueError(f"{images.shape[1]} channels are not those of frames with {self.channels} each")
         spatial, count = images.shape[2:], images.shape[1] // self.channels
@@ -247,26 +246,18 @@ class Clip(PooledHead):
 
 
 def _ends(blocks: Sequence[int]) -> list[int]:
-    """The last layer of each stage of a ResNet's body, whose layer 0 is the stem."""
+    """Index of the last layer of each stage of a ResNet's body, whose layer 0 is the stem."""
     return [sum(blocks[: n + 1]) for n in range(len(blocks))]
 
 
 def build_convolutions(
-    channels: int,
-    spatial_dims: int,
-    vectors: Mapping[str, int],
-    frames: int = 1,
-    span: int = 3,
-    where: bool = False,
-    dropout: float = 0.1,
-    context: int = 0,
-    **size: Any,
+    channels: int, spatial_dims: int, vectors: Mapping[str, int], span: int = 3, where: bool = False, **size: Any
 ) -> Clip:
-    """span: frames that a convolution over time sees, within the encoder and behind it."""
+    """A network with convolutions over time; span: frames of their kernel, in the encoder and after it."""
     if span < 1 or span % 2 != 1:
         raise ValueError(f"a span of {span} frames has no middle: give an odd number")
-    made = (channels, spatial_dims, vectors, lambda features: Convolutions(features, span))
-    return Clip(*made, frames, span, where, dropout, context, **size)
+    over_time = partial(Convolutions, span=span)
+    return Clip(channels, spatial_dims, vectors, over_time, within=span, where=where, **size)
 
 
 def build_cells(
@@ -274,61 +265,47 @@ def build_cells(
     spatial_dims: int,
     vectors: Mapping[str, int],
     cell: str,
-    frames: int = 1,
     hidden: int = 128,
     layers: int = 1,
     bidirectional: bool = True,
-    within: int = 0,
-    where: bool = True,
-    dropout: float = 0.1,
-    context: int = 0,
     **size: Any,
 ) -> Clip:
-    """cell: "gru" or "lstm", which goes through the frames."""
-    made = (channels, spatial_dims, vectors, lambda inside: Recurrent(inside, cell, hidden, layers, bidirectional))
-    return Clip(*made, frames, within, where, dropout, context, **size)
+    """A recurrent network over time; cell: "gru" or "lstm"."""
+    over_time = partial(Recurrent, cell=cell, width=hidden, layers=layers, bidirectional=bidirectional)
+    return Clip(channels, spatial_dims, vectors, over_time, **size)
 
 
 def build_transformer(
     channels: int,
     spatial_dims: int,
     vectors: Mapping[str, int],
-    frames: int = 1,
     hidden: int = 128,
     layers: int = 2,
     heads: int = 4,
-    within: int = 0,
-    where: bool = True,
     dropout: float = 0.1,
-    context: int = 0,
     **size: Any,
 ) -> Clip:
-    """layers: of a transformer whose tokens are frames."""
-    made = (channels, spatial_dims, vectors, lambda inside: Transformer(inside, layers, hidden, heads, dropout))
-    return Clip(*made, frames, within, where, dropout, context, **size)
+    """A transformer over time; layers: its blocks."""
+    over_time = partial(Transformer, layers=layers, width=hidden, heads=heads, dropout=dropout)
+    return Clip(channels, spatial_dims, vectors, over_time, dropout=dropout, **size)
 
 
-def size_for_convolutions(
-    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
-) -> tuple[Mapping[str, Any], str, str]:
-    """As a ResNet for a frame; the number of frames is the plan's."""
+def size_for_convolutions(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """As a ResNet for a frame; the plan adds the number of frames."""
     size, because = _of_frame(patch, strides, device)
     return {**size, "span": 3}, f"{because}; convolutions over time see three frames", CLIP_RESNET.paper
 
 
-def size_for_cells(
-    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
-) -> tuple[Mapping[str, Any], str, str]:
-    """As a ResNet for a frame, and as many cells each way as it has features."""
+def size_for_cells(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """As a ResNet for a frame, and as many cells in each direction as it has features."""
     size, because = _of_frame(patch, strides, device)
     hidden = _features(size)
-    return {**size, "hidden": hidden}, f"{because}; {hidden} cells each way, as many as features", CLIP_GRU.paper
+    cells = f"{hidden} cells a direction, as many as features"
+    return {**size, "hidden": hidden}, f"{because}; {cells}", CLIP_GRU.paper
 
 
-def size_for_transformer(
-    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
-) -> tuple[Mapping[str, Any], str, str]:
-    """As a ResNet for a frame, and tokens of as many features, in fewer layers on a processor."""
+def size_for_transformer(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """As a ResNet for a frame, and tokens of as many features; fewer layers on a processor."""
     size, because = _of_frame(patch, strides, device)
     hidden, layers = _features(size), 2 if device == "cpu" else 4
     more = {"hidden": hidden, "layers": layers, "heads": max(1, hidden // 32)}
@@ -341,23 +318,11 @@ def _of_frame(patch: Sequence[int], strides: Sequence[Sequence[int]], device: st
 
 
 def _features(size: Mapping[str, Any]) -> int:
-    """That a ResNet's last stage has."""
+    """Feature maps of a ResNet's last stage."""
     return int(size["width"]) * 2 ** (len(size["blocks"]) - 1)
 
 
-# Frames that are missing are NaN.
-CLIP_RESNET = Family(
-    build_convolutions,
-    size_for_convolutions,
-    "arXiv:1711.11248",
-    answers=frozenset({"vector"}),
-    takes_context=("concatenate", "film", "attention"),
-    takes_gaps=True,
-)
-CLIP_GRU = replace(
-    CLIP_RESNET, build=build_cells, size_for=size_for_cells, paper="arXiv:1411.4389", preset={"cell": "gru"}
-)
-CLIP_LSTM = replace(CLIP_GRU, preset={"cell": "lstm"})
-CLIP_TRANSFORMER = replace(
-    CLIP_RESNET, build=build_transformer, size_for=size_for_transformer, paper="arXiv:2103.15691"
-)
+CLIP_RESNET = pooled_family(build_convolutions, size_for_convolutions, "arXiv:1711.11248", takes_gaps=True)
+CLIP_GRU = CLIP_RESNET.variant("arXiv:1411.4389", {"cell": "gru"}, build=build_cells, size_for=size_for_cells)
+CLIP_LSTM = CLIP_GRU.variant("arXiv:1411.4389", {"cell": "lstm"})
+CLIP_TRANSFORMER = CLIP_RESNET.variant("arXiv:2103.15691", {}, build=build_transformer, size_for=size_for_transformer)

@@ -1,51 +1,47 @@
-"""CoAtNet for whole-image outputs, in one, two or three dimensions: stages that convolve, then stages that attend.
+"""CoAtNet for whole-image outputs, in one, two or three dimensions: convolutional stages, then stages with attention.
 
 Dai et al., NeurIPS 2021, arXiv:2106.04803: inverted residuals with squeeze and excitation (arXiv:1801.04381,
-arXiv:1709.01507) on the fine grids, attention with a learnt bias for each offset on the coarse ones. This file needs
-torch, and `efficientnet`, `of_monai` and `relative` beside it.
+arXiv:1709.01507) on the fine grids, attention with learnt relative positions on the coarse grids.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from isocenter.networks.efficientnet import Excitation
-from isocenter.networks.family import OWN, Family
+from isocenter.networks.family import OWN, Family, Sized, Strides
+from isocenter.networks.gates import Excitation
+from isocenter.networks.layers import AVERAGE_POOL, BATCH_NORM, CONVOLUTION, with_covariates
 from isocenter.networks.monai_common import filled, sizes
 from isocenter.networks.relative import for_pairs
+from isocenter.networks.transformer import drop_path
 
 PAPER = "arXiv:2106.04803"
-# By number of axes; typed loosely because torch types sizes by the number of axes.
-CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-AVERAGE: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
-WIDER = 4  # times the maps inside a block, of either kind (appendix A.1)
-SQUEEZED = 4  # a block's maps for each of its squeeze
+WIDER = 4  # expansion of a block, of either kind (appendix A.1)
+SQUEEZED = 4  # a block's maps for each map of its squeeze
 HEAD = 32  # maps of one head (appendix A.2)
-SPREAD = 0.02  # standard deviation of fresh weights of the attention
-# Voxels an axis that offsets are learnt for where nobody says how large the images are.
+SPREAD = 0.02  # standard deviation of the attention's initial weights
+# Voxels an axis of images whose offsets are learnt, where the settings have no `patch`.
 USUAL = 224
-# Each token attends to each, so that the work grows with their square; a choice, with no paper behind it.
+# Work grows with the square of the number of tokens; a choice, with no paper behind it.
 MOST_TOKENS = {"cpu": 512, "gpu": 1024}
 
 
 class Convolving(nn.Module):
-    """Normalise, widen, convolve each map alone, weigh the maps, narrow; beside a shortcut.
+    """An inverted residual that is normalised first: widen, convolve depthwise, squeeze and excite, narrow.
 
-    halved:   the first block of a stage halves the grid
-    left_out: the share of samples that skip the block while training (stochastic depth, arXiv:1603.09382)
+    halved:   whether the block halves the grid, as the first of a stage does
+    left_out: share of samples that skip the block in training (stochastic depth, arXiv:1603.09382)
     """
 
     def __init__(self, ndim: int, inside: int, outside: int, halved: bool, left_out: float) -> None:
         super().__init__()
-        convolution, normalisation, wide = CONVOLUTION[ndim], NORMALISATION[ndim], WIDER * outside
-        self.pool: nn.Module = AVERAGE[ndim](2) if halved else nn.Identity()
+        convolution, normalisation, wide = CONVOLUTION[ndim], BATCH_NORM[ndim], WIDER * outside
+        self.pool: nn.Module = AVERAGE_POOL[ndim](2) if halved else nn.Identity()
         self.shortcut: nn.Module = convolution(inside, outside, 1) if inside != outside else nn.Identity()
         self.body = nn.Sequential(
             normalisation(inside),
@@ -55,22 +51,22 @@ class Convolving(nn.Module):
             convolution(wide, wide, 3, 2 if halved else 1, 1, groups=wide, bias=False),
             normalisation(wide),
             nn.GELU(),
-            Excitation(wide, max(1, outside // SQUEEZED)),
+            Excitation(wide, max(1, outside // SQUEEZED), nn.SiLU()),
             convolution(wide, outside, 1),
         )
         self.left_out = left_out
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the block's maps, reduced by its stride."""
-        return self.shortcut(self.pool(images)) + kept(self.body(images), self.left_out, self.training)
+        return self.shortcut(self.pool(images)) + drop_path(self.body(images), self.left_out, self.training)
 
 
 class Attending(nn.Module):
-    """Each voxel takes from all, by how alike they are and how far they lie apart; then a layer for each alone.
+    """Attention among all voxels with learnt relative positions, then a feed-forward layer.
 
-    What is attended is softmax_j(q_i k_j / sqrt(maps of a head) + w_(i-j)); equation 3. `w` is learnt for the offsets
-    of a grid, and read in between for another.
-    grid: voxels an axis that offsets are learnt for
+    Weights are softmax_j(q_i k_j / sqrt(maps of a head) + w_(i-j)); equation 3. `w` is learnt for the offsets of one
+    grid, and interpolated for others.
+    grid: voxels an axis of this grid
     """
 
     def __init__(
@@ -78,7 +74,7 @@ class Attending(nn.Module):
     ) -> None:
         super().__init__()
         self.heads, self.left_out = outside // head, left_out
-        self.pool: nn.Module = AVERAGE[ndim](2) if halved else nn.Identity()
+        self.pool: nn.Module = AVERAGE_POOL[ndim](2) if halved else nn.Identity()
         self.shortcut: nn.Module = CONVOLUTION[ndim](inside, outside, 1) if inside != outside else nn.Identity()
         self.attention_norm = nn.LayerNorm(inside, eps=1e-6)
         self.qkv = nn.Linear(inside, 3 * outside)
@@ -96,12 +92,12 @@ class Attending(nn.Module):
         normed = self.pool(self.attention_norm(images.movedim(1, last)).movedim(last, 1))
         grid = sizes(normed)
         taken = self._attended(normed.flatten(2).transpose(1, 2), grid).transpose(1, 2).unflatten(2, grid)
-        images = self.shortcut(self.pool(images)) + kept(taken, self.left_out, self.training)
-        alone = self.feed_forward(self.feed_forward_norm(images.permute(0, *axes, 1))).movedim(last, 1)
-        return images + kept(alone, self.left_out, self.training)
+        images = self.shortcut(self.pool(images)) + drop_path(taken, self.left_out, self.training)
+        each = self.feed_forward(self.feed_forward_norm(images.permute(0, *axes, 1))).movedim(last, 1)
+        return images + drop_path(each, self.left_out, self.training)
 
     def bias(self, grid: Sequence[int]) -> Tensor:
-        """(heads, voxels, voxels): what is added for the offset between each two voxels of a grid, in row order."""
+        """(heads, voxels, voxels): the bias for the offset between each two voxels of a grid, in row order."""
         table: Tensor = self.offsets
         for axis, count in enumerate(grid):
             table = for_pairs(table, 1 + 2 * axis, count)
@@ -120,16 +116,16 @@ class CoAtNet(nn.Module):
     """(batch, channels, *spatial) to {head: (batch, size of the head)}.
 
     blocks:      of each stage; each stage halves the grid
-    convolved:   stages, the first ones, that convolve; the others attend
+    convolved:   number of convolutional stages, the first ones; the others have attention
     width:       feature maps of the first stage; doubled by each stage
     stem:        feature maps of the two convolutions before
-    stem_stride: of the first of them; 1 keeps small images whole
+    stem_stride: of the first of them; 1 for small images
     head:        maps of one head of the attention
-    patch:       (*spatial) that offsets are learnt for; for images of another size they are read in between
+    patch:       (*spatial) of images whose offsets are learnt; for images of another size these are interpolated
     dropout:     before the heads
-    left_out:    the share of samples that skip the last block while training, and less of each before
-    context:     numbers beside each image, which join its pooled maps before the last layer
-    Images of any size are taken: they are continued by their last voxels to whole cells of the coarsest grid.
+    left_out:    share of samples that skip the last block in training; it grows linearly from 0 at the first
+    context:     number of covariates, which are concatenated to the pooled maps
+    Images of any size are padded, by their last voxels, to whole cells of the coarsest grid.
     """
 
     def __init__(
@@ -155,7 +151,7 @@ class CoAtNet(nn.Module):
         convolution = CONVOLUTION[spatial_dims]
         layers: list[nn.Module] = [
             convolution(channels, stem, 3, stem_stride, 1, bias=False),
-            NORMALISATION[spatial_dims](stem),
+            BATCH_NORM[spatial_dims](stem),
             nn.GELU(),
             convolution(stem, stem, 3, padding=1, bias=False),
         ]
@@ -174,19 +170,10 @@ class CoAtNet(nn.Module):
         self.vectors = nn.ModuleDict({name: nn.Linear(inside + context, size) for name, size in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
-        found = self.body(filled(images, self.multiple))
-        pooled = self.dropout(self.norm(found.flatten(2).mean(dim=2)))
-        told = pooled if context is None else torch.cat([pooled, context], dim=1)
-        return {name: layer(told) for name, layer in self.vectors.items()}
-
-
-def kept(change: Tensor, left_out: float, training: bool) -> Tensor:
-    """What a block adds, for some samples nothing while it trains; the others' is larger by as much."""
-    if not training or left_out == 0:
-        return change
-    drawn = torch.rand(change.shape[0], *[1] * (change.ndim - 1), device=change.device) >= left_out
-    return change * drawn / (1 - left_out)
+        """Return {head: (batch, size)}; context: (batch, covariates)."""
+        maps = self.body(filled(images, self.multiple))
+        features = with_covariates(self.dropout(self.norm(maps.flatten(2).mean(dim=2))), context)
+        return {name: layer(features) for name, layer in self.vectors.items()}
 
 
 def _refuse(
@@ -195,19 +182,19 @@ def _refuse(
     """ValueError for settings that make no network."""
     if min(blocks) < 1 or not 0 <= convolved <= len(blocks):
         raise ValueError(
-            f"blocks {list(blocks)} with convolved {convolved}: from 1 in each stage, the first of which convolve"
+            f"blocks {list(blocks)} with convolved {convolved}: 1 or more a stage, and convolved is a number of stages"
         )
     if head < 1 or any(width * 2**stage % head for stage in range(convolved, len(blocks))):
-        raise ValueError(f"a head of {head} maps: a stage that attends has a multiple of them (width {width})")
+        raise ValueError(f"a head of {head} maps: a stage with attention has a multiple of them (width {width})")
     if len(patch) != ndim or min(patch) < 1:
         raise ValueError(f"patch needs {ndim} sizes from 1, not {patch}")
     if not 0 <= left_out < 1:
         raise ValueError(f"left_out {left_out} is no share below 1 of the samples")
 
 
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
-    """CoAtNet-0 for pictures on a GPU, narrower else; attention from the grid on that has not too many voxels."""
-    del strides  # all axes are halved alike
+def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """CoAtNet-0 for pictures on a GPU, narrower else; attention on the finest grid with few enough voxels."""
+    del strides  # all axes are halved equally
     slow, volume = device == "cpu", len(patch) > 2
     stem_stride = 1 if max(patch) <= 32 else 2
     blocks = ([2, 2, 2] if slow else [2, 3, 5]) if max(patch) <= 64 else ([2, 2, 2, 2] if slow else [2, 3, 5, 2])
@@ -224,7 +211,7 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
         "patch": list(patch),
     }
     tokens = _tokens(patch, stem_stride * 2 ** (convolved + 1))
-    because = f"images of {tuple(patch)}: {convolved} stages convolve, then {tokens} voxels attend to one another"
+    because = f"images of {tuple(patch)}: {convolved} convolutional stages, then attention among {tokens} voxels"
     return size, f"{because}; width and blocks for the {device}", PAPER
 
 

@@ -1,9 +1,8 @@
-"""How a network is told what is known of a patient beside the image; a part of many families, which travels with each.
+"""Fusion of covariates with image features: by concatenation, feature-wise linear modulation or cross-attention.
 
-Numbers beside the image join its features, scale and shift them (Perez et al., arXiv:1709.07871), or are asked by each
-place of the image for what it needs (Vaswani et al., arXiv:1706.03762). Scaling and asking begin as if nothing had been
-told. Thousands of numbers are first brought down to a few, and so is what was read along time. This file needs torch
-alone.
+Covariates are concatenated to the features, scale and shift them (FiLM, Perez et al., arXiv:1709.07871), or each voxel
+of the feature maps attends to them (Vaswani et al., arXiv:1706.03762). The last two change nothing at first. Thousands
+of covariates are first reduced to a few features, and so are readings along time.
 """
 
 from __future__ import annotations
@@ -14,19 +13,19 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-# "tokens" is the way of families whose images are tokens too: they do it themselves.
+# "tokens" is for families that turn covariates into tokens themselves.
 METHODS = ("concatenate", "film", "attention", "tokens")
-HIDDEN = 32  # features between what is told and the factors that follow from it
-COURSE_FEATURES = 16  # features of what was read along time
-ALONG = 5  # stretches of time that a convolution sees at once
-TOKEN, HEADS = 64, 4  # width of a token, and among how many heads it is shared
-ADDED = "+"  # what a network in training adds to the loss of each sample
+HIDDEN = 32  # features of the hidden layer for covariates
+COURSE_FEATURES = 16  # features of readings along time
+ALONG = 5  # intervals of time that a convolution sees
+TOKEN, HEADS = 64, 4  # width of a token, and heads of the attention
+ADDED = "+"  # the output that a network in training adds to the loss of each sample
 
 
 class Film(nn.Module):
-    """Each map scaled by 1 + a factor and shifted, as what is told says; at first by nothing.
+    """Feature-wise linear modulation: covariates scale and shift each map, at first not at all.
 
-    Feature-wise linear modulation, arXiv:1709.07871, section 2.1, by one hidden layer
+    arXiv:1709.07871, section 2.1, with one hidden layer
     """
 
     def __init__(self, entries: int, maps: int) -> None:
@@ -45,18 +44,18 @@ class Film(nn.Module):
 
 
 class Asking(nn.Module):
-    """Each place of the image asks the entries, and adds what it takes from them; at first nothing.
+    """Cross-attention: each voxel of the maps attends to the covariates and adds the result, which is 0 at first.
 
-    An entry is a token: a learnt direction, times its number, plus a learnt embedding of which one it is, as in
-    Gorishniy et al., arXiv:2106.11959.
+    Each covariate is a token: a learnt direction, times its number, plus a learnt embedding of which covariate it is,
+    as in Gorishniy et al., arXiv:2106.11959.
     """
 
     def __init__(self, entries: int, maps: int) -> None:
         super().__init__()
         self.directions = nn.Parameter(torch.empty(entries, TOKEN))
         self.of_entry = nn.Parameter(torch.empty(entries, TOKEN))
-        for one in (self.directions, self.of_entry):
-            nn.init.normal_(one, std=TOKEN**-0.5)
+        for embedding in (self.directions, self.of_entry):
+            nn.init.normal_(embedding, std=TOKEN**-0.5)
         self.norm, self.query = nn.LayerNorm(maps), nn.Linear(maps, TOKEN)
         self.key, self.value = nn.Linear(TOKEN, TOKEN), nn.Linear(TOKEN, TOKEN)
         self.taken = nn.Linear(TOKEN, maps)
@@ -67,14 +66,10 @@ class Asking(nn.Module):
         """Return maps of the same shape."""
         places = (maps if maps.ndim > 2 else maps.unsqueeze(2)).flatten(2).transpose(1, 2)
         tokens = covariates.unsqueeze(2) * self.directions + self.of_entry
-        query, key, value = (
-            by_head(self.query(self.norm(places))),
-            by_head(self.key(tokens)),
-            by_head(self.value(tokens)),
-        )
+        query, key, value = map(by_head, (self.query(self.norm(places)), self.key(tokens), self.value(tokens)))
         shares = torch.softmax(query @ key.transpose(2, 3) / math.sqrt(TOKEN / HEADS), dim=3)
-        found = self.taken((shares @ value).transpose(1, 2).flatten(2))
-        return maps + found.transpose(1, 2).reshape(maps.shape)
+        change = self.taken((shares @ value).transpose(1, 2).flatten(2))
+        return maps + change.transpose(1, 2).reshape(maps.shape)
 
 
 def by_head(tokens: Tensor) -> Tensor:
@@ -83,10 +78,10 @@ def by_head(tokens: Tensor) -> Tensor:
 
 
 class Narrow(nn.Module):
-    """Many entries brought down to a few features, by weights that begin at 0 and cost something.
+    """Many covariates reduced to a few features by a sparse layer, whose weights are 0 at first.
 
-    sparsity: times the length of each entry's weights, summed over the entries, is what a sample's loss has beside it:
-              an entry that tells nothing keeps none. The group lasso of Scardapane et al., arXiv:1607.00485.
+    sparsity: factor of the group lasso that is added to a sample's loss, the sum of the norms of each covariate's
+              weights: uninformative covariates keep none. Scardapane et al., arXiv:1607.00485.
     """
 
     def __init__(self, entries: int, features: int, sparsity: float) -> None:
@@ -100,14 +95,14 @@ class Narrow(nn.Module):
         return torch.tanh(self.weigh(context))
 
     def cost(self) -> Tensor:
-        """Of the weights; a length has no direction at 0, and takes none there."""
+        """The penalty of the group lasso; a norm of 0 has no gradient."""
         return self.sparsity * self.weigh.weight.square().sum(dim=0).clamp_min(1e-12).sqrt().sum()
 
 
 class Courses(nn.Module):
-    """What was read along time, and when, become a few features: by convolutions along it, then all that is left.
+    """Readings along time reduced to a few features, by convolutions along time and a linear layer.
 
-    courses, stretches: how many are read, and in how many stretches of time; two entries each, the values first
+    courses, stretches: number of readings, and of intervals of time; two entries each, the values first
     """
 
     def __init__(self, courses: int, stretches: int) -> None:
@@ -125,25 +120,25 @@ class Courses(nn.Module):
 
     @property
     def entries(self) -> int:
-        """How many entries of the context the courses fill."""
+        """Number of entries of the context that hold readings along time."""
         return 2 * self.courses * self.stretches
 
     def forward(self, context: Tensor) -> Tensor:
-        """(batch, features) of the first entries of (batch, entries)"""
+        """Return (batch, features), of the first entries of (batch, entries)."""
         read = context[:, : self.entries].reshape(-1, 2 * self.courses, self.stretches)
         return torch.tanh(self.along(read))
 
 
 class ContextFusion(nn.Module):
-    """What a family does with a context, (batch, entries): calling it gives what is told, or None where nothing is.
+    """Covariates in a network: calling it turns a context, (batch, entries), into their features, or None without any.
 
-    entries:  of the context; 0 where there is none
-    courses:  how many of it are read along time, and in how many stretches: they are its first
-    maps:     {place: feature maps} of the places in the network that can be told
-    method:   "concatenate", "film", "attention", or "tokens" for a family that does it itself
-    narrow:   features that the other entries are brought down to first; 0 for none
-    sparsity: what the weights of that layer cost
-    joining:  how many numbers join the image's features before the last layers
+    entries:  of the context; 0 for a network without covariates
+    maps:     {place: feature maps} of the places in the network that covariates can modulate
+    method:   "concatenate", "film", "attention", or "tokens" for a family that makes tokens of them itself
+    narrow:   features that the entries, but those along time, are first reduced to; 0 for none
+    sparsity: factor of the penalty for the weights of that layer
+    courses:  number of readings along time, and of intervals of time; they are the first entries
+    `joining` is the number of features that `joined` adds to the image's.
     """
 
     def __init__(
@@ -165,7 +160,7 @@ class ContextFusion(nn.Module):
         rest = entries - (0 if self.hearing is None else self.hearing.entries)
         self.narrow = Narrow(rest, narrow, sparsity) if rest and narrow else None
         self.features = (narrow if self.narrow is not None else rest) + (0 if self.hearing is None else COURSE_FEATURES)
-        # One weight of a number is slow to learn: 200 steps do not make it large. Beside it stand products of two.
+        # A single weight learns slowly: 200 steps do not make it large. The hidden layer multiplies two.
         self.aside = nn.Linear(self.features, HIDDEN) if method == "concatenate" and entries else None
         self.joining = self.features + HIDDEN if self.aside is not None else 0
         made = {"film": Film, "attention": Asking}.get(method) if entries else None
@@ -175,27 +170,27 @@ class ContextFusion(nn.Module):
     def forward(self, context: Tensor | None) -> Tensor | None:
         """Return (batch, features), or None without covariates; ValueError for another number of entries."""
         if (0 if context is None else int(context.shape[1])) != self.entries:
-            raise ValueError(f"a context of {self.entries} numbers is needed beside each image")
+            raise ValueError(f"each image needs {self.entries} covariates")
         if context is None or self.hearing is None:
             return context if self.narrow is None else self.narrow(context)
         rest = context[:, self.hearing.entries :]
         return torch.cat([self.hearing(context), rest if self.narrow is None else self.narrow(rest)], dim=1)
 
     def shaped(self, maps: Tensor, covariates: Tensor | None, place: int = 0) -> Tensor:
-        """The image's features, (batch, maps, *spatial) or (batch, maps), after they were told at this place."""
+        """The image's features, (batch, maps, *spatial) or (batch, maps), modulated by covariates at this place."""
         return self.at[str(place)](maps, covariates) if str(place) in self.at else maps
 
     def joined(self, features: Tensor, covariates: Tensor | None) -> Tensor:
-        """(batch, features + joining)"""
+        """The image's features with those of covariates concatenated: (batch, features + joining)."""
         if self.aside is None or covariates is None:
             return features
         return torch.cat([features, covariates, torch.relu(self.aside(covariates))], dim=1)
 
     def added(self, images: Tensor) -> dict[str, Tensor]:
-        """What a network in training adds to the loss of each sample, by its name."""
+        """The penalty that a network in training adds to the loss of each sample, by the output's name."""
         return {} if self.narrow is None or not self.training else {ADDED: self.narrow.cost().expand(images.shape[0])}
 
     def answers(self, layers: nn.ModuleDict, features: Tensor, covariates: Tensor | None) -> dict[str, Tensor]:
-        """Those of the last layers by their names, for (batch, features) of the image."""
+        """{head: (batch, size)}: the outputs of the last layers for (batch, features) of the image."""
         seen = self.joined(features, covariates)
         return {**{name: layer(seen) for name, layer in layers.items()}, **self.added(seen)}

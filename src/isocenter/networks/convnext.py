@@ -1,8 +1,7 @@
-"""ConvNeXt for whole-image outputs, in one, two or three dimensions: convolutions in the manner of transformers.
+"""ConvNeXt for whole-image outputs, in one, two or three dimensions: convolutional, but designed like a transformer.
 
-Liu et al., CVPR 2022, arXiv:2201.03545: large kernels that look at each map alone, normalisation over the maps of each
-voxel, layer scale and, where it is asked for, stochastic depth. This file needs torch and `telling` beside it, so that
-a copy of it travels with a model.
+Liu et al., CVPR 2022, arXiv:2201.03545: large depthwise kernels, layer normalisation over the maps of each voxel, layer
+scale and, optionally, stochastic depth.
 """
 
 from __future__ import annotations
@@ -13,19 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.family import Family
-from isocenter.networks.pooled_head import PooledHead
+from isocenter.networks.family import Sized, Strides
+from isocenter.networks.layers import CONVOLUTION
+from isocenter.networks.pooled_head import PooledHead, pooled_family
+from isocenter.networks.stochastic_depth import stochastic_depth
 
 PAPER = "arXiv:2201.03545"
-# By number of axes; typed loosely because torch types sizes by the number of axes.
-CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 WIDER = 4  # times the maps between the two 1 x 1 convolutions of a block
-LAYER_SCALE = 1e-6  # what a block's answer counts at first (appendix A.1)
-SPREAD = 0.02  # standard deviation of fresh weights (appendix A.1)
+LAYER_SCALE = 1e-6  # initial weight of a block's output (appendix A.1)
+SPREAD = 0.02  # standard deviation of initial weights (appendix A.1)
 
 
 class Normalisation(nn.LayerNorm):
-    """Over the maps of each voxel, (batch, maps, *spatial), each voxel alone."""
+    """Layer normalisation over the maps of each voxel of (batch, maps, *spatial)."""
 
     def __init__(self, maps: int) -> None:
         super().__init__(maps, eps=1e-6)
@@ -36,7 +35,7 @@ class Normalisation(nn.LayerNorm):
 
 
 class Reduction(nn.Module):
-    """Neighbouring voxels, `stride` an axis, become one; an image is filled up with zeros to fit."""
+    """A convolution whose kernel is as long as its stride; images are padded with zeros to a multiple of it."""
 
     def __init__(self, ndim: int, inside: int, outside: int, stride: int) -> None:
         super().__init__()
@@ -52,9 +51,9 @@ class Reduction(nn.Module):
 
 
 class Block(nn.Module):
-    """A large kernel over each map alone, then two layers over the maps of each voxel, beside a shortcut.
+    """A depthwise convolution with a large kernel, two layers over the maps of each voxel, and a shortcut.
 
-    left_out: the share of samples that skip the block while training (stochastic depth, arXiv:1603.09382)
+    left_out: share of samples that skip the block in training (stochastic depth, arXiv:1603.09382)
     """
 
     def __init__(self, ndim: int, maps: int, kernel: int, left_out: float) -> None:
@@ -67,11 +66,8 @@ class Block(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return maps of the same shape."""
-        found = self.scale * self.inside(self.norm(self.across(images).movedim(1, -1)))
-        if self.training and self.left_out > 0:
-            kept = torch.empty_like(found[(slice(None), *[slice(1)] * (found.ndim - 1))]).bernoulli_(1 - self.left_out)
-            found = found * kept / (1 - self.left_out)
-        return images + found.movedim(images.ndim - 1, 1)
+        change = self.scale * self.inside(self.norm(self.across(images).movedim(1, -1)))
+        return images + stochastic_depth(change, self.left_out, self.training).movedim(images.ndim - 1, 1)
 
 
 class ConvNeXt(PooledHead):
@@ -79,12 +75,12 @@ class ConvNeXt(PooledHead):
 
     blocks:      of each stage; each stage but the first halves the resolution
     width:       feature maps of the first stage; doubled by each stage
-    kernel:      voxels an axis that a block looks across, odd
-    stem_stride: voxels an axis that become one at first
+    kernel:      voxels an axis of a block's depthwise convolution, odd
+    stem_stride: of the first convolution
     dropout:     before the heads
-    left_out:    the share of samples that skip the last block while training, and less of each before
-    context:     numbers beside each image
-    fusion:      how they are used (`ContextFusion`); without it they join its pooled maps before the last layer
+    left_out:    share of samples that skip the last block in training; it grows linearly from 0 at the first
+    context:     number of covariates
+    fusion:      settings of `ContextFusion`; without them covariates are concatenated to the pooled maps
     """
 
     def __init__(
@@ -116,11 +112,11 @@ class ConvNeXt(PooledHead):
         self.body = nn.Sequential(*layers)
         self.norm = nn.LayerNorm(maps, eps=1e-6)
         self.end(maps, vectors, dropout, context, fusion)
-        for part in (self.body, self.vectors):  # those of the covariates have their own
+        for part in (self.body, self.vectors):  # the layers for covariates initialise themselves
             part.apply(_initialise)
 
     def pool(self, maps: Tensor) -> Tensor:
-        """Their normalised mean."""
+        """(batch, maps) of (batch, maps, *spatial): their normalised mean."""
         return self.norm(super().pool(maps))
 
 
@@ -131,7 +127,7 @@ def _initialise(part: nn.Module) -> None:
             nn.init.zeros_(part.bias)
 
 
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
+def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """ConvNeXt-T for pictures on a GPU; narrower with fewer blocks on a processor, and smaller kernels in volumes."""
     del strides
     slow, volume = device == "cpu", len(patch) > 2
@@ -147,11 +143,4 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     return size, because, PAPER
 
 
-CONVNEXT = Family(
-    build=ConvNeXt,
-    size_for=size_for,
-    paper=PAPER,
-    answers=frozenset({"vector"}),
-    takes_context=("concatenate", "film", "attention"),
-    search_order=8,
-)
+CONVNEXT = pooled_family(ConvNeXt, size_for, PAPER, search_order=8)

@@ -1,8 +1,7 @@
-"""DeepLabv3+: convolutions whose kernels are spread look at a coarse map at several scales; a finer one gives outlines.
+"""DeepLabv3+: a pyramid of dilated convolutions over the coarsest maps, and a decoder with finer ones.
 
-Chen et al., arXiv:1706.05587 (the pyramid of dilated convolutions), and ECCV 2018, arXiv:1802.02611 (the decoder). The
-encoder is the ResNet of torchvision's names, for which weights are published; the pyramid has torchvision's names too.
-This file needs torch, and `inflated_resnet` beside it, so that copies travel with a model.
+Chen et al., arXiv:1706.05587 (the pyramid), and ECCV 2018, arXiv:1802.02611 (the decoder). The encoder is torchvision's
+ResNet, for which weights are published; the pyramid has torchvision's names too.
 """
 
 from __future__ import annotations
@@ -16,32 +15,32 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, interpolate
 
 from isocenter.networks import inflated_resnet
-from isocenter.networks.family import Family
-from isocenter.networks.inflated_resnet import CONVOLUTION, NORMALISATION, Encoder
+from isocenter.networks.family import Family, Sized, Strides
+from isocenter.networks.inflated_resnet import Encoder
+from isocenter.networks.layers import CONVOLUTION, LINEAR, convolved
 
 PAPER = "arXiv:1802.02611"
 POOLING: dict[int, Any] = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
-LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 # Section 4.1 of arXiv:1706.05587: rates for maps a sixteenth as fine as the image, of which the last stage is dilated
-# instead of reduced. A third of the width on a processor.
+# instead of strided. A third of the width on a processor.
 RATES, DILATED, INSIDE, SLOW_INSIDE = (6, 12, 18), 1, 256, 96
-OUTLINE = 48  # feature maps of the finer map: section 4.1 of arXiv:1802.02611
-DROPOUT = 0.5  # torchvision's, behind the pyramid
+OUTLINE = 48  # feature maps of the finer level: section 4.1 of arXiv:1802.02611
+DROPOUT = 0.5  # torchvision's, after the pyramid
 
 
 class Pyramid(nn.Module):
-    """(batch, maps, *coarse) to (batch, inside, *coarse): what is seen at each rate, and in the map as a whole.
+    """Atrous spatial pyramid pooling, (batch, maps, *coarse) to (batch, inside, *coarse).
 
-    rates: how many voxels of the map the three of a kernel lie apart, one number or one for each axis
+    rates: of dilation, in voxels of the map, one number or one for each axis
     """
 
     def __init__(self, axes: int, maps: int, inside: int, rates: Sequence[int | Sequence[int]], dropout: float) -> None:
         super().__init__()
-        made: list[nn.Module] = [layer(axes, maps, inside)]
-        for rate in rates:
-            made.append(layer(axes, maps, inside, [rate] * axes if isinstance(rate, int) else list(rate)))
-        self.convs = nn.ModuleList([*made, Whole(POOLING[axes](1), *layer(axes, maps, inside))])
-        self.project = layer(axes, inside * len(self.convs), inside).append(nn.Dropout(dropout))
+        made = [convolved(axes, maps, inside, 1)]
+        made += [convolved(axes, maps, inside, 3, dilation=rate) for rate in rates]
+        made += [Whole(POOLING[axes](1), *convolved(axes, maps, inside, 1))]
+        self.convs = nn.ModuleList(made)
+        self.project = convolved(axes, inside * len(made), inside, 1).append(nn.Dropout(dropout))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (batch, inside, *coarse)."""
@@ -50,14 +49,14 @@ class Pyramid(nn.Module):
 
 
 class Whole(nn.Sequential):
-    """The mean of a map, led through a layer, at every voxel."""
+    """The mean over all voxels through a layer, at every voxel."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Return maps of the same shape."""
         parts: list[Any] = list(self)
         pool, convolution, norm, active = parts
         seen = convolution(pool(images))
-        if self.training and seen.shape[0] == 1:  # one value has no spread: as in prediction
+        if self.training and seen.shape[0] == 1:  # a single value has no variance: normalise as in prediction
             kept = norm.running_mean, norm.running_var, norm.weight, norm.bias
             seen = batch_norm(seen, *kept, training=False, eps=norm.eps)
         else:
@@ -66,22 +65,15 @@ class Whole(nn.Sequential):
         return spread
 
 
-def layer(axes: int, inside: int, outside: int, rate: Sequence[int] | None = None) -> nn.Sequential:
-    """A convolution of single voxels, or of three so far apart, normalised and activated."""
-    kernel, pad, apart = (1, 0, 1) if rate is None else (3, tuple(rate), tuple(rate))
-    convolution = CONVOLUTION[axes](inside, outside, kernel, 1, pad, apart, bias=False)
-    return nn.Sequential(convolution, NORMALISATION[axes](outside), nn.ReLU(inplace=True))
-
-
 class DeepLab(nn.Module):
     """(batch, channels, *spatial) to {head: (batch, channels of the head, *spatial) or (batch, size)}.
 
-    rates:   of the pyramid, in voxels of the coarsest map
+    rates:   of dilation in the pyramid, in voxels of the coarsest maps
     inside:  feature maps of pyramid and decoder
-    dilated: how many of the encoder's last stages are dilated instead of reduced
-    dropout: behind the pyramid
+    dilated: how many of the encoder's last stages are dilated instead of strided
+    dropout: after the pyramid
     `size`:  the other settings of the encoder
-    Images of any size are taken; answers are made as fine as the encoder's first stage, and interpolated.
+    Images have any size; outputs have the grid of the encoder's first stage, and are interpolated.
     """
 
     def __init__(
@@ -103,13 +95,12 @@ class DeepLab(nn.Module):
         self.vectors = nn.ModuleDict({name: nn.Linear(self.encoder.features, n) for name, n in vectors.items()})
         if dense:
             self.pyramid = Pyramid(spatial_dims, self.encoder.features, inside, rates, dropout)
-            self.outline = layer(spatial_dims, self.encoder.finest, OUTLINE)
-            one = [1] * spatial_dims
-            joined = layer(spatial_dims, inside + OUTLINE, inside, one)
-            self.decoder = nn.Sequential(joined, layer(spatial_dims, inside, inside, one))
+            self.outline = convolved(spatial_dims, self.encoder.finest, OUTLINE, 1)
+            first = convolved(spatial_dims, inside + OUTLINE, inside, 3)
+            self.decoder = nn.Sequential(first, convolved(spatial_dims, inside, inside, 3))
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
+        """Return the outputs by head; `context` is not used."""
         features = self.encoder(images)
         pooled = features[-1].flatten(2).mean(dim=2)
         outputs = {name: last(pooled) for name, last in self.vectors.items()}
@@ -122,7 +113,7 @@ class DeepLab(nn.Module):
 
 
 def _as_fine_as(images: Tensor, maps: Tensor) -> Tensor:
-    size = [int(n) for n in images.shape[2:]]  # plain numbers: an export writes them, and not how they came about
+    size = [int(n) for n in images.shape[2:]]  # plain numbers, which an export keeps as constants
     return interpolate(maps, size=size, mode=LINEAR[len(size)], align_corners=False)
 
 
@@ -132,19 +123,19 @@ def _refuse(rates: Sequence[int | Sequence[int]], axes: int) -> None:
         raise ValueError(f"rates are numbers from 1, one or {axes} for each, not {list(rates)}")
 
 
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
-    """The published encoder, and rates at which no kernel reaches beyond the map; the reason and its source."""
+def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """The published encoder, and rates of dilation at which kernels stay within the maps."""
     size, because, _ = inflated_resnet.size_for(patch, strides, device)
     kept = [math.prod(along) for along in zip(*size["strides"][:-DILATED], strict=True)]
     coarse = [-(-n // factor) for n, factor in zip(patch, kept, strict=True)]
     rates = [[_rate(share, n) for n in coarse] for share in RATES]
     inside = SLOW_INSIDE if device == "cpu" else INSIDE
-    seen = f"rates {rates} for maps of {tuple(coarse)}, beyond which a kernel would see nothing but its middle"
+    seen = f"rates {rates} for maps of {tuple(coarse)}, beyond which a kernel would have only its centre in the map"
     return {**size, "rates": rates, "inside": inside}, f"{because}; {seen}", PAPER
 
 
 def _rate(share: int, length: int) -> int:
-    """That of the paper, or as much less as the largest needs to stay within the map."""
+    """The paper's rate, or as much less as the largest rate needs to stay within the map."""
     return max(1, min(share, share * (length - 1) // (2 * max(RATES))))
 
 

@@ -1,8 +1,7 @@
-"""Densely connected network for whole-image outputs, in two or three dimensions.
+"""DenseNet for whole-image outputs, in one, two or three dimensions.
 
-Huang et al., CVPR 2017, arXiv:1608.06993: each layer sees the feature maps of all layers before it. Memory is kept
-small by computing the joined maps again in the backward pass (Pleiss et al., arXiv:1707.06990). This file needs torch
-and `telling` beside it, so that a copy of it travels with a model.
+Huang et al., CVPR 2017, arXiv:1608.06993: each layer sees the feature maps of all layers before it. To save memory the
+concatenated maps can be computed again in the backward pass (Pleiss et al., arXiv:1707.06990).
 """
 
 from __future__ import annotations
@@ -16,26 +15,23 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from isocenter.networks.family import Family
-from isocenter.networks.pooled_head import PooledHead
+from isocenter.networks.family import Sized, Strides
+from isocenter.networks.layers import AVERAGE_POOL, BATCH_NORM, CONVOLUTION
+from isocenter.networks.pooled_head import PooledHead, pooled_family
 
 PAPER = "arXiv:1608.06993"
-# By number of axes; typed loosely because torch types sizes by the number of axes.
-CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-POOLING: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
-BOTTLENECK = 4  # times the growth, the width of the 1 x 1 convolution (DenseNet-B)
-LARGE_IMAGE = 64**3  # voxels from which the joined maps are computed twice rather than kept
+BOTTLENECK = 4  # width of the 1 x 1 convolution, in multiples of the growth (DenseNet-B)
+LARGE_IMAGE = 64**3  # voxels from which the concatenated maps are computed again
 
 
 class Layer(nn.Module):
-    """The maps of all layers before, narrowed by a 1 x 1 convolution, to `growth` new ones."""
+    """`growth` new maps from the maps of all layers before, which a 1 x 1 convolution narrows first."""
 
     def __init__(self, ndim: int, inside: int, growth: int, efficient: bool) -> None:
         super().__init__()
         middle = BOTTLENECK * growth
         self.efficient = efficient
-        self.first_norm, self.second_norm = NORMALISATION[ndim](inside), NORMALISATION[ndim](middle)
+        self.first_norm, self.second_norm = BATCH_NORM[ndim](inside), BATCH_NORM[ndim](middle)
         self.first = CONVOLUTION[ndim](inside, middle, 1, bias=False)
         self.second = CONVOLUTION[ndim](middle, growth, 3, padding=1, bias=False)
 
@@ -57,7 +53,7 @@ class Layer(nn.Module):
 
     @contextmanager
     def _statistics_held(self) -> Iterator[None]:
-        """A batch that is computed twice is counted once in the running mean and variance."""
+        """The running mean and variance stay unchanged inside: the first pass has counted this batch."""
         momentum, self.first_norm.momentum = self.first_norm.momentum, 0.0
         try:
             yield
@@ -73,9 +69,9 @@ class DenseNet(PooledHead):
     width:       feature maps of the stem
     stem_stride: of the first convolution; 1 keeps small images whole
     dropout:     before the heads
-    efficient:   compute the joined maps twice rather than keep them
-    context:     numbers beside each image
-    fusion:      how they are used (`ContextFusion`); without it they join its pooled maps before the last layer
+    efficient:   compute the concatenated maps again in the backward pass
+    context:     number of covariates
+    fusion:      settings of `ContextFusion`; without them covariates are concatenated to the pooled maps
     """
 
     def __init__(
@@ -93,7 +89,7 @@ class DenseNet(PooledHead):
         fusion: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        convolution, normalisation = CONVOLUTION[spatial_dims], NORMALISATION[spatial_dims]
+        convolution, normalisation = CONVOLUTION[spatial_dims], BATCH_NORM[spatial_dims]
         kernel = 3 if stem_stride == 1 else 7
         self.stem = convolution(channels, width, kernel, stem_stride, kernel // 2, bias=False)
         self.stages, self.transitions = nn.ModuleList(), nn.ModuleList()
@@ -102,13 +98,13 @@ class DenseNet(PooledHead):
             self.stages.append(nn.ModuleList(layers))
             width += count * growth
             last = stage == len(blocks) - 1
-            narrow = [convolution(width, width // 2, 1, bias=False), POOLING[spatial_dims](2)]
+            narrow = [convolution(width, width // 2, 1, bias=False), AVERAGE_POOL[spatial_dims](2)]
             self.transitions.append(nn.Sequential(normalisation(width), nn.ReLU(), *([] if last else narrow)))
             width = width if last else width // 2
         self.end(width, vectors, dropout, context, fusion)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
+        """Return {head: (batch, size)}; context: (batch, covariates)."""
         images = self.stem(images)
         for stage, transition in zip(self.stages, self.transitions, strict=True):
             maps = [images]
@@ -118,8 +114,8 @@ class DenseNet(PooledHead):
         return self.answers(images, context)
 
 
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
-    """Fewer layers for small images, whose resolution the stem keeps; DenseNet-121 for large ones on a GPU."""
+def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """Fewer layers and a stem without stride for small images; DenseNet-121 for large images on a GPU."""
     del strides
     voxels = math.prod(patch)
     slow = device == "cpu"
@@ -128,7 +124,7 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
         blocks, growth = [4, 4, 4], 12 if slow else 24
     else:
         blocks, growth = ([4, 6, 8, 6], 16) if slow else ([6, 12, 24, 16], 32)
-    # On a processor a volume costs seven times as much at its own resolution.
+    # On a processor a step on a volume takes seven times as long without the stride.
     stride = 1 if small and not (slow and len(patch) == 3) else 2
     size = {
         "blocks": blocks,
@@ -142,11 +138,4 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     return size, f"images of {tuple(patch)}: {sum(blocks)} layers in {len(blocks)} blocks, {stem}{again}", PAPER
 
 
-DENSENET = Family(
-    build=DenseNet,
-    size_for=size_for,
-    paper=PAPER,
-    answers=frozenset({"vector"}),
-    takes_context=("concatenate", "film", "attention"),
-    search_order=5,
-)
+DENSENET = pooled_family(DenseNet, size_for, PAPER, search_order=5)

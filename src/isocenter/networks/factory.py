@@ -1,4 +1,4 @@
-"""Networks by the name of their family: built, sized, and given the weights that others published."""
+"""Networks by the name of their family: building, settings for images, and initial weights."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from isocenter.values import Head
 if TYPE_CHECKING:
     from torch.nn import Module
 
-# Remedies for heads that a family does not have, by what it answers instead.
+# Problem and remedy for heads that a family does not have, by the heads that it has.
 OTHERWISE = {
     frozenset({"dense"}): ("has one map of outputs and nothing else", "Choose unet or resnet"),
     frozenset({"vector"}): ("has no output for every voxel", "Choose unet"),
-    frozenset({"boxes"}): ("answers with boxes alone", "Choose unet or resnet"),
-    frozenset({"objects"}): ("tells single objects apart, and nothing else", "Choose unet or resnet"),
+    frozenset({"boxes"}): ("predicts boxes only", "Choose unet or resnet"),
+    frozenset({"objects"}): ("segments instances only", "Choose unet or resnet"),
 }
 
 
@@ -34,7 +34,7 @@ def names() -> tuple[str, ...]:
 
 
 def ours() -> tuple[str, ...]:
-    """The families whose files lie in this folder, and on which `made_with` therefore has its eye."""
+    """The families of this folder, whose files `made_with` covers."""
     return tuple(sorted(name for name, value in NETWORKS.items() if value.startswith("isocenter.networks.")))
 
 
@@ -64,9 +64,9 @@ def build(
 
     images:  (batch, channels, *spatial)
     size:    the family's own settings (width, strides, blocks, ...)
-    context: entries of a vector of covariates, (batch, context); 0 for none
-    fusion:  for a family that has a choice: `method`, one of `fusion_methods(name)`, `narrow`, `sparsity`, `courses`
-    Raises PlanError for an unknown name, a head or a context that the family cannot have, a size that it does not know.
+    context: number of covariates, (batch, context); 0 for none
+    fusion:  for a family with a choice: `method`, one of `fusion_methods(name)`, `narrow`, `sparsity`, `courses`
+    Raises PlanError for an unknown name, for heads, covariates or axes that the family cannot have, for wrong settings.
     """
     made = family_of(name)
     method = (fusion or {}).get("method")
@@ -80,7 +80,7 @@ def build(
     _refuse_heads(name, made, heads)
     if context and not made.takes_context:
         remedy = "Choose a family that takes them, such as resnet, vit or unet, or leave the covariates out"
-        raise PlanError(f"{name} sees images alone, no covariates", "network.context", remedy)
+        raise PlanError(f"{name} takes no covariates", "network.context", remedy)
     try:
         return made.build(channels, spatial_dims, **answered(name, heads), **sized(name, heads, size, context, fusion))
     except (TypeError, ValueError, RuntimeError) as error:  # torch refuses sizes with a RuntimeError
@@ -106,7 +106,7 @@ def sized(
     context: int,
     fusion: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A family's settings with its preset and what the task adds: the `unit` of boxes, a `context` and its `fusion`."""
+    """A family's settings with its preset, and those that the task adds: `unit` of boxes, `context` and `fusion`."""
     made = family_of(name)
     covariates = {"context": context, **({"fusion": dict(fusion)} if fusion and made.fusion_methods else {})}
     units = [head.unit for head in heads.values() if head.is_dense]
@@ -115,17 +115,17 @@ def sized(
 
 
 def fusion_methods(name: str) -> tuple[str, ...]:
-    """The methods by which the family takes covariates, the usual one first; empty where it leaves no choice.
+    """The family's methods of context fusion, the default first; empty without a choice.
 
-    PlanError for an unknown name.
+    Raises PlanError for an unknown name.
     """
     return family_of(name).fusion_methods
 
 
 def rate(name: str, answers: str) -> tuple[float, str]:
-    """What the usual learning rate is multiplied by for the family, and why; 1 where nothing else was measured.
+    """The family's factor of the usual learning rate, and the reason; 1 where nothing else was measured.
 
-    answers: "dense" or "vector". PlanError for an unknown name.
+    answers: "dense" or "vector". Raises PlanError for an unknown name.
     """
     return family_of(name).rate.get(answers, (1.0, ""))
 
@@ -137,10 +137,10 @@ def size_for(
     device: str,
     heads: Mapping[str, Head] | None = None,
 ) -> tuple[Mapping[str, Any], str, str]:
-    """The family's own settings for images of this patch, the reason and its source.
+    """The family's settings for images of this patch, the reason and its source.
 
-    strides: by which factor each of several stages may reduce each axis, so that `patch` stays whole
-    heads:   where they state how long objects are, a family with `size_of` follows them
+    strides: factors by which each of several stages may reduce each axis, whose product divides `patch`
+    heads:   where they have the size of objects, a family with `size_of` follows it
     Raises PlanError for an unknown name.
     """
     made = family_of(name)
@@ -158,34 +158,34 @@ def size_for(
 
 
 def pretrained(module: Module, name: str, size: Mapping[str, Any], source: str | Path, inflation: str = "mean") -> str:
-    """Take over weights, as far as names and shapes agree, into a module that `build` made; return in words what fits.
+    """Load weights, as far as names and shapes agree, into a module of `build`; return in words what fitted.
 
     source:    "auto" for the family's published weights, else a file of weights (safetensors or torch's own)
-    inflation: how kernels of one axis less get the axis that they lack: "mean" or "centre"
-    Raises PlanError where nothing fits or is published, ResourceError where it cannot be fetched, IntegrityError for
-    a file that holds no weights or would run code.
+    inflation: how kernels get a third axis: "mean" or "centre"
+    Raises PlanError where nothing fits or is published, ResourceError where a download fails, IntegrityError for a
+    file without weights or with code.
     """
     return take_over(module, family_of(name), size, source, inflation)
 
 
 def is_published(name: str) -> bool:
-    """Whether somebody has published weights for the family, so that "auto" can be asked for."""
+    """Whether the family has published weights, for "auto"."""
     return family_of(name).published is not None
 
 
 def takes_gaps(name: str) -> bool:
-    """Whether the family leaves out frames that are missing, which come as NaN."""
+    """Whether the family leaves out missing frames, which are NaN."""
     return family_of(name).takes_gaps
 
 
 def source(name: str) -> tuple[Path, str]:
-    """The one file in which a family is built and the name of its `build` there, for the copy in a package."""
+    """The file of a family's `build`, and its name there, for the copy in a package."""
     made = family_of(name).build
     return Path(str(sys.modules[made.__module__].__file__)), made.__qualname__
 
 
 def members(families: Iterable[str] | None = None) -> tuple[Member, ...]:
-    """Every family, or those that are named, in one, two and three axes: what it can answer and how large it is."""
+    """Kinds of output and size of all families, or of those named, in one, two and three axes."""
     every = [_member(name, axes) for name in families or names() for axes in REFERENCE]
     return tuple(one for one in every if one is not None)
 

@@ -1,27 +1,30 @@
-"""The value that describes a family of networks: how it is built, what it answers and what it can be given."""
+"""The description of a family of networks: its build function, settings, outputs and inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-# (patch, strides, device) to the family's settings, the reason and its source.
-SizeFor = Callable[[Sequence[int], Sequence[Sequence[int]], str], tuple[Mapping[str, Any], str, str]]
-# In place of the methods of context fusion, for a family that has one of its own and leaves no choice.
+# One entry a stage and axis: by which factor the stage reduces the axis.
+Strides = Sequence[Sequence[int]]
+# The family's settings, the reason for them and its source.
+Sized = tuple[Mapping[str, Any], str, str]
+SizeFor = Callable[[Sequence[int], Strides, str], Sized]
+# In place of a method of context fusion, for a family with a single method of its own.
 OWN = "own"
 
 
 @dataclass(frozen=True)
 class Published:
-    """Weights that others have published for a family.
+    """Published weights of a family.
 
-    fetch:   (channels, size) to {name: tensor}; ValueError for a size of which there are none
-    address: asked first whether anybody answers there; empty for the hub of Hugging Face
+    fetch:   (channels, size) to {name: tensor}; ValueError for a size without published weights
+    address: of the server, which is checked first; empty for the hub of Hugging Face
     """
 
     fetch: Callable[[int, Mapping[str, Any]], Mapping[str, Tensor]]
@@ -32,32 +35,32 @@ class Published:
 class Family:
     """A family of networks. Each line of `NETWORKS`, and each entry point `isocenter.networks`, names one.
 
-    build:         makes a module whose `forward(images, context=None)` gives {head: tensor}, of `channels`,
-                   `spatial_dims`, the settings, and the heads that the family answers: `dense` and `vectors`, each
-                   {head: number of channels}. A top-level class or function of the one file that travels with a model
+    build:         class or top-level function that makes a module from `channels`, `spatial_dims`, the heads `dense`
+                   and `vectors` (each {head: number of channels}, as far as the family has them) and the settings.
+                   The module's `forward(images, context=None)` returns {head: tensor}. Its file travels with a model
     size_for:      (patch, strides, device) to settings for such images, the reason and its source; without it the
-                   defaults of `build` hold
-    paper:         where the family was published
-    preset:        settings that make it another family than the one whose `build` it shares
-    preset_reason: what the preset does, for the plan
-    answers:       the heads that it has: "dense" (every voxel, maps of boxes and objects among them), "vector" (the
-                   whole image), "boxes" or "objects" where it answers with nothing else
-    axes:          of the images that it is for, and `otherwise` what to choose for others
-    takes_context: methods by which it takes covariates, the usual one first; (OWN,) for its own without a choice,
-                   and empty for a family that sees images only. `build` finds their number as `context` among the
-                   settings, and the method with its options as `fusion`
-    takes_gaps:    whether it leaves out frames that are missing, which come as NaN; its setting `frames` is the plan's
-    in_voxels:     whether `build` has to know how many voxels a length of 1 is long, as setting `unit`
-    sees_targets:  whether `forward` takes `targets` in training, for a second stage that is taught with them. Without
-                   targets it does as much work as with them, because memory is counted so
-    has_loss:      whether the module has `loss(outputs, targets, heads)`, which takes the place of the task's
-    rate:          {"dense" or "vector": (factor of the usual learning rate, what was measured)}
-    size_of:       (voxels that a length of 1 is long) to more settings and the reason
-    published:     weights that others have published
+                   defaults of `build` are used
+    paper:         of the family's publication
+    preset:        settings that distinguish the family from another one with the same `build`
+    preset_reason: effect of the preset, for the plan
+    answers:       kinds of its heads: "dense" (every voxel, also maps of boxes and objects), "vector" (whole image),
+                   "boxes" or "objects" where it has nothing else
+    axes:          numbers of axes of its images, and `otherwise` the remedy for other images
+    takes_context: methods of context fusion, the default first; (OWN,) for a single method of its own, and empty for a
+                   family without covariates. `build` gets their number as setting `context`, and the method with its
+                   options as `fusion`
+    takes_gaps:    whether it leaves out missing frames, which are NaN; the plan sets its `frames`
+    in_voxels:     whether `build` needs the setting `unit`, the voxels of a length of 1
+    sees_targets:  whether `forward` has an argument `targets` in training, for a second stage. Without targets it does
+                   the same amount of work, because memory is planned so
+    has_loss:      whether the module has `loss(outputs, targets, heads)`, which replaces the task's loss
+    rate:          {"dense" or "vector": (factor of the usual learning rate, measured reason)}
+    size_of:       (voxels of a length of 1) to further settings and the reason
+    published:     published weights
     translated:    name of a tensor in others' files of weights to our name
-    search_order:  place among the families that a search tries; 0 for a family that it leaves out
-    without_onnx:  why it cannot be exported, for one that cannot
-    While it trains a network may give, beside its heads, `+`: (batch,) that is added to the loss of each sample.
+    search_order:  rank among the families that a search tries; 0 for families that it leaves out
+    without_onnx:  why the family cannot be exported; empty for one that can
+    In training a network may have the further output `+`, (batch,), which is added to the loss of each sample.
     """
 
     build: Callable[..., Module]
@@ -80,7 +83,12 @@ class Family:
     search_order: int = 0
     without_onnx: str = ""
 
+    def variant(self, paper: str, preset: Mapping[str, Any], reason: str = "", **changes: Any) -> Family:
+        """Another family that shares this one's `build`; a search leaves it out unless the changes say otherwise."""
+        settings: dict[str, Any] = {"search_order": 0, **changes}
+        return replace(self, paper=paper, preset=preset, preset_reason=reason, **settings)
+
     @property
     def fusion_methods(self) -> tuple[str, ...]:
-        """The methods of context fusion among which a plan can choose; empty where there is no choice."""
+        """The methods of context fusion that a plan can choose from; empty without a choice."""
         return tuple(method for method in self.takes_context if method != OWN)

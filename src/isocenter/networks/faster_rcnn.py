@@ -1,8 +1,7 @@
-"""Faster R-CNN of torchvision: a first stage proposes boxes, a second looks into each.
+"""Faster R-CNN of torchvision for pictures: region proposals, then classification and regression of each.
 
-Ren et al., NeurIPS 2015, arXiv:1506.01497, on a feature pyramid (arXiv:1612.03144). For pictures. Both stages, their
-sampling and their losses are torchvision's own; what they find is drawn into the map that every detection decodes.
-This file needs torch and torchvision.
+Ren et al., NeurIPS 2015, arXiv:1506.01497, on a feature pyramid (arXiv:1612.03144). Both stages, their sampling and
+their losses are torchvision's own; predicted boxes are drawn into the map that every detection task decodes.
 """
 
 from __future__ import annotations
@@ -20,38 +19,38 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign
 
 from isocenter.networks import resnet_pyramid
-from isocenter.networks.family import Family, Published
+from isocenter.networks.family import Family, Published, Sized, Strides
 from isocenter.networks.grid_levels import LEAST, only_head, places, truth_of, turned
 from isocenter.networks.pyramid import ADDED
 
 PAPER = "arXiv:1506.01497"
-# Of the first stage's anchors: section 3.3, one size a level as in arXiv:1612.03144.
+# Shapes of the first stage's anchors: section 3.3, one size a level as in arXiv:1612.03144.
 SHAPES = (0.5, 1.0, 2.0)
-# The finest level's anchor is half as long as the median side of a box, each level's twice as long as those before;
-# none is shorter than 4 voxels, as torchvision rounds its sides. Chosen by reasoning, and never varied.
+# The finest level's anchor has half the median side of a box, and each level's is twice as long as the one before; at
+# least 4 voxels, because torchvision rounds its sides. Chosen by reasoning, never varied.
 SHARE, SHORTEST = 0.5, 4.0
-# Voxels on each side of what the second stage sees of a proposal.
+# Cells an axis of a proposal's pooled features (RoIAlign).
 SEEN = 7
-# What is less sure is not drawn: the task decodes no less. And the most boxes of an image.
+# Boxes of a lower score are not drawn, because the task decodes none; and the most boxes of an image.
 LEAST_SCORE, MOST_BOXES = 0.02, 300
-# The logit where nothing was found: a little below the least, so that a window which found nothing where another did
-# lowers the score, and does not undo it.
+# The logit without a box: a little below the least score, so that a window without a box where another window has one
+# lowers the score, and does not remove the box.
 NOTHING = math.log(0.01 / 0.99)
-# A box is drawn as a hill over so much of its half sides, and over so many voxels at least: windows that overlap put a
-# box a little apart, and the mean of their hills has one top between. Half the overlap of two boxes that stay apart.
+# A box is drawn as a hill over this share of its half sides, and at least this many voxels: overlapping windows predict
+# slightly different boxes, and the mean of their hills has one maximum. Half the overlap of two boxes that both stay.
 CORE, NARROWEST = 0.3, 1.5
 
 
 class FasterRcnn(nn.Module):
-    """(batch, channels, *spatial) to {head: (batch, classes + 4, *spatial)}; it owns its loss.
+    """(batch, channels, *spatial) to {head: (batch, classes + 4, *spatial)}, with its own loss.
 
-    In training it is told the truth, by which proposals are chosen, and answers with the losses of both stages, as
-    `head/losses`, (batch, 4). Afterwards every box that it finds is drawn into the map, a hill about its centre.
+    In training it also gets the true boxes, for the sampling of proposals, and its output is the losses of both stages,
+    `head/losses`, (batch, 4). In prediction each box is drawn into the map, as a hill about its centre.
 
-    unit:    voxels that a length or an offset of 1 is long
-    share:   of the unit that the finest level's anchor is long
-    deep:    numbers in which the second stage describes a proposal
-    samples: proposals of an image from which it learns
+    unit:    voxels of a length or an offset of 1
+    share:   length of the finest level's anchor, as a share of the unit
+    deep:    features of a proposal in the second stage
+    samples: proposals of an image for the loss of the second stage
     The other settings are those of `resnet_pyramid`.
     """
 
@@ -87,60 +86,61 @@ class FasterRcnn(nn.Module):
     def forward(
         self, images: Tensor, context: Tensor | None = None, targets: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
+        """Return the map of boxes, in training the losses; targets: as for `loss`; `context` is not used."""
         features = self.detector.backbone(images)
         if images.is_meta:
-            return self._pretended(images, features)
+            return self._of_same_work(images, features)
         with torch.autocast(images.device.type, enabled=False):
-            features = {name: one.float() for name, one in features.items()}
+            features = {name: maps.float() for name, maps in features.items()}
             if self.training:
                 return {f"{self.name}/losses": self._losses(images, features, targets)}
-            return {self.name: self._found(images, features)}
+            return {self.name: self._drawn(images, features)}
 
     def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Any]) -> Tensor:
-        """torchvision's own, of both stages: the mean over images. boxes: were told to `forward` already"""
+        """torchvision's losses of both stages, averaged over images; `boxes` went into `forward`."""
         return outputs[f"{self.name}/losses"].mean(dim=0).sum()
 
     @torch.compiler.disable
     def _losses(self, images: Tensor, features: Mapping[str, Tensor], targets: Tensor | None) -> Tensor:
-        """(batch, 4) of each image alone, so that it does not matter which process has which.
+        """(batch, 4) of each image by itself, so that they do not depend on the other images of a process.
 
-        targets: (batch, n, 1 + 4) class, low and high edges in voxels; of class -1 none
+        targets: (batch, n, 1 + 4) class, low and high edges in voxels; class -1 is padding
         """
         if targets is None:
-            raise ValueError("in training the true boxes are wanted beside the images")
+            raise ValueError("training needs the true boxes")
         size, losses = (int(images.shape[2]), int(images.shape[3])), []
         for number, boxes in enumerate(targets):
-            alone = {name: one[number : number + 1] for name, one in features.items()}
+            own = {name: maps[number : number + 1] for name, maps in features.items()}
             edges, kinds = truth_of(boxes.float())
-            # Of torchvision's classes the first is the background.
-            told = [{"boxes": turned(edges, 1), "labels": kinds + 1}]
-            proposals, first = self.detector.rpn(ImageList(images[number : number + 1], [size]), alone, told)
-            _, second = self.detector.roi_heads(alone, proposals, [size], told)
+            # torchvision's first class is the background.
+            truth = [{"boxes": turned(edges, 1), "labels": kinds + 1}]
+            proposals, first = self.detector.rpn(ImageList(images[number : number + 1], [size]), own, truth)
+            _, second = self.detector.roi_heads(own, proposals, [size], truth)
             losses.append(torch.stack([*first.values(), *second.values()]))
         return torch.stack(losses)
 
     @torch.compiler.disable
-    def _found(self, images: Tensor, features: dict[str, Tensor]) -> Tensor:
+    def _drawn(self, images: Tensor, features: dict[str, Tensor]) -> Tensor:
+        """(batch, classes + 4, *spatial) of the predicted boxes."""
         size = (int(images.shape[2]), int(images.shape[3]))
         sizes = [size] * len(images)
         proposals, _ = self.detector.rpn(ImageList(images, sizes), features)
-        found, _ = self.detector.roi_heads(features, proposals, sizes)
+        predicted, _ = self.detector.roi_heads(features, proposals, sizes)
         drawn = [
-            drawn_boxes(turned(one["boxes"], 1), one["labels"] - 1, one["scores"], self.classes, size, self.unit)
-            for one in found
+            drawn_boxes(turned(own["boxes"], 1), own["labels"] - 1, own["scores"], self.classes, size, self.unit)
+            for own in predicted
         ]
         return torch.stack(drawn).to(images.device)
 
-    def _pretended(self, images: Tensor, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Where tensors hold no numbers, as when memory is planned: the work of as many proposals as there may be."""
-        said = self.detector.rpn.head(list(features.values()))
+    def _of_same_work(self, images: Tensor, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Outputs on the meta device, where memory is planned, with the work of the largest number of proposals."""
+        proposed = self.detector.rpn.head(list(features.values()))
         most = self.samples if self.training else self.detector.rpn._post_nms_top_n["testing"]
         seen = images.new_empty(len(images) * most, features["0"].shape[1], SEEN, SEEN)
         looked = self.detector.roi_heads.box_predictor(self.detector.roi_heads.box_head(seen))
         if self.training:
-            every = (*said[0], *said[1], *looked)
-            return {f"{self.name}/losses": torch.stack([one.sum() for one in every]).sum().expand(len(images), 4)}
+            every = (*proposed[0], *proposed[1], *looked)
+            return {f"{self.name}/losses": torch.stack([part.sum() for part in every]).sum().expand(len(images), 4)}
         return {self.name: images.new_empty(len(images), self.classes + 4, *images.shape[2:])}
 
 
@@ -148,8 +148,8 @@ def drawn_boxes(boxes: Tensor, kinds: Tensor, scores: Tensor, classes: int, size
     """(classes + 2 * axes, *size) logits, lengths and offsets from which the task decodes these boxes again.
 
     boxes: (n, 2 * axes) low and high edges in voxels; kinds: (n,) classes; scores: (n,)
-    In the voxel of a box's centre stands its logit, and about it a hill over the core of the box; all over the hill its
-    lengths, and how far its centre is. Of two boxes in one voxel the surer one's.
+    The voxel of a box's centre has its logit, with a hill about it over the core of the box; each voxel of the hill has
+    the box's lengths and the offset of its centre. Of two boxes in a voxel the one of higher score counts.
     """
     boxes, kinds, sure = boxes.cpu(), kinds.cpu(), torch.logit(scores.cpu(), eps=LEAST)
     axes = len(size)
@@ -162,14 +162,14 @@ def drawn_boxes(boxes: Tensor, kinds: Tensor, scores: Tensor, classes: int, size
     order = sure.argsort().tolist()
     voxels = torch.minimum(centres.floor().long().clamp(min=0), last)
     for number in order:
-        # A hill is highest in the middle of a voxel, so that the score stands somewhere as it is.
+        # The maximum is at the centre of a voxel, so that one voxel has the exact score.
         top, reach = voxels[number] + 0.5, (CORE * lengths[number] / 2).clamp(min=NARROWEST)
         low = torch.minimum((top - reach).floor().long().clamp(min=0), last).tolist()
         high = torch.minimum((top + reach).floor().long().clamp(min=0), last).tolist()
-        core = tuple(slice(begin, end + 1) for begin, end in zip(low, high, strict=True))
+        core = tuple(slice(first, end + 1) for first, end in zip(low, high, strict=True))
         shape = (-1, *[1] * axes)
         away = ((middles[(slice(None), *core)] - top.reshape(shape)) / reach.reshape(shape)).square().sum(dim=0)
-        # Flat about its top, and without a hollow: the mean of two such hills has none either.
+        # Flat about the maximum: the mean of two neighbouring hills then has no dip in between.
         hill = NOTHING + (sure[number] - NOTHING) * (1 - away.square()).clamp(min=0)
         drawn = hill > NOTHING
         own: tuple[Any, ...] = (int(kinds[number]), *core)
@@ -177,15 +177,15 @@ def drawn_boxes(boxes: Tensor, kinds: Tensor, scores: Tensor, classes: int, size
         over = drawn & (hill > highest[core])
         highest[core] = torch.where(over, hill, highest[core])
         owner[core] = torch.where(over, number, owner[core])
-    for number in order:  # the surest last
+    for number in order:  # the highest score last
         voxel: tuple[int, ...] = tuple(voxels[number].tolist())
         heat[(int(kinds[number]), *voxel)] = torch.maximum(heat[(int(kinds[number]), *voxel)], sure[number])
         owner[voxel] = number
     there = owner >= 0
-    # Where there is no box its side is the typical one, so that a mean of windows is not drawn away from it by much.
-    said = torch.cat([torch.full_like(middles, unit), torch.zeros_like(middles)])
-    said[:, there] = torch.cat([lengths.T[:, owner[there]], centres.T[:, owner[there]] - middles[:, there]])
-    return torch.cat([heat - ADDED, said / unit])
+    # Voxels without a box have the typical length, so that they shift a mean of windows only a little.
+    extents = torch.cat([torch.full_like(middles, unit), torch.zeros_like(middles)])
+    extents[:, there] = torch.cat([lengths.T[:, owner[there]], centres.T[:, owner[there]] - middles[:, there]])
+    return torch.cat([heat - ADDED, extents / unit])
 
 
 def build(channels: int, spatial_dims: int, dense: Mapping[str, int], **size: Any) -> FasterRcnn:
@@ -193,15 +193,15 @@ def build(channels: int, spatial_dims: int, dense: Mapping[str, int], **size: An
     return FasterRcnn(*only_head(dense, spatial_dims), channels, **size)
 
 
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
-    """A residual network that the device goes through quickly; the reason and its source."""
+def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """A residual network for the device, and anchors by the size of boxes."""
     size, because = resnet_pyramid.size_for(patch, strides, device)
     second = {"deep": 256, "samples": 128} if device == "cpu" else {"deep": 1024, "samples": 512}
     return {**size, "share": SHARE, **second}, f"{because}; anchors from half the median side of a box on", PAPER
 
 
 def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
-    """torchvision's weights, trained on COCO: of a network whose finest level is the first stage."""
+    """torchvision's weights from COCO, downloaded, of a network whose finest level is the first stage."""
     return resnet_pyramid.fetched(FasterRCNN_ResNet50_FPN_Weights.COCO_V1, size, 1)
 
 
@@ -217,5 +217,5 @@ FASTER_RCNN = Family(
     has_loss=True,
     published=Published(published, resnet_pyramid.PUBLISHED_AT),
     translated=resnet_pyramid.translated,
-    without_onnx="it chooses proposals anew for each image, which a graph of fixed shapes cannot say",
+    without_onnx="the number of its proposals differs between images, and a graph has fixed shapes",
 )

@@ -1,38 +1,35 @@
-"""Gates by which a block weighs its maps, and its voxels, before they go on.
+"""Attention gates of a block: squeeze and excitation over maps, and CBAM over maps and voxels.
 
-Hu et al., CVPR 2018, arXiv:1709.01507; Woo et al., ECCV 2018, arXiv:1807.06521. This file needs torch alone, so that a
-copy of it travels with a model.
+Hu et al., CVPR 2018, arXiv:1709.01507; Woo et al., ECCV 2018, arXiv:1807.06521.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-# By number of axes; typed loosely because torch types sizes by the number of axes.
-CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-REDUCTION = 16  # maps for each of the narrow layer that weighs them, in both papers
-NARROWEST = 4  # that layer has at least so many, or it may be silent for all images
-LOOK = 7  # voxels an axis by which CBAM weighs a voxel
+from isocenter.networks.layers import CONVOLUTION
+
+REDUCTION = 16  # reduction ratio r of both papers: maps for each of the hidden layer
+NARROWEST = 4  # hidden layers of fewer features may be 0 for all images
+LOOK = 7  # voxels an axis of CBAM's spatial convolution
 
 
 def gate(kind: str | None, ndim: int, maps: int) -> nn.Module | None:
-    """ "se" weighs maps, "cbam" maps and then voxels; none for None. Raises ValueError for another."""
+    """The gate of this kind: "se" for maps, "cbam" for maps and then voxels, or none. Raises ValueError for another."""
     if kind not in (None, "se", "cbam"):
         raise ValueError(f"attention {kind!r} is none of se, cbam and null")
     if kind is None:
         return None
-    return Excitation(maps) if kind == "se" else BlockAttention(ndim, maps)
+    return Excitation(maps, hidden_features(maps)) if kind == "se" else BlockAttention(ndim, maps)
 
 
 class Excitation(nn.Module):
-    """Each map is weighed by what the means of all of them say (squeeze and excitation)."""
+    """Squeeze and excitation: each map is multiplied by a weight that follows from the means of all maps."""
 
-    def __init__(self, maps: int) -> None:
+    def __init__(self, maps: int, squeezed: int, activation: nn.Module | None = None) -> None:
         super().__init__()
-        self.weigh = nn.Sequential(*_narrow(maps), nn.Sigmoid())
+        self.weigh = nn.Sequential(*_narrow(maps, squeezed, activation), nn.Sigmoid())
 
     def forward(self, images: Tensor) -> Tensor:
         """Return maps of the same shape."""
@@ -41,11 +38,11 @@ class Excitation(nn.Module):
 
 
 class BlockAttention(nn.Module):
-    """Maps are weighed by their means and their largest voxels, then voxels by the mean and largest of their maps."""
+    """CBAM: weights of maps from their means and maxima, then weights of voxels from those over the maps."""
 
     def __init__(self, ndim: int, maps: int) -> None:
         super().__init__()
-        self.maps = nn.Sequential(*_narrow(maps))
+        self.maps = nn.Sequential(*_narrow(maps, hidden_features(maps)))
         self.voxels = CONVOLUTION[ndim](2, 1, LOOK, padding=LOOK // 2)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -57,6 +54,10 @@ class BlockAttention(nn.Module):
         return images * torch.sigmoid(self.voxels(seen))
 
 
-def _narrow(maps: int) -> list[nn.Module]:
-    narrow = max(maps // REDUCTION, NARROWEST)
-    return [nn.Linear(maps, narrow), nn.ReLU(), nn.Linear(narrow, maps)]
+def hidden_features(maps: int) -> int:
+    """Of the layer that weighs so many maps."""
+    return max(maps // REDUCTION, NARROWEST)
+
+
+def _narrow(maps: int, hidden: int, activation: nn.Module | None = None) -> list[nn.Module]:
+    return [nn.Linear(maps, hidden), activation or nn.ReLU(), nn.Linear(hidden, maps)]

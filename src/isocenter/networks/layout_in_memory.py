@@ -1,7 +1,7 @@
-"""Networks with the channels of a voxel side by side in memory, where convolutions need not sort them first.
+"""Networks in the channels-last memory format, in which convolutions on a processor are faster.
 
-On a processor torch's instance normalisation would bring every feature map back to the plain order; ours stays in this
-order, by batch normalisation of one sample at a time. Weights, their names and results stay what they were.
+There torch's instance normalisation would convert every feature map back to the contiguous format; ours keeps the
+format, by batch normalisation of one sample at a time. Weights, their names and results stay the same.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def channels_last(module: Module) -> Module:
-    """The module itself, its convolutions' weights and its normalisations brought into this order."""
-    if (found := memory_order(module)) is None:
+    """The same module, with the weights of its convolutions and its normalisations in the channels-last format."""
+    if (kept := memory_order(module)) is None:
         return module
-    ndim, order = found
+    ndim, order = kept
     for part in module.modules():
         for parameter in part.parameters(recurse=False):
             if parameter.ndim == ndim:
@@ -33,7 +33,7 @@ def channels_last(module: Module) -> Module:
 
 
 def plain(module: Module) -> Module:
-    """The module itself, back in the plain order."""
+    """The same module in the contiguous format."""
     torchs = {ours: theirs for theirs, ours in _ours().items()}
     for part in module.modules():
         part.__class__ = torchs.get(type(part), type(part))
@@ -43,7 +43,7 @@ def plain(module: Module) -> Module:
 
 
 def memory_order(module: Module) -> tuple[int, Any] | None:
-    """Axes of a batch of images and how they are kept; None without a convolution in two or three dimensions."""
+    """Axes of a batch of images and their memory format; None without a convolution in two or three dimensions."""
     for part in module.modules():
         if isinstance(part, torch.nn.Conv3d):
             return 5, torch.channels_last_3d
@@ -54,14 +54,17 @@ def memory_order(module: Module) -> tuple[int, Any] | None:
 
 @functools.cache
 def _ours() -> Mapping[type, type]:
-    """torch's classes of instance normalisation and those that take their place; made late, as torch comes late."""
+    """torch's classes of instance normalisation and their replacements; made on first use, because torch loads late."""
 
     class Normalisation(torch.autograd.Function):
+        """Instance normalisation that keeps the channels-last format."""
+
         @staticmethod
         def forward(context: Any, images: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+            """Return the normalised images."""
             normalised = torch.empty_like(images)
             exact = torch.promote_types(images.dtype, torch.float32)
-            if weight is None:  # without weights in float32 torch would keep means of half the bits in as few
+            if weight is None:  # without weights in float32 torch would keep means in half precision
                 weight, bias = (make(images.shape[1], dtype=exact) for make in (images.new_ones, images.new_zeros))
             mean, inverse = (images.new_empty(images.shape[:2], dtype=exact) for _ in range(2))
             for n, sample in enumerate(images.split(1)):
@@ -73,6 +76,7 @@ def _ours() -> Mapping[type, type]:
 
         @staticmethod
         def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+            """Return the gradients of images, weight and bias."""
             images, weight, mean, inverse = context.saved_tensors
             wanted = list(context.needs_input_grad[:3])
             gradient = ordered(gradient)
@@ -91,16 +95,17 @@ def _ours() -> Mapping[type, type]:
             )
 
     def forward(self: Any, images: Tensor) -> Tensor:
+        """Return the normalised images, in the same format."""
         if images.device.type == "cpu" and images.ndim == self.ndim and not torch.compiler.is_compiling():
             return Normalisation.apply(ordered(images), self.weight, self.bias, self.eps)
         return torch.nn.functional.instance_norm(images, weight=self.weight, bias=self.bias, eps=self.eps)
 
     theirs = {torch.nn.InstanceNorm2d: 4, torch.nn.InstanceNorm3d: 5}
-    return {one: type(one.__name__, (one,), {"forward": forward, "ndim": ndim}) for one, ndim in theirs.items()}
+    return {kind: type(kind.__name__, (kind,), {"forward": forward, "ndim": ndim}) for kind, ndim in theirs.items()}
 
 
 def ordered(images: Tensor) -> Tensor:
-    """Images, (batch, channels, *spatial), in this order also where one channel fits either and says neither."""
+    """Images, (batch, channels, *spatial), in the channels-last format, explicitly so with a single channel."""
     order = torch.channels_last_3d if images.ndim == 5 else torch.channels_last
     if images.shape[1] > 1:
         return images.contiguous(memory_format=order)

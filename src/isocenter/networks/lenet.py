@@ -1,9 +1,8 @@
-"""LeNet-5 for whole-image outputs, in one, two or three dimensions: for teaching, and to measure others against.
+"""LeNet-5 for whole-image outputs, in one, two or three dimensions: for teaching, and as a baseline.
 
 LeCun et al., Proc IEEE 1998, doi:10.1109/5.726791, section II B, with its scaled tangent and average pooling. Different
-from the paper: the second convolution sees all maps, pooling has no weights of its own, and the last layer is linear.
-Images of any size are brought to its 5 x 5 cells by averaging. This file needs torch and `telling` beside it, so that a
-copy of it travels with a model.
+from the paper: the second convolution sees all maps, pooling has no weights, and the last layer is linear. Images of
+any size are averaged in its 5 x 5 cells.
 """
 
 from __future__ import annotations
@@ -14,15 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.family import Family
-from isocenter.networks.pooled_head import PooledHead
+from isocenter.networks.family import Sized, Strides
+from isocenter.networks.layers import AVERAGE_POOL, CONVOLUTION, in_cells
+from isocenter.networks.pooled_head import PooledHead, pooled_family
 
 PAPER = "doi:10.1109/5.726791"
-# By number of axes; typed loosely because torch types sizes by the number of axes.
-CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-POOLING: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
-FIELD = 32  # voxels an axis of the paper's input, in whose middle a digit of 28 x 28 lies
-CELLS = 5  # an axis, that its first fully connected layer sees
+FIELD = 32  # voxels an axis of the paper's input, around a digit of 28 x 28
+CELLS = 5  # of the first fully connected layer, along each axis
 
 
 class Squash(nn.Module):
@@ -39,8 +36,8 @@ class LeNet(PooledHead):
     maps:    feature maps of the two convolutions, C1 and C3
     hidden:  features of the two fully connected layers, C5 and F6
     dropout: before the heads
-    context: numbers beside each image
-    fusion:  how they are used (`ContextFusion`); without it they join its features before the last layer
+    context: number of covariates
+    fusion:  settings of `ContextFusion`; without them covariates are concatenated to the features
     """
 
     def __init__(
@@ -55,7 +52,7 @@ class LeNet(PooledHead):
         fusion: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        convolution, pooling = CONVOLUTION[spatial_dims], POOLING[spatial_dims]
+        convolution, pooling = CONVOLUTION[spatial_dims], AVERAGE_POOL[spatial_dims]
         first, second = maps
         wide, narrow = hidden
         self.body = nn.Sequential(
@@ -67,7 +64,7 @@ class LeNet(PooledHead):
         self.end(narrow, vectors, dropout, context, fusion)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
+        """Return {head: (batch, size)}; context: (batch, covariates)."""
         cells = in_cells(self.body(in_field(images)), CELLS)
         features = self.dropout(self.connected(cells.flatten(1)))
         return self.answers_of(features, context)
@@ -80,26 +77,11 @@ def in_field(images: Tensor) -> Tensor:
     return nn.functional.pad(images, sides) if any(sides) else images
 
 
-def in_cells(maps: Tensor, cells: int) -> Tensor:
-    """The mean over each of `cells` parts an axis: torch's adaptive pooling, which ONNX lacks for uneven parts."""
-    for axis in range(2, maps.ndim):
-        n = int(maps.shape[axis])
-        edges = [(i * n // cells, -(-(i + 1) * n // cells)) for i in range(cells)]
-        maps = torch.stack([maps.narrow(axis, low, high - low).mean(dim=axis) for low, high in edges], dim=axis)
-    return maps
-
-
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
-    """The paper's everywhere: it is small enough for a processor."""
+def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """The paper's widths on every device: they are small enough for a processor."""
     del strides, device
     size = {"maps": [6, 16], "hidden": [120, 84]}
     return size, f"images of {tuple(patch)}: LeNet-5 as published, its maps averaged in {CELLS} parts an axis", PAPER
 
 
-LENET = Family(
-    build=LeNet,
-    size_for=size_for,
-    paper=PAPER,
-    answers=frozenset({"vector"}),
-    takes_context=("concatenate", "film", "attention"),
-)
+LENET = pooled_family(LeNet, size_for, PAPER)

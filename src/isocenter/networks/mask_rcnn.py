@@ -1,9 +1,8 @@
-"""Mask R-CNN: boxes are proposed, then each is looked at closely and its object outlined. For pictures.
+"""Mask R-CNN for pictures: region proposals, then class, box and mask of each.
 
-He et al., ICCV 2017, arXiv:1703.06870, of torchvision's parts and under its names, so that its weights fit. Its own
-preparation of images is left out: they come as the plan prepares them, of any number of channels. Afterwards all that
-is found is drawn into the two maps of `rendering`. This file needs torch and torchvision alone, and two beside it, so
-that a copy travels with a model.
+He et al., ICCV 2017, arXiv:1703.06870, of torchvision's parts and under its names, so that its weights fit. Images are
+prepared as the plan says, of any number of channels, instead of by torchvision's own transform. In prediction objects
+are drawn into the two maps of `rendering`.
 """
 
 from __future__ import annotations
@@ -31,35 +30,35 @@ from torchvision.models.detection.rpn import (
     concat_box_prediction_layers,
 )
 
-from isocenter.networks.family import Family, Published
+from isocenter.networks.family import Family, Published, Sized, Strides
 from isocenter.networks.regions import best, picked, pooled, unsuppressed, within
 from isocenter.networks.rendering import rendered
+from isocenter.networks.resnet_pyramid import PUBLISHED_AT, anchors_on
 
 PAPER = "arXiv:1703.06870"
-# The heads of this file are objects told apart: whether a voxel is inside one, and how deep.
-# Half, as large as, and twice as large as: of each anchor's height to its width.
+# Ratios of each anchor's height to its width.
 RATIOS = (0.5, 1.0, 2.0)
 LEVELS = 5
-# Voxels of a box that the two heads look at; a mask is twice as fine.
+# Cells an axis of the pooled features for boxes and for masks; a mask has twice as many.
 OF_A_BOX, OF_A_MASK = 7, 14
-# Of the boxes that the second stage is taught with so many hold an object. Section 3.1 of the paper.
+# Share of the second stage's training samples that hold an object. Section 3.1 of the paper.
 POSITIVE = 0.25
-# What of an object is left in a patch is taught from so many voxels on: of less nobody could tell what it is.
+# The part of an object in a patch is trained from so many voxels on: smaller parts are hard to recognise.
 FEWEST_VOXELS = 4
-# Samples of a mask beside one another in each part of a box.
+# Samples an axis in each cell of a mask.
 SAMPLES_OF_A_MASK = 2
 
 
-# Objects are enlarged to about so many voxels across, four of the finest level's, but no picture by more than this.
+# Images are enlarged until objects are about so many voxels across, four of the finest level's; by this at the most.
 ENOUGH, LARGEST = 16.0, 2
 
 
-class Found(NamedTuple):
-    """Of each picture as many as there are places, the surest first.
+class Objects(NamedTuple):
+    """Predicted objects, the same number for each picture, in order of falling score.
 
-    boxes:  (batch, n, 4) left, top, right, bottom edges in voxels of what the backbone sees
-    scores: (batch, n) 0 where there is none
-    masks:  (batch, n, m, m) probability of each part of a box
+    boxes:  (batch, n, 4) left, top, right, bottom edges in voxels of the backbone's input
+    scores: (batch, n) 0 for no object
+    masks:  (batch, n, m, m) probability of each cell of a box
     """
 
     boxes: Tensor
@@ -68,14 +67,14 @@ class Found(NamedTuple):
 
 
 class Proposed(NamedTuple):
-    """What the first stage says.
+    """Outputs of the first stage.
 
-    levels:  (batch, inside, *coarse) features, the finest first
-    shapes:  anchors of each level
-    logits:  (batch * anchors, 1) that there is anything
-    moves:   (batch * anchors, 4) of an anchor to the box
+    levels:  (batch, inside, *coarse) features, finest first
+    shapes:  number of anchors of each level
+    logits:  (batch * anchors, 1) of an object
+    moves:   (batch * anchors, 4) from an anchor to the box
     anchors: (anchors, 4) edges
-    size:    rows and columns of what the backbone sees
+    size:    rows and columns of the backbone's input
     """
 
     levels: list[Tensor]
@@ -87,22 +86,22 @@ class Proposed(NamedTuple):
 
 
 class MaskRCNN(nn.Module):
-    """(batch, channels, rows, columns) to {head: (batch, 2, rows, columns)}; it owns its loss.
+    """(batch, channels, rows, columns) to {head: (batch, 2, rows, columns)}, with its own loss.
 
-    In training it takes the numbers of the objects beside the images, because the second stage looks at what the first
-    proposes, and gives `head/losses`, (batch, 5).
+    In training it also gets maps of the objects' numbers, by which proposals are sampled, and its output is
+    `head/losses`, (batch, 5).
 
-    body:      of torchvision's residual networks
+    body:      name of torchvision's residual network
     inside:    feature maps of the pyramid
     hidden:    features of a box
-    outline:   feature maps of each layer that outlines
-    anchor:    sides of the smallest anchors, in voxels of what the backbone sees; each level's are twice as large
-    enlarge:   by which factor images are enlarged first, where objects are small
-    proposals: boxes of a picture that the second stage looks at
-    found:     objects of a picture at the most
-    samples:   boxes of a picture that the second stage is taught with
-    overlap:   of two boxes that overlap by more the surer one stays
-    surest:    score from which an object is one
+    outline:   feature maps of each layer of the mask head
+    anchor:    side of the finest level's anchors, in voxels of the backbone's input; doubled by each level
+    enlarge:   factor by which images are enlarged first, where objects are small
+    proposals: proposals of a picture for the second stage
+    objects:   their largest number in a picture
+    samples:   boxes of a picture that the second stage is trained with
+    overlap:   of two boxes with a larger intersection over union the one of higher score stays
+    surest:    lowest score of an object
     """
 
     def __init__(
@@ -116,52 +115,52 @@ class MaskRCNN(nn.Module):
         anchor: float = 32.0,
         enlarge: int = 1,
         proposals: int = 600,
-        found: int = 300,
+        objects: int = 300,
         samples: int = 256,
         overlap: float = 0.5,
         surest: float = 0.3,
     ) -> None:
         super().__init__()
         if len(dense) != 1 or set(dense.values()) != {2}:
-            raise ValueError("one head of two maps is answered: inside an object, and how deep")
+            raise ValueError("it has one head of two maps: inside an object, and depth")
         if enlarge < 1 or anchor <= 0 or body not in dir(resnet) or not body.startswith(("resnet", "wide_resnet")):
-            raise ValueError(f"a body {body!r}, enlarged {enlarge} times, with anchors of {anchor} cannot be")
+            raise ValueError(f"there is no body {body!r} for images enlarged {enlarge} times and anchors of {anchor}")
         [self.name] = dense
-        self.enlarge, self.proposals, self.found, self.samples = enlarge, proposals, found, samples
+        self.enlarge, self.proposals, self.objects, self.samples = enlarge, proposals, objects, samples
         self.overlap, self.surest = overlap, surest
         self.backbone = _backbone(body, channels, inside)
         self.rpn = _first_stage(inside, anchor, proposals)
-        self.roi_heads = _second_stage(inside, hidden, outline, samples, (overlap, surest, found))
+        self.roi_heads = _second_stage(inside, hidden, outline, samples, (overlap, surest, objects))
 
     def forward(
         self, images: Tensor, context: Tensor | None = None, targets: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
+        """Return the two maps, in training the losses; targets: as for `loss`; `context` is not used."""
         proposed = self.propose(images)
         if not self.training:
             return {self.name: self._drawn(self.look(proposed), images.shape[2:])}
         if targets is None:
-            return self._untaught(proposed)
+            return self._of_same_work(proposed)
         return {f"{self.name}/losses": self._losses(proposed, targets).expand(len(images), -1)}
 
     def loss(self, outputs: Mapping[str, Tensor], targets: Tensor, heads: Mapping[str, Any]) -> Tensor:
-        """The sum of the paper's: proposals and where they lie, classes and where they lie, masks."""
+        """The sum of the paper's losses; `targets`, (batch, rows, columns) numbers of objects, went into `forward`."""
         return outputs[f"{self.name}/losses"].mean(dim=0).sum()
 
     def propose(self, images: Tensor) -> Proposed:
-        """The first stage."""
+        """Outputs of the first stage for (batch, channels, rows, columns) images."""
         if self.enlarge > 1:
             images = interpolate(images, scale_factor=float(self.enlarge), mode="bilinear", align_corners=False)
         levels = list(self.backbone(images).values())
         logits, moves = self.rpn.head(levels)
         anchors = self._anchors(levels, images.shape[2:])
-        shapes = [one.shape[1] * one.shape[2] * one.shape[3] for one in logits]
+        shapes = [math.prod(maps.shape[1:]) for maps in logits]
         logits, moves = concat_box_prediction_layers(logits, moves)
         size = (int(images.shape[2]), int(images.shape[3]))
         return Proposed(levels, shapes, logits.float(), moves.float(), anchors, size)
 
-    def look(self, proposed: Proposed) -> Found:
-        """The second stage: what of the proposals is an object, and its outline."""
+    def look(self, proposed: Proposed) -> Objects:
+        """The second stage: which proposals are objects, and their masks."""
         boxes, live = self._best_proposals(proposed)
         batch, count = live.shape
         heads, levels = self.roi_heads, proposed.levels[:-1]
@@ -176,19 +175,19 @@ class MaskRCNN(nn.Module):
         placed = picked(placed, order)
         outlines = heads.mask_predictor(heads.mask_head(pooled(levels, placed, OF_A_MASK)))
         masks = outlines[:, 1].float().sigmoid().reshape(batch, scores.shape[1], *outlines.shape[2:])
-        return Found(placed, scores, masks)
+        return Objects(placed, scores, masks)
 
-    def _drawn(self, found: Found, size: Sequence[int]) -> Tensor:
-        return rendered(found.masks, found.boxes / self.enlarge, found.scores, (int(size[0]), int(size[1])))
+    def _drawn(self, objects: Objects, size: Sequence[int]) -> Tensor:
+        return rendered(objects.masks, objects.boxes / self.enlarge, objects.scores, (int(size[0]), int(size[1])))
 
     def _most(self, kept: Tensor) -> int:
-        """How many objects are outlined: as many as the picture with the most has, where numbers may be looked at."""
+        """Number of masks to compute: the largest number of objects of a picture, or a constant in a fixed graph."""
         if kept.is_meta or torch.compiler.is_compiling():
-            return self.found
-        return max(1, min(self.found, int(kept.sum(dim=1).max())))
+            return self.objects
+        return max(1, min(self.objects, int(kept.sum(dim=1).max())))
 
     def _best_proposals(self, proposed: Proposed) -> tuple[Tensor, Tensor]:
-        """(batch, n, 4) boxes, the surest first, and (batch, n) whether there are so many."""
+        """(batch, n, 4) boxes in order of falling score, and (batch, n) which of them exist."""
         logits = proposed.logits.reshape(-1, len(proposed.anchors))
         batch, rpn = logits.shape[0], self.rpn  # `len` would fix the number in ONNX
         moved = rpn.box_coder.decode_single(proposed.moves, proposed.anchors.repeat(batch, 1)).reshape(batch, -1, 4)
@@ -196,10 +195,10 @@ class MaskRCNN(nn.Module):
         for own, places in zip(logits.split(proposed.shapes, dim=1), moved.split(proposed.shapes, dim=1), strict=True):
             sure, order = best(own, rpn.pre_nms_top_n())
             each.append((within(picked(places, order), proposed.size), sure))
-        # Levels lie beside one another, the shorter ones filled with boxes of no size, so that each is for itself.
+        # Levels are stacked, the shorter ones padded with empty boxes, and suppressed each by itself.
         most = max(sure.shape[1] for _, sure in each)
-        boxes = torch.stack([pad(one, (0, 0, 0, most - one.shape[1])) for one, _ in each], dim=1)
-        sure = torch.stack([pad(one, (0, most - one.shape[1])) for _, one in each], dim=1)
+        boxes = torch.stack([pad(own, (0, 0, 0, most - own.shape[1])) for own, _ in each], dim=1)
+        sure = torch.stack([pad(own, (0, most - own.shape[1])) for _, own in each], dim=1)
         live = ((boxes[..., 2:] - boxes[..., :2]) >= rpn.min_size).all(dim=3)
         kept = unsuppressed(boxes.flatten(0, 1), live.flatten(0, 1), rpn.nms_thresh).reshape(live.shape)
         scores = torch.where(kept, sure.sigmoid(), -1.0).flatten(1)
@@ -208,7 +207,7 @@ class MaskRCNN(nn.Module):
 
     @torch.compiler.disable
     def _losses(self, proposed: Proposed, targets: Tensor) -> Tensor:
-        """(5,) of this batch. What is drawn differs in number at each step."""
+        """(5,) of this batch, outside of a compiled graph, because the number of samples differs at each step."""
         rpn, heads, batch = self.rpn, self.roi_heads, len(targets)
         truth = [objects_of(numbers, self.enlarge) for numbers in targets]
         anchors = [proposed.anchors] * batch
@@ -219,64 +218,63 @@ class MaskRCNN(nn.Module):
         first = rpn.compute_loss(proposed.logits, proposed.moves, labels, moves)
 
         chosen, owners, kinds, moves = heads.select_training_samples(chosen, truth)
-        said, placed = heads.box_predictor(heads.box_head(self._features(proposed, chosen, OF_A_BOX)))
-        second = fastrcnn_loss(said.float(), placed.float(), kinds, moves)
+        logits, placed = heads.box_predictor(heads.box_head(self._features(proposed, chosen, OF_A_BOX)))
+        second = fastrcnn_loss(logits.float(), placed.float(), kinds, moves)
 
-        held = [torch.nonzero(one > 0)[:, 0] for one in kinds]
-        inner = [one[which] for one, which in zip(chosen, held, strict=True)]
+        held = [torch.nonzero(own > 0)[:, 0] for own in kinds]
+        inner = [own[which] for own, which in zip(chosen, held, strict=True)]
         outlines = heads.mask_predictor(heads.mask_head(self._features(proposed, inner, OF_A_MASK)))[:, 1].float()
         wanted = [
-            mask_of(numbers, one["numbers"][owner[which]], edges / self.enlarge, outlines.shape[-1])
-            for numbers, one, owner, which, edges in zip(targets, truth, owners, held, inner, strict=True)
+            mask_of(numbers, objects["numbers"][owner[which]], edges / self.enlarge, outlines.shape[-1])
+            for numbers, objects, owner, which, edges in zip(targets, truth, owners, held, inner, strict=True)
         ]
         apart = binary_cross_entropy_with_logits(outlines, torch.cat(wanted), reduction="sum")
         return torch.stack([*first, *second, apart / max(1, outlines.numel())])
 
     def _features(self, proposed: Proposed, boxes: Sequence[Tensor], size: int) -> Tensor:
-        """(all boxes, inside, size, size) where each picture has as many boxes as it has."""
-        each = [
-            pooled([level[n : n + 1] for level in proposed.levels[:-1]], one[None], size) for n, one in enumerate(boxes)
-        ]
-        return torch.cat(each)
+        """(all boxes, inside, size, size) of pictures with different numbers of boxes."""
+        each = [[level[n : n + 1] for level in proposed.levels[:-1]] for n in range(len(boxes))]
+        return torch.cat([pooled(levels, own[None], size) for levels, own in zip(each, boxes, strict=True)])
 
-    def _untaught(self, proposed: Proposed) -> dict[str, Tensor]:
-        """As many boxes as a step looks at go the whole way, where nothing says what there is: so memory is counted."""
+    def _of_same_work(self, proposed: Proposed) -> dict[str, Tensor]:
+        """Outputs without targets, where memory is planned, with the work of as many boxes as a step has."""
         heads, levels, batch = self.roi_heads, proposed.levels[:-1], len(proposed.levels[0])
         boxes = proposed.logits.new_zeros(batch, self.samples, 4)
         kinds, moves = heads.box_predictor(heads.box_head(pooled(levels, boxes, OF_A_BOX)))
         held = boxes[:, : math.ceil(POSITIVE * self.samples)]
         masks = heads.mask_predictor(heads.mask_head(pooled(levels, held, OF_A_MASK)))
         # Every object is compared with every anchor.
-        compared = proposed.logits.new_zeros(1).expand(self.found, len(proposed.anchors))
-        said = {"anything": proposed.logits, "places": proposed.moves, "kinds": kinds, "moves": moves, "masks": masks}
-        said["compared"] = compared
-        return {f"{self.name}/{name}": one for name, one in said.items()}
+        compared = proposed.logits.new_zeros(1).expand(self.objects, len(proposed.anchors))
+        parts = {"anything": proposed.logits, "places": proposed.moves, "kinds": kinds, "moves": moves, "masks": masks}
+        parts["compared"] = compared
+        return {f"{self.name}/{name}": part for name, part in parts.items()}
 
     def _anchors(self, levels: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """(anchors, 4) edges, level by level."""
-        generator = self.rpn.anchor_generator
-        generator.set_cell_anchors(torch.float32, levels[0].device)
-        grids = [list(one.shape[2:]) for one in levels]
+        grids = [maps.shape[2:] for maps in levels]
         steps = [[whole // own for whole, own in zip(size, grid, strict=True)] for grid in grids]
-        return torch.cat(generator.grid_anchors(grids, steps))
+        return torch.cat(anchors_on(self.rpn.anchor_generator, grids, steps, levels[0]))
 
 
 def objects_of(numbers: Tensor, enlarge: int = 1) -> dict[str, Tensor]:
-    """Of (rows, columns) numbers of objects: `numbers`, their `boxes` (n, 4) and `labels`; `masks` stay the numbers."""
-    found, owner, sizes = torch.unique(numbers, return_inverse=True, return_counts=True)
+    """Targets of torchvision from a map of (rows, columns) numbers of objects.
+
+    `numbers` (n,) of the objects, their `boxes` (n, 4) and `labels` (n,); `masks` is the map itself
+    """
+    every, owner, sizes = torch.unique(numbers, return_inverse=True, return_counts=True)
     rows, columns = (
         places.expand_as(numbers).flatten().float()
         for places in torch.meshgrid(*(torch.arange(n, device=numbers.device) for n in numbers.shape), indexing="ij")
     )
     flat = owner.flatten()
     edges = [
-        torch.zeros(len(found), device=numbers.device).scatter_reduce(0, flat, axis, how, include_self=False) + beyond
+        torch.zeros(len(every), device=numbers.device).scatter_reduce(0, flat, axis, how, include_self=False) + beyond
         for how, beyond in (("amin", 0), ("amax", 1))
         for axis in (columns, rows)
     ]
-    kept = (found > 0) & (sizes >= FEWEST_VOXELS)
+    kept = (every > 0) & (sizes >= FEWEST_VOXELS)
     return {
-        "numbers": found[kept],
+        "numbers": every[kept],
         "boxes": torch.stack(edges, dim=1)[kept] * enlarge,
         "labels": torch.ones(int(kept.sum()), dtype=torch.long, device=numbers.device),
         "masks": numbers,
@@ -284,12 +282,12 @@ def objects_of(numbers: Tensor, enlarge: int = 1) -> dict[str, Tensor]:
 
 
 def mask_of(numbers: Tensor, own: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """(n, size, size) share of each part of a box that is the object's, between voxels linearly, as RoIAlign has it.
+    """(n, size, size) share of each cell of a box that belongs to the object, interpolated linearly as in RoIAlign.
 
     numbers: (rows, columns) of objects
-    own:     (n,) number of the object that each box is of
+    own:     (n,) number of each box's object
     boxes:   (n, 4) edges
-    No mask of a whole object is made: hundreds of them would not fit.
+    Without masks of whole objects, hundreds of which would not fit into memory.
     """
     fine = size * SAMPLES_OF_A_MASK
     share = (torch.arange(fine, device=boxes.device, dtype=boxes.dtype) + 0.5) / fine
@@ -304,7 +302,7 @@ def mask_of(numbers: Tensor, own: Tensor, boxes: Tensor, size: int) -> Tensor:
 
 
 def _between(places: Tensor, end: int) -> list[tuple[Tensor, Tensor]]:
-    """The voxel before each place and its share, then the one after."""
+    """The voxel before each position and its weight, then the voxel after."""
     places = places.clamp(0, end - 1)
     before = places.floor()
     share = places - before
@@ -321,7 +319,7 @@ def _backbone(body: str, channels: int, inside: int) -> BackboneWithFPN:
 
 
 def _first_stage(inside: int, anchor: float, proposals: int) -> RegionProposalNetwork:
-    """Thresholds and numbers are those of Ren et al., arXiv:1506.01497, section 3.1.3, and of torchvision."""
+    """Region proposals, with thresholds and numbers of Ren et al., arXiv:1506.01497, section 3.1.3, and torchvision."""
     sizes = tuple((anchor * 2.0**level,) for level in range(LEVELS))
     anchors = AnchorGenerator(sizes, (RATIOS,) * LEVELS)
     head = RPNHead(inside, len(RATIOS))
@@ -332,7 +330,7 @@ def _first_stage(inside: int, anchor: float, proposals: int) -> RegionProposalNe
 def _second_stage(
     inside: int, hidden: int, outline: Sequence[int], samples: int, ending: tuple[float, float, int]
 ) -> RoIHeads:
-    overlap, surest, found = ending
+    overlap, surest, most = ending
     return RoIHeads(
         None,  # boxes are pooled by `pooled`
         TwoMLPHead(inside * OF_A_BOX**2, hidden),
@@ -344,7 +342,7 @@ def _second_stage(
         None,
         surest,
         overlap,
-        found,
+        most,
         None,
         MaskRCNNHeads(inside, tuple(outline), 1),
         MaskRCNNPredictor(outline[-1], outline[-1], 2),
@@ -358,7 +356,7 @@ def build(channels: int, spatial_dims: int, dense: Mapping[str, int], **size: An
 
 
 def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
-    """torchvision's weights, fetched: of COCO for `body: resnet50`, else of ImageNet for the body alone."""
+    """torchvision's weights, downloaded: from COCO for `body: resnet50`, else from ImageNet for the body only."""
     body = size.get("body", "resnet18")
     if body == "resnet50":
         return dict(MaskRCNN_ResNet50_FPN_Weights.COCO_V1.get_state_dict())
@@ -367,15 +365,15 @@ def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def size_of(unit: float) -> tuple[Mapping[str, Any], str]:
-    """By the depth of an object, in voxels: small ones are enlarged, and the smallest anchors are half as long."""
+    """Settings by the objects' depth, in voxels: images of small ones are enlarged, and the smallest anchors fit."""
     enlarge = max(1, min(LARGEST, round(ENOUGH / (2 * unit))))
     anchor = round(unit * enlarge, 1)
     because = f"objects about {2 * unit:.3g} voxels across, enlarged {enlarge} times: anchors from {anchor:g} on"
     return {"anchor": anchor, "enlarge": enlarge}, because
 
 
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
-    """A small residual network for a processor; on a GPU torchvision's own size, whose weights fit."""
+def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """A small residual network for a processor; on a GPU torchvision's own size, which its weights fit."""
     del strides
     if device == "cpu":
         size: dict[str, Any] = {"body": "resnet18", "inside": 64, "hidden": 256, "outline": [64, 64]}
@@ -389,10 +387,10 @@ MASK_RCNN = Family(
     size_for=size_for,
     paper=PAPER,
     axes=(2,),
-    otherwise="It outlines objects in pictures alone; unet tells them apart in volumes",
+    otherwise="It segments objects in pictures only; unet does so in volumes",
     answers=frozenset({"objects"}),
     sees_targets=True,
     has_loss=True,
     size_of=size_of,
-    published=Published(published, "https://download.pytorch.org"),
+    published=Published(published, PUBLISHED_AT),
 )

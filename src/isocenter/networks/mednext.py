@@ -1,18 +1,17 @@
-"""MedNeXt: blocks of a wide convolution within each map and two across maps, also where the grid changes; MONAI's.
+"""MedNeXt of MONAI: ConvNeXt blocks in an encoder-decoder, also for its changes of resolution.
 
-Roy et al., MICCAI 2023, arXiv:2303.09975. This file needs torch and MONAI, and `of_monai` beside it.
+Roy et al., MICCAI 2023, arXiv:2303.09975.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from monai.networks import nets
 from torch import Tensor, nn
 
-from isocenter.networks.family import Family
-from isocenter.networks.monai_common import OfMonai, check_axes, halvings_for, outputs_of
+from isocenter.networks.family import Family, Sized, Strides
+from isocenter.networks.monai_common import OfMonai, check_axes, halvings_for
 
 PAPER = "arXiv:2303.09975"
 # Its smallest, S: table 1 of the paper. On a processor a quarter of the width.
@@ -20,13 +19,14 @@ WIDTH, HALVINGS, NARROWER = 32, 4, 4
 
 
 class MedNeXt(nets.MedNeXt):
-    """MONAI's network in two halves; all axes are halved alike.
+    """MONAI's network in two parts; all axes are halved equally.
 
+    halvings:         number of changes of resolution
     blocks:           of each stage from the finest to the coarsest, one number or one for each of halvings + 1; the
                       decoder has as many
-    expansion:        how many times as many maps are inside a block, given likewise
-    kernel:           voxels of the convolutions within a map, odd
-    deep_supervision: how many coarser outputs there are while training, each half as fine as the one before
+    expansion:        of the maps inside a block, given likewise
+    kernel:           voxels of the depthwise convolutions, odd
+    deep_supervision: how many coarser outputs there are in training, each at half the resolution of the one before
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class MedNeXt(nets.MedNeXt):
 
     def decoded(self, features: list[Tensor]) -> list[Tensor]:
         """(batch, outputs, *grid), finest first; coarser ones in training only."""
-        images, found = features[-1], []
+        images, coarser = features[-1], []
         stages = zip(self.up_blocks, self.dec_stages, features[-2::-1], strict=True)
         for place, (up, stage, skip) in enumerate(stages):
             if self.training and place >= len(self.up_blocks) - self.coarser:
-                found.append(self.out_blocks[place](images))
+                coarser.append(self.out_blocks[place](images))
             images = stage(up(images) + skip)
-        return [self.out_0(images), *found[::-1]]
+        return [self.out_0(images), *coarser[::-1]]
 
 
 def _each(count: int | Sequence[int], stages: int, name: str) -> list[int]:
@@ -94,16 +94,15 @@ def _each(count: int | Sequence[int], stages: int, name: str) -> list[int]:
     return counts
 
 
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], **size: Any
-) -> OfMonai:
+class MedNeXtWithHeads(OfMonai):
     """MONAI's network with our heads."""
-    return OfMonai(MedNeXt(channels, spatial_dims, outputs_of(dense), **size), dense, vectors)
+
+    body_of = MedNeXt
 
 
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
-    """The paper's smallest, halved as often as the shortest axis allows; a quarter of its width on a processor."""
-    del strides  # all axes are halved alike
+def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """The paper's smallest network, halved as often as the patch allows; a quarter of its width on a processor."""
+    del strides  # all axes are halved equally
     slow, often = device == "cpu", halvings_for(patch, HALVINGS)
     size = {
         "halvings": often,
@@ -113,4 +112,4 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     return size, f"patch {tuple(patch)}: halved {often} times along all axes; width for the {device}", PAPER
 
 
-MEDNEXT = Family(build=build, size_for=size_for, paper=PAPER)
+MEDNEXT = Family(build=MedNeXtWithHeads, size_for=size_for, paper=PAPER)

@@ -1,57 +1,66 @@
-"""MobileNetV2 for whole-image outputs, in one, two or three dimensions: little work for each voxel.
+"""MobileNetV2 for whole-image outputs, in one, two or three dimensions: few operations a voxel.
 
-Sandler et al., CVPR 2018, arXiv:1801.04381: inverted residuals, which widen by 1 x 1 convolutions, look at each map
-alone, and narrow again without an activation. This file needs torch and `telling` beside it, so that a copy of it
-travels with a model.
+Sandler et al., CVPR 2018, arXiv:1801.04381: inverted residuals, which widen by a 1 x 1 convolution, convolve each map
+separately (depthwise), and narrow again without an activation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from isocenter.networks.family import Family
-from isocenter.networks.pooled_head import PooledHead
+from isocenter.networks.family import Sized, Strides
+from isocenter.networks.gates import Excitation
+from isocenter.networks.layers import BATCH_NORM, CONVOLUTION, convolved
+from isocenter.networks.pooled_head import PooledHead, pooled_family
+from isocenter.networks.stochastic_depth import stochastic_depth
 
 PAPER = "arXiv:1801.04381"
-# By number of axes; typed loosely because torch types sizes by the number of axes.
-CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-# Table 2: of each stage how much its blocks widen, its feature maps, blocks and stride.
+# Table 2; of each stage the expansion of its blocks, its feature maps, blocks and stride.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 STEM, LAST = 32, 1280
 
 
 class InvertedResidual(nn.Module):
-    """Widen, convolve each map alone, narrow; beside a shortcut where nothing changes in shape."""
+    """Widen, convolve each map separately, narrow; with a shortcut where the shape stays the same.
 
-    def __init__(self, ndim: int, inside: int, outside: int, stride: int, expansion: int) -> None:
+    squeezed: maps of the squeeze and excitation before the block narrows (arXiv:1709.01507); 0 for none
+    left_out: share of samples that skip the block in training (stochastic depth, arXiv:1603.09382)
+    """
+
+    def __init__(
+        self,
+        ndim: int,
+        inside: int,
+        outside: int,
+        stride: int,
+        expansion: int,
+        kernel: int = 3,
+        activation: Callable[..., nn.Module] = nn.ReLU6,
+        squeezed: int = 0,
+        left_out: float = 0.0,
+    ) -> None:
         super().__init__()
         middle = expansion * inside
         self.body = nn.Sequential(
-            *([convolved(ndim, inside, middle, 1)] if expansion > 1 else []),
-            convolved(ndim, middle, middle, 3, stride, groups=middle),
+            *([convolved(ndim, inside, middle, 1, activation=activation)] if expansion > 1 else []),
+            convolved(ndim, middle, middle, kernel, stride, groups=middle, activation=activation),
+            *([Excitation(middle, squeezed, activation())] if squeezed else []),
             CONVOLUTION[ndim](middle, outside, 1, bias=False),
-            NORMALISATION[ndim](outside),
+            BATCH_NORM[ndim](outside),
         )
-        self.has_shortcut = stride == 1 and inside == outside
+        self.has_shortcut, self.left_out = stride == 1 and inside == outside, left_out
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (batch, outside, *spatial), reduced by the stride."""
-        found: Tensor = self.body(images)
-        return images + found if self.has_shortcut else found
-
-
-def convolved(ndim: int, inside: int, outside: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """A convolution, its normalisation and its activation."""
-    convolution = CONVOLUTION[ndim](inside, outside, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(convolution, NORMALISATION[ndim](outside), nn.ReLU6(inplace=True))
+        change: Tensor = self.body(images)
+        return images + stochastic_depth(change, self.left_out, self.training) if self.has_shortcut else change
 
 
 def scaled(maps: int, width: float) -> int:
-    """Feature maps times the width, in eights, never less than nine tenths of it."""
+    """Feature maps times the width, rounded to a multiple of 8 that is at least nine tenths of it."""
     eights = max(8, int(maps * width + 4) // 8 * 8)
     return eights if eights >= 0.9 * maps * width else eights + 8
 
@@ -59,13 +68,13 @@ def scaled(maps: int, width: float) -> int:
 class MobileNet(PooledHead):
     """(batch, channels, *spatial) to {head: (batch, size of the head)}.
 
-    stages:      of each how much its blocks widen, its feature maps at width 1, its blocks and its stride
-    width:       times the feature maps of stem and stages
+    stages:      of each the expansion of its blocks, its feature maps at width 1, its blocks and its stride
+    width:       factor of the feature maps of stem and stages
     last:        feature maps of the last convolution
-    stem_stride: of the first convolution; 1 keeps small images whole
+    stem_stride: of the first convolution; 1 for small images
     dropout:     before the heads
-    context:     numbers beside each image
-    fusion:      how they are used (`ContextFusion`); without it they join its pooled maps before the last layer
+    context:     number of covariates
+    fusion:      settings of `ContextFusion`; without them covariates are concatenated to the pooled maps
     """
 
     def __init__(
@@ -83,18 +92,18 @@ class MobileNet(PooledHead):
     ) -> None:
         super().__init__()
         inside = scaled(STEM, width)
-        layers: list[nn.Module] = [convolved(spatial_dims, channels, inside, 3, stem_stride)]
+        layers: list[nn.Module] = [convolved(spatial_dims, channels, inside, 3, stem_stride, activation=nn.ReLU6)]
         for expansion, maps, count, stride in stages:
             for n in range(count):
                 outside = scaled(maps, width)
                 layers.append(InvertedResidual(spatial_dims, inside, outside, stride if n == 0 else 1, expansion))
                 inside = outside
-        self.body = nn.Sequential(*layers, convolved(spatial_dims, inside, last, 1))
+        self.body = nn.Sequential(*layers, convolved(spatial_dims, inside, last, 1, activation=nn.ReLU6))
         self.end(last, vectors, dropout, context, fusion)
 
 
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
-    """The paper's on a GPU; half or a third as wide on a processor, where the stem keeps small pictures whole."""
+def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """The paper's widths on a GPU; half or a third on a processor; a stem without stride for small images."""
     del strides
     slow, volume = device == "cpu", len(patch) > 2
     stride = 1 if max(patch) <= 64 and not (slow and volume) else 2
@@ -104,10 +113,4 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     return size, f"images of {tuple(patch)}: {stem}; width {width} for the {device}", PAPER
 
 
-MOBILENET = Family(
-    build=MobileNet,
-    size_for=size_for,
-    paper=PAPER,
-    answers=frozenset({"vector"}),
-    takes_context=("concatenate", "film", "attention"),
-)
+MOBILENET = pooled_family(MobileNet, size_for, PAPER)

@@ -1,22 +1,22 @@
-"""What an encoder-decoder of MONAI lacks to be a family here: heads by name, and images of any size.
+"""Encoder-decoders of MONAI as families here, with heads by name and images of any size.
 
-Cardoso et al., arXiv:2211.02701. This file needs torch alone, so that a copy of it travels with a model.
+Cardoso et al., arXiv:2211.02701.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 
 class Body(Protocol):
-    """A network of MONAI in two halves.
+    """A network of MONAI in two parts, encoder and decoder.
 
-    multiple: voxels per axis that one cell of its coarsest grid is long
+    multiple: voxels per axis of a cell of its coarsest grid
     deepest:  feature maps of that grid
     """
 
@@ -27,29 +27,34 @@ class Body(Protocol):
         """(batch, maps, *grid) of each grid, finest first."""
 
     def decoded(self, features: list[Tensor]) -> list[Tensor]:
-        """(batch, outputs, *grid), finest first; coarser ones in training alone."""
+        """(batch, outputs, *grid), finest first; coarser ones in training only."""
 
 
 class OfMonai(nn.Module):
     """(batch, channels, *spatial) to {head: (batch, channels of the head, *spatial) or (batch, size)}.
 
-    Images of any size are taken: what is no whole number of cells of the coarsest grid is continued beyond its last
-    voxels by the value that they have, and the answer is cut back. Where that grid would be a single cell, in which a
-    normalisation has nothing to compare, the last axis is continued to two.
-    dense, vectors: heads by name with their number of channels. Dense ones are parts of one map, in the order given;
-                    the others are linear layers on the mean of the coarsest grid
+    Images of any size are padded, by their last voxels, to whole cells of the coarsest grid, and outputs are cropped.
+    That grid has at least two cells, because a single one has no variance for a normalisation.
+    dense, vectors: heads by name with their number of channels. Dense heads are channels of one map, in the order
+                    given; the others are linear layers on the mean of the coarsest grid
+    `size`:         settings of the network of MONAI
     """
 
-    def __init__(self, body: Body, dense: Mapping[str, int], vectors: Mapping[str, int]) -> None:
+    body_of: ClassVar[Callable[..., Body]]
+
+    def __init__(
+        self, channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], **size: Any
+    ) -> None:
         super().__init__()
-        self.body: Any = body
+        # MONAI makes no network without a map of outputs.
+        self.body: Any = self.body_of(channels, spatial_dims, max(1, sum(dense.values())), **size)
         ends = [sum(list(dense.values())[: n + 1]) for n in range(len(dense))]
         parts = zip(dense.items(), ends, strict=True)
         self.dense = nn.ModuleDict({name: Part(end - count, count) for (name, count), end in parts})
-        self.vectors = nn.ModuleDict({name: nn.Linear(body.deepest, n) for name, n in vectors.items()})
+        self.vectors = nn.ModuleDict({name: nn.Linear(self.body.deepest, n) for name, n in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
+        """Return the outputs by head; `context` is not used."""
         size = sizes(images)
         images = filled(images, self.body.multiple)
         features = self.body.encoded(images)
@@ -62,7 +67,7 @@ class OfMonai(nn.Module):
 
 
 class Part(nn.Module):
-    """So many channels of a map, from the first on."""
+    """`count` channels of a map, from channel `first` on."""
 
     def __init__(self, first: int, count: int) -> None:
         super().__init__()
@@ -74,12 +79,12 @@ class Part(nn.Module):
 
 
 def sizes(images: Tensor) -> list[int]:
-    """Voxels per axis as plain numbers: an export then writes what follows from them, and not how."""
+    """Voxels per axis as plain numbers, which an export keeps as constants."""
     return [int(n) for n in images.shape[2:]]
 
 
 def filled(images: Tensor, multiple: Sequence[int]) -> Tensor:
-    """Images continued by their last voxels to whole numbers of cells, at least two together."""
+    """Images padded by their last voxels to whole cells, at least two in all."""
     size = sizes(images)
     cells = [-(-n // step) for n, step in zip(size, multiple, strict=True)]
     if max(cells) == 1:
@@ -91,19 +96,14 @@ def filled(images: Tensor, multiple: Sequence[int]) -> Tensor:
 
 
 def cut(maps: Tensor, size: Sequence[int], filled_size: Sequence[int]) -> Tensor:
-    """Of maps on a grid as fine as the filled image or coarser, what lies on the image itself."""
+    """Maps of padded images, on their grid or a coarser one, cropped to the images."""
     for axis, (n, whole) in enumerate(zip(size, filled_size, strict=True), start=2):
         maps = maps.narrow(axis, 0, -(-n * int(maps.shape[axis]) // whole))
     return maps
 
 
-def outputs_of(dense: Mapping[str, int]) -> int:
-    """Channels of the map of all dense heads; one where there are none, because MONAI makes no map without."""
-    return max(1, sum(dense.values()))
-
-
 def check_axes(axes: int, known: Sequence[int], name: str) -> None:
-    """ValueError where MONAI has no such network in so many axes."""
+    """ValueError where MONAI's network has no version for so many axes."""
     if axes not in known:
         raise ValueError(f"{name} is for images of {' or '.join(map(str, known))} axes, not {axes}: choose unet")
 
@@ -112,7 +112,7 @@ def product_of(strides: Sequence[Sequence[int]], axes: int) -> list[int]:
     """Voxels per axis of a cell of the last stage.
 
     strides: one entry a stage and axis; the first stage has stride 1
-    Raises ValueError for what are no such strides, and for fewer than two stages.
+    Raises ValueError for other strides, and for fewer than two stages.
     """
     if len(strides) < 2 or max(strides[0]) > 1 or any(len(stride) != axes for stride in strides):
         raise ValueError(f"strides need two stages, {axes} numbers in each, and 1 in the first, not {strides}")
@@ -120,12 +120,12 @@ def product_of(strides: Sequence[Sequence[int]], axes: int) -> list[int]:
 
 
 def stages_for(strides: Sequence[Sequence[int]], most: int) -> list[list[int]]:
-    """The first stages of a plan; where it has only one, images are halved once nevertheless."""
+    """The first stages of a plan, at least two: images are halved once where it has only one."""
     axes = len(strides[0])
     kept = [list(stride) for stride in strides[:most]]
     return kept if len(kept) > 1 else [[1] * axes, [2] * axes]
 
 
 def halvings_for(patch: Sequence[int], most: int) -> int:
-    """How often a patch can be halved along all axes while its shortest axis keeps two cells; at least once."""
+    """How often a patch can be halved along all axes until its shortest axis has two cells; at least once."""
     return max(1, min(most, int(math.log2(max(2, min(patch) / 2)))))

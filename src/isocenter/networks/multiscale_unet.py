@@ -1,33 +1,31 @@
-"""Attention U-Net at several scales: each stage sees the image again, gates weigh what is handed across.
+"""Multi-scale attention U-Net: each stage gets the image at its scale, and gates weigh the skip connections.
 
-Abraham and Khan, ISBI 2019, arXiv:1810.07842, with the gates of Oktay et al., MIDL 2018, arXiv:1804.03999. The blocks
-are those of `unet`. This file needs torch, and `unet` with what that needs beside it, so that copies travel with a
-model.
+Abraham and Khan, ISBI 2019, arXiv:1810.07842, with the gates of Oktay et al., MIDL 2018, arXiv:1804.03999, and the
+blocks of `unet`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from isocenter.networks.family import Family
-from isocenter.networks.unet import CONVOLUTION, NORMALISATION, TRANSPOSED, Block, check_stages, checked, kernels_for
+from isocenter.networks.deep_supervision import check_stages, coarse_heads, coarse_outputs
+from isocenter.networks.family import Family, Sized, Strides
+from isocenter.networks.layers import AVERAGE_POOL, CONVOLUTION, INSTANCE_NORM, LINEAR, TRANSPOSED
+from isocenter.networks.unet import Block, checked, kernels_for
 from isocenter.networks.unet import size_for as size_for_unet
 
 PAPER = "arXiv:1810.07842"
-POOLING: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
-LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 class Gate(nn.Module):
-    """Weighs each voxel of `finer` maps, between 0 and 1, by what they and the coarser ones say together.
+    """Additive attention gate: weights between 0 and 1 for each voxel of the finer maps, from these and coarser ones.
 
-    finer, coarser: (batch, maps, *spatial) each; the weights are made on the coarser grid, and interpolated
+    finer, coarser: (batch, maps, *spatial) each; the weights are computed on the coarser grid, and interpolated
     Oktay et al., arXiv:1804.03999, equations 1 and 2
     """
 
@@ -40,11 +38,11 @@ class Gate(nn.Module):
         self.mode = LINEAR[ndim]
 
     def forward(self, finer: Tensor, coarser: Tensor) -> Tensor:
-        """Return the finer maps, weighed."""
+        """Return the finer maps times their weights."""
         return finer * self.weights(finer, coarser)
 
     def weights(self, finer: Tensor, coarser: Tensor) -> Tensor:
-        """(batch, 1, *spatial) as fine as the finer maps."""
+        """(batch, 1, *spatial) on the grid of the finer maps."""
         logits = self.weigh(torch.relu(self.of_finer(finer) + self.of_coarser(coarser)))
         size = [int(n) for n in finer.shape[2:]]
         return interpolate(torch.sigmoid(logits), size=size, mode=self.mode, align_corners=False)
@@ -56,9 +54,9 @@ class Seeing(nn.Module):
     def __init__(self, ndim: int, channels: int, maps: int, kernel: Sequence[int], by: Sequence[int]) -> None:
         super().__init__()
         pad = tuple(n // 2 for n in kernel)
-        self.average = POOLING[ndim](tuple(by))
+        self.average = AVERAGE_POOL[ndim](tuple(by))
         self.look = CONVOLUTION[ndim](channels, maps, tuple(kernel), 1, pad, bias=False)
-        self.norm, self.activation = NORMALISATION[ndim](maps, affine=True), nn.LeakyReLU(0.01, inplace=True)
+        self.norm, self.activation = INSTANCE_NORM[ndim](maps, affine=True), nn.LeakyReLU(0.01, inplace=True)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (batch, maps, *coarse)."""
@@ -75,8 +73,7 @@ class MultiscaleUNet(nn.Module):
     width:            feature maps of the first stage; doubled by each stage up to `widest`
     kernels:          one entry a stage and axis, odd; without them 3, and 1 across axes whose voxels are still long
     dropout:          of whole feature maps between the two convolutions of a block
-    deep_supervision: how many coarser outputs `head@1`, `head@2`, ... there are while training; the paper has one a
-                      stage
+    deep_supervision: how many coarser outputs `head@1`, `head@2`, ... there are in training; the paper has one a stage
     """
 
     def __init__(
@@ -94,56 +91,54 @@ class MultiscaleUNet(nn.Module):
     ) -> None:
         super().__init__()
         check_stages(strides, spatial_dims, deep_supervision)
-        stages, one = len(strides), [1] * spatial_dims
+        stages, ones = len(strides), [1] * spatial_dims
         widths = [min(width * 2**stage, widest) for stage in range(stages)]
         shapes = kernels_for(strides) if kernels is None else checked(kernels, stages, spatial_dims)
         by = [[math.prod(along) for along in zip(*strides[: stage + 1], strict=True)] for stage in range(stages)]
-        # The image again, with as many maps as come from the stage before; each stage then takes both.
+        # Each stage gets as many maps of the image as it gets from the stage before.
         self.seeing = nn.ModuleList(
             Seeing(spatial_dims, channels, widths[stage - 1], shapes[stage], by[stage]) for stage in range(1, stages)
         )
         convolution, transposed = CONVOLUTION[spatial_dims], TRANSPOSED[spatial_dims]
         self.down, self.encoder = nn.ModuleList(), nn.ModuleList()
-        self.encoder.append(Block(spatial_dims, channels, widths[0], shapes[0], one, dropout=dropout))
+        self.encoder.append(Block(spatial_dims, channels, widths[0], shapes[0], ones, dropout=dropout))
         self.gates, self.up, self.decoder = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for stage in range(1, stages):
             before, step = widths[stage - 1], tuple(strides[stage])
             self.down.append(convolution(before, before, step, step, bias=False))
-            self.encoder.append(Block(spatial_dims, 2 * before, widths[stage], shapes[stage], one, dropout=dropout))
+            self.encoder.append(Block(spatial_dims, 2 * before, widths[stage], shapes[stage], ones, dropout=dropout))
         for stage in range(stages - 1, 0, -1):
             finer, coarser, step = widths[stage - 1], widths[stage], tuple(strides[stage])
             self.gates.append(Gate(spatial_dims, finer, coarser, step))
             self.up.append(transposed(coarser, finer, step, step, bias=False))
-            self.decoder.append(Block(spatial_dims, 2 * finer, finer, shapes[stage - 1], one, dropout=dropout))
+            self.decoder.append(Block(spatial_dims, 2 * finer, finer, shapes[stage - 1], ones, dropout=dropout))
         self.dense = nn.ModuleDict({name: convolution(widths[0], n, 1) for name, n in dense.items()})
         self.vectors = nn.ModuleDict({name: nn.Linear(widths[-1], n) for name, n in vectors.items()})
-        levels = range(1, deep_supervision + 1)
-        coarse = {f"{name}@{n}": convolution(widths[n], count, 1) for name, count in dense.items() for n in levels}
-        self.coarse = nn.ModuleDict(coarse)
+        self.coarse = coarse_heads(spatial_dims, widths, dense, deep_supervision)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
+        """Return the outputs by head; `context` is not used."""
         maps = self.encoder[0](images)
         skips: list[Tensor] = []
         for down, seeing, block in zip(self.down, self.seeing, list(self.encoder)[1:], strict=True):
             skips.append(maps)
             maps = block(torch.cat([down(maps), seeing(images)], dim=1))
-        pooled, found = maps.flatten(2).mean(dim=2), [maps]
+        pooled, decoded = maps.flatten(2).mean(dim=2), [maps]
         for gate, up, block, skip in zip(self.gates, self.up, self.decoder, skips[::-1], strict=True):
-            found.append(block(torch.cat([gate(skip, found[-1]), up(found[-1])], dim=1)))
+            decoded.append(block(torch.cat([gate(skip, decoded[-1]), up(decoded[-1])], dim=1)))
         outputs = {name: layer(pooled) for name, layer in self.vectors.items()}
-        outputs |= {name: layer(found[-1]) for name, layer in self.dense.items()}
+        outputs |= {name: layer(decoded[-1]) for name, layer in self.dense.items()}
         if self.training:
-            outputs |= {name: layer(found[-1 - int(name.rpartition("@")[2])]) for name, layer in self.coarse.items()}
+            outputs |= coarse_outputs(self.coarse, decoded)
         return outputs
 
 
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
-    """As a U-Net, and every stage but the two lowest gives an output to learn from."""
+def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """As a U-Net, with deep supervision of every stage but the two coarsest."""
     size, because, _ = size_for_unet(patch, strides, device)
     coarse = max(0, len(strides) - 3)
-    told = f"gates at {len(strides) - 1} scales, each of which sees the image; {coarse} coarser outputs learn too"
-    reason = because.partition("; ")[0] + f"; width for the {device}; {told}"
+    scales = f"gates at {len(strides) - 1} scales, each of which gets the image; {coarse} coarser outputs learn too"
+    reason = because.partition("; ")[0] + f"; width for the {device}; {scales}"
     return {**size, "deep_supervision": coarse}, reason, PAPER
 
 

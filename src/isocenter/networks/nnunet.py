@@ -1,44 +1,40 @@
-"""nnU-Net's U-Nets, plain and with a residual encoder, with the names that their parameters have there: weights fit.
+"""nnU-Net's U-Nets, plain and with a residual encoder, under the names that its own weights have.
 
 Isensee et al., Nature Methods 2021, doi:10.1038/s41592-020-01008-z, and MICCAI 2024, arXiv:2404.09556; residual
 blocks as in He et al., CVPR 2019, arXiv:1812.01187. The layers, and their names, are those of PlainConvUNet and
-ResidualEncoderUNet in the package dynamic_network_architectures. This file needs torch alone, so that a copy of it
-travels with a model.
+ResidualEncoderUNet in the package dynamic_network_architectures.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.family import Family
+from isocenter.networks.family import Family, Sized, Strides
+from isocenter.networks.layers import (
+    AVERAGE_POOL,
+    BATCH_NORM,
+    CONVOLUTION,
+    DROPOUT,
+    INSTANCE_NORM,
+    TRANSPOSED,
+    after_each,
+)
 
 PAPER = "doi:10.1038/s41592-020-01008-z"
-# By number of axes; typed loosely because torch types sizes by the number of axes.
-CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-NORMALISATION: dict[tuple[str, int], Any] = {
-    ("instance", 1): nn.InstanceNorm1d,
-    ("batch", 1): nn.BatchNorm1d,
-    ("instance", 2): nn.InstanceNorm2d,
-    ("instance", 3): nn.InstanceNorm3d,
-    ("batch", 2): nn.BatchNorm2d,
-    ("batch", 3): nn.BatchNorm3d,
-}
-DROPOUT: dict[int, Any] = {1: nn.Dropout1d, 2: nn.Dropout2d, 3: nn.Dropout3d}
-POOL: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
+NORMALISATION = {"instance": INSTANCE_NORM, "batch": BATCH_NORM}
 # Feature maps of the first stage, and the most of any, by number of axes, as nnU-Net plans them.
 NARROWEST, WIDEST = 32, {1: 512, 2: 512, 3: 320}
-# Residual blocks of the encoder's first stages; every further one has as many as the last of these.
+# Residual blocks of the encoder's first stages; every further stage has as many as the last of these.
 BLOCKS = (1, 3, 4, 6)
 
 
 class Layers:
-    """How every layer of a network is made.
+    """The settings of every layer of a network, and the layers made by them.
 
     norm:        "instance" or "batch", or None for none; `norm_options` are its own (eps, affine)
     activation:  "leaky_relu" or "relu"; `slope` is the leaky one's
@@ -59,7 +55,7 @@ class Layers:
     ) -> None:
         if axes not in CONVOLUTION or activation not in ("leaky_relu", "relu"):
             raise ValueError(f"there is no such layer: {axes} axes, {activation}")
-        if norm is not None and (norm, axes) not in NORMALISATION:
+        if norm is not None and norm not in NORMALISATION:
             raise ValueError(f"there is no normalisation {norm!r}, only instance and batch")
         self.axes, self.bias, self.norm, self.norm_last, self.dropout = axes, bias, norm, norm_last, dropout
         self.norm_options = {"eps": 1e-5, "affine": True} if norm_options is None else dict(norm_options)
@@ -67,7 +63,7 @@ class Layers:
 
     def normalisation(self, features: int) -> nn.Module:
         """A normalisation of so many feature maps."""
-        made: nn.Module = NORMALISATION[str(self.norm), self.axes](features, **self.norm_options)
+        made: nn.Module = NORMALISATION[str(self.norm)][self.axes](features, **self.norm_options)
         return made
 
     def activation(self) -> nn.Module:
@@ -75,8 +71,30 @@ class Layers:
         return nn.ReLU(inplace=True) if self._activation == "relu" else nn.LeakyReLU(self._slope, inplace=True)
 
 
+class Stages(NamedTuple):
+    """One entry a stage of the encoder, finest first: feature maps, and kernels and strides of one number an axis.
+
+    repeats: convolutions of each stage of the encoder, or residual blocks
+    """
+
+    features: Sequence[int]
+    kernels: Sequence[Sequence[int]]
+    strides: Sequence[Sequence[int]]
+    repeats: Sequence[int]
+
+    def check(self, axes: int, decoder: Sequence[int]) -> None:
+        """ValueError where the numbers of the stages do not fit together; decoder: its convolutions a stage."""
+        count = len(self.features)
+        if count < 2 or {*map(len, self[1:]), len(decoder) + 1} != {count}:
+            raise ValueError(f"{count} stages need as many kernels, strides and blocks, and one less in the decoder")
+        if any(len(numbers) != axes for numbers in (*self.kernels, *self.strides)):
+            raise ValueError(f"kernels and strides need {axes} numbers a stage")
+
+
 class Layer(nn.Module):
     """A convolution, then normalisation and activation as far as the network has them."""
+
+    plural: ClassVar = "convs"
 
     def __init__(
         self,
@@ -108,70 +126,22 @@ class Layer(nn.Module):
         return images
 
 
-class Stage(nn.Module):
-    """Several layers, the first of which takes the stride."""
-
-    def __init__(
-        self, layers: Layers, count: int, inside: int, outside: int, kernel: Sequence[int], stride: Sequence[int]
-    ) -> None:
-        super().__init__()
-        one = [1] * layers.axes
-        self.convs = nn.Sequential(
-            *(
-                Layer(layers, inside if n == 0 else outside, outside, kernel, stride if n == 0 else one)
-                for n in range(count)
-            )
-        )
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the stage's maps, reduced by its stride."""
-        return self.convs(images)
-
-
-class Encoder(nn.Module):
-    """One output a stage, finest first."""
-
-    def __init__(
-        self,
-        layers: Layers,
-        channels: int,
-        features: Sequence[int],
-        kernels: Sequence[Sequence[int]],
-        strides: Sequence[Sequence[int]],
-        convolutions: Sequence[int],
-    ) -> None:
-        super().__init__()
-        inputs = [channels, *features[:-1]]
-        self.stages = nn.Sequential(
-            *(
-                nn.Sequential(Stage(layers, convolutions[n], inputs[n], features[n], kernels[n], strides[n]))
-                for n in range(len(features))
-            )
-        )
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Return the maps of each stage, finest first."""
-        found = []
-        for stage in self.stages:
-            images = stage(images)
-            found.append(images)
-        return found
-
-
 class Block(nn.Module):
-    """Two convolutions beside a shortcut, which is averaged where there is a stride and projected where it widens."""
+    """Two convolutions and a shortcut, which is averaged where there is a stride and projected where it widens."""
+
+    plural: ClassVar = "blocks"
 
     def __init__(self, layers: Layers, inside: int, outside: int, kernel: Sequence[int], stride: Sequence[int]) -> None:
         super().__init__()
-        one = [1] * layers.axes
+        ones = [1] * layers.axes
         self.conv1 = Layer(layers, inside, outside, kernel, stride)
-        self.conv2 = Layer(layers, outside, outside, kernel, one, active=False, dropout=False)
+        self.conv2 = Layer(layers, outside, outside, kernel, ones, active=False, dropout=False)
         self.nonlin2 = layers.activation()
         shortcut: list[nn.Module] = []
         if max(stride) > 1:
-            shortcut.append(POOL[layers.axes](tuple(stride), tuple(stride)))
+            shortcut.append(AVERAGE_POOL[layers.axes](tuple(stride), tuple(stride)))
         if inside != outside:
-            shortcut.append(Layer(layers, inside, outside, one, one, bias=False, active=False, dropout=False))
+            shortcut.append(Layer(layers, inside, outside, ones, ones, bias=False, active=False, dropout=False))
         self.skip = nn.Sequential(*shortcut)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -179,90 +149,96 @@ class Block(nn.Module):
         return self.nonlin2(self.conv2(self.conv1(images)) + self.skip(images))
 
 
-class Blocks(nn.Module):
-    """The blocks of a stage, the first of which takes the stride."""
+class Stage(nn.Module):
+    """Several layers, or several residual blocks, the first of which takes the stride."""
 
     def __init__(
-        self, layers: Layers, count: int, inside: int, outside: int, kernel: Sequence[int], stride: Sequence[int]
+        self,
+        kind: type[Layer | Block],
+        layers: Layers,
+        count: int,
+        inside: int,
+        outside: int,
+        kernel: Sequence[int],
+        stride: Sequence[int],
     ) -> None:
         super().__init__()
-        one = [1] * layers.axes
-        self.blocks = nn.Sequential(
-            Block(layers, inside, outside, kernel, stride),
-            *(Block(layers, outside, outside, kernel, one) for _ in range(count - 1)),
-        )
+        parts = [kind(layers, inside, outside, kernel, stride)]
+        parts += [kind(layers, outside, outside, kernel, [1] * layers.axes) for _ in range(count - 1)]
+        self.add_module(kind.plural, nn.Sequential(*parts))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the stage's maps, reduced by its stride."""
-        return self.blocks(images)
+        for part in self.children():
+            images = part(images)
+        return images
 
 
-class ResidualEncoder(nn.Module):
-    """One output a stage, finest first; the stem goes before the first."""
+def encoder_stages(kind: type[Layer | Block], layers: Layers, inside: int, stages: Stages) -> list[Stage]:
+    """The stages of an encoder whose first stage gets so many maps."""
+    inputs = [inside, *stages.features[:-1]]
+    each = zip(stages.repeats, inputs, stages.features, stages.kernels, stages.strides, strict=True)
+    return [Stage(kind, layers, *settings) for settings in each]
 
-    def __init__(
-        self,
-        layers: Layers,
-        channels: int,
-        features: Sequence[int],
-        kernels: Sequence[Sequence[int]],
-        strides: Sequence[Sequence[int]],
-        blocks: Sequence[int],
-    ) -> None:
+
+class Encoder(nn.Module):
+    """(batch, channels, *spatial) to the maps of each stage, by plain convolutions."""
+
+    def __init__(self, layers: Layers, channels: int, stages: Stages) -> None:
         super().__init__()
-        self.stem = Stage(layers, 1, channels, features[0], kernels[0], [1] * layers.axes)
-        inputs = [features[0], *features[:-1]]
-        self.stages = nn.Sequential(
-            *(Blocks(layers, blocks[n], inputs[n], features[n], kernels[n], strides[n]) for n in range(len(features)))
-        )
+        self.stages = nn.Sequential(*map(nn.Sequential, encoder_stages(Layer, layers, channels, stages)))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the maps of each stage, finest first."""
-        images, found = self.stem(images), []
-        for stage in self.stages:
-            images = stage(images)
-            found.append(images)
-        return found
+        return after_each(self.stages, images)
+
+
+class ResidualEncoder(nn.Module):
+    """(batch, channels, *spatial) to the maps of each stage, by a stem and residual blocks."""
+
+    def __init__(self, layers: Layers, channels: int, stages: Stages) -> None:
+        super().__init__()
+        width = stages.features[0]
+        self.stem = Stage(Layer, layers, 1, channels, width, stages.kernels[0], [1] * layers.axes)
+        self.stages = nn.Sequential(*encoder_stages(Block, layers, width, stages))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return the maps of each stage, finest first."""
+        return after_each(self.stages, self.stem(images))
 
 
 class Decoder(nn.Module):
-    """From the encoder's outputs to one map of outputs a resolution, coarsest first."""
+    """The encoder's maps to one map of outputs a resolution.
 
-    def __init__(
-        self,
-        layers: Layers,
-        outputs: int,
-        features: Sequence[int],
-        kernels: Sequence[Sequence[int]],
-        strides: Sequence[Sequence[int]],
-        convolutions: Sequence[int],
-    ) -> None:
+    convolutions: of each stage, coarsest first
+    """
+
+    def __init__(self, layers: Layers, outputs: int, stages: Stages, convolutions: Sequence[int]) -> None:
         super().__init__()
-        axes, one = layers.axes, [1] * layers.axes
+        axes, features, kernels = layers.axes, stages.features, stages.kernels
         self.stages, self.transpconvs, self.seg_layers = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        for place, stage in enumerate(range(len(features) - 1, 0, -1)):
-            below, here, stride = features[stage], features[stage - 1], tuple(strides[stage])
+        for count, stage in zip(convolutions, range(len(features) - 1, 0, -1), strict=True):
+            below, here, stride = features[stage], features[stage - 1], tuple(stages.strides[stage])
             self.transpconvs.append(TRANSPOSED[axes](below, here, stride, stride, bias=layers.bias))
-            self.stages.append(Stage(layers, convolutions[place], 2 * here, here, kernels[stage - 1], one))
+            self.stages.append(Stage(Layer, layers, count, 2 * here, here, kernels[stage - 1], [1] * axes))
             self.seg_layers.append(CONVOLUTION[axes](here, outputs, 1))
 
     def forward(self, features: list[Tensor], coarser: int) -> list[Tensor]:
-        """The finest outputs first, then as many coarser ones as are asked for."""
-        images, found = features[-1], []
+        """Return the finest outputs first, then as many coarser ones as are asked for."""
+        images, outputs = features[-1], []
         for place, (up, stage) in enumerate(zip(self.transpconvs, self.stages, strict=True)):
             images = stage(torch.cat([up(images), features[-2 - place]], dim=1))
             if place >= len(self.stages) - 1 - coarser:
-                found.append(self.seg_layers[place](images))
-        return found[::-1]
+                outputs.append(self.seg_layers[place](images))
+        return outputs[::-1]
 
 
 class PlannedUNet(nn.Module):
-    """(batch, channels, *spatial) to {head: (batch, outputs, *spatial)}; its kinds differ in the encoder alone.
+    """(batch, channels, *spatial) to {head: (batch, outputs, *spatial)}; its two kinds differ in the encoder.
 
-    features, kernels, strides, repeats: one entry a stage of the encoder, finest first; repeats: of what it repeats
-    decoder_convolutions: one a stage of the decoder, coarsest first
-    slicewise: a network of two axes goes through a volume (batch, channels, slices, *plane), each slice on its own
-    coarser:   how many outputs `head@1` (half the resolution), `head@2`, ... there are beside it while training
+    decoder_convolutions: one entry a stage of the decoder, coarsest first
+    slicewise: a network of two axes for volumes, (batch, channels, slices, *plane): it segments each slice by itself
+    coarser:   how many further outputs `head@1` (half the resolution), `head@2`, ... there are in training
     """
 
     encoder_of: ClassVar[Callable[..., nn.Module]]
@@ -272,30 +248,27 @@ class PlannedUNet(nn.Module):
         channels: int,
         outputs: int,
         layers: Layers,
+        stages: Stages,
         *,
-        features: Sequence[int],
-        kernels: Sequence[Sequence[int]],
-        strides: Sequence[Sequence[int]],
-        repeats: Sequence[int],
         decoder_convolutions: Sequence[int],
         head: str,
         slicewise: bool,
         coarser: int,
     ) -> None:
         super().__init__()
-        check_stages(layers.axes, features, kernels, strides, repeats, decoder_convolutions)
+        stages.check(layers.axes, decoder_convolutions)
         self.head, self.slicewise, self.coarser = head, slicewise, coarser
-        self.encoder = self.encoder_of(layers, channels, features, kernels, strides, repeats)
-        self.decoder = Decoder(layers, outputs, features, kernels, strides, decoder_convolutions)
+        self.encoder = self.encoder_of(layers, channels, stages)
+        self.decoder = Decoder(layers, outputs, stages, decoder_convolutions)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
+        """Return {head: (batch, outputs, *spatial)}, in training with the coarser outputs; `context` is not used."""
         slices = images.shape[2]
         if self.slicewise:
             images = images.movedim(2, 1).flatten(0, 1)
         outputs = self.decoder(self.encoder(images), self.coarser if self.training else 0)
         if self.slicewise:
-            outputs = [one.unflatten(0, (-1, slices)).movedim(1, 2) for one in outputs]
+            outputs = [maps.unflatten(0, (-1, slices)).movedim(1, 2) for maps in outputs]
         names = [self.head, *(f"{self.head}@{level}" for level in range(1, len(outputs)))]
         return dict(zip(names, outputs, strict=True))
 
@@ -312,75 +285,60 @@ class ResidualEncoderUNet(PlannedUNet):
     encoder_of = ResidualEncoder
 
 
-def check_stages(
+def planned(
+    kind: type[PlannedUNet],
+    channels: int,
     axes: int,
-    features: Sequence[int],
-    kernels: Sequence[Sequence[int]],
-    strides: Sequence[Sequence[int]],
-    encoder: Sequence[int],
-    decoder: Sequence[int],
-) -> None:
-    """ValueError where the numbers of the stages do not fit together."""
-    stages = len(features)
-    if stages < 2 or {len(kernels), len(strides), len(encoder), len(decoder) + 1} != {stages}:
-        raise ValueError(f"{stages} stages need as many kernels, strides and blocks, and one less in the decoder")
-    if any(len(one) != axes for one in (*kernels, *strides)):
-        raise ValueError(f"kernels and strides need {axes} numbers a stage")
-
-
-def parts(spatial_dims: int, dense: Mapping[str, int], size: Mapping[str, Any]) -> tuple[int, Layers, dict[str, Any]]:
-    """(outputs, layers, the other arguments of a network) of a family's settings."""
+    dense: Mapping[str, int],
+    repeats: Sequence[int],
+    size: Mapping[str, Any],
+) -> PlannedUNet:
+    """A network of a family's settings; ValueError where they do not fit together."""
     if len(dense) != 1:
         raise ValueError("it has one map of outputs and nothing else")
     own = dict(size)
     slicewise = bool(own.pop("slicewise", False))
-    if slicewise and spatial_dims != 3:
+    if slicewise and axes != 3:
         raise ValueError("only a volume has slices")
     [(head, outputs)] = dense.items()
     names = ("bias", "norm", "norm_options", "activation", "slope", "norm_last", "dropout")
-    layers = Layers(2 if slicewise else spatial_dims, **{name: own.pop(name) for name in names if name in own})
+    layers = Layers(2 if slicewise else axes, **{name: own.pop(name) for name in names if name in own})
+    given = {name: own.pop(name) for name in ("features", "kernels", "strides") if name in own}
+    stages = Stages(**given, repeats=repeats)
     coarser = int(own.pop("deep_supervision", 0))
-    return outputs, layers, {**own, "head": head, "slicewise": slicewise, "coarser": coarser}
+    return kind(channels, outputs, layers, stages, head=head, slicewise=slicewise, coarser=coarser, **own)
 
 
 def build_plain(
     channels: int, spatial_dims: int, dense: Mapping[str, int], convolutions: Sequence[int] = (), **size: Any
-) -> PlainConvUNet:
-    """convolutions: of each stage of the encoder."""
-    outputs, layers, more = parts(spatial_dims, dense, size)
-    return PlainConvUNet(channels, outputs, layers, repeats=convolutions, **more)
+) -> PlannedUNet:
+    """A plain U-Net; convolutions: of each stage of the encoder."""
+    return planned(PlainConvUNet, channels, spatial_dims, dense, convolutions, size)
 
 
 def build_residual(
     channels: int, spatial_dims: int, dense: Mapping[str, int], blocks: Sequence[int] = (), **size: Any
-) -> ResidualEncoderUNet:
-    """blocks: of each stage of the encoder."""
-    outputs, layers, more = parts(spatial_dims, dense, size)
-    return ResidualEncoderUNet(channels, outputs, layers, repeats=blocks, **more)
+) -> PlannedUNet:
+    """A U-Net with a residual encoder; blocks: of each of its stages."""
+    return planned(ResidualEncoderUNet, channels, spatial_dims, dense, blocks, size)
 
 
-def size_for_plain(
-    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
-) -> tuple[Mapping[str, Any], str, str]:
-    """Stages as nnU-Net plans them; the reason and its source."""
+def size_for_plain(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """Stages as nnU-Net plans them, of two convolutions each."""
     size = stages_for(strides) | {"convolutions": [2] * len(strides), "decoder_convolutions": [2] * (len(strides) - 1)}
-    because = (
-        f"patch {tuple(patch)}: two convolutions a stage, {size['features'][0]} to {size['features'][-1]} features"
-    )
-    return size, because, PAPER
+    features = f"{size['features'][0]} to {size['features'][-1]} features"
+    return size, f"patch {tuple(patch)}: two convolutions a stage, {features}", PAPER
 
 
-def size_for_residual(
-    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
-) -> tuple[Mapping[str, Any], str, str]:
-    """Stages as nnU-Net plans them; the reason and its source."""
+def size_for_residual(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """Stages as nnU-Net plans them, of residual blocks in the encoder."""
     blocks = [BLOCKS[min(stage, len(BLOCKS) - 1)] for stage in range(len(strides))]
     size = stages_for(strides) | {"blocks": blocks, "decoder_convolutions": [1] * (len(strides) - 1)}
     because = f"patch {tuple(patch)}: {', '.join(map(str, blocks))} blocks in the stages of the encoder"
     return size, because, RESIDUAL_ENCODER_UNET.paper
 
 
-def stages_for(strides: Sequence[Sequence[int]]) -> dict[str, Any]:
+def stages_for(strides: Strides) -> dict[str, Any]:
     """Features, kernels and strides of the encoder, and how many coarser outputs learn too."""
     axes = len(strides[0])
     reduced = [
@@ -388,8 +346,8 @@ def stages_for(strides: Sequence[Sequence[int]]) -> dict[str, Any]:
     ]
     return {
         "features": [min(NARROWEST * 2**stage, WIDEST[axes]) for stage in range(len(strides))],
-        # No convolution across an axis whose voxels are still long: one that is not yet halved while another is.
-        "kernels": [[1 if one == 1 and max(by) > 1 else 3 for one in by] for by in reduced],
+        # No convolution across an axis whose voxels are still long: it is not yet halved while another axis is.
+        "kernels": [[1 if own == 1 and max(by) > 1 else 3 for own in by] for by in reduced],
         "strides": [list(stride) for stride in strides],
         "deep_supervision": max(0, len(strides) - 3),
     }

@@ -1,7 +1,4 @@
-"""Recurrent networks over time: GRU and LSTM cells, forwards and backwards (Donahue et al., arXiv:1411.4389).
-
-A part of families for clips, which travels with each. This file needs torch alone.
-"""
+"""Recurrent networks over time: GRU and LSTM layers, forwards and backwards (Donahue et al., arXiv:1411.4389)."""
 
 from __future__ import annotations
 
@@ -13,16 +10,16 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from isocenter.networks.clips import Frames
 
-# Gates of a cell, whose weights lie side by side as in torch's own.
+# Gates of a cell; their weights are concatenated as in torch's own layers.
 GATES = {"gru": 3, "lstm": 4}
 
 
 class OneWay(nn.Module):
-    """(batch, frames, inside) to (batch, frames, width): states of a recurrent layer, frame after frame.
+    """(batch, frames, inside) to (batch, frames, width): the states of a recurrent layer in one direction of time.
 
-    A frame that is not there leaves the state as it was. Its weights are those of torch's GRU (Cho et al.,
-    arXiv:1406.1078) and LSTM (Gers et al., doi:10.1162/089976600300015015), gates in their order; written out, because
-    those know gaps only in a form that is not exported.
+    A missing frame leaves the state unchanged. The weights are those of torch's GRU (Cho et al., arXiv:1406.1078) and
+    LSTM (Gers et al., doi:10.1162/089976600300015015), gates in their order. Not torch's own layers, because these
+    take gaps only as packed sequences, which ONNX lacks.
     """
 
     def __init__(self, cell: str, inside: int, width: int, *, backwards: bool) -> None:
@@ -57,22 +54,22 @@ class OneWay(nn.Module):
 
 
 class EachWay(nn.Module):
-    """(batch, frames, inside) to (batch, frames, ways * width): forwards, and backwards too if told."""
+    """(batch, frames, inside) to (batch, frames, directions * width): forwards, or in both directions."""
 
     def __init__(self, cell: str, inside: int, width: int, bidirectional: bool) -> None:
         super().__init__()
-        ways = (False, True) if bidirectional else (False,)
-        self.ways = nn.ModuleList(OneWay(cell, inside, width, backwards=way) for way in ways)
+        directions = (False, True) if bidirectional else (False,)
+        self.ways = nn.ModuleList(OneWay(cell, inside, width, backwards=backwards) for backwards in directions)
 
     def forward(self, series: Tensor, there: Tensor) -> Tensor:
         """Return the states of both directions, joined."""
-        return torch.cat([way(series, there) for way in self.ways], dim=2)
+        return torch.cat([layer(series, there) for layer in self.ways], dim=2)
 
 
 class Recurrent(nn.Module):
-    """(batch, frames, features) to (batch, features): the mean over the frames of what the last layer's states are.
+    """(batch, frames, features) to (batch, features): the mean over the frames of the last layer's states.
 
-    Donahue et al. take the mean of the answers of all frames (section 4); of a linear layer that is the same.
+    Donahue et al. average the outputs of all frames (section 4), which is the same for a linear last layer.
     """
 
     def __init__(self, inside: int, cell: str, width: int, layers: int, bidirectional: bool) -> None:

@@ -1,7 +1,7 @@
-"""Regions of a picture in fixed numbers: which of them stand for the rest, and what features they hold.
+"""Regions of interest of a picture in fixed numbers: non-maximum suppression and pooled features.
 
-Nothing here depends on what is found, so that a two-stage network is one graph: for a whole batch, on torch's meta
-device and in ONNX. This file needs torch and torchvision alone, so that a copy of it travels with a model.
+Shapes do not depend on values, so that a two-stage network is one graph: for a whole batch, on torch's meta device and
+in ONNX.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torchvision.ops import roi_align
 
-# How often boxes may suppress one another in a chain: the first, hence not the second, hence the third. Where chains
-# are longer a box too many may stay; of 600 boxes drawn around 60 centres none took more than 7 rounds, in 60 draws.
+# Longest chain of suppressions: the first box suppresses the second, which then does not suppress the third. In longer
+# chains a box too many may stay; 600 boxes drawn around 60 centres took at most 7 rounds, in 60 draws.
 ROUNDS = 12
-# Regions as large as this, in voxels, are looked at on the level that is a sixteenth as fine; half as large ones a
-# level finer. Lin et al., CVPR 2017, arXiv:1612.03144, equation 1.
+# Regions of this side, in voxels, are pooled from the level with a sixteenth of the resolution; of half the side, from
+# the next finer level. Lin et al., CVPR 2017, arXiv:1612.03144, equation 1.
 CANONICAL, CANONICAL_LEVEL, FINEST_LEVEL = 224.0, 4, 2
 SMALL = 1e-6
 
@@ -32,12 +32,12 @@ def overlaps(boxes: Tensor) -> Tensor:
 
 
 def unsuppressed(boxes: Tensor, live: Tensor, threshold: float) -> Tensor:
-    """(batch, n) whether a box stays where of two that overlap by more than a threshold the surer one stays.
+    """(batch, n) which boxes non-maximum suppression keeps.
 
-    boxes: (batch, n, 4) edges, the surest first
-    live:  (batch, n) whether there is a box at all
-    Suppression one box after the other is the fixed point of suppressing all at once, reached after as many rounds as
-    its longest chain has links: Zheng et al., IEEE Trans Cybern 2022, arXiv:2005.03572, proposition 1.
+    boxes: (batch, n, 4) edges, in order of falling score
+    live:  (batch, n) which boxes exist
+    Sequential suppression is the fixed point of suppressing all boxes at once, reached after as many rounds as its
+    longest chain has links: Zheng et al., IEEE Trans Cybern 2022, arXiv:2005.03572, proposition 1.
     """
     count = boxes.shape[1]
     surer = torch.ones(count, count, dtype=torch.bool, device=boxes.device).tril(-1)  # the column's box than the row's
@@ -48,23 +48,22 @@ def unsuppressed(boxes: Tensor, live: Tensor, threshold: float) -> Tensor:
     return kept
 
 
-def beside_one_another(levels: Sequence[Tensor]) -> Tensor:
-    """(batch, channels, rows, columns) all levels of a pyramid as one picture, from left to right.
+def mosaic(levels: Sequence[Tensor]) -> Tensor:
+    """(batch, channels, rows, columns) all levels of a pyramid in one picture, from left to right.
 
-    Each keeps a copy of its last row and column, so that what is read between its last voxels and its edge is what
-    reading it alone would give.
+    Each has a copy of its last row and column, so that interpolation at its edge is the same as in the level itself.
     """
     rows = levels[0].shape[2] + 1
-    edged = [pad(one, (0, 1, 0, 1), mode="replicate") for one in levels]
-    return torch.cat([pad(one, (0, 0, 0, rows - one.shape[2])) for one in edged], dim=3)
+    edged = [pad(level, (0, 1, 0, 1), mode="replicate") for level in levels]
+    return torch.cat([pad(level, (0, 0, 0, rows - level.shape[2])) for level in edged], dim=3)
 
 
 def pooled(levels: Sequence[Tensor], boxes: Tensor, size: int, samples: int = 2) -> Tensor:
-    """(batch * n, channels, size, size) features of each box, from the level that is as fine as it is large.
+    """(batch * n, channels, size, size) features of each box, from the level for its size.
 
-    levels: (batch, channels, *coarse) a fourth as fine as the picture, then each half as fine as the one before
+    levels: (batch, channels, *coarse) with a quarter of the picture's resolution, then each with half of the one before
     boxes:  (batch, n, 4) edges in voxels of the picture
-    RoIAlign: He et al., arXiv:1703.06870; one call for all levels, which lie beside one another in one picture.
+    RoIAlign: He et al., arXiv:1703.06870; one call for a mosaic of all levels.
     """
     batch, count = boxes.shape[:2]
     sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
@@ -77,7 +76,7 @@ def pooled(levels: Sequence[Tensor], boxes: Tensor, size: int, samples: int = 2)
     placed = placed + torch.stack([from_left, torch.zeros_like(from_left)] * 2, dim=-1)
     number = torch.arange(batch, device=boxes.device, dtype=boxes.dtype)[:, None, None].expand(batch, count, 1)
     rois = torch.cat([number, placed], dim=2).reshape(batch * count, 5)
-    return roi_align(beside_one_another(levels).float(), rois.float(), size, 1.0, samples)
+    return roi_align(mosaic(levels).float(), rois.float(), size, 1.0, samples)
 
 
 def within(boxes: Tensor, size: Sequence[int]) -> Tensor:
@@ -87,11 +86,11 @@ def within(boxes: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(batch, count) the highest of (batch, n) scores and where they are; fewer where there are fewer."""
-    found = torch.topk(scores, min(count, scores.shape[1]), dim=1)
-    return found.values, found.indices
+    """(batch, count) the highest of (batch, n) scores and their indices; fewer where n is smaller."""
+    highest = torch.topk(scores, min(count, scores.shape[1]), dim=1)
+    return highest.values, highest.indices
 
 
 def picked(boxes: Tensor, places: Tensor) -> Tensor:
-    """(batch, k, 4) of (batch, n, 4)."""
+    """(batch, k, 4) of (batch, n, 4) boxes, by (batch, k) indices."""
     return torch.gather(boxes, 1, places[..., None].expand(-1, -1, 4))

@@ -1,7 +1,4 @@
-"""What is learnt for each offset between two places along an axis: for pairs of places, on a grid of any size.
-
-This file needs torch alone, so that a copy of it travels with a model.
-"""
+"""Relative positions: parameters for each offset between two positions along an axis, for grids of any size."""
 
 from __future__ import annotations
 
@@ -22,9 +19,9 @@ def for_pairs(table: Tensor, axis: int, count: int) -> Tensor:
 
 
 def stretched(table: Tensor, axis: int, count: int) -> Tensor:
-    """(..., 2 old - 1, ...) to (..., 2 count - 1, ...), linear in between; the same tensor where it is the same.
+    """(..., 2 old - 1, ...) to (..., 2 count - 1, ...) by linear interpolation; the same tensor for the same size.
 
-    Both grids span the same image: the farthest offset stays the farthest, and 0 stays 0. Dai et al., arXiv:2106.04803,
+    Both grids span the same image: the largest offset stays the largest, and 0 stays 0. Dai et al., arXiv:2106.04803,
     section 2.1, enlarge their tables likewise.
     """
     farthest = int(table.shape[axis]) // 2

@@ -1,25 +1,26 @@
-"""Residual networks of torchvision with a feature pyramid on top, and the weights that torchvision has for them.
+"""torchvision's residual networks with a feature pyramid, and their published weights.
 
-He et al., CVPR 2016, arXiv:1512.03385; Lin et al., CVPR 2017, arXiv:1612.03144. For pictures. It needs torch and
-torchvision alone, so that a copy of it travels with a model. Building one never asks the network for weights.
+He et al., CVPR 2016, arXiv:1512.03385; Lin et al., CVPR 2017, arXiv:1612.03144. For pictures. Building a network never
+downloads weights.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d", "wide_resnet50_2")
-STAGES = 4  # of a residual network, of which the first is a fourth as fine as the image
-# Where torchvision's weights lie.
+STAGES = 4  # of a residual network; the first has a quarter of the image's resolution
+# Address of torchvision's weights.
 PUBLISHED_AT = "https://download.pytorch.org"
-# Layers that were bare convolutions when weights were published, and have stood within others since torchvision 0.13.
+# Layers that were plain convolutions when weights were published, and are nested in others since torchvision 0.13.
 ONCE_BARE = (
     (r"(fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2"),
     (r"(rpn\.head\.conv)\.(weight|bias)$", r"\1.0.0.\2"),
@@ -33,13 +34,12 @@ def resnet_pyramid(
 ) -> BackboneWithFPN:
     """(batch, channels, *spatial) to (batch, inside, *coarse) of each level, from "0", the finest, on.
 
-    model:   of torchvision; its normalisation learns, as its weights may be fresh
+    model:   of torchvision; its normalisation layers learn, because weights may be untrained
     inside:  feature maps of every level
-    layers:  stages of the network that are levels, 1 to 4 one after the other; stage n is 2^(n+1) times as coarse as
-             the image
-    coarser: levels beyond these: 0, or the 2 of RetinaNet
-    pooled:  whether one more, of the coarsest level's every second cell, follows: that of Faster R-CNN
-    Raises ValueError for what cannot be.
+    layers:  consecutive stages of the network that are levels, from 1 to 4; stage n reduces the image by 2^(n+1)
+    coarser: further levels: 0, or the 2 of RetinaNet
+    pooled:  whether one more level follows, every second cell of the coarsest: that of Faster R-CNN
+    Raises ValueError for settings that make no network.
     """
     if model not in MODELS:
         raise ValueError(f"there is no model {model!r}: choose one of {', '.join(MODELS)}")
@@ -58,29 +58,29 @@ def resnet_pyramid(
 
 
 def refuse_apart(layers: Sequence[int]) -> None:
-    """ValueError where these are no stages that follow one another."""
-    found = list(layers)
-    if not found or found != list(range(found[0], found[-1] + 1)) or found[0] < 1 or found[-1] > STAGES:
-        raise ValueError(f"layers are stages one after the other from 1 to {STAGES}, not {found}")
+    """ValueError where these are not consecutive stages."""
+    stages = list(layers)
+    if not stages or stages != list(range(stages[0], stages[-1] + 1)) or stages[0] < 1 or stages[-1] > STAGES:
+        raise ValueError(f"layers are consecutive stages from 1 to {STAGES}, not {stages}")
 
 
 def steps_of(layers: Sequence[int], more: int) -> list[list[int]]:
-    """Voxels from cell to cell on each axis, of each level; more: levels beyond those of the network's stages."""
+    """Voxels from cell to cell on each axis, of each level; more: levels after those of the network's stages."""
     return [[2 ** (n + 1)] * 2 for n in range(layers[0], layers[-1] + 1 + more)]
 
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[dict[str, Any], str]:
-    """A network that the device goes through quickly, with levels as coarse as the patch allows; and the reason."""
+    """A network for the device, with levels as coarse as the patch allows; and the reason."""
     slow = device == "cpu"
     last = max(1, min(len(strides) - 2, STAGES - 1 if slow else STAGES))
     model = "resnet18" if slow else "resnet50"
     size = {"model": model, "inside": 64 if slow else 256, "layers": list(range(1, last + 1))}
-    levels = f"{last} level{'s' * (last > 1)} from a fourth as fine as the image on"
+    levels = f"{last} level{'s' * (last > 1)} from a quarter of the image's resolution on"
     return size, f"patch {tuple(patch)}: {levels}; {model} for the {device}"
 
 
 def fetched(weights: Any, size: Mapping[str, Any], first: int) -> dict[str, Tensor]:
-    """Published weights of a detector on resnet50 and a pyramid of 256 maps, with our numbers of levels.
+    """Published weights of a detector on resnet50 and a pyramid of 256 maps, downloaded, with our numbers of levels.
 
     weights: as torchvision names them; first: the stage that is that network's finest level
     Raises ValueError where none fit the settings.
@@ -100,11 +100,20 @@ def translated(name: str) -> str:
 
 def renumbered(given: Mapping[str, Tensor], first: int, own: int) -> dict[str, Tensor]:
     """Weights of a pyramid whose finest level is stage `first`, by the names of one where it is stage `own`."""
-    found = {}
+    named = {}
     for name, value in given.items():
         level = OF_A_LEVEL.fullmatch(name)
         if level is None:
-            found[name] = value
+            named[name] = value
         elif (number := int(level[2]) + first - own) >= 0:
-            found[f"{level[1]}{number}{level[3]}"] = value
-    return found
+            named[f"{level[1]}{number}{level[3]}"] = value
+    return named
+
+
+def anchors_on(generator: Any, sizes: Iterable[Sequence[int]], steps: Sequence[Sequence[int]], like: Tensor) -> Any:
+    """[(cells * anchors, 4 or 6)] edges of the anchors of each level, by the generator of torchvision or MONAI.
+
+    sizes: cells per axis of each level; steps: voxels from cell to cell; like: a tensor of the device
+    """
+    generator.set_cell_anchors(torch.float32, like.device)
+    return generator.grid_anchors([list(size) for size in sizes], steps)

@@ -1,9 +1,8 @@
-"""One answer for a volume from its slices: a network for pictures looks at each, and attention weighs what it finds.
+"""A 2.5D ResNet for whole volumes: features of each slice, weighted by attention (multiple-instance learning).
 
-Each slice has its neighbours as further channels (2.5D). The network is the ResNet of torchvision's names, for which
-weights are published (He et al., CVPR 2016, arXiv:1512.03385); slices are weighed as instances of a bag are in Ilse et
-al., ICML 2018, arXiv:1802.04712. This file needs torch, and `inflated_resnet` and `slices` beside it, so that copies
-travel with a model.
+Each slice has its neighbours as further channels. The network is the ResNet under torchvision's names, for which
+weights are published (He et al., CVPR 2016, arXiv:1512.03385); slices are the instances of a bag as in Ilse et al.,
+ICML 2018, arXiv:1802.04712.
 """
 
 from __future__ import annotations
@@ -16,23 +15,24 @@ import torch
 from torch import Tensor, nn
 
 from isocenter.networks import inflated_resnet
-from isocenter.networks.family import OWN, Family
+from isocenter.networks.family import OWN, Family, Sized, Strides
 from isocenter.networks.inflated_resnet import Encoder, strides_for
-from isocenter.networks.slices import beside, check
+from isocenter.networks.layers import with_covariates
+from isocenter.networks.slices import check, slices_with_neighbours
 
 PAPER = "arXiv:1802.04712"
 POOLING = ("attention", "mean")
-HIDDEN = 128  # numbers from which the weight of a slice is made: section 4 of the paper
+HIDDEN = 128  # features from which the weight of a slice follows: section 4 of the paper
 
 
 class SliceResNet(nn.Module):
     """(batch, channels, i, j, k) to {head: (batch, size of the head)}.
 
     axis:       along which the volume is cut, that of the longest voxels
-    neighbours: slices on each side that are given as further channels; the outermost slice stands for those missing
-    pooling:    "attention" weighs slices by what is found in them, "mean" all alike
+    neighbours: slices on each side that are further channels; the outermost slice replaces missing ones
+    pooling:    "attention" for weights that follow from the slices' features, "mean" for equal ones
     dropout:    before the heads
-    context:    numbers beside each volume, which join its pooled features before the last layer
+    context:    number of covariates, which are concatenated to the pooled features
     `size`:     the settings of the encoder, `strides` for the two axes of the plane
     """
 
@@ -60,26 +60,26 @@ class SliceResNet(nn.Module):
         self.vectors = nn.ModuleDict({name: nn.Linear(inside + context, count) for name, count in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
-        found = self._found(images)
-        pooled = self.dropout((self._weights(found)[..., None] * found).sum(dim=1))
-        told = pooled if context is None else torch.cat([pooled, context], dim=1)
-        return {name: layer(told) for name, layer in self.vectors.items()}
+        """Return {head: (batch, size)}; context: (batch, covariates)."""
+        of_slices = self._features(images)
+        pooled = self.dropout((self._weights(of_slices)[..., None] * of_slices).sum(dim=1))
+        features = with_covariates(pooled, context)
+        return {name: layer(features) for name, layer in self.vectors.items()}
 
     @torch.no_grad()
     def attention(self, images: Tensor) -> Tensor:
-        """(batch, slices) how much each slice counts; they sum to 1."""
-        return self._weights(self._found(images))
+        """(batch, slices) weight of each slice; they sum to 1."""
+        return self._weights(self._features(images))
 
-    def _found(self, images: Tensor) -> Tensor:
+    def _features(self, images: Tensor) -> Tensor:
         """(batch, slices, features)"""
-        maps = self.encoder(beside(images, self.axis, self.neighbours))[-1]
+        maps = self.encoder(slices_with_neighbours(images, self.axis, self.neighbours))[-1]
         return maps.flatten(2).mean(dim=2).unflatten(0, (-1, images.shape[self.axis + 2]))
 
-    def _weights(self, found: Tensor) -> Tensor:
+    def _weights(self, of_slices: Tensor) -> Tensor:
         if self.weigh is None:
-            return torch.full_like(found[..., 0], 1 / found.shape[1])
-        weights: Tensor = self.weigh(found)[..., 0].softmax(dim=1)
+            return torch.full_like(of_slices[..., 0], 1 / of_slices.shape[1])
+        weights: Tensor = self.weigh(of_slices)[..., 0].softmax(dim=1)
         return weights
 
 
@@ -89,13 +89,13 @@ def build(channels: int, spatial_dims: int, vectors: Mapping[str, int], **size: 
     return SliceResNet(channels, vectors, **size)
 
 
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
-    """Cut along the axis that is halved least, because its voxels are the longest; the reason and its source."""
+def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """Slices across the axis that is halved least often, because its voxels are the longest."""
     if len(patch) != 3:
         return inflated_resnet.size_for(patch, strides, device)
     factors = [math.prod(along) for along in zip(*strides, strict=True)]
-    axis = min(range(3), key=lambda one: (factors[one], patch[one], -one))
-    plane = [n for one, n in enumerate(patch) if one != axis]
+    axis = min(range(3), key=lambda n: (factors[n], patch[n], -n))
+    plane = [size for n, size in enumerate(patch) if n != axis]
     model = "resnet18" if device == "cpu" else "resnet50"
     size = {"axis": axis, "neighbours": 1, "model": model, "strides": strides_for(plane, early=True)}
     cut = f"volumes of {tuple(patch)} cut along axis {axis}, that of the longest or fewest voxels"

@@ -1,8 +1,8 @@
-"""RetinaNet: boxes beside anchors on several grids, taught by the focal loss; in pictures and in volumes.
+"""RetinaNet: boxes from anchors on several grids, trained by the focal loss, in pictures and in volumes.
 
-Lin et al., ICCV 2017, arXiv:1708.02002. In pictures it is torchvision's, in volumes MONAI's: networks, anchors,
-matching and losses are the libraries' own; how levels become one map is `levels`. MONAI's takes two axes too, but
-published weights have only torchvision's names. This file needs torch, torchvision and, in volumes, MONAI.
+Lin et al., ICCV 2017, arXiv:1708.02002. torchvision's for pictures, MONAI's for volumes: networks, anchors, matching
+and losses are the libraries' own, and `grid_levels` makes one map of the levels. MONAI's supports pictures too, but
+published weights have torchvision's names.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torchvision.models.detection.retinanet import RetinaNet as OfPictures
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from isocenter.networks import resnet_pyramid
-from isocenter.networks.family import Family, Published
+from isocenter.networks.family import Family, Published, Sized, Strides
 from isocenter.networks.grid_levels import (
     Level,
     decoded,
@@ -35,23 +35,23 @@ from isocenter.networks.grid_levels import (
 from isocenter.networks.retinanet_volumes import detector_of
 
 PAPER = "arXiv:1708.02002"
-# What the parts of MONAI's network are called, in files of its weights.
+# Names of the parts of MONAI's network in files of weights.
 OF_MONAI = ("feature_extractor.", "classification_head.", "regression_head.")
-# Of one level's anchors: section 4, "Anchors".
+# Scales and shapes of one level's anchors: section 4, "Anchors".
 SCALES, SHAPES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3)), (0.5, 1.0, 2.0)
-# The finest level's shortest anchor is half as long as the median side of a box; each level's are twice as long as
-# those before. None is shorter than 4 voxels: the libraries round their sides. Chosen by reasoning, and never varied.
+# The finest level's shortest anchor has half the median side of a box, and each level's anchors are twice as long as
+# those before; at least 4 voxels, because the libraries round their sides. Chosen by reasoning, never varied.
 SHARE, SHORTEST = 0.5, 4.0
-# Groups of maps that are normalised together, as in torchvision's second version (arXiv:1803.08494).
+# Groups of the normalisation, as in torchvision's second version (arXiv:1803.08494).
 GROUPS = 32
 
 
 class Library(Protocol):
-    """What the two libraries have alike, each in its own way.
+    """The common interface of the two libraries' detectors.
 
     steps:     voxels from cell to cell of each level, per axis
-    first:     the voxel of each level's first cell, per axis
-    backwards: whether it tells of the last axis first
+    first:     index of the voxel of each level's first cell, per axis
+    backwards: whether the last axis comes first
     each:      anchors of a cell
     """
 
@@ -61,26 +61,27 @@ class Library(Protocol):
     each: int
 
     def features(self, detector: Any, images: Tensor) -> Sequence[Tensor]:
-        """(batch, inside, *coarse) of each level."""
+        """The maps of each level, (batch, inside, *coarse)."""
 
     def heads(self, detector: Any) -> tuple[Any, Any]:
-        """Which tells of classes and which of places."""
+        """The heads for classes and for boxes."""
 
     def loss(
-        self, detector: Any, truth: list[dict[str, Tensor]], said: tuple[Tensor, Tensor], anchors: Sequence[Tensor]
+        self, detector: Any, truth: list[dict[str, Tensor]], outputs: tuple[Tensor, Tensor], anchors: Sequence[Tensor]
     ) -> Mapping[str, Tensor]:
-        """The library's losses. said: (batch, all anchors, classes) and (batch, all anchors, 2 * axes)"""
+        """The library's losses, by name; outputs: (batch, all anchors, classes) and (batch, all anchors, 2 * axes)."""
 
 
 class RetinaNet(nn.Module):
-    """(batch, channels, *spatial) to {head: (batch, classes + 2 * axes, *spatial)}; it owns its loss.
+    """(batch, channels, *spatial) to {head: (batch, classes + 2 * axes, *spatial)}, with its own loss.
 
-    In training each level says, as `head/level`, (batch, anchors * classes + anchors * 2 * axes, *coarse), logits
-    before what is said of places. Afterwards they become one map, at each voxel the surest anchor of the surest level.
+    In training each level has the output `head/level`, (batch, anchors * classes + anchors * 2 * axes, *coarse): logits
+    of classes, then deltas of boxes. In prediction they become one map, at each voxel the anchor with the largest
+    logit.
 
-    detector: of torchvision or MONAI, which holds all weights
-    library:  how it is spoken to
-    unit:     voxels that a length or an offset of 1 is long
+    detector: of torchvision or MONAI, with all weights
+    library:  its interface
+    unit:     voxels of a length or an offset of 1
     """
 
     def __init__(self, name: str, classes: int, detector: nn.Module, library: Library, unit: float) -> None:
@@ -90,44 +91,44 @@ class RetinaNet(nn.Module):
         self.library = library
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
+        """Return the outputs by head; `context` is not used."""
         kinds, places = self.library.heads(self.detector)
         raw = [
-            (kinds.cls_logits(kinds.conv(one)), places.bbox_reg(places.conv(one)))
-            for one in self.library.features(self.detector, images)
+            (kinds.cls_logits(kinds.conv(maps)), places.bbox_reg(places.conv(maps)))
+            for maps in self.library.features(self.detector, images)
         ]
         if self.training:
-            return {f"{self.name}/{number}": torch.cat(one, dim=1) for number, one in enumerate(raw)}
+            return {f"{self.name}/{number}": torch.cat(level, dim=1) for number, level in enumerate(raw)}
         size = images.shape[2:]
-        anchors = self._anchors([one.shape[2:] for one, _ in raw], images)
-        levels = [self._level(number, *one, anchors[number]) for number, one in enumerate(raw)]
+        anchors = self._anchors([logits.shape[2:] for logits, _ in raw], images)
+        levels = [self._level(number, *level, anchors[number]) for number, level in enumerate(raw)]
         return {self.name: one_map(levels, size, self.unit)}
 
     def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Any]) -> Tensor:
-        """The library's own, of classes and of places.
+        """The library's loss of classes and boxes.
 
         outputs: of `forward` in training
-        boxes:   (batch, n, 1 + 2 * axes) class, low and high edges in voxels; of class -1 none
+        boxes:   (batch, n, 1 + 2 * axes) class, low and high edges in voxels; class -1 is padding
         """
         raw = [outputs[f"{self.name}/{level}"] for level in range(len(self.library.steps))]
         each, parts = self.library.each, [self.library.each * self.classes, -1]
-        split = [one.split([parts[0], one.shape[1] - parts[0]], dim=1) for one in raw]
-        said = [torch.cat([in_rows(one[part], each) for one in split], dim=1) for part in (0, 1)]
-        anchors = self._anchors([one.shape[2:] for one in raw], raw[0])
-        lost = self.library.loss(self.detector, self._truth(boxes), (said[0], said[1]), anchors)
-        return torch.stack(list(lost.values())).sum()
+        split = [maps.split([parts[0], maps.shape[1] - parts[0]], dim=1) for maps in raw]
+        kinds, deltas = (torch.cat([in_rows(level[part], each) for level in split], dim=1) for part in (0, 1))
+        anchors = self._anchors([maps.shape[2:] for maps in raw], raw[0])
+        losses = self.library.loss(self.detector, self._truth(boxes), (kinds, deltas), anchors)
+        return torch.stack(list(losses.values())).sum()
 
     def _truth(self, boxes: Tensor) -> list[dict[str, Tensor]]:
-        found = [truth_of(one) for one in boxes]
         return [
-            {"boxes": turned(edges, 1) if self.library.backwards else edges, "labels": kinds} for edges, kinds in found
+            {"boxes": turned(edges, 1) if self.library.backwards else edges, "labels": kinds}
+            for edges, kinds in map(truth_of, boxes)
         ]
 
     def _anchors(self, sizes: Sequence[Sequence[int]], like: Tensor) -> list[Tensor]:
-        """(cells * anchors, 2 * axes) edges of each level, as the library tells them."""
-        generator = self.detector.anchor_generator
-        generator.set_cell_anchors(torch.float32, like.device)
-        anchors: list[Tensor] = generator.grid_anchors([list(one) for one in sizes], self.library.steps)
+        """(cells * anchors, 2 * axes) edges of each level, in the library's order of axes."""
+        anchors: list[Tensor] = resnet_pyramid.anchors_on(
+            self.detector.anchor_generator, sizes, self.library.steps, like
+        )
         return anchors
 
     def _level(self, number: int, logits: Tensor, deltas: Tensor, anchors: Tensor) -> Level:
@@ -139,7 +140,7 @@ class RetinaNet(nn.Module):
 
 
 class Torchvision:
-    """How torchvision's RetinaNet is spoken to."""
+    """The interface of torchvision's RetinaNet."""
 
     backwards = True
 
@@ -153,16 +154,16 @@ class Torchvision:
         return list(detector.backbone(images).values())
 
     def heads(self, detector: Any) -> tuple[Any, Any]:
-        """The two heads, for classes and for boxes."""
+        """The heads for classes and for boxes."""
         return detector.head.classification_head, detector.head.regression_head
 
     def loss(
-        self, detector: Any, truth: list[dict[str, Tensor]], said: tuple[Tensor, Tensor], anchors: Sequence[Tensor]
+        self, detector: Any, truth: list[dict[str, Tensor]], outputs: tuple[Tensor, Tensor], anchors: Sequence[Tensor]
     ) -> Mapping[str, Tensor]:
         """The two losses by name."""
-        outputs = {"cls_logits": said[0], "bbox_regression": said[1]}
-        lost: Mapping[str, Tensor] = detector.compute_loss(truth, outputs, [torch.cat(list(anchors))] * len(truth))
-        return lost
+        named = {"cls_logits": outputs[0], "bbox_regression": outputs[1]}
+        losses: Mapping[str, Tensor] = detector.compute_loss(truth, named, [torch.cat(list(anchors))] * len(truth))
+        return losses
 
 
 def sides(unit: float, share: float, number: int) -> list[float]:
@@ -181,9 +182,9 @@ def of_pictures(
     coarser: int = 0,
     share: float = SHARE,
 ) -> RetinaNet:
-    """torchvision's; the settings are those of `resnet_pyramid`.
+    """torchvision's RetinaNet; the settings are those of `resnet_pyramid`.
 
-    share: of the unit that the shortest anchor of the finest level is long
+    share: length of the finest level's shortest anchor, as a share of the unit
     """
     backbone = resnet_pyramid.resnet_pyramid(channels, model, inside, layers, coarser)
     steps = resnet_pyramid.steps_of(layers, coarser)
@@ -208,17 +209,17 @@ def of_volumes(
     layers: Sequence[int] = (1, 2),
     share: float = SHARE,
 ) -> RetinaNet:
-    """MONAI's.
+    """MONAI's RetinaNet.
 
-    strides: by which factors the stem reduces each axis
+    strides: factors by which the stem reduces each axis
     model:   "resnet10", "resnet18" or "resnet34"
     width:   feature maps of its first stage, doubled by each
     inside:  feature maps of every level
-    layers:  stages that are levels, 1 to 4 one after the other, each half as fine as the one before
-    share:   of the unit that the shortest anchor of the finest level is long
+    layers:  consecutive stages that are levels, from 1 to 4, each at half the resolution of the one before
+    share:   length of the finest level's shortest anchor, as a share of the unit
     """
-    # An axis that is reduced less has longer voxels: what is as long in mm is shorter on it.
-    stem = [math.prod(one) for one in zip(*strides, strict=True)]
+    # An axis that is reduced less has longer voxels: the same length in mm is fewer of them.
+    stem = [math.prod(along) for along in zip(*strides, strict=True)]
     mean = math.prod(stem) ** (1 / len(stem))
     resnet_pyramid.refuse_apart(layers)
     shapes = [[max(SHORTEST, side * step / mean) for step in stem] for side in sides(unit, share, 0)]
@@ -236,14 +237,14 @@ def build(channels: int, spatial_dims: int, dense: Mapping[str, int], **size: An
     return MADE[spatial_dims](name, classes, channels, **size)
 
 
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
-    """A residual network that the device goes through quickly; the reason and its source."""
+def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """A residual network for the device, and anchors by the size of boxes."""
     anchors = "anchors from half the median side of a box on"
     if len(patch) == 2:
         size, because = resnet_pyramid.size_for(patch, strides, device)
         return {**size, "share": SHARE}, f"{because}; {anchors}", PAPER
     slow = device == "cpu"
-    # Small things of volumes are a few voxels long: the finest level is half as fine as the image.
+    # Small objects in volumes are a few voxels long: the finest level has half the image's resolution.
     last = max(1, min(len(strides) - 1, 3 if slow else 4))
     size = {
         "strides": [list(one) for one in strides[1:2]] or [[2] * len(patch)],
@@ -253,18 +254,18 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
         "layers": list(range(1, last + 1)),
         "share": SHARE,
     }
-    levels = f"{last} level{'s' * (last > 1)} from half as fine as the image on"
+    levels = f"{last} level{'s' * (last > 1)} from half the image's resolution on"
     because = f"patch {tuple(patch)}: {levels}; {size['model']} for the {device}"
     return size, f"{because}; {anchors}", PAPER
 
 
 def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
-    """torchvision's weights, trained on COCO: of a network whose finest level is the second stage."""
+    """torchvision's weights from COCO, downloaded, of a network whose finest level is the second stage."""
     return resnet_pyramid.fetched(RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1, size, 2)
 
 
 def translated(name: str) -> str:
-    """A tensor of torchvision's or MONAI's network by our name."""
+    """Our name of a tensor of torchvision's or MONAI's network."""
     return f"detector.network.{name}" if name.startswith(OF_MONAI) else resnet_pyramid.translated(name)
 
 

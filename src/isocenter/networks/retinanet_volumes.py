@@ -1,8 +1,7 @@
-"""MONAI's RetinaNet for volumes, with the way of teaching that MONAI's detection of lung nodules has.
+"""MONAI's RetinaNet for volumes, trained as in MONAI's detection of lung nodules.
 
-Lin et al., ICCV 2017, arXiv:1708.02002; which anchors are taught is found anew for each box (Zhang et al., CVPR 2020,
-arXiv:1912.02424), and of those without a box the hard ones are (monai.apps.detection; arXiv:2211.02701).
-This file needs torch and MONAI, whose import takes seconds: it is imported where a volume is asked for.
+Lin et al., ICCV 2017, arXiv:1708.02002; adaptive training sample selection assigns anchors to boxes (Zhang et al.,
+CVPR 2020, arXiv:1912.02424), and hard negatives are mined (monai.apps.detection; arXiv:2211.02701).
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
 
 from isocenter.lazy import monai
 
-# Of each stage of a residual network by name, and whether its blocks narrow in between.
+# Blocks of each stage, by the name of the residual network.
 BLOCKS = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
-# As MONAI's tutorial on nodules has it: places a level that may speak of a box, anchors of an image that are taught,
-# the share of them with a box, those without at least, and from how many times as many the hardest are drawn.
+# As in MONAI's tutorial on nodules: candidate cells a level of each box, sampled anchors of an image, the share of them
+# with a box, the fewest without one, and the size of the pool of hard negatives, in multiples of these.
 CANDIDATES, TAUGHT, WITH_BOX, FEWEST_WITHOUT, POOL = 4, 64, 0.3, 16, 20
-# From here on a shift counts linearly.
+# Where the smooth L1 loss becomes linear.
 BEND = 1 / 9
 
 
 class Monai:
-    """How MONAI's detector is spoken to.
+    """The interface of MONAI's detector.
 
     steps: voxels from cell to cell of each level, per axis
     each:  anchors of a cell
@@ -39,7 +38,7 @@ class Monai:
     def __init__(self, steps: Sequence[Sequence[int]], each: int) -> None:
         self.steps: Sequence[Sequence[int]] = steps
         self.each = each
-        # MONAI's anchors stand in the middle of what a cell is long.
+        # MONAI's anchors are about the centre of a cell.
         self.first: Sequence[Sequence[int]] = [[step // 2 for step in level] for level in steps]
 
     def features(self, detector: Any, images: Tensor) -> Sequence[Tensor]:
@@ -47,18 +46,18 @@ class Monai:
         return list(detector.network.feature_extractor(images).values())
 
     def heads(self, detector: Any) -> tuple[Any, Any]:
-        """The two heads, for classes and for boxes."""
+        """The heads for classes and for boxes."""
         return detector.network.classification_head, detector.network.regression_head
 
     def loss(
-        self, detector: Any, truth: list[dict[str, Tensor]], said: tuple[Tensor, Tensor], anchors: Sequence[Tensor]
+        self, detector: Any, truth: list[dict[str, Tensor]], outputs: tuple[Tensor, Tensor], anchors: Sequence[Tensor]
     ) -> Mapping[str, Tensor]:
         """The two losses by name."""
-        outputs = {detector.cls_key: said[0], detector.box_reg_key: said[1]}
-        places = [len(level) // self.each for level in anchors]
-        lost: dict[str, Tensor] = detector.compute_loss(outputs, truth, [torch.cat(list(anchors))] * len(truth), places)
-        # Without any box MONAI's loss of places is a number of no network and of the processor.
-        return {name: one if one.requires_grad else said[1].sum() * 0 for name, one in lost.items()}
+        named = {detector.cls_key: outputs[0], detector.box_reg_key: outputs[1]}
+        cells = [len(level) // self.each for level in anchors]
+        losses: dict[str, Tensor] = detector.compute_loss(named, truth, [torch.cat(list(anchors))] * len(truth), cells)
+        # Without any box MONAI's loss of boxes is a constant on the CPU.
+        return {name: loss if loss.requires_grad else outputs[1].sum() * 0 for name, loss in losses.items()}
 
 
 def detector_of(
@@ -71,17 +70,16 @@ def detector_of(
     inside: int,
     layers: Sequence[int],
 ) -> tuple[nn.Module, Monai]:
-    """The detector, and how it is spoken to.
+    """The detector, and its interface.
 
     shapes:  voxels per axis of each anchor of the finest level
-    strides: by which factor each of several stages reduces each axis: that of the first level is their product up to
-             the stem, and each further level halves all axes
-    The other settings are those of `RetinaNet`.
-    Raises ValueError for what cannot be.
+    strides: factors by which the stem reduces each axis; each further level halves all axes
+    The other settings are those of `retinanet.of_volumes`.
+    Raises ValueError for a model that does not exist.
     """
     if model not in BLOCKS:
         raise ValueError(f"there is no model {model!r} for volumes: choose one of {', '.join(BLOCKS)}")
-    stem: Any = tuple(math.prod(one) for one in zip(*strides, strict=True))
+    stem: Any = tuple(math.prod(along) for along in zip(*strides, strict=True))
     kernel: Any = tuple(7 if step > 1 else 3 for step in stem)
     library: Any = monai  # its parts are attributes only once all of it is imported
     body = library.networks.nets.resnet.ResNet(
@@ -94,7 +92,7 @@ def detector_of(
         no_max_pool=True,
         feed_forward=False,
     )
-    body.maxpool = nn.Identity()  # the pyramid asks every layer, this one too
+    body.maxpool = nn.Identity()  # the pyramid goes through every layer, also this one
     names = {f"layer{n}": str(n - layers[0]) for n in layers}
     widths, pyramid = [width * 2 ** (n - 1) for n in layers], library.networks.blocks.backbone_fpn_utils
     features = pyramid.BackboneWithFPN(body, names, widths, inside, 3)
@@ -108,7 +106,7 @@ def detector_of(
     detector = networks.retinanet_detector.RetinaNetDetector(network, anchors)
     detector.set_atss_matcher(CANDIDATES, center_in_gt=False)
     detector.set_hard_negative_sampler(TAUGHT, WITH_BOX, min_neg=FEWEST_WITHOUT, pool_size=POOL)
-    # As functions: a module that only a loss calls is none of the network's.
+    # As functions: modules that only a loss calls do not belong to the network.
     del detector.cls_loss_func, detector.box_loss_func
     detector.cls_loss_func = binary_cross_entropy_with_logits
     detector.box_loss_func = partial(smooth_l1_loss, beta=BEND)

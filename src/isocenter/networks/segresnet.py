@@ -1,7 +1,6 @@
-"""SegResNet: an encoder of many residual blocks and a light decoder, in two or three dimensions.
+"""SegResNet in one, two or three dimensions: an encoder of many residual blocks and a light decoder.
 
-Myronenko, BrainLes 2018, arXiv:1810.11654, without the autoencoder that regularises it there. This file needs torch and
-`telling` beside it, so that a copy of it travels with a model.
+Myronenko, BrainLes 2018, arXiv:1810.11654, without the variational autoencoder that regularises it there.
 """
 
 from __future__ import annotations
@@ -15,19 +14,17 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from isocenter.networks.context_fusion import ContextFusion
-from isocenter.networks.family import Family
+from isocenter.networks.deep_supervision import check_stages, coarse_heads, coarse_outputs
+from isocenter.networks.family import Family, Sized, Strides
+from isocenter.networks.layers import CONVOLUTION, DROPOUT, LINEAR
 
 PAPER = "arXiv:1810.11654"
-# Of the usual learning rate, and why: hippocampi, three minutes on one core, one seed.
-# By number of axes; typed loosely because torch types sizes by the number of axes.
-CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-DROPOUT: dict[int, Any] = {1: nn.Dropout1d, 2: nn.Dropout2d, 3: nn.Dropout3d}
 GROUPS = 8  # of the normalisation, as in the paper
 # MONAI's names of the same layers, so that its published weights fit.
 MONAI_NAMES = (
     (r"^convInit\.conv\.", "stem."),
     (r"^down_layers\.(\d+)\.0\.conv\.", r"reduce.\1."),
-    (r"^down_layers\.(\d+)\.(\d+)\.", lambda found: f"encoder.{found[1]}.{int(found[2]) - 1}."),
+    (r"^down_layers\.(\d+)\.(\d+)\.", lambda match: f"encoder.{match[1]}.{int(match[2]) - 1}."),
     (r"^up_layers\.(\d+)\.(\d+)\.", r"decoder.\1.\2."),
     (r"^up_samples\.(\d+)\.0\.conv\.", r"narrow.\1."),
     (r"^conv_final\.0\.", "last_norm."),
@@ -39,12 +36,12 @@ MONAI_NAMES = (
 
 
 def normalisation(width: int) -> nn.GroupNorm:
-    """A normalisation of so many feature maps in groups."""
+    """Group normalisation of so many feature maps."""
     return nn.GroupNorm(math.gcd(GROUPS, width), width)
 
 
 class Block(nn.Module):
-    """Normalise, activate, convolve, twice, beside a shortcut."""
+    """Normalisation, activation and convolution, twice, and a shortcut."""
 
     def __init__(self, ndim: int, width: int) -> None:
         super().__init__()
@@ -69,10 +66,10 @@ class SegResNet(nn.Module):
     blocks:           residual blocks of each stage of the encoder; without them 1, 2, 2 ... and 4 in the last
     decoder_blocks:   of each stage of the decoder
     dropout:          of whole feature maps after the first convolution
-    deep_supervision: how many coarser outputs `head@1`, `head@2`, ... there are beside each dense head while training
-    context:          numbers beside each image
-    fusion:           how they are used (`ContextFusion`): what every stage adds to is scaled and shifted (film), or
-                      each place of the coarsest asks for them (attention)
+    deep_supervision: how many coarser outputs `head@1`, `head@2`, ... each dense head has in training
+    context:          number of covariates
+    fusion:           settings of `ContextFusion`: covariates scale and shift the maps after every stage (film), or the
+                      voxels of the coarsest maps attend to them (attention)
     """
 
     def __init__(
@@ -92,17 +89,14 @@ class SegResNet(nn.Module):
     ) -> None:
         super().__init__()
         stages = len(strides)
-        if not strides or max(strides[0]) > 1 or any(len(stride) != spatial_dims for stride in strides):
-            raise ValueError(f"strides need {spatial_dims} numbers a stage, and 1 in the first, not {strides}")
-        if not 0 <= deep_supervision <= max(0, stages - 2):
-            raise ValueError(f"{stages} stages have no {deep_supervision} coarser outputs (deep_supervision)")
+        check_stages(strides, spatial_dims, deep_supervision)
         counts = [1, *[2] * (stages - 2), 4][-stages:] if blocks is None else list(blocks)
         if len(counts) != stages:
             raise ValueError(f"blocks need one number for each of {stages} stages, not {blocks}")
         convolution = CONVOLUTION[spatial_dims]
         widths = [width * 2**stage for stage in range(stages)]
         self.strides = [tuple(float(s) for s in stride) for stride in strides]
-        self.mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[spatial_dims]
+        self.mode = LINEAR[spatial_dims]
         self.stem = convolution(channels, width, 3, padding=1, bias=False)
         self.dropout: nn.Module = DROPOUT[spatial_dims](dropout) if dropout else nn.Identity()
         self.reduce = nn.ModuleDict()
@@ -122,24 +116,19 @@ class SegResNet(nn.Module):
         self.activation = nn.ReLU(inplace=True)
         self.dense = nn.ModuleDict({name: convolution(width, n, 1) for name, n in dense.items()})
         self.vectors = nn.ModuleDict({name: nn.Linear(widths[-1], n) for name, n in vectors.items()})
-        coarse = {
-            f"{name}@{level}": convolution(widths[level], n, 1)
-            for name, n in dense.items()
-            for level in range(1, deep_supervision + 1)
-        }
-        self.coarse = nn.ModuleDict(coarse)
+        self.coarse = coarse_heads(spatial_dims, widths, dense, deep_supervision)
         options = {"method": "film", **(fusion or {})}
         every = dict(enumerate([*widths, *widths[-2::-1]]))  # the stages of the encoder, then those of the decoder
         places = every if options["method"] == "film" else {stages - 1: widths[-1]}
         self.telling = ContextFusion(context, places, **options)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
+        """Return the outputs by head; context: (batch, covariates)."""
         images = self.dropout(self.stem(images))
-        features, said = [], self.telling(context)
+        features, covariates = [], self.telling(context)
         for stage, blocks in enumerate(self.encoder):
             images = blocks(self.reduce[str(stage)](images) if stage else images)
-            images = self.telling.shaped(images, said, stage)
+            images = self.telling.shaped(images, covariates, stage)
             features.append(images)
         outputs = {}
         if self.pooled_norm is not None:
@@ -149,14 +138,13 @@ class SegResNet(nn.Module):
         steps = zip(self.narrow, self.decoder, features[-2::-1], self.strides[:0:-1], strict=True)
         for stage, (narrow, blocks, skip, stride) in enumerate(steps, start=len(features)):
             wide = interpolate(narrow(images), scale_factor=stride, mode=self.mode, align_corners=False)
-            images = self.telling.shaped(blocks(wide + skip), said, stage)
+            images = self.telling.shaped(blocks(wide + skip), covariates, stage)
             decoded.append(images)
         images = self.activation(self.last_norm(images))
         for name, layer in self.dense.items():
             outputs[name] = layer(images)
         if self.training:
-            for name, layer in self.coarse.items():
-                outputs[name] = layer(decoded[-1 - int(name.rpartition("@")[2])])
+            outputs |= coarse_outputs(self.coarse, decoded)
         return {**outputs, **self.telling.added(images)}
 
 
@@ -167,7 +155,7 @@ def translated(name: str) -> str:
     return name
 
 
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
+def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """Four stages as in the paper, or as many as the patch has; half the paper's width on a processor."""
     slow = device == "cpu"
     kept = [list(one) for one in strides[:4]]
@@ -180,6 +168,7 @@ SEGRESNET = Family(
     size_for=size_for,
     paper=PAPER,
     takes_context=("film", "attention"),
+    # Hippocampi, three minutes on one core, one seed.
     rate={"dense": (0.25, "came to a Dice of 0.83 with it, and to 0 with the usual one and with half of it")},
     translated=translated,
     search_order=2,

@@ -1,7 +1,6 @@
-"""A volume as pictures: each slice with its neighbours as further channels, which is called 2.5D.
+"""2.5D: each slice of a volume as a picture, with its neighbours as further channels.
 
-Roth et al., MICCAI 2014, arXiv:1406.2639, for views of a volume as channels of a network for pictures. This file needs
-torch alone, so that a copy of it travels with a model.
+Roth et al., MICCAI 2014, arXiv:1406.2639, give views of a volume to a network for pictures as channels.
 """
 
 from __future__ import annotations
@@ -10,12 +9,12 @@ import torch
 from torch import Tensor
 
 
-def beside(images: Tensor, axis: int, neighbours: int) -> Tensor:
+def slices_with_neighbours(images: Tensor, axis: int, neighbours: int) -> Tensor:
     """(batch, channels, *spatial) to (batch * slices, channels * (2 * neighbours + 1), *plane), slice by slice.
 
     axis:       along which the volume is cut
-    neighbours: slices on each side; the outermost slice stands for those missing. Channels come neighbour by
-                neighbour, in the order of the slices
+    neighbours: slices on each side; the outermost slice replaces missing ones. Channels come neighbour by neighbour,
+                in the order of the slices
     """
     slices = images.movedim(axis + 2, 1)  # (batch, slices, channels, *plane)
     count = slices.shape[1]
@@ -26,6 +25,6 @@ def beside(images: Tensor, axis: int, neighbours: int) -> Tensor:
 
 
 def check(axis: int, neighbours: int) -> None:
-    """ValueError for what is no way to cut a volume."""
+    """ValueError for an axis that no volume has, or fewer than 0 neighbours."""
     if axis not in (0, 1, 2) or neighbours < 0:
         raise ValueError(f"axis {axis} is not 0, 1 or 2, or neighbours {neighbours} is negative")

@@ -1,12 +1,11 @@
-"""Swin UNETR: attention in windows that shift, on four ever coarser grids, and a convolutional decoder; MONAI's.
+"""Swin UNETR of MONAI: a Swin transformer on four grids, and a convolutional decoder.
 
-Hatamizadeh et al., BrainLes 2021, arXiv:2201.01266; windows as in Liu et al., ICCV 2021, arXiv:2103.14030. This file
-needs torch and MONAI, and `of_monai` beside it.
+Hatamizadeh et al., BrainLes 2021, arXiv:2201.01266; windows as in Liu et al., ICCV 2021, arXiv:2103.14030.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import einops  # noqa: F401 - MONAI asks for it only once the network is made
@@ -15,8 +14,8 @@ from monai.networks import nets
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from isocenter.networks.family import Family
-from isocenter.networks.monai_common import OfMonai, check_axes, outputs_of
+from isocenter.networks.family import Family, Sized, Strides
+from isocenter.networks.monai_common import OfMonai, check_axes
 
 PAPER = "arXiv:2201.01266"
 # Of the paper, table 1; on a processor the narrowest that MONAI's class takes.
@@ -29,7 +28,7 @@ CELL = 32  # voxels per axis of a cell of the coarsest grid: halved five times
 
 
 class Rates(TorchFunctionMode):
-    """MONAI's class reads from a tensor how often layers are left out: it has values also where weights have none."""
+    """MONAI's class reads the rates of stochastic depth from a tensor: it stays on the CPU, also on the meta device."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), options: Any = None) -> Any:
         where = {"device": "cpu"} if function is torch.linspace else {}
@@ -37,12 +36,12 @@ class Rates(TorchFunctionMode):
 
 
 class SwinUNETR(nets.SwinUNETR):
-    """MONAI's network in two halves; all axes are halved alike, five times.
+    """MONAI's network in two parts; all axes are halved five times.
 
     width:   feature maps of the first grid, a multiple of 12; doubled by each
     depths:  layers of attention on each of four grids
     heads:   of attention on each of them
-    window:  cells per axis within which attention looks
+    window:  cells per axis of a window of attention
     dropout: in the transformer
     """
 
@@ -77,35 +76,34 @@ class SwinUNETR(nets.SwinUNETR):
         """(batch, maps, *grid) of each grid, finest first."""
         *finer, fourth, deepest = self.swinViT(images, self.normalize)
         skips: Any = zip((self.encoder1, self.encoder2, self.encoder3, self.encoder4), (images, *finer), strict=True)
-        return [*(encoder(one) for encoder, one in skips), fourth, self.encoder10(deepest)]
+        return [*(encoder(skip) for encoder, skip in skips), fourth, self.encoder10(deepest)]
 
     def decoded(self, features: list[Tensor]) -> list[Tensor]:
         """(batch, outputs, *grid), finest first; coarser ones in training only."""
-        found = features[-1]
+        maps = features[-1]
         decoders = (self.decoder5, self.decoder4, self.decoder3, self.decoder2, self.decoder1)
         for decoder, skip in zip(decoders, features[-2::-1], strict=True):
-            found = decoder(found, skip)
-        return [self.out(found)]
+            maps = decoder(maps, skip)
+        return [self.out(maps)]
 
 
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], **size: Any
-) -> OfMonai:
+class SwinUNETRWithHeads(OfMonai):
     """MONAI's network with our heads."""
-    return OfMonai(SwinUNETR(channels, spatial_dims, outputs_of(dense), **size), dense, vectors)
+
+    body_of = SwinUNETR
 
 
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
-    """As in the paper on a GPU; on a processor a quarter of its width, fewer heads, and small windows of volumes."""
-    del strides  # all axes are halved alike
+def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """The paper's settings on a GPU; on a processor a quarter of the width, fewer heads, smaller windows in volumes."""
+    del strides  # all axes are halved equally
     filled = tuple(-(-n // CELL) * CELL for n in patch)
-    how = "" if filled == tuple(patch) else f", continued to {filled}"
+    padded = "" if filled == tuple(patch) else f", padded to {filled}"
     size: dict[str, Any] = {"width": WIDTH}
     if device == "cpu":
         size = {"width": NARROWEST, "heads": list(FEW_HEADS)}
         size |= {"window": SMALL_WINDOW} if len(patch) == 3 else {}
-    said = "width" if device != "cpu" else "width, heads and windows"
-    return size, f"patch {tuple(patch)}{how}: halved five times; {said} for the {device}", PAPER
+    settings = "width" if device != "cpu" else "width, heads and windows"
+    return size, f"patch {tuple(patch)}{padded}: halved five times; {settings} for the {device}", PAPER
 
 
-SWIN_UNETR = Family(build=build, size_for=size_for, paper=PAPER)
+SWIN_UNETR = Family(build=SwinUNETRWithHeads, size_for=size_for, paper=PAPER)

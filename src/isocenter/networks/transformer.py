@@ -1,27 +1,22 @@
-"""Blocks of a transformer, normalised before each part (arXiv:2010.11929), and a last layer with uncertain weights.
-
-Parts of several families, which travel with each. This file needs torch alone.
-"""
+"""Blocks of a pre-norm transformer (arXiv:2010.11929), and a linear layer with distributions as weights."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-# Of the published networks: their weights are drawn with this deviation, and this is added to a variance.
+# Of the published networks: standard deviation of initial weights, and the epsilon of layer normalisation.
 DEVIATION, EPSILON = 0.02, 1e-6
-# Of a prior's deviation, that of a weight before anything was learnt: small, so that first steps are hardly disturbed.
+# Initial standard deviation of a weight, as a share of its prior's: small, to disturb the first steps little.
 FIRST_DEVIATION = 0.1
 
 
 class Attention(nn.Module):
-    """(batch, tokens, width) to the same: what each token takes from all of them, by several heads.
-
-    there: (batch, tokens), from which anything is taken; from all without it
-    """
+    """(batch, tokens, width) to the same: multi-head self-attention."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -30,7 +25,7 @@ class Attention(nn.Module):
         self.projection = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor, there: Tensor | None = None) -> Tensor:
-        """Return (batch, tokens, width); there: (batch, tokens), above 0 for a token that exists."""
+        """Return (batch, tokens, width); there: (batch, tokens), which tokens exist and can be attended to."""
         dropout = self.dropout if self.training else 0.0
         queries, keys, values = self._split(tokens)
         mask = None if there is None else there[:, None, None]
@@ -49,9 +44,9 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then a layer for each token alone, both normalised first and beside a shortcut.
+    """Attention, then a feed-forward layer, each after layer normalisation and with a shortcut.
 
-    skipped: how likely a sample passes by a part while training; Huang et al., arXiv:1603.09382
+    skipped: probability that a sample skips a part in training (stochastic depth, arXiv:1603.09382)
     """
 
     def __init__(self, width: int, heads: int, expansion: int, dropout: float, skipped: float) -> None:
@@ -66,23 +61,26 @@ class Block(nn.Module):
 
     def forward(self, tokens: Tensor, there: Tensor | None = None) -> Tensor:
         """Return (batch, tokens, width); there: as for `Attention`."""
-        tokens = tokens + self._kept(self.dropout(self.attention(self.attention_norm(tokens), there)))
-        return tokens + self._kept(self.feed_forward(self.feed_forward_norm(tokens)))
+        attended = self.dropout(self.attention(self.attention_norm(tokens), there))
+        tokens = tokens + drop_path(attended, self.skipped, self.training)
+        return tokens + drop_path(self.feed_forward(self.feed_forward_norm(tokens)), self.skipped, self.training)
 
-    def _kept(self, change: Tensor) -> Tensor:
-        if not self.training or self.skipped == 0:
-            return change
-        drawn = torch.rand(change.shape[0], 1, 1, device=change.device) >= self.skipped
-        return change * drawn / (1 - self.skipped)
+
+def drop_path(change: Tensor, skipped: float, training: bool) -> Tensor:
+    """What a block adds to its input: in training nothing for a share of samples, and more for the others."""
+    if not training or skipped == 0:
+        return change
+    kept = torch.rand(change.shape[0], *[1] * (change.ndim - 1), device=change.device) >= skipped
+    return change * kept / (1 - skipped)
 
 
 class VariationalLinear(nn.Module):
-    """(batch, inside) to (batch, outside) by weights that are normal distributions: drawn in training, else the means.
+    """(batch, inside) to (batch, outside) by normally distributed weights: drawn in training, else their means.
 
-    Blundell et al., arXiv:1505.05424. Instead of the weights their sums are drawn, for each image anew: Kingma et al.,
-    arXiv:1506.02557. Each weight's prior is normal around 0 with a variance of 1 / inside, so that an output for
-    normalised features has one of about 1. A bias is a number.
-    log_ratio: logarithm of a weight's deviation, of that of its prior
+    Blundell et al., arXiv:1505.05424, with the local reparametrisation of Kingma et al., arXiv:1506.02557: not weights
+    are drawn, but outputs, for each image anew. Each weight's prior is normal around 0 with a variance of 1 / inside,
+    so that an output for normalised features has a variance of about 1. A bias is a number.
+    log_ratio: logarithm of a weight's standard deviation over its prior's
     """
 
     def __init__(self, inside: int, outside: int) -> None:
@@ -96,12 +94,23 @@ class VariationalLinear(nn.Module):
         return self.drawn(features) if self.training else linear(features, self.weight, self.bias)
 
     def drawn(self, features: Tensor) -> Tensor:
-        """Return (batch, outside) by weights that are drawn."""
+        """Return (batch, outside) by drawn weights."""
         mean = linear(features, self.weight, self.bias)
         variance = linear(features.square(), (self.prior * self.log_ratio.exp()).square())
         return mean + variance.sqrt() * torch.randn_like(mean)
 
     def divergence(self) -> Tensor:
-        """Of the weights' distributions from their prior (Kullback-Leibler), in nats."""
+        """Kullback-Leibler divergence of the weights' distributions from their prior, in nats."""
         each = (2 * self.log_ratio).exp() + (self.weight / self.prior).square() - 1 - 2 * self.log_ratio
         return each.sum() / 2
+
+
+def initialise(layers: Iterable[nn.Module], parameters: Iterable[Tensor | None] = ()) -> None:
+    """Draw weights of linear layers and further parameters from a truncated normal distribution; biases are 0."""
+    for part in layers:
+        if isinstance(part, nn.Linear | VariationalLinear):
+            nn.init.trunc_normal_(part.weight, std=DEVIATION)
+            nn.init.zeros_(part.bias)
+    for parameter in parameters:
+        if parameter is not None:
+            nn.init.trunc_normal_(parameter, std=DEVIATION)

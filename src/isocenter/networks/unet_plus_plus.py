@@ -1,12 +1,12 @@
-"""UNet++: between encoder and decoder of a U-Net stand nodes that join all that is as fine as they are; MONAI's blocks.
+"""UNet++ of MONAI's blocks: a U-Net with nested, dense skip connections.
 
-Zhou et al., DLMIA 2018, arXiv:1807.10165. MONAI's own class has five grids, each halved along all axes; here are as
-many as there are strides, with MONAI's names. This file needs torch and MONAI, and `of_monai` beside it.
+Zhou et al., DLMIA 2018, arXiv:1807.10165. MONAI's own class has five grids, each halved along all axes; this one has
+as many as there are strides, with MONAI's names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,22 +15,22 @@ from monai.networks.layers.factories import Conv, Pool
 from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
 from torch import Tensor, nn
 
-from isocenter.networks.family import Family
-from isocenter.networks.monai_common import OfMonai, outputs_of, product_of, stages_for
+from isocenter.networks.family import Family, Sized, Strides
+from isocenter.networks.monai_common import OfMonai, product_of, stages_for
 
 PAPER = "arXiv:1807.10165"
-# Of the paper, section 3; on a processor a quarter, because all nodes of the first row are as fine as the image.
+# Of the paper, section 3; on a processor a quarter, because all nodes of the first row have the image's resolution.
 WIDTH, STAGES, NARROWER = 32, 5, 4
 ACTIVATION = ("LeakyReLU", {"negative_slope": 0.1, "inplace": True})
 NORMALISATION = ("instance", {"affine": True})
 
 
 class UNetPlusPlus(nn.Module):
-    """Node (row, place): as fine as its row, joining all nodes before it and the node below and before it.
+    """Node (row, place) has the resolution of its row, and gets all nodes before it and the node below before it.
 
     strides: one entry a stage and axis; the first stage has stride 1
     width:   feature maps of the first row; doubled by each
-    dropout: of single values, in each node
+    dropout: of single voxels, in each node
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class UNetPlusPlus(nn.Module):
             down.max_pooling = Pool["MAX", spatial_dims](kernel_size=step)
             self.add_module(f"conv_{row}_0", down)
             for place in range(1, self.rows - row + 1):
-                # The first row's nodes take over all maps from below, the others half of them, as in MONAI's class.
+                # Nodes of the first row get all maps from below, the others half of them, as in MONAI's class.
                 halves, joined = row > 1, widths[row - 1] * place
                 node = UpCat(spatial_dims, widths[row], joined, widths[row - 1], halves=halves, **made)
                 from_below = widths[row] // 2 if halves else widths[row]
@@ -72,7 +72,7 @@ class UNetPlusPlus(nn.Module):
 
     def decoded(self, features: list[Tensor]) -> list[Tensor]:
         """(batch, outputs, *grid), finest first; coarser ones in training only."""
-        nodes = [[one] for one in features]
+        nodes = [[maps] for maps in features]
         for place in range(1, self.rows):
             for row in range(self.rows - place):
                 before = torch.cat(nodes[row], dim=1)
@@ -80,18 +80,17 @@ class UNetPlusPlus(nn.Module):
         return [self.get_submodule(f"final_conv_0_{self.rows - 1}")(nodes[0][-1])]
 
 
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], **size: Any
-) -> OfMonai:
+class UNetPlusPlusWithHeads(OfMonai):
     """MONAI's network with our heads."""
-    return OfMonai(UNetPlusPlus(channels, spatial_dims, outputs_of(dense), **size), dense, vectors)
+
+    body_of = UNetPlusPlus
 
 
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
+def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """Five stages as in the paper, or as many as the patch has; a quarter of the paper's width on a processor."""
     kept = stages_for(strides, STAGES)
     size = {"strides": kept, "width": WIDTH // NARROWER if device == "cpu" else WIDTH}
     return size, f"patch {tuple(patch)}: {len(kept)} stages; width for the {device}", PAPER
 
 
-UNET_PLUS_PLUS = Family(build=build, size_for=size_for, paper=PAPER)
+UNET_PLUS_PLUS = Family(build=UNetPlusPlusWithHeads, size_for=size_for, paper=PAPER)

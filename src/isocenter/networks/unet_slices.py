@@ -1,30 +1,26 @@
-"""U-Net that goes through a volume slice by slice.
-
-The slices' answers are stacked. This file needs torch, `slices` and the U-Net, so that copies travel with a model.
-"""
+"""A 2.5D U-Net: each slice of a volume, with its neighbours as channels, through a U-Net in the plane."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from isocenter.networks.slices import beside, check
+from isocenter.networks.family import Sized, Strides
+from isocenter.networks.slices import check, slices_with_neighbours
 from isocenter.networks.unet import UNET, UNet, size_for
 
 
 class SliceUNet(nn.Module):
-    """A volume slice by slice through a U-Net in the plane: (batch, channels, i, j, k) in, heads as of a 3D U-Net.
+    """(batch, channels, i, j, k) to the heads of a 3D U-Net, slice by slice.
 
-    For volumes whose slices lie so far apart that a convolution across them sees little that belongs together.
+    For volumes whose slices are so far apart that convolutions across them add little.
     axis:       along which the volume is cut, that of the largest spacing
-    neighbours: slices on each side that are given as further channels; the outermost slice stands for those missing
-    strides:    one entry a stage for each of the other two axes
-    A vector head is the mean of the slices' answers. `size`: the other settings of a U-Net. All
-    slices are told what is told.
+    neighbours: slices on each side that are further channels; the outermost slice replaces missing ones
+    `size`:     the other settings of a U-Net, with strides for the two axes of the plane
+    A vector head is the mean of the slices' outputs. All slices get the same covariates.
     """
 
     def __init__(
@@ -42,10 +38,11 @@ class SliceUNet(nn.Module):
         self.plane = UNet(channels * (2 * neighbours + 1), 2, dense, vectors, **size)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
+        """Return the outputs by head; context: (batch, covariates)."""
         count, outputs = images.shape[self.axis + 2], {}
-        told = None if context is None else context.repeat_interleave(count, dim=0)
-        for name, output in self.plane(beside(images, self.axis, self.neighbours), told).items():
+        covariates = None if context is None else context.repeat_interleave(count, dim=0)
+        slices = slices_with_neighbours(images, self.axis, self.neighbours)
+        for name, output in self.plane(slices, covariates).items():
             stacked = output.unflatten(0, (-1, count))
             outputs[name] = stacked.mean(dim=1) if stacked.ndim < 4 else stacked.movedim(1, self.axis + 2)
         return outputs
@@ -59,28 +56,26 @@ def build_slices(
     return SliceUNet(channels, dense, vectors, **size)
 
 
-def size_for_slices(
-    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
-) -> tuple[Mapping[str, Any], str, str]:
-    """Cut along the axis that is halved least, because its voxels are the longest; the reason and its source."""
+def size_for_slices(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """Slices across the axis that is halved least often, because its voxels are the longest."""
     if len(patch) != 3:
         return size_for(patch, strides, device)
     factors = [math.prod(stride[axis] for stride in strides) for axis in range(3)]
-    axis = min(range(3), key=lambda one: (factors[one], patch[one]))
+    axis = min(range(3), key=lambda n: (factors[n], patch[n]))
     others = [[s for n, s in enumerate(stride) if n != axis] for stride in strides]
     plane = [others[0], *(stride for stride in others[1:] if max(stride) > 1)]
-    size, because, source = size_for([n for one, n in enumerate(patch) if one != axis], plane, device)
+    size, because, source = size_for([size for n, size in enumerate(patch) if n != axis], plane, device)
     cut = (
         f"cut along axis {axis}, whose voxels are the longest (halved to 1/{factors[axis]}), one neighbour on each side"
     )
     return {"axis": axis, "neighbours": 1, **size}, f"{cut}; each slice: {because}", source
 
 
-UNET_SLICES = replace(
-    UNET,
+UNET_SLICES = UNET.variant(
+    UNET.paper,
+    {},
     build=build_slices,
     size_for=size_for_slices,
     axes=(3,),
     otherwise="Only a volume has slices: choose unet for pictures",
-    search_order=0,
 )

@@ -1,8 +1,8 @@
-"""VGG for whole-image outputs, in one, two or three dimensions: convolutions of 3 voxels one after another.
+"""VGG for whole-image outputs, in one, two or three dimensions: stacked convolutions of 3 voxels an axis.
 
 Simonyan and Zisserman, ICLR 2015, arXiv:1409.1556, with batch normalisation (arXiv:1502.03167). The mean over the image
-takes the place of the last pooling and of the two fully connected layers, which hold nine tenths of the original's
-weights and one size of image. This file needs torch and `telling` beside it, so that a copy of it travels with a model.
+replaces the last pooling and the two fully connected layers, which hold nine tenths of the original's weights and fix
+the size of its images.
 """
 
 from __future__ import annotations
@@ -13,14 +13,11 @@ from typing import Any
 
 from torch import nn
 
-from isocenter.networks.family import Family
-from isocenter.networks.pooled_head import PooledHead
+from isocenter.networks.family import Sized, Strides
+from isocenter.networks.layers import BATCH_NORM, CONVOLUTION, MAX_POOL
+from isocenter.networks.pooled_head import PooledHead, pooled_family
 
 PAPER = "arXiv:1409.1556"
-# By number of axes; typed loosely because torch types sizes by the number of axes.
-CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-POOLING: dict[int, Any] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
 WIDEST = 8  # times the width of the first stage
 VGG_11, VGG_16 = (1, 1, 2, 2, 2), (2, 2, 3, 3, 3)  # the paper's configurations A and D
 
@@ -28,11 +25,11 @@ VGG_11, VGG_16 = (1, 1, 2, 2, 2), (2, 2, 3, 3, 3)  # the paper's configurations 
 class Vgg(PooledHead):
     """(batch, channels, *spatial) to {head: (batch, size of the head)}.
 
-    convolutions: of each stage; before each but the first the largest of two voxels an axis is kept
+    convolutions: of each stage; max pooling of two voxels an axis precedes each stage but the first
     width:        feature maps of the first stage; doubled by each stage, up to eight times
     dropout:      before the heads
-    context:      numbers beside each image
-    fusion:       how they are used (`ContextFusion`); without it they join its pooled maps before the last layer
+    context:      number of covariates
+    fusion:       settings of `ContextFusion`; without them covariates are concatenated to the pooled maps
     """
 
     def __init__(
@@ -52,17 +49,17 @@ class Vgg(PooledHead):
         for stage, count in enumerate(convolutions):
             outside = width * min(2**stage, WIDEST)
             if stage > 0:  # an odd voxel at the edge stays, so that images of any size can be halved
-                layers.append(POOLING[spatial_dims](2, ceil_mode=True))
+                layers.append(MAX_POOL[spatial_dims](2, ceil_mode=True))
             for _ in range(count):
                 convolution = CONVOLUTION[spatial_dims](inside, outside, 3, padding=1, bias=False)
-                layers += [convolution, NORMALISATION[spatial_dims](outside), nn.ReLU(inplace=True)]
+                layers += [convolution, BATCH_NORM[spatial_dims](outside), nn.ReLU(inplace=True)]
                 inside = outside
         self.body = nn.Sequential(*layers)
         self.end(inside, vectors, dropout, context, fusion)
 
 
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
-    """VGG-16 for pictures on a GPU, a narrower VGG-11 for volumes and on a processor; stages as there is room."""
+def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """VGG-16 for pictures on a GPU, a narrower VGG-11 for volumes and on a processor; fewer stages for small images."""
     del strides
     slow, volume = device == "cpu", len(patch) > 2
     stages = min(5, 1 + int(math.log2(max(max(patch) / 4, 1))))  # halved while at least 4 voxels are left
@@ -75,10 +72,4 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     return size, because, PAPER
 
 
-VGG = Family(
-    build=Vgg,
-    size_for=size_for,
-    paper=PAPER,
-    answers=frozenset({"vector"}),
-    takes_context=("concatenate", "film", "attention"),
-)
+VGG = pooled_family(Vgg, size_for, PAPER)

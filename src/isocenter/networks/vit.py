@@ -1,8 +1,7 @@
 """Vision transformer for whole-image outputs, in one, two or three dimensions.
 
-Dosovitskiy et al., ICLR 2021, arXiv:2010.11929, normalised before each part of a block. An image is cut into patches,
-each patch is a token, and so is each number that is told beside the image; a class token attends to all of them and is
-what the heads see. This file needs torch and `telling` beside it, so that a copy of it travels with a model.
+Dosovitskiy et al., ICLR 2021, arXiv:2010.11929, with normalisation before each part of a block. Each patch of an image
+is a token, and so is each covariate; a class token attends to all of them and goes to the heads.
 """
 
 from __future__ import annotations
@@ -17,20 +16,17 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 from isocenter.networks.context_fusion import ADDED, ContextFusion
-from isocenter.networks.family import Family
-from isocenter.networks.transformer import DEVIATION, EPSILON, Block, VariationalLinear
+from isocenter.networks.family import Family, Sized, Strides
+from isocenter.networks.layers import CONVOLUTION, LINEAR
+from isocenter.networks.transformer import EPSILON, Block, VariationalLinear, initialise
 
 PAPER = "arXiv:2010.11929"
-# Of the usual learning rate, and why: PneumoniaMNIST, three minutes on one core, one seed.
-# By number of axes; typed loosely because torch types sizes by the number of axes.
-CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
-# Patches an axis that positions are learnt for where nobody says how large the images are.
+# Patches an axis whose positions are learnt, where the settings have no `image`.
 USUAL_GRID = 8
-# Each token attends to each, so that the work grows with their square; a choice, with no paper behind it.
+# Work grows with the square of the number of tokens; a choice, with no paper behind it.
 MOST_TOKENS = {"cpu": 256, "gpu": 1024}
 SMALLEST_TOKEN = 4
-# What timm calls the parts of a vision transformer, and what they are called here.
+# timm's names of the parts of a vision transformer, and ours.
 TIMM = (
     (r"^patch_embed\.proj\.", "patches.0.projection."),
     (r"^cls_token$", "class_token"),
@@ -48,9 +44,8 @@ class Patches(nn.Module):
     """(batch, channels, *spatial) to (batch, tokens, width): one token a patch, in the order of the voxels.
 
     token:   voxels of a patch along each axis
-    overlap: each patch sees half of its neighbours too: a kernel of 2 token - 1 voxels, as overlapping patches in
-             Wang et al., arXiv:2106.13797
-    An image whose size is no multiple of the token is padded with zeros at its far end.
+    overlap: patches overlap by a half, with kernels of 2 token - 1 voxels, as in Wang et al., arXiv:2106.13797
+    Images whose size is no multiple of the token are padded with zeros at the far end.
     """
 
     def __init__(self, channels: int, token: Sequence[int], width: int, overlap: bool) -> None:
@@ -69,11 +64,11 @@ class Patches(nn.Module):
         """Return (batch, tokens, width)."""
         missing = [-int(n) % step for n, step in zip(images.shape[2:], self.token, strict=True)]
         if any(missing):
-            images = pad(images, [one for n in reversed(missing) for one in (0, n)])
+            images = pad(images, [side for n in reversed(missing) for side in (0, n)])
         return self.projection(images).flatten(2).transpose(1, 2)
 
     def spread(self, shares: Tensor, spatial: Sequence[int]) -> Tensor:
-        """What each token, (batch, 1, *grid), has, evenly over the voxels of its patch: (batch, 1, *spatial)."""
+        """The share of each token, (batch, 1, *grid), spread evenly over its patch: (batch, 1, *spatial)."""
         shares = shares / math.prod(self.token)
         for axis, (step, count) in enumerate(zip(self.token, spatial, strict=True), start=2):
             shares = shares.repeat_interleave(step, dim=axis).narrow(axis, 0, count)
@@ -84,23 +79,23 @@ class ViT(nn.Module):
     """(batch, channels, *spatial) to {head: (batch, size of the head)}.
 
     token:            voxels of a patch, along all axes or along each
-    image:            (*spatial) that positions are learnt for; others are interpolated from these, linearly
+    image:            (*spatial) of images whose positions are learnt; for other sizes these are interpolated
     layers, width:    blocks, and features of a token
     heads:            of the attention; they share the width
-    expansion:        by which factor the layer for each token alone is wider
-    scales:           multiples of the token whose patches stand side by side: [1, 2] with tokens of 8 has those of 8
-                      and of 16, told apart by a learnt embedding, as in Ke et al., arXiv:2108.05997
-    overlap:          patches see half of their neighbours too
+    expansion:        of the feed-forward layer
+    scales:           multiples of the token that are used together: [1, 2] with tokens of 8 has patches of 8 and of 16,
+                      each scale with a learnt embedding, as in Ke et al., arXiv:2108.05997
+    overlap:          patches overlap by a half
     channelwise:      a token is a patch of one channel: one projection for all channels and a learnt embedding of each,
-                      Bao et al., arXiv:2309.16108; images may then have fewer channels, which are the first of them
+                      Bao et al., arXiv:2309.16108; images may then have the first few of the channels only
     dropout:          in the blocks
-    stochastic_depth: how likely the last block is passed by while training; those before it are less
-    context:          numbers beside each image. Each is a token of its own: a learnt direction, times the number, plus
-                      a learnt embedding of which one it is, as in Gorishniy et al., arXiv:2106.11959
-    fusion:           whether they are brought down to a few first (`ContextFusion`)
-    bayesian:         images that the last layers learn from, if these shall be `VariationalLinear`: a step's loss then
-                      has their divergence from the prior beside it, divided by this number; 0 for plain layers
-    An image whose size is no multiple of the token is padded with zeros at its far end.
+    stochastic_depth: probability of skipping the last block in training; it grows linearly from 0 at the first
+    context:          number of covariates. Each is a token of its own: a learnt direction, times the number, plus a
+                      learnt embedding of which covariate it is, as in Gorishniy et al., arXiv:2106.11959
+    fusion:           settings of `ContextFusion`, by which covariates are first reduced to a few
+    bayesian:         number of training images, for last layers that are `VariationalLinear`: the loss of a step gets
+                      their divergence from the prior, divided by this number; 0 for plain layers
+    Images whose size is no multiple of the token are padded with zeros at the far end.
     """
 
     def __init__(
@@ -133,7 +128,7 @@ class ViT(nn.Module):
         self.patches = nn.ModuleList(Patches(seen, [n * side for side in sides], width, overlap) for n in scales)
         self.grids = self._grids(spatial)
         self.class_token = nn.Parameter(torch.empty(1, 1, width))
-        # The class token's own comes first, as in the published networks.
+        # The class token's position comes first, as in the published networks.
         self.positions = nn.Parameter(torch.empty(1, 1 + sum(map(math.prod, self.grids)), width))
         self.of_scale = nn.Parameter(torch.empty(len(scales), width)) if len(scales) > 1 else None
         self.of_channel = nn.Parameter(torch.empty(channels, width)) if channelwise else None
@@ -142,15 +137,16 @@ class ViT(nn.Module):
         self.directions = nn.Parameter(torch.empty(entries, width)) if entries else None
         self.of_entry = nn.Parameter(torch.empty(entries, width)) if entries else None
         rising = (stochastic_depth * n / max(layers - 1, 1) for n in range(layers))
-        self.blocks = nn.ModuleList(Block(width, heads, expansion, dropout, one) for one in rising)
+        self.blocks = nn.ModuleList(Block(width, heads, expansion, dropout, skipped) for skipped in rising)
         self.norm = nn.LayerNorm(width, eps=EPSILON)
         last = VariationalLinear if bayesian else nn.Linear
         self.vectors = nn.ModuleDict({name: last(width, size) for name, size in vectors.items()})
-        self._begin()
-        self.telling = telling  # not before: its layers have begun
+        embeddings = self.positions, self.of_scale, self.of_channel, self.directions, self.of_entry
+        initialise(self.modules(), (self.class_token, *embeddings))
+        self.telling = telling  # after `initialise`: its layers keep their own initial weights
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
+        """Return {head: (batch, size)}; context: (batch, covariates)."""
         seen = self._seen(images, context)
         outputs = {name: layer(seen) for name, layer in self.vectors.items()} | self.telling.added(images)
         if self.bayesian and self.training:
@@ -161,12 +157,12 @@ class ViT(nn.Module):
 
     @torch.no_grad()
     def draws(self, images: Tensor, context: Tensor | None = None, count: int = 20) -> dict[str, Tensor]:
-        """{head: (count, batch, size)}: the answers of last layers that are drawn anew each time.
+        """{head: (count, batch, size)}: outputs by last layers that are drawn anew each time.
 
-        How far they lie apart is what the training images left open there. Raises ValueError for plain layers.
+        Their spread is the uncertainty of the last layers' weights. Raises ValueError for plain layers.
         """
         if not self.bayesian:
-            raise ValueError("these last layers are no distributions: train with bayesian in network.size")
+            raise ValueError("its last layers are not variational: train with bayesian in network.size")
         seen = self._seen(images, context)
         return {
             name: torch.stack([layer.drawn(seen) for _ in range(count)])  # type: ignore[operator]
@@ -175,21 +171,21 @@ class ViT(nn.Module):
 
     @torch.no_grad()
     def attention(self, images: Tensor, context: Tensor | None = None) -> Tensor:
-        """(batch, layers, heads, tokens, tokens): how much each token, by row, takes from each.
+        """(batch, layers, heads, tokens, tokens): attention weights of each token, by row, for each.
 
-        Tokens are the class token, the entries of the context, and the patches: of each scale those of each channel.
+        Tokens are the class token, the covariates, and the patches: of each scale those of each channel.
         """
-        tokens, found = self._tokens(images, context), []
+        tokens, weights = self._tokens(images, context), []
         for block in self.blocks:
-            found.append(block.attention.weights(block.attention_norm(tokens)))  # type: ignore[operator, union-attr]
+            weights.append(block.attention.weights(block.attention_norm(tokens)))  # type: ignore[operator, union-attr]
             tokens = block(tokens)
-        return torch.stack(found, dim=1)
+        return torch.stack(weights, dim=1)
 
     def attention_rollout(self, images: Tensor, context: Tensor | None = None) -> Tensor:
-        """(batch, 1, *spatial): where in the image the class token has what it knows from, by `rollout`.
+        """(batch, 1, *spatial): the share of each voxel in the class token's features, by `rollout`.
 
-        Each patch's share lies evenly over its voxels, that of all channels and scales added. What the class token
-        has from itself and from the context is in no voxel, nor is what falls on padding: a map sums to at most 1.
+        Each patch's share is spread evenly over its voxels; channels and scales are added. The shares of the class
+        token itself, of covariates and of padding belong to no voxel: a map sums to at most 1.
         """
         spatial = tuple(images.shape[2:])
         from_patches = rollout(self.attention(images, context))[:, 0, 1 + self._entries :]
@@ -207,7 +203,7 @@ class ViT(nn.Module):
         return 0 if self.directions is None else self.directions.shape[0]
 
     def _seen(self, images: Tensor, context: Tensor | None) -> Tensor:
-        """(batch, width): what the class token has gathered."""
+        """(batch, width): the class token after all blocks."""
         tokens = self._tokens(images, context)
         for block in self.blocks:
             tokens = block(tokens)
@@ -217,10 +213,10 @@ class ViT(nn.Module):
         return [patches.grid(spatial) for patches in self.patches]  # type: ignore[operator]
 
     def _tokens(self, images: Tensor, context: Tensor | None) -> Tensor:
-        """(batch, tokens, width): the class token, the entries of the context, the patches of each scale."""
+        """(batch, tokens, width): the class token, the covariates, the patches of each scale."""
         positions = self._positions(self._grids([int(n) for n in images.shape[2:]]))
         first = (self.class_token + self.positions[:, :1]).expand(images.shape[0], -1, -1)
-        parts = [first, *self._told(context)]
+        parts = [first, *self._covariate_tokens(context)]
         for n, patches in enumerate(self.patches):
             made = self._of_channels(patches, images, positions[n])
             parts.append(made if self.of_scale is None else made + self.of_scale[n])
@@ -236,31 +232,21 @@ class ViT(nn.Module):
         each = patches(images.reshape(-1, 1, *spatial)) + positions
         return (each.reshape(-1, count, *each.shape[1:]) + self.of_channel[:count, None]).flatten(1, 2)
 
-    def _told(self, context: Tensor | None) -> list[Tensor]:
-        """The tokens of a context, (batch, entries, width), as a list of one; of none where there is none."""
-        said = self.telling(context)
-        if said is None or self.directions is None or self.of_entry is None:
+    def _covariate_tokens(self, context: Tensor | None) -> list[Tensor]:
+        """[(batch, entries, width)], or an empty list without covariates."""
+        covariates = self.telling(context)
+        if covariates is None or self.directions is None or self.of_entry is None:
             return []
-        return [said.unsqueeze(2) * self.directions + self.of_entry]
+        return [covariates.unsqueeze(2) * self.directions + self.of_entry]
 
     def _positions(self, grids: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Those of each scale's tokens, (1, tokens, width), for an image of these grids."""
+        """Embeddings of the positions of each scale's tokens, (1, tokens, width), for an image of these grids."""
         learnt = self.positions[:, 1:].split([math.prod(grid) for grid in self.grids], dim=1)
-        return [resized(*one) for one in zip(learnt, self.grids, grids, strict=True)]
-
-    def _begin(self) -> None:
-        """Weights as the published networks begin with: a truncated normal distribution, and no bias."""
-        for part in self.modules():
-            if isinstance(part, nn.Linear | VariationalLinear):
-                nn.init.trunc_normal_(part.weight, std=DEVIATION)
-                nn.init.zeros_(part.bias)
-        for one in (self.class_token, self.positions, self.of_scale, self.of_channel, self.directions, self.of_entry):
-            if one is not None:
-                nn.init.trunc_normal_(one, std=DEVIATION)
+        return list(map(resized, learnt, self.grids, grids))
 
 
 def _refuse_patches(ndim: int, token: Sequence[int], image: Sequence[int], scales: Sequence[int]) -> None:
-    """ValueError for patches that no image can be cut into."""
+    """ValueError for settings that make no patches."""
     if len(token) != ndim or min(token) < 1:
         raise ValueError(f"a token of {token} voxels: give one number from 1, or one for each of {ndim} axes")
     if len(image) != ndim or min(image) < 1:
@@ -294,10 +280,11 @@ def resized(positions: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor
 
 
 def rollout(attention: Tensor) -> Tensor:
-    """How much each token has from each of the first ones, (batch, tokens, tokens); a row sums to 1.
+    """Attention rollout: the share of each input token in each token, (batch, tokens, tokens); a row sums to 1.
 
     attention: (batch, layers, heads, tokens, tokens)
-    The mean over the heads, half of each layer being the shortcut. Abnar and Zuidema, arXiv:2005.00928, section 3
+    Attention is averaged over heads, and half of each layer is the shortcut. Abnar and Zuidema, arXiv:2005.00928,
+    section 3
     """
     itself = torch.eye(attention.shape[-1], device=attention.device, dtype=attention.dtype)
     flow = itself.expand(attention.shape[0], -1, -1)
@@ -313,24 +300,24 @@ def translated(name: str) -> str:
     return name
 
 
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
-    """The smallest tokens of which there are not too many; ViT-S on a GPU, half its width and depth on a processor."""
+def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """The smallest tokens that are not too many; ViT-S on a GPU, half its width and depth on a processor."""
     slow = device == "cpu"
     token = _token(patch, strides, MOST_TOKENS["cpu" if slow else "gpu"])
     layers, width = (6, 192) if slow else (12, 384)
     size = {"token": token, "image": list(patch), "layers": layers, "width": width, "heads": width // 64}
     count = _count(patch, token)
-    said = " x ".join(map(str, token))
-    return size, f"images of {tuple(patch)}: {count} tokens of {said}; {layers} layers of {width} on {device}", PAPER
+    voxels = " x ".join(map(str, token))
+    return size, f"images of {tuple(patch)}: {count} tokens of {voxels}; {layers} layers of {width} on {device}", PAPER
 
 
 def _token(patch: Sequence[int], strides: Sequence[Sequence[int]], most: int) -> list[int]:
-    """Voxels of a token: 4, 6, 8, 12 and so on, fewer along an axis that is reduced less, as its voxels are longer."""
+    """Voxels of a token: 4, 6, 8, 12 and so on, and fewer along axes with longer voxels, which are reduced less."""
     reduced = [math.prod(axis) for axis in zip(*strides, strict=True)]
     side = SMALLEST_TOKEN
     while True:
         for longest in (side, side * 3 // 2):
-            token = [max(1, longest * one // max(reduced)) for one in reduced]
+            token = [max(1, longest * by // max(reduced)) for by in reduced]
             if _count(patch, token) <= most:
                 return token
         side *= 2
@@ -346,6 +333,7 @@ VIT = Family(
     paper=PAPER,
     answers=frozenset({"vector"}),
     takes_context=("tokens",),
+    # PneumoniaMNIST, three minutes on one core, one seed.
     rate={
         "vector": (0.5, "came to an AUROC of 0.952 with it, of 0.918 with the usual one and of 0.943 with a quarter")
     },

@@ -1,12 +1,12 @@
-"""V-Net: residual stages of convolutions of 5 voxels, brought down and up by strided ones; made of MONAI's transitions.
+"""V-Net of MONAI's transitions: residual stages of convolutions of 5 voxels an axis, with strided ones in between.
 
 Milletari et al., 3DV 2016, arXiv:1606.04797. MONAI's own class has one width and halves four times along all axes; here
-both follow the settings, with MONAI's names. This file needs torch and MONAI, and `of_monai` beside it.
+both follow the settings, with MONAI's names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,8 +14,8 @@ from monai.networks.layers.factories import Conv
 from monai.networks.nets.vnet import DownTransition, InputTransition, OutputTransition, UpTransition
 from torch import Tensor, nn
 
-from isocenter.networks.family import Family
-from isocenter.networks.monai_common import OfMonai, check_axes, outputs_of, product_of, stages_for
+from isocenter.networks.family import Family, Sized, Strides
+from isocenter.networks.monai_common import OfMonai, check_axes, product_of, stages_for
 
 PAPER = "arXiv:1606.04797"
 WIDTH, STAGES, NARROWER = 16, 5, 4
@@ -25,13 +25,13 @@ ACTIVATION = ("elu", {"inplace": True})
 
 
 class VNet(nn.Module):
-    """MONAI's transitions in two halves.
+    """MONAI's transitions in two parts.
 
     strides: one entry a stage and axis; the first stage has stride 1
     width:   feature maps of the first stage; doubled by each
-    dropout: of whole feature maps, from the fourth stage on, and of what is handed across
-    Images are added to the first maps, again and again: where their channels do not divide the width, channels of
-    zeros are added until they do.
+    dropout: of whole feature maps, from the fourth stage on, and in skip connections
+    Images are repeated to the width of the first maps, and added to them: where their channels do not divide the width,
+    channels of zeros are added until they do.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class VNet(nn.Module):
         self.added = taken - channels
         widths = [width * 2**stage for stage in range(len(strides))]
         self.deepest = widths[-1]
-        # MONAI's class drops maps of three axes also in pictures: torch then takes the images of a batch for the maps.
+        # MONAI's class uses the dropout of volumes also for pictures, where torch would drop whole images.
         drops: Any = {"dropout_dim": spatial_dims}
         self.in_tr = InputTransition(spatial_dims, taken, width, ACTIVATION)
         self.names = widths[1:]
@@ -91,18 +91,17 @@ class VNet(nn.Module):
         return [self.out_tr(images)]
 
 
-def build(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], **size: Any
-) -> OfMonai:
+class VNetWithHeads(OfMonai):
     """MONAI's network with our heads."""
-    return OfMonai(VNet(channels, spatial_dims, outputs_of(dense), **size), dense, vectors)
+
+    body_of = VNet
 
 
-def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
+def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """Five stages as in the paper, or as many as the patch has; a quarter of the paper's width on a processor."""
     kept = stages_for(strides, STAGES)
     size = {"strides": kept, "width": WIDTH // NARROWER if device == "cpu" else WIDTH}
     return size, f"patch {tuple(patch)}: {len(kept)} stages; width for the {device}", PAPER
 
 
-VNET = Family(build=build, size_for=size_for, paper=PAPER)
+VNET = Family(build=VNetWithHeads, size_for=size_for, paper=PAPER)

@@ -1,4 +1,4 @@
-"""Weights that others published or left in a file, taken into a network as far as they fit."""
+"""Initial weights of a network from published weights or a file, as far as names and shapes agree."""
 
 from __future__ import annotations
 
@@ -27,28 +27,27 @@ if TYPE_CHECKING:
     from isocenter.networks.family import Family
 
 WHERE = "network.pretrained"
-# What wrappers put before a tensor's name: DataParallel, torch.compile, Lightning.
+# Prefixes that wrappers add to a tensor's name: DataParallel, torch.compile, Lightning.
 WRAPPERS = re.compile(r"^((module|_orig_mod|model|network|net)\.)+")
-# Under which name training programs keep the weights beside other things.
+# Keys under which training programs keep the weights in their files.
 NESTED = ("state_dict", "model_state_dict", "model", "network_weights", "net")
-NAMED = 6  # tensors that stay fresh are named up to this number
+NAMED = 6  # at most so many tensors are listed by name
 REMEDY = "Give weights of the same network"
 TENSORS = "Weights are read from safetensors, or from torch files that hold tensors only"
-# Where weights are published, unless a family or HF_ENDPOINT names another place, and s that are waited for a word from
-# there: its own client tries again and again for about a minute.
+# Address of published weights, unless a family or HF_ENDPOINT has another, and s to wait for an answer: the hub's own
+# client retries for about a minute.
 HUB, PATIENCE = "https://huggingface.co", 5.0
 
 
 def take_over(module: Module, family: Family, size: Mapping[str, Any], source: str | Path, inflation: str) -> str:
-    """Weights whose names and shapes agree into the module; says what fitted, what did not, and why.
+    """Load weights whose names and shapes agree into the module, and return in words what fitted, what not, and why.
 
-    family:    of the network, with what is published for it and how others name its tensors
+    family:    of the network, with its published weights and others' names of its tensors
     source:    "auto" for the family's published weights, else a file: safetensors or torch's own, without code
-    inflation: how kernels of one axis less get the axis that they lack: "mean" repeats them along it and divides by
-               how often (Carreira and Zisserman, arXiv:1705.07750, section 2.4), "centre" has zeros around them
-    The convolutions that take images are adapted to another number of channels as timm does: summed, or repeated and
-    rescaled.
-    Raises PlanError where nothing fits or nothing is published, ResourceError where it cannot be fetched.
+    inflation: how kernels get a third axis: "mean" repeats them along it and divides by their number (Carreira and
+               Zisserman, arXiv:1705.07750, section 2.4), "centre" pads them with zeros
+    The first convolution is adapted to another number of channels as in timm: summed, or repeated and rescaled.
+    Raises PlanError where nothing fits or nothing is published, ResourceError where the download fails.
     """
     layers, own = convolutions(module), module.state_dict()
     if str(source) == "auto":
@@ -57,18 +56,18 @@ def take_over(module: Module, family: Family, size: Mapping[str, Any], source: s
         path = Path(source)
         given, from_where = read_weights(path), f"{path.name} with SHA-256 {_digest(path)[:16]}"
     named = _named(given, own, family)
-    found, how = inflated(named, own, layers, inflation, size.get("axis"))
-    channels = _channels(found, layers)
+    grown, how = inflated(named, own, layers, inflation, size.get("axis"))
+    channels = _channels(grown, layers)
     fitting = {
         name: value
-        for name in found
-        if name in own and (value := _fit(found[name], own[name], channels if name in layers else None)) is not None
+        for name in grown
+        if name in own and (value := _fit(grown[name], own[name], channels if name in layers else None)) is not None
     }
-    if not any(name in fitting for name in _telling(own)):
+    if not any(name in fitting for name in _characteristic(own)):
         raise PlanError(f"not one weight fits the plan's network: {_why(named, own)}", str(source), REMEDY)
     module.load_state_dict({**own, **fitting})
     changes = [f"the first convolution adapted from {channels[0]} to {channels[1]} channels"] * (len(set(channels)) > 1)
-    return "; ".join([*_said(named, own, fitting, from_where), *how, *changes, *_fresh(own, fitting)])
+    return "; ".join([*_summary(named, own, fitting, from_where), *how, *changes, *_fresh(own, fitting)])
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -94,13 +93,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return _unwrapped(given, path)
 
 
-def _unwrapped(found: Any, path: Path) -> dict[str, Tensor]:
+def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
     for name in NESTED:
-        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
-            found = found[name]
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
     tensors = (
-        {str(name): value for name, value in found.items() if torch.is_tensor(value)}
-        if isinstance(found, Mapping)
+        {str(name): value for name, value in content.items() if torch.is_tensor(value)}
+        if isinstance(content, Mapping)
         else {}
     )
     if not tensors:
@@ -117,15 +116,15 @@ def _published(layers: Mapping[str, Any], family: Family, size: Mapping[str, Any
             return family.published.fetch(_first(layers).in_channels, size)
     except ValueError as error:
         raise PlanError(str(error), WHERE, "Name another model, or give a file: --pretrained FILE") from error
-    except Exception as error:  # whatever the clients of the hub raise where there is no way to it
+    except Exception as error:  # the hub's clients raise many kinds of errors without a connection
         problem = silence or str(error).partition("\n")[0] or type(error).__name__
-        remedy = "Get the file where there is a network, and give it: --pretrained FILE"
+        remedy = "Download the file on a machine with a network, and give it: --pretrained FILE"
         raise ResourceError(f"the published weights cannot be fetched ({problem})", WHERE, remedy) from error
 
 
 @contextmanager
 def _in_time(address: str) -> Iterator[str]:
-    """Where nobody answers there soon, clients look at what was fetched before, and wait no longer; says why."""
+    """Without an answer from the address in time, clients use downloaded files only; yields the reason, or ""."""
     hub: Any = importlib.import_module("huggingface_hub.constants")
     before, waited, silence = hub.HF_HUB_OFFLINE, socket.getdefaulttimeout(), ""
     if not before:
@@ -140,7 +139,7 @@ def _in_time(address: str) -> Iterator[str]:
 
 
 def _silence(address: str) -> str:
-    """Why nobody answers there; nothing where somebody does, whatever they say."""
+    """Why the address does not answer; empty where it does, even with an error."""
     try:
         urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=PATIENCE).close()  # noqa: S310 - the hub's own address
     except urllib.error.HTTPError:
@@ -151,7 +150,7 @@ def _silence(address: str) -> str:
 
 
 def _named(given: Mapping[str, Tensor], own: Mapping[str, Tensor], family: Family) -> Mapping[str, Tensor]:
-    """The tensors by our names: of the known ways to name them, the one under which most are ours."""
+    """The tensors by our names, by the known naming that matches most of them."""
     bare = {WRAPPERS.sub("", name): value for name, value in given.items()}
     readings = [given, bare, {family.translated(name): value for name, value in bare.items()}]
     readings += [
@@ -161,7 +160,7 @@ def _named(given: Mapping[str, Tensor], own: Mapping[str, Tensor], family: Famil
 
 
 def convolutions(module: Module) -> dict[str, Any]:
-    """{name of its weight: layer}, in the order in which the network has them: the first takes images."""
+    """{name of its weight: layer} of convolutions, in the network's order: the first one gets the images."""
     plain = torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d
     kinds = *plain, torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d
     return {f"{name}.weight".lstrip("."): one for name, one in module.named_modules() if isinstance(one, kinds)}
@@ -170,10 +169,10 @@ def convolutions(module: Module) -> dict[str, Any]:
 def inflated(
     named: Mapping[str, Tensor], own: Mapping[str, Tensor], layers: Mapping[str, Any], how: str, asked: int | None
 ) -> tuple[Mapping[str, Tensor], list[str]]:
-    """The tensors with kernels of one axis less given the axis that they lack, and what was done in words.
+    """The tensors with two-dimensional kernels inflated to three, or one to two, and a description in words.
 
-    asked: the axis that the network's settings name as that of its slices; it counts where the kernels' shapes leave
-           several. Where they still do, it is the last, along which most stacks of slices lie.
+    asked: axis of the slices in the network's settings, which decides where the kernels' shapes fit several axes; else
+           it is the last, which is the axis of most stacks of slices
     """
     flat = [name for name in named if name in layers and named[name].ndim == own[name].ndim - 1]
     if not flat:
@@ -181,20 +180,20 @@ def inflated(
     axes = own[flat[0]].ndim - 2
     fits = [sum(_without(own[name], axis) == named[name].shape[2:] for name in flat) for axis in range(axes)]
     wanted = -1 if asked is None else asked % axes
-    axis = max(range(axes), key=lambda one: (fits[one], one == wanted, one))
+    axis = max(range(axes), key=lambda n: (fits[n], n == wanted, n))
     grown = {name: _grown(named[name], own[name].shape[2 + axis], layers[name], axis, how) for name in flat}
     means = "repeated and divided by how often" if how == "mean" else "zeros around their one slice"
     return {**named, **grown}, [f"{len(flat)} kernels inflated along axis {axis} ({means})"]
 
 
 def _without(own: Tensor, axis: int) -> tuple[int, ...]:
-    return tuple(n for one, n in enumerate(own.shape[2:]) if one != axis)
+    return tuple(size for n, size in enumerate(own.shape[2:]) if n != axis)
 
 
 def _grown(kernel: Tensor, length: int, layer: Any, axis: int, how: str) -> Tensor:
-    """So long a kernel that answers a volume without change along the axis as the flat one answers its slice."""
+    """A kernel of this length whose output for a volume of equal slices is the flat kernel's for its slice."""
     repeated = kernel.unsqueeze(2 + axis).repeat_interleave(length, dim=2 + axis)
-    if layer.transposed:  # of its length each voxel meets only every so manieth
+    if layer.transposed:  # each voxel meets only every stride-th element
         return repeated * layer.stride[axis] / length
     if how == "mean":
         return repeated / length
@@ -203,14 +202,14 @@ def _grown(kernel: Tensor, length: int, layer: Any, axis: int, how: str) -> Tens
 
 
 def _first(layers: Mapping[str, Any]) -> Any:
-    """The convolution that takes images."""
+    """The convolution of the images."""
     if not layers:
         raise ValueError("without a convolution the network has no first one")
     return next(iter(layers.values()))
 
 
 def _channels(named: Mapping[str, Tensor], layers: Mapping[str, Any]) -> tuple[int, int]:
-    """Of the images that the weights were made for, and of ours; equal where nothing tells the first."""
+    """Channels of the images that the weights were trained on, and of ours; equal where the weights do not show it."""
     for name, layer in layers.items():
         theirs = named.get(name)
         known = theirs is not None and theirs.ndim == layer.weight.ndim and layer.groups == 1
@@ -219,7 +218,7 @@ def _channels(named: Mapping[str, Tensor], layers: Mapping[str, Any]) -> tuple[i
 
 
 def _fit(value: Tensor, own: Tensor, channels: tuple[int, int] | None) -> Tensor | None:
-    """The tensor as it fits ours: itself, or adapted where it only takes images of other channels; else None."""
+    """The tensor in our shape, adapted where only the number of image channels differs; None where it does not fit."""
     if value.shape == own.shape:
         return value
     if channels is None or value.ndim != own.ndim:
@@ -228,26 +227,26 @@ def _fit(value: Tensor, own: Tensor, channels: tuple[int, int] | None) -> Tensor
     adapted = (value.shape[0], ours, *value.shape[2:])
     if value.shape[1] != theirs or tuple(own.shape) != adapted:
         return None
-    adapt = importlib.import_module("timm.models").adapt_input_conv  # it brings torch, and is seldom needed
-    flat = value.reshape(*value.shape[:2], -1, 1)  # timm's function knows two axes; all lie along the first
+    adapt = importlib.import_module("timm.models").adapt_input_conv  # loads torch, and is seldom needed
+    flat = value.reshape(*value.shape[:2], -1, 1)  # timm's function expects two axes
     return adapt(ours, flat, base_chans=theirs).reshape(adapted)
 
 
 def _counted(own: Mapping[str, Tensor]) -> list[str]:
-    """All but the counters of batches."""
+    """Names of all tensors but the counters of batches."""
     return [name for name in own if own[name].ndim]
 
 
-def _telling(own: Mapping[str, Tensor]) -> list[str]:
-    """Weights that tell one network from another: scales and biases alone fit many."""
+def _characteristic(own: Mapping[str, Tensor]) -> list[str]:
+    """Names of weights that identify a network: scales and biases fit many networks."""
     return [name for name in own if own[name].ndim > 1] or _counted(own)
 
 
 def _why(named: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """Why none fits: other names, or other shapes."""
-    known = [name for name in _telling(own) if name in named]
+    """Why no tensor fits: other names, or other shapes."""
+    known = [name for name in _characteristic(own) if name in named]
     if not known:
-        return f"there are names such as {next(iter(named))}, where it has {_telling(own)[0]}"
+        return f"there are names such as {next(iter(named))}, where it has {_characteristic(own)[0]}"
     return f"names agree and shapes do not, as in {_shapes(known[0], named, own)}"
 
 
@@ -255,16 +254,16 @@ def _shapes(name: str, named: Mapping[str, Tensor], own: Mapping[str, Tensor]) -
     return f"{name} of {tuple(named[name].shape)}, here {tuple(own[name].shape)}"
 
 
-def _said(
+def _summary(
     named: Mapping[str, Tensor], own: Mapping[str, Tensor], fitting: Mapping[str, Tensor], from_where: str
 ) -> list[str]:
-    """How many fitted, which did not for their shape, and which found no place."""
+    """How many tensors fitted, which have other shapes, and which other names."""
     counted = _counted(own)
-    said = [f"{sum(name in fitting for name in counted)} of {len(counted)} tensors from {from_where}"]
+    parts = [f"{sum(name in fitting for name in counted)} of {len(counted)} tensors from {from_where}"]
     other = [_shapes(name, named, own) for name in counted if name in named and name not in fitting]
     spare = [name for name in _counted(named) if name not in own]
-    said += [f"of another shape: {_listed(other)}"] * bool(other)
-    return said + [f"without a place here: {_listed(spare)}"] * bool(spare)
+    parts += [f"of another shape: {_listed(other)}"] * bool(other)
+    return parts + [f"without a place here: {_listed(spare)}"] * bool(spare)
 
 
 def _fresh(own: Mapping[str, Tensor], fitting: Mapping[str, Tensor]) -> list[str]:

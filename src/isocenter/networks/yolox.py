@@ -1,7 +1,6 @@
-"""YOLOX: boxes from several grids, defined by its loss (Ge et al., arXiv:2107.08430).
+"""YOLOX: anchor-free boxes on several grids, with its own loss. Ge et al., arXiv:2107.08430.
 
-Which answers account for which box is found anew at every step, by those that come closest to it. This file needs
-torch, and `pyramid`, so that copies travel with a model.
+At every step SimOTA assigns predictions to boxes by their cost.
 """
 
 from __future__ import annotations
@@ -14,30 +13,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, one_hot
 
-from isocenter.networks.family import Family
-from isocenter.networks.pyramid import ADDED, CONVOLUTION, LINEAR, Features, Unit, along_axes, classes_of, size_for
+from isocenter.networks.family import Family, Sized, Strides
+from isocenter.networks.grid_levels import most_confident, only_head
+from isocenter.networks.layers import CONVOLUTION, LINEAR, convolved
+from isocenter.networks.pyramid import ADDED, Features, along_axes, size_for
 
-# YOLOX, section 2.1 and its code: answers within so many of their own voxels of a box's centre may speak of it, as many
-# as the best so many overlap it together; how much the overlap says about which; and what it weighs in the loss.
-REACH, MOST_ANSWERS, OVERLAP_COST, OVERLAP_WEIGHT = 2.5, 10, 3.0, 5.0
-# A fresh network calls one voxel in a hundred: arXiv:1708.02002, section 3.3.
+# YOLOX, section 2.1 and its code: radius about a box's centre, in voxels of a level, of its candidates; how many of
+# their overlaps are summed to the number of assigned predictions; weights of the overlap in the cost and in the loss.
+REACH, CANDIDATES, OVERLAP_COST, OVERLAP_WEIGHT = 2.5, 10, 3.0, 5.0
+# An untrained network calls one voxel in a hundred: arXiv:1708.02002, section 3.3.
 RARE = -math.log(99.0)
-# What an answer costs that lies inside of a box but far from its centre, or the other way round: taken where there is
-# no other.
+# Cost of a prediction that is in a box but far from its centre, or near its centre but outside: only used where there
+# is no other.
 FAR = 1e5
-# Longer than e to this nothing is taken for, so that a fresh network gives numbers.
+# Largest logarithm of a length, so that an untrained network gives finite numbers.
 LONGEST = 6.0
 SMALL = 1e-6
 
 
-class Answers(NamedTuple):
-    """What is said at n places of a batch's images.
+class Predictions(NamedTuple):
+    """Predicted boxes at n cells of a batch's images.
 
-    logits:  (batch, n, 1 + classes) that there is anything, and of which class
-    centres: (batch, n, axes) of the box that is spoken of, in voxels of the image
-    lengths: (batch, n, axes)
-    places:  (n, axes) middle of the voxel that speaks
-    steps:   (n, axes) how long that is
+    logits:  (batch, n, 1 + classes) of any object, and of each class
+    centres: (batch, n, axes) of the box, in voxels of the image
+    lengths: (batch, n, axes) of the box
+    places:  (n, axes) centre of the cell
+    steps:   (n, axes) lengths of the cell
     """
 
     logits: Tensor
@@ -47,34 +48,33 @@ class Answers(NamedTuple):
     steps: Tensor
 
     @classmethod
-    def of(cls, outputs: Sequence[Tensor], steps: Sequence[Sequence[int]], unit: float) -> Answers:
-        """outputs: of each level, see `Yolox`; unit: voxels that a length or offset of 1 is long"""
-        levels = [cls._of_level(one, one.new_tensor(step), unit) for one, step in zip(outputs, steps, strict=True)]
+    def of(cls, outputs: Sequence[Tensor], steps: Sequence[Sequence[int]], unit: float) -> Predictions:
+        """The outputs of each level, as `Yolox` has them; unit: voxels of a length or offset of 1."""
+        levels = [cls._of_level(maps, maps.new_tensor(step), unit) for maps, step in zip(outputs, steps, strict=True)]
         return cls(*(torch.cat(part, dim=-2) for part in zip(*levels, strict=True)))
 
     @classmethod
-    def _of_level(cls, output: Tensor, step: Tensor, unit: float) -> Answers:
+    def _of_level(cls, output: Tensor, step: Tensor, unit: float) -> Predictions:
         ndim, flat = output.ndim - 2, output.flatten(2).movedim(1, 2)
         axes = [torch.arange(n, device=output.device, dtype=output.dtype) + 0.5 for n in output.shape[2:]]
         places = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2) * step
         logits, lengths, offsets = flat.split([flat.shape[-1] - 2 * ndim, ndim, ndim], dim=-1)
         return cls(logits, places + offsets * unit, lengths * unit, places, step.expand_as(places))
 
-    def of_image(self, number: int) -> Answers:
-        """Those of one image, without the batch."""
+    def of_image(self, number: int) -> Predictions:
+        """The predictions of one image, without the batch."""
         return self._replace(logits=self.logits[number], centres=self.centres[number], lengths=self.lengths[number])
 
 
 class Yolox(nn.Module):
-    """(batch, channels, *spatial) to {head: (batch, classes + 2 * axes, *spatial)}; it owns its loss.
+    """(batch, channels, *spatial) to {head: (batch, classes + 2 * axes, *spatial)}, with its own loss.
 
-    Of several levels each says whether there is anything, of which class, and the box: in training as `head/level`,
-    (batch, 1 + classes + 2 * axes, *coarse), logits, lengths, offsets. Afterwards they become one map on the image's
-    grid: at each voxel the answer of the level that is surest there. Of the paper's network the second way through the
-    pyramid is left out, and the stages are residual ones.
+    Each level predicts an object, its class and its box: in training as `head/level`, (batch, 1 + classes + 2 * axes,
+    *coarse), logits, lengths, offsets. In prediction they become one map on the image's grid: at each voxel the level
+    with the largest logit. Different from the paper: no bottom-up pathway of the pyramid, and residual stages.
 
     head:   convolutions of each branch of the head
-    levels: how many, each half as fine as the one before
+    levels: their number, each at half the resolution of the one before
     size:   the other settings, those of `Features`
     """
 
@@ -88,69 +88,58 @@ class Yolox(nn.Module):
         **size: Any,
     ) -> None:
         super().__init__()
-        ndim, classes = spatial_dims, classes_of(dense, spatial_dims)
-        if len(classes) != 1:
-            raise ValueError(f"one head of boxes is answered, not {len(classes)}")
+        self.ndim = ndim = spatial_dims
+        self.name, self.classes = only_head(dense, ndim)
         self.body = Features(channels, ndim, levels=levels, **size)
-        inside = self.body.inside
-        [(self.name, self.classes)], self.ndim = classes.items(), ndim
-        last, count = CONVOLUTION[ndim], len(self.body.steps)
+        inside, steps, last = self.body.inside, self.body.steps, CONVOLUTION[ndim]
         branches = [
-            nn.ModuleList(nn.Sequential(*(Unit(ndim, inside, inside) for _ in range(head))) for _ in range(count))
+            nn.ModuleList(nn.Sequential(*(convolved(ndim, inside, inside, 3) for _ in range(head))) for _ in steps)
             for _ in range(2)
         ]
         self.kinds, self.places = branches
-        self.of_kinds = nn.ModuleList(last(inside, self.classes, 1) for _ in range(count))
-        # Whether there is anything is told by the branch that knows where, as in the paper.
-        self.of_places = nn.ModuleList(last(inside, 1 + 2 * ndim, 1) for _ in range(count))
+        self.of_kinds = nn.ModuleList(last(inside, self.classes, 1) for _ in steps)
+        # The branch for the box also predicts whether there is an object, as in the paper.
+        self.of_places = nn.ModuleList(last(inside, 1 + 2 * ndim, 1) for _ in steps)
         for layer in (*self.of_kinds, *self.of_places):
             nn.init.zeros_(layer.bias)
             layer.bias.data[: self.classes if layer.out_channels == self.classes else 1] = RARE
-        middle = self.body.steps[count // 2]
-        # A level is for boxes as long as its voxels are beside those of the middle one.
-        self.scales = [[own / other for own, other in zip(one, middle, strict=True)] for one in self.body.steps]
+        middle = steps[len(steps) // 2]
+        # Lengths of a level are in multiples of its voxels, relative to those of the middle level.
+        self.scales = [[own / other for own, other in zip(step, middle, strict=True)] for step in steps]
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the answers by head; context: (batch, covariates), for a network that takes them."""
+        """Return the outputs by head; `context` is not used."""
         raw = [self._level(number, features) for number, features in enumerate(self.body(images))]
         if self.training:
-            return {f"{self.name}/{number}": one for number, one in enumerate(raw)}
-        return {self.name: self._one_map(raw, images.shape[2:])}
+            return {f"{self.name}/{number}": maps for number, maps in enumerate(raw)}
+        on_grid = (self._on_grid(maps, images.shape[2:]) for maps in raw)
+        return {self.name: most_confident(on_grid, self.classes)}
 
     def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Any]) -> Tensor:
-        """A number to lower, for each answer that is to speak of a box: overlap, class, and whether there is anything.
+        """The loss of overlap, class and object, for each assigned prediction.
 
         outputs: of `forward` in training
-        boxes:   (batch, n, 1 + 2 * axes) class, low and high edges in voxels; of class -1 none
-        heads:   what the network was asked for; `unit` says how many voxels a length of 1 is long
+        boxes:   (batch, n, 1 + 2 * axes) class, low and high edges in voxels; class -1 is padding
+        heads:   of the network, by name; `unit` is the voxels of a length of 1
         """
         raw = [outputs[f"{self.name}/{level}"] for level in range(len(self.body.steps))]
-        said = Answers.of(raw, self.body.steps, heads[self.name].unit)
+        predictions = Predictions.of(raw, self.body.steps, heads[self.name].unit)
         losses, count = [], 0
         for number, truth in enumerate(boxes):
             own = truth[(truth[:, 0] >= 0) & (truth[:, 1 + self.ndim :] > truth[:, 1 : 1 + self.ndim]).all(dim=1)]
-            mine = said.of_image(number)
-            chosen, which = assigned(mine, own)
-            losses.append(_of_image(mine, own, chosen, which))
+            of_image = predictions.of_image(number)
+            chosen, which = assigned(of_image, own)
+            losses.append(_image_loss(of_image, own, chosen, which))
             count += len(chosen)
         return torch.stack(losses).sum() / max(1, count)
 
     def _level(self, number: int, features: Tensor) -> Tensor:
-        """(batch, 1 + classes + 2 * axes, *coarse), in float32: in fewer bits a sure answer has no logit."""
+        """(batch, 1 + classes + 2 * axes, *coarse), in float32, as half precision has no extreme logits."""
         kind = self.of_kinds[number](self.kinds[number](features)).float()
-        found = self.of_places[number](self.places[number](features)).float()
-        anything, lengths, offsets = found.split([1, self.ndim, self.ndim], dim=1)
-        scale = along_axes(found.new_tensor(self.scales[number]), found)
+        extent = self.of_places[number](self.places[number](features)).float()
+        anything, lengths, offsets = extent.split([1, self.ndim, self.ndim], dim=1)
+        scale = along_axes(extent.new_tensor(self.scales[number]), extent)
         return torch.cat([anything, kind, lengths.clamp(max=LONGEST).exp() * scale, offsets * scale], dim=1)
-
-    def _one_map(self, raw: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-        """(batch, classes + 2 * axes, *size)"""
-        best = self._on_grid(raw[0], size)
-        for one in raw[1:]:
-            here = self._on_grid(one, size)
-            own, other = (each[:, : self.classes].amax(dim=1, keepdim=True) for each in (here, best))
-            best = torch.where(own > other, here, best)
-        return best
 
     def _on_grid(self, raw: Tensor, size: Sequence[int]) -> Tensor:
         anything, kinds, places = raw.split([1, self.classes, 2 * self.ndim], dim=1)
@@ -160,34 +149,35 @@ class Yolox(nn.Module):
 
 
 @torch.no_grad()
-def assigned(said: Answers, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Which answers of one image are to speak of a box, and of which: (k,) numbers of places, (k,) of boxes.
+def assigned(predictions: Predictions, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """SimOTA: the predictions of one image that are assigned to a box, (k,) indices, and their boxes, (k,) indices.
 
-    SimOTA: of the answers near a box those that cost the least, in class and overlap; so many as overlap it well.
-    said: of one image, without the batch; boxes: (m, 1 + 2 * axes)
+    Of the predictions near a box those of least cost, in class and overlap; as many as the sum of the best overlaps.
+    predictions: of one image, without the batch; boxes: (m, 1 + 2 * axes)
     Ge et al., arXiv:2107.08430, section 2.1
     """
     nothing = torch.zeros(0, dtype=torch.long, device=boxes.device)
     if not len(boxes):
         return nothing, nothing
     low, high = boxes[:, None, 1:].chunk(2, dim=-1)
-    inside = ((said.places > low) & (said.places < high)).all(dim=-1)
-    near = ((said.places - (low + high) / 2).abs() < REACH * said.steps).all(dim=-1)
+    inside = ((predictions.places > low) & (predictions.places < high)).all(dim=-1)
+    near = ((predictions.places - (low + high) / 2).abs() < REACH * predictions.steps).all(dim=-1)
     open_to = torch.nonzero((inside | near).any(dim=0))[:, 0]
     if not len(open_to):
         return nothing, nothing
-    overlap = _overlaps(_edges(said.centres[open_to], said.lengths[open_to]), boxes[:, 1:])
-    chance = (said.logits[open_to, 1:].sigmoid() * said.logits[open_to, :1].sigmoid()).sqrt()
+    overlap = _overlaps(_edges(predictions.centres[open_to], predictions.lengths[open_to]), boxes[:, 1:])
+    logits = predictions.logits[open_to]
+    chance = (logits[:, 1:].sigmoid() * logits[:, :1].sigmoid()).sqrt()
     right = chance[:, boxes[:, 0].long()].T.clamp(min=SMALL)
-    # Cross-entropy of all classes: the right one is not called, and the others are.
+    # Cross-entropy of all classes.
     others = torch.log1p(-chance.clamp(max=1 - SMALL)).sum(dim=1)
     kind = -right.log() - others + torch.log1p(-right.clamp(max=1 - SMALL))
     cost = kind - OVERLAP_COST * (overlap + SMALL).log() + FAR * ~(inside & near)[:, open_to]
-    best = overlap.topk(min(MOST_ANSWERS, len(open_to)), dim=1).values
+    best = overlap.topk(min(CANDIDATES, len(open_to)), dim=1).values
     wanted = best.sum(dim=1).long().clamp(min=1)
     rank = cost.argsort(dim=1).argsort(dim=1)
     taken = (rank < wanted[:, None]) & (inside | near)[:, open_to]
-    # An answer that several boxes want speaks of the one to which it costs least.
+    # A prediction that several boxes could have goes to the one of the least cost.
     least = torch.where(taken, cost, math.inf).argmin(dim=0)
     several = taken.sum(dim=0) > 1
     taken = torch.where(several, torch.arange(len(boxes), device=boxes.device)[:, None] == least, taken)
@@ -195,28 +185,29 @@ def assigned(said: Answers, boxes: Tensor) -> tuple[Tensor, Tensor]:
     return open_to[places], which
 
 
-def _of_image(said: Answers, boxes: Tensor, chosen: Tensor, which: Tensor) -> Tensor:
-    """The loss of one image, of all its answers together."""
-    anything = torch.zeros_like(said.logits[:, 0])
+def _image_loss(predictions: Predictions, boxes: Tensor, chosen: Tensor, which: Tensor) -> Tensor:
+    """The loss of one image, summed over its predictions."""
+    logits = predictions.logits
+    anything = torch.zeros_like(logits[:, 0])
     anything[chosen] = 1.0
-    loss = binary_cross_entropy_with_logits(said.logits[:, 0], anything, reduction="sum")
+    loss = binary_cross_entropy_with_logits(logits[:, 0], anything, reduction="sum")
     if not len(chosen):
         return loss
-    true, classes = boxes[which], said.logits.shape[1] - 1
-    overlap = _overlap(_edges(said.centres[chosen], said.lengths[chosen]), true[:, 1:])
-    # How sure a class is told is to be how well its box lies.
+    true, classes = boxes[which], logits.shape[1] - 1
+    overlap = _overlap(_edges(predictions.centres[chosen], predictions.lengths[chosen]), true[:, 1:])
+    # The target of a class's probability is the overlap of its box.
     kinds = one_hot(true[:, 0].long(), classes) * overlap.detach()[:, None]
-    loss = loss + binary_cross_entropy_with_logits(said.logits[chosen, 1:], kinds, reduction="sum")
+    loss = loss + binary_cross_entropy_with_logits(logits[chosen, 1:], kinds, reduction="sum")
     return loss + OVERLAP_WEIGHT * (1 - overlap**2).sum()
 
 
 def _edges(centres: Tensor, lengths: Tensor) -> Tensor:
-    """(..., 2 * axes) where boxes begin on every axis, and where they end."""
+    """(..., 2 * axes) low edges of boxes on every axis, then high edges."""
     return torch.cat([centres - lengths / 2, centres + lengths / 2], dim=-1)
 
 
 def _overlaps(boxes: Tensor, others: Tensor) -> Tensor:
-    """(others, boxes) intersection over union of each with each; (n, 2 * axes) edges."""
+    """(others, boxes) intersection over union of each pair; (n, 2 * axes) edges."""
     return _overlap(boxes[None], others[:, None])
 
 
@@ -227,12 +218,10 @@ def _overlap(boxes: Tensor, others: Tensor) -> Tensor:
     return both / either.clamp(min=SMALL)
 
 
-def size_for_yolox(
-    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
-) -> tuple[Mapping[str, Any], str, str]:
-    """As a pyramid; its three levels are a fourth, an eighth and a sixteenth as fine as the image."""
+def size_for_yolox(patch: Sequence[int], strides: Strides, device: str) -> Sized:
+    """As a pyramid, with three levels from a quarter of the image's resolution on."""
     size, because, _ = size_for(patch, strides, device)
-    return size, because.replace("answers a fourth as fine", "answers from a fourth as fine on"), YOLOX.paper
+    return size, because.replace("outputs at a quarter", "outputs from a quarter"), YOLOX.paper
 
 
 YOLOX = Family(

@@ -11,7 +11,7 @@ DECISIONS = {"network.told": "network.context_fusion"}
 KEYS = {
     "network": {"told": "fusion"},
     "network.fusion": {"way": "method"},
-    "network.size": {"way": "method"},
+    "network.size": {"way": "method", "found": "objects"},
 }
 # Of a model's record: the networks of its members, each with the keys of `network`.
 MEMBERS = "architectures"
