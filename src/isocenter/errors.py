@@ -96,13 +96,13 @@ class OutOfMemorySuppressed:
         return error is not None and is_out_of_memory(error)
 
 
-def counted(number: int, one: str, many: str = "") -> str:
-    """ "1 case", "3 cases"; `many` where an s alone does not make the plural."""
-    return f"{number} {one if number == 1 else many or f'{one}s'}"
+def counted(number: int, unit: str, many: str = "") -> str:
+    """ "1 case", "3 cases"; many: the plural, where it is not the singular with an s."""
+    return f"{number} {unit if number == 1 else many or f'{unit}s'}"
 
 
 def listed(names: Iterable[object], most: int = 6) -> str:
-    """ "a, b and 4 more": no line becomes a page because a list is long."""
+    """ "a, b and 4 more"; most: names in full."""
     words = [str(name) for name in names]
     more = f" and {len(words) - most} more" if len(words) > most else ""
     return f"{', '.join(words[:most])}{more}"

@@ -219,6 +219,7 @@ def repeatability(
     unit, method = "%" if relative else unit, "test and retest, chi squared"
 
     def estimate(times: float) -> Estimate:
+        """The within-subject standard deviation times a factor, with its interval."""
         return Estimate(times * value, times * low, times * high, level, 2 * count, count, unit, method)
 
     return Repeatability(estimate(1.0), estimate(float(NORMAL_95 * np.sqrt(2))), relative)

@@ -75,6 +75,7 @@ def probabilities_written(
     held: list[Spool] = []
 
     def take(region: Region, probabilities: Array) -> None:
+        """Write the probabilities of a part, (channels, *region)."""
         if not held:
             background = len(probabilities) > len(labels)
             held.extend(

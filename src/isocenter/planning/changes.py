@@ -162,7 +162,7 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     memory = memory_decision(needed, machine)
     if cascade is not None:
         before = with_memory(low_resolution(plan, fingerprint, machine), fingerprint, machine)
-        memory = max(memory, before.decision("training.memory"), key=lambda one: float(one.value))
+        memory = max(memory, before.decision("training.memory"), key=lambda decision: float(decision.value))
     return plan.with_decision("training.memory", memory)
 
 

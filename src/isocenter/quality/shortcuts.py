@@ -106,7 +106,7 @@ def shortcuts(
         replace(one, p=p, standing=p < LEVEL and one.auc.value >= PREDICTIVE)
         for one, p in zip(tested, adjusted, strict=True)
     ]
-    return tuple(sorted(judged, key=lambda one: (-one.auc.value, one.what, one.name)))
+    return tuple(sorted(judged, key=lambda shortcut: (-shortcut.auc.value, shortcut.what, shortcut.name)))
 
 
 def shortcut_problems(shortcuts: Sequence[Shortcut]) -> Iterator[Problem]:

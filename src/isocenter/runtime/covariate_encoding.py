@@ -123,7 +123,7 @@ class Category:
         level, note = (UNKNOWN, "missing") if is_missing(value) else (level_in(value), "")
         if level not in self.levels:
             note = note or f"{value!r}, which few or no training cases were"
-            most = max(self.levels, key=lambda one: self.levels[one])
+            most = max(self.levels, key=self.levels.__getitem__)
             level = UNKNOWN if self.missing > 0 else most
             taken = "taken as unknown, as it was of some of them" if self.missing > 0 else f"taken as {most}, as most"
             note = f"{self.name} is {note}: {taken}"

@@ -117,6 +117,7 @@ class Model:
             count = image.frames or 1
 
             def of_frame(still: Image, number: int) -> Prediction:
+                """The prediction of one frame."""
                 own = _of_frame(progress, number, count)
                 return self.predict(still, own, mirror=mirror, region=region, overlap=overlap, seconds=seconds)
 

@@ -184,7 +184,7 @@ def _refuse_unfinished(path: Path, folds: Mapping[int, Path]) -> None:
     if (path / SPLIT).is_file():
         with (path / SPLIT).open(encoding="utf-8", newline="") as file:
             planned |= {int(row["fold"]) for row in csv.DictReader(file) if row.get("fold", "").isdecimal()}
-    lacking = sorted(fold for fold in planned if fold not in folds or _found(folds[fold]) is None)
+    lacking = sorted(fold for fold in planned if fold not in folds or _model_folder(folds[fold]) is None)
     if lacking:
         raise UsageError(
             f"holds no model of fold {', '.join(map(str, lacking))}",
@@ -193,13 +193,13 @@ def _refuse_unfinished(path: Path, folds: Mapping[int, Path]) -> None:
         )
 
 
-def _found(path: Path) -> Path | None:
+def _model_folder(path: Path) -> Path | None:
     places = (path, path / "checkpoints" / "best", path / "checkpoints" / "last")
     return next((folder for folder in places if (folder / RECORD).is_file()), None)
 
 
 def _folder_of(path: Path) -> Path:
-    folder = _found(path)
+    folder = _model_folder(path)
     if folder is None:
         raise UsageError("holds no model", str(path), "Give the folder that `isocenter train` wrote")
     return folder

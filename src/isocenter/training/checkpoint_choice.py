@@ -46,7 +46,7 @@ def share_better(
     for _ in range(draws):
         drawn = torch.from_numpy(rng.integers(count, size=count))
         before, after = (
-            teaching.selection({name: one[drawn] for name, one in said.items()}) for said in (earlier, last)
+            teaching.selection({name: values[drawn] for name, values in numbers.items()}) for numbers in (earlier, last)
         )
         better += before > after
     return better / draws

@@ -52,6 +52,7 @@ def opened_logs(
                 opened.append(made)
 
         def report(moment: Moment) -> None:
+            """Write a moment into all logs."""
             for each in opened:
                 each.add(moment)
             watch(moment)

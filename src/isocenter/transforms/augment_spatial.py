@@ -119,6 +119,7 @@ def read_labels(labels: Tensor, grid: Tensor) -> Tensor:
     """
 
     def nearest(values: Tensor) -> Tensor:
+        """Values of the nearest voxels."""
         return sampled(values[:, None].float(), grid, "nearest", "zeros")[:, 0]
 
     moved = nearest(labels).to(labels.dtype)

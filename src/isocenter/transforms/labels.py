@@ -147,6 +147,7 @@ def _by_votes(labels: NDArray[Any], count: int) -> Decide:
     """Each neighbour votes for its label with its weight."""
 
     def decide(place: NDArray[np.intp], weight: NDArray[np.float64]) -> NDArray[Any]:
+        """The labels with the most votes."""
         ballots, values = labels[place].astype(np.intp), None
         if count > WIDEST_SPAN:
             values, ballots = np.unique(ballots, return_inverse=True)
@@ -166,6 +167,7 @@ def _by_scores(scores: NDArray[np.float32]) -> Decide:
     rows = np.ascontiguousarray(scores.reshape(len(scores), -1).T)
 
     def decide(place: NDArray[np.intp], weight: NDArray[np.float64]) -> NDArray[Any]:
+        """The classes with the highest sums of scores."""
         sums = np.matmul(weight.astype(np.float32)[:, None], rows[place])
         return sums[:, 0].argmax(axis=1)
 

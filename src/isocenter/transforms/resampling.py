@@ -163,6 +163,6 @@ def _stepped(array: Any, steps: Sequence[Taps | None]) -> Any:
     """Each spatial axis by its taps, if it has any."""
     changed = [(len(step.index) / array.shape[axis], axis, step) for axis, step in enumerate(steps, start=1) if step]
     # The axis that shrinks most goes first: every later one has less to do.
-    for _, axis, step in sorted(changed, key=lambda one: one[:2]):
+    for _, axis, step in sorted(changed, key=lambda item: item[:2]):
         array = along(array, axis, step)
     return array

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
 # DICOM writes 045Y, PS3.5 6.2; months, weeks and days are of children.
@@ -106,7 +107,7 @@ def courses(rows: Sequence[Mapping[str, Any]], time: str) -> dict[str, Any]:
         numbers = [number_in(one) for _, one in read]
         pairs = [(at, one) for (at, _), one in zip(read, numbers, strict=True) if one is not None]
         words = len(pairs) < len(read)
-        made[name] = max(read, key=lambda one: one[0])[1] if words else _course(pairs, unit)
+        made[name] = max(read, key=itemgetter(0))[1] if words else _course(pairs, unit)
     return made
 
 

@@ -123,6 +123,7 @@ def parsed(path: Path) -> Element:
     builder, parser = TreeBuilder(), expat.ParserCreate()
 
     def refuse(*declared: object) -> None:
+        """Raise DatasetError for a document type."""
         raise _wrong(path, "brings a document type of its own (DOCTYPE)", "Take that line away")
 
     parser.StartDoctypeDeclHandler = refuse

@@ -189,6 +189,7 @@ def segment_fields(image: Image) -> list[str]:
 
 def _segment(header: Header, number: int) -> Segment:
     def pair(name: str, otherwise: str = "") -> str:
+        """The segment's value of this name in the header."""
         return header.pairs.get(f"Segment{number}_{name}", otherwise)
 
     value = int(pair("LabelValue", str(number + 1)))  # before Slicer 4.11 the values counted up

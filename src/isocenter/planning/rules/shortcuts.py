@@ -35,7 +35,7 @@ def without_shortcuts(shape: Sequence[int] | None, retest: Retest | None) -> dic
         after = retest(made["aspect"].value, BORDER, shape)
         made["border"] = _tried(before, after, BORDER, 0.0, f"without {100 * BORDER:.0f} % on each side")
     elif weak := max(
-        (one for one in shortcuts if one.setting == "border"), key=lambda one: one.auc.value, default=None
+        (one for one in shortcuts if one.setting == "border"), key=lambda shortcut: shortcut.auc.value, default=None
     ):
         # All cases together may show what the training cases, which alone decide, do not.
         because = f"of the training cases {weak.what} by {weak.name} alone hardly: {weak.figure} {weak.auc}"
@@ -46,7 +46,7 @@ def without_shortcuts(shape: Sequence[int] | None, retest: Retest | None) -> dic
 def _strongest(shortcuts: Sequence[Shortcut], setting: str) -> Shortcut | None:
     """What a setting could remove and tells the classes apart most."""
     standing = [one for one in shortcuts if one.standing and one.removable and one.setting == setting]
-    return max(standing, key=lambda one: one.auc.value, default=None)
+    return max(standing, key=lambda shortcut: shortcut.auc.value, default=None)
 
 
 def _tried(before: Shortcut, after: Sequence[Shortcut], cure: str | float, nothing: str | float, done: str) -> Decision:

@@ -118,7 +118,7 @@ def balance(cohort: Cohort, names: Mapping[str, Sequence[str]]) -> Mapping[str, 
 
 
 def _charts(cohort: Cohort) -> Iterator[Figure]:
-    classes = sorted(cohort.summaries(KIND).items(), key=lambda one: str(one[1]))
+    classes = sorted(cohort.summaries(KIND).items(), key=lambda item: str(item[1]))
     if counts := balance(cohort, {case: [str(name)] for case, name in classes}):
         yield figures.class_balance(counts, "Class balance")
 

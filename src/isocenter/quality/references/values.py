@@ -179,7 +179,7 @@ def _strata(cases: Sequence[Case]) -> Mapping[str, Sequence[str]]:
     measured = {case.id: case.references[KIND] for case in cases if KIND in case.references}
     counts = Counter(name for values in measured.values() for name in values)
     first = min(counts, key=lambda name: (-counts[name], name), default="")
-    ranked = sorted((one for one in measured if first in measured[one]), key=lambda one: (measured[one][first], one))
+    ranked = sorted((one for one in measured if first in measured[one]), key=lambda case: (measured[case][first], case))
     levels = min(MOST_LEVELS, max(1, len(ranked) // FEWEST_OF_LEVEL))
     return {case: [f"part {place * levels // len(ranked)} of {first}"] for place, case in enumerate(ranked)}
 

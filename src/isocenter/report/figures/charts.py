@@ -34,6 +34,7 @@ def training_curves(log: pd.DataFrame, title: str = "Training") -> Figure:
     heights = [3.0] + [2.2] * len(groups) + [1.2] * has_rate
 
     def draw(canvas: Canvas, ink: Ink) -> None:
+        """Panels over the steps: loss, validation metrics, learning rate."""
         panels = list(canvas.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
         _loss(panels[0], log, losses, ink)
         for axes, names in zip(panels[1:], groups, strict=False):
@@ -66,6 +67,7 @@ def label_scores(rows: Sequence[Row], title: str, *, names: Mapping[str, str]) -
         raise UsageError("no score to show", title, "Give at least one row")
 
     def draw(canvas: Canvas, ink: Ink) -> None:
+        """A bar a row, with its interval."""
         axes = canvas.subplots()
         for place, row in enumerate(rows):
             _bar(axes, place, row.estimate, ink)
@@ -93,6 +95,7 @@ def histogram(groups: Mapping[str, ArrayLike], title: str, *, axis: str, caption
     edges = np.histogram_bin_edges(every if every.size else np.array([0.0, 1.0]), bins=bins).tolist()
 
     def draw(canvas: Canvas, ink: Ink) -> None:
+        """An outline a group."""
         axes = canvas.subplots()
         for colour, (name, given) in zip(cycle(ink, len(values)), values.items(), strict=True):
             axes.hist(given, edges, histtype="stepfilled", color=colour, alpha=0.25 if len(values) > 1 else 0.55)
@@ -117,6 +120,7 @@ def scatter(
     across, up = across[known], up[known]
 
     def draw(canvas: Canvas, ink: Ink) -> None:
+        """A point a case."""
         panel = canvas.subplots()
         panel.scatter(across, up, s=16, color=ink.series[0], alpha=0.65, edgecolors="none")
         panel.set_xlabel(axes[0])

@@ -30,6 +30,7 @@ def class_balance(counts: Mapping[str, Mapping[str, int]], title: str, *, captio
     parts = list(dict.fromkeys(part for name in shown for part in counts[name]))
 
     def draw(canvas: Canvas, ink: Ink) -> None:
+        """A bar a class, in pieces for the parts of the split."""
         axes = canvas.subplots()
         start = np.zeros(len(shown))
         for place, part in enumerate(parts):
@@ -76,6 +77,7 @@ def profiles(
     each = max(1, len(shares) // MOST_LINES)
 
     def draw(canvas: Canvas, ink: Ink) -> None:
+        """A thin line a case, and the median."""
         panel = canvas.subplots()
         thin = [np.column_stack([middles, line]) for line in shares[::each]]
         panel.add_collection(LineCollection(thin, colors=ink.series[0], alpha=0.15, linewidths=0.7))

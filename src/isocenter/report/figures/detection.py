@@ -76,6 +76,7 @@ def box_precision_recall(curves: Mapping[str, tuple[Floats, Floats]], title: str
     drawn = {name: points for name, points in curves.items() if len(points[0])}
 
     def draw(canvas: Canvas, ink: Ink) -> None:
+        """A stepped curve a class."""
         axes = canvas.subplots()
         for colour, (name, (recall, precision)) in zip(cycle(ink, len(drawn)), drawn.items(), strict=True):
             across, up = np.append(0.0, recall), np.append(precision[:1], precision)
@@ -100,6 +101,7 @@ def froc(curves: Mapping[str, tuple[Floats, Floats]], title: str, *, caption: st
     drawn = {name: points for name, points in curves.items() if len(points[0])}
 
     def draw(canvas: Canvas, ink: Ink) -> None:
+        """A stepped curve a class, with the marks of its mean."""
         axes = canvas.subplots()
         for colour, (name, (false, hits)) in zip(cycle(ink, len(drawn)), drawn.items(), strict=True):
             at = np.array([hits[false <= rate][-1] if (false <= rate).any() else 0.0 for rate in RATES])

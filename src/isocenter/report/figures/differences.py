@@ -35,6 +35,7 @@ def agreement(
     bars = None if errors is None or len(true) > MOST_BARS else np.asarray(errors, dtype=float)
 
     def draw(canvas: Canvas, ink: Ink) -> None:
+        """A point a case, and the line of equality."""
         axes = canvas.subplots()
         ends = [float(min(true.min(), predictions.min())), float(max(true.max(), predictions.max()))]
         axes.plot(ends, ends, color=ink.faint, linewidth=1, linestyle="dashed")
@@ -72,6 +73,7 @@ def bland_altman(
     lines = (limits[1], bias, limits[0])
 
     def draw(canvas: Canvas, ink: Ink) -> None:
+        """A point a case, and three lines with bands."""
         axes = canvas.subplots()
         axes.axhline(0, color=ink.faint, linewidth=1, linestyle="dashed")
         for estimate, colour in zip(lines, (ink.series[1], ink.series[0], ink.series[1]), strict=True):

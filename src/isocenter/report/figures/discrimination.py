@@ -38,6 +38,7 @@ def roc(
             drawn[name] = points
 
     def draw(canvas: Canvas, ink: Ink) -> None:
+        """A curve a class, and the diagonal."""
         axes = canvas.subplots()
         axes.plot([0, 1], [0, 1], color=ink.faint, linewidth=1, linestyle="dashed")
         for colour, (name, points) in zip(cycle(ink, len(drawn)), drawn.items(), strict=True):
@@ -70,6 +71,7 @@ def precision_recall(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: s
             drawn[name] = _precision_points(there, np.asarray(score, dtype=float)), float(there.mean())
 
     def draw(canvas: Canvas, ink: Ink) -> None:
+        """A stepped curve a class, and the line of its prevalence."""
         axes = canvas.subplots()
         for colour, (name, (points, share)) in zip(cycle(ink, len(drawn)), drawn.items(), strict=True):
             axes.axhline(share, color=colour, linewidth=1, linestyle="dashed", alpha=0.7)
@@ -93,6 +95,7 @@ def reliability(truth: ArrayLike, probability: ArrayLike, title: str, *, caption
     points = _reliability_points(np.asarray(truth, dtype=bool), np.asarray(probability, dtype=float), bins)
 
     def draw(canvas: Canvas, ink: Ink) -> None:
+        """The observed frequencies above, the counts below."""
         axes, counts = canvas.subplots(2, 1, sharex=True, height_ratios=[4, 1])
         axes.plot([0, 1], [0, 1], color=ink.faint, linewidth=1, linestyle="dashed")
         spread = [points["share"] - points["low"], points["high"] - points["share"]]
@@ -121,6 +124,7 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], title: str, *, caption:
     side = 1.6 + (0.3 if crowded else 0.62) * len(classes)
 
     def draw(canvas: Canvas, ink: Ink) -> None:
+        """A shaded cell for each pair of classes."""
         axes = canvas.subplots()
         _heat(axes, counts, shares, ink, small=crowded)
         names = [short(name, 20 if crowded else 14) for name in classes]

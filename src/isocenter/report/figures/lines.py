@@ -38,6 +38,7 @@ def traces(
     sentences += [_key(labels) if marked else "", f"{left} more channels are not shown." if left else ""]
 
     def draw(canvas: Canvas, ink: Ink) -> None:
+        """A panel a channel, with the labels as bars."""
         panels = np.atleast_1d(canvas.subplots(len(data), 1, sharex=True))
         for axes, name, values in zip(panels, image.channels, data, strict=False):
             plain(axes, ink)

@@ -65,6 +65,7 @@ def kaplan_meier(
         raise UsageError("a curve without its counts, or none", title, "Give one count for each group and tick")
 
     def draw(canvas: Canvas, ink: Ink) -> None:
+        """A stepped curve a group, and the table of people at risk."""
         axes, below = canvas.subplots(2, 1, sharex=True, height_ratios=[6, 0.55 + 0.6 * len(curves)])
         for colour, (name, curve) in zip(cycle(ink, len(curves)), curves.items(), strict=True):
             _step(axes, curve, colour, name)
@@ -103,6 +104,7 @@ def survival_curve(
     what = "event" if happened else "last contact"
 
     def draw(canvas: Canvas, ink: Ink) -> None:
+        """The curve, and the time of the last contact."""
         axes = canvas.subplots()
         axes.plot(when, chance, color=ink.series[0], linewidth=1.8)
         if last is not None:
@@ -129,6 +131,7 @@ def observed_against_predicted(points: Sequence[tuple[float, float, float, float
     """
 
     def draw(canvas: Canvas, ink: Ink) -> None:
+        """A point a group, and the diagonal."""
         axes = canvas.subplots()
         axes.plot([0, 1], [0, 1], color=ink.faint, linewidth=1, linestyle="dashed")
         predicted, observed, low, high = np.array(points).T

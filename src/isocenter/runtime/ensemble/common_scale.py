@@ -95,12 +95,13 @@ def _ours(member: Model, where: str) -> Preprocessing:
 
 def _converted(member: Model, common: Sequence[Normalisation]) -> TorchNetwork:
     assert isinstance(member.run, TorchNetwork)  # noqa: S101 - as it was loaded
-    module = converting(member.run.module, _ours(member, "model").inputs)
-    normalisation, frames = _ours(member, "model").normalisation, _ours(member, "model").frames or 1
-    ways = [conversion(given, own) for given, own in zip(common, normalisation, strict=True) for _ in range(frames)]
-    ways += [Conversion()] * (_ours(member, "model").cascade is not None)  # numbers of labels stay
+    own = _ours(member, "model")
+    module = converting(member.run.module, own.inputs)
+    each = zip(common, own.normalisation, strict=True)
+    conversions = [conversion(given, scale) for given, scale in each for _ in range(own.frames or 1)]
+    conversions += [Conversion()] * (own.cascade is not None)  # numbers of labels stay
     for name in Conversion._fields:
-        setattr(module, name, torch.tensor([getattr(way, name) for way in ways]))
+        setattr(module, name, torch.tensor([getattr(made, name) for made in conversions]))
     return TorchNetwork(module.eval().to(member.run.device), member.run.device)
 
 

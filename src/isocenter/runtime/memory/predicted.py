@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, finalize
 
@@ -86,7 +87,7 @@ def expected_memory(model: Model, image: Image, *, batch: int | None = None, reg
         # Another program's second sees the image as float32 with one more channel, made of the first's result.
         joined = 4 * math.prod(image.shape) // image.shape[0] * (image.shape[0] + 1)
     second = replace(own, image=own.image + joined + first.result)
-    return max(first, second, key=lambda one: one.total)
+    return max(first, second, key=attrgetter("total"))
 
 
 def _expected(model: Model, image: Image, batch: int, region: Region | None) -> Expected:

@@ -121,7 +121,7 @@ def _others(module: str, text: str) -> set[str]:
 def _rewritten(module: str, text: str, travelling: Mapping[str, str]) -> str:
     """The text with our imports made relative; what is imported for its type alone, and stays here, is anything."""
     lines = text.splitlines(keepends=True)
-    for node, idle in sorted(_imports(text), key=lambda one: one[0].lineno, reverse=True):
+    for node, idle in sorted(_imports(text), key=lambda item: item[0].lineno, reverse=True):
         if not isinstance(node, ast.ImportFrom) or not _is_ours(node.module):
             continue
         names = [(*_defined(str(node.module), alias.name), alias) for alias in node.names]

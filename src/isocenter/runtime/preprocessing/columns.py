@@ -24,7 +24,7 @@ def columns(trace: Trace, part: Region, patch: Sequence[int], channels: int, hel
     counts = [1] * len(part)
     while True:
         pieces = _pieces(part, counts)
-        largest = max(pieces, key=lambda one: held_bytes(trace, one, patch, channels))
+        largest = max(pieces, key=lambda piece: held_bytes(trace, piece, patch, channels))
         lengths = [one.stop - one.start for one in trace.needed(largest)]
         # A column narrower than a window would be halo for the most part.
         wide = [

@@ -72,6 +72,7 @@ def run_pipeline(
     parts = preprocessing.parts(trace, region, patch, channels)
 
     def counts_with(overlap: float) -> list[int]:
+        """Windows of each part with this overlap."""
         return [window_count(data.shape[1:], patch, overlap, part.needed) for part in parts]
 
     if windows.seconds is not None:
@@ -79,6 +80,7 @@ def run_pipeline(
     counts = counts_with(overlap)
 
     def restored() -> Slabs:
+        """The parts' outputs on the image's own grid."""
         for number, part in enumerate(parts):
             slabs = slide(
                 seen,

@@ -102,19 +102,19 @@ class JointFollowing:
 
     def flipped(self, mirrored: NDArray[np.bool_]) -> JointFollowing:
         """After the images were flipped."""
-        return self._each(lambda part, one: one.flipped(mirrored))
+        return self._each(lambda part, following: following.flipped(mirrored))
 
     def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> JointFollowing:
         """After left and right changed in the images."""
-        return self._each(lambda part, one: one.sides_changed(crossed, self.mirrored[part] or ()))
+        return self._each(lambda part, following: following.sides_changed(crossed, self.mirrored[part] or ()))
 
     def turned(self, turns: NDArray[np.intp]) -> JointFollowing:
         """After the images were turned."""
-        return self._each(lambda part, one: one.turned(turns))
+        return self._each(lambda part, following: following.turned(turns))
 
     def warped(self, warp: Warp) -> JointFollowing:
         """After the images were warped."""
-        return self._each(lambda part, one: one.warped(warp))
+        return self._each(lambda part, following: following.warped(warp))
 
     def _each(self, change: Callable[[str, Following], Following]) -> JointFollowing:
         return replace(self, parts={part: change(part, one) for part, one in self.parts.items()})

@@ -153,6 +153,7 @@ def prepare_all(
         sweep(shelf)
 
     def prepare(case: Case) -> Prepared:
+        """A case as the store has it, with its covariates."""
         before = None if marked is None else marked[case.id]
         made = _prepared(case, preprocessing, task, reading or {}, folder, before)
         if not context:

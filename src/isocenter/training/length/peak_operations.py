@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from isocenter.lazy import flop_counter, torch
@@ -58,6 +59,7 @@ def counted(module: Module, step: Callable[[], object]) -> tuple[float, list[Sha
     kinds = (torch.nn.Conv2d, torch.nn.Conv3d)
 
     def seen(part: Any, given: tuple[Tensor, ...], output: Tensor) -> None:
+        """Note the shapes of a convolution, as a forward hook."""
         options = (part.stride, part.padding, part.dilation, part.groups)
         work = 2.0 * output.numel() * math.prod(part.weight.shape[1:])
         shapes.add(Shape(tuple(given[0].shape), tuple(part.weight.shape), options, work))
@@ -68,7 +70,7 @@ def counted(module: Module, step: Callable[[], object]) -> tuple[float, list[Sha
                 stack.callback(part.register_forward_hook(seen).remove)
         counter = stack.enter_context(flop_counter.FlopCounterMode(display=False))
         step()
-    return float(counter.get_total_flops()), sorted(shapes, key=lambda one: -one.operations)
+    return float(counter.get_total_flops()), sorted(shapes, key=lambda shape: -shape.operations)
 
 
 def measured_peak(module: Module, shapes: Sequence[Shape], *, half: bool, device: Any) -> Peak | None:
@@ -95,7 +97,7 @@ def measured_peak(module: Module, shapes: Sequence[Shape], *, half: bool, device
         seconds = fastest(partial(torch.matmul, left, right), device)
         words = f"a matrix product of {rows} x {inside} by {inside} x {outside}"
         reached.append(Peak(2.0 * rows * inside * outside / seconds, words))
-    return max(reached, key=lambda one: one.operations, default=None)
+    return max(reached, key=attrgetter("operations"), default=None)
 
 
 def fastest(call: Callable[[], object], device: Any) -> float:

@@ -71,6 +71,7 @@ def _ridge(task: Task, context: Context, train: Sequence[Case]) -> CovariateMode
     optimiser = torch.optim.LBFGS(moved, max_iter=STEPS, line_search_fn="strong_wolfe")
 
     def cost() -> torch.Tensor:
+        """The penalised loss, with its gradient."""
         optimiser.zero_grad()
         loss = task.loss({name: covariates @ one[1:] + one[0] for name, one in weights.items()}, target) * len(train)
         penalised = loss + RIDGE / 2 * torch.stack([one[1:].square().sum() for one in moved]).sum()
@@ -86,6 +87,7 @@ def _sparse(task: Task, context: Context, train: Sequence[Case]) -> CovariateMod
     ends = np.cumsum(list(sizes.values()))
 
     def cost(answers: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+        """The loss of these rows."""
         heads = dict(zip(sizes, answers.split(list(sizes.values()), dim=1), strict=True))
         return task.loss(heads, target[list(rows)])
 

@@ -136,6 +136,7 @@ def fitted(outputs: MemberOutputs, chosen: Indices) -> tuple[float, ...]:
         return tuple(even.tolist())
 
     def cost(shares: Floats) -> float:
+        """The loss of these shares; a large number where it is undefined."""
         loss = outputs.cost(_adding_to_one(shares), chosen)
         return loss if np.isfinite(loss) else 10 * abs(first) + 1
 

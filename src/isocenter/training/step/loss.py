@@ -114,8 +114,9 @@ def sample_by_sample(judge: Callable[..., Tensor], outputs: Mapping[str, Tensor]
     count = len(next(iter(outputs.values())))
 
     def cost(n: int) -> Tensor:
+        """The loss of one sample."""
         own = {name: one[n : n + 1] for name, one in outputs.items()}
-        return judge(own, each_array(targets, lambda one: one[n : n + 1]))
+        return judge(own, each_array(targets, lambda array: array[n : n + 1]))
 
     with torch.no_grad():
         return [float(one) for one in torch.stack([cost(n) for n in range(count)]).tolist()]

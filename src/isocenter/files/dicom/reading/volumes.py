@@ -242,6 +242,7 @@ def _label_key(names: tuple[str, ...]) -> Callable[[Frame], tuple[str, ...]]:
     """Labels as something to compare; a missing one (the direction of b = 0) is a value too."""
 
     def key(frame: Frame) -> tuple[str, ...]:
+        """The frame's values of these labels."""
         return tuple(repr(frame.labels.get(name)) for name in names)
 
     return key
@@ -303,7 +304,7 @@ def refuse_mixture(frames: Sequence[Frame], where: str) -> None:
 
 
 def _near(tolerance: float, relative: float) -> Callable[[Any, Any], bool]:
-    return lambda one, other: bool(np.allclose(one, other, atol=tolerance, rtol=relative))
+    return lambda first, second: bool(np.allclose(first, second, atol=tolerance, rtol=relative))
 
 
 # (what, attribute, a frame's own, when two are the same)
