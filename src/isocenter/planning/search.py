@@ -117,8 +117,8 @@ class Room:
     def size(self, plan: Plan, name: str) -> Mapping[str, Any]:
         """The size of another family for the images of this plan."""
         task = build({key: decision.value for key, decision in plan.sections["task"].items()})
-        found: Mapping[str, Any] = family_size(plan, name, task, self.fingerprint, self.machine).value
-        return found
+        size: Mapping[str, Any] = family_size(plan, name, task, self.fingerprint, self.machine).value
+        return size
 
 
 def unsearched() -> dict[str, Decision]:

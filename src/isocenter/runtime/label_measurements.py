@@ -127,7 +127,7 @@ class _Axes:
             if box is not None and value in wanted
         ]
         # The largest first: most of the others then cannot be longer, and nobody looks at them.
-        for value, plane, box in sorted(boxes, key=lambda one: diagonal(one[2], self.steps), reverse=True):
+        for value, plane, box in sorted(boxes, key=lambda item: diagonal(item[2], self.steps), reverse=True):
             known = self.best[value].long if value in self.best else 0.0
             if diagonal(box, self.steps) > known:
                 axes = diameters(planes[:, :, plane][box] == value, self.steps, over=known)

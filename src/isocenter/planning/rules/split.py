@@ -236,4 +236,4 @@ def _names(cases: Sequence[Case]) -> dict[str, list[str]]:
 def _spread(dataset: Dataset) -> str:
     """What every fold has its share of, in words."""
     strata = [kind.strata for kind in reference_kinds() if kind.strata is not None and kind.name in dataset.kinds]
-    return min(strata, key=lambda one: one.rank).words if strata else "each class"
+    return min(strata, key=lambda stratum: stratum.rank).words if strata else "each class"
