@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from isocenter.errors import UsageError
 from isocenter.report.figures.figure import Figure
+from isocenter.report.words import common_places
 from isocenter.values import Decision, Estimate, Problem, Row
 
 
@@ -86,6 +87,11 @@ class ByLabel:
         return [(metric, own.pop() if len(own) == 1 else "") for metric, own in units.items()]
 
     @property
+    def places(self) -> list[int]:
+        """Decimals of each metric, the same for all labels."""
+        return [common_places([row.estimate for row in self.rows if row.metric == name]) for name, _ in self.metrics]
+
+    @property
     def labels(self) -> list[tuple[str, list[Estimate | None]]]:
         """(label, an estimate for each metric, None where there is none)"""
         estimates = {(row.label, row.metric): row.estimate for row in self.rows}
@@ -95,9 +101,10 @@ class ByLabel:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Figures side by side where the page is wide enough."""
+    """Figures side by side where the page is wide enough; small: several in a row."""
 
     figures: Sequence[Figure]
+    small: bool = False
     template: ClassVar[str] = "gallery"
 
 
@@ -155,9 +162,11 @@ class Page:
 
     headline: the primary metric first, in words and large; then a few others
     notes:    what a reader must know before believing the headline ("patients unknown: leakage cannot be excluded")
-    facts:    where it comes from, at the foot: data, model, version, seed, machine
+    facts:    where it comes from, folded at the foot: data, model, version, seed, machine
     lead:     one sentence under the title
     names:    {metric: as papers spell it}; without one its own words
+    verdict:  the answer to the reader's first question, in words
+    remarks:  {question: answers to it}, under the verdict
     """
 
     title: str
@@ -167,3 +176,5 @@ class Page:
     notes: Sequence[str] = ()
     lead: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
+    verdict: str = ""
+    remarks: Mapping[str, Sequence[str]] = field(default_factory=dict)

@@ -45,8 +45,35 @@ def decimals(value: float, unit: str = "") -> int:
     return min(MOST_DECIMALS, max(0, 2 - math.floor(math.log10(abs(value)))))
 
 
-def number(value: float, unit: str = "", places: int | None = None) -> str:
-    """A number with `places` decimals (those of `decimals` without), its unit and a true minus sign."""
+def common_places(estimates: Sequence[Estimate]) -> int:
+    """Decimals for figures that stand under one another: three of ratios, else those of the largest."""
+    known = [abs(one.value) for one in estimates if math.isfinite(one.value)]
+    unit = next((one.unit for one in estimates if one.unit), "")
+    if not known or (not unit and max(known) < 10):
+        return 3
+    return decimals(max(known), unit)
+
+
+def aligned(estimate: Estimate, rows: Sequence[Row]) -> str:
+    """The value with its unit, with as many decimals as the figures of this unit in the same column."""
+    return number(estimate.value, estimate.unit, places=_places_in(estimate, rows))
+
+
+def _places_in(estimate: Estimate, rows: Sequence[Row]) -> int:
+    return common_places([row.estimate for row in rows if row.estimate.unit == estimate.unit])
+
+
+def shared_count(rows: Sequence[Row]) -> str:
+    """Cases and patients behind the rows, where they are the same for all; else empty."""
+    counts = {count_text(row.estimate) for row in rows}
+    return counts.pop() if len(counts) == 1 else ""
+
+
+def number(value: float, unit: str = "", places: int | None = None, *, signed: bool = False) -> str:
+    """A number with `places` decimals (those of `decimals` without), its unit and a true minus sign; 0 has no sign.
+
+    signed: whether a plus sign stands before what is more than 0
+    """
     if not math.isfinite(value):
         return "undefined"
     places = decimals(value, unit) if places is None else places
@@ -54,21 +81,23 @@ def number(value: float, unit: str = "", places: int | None = None) -> str:
     if places == MOST_DECIMALS and 0 < abs(value) < least:  # a row of zeros would say that it is none
         text = f"<{least:.{places}f}" if value > 0 else f">\N{MINUS SIGN}{least:.{places}f}"
     else:
-        text = f"{value:.{places}f}".replace("-", "\N{MINUS SIGN}")
+        size = f"{abs(value):.{places}f}"
+        sign = "\N{MINUS SIGN}" if value < 0 else "+" * signed
+        text = f"{sign if float(size) else ''}{size}"
     return f"{text} {unit}" if unit else text
 
 
 def value_text(estimate: Estimate) -> str:
     """The value with its unit, without the interval."""
-    return number(estimate.value, estimate.unit)
+    return number(estimate.value, estimate.unit, places=common_places([estimate]))
 
 
-def interval_text(estimate: Estimate) -> str:
+def interval_text(estimate: Estimate, places: int | None = None) -> str:
     """ "95 % interval 0.874 to 0.890", or the reason why there is none."""
     if estimate.low is None or estimate.high is None:
         reason = estimate.method.removeprefix("none").lstrip(": ")
         return f"no interval: {reason or 'reason not recorded'}"
-    places = decimals(estimate.value, estimate.unit)
+    places = common_places([estimate]) if places is None else places
     low, high = number(estimate.low, places=places), number(estimate.high, places=places)
     few = ", unreliable" if "unreliable" in estimate.method else ""
     return f"{100 * estimate.level:.0f} % interval {low} to {high}{few}"
@@ -80,16 +109,23 @@ def method_text(estimate: Estimate) -> str:
     return method or ("reason not recorded" if estimate.low is None else "")
 
 
-def bare_interval(estimate: Estimate) -> str:
-    """ "0.874 to 0.890", for a column whose heading gives the level."""
-    return interval_text(estimate).removeprefix(f"{100 * estimate.level:.0f} % interval ")
+def bare_interval(estimate: Estimate, rows: Sequence[Row]) -> str:
+    """ "0.874 to 0.890", for a column whose heading gives the level, as many decimals as the values in it."""
+    text = interval_text(estimate, _places_in(estimate, rows))
+    return text.removeprefix(f"{100 * estimate.level:.0f} % interval ")
 
 
-def range_text(estimate: Estimate) -> str:
+def no_interval(estimate: Estimate) -> str:
+    """ "none: all draws are equal", without what else is to be known of the method."""
+    reason = method_text(estimate).partition(";")[0]
+    return f"none: {reason}"
+
+
+def range_text(estimate: Estimate, places: int | None = None) -> str:
     """ "0.874–0.890", with a star where it is unreliable; empty where there is none."""
     if estimate.low is None or estimate.high is None:
         return ""
-    places = decimals(estimate.value, estimate.unit)
+    places = common_places([estimate]) if places is None else places
     low, high = number(estimate.low, places=places), number(estimate.high, places=places)
     few = "*" if "unreliable" in estimate.method else ""
     return f"{low}{' to ' if estimate.low < 0 else EN_DASH}{high}{few}"

@@ -9,6 +9,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.tasks.answers import (
         Decoding,
+        Guess,
         Outputs,
         Scoring,
         Teaching,

@@ -140,6 +140,23 @@ class Decoding:
     exclusive: bool = True
 
 
+@dataclass(frozen=True, eq=False)
+class Guess:
+    """The table of cases of a guess that looks at no image, with which a model is compared.
+
+    words:   what is guessed, as "always calling benign"; {part: that} of several tasks, "" where there is one
+    metrics: {metric: whether more is better} by which the model is compared with it, the main one first
+    """
+
+    table: Table
+    words: Mapping[str, str]
+    metrics: Mapping[str, bool]
+
+
+def _no_guess(table: Table) -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class Scoring:
     """The comparison of predictions with references, and its pictures in reports.
@@ -151,6 +168,7 @@ class Scoring:
     figures:  pictures of one case, for the report's best, median and worst
     overview: charts of all cases
     results:  the findings of one prediction, for a structured report
+    guess:    a table of cases to that of a guess without images; None where nothing can be guessed, as with masks
     """
 
     metrics: frozenset[str]
@@ -160,6 +178,7 @@ class Scoring:
     figures: Callable[[Prediction, Case], list[Figure]]
     overview: Callable[[Table], list[Figure]]
     results: Callable[[Prediction], list[Finding]]
+    guess: Callable[[Table], Guess | None] = _no_guess
 
 
 def suffices(kind: type[Task] | Task, references: Collection[str]) -> bool:

@@ -55,6 +55,8 @@ from isocenter.verbs.evaluation import (
     named_as_in_run,
     score,
     split_table,
+    verdict_of,
+    write_verdict,
 )
 from isocenter.verbs.plan import relative_to
 from isocenter.verbs.reading import (
@@ -193,7 +195,9 @@ def _tested(
         scored.write(folder / EVALUATION)
         comparison = _compared(folder, members, scored, model.task, seed, known)
     notes = _notes(members, scored, known)
-    write_json(folder / NOTES, "isocenter.run", {"notes": notes, "minutes": None})
+    verdict = verdict_of(scored, seed=seed, patients_known=known, notes=notes)
+    write_json(folder / NOTES, "isocenter.run", {"notes": notes, "minutes": None, "verdict": verdict.as_record()})
+    write_verdict(folder / EVALUATION, verdict.as_record())
     write_json(folder / ENVIRONMENT, "isocenter.environment", environment())
     page = RunReport(
         f"Ensemble of {counted(len(members), 'run')} on {dataset.name}",
@@ -212,6 +216,7 @@ def _tested(
         problems=() if scored is None else scored.problems,
         environment=environment(),
         members=[members_section(members, weighed, comparison, parts)],
+        verdict=verdict,
     )
     (folder / REPORT).write_text(page.html, encoding="utf-8")
     rows = () if scored is None else tuple(scored.rows)

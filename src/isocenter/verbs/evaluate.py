@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -20,11 +20,15 @@ from isocenter.verbs.evaluation import (
     Choice,
     Predictor,
     Scored,
+    Verdict,
     choice,
+    headline_rows,
     named_as_in_run,
     read_data_record,
     score,
+    verdict_of,
     with_subsets,
+    write_verdict,
 )
 from isocenter.verbs.reading import (
     ReadingKeywords,
@@ -36,7 +40,7 @@ from isocenter.verbs.reading import (
     result_folder,
     with_references,
 )
-from isocenter.verbs.training import OutOfFold, RunReport, training_log
+from isocenter.verbs.training import OutOfFold, RunReport, selecting, training_length, training_log
 
 MARKS = ("cases.csv", "summary.json")
 
@@ -50,6 +54,7 @@ class Evaluation:
     which: str
     notes: tuple[str, ...] = ()
     out: Path | None = None
+    verdict: Verdict = field(default_factory=Verdict)
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -67,6 +72,7 @@ class Evaluation:
             "scored": self.which,
             "openings": self.scored.openings,
             "notes": list(self.notes),
+            "verdict": self.verdict.as_record(),
             "failed": [{"case": one.cases[0], "problem": one.what, "remedy": one.remedy} for one in self.failures],
             "out": str(self.out) if self.out else None,
         }
@@ -74,10 +80,15 @@ class Evaluation:
 
     def __repr__(self) -> str:
         lines = [f"scored {self.which}"]
-        lines += [f"{row.metric} {row.label}: {row.estimate}" for row in self.rows if row.metric == self.primary]
+        headline = headline_rows(self.rows, self.primary, self.scored.task)
+        lines += [f"{row.metric} {row.label}: {row.estimate}" for row in headline]
         if self.scored.openings > 1:
             lines.append(f"these test cases have been opened {self.scored.openings} times on this machine")
-        lines += [*self.notes, *(f"{problem.severity}: {problem.what}" for problem in self.scored.problems)]
+        lines += [
+            str(self.verdict),
+            *self.verdict.against,
+            *(f"{problem.severity}: {problem.what}" for problem in self.scored.problems),
+        ]
         return "\n".join([*lines, *([str(self.out / "report.html")] if self.out is not None else [])])
 
 
@@ -130,10 +141,14 @@ def evaluate(
         scored = with_subsets(scored, predictor, loaded.preprocessing, cases, seed=seed, patients_known=known)
     notes = (*chosen.notes, *unshared(loaded.task, cases))
     primary = str(loaded.record.get("primary", scored.rows[0].metric))
-    result = Evaluation(scored, primary, chosen.which, notes, Path(out) if out is not None else None)
+    log = _log_of(run)
+    training = () if log is None else training_length(log, selecting(plan))
+    verdict = verdict_of(scored, seed=seed, patients_known=known, training=training, notes=notes)
+    result = Evaluation(scored, primary, chosen.which, notes, Path(out) if out is not None else None, verdict)
     if result.out is not None:
         with result_folder(result.out, overwrite, MARKS) as partial:
             scored.write(partial)
+            write_verdict(partial, verdict.as_record())
             (partial / "report.html").write_text(_report(result, loaded, dataset, run, plan), encoding="utf-8")
     return result
 
@@ -206,5 +221,6 @@ def _report(result: Evaluation, model: Model, dataset: Dataset, run: Path | None
         log=_log_of(run),
         problems=(*dataset.problems, *result.scored.problems),
         environment=environment(),
+        verdict=result.verdict,
     )
     return page.html

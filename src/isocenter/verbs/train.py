@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -16,13 +16,14 @@ from isocenter.planning import settings
 from isocenter.runtime import build_module, write_json
 from isocenter.training import Clock, take_over
 from isocenter.values import Dataset, Row
-from isocenter.verbs.evaluation import lineage_of
+from isocenter.verbs.evaluation import EVALUATION, Verdict, headline_rows, lineage_of, verdict_of, write_verdict
 from isocenter.verbs.plan import Planned, PlanRequest, fewest_that_select, planned
 from isocenter.verbs.reading import ReadingKeywords, ReadingOptions, path_of, refuse_missing, refuse_taken
 from isocenter.verbs.training import (
     MARKS,
     NOTES,
     REPORT,
+    CovariateShare,
     RunFolder,
     Trained,
     covariates_stated,
@@ -34,7 +35,9 @@ from isocenter.verbs.training import (
     result_in,
     resumed_run,
     search_sections,
+    selecting,
     trained,
+    training_length,
     training_log,
     weights_of,
     write_environment,
@@ -58,6 +61,8 @@ class Run:
     minutes: float
     notes: tuple[str, ...] = ()
     folds: int = 0
+    headline: tuple[Row, ...] = ()
+    verdict: Verdict = field(default_factory=Verdict)
 
     @property
     def report(self) -> Path:
@@ -67,11 +72,12 @@ class Run:
     def as_record(self) -> dict[str, Any]:
         """For `--json`."""
         facts = {"out": str(self.out), "report": str(self.report), "steps": self.steps, "minutes": self.minutes}
-        return {**rows_to_json(self.rows), **facts, "notes": list(self.notes)}
+        return {**rows_to_json(self.rows), **facts, "notes": list(self.notes), "verdict": self.verdict.as_record()}
 
     def __repr__(self) -> str:
-        headline = [f"{row.metric} {row.label}: {row.estimate}" for row in self.rows if row.metric == self.primary]
-        return "\n".join([*headline, *self.notes, f"{self._length} in {self.minutes:.1f} min", str(self.report)])
+        headline = [f"{row.metric} {row.label}: {row.estimate}" for row in self.headline]
+        judged = [str(self.verdict), *self.verdict.against]
+        return "\n".join([*headline, *judged, f"{self._length} in {self.minutes:.1f} min", str(self.report)])
 
     @property
     def _length(self) -> str:
@@ -183,7 +189,7 @@ def _finished(run: RunFolder) -> Run:
 
 def _reported(run: RunFolder, done: Trained) -> Run:
     """The plan with all that was decided, the notes and the report."""
-    facts = done.facts if done.scored is None else {**covariates_stated(run), **done.facts}
+    share = CovariateShare() if done.scored is None else covariates_stated(run)
     minutes = run.clock.seconds / 60
     names = {fold: "" if fold is None else f"fold {fold}" for fold in run.folds}
     searches = {name: found for fold, name in names.items() if (found := result_in(run.folder(fold))) is not None}
@@ -191,9 +197,23 @@ def _reported(run: RunFolder, done: Trained) -> Run:
     notes += [f"{f'{name}: ' * bool(name)}{result.statement}." for name, result in searches.items()]
     run.write_plan(done.plan)
     log = training_log([run.folder(fold) for fold in run.folds])
-    write_json(run.out / NOTES, "isocenter.run", {"notes": notes, "minutes": minutes})
+    primary, scored = str(done.plan["evaluation.primary"]), done.scored
+    verdict = verdict_of(
+        scored,
+        seed=int(done.plan["training.seed"]),
+        patients_known=run.dataset.patients_known,
+        training=training_length(log, selecting(done.plan)),
+        notes=notes,
+        covariates=share.gains(primary),
+    )
+    write_json(run.out / NOTES, "isocenter.run", {"notes": notes, "minutes": minutes, "verdict": verdict.as_record()})
+    write_verdict(run.out / EVALUATION, verdict.as_record())
     sections = search_sections(searches, done.plan)
-    write_report(run, replace(done, facts=facts), notes, log=log, minutes=minutes, searches=sections)
-    rows = () if done.scored is None else tuple(done.scored.rows)
+    finished = replace(done, facts={**share.facts, **done.facts})
+    write_report(
+        run, finished, notes, log=log, minutes=minutes, searches=sections, compared=share.sections, verdict=verdict
+    )
+    rows = () if scored is None else tuple(scored.rows)
+    headline = () if scored is None else tuple(headline_rows(rows, primary, scored.task))
     steps = max(outcome.steps for outcome in done.outcomes)
-    return Run(run.out, rows, str(done.plan["evaluation.primary"]), steps, minutes, tuple(notes), len(run.made.folds))
+    return Run(run.out, rows, primary, steps, minutes, tuple(notes), len(run.made.folds), headline, verdict)

@@ -17,6 +17,7 @@ from isocenter.report.words import decimals, interval_text, metric_name, number,
 from isocenter.values import Estimate, Floats, Row
 
 OWN_COLUMNS = ("step", "seconds", "loss", "learning_rate")
+FEW_VALUES = 30  # of fewer a histogram shows its bins rather than the values
 SMOOTH_SHARE = 50  # the smooth line looks over a fiftieth of the run: fast changes stay, noise goes
 
 
@@ -57,9 +58,9 @@ def training_curves(log: pd.DataFrame, title: str = "Training") -> Figure:
 
 
 def label_scores(rows: Sequence[Row], title: str, *, names: Mapping[str, str]) -> Figure:
-    """The value of each row with its interval, one bar a label.
+    """The value of each row as a dot on its interval, one line a label, over the range of what is shown.
 
-    rows:  of one metric
+    rows:  of one metric. A dashed line marks 0 where it lies within that range.
     names: {metric: as papers spell it}; without one its own words
     Raises UsageError without a row.
     """
@@ -70,9 +71,12 @@ def label_scores(rows: Sequence[Row], title: str, *, names: Mapping[str, str]) -
         """A bar a row, with its interval."""
         axes = canvas.subplots()
         for place, row in enumerate(rows):
-            _bar(axes, place, row.estimate, ink)
+            _dot(axes, place, row.estimate, ink)
         axes.set_yticks(range(len(rows)), [short(row.label) for row in rows], parse_math=False)
         axes.set_ylim(len(rows) - 0.4, -0.6)
+        low, high = axes.get_xlim()
+        if low < 0 < high:
+            axes.axvline(0, color=ink.faint, linewidth=1, linestyle="dashed")
         unit = rows[0].estimate.unit
         axes.set_xlabel(f"{metric_name(rows[0].metric, names)}{f' ({unit})' if unit else ''}")
         plain(axes, ink)
@@ -83,14 +87,19 @@ def label_scores(rows: Sequence[Row], title: str, *, names: Mapping[str, str]) -
         f"{row_name(row, names)} {value_text(row.estimate)} ({interval_text(row.estimate)})" for row in rows
     )
     level = f"{100 * rows[0].estimate.level:.0f} % interval"
-    caption = f"Bar: value. Line: {level}, absent where none can be given."
+    caption = f"Dot: value. Line: {level}, absent where none can be given."
     each = 0.42 if len(rows) <= CROWDED else 0.24
     return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 0.8 + each * len(rows)))
 
 
 def histogram(groups: Mapping[str, ArrayLike], title: str, *, axis: str, caption: str = "", bins: int = 24) -> Figure:
-    """How often which value occurs, one outline a group. axis: what is counted, with its unit."""
+    """How often which value occurs, one outline a group; of few values each is a dot.
+
+    axis: what is counted, with its unit
+    """
     values = {name: _finite(given) for name, given in groups.items()}
+    if max((given.size for given in values.values()), default=0) < FEW_VALUES:
+        return _dots(values, title, axis, caption)
     every = np.concatenate([*values.values(), np.empty(0)])
     edges = np.histogram_bin_edges(every if every.size else np.array([0.0, 1.0]), bins=bins).tolist()
 
@@ -109,6 +118,31 @@ def histogram(groups: Mapping[str, ArrayLike], title: str, *, axis: str, caption
 
     spreads = [f"{name}: {_spread(given)}" for name, given in values.items()]
     return chart(draw, title=title, caption=caption, alt=f"Histogram of {axis}. {'; '.join(spreads)}")
+
+
+def _dots(values: Mapping[str, Floats], title: str, axis: str, caption: str) -> Figure:
+    """Every value as a dot, a line a group, and its median as a stroke."""
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        axes = canvas.subplots()
+        for place, (colour, given) in enumerate(zip(cycle(ink, len(values)), values.values(), strict=True)):
+            # Dots at one place are drawn one above the other, in an order that never changes.
+            lifts = np.linspace(-0.22, 0.22, given.size) if given.size > 1 else np.zeros(given.size)
+            axes.plot(given, place + lifts, "o", color=colour, markersize=5, alpha=0.7, markeredgewidth=0)
+            if given.size:
+                axes.plot([np.median(given)] * 2, [place - 0.32, place + 0.32], color=colour, linewidth=2)
+        axes.set_yticks(range(len(values)), [short(name) for name in values], parse_math=False)
+        axes.set_ylim(len(values) - 0.4, -0.6)
+        axes.set_xlabel(axis)
+        plain(axes, ink)
+        axes.grid(False, axis="y")
+        axes.tick_params(axis="y", length=0, labelcolor=ink.text)
+        axes.margins(x=0.08)
+
+    spreads = [f"{name}: {_spread(given)}" for name, given in values.items()]
+    text = f"{caption} Dot: one value. Stroke: median.".strip()
+    size = (4.4, 1.0 + 0.55 * max(1, len(values)))
+    return chart(draw, title=title, caption=text, alt=f"Dots of {axis}. {'; '.join(spreads)}", size=size)
 
 
 def scatter(
@@ -176,8 +210,7 @@ def _time_axis(log: pd.DataFrame) -> str:
     )
 
 
-def _bar(axes: Axes, place: int, estimate: Estimate, ink: Ink) -> None:
-    axes.barh(place, estimate.value, 0.5, color=ink.series[0], alpha=0.3)
+def _dot(axes: Axes, place: int, estimate: Estimate, ink: Ink) -> None:
     if estimate.low is not None and estimate.high is not None:
         axes.plot([estimate.low, estimate.high], [place, place], color=ink.series[0], linewidth=2)
     axes.plot(estimate.value, place, "o", markersize=4.5, color=ink.series[0])

@@ -17,6 +17,7 @@ class Figure:
     dark:           the same in the inks of a dark page; None where one picture serves both
     wide:           wants the whole width of a page
     density:        pixels of the picture for one of a plain screen
+    href:           the address that it opens, relative to the page
     """
 
     title: str
@@ -26,6 +27,7 @@ class Figure:
     dark: bytes | None = None
     wide: bool = False
     density: float = 1.0
+    href: str = ""
     template: ClassVar[str] = "figure"
 
     @property

@@ -29,11 +29,13 @@ def contact_sheet(
     references: Mapping[str, Image | BoundingBoxes] | None = None,
     labels: Sequence[Label] = (),
     marked: Collection[str] = (),
+    classes: Mapping[str, str] | None = None,
 ) -> Figure:
-    """One slice of each image with its name under it, all at one size: that of the most reference, else the middle.
+    """One slice of each image, all at one size, with name and class: that of the most reference, else the middle.
 
     references: {name: label map or boxes on the image's grid}, drawn as outlines
     marked:     names that stand out
+    classes:    {name: what the case is}, in a second line under it
     Raises UsageError where there is no image.
     """
     if not images:
@@ -45,12 +47,14 @@ def contact_sheet(
         row, column = divmod(place, columns)
         left, bottom = column / columns, 1 - (row + 1) / rows
         # 0.2 of the 1.7 inches of a cell are for the name.
-        axes = canvas.add_axes((left + 0.01 / columns, bottom + 0.13 / rows, 0.98 / columns, 0.86 / rows))
+        axes = canvas.add_axes((left + 0.01 / columns, bottom + 0.14 / rows, 0.98 / columns, 0.85 / rows))
         axes.set_axis_off()
         _put_small(axes, image, (references or {}).get(name), labels)
         colour = MARK if name in marked else LETTERS
         middle = left + 0.5 / columns
-        canvas.text(middle, bottom + 0.04 / rows, short(name), size=6.5, color=colour, ha="center", parse_math=False)
+        for line, text in enumerate(filter(None, ((classes or {}).get(name, ""), name))):
+            high = bottom + (0.01 + 0.065 * line + (0.03 if not (classes or {}).get(name) else 0)) / rows
+            canvas.text(middle, high, short(text), size=6.5, color=colour, ha="center", parse_math=False)
     alt = f"Contact sheet of {len(images)} images: {', '.join(list(images)[:12])}"
     return Figure(title, png(canvas, SLICE_DPI), alt, caption, wide=True)
 

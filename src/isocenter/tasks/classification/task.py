@@ -13,7 +13,7 @@ from isocenter.evaluation import Seed, Table, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
-from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
+from isocenter.tasks.answers import Decoding, Guess, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.classification.losses import check_drawn, check_loss, class_loss
 from isocenter.tasks.classification.ordinal import (
     BETWEEN,
@@ -212,6 +212,7 @@ class Classification:
             figures=self.figures,
             overview=self.overview,
             results=self.results,
+            guess=self.guess,
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -304,14 +305,33 @@ class Classification:
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image, with the probabilities and the reference in the caption."""
         probabilities = self._probabilities(prediction)
-        caption = ", ".join(f"{name} {p:.2f}" for name, p in probabilities.items())
+        named = self.classes[int(self._calling([probabilities[name] for name in self.classes]))]
+        caption = f"Called {named} ({probabilities[named]:.2f})"
         if reference := case.references.get("class"):
-            caption += f"; reference {reference}"
+            caption += (
+                f", reference {reference} ({probabilities.get(reference, 0.0):.2f})"
+                if reference != named
+                else ", as the reference"
+            )
         return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
 
     def overview(self, table: Table) -> list[Figure]:
         """Discrimination, calibration and confusion of all cases."""
         return overview(self._answers(table), folds_of(table))
+
+    def guess(self, table: Table) -> Guess:
+        """The shares of the classes among the training cases, as if no image had been looked at."""
+        counted = self.counts or table["reference"].value_counts()
+        counts = np.array([float(counted.get(name, 0)) for name in self.classes])
+        shares = (counts / counts.sum()).tolist()
+        named = self.classes[int(self._calling(shares))]
+        rows = [case_scores(shares, self.classes.index(name), ordered=self._ordered) for name in table["reference"]]
+        guessed = table.assign(
+            predicted=named, **{f"probability_{n}": p for n, p in zip(self.classes, shares, strict=True)}
+        )
+        guessed = guessed.assign(**{name: [row[name] for row in rows] for name in rows[0]})
+        metrics = {"quadratic_kappa": True, "mae": False} if self._ordered else {"auroc": True, "accuracy": True}
+        return Guess(guessed, {"": f"always calling {named}"}, metrics)
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by the Brier score, of grades by the ranked probability score."""

@@ -13,7 +13,7 @@ from isocenter.evaluation import Seed, Table, auroc, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
-from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
+from isocenter.tasks.answers import Decoding, Guess, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.findings.losses import BALANCED, balance, finding_loss
 from isocenter.tasks.findings.plan import SENTENCES, check_settings, decisions, settings_for
 from isocenter.tasks.findings.scores import ABSENT, METRICS, PRESENT, called_of, overview, summary_rows
@@ -171,6 +171,7 @@ class Findings:
             figures=self.figures,
             overview=self.overview,
             results=self.results,
+            guess=self.guess,
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -277,6 +278,27 @@ class Findings:
     def overview(self, table: Table) -> list[Figure]:
         """Discrimination of all findings, calibration and confusion of the first."""
         return overview(called_of(table, self.findings, self._at), folds_of(table))
+
+    def guess(self, table: Table) -> Guess:
+        """The share of the training cases that have each finding, as if no image had been looked at."""
+        shares = self._shares(table)
+        chances = table["label"].map(shares).astype(float)
+        called = chances >= table["label"].map(
+            {name: (self.thresholds or {}).get(name, DEFAULT_THRESHOLD) for name in shares}
+        )
+        guessed = table.assign(
+            predicted=np.where(called, PRESENT, ABSENT),
+            probability=chances,
+            brier=(chances - (table["reference"] == PRESENT)) ** 2,
+        )
+        return Guess(guessed, {"": "giving each finding its share among the training cases"}, {"auroc": True})
+
+    def _shares(self, table: Table) -> dict[str, float]:
+        """{finding: share of the training cases that have it}; of these cases where it was not counted."""
+        if self.counts:
+            return {name: self.counts[name][PRESENT] / max(1, sum(self.counts[name].values())) for name in self.counts}
+        own = table.groupby("label")["reference"]
+        return {str(name): float((references == PRESENT).mean()) for name, references in own}
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by the mean Brier score of their findings."""

@@ -270,9 +270,7 @@ class InstanceSegmentation:
         reference, predicted = (table[name].to_numpy(float) for name in ("objects_reference", "objects_predicted"))
         axes = ("objects of the reference", "objects predicted")
         return [
-            figures.histogram(
-                known, "Objects of the cases", axis="AP at IoU 0.5, AJI, PQ", caption="One count a case."
-            ),
+            figures.histogram(known, "Objects of the cases", axis="AP at IoU 0.5, AJI, PQ"),
             figures.scatter(reference, predicted, "Numbers of objects", axes=axes, identity=True),
         ]
 

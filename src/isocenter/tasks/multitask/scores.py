@@ -11,6 +11,7 @@ import numpy as np
 from isocenter.evaluation import Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure
+from isocenter.tasks.answers import Guess
 from isocenter.values import Case, Finding, Prediction, Row
 
 if TYPE_CHECKING:
@@ -67,6 +68,18 @@ class PartScoring:
             for name, own in self._tables(table).items()
             for figure in self.parts[name].scoring.overview(own)
         ]
+
+    def guess(self, table: Table) -> Guess | None:
+        """The guess of each part that has one, of its own rows; the metrics are those of all of them."""
+        made = {
+            name: guess for name, own in self._tables(table).items() if (guess := self.parts[name].scoring.guess(own))
+        }
+        if not made:
+            return None
+        words = {name: own for name, guess in made.items() for own in guess.words.values()}
+        metrics = {metric: more for guess in made.values() for metric, more in guess.metrics.items()}
+        joined = pd.concat([with_part(name, guess.table) for name, guess in made.items()], ignore_index=True)
+        return Guess(joined, words, metrics)
 
     def results(self, prediction: Prediction) -> list[Finding]:
         """The findings of all parts, one after the other."""

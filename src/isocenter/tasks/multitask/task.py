@@ -158,6 +158,7 @@ class Multitask:
             figures=scores.figures,
             overview=scores.overview,
             results=scores.results,
+            guess=scores.guess,
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:

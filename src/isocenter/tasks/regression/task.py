@@ -13,7 +13,7 @@ from isocenter.evaluation import Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures, number
-from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
+from isocenter.tasks.answers import Decoding, Guess, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.regression.losses import LEAST_LOG, LOSSES, MOST_LOG, weighted_likelihood
 from isocenter.tasks.regression.plan import SENTENCES, check_settings, decisions, error_factors, settings_for
 from isocenter.tasks.regression.scores import METRICS, NAMES, measured_of, summary_rows
@@ -172,6 +172,7 @@ class Regression:
             figures=self.figures,
             overview=self.overview,
             results=self.results,
+            guess=self.guess,
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -300,6 +301,17 @@ class Regression:
             drawn.append(figures.agreement(*both, f"{name}: predicted and reference", unit=unit, errors=bars))
             drawn.append(agreement_figure(measured, f"{name}: differences", unit))
         return drawn
+
+    def guess(self, table: Table) -> Guess:
+        """The mean of the training cases for every case."""
+        means = table["label"].map(dict(self.mean)).astype(float)
+        apart = means - table["reference"]
+        guessed = table.assign(
+            predicted=means,
+            difference=apart,
+            standardised_difference=apart.abs() / table["label"].map(dict(self.deviation)).astype(float),
+        )
+        return Guess(guessed, {"": "always giving the mean of the training cases"}, {"mae": False})
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by the mean over targets of the standardised difference."""

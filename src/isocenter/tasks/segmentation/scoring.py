@@ -81,10 +81,10 @@ class MaskScoring:
     def overview(self, table: Table) -> list[Figure]:
         """Dice of the cases, agreement of volumes, and where several people drew, how far readers agree."""
         groups = {name: table.loc[table["label"] == name, "dice"].to_numpy(float) for name in self.structures}
-        drawn = [figures.histogram(groups, "Dice of the cases", axis="Dice", caption="One count a case and label.")]
+        drawn = [figures.histogram(groups, "Dice of the cases", axis="Dice")]
         drawn += [volume_figure(volume) for volume in volumes(table)]
         if not set(table) >= OF_READERS:
             return drawn
         agreements = {words: table[column].dropna().to_numpy(float) for words, column in READERS.items()}
-        caption = "Mean Dice of each two readers, and of the model to each of them; one count a case and label."
+        caption = "Mean Dice of each two readers, and of the model to each of them."
         return [*drawn, figures.histogram(agreements, "Readers and model", axis="Dice", caption=caption)]

@@ -13,7 +13,7 @@ from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Seed, Steps, Table, brier_errors, harrell_c, integrated
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
-from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
+from isocenter.tasks.answers import Decoding, Guess, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.shared import Shares, mean_of, reading
 from isocenter.tasks.survival.curves import LEAST, MODELS, HazardModel, Known, median_time
 from isocenter.tasks.survival.losses import LOSSES, RISING
@@ -180,6 +180,7 @@ class Survival:
             figures=self.figures,
             overview=self.overview,
             results=self.results,
+            guess=self.guess,
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -311,6 +312,10 @@ class Survival:
     def overview(self, table: Table) -> list[Figure]:
         """Survival by predicted risk, and calibration at the last horizon."""
         return overview_figures(self._outcomes(table))
+
+    def guess(self, table: Table) -> Guess:
+        """The same risk for every case."""
+        return Guess(table.assign(risk=0.0), {"": "giving every case the same risk"}, {"uno_c": True})
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by the error of their curves; those who were censored before the last horizon lie between."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         OUT_OF_FOLD,
         SHOWN,
         SUMMARY,
+        WRONG,
         Predictor,
         Scored,
         are_kept,
@@ -45,7 +46,10 @@ if TYPE_CHECKING:
         split_table,
         summed_up,
         view_name,
+        write_verdict,
+        wrong_calls,
     )
+    from isocenter.verbs.evaluation.verdict import Gain, Verdict, gains_of, headline_rows, verdict_of
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

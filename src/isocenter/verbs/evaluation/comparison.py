@@ -10,7 +10,7 @@ from typing import Any
 from isocenter.errors import IntegrityError, UsageError, counted
 from isocenter.evaluation import Compared, compared, read_cases, rows_to_json
 from isocenter.evaluation import Table as Cases
-from isocenter.report import Block, Gallery, Paragraph, Table, figures, metric_name, number
+from isocenter.report import Block, Gallery, Paragraph, Table, decimals, figures, metric_name, number
 from isocenter.runtime import read_json
 from isocenter.tasks import Task, build
 from isocenter.values import Estimate, Row
@@ -18,7 +18,7 @@ from isocenter.verbs.evaluation.scoring import CASES, EVALUATION, TASK, TASK_SCH
 from isocenter.verbs.reading import refuse_missing
 
 # A difference whose interval holds 0 is none that these cases show.
-EQUAL = "counts as equal"
+EQUAL = "no difference shown"
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,30 @@ def task_of(folder: Path) -> Task:
 def signed(difference: Estimate) -> str:
     """A difference with its sign, and whether these cases show one."""
     if difference.low is None or difference.high is None:
-        return f"{difference.value:+.3f} ({difference.method})"
+        return f"{signed_number(difference)} ({interval_of_difference(difference)})"
     within = f"; {EQUAL}" if difference.low <= 0 <= difference.high else ""
+    return f"{signed_number(difference)} ({interval_of_difference(difference)}{within})"
+
+
+def signed_number(difference: Estimate) -> str:
+    """ "+0.012 mm", and 0.000 without a sign."""
+    return number(difference.value, difference.unit, places=_places(difference), signed=True)
+
+
+def interval_of_difference(difference: Estimate) -> str:
+    """ "95 % interval −0.010 to +0.034", or why there is none."""
+    if difference.low is None or difference.high is None:
+        return f"no interval: {difference.method.removeprefix('none').lstrip(': ')}"
+    places = _places(difference)
+    low, high = (number(end, places=places, signed=True) for end in (difference.low, difference.high))
     few = ", unreliable" if "unreliable" in difference.method else ""
-    level = f"{100 * difference.level:.0f} % interval"
-    return f"{difference.value:+.3f} ({level} {difference.low:+.3f} to {difference.high:+.3f}{few}{within})"
+    return f"{100 * difference.level:.0f} % interval {low} to {high}{few}"
+
+
+def _places(difference: Estimate) -> int:
+    """Three decimals of a ratio; else those of the end that is farthest from 0."""
+    ends = [abs(end) for end in (difference.value, difference.low, difference.high) if end is not None]
+    return decimals(max(ends), difference.unit) if difference.unit else 3
 
 
 def folder_names(paths: Sequence[Path]) -> tuple[str, ...]:
@@ -157,8 +176,8 @@ def comparison_lead(comparison: Comparison) -> str:
     """Of how many cases, and how the intervals were made."""
     drawn = "patients" if comparison.patients_known else "cases, whose patients are unknown,"
     return (
-        f"{counted(comparison.cases, 'case')}, the same for all; {drawn} were drawn again for all models alike. A "
-        f"difference whose interval holds 0 {EQUAL}."
+        f"{counted(comparison.cases, 'case')}, the same for all; {drawn} were drawn again for all models alike. Where "
+        f"the interval of a difference holds 0, these cases show no difference."
     )
 
 

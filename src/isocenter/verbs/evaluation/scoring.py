@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from isocenter.errors import DatasetError, IsocenterError
-from isocenter.evaluation import Table, case_table, resampling, rows_to_json
+from isocenter.evaluation import Table, case_table, class_names, resampling, rows_to_json
+from isocenter.files import write_text
 from isocenter.lazy import pandas as pd
 from isocenter.quality import kinds_of
 from isocenter.report import Figure, overlay, viewer
@@ -39,6 +40,8 @@ CASES, SUMMARY, TASK, TASK_SCHEMA = "cases.csv", "summary.json", "task.json", "i
 IMAGES, IMAGES_SCHEMA = "images.json", "isocenter.images"
 # Pictures of the best, a median and the worst cases.
 SHOWN = 2
+# Wrong calls that a report shows, the worst first, and the word for them.
+SHOWN_WRONG, WRONG = 12, "wrong call"
 # Predictions of so many voxels together are kept until it is known which are shown; of more those are made once more.
 MOST_KEPT = 2**27
 
@@ -58,7 +61,7 @@ class Predictor(Protocol):
 class Scored:
     """What was measured on some cases.
 
-    shown:    (what it is, case id, pictures, the viewer's page) of the best, median and worst cases
+    shown:    (what it is, case id, pictures, the viewer's page) of the best, median and worst cases, and wrong calls
     of_a_case: the column of the table by which a single case is judged, where the primary metric is of all together
     task:     whose figures they are
     subsets:  (images, what was measured with these alone) of a model that does without some
@@ -93,6 +96,14 @@ class Scored:
             (folder / "views").mkdir()
         for number, (_, _, _, page) in enumerate(self.shown):
             (folder / view_name(number)).write_text(page, encoding="utf-8")
+
+
+def write_verdict(folder: Path, verdict: Mapping[str, Any]) -> None:
+    """Add a verdict to the `summary.json` of a folder, where there is one."""
+    path = folder / SUMMARY
+    if path.is_file():
+        record = json.loads(path.read_text(encoding="utf-8"))
+        write_text(path, json.dumps({**record, "verdict": dict(verdict)}, indent=1) + "\n", overwrite=True)
 
 
 def view_name(number: int) -> str:
@@ -138,7 +149,8 @@ def score(
         reason = problems[0].what if problems else "there is none"
         raise DatasetError(f"no case could be scored ({reason})", "evaluation", "Give cases of the model's kind")
     table = case_table(rows)
-    shown = _shown(model, {case.id: case for case in cases}, model.task.scoring.rank(table), made)
+    ranked = model.task.scoring.rank(table)
+    shown = _shown(model, {case.id: case for case in cases}, ranked, wrong_calls(table), made)
     summary = summed_up(model.task, table, seed=seed, patients_known=patients_known)
     overview = model.task.scoring.overview(table)
     tested = [case for case in cases if parts.get(case.id, "test") == "test"]
@@ -163,7 +175,11 @@ def by_case(estimate: Estimate) -> Estimate:
 
 
 def _shown(
-    model: Predictor, cases: Mapping[str, Case], ranked: Sequence[str], made: Mapping[str, Prediction]
+    model: Predictor,
+    cases: Mapping[str, Case],
+    ranked: Sequence[str],
+    wrong: Collection[str],
+    made: Mapping[str, Prediction],
 ) -> list[tuple[str, str, Sequence[Figure], str]]:
     middle = len(ranked) // 2
     chosen: dict[str, str] = {}
@@ -174,13 +190,22 @@ def _shown(
     ):
         for case_id in ids:
             chosen.setdefault(case_id, word)
-    order = ("best", "median", "worst")
+    for case_id in [case_id for case_id in ranked[::-1] if case_id in wrong][:SHOWN_WRONG]:
+        chosen[case_id] = WRONG
+    order = ("best", "median", "worst", WRONG)
     shown: list[tuple[str, str, Sequence[Figure], str]] = []
     for case_id, word in sorted(chosen.items(), key=lambda item: order.index(item[1])):
         case = cases[case_id]
         prediction = made[case_id] if case_id in made else model.predict(case)
         shown.append((word, case_id, model.task.scoring.figures(prediction, case), page_of(case, prediction)))
     return shown
+
+
+def wrong_calls(table: Table) -> list[str]:
+    """The cases of which another class is called than the reference names; none of a kind that calls no class."""
+    if not {"predicted", "reference"} <= set(table) or not class_names(table):
+        return []
+    return list(dict.fromkeys(table.loc[table["predicted"] != table["reference"], "case"].astype(str)))
 
 
 def page_of(case: Case, prediction: Prediction) -> str:

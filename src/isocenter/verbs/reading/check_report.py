@@ -85,7 +85,16 @@ def _sheet(examination: Examination, cases: Sequence[Case], title: str, marked: 
         references={name: reference for name, (_, reference) in drawn.items()},
         labels=examination.dataset.classes.get(next(kinds, ""), ()),
         marked=marked,
+        classes={case.id: named for case in cases if (named := _class_of(case))},
     )
+
+
+def _class_of(case: Case) -> str:
+    """The class or the findings of a case, in a few words; empty where it has neither."""
+    known = case.references
+    if "class" in known:
+        return str(known["class"])
+    return ", ".join(name for name, present in known.get("findings", {}).items() if present)
 
 
 def _drawn(case: Case) -> Iterator[tuple[str, Image | BoundingBoxes]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.verbs.training.covariate_baseline import covariates_stated
+    from isocenter.verbs.training.covariate_baseline import CovariateShare, covariates_stated
     from isocenter.verbs.training.distributed import in_all_processes
     from isocenter.verbs.training.fit import predicted, prepared
     from isocenter.verbs.training.initial_weights import weights_of
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
         planned_from,
         resumed_run,
     )
-    from isocenter.verbs.training.run_report import RunReport, search_sections
+    from isocenter.verbs.training.run_report import RunReport, search_sections, selecting
     from isocenter.verbs.training.search import refuse_unsearchable, result_in
+    from isocenter.verbs.training.training_length import training_length
     from isocenter.verbs.training.trainings import OutOfFold, Trained, trained
 
 if not TYPE_CHECKING:

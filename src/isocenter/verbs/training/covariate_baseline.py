@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from isocenter.evaluation import Compared, Table, case_table, rows_to_json
 from isocenter.planning import settings
+from isocenter.report import Paragraph, Section
 from isocenter.runtime import Context, write_json
 from isocenter.tasks import Task
 from isocenter.training import CovariateModel, fit_covariate_model
 from isocenter.values import Case, Row, Split
-from isocenter.verbs.evaluation import CASES, EVALUATION, OUT_OF_FOLD, compare_tables, evaluated_cases, signed
+from isocenter.verbs.evaluation import (
+    CASES,
+    EVALUATION,
+    OUT_OF_FOLD,
+    Comparison,
+    Gain,
+    compare_tables,
+    comparison_table,
+    evaluated_cases,
+    gains_of,
+    signed,
+)
 from isocenter.verbs.training.fit import Job
 from isocenter.verbs.training.run_folder import IMAGE_ONLY, RunFolder
 
@@ -22,6 +35,10 @@ FIT_SECONDS = 1.2e-5
 # The two halves in the report, and what the model adds to each.
 COVARIATES_ONLY = "the covariates alone, without images"
 IMAGES = "the images alone, trained as long without the covariates"
+MODEL = "the model"
+HALVES = (
+    "The same test cases, scored by the model and by what is left of it: each table ends with the paired difference."
+)
 ADDED = {COVARIATES_ONLY: "what the images add to the covariates", IMAGES: "what the covariates add to the images"}
 
 
@@ -30,20 +47,46 @@ def covariates_seconds(jobs: Sequence[Job]) -> float:
     return sum(FIT_SECONDS * len(Context.of(job.settings.network.context)) * len(job.train) for job in jobs)
 
 
-def covariates_stated(run: RunFolder) -> dict[str, str]:
+@dataclass(frozen=True)
+class CovariateShare:
+    """What images and covariates each add to the model.
+
+    facts:  in words, for the foot of a report
+    halves: {what was left: the comparison of that with the model}
+    """
+
+    facts: Mapping[str, str] = field(default_factory=dict)
+    halves: Mapping[str, Comparison] = field(default_factory=dict)
+
+    def gains(self, primary: str) -> list[Gain]:
+        """How much better the model is than each half in the primary metric."""
+        return [gain for name, half in self.halves.items() for gain in gains_of(half, primary, name)]
+
+    @property
+    def sections(self) -> list[Section]:
+        """The figures of the model and of each half over all labels, as tables; none where nothing was compared."""
+        tables = [
+            comparison_table(half, [row for row in half.rows if row.label == "all"] or half.rows)
+            for half in self.halves.values()
+        ]
+        return [Section("Images and covariates", [Paragraph(HALVES), *tables])] if tables else []
+
+
+def covariates_stated(run: RunFolder) -> CovariateShare:
     """The primary metric of each half alone and how far the model is from it; all of them into a file of the run.
 
     Nothing where the network gets no covariates, or where nothing is tested.
     """
     if not run.plan["network.context"]:
-        return {}
+        return CovariateShare()
     folder = OUT_OF_FOLD if run.own_test else EVALUATION
     model, halves = evaluated_cases(run.out / folder), dict[str, tuple[Table, Task]]()
     if fitted := [pair for fold in run.folds if (pair := _fitted(run, fold)) is not None]:
         halves[COVARIATES_ONLY] = _table(fitted), fitted[0][0].task
     if (run.out / IMAGE_ONLY / EVALUATION / CASES).is_file():
         halves[IMAGES] = evaluated_cases(run.out / IMAGE_ONLY / EVALUATION)
-    rows = {name: _differences(run, half, model) for name, half in halves.items()}
+    compared_halves = {name: _differences(run, name, half, model) for name, half in halves.items()}
+    rows = {name: one.rows for name, one in compared_halves.items()}
     if rows:
         write_json(run.out / folder / RECORD, SCHEMA, _record(rows))
     facts = {"the covariates alone are fitted by": fitted[0][0].how} if fitted else {}
@@ -53,7 +96,7 @@ def covariates_stated(run: RunFolder) -> dict[str, str]:
         facts[ADDED[name]] = signed(headline.differences[0])
     if IMAGES not in rows:
         facts[ADDED[IMAGES]] = f"not measured: {_why_not(run)}"
-    return facts
+    return CovariateShare(facts, compared_halves)
 
 
 def _fitted(run: RunFolder, fold: int | None) -> tuple[CovariateModel, list[Case]] | None:
@@ -74,15 +117,15 @@ def _table(fitted: Sequence[tuple[CovariateModel, Sequence[Case]]]) -> Table:
     return case_table({str(name): value for name, value in row.items()} for row in records)
 
 
-def _differences(run: RunFolder, half: tuple[Table, Task], model: tuple[Table, Task]) -> Sequence[Compared]:
+def _differences(run: RunFolder, name: str, half: tuple[Table, Task], model: tuple[Table, Task]) -> Comparison:
     """Each figure of a half and of the model, of the cases that both could score, and how much more the model's is."""
     both = set(half[0]["case"]) & set(model[0]["case"])
     tables = {
-        name: table[table["case"].isin(both)].reset_index(drop=True)
-        for name, (table, _) in (("half", half), ("model", model))
+        which: table[table["case"].isin(both)].reset_index(drop=True)
+        for which, (table, _) in ((name, half), (MODEL, model))
     }
     seed, known = int(run.plan["training.seed"]), run.dataset.patients_known
-    return compare_tables(tables, (half[1], model[1]), seed=seed, patients_known=known).rows
+    return compare_tables(tables, (half[1], model[1]), seed=seed, patients_known=known)
 
 
 def _record(rows: Mapping[str, Sequence[Compared]]) -> dict[str, Any]:

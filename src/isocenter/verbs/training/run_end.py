@@ -20,6 +20,7 @@ from isocenter.verbs.evaluation import (
     EVALUATION,
     Predictor,
     Scored,
+    Verdict,
     lineage_notes,
     read_data_record,
     score,
@@ -142,10 +143,14 @@ def write_report(
     log: pd.DataFrame,
     minutes: float,
     searches: Sequence[Section] = (),
+    compared: Sequence[Section] = (),
+    verdict: Verdict,
 ) -> None:
     """Write `report.html`, and before it the measured memory.
 
     searches: sections about searches before the training
+    compared: sections about other models on the same cases
+    verdict:  what the figures support
     """
     plan, scored, outcomes = done.plan, done.scored, done.outcomes
     record = write_environment(run, plan, outcomes)
@@ -176,6 +181,8 @@ def write_report(
         environment=environment(),
         by=_by(run, len(outcomes)),
         searches=searches,
+        members=compared,
+        verdict=verdict,
     )
     write_text(run.out / REPORT, page.html, overwrite=True)
 

@@ -14,7 +14,6 @@ from isocenter.planning import registered
 from isocenter.report import (
     Block,
     ByLabel,
-    Decisions,
     Details,
     Estimates,
     Facts,
@@ -27,13 +26,16 @@ from isocenter.report import (
     Section,
     Table,
     figures,
+    method_text,
     metric_name,
     number,
     render,
+    row_name,
 )
 from isocenter.tasks import kind
 from isocenter.values import Plan, Problem, Row
-from isocenter.verbs.evaluation import Scored, view_name
+from isocenter.verbs.evaluation import WRONG, Scored, Verdict, headline_rows, view_name, wrong_calls
+from isocenter.verbs.training.decided_here import decided_section
 from isocenter.verbs.training.search import SearchResult
 
 REGISTERED = "evaluation.registered"
@@ -54,17 +56,19 @@ TRAINING_VARIES = (
     "Intervals say how far a figure could lie from that of all such patients. They hold for what was trained here: "
     "how far another, from another seed, would come out differently is not in them."
 )
+ENOUGH, AGAINST, OTHERS = "Trained long enough?", "What speaks against it", "Also compared"
 
 
 @dataclass(frozen=True, eq=False)
 class RunReport:
-    """The report of a run, an evaluation or an ensemble.
+    """The report of a run, an evaluation or an ensemble: verdict, figures, pictures, then how the model was made.
 
     primary:  the metric of the headline; if the plan registered it before training, all others are exploratory
     views:    folder of the viewers' pages, relative to the report
     by:       which model scored which case, where that is not plain, in a sentence
     searches: sections about searches before the training
     members:  sections about other models on the same cases
+    verdict:  what the figures support; its remarks take in `notes`
     """
 
     title: str
@@ -81,50 +85,56 @@ class RunReport:
     by: str = ""
     searches: Sequence[Section] = ()
     members: Sequence[Section] = ()
+    verdict: Verdict | None = None
 
     @property
     def html(self) -> str:
         """The page."""
-        headline = [] if self.scored is None else _headline(self.scored.rows, self.primary)
-        notes = [*self.notes, *_changed(self.plan)]
+        headline = [] if self.scored is None else _headline(self.scored, self.primary)
+        notes, sections = list(_changed(self.plan)), list(self._sections())
         names = {} if self.scored is None else self.scored.metric_names
-        return render(Page(self.title, headline, list(self._sections()), self.facts, notes, self.lead, names))
+        if self.verdict is None:
+            return render(Page(self.title, headline, sections, self._origin, [*self.notes, *notes], self.lead, names))
+        remarks = {
+            OTHERS: self.verdict.others,
+            ENOUGH: self.verdict.training,
+            AGAINST: self.verdict.against,
+        }
+        answer = self.verdict.answer
+        return render(Page(self.title, headline, sections, self._origin, notes, self.lead, names, answer, remarks))
 
     def _sections(self) -> Iterator[Section]:
         if self.scored is not None:
             yield _results(self.scored, self.primary, self.plan, self.by)
         yield from self.members
-        if self.scored is not None:
-            yield _cases(self.scored, self.primary, self.views)
+        if self.scored is not None and self.scored.shown:
+            yield from _cases(self.scored, self.primary, self.views)
         if self.log is not None and len(self.log):
             yield Section("Training", [figures.training_curves(self.log)])
         yield from self.searches
         if self.plan is not None:
-            yield Section("Plan", [Paragraph("Every choice, its reason and its source."), Decisions(self.plan)])
-        yield Section("Data", [Problems(self.problems)])
-        if self.environment is not None:
-            plain = {key: value for key, value in self.environment.items() if not isinstance(value, Mapping)}
-            yield Section("Environment", [Facts({**plain, **self.environment.get("versions", {})})])
+            yield decided_section(self.plan)
+        if self.problems:
+            yield Section("Data", [Problems(self.problems)])
+
+    @property
+    def _origin(self) -> dict[str, Any]:
+        """All that says where the model comes from, and the versions that made it."""
+        environment = self.environment or {}
+        plain = {key: value for key, value in environment.items() if not isinstance(value, Mapping)}
+        return {**self.facts, **plain, **environment.get("versions", {})}
 
 
-def _headline(rows: Sequence[Row], primary: str) -> list[Row]:
-    """The primary metric over all labels, then by label where they are few."""
-    overall, *by_label = _first(rows, primary) or [rows[0]]
-    return [overall, *(by_label if len(by_label) <= MOST_LABELS else ())]
-
-
-def _first(rows: Sequence[Row], primary: str) -> list[Row]:
-    """The rows of the primary metric; those by label only where they do not repeat the first."""
-    chosen = [row for row in rows if row.metric == primary]
-    return [row for row in chosen if row is chosen[0] or row.estimate.value != chosen[0].estimate.value]
+def _headline(scored: Scored, primary: str) -> list[Row]:
+    """The main figures: of each task, or of each label where they are few."""
+    rows = headline_rows(scored.rows, primary, scored.task)
+    return rows if len(rows) <= MOST_LABELS + 1 else rows[:1]
 
 
 def _tables(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    """The rows in tables of few metrics each; one that is defined for no label is in none."""
-    known = {row.metric for row in rows if np.isfinite(row.estimate.value)}
-    metrics = [metric for metric in dict.fromkeys(row.metric for row in rows) if metric in known]
-    tables = -(-len(metrics) // MOST_COLUMNS)
-    for part in np.array_split(np.array(metrics), max(1, tables)):
+    """The rows in tables of few metrics each."""
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    for part in np.array_split(np.array(metrics), -(-len(metrics) // MOST_COLUMNS)) if metrics else ():
         yield [row for row in rows if row.metric in part]
 
 
@@ -135,30 +145,58 @@ def _changed(plan: Plan | None) -> Iterator[str]:
 
 
 def _results(scored: Scored, primary: str, plan: Plan | None, by: str) -> Section:
-    by_label = [row for row in scored.rows if row.label != "all"]
-    others = [row for row in scored.rows if row.label == "all" and row.metric != primary]
-    blocks: list[Block] = [
-        Paragraph(f"{_promise(metric_name(primary, scored.metric_names), plan)} {by}".strip()),
-        Estimates(_first(scored.rows, primary), "Primary"),
-    ]
-    if others:
-        blocks.append(Estimates(others, "Exploratory"))
+    """Each figure once, task by task: over all labels in one table, by label in another; then the charts."""
+    blocks: list[Block] = [Paragraph(f"{_promise(metric_name(primary, scored.metric_names), plan)} {by}".strip())]
+    parts = tuple(scored.task.decoding.parts) if scored.task is not None else ()
+    for part in parts or ("",):
+        own = _of_part(scored.rows, part)
+        overall = [row for row in own if row.label == "all" and _is_number(row)]
+        by_label = _by_label(own)
+        if overall:
+            blocks.append(Estimates(overall, part.capitalize()))
+        blocks += [
+            ByLabel(rows, f"{f'{part} by label'.strip().capitalize()}{_level_of(rows)}") for rows in _tables(by_label)
+        ]
     if scored.subsets:
         blocks += [Paragraph(BY_IMAGES), Estimates(_by_images(scored, primary), "By images")]
     blocks.append(Paragraph(" ".join([*_opened(scored), TRAINING_VARIES])))
-    if by_label:
-        blocks += [ByLabel(rows, _level_of(rows)) for rows in _tables(by_label)]
-        blocks.append(Details("How each of these was made", [Estimates(by_label)]))
+    blocks.append(Details("How each figure was made", [_methods(scored)]))
     if scored.overview:
         blocks.append(Gallery(list(scored.overview)))
     return Section("Results", blocks)
 
 
+def _of_part(rows: Sequence[Row], part: str) -> list[Row]:
+    """The rows of a task, without its name; all rows where there is one task."""
+    if not part:
+        return list(rows)
+    lead = f"{part}: "
+    return [replace(row, label=row.label.removeprefix(lead)) for row in rows if row.label.startswith(lead)]
+
+
+def _by_label(rows: Sequence[Row]) -> list[Row]:
+    """The rows by label, of metrics that tell more than the figure over all labels does."""
+    overall = {row.metric: row.estimate.value for row in rows if row.label == "all"}
+    others = [row for row in rows if row.label != "all" and _is_number(row)]
+    kept = {row.metric for row in others if row.estimate.value != overall.get(row.metric)}
+    return [row for row in others if row.metric in kept]
+
+
+def _is_number(row: Row) -> bool:
+    return bool(np.isfinite(row.estimate.value))
+
+
+def _methods(scored: Scored) -> Facts:
+    """{figure: how its interval was made}, figures of one method together."""
+    named: dict[str, list[str]] = {}
+    for row in scored.rows:
+        named.setdefault(method_text(row.estimate), []).append(row_name(row, scored.metric_names))
+    return Facts({", ".join(names): method for method, names in named.items()})
+
+
 def _by_images(scored: Scored, primary: str) -> list[Row]:
     """The primary metric over all labels, a row for each subset of the images."""
-    return [
-        replace((_first(rows, primary) or list(rows))[0], label=" + ".join(images)) for images, rows in scored.subsets
-    ]
+    return [replace(headline_rows(rows, primary, None)[0], label=" + ".join(images)) for images, rows in scored.subsets]
 
 
 def _promise(primary: str, plan: Plan | None) -> str:
@@ -167,11 +205,8 @@ def _promise(primary: str, plan: Plan | None) -> str:
         return f"{primary} is the model's primary metric; nothing tells that it was named beforehand."
     if plan[REGISTERED] != registered(plan):
         return "What was registered before training has been changed since: every figure is exploratory."
-    promised = f"SHA\N{NON-BREAKING HYPHEN}256 {str(plan[REGISTERED])[:16]}\N{HORIZONTAL ELLIPSIS}"
-    return (
-        f"{primary} was named primary before training{_registered_with(plan)} ({promised}). "
-        "All other figures are exploratory."
-    )
+    named = f"{primary} was named primary before training{_registered_with(plan)}"
+    return f"{named}; all other figures are exploratory."
 
 
 def _registered_with(plan: Plan) -> str:
@@ -192,27 +227,25 @@ def _opened(scored: Scored) -> Iterator[str]:
 def _level_of(rows: Sequence[Row]) -> str:
     few = any("unreliable" in row.estimate.method for row in rows)
     level = next((row.estimate.level for row in rows if row.estimate.low is not None), 0.95)
-    return f"By label, with the {100 * level:.0f} % interval" + ("; * unreliable: fewer than ten" * few)
+    return f", with the {100 * level:.0f} % interval" + ("; * unreliable: fewer than ten" * few)
 
 
-def _cases(scored: Scored, primary: str, views: str) -> Section:
+def _cases(scored: Scored, primary: str, views: str) -> Iterator[Section]:
+    """The best, median and worst cases, and the wrong calls; each picture opens its case in the slice viewer."""
     values = _of_cases(scored, primary)
-    pictures = [
-        _titled(figure, word, case, values.get(case)) for word, case, drawn, _ in scored.shown for figure in drawn
-    ]
-    links = [
-        [word, case, values.get(case, ""), Link("open in the slice viewer", f"{views}{view_name(place)}")]
-        for place, (word, case, _, _) in enumerate(scored.shown)
-    ]
+    ranked, wrong = list[Figure](), list[Figure]()
+    for place, (word, case, drawn, _) in enumerate(scored.shown):
+        address = Link(case, f"{views}{view_name(place)}").href
+        pictures = [replace(_titled(figure, word, case, values.get(case)), href=address) for figure in drawn]
+        (wrong if word == WRONG else ranked).extend(pictures)
     cases = counted(int(scored.table["case"].nunique()), "case")
-    return Section(
-        "Best, median and worst cases",
-        [
-            Paragraph(f"Ranked among {cases}."),
-            Gallery(pictures),
-            Table(["", "case", "score", "viewer"], links),
-        ],
+    opens = "A picture opens its case in the slice viewer."
+    yield Section(
+        "Best, median and worst cases", [Paragraph(f"Ranked among {cases}. {opens}"), Gallery(ranked, small=True)]
     )
+    if wrong:
+        of = f"{len({figure.title for figure in wrong})} of {len(wrong_calls(scored.table))}"
+        yield Section("Wrong calls", [Paragraph(f"{of}, the worst first."), Gallery(wrong, small=True)])
 
 
 def _of_cases(scored: Scored, primary: str) -> dict[str, str]:
@@ -221,13 +254,20 @@ def _of_cases(scored: Scored, primary: str) -> dict[str, str]:
     if metric is None:
         return {}
     means = scored.table.groupby("case")[metric].mean()
-    words = {str(case): number(float(value)) for case, value in means.items() if np.isfinite(value)}
+    words = {str(case): number(float(value), places=3) for case, value in means.items() if np.isfinite(value)}
     return {case: f"{metric_name(metric, scored.metric_names)} {value}" for case, value in words.items()}
 
 
 def _titled(figure: Figure, word: str, case: str, score: str | None) -> Figure:
     parts = [part for part in (score, figure.caption) if part]
     return replace(figure, title=f"{word}: {case}", caption=". ".join(parts))
+
+
+def selecting(plan: Plan | None) -> str:
+    """The metric that selects checkpoints, as papers spell it; "metric" without a plan that names one."""
+    if plan is None or not {"training.selection", "task.name"} <= set(plan.names):
+        return "metric"
+    return metric_name(str(plan["training.selection"]), kind(plan["task.name"]).traits.metric_names)
 
 
 def search_sections(results: Mapping[str, SearchResult], plan: Plan) -> list[Section]:
@@ -237,7 +277,7 @@ def search_sections(results: Mapping[str, SearchResult], plan: Plan) -> list[Sec
     """
     if not results:
         return []
-    metric = metric_name(str(plan["training.selection"]), kind(plan["task.name"]).traits.metric_names)
+    metric = selecting(plan)
     blocks: list[Block] = [Paragraph(JUDGED)]
     for where, result in results.items():
         named = f"{where}: {result.statement}" if where else result.statement

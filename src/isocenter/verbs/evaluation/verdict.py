@@ -1,0 +1,238 @@
+"""The verdict on a model: whether it does better than without the images, and what speaks against its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from isocenter.evaluation import Compared, Table, class_names, compared
+from isocenter.report import metric_name, number
+from isocenter.tasks import Task
+from isocenter.values import Estimate, Row
+from isocenter.verbs.evaluation.comparison import Comparison, interval_of_difference, signed_number
+from isocenter.verbs.evaluation.scoring import Scored, by_case
+
+Outcome = Literal["better", "no difference shown", "worse"]
+# Predictions whose spread is so small a share of that of the references hardly differ from one another.
+HARDLY = 0.1
+# Between a task and its label, where there are several tasks.
+OF_PART = ": "
+# How `evaluation` marks intervals of too few patients.
+UNRELIABLE = "unreliable"
+# Primary metrics of which less is better.
+LESS_IS_BETTER = frozenset({"mae", "rmse", "brier", "integrated_brier", "ece", "nll", "rps", "expected_cost"})
+NOTHING_ESTIMATED = "Nothing is estimated: every case was trained on."
+NO_GUESS = "Nothing can be guessed here without the image, so judge by the figures and the pictures."
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much a model differs from something simpler that was scored on the same cases.
+
+    than:       the simpler thing, in words
+    difference: the model's figure less the other's
+    more:       whether more is better
+    names:      {metric: as papers spell it}
+    """
+
+    metric: str
+    label: str
+    than: str
+    difference: Estimate
+    more: bool = True
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the interval shows; a difference without an interval shows nothing."""
+        low, high = self.difference.low, self.difference.high
+        if low is None or high is None or low <= 0 <= high:
+            return "no difference shown"
+        return "better" if (low > 0) == self.more else "worse"
+
+    @property
+    def sentence(self) -> str:
+        """The outcome with the paired difference."""
+        words = {"better": "better than", "no difference shown": "not shown to be better than", "worse": "worse than"}
+        label = self.label.removesuffix("all").removesuffix(OF_PART)
+        text = f"{f'{label}: ' * bool(label)}{words[self.outcome]} {self.than}"
+        apart = f"{signed_number(self.difference)}, {interval_of_difference(self.difference)}"
+        return f"{text[0].upper()}{text[1:]} ({metric_name(self.metric, self.names)} {apart})."
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the figures of a model support; prints the answer.
+
+    gains:    over what is simpler, the main one of each task first
+    training: whether it was trained long enough, in sentences
+    against:  what speaks against the figures, in sentences
+    without:  why there is nothing to compare with, where there are no gains
+    """
+
+    gains: tuple[Gain, ...] = ()
+    training: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
+    without: str = ""
+
+    @property
+    def answer(self) -> str:
+        """A sentence on the first metric of each task; why there is none where nothing was compared."""
+        return " ".join(gain.sentence for gain in self._first) or self.without
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The sentences of all other gains."""
+        return tuple(gain.sentence for gain in self.gains if gain not in self._first)
+
+    @property
+    def _first(self) -> tuple[Gain, ...]:
+        """The first gain of each label over the first thing that the model was compared with."""
+        firsts: dict[str, Gain] = {}
+        for gain in self.gains:
+            firsts.setdefault(_part(gain.label), gain)
+        return tuple(gain for gain in self.gains if gain.metric == firsts[_part(gain.label)].metric
+                     and gain.than == firsts[_part(gain.label)].than)  # fmt: skip
+
+    def as_record(self) -> dict[str, Any]:
+        """For `run.json`, `summary.json` and `--json`."""
+        gains = [
+            {
+                "metric": gain.metric,
+                "label": gain.label,
+                "than": gain.than,
+                "outcome": gain.outcome,
+                "difference": gain.difference.value if np.isfinite(gain.difference.value) else None,
+                "low": gain.difference.low,
+                "high": gain.difference.high,
+            }
+            for gain in self.gains
+        ]
+        return {"answer": self.answer, "gains": gains, "training": list(self.training), "against": list(self.against)}
+
+    def __str__(self) -> str:
+        return "\n".join(filter(None, [self.answer, " ".join(self.training)]))
+
+
+def verdict_of(
+    scored: Scored | None,
+    *,
+    seed: int,
+    patients_known: bool,
+    training: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    covariates: Sequence[Gain] = (),
+) -> Verdict:
+    """The verdict on what was measured.
+
+    training:   whether the training was long enough, in sentences
+    notes:      what else speaks against the figures
+    covariates: gains over models that lack the images or the covariates
+    """
+    if scored is None:
+        return Verdict((), tuple(training), tuple(notes), NOTHING_ESTIMATED)
+    gains = [*gains_over_guess(scored, seed=seed, patients_known=patients_known), *covariates]
+    against = [*constant_predictions(scored.table), *few_patients(scored.rows), *notes]
+    return Verdict(tuple(gains), tuple(training), tuple(against), "" if gains else NO_GUESS)
+
+
+def headline_rows(rows: Sequence[Row], primary: str, task: Task | None) -> list[Row]:
+    """The primary metric over all labels, then by label where it differs; of several tasks, of each the first figure.
+
+    task: whose figures they are; a part of it stands before the label
+    """
+    parts = tuple(task.decoding.parts) if task is not None else ()
+    if parts:
+        firsts = [next((row for row in rows if row.label.startswith(f"{part}: ")), None) for part in parts]
+        return [row for row in firsts if row is not None]
+    chosen = [row for row in rows if row.metric == primary] or list(rows[:1])
+    first = chosen[0].estimate
+    return [row for row in chosen if row is chosen[0] or row.estimate.value != first.value]
+
+
+def gains_over_guess(scored: Scored, *, seed: int, patients_known: bool) -> list[Gain]:
+    """How much better the model is than a guess that looks at no image; nothing for a kind without such a guess."""
+    if scored.task is None or (guess := scored.task.scoring.guess(scored.table)) is None:
+        return []
+    keys = ["case", "label"]
+    same = scored.table.merge(guess.table[keys], on=keys, how="inner")
+    summary = scored.task.scoring.summary
+    rows, _ = compared({"guess": guess.table, "model": same}, [summary, summary], seed=seed)
+    return [
+        Gain(row.metric, row.label, words, _difference(row, patients_known), more, scored.metric_names)
+        for part, words in guess.words.items()
+        for metric, more in guess.metrics.items()
+        for row in _overall([row for row in rows if row.metric == metric and _part(row.label) == part])
+    ]
+
+
+def gains_of(comparison: Comparison, metric: str, than: str) -> list[Gain]:
+    """The gain of a model, the second that is compared, over the first, in one metric over all labels."""
+    own = [row for row in comparison.rows if row.metric == metric]
+    more = metric not in LESS_IS_BETTER
+    return [
+        Gain(row.metric, row.label, than, row.differences[0], more, comparison.metric_names) for row in _overall(own)
+    ]
+
+
+def constant_predictions(table: Table) -> Iterator[str]:
+    """Sentences on predictions that are the same whatever the image shows."""
+    if "predicted" in table and "reference" in table:
+        for label, own in table.groupby("label", sort=False):
+            known = own[own["reference"].notna() & own["predicted"].notna()]
+            yield from _constant(str(label), known)
+    for predicted, reference, what in (
+        ("voxels_predicted", "voxels_reference", "No voxel"),
+        ("objects_predicted", "objects_reference", "No object"),
+    ):
+        if predicted in table and reference in table:
+            for label, own in table.groupby("label", sort=False):
+                if own[reference].sum() > 0 and own[predicted].sum() == 0:
+                    of = "" if label == "all" else f" of {label}"
+                    yield f"{what}{of} is predicted in any case."
+    if "found" in table and "false" in table and not table[["found", "false"]].to_numpy().any():
+        yield "No box is called in any case."
+
+
+def few_patients(rows: Sequence[Row]) -> Iterator[str]:
+    """A sentence where the main figure comes of too few patients."""
+    if rows and UNRELIABLE in rows[0].estimate.method:
+        reason = rows[0].estimate.method.partition(f"{UNRELIABLE}: ")[2].partition(";")[0]
+        yield f"The test is small ({reason}): the intervals are unreliable."
+
+
+def _constant(label: str, known: Table) -> Iterator[str]:
+    of = "" if label == "all" else f" of {label}"
+    if len(known) < 2 or known["reference"].nunique() < 2:
+        return
+    if not class_names(known) and known["predicted"].dtype.kind == "f":
+        spread, wanted = float(known["predicted"].std()), float(known["reference"].std())
+        if spread < HARDLY * wanted:
+            deviations = f"standard deviation {number(spread)}, of the references {number(wanted)}"
+            yield f"Predictions{of} hardly differ from one another ({deviations})."
+    elif known["predicted"].nunique() == 1:
+        yield f"Every case{of} is called {known['predicted'].iloc[0]}."
+
+
+def _overall(rows: Sequence[Compared]) -> list[Compared]:
+    """The row over all labels; all rows where there is none."""
+    overall = [row for row in rows if row.label in ("all", f"{_part(row.label)}{OF_PART}all")]
+    return overall or list(rows)
+
+
+def _part(label: str) -> str:
+    """The task before a label; empty where there is one task."""
+    return label.rpartition(OF_PART)[0]
+
+
+def _difference(row: Compared, patients_known: bool) -> Estimate:
+    """The paired difference; from a guess that is the same in every draw, the model's own interval moved by it."""
+    guess, model = row.estimates
+    apart = row.differences[0]
+    if apart.low is None and guess.draws is not None and np.ptp(guess.draws.figures) <= 1e-12 and model.low is not None:
+        high = None if model.high is None else model.high - guess.value
+        apart = replace(model, value=apart.value, low=model.low - guess.value, high=high, draws=None)
+    return apart if patients_known else by_case(apart)

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from isocenter.tasks import build
+from isocenter.values import Estimate
+from isocenter.verbs.evaluation.scoring import Scored, wrong_calls
+from isocenter.verbs.evaluation.verdict import Gain, Verdict, headline_rows, verdict_of
+from isocenter.verbs.training.training_length import training_length
+
+CLASSES = build({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
+
+
+def scored(chances: list[float], truth: list[int]) -> Scored:
+    """A classification of so many patients; chances: that they are malignant."""
+    names = ["benign", "malignant"]
+    table = pd.DataFrame(
+        {
+            "case": [f"c{n}" for n in range(len(truth))],
+            "patient": [f"p{n}" for n in range(len(truth))],
+            "split": "test",
+            "label": "all",
+            "brier": [(chance - right) ** 2 for chance, right in zip(chances, truth, strict=True)],
+            "reference": [names[right] for right in truth],
+            "predicted": [names[int(chance >= 0.5)] for chance in chances],
+            "probability_benign": [1 - chance for chance in chances],
+            "probability_malignant": chances,
+        }
+    )
+    return Scored(table, CLASSES.scoring.summary(table, seed=0), task=CLASSES)
+
+
+def verdict(chances: list[float], truth: list[int], **given) -> Verdict:
+    return verdict_of(scored(chances, truth), seed=0, patients_known=True, **given)
+
+
+def course(*values: float, steps: int = 1000) -> tuple[str, ...]:
+    """What is said of a validation metric that was measured at equal distances."""
+    at = [steps * (n + 1) // len(values) for n in range(len(values))]
+    return training_length(pd.DataFrame({"step": at, "loss": 1.0, "validation": values}), "AUROC")
+
+
+def test_a_model_that_calls_the_most_frequent_class_is_not_better_than_guessing():
+    made = verdict([0.3] * 40, [0] * 30 + [1] * 10)
+    assert made.answer.startswith("Not shown to be better than always calling benign (AUROC 0.000")
+    assert {gain.outcome for gain in made.gains} == {"no difference shown"}
+    assert "Every case is called benign." in made.against
+
+
+def test_a_model_that_is_always_right_is_better_than_guessing_in_both_metrics():
+    made = verdict([0.1] * 30 + [0.9] * 10, [0] * 30 + [1] * 10)
+    assert [(gain.metric, gain.outcome) for gain in made.gains] == [("auroc", "better"), ("accuracy", "better")]
+    assert made.gains[0].difference.value == pytest.approx(0.5)
+    assert made.gains[1].difference.value == pytest.approx(0.25)  # three in four are benign
+    assert made.answer.startswith("Better than always calling benign (AUROC +0.500")
+    assert made.against == ()
+
+
+def test_a_model_that_is_always_wrong_is_worse_than_guessing():
+    assert verdict([0.9] * 20 + [0.1] * 20, [0] * 20 + [1] * 20).answer.startswith("Worse than")
+
+
+def test_a_small_test_and_notes_speak_against_the_figures():
+    made = verdict([0.1] * 4 + [0.9] * 4, [0] * 4 + [1] * 4, notes=["Patients unknown."])
+    assert made.against[0] == "The test is small (4 patients in one class): the intervals are unreliable."
+    assert made.against[-1] == "Patients unknown."
+
+
+def test_without_test_cases_nothing_is_estimated():
+    made = verdict_of(None, seed=0, patients_known=True)
+    assert made.answer.startswith("Nothing is estimated")
+    assert made.as_record()["gains"] == []
+
+
+def test_less_error_is_better_and_an_interval_with_zero_shows_no_difference():
+    def outcome(low: float | None, high: float | None) -> str:
+        return Gain("mae", "all", "the mean", Estimate(-1.0, low, high, unit="mm"), more=False).outcome
+
+    assert outcome(-2.0, -0.5) == "better"
+    assert outcome(0.5, 2.0) == "worse"
+    assert outcome(-2.0, 0.5) == outcome(None, None) == "no difference shown"
+
+
+def test_a_regression_that_gives_one_number_to_all_hardly_tells_cases_apart():
+    task = build({"name": "regression", "targets": ["size"], "units": {"size": "mm"}, "noise": "none",
+                  "mean": {"size": 5.0}, "deviation": {"size": 2.0}})  # fmt: skip
+    truth = [float(n % 10) for n in range(40)]
+    table = pd.DataFrame({"case": [str(n) for n in range(40)], "patient": [str(n) for n in range(40)], "split": "test",
+                          "label": "size", "reference": truth, "predicted": 5.0})  # fmt: skip
+    table = table.assign(difference=table["predicted"] - table["reference"])
+    made = verdict_of(Scored(table, task.scoring.summary(table, seed=0), task=task), seed=0, patients_known=True)
+    assert made.gains[0].difference.value == 0
+    assert made.answer.startswith("Size: not shown to be better than always giving the mean")
+    assert made.against[0].startswith("Predictions of size hardly differ from one another")
+
+
+def test_a_metric_that_still_rises_at_the_end_was_still_improving():
+    assert "still improving in the last quarter of the 1000 steps" in course(0.5, 0.6, 0.7, 0.8, 0.9)[0]
+
+
+def test_a_metric_that_levels_off_promises_little_of_longer_training():
+    assert "longer training promises little" in course(0.5, 0.8, 0.899, 0.9, 0.9, 0.9, 0.9, 0.9)[0]
+
+
+def test_a_metric_that_never_rises_shows_that_nothing_was_learnt():
+    assert "never rose above its first value" in course(0.6, 0.5, 0.4, 0.5)[0]
+    assert "was 0.500 at every measurement" in course(0.5, 0.5, 0.5, 0.5)[0]
+
+
+def test_few_steps_and_few_measurements_are_named():
+    sentences = course(0.5, 0.6, steps=20)
+    assert sentences[0].startswith("Trained for only 20 steps")
+    assert "measured 2 times only" in sentences[1]
+    assert "Nothing was validated" in training_length(pd.DataFrame({"step": [900], "loss": [1.0]}))[0]
+
+
+def test_each_fold_has_its_own_course():
+    log = pd.DataFrame({"step": [250, 500, 750, 1000], "loss": 1.0, "fold 0 loss": 1.0, "fold 0": [0.1, 0.2, 0.3, 0.4],
+                        "fold 1": [0.1, 0.4, 0.4, 0.4]})  # fmt: skip
+    first, second = training_length(log, "Dice")
+    assert first.startswith("Validation Dice of fold 0 was still improving")
+    assert second.startswith("Validation Dice of fold 1 was best at step 500")
+
+
+def test_wrong_calls_are_the_cases_that_are_called_otherwise_than_their_reference():
+    assert wrong_calls(scored([0.9, 0.1, 0.9], [1, 1, 0]).table) == ["c1", "c2"]
+
+
+def test_the_headline_is_the_primary_metric_over_all_labels():
+    rows = scored([0.1] * 10 + [0.9] * 10, [0] * 10 + [1] * 10).rows
+    assert [(row.metric, row.label) for row in headline_rows(rows, "accuracy", CLASSES)] == [("accuracy", "all")]
