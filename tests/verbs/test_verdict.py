@@ -7,7 +7,7 @@ from isocenter.tasks import build
 from isocenter.values import Estimate
 from isocenter.verbs.evaluation.scoring import Scored, wrong_calls
 from isocenter.verbs.evaluation.verdict import Gain, Verdict, headline_rows, verdict_of
-from isocenter.verbs.training.training_length import training_length
+from isocenter.verbs.training.validation_course import training_length
 
 CLASSES = build({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     )
     from isocenter.verbs.training.run_report import RunReport, search_sections, selecting
     from isocenter.verbs.training.search import refuse_unsearchable, result_in
-    from isocenter.verbs.training.training_length import training_length
     from isocenter.verbs.training.trainings import OutOfFold, Trained, trained
+    from isocenter.verbs.training.validation_course import training_length
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)
