@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from pydicom.dataset import Dataset
 
+import isocenter
 from isocenter.errors import FormatError, GeometryError, UsageError
-from isocenter.files import read, read_volumes
+from isocenter.files import drawn_on, is_drawn, read, read_volumes, write_label_map
 from isocenter.files.dicom import read_segmentation, write_segmentation
 from isocenter.values import Code, Geometry, Image, Label, Source
 from written_dicom import write_slice
@@ -268,3 +269,28 @@ def test_a_map_on_a_turned_grid_is_refused(data: Path, tmp_path: Path):
     )
     with pytest.raises(GeometryError, match="another grid than its image"):
         write_segmentation(marked(turned.geometry), LABELS, turned, tmp_path / "seg.dcm", algorithm_name="test")
+
+
+def test_a_seg_of_a_few_slices_is_viewed_on_its_whole_series(data, tmp_path):
+    """Frames without a voxel are left out of the file; the page shows the others where they lie."""
+    folder = data / "dicom" / "series" / "mr_hippocrop_study1"
+    image = isocenter.read(folder)
+    mask = np.zeros(image.geometry.shape, np.uint8)
+    mask[5:20, 10:30, 12:14] = 1
+    write_label_map(mask, [LIVER], image, tmp_path / "own.dcm", algorithm="a test")
+    assert isocenter.read(tmp_path / "own.dcm").geometry.shape != image.geometry.shape
+    assert is_drawn(tmp_path / "own.dcm")
+    overlay = drawn_on(tmp_path / "own.dcm", image.geometry)
+    assert_array_equal(overlay.data[0], mask)
+    assert "Liver" in isocenter.view(folder, tmp_path / "own.dcm").html
+
+
+def test_contours_are_viewed_on_their_series(data):
+    folder = data / "dicom" / "series" / "ct_phantom_with_rtstruct"
+    contours = data / "dicom" / "files" / "rtutils_rtstruct_phantom.dcm"
+    assert is_drawn(contours)
+    assert not is_drawn(folder / "ct_1.dcm")
+    names = [region.name for region in drawn_on(contours, isocenter.read(folder).geometry).labels]
+    page = isocenter.view(folder, contours).html
+    assert names
+    assert all(name in page for name in names)

@@ -73,5 +73,9 @@ def _overlay(mask: str | Path | Image | BoundingBoxes, picture: Image, name: str
             return box_edges(mask, picture.geometry, (), "boxes")
         case _ if files.holds_boxes(Path(mask)):
             return _overlay(files.read_boxes(Path(mask), picture, name), picture, name)
+        case _ if files.is_drawn(Path(mask)):
+            source = picture.source
+            paths = [Path(path) for path in source.paths] if source is not None and source.is_dicom else []
+            return files.drawn_on(Path(mask), picture.geometry, paths)
         case _:
             return read(mask)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.files.dicom.header import read_header
+    from isocenter.files.dicom.header import looks_like_dicom, read_header
     from isocenter.files.dicom.reading import (
         PROJECTIONS,
         REPORT_CLASSES,

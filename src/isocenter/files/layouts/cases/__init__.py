@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         numbered_names,
         observed_values,
     )
-    from isocenter.files.layouts.cases.dicom_cases import read_dicom
+    from isocenter.files.layouts.cases.dicom_cases import drawn_on, is_drawn, read_dicom
     from isocenter.files.layouts.cases.folder import SPLIT_WORDS, TABLE_SUFFIXES, Folder, Member, stem_of
     from isocenter.files.layouts.cases.frames import by_frame
     from isocenter.files.layouts.cases.join import SPLIT_COLUMNS, covariates_in

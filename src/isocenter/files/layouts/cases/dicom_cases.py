@@ -25,6 +25,7 @@ from isocenter.files.dicom import (
     STRUCTURE_SET,
     SeriesFiles,
     items,
+    looks_like_dicom,
     rasterise,
     read_header,
     read_segmentation,
@@ -41,7 +42,7 @@ from isocenter.files.layouts.cases.folder import Folder
 from isocenter.files.layouts.cases.load import load_image, with_modality
 from isocenter.files.layouts.layout import DESCRIPTION, PSEUDONYMS, CaseFiles, DatasetOptions, Reading, left_out
 from isocenter.files.modality import common_modality, modality_word
-from isocenter.values import Image, Label, Problem
+from isocenter.values import Geometry, Image, Label, Problem
 
 # Sequence, name and number of the structures in a file: PS3.3 C.8.20.2 and C.8.8.5.
 SEGMENTS = ("SegmentSequence", "SegmentLabel", "SegmentNumber")
@@ -101,6 +102,26 @@ def load_series(paths: tuple[Path, ...], options: ReadOptions, modality: str | N
     return with_modality(image, modality)
 
 
+def is_drawn(path: Path) -> bool:
+    """Whether a file is a DICOM segmentation or structure set, which is drawn on an image."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(132)
+    return looks_like_dicom(start) and read_header(path).sop_class in DRAWN
+
+
+def drawn_on(path: Path, grid: Geometry, image: Sequence[Path] = ()) -> Image:
+    """A segmentation, or the contours of a structure set, on the grid of the image that it was drawn on.
+
+    image: the files of that image, as far as known: contours on another image are refused
+    Planes without a frame or contour are background. Raises what `read_segmentation` and `rasterise` raise.
+    """
+    if read_header(path).sop_class == STRUCTURE_SET:
+        return rasterise(path, grid, [text(read_header(one).dataset, "SOPInstanceUID") for one in image])
+    return read_segmentation(path, on=grid)
+
+
 def load_segments(
     drawn: SeriesFiles, image: tuple[Path, ...], labels: tuple[Label, ...], options: ReadOptions
 ) -> Image:
@@ -108,11 +129,8 @@ def load_segments(
 
     What `labels` does not name is background. Raises FormatError where what it names overlaps.
     """
-    grid, path = load_series(image, options).geometry, drawn.paths[0]
-    if _is_contours(drawn):
-        segments = rasterise(path, grid, [text(read_header(p).dataset, "SOPInstanceUID") for p in image])
-    else:
-        segments = read_segmentation(path, on=grid)
+    path = drawn.paths[0]
+    segments = drawn_on(path, load_series(image, options).geometry, image)
     data, several = segments.data, len(segments.channels) > 1
     pixels = np.zeros(data.shape[1:], dtype=np.min_scalar_type(max(label.value for label in labels)))
     coloured = {}
@@ -134,10 +152,6 @@ def load_segments(
 def _number(label: Label, labels: tuple[Label, ...]) -> int:
     """The value of a structure in the data set, by its name; 0 where the data set leaves it out."""
     return next((one.value for one in labels if one.name.casefold() == label.name.casefold()), 0)
-
-
-def _is_contours(series: SeriesFiles) -> bool:
-    return series.sop_class == STRUCTURE_SET
 
 
 def _one_file(folder: Folder, options: DatasetOptions) -> Reading:
@@ -232,7 +246,7 @@ def _labels(segmentations: Sequence[SeriesFiles], options: DatasetOptions) -> tu
 def _segments(series: SeriesFiles) -> dict[str, int]:
     """{name: number} of the structures in one file, from its header."""
     path = series.paths[0]
-    sequence, name, number = CONTOURS if _is_contours(series) else SEGMENTS
+    sequence, name, number = CONTOURS if series.sop_class == STRUCTURE_SET else SEGMENTS
     structures = [
         (text(one, name), whole(one, number, str(path)) or 0) for one in items(read_header(path).dataset, sequence)
     ]
