@@ -10,7 +10,7 @@ NAME ?=
 SMALL ?=
 RESUME ?=
 
-.PHONY: test test-all lint types layers tests matrix demo examples docs bench system clean
+.PHONY: test test-all lint types layers tests matrix demo examples docs bench fuzz system clean
 
 test: system lint types layers tests
 
@@ -61,6 +61,11 @@ examples: .venv/installed
 # All comparisons, or one: make bench PART=reading. A trial that measures nothing: make bench SMALL=1.
 bench: .venv/installed
 	@$(BIN)/python bench/all.py $(PART) $(if $(SMALL),--small) $(if $(RESUME),--resume)
+
+# Damaged image files by number, through all readers: make fuzz, or make fuzz FILES=2000 RESUME=1.
+fuzz: FILES = 20000
+fuzz: .venv/installed
+	@OMP_NUM_THREADS=1 $(BIN)/python bench/fuzz.py --files $(FILES) $(if $(RESUME),--resume)
 
 docs: .venv/installed
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[docs]' >&2

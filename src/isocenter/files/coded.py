@@ -6,6 +6,7 @@ WebP.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ JP2 = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
 JPEG_XL, JPEG_XL_BOXES = b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n"
 STARTS_OF_FRAME = (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7)
 LOSSLESS = (0xC3, 0xC7, 0xCB, 0xCF)
-START_OF_SCAN, PARAMETERS, OVERSIZE = 0xDA, 0xF8, 4
+START_OF_SCAN, END_OF_IMAGE, PARAMETERS, OVERSIZE = 0xDA, 0xD9, 0xF8, 4
 # Markers without a length; none belongs between the start of a stream and its first scan.
 BARE = (0x01, *range(0xD0, 0xDA))
 # The decoder keeps some kB for each tile: smaller ones than anybody writes may not be many.
@@ -76,6 +77,13 @@ def start_of_frame(stream: bytes) -> tuple[int, JpegFrame]:
             components = tuple((body[6 + 3 * n], body[7 + 3 * n]) for n in range(count))
             return code, JpegFrame(Stated(rows, columns, count, bits), components)
     raise ValueError("no JPEG stream")
+
+
+def has_end(stream: bytes) -> bool:
+    """Whether a JPEG stream goes on to its end marker; previews inside its head have ends of their own."""
+    at = 2 + sum(4 + len(body) for _, body in segments_of_jpeg(stream))
+    # In a scan FF stands before 00, a restart or another FF; any other marker ends it.
+    return any(mark[0][1] == END_OF_IMAGE for mark in re.finditer(rb"\xff[^\x00\xd0-\xd7\xff]", stream[at:]))
 
 
 def segments_of_jpeg(stream: bytes) -> Iterator[tuple[int, bytes]]:

@@ -14,6 +14,7 @@ import numpy as np
 import PIL.Image
 
 from isocenter.errors import FormatError
+from isocenter.files.storage import refuse_expansion
 from isocenter.values import Array, Deferred, Geometry, Image, Source
 
 # What Pillow's readers raise at a damaged file, and at one so large that it may be an attack.
@@ -22,8 +23,9 @@ PIL_ERRORS = (
     LookupError, OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error,
 )  # fmt: skip
 MAGIC, END = b"GIF8", b";"
+LONGEST_PADDING = 1 << 16
 # Pillow goes by the first bytes, and of the many kinds that it knows one hands them to another program (PostScript).
-KINDS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "JPEG2000", "WEBP")
+KINDS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "JPEG2000")
 
 
 def is_moving(path: Path) -> bool:
@@ -55,8 +57,7 @@ def read_moving(path: Path) -> Image:
 
     Raises FormatError for a file cut short.
     """
-    if not path.read_bytes().rstrip(b"\0").endswith(END):
-        raise FormatError("does not end as a GIF does", str(path), "It is cut short: get it again")
+    _refuse_claims(path)
     shown, size = list[float](), (0, 0)
     for frame, seconds in _frames(path):
         size = frame.shape[:2]
@@ -71,6 +72,20 @@ def read_moving(path: Path) -> Image:
         notes=() if timed else ("the film states no frame times",),
         source=Source("picture", (str(path),)),
     )
+
+
+def _refuse_claims(path: Path) -> None:
+    """Refuse what is cut short, and frames that take a few bytes each and a whole picture in memory."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LONGEST_PADDING))
+        if not file.read().rstrip(b"\0").endswith(END):
+            raise FormatError("does not end as a GIF does", str(path), "It is cut short: get it again")
+    try:
+        with open_header(path) as opened:
+            (columns, rows), frames = opened.size, frames_of(opened)
+    except PIL_ERRORS as error:
+        raise FormatError(f"is no whole film ({error})", str(path), "Get the file again") from error
+    refuse_expansion(path.stat().st_size, 3 * columns * rows * frames, str(path))
 
 
 def _frames(path: Path) -> Iterator[tuple[Array, float]]:
@@ -93,9 +108,24 @@ def _region(path: Path, shape: tuple[int, ...], region: tuple[slice, ...]) -> Ar
     """A part of it; every frame before it has to be decoded, but is not kept."""
     channels, frames, *inside = (*region, *(slice(None),) * (4 - len(region)))
     wanted = range(shape[1])[frames]
-    film = enumerate(islice(_frames(path), max(wanted, default=-1) + 1))
-    kept = {n: frame[tuple(inside)] for n, (frame, _) in film if n in wanted}
-    if len(kept) < len(wanted):
+    film = (frame for frame, _ in _frames(path))
+    return picked(film, wanted, (*shape[2:], 3), tuple(inside), path)[channels]
+
+
+def picked(
+    film: Iterator[Array], wanted: range, shape: tuple[int, ...], inside: tuple[slice, ...], path: Path
+) -> Array:
+    """(channels, wanted, *inside) of a film of frames (rows, columns, channels); no frame is held but in the result.
+
+    Raises FormatError where the film ends before the last that is wanted.
+    """
+    size = tuple(len(range(n)[own]) for n, own in zip(shape, (*inside, slice(None)), strict=True))
+    kept = np.empty((len(wanted), *size), np.uint8)
+    places, there = {number: place for place, number in enumerate(wanted)}, 0
+    for number, frame in enumerate(islice(film, max(wanted, default=-1) + 1)):
+        if number in places:
+            kept[places[number]] = frame[inside]
+            there += 1
+    if there < len(wanted):
         raise FormatError("has changed since it was opened", str(path), "Read it again")
-    empty = np.empty((*shape[2:], 3), np.uint8)[tuple(inside)][None][:0]
-    return np.moveaxis(np.stack([kept[n] for n in wanted]) if kept else empty, -1, 0)[channels]
+    return np.moveaxis(kept, -1, 0)

@@ -5,8 +5,10 @@ A picture's dots per inch are the size at which to print it, not that of the pat
 
 from __future__ import annotations
 
+import struct
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,16 +18,26 @@ import numpy as np
 import PIL.Image
 
 from isocenter.errors import FormatError
+from isocenter.files.coded import has_end, stated
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.moving import KINDS, PIL_ERRORS, frames_of, is_moving, open_header, read_moving
+from isocenter.files.webp import ORIENTATION, is_webp, read_webp
 from isocenter.values import Array, Geometry, Image, Label, Source
 
 # Names of the channels, by their number.
 CHANNELS: dict[int, tuple[str, ...]] = {1: ("0",), 2: ("0", "A"), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
+MOST_SAMPLES = max(CHANNELS)
 WRITTEN = ".png"
 # Pillow's names of formats whose values are not those that were written, and of one that it cuts to 8 bits.
 LOSSY = ("JPEG", "MPO")
-DEEP = {"JPEG2000": imagecodecs.jpeg2k_decode}
+PNG = "PNG"
+# What takes as many bytes as the picture has; Pillow takes four for the three of a colour, and cuts 16 bits to 8.
+DECODERS: Mapping[str, Callable[[bytes], Array]] = {
+    PNG: imagecodecs.png_decode,
+    "JPEG2000": imagecodecs.jpeg2k_decode,
+    **dict.fromkeys(LOSSY, imagecodecs.jpeg8_decode),
+}
+STRAIGHT = ("L", "LA", "RGB", "RGBA", "I;16")
 # Pillow's modes: palettes, other colour models, and 32-bit integers, of which no format here stores more than 16 bits.
 PALETTE, PALETTES, CONVERTED, WIDE = "P", ("P", "PA"), ("CMYK", "YCbCr", "LAB", "HSV"), ("I",)
 NOTES = {
@@ -33,7 +45,10 @@ NOTES = {
     **dict.fromkeys(PALETTES, "the palette's colours were filled in"),
     **{mode: f"{mode} was converted to red, green, blue" for mode in CONVERTED},
 }
-ORIENTATION = 0x0112  # EXIF 2.32, table 4
+COPIED_BYTES = 1 << 25
+# Of a byte of the file at most: Deflate makes 1032 bytes of it, LZW a row of 4096 of one and a half.
+MOST_PIXELS = {PNG: 8 * 1032, "GIF": 2731}
+BAND = 256  # rows
 
 
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
@@ -55,7 +70,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
 
 def picture(pixels: Array, path: Path, kind: str, notes: list[str], facts: Mapping[str, Any]) -> Image:
     """An Image from (rows, columns, channels) without physical size."""
-    ordered = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+    ordered = planes_first(np.moveaxis(pixels, -1, 0))
     return Image(
         ordered,
         Geometry.of_pixels(ordered.shape[1:]),
@@ -66,6 +81,12 @@ def picture(pixels: Array, path: Path, kind: str, notes: list[str], facts: Mappi
     )
 
 
+def planes_first(pixels: Array) -> Array:
+    """(channels, ...) samples, each plane in one piece; large ones stay where they were decoded, unless turned."""
+    turned = any(step < 0 for step in pixels.strides)
+    return np.ascontiguousarray(pixels) if turned or pixels.nbytes < COPIED_BYTES else pixels
+
+
 def read_indices(path: Path) -> Image | None:
     """The palette's indices, with the colours as labels: the values and classes of a label map in a picture.
 
@@ -74,9 +95,9 @@ def read_indices(path: Path) -> Image | None:
     """
     if not _has_palette(path):
         return None
-    with _opened(path) as opened:
+    with _errors_named(path), _opened(path) as opened:
         colours = np.asarray(opened.getpalette("RGB"), dtype=int).reshape(-1, 3)
-        indices = upright(np.asarray(opened)[..., None], _orientation(opened))
+        indices = upright(np.asarray(opened)[..., None], _orientation(opened, path))
     used = [int(value) for value in np.unique(indices)]
     greys = (colours[used] == colours[used][:, :1]).all()
     if greys and not (np.diff(colours[used][:, 0]) > 0).all():
@@ -122,15 +143,39 @@ def _storable(image: Image, path: Path) -> Array:
 def _decoded(path: Path) -> tuple[Array, list[str], dict[str, Any]]:
     """(rows, columns, channels), upright, with notes and facts."""
     notes: list[str] = []
-    with _opened(path) as opened:
-        facts: dict[str, Any] = {"lossy": True} if opened.format in LOSSY else {}
-        orientation = _orientation(opened)
-        decode = imagecodecs.png_decode if _is_deep_colour_png(path) else DEEP.get(opened.format or "")
-        pixels = _plain(opened, notes) if decode is None else decode(path.read_bytes())
+    facts: dict[str, Any] = {}
+    with _errors_named(path):
+        if is_webp(path):
+            pixels, orientation = read_webp(path)
+        else:
+            with _opened(path) as opened:
+                facts |= {"lossy": True} if opened.format in LOSSY else {}
+                orientation = _orientation(opened, path)
+                pixels = _by_codec(opened, path) if _is_straight(opened) else _plain(opened, notes)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if orientation != 1:
         notes.append(f"turned upright by EXIF orientation {orientation}")
     return upright(pixels, orientation), notes, facts
+
+
+def _is_straight(opened: PIL.Image.Image) -> bool:
+    """Whether what is stored is what is shown, and a decoder of its own gives it."""
+    kind = opened.format or ""
+    if kind in LOSSY and opened.mode not in ("L", "RGB"):
+        return False
+    return kind in DECODERS and opened.mode in STRAIGHT and "transparency" not in opened.info
+
+
+def _by_codec(opened: PIL.Image.Image, path: Path) -> Array:
+    """The pixels by the decoder of their format. Raises ValueError for a stream of another size than its header."""
+    stream, kind = path.read_bytes(), opened.format or ""
+    size = stated(stream)
+    if (size.columns, size.rows) != opened.size or size.samples > MOST_SAMPLES:
+        raise ValueError(f"it states {size.columns} x {size.rows} of {size.samples} samples and {opened.size}")
+    if kind in LOSSY and not has_end(stream):
+        raise ValueError("it is cut short")
+    pixels = DECODERS[kind](stream)
+    return np.asarray(pixels)
 
 
 def _plain(opened: PIL.Image.Image, notes: list[str]) -> Array:
@@ -145,20 +190,40 @@ def _plain(opened: PIL.Image.Image, notes: list[str]) -> Array:
         return colour[..., :1] if grey else colour
     if mode in CONVERTED:
         return np.asarray(opened.convert("RGB"))
-    pixels = np.asarray(opened)
+    pixels = _in_bands(opened)
     if mode.startswith("I;16") or (mode in WIDE and pixels.min() >= 0 and pixels.max() <= 65535):
         return pixels.astype(np.uint16)
     return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
 
 
-def _opened(path: Path) -> PIL.Image.Image:
-    """The picture, decoded. Raises FormatError for a damaged one."""
-    try:
-        opened = open_header(path)
-        frames = frames_of(opened)
+def _in_bands(opened: PIL.Image.Image) -> Array:
+    """The pixels; the library hands them on by way of a copy, which is of some rows only."""
+    columns, rows = opened.size
+    first = np.asarray(opened.crop((0, 0, columns, min(rows, BAND))))
+    pixels = np.empty((rows, *first.shape[1:]), first.dtype)
+    for start in range(0, rows, BAND):
+        pixels[start : start + BAND] = np.asarray(opened.crop((0, start, columns, min(rows, start + BAND))))
+    return pixels
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[PIL.Image.Image]:
+    """The picture with its header read."""
+    with open_header(path) as opened:
+        frames, (columns, rows) = frames_of(opened), opened.size
         if frames > 1 and opened.format not in LOSSY:  # MPO: a JPEG with previews behind it
             raise FormatError(f"a moving picture of {frames} frames", str(path), "Save its frames as TIFF")
-        opened.load()
+        most = MOST_PIXELS.get(str(opened.format), columns * rows) * path.stat().st_size
+        if columns * rows > most:
+            raise ValueError(f"{columns} x {rows} pixels in {path.stat().st_size} bytes")
+        yield opened
+
+
+@contextmanager
+def _errors_named(path: Path) -> Iterator[None]:
+    """What a decoder raises at a damaged picture becomes a FormatError."""
+    try:
+        yield
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
         raise FormatError(
             f"has more than {PIL.Image.MAX_IMAGE_PIXELS or 0:,} pixels, which a small file can claim as an attack",
@@ -169,13 +234,14 @@ def _opened(path: Path) -> PIL.Image.Image:
         raise FormatError(
             "is no whole picture, or one of a kind that is not read", str(path), "Check what it is, or save it as PNG"
         ) from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except PIL_ERRORS as error:
         raise FormatError(f"is no whole picture ({error})", str(path), "Get the file again") from error
-    return opened
 
 
 def _has_palette(path: Path) -> bool:
     """Whether the header names a palette; what cannot be opened is left to `read`, which refuses it."""
+    if is_webp(path):
+        return False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -185,8 +251,11 @@ def _has_palette(path: Path) -> bool:
         return False
 
 
-def _orientation(opened: PIL.Image.Image) -> int:
-    value = opened.getexif().get(ORIENTATION, 1)
+def _orientation(opened: PIL.Image.Image, path: Path) -> int:
+    # Of a PNG the library decodes the picture to look for EXIF behind it; most have none, or before it.
+    late = opened.format == PNG and "exif" not in opened.info and not _has_exif(path)
+    exif = PIL.Image.Image.getexif(opened) if late else opened.getexif()
+    value = exif.get(ORIENTATION, 1)
     return value if value in range(1, 9) else 1
 
 
@@ -205,11 +274,17 @@ def is_opaque(alpha: Array) -> bool:
     return np.issubdtype(alpha.dtype, np.unsignedinteger) and bool((alpha == np.iinfo(alpha.dtype).max).all())
 
 
-def _is_deep_colour_png(path: Path) -> bool:
-    """16 bits a channel and more than one channel: PNG (ISO 15948), IHDR."""
+def _has_exif(path: Path) -> bool:
+    """Whether one of a PNG's chunks is EXIF, wherever it stands: PNG (ISO 15948), 5.3."""
+    at, size = 8, path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(26)
-    return head.startswith(b"\x89PNG") and head[24] == 16 and head[25] in (2, 4, 6)
+        while at + 8 <= size:
+            file.seek(at)
+            length, kind = struct.unpack(">I4s", file.read(8))
+            if kind == b"eXIf":
+                return True
+            at += 12 + length
+    return False
 
 
 FORMAT = Format("picture", read, write)

@@ -22,9 +22,9 @@ import tifffile
 from isocenter.errors import FormatError, IsocenterError
 from isocenter.files.complex_part import real_part
 from isocenter.files.format import Format, ReadOptions
-from isocenter.files.picture import CHANNELS, is_opaque, upright
+from isocenter.files.picture import CHANNELS, is_opaque, planes_first, upright
 from isocenter.files.storage import each_once
-from isocenter.files.tiff_claims import JPEG, check_decoded, check_whole, named_files
+from isocenter.files.tiff_claims import JPEG, check_decoded, check_whole, named_files, refuse_circle
 from isocenter.files.times import even_times
 from isocenter.values import Array, Geometry, Image, LazyMapping, Source
 
@@ -38,6 +38,7 @@ TIFF_ERRORS = (
     TypeError, ValueError, struct.error, tifffile.OmeXmlError, zlib.error,
 )  # fmt: skip
 GREY = (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK)
+READ_AT_ONCE = 1 << 23
 ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
 
@@ -75,7 +76,7 @@ def read_indices(path: Path) -> Image | None:
         if file.series[0].keyframe.photometric != PHOTOMETRIC.PALETTE:
             return None
         check_decoded(file.series[0], path)
-        pixels = file.series[0].asarray()
+        pixels = _pixels_of(file.series[0])
     if pixels.ndim != 2:
         raise FormatError("a palette with several pages", str(path), "Save one picture a file")
     return Image(
@@ -147,6 +148,7 @@ def _check_place(geometry: Geometry, where: str, elsewhere: str) -> None:
 def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tuple[Path, ...]]]:
     """The file, known to be whole, and the others that it names. Raises FormatError for a damaged one."""
     try:
+        refuse_circle(path)
         # Of the kinds that the library reads from several files, only OME-TIFF says beforehand from which.
         with tifffile.TiffFile(path, is_ndtiff=False, is_mmstack=False) as file:
             others = named_files(file, path)
@@ -163,13 +165,13 @@ def _image(file: tifffile.TiffFile, number: int, path: Path, others: tuple[Path,
     page = part.keyframe
     _refuse_colours(page, path)
     check_decoded(part, path)
-    pixels, axes = part.asarray(), part.axes
-    pixels = pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+    pixels, axes = _pixels_of(part), part.axes
     if page.photometric == PHOTOMETRIC.PALETTE:
         pixels, axes = _coloured(pixels, page), axes + "S"
         notes.append("the palette's colours were filled in")
     if page.photometric == PHOTOMETRIC.MINISWHITE and np.issubdtype(pixels.dtype, np.unsignedinteger):
-        pixels = np.array((1 << page.bitspersample) - 1, dtype=np.uint64).astype(pixels.dtype) - pixels
+        most = np.array((1 << page.bitspersample) - 1, dtype=np.uint64).astype(pixels.dtype)
+        np.subtract(most, pixels, out=pixels)
         notes.append("0 is white in the file: the values were inverted")
     pixels = real_part(pixels, options.part, str(path))
     pixels, spatial, framed = _ordered(pixels, axes, path)
@@ -184,7 +186,7 @@ def _image(file: tifffile.TiffFile, number: int, path: Path, others: tuple[Path,
         pixels = np.moveaxis(upright(np.moveaxis(pixels, (-2, -1), (0, 1)), orientation), (0, 1), (-2, -1))
     names = CHANNELS.get(len(pixels), ()) if (sampled and not bands) or len(pixels) == 1 else ()
     return Image(
-        np.ascontiguousarray(pixels),
+        planes_first(pixels),
         _geometry(pixels.shape[-len(spatial) :], spatial, described),
         channels=described.names if len(described.names) == len(pixels) and not sampled else names,
         times=even_times(described.increment, pixels.shape[1], str(path)) if framed else None,
@@ -192,6 +194,12 @@ def _image(file: tifffile.TiffFile, number: int, path: Path, others: tuple[Path,
         facts=_equal(pixels) if sampled else {},
         source=Source("tiff", each_once(path, *others)),
     )
+
+
+def _pixels_of(part: tifffile.TiffPageSeries) -> Array:
+    """The samples of a series of pages; strips and tiles are read a few at a time."""
+    pixels: Array = part.asarray(buffersize=READ_AT_ONCE)
+    return pixels.view(np.uint8) if pixels.dtype == bool else pixels
 
 
 def _refuse_colours(page: tifffile.TiffPage, path: Path) -> None:
@@ -263,7 +271,8 @@ def _coloured(pixels: Array, page: tifffile.TiffPage) -> Array:
 
 
 def _equal(pixels: Array) -> dict[str, Any]:
-    return {"equal_channels": True} if len(pixels) == 3 and (pixels == pixels[:1]).all() else {}
+    equal = len(pixels) == 3 and all(np.array_equal(pixels[0], other) for other in pixels[1:])
+    return {"equal_channels": True} if equal else {}
 
 
 FORMAT = Format("tiff", read, write)

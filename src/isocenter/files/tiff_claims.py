@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -31,6 +33,7 @@ BYTES = (
 # Values of a tile that are always fine, though the picture is smaller: 4096 x 4096 are the largest in use.
 USUAL_TILE = 1 << 24
 GET_AGAIN = "Get the file again"
+BIG_TIFF = 43
 
 
 def named_files(file: tifffile.TiffFile, path: Path) -> tuple[Path, ...]:
@@ -52,6 +55,28 @@ def named_files(file: tifffile.TiffFile, path: Path) -> tuple[Path, ...]:
         if others[uuid.text] != path.parent / name:  # the library would look for it under another name
             raise FormatError(f"names its planes' file {name!r}", str(path), "Write its name with plain slashes")
     return tuple(others.values())
+
+
+def refuse_circle(path: Path) -> None:
+    """Refuse pages of which one names an earlier one as the next: the library would follow them without end."""
+    with path.open("rb") as file:
+        head = file.read(16)
+        order = ">" if head[:2] == b"MM" else "<"
+        large = struct.unpack(f"{order}H", head[2:4])[0] == BIG_TIFF
+        at = struct.unpack(f"{order}Q", head[8:16])[0] if large else struct.unpack(f"{order}I", head[4:8])[0]
+        counted, entry, pointer = ("Q", 20, "Q") if large else ("H", 12, "I")
+        seen = set[int]()
+        while at:
+            if at in seen:
+                raise FormatError("its pages lead back to one another", str(path), GET_AGAIN)
+            seen.add(at)
+            file.seek(at)
+            counts = file.read(struct.calcsize(counted))
+            if len(counts) < struct.calcsize(counted):
+                return
+            file.seek(entry * struct.unpack(f"{order}{counted}", counts)[0], os.SEEK_CUR)
+            following = file.read(struct.calcsize(pointer))
+            at = struct.unpack(f"{order}{pointer}", following)[0] if len(following) == struct.calcsize(pointer) else 0
 
 
 def check_whole(file: tifffile.TiffFile, path: Path, others: Sequence[Path]) -> None:

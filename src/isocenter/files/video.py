@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from isocenter.errors import FormatError
 from isocenter.files.format import Format, ReadOptions
+from isocenter.files.moving import picked
 from isocenter.values import Deferred, Geometry, Image, Source
 
 Frame = NDArray[np.uint8]
@@ -32,6 +33,8 @@ STARTS = (
     (8, b"AVI "), (0, b"\x1aE\xdf\xa3"), (0, b"\0\0\1"), (0, b"\0\0\0\1"), (0, b"G"),
 )  # fmt: skip
 LONGEST_START = 12
+# Bytes of all frames of a film, and how many times its own size: of a still picture each frame takes some 100 bytes.
+LARGEST_FILM, LARGEST_RATIO = 1 << 36, 50_000
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def survey(path: Path, where: str) -> Survey:
     Raises FormatError for a film without frames, or with fewer than it states.
     """
     times: list[float] = []
-    size = (0, 0)
+    size, most = (0, 0), max(LARGEST_FILM, LARGEST_RATIO * path.stat().st_size)
     with _opened(path, where) as capture:
         stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         while True:
@@ -90,6 +93,8 @@ def survey(path: Path, where: str) -> Survey:
             if times and frame.shape[:2] != size:
                 raise FormatError("changes its size between frames", where, "Convert it to one size")
             size = frame.shape[:2]
+            if frame.size * len(times) > most:
+                raise FormatError(f"goes on after {len(times)} frames, which may be an attack", where, REMEDY)
             times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
     if not times:
         raise FormatError("holds no frame", where, REMEDY)
@@ -165,24 +170,20 @@ class _Film:
         start, stop, step = region[1].indices(self._shape[1]) if len(region) > 1 else (0, self._shape[1], 1)
         if step != 1 or start < self._at or start >= stop:
             return _region(self._path, self._shape, region)
-        kept = [frame[region[2:]] for frame in islice(self._frames, start - self._at, stop - self._at)]
+        film = islice(self._frames, start - self._at, stop - self._at)
         self._at = stop
-        if len(kept) < stop - start:
-            raise FormatError("has changed since it was opened", str(self._path), "Read it again")
-        return np.moveaxis(np.stack(kept), -1, 0)[region[0]]
+        return picked(film, range(stop - start), (*self._shape[2:], 3), _whole(region[2:]), self._path)[region[0]]
 
 
 def _region(path: Path, shape: tuple[int, ...], region: tuple[slice, ...]) -> Frame:
     """A part of the film; everything before it has to be decoded, but is not kept."""
     wanted = range(shape[1])[region[1]] if len(region) > 1 else range(shape[1])
-    inside = region[2:]
-    film = islice(frames(path, str(path)), max(wanted, default=-1) + 1)
-    kept = {n: frame[inside] for n, frame in enumerate(film) if n in wanted}
-    if len(kept) < len(wanted):
-        raise FormatError("has changed since it was opened", str(path), "Read it again")
-    empty = np.empty((*shape[2:], 3), np.uint8)[inside]
-    film_part = np.stack([kept[n] for n in wanted]) if kept else empty[None][:0]
-    return np.moveaxis(film_part, -1, 0)[region[0]]
+    return picked(frames(path, str(path)), wanted, (*shape[2:], 3), _whole(region[2:]), path)[region[0]]
+
+
+def _whole(inside: tuple[slice, ...]) -> tuple[slice, ...]:
+    """The part of a frame, along both axes."""
+    return (*inside, *(slice(None) for _ in range(2 - len(inside))))
 
 
 FORMAT = Format("video", read_video)

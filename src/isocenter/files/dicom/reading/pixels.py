@@ -237,7 +237,12 @@ def _video(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], wher
                 where,
                 GET_AGAIN,
             )
-        kept = {n: frame for n, frame in enumerate(video.frames(stream, where)) if n in set(wanted)}
+        film = enumerate(video.frames(stream, where))
+        if list(wanted) == sorted(wanted):  # as they come: none of them is held
+            asked = set(wanted)
+            yield from (frame for n, frame in film if n in asked)
+            return
+        kept = {n: frame for n, frame in film if n in set(wanted)}
     yield from (kept[n] for n in wanted)
 
 

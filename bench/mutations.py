@@ -1,0 +1,225 @@
+"""Damaged files by number: each number names one file of a corpus and what was changed in it, always the same."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import random
+import re
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
+
+from isocenter.files import format_of, suffix_of
+
+# Numbers at which programs go wrong: none, the ends of their ranges, more than there is.
+NUMBERS = (0, 1, -1, 2, 255, 256, 32767, 32768, 65535, 65536, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF)
+WORDS = (b"0", b"-1", b"1e308", b"nan", b"inf", b"2000000000", b"99999999999999999999", b"", b"../../x", b"\0", b"%d")
+# Most of what a program believes stands at the start of a file.
+HEAD = 2048
+COMPANIONS = {".hdr": (".img",), ".img": (".hdr",), ".par": (".rec",), ".rec": (".par",), ".mhd": (".raw",)}
+# DICOM is many formats in one.
+WEIGHTS = {"dicom .dcm": 15, "dicom ": 4, "tiff .tif": 3, "nifti .nii.gz": 2}
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One damaged file: the whole one that it stems from, its bytes, and the files that belong to it."""
+
+    number: int
+    source: Path
+    content: bytes
+    companions: tuple[Path, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The file's name, which says of what format it was."""
+        return self.source.name
+
+    def written(self, folder: Path) -> Path:
+        """The file in a folder, with those that belong to it."""
+        for one in self.companions:
+            (folder / one.name).write_bytes(one.read_bytes())
+        (folder / self.name).write_bytes(self.content)
+        return folder / self.name
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Whole files by format; each format is drawn as often as any other, however many files it has."""
+
+    files: dict[str, tuple[Path, ...]]
+
+    @classmethod
+    def below(cls, folders: Sequence[Path], largest: int) -> Corpus:
+        """The image files of at most so many bytes in some folders and below them."""
+        kinds: dict[str, list[Path]] = {}
+        for folder in folders:
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                if 0 < path.stat().st_size <= largest and (name := format_of(path)):
+                    kinds.setdefault(f"{name} {suffix_of(path)}", []).append(path)
+        return cls({kind: tuple(paths) for kind, paths in sorted(kinds.items())})
+
+    def mutant(self, number: int) -> Mutant:
+        """The damaged file of this number."""
+        draw = random.Random(number)  # noqa: S311 - chance, no secret
+        kinds = list(self.files)
+        kind = draw.choices(kinds, [WEIGHTS.get(one, 1) for one in kinds])[0]
+        source = draw.choice(self.files[kind])
+        content = _changed(source.read_bytes(), draw, self.files[kind])
+        others = COMPANIONS.get(source.suffix.lower(), ())
+        beside = [one for one in source.parent.glob(f"{source.stem}.*") if one.suffix.lower() in others]
+        return Mutant(number, source, content, tuple(beside))
+
+
+def _changed(content: bytes, draw: random.Random, others: Sequence[Path]) -> bytes:
+    """The content with one to three changes; of a packed file often within what is packed."""
+    if content[:2] == b"\x1f\x8b" and draw.random() < 0.7:
+        try:
+            plain = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error):  # broken files are part of the corpus
+            return _damaged(content, draw, others)
+        return gzip.compress(_damaged(plain, draw, ()), 1, mtime=0)
+    if content[:4] == b"PK\x03\x04" and draw.random() < 0.7:
+        return _archive_changed(content, draw)
+    if content[128:132] == b"DICM" and draw.random() < 0.5:
+        return _attributes_changed(content, draw)
+    if content.startswith(PNG) and draw.random() < 0.7:
+        return _with_check_sums(_damaged(content, draw, others))
+    return _damaged(content, draw, others)
+
+
+def _attributes_changed(content: bytes, draw: random.Random) -> bytes:
+    """A DICOM object with other values in one or two attributes, wherever in it they stand."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(io.BytesIO(content), force=True)
+            for _ in range(draw.choice((1, 1, 2))):
+                inside, tag = draw.choice(list(_attributes(dataset)))
+                raw = inside.get_item(tag)
+                if not isinstance(raw, RawDataElement):
+                    del inside[tag]
+                    continue
+                value = draw.choice((draw.choice(WORDS), _damaged((raw.value or b"")[:HEAD], draw, ())))
+                inside._dict[tag] = raw._replace(value=value + b" " * (len(value) % 2), length=len(value))
+            written = io.BytesIO()
+            dataset.save_as(written, enforce_file_format=False)
+    except Exception:  # what cannot be taken apart or put together again is damaged as bytes
+        return _damaged(content, draw, ())
+    return written.getvalue()
+
+
+def _attributes(dataset: Dataset) -> Iterator[tuple[Dataset, BaseTag]]:
+    """(the data set that holds it, tag) of each attribute but the pixels, those in sequences too."""
+    for tag in list(dataset.keys()):
+        if tag.group == 0x7FE0:
+            continue
+        yield dataset, tag
+        if dataset.get_item(tag).VR == "SQ":
+            for item in list(dataset[tag].value)[:4]:
+                yield from _attributes(item)
+
+
+def _with_check_sums(content: bytes) -> bytes:
+    """A PNG whose chunks have the check sums that belong to them, so that a decoder looks at what they hold."""
+    parts, at = [content[:8]], 8
+    while at + 12 <= len(content):
+        length = int.from_bytes(content[at : at + 4], "big")
+        body = content[at + 4 : at + 8 + length]
+        parts += [content[at : at + 4], body, struct.pack(">I", zlib.crc32(body))]
+        at += 12 + length
+    return b"".join([*parts, content[at:]])
+
+
+def _archive_changed(content: bytes, draw: random.Random) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {info: archive.read(info) for info in archive.infolist()}
+    damaged = draw.choice(list(members))
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for info, plain in members.items():
+            archive.writestr(info.filename, _damaged(plain, draw, ()) if info is damaged else plain)
+    return packed.getvalue()
+
+
+def _damaged(content: bytes, draw: random.Random, others: Sequence[Path]) -> bytes:
+    changed = bytearray(content)
+    for _ in range(draw.choice((1, 1, 1, 2, 3))):
+        draw.choice(CHANGES)(changed, draw)
+    if others and draw.random() < 0.05:  # the start of one file before the end of another
+        end = draw.choice(others).read_bytes()
+        at = draw.randrange(min(len(changed), len(end)) + 1)
+        changed = changed[:at] + end[at:]
+    return bytes(changed)
+
+
+def _place(changed: bytearray, draw: random.Random) -> int:
+    end = len(changed) if draw.random() < 0.3 else min(HEAD, len(changed))
+    return draw.randrange(end) if end else 0
+
+
+def _flip_bits(changed: bytearray, draw: random.Random) -> None:
+    for _ in range(draw.choice((1, 1, 4, 32)) if changed else 0):
+        changed[_place(changed, draw)] ^= 1 << draw.randrange(8)
+
+
+def _set_bytes(changed: bytearray, draw: random.Random) -> None:
+    at, count = _place(changed, draw), draw.choice((1, 2, 4, 16))
+    changed[at : at + count] = bytes(draw.choice((0, 255, draw.randrange(256))) for _ in range(count))
+
+
+def _set_number(changed: bytearray, draw: random.Random) -> None:
+    size, order = draw.choice(((2, "h"), (4, "i"), (8, "q"))), draw.choice("<>")
+    width, kind = size
+    at = _place(changed, draw) // width * width
+    number = draw.choice(NUMBERS) & ((1 << (8 * width)) - 1)
+    changed[at : at + width] = struct.pack(f"{order}{kind.upper()}", number)
+
+
+def _set_float(changed: bytearray, draw: random.Random) -> None:
+    at, order = _place(changed, draw) // 4 * 4, draw.choice("<>")
+    value = draw.choice((float("nan"), float("inf"), -1.0, 0.0, 3e38, 1e-38))
+    changed[at : at + 4] = struct.pack(f"{order}f", value)
+
+
+def _set_word(changed: bytearray, draw: random.Random) -> None:
+    """A number that stands as text becomes another one."""
+    found = [one.span() for one in re.finditer(rb"\d+(\.\d+)?", changed[:HEAD])]
+    if found:
+        start, end = draw.choice(found)
+        changed[start:end] = draw.choice(WORDS)
+
+
+def _cut(changed: bytearray, draw: random.Random) -> None:
+    del changed[draw.randrange(len(changed) + 1) :]
+
+
+def _remove(changed: bytearray, draw: random.Random) -> None:
+    at = _place(changed, draw)
+    del changed[at : at + draw.choice((1, 2, 8, 512))]
+
+
+def _insert(changed: bytearray, draw: random.Random) -> None:
+    changed[(at := _place(changed, draw)) : at] = draw.randbytes(draw.choice((1, 2, 8, 512)))
+
+
+def _double(changed: bytearray, draw: random.Random) -> None:
+    at, count = _place(changed, draw), draw.choice((8, 64, 512))
+    changed[at:at] = changed[at : at + count]
+
+
+CHANGES: tuple[Callable[[bytearray, random.Random], None], ...] = (
+    _flip_bits, _flip_bits, _set_bytes, _set_number, _set_number, _set_number, _set_float, _set_word, _set_word, _cut,
+    _remove, _insert, _double,
+)  # fmt: skip

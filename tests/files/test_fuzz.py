@@ -1,0 +1,25 @@
+"""Damaged files by number are read or refused: no other exception, no hang, no crash, no more memory than promised."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fuzzing import FAILURES, fuzzed
+
+
+def failures(data: Path, numbers: range, largest: int) -> list[str]:
+    outcomes = list(fuzzed(data, numbers, largest=largest))
+    assert len(outcomes) == len(numbers)
+    assert {one.kind for one in outcomes} >= {"read", "refused"}
+    return [f"{one.number} {one.what}: {one.kind} {one.because}" for one in outcomes if one.kind in FAILURES]
+
+
+def test_two_hundred_damaged_files_are_read_or_refused(data: Path) -> None:
+    assert failures(data, range(200), 1 << 18) == []
+
+
+@pytest.mark.whole
+def test_two_thousand_damaged_files_are_read_or_refused(data: Path) -> None:
+    assert failures(data, range(10_000, 12_000), 1 << 21) == []
