@@ -7,7 +7,7 @@ import pytest
 import isocenter
 import trained
 from isocenter.planning import prose, with_settings
-from isocenter.planning.plan_prose import TITLES, in_words, is_off, sentences_of
+from isocenter.planning.plan_prose import TITLES, in_words, is_off, is_silent, sentences_of
 from isocenter.values import Plan
 
 
@@ -22,10 +22,11 @@ def test_every_section_is_a_paragraph_in_the_order_in_which_the_data_go(made):
     assert [one.partition(".")[0] for one in paragraphs] == list(TITLES.values())
 
 
-def test_every_decision_is_told_with_its_reason(made):
+def test_every_decision_is_stated_with_its_reason_unless_it_is_off(made):
     text, sentences = prose(made), sentences_of(made)
     for name, decision in made:
-        if (own := sentences.get(name)) and (own.without or not is_off(decision.value, own)):
+        own = sentences.get(name)
+        if own and not is_silent(decision, own) and (own.without or not is_off(decision.value, own)):
             assert decision.because.rstrip(".") in text, name
         else:
             assert name.partition(".")[2].replace("_", " ") in text.lower(), name
@@ -49,26 +50,39 @@ def test_a_number_stands_before_its_unit_and_apart_from_a_label_that_is_a_number
     assert "within this many mm (pixels where the spacing is unknown): 2 for 1, as set by hand." in text
 
 
-def test_a_strength_is_said_in_what_it_is_measured_in(made):
+def test_a_strength_is_stated_in_its_unit(made):
     text = prose(with_settings(made, {"augmentation.motion": 2.0}))
     assert "Contrast changes by up to 25 %, because" in text
     assert "Brightness moves by up to 0.15 standard deviations of the image, because" in text
     assert "Motion turns by up to 2 degrees and shifts by up to 2 voxels, as set by hand." in text
 
 
-def test_what_a_person_set_is_said_to_be_so(made):
+def test_what_a_person_set_is_stated_as_such_also_where_it_is_none(made):
+    assert "There is no weight decay, as set by hand." in prose(with_settings(made, {"training.weight_decay": 0.0}))
     assert "A batch has 2 samples, as set by hand." in prose(with_settings(made, {"training.batch": 2}))
 
 
-def test_what_is_off_is_named_together(made):
-    assert re.search(r"Off or not set: elastic, .*, mixup, cutmix", prose(made))
+def test_what_is_off_is_listed_without_reasons(made):
+    text = prose(made)
+    assert re.search(r"Off or not set: elastic, .*, mixup, cutmix", text)
+    assert "Off or not set: absent, frames, interval, time unit, shape, cascade." in text
+    assert "still images" not in text
 
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(4.0, "4"), ([1, 2], "(1, 2)"), ([{"name": "liver", "value": 1}], "liver"), ({"width": 16}, "width 16")],
+    [
+        (4.0, "4"),
+        ([1, 2], "(1, 2)"),
+        ([{"name": "liver", "value": 1}], "liver"),
+        ({"width": 16}, "width 16"),
+        (None, "none"),
+        ([], "none"),
+        (True, "yes"),
+        (False, "no"),
+    ],
 )
-def test_values_are_said_as_a_person_would(value, words):
+def test_values_read_as_a_person_would_write_them(value, words):
     assert in_words(value) == words
 
 

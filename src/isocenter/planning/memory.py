@@ -70,7 +70,7 @@ class Peak:
         if machine.is_processor:
             parts += f", {self.program:.2f} for the program and {self.cases:.2f} for prepared cases"
         return (
-            f"it takes {parts}; {machine.device_memory:.1f} GiB of the {machine.device} are free, of which "
+            f"it takes {parts}; {machine.device_memory:.1f} GiB of memory are free on the {machine.device}, of which "
             f"{100 * USABLE:.0f} % may be used"
         )
 

@@ -11,19 +11,19 @@ from isocenter.values import BY_HAND, MM, Decision, Plan, Sentence
 
 TITLES = {
     "task": "The task",
-    "split": "Who trains and who tests",
+    "split": "Which cases train and which test",
     "preprocessing": "What the network sees",
     "network": "The network",
     "training": "How it learns",
     "augmentation": "How images are varied",
     "inference": "How it predicts",
-    "evaluation": "What is to be shown",
-    "search": "What is tried beforehand",
+    "evaluation": "How it is evaluated",
+    "search": "What is searched before the training",
 }
 
 # The sentences of all sections; those of a kind of problem's settings come from its traits.
 SENTENCES: Mapping[str, Sentence] = {
-    "task.name": Sentence("The problem is one of {value}"),
+    "task.name": Sentence("The problem is {value}"),
     "split.method": Sentence("The split is {value}"),
     "split.folds": Sentence("There are {value} folds", "There are no folds"),
     "split.seed": Sentence(
@@ -34,40 +34,40 @@ SENTENCES: Mapping[str, Sentence] = {
     "preprocessing.absent": Sentence("A case may lack {value}", "No case may lack one of them"),
     "preprocessing.modality": Sentence("The modality is {value}"),
     "preprocessing.normalisation": Sentence("Intensities are normalised by {value}"),
-    "preprocessing.frames": Sentence("Of each clip {value} frames are looked at", "They are still images"),
+    "preprocessing.frames": Sentence("The network sees {value} frames of each clip", "They are still images"),
     "preprocessing.interval": Sentence(
-        "They are looked at every {value} (in preprocessing.time_unit)", "Frames are at no fixed interval"
+        "It sees one every {value} (in preprocessing.time_unit)", "Frames are at no fixed interval"
     ),
     "preprocessing.time_unit": Sentence("Time is counted in {value}", "There is no time"),
     "preprocessing.unit": Sentence("Their spacing is in {value}"),
     "preprocessing.spacing": Sentence(
-        "Images are resampled to {size} {unit}", "Images are not brought to a common spacing"
+        "Images are resampled to {size} {unit}", "Images are not brought to a common spacing", always=True
     ),
-    "preprocessing.reduction": Sentence("They are brought down by a factor of {value}"),
+    "preprocessing.reduction": Sentence("They are reduced by a factor of {value}"),
     "preprocessing.cascade": Sentence(
-        "Before it, networks see all of each image on a grid that is coarser by a factor of {value}",
-        "No network goes before it",
+        "A first network sees all of each image, on a grid that is coarser by a factor of {value}",
+        "There is no first network",
     ),
     "preprocessing.shape": Sentence("Images are brought to {size} voxels", "Images are not brought to one shape"),
-    "preprocessing.crop": Sentence("Images are cropped to their {value}", "Images are not cropped"),
+    "preprocessing.crop": Sentence("Images are cropped to their {value}", "Images are not cropped", always=True),
     "preprocessing.order": Sentence("Interpolation is {value}"),
     "preprocessing.smallest": Sentence("Smaller images are padded to {size} voxels"),
-    "preprocessing.aspect": Sentence("Where images are brought to one shape, other proportions are met by {value}"),
-    "preprocessing.border": Sentence("{percent} of each side is cut away", "No border is cut away"),
+    "preprocessing.aspect": Sentence("Images of other proportions are brought to one shape by {value}"),
+    "preprocessing.border": Sentence("{percent} of each side is cut away", "No border is cut away", always=True),
     "network.name": Sentence("The network is {value}"),
     "network.size": Sentence("Its size is {value}"),
-    "network.context": Sentence("It is told, beside each image, {value}", "It sees images alone"),
-    "network.context_fusion": Sentence("It uses them by {value}", "It uses no covariates"),
-    "network.narrow": Sentence("They are brought down to {value} features first", "They are told as they are"),
+    "network.context": Sentence("With each image it gets {value}", "It gets images only"),
+    "network.context_fusion": Sentence("They enter by {value}", "No covariates enter"),
+    "network.narrow": Sentence("They are first reduced to {value} features", "They enter as they are"),
     "network.sparsity": Sentence(
-        "The weights of these features cost {value} of their length", "No weight of them costs anything"
+        "The loss adds {value} times the length of their weights", "The loss ignores the length of their weights"
     ),
-    "network.pretrained": Sentence("It begins from the weights {value}", "It begins from fresh weights"),
-    "network.inflation": Sentence("Kernels of weights for images of one axis less would be inflated by the {value}"),
+    "network.pretrained": Sentence("It starts from the weights {value}", "It starts from new weights"),
+    "network.inflation": Sentence("Weights for images with one axis less would be inflated by the {value}"),
     "training.minutes": Sentence("Training has {value} minutes", "No time is set"),
-    "training.steps": Sentence("There are {value} steps", "The number of steps is still open"),
+    "training.steps": Sentence("There are {value} steps", "The number of steps is still open", always=True),
     "training.epochs": Sentence(
-        "Minutes for more than {value} epochs are left over", "Epochs are as many as the minutes allow"
+        "Training ends after {value} epochs, even if minutes are left", "There are as many epochs as the minutes allow"
     ),
     "training.batch": Sentence("A batch has {value} samples"),
     "training.patch": Sentence("The patch is {size} voxels"),
@@ -78,7 +78,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "training.ema": Sentence("Weights are averaged over about {percent} of the steps", "Weights are not averaged"),
     "training.clip": Sentence("Gradients are clipped at a norm of {value}"),
     "training.precision": Sentence("Arithmetic is in {value}"),
-    "training.validations": Sentence("The validation cases are looked at {value} times"),
+    "training.validations": Sentence("The model is validated {value} times"),
     "training.foreground": Sentence(
         "{percent} of the patches are centred on a structure", "Patches are drawn anywhere"
     ),
@@ -96,13 +96,13 @@ SENTENCES: Mapping[str, Sentence] = {
     "training.modality_dropout": Sentence(
         "Each image of a case is left out in {percent} of the draws", "No image is left out"
     ),
-    "training.compute": Sentence("Steps are computed {value}", "How steps are computed is still open"),
+    "training.compute": Sentence("Steps are computed {value}", "How steps are computed is still open", always=True),
     "augmentation.rotation": Sentence("Images are turned by up to {value} degrees", "Images are not turned"),
     "augmentation.scale": Sentence("They are scaled by up to {percent}", "They are not scaled"),
     "augmentation.shift": Sentence("They are shifted by up to {percent} of the patch", "They are not shifted"),
     "augmentation.accidents": Sentence(
-        "Motion, ghosts, spikes and metal, where they are on, befall {percent} of the samples",
-        "Motion, ghosts, spikes and metal befall no sample",
+        "Motion, ghosts, spikes and metal, where they are on, change {percent} of the samples",
+        "Motion, ghosts, spikes and metal change no sample",
     ),
     "augmentation.contrast": Sentence("Contrast changes by up to {percent}"),
     "augmentation.brightness": Sentence("Brightness moves by up to {value} standard deviations of the image"),
@@ -129,11 +129,11 @@ SENTENCES: Mapping[str, Sentence] = {
         "Nothing was marked before",
     ),
     "augmentation.quarter_turns": Sentence("Images are turned by quarters"),
-    "augmentation.flips": Sentence("They are mirrored along axes {value}", "They are not mirrored"),
+    "augmentation.flips": Sentence("They are mirrored along axes {value}", "They are not mirrored", always=True),
     "augmentation.left_right": Sentence(
         "Axis {value} runs from left to right", "Which axis runs from left to right is open", zero_counts=True
     ),
-    "augmentation.probability": Sentence("Each change of those that follow befalls {percent} of the samples"),
+    "augmentation.probability": Sentence("Each of the following changes is applied to {percent} of the samples"),
     "inference.patch": Sentence("The window is {size} voxels"),
     "inference.overlap": Sentence("Windows overlap by {percent}", "Windows do not overlap"),
     "inference.batch": Sentence("The number of windows that go through the network at a time is {value}"),
@@ -145,14 +145,14 @@ SENTENCES: Mapping[str, Sentence] = {
     ),
     "evaluation.primary": Sentence("The primary metric is {value}"),
     "evaluation.image_only": Sentence(
-        "The same network is trained as long without the covariates too",
+        "The same network is also trained without the covariates, for as long",
         "No second network is trained without covariates",
     ),
     "evaluation.registered": Sentence(
-        "What is to be shown has the hash {value}", "What is to be shown is not registered yet"
+        "The evaluation is registered under the hash {value}", "The evaluation is not registered yet"
     ),
     "search.minutes": Sentence(
-        "Other decisions are tried for {value} minutes", "Nothing is tried beforehand by the clock"
+        "Other decisions are tried for {value} minutes", "No minutes are set aside for a search"
     ),
     "search.trials": Sentence("There are {value} trials", "The number of trials is open"),
     "search.steps": Sentence("Each trial has {value} steps", "The length of a trial is open"),
@@ -183,7 +183,7 @@ def _paragraph(section: str, decisions: Mapping[str, Decision], sentences: Mappi
     for name, decision in decisions.items():
         part, _, own = name.rpartition(".")
         sentence = sentences.get(f"{section}.{name}", Sentence(f"{_words(own).capitalize()} is {{value}}"))
-        if is_off(decision.value, sentence) and not sentence.without:
+        if is_silent(decision, sentence) or (is_off(decision.value, sentence) and not sentence.without):
             off.append(_words(name))
         else:
             text = _stated(sentence, decision, unit)
@@ -210,6 +210,12 @@ def _reason(because: str) -> str:
     return f", as {because}" if because.startswith((BY_HAND, "asked for")) else f", because {because}"
 
 
+def is_silent(decision: Decision, sentence: Sentence | None) -> bool:
+    """Whether a decision is off by the plan, and its reason is not worth reading."""
+    stated = decision.because == BY_HAND or (sentence is not None and sentence.always)
+    return is_off(decision.value, sentence) and not stated
+
+
 def is_off(value: Any, sentence: Sentence | None) -> bool:
     """Whether a decision with this value, and this sentence where it has one, says none, off or no."""
     if value is None or (sentence is not None and sentence.zero_counts):
@@ -231,6 +237,16 @@ in_words.register(str, str)
 
 
 @in_words.register
+def _(value: None) -> str:
+    return "none"
+
+
+@in_words.register
+def _(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+@in_words.register
 def _(value: float) -> str:
     return f"{value:g}"
 
@@ -245,6 +261,8 @@ def _(value: Mapping) -> str:
 
 @in_words.register
 def _(value: Sequence) -> str:
+    if not value:
+        return "none"
     return ", ".join(dict.fromkeys(in_words(one) for one in value)) if _is_named(value) else _listed(value)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from textwrap import shorten, wrap
 
-from isocenter.planning.plan_prose import SENTENCES, in_words, is_off, size_words
-from isocenter.values import BY_HAND, Decision, Plan
+from isocenter.planning.plan_prose import in_words, is_silent, sentences_of, size_words
+from isocenter.values import Decision, Plan, Sentence
 
 # Columns of a terminal that is not wide.
 WIDTH, VALUE = 118, 30
@@ -18,7 +18,7 @@ def overview(plan: Plan) -> str:
     """What would be trained in one line, then every section."""
     lines = [_headline(plan)]
     for section, decisions in plan.sections.items():
-        lines += ["", section, *_rows(section, decisions)]
+        lines += ["", section, *_rows(section, decisions, sentences_of(plan))]
     return "\n".join(lines)
 
 
@@ -31,8 +31,8 @@ def _headline(plan: Plan) -> str:
     )
 
 
-def _rows(section: str, decisions: Mapping[str, Decision]) -> Iterator[str]:
-    off = [name for name, one in decisions.items() if section == "augmentation" and _is_off(f"{section}.{name}", one)]
+def _rows(section: str, decisions: Mapping[str, Decision], sentences: Mapping[str, Sentence]) -> Iterator[str]:
+    off = [name for name, one in decisions.items() if is_silent(one, sentences.get(f"{section}.{name}"))]
     shown = {name: one for name, one in decisions.items() if name not in off}
     width = max((len(name) for name in (*shown, "off")), default=0)
     for name, decision in shown.items():
@@ -42,10 +42,6 @@ def _rows(section: str, decisions: Mapping[str, Decision]) -> Iterator[str]:
         yield from _wrapped(f"  {name:{width}}  {value:{VALUE}}  ", decision.because)
     if off:
         yield from _wrapped(f"  {'off':{width}}  ", ", ".join(off))
-
-
-def _is_off(name: str, decision: Decision) -> bool:
-    return is_off(decision.value, SENTENCES.get(name)) and decision.because != BY_HAND
 
 
 def _wrapped(lead: str, text: str) -> list[str]:

@@ -136,7 +136,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is to be shown.
+    """What is evaluated.
 
     primary:    the metric that the model is judged by
     registered: hash of what was promised before training

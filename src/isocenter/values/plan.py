@@ -34,11 +34,14 @@ class Sentence:
                  mapping, a share, a size per axis, the unit of spacings
     without:     the sentence where the value is none, zero or no; empty: the decision is only named as off
     zero_counts: 0 is a value like any other
+    always:      its reason is worth reading also where the value is none, zero or no; others are then only named as
+                 off, unless a person turned them off
     """
 
     text: str
     without: str = ""
     zero_counts: bool = False
+    always: bool = False
 
 
 @dataclass(frozen=True)

@@ -60,14 +60,14 @@ def training(
     return {
         "minutes": Decision(minutes, "asked for") if minutes else Decision(None, "the number of steps decides"),
         "steps": Decision(None, "a probe turns the minutes into steps when training starts"),
-        "epochs": Decision(None, "more of them have not been seen to harm answers of this kind"),
+        "epochs": Decision(None, "in our measurements more epochs did not harm results for every voxel"),
         "batch": batch,
         "patch": _patch(grid, machine, len(fingerprint)),
         "learning_rate": _rate(dense, family),
-        "weight_decay": Decision(1e-2 if dense else 5e-2, "AdamW takes it apart from the gradient", ADAMW),
+        "weight_decay": Decision(1e-2 if dense else 5e-2, "AdamW decouples it from the gradient", ADAMW),
         "warmup": Decision(0.05, "the first gradients of fresh weights are large", "arXiv:1706.02677"),
         "ema": Decision(0.05, "the mean of late weights generalises better than the last", "arXiv:1803.05407"),
-        "clip": Decision(1.0, "one odd batch then cannot throw the weights far", "arXiv:1211.5063"),
+        "clip": Decision(1.0, "one unusual batch then cannot move the weights far", "arXiv:1211.5063"),
         "precision": Decision(
             "bf16" if machine.bf16 else "float32",
             f"the {machine.device} {'computes' if machine.bf16 else 'does not compute'} in bfloat16 itself",
@@ -78,7 +78,9 @@ def training(
         "deterministic": Decision(False, "it is slower, and was not asked for"),
         "device": wishes.device,
         "threads": Decision(machine.threads, "these are the cores that this process may use"),
-        "optimiser": Decision("adamw", "in a training this short little must depend on the rate", ADAMW),
+        "optimiser": Decision(
+            "adamw", "in so short a training the result should depend little on the learning rate", ADAMW
+        ),
         "schedule": Decision("cosine", "it falls to zero with the last step", "arXiv:1608.03983"),
         "early_stop": _early_stop(each),
         "sampling": Decision("natural", "each case comes as often as any other"),
@@ -134,7 +136,7 @@ def _foreground(dense: bool) -> Decision:
 
 def _validations(minutes: float | None) -> Decision:
     if minutes is None or minutes < LONG:
-        return Decision(10, "each look costs time of training; fewer where they take long")
+        return Decision(10, "each validation takes time from training; fewer where validations are slow")
     return Decision(20 if minutes < VERY_LONG else 40, f"{minutes:g} minutes leave time for more than 10 looks")
 
 

@@ -35,7 +35,7 @@ def normalisation(
         return _decision(made, "colours keep their relation to each other, by mean and deviation of the training cases")
     schemes = [profile_for(_modality(channel, modality)).scheme for channel in channels]
     if WINDOW not in schemes:
-        because = "intensities have no common unit: each image goes by its own mean and deviation"
+        because = "intensities have no common unit: each image is scaled by its own mean and standard deviation"
         return _decision([Normalisation("zscore") for _ in channels], because)
     window = schemes.index(WINDOW)
     lowest = float(np.median([one["min"] for one in _facts_of(fingerprint, window, channels, inside=False)]))

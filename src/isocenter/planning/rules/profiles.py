@@ -192,7 +192,7 @@ UNKNOWN = Profile(
     UNKNOWN_MODALITY,
     (UNKNOWN_MODALITY,),
     changes=DISPLAY,
-    why={"mirrors": "what kind of image it is is not known, so left and right may matter"},
+    why={"mirrors": "the kind of image is not known, so left and right may matter"},
     source=NNUNET,
 )
 PROFILES: Sequence[Profile] = (

@@ -32,7 +32,7 @@ SENTENCES: Mapping[str, Sentence] = {
         "A surface counts as found within this many mm (pixels where the spacing is unknown): {each}"
     ),
     "centrelines": Sentence("Centrelines are followed of {value}", "No structure has a centreline"),
-    "postprocessing": Sentence("Afterwards the masks are cleaned by {value}", "No post-processing is set"),
+    "postprocessing": Sentence("Afterwards the masks are cleaned by {value}", "No post-processing is set", always=True),
 }
 
 

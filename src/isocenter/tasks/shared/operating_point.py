@@ -20,7 +20,7 @@ NOBODY = 1.0001
 # The sentences of plans about operating points.
 CALLING_SENTENCES: Mapping[str, Sentence] = {
     "operating_point": Sentence("The threshold is chosen by the rule {value}", "No operating point is set"),
-    "thresholds": Sentence("The thresholds of probability are {each}", "No threshold is set yet"),
+    "thresholds": Sentence("The thresholds of probability are {each}", "No threshold is set yet", always=True),
     "prevalence": Sentence("Predictive values are stated at a prevalence of {each}", "No other prevalence is stated"),
 }
 YOUDEN = "doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3"

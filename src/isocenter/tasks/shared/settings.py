@@ -14,7 +14,7 @@ SETTING_SENTENCES: Mapping[str, Sentence] = {
     "classes": Sentence("The classes are {value}"),
     "loss": Sentence("The loss is {value}"),
     "counts": Sentence("The training cases are {each}"),
-    "weights": Sentence("In the loss the classes weigh {each}", "In the loss all classes weigh alike"),
+    "weights": Sentence("In the loss the classes weigh {each}", "In the loss all classes weigh alike", always=True),
 }
 
 
