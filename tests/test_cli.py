@@ -47,7 +47,7 @@ def test_every_verb_says_what_it_does():
 
 CALLS = {
     "check": lambda run, out: ["check", run.data, "--labels", trained.LABELS, "--out", out],
-    "plan": lambda run, out: ["plan", run.data, "--labels", trained.LABELS, "--out", out, "--device", "cpu"],
+    "plan": lambda run, out: ["plan", run.data, "--labels", trained.LABELS, "--out", f"{out}.yaml", "--device", "cpu"],
     "evaluate": lambda run, out: ["evaluate", run.out, run.data, "--labels", trained.LABELS, "--out", out],
     "predict": lambda run, out: ["predict", run.out, run.data / "images" / "case00.nii.gz", "--out", out],
     "convert": lambda run, out: ["convert", run.data / "images" / "case00.nii.gz", "--out", f"{out}.nrrd"],
@@ -152,3 +152,8 @@ def test_minutes_count_from_the_beginning_of_the_command_and_in_python_from_the_
         with command_timed():  # a verb that calls another
             assert command_began() == 25.0
     assert command_began() == 40.0
+
+
+def test_a_plan_is_written_only_under_a_name_that_train_reads(cli, tmp_path):
+    done = cli("plan", tmp_path, "--out", tmp_path / "plan.txt")
+    assert (done.code, done.last) == (2, f"{tmp_path / 'plan.txt'}: is no name of a plan. Give one that ends in .yaml.")

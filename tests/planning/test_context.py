@@ -85,7 +85,7 @@ def test_a_column_that_was_named_and_is_not_fit_is_refused(column, values, match
 
 
 def test_a_column_that_is_not_there_is_refused_with_those_that_are():
-    with pytest.raises(PlanError, match="Choose of age"):
+    with pytest.raises(PlanError, match="Choose from age"):
         decided(["weight"], age=ages())
 
 

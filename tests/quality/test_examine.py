@@ -124,7 +124,7 @@ def test_a_patient_on_both_sides_of_the_sets_own_split_forbids_training():
     shared = replace(dataset, cases=tuple(replace(one, patient="p0") if one.id == "c1" else one for one in dataset))
     assert not examine(dataset).fatal
     [fatal] = examine(shared).fatal
-    assert "1 patient stands in more than one part" in fatal.what
+    assert "1 patient is in more than one part" in fatal.what
     assert set(fatal.cases) == {"c0", "c1"}
 
 

@@ -222,7 +222,7 @@ def test_a_training_begins_from_the_weights_of_a_package(packaged, segmented, tm
 def test_an_archive_that_is_no_zip_is_refused_before_the_run_is_read(segmented, tmp_path, cli):
     said = cli("package", segmented.out, "--out", tmp_path / "model.tar")
     assert said.code == 2
-    assert "names an archive that packages are not written as" in said.last
+    assert "a package is never written as .tar" in said.last
     assert not list(tmp_path.iterdir())
 
 

@@ -55,7 +55,7 @@ def check_wishes(assignments: Mapping[str, Any], *, folds: int = 0, device: str 
     _check_file(assignments.get("network.pretrained"))
     if assignments.get("training.deterministic"):
         if assignments.get("training.steps") is None:
-            raise _endless("minutes make no two runs alike")
+            raise _endless("no number of steps, which two equal runs need")
         if assignments.get("search.minutes") is not None and assignments.get("search.trials") is None:
             raise _unending()
 
@@ -129,7 +129,7 @@ def _check_shape(made: Settings) -> None:
     strangers = sorted(set(chosen.absent) - set(chosen.channels))
     if strangers:
         problem = f"there is no channel {strangers[0]!r}"
-        raise PlanError(problem, "preprocessing.absent", f"Choose of {', '.join(chosen.channels)}")
+        raise PlanError(problem, "preprocessing.absent", f"Choose from {', '.join(chosen.channels)}")
     if made.training.modality_dropout > 0 and set(chosen.absent) != set(chosen.channels):
         problem = "training leaves out images that no case may lack"
         remedy = "Plan anew with --set training.modality_dropout=..., or give 0"
@@ -203,7 +203,9 @@ def _check_learning(made: Settings) -> None:
 
 def _check_duration(training: Training) -> None:
     if training.steps is None and (training.minutes is None or training.deterministic):
-        raise _endless("minutes make no two runs alike" if training.deterministic else "neither minutes nor steps")
+        raise _endless(
+            "no number of steps, which two equal runs need" if training.deterministic else "neither minutes nor steps"
+        )
 
 
 def _check_search(made: Settings) -> None:
@@ -214,7 +216,7 @@ def _check_search(made: Settings) -> None:
     if training.deterministic and search.trials is None:
         raise _unending()
     if search.minutes is None and search.steps is None and training.steps is None:
-        problem = "no minutes of a search that could be parted among its trials"
+        problem = "neither minutes of a search, nor steps of its trials"
         raise PlanError(problem, "search.steps", "Give --tune MINUTES, or the steps of each trial")
     if training.steps is None and training.minutes is not None and (search.minutes or 0.0) >= training.minutes:
         problem = f"{search.minutes:g} of {training.minutes:g} minutes leave none to train with what was found"
@@ -225,12 +227,12 @@ def _check_search(made: Settings) -> None:
 
 
 def _unending() -> PlanError:
-    problem = "no number, and minutes make no two searches alike"
+    problem = "no number of trials, which two equal searches need"
     return PlanError(problem, "search.trials", "Give it, as in --set search.trials=20")
 
 
-def _endless(reason: str) -> PlanError:
-    return PlanError(f"no number, and {reason}", "training.steps", "Give it, as in --set training.steps=1000")
+def _endless(problem: str) -> PlanError:
+    return PlanError(problem, "training.steps", "Give it, as in --set training.steps=1000")
 
 
 def _check_folds(folds: int) -> None:

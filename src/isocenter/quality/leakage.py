@@ -19,8 +19,8 @@ def leakage(dataset: Dataset, fingerprint: Fingerprint, pairs: Sequence[Twin]) -
             "warning",
             f"patients are not known ({dataset.patients})",
             (),
-            "one person may stand on both sides of a split: leakage cannot be excluded",
-            "Say with --patient REGEX|COLUMN how to tell them apart",
+            "one person may be in training and in test: leakage cannot be excluded",
+            "Name the patient by --patient: a column, or a regular expression on case names",
         )
     for exact in (True, False):
         alike = [twin for twin in pairs if twin.exact == exact]
@@ -37,9 +37,9 @@ def _split_patients(dataset: Dataset) -> Iterator[Problem]:
     if both and dataset.patients_known:
         yield Problem(
             "error",
-            f"{counted(len(both), 'patient stands', 'patients stand')} in more than one part of the set's own split",
+            f"{counted(len(both), 'patient is', 'patients are')} in more than one part of the set's own split",
             tuple(case.id for case in dataset if case.patient in both),
-            "the test would be passed by recognising a person",
+            "a model that recognises a person would pass the test",
             "Correct the split, so that all cases of a patient are in one part",
         )
 
@@ -57,8 +57,8 @@ def _twins(dataset: Dataset, fingerprint: Fingerprint, pairs: Sequence[Twin], ho
         "warning",
         across,
         f"{how} the same image in two parts of the set's own split",
-        "the test would be passed by remembering",
-        "Nothing: the test part stays whole, and the plan leaves the others out of training",
+        "a model that remembers its training images would pass the test",
+        "Nothing to do: the test part stays whole, and the plan leaves the others out of training",
     )
     yield from _pairs(
         "warning",
@@ -71,15 +71,15 @@ def _twins(dataset: Dataset, fingerprint: Fingerprint, pairs: Sequence[Twin], ho
         "warning",
         several,
         f"{how} the same image under different names",
-        "drawn into training and test it would leak, and it counts more than it should",
-        "Nothing: the plan keeps them on one side; leave out those that are not meant",
+        "one in training and one in test would be a leak, and each counts twice",
+        "Nothing to do: the plan keeps each pair in one part; leave out those that are not intended",
     )
     yield from _pairs(
         "note",
         same_patient,
         f"{how} the same image of one patient",
-        "they stay on one side of a split, but add little to one another",
-        "Leave out those that are not meant",
+        "each pair stays in one part, but adds little to one image",
+        "Leave out those that are not intended",
     )
 
 

@@ -119,7 +119,7 @@ def shortcut_problems(shortcuts: Sequence[Shortcut]) -> Iterator[Problem]:
                 f"{shortcut.figure} {shortcut.auc.value:.2f}{_interval(shortcut.auc)}, p = {shortcut.p:.2g} after Holm",
                 (),
                 "a model may learn it instead of the disease, and fail where it is absent",
-                "Nothing yet: the plan tries to take it away, and the report says whether that helped"
+                "Nothing to do yet: the plan tries to remove it, and the report states whether that helped"
                 if shortcut.standing and shortcut.removable
                 else "Balance the cases over it, or report results within each of its values",
             )

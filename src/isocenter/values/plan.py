@@ -74,7 +74,8 @@ class Plan:
         except KeyError:
             of_section = [one for one in self.names if one.startswith(f"{section}.")]
             near = get_close_matches(name, self.names, cutoff=0.75) or of_section
-            remedy = f"Choose one of {', '.join(near or self.names)}"
+            listed = f"Choose one of {', '.join(near)}"
+            remedy = listed if near else f"Give section.name of one of the sections {', '.join(self.sections)}"
             raise PlanError(f"the plan has no {name!r}", "plan", remedy) from None
 
     @property

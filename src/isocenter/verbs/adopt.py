@@ -76,8 +76,8 @@ def adopt(
     if images is not None:
         refuse_missing(Path(images))
     if not is_foreign(source):
-        remedy = "Give an nnU-Net v2 result folder; a run of ours becomes a package by `isocenter package`"
-        raise UsageError("is no model of another program that we know", str(source), remedy)
+        remedy = "Give an nnU-Net v2 result folder; for a run use `isocenter package`"
+        raise UsageError("is no model of another program that can be adopted", str(source), remedy)
     zipped = is_zip(out)
     refuse_taken(out, overwrite, () if zipped else MARKS)
     refuse_unknown(backends or (), "--backends")

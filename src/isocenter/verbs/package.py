@@ -120,7 +120,7 @@ def _certified(
 def is_zip(out: Path) -> bool:
     """Whether a package is to be one file; UsageError for an archive that is no zip."""
     if out.suffix.lower() in OTHER_ARCHIVES:
-        raise UsageError("names an archive that packages are not written as", str(out), "Give a folder or a .zip")
+        raise UsageError(f"a package is never written as {out.suffix}", str(out), "Give a folder or a .zip")
     return out.suffix.lower() == ".zip"
 
 

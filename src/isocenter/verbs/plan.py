@@ -51,6 +51,8 @@ from isocenter.verbs.reading import (
 
 # Of a training that nobody set a time for.
 USUAL_MINUTES = 60.0
+# By its suffix `train` knows a plan from data.
+PLAN_SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,16 +160,24 @@ def plan(
     everything:  train on all cases but a set's own test part
     folds:       cross-validation in so many parts; 0 for one test part
     reading:     the fields of `ReadingOptions`: layout, labels, patient, column, modality and so on
-    Raises what `check` raises, DatasetError where the data should not be trained on, PlanError for an impossible value.
+    Raises what `check` raises, UsageError for an `out` of another suffix, DatasetError where the data should not be
+    trained on, and PlanError for an impossible value.
     """
     options, chosen = ReadingOptions.of(**reading), dict(assignments or {})
     if out is not None:
         refuse_taken(Path(out), overwrite)
+        _refuse_other_suffix(Path(out))
     made = planned(data, PlanRequest(minutes, device, threads, seed, task, everything, folds, chosen, options))
     if out is None:
         return made
     write_text(Path(out), plan_text(relative_to(made.plan, Path(out).parent)), overwrite=overwrite)
     return replace(made, out=Path(out))
+
+
+def _refuse_other_suffix(out: Path) -> None:
+    """UsageError for a name that `train` would not read as a plan."""
+    if out.suffix.lower() not in PLAN_SUFFIXES:
+        raise UsageError("is no name of a plan", str(out), "Give one that ends in .yaml")
 
 
 def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
@@ -208,7 +218,7 @@ def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
 def _refuse_impossible(request: PlanRequest) -> None:
     """UsageError or PlanError for what can be refused before the data are read."""
     if request.minutes is not None and not 0 < request.minutes < math.inf:
-        raise UsageError(f"{request.minutes} minutes", "--minutes", "Give more than 0")
+        raise UsageError(f"{request.minutes:g} minutes", "--minutes", "Give more than 0")
     if request.seed is not None:
         check_value("training.seed", request.seed)
     folds = request.number("split.folds", request.folds)

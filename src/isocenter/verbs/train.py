@@ -17,7 +17,7 @@ from isocenter.runtime import build_module, write_json
 from isocenter.training import Clock, take_over
 from isocenter.values import Dataset, Row
 from isocenter.verbs.evaluation import EVALUATION, Verdict, headline_rows, lineage_of, verdict_of, write_verdict
-from isocenter.verbs.plan import Planned, PlanRequest, fewest_that_select, planned
+from isocenter.verbs.plan import PLAN_SUFFIXES, Planned, PlanRequest, fewest_that_select, planned
 from isocenter.verbs.reading import ReadingKeywords, ReadingOptions, path_of, refuse_missing, refuse_taken
 from isocenter.verbs.training import (
     MARKS,
@@ -47,7 +47,6 @@ from isocenter.verbs.training import (
 # Weights that the family of the network has published.
 PUBLISHED = "auto"
 # Suffixes of a plan's file.
-PLANS = (".yaml", ".yml")
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +122,11 @@ def train(
     """
     began = command_began()
     if (data is None) == (resume is None):
-        raise UsageError("give either data or a run to resume", "train", "`train DATA` or `train --resume RUN`")
+        raise UsageError(
+            "give either data or a run to resume",
+            "train",
+            "Call `isocenter train DATA` or `isocenter train --resume RUN`",
+        )
     by_hand = {
         **({"training.deterministic": True} if deterministic else {}),
         **({"search.minutes": tune} if tune is not None else {}),
@@ -170,7 +173,7 @@ def _refuse_with_resume(values: Mapping[str, Any]) -> None:
 def _planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
     """The plan that is followed: an edited one, or one that is made for the data."""
     path = path_of(data)
-    if path is not None and path.suffix.lower() in PLANS:
+    if path is not None and path.suffix.lower() in PLAN_SUFFIXES:
         return planned_from(path, request)
     return planned(data, request)
 

@@ -166,7 +166,7 @@ def columns_in(table: Table, options: DatasetOptions) -> dict[str, str]:
     """{role: column}, as --column names them, else by known names."""
     for role, name in options.column.items():
         if role not in ROLES or name not in table.columns:
-            problem = f"{role} is no role" if role not in ROLES else f"{table.path.name} has no column {name}"
+            problem = f"there is no role {role!r}" if role not in ROLES else f"{table.path.name} has no column {name}"
             choices = ROLES if role not in ROLES else table.columns
             raise UsageError(problem, f"--column {role}={name}", f"Choose one of {', '.join(choices)}")
     known = {role: table.column(names) for role, names in ROLES.items()}

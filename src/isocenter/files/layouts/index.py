@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from isocenter.errors import DatasetError, UsageError
+from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.files.layouts.cases import Folder, assemble, by_frame
 from isocenter.files.layouts.layout import DatasetOptions, Layout
 from isocenter.values import Dataset
@@ -75,5 +75,6 @@ def _layout_of(folder: Folder, options: DatasetOptions) -> Layout:
 def _unknown(folder: Folder) -> str:
     suffixes = sorted({member.suffix or "no suffix" for member in folder.members})
     return (
-        f"none of its {len(folder.members)} files is an image or a table of images (found: {', '.join(suffixes[:6])})"
+        f"holds no image and no table of images, only {counted(len(folder.members), 'file')} of other kinds "
+        f"({listed(suffixes)})"
     )

@@ -296,7 +296,7 @@ def _columns(table: Table, options: DatasetOptions) -> dict[str, str]:
         kind, colon, _ = role.partition(":")
         if kind not in (SEVERAL if colon else (*ROLES, *added_kinds())):
             named = ", ".join((*ROLES, *added_kinds(), *(f"{one}:NAME" for one in SEVERAL)))
-            raise UsageError(f"{role} is no role", f"--column {role}={name}", f"Choose one of {named}")
+            raise UsageError(f"there is no role {role!r}", f"--column {role}={name}", f"Choose one of {named}")
         if name not in table.columns:
             raise UsageError(
                 f"{table.path.name} has no column {name}", f"--column {role}={name}",

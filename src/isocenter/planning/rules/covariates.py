@@ -47,7 +47,7 @@ def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any) -> 
     names = known if asked == ALL else _meant(wanted, known)
     if unknown := [name for name in names if name not in known]:
         problem = f"there is no covariate {unknown[0]!r}"
-        raise PlanError(problem, "network.context", f"Choose of {listed(known) or 'none: the data have none'}")
+        raise PlanError(problem, "network.context", _choice(known))
     of_name = {name: [case.covariates.get(name) for case in cases] for name in names}
     read = {name: values for name, values in of_name.items() if is_monitored(values)}
     when, patients = along(read) if read else "", [case.patient for case in cases]
@@ -75,6 +75,10 @@ def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any) -> 
     return Decision(context.settings, because, f"{MOBADERSANY}, {CHE}" if context.courses[0] else MOBADERSANY)
 
 
+def _choice(known: Sequence[str]) -> str:
+    return f"Choose from {listed(known)}" if known else "The data have none"
+
+
 def _meant(asked: Sequence[str], known: Sequence[str]) -> list[str]:
     """The names, and the columns that patterns such as gene_* stand for; PlanError for one that stands for none."""
     names: list[str] = []
@@ -82,7 +86,7 @@ def _meant(asked: Sequence[str], known: Sequence[str]) -> list[str]:
         fits = [one for one in known if fnmatchcase(one, name)] if _is_pattern(name) and name not in known else [name]
         if not fits:
             problem = f"no covariate is called {name!r}"
-            raise PlanError(problem, "network.context", f"Choose of {listed(known) or 'none: the data have none'}")
+            raise PlanError(problem, "network.context", _choice(known))
         names += fits
     return list(dict.fromkeys(names))
 

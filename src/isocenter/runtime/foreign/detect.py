@@ -51,5 +51,5 @@ def load_foreign(
         chosen = choose_device(device)
         return replace(load_bundle(path, chosen.value, trusted=trusted), computing=chosen)
     raise UsageError(
-        "is no model of a program that we know", str(path), "Give an nnU-Net v2 result folder, a MONAI bundle or ONNX"
+        "is no model of a known program", str(path), "Give an nnU-Net v2 result folder, a MONAI bundle or ONNX"
     )

@@ -141,7 +141,7 @@ def _refuse_normalisation(description: Mapping[str, Any], where: str) -> None:
         raise FormatError(problem, where, "Give one for each channel")
     for settings in each:
         if (method := settings.get("method")) not in METHODS:
-            raise FormatError(f"no normalisation is called {method!r}", where, f"Choose of {', '.join(METHODS)}")
+            raise FormatError(f"no normalisation is called {method!r}", where, f"Choose from {', '.join(METHODS)}")
         bounds = [settings.get(end) for end in ("low", "high")]
         numbers = [end for end in bounds if isinstance(end, int | float)]
         if method != "zscore" and not (len(numbers) == len(bounds) and numbers[0] < numbers[1]):

@@ -78,7 +78,7 @@ class ReadingOptions:
         """Return the reading options among those that a plan keeps; PlanError for an unknown one."""
         names = [field.name for field in fields(cls)]
         if unknown := sorted({*options} - {*names, EVERYTHING}):
-            raise PlanError(f"{', '.join(unknown)}: no reading option", "options", f"Choose of {', '.join(names)}")
+            raise PlanError(f"{', '.join(unknown)}: no reading option", "options", f"Choose from {', '.join(names)}")
         return cls(**{name: value for name, value in options.items() if name != EVERYTHING})
 
     @property

@@ -30,7 +30,7 @@ def refuse_unknown(chosen: Iterable[str], where: str = "--backend") -> None:
     known = names()
     for name in chosen:
         if name not in known:
-            raise UsageError(f"there is no backend {name!r}", where, f"Choose of {', '.join(known)}")
+            raise UsageError(f"there is no backend {name!r}", where, f"Choose from {', '.join(known)}")
 
 
 def backend(name: str) -> Backend:
