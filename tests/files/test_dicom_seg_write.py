@@ -290,7 +290,8 @@ def test_contours_are_viewed_on_their_series(data):
     contours = data / "dicom" / "files" / "rtutils_rtstruct_phantom.dcm"
     assert is_drawn(contours)
     assert not is_drawn(folder / "ct_1.dcm")
-    names = [region.name for region in drawn_on(contours, isocenter.read(folder).geometry).labels]
+    image = isocenter.read(folder)
+    names = [region.name for region in drawn_on(contours, image.geometry, [*map(Path, image.source.paths)]).labels]
     page = isocenter.view(folder, contours).html
     assert names
     assert all(name in page for name in names)
