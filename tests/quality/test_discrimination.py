@@ -63,3 +63,15 @@ def test_log_rank_scores_are_as_worked_out_by_hand():
     outcome = Ordered(np.array([1.0, 2.0, 3.0]), np.array([True, False, True]))
     assert_allclose(outcome.truth(np.arange(3))[:, 0], [2 / 3, -1 / 3, -1 / 3])
     assert_allclose(outcome.truth(np.array([2, 1, 0]))[:, 0], [-1 / 3, -1 / 3, 2 / 3])
+
+
+@settings(max_examples=25)
+@given(st.integers(2, 4), st.integers(0, 2**32 - 1))
+def test_shuffles_that_are_judged_together_are_judged_as_each_alone(classes, seed):
+    rng = np.random.default_rng(seed)
+    label = np.concatenate([np.arange(classes), rng.integers(classes, size=20)])
+    orders = np.stack([rng.permutation(len(label)) for _ in range(3)])
+    scores = rng.normal(size=(3, len(label), classes)).round(1)  # with ties
+    for outcome in (Called(label), Ordered(1.0 + label, label > 0)):
+        each = [outcome.reached(*one) for one in zip(scores, orders, strict=True)]
+        assert_allclose(outcome.each_reached(scores, orders), each)

@@ -20,6 +20,8 @@ FOLLOWS = {
     "split.method": "Give another training.seed, split.seed or split.folds",
     "training.memory": "Give another training.patch, training.batch or network.size",
 }
+# Networks that were led over their patches, by all that decides the outcome: a run asks several times for the same.
+KNOWN_TO_FIT: set[str] = set()
 
 
 def settings(plan: Plan) -> Settings:
@@ -247,6 +249,9 @@ def _check_network(made: Settings) -> None:
     Over the patch of training it is led as it trains, a batch at a time: what normalises over a batch needs two values.
     """
     training, entries, inputs = made.training, len(Context.of(made.network.context)), made.preprocessing.inputs
+    decisive = repr((made.architecture, made.task.heads, training.patch, training.batch, made.inference.patch))
+    if decisive in KNOWN_TO_FIT:
+        return
     with torch.device("meta"), torch.inference_mode():
         network = build_module(made.task, made.architecture)
         for where, patch, batch, learns in (
@@ -260,3 +265,4 @@ def _check_network(made: Settings) -> None:
                 problem = f"{patch} in batches of {batch} does not fit {made.network.name} ({error})"
                 remedy = "Give sizes that its strides divide, a larger batch, or another --set network.name"
                 raise PlanError(problem, where, remedy) from error
+    KNOWN_TO_FIT.add(decisive)

@@ -7,7 +7,8 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,39 +73,68 @@ def read_plan(path: Path) -> Plan:
             raise PlanError("is larger than any plan", str(path), "Give a file that `isocenter plan` wrote")
         text = path.read_text(encoding="utf-8")
         _refuse_tricks(text, lambda line: f"{path}, line {line}")
-        record = YAML(typ="rt").load(text)
-        plain: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
+        plain: Any = YAML(typ="safe", pure=True).load(text)
     except (YAMLError, UnicodeDecodeError, ValueError) as error:  # ValueError: an impossible date
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         raise PlanError(f"is not YAML{line and ':'}{line}", str(path), "Mend the line, or plan anew") from error
-    if not isinstance(record, Mapping) or "isocenter_plan" not in record:
+    lines = Lines(text)
+    if not isinstance(plain, dict) or "isocenter_plan" not in plain:
         raise PlanError("is no plan of isocenter", str(path), "Give a file that `isocenter plan` wrote")
-    if record["isocenter_plan"] != PLAN_VERSION:
+    if (version := plain.pop("isocenter_plan")) != PLAN_VERSION:
         raise PlanError(
-            f"is a plan of version {record['isocenter_plan']}, this isocenter follows version {PLAN_VERSION}",
-            f"{path}, line {_line(record, 'isocenter_plan')}",
+            f"is a plan of version {version}, this isocenter follows version {PLAN_VERSION}",
+            f"{path}, line {lines.of('isocenter_plan')}",
             "Plan anew with this version",
         )
-    plain.pop("isocenter_plan")
-    head = {key: _head(path, record, key, plain.pop(key, type_())) for key, type_ in HEAD.items()}
+    head = {key: _head(path, lines, key, plain.pop(key, type_())) for key, type_ in HEAD.items()}
     planned = head.pop("as_planned")
     sections = {
         section: {
-            name: _decision(path, record, section, name, entry, planned)
-            for name, entry in _head(path, record, section, entries).items()
+            name: _decision(path, lines, section, name, entry, planned)
+            for name, entry in _head(path, lines, section, entries).items()
         }
         for section, entries in plain.items()
     }
-    _check_names(path, record, sections, planned)
+    _check_names(path, lines, sections, planned)
     plan = _current(Plan(sections, version=PLAN_VERSION, **head))
     try:
         settings(plan)
     except PlanError as error:
-        section, _, name = error.where.partition(".")
-        number = _line(record.get(section, record), name) if name else _line(record, section)
-        raise PlanError(f"{error.where}: {error.problem}", f"{path}, line {number}", error.remedy) from error
+        where = f"{path}, line {lines.of(*error.where.split('.', 1))}"
+        raise PlanError(f"{error.where}: {error.problem}", where, error.remedy) from error
     return plan
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The lines of a file on which names stand, counted from 1; only an error asks, and to find them takes longest."""
+
+    text: str
+
+    @cached_property
+    def _record(self) -> Any:
+        return YAML(typ="rt").load(self.text)
+
+    def of(self, *names: str) -> int:
+        """The line of a key, or of a key in a section; of the value where it has one of its own."""
+        *above, key = names
+        try:
+            record = self._record[above[0]] if above else self._record
+            if isinstance(record[key], Mapping) and "value" in record[key]:
+                return int(record[key].lc.value("value")[0]) + 1
+            return self.of_key(*names)
+        except (KeyError, TypeError, AttributeError):
+            return 1
+
+    def of_key(self, *names: str) -> int:
+        """The line of the key itself."""
+        *above, key = names
+        try:
+            record = self._record[above[0]] if above else self._record
+            return int(record.lc.key(key)[0]) + 1
+        except (KeyError, TypeError, AttributeError):
+            return 1
 
 
 def _current(plan: Plan) -> Plan:
@@ -117,16 +147,16 @@ def _current(plan: Plan) -> Plan:
     return replace(plan, sections=sections)
 
 
-def _head(path: Path, record: Any, key: str, value: Any) -> Any:
+def _head(path: Path, lines: Lines, key: str, value: Any) -> Any:
     wanted = HEAD.get(key, dict)
     if isinstance(value, wanted):
         return value
     what = "names with values" if wanted is dict else "text"
-    raise PlanError(f"{key} holds {value!r}, not {what}", f"{path}, line {_line(record, key)}", "Mend it, or plan anew")
+    raise PlanError(f"{key} holds {value!r}, not {what}", f"{path}, line {lines.of(key)}", "Mend it, or plan anew")
 
 
 def _check_names(
-    path: Path, record: Any, sections: Mapping[str, Mapping[str, Decision]], planned: Mapping[str, str]
+    path: Path, lines: Lines, sections: Mapping[str, Mapping[str, Decision]], planned: Mapping[str, str]
 ) -> None:
     """Every decision that was planned, and no other: a misspelt name would be a choice that nobody follows."""
     if not planned:
@@ -134,7 +164,7 @@ def _check_names(
     there = {f"{section}.{name}": (section, name) for section, names in sections.items() for name in names}
     for full, (section, name) in there.items():
         if full not in planned:
-            where = f"{path}, line {_key_line(record[section], name)}"
+            where = f"{path}, line {lines.of_key(section, name)}"
             raise PlanError(f"{full}: there is no such decision", where, "Mend the name, or plan anew")
     if missing := sorted(set(planned) - set(there)):
         raise PlanError(f"has no {missing[0]}", str(path), "Put it back, or plan anew")
@@ -174,10 +204,10 @@ def _entry(decision: Decision) -> dict[str, Any]:
     return entry | ({"source": decision.source} if decision.source else {})
 
 
-def _decision(path: Path, record: Any, section: str, name: str, entry: Any, planned: Mapping[str, str]) -> Decision:
+def _decision(path: Path, lines: Lines, section: str, name: str, entry: Any, planned: Mapping[str, str]) -> Decision:
     if not isinstance(entry, Mapping) or "value" not in entry:
-        line = _line(record[section], name)
-        raise PlanError(f"{section}.{name} has no value", f"{path}, line {line}", "Write `value:` under its name")
+        where = f"{path}, line {lines.of(section, name)}"
+        raise PlanError(f"{section}.{name} has no value", where, "Write `value:` under its name")
     value = entry["value"]
     if planned.get(f"{section}.{name}") not in (None, _digest(value)):
         return Decision(value, BY_HAND)
@@ -188,20 +218,3 @@ def _digest(value: Any) -> str:
     """Of the value as it comes back from YAML: 1.0 and 1 differ, tuples and lists do not."""
     # `str` is for a date that somebody wrote: it is refused later, by its type
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
-
-
-def _line(record: Any, key: str) -> int:
-    """The line, counted from 1, on which a key stands; of the value where it has one of its own."""
-    try:
-        if isinstance(record[key], Mapping) and "value" in record[key]:
-            return int(record[key].lc.value("value")[0]) + 1
-    except (KeyError, TypeError, AttributeError):
-        return 1
-    return _key_line(record, key)
-
-
-def _key_line(record: Any, key: str) -> int:
-    try:
-        return int(record.lc.key(key)[0]) + 1
-    except (KeyError, TypeError, AttributeError):
-        return 1

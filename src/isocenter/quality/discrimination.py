@@ -32,10 +32,10 @@ def discrimination(values: Floats, outcome: Outcome, patient: Array, *, seed: in
     if np.ptp(values, axis=0).max() < 1e-9:
         return Estimate(0.5, n=len(outcome), patients=len(np.unique(patient)), method="none: the same for all"), 1.0
     own, fold = np.arange(len(outcome)), _folds(outcome.strata, patient, seed)
-    orders = [own, *(_shuffled(patient, seed, draw) for draw in range(SHUFFLES))]
+    orders = np.stack([own, *_shuffled(patient, seed)])
     truth = np.stack([outcome.truth(order) for order in orders])  # (1 + shuffles, cases, columns)
     scores = _predicted(_design(values), truth, fold)
-    reached = np.array([float(outcome.reached(score, order)) for score, order in zip(scores, orders, strict=True)])
+    reached = outcome.each_reached(scores, orders)
     spread = max(float(reached[1:].std(ddof=1)), 1e-6)
     p = float(stats.norm.sf((reached[0] - reached[1:].mean()) / spread))
     estimate = bootstrap_statistic(
@@ -74,10 +74,10 @@ def _folds(label: Array, patient: Array, seed: int) -> Array:
     return fold[patient]
 
 
-def _shuffled(patient: Array, seed: int, draw: int) -> Array:
+def _shuffled(patient: Array, seed: int) -> list[Array]:
     """(cases,) whose answer each case gets when each patient has another's: that of the other's first image."""
     first = np.unique(patient, return_index=True)[1]
-    return np.asarray(generator(seed, 12, draw).permutation(first)[patient])
+    return [np.asarray(generator(seed, 12, draw).permutation(first)[patient]) for draw in range(SHUFFLES)]
 
 
 def _predicted(design: Floats, truth: Floats, fold: Array) -> Floats:

@@ -32,6 +32,9 @@ class Outcome(Protocol):
     def reached(self, scores: Floats, order: Array, weights: Floats | None = None) -> Floats:
         """How well (cases, columns) scores predict the answers in this order: 0.5 is chance, 1 is perfect."""
 
+    def each_reached(self, scores: Floats, orders: Array) -> Floats:
+        """The same of (shuffles, cases, columns) scores and (shuffles, cases) orders: (shuffles,)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Called:
@@ -54,6 +57,17 @@ class Called:
     def reached(self, scores: Floats, order: Array, weights: Floats | None = None) -> Floats:
         """The AUC."""
         return one_against_rest(auroc, scores, self.label[order], weights)
+
+    def each_reached(self, scores: Floats, orders: Array) -> Floats:
+        """The AUC of each shuffle, by the sum of the ranks of a class (Mann and Whitney, Ann Math Stat 1947)."""
+        truths, classes = self.label[orders], scores.shape[2]
+        each = []
+        for label in range(classes) if classes > 2 else (1,):
+            own = truths == label
+            count, ranks = own.sum(axis=1), stats.rankdata(scores[:, :, label], axis=1)
+            below = (ranks * own).sum(axis=1) - count * (count + 1) / 2
+            each.append(below / (count * (own.shape[1] - count)))
+        return np.asarray(np.mean(each, axis=0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +99,10 @@ class Ordered:
     def reached(self, scores: Floats, order: Array, weights: Floats | None = None) -> Floats:
         """Harrell's c."""
         return harrell_c(scores[:, 0], self.times[order], self.happened[order], weights)
+
+    def each_reached(self, scores: Floats, orders: Array) -> Floats:
+        """Harrell's c of each shuffle."""
+        return np.array([float(self.reached(*one)) for one in zip(scores, orders, strict=True)])
 
 
 @dataclass(frozen=True, eq=False)

@@ -136,7 +136,8 @@ def evaluate(
     cases = [case for case in dataset if case.id in chosen.parts]
     predictor = _predictor(loaded, run, chosen, device)
     known, folds = dataset.patients_known, chosen.folds
-    scored = score(predictor, cases, chosen.parts, seed=seed, patients_known=known, folds=folds)
+    parts, draws = chosen.parts, out is not None
+    scored = score(predictor, cases, parts, seed=seed, patients_known=known, folds=folds, draws=draws)
     if isinstance(loaded.preprocessing, Preprocessing):
         scored = with_subsets(scored, predictor, loaded.preprocessing, cases, seed=seed, patients_known=known)
     notes = (*chosen.notes, *unshared(loaded.task, cases))

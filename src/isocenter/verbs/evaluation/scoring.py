@@ -119,11 +119,13 @@ def score(
     seed: int,
     patients_known: bool,
     folds: Mapping[str, int] = {},
+    draws: bool = True,
 ) -> Scored:
     """Predict every case and score it on its reference's own grid; a case that fails is named and the rest goes on.
 
     patients_known: False where each case only stands for a patient; then no number of patients is claimed
     folds:          {case id: the fold that scores it}, where there are several
+    draws:          whether somebody will see the charts and the viewers' pages, which take longer than the figures
     Raises DatasetError where no case could be scored.
     """
     rows: list[Any] = []
@@ -140,7 +142,7 @@ def score(
                     scored["fold"] = str(folds[case.id])
                 rows.extend(scored.to_dict("records"))
                 voxels += math.prod(prediction.geometry.shape)
-                if are_kept(voxels):
+                if draws and are_kept(voxels):
                     made[case.id] = prediction
             except IsocenterError as error:
                 problems.append(Problem("error", f"{error.where}: {error.problem}", (case.id,), remedy=error.remedy))
@@ -149,10 +151,10 @@ def score(
         reason = problems[0].what if problems else "there is none"
         raise DatasetError(f"no case could be scored ({reason})", "evaluation", "Give cases of the model's kind")
     table = case_table(rows)
-    ranked = model.task.scoring.rank(table)
+    ranked = model.task.scoring.rank(table) if draws else ()
     shown = _shown(model, {case.id: case for case in cases}, ranked, wrong_calls(table), made)
     summary = summed_up(model.task, table, seed=seed, patients_known=patients_known)
-    overview = model.task.scoring.overview(table)
+    overview = model.task.scoring.overview(table) if draws else ()
     tested = [case for case in cases if parts.get(case.id, "test") == "test"]
     judged = model.task.traits.case_metric
     return Scored(table, summary, overview, shown, problems, opened(tested), judged, model.task)
