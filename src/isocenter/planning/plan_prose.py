@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -169,6 +169,20 @@ def prose(plan: Plan) -> str:
         for section in (*TITLES, *sorted(set(plan.sections) - set(TITLES)))
         if plan.sections.get(section)
     )
+
+
+def paragraphs(plan: Plan, names: Collection[str]) -> dict[str, str]:
+    """{title of a section: sentences on those of its decisions that are named}, without those that are off."""
+    sentences, made = sentences_of(plan), dict[str, str]()
+    for section, decisions in plan.sections.items():
+        own = {
+            name: decision
+            for name, decision in decisions.items()
+            if f"{section}.{name}" in names and not is_off(decision.value, sentences.get(f"{section}.{name}"))
+        }
+        if own:
+            made[TITLES.get(section, section)] = _paragraph(section, own, sentences)
+    return made
 
 
 def sentences_of(plan: Plan) -> dict[str, Sentence]:

@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from isocenter.report.figures import Figure
     from isocenter.report.page import render
     from isocenter.report.slice_viewer import viewer
-    from isocenter.report.words import decimals, in_words, method_text, metric_name, number, row_name
+    from isocenter.report.words import (
+        count_text,
+        decimals,
+        in_words,
+        method_text,
+        metric_name,
+        number,
+        row_name,
+        value_text,
+    )
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -63,6 +63,12 @@ def _places_in(estimate: Estimate, rows: Sequence[Row]) -> int:
     return common_places([row.estimate for row in rows if row.estimate.unit == estimate.unit])
 
 
+def star_text(rows: Sequence[Row]) -> str:
+    """What a star at an interval means, where there is one."""
+    few = any("unreliable" in row.estimate.method for row in rows)
+    return "* unreliable: fewer than ten" if few else ""
+
+
 def shared_count(rows: Sequence[Row]) -> str:
     """Cases and patients behind the rows, where they are the same for all; else empty."""
     counts = {count_text(row.estimate) for row in rows}
@@ -110,8 +116,8 @@ def method_text(estimate: Estimate) -> str:
 
 
 def bare_interval(estimate: Estimate, rows: Sequence[Row]) -> str:
-    """ "0.874 to 0.890", for a column whose heading gives the level, as many decimals as the values in it."""
-    text = interval_text(estimate, _places_in(estimate, rows))
+    """ "0.874 to 0.890", decimals as of the values in its column, whose heading gives the level; a star: unreliable."""
+    text = interval_text(estimate, _places_in(estimate, rows)).replace(", unreliable", "*")
     return text.removeprefix(f"{100 * estimate.level:.0f} % interval ")
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from isocenter.evaluation import Compared, Table, class_names, compared
-from isocenter.report import metric_name, number
+from isocenter.report import count_text, metric_name, number, value_text
 from isocenter.tasks import Task
 from isocenter.values import Estimate, Row
 from isocenter.verbs.evaluation.comparison import Comparison, interval_of_difference, signed_number
@@ -25,7 +25,7 @@ UNRELIABLE = "unreliable"
 # Primary metrics of which less is better.
 LESS_IS_BETTER = frozenset({"mae", "rmse", "brier", "integrated_brier", "ece", "nll", "rps", "expected_cost"})
 NOTHING_ESTIMATED = "Nothing is estimated: every case was trained on."
-NO_GUESS = "Nothing can be guessed here without the image, so judge by the figures and the pictures."
+NO_GUESS = "there is no guess without the image to compare it with."
 
 
 @dataclass(frozen=True)
@@ -70,18 +70,18 @@ class Verdict:
     gains:    over what is simpler, the main one of each task first
     training: whether it was trained long enough, in sentences
     against:  what speaks against the figures, in sentences
-    without:  why there is nothing to compare with, where there are no gains
+    without:  the main figures of tasks that nothing could be compared with, and why, in sentences
     """
 
     gains: tuple[Gain, ...] = ()
     training: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
-    without: str = ""
+    without: tuple[str, ...] = ()
 
     @property
     def answer(self) -> str:
-        """A sentence on the first metric of each task; why there is none where nothing was compared."""
-        return " ".join(gain.sentence for gain in self._first) or self.without
+        """A sentence on the first metric of each task."""
+        return " ".join([*(gain.sentence for gain in self._first), *self.without])
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -133,10 +133,23 @@ def verdict_of(
     covariates: gains over models that lack the images or the covariates
     """
     if scored is None:
-        return Verdict((), tuple(training), tuple(notes), NOTHING_ESTIMATED)
+        return Verdict((), tuple(training), tuple(notes), (NOTHING_ESTIMATED,))
     gains = [*gains_over_guess(scored, seed=seed, patients_known=patients_known), *covariates]
     against = [*constant_predictions(scored.table), *few_patients(scored.rows), *notes]
-    return Verdict(tuple(gains), tuple(training), tuple(against), "" if gains else NO_GUESS)
+    return Verdict(tuple(gains), tuple(training), tuple(against), tuple(_without(scored, gains)))
+
+
+def _without(scored: Scored, gains: Sequence[Gain]) -> Iterator[str]:
+    """A sentence on each task that was compared with nothing: its main figure."""
+    compared_parts = {_part(gain.label) for gain in gains}
+    parts = tuple(scored.task.decoding.parts) if scored.task is not None else ()
+    for part in parts or ("",):
+        own = [row for row in scored.rows if not part or _part(row.label) == part]
+        if part not in compared_parts and own and not (gains and not parts):
+            value = f"{metric_name(own[0].metric, scored.metric_names)} {value_text(own[0].estimate)}"
+            counts = count_text(own[0].estimate)
+            text = f"{f'{part}: ' * bool(part)}{value}{f' in {counts}' * bool(counts)}; {NO_GUESS}"
+            yield f"{text[0].upper()}{text[1:]}"
 
 
 def headline_rows(rows: Sequence[Row], primary: str, task: Task | None) -> list[Row]:

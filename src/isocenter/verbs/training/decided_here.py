@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from isocenter.planning import is_off, sentences_of
-from isocenter.report import Block, Decisions, Details, Paragraph, Section
+from isocenter.planning import is_off, paragraphs, sentences_of
+from isocenter.report import Block, Decisions, Details, Facts, Paragraph, Section
 from isocenter.values import BY_HAND, Decision, Plan
 
 MOST_LINES = 10
@@ -34,24 +34,24 @@ OF_THE_DATA = (
 
 def decided_section(plan: Plan) -> Section:
     """What a person set, then what the data decided, at most ten; the whole plan on a click."""
-    shown = dict(list(_chosen(plan))[:MOST_LINES])
+    shown = list(_chosen(plan))[:MOST_LINES]
     made = _made(plan)
     off = [name for name in plan.names if name not in made]
     whole: list[Block] = [Decisions(made.items())]
     if off:
         whole.append(Paragraph(f"Off or not set: {', '.join(off)}."))
     folded = Details(f"The whole plan: {len(made)} decisions, each with its reason and source", whole)
-    return Section("Decided for these data", [Decisions(shown.items()), folded])
+    return Section("Decided for these data", [Facts(paragraphs(plan, shown)), folded])
 
 
-def _chosen(plan: Plan) -> Iterator[tuple[str, Decision]]:
+def _chosen(plan: Plan) -> Iterator[str]:
     known = _made(plan)
     for name, decision in known.items():
         if decision.because.startswith(BY_HAND):
-            yield name, decision
+            yield name
     for name in OF_THE_DATA:
         if name in known and not known[name].because.startswith(BY_HAND):
-            yield name, known[name]
+            yield name
 
 
 def _made(plan: Plan) -> dict[str, Decision]:

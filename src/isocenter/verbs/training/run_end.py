@@ -157,7 +157,7 @@ def write_report(
     waiting = sum(one.waiting for one in outcomes) / len(outcomes)
     page = RunReport(
         f"Training on {run.dataset.name}",
-        f"{counted(len(run.dataset), 'case')}; {plan.decision('split.method').because}.",
+        f"{counted(len(run.dataset), 'case')}: {plan.decision('split.method').because.partition(';')[0]}.",
         primary=str(plan["evaluation.primary"]),
         scored=scored,
         notes=notes,

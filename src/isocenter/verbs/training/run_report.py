@@ -225,9 +225,8 @@ def _opened(scored: Scored) -> Iterator[str]:
 
 
 def _level_of(rows: Sequence[Row]) -> str:
-    few = any("unreliable" in row.estimate.method for row in rows)
     level = next((row.estimate.level for row in rows if row.estimate.low is not None), 0.95)
-    return f", with the {100 * level:.0f} % interval" + ("; * unreliable: fewer than ten" * few)
+    return f", with the {100 * level:.0f} % interval"
 
 
 def _cases(scored: Scored, primary: str, views: str) -> Iterator[Section]:
