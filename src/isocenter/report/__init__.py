@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from isocenter.report.page import render
     from isocenter.report.slice_viewer import viewer
     from isocenter.report.words import (
+        aligned,
         count_text,
         decimals,
         in_words,

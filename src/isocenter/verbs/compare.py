@@ -16,6 +16,7 @@ from isocenter.verbs.evaluation import (
     compare_tables,
     comparison_caveats,
     comparison_lead,
+    comparison_sentences,
     comparison_table,
     evaluation_folder,
     folder_names,
@@ -82,7 +83,8 @@ def _report(comparison: Comparison) -> str:
             [],
             [Section("Primary", primary_blocks(comparison)), exploratory],
             {"models": ", ".join(comparison.names)},
-            comparison_caveats(comparison),
-            comparison_lead(comparison),
+            lead=comparison_lead(comparison),
+            verdict=" ".join(comparison_sentences(comparison)),
+            remarks={"To know": comparison_caveats(comparison)},
         )
     )

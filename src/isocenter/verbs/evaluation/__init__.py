@@ -49,7 +49,14 @@ if TYPE_CHECKING:
         write_verdict,
         wrong_calls,
     )
-    from isocenter.verbs.evaluation.verdict import Gain, Verdict, gains_of, headline_rows, verdict_of
+    from isocenter.verbs.evaluation.verdict import (
+        Gain,
+        Verdict,
+        comparison_sentences,
+        gains_of,
+        headline_rows,
+        verdict_of,
+    )
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 from isocenter.errors import IntegrityError, UsageError, counted
 from isocenter.evaluation import Compared, compared, read_cases, rows_to_json
 from isocenter.evaluation import Table as Cases
-from isocenter.report import Block, Gallery, Paragraph, Table, decimals, figures, metric_name, number
+from isocenter.report import Block, Gallery, Paragraph, Table, aligned, decimals, figures, metric_name, number
 from isocenter.runtime import read_json
 from isocenter.tasks import Task, build
 from isocenter.values import Estimate, Row
@@ -203,7 +203,7 @@ def comparison_table(comparison: Comparison, rows: Sequence[Compared]) -> Paragr
         [
             metric_name(row.metric, comparison.metric_names),
             row.label,
-            *(number(one.value, one.unit) for one in row.estimates),
+            *(aligned(one, [Row(row.metric, row.label, other) for other in row.estimates]) for one in row.estimates),
             *(signed(one) for one in row.differences),
         ]
         for row in rows

@@ -191,6 +191,17 @@ def gains_of(comparison: Comparison, metric: str, than: str) -> list[Gain]:
     ]
 
 
+def comparison_sentences(comparison: Comparison) -> Iterator[str]:
+    """What the primary metric says of each model beside the first, in a sentence."""
+    first, *others = comparison.names
+    rows = _overall([row for row in comparison.rows if row.metric == comparison.primary])
+    more = comparison.primary not in LESS_IS_BETTER
+    for place, name in enumerate(others):
+        for row in rows[:1]:
+            named = {"names": comparison.metric_names}
+            yield Gain(row.metric, name, first, row.differences[place], more, **named).sentence
+
+
 def constant_predictions(table: Table) -> Iterator[str]:
     """Sentences on predictions that are the same whatever the image shows."""
     if "predicted" in table and "reference" in table:

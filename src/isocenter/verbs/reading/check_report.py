@@ -26,7 +26,7 @@ def check_page(examination: Examination, facts: Mapping[str, Any]) -> Page:
     return Page(
         title=f"Check of {facts['data']}",
         lead=f"What is here, and what speaks against learning from it.{unknown}",
-        notes=[problem.what for problem in problems if problem.severity != "note"][:3],
+        verdict=_verdict(examination),
         sections=[
             Section("What was found", [Problems(problems, none="Nothing was found that speaks against training.")]),
             Section("What is here", [Facts(facts), *_numbers(examination)]),
@@ -34,6 +34,18 @@ def check_page(examination: Examination, facts: Mapping[str, Any]) -> Page:
             *_twins(examination),
             *_shortcuts(examination),
         ],
+    )
+
+
+def _verdict(examination: Examination) -> str:
+    """Whether these data are fit to learn from, in a sentence."""
+    counts = {name: sum(one.severity == name for one in examination.problems) for name in SEVERITIES[:2]}
+    spoken = " and ".join(counted(count, name) for name, count in counts.items() if count)
+    if examination.fatal:
+        return f"Not fit to learn from as they are: {spoken or 'no case can be used'}."
+    usable = counted(len(examination.dataset), "case")
+    return (
+        f"{usable} to learn from{f', with {spoken} to look at first' if spoken else ' and nothing speaks against it'}."
     )
 
 
