@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from isocenter.planning.memory import CACHED_SHARE
     from isocenter.planning.plan import make_plan
     from isocenter.planning.plan_file import parse_value, plan_text, read_plan, registered
-    from isocenter.planning.plan_prose import is_off, paragraphs, prose, sentences_of
+    from isocenter.planning.plan_prose import is_silent, paragraphs, prose, sentences_of
     from isocenter.planning.plan_table import overview
     from isocenter.planning.rules import (
         CROSS_FITS,

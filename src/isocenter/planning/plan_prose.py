@@ -178,7 +178,7 @@ def paragraphs(plan: Plan, names: Collection[str]) -> dict[str, str]:
         own = {
             name: decision
             for name, decision in decisions.items()
-            if f"{section}.{name}" in names and not is_off(decision.value, sentences.get(f"{section}.{name}"))
+            if f"{section}.{name}" in names and not is_silent(decision, sentences.get(f"{section}.{name}"))
         }
         if own:
             made[TITLES.get(section, section)] = _paragraph(section, own, sentences)

@@ -44,9 +44,9 @@ def _verdict(examination: Examination) -> str:
     if examination.fatal:
         return f"Not fit to learn from as they are: {spoken or 'no case can be used'}."
     usable = counted(len(examination.dataset), "case")
-    return (
-        f"{usable} to learn from{f', with {spoken} to look at first' if spoken else ' and nothing speaks against it'}."
-    )
+    if not spoken:
+        return f"{usable} to learn from; nothing speaks against it."
+    return f"{usable} to learn from, with {spoken} to look at first."
 
 
 def case_record(facts: CaseFacts, look: Look) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from isocenter.planning import is_off, paragraphs, sentences_of
+from isocenter.planning import is_silent, paragraphs, sentences_of
 from isocenter.report import Block, Decisions, Details, Facts, Paragraph, Section
 from isocenter.values import BY_HAND, Decision, Plan
 
@@ -57,4 +57,4 @@ def _chosen(plan: Plan) -> Iterator[str]:
 def _made(plan: Plan) -> dict[str, Decision]:
     """The decisions that say more than none, off or no."""
     sentences = sentences_of(plan)
-    return {name: decision for name, decision in plan if not is_off(decision.value, sentences.get(name))}
+    return {name: decision for name, decision in plan if not is_silent(decision, sentences.get(name))}
