@@ -6,7 +6,7 @@ import pytest
 from isocenter.tasks import build
 from isocenter.values import Estimate
 from isocenter.verbs.evaluation.scoring import Scored, wrong_calls
-from isocenter.verbs.evaluation.verdict import Gain, Verdict, headline_rows, verdict_of
+from isocenter.verbs.evaluation.verdict import Gain, Verdict, constant_predictions, headline_rows, verdict_of
 from isocenter.verbs.training.validation_course import training_length
 
 CLASSES = build({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
@@ -130,3 +130,10 @@ def test_wrong_calls_are_the_cases_that_are_called_otherwise_than_their_referenc
 def test_the_headline_is_the_primary_metric_over_all_labels():
     rows = scored([0.1] * 10 + [0.9] * 10, [0] * 10 + [1] * 10).rows
     assert [(row.metric, row.label) for row in headline_rows(rows, "accuracy", CLASSES)] == [("accuracy", "all")]
+
+
+def test_a_structure_of_which_hardly_a_voxel_is_found_speaks_against_the_mean():
+    table = pd.DataFrame({"label": ["liver", "tumour"], "voxels_both": [900, 1], "voxels_reference": [1000, 500]})
+    assert list(constant_predictions(table)) == [
+        "tumour is missed nearly everywhere: less than 1 % of its voxels are found."
+    ]

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         metric_name,
         number,
         row_name,
+        sentence,
         value_text,
     )
 

@@ -85,6 +85,6 @@ def _report(comparison: Comparison) -> str:
             {"models": ", ".join(comparison.names)},
             lead=comparison_lead(comparison),
             verdict=" ".join(comparison_sentences(comparison)),
-            remarks={"To know": comparison_caveats(comparison)},
+            remarks={"Keep in mind": comparison_caveats(comparison)},
         )
     )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from isocenter.evaluation import Compared, Table, class_names, compared
-from isocenter.report import count_text, metric_name, number, value_text
+from isocenter.report import count_text, metric_name, number, sentence, value_text
 from isocenter.tasks import Task
 from isocenter.values import Estimate, Row
 from isocenter.verbs.evaluation.comparison import Comparison, interval_of_difference, signed_number
@@ -18,6 +18,8 @@ from isocenter.verbs.evaluation.scoring import Scored, by_case
 Outcome = Literal["better", "no difference shown", "worse"]
 # Predictions whose spread is so small a share of that of the references hardly differ from one another.
 HARDLY = 0.1
+# A structure of whose voxels so small a share is found counts as missed.
+RARELY = 0.01
 # Between a task and its label, where there are several tasks.
 OF_PART = ": "
 # How `evaluation` marks intervals of too few patients.
@@ -56,11 +58,19 @@ class Gain:
     @property
     def sentence(self) -> str:
         """The outcome with the paired difference."""
-        words = {"better": "better than", "no difference shown": "not shown to be better than", "worse": "worse than"}
+        return self._sentence("not shown to be better than")
+
+    @property
+    def difference_sentence(self) -> str:
+        """The same of two models, neither of which is simpler."""
+        return self._sentence("no difference shown from")
+
+    def _sentence(self, undecided: str) -> str:
+        words = {"better": "better than", "no difference shown": undecided, "worse": "worse than"}
         label = self.label.removesuffix("all").removesuffix(OF_PART)
         text = f"{f'{label}: ' * bool(label)}{words[self.outcome]} {self.than}"
         apart = f"{signed_number(self.difference)}, {interval_of_difference(self.difference)}"
-        return f"{text[0].upper()}{text[1:]} ({metric_name(self.metric, self.names)} {apart})."
+        return sentence(f"{text} ({metric_name(self.metric, self.names)} {apart})")
 
 
 @dataclass(frozen=True)
@@ -199,7 +209,7 @@ def comparison_sentences(comparison: Comparison) -> Iterator[str]:
     for place, name in enumerate(others):
         for row in rows[:1]:
             named = {"names": comparison.metric_names}
-            yield Gain(row.metric, name, first, row.differences[place], more, **named).sentence
+            yield Gain(row.metric, name, first, row.differences[place], more, **named).difference_sentence
 
 
 def constant_predictions(table: Table) -> Iterator[str]:
@@ -208,15 +218,12 @@ def constant_predictions(table: Table) -> Iterator[str]:
         for label, own in table.groupby("label", sort=False):
             known = own[own["reference"].notna() & own["predicted"].notna()]
             yield from _constant(str(label), known)
-    for predicted, reference, what in (
-        ("voxels_predicted", "voxels_reference", "No voxel"),
-        ("objects_predicted", "objects_reference", "No object"),
-    ):
-        if predicted in table and reference in table:
-            for label, own in table.groupby("label", sort=False):
-                if own[reference].sum() > 0 and own[predicted].sum() == 0:
-                    of = "" if label == "all" else f" of {label}"
-                    yield f"{what}{of} is predicted in any case."
+    if {"voxels_both", "voxels_reference"} <= set(table):
+        for label, own in table.groupby("label", sort=False):
+            if own["voxels_both"].sum() < RARELY * own["voxels_reference"].sum():
+                yield f"{label} is missed nearly everywhere: less than {100 * RARELY:g} % of its voxels are found."
+    if {"objects_predicted", "objects_reference"} <= set(table) and not table["objects_predicted"].any():
+        yield "No object is predicted in any case."
     if "found" in table and "false" in table and not table[["found", "false"]].to_numpy().any():
         yield "No box is called in any case."
 
