@@ -235,7 +235,6 @@ class Multitask:
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """Each part's own average of its heads."""
-
         return self._each(
             outputs[0], lambda name, part: part.decoding.average([self._own(name, one) for one in outputs], shares)
         )
@@ -248,13 +247,13 @@ class Multitask:
         """Each part decodes its own; those with an output for every voxel read each slab once, as it comes."""
         dense = [name for name, part in self.parts.items() if _is_dense(part)]
         vectors: list[Mapping[str, Array]] = []
-
         decoders = [partial(self._decoded, name, geometry) for name in dense]
         maps = read_by_each(dense_slabs(slabs, vectors), decoders)
         made = dict(zip(dense, maps, strict=True))
-        for name in self.parts:
+        for name, part in self.parts.items():
             if name not in dense:
-                made[name] = self._decoded(name, geometry, [((), mean(vectors))])
+                own = mean([self._own(name, arrays) for arrays in vectors])
+                made[name] = part.decoding.decode([((), own)], geometry)
         return joined_prediction(geometry, {name: made[name] for name in self.parts})
 
     def _decoded(self, name: str, geometry: Geometry, slabs: Slabs) -> Prediction:
