@@ -118,6 +118,19 @@ Backend = Annotated[
         help="What computes a package: auto, compiled, onnx, openvino, openvino-bf16, tensorrt, torch or torch-bf16.",
     ),
 ]
+Mirror = Annotated[bool | None, typer.Option(help="Average over mirrored images, or do not; as planned by default.")]
+Overlap = Annotated[
+    float | None,
+    typer.Option(metavar="SHARE", help="Overlap of adjacent windows, from 0 to below 1; as planned by default."),
+]
+Seconds = Annotated[
+    float | None,
+    typer.Option(min=0, metavar="S", help="Seconds for the windows of each image; their overlap shrinks to fit."),
+]
+CovariateTables = Annotated[
+    list[Path] | None,
+    typer.Option("--covariates", metavar="TABLE", help="Table with a row for each case, patient or time; repeatable."),
+]
 Backends = Annotated[
     str, typer.Option(metavar="NAMES", help="Backends that the certificate tries: all, none, or onnx,openvino.")
 ]

@@ -11,15 +11,19 @@ import isocenter
 from isocenter.cli.flags import (
     Backend,
     Backends,
+    CovariateTables,
     Device,
     Format,
     Given,
     Json,
+    Mirror,
     Out,
     OutPackage,
+    Overlap,
     Overwrite,
     Region,
     Scheduler,
+    Seconds,
     Threads,
     Trained,
     named,
@@ -42,9 +46,7 @@ def predict(
         int | None,
         typer.Option(min=0, metavar="N", help="Use one fold of a run, in place of the mean of all."),
     ] = None,
-    mirror: Annotated[
-        bool | None, typer.Option(help="Average over mirrored images, or do not; as planned by default.")
-    ] = None,
+    mirror: Mirror = None,
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Also write the probabilities of every voxel.")
     ] = False,
@@ -56,18 +58,9 @@ def predict(
     backend: Backend = "auto",
     scheduler: Scheduler = None,
     region: Region = None,
-    overlap: Annotated[
-        float | None,
-        typer.Option(metavar="SHARE", help="Overlap of adjacent windows, from 0 to below 1; as planned by default."),
-    ] = None,
-    seconds: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="S", help="Seconds for the windows of each image; their overlap shrinks to fit."),
-    ] = None,
-    covariates: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="TABLE", help="Table with a row for each case, patient or time; repeatable."),
-    ] = None,
+    overlap: Overlap = None,
+    seconds: Seconds = None,
+    covariates: CovariateTables = None,
     given: Given = None,
 ) -> None:
     """Predict images with MODEL, each on its own grid."""

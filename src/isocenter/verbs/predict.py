@@ -28,14 +28,12 @@ from isocenter.transforms import COLOUR
 from isocenter.values import Case, Dataset, Image, Prediction, Problem
 from isocenter.verbs.prediction import (
     AUTO,
-    FORMATS,
     Asked,
     Done,
     Here,
     Predictor,
     There,
     Wanted,
-    found_from_anywhere,
     in_full,
     with_own_names,
 )
@@ -155,10 +153,7 @@ def predict(
     options = ReadingOptions.of(**reading)
     if not inputs:
         raise UsageError("nothing to predict", "predict", "Give files or folders after the model")
-    if format not in (AUTO, *FORMATS):
-        raise UsageError(f"cannot write {format!r}", "--format", f"Choose auto or one of {', '.join(FORMATS)}")
-    if overlap is not None and not 0 <= overlap < 1:
-        raise UsageError(f"an overlap of {overlap:g}", "--overlap", "Give a share from 0 to below 1, such as 0.25")
+    asked = Asked(None, Wanted(format, save_probabilities, overlay), mirror, region, overlap, seconds)
     if out is None and (save_probabilities or overlay):
         raise UsageError("probabilities and overlays are files, and have no place", "predict", "Give out=FOLDER")
     if out is not None:
@@ -166,21 +161,15 @@ def predict(
     path = path_of(model)
     if scheduler is not None and path is None:
         raise UsageError("a model in memory cannot be sent to workers", "--scheduler", "Give the model's folder")
-    place = None if region is None else found_from_anywhere(region)  # refused before anything is loaded
     loaded = _loaded(model, fold, device, threads, backend)
     loaded.flips(mirror)  # refused before the first case
-    wanted = Wanted(format, save_probabilities, overlay)
+    predictor: Predictor = Here(loaded)
+    if scheduler is not None and path is not None:
+        weights = str(loaded.record.get("weights_sha256"))
+        predictor = There(Cluster(scheduler), str(path.absolute()), weights, device, threads, fold, backend)
     folder = Path(out) if out is not None else None
     with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
-        asked = Asked(partial, wanted, mirror, place, overlap, seconds)
-        if scheduler is None or path is None:
-            result = _predicted(loaded, inputs, options, asked, Here(loaded), covariates)
-        else:
-            weights = str(loaded.record.get("weights_sha256"))
-            there = There(Cluster(scheduler), str(path.absolute()), weights, device, threads, fold, backend)
-            everywhere = [_in_full(one) for one in inputs]
-            result = _predicted(loaded, everywhere, options, in_full(asked), there, covariates)
-            result = _as_given(result, inputs)
+        result = _predicted(loaded, inputs, options, replace(asked, folder=partial), predictor, covariates)
         if folder is None or partial is None:
             return result
         (partial / RESERVED).unlink(missing_ok=True)
@@ -238,7 +227,10 @@ def _predicted(
     """Every case predicted, its dense result written into the folder; what failed is named, and the rest goes on."""
     channels = model.preprocessing.channels
     count, absent = 1 if channels == COLOUR else len(channels), bool(model.preprocessing.settings.get("absent"))
-    opened = [_opened(one, reading, count, absent) for one in inputs]
+    if predictor.is_elsewhere:
+        asked = in_full(asked)
+    places = [_in_full(one) for one in inputs] if predictor.is_elsewhere else inputs
+    opened = [_opened(one, reading, count, absent) for one in places]
     cases = _with_covariates(with_own_names([case for cases, _ in opened for case in cases]), covariates)
     problems = [problem for _, of_data in opened for problem in of_data if problem.severity == "error"]
     done: dict[str, Done] = {}
@@ -263,7 +255,8 @@ def _predicted(
             predictor(cases, asked, take, tracker)
         except (KeyboardInterrupt, ResourceError) as error:
             stopped = error  # what is done is kept
-    return _gathered([done[case.id] for case in cases if case.id in done], problems, stopped)
+    result = _gathered([done[case.id] for case in cases if case.id in done], problems, stopped)
+    return _as_given(result, inputs) if predictor.is_elsewhere else result
 
 
 def _reserve(folder: Path, cases: int, labels: int) -> None:

@@ -107,6 +107,7 @@ def evaluation_folder(given: Path) -> Path:
 
 
 def task_of(folder: Path) -> Task:
+    """The kind of problem that an evaluation's folder names; IntegrityError where it names none."""
     if not (folder / TASK).is_file():
         raise IntegrityError("says nothing of the kind of problem", str(folder), "Evaluate the model again")
     record = read_json(folder / TASK, TASK_SCHEMA)
@@ -195,6 +196,7 @@ def comparison_caveats(comparison: Comparison) -> list[str]:
 
 
 def comparison_table(comparison: Comparison, rows: Sequence[Compared]) -> Paragraph | Table:
+    """The figures of every model and their differences from the first, a row for each metric and label."""
     if not rows:
         return Paragraph("There are no others.")
     first, *others = comparison.names

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.errors import UsageError
 from isocenter.files import unwritable
 from isocenter.runtime import Model, available_memory, fitting_memory, measurements, size_changes
 from isocenter.tasks import rows_in
 from isocenter.transforms import stacked
 from isocenter.values import Case, Deferred, Image, Prediction, Problem
-from isocenter.verbs.prediction.region import region_of
+from isocenter.verbs.prediction.region import found_from_anywhere, region_of
 from isocenter.verbs.prediction.result_files import Wanted, probability_files, room_for, write_result
 
 # An image that takes more than this share of the free memory, or than this many bytes, is not read ahead: it is read,
@@ -30,7 +31,8 @@ class Asked:
 
     folder: where it is written; where there is none it is kept
     mirror, overlap, seconds: as in `Model.predict`
-    region: as `region_of` understands it
+    region: as `region_of` understands it; a file by its full path, because a worker may run in another folder
+    Raises UsageError for a region that no image can have, or an overlap that is no share.
     """
 
     folder: Path | None = None
@@ -39,6 +41,13 @@ class Asked:
     region: str | None = None
     overlap: float | None = None
     seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.overlap is not None and not 0 <= self.overlap < 1:
+            problem = f"an overlap of {self.overlap:g}"
+            raise UsageError(problem, "--overlap", "Give a share from 0 to below 1, such as 0.25")
+        if self.region is not None:
+            object.__setattr__(self, "region", found_from_anywhere(self.region))
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
-from isocenter.errors import FormatError, GeometryError
+from isocenter.errors import FormatError, GeometryError, UsageError
 from isocenter.files import probabilities_written, write_boxes, write_label_map
 from isocenter.tasks import Task, channels_of
 from isocenter.values import Array, Case, Image, Prediction, Problem, Region
@@ -31,11 +31,17 @@ class Wanted:
     format:        of the label map; "auto" chooses by the source; boxes on DICOM become a report with it and with "dcm"
     probabilities: of every voxel beside it
     overlay:       a picture of the image with the result drawn on it
+    Raises UsageError for a format that results are not written in.
     """
 
     format: str = AUTO
     probabilities: bool = False
     overlay: bool = False
+
+    def __post_init__(self) -> None:
+        if self.format not in (AUTO, *FORMATS):
+            remedy = f"Choose auto or one of {', '.join(FORMATS)}"
+            raise UsageError(f"cannot write {self.format!r}", "--format", remedy)
 
 
 def with_own_names(cases: Sequence[Case]) -> list[Case]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from isocenter.errors import IntegrityError, ResourceError
 from isocenter.runtime import Model, Spread, load, with_smaller_batches
@@ -23,7 +23,12 @@ _loading = threading.Lock()
 
 
 class Predictor(Protocol):
-    """Predicts cases and tells what became of each."""
+    """Predicts cases and reports each.
+
+    is_elsewhere: whether other processes do, with another working folder
+    """
+
+    is_elsewhere: ClassVar[bool]
 
     def __call__(self, cases: Sequence[Case], asked: Asked, take: Take[Done], tracker: Tracker) -> None: ...
 
@@ -33,6 +38,7 @@ class Here:
     """On this machine's device, while the next case is read and the last one written."""
 
     model: Model
+    is_elsewhere: ClassVar[bool] = False
 
     def __call__(self, cases: Sequence[Case], asked: Asked, take: Take[Done], tracker: Tracker) -> None:
         model = with_smaller_batches(self.model)
@@ -67,6 +73,7 @@ class There:
     threads: int | None = None
     fold: int | None = None
     backend: str = "auto"
+    is_elsewhere: ClassVar[bool] = True
 
     def __call__(self, cases: Sequence[Case], asked: Asked, take: Take[Done], tracker: Tracker) -> None:
         try:
