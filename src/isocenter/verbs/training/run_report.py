@@ -239,12 +239,12 @@ def _cases(scored: Scored, primary: str, views: str) -> Iterator[Section]:
         (wrong if word == WRONG else ranked).extend(pictures)
     cases = counted(int(scored.table["case"].nunique()), "case")
     opens = "A picture opens its case in the slice viewer."
-    yield Section(
-        "Best, median and worst cases", [Paragraph(f"Ranked among {cases}. {opens}"), Gallery(ranked, small=True)]
-    )
+    title = "Best and median cases" if wrong else "Best, median and worst cases"
+    if ranked:
+        yield Section(title, [Paragraph(f"Ranked among {cases}. {opens}"), Gallery(ranked, small=True)])
     if wrong:
         of = f"{len({figure.title for figure in wrong})} of {len(wrong_calls(scored.table))}"
-        yield Section("Wrong calls", [Paragraph(f"{of}, the worst first."), Gallery(wrong, small=True)])
+        yield Section("Wrong calls", [Paragraph(f"{of}, the worst first. {opens}"), Gallery(wrong, small=True)])
 
 
 def _of_cases(scored: Scored, primary: str) -> dict[str, str]:
