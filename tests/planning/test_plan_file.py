@@ -155,6 +155,16 @@ def test_aliases_and_deep_nesting_are_refused_with_their_line(tmp_path, text, li
     assert refused.value.where == f"{path}, line {line}"
 
 
+def test_decisions_that_share_a_list_are_written_one_by_one(made, tmp_path):
+    axes = [0, 1]
+    shared = made
+    for name in ("augmentation.flips", "inference.flips"):
+        shared = shared.with_decision(name, Decision(axes, "they look alike mirrored"))
+    (tmp_path / "plan.yaml").write_text(plan_text(shared))
+    back = read_plan(tmp_path / "plan.yaml")
+    assert back["augmentation.flips"] == back["inference.flips"] == axes
+
+
 def test_a_plan_of_a_megabyte_is_none(tmp_path):
     (tmp_path / "plan.yaml").write_text("isocenter_plan: 1\n" + "# no end\n" * 200_000)
     with pytest.raises(PlanError, match="larger than any plan"):

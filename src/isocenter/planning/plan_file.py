@@ -50,6 +50,7 @@ def plan_text(plan: Plan) -> str:
     yaml = YAML()
     yaml.width = 1000
     yaml.default_flow_style = None  # lists of numbers on one line
+    yaml.representer.ignore_aliases = lambda _: True  # two decisions may share a list, and no alias is read
     text = io.StringIO()
     yaml.dump(record, text)
     return HEADER + text.getvalue()
