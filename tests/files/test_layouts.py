@@ -228,6 +228,17 @@ def test_the_modality_may_be_said(tmp_path):
     assert dataset.cases[0].images["image"].modality == "US"
 
 
+@pytest.mark.parametrize(("said", "word"), [("MRI", "MR"), ("M3D", "M3D"), ("CTPROTOCOL", "CTPROTOCOL"), ("KO", "KO")])
+def test_each_of_dicoms_modalities_may_be_said(tmp_path, said, word):
+    assert read_dataset(paired(tmp_path), DatasetOptions(modality=said)).modality == word
+
+
+@pytest.mark.parametrize("said", ["MIR", "XYZ", "brain", ""])
+def test_a_modality_that_is_none_is_refused_with_the_list(tmp_path, said):
+    with pytest.raises(UsageError, match=r"--modality .*is no modality.*Choose one of MR, CT, PT.*RTSTRUCT"):
+        read_dataset(paired(tmp_path), DatasetOptions(modality=said))
+
+
 @pytest.mark.parametrize("labels", ["anterior,posterior", "1=a,1=b", "1=a,2=a", "-1=a", "1="])
 def test_labels_that_cannot_be_understood_are_wrong_use(tmp_path, labels):
     with pytest.raises(UsageError, match="--labels"):

@@ -300,6 +300,34 @@ def test_a_table_without_images_is_legal(data):
     assert values.cases[0].references["value"] == pytest.approx({"original_shape_Elongation": 0.732896})
 
 
+def test_the_one_column_whose_cells_are_files_names_the_images(tmp_path):
+    rows = [f"pictures/{n}.png,{'ab'[n % 2]}" for n in range(3)]
+    path = manifest(tmp_path, "\n".join(["scan,label", *rows]))
+    for place in (path, tmp_path):
+        dataset = read_dataset(place, DatasetOptions(layout="manifest"))
+        assert [sorted(case.images) for case in dataset] == [["image"]] * 3
+        assert dataset.columns == {"image:image": "scan", "label": "label"}
+    path.write_text("\n".join(["scan,label", *(row.removeprefix("pictures/") for row in rows)]))
+    assert len(read_dataset(path).cases) == 3  # in the one folder with images
+
+
+def test_two_columns_of_files_that_nobody_named_are_ambiguous(tmp_path):
+    rows = [f"pictures/{n}.png,drawn/{n}.png" for n in range(3)]
+    path = manifest(tmp_path, "\n".join(["scan,outline", *rows]))
+    with pytest.raises(DatasetError, match=r"columns scan, outline name files.*--column image=scan,mask=outline"):
+        read_dataset(path)
+    assert read_dataset(path, DatasetOptions(column={"mask": "outline"})).columns["image:image"] == "scan"
+
+
+@pytest.mark.parametrize("name", ["pictures/\0.png", "x" * 5000, "/".join(["x" * 200] * 30), "ü" * 200 + ".png"])
+def test_a_name_that_no_file_can_bear_is_refused_in_one_line(tmp_path, name):
+    path = manifest(tmp_path, f"image,label\npictures/0.png,a\n{name},b\n")
+    with pytest.raises(DatasetError, match=r"column image holds .* names no file") as refused:
+        read_dataset(path)
+    assert len(str(refused.value)) < 400
+    assert refused.value.where == str(path)
+
+
 def test_several_columns_may_hold_values_each_under_its_own_name_and_blanks_are_absent(tmp_path):
     text = "image,volume_mm3,age (years),weight\npictures/0.png,3312.5,61,\npictures/1.png,,47,80\npictures/2.png,,,\n"
     column = {"value:volume": "volume_mm3", "value:age": "age (years)"}

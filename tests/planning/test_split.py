@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,6 +77,16 @@ def test_a_sets_own_test_part_is_kept_whole():
 def test_a_sets_own_validation_part_selects():
     own = {f"c{n}": ("test", "val", "train", "train")[n % 4] for n in range(40)}
     assert split(cohort(list(range(40)), splits=own), seed=0)[0] == own
+
+
+@pytest.mark.parametrize("part", ["test", "val"])
+@pytest.mark.parametrize(("columns", "words"), [({"split": "fold"}, "column fold says"), ({}, "its own split says")])
+def test_a_set_that_leaves_no_case_to_train_on_says_where_and_what_to_do(part, columns, words):
+    dataset = cohort(list(range(12)), splits=dict.fromkeys([f"c{n}" for n in range(12)], part))
+    dataset = replace(dataset, splits={case.id: part for case in dataset}, columns=columns)
+    for parted in (split, partial(split, everything=True), partial(split_folds, folds=3)):
+        with pytest.raises(DatasetError, match=f"{words} {part} for 12 cases.*isocenter evaluate"):
+            parted(dataset, seed=0)
 
 
 def test_everything_trains_but_a_sets_own_test_part():

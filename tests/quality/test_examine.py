@@ -144,6 +144,22 @@ def test_a_set_without_a_usable_case_forbids_training():
     assert fatal.remedy == "Leave it out"
 
 
+def test_a_table_alone_says_which_columns_it_has_and_how_to_name_that_of_the_images():
+    alone = [Case(f"p{n}", f"p{n}", {}, {"class": "a"}, covariates={"age": 40 + n}) for n in range(3)]
+    found = examine(cohort(*alone, columns={"label": "state"}))
+    [problem] = found.fatal
+    assert problem.what == "no case has an image (columns: state, age)"
+    assert problem.remedy == "Name theirs, as in --column image=COLUMN"
+
+
+def test_a_case_without_images_is_left_out_by_name():
+    bare = Case("bare", "bare", {}, {"mask": mask()})
+    found = examine(cohort(case(0), bare, case(1)))
+    assert not found.fatal
+    assert [one.id for one in found.fingerprint.cases] == ["c0", "c1"]
+    assert [problem.what for problem in found.problems if problem.cases == ("bare",)] == ["has no image"]
+
+
 def test_what_many_cases_have_is_said_once():
     other = Geometry((4, 5, 3), np.diag([1.0, 1.0, 4.0, 1.0]))
     two = [Case(f"c{n}", f"p{n}", {"T1": image(n), "T2": image(n, other)}, {"mask": mask()}) for n in range(3)]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
+
+from isocenter.errors import UsageError
 
 # PS3.3 C.7.3.1.1.1, and the words that data sets write instead.
 WORDS = {
@@ -27,18 +30,43 @@ WORDS = {
 _BY_WORD = {word: modality for modality, words in WORDS.items() for word in words}
 
 
+# Every code of PS3.3 C.7.3.1.1.1 in edition 2024b, the retired ones too.
+CODES = frozenset(re.findall(
+    r"\w+",
+    "ANN AR ASMT AU BDUS BI BMD CFM CR CT CTPROTOCOL DG DMS DOC DX ECG EEG EMG EOG EPS ES FID GM HC HD IO IOL IVOCT "
+    "IVUS KER KO LEN LS M3D MG MR NM OAM OCT OP OPM OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT PX REG RESP RF RG "
+    "RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SC SEG SM SMR SR SRF STAIN TEXTUREMAP TG US "
+    "VA XA XAPROTOCOL XC AS CD CF CP CS DD DF DM DS EC FA FS LP MA MS OPR ST VF",
+))  # fmt: skip
+UNKNOWN = "unknown"
+
+
+def asked_modality(name: str) -> str:
+    """The modality that a person asks for. Raises UsageError for a word that is none."""
+    word = modality_word(name)
+    if word in CODES or name.lower() == UNKNOWN:
+        return word
+    near = get_close_matches(name.upper(), sorted(CODES), 1, cutoff=0.5)
+    raise UsageError(
+        f"is no modality{f'; perhaps {near[0]} is meant' if near else ''}",
+        f"--modality {name}",
+        f"Choose one of {', '.join(WORDS)}, a word such as MRI or X-ray, or another of DICOM's codes "
+        f"({', '.join(sorted(CODES - set(WORDS)))})",
+    )
+
+
 def modality_word(name: str | None) -> str:
     """The modality of a name: MR of "MRI", "T1" or "FLAIR", DX of "X-ray"; other capitals stay; else "unknown"."""
     if not name:
-        return "unknown"
+        return UNKNOWN
     whole = re.sub(r"[^a-z0-9]", "", name.lower())
     for word in (whole, *re.split(r"[^a-z0-9]+", name.lower())):
         if word in _BY_WORD:
             return _BY_WORD[word]
-    return name if re.fullmatch(r"[A-Z]{2,6}", name) else "unknown"
+    return name if name in CODES or re.fullmatch(r"[A-Z]{2,6}", name) else UNKNOWN
 
 
 def common_modality(names: Sequence[str]) -> str | None:
     """The one modality of all channels; None where they differ or none is known."""
     words = {modality_word(one) for one in names}
-    return words.pop() if len(words) == 1 and "unknown" not in words else None
+    return words.pop() if len(words) == 1 and UNKNOWN not in words else None

@@ -17,6 +17,7 @@ from isocenter.quality.image_checks import (
     none_left,
     odd_image,
     on_other_grids,
+    without_images,
 )
 from isocenter.quality.intensities import intensity
 from isocenter.quality.label_proxies import proxy_problems
@@ -76,6 +77,7 @@ def examine(
 
     spread: where cases are read; if none is given on this machine, many cases in processes that may crash
     """
+    dataset = replace(dataset, problems=(*dataset.problems, *without_images(dataset)))
     facts: list[CaseFacts] = []
     looks: dict[str, Look] = {}
     problems = list(dataset.problems)

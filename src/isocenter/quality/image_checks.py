@@ -106,9 +106,19 @@ def _channel(case: str, name: str, channel: Array, known: Array) -> Iterator[Pro
         )
 
 
+def without_images(dataset: Dataset) -> Iterator[Problem]:
+    """That no case has an image: a table alone can be read, and nothing can be learnt from it here."""
+    if not dataset.cases or any(case.images for case in dataset.cases):
+        return
+    columns = ", ".join([*dataset.columns.values(), *dataset.cases[0].covariates])
+    what = f"no case has an image (columns: {columns})"
+    yield Problem("error", what, (), "there is nothing to look at", "Name theirs, as in --column image=COLUMN")
+
+
 def none_left(problems: Sequence[Problem], fingerprint: Fingerprint) -> Iterator[Problem]:
     """That no case can be used, and what is wrong with the first."""
-    if fingerprint.cases:
+    of_the_set = any(problem.severity == "error" and not problem.cases for problem in problems)
+    if fingerprint.cases or (problems and of_the_set):  # what is wrong with all of them is said already
         return
     first = next((problem for problem in problems if problem.severity == "error"), Problem("error", "there is none"))
     remedy = first.remedy or "See what was found for each case"

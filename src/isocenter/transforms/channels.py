@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from isocenter.errors import GeometryError
+from isocenter.errors import DatasetError, GeometryError
 from isocenter.values import Array, Deferred, Image, Reader, names_of_channels
 
 # Images of one case that together take no more are joined in memory.
@@ -25,8 +25,10 @@ GREY, COLOUR, ALPHA = ("0",), ("R", "G", "B"), "A"
 def stacked(images: Mapping[str, Image], where: str) -> Image:
     """All images of a case as one, channels in the given order; one image alone keeps its own channel names.
 
-    Raises GeometryError where grids or numbers of frames differ.
+    Raises GeometryError where grids or numbers of frames differ, DatasetError for a case without images.
     """
+    if not images:
+        raise DatasetError("has no image", where, "Name its file, or take the case away")
     first = next(iter(images.values()))
     if len(images) == 1:
         return first

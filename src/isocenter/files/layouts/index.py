@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 
 from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.files.layouts.cases import Folder, assemble, by_frame
 from isocenter.files.layouts.layout import DatasetOptions, Layout
+from isocenter.files.modality import asked_modality
 from isocenter.values import Dataset
 
 LAYOUTS: dict[str, str] = {
@@ -35,6 +37,8 @@ def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dat
     understood in several ways.
     """
     path, options = Path(path), options or DatasetOptions()
+    if options.modality is not None:
+        options = replace(options, modality=asked_modality(options.modality))
     if not path.exists():
         raise UsageError("there is no such file or folder", str(path), "Check the path")
     folder = Folder(path)

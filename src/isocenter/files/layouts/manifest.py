@@ -22,6 +22,8 @@ from isocenter.files.layouts.cases import (
     Folder,
     Table,
     as_whole,
+    can_be_named,
+    columns_of_files,
     given,
     load_image,
     mask_labels,
@@ -60,6 +62,8 @@ REFERENCES = frozenset({"mask", "label", "finding", "findings", "value", "time",
 # In a column of several names: what parts them, and words that say there is none of them (NIH ChestX-ray14).
 BETWEEN, NOTHING = "|", frozenset({"no finding", "no findings", "none", "normal"})
 YES, NO = frozenset({"1", "1.0", "true", "yes", "y"}), frozenset({"0", "0.0", "false", "no", "n"})
+# Letters of a cell that an error shows.
+SHOWN = 60
 # Further words of an event.
 HAPPENED, CENSORED = frozenset({"dead", "deceased", "died", "event"}), frozenset({"alive", "living", "censored"})
 
@@ -141,11 +145,20 @@ class Manifest:
         names = [name.strip() for name in str(text).split(BETWEEN)]
         return [name for name in names if name and name.lower() not in NOTHING]
 
+    def _name(self, row: Mapping[str, Any], column: str) -> str:
+        """A cell that names a file, if a file can bear the name."""
+        text = str(row[column])
+        if not can_be_named(text):
+            shown = repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
+            problem = f"column {column} holds {shown} of {len(text)} letters, which names no file"
+            raise DatasetError(problem, str(self.table.path), "Write the path of a file, or leave the cell blank")
+        return text
+
     def path(self, row: Mapping[str, Any], column: str) -> Path | None:
         """The file that a cell names: absolute, or relative to the table and inside its folder."""
         if row[column] is None:
             return None
-        text = str(row[column])
+        text = self._name(row, column)
         path = Path(text) if Path(text).is_absolute() else self.base / text
         if not Path(text).is_absolute() and not is_inside(path, self.table.path.parent):
             raise DatasetError(
@@ -166,7 +179,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
         table = read_table(folder.tables[0].path)
     except DatasetError:  # a damaged table is reported where it would have been joined to the images
         return False
-    image = table.column(ROLES["image"])
+    image = table.column(ROLES["image"]) or next(iter(columns_of_files(table, folder.root)), None)
     if image is None or not (names := [str(row[image]) for row in table.rows if row[image] is not None]):
         return False
     # Where folders or names hold the labels, a table is a manifest only if it has some itself.
@@ -189,6 +202,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     if not table.rows:
         raise DatasetError("the table has no rows", str(table.path), "Write one row a case")
     column = _columns(table, options)
+    if not any(role.partition(":")[0] == "image" for role in column):
+        column = _with_files(table, column)
     manifest = Manifest(table, column, _base(table, column))
     if options.references and not {*REFERENCES, *added_kinds()} & {role.partition(":")[0] for role in column}:
         raise DatasetError(
@@ -225,6 +240,21 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             "Correct the paths, or get the files",
         ),
     )
+
+
+def _with_files(table: Table, column: Mapping[str, str]) -> dict[str, str]:
+    """The roles, and the one other column whose cells are files that exist as the images.
+
+    Raises DatasetError where there are several.
+    """
+    found = [name for name in columns_of_files(table, table.path.parent) if name not in column.values()]
+    if len(found) > 1:
+        raise DatasetError(
+            f"the columns {', '.join(found)} name files, and none is called image",
+            str(table.path),
+            f"Say which are images and which are masks, as in --column image={found[0]},mask={found[1]}",
+        )
+    return {**({"image": found[0]} if found else {}), **column}
 
 
 def _case(
@@ -333,7 +363,8 @@ def _whole(column: Mapping[str, str]) -> dict[str, str]:
 def _base(table: Table, column: Mapping[str, str]) -> Path:
     """The folder to which paths are relative: the table's folder, else its one sub-folder with the images."""
     folder, images = table.path.parent, list(_named(column, "image").values())
-    names = [str(row[images[0]]) for row in table.rows if images and row[images[0]] is not None]
+    cells = [str(row[images[0]]) for row in table.rows if images and row[images[0]] is not None]
+    names = [name for name in cells if can_be_named(name)]
     if not names or any((folder / name).exists() for name in names):
         return folder
     holders = [p for p in sorted(folder.iterdir()) if p.is_dir() and any((p / name).exists() for name in names)]

@@ -37,6 +37,7 @@ def split(dataset: Dataset, *, seed: int, everything: bool = False, twins: Twins
     Raises DatasetError where there are too few patients to part.
     """
     own = dict(dataset.splits)
+    _refuse_no_training(dataset)
     parts: dict[str, Split] = {case.id: own.get(case.id, "train") for case in dataset}
     notes = []
     if "test" in own.values():
@@ -73,6 +74,23 @@ def split(dataset: Dataset, *, seed: int, everything: bool = False, twins: Twins
     return parts, Decision("own" if own else "drawn", because + ", ".join(notes), CHECKLIST)
 
 
+def _refuse_no_training(dataset: Dataset) -> None:
+    """Refuse a set whose own split has no training case: its test part is kept whole, and nothing else is there."""
+    own = [dataset.splits.get(case.id, "train") for case in dataset]
+    if not own or "train" in own:
+        return
+    column = dataset.columns.get("split")
+    stated = ", ".join(f"{part} for {counted(own.count(part), 'case')}" for part in sorted(set(own)))
+    raise DatasetError(
+        f"{f'column {column}' if column else 'its own split'} says {stated}, and no case is left to train on",
+        str(dataset.root or dataset.name),
+        "Rename the column to have the parts drawn, or name another one with --column split=COLUMN; to test a model on "
+        "these cases give them to `isocenter evaluate`"
+        if column
+        else "Give its training part too; to test a model on these cases give them to `isocenter evaluate`",
+    )
+
+
 def split_folds(dataset: Dataset, folds: int, *, seed: int, twins: Twins = ()) -> tuple[Parts, ...]:
     """{case id: part} of each fold: every case is in the test part of exactly one.
 
@@ -81,6 +99,7 @@ def split_folds(dataset: Dataset, folds: int, *, seed: int, twins: Twins = ()) -
     it neither.
     Raises PlanError for fewer patients than folds.
     """
+    _refuse_no_training(dataset)
     kept, _ = _without_twins({case.id: dataset.splits.get(case.id, "train") for case in dataset}, twins, ("test",))
     cases = [case for case in dataset if kept.get(case.id, "test") != "test"]
     people = _people(cases, twins)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         observed_values,
     )
     from isocenter.files.layouts.cases.dicom_cases import drawn_on, is_drawn, read_dicom
-    from isocenter.files.layouts.cases.folder import SPLIT_WORDS, TABLE_SUFFIXES, Folder, Member, stem_of
+    from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, Member, stem_of
     from isocenter.files.layouts.cases.frames import by_frame
     from isocenter.files.layouts.cases.join import SPLIT_COLUMNS, covariates_in
     from isocenter.files.layouts.cases.load import (
@@ -45,7 +45,16 @@ if TYPE_CHECKING:
         readers,
         without_image,
     )
-    from isocenter.files.layouts.cases.table import PATIENT_COLUMNS, Table, as_whole, number, read_table
+    from isocenter.files.layouts.cases.table import (
+        PATIENT_COLUMNS,
+        TABLE_SUFFIXES,
+        Table,
+        as_whole,
+        can_be_named,
+        columns_of_files,
+        number,
+        read_table,
+    )
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

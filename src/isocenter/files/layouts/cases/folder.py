@@ -11,6 +11,7 @@ from typing import Any
 
 from isocenter.errors import DatasetError
 from isocenter.files.index import FORMATS, entries, may_be_nameless_dicom, suffix_of
+from isocenter.files.layouts.cases.table import TABLE_SUFFIXES
 from isocenter.files.layouts.cases.time_series import Long
 from isocenter.files.series import is_series
 from isocenter.files.storage import load_json
@@ -30,7 +31,6 @@ SPLIT_WORDS: dict[str, Split] = {
 NO_SINGLE_IMAGE = frozenset({"dicom", "video"})
 NO_IMAGE_SUFFIXES = frozenset({".npz", ".img", ".rec"})  # .img and .rec are the second half of a pair
 DICOM_SUFFIXES = frozenset(FORMATS["dicom"].suffixes)
-TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
 SERIES_SUFFIXES = frozenset(FORMATS["series"].suffixes)
 
 

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError
+from isocenter.files.index import entries, suffix_of
 from isocenter.lazy import pandas
 
 PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id", "participant_id", "person")
 CASE_COLUMNS = ("case", "case_id", "name", "id", "image", "image_id", "file", "filename", "file_name")
 PARQUET, SEPARATORS = (".parquet",), {".tsv": "\t"}
+TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
+# Bytes of a name and letters of a path, on the systems in use; cells that are looked at to know what a column holds.
+LONGEST_NAME, LONGEST_PATH, LOOKED_AT = 255, 4096, 20
 MISSING = frozenset({"", "n/a", "na", "nan"})
 
 
@@ -53,6 +57,34 @@ def read_table(path: Path, most: int | None = None) -> Table:
     values = {column: _column(frame.iloc[:, n].tolist()) for n, column in enumerate(columns)}
     rows = tuple(dict(zip(columns, row, strict=True)) for row in zip(*values.values(), strict=True))
     return Table(path, columns, rows)
+
+
+def can_be_named(text: str) -> bool:
+    """Whether a file can bear this name: systems take no NUL and no endless names."""
+    longest = max((len(part.encode(errors="replace")) for part in text.replace("\\", "/").split("/")), default=0)
+    return "\0" not in text and longest <= LONGEST_NAME and len(text) <= LONGEST_PATH
+
+
+def columns_of_files(table: Table, folder: Path) -> tuple[str, ...]:
+    """The columns of which the first cells all name files that lie in a folder or below one of its folders."""
+    places = [folder, *sorted(place for place in folder.iterdir() if place.is_dir())]
+
+    def names_files(column: str) -> bool:
+        cells = [row[column] for row in table.rows if row[column] is not None][:LOOKED_AT]
+        known = [cell for cell in cells if isinstance(cell, str) and can_be_named(cell) and is_image_name(cell)]
+        return (
+            bool(known)
+            and len(known) == len(cells)
+            and any(all((place / cell).is_file() for cell in known) for place in places)
+        )
+
+    return tuple(column for column in table.columns if names_files(column))
+
+
+def is_image_name(text: str) -> bool:
+    """Whether a name ends as those of images do, and not as those of tables."""
+    suffix = suffix_of(Path(text))
+    return suffix not in TABLE_SUFFIXES and any(suffix in entry.suffixes for entry in entries().values())
 
 
 def number(value: Any) -> float | None:
