@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -307,6 +309,7 @@ def test_the_one_column_whose_cells_are_files_names_the_images(tmp_path):
         dataset = read_dataset(place, DatasetOptions(layout="manifest"))
         assert [sorted(case.images) for case in dataset] == [["image"]] * 3
         assert dataset.columns == {"image:image": "scan", "label": "label"}
+    shutil.rmtree(tmp_path / "drawn")
     path.write_text("\n".join(["scan,label", *(row.removeprefix("pictures/") for row in rows)]))
     assert len(read_dataset(path).cases) == 3  # in the one folder with images
 
