@@ -126,15 +126,20 @@ def read_data_record(folder: Path) -> DataRecord | None:
 
 
 def named_as_in_run(dataset: Dataset, record: DataRecord | None) -> Dataset:
-    """The cases by the names that they have in a run, which their contents tell where they are called otherwise now.
+    """The run's own data by the names that its cases have in the run, where they are called otherwise now.
 
-    Names of DICOM cases follow from the installation's patient key, and were others before there was one.
+    Names of DICOM cases follow from the installation's patient key, and were others before there was one. Contents tell
+    which is which; data that lack a case of the run are other data, and stay as they are.
     """
-    if record is None or all(case.id in record.contents for case in dataset):
+    if record is None or {case.id for case in dataset} >= set(record.contents):
         return dataset
-    taken = {case.id for case in dataset}
-    of_run = {content: name for name, content in record.contents.items() if name not in taken}
-    names = {case.id: of_run.get(content_hash(case), case.id) for case in dataset if case.files}
+    contents = {case.id: content_hash(case) for case in dataset if case.files}
+    if not set(record.contents.values()) <= set(contents.values()):
+        return dataset
+    of_run: dict[str, list[str]] = {}  # several where one image stands twice
+    for name, content in record.contents.items():
+        of_run.setdefault(content, []).append(name)
+    names = {name: of_run[content].pop(0) if of_run.get(content) else name for name, content in contents.items()}
     return dataset.renamed(names)
 
 
