@@ -42,7 +42,8 @@ BUDGET = {
     "verbs": 620,
 }
 
-RENDERED = drawing._rendered
+# How charts are drawn in full: in both inks, each laid out as the other, with pixels.
+IN_FULL = {name: getattr(drawing, name) for name in ("_drawn", "_lie_as", "_rendered")}
 # A shell starts what goes on in the background with Ctrl-C ignored, and Python leaves it so: tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -81,71 +82,75 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{room or 'tests/*.py':12}{seconds:6.0f} of {BUDGET.get(room, 0):4}{over}")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test writes into the user's cache or configuration, or depends on what is in it."""
-    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.setenv("ISOCENTER_PATIENT_KEY", "of the tests")
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test writes into the user's cache or configuration, or depends on what is in it; no shared run does either."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv("ISOCENTER_PATIENT_KEY", "of the tests")
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
 def charts_without_pixels() -> Iterator[None]:
-    """Charts are drawn but not turned into pixels, which takes half of the time of a small training.
+    """Charts are drawn in one ink and not turned into pixels, which takes half of the time of a small training.
 
     Tests of the room `report` see real pictures, and so do others with the mark `pictures`, and the shared runs.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawing, "_rendered", lambda canvas, dpi: PIL.Image.new("RGB", (8, 8)))
+        patch.setattr(drawing, "_drawn", _drawn_if_light)
+        patch.setattr(drawing, "_lie_as", lambda canvas, laid_out: None)
         yield
+
+
+def _drawn_if_light(draw: Callable, ink: drawing.Ink, size: tuple[float, float]) -> drawing.Canvas:
+    return IN_FULL["_drawn"](draw if ink is drawing.LIGHT else lambda *nothing: None, ink, size)
+
+
+def _in_full(patch: pytest.MonkeyPatch) -> None:
+    for name, function in IN_FULL.items():
+        patch.setattr(drawing, name, function)
 
 
 @pytest.fixture(autouse=True)
 def pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pixels for the tests that look at charts."""
     if room_of(request.node.nodeid) == "report" or request.node.get_closest_marker("pictures") is not None:
-        monkeypatch.setattr(drawing, "_rendered", RENDERED)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A data set, and the folder of the run on it; tests only read them."""
-
-    data: Path
-    out: Path
+        _in_full(monkeypatch)
 
 
 @pytest.fixture(scope="session")
-def segmented(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def segmented(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
     """A run of a few steps on small volumes."""
     return _run_once(tmp_path_factory, trained.blobs, trained.segmenting)
 
 
 @pytest.fixture(scope="session")
-def classified(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def classified(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
     """A run of a few steps on small pictures of two classes."""
     return _run_once(tmp_path_factory, trained.pictures, trained.classifying)
 
 
 @pytest.fixture(scope="session")
-def detected(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def detected(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
     """A run of a few steps on small pictures with boxes."""
     return _run_once(tmp_path_factory, trained.smears, trained.detecting)
 
 
 @pytest.fixture(scope="session")
-def packaged(segmented: Trained, tmp_path_factory: pytest.TempPathFactory) -> Packaged:
+def packaged(segmented: trained.Trained, tmp_path_factory: pytest.TempPathFactory) -> Packaged:
     """The package of the run on volumes; tests only read it, or copy it to damage it."""
     return isocenter.package(segmented.out, out=tmp_path_factory.mktemp("packaged") / "shells", backends=("onnx",))
 
 
-def _run_once(folders: pytest.TempPathFactory, cohort: Callable, train: Callable) -> Trained:
+def _run_once(folders: pytest.TempPathFactory, cohort: Callable, train: Callable) -> trained.Trained:
     """The run, made by the first of the workers that asks for it; the others wait and read the same."""
     root = _of_all_workers(folders) / train.__name__
-    made = Trained(root / "data", root / "run")
+    made = trained.Trained(root / "data", root / "run")
     with FileLock(f"{root}.lock"), pytest.MonkeyPatch.context() as patch:
         if not (root / "done").exists():
-            patch.setenv("ISOCENTER_CACHE", str(folders.getbasetemp() / "cache"))
-            patch.setattr(drawing, "_rendered", RENDERED)
+            _in_full(patch)
             train(cohort(made.data), made.out)
             (root / "done").touch()
     return made

@@ -51,7 +51,6 @@ def promised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Promised]:
     """The family installed, trained and packaged; tests only read what it left."""
     root = tmp_path_factory.mktemp("promise")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(root / "cache"))
         patch.syspath_prepend(str(installed(root / "site")))
         importlib.invalidate_caches()
         data = trained.blobs(root / "data")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,8 @@ from isocenter.verbs.train import Run
 
 # Small enough for seconds; two validations, so that there is a best and a last.
 FEW_STEPS: Mapping[str, Any] = {"training.steps": 6, "training.validations": 2, "training.batch": 2}
+# Where nobody looks at the steps.
+TWO_STEPS: Mapping[str, Any] = {"training.steps": 2, "training.validations": 1, "training.batch": 2}
 SMALL_UNET = {"width": 4, "widest": 8, "strides": [[1, 1, 1], [2, 2, 2]]}
 SMALL_RESNET = {"width": 4, "blocks": [1, 1], "stem_stride": 1}
 LABELS = "1=shell,2=core"
@@ -27,6 +30,14 @@ LABELS = "1=shell,2=core"
 OBLIQUE = np.array(
     [[-1.1, 0.2, 0.0, 30.0], [0.2, 1.1, -0.15, -12.0], [0.0, 0.15, 1.3, 7.0], [0.0, 0.0, 0.0, 1.0]], dtype=np.float64
 )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A data set, and the folder of the run on it; tests only read them."""
+
+    data: Path
+    out: Path
 
 
 @contextmanager

@@ -30,9 +30,7 @@ SIZE = {"network.size": trained.SMALL_RESNET}
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     data = trained.pictures(tmp_path_factory.mktemp("space") / "data", 60)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        return isocenter.plan(data, device="cpu", threads=1)
+    return isocenter.plan(data, device="cpu", threads=1)
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,6 @@ def runs(tmp_path_factory) -> tuple[Path, Path, Path]:
     """Data, a run of one process on them, and one of two that was interrupted by the death of one and resumed."""
     root = tmp_path_factory.mktemp("ranks")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         data = trained.blobs(root / "data")
         trained.segmenting(data, root / "one", assignments=FIFTY)
         _killed(data, root / "two")

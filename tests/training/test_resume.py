@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -18,16 +19,21 @@ from isocenter.training import recover
 
 # With the channels last, so that what the optimiser keeps must find its way back into that order.
 SIX = {"training.steps": 6, "training.validations": 3, "training.compute": "channels-last"}
+# What is kept beside the weights of each: how they normalise, what was drawn, what each case cost, terms of the loss.
 KINDS = {
-    "classification": (trained.pictures, trained.classifying),
-    "segmentation": (trained.blobs, trained.segmenting),
+    "classification": (trained.pictures, trained.classifying, {}),
+    "segmentation": (trained.blobs, trained.segmenting, {}),
+    "drawn by loss": (trained.blobs, trained.segmenting, {"training.sampling": "by_loss"}),
+    "several tasks": (partial(trained.lesions, known=2), trained.answering_all, {}),
 }
 
 
 def same_run(first: Path, second: Path) -> None:
     """Every tensor of every checkpoint, the log but for its times, and what was measured, bit for bit."""
-    for name in ("last/weights", "last/module", "last/optimiser", "best/weights"):
-        ours, theirs = (load_file(run / "checkpoints" / f"{name}.safetensors") for run in (first, second))
+    names = [path.relative_to(first) for path in (first / "checkpoints").rglob("*.safetensors")]
+    assert len(names) >= 4  # the network, its mean and the optimiser at the end, and the best mean
+    for name in names:
+        ours, theirs = (load_file(run / name) for run in (first, second))
         assert ours.keys() == theirs.keys()
         for key in ours:
             assert ours[key].tobytes() == theirs[key].tobytes(), (name, key)
@@ -42,31 +48,39 @@ def same_run(first: Path, second: Path) -> None:
 def whole(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
     """{kind: (data, an uninterrupted run)}"""
     found = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        for kind, (cohort, train) in KINDS.items():
-            root = tmp_path_factory.mktemp(kind)
-            train(cohort(root / "data"), root / "run", assignments=SIX)
-            found[kind] = root / "data", root / "run"
+    for kind, (cohort, train, chosen) in KINDS.items():
+        root = tmp_path_factory.mktemp(kind.replace(" ", "_"))
+        data = cohort(root / "data")
+        train(data, root / "run", assignments={**SIX, **chosen})
+        found[kind] = data, root / "run"
     return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_stopped_between_steps_goes_on_bit_by_bit(whole, kind, tmp_path):
-    data, uninterrupted = whole[kind]
+    (data, uninterrupted), (_, train, chosen) = whole[kind], KINDS[kind]
 
     def pressed(moment):
         if moment.step == 3:
             signal.raise_signal(signal.SIGINT)
 
     with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
-        KINDS[kind][1](data, tmp_path / "run", assignments=SIX)
+        train(data, tmp_path / "run", assignments={**SIX, **chosen})
     assert not (tmp_path / "run" / "report.html").exists()
     assert pd.read_csv(tmp_path / "run" / "log.csv")["step"].tolist() == [1, 2, 3]
     isocenter.train(resume=tmp_path / "run")
     same_run(uninterrupted, tmp_path / "run")
     with pytest.raises(UsageError, match="finished run"):
         isocenter.train(resume=tmp_path / "run")
+
+
+def test_the_terms_of_a_loss_that_are_learnt_are_kept(whole):
+    assert (whole["several tasks"][1] / "checkpoints" / "last" / "terms.safetensors").is_file()
+
+
+def test_what_is_drawn_by_loss_is_not_what_is_drawn_at_random(whole):
+    losses = [pd.read_csv(whole[kind][1] / "log.csv")["loss"].tolist() for kind in ("segmentation", "drawn by loss")]
+    assert losses[0] != losses[1]
 
 
 # The last checkpoint is that of step 4.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 from collections import Counter
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,7 +13,6 @@ from hypothesis import strategies as st
 import isocenter
 import trained
 from isocenter.errors import PlanError
-from isocenter.training import logs
 from isocenter.training.data.loader import AHEAD
 from isocenter.training.data.sampling import PRESSURE, Costs, Sampling
 from isocenter.training.step.loss import sample_by_sample
@@ -89,28 +86,6 @@ def test_each_sample_is_judged_alone():
     said, truth = torch.tensor([[1.0], [4.0], [2.0]]), torch.tensor([[1.0], [1.0], [0.0]])
     found = sample_by_sample(lambda outputs, targets: (outputs["x"] - targets).abs().mean(), {"x": said}, truth)
     assert found == [0.0, 3.0, 2.0]
-
-
-def test_a_run_that_draws_by_loss_goes_on_bit_by_bit(tmp_path, monkeypatch):
-    asked = {"training.steps": 10, "training.validations": 1, "training.sampling": "by_loss"}
-    data = trained.blobs(tmp_path / "data")
-    trained.segmenting(data, tmp_path / "whole", assignments=asked)
-    add = logs.CsvLog.add
-
-    def pressed(log, moment):
-        add(log, moment)
-        if moment.step == 7:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(logs.CsvLog, "add", pressed)
-    with pytest.raises(KeyboardInterrupt):
-        trained.segmenting(data, tmp_path / "stopped", assignments=asked)
-    monkeypatch.setattr(logs.CsvLog, "add", add)
-    isocenter.train(resume=tmp_path / "stopped")
-    whole, stopped = (pd.read_csv(tmp_path / name / "log.csv")["loss"] for name in ("whole", "stopped"))
-    assert whole.tolist() == stopped.tolist()
-    trained.segmenting(data, tmp_path / "natural", assignments={**asked, "training.sampling": "natural"})
-    assert pd.read_csv(tmp_path / "natural" / "log.csv")["loss"].tolist() != whole.tolist()
 
 
 def test_classes_are_not_drawn_by_loss_because_nobody_would_know_their_shares(tmp_path):

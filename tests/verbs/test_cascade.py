@@ -53,7 +53,6 @@ def cascade(tmp_path_factory):
         return fit(job, *given, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(root / "cache"))
         patch.setattr(room, "fit", told)
         train(trained.blobs(root / "data"), root / "run")
     return Cascade(root / "data", root / "run", fits)

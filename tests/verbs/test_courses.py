@@ -50,10 +50,8 @@ def cohort(root: Path, count: int = 40) -> Path:
 def read(tmp_path_factory):
     """Data, and a run on them that is told pulse and sex; tests only read them."""
     root = tmp_path_factory.mktemp("read")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(root / "cache"))
-        data = cohort(root / "data")
-        isocenter.train(data, out=root / "run", assignments=FEW, **READING)
+    data = cohort(root / "data")
+    isocenter.train(data, out=root / "run", assignments=FEW, **READING)
     return data, root / "run"
 
 

@@ -44,10 +44,8 @@ def cohort(root: Path, count: int = 40) -> Path:
 def told(tmp_path_factory):
     """Data, and a run on them that is told marker and sex; tests only read them."""
     root = tmp_path_factory.mktemp("told")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(root / "cache"))
-        data = cohort(root / "data")
-        isocenter.train(data, out=root / "run", assignments={**FEW, "network.context": "all"}, **READING)
+    data = cohort(root / "data")
+    isocenter.train(data, out=root / "run", assignments={**FEW, "network.context": "all"}, **READING)
     return data, root / "run"
 
 
@@ -91,15 +89,6 @@ def test_a_run_states_what_images_tell_alone_and_what_each_half_adds(told):
         "no difference shown",
     ):
         assert said in report
-
-
-def test_who_wants_no_second_training_is_told_that_nothing_was_measured(told, tmp_path):
-    given = {**FEW, "training.steps": 2, "training.validations": 1, "network.context": ["sex"]}
-    isocenter.train(told[0], out=tmp_path / "run", assignments={**given, "evaluation.image_only": False}, **READING)
-    assert not (tmp_path / "run" / "image_only").exists()
-    report = (tmp_path / "run" / "report.html").read_text()
-    assert "not measured: evaluation.image_only is off" in report
-    assert "what the images add to the covariates" in report
 
 
 def test_a_run_that_was_killed_in_its_second_training_ends_as_if_it_had_not_been(told, tmp_path):
@@ -196,7 +185,9 @@ def test_a_cohort_is_evaluated_with_the_covariates_of_its_own_table(told, tmp_pa
 
 
 @pytest.mark.parametrize(("role", "column"), [("value:score", "score"), ("time", "days")])
-def test_numbers_and_times_are_told_covariates_too(role, column, told, tmp_path):
+def test_numbers_and_times_are_told_covariates_too_and_of_one_training_nothing_is_said_of_images(
+    role, column, told, tmp_path
+):
     table = pd.read_csv(told[0] / "table.csv")
     rng = np.random.default_rng(0)
     table["score"] = table["marker"].fillna(0) + rng.normal(size=len(table))
@@ -206,10 +197,15 @@ def test_numbers_and_times_are_told_covariates_too(role, column, told, tmp_path)
     table.to_csv(tmp_path / "table.csv", index=False)
     roles = {"image": "file", "patient": "person", role: column, **({"event": "died"} if role == "time" else {})}
     given = {**FEW, "training.steps": 2, "training.validations": 1, "network.context": ["marker"]}
+    given["evaluation.image_only"] = False
     isocenter.train(
         tmp_path / "table.csv", out=tmp_path / "run", column=roles, device="cpu", threads=1, assignments=given
     )
     assert (tmp_path / "run" / "evaluation" / "covariates.json").is_file()
+    assert not (tmp_path / "run" / "image_only").exists()
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "not measured: evaluation.image_only is off" in report
+    assert "what the images add to the covariates" in report
 
 
 def test_folds_are_told_alike(told, tmp_path):

@@ -41,10 +41,8 @@ def cohort(root: Path, count: int = 24) -> Path:
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
     root = tmp_path_factory.mktemp("which")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(root / "cache"))
-        data = cohort(root / "data")
-        isocenter.train(data, out=root / "run", assignments=FEW, **READING)
+    data = cohort(root / "data")
+    isocenter.train(data, out=root / "run", assignments=FEW, **READING)
     return data, root / "run"
 
 

@@ -24,9 +24,7 @@ from isocenter.verbs.training.run_end import training_log
 def crossed(tmp_path_factory):
     """A run of three folds on small volumes: its data and its folder."""
     root = tmp_path_factory.mktemp("folds")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        trained.segmenting(trained.blobs(root / "data"), root / "run", folds=3)
+    trained.segmenting(trained.blobs(root / "data"), root / "run", folds=3)
     return root / "data", root / "run"
 
 

@@ -22,9 +22,7 @@ FLAGS = {"device": "cpu", "threads": 1}
 @pytest.fixture(scope="module")
 def room(tmp_path_factory):
     root = tmp_path_factory.mktemp("in_time")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(root / "cache"))
-        yield root
+    yield root
 
 
 def test_a_series_is_marked_sample_by_sample_and_its_package_says_the_same(room):

@@ -61,9 +61,7 @@ def run_on(data: Path, out: Path, **assignments: object) -> Run:
 def run(tmp_path_factory):
     """A cohort of touching balls, and the folder of a run on it; tests only read them."""
     root = tmp_path_factory.mktemp("instances")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(root / "cache"))
-        run_on(cohort(root / "data"), root / "run")
+    run_on(cohort(root / "data"), root / "run")
     return root
 
 

@@ -39,10 +39,8 @@ def discs(root: Path, count: int = 24) -> Path:
 def measuring(tmp_path_factory):
     """A table of discs and the folder of the run on it; tests only read them."""
     root = tmp_path_factory.mktemp("measuring")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(root / "cache"))
-        data = discs(root / "data")
-        isocenter.train(data, out=root / "run", device="cpu", threads=1, column=COLUMNS, assignments=NOISY)
+    data = discs(root / "data")
+    isocenter.train(data, out=root / "run", device="cpu", threads=1, column=COLUMNS, assignments=NOISY)
     return data, root / "run"
 
 
@@ -178,13 +176,13 @@ def test_volumes_of_different_size_keep_their_scale(tmp_path):
 
 
 def test_folds_share_the_scale_of_the_values(tmp_path):
-    data = discs(tmp_path / "data", 15)
+    data = discs(tmp_path / "data", 14)
     few = {**trained.FEW_STEPS, "network.size": trained.SMALL_RESNET, "training.batch": 4}
     isocenter.train(
-        data, out=tmp_path / "run", column={"value": "area_px"}, folds=3, device="cpu", threads=1, assignments=few
+        data, out=tmp_path / "run", column={"value": "area_px"}, folds=2, device="cpu", threads=1, assignments=few
     )
     model = isocenter.load(tmp_path / "run", "cpu")
     image = isocenter.read(data.parent / "pictures" / "disc00.png")
-    each = [isocenter.load(tmp_path / "run", "cpu", fold=n).predict(image).values["area_px"] for n in range(3)]
+    each = [isocenter.load(tmp_path / "run", "cpu", fold=n).predict(image).values["area_px"] for n in range(2)]
     assert model.predict(image).values["area_px"] == pytest.approx(np.mean(each), rel=1e-5)
-    assert len(pd.read_csv(tmp_path / "run" / "evaluation" / "cases.csv")) == 15
+    assert len(pd.read_csv(tmp_path / "run" / "evaluation" / "cases.csv")) == 14

@@ -52,10 +52,8 @@ def cohort(root: Path, count: int = 8) -> Path:
 def run(tmp_path_factory):
     """A cohort of smears, and the folder of a run on it; tests only read them."""
     root = tmp_path_factory.mktemp("outlining")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(root / "cache"))
-        data = cohort(root / "data")
-        isocenter.train(data, out=root / "run", task="instances", device="cpu", threads=1, assignments=ASKED)
+    data = cohort(root / "data")
+    isocenter.train(data, out=root / "run", task="instances", device="cpu", threads=1, assignments=ASKED)
     return root
 
 

@@ -144,16 +144,6 @@ def test_files_that_were_added_to_a_package_are_named(own, segmented, caplog):
     assert "DS_Store" not in line
 
 
-def test_a_run_on_every_case_says_that_nothing_is_estimated(tmp_path):
-    run = trained.classifying(trained.pictures(tmp_path / "data"), tmp_path / "run", everything=True)
-    with no_export():
-        made = isocenter.package(run.out, out=tmp_path / "out", backends=())
-    assert "nothing is estimated" in repr(made)
-    page = (tmp_path / "out" / "docs" / "README.md").read_text()
-    assert "Nothing was estimated" in page
-    assert "Every case was trained on" in page
-
-
 def test_a_run_of_folds_becomes_the_mean_of_its_networks_and_says_what_was_scored(segmented, tmp_path):
     run, table = tmp_path / "run", pd.read_csv(segmented.out / "split.csv", dtype=str)
     shutil.copytree(segmented.out, run, ignore=shutil.ignore_patterns("checkpoints"))
@@ -212,11 +202,6 @@ def test_a_run_with_a_damaged_model_leaves_nothing_half_written(segmented, tmp_p
     assert said.code == 1
     assert "SHA-256" in said.last
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-def test_a_training_begins_from_the_weights_of_a_package(packaged, segmented, tmp_path):
-    run = trained.segmenting(segmented.data, tmp_path / "run", start=packaged.out)
-    assert run.report.is_file()
 
 
 def test_an_archive_that_is_no_zip_is_refused_before_the_run_is_read(segmented, tmp_path, cli):

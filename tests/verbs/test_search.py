@@ -80,18 +80,14 @@ def spoiled(data, copy, names):
 
 
 @pytest.fixture(scope="module")
-def made(data, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        return planned(data, minutes=120)
+def made(data):
+    return planned(data, minutes=120)
 
 
 @pytest.fixture(scope="module")
 def whole(made, tmp_path_factory):
     """What a search that nobody disturbed has found."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        return search(made, tmp_path_factory.mktemp("whole"))
+    return search(made, tmp_path_factory.mktemp("whole"))
 
 
 def test_the_first_trial_is_the_plan_as_it_stands_and_the_others_are_other_plans(whole):
@@ -178,16 +174,14 @@ def run(data, tmp_path_factory):
     def dies(run, plan):
         raise RuntimeError("the machine went down")
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        with pytest.MonkeyPatch.context() as killed:
-            killed.setattr(RunFolder, "write_plan", dies)
-            with pytest.raises(RuntimeError, match="went down"):
-                isocenter.train(data, out=out, device="cpu", threads=1, assignments=TINY)
-        record = json.loads((out / "search" / "result.json").read_text())
-        record["changed"] = {"training.weight_decay": {"value": 0.3, "because": "trial 1 of 2", "source": "search"}}
-        (out / "search" / "result.json").write_text(json.dumps(record))
-        return train(resume=out)
+    with pytest.MonkeyPatch.context() as killed:
+        killed.setattr(RunFolder, "write_plan", dies)
+        with pytest.raises(RuntimeError, match="went down"):
+            isocenter.train(data, out=out, device="cpu", threads=1, assignments=TINY)
+    record = json.loads((out / "search" / "result.json").read_text())
+    record["changed"] = {"training.weight_decay": {"value": 0.3, "because": "trial 1 of 2", "source": "search"}}
+    (out / "search" / "result.json").write_text(json.dumps(record))
+    return train(resume=out)
 
 
 def test_what_was_found_is_followed_wherever_the_run_was_killed(run):

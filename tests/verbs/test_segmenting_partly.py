@@ -67,9 +67,7 @@ def run_on(data: Path, out: Path, **given) -> pd.DataFrame:
 def overlapping(tmp_path_factory):
     """A data set of regions with voxels to ignore, the run on it, and its summary; tests only read them."""
     root = tmp_path_factory.mktemp("overlapping")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(root / "cache"))
-        rows = run_on(nested(root / "data"), root / "run")
+    rows = run_on(nested(root / "data"), root / "run")
     return root / "data", root / "run", rows
 
 

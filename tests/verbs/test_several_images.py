@@ -45,10 +45,8 @@ def cohort(root: Path, count: int = 30) -> Path:
 def holed(tmp_path_factory):
     """The table, and a run on it; tests only read them."""
     root = tmp_path_factory.mktemp("holed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(root / "cache"))
-        data = cohort(root / "data")
-        isocenter.train(data, out=root / "run", assignments=FEW, **READING)
+    data = cohort(root / "data")
+    isocenter.train(data, out=root / "run", assignments=FEW, **READING)
     return data, root / "run"
 
 

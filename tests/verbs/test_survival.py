@@ -40,10 +40,8 @@ def followed(tmp_path_factory):
     """A run of a few steps, and its data."""
     root = tmp_path_factory.mktemp("followed")
     data = cohort(root / "data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        given = {**FEW, "task.unit": "days"}
-        isocenter.train(data, out=root / "run", assignments=given, **READING)
+    given = {**FEW, "task.unit": "days"}
+    isocenter.train(data, out=root / "run", assignments=given, **READING)
     return data, root / "run"
 
 

@@ -9,7 +9,10 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import PlanError, UsageError
+from isocenter.verbs.plan import PlanRequest
 from isocenter.verbs.train import Run
+from isocenter.verbs.training.run_folder import planned_from
+from packages import no_export
 
 
 def test_a_run_leaves_what_the_design_lists_and_nothing_hidden(segmented):
@@ -87,13 +90,22 @@ def test_the_plan_of_a_run_names_its_data_relative_to_itself(segmented):
     assert line == "data: ../data"
 
 
-def test_patients_stand_in_no_file_of_a_model(tmp_path):
-    data = trained.pictures(tmp_path / "data")
+@pytest.fixture(scope="module")
+def named(tmp_path_factory) -> trained.Trained:
+    """A table with patients of a name that stands nowhere else, two of whose cases are called as missing values are."""
+    root = tmp_path_factory.mktemp("named")
+    data = trained.pictures(root / "data")
+    (data / "bright" / "00.png").rename(data / "bright" / "NA.png")
+    (data / "dark" / "01.png").rename(data / "dark" / "null.png")
     rows = ["image,class,patient"]
     for n, path in enumerate(sorted(data.rglob("*.png"))):
         rows.append(f"{path.relative_to(data).as_posix()},{path.parent.name},ZAPHOD{n // 2}")
     (data / "table.csv").write_text("\n".join(rows))
-    run = trained.classifying(data / "table.csv", tmp_path / "run").out
+    return trained.Trained(data / "table.csv", trained.classifying(data / "table.csv", root / "run").out)
+
+
+def test_patients_stand_in_no_file_of_a_model(named):
+    run = named.out
     holding = {
         path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file() and b"ZAPHOD" in path.read_bytes()
     }
@@ -103,7 +115,7 @@ def test_patients_stand_in_no_file_of_a_model(tmp_path):
     assert len(patients) == 20
 
 
-def test_every_case_trains_with_everything_and_nothing_is_estimated(tmp_path):
+def test_every_case_trains_with_everything_and_nothing_is_estimated_as_its_package_says_too(tmp_path):
     run = trained.classifying(trained.pictures(tmp_path / "data", 12), tmp_path / "run", everything=True)
     assert set(pd.read_csv(run.out / "split.csv")["split"]) == {"train"}
     assert run.rows == ()
@@ -111,11 +123,16 @@ def test_every_case_trains_with_everything_and_nothing_is_estimated(tmp_path):
     assert not (run.out / "evaluation").exists()
     assert "Patients unknown." in run.notes  # nothing was split
     assert str(run).count("nothing is estimated") == 1
+    with no_export():
+        assert "nothing is estimated" in repr(isocenter.package(run.out, out=tmp_path / "out", backends=()))
+    page = (tmp_path / "out" / "docs" / "README.md").read_text()
+    assert "Nothing was estimated" in page
+    assert "Every case was trained on" in page
 
 
-def test_a_model_is_begun_from_another(segmented, tmp_path):
+def test_a_model_is_begun_from_the_package_of_another(segmented, packaged, tmp_path):
     few = {"training.steps": 1, "training.validations": 1, "training.learning_rate": 1e-12, "training.ema": 0.0}
-    run = trained.segmenting(segmented.data, tmp_path / "run", start=segmented.out, assignments=few)
+    run = trained.segmenting(segmented.data, tmp_path / "run", start=packaged.out, assignments=few)
     theirs, ours = (isocenter.load(path, "cpu").run.module.state_dict() for path in (segmented.out, run.out))
     for name, weight in theirs.items():
         assert (weight - ours[name]).abs().max() < 1e-6
@@ -155,19 +172,14 @@ def test_data_and_a_run_to_resume_cannot_both_be_given(segmented, tmp_path):
 def test_minutes_beside_a_plan_decide_its_steps_anew(segmented, tmp_path):
     run = isocenter.train(segmented.out / "plan.yaml", minutes=0.01, out=tmp_path / "run")
     assert run.steps == 10  # the least; the plan had 6
-    kept = isocenter.train(
-        segmented.out / "plan.yaml", minutes=0.01, out=tmp_path / "kept", assignments={"training.steps": 3}
-    )
-    assert kept.steps == 3
+    kept = planned_from(segmented.out / "plan.yaml", PlanRequest(0.01, assignments={"training.steps": 3}))
+    assert kept.plan["training.steps"] == 3
 
 
-def test_a_case_may_be_called_na(tmp_path):
-    data = trained.pictures(tmp_path / "data", 12)
-    (data / "bright" / "00.png").rename(data / "bright" / "NA.png")
-    (data / "dark" / "01.png").rename(data / "dark" / "null.png")
-    run = trained.classifying(data, tmp_path / "run")
-    scored = isocenter.evaluate(run.out, data, split="all", device="cpu").scored.table
-    assert len(scored) == 12
+def test_a_case_may_be_called_na(named):
+    scored = isocenter.evaluate(named.out, named.data, split="all", device="cpu").scored.table
+    assert len(scored) == 40
+    assert {"NA", "null"} <= set(scored["case"])
 
 
 def test_weights_of_which_none_fits_are_refused_before_a_run_begins(segmented, classified, tmp_path):

@@ -32,10 +32,16 @@ def alike(first, second) -> bool:
     return all(np.array_equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_two_deterministic_runs_are_alike_to_the_bit(classified, tmp_path):
-    runs = [trained.classifying(classified.data, tmp_path / name, deterministic=True).out for name in "ab"]
-    assert alike(*runs)
-    assert read_plan(runs[0] / "plan.yaml")["training.deterministic"] is True
+@pytest.fixture(scope="module")
+def deterministic(classified, tmp_path_factory) -> list[Run]:
+    """Two runs by the plan of another, alike to the bit; minutes are asked for too."""
+    plan, room = classified.out / "plan.yaml", tmp_path_factory.mktemp("deterministic")
+    return [train(plan, out=room / name, deterministic=True, minutes=0.5) for name in "ab"]
+
+
+def test_two_deterministic_runs_are_alike_to_the_bit(deterministic):
+    assert alike(*(run.out for run in deterministic))
+    assert read_plan(deterministic[0].out / "plan.yaml")["training.deterministic"] is True
 
 
 def test_minutes_alone_make_no_two_runs_alike_and_are_refused(classified, tmp_path):
@@ -45,9 +51,8 @@ def test_minutes_alone_make_no_two_runs_alike_and_are_refused(classified, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_a_deterministic_run_takes_its_steps_from_a_plan(classified, tmp_path):
-    run = train(classified.out / "plan.yaml", out=tmp_path / "run", deterministic=True, minutes=0.5)
-    assert run.steps == 6  # the plan's: minutes do not move them
+def test_a_deterministic_run_takes_its_steps_from_a_plan(deterministic):
+    assert deterministic[0].steps == 6  # the plan's: minutes do not move them
 
 
 def test_a_plan_says_of_its_minutes_whether_somebody_asked_for_them(classified):
@@ -68,10 +73,12 @@ def test_minutes_to_spare_are_left_over_once_the_epochs_are_done(classified, tmp
     assert rates.iloc[-1] < 0.05 * rates.max()
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "poly"])
-def test_sgd_follows_its_schedule(classified, tmp_path, schedule):
+@pytest.mark.parametrize(("schedule", "sampling"), [("cosine", "balanced"), ("poly", "natural")])
+def test_sgd_its_schedule_and_the_sampling_are_followed(classified, tmp_path, schedule, sampling):
     chosen = {"training.optimiser": "sgd", "training.schedule": schedule, "training.learning_rate": 0.01}
+    chosen["training.sampling"] = sampling
     run = trained.classifying(classified.data, tmp_path / "run", assignments=chosen).out
+    assert read_plan(run / "plan.yaml")["training.sampling"] == sampling
     rates = pd.read_csv(run / "log.csv")["learning_rate"]
     assert rates.max() == pytest.approx(0.01)
     assert rates.iloc[-1] < 0.005
@@ -107,12 +114,6 @@ def test_a_run_that_stopped_early_and_was_killed_before_its_report_trains_no_fur
     assert again.steps == stopped.steps
     assert len(pd.read_csv(stopped.out / "log.csv")) == stopped.steps
     assert any("the schedule is cut" in note for note in again.notes)
-
-
-def test_balanced_sampling_is_followed(tmp_path):
-    data = trained.pictures(tmp_path / "data", 24)
-    run = trained.classifying(data, tmp_path / "run", assignments={"training.sampling": "balanced"})
-    assert run.report.is_file()
 
 
 def test_coarser_outputs_are_learnt_from(segmented, tmp_path):

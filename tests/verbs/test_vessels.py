@@ -37,11 +37,9 @@ def vessels(root: Path, count: int = 12) -> Path:
 def net(tmp_path_factory):
     """Pictures of vessels and the folder of the run on them; tests only read them."""
     root = tmp_path_factory.mktemp("vessels")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(root / "cache"))
-        data = vessels(root / "data")
-        settings = {**trained.FEW_STEPS, "network.size": SMALL}
-        isocenter.train(data, out=root / "run", assignments=settings, **READING)
+    data = vessels(root / "data")
+    settings = {**trained.FEW_STEPS, "network.size": SMALL}
+    isocenter.train(data, out=root / "run", assignments=settings, **READING)
     return data, root / "run"
 
 
