@@ -97,8 +97,8 @@ def interleaved(programs: Sequence[Program], repeats: int, threads: int) -> pd.D
     for repeat in range(repeats):
         for program in programs if repeat % 2 == 0 else reversed(programs):
             row = _run(program, repeat, threads)
-            said = row["problem"] or f"{row['seconds']:.2f} s, {row['peak_mib']:.0f} MiB"
-            print(f"{program.name}, run {repeat + 1} of {repeats}: {said}", file=sys.stderr, flush=True)
+            output = row["problem"] or f"{row['seconds']:.2f} s, {row['peak_mib']:.0f} MiB"
+            print(f"{program.name}, run {repeat + 1} of {repeats}: {output}", file=sys.stderr, flush=True)
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -155,14 +155,14 @@ def arguments(doc: str, *, repeats: int = 5) -> argparse.ArgumentParser:
 def _run(program: Program, repeat: int, threads: int) -> dict[str, Any]:
     name = re.sub(r"[^A-Za-z0-9]+", "-", program.name).strip("-")
     log = PLACE / "log" / f"{Path(sys.argv[0]).stem or 'bench'}-{name}-{repeat}.log"
-    told = dict.fromkeys(THREADS, str(threads))
+    values = dict.fromkeys(THREADS, str(threads))
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "GOMP_", "KMP_"))}
     command, folder = [str(part) for part in program.command], program.folder or ROOT
     row: dict[str, Any] = {"program": program.name, "repeat": repeat}
     try:
         found = watched(
             command,
-            environment={**clean, **told, **program.env},
+            environment={**clean, **values, **program.env},
             folder=folder,
             log=log,
             cores=threads,
@@ -178,7 +178,7 @@ def _run(program: Program, repeat: int, threads: int) -> dict[str, Any]:
     elif found.returncode:
         problem = f"ended with {found.returncode}: {_last(log.with_suffix('.err'))}"
     measured = {key: value for key, value in vars(found).items() if key != "late"}
-    return {**row, **measured, "said": _said(log.with_suffix(".out")), "problem": problem}
+    return {**row, **measured, "said": _output_of(log.with_suffix(".out")), "problem": problem}
 
 
 def _values(table: pd.DataFrame, column: str) -> pd.Series:
@@ -187,8 +187,8 @@ def _values(table: pd.DataFrame, column: str) -> pd.Series:
     index = pd.MultiIndex.from_frame(good[["program", "repeat"]])
     if column in good:
         return pd.Series(good[column].to_numpy(), index=index).dropna()
-    told = [said.get(column) if isinstance(said, dict) else None for said in good["said"]]
-    return pd.Series(pd.to_numeric(pd.Series(told, dtype=object)).to_numpy(), index=index).dropna()
+    values = [output.get(column) if isinstance(output, dict) else None for output in good["said"]]
+    return pd.Series(pd.to_numeric(pd.Series(values, dtype=object)).to_numpy(), index=index).dropna()
 
 
 def _cell(values: list[float]) -> str:
@@ -204,7 +204,7 @@ def _digits(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _said(out: Path) -> dict[str, Any] | None:
+def _output_of(out: Path) -> dict[str, Any] | None:
     for line in reversed(out.read_text(encoding="utf-8", errors="replace").splitlines()):
         if line.startswith("{"):
             try:

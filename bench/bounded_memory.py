@@ -73,11 +73,11 @@ def main() -> None:
             "commit": commit(),
             "runs": json.loads(table.to_json(orient="records")),
         }
-        print(_told(figures[name]), flush=True)
+        print(_words(figures[name]), flush=True)
         if asked.record:
             # After each, because the last one takes long; what was measured before stays beside it.
-            told = [_told(figures[one]) for one in VOLUMES if one in figures]
-            record(PART, "Large volumes of many classes", "\n\n".join(told), figures)
+            lines = [_words(figures[one]) for one in VOLUMES if one in figures]
+            record(PART, "Large volumes of many classes", "\n\n".join(lines), figures)
 
 
 def generated(shape: tuple[int, int, int]) -> Image:
@@ -117,7 +117,7 @@ def _alike(out: Path) -> float | None:
     return float(np.mean(np.asarray(nibabel.load(ours).dataobj) == np.asarray(nibabel.load(monai).dataobj)))
 
 
-def _told(figure: dict[str, Any]) -> str:
+def _words(figure: dict[str, Any]) -> str:
     """A paragraph of a volume, from what was recorded."""
     shape, classes, alike = figure["shape"], figure["classes"], figure["same_voxels"]
     size, logits = " x ".join(map(str, shape)), 4 * np.prod(shape) * (classes + 1) / 2**30

@@ -22,7 +22,7 @@ from recorded import record
 import isocenter
 
 SIDE, PATCH, FACTOR = 64, [16, 16], 4.0
-SAID = (
+TEXT = (
     "Discs whose label, 1 or 2, a bar far away tells (SIMULATED, 64 x 64 pixels). Patches have 16 x 16 pixels, so that "
     "no patch holds both: patches alone can be right about every other disc. The cascade first saw the whole image on "
     "a grid four times as coarse."
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write the figures into docs/benchmarks")
     given = parser.parse_args()
     out = given.out or Path(tempfile.mkdtemp())
-    data = told_from_afar(out / "data", given.cases)
+    data = cohort_of_contexts(out / "data", given.cases)
     lines = ["| network | seed | Dice of the label that is there | test cases | above 0.5 |", "|---|---|---|---|---|"]
     print("\n".join(lines))
     for seed in given.seeds:
@@ -65,11 +65,11 @@ def main() -> None:
             lines.append(f"| {name} | {seed} | {' | '.join(_measured(run.out))} |")
             print(lines[-1])
     if given.record:
-        table = "\n".join([SAID, "", *lines])
+        table = "\n".join([TEXT, "", *lines])
         record("cascade", "What a cascade sees that patches do not", table, {"steps": given.steps, "rows": lines[2:]})
 
 
-def told_from_afar(root: Path, count: int) -> Path:
+def cohort_of_contexts(root: Path, count: int) -> Path:
     """images/ beside labels/, as PNG."""
     for n in range(count):
         rng, second = np.random.default_rng(n), n % 2

@@ -91,7 +91,7 @@ def outcomes(path: Path, folder: Path) -> Iterator[tuple[str, str, str]]:
     try:
         volumes = read_volumes(path)
     except IsocenterError as error:
-        yield name, "refused", told(error, folder)
+        yield name, "refused", words_of(error, folder)
         return
     for volume in volumes:
         shown = name if len(volumes) == 1 else f"{name}: {volume}"
@@ -100,7 +100,7 @@ def outcomes(path: Path, folder: Path) -> Iterator[tuple[str, str, str]]:
             _ = image.data
             yield shown, "read", described(image)
         except IsocenterError as error:
-            yield shown, "refused", told(error, folder)
+            yield shown, "refused", words_of(error, folder)
     taken = time.perf_counter() - started
     if taken > 10:
         print(f"{name} took {taken:.0f} s")
@@ -125,7 +125,7 @@ def described(image: Image) -> str:
     return ", ".join(fact for fact in facts if fact) + (f" ({notes})" if notes else "")
 
 
-def told(error: IsocenterError, folder: Path) -> str:
+def words_of(error: IsocenterError, folder: Path) -> str:
     """The refusal without the place of the data on this machine."""
     kind = type(error).__name__
     return f"{kind}: {error.problem}. {error.remedy}.".replace(f"{folder}/", "").replace("..", ".")

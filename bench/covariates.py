@@ -41,7 +41,7 @@ class Shown:
     """found: {part: [value, low, high]}"""
 
     on: str
-    way: str
+    method: str
     seed: int
     found: Mapping[str, Sequence[float | None]]
     commit: str = ""
@@ -51,33 +51,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="the folder `multimodal`; without it simulated data alone")
     parser.add_argument("--only", nargs="+", default=["halves", "genes", "pulse", "which", "chest"])
-    parser.add_argument("--ways", nargs="+", default=["concatenate", "film", "attention"])
+    parser.add_argument("--methods", nargs="+", default=["concatenate", "film", "attention"])
     parser.add_argument("--cases", type=int, default=400, help="simulated")
     add_options(parser, "covariates", minutes=None, of="in place of the steps", seeds=(0, 1, 2))
     given = parser.parse_args()
     given.steps = given.steps or (None if given.minutes else 300)
     shown = [
-        _shown(name, way, seed, given)
+        _shown(name, method, seed, given)
         for name in given.only
         if name != "chest" or given.data is not None
-        for way in given.ways
-        if name != "which" or way in DENSE
+        for method in given.methods
+        if name != "which" or method in DENSE
         for seed in given.seeds
     ]
-    text = _told(shown)
+    text = _words(shown)
     print(text)
     if given.record:
         length = f"{given.minutes:g} minutes" if given.steps is None else f"{given.steps} steps"
-        said = (
+        words = (
             f"Each training has {length}, that on images alone as many; {given.cases} simulated cases. AUROC, of "
             "`which` Dice; intervals resample patients or cases, and those of what one half adds are paired. What the "
             f"data are the script's first lines say. Commits: {', '.join(sorted({one.commit for one in shown}))}."
         )
-        record("covariates", "Covariates beside images", f"{said}\n\n{text}", {"runs": [*map(asdict, shown)]})
+        record("covariates", "Covariates beside images", f"{words}\n\n{text}", {"runs": [*map(asdict, shown)]})
 
 
-def _shown(name: str, way: str, seed: int, given: argparse.Namespace) -> Shown:
-    run = f"{name}-{way}-{seed}"
+def _shown(name: str, method: str, seed: int, given: argparse.Namespace) -> Shown:
+    run = f"{name}-{method}-{seed}"
     if (before := kept(run, given)) is not None:
         return Shown(**before)
     made = given.out.resolve() / f"{name}-data"
@@ -89,7 +89,7 @@ def _shown(name: str, way: str, seed: int, given: argparse.Namespace) -> Shown:
     chosen = {
         **size,
         "network.context": asked.get(name, ["pulse"]),
-        "network.context_fusion": way,
+        "network.context_fusion": method,
         "training.validations": 4,
     }
     words: list[object] = [made if name == "pulse" else made / "table.csv", "--layout", "manifest"]
@@ -98,7 +98,7 @@ def _shown(name: str, way: str, seed: int, given: argparse.Namespace) -> Shown:
     done = trained(run, words, seed, given)
     if done.returncode:
         sys.exit(f"{run} failed with exit code {done.returncode}: see {given.out}/logs/{run}.err")
-    shown = Shown(name, way, seed, told(given.out / run), commit())
+    shown = Shown(name, method, seed, figures_of(given.out / run), commit())
     keep(run, shown, given)
     return shown
 
@@ -109,7 +109,7 @@ def columns(name: str) -> Mapping[str, str]:
     return {"image": "file", "label": "label", **({"patient": "patientid"} if name == "chest" else {})}
 
 
-def told(out: Path) -> dict[str, list[float | None]]:
+def figures_of(out: Path) -> dict[str, list[float | None]]:
     """Of the model, each half, and what each adds: the primary metric and its interval."""
     record = json.loads((out / "evaluation" / "covariates.json").read_text())
     both = json.loads((out / "evaluation" / "summary.json").read_text())
@@ -123,12 +123,12 @@ def told(out: Path) -> dict[str, list[float | None]]:
     return found
 
 
-def _told(shown: Sequence[Shown]) -> str:
+def _words(shown: Sequence[Shown]) -> str:
     """A line of each way of telling: means over the seeds, then each seed."""
     lines = [f"| data | told by | {' | '.join(PARTS)} |", "|---" * (2 + len(PARTS)) + "|"]
-    for name, way in dict.fromkeys((one.on, one.way) for one in shown):
-        own = [one.found for one in shown if (one.on, one.way) == (name, way)]
-        lines.append(f"| {name} | {way} | {' | '.join(_cell([one.get(part) for one in own]) for part in PARTS)} |")
+    for name, method in dict.fromkeys((one.on, one.method) for one in shown):
+        own = [one.found for one in shown if (one.on, one.method) == (name, method)]
+        lines.append(f"| {name} | {method} | {' | '.join(_cell([one.get(part) for one in own]) for part in PARTS)} |")
     return "\n".join(lines)
 
 

@@ -52,19 +52,19 @@ def main() -> None:
         "--data", type=Path, default=ROOT.parent / "shared" / "data" / "medmnist" / "pneumoniamnist.npz"
     )
     parser.add_argument("--members", type=int, default=3)
-    said = "of the long run, and of all members together"
-    add_options(parser, "ensembles", minutes=6.0, of=said, seeds=(0, 1, 2))
+    words = "of the long run, and of all members together"
+    add_options(parser, "ensembles", minutes=6.0, of=words, seeds=(0, 1, 2))
     given = parser.parse_args()
     shown = [one for seed in given.seeds for one in _of_seed(seed, given)]
-    text = _told(shown)
+    text = _words(shown)
     print(f"\n{text}")
     if given.record:
-        said = (
+        words = (
             f"{given.data.stem}, its own split: one training of {given.minutes:g} minutes, and {given.members} of "
             f"{given.minutes / given.members:g} each as one model, on {given.threads} of {os.cpu_count()} cores. "
             f"Differences are paired by case. Commit: {commit()}."
         )
-        record("ensemble", "Ensembles", f"{said}\n\n{text}", {"models": [asdict(one) for one in shown]})
+        record("ensemble", "Ensembles", f"{words}\n\n{text}", {"models": [asdict(one) for one in shown]})
 
 
 def _of_seed(seed: int, given: argparse.Namespace) -> list[Shown]:
@@ -106,7 +106,7 @@ def _shown(model: str, seed: int, run: Path, long: Path, weights: str = "", seco
     return Shown(model, seed, both.primary, first.value, first.low, first.high, brier, between, weights, seconds)
 
 
-def _told(shown: list[Shown]) -> str:
+def _words(shown: list[Shown]) -> str:
     columns = ("model", "seed", shown[0].metric, "95 % interval", "Brier", "less one long", "s beside", "weights")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for one in shown:

@@ -81,7 +81,7 @@ def _contents(wanted: Path) -> str:
 def _done(command: list[str], name: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip() and "WARNING" not in line]
-        last = "\n".join(said[-8:])
+        text = [line for line in (done.stdout + done.stderr).splitlines() if line.strip() and "WARNING" not in line]
+        last = "\n".join(text[-8:])
         raise PeerError(f"the environment of {name} could not be made: {last}")
     return done.stdout

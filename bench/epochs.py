@@ -64,17 +64,17 @@ def main() -> None:
         parser.error(f"there is no set {', '.join(unknown)}")
     names = given.sets or USUAL
     shown = [_shown(name, epochs, seed, given) for seed in given.seeds for name in names for epochs in given.epochs]
-    text = _told(shown)
+    text = _words(shown)
     print(text)
     if given.record:
-        said = (
+        words = (
             f"`isocenter train SET --set training.epochs=N`, on {given.threads} of {os.cpu_count()} cores; means over "
             "seeds and, in brackets, their SD, on the test part; validation: AUROC of the validation part at the end, "
             "which tells the numbers of epochs hardly apart. So these test parts had a say in the number that plans "
             "take, and are no unbiased estimate of what it brings. "
             f"Commits: {', '.join(dict.fromkeys(one.commit for one in shown if one.commit))}."
         )
-        record("epochs", "Epochs of whole images", f"{said}\n\n{text}", {"runs": [asdict(one) for one in shown]})
+        record("epochs", "Epochs of whole images", f"{words}\n\n{text}", {"runs": [asdict(one) for one in shown]})
     sys.exit(any(one.problem for one in shown))
 
 
@@ -113,7 +113,7 @@ def _data(on: str, given: argparse.Namespace) -> Path:
     return out
 
 
-def _told(shown: Sequence[Shown]) -> str:
+def _words(shown: Sequence[Shown]) -> str:
     """A line of each set and number of epochs."""
     columns = ("set", "epochs", "seeds", *METRICS, "validation", "steps", "minutes")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]

@@ -54,7 +54,7 @@ class Example:
 
     kind: str
     data: str
-    said: str
+    about: str
     flags: tuple[str, ...] = ()
     made: Callable[[Path, Path], Path] | None = None
     known: str = ""
@@ -159,7 +159,7 @@ def clips(data: Path, out: Path) -> Path:
 
 
 FINDINGS = ("--column", "patient=patient,finding:covid=covid,finding:ards=ards,finding:other=other")
-TOLD = (*FINDINGS, "--set", "network.context=[age,sex]")
+WITH_COVARIATES = (*FINDINGS, "--set", "network.context=[age,sex]")
 READERS = (
     "--column",
     "mask:first=1st,mask:second=2nd",
@@ -198,7 +198,7 @@ EXAMPLES: Mapping[str, Example] = {
     "together": Example("segmentation+classification", "ultrasound", "a tumour's outline and its class at once"),
     "series": Example("classification", "", "SIMULATED pulse waves, even or uneven", (), rhythms),
     "findings": Example("findings", "multimodal", "diseases in radiographs", FINDINGS, diseases),
-    "covariates": Example("findings", "multimodal", "the same, told age and sex", TOLD, diseases),
+    "covariates": Example("findings", "multimodal", "the same, told age and sex", WITH_COVARIATES, diseases),
     "regression": Example("regression", "hippocampus", "volume in ml", ("--column", "value:volume=volume_ml"), volumes),
     "counts": Example("regression", "bccd", "number of red cells", ("--column", "value:cells=red_cells"), counts),
     "segmentation": Example(
@@ -274,11 +274,11 @@ def main() -> None:
     shown = [_shown(name, seed, given) for seed in given.seeds for name in given.names or EXAMPLES]
     if not given.names:
         shown += [Shown(kind, 0, "no data are named in bench/examples.py", failed=True) for kind in unnamed()]
-    text = _told(shown)
+    text = _words(shown)
     print(f"\n{text}")
     print("\n".join(one.report for one in shown if one.report))
     if given.record:
-        said = (
+        about = (
             f"Trainings of {given.minutes:g} minutes, from raw files to the report, each on {given.threads} of "
             f"{os.cpu_count()} cores by `isocenter train` with the flags in `bench/examples.py`. So short a training "
             "shows that the way is open, and how far it leads in that time; [longer ones](#longer-trainings) "
@@ -286,7 +286,7 @@ def main() -> None:
             "orientation. "
             f"Commits: {', '.join(dict.fromkeys(one.commit for one in shown if one.commit))}."
         )
-        record("examples", "One table of every kind", f"{said}\n\n{text}", {"runs": [asdict(one) for one in shown]})
+        record("examples", "One table of every kind", f"{about}\n\n{text}", {"runs": [asdict(one) for one in shown]})
     sys.exit(any(one.failed for one in shown))
 
 
@@ -307,15 +307,15 @@ def _shown(name: str, seed: int, given: argparse.Namespace) -> Shown:
     found = trained(run, [source, "--task", example.kind, *example.flags], seed, given)
     taken = {"minutes": found.seconds / 60, "memory": found.peak_mib / 1024, "commit": commit()}
     if found.returncode:
-        said = f"failed with exit code {found.returncode}: see {run}.err in logs/"
-        return Shown(name, seed, said, **taken, failed=True)
+        about = f"failed with exit code {found.returncode}: see {run}.err in logs/"
+        return Shown(name, seed, about, **taken, failed=True)
     shown = Shown(name, seed, **_figure(out), **taken, report=str(out / "report.html"))
     keep(run, shown, given)
     print(f"{shown.metric} {_with_interval(shown)} in {shown.minutes:.1f} minutes", file=sys.stderr, flush=True)
     return shown
 
 
-def _told(shown: Sequence[Shown]) -> str:
+def _words(shown: Sequence[Shown]) -> str:
     """A line of each example, all its seeds together."""
     columns = ("example", "data", "figure", "mean (SD)", "each seed, 95 % interval", "known", "cases", "steps")
     columns += ("minutes", "peak memory, GiB")
@@ -323,18 +323,18 @@ def _told(shown: Sequence[Shown]) -> str:
     for name in dict.fromkeys(one.name for one in shown):
         runs = [one for one in shown if one.name == name]
         example, good = EXAMPLES.get(name), [one for one in runs if not one.problem]
-        said = f"{example.data}: {example.said}".removeprefix(": ") if example else ""
-        problems = [f"| {name} | {said} | {one.problem} |" + " |" * (len(columns) - 3) for one in runs if one.problem]
-        lines += [*problems, *([_line(name, said, example.known, good)] if example and good else [])]
+        about = f"{example.data}: {example.about}".removeprefix(": ") if example else ""
+        problems = [f"| {name} | {about} | {one.problem} |" + " |" * (len(columns) - 3) for one in runs if one.problem]
+        lines += [*problems, *([_line(name, about, example.known, good)] if example and good else [])]
     return "\n".join(lines)
 
 
-def _line(name: str, said: str, known: str, runs: Sequence[Shown]) -> str:
+def _line(name: str, about: str, known: str, runs: Sequence[Shown]) -> str:
     values = [one.value for one in runs if one.value is not None]
     spread = f" ({statistics.stdev(values):.4f})" if len(values) > 1 else ""
     cells = [
         name,
-        said,
+        about,
         runs[0].metric,
         f"{statistics.fmean(values):.4f}{spread}" if values else "undefined",
         ", ".join(map(_with_interval, runs)),

@@ -45,7 +45,7 @@ class Set:
     data: str
     axes: int
     answers: str
-    said: str
+    text: str
     flags: tuple[str, ...] = ()
 
 
@@ -104,7 +104,7 @@ def main() -> None:
     ]
     for on in given.sets:
         of_set = [one for one in shown if one.on == on]
-        print(f"\n{SETS[on].said}\n\n{_told(of_set)}")
+        print(f"\n{SETS[on].text}\n\n{_words(of_set)}")
         if given.record:
             _record(on, of_set, given)
     sys.exit(any(one.problem for one in shown))
@@ -112,14 +112,14 @@ def main() -> None:
 
 def _record(on: str, shown: Sequence[Shown], given: argparse.Namespace) -> None:
     """The set's own section of the page, and the figures from which plans take their reasons."""
-    said = (
-        f"{SETS[on].said}: {next(one.metric for one in shown if one.metric)}. Trainings of {given.minutes:g} minutes, "
+    text = (
+        f"{SETS[on].text}: {next(one.metric for one in shown if one.metric)}. Trainings of {given.minutes:g} minutes, "
         f"from raw files to the report, on {given.threads} of {os.cpu_count()} cores, everything but the network as "
         "planned. Intervals resample patients or cases; families whose intervals overlap are not told apart by one "
         f"seed. {_slowed(shown)}Commits: {', '.join(dict.fromkeys(one.commit for one in shown if one.commit))}."
     )
-    title = f"Families of network on {SETS[on].said.split(',')[0]}"
-    record(f"networks_{on}", title, f"{said}\n\n{_told(shown)}", {"runs": [asdict(one) for one in shown]})
+    title = f"Families of network on {SETS[on].text.split(',')[0]}"
+    record(f"networks_{on}", title, f"{text}\n\n{_words(shown)}", {"runs": [asdict(one) for one in shown]})
     _keep(_measured(on, shown, given))
 
 
@@ -132,9 +132,9 @@ def _slowed(shown: Sequence[Shown]) -> str:
             families.setdefault(one.seed, []).append(f"`{one.family}`")
     if not families:
         return ""
-    said = "; ".join(f"seed {seed}: {', '.join(names)}" for seed, names in sorted(families.items()))
+    text = "; ".join(f"seed {seed}: {', '.join(names)}" for seed, names in sorted(families.items()))
     share = f"{100 * SLOWED:.0f} %"
-    return f"Equal minutes, unequal work: fewer than {share} of the most steps of their family were made by {said}. "
+    return f"Equal minutes, unequal work: fewer than {share} of the most steps of their family were made by {text}. "
 
 
 def _measured(on: str, shown: Sequence[Shown], given: argparse.Namespace) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _measured(on: str, shown: Sequence[Shown], given: argparse.Namespace) -> dic
     example, metric = SETS[on], next(one.metric for one in shown if one.metric)
     trained = {"minutes": given.minutes, "cores": given.threads, "seeds": len(given.seeds)}
     return {
-        "on": example.said.split(",")[0],
+        "on": example.text.split(",")[0],
         "answers": example.answers,
         "axes": example.axes,
         "metric": metric,
@@ -201,9 +201,9 @@ def measure(run: Path, data: Path, threads: int) -> dict[str, Any]:
     [first, *_] = model.members
     module, record = first.module, model.network
     images = torch.zeros(1, record["channels"], *model.inference.patch)
-    told = () if not record.get("context") else (torch.zeros(1, record["context"]),)
+    context = () if not record.get("context") else (torch.zeros(1, record["context"]),)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        module(images, *told)
+        module(images, *context)
     times = []
     for case in list(read_dataset(data))[: TIMED + 1]:
         mark = time.monotonic()
@@ -218,7 +218,7 @@ def measure(run: Path, data: Path, threads: int) -> dict[str, Any]:
     }
 
 
-def _told(shown: Sequence[Shown]) -> str:
+def _words(shown: Sequence[Shown]) -> str:
     """A line of each family, the best mean first."""
     columns = ("family", "mean (SD)", "each seed, 95 % interval", "steps", "weights", "multiply-adds")
     columns += ("predict, ms a case", "minutes", "peak memory, GiB")

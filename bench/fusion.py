@@ -27,7 +27,7 @@ from scipy import ndimage
 from trainings import add_options, keep, kept, trained
 
 # What is trained: the family, and how often an image is left out; None as the plan says.
-WAYS: dict[str, tuple[str, float | None]] = {
+METHODS: dict[str, tuple[str, float | None]] = {
     "early, nothing left out": ("unet", 0.0),
     "early": ("unet", None),
     "intermediate": ("fusion", None),
@@ -43,7 +43,7 @@ TEST_SHARE = 0.25
 class Shown:
     """A training, with every subset of the images. rows: images, label, value, low and high of each"""
 
-    way: str
+    method: str
     seed: int
     steps: int
     rows: Sequence[Mapping[str, Any]]
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=80)
     parser.add_argument("--holes", type=float, default=0.3, help="share of the training cases that lack an image")
     parser.add_argument("--dropout", type=float, help="how often an image is left out, in place of what is planned")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     add_options(parser, "fusion", minutes=10.0, of="of each training", seeds=(0, 1, 2))
     given = parser.parse_args()
     folder = given.out.resolve() / f"data-{given.cases}-{given.holes:g}"
@@ -65,28 +65,28 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         counted.write_text(json.dumps(simulated(given.data, folder, given.cases, given.holes)))
     cases = json.loads(counted.read_text())
-    shown = [_shown(way, seed, folder, given) for seed in given.seeds for way in given.ways]
-    text = _told(shown)
+    shown = [_shown(method, seed, folder, given) for seed in given.seeds for method in given.methods]
+    text = _words(shown)
     print(f"\n{text}")
     if given.record:
-        said = (
+        words = (
             f"Dice of simulated channels over real hippocampi, {given.minutes:g} minutes a training: {cases['train']} "
             f"training cases, of which {cases['lack']} lack an image, and {cases['test']} complete test cases, from "
             "which images are taken for each row. Intervals resample cases. "
             f"Commits: {', '.join(sorted({one.commit for one in shown}))}."
         )
-        record("fusion", "Several images, some of them absent", f"{said}\n\n{text}", {"runs": [*map(asdict, shown)]})
+        record("fusion", "Several images, some of them absent", f"{words}\n\n{text}", {"runs": [*map(asdict, shown)]})
 
 
-def _told(shown: Sequence[Shown]) -> str:
+def _words(shown: Sequence[Shown]) -> str:
     lines = ["| way | images | label | mean | each seed, 95 % interval | steps |", "|---" * 6 + "|"]
-    for way in dict.fromkeys(one.way for one in shown):
-        runs = [one for one in shown if one.way == way]
+    for method in dict.fromkeys(one.method for one in shown):
+        runs = [one for one in shown if one.method == method]
         for images, label in dict.fromkeys((row["images"], row["label"]) for row in runs[0].rows):
             found = [row for one in runs for row in one.rows if (row["images"], row["label"]) == (images, label)]
             each = ", ".join("{value:.3f} ({low:.3f} to {high:.3f})".format(**row) for row in found)
             mean, steps = statistics.fmean(row["value"] for row in found), ", ".join(str(one.steps) for one in runs)
-            lines.append(f"| {way} | {images} | {label} | {mean:.3f} | {each} | {steps} |")
+            lines.append(f"| {method} | {images} | {label} | {mean:.3f} | {each} | {steps} |")
     return "\n".join(lines)
 
 
@@ -131,8 +131,8 @@ def _drawn(labels: NDArray[np.uint8], channel: str, case: int) -> NDArray[np.flo
     return np.asarray(values, dtype=np.float32)
 
 
-def _shown(way: str, seed: int, data: Path, given: argparse.Namespace) -> Shown:
-    family, dropout = WAYS[way]
+def _shown(method: str, seed: int, data: Path, given: argparse.Namespace) -> Shown:
+    family, dropout = METHODS[method]
     dropout = given.dropout if dropout is None else dropout
     name = f"{family}-{'planned' if dropout is None else dropout}-{seed}"
     if (before := kept(name, given)) is not None:
@@ -149,7 +149,7 @@ def _shown(way: str, seed: int, data: Path, given: argparse.Namespace) -> Shown:
         if row["metric"] == "dice" and row["label"] != "all"
     ]
     steps = len((given.out / name / "log.csv").read_text().splitlines()) - 1
-    shown = Shown(way, seed, steps, rows, commit())
+    shown = Shown(method, seed, steps, rows, commit())
     keep(name, shown, given)
     return shown
 

@@ -89,7 +89,7 @@ def share_by_patient(random: Random, patients: int, draws: int, share: float) ->
     return bootstrap(right(random, patients, share), owners(patients), seed=0, draws=draws)
 
 
-def share_alone(random: Random, patients: int, draws: int, share: float) -> Estimate:
+def share_only(random: Random, patients: int, draws: int, share: float) -> Estimate:
     """One image a patient, by bootstrap."""
     return bootstrap(right(random, patients, share, 1), owners(patients, 1), seed=0, draws=draws)
 
@@ -182,7 +182,7 @@ STUDIES: list[tuple[str, str, float, Study]] = [
         for share in (0.8, 0.95)
         for name, study in (
             ("patient bootstrap", share_by_patient),
-            ("bootstrap, one image each", share_alone),
+            ("bootstrap, one image each", share_only),
             ("Wilson, one image each", share_wilson),
             ("Clopper-Pearson, one image each", share_exact),
         )

@@ -12,9 +12,9 @@ import torch
 def described() -> str:
     """Processor, cores, memory, system, versions, GPU."""
     memory = psutil.virtual_memory().total / 2**30
-    said = f"{_processor()}, {psutil.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}"
-    said += f", Python {platform.python_version()}, torch {torch.__version__}"
-    return said + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU")
+    text = f"{_processor()}, {psutil.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}"
+    text += f", Python {platform.python_version()}, torch {torch.__version__}"
+    return text + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU")
 
 
 def _processor() -> str:

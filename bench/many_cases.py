@@ -46,7 +46,7 @@ def main() -> None:
                 table = interleaved([program], 1 if work == "cold" else asked.repeats, asked.threads)
                 tables.append(table.assign(work=work, cases=count))
     table = pd.concat(tables, ignore_index=True)
-    text = _told(table, asked.threads)
+    text = _words(table, asked.threads)
     print(text)
     if asked.record:
         runs = json.loads(table.to_json(orient="records"))
@@ -67,7 +67,7 @@ def _grow(data: Path, count: int) -> None:
             nibabel.Nifti1Image(array, np.diag([1.0, 1, 1.5, 1])).to_filename(data / part / f"case{number:05}.nii")
 
 
-def _told(table: pd.DataFrame, threads: int) -> str:
+def _words(table: pd.DataFrame, threads: int) -> str:
     lines = [
         f"Cases of {' x '.join(map(str, SHAPE))} voxels with one structure; threads allowed: {threads}.",
         "",

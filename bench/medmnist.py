@@ -32,7 +32,7 @@ class Set:
     """Data of the collection, and {metric: (best published figure, by which method)} of 28 or 224 pixels."""
 
     data: str
-    said: str
+    about: str
     published: Mapping[str, tuple[float, str]]
 
 
@@ -72,25 +72,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sets", nargs="*", metavar="SET", help=f"{', '.join(SETS)}; all without")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "medmnist")
-    said = "of each training, in place of those without options"
-    add_options(parser, "medmnist", minutes=None, of=said, seeds=SEEDS)
+    about = "of each training, in place of those without options"
+    add_options(parser, "medmnist", minutes=None, of=about, seeds=SEEDS)
     given = parser.parse_args()
     if unknown := sorted(set(given.sets) - set(SETS)):
         parser.error(f"there is no set {', '.join(unknown)}, only {', '.join(SETS)}")
     names = given.sets or list(SETS)
     shown = [_shown(name, seed, given) for seed in given.seeds for name in names]
-    text = _told([one for name in names for one in shown if one.on == name])
+    text = _words([one for name in names for one in shown if one.on == name])
     print(text)
     if given.record:
         length = "no option" if given.minutes is None else f"`--minutes {given.minutes:g}` alone"
-        said = (
+        about = (
             f"`isocenter train SET` with {length}, on {given.threads} of {os.cpu_count()} cores. Published: the best "
             f"row of each measure in {PAPER}, quoted as others quote it: the paper's tables could not be opened here. "
             "Intervals of a seed resample cases. The test parts of RetinaMNIST and PneumoniaMNIST had a say in the "
             "[number of epochs](#epochs-of-whole-images). "
             f"Commits: {', '.join(dict.fromkeys(one.commit for one in shown if one.commit))}."
         )
-        record("medmnist", "MedMNIST by one command", f"{said}\n\n{text}", {"runs": [asdict(one) for one in shown]})
+        record("medmnist", "MedMNIST by one command", f"{about}\n\n{text}", {"runs": [asdict(one) for one in shown]})
     sys.exit(any(one.problem for one in shown))
 
 
@@ -112,7 +112,7 @@ def _shown(on: str, seed: int, given: argparse.Namespace) -> Shown:
     return shown
 
 
-def _told(shown: Sequence[Shown]) -> str:
+def _words(shown: Sequence[Shown]) -> str:
     """A line of each set and measure."""
     columns = (
         "set",
@@ -128,7 +128,7 @@ def _told(shown: Sequence[Shown]) -> str:
     for name in dict.fromkeys(one.on for one in shown):
         runs = [one for one in shown if one.on == name and not one.problem]
         lines += [
-            f"| {SETS[name].said} | {one.problem} |" + " |" * 6 for one in shown if one.on == name and one.problem
+            f"| {SETS[name].about} | {one.problem} |" + " |" * 6 for one in shown if one.on == name and one.problem
         ]
         lines += [_line(name, metric, runs) for metric in SETS[name].published if runs]
     return "\n".join(lines)
@@ -139,7 +139,7 @@ def _line(name: str, metric: str, runs: Sequence[Shown]) -> str:
     mean, (best, method) = statistics.fmean(values), SETS[name].published[metric]
     spread = f" ({statistics.stdev(values):.4f})" if len(values) > 1 else " (one seed)"
     cells = [
-        SETS[name].said,
+        SETS[name].about,
         metric,
         f"{mean:.4f}{spread}",
         ", ".join("{:.3f} ({:.3f} to {:.3f})".format(*one.found[metric]) for one in runs),

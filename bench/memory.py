@@ -46,7 +46,7 @@ SMALL_PREDICTIONS = {"96 x 96 x 96, 3 classes": ((96, 96, 96), (1, 1, 1), 3, 1)}
 
 
 @dataclass(frozen=True)
-class Beside:
+class Peer:
     """GiB of one job, as predicted and as measured."""
 
     job: str
@@ -75,7 +75,7 @@ def main() -> None:
             failed += failures(table)
             if not failures(table):
                 predicted = json.loads((out / "environment.json").read_text())["predicted_memory_gib"]
-                found.append(Beside(f"training: {name}", predicted, float(table["peak_rss_mib"].max()) * MIB / GIB))
+                found.append(Peer(f"training: {name}", predicted, float(table["peak_rss_mib"].max()) * MIB / GIB))
         programs = [
             Program(name, [sys.executable, str(SIDE), *(json.dumps(one) for one in what)])
             for name, what in predictions.items()
@@ -83,9 +83,12 @@ def main() -> None:
         table = interleaved(programs, asked.repeats, asked.threads)
     failed += failures(table)
     for name, runs in table[table["problem"] == ""].groupby("program", sort=False):
-        said = runs["said"].iloc[0]
-        predicted, measured = (said["held"] + said["expected"]) / GIB, float(runs["peak_rss_mib"].median()) * MIB / GIB
-        found.append(Beside(f"prediction: {name}", predicted, measured))
+        output = runs["said"].iloc[0]
+        predicted, measured = (
+            (output["held"] + output["expected"]) / GIB,
+            float(runs["peak_rss_mib"].median()) * MIB / GIB,
+        )
+        found.append(Peer(f"prediction: {name}", predicted, measured))
     text = _table(found, failed)
     print(text)
     if asked.record:
@@ -93,7 +96,7 @@ def main() -> None:
         record("memory", "Memory, predicted and taken", text, {"rows": rows, "failed": failed})
 
 
-def _table(found: Sequence[Beside], failed: Sequence[str]) -> str:
+def _table(found: Sequence[Peer], failed: Sequence[str]) -> str:
     lines = ["| job | predicted, GiB | measured, GiB | predicted is off by |", "|---|---|---|---|"]
     lines += [f"| {one.job} | {one.predicted:.2f} | {one.measured:.2f} | {100 * one.off:+.0f} % |" for one in found]
     within = sum(abs(one.off) <= ASKED for one in found)

@@ -78,8 +78,8 @@ class Corpus:
         source = draw.choice(self.files[kind])
         content = _changed(source.read_bytes(), draw, self.files[kind])
         others = COMPANIONS.get(source.suffix.lower(), ())
-        beside = [one for one in source.parent.glob(f"{source.stem}.*") if one.suffix.lower() in others]
-        return Mutant(number, source, content, tuple(beside))
+        siblings = [one for one in source.parent.glob(f"{source.stem}.*") if one.suffix.lower() in others]
+        return Mutant(number, source, content, tuple(siblings))
 
 
 def _changed(content: bytes, draw: random.Random, others: Sequence[Path]) -> bytes:

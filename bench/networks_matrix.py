@@ -102,7 +102,7 @@ def main() -> None:
     if not given.names:
         given.out.write_text(page(outcomes, [one for one in everything if one not in outcomes]), encoding="utf-8")
         print(f"wrote {given.out}")
-    wrong = [f"{one.key}: {said}" for one, outcome in outcomes.items() for said in outcome.failed]
+    wrong = [f"{one.key}: {reason}" for one, outcome in outcomes.items() for reason in outcome.failed]
     print(f"{len(outcomes)} of {len(everything)} combinations, {len(wrong)} failures", *wrong, sep="\n")
     sys.exit(bool(wrong))
 
@@ -120,8 +120,8 @@ def tried(everything: Sequence[Combination], *, resume: bool, minutes: float) ->
             found[one.key] = asdict(outcome(one))
             KEPT.parent.mkdir(exist_ok=True)
             KEPT.write_text(json.dumps({"made_with": now, "found": found}))
-            said = found[one.key]["failed"] or f"{found[one.key]['overfits']}, ONNX {found[one.key]['onnx']}"
-            print(f"{one.key}: {said} ({time.monotonic() - began:.0f} s)", flush=True)
+            words = found[one.key]["failed"] or f"{found[one.key]['overfits']}, ONNX {found[one.key]['onnx']}"
+            print(f"{one.key}: {words} ({time.monotonic() - began:.0f} s)", flush=True)
         yield one, Outcome(**found[one.key])
 
 
@@ -130,9 +130,9 @@ def combinations(names: Iterable[str]) -> Iterator[Combination]:
     for member in networks.members(names):
         for head in member.tasks:
             yield Combination(member.name, member.axes, head)
-            told = Combination(member.name, member.axes, head, CONTEXT)
-            if takes_context(told, [SIDES[member.axes]] * member.axes):
-                yield told
+            informed = Combination(member.name, member.axes, head, CONTEXT)
+            if takes_context(informed, [SIDES[member.axes]] * member.axes):
+                yield informed
 
 
 def takes_context(one: Combination, patch: Sequence[int]) -> bool:
@@ -146,28 +146,31 @@ def takes_context(one: Combination, patch: Sequence[int]) -> bool:
 
 def outcome(one: Combination) -> Outcome:
     """Every step, one after the other; what fails ends them and is said."""
-    said = Outcome()
+    entry = Outcome()
     try:
-        _try(one, said)
+        _try(one, entry)
     except Exception as error:  # torch, the libraries and the families raise what they like: that is what is looked for
-        said.failed.append(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}")
-    return said
+        entry.failed.append(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}")
+    return entry
 
 
-def _try(one: Combination, said: Outcome) -> None:
+def _try(one: Combination, entry: Outcome) -> None:
     torch.manual_seed(0)
     patch = _smallest(one)
     network, task = _built(one, patch), task_of(one)
     images, context, targets = scene(one.axes, patch[0], one.head, one.context)
-    said.image, said.parameters = " x ".join(map(str, patch)), sum(weight.numel() for weight in network.parameters())
-    said.forward = _forward(network.eval(), images, context, task, said)
-    losses = _losses(one.name, network.train(), task, images, context, targets, said)
+    entry.image, entry.parameters = (
+        " x ".join(map(str, patch)),
+        sum(weight.numel() for weight in network.parameters()),
+    )
+    entry.forward = _forward(network.eval(), images, context, task, entry)
+    losses = _losses(one.name, network.train(), task, images, context, targets, entry)
     reached = next((step for step, loss in enumerate(losses) if loss < SHARE * losses[0]), None)
     left = losses[-1] / losses[0]
-    said.overfits = f"in {reached} steps" if reached else f"{left:.2f} after {len(losses) - 1} steps"
+    entry.overfits = f"in {reached} steps" if reached else f"{left:.2f} after {len(losses) - 1} steps"
     if reached is None:
-        said.failed.append(f"the loss fell to {left:.2f} only" if math.isfinite(left) else "the loss is not finite")
-    said.copied = _copied(one, network.eval(), images, context, patch)
+        entry.failed.append(f"the loss fell to {left:.2f} only" if math.isfinite(left) else "the loss is not finite")
+    entry.copied = _copied(one, network.eval(), images, context, patch)
     refused = networks.family_of(one.name).without_onnx
     with tempfile.TemporaryDirectory() as folder:
         record = write_onnx(
@@ -178,7 +181,7 @@ def _try(one: Combination, said: Outcome) -> None:
             refused=refused,
         )
     exported = record["exported"]
-    said.onnx = f"{record['largest_difference']:.1e}" if exported else f"no: {_line(record['because'])}"
+    entry.onnx = f"{record['largest_difference']:.1e}" if exported else f"no: {_line(record['because'])}"
 
 
 def task_of(one: Combination) -> Task:
@@ -192,7 +195,9 @@ def task_of(one: Combination) -> Task:
     return made[one.head]()
 
 
-def scene(axes: int, side: int, head: str, told: int) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor]:
+def scene(
+    axes: int, side: int, head: str, context_size: int
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor]:
     """Two images, one with two bright balls in noise and one with two dark ones, the numbers beside them, the truth.
 
     Balls are a quarter of the side in diameter at least 6 voxels, and do not touch.
@@ -212,8 +217,8 @@ def scene(axes: int, side: int, head: str, told: int) -> tuple[torch.Tensor, tup
         "objects": numbers,
         "vector": np.array([0, 1]),
     }
-    beside = (torch.from_numpy(rng.normal(size=(2, told)).astype(np.float32)),) if told else ()
-    return torch.from_numpy(images), beside, torch.from_numpy(truths[head])
+    context = (torch.from_numpy(rng.normal(size=(2, context_size)).astype(np.float32)),) if context_size else ()
+    return torch.from_numpy(images), context, torch.from_numpy(truths[head])
 
 
 def _built(one: Combination, patch: Sequence[int]) -> torch.nn.Module:
@@ -242,7 +247,7 @@ def _answers(name: str, network: Any, images: Any, context: Sequence[Any], targe
     return found
 
 
-def _forward(network: Any, images: Any, context: Sequence[Any], task: Task, said: Outcome) -> str:
+def _forward(network: Any, images: Any, context: Sequence[Any], task: Task, entry: Outcome) -> str:
     """Whether each head answers in its shape, with numbers."""
     with torch.inference_mode():
         outputs = network(images, *context)
@@ -250,12 +255,12 @@ def _forward(network: Any, images: Any, context: Sequence[Any], task: Task, said
         count, places = getattr(head, "channels", None), images.shape[2:]
         wanted = (2, count, *places) if count else (2, head.size)  # type: ignore[attr-defined]
         if tuple(outputs[name].shape) != wanted or not outputs[name].isfinite().all():
-            said.failed.append(f"{name} is {tuple(outputs[name].shape)} in place of {wanted}, or not finite")
-    return "no" if said.failed else "yes"
+            entry.failed.append(f"{name} is {tuple(outputs[name].shape)} in place of {wanted}, or not finite")
+    return "no" if entry.failed else "yes"
 
 
 def _losses(
-    name: str, network: Any, task: Task, images: Any, context: Sequence[Any], targets: Any, said: Outcome
+    name: str, network: Any, task: Task, images: Any, context: Sequence[Any], targets: Any, entry: Outcome
 ) -> Sequence[float]:
     """Of each step on the same two images, until it is small enough; the first step's gradients are looked at."""
     optimiser = torch.optim.AdamW(network.parameters(), lr=RATE)
@@ -274,17 +279,17 @@ def _losses(
         optimiser.zero_grad()
         loss.backward()
         if step == 0:
-            said.backward = _gradients(network, said)
+            entry.backward = _gradients(network, entry)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimiser.step()
     return losses
 
 
-def _gradients(network: torch.nn.Module, said: Outcome) -> str:
+def _gradients(network: torch.nn.Module, entry: Outcome) -> str:
     grads = [weight.grad for weight in network.parameters() if weight.grad is not None]
     if grads and all(grad.isfinite().all() for grad in grads) and any(grad.any() for grad in grads):
         return "yes"
-    said.failed.append("gradients are not finite, or all zero")
+    entry.failed.append("gradients are not finite, or all zero")
     return "no"
 
 
@@ -348,12 +353,18 @@ def page(outcomes: Mapping[Combination, Outcome], untried: Sequence[Combination]
         heading,
         f"|{'---|' * (heading.count('|') - 1)}",
     ]
-    for one, said in outcomes.items():
-        told = f"{one.context} numbers" if one.context else ""
-        steps = [said.forward, said.backward, said.overfits, said.copied, said.onnx.replace("|", "/")]
-        cells = [f"`{one.name}`", one.axes, WORDS[one.head], told, said.image, said.parameters, *steps]
+    for one, entry in outcomes.items():
+        covariates = f"{one.context} numbers" if one.context else ""
+        steps = [
+            entry.forward,
+            entry.backward,
+            entry.overfits,
+            entry.copied,
+            entry.onnx.replace("|", "/"),
+        ]
+        cells = [f"`{one.name}`", one.axes, WORDS[one.head], covariates, entry.image, entry.parameters, *steps]
         lines.append(f"| {' | '.join(str(cell) or '-' for cell in cells)} |")
-    wrong = [f"- `{one.key}`: {reason}" for one, said in outcomes.items() for reason in said.failed]
+    wrong = [f"- `{one.key}`: {reason}" for one, entry in outcomes.items() for reason in entry.failed]
     lines += ["", *(["## Failures", "", *wrong] if wrong else ["No failures."])]
     if untried:
         lines += ["", "## Not tried", "", *(f"- `{one.key}`" for one in untried)]

@@ -150,8 +150,8 @@ def _section(job: str, table: pd.DataFrame, agreements: dict[str, dict[str, Any]
                 lines += ["", f"{word} of {NNUNET} / {ours}: not measured, {error}."]
                 continue
             ratios[f"{word}: {NNUNET} / {ours}"] = vars(found)
-            said = f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
-            lines += ["", f"{NNUNET} takes {said} times the {word} of {ours}."]
+            text = f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
+            lines += ["", f"{NNUNET} takes {text} times the {word} of {ours}."]
     lines += [
         f"\nWithout agreement, {name}: {'; '.join(one['problems'])}."
         for name, one in agreements.items()

@@ -64,11 +64,11 @@ def main() -> None:
         for network in given.networks
         for row in _measured(given, data, network, seed, out / f"{network}{seed}")
     ]
-    table, told = pd.DataFrame(rows), said(rows, given.networks)
+    table, text = pd.DataFrame(rows), summary(rows, given.networks)
     table.to_csv(out / "nodules.csv", index=False)
     print(f"Machine: {described()}.")
     print(f"Command: `python bench/{Path(__file__).name} {' '.join(sys.argv[1:])}`\n")
-    print(told)
+    print(text)
     if given.record:
         setting = {"shape": shape, "volumes": counts, "minutes": given.minutes, "seeds": given.seeds}
         about = (
@@ -76,10 +76,10 @@ def main() -> None:
             f"{counts[1]} to test, the same for all; nodules 4 to 14 voxels across beside tubes as bright. "
             f"{given.minutes:g} minutes each, with prediction and report of the run's own test part."
         )
-        record("nodules", "Simulated nodules in volumes", f"{about}\n\n{told}", {**setting, "rows": rows})
+        record("nodules", "Simulated nodules in volumes", f"{about}\n\n{text}", {**setting, "rows": rows})
 
 
-def said(rows: Sequence[dict[str, Any]], networks: Sequence[str]) -> str:
+def summary(rows: Sequence[dict[str, Any]], networks: Sequence[str]) -> str:
     """A line for each network and figure."""
     table = pd.DataFrame(rows)
     lines = ["| network | figure | mean of seeds | SD of seeds | each seed (95 % interval) |", "|---|---|---|---|---|"]
@@ -147,8 +147,8 @@ def _tube(rng: np.random.Generator, places: np.ndarray, shape: tuple[int, ...]) 
     along = rng.normal(size=3)
     along /= np.linalg.norm(along)
     away = places - (rng.uniform(0.2, 0.8, 3) * shape).reshape(3, 1, 1, 1)
-    beside = away - np.tensordot(along, away, axes=1) * along.reshape(3, 1, 1, 1)
-    return np.asarray((beside**2).sum(axis=0) < rng.uniform(1.5, 3.5) ** 2)
+    across = away - np.tensordot(along, away, axes=1) * along.reshape(3, 1, 1, 1)
+    return np.asarray((across**2).sum(axis=0) < rng.uniform(1.5, 3.5) ** 2)
 
 
 def _touch(box: Sequence[float], other: Sequence[float]) -> bool:

@@ -52,7 +52,7 @@ JOBS: dict[str, dict[str, Any]] = {
         "training.patch": [40, 56, 40],
     },
 }
-WAYS = {
+METHODS = {
     "bf16": Compute(half=True),
     "bf16, channels-last": Compute(half=True, channels_last=True),
     "float32": Compute(),
@@ -72,7 +72,7 @@ def main() -> None:
         )
         found, peaks[name] = _measured(settings(planned.plan), repeats)
         rows += [{"network": name, **row} for row in found]
-    text = "\n".join([_table(rows), "", *(f"The peak of {name}: {_said(peak)}." for name, peak in peaks.items())])
+    text = "\n".join([_table(rows), "", *(f"The peak of {name}: {_words(peak)}." for name, peak in peaks.items())])
     print(text)
     if given.record:
         data = {"rows": rows, "peaks": {name: vars(peak) for name, peak in peaks.items()}, "threads": given.threads}
@@ -90,7 +90,7 @@ def _measured(chosen: Settings, repeats: int) -> tuple[list[dict[str, Any]], Pea
     assert peak is not None
     images = torch.randn(chosen.training.batch, chosen.architecture["channels"], *chosen.training.patch)
     through, _ = counted(module.eval(), lambda: module(images))
-    sides = {name: (_Side(chosen, way, loader), way) for name, way in WAYS.items()}
+    sides = {name: (_Side(chosen, method, loader), method) for name, method in METHODS.items()}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     with kept_memory(), closing(loader.batches(0)) as batches:  # as trainings compute
         for number in range(WARMUP + repeats):
@@ -110,20 +110,20 @@ def _measured(chosen: Settings, repeats: int) -> tuple[list[dict[str, Any]], Pea
 class _Side:
     """A network that learns, and its average that predicts, computed in one way."""
 
-    def __init__(self, chosen: Settings, way: Compute, loader: Loader) -> None:
+    def __init__(self, chosen: Settings, method: Compute, loader: Loader) -> None:
         torch.manual_seed(0)
         module = build_module(chosen.task, chosen.architecture).train()
-        self.averaged = way.applied(copy.deepcopy(module).requires_grad_(False)).eval()
-        self.way = way
-        way.applied(module)
+        self.averaged = method.applied(copy.deepcopy(module).requires_grad_(False)).eval()
+        self.method = method
+        method.applied(module)
         fabric = lightning_fabric.Fabric(accelerator="cpu", devices=1)
         wrapped, optimiser = fabric.setup(module, make_optimiser(module, chosen.training))
         average = Average(self.averaged, module)
-        self.learner = Learner(wrapped, optimiser, average, chosen, fabric, way, SINGLE_PROCESS)
+        self.learner = Learner(wrapped, optimiser, average, chosen, fabric, method, SINGLE_PROCESS)
 
     def passed(self, images: torch.Tensor) -> None:
-        with torch.inference_mode(), self.way.autocast("cpu"):
-            self.averaged(self.way.ordered(self.averaged, images))
+        with torch.inference_mode(), self.method.autocast("cpu"):
+            self.averaged(self.method.ordered(self.averaged, images))
 
 
 def _cases(chosen: Settings) -> list[Prepared]:
@@ -158,7 +158,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _said(peak: Peak) -> str:
+def _words(peak: Peak) -> str:
     return f"{peak.operations / 1e9:.0f} GFLOP/s, by {peak.what}"
 
 

@@ -103,10 +103,10 @@ def _section(kind: str, slices: int, memory: pd.DataFrame, file: pd.DataFrame, d
 
 def _disagreements(table: pd.DataFrame) -> list[str]:
     """Where the two readers did not read the same."""
-    said = {row["program"]: row["said"] for _, row in table.iterrows() if row["said"]}
-    if len(said) < 2:
+    output = {row["program"]: row["said"] for _, row in table.iterrows() if row["said"]}
+    if len(output) < 2:
         return ["one of the readers read nothing"]
-    ours, theirs = said[OURS], said[SITK]
+    ours, theirs = output[OURS], output[SITK]
     return [
         f"{name}: {ours[name]} and {theirs[name]}" for name in ("shape", "spacing", "sum") if ours[name] != theirs[name]
     ]

@@ -37,16 +37,16 @@ def main() -> None:
     except PeerError as error:
         sys.exit(f"nnU-Net cannot be run beside: {error}")
     PLACE.mkdir(exist_ok=True)
-    said, figures = [], {}
+    words, figures = [], {}
     with tempfile.TemporaryDirectory(dir=PLACE) as place:
         folder = Path(place)
         _prepare(folder, source, network)
         for step, title in STEPS.items():
             table = interleaved(_programs(python, step, folder), repeats, asked.threads)
             likeness = _likeness(folder, step) if not failures(table) and step != "image" else {}
-            said.append(_told(title, table, likeness))
+            words.append(_words(title, table, likeness))
             figures[step] = {"runs": json.loads(table.to_json(orient="records")), "likeness": likeness}
-    text = "\n\n".join([_setting(source, network, asked.threads), *said])
+    text = "\n\n".join([_setting(source, network, asked.threads), *words])
     print(text)
     if asked.record:
         record("resampling", "Resampling", text, {"source": source, "network": network, **figures})
@@ -109,7 +109,7 @@ def _setting(source: tuple[int, ...], network: tuple[int, ...], threads: int) ->
     return f"{big} voxels and {small}, {CLASSES} classes and background, threads allowed: {threads}."
 
 
-def _told(title: str, table: pd.DataFrame, likeness: dict[str, dict[str, float]]) -> str:
+def _words(title: str, table: pd.DataFrame, likeness: dict[str, dict[str, float]]) -> str:
     columns = {"step_seconds": "seconds of the step", "peak_mib": "peak memory, MiB"}
     lines = [f"**{title[0].upper()}{title[1:]}**", "", markdown(table, columns), ""]
     for name in (SCIPY, TORCH):

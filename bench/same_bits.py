@@ -71,9 +71,9 @@ def _compared(kind: str, base: Path, place: Path) -> bool:
         _hashes(kind, source, data, place / f"{kind}-{side}") for side, source in (("base", base), ("now", ROOT))
     )
     differing = [name for name in before if before[name] != now.get(name)]
-    said = f"differ: {', '.join(differing)}" if differing or before.keys() != now.keys() else "alike"
-    print(f"| {kind} | {said} | {before['last/weights'][:16]} |", flush=True)
-    return said == "alike"
+    verdict = f"differ: {', '.join(differing)}" if differing or before.keys() != now.keys() else "alike"
+    print(f"| {kind} | {verdict} | {before['last/weights'][:16]} |", flush=True)
+    return verdict == "alike"
 
 
 def _hashes(kind: str, tree: Path, data: Path, out: Path) -> dict[str, str]:
@@ -130,7 +130,7 @@ def _cohort(kind: str, folder: Path) -> Path:
         days = 1 + round(float(rng.exponential(60_000 / area)))
         images = folder if kind == "detection" else folder / "images"
         _picture(images / f"{n:02}.png", pixels.astype(np.uint8))
-        died, large = ("yes" if said else "no" for said in (n % 3, area > 120))
+        died, large = ("yes" if verdict else "no" for verdict in (n % 3, area > 120))
         rows.append([f"images/{n:02}.png", known, ("dim", "bright")[n % 2], area, days, died, large, n])
     if "column" in KINDS[kind]:
         with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as file:

@@ -104,7 +104,7 @@ def main() -> None:
                 failed += [*failures(prepared), *failures(table)]
                 good = table[table["problem"] == ""]
                 if len(good):
-                    seconds = float(np.median([said["seconds"] for said in good["said"]]))
+                    seconds = float(np.median([output["seconds"] for output in good["said"]]))
                     points.append(Point(what, n, seconds, float(good["peak_rss_mib"].median()) * MIB / GIB))
     text = _table(points, failed)
     print(text)
@@ -140,9 +140,9 @@ def _fitted(numbers: Sequence[float], costs: Sequence[float], powers: tuple[floa
         base, slope, power = np.exp(logs[0]), np.exp(logs[1]), logs[2]
         return np.log(base + slope * n**power) - np.log(cost)
 
-    begin = [np.log(max(cost.min() / 2, 1e-6)), np.log(max(np.ptp(cost), 1e-6) / n.max()), 1.0]
+    start = [np.log(max(cost.min() / 2, 1e-6)), np.log(max(np.ptp(cost), 1e-6) / n.max()), 1.0]
     low, high = powers
-    found = least_squares(off, begin, bounds=([-20, -40, low], [20, 20, high]))
+    found = least_squares(off, start, bounds=([-20, -40, low], [20, 20, high]))
     base, slope, power = np.exp(found.x[0]), np.exp(found.x[1]), found.x[2]
     away = float(np.median(np.exp(np.abs(off(found.x)))) - 1)
     return Growth(float(base), float(slope), float(power), away), float(2 * found.cost)

@@ -45,8 +45,8 @@ def main() -> None:
         planned, searched = row.estimates
         gained.append(row.differences[0].value)
         found = result_in(places[given.tune])
-        said = "" if found is None else found.statement
-        print(f"| {seed} | {planned} | {searched} | {row.differences[0]} | {said} |", flush=True)
+        statement = "" if found is None else found.statement
+        print(f"| {seed} | {planned} | {searched} | {row.differences[0]} | {statement} |", flush=True)
     apart = f", SD {statistics.stdev(gained):.4f}" if len(gained) > 1 else ""
     print(f"\nMean difference over {len(gained)} seeds: {statistics.fmean(gained):+.4f}{apart}.")
 

@@ -22,7 +22,7 @@ CASES = (10, 20)
 SEPARATION = 1.5
 
 
-def said(random: np.random.Generator, truth: np.ndarray, common: np.ndarray) -> Mapping[str, torch.Tensor]:
+def outputs(random: np.random.Generator, truth: np.ndarray, common: np.ndarray) -> Mapping[str, torch.Tensor]:
     """What one model says of the validation cases."""
     logit = 0.7 * common + 0.7 * random.normal(size=len(truth)) + SEPARATION * truth
     chance = 1 / (1 + np.exp(-logit))
@@ -41,7 +41,7 @@ def main() -> None:
         passed = np.zeros(2, dtype=int)
         for _ in range(given.searches):
             truth, common = np.arange(cases) % 2, random.normal(size=cases)
-            plan, *trials = (said(random, truth, common) for _ in range(1 + given.trials))
+            plan, *trials = (outputs(random, truth, common) for _ in range(1 + given.trials))
             best = max(trials, key=task.selection)
             if task.selection(best) > task.selection(plan):
                 share = share_better(task, best, plan, 0, draws_for(given.trials))

@@ -64,8 +64,8 @@ def main() -> None:
         _measure(work, done, given)
     rows = _wanted(_results(done), given)
     how = "at the same time, each on cores of its own" if given.at_once else "one after the other"
-    said = f"The programs ran {how}; each had {given.threads} thread{'s' * (given.threads > 1)}."
-    text = "\n\n".join([said, _table(rows), *_sources(rows), *_speed(rows), *_failures(rows)])
+    words = f"The programs ran {how}; each had {given.threads} thread{'s' * (given.threads > 1)}."
+    text = "\n\n".join([words, _table(rows), *_sources(rows), *_speed(rows), *_failures(rows)])
     print(text)
     if given.record:
         _plot(rows, PICTURE)
@@ -102,8 +102,8 @@ def _lane(sides: list[str], lane: int, raw: Raw, done: Path, given: argparse.Nam
             }
             with done.open("a") as file:
                 file.write(json.dumps(found) + "\n")
-            said = found["problem"] or f"Dice {found['dice']:.4f} after {found['seconds'] / 60:.2f} min"
-            print(f"{side}, {minutes:g} min, seed {seed}: {said}", file=sys.stderr, flush=True)
+            text = found["problem"] or f"Dice {found['dice']:.4f} after {found['seconds'] / 60:.2f} min"
+            print(f"{side}, {minutes:g} min, seed {seed}: {text}", file=sys.stderr, flush=True)
 
 
 def _measured(side: str, given: argparse.Namespace) -> dict[str, Any]:
@@ -234,7 +234,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
             ", ".join(f"{one:.4f}" for one in good["dice"]),
             ", ".join(f"{s / 60:.2f}" for s in good["seconds"]),
         )
-        steps = ", ".join(str((said or {}).get("steps", "")) for said in good["said"])
+        steps = ", ".join(str((text or {}).get("steps", "")) for text in good["said"])
         cells = [
             f"{minutes:g}",
             side,
@@ -259,14 +259,14 @@ def _speed(rows: list[dict[str, Any]]) -> list[str]:
     for side, theirs in means[means["side"] != OURS].groupby("side"):
         longest = theirs.sort_values("minutes").iloc[-1]
         enough = ours[ours["dice"] >= longest["dice"]]
-        said = f"{side} reaches a mean Dice of {longest['dice']:.4f} in {longest['seconds'] / 60:.1f} min"
+        text = f"{side} reaches a mean Dice of {longest['dice']:.4f} in {longest['seconds'] / 60:.1f} min"
         if enough.empty:
-            found.append(f"{said}; {OURS} reaches it at none of the measured minutes.")
+            found.append(f"{text}; {OURS} reaches it at none of the measured minutes.")
             continue
         first = enough.iloc[0]
         times = longest["seconds"] / first["seconds"]
         found.append(
-            f"{said}; the shortest measured training of {OURS} that reaches it takes {first['seconds'] / 60:.1f} min "
+            f"{text}; the shortest measured training of {OURS} that reaches it takes {first['seconds'] / 60:.1f} min "
             f"({first['dice']:.4f}): {times:.1f} times sooner."
         )
     return found

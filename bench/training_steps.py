@@ -81,7 +81,7 @@ def main() -> None:
     failed = [f"Failed: {one}." for one in failures(table)]
     parts = [
         markdown(table, columns),
-        "\n".join(_said(ratios)),
+        "\n".join(_sentences(ratios)),
         "\n".join(_decided(table)),
         *failed,
         *_without_gpu(given),
@@ -158,15 +158,15 @@ def _decided(table: Any) -> list[str]:
     """What the probe of each of our runs found, and which share of the machine's peak its steps reach."""
     lines = []
     for _, row in table[table["program"].isin(OURS) & (table["problem"] == "")].iterrows():
-        said = row["said"]
-        line = f"- {row['program']}, run {row['repeat'] + 1}, computed: {said['compute']}"
-        if said["reached"]:
-            line += f"; {100 * said['reached']:.0f} % of the peak of {said['peak'] / 1e9:.0f} GFLOP/s"
+        output = row["said"]
+        line = f"- {row['program']}, run {row['repeat'] + 1}, computed: {output['compute']}"
+        if output["reached"]:
+            line += f"; {100 * output['reached']:.0f} % of the peak of {output['peak'] / 1e9:.0f} GFLOP/s"
         lines.append(line)
     return lines
 
 
-def _said(ratios: dict[str, Any]) -> list[str]:
+def _sentences(ratios: dict[str, Any]) -> list[str]:
     lines = ["| a step of nnU-Net takes so many times one of ours | ratio | lowest to highest |", "|---|---|---|"]
     for name, one in ratios.items():
         if "not measured" in one:

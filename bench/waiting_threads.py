@@ -31,17 +31,17 @@ def main() -> None:
     while sys.argv[1:] == ["steps"]:  # the companion, until it is killed
         _seconds_a_step()
     print(f"| on the machine | {' | '.join(POLICIES)} |\n|---|---|---|")
-    for beside in ("nothing else", "one busy program", "a second training"):
-        seconds = [_trial(beside, environment) for environment in POLICIES.values()]
-        print(f"| {beside} | {' | '.join(f'{one:.2f}' for one in seconds)} |", flush=True)
+    for neighbour in ("nothing else", "one busy program", "a second training"):
+        seconds = [_trial(neighbour, environment) for environment in POLICIES.values()]
+        print(f"| {neighbour} | {' | '.join(f'{one:.2f}' for one in seconds)} |", flush=True)
 
 
-def _trial(beside: str, environment: dict[str, str]) -> float:
+def _trial(neighbour: str, environment: dict[str, str]) -> float:
     """s a step in a process of its own, while the companion runs."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
     ours = [sys.executable, str(Path(__file__)), "step"]
     companion = {"one busy program": [sys.executable, "-c", BUSY], "a second training": [*ours[:-1], "steps"]}.get(
-        beside
+        neighbour
     )
     with ExitStack() as stack:
         if companion is not None:

@@ -102,15 +102,15 @@ def watched(
             pass_fds=[write],
         )
     os.close(write)
-    with os.fdopen(read) as told:
-        first = told.readline()
+    with os.fdopen(read) as pipe:
+        first = pipe.readline()
         if not first.strip().isdigit():
             launcher.wait()
             raise OSError(json.loads(first)["refused"] if first.strip() else "the launcher ended")
-        return _until_the_end(int(first), told, launcher, at_most)
+        return _until_the_end(int(first), pipe, launcher, at_most)
 
 
-def _until_the_end(session: int, told: IO[str], launcher: subprocess.Popen[bytes], at_most: float | None) -> Watched:
+def _until_the_end(session: int, pipe: IO[str], launcher: subprocess.Popen[bytes], at_most: float | None) -> Watched:
     watch, late = Watch(session), threading.Event()
     looking = threading.Thread(target=watch.look, daemon=True)
     looking.start()
@@ -118,7 +118,7 @@ def _until_the_end(session: int, told: IO[str], launcher: subprocess.Popen[bytes
     try:
         if at_most:
             clock.start()
-        found = json.loads(told.readline())
+        found = json.loads(pipe.readline())
     finally:
         clock.cancel()
         watch.stop()
@@ -126,9 +126,9 @@ def _until_the_end(session: int, told: IO[str], launcher: subprocess.Popen[bytes
         launcher.wait()
         looking.join()
     # The system's own maximum of the first process is exact, where looks may miss a short peak.
-    alone = found["peak"] / MIB
-    fair = max(watch.pss, alone) if watch.processes > 1 and watch.pss else max(watch.rss, alone)
-    memory = (fair, max(watch.rss, alone), watch.pss)
+    own = found["peak"] / MIB
+    fair = max(watch.pss, own) if watch.processes > 1 and watch.pss else max(watch.rss, own)
+    memory = (fair, max(watch.rss, own), watch.pss)
     return Watched(found["seconds"], *memory, watch.processes, found["cpu"], found["code"], late.is_set())
 
 

@@ -163,7 +163,7 @@ def _of_all_workers(folders: pytest.TempPathFactory) -> Path:
 
 
 @dataclass(frozen=True)
-class Said:
+class CommandResult:
     """What a command left: its exit code, its standard output and its standard error."""
 
     code: int
@@ -177,15 +177,15 @@ class Said:
 
 
 @pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
     """The command line, in this process."""
 
-    def call(*words: object) -> Said:
+    def call(*words: object) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["isocenter", *map(str, words)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()
         out, err = capsys.readouterr()
-        return Said(int(ended.value.code or 0), out, err)
+        return CommandResult(int(ended.value.code or 0), out, err)
 
     return call

@@ -26,13 +26,13 @@ from isocenter.verbs.training import fit
 from packages import changed
 
 
-def refused(said, code: int, *words: object) -> None:
+def refused(stated, code: int, *words: object) -> None:
     """One line at the end with these words in it, and no traceback."""
-    assert said.code == code, said.err
-    assert "Traceback" not in said.err
+    assert stated.code == code, stated.err
+    assert "Traceback" not in stated.err
     for word in words:
-        assert str(word) in said.last, said.last
-    assert said.last.endswith(".")
+        assert str(word) in stated.last, stated.last
+    assert stated.last.endswith(".")
 
 
 def nothing_in(folder: Path) -> bool:
@@ -81,9 +81,9 @@ def test_one_corrupt_file_among_two_hundred_is_named_and_the_rest_goes_on(cli, h
     broken = data / "dark" / "100.png"
     (data / "bright" / "100.png").rename(broken)
     broken.write_bytes(broken.read_bytes()[:60])
-    said = cli("check", data, "--json")
-    assert said.code == 0, said.err
-    record = json.loads(said.out)
+    done = cli("check", data, "--json")
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
     [found] = [row for row in record["rows"] if row["severity"] == "error"]
     assert "100.png" in found["what"]
     assert record["facts"]["cases"] == "199 of 200 can be used"
@@ -128,9 +128,9 @@ def test_one_mask_that_is_all_background_is_a_finding(cli, here, tmp_path):
     data = trained.blobs(tmp_path / "data", 4)
     empty = data / "labels" / "case02.nii.gz"
     nibabel.Nifti1Image(np.zeros((16, 16, 16), np.uint8), trained.OBLIQUE).to_filename(empty)
-    said = cli("check", data, "--json")
-    assert said.code == 0
-    [found] = [row for row in json.loads(said.out)["rows"] if "empty" in row["what"]]
+    done = cli("check", data, "--json")
+    assert done.code == 0
+    [found] = [row for row in json.loads(done.out)["rows"] if "empty" in row["what"]]
     assert found["cases"] == ["case02"]
 
 
@@ -283,9 +283,9 @@ def test_a_pickle_in_place_of_pretrained_weights_is_refused_before_the_run_is_th
             return (Path.touch, (tmp_path / "trap",))
 
     torch.save({"weights": Trap()}, tmp_path / "weights.pt")
-    said = cli("train", segmented.data, "--labels", trained.LABELS, "--pretrained", tmp_path / "weights.pt")
-    refused(said, 1, tmp_path / "weights.pt", "could run any code")
-    assert "weights_only" not in said.err
+    done = cli("train", segmented.data, "--labels", trained.LABELS, "--pretrained", tmp_path / "weights.pt")
+    refused(done, 1, tmp_path / "weights.pt", "could run any code")
+    assert "weights_only" not in done.err
     assert not (tmp_path / "trap").exists()
     assert nothing_in(here)
 
@@ -378,16 +378,16 @@ def test_a_full_disk_while_training_is_one_line_and_the_run_can_be_resumed(cli, 
 def test_a_full_disk_from_the_start_leaves_nothing(cli, here, tmp_path, verb):
     data = trained.blobs(tmp_path / "data", 8)
     with full_disk(500):
-        said = cli(verb, data, "--labels", trained.LABELS, "--out", here / "out.yaml")
-    refused(said, 1, "File too large", "Free some space")
+        done = cli(verb, data, "--labels", trained.LABELS, "--out", here / "out.yaml")
+    refused(done, 1, "File too large", "Free some space")
     assert nothing_in(here)
 
 
 def test_a_full_disk_leaves_no_half_of_a_prediction(cli, here, segmented):
     image = segmented.data / "images" / "case00.nii.gz"
     with full_disk(200):
-        said = cli("predict", segmented.out, image, "--out", here / "out", "--device", "cpu")
-    refused(said, 1, here / "out", "File too large", "Free some space")
+        done = cli("predict", segmented.out, image, "--out", here / "out", "--device", "cpu")
+    refused(done, 1, here / "out", "File too large", "Free some space")
     assert nothing_in(here)
 
 
@@ -401,11 +401,11 @@ def test_ctrl_c_while_predicting_says_what_is_kept_and_how_to_go_on(cli, here, s
         return predict(self, image, *rest, **given)
 
     monkeypatch.setattr(Model, "predict", pressed)
-    said = cli("predict", segmented.out, segmented.data / "images", "--out", here / "out", "--device", "cpu")
-    assert said.code == 130
+    done = cli("predict", segmented.out, segmented.data / "images", "--out", here / "out", "--device", "cpu")
+    assert done.code == 130
     assert f"2 cases predicted before the stop: {here / 'out'}" in caplog.text
     # The same command would be refused: its --out is there.
-    assert said.last.startswith("isocenter predict: stopped. Give another --out for the rest, or --overwrite")
+    assert done.last.startswith("isocenter predict: stopped. Give another --out for the rest, or --overwrite")
 
 
 def test_ctrl_c_while_training_exits_with_130_and_the_run_can_be_resumed(cli, here, tmp_path):
@@ -417,10 +417,10 @@ def test_ctrl_c_while_training_exits_with_130_and_the_run_can_be_resumed(cli, he
             signal.raise_signal(signal.SIGINT)
 
     with trained.watching(pressed):
-        said = cli(*words)
-    assert said.code == 130
-    assert "Traceback" not in said.err
-    assert said.last.startswith("isocenter train: stopped. `isocenter train --resume RUN`")
+        done = cli(*words)
+    assert done.code == 130
+    assert "Traceback" not in done.err
+    assert done.last.startswith("isocenter train: stopped. `isocenter train --resume RUN`")
     state = json.loads((here / "run" / "checkpoints" / "last" / "state.json").read_text())
     assert state["step"] == len((here / "run" / "log.csv").read_text().splitlines()) - 1 == 4
     assert not (here / "run" / "report.html").exists()
@@ -433,10 +433,10 @@ def test_a_file_that_ends_too_early_is_no_ctrl_c(cli, here, tmp_path, monkeypatc
 
     data = trained.blobs(tmp_path / "data", 8)
     monkeypatch.setattr("isocenter.verbs.plan.split", ends)
-    said = cli("train", data)
-    assert said.code == 1
-    assert "EOFError: No data left in file" in said.last
-    assert "stopped" not in said.last
+    done = cli("train", data)
+    assert done.code == 1
+    assert "EOFError: No data left in file" in done.last
+    assert "stopped" not in done.last
 
 
 @pytest.mark.parametrize("words", [["--out", "RUN", "--overwrite"], ["--resume", "RUN"]])
@@ -444,8 +444,8 @@ def test_a_run_that_another_process_writes_is_left_to_it(cli, here, own_run, seg
     before = {path: path.stat().st_mtime_ns for path in own_run.rglob("*")}
     words = [own_run if word == "RUN" else word for word in words]
     with locked(own_run):
-        said = cli("train", *([] if words[0] == "--resume" else [segmented.data]), *words)
-    refused(said, 2, own_run, f"process {os.getpid()} on", "Wait until it ends")
+        done = cli("train", *([] if words[0] == "--resume" else [segmented.data]), *words)
+    refused(done, 2, own_run, f"process {os.getpid()} on", "Wait until it ends")
     assert {path: path.stat().st_mtime_ns for path in own_run.rglob("*")} == before
     assert not list(own_run.parent.glob(".*.lock*"))
 
@@ -463,8 +463,8 @@ def test_ctrl_c_before_training_leaves_nothing(here, tmp_path, monkeypatch, cli)
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr("isocenter.verbs.plan.split", pressed)
-    said = cli("train", data)
-    assert said.code == 130
+    done = cli("train", data)
+    assert done.code == 130
     assert nothing_in(here)
 
 
@@ -492,8 +492,8 @@ def test_a_folder_that_is_not_ours_is_never_replaced(cli, here, segmented, verb)
     words |= {"convert": [image], "view": [image]}
     (here / "mine.nrrd").mkdir()
     (here / "mine.nrrd" / "thesis.txt").write_text("years of work")
-    said = cli(verb, *words.get(verb, [segmented.data]), "--out", here / "mine.nrrd", "--overwrite")
-    refused(said, 2, here / "mine.nrrd")
+    done = cli(verb, *words.get(verb, [segmented.data]), "--out", here / "mine.nrrd", "--overwrite")
+    refused(done, 2, here / "mine.nrrd")
     assert (here / "mine.nrrd" / "thesis.txt").read_text() == "years of work"
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import trained
 from cohorts import picture
-from conftest import Said
+from conftest import CommandResult
 
 
 @pytest.fixture
@@ -22,12 +22,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "here"
 
 
-def forbidden(said: Said, *words: object) -> None:
+def forbidden(stated: CommandResult, *words: object) -> None:
     """Exit code 1 and one line at the end with these words in it."""
-    assert said.code == 1, said.err
-    assert "Traceback" not in said.err
+    assert stated.code == 1, stated.err
+    assert "Traceback" not in stated.err
     for word in words:
-        assert str(word) in said.last, said.last
+        assert str(word) in stated.last, stated.last
 
 
 def written(folder: Path) -> dict:
@@ -76,8 +76,8 @@ def test_a_split_with_one_patient_on_both_sides_is_refused(cli, here, tmp_path, 
     parts = ["train", "train", "test"] * 8
     rows = [f"{name},{name.parent},{n // 2},{parts[n]}" for n, name in enumerate(names)]
     (data / "table.csv").write_text("\n".join(["image,class,patient,split", *rows]))
-    said = cli(verb, data / "table.csv")
-    forbidden(said, "in more than one part of the set's own split", "Correct the split")
+    done = cli(verb, data / "table.csv")
+    forbidden(done, "in more than one part of the set's own split", "Correct the split")
     if verb == "check":
         assert written(here / "check-table")
     else:
@@ -96,8 +96,8 @@ def test_an_impossible_age_and_a_blank_are_findings_that_forbid_nothing(cli, her
     names = sorted(path.relative_to(data) for path in data.rglob("*.png"))
     rows = [f"{name},{name.parent},{n},{-5 if n == 3 else 40},{'M' if n else ''}" for n, name in enumerate(names)]
     (data / "table.csv").write_text("\n".join(["image,class,patient,age,sex", *rows]))
-    said = cli("check", data / "table.csv", "--json")
-    assert said.code == 0, said.err
-    found = {row["what"]: row for row in json.loads(said.out)["rows"]}
+    done = cli("check", data / "table.csv", "--json")
+    assert done.code == 0, done.err
+    found = {row["what"]: row for row in json.loads(done.out)["rows"]}
     assert any("age" in what and "-5" in what for what in found)
     assert any("gaps" in what for what in found)

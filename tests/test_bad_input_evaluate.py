@@ -13,13 +13,13 @@ import pytest
 import trained
 
 
-def refused(said, code: int, *words: object) -> None:
+def refused(stated, code: int, *words: object) -> None:
     """One line at the end with these words in it, and no traceback."""
-    assert said.code == code, said.err
-    assert "Traceback" not in said.err
+    assert stated.code == code, stated.err
+    assert "Traceback" not in stated.err
     for word in words:
-        assert str(word) in said.last, said.last
-    assert said.last.endswith(".")
+        assert str(word) in stated.last, stated.last
+    assert stated.last.endswith(".")
 
 
 @pytest.fixture
@@ -31,10 +31,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_data_of_another_kind_than_the_models_are_refused_by_what_they_lack(cli, here, segmented, classified):
-    said = cli("evaluate", segmented.out, classified.data, "--device", "cpu")
-    refused(said, 1, classified.data, "no references of the kind mask", "Give data labelled for segmentation")
-    said = cli("evaluate", classified.out, segmented.data, "--device", "cpu")
-    refused(said, 1, segmented.data, "no references of the kind class", "Give data labelled for classification")
+    done = cli("evaluate", segmented.out, classified.data, "--device", "cpu")
+    refused(done, 1, classified.data, "no references of the kind mask", "Give data labelled for segmentation")
+    done = cli("evaluate", classified.out, segmented.data, "--device", "cpu")
+    refused(done, 1, segmented.data, "no references of the kind class", "Give data labelled for classification")
     assert not list(here.iterdir())
 
 
@@ -43,15 +43,15 @@ def test_volumes_are_no_pictures_for_a_model_of_pictures(cli, here, tmp_path, cl
         (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
         volume = np.random.default_rng(n).normal(100, 10, (8, 8, 8)).astype(np.int16)
         nibabel.Nifti1Image(volume, np.eye(4)).to_filename(tmp_path / "data" / name / f"{n}.nii.gz")
-    said = cli("evaluate", classified.out, tmp_path / "data", "--device", "cpu")
-    refused(said, 1, "no case could be scored", "the model works in 2 dimensions")
+    done = cli("evaluate", classified.out, tmp_path / "data", "--device", "cpu")
+    refused(done, 1, "no case could be scored", "the model works in 2 dimensions")
     assert not list(here.iterdir())
 
 
 def test_classes_of_which_the_model_knows_none_are_named(cli, here, tmp_path, classified):
     data = trained.pictures(tmp_path / "data", 4, classes=("cat", "dog"))
-    said = cli("evaluate", classified.out, data, "--device", "cpu")
-    refused(said, 1, "no case could be scored", "is none of bright, dark")
+    done = cli("evaluate", classified.out, data, "--device", "cpu")
+    refused(done, 1, "no case could be scored", "is none of bright, dark")
     assert not list(here.iterdir())
 
 
@@ -69,13 +69,13 @@ def test_data_that_all_trained_the_model_are_no_test(cli, here, tmp_path, segmen
 def test_a_damaged_record_of_the_data_is_named(cli, here, tmp_path, segmented):
     run = shutil.copytree(segmented.out, tmp_path / "run")
     (run / "data.json").write_text('{"schema": "isocenter.data"', encoding="utf-8")
-    said = cli("evaluate", run, segmented.data, "--device", "cpu")
-    refused(said, 1, run / "data.json", "Get the folder again")
+    done = cli("evaluate", run, segmented.data, "--device", "cpu")
+    refused(done, 1, run / "data.json", "Get the folder again")
     assert not list(here.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ("task.tolerance=-1", "-1.0 for"),
         ("task.loss=mse", "there is no loss 'mse'"),
@@ -83,7 +83,7 @@ def test_a_damaged_record_of_the_data_is_named(cli, here, tmp_path, segmented):
         ("task.postprocessing={shell: {largest: maybe}}", "no post-processing"),
     ],
 )
-def test_an_impossible_setting_of_the_task_is_refused_by_name(cli, here, segmented, setting, said):
+def test_an_impossible_setting_of_the_task_is_refused_by_name(cli, here, segmented, setting, message):
     words = ["plan", segmented.data, "--labels", trained.LABELS, "--device", "cpu", "--set", setting]
-    refused(cli(*words), 2, "task", said)
+    refused(cli(*words), 2, "task", message)
     assert not list(here.iterdir())

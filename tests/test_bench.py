@@ -31,9 +31,9 @@ HOLDS = "held = bytearray(120 << 20)"
 def bench(monkeypatch, tmp_path):
     """The harness, whose environments and logs lie in a folder of their own."""
     monkeypatch.syspath_prepend(str(BENCH))
-    beside = importlib.import_module("beside")
-    monkeypatch.setattr(beside, "PLACE", tmp_path)
-    return beside
+    peers = importlib.import_module("beside")
+    monkeypatch.setattr(peers, "PLACE", tmp_path)
+    return peers
 
 
 def python(*lines: str) -> list[str]:
@@ -65,8 +65,8 @@ def test_the_memory_of_child_processes_counts(bench):
 
 
 def test_a_program_is_told_how_many_threads_it_may_have(bench):
-    said = "import json, os; print(json.dumps({'threads': int(os.environ['OMP_NUM_THREADS'])}))"
-    [row] = bench.interleaved([bench.Program("asked", python(said))], 1, 3).to_dict("records")
+    output = "import json, os; print(json.dumps({'threads': int(os.environ['OMP_NUM_THREADS'])}))"
+    [row] = bench.interleaved([bench.Program("asked", python(output))], 1, 3).to_dict("records")
     assert row["said"] == {"threads": 3}
 
 
@@ -124,8 +124,10 @@ def test_a_round_in_which_one_side_failed_gives_no_ratio(bench):
 
 
 def test_what_a_program_says_itself_is_a_column_too(bench):
-    said = [bench.Program(name, python(f"print('{{\"step\": {step}}}')")) for name, step in (("ours", 2), ("peer", 5))]
-    assert bench.ratio(bench.interleaved(said, 1, 1), "ours", "peer", "step").value == 2.5
+    output = [
+        bench.Program(name, python(f"print('{{\"step\": {step}}}')")) for name, step in (("ours", 2), ("peer", 5))
+    ]
+    assert bench.ratio(bench.interleaved(output, 1, 1), "ours", "peer", "step").value == 2.5
 
 
 def test_a_section_of_the_page_is_exchanged_and_the_rest_kept(bench):
@@ -210,12 +212,12 @@ def test_every_kind_has_an_example_and_one_that_fails_or_lacks_its_data_is_said(
     with pytest.raises(SystemExit) as ended:
         examples.main()
     assert ended.value.code == 1
-    said = capfd.readouterr().out
-    assert "| pictures | pictures: bright or dark | auroc " in said
-    assert str(tmp_path / "examples" / "pictures" / "report.html") in said
-    assert "| broken | none: nothing at all | failed with exit code 1: see broken.err in logs/ |" in said
-    assert "elsewhere is not there" in said
-    assert "| detection |  | no data are named in bench/examples.py |" in said
+    output = capfd.readouterr().out
+    assert "| pictures | pictures: bright or dark | auroc " in output
+    assert str(tmp_path / "examples" / "pictures" / "report.html") in output
+    assert "| broken | none: nothing at all | failed with exit code 1: see broken.err in logs/ |" in output
+    assert "elsewhere is not there" in output
+    assert "| detection |  | no data are named in bench/examples.py |" in output
 
 
 def test_a_published_row_is_reached_by_the_mean_of_three_seeds_and_never_by_fewer(bench):

@@ -59,9 +59,9 @@ CALLS = {
 def test_json_is_one_document_on_standard_output(cli, segmented, tmp_path, monkeypatch, call):
     few = {name: NETWORKS[name] for name in ("lenet", "unet")}  # to count what all have takes 15 s
     monkeypatch.setattr("isocenter.networks.factory.NETWORKS", few)
-    said = cli(*call(segmented, tmp_path / "out"), "--json")
-    assert said.code == 0, said.err
-    record = json.loads(said.out, parse_constant=pytest.fail)  # NaN is no JSON
+    done = cli(*call(segmented, tmp_path / "out"), "--json")
+    assert done.code == 0, done.err
+    record = json.loads(done.out, parse_constant=pytest.fail)  # NaN is no JSON
     assert record["rows"]
 
 
@@ -69,9 +69,9 @@ def test_a_training_says_its_record_on_standard_output_alone(cli, segmented, tmp
     small = [f"--set={name}={value}" for name, value in trained.FEW_STEPS.items()]
     network = "--set=network.size={width: 4, widest: 8, strides: [[1, 1, 1], [2, 2, 2]]}"
     words = [segmented.data, "--labels", trained.LABELS, "--out", tmp_path / "run", "--device", "cpu", "--threads", "1"]
-    said = cli("train", *words, *small, network, "--json")
-    assert said.code == 0, said.err
-    record = json.loads(said.out, parse_constant=pytest.fail)
+    done = cli("train", *words, *small, network, "--json")
+    assert done.code == 0, done.err
+    record = json.loads(done.out, parse_constant=pytest.fail)
     assert record["steps"] == 6
     assert record["report"] == str(tmp_path / "run" / "report.html")
     in_python = isocenter.evaluate(tmp_path / "run", segmented.data, labels=trained.LABELS).as_record()
@@ -88,26 +88,26 @@ def test_a_training_says_its_record_on_standard_output_alone(cli, segmented, tmp
     ],
 )
 def test_json_is_one_document_on_failure_too(cli, words, code, where):
-    said = cli(*words, "--json")
-    record = json.loads(said.out)
+    done = cli(*words, "--json")
+    record = json.loads(done.out)
     assert (record["schema"], record["version"]) == ("isocenter.error", 1)
-    assert (said.code, record["error"]["code"], record["error"]["where"]) == (code, code, where)
-    assert record["error"]["problem"].split()[0] in said.last
+    assert (done.code, record["error"]["code"], record["error"]["where"]) == (code, code, where)
+    assert record["error"]["problem"].split()[0] in done.last
 
 
 def test_json_of_a_work_that_failed_in_part_is_that_of_the_work(cli, segmented, tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "bad.nii.gz").write_bytes(b"no image")
     (tmp_path / "images" / "good.nii.gz").symlink_to(segmented.data / "images" / "case00.nii.gz")
-    said = cli("predict", segmented.out, tmp_path / "images", "--out", tmp_path / "out", "--device", "cpu", "--json")
-    assert said.code == 1
-    record = json.loads(said.out)
+    done = cli("predict", segmented.out, tmp_path / "images", "--out", tmp_path / "out", "--device", "cpu", "--json")
+    assert done.code == 1
+    record = json.loads(done.out)
     assert record["predicted"] == len(record["failed"]) == 1
 
 
 def test_without_json_people_read_a_headline_and_where_it_lies(cli, segmented, tmp_path):
-    said = cli("evaluate", segmented.out, segmented.data, "--labels", trained.LABELS, "--out", tmp_path / "out")
-    lines = said.out.splitlines()
+    done = cli("evaluate", segmented.out, segmented.data, "--labels", trained.LABELS, "--out", tmp_path / "out")
+    lines = done.out.splitlines()
     assert "the test cases of the run's own data" in lines[0]
     assert lines[1].startswith("dice all: ")
     assert "95 % interval" in lines[1]
@@ -124,10 +124,10 @@ def test_the_default_place_is_named_after_verb_and_data(cli, segmented, tmp_path
 
 def test_a_finding_that_forbids_training_exits_with_1_and_still_leaves_the_check(cli, tmp_path):
     data = trained.blobs(tmp_path / "data", 4)
-    said = cli("check", data, "--labels", "1=shell", "--out", tmp_path / "out", "--json")
-    assert said.code == 1
-    assert "without a label: 2" in said.last
-    assert json.loads(said.out)["passed"] is False
+    done = cli("check", data, "--labels", "1=shell", "--out", tmp_path / "out", "--json")
+    assert done.code == 1
+    assert "without a label: 2" in done.last
+    assert json.loads(done.out)["passed"] is False
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"check.json", "check.html"}
     assert json.loads((tmp_path / "out" / "check.json").read_text())["passed"] is False
 

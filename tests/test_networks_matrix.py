@@ -51,10 +51,10 @@ def test_a_family_that_holds_what_it_advertises_has_no_failure_and_a_row(matrix,
     assert {(one.axes, one.head, one.context) for one in combinations} == {
         (axes, "vector", context) for axes in (1, 2, 3) for context in (0, matrix.CONTEXT)
     }
-    said = matrix.outcome(combinations[1])
-    assert (said.failed, said.forward, said.backward, said.copied) == ([], "yes", "yes", "yes")
-    assert float(said.onnx) < 1e-4
-    page = matrix.page({combinations[1]: said}, combinations[2:])
+    stated = matrix.outcome(combinations[1])
+    assert (stated.failed, stated.forward, stated.backward, stated.copied) == ([], "yes", "yes", "yes")
+    assert float(stated.onnx) < 1e-4
+    page = matrix.page({combinations[1]: stated}, combinations[2:])
     assert "| `lenet` | 1 | the image | 3 numbers | 64 |" in page
     assert page.count("- `lenet ") == len(combinations) - 2
 
@@ -69,5 +69,5 @@ def test_what_is_advertised_and_does_not_hold_is_a_failure(which, matrix, monkey
     monkeypatch.setattr(matrix, "write_onnx", lambda *_, **__: {"exported": False, "because": "not looked at"})
     monkeypatch.setattr(matrix, "STEPS", 10)
     [one] = matrix.combinations([name])
-    assert any(says in said for said in matrix.outcome(one).failed)
+    assert any(says in stated for stated in matrix.outcome(one).failed)
     sys.modules.pop(name, None)

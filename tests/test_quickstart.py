@@ -22,8 +22,8 @@ def test_the_notebook_runs_from_simulated_images_to_a_view_of_a_prediction(tmp_p
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    said = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
+    stated = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
     assert not [output for output in outputs if output.output_type == "error"]
-    assert "training.steps = 20: set by hand" in said
-    assert "dice all: " in said
+    assert "training.steps = 20: set by hand" in stated
+    assert "dice all: " in stated
     assert "<iframe" in outputs[-1]["data"]["text/html"]

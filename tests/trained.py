@@ -146,8 +146,8 @@ def lesions(root: Path, count: int = 24, axes: int = 2, known: int = 3) -> Path:
                 nibabel.Nifti1Image(array, np.diag([2.0, 2.0, 2.0, 1.0])).to_filename(root / name)
             files[folder] = name
         cells = [files["masks"], "bright" if n % 2 else "dim", str(inside.sum())]
-        told = [cell if (n // 2 + place) % 3 < known else "" for place, cell in enumerate(cells)]
-        rows.append(",".join([files["images"], *told, f"p{n}"]))
+        known_cells = [cell if (n // 2 + place) % 3 < known else "" for place, cell in enumerate(cells)]
+        rows.append(",".join([files["images"], *known_cells, f"p{n}"]))
     (root / "cases.csv").write_text("\n".join(rows))
     return root / "cases.csv"
 

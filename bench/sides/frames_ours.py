@@ -26,5 +26,5 @@ stream = model.stream(rng.integers(0, 255, (1, size, size)).astype(np.uint8) for
 for _ in stream:
     pass
 found = stream.latency
-said = {"p50_ms": 1000 * found.p50, "p99_ms": 1000 * found.p99, "longest_ms": 1000 * found.longest}
-print(json.dumps({**said, "frames": found.count}))
+figures = {"p50_ms": 1000 * found.p50, "p99_ms": 1000 * found.p99, "longest_ms": 1000 * found.longest}
+print(json.dumps({**figures, "frames": found.count}))

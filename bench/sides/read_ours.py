@@ -11,10 +11,10 @@ image = isocenter.read(sys.argv[1])
 values = image.data
 seconds = time.perf_counter() - began
 spacing = [round(mm, 4) for mm in image.spacing or ()]
-said = {
+figures = {
     "reading": seconds,
     "shape": list(values.shape[1:]),
     "sum": float(values.sum(dtype="float64")),
     "spacing": spacing,
 }
-print(json.dumps(said))
+print(json.dumps(figures))

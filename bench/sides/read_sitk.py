@@ -13,10 +13,10 @@ image = reader.Execute()
 values = SimpleITK.GetArrayViewFromImage(image)
 seconds = time.perf_counter() - began
 spacing = [round(mm, 4) for mm in image.GetSpacing()]
-said = {
+figures = {
     "reading": seconds,
     "shape": list(image.GetSize()),
     "sum": float(values.sum(dtype="float64")),
     "spacing": spacing,
 }
-print(json.dumps(said))
+print(json.dumps(figures))

@@ -20,7 +20,7 @@ from nnunetv2.preprocessing.resampling.resample_torch import resample_torch_forn
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("way", choices=("scipy", "torch"))
+    parser.add_argument("method", choices=("scipy", "torch"))
     parser.add_argument("step", choices=("image", "labels", "scores"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("result", type=Path)
@@ -32,7 +32,7 @@ def main() -> None:
     old, new = (shapes["network"], shapes["source"]) if asked.step == "scores" else (array.shape, shapes["network"])
     spacing = [1.0, 1.0, 1.0], [a / b for a, b in zip(old, new, strict=True)]
     began = time.perf_counter()
-    found = _resampled(asked.way, asked.step, array, new, spacing, threads)
+    found = _resampled(asked.method, asked.step, array, new, spacing, threads)
     if asked.step == "scores":
         found = torch.as_tensor(found).argmax(0).to(torch.uint8).numpy()
     else:
@@ -42,12 +42,12 @@ def main() -> None:
     print(json.dumps({"step_seconds": seconds}))
 
 
-def _resampled(way: str, step: str, array: np.ndarray, new: Any, spacing: Any, threads: int) -> Any:
+def _resampled(method: str, step: str, array: np.ndarray, new: Any, spacing: Any, threads: int) -> Any:
     """As nnU-Net's plans call it: order 3 for images, 1 for labels and for the scores of the classes."""
     data = array if step == "scores" else array[None]
     if step == "image":
         data = data.astype(np.float32)
-    if way == "torch":
+    if method == "torch":
         return resample_torch_fornnunet(data, new, *spacing, is_seg=step == "labels", num_threads=threads)
     order = 3 if step == "image" else 1
     return resample_data_or_seg_to_shape(data, new, *spacing, is_seg=step == "labels", order=order, order_z=0)

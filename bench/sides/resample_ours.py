@@ -41,13 +41,13 @@ def _scores(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, float]:
     with path.open("rb") as file:
         np.lib.format.read_magic(file)
         (classes, *old), _, dtype = np.lib.format.read_array_header_1_0(file)
-        begin = file.tell()
+        start = file.tell()
     steps = [taps(a, b) for a, b in zip(old, shape, strict=True)]
     chosen, seconds = np.empty(shape, np.uint8), 0.0
     for rows, step, near in slabs(steps[0], shape[1] * shape[2]):
         part = np.empty((classes, near.stop - near.start, *old[1:]), dtype)
         for number in range(classes):
-            at = begin + (number * old[0] + near.start) * old[1] * old[2] * dtype.itemsize
+            at = start + (number * old[0] + near.start) * old[1] * old[2] * dtype.itemsize
             part[number] = np.fromfile(path, dtype, part[0].size, offset=at).reshape(part.shape[1:])
         began = time.perf_counter()
         chosen[rows] = largest(part.astype(np.float32), [Taps(step.index, step.weight), *steps[1:]])

@@ -28,7 +28,7 @@ lengths = pd.read_csv(out / "log.csv")["seconds"].diff().dropna().tolist()
 state = json.loads((out / "checkpoints" / "last" / "state.json").read_text())
 work = state.get("work") or {}
 reached = work["operations"] / (work["step"] * work["peak"]) if work.get("step") else None
-said = {
+figures = {
     "step": statistics.median(lengths[WARMUP:] or lengths),
     "waiting": state["waiting"],
     "steps": len(lengths) + 1,
@@ -36,4 +36,4 @@ said = {
     "reached": reached,
     "peak": work.get("peak"),
 }
-print(json.dumps(said))
+print(json.dumps(figures))

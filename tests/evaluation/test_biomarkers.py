@@ -42,9 +42,9 @@ def test_a_row_of_voxels_is_as_many_spacings_long_and_one_thick():
 def test_two_lesions_of_a_plane_are_not_one_from_end_to_end():
     apart = np.zeros((40, 40), dtype=bool)
     apart[2:8, 2:8] = apart[30:34, 30:34] = True
-    alone = apart.copy()
-    alone[30:] = False
-    assert diameters(apart, (1.0, 1.0)) == diameters(alone, (1.0, 1.0))
+    single = apart.copy()
+    single[30:] = False
+    assert diameters(apart, (1.0, 1.0)) == diameters(single, (1.0, 1.0))
     assert diameters(np.zeros((4, 4)), (1.0, 1.0)) is None
 
 

@@ -72,8 +72,8 @@ def test_several_weightings_give_one_figure_each(case):
     called = scores > 0.5
     stacked = Confusion.of(called, truths, weights=both)
     for name in ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "mcc"):
-        alone = [getattr(Confusion.of(called, truths, weights=each), name) for each in both]
-        assert_allclose(getattr(stacked, name), alone)
+        single = [getattr(Confusion.of(called, truths, weights=each), name) for each in both]
+        assert_allclose(getattr(stacked, name), single)
 
 
 @given(scored())

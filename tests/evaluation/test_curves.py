@@ -39,10 +39,10 @@ def test_the_true_sensitivity_lies_in_the_band_about_as_often_as_it_says():
 
 def test_with_several_images_a_patient_the_band_is_wider():
     scores, truth, patients = drawn(200)
-    alone = roc_band(scores, truth, patients, seed=0)
+    single = roc_band(scores, truth, patients, seed=0)
     thrice = roc_band(np.tile(scores, 3), np.tile(truth, 3), np.tile(patients, 3), seed=0)
     falsely = roc_band(np.tile(scores, 3), np.tile(truth, 3), np.arange(600).astype(str), seed=0)
-    assert_array_equal(alone[1], thrice[1])
+    assert_array_equal(single[1], thrice[1])
     assert (falsely[2] - falsely[1]).mean() < 0.8 * (thrice[2] - thrice[1]).mean()
 
 

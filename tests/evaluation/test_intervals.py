@@ -279,9 +279,9 @@ def test_what_compares_no_scores_is_the_same_whoever_scored():
     def sensitivity(weights):
         return Confusion.of(scores > 1, truth, 2, weights).sensitivity
 
-    alone = bootstrap_statistic(sensitivity, patients, strata=truth, seed=0)
+    single = bootstrap_statistic(sensitivity, patients, strata=truth, seed=0)
     within = Resampling(seed=0, models=folds)
-    assert bootstrap_statistic(sensitivity, patients, strata=truth, seed=within) == alone
+    assert bootstrap_statistic(sensitivity, patients, strata=truth, seed=within) == single
 
 
 def test_a_fold_without_one_of_the_classes_is_left_out_and_counted():

@@ -46,8 +46,8 @@ def test_what_is_hard_about_a_patient_cancels_out():
     assert apart.value == pytest.approx(noise.mean())
     assert 0 < apart.low < apart.value < apart.high
     # The mean of differences has its own bootstrap, which must be the same.
-    alone = bootstrap(noise, OWNERS, seed=0, unit="ml")
-    assert (apart.low, apart.high) == pytest.approx((alone.low, alone.high))
+    single = bootstrap(noise, OWNERS, seed=0, unit="ml")
+    assert (apart.low, apart.high) == pytest.approx((single.low, single.high))
     assert apart.high - apart.low < 0.1 * (first.high - first.low)
 
 

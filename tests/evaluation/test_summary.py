@@ -69,8 +69,8 @@ def test_pooled_figures_are_those_of_all_voxels_laid_together():
         counts = {"voxels_both": found.both, "voxels_predicted": found.predicted, "voxels_reference": found.reference}
         rows.append({"case": f"c{case}", "patient": f"p{case}", "split": "test", "label": "1", **counts})
     found = {(row.metric, row.label): row.estimate for row in pooled_rows(case_table(rows), seed=0)}
-    together = overlap(*(np.stack(each) for each in zip(*masks, strict=True)))
-    for metric, value in (("dice_pooled", together.dice), ("iou_pooled", together.iou)):
+    joint = overlap(*(np.stack(each) for each in zip(*masks, strict=True)))
+    for metric, value in (("dice_pooled", joint.dice), ("iou_pooled", joint.iou)):
         overall = found[metric, "all"]
         assert overall.value == found[metric, "1"].value == pytest.approx(value)
         assert overall.low < overall.value < overall.high

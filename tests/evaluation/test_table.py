@@ -15,13 +15,13 @@ def line(case: str = "a", label: str = "all", **more):
     return {"case": case, "patient": f"patient of {case}", "split": "test", "label": label, **more}
 
 
-def told(case: str = "a", reference: str = "well", predicted: str = "ill", chance: float = 0.7):
+def a_row(case: str = "a", reference: str = "well", predicted: str = "ill", chance: float = 0.7):
     chances = {"probability_well": 1 - chance, "probability_ill": chance}
     return line(case, reference=reference, predicted=predicted, **chances, brier=0.1)
 
 
 def test_columns_stand_in_the_stated_order():
-    table = case_table([told()])
+    table = case_table([a_row()])
     expected = ["case", "patient", "split", "label", "brier", "reference", "predicted", "probability_well"]
     assert list(table) == [*expected, "probability_ill"]
     assert class_names(table) == ("well", "ill")
@@ -39,7 +39,7 @@ def test_units_and_other_words_are_no_metrics():
 
 
 def test_a_table_comes_back_whole_from_its_file(tmp_path):
-    table = case_table([told("a"), told("b", chance=0.125)])
+    table = case_table([a_row("a"), a_row("b", chance=0.125)])
     table.to_csv(tmp_path / "cases.csv", index=False)
     again = pd.read_csv(tmp_path / "cases.csv")
     check_table(again)
@@ -47,7 +47,7 @@ def test_a_table_comes_back_whole_from_its_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         ([], "without case"),
         ([{"case": "a", "patient": "p", "label": "all"}], "without split"),
@@ -55,13 +55,13 @@ def test_a_table_comes_back_whole_from_its_file(tmp_path):
         ([line(), line()], "case a stands there twice"),
         ([line(label="left"), line(label="right") | {"patient": "another"}], "two patients"),
         ([line() | {"split": "holdout"}], "split 'holdout'"),
-        ([told(chance=1.5)], "outside 0..1"),
-        ([told(chance=np.nan)], "outside 0..1"),
-        ([told(predicted="odd")], "class 'odd'"),
+        ([a_row(chance=1.5)], "outside 0..1"),
+        ([a_row(chance=np.nan)], "outside 0..1"),
+        ([a_row(predicted="odd")], "class 'odd'"),
     ],
 )
-def test_a_table_that_would_be_misread_is_refused(rows, said):
-    with pytest.raises(DatasetError, match=said):
+def test_a_table_that_would_be_misread_is_refused(rows, message):
+    with pytest.raises(DatasetError, match=message):
         case_table(rows)
 
 

@@ -69,22 +69,22 @@ def test_every_voxel_comes_back_in_its_place_whatever_the_files_are_called(grid:
 
 @settings(max_examples=10)
 @given(st.integers(2, 4), st.integers(1, 4), st.integers(0, 99), st.booleans())
-def test_volumes_at_the_same_positions_become_frames(frames: int, slices: int, seed: int, told: bool) -> None:
+def test_volumes_at_the_same_positions_become_frames(frames: int, slices: int, seed: int, has_times: bool) -> None:
     voxels = np.random.default_rng(seed).integers(0, 999, (frames, 3, 4, slices), dtype=np.uint16)
     order = [(t, n) for t in range(frames) for n in range(slices)]
     with tempfile.TemporaryDirectory() as folder:
         names = random.Random(seed).sample(range(1000), len(order))  # noqa: S311
         for (t, n), name in zip(order, names, strict=True):
-            tags = {"TemporalPositionIdentifier": t + 1} if told else {}
+            tags = {"TemporalPositionIdentifier": t + 1} if has_times else {}
             # Where the time is told, instance numbers say something else and must not count.
-            instance = 1000 - t if told else 1 + t * slices + n
+            instance = 1000 - t if has_times else 1 + t * slices + n
             write_slice(
                 Path(folder) / f"{name}", voxels[t, :, :, n].T, position=(0, 0, 2 * n), InstanceNumber=instance,
                 SliceThickness=2, **tags,
             )  # fmt: skip
         image = read(folder)
         assert_array_equal(image.data[0], voxels)
-    expected = "temporal position" if told else "rank of the instance number"
+    expected = "temporal position" if has_times else "rank of the instance number"
     assert any(f"{frames} volumes distinguished by {expected}" in note for note in image.notes)
 
 

@@ -211,8 +211,8 @@ def test_an_object_that_cannot_be_read_is_refused_with_file_fault_and_remedy(dat
     with warnings.catch_warnings(), pytest.raises((FormatError, GeometryError)) as refusal:
         warnings.simplefilter("error")
         read(path)
-    told = REFUSED.get(name) or f"holds no image: {NO_IMAGE[name]} without PixelData (7FE0,0010)"
-    assert refusal.value.problem == told
+    message = REFUSED.get(name) or f"holds no image: {NO_IMAGE[name]} without PixelData (7FE0,0010)"
+    assert refusal.value.problem == message
     assert refusal.value.where == str(path)
     assert refusal.value.remedy and "cannot be read as dicom" not in refusal.value.problem
 

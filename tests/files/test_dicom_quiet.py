@@ -14,13 +14,13 @@ from isocenter.files.dicom.warnings import quiet
 def test_what_is_warned_inside_is_heard_once_and_not_shown() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # shown ones would fail here
-        with quiet() as heard:
+        with quiet() as caught:
             for _ in range(3):
                 warnings.warn("odd", stacklevel=1)
             with quiet() as inner:
                 warnings.warn("odder", stacklevel=1)
             warnings.warn("oddest", stacklevel=1)
-        assert heard == ["odd", "oddest"]
+        assert caught == ["odd", "oddest"]
         assert inner == ["odder"]
         with pytest.raises(UserWarning, match="loud"):
             warnings.warn("loud", stacklevel=1)
@@ -28,14 +28,14 @@ def test_what_is_warned_inside_is_heard_once_and_not_shown() -> None:
 
 def test_threads_that_leave_in_another_order_than_they_came_restore_everything() -> None:
     first_is_in, second_is_in, first_is_out = (threading.Event() for _ in range(3))
-    heard: list[list[str]] = []
+    caught: list[list[str]] = []
 
     def first() -> None:
         with quiet() as mine:
             first_is_in.set()
             second_is_in.wait(10)
             warnings.warn("first", stacklevel=1)
-        heard.append(mine)
+        caught.append(mine)
         first_is_out.set()
 
     def second() -> None:
@@ -44,7 +44,7 @@ def test_threads_that_leave_in_another_order_than_they_came_restore_everything()
             second_is_in.set()
             first_is_out.wait(10)
             warnings.warn("second", stacklevel=1)
-        heard.append(mine)
+        caught.append(mine)
 
     before = list(warnings.filters), warnings.showwarning
     threads = [threading.Thread(target=work) for work in (first, second)]
@@ -52,15 +52,15 @@ def test_threads_that_leave_in_another_order_than_they_came_restore_everything()
         thread.start()
     for thread in threads:
         thread.join()
-    assert heard == [["first"], ["second"]]
+    assert caught == [["first"], ["second"]]
     assert (list(warnings.filters), warnings.showwarning) == before
 
 
 def test_what_the_library_logs_inside_is_heard_too_and_outside_it_is_shown(caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("pydicom")
-    with quiet() as heard:
+    with quiet() as caught:
         logger.warning("an odd %s", "value")
         logger.debug("of no concern")
     logger.warning("for all to see")
-    assert heard == ["an odd value"]
+    assert caught == ["an odd value"]
     assert caplog.messages == ["for all to see"]

@@ -210,10 +210,10 @@ def test_a_series_that_does_not_tell_its_slice_thickness_gets_its_segmentation(
 
 def test_the_patients_name_stands_in_no_warning(tmp_path: Path):
     source = simple(tmp_path / "series", PatientName="Secret")  # one component, which is unusual
-    with warnings.catch_warnings(record=True) as heard:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
-    assert not [one for one in heard if "Secret" in str(one.message)]
+    assert not [one for one in caught if "Secret" in str(one.message)]
 
 
 # -- what cannot be written -------------------------------------------------------------------------------------------
@@ -226,11 +226,11 @@ def test_a_value_without_label_is_refused_and_nothing_is_written(data: Path, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("value", "said"), [(-1, r"values \[-1\] without"), (0.5, "label map of float64")])
-def test_what_is_no_label_is_refused(data: Path, tmp_path: Path, value: float, said: str):
+@pytest.mark.parametrize(("value", "message"), [(-1, r"values \[-1\] without"), (0.5, "label map of float64")])
+def test_what_is_no_label_is_refused(data: Path, tmp_path: Path, value: float, message: str):
     source = read(data / "dicom/series/ct_23x38x3_with_seg")
     odd = np.full(source.geometry.shape, value)
-    with pytest.raises(FormatError, match=said):
+    with pytest.raises(FormatError, match=message):
         write_segmentation(
             odd if value == 0.5 else odd.astype(int), LABELS, source, tmp_path / "a.dcm", algorithm_name="x"
         )

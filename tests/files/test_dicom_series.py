@@ -100,9 +100,9 @@ def test_unique_names_are_unique_and_keep_what_was_unique(names: list[str]) -> N
 
 
 @given(st.text(max_size=80))
-def test_a_name_is_safe_for_any_file_system(told: str) -> None:
+def test_a_name_is_safe_for_any_file_system(stated: str) -> None:
     dataset = Dataset()
-    dataset.add_new("SeriesDescription", "LO", told)
+    dataset.add_new("SeriesDescription", "LO", stated)
     name = safe_name(dataset)
     assert name and set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")
     assert not name.startswith((".", "-")) and len(name) <= 60

@@ -309,9 +309,9 @@ def test_patients_stand_in_nothing_that_is_said(tmp_path):
         [planar(outline(images[0], [(4, 4)], "POINT")), planar(rectangle(images[0], 1, 1, 9, 9))],
     )
     dataset = read_dataset(tmp_path)
-    said = repr([dataset.problems, dataset.layout, dataset.classes, dataset.cases[0].references["boxes"].notes])
-    assert "secret" not in said
-    assert "Doe" not in said
+    stated = repr([dataset.problems, dataset.layout, dataset.classes, dataset.cases[0].references["boxes"].notes])
+    assert "secret" not in stated
+    assert "Doe" not in stated
 
 
 @given(st.lists(st.floats(-9, 9), min_size=9, max_size=9), st.lists(st.floats(-9, 9), min_size=3, max_size=3))

@@ -66,6 +66,6 @@ def test_a_day_later_is_a_day_more() -> None:
     assert after - before == pytest.approx(1)
 
 
-@pytest.mark.parametrize("told", ["", "noon", "20201399120000", "1"])
-def test_what_is_no_time_is_none(told: str) -> None:
-    assert seconds(told) is None
+@pytest.mark.parametrize("text", ["", "noon", "20201399120000", "1"])
+def test_what_is_no_time_is_none(text: str) -> None:
+    assert seconds(text) is None

@@ -71,12 +71,17 @@ def test_the_right_file_is_there_byte_for_byte(server: str, path: str, tmp_path:
 
 
 def test_progress_counts_bytes_up_to_all_of_them(server: str, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     download(
-        f"{server}/whole", tmp_path / "file.bin", md5=MD5, limit=LIMIT, seconds=30, progress=lambda *at: told.append(at)
+        f"{server}/whole",
+        tmp_path / "file.bin",
+        md5=MD5,
+        limit=LIMIT,
+        seconds=30,
+        progress=lambda *at: progress.append(at),
     )
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert told[-1] == (len(CONTENT), len(CONTENT))
+    assert [done for done, _ in progress] == sorted(done for done, _ in progress)
+    assert progress[-1] == (len(CONTENT), len(CONTENT))
 
 
 def test_another_file_than_the_checksum_names_is_refused(server: str, tmp_path: Path) -> None:

@@ -62,8 +62,8 @@ def test_signals_of_other_rates_are_images_of_their_own_and_annotations_are_left
     assert_allclose(volumes["night_8Hz"].data[1], drawn[2][2].ravel() / 100, atol=1e-4)
     assert_allclose(volumes["night_2Hz"].data[0], drawn[1][2].ravel() / 100, atol=1e-4)
     assert volumes["night_2Hz"].notes == ("annotations in the recording were left out",)
-    said = repr([(image.notes, dict(image.facts), image.channels) for image in volumes.values()])
-    assert "Doe" not in said
+    stated = repr([(image.notes, dict(image.facts), image.channels) for image in volumes.values()])
+    assert "Doe" not in stated
 
 
 def test_a_recording_that_does_not_say_its_length_is_as_long_as_its_file(tmp_path):

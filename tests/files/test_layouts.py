@@ -170,9 +170,9 @@ def test_equal_names_in_train_and_test_get_different_ids_and_their_own_masks(tmp
     dataset = read_dataset(tmp_path)
     assert len({case.id for case in dataset}) == 4
     for case in dataset:
-        told = 255 if dataset.splits[case.id] == "test" else 0
-        assert case.images["image"].data.max() == told
-        assert observed_values(case) == ((1,) if told else ())
+        expected = 255 if dataset.splits[case.id] == "test" else 0
+        assert case.images["image"].data.max() == expected
+        assert observed_values(case) == ((1,) if expected else ())
 
 
 def test_a_case_crosses_processes(tmp_path):
@@ -212,14 +212,14 @@ def test_a_file_that_changed_is_hashed_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("said", "word"),
+    ("stated", "word"),
     [
         ("MRI", "MR"), ("T1", "MR"), ("FLAIR", "MR"), ("t1-weighted MR", "MR"), ("CT", "CT"), ("noNormCT", "unknown"),
         ("X-ray", "DX"), ("PET", "PT"), ("ultrasound", "US"), ("IVUS", "IVUS"), (None, "unknown"), ("red", "unknown"),
     ],
 )  # fmt: skip
-def test_kinds_of_image_get_dicoms_word(said, word):
-    assert modality_word(said) == word
+def test_kinds_of_image_get_dicoms_word(stated, word):
+    assert modality_word(stated) == word
 
 
 def test_the_modality_may_be_said(tmp_path):
@@ -228,15 +228,17 @@ def test_the_modality_may_be_said(tmp_path):
     assert dataset.cases[0].images["image"].modality == "US"
 
 
-@pytest.mark.parametrize(("said", "word"), [("MRI", "MR"), ("M3D", "M3D"), ("CTPROTOCOL", "CTPROTOCOL"), ("KO", "KO")])
-def test_each_of_dicoms_modalities_may_be_said(tmp_path, said, word):
-    assert read_dataset(paired(tmp_path), DatasetOptions(modality=said)).modality == word
+@pytest.mark.parametrize(
+    ("stated", "word"), [("MRI", "MR"), ("M3D", "M3D"), ("CTPROTOCOL", "CTPROTOCOL"), ("KO", "KO")]
+)
+def test_each_of_dicoms_modalities_may_be_said(tmp_path, stated, word):
+    assert read_dataset(paired(tmp_path), DatasetOptions(modality=stated)).modality == word
 
 
-@pytest.mark.parametrize("said", ["MIR", "XYZ", "brain", ""])
-def test_a_modality_that_is_none_is_refused_with_the_list(tmp_path, said):
+@pytest.mark.parametrize("stated", ["MIR", "XYZ", "brain", ""])
+def test_a_modality_that_is_none_is_refused_with_the_list(tmp_path, stated):
     with pytest.raises(UsageError, match=r"--modality .*is no modality.*Choose one of MR, CT, PT.*RTSTRUCT"):
-        read_dataset(paired(tmp_path), DatasetOptions(modality=said))
+        read_dataset(paired(tmp_path), DatasetOptions(modality=stated))
 
 
 @pytest.mark.parametrize("labels", ["anterior,posterior", "1=a,1=b", "1=a,2=a", "-1=a", "1="])

@@ -36,11 +36,11 @@ def test_the_order_of_classes_may_be_said(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "said", ["0=benign 1=malignant", "benign,malignant", "0=benign,", "0=benign,0=malignant", "x=benign"]
+    "labels", ["0=benign 1=malignant", "benign,malignant", "0=benign,", "0=benign,0=malignant", "x=benign"]
 )
-def test_labels_that_are_not_number_and_name_are_wrong_use(tmp_path, said):
+def test_labels_that_are_not_number_and_name_are_wrong_use(tmp_path, labels):
     with pytest.raises(UsageError, match="Write 1=anterior,2=posterior"):
-        read_dataset(classed(tmp_path), DatasetOptions(labels=said))
+        read_dataset(classed(tmp_path), DatasetOptions(labels=labels))
 
 
 def test_train_and_test_folders_above_are_the_sets_own_split(tmp_path):

@@ -28,9 +28,9 @@ def test_a_table_of_times_beside_the_images_gives_what_was_read_of_each_patient(
     (tmp_path / "patients.csv").write_text(f"filename,patient_id,age\n{rows}\n")
     (tmp_path / "vitals.csv").write_text(VITALS)
     dataset = read_dataset(tmp_path)
-    told = {case.id: case.covariates for case in dataset}
-    assert told["x0"] == {"age": 40, "pulse": Course((0.0, 60.0), (80.0, 90.0), "s"), "ward": "B"}
-    assert told["x2"] == {"age": 42, "pulse": Course((0.0,), (70.0,), "s"), "ward": "A"}
+    covariates = {case.id: case.covariates for case in dataset}
+    assert covariates["x0"] == {"age": 40, "pulse": Course((0.0, 60.0), (80.0, 90.0), "s"), "ward": "B"}
+    assert covariates["x2"] == {"age": 42, "pulse": Course((0.0,), (70.0,), "s"), "ward": "A"}
     assert dataset.layout.endswith("covariates from patients.csv; courses from vitals.csv")
     assert not dataset.problems
 

@@ -62,9 +62,9 @@ def test_patients_are_hidden(data, tmp_path):
     dataset = read_dataset(gathered(data, tmp_path, "ct_3slices_with_seg", "dcmqi_seg_liver.dcm"))
     [case] = dataset
     header = pydicom.dcmread(next((tmp_path / "series").glob("*.dcm")), stop_before_pixels=True)
-    said = f"{case.id} {case.patient} {dict(case.covariates)} {dataset.patients}"
-    assert str(header.PatientID) not in said
-    assert str(header.PatientName) not in said
+    stated = f"{case.id} {case.patient} {dict(case.covariates)} {dataset.patients}"
+    assert str(header.PatientID) not in stated
+    assert str(header.PatientName) not in stated
     assert dataset.patients_known
 
 
@@ -101,15 +101,15 @@ def test_a_file_that_was_cut_short_is_said_or_refused_and_the_rest_goes_on(data,
     whole = (data / "dicom" / "files" / "pydicom_CT_small.dcm").read_bytes()
     (tmp_path / "broken.dcm").write_bytes(whole[:kept])
     dataset = read_dataset(tmp_path, DatasetOptions(references=False))
-    said = " ".join(text for problem in dataset.problems for text in (problem.what, *problem.cases))
+    stated = " ".join(text for problem in dataset.problems for text in (problem.what, *problem.cases))
     good = [case for case in dataset if case.references]
     assert len(good) == 1
     assert observed_values(good[0]) == (1,)
     for case in set(dataset) - set(good):
         with pytest.raises(FormatError, match=r"broken\.dcm"):
             _ = case.images["image"].data
-        said += "broken.dcm"
-    assert "broken.dcm" in said
+        stated += "broken.dcm"
+    assert "broken.dcm" in stated
 
 
 def test_a_directory_stands_for_what_lies_beside_it(data):

@@ -93,19 +93,19 @@ def test_of_many_at_once_one_has_the_lock_even_where_a_dead_one_had_it(tmp_path)
         try:
             with locked(tmp_path / "run"):
                 inside.append(1)
-                all_alone.append(sum(inside) == 1)
+                exclusive.append(sum(inside) == 1)
                 inside.pop()
             return True
         except UsageError:
             return False
 
     inside: list[int] = []
-    all_alone: list[bool] = []
+    exclusive: list[bool] = []
     for _ in range(20):
         lock_of(tmp_path / "run").write_bytes(b"{}")
         with ThreadPoolExecutor(8) as pool:
             assert any(pool.map(attempt, range(8)))
-    assert all(all_alone)
+    assert all(exclusive)
     assert not list(tmp_path.iterdir())
 
 

@@ -18,7 +18,7 @@ OBLIQUE = Geometry((6, 5, 4), [[0, 1.5, 0, 7], [-0.9, 0, 0.4, 3], [0, 0, -3, 40]
 NO_PLACE = Geometry.of_pixels((6, 5))
 
 
-def told(path: Path, geometry: Geometry = OBLIQUE, channels: int = 3) -> np.ndarray:
+def written_probabilities(path: Path, geometry: Geometry = OBLIQUE, channels: int = 3) -> np.ndarray:
     """Random probabilities, row by row of the first axis, but none for its last row."""
     source = Image(np.zeros((1, *geometry.shape), np.int16), geometry)
     given = np.random.default_rng(0).dirichlet(np.ones(channels), geometry.shape).astype(np.float32)
@@ -34,7 +34,7 @@ def told(path: Path, geometry: Geometry = OBLIQUE, channels: int = 3) -> np.ndar
 
 @pytest.mark.parametrize("name", ["case.nii.gz", "case.nii"])
 def test_probabilities_are_a_volume_a_label_on_the_grid_of_the_source(tmp_path, name):
-    given = told(tmp_path / name)
+    given = written_probabilities(tmp_path / name)
     found = nibabel.load(tmp_path / name)
     assert found.shape == (*OBLIQUE.shape, 3)
     assert_allclose(found.affine, OBLIQUE.affine, atol=1e-5)
@@ -44,20 +44,20 @@ def test_probabilities_are_a_volume_a_label_on_the_grid_of_the_source(tmp_path, 
 
 
 def test_other_programs_find_the_channels_of_an_nrrd(tmp_path):
-    given = told(tmp_path / "case.nrrd")
+    given = written_probabilities(tmp_path / "case.nrrd")
     found = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(tmp_path / "case.nrrd"))
     assert_allclose(np.transpose(found, (3, 2, 1, 0)), given, rtol=2**-11, atol=2**-25)
 
 
 def test_those_of_a_picture_are_the_named_channels_of_a_tiff(tmp_path):
-    given = told(tmp_path / "case.tiff", NO_PLACE)
+    given = written_probabilities(tmp_path / "case.tiff", NO_PLACE)
     found = read(tmp_path / "case.tiff")
     assert found.channels == ("background", "liver", "tumour, or cyst")
     assert_allclose(found.data, given, rtol=2**-11, atol=2**-25)
 
 
 def test_labels_that_do_not_exclude_each_other_have_no_background(tmp_path):
-    given = told(tmp_path / "case.nii.gz", channels=2)
+    given = written_probabilities(tmp_path / "case.nii.gz", channels=2)
     assert_array_equal(given[:, -1], 0)
     assert_allclose(np.moveaxis(nibabel.load(tmp_path / "case.nii.gz").get_fdata(), -1, 0), given, rtol=2**-11)
     assert [label.name for label in read_labels(tmp_path / "case.labels.csv")] == ["liver", "tumour, or cyst"]
@@ -77,14 +77,14 @@ def test_nothing_is_left_where_the_work_was_stopped(tmp_path):
 def test_a_disk_that_is_full_is_said_when_the_first_part_is_told(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     source = Image(np.zeros((1, 32, 32, 32), np.int16), Geometry((32, 32, 32), np.eye(4)))
-    told = np.full((2, 32, 32, 4), 0.5, np.float32)
+    written_probabilities = np.full((2, 32, 32, 4), 0.5, np.float32)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**12, before[1]))
     try:
         with (
             pytest.raises(ResourceError, match="Free some space"),
             probabilities_written((Label(1, "lesion"),), source, tmp_path / "a.nii.gz") as take,
         ):
-            take((slice(0, 32), slice(0, 32), slice(0, 4)), told)
+            take((slice(0, 32), slice(0, 32), slice(0, 4)), written_probabilities)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.iterdir())

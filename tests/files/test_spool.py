@@ -19,8 +19,8 @@ from isocenter.values import Deferred, blocks
 
 @st.composite
 def regions(draw: st.DrawFn, shape: tuple[int, ...]) -> tuple[slice, ...]:
-    begin = [draw(st.integers(0, size - 1)) for size in shape]
-    return tuple(slice(start, draw(st.integers(start + 1, size))) for start, size in zip(begin, shape, strict=True))
+    first = [draw(st.integers(0, size - 1)) for size in shape]
+    return tuple(slice(start, draw(st.integers(start + 1, size))) for start, size in zip(first, shape, strict=True))
 
 
 @given(st.data(), st.sampled_from(["u1", "u2"]), st.sampled_from([0, 2**20]))

@@ -36,12 +36,12 @@ def test_probabilities_lie_where_they_were_told_and_the_rest_is_background(tmp_p
     geometry = Geometry((5, 4, 3), np.diag([-1.0, 1, 2, 1]))
     source = Image(np.zeros((1, 5, 4, 3), np.int16), geometry)
     path, region = tmp_path / "probable.nii.gz", (slice(0, 5), slice(1, 3), slice(1, 2))
-    told = np.full((2, 5, 2, 1), 0.25, np.float32)
-    told[0] = 0.75
+    probabilities = np.full((2, 5, 2, 1), 0.25, np.float32)
+    probabilities[0] = 0.75
     with probabilities_written((Label(1, "lesion"),), source, path) as take:
-        take(region, told)
+        take(region, probabilities)
     found = read(path).data[0]
     expected = np.zeros((2, 5, 4, 3), np.float32)
     expected[0] = 1
-    expected[(slice(None), *region)] = told
+    expected[(slice(None), *region)] = probabilities
     assert_array_equal(found, expected)

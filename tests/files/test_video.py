@@ -139,9 +139,9 @@ def test_only_our_error_is_said_about_a_damaged_film(tmp_path: Path, film: Film)
     path = save(tmp_path / "film.mp4", film, "mp4v")
     path.write_bytes(path.read_bytes()[:600])
     script = f"from isocenter.files import read\ntry: read({str(path)!r})\nexcept Exception as error: print(error)"
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert told.stdout.startswith(f"{path}: no film can be read from it.")
-    assert told.stderr == ""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{path}: no film can be read from it.")
+    assert done.stderr == ""
 
 
 # -- in DICOM ---------------------------------------------------------------------------------------------------------

@@ -49,8 +49,8 @@ def test_the_memory_is_that_of_the_stage_that_takes_more():
     found = several(6, **LARGE)
     plan = planned(found)
     low = with_memory(low_resolution(plan, found, LAPTOP), found, LAPTOP)
-    alone = with_memory(with_settings(plan, {"preprocessing.cascade": None}), found, LAPTOP)
-    assert plan["training.memory"] >= max(low["training.memory"], alone["training.memory"])
+    single = with_memory(with_settings(plan, {"preprocessing.cascade": None}), found, LAPTOP)
+    assert plan["training.memory"] >= max(low["training.memory"], single["training.memory"])
 
 
 @pytest.mark.parametrize(

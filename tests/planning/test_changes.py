@@ -50,13 +50,13 @@ def test_folds_of_a_data_set_are_planned_each_for_itself(tmp_path):
 
 
 def test_folds_share_a_grid_and_the_plan_says_whose_cases_it_comes_from():
-    alone = planned(several(6))
-    shared = shared_by_folds(with_settings(alone, {"inference.patch": [32, 32, 32]}))
+    single = planned(several(6))
+    shared = shared_by_folds(with_settings(single, {"inference.patch": [32, 32, 32]}))
     for name in ("preprocessing.spacing", "training.patch", "network.size"):
-        assert shared[name] == alone[name]
+        assert shared[name] == single[name]
         assert "of fold 0, for all folds alike" in shared.decision(name).because
     assert shared.decision("inference.patch").because == BY_HAND
-    assert shared.decision("training.batch") == alone.decision("training.batch")
+    assert shared.decision("training.batch") == single.decision("training.batch")
 
 
 def test_sgd_brings_its_rate_and_schedule_unless_a_person_says_otherwise():

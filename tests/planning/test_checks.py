@@ -24,9 +24,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "said"), WRONG)
-def test_what_the_arguments_alone_forbid_is_refused_before_the_data_are_looked_at(given, said, tmp_path):
-    with pytest.raises(IsocenterError, match=said):
+@pytest.mark.parametrize(("given", "message"), WRONG)
+def test_what_the_arguments_alone_forbid_is_refused_before_the_data_are_looked_at(given, message, tmp_path):
+    with pytest.raises(IsocenterError, match=message):
         isocenter.plan(tmp_path / "nowhere", **given)
 
 

@@ -51,9 +51,9 @@ def test_frames_are_spread_evenly_unless_an_interval_is_set_and_the_plan_says_wh
     made = planned(filmed([9, 12, 30, 20] * 4))
     assert (made["preprocessing.frames"], made["preprocessing.interval"]) == (8, None)
     assert made["preprocessing.time_unit"] == "s"
-    said = made.decision("preprocessing.interval").because
-    assert "0.32 to 1.16 s" in said
-    assert "preprocessing.interval=0.17 (s) takes at most 8" in said
+    stated = made.decision("preprocessing.interval").because
+    assert "0.32 to 1.16 s" in stated
+    assert "preprocessing.interval=0.17 (s) takes at most 8" in stated
     assert planned(filmed([9, 12] * 4, step=None))["preprocessing.time_unit"] == "frame"
     assert planned(filmed([None] * 4))["preprocessing.time_unit"] is None
 
@@ -62,8 +62,8 @@ def test_frames_are_spread_evenly_unless_an_interval_is_set_and_the_plan_says_wh
 @given(st.lists(st.integers(2, 80), min_size=4, max_size=4), st.sampled_from([None, 0.013, 0.04, 1.0, 7.3]))
 def test_with_the_interval_that_the_plan_names_every_training_clip_is_seen_to_its_end_without_gaps(frames, step):
     made = planned(filmed(frames, step))
-    said = made.decision("preprocessing.interval").because
-    interval = float(said.partition("preprocessing.interval=")[2].split()[0])
+    stated = made.decision("preprocessing.interval").because
+    interval = float(stated.partition("preprocessing.interval=")[2].split()[0])
     for count in frames:
         times = [n * (step or 1.0) for n in range(count)]
         slots = at_steps(times, interval, made["preprocessing.frames"])

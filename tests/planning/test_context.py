@@ -62,14 +62,14 @@ def test_all_leaves_out_what_tells_nothing_and_says_why():
         coded=[float(n % 2) for n in range(COUNT)],
     )
     assert set(decision.value) == {"age"}
-    for said in (
+    for stated in (
         "constant (constant in the training cases)",
         "note (60 words",
         "scanner (it says how the image was made",
         "rare (40 of 60 training cases lack it)",
         "coded (a proxy of the label, which it predicts by itself (score 1.000",
     ):
-        assert said in decision.because
+        assert stated in decision.because
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_many_entries_are_brought_down_to_few_first(entries, narrow):
 
 
 @pytest.mark.parametrize(
-    ("name", "task", "way"),
+    ("name", "task", "method"),
     [
         ("resnet", Classification(classes=("ill", "well")), "concatenate"),
         ("vit", Classification(classes=("ill", "well")), "tokens"),
@@ -129,17 +129,17 @@ def test_many_entries_are_brought_down_to_few_first(entries, narrow):
         ("vnet", Segmentation((Label(1, "organ"),)), None),
     ],
 )
-def test_how_a_network_is_told_follows_from_what_it_answers(name, task, way):
+def test_how_a_network_is_told_follows_from_what_it_answers(name, task, method):
     context = {"age": {"median": 0, "mean": 0, "deviation": 1, "missing": 0}}
     found = fusion_decisions(task, name, context, 60)
-    assert found["context_fusion"].value == way
+    assert found["context_fusion"].value == method
     assert fusion_decisions(task, name, None, 60)["context_fusion"].value is None
 
 
 def test_images_alone_are_trained_on_too_where_something_is_told_and_no_network_goes_before():
-    told = decided("age", age=ages())
-    assert image_only(told, None).value is True
-    assert image_only(told, 2.0).value is False
+    decision = decided("age", age=ages())
+    assert image_only(decision, None).value is True
+    assert image_only(decision, 2.0).value is False
     assert image_only(decided(None, age=ages()), None).value is False
 
 

@@ -23,10 +23,10 @@ def refused(data, name: str, says: str, **assignments: object) -> str:
     """What the plan says: what is wrong, which decision, and what to do."""
     labels = {"labels": trained.LABELS} if (data / "labels").is_dir() else {}
     given = {"network.name": name, **{key.replace("__", "."): value for key, value in assignments.items()}}
-    with pytest.raises(PlanError, match=says) as told:
+    with pytest.raises(PlanError, match=says) as refusal:
         isocenter.plan(data, device="cpu", threads=1, assignments=given, **labels)
-    assert told.value.remedy
-    return told.value.where
+    assert refusal.value.remedy
+    return refusal.value.where
 
 
 def test_images_that_are_too_small_for_a_family_are_refused_with_another_size_or_family(pictures):

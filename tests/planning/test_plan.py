@@ -137,11 +137,11 @@ def test_hippocampi_are_planned_whole_and_mirrored_once_it_is_said_that_they_are
     assert made["training.batch"] == 4
     assert (made["network.name"], made["network.size"]["width"]) == ("unet", 16)
     assert made["augmentation.flips"] == made["inference.flips"] == []
-    said = isocenter.plan(
+    stated = isocenter.plan(
         data / "hippocampus", labels="1=anterior,2=posterior", modality="MR", device="cpu", threads=1
     ).plan
-    assert said["augmentation.flips"] == said["inference.flips"] == [0]  # RAS+: the first axis runs left to right
-    assert "hippocampus" in said.decision("augmentation.flips").because
+    assert stated["augmentation.flips"] == stated["inference.flips"] == [0]  # RAS+: the first axis runs left to right
+    assert "hippocampus" in stated.decision("augmentation.flips").because
     assert "leakage cannot be excluded" in made.decision("split.method").because
     assert 1 < made["training.memory"] < 4
 

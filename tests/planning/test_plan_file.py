@@ -115,12 +115,12 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("old", "new", "said"), WRONG.values(), ids=WRONG)
-def test_a_wrong_edit_is_refused_with_file_and_line(edited, old, new, said):
+@pytest.mark.parametrize(("old", "new", "message"), WRONG.values(), ids=WRONG)
+def test_a_wrong_edit_is_refused_with_file_and_line(edited, old, new, message):
     path, line = edited(old, new)
     with pytest.raises(PlanError) as refused:
         read_plan(path)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert refused.value.where == f"{path}, line {line}"
     assert refused.value.remedy
 

@@ -10,7 +10,7 @@ from isocenter.transforms import Augmentation
 
 
 @pytest.mark.parametrize(
-    ("said", "name"),
+    ("stated", "name"),
     [
         ("MRI", "MRI"),
         ("T1", "MRI"),
@@ -31,8 +31,8 @@ from isocenter.transforms import Augmentation
         ("banana", "unknown"),
     ],
 )
-def test_what_files_and_people_say_finds_its_profile(said, name):
-    assert profile_for(modality_word(said)).name == name
+def test_what_files_and_people_say_finds_its_profile(stated, name):
+    assert profile_for(modality_word(stated)).name == name
 
 
 def test_each_word_of_dicom_belongs_to_one_profile():

@@ -179,10 +179,10 @@ def test_a_sets_own_test_part_and_its_twins_are_in_no_fold():
     data = cohort(list(range(40)), splits=own)
     made = split_folds(data, 5, seed=0, twins=[frozenset({"c0", "c1"})])
     assert set(made[0]) == {case for case, part in own.items() if part == "train"} - {"c1"}
-    said = folds_decision(data, made, 0)
-    assert said.value == "folds"
-    assert "own test part of 10 cases is in no fold" in said.because
-    assert "1 case left out" in said.because
+    stated = folds_decision(data, made, 0)
+    assert stated.value == "folds"
+    assert "own test part of 10 cases is in no fold" in stated.because
+    assert "1 case left out" in stated.because
 
 
 def test_fewer_patients_than_folds_are_refused_with_what_would_do():

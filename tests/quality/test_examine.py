@@ -34,7 +34,7 @@ def cohort(*cases: Case, **named: object) -> Dataset:
     return Dataset(tuple(cases) or tuple(case(n) for n in range(4)), **{"patients_known": True, **named})
 
 
-def said(dataset: Dataset, severity: str | None = None) -> list[str]:
+def findings(dataset: Dataset, severity: str | None = None) -> list[str]:
     return [one.what for one in examine(dataset).problems if severity in (None, one.severity)]
 
 
@@ -107,8 +107,8 @@ def test_an_image_without_a_single_measurement_is_left_out():
 
 def test_a_constant_image_and_an_empty_mask_are_said():
     blank = image(pixels=np.ones((1, *GRID.shape), np.float32))
-    assert said(cohort(case(0, blank), case(1)), "warning") == ["channel '0' is constant"]
-    assert said(cohort(case(0, reference=mask(0)), case(1)), "note") == ["mask is empty"]
+    assert findings(cohort(case(0, blank), case(1)), "warning") == ["channel '0' is constant"]
+    assert findings(cohort(case(0, reference=mask(0)), case(1)), "note") == ["mask is empty"]
 
 
 def test_a_value_without_label_forbids_training():
@@ -129,7 +129,7 @@ def test_a_patient_on_both_sides_of_the_sets_own_split_forbids_training():
 
 
 def test_unknown_patients_are_said():
-    assert any("patients are not known" in what for what in said(cohort(patients_known=False), "warning"))
+    assert any("patients are not known" in what for what in findings(cohort(patients_known=False), "warning"))
 
 
 def test_pictures_among_volumes_forbid_training():
@@ -145,8 +145,8 @@ def test_a_set_without_a_usable_case_forbids_training():
 
 
 def test_a_table_alone_says_which_columns_it_has_and_how_to_name_that_of_the_images():
-    alone = [Case(f"p{n}", f"p{n}", {}, {"class": "a"}, covariates={"age": 40 + n}) for n in range(3)]
-    found = examine(cohort(*alone, columns={"label": "state"}))
+    single = [Case(f"p{n}", f"p{n}", {}, {"class": "a"}, covariates={"age": 40 + n}) for n in range(3)]
+    found = examine(cohort(*single, columns={"label": "state"}))
     [problem] = found.fatal
     assert problem.what == "no case has an image (columns: state, age)"
     assert problem.remedy == "Name theirs, as in --column image=COLUMN"
@@ -170,9 +170,9 @@ def test_what_many_cases_have_is_said_once():
 
 
 def test_progress_is_told_case_by_case():
-    told: list[tuple[int, int]] = []
-    examine(cohort(), progress=lambda done, total: told.append((done, total)))
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    progress: list[tuple[int, int]] = []
+    examine(cohort(), progress=lambda done, total: progress.append((done, total)))
+    assert progress == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_a_case_with_other_channels_than_the_rest_forbids_training():
@@ -213,10 +213,10 @@ def test_frames_that_nobody_declared_leave_their_case_out_and_moments_do_not():
     found = examine(Dataset(tuple(whole)))
     assert [one.id for one in found.dataset] == ["c0"]
     assert found.fingerprint.cases[0].frames == 3
-    assert "3 frames on a fourth axis" in " ".join(said(Dataset(tuple(whole)), "error"))
+    assert "3 frames on a fourth axis" in " ".join(findings(Dataset(tuple(whole)), "error"))
 
 
 def test_one_mask_for_all_frames_leaves_its_case_out():
     clip = image(pixels=np.random.default_rng(0).normal(size=(1, 3, *GRID.shape)), times=(0.0, 0.1, 0.2))
-    problems = said(cohort(case(0, clip), case(1)), "error")
+    problems = findings(cohort(case(0, clip), case(1)), "error")
     assert any("mask has no frames, the image 3" in problem for problem in problems)

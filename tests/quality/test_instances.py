@@ -30,7 +30,7 @@ def dataset(*maps: np.ndarray, splits=None, notes: tuple[str, ...] = ()) -> Data
     return Dataset(tuple(cases), splits=splits or {})
 
 
-def said(found, severity: str) -> list[str]:
+def findings(found, severity: str) -> list[str]:
     return [problem.what for problem in found.problems if problem.severity == severity and "instances" in problem.what]
 
 
@@ -45,7 +45,7 @@ def test_a_case_whose_numbers_wrapped_in_8_bits_is_left_out():
 
 
 def test_just_255_objects_are_no_reason_for_suspicion():
-    assert said(examine(dataset(grid_of_squares(255))), "error") == []
+    assert findings(examine(dataset(grid_of_squares(255))), "error") == []
 
 
 def test_a_number_in_two_pieces_far_apart_is_pointed_at_and_one_in_two_near_pieces_is_not():
@@ -53,7 +53,7 @@ def test_a_number_in_two_pieces_far_apart_is_pointed_at_and_one_in_two_near_piec
     numbers[2:6, 2:6], numbers[30:34, 30:34] = 1, 1
     numbers[2:6, 20:24], numbers[2:6, 26:30] = 2, 2
     assert torn_objects(numbers) == [1]
-    assert any("1 number is in pieces far apart (1)" in what for what in said(examine(dataset(numbers)), "warning"))
+    assert any("1 number is in pieces far apart (1)" in what for what in findings(examine(dataset(numbers)), "warning"))
 
 
 def test_numbers_may_be_as_large_as_they_like():
@@ -65,7 +65,7 @@ def test_numbers_may_be_as_large_as_they_like():
 
 def test_what_reading_had_to_decide_about_overlaps_is_said_with_the_case():
     found = examine(dataset(grid_of_squares(4), notes=("masks of objects overlap in 3 voxels",)))
-    assert said(found, "warning") == ["instances: masks of objects overlap in 3 voxels"]
+    assert findings(found, "warning") == ["instances: masks of objects overlap in 3 voxels"]
 
 
 def test_one_object_that_fills_the_image_is_pointed_at():

@@ -27,12 +27,12 @@ def cohort(images: list[Image], patients: list[str], classes: str = "", **named)
     return Dataset(tuple(cases), **{"patients_known": True, **named})
 
 
-def said(dataset: Dataset) -> list[Problem]:
+def findings(dataset: Dataset) -> list[Problem]:
     return [one for one in examine(dataset).problems if "same image" in one.what]
 
 
 def test_a_set_of_different_images_says_nothing():
-    assert not said(cohort([picture(n) for n in range(12)], [f"p{n}" for n in range(12)]))
+    assert not findings(cohort([picture(n) for n in range(12)], [f"p{n}" for n in range(12)]))
 
 
 def test_one_image_under_two_patients_is_a_warning_and_a_group():
@@ -46,25 +46,25 @@ def test_one_image_under_two_patients_is_a_warning_and_a_group():
 
 def test_nearly_equal_images_are_found_among_few_and_among_many():
     for count in (3, 20):
-        [problem] = said(cohort([*map(picture, range(count)), nearly(1)], [f"p{n}" for n in range(count + 1)]))
+        [problem] = findings(cohort([*map(picture, range(count)), nearly(1)], [f"p{n}" for n in range(count + 1)]))
         assert "nearly the same image" in problem.what
         assert set(problem.cases) == {"c1", f"c{count}"}
 
 
 def test_two_images_of_one_patient_may_be_alike():
-    [problem] = said(cohort([*map(picture, range(10)), nearly(3)], [*(f"p{n}" for n in range(10)), "p3"]))
+    [problem] = findings(cohort([*map(picture, range(10)), nearly(3)], [*(f"p{n}" for n in range(10)), "p3"]))
     assert problem.severity == "note"
 
 
 def test_where_patients_are_unknown_two_alike_are_a_warning():
     same = cohort([*map(picture, range(10)), nearly(3)], [f"c{n}" for n in range(11)], patients_known=False)
-    assert said(same)[0].severity == "warning"
+    assert findings(same)[0].severity == "warning"
 
 
 def test_a_twin_across_the_sets_own_split_says_that_the_plan_leaves_it_out():
     parts = {f"c{n}": "test" if n == 10 else "train" for n in range(11)}
     dataset = cohort([*map(picture, range(10)), picture(3)], [f"p{n}" for n in range(11)], splits=parts)
-    [problem] = said(dataset)
+    [problem] = findings(dataset)
     assert "two parts of the set's own split" in problem.what
     assert "leaves the others out of training" in problem.remedy
     assert not examine(dataset).fatal
@@ -72,7 +72,7 @@ def test_a_twin_across_the_sets_own_split_says_that_the_plan_leaves_it_out():
 
 def test_one_image_with_two_classes_is_said_as_that():
     classes = "ab" * 5 + "a"
-    [problem] = said(cohort([*map(picture, range(10)), picture(3)], [f"p{n}" for n in range(11)], classes))
+    [problem] = findings(cohort([*map(picture, range(10)), picture(3)], [f"p{n}" for n in range(11)], classes))
     assert "with different classes" in problem.what
 
 
@@ -89,14 +89,14 @@ def test_one_image_with_two_measurements_is_said_as_that(kind, one, other, what)
     images, owners = [*map(picture, range(10)), picture(3)], [f"p{n}" for n in range(11)]
     dataset = cohort(images, owners)
     cases = [replace(case, references={kind: other if n == 10 else one}) for n, case in enumerate(dataset)]
-    [problem] = said(replace(dataset, cases=tuple(cases)))
+    [problem] = findings(replace(dataset, cases=tuple(cases)))
     assert what in problem.what
 
 
 def test_nearly_the_same_image_may_have_another_value():
     dataset = cohort([*map(picture, range(10)), nearly(3)], [f"p{n}" for n in range(11)])
     cases = [replace(case, references={"value": {"volume": float(n)}}) for n, case in enumerate(dataset)]
-    [problem] = said(replace(dataset, cases=tuple(cases)))
+    [problem] = findings(replace(dataset, cases=tuple(cases)))
     assert "under different names" in problem.what
 
 
@@ -107,5 +107,5 @@ def test_one_image_with_and_without_a_finding_is_said_as_that_and_what_is_not_kn
             Case(f"c{n}", owner, {"image": image}, {"findings": last if n == 10 else {"a": True}})
             for n, (image, owner) in enumerate(zip(images, owners, strict=True))
         ]
-        [problem] = said(Dataset(tuple(cases), patients_known=True))
+        [problem] = findings(Dataset(tuple(cases), patients_known=True))
         assert what in problem.what

@@ -12,10 +12,10 @@ from isocenter.values import Case, Cohort, Dataset, Fingerprint
 seeds = st.integers(0, 10**6)
 
 
-def found(values, name: str = "volume", beside: dict | None = None, splits: dict | None = None):
+def found(values, name: str = "volume", others: dict | None = None, splits: dict | None = None):
     """What is said of values, one a case."""
     cases = tuple(
-        facts(name=f"c{n}", references={"value": {name: float(value)}, **(beside or {})})
+        facts(name=f"c{n}", references={"value": {name: float(value)}, **(others or {})})
         for n, value in enumerate(values)
     )
     dataset = Dataset(tuple(Case(one.id, one.id, {}, one.references) for one in cases), splits=splits or {})
@@ -91,10 +91,10 @@ def test_an_identifier_is_whole_and_unique_and_called_so_or_dense(name, values, 
 
 
 def test_a_constant_forbids_training_where_nothing_else_can_be_learnt():
-    [alone] = found([2.5] * 5)
-    assert (alone.severity, alone.what) == ("error", "volume is 2.5 in all 5 training cases")
-    [beside] = found([2.5] * 5, beside={"class": "benign"})
-    assert beside.severity == "warning"
+    [single] = found([2.5] * 5)
+    assert (single.severity, single.what) == ("error", "volume is 2.5 in all 5 training cases")
+    [others] = found([2.5] * 5, others={"class": "benign"})
+    assert others.severity == "warning"
 
 
 def test_only_the_cases_that_train_have_to_differ():

@@ -23,7 +23,7 @@ def hearts(data: Path) -> Dataset:
     return replace(dataset, cases=dataset.cases[::9])
 
 
-def said(dataset: Dataset) -> dict[str, tuple[str, ...]]:
+def findings(dataset: Dataset) -> dict[str, tuple[str, ...]]:
     """The first word of each finding about single cases, and the cases."""
     return {one.what.split(":")[0]: one.cases for one in examine(dataset, threads=2).problems if one.cases}
 
@@ -50,7 +50,7 @@ def test_the_hearts_as_they_are_raise_no_alarm(hearts):
     ],
 )
 def test_one_heart_made_worse_is_named(hearts, word, change):
-    found = said(spoilt(hearts, 7, change))
+    found = findings(spoilt(hearts, 7, change))
     assert found[word] == (hearts.cases[7].id,)
 
 
@@ -66,15 +66,15 @@ def volumes(count: int, odd: Geometry | None = None) -> Dataset:
 
 
 def test_one_case_of_another_spacing_or_size_is_named():
-    assert said(volumes(20, Geometry((12, 12, 8), np.diag([1.0, 1.0, 7.0, 1.0])))) == {
+    assert findings(volumes(20, Geometry((12, 12, 8), np.diag([1.0, 1.0, 7.0, 1.0])))) == {
         "spacing is unusual": ("c19",)
     }  # fmt: skip
-    assert said(volumes(20, Geometry((12, 12, 40), np.diag([1.0, 1.0, 3.0, 1.0])))) == {"size is unusual": ("c19",)}
-    assert not said(volumes(20))
+    assert findings(volumes(20, Geometry((12, 12, 40), np.diag([1.0, 1.0, 3.0, 1.0])))) == {"size is unusual": ("c19",)}
+    assert not findings(volumes(20))
 
 
 def test_among_a_few_cases_nobody_knows_what_is_usual():
-    assert not said(volumes(7, Geometry((12, 12, 40), np.diag([1.0, 1.0, 7.0, 1.0]))))
+    assert not findings(volumes(7, Geometry((12, 12, 40), np.diag([1.0, 1.0, 7.0, 1.0]))))
 
 
 def test_robust_z_is_that_of_a_normal_sample_and_no_outlier_moves_it():
@@ -99,7 +99,7 @@ def test_colour_pictures_stand_beside_grey_ones():
         pixels = np.repeat(grey, 3, axis=0) if n % 2 else grey
         pixels = ndimage.gaussian_filter(pixels, (0, 2, 2)) if n == 3 else pixels
         cases.append(Case(f"c{n}", f"p{n}", {"i": Image(pixels, grid, channels=tuple("RGB") if n % 2 else ("0",))}))
-    found = said(Dataset(tuple(cases), patients_known=True))
+    found = findings(Dataset(tuple(cases), patients_known=True))
     assert found["blurred"] == ("c3",)
 
 

@@ -138,8 +138,8 @@ def answering(answer: Callable[[int], dict], draw: Drawing = plain, **covariates
 def test_a_site_that_sends_one_finding_is_told_of_that_finding_alone():
     sites = ["clinic" if n % 2 else "practice" for n in range(80)]
     found = examine(answering(lambda n: {"findings": {"mass": n % 2 == 1, "scar": n % 3 == 0}}, site=sites))
-    told = {(one.what, one.name) for one in found.shortcuts if one.standing}
-    assert told == {("finding mass can be told", "column site")}
+    standing = {(one.what, one.name) for one in found.shortcuts if one.standing}
+    assert standing == {("finding mass can be told", "column site")}
     assert any(one.what.startswith("finding mass can be told by column site alone: AUC 1.00") for one in found.problems)
 
 

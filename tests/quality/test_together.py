@@ -96,8 +96,8 @@ def test_a_finding_that_all_or_none_of_the_cases_that_train_have_is_named():
     ]
     parts = {f"c{n}": "train" if n < 4 else "test" for n in range(6)}
     found = examine(cohort(*cases, splits=parts))
-    said = [one.what for one in found.problems if one.what.startswith("finding ")]
-    assert said == [
+    stated = [one.what for one in found.problems if one.what.startswith("finding ")]
+    assert stated == [
         "finding b: 0 of the cases that train have it and 4 do not",
         "finding c: 4 of the cases that train have it and 0 do not",
     ]

@@ -99,8 +99,8 @@ def test_the_page_is_dark_for_who_wants_it_dark(page: Page, browser: Any) -> Non
 def test_the_headline_says_the_interval_and_what_must_be_known_before(page: Page, outline: Any) -> None:
     html = render(page)
     head = outline(html[: html.index("<main")]).text
-    said = ("0.882", "95 % interval 0.874 to 0.890", "40 cases of 40 patients", "no interval: one patient")
-    for words in (*said, "leakage cannot be excluded"):
+    figures = ("0.882", "95 % interval 0.874 to 0.890", "40 cases of 40 patients", "no interval: one patient")
+    for words in (*figures, "leakage cannot be excluded"):
         assert words in head
     assert 'content="Dice 0.882 (95 % interval 0.874 to 0.890, 40 cases of 40 patients)"' in html
 

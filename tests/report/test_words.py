@@ -42,7 +42,7 @@ def test_patients_that_are_not_known_are_not_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "unit", "said"),
+    ("value", "unit", "words"),
     [
         (0.88214, "", "0.882"),
         (0.00012, "", "0.000120"),
@@ -56,8 +56,8 @@ def test_patients_that_are_not_known_are_not_counted() -> None:
         (math.nan, "mm", "undefined"),
     ],
 )
-def test_a_number_has_as_many_digits_as_mean_something(value: float, unit: str, said: str) -> None:
-    assert number(value, unit) == said
+def test_a_number_has_as_many_digits_as_mean_something(value: float, unit: str, words: str) -> None:
+    assert number(value, unit) == words
 
 
 @given(st.floats(1e-4, 1e5), st.sampled_from(["", "mm"]))
@@ -66,7 +66,7 @@ def test_a_number_in_words_is_the_number_to_one_per_cent(value: float, unit: str
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "words"),
     [
         (None, ""),
         (True, "yes"),
@@ -77,8 +77,8 @@ def test_a_number_in_words_is_the_number_to_one_per_cent(value: float, unit: str
         (Estimate(0.5, 0.4, 0.6), "0.500 (95 % interval 0.400 to 0.600)"),
     ],
 )
-def test_a_cell_says_what_it_holds(value: object, said: str) -> None:
-    assert cell_text(value) == said
+def test_a_cell_says_what_it_holds(value: object, words: str) -> None:
+    assert cell_text(value) == words
 
 
 def test_a_column_names_the_level_that_all_its_intervals_have() -> None:
@@ -88,7 +88,7 @@ def test_a_column_names_the_level_that_all_its_intervals_have() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "words"),
     [
         ("patients are not known", "Patients are not known."),
         ("case_1.nii.gz: cannot be read", "case_1.nii.gz: cannot be read."),
@@ -96,12 +96,12 @@ def test_a_column_names_the_level_that_all_its_intervals_have() -> None:
         ("", ""),
     ],
 )
-def test_a_remark_becomes_a_sentence_and_a_file_keeps_its_name(text: str, said: str) -> None:
-    assert sentence(text) == said
+def test_a_remark_becomes_a_sentence_and_a_file_keeps_its_name(text: str, words: str) -> None:
+    assert sentence(text) == words
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "words"),
     [
         (0.0003, "0.0003"),
         ((1.0, 1.0, 2.5), "1, 1, 2.5"),
@@ -110,8 +110,8 @@ def test_a_remark_becomes_a_sentence_and_a_file_keeps_its_name(text: str, said: 
         (frozenset({"b", "a"}), "a, b"),
     ],
 )
-def test_a_setting_is_said_with_every_digit_and_none_more(value: object, said: str) -> None:
-    assert setting_text(value) == said
+def test_a_setting_is_said_with_every_digit_and_none_more(value: object, words: str) -> None:
+    assert setting_text(value) == words
 
 
 def test_a_range_is_short_and_its_star_says_unreliable() -> None:

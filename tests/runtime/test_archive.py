@@ -105,9 +105,9 @@ def test_an_error_names_the_zip_and_not_where_it_was_unpacked(package, zipped, t
         archive.extractall(tmp_path)
     (other / "LICENSE").write_text("mine")
     write_zip(other, tmp_path / "other.zip")
-    with pytest.raises(IntegrityError) as said:
+    with pytest.raises(IntegrityError) as refusal:
         load(tmp_path / "other.zip", "cpu")
-    assert said.value.where == f"{tmp_path / 'other.zip'}/LICENSE"
+    assert refusal.value.where == f"{tmp_path / 'other.zip'}/LICENSE"
 
 
 @pytest.mark.parametrize("content", [b"no zip", b""])

@@ -53,8 +53,8 @@ def of_levels(boxes: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
                     sure = 2.5 if near == (1, 1) else -1.0
                     if sure > logits[(0, 0, *place)]:
                         logits[(0, 0, *place)] = sure
-                        said = box + torch.from_numpy(rng.normal(0, 0.5, 4)).float()
-                        ends[(0, slice(None), *place)] = said
+                        moved = box + torch.from_numpy(rng.normal(0, 0.5, 4)).float()
+                        ends[(0, slice(None), *place)] = moved
         low, high = ends.chunk(2, dim=1)
         levels.append(Level(logits, (low + high) / 2, high - low, [step, step], [0, 0]))
     return one_map(levels, (WINDOW, WINDOW), UNIT)[0]
@@ -76,13 +76,13 @@ def test_each_box_of_a_picture_larger_than_the_window_is_found_once_where_it_lie
 
     def network(windows: np.ndarray) -> dict[str, np.ndarray]:
         """What a network would say that sees all boxes whose middle is in its window: voxels hold where they lie."""
-        said = []
+        answers = []
         for window in windows:
             here = boxes - np.tile(window[:, 0, 0], 2)
             middle = (here[:, :2] + here[:, 2:]) / 2
             near = here if speak is of_two_stages else here[((middle >= 0) & (middle < WINDOW)).all(axis=1)]
-            said.append(speak(torch.from_numpy(near).float(), rng).numpy())
-        return {"boxes": np.stack(said)}
+            answers.append(speak(torch.from_numpy(near).float(), rng).numpy())
+        return {"boxes": np.stack(answers)}
 
     image = np.stack(np.indices(SIZE)).astype(np.float32)
     slabs = slide(network, image, (WINDOW, WINDOW), merge=TASK.decoding.merge)

@@ -147,7 +147,7 @@ def test_a_backend_without_a_certificate_is_used_when_asked_for_and_that_is_said
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"largest": 0.02}, "a probability differs by 0.02"),
         ({"largest": float("nan")}, "a probability differs by nan"),
@@ -156,10 +156,10 @@ def test_a_backend_without_a_certificate_is_used_when_asked_for_and_that_is_said
         ({"dice": {"liver": 1.0, "spleen": 0.998}}, "spleen 0.9980"),
     ],
 )
-def test_each_tolerance_is_held(changed, said):
+def test_each_tolerance_is_held(changed, message):
     assert SAME.beyond(Tolerances()) == []
     [found] = replace(SAME, **changed).beyond(Tolerances())
-    assert said in found
+    assert message in found
 
 
 def test_of_what_is_not_labelled_the_numbers_are_compared():

@@ -48,10 +48,10 @@ def test_the_average_of_the_training_cases_is_the_origin():
 def test_a_context_is_the_same_after_its_settings():
     context = Context((AGE, SEX, SMOKER))
     again = Context.of(context.settings)
-    told = {"age": 44, "sex": "f", "smoker": "no"}
+    covariates = {"age": 44, "sex": "f", "smoker": "no"}
     assert again == context
-    assert again.vector(told)[0].tolist() == context.vector(told)[0].tolist()
-    assert len(context) == len(context.vector(told)[0]) == 7
+    assert again.vector(covariates)[0].tolist() == context.vector(covariates)[0].tolist()
+    assert len(context) == len(context.vector(covariates)[0]) == 7
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,11 @@ def test_before_the_first_reading_stands_the_last_one_from_before_the_time_or_el
     assert PULSE.encoded(Course((35,), (90,), "s"))[0] == pytest.approx([0, 0, 0, 1, 0, 0, 0, 1])
 
 
-@pytest.mark.parametrize(("value", "said"), [(None, "missing"), (80, "no readings with their times")])
-def test_who_was_never_read_is_the_mean_and_unmarked(value, said):
+@pytest.mark.parametrize(("value", "value_of"), [(None, "missing"), (80, "no readings with their times")])
+def test_who_was_never_read_is_the_mean_and_unmarked(value, value_of):
     made, note = PULSE.encoded(value)
     assert made == [0.0] * 8
-    assert said in note
+    assert value_of in note
 
 
 def test_readings_outside_of_the_time_that_is_looked_at_are_said():

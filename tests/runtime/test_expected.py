@@ -52,7 +52,7 @@ def drawn(shape: tuple[int, ...]) -> Image:
     return Image(voxels, Geometry(shape, np.eye(4)), modality="MR", channels=("image",))
 
 
-def told(shape: tuple[int, ...]) -> Image:
+def image_of(shape: tuple[int, ...]) -> Image:
     """An image of which nothing but the header may be looked at."""
 
     def read() -> np.ndarray:
@@ -74,7 +74,7 @@ def test_what_a_prediction_takes_is_within_a_quarter_of_what_was_expected(classe
 
 
 def test_nothing_but_the_header_is_looked_at_and_a_large_volume_takes_what_its_plane_takes():
-    short, long = (expected_memory(made(), told((256, 256, n))) for n in (2000, 8000))
+    short, long = (expected_memory(made(), image_of((256, 256, n))) for n in (2000, 8000))
     assert long.image == short.image
     assert long.network == short.network
     assert long.result == 4 * short.result
@@ -83,16 +83,16 @@ def test_nothing_but_the_header_is_looked_at_and_a_large_volume_takes_what_its_p
 def test_where_nothing_is_prepared_in_parts_all_of_a_large_volume_is_reckoned():
     schemes = (Scheme("ZScoreNormalization"),)
     whole = NNUNetPreprocessing(("image",), schemes, (1.0, 1.0, 1.0), (32, 32, 32))
-    model, image = replace(made(40), preprocessing=whole), told((1024, 1024, 500))
+    model, image = replace(made(40), preprocessing=whole), image_of((1024, 1024, 500))
     found = expected_memory(model, image)
     assert found.image > 8 * math.prod(image.shape)
     assert found.sums > 4 * 41 * 32 * 1024 * 500 > expected_memory(made(40), image).sums
 
 
 def test_more_classes_and_larger_batches_take_more():
-    few, many = (expected_memory(made(n), told((64, 64, 64))) for n in (2, 80))
+    few, many = (expected_memory(made(n), image_of((64, 64, 64))) for n in (2, 80))
     assert many.sums > 10 * few.sums
-    single, four = (expected_memory(made(batch=n), told((64, 64, 64))) for n in (1, 4))
+    single, four = (expected_memory(made(batch=n), image_of((64, 64, 64))) for n in (1, 4))
     assert four.network > single.network + 3 * 4 * 8 * 32**3  # at least the eight channels of each window
     assert four.image == single.image
 
@@ -104,13 +104,13 @@ def test_an_image_of_another_kind_is_left_to_who_refuses_it():
 
 def test_a_network_that_is_not_torchs_is_reckoned_by_its_window():
     model = replace(made(), run=lambda batch: {"mask": batch})
-    assert expected_memory(model, told((64, 64, 64))).network > 4 * 32**3
+    assert expected_memory(model, image_of((64, 64, 64))).network > 4 * 32**3
 
 
 def test_what_a_network_takes_is_that_of_its_own_layers_whatever_it_is_called():
     model = made()
     called_otherwise = replace(model, network={**NETWORK, "name": "somebody's own"})
-    assert expected_memory(called_otherwise, told((64, 64, 64))) == expected_memory(model, told((64, 64, 64)))
+    assert expected_memory(called_otherwise, image_of((64, 64, 64))) == expected_memory(model, image_of((64, 64, 64)))
     assert {one.device.type for one in model.run.module.parameters()} == {"cpu"}
 
 
@@ -121,11 +121,11 @@ def test_a_network_that_looks_at_numbers_is_reckoned_by_its_window():
 
     model = replace(made(), run=TorchNetwork(Looking()))
     other = replace(made(), run=lambda batch: {"mask": batch})
-    assert expected_memory(model, told((64, 64, 64))) == expected_memory(other, told((64, 64, 64)))
+    assert expected_memory(model, image_of((64, 64, 64))) == expected_memory(other, image_of((64, 64, 64)))
 
 
 def test_where_memory_is_short_fewer_windows_go_through_at_once(monkeypatch):
-    model, image = made(batch=64), told((64, 64, 64))
+    model, image = made(batch=64), image_of((64, 64, 64))
     needed = expected_memory(model, image, batch=8).total
     _with_free(monkeypatch, needed / 0.9 + 1)
     assert fitting_memory(model, image, "case").inference.batch == 8
@@ -135,11 +135,11 @@ def test_where_memory_is_short_fewer_windows_go_through_at_once(monkeypatch):
 def test_what_cannot_fit_is_refused_with_the_figure_before_anything_is_read(monkeypatch):
     _with_free(monkeypatch, 2**20)
     with pytest.raises(MemoryShortageError, match=r"case: predicting it would take .* GiB .*--region"):
-        fitting_memory(made(), told((512, 512, 512)), "case")
+        fitting_memory(made(), image_of((512, 512, 512)), "case")
 
 
 def test_of_a_region_only_the_windows_that_touch_it_are_reckoned():
-    model, image = made(40, spacing=(1.0, 1.0, 1.0)), told((400, 400, 400))
+    model, image = made(40, spacing=(1.0, 1.0, 1.0)), image_of((400, 400, 400))
     whole, part = (expected_memory(model, image, region=one) for one in (None, (slice(100, 140),) * 3))
     assert part.sums < whole.sums / 4
     assert (part.network, part.result) == (whole.network, whole.result)
@@ -147,20 +147,20 @@ def test_of_a_region_only_the_windows_that_touch_it_are_reckoned():
 
 
 def test_of_a_cascade_the_stage_that_takes_most_is_reckoned():
-    first, second, image = made(40), made(2), told((96, 96, 96))
+    first, second, image = made(40), made(2), image_of((96, 96, 96))
     cascade = replace(second, first=first)
     assert expected_memory(cascade, image) == expected_memory(first, image)
     turned = replace(first, first=second)
     # The labels are brought to the second's grid part by part: they are held once, as the first has them.
-    assert expected_memory(turned, image).total == alone(first, image) + expected_memory(second, image).result
+    assert expected_memory(turned, image).total == own_peak_of(first, image) + expected_memory(second, image).result
 
 
-def alone(model, image) -> int:
+def own_peak_of(model, image) -> int:
     return expected_memory(model, image).total
 
 
 def test_each_stage_of_a_cascade_is_given_fewer_windows_where_memory_is_short(monkeypatch):
-    first, second, image = made(batch=8), made(batch=8), told((64, 64, 64))
+    first, second, image = made(batch=8), made(batch=8), image_of((64, 64, 64))
     cascade = replace(second, first=first)
     _with_free(monkeypatch, expected_memory(cascade, image, batch=4).total / 0.9 - 1)
     fitting = fitting_memory(cascade, image, "case")
@@ -181,11 +181,11 @@ def _with_free(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
 
 
 def test_of_several_members_the_largest_counts_and_what_each_has_said_waits_for_the_others():
-    one, image = made(), told((64, 64, 64))
+    one, image = made(), image_of((64, 64, 64))
     wide = {**NETWORK, "size": {**NETWORK["size"], "width": 32, "widest": 64}}
     large = replace(one, network=wide, run=TorchNetwork(build_module(one.task, wide).eval()))
     both = averaged_model([one, large], one.task, one.inference)
-    said = 4 * 3 * 32**3  # float32 of two labels and the background in one window
-    assert expected_memory(both, image).network == expected_memory(large, image).network + 2 * said
+    outputs = 4 * 3 * 32**3  # float32 of two labels and the background in one window
+    assert expected_memory(both, image).network == expected_memory(large, image).network + 2 * outputs
     again = averaged_model([one, one, one], one.task, one.inference)
-    assert expected_memory(again, image).network == expected_memory(one, image).network + 3 * said
+    assert expected_memory(again, image).network == expected_memory(one, image).network + 3 * outputs

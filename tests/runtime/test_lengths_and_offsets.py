@@ -57,11 +57,11 @@ def test_mirrored_views_agree_about_where_the_centre_is():
     """The block lies askew in the window; each view says of every voxel how far the centre is, in its own direction."""
     window = np.zeros((1, 1, 12, 12, 12), np.float32)
     window[0, 0, 2:6, 3:9, 1:4] = 1
-    alone = knowing(window)["boxes"]
+    single = knowing(window)["boxes"]
     mirrored = Mirrored(knowing, TASK.average, (0, 1, 2), None, {}, {"boxes": 3})(window)["boxes"]
-    weight = alone[:, :1] > -3
+    weight = single[:, :1] > -3
     assert weight.sum() > 4
     # A centre on an edge between voxels is in the next voxel, seen from either side: offsets differ by none of that.
-    assert_allclose(np.where(weight, mirrored[:, 4:], 0), np.where(weight, alone[:, 4:], 0), atol=1e-5)
+    assert_allclose(np.where(weight, mirrored[:, 4:], 0), np.where(weight, single[:, 4:], 0), atol=1e-5)
     wrong = Mirrored(knowing, TASK.average, (0, 1, 2), None, {})(window)["boxes"]
-    assert abs(np.where(weight, wrong[:, 4:] - alone[:, 4:], 0)).max() > 0.1
+    assert abs(np.where(weight, wrong[:, 4:] - single[:, 4:], 0)).max() > 0.1

@@ -52,10 +52,10 @@ def probabilities(of: Model, image: Image, mirror: bool | None = None) -> np.nda
     """(channels, *spatial), whose finer differences a label map would hide."""
     found = np.zeros((4, *SIZE))
 
-    def beside(region: tuple[slice, ...], arrays: Mapping[str, np.ndarray]) -> None:
+    def collect(region: tuple[slice, ...], arrays: Mapping[str, np.ndarray]) -> None:
         found[(slice(None), *region)] = arrays["mask"]
 
-    of.predict(image, mirror=mirror, receiver=beside)
+    of.predict(image, mirror=mirror, receiver=collect)
     return found
 
 
@@ -150,12 +150,12 @@ def test_a_volume_whose_sides_nobody_knows_is_not_mirrored_where_labels_name_sid
 
 def test_several_networks_are_one_that_says_the_mean_of_their_probabilities():
     chosen, rng = task(), np.random.default_rng(0)
-    said = [rng.normal(0, 5, (2, 4, 3, 3, 3)).astype(np.float32) for _ in range(3)]
-    networks = tuple(lambda batch, one=one: {"mask": one} for one in said)
-    together = Averaged(networks, chosen.average)(np.zeros((2, 1, 3, 3, 3), np.float32))["mask"]
-    powers = [np.exp(one.astype(float)) for one in said]
+    outputs = [rng.normal(0, 5, (2, 4, 3, 3, 3)).astype(np.float32) for _ in range(3)]
+    networks = tuple(lambda batch, one=one: {"mask": one} for one in outputs)
+    joint = Averaged(networks, chosen.average)(np.zeros((2, 1, 3, 3, 3), np.float32))["mask"]
+    powers = [np.exp(one.astype(float)) for one in outputs]
     by_hand = np.mean([power / power.sum(axis=1, keepdims=True) for power in powers], axis=0)
-    assert_allclose(np.exp(together), by_hand, rtol=1e-4, atol=1e-7)
+    assert_allclose(np.exp(joint), by_hand, rtol=1e-4, atol=1e-7)
     same = Averaged(networks[:1] * 2, chosen.average)(np.zeros((2, 1, 3, 3, 3), np.float32))["mask"]
     assert_allclose(np.exp(same), powers[0] / powers[0].sum(axis=1, keepdims=True), rtol=1e-4, atol=1e-7)
 
@@ -172,10 +172,10 @@ def test_a_slice_is_mirrored_across_left_and_right_only_where_it_holds_both(shap
     looking = Model(chosen, preprocessing, Inference((8, 8), flips=(0,), left_right=0), {}, bright_is_left)
     found = np.zeros((3, *shape))
 
-    def beside(region: tuple[slice, ...], arrays: Mapping[str, np.ndarray]) -> None:
+    def collect(region: tuple[slice, ...], arrays: Mapping[str, np.ndarray]) -> None:
         found[(slice(None), *region)] = arrays["mask"]
 
-    looking.predict(Image(np.ones((1, *shape), np.float32), Geometry(shape, RAS), channels=("T1",)), receiver=beside)
+    looking.predict(Image(np.ones((1, *shape), np.float32), Geometry(shape, RAS), channels=("T1",)), receiver=collect)
     left = np.exp(9) / (np.exp(9) + 2)
     other = 1 / (np.exp(9) + 2)
     assert_allclose(found[1], (left + other) / 2 if crosses else left, rtol=1e-3)
@@ -193,21 +193,21 @@ def test_members_that_count_by_shares_are_the_weighted_mean_in_numpy_as_in_what_
     settings, head, shape = OUTPUTS[name]
     chosen, shares = tasks.build({"name": name, **settings}), tuple(one / sum(counts) for one in counts)
     rng = np.random.default_rng(sum(counts))
-    said = [rng.normal(size=shape).astype(np.float32) for _ in counts]
-    found = chosen.average([{head: one} for one in said], shares)[head]
-    mean = sum(share * softmax(one, 1) for one, share in zip(said, shares, strict=True))
+    outputs = [rng.normal(size=shape).astype(np.float32) for _ in counts]
+    found = chosen.average([{head: one} for one in outputs], shares)[head]
+    mean = sum(share * softmax(one, 1) for one, share in zip(outputs, shares, strict=True))
     assert_allclose(softmax(found, 1), mean, atol=1e-5)
     assert found.dtype == np.float32
-    packed = mean_output([torch.from_numpy(one) for one in said], "probabilities", shares).numpy()
+    packed = mean_output([torch.from_numpy(one) for one in outputs], "probabilities", shares).numpy()
     assert_allclose(packed, found, atol=1e-5)
-    same = chosen.average([{head: one} for one in said], (1 / len(said),) * len(said))[head]
-    assert_allclose(same, chosen.average([{head: one} for one in said])[head], atol=1e-6)
+    same = chosen.average([{head: one} for one in outputs], (1 / len(outputs),) * len(outputs))[head]
+    assert_allclose(same, chosen.average([{head: one} for one in outputs])[head], atol=1e-6)
 
 
 def test_outputs_without_probabilities_are_averaged_by_shares_themselves():
-    said = [np.array([[0.0, 4.0]], np.float32), np.array([[2.0, 0.0]], np.float32)]
-    assert_allclose(mean_of(said, (0.25, 0.75)), [[1.5, 1.0]])
-    assert_allclose(mean_of(said), [[1.0, 2.0]])
-    assert mean_of(said, (0.25, 0.75)).dtype == np.float32
-    packed = mean_output([torch.from_numpy(one) for one in said], "outputs", (0.25, 0.75)).numpy()
+    outputs = [np.array([[0.0, 4.0]], np.float32), np.array([[2.0, 0.0]], np.float32)]
+    assert_allclose(mean_of(outputs, (0.25, 0.75)), [[1.5, 1.0]])
+    assert_allclose(mean_of(outputs), [[1.0, 2.0]])
+    assert mean_of(outputs, (0.25, 0.75)).dtype == np.float32
+    packed = mean_output([torch.from_numpy(one) for one in outputs], "outputs", (0.25, 0.75)).numpy()
     assert_allclose(packed, [[1.5, 1.0]])

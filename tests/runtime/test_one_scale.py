@@ -51,8 +51,8 @@ def test_a_member_sees_each_voxel_as_it_did_in_training(kinds):
         common = widest([(one,) for one in members])
         assert common is not None
         for own in members:
-            alone = own.apply(pixels, np.ones(pixels.shape, dtype=bool))
-            assert_allclose(seen(common[0], own, pixels), alone, atol=1e-4 * max(1.0, np.abs(alone).max()))
+            single = own.apply(pixels, np.ones(pixels.shape, dtype=bool))
+            assert_allclose(seen(common[0], own, pixels), single, atol=1e-4 * max(1.0, np.abs(single).max()))
 
     holds()
 
@@ -64,9 +64,9 @@ def test_a_channel_that_is_absent_stays_zero_on_every_scale():
         setattr(module, name, torch.tensor([value] * 2))
     images = torch.zeros(1, 2, 3, 4)
     images[0, 0, 0, 0] = 1.0
-    said = module(images)["mask"]
-    assert not said[0, 1].any()
-    assert said[0, 0].all()
+    logits = module(images)["mask"]
+    assert not logits[0, 1].any()
+    assert logits[0, 0].all()
 
 
 def test_each_image_s_own_scale_is_the_same_for_all():

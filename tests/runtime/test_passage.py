@@ -73,15 +73,15 @@ def plainly(model: Model, image: Image, where: Any = np.s_[:, :, :]) -> Array:
     return unpermuted(canonical, trace.axes, trace.flips)
 
 
-def told(model: Model, image: Image, **how: Any) -> tuple[Array, Array]:
+def received(model: Model, image: Image, **how: Any) -> tuple[Array, Array]:
     """The probabilities of every voxel that were told on the way, NaN where none were, and the label map."""
     found = np.full((CLASSES, *image.geometry.shape), np.nan)
 
-    def beside(region: tuple[slice, ...], arrays: Any) -> None:
+    def collect(region: tuple[slice, ...], arrays: Any) -> None:
         assert np.isnan(found[(slice(None), *region)]).all()  # each voxel once
         found[(slice(None), *region)] = arrays["mask"]
 
-    prediction = model.predict(image, receiver=beside, **how)
+    prediction = model.predict(image, receiver=collect, **how)
     return found, np.asarray(prediction.data)
 
 
@@ -115,7 +115,7 @@ def test_a_volume_in_parts_that_is_never_held_gives_what_the_plain_way_gives(
         patched.setattr(columns, "HELD_BYTES", 1)  # columns of a window's width
         patched.setattr(preprocessing, "STREAMED_BYTES", 0)
         patched.setattr(spool, "SPOOLED_BYTES", 0)
-        found, labels = told(made, image)
+        found, labels = received(made, image)
     assert_array_equal(np.isnan(found), np.isnan(expected))
     assert_allclose(found, probabilities(expected), atol=2e-4)
     first, second = np.sort(np.nan_to_num(expected), axis=0)[-2:]
@@ -129,12 +129,12 @@ def test_a_volume_in_parts_that_is_never_held_gives_what_the_plain_way_gives(
 @settings(max_examples=8)
 def test_of_a_region_the_same_is_said_and_of_the_rest_nothing(geometry, patch, data, prepared):
     made, image = model(patch, 0.5, 1, **prepared), noise(geometry, 1, 0)
-    begin = [data.draw(st.integers(0, size - 1)) for size in geometry.shape]
+    first = [data.draw(st.integers(0, size - 1)) for size in geometry.shape]
     region = tuple(
-        slice(start, data.draw(st.integers(start + 1, size))) for start, size in zip(begin, geometry.shape, strict=True)
+        slice(start, data.draw(st.integers(start + 1, size))) for start, size in zip(first, geometry.shape, strict=True)
     )
-    whole, labels = told(made, image)
-    found, part = told(made, image, region=region)
+    whole, labels = received(made, image)
+    found, part = received(made, image, region=region)
     inside = np.zeros(geometry.shape, bool)
     inside[region] = True
     assert_allclose(found[:, inside], whole[:, inside], atol=1e-5)
@@ -163,10 +163,10 @@ def test_any_part_of_a_volume_is_prepared_as_it_is_in_the_whole(geometry, data, 
         source, same = prepares.opened(image, "case")
     assert not isinstance(source, np.ndarray)
     assert (source.shape, same.crop, same.pad, same.shape) == (whole.shape, trace.crop, trace.pad, trace.shape)
-    begin = [data.draw(st.integers(0, size - 1)) for size in whole.shape[1:]]
+    first = [data.draw(st.integers(0, size - 1)) for size in whole.shape[1:]]
     region = tuple(
         slice(start, data.draw(st.integers(start + 1, size)))
-        for start, size in zip(begin, whole.shape[1:], strict=True)
+        for start, size in zip(first, whole.shape[1:], strict=True)
     )
     assert_allclose(source[(slice(None), *region)], whole[(slice(None), *region)], rtol=1e-4, atol=1e-5)
 
@@ -202,8 +202,8 @@ def test_several_models_see_each_window_in_one_pass():
     both = Model(one.task, one.preprocessing, one.inference, one.network, Averaged((one.run, one.run), TASK.average))
     pixels = image.data
     deferred = Deferred(pixels.shape, pixels.dtype, lambda: read.append(1) or pixels, pixels.__getitem__)
-    found, _ = told(both, image.with_pixels(deferred))
-    assert_allclose(found, told(one, image)[0], atol=1e-5)
+    found, _ = received(both, image.with_pixels(deferred))
+    assert_allclose(found, received(one, image)[0], atol=1e-5)
     assert len(read) == 1
 
 

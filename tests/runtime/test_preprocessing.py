@@ -259,9 +259,9 @@ def test_an_image_that_is_absent_is_zero_and_the_others_stand_in_their_place(nam
     image = image.with_pixels(np.random.default_rng(3).normal(size=image.shape).astype(np.float32))
     seen, _ = may_lack(image, "case 7")
     [place] = np.flatnonzero(there)
-    alone, _ = Preprocessing(3, ("0",), AS_IT_IS, spacing=(2.0, 1.0, 1.0))(replace(image, channels=("0",)), "case 7")
+    single, _ = Preprocessing(3, ("0",), AS_IT_IS, spacing=(2.0, 1.0, 1.0))(replace(image, channels=("0",)), "case 7")
     assert may_lack.present(image, "case 7") == there
-    assert_array_equal(seen[place], alone[0])
+    assert_array_equal(seen[place], single[0])
     assert not seen[1 - place].any()
     monkeypatch.setattr(preprocessing, "STREAMED_BYTES", 0)
     opened, _ = may_lack.opened(image, "case 7")

@@ -17,8 +17,8 @@ def measuring(**network):
     """Says the mean of what it sees, and adds the context that it is told."""
 
     def run(batch, *context):
-        told = [one.sum(axis=1) for one in context]
-        return {"value": (batch.mean(axis=(1, 2, 3)) + sum(told))[:, None].astype(np.float32)}
+        sums = [one.sum(axis=1) for one in context]
+        return {"value": (batch.mean(axis=(1, 2, 3)) + sum(sums))[:, None].astype(np.float32)}
 
     prepared = Preprocessing(2, ("0",), (Normalisation("zscore"),))
     return Model(tasks.build(VOLUME), prepared, Inference((8, 8)), {"name": "resnet", **network}, run)

@@ -40,12 +40,12 @@ def test_a_case_that_fails_is_told_and_the_rest_goes_on(how, tmp_path):
     assert sum(isinstance(one, int) for one in outcomes.values()) == 6
 
 
-@pytest.mark.parametrize(("fate", "said"), [("SIGKILL", "was killed (SIGKILL)"), ("SIGSEGV", "crashed (SIGSEGV)")])
-def test_a_worker_that_dies_over_a_case_takes_that_case_alone_with_it(fate, said, tmp_path):
+@pytest.mark.parametrize(("fate", "message"), [("SIGKILL", "was killed (SIGKILL)"), ("SIGSEGV", "crashed (SIGSEGV)")])
+def test_a_worker_that_dies_over_a_case_takes_that_case_alone_with_it(fate, message, tmp_path):
     outcomes = spread_over(tmp_path, {"case2": fate})
     lost = outcomes.pop("case2")
     assert isinstance(lost, WorkerLostError)
-    assert (lost.where, said in lost.problem) == ("case2", True)
+    assert (lost.where, message in lost.problem) == ("case2", True)
     assert outcomes == {f"case{n}": n * n for n in range(8) if n != 2}
 
 

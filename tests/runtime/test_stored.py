@@ -55,20 +55,20 @@ def image(seed: int = 0) -> Image:
 def probabilities(model: Model) -> np.ndarray:
     found = np.zeros((2, *SHAPE))
 
-    def beside(region: tuple[slice, ...], arrays: Mapping[str, np.ndarray]) -> None:
+    def collect(region: tuple[slice, ...], arrays: Mapping[str, np.ndarray]) -> None:
         found[(slice(None), *region)] = arrays["mask"]
 
-    model.predict(image(), receiver=beside)
+    model.predict(image(), receiver=collect)
     return found
 
 
 def test_a_run_of_folds_is_the_mean_of_the_probabilities_of_its_folds(tmp_path):
     """With one window over the image the mean of the windows is the mean of the images."""
     whole = {f"fold_{n}": replace(made(n), inference=Inference((12, 8, 8))) for n in range(3)}
-    together = probabilities(load(run_of(tmp_path, whole), "cpu"))
+    joint = probabilities(load(run_of(tmp_path, whole), "cpu"))
     each = [probabilities(model) for model in whole.values()]
     assert np.abs(each[0] - each[1]).max() > 1e-3
-    assert_allclose(together, np.mean(each, axis=0), atol=1e-6)
+    assert_allclose(joint, np.mean(each, axis=0), atol=1e-6)
 
 
 def test_each_fold_keeps_the_window_of_its_own_training_cases(tmp_path):
@@ -79,23 +79,23 @@ def test_each_fold_keeps_the_window_of_its_own_training_cases(tmp_path):
             model.preprocessing, normalisation=(Normalisation("window", *window, mean=0.1 * n, deviation=n + 1),)
         )
         whole[f"fold_{n}"] = replace(model, preprocessing=own)
-    together = load(run_of(tmp_path, whole), "cpu")
-    assert_allclose(probabilities(together), np.mean([probabilities(one) for one in whole.values()], axis=0), atol=1e-5)
-    assert together.preprocessing.normalisation == (Normalisation("window", -1.0, 1.5, 0.0, 1),)
+    joint = load(run_of(tmp_path, whole), "cpu")
+    assert_allclose(probabilities(joint), np.mean([probabilities(one) for one in whole.values()], axis=0), atol=1e-5)
+    assert joint.preprocessing.normalisation == (Normalisation("window", -1.0, 1.5, 0.0, 1),)
 
 
 def test_so_it_is_for_classes_of_the_whole_image(tmp_path):
     models = {f"fold_{n}": made(n, CLASSES) for n in range(2)}
-    together = load(run_of(tmp_path, models), "cpu").predict(image()).probabilities
+    joint = load(run_of(tmp_path, models), "cpu").predict(image()).probabilities
     each = [model.predict(image()).probabilities for model in models.values()]
-    assert together == pytest.approx({name: (each[0][name] + each[1][name]) / 2 for name in "abc"}, abs=1e-6)
+    assert joint == pytest.approx({name: (each[0][name] + each[1][name]) / 2 for name in "abc"}, abs=1e-6)
 
 
 def test_equal_folds_are_as_one(tmp_path):
     one = made(4)
-    together = load(run_of(tmp_path, {"fold_0": one, "fold_1": made(4)}), "cpu")
-    assert_allclose(probabilities(together), probabilities(one), atol=1e-6)
-    assert_array_equal(together.predict(image()).data, one.predict(image()).data)
+    joint = load(run_of(tmp_path, {"fold_0": one, "fold_1": made(4)}), "cpu")
+    assert_allclose(probabilities(joint), probabilities(one), atol=1e-6)
+    assert_array_equal(joint.predict(image()).data, one.predict(image()).data)
 
 
 def test_one_fold_can_be_picked(tmp_path):

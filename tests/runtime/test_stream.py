@@ -40,8 +40,8 @@ def test_each_frame_gets_the_result_that_it_gets_alone_and_is_timed():
     model = brighter()
     stream = model.stream(film(5))
     for frame, prediction in zip(film(5), stream, strict=True):
-        alone = model.predict(Image(frame, Geometry.of_pixels(frame.shape[1:])))
-        assert_array_equal(prediction.data, alone.data)
+        single = model.predict(Image(frame, Geometry.of_pixels(frame.shape[1:])))
+        assert_array_equal(prediction.data, single.data)
         assert 0.2 < prediction.data.mean() < 0.8
     assert stream.latency.count == 5
     assert 0 < stream.latency.p50 <= stream.latency.p99 <= stream.latency.longest

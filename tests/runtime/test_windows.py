@@ -107,13 +107,13 @@ def test_a_vector_head_is_the_mean_over_windows_and_comes_last(case, overlap):
 
 @given(st.integers(1, 60), st.integers(1, 20), st.floats(0, 0.8))
 def test_windows_of_an_axis_cover_it_and_share_about_the_overlap(size, patch, overlap):
-    begin = starts(size, patch, overlap)
+    start = starts(size, patch, overlap)
     if size <= patch:
-        assert begin == [0]
+        assert start == [0]
         return
-    assert begin[0] == 0
-    assert begin[-1] == size - patch
-    steps = np.diff(begin)
+    assert start[0] == 0
+    assert start[-1] == size - patch
+    steps = np.diff(start)
     assert (steps >= 0).all()
     assert steps.max() <= np.ceil(patch * (1 - overlap) + 1e-9)  # no gap, however the starts are rounded
 
@@ -195,7 +195,7 @@ def test_large_planes_are_handed_on_a_few_rows_at_a_time(monkeypatch):
     assert_allclose(np.concatenate([arrays["same"] for _, arrays in parts], axis=1), image, rtol=1e-5)
 
 
-class Told:
+class Sums:
     """An image that is no array, and says which parts of it were asked for."""
 
     def __init__(self, image: Array) -> None:
@@ -223,7 +223,7 @@ def test_along_any_axis_and_either_way_the_same_comes_out_of_any_part(case, over
     found = np.full_like(expected, np.nan)
     rows: list[int] = []
     for region, arrays in slide(
-        placed, Told(image), patch, overlap=overlap, batch=batch, slice_order=slice_order, wanted=wanted
+        placed, Sums(image), patch, overlap=overlap, batch=batch, slice_order=slice_order, wanted=wanted
     ):
         found[(slice(None), *region)] = arrays["mixed"]
         rows += [*range(own[slice_order.axis])][region[slice_order.axis]][:: -1 if slice_order.backwards else 1]
@@ -234,7 +234,7 @@ def test_along_any_axis_and_either_way_the_same_comes_out_of_any_part(case, over
 
 @pytest.mark.parametrize("backwards", [False, True])
 def test_of_what_is_no_array_each_row_is_made_once(backwards):
-    image = Told(np.random.default_rng(0).normal(size=(1, 6, 40)).astype(np.float32))
+    image = Sums(np.random.default_rng(0).normal(size=(1, 6, 40)).astype(np.float32))
     list(slide(placed, image, (6, 8), slice_order=SliceOrder(1, backwards)))
     rows = np.concatenate([np.arange(40)[region[2]] for region in image.asked])
     assert sorted(rows) == [*range(40)]

@@ -155,26 +155,26 @@ class Azimuth:
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         rows = []
         for prediction, case in zip(predictions, cases, strict=True):
-            said, true = self._said(prediction), case.references["value"][self.angle]
-            apart = abs((said - true + 180) % 360 - 180)
+            predicted, true = self._degrees(prediction), case.references["value"][self.angle]
+            apart = abs((predicted - true + 180) % 360 - 180)
             own = {"case": case.id, "patient": case.patient, "label": "all"}
-            rows.append({**own, "angular_error": apart, "reference": true, "predicted": said})
+            rows.append({**own, "angular_error": apart, "reference": true, "predicted": predicted})
         return pd.DataFrame(rows)
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
-        caption = f"{self._said(prediction):.0f} {UNIT}"
+        caption = f"{self._degrees(prediction):.0f} {UNIT}"
         return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
-        return {f"degrees_{self.angle}": self._said(prediction)}
+        return {f"degrees_{self.angle}": self._degrees(prediction)}
 
     def saliency(self, outputs: Outputs) -> Tensor:
         return outputs[HEAD].norm(dim=1)
 
     def results(self, prediction: Prediction) -> list[Finding]:
-        return [Finding(self.angle, value=self._said(prediction), unit=UNIT)]
+        return [Finding(self.angle, value=self._degrees(prediction), unit=UNIT)]
 
-    def _said(self, prediction: Prediction) -> float:
+    def _degrees(self, prediction: Prediction) -> float:
         assert prediction.values is not None
         return prediction.values[self.angle]
 

@@ -35,9 +35,9 @@ def test_a_network_for_volumes_begins_from_one_for_pictures_as_the_plan_says(fla
     deep = resnet(3)
     kernels = [name for name, value in deep.state_dict().items() if value.ndim == 5]
     given = str(flat) if by == "pretrained" else None
-    said = initialise(deep, Network("resnet", SIZE, given, inflation=inflation), flat if by == "start" else None)
-    assert f"{len(kernels)} kernels inflated along axis 2" in said
-    assert said.count("flat.safetensors") == 1
+    because = initialise(deep, Network("resnet", SIZE, given, inflation=inflation), flat if by == "start" else None)
+    assert f"{len(kernels)} kernels inflated along axis 2" in because
+    assert because.count("flat.safetensors") == 1
     middle = resnet(2)
     networks.pretrained(middle, "resnet", SIZE, flat)
     torch.testing.assert_close(deep.body[0].weight[..., 1], share * middle.body[0].weight)

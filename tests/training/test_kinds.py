@@ -43,8 +43,8 @@ def test_every_box_is_in_one_of_the_parts_that_an_image_is_cut_into(seed, first,
     boxes = prepared(9, seed).target
     parts = [(slice(a, b), slice(c, d)) for a, b in ((0, first), (first, 12)) for c, d in ((0, second), (second, 12))]
     found = [BOXES.cut(boxes, part) + np.array([0, *[p.start for p in part] * 2], np.float32) for part in parts]
-    together = np.concatenate(found)
-    assert_allclose(together[np.lexsort(together.T)], boxes[np.lexsort(boxes.T)], atol=1e-5)
+    joint = np.concatenate(found)
+    assert_allclose(joint[np.lexsort(joint.T)], boxes[np.lexsort(boxes.T)], atol=1e-5)
 
 
 def test_positions_are_the_voxels_of_the_centres_class_by_class():

@@ -40,9 +40,9 @@ def test_what_was_marked_moves_as_the_target_does_and_no_noise_befalls_it():
 def test_the_image_is_changed_as_it_is_without_marks():
     images, targets = batch()
     seen, followed = moved(KINDS[Dense], ROUGH, images, targets, drawn(), marked=True)
-    alone, targets_alone = moved(KINDS[Dense], ROUGH, images[:, :1], targets, drawn())
-    assert torch.equal(seen[:, :1], alone)
-    assert torch.equal(followed, targets_alone)
+    single, single_targets = moved(KINDS[Dense], ROUGH, images[:, :1], targets, drawn())
+    assert torch.equal(seen[:, :1], single)
+    assert torch.equal(followed, single_targets)
 
 
 def test_marks_that_name_a_side_change_with_it():

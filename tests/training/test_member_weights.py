@@ -91,11 +91,11 @@ def test_no_case_has_a_say_in_the_weights_by_which_thresholds_are_tuned_on_it(se
 
 def test_each_case_is_tuned_on_with_the_weights_of_its_part_and_the_ensemble_has_their_mean():
     probabilities, truth = drawn(1)
-    said = answers(probabilities, truth)
-    made, parts = member_weights(said, seed=0), dealt(said.patients, 0)
+    outputs = answers(probabilities, truth)
+    made, parts = member_weights(outputs, seed=0), dealt(outputs.patients, 0)
     assert made.is_fitted
     assert made.of_case is not None
-    each = [fitted(said, np.flatnonzero(parts != part)) for part in range(PARTS)]
+    each = [fitted(outputs, np.flatnonzero(parts != part)) for part in range(PARTS)]
     assert [each[part] for part in parts] == list(made.of_case)
     mean = np.mean(each, axis=0)
     mean[mean < 0.01] = 0

@@ -90,7 +90,7 @@ def test_a_race_is_as_long_as_it_may_be(longest, rounds):
         return 0.5
 
     times = raced([PLAIN, LAST], timed, longest, lambda: now[0])
-    assert {way: len(taken) for way, taken in times.items()} == dict.fromkeys([PLAIN, LAST], rounds - 2)
+    assert {method: len(taken) for method, taken in times.items()} == dict.fromkeys([PLAIN, LAST], rounds - 2)
 
 
 def test_a_way_that_is_far_slower_is_given_up_after_its_first_warm_step():

@@ -101,19 +101,19 @@ def _killed(data: Path, out: Path) -> None:
         time.sleep(0.05)
     second = next(one for one in psutil.Process(process.pid).children(True) if one.environ().get("RANK") == "1")
     second.send_signal(signal.SIGKILL)
-    _, said = process.communicate(timeout=SECONDS)
+    _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode != 0
-    assert said.count("another of the 2 processes of this training has ended before its time") == 1
-    assert "defect" not in said
+    assert errors.count("another of the 2 processes of this training has ended before its time") == 1
+    assert "defect" not in errors
     assert not (out / "report.html").exists()
 
 
 def test_two_processes_train_what_one_does_at_the_same_batch_even_where_one_has_died_midway(runs):
     _, one, two = runs
     for name in ("last/module", "last/weights", "best/weights"):
-        alone, together = (load_file(run / "checkpoints" / f"{name}.safetensors") for run in (one, two))
-        assert alone.keys() == together.keys()
-        assert max(np.abs(alone[key] - together[key]).max() for key in alone) < 1e-4, name
+        single, joint = (load_file(run / "checkpoints" / f"{name}.safetensors") for run in (one, two))
+        assert single.keys() == joint.keys()
+        assert max(np.abs(single[key] - joint[key]).max() for key in single) < 1e-4, name
 
 
 def test_only_the_first_process_writes(runs):

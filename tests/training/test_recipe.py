@@ -117,7 +117,9 @@ def test_earlier_weights_are_taken_where_validation_cases_show_surely_that_they_
         return {"dice": looks[-1]}
 
     monkeypatch.setattr(Session, "validated", looked)
-    monkeypatch.setattr(tasks.kind("segmentation"), "selection", lambda task, said: said["dice"].mean().item())
+    monkeypatch.setattr(
+        tasks.kind("segmentation"), "selection", lambda task, collected: collected["dice"].mean().item()
+    )
     run = trained.segmenting(segmented.data, tmp_path / "run")
     record = read_json(run.out / "checkpoints" / "best" / "model.json", "isocenter.model")["record"]
     assert record["step"] == taken

@@ -83,8 +83,8 @@ def test_a_loss_that_is_no_number_says_nothing_of_its_case():
 
 
 def test_each_sample_is_judged_alone():
-    said, truth = torch.tensor([[1.0], [4.0], [2.0]]), torch.tensor([[1.0], [1.0], [0.0]])
-    found = sample_by_sample(lambda outputs, targets: (outputs["x"] - targets).abs().mean(), {"x": said}, truth)
+    predicted, truth = torch.tensor([[1.0], [4.0], [2.0]]), torch.tensor([[1.0], [1.0], [0.0]])
+    found = sample_by_sample(lambda outputs, targets: (outputs["x"] - targets).abs().mean(), {"x": predicted}, truth)
     assert found == [0.0, 3.0, 2.0]
 
 

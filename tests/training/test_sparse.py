@@ -16,9 +16,9 @@ torch.set_num_threads(1)
 def drawn(cases: int, entries: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Standard normal columns, and a sum of the first three with noise."""
     generator = torch.Generator().manual_seed(seed)
-    told = torch.randn(cases, entries, dtype=torch.float64, generator=generator)
+    covariates = torch.randn(cases, entries, dtype=torch.float64, generator=generator)
     noise = torch.randn(cases, dtype=torch.float64, generator=generator)
-    return told, 2 + told[:, :3].sum(dim=1) + 0.5 * noise
+    return covariates, 2 + covariates[:, :3].sum(dim=1) + 0.5 * noise
 
 
 def squared(truth: torch.Tensor):
@@ -30,9 +30,9 @@ def crossed(truth: torch.Tensor):
 
 
 def test_numbers_get_the_weights_that_scikit_learn_finds():
-    told, truth = drawn(60, 20)
-    theirs = ElasticNet(alpha=0.2, l1_ratio=SHARE, tol=1e-8).fit(told.numpy(), truth.numpy())
-    ours = fitted(told, 1, squared(truth), range(60), 0.2)[:, 0]
+    covariates, truth = drawn(60, 20)
+    theirs = ElasticNet(alpha=0.2, l1_ratio=SHARE, tol=1e-8).fit(covariates.numpy(), truth.numpy())
+    ours = fitted(covariates, 1, squared(truth), range(60), 0.2)[:, 0]
     assert_allclose(ours[1:], theirs.coef_, atol=2e-3)
     assert ours[0] == pytest.approx(theirs.intercept_, abs=2e-3)
     assert (ours[1:] == 0).sum() == (theirs.coef_ == 0).sum() > 0
@@ -40,35 +40,37 @@ def test_numbers_get_the_weights_that_scikit_learn_finds():
 
 @pytest.mark.filterwarnings("ignore:'penalty' was deprecated")
 def test_classes_get_the_probabilities_that_scikit_learn_finds():
-    told, truth = drawn(80, 20)
+    covariates, truth = drawn(80, 20)
     classes = (truth > 2).long() + (truth > 4).long()
     theirs = LogisticRegression(
         C=1 / (80 * 0.05), l1_ratio=SHARE, solver="saga", max_iter=5000, tol=1e-6, penalty="elasticnet"
-    ).fit(told.numpy(), classes.numpy())
-    ours = fitted(told, 3, crossed(classes), range(80), 0.05)
-    assert_allclose(torch.softmax(told @ ours[1:] + ours[0], dim=1), theirs.predict_proba(told.numpy()), atol=5e-3)
+    ).fit(covariates.numpy(), classes.numpy())
+    ours = fitted(covariates, 3, crossed(classes), range(80), 0.05)
+    assert_allclose(
+        torch.softmax(covariates @ ours[1:] + ours[0], dim=1), theirs.predict_proba(covariates.numpy()), atol=5e-3
+    )
 
 
 def test_at_the_strongest_penalty_no_column_has_a_weight_and_just_below_one_has():
-    told, truth = drawn(50, 10)
-    start = fitted(told, 1, squared(truth), range(50), np.inf)
+    covariates, truth = drawn(50, 10)
+    start = fitted(covariates, 1, squared(truth), range(50), np.inf)
     assert start[0, 0] == pytest.approx(truth.mean().item(), abs=1e-3)
-    most = strongest(told, squared(truth), range(50), start)
-    assert (fitted(told, 1, squared(truth), range(50), 1.001 * most)[1:] == 0).all()
-    assert (fitted(told, 1, squared(truth), range(50), 0.95 * most)[1:] != 0).sum() == 1
+    most = strongest(covariates, squared(truth), range(50), start)
+    assert (fitted(covariates, 1, squared(truth), range(50), 1.001 * most)[1:] == 0).all()
+    assert (fitted(covariates, 1, squared(truth), range(50), 0.95 * most)[1:] != 0).sum() == 1
 
 
 def test_of_many_columns_those_that_tell_keep_the_largest_weights():
-    told, truth = drawn(150, 1000)
-    found = sparse(told, 1, squared(truth), [str(n) for n in range(150)], seed=0)
+    covariates, truth = drawn(150, 1000)
+    found = sparse(covariates, 1, squared(truth), [str(n) for n in range(150)], seed=0)
     assert set(np.argsort(-np.abs(found.weights[1:, 0]))[:3]) == {0, 1, 2}
     assert 3 <= found.used < 200
 
 
 def test_columns_that_tell_nothing_are_left_without_a_weight():
-    told, _ = drawn(60, 200)
+    covariates, _ = drawn(60, 200)
     truth = torch.randn(60, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
-    found = sparse(told, 1, squared(truth), [str(n) for n in range(60)], seed=0)
+    found = sparse(covariates, 1, squared(truth), [str(n) for n in range(60)], seed=0)
     assert found.used < 10
 
 

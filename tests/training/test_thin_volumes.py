@@ -12,7 +12,7 @@ from dirty_memory import dirty_memory
 from isocenter.training.step.compute import Compute
 from isocenter.training.step.thin_convolutions import exact_where_thin, too_thin
 
-WAYS = Compute(), Compute(half=True)
+METHODS = Compute(), Compute(half=True)
 # Of a convolution whose gradients were seen to be wrong: axes of the image, kernel, stride, padding.
 SEEN_WRONG = [
     ((2, 2, 2), 3, 1, 1),
@@ -38,9 +38,9 @@ def assert_exact(module: nn.Module, images: torch.Tensor) -> None:
     """Beside float64, which another kernel computes."""
     module.requires_grad_()
     exact = gradients(copy.deepcopy(module).double(), images.double(), Compute())
-    for way in (*WAYS, *WAYS):
-        for found, true in zip(gradients(exact_where_thin(module), images, way), exact, strict=True):
-            assert (found - true).norm() < (0.03 if way.half else 1e-5) * true.norm()
+    for method in (*METHODS, *METHODS):
+        for found, true in zip(gradients(exact_where_thin(module), images, method), exact, strict=True):
+            assert (found - true).norm() < (0.03 if method.half else 1e-5) * true.norm()
 
 
 @pytest.mark.parametrize(("axes", "kernel", "stride", "padding"), SEEN_WRONG)
@@ -80,7 +80,7 @@ def test_answers_are_those_of_torch_whatever_the_kernel(axes, kernel, stride, di
 
 
 def test_a_kernel_that_lies_within_the_image_somewhere_is_not_too_long():
-    for length, kernel, stride, padding, dilation, said in (
+    for length, kernel, stride, padding, dilation, expected in (
         (3, 3, 1, 1, 1, False),
         (2, 3, 1, 1, 1, True),
         (4, 3, 2, 1, 1, False),
@@ -90,7 +90,7 @@ def test_a_kernel_that_lies_within_the_image_somewhere_is_not_too_long():
         (8, 7, 2, 3, 1, False),
         (16, 16, 16, 0, 1, False),
     ):
-        assert too_thin([length], [kernel], [stride], [padding], [dilation]) is said
+        assert too_thin([length], [kernel], [stride], [padding], [dilation]) is expected
 
 
 def test_a_convolution_is_changed_once_and_keeps_its_weights():

@@ -108,9 +108,9 @@ def test_a_sample_is_changed_alike_alone_and_in_any_batch(shape, seed, place):
     labels = torch.from_numpy(np.random.default_rng(seed).integers(0, 3, (4, *shape)))
     batch, moved, _ = EVERYTHING(images, labels, [generator(seed, 0, n) for n in range(4)], steps(shape))
     one = slice(place, place + 1)
-    alone, alone_moved, _ = EVERYTHING(images[one], labels[one], [generator(seed, 0, place)], steps(shape))
-    assert_allclose(batch[one], alone, atol=1e-6)
-    assert_array_equal(moved[one], alone_moved)
+    single, single_moved, _ = EVERYTHING(images[one], labels[one], [generator(seed, 0, place)], steps(shape))
+    assert_allclose(batch[one], single, atol=1e-6)
+    assert_array_equal(moved[one], single_moved)
 
 
 @few

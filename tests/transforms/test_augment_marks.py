@@ -24,17 +24,19 @@ def test_a_structure_grows_by_as_many_voxels_along_each_axis():
 
 
 def test_labels_grow_shrink_and_are_forgotten_and_none_takes_another_ones_place():
-    numbers, ways = square(), set()
+    numbers, mistakes = square(), set()
     for seed in range(60):
         made = mismarked(numbers, 1.0, np.random.default_rng(seed))
         assert set(made.unique().tolist()) <= {0, 1, 2}
         assert not ((made > 0) & (numbers > 0) & (made != numbers)).any()
         for number in (1, 2):
             before, after = int((numbers == number).sum()), int((made == number).sum())
-            ways.add("gone" if after == 0 else "larger" if after > before else "smaller" if after < before else "same")
+            mistakes.add(
+                "gone" if after == 0 else "larger" if after > before else "smaller" if after < before else "same"
+            )
         reach = grown(numbers > 0, MOST_VOXELS)
         assert not ((made > 0) & ~reach).any()
-    assert {"gone", "larger", "smaller"} <= ways
+    assert {"gone", "larger", "smaller"} <= mistakes
 
 
 def test_as_many_are_mistaken_as_was_asked_for():

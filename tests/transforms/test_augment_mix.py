@@ -33,8 +33,8 @@ def test_what_is_cut_out_is_a_box_no_larger_than_asked_for_filled_with_the_mean(
 @given(shapes, seeds, st.floats(0.2, 2))
 def test_an_image_mixed_with_itself_is_itself(shape, seed, alpha):
     image = smooth(shape, seed, batch=3)
-    for way in (mixup, cutmix):
-        mixed, share = way(image, torch.arange(3), alpha, np.random.default_rng(seed))
+    for method in (mixup, cutmix):
+        mixed, share = method(image, torch.arange(3), alpha, np.random.default_rng(seed))
         assert 0 <= share <= 1
         assert_allclose(mixed, image, atol=1e-5)
 

@@ -34,8 +34,8 @@ def test_an_image_with_channels_of_its_own_says_whose_they_are():
 
 
 def test_one_image_alone_stays_as_it_is():
-    alone = filled(1, channels=("FLAIR",))
-    assert stacked({"image": alone}, "case") is alone
+    single = filled(1, channels=("FLAIR",))
+    assert stacked({"image": single}, "case") is single
 
 
 def test_images_on_different_grids_are_refused_by_name():

@@ -32,14 +32,14 @@ def test_readers_who_agree_are_followed(row, count):
 
 def expected(maps: list[np.ndarray], rounds: int = 200) -> np.ndarray:
     """(voxels,) probability of the structure: equations 14, 18 and 19 of Warfield et al., written as they stand."""
-    said = np.array([one.ravel() for one in maps], dtype=float)
-    prior = said.mean()
-    p, q = np.full(len(said), 0.99999), np.full(len(said), 0.99999)
+    votes = np.array([one.ravel() for one in maps], dtype=float)
+    prior = votes.mean()
+    p, q = np.full(len(votes), 0.99999), np.full(len(votes), 0.99999)
     for _ in range(rounds):
-        a = prior * np.prod(np.where(said > 0, p[:, None], 1 - p[:, None]), axis=0)
-        b = (1 - prior) * np.prod(np.where(said > 0, 1 - q[:, None], q[:, None]), axis=0)
+        a = prior * np.prod(np.where(votes > 0, p[:, None], 1 - p[:, None]), axis=0)
+        b = (1 - prior) * np.prod(np.where(votes > 0, 1 - q[:, None], q[:, None]), axis=0)
         w = a / (a + b)
-        p, q = (said * w).sum(axis=1) / w.sum(), ((1 - said) * (1 - w)).sum(axis=1) / (1 - w).sum()
+        p, q = (votes * w).sum(axis=1) / w.sum(), ((1 - votes) * (1 - w)).sum(axis=1) / (1 - w).sum()
     return w
 
 

@@ -20,8 +20,8 @@ def test_the_summary_gives_smallest_median_and_largest_of_each_axis_and_the_medi
 
 
 def test_findings_are_counted_where_they_are_known():
-    said = [{"a": True}, {"a": False, "b": True}, {"b": True}]
-    cases = [facts(str(n), (4, 4), 0.0, references={"findings": one}) for n, one in enumerate(said)]
+    findings = [{"a": True}, {"a": False, "b": True}, {"b": True}]
+    cases = [facts(str(n), (4, 4), 0.0, references={"findings": one}) for n, one in enumerate(findings)]
     assert Fingerprint((*cases, facts("none", (4, 4), 0.0))).findings == {"a": (1, 1), "b": (2, 0)}
 
 

@@ -34,9 +34,9 @@ def smears(root: Path, count: int, *, numbered: bool = False) -> Path:
 
 def test_a_run_is_planned_trained_and_scored_on_boxes_of_masks(tmp_path, cli):
     data = smears(tmp_path / "data", 16)
-    said = cli("check", data, "--task", "detection", "--labels", "1=cell", "--out", tmp_path / "check")
-    assert said.code == 0, said.err
-    assert "boxes: cell 40 in 16 cases; one around each piece of a structure in the masks" in said.out
+    done = cli("check", data, "--task", "detection", "--labels", "1=cell", "--out", tmp_path / "check")
+    assert done.code == 0, done.err
+    assert "boxes: cell 40 in 16 cases; one around each piece of a structure in the masks" in done.out
     run = trained.detecting(data, tmp_path / "run", task="detection", labels="1=cell")
     plan = (run.out / "plan.yaml").read_text()
     assert "one around each piece" in " ".join(plan.split())

@@ -48,12 +48,12 @@ def train(data: Path, out: Path, **flags):
 def cascade(tmp_path_factory):
     root, fits = tmp_path_factory.mktemp("cascade"), {}
 
-    def told(job, *given, **options):
+    def recorded(job, *given, **options):
         fits[job.out.name] = {case.id for case in job.train}
         return fit(job, *given, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "fit", told)
+        patch.setattr(room, "fit", recorded)
         train(trained.blobs(root / "data"), root / "run")
     return Cascade(root / "data", root / "run", fits)
 
@@ -64,8 +64,8 @@ def test_both_stages_are_one_model_which_is_scored_as_it_predicts(cascade, tmp_p
     assert len(model.first.members) == 2
     assert model.network["channels"] == 2
     again = isocenter.evaluate(cascade.out, cascade.data, labels=trained.LABELS, device="cpu", out=tmp_path / "again")
-    found, told = (pd.read_csv(folder / "cases.csv") for folder in (tmp_path / "again", cascade.out / "evaluation"))
-    pd.testing.assert_frame_equal(found, told)
+    found, recorded = (pd.read_csv(folder / "cases.csv") for folder in (tmp_path / "again", cascade.out / "evaluation"))
+    pd.testing.assert_frame_equal(found, recorded)
     assert again.which == "the test cases of the run's own data"
 
 
@@ -111,9 +111,9 @@ def test_a_run_that_was_killed_between_its_stages_or_within_the_first_ends_as_if
 
 
 def test_a_second_stage_without_its_first_is_refused(cascade, tmp_path):
-    alone = Path(shutil.copytree(cascade.out / "checkpoints" / "last", tmp_path / "alone"))
+    single = Path(shutil.copytree(cascade.out / "checkpoints" / "last", tmp_path / "alone"))
     with pytest.raises(UsageError, match="second stage of a cascade"):
-        load(alone, "cpu")
+        load(single, "cpu")
 
 
 def test_a_package_holds_both_networks_and_says_the_same_with_onnx_and_without_isocenter(cascade, tmp_path):
@@ -131,9 +131,9 @@ def test_a_package_holds_both_networks_and_says_the_same_with_onnx_and_without_i
     done = without_isocenter(out, *words, "--output_dir", tmp_path / "results")
     assert done.returncode == 0, done.stderr
     for case, prediction in ours.predictions.items():
-        said = np.asarray(prediction.data)
-        assert said.any()
-        assert (np.asarray(by_onnx.predictions[case].data) == said).mean() > 0.999
-        assert_array_equal(isocenter.read(tmp_path / "results" / f"{case}.nii.gz").data[0], said)
+        labels = np.asarray(prediction.data)
+        assert labels.any()
+        assert (np.asarray(by_onnx.predictions[case].data) == labels).mean() > 0.999
+        assert_array_equal(isocenter.read(tmp_path / "results" / f"{case}.nii.gz").data[0], labels)
     record = read_json(out / "isocenter" / "model.json", "isocenter.model")
     assert record["network"]["marked"] == 2

@@ -19,7 +19,7 @@ class Ledger:
     def __init__(self) -> None:
         self.events: list[tuple[str, str]] = []
         self.threads: dict[str, set[str]] = {"read": set(), "compute": set(), "write": set()}
-        self.told: list[tuple[str, object]] = []
+        self.outcomes: list[tuple[str, object]] = []
 
     def note(self, what: str, case: Case) -> None:
         self.threads[what].add(threading.current_thread().name)
@@ -39,7 +39,7 @@ class Ledger:
         return case.id
 
     def take(self, case: Case, outcome: object) -> None:
-        self.told.append((case.id, outcome))
+        self.outcomes.append((case.id, outcome))
 
     def run(self) -> Ledger:
         overlapped(CASES, self.read, self.compute, self.take)
@@ -49,7 +49,7 @@ class Ledger:
 def test_each_case_is_read_computed_and_written_once_and_told_in_order():
     ledger = Ledger().run()
     assert sorted(ledger.events) == sorted((what, case.id) for case in CASES for what in ("read", "compute", "write"))
-    assert ledger.told == [(case.id, case.id) for case in CASES]
+    assert ledger.outcomes == [(case.id, case.id) for case in CASES]
 
 
 def test_the_network_stays_in_the_thread_of_the_caller_and_files_in_threads_of_their_own():
@@ -81,7 +81,7 @@ def test_the_next_case_is_read_and_the_last_one_written_while_one_is_computed():
             return super().write(case)
 
     ledger = Meeting().run()
-    assert [case for case, _ in ledger.told] == [case.id for case in CASES]
+    assert [case for case, _ in ledger.outcomes] == [case.id for case in CASES]
 
 
 def test_no_more_than_three_cases_are_held_however_slow_the_disk():
@@ -110,9 +110,9 @@ def test_a_case_that_cannot_be_done_is_told_with_its_error_and_the_rest_goes_on(
             if (what, case.id) == (broken, "case2"):
                 raise FormatError("is damaged", "case2.nii.gz", "Get it again")
 
-    told = Broken().run().told
-    assert [case for case, _ in told] == [case.id for case in CASES]
-    assert {case: str(error) for case, error in told if isinstance(error, Exception)} == {
+    outcomes = Broken().run().outcomes
+    assert [case for case, _ in outcomes] == [case.id for case in CASES]
+    assert {case: str(error) for case, error in outcomes if isinstance(error, Exception)} == {
         "case2": "case2.nii.gz: is damaged. Get it again."
     }
 
@@ -144,7 +144,7 @@ class Scarce(Ledger):
 
 def test_a_case_without_memory_is_tried_again_by_itself(caplog):
     ledger = Scarce().run()
-    assert ledger.told == [(case.id, case.id) for case in CASES]
+    assert ledger.outcomes == [(case.id, case.id) for case in CASES]
     assert ledger.tried.count("case3") == 2
     # All that was computed before is written by then.
     before = ledger.events.index(("compute", "case3"))
@@ -153,11 +153,11 @@ def test_a_case_without_memory_is_tried_again_by_itself(caplog):
 
 
 def test_a_case_for_which_there_is_no_memory_is_named_with_how_much_it_asked_for():
-    told = dict(Scarce(never="case4").run().told)
-    assert isinstance(told["case4"], MemoryShortageError)
-    assert told["case4"].where == "case4"
-    assert "4.00 EiB" in told["case4"].problem
-    assert told["case5"] == "case5"
+    outcomes = dict(Scarce(never="case4").run().outcomes)
+    assert isinstance(outcomes["case4"], MemoryShortageError)
+    assert outcomes["case4"].where == "case4"
+    assert "4.00 EiB" in outcomes["case4"].problem
+    assert outcomes["case5"] == "case5"
 
 
 def test_ctrl_c_keeps_what_was_computed():
@@ -170,4 +170,4 @@ def test_ctrl_c_keeps_what_was_computed():
     ledger = Pressed()
     with pytest.raises(KeyboardInterrupt):
         ledger.run()
-    assert ledger.told == [(f"case{n}", f"case{n}") for n in range(3)]
+    assert ledger.outcomes == [(f"case{n}", f"case{n}") for n in range(3)]

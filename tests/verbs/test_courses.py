@@ -64,8 +64,8 @@ def test_the_plan_says_over_which_time_in_how_many_stretches(read):
 
 
 def test_what_the_courses_tell_alone_stands_beside_the_model(read):
-    alone = json.loads((read[1] / "evaluation" / "covariates.json").read_text())["rows"]
-    assert next(row["value"] for row in alone if row["metric"] == "auroc") > 0.7
+    single = json.loads((read[1] / "evaluation" / "covariates.json").read_text())["rows"]
+    assert next(row["value"] for row in single if row["metric"] == "auroc") > 0.7
 
 
 def test_a_prediction_takes_tables_of_people_and_of_times(read, tmp_path):
@@ -83,8 +83,8 @@ def test_a_prediction_takes_tables_of_people_and_of_times(read, tmp_path):
     (tmp_path / "unknown.csv").write_text("case,time,pulse\n00,0,80\n00,1,82\n")
     with pytest.raises(DatasetError, match="its times are without a unit"):
         isocenter.predict(run, picture, covariates=tmp_path / "unknown.csv", device="cpu")
-    said = isocenter.predict(run, picture, covariates=tables[0], device="cpu").problems
-    assert any("pulse is missing: taken as never read" in one.what for one in said)
+    problems = isocenter.predict(run, picture, covariates=tables[0], device="cpu").problems
+    assert any("pulse is missing: taken as never read" in one.what for one in problems)
 
 
 def test_a_package_in_onnx_says_the_same_of_a_table_of_times(read, tmp_path):

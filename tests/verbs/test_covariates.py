@@ -41,7 +41,7 @@ def cohort(root: Path, count: int = 40) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def informed(tmp_path_factory):
     """Data, and a run on them that is told marker and sex; tests only read them."""
     root = tmp_path_factory.mktemp("told")
     data = cohort(root / "data")
@@ -49,31 +49,33 @@ def told(tmp_path_factory):
     return data, root / "run"
 
 
-def test_the_plan_says_what_the_network_is_told_and_what_was_left_out(told):
-    plan = isocenter.plan(told[0], assignments={"network.context": "all"}, **READING).plan
+def test_the_plan_says_what_the_network_is_told_and_what_was_left_out(informed):
+    plan = isocenter.plan(informed[0], assignments={"network.context": "all"}, **READING).plan
     assert set(plan["network.context"]) == {"marker", "sex"}
     because = plan.decision("network.context").because
     assert "key (" in because
     assert "place (constant in the training cases)" in because
-    assert isocenter.plan(told[0], **READING).plan["network.context"] is None
+    assert isocenter.plan(informed[0], **READING).plan["network.context"] is None
     assert plan["network.context_fusion"] == "concatenate"
     assert "--set network.context_fusion" in plan.decision("network.context_fusion").because
     with pytest.raises(PlanError, match="no covariates"):
-        isocenter.plan(told[0], assignments={"network.context": "all", "network.name": "vnet"}, **READING)
+        isocenter.plan(informed[0], assignments={"network.context": "all", "network.name": "vnet"}, **READING)
     with pytest.raises(PlanError, match="Choose concatenate or film or attention"):
-        isocenter.plan(told[0], assignments={"network.context": "all", "network.context_fusion": "tokens"}, **READING)
+        isocenter.plan(
+            informed[0], assignments={"network.context": "all", "network.context_fusion": "tokens"}, **READING
+        )
 
 
-def test_a_run_states_beside_itself_what_the_covariates_tell_alone(told):
-    _, run = told
-    alone = json.loads((run / "evaluation" / "covariates.json").read_text())["rows"]
+def test_a_run_states_beside_itself_what_the_covariates_tell_alone(informed):
+    _, run = informed
+    single = json.loads((run / "evaluation" / "covariates.json").read_text())["rows"]
     ours = json.loads((run / "evaluation" / "summary.json").read_text())["rows"]
-    assert {row["metric"] for row in alone} == {row["metric"] for row in ours}
+    assert {row["metric"] for row in single} == {row["metric"] for row in ours}
     assert "of the covariates alone, without images" in (run / "report.html").read_text()
 
 
-def test_a_run_states_what_images_tell_alone_and_what_each_half_adds(told):
-    _, run = told
+def test_a_run_states_what_images_tell_alone_and_what_each_half_adds(informed):
+    _, run = informed
     without = isocenter.load(run / "image_only", "cpu")
     assert not without.context
     assert read_json(run / "image_only" / "checkpoints" / "last" / "state.json", STATE_SCHEMA)["step"] == 6
@@ -83,30 +85,30 @@ def test_a_run_states_what_images_tell_alone_and_what_each_half_adds(told):
     assert record["added"]["to the images"] == by_hand["differences"]["run"]
     assert {row["metric"] for row in record["added"]["to the covariates"]} == {row["metric"] for row in record["rows"]}
     report = (run / "report.html").read_text()
-    for said in (
+    for notes in (
         "what the images add to the covariates",
         "what the covariates add to the images",
         "no difference shown",
     ):
-        assert said in report
+        assert notes in report
 
 
-def test_a_run_that_was_killed_in_its_second_training_ends_as_if_it_had_not_been(told, tmp_path):
-    (tmp_path / "data").symlink_to(told[0])
-    run = Path(shutil.copytree(told[1], tmp_path / "run"))
+def test_a_run_that_was_killed_in_its_second_training_ends_as_if_it_had_not_been(informed, tmp_path):
+    (tmp_path / "data").symlink_to(informed[0])
+    run = Path(shutil.copytree(informed[1], tmp_path / "run"))
     shutil.rmtree(run / "image_only")
     shutil.rmtree(run / "evaluation")
     (run / "report.html").unlink()
     isocenter.train(resume=run)
     for part in ("checkpoints/last", "image_only/checkpoints/last"):
-        whole, resumed = (read_tensors(one / part / "weights.safetensors") for one in (told[1], run))
+        whole, resumed = (read_tensors(one / part / "weights.safetensors") for one in (informed[1], run))
         assert all((whole[name] == resumed[name]).all() for name in whole)
     assert (run / "evaluation" / "covariates.json").is_file()
 
 
-def test_by_minutes_both_trainings_have_the_same_and_end_within_them(told, tmp_path):
+def test_by_minutes_both_trainings_have_the_same_and_end_within_them(informed, tmp_path):
     given = {"network.size": trained.SMALL_RESNET, "training.batch": 8, "network.context": ["marker"]}
-    run = isocenter.train(told[0], minutes=0.3, out=tmp_path / "run", assignments=given, **READING)
+    run = isocenter.train(informed[0], minutes=0.3, out=tmp_path / "run", assignments=given, **READING)
     states = [
         read_json(run.out / part / "checkpoints" / "last" / "state.json", STATE_SCHEMA) for part in (".", "image_only")
     ]
@@ -115,19 +117,19 @@ def test_by_minutes_both_trainings_have_the_same_and_end_within_them(told, tmp_p
     assert all(state["speed"] is not None for state in states)  # each has found its own number of steps
 
 
-def test_a_prediction_needs_the_covariates_and_says_what_it_filled_in(told, tmp_path):
-    data, run = told
+def test_a_prediction_needs_the_covariates_and_says_what_it_filled_in(informed, tmp_path):
+    data, run = informed
     picture = data / "00.png"
     with pytest.raises(DatasetError, match="trained with marker, sex beside the image"):
         isocenter.predict(run, picture, device="cpu")
     table = tmp_path / "patients.csv"
     table.write_text("case,marker,sex\n00,-1.5,F\n01,,X\n")
     found = isocenter.predict(run, picture, data / "01.png", covariates=table, device="cpu")
-    said = [problem.what for problem in found.problems]
+    notes = [problem.what for problem in found.problems]
     assert not found.failures
-    assert any("01: marker is missing: taken as" in one for one in said)
-    assert any("01: sex is 'X', which few or no training cases were" in one for one in said)
-    assert not any(one.startswith("00") for one in said)
+    assert any("01: marker is missing: taken as" in one for one in notes)
+    assert any("01: sex is 'X', which few or no training cases were" in one for one in notes)
+    assert not any(one.startswith("00") for one in notes)
     other = isocenter.predict(run, picture, covariates={"marker": 1.5, "sex": "F"}, device="cpu")
     assert other.table["probability_ill"][0] != found.table["probability_ill"][0]
     table.write_text("case,marker\n05,1\n")
@@ -135,11 +137,11 @@ def test_a_prediction_needs_the_covariates_and_says_what_it_filled_in(told, tmp_
         isocenter.predict(run, picture, covariates=table, device="cpu")
 
 
-def test_a_run_and_a_package_with_the_keys_of_before_load_as_they_are(told, tmp_path):
+def test_a_run_and_a_package_with_the_keys_of_before_load_as_they_are(informed, tmp_path):
     """`network` of a record had `told` with `way` in place of `fusion` with `method`."""
-    run = shutil.copytree(told[1], tmp_path / "run")
+    run = shutil.copytree(informed[1], tmp_path / "run")
     with no_export():
-        packaged = isocenter.package(told[1], out=tmp_path / "package", backends=()).out
+        packaged = isocenter.package(informed[1], out=tmp_path / "package", backends=()).out
     for folder, record in ((run / "checkpoints" / "best", "model.json"), (packaged, "isocenter/model.json")):
         settings = isocenter.load(folder, "cpu").settings
         text = (folder / record).read_text()
@@ -151,8 +153,8 @@ def test_a_run_and_a_package_with_the_keys_of_before_load_as_they_are(told, tmp_
         assert isocenter.load(folder, "cpu").settings == settings
 
 
-def test_a_package_takes_two_inputs_in_onnx_and_a_table_without_isocenter(told, tmp_path):
-    data, run = told
+def test_a_package_takes_two_inputs_in_onnx_and_a_table_without_isocenter(informed, tmp_path):
+    data, run = informed
     packaged = isocenter.package(run, out=tmp_path / "package", backends=("onnx",), threads=1)
     table = tmp_path / "patients.csv"
     table.write_text("case,marker,sex\n00,-1.5,F\n01,,M\n")
@@ -177,23 +179,23 @@ def test_a_package_takes_two_inputs_in_onnx_and_a_table_without_isocenter(told, 
     assert "second input, `context`" in (packaged.out / "docs" / "README.md").read_text()
 
 
-def test_a_cohort_is_evaluated_with_the_covariates_of_its_own_table(told, tmp_path):
+def test_a_cohort_is_evaluated_with_the_covariates_of_its_own_table(informed, tmp_path):
     data = cohort(tmp_path / "other", 12)
-    found = isocenter.evaluate(told[1], data, column=COLUMN, split="all", device="cpu")
+    found = isocenter.evaluate(informed[1], data, column=COLUMN, split="all", device="cpu")
     assert len(found.scored.table) == 12
     assert any("marker is missing" in problem.what for problem in found.scored.problems)
 
 
 @pytest.mark.parametrize(("role", "column"), [("value:score", "score"), ("time", "days")])
 def test_numbers_and_times_are_told_covariates_too_and_of_one_training_nothing_is_said_of_images(
-    role, column, told, tmp_path
+    role, column, informed, tmp_path
 ):
-    table = pd.read_csv(told[0] / "table.csv")
+    table = pd.read_csv(informed[0] / "table.csv")
     rng = np.random.default_rng(0)
     table["score"] = table["marker"].fillna(0) + rng.normal(size=len(table))
     table["days"] = rng.exponential(300, len(table)).round() + 1
     table["died"] = (rng.random(len(table)) < 0.7).astype(int)
-    table["file"] = [str(told[0] / name) for name in table["file"]]
+    table["file"] = [str(informed[0] / name) for name in table["file"]]
     table.to_csv(tmp_path / "table.csv", index=False)
     roles = {"image": "file", "patient": "person", role: column, **({"event": "died"} if role == "time" else {})}
     given = {**FEW, "training.steps": 2, "training.validations": 1, "network.context": ["marker"]}
@@ -208,13 +210,13 @@ def test_numbers_and_times_are_told_covariates_too_and_of_one_training_nothing_i
     assert "what the images add to the covariates" in report
 
 
-def test_folds_are_told_alike(told, tmp_path):
+def test_folds_are_told_alike(informed, tmp_path):
     given = {**FEW, "training.steps": 2, "training.validations": 1, "network.context": ["marker", "sex"]}
-    isocenter.train(told[0], out=tmp_path / "run", folds=2, assignments=given, **READING)
+    isocenter.train(informed[0], out=tmp_path / "run", folds=2, assignments=given, **READING)
     model = isocenter.load(tmp_path / "run", "cpu")
     assert len(model.members) == 2
     assert len(isocenter.load(tmp_path / "run" / "image_only", "cpu").members) == 2
     assert len(json.loads((tmp_path / "run" / "evaluation" / "covariates.json").read_text())["images"]) > 0
     assert model.context.names == ("marker", "sex")
-    told_alike = model.predict(told[0] / "00.png", covariates={"marker": 0.3, "sex": "F"})
-    assert 0 < told_alike.probabilities["ill"] < 1
+    from_words = model.predict(informed[0] / "00.png", covariates={"marker": 0.3, "sex": "F"})
+    assert 0 < from_words.probabilities["ill"] < 1

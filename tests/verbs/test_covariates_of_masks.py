@@ -39,15 +39,15 @@ def cohort(root: Path, count: int = 24) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def informed(tmp_path_factory):
     root = tmp_path_factory.mktemp("which")
     data = cohort(root / "data")
     isocenter.train(data, out=root / "run", assignments=FEW, **READING)
     return data, root / "run"
 
 
-def test_a_mask_is_told_by_scaling_and_shifting_and_stated_beside_images_alone(told):
-    _, run = told
+def test_a_mask_is_told_by_scaling_and_shifting_and_stated_beside_images_alone(informed):
+    _, run = informed
     model = isocenter.load(run, "cpu")
     assert all(isinstance(head, Dense) for head in model.task.heads.values())
     assert model.network["fusion"]["method"] == "film"
@@ -59,9 +59,9 @@ def test_a_mask_is_told_by_scaling_and_shifting_and_stated_beside_images_alone(t
     assert "what the covariates add to the images" in (run / "report.html").read_text()
 
 
-def test_another_covariate_is_another_answer_in_onnx_as_in_torch(told, tmp_path):
-    packaged = isocenter.package(told[1], out=tmp_path / "package", backends=())
-    ours, theirs = isocenter.load(told[1], "cpu"), isocenter.load(packaged.out, "cpu", backend="onnx")
+def test_another_covariate_is_another_answer_in_onnx_as_in_torch(informed, tmp_path):
+    packaged = isocenter.package(informed[1], out=tmp_path / "package", backends=())
+    ours, theirs = isocenter.load(informed[1], "cpu"), isocenter.load(packaged.out, "cpu", backend="onnx")
     images = np.random.default_rng(0).normal(size=(1, 1, *ours.inference.patch)).astype(np.float32)
     bright, dim = (ours.context.vector({"which": one})[0][None] for one in ("bright", "dim"))
     assert np.abs(ours.run(images, bright)["mask"] - ours.run(images, dim)["mask"]).max() > 1e-6

@@ -210,10 +210,10 @@ def test_own_pictures_with_classes_are_learnt_and_one_is_predicted(data: Path, t
 
 
 def test_data_that_are_not_there_are_refused_before_anything_is_said(tmp_path: Path) -> None:
-    said: list[str] = []
+    stated: list[str] = []
     with pytest.raises(UsageError):
-        demo(tmp_path / "nothing", out=tmp_path / "run", say=said.append)
-    assert said == []
+        demo(tmp_path / "nothing", out=tmp_path / "run", say=stated.append)
+    assert stated == []
     assert not (tmp_path / "run").exists()
 
 

@@ -120,9 +120,9 @@ def test_a_detector_of_torchvision_is_trained_scored_packaged_and_predicts(
     run = trained.detecting(detected.data, tmp_path / "run", assignments=asked)
     assert np.isfinite(pd.read_csv(run.out / "log.csv")["loss"]).all()
     assert {row.metric for row in run.rows} >= {"ap50", "cpm"}
-    said = isocenter.package(run.out, out=tmp_path / "packaged", backends=())
-    assert said.onnx["exported"] is not bool(because)
-    assert because in said.onnx.get("because", "")
+    stated = isocenter.package(run.out, out=tmp_path / "packaged", backends=())
+    assert stated.onnx["exported"] is not bool(because)
+    assert because in stated.onnx.get("because", "")
     image = detected.data / "smear00.png"
     own = isocenter.load(run.out, "cpu").predict(isocenter.read(image)).boxes
     packaged = isocenter.load(tmp_path / "packaged", "cpu").predict(isocenter.read(image)).boxes

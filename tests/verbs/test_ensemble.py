@@ -51,11 +51,13 @@ def test_networks_of_two_families_and_seeds_give_the_mean_of_their_probabilities
     assert both.families == "resnet, lenet"
     assert "resnet, lenet in 2D" in repr(both)
     each = [isocenter.load(run, device="cpu").predict(picture(classified)).probabilities for run in runs]
-    alone = [isocenter.load(mixed.out, device="cpu", fold=n).predict(picture(classified)).probabilities for n in (0, 1)]
+    single = [
+        isocenter.load(mixed.out, device="cpu", fold=n).predict(picture(classified)).probabilities for n in (0, 1)
+    ]
     found = both.predict(picture(classified)).probabilities
     for name in found:
         assert found[name] == pytest.approx(np.mean([one[name] for one in each]), abs=1e-6)
-        assert alone[1][name] == pytest.approx(each[1][name])
+        assert single[1][name] == pytest.approx(each[1][name])
     with pytest.raises(UsageError, match="has no fold 2"):
         isocenter.load(mixed.out, device="cpu", fold=2)
 
@@ -125,10 +127,10 @@ def test_an_ensemble_and_its_package_count_members_by_their_weights_in_torch_and
     for backend in ("torch", "onnx"):
         found = isocenter.load(package, device="cpu", backend=backend).predict(picture(classified))
         assert found.probabilities == pytest.approx(wanted, abs=1e-5)
-    one, alone = (isocenter.load(place, device="cpu", fold=1) for place in (package, uneven))
-    assert type(one.run.module) is type(alone.run.module)
+    one, single = (isocenter.load(place, device="cpu", fold=1) for place in (package, uneven))
+    assert type(one.run.module) is type(single.run.module)
     assert one.predict(picture(classified)).probabilities == pytest.approx(
-        alone.predict(picture(classified)).probabilities, abs=1e-6
+        single.predict(picture(classified)).probabilities, abs=1e-6
     )
 
 
@@ -141,8 +143,8 @@ def test_the_bundle_of_an_ensemble_of_two_families_runs_without_isocenter_and_sa
     assert done.returncode == 0, done.stderr
     with (tmp_path / "out" / "results" / "predictions.csv").open(newline="") as file:
         [row] = csv.DictReader(file)
-    said = {name: float(row[f"probability_{name}"]) for name in ("bright", "dark")}
-    assert said == pytest.approx(by_shares(runs, image), abs=1e-5)
+    stated = {name: float(row[f"probability_{name}"]) for name in ("bright", "dark")}
+    assert stated == pytest.approx(by_shares(runs, image), abs=1e-5)
     assert "resnet, lenet" in (package / "docs" / "README.md").read_text()
 
 
@@ -196,10 +198,10 @@ def test_members_of_two_seeds_mark_voxels_together(segmented, tmp_path):
     for path in (segmented.out, other, tmp_path / "both"):
         seen = np.zeros((3, 16, 16, 16))
 
-        def beside(region, arrays, seen=seen):
+        def collect(region, arrays, seen=seen):
             seen[(slice(None), *region)] = arrays["mask"]
 
-        isocenter.load(path, device="cpu").predict(image, receiver=beside, mirror=False)
+        isocenter.load(path, device="cpu").predict(image, receiver=collect, mirror=False)
         parts.append(seen)
     assert found.comparison.primary == "dice"
     assert parts[2].shape == parts[0].shape
@@ -218,8 +220,8 @@ def member(name: str, parts: dict[str, str], owners: dict[str, str] | None = Non
 
 
 @given(st.lists(st.lists(PARTS, min_size=8, max_size=8), min_size=2, max_size=4), st.integers(1, 3))
-def test_no_member_was_trained_or_selected_on_a_test_patient_nor_trained_on_a_validation_patient(splits, together):
-    owners = {f"c{n}": f"p{n // together}" for n in range(8)}
+def test_no_member_was_trained_or_selected_on_a_test_patient_nor_trained_on_a_validation_patient(splits, joint):
+    owners = {f"c{n}": f"p{n // joint}" for n in range(8)}
     by_patient = [{case: split[int(owner[1:])] for case, owner in owners.items()} for split in splits]
     members = [member(f"m{n}", split, owners) for n, split in enumerate(by_patient)]
     leaking = any(
@@ -334,10 +336,10 @@ def test_the_folds_of_a_member_share_its_weight_alike_and_have_no_validation_cas
     assert "The folds of a run count alike" in found.report.read_text()
     model = isocenter.load(found.out, device="cpu")
     assert model.shares == (0.5, 0.25, 0.25)
-    alone = [
+    single = [
         isocenter.load(found.out, device="cpu", fold=n).predict(picture(classified)).probabilities for n in range(3)
     ]
-    wanted = {name: np.dot(model.shares, [one[name] for one in alone]) for name in alone[0]}
+    wanted = {name: np.dot(model.shares, [one[name] for one in single]) for name in single[0]}
     assert model.predict(picture(classified)).probabilities == pytest.approx(wanted, abs=1e-6)
 
 

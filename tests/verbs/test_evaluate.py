@@ -122,11 +122,11 @@ def test_a_case_that_cannot_be_scored_is_an_exit_of_1_and_the_rest_is_written(cl
     data = shutil.copytree(segmented.data, tmp_path / "data")
     bad = sorted(parts(segmented)["test"])[0]
     (data / "images" / f"{bad}.nii.gz").write_bytes(b"no image")
-    said = cli(
+    done = cli(
         "evaluate", segmented.out, data, "--out", tmp_path / "out", "--labels", trained.LABELS, "--device", "cpu"
     )
-    assert said.code == 1
-    assert bad in said.last
+    assert done.code == 1
+    assert bad in done.last
     assert bad not in set(pd.read_csv(tmp_path / "out" / "cases.csv")["case"])
     assert (tmp_path / "out" / "report.html").is_file()
 
@@ -232,11 +232,11 @@ def test_of_a_run_of_folds_each_case_is_scored_by_the_fold_that_had_not_seen_it(
 def test_findings_that_only_the_model_or_only_the_data_know_are_said_to_be_not_scored():
     model = tasks.build({"name": "findings", "findings": ["effusion", "nodule"]})
     image = Image(np.zeros((1, 4, 4)), Geometry.of_pixels((4, 4)))
-    said = [{"effusion": True, "fracture": False}, {"effusion": False}]
-    told = [Case(f"c{n}", f"p{n}", {"image": image}, {"findings": one}) for n, one in enumerate(said)]
-    assert list(unshared(model, told)) == [
+    stated = [{"effusion": True, "fracture": False}, {"effusion": False}]
+    cases = [Case(f"c{n}", f"p{n}", {"image": image}, {"findings": one}) for n, one in enumerate(stated)]
+    assert list(unshared(model, cases)) == [
         "Not scored, because the model was not taught them: fracture.",
         "Not scored, because no case here says anything of them: nodule.",
     ]
-    both = [replace(case, references={"findings": {"effusion": True, "nodule": True}}) for case in told]
+    both = [replace(case, references={"findings": {"effusion": True, "nodule": True}}) for case in cases]
     assert not list(unshared(model, both))

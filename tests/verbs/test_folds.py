@@ -116,11 +116,11 @@ def test_an_evaluation_shows_how_the_folds_were_trained(crossed, tmp_path):
 
 def test_a_run_of_folds_is_one_model(crossed):
     _, run = crossed
-    together = isocenter.load(run, "cpu")
+    joint = isocenter.load(run, "cpu")
     image, _ = trained.blob(3)
     batch = np.asarray(image[None, None], np.float32)
     apart = [isocenter.load(run / f"fold_{n}", "cpu").run(batch) for n in range(3)]
-    assert np.allclose(together.run(batch)["mask"], together.task.average(apart)["mask"])
+    assert np.allclose(joint.run(batch)["mask"], joint.task.average(apart)["mask"])
 
 
 def test_each_fold_has_the_window_of_its_own_training_cases_and_their_mean_the_widest(tmp_path):

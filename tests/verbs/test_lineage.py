@@ -72,6 +72,6 @@ def test_a_model_that_starts_from_nothing_has_no_lineage(segmented):
 
 def test_of_a_file_of_weights_by_itself_nobody_knows_what_it_had_seen(segmented, tmp_path):
     weights = segmented.out / "checkpoints" / "best" / "weights.safetensors"
-    alone = Path(shutil.copy(weights, tmp_path / "downloaded.safetensors"))
-    assert lineage_of([alone, segmented.out]).unknown == ("downloaded.safetensors",)
-    assert lineage_of([alone, segmented.out]).seen >= seen_by(segmented.out)
+    single = Path(shutil.copy(weights, tmp_path / "downloaded.safetensors"))
+    assert lineage_of([single, segmented.out]).unknown == ("downloaded.safetensors",)
+    assert lineage_of([single, segmented.out]).seen >= seen_by(segmented.out)

@@ -130,11 +130,11 @@ def test_a_package_says_the_same_with_onnx_and_its_certificate_judges_numbers(me
     )
     assert theirs.values == pytest.approx(ours.values, rel=1e-4)
     assert theirs.uncertainty.tolist() == pytest.approx(ours.uncertainty.tolist(), rel=1e-4)
-    said = json.loads((packaged.out / "configs" / "metadata.json").read_text())["network_data_format"]["outputs"][
+    record = json.loads((packaged.out / "configs" / "metadata.json").read_text())["network_data_format"]["outputs"][
         "pred"
     ]
-    assert (said["type"], said["format"], said["num_channels"]) == ("tuples", "magnitude", 4)
-    assert said["channel_def"] == {"0": "area", "1": "brightness", "2": "about area", "3": "about brightness"}
+    assert (record["type"], record["format"], record["num_channels"]) == ("tuples", "magnitude", 4)
+    assert record["channel_def"] == {"0": "area", "1": "brightness", "2": "about area", "3": "about brightness"}
     assert "| output | quantity | code |" in (packaged.out / "docs" / "README.md").read_text()
 
 

@@ -83,8 +83,8 @@ def test_a_package_outlines_the_same_objects_and_its_network_is_in_onnx(run, tmp
     expected = isocenter.load(run / "run", "cpu").run(seen)["instances"]
     assert np.ptp(expected[:, 0]) > 0  # something is drawn
     for count in (2, 1):
-        [said] = session.run(None, {"image": seen[:count]})
-        assert_allclose(said, expected[:count], atol=1e-3)
+        [outputs] = session.run(None, {"image": seen[:count]})
+        assert_allclose(outputs, expected[:count], atol=1e-3)
     image = isocenter.read(run / "data" / "images" / "smear0.png")
     own, packaged = (isocenter.load(place, "cpu").predict(image) for place in (run / "run", tmp_path / "packaged"))
     assert_array_equal(np.asarray(packaged.data), np.asarray(own.data))

@@ -67,9 +67,9 @@ def test_it_says_where_it_lies_and_how_to_run_it(packaged, zipped):
 
 def test_the_command_line_does_the_same(segmented, tmp_path, cli):
     with no_export():
-        said = cli("package", segmented.out, "--out", tmp_path / "out", "--backends", "none", "--json")
-    assert said.code == 0, said.err
-    assert json.loads(said.out)["out"] == str(tmp_path / "out")
+        done = cli("package", segmented.out, "--out", tmp_path / "out", "--backends", "none", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["out"] == str(tmp_path / "out")
     assert (tmp_path / "out" / "configs" / "inference.json").is_file()
 
 
@@ -198,20 +198,20 @@ def test_a_run_with_a_damaged_model_leaves_nothing_half_written(segmented, tmp_p
     run = Path(shutil.copytree(segmented.out, tmp_path / "run"))
     weights = run / "checkpoints" / "best" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    said = cli("package", run, "--out", tmp_path / "out", "--backends", "none")
-    assert said.code == 1
-    assert "SHA-256" in said.last
+    done = cli("package", run, "--out", tmp_path / "out", "--backends", "none")
+    assert done.code == 1
+    assert "SHA-256" in done.last
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_an_archive_that_is_no_zip_is_refused_before_the_run_is_read(segmented, tmp_path, cli):
-    said = cli("package", segmented.out, "--out", tmp_path / "model.tar")
-    assert said.code == 2
-    assert "a package is never written as .tar" in said.last
+    done = cli("package", segmented.out, "--out", tmp_path / "model.tar")
+    assert done.code == 2
+    assert "a package is never written as .tar" in done.last
     assert not list(tmp_path.iterdir())
 
 
 def test_none_stands_alone(segmented, tmp_path, cli):
-    said = cli("package", segmented.out, "--out", tmp_path / "out", "--backends", "onnx,none")
-    assert said.code == 2
-    assert "'none' stands among other names: 'onnx,none'" in said.last
+    done = cli("package", segmented.out, "--out", tmp_path / "out", "--backends", "onnx,none")
+    assert done.code == 2
+    assert "'none' stands among other names: 'onnx,none'" in done.last

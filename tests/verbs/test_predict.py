@@ -46,21 +46,21 @@ def test_the_order_in_which_a_file_keeps_its_axes_does_not_move_the_result(segme
     """The same head, stored otherwise: the same voxel in the world gets the same label."""
     source = nibabel.load(image)
     straight = np.asarray(predicted(segmented, image).predictions["case01"].data)
-    way = [[axis, flip if n == 0 else 1] for n, axis in enumerate(order)]
-    turned = nibabel.orientations.apply_orientation(np.asarray(source.dataobj), way)
-    turn = nibabel.orientations.inv_ornt_aff(way, source.shape)
+    orientation = [[axis, flip if n == 0 else 1] for n, axis in enumerate(order)]
+    turned = nibabel.orientations.apply_orientation(np.asarray(source.dataobj), orientation)
+    turn = nibabel.orientations.inv_ornt_aff(orientation, source.shape)
     nibabel.Nifti1Image(turned, source.affine @ turn).to_filename(tmp_path / "turned.nii.gz")
     result = np.asarray(predicted(segmented, tmp_path / "turned.nii.gz").predictions["turned"].data)
-    expected = nibabel.orientations.apply_orientation(straight, way)
+    expected = nibabel.orientations.apply_orientation(straight, orientation)
     assert np.mean(result != expected) < 0.002  # sums in another order may round otherwise where two labels tie
 
 
 def test_the_command_line_and_python_predict_the_same(segmented, image, tmp_path, cli):
-    said = cli("predict", segmented.out, image, "--out", tmp_path / "out", "--device", "cpu", "--json")
-    assert said.code == 0, said.err
+    done = cli("predict", segmented.out, image, "--out", tmp_path / "out", "--device", "cpu", "--json")
+    assert done.code == 0, done.err
     in_python = predicted(segmented, image).predictions["case01"].data
     assert_array_equal(np.asarray(nibabel.load(tmp_path / "out" / "case01.nii.gz").dataobj), np.asarray(in_python))
-    assert json.loads(said.out)["predicted"] == 1
+    assert json.loads(done.out)["predicted"] == 1
 
 
 def test_a_series_gets_a_nifti_on_its_grid_and_a_seg_on_the_same_voxels(segmented, data, tmp_path):
@@ -90,9 +90,9 @@ def test_a_series_gets_a_nifti_on_its_grid_and_a_seg_on_the_same_voxels(segmente
 
 def test_no_patient_of_a_series_stands_in_records_or_in_what_is_said(segmented, data, tmp_path, cli):
     first = pydicom.dcmread(next(path for path in sorted((data / SERIES).rglob("*")) if path.is_file()))
-    said = cli("predict", segmented.out, data / SERIES, "--out", tmp_path / "out", "--device", "cpu", "--json")
+    done = cli("predict", segmented.out, data / SERIES, "--out", tmp_path / "out", "--device", "cpu", "--json")
     records = [(tmp_path / "out" / name).read_text() for name in ("summary.json", "predictions.csv")]
-    for text in (said.out, said.err, *records):
+    for text in (done.out, done.err, *records):
         assert str(first.PatientName) not in text
         assert f'"{first.PatientID}"' not in text
 
@@ -108,9 +108,9 @@ def test_a_cohort_is_predicted_case_by_case_without_its_labels(segmented, tmp_pa
 def test_one_damaged_image_of_a_cohort_is_named_and_the_others_are_predicted(segmented, tmp_path, cli):
     data = trained.blobs(tmp_path / "data", 3)
     (data / "images" / "case01.nii.gz").write_bytes(b"no image")
-    said = cli("predict", segmented.out, data / "images", "--out", tmp_path / "out", "--device", "cpu")
-    assert said.code == 1
-    assert "case01" in said.last
+    done = cli("predict", segmented.out, data / "images", "--out", tmp_path / "out", "--device", "cpu")
+    assert done.code == 1
+    assert "case01" in done.last
     record = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (record["predicted"], len(record["failed"])) == (2, 1)
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 2
@@ -194,9 +194,9 @@ def test_files_numbered_by_channel_are_one_case_also_where_it_is_the_only_one(tw
     for name in ("case00_0000.nii.gz", "case00_0001.nii.gz"):
         (tmp_path / "one").mkdir(exist_ok=True)
         (tmp_path / "one" / name).write_bytes((source / name).read_bytes())
-    alone, among = predicted(two_channels, tmp_path / "one"), predicted(two_channels, two_channels.out.parent / "data")
-    assert list(alone.predictions) == ["case00"]
-    assert_array_equal(alone.predictions["case00"].data, among.predictions["case00"].data)
+    single, among = predicted(two_channels, tmp_path / "one"), predicted(two_channels, two_channels.out.parent / "data")
+    assert list(single.predictions) == ["case00"]
+    assert_array_equal(single.predictions["case00"].data, among.predictions["case00"].data)
 
 
 def test_channels_in_another_order_are_refused_by_name(two_channels, tmp_path):
@@ -236,12 +236,12 @@ def saved_probabilities(run: Path, image: Path, out: Path, **flags: object) -> n
 
 def test_the_folds_of_a_run_are_averaged_unless_one_is_picked(folds, image, tmp_path):
     first, second = (saved_probabilities(folds, image, tmp_path / str(n), fold=n) for n in (0, 1))
-    together = saved_probabilities(folds, image, tmp_path / "mean")
+    joint = saved_probabilities(folds, image, tmp_path / "mean")
     assert np.abs(first - second).max() > 0.01
-    assert_allclose(together, (first + second) / 2, atol=0.01)  # the windows are averaged after the folds
-    said = json.loads((tmp_path / "mean" / "summary.json").read_text())["model"]
-    alone = json.loads((tmp_path / "0" / "summary.json").read_text())["model"]
-    assert said["weights_sha256"] != alone["weights_sha256"]
+    assert_allclose(joint, (first + second) / 2, atol=0.01)  # the windows are averaged after the folds
+    record = json.loads((tmp_path / "mean" / "summary.json").read_text())["model"]
+    single = json.loads((tmp_path / "0" / "summary.json").read_text())["model"]
+    assert record["weights_sha256"] != single["weights_sha256"]
     with pytest.raises(UsageError, match="Choose one of 0, 1"):
         isocenter.predict(folds, image, fold=7)
     with pytest.raises(UsageError, match="--fold"):
@@ -262,8 +262,8 @@ def test_the_command_line_mirrors_as_the_plan_or_the_flag_says(segmented, image,
     knowing = led(segmented.out, tmp_path / "knowing", flips=[1], left_right=0)
     for flags, expected in (((), [1]), (("--mirror",), [1]), (("--no-mirror",), [])):
         out = tmp_path / f"out{len(flags)}{len(expected)}"
-        said = cli("predict", knowing, image, "--out", out, "--device", "cpu", *flags)
-        assert said.code == 0, said.err
+        done = cli("predict", knowing, image, "--out", out, "--device", "cpu", *flags)
+        assert done.code == 0, done.err
         assert json.loads((out / "summary.json").read_text())["model"]["mirrored"] == expected
 
 

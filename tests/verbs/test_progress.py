@@ -34,8 +34,8 @@ def test_where_nobody_watches_the_last_line_says_how_training_went(caplog):
     with caplog.at_level(logging.INFO, logger="isocenter"), watched("training", "dice") as watch:
         for step in range(1, 41):
             watch(moment(step, 0.5 + step / 100 if step % 20 == 0 else None))
-    [said] = [record.message for record in caplog.records]
-    assert said == (
+    [stated] = [record.message for record in caplog.records]
+    assert stated == (
         "training: step 40 of 40, loss 0.025, dice 0.9000 of the validation cases, learning rate 0.001, "
         "25 % waiting for data, 0 s left"
     )

@@ -121,9 +121,9 @@ def test_a_damaged_case_is_named_and_the_rest_goes_on(cluster, segmented, tmp_pa
     data = trained.blobs(tmp_path / "data", 3)
     (data / "images" / "case01.nii.gz").write_bytes(b"no image")
     out = tmp_path / "out"
-    said = cli("predict", segmented.out, data / "images", "--out", out, "--scheduler", cluster.address)
-    assert said.code == 1
-    assert "case01" in said.last
+    done = cli("predict", segmented.out, data / "images", "--out", out, "--scheduler", cluster.address)
+    assert done.code == 1
+    assert "case01" in done.last
     assert pd.read_csv(out / "predictions.csv")["case"].tolist() == ["case00", "case02"]
 
 
@@ -223,5 +223,5 @@ def test_without_the_extra_the_line_that_installs_it_is_said(segmented):
         "try: next(Cluster('tcp://127.0.0.1:9')(len, ['a']))\n"
         "except ResourceError as error: print(error)"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "pip install 'isocenter[distributed]'" in said
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "pip install 'isocenter[distributed]'" in done

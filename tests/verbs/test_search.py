@@ -64,7 +64,7 @@ def search(made, out, plan=None, **given):
     return searched(job_of(made, out, plan), Clock(time.monotonic()), room_of(made), **given)
 
 
-def told(found):
+def reported(found):
     """All that a search has found but how long it took."""
     return [{key: value for key, value in row.items() if key != "seconds"} for row in found.rows]
 
@@ -100,7 +100,7 @@ def test_a_search_cannot_see_a_test_case(data, made, whole, tmp_path):
     tested = [case for case, part in made.parts.items() if part == "test"]
     other = planned(spoiled(data, tmp_path / "spoiled", tested), minutes=120)
     assert other.parts == made.parts and other.plan.data_hash != made.plan.data_hash
-    assert told(search(other, tmp_path / "run")) == told(whole)
+    assert reported(search(other, tmp_path / "run")) == reported(whole)
 
 
 def test_no_case_of_an_outer_folds_test_part_is_seen_by_its_search(data, tmp_path):
@@ -111,7 +111,7 @@ def test_no_case_of_an_outer_folds_test_part_is_seen_by_its_search(data, tmp_pat
     ours, theirs = (
         search(one.of_fold(1), tmp_path / name, folds=2) for one, name in ((made, "ours"), (other, "theirs"))
     )
-    assert told(ours) == told(theirs)
+    assert reported(ours) == reported(theirs)
 
 
 def test_a_search_that_was_stopped_goes_on_with_the_trial_at_hand_as_if_it_had_not_been(made, whole, tmp_path):
@@ -125,7 +125,7 @@ def test_a_search_that_was_stopped_goes_on_with_the_trial_at_hand_as_if_it_had_n
     with trained.watching(stops), pytest.raises(KeyboardInterrupt):
         search(made, tmp_path)
     with trained.watching(lambda moment: watched.append(moment.step)):
-        assert told(search(made, tmp_path)) == told(whole)
+        assert reported(search(made, tmp_path)) == reported(whole)
     assert watched == [4, 5, 6]  # the second from its last checkpoint
 
 

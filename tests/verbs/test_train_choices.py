@@ -216,10 +216,10 @@ def test_weights_that_are_not_there_are_refused_before_a_run_begins(segmented, t
 
 
 def test_the_flags_of_the_command_line_are_followed_or_refused_by_name(cli, classified, tmp_path):
-    said = cli("train", classified.data, "--out", tmp_path / "run", "--deterministic", "--minutes", 1)
-    assert (said.code, "training.steps" in said.last) == (2, True)
-    said = cli("train", classified.data, "--out", tmp_path / "run", "--folds", 1)
-    assert (said.code, "folds" in said.last) == (2, True)
-    said = cli("train", classified.data, "--out", tmp_path / "run", "--pretrained", tmp_path / "none.safetensors")
-    assert (said.code, "none.safetensors" in said.last) == (2, True)
+    done = cli("train", classified.data, "--out", tmp_path / "run", "--deterministic", "--minutes", 1)
+    assert (done.code, "training.steps" in done.last) == (2, True)
+    done = cli("train", classified.data, "--out", tmp_path / "run", "--folds", 1)
+    assert (done.code, "folds" in done.last) == (2, True)
+    done = cli("train", classified.data, "--out", tmp_path / "run", "--pretrained", tmp_path / "none.safetensors")
+    assert (done.code, "none.safetensors" in done.last) == (2, True)
     assert not (tmp_path / "run").exists()

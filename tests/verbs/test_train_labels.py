@@ -72,10 +72,10 @@ def values(run: Path) -> dict[tuple[str, str], dict]:
 
 
 def test_check_counts_each_finding_where_it_is_known(found, tmp_path):
-    said = isocenter.check(found / "data" / "findings.csv", column=COLUMN, out=tmp_path / "check")
+    stated = isocenter.check(found / "data" / "findings.csv", column=COLUMN, out=tmp_path / "check")
     table = pd.read_csv(found / "data" / "findings.csv", dtype=str)
     counts = ", ".join(f"{n} {(table[n.upper()] == '1').sum()} of {table[n.upper()].notna().sum()}" for n in FOUND)
-    assert said.facts["findings"] == counts
+    assert stated.facts["findings"] == counts
     assert "Cases that have each; a case can have several." in (tmp_path / "check" / "check.html").read_text()
     record = json.loads((tmp_path / "check" / "check.json").read_text())
     assert all(set(case["references"]) == {"findings"} for case in record["cases"].values())
@@ -110,17 +110,17 @@ def test_a_prediction_of_findings_is_the_same_from_the_run_the_package_and_witho
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", images)
     done = without_isocenter(found / "packaged", *words, "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    alone = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    single = pd.read_csv(tmp_path / "out" / "predictions.csv")
     for column in [name for name in ours if name.startswith("probability_")]:
         assert packaged[column].to_numpy() == pytest.approx(ours[column].to_numpy(), abs=1e-6)
-        assert alone[column].to_numpy() == pytest.approx(ours[column].to_numpy(), abs=1e-6)
+        assert single[column].to_numpy() == pytest.approx(ours[column].to_numpy(), abs=1e-6)
     for column in [name for name in ours if name.startswith("called_")]:
-        assert alone[column].tolist() == ours[column].tolist()
+        assert single[column].tolist() == ours[column].tolist()
 
 
 def test_a_package_of_findings_is_certified(found):
-    said = json.loads((found / "packaged" / "isocenter" / "certificate.json").read_text())
-    [plain] = [one for one in said["trials"] if one["backend"] == "onnx"]
+    record = json.loads((found / "packaged" / "isocenter" / "certificate.json").read_text())
+    [plain] = [one for one in record["trials"] if one["backend"] == "onnx"]
     assert plain["passed"], plain["because"]
 
 
@@ -165,17 +165,17 @@ def test_grades_are_predicted_alike_by_the_run_the_package_and_without_isocenter
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", images)
     done = without_isocenter(graded / "packaged", *words, "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    alone = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    single = pd.read_csv(tmp_path / "out" / "predictions.csv")
     for name in GRADES:
         column = f"probability_{name}"
         assert packaged[column].to_numpy() == pytest.approx(ours[column].to_numpy(), abs=1e-6)
-        assert alone[column].to_numpy() == pytest.approx(ours[column].to_numpy(), abs=1e-6)
-    assert alone["predicted"].astype(str).tolist() == ours["predicted"].tolist()
+        assert single[column].to_numpy() == pytest.approx(ours[column].to_numpy(), abs=1e-6)
+    assert single["predicted"].astype(str).tolist() == ours["predicted"].tolist()
 
 
 def test_the_networks_outputs_are_named_in_the_package_though_they_are_no_grades(graded):
-    said = json.loads((graded / "packaged" / "configs" / "metadata.json").read_text())["network_data_format"]
-    pred = said["outputs"]["pred"]
+    record = json.loads((graded / "packaged" / "configs" / "metadata.json").read_text())["network_data_format"]
+    pred = record["outputs"]["pred"]
     assert (pred["num_channels"], pred["channel_def"]) == (2, {"0": "output 0", "1": "output 1"})
 
 

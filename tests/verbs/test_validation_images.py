@@ -33,8 +33,8 @@ def test_predict_takes_the_fastest_backend_of_a_package_and_says_which(segmented
         isocenter.predict(packaged.out, image, out=tmp_path / "out", device="cpu")
     fastest = min(packaged.certificate.trials, key=lambda one: one.cost(10)).backend
     assert f"computing on cpu with {fastest}: the fastest certified one" in caplog.text
-    said = json.loads((tmp_path / "out" / "summary.json").read_text())["model"]["computing"]
-    assert said["value"] == f"cpu with {fastest}"
+    record = json.loads((tmp_path / "out" / "summary.json").read_text())["model"]["computing"]
+    assert record["value"] == f"cpu with {fastest}"
 
 
 def test_where_the_data_are_gone_or_changed_no_image_is_taken(segmented, tmp_path):

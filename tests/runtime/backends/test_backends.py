@@ -161,8 +161,8 @@ def test_onnx_predicts_from_file_to_file_where_torch_cannot_be_imported(kind, im
     assert_array_equal(ours[0], torchs[0])
     assert_allclose(ours[1], torchs[1], atol=1e-3)  # they are kept in 16 bits
     assert np.std(torchs[1]) > 0.01  # or all would be the same by being nothing
-    said = json.loads((tmp_path / "out" / "summary.json").read_text())["model"]["computing"]
-    assert said["value"] == "cpu with onnx"
+    record = json.loads((tmp_path / "out" / "summary.json").read_text())["model"]["computing"]
+    assert record["value"] == "cpu with onnx"
 
 
 @pytest.mark.whole
@@ -289,5 +289,5 @@ def test_a_backend_of_another_package_computes_ours(package, image, foreign):
 
 
 def test_what_is_asked_for_has_to_be_a_backend_on_the_command_line_too(package, image, cli, tmp_path):
-    said = cli("predict", package, image, "--out", tmp_path / "out", "--backend", "abacus")
-    assert (said.code, "no backend 'abacus'" in said.last) == (2, True)
+    done = cli("predict", package, image, "--out", tmp_path / "out", "--backend", "abacus")
+    assert (done.code, "no backend 'abacus'" in done.last) == (2, True)

@@ -140,10 +140,10 @@ def test_results_are_never_written_over_older_ones(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "error", "said"), [("no", UsageError, "there is no"), ("", DatasetError, "no image")]
+    ("source", "error", "message"), [("no", UsageError, "there is no"), ("", DatasetError, "no image")]
 )
-def test_a_folder_without_images_is_refused(tmp_path, source, error, said):
-    with pytest.raises(error, match=said):
+def test_a_folder_without_images_is_refused(tmp_path, source, error, message):
+    with pytest.raises(error, match=message):
         cases(str(tmp_path / source), volumes.formats(), ("T1",))
 
 

@@ -46,8 +46,8 @@ def written(folder: Path, maps: int = 3, vector: bool = False, **changes: Any) -
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     path = folder / "network.onnx"
     onnx.save(model, path)
-    said = {key: value for key, value in {**GIVEN, **changes}.items() if value is not None}
-    path.with_suffix(".json").write_text(json.dumps(said))
+    described = {key: value for key, value in {**GIVEN, **changes}.items() if value is not None}
+    path.with_suffix(".json").write_text(json.dumps(described))
     return path
 
 

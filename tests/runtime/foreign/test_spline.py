@@ -33,9 +33,9 @@ def test_row_by_row_is_the_same_as_all_at_once(old, new, far):
     ]
     found = list(stepped(parts, new, how.steps(old, new, far), old))
     assert [part[0].start for part, _ in found] == [0, *(part[0].stop for part, _ in found)][:-1]
-    together = np.concatenate([arrays["mask"] for _, arrays in found], axis=1)
+    joint = np.concatenate([arrays["mask"] for _, arrays in found], axis=1)
     expected = np.stack([by_scipy(channel, new, 1, far) for channel in image])
-    assert_allclose(together, expected, atol=1e-5)
+    assert_allclose(joint, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
