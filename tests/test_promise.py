@@ -125,7 +125,7 @@ def test_it_learns_and_is_reported_with_an_interval(promised):
     assert (row["metric"], row["unit"]) == ("angular_error", "degrees")
     assert row["low"] <= row["value"] <= row["high"] < 60  # who guesses is wrong by 90 on average
     page = (promised.run / "report.html").read_text()
-    assert "Error of the angle was named primary before training, with its zero of the circle (" in page
+    assert "Error of the angle was named primary before training, with its zero of the circle;" in page
     assert "A turned image points elsewhere" in page
     assert "Best, median and worst cases" in page
 

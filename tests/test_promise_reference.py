@@ -142,7 +142,7 @@ def test_it_learns_by_the_loss_of_its_network_and_is_reported(promised):
     [row] = promised.run.rows
     assert (row.metric, row.estimate.unit) == ("tip_distance", "pixels")
     page = promised.run.report.read_text()
-    assert "Tip distance was named primary before training, with its radius (" in page
+    assert "Tip distance was named primary before training, with its radius;" in page
     assert "It rises where the tip is" in page
     view = (promised.run.out / "evaluation" / "views" / "1.html").read_text()
     assert "reference" in view

@@ -114,8 +114,8 @@ def test_each_kind_names_settings_of_its_own_and_values_that_it_knows():
         ({"search.trials": 1}, "greater than or equal to 2"),
         ({"search.minutes": 0}, "greater than 0"),
         ({"search.minutes": 90}, "leave none to train"),
-        ({"search.trials": 4}, "no minutes of a search"),
-        ({"search.minutes": 9, "training.deterministic": True, "training.steps": 9}, "no two searches alike"),
+        ({"search.trials": 4}, "neither minutes of a search"),
+        ({"search.minutes": 9, "training.deterministic": True, "training.steps": 9}, "two equal searches need"),
     ],
 )
 def test_a_search_that_cannot_be_is_refused(made, given, match):

@@ -59,7 +59,9 @@ class Azimuth:
         registers={"offset": "zero of the circle"},
         sentences={
             "angle": Sentence("The direction is the value {value}"),
-            "offset": Sentence("Its zero is {value} degrees from the first axis", "Its zero is the first axis"),
+            "offset": Sentence(
+                "Its zero is {value} degrees from the first axis", "Its zero is the first axis", always=True
+            ),
         },
         metric_names={"angular_error": "Error of the angle"},
     )
