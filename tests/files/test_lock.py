@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,7 +71,7 @@ def test_a_later_process_with_the_number_of_the_dead_one_does_not_keep_its_lock(
     with holder(tmp_path / "run"):
         rewritten(tmp_path / "run", started=-1e6)
         with locked(tmp_path / "run"):
-            pass
+            assert json.loads(lock_of(tmp_path / "run").read_text())["process"] == os.getpid()
 
 
 def test_of_a_process_on_another_machine_nothing_is_known(tmp_path):

@@ -215,7 +215,8 @@ def test_a_record_with_an_entry_of_another_type_is_refused_even_where_its_checks
     (record[section] if name else record)[name or section] = value
     (best / "model.json").write_text(json.dumps(record))
     seal(best)
-    if (entry, value) in (("record", {}), ("preprocessing.channels", "x")):
-        pytest.skip("an empty record says nothing wrong")
+    if (entry, value) == ("record", {}):  # names with values, of which there may be none
+        assert load(best, "cpu").task == made(0).task
+        return
     with pytest.raises(IsocenterError):
         load(best, "cpu")

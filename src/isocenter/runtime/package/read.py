@@ -92,8 +92,8 @@ def _model(
 
 def _digest(path: Path, weights: Sequence[str]) -> str:
     """Of the weights, as the manifest says that they are and `verify` has seen that they are."""
-    listed = read_json(path / MANIFEST, "isocenter.manifest")["sha256"]
-    return listed[weights[0]] if len(weights) == 1 else joined([listed[name] for name in weights])
+    digests = read_json(path / MANIFEST, "isocenter.manifest")["sha256"]
+    return digests[weights[0]] if len(weights) == 1 else joined([digests[name] for name in weights])
 
 
 def no_fold(fold: int, folds: Collection[int], path: Path) -> UsageError:
