@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from isocenter.report.box_outlines import box_edges, overlay
     from isocenter.report.figures import Figure
+    from isocenter.report.notebook import InNotebook
     from isocenter.report.page import render
     from isocenter.report.slice_viewer import viewer
     from isocenter.report.words import (

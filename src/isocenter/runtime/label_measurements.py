@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from isocenter.evaluation import Diameters, diagonal, diameters, peak_reach, suv_peak
 from isocenter.lazy import ndimage
 from isocenter.transforms import without_alpha
-from isocenter.values import MM3_PER_ML, Array, Deferred, Floats, Geometry, Image, Label, Region, blocks
+from isocenter.values import Array, Deferred, Floats, Geometry, Image, Label, Region, blocks
 
 BLOCK_VOXELS = 2**20
 SUV = "SUVbw"
@@ -54,12 +54,8 @@ def measurements(label_map: Array | Deferred, labels: Sequence[Label], image: Im
 
 def _size(geometry: Geometry) -> tuple[str, float] | None:
     """(column, size of one voxel)."""
-    size = geometry.voxel_volume
-    if size is None:
-        return None
-    units = {1: (f"length_{geometry.unit}", 1.0), 2: ("area_mm2", 1.0), 3: ("volume_ml", MM3_PER_ML)}
-    column, unit = units[geometry.ndim]
-    return column, size / unit
+    columns = {1: f"length_{geometry.unit}", 2: "area_mm2", 3: "volume_ml"}
+    return None if geometry.voxel_size is None else (columns[geometry.ndim], geometry.voxel_size[0])
 
 
 def _steps(geometry: Geometry) -> Floats:

@@ -121,7 +121,7 @@ class Model:
                 own = _of_frame(progress, number, count)
                 return self.predict(still, own, mirror=mirror, region=region, overlap=overlap, seconds=seconds)
 
-            return predict_frames(image, of_frame)
+            return replace(predict_frames(image, of_frame), case=where, task=self.task.name)
         if covariates is None and isinstance(subject, Case):
             covariates = subject.covariates or None
         vector, notes = self.context_vector(image, covariates, where)
@@ -148,7 +148,7 @@ class Model:
             receiver=receiver,
             region=region,
         )
-        return replace(prediction, notes=(*notes, *prediction.notes)) if notes else prediction
+        return replace(prediction, case=where, task=self.task.name, notes=(*notes, *prediction.notes))
 
     @property
     def context(self) -> Context:

@@ -91,6 +91,14 @@ class Geometry:
         return abs(float(np.linalg.det(self.affine[:-1, :-1]))) if self.physical else None
 
     @property
+    def voxel_size(self) -> tuple[float, str] | None:
+        """(size, unit) of a voxel: ml of three axes, mm² of two, the axis's own unit of one; None if unknown."""
+        volume = self.voxel_volume
+        if volume is None:
+            return None
+        return {1: (volume, self.unit), 2: (volume, "mm²"), 3: (volume / MM3_PER_ML, "ml")}[self.ndim]
+
+    @property
     def is_sheared(self) -> bool:
         """Whether axes are not at right angles, as of a tilted gantry."""
         axes = self.affine[:-1, :-1] / np.asarray(self.steps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
@@ -16,6 +16,8 @@ from isocenter.values.image import Array, Code, Deferred, Label
 Region = tuple[slice, ...]
 # Finished parts of the source grid, in order, each with one array a head: (channels, *region) or (channels,).
 Slabs = Iterable[tuple[Region, Mapping[str, Array]]]
+# Results of one kind that a printed prediction names; of more it says how many there are.
+MOST_PRINTED = 8
 
 
 class Output:
@@ -219,8 +221,9 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a task decodes to.
+    """What a task decodes to; prints its results in a few lines.
 
+    case, task:    whose prediction it is, and the kind of problem, once a model has made it
     probabilities: {class: probability} for the whole image
     data:          (*spatial) label map on the source grid, possibly Deferred
     labels:        what the values of `data` mean
@@ -248,6 +251,48 @@ class Prediction:
     parts: Mapping[str, Prediction] = field(default_factory=dict)
     frames: tuple[Prediction, ...] = ()
     threshold: float = 0.0
+    case: str = ""
+    task: str = ""
+
+    def __repr__(self) -> str:
+        named = ", ".join(filter(None, [self.case, self.task])) or "prediction"
+        return "\n".join([f"{named}:", *(f"  {line}" for line in self._results), *(f"  note: {n}" for n in self.notes)])
+
+    @property
+    def _results(self) -> Iterator[str]:
+        """A line for each kind of result; of several tasks those of each."""
+        if self.abstained is not None:
+            yield f"no answer: {self.abstained}"
+        if self.parts:
+            for name, part in self.parts.items():
+                yield from (f"{name}: {line}" for line in part._results)
+            return
+        if self.probabilities:
+            likeliest = sorted(self.probabilities.items(), key=lambda item: -item[1])
+            yield f"probability: {_listed([f'{name} {value:.3f}' for name, value in likeliest])}"
+        if self.values:
+            deviations = np.ravel([] if self.uncertainty is None else self.uncertainty)
+            spreads = [f" ± {one:.3g}" for one in deviations] + [""] * len(self.values)
+            pairs = zip(self.values.items(), spreads, strict=False)
+            yield _listed([f"{name} {value:.4g}{spread}" for (name, value), spread in pairs])
+        if (called := self.called) is not None:
+            counts = {name: called.names.count(name) for name in dict.fromkeys(called.names)}
+            yield f"boxes: {_listed([f'{name} {count}' for name, count in counts.items()]) or 'none'}"
+        if self.frames:
+            yield f"{len(self.frames)} frames, each with its own result in `frames`"
+        elif isinstance(self.data, Deferred):
+            yield f"label map of {' x '.join(map(str, self.data.shape))} voxels, computed when it is read"
+        elif self.data is not None:
+            yield _listed(self._sizes) or "no structure is marked"
+
+    @property
+    def _sizes(self) -> list[str]:
+        """The size of each structure in ml, of two axes in mm², in voxels where nothing is known of lengths."""
+        counts = np.bincount(np.asarray(self.data).ravel())
+        size, unit = self.geometry.voxel_size or (1.0, "voxels")
+        structures = [label for label in self.labels if label.value]
+        voxels = {label.name: counts[label.value] if label.value < len(counts) else 0 for label in structures}
+        return [f"{name} {size * count:.4g} {unit}" for name, count in voxels.items()]
 
     @property
     def called(self) -> BoundingBoxes | None:
@@ -255,6 +300,12 @@ class Prediction:
         if self.boxes is None or self.boxes.scores is None:
             return self.boxes
         return self.boxes.at(self.boxes.scores >= self.threshold)
+
+
+def _listed(texts: list[str]) -> str:
+    """The first of them, and how many others there are."""
+    others = len(texts) - MOST_PRINTED
+    return ", ".join([*texts[:MOST_PRINTED], *([f"and {others} more"] if others > 0 else [])])
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ import numpy as np
 from isocenter.errors import DatasetError, counted
 from isocenter.files import dataset_hash
 from isocenter.keywords import named_keywords
+from isocenter.lazy import pandas as pd
 from isocenter.planning import cores
 from isocenter.quality import Examination, reference_kinds
-from isocenter.report import render
+from isocenter.report import InNotebook, render
 from isocenter.runtime import Cluster, write_json
 from isocenter.tasks import needs_of
 from isocenter.transforms import GREY
@@ -36,7 +37,7 @@ MARKS = ("check.json",)
 
 
 @dataclass(frozen=True, eq=False)
-class Check:
+class Check(InNotebook):
     """What was found about a data set; prints itself."""
 
     dataset: Dataset
@@ -48,6 +49,12 @@ class Check:
     def problems(self) -> tuple[Problem, ...]:
         """What speaks against training."""
         return self.examination.problems
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The findings, the worst first: severity, what, cases, why, remedy."""
+        findings = sorted(self.problems, key=lambda one: SEVERITIES.index(one.severity))
+        return pd.DataFrame([asdict(one) for one in findings], columns=["severity", "what", "cases", "why", "remedy"])
 
     def as_record(self) -> dict[str, Any]:
         """What `check.json` holds."""

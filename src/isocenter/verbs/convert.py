@@ -9,17 +9,24 @@ from typing import Any, Unpack
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.files import ReadKeywords, ReadOptions, read, read_volumes, suffix_of, write
 from isocenter.keywords import named_keywords
+from isocenter.lazy import pandas as pd
+from isocenter.report import InNotebook
 from isocenter.transforms import apparent_diffusion, region_series
 from isocenter.values import Geometry, Image, Problem
 
 
 @dataclass(frozen=True, eq=False)
-class Converted:
+class Converted(InNotebook):
     """What was written, and from what."""
 
     files: tuple[Path, ...]
     images: tuple[Image, ...]
     problems: tuple[Problem, ...] = ()
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The images that were written, a row each: file, shape, affine, spacing, orientation, notes."""
+        return pd.DataFrame(self.as_record()["rows"])
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`."""

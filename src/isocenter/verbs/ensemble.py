@@ -12,7 +12,9 @@ from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.evaluation import read_cases, rows_to_json
 from isocenter.files import content_hash
 from isocenter.keywords import named_keywords
+from isocenter.lazy import pandas as pd
 from isocenter.planning import plan_text
+from isocenter.report import InNotebook
 from isocenter.runtime import (
     Model,
     environment,
@@ -78,7 +80,7 @@ WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
-class Ensemble:
+class Ensemble(InNotebook):
     """An ensemble; prints how much its members count and its headline.
 
     weights: {member: how much it counts}, together 1
@@ -97,6 +99,11 @@ class Ensemble:
     def report(self) -> Path:
         """The page."""
         return self.out / REPORT
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Every figure, a row each: metric, label, value, low, high, n, patients, unit, method."""
+        return pd.DataFrame(rows_to_json(self.rows)["rows"])
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`."""

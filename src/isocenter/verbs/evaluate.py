@@ -13,6 +13,7 @@ from isocenter.files import dataset_hash
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.planning import read_plan
+from isocenter.report import InNotebook
 from isocenter.runtime import Model, Preprocessing, environment, load, with_smaller_batches
 from isocenter.tasks import Task, suffices
 from isocenter.values import Case, Dataset, Plan, Problem, Row
@@ -46,7 +47,7 @@ MARKS = ("cases.csv", "summary.json")
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(InNotebook):
     """What was measured; prints the primary metric with its interval."""
 
     scored: Scored
@@ -60,6 +61,11 @@ class Evaluation:
     def rows(self) -> tuple[Row, ...]:
         """Every figure."""
         return tuple(self.scored.rows)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Every figure, a row each: metric, label, value, low, high, n, patients, unit, method."""
+        return pd.DataFrame(rows_to_json(self.rows)["rows"])
 
     @property
     def failures(self) -> list[Problem]:

@@ -12,6 +12,8 @@ from pydantic import TypeAdapter
 from isocenter import networks
 from isocenter.errors import IsocenterError
 from isocenter.files import cache_folder, written
+from isocenter.lazy import pandas as pd
+from isocenter.report import InNotebook
 
 HEADINGS = ("name", "answers for", "axes", "image", "parameters", "multiply-adds", "paper")
 ANSWERS = {"boxes": "boxes", "dense": "every voxel", "objects": "objects", "vector": "the image"}
@@ -26,7 +28,7 @@ def list_networks() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class NetworkTable:
+class NetworkTable(InNotebook):
     """Every family in two and in three axes: what it answers, how large it is, where it was published."""
 
     members: tuple[networks.Member, ...]
@@ -35,6 +37,11 @@ class NetworkTable:
     def rows(self) -> list[dict[str, Any]]:
         """One record a family and number of axes."""
         return [asdict(member) for member in self.members]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The same rows as a DataFrame."""
+        return pd.DataFrame(self.rows)
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`."""

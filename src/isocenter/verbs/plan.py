@@ -12,6 +12,7 @@ from typing import Any, Unpack
 from isocenter.errors import UsageError
 from isocenter.files import dataset_hash, write_text
 from isocenter.keywords import named_keywords
+from isocenter.lazy import pandas as pd
 from isocenter.planning import (
     Machine,
     Parts,
@@ -35,6 +36,7 @@ from isocenter.planning import (
     with_settings,
 )
 from isocenter.quality import Examination, retested
+from isocenter.report import InNotebook
 from isocenter.tasks import kind_for, needs_of
 from isocenter.values import Dataset, Decision, Fingerprint, Plan, Shortcut, Split
 from isocenter.verbs.reading import (
@@ -56,7 +58,7 @@ PLAN_SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True, eq=False)
-class Planned:
+class Planned(InNotebook):
     """A plan with the data that it was made for; prints its decisions with their reasons.
 
     parts: {case id: part}, with folds those of the first
@@ -96,6 +98,11 @@ class Planned:
     def explained(self) -> str:
         """The reasons as prose, a paragraph for each section."""
         return prose(self.plan)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The decisions, a row each: name, value, because, source."""
+        return pd.DataFrame(self.as_record()["rows"])
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`."""

@@ -23,6 +23,7 @@ from isocenter.errors import (
 from isocenter.files import unwritable
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
+from isocenter.report import InNotebook
 from isocenter.runtime import Cluster, Model, load, write_json
 from isocenter.transforms import COLOUR
 from isocenter.values import Case, Dataset, Image, Prediction, Problem
@@ -61,9 +62,10 @@ Input = str | Path | Image | Dataset
 
 
 @dataclass(frozen=True, eq=False)
-class Predicted:
+class Predicted(InNotebook):
     """Results by case, what failed, and where the files lie.
 
+    table:        a row a case, as in `predictions.csv`
     predictions:  {case id: Prediction}; empty where they were written, so that a cohort of any size fits
     problems:     errors are cases without a result, warnings are results that lack a part
     stopped:      what ended it before the last case: Ctrl-C, or a full disk

@@ -12,7 +12,9 @@ from isocenter.errors import IntegrityError, UsageError
 from isocenter.evaluation import rows_to_json
 from isocenter.files import locked, unwritable
 from isocenter.keywords import named_keywords
+from isocenter.lazy import pandas as pd
 from isocenter.planning import settings
+from isocenter.report import InNotebook
 from isocenter.runtime import build_module, write_json
 from isocenter.training import Clock, take_over
 from isocenter.values import Dataset, Row
@@ -50,7 +52,7 @@ PUBLISHED = "auto"
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Run(InNotebook):
     """A finished run; prints its headline and where everything lies."""
 
     out: Path
@@ -67,6 +69,11 @@ class Run:
     def report(self) -> Path:
         """The page."""
         return self.out / REPORT
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Every figure, a row each: metric, label, value, low, high, n, patients, unit, method."""
+        return pd.DataFrame(rows_to_json(self.rows)["rows"])
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`."""

@@ -10,7 +10,19 @@ from typing import Any
 from isocenter.errors import IntegrityError, UsageError, counted
 from isocenter.evaluation import Compared, compared, read_cases, rows_to_json
 from isocenter.evaluation import Table as Cases
-from isocenter.report import Block, Gallery, Paragraph, Table, aligned, decimals, figures, metric_name, number
+from isocenter.lazy import pandas as pd
+from isocenter.report import (
+    Block,
+    Gallery,
+    InNotebook,
+    Paragraph,
+    Table,
+    aligned,
+    decimals,
+    figures,
+    metric_name,
+    number,
+)
 from isocenter.runtime import read_json
 from isocenter.tasks import Task, build
 from isocenter.values import Estimate, Row
@@ -22,7 +34,7 @@ EQUAL = "no difference shown"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(InNotebook):
     """Figures of several models of the same cases; prints those of the primary metric.
 
     names:    of the models; the first is the one that the others are compared with
@@ -39,6 +51,26 @@ class Comparison:
     patients_known: bool = True
     out: Path | None = None
     metric_names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row a metric, label and model: its figure, and its difference from the first model with the interval."""
+        return pd.DataFrame(
+            {
+                "metric": row.metric,
+                "label": row.label,
+                "model": name,
+                "value": one.value,
+                "low": one.low,
+                "high": one.high,
+                "unit": one.unit,
+                "difference": None if apart is None else apart.value,
+                "difference_low": None if apart is None else apart.low,
+                "difference_high": None if apart is None else apart.high,
+            }
+            for row in self.rows
+            for name, one, apart in zip(self.names, row.estimates, (None, *row.differences), strict=True)
+        )
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`, and as it is written."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,7 @@ def computed(
             seconds=asked.seconds,
             covariates=case.covariates or None,
         )
+        prediction = replace(prediction, case=case.id)
         rest = _Rest(model, case, image, prediction, room, asked.wanted, probabilities, stack.pop_all())
     if isinstance(prediction.data, Deferred):  # the network sees the image while it is written: no work for a writer
         done = rest()
