@@ -12,6 +12,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError, FormatError
 from isocenter.evaluation.intervals import Resampling
+from isocenter.files import read_text_table, unmarked
 from isocenter.lazy import pandas as pd
 from isocenter.values import Estimate, Row
 
@@ -73,10 +74,12 @@ def read_cases(path: Path) -> Table:
     Raises FormatError where it is no such table.
     """
     try:
-        table = pd.read_csv(path)
-        text = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table, text = pd.read_csv(path), read_text_table(path)
     except (ValueError, UnicodeDecodeError) as error:
         raise FormatError(f"is no table of cases ({error})", str(path), "Evaluate again") from error
+    table.columns = text.columns
+    for name in table.select_dtypes(exclude=["number", "bool"]):
+        table[name] = table[name].map(unmarked)
     for name in text.columns.intersection([*KEYS, FOLD]):
         table[name] = text[name]
     for name in text.columns.intersection(["reference", "predicted"]):

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from isocenter.files.result import probabilities_written, write_boxes, write_label_map
     from isocenter.files.storage import (
         DEEPEST,
+        CsvWriter,
         Spool,
         cache_folder,
         cached,
@@ -45,9 +46,12 @@ if TYPE_CHECKING:
         load_json,
         locked,
         patient_key_id,
+        read_text_table,
         sweep,
+        unmarked,
         unpack_tar,
         unwritable,
+        write_table,
         write_text,
         written,
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from isocenter.errors import FormatError, UsageError
-from isocenter.files.storage import write_text
+from isocenter.files.storage import CsvWriter, unmarked, write_text
 from isocenter.values import Label
 
 TABLE = ".labels.csv"
@@ -149,7 +149,7 @@ def _from_csv(lines: list[str], where: str) -> list[Label]:
             raise FormatError(f"the line {','.join(row)!r} is no label", where, "Write lines of value,name")
         parts = [row[columns[c]].strip() for c in ("red", "green", "blue") if columns.get(c, len(row)) < len(row)]
         colour = (parts[0], parts[1], parts[2]) if len(parts) == 3 and all(parts) else None
-        labels.append(_label(row[columns["value"]], row[columns["name"]], colour, where))
+        labels.append(_label(row[columns["value"]], unmarked(row[columns["name"]]), colour, where))
     return labels
 
 
@@ -192,10 +192,9 @@ def _label(value: str, name: str, colour: tuple[str, str, str] | None, where: st
 
 def _csv(labels: Sequence[Label]) -> str:
     text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["value", "name", "red", "green", "blue"])
+    rows = CsvWriter(text, ["value", "name", "red", "green", "blue"])
     for label in labels:
-        rows.writerow([label.value, clean(label.name), *(label.colour or ("", "", ""))])
+        rows.add([label.value, clean(label.name), *(label.colour or ("", "", ""))])
     return text.getvalue()
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.format import Format, ReadOptions
+from isocenter.files.storage import CsvWriter, unmarked
 from isocenter.values import SERIES_UNITS, Array, Floats, Geometry, Image, Source
 
 # Names of an axis, and its unit where the name implies it.
@@ -47,7 +48,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         rows = (row for row in csv.reader(file, delimiter=delimiter) if row)
         first = next(rows, [])
         titled = any(_number(cell) is None for cell in first)
-        titles = [cell.strip() for cell in first] if titled else [str(n) for n in range(len(first))]
+        titles = [unmarked(cell).strip() for cell in first] if titled else [str(n) for n in range(len(first))]
         numbers = array("d")  # a list of Python's floats would take four times as much
         for row in rows if titled else chain([first], rows):
             values = [_number(cell) for cell in row]
@@ -96,9 +97,9 @@ def write(image: Image, path: Path) -> None:
     places = grid.to_world(np.arange(grid.shape[0])[:, None])[:, 0] if grid.physical else np.arange(grid.shape[0])
     title = TITLES.get(grid.unit, f"axis ({grid.unit})") if grid.physical else "sample"
     with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, delimiter=DELIMITERS.get(path.suffix.lower(), ","))
-        table.writerow([title, *image.channels])
-        table.writerows(zip(places.tolist(), *data.tolist(), strict=True))
+        table = CsvWriter(file, [title, *image.channels], DELIMITERS.get(path.suffix.lower(), ","))
+        for row in zip(places.tolist(), *data.tolist(), strict=True):
+            table.add(row)
 
 
 def is_series(path: Path) -> bool:

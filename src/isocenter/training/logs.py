@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from isocenter.files import CsvWriter
 from isocenter.lazy import tensorboard
 from isocenter.training.state import Moment
 
@@ -69,14 +70,14 @@ class CsvLog:
         path = out / "log.csv"
         kept = _rows_up_to(path, first)
         self.file = path.open("w", newline="", encoding="utf-8")
-        self.writer = csv.DictWriter(self.file, self.columns)
-        self.writer.writeheader()
-        self.writer.writerows(kept)
+        self.writer = CsvWriter(self.file, self.columns)
+        for row in kept:
+            self.writer.add(row[name] for name in self.columns)
 
     def add(self, moment: Moment) -> None:
         """A row, on disk when this returns."""
-        row = {name: value for name, value in asdict(moment).items() if name in self.columns}
-        self.writer.writerow({**row, "seconds": round(moment.seconds, 3)})  # what is None is left empty
+        row = {**asdict(moment), "seconds": round(moment.seconds, 3)}
+        self.writer.add(row[name] for name in self.columns)
         self.file.flush()
 
     def close(self) -> None:

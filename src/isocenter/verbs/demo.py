@@ -16,6 +16,7 @@ from isocenter.files import (
     cache_folder,
     download,
     read,
+    read_text_table,
     unpack_tar,
     write_label_map,
     write_series,
@@ -24,7 +25,6 @@ from isocenter.files import (
 from isocenter.keywords import named_keywords
 from isocenter.transforms import phantom
 from isocenter.values import Dataset
-from isocenter.verbs.evaluation import read_split
 from isocenter.verbs.predict import Predicted, predict
 from isocenter.verbs.reading import ReadingOptions, open_dataset, tracked
 from isocenter.verbs.train import Run, train
@@ -186,7 +186,7 @@ def _write_examination(folder: Path, seed: int, patient: int, visit: int) -> Non
 
 def _predicted(run: Run, dataset: Dataset) -> Predicted:
     """One test case, or any case where none was kept apart, as a user would predict it."""
-    parts = read_split(run.out / "split.csv")
+    parts = read_text_table(run.out / "split.csv")
     chosen = parts.sort_values("split", kind="stable").iloc[0]["case"]  # test comes before train and val
     return predict(run.out, dataset.only({chosen}), out=run.out / "prediction")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.evaluation import read_cases, rows_to_json
-from isocenter.files import content_hash
+from isocenter.files import content_hash, write_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.planning import plan_text
@@ -191,7 +191,7 @@ def _tested(
     members, dataset, parts = joined.members, joined.dataset, joined.parts
     primary, known = str(plan["evaluation.primary"]), bool(model.record.get("patients_known"))
     named = joined.by_name(weighed.shares)
-    split_table(dataset, parts).to_csv(folder / "split.csv", index=False)
+    write_table(split_table(dataset, parts), folder / "split.csv")
     if (members[0].run / DATA_RECORD).is_file():
         copy_data_record(members[0].run, folder, [one.data for one in members if one.data is not None])
     tested = joined.cases("test")

@@ -11,7 +11,7 @@ from typing import Any
 
 from isocenter.errors import UsageError, counted
 from isocenter.evaluation import SUMMARY_SCHEMA, rows_from_json
-from isocenter.files import unwritable, written
+from isocenter.files import read_text_table, unwritable, written
 from isocenter.keywords import named_keywords
 from isocenter.planning import read_plan
 from isocenter.runtime import (
@@ -28,7 +28,7 @@ from isocenter.runtime import (
     write_zip,
 )
 from isocenter.values import Decision, Plan, Row
-from isocenter.verbs.evaluation import read_data_record, read_split
+from isocenter.verbs.evaluation import read_data_record
 from isocenter.verbs.reading import refuse_missing, refuse_taken, result_folder
 from isocenter.verbs.training import MARKS as OF_A_RUN
 from isocenter.verbs.training import NOTES, REPORT
@@ -172,13 +172,13 @@ def _trained(run: Path) -> list[str]:
     record = read_data_record(run)
     if record is None:
         return []
-    table = read_split(run / "split.csv")
+    table = read_text_table(run / "split.csv")
     return sorted(record.hashes(table.loc[table["split"] != "test", "case"]) | record.inherited)
 
 
 def _limits(run: Path, patients_known: bool, estimated: bool) -> list[str]:
     """What a reader must know before any figure. Cases are counted here, and never named."""
-    table = read_split(run / "split.csv")
+    table = read_text_table(run / "split.csv")
     cases = counted(table["case"].nunique(), "case")
     counts = Counter(table["split"])
     parts = [f"{counts[part]} for {what}" for part, what in PARTS.items() if counts[part]]

@@ -20,7 +20,7 @@ from isocenter.errors import (
     WorkerLostError,
     counted,
 )
-from isocenter.files import unwritable
+from isocenter.files import unwritable, write_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.report import InNotebook
@@ -208,9 +208,9 @@ def _short(error: IsocenterError, done: int, partial: Path, folder: Path) -> Iso
 def _write_records(
     result: Predicted, model: Model, given: Mapping[str, Any], mirror: bool | None, folder: Path
 ) -> None:
-    result.table.to_csv(folder / "predictions.csv", index=False)
+    write_table(result.table, folder / "predictions.csv")
     if len(result.measurements):
-        result.measurements.to_csv(folder / "measurements.csv", index=False)
+        write_table(result.measurements, folder / "measurements.csv")
     origin = {key: model.record.get(key) for key in ("weights_sha256", "data_hash")}
     computing = None if model.computing is None else asdict(model.computing)
     record = {**origin, "mirrored": model.flips(mirror), "computing": computing}

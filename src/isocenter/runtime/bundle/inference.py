@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import DatasetError, FormatError, IsocenterError, UsageError, listed
-from isocenter.files import Format, ReadOptions, load_json, written
+from isocenter.files import CsvWriter, Format, ReadOptions, load_json, unmarked, written
 from isocenter.files import label_table_path as table_path
 from isocenter.files import write_labels as write_table
 from isocenter.lazy import torch
@@ -132,7 +132,7 @@ def _covariates(table: Path) -> dict[str, dict[str, Any]]:
     if not table.is_file():
         raise UsageError("there is no such table", str(table), "Give --covariates TABLE.csv")
     with table.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+        rows = [{unmarked(name): unmarked(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
     by_case: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         by_case.setdefault(Path(next(iter(row.values()))).name.partition(".")[0], []).append(row)
@@ -248,9 +248,10 @@ def _write_tables(
 ) -> None:
     with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         # A volume in ml and one in voxels, where a size is not known, have columns of their own.
-        table = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
-        table.writeheader()
-        table.writerows(rows)
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        table = CsvWriter(file, columns)
+        for row in rows:
+            table.add(row.get(name) for name in columns)
     record = {"schema": "isocenter.predictions", "version": 1, "rows": [*rows], "failed": [*failed]}
     record |= {"notes": {case: [*own] for case, own in notes.items()}} if notes else {}
     (folder / "predictions.json").write_text(json.dumps(record, indent=1), encoding="utf-8")

@@ -9,12 +9,13 @@ from typing import Any
 
 from isocenter.errors import UsageError, counted
 from isocenter.evaluation import Table
+from isocenter.files import read_text_table
 from isocenter.planning import read_plan
 from isocenter.runtime import BEFORE, MEMBERS, Model, averaged_model, checkpoints_of, load
 from isocenter.tasks import Task, untuned
 from isocenter.values import BY_HAND, Case, Plan, Split
 from isocenter.verbs.ensembling.agreement import ALIKE, WHERE, common_windows, refuse_unlike
-from isocenter.verbs.evaluation import DataRecord, read_data_record, read_split
+from isocenter.verbs.evaluation import DataRecord, read_data_record
 from isocenter.verbs.reading import VOXELS, refuse_missing
 from isocenter.verbs.training import MARKS as OF_A_RUN
 from isocenter.verbs.training import REPORT
@@ -84,7 +85,7 @@ def member(run: Path, name: str) -> Member:
         raise UsageError(problem, str(run), "Give runs that were trained with --set preprocessing.cascade=none")
     checkpoints = tuple(checkpoints_of(run))
     models = tuple(load(one, "cpu") for one in checkpoints)
-    split = read_split(run / "split.csv")
+    split = read_text_table(run / "split.csv")
     return Member(name, run, read_plan(run / "plan.yaml"), checkpoints, models, split, read_data_record(run))
 
 

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
         Predictor,
         Scored,
         are_kept,
-        read_split,
         score,
         split_table,
         summed_up,

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from isocenter.errors import UsageError, counted
-from isocenter.files import content_hash, dataset_hash
+from isocenter.files import content_hash, dataset_hash, read_text_table
 from isocenter.lazy import pandas as pd
 from isocenter.runtime import Model
 from isocenter.values import Dataset, Split
 from isocenter.verbs.evaluation.data_record import DataRecord, read_data_record
 from isocenter.verbs.evaluation.lineage import lineage_notes
-from isocenter.verbs.evaluation.scoring import read_split
 
 TEST, ALL = "test", "all"
 SPLITS = ("train", "val", TEST, ALL)
@@ -47,7 +46,7 @@ def choice(model: Model, dataset: Dataset, run: Path | None, split: str | None) 
         raise UsageError(f"there is no split {split!r}", "--split", f"Choose one of {', '.join(SPLITS)}")
     table = pd.DataFrame(columns=["case", "patient", "split", "fold"])
     if run is not None and (run / "split.csv").is_file():
-        table = read_split(run / "split.csv")
+        table = read_text_table(run / "split.csv")
     record = read_data_record(run) if run is not None else None
     if record is None and (trained := model.record.get("trained")):  # a package knows hashes, and no names
         hashes = {one: one for one in trained}  # of whatever kind: no two kinds are alike

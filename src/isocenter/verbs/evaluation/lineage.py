@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isocenter.errors import counted
+from isocenter.files import read_text_table
 from isocenter.runtime import package_record, unpacked
 from isocenter.verbs.evaluation.data_record import DATA_RECORD, DataRecord, read_data_record
-from isocenter.verbs.evaluation.scoring import read_split
 
 # Folders from a file of weights up to its run: best, checkpoints, fold_k, the run.
 ABOVE = 4
@@ -53,7 +53,7 @@ def _of_one(start: Path) -> Lineage:
 
 def _of_run(run: Path, start: Path) -> Lineage:
     """Of a run of folds one network is taken: the first, or that of the folder that was given."""
-    record, table = read_data_record(run), read_split(run / "split.csv")
+    record, table = read_data_record(run), read_text_table(run / "split.csv")
     assert record is not None  # noqa: S101 - its file was seen
     numbers = [part.removeprefix("fold_") for part in start.resolve().relative_to(run.resolve()).parts[:1]]
     fold = next((number for number in numbers if number in set(table["fold"])), FIRST)

@@ -13,7 +13,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError, IsocenterError
 from isocenter.evaluation import Table, case_table, class_names, resampling, rows_to_json
-from isocenter.files import write_text
+from isocenter.files import write_table, write_text
 from isocenter.lazy import pandas as pd
 from isocenter.quality import kinds_of
 from isocenter.report import Figure, overlay, viewer
@@ -87,7 +87,7 @@ class Scored:
         """cases.csv, summary.json, task.json and the viewers' pages into an existing folder; images.json of subsets."""
         if self.task is not None:
             write_json(folder / TASK, TASK_SCHEMA, {"name": self.task.name, **self.task.settings})
-        self.table.to_csv(folder / CASES, index=False)
+        write_table(self.table, folder / CASES)
         (folder / SUMMARY).write_text(json.dumps(rows_to_json(self.rows), indent=1) + "\n", encoding="utf-8")
         if self.subsets:
             records = [{"images": [*own], **row} for own, rows in self.subsets for row in rows_to_json(rows)["rows"]]
@@ -249,8 +249,3 @@ def split_table(
         if folds and case.id not in folds[0] and dataset.splits.get(case.id) == "test"
     ]
     return pd.DataFrame(rows, columns=["case", "patient", "split", "fold"])
-
-
-def read_split(path: Path) -> pd.DataFrame:
-    """`split.csv` as text: a case may be called NA."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False)

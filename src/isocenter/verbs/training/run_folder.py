@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.files import dataset_hash, write_text, written
+from isocenter.files import dataset_hash, read_text_table, write_table, write_text, written
 from isocenter.planning import plan_text, read_plan, registered, settings, with_settings
 from isocenter.quality import Examination
 from isocenter.runtime import BEFORE, choose_device, read_json
@@ -21,7 +21,6 @@ from isocenter.verbs.evaluation import (
     lineage_notes,
     named_as_in_run,
     read_data_record,
-    read_split,
     split_table,
     write_data_record,
 )
@@ -124,7 +123,7 @@ def new_run(
     made = replace(made, plan=plan)
     with written(out, overwrite=True) as partial:
         partial.mkdir()
-        split_table(dataset, made.parts, made.folds).to_csv(partial / "split.csv", index=False)
+        write_table(split_table(dataset, made.parts, made.folds), partial / "split.csv")
         looks = made.examination.looks
         digests, origin = {name: look.digest for name, look in looks.items()}, lineage or Lineage()
         write_data_record(partial, dataset, digests, origin.seen, origin.unknown)
@@ -226,7 +225,7 @@ def state_of(folder: Path) -> dict[str, Any]:
 
 def _parts(out: Path, folds: int) -> tuple[dict[str, Split], tuple[dict[str, Split], ...]]:
     """The parts of `split.csv`, those of the first fold and those of each."""
-    table = read_split(out / "split.csv")
+    table = read_text_table(out / "split.csv")
     by_fold: list[dict[str, Split]] = []
     for fold in range(max(1, folds)):
         rows = table[table["fold"] == str(fold)]

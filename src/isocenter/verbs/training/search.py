@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import IsocenterError, PlanError, ResourceError, UsageError, counted
-from isocenter.files import write_text
+from isocenter.files import write_table, write_text
 from isocenter.lazy import pandas as pd
 from isocenter.planning import Room, changed, plan_text, read_plan, settings, space, tried, words
 from isocenter.runtime import read_json, write_json
@@ -144,7 +144,7 @@ def searched(job: Job, clock: Clock, room: Room, *, folds: int = 0) -> SearchRes
         result = _Search(job, study, clock, length, room).result()
     for folder in out.glob("*_*"):  # a killed session may have left some whole
         _slim(folder)
-    pd.DataFrame(list(result.rows)).to_csv(out / TABLE, index=False)
+    write_table(pd.DataFrame(list(result.rows)), out / TABLE)
     write_json(out / RESULT, SCHEMA, _record(result))
     log.info("%s: %s", job.what, result.statement)
     return result

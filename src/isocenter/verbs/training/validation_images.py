@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isocenter.errors import IsocenterError, counted
-from isocenter.files import content_hash
+from isocenter.files import content_hash, read_text_table
 from isocenter.transforms import stacked
 from isocenter.values import Case, Image, Plan
-from isocenter.verbs.evaluation import named_as_in_run, read_data_record, read_split
+from isocenter.verbs.evaluation import named_as_in_run, read_data_record
 from isocenter.verbs.reading import ReadingOptions, open_dataset
 
 # As many as selection has at most; each is predicted several times by every backend.
@@ -38,7 +38,7 @@ def validation_images(run: Path, plan: Plan) -> ValidationImages:
         dataset = open_dataset(run / plan.data, ReadingOptions.of_plan(plan.options))
     except (IsocenterError, OSError):
         return ValidationImages("the run's data could not be read again")
-    table, record = read_split(run / "split.csv"), read_data_record(run)
+    table, record = read_text_table(run / "split.csv"), read_data_record(run)
     dataset = named_as_in_run(dataset, record)
     part = next((one for one in NAMED if one in set(table["split"])), "val")
     wanted = set(table.loc[table["split"] == part, "case"])

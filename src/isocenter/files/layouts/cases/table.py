@@ -10,6 +10,7 @@ from typing import Any
 
 from isocenter.errors import DatasetError
 from isocenter.files.index import entries, suffix_of
+from isocenter.files.storage import read_text_table
 from isocenter.lazy import pandas
 
 PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id", "participant_id", "person")
@@ -48,9 +49,7 @@ def read_table(path: Path, most: int | None = None) -> Table:
             frame = pandas.read_parquet(path)[:most]
         else:
             separator = SEPARATORS.get(path.suffix.lower()) or _separator(path)
-            frame = pandas.read_csv(
-                path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", nrows=most
-            )
+            frame = read_text_table(path, separator=separator, most=most)
     except (ValueError, OSError, pandas.errors.ParserError) as error:
         raise DatasetError(f"cannot be read as a table ({error})", str(path), "Save it as CSV in UTF-8") from error
     columns = tuple(str(column) for column in frame.columns)

@@ -1,0 +1,65 @@
+"""Tables as CSV, written and read in one place: text that a spreadsheet would compute comes as text, and comes back.
+
+An apostrophe before a cell makes it text: OWASP, CSV Injection, https://owasp.org/www-community/attacks/CSV_Injection
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TextIO
+
+from isocenter.lazy import pandas
+
+MARK = "'"
+# What a spreadsheet takes for a formula; with marks before it, so that a cell that has one keeps it.
+FORMULA = re.compile(rf"{MARK}*[=+\-@\t\r]")
+NUMBER = re.compile(r"[+-]?(inf|([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?)")
+# How Python, NumPy and pandas spell a value that is not there.
+ABSENT = frozenset({"None", "nan", "NaT", "<NA>"})
+
+
+class CsvWriter:
+    """Writes rows into an open file: numbers as they are, nothing for None and NaN, text so that it stays text."""
+
+    def __init__(self, file: TextIO, header: Iterable[str], delimiter: str = ",") -> None:
+        self._file, self._delimiter = file, delimiter
+        self.add(header)
+
+    def add(self, row: Iterable[object]) -> None:
+        """One row."""
+        line = self._delimiter.join(map(self._cell, row))
+        self._file.write((line or '""') + "\n")  # an empty line would be no row
+
+    def _cell(self, value: object) -> str:
+        text = str(value)
+        if not isinstance(value, str) and text in ABSENT:
+            return ""
+        if FORMULA.match(text) and not NUMBER.fullmatch(text):
+            text = MARK + text
+        # The standard library's writer leaves a lone return bare before Python 3.13, and no reader takes that.
+        is_quoted = any(mark in text for mark in (self._delimiter, '"', "\r", "\n"))
+        return '"' + text.replace('"', '""') + '"' if is_quoted else text
+
+
+def unmarked(cell: Any) -> Any:
+    """A cell as it was before it was marked; what is no text stays what it is."""
+    return cell[1:] if isinstance(cell, str) and cell.startswith(MARK) and FORMULA.match(cell) else cell
+
+
+def write_table(table: pandas.DataFrame, path: Path) -> None:
+    """Write a table with its header, without its index."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = CsvWriter(file, map(str, table.columns))
+        for row in table.itertuples(index=False, name=None):
+            writer.add(row)
+
+
+def read_text_table(path: Path, *, separator: str = ",", most: int | None = None) -> pandas.DataFrame:
+    """A table, or its first `most` rows, with every cell as text: a case may be called NA, or 007."""
+    table = pandas.read_csv(
+        path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", nrows=most
+    ).map(unmarked)
+    table.columns = table.columns.map(unmarked)
+    return table

@@ -1,0 +1,93 @@
+"""Tables as CSV: what a spreadsheet would compute comes as text, and every cell comes back as it was."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import pandas
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from isocenter.evaluation import case_table, read_cases
+from isocenter.files import read_dataset, read_text_table, write_table
+from isocenter.files.label_table import read as read_labels
+from isocenter.files.label_table import write as write_labels
+from isocenter.values import Label
+
+SOURCE = Path(__file__).resolve().parents[2] / "src/isocenter"
+FORMULAS = ('=HYPERLINK("http://a/?"&A1,"b")', "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''-1", "-", "=")
+# No control characters but these: pandas takes NUL for the end of a cell.
+texts = st.text(st.sampled_from("=+-@'\t\r\n\",; aA01.e") | st.characters(exclude_categories=["Cc", "Cs"]), max_size=8)
+
+
+@given(rows=st.lists(st.tuples(texts, texts), min_size=1, max_size=4), header=st.tuples(texts, texts))
+def test_every_cell_comes_back_unchanged_and_no_text_is_a_formula(rows, header, tmp_path_factory):
+    path = tmp_path_factory.mktemp("table") / "table.csv"
+    names = [f"first {header[0]}", f"{header[1]} second"]  # names that differ: pandas numbers equal ones
+    write_table(pandas.DataFrame(rows, columns=names), path)
+    again = read_text_table(path)
+    assert [tuple(row) for row in again.itertuples(index=False)] == rows
+    assert list(again.columns) == names
+    with path.open(newline="", encoding="utf-8") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert len(cells) == 2 * (len(rows) + 1)
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r")) and not is_number(cell)]
+
+
+@given(values=st.lists(st.floats() | st.integers(-(2**53), 2**53) | st.none(), min_size=1, max_size=5))
+def test_numbers_stay_numbers(values, tmp_path_factory):
+    path = tmp_path_factory.mktemp("table") / "table.csv"
+    write_table(pandas.DataFrame({"name": "a", "value": pandas.Series(values, dtype="float64")}), path)
+    again = pandas.read_csv(path, float_precision="round_trip")["value"].astype("float64")
+    pandas.testing.assert_series_equal(again, pandas.Series(values, dtype="float64", name="value"), check_exact=True)
+
+
+@pytest.mark.parametrize("text", ["-0.5", "+3", "-1e-05", "-.5", "-inf"])
+def test_a_number_in_words_is_left_alone(text, tmp_path):
+    write_table(pandas.DataFrame({"value": [text]}), tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").read_text() == f"value\n{text}\n"
+
+
+def test_a_table_of_cases_keeps_names_that_look_like_formulas(tmp_path):
+    rows = [
+        {"case": f"{number}", "patient": text, "split": "test", "label": "all", "dice": -0.5, "unit": text}
+        for number, text in enumerate(FORMULAS)
+    ]
+    table = case_table(rows)
+    write_table(table, tmp_path / "cases.csv")
+    pandas.testing.assert_frame_equal(read_cases(tmp_path / "cases.csv"), table, check_dtype=False)
+
+
+def test_names_of_labels_come_back(tmp_path):
+    labels = (Label(1, "=cmd"), Label(2, "-2+3"), Label(3, "'@x"))
+    write_labels(labels, tmp_path / "mask.labels.csv")
+    assert "\n1,'=cmd,,,\n" in (tmp_path / "mask.labels.csv").read_text()
+    assert read_labels(tmp_path / "mask.labels.csv") == labels
+
+
+def test_a_table_of_a_user_is_read_as_it_is_written(tmp_path):
+    for number in range(4):
+        Image.new("L", (8, 8), number).save(tmp_path / f"{number}.png")
+    kinds = ["'=a", "=a", "-b", "'-b"]
+    lines = [f"{number}.png,{kind}" for number, kind in enumerate(kinds)]
+    (tmp_path / "cases.csv").write_text("\n".join(["image,class", *lines]))
+    classes = [case.references["class"] for case in read_dataset(tmp_path / "cases.csv")]
+    assert classes == ["=a", "=a", "-b", "-b"]
+
+
+def test_tables_are_written_in_one_place():
+    texts = {path.relative_to(SOURCE): path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py")}
+    others = {path for path, text in texts.items() if re.search(r"csv\.writer|DictWriter|to_csv", text)}
+    assert not others
+
+
+def is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return cell == cell.strip()
