@@ -7,12 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 import torch
 from safetensors.numpy import load_file
@@ -28,14 +26,11 @@ FIFTY = {"training.steps": 50, "training.validations": 2, "training.batch": 4, "
 SECONDS = 300
 
 
-def torchrun(*words: object) -> subprocess.Popen:
-    """Two processes of the command line, each with one thread."""
-    set_by_hand = [f"--set={name}={value}" for name, value in {**FIFTY, "network.size": trained.SMALL_UNET}.items()]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += ["-m", "isocenter", "train", *map(str, words), "--labels", trained.LABELS]
-    command += ["--device", "cpu", "--threads", "2", *set_by_hand]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+def words(data: Path, out: Path) -> list[str]:
+    """The command line of one of two processes, each with one thread."""
+    settings = [f"--set={name}={value}" for name, value in {**FIFTY, "network.size": trained.SMALL_UNET}.items()]
+    given = ["train", str(data), "--out", str(out), "--labels", trained.LABELS]
+    return [*given, "--device", "cpu", "--threads", "2", *settings]
 
 
 # Two processes, as torchrun tells them who they are; it starts each with an import of torch that takes ten seconds.
@@ -71,11 +66,22 @@ torch.distributed.init_process_group("gloo")
 fabric = fabric_of(SimpleNamespace(threads=1, deterministic=False, device="cpu"), Ranks.here())
 print(f"{fabric.global_rank} of {fabric.world_size}\\n", end="", flush=True)
 """
-RESUMED = """
+COMMAND = """
 import sys
 from isocenter.cli import main
-sys.argv = ["isocenter", "train", "--resume", {run!r}]
+sys.argv = ["isocenter", *{words!r}]
 main()
+"""
+# The second process dies midway, as by a lack of memory.
+DYING = """
+import os, signal, threading, time
+from pathlib import Path
+def die(run):
+    while not (run / "checkpoints/last").is_dir() or len((run / "log.csv").read_text().splitlines()) < 27:
+        time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGKILL)
+if os.environ["RANK"] == "1":
+    threading.Thread(target=die, args=[Path({run!r})], daemon=True).start()
 """
 
 
@@ -86,26 +92,17 @@ def runs(tmp_path_factory) -> tuple[Path, Path, Path]:
     with pytest.MonkeyPatch.context() as patch:
         data = trained.blobs(root / "data")
         trained.segmenting(data, root / "one", assignments=FIFTY)
-        _killed(data, root / "two")
-        done = pair(RESUMED.format(run=str(root / "two")), patch, "LOCAL_RANK", LOCAL_WORLD_SIZE="2")
+        program = DYING.format(run=str(root / "two")) + COMMAND.format(words=words(data, root / "two"))
+        died = pair(program, patch, "LOCAL_RANK", LOCAL_WORLD_SIZE="2")
+        assert died.returncode == signal.SIGKILL, died.stderr
+        assert died.stderr.count("another of the 2 processes of this training has ended before its time") == 1
+        assert "defect" not in died.stderr
+        assert not (root / "two" / "report.html").exists()
+        resumed = COMMAND.format(words=["train", "--resume", str(root / "two")])
+        done = pair(resumed, patch, "LOCAL_RANK", LOCAL_WORLD_SIZE="2")
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("report.html") == 1  # one of them speaks
     return data, root / "one", root / "two"
-
-
-def _killed(data: Path, out: Path) -> None:
-    process = torchrun(data, "--out", out)
-    log, until = out / "log.csv", time.monotonic() + SECONDS
-    while not (out / "checkpoints" / "last").is_dir() or len(log.read_text().splitlines()) < 27:
-        assert process.poll() is None and time.monotonic() < until, process.stderr and process.stderr.read()
-        time.sleep(0.05)
-    second = next(one for one in psutil.Process(process.pid).children(True) if one.environ().get("RANK") == "1")
-    second.send_signal(signal.SIGKILL)
-    _, errors = process.communicate(timeout=SECONDS)
-    assert process.returncode != 0
-    assert errors.count("another of the 2 processes of this training has ended before its time") == 1
-    assert "defect" not in errors
-    assert not (out / "report.html").exists()
 
 
 def test_two_processes_train_what_one_does_at_the_same_batch_even_where_one_has_died_midway(runs):
@@ -114,6 +111,25 @@ def test_two_processes_train_what_one_does_at_the_same_batch_even_where_one_has_
         single, joint = (load_file(run / "checkpoints" / f"{name}.safetensors") for run in (one, two))
         assert single.keys() == joint.keys()
         assert max(np.abs(single[key] - joint[key]).max() for key in single) < 1e-4, name
+
+
+@pytest.mark.whole  # the same as begun by hand; torchrun and each process import torch
+def test_torchrun_begins_them(runs, tmp_path):
+    data, one, _ = runs
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "isocenter",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, *words(data, tmp_path / "two")], env=environment, check=True, timeout=SECONDS)
+    single, joint = (load_file(run / "checkpoints/last/weights.safetensors") for run in (one, tmp_path / "two"))
+    assert max(np.abs(single[key] - joint[key]).max() for key in single) < 1e-4
 
 
 def test_only_the_first_process_writes(runs):
