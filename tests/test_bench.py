@@ -195,6 +195,7 @@ def _table(bench, rows):
     return importlib.import_module("pandas").DataFrame(rows, columns=columns).assign(said=None)
 
 
+@pytest.mark.whole
 def test_every_kind_has_an_example_and_one_that_fails_or_lacks_its_data_is_said(monkeypatch, tmp_path, capfd):
     monkeypatch.syspath_prepend(str(BENCH))
     examples = importlib.import_module("examples")

@@ -116,18 +116,10 @@ def test_two_processes_train_what_one_does_at_the_same_batch_even_where_one_has_
 @pytest.mark.whole  # the same as begun by hand; torchrun and each process import torch
 def test_torchrun_begins_them(runs, tmp_path):
     data, one, _ = runs
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        "-m",
-        "isocenter",
-    ]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "isocenter", *words(data, tmp_path / "two")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, *words(data, tmp_path / "two")], env=environment, check=True, timeout=SECONDS)
+    subprocess.run(command, env=environment, check=True, timeout=SECONDS)
     single, joint = (load_file(run / "checkpoints/last/weights.safetensors") for run in (one, tmp_path / "two"))
     assert max(np.abs(single[key] - joint[key]).max() for key in single) < 1e-4
 

@@ -75,6 +75,7 @@ def test_a_picture_larger_than_a_window_has_a_number_for_each_object(run, tmp_pa
     assert pd.read_csv(tmp_path / "found" / "predictions.csv")["count"][0] == len(np.unique(numbers[numbers > 0]))
 
 
+@pytest.mark.whole  # the export of Mask R-CNN takes 15 s
 def test_a_package_outlines_the_same_objects_and_its_network_is_in_onnx(run, tmp_path):
     made = isocenter.package(run / "run", out=tmp_path / "packaged", backends=())
     assert made.onnx["exported"], made.onnx

@@ -23,6 +23,7 @@ import isocenter
 import trained
 from isocenter.errors import ResourceError, UsageError, WorkerLostError
 from isocenter.runtime import Cluster
+from isocenter.runtime.parallel import dask_cluster
 from isocenter.values import Case
 
 distributed = pytest.importorskip("distributed")
@@ -200,7 +201,8 @@ def test_a_scheduler_that_is_killed_ends_the_work_with_how_much_is_left(tmp_path
         killer.join()
 
 
-def test_an_address_at_which_nobody_answers_is_an_error_with_what_to_do(segmented):
+def test_an_address_at_which_nobody_answers_is_an_error_with_what_to_do(segmented, monkeypatch):
+    monkeypatch.setattr(dask_cluster, "ANSWER", 1.0)
     with pytest.raises(ResourceError, match="no scheduler answers"):
         isocenter.predict(segmented.out, segmented.data, device="cpu", scheduler="tcp://127.0.0.1:9")
     with pytest.raises(UsageError, match="tcp://host:8786"):
