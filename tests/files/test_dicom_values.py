@@ -182,7 +182,7 @@ def test_padding_follows_a_picture_that_is_turned_round():
 
 
 def test_a_slope_of_zero_is_refused():
-    with pytest.raises(FormatError, match="slope of 0"):
+    with pytest.raises(FormatError, match="slope 0, intercept 0"):
         rescaled(np.zeros((2, 2), np.int16), ct(RescaleSlope="0", RescaleIntercept="0"))
 
 

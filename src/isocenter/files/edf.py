@@ -15,6 +15,7 @@ import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.format import Format, ReadOptions
+from isocenter.files.storage import refuse_scale
 from isocenter.values import Array, Deferred, Geometry, Image, Source
 
 # Bytes of the header, of one signal in it, and the widths of its fields in their order.
@@ -133,6 +134,7 @@ def _signals(described: bytes, count: int, path: Path) -> list[Signal]:
         if samples < 0 or (label != ANNOTATIONS and (most <= least or low == high)):
             raise FormatError(f"the range of signal {n + 1} is empty", str(path), "Export the recording again")
         gain = (high - low) / (most - least) if most > least else 1.0
+        refuse_scale(gain, low - gain * least, 1 << 15, str(path), f"the ranges of signal {n + 1}")
         signals.append(Signal(label, unit, start, samples, gain, low - gain * least))
         start += samples
     return signals

@@ -130,8 +130,10 @@ def _block(header: Mapping[str, str], end: int, sizes: tuple[int, ...], path: Pa
     dtype = np.dtype(TYPES[name]).newbyteorder(">" if big else "<")
     shape = (_whole(header, "ElementNumberOfChannels", path, 1), *sizes)
     axes = {2: (0, 2, 1), 3: (0, 1, 2, 3), 4: (0, 4, 1, 2, 3)}[len(sizes)]
-    slope = float(header.get("ElementToIntensityFunctionSlope", 1.0))
-    intercept = float(header.get("ElementToIntensityFunctionOffset", 0.0))
+    slope, intercept = (
+        _numbers(header, name, path)[0] if (name := f"ElementToIntensityFunction{part}") in header else otherwise
+        for part, otherwise in (("Slope", 1.0), ("Offset", 0.0))
+    )
     data, start = _voxels_at(header, end, prod(shape) * dtype.itemsize, path)
     return Block(data, dtype, shape, axes, start, 0, _compression(header), slope, intercept)
 

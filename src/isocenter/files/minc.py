@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
-from isocenter.files.storage import GZIP_MAGIC, each_once, most_unpacked, refuse_expansion, unwritable
+from isocenter.files.storage import GZIP_MAGIC, each_once, most_unpacked, refuse_expansion, refuse_scale, unwritable
 from isocenter.values import Array, Deferred, Geometry, Image, Source
 
 CHUNK = 1 << 20
@@ -46,12 +46,34 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         stepped, placed = (
             all(hasattr(minc._dims[names.index(one)], own) for one in spatial) for own in ("step", "start")
         )
-    refuse_expansion(path.stat().st_size, prod(shape) * stored.itemsize, str(path))
+        refuse_expansion(path.stat().st_size, prod(shape) * stored.itemsize, str(path))
+        if whole:
+            _refuse_range(minc, path)
     geometry, notes = _geometry(tuple(int(shape[axis]) for axis in order[-3:]), affine, stepped, placed, path)
     pixels = Deferred((1, *(int(shape[axis]) for axis in order)), dtype, partial(_load, path, order, dtype))
     labels, read_from = label_table.of_file(path), each_once(path, *label_table.own_tables(path))
     image = Image(pixels, geometry, labels=labels, notes=tuple(notes), source=Source("minc", read_from))
     return {path.name.removesuffix(".gz").removesuffix(".mnc"): image}
+
+
+def _refuse_range(minc: Any, path: Path) -> None:
+    """Refuse a lowest and a highest value, of the volume or of each slice, that no numbers lie between."""
+    try:
+        low, high = _ends(minc, "_image_min"), _ends(minc, "_image_max")
+        least, most = minc._get_valid_range()
+    except MINC_ERRORS as error:
+        raise FormatError(f"its range of values cannot be read ({error})", str(path), "Get the file again") from error
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        slope = (high - low) / (most - least)
+        intercept = low - least * slope
+    refuse_scale(slope, intercept, max(abs(least), abs(most)), str(path), "image-min and image-max", takes_zero=True)
+
+
+def _ends(minc: Any, name: str) -> NDArray[np.float64]:
+    """A copy of the ends of all slices' ranges: netCDF cannot close a file while its own array is in use."""
+    if prod(getattr(minc, name).shape) > prod(minc.get_data_shape()[:2]):
+        raise ValueError("more ranges than slices")
+    return np.array(minc._get_array(getattr(minc, name)), np.float64)
 
 
 def _geometry(

@@ -11,7 +11,7 @@ from nibabel.parrec import PARRECError, PARRECHeader
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.format import Format, ReadOptions
-from isocenter.files.storage import not_elsewhere
+from isocenter.files.storage import largest_stored, not_elsewhere, refuse_scale
 from isocenter.values import Array, Deferred, Geometry, Image, Source
 
 DYNAMIC = "dynamic scan number"
@@ -30,6 +30,9 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     header = _header(par)
     _refuse_if_short(header, rec)
     geometry = _geometry(header, par)
+    slopes, intercepts = header.get_data_scaling("dv")
+    top = largest_stored(header.get_data_dtype())
+    refuse_scale(slopes, intercepts, top, str(par), "rescale slope and rescale intercept")
     shape = tuple(int(n) for n in header.get_data_shape())
     pixels = (1, shape[3], *shape[:3]) if len(shape) > 3 else (1, *shape)
     labels = header.get_volume_labels()

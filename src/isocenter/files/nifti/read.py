@@ -48,9 +48,10 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     head_path, voxel_path = _pair(path)
     header, notes = _header(head_path, single=head_path == voxel_path)
     _refuse_surfaces(header, path)
-    shape, axes = _layout(header, path)
+    layout = _layout(header, path)
     geometry, about_geometry = geometry_of(header, str(path), options.prefer)
-    block = _block(header, voxel_path, shape, axes, options)
+    scaling, about_values = _scaling(header)
+    block = _block(header, voxel_path, layout, scaling, options)
     pixels = block.deferred()
     times, about_times = _times(header, pixels.shape, str(path))
     if not is_nifti(header) and block.slope != 1.0:
@@ -65,7 +66,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         channels=tuple(colours),
         times=times,
         labels=label_table.of_file(path),
-        notes=(*notes, *about_geometry, *about_times),
+        notes=(*notes, *about_geometry, *about_times, *about_values),
         facts={} if b_values is None else {"b_values": b_values},
         source=Source("nifti", each_once(path, head_path, voxel_path, *tables), header),
     )
@@ -182,11 +183,17 @@ def _layout(header: Any, path: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (*spatial, frames, vector), (4, 3, 0, 1, 2) if frames > 1 else (4, 0, 1, 2)
 
 
-def _block(header: Any, path: Path, shape: tuple[int, ...], axes: tuple[int, ...], options: ReadOptions) -> Block:
+def _block(
+    header: Any,
+    path: Path,
+    layout: tuple[tuple[int, ...], tuple[int, ...]],
+    scaling: tuple[float, float],
+    options: ReadOptions,
+) -> Block:
     single = is_nifti(header) and header.is_single
     offset = int(header["vox_offset"]) or (header.single_vox_offset if single else 0)
-    slope, intercept = _scaling(header, path)
     dtype = header.get_data_dtype()
+    shape, axes = layout
     return Block(
         path,
         np.dtype(np.uint8) if dtype.names else dtype,
@@ -195,8 +202,8 @@ def _block(header: Any, path: Path, shape: tuple[int, ...], axes: tuple[int, ...
         _renumbered(axes),
         offset=offset,
         compression=compression_of(path),
-        slope=slope,
-        intercept=intercept,
+        slope=scaling[0],
+        intercept=scaling[1],
         part=options.part,
     )
 
@@ -206,15 +213,17 @@ def _renumbered(axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(order.index(axis) for axis in axes)
 
 
-def _scaling(header: Any, path: Path) -> tuple[float, float]:
-    """(slope, intercept); a slope of 0 means that nothing is scaled, as NIfTI-1 defines."""
+def _scaling(header: Any) -> tuple[tuple[float, float], list[str]]:
+    """((slope, intercept), notes); a slope of 0 means that nothing is scaled, as NIfTI-1 defines."""
     if header.get_data_dtype().names:
-        return 1.0, 0.0
-    try:
-        slope, intercept = header.get_slope_inter()
-    except HeaderDataError as error:
-        raise FormatError(f"the scaling is no number ({error})", str(path), "Mend scl_slope and scl_inter") from error
-    return (1.0, 0.0) if slope is None else (float(slope), float(intercept or 0.0))
+        return (1.0, 0.0), []
+    slope = float(header["scl_slope"])
+    if not np.isfinite(slope):  # as nibabel and SPM read it
+        return (1.0, 0.0), [f"The header's scl_slope is {slope}, which is no number: values are not scaled."]
+    if is_nifti(header):
+        return ((slope, float(header["scl_inter"])) if slope else (1.0, 0.0)), []
+    slope, intercept = header.get_slope_inter()
+    return ((1.0, 0.0) if slope is None else (float(slope), float(intercept or 0.0))), []
 
 
 def _times(header: Any, shape: tuple[int, ...], where: str) -> tuple[tuple[float, ...] | None, list[str]]:

@@ -18,6 +18,7 @@ from isocenter.files.complex_part import real_part
 from isocenter.files.format import Part
 from isocenter.files.storage.expansion import refuse_expansion
 from isocenter.files.storage.packed import GET_AGAIN, GZIP, Compression, damage_named, is_compressed, skip, uncompressed
+from isocenter.files.storage.scale_factors import largest_stored, refuse_scale
 from isocenter.values import Array, Deferred
 
 PACKED, DEFLATED = ("gzip", "bzip2", "zlib"), ("gzip", "zlib")
@@ -73,6 +74,7 @@ class Block:
                 str(self.path),
                 "Choose what to read with --part magnitude, real, imaginary or phase",
             )
+        refuse_scale(self.slope, self.intercept, largest_stored(self.dtype), str(self.path), "its scale factors")
         self._refuse_if_short()
 
     @property

@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 from isocenter.errors import FormatError
 from isocenter.files.dicom.reading.suv import pet_unit
 from isocenter.files.dicom.tags import attribute, first_item, frame_groups, malformed, number, numbers, text, whole
+from isocenter.files.storage import refuse_scale
 
 Values = NDArray[Any]
 
@@ -83,7 +84,8 @@ class ValueMap:
         if self.strict or (self.table is None and not _whole(self.slope, self.intercept)):
             return np.dtype(np.float32)
         low, high = (int(end) for end in self.ends)
-        return next(np.dtype(t) for t in INTEGERS if np.iinfo(t).min <= low and high <= np.iinfo(t).max)
+        fitting = (np.dtype(t) for t in INTEGERS if np.iinfo(t).min <= low and high <= np.iinfo(t).max)
+        return next(fitting, np.dtype(np.float32))
 
     @property
     def is_identity(self) -> bool:
@@ -139,7 +141,7 @@ def value_map(dataset: Dataset, frame: int = 0, meaning: Meaning | None = None, 
     low, high, floating = stored_range(dataset, where)
     plain = ValueMap(low=low, high=high, floating=floating)
     if meaning is not None and meaning.real_world:
-        return _real_world(dataset, frame, plain, where)
+        return _bounded(_real_world(dataset, frame, plain, where), where)
     table = first_item(holder(dataset, "ModalityLUTSequence", frame), "ModalityLUTSequence")
     if table is not None:
         lut = table_of(table, where)
@@ -149,7 +151,15 @@ def value_map(dataset: Dataset, frame: int = 0, meaning: Meaning | None = None, 
         values = replace(plain, slope=slope, intercept=intercept)
     if meaning is not None and meaning.suv is not None:
         values = replace(values, slope=values.slope * meaning.suv, intercept=values.intercept * meaning.suv)
+    values = _bounded(values, where, takes_zero=is_dose(dataset))
     return replace(values, mirror=sum(values.ends)) if is_inverted(dataset, where) else values
+
+
+def _bounded(values: ValueMap, where: str, *, takes_zero: bool = False) -> ValueMap:
+    """The map, if all that can come out is a number of float32; no dose at all has a scaling of 0."""
+    top = max(-values.low, values.high) if values.table is None else float(np.abs(values.table).max())
+    refuse_scale(values.slope, values.intercept, top, where, "its rescale factors", takes_zero=takes_zero)
+    return values
 
 
 def is_inverted(dataset: Dataset, where: str = "") -> bool:
@@ -207,8 +217,6 @@ def _line(dataset: Dataset, frame: int, where: str) -> tuple[float, float]:
         return 1.0 if scaling is None else scaling, 0.0
     place = holder(dataset, "RescaleSlope", frame, "PixelValueTransformationSequence")
     slope, intercept = number(place, "RescaleSlope", where), number(place, "RescaleIntercept", where)
-    if slope == 0:
-        raise malformed("RescaleSlope", "a slope of 0 makes all values one", where)
     return 1.0 if slope is None else slope, intercept or 0.0
 
 
