@@ -75,3 +75,34 @@ def test_every_number_type_becomes_single_precision_and_the_source_is_not_change
     result = method.apply(values, valid)
     assert result.dtype == np.float32
     assert values.tolist() == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("tails", [None, "log"])
+def test_a_structure_of_fewer_voxels_than_a_percentile_still_shows(tails):
+    """As shapes of the adrenal gland: 0.3 % of the voxels, where both percentiles are those of the background."""
+    values = np.zeros(10_000)
+    values[:30] = 1
+    seen = Normalisation("zscore", tails=tails).apply(values, everywhere(values))
+    assert_allclose(seen.mean(), 0, atol=1e-5)
+    assert_allclose(seen[0] - seen[-1], 1 / values.std(), rtol=1e-4)
+
+
+def test_log_tails_keep_what_shines_apart_and_one_hot_voxel_small():
+    """Enhancing lesions that fill less than a percentile, and a voxel of a metal clip."""
+    values = np.random.default_rng(0).normal(100, 10, 100_000)
+    values[:300] = np.repeat([300.0, 600.0, 1200.0], 100)
+    values[300] = 1e9
+    seen = Normalisation("zscore", tails="log").apply(values, everywhere(values))
+    dim, middle, bright, hot = seen[[0, 100, 200, 300]]
+    assert 0.3 < middle - dim and 0.3 < bright - middle
+    assert hot < 25
+    inside = np.abs(values - 100) < 20
+    plain = Normalisation("zscore").apply(values, everywhere(values))
+    assert_allclose(seen[inside], plain[inside], rtol=1e-6)
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=3, max_size=60))
+def test_log_tails_keep_the_order_of_values(values):
+    given = np.sort(np.array(values, np.float32))
+    seen = Normalisation("zscore", tails="log").apply(given, everywhere(given))
+    assert (np.diff(seen) >= -1e-5 * np.abs(seen).max()).all()

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Method = Literal["zscore", "window", "range"]
-# Percentiles of its own measurements at which a z-score clips.
+Tails = Literal["linear", "log"]
+# Percentiles of its own measurements between which a z-score takes mean and deviation.
 CLIPPED = (0.5, 99.5)
 
 
@@ -17,9 +18,12 @@ CLIPPED = (0.5, 99.5)
 class Normalisation:
     """Normalisation of one channel.
 
-    zscore: by the image's own mean and standard deviation, after clipping at its own 0.5th and 99.5th percentile
-    window: clipped to [low, high] in the file's unit (HU), then by `mean` and `deviation` of the training cases
+    zscore: by the image's own mean and standard deviation, of values clipped at its own 0.5th and 99.5th percentile,
+            or at none where these two are the same value
+    window: clipped to [low, high] in the file's unit (HU, SUV), then by `mean` and `deviation` of the training cases
     range:  [low, high] mapped to [0, 1] and then by `mean` and `deviation` of the training cases
+    tails:  what a z-score makes of values beyond its percentiles: None clips them, "linear" keeps them, and of "log"
+            z deviations beyond become ln(1 + z)
     """
 
     method: Method
@@ -27,6 +31,7 @@ class Normalisation:
     high: float | None = None
     mean: float = 0.0
     deviation: float = 1.0
+    tails: Tails | None = None
 
     def apply(self, channel: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
         """(*spatial) normalised; voxels without a measurement get the lowest measured value."""
@@ -40,6 +45,8 @@ class Normalisation:
         values[~valid] = lowest
         measured = values[valid]
         low, high = np.percentile(measured, CLIPPED).astype(np.float32)
+        if low == high:  # what is to be seen fills less than a percentile
+            low, high = measured.min(), measured.max()
         np.clip(measured, low, high, out=measured)
         scale = self.scale(lowest, (float(low), float(high)), float(measured.mean()), float(measured.std()))
         return scale.applied(values, valid)
@@ -53,7 +60,7 @@ class Normalisation:
         bounds: its percentiles, which a z-score clips at; mean and deviation are those of what is clipped
         """
         if self._by_image:
-            return Scale(lowest, *bounds, ((mean, max(deviation, 1e-6)),))
+            return Scale(lowest, *bounds, ((mean, max(deviation, 1e-6)),), self.tails)
         assert self.low is not None and self.high is not None  # noqa: S101 - the plan's schema sees to it
         to_range = ((self.low, self.high - self.low),) if self.method == "range" else ()
         return Scale(lowest, self.low, self.high, (*to_range, (self.mean, self.deviation)))
@@ -70,12 +77,14 @@ class Scale:
 
     lowest: what stands for no measurement; None where nothing was measured, and all becomes 0
     steps:  (taken away, divided by), one after the other
+    tails:  as in `Normalisation`; there is one step then
     """
 
     lowest: float | None
     low: float = 0.0
     high: float = 0.0
     steps: tuple[tuple[float, float], ...] = ()
+    tails: Tails | None = None
 
     def applied(self, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
         """(*spatial) values, changed in place."""
@@ -83,7 +92,14 @@ class Scale:
             values[...] = 0
             return values
         values[~valid] = self.lowest
-        np.clip(values, self.low, self.high, out=values)
+        if self.tails == "log":
+            [(_, deviation)] = self.steps
+            for bound, side in ((self.low, -1), (self.high, 1)):
+                beyond = values < bound if side < 0 else values > bound
+                excess = np.abs(values[beyond] - np.float32(bound)) / deviation
+                values[beyond] = bound + side * deviation * np.log1p(excess)
+        elif self.tails is None:
+            np.clip(values, self.low, self.high, out=values)
         for offset, divisor in self.steps:
             values -= offset
             values /= divisor

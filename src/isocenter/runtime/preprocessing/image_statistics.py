@@ -72,13 +72,15 @@ def _scale(channel: _Channel, normalisation: Normalisation) -> Scale:
             return normalisation.scale(0.0)  # nothing will need the lowest value
         lowest = min((float(measured.min()) for measured in channel), default=None)
         return Scale(None) if lowest is None else normalisation.scale(lowest)
-    counts, lowest = np.zeros(HALF, np.int64), math.inf
+    counts, lowest, highest = np.zeros(HALF, np.int64), math.inf, -math.inf
     for measured in channel:
         counts += np.bincount(_ordered(measured) >> 16, minlength=HALF)
-        lowest = min(lowest, float(measured.min()))
+        lowest, highest = min(lowest, float(measured.min())), max(highest, float(measured.max()))
     if lowest == math.inf:
         return Scale(None)
     low, high = _percentiles(channel, counts)
+    if low == high:
+        low, high = lowest, highest
     count, total, squares = 0, 0.0, 0.0
     for measured in channel:
         # About the lower bound, so that squares of large numbers do not hide a small deviation.

@@ -1,0 +1,147 @@
+"""Settings of a plan side by side: the same cases, seeds and steps, each judged by cases that its training held out.
+
+    python bench/choices.py tails --threads 1 --resume --record
+    python bench/choices.py tails --sets hippocampus --seeds 0
+
+Each training is `isocenter train` with as many steps and other settings. A seed draws the split and the weights, and
+choices are compared within it: mean of the Dice score over seeds, and of the differences to the first choice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from recorded import commit, record
+from trainings import ROOT, add_options, keep, kept, trained
+
+# {name: (path below the data, words of the command)}
+SETS: Mapping[str, tuple[str, Sequence[str]]] = {
+    "hippocampus": ("hippocampus", ("--modality", "MR")),
+    "gliomas": ("mri/lgg_flair", ("--modality", "MR")),
+    "ventricles": ("mri/cardiac_sunnybrook", ("--modality", "MR")),
+    "vessels": ("chasedb1", ("--modality", "OP")),
+}
+
+METRIC = "dice"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is compared: settings by their names, the first as it was, and the sets on which."""
+
+    title: str
+    choices: Mapping[str, Sequence[str]]
+    sets: Sequence[str]
+
+
+def zscore(tails: str) -> Sequence[str]:
+    """Normalisation by each image's own values."""
+    return ("preprocessing.normalisation=" + json.dumps([{"method": "zscore", **({"tails": tails} if tails else {})}]),)
+
+
+QUESTIONS: Mapping[str, Question] = {
+    "tails": Question(
+        "Values beyond the percentiles of a z-score",
+        {"clipped": zscore(""), "linear": zscore("linear"), "log": zscore("log")},
+        ("hippocampus", "gliomas"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One training, and the Dice score of its test part."""
+
+    on: str
+    choice: str
+    seed: int
+    steps: int
+    problem: str = ""
+    metric: str = ""
+    value: float = float("nan")
+    minutes: float = 0.0
+    commit: str = ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("question", choices=QUESTIONS)
+    parser.add_argument("--sets", nargs="+", choices=SETS)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    add_options(parser, "choices", minutes=None, of="not used: steps make choices comparable", seeds=(0, 1, 2))
+    given = parser.parse_args()
+    given.steps = given.steps or 300
+    question = QUESTIONS[given.question]
+    shown = [
+        _shown(given.question, on, choice, seed, given)
+        for seed in given.seeds
+        for on in given.sets or question.sets
+        for choice in question.choices
+    ]
+    text = _words(shown, question)
+    print(text)
+    if given.record:
+        words = (
+            f"{given.steps} steps each, on {given.threads} of {os.cpu_count()} cores; means over seeds, and of the "
+            "differences within a seed, with their SD. Test parts are drawn anew for each seed. "
+            f"Commits: {', '.join(dict.fromkeys(one.commit for one in shown if one.commit))}."
+        )
+        record(
+            f"choice_{given.question}",
+            question.title,
+            f"{words}\n\n{text}",
+            {"runs": [asdict(one) for one in shown]},
+        )
+    sys.exit(any(one.problem for one in shown))
+
+
+def _shown(question: str, on: str, choice: str, seed: int, given: argparse.Namespace) -> Shown:
+    name = f"{question}-{on}-{choice}-{given.steps}-{seed}"
+    if (before := kept(name, given)) is not None:
+        return Shown(**before)
+    path, words = SETS[on]
+    settings = [word for one in QUESTIONS[question].choices[choice] for word in ("--set", one)]
+    taken = trained(name, [given.data.resolve() / path, *words, *settings], seed, given)
+    if taken.returncode:
+        problem = f"failed with exit code {taken.returncode}: see logs/{name}.err"
+        return Shown(on, choice, seed, given.steps, problem)
+    summary: Mapping[str, Any] = json.loads((given.out / name / "evaluation" / "summary.json").read_text())
+    row = next(row for row in summary["rows"] if row["metric"] == METRIC and row["label"] == "all")
+    shown = Shown(on, choice, seed, given.steps, "", row["metric"], row["value"], taken.seconds / 60, commit())
+    keep(name, shown, given)
+    return shown
+
+
+def _words(shown: Sequence[Shown], question: Question) -> str:
+    lines = ["| set | choice | seeds | metric | mean | difference | minutes |", "|---|---|---|---|---|---|---|"]
+    for on in dict.fromkeys(one.on for one in shown):
+        runs = {(one.choice, one.seed): one for one in shown if one.on == on and not one.problem}
+        lines += [f"| {on} | {one.choice} | {one.seed}: {one.problem} | | | | |" for one in shown if one.problem]
+        first = next(iter(question.choices))
+        for choice in question.choices:
+            own = [one for (name, _), one in runs.items() if name == choice]
+            if not own:
+                continue
+            mean, spent = (f"{statistics.fmean(values):.3f}" for values in zip(*[(one.value, one.minutes) for one in own]))
+            differences = [one.value - runs[first, one.seed].value for one in own if (first, one.seed) in runs]
+            difference = "" if choice == first or not differences else _spread(differences)
+            cells = [on, choice, str(len(own)), own[0].metric, mean, difference, spent]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[float]) -> str:
+    spread = f" ({statistics.stdev(values):.3f})" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):+.3f}{spread}"
+
+
+if __name__ == "__main__":
+    main()
