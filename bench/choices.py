@@ -130,7 +130,7 @@ def _words(shown: Sequence[Shown], question: Question) -> str:
             own = [one for (name, _), one in runs.items() if name == choice]
             if not own:
                 continue
-            mean, spent = (f"{statistics.fmean(values):.3f}" for values in zip(*[(one.value, one.minutes) for one in own]))
+            mean, spent = (f"{statistics.fmean(getattr(one, of) for one in own):.3f}" for of in ("value", "minutes"))
             differences = [one.value - runs[first, one.seed].value for one in own if (first, one.seed) in runs]
             difference = "" if choice == first or not differences else _spread(differences)
             cells = [on, choice, str(len(own)), own[0].metric, mean, difference, spent]

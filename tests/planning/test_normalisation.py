@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from fingerprints import facts, several
@@ -16,7 +17,7 @@ def only(found: Fingerprint, modality: str, *structures: str) -> dict:
 
 
 def test_of_most_images_each_goes_by_its_own_mean():
-    for modality in ("MR", "US", "DX", "PT", "MG", "unknown", "SOMETHING"):
+    for modality in ("MR", "US", "DX", "NM", "MG", "unknown", "SOMETHING"):
         assert only(several(3), modality)["method"] == "zscore"
 
 
@@ -54,8 +55,33 @@ def test_a_ct_that_was_brought_to_grey_levels_is_not_taken_for_hounsfield_units(
 
 def test_pet_beside_ct_goes_each_by_its_own():
     found = several(2, channels=("PET", "CT"), intensity=HU)
-    pet, ct = normalisation(found, ("PET", "CT"), "unknown", ["lesion"]).value
-    assert (pet["method"], ct["method"]) == ("zscore", "window")
+    decision = normalisation(found, ("PET", "CT"), "unknown", ["lesion"])
+    pet, ct = decision.value
+    assert (pet["low"], pet["high"], ct["high"]) == (0, 50, 1500)
+    assert "standardised uptake values" in decision.because and "Hounsfield units" in decision.because
+
+
+def test_lesions_of_different_uptake_stay_apart_and_mean_the_same_in_every_pet():
+    [chosen] = normalisation(several(3, intensity={"max": 60.0}), ("0",), "PT", ["lesion"]).value
+    scale = Preprocessing.of({"ndim": 3, "channels": ["0"], "normalisation": [chosen]}).normalisation[0]
+    everywhere = np.ones((3,), bool)
+    first, second = (scale.apply(np.array([6.0, 12.0, hottest]), everywhere) for hottest in (25.0, 60.0))
+    assert np.diff(first).min() > 1
+    assert (first[:2] == second[:2]).all()
+
+
+def test_pet_in_becquerels_goes_by_each_images_own_mean():
+    decision = normalisation(several(3, intensity={"max": 43_000.0}), ("0",), "PT", ["lesion"])
+    assert decision.value[0]["method"] == "zscore"
+    assert "no uptake value" in decision.because
+
+
+def test_images_that_become_one_value_are_named():
+    """As a CT in other units: all of it lies beyond the window."""
+    cases = [facts(name=str(n), intensity=HU) for n in range(3)]
+    beyond = facts(name="odd", intensity={"min": 5000.0, "max": 9000.0})
+    decision = normalisation(Fingerprint((*cases, beyond)), ("0",), "CT", ["liver"])
+    assert "1 training case will be one value everywhere (odd)" in decision.because
 
 
 def test_colours_keep_their_relation():

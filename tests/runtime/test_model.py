@@ -214,6 +214,13 @@ def test_an_image_of_another_kind_is_refused_by_its_name(tmp_path):
         segmentation(thresholds).predict(Case("patient-4", "p", {}))
 
 
+def test_an_image_that_normalisation_makes_one_value_is_noted():
+    pixels = np.full((1, 20, 16), 7, np.uint8)
+    blank = Image(pixels, Geometry.of_pixels((20, 16)))
+    assert "one value everywhere" in " ".join(classification().predict(blank).notes)
+    assert not classification().predict(picture()).notes
+
+
 def test_single_precision_leaves_the_network_whatever_it_computes_in():
     run = TorchNetwork(torch.nn.ModuleDict({"a": torch.nn.Identity()}))
     object.__setattr__(run, "module", lambda images: {"a": images.to(torch.bfloat16)})

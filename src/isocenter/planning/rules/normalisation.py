@@ -8,16 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, counted, listed
 from isocenter.files import modality_word
 from isocenter.planning.rules.anatomy import WINDOWS, window_for
-from isocenter.planning.rules.profiles import NNUNET, UNKNOWN_MODALITY, WINDOW, profile_for
+from isocenter.planning.rules.profiles import NNUNET, UNKNOWN_MODALITY, UPTAKE, WINDOW, profile_for
 from isocenter.transforms import COLOUR, Normalisation, placed
 from isocenter.values import CaseFacts, Decision, Fingerprint
 
 RADIOPAEDIA = "radiopaedia.org: Windowing (CT)"
 # Air is -1000 HU and fat -100; what begins above has been brought to another scale.
 MOST_LOWEST = -50.0
+# The hottest voxel of a body in SUV lies at some 100 (the bladder after FDG); Bq/ml and counts reach thousands.
+MOST_SUV = 300.0
+# Liver has an SUV of 2, most lesions 5 to 25; what is hotter is the bladder, or a brain.
+SUV = Normalisation("window", 0.0, 50.0, 0.0, 5.0)
+ZSCORE = Normalisation("zscore")
 # Below this deviation an image is as good as constant.
 LEAST = 1e-6
 
@@ -33,31 +38,70 @@ def normalisation(
     if tuple(channels) == COLOUR:
         made = [_range(fingerprint, n, channels) for n in range(len(channels))]
         return _decision(made, "colours keep their relation to each other, by mean and deviation of the training cases")
-    schemes = [profile_for(_modality(channel, modality)).scheme for channel in channels]
-    if WINDOW not in schemes:
-        because = "intensities have no common unit: each image is scaled by its own mean and standard deviation"
-        return _decision([Normalisation("zscore") for _ in channels], because)
-    window = schemes.index(WINDOW)
-    lowest = float(np.median([one["min"] for one in _facts_of(fingerprint, window, channels, inside=False)]))
+    rules = [_RULES.get(profile_for(_modality(name, modality)).scheme, _by_image) for name in channels]
+    each = [rule(fingerprint, n, channels, structures) for n, rule in enumerate(rules)]
+    # What a unit decides goes before what holds for lack of one.
+    reasons = {because: source for rule, (_, because, source) in zip(rules, each, strict=True) if rule is not _by_image}
+    [(because, source), *others] = reasons.items() or [each[0][1:]]
+    made = [one for one, _, _ in each]
+    words = [because, *(reason for reason, _ in others), *_constant(fingerprint, channels, made)]
+    return _decision(made, "; ".join(words), source)
+
+
+Rule = tuple[Normalisation, str, str]
+
+
+def _by_image(fingerprint: Fingerprint, channel: int, channels: Sequence[str], structures: Sequence[str]) -> Rule:
+    because = "intensities have no common unit: each image is scaled by its own mean and standard deviation"
+    return ZSCORE, because, NNUNET
+
+
+def _hounsfield(fingerprint: Fingerprint, channel: int, channels: Sequence[str], structures: Sequence[str]) -> Rule:
+    lowest = float(np.median([one["min"] for one in _facts_of(fingerprint, channel, channels, inside=False)]))
     if lowest > MOST_LOWEST:
         because = f"the median CT begins at {lowest:g}: those are no Hounsfield units, so each goes by its own mean"
-        return _decision([Normalisation("zscore") for _ in channels], because)
+        return ZSCORE, because, NNUNET
     known = window_for(structures)
     if known is not None:
         tissue, word = known
-        fixed, source = _fixed(*WINDOWS[tissue]), RADIOPAEDIA
-        because = (
-            f'"{word}" is to be seen, so Hounsfield units are windowed for {tissue}, {fixed.low:g} to {fixed.high:g}'
-        )
-        made = [fixed if scheme == WINDOW else Normalisation("zscore") for scheme in schemes]
-        return _decision(made, because, source)
-    made = [
-        _percentiles(fingerprint, n, channels) if scheme == WINDOW else Normalisation("zscore")
-        for n, scheme in enumerate(schemes)
-    ]
+        low, high = WINDOWS[tissue]
+        because = f'"{word}" is to be seen, so Hounsfield units are windowed for {tissue}, {low:g} to {high:g}'
+        return _fixed(low, high), because, RADIOPAEDIA
     marked = sum(bool(case.foreground) for case in fingerprint.cases)
     where = f"inside the structures of {marked} training cases" if marked else f"of {len(fingerprint)} training cases"
-    return _decision(made, f"Hounsfield units mean the same in every CT: one window, the middle 99 % {where}")
+    because = f"Hounsfield units mean the same in every CT: one window, the middle 99 % {where}"
+    return _percentiles(fingerprint, channel, channels), because, NNUNET
+
+
+def _uptake(fingerprint: Fingerprint, channel: int, channels: Sequence[str], structures: Sequence[str]) -> Rule:
+    highest = float(np.median([one["max"] for one in _facts_of(fingerprint, channel, channels, inside=False)]))
+    if highest > MOST_SUV:
+        because = f"the median PET reaches {highest:g}: that is no uptake value, so each goes by its own mean"
+        return ZSCORE, because, NNUNET
+    because = f"standardised uptake values mean the same in every PET: 0 to {SUV.high:g} on one scale"
+    return SUV, because, "doi:10.2967/jnumed.108.057307"
+
+
+_RULES = {WINDOW: _hounsfield, UPTAKE: _uptake}
+
+
+def _constant(fingerprint: Fingerprint, channels: Sequence[str], made: Sequence[Normalisation]) -> list[str]:
+    """Which training cases become one value, in words."""
+    empty = []
+    for case in fingerprint.cases:
+        facts = [_facts(case, n, channels, inside=False) for n in range(len(channels))]
+        known = [(one, scale) for one, scale in zip(facts, made, strict=True) if one is not None]
+        if all(_clipped(one, scale)[0] >= _clipped(one, scale)[1] for one, scale in known):
+            empty.append(case.id)
+    if not empty:
+        return []
+    return [f"{counted(len(empty), 'training case')} will be one value everywhere ({listed(empty)}): leave them out"]
+
+
+def _clipped(facts: Mapping[str, float], scale: Normalisation) -> tuple[float, float]:
+    """The lowest and the highest value that a normalisation leaves of an image."""
+    low, high = (-np.inf if scale.low is None else scale.low), (np.inf if scale.high is None else scale.high)
+    return min(max(facts["min"], low), high), min(max(facts["max"], low), high)
 
 
 def _modality(channel: str, modality: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 # "always":   no axis of the image means a side of the patient, or its mirror image is one that the same device makes
@@ -12,8 +12,8 @@ from typing import Literal
 # "never":     nothing is known
 Mirrors = Literal["always", "symmetric", "unless", "never"]
 ALWAYS, SYMMETRIC, NEVER = "always", "symmetric", "never"
-# How a number is scaled that means the same in every image.
-WINDOW = "window"
+# What a number means that means the same in every image: HU, SUV.
+WINDOW, UPTAKE = "window", "uptake"
 UNKNOWN_MODALITY = "unknown"
 
 
@@ -22,7 +22,7 @@ class Profile:
     """One kind of image.
 
     codes:    DICOM's words for it (PS3.3 C.7.3.1.1.1)
-    scheme:   "window" where a number means the same in every image, else "zscore"
+    scheme:   "window" (HU) or "uptake" (SUV) where a number means the same in every image, else "zscore"
     mirrors:  when mirroring leaves an image that could have been taken
     upright:  whether the image has an up; without one it may be turned by quarters and mirrored along every axis
     rotation: degrees that patients, probes and slides lie differently
@@ -32,7 +32,7 @@ class Profile:
 
     name: str
     codes: tuple[str, ...]
-    scheme: Literal["zscore", "window"] = "zscore"
+    scheme: Literal["zscore", "window", "uptake"] = "zscore"
     mirrors: Mirrors = "never"
     upright: bool = True
     rotation: float = 15.0
@@ -159,12 +159,15 @@ ENDOSCOPY = Profile(
 )
 PET = Profile(
     "PET",
-    ("PT", "NM"),
+    ("PT",),
+    scheme="uptake",
     mirrors="symmetric",
     changes={"contrast": 0.15, "brightness": 0.1, "gamma": 0.2, "noise": 0.1, "blur": 0.7, "low_resolution": 0.5},
     why={"mirrors": "uptake in heart, liver and spleen has its side", "noise": "counts are few"},
     source="doi:10.1038/s41597-022-01718-3",
 )
+# Counts have no unit that another scanner shares.
+SCINTIGRAPHY = replace(PET, name="scintigraphy", codes=("NM",), scheme="zscore")
 MICROSCOPY = Profile(
     "microscopy",
     ("GM",),
@@ -207,6 +210,7 @@ PROFILES: Sequence[Profile] = (
     DERMATOLOGY,
     ENDOSCOPY,
     PET,
+    SCINTIGRAPHY,
     MICROSCOPY,
     UNKNOWN,
 )

@@ -97,7 +97,7 @@ def run_pipeline(
 
     slabs = restored() if region is None else _within(restored(), region)
     prediction = task.decoding.decode(slabs if receiver is None else _sent(slabs, task, receiver), trace.source)
-    notes = _in_parts(task, data.shape[1:], patch)
+    notes = [*_constant(data), *_in_parts(task, data.shape[1:], patch)]
     return replace(prediction, notes=(*prediction.notes, *notes)) if notes else prediction
 
 
@@ -123,6 +123,13 @@ def overlap_within(
     windows = count(chosen)
     log.info("overlap %g: %s of %.3g s, about %.3g s", chosen, counted(windows, "window"), each, windows * each)
     return chosen
+
+
+def _constant(data: Source) -> list[str]:
+    """A note where the network sees nothing; large volumes, which are never held, are not looked through for it."""
+    if not isinstance(data, np.ndarray) or any(np.ptp(channel) for channel in data):
+        return []
+    return ["the image is one value everywhere once it is normalised: the result is not about its content"]
 
 
 def _in_parts(task: Task, spatial: tuple[int, ...], patch: tuple[int, ...]) -> list[str]:
