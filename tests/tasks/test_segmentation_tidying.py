@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from isocenter.tasks.segmentation.task import Segmentation
@@ -40,6 +42,31 @@ def test_a_second_piece_in_most_cases_is_taken_away():
     assert "6 of 6 changed cases better" in decision.because
     cleaned = task.decode([(tuple(slice(0, n) for n in GRID.shape), {"mask": outputs(with_speck(2))})], GRID)
     np.testing.assert_array_equal(np.asarray(cleaned.data), organ())
+
+
+def test_the_largest_piece_alone_is_never_kept_where_training_references_have_several_more_than_rarely():
+    """Ten validation cases with one lesion each say little where one patient in ten has two."""
+    pairs = [(with_speck(2), organ()) for _ in range(10)]
+    rare, common = (
+        replace(TASK, several={"organ": share}).tuned(
+            [Prediction(GRID, data=predicted, labels=TASK.classes) for predicted, _ in pairs],
+            [case(str(n), truth) for n, (_, truth) in enumerate(pairs)],
+        )[0]
+        for share in (0.01, 0.1)
+    )
+    assert rare.postprocessing["organ"].largest or rare.postprocessing["organ"].smallest
+    assert not common.postprocessing.get("organ", Tidying()).largest
+
+
+def test_the_largest_piece_alone_is_kept_only_where_the_gain_is_sure():
+    """Of ten cases two gain: in one of nine draws none of them would be there."""
+    true = organ()
+    large = with_speck(2)
+    large[12:16, 10:16, 1:7] = 1
+    task, decisions = tuned([(large, true)] * 2 + [(true, true)] * 8)
+    assert not task.postprocessing.get("organ", Tidying()).largest, decisions
+    task, _ = tuned([(large, true)] * 6 + [(true, true)] * 4)
+    assert task.postprocessing["organ"].largest
 
 
 def outputs(mask: np.ndarray) -> np.ndarray:

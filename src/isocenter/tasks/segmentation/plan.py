@@ -32,6 +32,7 @@ SENTENCES: Mapping[str, Sentence] = {
         "A surface counts as found within this many mm (pixels where the spacing is unknown): {each}"
     ),
     "centrelines": Sentence("Centrelines are followed of {value}", "No structure has a centreline"),
+    "several": Sentence("The share of training references in which a structure has several pieces is: {each}"),
     "postprocessing": Sentence("Afterwards the masks are cleaned by {value}", "No post-processing is set", always=True),
 }
 
@@ -65,8 +66,21 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         "postprocessing": Decision(
             None, "it is chosen on the validation cases after training, and off unless it helps them"
         ),
+        "several": _several(declared, fingerprint),
         **partly,
     }
+
+
+def _several(labels: Sequence[Label], fingerprint: Fingerprint) -> Decision:
+    """In which share of the training references each label has several pieces."""
+    counts = {label.name: _components(label, fingerprint) for label in labels}
+    shares = {name: round(float(np.mean(np.array(own) > 1)), 4) for name, own in counts.items() if own}
+    words = [f"{name} in {sum(n > 1 for n in own)} of {len(own)}" for name, own in counts.items() if own]
+    return Decision(shares, f"several pieces in training references: {', '.join(words)}")
+
+
+def _components(label: Label, fingerprint: Fingerprint) -> list[int]:
+    return [case.components[label.value] for case in fingerprint.cases if case.components.get(label.value)]
 
 
 def decisions() -> dict[str, Decision]:

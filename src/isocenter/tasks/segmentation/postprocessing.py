@@ -17,6 +17,11 @@ from isocenter.values import Array, Case, Decision, Label, Prediction
 MARGIN = 0.002
 # Fewer cases say too little about a rule.
 FEWEST_CASES = 5
+# Where more of the references have several pieces, keeping the largest would lose a lesion.
+RARELY = 0.02
+# One-sided bound of the gain, over draws of the cases with replacement.
+SURE, DRAWS = 0.95, 2000
+LARGEST = "largest piece kept"
 NNUNET = "doi:10.1038/s41592-020-01008-z"
 
 
@@ -41,12 +46,15 @@ def choose(
     cases: Sequence[Case],
     labels: Sequence[Label],
     truth: Callable[[Case], tuple[Array, Array | None]],
+    several: Mapping[str, float],
 ) -> tuple[dict[str, Tidying], Decision]:
     """{label name: rule that helps it}, empty where none does, and the decision with the reasons.
 
-    truth: of a case, its label map and where that is known, None for everywhere
+    truth:   of a case, its label map and where that is known, None for everywhere
+    several: share of the training references in which a label has several pieces, by its name, where it is known
     A step is taken where the label's mean Dice over all cases rises by `MARGIN` and most of the cases that it changes
-    get better. A label that neither side has counts as 1: what was wrongly marked there and is removed is a gain.
+    get better. The largest piece alone is kept only where references seldom have several, and where the gain is sure by
+    a bootstrap bound. A label that neither side has counts as 1: what is removed there is a gain.
     """
     if len(cases) < FEWEST_CASES:
         because = f"off: {len(cases)} validation cases are too few to choose it on, {FEWEST_CASES} are the least"
@@ -58,7 +66,7 @@ def choose(
     chosen: dict[str, Tidying] = {}
     reasons = []
     for label in labels:
-        rule, steps = _chosen_for(label.value, pairs)
+        rule, steps = _chosen_for(label.value, pairs, several.get(label.name, 0.0))
         reasons += [f"{label.name}: {step}" for step in steps]
         if rule != Tidying():
             chosen[label.name] = rule
@@ -67,21 +75,27 @@ def choose(
     return chosen, Decision(plain, f"{because} ({len(cases)} validation cases)", NNUNET)
 
 
-def _chosen_for(value: int, pairs: Sequence[_Pair]) -> tuple[Tidying, list[str]]:
+def _chosen_for(value: int, pairs: Sequence[_Pair], several: float) -> tuple[Tidying, list[str]]:
     rule, reasons = Tidying(), []
     before = _dice(value, rule, pairs)
-    smallest = _half_of_the_smallest(value, pairs)
-    steps: Mapping[str, Callable[[Tidying], Tidying]] = {
+    pieces = [_pieces(pair.truth == value) * pair.voxel for pair in pairs]
+    several = max(several, sum(len(own) > 1 for own in pieces) / len(pieces))
+    # Half the volume of the smallest true piece: no expert marks a single piece as small as that.
+    smallest = round(min((float(own.min()) for own in pieces if len(own)), default=0.0) / 2, 6)
+    steps: dict[str, Callable[[Tidying], Tidying]] = {
         "small pieces removed": lambda so_far: replace(so_far, smallest=smallest),
-        "largest piece kept": lambda so_far: replace(so_far, largest=True),
+        LARGEST: lambda so_far: replace(so_far, largest=True),
         "holes filled": lambda so_far: replace(so_far, holes=True),
     }
+    if several > RARELY:
+        del steps[LARGEST]
     for words, step in steps.items():
         tried = step(rule)
         after = _dice(value, tried, pairs)
         changed = after != before
         gain = float((after - before).mean())
-        if gain > MARGIN and (after > before).sum() > changed.sum() / 2:
+        rises = gain > MARGIN and (words != LARGEST or _surely_rises(after - before))
+        if rises and (after > before).sum() > changed.sum() / 2:
             reasons.append(
                 f"{words}, mean Dice {before.mean():.4f} to {after.mean():.4f}, "
                 f"{int((after > before).sum())} of {int(changed.sum())} changed cases better"
@@ -101,11 +115,13 @@ def _dice(value: int, rule: Tidying, pairs: Sequence[_Pair]) -> np.ndarray:
     return np.array(scores)
 
 
-def _half_of_the_smallest(value: int, pairs: Sequence[_Pair]) -> float:
-    """Half the volume of the smallest true piece: no expert marks a single piece as small as that."""
-    smallest = []
-    for pair in pairs:
-        pieces, count = ndimage.label(pair.truth == value, np.ones((3,) * pair.truth.ndim))
-        if count:
-            smallest.append(float(np.bincount(pieces.ravel())[1:].min()) * pair.voxel)
-    return round(min(smallest, default=0.0) / 2, 6)
+def _surely_rises(gains: np.ndarray) -> bool:
+    """Whether the mean over (cases,) lies above 0 in 95 % of the draws."""
+    drawn = np.random.default_rng(0).integers(len(gains), size=(DRAWS, len(gains)))
+    return bool(np.quantile(gains[drawn].mean(axis=1), 1 - SURE) > 0)
+
+
+def _pieces(mask: Array) -> Array:
+    """(pieces,) voxels of each connected piece."""
+    pieces, _ = ndimage.label(mask, np.ones((3,) * mask.ndim))
+    return np.bincount(pieces.ravel())[1:]

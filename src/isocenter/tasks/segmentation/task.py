@@ -69,15 +69,14 @@ class Segmentation:
     tolerance:      mm within which a surface counts as found (pixels where no size is known), for all or by label name
     weights:        by label name, and "background": how much a voxel counts in the loss; 1 where none is given
     postprocessing: by label name; None until validation cases have decided
-    centrelines:    names of labels that are lines (vessels, nerves), whose centrelines are taught and measured
+    several:        share of the training references in which a label has several pieces, by its name; None: unknown
+    centrelines:    names of labels that are lines (vessels, nerves); their centrelines are taught and measured
     regions:        {name: values} of structures that overlap, each an output of its own; the first value marks it in
                     the label map, where a later region overwrites an earlier one. Other settings go by their names
     ignore:         the value of masks for unknown voxels: they are neither learnt, nor sampled, nor scored
     background:     the value of masks for the background; results always hold 0 there
-    sparse:         how little is drawn: "voxels" where most are to be ignored, "slices" where only those are known in
-                    which something is drawn; None where all is known
-    readers:        how masks of several people become what is taught: a name in `readers.CONSENSUS`
-    observers:      the names of these people
+    sparse:         what is drawn: "voxels", most of which are to be ignored, "slices", all in some; None: all is known
+    readers:        how masks of several people become one, a name in `readers.CONSENSUS`; observers: their names
     """
 
     classes: tuple[Label, ...]
@@ -92,6 +91,7 @@ class Segmentation:
     sparse: Literal["voxels", "slices"] | None = None
     readers: str = "first"
     observers: tuple[str, ...] = ()
+    several: Mapping[str, float] | None = None
 
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
@@ -114,7 +114,7 @@ class Segmentation:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Segmentation:
         """A segmentation with these settings; PlanError names the one that cannot be."""
-        known = ("labels", "loss", "tolerance", "weights", "postprocessing", "centrelines", *PARTLY)
+        known = ("labels", "loss", "tolerance", "weights", "postprocessing", "several", "centrelines", *PARTLY)
         with reading(settings, known, "a segmentation"):
             partly = partly_from(settings)
             silent = {partly["ignore"], partly["background"]} - {0, None}
@@ -129,6 +129,7 @@ class Segmentation:
                 numbers_by_name(settings.get("weights")),
                 None if rules is None else {name: tidying_from(rule) for name, rule in rules.items()},
                 tuple(str(name) for name in settings.get("centrelines") or ()),
+                several=numbers_by_name(settings.get("several")),
                 **partly,
             )
         check_partly(labels, task.loss_name, partly)
@@ -146,6 +147,7 @@ class Segmentation:
             "tolerance": dict(self.tolerance) if isinstance(self.tolerance, Mapping) else self.tolerance,
             "weights": None if self.weights is None else dict(self.weights),
             "postprocessing": None if rules is None else {name: asdict(rule) for name, rule in rules.items()},
+            "several": None if self.several is None else dict(self.several),
             "centrelines": list(self.centrelines),
             "regions": None if self.regions is None else {name: list(values) for name, values in self.regions.items()},
             "ignore": self.ignore,
@@ -357,9 +359,9 @@ class Segmentation:
         if self.postprocessing is not None:
             return self, {}
         if not self.exclusive:
-            because = "off: regions overlap, and what is taken from one would open another"
-            return replace(self, postprocessing={}), {"task.postprocessing": Decision({}, because)}
-        rules, decision = choose(predictions, cases, self.classes, self.truth.of)
+            off = Decision({}, "off: regions overlap, and what is taken from one would open another")
+            return replace(self, postprocessing={}), {"task.postprocessing": off}
+        rules, decision = choose(predictions, cases, self.classes, self.truth.of, self.several or {})
         return replace(self, postprocessing=rules), {"task.postprocessing": decision}
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
