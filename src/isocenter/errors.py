@@ -13,6 +13,8 @@ NO_MEMORY = re.compile(
 
 # Classes in which Python, torch, OpenVINO and C++ libraries report it; ONNX Runtime's own become MemoryError.
 MEMORY_ERRORS = (MemoryError, OSError, RuntimeError)
+# Control characters but line breaks and tabs, marks of the direction of writing, and bytes of a name that are no text.
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 # What torch's unpickler and its archive reader raise for a file of another kind or a damaged one.
 TORCH_FILE_ERRORS = (
     ArithmeticError,
@@ -30,6 +32,14 @@ TORCH_FILE_ERRORS = (
 )
 
 
+def printable(text: str) -> str:
+    """Text for a terminal: what would move its cursor, change its colours or turn the reading direction is spelled out.
+
+    Names in files and headers come from strangers; line breaks and tabs stay.
+    """
+    return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
 class IsocenterError(Exception):
     """Base of all errors: what was wrong, where, and what to do about it."""
 
@@ -38,7 +48,7 @@ class IsocenterError(Exception):
         self.problem, self.where, self.remedy = problem, where, remedy
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.problem.rstrip('.')}. {self.remedy.rstrip('.')}."
+        return printable(f"{self.where}: {self.problem.rstrip('.')}. {self.remedy.rstrip('.')}.")
 
 
 class UsageError(IsocenterError):

@@ -103,6 +103,13 @@ def test_a_table_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, reas
         label_table.read(tmp_path / "classes.csv")
 
 
+def test_a_table_of_very_many_labels_takes_no_time_that_grows_with_its_square() -> None:
+    labels = [Label(value, f"label {value}") for value in range(100_000)]  # an hour and more, each against all before
+    assert len(label_table.checked(labels, "here")) == 100_000
+    with pytest.raises(FormatError, match="the name 'label 7' occurs twice"):
+        label_table.checked([*labels, Label(100_000, "label 7")], "here")
+
+
 def test_a_table_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "classes.csv").write_bytes(b"1,\xff\xfe\n")
     with pytest.raises(FormatError, match="not UTF-8"):

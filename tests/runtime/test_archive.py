@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -77,6 +79,30 @@ def test_an_archive_that_would_fill_a_disk_is_refused_unopened(zipped, tmp_path)
     assert small.stat().st_size < 2**20
     with pytest.raises(IntegrityError, match="attack"):
         load(small, "cpu")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA], ids=["bzip2", "lzma"])
+def test_a_compression_that_unpacks_without_end_is_refused(zipped, tmp_path, method):
+    (tmp_path / "bad.zip").write_bytes(zipped.read_bytes())
+    with zipfile.ZipFile(tmp_path / "bad.zip", "a") as archive:
+        archive.writestr("tiny/zeros", bytes(2**20), method)
+    with pytest.raises(IntegrityError, match="'tiny/zeros' is compressed in a way that is not read"):
+        load(tmp_path / "bad.zip", "cpu")
+
+
+def test_a_size_that_lies_ends_unpacking_where_it_says(tmp_path):
+    with zipfile.ZipFile(tmp_path / "lies.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(64 * 2**20))
+    content = (tmp_path / "lies.zip").read_bytes()
+    stated = struct.pack("<I", 64 * 2**20)
+    assert content.count(stated) == 2  # before the bytes and in the list at the end
+    (tmp_path / "lies.zip").write_bytes(content.replace(stated, struct.pack("<I", 1000)))
+    tracemalloc.start()
+    with pytest.raises(IntegrityError, match="Bad CRC"), unpacked(tmp_path / "lies.zip"):
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * 2**20
 
 
 def test_a_file_that_is_not_in_the_manifest_does_not_keep_a_package_from_loading(zipped, tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter import tasks
-from isocenter.errors import DatasetError, PlanError
+from isocenter.errors import DatasetError, FormatError, PlanError
 from isocenter.evaluation import box_iou
 from isocenter.tasks import rows_in
 from isocenter.tasks.detection.decode import PRIOR
@@ -266,6 +266,13 @@ def test_scores_survive_a_table_that_was_written_and_read_again(tmp_path):
     again = pandas.read_csv(tmp_path / "cases.csv")
     reread, other = (list(map(str, TASK.summary(given, seed=0))) for given in (again, table))
     assert reread == other
+
+
+@pytest.mark.parametrize("cell", ["[" * 10**5, '{"a": 1}', "[[1, 2]]", "no", "[[null]]"])
+def test_a_cell_that_holds_no_boxes_is_refused(cell):
+    table = TASK.score(*scored_cases(missed=3))
+    with pytest.raises(FormatError, match="a cell holds no boxes"):
+        list(TASK.summary(table.assign(predicted_boxes=cell), seed=0))
 
 
 def test_cases_are_ranked_from_the_one_that_was_found_whole():

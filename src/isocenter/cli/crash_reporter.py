@@ -11,10 +11,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from isocenter.at_work import BEGUN, work
-from isocenter.errors import listed
+from isocenter.errors import listed, printable
 
 SHELL = Path("/bin/sh")
 # Keeps the last line that it hears, and says it where the end was not "done".
@@ -34,9 +33,7 @@ def witnessed(words: Sequence[str]) -> Iterator[None]:
         return
     # In a session of its own: what ends this process from outside, Ctrl-C among it, is not meant for the witness.
     command = [str(SHELL), "-c", KEEP]
-    # A case may be called as its file is, whose name need not be text.
-    text: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, **text) as shell:  # noqa: S603
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, encoding="utf-8") as shell:  # noqa: S603
         reports = _Reports(shell, words[0])
         work.addHandler(reports)
         work.setLevel(logging.DEBUG)
@@ -67,7 +64,7 @@ class _Reports(logging.Handler):
     def send(self, line: str) -> None:
         """Hand the reporter a line."""
         with suppress(OSError):  # a witness that is gone costs nothing but its words
-            self.shell.stdin.write(" ".join(line.split()) + "\n")  # type: ignore[union-attr]
+            self.shell.stdin.write(printable(" ".join(line.split())) + "\n")  # type: ignore[union-attr]
             self.shell.stdin.flush()  # type: ignore[union-attr]
 
     @property

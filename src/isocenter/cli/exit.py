@@ -15,8 +15,16 @@ from isocenter.at_work import command_timed
 from isocenter.cli.commands import app
 from isocenter.cli.crash_reporter import witnessed
 from isocenter.cli.processes import speaks
-from isocenter.cli.shell import PartlyFailedError
-from isocenter.errors import IsocenterError, UsageError, WorkerLostError, is_out_of_memory
+from isocenter.cli.shell import PartlyFailedError, say
+from isocenter.errors import IsocenterError, UsageError, WorkerLostError, is_out_of_memory, printable
+
+
+class _Lines(logging.Formatter):
+    """Log lines for a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message alone, with a traceback where it has one."""
+        return printable(super().format(record))
 
 
 def main() -> None:
@@ -24,7 +32,9 @@ def main() -> None:
     # Threads that wait by sleeping: a fifth faster where another program takes a core, a tenth slower on a machine of
     # one's own (bench/waiting_threads.py).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("isocenter").setLevel(logging.INFO if speaks() else logging.ERROR)
     try:
         with command_timed(), witnessed(sys.argv[1:] if speaks() else []):
@@ -69,7 +79,7 @@ def _unforeseen(error: Exception) -> tuple[str, int]:
             "isocenter: there is not enough memory. Give smaller patches or batches by --set, or a larger machine.",
             1,
         )
-    traceback.print_exception(error)
+    say("".join(traceback.format_exception(error)), err=True)
     kind = type(error).__name__
     return f"isocenter: a defect of ours ({kind}: {error}). Please report it with the lines above.", 1
 
@@ -77,9 +87,9 @@ def _unforeseen(error: Exception) -> tuple[str, int]:
 def _end(failure: IsocenterError | str, code: int) -> int:
     """Print the last line, and with `--json` the one document that a program reads; one that was shown stays it."""
     if line := " ".join(str(failure).split()):
-        typer.echo(line, err=True)
+        say(line, err=True)
         if "--json" in sys.argv and speaks() and not isinstance(failure, PartlyFailedError):
-            typer.echo(json.dumps(_failure_record(failure, code)))
+            say(json.dumps(_failure_record(failure, code)))
     return code
 
 

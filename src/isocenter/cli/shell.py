@@ -11,7 +11,7 @@ import typer
 
 import isocenter
 from isocenter.cli.processes import speaks
-from isocenter.errors import IsocenterError
+from isocenter.errors import IsocenterError, printable
 from isocenter.values import Problem
 
 app = typer.Typer(
@@ -53,7 +53,12 @@ def fail_if(problems: Sequence[Problem]) -> None:
 def show(result: object, record: Mapping[str, Any] | None) -> None:
     """Print a result, or its record as JSON."""
     if speaks():
-        typer.echo(result if record is None else json.dumps(record, default=str, allow_nan=False))
+        say(str(result) if record is None else json.dumps(record, default=str, allow_nan=False))
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print text, of which names may come from strangers' files."""
+    typer.echo(printable(text), err=err)
 
 
 def name_of(path: Path) -> str:

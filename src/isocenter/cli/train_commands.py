@@ -30,7 +30,7 @@ from isocenter.cli.flags import (
     assigned,
     reads_data,
 )
-from isocenter.cli.shell import PartlyFailedError, default_out, fail_if, name_of, show
+from isocenter.cli.shell import PartlyFailedError, default_out, fail_if, name_of, say, show
 
 
 @reads_data
@@ -246,4 +246,4 @@ def demo(
 ) -> None:
     """Train on public data and predict one case. The last line is the path of the report."""
     chosen = assigned(assignments)
-    isocenter.demo(data, minutes=minutes, out=out, overwrite=overwrite, assignments=chosen, say=typer.echo)
+    isocenter.demo(data, minutes=minutes, out=out, overwrite=overwrite, assignments=chosen, say=say)

@@ -141,8 +141,11 @@ def _signals(described: bytes, count: int, path: Path) -> list[Signal]:
 
 
 def _different(labels: list[str]) -> tuple[str, ...]:
-    times = Counter(labels)
-    return tuple(f"{one} {labels[: n + 1].count(one)}" if times[one] > 1 else one for n, one in enumerate(labels))
+    times, so_far, named = Counter(labels), Counter[str](), list[str]()
+    for one in labels:
+        so_far[one] += 1
+        named.append(f"{one} {so_far[one]}" if times[one] > 1 else one)
+    return tuple(named)
 
 
 def _number(field: bytes, what: str, path: Path) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def checked(labels: Iterable[Label], where: str) -> tuple[Label, ...]:
     """The labels, if each value and each name occurs once. Raises FormatError otherwise."""
     labels = tuple(labels)
     for what, stated in (("value", [label.value for label in labels]), ("name", [label.name for label in labels])):
-        twice = next((one for n, one in enumerate(stated) if one in stated[:n]), None)
+        twice = next((one for one, times in Counter[object](stated).items() if times > 1), None)
         if twice is not None:
             raise FormatError(f"the {what} {twice!r} occurs twice", where, "Give each label one value and name")
     if any(label.value < 0 or not label.name for label in labels):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,14 +12,12 @@ from typing import IO, Any
 import numpy as np
 
 from isocenter.errors import FormatError
-from isocenter.files.storage import refuse_expansion
+from isocenter.files.storage import opened_zip, refuse_expansion
 from isocenter.values import Array
 
 AT_ONCE = 1 << 19
 MOST_ARRAYS = 10_000
-# Of others the library unpacks without end to fill one small buffer; NumPy writes no others.
-UNPACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-ARRAY_ERRORS = (ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error)
+ARRAY_ERRORS = (ValueError, OSError, EOFError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ def loaded(stated: StatedArray, of: Callable[[Array], Array] | None = None) -> A
 
 def array_names(path: Path) -> tuple[str, ...]:
     """The names of an archive's arrays. Raises FormatError for one without any, or with more than anybody saves."""
-    with _errors_named(path), zipfile.ZipFile(path) as archive:
+    with _errors_named(path), opened_zip(path) as archive:
         names = tuple(name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy"))
     if not names or len(names) > MOST_ARRAYS:
         raise FormatError(f"holds {len(names) or 'no'} arrays", str(path), "Save arrays with numpy.savez")
@@ -121,13 +117,11 @@ def _member(path: Path, name: str) -> Iterator[tuple[IO[bytes], int, int]]:
             with path.open("rb") as file:
                 yield file, size, size
             return
-        with zipfile.ZipFile(path) as archive:
+        with opened_zip(path) as archive:
             try:
                 info = archive.getinfo(f"{name}.npy")
             except KeyError as error:
                 raise FormatError(f"holds no array {name!r}", str(path), "Get the file again") from error
-            if info.compress_type not in UNPACKED:
-                raise ValueError("its compression is none that NumPy writes")
             with archive.open(info) as member:
                 yield member, info.file_size, info.compress_size
 

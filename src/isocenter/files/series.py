@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from array import array
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -70,7 +71,7 @@ def series(titles: Sequence[str], columns: Array, path: Path, kind: str = "serie
 
     Raises FormatError for no channel, no sample or a title that occurs twice, GeometryError for uneven steps.
     """
-    first, doubled = titles[0], [title for title in titles if titles.count(title) > 1]
+    first, doubled = titles[0], [title for title, times in Counter(titles).items() if times > 1]
     if doubled:
         raise FormatError(f"has two columns {doubled[0]!r}", str(path), "Give each column a name of its own")
     axis = _axis(first)

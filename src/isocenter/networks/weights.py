@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from isocenter.errors import TORCH_FILE_ERRORS, IntegrityError, PlanError, ResourceError
+from isocenter.files import refuse_growth
 from isocenter.lazy import safetensors_torch, torch
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if is_safe:
             given = safetensors_torch.load_file(path)
         else:
+            refuse_growth(path)
             given = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:  # torch's own words advise to load it unsafely
         problem = "holds no weights, or more than tensors, which could run any code"

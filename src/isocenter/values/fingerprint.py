@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,7 +96,7 @@ class Fingerprint:
     def counts(self, kind: str = "class") -> dict[str, int]:
         """{class: cases}"""
         names = [case.references[kind] for case in self.cases if kind in case.references]
-        return {name: names.count(name) for name in sorted(set(names))}
+        return dict(sorted(Counter(names).items()))
 
     def values(self, kind: str = "value") -> dict[str, np.ndarray]:
         """{name: (cases,) numbers}, of the cases that have it."""

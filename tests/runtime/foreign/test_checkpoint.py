@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from isocenter.errors import FormatError, IntegrityError, UsageError
+from isocenter.networks.weights import read_weights
 from isocenter.runtime.foreign.checkpoint import read_checkpoint, without_repeats
 from isocenter.runtime.foreign.nnunet_postprocessing import LARGEST, read_postprocessing
 
@@ -60,6 +61,17 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_runs_none(tmp_path, leg
     assert not mark.exists()
     torch.load(path, weights_only=False)  # what a careless reader would do
     assert mark.exists()
+
+
+@pytest.mark.parametrize(("reads", "error"), [(read_checkpoint, FormatError), (read_weights, IntegrityError)])
+def test_weights_that_were_compressed_to_fill_the_memory_are_refused(tmp_path, reads, error):
+    torch.save({"layer.weight": torch.zeros(2**22)}, tmp_path / "plain.pth")
+    with zipfile.ZipFile(tmp_path / "plain.pth") as source, zipfile.ZipFile(tmp_path / "w.pth", "w") as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry), zipfile.ZIP_DEFLATED)
+    with pytest.raises(error, match=r"would unpack to .* attack"):
+        reads(tmp_path / "w.pth")
+    assert len(torch.load(tmp_path / "w.pth")["layer.weight"]) == 2**22  # what torch makes of it
 
 
 def test_a_numpy_value_that_is_no_number_is_refused(tmp_path):

@@ -15,6 +15,7 @@ from isocenter.files.layouts.cases import Folder, given, name_classes
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
 from isocenter.files.numpy_arrays import load_array
+from isocenter.files.storage import opened_zip
 from isocenter.values import Array, Geometry, Image, Source, Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -135,9 +136,9 @@ def _set_name(path: Path) -> str:
 
 def _names(path: Path) -> frozenset[str]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened_zip(path) as archive:
             return frozenset(name.removesuffix(".npy") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError) as error:
+    except (ValueError, OSError) as error:
         raise FormatError(f"is no whole archive ({error})", str(path), "Get the file again") from error
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from isocenter.files.storage.sidecar import each_once, inside_folder, is_inside, not_elsewhere
     from isocenter.files.storage.spool import Spool
     from isocenter.files.storage.web import download, unpack_tar
+    from isocenter.files.storage.zip_archive import opened_zip, refuse_growth
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isocenter.errors import TORCH_FILE_ERRORS, FormatError, IntegrityError, UsageError
+from isocenter.files import refuse_growth
 from isocenter.lazy import torch
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def read_checkpoint(path: Path, trusted: Sequence[str] = ()) -> Mapping[str, Any
     allowed += [np.dtype, *{type(np.dtype(code)) for code in np.typecodes["All"] if np.dtype(code).kind in NUMBERS}]
     allowed += [(_imported(name), name) for name in trusted]
     try:
+        refuse_growth(path)
         with torch.serialization.safe_globals(allowed):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import counted
+from isocenter.errors import FormatError, counted
 from isocenter.evaluation import Froc, Matches, Seed, Table, bootstrap_statistic, box_sizes
+from isocenter.files import parse_json
 from isocenter.tasks.shared import noted
 from isocenter.values import BoundingBoxes, Estimate, Floats, Row
 
@@ -242,4 +243,8 @@ def _text(numbers: Floats) -> str:
 
 
 def _numbers(text: str, columns: int) -> Floats:
-    return np.array(json.loads(text), dtype=float).reshape(-1, columns)
+    """(boxes, columns) numbers of a cell. Raises FormatError for a cell that `_text` did not write."""
+    try:
+        return np.array(parse_json(text), dtype=float).reshape(-1, columns)
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"a cell holds no boxes ({error})", "table of cases", "Evaluate the model again") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
@@ -106,9 +107,9 @@ def _labels(dataset: Dataset, where: str) -> tuple[Label, ...]:
 
 def named_once(labels: list[Label]) -> tuple[Label, ...]:
     """The labels with different names: those that share one get their number behind it."""
-    names = [label.name for label in labels]
+    times = Counter(label.name for label in labels)
     return tuple(
-        replace(label, name=f"{label.name} {label.value}") if names.count(label.name) > 1 else label for label in labels
+        replace(label, name=f"{label.name} {label.value}") if times[label.name] > 1 else label for label in labels
     )
 
 

@@ -9,7 +9,7 @@ patient, modality and number of the series: a description is free text, in which
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -250,11 +250,9 @@ def _segments(series: SeriesFiles) -> dict[str, int]:
     structures = [
         (text(one, name), whole(one, number, str(path)) or 0) for one in items(read_header(path).dataset, sequence)
     ]
-    names = [name for name, _ in structures]
+    times = Counter(name for name, _ in structures)
     return {
-        (name if name and names.count(name) == 1 else f"{name} {value}".strip()): value
-        for name, value in structures
-        if value
+        (name if name and times[name] == 1 else f"{name} {value}".strip()): value for name, value in structures if value
     }
 
 
