@@ -147,7 +147,7 @@ def test_every_draw_holds_every_class_when_drawn_by_class():
     stratified = bootstrap_statistic(partial(auroc, scores, positive), np.arange(60), strata=positive, seed=0)
     assert "draws undefined" in drawn.method
     assert "draws undefined" not in stratified.method
-    assert "unreliable: 3 patients in one class" in stratified.method
+    assert "unreliable: 3 patients in the smallest group" in stratified.method
 
 
 def test_patients_with_images_of_both_classes_are_drawn_whole():

@@ -59,7 +59,7 @@ def test_a_strength_is_stated_in_its_unit(made):
 
 def test_what_a_person_set_is_stated_as_such_also_where_it_is_none(made):
     assert "There is no weight decay, as set by hand." in prose(with_settings(made, {"training.weight_decay": 0.0}))
-    assert "A batch has 2 samples, as set by hand." in prose(with_settings(made, {"training.batch": 2}))
+    assert "The batch size is 2, as set by hand." in prose(with_settings(made, {"training.batch": 2}))
 
 
 def test_what_is_off_is_listed_without_reasons(made):

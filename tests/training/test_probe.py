@@ -69,10 +69,8 @@ def test_where_there_is_time_for_few_steps_they_are_of_fewer_samples(chosen, sec
     found = slow_probe(module, replace(chosen, batch=16), seconds).fewer_samples(100.0, processes)
     assert (None if found is None else found.value) == batch
     if found is not None:
-        assert (
-            f"a step of 16, for which the memory was planned, takes {seconds:.1f} s, so that 100 s have time for"
-            in found.because
-        )
+        assert f"a step with the planned 16 samples takes {seconds:.1f} s, and only" in found.because
+        assert "fit into the 100 s that are left" in found.because
 
 
 def test_what_normalises_over_a_batch_keeps_samples_to_do_it_by(chosen, module):

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import io
+
 import pandas as pd
+import PIL.Image
 import pytest
 
 from isocenter.planning import registered
+from isocenter.report import Figure
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.values import Decision, Estimate, Label, Plan, Row
 from isocenter.verbs.evaluation.scoring import Scored
@@ -39,7 +43,7 @@ def plan() -> Plan:
 
 def page(primary: str = "dice", openings: int = 1, made: Plan | None = None, given: list[Row] | None = None) -> str:
     every = given or [*rows("dice", 0.85, 0.85, 0.5), *rows("hd95", 3.0, 2.0, 4.0)]
-    scored = Scored(TABLE, every, openings=openings, of_a_case="dice", task=TASK)
+    scored = Scored(TABLE, every, openings=openings, task=TASK)
     return RunReport("Title", "Lead.", primary=primary, scored=scored, notes=[], facts={}, views="", plan=made).html
 
 
@@ -111,3 +115,40 @@ def test_the_page_asks_nobody_for_anything():
     assert "default-src 'none'" in text
     assert 'src="http' not in text
     assert "<script" not in text
+
+
+def test_of_one_structure_there_is_one_table_and_its_bias_stands_once():
+    one = [
+        Row("dice", "all", Estimate(0.8, 0.7, 0.9)),
+        Row("volume_error", "all", Estimate(-1.5, -2.0, -1.0, unit="ml")),
+    ]
+    by = [Row("dice", "liver", Estimate(0.8, 0.7, 0.9)), Row("volume_bias", "liver", Estimate(-1.5, -2, -1, unit="ml")),
+          Row("volume_loa_upper", "liver", Estimate(2.5, 2.0, 3.0, unit="ml"))]  # fmt: skip
+    text = page(given=[*one, *by])
+    assert 'class="by-label"' not in text
+    assert "upper limit of agreement" in text
+
+
+def test_the_mean_error_and_the_bias_of_several_structures_stand_once():
+    values = {"volume_error": (-1.0, -1.5, -0.5), "volume_bias": (-1.0, -1.5, -0.5), "dice": (0.8, 0.9, 0.7)}
+    text = page(given=[row for metric, own in values.items() for row in rows(metric, *own)])
+    assert "Volume error" in text
+    assert "bias" not in between(text, 'class="by-label"', "</table>")
+
+
+def test_labels_are_called_what_they_are_and_further_figures_are_folded():
+    many = [row for n in range(9) for row in rows(f"metric{n}", 0.5, 0.4 + n / 100, 0.6)]
+    text = page(given=many)
+    assert "By structure" in text
+    assert '<th scope="col">Structure</th>' in text
+    assert "<summary>More figures by structure</summary>" in text
+
+
+def test_a_picture_says_the_score_of_its_case():
+    out = io.BytesIO()
+    PIL.Image.new("L", (2, 2)).save(out, format="PNG")
+    drawn = Figure("a", out.getvalue(), "alt")
+    scored = Scored(TABLE, rows("dice", 0.85, 0.85, 0.5), task=TASK, shown=[("best", "a", [drawn], "<p>viewer</p>")])
+    text = RunReport("T", "L.", primary="dice", scored=scored, notes=[], facts={}, views="views/", plan=None).html
+    assert "Dice: 0.700" in text  # the mean over its structures
+    assert 'href="views/views/1.html"' in text

@@ -4,6 +4,8 @@ import pandas as pd
 import pytest
 
 from isocenter.tasks import build
+from isocenter.tasks import kind as task_kind
+from isocenter.tasks.multitask.scores import with_part
 from isocenter.values import Estimate
 from isocenter.verbs.evaluation.scoring import Scored, wrong_calls
 from isocenter.verbs.evaluation.verdict import Gain, Verdict, constant_predictions, headline_rows, verdict_of
@@ -63,7 +65,7 @@ def test_a_model_that_is_always_wrong_is_worse_than_guessing():
 
 def test_a_small_test_and_notes_speak_against_the_figures():
     made = verdict([0.1] * 4 + [0.9] * 4, [0] * 4 + [1] * 4, notes=["Patients unknown."])
-    assert made.against[0] == "The test is small (4 patients in one class): the intervals are unreliable."
+    assert made.against[0] == "The test is small (4 patients in the smallest group): the intervals are unreliable."
     assert made.against[-1] == "Patients unknown."
 
 
@@ -124,7 +126,7 @@ def test_each_fold_has_its_own_course():
 
 
 def test_wrong_calls_are_the_cases_that_are_called_otherwise_than_their_reference():
-    assert wrong_calls(scored([0.9, 0.1, 0.9], [1, 1, 0]).table) == ["c1", "c2"]
+    assert wrong_calls(CLASSES, scored([0.9, 0.1, 0.9], [1, 1, 0]).table) == ["c1", "c2"]
 
 
 def test_the_headline_is_the_primary_metric_over_all_labels():
@@ -137,3 +139,72 @@ def test_a_structure_of_which_hardly_a_voxel_is_found_speaks_against_the_mean():
     assert list(constant_predictions(table)) == [
         "tumour is missed nearly everywhere: less than 1 % of its voxels are found."
     ]
+
+
+FINDINGS = build({"name": "findings", "findings": ["effusion", "mass"],
+                  "counts": {name: {"present": 20, "absent": 60} for name in ("effusion", "mass")}})  # fmt: skip
+
+
+def findings(effusion: list[float], mass: list[float], truth: list[tuple[bool, bool]]) -> Scored:
+    """Two findings of so many patients; the chances of each, and whether they are there."""
+    words = {True: "present", False: "absent"}
+    rows = [
+        {"case": f"c{n}", "patient": f"p{n}", "split": "test", "label": name, "reference": words[there],
+         "predicted": words[chance >= 0.5], "probability": chance, "brier": (chance - there) ** 2}
+        for n, (chances, known) in enumerate(zip(zip(effusion, mass, strict=True), truth, strict=True))
+        for name, chance, there in zip(("effusion", "mass"), chances, known, strict=True)
+    ]  # fmt: skip
+    table = pd.DataFrame(rows)
+    return Scored(table, FINDINGS.scoring.summary(table, seed=0), task=FINDINGS)
+
+
+def test_findings_that_are_told_apart_are_better_than_their_shares_and_constant_ones_are_named():
+    truth = [(n % 4 == 0, n % 3 == 0) for n in range(48)]
+    effusion = [0.9 if there and n else 0.1 for n, (there, _) in enumerate(truth)]  # one is missed
+    made = verdict_of(findings(effusion, [0.2] * 48, truth), seed=0, patients_known=True)
+    assert made.answer.startswith("Better than giving each finding its share among the training cases (AUROC +0.229")
+    assert "mass is called absent in every case." in made.against
+    assert not any("effusion" in text for text in made.against)
+
+
+def test_a_case_of_which_one_finding_is_called_wrongly_is_a_wrong_call():
+    scored = findings([0.9, 0.9, 0.9], [0.1, 0.1, 0.9], [(True, False), (True, True), (True, True)])
+    scored.table.loc[scored.table["case"] == "c2", "reference"] = None  # nobody knows
+    assert wrong_calls(FINDINGS, scored.table) == ["c1"]
+
+
+def several() -> Scored:
+    """Classes that are always called the same beside a size that is measured well."""
+    size = build({"name": "regression", "targets": ["size"], "units": {"size": "mm"}, "noise": "none",
+                  "mean": {"size": 5.0}, "deviation": {"size": 3.0}})  # fmt: skip
+    task = build({"name": "classification+regression", "weighting": "fixed",
+                  **{f"classification.{key}": value for key, value in CLASSES.settings.items()},
+                  **{f"regression.{key}": value for key, value in size.settings.items()}})  # fmt: skip
+    truth = [float(n % 10) for n in range(40)]
+    classes = scored([0.3] * 40, [0] * 30 + [1] * 10).table
+    sizes = classes[["case", "patient", "split"]].assign(label="size", reference=truth, difference=0.1)
+    sizes = sizes.assign(predicted=sizes["reference"] + sizes["difference"])
+    table = pd.concat([with_part("classification", classes), with_part("regression", sizes)], ignore_index=True)
+    return Scored(table, task.scoring.summary(table, seed=0), task=task)
+
+
+def test_each_of_several_tasks_is_compared_with_its_own_guess_and_its_constant_calls_are_named():
+    made = verdict_of(several(), seed=0, patients_known=True)
+    assert "Classification: not shown to be better than always calling benign" in made.answer
+    assert "Regression: size: better than always giving the mean of the training cases" in made.answer
+    assert "classification: Every case is called benign." in made.against
+
+
+def test_the_wrong_calls_of_several_tasks_are_those_of_any():
+    made = several()
+    assert wrong_calls(made.task, made.table) == [f"c{n}" for n in range(30, 40)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "less", "more"),
+    [("regression", "mae", "r2"), ("segmentation", "hd95_pixels", "dice"), ("survival", "integrated_brier", "uno_c")],
+)
+def test_a_kind_of_problem_knows_of_which_of_its_metrics_less_is_better(kind, less, more):
+    traits = task_kind(kind).traits
+    assert traits.is_error(less)
+    assert not traits.is_error(more)

@@ -219,7 +219,7 @@ def calibration_error(
         return Estimate(float("nan"), method="none: no cases")
     expected = np.mean([ece(chance, random.random(len(chance)) < chance) for _ in range(draws)])
     people = len(np.unique(np.asarray(patients)))
-    method = f"none: {expected:.3f} on average if calibrated, with as many cases"
+    method = f"none: a calibrated model has {expected:.3f} on average with as many cases"
     return Estimate(float(ece(chance, happened)), n=len(chance), patients=people, method=method)
 
 

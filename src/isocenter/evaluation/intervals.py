@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from isocenter.errors import UsageError
+from isocenter.errors import UsageError, counted
 from isocenter.evaluation.weighting import are_paired
 from isocenter.lazy import stats
 from isocenter.values import Draws, Estimate, Floats
@@ -267,7 +267,8 @@ def _estimate(
         return Estimate(value, **common, method=f"none: undefined for these cases{note}")
     if people < 2:
         return Estimate(value, **common, method=f"none: one patient{note}")
-    few = f"; unreliable: {fewest} patients{'' if fewest == people else ' in one class'}" * (fewest < FEW_PATIENTS)
+    group = "" if fewest == people else " in the smallest group"
+    few = f"; unreliable: {counted(fewest, 'patient')}{group}" * (fewest < FEW_PATIENTS)
     figures = np.concatenate([statistic(weights) for weights in _weightings(strata, seed, draws, width=n)])
     if Resampling.of(seed).keeps_draws:
         common["draws"] = Draws(figures, fewest, strata, count)

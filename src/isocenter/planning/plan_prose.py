@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import singledispatch
 from typing import Any
 
+from isocenter.report import metric_name
 from isocenter.tasks import kind
 from isocenter.values import BY_HAND, MM, Decision, Plan, Sentence
 
@@ -21,6 +23,8 @@ TITLES = {
     "search": "What is searched before the training",
 }
 
+# Decisions whose value is a metric.
+METRICS = ("training.selection", "evaluation.primary")
 # The sentences of all sections; those of a kind of problem's settings come from its traits.
 SENTENCES: Mapping[str, Sentence] = {
     "task.name": Sentence("The problem is {value}"),
@@ -69,7 +73,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "training.epochs": Sentence(
         "Training ends after {value} epochs, even if minutes are left", "There are as many epochs as the minutes allow"
     ),
-    "training.batch": Sentence("A batch has {value} samples"),
+    "training.batch": Sentence("The batch size is {value}"),
     "training.patch": Sentence("The patch is {size} voxels"),
     "training.memory": Sentence("The predicted peak of memory is {value} GiB", "The peak of memory is not predicted"),
     "training.learning_rate": Sentence("The highest learning rate is {value}"),
@@ -187,8 +191,12 @@ def paragraphs(plan: Plan, names: Collection[str]) -> dict[str, str]:
 
 def sentences_of(plan: Plan) -> dict[str, Sentence]:
     """{"section.name": sentence}, those of the section "task" by the plan's kind of problem."""
-    own = kind(plan["task.name"]).traits.sentences if "task.name" in plan else {}
-    return {**SENTENCES, **{f"task.{name}": sentence for name, sentence in own.items()}}
+    if "task.name" not in plan:
+        return SENTENCES
+    traits = kind(plan["task.name"]).traits
+    metrics = {name: metric_name(str(plan[name]), traits.metric_names) for name in METRICS if name in plan}
+    named = {name: replace(SENTENCES[name], text=SENTENCES[name].text.format(value=metrics[name])) for name in metrics}
+    return {**SENTENCES, **named, **{f"task.{name}": sentence for name, sentence in traits.sentences.items()}}
 
 
 def _paragraph(section: str, decisions: Mapping[str, Decision], sentences: Mapping[str, Sentence]) -> str:
@@ -221,6 +229,8 @@ def _reason(because: str) -> str:
     because = because.strip().rstrip(".")
     if not because:
         return ""
+    if because[0].isdigit():  # figures speak for themselves
+        return f": {because}"
     return f", as {because}" if because.startswith((BY_HAND, "asked for")) else f", because {because}"
 
 
@@ -234,7 +244,7 @@ def is_off(value: Any, sentence: Sentence | None) -> bool:
     """Whether a decision with this value, and this sentence where it has one, says none, off or no."""
     if value is None or (sentence is not None and sentence.zero_counts):
         return value is None
-    return value is False or value in (0, [], ()) or value == "none"
+    return value is False or value in (0, [], ()) or value in ("none", "natural")
 
 
 def _words(name: str) -> str:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         count_text,
         decimals,
         in_words,
+        interval_text,
         method_text,
         metric_name,
         number,

@@ -72,10 +72,14 @@ class Estimates:
 
 @dataclass(frozen=True)
 class ByLabel:
-    """The same rows as a table: a label a row, a metric a column, each value over its interval."""
+    """The same rows as a table: a label a row, a metric a column, each value over its interval.
+
+    what: the labels are: "structure", "class"
+    """
 
     rows: Sequence[Row]
     caption: str = ""
+    what: str = "label"
     template: ClassVar[str] = "by_label"
 
     @property

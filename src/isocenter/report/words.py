@@ -31,9 +31,10 @@ def metric_name(metric: str, names: Mapping[str, str]) -> str:
 
 
 def row_name(row: Row, names: Mapping[str, str]) -> str:
-    """The metric, and the label unless the row is over all labels; names: see `metric_name`."""
+    """The metric, and the label unless the row is over all labels, which may be of a task; names: see `metric_name`."""
     name = metric_name(row.metric, names)
-    return name if row.label == ALL else f"{name}, {row.label}"
+    label = row.label.removesuffix(ALL).removesuffix(": ")  # of several tasks: the task alone
+    return f"{name}, {label}" if label else name
 
 
 def decimals(value: float, unit: str = "") -> int:
@@ -66,7 +67,7 @@ def _places_in(estimate: Estimate, rows: Sequence[Row]) -> int:
 def star_text(rows: Sequence[Row]) -> str:
     """What a star at an interval means, where there is one."""
     few = any("unreliable" in row.estimate.method for row in rows)
-    return "* unreliable: fewer than ten" if few else ""
+    return "* unreliable: fewer than ten patients or cases in a group" if few else ""
 
 
 def shared_count(rows: Sequence[Row]) -> str:

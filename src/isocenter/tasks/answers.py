@@ -67,6 +67,8 @@ class Traits:
     suited:        decisions of the section "task" that follow from settings that a person chose there
     sentences:     {setting: what the prose of a plan says of it}; without one "<Setting> is <value>"
     metric_names:  {metric: as papers spell it}, for reports; without one its words
+    errors:        metrics of which less is better, without the unit that their names may end with
+    label_word:    what the labels of its figures are: "structure", "class", "finding"
     """
 
     tunes: tuple[str, ...] = ()
@@ -79,6 +81,12 @@ class Traits:
     suited: Callable[[Mapping[str, Any]], dict[str, Decision]] = _nothing
     sentences: Mapping[str, Sentence] = field(default_factory=dict)
     metric_names: Mapping[str, str] = field(default_factory=dict)
+    errors: frozenset[str] = frozenset()
+    label_word: str = "label"
+
+    def is_error(self, metric: str) -> bool:
+        """Whether less of a metric is better."""
+        return any(metric == name or metric.startswith(f"{name}_") for name in self.errors)
 
 
 @dataclass(frozen=True)
@@ -145,16 +153,20 @@ class Guess:
     """The table of cases of a guess that looks at no image, with which a model is compared.
 
     words:   what is guessed, as "always calling benign"; {part: that} of several tasks, "" where there is one
-    metrics: {metric: whether more is better} by which the model is compared with it, the main one first
+    metrics: by which the model is compared with it, the main one first
     """
 
     table: Table
     words: Mapping[str, str]
-    metrics: Mapping[str, bool]
+    metrics: tuple[str, ...]
 
 
 def _no_guess(table: Table) -> None:
     return None
+
+
+def _one_table(table: Table) -> Mapping[str, Table]:
+    return {"": table}
 
 
 @dataclass(frozen=True)
@@ -169,6 +181,7 @@ class Scoring:
     overview: charts of all cases
     results:  the findings of one prediction, for a structured report
     guess:    a table of cases to that of a guess without images; None where nothing can be guessed, as with masks
+    tables:   a table of cases to {part: its rows, with its own labels and columns} of a task that is made of tasks
     """
 
     metrics: frozenset[str]
@@ -179,6 +192,7 @@ class Scoring:
     overview: Callable[[Table], list[Figure]]
     results: Callable[[Prediction], list[Finding]]
     guess: Callable[[Table], Guess | None] = _no_guess
+    tables: Callable[[Table], Mapping[str, Table]] = _one_table
 
 
 def suffices(kind: type[Task] | Task, references: Collection[str]) -> bool:

@@ -155,3 +155,9 @@ def test_a_long_name_keeps_its_ends() -> None:
 def test_the_same_values_make_the_same_picture() -> None:
     one, other = (figures.training_curves(LOG) for _ in range(2))
     assert (one.png, one.dark) == (other.png, other.dark)
+
+
+def test_the_folds_of_a_run_share_a_panel_whatever_their_range() -> None:
+    log = pd.DataFrame({"step": [1, 2], "loss": [1.0, 0.5], "fold 0 loss": 1.0, "fold 0": [-0.4, 0.2], "fold 1": 0.5})
+    assert _measured(log) == (["fold 0 loss"], ["fold 0", "fold 1"], [])
+    assert _measured(log.rename(columns={"fold 0": "hd95", "fold 1": "dice"})) == (["fold 0 loss"], ["dice"], ["hd95"])

@@ -13,8 +13,8 @@ from scipy import ndimage
 from isocenter.errors import GeometryError, UsageError
 from isocenter.files import read
 from isocenter.report import Figure, figures
-from isocenter.report.display import planes
-from isocenter.report.figures.drawing import PNG_LIMIT
+from isocenter.report.display import PALETTE, planes
+from isocenter.report.figures.drawing import PNG_LIMIT, _packed
 from isocenter.report.figures.slices import REFERENCE_LINE, _key, _rows, panels_of, put_outlines
 from isocenter.report.figures.view import view_of
 from isocenter.values import Geometry, Image, Label
@@ -212,3 +212,10 @@ def test_the_same_head_in_eight_orders_of_axes_makes_the_same_picture(data: Path
     images = [read(file) for file in sorted((data / "nifti").glob("niivue_space_*.nii.gz"))]
     assert len({image.geometry.orientation for image in images}) >= 8
     assert len({figures.contours(image, None, None, (), "a head").png for image in images}) == 1
+
+
+def test_a_thin_line_keeps_its_colour_on_a_photograph_of_many_colours() -> None:
+    photograph = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    photograph[150, :40] = PALETTE[2]
+    with Picture.open(io.BytesIO(_packed(Picture.fromarray(photograph), 64))) as packed:
+        assert (np.asarray(packed.convert("RGB"))[150, :40] == PALETTE[2]).all()

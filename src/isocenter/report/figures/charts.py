@@ -16,6 +16,8 @@ from isocenter.report.figures.figure import Figure
 from isocenter.report.words import decimals, interval_text, metric_name, number, row_name, value_text
 from isocenter.values import Estimate, Floats, Row
 
+# Columns of a run of folds begin with it.
+FOLD = "fold "
 OWN_COLUMNS = ("step", "seconds", "loss", "learning_rate")
 FEW_VALUES = 30  # of fewer a histogram shows its bins rather than the values
 SMOOTH_SHARE = 50  # the smooth line looks over a fiftieth of the run: fast changes stay, noise goes
@@ -176,6 +178,8 @@ def _measured(log: pd.DataFrame) -> tuple[list[str], list[str], list[str]]:
     names = [str(name) for name in log.columns if name not in OWN_COLUMNS and log[name].notna().any()]
     losses = [name for name in names if name.endswith("loss")]
     shares = [name for name in names if name not in losses and log[name].min() >= 0 and log[name].max() <= 1]
+    if (rest := [name for name in names if name not in losses]) and all(name.startswith(FOLD) for name in rest):
+        return losses, rest, []  # one metric of several trainings: one panel, whatever its range
     return losses, shares, [name for name in names if name not in losses and name not in shares]
 
 
@@ -183,7 +187,7 @@ def _loss(axes: Axes, log: pd.DataFrame, others: Sequence[str], ink: Ink) -> Non
     known = log.dropna(subset=["loss"])
     smooth = known["loss"].rolling(max(1, len(known) // SMOOTH_SHARE), min_periods=1, center=True).mean()
     axes.plot(known["step"], known["loss"], color=ink.series[0], alpha=0.3, linewidth=0.8)
-    axes.plot(known["step"], smooth, color=ink.series[0], linewidth=1.8, label="loss")
+    axes.plot(known["step"], smooth, color=ink.series[0], linewidth=1.8, label="mean" if others else "loss")
     axes.set_ylabel("loss")
     for colour, name in zip(ink.series[1:], others, strict=False):
         known = log.dropna(subset=[name])

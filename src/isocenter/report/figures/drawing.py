@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image as Picture
 
+from isocenter.report.display import PALETTE
 from isocenter.report.figures.figure import Figure
 
 Canvas = matplotlib.figure.Figure  # the object itself, never pyplot: nothing global, safe in threads
@@ -126,8 +127,14 @@ def _rendered(canvas: Canvas, dpi: float) -> Picture.Image:
 
 
 def _packed(picture: Picture.Image, colours: int) -> bytes:
-    """PNG with a palette: a third of the size, and on grey pictures no difference to be seen."""
-    out = io.BytesIO()
-    packed = picture.quantize(colours, method=Picture.Quantize.MEDIANCUT, dither=Picture.Dither.NONE)
+    """PNG with a palette: a third of the size, and on grey pictures no difference to be seen.
+
+    The colours of outlines are always among them: lines have too few pixels to earn a colour beside a photograph.
+    """
+    out, own = io.BytesIO(), colours - len(PALETTE)
+    common = picture.quantize(own, method=Picture.Quantize.MEDIANCUT, dither=Picture.Dither.NONE)
+    palette = Picture.new("P", (1, 1))
+    palette.putpalette([*(common.getpalette() or [])[: 3 * own], *np.ravel(PALETTE).tolist()])
+    packed = picture.quantize(palette=palette, dither=Picture.Dither.NONE)
     packed.save(out, format="PNG", compress_level=7)
     return out.getvalue()

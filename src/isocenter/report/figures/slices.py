@@ -56,7 +56,9 @@ def contours(
         _draw_plane(axes, view, plane, at, labels)
     put_scale_bar(panels[0], view.grid, shown[0][0])  # all panels have one scale
     places = "; ".join(filter(None, (view.place(plane, at) for plane, at in shown)))
-    text = " ".join(part for part in (caption, f"Shown: {places}." if places else "") if part)
+    text = " ".join(
+        part for part in (f"{caption.rstrip('.')}." * bool(caption), f"Shown: {places}." if places else "") if part
+    )
     alt = _alt(image, [plane for plane, _ in shown], labels, reference, prediction)
     return Figure(title, png(canvas, SLICE_DPI), alt, text, wide=len(shown) > 1)
 

@@ -120,6 +120,8 @@ class Classification:
         search_values={"loss": ("ce", "class_balanced", "logit_adjusted")},
         sentences=SENTENCES,
         metric_names=NAMES,
+        errors=frozenset({"brier", "ece", "mae", "rps", "expected_cost"}),
+        label_word="class",
     )
 
     @classmethod
@@ -330,7 +332,7 @@ class Classification:
             predicted=named, **{f"probability_{n}": p for n, p in zip(self.classes, shares, strict=True)}
         )
         guessed = guessed.assign(**{name: [row[name] for row in rows] for name in rows[0]})
-        metrics = {"quadratic_kappa": True, "mae": False} if self._ordered else {"auroc": True, "accuracy": True}
+        metrics = ("quadratic_kappa", "mae") if self._ordered else ("auroc", "accuracy")
         return Guess(guessed, {"": f"always calling {named}"}, metrics)
 
     def rank(self, table: Table) -> list[str]:

@@ -32,6 +32,8 @@ NAMES: Mapping[str, str] = {
     "cpm": "CPM",
     "cpm_iou10": "CPM at IoU 0.1",
     "ppv": "PPV",
+    **{name: f"Sensitivity at {rate:g} false boxes a scan" for name, rate in BY_RATE.items()},
+    **{name: f"Sensitivity, {third} boxes" for name, third in zip(BY_SIZE, THIRDS, strict=True)},
 }
 # A figure of one class under weightings of the cases.
 Figure = Callable[[int, Floats], Floats]

@@ -89,6 +89,7 @@ class Detection:
         case_metric="f1",
         sentences=SENTENCES,
         metric_names=NAMES,
+        label_word="class",
     )
 
     @classmethod

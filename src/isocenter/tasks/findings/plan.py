@@ -41,7 +41,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
     rarest = min(kept, key=lambda name: counts[name]["present"])
     others = ", ".join(name for name in LOSSES if name != "bce")
     return {
-        "findings": Decision(kept, f"of the training cases in which it is known: {shares}{lost}"),
+        "findings": Decision(kept, f"training cases have each and lack each: {shares}{lost}"),
         "counts": Decision({name: counts[name] for name in kept}, "their shares are what probabilities refer to"),
         "loss": Decision(
             "bce",

@@ -94,7 +94,7 @@ def _means(
         if metric == "ece" or not defined:
             mean = float(np.mean([values[metric, name] for name in defined])) if defined else float("nan")
             people = int(cases["patient"].nunique())
-            method = f"none: {note.lstrip('; ')}, each as its own row says"
+            method = f"none: {note.lstrip('; ')}"
             yield Row(metric, "all", Estimate(mean, n=len(cases), patients=people, method=method))
             continue
 

@@ -86,6 +86,8 @@ class Findings:
         search_values={"loss": ("bce", "class_balanced")},
         sentences=SENTENCES,
         metric_names=PROBABILITY_NAMES,
+        errors=frozenset({"brier", "ece"}),
+        label_word="finding",
     )
 
     @classmethod
@@ -291,7 +293,7 @@ class Findings:
             probability=chances,
             brier=(chances - (table["reference"] == PRESENT)) ** 2,
         )
-        return Guess(guessed, {"": "giving each finding its share among the training cases"}, {"auroc": True})
+        return Guess(guessed, {"": "giving each finding its share among the training cases"}, ("auroc",))
 
     def _shares(self, table: Table) -> dict[str, float]:
         """{finding: share of the training cases that have it}; of these cases where it was not counted."""

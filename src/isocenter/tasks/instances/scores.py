@@ -18,15 +18,15 @@ COUNTS = {"count_error": "objects", "count_difference": "objects"}
 POOLED = {"ap50_pooled": "matched50", "ap75_pooled": "matched75"}
 METRICS = frozenset({*SHARES, *COUNTS, *POOLED})
 NAMES: Mapping[str, str] = {
-    "aji": "AJI",
+    "aji": "Aggregated Jaccard (AJI)",
     "ap": "AP at IoU 0.5 to 0.95",
     "ap50": "AP at IoU 0.5",
     "ap50_pooled": "AP at IoU 0.5, pooled",
     "ap75": "AP at IoU 0.75",
     "ap75_pooled": "AP at IoU 0.75, pooled",
-    "pq": "PQ",
-    "rq": "RQ",
-    "sq": "SQ",
+    "pq": "Panoptic quality (PQ)",
+    "rq": "Recognition quality (RQ)",
+    "sq": "Segmentation quality (SQ)",
 }
 NOTES = {
     "ap50": "found above an IoU of 0.5; TP / (TP + FP + FN) of each case",

@@ -266,11 +266,11 @@ class InstanceSegmentation:
 
     def overview(self, table: Table) -> list[Figure]:
         """Metrics of the cases, and numbers of objects over those of the reference."""
-        known = {name: table[name].dropna().to_numpy(float) for name in ("ap50", "aji", "pq")}
+        known = {NAMES[name]: table[name].dropna().to_numpy(float) for name in ("ap50", "aji", "pq")}
         reference, predicted = (table[name].to_numpy(float) for name in ("objects_reference", "objects_predicted"))
         axes = ("objects of the reference", "objects predicted")
         return [
-            figures.histogram(known, "Objects of the cases", axis="AP at IoU 0.5, AJI, PQ"),
+            figures.histogram(known, "Scores of the cases", axis="score"),
             figures.scatter(reference, predicted, "Numbers of objects", axes=axes, identity=True),
         ]
 

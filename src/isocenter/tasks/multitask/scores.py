@@ -42,14 +42,14 @@ class PartScoring:
         """The estimates of each part, whose name stands before the label."""
         return [
             replace(row, label=f"{name}{LABEL_SEPARATOR}{row.label}")
-            for name, own in self._tables(table).items()
+            for name, own in self.tables(table).items()
             for row in self.parts[name].scoring.summary(own, seed=seed)
         ]
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by the mean of the places that a case has among those of each part, as a share of them."""
         places: dict[str, list[float]] = {}
-        for name, own in self._tables(table).items():
+        for name, own in self.tables(table).items():
             ranked = self.parts[name].scoring.rank(own)
             for place, case in enumerate(ranked):
                 places.setdefault(case, []).append((place + 0.5) / len(ranked))
@@ -65,19 +65,19 @@ class PartScoring:
         """The charts of each part, whose name stands before the title."""
         return [
             replace(figure, title=f"{name}: {figure.title}")
-            for name, own in self._tables(table).items()
+            for name, own in self.tables(table).items()
             for figure in self.parts[name].scoring.overview(own)
         ]
 
     def guess(self, table: Table) -> Guess | None:
         """The guess of each part that has one, of its own rows; the metrics are those of all of them."""
         made = {
-            name: guess for name, own in self._tables(table).items() if (guess := self.parts[name].scoring.guess(own))
+            name: guess for name, own in self.tables(table).items() if (guess := self.parts[name].scoring.guess(own))
         }
         if not made:
             return None
         words = {name: own for name, guess in made.items() for own in guess.words.values()}
-        metrics = {metric: more for guess in made.values() for metric, more in guess.metrics.items()}
+        metrics = tuple(dict.fromkeys(metric for guess in made.values() for metric in guess.metrics))
         joined = pd.concat([with_part(name, guess.table) for name, guess in made.items()], ignore_index=True)
         return Guess(joined, words, metrics)
 
@@ -87,7 +87,7 @@ class PartScoring:
             finding for name, part in self.parts.items() for finding in part.scoring.results(prediction.parts[name])
         ]
 
-    def _tables(self, table: Table) -> dict[str, Table]:
+    def tables(self, table: Table) -> dict[str, Table]:
         """{part: its rows}, of the parts that have any."""
         own = {name: of_part(name, table) for name in self.parts}
         return {name: rows for name, rows in own.items() if len(rows)}

@@ -159,6 +159,7 @@ class Multitask:
             overview=scores.overview,
             results=scores.results,
             guess=scores.guess,
+            tables=scores.tables,
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:

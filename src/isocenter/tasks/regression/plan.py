@@ -35,7 +35,7 @@ UNITS: Mapping[str, str] = {
 BRACKETED = re.compile(r"[\(\[]\s*([^()\[\]]+?)\s*[\)\]]\s*$")
 SENTENCES: Mapping[str, Sentence] = {
     **SETTING_SENTENCES,
-    "targets": Sentence("What is measured: {value}"),
+    "targets": Sentence("The model measures {value}"),
     "units": Sentence("The units are {each}", "No unit is known"),
     "mean": Sentence("The mean is {each}"),
     "deviation": Sentence("The standard deviation is {each}"),
@@ -62,7 +62,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
     located = {name: _located(values[name]) for name in targets}
     means, deviations = ({name: numbers[n] for name, numbers in located.items()} for n in (0, 1))
     return {
-        "targets": Decision(targets, f"of {len(fingerprint)} training cases {counts}"),
+        "targets": Decision(targets, f"{counts}, of {len(fingerprint)} training cases"),
         "units": Decision(units or None, named),
         "mean": Decision(means, "of the training cases: the network learns how far a case lies from it"),
         "deviation": Decision(

@@ -76,6 +76,8 @@ class Regression:
         search_values={"loss": ("huber", "mse", "mae")},
         sentences=SENTENCES,
         metric_names=NAMES,
+        errors=frozenset({"mae", "rmse", "median_absolute_error", "nll"}),
+        label_word="target",
     )
 
     @classmethod
@@ -311,7 +313,7 @@ class Regression:
             difference=apart,
             standardised_difference=apart.abs() / table["label"].map(dict(self.deviation)).astype(float),
         )
-        return Guess(guessed, {"": "always giving the mean of the training cases"}, {"mae": False})
+        return Guess(guessed, {"": "always giving the mean of the training cases"}, ("mae",))
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by the mean over targets of the standardised difference."""

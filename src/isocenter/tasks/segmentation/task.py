@@ -104,6 +104,8 @@ class Segmentation:
         suited=suited_loss,
         sentences=SENTENCES,
         metric_names=NAMES,
+        errors=frozenset({"hd95", "assd", "false_positive_volume", "components_error", "loops_error"}),
+        label_word="structure",
     )
 
     @classmethod

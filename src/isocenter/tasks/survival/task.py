@@ -12,7 +12,7 @@ import numpy as np
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Seed, Steps, Table, brier_errors, harrell_c, integrated
 from isocenter.lazy import pandas as pd
-from isocenter.report import Figure, figures
+from isocenter.report import Figure, figures, number
 from isocenter.tasks.answers import Decoding, Guess, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.shared import Shares, mean_of, reading
 from isocenter.tasks.survival.curves import LEAST, MODELS, HazardModel, Known, median_time
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 MEDIAN = "median_survival"
 TIMES, NUMBERS, CURVE = ("horizons", "edges"), ("scale", "followed", "median_risk"), ("censoring", "baseline")
 OPTIONAL = ("unit", "baseline", "median_risk")
+CURVE = "Predicted chance of no event over time; upright line: how long the patient was followed"
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ class Survival:
         case_metric="brier",
         sentences=SENTENCES,
         metric_names=NAMES,
+        errors=frozenset({"brier", "integrated_brier"}),
+        label_word="time",
     )
 
     @classmethod
@@ -297,7 +300,7 @@ class Survival:
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image with the risk and the outcome in the caption, and the survival curve where it is known."""
         values, known = _values(prediction), case.references.get("event")
-        caption = f"risk {values['risk']:.2f}"
+        caption = f"Risk {number(values['risk'], places=2)}"
         if known is not None:
             caption += f"; {'event' if known[1] else 'last contact'} at {known[0]:g} {self.unit}".rstrip()
         drawn = [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
@@ -307,7 +310,8 @@ class Survival:
         last, happened = known or (None, False)
         chance = [values[survival_column(time)] for time in when]
         axis = time_axis(self.unit)
-        return [*drawn, figures.survival_curve(when, chance, case.id, axis=axis, last=last, happened=happened)]
+        curve = figures.survival_curve(when, chance, case.id, axis=axis, last=last, happened=happened, caption=CURVE)
+        return [*drawn, curve]
 
     def overview(self, table: Table) -> list[Figure]:
         """Survival by predicted risk, and calibration at the last horizon."""
@@ -315,7 +319,7 @@ class Survival:
 
     def guess(self, table: Table) -> Guess:
         """The same risk for every case."""
-        return Guess(table.assign(risk=0.0), {"": "giving every case the same risk"}, {"uno_c": True})
+        return Guess(table.assign(risk=0.0), {"": "giving every case the same risk"}, ("uno_c",))
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by the error of their curves; those who were censored before the last horizon lie between."""

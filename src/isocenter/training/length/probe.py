@@ -124,8 +124,8 @@ class Probe:
         if batch == planned:
             return None
         because = (
-            f"a step of {planned}, for which the memory was planned, takes {took:.1f} s, so that {left:.0f} s have "
-            f"time for {steps:.0f}: {FEWER}"
+            f"a step with the planned {planned} samples takes {took:.1f} s, and only {max(0, steps):.0f} such steps "
+            f"fit into the {max(0, left):.0f} s that are left: {FEWER}"
         )
         return Decision(batch, because)
 
@@ -258,10 +258,10 @@ def budget(
     fitting = fitting_steps(left, speed, validations)
     because = (
         f"{max(0.0, left):.0f} s are left for steps of {speed.step:.3f} s, measured over {len(times)}, "
-        f"and {validations} validations of {validation:.1f} s"
+        f"and {validations} validation{'s' * (validations > 1)} of {validation:.1f} s"
     )
     if fitting < FEWEST_STEPS:
-        because += f"; {FEWEST_STEPS} are the least, so it will take longer than was asked for"
+        because += f"; {FEWEST_STEPS} is the fewest, so training takes longer than was asked for"
     if most is not None and fitting > most:
         because += f", for {fitting} steps; {most} are all that there may be"
         fitting = most

@@ -41,6 +41,7 @@ class Comparison(InNotebook):
     left_out: {metric: rows that are undefined for one of them, and so left out for all}
     patients_known: False where each case only stands for a patient
     metric_names: {metric: as papers spell it}
+    errors:   the metrics of which less is better
     """
 
     names: tuple[str, ...]
@@ -51,6 +52,7 @@ class Comparison(InNotebook):
     patients_known: bool = True
     out: Path | None = None
     metric_names: Mapping[str, str] = field(default_factory=dict)
+    errors: frozenset[str] = frozenset()
 
     @property
     def table(self) -> pd.DataFrame:
@@ -118,8 +120,10 @@ def compare_tables(
     if not patients_known:
         rows = [_by_case(row) for row in rows]
     cases = int(tables[names[0]]["case"].nunique())
-    spelled = tasks[0].traits.metric_names
-    return Comparison(names, tuple(rows), rows[0].metric, cases, left_out, patients_known, out, spelled)
+    traits = tasks[0].traits
+    errors = frozenset(row.metric for row in rows if traits.is_error(row.metric))
+    primary, spelled = rows[0].metric, traits.metric_names
+    return Comparison(names, tuple(rows), primary, cases, left_out, patients_known, out, spelled, errors)
 
 
 def evaluated_cases(run: Path) -> tuple[Cases, Task]:

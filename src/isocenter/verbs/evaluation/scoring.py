@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from isocenter.errors import DatasetError, IsocenterError
-from isocenter.evaluation import Table, case_table, class_names, resampling, rows_to_json
+from isocenter.evaluation import Table, case_table, resampling, rows_to_json
 from isocenter.files import write_table, write_text
 from isocenter.lazy import pandas as pd
 from isocenter.quality import kinds_of
@@ -62,7 +62,6 @@ class Scored:
     """What was measured on some cases.
 
     shown:    (what it is, case id, pictures, the viewer's page) of the best, median and worst cases, and wrong calls
-    of_a_case: the column of the table by which a single case is judged, where the primary metric is of all together
     task:     whose figures they are
     subsets:  (images, what was measured with these alone) of a model that does without some
     openings: how often these cases were opened as a test on this machine, this time too; 0 where nobody knows
@@ -74,7 +73,6 @@ class Scored:
     shown: Sequence[tuple[str, str, Sequence[Figure], str]] = ()
     problems: Sequence[Problem] = field(default=())
     openings: int = 0
-    of_a_case: str | None = None
     task: Task | None = None
     subsets: Sequence[tuple[tuple[str, ...], Sequence[Row]]] = ()
 
@@ -152,12 +150,11 @@ def score(
         raise DatasetError(f"no case could be scored ({reason})", "evaluation", "Give cases of the model's kind")
     table = case_table(rows)
     ranked = model.task.scoring.rank(table) if draws else ()
-    shown = _shown(model, {case.id: case for case in cases}, ranked, wrong_calls(table), made)
+    shown = _shown(model, {case.id: case for case in cases}, ranked, wrong_calls(model.task, table), made)
     summary = summed_up(model.task, table, seed=seed, patients_known=patients_known)
     overview = model.task.scoring.overview(table) if draws else ()
     tested = [case for case in cases if parts.get(case.id, "test") == "test"]
-    judged = model.task.traits.case_metric
-    return Scored(table, summary, overview, shown, problems, opened(tested), judged, model.task)
+    return Scored(table, summary, overview, shown, problems, opened(tested), model.task)
 
 
 def summed_up(task: Task, table: Table, *, seed: int, patients_known: bool) -> list[Row]:
@@ -203,11 +200,14 @@ def _shown(
     return shown
 
 
-def wrong_calls(table: Table) -> list[str]:
-    """The cases of which another class is called than the reference names; none of a kind that calls no class."""
-    if not {"predicted", "reference"} <= set(table) or not class_names(table):
-        return []
-    return list(dict.fromkeys(table.loc[table["predicted"] != table["reference"], "case"].astype(str)))
+def wrong_calls(task: Task, table: Table) -> list[str]:
+    """The cases of which something else is called than the reference names, a class or a finding."""
+    wrong = dict[str, None]()
+    for own in task.scoring.tables(table).values():
+        if {"predicted", "reference"} <= set(own) and not pd.api.types.is_numeric_dtype(own["reference"]):
+            known = own[own["reference"].notna() & own["predicted"].notna()]
+            wrong |= dict.fromkeys(known.loc[known["predicted"] != known["reference"], "case"].astype(str))
+    return list(wrong)
 
 
 def page_of(case: Case, prediction: Prediction) -> str:

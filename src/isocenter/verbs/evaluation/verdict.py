@@ -24,8 +24,6 @@ RARELY = 0.01
 OF_PART = ": "
 # How `evaluation` marks intervals of too few patients.
 UNRELIABLE = "unreliable"
-# Primary metrics of which less is better.
-LESS_IS_BETTER = frozenset({"mae", "rmse", "brier", "integrated_brier", "ece", "nll", "rps", "expected_cost"})
 NOTHING_ESTIMATED = "Nothing is estimated: every case was trained on."
 NO_GUESS = "there is no guess without the image to compare it with."
 
@@ -145,7 +143,7 @@ def verdict_of(
     if scored is None:
         return Verdict((), tuple(training), tuple(notes), (NOTHING_ESTIMATED,))
     gains = [*gains_over_guess(scored, seed=seed, patients_known=patients_known), *covariates]
-    against = [*constant_predictions(scored.table), *few_patients(scored.rows), *notes]
+    against = [*_constant_parts(scored), *few_patients(scored.rows), *notes]
     return Verdict(tuple(gains), tuple(training), tuple(against), tuple(_without(scored, gains)))
 
 
@@ -156,7 +154,7 @@ def _without(scored: Scored, gains: Sequence[Gain]) -> Iterator[str]:
     for part in parts or ("",):
         own = [row for row in scored.rows if not part or _part(row.label) == part]
         if part not in compared_parts and own and not (gains and not parts):
-            value = f"{metric_name(own[0].metric, scored.metric_names)} {value_text(own[0].estimate)}"
+            value = f"{metric_name(own[0].metric, scored.metric_names)} is {value_text(own[0].estimate)}"
             counts = count_text(own[0].estimate)
             text = f"{f'{part}: ' * bool(part)}{value}{f' in {counts}' * bool(counts)}; {NO_GUESS}"
             yield f"{text[0].upper()}{text[1:]}"
@@ -180,14 +178,14 @@ def gains_over_guess(scored: Scored, *, seed: int, patients_known: bool) -> list
     """How much better the model is than a guess that looks at no image; nothing for a kind without such a guess."""
     if scored.task is None or (guess := scored.task.scoring.guess(scored.table)) is None:
         return []
-    keys = ["case", "label"]
+    keys, is_error = ["case", "label"], scored.task.traits.is_error
     same = scored.table.merge(guess.table[keys], on=keys, how="inner")
     summary = scored.task.scoring.summary
     rows, _ = compared({"guess": guess.table, "model": same}, [summary, summary], seed=seed)
     return [
-        Gain(row.metric, row.label, words, _difference(row, patients_known), more, scored.metric_names)
+        Gain(row.metric, row.label, words, _difference(row, patients_known), not is_error(metric), scored.metric_names)
         for part, words in guess.words.items()
-        for metric, more in guess.metrics.items()
+        for metric in guess.metrics
         for row in _overall([row for row in rows if row.metric == metric and _part(row.label) == part])
     ]
 
@@ -195,7 +193,7 @@ def gains_over_guess(scored: Scored, *, seed: int, patients_known: bool) -> list
 def gains_of(comparison: Comparison, metric: str, than: str) -> list[Gain]:
     """The gain of a model, the second that is compared, over the first, in one metric over all labels."""
     own = [row for row in comparison.rows if row.metric == metric]
-    more = metric not in LESS_IS_BETTER
+    more = metric not in comparison.errors
     return [
         Gain(row.metric, row.label, than, row.differences[0], more, comparison.metric_names) for row in _overall(own)
     ]
@@ -205,7 +203,7 @@ def comparison_sentences(comparison: Comparison) -> Iterator[str]:
     """What the primary metric says of each model beside the first, in a sentence."""
     first, *others = comparison.names
     rows = _overall([row for row in comparison.rows if row.metric == comparison.primary])
-    more = comparison.primary not in LESS_IS_BETTER
+    more = comparison.primary not in comparison.errors
     for place, name in enumerate(others):
         for row in rows[:1]:
             named = {"names": comparison.metric_names}
@@ -228,6 +226,13 @@ def constant_predictions(table: Table) -> Iterator[str]:
         yield "No box is called in any case."
 
 
+def _constant_parts(scored: Scored) -> Iterator[str]:
+    """The sentences of `constant_predictions`, those of each of several tasks after its name."""
+    tables = {"": scored.table} if scored.task is None else scored.task.scoring.tables(scored.table)
+    for part, table in tables.items():
+        yield from (f"{part}: {text}" if part else text for text in constant_predictions(table))
+
+
 def few_patients(rows: Sequence[Row]) -> Iterator[str]:
     """A sentence where the main figure comes of too few patients."""
     if rows and UNRELIABLE in rows[0].estimate.method:
@@ -236,16 +241,17 @@ def few_patients(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _constant(label: str, known: Table) -> Iterator[str]:
-    of = "" if label == "all" else f" of {label}"
+    named = label != "all"
     if len(known) < 2 or known["reference"].nunique() < 2:
         return
     if not class_names(known) and known["predicted"].dtype.kind == "f":
         spread, wanted = float(known["predicted"].std()), float(known["reference"].std())
         if spread < HARDLY * wanted:
             deviations = f"standard deviation {number(spread)}, of the references {number(wanted)}"
-            yield f"Predictions{of} hardly differ from one another ({deviations})."
+            yield f"Predictions{f' of {label}' * named} hardly differ from one another ({deviations})."
     elif known["predicted"].nunique() == 1:
-        yield f"Every case{of} is called {known['predicted'].iloc[0]}."
+        call = known["predicted"].iloc[0]
+        yield f"{label} is called {call} in every case." if named else f"Every case is called {call}."
 
 
 def _overall(rows: Sequence[Compared]) -> list[Compared]:

@@ -12,7 +12,7 @@ from isocenter.files import write_text, written
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.planning import settings
-from isocenter.report import Section
+from isocenter.report import Section, interval_text, value_text
 from isocenter.runtime import environment, peak_memory, write_json
 from isocenter.training import Outcome
 from isocenter.values import Case, Plan, Problem, Split
@@ -100,7 +100,8 @@ def notes_of(run: RunFolder, scored: Scored | None, stopped: Sequence[str]) -> l
         notes += lineage_notes(read_data_record(run.out), run.tested)
     for shortcut in run.made.shortcuts:  # those that are left after preprocessing
         if shortcut.standing:
-            proxy = f"{shortcut.what} by {shortcut.name} alone ({shortcut.figure} {shortcut.auc})"
+            figure = f"{shortcut.figure} {value_text(shortcut.auc)}, {interval_text(shortcut.auc)}"
+            proxy = f"{shortcut.what} by {shortcut.name} alone ({figure})"
             notes.append(f"Shortcut: {proxy}; the figures may rest on it.")
     leaking = len(run.dataset) - len(run.cases_in_a_part)
     if leaking:

@@ -56,6 +56,8 @@ TRAINING_VARIES = (
     "Intervals say how far a figure could lie from that of all such patients. They hold for what was trained here: "
     "how far another, from another seed, would come out differently is not in them."
 )
+# What metrics end with that state the mean difference beside limits of agreement.
+BIAS = "bias"
 ENOUGH, AGAINST, OTHERS = "Trained long enough?", "What speaks against it", "Also compared"
 
 
@@ -151,12 +153,16 @@ def _results(scored: Scored, primary: str, plan: Plan | None, by: str) -> Sectio
     for part in parts or ("",):
         own = _of_part(scored.rows, part)
         overall = [row for row in own if row.label == "all" and _is_number(row)]
-        by_label = _by_label(own)
+        by_label, what = _by_label(own), _label_word(scored, part)
+        if len({row.label for row in by_label}) == 1:
+            overall, by_label = [*overall, *(replace(row, label="all") for row in by_label)], []
         if overall:
             blocks.append(Estimates(overall, part.capitalize()))
-        blocks += [
-            ByLabel(rows, f"{f'{part} by label'.strip().capitalize()}{_level_of(rows)}") for rows in _tables(by_label)
+        tables = [
+            ByLabel(rows, f"{f'{part} by {what}'.strip().capitalize()}{_level_of(rows)}", what)
+            for rows in _tables(by_label)
         ]
+        blocks += [*tables[:1], *([Details(f"More figures by {what}", tables[1:])] if tables[1:] else [])]
     if scored.subsets:
         blocks += [Paragraph(BY_IMAGES), Estimates(_by_images(scored, primary), "By images")]
     blocks.append(Paragraph(" ".join([*_opened(scored), TRAINING_VARIES])))
@@ -174,12 +180,27 @@ def _of_part(rows: Sequence[Row], part: str) -> list[Row]:
     return [replace(row, label=row.label.removeprefix(lead)) for row in rows if row.label.startswith(lead)]
 
 
+def _label_word(scored: Scored, part: str) -> str:
+    """What the labels of a task's figures are: "structure", "class"."""
+    task = scored.task.decoding.parts[part] if part and scored.task is not None else scored.task
+    return "label" if task is None else task.traits.label_word
+
+
 def _by_label(rows: Sequence[Row]) -> list[Row]:
     """The rows by label, of metrics that tell more than the figure over all labels does."""
     overall = {row.metric: row.estimate.value for row in rows if row.label == "all"}
     others = [row for row in rows if row.label != "all" and _is_number(row)]
     kept = {row.metric for row in others if row.estimate.value != overall.get(row.metric)}
+    kept -= {metric for metric in kept if metric.endswith(BIAS) and _stands_already(metric, others)}
     return [row for row in others if row.metric in kept]
+
+
+def _stands_already(metric: str, rows: Sequence[Row]) -> bool:
+    """Whether another metric has the same value for every label, as the mean error and the bias do."""
+    values: dict[str, dict[str, float]] = {}
+    for row in rows:
+        values.setdefault(row.metric, {})[row.label] = round(row.estimate.value, 9)
+    return [*values.values()].count(values[metric]) > 1
 
 
 def _is_number(row: Row) -> bool:
@@ -243,18 +264,22 @@ def _cases(scored: Scored, primary: str, views: str) -> Iterator[Section]:
     if ranked:
         yield Section(title, [Paragraph(f"Ranked among {cases}. {opens}"), Gallery(ranked, small=True)])
     if wrong:
-        of = f"{len({figure.title for figure in wrong})} of {len(wrong_calls(scored.table))}"
+        every = wrong_calls(scored.task, scored.table) if scored.task is not None else ()
+        of = f"{len({figure.title for figure in wrong})} of {len(every)}"
         yield Section("Wrong calls", [Paragraph(f"{of}, the worst first. {opens}"), Gallery(wrong, small=True)])
 
 
 def _of_cases(scored: Scored, primary: str) -> dict[str, str]:
     """{case: its score in words}, the mean over its labels; what is of a single case where the primary is not."""
-    metric = next((name for name in (primary, scored.of_a_case) if name in scored.table), None)
-    if metric is None:
-        return {}
-    means = scored.table.groupby("case")[metric].mean()
-    words = {str(case): number(float(value), places=3) for case, value in means.items() if np.isfinite(value)}
-    return {case: f"{metric_name(metric, scored.metric_names)} {value}" for case, value in words.items()}
+    task, words = scored.task, dict[str, list[str]]()
+    for part, table in ({} if task is None else task.scoring.tables(scored.table)).items():
+        of_a_case = (task.decoding.parts[part] if part else task).traits.case_metric
+        metric = next((name for name in (primary, of_a_case) if name in table), None)
+        means = {} if metric is None else table.groupby("case")[metric].mean().dropna()
+        for case, value in means.items():
+            named = f"{metric_name(metric, scored.metric_names)}: {number(float(value), places=3)}"
+            words.setdefault(str(case), []).append(named)
+    return {case: ", ".join(own) for case, own in words.items()}
 
 
 def _titled(figure: Figure, word: str, case: str, score: str | None) -> Figure:
