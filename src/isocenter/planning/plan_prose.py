@@ -192,7 +192,7 @@ def paragraphs(plan: Plan, names: Collection[str]) -> dict[str, str]:
 def sentences_of(plan: Plan) -> dict[str, Sentence]:
     """{"section.name": sentence}, those of the section "task" by the plan's kind of problem."""
     if "task.name" not in plan:
-        return SENTENCES
+        return dict(SENTENCES)
     traits = kind(plan["task.name"]).traits
     metrics = {name: metric_name(str(plan[name]), traits.metric_names) for name in METRICS if name in plan}
     named = {name: replace(SENTENCES[name], text=SENTENCES[name].text.format(value=metrics[name])) for name in metrics}

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 MEDIAN = "median_survival"
 TIMES, NUMBERS, CURVE = ("horizons", "edges"), ("scale", "followed", "median_risk"), ("censoring", "baseline")
 OPTIONAL = ("unit", "baseline", "median_risk")
-CURVE = "Predicted chance of no event over time; upright line: how long the patient was followed"
+FOLLOWED = "Predicted chance of no event over time; upright line: how long the patient was followed"
 
 
 @dataclass(frozen=True)
@@ -310,7 +310,7 @@ class Survival:
         last, happened = known or (None, False)
         chance = [values[survival_column(time)] for time in when]
         axis = time_axis(self.unit)
-        curve = figures.survival_curve(when, chance, case.id, axis=axis, last=last, happened=happened, caption=CURVE)
+        curve = figures.survival_curve(when, chance, case.id, axis=axis, last=last, happened=happened, caption=FOLLOWED)
         return [*drawn, curve]
 
     def overview(self, table: Table) -> list[Figure]:

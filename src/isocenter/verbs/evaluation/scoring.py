@@ -81,6 +81,14 @@ class Scored:
         """{metric: as papers spell it}, of the task."""
         return {} if self.task is None else self.task.traits.metric_names
 
+    @property
+    def parts(self) -> dict[str, tuple[Task, Table]]:
+        """{part: its task, and its rows} of a task that is made of tasks; itself under "" of any other."""
+        if self.task is None:
+            return {}
+        own = self.task.decoding.parts
+        return {name: (own.get(name, self.task), rows) for name, rows in self.task.scoring.tables(self.table).items()}
+
     def write(self, folder: Path) -> None:
         """cases.csv, summary.json, task.json and the viewers' pages into an existing folder; images.json of subsets."""
         if self.task is not None:

@@ -228,8 +228,7 @@ def constant_predictions(table: Table) -> Iterator[str]:
 
 def _constant_parts(scored: Scored) -> Iterator[str]:
     """The sentences of `constant_predictions`, those of each of several tasks after its name."""
-    tables = {"": scored.table} if scored.task is None else scored.task.scoring.tables(scored.table)
-    for part, table in tables.items():
+    for part, (_, table) in scored.parts.items():
         yield from (f"{part}: {text}" if part else text for text in constant_predictions(table))
 
 

@@ -271,14 +271,12 @@ def _cases(scored: Scored, primary: str, views: str) -> Iterator[Section]:
 
 def _of_cases(scored: Scored, primary: str) -> dict[str, str]:
     """{case: its score in words}, the mean over its labels; what is of a single case where the primary is not."""
-    task, words = scored.task, dict[str, list[str]]()
-    for part, table in ({} if task is None else task.scoring.tables(scored.table)).items():
-        of_a_case = (task.decoding.parts[part] if part else task).traits.case_metric
-        metric = next((name for name in (primary, of_a_case) if name in table), None)
-        means = {} if metric is None else table.groupby("case")[metric].mean().dropna()
-        for case, value in means.items():
-            named = f"{metric_name(metric, scored.metric_names)}: {number(float(value), places=3)}"
-            words.setdefault(str(case), []).append(named)
+    words = dict[str, list[str]]()
+    for task, table in scored.parts.values():
+        for metric in [name for name in (primary, task.traits.case_metric) if name and name in table][:1]:
+            named = metric_name(metric, scored.metric_names)
+            for case, value in table.groupby("case")[metric].mean().dropna().items():
+                words.setdefault(str(case), []).append(f"{named}: {number(float(value), places=3)}")
     return {case: ", ".join(own) for case, own in words.items()}
 
 
