@@ -35,8 +35,14 @@ PATIENTS = (10, 20, 50, 100)
 IMAGES = 2
 # Correlation of the two images of a patient on the scale that scores are drawn from.
 ALIKE = 0.8
-# Two normal distributions this far apart have an AUROC of 0.90.
-SEPARATION = float(np.sqrt(2) * stats.norm.ppf(0.90))
+
+
+def separation(area: float) -> float:
+    """How far apart two normal distributions of this AUROC lie."""
+    return float(np.sqrt(2) * stats.norm.ppf(area))
+
+
+SEPARATION = separation(0.90)
 
 FOLDS = 5
 # At which a PPV is stated.
@@ -102,15 +108,16 @@ def share_exact(random: Random, patients: int, draws: int, share: float) -> Esti
     return clopper_pearson(int(right(random, patients, share, 1).sum()), patients)
 
 
-def diagnosed(random: Random, patients: int) -> tuple[np.ndarray, np.ndarray]:
+def diagnosed(random: Random, patients: int, area: float = 0.90) -> tuple[np.ndarray, np.ndarray]:
     """Scores and truths; three patients in ten are ill."""
     ill = np.repeat(np.arange(patients) < round(0.3 * patients), IMAGES)
-    return latent(random, patients) + SEPARATION * ill, ill
+    return latent(random, patients) + separation(area) * ill, ill
 
 
-def auroc_stratified(random: Random, patients: int, draws: int) -> Estimate:
-    scores, ill = diagnosed(random, patients)
-    return bootstrap_statistic(partial(auroc, scores, ill), owners(patients), strata=ill, seed=0, draws=draws)
+def auroc_stratified(random: Random, patients: int, draws: int, area: float, logit: bool) -> Estimate:
+    scores, ill = diagnosed(random, patients, area)
+    given = {"strata": ill, "seed": 0, "draws": draws, "compares": logit}
+    return bootstrap_statistic(partial(auroc, scores, ill), owners(patients), **given)
 
 
 def auroc_unstratified(random: Random, patients: int, draws: int) -> Estimate:
@@ -187,7 +194,16 @@ STUDIES: list[tuple[str, str, float, Study]] = [
             ("Clopper-Pearson, one image each", share_exact),
         )
     ],
-    ("AUROC 0.90", "patient bootstrap by class", 0.90, auroc_stratified),
+    *[
+        (
+            f"AUROC {area}",
+            f"patient bootstrap by class{', logit' * logit}",
+            area,
+            partial(auroc_stratified, area=area, logit=logit),
+        )
+        for area in (0.9, 0.97)
+        for logit in (False, True)
+    ],
     ("AUROC 0.90", "patient bootstrap", 0.90, auroc_unstratified),
     ("AUROC 0.90 out of 5 folds", "mean over folds, patient bootstrap within fold and class", 0.90, auroc_over_folds),
     ("AUROC 0.90 out of 5 folds", "all scores in one order (wrong)", 0.90, auroc_of_all_folds),

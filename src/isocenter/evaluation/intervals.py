@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import UsageError, counted
 from isocenter.evaluation.weighting import are_paired
-from isocenter.lazy import stats
+from isocenter.lazy import special, stats
 from isocenter.values import Draws, Estimate, Floats
 
 LEVEL = 0.95
@@ -129,7 +129,8 @@ def bootstrap_statistic(
                A figure that is always biased (ECE) gets no true interval this way: `calibration_error`
     exact:     whether a perfect 1 or 0 is a proportion of independent trials, as it is not for MCC
     compares:  whether it sets the score of one image against that of another (AUROC, average precision), which only
-               scores of one model allow: where `seed` names several models, it is made for each of them
+               scores of one model allow: where `seed` names several models, it is made for each of them. The interval
+               of such a share of pairs is symmetric about its logit: percentiles miss high ones on one side
     """
     owners = np.asarray(patients)
     people, owner = np.unique(owners, return_inverse=True)
@@ -142,7 +143,7 @@ def bootstrap_statistic(
     models = Resampling.of(seed).models_of(people) if compares else None
     given: dict[str, Any] = {"n": len(owners), "unit": unit, "seed": seed, "draws": draws, "exact": exact}
     if models is None:
-        return _estimate(over_people, groups, **given)
+        return _estimate(over_people, groups, **given, of_pairs=compares)
     return _over_models(over_people, groups, models, given)
 
 
@@ -238,7 +239,7 @@ def _over_models(statistic: Statistic, groups: Integers, models: Integers, given
 
     lost = f", undefined in {len(members) - len(defined)} of {len(members)}" if len(defined) < len(members) else ""
     note = f"; mean over {len(defined)} folds{lost}: of one fold's model, not of their mean"
-    return _estimate(mean, groups, **given, note=note, models=models)
+    return _estimate(mean, groups, **given, note=note, models=models, of_pairs=True)
 
 
 def _estimate(
@@ -252,8 +253,12 @@ def _estimate(
     exact: bool,
     note: str = "",
     models: Integers | None = None,
+    of_pairs: bool = False,
 ) -> Estimate:
-    """The figure of all people, and the spread over people drawn again within their strata, and within their model."""
+    """The figure of all people, and the spread over people drawn again within their strata, and within their model.
+
+    of_pairs: a share of pairs of people, whose interval is that of its logit
+    """
     people, fewest = len(strata), int(np.bincount(strata).min(initial=len(strata)))
     count, trials = 1, fewest
     if models is not None:
@@ -275,10 +280,21 @@ def _estimate(
     figures = figures[np.isfinite(figures)]
     if not len(figures) or np.ptp(figures) <= 1e-12:
         return _degenerate(value, trials, exact and trials > 0, common, few + note)
-    tail = _tail(fewest, count)
+    tail, kind = _tail(fewest, count), ""
     low, high = np.quantile(figures, [tail, 1 - tail]).tolist()
+    if of_pairs and 0 < value < 1 and tail > 0:
+        (low, high), kind = _logit(value, float(figures.std(ddof=1)), tail), ", logit"
     lost = f"; {draws - len(figures)} of {draws} draws undefined" if len(figures) < draws else ""
-    return Estimate(value, low, high, **common, method=f"patient bootstrap{few}{note}{lost}")
+    return Estimate(value, low, high, **common, method=f"patient bootstrap{kind}{few}{note}{lost}")
+
+
+def _logit(share: float, error: float, tail: float) -> tuple[float, float]:
+    """The interval of a share with this standard error: symmetric about its logit, so that it ends within 0 and 1.
+
+    Pepe, The Statistical Evaluation of Medical Tests 2003, section 5.2.2 (coverage: bench/interval_coverage.py)
+    """
+    middle, half = special.logit(share), float(stats.norm.isf(tail)) * error / (share * (1 - share))
+    return float(special.expit(middle - half)), float(special.expit(middle + half))
 
 
 def _tail(patients: int, models: int = 1) -> float:
