@@ -252,6 +252,7 @@ def assert_like_monai(prediction, reference, spacing):
     assert_allclose([found.nsd(tolerance) for tolerance in tolerances], nsd, atol=0.03)
     # MONAI measures between centres of border voxels, each counting the same: up to one voxel off.
     assert found.hd95 == pytest.approx(hd95, abs=max(spacing))
+    assert found.hd95_points == pytest.approx(hd95, abs=1e-4)
     assert found.assd == pytest.approx(assd, abs=0.5 * max(spacing))
 
 

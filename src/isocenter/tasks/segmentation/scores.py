@@ -32,7 +32,7 @@ from isocenter.values import MM, MM3_PER_ML, SERIES_UNITS, Array, Estimate, Geom
 OF_SERIES = {f"_{unit}": unit for unit in SERIES_UNITS}
 MEASURED = ("volume_predicted", "volume_reference")
 VOLUME_AGREEMENT = tuple(f"volume_{metric}" for metric in AGREEMENT)
-DISTANCES, VOLUMES = ("hd95", "assd", "nsd"), ("volume_error", "false_positive_volume")
+DISTANCES, VOLUMES = ("hd95", "hd95_points", "assd", "nsd"), ("volume_error", "false_positive_volume")
 # Of labels that have a centreline.
 OF_LINES = ("cldice", "centreline_recall", "centreline_precision", "components_error", "loops_error")
 # Of cases that several people drew.
@@ -50,6 +50,8 @@ NAMES: Mapping[str, str] = {
     "cldice": "Centreline Dice",
     "dice_pooled": "Dice, pooled",
     "hd95": "HD95",
+    "hd95_points": "HD95 over boundary voxels",
+    "hd95_points_pixels": "HD95 over boundary voxels",
     "iou": "IoU",
     "iou_pooled": "IoU, pooled",
     "nsd": "NSD",
@@ -94,6 +96,7 @@ def case_rows(
             surface = surface_distance(*masks, steps)
             distances = {
                 f"hd95{pixels}": surface.hd95,
+                f"hd95_points{pixels}": surface.hd95_points,
                 f"assd{pixels}": surface.assd,
                 f"nsd{pixels}": surface.nsd(tolerances[name]),
             }
@@ -195,7 +198,8 @@ def unit_of(metric: str) -> str:
     for ending, unit in {"_pixels": "pixels", "_voxels": "voxels", "_mm2": "mm²", **OF_SERIES}.items():
         if metric.endswith(ending):
             return "" if metric.startswith("nsd") else unit
-    return {"hd95": "mm", "assd": "mm", "volume_error": "ml", "false_positive_volume": "ml"}.get(metric, "")
+    units = {**dict.fromkeys(("hd95", "hd95_points", "assd"), "mm"), **dict.fromkeys(VOLUMES, "ml")}
+    return units.get(metric, "")
 
 
 def voxel_in_unit(geometry: Geometry) -> float:
