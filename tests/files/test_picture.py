@@ -227,3 +227,20 @@ def test_real_radiographs_and_fundus_pictures_are_read(data):
     assert colour.shape == (3, 960, 999)
     with PIL.Image.open(data / "chasedb1" / "Image_01L.jpg") as other:
         assert_array_equal(np.moveaxis(colour.data, 0, -1), np.asarray(other))
+
+
+@pytest.mark.parametrize("downwards", [False, True])
+@pytest.mark.parametrize("shape", [(3, 5), (300, 7), (513, 4)])
+def test_the_colours_of_a_bmp_are_those_of_the_library_whichever_way_its_rows_run(tmp_path, shape, downwards):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    PIL.Image.fromarray(pixels).save(tmp_path / "a.bmp")
+    if downwards:
+        content = bytearray((tmp_path / "a.bmp").read_bytes())
+        content[22:26] = (-shape[0]).to_bytes(4, "little", signed=True)
+        (tmp_path / "a.bmp").write_bytes(content)
+        pixels = pixels[::-1]
+    assert_array_equal(np.moveaxis(read(tmp_path / "a.bmp").data, 0, -1), pixels)
+    assert_array_equal(np.asarray(PIL.Image.open(tmp_path / "a.bmp")), pixels)
+    (tmp_path / "cut.bmp").write_bytes((tmp_path / "a.bmp").read_bytes()[:-20])
+    with pytest.raises(FormatError, match="no whole picture"):
+        _ = read(tmp_path / "cut.bmp").data

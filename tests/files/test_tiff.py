@@ -206,3 +206,18 @@ def test_real_label_maps_are_read(data):
     image = read(data / "dsb2018" / "labels" / "01d44a26f6680c42.tif")
     assert image.dtype == np.uint16
     assert image.data.max() == 7  # index.csv: n_nuclei
+
+
+@pytest.mark.parametrize("kind", ["minisblack", "miniswhite", "rgb", "planes"])
+@pytest.mark.parametrize(
+    ("compression", "predictor"), [("zlib", False), ("zlib", True), ("lzw", False), ("packbits", False)]
+)
+def test_a_page_of_one_strip_is_what_the_library_reads(tmp_path, kind, compression, predictor):
+    shape = {"rgb": (9, 7, 3), "planes": (3, 9, 7)}.get(kind, (9, 7))
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    how = {"photometric": "rgb", "planarconfig": "separate"} if kind == "planes" else {"photometric": kind}
+    options = {"compression": compression, "predictor": predictor, "rowsperstrip": 9, "metadata": None, **how}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
+    image, stored = read(tmp_path / "a.tif"), tifffile.imread(tmp_path / "a.tif")
+    channels = np.moveaxis(stored, -1, 0) if kind == "rgb" else stored if kind == "planes" else stored[None]
+    assert_array_equal(image.data, 255 - channels if kind == "miniswhite" else channels)

@@ -151,7 +151,11 @@ def _decoded(path: Path) -> tuple[Array, list[str], dict[str, Any]]:
             with _opened(path) as opened:
                 facts |= {"lossy": True} if opened.format in LOSSY else {}
                 orientation = _orientation(opened, path)
-                pixels = _by_codec(opened, path) if _is_straight(opened) else _plain(opened, notes)
+                if _is_straight(opened):
+                    pixels = _by_codec(opened, path)
+                else:
+                    colours = _of_bmp(opened, path)
+                    pixels = _plain(opened, notes) if colours is None else colours
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if orientation != 1:
         notes.append(f"turned upright by EXIF orientation {orientation}")
@@ -185,24 +189,50 @@ def _plain(opened: PIL.Image.Image, notes: list[str]) -> Array:
         notes.append(NOTES[mode])
     if mode in PALETTES:
         clear = mode != PALETTE or "transparency" in opened.info
-        colour = np.asarray(opened.convert("RGBA" if clear else "RGB"))
-        grey = not clear and bool((colour == colour[..., :1]).all())
+        colour = _in_bands(opened, "RGBA" if clear else "RGB")
+        grey = not clear and all(np.array_equal(colour[..., 0], colour[..., n]) for n in (1, 2))
         return colour[..., :1] if grey else colour
     if mode in CONVERTED:
-        return np.asarray(opened.convert("RGB"))
+        return _in_bands(opened, "RGB")
     pixels = _in_bands(opened)
     if mode.startswith("I;16") or (mode in WIDE and pixels.min() >= 0 and pixels.max() <= 65535):
         return pixels.astype(np.uint16)
     return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
 
 
-def _in_bands(opened: PIL.Image.Image) -> Array:
-    """The pixels; the library hands them on by way of a copy, which is of some rows only."""
+def _in_bands(opened: PIL.Image.Image, mode: str = "") -> Array:
+    """The pixels, in another mode if one is named; the library converts and hands on copies, here of some rows only."""
     columns, rows = opened.size
-    first = np.asarray(opened.crop((0, 0, columns, min(rows, BAND))))
+
+    def band(start: int) -> Array:
+        part = opened.crop((0, start, columns, min(rows, start + BAND)))
+        return np.asarray(part.convert(mode) if mode else part)
+
+    first = band(0)
     pixels = np.empty((rows, *first.shape[1:]), first.dtype)
     for start in range(0, rows, BAND):
-        pixels[start : start + BAND] = np.asarray(opened.crop((0, start, columns, min(rows, start + BAND))))
+        pixels[start : start + BAND] = band(start)
+    return pixels
+
+
+def _of_bmp(opened: PIL.Image.Image, path: Path) -> Array | None:
+    """The colours of a BMP of three bytes each, some rows at a time; None for any other picture.
+
+    The library would hold four bytes for each three, and a copy.
+    """
+    plain = [one for one in getattr(opened, "tile", ()) if (one[0], one[3][0]) == ("raw", "BGR")]
+    if opened.format != "BMP" or len(plain) != 1:
+        return None
+    [(_, _, offset, (_, stride, direction))] = plain
+    columns, rows = opened.size
+    pixels = np.empty((rows, columns, 3), np.uint8)
+    upwards = pixels[::direction]
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        for start in range(0, rows, BAND):
+            part = upwards[start : start + BAND]
+            stored = np.fromfile(file, np.uint8, len(part) * stride).reshape(len(part), stride)
+            part[...] = stored[:, : 3 * columns].reshape(part.shape)[..., ::-1]
     return pixels
 
 

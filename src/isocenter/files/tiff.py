@@ -171,7 +171,7 @@ def _image(file: tifffile.TiffFile, number: int, path: Path, others: tuple[Path,
         notes.append("the palette's colours were filled in")
     if page.photometric == PHOTOMETRIC.MINISWHITE and np.issubdtype(pixels.dtype, np.unsignedinteger):
         most = np.array((1 << page.bitspersample) - 1, dtype=np.uint64).astype(pixels.dtype)
-        np.subtract(most, pixels, out=pixels)
+        pixels = np.subtract(most, pixels, out=pixels if pixels.flags.writeable else None)
         notes.append("0 is white in the file: the values were inverted")
     pixels = real_part(pixels, options.part, str(path))
     pixels, spatial, framed = _ordered(pixels, axes, path)
@@ -198,8 +198,18 @@ def _image(file: tifffile.TiffFile, number: int, path: Path, others: tuple[Path,
 
 def _pixels_of(part: tifffile.TiffPageSeries) -> Array:
     """The samples of a series of pages; strips and tiles are read a few at a time."""
-    pixels: Array = part.asarray(buffersize=READ_AT_ONCE)
+    pixels = _of_one_strip(part.keyframe) if len(part) == 1 else None
+    if pixels is None:
+        pixels = part.asarray(buffersize=READ_AT_ONCE)
     return pixels.view(np.uint8) if pixels.dtype == bool else pixels
+
+
+def _of_one_strip(page: tifffile.TiffPage) -> Array | None:
+    """A page that is one compressed strip, as it was decoded; the library would copy it. None for any other page."""
+    if len(page.dataoffsets) != 1 or page.is_tiled or page.compression == COMPRESSION.NONE or page.dtype != np.uint8:
+        return None
+    strip = next(page.segments())[0]
+    return strip.reshape(page.shape) if strip is not None and strip.size == page.size else None
 
 
 def _refuse_colours(page: tifffile.TiffPage, path: Path) -> None:
