@@ -104,6 +104,13 @@ def test_a_run_knows_its_cases_again_under_another_key(series, tmp_path, monkeyp
     assert {case.id: case.files for case in again} == {case.id: case.files for case in first}
 
 
+def test_the_record_of_a_run_holds_an_id_of_the_key_and_never_the_key(series, tmp_path, monkeypatch):
+    monkeypatch.setenv("ISOCENTER_PATIENT_KEY", "a key of this clinic")
+    write_data_record(tmp_path, read_dataset(series, IMAGES), {})
+    written = (tmp_path / "data.json").read_text()
+    assert patient_key_id() in written and "a key of this clinic" not in written
+
+
 def test_a_record_of_other_files_names_no_key(tmp_path, data):
     folder = data / "dicom" / "series" / "ct_3slices_with_seg"
     dataset = read_dataset(next(folder.glob("*.dcm")), IMAGES)

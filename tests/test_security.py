@@ -1,0 +1,68 @@
+"""What SECURITY.md promises: each promise names its test, and those that are of the whole source are tested here."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+import trained
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "isocenter"
+PAGE = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+NAMED = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)
+TEXTS = {path.relative_to(SOURCE).as_posix(): path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py")}
+
+
+def holding(pattern: str) -> set[str]:
+    """The files of the source in which a pattern is found."""
+    return {path for path, text in TEXTS.items() if re.search(pattern, text, re.MULTILINE)}
+
+
+@pytest.mark.parametrize(("path", "name"), NAMED)
+def test_each_test_that_the_page_names_is_there(path: str, name: str) -> None:
+    assert re.search(rf"^def {name}\(", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_each_promise_names_a_test() -> None:
+    promises = re.split(r"^- ", PAGE, flags=re.MULTILINE)[1:]
+    assert len(promises) > 20 and len(NAMED) > 50
+    assert not [promise for promise in promises if "`tests/" not in promise]
+
+
+def test_nothing_in_the_source_runs_what_a_file_says() -> None:
+    # Our own processes, and a file that one of them wrote a moment ago in a folder of its own.
+    ours = {f"runtime/parallel/{name}.py" for name in ("worker_main", "worker_pool")}
+    assert holding(r"\b(un)?pickle\.loads?\(|marshal\.|joblib|cloudpickle") == {
+        *ours, "runtime/certificate/backend_trial.py",
+    }  # fmt: skip
+    assert not holding(r"(?<![.\w])(eval|exec|compile|__import__)\(|weights_only=False|allow_pickle=True")
+    assert not holding(r"shell=True|os\.system|os\.popen|yaml\.(unsafe_|full_)?load\b|extractall\((?!room|partial)")
+
+
+def test_json_of_strangers_is_parsed_in_one_place() -> None:
+    # The others parse what lies in the installation, or what the same run has just written.
+    ours = {"networks/benchmark_ranks.py", "training/search_study.py", "verbs/evaluation/scoring.py"}
+    assert holding(r"json\.loads?\(") == {"files/storage/json_text.py", *ours}
+
+
+def test_few_files_reach_for_a_network() -> None:
+    libraries = r"urllib\.request|http\.client|socket|requests|ftplib|smtplib|aiohttp|httpx|mlflow|distributed$"
+    named = holding(rf"^\s*(import|from) ({libraries})")
+    assert named == {
+        "files/storage/web.py", "networks/weights.py", "runtime/parallel/dask_cluster.py", "training/logs.py",
+    }  # fmt: skip
+
+
+def test_checking_and_predicting_connect_to_nothing(cli, segmented, tmp_path, monkeypatch) -> None:
+    asked = []
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, lambda self, address: asked.append(address))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *where, **how: asked.append(where))
+    image = segmented.data / "images" / "case00.nii.gz"
+    assert cli("predict", segmented.out, image, "--out", tmp_path / "result").code == 0
+    assert cli("check", segmented.data, "--labels", trained.LABELS, "--out", tmp_path / "check").code == 0
+    assert asked == []
