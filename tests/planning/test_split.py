@@ -42,13 +42,27 @@ def test_another_seed_draws_other_patients():
     assert split(data, seed=0)[0] != split(data, seed=1)[0]
 
 
-def test_a_fifth_is_test_and_a_tenth_of_the_rest_selects():
-    parts = list(split(cohort(list(range(100))), seed=3)[0].values())
-    assert [parts.count(part) for part in ("train", "val", "test")] == [72, 8, 20]
+@pytest.mark.parametrize(("cases", "volumes", "selecting"), [(100, False, 12), (100, True, 8), (1000, True, 20)])
+def test_a_fifth_is_test_and_of_the_rest_volumes_select_seldom_and_others_by_15_per_cent(cases, volumes, selecting):
+    parts = list(split(cohort(list(range(cases))), seed=3, volumes=volumes)[0].values())
+    assert [parts.count(part) for part in ("train", "val", "test")] == [
+        cases - cases // 5 - selecting,
+        selecting,
+        cases // 5,
+    ]
 
 
-def test_at_most_twenty_cases_select():
-    assert list(split(cohort(list(range(1000))), seed=3)[0].values()).count("val") == 20
+@pytest.mark.parametrize(("cases", "selecting"), [(390, 47), (400, 100), (2000, 240)])
+def test_a_hundred_select_of_sets_that_have_four_hundred(cases, selecting):
+    assert list(split(cohort(list(range(cases))), seed=3)[0].values()).count("val") == selecting
+
+
+def test_a_patient_who_owns_most_images_leaves_the_parts_as_large_as_they_should_be():
+    owners = [0] * 60 + list(range(1, 41))
+    for seed in range(10):
+        parts = list(split(cohort(owners), seed=seed)[0].values())
+        assert parts.count("test") == 20
+        assert parts.count("val") == 12
 
 
 def test_a_rare_class_is_in_every_part_by_its_share():
@@ -56,7 +70,7 @@ def test_a_rare_class_is_in_every_part_by_its_share():
     parts, _ = split(data, seed=5)
     rare = [parts[case.id] for case in data if case.references["class"] == "rare"]
     assert rare.count("test") == 4
-    assert rare.count("val") == 2
+    assert rare.count("val") == 2  # of 12
 
 
 def test_who_had_the_event_is_in_every_part_by_his_share():
@@ -70,7 +84,7 @@ def test_a_sets_own_test_part_is_kept_whole():
     own = {f"c{n}": "test" if n % 3 == 0 else "train" for n in range(60)}
     parts, decision = split(cohort(list(range(60)), splits=own), seed=0)
     assert {case for case, part in parts.items() if part == "test"} == {c for c, part in own.items() if part == "test"}
-    assert list(parts.values()).count("val") == 4
+    assert list(parts.values()).count("val") == 6
     assert decision.value == "own"
 
 

@@ -263,11 +263,13 @@ def _parted(examination: Examination, request: PlanRequest) -> tuple[tuple[Parts
     dataset, twins = examination.dataset, examination.twins
     folds = request.number("split.folds", request.folds)
     seed = request.number("split.seed", request.number("training.seed", request.seed))
+    cases = examination.fingerprint.cases
+    volumes = any(case.components and sum(size > 1 for size in case.shape) > 2 for case in cases)
     if not folds:
-        parts, decision = split(dataset, seed=seed, everything=request.everything, twins=twins)
+        parts, decision = split(dataset, seed=seed, everything=request.everything, twins=twins, volumes=volumes)
         return (parts,), decision
-    made = split_folds(dataset, folds, seed=seed, twins=twins)
-    return made, folds_decision(dataset, made, seed)
+    made = split_folds(dataset, folds, seed=seed, twins=twins, volumes=volumes)
+    return made, folds_decision(dataset, made, seed, volumes=volumes)
 
 
 def _retest(examination: Examination, training: set[str], seed: int) -> Retest | None:
