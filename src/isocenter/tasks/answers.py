@@ -52,6 +52,10 @@ def _nothing(settings: Mapping[str, Any]) -> dict[str, Decision]:
     return {}
 
 
+def _nobody(decisions: Mapping[str, Decision]) -> Sequence[str]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Traits:
     """The facts of a kind of problem that hold for all its settings; the defaults suit most kinds.
@@ -69,6 +73,7 @@ class Traits:
     metric_names:  {metric: as papers spell it}, for reports; without one its words
     errors:        metrics of which less is better, without the unit that their names may end with
     label_word:    what the labels of its figures are: "structure", "class", "finding"
+    unkept:        decisions of the section "task" to sentences on rules of a person that could not be kept
     """
 
     tunes: tuple[str, ...] = ()
@@ -83,6 +88,7 @@ class Traits:
     metric_names: Mapping[str, str] = field(default_factory=dict)
     errors: frozenset[str] = frozenset()
     label_word: str = "label"
+    unkept: Callable[[Mapping[str, Decision]], Sequence[str]] = _nobody
 
     def is_error(self, metric: str) -> bool:
         """Whether less of a metric is better."""

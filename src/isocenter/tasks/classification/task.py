@@ -49,7 +49,7 @@ from isocenter.tasks.classification.scores import (
     selected,
     summary_rows,
 )
-from isocenter.tasks.shared import Shares, crossed, log_mean, mean_of, reading, softmax
+from isocenter.tasks.shared import Shares, crossed, log_mean, mean_of, reading, softmax, unkept_rule
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
@@ -118,6 +118,7 @@ class Classification:
         case_metric="brier",
         # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
         search_values={"loss": ("ce", "class_balanced", "logit_adjusted")},
+        unkept=unkept_rule,
         sentences=SENTENCES,
         metric_names=NAMES,
         errors=frozenset({"brier", "ece", "mae", "rps", "expected_cost"}),

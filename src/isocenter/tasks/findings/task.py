@@ -25,6 +25,7 @@ from isocenter.tasks.shared import (
     mean_of,
     numbers_by_name,
     reading,
+    unkept_rule,
 )
 from isocenter.tasks.task import Task
 from isocenter.values import (
@@ -84,6 +85,7 @@ class Findings:
         case_metric="brier",
         # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
         search_values={"loss": ("bce", "class_balanced")},
+        unkept=unkept_rule,
         sentences=SENTENCES,
         metric_names=PROBABILITY_NAMES,
         errors=frozenset({"brier", "ece"}),

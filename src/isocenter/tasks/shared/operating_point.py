@@ -10,11 +10,12 @@ from numpy.typing import ArrayLike
 
 from isocenter.errors import PlanError, counted
 from isocenter.evaluation import roc_curve
-from isocenter.values import Decision, Sentence
+from isocenter.values import BY_HAND, Decision, Sentence
 
 RULE = re.compile(r"(?P<youden>youden)|((?P<sensitivity>sensitivity)|specificity)>=(?P<level>0?\.\d+|1(?:\.0*)?)")
 # Validation cases of the class and of the rest; fewer say too little about a threshold.
 FEWEST_CASES = 10
+TOO_FEW = "are too few for a threshold"
 # Above every probability, so that nobody is called.
 NOBODY = 1.0001
 # The sentences of plans about operating points.
@@ -67,11 +68,19 @@ def chosen_thresholds(
         numbers = f"{counted(int(positive.sum()), 'validation case')} of {name}"
         numbers += f" and {counted(int((~positive).sum()), 'other')}"
         if min(positive.sum(), (~positive).sum()) < FEWEST_CASES:
-            reasons.append(f"{numbers} are too few for a threshold, {FEWEST_CASES} each are the least: {instead}")
+            reasons.append(f"{numbers} {TOO_FEW}, {FEWEST_CASES} each are the least: {instead}")
         else:
             levels[name] = round(threshold(rule, probabilities, positive), 6)
             reasons.append(f"{rule} of {numbers}")
     return levels, Decision(levels, "; ".join(reasons), YOUDEN if levels and rule == "youden" else "")
+
+
+def unkept_rule(decisions: Mapping[str, Decision]) -> Sequence[str]:
+    """Sentences on a rule that a person chose, where validation cases were too few to find its threshold."""
+    rule, chosen = decisions.get("operating_point"), decisions.get("thresholds")
+    if rule is None or chosen is None or rule.because != BY_HAND or TOO_FEW not in chosen.because:
+        return []
+    return [f"The rule {rule.value} could not be kept: {chosen.because}."]
 
 
 def check_numbers(where: str, given: Mapping[str, float], names: Sequence[str], low: float, high: float) -> None:

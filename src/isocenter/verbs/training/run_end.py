@@ -87,12 +87,13 @@ def evaluated(
     return scored
 
 
-def notes_of(run: RunFolder, scored: Scored | None, stopped: Sequence[str]) -> list[str]:
+def notes_of(run: RunFolder, scored: Scored | None, plan: Plan, stopped: Sequence[str]) -> list[str]:
     """What a reader must know before any figure.
 
+    plan:    with all that was decided after training
     stopped: why trainings ended early
     """
-    notes = []
+    notes = [*settings(plan).task.traits.unkept(plan.sections["task"])]
     if not run.dataset.patients_known:
         split = "" if scored is None else ", split by case: leakage cannot be excluded"
         notes.append(f"Patients unknown{split}.")
