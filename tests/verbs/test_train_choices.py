@@ -93,14 +93,6 @@ def test_a_rule_that_validation_cases_cannot_keep_is_a_warning_before_any_figure
     assert warning in (tmp_path / "run" / "report.html").read_text().replace("&gt;", ">")
 
 
-def test_a_rule_that_validation_cases_cannot_keep_is_a_warning_before_any_figure(classified, tmp_path):
-    rule = {**trained.TWO_STEPS, "task.operating_point": "sensitivity>=0.95"}
-    run = trained.classifying(classified.data, tmp_path / "run", assignments=rule)
-    [warning] = [note for note in run.verdict.against if "could not be kept" in note]
-    assert "The rule sensitivity>=0.95 could not be kept" in warning
-    assert "are too few for a threshold" in warning
-
-
 @pytest.fixture(scope="module")
 def stopped(segmented, tmp_path_factory) -> Run:
     """A run that an early stop ends: at a rate of nearly nothing, no validation is better than the first."""
