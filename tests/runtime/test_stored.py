@@ -120,10 +120,10 @@ def test_a_model_of_folds_says_what_holds_for_all_and_names_each(tmp_path):
 
 def test_folds_that_see_images_differently_are_not_averaged(tmp_path):
     other = replace(made(1), preprocessing=replace(made(1).preprocessing, crop="content"))
-    with pytest.raises(UsageError, match="differently prepared"):
+    with pytest.raises(UsageError, match="preprocess images differently"):
         load(run_of(tmp_path / "a", {"fold_0": made(0), "fold_1": other}), "cpu")
     other = replace(made(1), inference=Inference((8, 8, 8)))
-    with pytest.raises(UsageError, match="other windows"):
+    with pytest.raises(UsageError, match="different window settings"):
         load(run_of(tmp_path / "b", {"fold_0": made(0), "fold_1": other}), "cpu")
     other = made(1, {**TASK, "labels": [{"value": 6, "name": "head"}]})
     with pytest.raises(UsageError, match="differ in their labels"):

@@ -115,7 +115,7 @@ def _averaged(members: Sequence[Model], where: str) -> Model:
         if (task.name, task.labels, task.heads) != (known.name, known.labels, known.heads):
             raise UsageError("its members differ in their labels", where, "Choose one with --fold")
         if member.inference != first.inference:
-            raise UsageError("its members look through other windows", where, "Choose one with --fold")
+            raise UsageError("its members use different window settings", where, "Choose one with --fold")
         if member.task.settings != first.task.settings:  # training writes one task into all of them at its end
             problem = "its members decode what their networks say in different ways"
             raise UsageError(problem, where, "Finish it with `isocenter train --resume`, or choose one with --fold")

@@ -167,11 +167,11 @@ def test_a_largest_piece_of_another_kind_is_refused(tmp_path, given, says):
     [
         ({"units": "$__import__('os').mkdir('MARK')"}, "would run"),
         ({"units": "$1 + 1"}, "would run"),
-        ({"units": "%other.json#units"}, "takes %other"),
-        ({"network_def": {"_target_": "os.mkdir", "path": "MARK"}}, "wants os.mkdir"),
-        ({"network_def": {"_target_": "scripts.network.Net"}}, "wants scripts.network.Net"),
-        ({"network_def": {"_target_": "monai.networks.nets.UNet.forward"}}, "wants"),
-        ({"network_def": {"_target_": "torch.nn.functional"}}, "wants torch.nn.functional"),
+        ({"units": "%other.json#units"}, "refers to %other"),
+        ({"network_def": {"_target_": "os.mkdir", "path": "MARK"}}, "needs os.mkdir"),
+        ({"network_def": {"_target_": "scripts.network.Net"}}, "needs scripts.network.Net"),
+        ({"network_def": {"_target_": "monai.networks.nets.UNet.forward"}}, "needs"),
+        ({"network_def": {"_target_": "torch.nn.functional"}}, "needs torch.nn.functional"),
         ({"network_def": {**NETWORK, "_mode_": "callable"}}, "callable"),
         ({"network_def": {**NETWORK, "widths": [1]}}, "cannot be made"),
         (
@@ -214,7 +214,7 @@ def test_a_reference_to_nothing_or_to_itself_is_refused(tmp_path):
 
 def test_references_that_name_each_other_a_million_times_are_refused(tmp_path):
     grown = {f"a{n}": [f"@a{n - 1}"] * 9 for n in range(1, 12)}
-    with pytest.raises(FormatError, match="unfold without end"):
+    with pytest.raises(FormatError, match="references never end"):
         isocenter.load(bundle(tmp_path / "bundle", **grown, a0="lol", units="@a11"), "cpu")
 
 

@@ -146,7 +146,7 @@ def test_plans_of_older_versions_say_the_same_in_other_words(tmp_path):
         ({"preprocessor_name": "MyPreprocessor"}, "its preprocessor is MyPreprocessor"),
         ({"normalization_schemes": ["MyScheme"]}, "MyScheme"),
         ({"resampling_fn_data": "my_resampling"}, "my_resampling"),
-        ({"network_class_name": "mine.PlainConvUNet"}, "its network is mine.PlainConvUNet"),
+        ({"network_class_name": "mine.PlainConvUNet"}, "its network mine.PlainConvUNet"),
         ({"network_class_name": "dynamic_network_architectures.architectures.unet.Other"}, "its network is Other"),
     ],
 )

@@ -43,7 +43,7 @@ def on_one_scale(members: Sequence[Model], where: str) -> tuple[Preprocessing, t
         return each[0], tuple(one.run for one in members)
     common = widest([one.normalisation for one in each])
     if common is None or any(replace(one, normalisation=each[0].normalisation) != each[0] for one in each):
-        raise UsageError("its members see images differently prepared", where, "Choose one with --fold")
+        raise UsageError("its members preprocess images differently", where, "Choose one with --fold")
     return replace(each[0], normalisation=common), tuple(_converted(one, common) for one in members)
 
 
@@ -89,7 +89,7 @@ def have_own_scales(modules: Sequence[Module]) -> bool:
 def _ours(member: Model, where: str) -> Preprocessing:
     """Its preprocessing; UsageError for a member of another program, whose folds its own folder holds together."""
     if not isinstance(member.preprocessing, Preprocessing):
-        raise UsageError("its members prepare images as another program does", where, "Give that program's own folder")
+        raise UsageError("its members use another program's preprocessing", where, "Give that program's own folder")
     return member.preprocessing
 
 

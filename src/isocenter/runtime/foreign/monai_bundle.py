@@ -210,7 +210,7 @@ def _of_image(step: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 
 def _windows(given: Any, where: str) -> tuple[tuple[int, ...], Inference]:
     if name_of(given) != "SlidingWindowInferer":
-        raise UsageError(f"its inferer is {name_of(given) or 'none'}, and known is SlidingWindowInferer", where, REMEDY)
+        raise UsageError(f"its inferer is {name_of(given) or 'none'}, not SlidingWindowInferer", where, REMEDY)
     try:
         patch = tuple(int(size) for size in given["roi_size"])
         return patch, Inference(patch, float(given.get("overlap", 0.25)), int(given.get("sw_batch_size", 1)))
@@ -229,7 +229,7 @@ def _task(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], mode: str
             case "AsDiscreted":
                 exclusive = bool(step.get("argmax", False))
                 if not exclusive and step.get("threshold") not in (0.5, None):
-                    raise UsageError(f"calls a region from {step['threshold']} on, and known is 0.5", where, REMEDY)
+                    raise UsageError(f"calls a region from {step['threshold']} on, not from 0.5", where, REMEDY)
             case "Activationsd":
                 exclusive = bool(step.get("softmax", False)) if exclusive is None else exclusive
             case "KeepLargestConnectedComponentd":
@@ -241,7 +241,7 @@ def _task(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], mode: str
     if exclusive is None:
         raise UsageError("does not say what its outputs mean: no AsDiscreted, no Activationsd", where, REMEDY)
     if largest and not exclusive:
-        problem = "keeps the largest piece of regions that overlap, and known is that of classes"
+        problem = "keeps the largest piece of overlapping regions; only that of classes is supported"
         raise UsageError(problem, where, REMEDY)
     kept = {value: name for value, name in names.items() if value or not exclusive}
     # Regions that overlap are written in the order of their channels.
@@ -264,7 +264,7 @@ def _largest(step: Mapping[str, Any], names: Mapping[int, str], where: str) -> l
     """Groups of labels of which, together, the largest piece stays, pieces being connected also by a corner."""
     for key, known in {"num_components": (None, 1), "connectivity": (None,), "is_onehot": (None, False)}.items():
         if step.get(key) not in known:
-            raise UsageError(f"keeps the largest piece with {key} {step[key]}, which is not known", where, REMEDY)
+            raise UsageError(f"keeps the largest piece with {key} {step[key]}, which is not supported", where, REMEDY)
     given = step.get("applied_labels")
     labels = sorted(names) if given is None else given if isinstance(given, list) else [given]
     labels = [label for label in labels if label]

@@ -120,7 +120,7 @@ class Config:
 
     def _kind(self, described: Mapping[str, Any]) -> Any:
         if described.get("_mode_", "default") != "default":
-            raise UsageError(f"wants {described['_target_']} {described['_mode_']}", self.where, REMEDY)
+            raise UsageError(f"needs {described['_target_']} in the mode {described['_mode_']}", self.where, REMEDY)
         module, _, name = str(described["_target_"]).rpartition(".")
         name = OLDER.get(name, name)
         if module == "torch.nn":
@@ -131,7 +131,7 @@ class Config:
             if name in names and (not module or f"{module}.".startswith(f"{allowed}.")):
                 return getattr(importlib.import_module(allowed), name)
         known = ", ".join(name for names in ALLOWED.values() for name in sorted(names))
-        raise UsageError(f"wants {described['_target_']}; known are {known}", self.where, REMEDY)
+        raise UsageError(f"needs {described['_target_']}; supported are {known}", self.where, REMEDY)
 
 
 class _Unfolding:
@@ -144,7 +144,7 @@ class _Unfolding:
         """The value with what it refers to; seen: the references on the way to it"""
         self._left -= 1
         if self._left < 0:
-            raise FormatError("its references unfold without end", self._config.where, "Get the bundle again")
+            raise FormatError("its references never end", self._config.where, "Get the bundle again")
         match value:
             case str():
                 return self._of_text(value, seen)
@@ -162,7 +162,7 @@ class _Unfolding:
                 raise FormatError(f"{body} refers to itself", self._config.where, "Get the bundle again")
             return self.described(self._looked_up(body[1:]), (*seen, body))
         if text.startswith("%"):
-            raise UsageError(f"takes {text} from elsewhere", self._config.where, REMEDY)
+            raise UsageError(f"refers to {text}, which lies outside the configuration", self._config.where, REMEDY)
         if not text.startswith("$"):
             return text
         try:

@@ -65,7 +65,7 @@ class Plans:
     def _resolved(self, name: str, seen: tuple[str, ...]) -> dict[str, Any]:
         configurations = self.plans["configurations"]
         if name in seen or name not in configurations:
-            raise FormatError(f"inherits from {name!r} in vain", str(self.folder / PLANS), "Get the file again")
+            raise FormatError(f"inherits from {name!r}, not there", str(self.folder / PLANS), "Get the file again")
         own = dict(configurations[name])
         above = own.get("inherits_from")
         return {**self._resolved(above, (*seen, name)), **own} if above else own
@@ -209,7 +209,7 @@ def _architecture(planned: Mapping[str, Any], folder: Path) -> tuple[str, dict[s
     full = str(given["network_class_name"])
     name = _only(full.rpartition(".")[2], set(NETWORKS), "network", where)
     if not full.startswith("dynamic_network_architectures.architectures."):
-        raise UsageError(f"its network is {full}, which is nnU-Net's own no more", str(where / PLANS), ELSEWHERE)
+        raise UsageError(f"its network {full} is not one of nnU-Net's own", str(where / PLANS), ELSEWHERE)
     own = given["arch_kwargs"]
     size = {
         "features": _each(own["features_per_stage"], own["n_stages"]),

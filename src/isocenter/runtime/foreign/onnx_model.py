@@ -85,13 +85,13 @@ def load_onnx(path: Path, device: str, threads: int | None = None) -> Model:
         windows = {key: description[key] for key in OF_WINDOWS if key in description}
         inference = Inference.of({"patch": list(description["patch"]), **windows})
     except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise FormatError(f"cannot be so ({error})", str(path.with_suffix(".json")), "Correct it") from error
+        raise FormatError(f"has impossible values ({error})", str(path.with_suffix(".json")), "Correct it") from error
     kind, _, number = chosen.value.partition(":")
     gpu: list[Provider] = [("CUDAExecutionProvider", {"device_id": int(number or 0)})] if kind == CUDA else []
     [(name, head)] = task.heads.items()
     opened = open_onnx(path, [name], [*gpu, "CPUExecutionProvider"], threads)
     if len(opened.session.get_inputs()) != 1:
-        raise FormatError("asks for more than an image", str(path), "Export the network with one input")
+        raise FormatError("has more inputs than the image", str(path), "Export the network with one input")
     count = head.count if head.is_dense else len(task.labels)
     network = Described(opened, count, head.is_dense, str(path.with_suffix(".json")))
     size = {"name": "onnx", "channels": len(preprocessing.channels), "spatial_dims": preprocessing.ndim, "size": {}}
@@ -119,7 +119,7 @@ def _description(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise FormatError(f"is no JSON ({error})", where, "Correct it") from error
     if not isinstance(description, dict):
-        raise FormatError("is no description", where, "Give an object")
+        raise FormatError("is no JSON object", where, "Write one with labels, channels and outputs")
     missing, unknown = [key for key in NEEDED if key not in description], sorted(set(description) - set(KNOWN))
     if missing or unknown:
         problem = f"lacks {', '.join(missing)}" if missing else f"says {', '.join(unknown)}, which nobody knows"

@@ -59,7 +59,7 @@ def _one_fold(
     if count == 1 or fold not in range(count):
         raise no_fold(fold, range(count if count > 1 else 0), path)
     if backend not in (AUTO, PLAIN):
-        raise UsageError(f"{backend} has the folds only together", str(path), f"Choose --backend {PLAIN} for one fold")
+        raise UsageError(f"{backend} computes all folds as one", str(path), f"Choose --backend {PLAIN} for one fold")
     name, record = weights_files(record)[fold], of_one_member(record, fold)
     verify(path, needed=(f"{PACKAGED}/{RECORD}", name))
     computing = choose_backend(PLAIN, device, record, None, str(path))

@@ -111,7 +111,7 @@ def joined_traits(kinds: Sequence[type[Task] | Task]) -> Traits:
             **{f"{name}{SETTING}{key}": one for name, traits in own.items() for key, one in traits.sentences.items()},
         },
         metric_names={
-            SELECTED: "mean over the tasks",
+            SELECTED: "the mean over the tasks",
             **{metric: name for traits in own.values() for metric, name in traits.metric_names.items()},
         },
         errors=frozenset().union(*(traits.errors for traits in own.values())),

@@ -102,7 +102,7 @@ def as_one(members: Sequence[Member]) -> Model:
             models, untuned(first.task, kept), inference, None if len(set(counts)) == 1 else counts, WHERE
         )
     except UsageError as error:
-        raise UsageError("its members see images differently prepared", WHERE, ALIKE) from error
+        raise UsageError("its members preprocess images differently", WHERE, ALIKE) from error
 
 
 def parts_of_all(members: Sequence[Member]) -> dict[str, Split]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.planning import CACHED_SHARE, Settings, settings
+from isocenter.report import metric_name
 from isocenter.runtime import Context, Model, available_memory, choose_device, environment, load
 from isocenter.tasks import Task
 from isocenter.training import (
@@ -107,7 +108,7 @@ def fit(
     if chosen.training.steps is not None and clock.deadline is None:
         log.info("%s for %d steps, as the plan says: the minutes do not count", job.what, chosen.training.steps)
     ranks.agreed(Errand(job, clock))
-    with watched(job.what, chosen.training.selection) as shown:
+    with watched(job.what, metric_name(chosen.training.selection, chosen.task.traits.metric_names)) as shown:
 
         def watch(moment: Moment) -> None:
             shown(moment)
