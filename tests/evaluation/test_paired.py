@@ -64,7 +64,7 @@ def test_figures_of_other_patients_have_no_paired_interval():
     first, second = bootstrap(values, OWNERS, seed=KEPT), bootstrap(values[:30], OWNERS[:30], seed=KEPT)
     apart = difference(first, second)
     assert apart.low is None
-    assert "not drawn for the same patients" in apart.method
+    assert "not resampled together" in apart.method
 
 
 def test_equal_models_differ_by_nothing():
@@ -154,4 +154,4 @@ def test_runs_of_folds_are_compared_by_means_over_their_folds_and_paired_where_t
     rows, _ = compared({"a": first, "b": better, "c": better.assign(fold=others)}, [by_auroc] * 3, seed=0)
     paired, apart = rows[0].differences
     assert "paired" in paired.method and paired.low is not None
-    assert "not drawn for the same patients" in apart.method and apart.low is None
+    assert "not resampled together" in apart.method and apart.low is None

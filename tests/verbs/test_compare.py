@@ -9,6 +9,9 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import DatasetError, IntegrityError, UsageError
+from isocenter.evaluation import Compared
+from isocenter.values import Estimate
+from isocenter.verbs.evaluation.comparison import Comparison, comparison_table
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +82,13 @@ def test_what_is_no_evaluation_is_refused_with_what_to_give(pair, tmp_path):
     (tmp_path / "older" / "task.json").unlink()
     with pytest.raises(IntegrityError, match="says nothing of the kind of problem"):
         isocenter.compare(run, tmp_path / "older")
+
+
+def test_a_label_whose_figures_are_those_over_all_labels_has_no_row_of_its_own():
+    both = (Estimate(0.9, 0.8, 1.0), Estimate(0.8, 0.7, 0.9))
+    other = (Estimate(0.5, 0.4, 0.6), Estimate(0.8, 0.7, 0.9))
+    apart = (Estimate(-0.1, -0.2, 0.0),)
+    rows = [Compared("auroc", "all", both, apart), Compared("auroc", "benign", both, apart),
+            Compared("auroc", "malignant", other, apart)]  # fmt: skip
+    table = comparison_table(Comparison(("a", "b"), tuple(rows), "auroc", 9, {}), rows)
+    assert [row[1] for row in table.rows] == ["all", "malignant"]

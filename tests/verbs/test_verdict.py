@@ -113,7 +113,7 @@ def test_a_metric_that_never_rises_shows_that_nothing_was_learnt():
 def test_few_steps_and_few_measurements_are_named():
     sentences = course(0.5, 0.6, steps=20)
     assert sentences[0].startswith("Trained for only 20 steps")
-    assert "measured 2 times only" in sentences[1]
+    assert "measured only 2 times" in sentences[1]
     assert "Nothing was validated" in training_length(pd.DataFrame({"step": [900], "loss": [1.0]}))[0]
 
 

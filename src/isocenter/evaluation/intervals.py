@@ -72,12 +72,12 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
     if not np.isfinite(value):
         return Estimate(value, **common, method="none: one of both is undefined")
     if drawn is None or other is None or first.n != second.n or not np.array_equal(drawn.strata, other.strata):
-        return Estimate(value, **common, method="none: both were not drawn for the same patients")
+        return Estimate(value, **common, method="none: the two were not resampled together")
     differences = other.figures - drawn.figures
     differences = differences[np.isfinite(differences)]
     if not len(differences) or np.ptp(differences) <= 1e-12:
         return Estimate(value, **common, method="none: all draws are equal")
-    few = f"; unreliable: {drawn.fewest} patients" if drawn.fewest < FEW_PATIENTS else ""
+    few = f"; unreliable: {counted(drawn.fewest, 'patient')}" if drawn.fewest < FEW_PATIENTS else ""
     tail = _tail(drawn.fewest, drawn.models)
     low, high = np.quantile(differences, [tail, 1 - tail]).tolist()
     return Estimate(value, low, high, **common, method=f"paired patient bootstrap{few}")

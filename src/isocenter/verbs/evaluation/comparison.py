@@ -236,6 +236,8 @@ def comparison_table(comparison: Comparison, rows: Sequence[Compared]) -> Paragr
     if not rows:
         return Paragraph("There are no others.")
     first, *others = comparison.names
+    overall = {row.metric: _values(row) for row in rows if row.label == "all"}
+    rows = [row for row in rows if row.label == "all" or _values(row) != overall.get(row.metric)]
     columns = ["Metric", "Label", *comparison.names, *(f"{name} less {first}" for name in others)]
     cells = [
         [
@@ -247,6 +249,11 @@ def comparison_table(comparison: Comparison, rows: Sequence[Compared]) -> Paragr
         for row in rows
     ]
     return Table(columns, cells)
+
+
+def _values(row: Compared) -> list[float]:
+    """The figures of all models, by which a label that is no news is known."""
+    return [round(one.value, 9) for one in row.estimates]
 
 
 def _by_case(row: Compared) -> Compared:

@@ -48,7 +48,8 @@ def _courses(log: pd.DataFrame) -> list[str]:
 def _course(steps: np.ndarray, values: np.ndarray, last: int) -> str:
     """What a metric did over the steps at which it was measured."""
     if len(values) < FEWEST_VALIDATIONS:
-        return f"was measured {counted(len(values), 'time')} only: too seldom to see whether it still rose."
+        often = "once" if len(values) == 1 else f"{len(values)} times"
+        return f"was measured only {often}: too seldom to see whether it still rose."
     if np.ptp(values) == 0:
         return f"was {values[0]:.3f} at every measurement."
     best, first = float(values.max()), float(values[0])
