@@ -156,7 +156,7 @@ def test_labels_go_the_way_of_the_image_and_come_back(geometry, seed, smallest):
     labels = np.random.default_rng(seed).integers(1, 4, geometry.shape).astype(np.uint8)
     preprocessing = Preprocessing(3, ("0",), AS_IT_IS, smallest=smallest)
     seen, trace = preprocessing(Image(labels[None].astype(np.float32), geometry), "case")
-    taken = preprocessing.labels(labels, trace)
+    taken = preprocessing.labels(labels, trace, outside=0)
     assert taken.shape == seen.shape[1:]
     real = tuple(slice(low, low + size) for (low, _), size in zip(trace.pad, trace.shape, strict=True))
     assert_array_equal(taken[real], seen[0][real])

@@ -82,7 +82,7 @@ class LabelledInput:
         return self.preprocessing.restored(slabs, trace, part)
 
     def _stacked(self, seen: Array, trace: Trace) -> NDArray[np.float32]:
-        numbers = self.preprocessing.labels(np.asarray(self.numbers), trace)
+        numbers = self.preprocessing.labels(np.asarray(self.numbers), trace, outside=0)
         return np.concatenate([seen, numbers[None].astype(np.float32)])
 
 

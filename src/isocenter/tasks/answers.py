@@ -105,7 +105,7 @@ class Teaching:
     selection:       the metric by which checkpoints are compared, higher is better, from the numbers of all validation
                      cases
     target_settings: the settings on which `Task.target` depends: prepared targets are kept by them
-    outside:         the value of its label maps beyond the image
+    outside:         the value of its label maps beyond the image; None where their edge goes on as the image's does
     terms:           {name: first values} of numbers of the loss that are learnt with the weights; `Task.loss` gets them
                      as tensors among the outputs
     uncut:           the reason why no patch may cut structures; empty where any may
@@ -115,7 +115,7 @@ class Teaching:
     quality: Callable[[Outputs, Any], Mapping[str, Tensor]]
     selection: Callable[[Mapping[str, Tensor]], float]
     target_settings: Mapping[str, Any]
-    outside: int = 0
+    outside: int | None = None
     terms: Mapping[str, Sequence[float]] = field(default_factory=dict)
     uncut: str = ""
 

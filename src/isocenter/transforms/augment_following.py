@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import torch
-from isocenter.transforms.augment_spatial import bent, flipped, read_labels, sampled, sides_changed, turned
+from isocenter.transforms.augment_spatial import bent, flipped, read_labels, sampled, sides_changed, turned, within
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,10 +66,13 @@ class Following(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class LabelMap:
-    """(batch, *spatial) label values, and which of them lies beyond the edge."""
+    """(batch, *spatial) label values, and which of them lies beyond the edge.
+
+    outside: None where the edge goes on, as that of the image does: an organ that is cut there has no border there
+    """
 
     labels: Tensor
-    outside: int = 0
+    outside: int | None = None
 
     @property
     def targets(self) -> Tensor:
@@ -91,7 +94,8 @@ class LabelMap:
     def warped(self, warp: Warp) -> Self:
         """Read through the sampling grid of the warp."""
         chosen = list(warp.chosen)
-        read = self._exchanged(read_labels(self._exchanged(self.labels[chosen]), warp.grid))
+        grid = within(warp.grid, self.labels.shape[1:]) if self.outside is None else warp.grid
+        read = self._exchanged(read_labels(self._exchanged(self.labels[chosen]), grid))
         return replace(self, labels=replaced(self.labels, chosen, read))
 
     def _exchanged(self, labels: Tensor) -> Tensor:

@@ -110,8 +110,14 @@ def sampled(images: Tensor, grid: Tensor, mode: str, padding: str) -> Tensor:
     return sampled(images[:, :, None], row, mode, padding)[:, :, 0]
 
 
+def within(grid: Tensor, spatial: Sequence[int]) -> Tensor:
+    """The grid with places beyond the edge moved to the nearest voxel: what is read so goes on as images do."""
+    most = 1 - 1 / torch.tensor(list(spatial)[::-1], dtype=grid.dtype, device=grid.device)
+    return torch.minimum(torch.maximum(grid, -most), most)
+
+
 def read_labels(labels: Tensor, grid: Tensor) -> Tensor:
-    """(samples, *spatial) at each place the label with the largest share in it; beyond the edge there is background.
+    """(samples, *spatial) at each place the label with the largest share in it; beyond the edge there is 0.
 
     What reading a one-hot volume linearly would give, found among the 2^n voxels around a place, so that the number of
     labels costs nothing. The nearest voxel alone serves thin structures worse: retinal vessels turned so agree with a

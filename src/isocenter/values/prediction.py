@@ -210,13 +210,13 @@ class Target:
           have {part: its target}, without the parts of which nothing is known
     structures: of Dense data, groups of values about which patches are centred, each as often as any other; without
                 them every channel but the first is one
-    outside:    of Dense data, the value of what lies beyond the image
+    outside:    of Dense data, the value of what lies beyond the image; None where its edge goes on as the image's does
     """
 
     head: Head
     data: Any
     structures: tuple[tuple[int, ...], ...] | None = None
-    outside: int = 0
+    outside: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

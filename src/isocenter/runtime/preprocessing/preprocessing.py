@@ -174,12 +174,17 @@ class Preprocessing:
         places = self._places(recoloured(image, self.channels), where)
         return tuple(place in places for place in range(len(self.channels)))
 
-    def labels(self, labels: Array, trace: Trace, outside: int = 0) -> Array:
-        """(*spatial) label map on the source grid, taken the same way; padded with what lies outside."""
+    def labels(self, labels: Array, trace: Trace, outside: int | None = None) -> Array:
+        """(*spatial) label map on the source grid, taken the same way.
+
+        outside: what it is padded with; None continues its edge, as that of the image is
+        """
         if trace.squeezed is not None:
             labels = labels.squeeze(trace.squeezed)
         moved = permuted(labels[None], trace.axes, trace.flips)[0][trace.crop]
         seen = resample_labels(np.ascontiguousarray(moved), trace.shape)
+        if outside is None:
+            return np.pad(seen, trace.pad, mode="edge")
         return np.pad(seen, trace.pad, constant_values=outside)
 
     def opened(self, image: Image, where: str) -> tuple[Source, Trace]:

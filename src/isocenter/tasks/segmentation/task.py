@@ -265,8 +265,8 @@ class Segmentation:
         )
 
     @property
-    def _outside(self) -> int:
-        return self.truth.codes.unknown if self.truth.is_partial else 0
+    def _outside(self) -> int | None:
+        return self.truth.codes.unknown if self.truth.is_partial else None
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A U-Net that is selected and judged by Dice, and where little is drawn, patches about what is."""

@@ -31,7 +31,7 @@ from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Region
 
 # Raised when prepared arrays would come out otherwise than before.
-LAYOUT = 6
+LAYOUT = 7
 # The same for targets of several parts.
 JOINT_LAYOUT = 1
 # Each case is read by a thread of its own already.
@@ -219,7 +219,7 @@ def _fill(case: Case, preprocessing: Preprocessing, task: Task, marked: Path | N
         facts[f"positions_{channel}"] = positions
     _pack(image, folder / "image.b2nd")
     if marked is not None:
-        _pack(preprocessing.labels(np.asarray(_unpacked(marked)), trace), folder / MARKED)
+        _pack(preprocessing.labels(np.asarray(_unpacked(marked)), trace, outside=0), folder / MARKED)
     for name, (large, array) in kind.stored(data).items():
         if large:
             _pack(array, folder / f"{_named(name)}.b2nd")

@@ -92,14 +92,14 @@ class Drawn:
     generators: one a sample
     steps:      mm of a voxel per axis
     mirrored:   what labels become in a mirror
-    outside:    the value of a label map beyond the image
+    outside:    the value of a label map beyond the image; None where its edge goes on
     parts:      the same of each part of a task that is made of tasks
     """
 
     generators: Sequence[np.random.Generator]
     steps: Sequence[float]
     mirrored: Sequence[int] | None
-    outside: int = 0
+    outside: int | None = None
     parts: Mapping[str, Drawn] = field(default_factory=dict)
 
 
