@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def test_the_page_says_in_its_lead_that_patients_are_unknown_and_shows_twins(che
     assert "Patients are unknown: a split is by case, and leakage cannot be excluded." in page
     assert "benign (433) and malignant (145), equal voxels" in page
     assert "What gives the answer away" in page
+    assert re.search(r"benign \(\d+\), malignant \(\d+\)", page)
 
 
 def test_the_worst_findings_come_first_with_reason_and_remedy(checked):

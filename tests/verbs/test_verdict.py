@@ -192,7 +192,7 @@ def test_each_of_several_tasks_is_compared_with_its_own_guess_and_its_constant_c
     made = verdict_of(several(), seed=0, patients_known=True)
     assert "Classification: not shown to be better than always calling benign" in made.answer
     assert "Regression: size: better than always giving the mean of the training cases" in made.answer
-    assert "classification: Every case is called benign." in made.against
+    assert "classification: every case is called benign." in made.against
 
 
 def test_the_wrong_calls_of_several_tasks_are_those_of_any():

@@ -116,7 +116,7 @@ def shortcut_problems(shortcuts: Sequence[Shortcut]) -> Iterator[Problem]:
             yield Problem(
                 "warning" if shortcut.standing else "note",
                 f"{shortcut.what} {'' if shortcut.standing else 'a little '}by {shortcut.name} alone: "
-                f"{shortcut.figure} {shortcut.auc.value:.2f}{_interval(shortcut.auc)}, p = {shortcut.p:.2g} after Holm",
+                f"{shortcut.figure} {shortcut.auc.value:.2f}{_interval(shortcut.auc)}, p {shortcut.p_text} after Holm",
                 (),
                 "a model may learn it instead of the disease, and fail where it is absent",
                 "Nothing to do yet: the plan tries to remove it, and the report states whether that helped"

@@ -30,3 +30,8 @@ class Shortcut:
     setting: str = ""
     what: str = "the classes can be told apart"
     figure: str = "AUC"
+
+    @property
+    def p_text(self) -> str:
+        """ "= 0.021", or "< 0.001" where more digits would claim too much."""
+        return "< 0.001" if self.p < 0.001 else f"= {self.p:.2g}"

@@ -103,7 +103,7 @@ def _strata(cases: Sequence[Case]) -> Mapping[str, Sequence[str]]:
 
 def _lines(cohort: Cohort) -> Mapping[str, str]:
     counts = cohort.fingerprint.counts()
-    return {"classes": ", ".join(f"{name} {count}" for name, count in counts.items())} if counts else {}
+    return {"classes": ", ".join(f"{name} ({count})" for name, count in counts.items())} if counts else {}
 
 
 def balance(cohort: Cohort, names: Mapping[str, Sequence[str]]) -> Mapping[str, Mapping[str, int]]:

@@ -229,7 +229,12 @@ def constant_predictions(table: Table) -> Iterator[str]:
 def _constant_parts(scored: Scored) -> Iterator[str]:
     """The sentences of `constant_predictions`, those of each of several tasks after its name."""
     for part, (_, table) in scored.parts.items():
-        yield from (f"{part}: {text}" if part else text for text in constant_predictions(table))
+        yield from (f"{part}: {_within(text)}" if part else text for text in constant_predictions(table))
+
+
+def _within(text: str) -> str:
+    """A sentence as it stands after a colon; a label at its start keeps its case."""
+    return f"{text[0].lower()}{text[1:]}" if text.startswith(("Every", "No ", "Predictions")) else text
 
 
 def few_patients(rows: Sequence[Row]) -> Iterator[str]:

@@ -202,16 +202,16 @@ def _twins(examination: Examination) -> Iterator[Section]:
 def _shortcuts(examination: Examination) -> Iterator[Section]:
     if not examination.shortcuts:
         return
-    rows = [(one.what, one.name, one.auc, f"{one.p:.2g}", _judged(one)) for one in examination.shortcuts]
+    rows = [(one.what, one.name, one.auc, one.p_text.removeprefix("= "), _judged(one)) for one in examination.shortcuts]
     explanation = (
-        "Each thing alone predicts the answer, cross-validated by patient: by the AUC, or of values and times by the "
-        "share of pairs in the right order; 0.5 is chance. p: that chance does as well, adjusted after Holm."
+        "How well each of these alone predicts the answer, cross-validated by patient: the AUC, or of values and times "
+        "the share of pairs in the right order; 0.5 is chance. p: that chance does as well, adjusted after Holm."
     )
-    table = Table(["what", "by what alone", "AUC or c", "p", "so"], rows)
+    table = Table(["Question", "Predicted from", "AUC or c", "p", "Answer"], rows)
     yield Section("What gives the answer away", [Paragraph(explanation), table])
 
 
 def _judged(shortcut: Shortcut) -> str:
     if not shortcut.standing:
-        return "tells a little" if shortcut.p < 0.05 else "tells nothing"
-    return "tells it; preprocessing may take it away" if shortcut.removable else "tells it"
+        return "a little" if shortcut.p < 0.05 else "no"
+    return "yes; preprocessing may remove it" if shortcut.removable else "yes"
