@@ -89,6 +89,13 @@ def test_patches_on_the_foreground_hold_the_structure_and_targets_lie_where_imag
             assert divmod(place, 12) == (case, 11)
 
 
+@pytest.mark.parametrize("share", [1 / 3, 0.5, 0.7])
+def test_every_batch_has_its_share_of_patches_on_the_foreground(share):
+    """A patch on a structure holds one; of those anywhere some do by chance."""
+    for batch in some(loader(foreground=share), 20):
+        assert sum(target.any() for target in batch.targets) >= int(3 * share)
+
+
 def test_patches_anywhere_reach_every_corner():
     corners = {int(image[0, 0, 0]) % 1000 for batch in some(loader(0.0), 200) for image in batch.images}
     assert {0, 8, 96, 104} <= corners

@@ -124,7 +124,7 @@ class Loader:
     def _sample(self, number: int) -> _Sample:
         index, rng = self._sampling(number)
         case = self.cases[index]
-        image, target = case.cut(self._region(case, rng))
+        image, target = case.cut(self._region(case, rng, self._is_centred(number)))
         there = self._there(case, rng)
         return image, target, rng, case.steps, self._context(case, there), there
 
@@ -165,11 +165,15 @@ class Loader:
             holding[: len(case.positions)] += [len(positions) > 0 for positions in case.positions]
         return np.where(holding > 0, 1 / np.maximum(holding, 1), 0.0)
 
-    def _region(self, case: Prepared, rng: np.random.Generator) -> Region:
+    def _is_centred(self, number: int) -> bool:
+        """Whether a sample's patch is centred on a structure: the share of each batch, not of luck."""
+        return int((number + 1) * self.foreground) > int(number * self.foreground)
+
+    def _region(self, case: Prepared, rng: np.random.Generator, centred: bool) -> Region:
         room = np.asarray(case.shape) - np.asarray(self.patch)
         start = rng.integers(0, room + 1)
         present = [number for number, positions in enumerate(case.positions) if len(positions)]
-        if present and rng.random() < self.foreground:
+        if present and centred:
             # What few cases hold is looked at more often where it is: rare structures get their share across cases.
             share = self._rarity[present] / self._rarity[present].sum()
             positions = case.positions[int(rng.choice(present, p=share))]

@@ -87,7 +87,7 @@ class Prepared:
     id: str
     image: Array
     target: Any
-    positions: tuple[NDArray[np.int32], ...]
+    positions: tuple[NDArray[np.signedinteger[Any]], ...]
     steps: tuple[float, ...]
     kind: Kind = field(default=None)  # type: ignore[assignment]
     context: NDArray[np.float32] | None = None

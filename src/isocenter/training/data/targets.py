@@ -31,11 +31,12 @@ from isocenter.values import Array, Boxes, Dense, Instances, Region, Target, Vec
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Positions of each structure that are kept for centring patches; nnU-Net keeps as many.
-POSITIONS = 1000
+# Positions of each structure that are kept for centring patches; nnU-Net keeps as many. Of a thousand the same few
+# places of a large organ would be learnt.
+POSITIONS = 10_000
 # Images and targets of a batch.
 Moved = tuple["Tensor", Any]
-Positions = Mapping[int, NDArray[np.int32]]
+Positions = Mapping[int, NDArray[np.signedinteger[Any]]]
 
 
 class Kind(Protocol):
@@ -363,9 +364,10 @@ def vectors_changed(targets: Tensor, crossed: Tensor, mirrored: Sequence[int] | 
     return torch.where(crossed[:, None], targets[:, list(mirrored)[: targets.shape[1]]], targets)
 
 
-def _some(where: NDArray[Any], channel: int) -> NDArray[np.int32]:
-    """(up to POSITIONS, axes) of all positions."""
-    known = where.astype(np.int32)
+def _some(where: NDArray[Any], channel: int) -> NDArray[np.signedinteger[Any]]:
+    """(up to POSITIONS, axes) of all positions, in two bytes where they fit: those of all cases are held."""
+    fits = np.abs(where).max(initial=0) < np.iinfo(np.int16).max
+    known: NDArray[np.signedinteger[Any]] = where.astype(np.int16) if fits else where.astype(np.int32)
     if len(known) <= POSITIONS:
         return known
     return known[generator(0, 0, len(known), channel).choice(len(known), POSITIONS, replace=False)]
