@@ -221,3 +221,17 @@ def test_a_page_of_one_strip_is_what_the_library_reads(tmp_path, kind, compressi
     image, stored = read(tmp_path / "a.tif"), tifffile.imread(tmp_path / "a.tif")
     channels = np.moveaxis(stored, -1, 0) if kind == "rgb" else stored if kind == "planes" else stored[None]
     assert_array_equal(image.data, 255 - channels if kind == "miniswhite" else channels)
+
+
+def test_a_page_that_lacks_strips_is_refused_before_all_that_it_claims_are_looked_for(tmp_path):
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.zeros((40, 33), np.uint8), compression="zlib", rowsperstrip=40, metadata=None
+    )
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        rows, strip = (file.pages[0].tags[name].valueoffset for name in ("ImageLength", "RowsPerStrip"))
+    content[rows : rows + 4] = (20_000_000).to_bytes(4, "little")  # some minutes, strip by strip
+    content[strip : strip + 2] = (1).to_bytes(2, "little")
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(FormatError, match="lacks 19999999 of 20000000 strips"):
+        read(tmp_path / "a.tif")

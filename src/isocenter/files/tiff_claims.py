@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -91,9 +92,18 @@ def check_whole(file: tifffile.TiffFile, path: Path, others: Sequence[Path]) -> 
         if missing := sum(page is None for page in pages):
             raise FormatError(f"lacks {missing} of its {len(pages)} planes", str(path), "Get all files of the image")
         for page in (page for page in pages if page is not None):
+            _check_strips(page, part.keyframe, path)
             ends = [at + count for at, count in zip(page.dataoffsets, page.databytecounts, strict=False)]
             if max(ends, default=0) > page.parent.filehandle.size:
                 raise FormatError("is cut short", str(path), GET_AGAIN)
+
+
+def _check_strips(page: tifffile.TiffPage | tifffile.TiffFrame, key: tifffile.TiffPage, path: Path) -> None:
+    """Refuse a page with fewer strips or tiles than its size takes: the library would go through all of them."""
+    there, needed = len(page.dataoffsets), prod(key.chunked)
+    in_one_piece = there == 1 and key.compression == COMPRESSION.NONE  # whatever some writers say of its strips
+    if there < needed and not in_one_piece:
+        raise FormatError(f"lacks {needed - there} of {needed} strips or tiles of a page", str(path), GET_AGAIN)
 
 
 def check_decoded(part: tifffile.TiffPageSeries, path: Path) -> None:
