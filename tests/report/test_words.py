@@ -17,6 +17,7 @@ from isocenter.report.words import (
     metric_name,
     number,
     range_text,
+    row_name,
     sentence,
     setting_text,
 )
@@ -138,3 +139,13 @@ def test_a_curve_is_told_by_its_ends_and_a_short_list_number_by_number():
     assert setting_text([0.5 * n for n in range(40)]) == "40 numbers, from 0 to 19.5"
     assert setting_text([1.5, 2.0, 3.0]) == "1.5, 2, 3"
     assert setting_text(["a"] * 40) == ", ".join("a" * 40)
+
+
+def test_what_rounds_to_zero_has_no_sign() -> None:
+    assert number(-0.0004, places=3) == number(0.0004, places=3, signed=True) == "0.000"
+
+
+def test_the_row_over_all_labels_of_one_of_several_tasks_is_called_by_its_task() -> None:
+    assert row_name(Row("dice", "segmentation: all", Estimate(0.5)), {}) == "Dice, segmentation"
+    assert row_name(Row("dice", "segmentation: liver", Estimate(0.5)), {}) == "Dice, segmentation: liver"
+    assert row_name(Row("dice", "all", Estimate(0.5)), {}) == "Dice"

@@ -8,9 +8,11 @@ import pytest
 
 from isocenter.planning import registered
 from isocenter.report import Figure
+from isocenter.tasks import build
 from isocenter.tasks.segmentation.task import Segmentation
-from isocenter.values import Decision, Estimate, Label, Plan, Row
-from isocenter.verbs.evaluation.scoring import Scored
+from isocenter.values import BY_HAND, Decision, Estimate, Label, Plan, Row
+from isocenter.verbs.evaluation.scoring import WRONG, Scored
+from isocenter.verbs.training.decided_here import MOST_LINES, decided_section
 from isocenter.verbs.training.run_report import RunReport
 
 TASK = Segmentation((Label(1, "liver"), Label(2, "tumour")))
@@ -45,6 +47,13 @@ def page(primary: str = "dice", openings: int = 1, made: Plan | None = None, giv
     every = given or [*rows("dice", 0.85, 0.85, 0.5), *rows("hd95", 3.0, 2.0, 4.0)]
     scored = Scored(TABLE, every, openings=openings, task=TASK)
     return RunReport("Title", "Lead.", primary=primary, scored=scored, notes=[], facts={}, views="", plan=made).html
+
+
+def drawn() -> Figure:
+    """A picture of a case."""
+    out = io.BytesIO()
+    PIL.Image.new("L", (2, 2)).save(out, format="PNG")
+    return Figure("picture", out.getvalue(), "alt")
 
 
 def between(text: str, start: str, end: str) -> str:
@@ -145,10 +154,32 @@ def test_labels_are_called_what_they_are_and_further_figures_are_folded():
 
 
 def test_a_picture_says_the_score_of_its_case():
-    out = io.BytesIO()
-    PIL.Image.new("L", (2, 2)).save(out, format="PNG")
-    drawn = Figure("a", out.getvalue(), "alt")
-    scored = Scored(TABLE, rows("dice", 0.85, 0.85, 0.5), task=TASK, shown=[("best", "a", [drawn], "<p>viewer</p>")])
+    scored = Scored(TABLE, rows("dice", 0.85, 0.85, 0.5), task=TASK, shown=[("best", "a", [drawn()], "<p>viewer</p>")])
     text = RunReport("T", "L.", primary="dice", scored=scored, notes=[], facts={}, views="views/", plan=None).html
     assert "Dice: 0.700" in text  # the mean over its structures
     assert 'href="views/views/1.html"' in text
+
+
+def test_at_most_ten_decisions_stand_open_those_by_hand_first_and_a_non_decision_has_no_sentence():
+    chosen = {name: Decision(0.5, BY_HAND) for name in ("rotation", "scale", "shift", "contrast", "brightness", "gamma",
+                                                        "noise", "blur", "low_resolution", "bias_field")}  # fmt: skip
+    off = {"motion": Decision(0.0, "no voxel is known to move")}
+    decided = {"network": {"name": Decision("unet", "it gives an output for every voxel")}}
+    facts, folded = decided_section(Plan({**plan().sections, **decided, "augmentation": {**chosen, **off}})).blocks
+    assert " ".join(facts.facts.values()).count("as set by hand") == MOST_LINES
+    assert "unet" not in " ".join(facts.facts.values())
+    assert "no voxel is known to move" not in " ".join(facts.facts.values())
+    assert folded.summary.startswith("The whole plan: ")
+    assert "augmentation.motion" in folded.blocks[1].text
+
+
+def test_wrong_calls_have_a_gallery_of_their_own_that_says_how_many_there_are():
+    task = build({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
+    table = pd.DataFrame({"case": ["a", "b"], "label": "all", "brier": [0.1, 0.9], "reference": "benign",
+                          "predicted": ["benign", "malignant"]})  # fmt: skip
+    shown = [("best", "a", [drawn()], "<p>a</p>"), (WRONG, "b", [drawn()], "<p>b</p>")]
+    scored = Scored(table, [Row("accuracy", "all", Estimate(0.5))], task=task, shown=shown)
+    text = RunReport("T", "L.", primary="accuracy", scored=scored, notes=[], facts={}, views="", plan=None).html
+    assert "1 of 1, the worst first" in text
+    assert text.index("Best and median cases") < text.index("wrong call: b")
+    assert "Brier score: 0.900" in text

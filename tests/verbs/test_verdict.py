@@ -208,3 +208,12 @@ def test_a_kind_of_problem_knows_of_which_of_its_metrics_less_is_better(kind, le
     traits = task_kind(kind).traits
     assert traits.is_error(less)
     assert not traits.is_error(more)
+
+
+def test_every_task_has_its_first_figure_in_the_headline():
+    made = several()
+    chosen = headline_rows(made.rows, "mae", made.task)
+    assert [(row.metric, row.label) for row in chosen] == [
+        ("auroc", "classification: all"),
+        ("mae", "regression: size"),
+    ]

@@ -161,3 +161,9 @@ def test_the_folds_of_a_run_share_a_panel_whatever_their_range() -> None:
     log = pd.DataFrame({"step": [1, 2], "loss": [1.0, 0.5], "fold 0 loss": 1.0, "fold 0": [-0.4, 0.2], "fold 1": 0.5})
     assert _measured(log) == (["fold 0 loss"], ["fold 0", "fold 1"], [])
     assert _measured(log.rename(columns={"fold 0": "hd95", "fold 1": "dice"})) == (["fold 0 loss"], ["dice"], ["hd95"])
+
+
+def test_few_values_are_dots_and_many_a_histogram() -> None:
+    few, many = (figures.histogram({"dice": np.linspace(0, 1, n)}, "Dice", axis="Dice") for n in (12, 60))
+    assert few.alt.startswith("Dots of Dice") and "Dot: one value" in few.caption
+    assert many.alt.startswith("Histogram of Dice")

@@ -67,3 +67,10 @@ def test_a_sheet_draws_boxes_as_well():
     left, right = np.array_split((abs(after - before) > 60).any(axis=(0, 2)), 2)
     assert left.any()
     assert not right.any()
+
+
+def test_a_sheet_says_the_class_of_each_case():
+    images = {"a": picture(0), "b": picture(1)}
+    plain = figures.contact_sheet(images, "Sheet")
+    named = figures.contact_sheet(images, "Sheet", classes={"a": "benign", "b": "malignant"})
+    assert "benign" in named.alt and "benign" not in plain.alt

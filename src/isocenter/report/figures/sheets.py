@@ -55,7 +55,8 @@ def contact_sheet(
         for line, text in enumerate(filter(None, ((classes or {}).get(name, ""), name))):
             high = bottom + (0.01 + 0.065 * line + (0.03 if not (classes or {}).get(name) else 0)) / rows
             canvas.text(middle, high, short(text), size=6.5, color=colour, ha="center", parse_math=False)
-    alt = f"Contact sheet of {len(images)} images: {', '.join(list(images)[:12])}"
+    named = [f"{name} ({(classes or {})[name]})" if (classes or {}).get(name) else name for name in images]
+    alt = f"Contact sheet of {len(images)} images: {', '.join(named[:12])}"
     return Figure(title, png(canvas, SLICE_DPI), alt, caption, wide=True)
 
 
