@@ -21,13 +21,30 @@ from isocenter.values import Label
         ("L", "R"),
         ("ctx-lh-cuneus", "ctx-rh-cuneus"),
         ("Left-Lateral-Ventricle", "Right-Lateral-Ventricle"),
+        ("OD", "OS"),
+        ("fundus os", "fundus od"),
+        ("Niere links", "Niere rechts"),
+        ("rein gauche", "rein droit"),
+        ("njure vänster", "njure höger"),
+        ("ren sinister", "ren dexter"),
+        ("riñón izquierdo", "riñón derecho"),
     ],
 )
 def test_named_pairs_change_places(names):
     assert crossed(names) == (1, 0)
 
 
-@pytest.mark.parametrize("names", [("anterior", "posterior"), ("bright", "dark"), ("L1", "L2"), ("upright", "cleft")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("anterior", "posterior"),
+        ("bright", "dark"),
+        ("L1", "L2"),
+        ("upright", "cleft"),
+        ("os ilium", "os pubis"),
+        ("linear", "sin"),
+    ],
+)
 def test_names_without_a_side_stay(names):
     assert crossed(names) == (0, 1)
 
@@ -36,6 +53,7 @@ def test_names_without_a_side_stay(names):
     "names",
     [
         ("lung_lobe_left", "spleen"),
+        ("linke Niere", "Milz"),
         ("upper lobe left", "upper lobe right", "middle lobe right"),
         ("left ventricle", "myocardium", "right ventricle"),
         ("LV", "MYO", "RV"),

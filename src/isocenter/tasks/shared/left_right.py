@@ -1,14 +1,31 @@
-"""Labels that change places when left and right do, by their names."""
+"""Labels that change places when left and right do, by their names in the languages of published sets."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-OTHER = {"left": "right", "right": "left", "l": "r", "r": "l", "lt": "rt", "rt": "lt", "lh": "rh", "rh": "lh"}
+# Left and right in the languages of most published sets, then Latin.
+PAIRS = (
+    *(("left", "right"), ("l", "r"), ("lt", "rt"), ("lh", "rh")),
+    *(("links", "rechts"), ("linke", "rechte"), ("linker", "rechter"), ("linkes", "rechtes"), ("vänster", "höger")),
+    *(("gauche", "droite"), ("gauche", "droit"), ("sinistra", "destra"), ("sinistro", "destro")),
+    *(("izquierda", "derecha"), ("izquierdo", "derecho"), ("esquerda", "direita"), ("esquerdo", "direito")),
+    *(("lewy", "prawy"), ("lewa", "prawa"), ("lewe", "prawe"), ("sol", "sağ")),
+    *(("venstre", "højre"), ("venstre", "høyre")),
+    *(("sinister", "dexter"), ("sinistra", "dextra"), ("sinistrum", "dextrum"), ("sin", "dex"), ("os", "od")),
+)
+OTHERS: Mapping[str, tuple[str, ...]] = {
+    side: tuple(dict.fromkeys(other for pair in PAIRS if side in pair for other in pair if other != side))
+    for side in dict.fromkeys(word for pair in PAIRS for word in pair)
+}
+# Of these both must be named: an os is a bone too, sol a sun, and sin and dex stand for other things.
+ONLY_IN_PAIRS = frozenset({"os", "od", "sin", "dex", "sol"})
+OTHER = {"left": "right", "right": "left"}
 WHOLE = ("left", "right")
 # A number stays with its letters: L1 is a vertebra, no side.
-WORD = re.compile(r"[A-Za-z]*\d[A-Za-z\d]*|[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+SMALL, LARGE = "a-zß-öø-ÿğı", "A-ZÀ-ÖØ-Þ"
+WORD = re.compile(rf"[{LARGE}{SMALL}]*\d[{LARGE}{SMALL}\d]*|[{LARGE}]?[{SMALL}]+|[{LARGE}]+(?![{SMALL}])")
 # Named by side, yet no mirror images of each other: the heart and the liver have none.
 UNLIKE = frozenset(
     {"atrium", "atria", "auricle", "ventricle", "ventricles", "coronary", "heart", "cardiac", "liver", "hepatic"}
@@ -46,7 +63,8 @@ def _in_any_order(words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _has_side(words: tuple[str, ...]) -> bool:
-    return bool(CHAMBERS & set(words)) or any(word in OTHER or word.startswith(WHOLE) for word in words)
+    sides = OTHERS.keys() - ONLY_IN_PAIRS
+    return bool(CHAMBERS & set(words)) or any(word in sides or word.startswith(WHOLE) for word in words)
 
 
 def _is_unlike(words: tuple[str, ...]) -> bool:
@@ -61,9 +79,8 @@ def _counterparts(words: tuple[str, ...]) -> list[tuple[str, ...]]:
     """
     made = []
     for place, word in enumerate(words):
-        if word in OTHER:
-            others = [OTHER[word]]
-        else:
+        others = list(OTHERS.get(word, ()))
+        if not others:
             others = [OTHER[side] + word.removeprefix(side) for side in WHOLE if word.startswith(side)]
             others += [word.removesuffix(side) + OTHER[side] for side in WHOLE if word.endswith(side)]
         made += [(*words[:place], other, *words[place + 1 :]) for other in others]
