@@ -120,7 +120,10 @@ def test_earlier_weights_are_taken_where_validation_cases_show_surely_that_they_
     monkeypatch.setattr(
         tasks.kind("segmentation"), "selection", lambda task, collected: collected["dice"].mean().item()
     )
-    run = trained.segmenting(segmented.data, tmp_path / "run")
+    images = sorted((segmented.data / "images").iterdir())
+    rows = [f"{one},{segmented.data}/labels/{one.name},{'val' if n < 8 else 'train'}" for n, one in enumerate(images)]
+    (tmp_path / "cases.csv").write_text("\n".join(["image,mask,split", *rows]))
+    run = trained.segmenting(tmp_path / "cases.csv", tmp_path / "run")
     record = read_json(run.out / "checkpoints" / "best" / "model.json", "isocenter.model")["record"]
     assert record["step"] == taken
     assert ("earlier ones had" in run.report.read_text()) == (taken == 6)

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isocenter.training.checkpoint_choice import FEWEST_CASES, SURE, draws_for, share_better, sure_of_best
+from isocenter.training.checkpoint_choice import FEWEST_CASES, SURE, draws_for, sure_of_best
+from isocenter.training.checkpoint_choice import share_better as share_better_of
 
 
 class Mean:
@@ -16,6 +17,21 @@ class Mean:
 
 def scores(*values):
     return {"score": torch.tensor(values)}
+
+
+def share_better(teaching, earlier, last, seed):
+    """Each case is another patient's."""
+    patients = [str(n) for n in range(len(earlier["score"]))]
+    return share_better_of(teaching, earlier, last, patients, seed=seed)
+
+
+def test_many_images_of_few_patients_are_the_evidence_of_few():
+    """Of five patients one gains in all his twenty images: no draw of patients is sure to have him."""
+    earlier, last = scores(*[0.9] * 20, *[0.5] * 4), scores(*[0.5] * 24)
+    patients = ["a"] * 20 + ["b", "c", "d", "e"]
+    assert share_better(Mean, earlier, last, seed=0) > SURE
+    assert share_better_of(Mean, earlier, last, patients, seed=0) == pytest.approx(1 - 0.8**5, abs=0.1)
+    assert share_better_of(Mean, earlier, last, ["a"] * 24, seed=0) == 0.0
 
 
 def test_weights_that_are_better_in_every_case_are_surely_better():

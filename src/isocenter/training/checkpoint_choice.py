@@ -6,7 +6,7 @@ validation cases the highest is often only the luckiest. A training that stopped
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,20 +31,30 @@ FEWEST_CASES = 5
 
 
 def share_better(
-    teaching: Teaching, earlier: Mapping[str, Tensor], last: Mapping[str, Tensor], seed: int, draws: int = DRAWS
+    teaching: Teaching,
+    earlier: Mapping[str, Tensor],
+    last: Mapping[str, Tensor],
+    patients: Sequence[str],
+    *,
+    seed: int,
+    draws: int = DRAWS,
 ) -> float:
-    """Share of bootstrap draws of the same validation cases in which the earlier weights have the higher metric.
+    """Share of bootstrap draws of the same validation patients in which the earlier weights have the higher metric.
 
     earlier, last: {name: (cases, ...)} of `Teaching.quality`, in the same order of cases
-    0 where there are too few cases to tell.
+    patients:      (cases,) whose they are: images of one patient are no independent evidence
+    0 where there are too few patients to tell.
     """
     counts = {len(value) for numbers in (earlier, last) for value in numbers.values()}
-    if len(counts) != 1 or (count := counts.pop()) < FEWEST_CASES:
+    people, owner = np.unique(np.asarray(patients), return_inverse=True)
+    if counts != {len(owner)} or len(people) < FEWEST_CASES:
         return 0.0
-    rng = np.random.default_rng(seed)
+    rng, own = np.random.default_rng(seed), [np.flatnonzero(owner == person) for person in range(len(people))]
     better = 0
     for _ in range(draws):
-        drawn = torch.from_numpy(rng.integers(count, size=count))
+        drawn = torch.from_numpy(
+            np.concatenate([own[person] for person in rng.integers(len(people), size=len(people))])
+        )
         before, after = (
             teaching.selection({name: values[drawn] for name, values in numbers.items()}) for numbers in (earlier, last)
         )
@@ -65,12 +75,20 @@ def draws_for(tried: int) -> int:
     return min(MOST_DRAWS, DRAWS * max(1, tried))
 
 
-def judged(state: State, score: float, numbers: Mapping[str, Tensor], settings: Settings, out: Path) -> State:
+def judged(
+    state: State,
+    score: float,
+    numbers: Mapping[str, Tensor],
+    patients: Sequence[str],
+    *,
+    settings: Settings,
+    out: Path,
+) -> State:
     """The state after a validation: the best score, whether the last weights are preferred, whether to stop early.
 
-    numbers: what the score was made of, by case
+    numbers: what the score was made of, by case; patients: whose they are
     """
-    state = replace(state, preferred=_preferred(state, score, numbers, settings, out))
+    state = replace(state, preferred=_preferred(state, score, numbers, patients, settings, out))
     chosen, better = settings.training, score > state.best  # never of what is no number
     best, without = (score, 0) if better else (state.best, state.without + 1)
     stopped = state.stopped
@@ -83,18 +101,25 @@ def judged(state: State, score: float, numbers: Mapping[str, Tensor], settings: 
     return replace(state, best=best, without=without, stopped=stopped)
 
 
-def _preferred(state: State, score: float, numbers: Mapping[str, Tensor], settings: Settings, out: Path) -> str:
+def _preferred(
+    state: State,
+    score: float,
+    numbers: Mapping[str, Tensor],
+    patients: Sequence[str],
+    settings: Settings,
+    out: Path,
+) -> str:
     """Why the last weights are taken where earlier ones had a higher metric; nothing where they are not."""
     last = state.step >= state.pace.steps
     if not last or not score < state.best or not (earlier := validation_of(best_checkpoint(out))):
         return ""
-    share = share_better(settings.task.teaching, earlier, numbers, settings.training.seed)
+    share = share_better(settings.task.teaching, earlier, numbers, patients, seed=settings.training.seed)
     if share >= SURE:
         return ""
     metric, percent = settings.training.selection, f"{100 * share:.0f} %"
     return (
         f"the last ones, {metric} of the validation cases {score:.4f}: earlier ones had {state.best:.4f}, but were "
-        f"better in only {percent} of {DRAWS} bootstrap draws of these cases, not in {100 * SURE:.0f} %"
+        f"better in only {percent} of {DRAWS} bootstrap draws of their patients, not in {100 * SURE:.0f} %"
     )
 
 

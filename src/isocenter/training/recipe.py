@@ -107,7 +107,8 @@ def looked(session: Session, state: State, compute: Compute) -> tuple[State, flo
         return state, None
     numbers = session.validated(session.val_cases, compute)
     score = settings.task.teaching.selection(numbers)
-    after = judged(state, score, numbers, settings, session.out)
+    patients = [case.patient for case in session.val_cases]
+    after = judged(state, score, numbers, patients, settings=settings, out=session.out)
     if score >= state.best or after.preferred:
         model = session.recorded(step=state.step, validation=score)
         write_checkpoint(best_checkpoint(session.out), model, session.averaged.state_dict(), validation=numbers)

@@ -82,6 +82,7 @@ class Prepared:
     context:   (entries,) covariates; None where the network gets images only
     marked:    (*spatial) numbers of labels from a stage before; None where there is none
     there:     (channels,) which of them the case has; None where a case has all
+    patient:   whose it is; the case itself where nobody is named
     """
 
     id: str
@@ -93,10 +94,13 @@ class Prepared:
     context: NDArray[np.float32] | None = None
     marked: Array | None = None
     there: NDArray[np.bool_] | None = None
+    patient: str = ""
 
     def __post_init__(self) -> None:
         if self.kind is None:
             object.__setattr__(self, "kind", kind_for(self.target.ndim, len(self.shape)))
+        if not self.patient:
+            object.__setattr__(self, "patient", self.id)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -155,7 +159,7 @@ def prepare_all(
     def prepare(case: Case) -> Prepared:
         """A case as the store has it, with its covariates."""
         before = None if marked is None else marked[case.id]
-        made = _prepared(case, preprocessing, task, reading or {}, folder, before)
+        made = replace(_prepared(case, preprocessing, task, reading or {}, folder, before), patient=case.patient)
         if not context:
             return made
         known = zip(preprocessing.channels, () if made.there is None else made.there, strict=False)

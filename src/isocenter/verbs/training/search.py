@@ -267,7 +267,7 @@ class _Search:
         if share < needed:
             return stays(f"{led}; {100 * needed:.1f} % are asked of the best")
         again, planned = self._again(best), self._again(own)
-        sure = share_better(self.job.settings.task.teaching, again[1], planned[1], int(self.job.plan["training.seed"]))
+        sure = self._share_better(again[1], planned[1], draws_for(1))
         repeated = (
             f"once more from another seed {again[0]:.4f} against {planned[0]:.4f}, "
             f"better in {100 * sure:.0f} % of draws"
@@ -288,8 +288,11 @@ class _Search:
 
     def _share(self, best: Tried, own: Tried, others: int) -> float:
         ours, planned = (_numbers(self.job.out / SEARCH / f"trial_{trial.number:03}") for trial in (best, own))
-        seed = int(self.job.plan["training.seed"])
-        return share_better(self.job.settings.task.teaching, ours, planned, seed, draws_for(others))
+        return self._share_better(ours, planned, draws_for(others))
+
+    def _share_better(self, ours: Mapping[str, Any], planned: Mapping[str, Any], draws: int) -> float:
+        patients, seed = [case.patient for case in self.job.val], int(self.job.plan["training.seed"])
+        return share_better(self.job.settings.task.teaching, ours, planned, patients, seed=seed, draws=draws)
 
     def _again(self, trial: Tried) -> tuple[float, Mapping[str, Any]]:
         """A trial trained once more from another seed: its metric, and the numbers behind it."""
