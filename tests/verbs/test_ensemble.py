@@ -71,6 +71,8 @@ def test_few_validation_patients_leave_members_equal_and_the_report_says_so(mixe
     assert "lenet less ensemble" in page
     assert "paired patient bootstrap" in json.dumps(mixed.as_record()["beside"]).replace("case", "patient")
     assert "weights: run 0.50, lenet 0.50" in repr(mixed)
+    assert mixed.verdict.answer in repr(mixed)
+    assert [(row.metric, row.label) for row in mixed.headline] == [("auroc", "all")]
 
 
 def test_an_ensemble_is_evaluated_on_its_data_and_compared_as_a_run_is(mixed, runs, classified, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,12 @@ from isocenter.verbs.evaluation import (
     EVALUATION,
     Comparison,
     Scored,
+    Verdict,
     compare_tables,
     copy_data_record,
     evaluated_cases,
     folder_names,
+    headline_rows,
     named_as_in_run,
     score,
     split_table,
@@ -81,7 +83,7 @@ WEIGHTS = "weights.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class Ensemble(InNotebook):
-    """An ensemble; prints how much its members count and its headline.
+    """An ensemble; prints its headline, the verdict and how much its members count.
 
     weights: {member: how much it counts}, together 1
     comparison:  the members on the same test cases; None where no case is left for testing
@@ -94,6 +96,8 @@ class Ensemble(InNotebook):
     primary: str
     comparison: Comparison | None
     notes: tuple[str, ...] = ()
+    headline: tuple[Row, ...] = ()
+    verdict: Verdict = field(default_factory=Verdict)
 
     @property
     def report(self) -> Path:
@@ -110,12 +114,14 @@ class Ensemble(InNotebook):
         facts = {"out": str(self.out), "report": str(self.report), "weights": dict(self.weights)}
         comparison = None if self.comparison is None else self.comparison.as_record()
         record = {**rows_to_json(self.rows), **facts, "because": self.because, "notes": list(self.notes)}
+        record["verdict"] = self.verdict.as_record()
         return {**record, "beside": comparison}
 
     def __repr__(self) -> str:
-        headline = [f"{row.metric} {row.label}: {row.estimate}" for row in self.rows if row.metric == self.primary]
+        headline = [f"{row.metric} {row.label}: {row.estimate}" for row in self.headline]
         counts = ", ".join(f"{name} {share:.2f}" for name, share in self.weights.items())
-        return "\n".join([*headline, f"weights: {counts}", self.because, *self.notes, str(self.report)])
+        judged = [str(self.verdict), *self.verdict.against]
+        return "\n".join([*headline, *judged, f"weights: {counts}", self.because, str(self.report)])
 
 
 @named_keywords()
@@ -227,7 +233,8 @@ def _tested(
     )
     (folder / REPORT).write_text(page.html, encoding="utf-8")
     rows = () if scored is None else tuple(scored.rows)
-    return Ensemble(out, named, weighed.because, rows, primary, comparison, tuple(notes))
+    headline = tuple(headline_rows(rows, primary, model.task)) if rows else ()
+    return Ensemble(out, named, weighed.because, rows, primary, comparison, tuple(notes), headline, verdict)
 
 
 def _compared(
