@@ -34,6 +34,9 @@ TIMED = 5
 # A training with less than this share of the steps of another seed of its family had not as much of the machine.
 SLOWED = 0.75
 
+# Metrics as the reasons of a plan spell them.
+SPELLED = {"dice": "Dice", "auroc": "AUROC"}
+
 
 @dataclass(frozen=True)
 class Set:
@@ -151,7 +154,7 @@ def _measured(on: str, shown: Sequence[Shown], given: argparse.Namespace) -> dic
         "on": example.text.split(",")[0],
         "answers": example.answers,
         "axes": example.axes,
-        "metric": metric,
+        "metric": SPELLED.get(metric, metric),
         **trained,
         "results": found,
     }

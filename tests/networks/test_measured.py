@@ -35,12 +35,12 @@ def three_families(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("three_families")
 def test_a_family_is_said_to_be_apart_from_the_first_only_where_their_intervals_are():
     heads = {"class": Vector(2)}
-    assert "2 of 3 families measured; the first is vgg with 0.980, whose interval overlaps" in networks.standing(
+    assert "rank 2 of 3 families measured; the best is vgg with 0.980, whose interval overlaps" in networks.standing(
         "resnet", heads, 2
     )
     assert "3 of 3" in networks.standing("lenet", heads, 2)
     assert "the intervals are apart" in networks.standing("lenet", heads, 2)
-    assert networks.standing("vgg", heads, 2).endswith("1 of 3 families measured")
+    assert networks.standing("vgg", heads, 2).endswith(", the best of 3 families measured")
 
 
 @pytest.mark.usefixtures("three_families")
