@@ -154,7 +154,7 @@ def test_of_the_labels_that_a_bundle_names_the_largest_piece_stays(tmp_path, giv
     assert np.array_equal(found, whole)
 
 
-@pytest.mark.parametrize(("given", "says"), [({"num_components": 2}, "num_components 2"), ({}, "regions that overlap")])
+@pytest.mark.parametrize(("given", "says"), [({"num_components": 2}, "num_components 2"), ({}, "overlapping regions")])
 def test_a_largest_piece_of_another_kind_is_refused(tmp_path, given, says):
     before = [{"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}]
     step = {"_target_": "KeepLargestConnectedComponentd", "keys": "pred", **given}
