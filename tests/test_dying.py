@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 import forked
+import isocenter
 import trained
 from isocenter.at_work import at_work
 from isocenter.cli.crash_reporter import witnessed
@@ -202,6 +203,40 @@ isocenter.predict(run, data + "/images", out=out + "/out", device="cpu")
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 12
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+# After its third step, when a checkpoint is there, the training may take less memory than it has.
+SQUEEZED = """
+import ctypes, psutil, resource, sys, trained
+from isocenter.cli import main
+ctypes.CDLL(None).mallopt(-3, 65536)  # M_MMAP_THRESHOLD: what a step freed the next one has to ask for again
+def squeezed(moment):
+    if moment.step > 2 and resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+        taken = psutil.Process().memory_info().vms - 2**28
+        resource.setrlimit(resource.RLIMIT_AS, (taken, resource.RLIM_INFINITY))
+sys.argv = ["isocenter", *{words!r}]
+with trained.watching(squeezed):
+    main()
+"""
+
+
+def test_a_training_that_runs_out_of_memory_ends_with_one_line_and_goes_on_where_there_is_more(segmented, tmp_path):
+    run = tmp_path / "run"
+    flags = ["--labels", trained.LABELS, "--device", "cpu", "--threads", "1", "--set", "training.steps=6"]
+    flags += ["--set", "training.validations=3", "--set", "training.batch=48"]
+    words = ["train", str(segmented.data), "--out", str(run), *flags]
+    own = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
+    done = forked.run("-c", own + SQUEEZED.format(words=words))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert last(done).startswith(f"{run}: memory ran out while it trained. Close other programs")
+    assert f"`isocenter train --resume {run}` goes on" in last(done)
+    assert "--set training.batch=N below 48" in last(done)
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".partial", ".lock")]
+    assert not (run / "report.html").exists()
+    resumed = isocenter.train(resume=run)
+    assert resumed.steps == 6
+    assert (run / "report.html").is_file()
 
 
 def test_a_case_that_no_memory_can_hold_is_refused_with_the_figure_and_the_rest_goes_on(segmented, tmp_path, cli):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from isocenter.at_work import command_began
-from isocenter.errors import IntegrityError, UsageError
+from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, UsageError, is_out_of_memory
 from isocenter.evaluation import rows_to_json
 from isocenter.files import locked, unwritable
 from isocenter.keywords import named_keywords
@@ -186,15 +186,22 @@ def _planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
 
 
 def _finished(run: RunFolder) -> Run:
-    """Prepare, train, evaluate, report; an error of the system becomes one line."""
+    """Prepare, train, evaluate, report; an error of the system, or of memory, becomes one line."""
     try:
         write_environment(run, run.plan)
         return _reported(run, trained(run))
     except FileNotFoundError as error:
         remedy = "Give the data back as they were: `isocenter train --resume` goes on"
         raise IntegrityError("was deleted while the run trained", str(error.filename or run.out), remedy) from error
-    except OSError as error:  # of the system: all that is read raises errors of ours
-        raise unwritable(error, Path(error.filename or run.out)) from error
+    except MEMORY_ERRORS as error:
+        if is_out_of_memory(error):
+            resumed = f"`isocenter train --resume {run.out}` goes on from the last checkpoint"
+            less = f"--set training.batch=N below {run.plan['training.batch']}, or a smaller patch"
+            remedy = f"Close other programs: {resumed}. Or begin anew with less at once: {less}"
+            raise MemoryShortageError("memory ran out while it trained", str(run.out), remedy) from error
+        if isinstance(error, OSError):  # of the system: all that is read raises errors of ours
+            raise unwritable(error, Path(error.filename or run.out)) from error
+        raise
 
 
 def _reported(run: RunFolder, done: Trained) -> Run:
