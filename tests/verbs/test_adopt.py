@@ -86,7 +86,7 @@ def test_what_is_trusted_is_said_in_the_package(tmp_path):
     assert "trusting datetime.timedelta" in repr(result)
     record = json.loads((out / "isocenter" / "model.json").read_text())
     assert record["decisions"]["adopt.trust"]["value"] == ["datetime.timedelta"]
-    assert any("datetime.timedelta" in limit for limit in record["limits"])
+    assert any("datetime.timedelta" in limit for limit in record["record"]["limits"])
 
 
 def test_what_is_no_model_of_another_program_is_refused(tmp_path):
@@ -108,6 +108,16 @@ def test_a_network_of_slices_is_certified_with_slices_of_noise(tmp_path):
     assert noise.geometry.spacing == (0.9, 1.3, 1.0)
     certificate = isocenter.adopt(slices, out=tmp_path / "package", backends=("onnx",)).certificate
     assert [trial.passed for trial in certificate.trials] == [True, True]
+
+
+def test_an_adopted_model_is_certified_for_what_predict_would_take_here_and_says_how_to_try_more(folder, tmp_path):
+    result = isocenter.adopt(folder, out=tmp_path / "package", threads=1)
+    tried = [trial.backend for trial in result.certificate.trials]
+    assert tried[0] == "torch"
+    assert not set(tried) & {"compiled", "tensorrt"}  # minutes to the first result
+    assert "For others: --backends all" in repr(result)
+    taken = isocenter.load(tmp_path / "package", backend="auto").computing.value
+    assert taken.rpartition(" ")[2] in tried
 
 
 def test_a_cascade_is_used_as_it_is(tmp_path):

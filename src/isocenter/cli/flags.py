@@ -132,7 +132,8 @@ CovariateTables = Annotated[
     typer.Option("--covariates", metavar="TABLE", help="Table with a row for each case, patient or time; repeatable."),
 ]
 Backends = Annotated[
-    str, typer.Option(metavar="NAMES", help="Backends that the certificate tries: all, none, or onnx,openvino.")
+    str,
+    typer.Option(metavar="NAMES", help="Backends that the certificate tries: all, none, usual (of adopt), or names."),
 ]
 FillMissing = Annotated[
     bool, typer.Option("--fill-missing", help="Accept a series with missing slices; they become padding.")

@@ -122,7 +122,7 @@ def adopt(
         Path | None, typer.Option(metavar="FILE", help="The postprocessing.pkl of nnU-Net.")
     ] = None,
     images: Annotated[Path | None, typer.Option(metavar="DATA", help="Images to make the certificate with.")] = None,
-    backends: Backends = "all",
+    backends: Backends = "usual",
     threads: Threads = None,
 ) -> None:
     """Write a model of another program as a package. It predicts as the original does."""

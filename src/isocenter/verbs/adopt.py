@@ -28,14 +28,20 @@ from isocenter.verbs.reading import ReadingOptions, open_dataset, refuse_missing
 
 # Each is predicted several times by every backend.
 MOST = 20
+# The backends that `predict` may take by itself, in place of names.
+USUAL = ("usual",)
 
 
 @dataclass(frozen=True)
 class Adopted(Packaged):
-    """Where the package lies, where its model comes from and what was taken on trust."""
+    """Where the package lies, where its model comes from and what was taken on trust.
+
+    usual: whether only backends that `predict` may take by itself were tried
+    """
 
     origin: str = ""
     trusted: tuple[str, ...] = ()
+    usual: bool = False
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`."""
@@ -45,6 +51,8 @@ class Adopted(Packaged):
         lines = super().__repr__().splitlines()[:-1]  # without the word on its estimates: nobody made any here
         trusted = f"its checkpoints were opened trusting {', '.join(self.trusted)}"
         lines.append(f"from {self.origin}; Isocenter has measured nothing of it")
+        if self.usual:
+            lines.append("certified: what predict may take on this machine. For others: --backends all, or their names")
         return "\n".join([*lines, trusted] if self.trusted else lines)
 
 
@@ -58,7 +66,7 @@ def adopt(
     trust: Sequence[str] = (),
     postprocessing: str | Path | None = None,
     images: str | Path | None = None,
-    backends: Sequence[str] | None = None,
+    backends: Sequence[str] | None = USUAL,
     threads: int | None = None,
 ) -> Adopted:
     """The model of another program as a package: a folder, or a zip where `out` ends so.
@@ -68,7 +76,8 @@ def adopt(
     trust:          "module.name" of what its checkpoints may call beside tensors and numbers; it is imported and run
     postprocessing: nnU-Net's postprocessing.pkl, whose one kind of step is taken over; nothing in it is run
     images:         a cohort for the certificate; images of noise if not given
-    backends:       which of them are tried for the certificate; all that are here if not said, none for ()
+    backends:       which of them are tried for the certificate: those that `predict` may take here by itself if not
+                    said, all that are here for None, none for ()
     Raises UsageError for what is no such model, IntegrityError for a checkpoint that would call what is not trusted.
     """
     source, out = Path(source), Path(out)
@@ -80,7 +89,8 @@ def adopt(
         raise UsageError("is no model of another program that can be adopted", str(source), remedy)
     zipped = is_zip(out)
     refuse_taken(out, overwrite, () if zipped else MARKS)
-    refuse_unknown(backends or (), "--backends")
+    backends = None if backends is None else tuple(backends)
+    refuse_unknown(() if backends in (None, USUAL) else backends, "--backends")
     largest = read_postprocessing(Path(postprocessing)) if postprocessing is not None else ()
     model = load_foreign(source, "cpu", fold=fold, trusted=trust, largest=largest)
     _refuse_unpackable(model, source)
@@ -94,11 +104,19 @@ def adopt(
         certificate = None
         if backends != ():
             shown = _Shown(None if images is None else Path(images), model)
-            devices = tuple(dict.fromkeys(("cpu", choose_device("auto").value)))
+            here = choose_device("auto").value
+            usual = backends == USUAL
             certificate = certify(
-                folder, model, shown, shown.description, names=backends, devices=devices, threads=threads
+                folder,
+                model,
+                shown,
+                shown.description,
+                names=None if usual else backends,
+                devices=(here,) if usual else tuple(dict.fromkeys(("cpu", here))),
+                threads=threads,
+                only_fastest=usual,
             )
-    return Adopted(out, onnx, len(model.members), False, certificate, origin, tuple(trust))
+    return Adopted(out, onnx, len(model.members), False, certificate, origin, tuple(trust), backends == USUAL)
 
 
 def _refuse_unpackable(model: Model, source: Path) -> None:

@@ -19,13 +19,14 @@ import numpy as np
 from isocenter.errors import ResourceError, counted
 from isocenter.files import load_json
 from isocenter.lazy import onnx
-from isocenter.runtime.certificate.backend_trial import FOUND, TASK, images_in, keep_image
+from isocenter.runtime.certificate.backend_trial import FOUND, REPEATS, TASK, images_in, keep_image
 from isocenter.runtime.device import processor
 from isocenter.runtime.model import Model
 from isocenter.runtime.package import (
     ONNX,
     PLAIN,
     TOLERANCES,
+    TYPICAL_IMAGES,
     Certificate,
     Difference,
     Trial,
@@ -41,6 +42,8 @@ from isocenter.values import Array, Geometry, Image, Label
 LONGEST = 1800.0
 # Images of noise, where there are no others.
 SEEDED = 2
+# In the record of a trial that was given up.
+LATE = "late"
 # Numbers compared at once.
 CHUNK = 2**22
 
@@ -56,6 +59,7 @@ def certify(
     names: Sequence[str] | None = None,
     devices: Sequence[str] = ("cpu",),
     threads: int | None = None,
+    only_fastest: bool = False,
 ) -> Certificate:
     """Try every backend that is here on a sealed package, write what was found into it and seal it again.
 
@@ -63,6 +67,8 @@ def certify(
     images: what is predicted; images of noise where there are none
     description: of the images, in words
     names:  of the backends to be tried beside torch; all if not said
+    only_fastest: leave out those that `predict` would not take here by itself: what needs minutes for its first
+            result, and what is not done in the time in which the fastest before it is
     Raises ResourceError where torch itself cannot predict them.
     """
     with tempfile.TemporaryDirectory(prefix="isocenter-") as room:
@@ -70,8 +76,9 @@ def certify(
         if not count:
             count = _kept(seeded(model), Path(room))
             description = f"{description or 'no images were given'}: {SEEDED} of noise"
-        tried = [(PLAIN, "cpu"), *((name, one) for one in devices for name in (names or backends.names()))]
-        trials = _trials(folder, model.task.labels, Path(room), list(dict.fromkeys(tried)), threads)
+        chosen = names or (backends.quick_names() if only_fastest else backends.names())
+        tried = list(dict.fromkeys([(PLAIN, "cpu"), *((name, one) for one in devices for name in chosen)]))
+        trials = _trials(folder, model.task.labels, Path(room), tried, threads, only_fastest)
     certificate = Certificate(description, _machine(threads), opset(folder / ONNX), tuple(trials))
     certificate.write(folder)
     seal(folder)
@@ -121,10 +128,16 @@ def _kept(images: Iterable[Image], room: Path) -> int:
 
 
 def _trials(
-    package: Path, labels: Sequence[Label], room: Path, tried: Sequence[tuple[str, str]], threads: int | None
+    package: Path,
+    labels: Sequence[Label],
+    room: Path,
+    tried: Sequence[tuple[str, str]],
+    threads: int | None,
+    only_fastest: bool,
 ) -> list[Trial]:
     """Of each backend and device, beside the first of them."""
     trials: list[Trial] = []
+    images = max(TYPICAL_IMAGES, len(images_in(room)) + REPEATS)
     for number, (name, device) in enumerate(tried):
         backend = backends.backend(name)
         if (lacking := backend.lacking(device)) is not None:
@@ -133,7 +146,12 @@ def _trials(
         log.info("certificate: %s on %s", name, device)
         out = room / str(number)
         out.mkdir()
-        record = _in_a_process(room, package, name, device, threads, out)
+        usual = [one.cost(images) for one in trials if one.passed and one.device == device] if only_fastest else []
+        longest = min([LONGEST, *usual])
+        record = _in_a_process(room, package, name, device, threads, out, longest)
+        if LATE in record and longest < LONGEST:
+            log.info("%s on %s is slower than another: left out of the certificate", name, device)
+            continue
         if "because" in record and not number:
             problem = f"torch cannot predict what the certificate is made with: {record['because']}"
             raise ResourceError(problem, str(package), "Package without a certificate (--backends none)")
@@ -145,7 +163,7 @@ def _trials(
 
 
 def _in_a_process(
-    room: Path, package: Path, backend: str, device: str, threads: int | None, out: Path
+    room: Path, package: Path, backend: str, device: str, threads: int | None, out: Path, longest: float
 ) -> Mapping[str, Any]:
     """What the trial found, or why it found nothing."""
     asked = {"package": str(package), "backend": backend, "device": device, "threads": threads, "out": str(out)}
@@ -153,9 +171,9 @@ def _in_a_process(
     # Without the folder that the command was given in, whose files are somebody else's: none of them is a module.
     command = [sys.executable, "-P", "-m", "isocenter.runtime.certificate.backend_trial", str(room)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=False)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, timeout=longest, check=False)  # noqa: S603
     except subprocess.TimeoutExpired:
-        return {"because": f"not done after {LONGEST:.0f} s"}
+        return {"because": f"not done after {longest:.0f} s", LATE: True}
     if not (out / FOUND).is_file():
         last = done.stderr.rstrip().rpartition("\n")[2]
         return {"because": f"its process ended with {done.returncode}: {last}"}

@@ -18,11 +18,19 @@ BACKENDS = {
     "torch": "isocenter.runtime.package.backends.torch_eager:BACKEND",
     "torch-bf16": "isocenter.runtime.package.backends.torch_half:BACKEND",
 }
+# Their first result takes minutes, so that `predict`, which counts ten images, never takes them by itself.
+SLOW_TO_START = frozenset({"compiled", "tensorrt"})
 
 
 def names() -> tuple[str, ...]:
     """Ours, and those that other packages add under the entry point `isocenter.backends`."""
     return tuple(sorted({*BACKENDS, *added("isocenter.backends")}))
+
+
+def quick_names() -> list[str]:
+    """Those that `predict` may take by itself; likely fast ones first, because they set the time for the others."""
+    likely = {name: place for place, name in enumerate(("openvino-bf16", "openvino", "onnx"))}
+    return sorted(set(names()) - SLOW_TO_START, key=lambda name: (likely.get(name, len(likely)), name))
 
 
 def refuse_unknown(chosen: Iterable[str], where: str = "--backend") -> None:
@@ -42,4 +50,4 @@ def backend(name: str) -> Backend:
     return chosen
 
 
-__all__ = ["BACKENDS", "Backend", "backend", "names", "refuse_unknown"]
+__all__ = ["BACKENDS", "SLOW_TO_START", "Backend", "backend", "names", "quick_names", "refuse_unknown"]
