@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from isocenter.planning.rules.shortcuts import BORDER, without_shortcuts
+from isocenter.planning.rules.shortcuts import BORDER, Retest, without_shortcuts
 from isocenter.values import Estimate, Shortcut
 
 SHAPE = (28, 28)
@@ -13,9 +13,10 @@ def shortcut(name: str, setting: str, auc: float) -> Shortcut:
     return Shortcut(name, Estimate(auc, n=40), 0.001 if standing else 0.9, bool(setting), standing, setting)
 
 
-def seen(found: Mapping[tuple[str, float], list[Shortcut]]):
-    """What is left after (aspect, border)."""
-    return lambda aspect, border, shape: found[aspect, border]
+def seen(left: Mapping[tuple[str, float], list[Shortcut]], found: Sequence[Shortcut] | None = None) -> Retest:
+    """What is left of the training cases after (aspect, border), and what all cases show; the same by itself."""
+    of_all = left["stretch", 0.0] if found is None else found
+    return Retest(of_all, (), 12, lambda aspect, border, shape: left[aspect, border])
 
 
 def test_without_shortcuts_nothing_is_cut():
@@ -56,11 +57,31 @@ def test_a_border_that_tells_the_classes_apart_is_cut_away_if_that_helps():
     assert "no cure" in kept.because
 
 
-def test_a_border_that_hardly_tells_the_training_cases_apart_is_kept_with_its_figure():
+def test_a_border_that_hardly_tells_the_training_cases_apart_is_kept_with_both_figures():
     """All cases together may show a shortcut that the training cases alone do not: then both are said."""
-    kept = without_shortcuts(None, seen({("stretch", 0.0): [shortcut("border pixels", "border", 0.6)]}))["border"]
+    weak, strong = shortcut("border pixels", "border", 0.6), shortcut("border pixels", "border", 0.95)
+    kept = without_shortcuts(None, seen({("stretch", 0.0): [weak]}, [strong]))["border"]
     assert kept.value == 0
-    assert "the classes can be told apart by border pixels alone hardly: AUC 0.600" in kept.because
+    assert "of all cases the classes can be told apart by border pixels alone: AUC 0.950" in kept.because
+    assert (
+        "of the training cases the classes can be told apart by border pixels alone hardly: AUC 0.600" in kept.because
+    )
+
+
+def test_what_too_few_training_patients_cannot_show_is_not_measurable_and_stays_known():
+    """Of few training patients no shortcut is measured at all: that is no proof that there is none."""
+    found = [shortcut("image size", "aspect", 1.0), shortcut("border pixels", "border", 0.95)]
+    made = without_shortcuts(SHAPE, seen({("stretch", 0.0): []}, found))
+    for name, known in (("aspect", "image size alone: AUC 1.000"), ("border", "border pixels alone: AUC 0.950")):
+        assert known in made[name].because
+        assert "not measurable with 12 training patients" in made[name].because
+    assert (made["aspect"].value, made["border"].value) == ("stretch", 0.0)
+
+
+def test_of_too_few_patients_in_all_a_plan_says_that_and_not_that_nothing_was_found():
+    few = "whether the classes can be told apart by a shortcut is not measurable with 6 patients: it takes 5 of each"
+    made = without_shortcuts(SHAPE, Retest((), (few,), 4, lambda aspect, border, shape: ()))
+    assert all(few in made[name].because for name in ("aspect", "border"))
 
 
 def test_what_is_weak_or_cannot_be_removed_is_left():

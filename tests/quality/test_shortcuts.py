@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from isocenter.files import read_dataset
 from isocenter.quality import examine, retested
-from isocenter.values import Case, Dataset, Geometry, Image, Shortcut
+from isocenter.quality.shortcuts import still_standing
+from isocenter.values import Case, Dataset, Estimate, Geometry, Image, Shortcut
 
 Drawing = Callable[[int, bool, np.random.Generator], np.ndarray]
 
@@ -113,8 +116,75 @@ def test_the_sets_own_test_part_is_not_looked_at():
     assert not examine(Dataset(mixed.cases, splits=parts, patients_known=True)).shortcuts[0].standing
 
 
-def test_with_few_patients_of_a_class_nothing_is_claimed():
-    assert examine(cohort(long, count=8)).shortcuts == ()
+def test_with_few_patients_of_a_class_nothing_is_claimed_and_that_is_said():
+    found = examine(cohort(long, count=8))
+    assert found.shortcuts == ()
+    [few] = found.unmeasured
+    assert "the classes can be told apart by a shortcut is not measurable with 8 patients: it takes 5" in few
+
+
+def test_of_enough_patients_nothing_is_left_unmeasured():
+    assert not examine(cohort(plain)).unmeasured
+
+
+def test_what_was_found_stands_after_preprocessing_until_it_is_shown_to_be_gone():
+    found = [replace(shortcut("border pixels", 0.95), standing=True), replace(shortcut("spacing", 0.9), standing=True)]
+    gone, weak = shortcut("border pixels", 0.55), shortcut("border pixels", 0.9)
+    assert standing(still_standing(found, [gone])) == {"spacing"}  # which could not be measured again
+    assert standing(still_standing(found, [weak, shortcut("spacing", 0.5)])) == {"border pixels"}
+
+
+def shortcut(name: str, auc: float) -> Shortcut:
+    """As of cases too few for a small p."""
+    return Shortcut(name, Estimate(auc, n=40), 0.2, False, False)
+
+
+def test_letters_and_small_patches_are_found_wherever_they_lie_and_said_with_their_place():
+    for down, right, side, value in ((50, 70, 6, 1.0), (20, 10, 8, 0.0), (3, 100, 6, 1.0)):
+
+        def marked(n, ill, rng, at=(down, right), side=side, value=value):
+            pixels = textured(n, ill, rng)
+            if ill:
+                pixels[at[0] : at[0] + side, at[1] : at[1] + side] = value
+            return pixels
+
+        [found] = [one for one in examine(cohort(marked, count=40)).shortcuts if one.name == "small mark"]
+        assert found.standing and found.auc.value > 0.9
+        left, top = (float(text) for text in re.findall(r"(\d+) %", found.where))
+        assert found.where.partition(",")[0] in ("even", "bright" if value else "dark")
+        assert abs(left - 100 * (right + side / 2) / 128) < 5
+        assert abs(top - 100 * (down + side / 2) / 96) < 5
+
+
+def textured(n: int, ill: bool, rng: np.random.Generator) -> np.ndarray:
+    """Between 0.2 and 0.8, smooth as tissue."""
+    rough = ndimage.gaussian_filter(rng.normal(size=(96, 128)), 2)
+    return (0.5 + 0.1 * rough / rough.std()).clip(0.2, 0.8)
+
+
+def test_a_disease_that_is_everywhere_in_the_picture_is_no_mark():
+    """Spots at many places: each of them tells the class, none better than the others."""
+
+    def spotted(n, ill, rng):
+        pixels = textured(n, ill, rng)
+        if ill:
+            pixels[8::12, 8::12] = 1.0
+        return pixels
+
+    assert "small mark" not in {one.name for one in examine(cohort(spotted, count=40)).shortcuts}
+
+
+def test_a_mark_at_the_margin_is_gone_when_that_is_cut_away():
+    def marked(n, ill, rng):
+        pixels = textured(n, ill, rng)
+        if ill:
+            pixels[40:46, 1:7] = 1.0
+        return pixels
+
+    found = examine(cohort(marked, count=40))
+    [mark] = [one for one in found.shortcuts if one.name == "small mark"]
+    assert mark.standing and mark.removable and mark.setting == "border"
+    assert "small mark" not in standing(retested(found, border=0.1))
 
 
 def test_volumes_have_faces_and_spacings():

@@ -73,6 +73,17 @@ def test_a_label_that_is_declared_and_nowhere_drawn_is_named():
     assert "liver" not in missing.what
 
 
+def test_structures_that_nobody_named_are_a_warning_and_a_single_one_is_none():
+    found = examine(cohort(*(case(n, drawn=1 + n % 2) for n in range(4))))
+    [problem] = [one for one in found.problems if "nobody named" in one.what]
+    assert problem.severity == "warning"
+    assert problem.what == "nobody named the mask values 1, 2"
+    assert "--labels VALUE=NAME" in problem.remedy
+    assert not any(
+        "nobody named" in one.what for one in examine(cohort(*(case(n, drawn=1) for n in range(4)))).problems
+    )
+
+
 def test_a_long_list_of_labels_is_cut_and_counted():
     labels = (Label(0, "background"), Label(1, "liver"), *(Label(n, f"s{n}") for n in range(2, 40)))
     found = examine(cohort(*(case(n, drawn=1) for n in range(4)), classes={"mask": labels}))

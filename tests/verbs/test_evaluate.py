@@ -48,6 +48,27 @@ def test_the_evaluation_repeats_what_the_run_measured(segmented):
     pd.testing.assert_frame_equal(again[kept.columns].reset_index(drop=True), kept, check_dtype=False)
 
 
+def test_the_evaluation_repeats_what_the_run_says_of_shortcuts(classified, tmp_path):
+    """In its pictures a square at one place gives the class away."""
+    notes = json.loads((classified.out / "run.json").read_text())["notes"]
+    [known] = [note for note in notes if note.startswith("Shortcut: ") and "small mark (bright" in note]
+    model = isocenter.package(classified.out, out=tmp_path / "package", backends=()).out
+    for place in (classified.out, model):
+        result = isocenter.evaluate(place, classified.data, split="all", device="cpu")
+        assert known in result.notes
+        assert known in str(result)
+
+
+def test_references_that_the_model_wrote_itself_are_no_evidence_and_that_is_said(segmented, data, tmp_path):
+    series = data / "dicom" / "series" / "mr_hippocrop_study1"
+    shutil.copytree(series, tmp_path / "study" / "series")
+    isocenter.predict(segmented.out, series, out=tmp_path / "study" / "seg", format="dcm", device="cpu")
+    result = evaluated(segmented, tmp_path / "study")
+    [note] = [note for note in result.notes if "written by this model" in note]
+    assert note.startswith("The references of 1 case")
+    assert note in str(result)
+
+
 def test_of_other_data_all_cases_are_scored(segmented, tmp_path):
     other = strangers(tmp_path / "other", 3)
     (other / "images" / "case00.nii.gz").write_bytes((other / "images" / "case01.nii.gz").read_bytes())

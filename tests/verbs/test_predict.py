@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +87,21 @@ def test_a_series_gets_a_nifti_on_its_grid_and_a_seg_on_the_same_voxels(segmente
     places = np.rint(marked @ inverse[:3, :3].T + inverse[:3, 3]).astype(int)
     assert len(marked) == np.count_nonzero(voxels)
     assert_array_equal(voxels[tuple(places.T)], volume.array[tuple(marked.T)])
+
+
+def test_an_image_far_larger_than_those_that_trained_is_said_once_with_the_number_of_windows(segmented, tmp_path):
+    """Trained on 16 voxels a side: hundreds of windows of 64 a side show what no training image did."""
+    rng = np.random.default_rng(0)
+    for name in ("large", "larger"):
+        voxels = rng.normal(0, 10, (64, 64, 64 + 16 * (name == "larger"))).astype(np.int16)
+        nibabel.Nifti1Image(voxels, trained.OBLIQUE).to_filename(tmp_path / f"{name}.nii.gz")
+    result = predicted(segmented, segmented.data / "images" / "case01.nii.gz", *sorted(tmp_path.glob("large*")))
+    [warning] = [problem for problem in result.problems if "times as large" in problem.what]
+    assert warning.cases == ("large", "larger")
+    assert warning.severity == "warning"
+    assert "2 images are up to 80 times as large as any that trained the model" in warning.what
+    assert int(re.search(r"up to (\d+) windows", warning.what)[1]) >= 200
+    assert "--region" in str(result)
 
 
 def test_no_patient_of_a_series_stands_in_records_or_in_what_is_said(segmented, data, tmp_path, cli):

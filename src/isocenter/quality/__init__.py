@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from isocenter.quality.label_proxies import PROXY, is_constant, label_association
     from isocenter.quality.near_duplicates import Twin
     from isocenter.quality.references import kinds_of, reference_kinds, references_counted
-    from isocenter.quality.shortcuts import MADE
+    from isocenter.quality.shortcuts import MADE, SHORTCUT, shortcut_notes
     from isocenter.quality.thumbnail import Look, voxel_digest
 
 if not TYPE_CHECKING:

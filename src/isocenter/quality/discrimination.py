@@ -1,12 +1,12 @@
 """Discrimination of a few numbers of each case: how well they predict an outcome, against chance.
 
-The outcome is predicted by ridge regression, cross-validated by patient; chance is what the same regression reaches
+The outcome is predicted by ridge regression, cross-validated by patient; chance is what the same prediction reaches
 when patients are given each other's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -22,8 +22,19 @@ SHUFFLES, DRAWS = 200, 500
 # Further out in the tail nobody knows whether the normal law still holds.
 SMALLEST_P = 1e-6
 
+# From (cases, numbers), (shuffles, cases, columns) to be predicted and (cases,) fold: (shuffles, cases, columns), each
+# fold from the others.
+Predict = Callable[[Floats, Floats, Array], Floats]
 
-def discrimination(values: Floats, outcome: Outcome, patient: Array, *, seed: int) -> tuple[Estimate, float]:
+
+def by_ridge(values: Floats, truth: Floats, fold: Array) -> Floats:
+    """Ridge regression of all numbers."""
+    return _predicted(_design(values), truth, fold)
+
+
+def discrimination(
+    values: Floats, outcome: Outcome, patient: Array, *, seed: int, predict: Predict = by_ridge
+) -> tuple[Estimate, float]:
     """How well these numbers predict the outcome (0.5 is chance), and p against chance.
 
     values:  (cases, numbers)
@@ -34,7 +45,7 @@ def discrimination(values: Floats, outcome: Outcome, patient: Array, *, seed: in
     own, fold = np.arange(len(outcome)), _folds(outcome.strata, patient, seed)
     orders = np.stack([own, *_shuffled(patient, seed)])
     truth = np.stack([outcome.truth(order) for order in orders])  # (1 + shuffles, cases, columns)
-    scores = _predicted(_design(values), truth, fold)
+    scores = predict(values, truth, fold)
     reached = outcome.each_reached(scores, orders)
     spread = max(float(reached[1:].std(ddof=1)), 1e-6)
     p = float(stats.norm.sf((reached[0] - reached[1:].mean()) / spread))

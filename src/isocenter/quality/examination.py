@@ -25,7 +25,14 @@ from isocenter.quality.leakage import leakage
 from isocenter.quality.near_duplicates import Twin, groups, twins
 from isocenter.quality.outliers import outliers
 from isocenter.quality.references import kinds_of, reference_kinds
-from isocenter.quality.shortcuts import Seen, shortcut_problems, shortcuts
+from isocenter.quality.shortcuts import (
+    MOST_PICTURES,
+    Seen,
+    not_measurable,
+    shortcut_problems,
+    shortcuts,
+    still_standing,
+)
 from isocenter.quality.thumbnail import Look, look
 from isocenter.runtime import Spread, local
 from isocenter.transforms import content, stacked
@@ -56,6 +63,7 @@ class Examination:
     fatal:     those because of which nothing should be trained on the rest either
     twins:     groups of cases that hold (nearly) the same image
     shortcuts: what was tried to predict the label without the disease, the strongest first
+    unmeasured: what could not be tried, and why, in sentences
     pairs:     the twins, two by two
     looks:     {case id: how it looks}
     """
@@ -68,6 +76,7 @@ class Examination:
     shortcuts: tuple[Shortcut, ...] = ()
     pairs: tuple[Twin, ...] = ()
     looks: Mapping[str, Look] = field(default_factory=dict)
+    unmeasured: tuple[str, ...] = ()
 
 
 def examine(
@@ -81,6 +90,7 @@ def examine(
     facts: list[CaseFacts] = []
     looks: dict[str, Look] = {}
     problems = list(dataset.problems)
+    every = max(1, len(dataset) // MOST_PICTURES)  # patches are large, and more of them tell no more
     outcomes: dict[int, _Measured | IsocenterError] = {}
     for number, outcome in (spread or local(threads, dataset.cases))(_measured, dataset.cases):
         outcomes[number] = outcome
@@ -92,7 +102,7 @@ def examine(
         problems.extend(own)
         if seen is not None:
             facts.append(seen[0])
-            looks[seen[0].id] = seen[1]
+            looks[seen[0].id] = seen[1] if number % every == 0 else replace(seen[1], patches=None)
     return _compared(dataset, Fingerprint(tuple(facts)), looks, problems)
 
 
@@ -111,7 +121,8 @@ def retested(
     ids:            of these (training) cases alone; else of all but the set's own test part
     """
     seen = Seen(aspect, border, None if shape is None else tuple(shape))
-    return shortcuts(examination.dataset, examination.fingerprint, examination.looks, ids=ids, seen=seen, seed=seed)
+    after = shortcuts(examination.dataset, examination.fingerprint, examination.looks, ids=ids, seen=seen, seed=seed)
+    return still_standing(examination.shortcuts, after) if ids is None else after
 
 
 _Measured = tuple[tuple[CaseFacts, Look] | None, list[Problem]]
@@ -203,7 +214,7 @@ def _compared(
     """Findings on all cases compared."""
     usable = dataset.only({case.id for case in fingerprint.cases})
     pairs = twins(looks)
-    tried = shortcuts(usable, fingerprint, looks)
+    tried, few = shortcuts(usable, fingerprint, looks), not_measurable(usable, fingerprint)
     of_all = [
         *none_left(problems, fingerprint),
         *(problem for kind in reference_kinds() for problem in kind.checks.cohort(Cohort(usable, fingerprint))),
@@ -216,7 +227,9 @@ def _compared(
     of_the_whole = [problem for problem in dataset.problems if not problem.cases]
     fatal = tuple(problem for problem in (*of_the_whole, *of_all) if problem.severity == "error")
     known = (*_joined(problems), *of_all, *outliers(fingerprint.cases, looks))
-    return Examination(replace(usable, problems=known), fingerprint, known, fatal, groups(pairs), tried, pairs, looks)
+    return Examination(
+        replace(usable, problems=known), fingerprint, known, fatal, groups(pairs), tried, pairs, looks, few
+    )
 
 
 def _joined(problems: Sequence[Problem]) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""Shortcuts: what predicts a label without the disease, such as image size, borders and the scanner."""
+"""Shortcuts: what predicts a label without the disease, such as image size, borders, marks and the scanner."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.errors import counted
 from isocenter.lazy import ndimage
 from isocenter.quality.covariates import words_of
 from isocenter.quality.discrimination import FOLDS, discrimination, holm
 from isocenter.quality.outcomes import MOST_MEASURED, Outcome, Question, questions
+from isocenter.quality.small_marks import CORNERS, PLACES, anchored, mark_in, predicted_by_best, ranked
 from isocenter.quality.thumbnail import Look
+from isocenter.report import interval_text, value_text
 from isocenter.values import (
     Array,
     Case,
@@ -35,8 +38,15 @@ FEWEST_MEASURED = 20
 LEVEL, PREDICTIVE = 0.05, 0.7
 # More cases than this add nothing to an AUC of 0.7.
 MOST_CASES = 6000
+# Of patches, which are thousands of numbers a case.
+MOST_PICTURES = 1000
 # Voxels of the small image (16 or 32 a side) that are border: 6 % of the field on each side.
 BORDER = {2: 2, 3: 1}
+# Of the field on each side: what lies there the plan may cut away.
+MARGIN = 0.1
+MARK = "small mark"
+# With it a note on a shortcut begins.
+SHORTCUT = "Shortcut"
 # Columns that say how an image was made, not who the patient is.
 MADE = frozenset(
     {
@@ -101,12 +111,13 @@ def shortcuts(
         for thing, values in _things(subjects, seen):
             auc, p = discrimination(values, outcome, subjects.patient, seed=seed)
             tested.append(replace(thing, auc=auc, p=p))
+        tested.extend(_marks(subjects, seen, seed))
     adjusted = holm([one.p for one in tested])
     judged = [
         replace(one, p=p, standing=p < LEVEL and one.auc.value >= PREDICTIVE)
         for one, p in zip(tested, adjusted, strict=True)
     ]
-    return tuple(sorted(judged, key=lambda shortcut: (-shortcut.auc.value, shortcut.what, shortcut.name)))
+    return tuple(sorted(judged, key=_order))
 
 
 def shortcut_problems(shortcuts: Sequence[Shortcut]) -> Iterator[Problem]:
@@ -115,14 +126,28 @@ def shortcut_problems(shortcuts: Sequence[Shortcut]) -> Iterator[Problem]:
         if shortcut.p < LEVEL and shortcut.auc.value > 0.5:
             yield Problem(
                 "warning" if shortcut.standing else "note",
-                f"{shortcut.what} {'' if shortcut.standing else 'a little '}by {shortcut.name} alone: "
+                f"{shortcut.sentence}{'' if shortcut.standing else ', a little'}: "
                 f"{shortcut.figure} {shortcut.auc.value:.2f}{_interval(shortcut.auc)}, p {shortcut.p_text} after Holm",
                 (),
                 "a model may learn it instead of the disease, and fail where it is absent",
-                "Nothing to do yet: the plan tries to remove it, and the report states whether that helped"
-                if shortcut.standing and shortcut.removable
-                else "Balance the cases over it, or report results within each of its values",
+                _remedy(shortcut),
             )
+
+
+def shortcut_notes(shortcuts: Sequence[Shortcut]) -> list[str]:
+    """What a reader of a model's figures must know of each that stands."""
+    standing = [
+        (one, f"{one.figure} {value_text(one.auc)}, {interval_text(one.auc)}") for one in shortcuts if one.standing
+    ]
+    return [f"{SHORTCUT}: {one.sentence} ({figure}); the figures may rest on it." for one, figure in standing]
+
+
+def _remedy(shortcut: Shortcut) -> str:
+    if shortcut.standing and shortcut.removable:
+        return "Nothing to do yet: the plan tries to remove it, and the report states whether that helped"
+    if shortcut.name == MARK:
+        return "Look at that place: if it shows a letter, a clip or a frame, paint it over in all images"
+    return "Balance the cases over it, or report results within each of its values"
 
 
 def _interval(auc: Estimate) -> str:
@@ -146,6 +171,40 @@ def _subjects(
             yield Subjects(question, tuple(cases[n] for n in chosen), tuple(own), tuple(looks[n] for n in chosen))
 
 
+def not_measurable(dataset: Dataset, fingerprint: Fingerprint) -> tuple[str, ...]:
+    """A sentence for each question that too few patients answer to say whether anything else than the disease does."""
+    cases = {case.id: case for case in dataset if dataset.splits.get(case.id) != "test"}
+    facts = [one for one in fingerprint.cases if one.id in cases]
+    sentences = []
+    for question in questions(facts):
+        own = [one for one in facts if one.id in question.answers]
+        if len({question.answers[one.id] for one in own}) > 1 and not _enough(own, question, cases):
+            few = counted(len({cases[one.id].patient for one in own}), "patient")
+            needed = f"{FEWEST_MEASURED} patients" if question.is_measured else f"{FEWEST_PATIENTS} patients of each"
+            sentences.append(f"whether {question.what} by a shortcut is not measurable with {few}: it takes {needed}")
+    return tuple(sentences)
+
+
+def still_standing(found: Sequence[Shortcut], after: Sequence[Shortcut]) -> tuple[Shortcut, ...]:
+    """What is left of the shortcuts that were found, after preprocessing: each stands until it is shown to be gone.
+
+    It is gone where it was measured again and predicts too little; not where it could not be measured, nor where only
+    its p is larger. A mark that is cut away is in no picture any more.
+    """
+    again = {(one.name, one.what): one for one in after}
+    for one in found:
+        left = again.get((one.name, one.what))
+        if one.standing and left is None and one.name != MARK:
+            again[one.name, one.what] = one
+        elif one.standing and left is not None and left.auc.value >= PREDICTIVE:
+            again[one.name, one.what] = replace(left, standing=True)
+    return tuple(sorted(again.values(), key=_order))
+
+
+def _order(shortcut: Shortcut) -> tuple[float, str, str]:
+    return -shortcut.auc.value, shortcut.what, shortcut.name
+
+
 def _enough(facts: Sequence[CaseFacts], question: Question, cases: Mapping[str, Case]) -> list[CaseFacts]:
     """Those whose answer enough patients gave; nothing where all gave the same. Of measures all, or nothing."""
     people: dict[Any, set[str]] = {}
@@ -160,7 +219,6 @@ def _enough(facts: Sequence[CaseFacts], question: Question, cases: Mapping[str, 
 
 def _things(subjects: Subjects, seen: Seen | None) -> Iterator[tuple[Shortcut, Floats]]:
     """Each thing and its numbers, (cases, numbers)."""
-    nothing = Estimate(0.5, method="none: the same for all")
     for name, values, setting in (
         ("image size", _size(subjects, seen), "aspect"),
         ("aspect ratio", _aspect(subjects, seen), "aspect"),
@@ -170,10 +228,53 @@ def _things(subjects: Subjects, seen: Seen | None) -> Iterator[tuple[Shortcut, F
         *((f"column {name}", values, "") for name, values in _columns(subjects)),
     ):
         if values.size:
-            question = subjects.question
-            removable = bool(setting) and not question.is_measured
-            figure = "c" if question.is_measured else "AUC"
-            yield Shortcut(name, nothing, 1.0, removable, False, setting, question.what, figure), values
+            yield _untested(name, setting, subjects.question), values
+
+
+def _untested(name: str, setting: str, question: Question, where: str = "") -> Shortcut:
+    nothing = Estimate(0.5, method="none: the same for all")
+    removable = bool(setting) and not question.is_measured
+    figure = "c" if question.is_measured else "AUC"
+    return Shortcut(name, nothing, 1.0, removable, False, setting, question.what, figure, where)
+
+
+def _marks(subjects: Subjects, seen: Seen | None, seed: int) -> Iterator[Shortcut]:
+    """A small mark at one place of the pictures, if one predicts the outcome far better than any patch elsewhere."""
+    own = [n for n, look in enumerate(subjects.looks) if look.patches is not None]
+    own = own[:: max(1, -(-len(own) // MOST_PICTURES))]
+    subjects = replace(
+        subjects,
+        cases=tuple(subjects.cases[n] for n in own),
+        facts=tuple(subjects.facts[n] for n in own),
+        looks=tuple(subjects.looks[n] for n in own),
+    )
+    if not _enough(subjects.facts, subjects.question, {case.id: case for case in subjects.cases}):
+        return
+    pairs = zip(subjects.looks, subjects.facts, strict=True)
+    found = np.stack([_patches_seen(look.patches, facts.shape, seen) for look, facts in pairs])
+    shapes = [one.shape for one in subjects.facts]
+    frames = {"": found} | {name: anchored(found, shapes, name) for name in CORNERS if len(set(shapes)) > 1}
+    outcome, best = subjects.outcome, None
+    truth = outcome.truth(np.arange(len(outcome)))
+    for corner, patches in frames.items():
+        mark = mark_in(ranks := ranked(patches), truth)
+        if mark is not None and (best is None or mark.strength > best[0].strength):
+            best = replace(mark, corner=corner), ranks
+    if best is not None:
+        mark, ranks = best
+        auc, p = discrimination(ranks, outcome, subjects.patient, seed=seed, predict=predicted_by_best)
+        setting = "border" if max(abs(share - 0.5) for share in mark.place) > 0.5 - MARGIN else ""
+        # Each way of counting places has had its chance.
+        yield replace(_untested(MARK, setting, subjects.question, str(mark)), auc=auc, p=min(1.0, p * len(frames)))
+
+
+def _patches_seen(patches: Array | None, shape: Sequence[int], seen: Seen | None) -> Array:
+    """The patches of a picture without those that the plan's border and aspect cut away."""
+    assert patches is not None  # noqa: S101 - only such pictures are asked
+    places = np.arange(1, PLACES + 1) / (PLACES + 1)
+    outermost = np.abs(places - 0.5) + 1 / (PLACES + 1)
+    rows, columns = ((share >= 1) | (outermost <= share / 2) for share in _share_seen(shape, seen).tolist())
+    return np.where(np.outer(rows, columns), patches, 0)
 
 
 def _logs(subjects: Subjects) -> Floats:
@@ -223,16 +324,22 @@ def _strips(subjects: Subjects, seen: Seen | None, *, corners: bool) -> Floats:
 
 def _as_seen(small: Floats, shape: Sequence[int], seen: Seen | None) -> Floats:
     """The small image after the plan's border and aspect were cut from (or padded to) the whole."""
-    if seen is None:
-        return small
-    share = np.full(small.ndim, 1 - 2 * seen.border)
-    if seen.aspect != "stretch" and seen.shape is not None and len(seen.shape) == len(shape):
-        ratio = np.asarray(shape) / np.asarray(seen.shape)
-        share = share * (ratio.min() if seen.aspect == "crop" else ratio.max()) / ratio
+    share = _share_seen(shape, seen)
     if np.allclose(share, 1):
         return small
     offset = (np.asarray(small.shape) - 1) / 2 * (1 - share)
     return np.asarray(ndimage.affine_transform(small, share, offset, order=1, mode="nearest"))
+
+
+def _share_seen(shape: Sequence[int], seen: Seen | None) -> Floats:
+    """(axes,) how much of the whole is left after the plan's border and aspect; above 1 where it is padded."""
+    if seen is None:
+        return np.ones(len(shape))
+    share = np.full(len(shape), 1 - 2 * seen.border)
+    if seen.aspect != "stretch" and seen.shape is not None and len(seen.shape) == len(shape):
+        ratio = np.asarray(shape) / np.asarray(seen.shape)
+        share = share * (ratio.min() if seen.aspect == "crop" else ratio.max()) / ratio
+    return share
 
 
 def _columns(subjects: Subjects) -> Iterator[tuple[str, Floats]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from isocenter.quality.image_quality import quality
+from isocenter.quality.small_marks import patches
 from isocenter.transforms import COLOUR, GREY, permuted, recoloured, resample, without_alpha
 from isocenter.values import Array, Floats, Image
 
@@ -24,11 +25,13 @@ class Look:
     small:   (*spatial) of the first channel (a colour picture's luma) in canonical order, stretched to a few voxels
              a side in half precision, between 0 and 1 at the 0.5th and 99.5th percentile
     quality: measures of each channel, as in `picture.quality`
+    patches: of a picture, as of `small_marks.patches`; None of other images, and where enough others are known
     """
 
     digest: str
     small: Floats
     quality: tuple[Mapping[str, float], ...]
+    patches: Array | None = None
 
 
 def look(image: Image, valid: Array) -> Look:
@@ -42,8 +45,8 @@ def look(image: Image, valid: Array) -> Look:
     measures = tuple(
         quality(channel, known, image.geometry.steps) for channel, known in zip(channels, measured, strict=True)
     )
-    turned = [permuted(array[:1], *image.geometry.to_canonical) for array in (channels, measured)]
-    return Look(voxel_digest(image), _small(*turned), measures)
+    scaled = scaled_intensities(*(permuted(array[:1], *image.geometry.to_canonical) for array in (channels, measured)))
+    return Look(voxel_digest(image), small_image(scaled), measures, patches(scaled) if scaled.ndim == 2 else None)
 
 
 def voxel_digest(image: Image) -> str:
@@ -57,13 +60,16 @@ def voxel_digest(image: Image) -> str:
     return total.hexdigest()
 
 
-def _small(data: Array, valid: Array) -> Floats:
-    """(1, *spatial) to a few voxels; what is no measurement is as dark as the darkest that is one."""
+def scaled_intensities(data: Array, valid: Array) -> Floats:
+    """(*spatial) of a single channel, 0 and 1 at the 0.5th and 99.5th percentile; what is no measurement is 0."""
     known = data[valid]
     low, high = np.percentile(known, (0.5, 99.5)).tolist()
     if low == high:  # nearly all is background: the little that is not is the image
         low, high = float(known.min()), float(known.max())
-    values = np.where(valid, data, low).astype(np.float32).clip(low, high)
-    side = SMALL_SIDE[values.ndim - 1]
-    small = resample((values - low) / max(high - low, 1e-12), (side,) * (values.ndim - 1))
-    return np.asarray(small[0], dtype=np.float16)
+    return (np.where(valid, data, low)[0].astype(np.float32) - low) / max(high - low, 1e-12)
+
+
+def small_image(scaled: Floats) -> Floats:
+    """A few voxels a side, in half precision, of what `scaled_intensities` gives."""
+    side = SMALL_SIDE[scaled.ndim]
+    return np.asarray(resample(scaled[None].clip(0, 1), (side,) * scaled.ndim)[0], dtype=np.float16)

@@ -11,7 +11,8 @@ from isocenter.values.estimate import Estimate
 class Shortcut:
     """How well one feature other than the disease predicts what a model is to predict.
 
-    name:      what it is: "image size", "aspect ratio", "spacing", "border pixels", "corner pixels", "column NAME"
+    name:      what it is: "image size", "aspect ratio", "spacing", "border pixels", "corner pixels", "small mark",
+               "column NAME"
     auc:       cross-validated by patient, each class against the rest; of values and times the share of pairs in the
                right order. 0.5 is chance
     p:         that chance does as well, adjusted after Holm over all that was tried
@@ -20,6 +21,7 @@ class Shortcut:
     setting:   of the plan's preprocessing that removes it: "aspect" or "border"
     what:      the outcome, in words that end before "by ... alone"
     figure:    the name of `auc`: "AUC", or "c" of values and times
+    where:     of a mark, where it lies; else empty
     """
 
     name: str
@@ -30,8 +32,19 @@ class Shortcut:
     setting: str = ""
     what: str = "the classes can be told apart"
     figure: str = "AUC"
+    where: str = ""
 
     @property
     def p_text(self) -> str:
         """ "= 0.021", or "< 0.001" where more digits would claim too much."""
         return "< 0.001" if self.p < 0.001 else f"= {self.p:.2g}"
+
+    @property
+    def source(self) -> str:
+        """Its name, of a mark with its place."""
+        return f"{self.name} ({self.where})" if self.where else self.name
+
+    @property
+    def sentence(self) -> str:
+        """What is predicted by what alone, without the figure."""
+        return f"{self.what} by {self.source} alone"

@@ -175,6 +175,8 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
         facts["channels"] = "; ".join(sorted({_named(case.channels) for case in fingerprint.cases}))
     for kind in reference_kinds():
         facts |= kind.words.lines(Cohort(dataset, fingerprint))
+    if examination.unmeasured:
+        facts["shortcuts"] = "; ".join(examination.unmeasured)
     return facts
 
 

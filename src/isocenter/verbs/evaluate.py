@@ -13,10 +13,11 @@ from isocenter.files import dataset_hash
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.planning import read_plan
+from isocenter.quality import SHORTCUT
 from isocenter.report import InNotebook
-from isocenter.runtime import Model, Preprocessing, environment, load, with_smaller_batches
+from isocenter.runtime import Model, Preprocessing, environment, load, read_json, with_smaller_batches
 from isocenter.tasks import Task, suffices
-from isocenter.values import Case, Dataset, Plan, Problem, Row
+from isocenter.values import Case, Dataset, Image, Plan, Problem, Row
 from isocenter.verbs.evaluation import (
     Choice,
     Predictor,
@@ -31,6 +32,7 @@ from isocenter.verbs.evaluation import (
     with_subsets,
     write_verdict,
 )
+from isocenter.verbs.prediction import PROGRAM, algorithm_of
 from isocenter.verbs.reading import (
     ReadingKeywords,
     ReadingOptions,
@@ -41,7 +43,7 @@ from isocenter.verbs.reading import (
     result_folder,
     with_references,
 )
-from isocenter.verbs.training import OutOfFold, RunReport, selecting, training_length, training_log
+from isocenter.verbs.training import NOTES, OutOfFold, RunReport, selecting, training_length, training_log
 
 MARKS = ("cases.csv", "summary.json")
 
@@ -146,7 +148,7 @@ def evaluate(
     scored = score(predictor, cases, parts, seed=seed, patients_known=known, folds=folds, draws=draws)
     if isinstance(loaded.preprocessing, Preprocessing):
         scored = with_subsets(scored, predictor, loaded.preprocessing, cases, seed=seed, patients_known=known)
-    notes = (*chosen.notes, *unshared(loaded.task, cases))
+    notes = (*chosen.notes, *_own_results(loaded, cases), *_shortcut_notes(loaded, run), *unshared(loaded.task, cases))
     primary = str(loaded.record.get("primary", scored.rows[0].metric))
     log = _log_of(run)
     training = () if log is None else training_length(log, selecting(plan))
@@ -183,6 +185,30 @@ def _as_trained(run: Path | None, plan: Plan | None, data: str | Path | Dataset)
         return ReadingOptions()
     own = bool(plan.data) and (run / plan.data).resolve() == place.resolve()
     return ReadingOptions.of_plan(plan.options) if own else ReadingOptions()
+
+
+def _own_results(model: Model, cases: Sequence[Case]) -> Iterator[str]:
+    """That references are DICOM objects which this model wrote, or another one of Isocenter: nobody drew them."""
+    drawn = {
+        case.id: listed(one.facts.get("algorithms", ()))
+        for case in cases
+        for one in case.references.values()
+        if isinstance(one, Image)
+    }
+    own = [case for case, algorithms in drawn.items() if algorithm_of(model) in algorithms]
+    others = [case for case, algorithms in drawn.items() if PROGRAM in algorithms and case not in own]
+    for which, written in (("this model", own), ("another model", others)):
+        if written:
+            cases_of = f"{counted(len(written), 'case')} ({listed(written, 3)})"
+            yield f"The references of {cases_of} were written by {which} and not drawn: agreement proves nothing."
+
+
+def _shortcut_notes(model: Model, run: Path | None) -> Iterator[str]:
+    """What the run, or the package, says of shortcuts in its data: on other cases figures may rest on them too."""
+    notes: Sequence[Any] = model.record.get("limits", ())
+    if run is not None and (run / NOTES).is_file():
+        notes = read_json(run / NOTES, "isocenter.run")["notes"]
+    return (note for note in notes if str(note).startswith(SHORTCUT))
 
 
 def _plan_of(run: Path | None) -> Plan | None:

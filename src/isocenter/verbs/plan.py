@@ -35,7 +35,7 @@ from isocenter.planning import (
     with_memory,
     with_settings,
 )
-from isocenter.quality import Examination, retested
+from isocenter.quality import Examination, retested, shortcut_notes
 from isocenter.report import InNotebook
 from isocenter.tasks import kind_for, needs_of
 from isocenter.values import Dataset, Decision, Fingerprint, Plan, Shortcut, Split
@@ -78,7 +78,8 @@ class Planned(InNotebook):
         return replace(self, plan=for_fold(self.plan, self.examination.dataset, fingerprint), parts=parts)
 
     def __repr__(self) -> str:
-        return "\n".join([overview(self.plan), *([f"\nwritten: {self.out}"] if self.out else [])])
+        lines = [*shortcut_notes(self.shortcuts), *([f"written: {self.out}"] if self.out else [])]
+        return "\n".join([overview(self.plan), *(f"\n{line}" for line in lines)])
 
     def with_memory_of(self, edited: Plan) -> Plan:
         """An edited plan for these cases with its peak of memory predicted anew; ResourceError if it does not fit."""
@@ -87,7 +88,7 @@ class Planned(InNotebook):
 
     @property
     def shortcuts(self) -> tuple[Shortcut, ...]:
-        """What tells the classes apart in what the network sees: after the plan's preprocessing."""
+        """What tells the classes apart in what the network sees: what was found, until it is shown to be gone."""
         shortcuts = self.examination.shortcuts
         if not any(one.standing for one in shortcuts):
             return shortcuts
@@ -272,15 +273,14 @@ def _parted(examination: Examination, request: PlanRequest) -> tuple[tuple[Parts
     return made, folds_decision(dataset, made, seed, volumes=volumes)
 
 
-def _retest(examination: Examination, training: set[str], seed: int) -> Retest | None:
-    """What still tells the classes of the training cases apart; None where nothing does as they are."""
-    if not any(one.standing and one.removable for one in examination.shortcuts):
-        return None
+def _retest(examination: Examination, training: set[str], seed: int) -> Retest:
+    """What tells the classes apart, and what of it the training cases still show after preprocessing."""
 
-    def retest(aspect: str, border: float, shape: Sequence[int] | None) -> Sequence[Shortcut]:
+    def after(aspect: str, border: float, shape: Sequence[int] | None) -> Sequence[Shortcut]:
         return retested(examination, aspect=aspect, border=border, shape=shape, ids=training, seed=seed)
 
-    return retest
+    patients = {case.patient for case in examination.dataset if case.id in training}
+    return Retest(examination.shortcuts, examination.unmeasured, len(patients), after)
 
 
 def _training(parts: Parts) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -284,11 +284,22 @@ def _gathered(done: Sequence[Done], problems: Sequence[Problem], stopped: BaseEx
     return Predicted(
         pd.DataFrame([row for one in done for row in one.rows]),
         {str(one.rows[0]["case"]): one.prediction for one in done if one.prediction is not None},
-        [*problems, *(problem for one in done for problem in one.lacking)],
+        [*problems, *(problem for one in done for problem in one.lacking), *_large(done)],
         [path for one in done for path in one.files],
         stopped=stopped,
         measurements=pd.DataFrame([row for one in done for row in one.measured]),
     )
+
+
+def _large(done: Sequence[Done]) -> Iterator[Problem]:
+    """One warning on all images that are far larger than those that trained the model."""
+    large = {str(one.rows[0]["case"]): one.large for one in done if one.large is not None}
+    if large:
+        windows, times = map(max, zip(*large.values(), strict=True))
+        images = counted(len(large), "image is", "images are")
+        what = f"{images} up to {times:.0f} times as large as any that trained the model (up to {windows} windows)"
+        remedy = "It has seen nothing of what lies around and may find structures there: give --region, or crop as then"
+        yield Problem("warning", what, tuple(large), remedy=remedy)
 
 
 def _in_full(given: Input) -> Input:

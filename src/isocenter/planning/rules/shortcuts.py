@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
+from isocenter.errors import counted
 from isocenter.values import Decision, Shortcut
 
 # Cut away on each side where border pixels tell the classes apart: markers, frames and burned-in text lie there.
@@ -12,15 +15,28 @@ BORDER = 0.1
 LEFT = 0.5
 GEIRHOS = "doi:10.1038/s42256-020-00257-z"
 
-# Shortcuts of the training cases after preprocessing with this aspect, border and shape.
-Retest = Callable[[str, float, Sequence[int] | None], Sequence[Shortcut]]
+
+@dataclass(frozen=True)
+class Retest:
+    """What tells the classes apart without the disease.
+
+    found:    of all cases as they are; empty where too few patients were there to say
+    few:      why nothing could be found, in sentences
+    patients: of the training cases
+    after:    shortcuts of the training cases after preprocessing with this aspect, border and shape
+    """
+
+    found: Sequence[Shortcut]
+    few: Sequence[str]
+    patients: int
+    after: Callable[[str, float, Sequence[int] | None], Sequence[Shortcut]]
 
 
 def without_shortcuts(shape: Sequence[int] | None, retest: Retest | None) -> dict[str, Decision]:
     """`aspect` and `border`: off, unless something that they remove predicts the class, and does less so without it.
 
     shape:  to which all images are brought, so that their proportions can be seen; None for none
-    retest: None where nothing tells the classes apart
+    retest: None where nothing is to be told apart
     """
     made = {
         "border": Decision(0.0, "nothing at the border tells the classes apart"),
@@ -28,32 +44,55 @@ def without_shortcuts(shape: Sequence[int] | None, retest: Retest | None) -> dic
     }
     if retest is None:
         return made
-    shortcuts = retest("stretch", 0.0, shape)
-    if shape is not None and (before := _strongest(shortcuts, "aspect")):
-        made["aspect"] = _tried(before, retest("crop", 0.0, shape), "crop", "stretch", "cropped to one proportion")
-    if before := _strongest(shortcuts, "border"):
-        after = retest(made["aspect"].value, BORDER, shape)
-        made["border"] = _tried(before, after, BORDER, 0.0, f"without {100 * BORDER:.0f} % on each side")
-    elif weak := max(
-        (one for one in shortcuts if one.setting == "border"), key=lambda shortcut: shortcut.auc.value, default=None
-    ):
-        # All cases together may show what the training cases, which alone decide, do not.
-        because = f"of the training cases {weak.what} by {weak.name} alone hardly: {weak.figure} {weak.auc}"
-        made["border"] = Decision(0.0, because)
+    if not retest.found and retest.few:
+        because = f"{'; '.join(retest.few)}; nothing is cut away"
+        return {"border": Decision(0.0, because), "aspect": replace(made["aspect"], because=because)}
+    if not any(one.standing and one.removable for one in retest.found):
+        return made
+    shortcuts = retest.after("stretch", 0.0, shape)
+    if shape is not None:
+        after = partial(retest.after, "crop", 0.0, shape)
+        made["aspect"] = _decided(made["aspect"], "crop", "cropped to one proportion", shortcuts, after, retest)
+    after = partial(retest.after, made["aspect"].value, BORDER, shape)
+    done = f"without {100 * BORDER:.0f} % on each side"
+    made["border"] = _decided(made["border"], BORDER, done, shortcuts, after, retest)
     return made
+
+
+def _decided(
+    usual: Decision,
+    cure: str | float,
+    done: str,
+    shortcuts: Sequence[Shortcut],
+    after: Callable[[], Sequence[Shortcut]],
+    retest: Retest,
+) -> Decision:
+    """The cure, if the training cases show what it removes and that it helps; what all cases show is stated."""
+    setting = "border" if cure == BORDER else "aspect"
+    if before := _strongest([one for one in shortcuts if one.standing], setting):
+        return _tried(before, after(), cure, usual.value, done)
+    known = _strongest([one for one in retest.found if one.standing], setting)
+    if known is None:
+        return usual
+    # All cases together may show what the training cases, which alone decide, do not.
+    because = f"of all cases {known.sentence}: {known.figure} {known.auc}; "
+    if weak := _strongest(shortcuts, setting):
+        because += f"of the training cases {weak.sentence} hardly: {weak.figure} {weak.auc}"
+    else:
+        because += f"not measurable with {counted(retest.patients, 'training patient')}"
+    return Decision(usual.value, f"{because}, so nothing is cut away")
 
 
 def _strongest(shortcuts: Sequence[Shortcut], setting: str) -> Shortcut | None:
     """What a setting could remove and tells the classes apart most."""
-    standing = [one for one in shortcuts if one.standing and one.removable and one.setting == setting]
-    return max(standing, key=lambda shortcut: shortcut.auc.value, default=None)
+    own = [one for one in shortcuts if one.removable and one.setting == setting]
+    return max(own, key=lambda shortcut: shortcut.auc.value, default=None)
 
 
 def _tried(before: Shortcut, after: Sequence[Shortcut], cure: str | float, nothing: str | float, done: str) -> Decision:
     left = next((one for one in after if (one.name, one.what) == (before.name, before.what)), None)
     value = 0.5 if left is None else left.auc.value
-    because = f"of the training cases {before.what} by {before.name} alone: {before.figure} {before.auc}"
-    because = f"{because}, {done} {value:.3f}"
+    because = f"of the training cases {before.sentence}: {before.figure} {before.auc}, {done} {value:.3f}"
     if left is None or not left.standing or value - 0.5 <= LEFT * (before.auc.value - 0.5):
         return Decision(cure, because, GEIRHOS)
     return Decision(nothing, f"{because}; that is no cure, so nothing is cut away, and the report says so", GEIRHOS)

@@ -76,7 +76,17 @@ def _labels(cohort: Cohort) -> Iterator[Problem]:
             "nobody knows what they mean",
             "Declare them with --labels VALUE=NAME,..., or correct the masks",
         )
+    values = sorted(set(cohort.fingerprint.voxels()) - {0})
     count = len(cohort.fingerprint.voxels())
+    # A single one is the structure that the set is about.
+    if len(declared) == 1 < len(values) and count <= MOST_LABELS:
+        yield Problem(
+            "warning",
+            f"nobody named the mask values {listed(values)}",
+            (),
+            "results and reports call the structures by these numbers",
+            "Name them with --labels VALUE=NAME,...",
+        )
     if len(declared) == 1 and count > MOST_LABELS:
         yield Problem(
             "error",

@@ -85,14 +85,13 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
     onnx = _write_weights(model, modules, folder)
     record = {
         **model.settings,
-        "record": {**model.record, "trained": list(evidence.trained)},
+        "record": {**model.record, "trained": list(evidence.trained), "limits": list(evidence.limits)},
         "members": len(modules),
         "architectures": [dict(one) for one in model.architectures] or None,
         "shares": model.shares,
         "own_scales": own_scales,
         "labels": [_plain_label(label) for label in model.task.labels],
         "evaluation": rows_to_json(evidence.rows)["rows"],
-        "limits": list(evidence.limits),
         "decisions": {name: asdict(decision) for name, decision in evidence.decisions.items()},
         "environment": environment(),
         "onnx": onnx,

@@ -8,7 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.verbs.prediction.case import Asked, Done, noted
-    from isocenter.verbs.prediction.result_files import AUTO, FORMATS, Wanted, with_own_names
+    from isocenter.verbs.prediction.result_files import AUTO, FORMATS, PROGRAM, Wanted, algorithm_of, with_own_names
     from isocenter.verbs.prediction.where import Here, Predictor, There, in_full
 
 if not TYPE_CHECKING:

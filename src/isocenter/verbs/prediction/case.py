@@ -23,6 +23,8 @@ from isocenter.verbs.prediction.result_files import Wanted, probability_files, r
 # or streamed, at its turn.
 AHEAD_SHARE, AHEAD_BYTES = 0.05, 2**28
 Windows = Callable[[int, int], None]
+# From so many windows on, of an image so many times as large as the largest that trained: twice as long on three axes.
+MANY_WINDOWS, MANY_TIMES = 200, 8
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,40 @@ class Asked:
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """What became of one case; the prediction itself is kept only where it was not written."""
+    """What became of one case; the prediction itself is kept only where it was not written.
+
+    large: of an image far larger than those that trained, (number of windows, how many times as large); else None
+    """
 
     rows: Sequence[Mapping[str, Any]]
     measured: Sequence[Mapping[str, Any]]
     prediction: Prediction | None
     files: Sequence[Path] = ()
     lacking: Sequence[Problem] = ()
+    large: tuple[int, float] | None = None
+
+
+@dataclass(eq=False)
+class _Counted:
+    """Windows as they are done, told on; all: how many there are."""
+
+    tell: Windows | None
+    all: int = 0
+
+    def __call__(self, done: int, of: int) -> None:
+        self.all = of
+        if self.tell is not None:
+            self.tell(done, of)
+
+
+def _times_as_large(model: Model, image: Image) -> float:
+    """An image beside the largest that trained the model, by their extents; 0 where nothing is known of those."""
+    known, geometry = model.record.get("fingerprint") or {}, image.geometry.canonical
+    if not known.get("shape") or len(known["shape"]["max"]) != geometry.ndim:
+        return 0.0
+    voxels = np.divide(geometry.shape, known["shape"]["max"])
+    in_mm = known.get("physical") and geometry.physical
+    return float(np.prod(voxels * (np.divide(geometry.steps, known["spacing"]["median"]) if in_mm else 1)))
 
 
 def noted(prediction: Prediction, case: Case) -> list[Problem]:
@@ -89,10 +118,10 @@ def computed(
             files = probability_files(model.task, image, room, case.id, asked.wanted)
         receiver, probabilities = stack.enter_context(files)
         region = None if asked.region is None else region_of(asked.region, image, case.id)
-        fitting = fitting_memory(model, image, case.id, region)
+        fitting, seen = fitting_memory(model, image, case.id, region), _Counted(windows)
         prediction = fitting.predict(
             image,
-            windows,
+            seen,
             mirror=asked.mirror,
             receiver=receiver,
             region=region,
@@ -101,7 +130,7 @@ def computed(
             covariates=case.covariates or None,
         )
         prediction = replace(prediction, case=case.id)
-        rest = _Rest(model, case, image, prediction, room, asked.wanted, probabilities, stack.pop_all())
+        rest = _Rest(model, case, image, prediction, room, asked.wanted, probabilities, seen, stack.pop_all())
     if isinstance(prediction.data, Deferred):  # the network sees the image while it is written: no work for a writer
         done = rest()
         return lambda: done
@@ -123,6 +152,7 @@ class _Rest:
     room: Path | None
     wanted: Wanted
     probabilities: Sequence[Path]
+    seen: _Counted
     held: ExitStack
 
     def __call__(self) -> Done:
@@ -133,12 +163,15 @@ class _Rest:
         except OSError as error:
             raise unwritable(error, Path(self.case.id)) from error
         kept = self.prediction if self.room is None else None
-        return Done(rows, measured, kept, [*files, *self.probabilities], [*noted(self.prediction, self.case), *lacking])
+        lacking = [*noted(self.prediction, self.case), *lacking]
+        times = _times_as_large(self.model, self.image) if self.seen.all >= MANY_WINDOWS else 0.0
+        large = (self.seen.all, times) if times >= MANY_TIMES else None
+        return Done(rows, measured, kept, [*files, *self.probabilities], lacking, large)
 
     def _written(self) -> tuple[list[Path], list[Problem]]:
         if self.room is None:
             return [], []
-        return write_result(self.prediction, self.image, self.room, self.case.id, self.wanted, self.model.task)
+        return write_result(self.prediction, self.image, self.room, self.case.id, self.wanted, self.model)
 
     def _rows(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The case's rows of `predictions.csv`, and of `measurements.csv`."""

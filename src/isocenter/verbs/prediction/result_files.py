@@ -12,6 +12,7 @@ from pathlib import Path
 
 from isocenter.errors import FormatError, GeometryError, UsageError
 from isocenter.files import probabilities_written, write_boxes, write_label_map
+from isocenter.runtime import Model
 from isocenter.tasks import Task, channels_of
 from isocenter.values import Array, Case, Image, Prediction, Problem, Region
 from isocenter.verbs.reading import named_as
@@ -21,6 +22,8 @@ from isocenter.verbs.reading import named_as
 RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))})
 PROBABILITIES, OVERLAY, REPORT = "_probabilities", "_overlay", "_report"
 AUTO, DICOM = "auto", "dcm"
+# Of a SHA-256, as results tell models apart.
+PROGRAM, DIGITS = "isocenter", 16
 FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", DICOM, "csv")
 
 
@@ -93,19 +96,25 @@ def probability_files(
 
 
 def write_result(
-    prediction: Prediction, image: Image, folder: Path, name: str, wanted: Wanted, task: Task
+    prediction: Prediction, image: Image, folder: Path, name: str, wanted: Wanted, model: Model
 ) -> tuple[list[Path], list[Problem]]:
     """The files of a result that has a place in the image, and what of them could not be; of any other nothing."""
-    written, lacking = _label_maps(prediction, image, folder, name, wanted, f"isocenter {task.name}")
-    reports, without = _report(prediction, image, folder, name, wanted, f"isocenter {task.name}")
+    written, lacking = _label_maps(prediction, image, folder, name, wanted, algorithm_of(model))
+    reports, without = _report(prediction, image, folder, name, wanted, algorithm_of(model))
     written, lacking = [*written, *reports], [*lacking, *without]
     if wanted.overlay and has_place(prediction):
         still = image.frame(0) if prediction.frames else image
         bare = Case(name, name, {"image": still})  # what is known of the case is no result
         written.append(folder / f"{name}{OVERLAY}.png")
-        drawn = task.scoring.figures(prediction.frames[0] if prediction.frames else prediction, bare)
+        drawn = model.task.scoring.figures(prediction.frames[0] if prediction.frames else prediction, bare)
         written[-1].write_bytes(drawn[0].png)
     return written, lacking
+
+
+def algorithm_of(model: Model) -> str:
+    """How DICOM results name a model: by its task and the beginning of its weights' SHA-256, in 64 letters."""
+    weights = str(model.record.get("weights_sha256") or "")[:DIGITS]
+    return " ".join(filter(None, (f"{PROGRAM} {model.task.name}"[: 63 - DIGITS], weights)))
 
 
 def has_place(prediction: Prediction) -> bool:

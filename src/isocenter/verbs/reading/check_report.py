@@ -202,7 +202,9 @@ def _twins(examination: Examination) -> Iterator[Section]:
 def _shortcuts(examination: Examination) -> Iterator[Section]:
     if not examination.shortcuts:
         return
-    rows = [(one.what, one.name, one.auc, one.p_text.removeprefix("= "), _judged(one)) for one in examination.shortcuts]
+    rows = [
+        (one.what, one.source, one.auc, one.p_text.removeprefix("= "), _judged(one)) for one in examination.shortcuts
+    ]
     explanation = (
         "How well each of these alone predicts the answer, cross-validated by patient: the AUC, or of values and times "
         "the share of pairs in the right order; 0.5 is chance. p: that chance does as well, adjusted after Holm."

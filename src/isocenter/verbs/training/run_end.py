@@ -12,7 +12,8 @@ from isocenter.files import write_text, written
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.planning import settings
-from isocenter.report import Section, interval_text, value_text
+from isocenter.quality import shortcut_notes
+from isocenter.report import Section
 from isocenter.runtime import environment, peak_memory, write_json
 from isocenter.training import Outcome
 from isocenter.values import Case, Plan, Problem, Split
@@ -99,11 +100,7 @@ def notes_of(run: RunFolder, scored: Scored | None, plan: Plan, stopped: Sequenc
         notes.append(f"Patients unknown{split}.")
     if scored is not None:
         notes += lineage_notes(read_data_record(run.out), run.tested)
-    for shortcut in run.made.shortcuts:  # those that are left after preprocessing
-        if shortcut.standing:
-            figure = f"{shortcut.figure} {value_text(shortcut.auc)}, {interval_text(shortcut.auc)}"
-            proxy = f"{shortcut.what} by {shortcut.name} alone ({figure})"
-            notes.append(f"Shortcut: {proxy}; the figures may rest on it.")
+    notes += shortcut_notes(run.made.shortcuts)  # those that are left after preprocessing
     leaking = len(run.dataset) - len(run.cases_in_a_part)
     if leaking:
         notes.append(f"{counted(leaking, 'case')} left out of training: nearly the same image is held out.")

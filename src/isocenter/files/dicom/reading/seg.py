@@ -27,7 +27,6 @@ from isocenter.files.dicom.tags import (
     numbers,
     text,
     whole,
-    words,
 )
 from isocenter.files.storage import refuse_expansion
 from isocenter.values import Code, Geometry, Image, Label, Source
@@ -288,5 +287,5 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
         "kind": text(dataset, "SegmentationType").lower(),
         "source_series": tuple(text(s, "SeriesInstanceUID") for s in series),
         "source_instances": tuple(text(i, "ReferencedSOPInstanceUID") for i in instances),
-        "algorithms": words(dataset, "ContentDescription"),
+        "algorithms": sorted({text(one, "SegmentAlgorithmName") for one in items(dataset, "SegmentSequence")} - {""}),
     }
