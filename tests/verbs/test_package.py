@@ -19,7 +19,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 import isocenter
 import trained
 from isocenter.errors import UsageError
-from isocenter.runtime import read_json
+from isocenter.runtime import load, read_json
+from isocenter.verbs.prediction import where
 from packages import CONFIG, no_export, of_a_fresh_python
 
 
@@ -92,6 +93,17 @@ def test_a_package_that_is_evaluated_leaves_out_the_images_that_trained_it(kind,
     )
     assert {parts[case] for case in found.scored.table["case"]} == {"test"}
     assert any("that trained this model" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "torch"])
+def test_a_package_is_scored_by_the_backend_that_is_asked_for(backend, segmented, packaged, monkeypatch):
+    asked = []
+    monkeypatch.setattr(where, "load", lambda *given, **how: asked.append(how["backend"]) or load(*given, **how))
+    given = {"device": "cpu", "labels": trained.LABELS, "backend": backend}
+    dice = isocenter.evaluate(packaged.out, segmented.data, **given).rows[0].estimate.value
+    assert asked == [backend]
+    own = isocenter.evaluate(segmented.out, segmented.data, device="cpu").rows[0].estimate.value
+    assert dice == pytest.approx(own, abs=1e-3)
 
 
 def test_it_says_what_was_measured_and_where_that_ends(segmented, packaged):

@@ -10,6 +10,7 @@ import typer
 import isocenter
 from isocenter.cli.flags import (
     LARGEST_SEED,
+    Backend,
     Covariates,
     Data,
     Device,
@@ -167,6 +168,7 @@ def evaluate(
     json: Json = False,
     device: Device = "auto",
     threads: Threads = None,
+    backend: Backend = "auto",
     seed: Seed = 0,
     given: Given = None,
 ) -> None:
@@ -179,6 +181,7 @@ def evaluate(
         overwrite=overwrite,
         device=device,
         threads=threads,
+        backend=backend,
         seed=seed,
         **(given or {}),
     )

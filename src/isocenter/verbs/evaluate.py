@@ -32,11 +32,10 @@ from isocenter.verbs.evaluation import (
     with_subsets,
     write_verdict,
 )
-from isocenter.verbs.prediction import PROGRAM, algorithm_of
+from isocenter.verbs.prediction import PROGRAM, algorithm_of, loaded_model
 from isocenter.verbs.reading import (
     ReadingKeywords,
     ReadingOptions,
-    announced_device,
     open_dataset,
     path_of,
     refuse_taken,
@@ -110,6 +109,7 @@ def evaluate(
     overwrite: bool = False,
     device: str = "auto",
     threads: int | None = None,
+    backend: str = "auto",
     seed: int = 0,
     **reading: Unpack[ReadingKeywords],
 ) -> Evaluation:
@@ -119,15 +119,14 @@ def evaluate(
            the set's own test part, or else all cases, without those that trained the model (by content)
     reading: the fields of `ReadingOptions`; of the model's own data those that it was trained with
     out:   a folder for cases.csv, summary.json, report.html and the viewers' pages
+    backend: what computes a package, as `predict` has it: "auto" takes the fastest that its certificate vouches for
     A case that fails is reported and the rest goes on.
     Raises DatasetError where the data are not of the model's kind.
     """
     if out is not None:
         refuse_taken(Path(out), overwrite, MARKS)
     run = path_of(model)
-    if run is not None:
-        device = announced_device(device, threads).value
-    loaded = model if isinstance(model, Model) else load(model, device)
+    loaded = loaded_model(model, device, threads=threads, backend=backend)
     plan = _plan_of(run)
     options = _as_trained(run, plan, data).overridden(ReadingOptions.of(**reading))
     dataset = open_dataset(data, options, needs=loaded.task.needs)

@@ -24,11 +24,10 @@ from isocenter.files import unwritable, write_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.report import InNotebook
-from isocenter.runtime import Cluster, Model, load, write_json
+from isocenter.runtime import Cluster, Model, write_json
 from isocenter.transforms import COLOUR
 from isocenter.values import Case, Dataset, Image, Prediction, Problem
 from isocenter.verbs.prediction import (
-    AUTO,
     Asked,
     Done,
     Here,
@@ -36,12 +35,12 @@ from isocenter.verbs.prediction import (
     There,
     Wanted,
     in_full,
+    loaded_model,
     with_own_names,
 )
 from isocenter.verbs.reading import (
     ReadingKeywords,
     ReadingOptions,
-    announce,
     open_dataset,
     path_of,
     refuse_taken,
@@ -163,7 +162,7 @@ def predict(
     path = path_of(model)
     if scheduler is not None and path is None:
         raise UsageError("a model in memory cannot be sent to workers", "--scheduler", "Give the model's folder")
-    loaded = _loaded(model, fold, device, threads, backend)
+    loaded = loaded_model(model, device, fold=fold, threads=threads, backend=backend)
     loaded.flips(mirror)  # refused before the first case
     predictor: Predictor = Here(loaded)
     if scheduler is not None and path is not None:
@@ -185,18 +184,6 @@ def predict(
         case stop:
             log.warning("%s predicted before the stop: %s", counted(result.cases, "case"), folder)
             raise stop
-
-
-def _loaded(model: str | Path | Model, fold: int | None, device: str, threads: int | None, backend: str) -> Model:
-    if not isinstance(model, Model):
-        loaded = load(model, device, fold=fold, backend=backend, threads=threads)
-        announce(loaded.computing)
-        return loaded
-    if fold is not None:
-        raise UsageError("a fold is chosen when a model is loaded", "--fold", "Give the run's folder")
-    if backend != AUTO:
-        raise UsageError("a backend is chosen when a model is loaded", "--backend", "Give the package's folder")
-    return model
 
 
 def _short(error: IsocenterError, done: int, partial: Path, folder: Path) -> IsocenterError:

@@ -9,7 +9,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.verbs.prediction.case import Asked, Done, noted
     from isocenter.verbs.prediction.result_files import AUTO, FORMATS, PROGRAM, Wanted, algorithm_of, with_own_names
-    from isocenter.verbs.prediction.where import Here, Predictor, There, in_full
+    from isocenter.verbs.prediction.where import Here, Predictor, There, in_full, loaded_model
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -10,16 +10,36 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from isocenter.errors import IntegrityError, ResourceError
+from isocenter.errors import IntegrityError, ResourceError, UsageError
 from isocenter.runtime import Model, Spread, load, with_smaller_batches
 from isocenter.values import Case, Image
 from isocenter.verbs.prediction.case import Asked, Done, computed, image_of
 from isocenter.verbs.prediction.pipelined import Take, overlapped
-from isocenter.verbs.reading import Tracker
+from isocenter.verbs.prediction.result_files import AUTO
+from isocenter.verbs.reading import Tracker, announce
 
 SHARE = "Give one that every worker sees under the same path"
 
 _loading = threading.Lock()
+
+
+def loaded_model(
+    model: str | Path | Model, device: str, *, fold: int | None = None, threads: int | None = None, backend: str = AUTO
+) -> Model:
+    """The model of a run or a package, computed as its certificate vouches for; one in memory stays as it is.
+
+    backend: of a package; "auto" takes the fastest that its certificate vouches for
+    Raises what loading raises, and UsageError for what can no longer be chosen of a model in memory.
+    """
+    if not isinstance(model, Model):
+        loaded = load(model, device, fold=fold, backend=backend, threads=threads)
+        announce(loaded.computing)
+        return loaded
+    if fold is not None:
+        raise UsageError("a fold is chosen when a model is loaded", "--fold", "Give the run's folder")
+    if backend != AUTO:
+        raise UsageError("a backend is chosen when a model is loaded", "--backend", "Give the package's folder")
+    return model
 
 
 class Predictor(Protocol):
