@@ -220,3 +220,22 @@ def test_a_record_with_an_entry_of_another_type_is_refused_even_where_its_checks
         return
     with pytest.raises(IsocenterError):
         load(best, "cpu")
+
+
+OTHER_TYPES = (
+    ("limits", 3),
+    ("limits", [{}]),
+    ("fingerprint", "x"),
+    ("fingerprint", {"shape": {"max": "x"}}),
+    ("fingerprint", {"spacing": 1}),
+)
+
+
+@pytest.mark.parametrize(("entry", "value"), OTHER_TYPES)
+def test_what_a_record_says_of_its_model_has_types_too(tmp_path, entry, value):
+    best = run_of(tmp_path, {"fold_0": made(0)}) / "fold_0" / "checkpoints" / "best"
+    record = json.loads((best / "model.json").read_text())
+    (best / "model.json").write_text(json.dumps({**record, "record": {**record["record"], entry: value}}))
+    seal(best)
+    with pytest.raises(IntegrityError, match="its record is no model's"):
+        load(best, "cpu")

@@ -43,12 +43,20 @@ def _refuse_other_types(record: Mapping[str, Any], place: Path) -> None:
     for section in SECTIONS:
         if not isinstance(record.get(section), Mapping):
             raise _malformed(place, f"{section!r} holds no names with values")
-    preprocessing = record.get("preprocessing")
+    preprocessing, origin = record.get("preprocessing"), record["record"]
     is_nnunet = isinstance(preprocessing, Mapping) and preprocessing.get("kind") == KIND
-    kinds = {"preprocessing": NNUNetPreprocessing if is_nnunet else Preprocessing, "inference": Inference}
-    for section, kind in kinds.items():
+    held: dict[str, tuple[Any, Any]] = {
+        "preprocessing": (NNUNetPreprocessing if is_nnunet else Preprocessing, preprocessing),
+        "inference": (Inference, record.get("inference")),
+        "limits": (list[str], origin.get("limits", [])),
+        # Of the images that trained, for each axis; a model of another program has none.
+        "fingerprint": (dict[str, Any], origin.get("fingerprint") or {}),
+    }
+    if isinstance(images := held["fingerprint"][1], Mapping):
+        held |= {name: (dict[str, list[float]] | None, images.get(name)) for name in ("shape", "spacing")}
+    for section, (kind, value) in held.items():
         try:
-            TypeAdapter(kind).validate_python(record.get(section))
+            TypeAdapter(kind).validate_python(value)
         except ValidationError as error:
             first = error.errors()[0]
             entry = ".".join(str(part) for part in (section, *first["loc"]))
