@@ -44,7 +44,10 @@ def test_a_series_that_cannot_bear_a_seg_keeps_its_nifti_with_a_warning(segmente
     series = data / "dicom" / "series" / "mr_hitachi_oblique"  # it states no frame of reference
     result = predicted(segmented, series, out=tmp_path / "out")
     assert [path.name.endswith(".nii.gz") for path in result.files] == [True]
-    assert [problem.severity for problem in result.problems] == ["warning"]
+    [lack, large] = result.problems  # it is far larger than what the model was trained on
+    assert (lack.severity, large.severity) == ("warning", "warning")
+    assert lack.what.startswith("no DICOM SEG")
+    assert "times as large" in large.what
     with pytest.raises(DatasetError, match=r"[0-9a-f]{8}_MR_10: the image states no FrameOfReferenceUID"):
         predicted(segmented, series, out=tmp_path / "named", format="dcm")
 
