@@ -67,7 +67,6 @@ class Shown:
     problem: str = ""
     metric: str = ""
     value: float = float("nan")
-    minutes: float = 0.0
     commit: str = ""
 
 
@@ -115,25 +114,25 @@ def _shown(question: str, on: str, choice: str, seed: int, given: argparse.Names
         return Shown(on, choice, seed, given.steps, problem)
     summary: Mapping[str, Any] = json.loads((given.out / name / "evaluation" / "summary.json").read_text())
     row = next(row for row in summary["rows"] if row["metric"] == METRIC and row["label"] == "all")
-    shown = Shown(on, choice, seed, given.steps, "", row["metric"], row["value"], taken.seconds / 60, commit())
+    shown = Shown(on, choice, seed, given.steps, "", row["metric"], row["value"], commit())
     keep(name, shown, given)
     return shown
 
 
 def _words(shown: Sequence[Shown], question: Question) -> str:
-    lines = ["| set | choice | seeds | metric | mean | difference | minutes |", "|---|---|---|---|---|---|---|"]
+    lines = ["| set | choice | seeds | metric | mean | difference |", "|---|---|---|---|---|---|"]
     for on in dict.fromkeys(one.on for one in shown):
         runs = {(one.choice, one.seed): one for one in shown if one.on == on and not one.problem}
-        lines += [f"| {on} | {one.choice} | {one.seed}: {one.problem} | | | | |" for one in shown if one.problem]
+        lines += [f"| {on} | {one.choice} | {one.seed}: {one.problem} | | | |" for one in shown if one.problem]
         first = next(iter(question.choices))
         for choice in question.choices:
             own = [one for (name, _), one in runs.items() if name == choice]
             if not own:
                 continue
-            mean, spent = (f"{statistics.fmean(getattr(one, of) for one in own):.3f}" for of in ("value", "minutes"))
+            mean = f"{statistics.fmean(one.value for one in own):.3f}"
             differences = [one.value - runs[first, one.seed].value for one in own if (first, one.seed) in runs]
             difference = "" if choice == first or not differences else _spread(differences)
-            cells = [on, choice, str(len(own)), own[0].metric, mean, difference, spent]
+            cells = [on, choice, str(len(own)), own[0].metric, mean, difference]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

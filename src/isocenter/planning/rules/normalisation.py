@@ -22,7 +22,7 @@ MOST_LOWEST = -50.0
 MOST_SUV = 300.0
 # Liver has an SUV of 2, most lesions 5 to 25; what is hotter is the bladder, or a brain.
 SUV = Normalisation("window", 0.0, 50.0, 0.0, 5.0)
-ZSCORE = Normalisation("zscore")
+ZSCORE = Normalisation("zscore", tails="log")
 # Below this deviation an image is as good as constant.
 LEAST = 1e-6
 
