@@ -33,6 +33,10 @@ def test_size_mean_and_deviation_are_those_of_the_voxels_of_each_label(seed):
             assert [row[f"{what}_{name}"] for what in ("mean", "sd", "max")] == pytest.approx(expected, nan_ok=True)
 
 
+def test_where_no_object_was_found_nothing_is_measured():
+    assert measurements(np.zeros(SHAPE, np.uint8), (), Image(np.zeros((1, *SHAPE)), grid())) == []
+
+
 def test_a_small_deviation_beside_a_large_mean_is_not_lost():
     data = 1e6 + np.indices(SHAPE)[0] % 2
     [row, *_] = measurements(np.full(SHAPE, 2), LABELS, Image(data[None], grid(), channels=("a",)))

@@ -128,7 +128,7 @@ def test_two_time_points_of_a_case_are_two_channels_in_the_order_of_the_table(ro
     (room / "change.csv").write_text("\n".join(["first,second,label,patient", *rows]))
     found = isocenter.check(room / "change.csv", column={"image:before": "first", "image:after": "second"}, threads=1)
     assert found.facts["channels"] == "before, after"
-    assert found.facts["classes"] == "less 1, same 2"
+    assert found.facts["classes"] == "less (1), same (2)"
 
 
 @pytest.mark.whole

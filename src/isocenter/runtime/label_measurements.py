@@ -26,8 +26,10 @@ def measurements(label_map: Array | Deferred, labels: Sequence[Label], image: Im
     label_map: (*spatial) on the image's own grid
     The axes are RECIST 1.1's, mm, within one connected piece of one plane of the image as it is stored. The intensities
     are the image's own (HU of a CT), where they are measurements; where they are SUV, the peak stands beside them. No
-    size without that of a voxel.
+    size without that of a voxel, and no row without labels, as where no object was found.
     """
+    if not labels:
+        return []
     names, size, unit = without_alpha(image.channels), _size(image.geometry), image.facts.get("unit")
     moments = _Moments(len(names), max(label.value for label in labels) + 1)
     axes = _Axes(labels, _steps(image.geometry)) if size is not None and image.geometry.ndim > 1 else None

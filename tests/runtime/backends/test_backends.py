@@ -215,7 +215,7 @@ def test_a_run_is_computed_by_torch_alone(segmented):
 
 
 def test_torch_alone_has_folds_apart(folds):
-    with pytest.raises(UsageError, match=r"only together.*--backend torch"):
+    with pytest.raises(UsageError, match=r"all folds as one.*--backend torch"):
         load(folds, "cpu", backend="onnx", fold=1)
     assert "folds apart" in load(folds, "cpu", backend="auto", fold=1).computing.because
 
