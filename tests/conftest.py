@@ -24,22 +24,22 @@ from isocenter.verbs.package import Packaged
 DATA = Path(os.environ.get("ISOCENTER_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 # Seconds on two idle cores in which each room's tests should be done; more is shown, and fails nothing.
-# All of them, side by side: 640 s.
+# All of them, side by side: 540 s.
 BUDGET = {
-    "": 150,
+    "": 85,
     "cli": 5,
     "evaluation": 15,
-    "files": 50,
-    "networks": 140,
-    "planning": 45,
-    "quality": 20,
-    "report": 50,
-    "runtime": 160,
+    "files": 55,
+    "networks": 110,
+    "planning": 60,
+    "quality": 35,
+    "report": 75,
+    "runtime": 100,
     "tasks": 20,
-    "training": 115,
+    "training": 90,
     "transforms": 10,
     "values": 5,
-    "verbs": 620,
+    "verbs": 395,
 }
 
 # How charts are drawn in full: in both inks, each laid out as the other, with pixels.
