@@ -8,6 +8,7 @@ from typing import Any, TypedDict, Unpack
 
 from isocenter.errors import PlanError, UsageError
 from isocenter.files import CaseNames, Part, Prefer
+from isocenter.verbs.reading.pairs import pairs
 
 # Options that make other voxels of the same files.
 VOXELS = ("part", "prefer", "fill_missing", "align")
@@ -135,15 +136,3 @@ def columns_of(column: Columns | None) -> dict[str, str]:
             return pairs(column.split(","), "--column")
         case _:
             return pairs([pair for text in column for pair in text.split(",")], "--column")
-
-
-def pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
-    """{name: value} of texts such as "name=value"; UsageError where one lacks either, or a name has two values."""
-    values: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = (part.strip() for part in text.partition("="))
-        if not equals or not name:
-            raise UsageError(f"{text!r} is no name=value", flag, "Write it as name=value")
-        if values.setdefault(name, value) != value:
-            raise UsageError(f"{name} is {values[name]!r} and {value!r}", flag, "Give it once")
-    return values
