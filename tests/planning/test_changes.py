@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import isocenter
@@ -7,6 +8,7 @@ import trained
 from fingerprints import DRAWN, LAPTOP, cohort, facts, several
 from isocenter.errors import PlanError
 from isocenter.planning import Splitting, Wishes, for_fold, make_plan, settings, shared_by_folds, with_settings
+from isocenter.quality.intensities import intensity
 from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
 
 HU = {"min": -1024.0, "low": -1000.0, "high": 1500.0, "mean": -300.0, "deviation": 400.0}
@@ -17,15 +19,14 @@ def planned(found: Fingerprint) -> Plan:
 
 
 def test_a_fold_takes_its_statistics_from_its_own_training_cases():
-    cases = [
-        facts(name=f"c{n}", modality="CT", intensity=HU, inside={"low": -100.0 + n, "high": 100.0 + n})
-        for n in range(9)
-    ]
+    voxels = [np.linspace(-100.0 + 10 * n, 100.0 + 10 * n, 2001) for n in range(9)]
+    cases = [facts(name=f"c{n}", modality="CT", intensity=HU, inside=intensity(own)) for n, own in enumerate(voxels)]
     found = Fingerprint(tuple(cases))
     made = planned(found)
     own = for_fold(made, cohort(cases), found.only({"c0", "c1", "c2"}))
-    assert made["preprocessing.normalisation"][0]["low"] == -96
-    assert own["preprocessing.normalisation"][0]["low"] == -99
+    for plan, inside in ((made, voxels), (own, voxels[:3])):
+        [window] = plan["preprocessing.normalisation"]
+        assert window["low"] == pytest.approx(np.percentile(np.concatenate(inside), 0.5), abs=3)
     assert "3 training cases" in own.decision("preprocessing.normalisation").because
     for name in ("preprocessing.spacing", "training.patch", "network.size"):  # one grid for all: outputs are averaged
         assert own[name] == made[name]

@@ -5,6 +5,7 @@ import pytest
 
 from fingerprints import facts, several
 from isocenter.planning.rules.normalisation import normalisation
+from isocenter.quality.intensities import intensity
 from isocenter.runtime import Preprocessing
 from isocenter.values import Fingerprint
 
@@ -30,21 +31,25 @@ def test_a_ct_is_windowed_for_the_tissue_that_its_labels_name():
     assert '"liver" is to be seen' in decision.because
 
 
-def test_a_ct_of_anything_else_by_percentiles_inside_the_structures_of_the_training_cases():
-    marked = [
-        facts(name=str(n), intensity=HU, inside={"low": -50.0 + n, "high": 200.0 + n, "mean": 80.0, "deviation": 30.0})
-        for n in range(3)
-    ]
+def test_a_ct_of_anything_else_by_the_voxels_inside_the_structures_of_all_training_cases_pooled():
+    """Beside nine lesions in fat lies a dense one, a tenth of all voxels: a median of cases would clip it."""
+    rng = np.random.default_rng(0)
+    voxels = [rng.normal(-80, 20, 4000) for _ in range(9)] + [rng.normal(300, 40, 4000)]
+    marked = [facts(name=str(n), intensity=HU, inside=intensity(own)) for n, own in enumerate(voxels)]
     plain = facts(name="empty", intensity=HU)
     decision = normalisation(Fingerprint((*marked, plain)), ("0",), "CT", ["lesion"])
     [one] = decision.value
-    assert one == {"method": "window", "low": -49.0, "high": 201.0, "mean": 80.0, "deviation": 30.0}
-    assert "3 training cases" in decision.because
+    pooled = np.concatenate(voxels)
+    assert (one["low"], one["high"]) == pytest.approx(np.percentile(pooled, (0.5, 99.5)), abs=8)
+    assert (one["mean"], one["deviation"]) == pytest.approx((pooled.mean(), pooled.std()), rel=1e-4)
+    assert "10 training cases" in decision.because
 
 
 def test_a_ct_without_masks_by_percentiles_of_the_whole():
-    one = only(several(2, intensity=HU), "CT", "lesion")
-    assert (one["low"], one["high"], one["mean"]) == (-1000.0, 1500.0, -300.0)
+    voxels = np.random.default_rng(0).normal(-300, 400, 10_000)
+    one = only(several(2, intensity=intensity(voxels)), "CT", "lesion")
+    assert (one["low"], one["high"]) == pytest.approx(np.percentile(voxels, (0.5, 99.5)), rel=1e-4)
+    assert one["mean"] == pytest.approx(voxels.mean(), rel=1e-4)
 
 
 def test_a_ct_that_was_brought_to_grey_levels_is_not_taken_for_hounsfield_units():
@@ -57,7 +62,7 @@ def test_pet_beside_ct_goes_each_by_its_own():
     found = several(2, channels=("PET", "CT"), intensity=HU)
     decision = normalisation(found, ("PET", "CT"), "unknown", ["lesion"])
     pet, ct = decision.value
-    assert (pet["low"], pet["high"], ct["high"]) == (0, 50, 1500)
+    assert (pet["low"], pet["high"], ct["mean"]) == (0, 50, -300)
     assert "standardised uptake values" in decision.because and "Hounsfield units" in decision.because
 
 

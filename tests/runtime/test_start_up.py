@@ -82,7 +82,7 @@ def test_the_help_of_the_command_line_needs_numpy_and_typer_alone():
     late = HEAVY | LATE | {"rich", "jinja2"}
     code = f"from isocenter.cli import app; import sys; print({late} & set(sys.modules))"
     ours = "; print([name for name in sys.modules if name.startswith('isocenter.verbs')])"
-    options = ["isocenter.verbs", "isocenter.verbs.reading", "isocenter.verbs.reading.options"]  # names of flags
+    options = ["isocenter.verbs", "isocenter.verbs.reading", "isocenter.verbs.reading.name_values"]  # of flags
     assert printed(code + ours) == ["set()", str(options)]
 
 

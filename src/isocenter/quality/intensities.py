@@ -10,13 +10,12 @@ from isocenter.values import Array, CaseReference, Image
 
 
 def intensity(values: Array) -> Mapping[str, float]:
-    """Statistics of (voxels,) intensities; low and high are the 0.5th and 99.5th percentile."""
-    low, median, high = np.percentile(values, (0.5, 50, 99.5))
+    """Statistics of (voxels,) intensities; low and high are the 0.5th and 99.5th percentile, p5 and the like others."""
+    shares = {"low": 0.5, "p5": 5, "p25": 25, "median": 50, "p75": 75, "p95": 95, "high": 99.5}
+    percentiles = zip(shares, np.percentile(values, list(shares.values())).tolist(), strict=True)
     return {
         "min": float(values.min()),
-        "low": float(low),
-        "median": float(median),
-        "high": float(high),
+        **dict(percentiles),
         "max": float(values.max()),
         "mean": float(values.mean(dtype=np.float64)),
         "deviation": float(values.std(dtype=np.float64)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -23,6 +24,11 @@ MOST_SUV = 300.0
 # Liver has an SUV of 2, most lesions 5 to 25; what is hotter is the bladder, or a brain.
 SUV = Normalisation("window", 0.0, 50.0, 0.0, 5.0)
 ZSCORE = Normalisation("zscore", tails="log")
+# What a fingerprint keeps of the distribution of a case's intensities.
+QUANTILES = {
+    **{"min": 0.0, "low": 0.005, "p5": 0.05, "p25": 0.25, "median": 0.5},
+    **{"p75": 0.75, "p95": 0.95, "high": 0.995, "max": 1.0},
+}
 # Below this deviation an image is as good as constant.
 LEAST = 1e-6
 
@@ -130,9 +136,23 @@ def _range(fingerprint: Fingerprint, channel: int, channels: Sequence[str]) -> N
 
 
 def _percentiles(fingerprint: Fingerprint, channel: int, channels: Sequence[str]) -> Normalisation:
-    keys = ("low", "high", "mean", "deviation")
-    low, high, mean, deviation = (_median(fingerprint, channel, channels, key) for key in keys)
+    """The middle 99 % of the voxels of all cases pooled, of each case as many, with their mean and deviation."""
+    facts = _facts_of(fingerprint, channel, channels, inside=True)
+    low, high = pooled_quantiles(facts, (0.005, 0.995))
+    means, deviations = (np.array([one[key] for one in facts]) for key in ("mean", "deviation"))
+    mean = float(means.mean())
+    deviation = math.sqrt(max(float((deviations**2 + means**2).mean()) - mean**2, 0.0))
     return Normalisation("window", low, max(high, low + LEAST), mean, max(deviation, LEAST))
+
+
+def pooled_quantiles(facts: Sequence[Mapping[str, float]], shares: Sequence[float]) -> list[float]:
+    """Values below which these shares of the voxels of all cases lie, by what is known of each case's distribution."""
+    known = [name for name in QUANTILES if all(name in one for one in facts)]
+    places = [QUANTILES[name] for name in known]
+    each = np.array([[one[name] for name in known] for one in facts])
+    edges = np.unique(each)
+    below = np.mean([np.interp(edges, own, places, left=0.0, right=1.0) for own in each], axis=0)
+    return [float(value) for value in np.interp(shares, below, edges)]
 
 
 def _median(fingerprint: Fingerprint, channel: int, channels: Sequence[str], key: str) -> float:

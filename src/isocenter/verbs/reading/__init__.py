@@ -16,9 +16,9 @@ if TYPE_CHECKING:
         with_references,
     )
     from isocenter.verbs.reading.device import announce, announced_device
+    from isocenter.verbs.reading.name_values import pairs
     from isocenter.verbs.reading.options import EVERYTHING, VOXELS, ReadingKeywords, ReadingOptions
     from isocenter.verbs.reading.output_folder import named_as, refuse_missing, refuse_taken, result_folder
-    from isocenter.verbs.reading.pairs import pairs
     from isocenter.verbs.reading.progress import Tracker, tracked, watched
 
 if not TYPE_CHECKING:

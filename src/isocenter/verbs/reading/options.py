@@ -8,7 +8,7 @@ from typing import Any, TypedDict, Unpack
 
 from isocenter.errors import PlanError, UsageError
 from isocenter.files import CaseNames, Part, Prefer
-from isocenter.verbs.reading.pairs import pairs
+from isocenter.verbs.reading.name_values import pairs
 
 # Options that make other voxels of the same files.
 VOXELS = ("part", "prefer", "fill_missing", "align")
