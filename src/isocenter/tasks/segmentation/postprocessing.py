@@ -23,6 +23,7 @@ RARELY = 0.02
 SURE, DRAWS = 0.95, 2000
 LARGEST = "largest piece kept"
 NNUNET = "doi:10.1038/s41592-020-01008-z"
+NONE_OF_REGIONS = Decision({}, "off: regions overlap, and what is taken from one would open another")
 
 
 def tidying_from(rule: Mapping[str, Any]) -> Tidying:

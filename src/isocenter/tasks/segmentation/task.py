@@ -15,7 +15,7 @@ from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.segmentation.loss import known_voxels, overlap_counts, shares_of, target_loss
 from isocenter.tasks.segmentation.partial_labels import PARTLY, check_partly, of_regions, partly_from, suited_loss
 from isocenter.tasks.segmentation.plan import SENTENCES, check_settings, decisions, settings_for
-from isocenter.tasks.segmentation.postprocessing import choose, tidying_from
+from isocenter.tasks.segmentation.postprocessing import NONE_OF_REGIONS, choose, tidying_from
 from isocenter.tasks.segmentation.scores import METRICS, NAMES, OF_READERS, voxel_in_unit
 from isocenter.tasks.segmentation.scoring import MaskScoring
 from isocenter.tasks.segmentation.targets import Truth
@@ -147,9 +147,8 @@ class Segmentation:
             "labels": [plain(label) for label in self.classes],
             "loss": self.loss_name,
             "tolerance": dict(self.tolerance) if isinstance(self.tolerance, Mapping) else self.tolerance,
-            "weights": None if self.weights is None else dict(self.weights),
+            **{name: given and dict(given) for name, given in (("weights", self.weights), ("several", self.several))},
             "postprocessing": None if rules is None else {name: asdict(rule) for name, rule in rules.items()},
-            "several": None if self.several is None else dict(self.several),
             "centrelines": list(self.centrelines),
             "regions": None if self.regions is None else {name: list(values) for name, values in self.regions.items()},
             "ignore": self.ignore,
@@ -361,8 +360,7 @@ class Segmentation:
         if self.postprocessing is not None:
             return self, {}
         if not self.exclusive:
-            off = Decision({}, "off: regions overlap, and what is taken from one would open another")
-            return replace(self, postprocessing={}), {"task.postprocessing": off}
+            return replace(self, postprocessing={}), {"task.postprocessing": NONE_OF_REGIONS}
         rules, decision = choose(predictions, cases, self.classes, self.truth.of, self.several or {})
         return replace(self, postprocessing=rules), {"task.postprocessing": decision}
 

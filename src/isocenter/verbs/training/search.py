@@ -259,7 +259,8 @@ class _Search:
         if best.value <= own.value:
             highest = f"{metric} of the plan's own trial on {count} validation cases, {own.value:.4f}, is the highest"
             return stays(f"{highest} of {all_of}")
-        share, needed = self._share(best, own, len(done) - 1), sure_of_best(len(done) - 1)
+        ours, theirs = (_numbers(self.job.out / SEARCH / f"trial_{trial.number:03}") for trial in (best, own))
+        share, needed = self._share_better(ours, theirs, draws_for(len(done) - 1)), sure_of_best(len(done) - 1)
         led = (
             f"trial {best.number} of {all_of} reached {metric} {best.value:.4f} on {count} validation cases, "
             f"the plan's own {own.value:.4f}, and was better in {100 * share:.1f} % of bootstrap draws"
@@ -285,10 +286,6 @@ class _Search:
             if own.value != self.job.plan[name]
         }
         return SearchResult(edited, f"Searched: {because}. It has {words(best.choices, self.study.space)}", rows)
-
-    def _share(self, best: Tried, own: Tried, others: int) -> float:
-        ours, planned = (_numbers(self.job.out / SEARCH / f"trial_{trial.number:03}") for trial in (best, own))
-        return self._share_better(ours, planned, draws_for(others))
 
     def _share_better(self, ours: Mapping[str, Any], planned: Mapping[str, Any], draws: int) -> float:
         patients, seed = [case.patient for case in self.job.val], int(self.job.plan["training.seed"])
