@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from recorded import commit, record
-from trainings import ROOT, add_options, keep, kept, trained
+from trainings import ROOT, add_options, keep, kept, spread, trained
 
 # {name: (path below the data, words of the command)}
 SETS: Mapping[str, tuple[str, Sequence[str]]] = {
@@ -131,15 +131,10 @@ def _words(shown: Sequence[Shown], question: Question) -> str:
                 continue
             mean = f"{statistics.fmean(one.value for one in own):.3f}"
             differences = [one.value - runs[first, one.seed].value for one in own if (first, one.seed) in runs]
-            difference = "" if choice == first or not differences else _spread(differences)
+            difference = "" if choice == first or not differences else spread(differences, sign="+")
             cells = [on, choice, str(len(own)), own[0].metric, mean, difference]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _spread(values: Sequence[float]) -> str:
-    spread = f" ({statistics.stdev(values):.3f})" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):+.3f}{spread}"
 
 
 if __name__ == "__main__":

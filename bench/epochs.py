@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from medmnist import SETS
 from recorded import commit, record
-from trainings import ROOT, add_options, keep, kept, trained
+from trainings import ROOT, add_options, keep, kept, spread, trained
 
 # {name: the training images that are kept of PneumoniaMNIST}
 PARTS = {"pneumonia-150": 150, "pneumonia-600": 600}
@@ -126,15 +126,10 @@ def _words(shown: Sequence[Shown]) -> str:
         ]
         if runs:
             cells = [on, f"{epochs:g}", str(len(runs))]
-            cells += [_spread([one.values[n] for one in runs]) for n in range(len(METRICS))]
-            cells += [_spread([one.validation for one in runs]), str(max(one.steps for one in runs))]
+            cells += [spread([one.values[n] for one in runs]) for n in range(len(METRICS))]
+            cells += [spread([one.validation for one in runs]), str(max(one.steps for one in runs))]
             lines.append(f"| {' | '.join([*cells, f'{statistics.fmean(one.minutes for one in runs):.1f}'])} |")
     return "\n".join(lines)
-
-
-def _spread(values: Sequence[float]) -> str:
-    spread = f" ({statistics.stdev(values):.3f})" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.3f}{spread}"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -58,3 +59,9 @@ def kept(name: str, given: argparse.Namespace) -> dict[str, Any] | None:
 
 def keep(name: str, shown: Any, given: argparse.Namespace) -> None:
     (given.out / f"{name}.json").write_text(json.dumps(asdict(shown)))
+
+
+def spread(values: Sequence[float], *, sign: str = "") -> str:
+    """Mean and, of several, standard deviation in brackets; sign: "+" for differences."""
+    deviation = f" ({statistics.stdev(values):.3f})" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):{sign}.3f}{deviation}"

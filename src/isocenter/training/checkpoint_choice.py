@@ -7,7 +7,7 @@ validation cases the highest is often only the luckiest. A training that stopped
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,19 @@ SURE = 0.95
 DRAWS, MOST_DRAWS = 200, 10_000
 # Of fewer cases all that agree would still do so by chance in more than one of twenty trainings: 2^-5.
 FEWEST_CASES = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """The metric of the averaged weights, and what it was made of.
+
+    numbers:  {name: (cases, ...)} of `Teaching.quality`
+    patients: (cases,) whose they are
+    """
+
+    score: float
+    numbers: Mapping[str, Tensor]
+    patients: Sequence[str]
 
 
 def share_better(
@@ -75,20 +88,9 @@ def draws_for(tried: int) -> int:
     return min(MOST_DRAWS, DRAWS * max(1, tried))
 
 
-def judged(
-    state: State,
-    score: float,
-    numbers: Mapping[str, Tensor],
-    patients: Sequence[str],
-    *,
-    settings: Settings,
-    out: Path,
-) -> State:
-    """The state after a validation: the best score, whether the last weights are preferred, whether to stop early.
-
-    numbers: what the score was made of, by case; patients: whose they are
-    """
-    state = replace(state, preferred=_preferred(state, score, numbers, patients, settings, out))
+def judged(state: State, validation: Validation, settings: Settings, out: Path) -> State:
+    """The state after a validation: the best score, whether the last weights are preferred, whether to stop early."""
+    state, score = replace(state, preferred=_preferred(state, validation, settings, out)), validation.score
     chosen, better = settings.training, score > state.best  # never of what is no number
     best, without = (score, 0) if better else (state.best, state.without + 1)
     stopped = state.stopped
@@ -101,18 +103,12 @@ def judged(
     return replace(state, best=best, without=without, stopped=stopped)
 
 
-def _preferred(
-    state: State,
-    score: float,
-    numbers: Mapping[str, Tensor],
-    patients: Sequence[str],
-    settings: Settings,
-    out: Path,
-) -> str:
+def _preferred(state: State, validation: Validation, settings: Settings, out: Path) -> str:
     """Why the last weights are taken where earlier ones had a higher metric; nothing where they are not."""
-    last = state.step >= state.pace.steps
+    last, score = state.step >= state.pace.steps, validation.score
     if not last or not score < state.best or not (earlier := validation_of(best_checkpoint(out))):
         return ""
+    numbers, patients = validation.numbers, validation.patients
     share = share_better(settings.task.teaching, earlier, numbers, patients, seed=settings.training.seed)
     if share >= SURE:
         return ""

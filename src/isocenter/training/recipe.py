@@ -12,7 +12,7 @@ from typing import Any
 from isocenter.planning import Settings
 from isocenter.runtime import kept_memory
 from isocenter.training.checkpoint import best_checkpoint, write_checkpoint
-from isocenter.training.checkpoint_choice import judged, outcome_of
+from isocenter.training.checkpoint_choice import Validation, judged, outcome_of
 from isocenter.training.data import Prepared
 from isocenter.training.logs import opened_logs
 from isocenter.training.session import Session, interrupt_deferred
@@ -107,8 +107,8 @@ def looked(session: Session, state: State, compute: Compute) -> tuple[State, flo
         return state, None
     numbers = session.validated(session.val_cases, compute)
     score = settings.task.teaching.selection(numbers)
-    patients = [case.patient for case in session.val_cases]
-    after = judged(state, score, numbers, patients, settings=settings, out=session.out)
+    validation = Validation(score, numbers, [case.patient for case in session.val_cases])
+    after = judged(state, validation, settings, session.out)
     if score >= state.best or after.preferred:
         model = session.recorded(step=state.step, validation=score)
         write_checkpoint(best_checkpoint(session.out), model, session.averaged.state_dict(), validation=numbers)

@@ -97,17 +97,17 @@ def _constant(fingerprint: Fingerprint, channels: Sequence[str], made: Sequence[
     for case in fingerprint.cases:
         facts = [_facts(case, n, channels, inside=False) for n in range(len(channels))]
         known = [(one, scale) for one, scale in zip(facts, made, strict=True) if one is not None]
-        if all(_clipped(one, scale)[0] >= _clipped(one, scale)[1] for one, scale in known):
+        if all(_is_one_value(one, scale) for one, scale in known):
             empty.append(case.id)
     if not empty:
         return []
     return [f"{counted(len(empty), 'training case')} will be one value everywhere ({listed(empty)}): leave them out"]
 
 
-def _clipped(facts: Mapping[str, float], scale: Normalisation) -> tuple[float, float]:
-    """The lowest and the highest value that a normalisation leaves of an image."""
+def _is_one_value(facts: Mapping[str, float], scale: Normalisation) -> bool:
+    """Whether an image is constant, or lies wholly on one side of a window."""
     low, high = (-np.inf if scale.low is None else scale.low), (np.inf if scale.high is None else scale.high)
-    return min(max(facts["min"], low), high), min(max(facts["max"], low), high)
+    return facts["min"] == facts["max"] or facts["max"] <= low or facts["min"] >= high
 
 
 def _modality(channel: str, modality: str) -> str:
