@@ -163,6 +163,43 @@ def test_a_distance_costs_as_many_voxels_as_the_error_lies_away():
     assert far == pytest.approx(8 / away.sum(), abs=1e-4)
 
 
+def beside_a_point(*wrong: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+    """Truth of one voxel in the middle of 9 × 9, logits that mark others too, and mm to the surface at 1 × 4 mm."""
+    truth = torch.zeros(1, 9, 9, dtype=torch.long)
+    truth[0, 4, 4] = 1
+    marked = truth.clone()
+    for place in wrong:
+        marked[0][place] = 1
+    index = np.indices((9, 9)) - 4
+    away = np.hypot(index[0] * 1.0, index[1] * 4.0)
+    away[4, 4] = 1.0  # the nearest voxel outside
+    return truth, certain(marked, 2), away
+
+
+def test_an_error_costs_the_mm_to_the_surface_where_voxels_are_no_cubes():
+    for place in ((8, 4), (4, 5), (7, 6)):
+        truth, logits, away = beside_a_point(place)
+        found = label_loss("distance", logits, truth, spacing=(1.0, 4.0))
+        assert float(found) == pytest.approx(away[place] / away.sum(), rel=1e-4)
+
+
+def test_a_hausdorff_error_costs_the_squared_mm_to_both_surfaces_where_voxels_are_no_cubes():
+    place, (truth, logits, away) = (4, 6), beside_a_point((4, 6))
+    other = np.hypot(np.indices((9, 9))[0] - 4, (np.indices((9, 9))[1] - 6) * 4.0)
+    predicted = np.minimum(away, other)
+    predicted[4, [4, 6]] = 1.0
+    weights = away**2 + predicted**2
+    found = label_loss("hausdorff", logits, truth, spacing=(1.0, 4.0))
+    assert float(found) == pytest.approx(weights[place] / weights.sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["distance", "hausdorff"])
+def test_a_term_of_distances_weighs_alike_in_mm_and_in_voxels_of_cubes(name):
+    logits, target = drawn((2, 6, 7, 8))
+    in_mm = label_loss(name, logits, target, spacing=(0.7, 0.7, 0.7))
+    assert float(in_mm) == pytest.approx(float(label_loss(name, logits, target)), rel=1e-5)
+
+
 def test_the_signed_distances_of_the_paper_differ_from_ours_by_a_constant_and_a_unit():
     logits, target = drawn((1, 12, 12), 2)
     truth = target.float()[:, None]

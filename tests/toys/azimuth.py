@@ -142,7 +142,7 @@ class Azimuth:
         angle = self._true(case)
         return Target(self.heads[HEAD], np.array([np.cos(angle), np.sin(angle)], dtype=np.float32))
 
-    def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
+    def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """Of the point's place, so that its length is learnt too."""
         return ((outputs[HEAD].float() - target) ** 2).sum(dim=1).mean()
 

@@ -247,7 +247,7 @@ class Pointing:
         away = np.hypot(*(grid - at for grid, at in zip(np.indices(shape), case.references[KIND], strict=True)))
         return Target(self.heads[HEAD], (away <= self.radius).astype(np.uint8), structures=((1,),))
 
-    def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
+    def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         return nn.functional.binary_cross_entropy_with_logits(outputs[HEAD][:, 0].float(), target.float())
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:

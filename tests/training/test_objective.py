@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from isocenter import tasks
 from isocenter.errors import PlanError
 from isocenter.planning import read_plan, settings
+from isocenter.tasks.shared import label_loss
 from isocenter.training import Batch
 from isocenter.training.data.targets import vectors_changed
 from isocenter.training.step.compute import Compute
@@ -121,6 +123,20 @@ def test_what_a_network_adds_for_each_sample_comes_to_the_loss_as_its_mean(class
     without = batch_loss(network, batch, chosen, "cpu", Compute())
     assert with_it.item() == pytest.approx(without.item() + 1.0)
     assert costs == pytest.approx([without.item()] * 2)
+
+
+def test_distances_of_every_level_are_in_mm_of_its_own_grid(structures):
+    far = replace(structures, loss_name="ce+distance")
+    mask = torch.zeros(1, 8, 8, 8, dtype=torch.long)
+    mask[0, 2:5, 2:6, 2:6] = 1
+    finest, flat = torch.randn(1, 3, 8, 8, 8), torch.randn(1, 3, 8, 8, 2)
+    outputs = {"mask": finest, "mask@1": flat}
+    expected = 2 / 3 * label_loss("ce+distance", finest, mask, spacing=(1.0, 1.0, 2.0))
+    expected += 1 / 3 * label_loss("ce+distance", flat, mask[..., 2::4], spacing=(1.0, 1.0, 8.0))
+    chosen = SimpleNamespace(task=far, augmentation=Still(), network=SimpleNamespace(name="unet"))
+    batch = Batch(np.zeros((1, 1, 8, 8, 8), np.float32), mask.numpy(), (), (1.0, 1.0, 2.0))
+    loss = batch_loss(lambda images: outputs, batch, chosen, "cpu", Compute())
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_what_cannot_be_alike_in_two_runs_is_refused_by_the_networks_name(classes):

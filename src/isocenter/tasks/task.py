@@ -63,8 +63,8 @@ class Task(Protocol):
     def target(self, case: Case) -> Target:
         """The case's target, on the case's own grid."""
 
-    def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
-        """A number to lower, of a batch."""
+    def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
+        """A number to lower, of a batch; spacing: mm per axis of its dense outputs."""
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
         """This task with what predictions of validation cases decide, and those decisions as "task.<field>".

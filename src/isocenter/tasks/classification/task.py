@@ -237,7 +237,7 @@ class Classification:
         """Index of the case's class."""
         return Target(self.heads["class"], np.asarray(self._index(case)))
 
-    def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
+    def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """The named loss; of outputs between grades the loss of each question. target: (batch,) indices"""
         logits, weights = outputs["class"].float(), None
         if self.weights is not None:

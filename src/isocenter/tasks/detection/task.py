@@ -219,7 +219,7 @@ class Detection:
         data = np.concatenate([np.array(kinds, float).reshape(-1, 1), counted.corners], axis=1)
         return Target(Boxes(len(self.classes)), data)
 
-    def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
+    def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """The focal loss of the centres, and the overlap of the boxes; target: (batch, n, 1 + 2 * axes)."""
         return centre_loss(outputs[HEAD].float(), target, len(self.classes), self.typical)
 

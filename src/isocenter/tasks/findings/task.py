@@ -195,7 +195,7 @@ class Findings:
         known = case.references["findings"]
         return Target(self.heads["findings"], np.array([known.get(name, np.nan) for name in self.findings], np.float32))
 
-    def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
+    def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """The named loss over what is known; target: (batch, findings), NaN where it is not known."""
         logits = outputs["findings"].float()
         weights = logits.new_tensor(self._balance) if self.loss_name in BALANCED else None

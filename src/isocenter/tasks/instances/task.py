@@ -189,7 +189,7 @@ class InstanceSegmentation:
         dense = places + (0 if values[0] == 0 else 1)
         return Target(Instances(), dense.reshape(numbers.geometry.shape).astype(np.int32))
 
-    def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
+    def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """Dice and cross-entropy of inside, and the error of heights; target: (batch, *spatial) numbers of objects."""
         return instance_loss(outputs[HEAD].float(), target, self.steps, self.reach)
 

@@ -188,7 +188,7 @@ class Multitask:
         heads: Any = {name: target.head for name, target in made.items()}
         return Target(Several(heads), made)
 
-    def loss(self, outputs: Outputs, target: Any) -> Tensor:
+    def loss(self, outputs: Outputs, target: Any, spacing: Sequence[float] | None = None) -> Tensor:
         """The weighted sum of the parts' losses, each over the samples that have its reference.
 
         With learnt variances exp(-s) loss + s / 2 for each part, s being the logarithm: Kendall et al., CVPR 2018,
@@ -202,7 +202,7 @@ class Multitask:
             known = target[KNOWN][:, list(target).index(name)]
             if not bool(known.any()):
                 continue
-            cost = part.loss({key: output[known] for key, output in own.items()}, target[name][known])
+            cost = part.loss({key: output[known] for key, output in own.items()}, target[name][known], spacing)
             losses.append(self._weighted(cost, name, place, outputs))
         if not losses:
             return torch.stack([output.float().sum() for output in outputs.values()]).sum() * 0.0

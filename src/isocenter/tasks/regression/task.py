@@ -190,7 +190,7 @@ class Regression:
         values = self._references(case)
         return Target(self.heads[HEAD], ((values - self._mean) / self._deviation).astype(np.float32))
 
-    def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
+    def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """The mean over the values that are known."""
         values, *logs = outputs[HEAD].float().split(len(self.targets), dim=1)
         # A hole is filled before anything is computed: no gradient survives a NaN, not even one multiplied by 0.

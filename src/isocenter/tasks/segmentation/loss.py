@@ -35,6 +35,7 @@ def target_loss(
     weights: Tensor | None,
     overlapping: bool,
     divided: bool,
+    spacing: Sequence[float] | None = None,
 ) -> Tensor:
     """The loss of this name; 0 where there is no voxel.
 
@@ -44,6 +45,7 @@ def target_loss(
     overlapping: every channel is a structure of its own against the rest, and the loss is the mean over them; else the
                  channels are classes, of which readers are divided
     divided:     some shares lie between 0 and 1
+    spacing:     mm per axis of the grid
     """
     if not target.numel():
         return logits.sum()
@@ -57,7 +59,7 @@ def target_loss(
         if divided:
             costs.append(share_loss(name, both, torch.stack([1 - share, share], dim=1), own))
         else:
-            costs.append(label_loss(name, both, (share > 0.5).long(), own))
+            costs.append(label_loss(name, both, (share > 0.5).long(), own, spacing=spacing))
     return torch.stack(costs).mean()
 
 

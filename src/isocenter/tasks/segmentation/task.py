@@ -298,20 +298,20 @@ class Segmentation:
             len(self.observers) if self.is_divided else 1,
         )
 
-    def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
+    def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """The sum of the terms in `loss_name` over the known voxels; target: (batch, *spatial) codes."""
         logits, weights = outputs["mask"].float(), None
         if self.weights is not None:
             weights = logits.new_tensor([self.weights.get(name, 1.0) for name in ("background", *self.names)])
-        target, truth = target.long(), self.truth
+        name, target, truth = self.loss_name, target.long(), self.truth
         if truth.is_partial:
             logits, target = known_voxels(logits, target, truth.codes.unknown)
         if self.exclusive and not truth.is_divided:
             lines = [self.names.index(name) + 1 for name in self.centrelines] or None
-            return label_loss(self.loss_name, logits, target, weights, lines) if target.numel() else logits.sum()
+            return label_loss(name, logits, target, weights, lines, spacing) if target.numel() else logits.sum()
         groups = [(0,), *truth.groups] if self.exclusive else truth.groups
         shares = shares_of(groups, logits.new_tensor(truth.codes.shares))
-        return target_loss(self.loss_name, logits, target, shares, weights, not self.exclusive, truth.is_divided)
+        return target_loss(name, logits, target, shares, weights, not self.exclusive, truth.is_divided, spacing)
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
         """(batch, structures) known voxels in both label maps, and in the two counted together."""

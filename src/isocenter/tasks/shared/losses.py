@@ -22,16 +22,26 @@ WHERE = "task.loss"
 
 
 def label_loss(
-    name: str, logits: Tensor, target: Tensor, weights: Tensor | None = None, lines: Sequence[int] | None = None
+    name: str,
+    logits: Tensor,
+    target: Tensor,
+    weights: Tensor | None = None,
+    lines: Sequence[int] | None = None,
+    spacing: Sequence[float] | None = None,
 ) -> Tensor:
     """The sum of the terms that `name` joins with "+".
 
     logits:  (batch, channels, *spatial), background first; target: (batch, *spatial) channel numbers
     weights: (channels,) how much a voxel of each counts where voxels are counted; all alike without
     lines:   channels of structures with a centreline; all without
+    spacing: mm per axis of the grid; all axes alike without
     """
     logits = logits.float()  # sums over a volume would lose what is small in half precision
-    return torch.stack([_cost(TERMS[term], logits, target, weights, lines) for term in name.split("+")]).sum()
+    costs = []
+    for term in (TERMS[one] for one in name.split("+")):
+        given = ({"labels": lines} if term.lines else {}) | ({"spacing": spacing} if term.whole else {})
+        costs.append(term.cost(logits, target, weights, **given))
+    return torch.stack(costs).sum()
 
 
 def entropy(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -123,7 +133,3 @@ def uncut(name: str) -> str:
     if not whole:
         return ""
     return f"the loss {' and '.join(whole)} takes distances to surfaces, and a patch's border would cut them off"
-
-
-def _cost(term: Term, logits: Tensor, target: Tensor, weights: Tensor | None, lines: Sequence[int] | None) -> Tensor:
-    return term.cost(logits, target, weights, labels=lines) if term.lines else term.cost(logits, target, weights)

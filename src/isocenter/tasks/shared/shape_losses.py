@@ -1,5 +1,6 @@
 """Losses of shape: surfaces, distances and centrelines, of (batch, channels, *spatial) logits of any number of axes.
 
+Surfaces and skeletons follow the voxels, of which they are made; distances are in mm, by the sides of a voxel.
 These terms count a voxel far from the structure little, or not at all: each needs a second term that counts all.
 """
 
@@ -36,27 +37,34 @@ def boundary(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> T
     return over_labels(1 - 2 * precision * recall / (precision + recall + SMOOTH), truth)
 
 
-def distance(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Voxels that are wrong, each by its distance to the true surface, as a share of what the opposite would cost.
+def distance(
+    logits: Tensor, target: Tensor, weights: Tensor | None = None, spacing: Sequence[float] | None = None
+) -> Tensor:
+    """Voxels that are wrong, each by its mm to the true surface, as a share of what the opposite would cost.
 
+    spacing: mm per axis of the grid; all axes alike without
     As published it is a sum of signed distances, with a least value of its own for each batch; here that is taken off,
-    and the unit is divided away, so that it adds to terms between 0 and 1.
+    and the unit is divided away, so that it adds to terms between 0 and 1 on any grid.
     Kervadec et al., arXiv:1812.07032
     """
     probabilities, truth = by_label(logits, target)
-    away = _distances(truth)
+    away = _distances(truth, spacing)
     return over_labels(sums((probabilities - truth).abs() * away) / sums(away).clamp(min=SMOOTH), truth)
 
 
-def hausdorff(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Squared errors, each by its squared distances to the true and to the predicted surface, as their weighted mean.
+def hausdorff(
+    logits: Tensor, target: Tensor, weights: Tensor | None = None, spacing: Sequence[float] | None = None
+) -> Tensor:
+    """Squared errors, each by its squared mm to the true and to the predicted surface, as their weighted mean.
 
+    spacing: mm per axis of the grid; all axes alike without
     The predicted surface is where a label reaches half; no gradient goes through the distances. As published the sum is
     not divided by the distances' own, and weighed against Dice by hand.
     Karimi and Salcudean, arXiv:1904.10030
     """
     probabilities, truth = by_label(logits, target)
-    far = _distances(truth) ** 2 + _distances((probabilities.detach() > 0.5).to(truth.dtype)) ** 2
+    marked = (probabilities.detach() > 0.5).to(truth.dtype)
+    far = _distances(truth, spacing) ** 2 + _distances(marked, spacing) ** 2
     return over_labels(sums((probabilities - truth) ** 2 * far) / sums(far).clamp(min=SMOOTH), truth)
 
 
@@ -131,8 +139,8 @@ def _larger_of_neighbours(values: Tensor, axis: int) -> Tensor:
     return torch.maximum(values.narrow(axis, 0, fewer), values.narrow(axis, 1, fewer))
 
 
-def _distances(inside: Tensor) -> Tensor:
-    """(batch, labels, *spatial) voxels from each to the nearest on the other side of the surface; 0 without a surface.
+def _distances(inside: Tensor, spacing: Sequence[float] | None) -> Tensor:
+    """(batch, labels, *spatial) mm from each voxel to the nearest beyond the surface; 0 without a surface.
 
     Made by SciPy on the processor.
     """
@@ -141,5 +149,5 @@ def _distances(inside: Tensor) -> Tensor:
     for place in np.ndindex(*masks.shape[:2]):
         mask = masks[place]
         if mask.any() and not mask.all():
-            distances[place] = ndimage.distance_transform_edt(mask) + ndimage.distance_transform_edt(~mask)
+            distances[place] = sum(ndimage.distance_transform_edt(side, spacing) for side in (mask, ~mask))
     return torch.from_numpy(distances).to(inside)

@@ -201,7 +201,7 @@ class Survival:
         """(2,) time, and 1 where the event happened then, 0 where the case was censored."""
         return Target(self.heads["event"], np.array(_event(case), dtype=np.float32))
 
-    def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
+    def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """Minus the log likelihood of the model; target: (batch, 2) time and event."""
         return LOSSES[self.model](outputs["event"].float(), target.float(), self._known)
 

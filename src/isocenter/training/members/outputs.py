@@ -40,13 +40,16 @@ def member_outputs(
             of_member.append(outputs_of(with_covariates(member, case.context), image, task, inference))
     spatial = size or cases[0].shape
     alike = kind.alike(targets, kind.blank([case.target for case in cases], spatial))
-    judge = partial(judged, task, partial(kind.coarse, spatial=spatial))
+    extent = np.mean([case.steps for case in cases], axis=0) * spatial
+    judge = partial(judged, task, partial(kind.coarse, spatial=spatial), extent.tolist())
     return MemberOutputs([stacked_arrays(each) for each in outputs], stacked_arrays(alike), patients, task, judge)
 
 
-def judged(task: Task, coarse: Callable[..., Any], outputs: Mapping[str, Tensor], targets: Any) -> Tensor:
+def judged(
+    task: Task, coarse: Callable[..., Any], extent: Sequence[float], outputs: Mapping[str, Tensor], targets: Any
+) -> Tensor:
     """The task's loss; terms that are learnt with the weights have their first values, the same for all members."""
-    return supervised(task, outputs, targets, coarse, dict(terms_of(task, "cpu")))
+    return supervised(task, outputs, targets, coarse, dict(terms_of(task, "cpu")), extent)
 
 
 def window_size(task: Task, inference: Inference, cases: Sequence[Prepared]) -> tuple[int, ...] | None:

@@ -98,7 +98,8 @@ def batch_loss(
     outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
     added = outputs.pop(ADDED, torch.zeros(())).mean()
     targets = each_array(seen.targets, ranks.whole)
-    judge: Callable[..., Tensor] = partial(supervised, task, coarse=coarse, terms=terms)
+    extent = tuple(step * size for step, size in zip(batch.steps, seen.images.shape[2:], strict=True))
+    judge: Callable[..., Tensor] = partial(supervised, task, coarse=coarse, terms=terms, extent=extent)
     if family.has_loss:  # the family is defined by it: nothing else fits its outputs
         judge = partial(module.loss, heads=task.heads)
     if each is not None:
@@ -169,6 +170,7 @@ def supervised(
     targets: Any,
     coarse: Callable[..., Any] | None = None,
     terms: Mapping[str, Tensor] | None = None,
+    extent: Sequence[float] = (),
 ) -> Tensor:
     """The loss of the finest outputs, and of coarser ones where a network in training gives them.
 
@@ -176,13 +178,14 @@ def supervised(
     doi:10.1038/s41592-020-01008-z
     coarse: brings targets to the grid of outputs; as their shape says if not given
     terms:  of the loss that are learnt with the weights
+    extent: mm of the images per axis, so that each level has a spacing of its own
     """
     levels = by_level(outputs)
     weights = {level: 2.0**-level for level in levels}
     losses = [
         weights[level]
         / sum(weights.values())
-        * task.loss({**heads, **(terms or {})}, as_coarse(targets, heads, coarse))
+        * task.loss({**heads, **(terms or {})}, as_coarse(targets, heads, coarse), _spacing(heads, extent))
         for level, heads in levels.items()
     ]
     return torch.stack(losses).sum()
@@ -200,9 +203,18 @@ def by_level(outputs: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
 
 def as_coarse(targets: Any, heads: Mapping[str, Tensor], coarse: Callable[..., Any] | None = None) -> Any:
     """Targets on the grid of the outputs; where these have none, as they are."""
-    spatial = next((tuple(one.shape[2:]) for one in heads.values() if one.ndim > 2), ())
+    spatial = _spatial(heads)
     if not spatial:
         return targets
     if coarse is None:
         coarse = partial(kind_for(targets.ndim - 1, len(spatial)).coarse, spatial=tuple(targets.shape[1:]))
     return coarse(targets, wanted=spatial)
+
+
+def _spatial(heads: Mapping[str, Tensor]) -> tuple[int, ...]:
+    return next((tuple(one.shape[2:]) for one in heads.values() if one.ndim > 2), ())
+
+
+def _spacing(heads: Mapping[str, Tensor], extent: Sequence[float]) -> tuple[float, ...] | None:
+    """mm per axis of dense outputs; None where there are none, or nobody knows."""
+    return tuple(side / size for side, size in zip(extent, _spatial(heads), strict=False)) or None
