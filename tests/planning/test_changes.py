@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,20 @@ def test_a_fold_takes_its_statistics_from_its_own_training_cases():
     assert "3 training cases" in own.decision("preprocessing.normalisation").because
     for name in ("preprocessing.spacing", "training.patch", "network.size"):  # one grid for all: outputs are averaged
         assert own[name] == made[name]
+
+
+def test_a_fold_leaves_out_a_covariate_that_its_own_training_cases_have_alike():
+    found = several(24, modality="MR")
+    known = [{"age": 40.0 + n, "sex": "fm"[n % 2], "site": "far" if n > 12 else "near"} for n in range(24)]
+    data = cohort(found.cases)
+    data = replace(data, cases=tuple(replace(case, covariates=own) for case, own in zip(data, known, strict=True)))
+    wishes = Wishes(Decision("cpu", "a test"), 60.0, context=["age", "site", "sex"])
+    made = make_plan(data, found, DRAWN, LAPTOP, wishes)
+    own = for_fold(made, data, found.only({f"c{n}" for n in range(13)}), wishes.context)
+    assert set(made["network.context"]) == {"age", "site", "sex"}
+    assert own["network.context"]["age"]["median"] == 46.0
+    assert "site" not in own["network.context"]
+    assert for_fold(made, data, found, None)["network.context"] == made["network.context"]
 
 
 def test_what_was_set_by_hand_stays_in_every_fold():

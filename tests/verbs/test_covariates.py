@@ -14,6 +14,7 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import DatasetError, PlanError
+from isocenter.planning import read_plan
 from isocenter.runtime import read_json, read_tensors, seal
 from isocenter.training import STATE_SCHEMA
 from packages import CONFIG, no_export, without_isocenter
@@ -210,13 +211,55 @@ def test_numbers_and_times_are_told_covariates_too_and_of_one_training_nothing_i
     assert "what the images add to the covariates" in report
 
 
-def test_folds_are_told_alike(informed, tmp_path):
+@pytest.fixture(scope="module")
+def crossed(informed, tmp_path_factory):
+    """A run of two folds, which are told marker and sex."""
+    out = tmp_path_factory.mktemp("told in folds") / "run"
     given = {**FEW, "training.steps": 2, "training.validations": 1, "network.context": ["marker", "sex"]}
-    isocenter.train(informed[0], out=tmp_path / "run", folds=2, assignments=given, **READING)
-    model = isocenter.load(tmp_path / "run", "cpu")
-    assert len(model.members) == 2
-    assert len(isocenter.load(tmp_path / "run" / "image_only", "cpu").members) == 2
-    assert len(json.loads((tmp_path / "run" / "evaluation" / "covariates.json").read_text())["images"]) > 0
-    assert model.context.names == ("marker", "sex")
-    from_words = model.predict(informed[0] / "00.png", covariates={"marker": 0.3, "sex": "F"})
-    assert 0 < from_words.probabilities["ill"] < 1
+    return isocenter.train(informed[0], out=out, folds=2, assignments=given, **READING).out
+
+
+def test_each_fold_takes_covariates_as_its_own_training_cases_have_them(informed, crossed):
+    table = pd.read_csv(informed[0] / "table.csv").set_index(pd.Index([f"{n:02}" for n in range(40)]))
+    split = pd.read_csv(crossed / "split.csv", dtype=str)
+    medians = set()
+    for fold in range(2):
+        own = split.query(f"split == 'train' and fold == '{fold}'")["case"]
+        marker = table.loc[own, "marker"]
+        model = isocenter.load(crossed / f"fold_{fold}", "cpu")
+        [column] = [one for one in model.context.columns if one.name == "marker"]
+        filled = marker.fillna(marker.median())
+        assert column.median == pytest.approx(marker.median(), rel=1e-4)
+        assert (column.mean, column.deviation) == pytest.approx((filled.mean(), filled.std(ddof=0)), rel=1e-4)
+        assert column.missing == pytest.approx(marker.isna().mean(), rel=1e-4)
+        assert model.record["fingerprint"]["cases"] == len(own)
+        medians.add(column.median)
+    assert len(medians) == 2
+    assert "each fold" in read_plan(crossed / "plan.yaml").decision("network.context").because
+
+
+def test_the_mean_of_folds_prepares_covariates_for_each_as_that_fold_learnt_them(informed, crossed, tmp_path):
+    with no_export():
+        packaged = isocenter.package(crossed, out=tmp_path / "package", backends=()).out
+    joint = [isocenter.load(place, "cpu") for place in (crossed, packaged)]
+    apart = [isocenter.load(place, "cpu", fold=n) for place in (crossed, packaged) for n in range(2)]
+    assert len(isocenter.load(crossed / "image_only", "cpu").members) == 2
+    assert len(json.loads((crossed / "evaluation" / "covariates.json").read_text())["images"]) > 0
+    assert {model.context.names for model in (*joint, *apart)} == {("marker", "sex")}
+    for known in ({"marker": 0.3, "sex": "F"}, {"sex": "M"}):
+        each = [one.predict(informed[0] / "00.png", covariates=known).probabilities["ill"] for one in apart]
+        assert each[:2] == pytest.approx(each[2:]) and each[0] != each[1]
+        for model in joint:
+            found = model.predict(informed[0] / "00.png", covariates=known)
+            assert found.probabilities["ill"] == pytest.approx(np.mean(each[:2]), abs=1e-6)
+            assert len(found.notes) == ("marker" not in known)
+    assert "each of 2 networks by its own" in joint[0].predict(informed[0] / "00.png", covariates=known).notes[0]
+    table, pictures = tmp_path / "patients.csv", tmp_path / "pictures"
+    table.write_text("case,marker,sex\n00,,M\n")
+    pictures.mkdir()
+    shutil.copyfile(informed[0] / "00.png", pictures / "00.png")
+    words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", pictures, "--covariates", table)
+    done = without_isocenter(packaged, *words, "--output_dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    theirs = pd.read_csv(tmp_path / "out" / "predictions.csv")["probability_ill"]
+    assert theirs.tolist() == pytest.approx([found.probabilities["ill"]], rel=1e-4)

@@ -16,8 +16,11 @@ from isocenter.errors import UsageError
 from isocenter.evaluation import auroc
 from isocenter.planning import read_plan
 from isocenter.report import figures
+from isocenter.training import Clock
 from isocenter.verbs.train import train
 from isocenter.verbs.training.run_end import training_log
+from isocenter.verbs.training.run_folder import new_run
+from isocenter.verbs.training.trainings import _jobs
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +208,26 @@ def test_where_the_set_has_its_own_test_part_the_mean_of_the_folds_is_scored_on_
     [stated] = [row for row in rows if (row["metric"], row["label"]) == ("auroc", "all")]
     assert stated["value"] == pytest.approx(np.mean(each))
     assert "mean over 2 folds" in stated["method"]
+
+
+def test_a_models_fingerprint_does_not_change_with_a_test_case(tmp_path):
+    """Nor with a validation case: it is that of the training cases alone, of each fold its own."""
+    data, found = trained.blobs(tmp_path / "data", 9), []
+    for louder in (1, 3):
+        made = isocenter.plan(data, labels=trained.LABELS, device="cpu", threads=1, folds=3)
+        jobs = _jobs(new_run(tmp_path / f"run{louder}", made, Clock(0.0)))
+        found.append([job.record["fingerprint"] for job in jobs])
+        assert [one["cases"] for one in found[-1]] == [len(job.train) for job in jobs]
+        changed = {case.id for case in (*jobs[0].test, *jobs[0].val)}
+        for case in changed:
+            image = nibabel.load(data / "images" / f"{case}.nii.gz")
+            grown = np.pad(image.get_fdata() * 5, 2).astype(np.int16)
+            mask = nibabel.load(data / "labels" / f"{case}.nii.gz")
+            nibabel.Nifti1Image(grown, image.affine).to_filename(data / "images" / f"{case}.nii.gz")
+            nibabel.Nifti1Image(np.pad(mask.dataobj, 2), image.affine).to_filename(data / "labels" / f"{case}.nii.gz")
+    before, after = found
+    assert before[0] == after[0]
+    assert before[1] != after[1]  # whose training cases they are
 
 
 def test_folds_beside_all_are_wrong_use(crossed, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from isocenter.planning.rules import (
     WITH_SGD,
     Grid,
     GridNeeds,
+    context_decision,
     flat,
     grid_for,
     lasting,
@@ -25,6 +27,7 @@ from isocenter.planning.rules import (
 )
 from isocenter.planning.rules.normalisation import normalisation
 from isocenter.planning.sections import fusion_of
+from isocenter.runtime import Context
 from isocenter.tasks import Task, build, kind, kind_for
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan
 
@@ -44,10 +47,8 @@ SHARED_NOTE = (
     "by the training cases of fold 0, for all folds alike, because their outputs are averaged voxel by voxel: sizes "
     "and spacings of images decide it, no intensity and no label"
 )
-CONTEXT_NOTE = (
-    "by the training cases of fold 0, for all folds alike, because their outputs are averaged: shares, means and "
-    "medians of covariates decide it, no intensity and no label"
-)
+CONTEXT = "network.context"
+CONTEXT_NOTE = "in fold 0; each fold has covariates as its own training cases have them"
 
 
 def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
@@ -90,21 +91,22 @@ def _with_frames(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
 
 
 def shared_by_folds(plan: Plan) -> Plan:
-    """The plan of folds with what must be known of the decisions that they share: from whose cases these come.
+    """The plan of folds with what must be known of their decisions: from whose cases these come.
 
     The folds become one model, whose outputs are averaged voxel by voxel: their grid has to be one, and every case that
     it could be drawn from is the test case of some fold.
     """
-    for name, note in {**dict.fromkeys(SHARED, SHARED_NOTE), "network.context": CONTEXT_NOTE}.items():
+    for name, note in {**dict.fromkeys(SHARED, SHARED_NOTE), CONTEXT: CONTEXT_NOTE}.items():
         if name in plan and plan[name] is not None and plan.decision(name).because != BY_HAND:
             decision = plan.decision(name)
             plan = plan.with_decision(name, Decision(decision.value, f"{decision.because}; {note}", decision.source))
     return plan
 
 
-def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> Plan:
-    """The plan of one fold: what is taken from intensities and references is taken from its own training cases.
+def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint, covariates: Any = None) -> Plan:
+    """The plan of one fold: what is taken from intensities, references and covariates is of its own training cases.
 
+    covariates: those that were asked for, as in `Wishes`; without them the plan's own stay
     The grid, the patch and the network are those of all folds, whose outputs are averaged voxel by voxel.
     What was set by hand stays.
     """
@@ -120,6 +122,11 @@ def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> Plan:
     own_decisions["preprocessing.normalisation"] = normalisation(
         fingerprint, plan["preprocessing.channels"], plan["preprocessing.modality"], names
     )
+    if covariates is not None and plan[CONTEXT]:
+        known = context_decision(dataset, fingerprint, covariates, of_fold=True)
+        # Which images a case may lack is the same for all: it comes with the common preprocessing.
+        both = {**(known.value or {}), **Context.of(plan[CONTEXT]).of_images.settings}
+        own_decisions[CONTEXT] = replace(known, value=both or None)
     return _unless_by_hand(plan, own_decisions)
 
 

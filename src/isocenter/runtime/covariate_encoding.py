@@ -283,7 +283,12 @@ class Context:
 
     @classmethod
     def of(cls, settings: Any) -> Context:
-        """From a plan's `network.context` or a model's record; PlanError for a column that cannot be."""
+        """From a plan's `network.context` or a model's record; PlanError for a column that cannot be.
+
+        A list has one of each network of a mean: their entries follow one another.
+        """
+        if isinstance(settings, list):
+            return cls(tuple(column for own in settings for column in cls.of(own).columns))
         if not isinstance(settings, Mapping | None):
             problem = f"{settings!r} does not say what the training cases have in these columns"
             raise PlanError(problem, "network.context", "Plan anew from the data, and name them there")
@@ -302,12 +307,12 @@ class Context:
     @property
     def names(self) -> tuple[str, ...]:
         """Of the covariates."""
-        return tuple(column.name for column in self.columns if column.of_patient)
+        return tuple(dict.fromkeys(column.name for column in self.columns if column.of_patient))
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Channels whose presence is an entry; these entries are the vector's last."""
-        return tuple(column.channel for column in self.columns if isinstance(column, Presence))
+        """Channels whose presence is an entry; these entries are the last of a network's vector."""
+        return tuple(dict.fromkeys(column.channel for column in self.columns if isinstance(column, Presence)))
 
     @property
     def entries(self) -> tuple[str, ...]:
@@ -346,12 +351,17 @@ class Context:
         channels: that the case has; None for all
         """
         made: list[float] = []
-        notes: list[str] = []
+        noted: dict[str, list[str]] = {}
         for column in self.columns:
             present = channels is None or column.name.removeprefix(IMAGE) in channels
             entries, note = column.encoded(covariates.get(column.name) if column.of_patient else present)
             made += entries
-            notes += [note] if note else []
+            noted.setdefault(column.name, []).extend([note] if note else [])
+        notes = [
+            f"{own[0]}, each of {len(own)} networks by its own" if len(set(own)) > 1 else own[0]
+            for own in noted.values()
+            if own
+        ]
         if len(notes) > MOST_NOTES:
             notes = [f"{notes[0]}; so are {len(notes) - 1} more columns, each taken as the training cases have it"]
         return np.array(made, dtype=np.float32), notes

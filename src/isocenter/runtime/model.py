@@ -246,13 +246,15 @@ def build_module(task: Task, network: Mapping[str, Any]) -> Module:
     """The torch module that these settings name, with fresh weights.
 
     The entry "marked" is the number of labels of a first stage: their numbers are the last channel of the input, and
-    each becomes a channel of the family's network.
+    each becomes a channel of the family's network. "first_entry" is where its covariates begin in a context of several
+    networks.
     """
     context, marked, channels = len(Context.of(network.get("context"))), network.get("marked", 0), network["channels"]
     own = channels - 1 + marked if marked else channels
     fusion = network.get("fusion")
     module = networks.build(network["name"], own, network["spatial_dims"], task.heads, network["size"], context, fusion)
-    return bundle.AfterLabels(module, marked) if marked else module
+    module = bundle.AfterLabels(module, marked) if marked else module
+    return bundle.OnItsEntries(module, network["first_entry"], context) if "first_entry" in network else module
 
 
 def image_of(subject: Image | Case | str | Path) -> tuple[Image, str]:

@@ -49,11 +49,16 @@ def _refuse_other_types(record: Mapping[str, Any], place: Path) -> None:
         "preprocessing": (NNUNetPreprocessing if is_nnunet else Preprocessing, preprocessing),
         "inference": (Inference, record.get("inference")),
         "limits": (list[str], origin.get("limits", [])),
-        # Of the images that trained, for each axis; a model of another program has none.
-        "fingerprint": (dict[str, Any], origin.get("fingerprint") or {}),
     }
-    if isinstance(images := held["fingerprint"][1], Mapping):
-        held |= {name: (dict[str, list[float]] | None, images.get(name)) for name in ("shape", "spacing")}
+    # Of the images that trained, for each axis; a model of another program has none.
+    members = origin.get("members") if isinstance(origin.get("members"), list) else []
+    for place_of, own in (("", origin), *((f"members.{n}.", one) for n, one in enumerate(members))):
+        images = (own.get("fingerprint") or {}) if isinstance(own, Mapping) else own
+        held[f"{place_of}fingerprint"] = (dict[str, Any], images)
+        if isinstance(images, Mapping):
+            held |= {
+                f"{place_of}{name}": (dict[str, list[float]] | None, images.get(name)) for name in ("shape", "spacing")
+            }
     for section, (kind, value) in held.items():
         try:
             TypeAdapter(kind).validate_python(value)

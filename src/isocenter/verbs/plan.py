@@ -40,6 +40,7 @@ from isocenter.report import InNotebook
 from isocenter.tasks import kind_for, needs_of
 from isocenter.values import Dataset, Decision, Fingerprint, Plan, Shortcut, Split
 from isocenter.verbs.reading import (
+    COVARIATES,
     EVERYTHING,
     ReadingKeywords,
     ReadingOptions,
@@ -74,8 +75,8 @@ class Planned(InNotebook):
     def of_fold(self, number: int) -> Planned:
         """The plan and parts of one fold: every statistic in it is of that fold's training cases."""
         parts = self.folds[number]
-        fingerprint = self.examination.fingerprint.only(_training(parts))
-        return replace(self, plan=for_fold(self.plan, self.examination.dataset, fingerprint), parts=parts)
+        fingerprint, asked = self.examination.fingerprint.only(_training(parts)), self.plan.options.get(COVARIATES)
+        return replace(self, plan=for_fold(self.plan, self.examination.dataset, fingerprint, asked), parts=parts)
 
     def __repr__(self) -> str:
         lines = [*shortcut_notes(self.shortcuts), *([f"written: {self.out}"] if self.out else [])]
@@ -195,7 +196,7 @@ def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
     usable, seed = examination.dataset, request.number("training.seed", request.seed)
     made_of, decision = _parted(examination, request)
     parts = made_of[0]
-    training = examination.fingerprint.only(_training(parts))
+    training, asked = examination.fingerprint.only(_training(parts)), request.assignments.get("network.context")
     made = make_plan(
         usable,
         training,
@@ -208,7 +209,7 @@ def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
             request.number("split.folds", request.folds),
             request.task,
             network=request.assignments.get("network.name"),
-            context=request.assignments.get("network.context"),
+            context=asked,
             modality_dropout=request.share("training.modality_dropout"),
         ),
         _retest(examination, _training(parts), seed),
@@ -219,6 +220,7 @@ def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
     made = _by_hand(shared_by_folds(made) if folds else made, request.assignments, training, machine)
     place = "" if usable.root is None else str(usable.root)
     options = request.reading.chosen | ({EVERYTHING: True} if request.everything else {})
+    options |= {COVARIATES: asked} if folds and asked is not None else {}
     made = replace(made, data=place, data_hash=dataset_hash(usable), options=options)
     return Planned(made, examination, parts, folds=folds)
 

@@ -29,14 +29,15 @@ MOBADERSANY = "doi:10.1073/pnas.1717139115"
 DIGITS = 6
 
 
-def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any) -> Decision:
+def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any, *, of_fold: bool = False) -> Decision:
     """The columns that were asked for, each as the training cases have it; None where none was.
 
-    asked: None, "all", one name or several, patterns such as gene_* among them, or a plan's own settings
+    asked:   None, "all", one name or several, patterns such as gene_* among them, or a plan's own settings
+    of_fold: a column that is not fit among the training cases of one fold is left out there
     Raises PlanError for a column that is not there, and for one that teaches nothing or is the label.
     """
     cases, references = _training(dataset, fingerprint)
-    known = list(dict.fromkeys(name for case in cases for name in case.covariates))
+    known = list(dict.fromkeys(name for case in (dataset if of_fold else cases) for name in case.covariates))
     if asked is None:
         there = f"; there are {listed(known)} (--set network.context=all)" if known else ": the data have none"
         return Decision(None, f"no covariates were asked for{there}")
@@ -61,7 +62,7 @@ def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any) -> 
             made = when if isinstance(when, str) else monitored(name, values, when, references, patients)
         if not isinstance(made, str):
             columns.append(made)
-        elif asked == ALL or name not in wanted:
+        elif asked == ALL or name not in wanted or of_fold:
             without.append(f"{name} ({made})")
         else:
             raise PlanError(f"{name}: {made}", "network.context", "Leave it out")

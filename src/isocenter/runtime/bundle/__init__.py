@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.runtime.bundle.network import AfterLabels, EveryHead, OneTensor, OnItsScale
+    from isocenter.runtime.bundle.network import AfterLabels, EveryHead, OneTensor, OnItsEntries, OnItsScale
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -1,4 +1,4 @@
-"""Torch modules around networks: one tensor as MONAI wants it, labels as input, and scales of intensities."""
+"""Torch modules around networks: one tensor as MONAI wants it, labels as input, own scales and entries of a context."""
 
 from __future__ import annotations
 
@@ -92,6 +92,25 @@ class AfterLabels(nn.Module):
         marked = images[:, -1:] == numbers.reshape(1, -1, *[1] * (images.ndim - 2))
         seen = torch.cat([images[:, :-1], marked.to(images.dtype)], dim=1)
         outputs: Mapping[str, Tensor] = self.network(seen) if context is None else self.network(seen, context)
+        return outputs
+
+
+class OnItsEntries(nn.Module):
+    """A network that takes its own entries of a context that holds those of several networks.
+
+    first: where they begin; count: how many they are, 0 for a network of images only
+    """
+
+    def __init__(self, network: nn.Module, first: int, count: int) -> None:
+        super().__init__()
+        self.network = network
+        self.first = first
+        self.count = count
+
+    def forward(self, images: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:
+        """(batch, channels, *patch) and (batch, entries of all) to the network's outputs."""
+        own = () if context is None or not self.count else (context[:, self.first : self.first + self.count],)
+        outputs: Mapping[str, Tensor] = self.network(images, *own)
         return outputs
 
 

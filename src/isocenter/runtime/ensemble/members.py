@@ -9,14 +9,17 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import IntegrityError
+from isocenter.runtime import bundle
 from isocenter.runtime.ensemble.common_scale import on_one_scale
 from isocenter.runtime.model import Inference, Model
 from isocenter.runtime.package import MOST_MEMBERS, RECORD, WEIGHTS
 from isocenter.runtime.record_files import joined, read_json, seal, verify, write_json
+from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows import Averaged
 
 if TYPE_CHECKING:
@@ -39,10 +42,27 @@ def averaged_model(
     shares: how much each counts, together 1; None where all count alike
     Raises UsageError for members whose images are prepared differently.
     """
+    record, members = _record(members, shares), on_one_context(members)
     preprocessing, networks = on_one_scale(members, where)
     run, first = Averaged(networks, task.decoding.average, shares), members[0].network
     each = tuple(one.network for one in members) if any(one.network != first for one in members) else ()
-    return Model(task, preprocessing, inference, first, run, _record(members, shares), architectures=each)
+    if "first_entry" in first:
+        first = {**first, "context": [one.network.get("context") for one in members]}
+    return Model(task, preprocessing, inference, first, run, record, architectures=each)
+
+
+def on_one_context(members: Sequence[Model]) -> Sequence[Model]:
+    """The members for one context of all their covariates, where they do not have the same."""
+    if all(one.network.get("context") == members[0].network.get("context") for one in members):
+        return members
+    made, first = [], 0
+    for one in members:
+        assert isinstance(one.run, TorchNetwork)  # noqa: S101 - as it was loaded
+        count = len(one.context)
+        run = TorchNetwork(bundle.OnItsEntries(one.run.module, first, count).eval(), one.run.device)
+        made.append(replace(one, run=run, network={**one.network, "first_entry": first}))
+        first += count
+    return made
 
 
 def _record(members: Sequence[Model], shares: tuple[float, ...] | None) -> dict[str, Any]:

@@ -84,6 +84,7 @@ def networks_in(record: Mapping[str, Any], count: int = 1) -> list[Mapping[str, 
 def of_one_member(record: Mapping[str, Any], number: int) -> dict[str, Any]:
     """The record of a model that is one of several networks alone."""
     chosen = networks_in(record, int(record["members"]))[number]
+    chosen = {**chosen, **({"first_entry": 0} if "first_entry" in chosen else {})}  # the only one now
     return {**record, "network": chosen, "architectures": None, "shares": None}
 
 

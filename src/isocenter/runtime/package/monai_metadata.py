@@ -13,6 +13,7 @@ from importlib.metadata import packages_distributions, version
 from typing import Any
 
 from isocenter import networks
+from isocenter.runtime.covariate_encoding import Context
 from isocenter.runtime.model import Model
 from isocenter.runtime.package.contents import FIRST, mean_of
 from isocenter.tasks import Task, channels_of
@@ -124,15 +125,19 @@ def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> 
     path, function = networks.source(network["name"])
     heads = model.task.heads
     marked, channels = network.get("marked", 0), network["channels"]
+    context = len(Context.of(network.get("context")))
     definition = {
         "_target_": f"scripts.networks.{path.stem}.{function}",
         "channels": channels - 1 + marked if marked else channels,
         "spatial_dims": network["spatial_dims"],
         **networks.answered(network["name"], heads),
-        **networks.sized(network["name"], heads, network["size"], len(model.context), network.get("fusion")),
+        **networks.sized(network["name"], heads, network["size"], context, network.get("fusion")),
     }
     if marked:
         definition = {"_target_": "scripts.network.AfterLabels", "network": definition, "labels": marked}
+    if "first_entry" in network:
+        own = {"first": network["first_entry"], "count": context}
+        definition = {"_target_": "scripts.network.OnItsEntries", "network": definition, **own}
     if own_scales:
         definition = {"_target_": "scripts.network.OnItsScale", "network": definition, "channels": channels}
     return definition

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from isocenter.errors import listed
 from isocenter.report import in_words
+from isocenter.runtime.covariate_encoding import IMAGE
 from isocenter.runtime.model import Model
 from isocenter.runtime.package.contents import FIRST
 from isocenter.runtime.package.monai_metadata import NOT_STATED
@@ -117,7 +118,7 @@ def _covariates(model: Model) -> str:
 def _absent(model: Model) -> str:
     """What a case may lack, and how the network is shown of it."""
     names = " and ".join(f"`{name}`" for name in model.preprocessing.settings["absent"])
-    shown = model.context.entries[-len(model.context.channels) :] if model.context.channels else ()
+    shown = [f"{IMAGE}{channel}" for channel in model.context.channels]
     entries = (
         f", and 0 in its entry of `context` ({', '.join(shown)}), which is 1 for one that is there" if shown else ""
     )

@@ -82,12 +82,15 @@ class _Counted:
 
 def _times_as_large(model: Model, image: Image) -> float:
     """An image beside the largest that trained the model, by their extents; 0 where nothing is known of those."""
-    known, geometry = model.record.get("fingerprint") or {}, image.geometry.canonical
-    if not known.get("shape") or len(known["shape"]["max"]) != geometry.ndim:
-        return 0.0
-    voxels = np.divide(geometry.shape, known["shape"]["max"])
-    in_mm = known.get("physical") and geometry.physical
-    return float(np.prod(voxels * (np.divide(geometry.steps, known["spacing"]["median"]) if in_mm else 1)))
+    geometry, times = image.geometry.canonical, []
+    for own in model.record.get("members") or [model.record]:  # of a mean each has training cases of its own
+        known = own.get("fingerprint") or {}
+        if not known.get("shape") or len(known["shape"]["max"]) != geometry.ndim:
+            return 0.0
+        voxels = np.divide(geometry.shape, known["shape"]["max"])
+        in_mm = known.get("physical") and geometry.physical
+        times.append(np.prod(voxels * (np.divide(geometry.steps, known["spacing"]["median"]) if in_mm else 1)))
+    return float(min(times))
 
 
 def noted(prediction: Prediction, case: Case) -> list[Problem]:

@@ -12,8 +12,8 @@ from isocenter.verbs.reading.name_values import pairs
 
 # Options that make other voxels of the same files.
 VOXELS = ("part", "prefer", "fill_missing", "align")
-# The option of a plan that is no reading option: it trains on every case.
-EVERYTHING = "everything"
+# The options of a plan that are no reading options: it trains on every case; the covariates that were asked for.
+EVERYTHING, COVARIATES = "everything", "covariates"
 
 
 # Names of label values: "1=anterior,2=posterior", {1: "anterior"}, or {"anterior": 1} as in dataset.json.
@@ -78,9 +78,9 @@ class ReadingOptions:
     def of_plan(cls, options: Mapping[str, Any]) -> ReadingOptions:
         """Return the reading options among those that a plan keeps; PlanError for an unknown one."""
         names = [field.name for field in fields(cls)]
-        if unknown := sorted({*options} - {*names, EVERYTHING}):
+        if unknown := sorted({*options} - {*names, EVERYTHING, COVARIATES}):
             raise PlanError(f"{', '.join(unknown)}: no reading option", "options", f"Choose from {', '.join(names)}")
-        return cls(**{name: value for name, value in options.items() if name != EVERYTHING})
+        return cls(**{name: value for name, value in options.items() if name in names})
 
     @property
     def chosen(self) -> dict[str, Any]:

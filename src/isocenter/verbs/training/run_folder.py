@@ -26,6 +26,7 @@ from isocenter.verbs.evaluation import (
 )
 from isocenter.verbs.plan import USUAL_MINUTES, Planned, PlanRequest, planned, relative_to
 from isocenter.verbs.reading import (
+    COVARIATES,
     EVERYTHING,
     ReadingOptions,
     looked_through,
@@ -144,6 +145,7 @@ def planned_from(path: Path, request: PlanRequest) -> Planned:
         raise UsageError(f"is a plan for {edited['task.name']}", str(path), "Plan anew for another --task")
     edited = _requested(edited, request)
     settings(edited)  # refuses what cannot be followed before the data are read
+    given = {"split.seed": edited["split.seed"], "network.context": edited.options.get(COVARIATES)}
     made = planned(
         Path(path.parent, edited.data),
         PlanRequest(
@@ -154,7 +156,7 @@ def planned_from(path: Path, request: PlanRequest) -> Planned:
             task=edited["task.name"],
             everything=bool(edited.options.get(EVERYTHING) or request.everything),
             folds=int(edited["split.folds"]),
-            assignments={name: own.value for name, own in edited if name == "split.seed" and own.value is not None},
+            assignments={name: value for name, value in given.items() if value is not None},
             reading=ReadingOptions.of_plan(edited.options).overridden(request.reading),
         ),
     )

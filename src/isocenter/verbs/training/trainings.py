@@ -37,7 +37,7 @@ from isocenter.verbs.training.time_budget import Afterwards, Costs, Turn, fresh_
 
 # What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
 # are averaged voxel by voxel, and so are labels and tolerances, by which it is scored.
-OWN = ("task.counts", "task.weights", "task.prior_shift", SCALE)
+OWN = ("task.counts", "task.weights", "task.prior_shift", "network.context", SCALE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,15 +117,15 @@ def trained(run: RunFolder) -> Trained:
 
 def _jobs(run: RunFolder) -> list[Job]:
     """The training of a run, or of each fold, whose statistics of images and references are of its training cases."""
-    fingerprint = run.examination.fingerprint
-    record = {
-        "data_hash": run.plan.data_hash,
-        "patients_known": run.dataset.patients_known,
-        "fingerprint": {**fingerprint.summary, "references": references_counted(fingerprint)},
-    }
     jobs = []
     for fold in run.folds:
         train, val, test = (run.cases(part, fold) for part in ("train", "val", "test"))
+        fingerprint = run.examination.fingerprint.only({case.id for case in train})
+        record = {
+            "data_hash": run.plan.data_hash,
+            "patients_known": run.dataset.patients_known,
+            "fingerprint": {**fingerprint.summary, "references": references_counted(fingerprint)},
+        }
         job = Job(run.folder(fold), run.plan, train, val, record, start=run.start, test=test, fold=fold)
         if fold is not None:
             total = len(run.folds)
