@@ -75,7 +75,8 @@ def resample_largest(scores: NDArray[np.float32], shape: Sequence[int]) -> NDArr
 
 def largest(scores: NDArray[np.float32], steps: Sequence[Taps]) -> NDArray[np.integer]:
     """The same for one slab: an axis of `scores` (classes, *spatial) for each of the steps, no weight below 0."""
-    return _decided(best(scores), steps, _by_scores(scores), _as_they_are, SCORES_SUMMED // len(scores))
+    kind = np.result_type(*(step.weight for step in steps))
+    return _decided(best(scores), steps, _by_scores(scores, kind), _as_they_are, SCORES_SUMMED // len(scores))
 
 
 def best(scores: NDArray[Any]) -> NDArray[np.integer]:
@@ -161,14 +162,14 @@ def _by_votes(labels: NDArray[Any], count: int) -> Decide:
     return decide
 
 
-def _by_scores(scores: NDArray[np.float32]) -> Decide:
-    """The classes' scores are summed over the neighbours."""
+def _by_scores(scores: NDArray[np.float32], kind: np.dtype[Any]) -> Decide:
+    """The classes' scores are summed over the neighbours, in numbers of this kind."""
     # A neighbour's scores lie together: it is them that are fetched from all over the slab.
     rows = np.ascontiguousarray(scores.reshape(len(scores), -1).T)
 
     def decide(place: NDArray[np.intp], weight: NDArray[np.float64]) -> NDArray[Any]:
         """The classes with the highest sums of scores."""
-        sums = np.matmul(weight.astype(np.float32)[:, None], rows[place])
-        return sums[:, 0].argmax(axis=1)
+        sums = np.matmul(weight.astype(kind)[:, None], rows[place])
+        return sums[:, 0].astype(scores.dtype, copy=False).argmax(axis=1)
 
     return decide

@@ -30,11 +30,11 @@ class Taps:
     """One axis of a resampling: each new sample is a weighted sum of `count` old ones.
 
     index:  (new, count) of the old samples, clamped to the axis: beyond the edge the edge goes on
-    weight: (new, count), summing to 1
+    weight: (new, count), summing to 1, or to less where nothing lies beyond the edge
     """
 
     index: NDArray[np.intp]
-    weight: NDArray[np.float32]
+    weight: NDArray[np.floating[Any]]
 
     def part(self, rows: slice) -> Taps:
         """The taps of some of the new samples."""

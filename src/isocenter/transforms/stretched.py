@@ -5,8 +5,8 @@ This file needs NumPy alone, so that a copy of it travels with a model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,14 @@ class Stretched:
     scores: on the old grid
     steps:  of each of its spatial axes onto the new one; None where the axis stays
     order:  in which these axes are resampled, so that the smaller arrays come first
+    then:   what becomes of each number afterwards, growing with it: the largest stays the largest; None: nothing
+    Weights in double precision are summed in it.
     """
 
     scores: NDArray[np.float32]
     steps: tuple[Taps | None, ...]
     order: tuple[int, ...]
+    then: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,7 +51,7 @@ class Stretched:
         parts += [slice(None)] * (len(self.steps) - len(parts))
         steps = tuple(None if step is None else step.part(part) for step, part in zip(self.steps, parts, strict=True))
         whole = [part if step is None else slice(None) for step, part in zip(self.steps, parts, strict=True)]
-        return Stretched(self.scores[(slice(None), *whole)], steps, self.order)
+        return replace(self, scores=self.scores[(slice(None), *whole)], steps=steps)
 
     def transpose(self, *axes: Any) -> Stretched:
         """With its spatial axes in another order, in NumPy's notation."""
@@ -57,13 +60,18 @@ class Stretched:
             raise ValueError("the classes stay in front")
         moved = [axis - 1 for axis in others]
         order = tuple(moved.index(axis) for axis in self.order)
-        return Stretched(self.scores.transpose(0, *others), tuple(self.steps[axis] for axis in moved), order)
+        steps = tuple(self.steps[axis] for axis in moved)
+        return replace(self, scores=self.scores.transpose(0, *others), steps=steps, order=order)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        made: NDArray[Any] = self.scores
+        kind = np.result_type(self.scores, *(step.weight for step in self.steps if step is not None))
+        made: NDArray[Any] = self.scores.astype(kind, copy=False)
         for axis in self.order:
             if (step := self.steps[axis]) is not None:
                 made = np.asarray(along(made, axis + 1, step))
+        made = made.astype(self.scores.dtype, copy=False)
+        if self.then is not None:
+            made = self.then(made)
         return made.astype(dtype or made.dtype, copy=bool(copy))
 
     def largest(self) -> NDArray[np.integer]:

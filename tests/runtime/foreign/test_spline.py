@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from foreign_folders import resampled as by_scipy
-from isocenter.runtime.foreign.spline import Resampling, resampled, resampled_labels, stepped
+from isocenter.runtime.foreign.spline import Resampling, resampled, resampled_labels
+from isocenter.runtime.preprocessing import Trace, restored
+from isocenter.values import Geometry
 
 SHAPES = st.tuples(*[st.integers(2, 9)] * 3)
 
@@ -31,11 +33,15 @@ def test_row_by_row_is_the_same_as_all_at_once(old, new, far):
     parts = [
         ((slice(n, n + 1), *(slice(0, size) for size in old[1:])), {"mask": image[:, n : n + 1]}) for n in range(old[0])
     ]
-    found = list(stepped(parts, new, how.steps(old, new, far), old))
-    assert [part[0].start for part, _ in found] == [0, *(part[0].stop for part, _ in found)][:-1]
-    joint = np.concatenate([arrays["mask"] for _, arrays in found], axis=1)
+    back, whole = tuple(how.steps(old, new, far)), tuple(slice(0, size) for size in new)
+    axes = (2, 0, 1)  # the walk follows the source's last axis, here the first of the grid
+    source = Geometry(tuple(new[axes.index(axis)] for axis in range(3)), np.eye(4))
+    trace = Trace(source, None, axes, (False,) * 3, whole, old, ((0, 0),) * 3, (1.0,) * 3, back)
+    found = list(restored(parts, trace))
+    assert [part[2].start for part, _ in found] == [0, *(part[2].stop for part, _ in found)][:-1]
+    joint = np.concatenate([arrays["mask"] for _, arrays in found], axis=3)
     expected = np.stack([by_scipy(channel, new, 1, far) for channel in image])
-    assert_allclose(joint, expected, atol=1e-5)
+    assert_allclose(joint.transpose(0, 3, 1, 2), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +17,17 @@ from isocenter.lazy import monai, torch
 from isocenter.runtime import foreign
 from isocenter.runtime.foreign.checkpoint import read_checkpoint
 from isocenter.runtime.foreign.monai_config import REMEDY, Config, name_of, steps_of
+from isocenter.runtime.foreign.monai_inverse import way_back
 from isocenter.runtime.model import Inference, Model
-from isocenter.runtime.preprocessing import Part
+from isocenter.runtime.preprocessing import Held, Part, Trace, parts_of, restored
 from isocenter.runtime.record_files import digest
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.tasks import Task
-from isocenter.transforms import padding
+from isocenter.transforms import Stretched, padding
 from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.nn import Module
 
 KIND = "monai"
@@ -46,7 +49,10 @@ def is_bundle(folder: Path) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Transformed:
-    """What the transforms made of an image, what undoes them, and with how many zeros a small one was surrounded."""
+    """What the transforms made of an image, for MONAI to undo them, and with how many zeros a small one was surrounded.
+
+    Only where they cannot be undone axis by axis: else there is a trace.
+    """
 
     source: Geometry
     image: Any
@@ -72,8 +78,6 @@ class MonaiTransforms:
     shape: tuple[int, ...] | None = None
     settings: Mapping[str, Any] = field(default_factory=lambda: {"kind": KIND})
 
-    is_in_parts = False
-
     unit = MM
     frames = None
     interval = None
@@ -85,7 +89,7 @@ class MonaiTransforms:
         """The image's own order."""
         return tuple(range(self.ndim))
 
-    def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], Transformed]:
+    def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], Trace | Transformed]:
         """(channels, *spatial); DatasetError for other channels, GeometryError for other axes."""
         if len(image.channels) != len(self.channels):
             problem = f"has {counted(len(image.channels), 'channel')}, the model expects {len(self.channels)}"
@@ -93,15 +97,14 @@ class MonaiTransforms:
         if image.geometry.ndim != self.ndim or image.frames is not None:
             raise GeometryError(f"has not {self.ndim} axes", where, "Give images of the kind it was trained on")
         pixels = torch.from_numpy(np.ascontiguousarray(image.data, dtype=np.float32))
-        affine = np.eye(4)
-        affine[: self.ndim, : self.ndim] = image.geometry.affine[:-1, :-1]
-        affine[: self.ndim, 3] = image.geometry.affine[:-1, -1]
-        prepared = self.transform({KEY: monai.data.MetaTensor(pixels, affine=torch.from_numpy(affine))})[KEY]
+        prepared = self.transform({KEY: _with_affine(pixels, image.geometry)})[KEY]
         pad = padding(tuple(prepared.shape[1:]), self.patch)  # as MONAI's own windows have it
         seen = np.pad(np.asarray(prepared.numpy(), dtype=np.float32), [(0, 0), *pad])
-        return np.ascontiguousarray(seen), Transformed(image.geometry, prepared, pad)
+        trace = way_back(prepared.applied_operations, prepared.affine, prepared.shape[1:], pad, image.geometry)
+        whole = Transformed(image.geometry, prepared, pad) if trace is None else trace.by_smallest_plane()
+        return np.ascontiguousarray(seen), whole
 
-    def opened(self, image: Image, where: str) -> tuple[NDArray[np.float32], Transformed]:
+    def opened(self, image: Image, where: str) -> tuple[NDArray[np.float32], Trace | Transformed]:
         """The same as a call: the image is prepared whole."""
         return self(image, where)
 
@@ -109,34 +112,83 @@ class MonaiTransforms:
         """All channels: an image with fewer is refused."""
         return (True,) * len(self.channels)
 
-    def parts(self, trace: Transformed, region: Region | None, patch: Sequence[int], channels: int) -> tuple[Part, ...]:
-        """All at once: MONAI undoes its transforms for whole images."""
-        return (Part(),)
+    def parts(
+        self, trace: Trace | Transformed, region: Region | None, patch: Sequence[int], channels: int
+    ) -> Sequence[Part]:
+        """Columns of what is wanted; all at once where MONAI itself has to undo its transforms."""
+        return parts_of(trace, region, patch, channels) if isinstance(trace, Trace) else (Part(),)
 
     def restored(
-        self, slabs: Slabs, trace: Transformed, part: Region | None = None
-    ) -> Iterator[tuple[Region, Mapping[str, Array]]]:
-        """The whole image, as outputs whose probabilities are those that were brought back."""
-        rows = [np.asarray(arrays["mask"], dtype=np.float32) for _, arrays in slabs]
-        padded = np.concatenate(rows, axis=1)
-        inner = [slice(low, size - high) for (low, high), size in zip(trace.pad, padded.shape[1:], strict=True)]
-        logits = torch.from_numpy(np.ascontiguousarray(padded[(slice(None), *inner)]))
-        likely = logits.softmax(dim=0) if self.exclusive else logits.sigmoid()
-        operations = [dict(one) for one in trace.image.applied_operations]
-        there = monai.data.MetaTensor(likely, affine=trace.image.affine, applied_operations=operations)
-        back = np.asarray(self._undone(there).numpy(), dtype=np.float32)
-        if back.shape[1:] != trace.source.shape:
-            raise GeometryError("its transforms cannot be undone", "the bundle", REMEDY)
-        held = np.clip(back, LEAST, 1 - LEAST)
-        outputs = np.log(held) if self.exclusive else np.log(held / (1 - held))
-        yield tuple(slice(0, size) for size in trace.source.shape), {"mask": outputs}
+        self, slabs: Slabs, trace: Trace | Transformed, part: Region | None = None
+    ) -> Iterator[tuple[Region, Mapping[str, Any]]]:
+        """Outputs whose probabilities are those that were brought back."""
+        then = _logarithm if self.exclusive else _log_odds
+        likely = ((region, {"mask": self._probabilities(arrays["mask"])}) for region, arrays in slabs)
+        if isinstance(trace, Transformed):
+            yield tuple(slice(0, size) for size in trace.source.shape), {"mask": then(self._whole(likely, trace))}
+            return
+        for region, arrays in restored(likely, trace, part):
+            back = arrays["mask"]
+            if not isinstance(back, Stretched):
+                back = Stretched(back, (None,) * self.ndim, tuple(range(self.ndim)))
+            yield region, {"mask": replace(back, then=then)}
 
-    def _undone(self, prepared: Any) -> Any:
-        """On the grid of the source; where nothing but reading was left of the steps there is nothing to undo."""
-        if not self.transform.transforms:
-            return prepared
-        with monai.transforms.utils.allow_missing_keys_mode(self.transform):
-            return self.transform.inverse({KEY: prepared})[KEY]
+    def _probabilities(self, outputs: Array) -> NDArray[np.float32]:
+        logits = torch.from_numpy(np.ascontiguousarray(outputs, dtype=np.float32))
+        return np.asarray((logits.softmax(dim=0) if self.exclusive else logits.sigmoid()).numpy())
+
+    def _whole(self, likely: Slabs, trace: Transformed) -> NDArray[np.float32]:
+        """Probabilities on the source's grid, as MONAI undoes its transforms: one class after the other."""
+        inner = tuple(slice(low, low + n) for (low, _), n in zip(trace.pad, trace.image.shape[1:], strict=True))
+        there, outputs = np.empty(0, np.float32), np.empty(0, np.float32)
+        for (rows, *plane), arrays in likely:
+            if not there.size:
+                sizes = [n + low + high for (low, high), n in zip(trace.pad, trace.image.shape[1:], strict=True)]
+                there = np.empty((len(arrays["mask"]), *sizes), np.float32)
+                outputs = np.empty((len(there), *trace.source.shape), np.float32)
+            there[(slice(None), rows, *plane)] = arrays["mask"]
+        for number in range(len(there)):
+            operations = copy.deepcopy(trace.image.applied_operations)  # undoing takes notes apart
+            pixels = torch.from_numpy(there[(slice(number, number + 1), *inner)])
+            image = monai.data.MetaTensor(pixels, affine=trace.image.affine, applied_operations=operations)
+            with monai.transforms.utils.allow_missing_keys_mode(self.transform):
+                back = self.transform.inverse({KEY: image})[KEY][0]
+            if tuple(back.shape) != trace.source.shape:
+                raise GeometryError("its transforms cannot be undone", "the bundle", REMEDY)
+            outputs[number] = back
+        return outputs
+
+    def held(self, geometry: Geometry) -> Held:
+        """By what its steps would do to an image of this geometry; of none a voxel is looked at."""
+        if geometry.ndim != self.ndim:
+            return Held(prepared=False)
+        image = _with_affine(torch.zeros(1).expand(1, *geometry.shape), geometry)
+        # What is cut away depends on the voxels: it is reckoned with, and goes back axis by axis.
+        lazy, of_voxels = monai.transforms.LazyTransform, monai.transforms.CropForegroundd
+        spatial: list[Any] = [
+            one for one in self.transform.transforms if isinstance(one, lazy) and not isinstance(one, of_voxels)
+        ]
+        for step in spatial:
+            image = step({KEY: image}, lazy=True)[KEY]
+        shape = tuple(int(size) for size in image.peek_pending_shape())
+        trace = way_back(image.pending_operations, image.peek_pending_affine(), shape, [(0, 0)] * self.ndim, geometry)
+        return Held(prepared=False, restored=trace is not None, shape=shape)
+
+
+def _with_affine(pixels: Tensor, geometry: Geometry) -> Any:
+    """(channels, *spatial) as MONAI knows where it lies."""
+    affine, ndim = np.eye(4), geometry.ndim
+    affine[:ndim, :ndim], affine[:ndim, 3] = geometry.affine[:-1, :-1], geometry.affine[:-1, -1]
+    return monai.data.MetaTensor(pixels, affine=torch.from_numpy(affine))
+
+
+def _logarithm(likely: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(np.log(np.clip(likely, LEAST, 1 - LEAST)))
+
+
+def _log_odds(likely: NDArray[np.float32]) -> NDArray[np.float32]:
+    held = np.clip(likely, LEAST, 1 - LEAST)
+    return np.asarray(np.log(held / (1 - held)))
 
 
 def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Model:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from isocenter.errors import DatasetError, GeometryError, PlanError, counted
 from isocenter.lazy import ndimage
-from isocenter.runtime.foreign.spline import Resampling, resampled, resampled_labels, stepped
-from isocenter.runtime.preprocessing import Part, as_lists, as_tuples
-from isocenter.transforms import content, padding, permuted, recoloured, unpermuted
+from isocenter.runtime.foreign.spline import Resampling, resampled, resampled_labels
+from isocenter.runtime.preprocessing import Held, Part, Trace, as_lists, as_tuples, parts_of, restored
+from isocenter.transforms import content, padding, permuted, recoloured
 from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
 
 KIND = "nnunet"
@@ -82,44 +82,27 @@ SCHEMES: Mapping[str, Callable[[Scheme, NDArray[np.float32], NDArray[np.bool_] |
 
 
 @dataclass(frozen=True)
-class NNUNetTrace:
-    """How an image came onto the grid that the network sees, and the way back.
-
-    picture:     two axes, which became the last two of three
-    axes, flips: from the source's (column, row, slice) to the network's order
-    crop:        of the source in that order
-    shape:       of the crop after resampling
-    far:         axis across which the way back takes the nearest slice
-    """
-
-    source: Geometry
-    picture: bool
-    axes: tuple[int, ...]
-    flips: tuple[bool, ...]
-    crop: Region
-    shape: tuple[int, ...]
-    pad: tuple[tuple[int, int], ...]
-    far: int | None
-    squeezed: None = None
+class OfPicture(Trace):
+    """That of a picture (row, column), which nnU-Net sees as a volume (column, row, slice) of one slice."""
 
     @property
-    def cropped(self) -> tuple[int, ...]:
-        """Voxels per axis of the crop."""
-        return tuple(part.stop - part.start for part in self.crop)
+    def sizes(self) -> tuple[int, ...]:
+        """Voxels of that volume along each axis."""
+        return (*self.source.shape[::-1], 1)
+
+    def part(self, region: Region) -> Region | None:
+        """As of a volume."""
+        rows, columns = region
+        return super().part((columns, rows, slice(0, 1)))
 
     def region(self, part: Region) -> Region:
-        """A region of the crop as a region of the source grid."""
-        shape = (*self.source.shape[::-1], 1) if self.picture else self.source.shape
-        source: list[slice] = [slice(0)] * len(shape)
-        for own, kept, axis, flip in zip(part, self.crop, self.axes, self.flips, strict=True):
-            low, high = own.start + kept.start, own.stop + kept.start
-            source[axis] = slice(shape[axis] - high, shape[axis] - low) if flip else slice(low, high)
-        return (source[1], source[0]) if self.picture else tuple(source)
+        """As of a volume."""
+        columns, rows, _ = super().region(part)
+        return rows, columns
 
-    def back(self, array: Array) -> Array:
-        """(channels, *spatial) of the network's order of axes in the source's."""
-        moved = unpermuted(array, self.axes, self.flips)
-        return np.asarray(moved)[..., 0].swapaxes(1, 2) if self.picture else moved
+    def unpermuted(self, array: Array) -> Array:
+        """(channels, row, column)."""
+        return np.asarray(super().unpermuted(array))[..., 0].swapaxes(1, 2)
 
 
 @dataclass(frozen=True)
@@ -154,7 +137,6 @@ class NNUNetPreprocessing:
     shape = None
     reduction = 1.0
     cascade = None  # its labels of the stage before are no numbers, and nnU-Net has no sides to change in them
-    is_in_parts = False
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> NNUNetPreprocessing:
@@ -187,7 +169,7 @@ class NNUNetPreprocessing:
         """Plain values for JSON."""
         return {"kind": KIND, **as_lists(asdict(self))}
 
-    def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], NNUNetTrace]:
+    def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], Trace]:
         """(channels, *padded) as the network sees it, and the way back.
 
         Raises DatasetError for other channels than the network knows, GeometryError for a grid that cannot be used.
@@ -214,29 +196,33 @@ class NNUNetPreprocessing:
             labels = permuted(_volume(earlier, picture), axes, flips)[(slice(None), *region)][0]
             seen += self._one_hot(labels, inside, shape, self.labels.far_axis(steps, target))
         pad = tuple(padding(shape, self.patch))
-        back = self.outputs.far_axis(target, steps)
-        trace = NNUNetTrace(image.geometry, picture, axes, flips, region, shape, pad, back)
-        return np.pad(np.stack(seen).astype(np.float32, copy=False), ((0, 0), *pad)), trace
+        cropped = data.shape[1:]
+        back = tuple(self.outputs.steps(shape, cropped, self.outputs.far_axis(target, steps)))
+        kind = OfPicture if picture else Trace
+        trace = kind(image.geometry, None, axes, flips, region, shape, pad, tuple(target), back)
+        return np.pad(np.stack(seen).astype(np.float32, copy=False), ((0, 0), *pad)), trace.by_smallest_plane()
 
-    def opened(self, image: Image, where: str) -> tuple[NDArray[np.float32], NNUNetTrace]:
+    def opened(self, image: Image, where: str) -> tuple[NDArray[np.float32], Trace]:
         """The same as a call: the image is prepared whole."""
         return self(image, where)
+
+    def held(self, geometry: Geometry) -> Held:
+        """All of an image, and of outputs columns."""
+        return Held(prepared=False)
 
     def present(self, image: Image, where: str) -> tuple[bool, ...]:
         """All channels: an image with fewer is refused."""
         return (True,) * len(self.channels)
 
-    def parts(self, trace: NNUNetTrace, region: Region | None, patch: Sequence[int], channels: int) -> tuple[Part, ...]:
-        """All at once: splines look far."""
-        return (Part(),)
+    def parts(self, trace: Trace, region: Region | None, patch: Sequence[int], channels: int) -> list[Part]:
+        """Columns of what is wanted: the image is prepared whole, as splines look far, and outputs go back in parts."""
+        return parts_of(trace, region, patch, channels)
 
     def restored(
-        self, slabs: Slabs, trace: NNUNetTrace, part: Region | None = None
+        self, slabs: Slabs, trace: Trace, part: Region | None = None
     ) -> Iterator[tuple[Region, Mapping[str, Array]]]:
-        """Finished rows of the network's grid, in order of its first axis, as parts of the source's own grid."""
-        steps = self.outputs.steps(trace.shape, trace.cropped, trace.far)
-        for place, arrays in stepped(_unpadded(slabs, trace), trace.cropped, steps, trace.shape):
-            yield trace.region(place), {name: trace.back(array) for name, array in arrays.items()}
+        """Finished rows of the network's grid, in order of its slice order, as parts of the source's own grid."""
+        return restored(slabs, trace, part)
 
     def _parted(self, image: Image, where: str) -> tuple[Image, Array | None]:
         """The image, and the labels of the stage before where there was one."""
@@ -300,17 +286,3 @@ def _is_picture(geometry: Geometry) -> bool:
 def _volume(array: Array, picture: bool) -> Array:
     """(channels, column, row, slice) also of a picture, which is (channels, row, column)."""
     return array.swapaxes(1, 2)[..., None] if picture else array
-
-
-def _unpadded(slabs: Slabs, trace: NNUNetTrace) -> Slabs:
-    """Rows of the padded grid without the padding, counted from the first real row."""
-    before, size = trace.pad[0][0], trace.shape[0]
-    inner = tuple(slice(low, low + n) for (low, _), n in zip(trace.pad[1:], trace.shape[1:], strict=True))
-    for region, arrays in slabs:
-        start, stop = max(region[0].start - before, 0), min(region[0].stop - before, size)
-        if start < stop:
-            rows = slice(start + before - region[0].start, stop + before - region[0].start)
-            yield (
-                (slice(start, stop), *(slice(0, n) for n in trace.shape[1:])),
-                {name: array[(slice(None), rows, *inner)] for name, array in arrays.items()},
-            )

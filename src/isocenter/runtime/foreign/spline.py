@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import ndimage
-from isocenter.runtime.preprocessing import Passing
-from isocenter.transforms import Taps, along, growing
-from isocenter.values import Array, Slabs
+from isocenter.transforms import Taps, along
+from isocenter.values import Array
 
 # By how many samples scipy.ndimage.zoom continues an axis before it filters; there the border's influence has died.
 CONTINUED = 12
@@ -123,16 +122,3 @@ def _along(image: Array, axis: int, size: int, order: int) -> Array:
     continued = np.pad(image, ends, mode="edge")
     filtered = ndimage.spline_filter1d(continued, 3, axis, output=np.float32, mode="nearest")
     return np.asarray(along(filtered, axis, _cubic_taps(image.shape[axis], size)))
-
-
-def stepped(slabs: Slabs, shape: Sequence[int], steps: Sequence[Taps | None], own: Sequence[int]) -> Slabs:
-    """Rows of one grid, in order of its first axis, as rows of another; only what coming rows still need is held.
-
-    shape: of the grid that they become
-    own:   of the grid that they are on
-    """
-    whole = tuple(slice(0, size) for size in shape[1:])
-    passing = Passing(slice(0, shape[0]), steps[0], growing(list(zip(own, shape, strict=True))))
-    for region, arrays in slabs:
-        for rows, made in passing.taken(region[0], arrays, list(steps[1:])):
-            yield (rows, *whole), made

@@ -83,7 +83,7 @@ def expected_memory(model: Model, image: Image, *, batch: int | None = None, reg
         return own
     first = expected_memory(model.first, image)
     joined = 0
-    if not model.preprocessing.is_in_parts:
+    if not model.preprocessing.held(image.geometry).prepared:
         # Another program's second sees the image as float32 with one more channel, made of the first's result.
         joined = 4 * math.prod(image.shape) // image.shape[0] * (image.shape[0] + 1)
     second = replace(own, image=own.image + joined + first.result)
@@ -91,21 +91,25 @@ def expected_memory(model: Model, image: Image, *, batch: int | None = None, reg
 
 
 def _expected(model: Model, image: Image, batch: int, region: Region | None) -> Expected:
-    patch, spatial = model.inference.patch, _prepared_shape(model, image)
+    patch, in_parts = model.inference.patch, model.preprocessing.held(image.geometry)
+    spatial = _prepared_shape(model, image, in_parts.shape)
     channels = int(model.network["channels"])
     source = math.prod(image.shape)
     dense = sum(head.count for head in model.task.heads.values() if head.is_dense)
-    in_parts = model.preprocessing.is_in_parts
-    streamed = in_parts and len(patch) == 3 and image.geometry.ndim == 3 and 4 * source >= STREAMED_BYTES
+    streamed = in_parts.prepared and len(patch) == 3 and image.geometry.ndim == 3 and 4 * source >= STREAMED_BYTES
     seen = spatial if region is None else _seen(image, spatial, patch, region)
     walked = _walked(image, seen, patch)
+    if not in_parts.prepared:
+        walked = min(length * math.prod(seen) // size for length, size in zip(patch, seen, strict=True))
     if streamed:
         held = BLOCK_VOXELS * READ_COPIES + channels * 4 * 3 * _walked(image, spatial, patch)
     else:
         held = READ_COPIES * source + PREPARED_COPIES * channels * math.prod(spatial)
     plane = 4 * (dense + 1) * walked
-    sums = min(HELD_BYTES, plane) if in_parts else plane
-    sums += PARTS * min(YIELDED_BYTES, 4 * dense * math.prod(seen))
+    if in_parts.restored:
+        sums = min(HELD_BYTES, plane) + PARTS * min(YIELDED_BYTES, 4 * dense * math.prod(seen))
+    else:
+        sums = plane + 4 * dense * (math.prod(spatial) + math.prod(image.geometry.shape))
     result = math.prod(image.geometry.shape) * voxel_bytes(model.task) if dense else 0
     return Expected(int(held), _network(model, batch), int(sums) if dense else 0, result)
 
@@ -122,19 +126,25 @@ def fitting_memory(model: Model, image: Image, where: str, region: Region | None
     while (expected := expected_memory(model, image, batch=batch, region=region)).total > free and batch > 1:
         batch //= 2
     if expected.total > free:
-        raise MemoryShortageError(
-            f"predicting it would take {expected}, and {free / GIB:.2f} GiB may be used",
-            where,
-            "Give a part of it by --region, close other programs, or take a machine with more memory",
-        )
+        problem = f"predicting it would take {expected}, and {free / GIB:.2f} GiB may be used"
+        remedy = "Give a part of it by --region, close other programs, or take a machine with more memory"
+        if not model.preprocessing.held(image.geometry).restored:
+            problem += "; the transforms of this model can be undone only for the whole image"
+            remedy = "Close other programs, take a machine with more memory, or resample the image to fewer voxels"
+        raise MemoryShortageError(problem, where, remedy)
     return model if batch == model.inference.batch else replace(model, inference=replace(model.inference, batch=batch))
 
 
-def _prepared_shape(model: Model, image: Image) -> tuple[int, ...]:
-    """Voxels an axis as the network sees them: the whole grid, as if nothing were cut away."""
+def _prepared_shape(model: Model, image: Image, stated: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Voxels an axis as the network sees them: the whole grid, as if nothing were cut away.
+
+    stated: by the preprocessing; None where it follows from its settings
+    """
     preparing, geometry, patch = model.preprocessing, image.geometry, model.inference.patch
     if preparing.shape is not None:
         return preparing.shape
+    if stated is not None:
+        return tuple(max(size, least) for size, least in zip(stated, patch, strict=True))
     if geometry.ndim < len(patch):
         return patch  # an image of another kind, which the preprocessing refuses in its own words
     axes, _ = geometry.to_canonical

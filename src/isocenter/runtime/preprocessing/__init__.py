@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.runtime.preprocessing.columns import HELD_BYTES
+    from isocenter.runtime.preprocessing.columns import HELD_BYTES, parts_of
     from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS
     from isocenter.runtime.preprocessing.preprocessing import STREAMED_BYTES, Preprocessing
-    from isocenter.runtime.preprocessing.protocol import Part, Prepares, Restores, Source, as_lists, as_tuples
-    from isocenter.runtime.preprocessing.restore import YIELDED_BYTES, Passing
+    from isocenter.runtime.preprocessing.protocol import Held, Part, Prepares, Restores, Source, as_lists, as_tuples
+    from isocenter.runtime.preprocessing.restore import YIELDED_BYTES, Passing, restored
     from isocenter.runtime.preprocessing.slice_order import SliceOrder
     from isocenter.runtime.preprocessing.streamed import Streamed, padded_region, source_region
     from isocenter.runtime.preprocessing.trace import Trace

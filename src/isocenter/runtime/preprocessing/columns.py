@@ -6,12 +6,24 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise, product
 
+from isocenter.runtime.preprocessing.protocol import Part
 from isocenter.runtime.preprocessing.trace import Trace
 from isocenter.values import Region
 
 # What the sums of one column may take. Columns share the windows that lie across their borders: more memory would
 # save little, as two columns of a plane already cost only a window's width more than one.
 HELD_BYTES = 2**30
+
+
+def parts_of(trace: Trace, region: Region | None, patch: Sequence[int], channels: int) -> list[Part]:
+    """Columns of what is wanted of the source's grid, as few as there may be; `region` None stands for all of it."""
+    wanted = tuple(slice(0, size) for size in trace.kept) if region is None else trace.part(region)
+    if wanted is None:
+        return []
+    pieces = columns(trace, wanted, patch, channels)
+    if region is None and len(pieces) == 1:
+        return [Part(slice_order=trace.slice_order)]  # padding and all: a vector is the mean over every window
+    return [Part(one, trace.needed(one), trace.slice_order) for one in pieces]
 
 
 def columns(trace: Trace, part: Region, patch: Sequence[int], channels: int, held: int | None = None) -> list[Region]:
@@ -41,7 +53,8 @@ def held_bytes(trace: Trace, part: Region, patch: Sequence[int], channels: int) 
     """What is held of a part while it is walked: sums, and rows on their way back, all on the network's grid."""
     walked = trace.slice_order.axis
     plane = math.prod(one.stop - one.start for axis, one in enumerate(trace.needed(part)) if axis != walked)
-    rows = 0 if trace.shape[walked] == trace.kept[walked] else 2 * trace.steps_back(walked).index.shape[1]
+    step = trace.steps_back(walked)
+    rows = 0 if step is None else 2 * step.index.shape[1]
     return 4 * plane * (patch[walked] * (channels + 1) + rows * channels)
 
 

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import DatasetError, GeometryError, PlanError, counted
-from isocenter.runtime.preprocessing.columns import columns
+from isocenter.runtime.preprocessing.columns import parts_of
 from isocenter.runtime.preprocessing.image_statistics import content_of, scales_of
-from isocenter.runtime.preprocessing.protocol import Part, Source, as_lists, as_tuples
-from isocenter.runtime.preprocessing.restore import resampled_back
+from isocenter.runtime.preprocessing.protocol import Held, Part, Source, as_lists, as_tuples
+from isocenter.runtime.preprocessing.restore import restored
 from isocenter.runtime.preprocessing.streamed import Streamed
 from isocenter.runtime.preprocessing.trace import Trace
 from isocenter.transforms import (
@@ -119,10 +119,9 @@ class Preprocessing:
         columns = f"--column image:{self.channels[0]}=COLUMN,..."
         return f"Give all images of a case: a folder with CASE_0000, CASE_0001, ..., or a table with {columns}"
 
-    @property
-    def is_in_parts(self) -> bool:
-        """Large volumes are prepared part by part."""
-        return True
+    def held(self, geometry: Geometry) -> Held:
+        """Parts of a large volume."""
+        return Held()
 
     @property
     def order_of_axes(self) -> tuple[int, ...]:
@@ -209,13 +208,7 @@ class Preprocessing:
 
     def parts(self, trace: Trace, region: Region | None, patch: Sequence[int], channels: int) -> list[Part]:
         """Columns of what is wanted, as few as there may be."""
-        wanted = tuple(slice(0, size) for size in trace.kept) if region is None else trace.part(region)
-        if wanted is None:
-            return []
-        pieces = columns(trace, wanted, patch, channels)
-        if region is None and len(pieces) == 1:
-            return [Part(slice_order=trace.slice_order)]  # padding and all: a vector is the mean over every window
-        return [Part(one, trace.needed(one), trace.slice_order) for one in pieces]
+        return parts_of(trace, region, patch, channels)
 
     def restored(
         self, slabs: Slabs, trace: Trace, part: Region | None = None
@@ -223,15 +216,8 @@ class Preprocessing:
         """Finished parts of the network's grid, in order of the trace's slice order, as parts of the source's own grid.
 
         part: of the region that was kept; the slabs then hold what it needs
-        Arrays without spatial axes (a vector head) pass through. Only the rows that a coming slab still needs are held.
         """
-        wanted = part or tuple(slice(0, size) for size in trace.kept)
-        return (
-            (trace.region(found), {name: trace.unpermuted(array) for name, array in arrays.items()})
-            if found
-            else (found, arrays)
-            for found, arrays in resampled_back(slabs, trace, wanted)
-        )
+        return restored(slabs, trace, part)
 
     def _trace(
         self,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from isocenter.runtime.preprocessing.slice_order import SliceOrder
-from isocenter.values import Array, Image, Region, Slabs
+from isocenter.values import Array, Geometry, Image, Region, Slabs
 
 
 def as_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,6 +32,20 @@ class Part:
     kept: Region | None = None
     needed: Region | None = None
     slice_order: SliceOrder = field(default_factory=SliceOrder)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What of a large volume is held while it is predicted.
+
+    prepared: only parts of what the network sees of it; else all
+    restored: only parts of the outputs on their way back; else all, on the network's grid and on the image's own
+    shape:    of what the network sees, before it is padded to a window; None where it follows from the spacing
+    """
+
+    prepared: bool = True
+    restored: bool = True
+    shape: tuple[int, ...] | None = None
 
 
 class Source(Protocol):
@@ -108,9 +122,8 @@ class Prepares(Restores, Protocol):
     def reduction(self) -> float:
         """By which factor the network's grid is coarser than the spacing, or the image's own grid, makes it."""
 
-    @property
-    def is_in_parts(self) -> bool:
-        """Whether large volumes are prepared and summed up part by part, so that no more of them is held."""
+    def held(self, geometry: Geometry) -> Held:
+        """What is held of an image of this geometry while it is predicted."""
 
     @property
     def settings(self) -> Mapping[str, Any]:

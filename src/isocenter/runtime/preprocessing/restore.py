@@ -17,6 +17,21 @@ from isocenter.values import Array, Region, Slabs
 YIELDED_BYTES = 2**25
 
 
+def restored(slabs: Slabs, trace: Trace, part: Region | None = None) -> Iterator[tuple[Region, Mapping[str, Any]]]:
+    """Finished parts of the network's grid, in order of the trace's slice order, as parts of the source's own grid.
+
+    part: of the region that was kept; the slabs then hold what it needs
+    Arrays without spatial axes (a vector head) pass through. Only the rows that a coming slab still needs are held.
+    """
+    wanted = part or tuple(slice(0, size) for size in trace.kept)
+    return (
+        (trace.region(found), {name: trace.unpermuted(array) for name, array in arrays.items()})
+        if found
+        else (found, arrays)
+        for found, arrays in resampled_back(slabs, trace, wanted)
+    )
+
+
 def resampled_back(slabs: Slabs, trace: Trace, wanted: Region) -> Iterator[tuple[Region, Mapping[str, Array]]]:
     """Parts of the padded grid, in the order of the trace's slice order, as parts of the region that was kept.
 
@@ -58,7 +73,8 @@ def resampled_back(slabs: Slabs, trace: Trace, wanted: Region) -> Iterator[tuple
 
 def _step(trace: Trace, axis: int, wanted: slice) -> Taps | None:
     """How rows that are asked for are made of rows of the network's grid; None where they are the same rows."""
-    return None if trace.shape[axis] == trace.kept[axis] else trace.steps_back(axis).part(wanted)
+    step = trace.steps_back(axis)
+    return None if step is None else step.part(wanted)
 
 
 def _turned(step: Taps, size: int) -> Taps:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,9 @@ class Trace:
     crop:     region of the canonical grid that was kept
     shape:    of the kept region after resampling
     pad:      (before, after) per axis, added last
+    back:     how rows of the network's grid become rows of the kept region, None along an axis where they are the same;
+              None: edge to edge, as our own preprocessing resamples
+    walked:   axis of the network's grid along which it is walked; None: as a file gives its slices
     """
 
     source: Geometry
@@ -30,39 +33,54 @@ class Trace:
     shape: tuple[int, ...]
     pad: tuple[tuple[int, int], ...]
     steps: tuple[float, ...]
+    back: tuple[Taps | None, ...] | None = None
+    walked: int | None = None
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Voxels of the source along each remaining axis."""
+        return tuple(size for axis, size in enumerate(self.source.shape) if axis != self.squeezed)
 
     @property
     def slice_order(self) -> SliceOrder:
         """How the network's grid is walked: as a file gives its slices, which are those of its last axis."""
+        if self.walked is not None:
+            return SliceOrder(self.walked)
         if len(self.axes) < 3:
             return SliceOrder()
         axis = self.axes.index(len(self.axes) - 1)
         return SliceOrder(axis, self.flips[axis])
+
+    def by_smallest_plane(self) -> Trace:
+        """The same, walked along its longest axis: for an image that is in memory whole, so that sums are small."""
+        return replace(self, walked=int(np.argmax(self.padded)))
 
     @property
     def kept(self) -> tuple[int, ...]:
         """The shape of the region that was kept, before resampling."""
         return tuple(part.stop - part.start for part in self.crop)
 
-    def steps_back(self, axis: int) -> Taps:
-        """How rows of the network's grid become rows of the region that was kept."""
-        return taps(self.shape[axis], self.kept[axis])
+    def steps_back(self, axis: int) -> Taps | None:
+        """How rows of the network's grid become rows of the region that was kept; None where they are the same."""
+        if self.back is not None:
+            return self.back[axis]
+        return None if self.shape[axis] == self.kept[axis] else taps(self.shape[axis], self.kept[axis])
 
     def needed(self, part: Region) -> Region:
         """What of the padded grid a part of the region that was kept is made of."""
         region = []
         for axis, (wanted, (before, _)) in enumerate(zip(part, self.pad, strict=True)):
-            index = self.steps_back(axis).index[wanted]
+            step = self.steps_back(axis)
+            index = np.arange(wanted.start, wanted.stop) if step is None else step.index[wanted]
             region.append(slice(before + int(index.min()), before + int(index.max()) + 1))
         return tuple(region)
 
     def part(self, region: Region) -> Region | None:
         """The part of the region that was kept which lies in a region of the source; None where nothing does."""
         remaining = [place for axis, place in enumerate(region) if axis != self.squeezed]
-        sizes = [size for axis, size in enumerate(self.source.shape) if axis != self.squeezed]
         own = []
         for axis, flip, kept in zip(self.axes, self.flips, self.crop, strict=True):
-            place, size = remaining[axis], sizes[axis]
+            place, size = remaining[axis], self.sizes[axis]
             start, stop = (size - place.stop, size - place.start) if flip else (place.start, place.stop)
             own.append(slice(max(start, kept.start) - kept.start, min(stop, kept.stop) - kept.start))
         return tuple(own) if all(place.start < place.stop for place in own) else None
@@ -103,10 +121,9 @@ class Trace:
         """A region of the cropped canonical grid as a region of the source grid."""
         starts = [kept.start for kept in self.crop]
         full = [slice(p.start + s, p.stop + s) for p, s in zip(part, starts, strict=True)]
-        remaining = [size for axis, size in enumerate(self.source.shape) if axis != self.squeezed]
         source: list[slice] = [slice(0)] * len(full)
         for new, (axis, flip) in enumerate(zip(self.axes, self.flips, strict=True)):
-            size = remaining[axis]
+            size = self.sizes[axis]
             source[axis] = slice(size - full[new].stop, size - full[new].start) if flip else full[new]
         if self.squeezed is not None:
             source.insert(self.squeezed, slice(0, 1))

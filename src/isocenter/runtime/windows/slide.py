@@ -114,6 +114,7 @@ def slide(
                 vectors.setdefault(name, []).append(outputs[name])
             if dense:
                 sums.add(corner, {name: walk.ordered(output) for name, output in dense.items()})
+            del outputs, dense  # else they are held while the network makes the next
             done += 1
             if progress is not None:
                 progress(done, all_windows)
