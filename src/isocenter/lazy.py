@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
     import pandas
+    import pydicom
     import safetensors.torch as safetensors_torch
     import SimpleITK
     import torch
@@ -50,6 +51,7 @@ if not TYPE_CHECKING:
     onnxruntime = _LazyModule("onnxruntime")
     optimize = _LazyModule("scipy.optimize")
     pandas = _LazyModule("pandas")
+    pydicom = _LazyModule("pydicom")
     safetensors_torch = _LazyModule("safetensors.torch")
     sparse = _LazyModule("scipy.sparse")
     spatial = _LazyModule("scipy.spatial")
@@ -111,6 +113,7 @@ __all__ = [
     "onnxruntime",
     "optimize",
     "pandas",
+    "pydicom",
     "safetensors_torch",
     "sparse",
     "spatial",

@@ -6,14 +6,19 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
+import pydicom
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from isocenter.errors import FormatError
 from isocenter.files import read
+from isocenter.files.dicom.reading.codecs import _segment_of_rle
 from isocenter.files.dicom.reading.value_map import ValueMap
 from isocenter.files.dicom.reading.voxels import Plan, load
 from isocenter.values import Deferred
@@ -40,6 +45,34 @@ def test_straight_from_the_file_come_the_values_that_decoding_gives(tmp_path, ki
     straight = load(plan)
     assert_array_equal(straight, load(replace(plan, plain={})))
     assert_array_equal(straight, load(pickle.loads(pickle.dumps(plan))))  # noqa: S301 - our own, just made
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
+@pytest.mark.parametrize("fragments", [1, 3])
+def test_compressed_slices_too_are_found_by_their_place_in_the_file(tmp_path, syntax, fragments):
+    random = np.random.default_rng(0)
+    for n in range(3):
+        path = tmp_path / f"{n}.dcm"
+        write_slice(path, random.integers(-9, 99, (64, 48), np.int16), position=(0, 0, n), RescaleIntercept=n)
+        dataset = pydicom.dcmread(path)
+        dataset.compress(syntax, generate_instance_uid=False)
+        frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+        dataset.PixelData = encapsulate([frame], fragments_per_frame=fragments, has_bot=bool(n))
+        dataset.save_as(path)
+    plan = plan_of(tmp_path)
+    assert [len(one.fragments) for one in plan.plain.values()] == [fragments] * 3
+    assert_array_equal(load(plan), load(replace(plan, plain={})))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(FormatError, match=r"2\.dcm: the pixel data are cut short"):
+        load(plan)
+
+
+def test_what_follows_the_last_row_of_a_run_length_segment_is_left_out():
+    packed = imagecodecs.packbits_encode(bytes(range(10)) * 2)
+    assert bytes(_segment_of_rle(packed, 20)) == bytes(range(10)) * 2
+    assert bytes(_segment_of_rle(packed, 13)) == bytes([*range(10), 0, 1, 2])
+    with pytest.raises(ValueError, match="20 bytes instead of 21"):
+        _segment_of_rle(packed, 21)
 
 
 @pytest.mark.parametrize("signed", [False, True])

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from pydicom.dataset import Dataset
 
 from isocenter.errors import GeometryError
+from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.tags import named, number, numbers
 from isocenter.values import DIRECTION_TOLERANCE, Floats
 
@@ -132,7 +132,7 @@ def stacked(planes: Sequence[Plane], names: Sequence[str], where: str, *, fill_m
     """
     positions = np.array([plane.position for plane in planes])
     gaps = np.diff(depths(planes))
-    usual = float(np.median(gaps))
+    usual = float(np.sort(gaps)[[(len(gaps) - 1) // 2, len(gaps) // 2]].mean())  # np.median imports much
     indices: Floats
     if np.all(np.abs(gaps - usual) <= GAP_TOLERANCE * usual):
         indices = np.arange(len(planes), dtype=float)

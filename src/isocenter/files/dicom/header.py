@@ -6,24 +6,21 @@ import os
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
-
-import pydicom
-from pydicom.dataset import Dataset
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
+from typing import Any, BinaryIO, cast
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom.syntaxes import VIDEO
-from isocenter.files.dicom.tags import PYDICOM_ERRORS, file_meta, named, text, whole
+from isocenter.files.dicom.elements import PIXEL_ELEMENTS, PIXEL_REPRESENTATIONS, UNDEFINED, Dataset, plain_elements
+from isocenter.files.dicom.syntaxes import CODED, DEFLATED, NATIVE, VIDEO
+from isocenter.files.dicom.tags import file_meta, named, pydicom_errors, text, whole
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.storage import inflating, refuse_expansion
+from isocenter.lazy import pydicom
 
-DIRECTORY = str(MediaStorageDirectoryStorage)
-PIXEL_ELEMENTS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # float, double float, stored integers: PS3.3 C.7.6.24
+DIRECTORY = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage, PS3.4 B.5
 ALWAYS_STATED = ("SOPClassUID", "Rows")  # by any object, and by any image
 FRAGMENT, FRAGMENTS_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
-ENCAPSULATED = 0xFFFFFFFF  # undefined length: compressed frames follow as items, PS3.5 A.4
 LARGEST_INFLATION = 100  # times, of a deflated data set; pictures without noise come to 20
 SMALL_INFLATION = 1 << 25  # bytes that are never too many
 INFLATED_AT_ONCE = 1 << 20
@@ -56,6 +53,11 @@ class Header:
         return str(self.path)
 
     @property
+    def library(self) -> pydicom.Dataset:
+        """The data set as pydicom's own, which its other functions want."""
+        return cast("pydicom.Dataset", getattr(cast(Any, self.dataset), "library", self.dataset))
+
+    @property
     def is_directory(self) -> bool:
         """Whether it is a DICOMDIR."""
         return _is_directory(self.dataset)
@@ -73,13 +75,38 @@ class Header:
     @property
     def sop_class_name(self) -> str:
         """The SOP class in words."""
-        uid = UID(self.sop_class)
+        uid = pydicom.uid.UID(self.sop_class)
         return uid.name if uid else "an object without SOP class"
 
     @property
-    def transfer_syntax(self) -> UID:
+    def transfer_syntax(self) -> str:
         """The stated Transfer Syntax UID, empty where none is stated."""
         return _syntax(self.dataset)
+
+    @cached_property
+    def fragments(self) -> tuple[tuple[int, int], ...]:
+        """(offset, length) of the items of compressed pixels after the first one, which is a table. PS3.5 A.4
+
+        Raises FormatError for pixels of which the file does not hold the last fragment whole.
+        """
+        if self.offset is None or not self.is_compressed:
+            return ()
+        size = self.path.stat().st_size
+        end = size if self.length is None else min(size, self.offset + self.length)
+        at, found = self.offset, list[tuple[int, int]]()
+        with self.path.open("rb", buffering=0) as file:
+            while at + 8 <= end:
+                file.seek(at)
+                group, element, length = struct.unpack("<HHI", file.read(8))
+                if (group, element) == FRAGMENTS_END:
+                    return tuple(found[1:])
+                found.append((at + 8, length))
+                at += 8 + length
+                if (group, element) != FRAGMENT or at > end:
+                    break
+        if self.length is None or at != end:  # only an element that states its length may do without a last item
+            raise FormatError("the compressed pixels are damaged or cut short", self.where, "Get the file again")
+        return tuple(found[1:])
 
     @property
     def is_native(self) -> bool:
@@ -97,6 +124,17 @@ def read_header(path: Path) -> Header:
 
     Raises FormatError where it is not DICOM, or its header is damaged.
     """
+    with path.open("rb", buffering=0) as file:
+        plain = plain_elements(file)
+    if plain is None:
+        return _unusual_header(path)
+    dataset, offset, length, _ = plain
+    compressed = length == UNDEFINED or _compressed(dataset)
+    return Header(path, dataset, offset, None if length == UNDEFINED else length, True, compressed)
+
+
+def _unusual_header(path: Path) -> Header:
+    """The header as the DICOM library reads it, with its warnings."""
     with path.open("rb") as file, quiet() as warnings:
         if not looks_like_dicom(file.read(132)):
             raise FormatError("is no DICOM file", str(path), "Give a DICOM file, or name it by its real format")
@@ -105,7 +143,7 @@ def read_header(path: Path) -> Header:
             file.seek(0)
             dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
             offset, length, element = _pixel_element(file, dataset)
-        except PYDICOM_ERRORS as error:
+        except pydicom_errors() as error:
             reason = f"{type(error).__name__}: {error}"
             raise FormatError(f"the header is damaged ({reason})", str(path), "Get the file again") from error
     if element is not None:  # an empty stand-in, so that what asks for the layout of the pixels finds them
@@ -139,7 +177,7 @@ def check_pixels(head: Header) -> None:
             head.where,
             "Give the images that it belongs to",
         )
-    fragments = _count_fragments(head)
+    fragments = len(head.fragments)
     rows, columns = (_size(head, keyword) for keyword in ("Rows", "Columns"))
     frames = frame_count(head)
     samples, bits = (whole(head.dataset, k, head.where) or 1 for k in ("SamplesPerPixel", "BitsAllocated"))
@@ -161,7 +199,7 @@ def check_pixels(head: Header) -> None:
         raise FormatError(f"claims {frames} frames where {most} can be", head.where, "Get the file again")
 
 
-def read_object(path: Path) -> Dataset:
+def read_object(path: Path) -> pydicom.Dataset:
     """All of one file, its pixels too. Raises FormatError where it is not DICOM, or is damaged or gone."""
     try:
         with path.open("rb") as file, quiet():  # `read_header` has kept its warnings
@@ -170,32 +208,8 @@ def read_object(path: Path) -> Dataset:
             return pydicom.dcmread(file, force=True)
     except OSError as error:
         raise FormatError(f"cannot be read any more ({error.strerror})", str(path), "Was the file moved?") from error
-    except PYDICOM_ERRORS as error:  # a file that is cut short in the middle of its pixels
+    except pydicom_errors() as error:  # a file that is cut short in the middle of its pixels
         raise FormatError(f"cannot be read ({error})", str(path), "Get the file again") from error
-
-
-def _count_fragments(head: Header) -> int:
-    """The items of compressed pixels after the first one, which is a table; 0 of others. PS3.5 A.4
-
-    Raises FormatError for pixels of which the file does not hold the last fragment whole.
-    """
-    if head.offset is None or not head.is_compressed:
-        return 0
-    size = head.path.stat().st_size
-    end = size if head.length is None else min(size, head.offset + head.length)
-    at, count = head.offset, -1
-    with head.path.open("rb") as file:
-        while at + 8 <= end:
-            file.seek(at)
-            group, element, length = struct.unpack("<HHI", file.read(8))
-            if (group, element) == FRAGMENTS_END:
-                return count
-            at, count = at + 8 + length, count + 1
-            if (group, element) != FRAGMENT or at > end:
-                break
-    if head.length is None or at != end:  # only an element that states its length may do without a last item
-        raise FormatError("the compressed pixels are damaged or cut short", head.where, "Get the file again")
-    return count
 
 
 def frame_count(head: Header) -> int:
@@ -221,13 +235,16 @@ def _is_directory(dataset: Dataset) -> bool:
     return "DirectoryRecordSequence" in dataset or text(file_meta(dataset), "MediaStorageSOPClassUID") == DIRECTORY
 
 
-def _syntax(dataset: Dataset) -> UID:
-    return UID(text(file_meta(dataset), "TransferSyntaxUID"))
+def _syntax(dataset: Dataset) -> str:
+    return text(file_meta(dataset), "TransferSyntaxUID")
 
 
 def _compressed(dataset: Dataset) -> bool:
     syntax = _syntax(dataset)
-    return bool(syntax.is_transfer_syntax and syntax.is_compressed)
+    if syntax in CODED or syntax in NATIVE:
+        return syntax in CODED
+    uid = pydicom.uid.UID(syntax)
+    return bool(uid.is_transfer_syntax and uid.is_compressed)
 
 
 def _refuse_bomb(file: BinaryIO, where: str) -> None:
@@ -238,9 +255,9 @@ def _refuse_bomb(file: BinaryIO, where: str) -> None:
         pydicom.filereader.read_preamble(file, force=True)
         meta = pydicom.filereader._read_file_meta_info(file)
         syntax = meta.get("TransferSyntaxUID")
-    except PYDICOM_ERRORS:  # what is wrong with it is reported when it is read
+    except pydicom_errors():  # what is wrong with it is reported when it is read
         return
-    if syntax != DeflatedExplicitVRLittleEndian:
+    if syntax != DEFLATED:
         return
     start = file.tell()
     most = max(SMALL_INFLATION, LARGEST_INFLATION * (file.seek(0, os.SEEK_END) - start))
@@ -257,9 +274,9 @@ def _refuse_bomb(file: BinaryIO, where: str) -> None:
 
 def _pixel_element(file: BinaryIO, dataset: Dataset) -> tuple[int | None, int | None, int | None]:
     """(offset, length, tag) of the pixels: pydicom has stopped at that element's first byte. No tag, no pixels."""
-    if _syntax(dataset) == DeflatedExplicitVRLittleEndian:
+    if _syntax(dataset) == DEFLATED:
         file.seek(0)
-        inside = pydicom.dcmread(file)
+        inside = pydicom.dcmread(file, force=True)
         tag = next((tag for tag in PIXEL_ELEMENTS if tag in inside and inside[tag].value), None)
         return None, None if tag is None else len(inside[tag].value), tag
     start = file.tell()
@@ -270,8 +287,8 @@ def _pixel_element(file: BinaryIO, dataset: Dataset) -> tuple[int | None, int | 
     group, element = struct.unpack(f"{order}HH", raw[:4])
     tag = group << 16 | element
     # The file is asked, not its transfer syntax: some writers promise explicit VRs and write implicit ones.
-    explicit = raw[4:6] in (b"OB", b"OW", b"OF", b"OD", b"UN")
+    explicit = raw[4:6] in PIXEL_REPRESENTATIONS
     length = struct.unpack(f"{order}I", raw[8:12] if explicit else raw[4:8])[0]
     if tag not in PIXEL_ELEMENTS or length == 0:
         return None, None, None
-    return start + (12 if explicit else 8), None if length == ENCAPSULATED else length, tag
+    return start + (12 if explicit else 8), None if length == UNDEFINED else length, tag

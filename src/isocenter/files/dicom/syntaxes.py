@@ -1,19 +1,21 @@
-"""The transfer syntaxes of compressed pixels, by the coder that they need. PS3.5 A.4 and A.5"""
+"""Transfer syntaxes by their UIDs: native ones, and those of compressed pixels by the coder that they need.
+
+PS3.5 A.1 to A.5; PS3.6 A
+"""
 
 from __future__ import annotations
 
-from pydicom import uid
-
-DEFLATED_IMAGE_FRAME = uid.UID("1.2.840.10008.1.2.8.1")
-JPEG_XL = frozenset(uid.UID(f"1.2.840.10008.1.2.4.{n}") for n in (110, 111, 112))
-JPEG = frozenset((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1))
-JPEG_LS = frozenset((uid.JPEGLSLossless, uid.JPEGLSNearLossless))
-JPEG_2000 = frozenset(
-    (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
-)  # OpenJPEG 2.5 reads the high-throughput block coder too
+_BASE = "1.2.840.10008.1.2"
+IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN = _BASE, f"{_BASE}.1", f"{_BASE}.1.99", f"{_BASE}.2"
+NATIVE = (IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED)
+RLE = f"{_BASE}.5"
+DEFLATED_IMAGE_FRAME = f"{_BASE}.8.1"
+JPEG = frozenset(f"{_BASE}.4.{n}" for n in (50, 51, 57, 70))
+JPEG_LS = frozenset(f"{_BASE}.4.{n}" for n in (80, 81))
+# Those from 201 on have the high-throughput block coder, which OpenJPEG 2.5 reads too.
+JPEG_2000 = frozenset(f"{_BASE}.4.{n}" for n in (90, 91, 201, 202, 203))
+JPEG_XL = frozenset(f"{_BASE}.4.{n}" for n in (110, 111, 112))
+MARKED = JPEG | JPEG_LS | JPEG_2000  # streams whose markers state their size, and where they end
+CODED = MARKED | JPEG_XL | {RLE, DEFLATED_IMAGE_FRAME}
 # PS3.5 8.2.5 to 8.2.8: MPEG-2, H.264 and HEVC, plain and fragmentable
-VIDEO = frozenset(
-    uid.UID(f"1.2.840.10008.1.2.4.{n}{suffix}")
-    for n in range(100, 109)
-    for suffix in (("", ".1") if n < 107 else ("",))
-)
+VIDEO = frozenset(f"{_BASE}.4.{n}{suffix}" for n in range(100, 109) for suffix in (("", ".1") if n < 107 else ("",)))

@@ -7,33 +7,33 @@ import re
 import struct
 import zlib
 from datetime import datetime
-from functools import cache
 from typing import Any
 
-from pydicom.datadict import tag_for_keyword
-from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.tag import BaseTag, Tag
-
 from isocenter.errors import FormatError
+from isocenter.files.dicom.elements import Dataset, tag_of
+from isocenter.lazy import pydicom
 
-# pydicom has no error class of its own for damaged bytes: it converts values when they are first looked at, and which
-# of these it then raises depends on the bytes.
-PYDICOM_ERRORS = (
-    BytesLengthException,
-    InvalidDicomError,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
+
+def pydicom_errors() -> tuple[type[Exception], ...]:
+    """What pydicom raises for damaged bytes: it has no class of its own, and the bytes decide which of these it is.
+
+    A function, because an `except` asks for it only where something was raised; its import takes long.
+    """
+    return (
+        pydicom.errors.BytesLengthException,
+        pydicom.errors.InvalidDicomError,
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        EOFError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        struct.error,
+        zlib.error,
+    )
 
 
 def attribute(dataset: Dataset, keyword: str, where: str) -> Any:
@@ -41,21 +41,15 @@ def attribute(dataset: Dataset, keyword: str, where: str) -> Any:
 
     Raises FormatError where the bytes cannot be understood as the attribute's type.
     """
-    tag = _tag(keyword)
-    if tag is not None and tag not in dataset.keys():  # noqa: SIM118 - most are absent, which pydicom takes long to say
+    tag = tag_of(keyword)
+    if tag is None or tag not in dataset.keys():  # noqa: SIM118 - most are absent, which pydicom takes long to say
         return None
     try:
-        value = dataset.get(keyword) if tag is None else dataset[tag].value
-    except PYDICOM_ERRORS as error:
+        value = dataset[tag].value
+    except pydicom_errors() as error:
         raise malformed(keyword, str(error), where) from error
     blank = not value.strip() if isinstance(value, str | bytes) else hasattr(value, "__len__") and len(value) == 0
     return None if blank else value
-
-
-@cache
-def _tag(keyword: str) -> BaseTag | None:
-    tag = tag_for_keyword(keyword)
-    return None if tag is None else Tag(tag)
 
 
 def values_in(value: Any) -> list[Any]:
@@ -118,7 +112,8 @@ def words(dataset: Dataset, keyword: str) -> tuple[str, ...]:
 
 def items(dataset: Dataset, keyword: str) -> list[Dataset]:
     """The items of a sequence, none where it is absent or no sequence."""
-    return [item for item in values_in(_readable(dataset, keyword)) if isinstance(item, Dataset)]
+    sequence = _readable(dataset, keyword)
+    return [] if sequence is None else [item for item in values_in(sequence) if isinstance(item, pydicom.Dataset)]
 
 
 def _readable(dataset: Dataset, keyword: str) -> Any:
@@ -162,8 +157,8 @@ def malformed(keyword: str, what: str, where: str) -> FormatError:
 
 def named(keyword: str) -> str:
     """A keyword with its tag, as in "PixelSpacing (0028,0030)"."""
-    tag = tag_for_keyword(keyword)
-    return keyword if tag is None else f"{keyword} {Tag(tag)}"
+    tag = tag_of(keyword)
+    return keyword if tag is None else f"{keyword} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
 def _short(value: object) -> str:
@@ -173,4 +168,5 @@ def _short(value: object) -> str:
 
 def file_meta(dataset: Dataset) -> Dataset:
     """The File Meta Information of an object, PS3.10 7.1; empty for one that was not read from a whole file."""
-    return getattr(dataset, "file_meta", Dataset())
+    meta: Dataset | None = getattr(dataset, "file_meta", None)
+    return pydicom.Dataset() if meta is None else meta

@@ -10,10 +10,9 @@ from typing import Any
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import uid
 
 from isocenter.files.coded import LOSSLESS, Stated, segments_of_jpeg, start_of_frame, stated
-from isocenter.files.dicom.syntaxes import DEFLATED_IMAGE_FRAME, JPEG, JPEG_2000, JPEG_LS, JPEG_XL
+from isocenter.files.dicom.syntaxes import CODED, DEFLATED_IMAGE_FRAME, JPEG, JPEG_2000, JPEG_LS, JPEG_XL, MARKED, RLE
 
 Samples = NDArray[Any]
 MOST_SAMPLES = 4  # of colours and opacity, whatever the header states
@@ -33,9 +32,9 @@ def decompress(
     bits: Bits Allocated; 1 for packed masks
     Raises ValueError for a frame that cannot be decoded; the caller knows the file.
     """
-    if syntax in JPEG | JPEG_LS | JPEG_2000:
+    if syntax in MARKED:
         _check_end(frame)
-    if syntax in JPEG | JPEG_LS | JPEG_2000 | JPEG_XL:
+    if syntax in MARKED | JPEG_XL:
         _check_size(stated(frame), rows, columns, samples)
     if syntax in JPEG:
         return _jpeg(frame, photometric)
@@ -45,7 +44,7 @@ def decompress(
         return imagecodecs.jpeg2k_decode(frame)
     if syntax in JPEG_XL:
         return imagecodecs.jpegxl_decode(frame)
-    if syntax == uid.RLELossless:
+    if syntax == RLE:
         return _packed(lambda limit: _rle(frame, bits, limit), rows, columns, samples, bits, planar=True)
     if syntax == DEFLATED_IMAGE_FRAME:
         return _packed(lambda limit: _inflate(frame, limit), rows, columns, samples, bits, planar=False)
@@ -54,12 +53,12 @@ def decompress(
 
 def is_known(syntax: str) -> bool:
     """Whether `decompress` has a decoder for a transfer syntax."""
-    return syntax in JPEG | JPEG_LS | JPEG_2000 | JPEG_XL | {uid.RLELossless, DEFLATED_IMAGE_FRAME}
+    return syntax in CODED
 
 
 def keeps_words(syntax: str) -> bool:
     """Whether samples come out in the words they were stored in, with all bits; other codecs give only samples."""
-    return syntax in (uid.RLELossless, DEFLATED_IMAGE_FRAME)
+    return syntax in (RLE, DEFLATED_IMAGE_FRAME)
 
 
 def photometric_after(frame: bytes, syntax: str, photometric: str) -> str:
@@ -74,7 +73,7 @@ def photometric_after(frame: bytes, syntax: str, photometric: str) -> str:
 
 def precision(frame: bytes, syntax: str) -> int | None:
     """Bits per sample of the stream itself, where it states them: JPEG 2000's SIZ, JPEG's and JPEG-LS's SOF."""
-    return stated(frame).bits if syntax in JPEG | JPEG_LS | JPEG_2000 else None
+    return stated(frame).bits if syntax in MARKED else None
 
 
 def _jpeg(frame: bytes, photometric: str) -> Samples:
@@ -106,7 +105,7 @@ def _jpeg_colour(frame: bytes, photometric: str) -> str:
 
 
 def _packed(
-    unpack: Callable[[int], bytes], rows: int, columns: int, samples: int, bits: int, *, planar: bool
+    unpack: Callable[[int], bytes | memoryview], rows: int, columns: int, samples: int, bits: int, *, planar: bool
 ) -> Samples:
     """Samples of a frame whose codec knows bytes only; a 1-bit frame is packed, lowest bit first (PS3.5 8.1.1)."""
     count = rows * columns * samples
@@ -125,7 +124,7 @@ def _packed(
     return flat.reshape(rows, columns, samples)
 
 
-def _rle(frame: bytes, bits: int, limit: int) -> bytes:
+def _rle(frame: bytes, bits: int, limit: int) -> memoryview:
     """PS3.5 annex G: up to 15 segments, one for each byte of each sample, the highest byte first."""
     if len(frame) < 64:
         raise ValueError("no RLE header")
@@ -135,19 +134,23 @@ def _rle(frame: bytes, bits: int, limit: int) -> bytes:
     if not 1 <= count <= 15 or count % wide or not all(64 <= a <= b for a, b in zip(offsets, ends, strict=False)):
         raise ValueError(f"{count} RLE segments")
     size = limit // count
-    segments = [_segment_of_rle(frame[start:end], size) for start, end in zip(offsets, ends, strict=False)]
-    # By sample, then by byte, highest first; the words wanted have the lowest first.
-    planes = np.stack(segments).reshape(count // wide, wide, size)[:, ::-1]
-    return planes.swapaxes(1, 2).tobytes()
+    words = np.empty((count // wide, size, wide), np.uint8)
+    for n, (start, end) in enumerate(zip(offsets, ends, strict=False)):
+        # By sample, then by byte, highest first; the words wanted have the lowest first.
+        words[n // wide, :, wide - 1 - n % wide] = np.frombuffer(_segment_of_rle(frame[start:end], size), np.uint8)
+    return words.data.cast("B")
 
 
-def _segment_of_rle(segment: bytes, size: int) -> NDArray[np.uint8]:
+def _segment_of_rle(segment: bytes, size: int) -> bytes | bytearray | memoryview:
     if size > 64 * len(segment):  # PS3.5 G.3: two bytes make at most 128
         raise ValueError(f"{len(segment)} bytes of RLE cannot make {size}")
-    data = imagecodecs.packbits_decode(segment)
+    try:
+        data = imagecodecs.packbits_decode(segment, out=bytearray(size))  # its size is then not counted first
+    except RuntimeError:  # some writers encode what follows the last row too
+        data = imagecodecs.packbits_decode(segment)[:size]
     if len(data) < size:
         raise ValueError(f"an RLE segment of {len(data)} bytes instead of {size}")
-    return np.frombuffer(data, np.uint8, size)
+    return data
 
 
 def _inflate(frame: bytes, limit: int) -> bytes:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 
 from isocenter.errors import FormatError
+from isocenter.files.dicom.elements import Dataset
 
 Samples = NDArray[Any]
 
@@ -63,13 +63,13 @@ def rgb_of_cielab(value: Sequence[float]) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def palette_dtype(dataset: pydicom.Dataset, where: str) -> np.dtype[Any]:
+def palette_dtype(dataset: Dataset, where: str) -> np.dtype[Any]:
     """The type that `rgb_of_palette` returns: 8 or 16 bit, as the table's descriptor states."""
     _, _, bits = _descriptor(dataset, "Red", where)
     return np.dtype(np.uint8 if bits <= 8 else np.uint16)
 
 
-def rgb_of_palette(index: Samples, dataset: pydicom.Dataset, where: str) -> Samples:
+def rgb_of_palette(index: Samples, dataset: Dataset, where: str) -> Samples:
     """(...) numbers into the colour tables to (..., 3) RGB, PS3.3 C.7.6.3.1.5 and C.7.9.2.
 
     Numbers below the first mapped one take the first entry, those above the last take the last.
@@ -86,7 +86,7 @@ def rgb_of_palette(index: Samples, dataset: pydicom.Dataset, where: str) -> Samp
     return rgb
 
 
-def _descriptor(dataset: pydicom.Dataset, colour: str, where: str) -> tuple[int, int, int]:
+def _descriptor(dataset: Dataset, colour: str, where: str) -> tuple[int, int, int]:
     """(entries, first mapped number, bits an entry)."""
     descriptor = dataset.get(f"{colour}PaletteColorLookupTableDescriptor")
     if descriptor is None or len(descriptor) != 3:
@@ -95,7 +95,7 @@ def _descriptor(dataset: pydicom.Dataset, colour: str, where: str) -> tuple[int,
     return entries % 65536 or 65536, first, bits
 
 
-def _table(dataset: pydicom.Dataset, colour: str, entries: int, bits: int, where: str) -> Samples:
+def _table(dataset: Dataset, colour: str, entries: int, bits: int, where: str) -> Samples:
     dtype = np.uint8 if bits <= 8 else np.uint16
     big = dataset.original_encoding[1] is False
     plain = dataset.get(f"{colour}PaletteColorLookupTableData")

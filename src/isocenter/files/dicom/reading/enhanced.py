@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pydicom.datadict import keyword_for_tag
-from pydicom.dataset import Dataset
-
 from isocenter.errors import FormatError, GeometryError
+from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.geometry import (
     B_VALUE,
     DIRECTION,
@@ -22,6 +20,7 @@ from isocenter.files.dicom.geometry import (
 )
 from isocenter.files.dicom.reading.private_elements import gradient_direction
 from isocenter.files.dicom.tags import first_item, items, lenient, named, seconds, text, values_in, words
+from isocenter.lazy import pydicom
 
 FRAME_TYPES = (
     "MRImageFrameTypeSequence",
@@ -57,7 +56,7 @@ def enhanced_frames(base: Frame, dataset: Dataset, where: str, count: int) -> li
 
     Raises FormatError where groups and frames do not match, GeometryError where only some frames state their place.
     """
-    shared = first_item(dataset, "SharedFunctionalGroupsSequence") or Dataset()
+    shared = first_item(dataset, "SharedFunctionalGroupsSequence") or pydicom.Dataset()
     each = items(dataset, "PerFrameFunctionalGroupsSequence")
     if len(each) != count:
         raise FormatError(
@@ -66,7 +65,7 @@ def enhanced_frames(base: Frame, dataset: Dataset, where: str, count: int) -> li
             "Export the object again",
         )
     pointers = [
-        keyword_for_tag(int(pointer))
+        pydicom.datadict.keyword_for_tag(int(pointer))
         for entry in items(dataset, "DimensionIndexSequence")
         if (pointer := entry.get("DimensionIndexPointer")) is not None
     ]
@@ -102,7 +101,7 @@ class _Groups:
 
     def item(self, keyword: str) -> Dataset:
         """The group's item, an empty one where the group is absent."""
-        return first_item(self.own, keyword) or first_item(self.shared, keyword) or Dataset()
+        return first_item(self.own, keyword) or first_item(self.shared, keyword) or pydicom.Dataset()
 
     @property
     def places(self) -> list[Dataset]:
@@ -127,7 +126,7 @@ def _labels(groups: _Groups, content: Dataset, pointers: list[str]) -> Labels:
         TEMPORAL: lenient(content, "TemporalPositionIndex"),
         TRIGGER: lenient(groups.item("CardiacSynchronizationSequence"), "NominalCardiacTriggerDelayTime"),
         B_VALUE: lenient(diffusion, "DiffusionBValue"),
-        DIRECTION: gradient_direction(first_item(diffusion, "DiffusionGradientDirectionSequence") or Dataset()),
+        DIRECTION: gradient_direction(first_item(diffusion, "DiffusionGradientDirectionSequence") or pydicom.Dataset()),
         ECHO: lenient(groups.item("MREchoSequence"), "EffectiveEchoTime"),
     }
     labels: dict[str, Label] = {k: v for k, v in stated.items() if v is not None}

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError, GeometryError
+from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.geometry import (
     ACQUISITION,
     B_VALUE,

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from pydicom.uid import VLWholeSlideMicroscopyImageStorage
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.dicom.geometry import B_VALUE, DIRECTION, ECHO, LPS_TO_RAS, Frame
-from isocenter.files.dicom.header import Header, check_pixels
+from isocenter.files.dicom.header import Header, check_pixels, frame_count
 from isocenter.files.dicom.reading.frames import CROSS_SECTIONS, frames_of
 from isocenter.files.dicom.reading.pictures import frame_times, scale_of
-from isocenter.files.dicom.reading.pixel_layout import Layout, layout_of
+from isocenter.files.dicom.reading.pixel_layout import layout_of
 from isocenter.files.dicom.reading.seg import read_segmentation
 from isocenter.files.dicom.reading.series import SEGMENTATIONS, description_of
 from isocenter.files.dicom.reading.value_map import ValueMap
@@ -35,8 +34,10 @@ from isocenter.files.format import ReadOptions
 from isocenter.files.storage import refuse_expansion
 from isocenter.values import Geometry, Image, Source
 
+WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
 # A name's suffix, and its image.
 Named = tuple[str, Image]
+T = TypeVar("T")
 
 
 def images_of(heads: Sequence[Header], options: ReadOptions) -> list[Named]:
@@ -66,7 +67,7 @@ def images_of(heads: Sequence[Header], options: ReadOptions) -> list[Named]:
 
 
 def _refuse_kinds(head: Header) -> None:
-    if head.sop_class == VLWholeSlideMicroscopyImageStorage:
+    if head.sop_class == WHOLE_SLIDE:
         raise FormatError(
             "is a whole slide microscopy image, a pyramid of tiles that is not assembled here",
             head.where,
@@ -181,7 +182,7 @@ class _Voxels:
         self.heads, self.where = heads, where
         self.fill: float | None = None
         self.plain: dict[str, Plain] = {}
-        layouts = [layout_of(head.dataset, head.where) for head in heads]
+        layouts = self._of_each(lambda head: layout_of(head.dataset, head.where))
         self.colour = layouts[0].colour
         if any(layout.colour != self.colour for layout in layouts):
             raise FormatError("has grey and coloured slices in one series", where, "Put them into folders of their own")
@@ -198,9 +199,13 @@ class _Voxels:
             found = {head.where: plain_of(head, one, ValueMap()) for head, one in zip(heads, layouts, strict=True)}
             self.plain = {where: plain for where, plain in found.items() if plain is not None}
             return
-        dtypes = [self._values_of(head, layout) for head, layout in zip(heads, layouts, strict=True)]
-        self.dtype = np.result_type(*set(dtypes))
-        paddings = {padding_range(head.dataset, 0, self.meaning, head.where) for head in heads}
+        values = self._of_each(self._values_of)
+        self.dtype = np.result_type(*{one if isinstance(one, np.dtype) else one.dtype for one in values})
+        plain = (
+            (h, plain_of(h, o, v)) for h, o, v in zip(heads, layouts, values, strict=True) if isinstance(v, ValueMap)
+        )
+        self.plain = {head.where: one for head, one in plain if one is not None}
+        paddings = set(self._of_each(lambda head: padding_range(head.dataset, 0, self.meaning, head.where)))
         if len(paddings) == 1:
             self.padding = paddings.pop()
         else:
@@ -208,15 +213,20 @@ class _Voxels:
         if fill:
             self._choose_fill()
 
-    def _values_of(self, head: Header, layout: Layout) -> np.dtype[Any]:
-        """The type of a file's values; where its pixels need no decoding it is noted where they lie."""
+    def _of_each(self, find: Callable[[Header], T]) -> list[T]:
+        """What is found in each header, looked for once in those that state the same about their pixels."""
+        found: dict[Any, T] = {}
+        keys = [getattr(head.dataset, "pixel_statement", head.where) for head in self.heads]
+        for head, key in zip(self.heads, keys, strict=True):
+            if key not in found:
+                found[key] = find(head)
+        return [found[key] for key in keys]
+
+    def _values_of(self, head: Header) -> ValueMap | np.dtype[Any]:
+        """The map of a file's values; where it differs from frame to frame, their type."""
         if has_varying_values(head.dataset):
-            return value_dtype(head.dataset, layout.frames, self.meaning, head.where)
-        values = value_map(head.dataset, 0, self.meaning, head.where)
-        plain = plain_of(head, layout, values)
-        if plain is not None:
-            self.plain[head.where] = plain
-        return values.dtype
+            return value_dtype(head.dataset, frame_count(head), self.meaning, head.where)
+        return value_map(head.dataset, 0, self.meaning, head.where)
 
     def _choose_fill(self) -> None:
         """A value for missing slices that is no measurement: the padding, else the one below the lowest."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError
+from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.tags import items, lenient, named, number, numbers, text
 from isocenter.values import Geometry
 

@@ -6,21 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pydicom
-from pydicom.uid import (
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
 
 from isocenter.errors import FormatError
+from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.reading.colour import palette_dtype
+from isocenter.files.dicom.syntaxes import BIG_ENDIAN, EXPLICIT, IMPLICIT, NATIVE
 from isocenter.files.dicom.tags import file_meta
 
 GET_AGAIN = "The file is damaged or cut short: get it again"
-NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 PALETTE = "PALETTE COLOR"
 # {element with pixels: bits of a floating point pixel, None for integers}, PS3.3 C.7.6.24 and C.7.6.25
@@ -39,7 +32,7 @@ class Layout:
     """
 
     keyword: str
-    syntax: UID
+    syntax: str
     frames: int
     rows: int
     columns: int
@@ -70,7 +63,7 @@ class Layout:
     @property
     def is_big_endian(self) -> bool:
         """Whether words have their highest byte first."""
-        return self.syntax == ExplicitVRBigEndian
+        return self.syntax == BIG_ENDIAN
 
     @property
     def word(self) -> str:
@@ -99,7 +92,7 @@ class Layout:
         return self.photometric == SUBSAMPLED and not self.is_encapsulated
 
 
-def layout_of(dataset: pydicom.Dataset, where: str) -> Layout:
+def layout_of(dataset: Dataset, where: str) -> Layout:
     """The layout from the header. Raises FormatError for a header that makes no picture."""
     keyword = next((k for k in ELEMENTS if k in dataset), None)
     if keyword is None:
@@ -140,15 +133,15 @@ def layout_of(dataset: pydicom.Dataset, where: str) -> Layout:
     )
 
 
-def transfer_syntax(dataset: pydicom.Dataset, where: str) -> UID:
+def transfer_syntax(dataset: Dataset, where: str) -> str:
     """The stated transfer syntax; for an object without file meta group the native one it was read with."""
     stated = file_meta(dataset).get("TransferSyntaxUID")
     if stated:
-        return UID(stated)
+        return str.__str__(stated)
     implicit, little = dataset.original_encoding
     if implicit is None:
         raise FormatError("the transfer syntax is not stated", where, "Get the file again from its source")
-    return ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    return IMPLICIT if implicit else EXPLICIT if little else BIG_ENDIAN
 
 
 def _check_photometric(photometric: str, samples: int, where: str) -> None:
@@ -161,7 +154,7 @@ def _check_photometric(photometric: str, samples: int, where: str) -> None:
         )
 
 
-def _whole(dataset: pydicom.Dataset, keyword: str, where: str, default: int | None = None, least: int = 1) -> int:
+def _whole(dataset: Dataset, keyword: str, where: str, default: int | None = None, least: int = 1) -> int:
     """A whole number of the header. An absent or empty one is `default`, or refused without one."""
     try:
         value = dataset.get(keyword)

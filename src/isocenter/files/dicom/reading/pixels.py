@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
-from pydicom.encaps import generate_fragments, generate_frames, parse_basic_offsets
-from pydicom.filebase import DicomBytesIO
 
 from isocenter.errors import FormatError
 from isocenter.files import video
+from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.reading import codecs
 from isocenter.files.dicom.reading.colour import full_of_422, rgb_of_palette, rgb_of_ybr_full
 from isocenter.files.dicom.reading.pixel_layout import ELEMENTS, GET_AGAIN, SUBSAMPLED, Layout, layout_of
 from isocenter.files.dicom.syntaxes import VIDEO
-from isocenter.files.dicom.tags import PYDICOM_ERRORS
+from isocenter.files.dicom.tags import pydicom_errors
 from isocenter.files.storage import refuse_expansion
+from isocenter.lazy import pydicom
 
 Stored = NDArray[Any]
 MOST_THREADS = 8  # more only wait for the disk
@@ -32,14 +31,12 @@ Coloured = tuple[Stored, str]  # a frame, and the photometric interpretation tha
 FULL_RANGE = ("YBR_FULL", SUBSAMPLED)
 
 
-def has_pixels(dataset: pydicom.Dataset) -> bool:
+def has_pixels(dataset: Dataset) -> bool:
     """Whether the object holds a picture at all."""
     return any(keyword in dataset for keyword in ELEMENTS)
 
 
-def decode(
-    dataset: pydicom.Dataset, where: str, frames: Sequence[int] | None = None, *, indices: bool = False
-) -> Stored:
+def decode(dataset: Dataset, where: str, frames: Sequence[int] | None = None, *, indices: bool = False) -> Stored:
     """(frames, rows, columns) or (frames, rows, columns, 3) stored values, or only those of some frames.
 
     Bits beyond Bits Stored are masked, the sign extended, colour models made RGB, MONOCHROME1 kept as stored.
@@ -56,14 +53,14 @@ def decode(
 
 
 def decoded(
-    dataset: pydicom.Dataset, where: str, frames: Sequence[int] | None = None, *, indices: bool = False
+    dataset: Dataset, where: str, frames: Sequence[int] | None = None, *, indices: bool = False
 ) -> Iterator[Stored]:
     """The same frames one by one, so that they are never all in memory."""
     layout = _layout(dataset, where, indices)
     yield from _decoded(dataset, layout, _wanted(layout, frames, where), where)
 
 
-def _layout(dataset: pydicom.Dataset, where: str, indices: bool) -> Layout:
+def _layout(dataset: Dataset, where: str, indices: bool) -> Layout:
     layout = layout_of(dataset, where)
     if indices and layout.is_palette:
         return replace(layout, photometric="MONOCHROME2", dtype=np.dtype(f"u{max(layout.allocated // 8, 1)}"))
@@ -77,7 +74,7 @@ def _wanted(layout: Layout, frames: Sequence[int] | None, where: str) -> Sequenc
     return wanted
 
 
-def _decoded(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Stored]:
+def _decoded(dataset: Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Stored]:
     if layout.syntax in VIDEO:
         yield from _video(dataset, layout, wanted, where)
         return
@@ -86,7 +83,7 @@ def _decoded(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], wh
         yield _coloured(frame, replace(layout, photometric=photometric), dataset, where)
 
 
-def _native(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Coloured]:
+def _native(dataset: Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Coloured]:
     data = dataset[layout.keyword].value or b""
     layout = _as_long_as(layout, len(data))
     need = (layout.frames * layout.frame_bits + 7) // 8
@@ -129,17 +126,17 @@ def _native_frame(data: bytes, layout: Layout, frame: int) -> Stored:
     return flat.reshape(layout.rows, layout.columns, layout.samples)
 
 
-def _compressed(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Coloured]:
+def _compressed(dataset: Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Coloured]:
     if not codecs.is_known(layout.syntax):
         raise FormatError(
-            f"no free decoder for transfer syntax {layout.syntax.name} ({str.__str__(layout.syntax)})",
+            f"no free decoder for transfer syntax {pydicom.uid.UID(layout.syntax).name} ({layout.syntax})",
             where,
             "Decompress it with the software it came from",
         )
     data = dataset[layout.keyword].value or b""
     refuse_expansion(len(data), len(wanted) * layout.frame_bits // 8, where)
     chosen = {n: frame for n, frame in enumerate(_encoded(dataset, data, layout, where)) if n in set(wanted)}
-    return _several(lambda n: _decompressed(chosen[n], layout, n, where), wanted, max(1, layout.frame_bits // 8))
+    return _several(lambda n: decompressed(chosen[n], layout, n, where), wanted, max(1, layout.frame_bits // 8))
 
 
 def _several(decompress: Callable[[int], Coloured], frames: Sequence[int], frame_bytes: int) -> Iterator[Coloured]:
@@ -153,21 +150,24 @@ def _several(decompress: Callable[[int], Coloured], frames: Sequence[int], frame
             yield from pool.map(decompress, frames[start : start + threads])
 
 
-def _encoded(dataset: pydicom.Dataset, data: bytes, layout: Layout, where: str) -> list[bytes]:
+def _encoded(dataset: Dataset, data: bytes, layout: Layout, where: str) -> list[bytes]:
     """The compressed bytes of every frame. Raises FormatError where there are fewer or more than the header states."""
     offsets = dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths")
     try:
         frames = list(
-            generate_frames(data, number_of_frames=layout.frames, extended_offsets=offsets if all(offsets) else None)
+            pydicom.encaps.generate_frames(
+                data, number_of_frames=layout.frames, extended_offsets=offsets if all(offsets) else None
+            )
         )
-    except PYDICOM_ERRORS as error:
+    except pydicom_errors() as error:
         raise FormatError(f"the compressed frames cannot be separated ({error})", where, GET_AGAIN) from error
     if len(frames) != layout.frames:
         raise FormatError(f"{len(frames)} compressed frames, the header states {layout.frames}", where, GET_AGAIN)
     return frames
 
 
-def _decompressed(frame: bytes, layout: Layout, number: int, where: str) -> Coloured:
+def decompressed(frame: bytes, layout: Layout, number: int, where: str) -> Coloured:
+    """The stored values of a compressed frame. Raises FormatError for one that cannot be decoded."""
     try:
         samples = codecs.decompress(
             frame,
@@ -192,7 +192,7 @@ def _decompressed(frame: bytes, layout: Layout, number: int, where: str) -> Colo
     return stored_bits(samples, replace(layout, stored=min(precision, layout.stored)), shift=0), photometric
 
 
-def _coloured(frame: Stored, layout: Layout, dataset: pydicom.Dataset, where: str) -> Stored:
+def _coloured(frame: Stored, layout: Layout, dataset: Dataset, where: str) -> Stored:
     if layout.is_palette and not layout.is_floating:
         return rgb_of_palette(frame, dataset, where)
     if layout.is_floating or layout.samples == 1 or layout.photometric == "RGB":
@@ -224,7 +224,7 @@ def stored_bits(samples: Stored, layout: Layout, *, shift: int | None = None) ->
     return (word >> shift) & np.array((1 << bits) - 1, word.dtype)
 
 
-def _video(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Stored]:
+def _video(dataset: Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Stored]:
     """An MPEG-2, H.264 or HEVC bit stream through the reader of video files."""
     with tempfile.TemporaryDirectory() as folder:
         stream = Path(folder) / "stream.bin"
@@ -246,10 +246,10 @@ def _video(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], wher
     yield from (kept[n] for n in wanted)
 
 
-def _fragments(dataset: pydicom.Dataset, where: str) -> Iterator[bytes]:
-    buffer = DicomBytesIO(dataset.PixelData)
+def _fragments(dataset: Dataset, where: str) -> Iterator[bytes]:
+    buffer = pydicom.filebase.DicomBytesIO(dataset["PixelData"].value)
     try:
-        parse_basic_offsets(buffer)
-        yield from generate_fragments(buffer)
-    except PYDICOM_ERRORS as error:
+        pydicom.encaps.parse_basic_offsets(buffer)
+        yield from pydicom.encaps.generate_fragments(buffer)
+    except pydicom_errors() as error:
         raise FormatError(f"the film cannot be taken out ({error})", where, GET_AGAIN) from error

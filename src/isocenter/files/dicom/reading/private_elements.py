@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError, GeometryError
+from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.geometry import Plane
-from isocenter.files.dicom.tags import PYDICOM_ERRORS, lenient, numbers, text, values_in, words
+from isocenter.files.dicom.tags import lenient, numbers, pydicom_errors, text, values_in, words
 
 # (group, creator, element), wherever the creator's block lies.
 CSA_IMAGE_HEADER = (0x0029, "SIEMENS CSA HEADER", 0x10)
@@ -31,7 +31,7 @@ B_VALUES = (
 )
 GE_PACKING = 1_000_000
 SINGLE_FRAME = ("", "0", "1")
-UIH_GRID = (0x0065, 0x1050)  # number of images in the grid
+UIH_GRID = 0x00651050  # number of images in the grid
 REMEDY = "Export the series again with private attributes, or convert it at the scanner"
 Direction = tuple[float, ...]
 MOST_TAGS, MOST_ITEMS, LONGEST_ITEM, MOST_TILES = 1000, 10_000, 1 << 24, 10_000  # more is damage
@@ -198,8 +198,9 @@ def private_value(dataset: Dataset, group: int, creator: str, element: int) -> A
 def private_numbers(dataset: Dataset, group: int, creator: str, element: int) -> tuple[float, ...]:
     """The numbers of a private attribute; none where it is absent or unreadable."""
     try:
-        values = tuple(float(v) for v in values_in(private_value(dataset, group, creator, element)))
-    except PYDICOM_ERRORS:
+        stated = private_value(dataset, group, creator, element)
+        values = () if stated is None else tuple(float(v) for v in values_in(stated))
+    except pydicom_errors():
         return ()
     return values if all(math.isfinite(v) for v in values) else ()
 

@@ -10,7 +10,7 @@ from isocenter.errors import FormatError, IsocenterError
 from isocenter.files.dicom.header import Header, check_pixels, read_header
 from isocenter.files.dicom.reading.images import images_of
 from isocenter.files.dicom.reading.series import SEGMENTATIONS, collected, grouped, safe, safe_name, unique
-from isocenter.files.dicom.tags import PYDICOM_ERRORS
+from isocenter.files.dicom.tags import pydicom_errors
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.format import Format, ReadOptions
 from isocenter.values import Image, LazyMapping
@@ -58,7 +58,7 @@ def _volumes_or_refusal(
         return [(suffix, partial(_itself, image)) for suffix, image in images_of(group, options)], None
     except IsocenterError as error:
         refusal = error
-    except PYDICOM_ERRORS as error:
+    except pydicom_errors() as error:
         reason = f"{type(error).__name__}: {error}"
         refusal = FormatError(f"cannot be read ({reason})", group[0].where, "Get the files of this series again")
     return [("", partial(_refuse, refusal))], refusal

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError, GeometryError
+from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.geometry import LPS_TO_RAS
 from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.reading.seg import named_once

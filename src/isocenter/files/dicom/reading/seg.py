@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError, GeometryError
+from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.geometry import Plane, checked_plane
 from isocenter.files.dicom.header import check_pixels, frame_count, read_header, read_object
 from isocenter.files.dicom.reading.colour import rgb_of_cielab

@@ -9,23 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydicom.dataset import Dataset
-from pydicom.uid import (
-    ComprehensiveSRStorage,
-    RTStructureSetStorage,
-    SegmentationStorage,
-    SurfaceSegmentationStorage,
-)
-
 from isocenter.errors import FormatError
+from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.header import Header, looks_like_dicom, read_header
 from isocenter.files.dicom.tags import items, lenient, named, text, words
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.storage import is_inside, pseudonym
 
-LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"  # newer than the library's list
-SEGMENTATIONS = (str(SegmentationStorage), LABEL_MAP_SEGMENTATION, str(SurfaceSegmentationStorage))
-REFERENCES = (*SEGMENTATIONS, str(RTStructureSetStorage), str(ComprehensiveSRStorage))
+# Storage classes, PS3.4 B.5: Segmentation, Label Map Segmentation and Surface Segmentation.
+SEGMENTATIONS = tuple(f"1.2.840.10008.5.1.4.1.1.66.{n}" for n in (4, 7, 5))
 LONGEST_NAME = 60
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydicom.dataset import Dataset
 from pydicom.uid import (
     ChestCADSRStorage,
     ColonCADSRStorage,
@@ -24,6 +23,7 @@ from pydicom.uid import (
 )
 
 from isocenter.errors import FormatError, counted
+from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.geometry import LPS_TO_RAS
 from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.tags import first_item, items, number, numbers, text, words

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydicom.dataset import Dataset
-
+from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.reading.private_elements import private_numbers
 from isocenter.files.dicom.tags import first_item, lenient, seconds, text, words
 

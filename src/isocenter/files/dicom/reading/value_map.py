@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError
+from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.reading.suv import pet_unit
 from isocenter.files.dicom.tags import attribute, first_item, frame_groups, malformed, number, numbers, text, whole
 from isocenter.files.storage import refuse_scale

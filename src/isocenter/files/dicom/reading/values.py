@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
+from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.reading.pixel_layout import MONOCHROME
 from isocenter.files.dicom.reading.suv import SUV_BW, SuvUnknownError, suv_bw_factor
 from isocenter.files.dicom.reading.value_map import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,23 +11,22 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from isocenter.errors import FormatError, IsocenterError
+from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.header import Header, read_object
 from isocenter.files.dicom.reading.codecs import CODEC_ERRORS
 from isocenter.files.dicom.reading.pixel_layout import GET_AGAIN, Layout
-from isocenter.files.dicom.reading.pixels import MOST_THREADS, decoded, has_pixels, stored_bits
+from isocenter.files.dicom.reading.pixels import MOST_THREADS, decoded, decompressed, has_pixels, stored_bits
 from isocenter.files.dicom.reading.value_map import ValueMap
 from isocenter.files.dicom.reading.values import Meaning, rescaled
-from isocenter.files.dicom.tags import PYDICOM_ERRORS
+from isocenter.files.dicom.syntaxes import CODED, EXPLICIT, IMPLICIT
+from isocenter.files.dicom.tags import pydicom_errors
 from isocenter.files.dicom.warnings import quiet
 from isocenter.values import Deferred
 
 AT_ONCE = 1 << 18  # values that are converted at a time
-PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def _placed(file: tuple[str, tuple[Place, ...]], plan: Plan, out: NDArray[Any]) 
         _place(file, plan, out)
     except IsocenterError:
         raise
-    except (*PYDICOM_ERRORS, *CODEC_ERRORS) as error:
+    except pydicom_errors() + CODEC_ERRORS as error:
         reason = f"{type(error).__name__}: {error}"
         raise FormatError(f"the pixels cannot be decoded ({reason})", file[0], "Get the file again") from error
 
@@ -155,13 +154,15 @@ def _place_plain(file: tuple[str, tuple[Place, ...]], plain: Plain, plan: Plan, 
     path, places = file
     try:
         with Path(path).open("rb", buffering=0) as opened:
+            mosaic: NDArray[Any] | None = None
             for place in places:
                 if place.tile is None:
                     channel = slice(None) if plan.colour else place.channel
                     put_plain(opened, plain, place.frame, path, out[channel, place.repeat, place.slice])
                     continue
-                mosaic = np.empty((plain.layout.rows, plain.layout.columns), plain.values.dtype)
-                put_plain(opened, plain, place.frame, path, mosaic)
+                if mosaic is None:  # a file of tiles has one frame
+                    mosaic = np.empty((plain.layout.rows, plain.layout.columns), plain.values.dtype)
+                    put_plain(opened, plain, place.frame, path, mosaic)
                 _put(mosaic, place, plan, out)
     except OSError as error:
         raise FormatError(f"cannot be read any more ({error.strerror})", path, "Was the file moved?") from error
@@ -178,7 +179,7 @@ def _put(values: NDArray[Any], place: Place, plan: Plan, out: NDArray[Any]) -> N
         out[place.channel, place.repeat, place.slice] = values
 
 
-def _whole(path: str) -> pydicom.Dataset:
+def _whole(path: str) -> Dataset:
     dataset = read_object(Path(path))
     if not has_pixels(dataset):  # the header began an element whose end the file does not hold
         raise FormatError("the pixel data are cut short", path, "Get the file again")
@@ -194,15 +195,17 @@ def _turned(out: NDArray[Any], plan: Plan) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class Plain:
-    """The place and the meaning of a file's uncompressed pixels, so that its header is not read a second time.
+    """The place and the meaning of a file's pixels, so that its header is not read a second time.
 
-    offset: bytes from the file's start to its first frame
-    values: the map of every frame's stored values
+    offset:    bytes from the file's start to its first frame
+    values:    the map of every frame's stored values
+    fragments: (offset, length) of the parts of a compressed frame, which is the only one
     """
 
     offset: int
     layout: Layout
     values: ValueMap
+    fragments: tuple[tuple[int, int], ...] = ()
 
     @property
     def stored(self) -> np.dtype[Any]:
@@ -216,8 +219,12 @@ class Plain:
 
 
 def plain_of(head: Header, layout: Layout, values: ValueMap) -> Plain | None:
-    """None for what has to be decoded, and for pixels of another length than stated: decoding refuses those."""
-    if head.offset is None or head.is_compressed or layout.syntax not in PLAIN:
+    """None for what takes more to decode, and for pixels of another length than stated: decoding refuses those."""
+    if head.offset is None:
+        return None
+    if head.is_compressed and layout.syntax in CODED and layout.frames == 1 and not layout.colour:
+        return Plain(head.offset, layout, values, head.fragments)
+    if head.is_compressed or layout.syntax not in (IMPLICIT, EXPLICIT):
         return None
     if (layout.colour and layout.photometric != "RGB") or layout.allocated % 8:
         return None
@@ -233,6 +240,10 @@ def put_plain(file: BinaryIO, plain: Plain, frame: int, where: str, target: NDAr
     Raises FormatError where the file is no longer that long.
     """
     layout = plain.layout
+    if plain.fragments:
+        stored, _ = decompressed(b"".join(_fragments(file, plain, where)), layout, frame, where)
+        target[...] = stored if plain.values.is_identity else plain.values(stored)
+        return
     file.seek(plain.offset + frame * (layout.frame_bits // 8))
     if layout.planar:
         for plane in target:
@@ -241,6 +252,15 @@ def put_plain(file: BinaryIO, plain: Plain, frame: int, where: str, target: NDAr
         _put_rows(file, plain, where, np.moveaxis(target, 0, -1))
     else:
         _put_rows(file, plain, where, target)
+
+
+def _fragments(file: BinaryIO, plain: Plain, where: str) -> Iterator[bytes]:
+    for offset, length in plain.fragments:
+        file.seek(offset)
+        part = file.read(length)
+        if len(part) != length:
+            raise FormatError("the pixel data are cut short", where, GET_AGAIN)
+        yield part
 
 
 def _put_rows(file: BinaryIO, plain: Plain, where: str, target: NDArray[Any]) -> None:

@@ -267,8 +267,8 @@ def _sources(slices: list[_Slice]) -> list[Dataset]:
     several = [path for path, head in files.items() if "NumberOfFrames" in head.dataset]
     if several:
         head = files[several[0]]
-        return [_with_groups(completed(head.dataset), frames_of(head))]
-    return [completed(head.dataset) for head in files.values()]
+        return [_with_groups(completed(head.library), frames_of(head))]
+    return [completed(head.library) for head in files.values()]
 
 
 def completed(dataset: Dataset) -> Dataset:

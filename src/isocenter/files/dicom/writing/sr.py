@@ -55,7 +55,7 @@ def write_report(
     try:
         with quiet():  # highdicom warns about unusual names, and prints the patient's with the warning
             files = {
-                name: completed(read_header(Path(name)).dataset)
+                name: completed(read_header(Path(name)).library)
                 for name in dict.fromkeys(n for n, _ in slices.values())
             }
             groups = [
