@@ -196,7 +196,7 @@ def _packed(ordered: Array) -> list[bytes]:
         def __init__(self) -> None:
             self.deflate, self.done = zlib.compressobj(4), list[bytes]()
 
-        def write(self, plain: bytes) -> None:
+        def write(self, plain: bytes | memoryview) -> None:
             """Compress the next bytes."""
             self.done.append(self.deflate.compress(plain))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -68,13 +69,16 @@ def steps_without_sides(geometry: Geometry, where: str) -> tuple[float, ...]:
 class Writable(Protocol):
     """A file, or something that takes bytes as a file does."""
 
-    def write(self, data: bytes, /) -> object:
+    def write(self, data: bytes | memoryview, /) -> object:
         """Take the next bytes."""
 
 
 def write_voxels(file: Writable, voxels: Array) -> None:
     """Voxels with the first axis fastest, one slice of the first two at a time, little-endian."""
     plain = voxels.astype(voxels.dtype.newbyteorder("<"), copy=False)
+    if plain.T.flags.c_contiguous:  # they lie in memory as in the file
+        file.write(plain.T.data)
+        return
     for later in np.ndindex(plain.shape[:1:-1]):
         file.write(plain[(..., *later[::-1])].tobytes(order="F"))
 
@@ -91,8 +95,17 @@ def in_slices(image: Image, voxels: int = 2**22) -> Iterator[Array] | None:
     if pixels.dtype.newbyteorder("=") not in KEPT:
         return None
     if image.frames is None:
-        return (part[0] for _, part in blocks(pixels, voxels))
-    return _frame_after_frame(pixels, image.frames, voxels) if pixels.region is not None else None
+        return _ahead(part[0] for _, part in blocks(pixels, voxels))
+    return _ahead(_frame_after_frame(pixels, image.frames, voxels)) if pixels.region is not None else None
+
+
+def _ahead(parts: Iterator[Array]) -> Iterator[Array]:
+    """The same parts, each read by a thread of its own while the one before it is written."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, parts, None)
+        while (part := coming.result()) is not None:
+            coming = pool.submit(next, parts, None)
+            yield part
 
 
 def _frame_after_frame(pixels: Deferred, frames: int, voxels: int) -> Iterator[Array]:

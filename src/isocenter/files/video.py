@@ -11,13 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import FormatError
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.moving import picked
+from isocenter.lazy import cv2
 from isocenter.values import Deferred, Geometry, Image, Source
 
 Frame = NDArray[np.uint8]
