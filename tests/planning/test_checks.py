@@ -9,7 +9,7 @@ from isocenter.errors import IsocenterError
 from isocenter.planning import check_wishes
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"folds": 1}, "1 folds leave nothing"),
+    ({"folds": 1}, "1 fold leaves nothing"),
     ({"device": "banana"}, "no device 'banana'"),
     ({"device": "cuda:99"}, "cuda:99 is not there"),
     ({"assignments": {"training.stepz": 3}}, "no 'training.stepz'.*training.steps"),

@@ -84,8 +84,8 @@ WRONG = {
     "less than no memory": (r"^  memory: {value: ", "  memory: {value: -", "training.memory"),
     "memory that is wished for": (r"^  memory: {value: ", "  memory: {value: 1", "it follows from the rest"),
     "a split by its name": (r"method: {value: drawn", "method: {value: own", "split.method"),
-    "one fold": (r"folds: {value: 0", "folds: {value: 1", "split.folds"),
-    "folds that are fewer than none": (r"folds: {value: 0", "folds: {value: -2", "split.folds"),
+    "one fold": (r"^  folds: {value: 0", "  folds: {value: 1", "split.folds"),
+    "folds that are fewer than none": (r"^  folds: {value: 0", "  folds: {value: -2", "split.folds"),
     "weights that are not there": (
         r"pretrained: {value: null",
         "pretrained: {value: /no/such/file",

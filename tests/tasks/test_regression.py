@@ -192,7 +192,7 @@ def test_too_few_validation_cases_leave_error_bars_as_they_are_and_say_so():
     predictions, cases = cohort(9)
     task, decisions = replace(VOLUME, noise="gaussian").tuned(predictions, cases)
     assert task.error_factor == {}
-    assert "9 validation cases are too few" in decisions["task.error_factor"].because
+    assert "9 unseen cases are too few" in decisions["task.error_factor"].because
 
 
 @pytest.mark.parametrize(

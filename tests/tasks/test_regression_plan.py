@@ -23,7 +23,7 @@ def test_targets_are_standardised_by_the_mean_and_deviation_of_the_cases_that_ha
     assert decisions["deviation"].value == pytest.approx({"volume": np.std([1, 3, 8]), "age": 10.0}, rel=1e-5)
     assert "3 cases have volume, 2 cases have age" in decisions["targets"].because
     task = Regression.of({name: decision.value for name, decision in decisions.items()})
-    assert (task.targets, task.noise, task.loss_name, task.error_factor) == (("volume", "age"), "none", "huber", None)
+    assert (task.targets, task.noise, task.loss_name, task.error_factor) == (("volume", "age"), "none", "huber", {})
 
 
 def test_a_large_mean_of_values_that_hardly_differ_keeps_its_digits():

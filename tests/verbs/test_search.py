@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -142,6 +143,24 @@ def test_what_is_better_beyond_chance_takes_the_plans_place_and_says_why(made, t
     because = edited.decision("training.learning_rate").because
     assert "validation cases, the plan's own" in because and "once more from another seed" in because
     assert "trial" in edited.decision("training.learning_rate").source
+
+
+def test_with_inner_folds_the_best_is_confirmed_on_every_training_case(made, tmp_path):
+    """The plan as in the test before; the validation cases only choose the trial."""
+    plan = made.plan.with_decision("training.learning_rate", Decision(1e-7, "too low to learn anything"))
+    plan = with_(plan, {"search.steps": 30, "training.steps": 30})
+    with Study(tmp_path / "search" / "study.db", {"training.learning_rate": Between(1e-7, 1e-7, 2e-2, log=False)}, 0):
+        pass
+    job = job_of(made, tmp_path, plan)
+    halves = job.train[::2], job.train[1::2]
+    inner = [replace(job, train=ours, val=theirs) for ours, theirs in (halves, halves[::-1])]
+    found = searched(job, Clock(time.monotonic()), room_of(made), inner=inner)
+    [decision] = found.changed.values()
+    assert f"on {len(job.train)} training cases in inner folds" in decision.because
+    assert "Bonferroni" not in decision.because and "of bootstrap draws" not in decision.because
+    assert sorted(one.name for one in (tmp_path / "search").glob("again_*")) == [
+        f"again_{trial}_fold_{fold}" for trial in ("000", "001") for fold in (0, 1)
+    ]
 
 
 def test_minutes_for_one_trial_alone_leave_the_plan_and_say_so(made, tmp_path):

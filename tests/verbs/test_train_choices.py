@@ -89,7 +89,7 @@ def test_a_rule_that_validation_cases_cannot_keep_is_a_warning_before_any_figure
     rule = {**trained.TWO_STEPS, "task.operating_point": "sensitivity>=0.95"}
     run = trained.classifying(classified.data, tmp_path / "run", assignments=rule)
     [warning] = [note for note in run.verdict.against if "could not be kept" in note]
-    assert "The rule sensitivity>=0.95 could not be kept: 2 validation cases of dark" in warning
+    assert "The rule sensitivity>=0.95 could not be kept: 2 unseen cases of dark" in warning
     assert warning in (tmp_path / "run" / "report.html").read_text().replace("&gt;", ">")
 
 

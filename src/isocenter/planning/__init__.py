@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         low_resolution,
         split_folds,
     )
+    from isocenter.planning.rules.inner_folds import with_inner_folds
     from isocenter.planning.rules.split import split
     from isocenter.planning.search import (
         Between,

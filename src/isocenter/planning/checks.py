@@ -10,7 +10,7 @@ from typing import Any
 from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
-from isocenter.planning.sections import Settings, Training, check_value, typed
+from isocenter.planning.sections import Settings, Splitting, Training, check_value, typed
 from isocenter.runtime import Context, build_module, choose_device
 from isocenter.transforms import check_flips
 from isocenter.values import BY_HAND, Plan
@@ -46,7 +46,7 @@ def check_wishes(assignments: Mapping[str, Any], *, folds: int = 0, device: str 
     assignments: {"section.name": value} set by hand
     Raises PlanError for what no plan could hold, ResourceError for a device that is not here.
     """
-    _check_folds(folds)
+    _check_folds(Splitting("folds", folds))
     for name, value in assignments.items():
         check_value(name, value)
         _refuse_following(name)
@@ -176,9 +176,9 @@ def _check_cascade(made: Settings) -> None:
         raise PlanError(f"a {made.task.name} gives no label map that a second network could see", where, off)
     if made.preprocessing.shape is not None or made.preprocessing.frames is not None:
         raise PlanError("each image is looked at as a whole already", where, off)
-    if made.split.folds:
+    if made.split.folds or made.split.inner_folds:
         problem = "each fold would need a cascade of its own, which nobody can train yet"
-        raise PlanError(problem, where, f"{off}, or leave out --folds")
+        raise PlanError(problem, where, f"{off}, or leave out --folds and split.inner_folds")
 
 
 def _check_axes(made: Settings) -> None:
@@ -191,7 +191,7 @@ def _check_axes(made: Settings) -> None:
 def _check_learning(made: Settings) -> None:
     training = made.training
     _check_duration(training)
-    _check_folds(made.split.folds)
+    _check_folds(made.split)
     vectors = all(head.is_vector for head in made.task.heads.values())
     if training.sampling not in ("natural", "by_loss") and not vectors:
         problem = "only whole images are drawn class by class"
@@ -237,10 +237,13 @@ def _endless(problem: str) -> PlanError:
     return PlanError(problem, "training.steps", "Give it, as in --set training.steps=1000")
 
 
-def _check_folds(folds: int) -> None:
-    if folds == 1 or folds < 0:
-        problem = f"{folds} folds leave nothing to train on"
-        raise PlanError(problem, "split.folds", "Give 2 or more, or 0 for one test part")
+def _check_folds(split: Splitting) -> None:
+    for name, folds in (("folds", split.folds), ("inner_folds", split.inner_folds)):
+        if folds == 1:
+            raise PlanError("1 fold leaves nothing to train on", f"split.{name}", "Give 2 or more, or 0 for none")
+    if split.folds and split.inner_folds:
+        problem = "each fold tests cases that it has not seen, so inner folds would decide nothing"
+        raise PlanError(problem, "split.inner_folds", "Give 0, or leave out --folds")
 
 
 def _check_network(made: Settings) -> None:

@@ -77,7 +77,13 @@ def make_plan(
 
 def _split(method: Decision, wishes: Wishes) -> Section:
     because = "asked for" if wishes.folds else "one test part is enough: no folds were asked for"
-    return {"method": method, "folds": Decision(wishes.folds, because), "seed": Decision(None, DRAWN_BY)}
+    return {
+        "method": method,
+        "folds": Decision(wishes.folds, because),
+        "seed": Decision(None, DRAWN_BY),
+        "inner_folds": Decision(0, "it is decided once the whole plan is known"),
+        "inner_share": Decision(0.5, "together inner folds have as long as the main network"),
+    }
 
 
 def _preprocessing(inputs: PlanInputs, fits: Fitted, cascade: Section, retest: Retest | None) -> Section:

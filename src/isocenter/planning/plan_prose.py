@@ -30,6 +30,8 @@ SENTENCES: Mapping[str, Sentence] = {
     "task.name": Sentence("The problem is {value}"),
     "split.method": Sentence("The split is {value}"),
     "split.folds": Sentence("There are {value} folds", "There are no folds"),
+    "split.inner_folds": Sentence("There are {value} inner folds", "There are no inner folds", always=True),
+    "split.inner_share": Sentence("Inner folds would have {percent} of the minutes"),
     "split.seed": Sentence(
         "The parts are drawn by seed {value}", "The parts have no seed of their own", zero_counts=True
     ),

@@ -108,11 +108,15 @@ class Splitting:
     method: how the cases were parted
     folds:  in how many parts each of which is the test of one model, 0 for none
     seed:   by which they were drawn; None by training.seed
+    inner_folds: networks beside the main one, each trained without a part of the training cases; 0 for none
+    inner_share: of the minutes for training, what they have together
     """
 
     method: Literal["own", "drawn", "folds"]
     folds: Annotated[int, Ge(0)] = 0
     seed: Seed | None = None
+    inner_folds: Annotated[int, Ge(0)] = 0
+    inner_share: Annotated[float, Gt(0), Lt(1)] = 0.5
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from isocenter.planning import (
     split,
     split_folds,
     this_machine,
+    with_inner_folds,
     with_memory,
     with_settings,
 )
@@ -218,6 +219,7 @@ def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
         made = made.with_decision("training.minutes", Decision(USUAL_MINUTES, "no other time was asked for"))
     folds = made_of if made["split.folds"] else ()
     made = _by_hand(shared_by_folds(made) if folds else made, request.assignments, training, machine)
+    made = with_inner_folds(made, settings(made).task, usable, parts)
     place = "" if usable.root is None else str(usable.root)
     options = request.reading.chosen | ({EVERYTHING: True} if request.everything else {})
     options |= {COVARIATES: asked} if folds and asked is not None else {}

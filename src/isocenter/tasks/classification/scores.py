@@ -84,7 +84,7 @@ class Answers:
         name = self.classes[index]
         if name in self.thresholds:
             level = self.thresholds[name]
-            return self.probabilities[:, index] >= level, f"; {name} from {level:.3g} on ({self.rule}, validation)"
+            return self.probabilities[:, index] >= level, f"; {name} from {level:.3g} on ({self.rule}, unseen cases)"
         if len(self.classes) == 2 and self.costs is None:
             return self.predicted == 1, f"; {name} from 0.5 on (default)"
         return self.predicted == index, self.calling.by

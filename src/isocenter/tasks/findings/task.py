@@ -240,7 +240,7 @@ class Findings:
             return self, {}
         known = called_of(self.score(predictions, cases), self.findings, dict.fromkeys(self.findings, ""))
         if not known:
-            because = "no validation case says anything of a finding"
+            because = "no unseen case says anything of a finding"
             return replace(self, thresholds={}), {"task.thresholds": Decision({}, because)}
         chosen = {name: (own.scores, own.truth) for name, own in known.items()}
         levels, decision = chosen_thresholds(self.operating_point, chosen, str(DEFAULT_THRESHOLD))
@@ -339,7 +339,7 @@ class Findings:
         """{finding: where its operating point lies, in words}"""
         levels = self.thresholds or {}
         return {
-            name: f"; from {levels[name]:.3g} on ({self.operating_point}, validation)"
+            name: f"; from {levels[name]:.3g} on ({self.operating_point}, unseen cases)"
             if name in levels
             else f"; from {DEFAULT_THRESHOLD} on (default)"
             for name in self.findings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import DatasetError, PlanError, counted
@@ -115,7 +116,32 @@ def joined_traits(kinds: Sequence[type[Task] | Task]) -> Traits:
             **{metric: name for traits in own.values() for metric, name in traits.metric_names.items()},
         },
         errors=frozenset().union(*(traits.errors for traits in own.values())),
+        suited=partial(_suited, own),
+        unkept=partial(_unkept, own),
     )
+
+
+def of_part(name: str, decision: str) -> str:
+    """task.loss as task.<part>.loss"""
+    return f"task.{name}{SETTING}{decision.removeprefix('task.')}"
+
+
+def _suited(parts: Mapping[str, Traits], settings: Mapping[str, Any]) -> dict[str, Decision]:
+    return {
+        of_part(name, decision): value
+        for name, traits in parts.items()
+        for decision, value in traits.suited(_given_for(name, settings)).items()
+    }
+
+
+def _unkept(parts: Mapping[str, Traits], decisions: Mapping[str, Decision]) -> Sequence[str]:
+    return [one for name, traits in parts.items() for one in traits.unkept(_given_for(name, decisions))]
+
+
+def _given_for(part: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given for a part, under the names that the part itself has for it."""
+    start = f"{part}{SETTING}"
+    return {key.removeprefix(start): value for key, value in given.items() if key.startswith(start)}
 
 
 def agreed(each: Mapping[str, Mapping[str, Decision]]) -> dict[str, Decision]:

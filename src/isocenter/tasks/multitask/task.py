@@ -16,7 +16,7 @@ import numpy as np
 from isocenter.errors import DatasetError, PlanError
 from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Scoring, Teaching, Traits, rows_in, sides_of
-from isocenter.tasks.multitask.plan import SELECTED, SETTING, SIGN, agreed, check_settings, joined_traits
+from isocenter.tasks.multitask.plan import SELECTED, SETTING, SIGN, agreed, check_settings, joined_traits, of_part
 from isocenter.tasks.multitask.scores import PartScoring
 from isocenter.tasks.multitask.slabs import dense_slabs, joined_prediction, mean, read_by_each
 from isocenter.tasks.shared import Shares, numbers_by_name
@@ -172,7 +172,7 @@ class Multitask:
             problem = f"classes of one part cannot be drawn {sampling} without changing what the others see"
             raise PlanError(problem, "training.sampling", "Give natural")
         return {
-            _of_part(name, key): decision
+            of_part(name, key): decision
             for name, part in self.parts.items()
             for key, decision in part.under(sampling).items()
             if key.startswith("task.")
@@ -273,7 +273,7 @@ class Multitask:
             ]
             if pairs:
                 parts[name], decided = part.tuned([prediction for prediction, _ in pairs], [case for _, case in pairs])
-                made |= {_of_part(name, key): decision for key, decision in decided.items()}
+                made |= {of_part(name, key): decision for key, decision in decided.items()}
         return cast("Task", replace(self, parts=parts)), made
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
@@ -318,11 +318,6 @@ def _made(kind: type[Task], settings: Mapping[str, Any]) -> Task:
             raise
         where = f"task.{kind.name}{error.where.removeprefix('task')}"
         raise PlanError(error.problem, where, error.remedy) from error
-
-
-def _of_part(name: str, decision: str) -> str:
-    """task.loss as task.<part>.loss"""
-    return f"task.{name}{SETTING}{decision.removeprefix('task.')}"
 
 
 def _is_of(key: str, name: str) -> bool:

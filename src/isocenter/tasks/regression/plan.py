@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -74,8 +74,15 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
             "huber", "beyond one deviation an error costs by its size, so that no odd value rules; with noise the "
             "likelihood takes its place", HUBER
         ),
-        "error_factor": Decision(None, "it is found on validation cases after training, where there are error bars"),
+        "error_factor": Decision({}, "there are no error bars"),
     }  # fmt: skip
+
+
+def suited(settings: Mapping[str, Any]) -> dict[str, Decision]:
+    """The factors of error bars are open where a person asks for these."""
+    if settings["noise"] == "none":
+        return {}
+    return {"task.error_factor": Decision(None, "it is found on validation cases after training")}
 
 
 def decisions() -> dict[str, Decision]:
@@ -122,13 +129,13 @@ def error_factors(targets: Sequence[str], measured: Sequence[Measured]) -> tuple
     for name in targets:
         own = by_target.get(name)
         if own is None or own.errors is None or len(own.cases) < FEWEST_CASES:
-            cases = counted(0 if own is None else len(own.cases), "validation case")
+            cases = counted(0 if own is None else len(own.cases), "unseen case")
             reasons.append(f"{name}: {cases} are too few for a factor, {FEWEST_CASES} are the least")
             continue
         total, count = float((((own.predicted - own.reference) / own.errors) ** 2).sum()), len(own.cases)
         low, high = (float(stats.chi2.ppf(share, count)) for share in (CHANCE / 2, 1 - CHANCE / 2))
         factor = round(float(np.sqrt(total / count)), DIGITS)
-        errors = f"{name}: errors of {counted(count, 'validation case')} are {factor:.3g} times their error bars"
+        errors = f"{name}: errors of {counted(count, 'unseen case')} are {factor:.3g} times their error bars"
         if low <= total <= high:
             reasons.append(f"{errors}, as chance explains: left as they are")
         else:

@@ -15,7 +15,7 @@ from isocenter.lazy import torch
 from isocenter.report import Figure, figures, number
 from isocenter.tasks.answers import Decoding, Guess, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.regression.losses import LEAST_LOG, LOSSES, MOST_LOG, weighted_likelihood
-from isocenter.tasks.regression.plan import SENTENCES, check_settings, decisions, error_factors, settings_for
+from isocenter.tasks.regression.plan import SENTENCES, check_settings, decisions, error_factors, settings_for, suited
 from isocenter.tasks.regression.scores import METRICS, NAMES, measured_of, summary_rows
 from isocenter.tasks.shared import Measured, Shares, agreement_figure, crossed, mean_of, numbers_by_name, reading
 from isocenter.tasks.task import Task
@@ -74,6 +74,7 @@ class Regression:
         tunes=("error_factor",),
         case_metric="standardised_difference",
         search_values={"loss": ("huber", "mse", "mae")},
+        suited=suited,
         sentences=SENTENCES,
         metric_names=NAMES,
         errors=frozenset({"mae", "rmse", "median_absolute_error", "nll"}),

@@ -1,4 +1,4 @@
-"""Thresholds of probability: a rule that is chosen before training, a number from validation cases."""
+"""Thresholds of probability: a rule that is chosen before training, a number from cases that trained nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from isocenter.evaluation import roc_curve
 from isocenter.values import BY_HAND, Decision, Sentence
 
 RULE = re.compile(r"(?P<youden>youden)|((?P<sensitivity>sensitivity)|specificity)>=(?P<level>0?\.\d+|1(?:\.0*)?)")
-# Validation cases of the class and of the rest; fewer say too little about a threshold.
+# Unseen cases of the class and of the rest; fewer say too little about a threshold.
 FEWEST_CASES = 10
 TOO_FEW = "are too few for a threshold"
 # Above every probability, so that nobody is called.
@@ -58,14 +58,14 @@ def threshold(rule: str, probabilities: ArrayLike, positive: ArrayLike) -> float
 def chosen_thresholds(
     rule: str, cases: Mapping[str, tuple[np.ndarray, np.ndarray]], instead: str
 ) -> tuple[dict[str, float], Decision]:
-    """{label: threshold by the rule}, without labels of too few validation cases, and the decision with the reasons.
+    """{label: threshold by the rule}, without labels of too few cases, and the decision with the reasons.
 
     cases:   {label: (cases,) probabilities, and whether each case is positive}
     instead: what holds for a label without a threshold, in words
     """
     levels, reasons = dict[str, float](), []
     for name, (probabilities, positive) in cases.items():
-        numbers = f"{counted(int(positive.sum()), 'validation case')} of {name}"
+        numbers = f"{counted(int(positive.sum()), 'unseen case')} of {name}"
         numbers += f" and {counted(int((~positive).sum()), 'other')}"
         if min(positive.sum(), (~positive).sum()) < FEWEST_CASES:
             reasons.append(f"{numbers} {TOO_FEW}, {FEWEST_CASES} each are the least: {instead}")
@@ -76,7 +76,7 @@ def chosen_thresholds(
 
 
 def unkept_rule(decisions: Mapping[str, Decision]) -> Sequence[str]:
-    """Sentences on a rule that a person chose, where validation cases were too few to find its threshold."""
+    """Sentences on a rule that a person chose, where unseen cases were too few to find its threshold."""
     rule, chosen = decisions.get("operating_point"), decisions.get("thresholds")
     if rule is None or chosen is None or rule.because != BY_HAND or TOO_FEW not in chosen.because:
         return []

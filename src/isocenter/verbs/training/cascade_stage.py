@@ -23,7 +23,6 @@ from isocenter.planning import (
     plan_text,
     read_plan,
     settings,
-    split_folds,
     this_machine,
     with_memory,
 )
@@ -34,6 +33,7 @@ from isocenter.verbs.plan import relative_to
 from isocenter.verbs.reading import tracked
 from isocenter.verbs.training.decisions import log_decisions, with_decisions, with_reasons
 from isocenter.verbs.training.fit import Job, fit
+from isocenter.verbs.training.inner_folds import fold_by_case
 from isocenter.verbs.training.run_folder import RunFolder, state_of
 from isocenter.verbs.training.time_budget import Turn, fresh_model
 
@@ -57,7 +57,7 @@ class CascadeStage:
     def of(cls, run: RunFolder, job: Job) -> CascadeStage:
         """The stage as it was planned, or as it follows from the plan of the second stage."""
         out = run.out / BEFORE
-        return cls(out, _planned(run, job, out), job, _parted(run, job))
+        return cls(out, _planned(run, job, out), job, fold_by_case(run, job, CROSS_FITS))
 
     def joined(self, second: Model) -> Model:
         """A model of the second stage with a first one that has learnt nothing: it takes as long."""
@@ -125,14 +125,6 @@ def _planned(run: RunFolder, job: Job, out: Path) -> Plan:
 
 def _write(plan: Plan, out: Path) -> None:
     write_text(out / PLAN, plan_text(relative_to(plan, out)), overwrite=True)
-
-
-def _parted(run: RunFolder, job: Job) -> dict[str, int]:
-    """{case id: fold} of the training cases, by patient."""
-    training = run.dataset.only({case.id for case in job.train})
-    unsplit = replace(training, splits={})
-    folds = split_folds(unsplit, CROSS_FITS, seed=job.settings.training.seed, twins=run.examination.twins)
-    return {case: number for number, parts in enumerate(folds) for case, part in parts.items() if part == "test"}
 
 
 def _place(out: Path, case: Case) -> Path:

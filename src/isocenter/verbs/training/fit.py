@@ -182,10 +182,13 @@ def predicted(model: Model, task: Task, cases: Sequence[Case]) -> list[Predictio
     return predictions
 
 
-def tuned(jobs: Sequence[Job], outcomes: Sequence[Outcome], task: Task) -> Tuned:
+def tuned(
+    jobs: Sequence[Job], outcomes: Sequence[Outcome], task: Task, inner: Sequence[tuple[Job, Outcome]] = ()
+) -> Tuned:
     """Decide what the task leaves open: for each training by its own cases, so that no test case has a say.
 
-    task: of the run, which several trainings have in common: all their cases decide for their mean
+    task:  of the run, which several trainings have in common: all their cases decide for their mean
+    inner: trainings beside a single one, each of which adds predictions of the cases that it has not seen
     The common task goes into every checkpoint, because the trainings are one model.
     """
     predictions, cases, models = list[Prediction](), list[Case](), list[Model]()
@@ -193,9 +196,14 @@ def tuned(jobs: Sequence[Job], outcomes: Sequence[Outcome], task: Task) -> Tuned
     for job, outcome in zip(jobs, outcomes, strict=True):
         model = load(outcome.checkpoint, job.settings.training.device)
         if job.tuning:
-            own = predicted(model, job.settings.task, job.tuning)
-            decided, decisions = job.settings.task.tuned(own, job.tuning)
-            model, predictions, cases = replace(model, task=decided), [*predictions, *own], [*cases, *job.tuning]
+            own, of_whom = predicted(model, job.settings.task, job.tuning), list(job.tuning)
+            for beside, reached in inner:
+                unseen = load(reached.checkpoint, beside.settings.training.device)
+                own += predicted(unseen, job.settings.task, beside.test)
+                of_whom += beside.test
+            decided, decisions = job.settings.task.tuned(own, of_whom)
+            decisions = {name: _with_inner(decision, job, inner) for name, decision in decisions.items()}
+            model, predictions, cases = replace(model, task=decided), [*predictions, *own], [*cases, *of_whom]
         models.append(model)
     common = models[0].task
     if len(jobs) > 1:
@@ -205,6 +213,14 @@ def tuned(jobs: Sequence[Job], outcomes: Sequence[Outcome], task: Task) -> Tuned
             if (job.out / "checkpoints" / name).is_dir():
                 with_task(job.out / "checkpoints" / name, common)
     return Tuned(models, common, decisions)
+
+
+def _with_inner(decision: Decision, job: Job, inner: Sequence[tuple[Job, Outcome]]) -> Decision:
+    """A decision with what was predicted by whom, where there are inner folds."""
+    if not inner:
+        return decision
+    parts = f"{len(job.tuning)} validation cases, and {len(job.train)} training cases predicted by"
+    return replace(decision, because=f"{decision.because}; {parts} {len(inner)} networks that had not seen them")
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,6 +41,8 @@ REPORT = "report.html"
 NOTES = "run.json"
 # The control that trains without the covariates.
 IMAGE_ONLY = "image_only"
+# The networks by which each training case has a prediction of one that has not seen it.
+INNER = "inner"
 # Where a search lies that went before a training: in the run's folder, or in that of a fold.
 SEARCH = "search"
 # Files by which the folder of a run is known.
@@ -211,11 +213,11 @@ def resumed_run(out: Path, began: float) -> RunFolder:
 
 
 def _trainings_within(out: Path) -> list[Path]:
-    """The folders of folds, of the first stage of a cascade, of the image-only control, and of trials."""
+    """The folders of folds, of the first stage of a cascade, of the image-only control, of inner folds, of trials."""
     control = out / IMAGE_ONLY
     folds = sorted(out.glob("fold_*"))
     trials = [trial for folder in (out, *folds) for trial in sorted((folder / SEARCH).glob("*_*"))]
-    others = [folder for place in (out / BEFORE, control) for folder in sorted(place.glob("fold_*"))]
+    others = [folder for place in (out / BEFORE, control, out / INNER) for folder in sorted(place.glob("fold_*"))]
     return [*folds, *others, *([control] if control.is_dir() else []), *trials]
 
 

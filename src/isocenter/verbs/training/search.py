@@ -2,7 +2,8 @@
 
 It trains a job by its training and validation cases, and looks at no test case. The first trial is the plan as it
 stands. Another plan takes its place only where it is better beyond chance, twice: over the validation cases, with as
-much doubt as there were trials; and once more from another seed, with nothing left to choose.
+much doubt as there were trials; and once more from another seed, with nothing left to choose. Where there are inner
+folds the second time decides alone: over all training cases, by networks that have not seen them.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from typing import Any
 from isocenter.errors import IsocenterError, PlanError, ResourceError, UsageError, counted
 from isocenter.files import write_table, write_text
 from isocenter.lazy import pandas as pd
+from isocenter.lazy import torch
 from isocenter.planning import Room, changed, plan_text, read_plan, settings, space, tried, words
 from isocenter.runtime import read_json, write_json
 from isocenter.training import (
     COMPLETE,
     FEWEST_CASES,
-    FEWEST_STEPS,
     IMPOSSIBLE,
     PRUNED,
     SURE,
@@ -43,22 +44,16 @@ from isocenter.training import (
     sure_of_best,
     validation_of,
 )
-from isocenter.values import Decision, Plan
+from isocenter.values import Case, Decision, Plan
 from isocenter.verbs.training.decisions import with_decisions
 from isocenter.verbs.training.fit import Job, fit
 from isocenter.verbs.training.run_folder import SEARCH, state_of
+from isocenter.verbs.training.search_length import Length, length_of
 
 log = logging.getLogger("isocenter")
 STUDY, RESULT, BASE, TABLE, SCHEMA = "study.db", "result.json", "plan.yaml", "trials.csv", "isocenter.search"
 # Keys of result.json and of the facts of a trial, on disk.
 STATEMENT = TRIED = "said"
-# The best trial and the plan are trained once more each.
-CONFIRMING = 2
-# Of a search by minutes a trial has this share, or LONGER s where that leaves time for FEW trials: of much shorter
-# trainings little can be told, and with more of them luck grows faster than what is found.
-MANY, FEW, LONGER = 16, 6, 60.0
-# Of the steps of the training, where they are set and those of a trial are not.
-STEPS_SHARE = 4
 TPE = "Bergstra et al., NeurIPS 2011"
 
 
@@ -82,32 +77,6 @@ class SearchResult:
         return with_decisions(plan, {**self.changed, **searched})
 
 
-@dataclass(frozen=True)
-class Length:
-    """How long a search and its trials are.
-
-    seconds: of a trial; None where its steps decide
-    steps:   of a trial; None where its seconds decide
-    trials:  how many; None until `ends`, s of the run's clock
-    """
-
-    seconds: float | None
-    steps: int | None
-    trials: int | None
-    ends: float | None
-
-    def has_room(self, done: int, longest: float, now: float) -> bool:
-        """Whether another trial fits, beside those that confirm what was found.
-
-        longest: s of the longest trial so far
-        """
-        if not done:
-            return True
-        if self.trials is not None:
-            return done < self.trials
-        return now + (1 + CONFIRMING) * max(longest, self.seconds or 0.0) <= (self.ends or 0.0)
-
-
 def refuse_unsearchable(plan: Plan, validating: int) -> None:
     """UsageError where no search could tell luck from skill; ResourceError where nothing could choose its trials.
 
@@ -126,12 +95,13 @@ def refuse_unsearchable(plan: Plan, validating: int) -> None:
         raise UsageError(problem, "--tune", "Search in one process, then train its plan.yaml in several")
 
 
-def searched(job: Job, clock: Clock, room: Room, *, folds: int = 0) -> SearchResult:
+def searched(job: Job, clock: Clock, room: Room, *, folds: int = 0, inner: Sequence[Job] = ()) -> SearchResult:
     """Search before a job, from where a killed session left it.
 
     clock: of the run
     room:  what a plan must fit
     folds: with how many others the minutes of the search are shared
+    inner: trainings without a part of the training cases each, over all of which the best trial is confirmed
     """
     out = job.out / SEARCH
     if (out / RESULT).is_file():
@@ -140,8 +110,8 @@ def searched(job: Job, clock: Clock, room: Room, *, folds: int = 0) -> SearchRes
     with Study(out / STUDY, _space(job, room, bool(folds)), int(job.plan["training.seed"])) as study:
         if "began" not in study.facts:
             study.keep("began", clock.seconds)
-        length = length_of(job.plan, float(study.facts["began"]), max(1, folds))
-        result = _Search(job, study, clock, length, room).result()
+        length = length_of(job.plan, float(study.facts["began"]), max(1, folds), max(1, len(inner)))
+        result = _Search(job, study, clock, length, room, inner).result()
     for folder in out.glob("*_*"):  # a killed session may have left some whole
         _slim(folder)
     write_table(pd.DataFrame(list(result.rows)), out / TABLE)
@@ -155,6 +125,7 @@ class _Search:
     """A search that runs.
 
     job:   the training whose plan every trial is compared with
+    inner: as of `searched`
     ready: preprocessing that was done before
     """
 
@@ -163,6 +134,7 @@ class _Search:
     clock: Clock
     length: Length
     room: Room
+    inner: Sequence[Job] = ()
     ready: set[str] = field(default_factory=set)
 
     def result(self) -> SearchResult:
@@ -199,7 +171,7 @@ class _Search:
             self.study.finish(trial, IMPOSSIBLE, **facts, why=str(error), seconds=0.0, steps=0)
             return
         facts["changed"], looks = changed(self.job.plan, plan), list[float]()
-        job = self._trial_job(plan, f"trial_{trial.number:03}", f"trial {trial.number}")
+        job = self._trial_job(self.job, plan, f"trial_{trial.number:03}", f"trial {trial.number}")
         self._prepare(job)
         try:
             outcome = fit(job, self._clock_of(job), lambda decisions: None, look=_judge(trial, looks))
@@ -219,10 +191,10 @@ class _Search:
             log.info("trial %d: %s %.4f with %s", trial.number, self._metric, value, facts[TRIED])
         _slim(job.out)
 
-    def _trial_job(self, plan: Plan, name: str, what: str) -> Job:
+    def _trial_job(self, job: Job, plan: Plan, name: str, what: str) -> Job:
         if self.length.steps is not None:
             plan = plan.with_decision("training.steps", Decision(self.length.steps, "as many as each trial has"))
-        return replace(self.job, out=self.job.out / SEARCH / name, plan=plan, what=f"{self.job.what}, {what}")
+        return replace(job, out=self.job.out / SEARCH / name, plan=plan, what=f"{self.job.what}, {what}")
 
     def _prepare(self, job: Job) -> None:
         """What has to be prepared once, outside of the time of the trial that is the first to need it."""
@@ -259,18 +231,24 @@ class _Search:
         if best.value <= own.value:
             highest = f"{metric} of the plan's own trial on {count} validation cases, {own.value:.4f}, is the highest"
             return stays(f"{highest} of {all_of}")
-        ours, theirs = (_numbers(self.job.out / SEARCH / f"trial_{trial.number:03}") for trial in (best, own))
-        share, needed = self._share_better(ours, theirs, draws_for(len(done) - 1)), sure_of_best(len(done) - 1)
         led = (
             f"trial {best.number} of {all_of} reached {metric} {best.value:.4f} on {count} validation cases, "
-            f"the plan's own {own.value:.4f}, and was better in {100 * share:.1f} % of bootstrap draws"
+            f"the plan's own {own.value:.4f}"
         )
-        if share < needed:
-            return stays(f"{led}; {100 * needed:.1f} % are asked of the best")
+        if not self.inner:  # these alone decide, and so many trials were chosen from by them
+            ours, theirs = (_numbers(self.job.out / SEARCH / f"trial_{trial.number:03}") for trial in (best, own))
+            share, needed = (
+                self._share_better(self.job.val, ours, theirs, draws_for(len(done) - 1)),
+                sure_of_best(len(done) - 1),
+            )
+            led += f", and was better in {100 * share:.1f} % of bootstrap draws"
+            if share < needed:
+                return stays(f"{led}; {100 * needed:.1f} % are asked of the best")
         again, planned = self._again(best), self._again(own)
-        sure = self._share_better(again[1], planned[1], draws_for(1))
+        sure = self._share_better(self._confirming, again[1], planned[1], draws_for(1))
+        unseen = f" on {counted(len(self._confirming), 'training case')} in inner folds" * bool(self.inner)
         repeated = (
-            f"once more from another seed {again[0]:.4f} against {planned[0]:.4f}, "
+            f"once more from another seed{unseen} {again[0]:.4f} against {planned[0]:.4f}, "
             f"better in {100 * sure:.0f} % of draws"
         )
         if again[0] <= planned[0] or sure < SURE:
@@ -287,44 +265,37 @@ class _Search:
         }
         return SearchResult(edited, f"Searched: {because}. It has {words(best.choices, self.study.space)}", rows)
 
-    def _share_better(self, ours: Mapping[str, Any], planned: Mapping[str, Any], draws: int) -> float:
-        patients, seed = [case.patient for case in self.job.val], int(self.job.plan["training.seed"])
+    def _share_better(
+        self, cases: Sequence[Case], ours: Mapping[str, Any], planned: Mapping[str, Any], draws: int
+    ) -> float:
+        patients, seed = [case.patient for case in cases], int(self.job.plan["training.seed"])
         return share_better(self.job.settings.task.teaching, ours, planned, patients, seed=seed, draws=draws)
 
     def _again(self, trial: Tried) -> tuple[float, Mapping[str, Any]]:
-        """A trial trained once more from another seed: its metric, and the numbers behind it."""
+        """A trial trained once more from another seed: its metric, and the numbers behind it, of `_confirming`."""
         plan = tried(self.job.plan, trial.choices, self.study.space, self.room)
         seed = Decision(int(self.job.plan["training.seed"]) + 1, "another than that of the trials")
-        name, what = f"again_{trial.number:03}", f"trial {trial.number} once more"
-        job = self._trial_job(plan.with_decision("training.seed", seed), name, what)
-        outcome = fit(job, self._clock_of(job), lambda decisions: None)
-        value = _value(job, outcome)
-        _slim(job.out)
-        return value, _numbers(job.out)
+        plan, name, what = plan.with_decision("training.seed", seed), f"again_{trial.number:03}", "once more"
+        folds = {f"{name}_fold_{number}": own for number, own in enumerate(self.inner)}
+        parts = []
+        for place, own in (folds or {name: self.job}).items():
+            job = self._trial_job(own, plan, place, f"trial {trial.number} {what}")
+            outcome = fit(job, self._clock_of(job), lambda decisions: None)
+            parts.append(validation_of(outcome.checkpoint))
+            _slim(job.out)
+        joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        return float(self.job.settings.task.teaching.selection(joined)), joined
+
+    @property
+    def _confirming(self) -> list[Case]:
+        """The cases by which the best trial is compared with the plan once more, in the order of their numbers."""
+        return [case for job in (self.inner or (self.job,)) for case in job.val]
 
 
 def result_in(folder: Path) -> SearchResult | None:
     """The result of the search before the training in this folder; None where there was none."""
     place = folder / SEARCH / RESULT
     return _read(place) if place.is_file() else None
-
-
-def length_of(plan: Plan, began: float, folds: int) -> Length:
-    """began: s of the run's clock at which the search began; folds: that share its minutes"""
-    chosen = settings(plan)
-    search, training = chosen.search, chosen.training
-    budget = None if search.minutes is None else 60 * search.minutes / folds
-    ends = None if search.trials is not None or budget is None else began + budget
-    steps = search.steps
-    if steps is None and training.steps is not None:
-        steps = max(FEWEST_STEPS, training.steps // STEPS_SHARE)
-    if steps is not None:
-        return Length(None, min(steps, training.steps or steps), search.trials, ends)
-    assert budget is not None and training.minutes is not None and search.minutes is not None  # noqa: S101 - as checked
-    if search.trials is not None:
-        return Length(budget / (search.trials + CONFIRMING), None, search.trials, None)
-    each = max(budget / (MANY + CONFIRMING), min(LONGER, budget / FEW))
-    return Length(min(each, 60 * (training.minutes - search.minutes) / folds), None, None, ends)
 
 
 def _base(job: Job, out: Path) -> Plan:

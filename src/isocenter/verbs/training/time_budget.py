@@ -147,12 +147,12 @@ class Turn:
     """The turn of a training among those that share the minutes: each gets an equal part of what is left.
 
     began: s after the command's start at which it begins
-    left:  trainings that still have to share the rest, this one among them
+    left:  trainings as long as this one that still have to share the rest, itself among them
     most:  of all time for training, the share that it never exceeds
     """
 
     began: float
-    left: int = 1
+    left: float = 1
     most: float = 1.0
 
     def deadline(self, limit: float) -> float:

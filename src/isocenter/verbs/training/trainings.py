@@ -30,6 +30,7 @@ from isocenter.verbs.training.decisions import (
 )
 from isocenter.verbs.training.fit import Job, fit, tuned
 from isocenter.verbs.training.image_only_control import evaluated_control, image_job, is_wanted
+from isocenter.verbs.training.inner_folds import inner_jobs
 from isocenter.verbs.training.run_end import Trained, evaluated
 from isocenter.verbs.training.run_folder import RunFolder, state_of
 from isocenter.verbs.training.search import searched
@@ -90,7 +91,8 @@ class Part:
 def trained(run: RunFolder) -> Trained:
     """Search, train, tune and score: one training, or one a fold. What an earlier session has done is not done again.
 
-    Where the set has its own test part the mean of the folds is scored on it, else each fold on its own cases.
+    Beside a single training there may be inner folds, and beside each one its control. Where the set has its own test
+    part the mean of the folds is scored on it, else each fold on its own cases.
     """
     jobs = [_searched(run, job) for job in _jobs(run)]
     log = PlanLog(run.plan if run.made.folds else jobs[0].plan, run.write_plan)
@@ -100,19 +102,40 @@ def trained(run: RunFolder) -> Trained:
     after = _afterwards(run, jobs, 2 if wants_control else 1)
     parts, costs = _with_views([Part.of(run, job) for job in jobs], after, log)
     jobs, outcomes, total = [part.job for part in parts], list[Outcome](), len(parts) * (2 if wants_control else 1)
+    split = jobs[0].settings.split
+    inner_share = total * split.inner_share / (1 - split.inner_share) if split.inner_folds else 0.0
     for number, part in enumerate(parts):
         decided = partial(log_decisions, part.job.what) if run.made.folds else log
-        turn = Turn(0.0 if run.clock.spent and not number else run.clock.seconds, total - number)
+        turn = Turn(0.0 if run.clock.spent and not number else run.clock.seconds, total + inner_share - number)
         timed = None if after is None else Timed(after, turn, partial(_limit, after, part, None if number else costs))
         outcomes.append(_fitted(run, part, decided, timed))
-    controls, controlled = list[Job](), list[Outcome]()
+    beside = _Beside(run, after, 1 / (total + inner_share))
+    controls = []
     for number, (job, outcome) in enumerate(zip(jobs, outcomes, strict=True) if wants_control else ()):
         control = image_job(job, job.plan if run.made.folds else log.plan, run, timed=after is not None)
-        turn = Turn(run.clock.seconds, len(parts) - number, 1 / total)
-        timed = None if after is None else Timed(after, turn, partial(_limit_of, after, job, outcome))
-        controls.append(control)
-        controlled.append(_fitted(run, Part(control, None), partial(log_decisions, control.what), timed))
-    return _evaluated(run, log.plan, jobs, outcomes, list(zip(controls, controlled, strict=True)))
+        controls.append(beside.trained(control, job, outcome, len(parts) - number + inner_share))
+    inner = inner_jobs(run, jobs[0], log.plan, timed=after is not None)
+    unseen = [beside.trained(own, jobs[0], outcomes[0], len(inner) - number) for number, own in enumerate(inner)]
+    return _evaluated(run, log.plan, jobs, outcomes, controls, unseen)
+
+
+@dataclass(frozen=True, eq=False)
+class _Beside:
+    """Trainings beside those of the model, none of which takes longer than one of these.
+
+    most: of all time for training, the share of one of the model's
+    """
+
+    run: RunFolder
+    after: Afterwards | None
+    most: float
+
+    def trained(self, job: Job, main: Job, outcome: Outcome, left: float) -> tuple[Job, Outcome]:
+        """Train a job beside the one that came to this outcome; left: as of `Turn`."""
+        turn, timed = Turn(self.run.clock.seconds, left, self.most), None
+        if self.after is not None:
+            timed = Timed(self.after, turn, partial(_limit_of, self.after, main, outcome))
+        return job, _fitted(self.run, Part(job, None), partial(log_decisions, job.what), timed)
 
 
 def _jobs(run: RunFolder) -> list[Job]:
@@ -157,7 +180,8 @@ def _searched(run: RunFolder, job: Job) -> Job:
     if not job.settings.search.is_on:
         return job
     made = run.made if job.fold is None else run.made.of_fold(job.fold)
-    result = searched(job, run.clock, room_of(made), folds=len(run.made.folds))
+    inner = [replace(own, val=own.test) for own in inner_jobs(run, job, job.plan, timed=False)]
+    result = searched(job, run.clock, room_of(made), folds=len(run.made.folds), inner=inner)
     return replace(job, plan=result.applied(job.plan))
 
 
@@ -222,7 +246,7 @@ def _afterwards(run: RunFolder, jobs: Sequence[Job], trainings: int) -> Afterwar
 
     trainings: of each part, 2 with a control
     """
-    training = jobs[0].settings.training
+    training, inner = jobs[0].settings.training, jobs[0].settings.split.inner_folds
     by_clock = training.steps is None or state_of(jobs[0].out).get("deadline") is not None
     if training.minutes is None or not by_clock:
         return None
@@ -230,7 +254,7 @@ def _afterwards(run: RunFolder, jobs: Sequence[Job], trainings: int) -> Afterwar
     return Afterwards(
         training.minutes,
         [*jobs[0].val, *jobs[0].train][0],
-        trainings * sum(len(job.tuning) for job in jobs),
+        trainings * sum(len(job.tuning) for job in jobs) + (len(jobs[0].train) if inner else 0),
         [*[(tested, 1)] * (often + trainings - 1), *[(len(run.own_test), len(jobs))] * often],
         covariates_seconds(jobs),
     )
@@ -242,10 +266,11 @@ def _evaluated(
     jobs: Sequence[Job],
     outcomes: Sequence[Outcome],
     controls: Sequence[tuple[Job, Outcome]],
+    inner: Sequence[tuple[Job, Outcome]],
 ) -> Trained:
     """Tune the models, and score each case by the one that has not seen it; the same of the controls."""
     common = settings(run.plan).task
-    models = tuned(jobs, outcomes, common)
+    models = tuned(jobs, outcomes, common, inner)
     plan = with_decisions(plan, models.decisions)
     plans = [job.plan for job in jobs]
     plan = (

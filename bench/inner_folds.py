@@ -1,0 +1,125 @@
+"""What inner folds bring and cost: a registered sensitivity beside the one that is reached, and the AUROC.
+
+    python bench/inner_folds.py --threads 1 --minutes 10 --resume --record
+    python bench/inner_folds.py pneumonia --seeds 0
+
+Each seed draws 300 cases of a MedMNIST set's training part, a fifth of which would be test in a user's hands: 240 train
+and select. All other cases of the training part, thousands, are the test, so that what is reached is hardly a matter of
+luck. Each draw is trained in the same minutes without inner folds and with the plan's own number of them; the rule
+"sensitivity>=0.9" is registered. The sets' own test parts have no say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from recorded import commit, record
+from trainings import ROOT, add_options, keep, kept, spread, trained
+
+from isocenter.planning.rules.inner_folds import INNER_FOLDS
+
+RULE, CASES = "sensitivity>=0.9", 240
+# {name: (file, the class that the rule is about)}
+SETS: Mapping[str, tuple[str, str]] = {
+    "pneumonia": ("pneumoniamnist.npz", "pneumonia"),
+    "adrenal": ("adrenalmnist3d.npz", "hyperplasia"),
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One training. found: {metric: value}; because: why the threshold is what it is"""
+
+    on: str
+    seed: int
+    folds: int
+    problem: str = ""
+    found: Mapping[str, float] = field(default_factory=dict)
+    because: str = ""
+    commit: str = ""
+
+
+def drawn(source: Path, seed: int, place: Path) -> Path:
+    """A set in the same format with so many training cases, and all others of its training part as its test part."""
+    with np.load(source) as arrays:
+        images, labels = arrays["train_images"], arrays["train_labels"]
+    order = np.random.default_rng(seed).permutation(len(images))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    parts = {"train": np.sort(order[:CASES]), "test": np.sort(order[CASES:])}
+    whole = {
+        f"{part}_{name}": own[rows]
+        for part, rows in parts.items()
+        for name, own in (("images", images), ("labels", labels))
+    }
+    np.savez(place, **whole)
+    return place
+
+
+def shown(on: str, seed: int, folds: int, given: argparse.Namespace) -> Shown:
+    """One training of one draw."""
+    name = f"{on}-{seed}-{folds}"
+    if (before := kept(name, given)) is not None:
+        return Shown(**before)
+    file, positive = SETS[on]
+    data = drawn(given.data.resolve() / file, seed, given.out.resolve() / "data" / f"{on}-{seed}" / file)
+    words = [data, "--set", f"split.inner_folds={folds}", "--set", f"task.operating_point={RULE}"]
+    taken = trained(name, words, seed, given)
+    if taken.returncode:
+        return Shown(on, seed, folds, f"failed with exit code {taken.returncode}: see logs/{name}.err")
+    rows = json.loads((given.out / name / "evaluation" / "summary.json").read_text())["rows"]
+    found = {row["metric"]: row["value"] for row in rows if row["label"] == "all"}
+    of_class = {row["metric"]: row["value"] for row in rows if row["label"] == positive}
+    wanted = {"auroc": found["auroc"], **{key: of_class[key] for key in ("sensitivity", "specificity")}}
+    plan = (given.out / name / "plan.yaml").read_text()
+    because = "threshold found" if "are too few for a threshold" not in plan else "calls at 0.5"
+    one = Shown(on, seed, folds, "", wanted, because, commit())
+    keep(name, one, given)
+    return one
+
+
+def words_of(all_shown: Sequence[Shown]) -> str:
+    """A line for each set and number of folds; failed trainings are named."""
+    lines = ["| set | inner folds | seeds | threshold found | sensitivity | specificity | AUROC |", "|---" * 7 + "|"]
+    for on in dict.fromkeys(one.on for one in all_shown):
+        for folds in (0, INNER_FOLDS):
+            own = [one for one in all_shown if (one.on, one.folds) == (on, folds) and not one.problem]
+            if own:
+                cells = [spread([one.found[key] for one in own]) for key in ("sensitivity", "specificity", "auroc")]
+                kept_rules = sum(one.because == "threshold found" for one in own)
+                lines.append(f"| {on} | {folds} | {len(own)} | {kept_rules} | {' | '.join(cells)} |")
+    lines += [f"| {one.on} | {one.folds} | seed {one.seed} {one.problem} |" for one in all_shown if one.problem]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sets", nargs="*", metavar="SET", help=f"{', '.join(SETS)}; all without")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "medmnist")
+    add_options(parser, "inner_folds", minutes=10.0, of="of each training", seeds=(0, 1, 2))
+    given = parser.parse_args()
+    each = [
+        shown(on, seed, folds, given) for on in given.sets or SETS for seed in given.seeds for folds in (0, INNER_FOLDS)
+    ]
+    text = words_of(each)
+    print(text)
+    if given.record:
+        worst = statistics.fmean([abs(one.found["sensitivity"] - 0.9) for one in each if not one.problem])
+        about = (
+            f"{CASES} cases train and select, {RULE} is registered, {given.minutes:g} minutes on {given.threads} of "
+            f"{os.cpu_count()} cores; mean (SD) over seeds on all other cases of the set's training part. The mean "
+            f"distance of all trainings from 0.9 is {worst:.3f}."
+        )
+        record(
+            "inner_folds", "What inner folds bring and cost", f"{about}\n\n{text}", {"runs": [asdict(n) for n in each]}
+        )
+
+
+if __name__ == "__main__":
+    main()

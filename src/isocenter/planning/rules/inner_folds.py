@@ -1,0 +1,63 @@
+"""Inner folds: networks beside the main one, by which each training case has a prediction of one that has not seen it.
+
+What a task finds after training, a threshold of probability above all, needs many cases whose predictions are honest;
+the validation part of a small set has too few (bench/operating_points.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from isocenter.errors import counted
+from isocenter.planning.rules.split import FEWEST_OF_LARGE, Parts
+from isocenter.tasks import Task
+from isocenter.values import BY_HAND, Dataset, Decision, Plan
+
+INNER_FOLDS = 3
+# Below, each of the networks has too few steps to be like the main one.
+LEAST_MINUTES = 10.0
+FEWEST_PATIENTS = 20
+MEASURED = "bench/inner_folds.py"
+
+
+def with_inner_folds(plan: Plan, task: Task, dataset: Dataset, parts: Parts) -> Plan:
+    """The plan with how many inner folds there are; what was set by hand stays.
+
+    task: as the plan has it, with what was set by hand
+    """
+    counts = {part: list(parts.values()).count(part) for part in ("train", "val")}
+    patients = len({case.patient for case in dataset if parts.get(case.id) == "train"})
+    missing = _without(plan, task, counts, patients)
+    because = missing or (
+        f"{counted(counts['val'], 'validation case')} are too few for what is found after training: each of the "
+        f"{counts['train']} training cases is predicted by one of so many networks that has not seen it"
+    )
+    folds = Decision(0 if missing else INNER_FOLDS, because, "" if missing else MEASURED)
+    by_hand = plan.decision("split.inner_folds").because == BY_HAND
+    return plan if by_hand else plan.with_decision("split.inner_folds", folds)
+
+
+def _without(plan: Plan, task: Task, counts: Mapping[str, int], patients: int) -> str:
+    """Why there are none; empty where there are."""
+    if plan["split.folds"]:
+        return "each fold tests cases that it has not seen"
+    if not counts["val"]:
+        return "every case trains, and nothing is found afterwards"
+    if not all(head.is_vector for head in task.heads.values()):
+        return "each image has many answers, so that the validation cases have enough of them"
+    if task.traits.tuned_on != "val" or not any(_is_open(plan, setting) for setting in task.traits.tunes):
+        return "nothing is left to find on validation cases"
+    if counts["val"] >= FEWEST_OF_LARGE:
+        return f"{counts['val']} validation cases are enough for what is found after training"
+    if patients < FEWEST_PATIENTS:
+        return f"{counted(patients, 'patient')} are too few to part once more"
+    if plan.decision("training.steps").because == BY_HAND:
+        return "steps were set by hand, so that no minutes are shared: the validation cases alone decide"
+    minutes = plan["training.minutes"]
+    if minutes is not None and minutes < LEAST_MINUTES:
+        return f"{minutes:g} minutes are too few for {INNER_FOLDS + 1} trainings, {LEAST_MINUTES:g} are the least"
+    return ""
+
+
+def _is_open(plan: Plan, setting: str) -> bool:
+    return f"task.{setting}" in plan and plan[f"task.{setting}"] is None

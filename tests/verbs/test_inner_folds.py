@@ -1,0 +1,134 @@
+"""Inner folds: what is found after training is found on cases that the predicting network has not seen."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import isocenter
+import trained
+from isocenter.errors import PlanError
+from isocenter.files import read_dataset
+from isocenter.planning import read_plan
+from isocenter.runtime import read_json
+from isocenter.tasks.shared.operating_point import threshold
+from isocenter.training import STATE_SCHEMA
+from isocenter.verbs.training import fit
+
+TWO = {**trained.TWO_STEPS, "split.inner_folds": 2}
+
+
+@dataclass(frozen=True)
+class Parted:
+    """A run with two inner folds.
+
+    shown: ids of the cases that each training was given, in order: the model's, then the folds'
+    """
+
+    data: Path
+    out: Path
+    shown: list[set[str]]
+
+
+@pytest.fixture(scope="module")
+def parted(classified, tmp_path_factory) -> Parted:
+    out, shown, prepared = tmp_path_factory.mktemp("inner") / "run", list[set[str]](), fit.prepared
+
+    def noted(cases, *rest):
+        shown.append({case.id for case in cases})
+        return prepared(cases, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "prepared", noted)
+        trained.classifying(classified.data, out, assignments=TWO)
+    return Parted(classified.data, out, shown)
+
+
+def parts_of(run: Path) -> dict[str, set[str]]:
+    table = pd.read_csv(run / "split.csv", dtype=str)
+    return {part: set(table["case"][table["split"] == part]) for part in ("train", "val", "test")}
+
+
+def folds_of(run: Path) -> list[set[str]]:
+    table = pd.read_csv(run / "inner" / "split.csv", dtype={"case": str})
+    return [set(rows["case"]) for _, rows in table.groupby("fold")]
+
+
+def test_no_network_of_an_inner_fold_sees_its_part_and_none_sees_a_test_case(parted):
+    parts, folds = parts_of(parted.out), folds_of(parted.out)
+    assert set.union(*folds) == parts["train"]
+    assert not set.intersection(*folds)
+    everything = parts["train"] | parts["val"]
+    assert parted.shown == [everything, everything - folds[0], everything - folds[1]]
+
+
+def test_the_threshold_is_that_of_predictions_by_networks_that_have_not_seen_the_case(parted):
+    cases = {case.id: case for case in read_dataset(parted.data)}
+    likely, dark = list[float](), list[bool]()
+    unseen = [parts_of(parted.out)["val"], *folds_of(parted.out)]
+    for folder, own in zip((parted.out, *(parted.out / "inner" / f"fold_{n}" for n in (0, 1))), unseen, strict=True):
+        model = isocenter.load(folder / "checkpoints" / "best", "cpu")
+        likely += [model.predict(cases[case]).probabilities["dark"] for case in sorted(own)]
+        dark += [cases[case].references["class"] == "dark" for case in sorted(own)]
+    plan = read_plan(parted.out / "plan.yaml")
+    assert plan["task.thresholds"]["dark"] == pytest.approx(threshold("youden", likely, dark), abs=2e-6)
+    because = plan.decision("task.thresholds").because
+    assert f"{len(unseen[0])} validation cases, and {len(likely) - len(unseen[0])} training cases" in because
+
+
+def test_a_run_stopped_in_an_inner_fold_goes_on_to_the_same_threshold(parted, tmp_path):
+    moments = count()
+
+    def pressed(moment):
+        if next(moments) == 3:  # the second step of the first fold, after the two of the model
+            signal.raise_signal(signal.SIGINT)
+
+    with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
+        trained.classifying(parted.data, tmp_path / "run", assignments=TWO)
+    isocenter.train(resume=tmp_path / "run")
+    ours, theirs = (read_plan(run / "plan.yaml")["task.thresholds"] for run in (tmp_path / "run", parted.out))
+    assert ours == theirs
+
+
+def test_inner_folds_have_their_share_of_the_minutes_and_none_more_than_the_model(classified, tmp_path):
+    chosen = {"training.steps": None, "training.epochs": 1, "split.inner_folds": 2, "split.inner_share": 0.4}
+    run = trained.classifying(classified.data, tmp_path / "run", minutes=30, assignments=chosen)
+    folders = [run.out, *(run.out / "inner" / f"fold_{n}" for n in (0, 1))]
+    ends = [read_json(one / "checkpoints" / "last" / "state.json", STATE_SCHEMA)["deadline"] / 60 for one in folders]
+    assert ends[0] == pytest.approx(0.6 * 30, rel=0.05)
+    # The model was done at once, and left nearly all of its minutes over.
+    assert ends[1] == pytest.approx(0.5 * 30, rel=0.05)
+    assert ends[2] == pytest.approx(0.6 * 30, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("given", "folds", "because"),
+    [
+        ({"minutes": 30}, 3, "4 validation cases are too few"),
+        ({"minutes": 2}, 0, "2 minutes are too few for 4 trainings"),
+        ({"folds": 3}, 0, "each fold tests cases that it has not seen"),
+        ({"everything": True}, 0, "every case trains"),
+        ({"assignments": {"task.thresholds": {"dark": 0.3}}}, 0, "nothing is left to find"),
+        ({"assignments": {"training.steps": 10}}, 0, "steps were set by hand"),
+        ({"assignments": {"split.inner_folds": 5}}, 5, "set by hand"),
+    ],
+)
+def test_a_plan_says_whether_there_are_inner_folds_and_why(classified, given, folds, because):
+    decision = isocenter.plan(classified.data, device="cpu", **given).plan.decision("split.inner_folds")
+    assert decision.value == folds
+    assert because in decision.because
+
+
+def test_masks_need_none(segmented):
+    plan = isocenter.plan(segmented.data, labels=trained.LABELS, device="cpu").plan
+    assert (plan["split.inner_folds"], "many answers" in plan.decision("split.inner_folds").because) == (0, True)
+
+
+def test_inner_folds_of_folds_are_refused(classified):
+    with pytest.raises(PlanError, match=r"split\.inner_folds.*would decide nothing"):
+        isocenter.plan(classified.data, device="cpu", folds=3, assignments={"split.inner_folds": 3})
