@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from isocenter.evaluation.table import (
         FOLD,
         SUMMARY_SCHEMA,
+        THRESHOLD,
         Table,
         case_table,
         check_table,

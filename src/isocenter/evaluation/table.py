@@ -22,6 +22,8 @@ KEYS = ("case", "patient", "split", "label")
 # Which of several models has scored the case: a column that only cases out of fold have.
 FOLD = "fold"
 PROBABILITY = "probability_"
+# The probability from which on a class, finding or box is called: of cases out of fold that of their own fold.
+THRESHOLD = "threshold"
 # The row that speaks of all labels, or of a case as a whole.
 ALL = "all"
 
@@ -31,7 +33,9 @@ SPLITS = ("train", "val", "test")
 
 
 def case_table(rows: Iterable[Mapping[str, Any]]) -> Table:
-    """One row a case and label: case, patient, split, label, metrics, then reference, predicted, probability_<class>.
+    """One row a case and label: case, patient, split, label, metrics, reference, predicted, probability_<class>.
+
+    After them, where there are any, the thresholds by which it was called.
 
     Of cases that were scored by several folds, after the label, the fold.
 
@@ -39,7 +43,7 @@ def case_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     Raises DatasetError for what `check_table` refuses.
     """
     table = pd.DataFrame(list(rows))
-    last = ["reference", "predicted", *_probability_columns(table)]
+    last = ["reference", "predicted", *_probability_columns(table), *_threshold_columns(table)]
     metrics = [name for name in table if name not in (*KEYS, FOLD, *last)]
     table = table[[name for name in (*KEYS, FOLD, *metrics, *last) if name in table]]
     check_table(table)
@@ -91,7 +95,7 @@ def read_cases(path: Path) -> Table:
 def metric_columns(table: Table) -> list[str]:
     """The columns that hold figures, in their order."""
     names = [str(name) for name in table.select_dtypes(include=["number", "bool"])]
-    return [name for name in names if name not in (*KEYS, FOLD) and not name.startswith(PROBABILITY)]
+    return [name for name in names if name not in (*KEYS, FOLD) and not name.startswith((PROBABILITY, THRESHOLD))]
 
 
 def folds_of(table: Table) -> int:
@@ -141,6 +145,10 @@ def _figures(estimate: Estimate) -> dict[str, Any]:
 
 def _probability_columns(table: Table) -> list[str]:
     return [str(name) for name in table if str(name).startswith(PROBABILITY)]
+
+
+def _threshold_columns(table: Table) -> list[str]:
+    return [str(name) for name in table if str(name).startswith(THRESHOLD)]
 
 
 def _unknown_classes(table: Table) -> Sequence[str]:

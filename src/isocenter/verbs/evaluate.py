@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -19,7 +19,9 @@ from isocenter.runtime import Model, Preprocessing, environment, load, read_json
 from isocenter.tasks import Task, suffices
 from isocenter.values import Case, Dataset, Image, Plan, Problem, Row
 from isocenter.verbs.evaluation import (
+    TASK,
     Choice,
+    Fold,
     Predictor,
     Scored,
     Verdict,
@@ -28,6 +30,7 @@ from isocenter.verbs.evaluation import (
     named_as_in_run,
     read_data_record,
     score,
+    task_of,
     verdict_of,
     with_subsets,
     write_verdict,
@@ -141,8 +144,8 @@ def evaluate(
         dataset = named_as_in_run(dataset, read_data_record(run))
     chosen = choice(loaded, dataset, run, split)
     cases = [case for case in dataset if case.id in chosen.parts]
-    predictor = _predictor(loaded, run, chosen, device)
-    known, folds = dataset.patients_known, chosen.folds
+    predictor, folds = _predictor(loaded, run, chosen, device)
+    known = dataset.patients_known
     parts, draws = chosen.parts, out is not None
     scored = score(predictor, cases, parts, seed=seed, patients_known=known, folds=folds, draws=draws)
     if isinstance(loaded.preprocessing, Preprocessing):
@@ -225,12 +228,17 @@ def _log_of(run: Path | None) -> pd.DataFrame | None:
     return training_log(logged) if logged else None
 
 
-def _predictor(loaded: Model, run: Path | None, chosen: Choice, device: str) -> Predictor:
-    """The model; of a run of folds, for its own cases, each fold for those that it has not seen."""
+def _predictor(loaded: Model, run: Path | None, chosen: Choice, device: str) -> tuple[Predictor, Mapping[str, Fold]]:
+    """The model; of a run of folds, for its own cases, each fold for those that it has not seen, with its own task."""
     if not chosen.folds or run is None:
-        return with_smaller_batches(loaded)
-    folds = {fold: with_smaller_batches(load(run, device, fold=fold)) for fold in sorted(set(chosen.folds.values()))}
-    return OutOfFold(loaded.task, {case: folds[fold] for case, fold in chosen.folds.items()})
+        return with_smaller_batches(loaded), {}
+    models, own = dict[int, Model](), dict[int, Fold]()
+    for number in sorted(set(chosen.folds.values())):
+        place = run / f"fold_{number}"
+        own[number] = Fold(number, task_of(place) if (place / TASK).is_file() else loaded.task)
+        models[number] = replace(with_smaller_batches(load(run, device, fold=number)), task=own[number].task)
+    owners = {case: models[number] for case, number in chosen.folds.items()}
+    return OutOfFold(loaded.task, owners), {case: own[number] for case, number in chosen.folds.items()}
 
 
 def _report(result: Evaluation, model: Model, dataset: Dataset, run: Path | None, plan: Plan | None) -> str:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from isocenter.evaluation import (
+    THRESHOLD,
     Confusion,
     Seed,
+    Table,
     auroc,
     average_precision,
     bootstrap,
@@ -26,7 +28,7 @@ from isocenter.evaluation import (
 )
 from isocenter.report import Figure, figures
 from isocenter.tasks.classification.ordinal import Calling
-from isocenter.tasks.shared import PROBABILITY_NAMES, Called, discrimination, label_rows, noted
+from isocenter.tasks.shared import PROBABILITY_NAMES, Called, discrimination, label_rows, levels_in_words, noted
 from isocenter.values import Estimate, Floats, Row
 
 METRICS = frozenset(
@@ -54,8 +56,8 @@ class Answers:
     probabilities: (cases, classes); reference: (cases,) index of the class; patients: (cases,)
     calling:       which class is predicted
     scores:        {"brier", and "rps" of grades: (cases,)}
-    thresholds:    {class: probability from which on it counts}, by `rule` from validation cases; of two classes
-                   without one 0.5 for the second, of several the predicted class
+    thresholds:    {class: (cases,) probability from which on it counts}, by `rule` from unseen cases; NaN where a fold
+                   has none: of two classes 0.5 for the second then holds, of several the predicted class
     prevalence:    {class: share of all people}; that of these cases where none is stated
     costs:         (classes, classes) of calling a reference (row) so (column); None where nobody stated any
     """
@@ -67,7 +69,7 @@ class Answers:
     patients: np.ndarray
     scores: Mapping[str, Floats]
     rule: str
-    thresholds: Mapping[str, float]
+    thresholds: Mapping[str, Floats]
     prevalence: Mapping[str, float]
     costs: Floats | None = None
 
@@ -81,13 +83,26 @@ class Answers:
         if len(self.classes) == 2 and index == 0:
             called, words = self.called(1)
             return ~called, words
-        name = self.classes[index]
-        if name in self.thresholds:
-            level = self.thresholds[name]
-            return self.probabilities[:, index] >= level, f"; {name} from {level:.3g} on ({self.rule}, unseen cases)"
-        if len(self.classes) == 2 and self.costs is None:
-            return self.predicted == 1, f"; {name} from 0.5 on (default)"
-        return self.predicted == index, self.calling.by
+        name, usual = self.classes[index], self.predicted == index
+        by_level = len(self.classes) == 2 and self.costs is None
+        levels = self.thresholds.get(name, np.full(len(usual), np.nan))
+        if not by_level and np.isnan(levels).all():
+            return usual, self.calling.by
+        called = np.where(np.isfinite(levels), self.probabilities[:, index] >= levels, usual)
+        default = "0.5" if by_level else "the most probable class"
+        return called, f"; {name} {levels_in_words(levels, self.rule, default)}"
+
+
+def metrics_of(*, ordered: bool, costly: bool) -> frozenset[str]:
+    """The metrics of classes; ordered: of grades, whose mistakes have costs too; costly: somebody stated costs."""
+    return METRICS | (OF_GRADES if ordered else frozenset()) | (OF_COSTS if ordered or costly else frozenset())
+
+
+def levels_of(table: Table, classes: Sequence[str], thresholds: Mapping[str, float]) -> dict[str, Floats]:
+    """{class: (cases,) its threshold} as the table has them; of a table without such columns those of the task."""
+    levels = {name: np.full(len(table), level) for name, level in thresholds.items()}
+    own = {name: f"{THRESHOLD}_{name}" for name in classes}
+    return levels | {name: table[column].to_numpy(float) for name, column in own.items() if column in table}
 
 
 def case_scores(probabilities: Sequence[float], index: int, *, ordered: bool) -> dict[str, float]:

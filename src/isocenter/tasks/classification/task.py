@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from isocenter.errors import DatasetError
-from isocenter.evaluation import Seed, Table, folds_of
+from isocenter.evaluation import THRESHOLD, Seed, Table, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
@@ -39,12 +39,11 @@ from isocenter.tasks.classification.plan import (
     thresholds,
 )
 from isocenter.tasks.classification.scores import (
-    METRICS,
     NAMES,
-    OF_COSTS,
-    OF_GRADES,
     Answers,
     case_scores,
+    levels_of,
+    metrics_of,
     overview,
     selected,
     summary_rows,
@@ -208,7 +207,7 @@ class Classification:
     def scoring(self) -> Scoring:
         """Discrimination, calibration and calls at the operating point; of grades and costs what they add."""
         return Scoring(
-            metrics=METRICS | (OF_GRADES | OF_COSTS if self._ordered else OF_COSTS if self.costs else frozenset()),
+            metrics=metrics_of(ordered=self._ordered, costly=bool(self.costs)),
             score=self.score,
             summary=self.summary,
             rank=self.rank,
@@ -272,8 +271,8 @@ class Classification:
         """The task with thresholds by the operating point's rule; those that are set already stay."""
         if self.thresholds is not None or not cases:
             return self, {}
-        known = self._answers(self.score(predictions, cases))
-        levels, decision = thresholds(self.operating_point, self.classes, known.probabilities, known.reference)
+        own = self._answers(self.score(predictions, cases))
+        levels, decision = thresholds(self.operating_point, self.classes, own.probabilities, own.reference)
         return replace(self, thresholds=levels), {"task.thresholds": decision}
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
@@ -296,6 +295,7 @@ class Classification:
                     "reference": self.classes[index],
                     "predicted": self.classes[int(self._calling(probabilities))],
                     **{f"probability_{name}": p for name, p in zip(self.classes, probabilities, strict=True)},
+                    **{f"{THRESHOLD}_{name}": level for name, level in (self.thresholds or {}).items()},
                     **case_scores(probabilities, index, ordered=self._ordered),
                 }
             )
@@ -377,7 +377,7 @@ class Classification:
             table["patient"].to_numpy(str),
             {name: table[name].to_numpy(float) for name in ("brier", *(["rps"] * self._ordered))},
             self.operating_point,
-            self.thresholds or {},
+            levels_of(table, self.classes, self.thresholds or {}),
             self.prevalence or {},
             None if self.costs is None else np.array(self.costs),
         )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import FormatError, counted
-from isocenter.evaluation import Froc, Matches, Seed, Table, bootstrap_statistic, box_sizes
+from isocenter.evaluation import THRESHOLD, Froc, Matches, Seed, Table, bootstrap_statistic, box_sizes
 from isocenter.files import parse_json
 from isocenter.tasks.shared import noted
 from isocenter.values import BoundingBoxes, Estimate, Floats, Row
@@ -77,6 +77,7 @@ def case_row(
         "found": right,
         "false": wrong,
         "f1": f1,
+        THRESHOLD: threshold,
         "unit": unit,
         "axes": reference.axes,
         "reference_boxes": _text(np.column_stack([reference.ignored, sizes, reference.corners])),
@@ -90,6 +91,7 @@ class Answers:
 
     predicted, references: {class: one a case}, in order of `cases`
     sizes:                 {class: of each case (references,)}, in `unit`
+    levels:                (cases,) score from which on a box is called
     """
 
     classes: Sequence[str]
@@ -98,14 +100,19 @@ class Answers:
     references: dict[str, list[BoundingBoxes]]
     sizes: dict[str, list[Floats]]
     unit: str
+    levels: Floats
 
     @classmethod
-    def of(cls, table: Table, classes: Sequence[str]) -> Answers:
-        """The boxes in rows of `case_row` with case, patient and label; a missing row holds no box."""
+    def of(cls, table: Table, classes: Sequence[str], threshold: float) -> Answers:
+        """The boxes in rows of `case_row` with case, patient and label; a missing row holds no box.
+
+        threshold: of a table that does not say by which its boxes were called
+        """
         axes = int(table["axes"].iloc[0])
         cases = table.drop_duplicates("case")
         places = {case: number for number, case in enumerate(cases["case"])}
-        answers = cls(tuple(classes), cases["patient"].to_numpy(str), {}, {}, {}, str(table["unit"].iloc[0]))
+        levels = cases[THRESHOLD].to_numpy(float) if THRESHOLD in cases else np.full(len(cases), threshold)
+        answers = cls(tuple(classes), cases["patient"].to_numpy(str), {}, {}, {}, str(table["unit"].iloc[0]), levels)
         for name in classes:
             predicted = [BoundingBoxes.none(axes, scored=True) for _ in places]
             references = [BoundingBoxes.none(axes) for _ in places]
@@ -128,10 +135,10 @@ class Answers:
         """The free-response curve of a class; overlap: None where a centre in the reference is enough."""
         return Froc.of(self.predicted[name], self.references[name], overlap=overlap, sizes=self.sizes[name])
 
-    def called(self, name: str, overlap: float, threshold: float) -> Floats:
+    def called(self, name: str, overlap: float) -> Floats:
         """(3, cases) true and false boxes at the threshold, and boxes of the reference."""
         matches = self.matches(name, overlap)
-        chosen = matches.scores >= threshold
+        chosen = matches.scores >= self.levels[matches.image]
         images = len(self.patients)
         right, wrong = (
             np.bincount(matches.image[chosen & marks], minlength=images) for marks in (matches.right, ~matches.right)
@@ -139,20 +146,20 @@ class Answers:
         return np.array([right, wrong, matches.references], dtype=float)
 
 
-def summary_rows(answers: Answers, overlap: float, threshold: float, *, primary: str, seed: Seed) -> list[Row]:
+def summary_rows(answers: Answers, overlap: float, *, primary: str, seed: Seed) -> list[Row]:
     """Average precision first, then free-response figures, then what is called; of all classes first, then of each.
 
-    overlap, threshold: at which `sensitivity`, `ppv` and `f1` are stated
-    primary:            the overlap that stands first
+    overlap: at which `sensitivity`, `ppv` and `f1` are stated
+    primary: the overlap that stands first
     """
     there = [name for name in answers.classes if sum((~one.ignored).sum() for one in answers.references[name])]
     rows: list[Row] = []
-    for stated in _stated(answers, there, overlap, threshold, primary):
+    for stated in _stated(answers, there, overlap, primary):
         rows += _of_each(stated, answers, there, seed)
     return rows
 
 
-def _stated(answers: Answers, names: Sequence[str], overlap: float, threshold: float, primary: str) -> Iterator[Stated]:
+def _stated(answers: Answers, names: Sequence[str], overlap: float, primary: str) -> Iterator[Stated]:
     order = sorted(OVERLAPS, key=lambda metric: metric != primary)
     for metric in order:
         matches = [[answers.matches(name, one) for one in OVERLAPS[metric]] for name in names]
@@ -165,8 +172,10 @@ def _stated(answers: Answers, names: Sequence[str], overlap: float, threshold: f
     for metric, rate in BY_RATE.items():
         yield Stated(metric, _sensitivity(curves, rate), f"{by_centre}; at most {rate:g} false boxes a scan")
     yield from _by_size(answers, curves, by_centre)
-    counts = [answers.called(name, overlap, threshold) for name in names]
-    at = f"; boxes from a score of {threshold:.3g} on, found from IoU {overlap:g} on"
+    counts = [answers.called(name, overlap) for name in names]
+    low, high = answers.levels.min(), answers.levels.max()
+    score = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}, each fold's own,"
+    at = f"; boxes from a score of {score} on, found from IoU {overlap:g} on"
     for metric in CALLED:
         yield Stated(metric, _call(counts, metric), at)
 

@@ -285,7 +285,7 @@ class Detection:
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Average precision and free-response figures with patients resampled, of all classes first."""
-        return summary_rows(self._answers(table), self.overlap, self._level, primary=self.primary, seed=seed)
+        return summary_rows(self._answers(table), self.overlap, primary=self.primary, seed=seed)
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The boxes that are called, and those of the reference where the case has one."""
@@ -367,7 +367,7 @@ class Detection:
         return prediction.boxes
 
     def _answers(self, table: Table) -> Answers:
-        return Answers.of(table, self.classes)
+        return Answers.of(table, self.classes, self._level)
 
     @property
     def _level(self) -> float:

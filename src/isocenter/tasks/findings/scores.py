@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.evaluation import (
+    THRESHOLD,
     Confusion,
     Seed,
     Table,
@@ -19,7 +20,7 @@ from isocenter.evaluation import (
     calibration_error,
 )
 from isocenter.report import Figure, figures
-from isocenter.tasks.shared import Called, discrimination, label_rows, noted
+from isocenter.tasks.shared import Called, discrimination, label_rows, levels_in_words, noted
 from isocenter.values import Estimate, Floats, Row
 
 METRICS = frozenset({"auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1", "brier", "ece"})
@@ -28,6 +29,8 @@ AT_PREVALENCE = {"ppv": Confusion.ppv_at, "npv": Confusion.npv_at}
 # Metrics that set the score of one case against that of another.
 RANKED = {"auroc": auroc, "average_precision": average_precision}
 PRESENT, ABSENT = "present", "absent"
+# Where no rule has found another.
+DEFAULT_THRESHOLD = 0.5
 # Of more findings reliability and confusion would fill pages; the curves show them all.
 MOST_SHOWN = 6
 
@@ -35,18 +38,19 @@ MOST_SHOWN = 6
 Figured = Callable[[Called, Floats], Floats]
 
 
-def called_of(table: Table, findings: Sequence[str], at: Mapping[str, str]) -> dict[str, Called]:
-    """{finding: its cases}, of those in which it is known; at: {finding: where its operating point lies, in words}"""
+def called_of(table: Table, findings: Sequence[str], rule: str) -> dict[str, Called]:
+    """{finding: its cases}, of those in which it is known; rule: by which thresholds were found"""
     made = {}
     for name in findings:
         own = table[table["label"] == name]
         if len(own):
+            levels = own[THRESHOLD].to_numpy(float) if THRESHOLD in own else np.full(len(own), np.nan)
             made[name] = Called(
                 own["probability"].to_numpy(float),
                 (own["predicted"] == PRESENT).to_numpy(bool),
                 (own["reference"] == PRESENT).to_numpy(bool),
                 own["patient"].to_numpy(str),
-                at[name],
+                f"; {levels_in_words(levels, rule, str(DEFAULT_THRESHOLD))}",
             )
     return made
 

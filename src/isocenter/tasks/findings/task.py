@@ -9,14 +9,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from isocenter.errors import PlanError
-from isocenter.evaluation import Seed, Table, auroc, folds_of
+from isocenter.evaluation import THRESHOLD, Seed, Table, auroc, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Decoding, Guess, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.findings.losses import BALANCED, balance, finding_loss
 from isocenter.tasks.findings.plan import SENTENCES, check_settings, decisions, settings_for
-from isocenter.tasks.findings.scores import ABSENT, METRICS, PRESENT, called_of, overview, summary_rows
+from isocenter.tasks.findings.scores import (
+    ABSENT,
+    DEFAULT_THRESHOLD,
+    METRICS,
+    PRESENT,
+    called_of,
+    overview,
+    summary_rows,
+)
 from isocenter.tasks.shared import (
     PROBABILITY_NAMES,
     Shares,
@@ -51,7 +59,6 @@ if TYPE_CHECKING:
 
 # The settings that hold one number a finding.
 BY_FINDING = ("thresholds", "prevalence")
-DEFAULT_THRESHOLD = 0.5
 # A probability of 0 for what was there would cost infinitely much.
 SMALLEST = 1e-7
 
@@ -238,7 +245,7 @@ class Findings:
         """The task with thresholds by the operating point's rule; those that are set already stay."""
         if self.thresholds is not None or not cases:
             return self, {}
-        known = called_of(self.score(predictions, cases), self.findings, dict.fromkeys(self.findings, ""))
+        known = called_of(self.score(predictions, cases), self.findings, self.operating_point)
         if not known:
             because = "no unseen case says anything of a finding"
             return replace(self, thresholds={}), {"task.thresholds": Decision({}, because)}
@@ -261,15 +268,17 @@ class Findings:
                             "reference": PRESENT if present else ABSENT,
                             "predicted": PRESENT if called[name] else ABSENT,
                             "probability": probabilities[name],
+                            THRESHOLD: (self.thresholds or {}).get(name),
                             "brier": (probabilities[name] - present) ** 2,
                         }
                     )
-        columns = ["case", "patient", "label", "reference", "predicted", "probability", "brier"]
+        columns = ["case", "patient", "label", "reference", "predicted", "probability", THRESHOLD, "brier"]
         return pd.DataFrame(rows, columns=columns)
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Each metric as the mean over findings, then by finding; patients are resampled with all their findings."""
-        return summary_rows(table, called_of(table, self.findings, self._at), self.prevalence or {}, seed=seed)
+        known = called_of(table, self.findings, self.operating_point)
+        return summary_rows(table, known, self.prevalence or {}, seed=seed)
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image, with the probabilities and the findings of the reference in the caption."""
@@ -281,7 +290,7 @@ class Findings:
 
     def overview(self, table: Table) -> list[Figure]:
         """Discrimination of all findings, calibration and confusion of the first."""
-        return overview(called_of(table, self.findings, self._at), folds_of(table))
+        return overview(called_of(table, self.findings, self.operating_point), folds_of(table))
 
     def guess(self, table: Table) -> Guess:
         """The share of the training cases that have each finding, as if no image had been looked at."""
@@ -333,17 +342,6 @@ class Findings:
         levels = self.thresholds or {}
         probabilities = self._probabilities(prediction)
         return {name: bool(probabilities[name] >= levels.get(name, DEFAULT_THRESHOLD)) for name in self.findings}
-
-    @property
-    def _at(self) -> dict[str, str]:
-        """{finding: where its operating point lies, in words}"""
-        levels = self.thresholds or {}
-        return {
-            name: f"; from {levels[name]:.3g} on ({self.operating_point}, unseen cases)"
-            if name in levels
-            else f"; from {DEFAULT_THRESHOLD} on (default)"
-            for name in self.findings
-        }
 
     @property
     def _balance(self) -> Floats:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         check_numbers,
         check_rule,
         chosen_thresholds,
+        levels_in_words,
         unkept_rule,
     )
     from isocenter.tasks.shared.settings import SETTING_SENTENCES, numbers_by_name, reading

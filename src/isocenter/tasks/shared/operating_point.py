@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from isocenter.errors import PlanError, counted
 from isocenter.evaluation import roc_curve
-from isocenter.values import BY_HAND, Decision, Sentence
+from isocenter.values import BY_HAND, Decision, Floats, Sentence
 
 RULE = re.compile(r"(?P<youden>youden)|((?P<sensitivity>sensitivity)|specificity)>=(?P<level>0?\.\d+|1(?:\.0*)?)")
 # Unseen cases of the class and of the rest; fewer say too little about a threshold.
@@ -73,6 +73,17 @@ def chosen_thresholds(
             levels[name] = round(threshold(rule, probabilities, positive), 6)
             reasons.append(f"{rule} of {numbers}")
     return levels, Decision(levels, "; ".join(reasons), YOUDEN if levels and rule == "youden" else "")
+
+
+def levels_in_words(levels: Floats, rule: str, default: str) -> str:
+    """Where the thresholds of some cases lie; NaN where there is none, and the default holds."""
+    known = levels[np.isfinite(levels)]
+    if not len(known):
+        return f"from {default} on (default)"
+    low, high = known.min(), known.max()
+    words = f"from {low:.3g} on" if low == high else f"from {low:.3g} to {high:.3g} on, each fold's own"
+    without = f", {default} in folds without one" if len(known) < len(levels) else ""
+    return f"{words} ({rule}, unseen cases{without})"
 
 
 def unkept_rule(decisions: Mapping[str, Decision]) -> Sequence[str]:

@@ -17,8 +17,8 @@ from isocenter.verbs.evaluation.lineage import lineage_notes
 TEST, ALL = "test", "all"
 SPLITS = ("train", "val", TEST, ALL)
 OVER_FOLDS = (
-    "Each case was scored by the fold that had not seen it; what validation cases decide (thresholds, post-processing) "
-    "was decided over all folds. The figures estimate how good the model of one fold is, not their mean; those that "
+    "Each case was scored by the fold that had not seen it, with the thresholds and the post-processing of that fold's "
+    "own validation cases. The figures estimate how good the model of one fold is, not their mean; those that "
     "set cases against each other are means over the folds."
 )
 

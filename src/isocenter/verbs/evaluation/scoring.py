@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from isocenter.errors import DatasetError, IsocenterError
-from isocenter.evaluation import Table, case_table, resampling, rows_to_json
+from isocenter.evaluation import FOLD, Table, case_table, resampling, rows_to_json
 from isocenter.files import write_table, write_text
 from isocenter.lazy import pandas as pd
 from isocenter.quality import kinds_of
@@ -58,6 +58,17 @@ class Predictor(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class Fold:
+    """A fold that scores a case.
+
+    task: its own, with what its own validation cases decided: the common one's thresholds have seen cases that it tests
+    """
+
+    number: int
+    task: Task
+
+
+@dataclass(frozen=True, eq=False)
 class Scored:
     """What was measured on some cases.
 
@@ -92,7 +103,7 @@ class Scored:
     def write(self, folder: Path) -> None:
         """cases.csv, summary.json, task.json and the viewers' pages into an existing folder; images.json of subsets."""
         if self.task is not None:
-            write_json(folder / TASK, TASK_SCHEMA, {"name": self.task.name, **self.task.settings})
+            write_task(self.task, folder)
         write_table(self.table, folder / CASES)
         (folder / SUMMARY).write_text(json.dumps(rows_to_json(self.rows), indent=1) + "\n", encoding="utf-8")
         if self.subsets:
@@ -102,6 +113,11 @@ class Scored:
             (folder / "views").mkdir()
         for number, (_, _, _, page) in enumerate(self.shown):
             (folder / view_name(number)).write_text(page, encoding="utf-8")
+
+
+def write_task(task: Task, folder: Path) -> None:
+    """`task.json`, which `task_of` reads."""
+    write_json(folder / TASK, TASK_SCHEMA, {"name": task.name, **task.settings})
 
 
 def write_verdict(folder: Path, verdict: Mapping[str, Any]) -> None:
@@ -124,7 +140,7 @@ def score(
     *,
     seed: int,
     patients_known: bool,
-    folds: Mapping[str, int] = {},
+    folds: Mapping[str, Fold] = {},
     draws: bool = True,
 ) -> Scored:
     """Predict every case and score it on its reference's own grid; a case that fails is named and the rest goes on.
@@ -142,11 +158,7 @@ def score(
             try:
                 prediction = model.predict(case)
                 problems += noted(prediction, case)
-                scored = model.task.scoring.score([prediction], [case])
-                scored["split"] = parts.get(case.id, "test")
-                if case.id in folds:
-                    scored["fold"] = str(folds[case.id])
-                rows.extend(scored.to_dict("records"))
+                rows.extend(rows_of(prediction, case, model.task, parts, folds))
                 voxels += math.prod(prediction.geometry.shape)
                 if draws and are_kept(voxels):
                     made[case.id] = prediction
@@ -163,6 +175,17 @@ def score(
     overview = model.task.scoring.overview(table) if draws else ()
     tested = [case for case in cases if parts.get(case.id, "test") == "test"]
     return Scored(table, summary, overview, shown, problems, opened(tested), model.task)
+
+
+def rows_of(
+    prediction: Prediction, case: Case, task: Task, parts: Mapping[str, Split], folds: Mapping[str, Fold]
+) -> list[dict[str, Any]]:
+    """The rows of a case in a table of cases, scored by its fold's own task where several folds score."""
+    fold = folds.get(case.id)
+    table = (task if fold is None else fold.task).scoring.score([prediction], [case])
+    of_fold = {} if fold is None else {FOLD: str(fold.number)}
+    rows = table.assign(split=parts.get(case.id, "test"), **of_fold).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def summed_up(task: Task, table: Table, *, seed: int, patients_known: bool) -> list[Row]:

@@ -29,6 +29,7 @@ from isocenter.training import (
 )
 from isocenter.training import train as follow
 from isocenter.values import BY_HAND, Case, Decision, Plan, Prediction, Split
+from isocenter.verbs.evaluation import write_task
 from isocenter.verbs.reading import ReadingOptions, tracked, watched
 from isocenter.verbs.training.decisions import with_decisions
 
@@ -189,7 +190,7 @@ def tuned(
 
     task:  of the run, which several trainings have in common: all their cases decide for their mean
     inner: trainings beside a single one, each of which adds predictions of the cases that it has not seen
-    The common task goes into every checkpoint, because the trainings are one model.
+    The common task goes into every checkpoint, because the trainings are one model; a fold's own lies beside them.
     """
     predictions, cases, models = list[Prediction](), list[Case](), list[Model]()
     decisions: Mapping[str, Decision] = {}
@@ -204,6 +205,8 @@ def tuned(
             decided, decisions = job.settings.task.tuned(own, of_whom)
             decisions = {name: _with_inner(decision, job, inner) for name, decision in decisions.items()}
             model, predictions, cases = replace(model, task=decided), [*predictions, *own], [*cases, *of_whom]
+            if job.fold is not None:
+                write_task(decided, job.out)
         models.append(model)
     common = models[0].task
     if len(jobs) > 1:

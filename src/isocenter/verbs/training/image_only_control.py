@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from isocenter.errors import IsocenterError
-from isocenter.evaluation import FOLD, case_table
+from isocenter.evaluation import case_table
 from isocenter.files import written
 from isocenter.runtime import Context
 from isocenter.values import Case, Decision, Plan, Split
-from isocenter.verbs.evaluation import EVALUATION, Predictor, Scored, summed_up
+from isocenter.verbs.evaluation import EVALUATION, Fold, Predictor, Scored, rows_of, summed_up
 from isocenter.verbs.reading import tracked
 from isocenter.verbs.training.fit import Job
 from isocenter.verbs.training.run_folder import IMAGE_ONLY, RunFolder
@@ -55,7 +56,7 @@ def evaluated_control(
     model: Predictor,
     cases: Sequence[Case],
     parts: Mapping[str, Split],
-    folds: Mapping[str, int] = {},
+    folds: Mapping[str, Fold] = {},
 ) -> Scored | None:
     """The cases that the model was scored on, into a folder that `compare` takes; None where none could be scored.
 
@@ -64,16 +65,12 @@ def evaluated_control(
     rows = []
     with tracked(f"predicting and scoring {WHAT}") as tracker:
         for done, case in enumerate(cases, start=1):
-            try:
-                table = model.task.scoring.score([model.predict(case)], [case])
-                of_fold = {FOLD: str(folds[case.id])} if case.id in folds else {}
-                rows += table.assign(split=parts.get(case.id, "test"), **of_fold).to_dict("records")
-            except IsocenterError:
-                pass  # it is named where the model is scored, and left out of both
+            with suppress(IsocenterError):  # it is named where the model is scored, and left out of both
+                rows += rows_of(model.predict(case), case, model.task, parts, folds)
             tracker(done, len(cases))
     if not rows:
         return None
-    table = case_table({str(name): value for name, value in row.items()} for row in rows)
+    table = case_table(rows)
     seed, known = int(run.plan["training.seed"]), run.dataset.patients_known
     summary = summed_up(model.task, table, seed=seed, patients_known=known)
     scored = Scored(table, summary, task=model.task)

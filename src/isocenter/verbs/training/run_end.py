@@ -19,6 +19,7 @@ from isocenter.training import Outcome
 from isocenter.values import Case, Plan, Problem, Split
 from isocenter.verbs.evaluation import (
     EVALUATION,
+    Fold,
     Predictor,
     Scored,
     Verdict,
@@ -58,7 +59,7 @@ def evaluated(
     cases: Sequence[Case],
     parts: Mapping[str, Split],
     folder: str = EVALUATION,
-    folds: Mapping[str, int] = {},
+    folds: Mapping[str, Fold] = {},
 ) -> Scored | None:
     """The cases scored, and what was measured written into a folder of the run; None without cases.
 

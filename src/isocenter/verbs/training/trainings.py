@@ -15,7 +15,7 @@ from isocenter.runtime import Model, load
 from isocenter.tasks import Task
 from isocenter.training import Outcome
 from isocenter.values import Case, Decision, Plan, Prediction, Split, stands_for
-from isocenter.verbs.evaluation import EVALUATION, OUT_OF_FOLD, Subsets
+from isocenter.verbs.evaluation import EVALUATION, OUT_OF_FOLD, Fold, Subsets
 from isocenter.verbs.plan import room_of
 from isocenter.verbs.training.cascade_stage import CascadeStage
 from isocenter.verbs.training.covariate_baseline import covariates_seconds
@@ -276,7 +276,7 @@ def _evaluated(
     plan = (
         with_searches(with_reasons(plan, plans, outcomes), plans) if run.made.folds else with_outcome(plan, outcomes[0])
     )
-    folds = {case.id: job.fold for job in jobs for case in job.test if job.fold is not None}
+    folds = _folds(jobs, models.models)
     tested = {case.id for job in jobs for case in job.test}
     cases = [case for case in run.dataset if case.id in tested]
     parts: dict[str, Split] = dict.fromkeys(tested, "test")
@@ -285,7 +285,8 @@ def _evaluated(
     if controls:
         without = [job for job, _ in controls]
         own = tuned(without, [outcome for _, outcome in controls], common)
-        evaluated_control(run, OutOfFold.of(own.task, without, own.models), cases, parts, folds)
+        crossed = OutOfFold.of(own.task, without, own.models)
+        evaluated_control(run, crossed, cases, parts, _folds(without, own.models))
     if not run.made.folds or scored is None:
         return Trained(plan, scored, outcomes)
     primary, seed = str(plan["evaluation.primary"]), int(plan["training.seed"])
@@ -296,6 +297,16 @@ def _evaluated(
         mean = load(run.out, jobs[0].settings.training.device)
         scored = evaluated(run, mean, run.own_test, dict(run.dataset.splits))
     return Trained(plan, scored, outcomes, facts)
+
+
+def _folds(jobs: Sequence[Job], models: Sequence[Model]) -> dict[str, Fold]:
+    """{case id: the fold that scores it}, where there are several."""
+    return {
+        case.id: Fold(job.fold, model.task)
+        for job, model in zip(jobs, models, strict=True)
+        for case in job.test
+        if job.fold is not None
+    }
 
 
 def fold_facts(table: Table, folds: Sequence[Sequence[Case]], task: Task, primary: str, seed: int) -> dict[str, str]:
