@@ -6,7 +6,7 @@
 Each seed draws 240 cases of a MedMNIST set's training part, which train and select: as many as 300 leave beside a test
 part. Up to a thousand others of the training part are the test, so that what is reached is hardly luck. Each
 draw is trained in the same minutes without inner folds and with the plan's own number of them; the rule
-"sensitivity>=0.9" is registered. The sets' own test parts have no say.
+"sensitivity>=0.95" is registered. The sets' own test parts have no say.
 """
 
 from __future__ import annotations
@@ -25,12 +25,10 @@ from trainings import ROOT, add_options, keep, kept, spread, trained
 
 from isocenter.planning.rules.inner_folds import INNER_FOLDS
 
-RULE, CASES, TESTED = "sensitivity>=0.9", 240, 1000
-# {name: (file, the class that the rule is about)}
-SETS: Mapping[str, tuple[str, str]] = {
-    "pneumonia": ("pneumoniamnist.npz", "pneumonia"),
-    "adrenal": ("adrenalmnist3d.npz", "hyperplasia"),
-}
+RULE, ASKED, CASES, TESTED = "sensitivity>=0.95", 0.95, 240, 1000
+# The sets of two classes, of which the rule is about the second.
+SETS: Mapping[str, str] = {"pneumonia": "pneumoniamnist.npz", "adrenal": "adrenalmnist3d.npz"}
+ILL = "1"
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def shown(on: str, seed: int, folds: int, given: argparse.Namespace) -> Shown:
     name = f"{on}-{seed}-{folds}"
     if (before := kept(name, given)) is not None:
         return Shown(**before)
-    file, positive = SETS[on]
+    file = SETS[on]
     data = drawn(given.data.resolve() / file, seed, given.out.resolve() / "data" / f"{on}-{seed}" / file)
     words = [data, "--set", f"split.inner_folds={folds}", "--set", f"task.operating_point={RULE}"]
     taken = trained(name, words, seed, given)
@@ -75,7 +73,7 @@ def shown(on: str, seed: int, folds: int, given: argparse.Namespace) -> Shown:
         return Shown(on, seed, folds, f"failed with exit code {taken.returncode}: see logs/{name}.err")
     rows = json.loads((given.out / name / "evaluation" / "summary.json").read_text())["rows"]
     found = {row["metric"]: row["value"] for row in rows if row["label"] == "all"}
-    of_class = {row["metric"]: row["value"] for row in rows if row["label"] == positive}
+    of_class = {row["metric"]: row["value"] for row in rows if row["label"] == ILL}
     wanted = {"auroc": found["auroc"], **{key: of_class[key] for key in ("sensitivity", "specificity")}}
     plan = (given.out / name / "plan.yaml").read_text()
     because = "threshold found" if "are too few for a threshold" not in plan else "calls at 0.5"
@@ -110,11 +108,11 @@ def main() -> None:
     text = words_of(each)
     print(text)
     if given.record:
-        worst = statistics.fmean([abs(one.found["sensitivity"] - 0.9) for one in each if not one.problem])
+        worst = statistics.fmean([abs(one.found["sensitivity"] - ASKED) for one in each if not one.problem])
         about = (
             f"{CASES} cases train and select, {RULE} is registered, {given.minutes:g} minutes on {given.threads} of "
             f"{os.cpu_count()} cores; mean (SD) over seeds on up to 1000 other cases of the set's training part. The "
-            f"mean distance of all trainings from 0.9 is {worst:.3f}."
+            f"mean distance of all trainings from {ASKED} is {worst:.3f}."
         )
         record(
             "inner_folds", "What inner folds bring and cost", f"{about}\n\n{text}", {"runs": [asdict(n) for n in each]}
