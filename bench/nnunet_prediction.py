@@ -5,7 +5,7 @@
 One case from a fresh process, and the 40 cases of a cohort: time of the whole command, peak memory of all its
 processes, and how far the results are those that nnU-Net wrote: the share of voxels that are equal and the Dice of each
 class, in the worst case. Mirroring and steps are nnU-Net's on both sides. `adopt` is run once, its time stands apart;
-its certificate is made with eight volumes that are none of the 40.
+its certificate is made with eight volumes that are none of the 40. "As it is" is the folder without `adopt`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from beside import (
 from raw import LABELS, Raw, hippocampus
 
 MODEL = "nnunet_hippocampus"
-NNUNET = "nnU-Net"
+NNUNET, AS_IT_IS = "nnU-Net", "Isocenter, as it is"
 # Seconds after which a command is ended.
 AT_MOST = 3600.0
 # Volumes of the training part with which `adopt` makes its certificate.
@@ -42,10 +42,12 @@ CERTIFYING = 8
 
 def main() -> None:
     parser = arguments(__doc__)
+    parser.add_argument("--cases", type=int, help="of the cohort; all if not said")
+    parser.add_argument("--alone", action="store_true", help="without nnU-Net")
     parser.add_argument("--backends", nargs="+", default=["auto", "onnx"], help="of Isocenter, as `predict` takes them")
     given = parser.parse_args()
-    repeats, cases = (1, 2) if given.small else (given.repeats, None)
-    python = peer("nnunet")
+    repeats, cases = (1, 2) if given.small else (given.repeats, given.cases)
+    python = None if given.alone else peer("nnunet")
     work = PLACE / "work" / f"nnunet_prediction{'-small' * given.small}"
     shutil.rmtree(work, ignore_errors=True)  # a result of an earlier run must not stand in for one that failed
     raw = hippocampus(given.data, work / "raw", train=1 if given.small else CERTIFYING, test=cases)
@@ -56,11 +58,14 @@ def main() -> None:
     adopted = interleaved([Program("Isocenter adopt", adopting, at_most=AT_MOST)], 1, given.threads)
     if failures(adopted):
         sys.exit("; ".join(failures(adopted)))
-    parts, data = [markdown(adopted)], {"peer": versions("nnunet"), "adopt": adopted.to_dict("records"), "jobs": {}}
+    parts, data = (
+        [markdown(adopted)],
+        {"peer": {} if given.alone else versions("nnunet"), "adopt": adopted.to_dict("records"), "jobs": {}},
+    )
     for job, inputs in _jobs(raw, work):
         programs = [
-            *_ours(given.backends, package, inputs[0], work, job),
-            _theirs(python, given.data, inputs[1], work, job),
+            *_ours(given.backends, package, given.data / MODEL, inputs[0], work, job),
+            *([] if python is None else [_theirs(python, given.data, inputs[1], work, job)]),
         ]
         table = interleaved(programs, repeats, given.threads)
         wanted = _stored(stored, inputs[0], work / f"stored-{job.replace(' ', '-')}")
@@ -92,12 +97,14 @@ def _stored(source: Path, images: Raw | Path, folder: Path) -> Path:
     return folder
 
 
-def _ours(backends: list[str], package: Path, images: Path, work: Path, job: str) -> list[Program]:
+def _ours(backends: list[str], package: Path, folder: Path, images: Path, work: Path, job: str) -> list[Program]:
     found = []
-    for backend in backends:
-        name = f"Isocenter, {backend}"
-        options = ["--out", str(_out(work, name, job)), "--overwrite", "--device", "cpu", "--backend", backend]
-        found.append(Program(name, [ISOCENTER, "predict", str(package), str(images), *options], at_most=AT_MOST))
+    for name, model, chosen in [
+        (AS_IT_IS, folder, []),
+        *((f"Isocenter, {backend}", package, ["--backend", backend]) for backend in backends),
+    ]:
+        options = ["--out", str(_out(work, name, job)), "--overwrite", "--device", "cpu", *chosen]
+        found.append(Program(name, [ISOCENTER, "predict", str(model), str(images), *options], at_most=AT_MOST))
     return found
 
 
@@ -142,16 +149,18 @@ def _section(job: str, table: pd.DataFrame, agreements: dict[str, dict[str, Any]
         each = " | ".join(f"{one[label]:.5f}" for label in LABELS)
         lines.append(f"| {name} | {one['equal']:.6f} | {each} | {one['cases']} |")
     ratios = {}
-    for ours in (name for name in agreements if name != NNUNET):
+    ours = [name for name in agreements if name != NNUNET]
+    pairs = [(NNUNET, name) for name in ours] + [(AS_IT_IS, name) for name in ours if name != AS_IT_IS]
+    for slow, quick in pairs:
         for column, word in (("seconds", "time"), ("peak_mib", "memory")):
             try:
-                found = ratio(table, ours, NNUNET, column)
+                found = ratio(table, quick, slow, column)
             except ValueError as error:
-                lines += ["", f"{word} of {NNUNET} / {ours}: not measured, {error}."]
+                lines += ["", f"{word} of {slow} / {quick}: not measured, {error}."]
                 continue
-            ratios[f"{word}: {NNUNET} / {ours}"] = vars(found)
+            ratios[f"{word}: {slow} / {quick}"] = vars(found)
             text = f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
-            lines += ["", f"{NNUNET} takes {text} times the {word} of {ours}."]
+            lines += ["", f"{slow} takes {text} times the {word} of {quick}."]
     lines += [
         f"\nWithout agreement, {name}: {'; '.join(one['problems'])}."
         for name, one in agreements.items()

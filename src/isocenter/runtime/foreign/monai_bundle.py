@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from isocenter import tasks
-from isocenter.errors import DatasetError, FormatError, GeometryError, IntegrityError, UsageError, counted
-from isocenter.lazy import monai, torch
+from isocenter.errors import FormatError, IntegrityError, UsageError
+from isocenter.lazy import monai
 from isocenter.runtime import foreign
 from isocenter.runtime.foreign.checkpoint import read_checkpoint
 from isocenter.runtime.foreign.monai_config import REMEDY, Config, name_of, steps_of
-from isocenter.runtime.foreign.monai_inverse import way_back
+from isocenter.runtime.foreign.monai_transforms import KEY, MonaiTransforms
 from isocenter.runtime.model import Inference, Model
-from isocenter.runtime.preprocessing import Held, Part, Trace, parts_of, restored
 from isocenter.runtime.record_files import digest
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.tasks import Task
-from isocenter.transforms import Stretched, padding
-from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from torch.nn import Module
 
-KIND = "monai"
 METADATA = "configs/metadata.json"
 CONFIGS = ("configs/inference.json",)
 WEIGHTS = "models/model.pt"
 OURS = "isocenter"
-KEY = "image"
-# A probability of 0 or 1 has no logit.
-LEAST = 1e-7
 # Where those who write checkpoints put the weights in them.
 WITHIN = ("state_dict", "model", "network", "net")
 
@@ -45,150 +32,6 @@ WITHIN = ("state_dict", "model", "network", "net")
 def is_bundle(folder: Path) -> bool:
     """Whether a folder is a MONAI bundle that Isocenter did not write."""
     return (folder / METADATA).is_file() and not (folder / OURS).is_dir()
-
-
-@dataclass(frozen=True, eq=False)
-class Transformed:
-    """What the transforms made of an image, for MONAI to undo them, and with how many zeros a small one was surrounded.
-
-    Only where they cannot be undone axis by axis: else there is a trace.
-    """
-
-    source: Geometry
-    image: Any
-    pad: Sequence[tuple[int, int]]
-    squeezed: None = None
-
-
-@dataclass(frozen=True, eq=False)
-class MonaiTransforms:
-    """The bundle's own preprocessing, undone as MONAI undoes it: what went through the network, interpolated linearly.
-
-    exclusive: whether outputs become probabilities by a softmax or by a sigmoid, before they are brought back
-    """
-
-    channels: tuple[str, ...]
-    ndim: int
-    transform: Any
-    exclusive: bool
-    patch: tuple[int, ...]
-    steps: Sequence[Mapping[str, Any]] = ()
-    modality: str = "unknown"
-    spacing: tuple[float, ...] | None = None
-    shape: tuple[int, ...] | None = None
-    settings: Mapping[str, Any] = field(default_factory=lambda: {"kind": KIND})
-
-    unit = MM
-    frames = None
-    interval = None
-    reduction = 1.0
-    cascade = None
-
-    @property
-    def order_of_axes(self) -> tuple[int, ...]:
-        """The image's own order."""
-        return tuple(range(self.ndim))
-
-    def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], Trace | Transformed]:
-        """(channels, *spatial); DatasetError for other channels, GeometryError for other axes."""
-        if len(image.channels) != len(self.channels):
-            problem = f"has {counted(len(image.channels), 'channel')}, the model expects {len(self.channels)}"
-            raise DatasetError(problem, where, f"Give {', '.join(self.channels)}, in that order")
-        if image.geometry.ndim != self.ndim or image.frames is not None:
-            raise GeometryError(f"has not {self.ndim} axes", where, "Give images of the kind it was trained on")
-        pixels = torch.from_numpy(np.ascontiguousarray(image.data, dtype=np.float32))
-        prepared = self.transform({KEY: _with_affine(pixels, image.geometry)})[KEY]
-        pad = padding(tuple(prepared.shape[1:]), self.patch)  # as MONAI's own windows have it
-        seen = np.pad(np.asarray(prepared.numpy(), dtype=np.float32), [(0, 0), *pad])
-        trace = way_back(prepared.applied_operations, prepared.affine, prepared.shape[1:], pad, image.geometry)
-        whole = Transformed(image.geometry, prepared, pad) if trace is None else trace.by_smallest_plane()
-        return np.ascontiguousarray(seen), whole
-
-    def opened(self, image: Image, where: str) -> tuple[NDArray[np.float32], Trace | Transformed]:
-        """The same as a call: the image is prepared whole."""
-        return self(image, where)
-
-    def present(self, image: Image, where: str) -> tuple[bool, ...]:
-        """All channels: an image with fewer is refused."""
-        return (True,) * len(self.channels)
-
-    def parts(
-        self, trace: Trace | Transformed, region: Region | None, patch: Sequence[int], channels: int
-    ) -> Sequence[Part]:
-        """Columns of what is wanted; all at once where MONAI itself has to undo its transforms."""
-        return parts_of(trace, region, patch, channels) if isinstance(trace, Trace) else (Part(),)
-
-    def restored(
-        self, slabs: Slabs, trace: Trace | Transformed, part: Region | None = None
-    ) -> Iterator[tuple[Region, Mapping[str, Any]]]:
-        """Outputs whose probabilities are those that were brought back."""
-        then = _logarithm if self.exclusive else _log_odds
-        likely = ((region, {"mask": self._probabilities(arrays["mask"])}) for region, arrays in slabs)
-        if isinstance(trace, Transformed):
-            yield tuple(slice(0, size) for size in trace.source.shape), {"mask": then(self._whole(likely, trace))}
-            return
-        for region, arrays in restored(likely, trace, part):
-            back = arrays["mask"]
-            if not isinstance(back, Stretched):
-                back = Stretched(back, (None,) * self.ndim, tuple(range(self.ndim)))
-            yield region, {"mask": replace(back, then=then)}
-
-    def _probabilities(self, outputs: Array) -> NDArray[np.float32]:
-        logits = torch.from_numpy(np.ascontiguousarray(outputs, dtype=np.float32))
-        return np.asarray((logits.softmax(dim=0) if self.exclusive else logits.sigmoid()).numpy())
-
-    def _whole(self, likely: Slabs, trace: Transformed) -> NDArray[np.float32]:
-        """Probabilities on the source's grid, as MONAI undoes its transforms: one class after the other."""
-        inner = tuple(slice(low, low + n) for (low, _), n in zip(trace.pad, trace.image.shape[1:], strict=True))
-        there, outputs = np.empty(0, np.float32), np.empty(0, np.float32)
-        for (rows, *plane), arrays in likely:
-            if not there.size:
-                sizes = [n + low + high for (low, high), n in zip(trace.pad, trace.image.shape[1:], strict=True)]
-                there = np.empty((len(arrays["mask"]), *sizes), np.float32)
-                outputs = np.empty((len(there), *trace.source.shape), np.float32)
-            there[(slice(None), rows, *plane)] = arrays["mask"]
-        for number in range(len(there)):
-            operations = copy.deepcopy(trace.image.applied_operations)  # undoing takes notes apart
-            pixels = torch.from_numpy(there[(slice(number, number + 1), *inner)])
-            image = monai.data.MetaTensor(pixels, affine=trace.image.affine, applied_operations=operations)
-            with monai.transforms.utils.allow_missing_keys_mode(self.transform):
-                back = self.transform.inverse({KEY: image})[KEY][0]
-            if tuple(back.shape) != trace.source.shape:
-                raise GeometryError("its transforms cannot be undone", "the bundle", REMEDY)
-            outputs[number] = back
-        return outputs
-
-    def held(self, geometry: Geometry) -> Held:
-        """By what its steps would do to an image of this geometry; of none a voxel is looked at."""
-        if geometry.ndim != self.ndim:
-            return Held(prepared=False)
-        image = _with_affine(torch.zeros(1).expand(1, *geometry.shape), geometry)
-        # What is cut away depends on the voxels: it is reckoned with, and goes back axis by axis.
-        lazy, of_voxels = monai.transforms.LazyTransform, monai.transforms.CropForegroundd
-        spatial: list[Any] = [
-            one for one in self.transform.transforms if isinstance(one, lazy) and not isinstance(one, of_voxels)
-        ]
-        for step in spatial:
-            image = step({KEY: image}, lazy=True)[KEY]
-        shape = tuple(int(size) for size in image.peek_pending_shape())
-        trace = way_back(image.pending_operations, image.peek_pending_affine(), shape, [(0, 0)] * self.ndim, geometry)
-        return Held(prepared=False, restored=trace is not None, shape=shape)
-
-
-def _with_affine(pixels: Tensor, geometry: Geometry) -> Any:
-    """(channels, *spatial) as MONAI knows where it lies."""
-    affine, ndim = np.eye(4), geometry.ndim
-    affine[:ndim, :ndim], affine[:ndim, 3] = geometry.affine[:-1, :-1], geometry.affine[:-1, -1]
-    return monai.data.MetaTensor(pixels, affine=torch.from_numpy(affine))
-
-
-def _logarithm(likely: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(np.log(np.clip(likely, LEAST, 1 - LEAST)))
-
-
-def _log_odds(likely: NDArray[np.float32]) -> NDArray[np.float32]:
-    held = np.clip(likely, LEAST, 1 - LEAST)
-    return np.asarray(np.log(held / (1 - held)))
 
 
 def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Model:
@@ -209,7 +52,7 @@ def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Mo
     task = _task(post, names, str(window.get("mode", "constant")), where)
     preparation = steps_of(config.described(config.content.get("preprocessing")), where)
     transform = _compose(config, preparation)
-    preprocessing = MonaiTransforms(channels, len(patch), transform, task.decoding.exclusive, patch, preparation)
+    preprocessing = MonaiTransforms(channels, len(patch), transform, task.decoding.exclusive, patch)
     module = _module(config, folder, trusted)
     network = {"name": name_of(config.content["network_def"]), "channels": len(channels), "spatial_dims": len(patch)}
     origin = {
@@ -275,16 +118,18 @@ def _windows(given: Any, where: str) -> tuple[tuple[int, ...], Inference]:
 
 def _task(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], mode: str, where: str) -> Task:
     """What its steps after the network make of the outputs."""
-    exclusive, largest = None, []
+    exclusive, called, largest = None, False, []
     for step in post:
         match name_of(step):
             case "AsDiscreted":
-                exclusive = bool(step.get("argmax", False))
+                exclusive, called = bool(step.get("argmax", False)), True
                 if not exclusive and step.get("threshold") not in (0.5, None):
                     raise UsageError(f"calls a region from {step['threshold']} on, not from 0.5", where, REMEDY)
             case "Activationsd":
                 exclusive = bool(step.get("softmax", False)) if exclusive is None else exclusive
             case "KeepLargestConnectedComponentd":
+                if not called:
+                    raise UsageError("keeps the largest piece before its outputs are called", where, REMEDY)
                 largest += _largest(step, names, where)
             case "Invertd" | "EnsureTyped":
                 pass

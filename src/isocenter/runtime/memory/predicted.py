@@ -34,9 +34,8 @@ FLOATS_A_VOXEL = 100
 KERNELS = 1.3
 # What a first window brings with it, whatever its size: compiled kernels, threads, arenas of the allocator.
 FIRST_WINDOW = 3 * 2**24
-# Copies of an image that is prepared in memory: as it was read, normalised, resampled, padded; and a byte for what
-# was measured.
-READ_COPIES, PREPARED_COPIES = 9, 8
+# Bytes for each voxel of an image that is prepared in memory: as it was read and as float32, and what was measured.
+READ_COPIES = 9
 # Finished parts that are worked on at a time: probabilities, their copies, and what is resampled of them.
 PARTS = 4
 # Of what is free the rest stays for the system and for what the prediction misses.
@@ -104,7 +103,7 @@ def _expected(model: Model, image: Image, batch: int, region: Region | None) -> 
     if streamed:
         held = BLOCK_VOXELS * READ_COPIES + channels * 4 * 3 * _walked(image, spatial, patch)
     else:
-        held = READ_COPIES * source + PREPARED_COPIES * channels * math.prod(spatial)
+        held = READ_COPIES * source + in_parts.copies * channels * math.prod(spatial)
     plane = 4 * (dense + 1) * walked
     if in_parts.restored:
         sums = min(HELD_BYTES, plane) + PARTS * min(YIELDED_BYTES, 4 * dense * math.prod(seen))

@@ -41,11 +41,13 @@ class Held:
     prepared: only parts of what the network sees of it; else all
     restored: only parts of the outputs on their way back; else all, on the network's grid and on the image's own
     shape:    of what the network sees, before it is padded to a window; None where it follows from the spacing
+    copies:   bytes for each voxel of that, where all of it is prepared together: normalised, resampled, padded
     """
 
     prepared: bool = True
     restored: bool = True
     shape: tuple[int, ...] | None = None
+    copies: int = 8
 
 
 class Source(Protocol):

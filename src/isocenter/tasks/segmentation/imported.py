@@ -28,6 +28,8 @@ from isocenter.values import (
 )
 
 OWN = ("writes", "exclusive", "averaged", "weighed", "largest")
+# While the largest piece is looked for: two label maps, what belongs to the group, the numbers of pieces, what is kept.
+LARGEST_BYTES = 10
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ class ImportedSegmentation(Segmentation):
     def decoding(self) -> Decoding:
         """Windows, networks and views are averaged as the other program does."""
         averaged = ("mask",) if self._averages_probabilities else ()
-        return replace(super().decoding, merge=self.weighed, averaged=averaged)
+        held = LARGEST_BYTES if self.largest else None
+        return replace(super().decoding, merge=self.weighed, averaged=averaged, bytes_per_voxel=held)
 
     @property
     def _averages_probabilities(self) -> bool:
@@ -130,7 +133,9 @@ class ImportedSegmentation(Segmentation):
 
 def _largest_pieces(own: Array) -> Array:
     """The connected piece with the most voxels (touching corners connect), or all that have as many."""
-    pieces, _ = ndimage.label(own, np.ones((3,) * own.ndim))
-    sizes = np.bincount(pieces.ravel())
+    pieces, count = ndimage.label(own, np.ones((3,) * own.ndim))
+    sizes = np.zeros(count + 1, dtype=np.int64)
+    for rows in pieces:  # counting makes numbers of eight bytes of all that it is given
+        sizes += np.bincount(rows.ravel(), minlength=count + 1)
     sizes[0] = 0
     return np.asarray((sizes == sizes.max())[pieces] & own)

@@ -14,8 +14,8 @@ import isocenter
 from foreign_bundles import AFTER, BEFORE, bundle, image
 from isocenter.errors import DatasetError, MemoryShortageError
 from isocenter.runtime import expected_memory, fitting_memory
-from isocenter.runtime.foreign import monai_bundle
-from isocenter.runtime.foreign.monai_inverse import way_back
+from isocenter.runtime.foreign import monai_transforms
+from isocenter.runtime.foreign.monai_grid import changes
 from isocenter.runtime.preprocessing import restored
 from isocenter.values import Deferred, Geometry, Image
 
@@ -57,7 +57,7 @@ def test_what_goes_back_row_by_row_is_what_monai_brings_back_whole(name):
     source = MetaTensor(torch.tensor(subject.data), affine=torch.tensor(subject.geometry.affine))
     prepared = transform({"image": source})["image"]
     shape = prepared.shape[1:]
-    trace = way_back(prepared.applied_operations, prepared.affine, shape, [(1, 2)] * 3, subject.geometry)
+    trace, _ = changes(prepared.applied_operations, prepared.affine, shape, [(1, 2)] * 3, subject.geometry)
     padded = np.random.default_rng(2).random((2, *(n + 3 for n in shape)), dtype=np.float32)
     there = MetaTensor(torch.tensor(padded[:, 1:-2, 1:-2, 1:-2]), affine=prepared.affine)
     there.applied_operations = prepared.applied_operations
@@ -82,10 +82,38 @@ def test_a_label_map_made_in_parts_is_that_of_the_whole_voxel_for_voxel(tmp_path
     model, subject = of_steps(tmp_path, STEPS[name], after), within(image())
     monkeypatch.setattr("isocenter.runtime.preprocessing.columns.HELD_BYTES", 2**17)  # several columns
     parts = np.asarray(model.predict(subject).data)
-    monkeypatch.setattr(monai_bundle, "way_back", lambda *given: None)
+    monkeypatch.setattr(monai_transforms, "changes", lambda *given: None)
     whole = np.asarray(model.predict(subject).data)
     assert len(np.unique(whole)) > 1
     assert np.array_equal(parts, whole)
+
+
+@pytest.mark.parametrize("name", [name for name in STEPS if name[:7] != "cropped"])
+def test_what_the_network_sees_of_a_large_volume_is_made_region_by_region_as_monai_makes_it_whole(
+    tmp_path, monkeypatch, name
+):
+    model, subject = of_steps(tmp_path, STEPS[name]), image()
+    whole, _ = model.preprocessing(subject, "case")
+    labels = np.asarray(model.predict(subject).data)
+    monkeypatch.setattr(monai_transforms, "STREAMED_BYTES", 0)
+    assert model.preprocessing.held(subject.geometry).prepared
+    parts, trace = model.preprocessing.opened(subject, "case")
+    assert parts.shape == whole.shape
+    assert trace.padded == whole.shape[1:]
+    np.testing.assert_allclose(parts[(slice(None),) * 4], whole, atol=1e-6)
+    region = (slice(0, 1), slice(3, 9), slice(2, 3), slice(1, 8))
+    np.testing.assert_allclose(parts[region], whole[region], atol=1e-6)
+    assert np.array_equal(np.asarray(model.predict(subject).data), labels)
+
+
+@pytest.mark.parametrize("kind", ["NormalizeIntensityd", "ScaleIntensityd", "CropForegroundd"])
+def test_a_step_that_looks_at_all_voxels_together_prepares_the_whole_volume(tmp_path, monkeypatch, kind):
+    step = {"_target_": kind, "keys": "image", **({"source_key": "image"} if kind[0] == "C" else {})}
+    model = of_steps(tmp_path, [ORIENT, step])
+    held = model.preprocessing.held(image().geometry)
+    assert (held.prepared, held.restored) == (False, True)
+    monkeypatch.setattr(monai_transforms, "STREAMED_BYTES", 0)
+    assert isinstance(model.preprocessing.opened(within(image()), "case")[0], np.ndarray)
 
 
 def test_of_a_part_of_the_image_only_its_windows_are_run_and_its_labels_stay(tmp_path):
@@ -118,6 +146,14 @@ def test_a_model_whose_outputs_have_to_go_back_whole_and_would_not_fit_is_refuse
     free(monkeypatch, 2**20)
     with pytest.raises(DatasetError, match=r"would take .* GiB .* and 0.00 GiB may be used"):
         isocenter.predict(model, tmp_path / "case.nii.gz", out=tmp_path / "out")
+
+
+def test_where_the_largest_piece_is_kept_the_memory_to_find_it_is_reckoned(tmp_path):
+    largest = {"_target_": "KeepLargestConnectedComponentd", "keys": "pred"}
+    subject = header((512, 512, 300))
+    without = expected_memory(of_steps(tmp_path / "a", []), subject)
+    having = expected_memory(of_steps(tmp_path / "b", [], [*AFTER, largest]), subject)
+    assert having.result == 10 * without.result
 
 
 def header(shape: tuple[int, ...]) -> Image:
