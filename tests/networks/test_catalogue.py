@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from isocenter import networks
-from isocenter.networks.catalogue import halvings, member
+from isocenter.networks.catalogue import HEADS, REFERENCE, halvings, member
 from isocenter.values import Vector
 
 torch.set_num_threads(1)
@@ -27,6 +28,17 @@ def test_weights_and_multiplications_are_those_counted_by_hand():
     assert counted.tasks == ("vector",)  # it was asked for a dense head too, and gave none
     assert counted.parameters == 5 * 9 + 5 + 5 * 2 + 2
     assert counted.multiply_adds == 254 * 254 * 5 * 9 + 5 * 2
+
+
+@pytest.mark.parametrize(("name", "axes"), [("unet", 3), ("vit", 2), ("se_resnet", 2)])
+def test_what_is_left_out_for_speed_multiplies_nothing(name: str, axes: int) -> None:
+    [listed] = [one for one in networks.members([name]) if one.axes == axes]
+    size, _, _ = networks.size_for(name, REFERENCE[axes], halvings(REFERENCE[axes]), "cpu")
+    with torch.device("meta"):
+        network = networks.build(name, 1, axes, {"it": HEADS[listed.tasks[0]](axes)}, size).eval()
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            network(torch.empty(1, 1, *REFERENCE[axes]))
+    assert listed.multiply_adds == counter.get_total_flops() // 2
 
 
 def test_a_network_that_takes_no_volume_is_not_listed_for_volumes():

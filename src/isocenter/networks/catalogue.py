@@ -6,6 +6,7 @@ import hashlib
 import math
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,12 @@ Build = Callable[[str, int, int, Mapping[str, Head], Mapping[str, Any]], "Module
 REFERENCE = {1: (1024,), 2: (256, 256), 3: (64, 64, 64)}
 # Libraries that the families of this folder use.
 LIBRARIES = ("isocenter", "monai", "timm", "torch", "torchvision")
+# Functions of torch.nn.functional whose output has their input's shape; methods of tensors of one shape.
+SHAPE_KEPT = (
+    "batch_norm", "group_norm", "instance_norm", "layer_norm", "elu", "gelu", "hardswish", "leaky_relu", "prelu",
+    "relu", "relu6", "sigmoid", "silu", "softmax", "dropout",
+)  # fmt: skip
+JOINED = ("add", "add_", "__add__", "__iadd__", "mul", "__mul__", "__imul__")
 HEADS: Mapping[str, Callable[[int], Head]] = {
     "boxes": lambda axes: Dense(2 + 2 * axes, lengths=axes, offsets=axes),
     "dense": lambda axes: Dense(2),
@@ -50,23 +57,25 @@ class Member:
     paper: str = ""
 
 
-def member(name: str, axes: int, size: Mapping[str, Any], build: Build, paper: str) -> Member | None:
-    """The family in so many axes, built on torch's meta device; None where it has no network for them."""
-    tasks: list[str] = []
-    parameters = work = 0
-    for task, head_for in HEADS.items():
+def member(
+    name: str, axes: int, size: Mapping[str, Any], build: Build, paper: str, answers: Sequence[str] = tuple(HEADS)
+) -> Member | None:
+    """The family in so many axes, built on torch's meta device; None where it has no network for them.
+
+    answers: the kinds of output that it says it has; measured with the first that it gives, as others differ by a
+             last layer
+    """
+    for n, task in enumerate(answers):
         try:
             with torch.device("meta"):
-                network = build(name, 1, axes, {task: head_for(axes)}, size).eval()
-            if not tasks:  # other outputs differ by a last layer
-                outputs, work = _forward(network, REFERENCE[axes])
-                if task not in outputs:
-                    continue
-                parameters = sum(weight.numel() for weight in network.parameters())
+                network = build(name, 1, axes, {task: HEADS[task](axes)}, size).eval()
+            outputs, work = _forward(network, REFERENCE[axes])
         except (PlanError, RuntimeError):  # RuntimeError: a family of a third party that takes no image of such axes
             continue
-        tasks.append(task)
-    return Member(name, axes, tuple(tasks), REFERENCE[axes], parameters, work, paper) if tasks else None
+        if task in outputs:
+            parameters = sum(weight.numel() for weight in network.parameters())
+            return Member(name, axes, tuple(answers[n:]), REFERENCE[axes], parameters, work, paper)
+    return None
 
 
 def made_with(families: Iterable[str]) -> str:
@@ -85,6 +94,30 @@ def halvings(patch: Sequence[int]) -> list[list[int]]:
 
 def _forward(network: Module, patch: Sequence[int]) -> tuple[Mapping[str, Any], int]:
     """The outputs for one image, and the number of multiply-adds."""
-    with torch.device("meta"), torch.inference_mode(), flop_counter.FlopCounterMode(display=False) as counter:
+    counting = flop_counter.FlopCounterMode(display=False)
+    with torch.device("meta"), torch.inference_mode(), counting, _shapes_only():
         outputs = network(torch.empty(1, 1, *patch))
-    return outputs, counter.get_total_flops() // 2  # torch counts a multiplication and an addition as two
+    return outputs, counting.get_total_flops() // 2  # torch counts a multiplication and an addition as two
+
+
+def _shapes_only() -> AbstractContextManager[Any]:
+    """Norms, activations and sums of equal shapes give their input back while inside.
+
+    They count nothing and change no shape, and what a norm would give torch works out on its meta device in Python,
+    which took half of the time.
+    """
+    kept = {getattr(torch.nn.functional, name) for name in SHAPE_KEPT}
+    joined = {getattr(torch.Tensor, name) for name in JOINED}
+
+    class ShapesOnly(torch.overrides.TorchFunctionMode):
+        """Stands between the network and torch."""
+
+        def __torch_function__(
+            self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        ) -> Any:
+            shapes = {getattr(argument, "shape", None) for argument in args} - {None}
+            if args and (function in kept or (function in joined and not kwargs and len(shapes) == 1)):
+                return args[0]
+            return function(*args, **(kwargs or {}))
+
+    return ShapesOnly()

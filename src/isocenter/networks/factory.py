@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from isocenter.added import added
 from isocenter.errors import PlanError
 from isocenter.networks import NETWORKS
-from isocenter.networks.catalogue import REFERENCE, Member, halvings, member
+from isocenter.networks.catalogue import HEADS, REFERENCE, Member, halvings, member
 from isocenter.networks.family import Family
 from isocenter.networks.weights import take_over
 from isocenter.values import Head
@@ -193,7 +193,13 @@ def members(families: Iterable[str] | None = None) -> tuple[Member, ...]:
 def _member(name: str, axes: int) -> Member | None:
     patch = REFERENCE[axes]
     size, _, _ = size_for(name, patch, halvings(patch), "cpu")
-    return member(name, axes, size, build, family_of(name).paper)
+    made = family_of(name)
+    answers = [task for task, head_for in HEADS.items() if _has(made, head_for(axes))]
+    return member(name, axes, size, build, made.paper, answers)
+
+
+def _has(made: Family, head: Head) -> bool:
+    return head.answers in made.answers or (head.is_dense and "dense" in made.answers)
 
 
 def _refuse_heads(name: str, made: Family, heads: Mapping[str, Head]) -> None:
@@ -201,7 +207,7 @@ def _refuse_heads(name: str, made: Family, heads: Mapping[str, Head]) -> None:
     for key, head in heads.items():
         if not head.answers:
             raise PlanError(f"{name} has no output of the kind of {key!r} ({head})", "network.name", "Choose another")
-        if head.answers not in made.answers and not (head.is_dense and "dense" in made.answers):
+        if not _has(made, head):
             problem, remedy = OTHERWISE.get(made.answers, (f"has no output of the kind of {key!r}", "Choose another"))
             raise PlanError(f"{name} {problem}", "network.name", remedy)
 
