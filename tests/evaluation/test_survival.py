@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from torchsurv.loss.cox import neg_partial_log_likelihood
 from torchsurv.metrics.auc import Auc
 from torchsurv.metrics.brier_score import BrierScore
 from torchsurv.metrics.cindex import ConcordanceIndex
@@ -17,6 +18,7 @@ from isocenter.evaluation import (
     Steps,
     at_risk,
     brier_errors,
+    calibration_slope,
     censoring,
     dynamic_auc,
     expected_over_observed,
@@ -227,6 +229,30 @@ def test_the_calibration_in_the_large_of_the_true_chances_is_one():
     seen, happened = np.minimum(times, limits), times <= limits
     assert expected_over_observed(chance, seen, happened, 0.8) == pytest.approx(1, abs=0.05)
     assert expected_over_observed(chance / 2, seen, happened, 0.8) == pytest.approx(0.5, abs=0.03)
+
+
+def test_the_calibration_slope_is_that_of_coxs_model_and_says_by_how_much_risks_are_too_extreme():
+    rng = np.random.default_rng(0)
+    risk = rng.normal(size=3000)
+    times, censored = rng.exponential(np.exp(-risk)), rng.exponential(2.0, 3000)
+    seen, happened = np.minimum(times, censored), times <= censored
+    assert calibration_slope(risk, seen, happened) == pytest.approx(1, abs=0.06)
+    assert calibration_slope(3 * risk + 5, seen, happened) == pytest.approx(1 / 3, abs=0.02)
+    few = slice(0, 40)
+    slope = float(calibration_slope(risk[few], seen[few], happened[few]))
+    given = [torch.tensor(happened[few]), torch.tensor(seen[few])]
+
+    def likelihood(at: float) -> float:
+        return float(neg_partial_log_likelihood(torch.tensor(at * risk[few]), *given, reduction="sum"))
+
+    assert likelihood(slope) < min(likelihood(slope - 0.01), likelihood(slope + 0.01))
+    often = np.arange(40) % 3
+    twice = [np.repeat(one[few], often) for one in (risk, seen, happened)]
+    weighted = calibration_slope(risk[few], seen[few], happened[few], np.stack([often, np.ones(40)]))
+    assert_allclose(weighted, [calibration_slope(*twice), slope], rtol=1e-5)
+    assert abs(calibration_slope(risk[few], seen[few], happened[few], penalty=1.0)) < abs(slope)
+    assert np.isnan(calibration_slope([1.0, 2.0, 3.0], [3.0, 2.0, 1.0], [True] * 3))  # no end to how sure it may be
+    assert np.isnan(calibration_slope([1.0, 1.0], [3.0, 2.0], [True] * 2))
 
 
 def test_few_steps_keep_the_last_one_and_lie_on_the_curve():

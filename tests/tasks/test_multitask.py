@@ -356,25 +356,6 @@ def test_saliency_explains_all_answers_read_by_each():
     assert_allclose(BOTH.saliency(given), sum(each))
 
 
-def test_parts_that_are_tuned_on_other_cases_do_not_go_together():
-    event = {
-        "model": "cox",
-        "horizons": [1.0],
-        "scale": 1.0,
-        "edges": [1.0],
-        "followed": 2.0,
-        "censoring": {"time": [1.0], "share": [1.0]},
-    }
-    with pytest.raises(PlanError, match="survival by train cases"):
-        tasks.build(
-            {
-                "name": "classification+survival",
-                **{f"classification.{key}": value for key, value in CLASSES.items()},
-                **{f"survival.{key}": value for key, value in event.items()},
-            }
-        )
-
-
 def test_a_target_of_several_parts_is_stored_by_part():
     kind = kind_of(Several({"segmentation": Dense(2)}))
     target = Target(Several({"segmentation": Dense(2)}), {"segmentation": LEFT.data[0]})

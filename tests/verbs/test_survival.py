@@ -12,6 +12,7 @@ import pytest
 
 import isocenter
 from isocenter.errors import DatasetError, PlanError
+from isocenter.planning import read_plan
 from packages import CONFIG, no_export, without_isocenter
 from trained import SMALL_RESNET
 
@@ -74,11 +75,11 @@ def test_who_had_the_event_is_in_every_part_by_his_share(followed):
     assert np.ptp(shares) < 0.4  # two images a patient, who may have died between them
 
 
-def test_a_run_keeps_what_its_training_cases_told_and_states_every_figure_with_an_interval(followed):
+def test_a_run_keeps_what_its_validation_cases_told_and_states_every_figure_with_an_interval(followed):
     _, run = followed
     rows = json.loads((run / "evaluation" / "summary.json").read_text())["rows"]
     assert (rows[0]["metric"], rows[0]["label"]) == ("uno_c", "all")
-    assert {"harrell_c", "integrated_brier", "dynamic_auc", "brier", "expected_over_observed"} <= {
+    assert {"harrell_c", "integrated_brier", "dynamic_auc", "brier", "expected_over_observed", "calibration_slope"} <= {
         row["metric"] for row in rows
     }
     cases = pd.read_csv(run / "evaluation" / "cases.csv")
@@ -86,6 +87,8 @@ def test_a_run_keeps_what_its_training_cases_told_and_states_every_figure_with_a
     task = isocenter.load(run, "cpu").task
     assert task.baseline is not None
     assert task.median_risk is not None
+    validated = (pd.read_csv(run / "split.csv")["split"] == "val").sum()
+    assert f"the log hazard ratios of {validated} cases" in read_plan(run / "plan.yaml").decision("task.slope").because
     assert task.unit == "days"
     assert "Survival by predicted risk" in (run / "report.html").read_text()
 
@@ -137,7 +140,7 @@ def test_the_other_models_train_and_predict_too(model, followed, tmp_path):
     assert 0 < values.filter(like="survival_").iloc[0] < 1
 
 
-def test_each_fold_has_the_baseline_of_its_own_training_cases_and_their_mean_one_of_all(followed, tmp_path):
+def test_each_fold_has_the_baseline_of_its_own_validation_cases_and_their_mean_one_of_all(followed, tmp_path):
     given = {**FEW, "training.steps": 2, "training.validations": 1}
     isocenter.train(followed[0], out=tmp_path / "run", folds=2, assignments=given, **READING)
     mean = isocenter.load(tmp_path / "run", "cpu")

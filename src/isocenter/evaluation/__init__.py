@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         Steps,
         at_risk,
         brier_errors,
+        calibration_slope,
         censoring,
         dynamic_auc,
         expected_over_observed,

@@ -21,6 +21,9 @@ from isocenter.lazy import stats
 from isocenter.values import Floats
 
 Truths = NDArray[np.bool_]
+# Of Newton's method for a slope: steps of at most 1, after which one that still moves has no end. A hazard whose
+# logarithm is beyond 50 is like a certain one.
+NEWTON_STEPS, CONVERGED, LARGEST_LOG = 25, 1e-6, 50.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,6 +203,37 @@ def expected_over_observed(
     count = weights_of(weights, len(last))
     expected = ratio(count @ _numbers(chance, last), count.sum(axis=-1))
     return ratio(expected, 1 - kaplan_meier(last, events, count).at(horizon))
+
+
+def calibration_slope(
+    risk: ArrayLike, times: ArrayLike, happened: ArrayLike, weights: Floats | None = None, penalty: float = 0.0
+) -> Floats:
+    """The coefficient of the predicted log hazards in Cox's model: 1 is calibrated, less where they are too extreme.
+
+    risk:    (cases,) log hazards
+    penalty: of half the squared log hazard ratio of a standard deviation of risk, for few events
+    NaN where nobody had the event, all risks are alike, or no finite slope is the likeliest. Ties by Breslow.
+    Van Houwelingen, Stat Med 2000, doi:10.1002/1097-0258(20001230)19:24<3401::AID-SIM554>3.0.CO;2-2
+    """
+    last, events = _checked(times, happened)
+    order = np.argsort(last, kind="stable")
+    first = np.searchsorted(last[order], last[order], side="left")  # who is at risk then, in this order, and all after
+    numbers, count = _numbers(risk, last)[order], weights_of(weights, len(last))[..., order]
+    spread = float(numbers.std())
+    if spread == 0:
+        return np.full(count.shape[:-1], np.nan)
+    scaled, had = (numbers - numbers.mean()) / spread, count * events[order]
+    slope, step = np.zeros(count.shape[:-1]), np.ones(count.shape[:-1])
+    for _ in range(NEWTON_STEPS):
+        relative = count * np.exp(np.clip(slope[..., None] * scaled, -LARGEST_LOG, LARGEST_LOG))
+        each = (relative, relative * scaled, relative * scaled**2)
+        alive, linear, square = (np.cumsum(one[..., ::-1], axis=-1)[..., ::-1][..., first] for one in each)
+        mean = _share(linear, alive)
+        gradient = (had * (scaled - mean)).sum(axis=-1) - penalty * slope
+        curvature = (had * (_share(square, alive) - mean**2)).sum(axis=-1) + penalty
+        step = np.clip(ratio(gradient, curvature), -1.0, 1.0)
+        slope = slope + step
+    return np.asarray(np.where(abs(step) < CONVERGED, slope / spread, np.nan))
 
 
 def _concordance(risk: Floats, times: Floats, happened: Truths, importance: Floats, weights: Floats | None) -> Floats:

@@ -61,7 +61,7 @@ class Traits:
     """The facts of a kind of problem that hold for all its settings; the defaults suit most kinds.
 
     tunes:         the settings that `Task.tuned` finds, each None until then
-    tuned_on:      the part whose predictions `Task.tuned` is given
+    tuned_on:      the parts of whose predictions `Task.tuned` is given the first that has cases
     registers:     {setting: in words} of what is fixed before training with the primary metric, because another value
                    afterwards could flatter
     case_metric:   the column of scores by which a report judges a single case where the primary metric has none
@@ -77,7 +77,7 @@ class Traits:
     """
 
     tunes: tuple[str, ...] = ()
-    tuned_on: Split = "val"
+    tuned_on: tuple[Split, ...] = ("val",)
     registers: Mapping[str, str] = field(default_factory=dict)
     case_metric: str | None = None
     alternatives: tuple[frozenset[str], ...] = ()

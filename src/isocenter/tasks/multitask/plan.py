@@ -81,21 +81,12 @@ def check_settings(rest: Mapping[str, Any], parts: Sequence[str]) -> None:
             )
 
 
-def check_parts(parts: Mapping[str, Task]) -> None:
-    """PlanError for parts that would be tuned on the cases of different parts of the split."""
-    tuned = {name: part.traits.tuned_on for name, part in parts.items()}
-    if len(set(tuned.values())) > 1:
-        deciding = ", ".join(f"{name} by {split} cases" for name, split in tuned.items())
-        problem = f"what training leaves open is decided by other cases in each part ({deciding})"
-        raise PlanError(problem, "task.name", "Leave one of them out of --task")
-
-
 def joined_traits(kinds: Sequence[type[Task] | Task]) -> Traits:
     """The traits of the parts, under the names that their settings have here; a case may lack references of a part."""
     own = {kind.name: kind.traits for kind in kinds}
     return Traits(
         tunes=tuple(f"{name}{SETTING}{key}" for name, traits in own.items() for key in traits.tunes),
-        tuned_on=next(iter(own.values())).tuned_on,
+        tuned_on=min((traits.tuned_on for traits in own.values()), key=len),
         registers={
             f"{name}{SETTING}{key}": f"{words} of {name}"
             for name, traits in own.items()

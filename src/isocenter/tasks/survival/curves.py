@@ -29,12 +29,14 @@ class Known:
     edges:    (bins,) ends of the intervals of discrete time
     times:    (steps,) rising, at which the cumulative baseline hazard rises to `hazard`
     hazard:   (steps,); without a step the baseline is not known yet, and counts as 1 at every time
+    slope:    what a log hazard ratio is multiplied by, so that it is that of cases which did not train
     """
 
     scale: float = 1.0
     edges: tuple[float, ...] = ()
     times: tuple[float, ...] = ()
     hazard: tuple[float, ...] = ()
+    slope: float = 1.0
 
 
 def proportional(outputs: Numbers, when: Numbers, known: Known) -> Numbers:
@@ -44,7 +46,7 @@ def proportional(outputs: Numbers, when: Numbers, known: Known) -> Numbers:
     """
     passed = np.searchsorted(np.asarray(known.times), when, side="right")
     baseline = np.array([0.0, *known.hazard])[passed] if known.times else np.ones_like(when)
-    return baseline * np.exp(np.clip(outputs[0], -MOST, MOST))
+    return baseline * np.exp(np.clip(known.slope * outputs[0], -MOST, MOST))
 
 
 def in_intervals(outputs: Numbers, when: Numbers, known: Known) -> Numbers:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isocenter.errors import DatasetError, PlanError, counted
-from isocenter.evaluation import Steps, censoring
-from isocenter.tasks.survival.curves import MODELS
+from isocenter.evaluation import Steps, calibration_slope, censoring, kaplan_meier
+from isocenter.tasks.survival.curves import HALVINGS, MODELS, MOST
 from isocenter.values import Dataset, Decision, Fingerprint, Floats, Sentence
 
 # Cox's partial likelihood of a batch compares each event with those of the batch who are still at risk.
@@ -22,10 +22,13 @@ HORIZONS = (0.25, 0.5, 0.75)
 MOST_BINS, EVENTS_A_BIN = 10, 5
 # Steps of a curve that a plan and a model keep, and the digits of each: more would not be seen.
 MOST_STEPS, DIGITS = 100, 6
+LATER = "validation cases tell it once the network is trained; where every case trains, the training cases"
 KVAMME = "arXiv:1907.00825"
 GENSHEIMER = "doi:10.7717/peerj.6257"
 UNO = "doi:10.1002/sim.4154"
-EFRON = "doi:10.1080/01621459.1977.10480613"
+VAN_HOUWELINGEN = "doi:10.1002/1097-0258(20001230)19:24<3401::AID-SIM554>3.0.CO;2-2"
+# Within which a slope is believed: less would make all risks alike, more a certainty of a guess.
+SLOPES = (0.05, 3.0)
 SENTENCES: Mapping[str, Sentence] = {
     "model": Sentence("The model is {value}"),
     "horizons": Sentence("Probabilities are predicted by the times {value}"),
@@ -34,7 +37,9 @@ SENTENCES: Mapping[str, Sentence] = {
     "edges": Sentence("Intervals of time end at {value}"),
     "followed": Sentence("Nobody was followed for longer than {value}"),
     "censoring": Sentence("Those who were censored are made up for by weights ({value})"),
+    "event_free": Sentence("Of the training cases so many were free of the event ({value})"),
     "baseline": Sentence("The baseline hazard is {value}", "No baseline hazard is known yet"),
+    "slope": Sentence("Log hazard ratios are multiplied by {value}", "No slope of log hazard ratios is known yet"),
     "median_risk": Sentence("Risks are parted at {value}", "No risk is set yet at which cases are parted"),
 }
 
@@ -73,8 +78,10 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
             f"{len(times) - len(had)} training cases are censored: what they would have told is made up for by others",
             UNO,
         ),
-        "baseline": Decision(None, "the training cases tell it once the network is trained"),
-        "median_risk": Decision(None, "the training cases tell it once the network is trained"),
+        "event_free": Decision(
+            curve(kaplan_meier(times, happened), "share"), "on average the predicted curves of other cases are this one"
+        ),
+        **{name: Decision(None, LATER) for name in ("baseline", "slope", "median_risk")},
     }
 
 
@@ -127,21 +134,48 @@ def batch(fingerprint: Fingerprint) -> Decision:
     return Decision(chosen, because, KVAMME)
 
 
-def baseline(times: ArrayLike, happened: ArrayLike, ratio: ArrayLike) -> Steps:
-    """The cumulative hazard of a case whose log hazard ratio is 0, ties as in Efron's likelihood.
+def calibrated(
+    times: ArrayLike, happened: ArrayLike, ratio: ArrayLike, event_free: Mapping[str, Sequence[float]] | None
+) -> dict[str, Decision]:
+    """Slope and baseline by the log hazard ratios of cases that did not train; event_free: as `Survival` keeps it."""
+    events, people = np.asarray(happened, dtype=bool), counted(np.size(times), "case")
+    multiplied = slope(times, events, ratio)
+    shares = kaplan_meier(times, events) if event_free is None else steps_of(event_free, "share")
+    hazard = curve(baseline(shares, multiplied * np.asarray(ratio, dtype=float)), "hazard")
+    fits = f"so the log hazard ratios of {people} fit their times; {events.sum()} had the event"
+    whose = people if event_free is None else "the training cases"
+    return {
+        "task.slope": Decision(multiplied, fits, VAN_HOUWELINGEN),
+        "task.baseline": Decision(hazard, f"with it the mean survival of {people} is that of {whose}"),
+    }
 
-    ratio: (cases,) log hazard ratios that a network gives these cases
-    Without ties it is Breslow's. Efron, J Am Stat Assoc 1977, doi:10.1080/01621459.1977.10480613
+
+def slope(times: ArrayLike, happened: ArrayLike, ratio: ArrayLike) -> float:
+    """By what log hazard ratios of cases that did not train are multiplied to be theirs; 1 where they cannot tell.
+
+    A network that has learnt its training cases by heart states ratios that are too extreme. Few events say little: the
+    log hazard ratio of a standard deviation has a prior about 0, of 1.
     """
-    last, events = np.asarray(times, dtype=float), np.asarray(happened, dtype=bool)
-    logs = np.asarray(ratio, dtype=float)
-    largest = float(logs.max(initial=-np.inf))  # so that no power of e is infinite
-    risks = np.exp(logs - largest)
-    moments, rises = np.unique(last[events]), []
-    for moment in moments:
-        everybody, tied = risks[last >= moment].sum(), risks[events & (last == moment)]
-        rises.append(sum(1 / (everybody - n / len(tied) * tied.sum()) for n in range(len(tied))))
-    return Steps(moments, np.cumsum(rises) * math.exp(-largest), 0.0)
+    found = float(calibration_slope(ratio, times, happened, penalty=1.0))
+    return rounded(float(np.clip(found, *SLOPES))) if math.isfinite(found) else 1.0
+
+
+def baseline(event_free: Steps, ratio: ArrayLike) -> Steps:
+    """The cumulative hazard with which the mean survival of cases with these log hazard ratios is a known one.
+
+    event_free: the share of people to whom the event has not happened, by Kaplan and Meier; for 0, half of that before
+    The ratios are of cases that did not train. Breslow's estimate would take times and ratios of the same cases: of
+    the training cases, whose ratios are too extreme, or of the validation cases alone, who are few.
+    """
+    relative, shares = np.exp(np.clip(np.asarray(ratio, dtype=float), -MOST, MOST)), event_free.values
+    wanted = np.where(shares > 0, shares, np.concatenate([[event_free.start], shares[:-1]]) / 2)
+    # The mean falls as the hazard rises: halved until it is known, between none and what even the safest die of.
+    low, high = np.zeros(len(wanted)), -np.log(wanted) / relative.min(initial=np.inf)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        above = np.exp(-middle[:, None] * relative).mean(axis=1) > wanted
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    return Steps(event_free.times, np.maximum.accumulate(high), 0.0)
 
 
 def curve(steps: Steps, name: str) -> dict[str, list[float]]:
@@ -182,9 +216,11 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     if MODELS[settings["model"]].discrete and furthest > settings["edges"][-1]:
         problem = f"{furthest:g} lies beyond the last interval, which ends at {settings['edges'][-1]:g}"
         raise PlanError(problem, "task.horizons", "Give earlier times, or another task.edges")
-    for name, key in (("censoring", "share"), ("baseline", "hazard")):
+    for name, key in (("censoring", "share"), ("event_free", "share"), ("baseline", "hazard")):
         if settings[name] is not None:
             _check_curve(name, settings[name], key)
+    if settings["slope"] is not None and not 0 < settings["slope"] < math.inf:
+        raise PlanError(f"a slope of {settings['slope']}", "task.slope", "Give a number above 0")
     if settings["censoring"] is None:
         raise PlanError("nothing makes up for those who are censored", "task.censoring", "Plan anew")
     if not steps_of(settings["censoring"], "share").at(furthest) > 0:

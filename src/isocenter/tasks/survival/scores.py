@@ -17,6 +17,7 @@ from isocenter.evaluation import (
     bootstrap,
     bootstrap_statistic,
     brier_errors,
+    calibration_slope,
     clopper_pearson,
     dynamic_auc,
     expected_over_observed,
@@ -31,7 +32,9 @@ from isocenter.report import Figure, figures
 from isocenter.tasks.shared import noted
 from isocenter.values import Estimate, Floats, Row
 
-METRICS = frozenset({"uno_c", "harrell_c", "integrated_brier", "dynamic_auc", "brier", "expected_over_observed"})
+METRICS = frozenset(
+    {"uno_c", "harrell_c", "integrated_brier", "calibration_slope", "dynamic_auc", "brier", "expected_over_observed"}
+)
 NAMES: Mapping[str, str] = {
     "brier": "Brier score",
     "dynamic_auc": "AUC, cumulative/dynamic",
@@ -54,7 +57,7 @@ class Outcomes:
     errors:    (cases,) squared error of the survival curve, integrated until the last horizon
     horizons:  rising times; unit: in which they are counted, empty where it is unknown
     followed:  the censoring of the training cases
-    threshold: the median risk of the training cases; None where it is not known
+    threshold: the median risk of the cases that decided after training; None where it is not known
     """
 
     risk: Floats
@@ -117,6 +120,10 @@ def _overall(outcomes: Outcomes, seed: Seed) -> Iterator[Row]:
     same = _of_everybody(outcomes)
     note = f"; until {outcomes.named(last)}; one curve for everybody (Kaplan-Meier of these cases) has {same:.3f}"
     yield Row("integrated_brier", "all", noted(error, note))
+    note = "; 1 is calibrated, less where risks are too extreme; Cox, with the risk alone"
+    yield Row(
+        "calibration_slope", "all", _interval(partial(calibration_slope, risk, times, happened), outcomes, seed, note)
+    )
 
 
 def _by(outcomes: Outcomes, index: int, seed: Seed) -> Iterator[Row]:
@@ -165,12 +172,12 @@ def overview_figures(outcomes: Outcomes) -> list[Figure]:
 def _by_risk(outcomes: Outcomes) -> Figure:
     times, happened = outcomes.times, outcomes.happened
     groups, p = {"all cases": np.ones(len(times), dtype=bool)}, float("nan")
-    caption = "The median risk of the training cases is not known: one group."
+    caption = "No median risk is known: one group."
     if outcomes.threshold is not None:
         high = outcomes.risk > outcomes.threshold
         groups = {name: side for name, side in (("lower risk", ~high), ("higher risk", high)) if side.any()}
         p = logrank(times, happened, high)
-        caption = "Parted at the median risk of the training cases."
+        caption = "Parted at the median risk that the model was given after training."
     if np.isfinite(p):
         caption += f" Log-rank test: p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}."
     curves = {}

@@ -18,11 +18,9 @@ from isocenter.tasks.shared import Shares, mean_of, reading
 from isocenter.tasks.survival.curves import LEAST, MODELS, HazardModel, Known, median_time
 from isocenter.tasks.survival.losses import LOSSES, RISING
 from isocenter.tasks.survival.plan import (
-    EFRON,
     SENTENCES,
-    baseline,
+    calibrated,
     check_settings,
-    curve,
     decisions,
     rounded,
     settings_for,
@@ -61,8 +59,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MEDIAN = "median_survival"
-TIMES, NUMBERS, CURVE = ("horizons", "edges"), ("scale", "followed", "median_risk"), ("censoring", "baseline")
-OPTIONAL = ("unit", "baseline", "median_risk")
+TIMES, CURVE = ("horizons", "edges"), ("censoring", "event_free", "baseline")
+NUMBERS, OPTIONAL = (
+    ("scale", "followed", "slope", "median_risk"),
+    ("unit", "event_free", "baseline", "slope", "median_risk"),
+)
 FOLLOWED = "Predicted chance of no event over time; upright line: how long the patient was followed"
 
 
@@ -79,8 +80,9 @@ class Survival:
     followed:    the longest time of a training case: nothing is predicted beyond it
     censoring:   {"time", "share"} of training cases who would still be followed if nobody had the event
     unit:        in which times are counted; empty where it is unknown
+    event_free:  {"time", "share"} of training cases to whom the event had not happened; None in older plans
     baseline:    {"time", "hazard"} cumulative, of a log hazard ratio of 0; None until it is estimated after training
-    median_risk: of the training cases; None until it is estimated after training
+    slope:       what log hazard ratios are multiplied by; median_risk: of validation cases; None as the baseline
     """
 
     model: str
@@ -92,13 +94,14 @@ class Survival:
     unit: str = ""
     baseline: Mapping[str, Sequence[float]] | None = None
     median_risk: float | None = None
+    event_free: Mapping[str, Sequence[float]] | None = None
+    slope: float | None = None
 
     name: ClassVar[str] = "survival"
     needs: ClassVar[frozenset[str]] = frozenset({"event"})
     traits: ClassVar[Traits] = Traits(
-        tunes=("baseline", "median_risk"),
-        # The baseline is theirs: the few validation cases have too few events for it.
-        tuned_on="train",
+        tunes=("baseline", "slope", "median_risk"),
+        tuned_on=("val", "train"),
         registers={"horizons": "horizons"},
         case_metric="brier",
         sentences=SENTENCES,
@@ -136,7 +139,9 @@ class Survival:
             "followed": self.followed,
             "censoring": _curve(self.censoring),
             "unit": self.unit,
+            "event_free": _curve(self.event_free),
             "baseline": _curve(self.baseline),
+            "slope": self.slope,
             "median_risk": self.median_risk,
         }
 
@@ -235,23 +240,21 @@ class Survival:
         return {"event": -np.expm1(-self._hazard_model.curve(outputs, when, self._known))}
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """The task with the baseline and the median risk of these, the training cases.
+        """The task with slope, baseline and median risk of these, cases that did not train where there are any.
 
-        Both belong to one network's weights: those of a plan of another training are estimated anew.
+        All belong to one network's weights: those of a plan of another training are estimated anew.
         """
         times, happened = np.array([_event(case) for case in cases], dtype=float).T
-        people = counted(len(cases), "training case")
+        people = counted(len(cases), "case")
         if not happened.any():
             return self, {}
         task, made = self, dict[str, Decision]()
         risks = np.array([_values(prediction)["risk"] for prediction in predictions])
         if self._hazard_model.relative:
-            ratios = risks - self._risk(np.zeros(1))
-            hazard = curve(baseline(times, happened, ratios), "hazard")
-            task = replace(task, baseline=hazard)
-            because = f"from the risks of {people}, {happened.sum():.0f} of whom had the event"
-            made["task.baseline"] = Decision(hazard, because, EFRON)
-            risks = ratios + task._risk(np.zeros(1))
+            ratios = (risks - self._risk(np.zeros(1))) / self._known.slope
+            made = calibrated(times, happened, ratios, self.event_free)
+            task = replace(task, slope=made["task.slope"].value, baseline=made["task.baseline"].value)
+            risks = task._known.slope * ratios + task._risk(np.zeros(1))
         middle = rounded(float(np.median(risks)))
         because = f"half of {people} have a higher one: curves are parted there"
         made["task.median_risk"] = Decision(middle, because)
@@ -356,7 +359,8 @@ class Survival:
     @property
     def _known(self) -> Known:
         hazard = self.baseline or {"time": (), "hazard": ()}
-        return Known(self.scale, self.edges, tuple(hazard["time"]), tuple(hazard["hazard"]))
+        slope = 1.0 if self.slope is None else self.slope
+        return Known(self.scale, self.edges, tuple(hazard["time"]), tuple(hazard["hazard"]), slope)
 
     def _risk(self, outputs: Floats) -> float:
         hazard = self._hazard_model.curve(outputs, np.array([self.horizons[-1]]), self._known)

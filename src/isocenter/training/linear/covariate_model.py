@@ -16,7 +16,7 @@ from isocenter.planning import MANY_ENTRIES
 from isocenter.runtime import Context
 from isocenter.tasks import Task
 from isocenter.training.linear.elastic_net import INNER_FOLDS, sparse
-from isocenter.values import Case, Floats, Geometry, Prediction
+from isocenter.values import Case, Floats, Geometry, Prediction, Split
 
 # Of half the squared weights, beside a loss that adds up over the cases: as scikit-learn penalises by default.
 RIDGE = 1.0
@@ -50,7 +50,8 @@ def fit_covariate_model(
         return None
     with torch.random.fork_rng(devices=()):  # a loss may draw; the training's own draws go on unchanged
         model = (_sparse if len(context) >= MANY_ENTRIES else _ridge)(task, context, train)
-    tuning = train if task.traits.tuned_on == "train" else val
+    parts: Mapping[Split, Sequence[Case]] = {"train": train, "val": val}
+    tuning = next((parts[name] for name in task.traits.tuned_on if parts[name]), ())
     if not tuning:
         return model
     tuned, _ = task.tuned([model.predict(case) for case in tuning], tuning)

@@ -94,10 +94,11 @@ def weights_of(joined: Joined, asked: str, seed: int) -> MemberWeights:
 def tuned_task(joined: Joined, weighed: MemberWeights) -> tuple[Task, dict[str, Decision]]:
     """What is left to be decided, by predictions by weights in which the case itself had no say."""
     task = joined.model.task
-    cases = joined.cases(task.traits.tuned_on)
-    if not cases:
+    part = next((name for name in task.traits.tuned_on if joined.cases(name)), None)
+    if part is None:
         return task, {}
-    if weighed.of_case is None or task.traits.tuned_on != "val":
+    cases = joined.cases(part)
+    if weighed.of_case is None or part != "val":
         made = predicted(joined.counting(weighed.shares), task, cases)
     else:
         made = _cross_predicted(joined, cases, weighed.of_case)

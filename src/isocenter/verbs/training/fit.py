@@ -74,7 +74,7 @@ class Job:
     def tuning(self) -> Sequence[Case]:
         """The cases whose predictions decide what the task leaves open until then."""
         parts: Mapping[Split, Sequence[Case]] = {"train": self.train, "val": self.val}
-        return parts[self.settings.task.traits.tuned_on]
+        return next((parts[name] for name in self.settings.task.traits.tuned_on if parts[name]), ())
 
     def deciding(self, decisions: Mapping[str, Decision]) -> Job:
         """The same training with these decisions in its plan."""
