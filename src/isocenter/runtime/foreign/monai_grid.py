@@ -6,6 +6,7 @@ here. Cropping, padding, turning and linear resampling along the image's own axe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.runtime.preprocessing import Trace, source_region
+from isocenter.runtime.preprocessing import BLOCK_VOXELS, SliceOrder, Trace, source_region
 from isocenter.transforms import Stretched, Taps, growing, permuted
 from isocenter.values import Floats, Geometry, Image, Reader, Region
 
@@ -216,11 +217,13 @@ def _stays(step: Taps) -> bool:
 class Regions:
     """(channels, *padded) as the network of a bundle sees a large volume, each region made when it is asked for.
 
+    walk:  the order in which the file gives its slices
     steps: changes of the grid, and functions of intensities alone, in the order of the bundle
     """
 
     image: Image
     shape: tuple[int, ...]
+    walk: SliceOrder
     steps: Sequence[Change | Callable[[NDArray[np.float32]], NDArray[np.float32]]]
     _read: Reader = field(init=False)
 
@@ -228,8 +231,19 @@ class Regions:
         self._read = self.image.reader()
 
     def __getitem__(self, region: tuple[slice, ...]) -> NDArray[np.float32]:
-        whole = [range(*part.indices(size)) for part, size in zip(region[1:], self.shape[1:], strict=True)]
-        return self._after(len(self.steps), tuple(slice(one.start, one.stop) for one in whole))[region[0]]
+        axes = zip(region[1:], self.shape[1:], strict=True)
+        wanted = [slice(*part.indices(size)[:2]) for part, size in axes]
+        sizes, axis = [part.stop - part.start for part in wanted], self.walk.axis
+        made = np.empty((self.shape[0], *sizes), dtype=np.float32)
+        # A voxel of a coarser grid is made of many, in double precision: a few rows at a time.
+        finer = math.prod(self.image.geometry.shape) / math.prod(self.shape[1:])
+        count = max(1, int(BLOCK_VOXELS / (finer * math.prod(sizes) / sizes[axis])))
+        starts = range(wanted[axis].start, wanted[axis].stop, count)
+        for start in reversed(starts) if self.walk.backwards else starts:
+            rows = slice(start, min(start + count, wanted[axis].stop))
+            inside = [slice(None)] * (axis + 1) + [slice(rows.start - starts.start, rows.stop - starts.start)]
+            made[tuple(inside)] = self._after(len(self.steps), (*wanted[:axis], rows, *wanted[axis + 1 :]))
+        return made[region[0]]
 
     def _after(self, count: int, region: Region) -> NDArray[np.float32]:
         """(channels, *region) after so many steps."""

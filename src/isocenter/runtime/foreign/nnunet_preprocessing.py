@@ -208,7 +208,7 @@ class NNUNetPreprocessing:
 
     def held(self, geometry: Geometry) -> Held:
         """All of an image, and of outputs columns."""
-        return Held(prepared=False)
+        return Held()
 
     def present(self, image: Image, where: str) -> tuple[bool, ...]:
         """All channels: an image with fewer is refused."""

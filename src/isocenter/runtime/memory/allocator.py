@@ -61,6 +61,13 @@ def kept_memory() -> Iterator[None]:
                 library.malloc_trim(0)
 
 
+def give_back() -> None:
+    """Let the system have what is freed, also where it lies between pieces that are still used."""
+    library = _glibc()
+    if library is not None:
+        library.malloc_trim(0)
+
+
 @cache
 def _glibc() -> Any:
     return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

@@ -14,7 +14,7 @@ from isocenter.errors import MemoryShortageError
 from isocenter.lazy import torch
 from isocenter.runtime.device import available_memory
 from isocenter.runtime.model import Model
-from isocenter.runtime.preprocessing import BLOCK_VOXELS, HELD_BYTES, STREAMED_BYTES, YIELDED_BYTES
+from isocenter.runtime.preprocessing import BLOCK_VOXELS, HELD_BYTES, YIELDED_BYTES
 from isocenter.runtime.smaller_batches import SmallerBatches
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows import Averaged
@@ -82,7 +82,7 @@ def expected_memory(model: Model, image: Image, *, batch: int | None = None, reg
         return own
     first = expected_memory(model.first, image)
     joined = 0
-    if not model.preprocessing.held(image.geometry).prepared:
+    if model.preprocessing.held(image.geometry).streamed is None:
         # Another program's second sees the image as float32 with one more channel, made of the first's result.
         joined = 4 * math.prod(image.shape) // image.shape[0] * (image.shape[0] + 1)
     second = replace(own, image=own.image + joined + first.result)
@@ -95,10 +95,11 @@ def _expected(model: Model, image: Image, batch: int, region: Region | None) -> 
     channels = int(model.network["channels"])
     source = math.prod(image.shape)
     dense = sum(head.count for head in model.task.heads.values() if head.is_dense)
-    streamed = in_parts.prepared and len(patch) == 3 and image.geometry.ndim == 3 and 4 * source >= STREAMED_BYTES
+    streamed = in_parts.streamed is not None and 4 * source >= in_parts.streamed
+    streamed = streamed and len(patch) == 3 and image.geometry.ndim == 3
     seen = spatial if region is None else _seen(image, spatial, patch, region)
     walked = _walked(image, seen, patch)
-    if not in_parts.prepared:
+    if in_parts.streamed is None:
         walked = min(length * math.prod(seen) // size for length, size in zip(patch, seen, strict=True))
     if streamed:
         held = BLOCK_VOXELS * READ_COPIES + channels * 4 * 3 * _walked(image, spatial, patch)

@@ -9,7 +9,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.runtime.preprocessing.columns import HELD_BYTES, parts_of
     from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS
-    from isocenter.runtime.preprocessing.preprocessing import STREAMED_BYTES, Preprocessing
+    from isocenter.runtime.preprocessing.preprocessing import Preprocessing
     from isocenter.runtime.preprocessing.protocol import Held, Part, Prepares, Restores, Source, as_lists, as_tuples
     from isocenter.runtime.preprocessing.restore import YIELDED_BYTES, Passing, restored
     from isocenter.runtime.preprocessing.slice_order import SliceOrder

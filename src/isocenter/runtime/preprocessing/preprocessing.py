@@ -121,7 +121,7 @@ class Preprocessing:
 
     def held(self, geometry: Geometry) -> Held:
         """Parts of a large volume."""
-        return Held()
+        return Held(STREAMED_BYTES)
 
     @property
     def order_of_axes(self) -> tuple[int, ...]:

@@ -38,13 +38,13 @@ class Part:
 class Held:
     """What of a large volume is held while it is predicted.
 
-    prepared: only parts of what the network sees of it; else all
+    streamed: bytes as float32 from which on only parts are held of what the network sees of it; None: always all
     restored: only parts of the outputs on their way back; else all, on the network's grid and on the image's own
     shape:    of what the network sees, before it is padded to a window; None where it follows from the spacing
     copies:   bytes for each voxel of that, where all of it is prepared together: normalised, resampled, padded
     """
 
-    prepared: bool = True
+    streamed: int | None = None
     restored: bool = True
     shape: tuple[int, ...] | None = None
     copies: int = 8
