@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import isocenter
+from foreign_bundles import bundle
 from foreign_folders import result_folder
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime.certificate.certification import seeded
@@ -63,6 +64,22 @@ def test_an_adopted_model_says_what_the_folder_says_also_without_torch(folder, a
     out = tmp_path / "found.npy"
     subprocess.run([sys.executable, "-c", WITHOUT_TORCH, adopted, image, out], check=True)
     assert (np.load(out) == expected).mean() > 0.9999
+
+
+def test_predict_says_once_that_a_folder_would_be_faster_adopted_and_nothing_of_a_package(
+    folder, adopted, image, tmp_path, caplog
+):
+    def said(model: Path) -> list[str]:
+        caplog.clear()
+        with caplog.at_level("INFO", "isocenter"):
+            isocenter.predict(model, image, image, device="cpu")
+        return [line for line in caplog.messages if "adopt" in line]
+
+    [line] = said(folder)
+    assert f"isocenter adopt {folder} --out PACKAGE makes predicting faster: " in line
+    assert "3.2 times with 10 volumes" in line
+    assert said(adopted) == []
+    assert said(bundle(tmp_path / "bundle")) == []  # its network is not ours to pack
 
 
 def test_an_adopted_model_runs_in_monai_without_isocenter(folder, adopted, image, tmp_path):

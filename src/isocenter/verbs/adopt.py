@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isocenter import networks
 from isocenter.errors import UsageError, counted
 from isocenter.keywords import named_keywords
 from isocenter.runtime import (
@@ -19,6 +18,7 @@ from isocenter.runtime import (
     load_foreign,
     read_postprocessing,
     refuse_unknown,
+    why_unpackable,
     write_package,
 )
 from isocenter.transforms import COLOUR, stacked
@@ -93,7 +93,8 @@ def adopt(
     refuse_unknown(() if backends in (None, USUAL) else backends, "--backends")
     largest = read_postprocessing(Path(postprocessing)) if postprocessing is not None else ()
     model = load_foreign(source, "cpu", fold=fold, trusted=trust, largest=largest)
-    _refuse_unpackable(model, source)
+    if problem := why_unpackable(model):
+        raise UsageError(problem, str(source), "Predict with it as it is: it needs no package")
     origin = str(model.record["origin"])
     limits = [f"Adopted from {origin}: Isocenter has measured nothing of it. Whose weights they are, its maker says."]
     if trust:
@@ -117,18 +118,6 @@ def adopt(
                 only_fastest=usual,
             )
     return Adopted(out, onnx, len(model.members), False, certificate, origin, tuple(trust), backends == USUAL)
-
-
-def _refuse_unpackable(model: Model, source: Path) -> None:
-    """UsageError for what predicts as it is, and cannot travel with its sources."""
-    remedy = "Predict with it as it is: it needs no package"
-    if model.preprocessing.settings.get("previous"):
-        raise UsageError(
-            "is a cascade of two networks, and packages hold those of our own trainings alone", str(source), remedy
-        )
-    if model.network["name"] not in networks.names():
-        problem = f"its network is {model.network['name']}, whose sources are not ours to pack"
-        raise UsageError(problem, str(source), remedy)
 
 
 class _Shown:

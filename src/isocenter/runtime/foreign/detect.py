@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from isocenter import networks
 from isocenter.errors import UsageError
 from isocenter.runtime.device import choose_device, use_threads
 from isocenter.runtime.foreign.monai_bundle import is_bundle, load_bundle
@@ -53,3 +54,11 @@ def load_foreign(
     raise UsageError(
         "is no model of a known program", str(path), "Give an nnU-Net v2 result folder, a MONAI bundle or ONNX"
     )
+
+
+def why_unpackable(model: Model) -> str | None:
+    """What keeps a model of another program, which predicts as it is, out of a package; None for nothing."""
+    if model.preprocessing.settings.get("previous"):
+        return "is a cascade of two networks, and packages hold those of our own trainings alone"
+    name = model.network["name"]
+    return None if name in networks.names() else f"its network is {name}, whose sources are not ours to pack"
