@@ -48,7 +48,8 @@ class Processes:
 
 
 def dask(*words: str, cwd: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, **QUIET, "PYTHONPATH": str(Path(trained.__file__).parent)}
+    places = [str(Path(trained.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, **QUIET, "PYTHONPATH": os.pathsep.join(places)}
     log = (cwd / f"{words[0]}.log").open("ab")
     return subprocess.Popen([sys.executable, "-m", "dask", *words], cwd=cwd, env=environment, stdout=log, stderr=log)
 
@@ -106,6 +107,17 @@ def test_a_cohort_predicted_by_workers_is_the_same_to_the_byte(cluster, segmente
     assert sorted(here) == sorted(there)
     assert len(here) == 12 * 4 + 2
     assert [name for name in here if here[name] != there[name]] == []
+
+
+def test_cases_scored_by_workers_have_the_same_rows_to_the_bit(cluster, segmented, tmp_path, monkeypatch):
+    monkeypatch.chdir(segmented.data.parent)
+    flags = {"device": "cpu", "threads": 1, "split": "all"}
+    here = isocenter.evaluate(segmented.out, segmented.data.name, out=tmp_path / "here", **flags)
+    there = isocenter.evaluate(
+        segmented.out, segmented.data.name, out=tmp_path / "there", scheduler=cluster.address, **flags
+    )
+    assert repr(there.rows) == repr(here.rows)  # some are not a number
+    assert (tmp_path / "there" / "cases.csv").read_bytes() == (tmp_path / "here" / "cases.csv").read_bytes()
 
 
 def test_results_that_nobody_writes_come_back(cluster, segmented):

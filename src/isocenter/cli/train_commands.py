@@ -169,6 +169,7 @@ def evaluate(
     device: Device = "auto",
     threads: Threads = None,
     backend: Backend = "auto",
+    scheduler: Scheduler = None,
     seed: Seed = 0,
     given: Given = None,
 ) -> None:
@@ -182,6 +183,7 @@ def evaluate(
         device=device,
         threads=threads,
         backend=backend,
+        scheduler=scheduler,
         seed=seed,
         **(given or {}),
     )

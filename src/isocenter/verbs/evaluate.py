@@ -27,6 +27,7 @@ from isocenter.verbs.evaluation import (
     Verdict,
     choice,
     headline_rows,
+    measured_there,
     named_as_in_run,
     read_data_record,
     score,
@@ -35,7 +36,7 @@ from isocenter.verbs.evaluation import (
     with_subsets,
     write_verdict,
 )
-from isocenter.verbs.prediction import PROGRAM, algorithm_of, loaded_model
+from isocenter.verbs.prediction import PROGRAM, There, algorithm_of, loaded_model
 from isocenter.verbs.reading import (
     ReadingKeywords,
     ReadingOptions,
@@ -113,6 +114,7 @@ def evaluate(
     device: str = "auto",
     threads: int | None = None,
     backend: str = "auto",
+    scheduler: str | None = None,
     seed: int = 0,
     **reading: Unpack[ReadingKeywords],
 ) -> Evaluation:
@@ -123,12 +125,16 @@ def evaluate(
     reading: the fields of `ReadingOptions`; of the model's own data those that it was trained with
     out:   a folder for cases.csv, summary.json, report.html and the viewers' pages
     backend: what computes a package, as `predict` has it: "auto" takes the fastest that its certificate vouches for
+    scheduler: address of a dask scheduler whose workers predict and score the cases, as `predict` has it; what is
+             shown, and subsets of images, are predicted here
     A case that fails is reported and the rest goes on.
     Raises DatasetError where the data are not of the model's kind.
     """
     if out is not None:
         refuse_taken(Path(out), overwrite, MARKS)
     run = path_of(model)
+    if scheduler is not None and (path := path_of(data)):
+        data = path.absolute()  # a worker has another working folder
     loaded = loaded_model(model, device, threads=threads, backend=backend)
     plan = _plan_of(run)
     options = _as_trained(run, plan, data).overridden(ReadingOptions.of(**reading))
@@ -147,7 +153,17 @@ def evaluate(
     predictor, folds = _predictor(loaded, run, chosen, device)
     known = dataset.patients_known
     parts, draws = chosen.parts, out is not None
-    scored = score(predictor, cases, parts, seed=seed, patients_known=known, folds=folds, draws=draws)
+    outcomes = None
+    if scheduler is not None and isinstance(predictor, OutOfFold):
+        models = {fold.number: predictor.owners[case] for case, fold in folds.items()}
+        workers = {n: There.of(scheduler, run, own, device=device, fold=n) for n, own in models.items()}
+        outcomes = measured_there(workers, folds)
+    elif scheduler is not None:
+        there = There.of(scheduler, run, loaded, device=device, threads=threads, backend=backend)
+        outcomes = measured_there({None: there}, {})
+    scored = score(
+        predictor, cases, parts, seed=seed, patients_known=known, folds=folds, draws=draws, outcomes=outcomes
+    )
     if isinstance(loaded.preprocessing, Preprocessing):
         scored = with_subsets(scored, predictor, loaded.preprocessing, cases, seed=seed, patients_known=known)
     notes = (*chosen.notes, *_own_results(loaded, cases), *_shortcut_notes(loaded, run), *unshared(loaded.task, cases))

@@ -24,7 +24,7 @@ from isocenter.files import unwritable, write_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.report import InNotebook
-from isocenter.runtime import Cluster, Model, write_json
+from isocenter.runtime import Model, write_json
 from isocenter.transforms import COLOUR
 from isocenter.values import Case, Dataset, Image, Prediction, Problem
 from isocenter.verbs.prediction import (
@@ -159,15 +159,12 @@ def predict(
         raise UsageError("probabilities and overlays are files, and have no place", "predict", "Give out=FOLDER")
     if out is not None:
         refuse_taken(Path(out), overwrite, MARKS)
-    path = path_of(model)
-    if scheduler is not None and path is None:
-        raise UsageError("a model in memory cannot be sent to workers", "--scheduler", "Give the model's folder")
     loaded = loaded_model(model, device, fold=fold, threads=threads, backend=backend)
     loaded.flips(mirror)  # refused before the first case
     predictor: Predictor = Here(loaded)
-    if scheduler is not None and path is not None:
-        weights = str(loaded.record.get("weights_sha256"))
-        predictor = There(Cluster(scheduler), str(path.absolute()), weights, device, threads, fold, backend)
+    if scheduler is not None:
+        loading = {"device": device, "threads": threads, "fold": fold, "backend": backend}
+        predictor = There.of(scheduler, path_of(model), loaded, **loading)
     folder = Path(out) if out is not None else None
     with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
         result = _predicted(loaded, inputs, options, replace(asked, folder=partial), predictor, covariates)

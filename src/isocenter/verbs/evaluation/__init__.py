@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         Predictor,
         Scored,
         are_kept,
+        measured_there,
         rows_of,
         score,
         split_table,

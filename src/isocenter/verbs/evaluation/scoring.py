@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from isocenter.errors import DatasetError, IsocenterError
+from isocenter.errors import DatasetError, IsocenterError, MemoryShortageError, ResourceError, WorkerLostError
 from isocenter.evaluation import FOLD, Table, case_table, resampling, rows_to_json
 from isocenter.files import write_table, write_text
 from isocenter.lazy import pandas as pd
@@ -31,7 +32,7 @@ from isocenter.values import (
     Split,
 )
 from isocenter.verbs.evaluation.data_record import opened
-from isocenter.verbs.prediction import noted
+from isocenter.verbs.prediction import There, noted
 from isocenter.verbs.reading import tracked
 
 # Folders of a run with the files below.
@@ -133,6 +134,64 @@ def view_name(number: int) -> str:
     return f"views/{number + 1}.html"
 
 
+class Measured(NamedTuple):
+    """What one case came to: its rows, what is odd about it, and the prediction unless another process made it."""
+
+    rows: list[dict[str, Any]]
+    problems: Sequence[Problem]
+    prediction: Prediction | None
+
+
+# (number of the case, what it came to or why it failed), as they are done.
+Outcomes = Iterator[tuple[int, Measured | IsocenterError]]
+
+
+def measured(model: Predictor, fold: Fold | None, case: Case) -> Measured:
+    """Predict a case and score it on its reference's own grid, as one of the test part."""
+    prediction = model.predict(case)
+    rows = rows_of(prediction, case, model.task, {}, {} if fold is None else {case.id: fold})
+    return Measured(rows, tuple(noted(prediction, case)), prediction)
+
+
+def measured_here(model: Predictor, folds: Mapping[str, Fold], cases: Sequence[Case]) -> Outcomes:
+    """One case after the other, by this process."""
+    for number, case in enumerate(cases):
+        try:
+            yield number, measured(model, folds.get(case.id), case)
+        except IsocenterError as error:
+            yield number, error
+
+
+def measured_there(
+    places: Mapping[int, There] | Mapping[None, There], folds: Mapping[str, Fold]
+) -> Callable[[Sequence[Case]], Outcomes]:
+    """By other processes, fold after fold.
+
+    places: {fold: the processes that have its model}, None for that of all
+    Raises ResourceError where a worker has not what it needs, which the next case would lack too.
+    """
+    return partial(_measured_there, places, folds)
+
+
+def _measured_there(
+    places: Mapping[int, There] | Mapping[None, There], folds: Mapping[str, Fold], cases: Sequence[Case]
+) -> Outcomes:
+    for number, there in places.items():
+        of_fold = {case: fold for case, fold in folds.items() if fold.number == number}
+        own = [n for n, case in enumerate(cases) if number is None or case.id in of_fold]
+        by_worker = partial(_measured_by, there, next(iter(of_fold.values()), None))
+        for place, outcome in there.spread(by_worker, [cases[n] for n in own]):
+            if isinstance(outcome, ResourceError) and not isinstance(outcome, MemoryShortageError | WorkerLostError):
+                raise outcome
+            yield own[place], outcome
+
+
+def _measured_by(there: There, fold: Fold | None, case: Case) -> Measured:
+    """In the other process; a prediction is large, and made once more where it is shown."""
+    model = there.model if fold is None else replace(there.model, task=fold.task)
+    return measured(model, fold, case)._replace(prediction=None)
+
+
 def score(
     model: Predictor,
     cases: Sequence[Case],
@@ -142,29 +201,33 @@ def score(
     patients_known: bool,
     folds: Mapping[str, Fold] = {},
     draws: bool = True,
+    outcomes: Callable[[Sequence[Case]], Outcomes] | None = None,
 ) -> Scored:
     """Predict every case and score it on its reference's own grid; a case that fails is named and the rest goes on.
 
     patients_known: False where each case only stands for a patient; then no number of patients is claimed
     folds:          {case id: the fold that scores it}, where there are several
     draws:          whether somebody will see the charts and the viewers' pages, which take longer than the figures
+    outcomes:       who measures the cases, in place of this process
     Raises DatasetError where no case could be scored.
     """
-    rows: list[Any] = []
-    problems: list[Problem] = []
+    ended = dict[int, tuple[list[Any], Sequence[Problem]]]()
     made, voxels = dict[str, Prediction](), 0
     with tracked("predicting and scoring") as tracker:
-        for done, case in enumerate(cases, start=1):
-            try:
-                prediction = model.predict(case)
-                problems += noted(prediction, case)
-                rows.extend(rows_of(prediction, case, model.task, parts, folds))
-                voxels += math.prod(prediction.geometry.shape)
-                if draws and are_kept(voxels):
-                    made[case.id] = prediction
-            except IsocenterError as error:
-                problems.append(Problem("error", f"{error.where}: {error.problem}", (case.id,), remedy=error.remedy))
+        for done, (number, outcome) in enumerate((outcomes or partial(measured_here, model, folds))(cases), start=1):
+            case = cases[number]
+            if isinstance(outcome, IsocenterError):
+                what = f"{outcome.where}: {outcome.problem}"
+                ended[number] = [], [Problem("error", what, (case.id,), remedy=outcome.remedy)]
+            else:
+                place = {"split": parts.get(case.id, "test")}
+                ended[number] = [row | place for row in outcome.rows], outcome.problems
+                if outcome.prediction is not None:
+                    voxels += math.prod(outcome.prediction.geometry.shape)
+                    made |= {case.id: outcome.prediction} if draws and are_kept(voxels) else {}
             tracker(done, len(cases))
+    rows = [row for number in sorted(ended) for row in ended[number][0]]
+    problems = [problem for number in sorted(ended) for problem in ended[number][1]]
     if not rows:
         reason = problems[0].what if problems else "there is none"
         raise DatasetError(f"no case could be scored ({reason})", "evaluation", "Give cases of the model's kind")

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from isocenter.errors import IntegrityError, ResourceError, UsageError
-from isocenter.runtime import Model, Spread, is_foreign, load, why_unpackable, with_smaller_batches
+from isocenter.runtime import Cluster, Model, Spread, is_foreign, load, why_unpackable, with_smaller_batches
 from isocenter.values import Case, Image
 from isocenter.verbs.prediction.case import Asked, Done, computed, image_of
 from isocenter.verbs.prediction.pipelined import Take, overlapped
@@ -102,6 +102,23 @@ class There:
     backend: str = "auto"
     is_elsewhere: ClassVar[bool] = True
 
+    @classmethod
+    def of(cls, scheduler: str, path: Path | None, model: Model, **loading: Any) -> There:
+        """The workers of a dask scheduler, each with the model of this path; UsageError for one in memory.
+
+        loading: device, threads, fold, backend
+        """
+        if path is None:
+            raise UsageError("a model in memory cannot be sent to workers", "--scheduler", "Give the model's folder")
+        weights = str(model.record.get("weights_sha256"))
+        return cls(Cluster(scheduler), str(path.absolute()), weights, **loading)
+
+    @property
+    def model(self) -> Model:
+        """The model, loaded once by the process that asks; its threads share it."""
+        with _loading:
+            return _model(self)
+
     def __call__(self, cases: Sequence[Case], asked: Asked, take: Take[Done], tracker: Tracker) -> None:
         try:
             for done, (number, outcome) in enumerate(self.spread(partial(_predicted, self, asked), cases), start=1):
@@ -121,9 +138,7 @@ def _predicted(where: There, asked: Asked, case: Case) -> Done:
     """One case, in the other process."""
     if asked.folder is not None and not asked.folder.is_dir():
         raise ResourceError("a worker does not see the folder for the results", str(asked.folder), SHARE)
-    with _loading:  # several threads of one process share one model
-        model = _model(where)
-    return computed(model, case, image_of(case), asked)()
+    return computed(where.model, case, image_of(case), asked)()
 
 
 @lru_cache(maxsize=1)
