@@ -64,6 +64,10 @@ def plan(
     overwrite: Overwrite = False,
     json: Json = False,
     device: Device = "auto",
+    device_memory: Annotated[
+        float | None,
+        typer.Option("--device-memory", metavar="GIB", help="Of --device cuda:0, which then need not be here."),
+    ] = None,
     threads: Threads = None,
     seed: Seed = 0,
     everything: Everything = False,
@@ -81,6 +85,7 @@ def plan(
         out=out or Path(f"plan-{name_of(data)}.yaml"),
         overwrite=overwrite,
         device=device,
+        device_memory=device_memory,
         threads=threads,
         seed=seed,
         everything=everything,

@@ -38,13 +38,13 @@ CODES = frozenset(re.findall(
     "RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SC SEG SM SMR SR SRF STAIN TEXTUREMAP TG US "
     "VA XA XAPROTOCOL XC AS CD CF CP CS DD DF DM DS EC FA FS LP MA MS OPR ST VF",
 ))  # fmt: skip
-UNKNOWN = "unknown"
+UNKNOWN_MODALITY = "unknown"
 
 
 def asked_modality(name: str) -> str:
     """The modality that a person asks for. Raises UsageError for a word that is none."""
     word = modality_word(name)
-    if word in CODES or name.lower() == UNKNOWN:
+    if word in CODES or name.lower() == UNKNOWN_MODALITY:
         return word
     near = get_close_matches(name.upper(), sorted(CODES), 1, cutoff=0.5)
     raise UsageError(
@@ -58,15 +58,15 @@ def asked_modality(name: str) -> str:
 def modality_word(name: str | None) -> str:
     """The modality of a name: MR of "MRI", "T1" or "FLAIR", DX of "X-ray"; other capitals stay; else "unknown"."""
     if not name:
-        return UNKNOWN
+        return UNKNOWN_MODALITY
     whole = re.sub(r"[^a-z0-9]", "", name.lower())
     for word in (whole, *re.split(r"[^a-z0-9]+", name.lower())):
         if word in _BY_WORD:
             return _BY_WORD[word]
-    return name if name in CODES or re.fullmatch(r"[A-Z]{2,6}", name) else UNKNOWN
+    return name if name in CODES or re.fullmatch(r"[A-Z]{2,6}", name) else UNKNOWN_MODALITY
 
 
 def common_modality(names: Sequence[str]) -> str | None:
     """The one modality of all channels; None where they differ or none is known."""
     words = {modality_word(one) for one in names}
-    return words.pop() if len(words) == 1 and UNKNOWN not in words else None
+    return words.pop() if len(words) == 1 and UNKNOWN_MODALITY not in words else None

@@ -31,6 +31,10 @@ from isocenter.values import Decision, Fingerprint, Plan
 
 # By how much a patch shrinks at a time while it does not fit into memory, and how often it may.
 SMALLER, MOST_SHRINKING = 0.7, 10
+# Of a GPU's memory as much as a patch of two samples fills, then more samples, as nnU-Net plans: at most this share of
+# what all training cases have in voxels. Whole images at most so many times the usual number of voxels. Not in fewer
+# minutes, which larger samples would leave too few steps.
+PAIR, SHARE_A_STEP, LARGEST_WHOLE, LEAST_MINUTES = 2, 0.05, 4.0, 60.0
 # A label map of background and structures is kept beside each image.
 LABEL_BYTES = 1
 # What a task's choice of a family becomes for clips and for few thick slices, and which choices stay where images lack.
@@ -69,12 +73,15 @@ def fitted(inputs: PlanInputs) -> Fitted:
     needs = GridNeeds.of(inputs.task)
     first = grid_for(fingerprint, needs, machine.device, reduction=inputs.reduction)
     usual = inputs.batch or usual_batch(fingerprint, first, machine.device, inputs.frames.value or 1)
-    for room, batch in _smaller(usual):
+    fills = not machine.is_processor and (inputs.minutes is None or inputs.minutes >= LEAST_MINUTES)
+    for room, batch in [*(_larger(first, usual) if fills else ()), *_smaller(usual)]:
         grid = grid_for(fingerprint, needs, machine.device, room=room, reduction=inputs.reduction)
         fits = _on_grid(inputs, grid, batch, usual)
         if fits.peak.fits(machine):
             break
     refuse_too_large(fits.peak, machine)
+    if fills and not grid.whole and inputs.batch is None:
+        fits = _with_more_samples(inputs, fits)
     network = fits.network
     if measured := networks.standing(network.value, inputs.task.heads, len(grid.patch)):
         network = replace(network, because=f"{network.because}; {measured}")
@@ -101,6 +108,17 @@ def _on_grid(inputs: PlanInputs, grid: Grid, batch: int, usual: int) -> Fitted:
     return Fitted(grid, network, size, batch, usual, needed, fusion, context or None)
 
 
+def _with_more_samples(inputs: PlanInputs, fits: Fitted) -> Fitted:
+    """Twice as many samples a step, again and again, while they fit."""
+    most = SHARE_A_STEP * float(fits.grid.extent.prod(axis=1).sum()) / fits.grid.voxels
+    while 2 * fits.batch <= most:
+        more = _on_grid(inputs, fits.grid, 2 * fits.batch, fits.usual)
+        if not more.peak.fits(inputs.machine):
+            break
+        fits = more
+    return fits
+
+
 def _context(inputs: PlanInputs, architecture: Mapping[str, Any]) -> dict[str, Any]:
     """The covariates, and which images a case has, if the family takes it.
 
@@ -112,6 +130,15 @@ def _context(inputs: PlanInputs, architecture: Mapping[str, Any]) -> dict[str, A
         return covariates
     needed, lacking = "modalities" in architecture["size"], bool(inputs.holes.absent)
     return both if needed or (lacking and takes_context(inputs.task, architecture, both)) else covariates
+
+
+def _larger(usual: Grid, batch: int) -> Iterator[tuple[float, int]]:
+    """(share of the usual voxels, batch) of a GPU: the median image, or of whole images four times as many voxels."""
+    most = LARGEST_WHOLE if usual.whole else float(np.median(usual.extent, axis=0).prod()) / usual.voxels
+    room = max(1.0, most)
+    while room > 1:
+        yield room, batch if usual.whole else PAIR
+        room *= SMALLER
 
 
 def _smaller(batch: int) -> Iterator[tuple[float, int]]:

@@ -42,9 +42,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-def this_machine(device: str, threads: int | None = None) -> Machine:
-    """As it is now: memory is what is available, and cores are those this process may use."""
+def this_machine(device: str, threads: int | None = None, device_memory: float | None = None) -> Machine:
+    """As it is now: memory is what is available, and cores are those this process may use.
+
+    device_memory: GiB of a device that need not be here; it is believed to compute in bfloat16, as GPUs since 2020 do
+    """
     memory = available_memory() / 2**30
+    if device_memory is not None:
+        return Machine(device, threads or cores(), round(memory, 1), device_memory, True)
     on_device = memory
     if device.startswith("cuda"):
         on_device = torch.cuda.mem_get_info(device)[0] / 2**30

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from isocenter.errors import ResourceError
 from isocenter.planning.changes import with_memory
 from isocenter.planning.fit_to_memory import Fitted, fitted, memory_decision
 from isocenter.planning.inputs import PlanInputs
@@ -17,6 +18,7 @@ from isocenter.planning.rules import (
     flips_at_test,
     image_only,
     left_right,
+    marks_decision,
     names_of,
     profile_for,
     training,
@@ -71,8 +73,14 @@ def make_plan(
         "search": unsearched(),
     }
     plan = Plan(_decided(sections, inputs.stated))
-    # The second network of a cascade takes more channels than was reckoned with.
-    return plan if plan["preprocessing.cascade"] is None else with_memory(plan, fingerprint, machine)
+    if plan["preprocessing.cascade"] is None:
+        return plan
+    try:  # its second network takes more channels than was reckoned with, its first one a patch of its own
+        return with_memory(plan, fingerprint, machine)
+    except ResourceError as error:
+        without = Decision(None, f"a cascade does not fit into memory: {error.problem}")
+        plan = plan.with_decision("preprocessing.cascade", without)
+        return plan.with_decision("augmentation.marks", marks_decision(None))
 
 
 def _split(method: Decision, wishes: Wishes) -> Section:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from isocenter.quality.covariates import words_of
     from isocenter.quality.examination import Examination, Progress, examine, retested
     from isocenter.quality.label_proxies import PROXY, is_constant, label_association
+    from isocenter.quality.modality_guess import STATED, guessed_modality, modality_problems
     from isocenter.quality.near_duplicates import Twin
     from isocenter.quality.references import kinds_of, reference_kinds, references_counted
     from isocenter.quality.shortcuts import MADE, SHORTCUT, shortcut_notes

@@ -10,11 +10,11 @@ from typing import Any, Unpack
 import numpy as np
 
 from isocenter.errors import DatasetError, counted
-from isocenter.files import dataset_hash
+from isocenter.files import UNKNOWN_MODALITY, dataset_hash
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.planning import cores
-from isocenter.quality import Examination, reference_kinds
+from isocenter.quality import Examination, guessed_modality, modality_problems, reference_kinds
 from isocenter.report import InNotebook, render
 from isocenter.runtime import Cluster, write_json
 from isocenter.tasks import needs_of
@@ -129,6 +129,8 @@ def check(
         data = path.absolute()  # a worker has another working folder
     dataset = _opened(data, ReadingOptions.of(**reading), needs_of(task))
     examination = looked_through(dataset, threads or cores(), None if scheduler is None else Cluster(scheduler))
+    unknown = modality_problems(examination.dataset, examination.fingerprint)
+    examination = replace(examination, problems=(*examination.problems, *unknown))
     facts = _facts(dataset, examination)
     result = Check(dataset, examination, facts, Path(out) if out is not None else None)
     if out is not None:
@@ -172,6 +174,9 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
         else:
             facts["spacing"] = "not known for every case: lengths are in pixels"
         facts["modality"] = ", ".join(sorted({case.modality for case in fingerprint.cases}))
+        unknown = facts["modality"] == dataset.modality == UNKNOWN_MODALITY
+        if unknown and (guess := guessed_modality(usable, fingerprint)):
+            facts["modality"] += f"; guessed: {guess.modality}, because {guess.because}"
         facts["channels"] = "; ".join(sorted({_named(case.channels) for case in fingerprint.cases}))
     for kind in reference_kinds():
         facts |= kind.words.lines(Cohort(dataset, fingerprint))

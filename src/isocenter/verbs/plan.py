@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -122,6 +123,7 @@ class PlanRequest:
     minutes:     from a command's start to the finished model
     everything:  train on all cases but a set's own test part
     folds:       cross-validation in so many parts; 0 for one test part
+    device_memory: GiB of a GPU that need not be here
     assignments: {"section.name": value} set by hand
     """
 
@@ -134,6 +136,7 @@ class PlanRequest:
     folds: int | None = None
     assignments: Mapping[str, Any] = field(default_factory=dict)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
+    device_memory: float | None = None
 
     def number(self, name: str, otherwise: int | None) -> int:
         """A number set by hand that decides before there is a plan; the plan refuses another kind of value."""
@@ -154,6 +157,7 @@ def plan(
     out: str | Path | None = None,
     overwrite: bool = False,
     device: str = "auto",
+    device_memory: float | None = None,
     threads: int | None = None,
     seed: int = 0,
     task: str | None = None,
@@ -166,6 +170,7 @@ def plan(
 
     minutes:     from a command's start to the finished model; 60 where None
     out:         a .yaml file to edit and train from; nothing is written without it
+    device_memory: GiB of a GPU, `device`, that need not be here: a plan on paper
     assignments: {"section.name": value} set by hand
     everything:  train on all cases but a set's own test part
     folds:       cross-validation in so many parts; 0 for one test part
@@ -177,7 +182,8 @@ def plan(
     if out is not None:
         refuse_taken(Path(out), overwrite)
         _refuse_other_suffix(Path(out))
-    made = planned(data, PlanRequest(minutes, device, threads, seed, task, everything, folds, chosen, options))
+    request = PlanRequest(minutes, device, threads, seed, task, everything, folds, chosen, options, device_memory)
+    made = planned(data, request)
     if out is None:
         return made
     write_text(Path(out), plan_text(relative_to(made.plan, Path(out).parent)), overwrite=overwrite)
@@ -236,14 +242,30 @@ def _refuse_impossible(request: PlanRequest) -> None:
     folds = request.number("split.folds", request.folds)
     if request.everything and folds:
         raise UsageError("every case trains, so no fold is left to test", "--all", "Leave out --all or --folds")
-    check_wishes(request.assignments, folds=folds, device=request.device or "auto")
+    on_paper = request.device_memory is not None
+    if on_paper:
+        _refuse_no_gpu(request)
+    check_wishes(request.assignments, folds=folds, device="cpu" if on_paper else request.device or "auto")
+
+
+def _refuse_no_gpu(request: PlanRequest) -> None:
+    """UsageError for memory of anything but a GPU that is named, or of an impossible size."""
+    device, memory = request.device or "auto", request.device_memory or 0.0
+    if not re.fullmatch(r"cuda:\d+", device):
+        problem = f"{memory:g} GiB are those of a GPU, and the device is {device}"
+        raise UsageError(problem, "--device-memory", "Name one, as in --device cuda:0")
+    if not 0 < memory < math.inf:
+        raise UsageError(f"{memory:g} GiB", "--device-memory", "Give more than 0")
 
 
 def _examined(data: str | Path | Dataset, request: PlanRequest) -> tuple[Examination, Decision, Machine]:
     """The data set looked through, with the cases that teach this kind of problem something; where to compute."""
     dataset = open_dataset(data, request.reading, needs=needs_of(request.task))
-    device = announced_device(request.device or "auto")
-    machine = this_machine(device.value, request.threads)
+    if request.device_memory is None:
+        device = announced_device(request.device or "auto")
+    else:
+        device = Decision(request.device, f"asked for, with {request.device_memory:g} GiB of memory, on paper")
+    machine = this_machine(device.value, request.threads, request.device_memory)
     examination = looked_through(dataset, machine.threads)
     refuse_unfit(examination)
     usable = with_references(examination.dataset, kind_for(examination.dataset, request.task))

@@ -147,6 +147,11 @@ def _stretched(fingerprint: Fingerprint, needs: GridNeeds, longest: float, devic
     )
 
 
+def usual_voxels(grid: Grid, device: str) -> int:
+    """Of a patch of so many axes that a device goes through quickly."""
+    return PATCH_VOXELS[len(grid.patch)][kind_of(device)]
+
+
 def flat(fingerprint: Fingerprint) -> tuple[list[tuple[int, ...]], list[tuple[float, ...]]]:
     """(shapes, steps) without the single slice, where every case has just one."""
     shapes = [case.shape for case in fingerprint.cases]

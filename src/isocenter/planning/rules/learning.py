@@ -8,7 +8,7 @@ import numpy as np
 
 from isocenter import networks
 from isocenter.planning.machine import PROCESSOR, Machine, kind_of
-from isocenter.planning.rules.grid import Grid
+from isocenter.planning.rules.grid import Grid, usual_voxels
 from isocenter.planning.rules.profiles import NNUNET
 from isocenter.planning.wishes import Wishes
 from isocenter.values import Decision, Fingerprint
@@ -94,6 +94,12 @@ def batch_decision(chosen: int, usual: int, fingerprint: Fingerprint, grid: Grid
     """Reason of the batch that fits into memory, of which the usual one is an upper limit."""
     dense = not grid.whole
     what = "patches" if dense else "images"
+    if dense and not machine.is_processor and grid.voxels > usual_voxels(grid, machine.device):
+        because = f"the patch is as large as two of them fill {machine.device_memory:.1f} GiB of the {machine.device}"
+        return Decision(chosen, f"{because}, or as the median image is; then as many as fit", NNUNET)
+    if dense and chosen > usual:
+        because = f"{machine.device_memory:.1f} GiB of the {machine.device} hold so many"
+        return Decision(chosen, f"{because}, and they are at most a twentieth of all training voxels", NNUNET)
     if chosen < usual:
         free = f"{machine.device_memory:.1f} GiB are free on the {machine.device}"
         return Decision(chosen, f"{free}, too little for {usual} {what} a step")

@@ -12,6 +12,7 @@ from isocenter.planning.rules.grid import Grid, flat
 from isocenter.planning.rules.normalisation import normalisation
 from isocenter.planning.rules.profiles import NNUNET, UNKNOWN, UNKNOWN_MODALITY, profile_for
 from isocenter.planning.rules.shortcuts import Retest, without_shortcuts
+from isocenter.quality import STATED, guessed_modality
 from isocenter.tasks import Task
 from isocenter.transforms import COLOUR, GREY, all_channels, without_alpha
 from isocenter.values import MM, Dataset, Decision, Fingerprint
@@ -161,7 +162,11 @@ def _modality(dataset: Dataset, fingerprint: Fingerprint) -> Decision:
     most = max(sorted(set(modalities)), key=modalities.count)
     value = dataset.modality if most == UNKNOWN_MODALITY else most
     if value == UNKNOWN_MODALITY:
-        return Decision(value, "neither the files nor the data set say it (--modality does)")
+        guess = guessed_modality(dataset, fingerprint)
+        if guess is None:
+            return Decision(value, f"{STATED}, and neither names nor values tell it (--modality does)")
+        because = f"guessed, because {guess.because}; {STATED} (--modality decides otherwise)"
+        return Decision(guess.modality, f"{because}; taken as {profile_for(guess.modality).name}")
     profile = profile_for(value)
     known = f"taken as {profile.name}" if profile != UNKNOWN else "a kind of which nothing is known here"
     return Decision(value, f"the files or the data set say so; {known}", profile.source)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from isocenter.files import UNKNOWN_MODALITY
+
 # "always":   no axis of the image means a side of the patient, or its mirror image is one that the same device makes
 # "symmetric": across left and right only where what is imaged is known to be alike on both sides
 # "unless":    across left and right unless what is imaged is known not to be
@@ -14,7 +16,6 @@ Mirrors = Literal["always", "symmetric", "unless", "never"]
 ALWAYS, SYMMETRIC, NEVER = "always", "symmetric", "never"
 # What a number means that means the same in every image: HU, SUV.
 WINDOW, UPTAKE = "window", "uptake"
-UNKNOWN_MODALITY = "unknown"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,130 @@
+"""What kind of image it is, where nobody says so: told by names and values, or not told at all."""
+
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+import PIL.Image
+import pytest
+
+import isocenter
+from isocenter.quality import guessed_modality
+from isocenter.verbs.reading import ReadingOptions, looked_through, open_dataset
+
+RNG = np.random.default_rng(3)
+
+
+def volumes(root, values, count=4):
+    """images/ beside labels/; values: of a volume of 12 voxels a side, called with its number."""
+    for n in range(count):
+        for folder, array in (
+            ("images", values(n)),
+            ("labels", (np.indices((12, 12, 12)).sum(0) > 16).astype(np.uint8)),
+        ):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            nibabel.Nifti1Image(array, np.diag([1.0, 1, 1, 1])).to_filename(root / folder / f"case{n}.nii.gz")
+    return root
+
+
+def pictures(root, pixels, classes=("a", "b"), count=6):
+    """A folder a class; pixels: (24, 24) or (24, 24, 3), called with its number."""
+    for n in range(count):
+        folder = root / classes[n % len(classes)]
+        folder.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(np.clip(pixels(n), 0, 255).astype(np.uint8)).save(folder / f"{n}.png")
+    return root
+
+
+def guess_of(root):
+    dataset = open_dataset(root, ReadingOptions.of())
+    examination = looked_through(dataset, 1)
+    found = guessed_modality(examination.dataset, examination.fingerprint)
+    return None if found is None else found.modality
+
+
+def disc(n, inside, outside):
+    """Two values, one in a disc, with a little noise."""
+    away = np.hypot(*(np.indices((24, 24)) - 11.5))
+    field = np.where((away < 10)[..., None], np.array(inside), np.array(outside)).astype(float)
+    return field + np.random.default_rng(n).normal(0, 2, field.shape)
+
+
+def hounsfield(fill):
+    def values(n):
+        rng = np.random.default_rng(n)
+        volume = rng.normal(40, 30, (12, 12, 12))
+        volume[:3], volume[3:5], volume[5, 5] = fill, -1000, 900
+        return volume.astype(np.int16)
+
+    return values
+
+
+@pytest.mark.parametrize("fill", [-1000, -1024, -3024])
+def test_hounsfield_units_are_told_by_their_air(tmp_path, fill):
+    assert guess_of(volumes(tmp_path / "cases", hounsfield(fill))) == "CT"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        lambda n: (np.abs(RNG.normal(300, 80, (12, 12, 12))) * (n + 1)).astype(np.int16),
+        lambda n: RNG.uniform(-4096, 4095, (12, 12, 12)).astype(np.int16),
+        lambda n: RNG.normal(0, 1, (12, 12, 12)).astype(np.float32),
+        lambda n: (hounsfield(-1000)(n) + 1024).astype(np.int16),
+    ],
+    ids=["magnitudes of MR", "phases", "standardised", "a CT whose offset is lost"],
+)
+def test_other_numbers_are_no_hounsfield_units(tmp_path, values):
+    assert guess_of(volumes(tmp_path / "cases", values)) is None
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "modality"),
+    [
+        ((150, 70, 30), (0, 0, 0), "OP"),
+        ((150, 70, 30), (120, 60, 25), None),
+        ((190, 160, 200), (205, 195, 210), "SM"),
+        ((30, 120, 60), (10, 60, 20), None),
+        ((90, 90, 90), (0, 0, 0), None),
+    ],
+    ids=["a fundus with its border", "skin without a border", "a stained section", "a green thing", "grey in colour"],
+)
+def test_colours_and_a_dark_border_tell_a_fundus_and_a_stained_section(tmp_path, inside, outside, modality):
+    assert guess_of(pictures(tmp_path / "cases", lambda n: disc(n, inside, outside))) == modality
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "level", "modality"),
+    [
+        ("cases", ("normal", "pneumonia"), 130, "DX"),
+        ("cases", ("normal", "pneumonia"), 30, None),
+        ("cases", ("benign", "malignant"), 130, None),
+        ("breast_ultrasound", ("benign", "malignant"), 60, "US"),
+        ("brain-mri", ("no", "yes"), 60, "MR"),
+        ("about_us", ("no", "yes"), 60, None),
+    ],
+)
+def test_grey_pictures_are_told_by_names_and_a_radiograph_by_its_brightness_too(
+    tmp_path, name, classes, level, modality
+):
+    data = pictures(tmp_path / name, lambda n: RNG.normal(level, 25, (24, 24)), classes)
+    assert guess_of(data) == modality
+
+
+def test_a_plan_takes_the_guess_with_its_reason_and_a_person_decides_otherwise(tmp_path):
+    data = pictures(tmp_path / "cases", lambda n: disc(n, (150, 70, 30), (0, 0, 0)), count=24)
+    guessed = isocenter.plan(data, device="cpu").plan
+    assert guessed["preprocessing.modality"] == "OP"
+    assert "guessed, because they are colour pictures" in guessed.decision("preprocessing.modality").because
+    assert guessed["augmentation.flips"] == [1]  # the other eye is the mirror image
+    assert isocenter.plan(data, device="cpu", modality="XC").plan["preprocessing.modality"] == "XC"
+
+
+def test_check_says_what_was_guessed_and_warns_where_nothing_tells_it(tmp_path):
+    fundus = isocenter.check(pictures(tmp_path / "one", lambda n: disc(n, (150, 70, 30), (0, 0, 0))))
+    assert fundus.facts["modality"].startswith("unknown; guessed: OP, because")
+    assert not [one for one in fundus.problems if "kind of image" in one.what]
+    data = pictures(tmp_path / "two", lambda n: RNG.normal(60, 25, (24, 24)))
+    [warning] = [one for one in isocenter.check(data).problems if "kind of image" in one.what]
+    assert (warning.severity, "not mirrored" in warning.why, "--modality" in warning.remedy) == ("warning", True, True)
+    assert not [one for one in isocenter.check(data, modality="US").problems if "kind of image" in one.what]
