@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
+from drawn_sets import drawn
 from recorded import commit, record
 from trainings import ROOT, add_options, keep, kept, spread, trained
 
@@ -44,29 +44,13 @@ class Shown:
     commit: str = ""
 
 
-def drawn(source: Path, seed: int, place: Path) -> Path:
-    """A set in the same format with so many training cases, and all others of its training part as its test part."""
-    with np.load(source) as arrays:
-        images, labels = arrays["train_images"], arrays["train_labels"]
-    order = np.random.default_rng(seed).permutation(len(images))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    parts = {"train": np.sort(order[:CASES]), "test": np.sort(order[CASES : CASES + TESTED])}
-    whole = {
-        f"{part}_{name}": own[rows]
-        for part, rows in parts.items()
-        for name, own in (("images", images), ("labels", labels))
-    }
-    np.savez(place, **whole)
-    return place
-
-
 def shown(on: str, seed: int, folds: int, given: argparse.Namespace) -> Shown:
     """One training of one draw."""
     name = f"{on}-{seed}-{folds}"
     if (before := kept(name, given)) is not None:
         return Shown(**before)
     file = SETS[on]
-    data = drawn(given.data.resolve() / file, seed, given.out.resolve() / "data" / f"{on}-{seed}" / file)
+    data = drawn(given.data.resolve() / file, seed, given.out.resolve() / "data" / f"{on}-{seed}" / file, CASES, TESTED)
     words = [data, "--set", f"split.inner_folds={folds}", "--set", f"task.operating_point={RULE}"]
     taken = trained(name, words, seed, given)
     if taken.returncode:
