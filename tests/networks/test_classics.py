@@ -392,13 +392,3 @@ def test_kinds_of_resnet_wait_for_long_voxels_too():
         network = built(name, 3, 1, **size)
         assert network.body[1].first.kernel_size == (3, 3, 1)
         assert network(torch.randn(2, 1, 16, 16, 5))["class"].shape == (2, 10)
-
-
-@pytest.mark.parametrize(
-    ("patch", "device", "stride"),
-    [((28, 28, 28), "cpu", 1), ((36, 48, 40), "cpu", 2), ((36, 48, 40), "cuda", 1), ((64, 64), "cpu", 1)],
-)
-def test_the_stem_of_a_residual_network_halves_what_a_processor_would_see_too_seldom(patch, device, stride):
-    size, because, _ = networks.size_for("resnet", patch, [[1] * len(patch)], device)
-    assert size["stem_stride"] == stride
-    assert ("the stem halves it" in because) == (stride == 2)

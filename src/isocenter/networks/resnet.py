@@ -20,9 +20,6 @@ from isocenter.networks.layers import BATCH_NORM, CONVOLUTION
 from isocenter.networks.pooled_head import PooledHead, pooled_family
 
 PAPER = "arXiv:1603.05027"
-# Of a volume at whose resolution a processor still sees each case a few times in minutes: 32 an axis. Of 136 volumes of
-# 36 x 48 x 40 a network with the risk in their size learnt nothing in 2 minutes of one core; at half of it, it does.
-MOST_VOXELS = 32**3
 
 
 class Convolving(NamedTuple):
@@ -204,16 +201,15 @@ def _along(waits: Sequence[int], halved: int, size: int) -> tuple[int, ...]:
 
 
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
-    """Fewer stages for small images, a stem without stride for the smallest; axes of longer voxels are halved later."""
+    """Fewer stages and a stem without stride for small images; axes with longer voxels are halved later."""
     small = max(patch) <= 64
     blocks = [2, 2, 2] if small else [2, 2, 2, 2]
-    halves = not small or (device == "cpu" and len(patch) == 3 and math.prod(patch) > MOST_VOXELS)
-    stem = "the stem halves it" if halves else "the stem keeps the resolution"
+    stem = "the stem keeps the resolution" if small else "the stem halves it"
     # On a processor a volume takes as long as thirty pictures; at half the width, three times as many fit in the time.
     width = 16 if device == "cpu" and len(patch) == 3 else 32
-    size: dict[str, Any] = {"width": width, "blocks": blocks, "stem_stride": 2 if halves else 1}
+    size: dict[str, Any] = {"width": width, "blocks": blocks, "stem_stride": 1 if small else 2}
     because = f"images of {tuple(patch)}: {len(blocks)} stages, {stem}; width for the {device}"
-    late = late_for(strides, len(blocks) - (1 if halves else 2))
+    late = late_for(strides, len(blocks) - 2 if small else len(blocks) - 1)
     if max(late) == 0:
         return size, because, "arXiv:1512.03385"
     waits = " and ".join(f"axis {n} waits for {wait} halvings of the others" for n, wait in enumerate(late) if wait)
