@@ -45,8 +45,10 @@ def _without(plan: Plan, task: Task, counts: Mapping[str, int], patients: int) -
         return "every case trains, and nothing is found afterwards"
     if not all(head.is_vector for head in task.heads.values()):
         return "each image has many answers, so that the validation cases have enough of them"
-    if task.traits.tuned_on != "val" or not any(_is_open(plan, setting) for setting in task.traits.tunes):
+    if not any(_is_open(plan, setting) for setting in task.traits.tunes):
         return "nothing is left to find on validation cases"
+    if task.traits.tuned_on != ("val",):
+        return "hazard ratios of several networks have no common zero, so that the validation cases decide alone"
     if counts["val"] >= FEWEST_OF_LARGE:
         return f"{counts['val']} validation cases are enough for what is found after training"
     if patients < FEWEST_PATIENTS:
