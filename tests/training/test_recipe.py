@@ -239,11 +239,11 @@ def test_a_gradient_that_is_no_number_costs_one_step_and_not_every_weight(classi
     kind, calls = tasks.kind("classification"), []
     loss = kind.loss
 
-    def odd(task, outputs, targets):
+    def odd(task, outputs, targets, spacing):
         calls.append(None)
         nothing = sum(output.sum() for output in outputs.values()) * 0
         root = nothing.sqrt() * 0  # 0, and its slope is no number
-        return loss(task, outputs, targets) + (root if len(calls) == 3 else 0)
+        return loss(task, outputs, targets, spacing) + (root if len(calls) == 3 else 0)
 
     monkeypatch.setattr(kind, "loss", odd)
     run = trained.classifying(classified.data, tmp_path / "run")
