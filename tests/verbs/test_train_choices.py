@@ -231,3 +231,12 @@ def test_the_flags_of_the_command_line_are_followed_or_refused_by_name(cli, clas
     done = cli("train", classified.data, "--out", tmp_path / "run", "--pretrained", tmp_path / "none.safetensors")
     assert (done.code, "none.safetensors" in done.last) == (2, True)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_training_too_short_for_one_pass_over_its_cases_says_so_before_any_figure(classified, tmp_path):
+    run = trained.classifying(classified.data, tmp_path / "run", assignments=trained.TWO_STEPS)
+    cases = sum(read_plan(run.out / "plan.yaml")["task.counts"].values())
+    [warning] = [note for note in run.verdict.against if "not even one pass" in note]
+    assert warning.startswith(f"2 steps of 2 show 4 of {cases} training cases")
+    longer = trained.classifying(classified.data, tmp_path / "longer", assignments={"training.steps": cases})
+    assert not [note for note in longer.notes if "not even one pass" in note]

@@ -30,6 +30,7 @@ from isocenter.verbs.training import (
     Trained,
     covariates_stated,
     in_all_processes,
+    less_than_one_pass,
     new_run,
     notes_of,
     planned_from,
@@ -210,7 +211,8 @@ def _reported(run: RunFolder, done: Trained) -> Run:
     minutes = run.clock.seconds / 60
     names = {fold: "" if fold is None else f"fold {fold}" for fold in run.folds}
     searches = {name: found for fold, name in names.items() if (found := result_in(run.folder(fold))) is not None}
-    notes = notes_of(run, done.scored, done.plan, [outcome.stopped for outcome in done.outcomes if outcome.stopped])
+    ended = [outcome.stopped for outcome in done.outcomes if outcome.stopped]
+    notes = notes_of(run, done.scored, done.plan, [*ended, *less_than_one_pass(run, done)])
     notes += [f"{f'{name}: ' * bool(name)}{result.statement}." for name, result in searches.items()]
     run.write_plan(done.plan)
     log = training_log([run.folder(fold) for fold in run.folds])

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.training.initial_weights import weights_of
     from isocenter.verbs.training.run_end import (
         ENVIRONMENT,
+        less_than_one_pass,
         notes_of,
         training_log,
         write_environment,

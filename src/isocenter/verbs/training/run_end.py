@@ -93,7 +93,7 @@ def notes_of(run: RunFolder, scored: Scored | None, plan: Plan, stopped: Sequenc
     """What a reader must know before any figure.
 
     plan:    with all that was decided after training
-    stopped: why trainings ended early
+    stopped: why trainings ended early, or were too short
     """
     notes = [*settings(plan).task.traits.unkept(plan.sections["task"])]
     if not run.dataset.patients_known:
@@ -113,6 +113,20 @@ def notes_of(run: RunFolder, scored: Scored | None, plan: Plan, stopped: Sequenc
     elif lost := {case for one in scored.problems if one.severity == "error" for case in one.cases}:
         notes.append(f"{counted(len(lost), 'test case')} could not be scored: see Data.")
     return [*notes, *(f"{why[0].upper()}{why[1:]}." for why in stopped)]
+
+
+def less_than_one_pass(run: RunFolder, done: Trained) -> list[str]:
+    """That some training cases were never seen, of the training or of each fold that was so short."""
+    batch, found = int(done.plan["training.batch"]), list[str]()
+    for fold, outcome in zip(run.folds, done.outcomes, strict=True):
+        cases, seen = len(run.cases("train", fold)), outcome.steps * batch
+        if seen < cases:
+            where = "" if fold is None else f" in fold {fold}"
+            what = (
+                f"{counted(outcome.steps, 'step')} of {batch} show {seen} of {counted(cases, 'training case')}{where}"
+            )
+            found.append(f"{what}: not even one pass over them, so give more --minutes")
+    return found
 
 
 def write_environment(run: RunFolder, plan: Plan, outcomes: Sequence[Outcome] = ()) -> dict[str, Any]:
