@@ -115,7 +115,7 @@ def test_a_plan_takes_the_guess_with_its_reason_and_a_person_decides_otherwise(t
     data = pictures(tmp_path / "cases", lambda n: disc(n, (150, 70, 30), (0, 0, 0)), count=24)
     guessed = isocenter.plan(data, device="cpu").plan
     assert guessed["preprocessing.modality"] == "OP"
-    assert "guessed, because they are colour pictures" in guessed.decision("preprocessing.modality").because
+    assert "it is a guess: they are colour pictures" in guessed.decision("preprocessing.modality").because
     assert guessed["augmentation.flips"] == [1]  # the other eye is the mirror image
     assert isocenter.plan(data, device="cpu", modality="XC").plan["preprocessing.modality"] == "XC"
 

@@ -165,7 +165,7 @@ def _modality(dataset: Dataset, fingerprint: Fingerprint) -> Decision:
         guess = guessed_modality(dataset, fingerprint)
         if guess is None:
             return Decision(value, f"{STATED}, and neither names nor values tell it (--modality does)")
-        because = f"guessed, because {guess.because}; {STATED} (--modality decides otherwise)"
+        because = f"it is a guess: {guess.because}; {STATED} (--modality decides otherwise)"
         return Decision(guess.modality, f"{because}; taken as {profile_for(guess.modality).name}")
     profile = profile_for(value)
     known = f"taken as {profile.name}" if profile != UNKNOWN else "a kind of which nothing is known here"
