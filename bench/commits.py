@@ -133,7 +133,7 @@ def main() -> None:
             f"at the same time; mean (SD) over seeds. Before: {given.before}. "
             f"Now: {', '.join(dict.fromkeys(one.commit for one in each if one.source == NOW and one.commit))}."
         )
-        record("commits", "Before and now, on every set", f"{about}\n\n{text}", {"runs": [asdict(one) for one in each]})
+        record("commits", "An earlier source and this one", f"{about}\n\n{text}", {"runs": [asdict(one) for one in each]})
 
 
 if __name__ == "__main__":
