@@ -133,7 +133,8 @@ def main() -> None:
             f"at the same time; mean (SD) over seeds. Before: {given.before}. "
             f"Now: {', '.join(dict.fromkeys(one.commit for one in each if one.source == NOW and one.commit))}."
         )
-        record("commits", "An earlier source and this one", f"{about}\n\n{text}", {"runs": [asdict(one) for one in each]})
+        runs = {"runs": [asdict(one) for one in each]}
+        record("commits", "An earlier source and this one", f"{about}\n\n{text}", runs)
 
 
 if __name__ == "__main__":
