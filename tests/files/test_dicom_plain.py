@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from numpy.testing import assert_array_equal
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
+from fuzzing import peak_of
 from isocenter.errors import FormatError
 from isocenter.files import read
+from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.reading.codecs import _segment_of_rle
 from isocenter.files.dicom.reading.value_map import ValueMap
 from isocenter.files.dicom.reading.voxels import Plan, load
@@ -104,3 +107,18 @@ def test_whole_numbers_wrap_round_on_the_way_and_come_out_right(kind, slope, int
     values = ValueMap(float(slope), float(intercept), low=int(info.min), high=int(info.max))(stored)
     assert values.dtype == ValueMap(float(slope), float(intercept), low=int(info.min), high=int(info.max)).dtype
     assert_array_equal(values.astype(np.int64), stored.astype(np.int64) * slope + intercept)
+
+
+def test_a_million_empty_fragments_take_hardly_more_memory_than_the_file(tmp_path):
+    path, empty = tmp_path / "a.dcm", struct.pack("<HHI", 0xFFFE, 0xE000, 0)
+    write_slice(path, np.zeros((64, 48), np.int16), position=(0, 0, 0))
+    dataset = pydicom.dcmread(path)
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    dataset.save_as(path)
+    start = read_header(path).offset
+    path.write_bytes(path.read_bytes()[:start] + 1_000_000 * empty + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0))
+    peak, count = peak_of(lambda: len(read_header(path).fragments))
+    assert count == 999_999  # the first is the table
+    assert peak < 5 * path.stat().st_size
+    with pytest.raises(FormatError):
+        load(plan_of(path))

@@ -220,3 +220,15 @@ def test_one_mask_for_all_frames_leaves_its_case_out():
     clip = image(pixels=np.random.default_rng(0).normal(size=(1, 3, *GRID.shape)), times=(0.0, 0.1, 0.2))
     problems = findings(cohort(case(0, clip), case(1)), "error")
     assert any("mask has no frames, the image 3" in problem for problem in problems)
+
+
+def test_patches_of_pictures_are_kept_only_where_an_answer_could_be_given_away():
+    """They take as long as all else; a mask is no answer of the image as a whole."""
+    pixels, grid = (
+        np.random.default_rng(0).normal(100, 9, (1, 64, 64)).astype(np.float32),
+        Geometry((64, 64), np.eye(3)),
+    )
+    image, mask = Image(pixels, grid), Image(np.ones((1, 64, 64), np.uint8), grid)
+    for references, kept in (({"class": "ill"}, True), ({"mask": mask}, False)):
+        [look] = examine(Dataset((Case("a", "a", {"image": image}, references),))).looks.values()
+        assert (look.patches is not None) == kept

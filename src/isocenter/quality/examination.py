@@ -144,7 +144,8 @@ def _measured(case: Case) -> _Measured:
         if problems:
             return None, problems
         measures = {kind.name: kind.facts.measure(references[kind.name]) for kind in kinds_of(references)}
-        seen = look(image, valid)
+        answered = any(kind.facts.answers(measures[kind.name].summary) for kind in kinds_of(references))
+        seen = look(image, valid, marks=answered)
         problems = [
             *odd_image(case, image, valid, masks),
             *(problem for checks, own in checked for problem in checks.odd(own, measures[own.name])),

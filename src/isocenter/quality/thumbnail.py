@@ -25,7 +25,8 @@ class Look:
     small:   (*spatial) of the first channel (a colour picture's luma) in canonical order, stretched to a few voxels
              a side in half precision, between 0 and 1 at the 0.5th and 99.5th percentile
     quality: measures of each channel, as in `picture.quality`
-    patches: of a picture, as of `small_marks.patches`; None of other images, and where enough others are known
+    patches: of a picture, as of `small_marks.patches`; None of other images, of cases without an answer, and where
+             enough others are known
     """
 
     digest: str
@@ -34,11 +35,14 @@ class Look:
     patches: Array | None = None
 
 
-def look(image: Image, valid: Array) -> Look:
-    """image: with its voxels read; valid: where they are measurements. A clip is seen by its middle frame."""
+def look(image: Image, valid: Array, *, marks: bool = True) -> Look:
+    """image: with its voxels read; valid: where they are measurements. A clip is seen by its middle frame.
+
+    marks: whether small marks in it could give an answer away: patches take as long as all else
+    """
     if image.frames is not None:
         middle = image.frames // 2
-        return replace(look(image.frame(middle), valid[:, middle]), digest=voxel_digest(image))
+        return replace(look(image.frame(middle), valid[:, middle], marks=marks), digest=voxel_digest(image))
     grey = recoloured(image, GREY) if without_alpha(image.channels) == COLOUR else image
     channels = grey.data if grey is image else grey.data[:1]
     measured: Array = valid if grey is image else np.logical_and.reduce(valid[:3], keepdims=True)
@@ -46,7 +50,8 @@ def look(image: Image, valid: Array) -> Look:
         quality(channel, known, image.geometry.steps) for channel, known in zip(channels, measured, strict=True)
     )
     scaled = scaled_intensities(*(permuted(array[:1], *image.geometry.to_canonical) for array in (channels, measured)))
-    return Look(voxel_digest(image), small_image(scaled), measures, patches(scaled) if scaled.ndim == 2 else None)
+    patched = patches(scaled) if marks and scaled.ndim == 2 else None
+    return Look(voxel_digest(image), small_image(scaled), measures, patched)
 
 
 def voxel_digest(image: Image) -> str:

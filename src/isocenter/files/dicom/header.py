@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from array import array
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom.elements import PIXEL_ELEMENTS, PIXEL_REPRESENTATIONS, UNDEFINED, Dataset, plain_elements
@@ -84,29 +88,30 @@ class Header:
         return _syntax(self.dataset)
 
     @cached_property
-    def fragments(self) -> tuple[tuple[int, int], ...]:
-        """(offset, length) of the items of compressed pixels after the first one, which is a table. PS3.5 A.4
+    def fragments(self) -> NDArray[np.int64]:
+        """(items, 2) offset and length of compressed pixels after the first item, which is a table. PS3.5 A.4
 
+        An array, because a file may hold millions of empty ones.
         Raises FormatError for pixels of which the file does not hold the last fragment whole.
         """
         if self.offset is None or not self.is_compressed:
-            return ()
+            return np.empty((0, 2), np.int64)
         size = self.path.stat().st_size
         end = size if self.length is None else min(size, self.offset + self.length)
-        at, found = self.offset, list[tuple[int, int]]()
+        at, found = self.offset, array("q")
         with self.path.open("rb", buffering=0) as file:
             while at + 8 <= end:
                 file.seek(at)
                 group, element, length = struct.unpack("<HHI", file.read(8))
                 if (group, element) == FRAGMENTS_END:
-                    return tuple(found[1:])
-                found.append((at + 8, length))
+                    return np.frombuffer(found, np.int64).reshape(-1, 2)[1:]
+                found.extend((at + 8, length))
                 at += 8 + length
                 if (group, element) != FRAGMENT or at > end:
                     break
         if self.length is None or at != end:  # only an element that states its length may do without a last item
             raise FormatError("the compressed pixels are damaged or cut short", self.where, "Get the file again")
-        return tuple(found[1:])
+        return np.frombuffer(found, np.int64).reshape(-1, 2)[1:]
 
     @property
     def is_native(self) -> bool:

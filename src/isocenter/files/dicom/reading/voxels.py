@@ -27,6 +27,7 @@ from isocenter.files.dicom.warnings import quiet
 from isocenter.values import Deferred
 
 AT_ONCE = 1 << 18  # values that are converted at a time
+MOST_FRAGMENTS = 1 << 10  # of one frame whose parts are read by their place
 
 
 @dataclass(frozen=True)
@@ -222,8 +223,9 @@ def plain_of(head: Header, layout: Layout, values: ValueMap) -> Plain | None:
     """None for what takes more to decode, and for pixels of another length than stated: decoding refuses those."""
     if head.offset is None:
         return None
-    if head.is_compressed and layout.syntax in CODED and layout.frames == 1 and not layout.colour:
-        return Plain(head.offset, layout, values, head.fragments)
+    by_place = layout.syntax in CODED and layout.frames == 1 and not layout.colour
+    if head.is_compressed and by_place and len(head.fragments) <= MOST_FRAGMENTS:
+        return Plain(head.offset, layout, values, tuple((at, length) for at, length in head.fragments.tolist()))
     if head.is_compressed or layout.syntax not in (IMPLICIT, EXPLICIT):
         return None
     if (layout.colour and layout.photometric != "RGB") or layout.allocated % 8:
