@@ -18,7 +18,8 @@ from isocenter.planning import read_plan
 from isocenter.runtime import read_json
 from isocenter.tasks.shared.operating_point import threshold
 from isocenter.training import STATE_SCHEMA
-from isocenter.verbs.training import fit
+from isocenter.verbs.plan import PlanRequest
+from isocenter.verbs.training import fit, planned_from
 
 TWO = {**trained.TWO_STEPS, "split.inner_folds": 2}
 
@@ -132,3 +133,12 @@ def test_masks_need_none(segmented):
 def test_inner_folds_of_folds_are_refused(classified):
     with pytest.raises(PlanError, match=r"split\.inner_folds.*would decide nothing"):
         isocenter.plan(classified.data, device="cpu", folds=3, assignments={"split.inner_folds": 3})
+
+
+@pytest.mark.parametrize(("given", "folds"), [({"folds": 3}, 0), ({"minutes": 2.0}, 0), ({}, 3)])
+def test_a_plan_that_is_trained_in_another_way_decides_again_on_inner_folds(classified, tmp_path, given, folds):
+    isocenter.plan(classified.data, device="cpu", out=tmp_path / "plan.yaml")
+    made = planned_from(tmp_path / "plan.yaml", PlanRequest(**given))
+    assert made.plan["split.inner_folds"] == folds
+    by_hand = PlanRequest(minutes=2.0, assignments={"split.inner_folds": 2})
+    assert planned_from(tmp_path / "plan.yaml", by_hand).plan["split.inner_folds"] == 2

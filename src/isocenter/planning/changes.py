@@ -71,6 +71,8 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     follows |= {name: Decision(value, because, NNUNET) for name, value in with_optimiser.items()}
     if any(name == "training.sampling" or name.startswith("task.") for name in assignments):
         follows |= build(_values(plan, "task")).under(str(plan["training.sampling"]))
+    if assignments.get("split.folds"):
+        follows["split.inner_folds"] = Decision(0, "each fold tests cases that it has not seen")
     if "augmentation.flips" in assignments:
         because = "they follow augmentation.flips, which was set by hand"
         follows["inference.flips"] = Decision(assignments["augmentation.flips"], because)

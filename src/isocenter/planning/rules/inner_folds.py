@@ -33,8 +33,9 @@ def with_inner_folds(plan: Plan, task: Task, dataset: Dataset, parts: Parts) -> 
         f"{counts['train']} training cases is predicted by one of so many networks that has not seen it"
     )
     folds = Decision(0 if missing else INNER_FOLDS, because, "" if missing else MEASURED)
-    by_hand = plan.decision("split.inner_folds").because == BY_HAND
-    return plan if by_hand else plan.with_decision("split.inner_folds", folds)
+    name = "split.inner_folds"
+    by_hand = name in plan and plan.decision(name).because == BY_HAND
+    return plan if by_hand else plan.with_decision(name, folds)
 
 
 def _without(plan: Plan, task: Task, counts: Mapping[str, int], patients: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.files import dataset_hash, read_text_table, write_table, write_text, written
-from isocenter.planning import plan_text, read_plan, registered, settings, with_settings
+from isocenter.planning import plan_text, read_plan, registered, settings, with_inner_folds, with_settings
 from isocenter.quality import Examination
 from isocenter.runtime import BEFORE, choose_device, read_json
 from isocenter.tasks import needs_of
@@ -167,6 +167,7 @@ def planned_from(path: Path, request: PlanRequest) -> Planned:
     edited = edited.with_decision("split.method", made.plan.decision("split.method"))  # drawn again, by this seed
     if request.minutes is not None and edited.decision("training.batch").because.endswith(FEWER):
         edited = edited.with_decision("training.batch", made.plan.decision("training.batch"))
+    edited = with_inner_folds(edited, settings(edited).task, made.examination.dataset, made.parts)
     edited = made.with_memory_of(edited)  # refused before training, not in its middle
     now = made.plan
     return replace(made, plan=replace(edited, data=now.data, data_hash=now.data_hash, options=now.options))
