@@ -17,10 +17,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from recorded import commit, record
-from trainings import ROOT, add_options, keep, kept, spread, trained
+from trainings import ROOT, add_options, keep, kept, spread, summary, trained
 
 # {name: (path below the data, words of the command)}
 SETS: Mapping[str, tuple[str, Sequence[str]]] = {
@@ -112,8 +111,7 @@ def _shown(question: str, on: str, choice: str, seed: int, given: argparse.Names
     if taken.returncode:
         problem = f"failed with exit code {taken.returncode}: see logs/{name}.err"
         return Shown(on, choice, seed, given.steps, problem)
-    summary: Mapping[str, Any] = json.loads((given.out / name / "evaluation" / "summary.json").read_text())
-    row = next(row for row in summary["rows"] if row["metric"] == METRIC and row["label"] == "all")
+    row = next(row for row in summary(given.out / name) if row["metric"] == METRIC and row["label"] == "all")
     shown = Shown(on, choice, seed, given.steps, "", row["metric"], row["value"], commit())
     keep(name, shown, given)
     return shown

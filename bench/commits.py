@@ -11,7 +11,6 @@ where a set has a test part of its own it is used here to compare two sources, a
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from recorded import commit, record
-from trainings import ROOT, add_options, keep, kept, spread
+from trainings import ROOT, add_options, keep, kept, spread, summary
 from watched import watched
 
 # {name: (path below the data, words of the command)}
@@ -80,7 +79,7 @@ def shown(on: str, seed: int, source: str, root: Path, core: int, given: argpars
     )
     if taken.returncode:
         return Shown(on, seed, source, problem=f"failed with exit code {taken.returncode}: see logs/{name}.err")
-    row = json.loads((out / "evaluation" / "summary.json").read_text())["rows"][0]
+    row = summary(out)[0]
     one = Shown(on, seed, source, row["metric"], row["value"], "", commit() if source == NOW else given.before)
     keep(name, one, given)
     return one

@@ -11,7 +11,6 @@ tested on the same cases, and the difference to the long run has its paired inte
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -19,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from recorded import commit, record
-from trainings import ROOT, add_options, trained
+from trainings import ROOT, add_options, summary, trained
 
 import isocenter
 
@@ -94,7 +93,7 @@ def _trained(seed: int, share: int, name: str, given: argparse.Namespace) -> Pat
 def _shown(model: str, seed: int, run: Path, long: Path, weights: str = "", seconds: float = 0.0) -> Shown:
     """The headline of a run or an ensemble, and its difference to the long run."""
     if run == long:
-        rows = json.loads((run / "evaluation" / "summary.json").read_text())["rows"]
+        rows = summary(run)
         first = rows[0]
         brier = next(row["value"] for row in rows if (row["metric"], row["label"]) == ("brier", "all"))
         return Shown(model, seed, first["metric"], first["value"], first["low"], first["high"], brier)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import statistics
 import sys
@@ -24,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from medmnist import SETS
 from recorded import commit, record
-from trainings import ROOT, add_options, keep, kept, spread, trained
+from trainings import ROOT, add_options, keep, kept, spread, summary, trained
 
 # {name: the training images that are kept of PneumoniaMNIST}
 PARTS = {"pneumonia-150": 150, "pneumonia-600": 600}
@@ -86,7 +85,7 @@ def _shown(on: str, epochs: float, seed: int, given: argparse.Namespace) -> Show
     if taken.returncode:
         return Shown(on, epochs, seed, f"failed with exit code {taken.returncode}: see logs/{name}.err")
     out = given.out / name
-    rows = json.loads((out / "evaluation" / "summary.json").read_text())["rows"]
+    rows = summary(out)
     values = {row["metric"]: row["value"] for row in rows if row["label"] == "all"}
     log = list(csv.DictReader((out / "log.csv").read_text().splitlines()))
     last = [float(row["validation"]) for row in log if row["validation"]][-1]

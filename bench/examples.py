@@ -13,7 +13,6 @@ is one line in `EXAMPLES`.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -25,7 +24,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 from recorded import commit, record
-from trainings import ROOT, add_options, keep, kept, trained
+from trainings import ROOT, add_options, keep, kept, summary, trained
 
 import isocenter
 from isocenter import tasks
@@ -357,7 +356,7 @@ def _range(numbers: Sequence[float], form: str) -> str:
 
 def _figure(run: Path) -> dict[str, object]:
     """The first row of the summary, which is the primary metric over all labels."""
-    row = json.loads((run / "evaluation" / "summary.json").read_text())["rows"][0]
+    row = summary(run)[0]
     steps = int(read_plan(run / "plan.yaml")["training.steps"])
     figure = {"metric": f"{row['metric']} {row['unit']}".rstrip(), "cases": row["n"], "steps": steps}
     return {**figure, **{key: row[key] for key in ("value", "low", "high")}}

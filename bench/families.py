@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from recorded import commit, record
-from trainings import ROOT, add_options, keep, kept, trained
+from trainings import ROOT, add_options, keep, kept, summary, trained
 
 import isocenter
 
@@ -178,7 +178,7 @@ def _shown(family: str, on: str, seed: int, given: argparse.Namespace) -> Shown:
     taken = {"minutes": found.seconds / 60, "memory": found.peak_mib / 1024, "commit": commit()}
     if found.returncode:
         return Shown(family, on, seed, f"failed with exit code {found.returncode}: see logs/{name}.err", **taken)
-    rows = json.loads((out / "evaluation" / "summary.json").read_text())["rows"]
+    rows = summary(out)
     first = {key: rows[0][key] for key in ("metric", "value", "low", "high")}
     shown = Shown(family, on, seed, **first, **_size(out, data, given), **taken)
     keep(name, shown, given)

@@ -12,7 +12,6 @@ draw is trained in the same minutes without inner folds and with the plan's own 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from drawn_sets import drawn
 from recorded import commit, record
-from trainings import ROOT, add_options, keep, kept, spread, trained
+from trainings import ROOT, add_options, keep, kept, spread, summary, trained
 
 from isocenter.planning.rules.inner_folds import INNER_FOLDS
 
@@ -55,7 +54,7 @@ def shown(on: str, seed: int, folds: int, given: argparse.Namespace) -> Shown:
     taken = trained(name, words, seed, given)
     if taken.returncode:
         return Shown(on, seed, folds, f"failed with exit code {taken.returncode}: see logs/{name}.err")
-    rows = json.loads((given.out / name / "evaluation" / "summary.json").read_text())["rows"]
+    rows = summary(given.out / name)
     found = {row["metric"]: row["value"] for row in rows if row["label"] == "all"}
     of_class = {row["metric"]: row["value"] for row in rows if row["label"] == ILL}
     wanted = {"auroc": found["auroc"], **{key: of_class[key] for key in ("sensitivity", "specificity")}}

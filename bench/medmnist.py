@@ -11,7 +11,6 @@ A row is reached where the mean of three seeds or more is at least the published
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -20,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from recorded import commit, record
-from trainings import ROOT, add_options, keep, kept, trained
+from trainings import ROOT, add_options, keep, kept, summary, trained
 
 # Fewer seeds than these may have been lucky: nothing is reached by them.
 SEEDS = (0, 1, 2)
@@ -103,7 +102,7 @@ def _shown(on: str, seed: int, given: argparse.Namespace) -> Shown:
         problem = f"failed with exit code {taken.returncode}: see logs/{name}.err"
         return Shown(on, seed, problem, minutes=taken.seconds / 60, commit=commit())
     out = given.out / name
-    rows = json.loads((out / "evaluation" / "summary.json").read_text())["rows"]
+    rows = summary(out)
     found = {row["metric"]: [row["value"], row["low"], row["high"]] for row in rows if row["label"] == "all"}
     wanted = {metric: found[metric] for metric in SETS[on].published}
     steps = len((out / "log.csv").read_text().splitlines()) - 1

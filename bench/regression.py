@@ -10,7 +10,6 @@ itself, so that leakage between the parts cannot be excluded.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from machine import described
+from trainings import summary
 
 import isocenter
 from isocenter.evaluation import bootstrap_statistic, mean_absolute_error, root_mean_squared_error
@@ -81,7 +81,7 @@ def _measured(given: argparse.Namespace, table: Path, seed: int, out: Path) -> I
         "train", table, "--column", f"value:{NAME}=volume_ml", "--modality", "MR", "--seed", seed, "--out", out,
         "--set", f"task.noise={given.noise}", *length,
     )  # fmt: skip
-    rows = json.loads((out / "evaluation" / "summary.json").read_text())["rows"]
+    rows = summary(out)
     wanted = (*SHOWN, *(WITH_ERROR_BARS if given.noise == "gaussian" else ()))
     for metric in wanted:
         [row] = [one for one in rows if (one["metric"], one["label"]) == (metric, NAME)]

@@ -12,7 +12,6 @@ volumes it is the 3D form. Ours takes its validation cases out of the same 450. 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import time
@@ -26,7 +25,7 @@ import torch
 from drawn_sets import drawn
 from recorded import commit, record
 from torch import Tensor, nn
-from trainings import ROOT, add_options, keep, kept, spread, trained
+from trainings import ROOT, add_options, keep, kept, spread, summary, trained
 
 from isocenter.evaluation import auroc, one_against_rest
 
@@ -134,7 +133,7 @@ def shown(on: str, seed: int, program: str, given: argparse.Namespace) -> Shown:
         taken = trained(name, [data], seed, given)
         if taken.returncode:
             return Shown(on, seed, program, f"failed with exit code {taken.returncode}: see logs/{name}.err")
-        rows = json.loads((given.out / name / "evaluation" / "summary.json").read_text())["rows"]
+        rows = summary(given.out / name)
         found = {row["metric"]: row["value"] for row in rows if row["label"] == "all" and row["metric"] in METRICS}
     one = Shown(on, seed, program, "", found, (time.monotonic() - began) / 60, commit())
     keep(name, one, given)

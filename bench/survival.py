@@ -23,7 +23,6 @@ training cases with their own risks, and by slope and baseline of validation cas
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -39,6 +38,7 @@ import pandas as pd
 import torch
 from machine import described
 from torchsurv.loss.cox import baseline_survival_function, neg_partial_log_likelihood
+from trainings import summary
 
 import isocenter
 from isocenter.evaluation import (
@@ -227,7 +227,7 @@ def _of_images(given: argparse.Namespace, seed: int, out: Path) -> Iterator[dict
     run = out / "run"
     command = [sys.executable, "-m", "isocenter", "train", str(out / "manifest.csv"), "--modality", "MR"]
     subprocess.run([*command, *words, *length, "--seed", str(seed), "--out", str(run)], check=True)
-    for row in json.loads((run / "evaluation" / "summary.json").read_text())["rows"]:
+    for row in summary(run):
         if row["label"] == "all" and row["metric"] in ("uno_c", "harrell_c"):
             low, high = (float("nan") if row[end] is None else row[end] for end in ("low", "high"))
             yield {"who": f"network ({given.model})", **row, "low": low, "high": high}

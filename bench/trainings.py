@@ -61,6 +61,12 @@ def keep(name: str, shown: Any, given: argparse.Namespace) -> None:
     (given.out / f"{name}.json").write_text(json.dumps(asdict(shown)))
 
 
+def summary(run: Path) -> list[dict[str, Any]]:
+    """The figures of a run or an ensemble, the primary one first."""
+    rows: list[dict[str, Any]] = json.loads((run / "evaluation" / "summary.json").read_text())["rows"]
+    return rows
+
+
 def spread(values: Sequence[float], *, sign: str = "") -> str:
     """Mean and, of several, standard deviation in brackets; sign: "+" for differences."""
     deviation = f" ({statistics.stdev(values):.3f})" if len(values) > 1 else ""

@@ -130,12 +130,17 @@ def test_a_search_that_was_stopped_goes_on_with_the_trial_at_hand_as_if_it_had_n
     assert watched == [4, 5, 6]  # the second from its last checkpoint
 
 
+def learning_nothing(made, folder):
+    """A plan whose rate is too low, and a search that has not begun and tries higher ones."""
+    plan = made.plan.with_decision("training.learning_rate", Decision(1e-7, "too low to learn anything"))
+    with Study(folder / "search" / "study.db", {"training.learning_rate": Between(1e-7, 1e-7, 2e-2, log=False)}, 0):
+        pass
+    return with_(plan, {"search.steps": 30, "training.steps": 30})
+
+
 def test_what_is_better_beyond_chance_takes_the_plans_place_and_says_why(made, tmp_path):
     """A plan that learns nothing, beside rates that do: better over the cases, and once more from another seed."""
-    plan = made.plan.with_decision("training.learning_rate", Decision(1e-7, "too low to learn anything"))
-    plan = with_(plan, {"search.steps": 30, "training.steps": 30})
-    with Study(tmp_path / "search" / "study.db", {"training.learning_rate": Between(1e-7, 1e-7, 2e-2, log=False)}, 0):
-        pass
+    plan = learning_nothing(made, tmp_path)
     found = search(made, tmp_path, plan)
     assert set(found.changed) == {"training.learning_rate"}
     edited = found.applied(plan)
@@ -146,11 +151,8 @@ def test_what_is_better_beyond_chance_takes_the_plans_place_and_says_why(made, t
 
 
 def test_with_inner_folds_the_best_is_confirmed_on_every_training_case(made, tmp_path):
-    """The plan as in the test before; the validation cases only choose the trial."""
-    plan = made.plan.with_decision("training.learning_rate", Decision(1e-7, "too low to learn anything"))
-    plan = with_(plan, {"search.steps": 30, "training.steps": 30})
-    with Study(tmp_path / "search" / "study.db", {"training.learning_rate": Between(1e-7, 1e-7, 2e-2, log=False)}, 0):
-        pass
+    """The validation cases only choose the trial."""
+    plan = learning_nothing(made, tmp_path)
     job = job_of(made, tmp_path, plan)
     halves = job.train[::2], job.train[1::2]
     inner = [replace(job, train=ours, val=theirs) for ours, theirs in (halves, halves[::-1])]

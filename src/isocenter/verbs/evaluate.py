@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -22,6 +22,7 @@ from isocenter.verbs.evaluation import (
     TASK,
     Choice,
     Fold,
+    Outcomes,
     Predictor,
     Scored,
     Verdict,
@@ -155,9 +156,7 @@ def evaluate(
     parts, draws = chosen.parts, out is not None
     outcomes = None
     if scheduler is not None and isinstance(predictor, OutOfFold):
-        models = {fold.number: predictor.owners[case] for case, fold in folds.items()}
-        workers = {n: There.of(scheduler, run, own, device=device, fold=n) for n, own in models.items()}
-        outcomes = measured_there(workers, folds)
+        outcomes = _folds_measured_there(scheduler, run, predictor, folds, device)
     elif scheduler is not None:
         there = There.of(scheduler, run, loaded, device=device, threads=threads, backend=backend)
         outcomes = measured_there({None: there}, {})
@@ -178,6 +177,14 @@ def evaluate(
             write_verdict(partial, verdict.as_record())
             (partial / "report.html").write_text(_report(result, loaded, dataset, run, plan), encoding="utf-8")
     return result
+
+
+def _folds_measured_there(
+    scheduler: str, run: Path | None, predictor: OutOfFold, folds: Mapping[str, Fold], device: str
+) -> Callable[[Sequence[Case]], Outcomes]:
+    models = {fold.number: predictor.owners[case] for case, fold in folds.items()}
+    workers = {n: There.of(scheduler, run, own, device=device, fold=n) for n, own in models.items()}
+    return measured_there(workers, folds)
 
 
 def unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:

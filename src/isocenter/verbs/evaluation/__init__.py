@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         TASK,
         WRONG,
         Fold,
+        Outcomes,
         Predictor,
         Scored,
         are_kept,

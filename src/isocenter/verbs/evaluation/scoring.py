@@ -149,7 +149,7 @@ Outcomes = Iterator[tuple[int, Measured | IsocenterError]]
 def measured(model: Predictor, fold: Fold | None, case: Case) -> Measured:
     """Predict a case and score it on its reference's own grid, as one of the test part."""
     prediction = model.predict(case)
-    rows = rows_of(prediction, case, model.task, {}, {} if fold is None else {case.id: fold})
+    rows = rows_of(prediction, case, model.task, "test", fold)
     return Measured(rows, tuple(noted(prediction, case)), prediction)
 
 
@@ -240,14 +240,11 @@ def score(
     return Scored(table, summary, overview, shown, problems, opened(tested), model.task)
 
 
-def rows_of(
-    prediction: Prediction, case: Case, task: Task, parts: Mapping[str, Split], folds: Mapping[str, Fold]
-) -> list[dict[str, Any]]:
+def rows_of(prediction: Prediction, case: Case, task: Task, split: Split, fold: Fold | None) -> list[dict[str, Any]]:
     """The rows of a case in a table of cases, scored by its fold's own task where several folds score."""
-    fold = folds.get(case.id)
     table = (task if fold is None else fold.task).scoring.score([prediction], [case])
     of_fold = {} if fold is None else {FOLD: str(fold.number)}
-    rows = table.assign(split=parts.get(case.id, "test"), **of_fold).to_dict("records")
+    rows = table.assign(split=split, **of_fold).to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in rows]
 
 

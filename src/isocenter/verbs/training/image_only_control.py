@@ -66,7 +66,7 @@ def evaluated_control(
     with tracked(f"predicting and scoring {WHAT}") as tracker:
         for done, case in enumerate(cases, start=1):
             with suppress(IsocenterError):  # it is named where the model is scored, and left out of both
-                rows += rows_of(model.predict(case), case, model.task, parts, folds)
+                rows += rows_of(model.predict(case), case, model.task, parts.get(case.id, "test"), folds.get(case.id))
             tracker(done, len(cases))
     if not rows:
         return None
