@@ -5,8 +5,10 @@ import pytest
 import torch
 from monai.losses import DiceLoss, FocalLoss, GeneralizedDiceLoss, HausdorffDTLoss, SoftclDiceLoss, TverskyLoss
 from monai.losses.cldice import soft_skel
+from monai.metrics import CalibrationErrorMetric, CalibrationReduction
 
 from isocenter.errors import PlanError
+from isocenter.tasks.shared.loss_terms import ace
 from isocenter.tasks.shared.losses import TERMS, check_loss, entropy, focal, hardest, label_loss, uncut
 from isocenter.tasks.shared.overlap_losses import dice, focal_tversky, generalised_dice, tversky
 from isocenter.tasks.shared.shape_losses import boundary, centreline, distance, hausdorff, soft_skeleton
@@ -31,7 +33,7 @@ def test_in_any_number_of_axes_the_truth_costs_nothing_and_something_else_much(n
     _, target = drawn(shape)
     assert float(label_loss(name, certain(target), target)) == pytest.approx(0.0, abs=1e-3)
     counted = {TERMS[term].counts for term in name.split("+")}
-    if counted != {"shape"}:  # among voxels drawn at random, nothing has a shape
+    if not counted <= {"shape", "calibration"}:  # among voxels drawn at random nothing has a shape
         wrong = float(label_loss(name, certain((target + 1) % 3), target))
         assert wrong > (10 if "voxels" in counted else 0.9)
 
@@ -56,7 +58,7 @@ def test_half_precision_changes_no_loss_beyond_its_own_rounding(name):
 
 
 @pytest.mark.parametrize(
-    "term", [dice, tversky, focal_tversky, generalised_dice, boundary, distance, hausdorff, centreline]
+    "term", [dice, tversky, focal_tversky, generalised_dice, boundary, distance, hausdorff, centreline, ace]
 )
 def test_a_label_that_the_batch_lacks_leaves_the_terms_of_the_others_alone(term):
     logits, target = drawn((2, 8, 8), 2)
@@ -251,6 +253,18 @@ def test_of_a_skeleton_no_more_is_kept_for_the_way_back_than_one_erosion_needs()
     assert sum(kept) < 9 * 8 * inside.numel()
 
 
+def test_the_average_calibration_error_is_the_mean_gap_of_the_bins_and_that_of_monai():
+    # Of 10 voxels 4 have the label with a probability of .8, of which 2 rightly; 6 have it with .1, all wrongly.
+    chances = torch.tensor([0.8] * 4 + [0.1] * 6)
+    target = torch.tensor([[1, 1] + [0] * 8])
+    logits = torch.stack([1 - chances, chances]).log()[None]
+    assert float(ace(logits, target)) == pytest.approx((abs(0.8 - 0.5) + abs(0.1 - 0)) / 2, abs=1e-6)
+    logits, target = drawn((2, 9, 9))
+    theirs = CalibrationErrorMetric(20, include_background=False, calibration_reduction=CalibrationReduction.AVERAGE)
+    theirs(logits.softmax(dim=1), torch.nn.functional.one_hot(target).movedim(-1, 1).float())
+    assert float(ace(logits, target)) == pytest.approx(float(theirs.aggregate()), abs=1e-6)
+
+
 def test_the_hardest_tenth_of_the_voxels_counts_and_no_other():
     logits, target = drawn((1, 10, 10))
     each = torch.nn.functional.cross_entropy(logits, target, reduction="none").flatten()
@@ -262,8 +276,9 @@ def test_the_hardest_tenth_of_the_voxels_counts_and_no_other():
     [
         ("dice+cross", False, "there is no loss 'cross'"),
         ("dice+dice", False, "names a term twice"),
-        ("boundary", False, "says little of voxels far from a structure"),
-        ("hausdorff+distance", False, "says little of voxels far from a structure"),
+        ("boundary", False, "does not teach which label every voxel has"),
+        ("hausdorff+distance", False, "does not teach which label every voxel has"),
+        ("ace", False, "does not teach which label every voxel has"),
         ("dice+ce+cldice", False, "no label is long and thin"),
         ("dice", True, "weights would do nothing"),
     ],

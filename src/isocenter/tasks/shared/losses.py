@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
+from isocenter.tasks.shared.loss_terms import ace
 from isocenter.tasks.shared.overlap_losses import dice, focal_tversky, generalised_dice, tversky
 from isocenter.tasks.shared.shape_losses import boundary, centreline, distance, hausdorff
 
@@ -70,14 +71,14 @@ def hardest(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Te
 class Term:
     """A term of a loss, and what goes with it.
 
-    counts:  what it looks at: every voxel, the overlap of labels, or their shape
+    counts:  what it looks at: every voxel, the overlap of labels, their shape, or how far probabilities are true
     because: when it is of use, in words
     whole:   it takes distances that a patch's border would cut
     lines:   it looks at structures alone that have a centreline
     """
 
     cost: Callable[..., Tensor]
-    counts: Literal["voxels", "overlap", "shape"]
+    counts: Literal["voxels", "overlap", "shape", "calibration"]
     because: str
     source: str
     whole: bool = False
@@ -99,6 +100,7 @@ TERMS: Mapping[str, Term] = {
     "hausdorff": Term(
         hausdorff, "shape", "the largest distance between surfaces counts most", "arXiv:1904.10030", whole=True
     ),
+    "ace": Term(ace, "calibration", "voxels of a probability are right as often as it says", "arXiv:2506.03942"),
     "cldice": Term(centreline, "shape", "a broken vessel costs its centreline", "arXiv:2003.07311", lines=True),
 }
 
@@ -115,9 +117,9 @@ def check_loss(name: str, weighted: bool, lines: Collection[str]) -> None:
     terms = [TERMS[term] for term in given]
     if len(set(given)) < len(given):
         raise PlanError(f"{name} names a term twice", WHERE, "Name each once")
-    if all(term.counts == "shape" for term in terms):
+    if all(term.counts in ("shape", "calibration") for term in terms):
         remedy = f"Give dice+ce+{name}"
-        raise PlanError(f"{name} alone says little of voxels far from a structure, or nothing", WHERE, remedy)
+        raise PlanError(f"{name} alone does not teach which label every voxel has", WHERE, remedy)
     if any(term.lines for term in terms) and not lines:
         problem = "cldice follows centrelines, and no label is long and thin: a compact one has none to follow"
         remedy = "Choose another loss, or name in task.centrelines the labels that are vessels, nerves or the like"
