@@ -34,6 +34,19 @@ if TYPE_CHECKING:
         roc_band,
         roc_curve,
     )
+    from isocenter.evaluation.conformal import (
+        class_scores,
+        conformal_threshold,
+        controlled_on_average,
+        controlled_with_confidence,
+        cross_sets,
+        mondrian_thresholds,
+        prediction_sets,
+        quantile_scores,
+        time_scores,
+        value_scores,
+        widest,
+    )
     from isocenter.evaluation.detection import Froc, Matches, box_iou, box_sizes
     from isocenter.evaluation.distance import Surface, SurfaceDistance, elements, surface_distance
     from isocenter.evaluation.instances import InstanceOverlap, instance_overlap

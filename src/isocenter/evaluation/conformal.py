@@ -1,0 +1,200 @@
+"""Sets and intervals with a promised coverage (conformal prediction), and settings with a promised risk.
+
+The promises hold for a new patient like those of the calibration cases, whatever the model and its mistakes. Where a
+patient has several cases each of them counts by its share, so that a new case of a new patient is covered as promised:
+the limit of repeated subsampling, Dunn et al., arXiv:1809.07441, valid at its level by Lee et al., arXiv:2306.06342.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from isocenter.errors import UsageError
+from isocenter.lazy import stats
+from isocenter.values import Floats
+
+Method = Literal["lac", "aps", "raps", "contiguous"]
+Truths = NDArray[np.bool_]
+# What RAPS adds for each class, and the number of first classes for which it adds nothing.
+RAPS = 0.01, 1
+# Sums of shares of patients are equal up to this.
+ROUNDING = 1e-9
+
+
+def class_scores(
+    probabilities: ArrayLike,
+    method: Method = "lac",
+    *,
+    draws: ArrayLike | None = None,
+    raps: tuple[float, int] = RAPS,
+) -> Floats:
+    """(cases, classes) how badly each class goes with each case's probabilities, (cases, classes); less is better.
+
+    lac:        1 less the probability of the class, which gives the smallest sets; Sadinle et al., arXiv:1609.00451
+    aps:        sum of all probabilities down to that of the class; Romano et al., arXiv:2006.02544
+    raps:       the same, and a penalty for each class beyond the first; Angelopoulos et al., arXiv:2009.14193
+    contiguous: of grades in order: LAC after filling the gaps, a grade being as probable as the less probable of
+                the best grades on either side, itself among them. Sets by these scores have no gaps
+    draws:      (cases,) uniform numbers, for the randomised scores of APS and RAPS; without them nothing is random
+    raps:       the penalty for a class, and the number of first classes without one
+    NaN where a probability is NaN.
+    """
+    chances = np.asarray(probabilities, dtype=np.float64)
+    if method == "lac":
+        return 1 - chances
+    if method == "contiguous":
+        below = np.maximum.accumulate(chances, axis=1)
+        above = np.maximum.accumulate(chances[:, ::-1], axis=1)[:, ::-1]
+        return 1 - np.minimum(below, above)
+    order = np.argsort(-chances, axis=1, kind="stable")
+    sums = np.cumsum(np.take_along_axis(chances, order, axis=1), axis=1)
+    if method == "raps":
+        sums += raps[0] * np.maximum(0, np.arange(1, chances.shape[1] + 1) - raps[1])
+    scores = np.empty_like(sums)
+    np.put_along_axis(scores, order, sums, axis=1)
+    return scores if draws is None else scores - chances * np.asarray(draws)[:, None]
+
+
+def conformal_threshold(scores: ArrayLike, level: float, patients: ArrayLike | None = None) -> tuple[float, int]:
+    """The score that a share `level` of new cases does not exceed, and the number of patients that it comes from.
+
+    scores:   (cases,) of the calibration cases; NaN counts as worse than any
+    patients: (cases,) whose case it is; without them each case is another patient's
+    Infinite for fewer patients than 1 / (1 - level) - 1: then nothing can be left out.
+    With one case a patient the coverage follows a beta-binomial law; Vovk, arXiv:1209.2673.
+    """
+    if not 0 < level < 1:
+        raise UsageError(f"a coverage of {level:g}", "conformal_threshold", "Give more than 0 and less than 1")
+    values = np.asarray(scores, dtype=np.float64)
+    values = np.where(np.isnan(values), np.inf, values)
+    shares, people = _shares(len(values), patients)
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(shares[order]) >= level * (people + 1) - ROUNDING
+    return (float(values[order][np.argmax(reached)]) if reached.any() else math.inf), people
+
+
+def mondrian_thresholds(
+    scores: ArrayLike, groups: ArrayLike, level: float, patients: ArrayLike | None = None
+) -> dict[Any, tuple[float, int]]:
+    """{group: its threshold and its patients}, so that the coverage holds within each group.
+
+    groups: (cases,) the class of each case, or a covariate; who has none is not here, and is left without threshold
+    Vovk et al., Algorithmic Learning in a Random World (Mondrian conformal predictors), doi:10.1007/b106715
+    """
+    values, named = np.asarray(scores), np.asarray(groups)
+    owners = None if patients is None else np.asarray(patients)
+    made = {}
+    for group in np.unique(named).tolist():
+        own = named == group
+        made[group] = conformal_threshold(values[own], level, None if owners is None else owners[own])
+    return made
+
+
+def widest(thresholds: Mapping[Hashable, float]) -> float:
+    """The threshold for a case whose group is not known."""
+    return max(thresholds.values(), default=math.inf)
+
+
+def prediction_sets(scores: ArrayLike, thresholds: ArrayLike) -> Truths:
+    """(cases, classes) which classes are in each case's set; a score that is no number leaves its class in.
+
+    thresholds: one for all, or one a class, (classes,), or one a case, (cases, 1)
+    """
+    return ~(np.asarray(scores, dtype=np.float64) > np.asarray(thresholds, dtype=np.float64))
+
+
+def cross_sets(scores: ArrayLike, folds: ArrayLike, candidates: ArrayLike, level: float) -> Truths:
+    """(cases, classes) sets of several networks, each trained without its fold (CV+); coverage at least 2 level - 1.
+
+    scores:     (n,) of calibration cases by the network that has not seen them
+    folds:      (n,) the number of that network
+    candidates: (networks, cases, classes) scores of all classes of the new cases
+    Romano et al., arXiv:2006.02544; Barber et al., arXiv:1905.02928
+    """
+    own, numbers = np.asarray(scores, dtype=np.float64), np.asarray(folds)
+    offered = np.asarray(candidates, dtype=np.float64)
+    better = np.zeros(offered.shape[1:], dtype=int)
+    for number, each in enumerate(offered):
+        better += np.searchsorted(np.sort(own[numbers == number]), each, side="left")
+    return np.isnan(offered).any(axis=0) | (better < level * (len(own) + 1) - ROUNDING)
+
+
+def value_scores(predicted: ArrayLike, reference: ArrayLike, deviation: ArrayLike = 1.0) -> Floats:
+    """How many deviations the references are away from the predictions; without deviations in the unit of the values.
+
+    An interval is the prediction less and plus the threshold times the deviation. Lei et al., arXiv:1604.04173
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.abs(np.asarray(predicted, dtype=np.float64) - np.asarray(reference)) / np.asarray(deviation)
+
+
+def quantile_scores(low: ArrayLike, high: ArrayLike, reference: ArrayLike) -> Floats:
+    """How far the references lie outside of predicted quantiles, negative inside; the threshold widens both ends.
+
+    Conformalised quantile regression; Romano et al., arXiv:1905.03222
+    """
+    true = np.asarray(reference)
+    return np.maximum(np.asarray(low) - true, true - np.asarray(high))
+
+
+def time_scores(predicted: ArrayLike, observed: ArrayLike) -> Floats:
+    """By how much predicted times exceed the observed ones, as a ratio; a bound is the prediction over the threshold.
+
+    observed: time until the event or the last visit. Nobody's event is earlier, so that a lower bound on it is one on
+              the time of the event too, whatever ends an observation; Candès et al., arXiv:2103.09672
+    """
+    with np.errstate(divide="ignore"):
+        return np.asarray(predicted, dtype=np.float64) / np.asarray(observed, dtype=np.float64)
+
+
+def controlled_on_average(
+    losses: ArrayLike, risk: float, patients: ArrayLike | None = None, *, largest: float = 1.0
+) -> int:
+    """The first setting whose expected loss in a new case is at most `risk`; -1 where none is known to be.
+
+    losses:  (cases, settings) of calibration cases, each 0 to `largest`, the settings in the order in which losses fall
+    Conformal risk control; Angelopoulos et al., arXiv:2208.02814
+    """
+    means, people = _risks(losses, patients)
+    return _first(means * people + largest <= risk * (people + 1) + ROUNDING)
+
+
+def controlled_with_confidence(losses: ArrayLike, risk: float, delta: float, patients: ArrayLike | None = None) -> int:
+    """The first setting whose risk is at most `risk`, with a confidence of 1 - delta; -1 where none is known to be.
+
+    losses: (cases, settings), each 0 to 1, the settings in the order in which losses fall: they are tested from the
+            last one on, until a p-value of Hoeffding and Bentkus exceeds delta
+    Learn then Test; Angelopoulos et al., arXiv:2110.01052
+    """
+    means, people = _risks(losses, patients)
+    low = np.minimum(means, risk)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = [np.where(a > 0, a * np.log(a / b), 0.0) for a, b in ((low, risk), (1 - low, 1 - risk))]
+    bentkus = math.e * stats.binom.cdf(np.ceil(people * means - ROUNDING), people, risk)
+    return _first(np.minimum(np.exp(-people * sum(parts)), bentkus) <= delta)
+
+
+def _first(holds: Truths) -> int:
+    """The first from which on all hold; -1 where the last does not."""
+    until = int(np.argmin(holds[::-1])) if not holds.all() else len(holds)
+    return len(holds) - until if until else -1
+
+
+def _shares(cases: int, patients: ArrayLike | None) -> tuple[Floats, int]:
+    """(cases,) what each case counts, in sum 1 a patient, and the patients."""
+    if patients is None:
+        return np.ones(cases), cases
+    people, owner, count = np.unique(np.asarray(patients), return_inverse=True, return_counts=True)
+    return 1 / count[owner], len(people)
+
+
+def _risks(losses: ArrayLike, patients: ArrayLike | None) -> tuple[Floats, int]:
+    """(settings,) mean loss over patients, and the patients."""
+    values = np.asarray(losses, dtype=np.float64)
+    shares, people = _shares(len(values), patients)
+    return shares @ values / max(1, people), people

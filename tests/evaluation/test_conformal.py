@@ -1,0 +1,282 @@
+"""The laws that sets, intervals and controlled risks keep, on simulated cases of which the truth is known."""
+
+import math
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import betabinom, binom, kstest
+
+from isocenter.errors import UsageError
+from isocenter.evaluation import (
+    class_scores,
+    conformal_threshold,
+    controlled_on_average,
+    controlled_with_confidence,
+    cross_sets,
+    mondrian_thresholds,
+    prediction_sets,
+    quantile_scores,
+    time_scores,
+    value_scores,
+    widest,
+)
+
+METHODS = ("lac", "aps", "raps", "contiguous")
+LEVEL, DRAWS, TEST = 0.9, 2000, 40
+
+
+def probabilities_of(random: np.random.Generator, cases: int, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """Overconfident probabilities, and classes drawn by the true ones."""
+    logits = random.normal(0, 1.5, (cases, classes)) + np.linspace(0.5, 0, classes)
+    true, stated = (np.exp(one) / np.exp(one).sum(axis=1, keepdims=True) for one in (logits, 2.5 * logits))
+    return stated, (random.random((cases, 1)) > np.cumsum(true, axis=1)[:, :-1]).sum(axis=1)
+
+
+def uniforms(covered: np.ndarray, calibration: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Numbers that are uniform if so many of TEST cases are covered as the beta-binomial law says."""
+    last = np.ceil(LEVEL * (calibration + 1))
+    law = betabinom(TEST, last, calibration + 1 - last)
+    return law.cdf(covered - 1) + random.random(len(covered)) * law.pmf(covered)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_coverage_has_its_beta_binomial_law(method):
+    random, covered = np.random.default_rng(1), []
+    for _ in range(DRAWS):
+        stated, true = probabilities_of(random, 50 + TEST)
+        scores = class_scores(stated, method, draws=random.random(len(true)))
+        own = scores[np.arange(len(true)), true]
+        threshold, patients = conformal_threshold(own[:50], LEVEL)
+        assert patients == 50
+        covered.append(prediction_sets(scores[50:], threshold)[np.arange(TEST), true[50:]].sum())
+    assert kstest(uniforms(np.array(covered), np.full(DRAWS, 50), random), "uniform").pvalue > 0.001
+
+
+def test_coverage_within_each_class_has_its_beta_binomial_law():
+    random = np.random.default_rng(2)
+    covered, counts = np.zeros((DRAWS, 3), dtype=int), np.array([15, 25, 60])
+    rates = np.array([1.0, 3.0, 0.5])
+    for draw in range(DRAWS):
+        true = np.repeat(np.arange(3), counts)
+        found = mondrian_thresholds(random.gamma(2, rates[true]), true, LEVEL)
+        assert [found[one][1] for one in range(3)] == counts.tolist()
+        new = random.gamma(2, rates, (TEST, 3))
+        covered[draw] = (new <= [found[one][0] for one in range(3)]).sum(axis=0)
+    for one in range(3):
+        assert kstest(uniforms(covered[:, one], np.full(DRAWS, counts[one]), random), "uniform").pvalue > 0.001
+
+
+@pytest.mark.parametrize("method", ["aps", "raps"])
+def test_without_draws_sets_cover_at_least_as_often(method):
+    random, covered = np.random.default_rng(3), []
+    for _ in range(300):
+        stated, true = probabilities_of(random, 50 + TEST)
+        scores = class_scores(stated, method)
+        threshold, _ = conformal_threshold(scores[np.arange(50), true[:50]], LEVEL)
+        covered.append(prediction_sets(scores[50:], threshold)[np.arange(TEST), true[50:]].mean())
+    assert np.mean(covered) > LEVEL - 3 * np.std(covered) / np.sqrt(len(covered))
+
+
+def test_a_new_patient_is_covered_although_cases_of_one_patient_are_alike():
+    random, by_patient, by_case = np.random.default_rng(4), [], []
+    for _ in range(2000):
+        # Who is examined most often is the easiest: pooled, his cases would hide the difficult ones.
+        spread = random.choice([0.2, 3.0], 31)
+        owners = np.repeat(np.arange(30), np.where(spread[:30] < 1, 20, 1))
+        scores = np.abs(spread[owners] * (1 + 0.1 * random.normal(size=len(owners))))
+        new = spread[30] * (1 + 0.1 * random.normal())
+        threshold, patients = conformal_threshold(scores, LEVEL, owners)
+        assert patients == 30
+        by_patient.append(new <= threshold)
+        by_case.append(new <= conformal_threshold(scores, LEVEL)[0])
+    assert np.mean(by_patient) > LEVEL - 3 * np.sqrt(0.09 / 2000)
+    assert np.mean(by_case) < 0.85
+
+
+def test_one_case_a_patient_is_the_plain_rule():
+    scores = np.random.default_rng(5).random(37)
+    order = np.sort(scores)
+    assert conformal_threshold(scores, 0.9, np.arange(37)) == (order[math.ceil(0.9 * 38) - 1], 37)
+    assert conformal_threshold(scores, 0.9) == conformal_threshold(scores, 0.9, np.arange(37))
+
+
+def test_several_equal_cases_of_each_patient_change_nothing():
+    scores = np.random.default_rng(6).random(23)
+    again = np.repeat(scores, np.arange(23) % 3 + 1)
+    owners = np.repeat(np.arange(23), np.arange(23) % 3 + 1)
+    assert conformal_threshold(again, 0.8, owners) == conformal_threshold(scores, 0.8)
+
+
+def test_with_too_few_patients_for_the_level_nothing_is_left_out():
+    assert conformal_threshold(np.arange(8.0), 0.9) == (math.inf, 8)
+    assert conformal_threshold(np.arange(9.0), 0.9) == (8.0, 9)
+    assert conformal_threshold([], 0.9) == (math.inf, 0)
+    assert conformal_threshold(np.arange(40.0), 0.9, np.arange(40) % 5)[0] == math.inf
+    assert prediction_sets([[0.1, 5.0]], math.inf).all()
+
+
+def test_numbers_that_are_none_count_as_worst_and_leave_every_class_in():
+    scores = np.where(np.arange(20) < 4, np.nan, 0.5)
+    assert conformal_threshold(scores, 0.9)[0] == math.inf
+    assert conformal_threshold(scores, 0.7)[0] == 0.5
+    assert prediction_sets([[np.nan, 0.9, 0.1]], 0.5).tolist() == [[True, False, True]]
+    assert np.isnan(class_scores([[np.nan, 0.5]])[0, 0])
+
+
+def test_a_model_that_always_says_the_same_covers_too():
+    stated, true = np.full((60, 3), 1 / 3), np.arange(60) % 3
+    for method in METHODS:
+        scores = class_scores(stated, method)
+        threshold, _ = conformal_threshold(scores[np.arange(60), true], LEVEL)
+        assert prediction_sets(scores, threshold)[np.arange(60), true].mean() >= LEVEL
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 1.2, -1.0, math.nan])
+def test_an_impossible_coverage_is_refused(level):
+    with pytest.raises(UsageError, match="more than 0 and less than 1"):
+        conformal_threshold([0.1, 0.2], level)
+
+
+def test_a_case_of_an_unknown_group_gets_the_widest_threshold():
+    assert widest({"CT": 0.2, "MR": 0.7}) == 0.7
+    assert widest({}) == math.inf
+
+
+def test_the_scores_of_three_classes_by_hand():
+    stated = [[0.5, 0.2, 0.3]]
+    assert_allclose(class_scores(stated), [[0.5, 0.8, 0.7]])
+    assert_allclose(class_scores(stated, "aps"), [[0.5, 1.0, 0.8]])
+    assert_allclose(class_scores(stated, "raps"), [[0.5, 1.02, 0.81]])
+    assert_allclose(class_scores(stated, "aps", draws=[0.5]), [[0.25, 0.9, 0.65]])
+    # Between 0.5 and 0.3 the middle grade stands for no less than the worse of both.
+    assert_allclose(class_scores(stated, "contiguous"), [[0.5, 0.7, 0.7]])
+
+
+def test_sets_of_grades_have_no_gap():
+    stated = np.random.default_rng(7).dirichlet(np.full(6, 0.4), 500)
+    for threshold in (0.2, 0.6, 0.9, 0.99):
+        found = prediction_sets(class_scores(stated, "contiguous"), threshold)
+        edges = np.abs(np.diff(np.pad(found.astype(int), ((0, 0), (1, 1))), axis=1)).sum(axis=1)
+        assert set(edges) <= {0, 2}
+        assert (found | ~prediction_sets(class_scores(stated, "lac"), threshold)).all()
+
+
+def test_cross_sets_of_five_networks_cover_at_least_two_levels_less_one():
+    random, covered = np.random.default_rng(8), []
+    for _ in range(300):
+        stated, true = probabilities_of(random, 50 + TEST)
+        # Each network is wrong in its own way.
+        skill = random.normal(0, 1.0, (5, stated.shape[1]))
+        offered = np.log(stated) + skill[:, None]
+        scores = -offered
+        folds = np.arange(50) % 5
+        own = scores[folds, np.arange(50), true[:50]]
+        found = cross_sets(own, folds, scores[:, 50:], LEVEL)
+        covered.append(found[np.arange(TEST), true[50:]].mean())
+    assert np.mean(covered) > 2 * LEVEL - 1 + 3 * np.std(covered) / np.sqrt(300)
+
+
+def test_cross_sets_of_one_network_are_those_of_its_threshold():
+    random = np.random.default_rng(9)
+    own, offered = random.random(40), random.random((1, 25, 3))
+    found = cross_sets(own, np.zeros(40, dtype=int), offered, LEVEL)
+    assert_array_equal(found, prediction_sets(offered[0], conformal_threshold(own, LEVEL)[0]))
+    assert cross_sets(own[:8], np.zeros(8, dtype=int), offered, LEVEL).all()
+    assert cross_sets(own, np.zeros(40, dtype=int), np.full((1, 2, 3), np.nan), LEVEL).all()
+
+
+def test_intervals_of_values_cover_as_often_as_they_say():
+    random, plain, wide, outer = np.random.default_rng(10), [], [], []
+    for _ in range(DRAWS):
+        spread = random.uniform(0.5, 3, 50 + TEST)
+        true = spread * random.standard_t(4, 50 + TEST)
+        for kept, scores in (
+            (plain, value_scores(np.zeros(90), true)),
+            (wide, value_scores(np.zeros(90), true, 0.3 * spread)),
+            (outer, quantile_scores(-spread, 0.5 * spread, true)),
+        ):
+            kept.append((scores[50:] <= conformal_threshold(scores[:50], LEVEL)[0]).sum())
+    for kept in (plain, wide, outer):
+        assert kstest(uniforms(np.array(kept), np.full(DRAWS, 50), random), "uniform").pvalue > 0.001
+
+
+def test_a_deviation_of_zero_is_worse_than_any_other():
+    scores = value_scores([1.0, 2.0], [1.0, 3.0], [0.0, 0.0])
+    assert conformal_threshold(np.concatenate([scores, np.ones(18)]), 0.95)[0] == math.inf
+
+
+@pytest.mark.parametrize("censoring", ["at random", "by risk", "at one time"])
+def test_a_lower_bound_on_times_holds_whatever_censors(censoring):
+    random, covered, late = np.random.default_rng(11), [], []
+    for _ in range(400):
+        risk = random.normal(size=50 + TEST)
+        event = random.exponential(np.exp(-risk))
+        last = {
+            "at random": random.exponential(1.5, 50 + TEST),
+            "by risk": random.exponential(0.5 * np.exp(risk)),
+            "at one time": np.full(50 + TEST, 0.8),
+        }[censoring]
+        observed, predicted = np.minimum(event, last), np.exp(-0.7 * risk)
+        threshold, _ = conformal_threshold(time_scores(predicted, observed)[:50], LEVEL)
+        covered.append((observed[50:] >= predicted[50:] / threshold).mean())
+        late.append((event[50:] >= predicted[50:] / threshold).mean())
+    assert abs(np.mean(covered) - np.ceil(LEVEL * 51) / 51) < 0.01
+    assert np.mean(late) > LEVEL - 0.01
+
+
+def test_an_event_at_once_leaves_no_bound_but_zero():
+    assert time_scores([2.0], [0.0])[0] == math.inf
+
+
+def test_the_risk_is_controlled_on_average():
+    random, settings, missed = np.random.default_rng(12), np.linspace(1, 0, 101), []
+    for _ in range(DRAWS):
+        # Each case has a structure of which a setting finds a share: it misses all above its probability.
+        needed = random.beta(4, 2, (31, 12))
+        losses = (needed[:, :, None] < settings).mean(axis=1)
+        chosen = controlled_on_average(losses[:30], 0.1)
+        missed.append(losses[30, chosen])
+    assert np.mean(missed) < 0.1 + 3 * np.std(missed) / np.sqrt(DRAWS)
+    assert np.mean(missed) > 0.06
+
+
+def test_the_risk_of_a_new_patient_is_controlled_although_cases_of_one_patient_are_alike():
+    random, settings, missed = np.random.default_rng(13), np.linspace(1, 0, 51), []
+    for _ in range(1000):
+        spread = random.beta(2, 2, 26)
+        owners = np.repeat(np.arange(25), np.where(spread[:25] > 0.5, 15, 1))
+        losses = (spread[:, None] < settings).astype(float)
+        missed.append(losses[25, controlled_on_average(losses[owners], 0.2, owners)])
+    assert np.mean(missed) < 0.2 + 3 * np.std(missed) / np.sqrt(1000)
+
+
+def test_the_risk_is_controlled_with_its_confidence():
+    settings, random, wrong = np.linspace(1, 0, 101), np.random.default_rng(14), []
+    grid = random.beta(4, 2, (20000, 12))
+    truth = (grid[:, :, None] < settings).mean(axis=(0, 1))
+    for _ in range(DRAWS):
+        losses = (random.beta(4, 2, (60, 12))[:, :, None] < settings).mean(axis=1)
+        wrong.append(truth[controlled_with_confidence(losses, 0.1, 0.1)] > 0.1)
+    assert np.mean(wrong) < 0.1
+    losses = (random.beta(4, 2, (60, 12))[:, :, None] < settings).mean(axis=1)
+    assert (
+        controlled_with_confidence(losses, 0.1, 0.01)
+        > controlled_with_confidence(losses, 0.1, 0.4)
+        >= controlled_on_average(losses, 0.1)
+    )
+
+
+def test_losses_of_zero_and_one_are_tested_by_the_binomial_law():
+    losses = np.repeat([[1.0], [0.0]], [3, 97], axis=0)
+    at_limit = math.e * binom.cdf(3, 100, 0.1)
+    assert controlled_with_confidence(losses, 0.1, at_limit * 1.001) == 0
+    assert controlled_with_confidence(losses, 0.1, at_limit * 0.999) == -1
+
+
+def test_a_risk_that_no_setting_keeps_is_said_so():
+    assert controlled_on_average(np.full((30, 5), 0.5), 0.1) == -1
+    assert controlled_on_average(np.zeros((8, 5)), 0.1) == -1
+    assert controlled_on_average(np.zeros((9, 5)), 0.1) == 0
+    assert controlled_with_confidence(np.zeros((20, 5)), 0.1, 0.1) == -1
+    assert controlled_with_confidence(np.zeros((22, 5)), 0.1, 0.1) == 0
