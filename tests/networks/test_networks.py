@@ -17,6 +17,8 @@ from numpy.testing import assert_allclose
 from dirty_memory import dirty_memory
 from isocenter import networks
 from isocenter.errors import PlanError
+from isocenter.runtime.bundle.network import AfterLabels
+from isocenter.tasks.detection.task import Detection
 from isocenter.training.step.compute import Compute
 from isocenter.training.step.thin_convolutions import exact_where_thin
 from isocenter.values import Boxes, Dense, Field, Head, Points, Vector
@@ -574,3 +576,61 @@ def test_the_file_of_a_family_needs_torch_and_the_library_it_wraps_alone(name):
 def test_a_network_takes_a_window_of_zeros_without_a_number_being_lost():
     outputs = unet(STRIDES["cube"])(torch.zeros(1, 1, 8, 8, 8))["mask"]
     assert np.isfinite(outputs.detach().numpy()).all()
+
+
+# One of each family: the first that stands there.
+FIRST = {name: which for which, (name, _, _) in reversed(SMALLEST.items())}
+DETECTOR = {"inside": 32, "layers": [1, 2]}
+OBJECT = {"inside": 16, "hidden": 32, "outline": [16], "anchor": 8.0, "proposals": 60, "objects": 20, "samples": 32}
+LEVELS = {"strides": [[1, 1], [2, 2], [2, 2], [2, 2], [2, 2]], "width": 8, "widest": 16, "inside": 8}
+OF_BOXES = {
+    "faster_rcnn": {**DETECTOR, "deep": 32, "samples": 64},
+    "fcos": DETECTOR,
+    "mask_rcnn": OBJECT,
+    "pyramid": LEVELS,
+    "retinanet": DETECTOR,
+    "yolox": LEVELS,
+}
+
+
+def built(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
+    """The smallest network of a family, and two images of two channels."""
+    torch.manual_seed(0)
+    if name in OF_BOXES:
+        heads = {"objects": Dense(2, heights=1)} if name == "mask_rcnn" else Detection(("cell",), 2, 16.0).heads
+        return networks.build(name, 2, 2, heads, OF_BOXES[name]).eval(), torch.randn(2, 2, 64, 64)
+    _, size, shape = SMALLEST[FIRST[name]]
+    heads = {"mask": Dense(3)} if name in (*DENSE, *ONE_MAP) else {"class": Vector(3)}
+    return networks.build(name, 2, len(shape), heads, size).eval(), torch.randn(2, 2, *shape)
+
+
+@pytest.mark.parametrize("name", networks.ours())
+@torch.inference_mode()
+def test_features_of_an_image_are_its_own_and_change_no_output(name):
+    network, images = built(name)
+    at = networks.family_of(name).features
+    seen = networks.features(network, images, at=at)
+    for head, output in network(images).items():
+        assert torch.equal(output, seen.outputs[head])
+    assert seen.pooled.shape[0] == 2 and seen.pooled.isfinite().all()
+    assert seen.pooled.shape[1] == seen.deepest.shape[1] and seen.deepest[0, 0].numel() <= images[0, 0].numel()
+    alone = torch.cat([networks.features(network, one, at=at).pooled for one in images.split(1)])
+    assert_allclose(seen.pooled, alone, rtol=1e-4, atol=1e-4)
+    assert (alone[0] - alone[1]).abs().max() > 0
+    assert not any(part._forward_hooks for part in network.modules())
+
+
+@torch.inference_mode()
+def test_a_network_within_another_shows_its_features_and_the_inputs_of_its_last_layers():
+    network, images = built("unet")
+    wrapped, at = AfterLabels(network, 1), networks.family_of("unet").features
+    assert torch.equal(
+        networks.features(wrapped, images, at=at).pooled,
+        networks.features(network, wrapped_input(images), at=at).pooled,
+    )
+    seen = networks.features(network, images, at=at, last=True)
+    assert torch.equal(network.dense["mask"](seen.inputs["mask"]), seen.outputs["mask"])
+
+
+def wrapped_input(images: torch.Tensor) -> torch.Tensor:
+    return torch.cat([images[:, :1], (images[:, 1:] == 1).to(images.dtype)], dim=1)

@@ -9,6 +9,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.networks.benchmark_ranks import Measured, measurements, standing
     from isocenter.networks.catalogue import Member, made_with
+    from isocenter.networks.deepest_map import Features, features
     from isocenter.networks.factory import (
         answered,
         build,
@@ -88,6 +89,7 @@ __all__ = [
     "NETWORKS",
     "OWN",
     "Family",
+    "Features",
     "Measured",
     "Member",
     "Published",
@@ -95,6 +97,7 @@ __all__ = [
     "build",
     "channels_last",
     "family_of",
+    "features",
     "fusion_methods",
     "is_published",
     "made_with",

@@ -82,4 +82,4 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, f"patch {tuple(patch)}: {len(kept)} stages; width for the {device}", PAPER
 
 
-ATTENTION_UNET = Family(build=AttentionUNetWithHeads, size_for=size_for, paper=PAPER)
+ATTENTION_UNET = Family(build=AttentionUNetWithHeads, size_for=size_for, paper=PAPER, features="coarsest")

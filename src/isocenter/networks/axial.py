@@ -285,4 +285,4 @@ def _pairs(patch: Sequence[int], strides: Sequence[Sequence[int]]) -> int:
     return math.prod(grid) * max(grid)
 
 
-AXIAL = Family(build=AxialUNet, size_for=size_for, paper=PAPER, takes_context=(OWN,))
+AXIAL = Family(build=AxialUNet, size_for=size_for, paper=PAPER, takes_context=(OWN,), features="whole.encoder.-1")

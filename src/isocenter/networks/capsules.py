@@ -149,4 +149,6 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, f"images of {tuple(patch)}: {len(steps)} convolutions, {count} capsules; width for the {device}", PAPER
 
 
-CAPSULES = Family(build=CapsNet, size_for=size_for, paper=PAPER, answers=frozenset({"vector"}), takes_context=(OWN,))
+CAPSULES = Family(
+    build=CapsNet, size_for=size_for, paper=PAPER, answers=frozenset({"vector"}), takes_context=(OWN,), features="body"
+)

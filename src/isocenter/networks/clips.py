@@ -322,7 +322,9 @@ def _features(size: Mapping[str, Any]) -> int:
     return int(size["width"]) * 2 ** (len(size["blocks"]) - 1)
 
 
-CLIP_RESNET = pooled_family(build_convolutions, size_for_convolutions, "arXiv:1711.11248", takes_gaps=True)
+CLIP_RESNET = pooled_family(
+    build_convolutions, size_for_convolutions, "arXiv:1711.11248", takes_gaps=True, features="pooled"
+)
 CLIP_GRU = CLIP_RESNET.variant("arXiv:1411.4389", {"cell": "gru"}, build=build_cells, size_for=size_for_cells)
 CLIP_LSTM = CLIP_GRU.variant("arXiv:1411.4389", {"cell": "lstm"})
 CLIP_TRANSFORMER = CLIP_RESNET.variant("arXiv:2103.15691", {}, build=build_transformer, size_for=size_for_transformer)

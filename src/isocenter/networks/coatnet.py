@@ -219,4 +219,6 @@ def _tokens(patch: Sequence[int], step: int) -> int:
     return math.prod(-(-n // step) for n in patch)
 
 
-COATNET = Family(build=CoAtNet, size_for=size_for, paper=PAPER, answers=frozenset({"vector"}), takes_context=(OWN,))
+COATNET = Family(
+    build=CoAtNet, size_for=size_for, paper=PAPER, answers=frozenset({"vector"}), takes_context=(OWN,), features="body"
+)

@@ -145,4 +145,5 @@ DEEPLAB = Family(
     paper=PAPER,
     published=inflated_resnet.PUBLISHED,
     translated=inflated_resnet.translated,
+    features="encoder.layer4",
 )

@@ -138,4 +138,4 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, f"images of {tuple(patch)}: {sum(blocks)} layers in {len(blocks)} blocks, {stem}{again}", PAPER
 
 
-DENSENET = pooled_family(DenseNet, size_for, PAPER, search_order=5)
+DENSENET = pooled_family(DenseNet, size_for, PAPER, search_order=5, features="transitions.-1")

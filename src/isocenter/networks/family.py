@@ -59,6 +59,8 @@ class Family:
     published:     published weights
     translated:    name of a tensor in others' files of weights to our name
     search_order:  rank among the families that a search tries; 0 for families that it leaves out
+    features:      dotted name of the part of the module whose output is the deepest map, for `networks.features`; a
+                   negative number counts from the end. Empty for a family whose features are not known
     without_onnx:  why the family cannot be exported; empty for one that can
     In training a network may have the further output `+`, (batch,), which is added to the loss of each sample.
     """
@@ -81,6 +83,7 @@ class Family:
     published: Published | None = None
     translated: Callable[[str], str] = str
     search_order: int = 0
+    features: str = ""
     without_onnx: str = ""
 
     def variant(self, paper: str, preset: Mapping[str, Any], reason: str = "", **changes: Any) -> Family:

@@ -218,4 +218,5 @@ FASTER_RCNN = Family(
     published=Published(published, resnet_pyramid.PUBLISHED_AT),
     translated=resnet_pyramid.translated,
     without_onnx="the number of its proposals differs between images, and a graph has fixed shapes",
+    features="detector.backbone.body",
 )

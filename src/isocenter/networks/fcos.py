@@ -124,4 +124,5 @@ FCOS = Family(
     has_loss=True,
     published=Published(published, resnet_pyramid.PUBLISHED_AT),
     translated=resnet_pyramid.translated,
+    features="detector.backbone.body",
 )

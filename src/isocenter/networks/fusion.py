@@ -123,10 +123,11 @@ class Decoder(nn.Module):
         super().__init__()
         self.up, self.decoder = (made.up, made.decoder) if upwards else (nn.ModuleList(), nn.ModuleList())
         self.dense, self.coarse, self.vectors = made.dense, made.coarse, nn.ModuleDict(vectors)
+        self.coarsest = nn.Identity()  # where others see its features
 
     def forward(self, features: Sequence[Tensor], covariates: Tensor | None) -> dict[str, Tensor]:
         """Return the outputs by head; covariates: (batch, entries) or None."""
-        deepest = features[-1]
+        deepest = self.coarsest(features[-1])
         pooled = with_covariates(deepest.flatten(2).mean(dim=2), covariates)
         outputs = {name: layer(pooled) for name, layer in self.vectors.items()}
         images, decoded = deepest, []
@@ -212,7 +213,9 @@ def size_for_late(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return own, f"{because}; a whole network for each image, whose outputs are averaged", FUSION_LATE.paper
 
 
-FUSION = Family(Fusion, size_for, PAPER, preset={"method": "intermediate"}, takes_context=(OWN,))
+FUSION = Family(
+    Fusion, size_for, PAPER, preset={"method": "intermediate"}, takes_context=(OWN,), features="decoders.0.coarsest"
+)
 FUSION_ATTENTION = FUSION.variant(
     "arXiv:2206.02425", {"method": "attention"}, "attention among the voxels of all images on the coarsest grid"
 )

@@ -299,4 +299,5 @@ INFLATED_RESNET = Family(
     takes_context=(OWN,),
     published=PUBLISHED,
     translated=translated,
+    features="encoder.layer4",
 )

@@ -393,4 +393,5 @@ MASK_RCNN = Family(
     has_loss=True,
     size_of=size_of,
     published=Published(published, PUBLISHED_AT),
+    features="backbone.body",
 )

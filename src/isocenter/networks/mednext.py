@@ -112,4 +112,4 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, f"patch {tuple(patch)}: halved {often} times along all axes; width for the {device}", PAPER
 
 
-MEDNEXT = Family(build=MedNeXtWithHeads, size_for=size_for, paper=PAPER)
+MEDNEXT = Family(build=MedNeXtWithHeads, size_for=size_for, paper=PAPER, features="coarsest")

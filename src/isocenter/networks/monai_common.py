@@ -46,6 +46,7 @@ class OfMonai(nn.Module):
         self, channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], **size: Any
     ) -> None:
         super().__init__()
+        self.coarsest = nn.Identity()  # where others see its features
         # MONAI makes no network without a map of outputs.
         self.body: Any = self.body_of(channels, spatial_dims, max(1, sum(dense.values())), **size)
         ends = [sum(list(dense.values())[: n + 1]) for n in range(len(dense))]
@@ -58,6 +59,7 @@ class OfMonai(nn.Module):
         size = sizes(images)
         images = filled(images, self.body.multiple)
         features = self.body.encoded(images)
+        features[-1] = self.coarsest(features[-1])
         pooled = features[-1].flatten(2).mean(dim=2)
         outputs = {name: layer(pooled) for name, layer in self.vectors.items()}
         for level, maps in enumerate(self.body.decoded(features) if self.dense else []):

@@ -142,4 +142,4 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return {**size, "deep_supervision": coarse}, reason, PAPER
 
 
-MULTISCALE_UNET = Family(build=MultiscaleUNet, size_for=size_for, paper=PAPER)
+MULTISCALE_UNET = Family(build=MultiscaleUNet, size_for=size_for, paper=PAPER, features="encoder.-1")

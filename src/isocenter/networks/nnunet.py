@@ -353,7 +353,12 @@ def stages_for(strides: Strides) -> dict[str, Any]:
     }
 
 
-PLAIN_CONV_UNET = Family(build_plain, size_for_plain, PAPER, answers=frozenset({"dense"}))
+PLAIN_CONV_UNET = Family(build_plain, size_for_plain, PAPER, answers=frozenset({"dense"}), features="encoder")
 RESIDUAL_ENCODER_UNET = Family(
-    build_residual, size_for_residual, "arXiv:2404.09556", answers=frozenset({"dense"}), search_order=3
+    build_residual,
+    size_for_residual,
+    "arXiv:2404.09556",
+    answers=frozenset({"dense"}),
+    features="encoder",
+    search_order=3,
 )

@@ -55,4 +55,5 @@ class PooledHead(nn.Module):
 def pooled_family(build: Callable[..., nn.Module], size_for: SizeFor, paper: str, **more: Any) -> Family:
     """A family of networks that end in a `PooledHead`; more: further fields of the family."""
     methods = ("concatenate", "film", "attention")
-    return Family(build, size_for, paper, answers=frozenset({"vector"}), takes_context=methods, **more)
+    settings: dict[str, Any] = {"features": "body", **more}
+    return Family(build, size_for, paper, answers=frozenset({"vector"}), takes_context=methods, **settings)

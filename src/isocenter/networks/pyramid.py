@@ -173,4 +173,5 @@ PYRAMID = Family(
     axes=(2, 3),
     otherwise="Boxes lie in two or three dimensions",
     answers=frozenset({"boxes"}),
+    features="body",
 )

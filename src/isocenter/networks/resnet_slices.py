@@ -112,4 +112,5 @@ RESNET_SLICES = Family(
     takes_context=(OWN,),
     published=inflated_resnet.PUBLISHED,
     translated=inflated_resnet.translated,
+    features="encoder.layer4",
 )

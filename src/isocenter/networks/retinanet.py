@@ -89,13 +89,15 @@ class RetinaNet(nn.Module):
         self.name, self.classes, self.unit = name, classes, unit
         self.detector: Any = detector
         self.library = library
+        self.coarsest = nn.Identity()  # where others see its features
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return the outputs by head; `context` is not used."""
         kinds, places = self.library.heads(self.detector)
+        *finer, coarsest = self.library.features(self.detector, images)
         raw = [
             (kinds.cls_logits(kinds.conv(maps)), places.bbox_reg(places.conv(maps)))
-            for maps in self.library.features(self.detector, images)
+            for maps in (*finer, self.coarsest(coarsest))
         ]
         if self.training:
             return {f"{self.name}/{number}": torch.cat(level, dim=1) for number, level in enumerate(raw)}
@@ -280,4 +282,5 @@ RETINANET = Family(
     has_loss=True,
     published=Published(published, resnet_pyramid.PUBLISHED_AT),
     translated=translated,
+    features="coarsest",
 )

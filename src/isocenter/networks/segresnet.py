@@ -172,4 +172,5 @@ SEGRESNET = Family(
     rate={"dense": (0.25, "came to a Dice of 0.83 with it, and to 0 with the usual one and with half of it")},
     translated=translated,
     search_order=2,
+    features="encoder.-1",
 )

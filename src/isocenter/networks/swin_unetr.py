@@ -106,4 +106,4 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, f"patch {tuple(patch)}{padded}: halved five times; {settings} for the {device}", PAPER
 
 
-SWIN_UNETR = Family(build=SwinUNETRWithHeads, size_for=size_for, paper=PAPER)
+SWIN_UNETR = Family(build=SwinUNETRWithHeads, size_for=size_for, paper=PAPER, features="coarsest")

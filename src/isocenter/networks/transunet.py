@@ -148,4 +148,4 @@ def _tokens(patch: Sequence[int], strides: Sequence[Sequence[int]]) -> int:
     return math.prod(-(-n // step) for n, step in zip(patch, product_of(strides, len(patch)), strict=True))
 
 
-TRANSUNET = Family(build=TransUNet, size_for=size_for, paper=PAPER, takes_context=(OWN,))
+TRANSUNET = Family(build=TransUNet, size_for=size_for, paper=PAPER, takes_context=(OWN,), features="encoder.-1")

@@ -302,7 +302,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
 
 
 # Without "concatenate": instance normalisation would remove maps that have the same value everywhere.
-UNET = Family(UNet, size_for, PAPER, takes_context=("film", "attention"), search_order=1)
+UNET = Family(UNet, size_for, PAPER, takes_context=("film", "attention"), features="encoder.-1", search_order=1)
 CBAM_UNET = UNET.variant(
     "arXiv:1807.06521", {"attention": "cbam"}, "the maps of each block are weighed, then its voxels"
 )

@@ -93,4 +93,4 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, f"patch {tuple(patch)}: {len(kept)} stages; width for the {device}", PAPER
 
 
-UNET_PLUS_PLUS = Family(build=UNetPlusPlusWithHeads, size_for=size_for, paper=PAPER)
+UNET_PLUS_PLUS = Family(build=UNetPlusPlusWithHeads, size_for=size_for, paper=PAPER, features="coarsest")

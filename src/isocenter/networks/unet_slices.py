@@ -78,4 +78,5 @@ UNET_SLICES = UNET.variant(
     size_for=size_for_slices,
     axes=(3,),
     otherwise="Only a volume has slices: choose unet for pictures",
+    features="plane.encoder.-1",
 )

@@ -338,4 +338,5 @@ VIT = Family(
         "vector": (0.5, "came to an AUROC of 0.952 with it, of 0.918 with the usual one and of 0.943 with a quarter")
     },
     translated=translated,
+    features="norm",
 )

@@ -104,4 +104,4 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, f"patch {tuple(patch)}: {len(kept)} stages; width for the {device}", PAPER
 
 
-VNET = Family(build=VNetWithHeads, size_for=size_for, paper=PAPER)
+VNET = Family(build=VNetWithHeads, size_for=size_for, paper=PAPER, features="coarsest")

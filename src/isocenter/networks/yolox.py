@@ -232,4 +232,5 @@ YOLOX = Family(
     otherwise="Boxes lie in two or three dimensions",
     answers=frozenset({"boxes"}),
     has_loss=True,
+    features="body",
 )

@@ -1,0 +1,92 @@
+"""The features of a network: its deepest map as it passes, for any family, without a change of its `forward`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What a network says of a batch, and what it saw.
+
+    outputs: {head: tensor}, as `forward` gives them
+    deepest: (batch * n, maps, *grid) of the coarsest grid, n slices or frames an image that the network sees apart; or
+             (batch * n, features) where it has only a vector
+    pooled:  (batch, features): the mean of `deepest` over the grid, the slices and the frames
+    inputs:  {head: what its last layer takes}, of heads whose last layer is `vectors[head]` or `dense[head]`
+    """
+
+    outputs: Mapping[str, Tensor]
+    deepest: Tensor
+    pooled: Tensor
+    inputs: Mapping[str, Tensor]
+
+
+def features(
+    module: nn.Module, images: Tensor, context: Tensor | None = None, *, at: str, last: bool = False
+) -> Features:
+    """The outputs of a module of `build`, or of one that wraps it as its `network`, and its features.
+
+    images: (batch, channels, *spatial)
+    at:     the part whose output is the deepest map, `Family.features`; of several outputs the last counts
+    last:   whether the inputs of the last layers are kept too
+    """
+    inner, seen, inputs = _inside(module, at), list[Tensor](), dict[str, Tensor]()
+    with ExitStack() as hooks:
+        hooks.enter_context(_hooked(_part(inner, at), lambda _, output: seen.append(_last(output))))
+        for name, layer in _last_layers(inner).items() if last else ():
+            hooks.enter_context(_hooked(layer, lambda given, _, name=name: inputs.update({name: given[0]})))
+        outputs = module(images) if context is None else module(images, context)
+    deepest = seen[-1]
+    pooled = deepest.flatten(2).mean(dim=2) if deepest.ndim > 2 else deepest
+    # Slices and frames stand one after the other: those of an image are its own.
+    return Features(outputs, deepest, pooled.reshape(images.shape[0], -1, pooled.shape[-1]).mean(dim=1), inputs)
+
+
+def _inside(module: nn.Module, at: str) -> nn.Module:
+    """The module of a family within those that wrap it."""
+    first = at.partition(".")[0]
+    while first not in module._modules and "network" in module._modules:
+        module = module.get_submodule("network")
+    return module
+
+
+def _part(module: nn.Module, at: str) -> nn.Module:
+    """The part of this dotted name; a negative number counts from the end."""
+    for name in at.split("."):
+        module = list(module.children())[int(name)] if name.startswith("-") else module.get_submodule(name)
+    return module
+
+
+def _last_layers(module: nn.Module) -> dict[str, nn.Module]:
+    groups = (module._modules.get(name) for name in ("vectors", "dense"))
+    return {name: layer for group in groups if isinstance(group, nn.ModuleDict) for name, layer in group.items()}
+
+
+def _last(output: Any) -> Tensor:
+    """A tensor; of several the last."""
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    return output[-1] if isinstance(output, (list, tuple)) else output
+
+
+@contextmanager
+def _hooked(part: nn.Module, take: Any) -> Iterator[None]:
+    """`take` is given the inputs and the output of a part whenever this thread runs it: others may share the module."""
+    own = threading.get_ident()
+
+    def hook(_: nn.Module, given: Any, output: Any) -> None:
+        if threading.get_ident() == own:
+            take(given, output)
+
+    handle = part.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
