@@ -10,8 +10,9 @@ from sklearn import metrics
 
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
-from isocenter.evaluation import case_table, resampling
+from isocenter.evaluation import Calibrator, case_table, resampling
 from isocenter.tasks.classification.task import Classification
+from isocenter.tasks.shared import Certainty
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction
 
 GRID = Geometry.of_pixels((4, 4))
@@ -81,10 +82,10 @@ def test_the_selection_is_the_area_that_the_summary_states():
     probabilities = rng.dirichlet(np.ones(3), 60)
     reference = rng.integers(0, 3, 60)
     chosen = TASK.selection({"probabilities": torch.from_numpy(probabilities), "target": torch.from_numpy(reference)})
-    table = TASK.score(
+    table = TASK.scoring.score(
         [prediction_of(*row) for row in probabilities], [case(str(n), TASK.classes[r]) for n, r in enumerate(reference)]
     )
-    [area] = [row for row in TASK.summary(table, seed=0) if (row.metric, row.label) == ("auroc", "all")]
+    [area] = [row for row in TASK.scoring.summary(table, seed=0) if (row.metric, row.label) == ("auroc", "all")]
     assert chosen == pytest.approx(area.estimate.value)
 
 
@@ -94,7 +95,7 @@ def test_where_a_class_is_missing_the_selection_is_the_log_likelihood():
 
 
 def test_a_row_names_the_classes_as_its_columns_do():
-    table = TASK.score([prediction_of(0.1, 0.7, 0.2)], [case("a", "normal", "p1")])
+    table = TASK.scoring.score([prediction_of(0.1, 0.7, 0.2)], [case("a", "normal", "p1")])
     assert list(table.columns) == [
         "case",
         "patient",
@@ -112,11 +113,11 @@ def test_a_row_names_the_classes_as_its_columns_do():
 
 def test_the_summary_of_answers_that_are_all_right_is_perfect_and_the_row_over_all_comes_first():
     names = ["benign", "malignant", "normal"] * 6
-    table = TASK.score(
+    table = TASK.scoring.score(
         [prediction_of(*(0.8 if name == one else 0.1 for one in TASK.classes)) for name in names],
         [case(str(n), name) for n, name in enumerate(names)],
     )
-    rows = TASK.summary(table, seed=0)
+    rows = TASK.scoring.summary(table, seed=0)
     assert (rows[0].metric, rows[0].label) == ("auroc", "all")
     for row in rows:
         if row.metric in ("auroc", "accuracy", "balanced_accuracy", "mcc", "sensitivity", "specificity"):
@@ -126,11 +127,11 @@ def test_the_summary_of_answers_that_are_all_right_is_perfect_and_the_row_over_a
 
 
 def test_cases_are_ranked_from_the_surest_right_to_the_surest_wrong():
-    table = TASK.score(
+    table = TASK.scoring.score(
         [prediction_of(0.1, 0.8, 0.1), prediction_of(0.9, 0.05, 0.05), prediction_of(0.4, 0.3, 0.3)],
         [case("wrong", "benign"), case("right", "benign"), case("unsure", "benign")],
     )
-    assert TASK.rank(table) == ["right", "unsure", "wrong"]
+    assert TASK.scoring.rank(table) == ["right", "unsure", "wrong"]
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,9 @@ def test_averaging_two_networks_averages_their_probabilities_and_corrects_once()
     assert list(probabilities.values()) == pytest.approx((raised / raised.sum()).tolist())
 
 
-TWO = Classification(("no", "yes"), operating_point="sensitivity>=0.95")
+# Without a calibration, so that thresholds lie on the scale of the probabilities given here.
+AS_GIVEN = Certainty("none", Calibrator())
+TWO = Classification(("no", "yes"), operating_point="sensitivity>=0.95", certainty=AS_GIVEN)
 
 
 def answers(chances, truths, task=TWO):
@@ -243,7 +246,10 @@ def test_validation_cases_set_the_threshold_by_the_rule_and_the_summary_names_bo
     assert decisions["task.thresholds"].value == {"yes": level}
     assert np.mean(chances[truths == 1] >= level) >= 0.95
     assert np.mean(chances[truths == 1] >= level + 0.05) < 0.95
-    rows = {(row.metric, row.label): row.estimate for row in task.summary(task.score(predictions, cases), seed=0)}
+    rows = {
+        (row.metric, row.label): row.estimate
+        for row in task.scoring.summary(task.scoring.score(predictions, cases), seed=0)
+    }
     assert rows["sensitivity", "yes"].value == pytest.approx(np.mean(chances[truths == 1] >= level))
     assert rows["specificity", "yes"].value == pytest.approx(np.mean(chances[truths == 0] < level))
     assert rows["sensitivity", "no"].value == rows["specificity", "yes"].value
@@ -257,7 +263,10 @@ def test_too_few_validation_cases_leave_one_half_and_say_so():
     task, decisions = TWO.tuned(predictions, cases)
     assert task.thresholds == {}
     assert "too few" in decisions["task.thresholds"].because
-    rows = {(row.metric, row.label): row.estimate for row in task.summary(task.score(predictions, cases), seed=0)}
+    rows = {
+        (row.metric, row.label): row.estimate
+        for row in task.scoring.summary(task.scoring.score(predictions, cases), seed=0)
+    }
     assert "yes from 0.5 on (default)" in rows["sensitivity", "yes"].method
 
 
@@ -265,10 +274,10 @@ def test_figures_of_the_summary_are_those_of_scikit_learn():
     rng = np.random.default_rng(1)
     chances = rng.dirichlet(np.ones(3), 90)
     reference = np.array([rng.choice(3, p=0.6 * row + 0.4 / 3) for row in chances])
-    table = TASK.score(
+    table = TASK.scoring.score(
         [prediction_of(*row) for row in chances], [case(str(n), TASK.classes[r]) for n, r in enumerate(reference)]
     )
-    rows = {(row.metric, row.label): row.estimate.value for row in TASK.summary(table, seed=0)}
+    rows = {(row.metric, row.label): row.estimate.value for row in TASK.scoring.summary(table, seed=0)}
     top = chances.argmax(axis=1)
     assert rows["auroc", "all"] == pytest.approx(metrics.roc_auc_score(reference, chances, multi_class="ovr"))
     assert rows["f1", "all"] == pytest.approx(metrics.f1_score(reference, top, average="macro"))
@@ -287,14 +296,20 @@ def test_figures_of_the_summary_are_those_of_scikit_learn():
 
 def test_every_row_is_of_a_metric_that_a_plan_may_name_and_the_other_way_round():
     predictions, cases = answers(np.linspace(0.1, 0.9, 12), [0, 1] * 6)
-    assert {row.metric for row in TWO.summary(TWO.score(predictions, cases), seed=0)} == TWO.scoring.metrics
+    assert {
+        row.metric for row in TWO.scoring.summary(TWO.scoring.score(predictions, cases), seed=0)
+    } == TWO.scoring.metrics
 
 
 def test_predictive_values_are_stated_at_the_prevalence_that_is_stated():
     predictions, cases = answers([0.1] * 40 + [0.9] * 10 + [0.1] * 10 + [0.9] * 40, [0] * 50 + [1] * 50)
     of_these, stated = TWO, replace(TWO, prevalence={"no": 0.9, "yes": 0.1})
     estimates = [
-        {row.metric: row.estimate for row in task.summary(task.score(predictions, cases), seed=0) if row.label == "yes"}
+        {
+            row.metric: row.estimate
+            for row in task.scoring.summary(task.scoring.score(predictions, cases), seed=0)
+            if row.label == "yes"
+        }
         for task in (of_these, stated)
     ]
     assert estimates[0]["ppv"].value == pytest.approx(0.8)
@@ -312,12 +327,12 @@ def test_the_rows_out_of_fold_rank_cases_within_their_fold_alone():
         fold, truth = n % 2, n % 4 < 2
         malignant = 0.1 + 0.1 * truth + 0.6 * fold
         predicted = prediction_of(1 - malignant, malignant, 0.0)
-        scored = TASK.score([predicted], [case(str(n), "malignant" if truth else "benign")])
+        scored = TASK.scoring.score([predicted], [case(str(n), "malignant" if truth else "benign")])
         rows += scored.assign(split="test", fold=str(fold)).to_dict("records")
     task = replace(TASK, classes=TASK.classes[:2])
     table = case_table(rows).drop(columns="probability_normal")
-    apart = {(row.metric, row.label): row.estimate for row in task.summary(table, seed=resampling(table, 0))}
-    pooled = {(row.metric, row.label): row.estimate for row in task.summary(table, seed=0)}
+    apart = {(row.metric, row.label): row.estimate for row in task.scoring.summary(table, seed=resampling(table, 0))}
+    pooled = {(row.metric, row.label): row.estimate for row in task.scoring.summary(table, seed=0)}
     assert apart["auroc", "all"].value == apart["auroc", "malignant"].value == 1
     assert pooled["auroc", "all"].value == 0.75
     assert apart["accuracy", "all"] == pooled["accuracy", "all"]

@@ -11,12 +11,20 @@ from torchvision.ops import sigmoid_focal_loss
 
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
+from isocenter.evaluation import Calibrator
 from isocenter.tasks.findings.losses import LOSSES, balance, finding_loss
 from isocenter.tasks.findings.task import Findings
+from isocenter.tasks.shared import Certainty
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction
 
 GRID = Geometry.of_pixels((4, 4))
 TASK = Findings(("effusion", "nodule", "hernia"))
+# Without a calibration, so that thresholds lie on the scale of the probabilities given here.
+AS_GIVEN = Certainty("none", Calibrator())
+
+
+def summarised(predictions, cases):
+    return TASK.scoring.summary(TASK.scoring.score(predictions, cases), seed=0)
 
 
 def case(name: str, patient: str | None = None, **known: bool) -> Case:
@@ -137,7 +145,7 @@ def test_a_prediction_has_a_column_of_probability_and_of_call_for_each_finding()
 
 
 def test_a_case_has_a_row_for_each_finding_that_is_known():
-    table = TASK.score([prediction_of(0.9, 0.2, 0.6)], [case("a", "p", nodule=True, hernia=False)])
+    table = TASK.scoring.score([prediction_of(0.9, 0.2, 0.6)], [case("a", "p", nodule=True, hernia=False)])
     assert table["label"].tolist() == ["nodule", "hernia"]
     assert table["reference"].tolist() == ["present", "absent"]
     assert table["predicted"].tolist() == ["absent", "present"]
@@ -146,7 +154,7 @@ def test_a_case_has_a_row_for_each_finding_that_is_known():
 
 def test_figures_are_those_of_scikit_learn_for_the_cases_in_which_a_finding_is_known():
     predictions, cases, chances, truth, known = drawn()
-    rows = {(row.metric, row.label): row.estimate for row in TASK.summary(TASK.score(predictions, cases), seed=0)}
+    rows = {(row.metric, row.label): row.estimate for row in summarised(predictions, cases)}
     for place, name in enumerate(TASK.findings):
         there = known[:, place]
         label, chance = truth[there, place], chances[there, place]
@@ -174,7 +182,7 @@ def test_figures_are_those_of_scikit_learn_for_the_cases_in_which_a_finding_is_k
 
 def test_the_row_over_all_findings_comes_first_and_every_metric_is_one_that_a_plan_may_name():
     predictions, cases, *_ = drawn()
-    rows = TASK.summary(TASK.score(predictions, cases), seed=0)
+    rows = summarised(predictions, cases)
     assert (rows[0].metric, rows[0].label) == ("auroc", "all")
     assert {row.metric for row in rows} == TASK.scoring.metrics
 
@@ -185,7 +193,10 @@ def test_a_finding_that_no_case_has_is_left_out_of_the_mean_which_says_so():
         Case(one.id, one.patient, one.images, {"findings": {**one.references["findings"], "hernia": False}})
         for one in cases
     ]
-    rows = {(row.metric, row.label): row.estimate for row in TASK.summary(TASK.score(predictions, without), seed=0)}
+    rows = {
+        (row.metric, row.label): row.estimate
+        for row in TASK.scoring.summary(TASK.scoring.score(predictions, without), seed=0)
+    }
     assert np.isnan(rows["auroc", "hernia"].value)
     others = np.mean([rows["auroc", name].value for name in ("effusion", "nodule")])
     assert rows["auroc", "all"].value == pytest.approx(others)
@@ -194,10 +205,10 @@ def test_a_finding_that_no_case_has_is_left_out_of_the_mean_which_says_so():
 
 def test_patients_are_drawn_with_all_their_images():
     predictions, cases, *_ = drawn(blank=0.0)
-    once = TASK.summary(TASK.score(predictions, cases), seed=0)[0].estimate
+    once = summarised(predictions, cases)[0].estimate
     # The same images once more of the same patients tell nothing new: the interval stays.
     again = [Case(f"{one.id}+", one.patient, one.images, one.references) for one in cases]
-    twice = TASK.summary(TASK.score(predictions * 2, [*cases, *again]), seed=0)[0].estimate
+    twice = TASK.scoring.summary(TASK.scoring.score(predictions * 2, [*cases, *again]), seed=0)[0].estimate
     assert (once.n, twice.n, twice.patients) == (80, 160, 80)
     assert [twice.value, twice.low, twice.high] == pytest.approx([once.value, once.low, once.high], abs=1e-9)
 
@@ -206,7 +217,9 @@ def test_validation_cases_set_a_threshold_for_each_finding_that_enough_of_them_h
     predictions, cases, chances, truth, known = drawn(120)
     known_of = [{k: v for k, v in one.references["findings"].items() if k != "hernia"} for one in cases]
     few = [case(one.id, **known) for one, known in zip(cases, known_of, strict=True)]
-    task, decisions = Findings(TASK.findings, operating_point="sensitivity>=0.9").tuned(predictions, few)
+    task, decisions = Findings(TASK.findings, operating_point="sensitivity>=0.9", certainty=AS_GIVEN).tuned(
+        predictions, few
+    )
     assert set(task.thresholds) == {"effusion", "nodule"}
     for place, name in enumerate(("effusion", "nodule")):
         positive = chances[known[:, place] & truth[:, place], place]
@@ -219,17 +232,17 @@ def test_selection_is_the_mean_area_of_the_summary_and_without_any_the_log_likel
     predictions, cases, chances, truth, known = drawn()
     target = torch.from_numpy(np.where(known, truth, np.nan))
     chosen = TASK.selection({"probabilities": torch.from_numpy(chances), "target": target})
-    assert chosen == pytest.approx(TASK.summary(TASK.score(predictions, cases), seed=0)[0].estimate.value)
+    assert chosen == pytest.approx(summarised(predictions, cases)[0].estimate.value)
     collected = {"probabilities": torch.tensor([[0.25, 0.9, 0.5]]), "target": torch.tensor([[0.0, float("nan"), 1.0]])}
     assert TASK.selection(collected) == pytest.approx((np.log(0.75) + np.log(0.5)) / 2)
 
 
 def test_cases_are_ranked_by_how_far_all_their_findings_are_missed():
-    table = TASK.score(
+    table = TASK.scoring.score(
         [prediction_of(0.9, 0.9, 0.1), prediction_of(0.4, 0.5, 0.5), prediction_of(0.9, 0.1, 0.1)],
         [case(name, effusion=True, nodule=False, hernia=False) for name in ("wrong", "unsure", "right")],
     )
-    assert TASK.rank(table) == ["right", "wrong", "unsure"]
+    assert TASK.scoring.rank(table) == ["right", "wrong", "unsure"]
 
 
 def test_cases_cannot_be_drawn_finding_by_finding():

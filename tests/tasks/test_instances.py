@@ -193,12 +193,12 @@ def test_validation_cases_decide_what_is_left_open_and_the_maps_go_with_it():
     array[0] = np.where(truth > 0, 10.0, -0.2)  # a network that says 0.45 of the background
     cases = [case_of(truth, str(n)) for n in range(3)]
     made = [TASK.decode([(region, {HEAD: array})], geometry) for _ in cases]
-    assert set(made[0].maps) == {"inside", "height"}
+    assert set(made[0].untuned) == {"inside", "height"}
     tuned, decisions = TASK.tuned(made, cases)
     assert set(decisions) == {"task.inside", "task.prominence"}
     assert "12 objects of 3 validation cases" in decisions["task.inside"].because
     assert tuned.inside == 0.5
-    assert tuned.decode([(region, {HEAD: array})], geometry).maps is None
+    assert tuned.decode([(region, {HEAD: array})], geometry).untuned is None
     assert tuned.tuned(made, cases) == (tuned, {})
     chosen = replace(TASK, inside=0.9)
     assert set(chosen.tuned(made, cases)[1]) == {"task.prominence"}

@@ -11,7 +11,7 @@ from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.report import Figure
 from isocenter.tasks.regression.task import Regression
-from isocenter.values import Case, Geometry, Image, Prediction, Target, Vector
+from isocenter.values import Case, Confidence, Geometry, Image, Prediction, Target, Vector
 
 GRID = Geometry.of_pixels((4, 4))
 TASK = Regression(
@@ -31,7 +31,7 @@ def decoded(task: Regression, *outputs: float) -> Prediction:
 
 
 def prediction_of(*errors: float, **values: float) -> Prediction:
-    return Prediction(GRID, values=values, uncertainty=np.array(errors) if errors else None)
+    return Prediction(GRID, values=values, confidence=Confidence(deviations=np.array(errors) if errors else None))
 
 
 def cohort(n: int = 40, noise: float = 0.2) -> tuple[list[Prediction], list[Case]]:
@@ -97,10 +97,10 @@ def test_the_likelihood_is_least_where_the_error_bar_is_the_error():
 def test_decoding_gives_values_and_error_bars_in_their_units():
     plain = decoded(TASK, 1.0, -0.5)
     assert plain.values == pytest.approx({"volume": 3.5, "age": 45.0})
-    assert plain.uncertainty is None
+    assert plain.confidence.deviations is None
     noisy = decoded(replace(NOISY, error_factor={"age": 2.0}), 1.0, -0.5, np.log(0.04), np.log(0.25))
     assert noisy.values == pytest.approx(plain.values)
-    assert noisy.uncertainty.tolist() == pytest.approx([0.2 * 0.5, 0.5 * 10 * 2])
+    assert noisy.confidence.deviations.tolist() == pytest.approx([0.2 * 0.5, 0.5 * 10 * 2])
     columns = NOISY.outputs(noisy)
     assert list(columns) == ["value_volume", "value_age", "error_volume", "error_age"]
     assert columns["error_age"] == pytest.approx(10.0)
@@ -172,7 +172,7 @@ def test_error_bars_that_are_too_small_get_a_factor_and_right_ones_none():
     right, decisions = task.tuned(predictions, cases)
     assert right.error_factor == {}
     assert "as chance explains" in decisions["task.error_factor"].because
-    small = [replace(one, uncertainty=one.uncertainty / 3) for one in predictions]
+    small = [replace(one, confidence=Confidence(deviations=one.confidence.deviations / 3)) for one in predictions]
     wider, decisions = task.tuned(small, cases)
     assert wider.error_factor["volume"] == pytest.approx(3, rel=0.35)
     assert decisions["task.error_factor"].value == wider.error_factor
@@ -183,9 +183,11 @@ def test_error_bars_that_are_too_small_get_a_factor_and_right_ones_none():
 def test_with_its_factor_an_error_bar_is_as_large_as_the_errors():
     task = replace(VOLUME, noise="gaussian")
     predictions, cases = cohort(400)
-    tuned, _ = task.tuned([replace(one, uncertainty=one.uncertainty * 4) for one in predictions], cases)
+    tuned, _ = task.tuned(
+        [replace(one, confidence=Confidence(deviations=one.confidence.deviations * 4)) for one in predictions], cases
+    )
     outputs = np.array([0.0, 2 * np.log(4 * 0.2 / 0.5)])  # an error bar of 0.8 ml
-    assert decoded(tuned, *outputs).uncertainty.tolist() == pytest.approx([0.2], rel=0.1)
+    assert decoded(tuned, *outputs).confidence.deviations.tolist() == pytest.approx([0.2], rel=0.1)
 
 
 def test_too_few_validation_cases_leave_error_bars_as_they_are_and_say_so():

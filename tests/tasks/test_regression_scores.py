@@ -6,7 +6,7 @@ from sklearn import metrics
 
 from isocenter.tasks.regression.scores import METRICS, measured_of, summary_rows
 from isocenter.tasks.regression.task import Regression
-from isocenter.values import Case, Geometry, Image, Prediction
+from isocenter.values import Case, Confidence, Geometry, Image, Prediction
 
 GRID = Geometry.of_pixels((4, 4))
 NAMES = ("volume", "age")
@@ -25,7 +25,11 @@ def table(n: int = 60, patients: int | None = None, without: int = 0, names: tup
         known = {name: float(truth[name][k]) for name in names if not (name == "age" and k < without)}
         cases.append(Case(f"c{k}", f"p{k % (patients or n)}", {"image": image}, {"value": known}))
         values = {name: float(truth[name][k] + rng.normal(0, 0.2 * DEVIATION[name])) for name in names}
-        predictions.append(Prediction(GRID, values=values, uncertainty=np.array([0.2 * DEVIATION[x] for x in names])))
+        predictions.append(
+            Prediction(
+                GRID, values=values, confidence=Confidence(deviations=np.array([0.2 * DEVIATION[x] for x in names]))
+            )
+        )
     task = TASK if names == NAMES else Regression(names, UNITS, TASK.mean, DEVIATION, noise="gaussian")
     return task, task.score(predictions, cases)
 

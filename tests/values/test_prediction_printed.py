@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from isocenter.values import BoundingBoxes, Deferred, Geometry, Label, Prediction
+from isocenter.values import BoundingBoxes, Confidence, Deferred, Geometry, Label, Prediction
 
 VOLUME = Geometry((10, 10, 10), np.diag([2.0, 2.0, 2.5, 1.0]))  # 0.01 ml a voxel
 LABELS = (Label(0, "background"), Label(1, "liver"), Label(2, "tumour"))
@@ -33,7 +33,9 @@ def test_the_likeliest_class_stands_first():
 
 
 def test_a_number_stands_with_its_standard_deviation():
-    assert "age 61.2 ± 3.5" in repr(Prediction(VOLUME, values={"age": 61.2}, uncertainty=np.array([3.5])))
+    assert "age 61.2 ± 3.5" in repr(
+        Prediction(VOLUME, values={"age": 61.2}, confidence=Confidence(deviations=np.array([3.5])))
+    )
 
 
 def test_boxes_are_counted_by_class_as_far_as_they_are_called():

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import isocenter
 import trained
 from isocenter.errors import PlanError
+from isocenter.evaluation import Calibrator
 from isocenter.files import read_dataset
 from isocenter.planning import read_plan
 from isocenter.runtime import read_json
@@ -21,6 +23,7 @@ from isocenter.training import STATE_SCHEMA
 from isocenter.verbs.plan import PlanRequest
 from isocenter.verbs.training import fit, planned_from
 
+UNCALIBRATED = {"task.calibration_method": "none"}
 TWO = {**trained.TWO_STEPS, "split.inner_folds": 2}
 
 
@@ -68,15 +71,18 @@ def test_no_network_of_an_inner_fold_sees_its_part_and_none_sees_a_test_case(par
     assert parted.shown == [everything, everything - folds[0], everything - folds[1]]
 
 
-def test_the_threshold_is_that_of_predictions_by_networks_that_have_not_seen_the_case(parted):
+def test_calibration_and_threshold_are_those_of_predictions_by_networks_that_have_not_seen_the_case(parted):
     cases = {case.id: case for case in read_dataset(parted.data)}
     likely, dark = list[float](), list[bool]()
     unseen = [parts_of(parted.out)["val"], *folds_of(parted.out)]
     for folder, own in zip((parted.out, *(parted.out / "inner" / f"fold_{n}" for n in (0, 1))), unseen, strict=True):
         model = isocenter.load(folder / "checkpoints" / "best", "cpu")
-        likely += [model.predict(cases[case]).probabilities["dark"] for case in sorted(own)]
+        likely += [model.predict(cases[case]).confidence.uncalibrated["dark"] for case in sorted(own)]
         dark += [cases[case].references["class"] == "dark" for case in sorted(own)]
     plan = read_plan(parted.out / "plan.yaml")
+    calibrator = Calibrator.of(plan["task.calibration"])
+    assert calibrator.cases == len(likely)
+    likely = np.exp(calibrator.classes(np.log([[1 - p, p] for p in likely]), ("light", "dark")))[:, 1]
     assert plan["task.thresholds"]["dark"] == pytest.approx(threshold("youden", likely, dark), abs=2e-6)
     because = plan.decision("task.thresholds").because
     assert f"{len(unseen[0])} validation cases, and {len(likely) - len(unseen[0])} training cases" in because
@@ -114,7 +120,11 @@ def test_inner_folds_have_their_share_of_the_minutes_and_none_more_than_the_mode
         ({"minutes": 2}, 0, "2 minutes are too few for 4 trainings"),
         ({"folds": 3}, 0, "each fold tests cases that it has not seen"),
         ({"everything": True}, 0, "every case trains"),
-        ({"assignments": {"task.thresholds": {"dark": 0.3}}}, 0, "nothing is left to find"),
+        (
+            {"assignments": {"task.thresholds": {"dark": 0.3}, "task.calibration_method": "none"}},
+            0,
+            "nothing is left to find",
+        ),
         ({"assignments": {"training.steps": 10}}, 0, "steps were set by hand"),
         ({"assignments": {"split.inner_folds": 5}}, 5, "set by hand"),
     ],

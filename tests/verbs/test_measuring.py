@@ -97,7 +97,7 @@ def test_predictions_have_a_column_for_each_value_and_each_error_bar(measuring, 
     model = isocenter.load(run, "cpu")
     prediction = model.predict(data.parent / "pictures" / "disc03.png")
     assert prediction.values["area"] == pytest.approx(table["value_area"][3])
-    assert prediction.uncertainty.tolist() == pytest.approx(table.loc[3, names[2:]].tolist())
+    assert prediction.confidence.deviations.tolist() == pytest.approx(table.loc[3, names[2:]].tolist())
 
 
 def test_other_data_are_scored_on_the_values_that_they_have(measuring, cli, tmp_path):
@@ -129,7 +129,7 @@ def test_a_package_says_the_same_with_onnx_and_its_certificate_judges_numbers(me
         isocenter.load(packaged.out, "cpu", backend="onnx").predict(image),
     )
     assert theirs.values == pytest.approx(ours.values, rel=1e-4)
-    assert theirs.uncertainty.tolist() == pytest.approx(ours.uncertainty.tolist(), rel=1e-4)
+    assert theirs.confidence.deviations.tolist() == pytest.approx(ours.confidence.deviations.tolist(), rel=1e-4)
     record = json.loads((packaged.out / "configs" / "metadata.json").read_text())["network_data_format"]["outputs"][
         "pred"
     ]

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
         repeatability,
         suv_peak,
     )
+    from isocenter.evaluation.calibration_fit import Choice, Unseen, chosen_calibrator, fitted_calibrator
+    from isocenter.evaluation.calibrators import METHODS, Calibrator, Scale, normalised
     from isocenter.evaluation.centrelines import Centreline, betti, centreline, skeleton
     from isocenter.evaluation.classification import (
         Confusion,

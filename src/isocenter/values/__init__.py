@@ -48,11 +48,13 @@ if TYPE_CHECKING:
     from isocenter.values.prediction import (
         KNOWN,
         Boxes,
+        Confidence,
         Dense,
         Field,
         Finding,
         Head,
         Instances,
+        Map,
         Points,
         Prediction,
         Region,

@@ -220,6 +220,39 @@ class Target:
 
 
 @dataclass(frozen=True, eq=False)
+class Map:
+    """A dense result that is no label map: (*spatial) numbers in a unit, on the source grid, possibly Deferred."""
+
+    data: Array | Deferred
+    unit: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Confidence:
+    """How far a prediction can be believed; what was not found stays empty.
+
+    set:          {finding, or "" of exclusive classes: the answers that the stated coverage does not rule out}
+    low, high:    {target or label: the ends of its interval}
+    deviations:   of `Prediction.values`, one standard deviation each in their order
+    total, aleatoric, epistemic: nats, of the whole answer; total is the sum of the two others
+    expected:     {label: Dice that is expected of its mask}
+    gate_p:       how likely an input of the training's kind is at least as odd as this one
+    uncalibrated: {class or finding: probability before calibration}
+    """
+
+    set: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    low: Mapping[str, float] = field(default_factory=dict)
+    high: Mapping[str, float] = field(default_factory=dict)
+    deviations: Array | None = None
+    total: float | None = None
+    aleatoric: float | None = None
+    epistemic: float | None = None
+    expected: Mapping[str, float] = field(default_factory=dict)
+    gate_p: float | None = None
+    uncalibrated: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """What a task decodes to; prints its results in a few lines.
 
@@ -228,26 +261,28 @@ class Prediction:
     data:          (*spatial) label map on the source grid, possibly Deferred
     labels:        what the values of `data` mean
     values:        {target: number} for tasks that measure
-    uncertainty:   of `values`, one standard deviation each in their order
+    confidence:    how far it can be believed
     boxes:         with scores, on the source grid
     parts:         of a task that is made of tasks: what each of them says
     threshold:     the score from which on boxes are called
     frames:        of a clip that was looked at frame by frame, each frame's own; `data` is then (frames, *spatial)
     abstained:     why the model gave no answer, where it gave none
     notes:         sentences without which the result would be misread
-    maps:          {name: (*spatial) numbers} from which `data` were decoded, while a task has still to be tuned on them
+    maps:          {name: a dense result that is no label map}
+    untuned:       {name: numbers} from which the result was decoded, while a task has still to be tuned on them
     """
 
     geometry: Geometry
     probabilities: Mapping[str, float] | None = None
     data: Array | Deferred | None = None
-    uncertainty: Array | float | None = None
     abstained: str | None = None
     labels: tuple[Label, ...] = ()
     values: Mapping[str, float] | None = None
     boxes: BoundingBoxes | None = None
     notes: tuple[str, ...] = ()
-    maps: Mapping[str, Array | Deferred] | None = None
+    confidence: Confidence = Confidence()
+    maps: Mapping[str, Map] = field(default_factory=dict)
+    untuned: Mapping[str, Array | Deferred] | None = None
     parts: Mapping[str, Prediction] = field(default_factory=dict)
     frames: tuple[Prediction, ...] = ()
     threshold: float = 0.0
@@ -271,7 +306,7 @@ class Prediction:
             likeliest = sorted(self.probabilities.items(), key=lambda item: -item[1])
             yield f"probability: {_listed([f'{name} {value:.3f}' for name, value in likeliest])}"
         if self.values:
-            deviations = np.ravel([] if self.uncertainty is None else self.uncertainty)
+            deviations = np.ravel([] if self.confidence.deviations is None else self.confidence.deviations)
             spreads = [f" ± {one:.3g}" for one in deviations] + [""] * len(self.values)
             pairs = zip(self.values.items(), spreads, strict=False)
             yield _listed([f"{name} {value:.4g}{spread}" for (name, value), spread in pairs])

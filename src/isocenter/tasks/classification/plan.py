@@ -12,9 +12,11 @@ from isocenter.tasks.classification.losses import LOSSES, effective_weights, sha
 from isocenter.tasks.classification.ordinal import NONE
 from isocenter.tasks.shared import (
     CALLING_SENTENCES,
+    CERTAINTY_SENTENCES,
     NOBODY,
     SETTING_SENTENCES,
     YOUDEN,
+    certainty_decisions,
     check_numbers,
     check_rule,
     chosen_thresholds,
@@ -38,6 +40,7 @@ MOST_EPOCHS = 20
 SENTENCES: Mapping[str, Sentence] = {
     **SETTING_SENTENCES,
     **CALLING_SENTENCES,
+    **CERTAINTY_SENTENCES,
     "smoothing": Sentence("{percent} of each target is spread over all classes", "No target is smoothed"),
     "prior_shift": Sentence("Log odds are corrected by {each}", "Probabilities need no correction of the prior"),
     "order": Sentence("Grades are taught and measured in their order by {value}", "The classes have no order"),
@@ -72,6 +75,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         "prevalence": Decision(None, "predictive values are those of the cases that are scored"),
         "order": order(declared),
         "costs": Decision(None, "all mistakes cost alike; of grades one unit for each grade that they miss by"),
+        **certainty_decisions(),
     }
 
 

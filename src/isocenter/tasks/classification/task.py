@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from isocenter.errors import DatasetError
-from isocenter.evaluation import THRESHOLD, Seed, Table, folds_of
-from isocenter.lazy import pandas as pd
+from isocenter.evaluation import Scale, Unseen, normalised
 from isocenter.lazy import torch
-from isocenter.report import Figure, figures
-from isocenter.tasks.answers import Decoding, Guess, Outputs, Scoring, Teaching, Traits, stated_image
+from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.classification.losses import check_drawn, check_loss, class_loss
 from isocenter.tasks.classification.ordinal import (
     BETWEEN,
@@ -38,31 +36,36 @@ from isocenter.tasks.classification.plan import (
     settings_for,
     thresholds,
 )
-from isocenter.tasks.classification.scores import (
-    NAMES,
-    Answers,
-    case_scores,
-    levels_of,
-    metrics_of,
-    overview,
-    selected,
-    summary_rows,
+from isocenter.tasks.classification.scores import NAMES, metrics_of, selected
+from isocenter.tasks.classification.scoring import ClassScoring
+from isocenter.tasks.shared import (
+    CERTAINTY,
+    FOUND,
+    LEAST_CHANCE,
+    Certainty,
+    Shares,
+    calibrated,
+    crossed,
+    log_mean,
+    mean_of,
+    probabilities_of,
+    reading,
+    suited_certainty,
+    unkept_rule,
 )
-from isocenter.tasks.shared import Shares, crossed, log_mean, mean_of, reading, softmax, unkept_rule
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
     Case,
+    Confidence,
     Dataset,
     Decision,
-    Finding,
     Fingerprint,
     Floats,
     Geometry,
     Head,
     Label,
     Prediction,
-    Row,
     Slabs,
     Target,
     Vector,
@@ -88,6 +91,7 @@ class Classification:
     costs:           (classes, classes) of calling a reference (row) so (column); None: all mistakes cost alike, of
                      grades one unit for each that they miss by
     loss_name:       of `losses.LOSSES`
+    certainty:       how far its probabilities can be believed, and what makes them so
 
     The class that is called is the most probable one; with costs the one that costs least on average if the
     probabilities are right; of grades that of the least squared distance, which is what the quadratic kappa counts.
@@ -104,11 +108,12 @@ class Classification:
     order: str = NONE
     costs: tuple[tuple[float, ...], ...] | None = None
     loss_name: str = "ce"
+    certainty: Certainty = field(default_factory=Certainty)
 
     name: ClassVar[str] = "classification"
     needs: ClassVar[frozenset[str]] = frozenset({"class"})
     traits: ClassVar[Traits] = Traits(
-        tunes=("thresholds",),
+        tunes=(*FOUND, "thresholds"),
         registers={
             "operating_point": "operating point",
             "prevalence": "prevalence",
@@ -117,6 +122,7 @@ class Classification:
         case_metric="brier",
         # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
         search_values={"loss": ("ce", "class_balanced", "logit_adjusted")},
+        suited=suited_certainty,
         unkept=unkept_rule,
         sentences=SENTENCES,
         metric_names=NAMES,
@@ -132,7 +138,7 @@ class Classification:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Classification:
         """A classification with these settings; PlanError names the one that cannot be."""
-        known = ("classes", "smoothing", "operating_point", "order", "costs", "loss", *BY_CLASS)
+        known = ("classes", "smoothing", "operating_point", "order", "costs", "loss", *BY_CLASS, *CERTAINTY)
         with reading(settings, known, "a classification"):
             classes = tuple(str(name) for name in settings["classes"])
             rule, order = settings.get("operating_point", "youden"), settings.get("order", NONE)
@@ -140,6 +146,7 @@ class Classification:
             costs = costs_of(settings.get("costs"), len(classes))
             loss, smoothing = str(settings.get("loss", "ce")), float(settings["smoothing"])
             given = {"operating_point": rule, "order": order, "costs": costs, "loss_name": loss, **each}
+            given["certainty"] = Certainty.of(settings)
             task = cls(classes, smoothing, **given)
         check_settings(classes, task.smoothing, rule, each)
         check_order(order, classes, task.smoothing)
@@ -159,6 +166,7 @@ class Classification:
             **{name: None if given is None else dict(given) for name, given in each.items()},
             "order": self.order,
             "costs": None if self.costs is None else [list(row) for row in self.costs],
+            **self.certainty.settings,
         }
 
     @property
@@ -206,15 +214,30 @@ class Classification:
     @property
     def scoring(self) -> Scoring:
         """Discrimination, calibration and calls at the operating point; of grades and costs what they add."""
+        own = self._scores
         return Scoring(
             metrics=metrics_of(ordered=self._ordered, costly=bool(self.costs)),
-            score=self.score,
-            summary=self.summary,
-            rank=self.rank,
-            figures=self.figures,
-            overview=self.overview,
-            results=self.results,
-            guess=self.guess,
+            score=own.score,
+            summary=own.summary,
+            rank=own.rank,
+            figures=own.figures,
+            overview=own.overview,
+            results=own.results,
+            guess=own.guess,
+        )
+
+    @property
+    def _scores(self) -> ClassScoring:
+        return ClassScoring(
+            self.classes,
+            self._calling,
+            self._index,
+            self._ordered,
+            self.counts,
+            self.operating_point,
+            self.thresholds or {},
+            self.prevalence or {},
+            self.costs,
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -268,81 +291,32 @@ class Classification:
         return {"class": np.moveaxis(self._likely(np.moveaxis(np.asarray(arrays["class"]), 0, -1)), -1, 0)}
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """The task with thresholds by the operating point's rule; those that are set already stay."""
-        if self.thresholds is not None or not cases:
+        """The task with a calibration, and then thresholds by the operating point's rule; what is set already stays."""
+        if not cases or None not in (self.thresholds, self.certainty.calibration):
             return self, {}
-        own = self._answers(self.score(predictions, cases))
-        levels, decision = thresholds(self.operating_point, self.classes, own.probabilities, own.reference)
-        return replace(self, thresholds=levels), {"task.thresholds": decision}
+        own = self._scores.answers(self._scores.score(predictions, cases))
+        logs = np.log(own.probabilities.clip(LEAST_CHANCE))
+        scale: Scale = "grades" if self._ordered else "classes"
+        unseen = Unseen(logs, own.reference, own.patients, self.classes, scale)
+        certainty, made = calibrated(self.certainty, unseen)
+        task = replace(self, certainty=certainty)
+        if self.thresholds is not None:
+            return task, made
+        likely = own.probabilities if not made else np.exp(unseen.calibrated(certainty.calibrator))
+        levels, decision = thresholds(self.operating_point, self.classes, likely, own.reference)
+        return replace(task, thresholds=levels), {**made, "task.thresholds": decision}
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """(classes,) logits of one case to probabilities."""
         [(_, arrays)] = slabs  # a vector head is one slab
-        probabilities = self.probabilities(arrays)["class"].tolist()
-        return Prediction(geometry, probabilities=dict(zip(self.classes, probabilities, strict=True)))
-
-    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
-        """One row a case: reference, predicted, the probability of each class, brier, and rps of grades."""
-        rows = []
-        for prediction, case in zip(predictions, cases, strict=True):
-            index = self._index(case)
-            probabilities = [self._probabilities(prediction)[name] for name in self.classes]
-            rows.append(
-                {
-                    "case": case.id,
-                    "patient": case.patient,
-                    "label": "all",
-                    "reference": self.classes[index],
-                    "predicted": self.classes[int(self._calling(probabilities))],
-                    **{f"probability_{name}": p for name, p in zip(self.classes, probabilities, strict=True)},
-                    **{f"{THRESHOLD}_{name}": level for name, level in (self.thresholds or {}).items()},
-                    **case_scores(probabilities, index, ordered=self._ordered),
-                }
-            )
-        return pd.DataFrame(rows)
-
-    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
-        """AUROC and the like with patients resampled within the classes; then one class against the rest."""
-        return summary_rows(self._answers(table), seed=seed)
-
-    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
-        """The image, with the probabilities and the reference in the caption."""
-        probabilities = self._probabilities(prediction)
-        named = self.classes[int(self._calling([probabilities[name] for name in self.classes]))]
-        caption = f"Called {named} ({probabilities[named]:.2f})"
-        if reference := case.references.get("class"):
-            caption += (
-                f", reference {reference} ({probabilities.get(reference, 0.0):.2f})"
-                if reference != named
-                else ", as the reference"
-            )
-        return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
-
-    def overview(self, table: Table) -> list[Figure]:
-        """Discrimination, calibration and confusion of all cases."""
-        return overview(self._answers(table), folds_of(table))
-
-    def guess(self, table: Table) -> Guess:
-        """The shares of the classes among the training cases, as if no image had been looked at."""
-        counted = self.counts or table["reference"].value_counts()
-        counts = np.array([float(counted.get(name, 0)) for name in self.classes])
-        shares = (counts / counts.sum()).tolist()
-        named = self.classes[int(self._calling(shares))]
-        rows = [case_scores(shares, self.classes.index(name), ordered=self._ordered) for name in table["reference"]]
-        guessed = table.assign(
-            predicted=named, **{f"probability_{n}": p for n, p in zip(self.classes, shares, strict=True)}
-        )
-        guessed = guessed.assign(**{name: [row[name] for row in rows] for name in rows[0]})
-        metrics = ("quadratic_kappa", "mae") if self._ordered else ("auroc", "accuracy")
-        return Guess(guessed, {"": f"always calling {named}"}, metrics)
-
-    def rank(self, table: Table) -> list[str]:
-        """Case ids by the Brier score, of grades by the ranked probability score."""
-        return table.sort_values("rps" if self._ordered else "brier", kind="stable")["case"].tolist()
+        logs = self._logs(np.asarray(arrays["class"]))
+        each = [np.exp(one).tolist() for one in (self._calibrated(logs), normalised(logs))]
+        calibrated, given = (dict(zip(self.classes, one, strict=True)) for one in each)
+        return Prediction(geometry, probabilities=calibrated, confidence=Confidence(uncalibrated=given))
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The class that is called, and the probability of each."""
-        probabilities = self._probabilities(prediction)
+        probabilities = probabilities_of(prediction)
         predicted = self.classes[int(self._calling([probabilities[name] for name in self.classes]))]
         return {"predicted": predicted, **{f"probability_{name}": p for name, p in probabilities.items()}}
 
@@ -350,10 +324,6 @@ class Classification:
         """(batch,) what a heat map explains: the winning class's logit, of outputs between grades the mean grade."""
         logits = outputs["class"]
         return expected_grade(self.order, logits) if self.order in BETWEEN else logits.amax(dim=-1)
-
-    def results(self, prediction: Prediction) -> list[Finding]:
-        """The probability of each class."""
-        return [Finding(name, probability=p) for name, p in self._probabilities(prediction).items()]
 
     def _index(self, case: Case) -> int:
         """The number of the case's class; DatasetError for one that was not trained."""
@@ -363,24 +333,6 @@ class Classification:
                 f"class {name!r} is none of {', '.join(self.classes)}", case.id, "Declare it, or mend it"
             )
         return self.classes.index(name)
-
-    def _probabilities(self, prediction: Prediction) -> Mapping[str, float]:
-        assert prediction.probabilities is not None  # noqa: S101 - `decode` always gives them
-        return prediction.probabilities
-
-    def _answers(self, table: Table) -> Answers:
-        return Answers(
-            self.classes,
-            table[[f"probability_{name}" for name in self.classes]].to_numpy(float),
-            np.array([self.classes.index(name) for name in table["reference"]]),
-            self._calling,
-            table["patient"].to_numpy(str),
-            {name: table[name].to_numpy(float) for name in ("brier", *(["rps"] * self._ordered))},
-            self.operating_point,
-            levels_of(table, self.classes, self.thresholds or {}),
-            self.prevalence or {},
-            None if self.costs is None else np.array(self.costs),
-        )
 
     @property
     def _counts(self) -> Floats | None:
@@ -395,6 +347,13 @@ class Classification:
         return Calling.of(self.order, self.costs, len(self.classes))
 
     def _likely(self, outputs: Floats) -> Floats:
-        """(..., outputs) to (..., classes) probabilities, brought back to the shares of the training cases."""
+        """(..., outputs) to (..., classes) probabilities, calibrated once unseen cases have found how."""
+        return np.exp(self._calibrated(self._logs(outputs)))
+
+    def _logs(self, outputs: Floats) -> Floats:
+        """(..., outputs) to (..., classes) log probabilities, brought back to the shares of the training cases."""
         shift = [(self.prior_shift or {}).get(name, 0.0) for name in self.classes]
-        return softmax(log_probabilities(self.order, outputs) + np.array(shift), axis=-1)
+        return log_probabilities(self.order, outputs) + np.array(shift)
+
+    def _calibrated(self, logs: Floats) -> Floats:
+        return self.certainty.calibrator.classes(logs, self.classes, ordered=self._ordered)

@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 
 from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks.findings.losses import BALANCED, LOSSES
-from isocenter.tasks.shared import CALLING_SENTENCES, NOBODY, SETTING_SENTENCES, YOUDEN, check_numbers, check_rule
+from isocenter.tasks.shared import (
+    CALLING_SENTENCES,
+    CERTAINTY_SENTENCES,
+    NOBODY,
+    SETTING_SENTENCES,
+    YOUDEN,
+    certainty_decisions,
+    check_numbers,
+    check_rule,
+)
 from isocenter.values import Dataset, Decision, Fingerprint, Sentence
 
 MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
@@ -14,6 +23,7 @@ COUNTED = ("present", "absent")
 SENTENCES: Mapping[str, Sentence] = {
     **SETTING_SENTENCES,
     **CALLING_SENTENCES,
+    **CERTAINTY_SENTENCES,
     "findings": Sentence("The findings are {value}"),
 }
 
@@ -54,6 +64,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
             None, "they are found on the validation cases after training; 0.5 where those are too few"
         ),
         "prevalence": Decision(None, "predictive values are those of the cases that are scored"),
+        **certainty_decisions(),
     }
 
 

@@ -20,6 +20,7 @@ from isocenter.evaluation import (
     calibration_error,
 )
 from isocenter.report import Figure, figures
+from isocenter.tasks.findings.called import DEFAULT_THRESHOLD
 from isocenter.tasks.shared import Called, discrimination, label_rows, levels_in_words, noted
 from isocenter.values import Estimate, Floats, Row
 
@@ -29,8 +30,6 @@ AT_PREVALENCE = {"ppv": Confusion.ppv_at, "npv": Confusion.npv_at}
 # Metrics that set the score of one case against that of another.
 RANKED = {"auroc": auroc, "average_precision": average_precision}
 PRESENT, ABSENT = "present", "absent"
-# Where no rule has found another.
-DEFAULT_THRESHOLD = 0.5
 # Of more findings reliability and confusion would fill pages; the curves show them all.
 MOST_SHOWN = 6
 

@@ -3,52 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from isocenter.errors import PlanError
-from isocenter.evaluation import THRESHOLD, Seed, Table, auroc, folds_of
-from isocenter.lazy import pandas as pd
+from isocenter.evaluation import Unseen, auroc
 from isocenter.lazy import torch
-from isocenter.report import Figure, figures
-from isocenter.tasks.answers import Decoding, Guess, Outputs, Scoring, Teaching, Traits, stated_image
+from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
+from isocenter.tasks.findings.called import DEFAULT_THRESHOLD, called_findings
 from isocenter.tasks.findings.losses import BALANCED, balance, finding_loss
 from isocenter.tasks.findings.plan import SENTENCES, check_settings, decisions, settings_for
 from isocenter.tasks.findings.scores import (
     ABSENT,
-    DEFAULT_THRESHOLD,
     METRICS,
     PRESENT,
-    called_of,
-    overview,
-    summary_rows,
 )
+from isocenter.tasks.findings.scoring import FindingScoring
 from isocenter.tasks.shared import (
+    CERTAINTY,
+    FOUND,
+    LEAST_CHANCE,
     PROBABILITY_NAMES,
+    Certainty,
     Shares,
+    calibrated,
     chosen_thresholds,
     crossed,
     mean_of,
     numbers_by_name,
+    probabilities_of,
     reading,
+    suited_certainty,
     unkept_rule,
 )
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
     Case,
+    Confidence,
     Dataset,
     Decision,
-    Finding,
     Fingerprint,
     Floats,
     Geometry,
     Head,
     Label,
     Prediction,
-    Row,
     Slabs,
     Target,
     Vector,
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
 
 # The settings that hold one number a finding.
 BY_FINDING = ("thresholds", "prevalence")
+# The largest probability of float64 below 1 is so far from it.
+ROUNDING = 2**-53
 # A probability of 0 for what was there would cost infinitely much.
 SMALLEST = 1e-7
 
@@ -75,6 +79,7 @@ class Findings:
     operating_point: the rule by which validation cases decide from which probability on a finding is called
     thresholds:      {finding: that probability}; None until they have decided
     prevalence:      {finding: share of all people} for predictive values; None: of the cases that are scored
+    certainty:       how far its probabilities can be believed, and what makes them so
     """
 
     findings: tuple[str, ...]
@@ -83,15 +88,17 @@ class Findings:
     operating_point: str = "youden"
     thresholds: Mapping[str, float] | None = None
     prevalence: Mapping[str, float] | None = None
+    certainty: Certainty = field(default_factory=Certainty)
 
     name: ClassVar[str] = "findings"
     needs: ClassVar[frozenset[str]] = frozenset({"findings"})
     traits: ClassVar[Traits] = Traits(
-        tunes=("thresholds",),
+        tunes=(*FOUND, "thresholds"),
         registers={"operating_point": "operating point", "prevalence": "prevalence"},
         case_metric="brier",
         # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
         search_values={"loss": ("bce", "class_balanced")},
+        suited=suited_certainty,
         unkept=unkept_rule,
         sentences=SENTENCES,
         metric_names=PROBABILITY_NAMES,
@@ -107,7 +114,7 @@ class Findings:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Findings:
         """Findings with these settings; PlanError names the one that cannot be."""
-        known = ("findings", "counts", "loss", "operating_point", *BY_FINDING)
+        known = ("findings", "counts", "loss", "operating_point", *BY_FINDING, *CERTAINTY)
         with reading(settings, known, "findings"):
             findings = tuple(str(name) for name in settings["findings"])
             counts = settings.get("counts")
@@ -118,6 +125,7 @@ class Findings:
                 str(settings.get("loss", "bce")),
                 settings.get("operating_point", "youden"),
                 **each,
+                certainty=Certainty.of(settings),
             )
         check_settings(findings, task.counts or {}, task.loss_name, task.operating_point, each)
         return task
@@ -132,6 +140,7 @@ class Findings:
             "operating_point": self.operating_point,
             "thresholds": None if self.thresholds is None else dict(self.thresholds),
             "prevalence": None if self.prevalence is None else dict(self.prevalence),
+            **self.certainty.settings,
         }
 
     @property
@@ -174,15 +183,22 @@ class Findings:
     @property
     def scoring(self) -> Scoring:
         """Discrimination, calibration and calls of each finding, and their means."""
+        own = self._scores
         return Scoring(
             metrics=METRICS,
-            score=self.score,
-            summary=self.summary,
-            rank=self.rank,
-            figures=self.figures,
-            overview=self.overview,
-            results=self.results,
-            guess=self.guess,
+            score=own.score,
+            summary=own.summary,
+            rank=own.rank,
+            figures=own.figures,
+            overview=own.overview,
+            results=own.results,
+            guess=own.guess,
+        )
+
+    @property
+    def _scores(self) -> FindingScoring:
+        return FindingScoring(
+            self.findings, self.counts or {}, self.operating_point, self.thresholds or {}, self.prevalence or {}
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -238,88 +254,42 @@ class Findings:
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """(findings,) log odds of one case to a probability of each."""
         [(_, arrays)] = slabs  # a vector head is one slab
-        probabilities = self.probabilities(arrays)["findings"].tolist()
-        return Prediction(geometry, probabilities=dict(zip(self.findings, probabilities, strict=True)))
+        odds = self._odds(np.asarray(arrays["findings"]))
+        each = [_chance(one).tolist() for one in (self._calibrated(odds), odds)]
+        calibrated, given = (dict(zip(self.findings, one, strict=True)) for one in each)
+        return Prediction(geometry, probabilities=calibrated, confidence=Confidence(uncalibrated=given))
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """The task with thresholds by the operating point's rule; those that are set already stay."""
-        if self.thresholds is not None or not cases:
+        """The task with a calibration, and then thresholds by the operating point's rule; what is set already stays."""
+        if not cases or None not in (self.thresholds, self.certainty.calibration):
             return self, {}
-        known = called_of(self.score(predictions, cases), self.findings, self.operating_point)
+        certainty, made = calibrated(self.certainty, self._unseen(predictions, cases))
+        task = replace(self, certainty=certainty)
+        if self.thresholds is not None:
+            return task, made
+        if made:
+            predictions = [task._recalibrated(prediction) for prediction in predictions]
+        known = self._scores.known(self._scores.score(predictions, cases))
         if not known:
             because = "no unseen case says anything of a finding"
-            return replace(self, thresholds={}), {"task.thresholds": Decision({}, because)}
+            return replace(task, thresholds={}), {**made, "task.thresholds": Decision({}, because)}
         chosen = {name: (own.scores, own.truth) for name, own in known.items()}
         levels, decision = chosen_thresholds(self.operating_point, chosen, str(DEFAULT_THRESHOLD))
-        return replace(self, thresholds=levels), {"task.thresholds": decision}
+        return replace(task, thresholds=levels), {**made, "task.thresholds": decision}
 
-    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
-        """One row a case and finding of which it is known: reference, predicted, probability, brier."""
-        rows: list[dict[str, Any]] = []
-        for prediction, case in zip(predictions, cases, strict=True):
-            probabilities, called = self._probabilities(prediction), self._called(prediction)
-            for name, present in case.references["findings"].items():
-                if name in self.findings:
-                    rows.append(
-                        {
-                            "case": case.id,
-                            "patient": case.patient,
-                            "label": name,
-                            "reference": PRESENT if present else ABSENT,
-                            "predicted": PRESENT if called[name] else ABSENT,
-                            "probability": probabilities[name],
-                            THRESHOLD: (self.thresholds or {}).get(name),
-                            "brier": (probabilities[name] - present) ** 2,
-                        }
-                    )
-        columns = ["case", "patient", "label", "reference", "predicted", "probability", THRESHOLD, "brier"]
-        return pd.DataFrame(rows, columns=columns)
+    def _unseen(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Unseen:
+        chances = np.array([[probabilities_of(one)[name] for name in self.findings] for one in predictions])
+        truth = np.stack([np.asarray(self.target(case).data, dtype=np.float64) for case in cases])
+        return Unseen(_log_odds(chances), truth, np.array([case.patient for case in cases]), self.findings, "labels")
 
-    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
-        """Each metric as the mean over findings, then by finding; patients are resampled with all their findings."""
-        known = called_of(table, self.findings, self.operating_point)
-        return summary_rows(table, known, self.prevalence or {}, seed=seed)
-
-    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
-        """The image, with the probabilities and the findings of the reference in the caption."""
-        caption = ", ".join(f"{name} {p:.2f}" for name, p in self._probabilities(prediction).items())
-        if (known := case.references.get("findings")) is not None:
-            present = ", ".join(name for name, is_present in known.items() if is_present)
-            caption += f"; reference {present or 'none of the known'}"
-        return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
-
-    def overview(self, table: Table) -> list[Figure]:
-        """Discrimination of all findings, calibration and confusion of the first."""
-        return overview(called_of(table, self.findings, self.operating_point), folds_of(table))
-
-    def guess(self, table: Table) -> Guess:
-        """The share of the training cases that have each finding, as if no image had been looked at."""
-        shares = self._shares(table)
-        chances = table["label"].map(shares).astype(float)
-        called = chances >= table["label"].map(
-            {name: (self.thresholds or {}).get(name, DEFAULT_THRESHOLD) for name in shares}
-        )
-        guessed = table.assign(
-            predicted=np.where(called, PRESENT, ABSENT),
-            probability=chances,
-            brier=(chances - (table["reference"] == PRESENT)) ** 2,
-        )
-        return Guess(guessed, {"": "giving each finding its share among the training cases"}, ("auroc",))
-
-    def _shares(self, table: Table) -> dict[str, float]:
-        """{finding: share of the training cases that have it}; of these cases where it was not counted."""
-        if self.counts:
-            return {name: self.counts[name][PRESENT] / max(1, sum(self.counts[name].values())) for name in self.counts}
-        own = table.groupby("label")["reference"]
-        return {str(name): float((references == PRESENT).mean()) for name, references in own}
-
-    def rank(self, table: Table) -> list[str]:
-        """Case ids by the mean Brier score of their findings."""
-        return table.groupby("case")["brier"].mean().sort_values(kind="stable").index.tolist()
+    def _recalibrated(self, prediction: Prediction) -> Prediction:
+        chances = np.array([probabilities_of(prediction)[name] for name in self.findings])
+        made = _chance(self._calibrated(_log_odds(chances))).tolist()
+        return replace(prediction, probabilities=dict(zip(self.findings, made, strict=True)))
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The probability of each finding, and whether it is called."""
-        probabilities, called = self._probabilities(prediction), self._called(prediction)
+        probabilities, called = probabilities_of(prediction), called_findings(prediction, self.thresholds or {})
         return {
             **{f"probability_{name}": probabilities[name] for name in self.findings},
             **{f"called_{name}": called[name] for name in self.findings},
@@ -328,20 +298,6 @@ class Findings:
     def saliency(self, outputs: Outputs) -> Tensor:
         """(batch,) what a heat map explains: the log odds of the likeliest finding."""
         return outputs["findings"].amax(dim=-1)
-
-    def results(self, prediction: Prediction) -> list[Finding]:
-        """Whether each finding is called, with its probability."""
-        called = self._called(prediction)
-        return [Finding(name, value=called[name], probability=p) for name, p in self._probabilities(prediction).items()]
-
-    def _probabilities(self, prediction: Prediction) -> Mapping[str, float]:
-        assert prediction.probabilities is not None  # noqa: S101 - `decode` always gives them
-        return prediction.probabilities
-
-    def _called(self, prediction: Prediction) -> dict[str, bool]:
-        levels = self.thresholds or {}
-        probabilities = self._probabilities(prediction)
-        return {name: bool(probabilities[name] >= levels.get(name, DEFAULT_THRESHOLD)) for name in self.findings}
 
     @property
     def _balance(self) -> Floats:
@@ -353,11 +309,27 @@ class Findings:
         return balance(absent, present)
 
     def _likely(self, outputs: Floats) -> Floats:
-        """(..., findings) log odds to probabilities, brought back to the shares of the training cases."""
+        """(..., findings) log odds to probabilities, calibrated once unseen cases have found how."""
+        return _chance(self._calibrated(self._odds(outputs)))
+
+    def _calibrated(self, odds: Floats) -> Floats:
+        return self.certainty.calibrator.odds(odds, self.findings)
+
+    def _odds(self, outputs: Floats) -> Floats:
+        """(..., findings) log odds, brought back to the shares of the training cases."""
         odds = np.asarray(outputs, dtype=np.float64)
         if self.loss_name in BALANCED:
             odds = odds - np.log(self._balance[:, 1] / self._balance[:, 0])
-        return np.asarray(np.exp(-np.logaddexp(0.0, -odds)))
+        return odds
+
+
+def _chance(odds: Floats) -> Floats:
+    """Log odds to probabilities."""
+    return np.asarray(np.exp(-np.logaddexp(0.0, -odds)))
+
+
+def _log_odds(chances: Floats) -> Floats:
+    return np.asarray(np.log(chances.clip(LEAST_CHANCE)) - np.log1p(-chances.clip(max=1 - ROUNDING)))
 
 
 def _whole(both: Mapping[str, Any]) -> dict[str, int]:

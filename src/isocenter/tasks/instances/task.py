@@ -231,15 +231,15 @@ class InstanceSegmentation:
         numbers = replace(self._decoder, smallest=self._voxels(geometry))(*(np.asarray(one) for one in maps.values()))
         labels = tuple(Label(number, f"{OBJECT} {number}") for number in range(1, int(numbers.max(initial=0)) + 1))
         tuned = self.inside is not None and self.prominence is not None
-        return Prediction(geometry, data=numbers, labels=labels, maps=None if tuned else maps)
+        return Prediction(geometry, data=numbers, labels=labels, untuned=None if tuned else maps)
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
         """The task with the thresholds that part validation objects best; those that are set already stay."""
-        there = [pair for pair in zip(predictions, cases, strict=True) if pair[0].maps is not None]
+        there = [pair for pair in zip(predictions, cases, strict=True) if pair[0].untuned is not None]
         open_yet = [name for name in ("inside", "prominence") if getattr(self, name) is None]
         if not (there and open_yet):
             return self, {}
-        maps = [{name: np.asarray(one) for name, one in (made.maps or {}).items()} for made, _ in there]
+        maps = [{name: np.asarray(one) for name, one in (made.untuned or {}).items()} for made, _ in there]
         references = [self._reference(case, made) for made, case in there]
         smallest = [self._voxels(made.geometry) for made, _ in there]
         decisions = thresholds(self._decoder, open_yet, maps, references, smallest)

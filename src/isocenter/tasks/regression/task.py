@@ -22,6 +22,7 @@ from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
     Case,
+    Confidence,
     Dataset,
     Decision,
     Finding,
@@ -231,7 +232,8 @@ class Regression:
         [(_, arrays)] = slabs  # a vector head is one slab
         values, errors = self._standardised(np.asarray(arrays[HEAD], dtype=np.float64))
         measured = dict(zip(self.targets, (values * self._deviation + self._mean).tolist(), strict=True))
-        return Prediction(geometry, values=measured, uncertainty=None if errors is None else errors * self._deviation)
+        bars = None if errors is None else errors * self._deviation
+        return Prediction(geometry, values=measured, confidence=Confidence(deviations=bars))
 
     def _standardised(self, outputs: Floats) -> tuple[Floats, Floats | None]:
         """(targets, ...) values and their error bars, one standard deviation each."""
@@ -351,9 +353,9 @@ class Regression:
         """{target: value} and, with noise, {target: error bar}."""
         assert prediction.values is not None  # noqa: S101 - `decode` always gives them
         values = dict(prediction.values)
-        if prediction.uncertainty is None:
+        if prediction.confidence.deviations is None:
             return values, {}
-        errors = np.asarray(prediction.uncertainty, dtype=np.float64).tolist()
+        errors = np.asarray(prediction.confidence.deviations, dtype=np.float64).tolist()
         return values, dict(zip(self.targets, errors, strict=True))
 
     def _measured(self, table: Table) -> list[Measured]:

@@ -9,6 +9,15 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.tasks.shared.averages import Shares, mean_of
     from isocenter.tasks.shared.binary_scores import PROBABILITY_NAMES, Called, label_rows, noted
+    from isocenter.tasks.shared.calibration import (
+        CERTAINTY_SENTENCES,
+        FOUND,
+        LEAST_CHANCE,
+        calibrated,
+        certainty_decisions,
+        suited_certainty,
+    )
+    from isocenter.tasks.shared.certainty import CERTAINTY, Certainty, probabilities_of
     from isocenter.tasks.shared.discrimination_figures import discrimination
     from isocenter.tasks.shared.label_maps import (
         label_from,

@@ -1,0 +1,297 @@
+"""Calibrators fitted to cases that did not train, and the choice among them by cross-fitting over patients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import MappingProxyType
+
+import numpy as np
+
+from isocenter.evaluation.calibrators import Calibrator, Scale, columns_of, odds_of
+from isocenter.evaluation.classification import auroc
+from isocenter.lazy import optimize
+from isocenter.values import Floats
+
+# The simplest first. A vector is for classes that exclude each other, platt for every column of odds.
+SIMPLEST = ("temperature", "vector", "platt", "beta", "isotonic")
+# Of fewer cases, or fewer with a label or without, only a temperature is fitted.
+FEWEST, FEWEST_OF_A_LABEL = 30, 10
+PARTS = 5
+# Beyond this a factor says more of a few cases that can be told apart than of the network.
+LEAST_FACTOR, MOST_FACTOR = 0.05, 20.0
+# What ranks patients is worth more than what calibrates: ties of steps may cost so much AUROC.
+MOST_AUROC_LOST = 0.001
+# Holds the numbers of a class that no case has; far too small to be seen in any other.
+RIDGE = 1e-6
+DIGITS = 7
+
+
+@dataclass(frozen=True, eq=False)
+class Unseen:
+    """Outputs for cases that did not train, and their references.
+
+    logs:     (samples, classes) log probabilities; of the scale "labels" (samples, labels) logarithms of odds
+    truth:    (samples,) index of the class; of "labels" (samples, labels) 1, 0, or NaN where it is not known
+    patients: (samples,) whose; all weigh alike, however many samples they have
+    names:    of the classes or labels
+    weights:  (samples,) how much a sample counts within its patient; None: all alike
+    """
+
+    logs: Floats
+    truth: np.ndarray
+    patients: np.ndarray
+    names: tuple[str, ...]
+    scale: Scale = "classes"
+    weights: Floats | None = None
+
+    @cached_property
+    def counts(self) -> Floats:
+        """(samples,) weights whose sum is the number of patients."""
+        own = np.ones(len(self.patients)) if self.weights is None else self.weights
+        _, place = np.unique(self.patients, return_inverse=True)
+        return np.asarray(own / np.bincount(place, own)[place])
+
+    @cached_property
+    def odds(self) -> Floats:
+        """(samples, columns) logarithms of odds."""
+        return np.asarray(self.logs, dtype=np.float64) if self.scale == "labels" else odds_of(self.logs, self.scale)
+
+    @cached_property
+    def positive(self) -> Floats:
+        """(samples, columns) whether each column's question has the answer yes; NaN where nobody knows."""
+        if self.scale == "labels":
+            return np.asarray(self.truth, dtype=np.float64)
+        places = np.arange(len(self.names))
+        is_ = self.truth[:, None] >= places if self.scale == "grades" else self.truth[:, None] == places
+        return is_[:, len(places) - len(self.columns) :].astype(np.float64)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        return columns_of(self.names, self.scale)
+
+    def only(self, kept: np.ndarray) -> Unseen:
+        """Some of the samples."""
+        weights = None if self.weights is None else self.weights[kept]
+        return replace(
+            self, logs=self.logs[kept], truth=self.truth[kept], patients=self.patients[kept], weights=weights
+        )
+
+    def calibrated(self, calibrator: Calibrator) -> Floats:
+        """`logs` as this calibrator maps them."""
+        if self.scale == "labels":
+            return calibrator.odds(self.logs, self.names)
+        return calibrator.classes(self.logs, self.names, ordered=self.scale == "grades")
+
+    def losses(self, calibrator: Calibrator) -> Floats:
+        """(samples,) negative log likelihood in nats, of labels the mean over those that are known."""
+        logs = self.calibrated(calibrator)
+        if self.scale != "labels":
+            return np.asarray(-logs[np.arange(len(logs)), self.truth])
+        known = np.isfinite(self.positive)
+        each = np.logaddexp(0.0, np.where(self.positive > 0, -logs, logs))
+        return np.asarray(np.where(known, each, 0.0).sum(axis=1) / known.sum(axis=1).clip(min=1))
+
+    def by_patient(self, losses: Floats) -> Floats:
+        """(patients,) mean losses, in the order of their ids."""
+        _, place = np.unique(self.patients, return_inverse=True)
+        return np.asarray(np.bincount(place, losses * self.counts), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A calibrator and the reason for it."""
+
+    calibrator: Calibrator
+    because: str
+
+
+def fitted_calibrator(method: str, unseen: Unseen) -> Calibrator:
+    """The calibrator of one method; of a class or label that nobody has, it changes little."""
+    made: Mapping[str, Sequence[float]] = MappingProxyType({})
+    if method == "temperature":
+        made = {"all": [_factor(unseen)]}
+    elif method == "vector" and unseen.scale == "classes" and len(unseen.names) > 2:
+        made = dict(zip(unseen.names, _vector(unseen), strict=True))
+    elif method != "none":
+        fit = {"vector": _platt, "platt": _platt, "beta": _beta, "isotonic": _isotonic}[method]
+        made = {}
+        for name, odds, positive, counts in _columns(unseen):
+            made[name] = fit(odds, positive, counts)
+    rounded = {name: [float(f"{n:.{DIGITS}g}") for n in numbers] for name, numbers in made.items()}
+    return Calibrator(method, rounded, len(unseen.patients))
+
+
+def chosen_calibrator(method: str, unseen: Unseen, *, enough: bool | None = None) -> Choice:
+    """The calibrator of a method, or of "auto" the simplest that is not surely worse than the best.
+
+    enough: whether more than a temperature may be tried; None asks for 30 cases and 10 of each label
+    Methods are compared by the negative log likelihood of patients that each was fitted without (five parts): of those
+    within one standard error (of the differences over patients) of the best the simplest is taken, none where it does
+    not help, and never one that lowers the AUROC by more than .001.
+    """
+    unseen = unseen.only(np.asarray(np.isfinite(unseen.logs).all(axis=1)))
+    if not len(unseen.patients):
+        return Choice(Calibrator(), "no unseen case can say how far probabilities are right")
+    of = f"fitted on {len(unseen.patients)} unseen samples of {len(np.unique(unseen.patients))} patients"
+    if method != "auto":
+        return Choice(fitted_calibrator(method, unseen), f"{of}, set by hand")
+    tried = ["temperature"]
+    if _is_enough(unseen) if enough is None else enough:
+        several = unseen.scale == "classes" and len(unseen.names) > 2
+        tried = [name for name in SIMPLEST if name != ("platt" if several else "vector")]
+    parts = _parts(unseen)
+    if parts is None:
+        return Choice(replace(Calibrator(), cases=len(unseen.patients)), "one patient alone cannot be cross-fitted")
+    losses = {name: _cross_fitted(name, unseen, parts) for name in ("none", *tried)}
+    best = min(tried, key=lambda name: losses[name].mean())
+    kept = [name for name in tried if _is_near(losses[name], losses[best])]
+    kept = [name for name in kept if losses[name].mean() < losses["none"].mean()]
+    for name in kept:
+        calibrator = fitted_calibrator(name, unseen)
+        if _keeps_order(unseen, calibrator):
+            words = f"{name} has a log loss of {losses[name].mean():.4f} in cross-fitted patients, none "
+            words += f"{losses['none'].mean():.4f}, the best ({best}) {losses[best].mean():.4f}; {of}"
+            return Choice(calibrator, words)
+    words = f"no calibration lowers the log loss of cross-fitted patients ({losses['none'].mean():.4f}) "
+    words += f"of {len(unseen.patients)} unseen samples"
+    return Choice(replace(Calibrator(), cases=len(unseen.patients)), words)
+
+
+def _is_enough(unseen: Unseen) -> bool:
+    counts = [min((own == 1).sum(), (own == 0).sum()) for own in unseen.positive.T]
+    return len(unseen.patients) >= FEWEST and min(counts) >= FEWEST_OF_A_LABEL
+
+
+def _is_near(losses: Floats, best: Floats) -> bool:
+    apart = losses - best
+    return bool(apart.mean() <= apart.std(ddof=1) / np.sqrt(len(apart)))
+
+
+def _keeps_order(unseen: Unseen, calibrator: Calibrator) -> bool:
+    after = unseen.calibrated(calibrator)
+    odds = after if unseen.scale == "labels" else odds_of(after, unseen.scale)
+    for before, now, positive in zip(unseen.odds.T, odds.T, unseen.positive.T, strict=True):
+        known = np.isfinite(positive)
+        truth = positive[known] > 0
+        if truth.any() and not truth.all():
+            lost = float(auroc(before[known], truth, unseen.counts[known]))
+            lost -= float(auroc(now[known], truth, unseen.counts[known]))
+            if lost > MOST_AUROC_LOST:
+                return False
+    return True
+
+
+def _parts(unseen: Unseen) -> np.ndarray | None:
+    """(samples,) the part of each sample's patient, who are dealt class by class; None for one patient."""
+    people, first, place = np.unique(unseen.patients, return_index=True, return_inverse=True)
+    if len(people) < 2:
+        return None
+    classes = np.nansum(unseen.positive, axis=1)[first]
+    mixed = np.random.default_rng(0).permutation(len(people))
+    order = mixed[np.argsort(classes[mixed], kind="stable")]
+    part = np.empty(len(people), dtype=int)
+    part[order] = np.arange(len(people)) % min(PARTS, len(people))
+    return np.asarray(part[place])
+
+
+def _cross_fitted(method: str, unseen: Unseen, parts: np.ndarray) -> Floats:
+    """(patients,) mean losses by calibrators that were fitted without them."""
+    losses = np.zeros(len(parts))
+    for part in np.unique(parts):
+        own = parts == part
+        losses[own] = unseen.only(own).losses(fitted_calibrator(method, unseen.only(~own)))
+    return unseen.by_patient(losses)
+
+
+def _columns(unseen: Unseen) -> Iterator[tuple[str, Floats, Floats, Floats]]:
+    for name, odds, positive in zip(unseen.columns, unseen.odds.T, unseen.positive.T, strict=True):
+        known = np.isfinite(positive)
+        yield name, odds[known], positive[known], unseen.counts[known]
+
+
+def _factor(unseen: Unseen) -> float:
+    def loss(log: float) -> float:
+        """The mean loss of a factor, by its logarithm."""
+        made = Calibrator("temperature", {"all": [float(np.exp(log))]})
+        return float(unseen.losses(made) @ unseen.counts)
+
+    bounds = (np.log(LEAST_FACTOR), np.log(MOST_FACTOR))
+    return float(np.exp(optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7}).x))
+
+
+def _vector(unseen: Unseen) -> list[list[float]]:
+    """Factor and shift of each class."""
+    logs, classes = unseen.logs - unseen.logs.max(axis=1, keepdims=True), len(unseen.names)
+    logs = logs - np.log(np.exp(logs).sum(axis=1, keepdims=True))
+    shares = unseen.counts / unseen.counts.sum()
+
+    def loss(numbers: Floats) -> tuple[float, Floats]:
+        """The mean loss and its gradient."""
+        factors, shifts = numbers[:classes], numbers[classes:]
+        scores = logs * factors + shifts
+        scores = scores - scores.max(axis=1, keepdims=True)
+        chance = np.exp(scores)
+        chance /= chance.sum(axis=1, keepdims=True)
+        rows = np.arange(len(logs))
+        cost = -shares @ np.log(chance[rows, unseen.truth].clip(1e-300))
+        off = chance
+        off[rows, unseen.truth] -= 1
+        off *= shares[:, None]
+        gradient = np.concatenate([(off * logs).sum(axis=0), off.sum(axis=0)])
+        held = np.concatenate([factors - 1, shifts])
+        return float(cost + RIDGE * held @ held), gradient + 2 * RIDGE * held
+
+    start = np.concatenate([np.full(classes, _factor(unseen)), np.zeros(classes)])
+    bounds = [(LEAST_FACTOR, MOST_FACTOR)] * classes + [(None, None)] * classes
+    found = optimize.minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": 500}).x
+    shifts = found[classes:] - found[classes:].mean()
+    return [[float(a), float(b)] for a, b in zip(found[:classes], shifts, strict=True)]
+
+
+def _logistic(features: Floats, targets: Floats, counts: Floats, least: float) -> Floats:
+    """Factors of (samples, features) and a shift that lower the cross-entropy most."""
+    shares = counts / max(counts.sum(), 1e-300)
+
+    def loss(numbers: Floats) -> tuple[float, Floats]:
+        """The mean cross-entropy and its gradient."""
+        odds = features @ numbers[:-1] + numbers[-1]
+        cost = shares @ (np.logaddexp(0.0, odds) - targets * odds)
+        off = shares * (np.exp(-np.logaddexp(0.0, -odds)) - targets)
+        held = np.append(numbers[:-1] - 1, numbers[-1])
+        gradient = np.append(features.T @ off, off.sum())
+        return float(cost + RIDGE * held @ held), gradient + 2 * RIDGE * held
+
+    start = np.append(np.ones(features.shape[1]), 0.0)
+    bounds = [(least, MOST_FACTOR)] * features.shape[1] + [(None, None)]
+    options = {"maxiter": 1000, "ftol": 1e-14, "gtol": 1e-9}
+    found = optimize.minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options=options)  # type: ignore[call-overload]
+    return np.asarray(found.x)
+
+
+def _platt(odds: Floats, positive: Floats, counts: Floats) -> list[float]:
+    """Targets are drawn in as by one more case of each side: Platt 1999, Lin et al., doi:10.1007/s10994-007-5018-6."""
+    yes = float(counts @ positive)
+    no = float(counts.sum() - yes)
+    targets = np.where(positive > 0, (yes + 1) / (yes + 2), 1 / (no + 2))
+    return _logistic(odds[:, None], targets, counts, LEAST_FACTOR).tolist()
+
+
+def _beta(odds: Floats, positive: Floats, counts: Floats) -> list[float]:
+    features = np.stack([-np.logaddexp(0.0, -odds), np.logaddexp(0.0, odds)], axis=1)
+    return _logistic(features, positive, counts, 0.0).tolist()
+
+
+def _isotonic(odds: Floats, positive: Floats, counts: Floats) -> list[float]:
+    """Knots: log odds where a step begins or ends, and its probability, kept from 0 and 1 by half a case."""
+    if not len(odds):
+        return [0.0, 0.5]
+    values, place = np.unique(odds, return_inverse=True)
+    weights = np.bincount(place, counts)
+    means = np.bincount(place, counts * positive) / weights
+    steps = optimize.isotonic_regression(means, weights=weights).x
+    ends = np.append(np.diff(steps) != 0, True) | np.insert(np.diff(steps) != 0, 0, True)
+    least = 0.5 / (counts.sum() + 1)
+    return [*values[ends].tolist(), *steps[ends].clip(least, 1 - least).tolist()]

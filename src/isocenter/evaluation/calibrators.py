@@ -1,0 +1,166 @@
+"""Calibrators: monotone maps from a network's log probabilities to log probabilities that agree with frequencies.
+
+NumPy only: a packaged model carries a copy of this file. How they are fitted lies in `calibration_fit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from isocenter.values import Floats
+
+# classes: exclusive; grades: exclusive and in order, calibrated by the odds of being above each; labels: independent.
+Scale = Literal["classes", "grades", "labels"]
+METHODS = ("none", "temperature", "vector", "platt", "isotonic", "beta")
+# A logarithm of odds beyond this is as sure as float64 can say.
+SUREST = 700.0
+
+
+@dataclass(frozen=True)
+class Calibrator:
+    """A fitted calibration.
+
+    method:     temperature: log probabilities times a factor; vector: of classes a factor and a shift each, before the
+                softmax; platt: log odds times a factor, and a shift; beta: a log p - b log(1 - p) + c (Kull et al.,
+                doi:10.1214/17-EJS1338SI); isotonic: steps joined by lines (Zadrozny and Elkan,
+                doi:10.1145/775047.775151)
+    parameters: {column: numbers}: of temperature "all": [factor]; of vector and platt [factor, shift]; of beta
+                [a, b, c]; of isotonic log odds that rise, then as many probabilities. The columns are labels, of two
+                classes the second, of grades all but the first
+    cases:      how many it was fitted on
+    """
+
+    method: str = "none"
+    parameters: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    cases: int = 0
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Calibrator:
+        """From plain values; ValueError for a method that is none, or for numbers that no map has."""
+        parameters = {str(name): [float(n) for n in given] for name, given in settings["parameters"].items()}
+        made = cls(str(settings["method"]), parameters, int(settings["cases"]))
+        if made.method not in METHODS:
+            raise ValueError(f"{made.method!r} is no calibration")
+        lengths = {"none": 0, "temperature": 1, "vector": 2, "platt": 2, "beta": 3}
+        for name, numbers in parameters.items():
+            odd = len(numbers) % 2 or not numbers if made.method == "isotonic" else len(numbers) != lengths[made.method]
+            if odd or not np.isfinite(numbers).all():
+                raise ValueError(f"{numbers} are no {made.method} calibration of {name}")
+        return made
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values for YAML and JSON."""
+        return {
+            "method": self.method,
+            "parameters": {name: list(numbers) for name, numbers in self.parameters.items()},
+            "cases": self.cases,
+        }
+
+    def classes(self, logs: ArrayLike, names: Sequence[str], *, ordered: bool = False) -> Floats:
+        """(..., classes) log probabilities, short of a number common to all, to calibrated ones that add up to 1.
+
+        ordered: the classes are grades
+        """
+        given = normalised(logs)
+        if self.method == "none":
+            return given
+        if self.method == "temperature" and not ordered:
+            return normalised(given * self.parameters["all"][0])
+        if self.method == "vector" and len(names) > 2 and not ordered:
+            factors, shifts = np.array([self.parameters[name] for name in names]).T
+            return normalised(given * factors + shifts)
+        scale: Scale = "grades" if ordered else "classes"
+        made = from_odds(self.odds(odds_of(given, scale), columns_of(names, scale)), scale)
+        if self.method == "isotonic" and ordered:  # a grade between two equal steps would have none: half a case of all
+            made = normalised(np.logaddexp(made, np.log(0.5 / (self.cases + 1))))
+        return made
+
+    def odds(self, odds: ArrayLike, columns: Sequence[str]) -> Floats:
+        """(..., columns) logarithms of odds to calibrated ones, each column by its own numbers."""
+        given = np.asarray(odds, dtype=np.float64)
+        if self.method == "none":
+            return given
+        numbers = [self.parameters.get(name, self.parameters.get("all", ())) for name in columns]
+        each = [_mapped(self.method, given[..., place], own) for place, own in enumerate(numbers)]
+        return np.stack(each, axis=-1)
+
+
+def columns_of(names: Sequence[str], scale: Scale) -> tuple[str, ...]:
+    """The names of the columns of odds: of two classes the second alone, of grades all but the first."""
+    return tuple(names[1:] if scale == "grades" or (scale == "classes" and len(names) == 2) else names)
+
+
+def odds_of(logs: ArrayLike, scale: Scale) -> Floats:
+    """(..., classes) log probabilities that add up to 1 to (..., columns) logarithms of odds.
+
+    Of two classes the second's, of several each against the rest, of grades those of lying above each but the last.
+    """
+    given = np.asarray(logs, dtype=np.float64)
+    count = given.shape[-1]
+    if scale == "labels":
+        return given - _log_of_rest(given)
+    if scale == "grades":
+        ends = range(1, count)
+        columns = [_log_sum(given[..., end:]) - _log_sum(given[..., :end]) for end in ends]
+    elif count == 2:
+        columns = [given[..., 1] - given[..., 0]]
+    else:
+        columns = [given[..., n] - _log_sum(np.delete(given, n, axis=-1)) for n in range(count)]
+    return np.clip(np.stack(columns, axis=-1), -SUREST, SUREST)
+
+
+def from_odds(odds: ArrayLike, scale: Scale) -> Floats:
+    """The inverse of `odds_of`; what would not add up is normalised, and odds of grades are made to fall."""
+    given = np.asarray(odds, dtype=np.float64)
+    if scale == "labels":
+        return _log_sigmoid(given)
+    if scale == "grades":
+        given = np.minimum.accumulate(given, axis=-1)
+        above = np.concatenate([np.zeros_like(given[..., :1]), _log_sigmoid(given)], axis=-1)
+        below = np.concatenate([_log_sigmoid(-given), np.zeros_like(given[..., :1])], axis=-1)
+        falls = np.concatenate([np.full_like(given[..., :1], np.inf), given, np.full_like(given[..., :1], -np.inf)], -1)
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) * sigmoid(-b) * (1 - exp(b - a)), which also holds far from 0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            between = np.log(-np.expm1(np.diff(falls, axis=-1)))
+        return normalised(np.maximum(above + below + between, -SUREST))
+    if given.shape[-1] == 1:
+        return np.concatenate([_log_sigmoid(-given), _log_sigmoid(given)], axis=-1)
+    return normalised(_log_sigmoid(given))
+
+
+def normalised(logs: ArrayLike) -> Floats:
+    """(..., classes) log probabilities, so that the probabilities add up to 1."""
+    given = np.asarray(logs, dtype=np.float64)
+    return np.asarray(given - _log_sum(given)[..., None])
+
+
+def _mapped(method: str, odds: Floats, numbers: Sequence[float]) -> Floats:
+    if method in ("temperature", "vector", "platt"):
+        factor, shift = (*numbers, 0.0)[:2]
+        return odds * factor + shift
+    if method == "beta":
+        a, b, c = numbers
+        return a * _log_sigmoid(odds) - b * _log_sigmoid(-odds) + c
+    knots = len(numbers) // 2
+    chance = np.interp(odds, numbers[:knots], numbers[knots:])
+    return np.asarray(np.log(chance) - np.log1p(-chance))
+
+
+def _log_sum(logs: Floats) -> Floats:
+    most = np.maximum(logs.max(axis=-1, keepdims=True), -SUREST)
+    return np.asarray(np.log(np.exp(logs - most).sum(axis=-1).clip(np.exp(-SUREST))) + most[..., 0])
+
+
+def _log_of_rest(logs: Floats) -> Floats:
+    """log(1 - p) of log p."""
+    return np.log(-np.expm1(np.minimum(logs, -np.exp(-SUREST))))
+
+
+def _log_sigmoid(values: Floats) -> Floats:
+    return np.asarray(-np.logaddexp(0.0, -values))

@@ -1,0 +1,119 @@
+"""The comparison of called classes with references: scores of cases, their summary, and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from isocenter.evaluation import THRESHOLD, Seed, Table, folds_of
+from isocenter.lazy import pandas as pd
+from isocenter.report import Figure, figures
+from isocenter.tasks.answers import Guess, stated_image
+from isocenter.tasks.classification.ordinal import Calling
+from isocenter.tasks.classification.scores import Answers, case_scores, levels_of, overview, summary_rows
+from isocenter.tasks.shared import probabilities_of
+from isocenter.values import Case, Finding, Prediction, Row
+
+
+@dataclass(frozen=True)
+class ClassScoring:
+    """The scores of a classification, and what reports show of them.
+
+    calling:    which class is predicted
+    index:      a case to the number of its class
+    ordered:    the classes are grades
+    counts:     {class: training cases}
+    rule:       by which `thresholds` were found, {class: probability from which on it is called}
+    prevalence: {class: share of all people} for predictive values
+    costs:      (classes, classes) of calling a reference (row) so (column)
+    """
+
+    classes: tuple[str, ...]
+    calling: Calling
+    index: Callable[[Case], int]
+    ordered: bool
+    counts: Mapping[str, int] | None
+    rule: str
+    thresholds: Mapping[str, float]
+    prevalence: Mapping[str, float]
+    costs: tuple[tuple[float, ...], ...] | None
+
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """One row a case: reference, predicted, the probability of each class, brier, and rps of grades."""
+        rows = []
+        for prediction, case in zip(predictions, cases, strict=True):
+            index = self.index(case)
+            probabilities = [probabilities_of(prediction)[name] for name in self.classes]
+            rows.append(
+                {
+                    "case": case.id,
+                    "patient": case.patient,
+                    "label": "all",
+                    "reference": self.classes[index],
+                    "predicted": self.classes[int(self.calling(probabilities))],
+                    **{f"probability_{name}": p for name, p in zip(self.classes, probabilities, strict=True)},
+                    **{f"{THRESHOLD}_{name}": level for name, level in self.thresholds.items()},
+                    **case_scores(probabilities, index, ordered=self.ordered),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
+        """AUROC and the like with patients resampled within the classes; then one class against the rest."""
+        return summary_rows(self.answers(table), seed=seed)
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        """The image, with the probabilities and the reference in the caption."""
+        probabilities = probabilities_of(prediction)
+        named = self.classes[int(self.calling([probabilities[name] for name in self.classes]))]
+        caption = f"Called {named} ({probabilities[named]:.2f})"
+        if reference := case.references.get("class"):
+            caption += (
+                f", reference {reference} ({probabilities.get(reference, 0.0):.2f})"
+                if reference != named
+                else ", as the reference"
+            )
+        return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
+
+    def overview(self, table: Table) -> list[Figure]:
+        """Discrimination, calibration and confusion of all cases."""
+        return overview(self.answers(table), folds_of(table))
+
+    def guess(self, table: Table) -> Guess:
+        """The shares of the classes among the training cases, as if no image had been looked at."""
+        counted = self.counts or table["reference"].value_counts()
+        counts = np.array([float(counted.get(name, 0)) for name in self.classes])
+        shares = (counts / counts.sum()).tolist()
+        named = self.classes[int(self.calling(shares))]
+        rows = [case_scores(shares, self.classes.index(name), ordered=self.ordered) for name in table["reference"]]
+        guessed = table.assign(
+            predicted=named, **{f"probability_{n}": p for n, p in zip(self.classes, shares, strict=True)}
+        )
+        guessed = guessed.assign(**{name: [row[name] for row in rows] for name in rows[0]})
+        metrics = ("quadratic_kappa", "mae") if self.ordered else ("auroc", "accuracy")
+        return Guess(guessed, {"": f"always calling {named}"}, metrics)
+
+    def rank(self, table: Table) -> list[str]:
+        """Case ids by the Brier score, of grades by the ranked probability score."""
+        return table.sort_values("rps" if self.ordered else "brier", kind="stable")["case"].tolist()
+
+    def results(self, prediction: Prediction) -> list[Finding]:
+        """The probability of each class."""
+        return [Finding(name, probability=p) for name, p in probabilities_of(prediction).items()]
+
+    def answers(self, table: Table) -> Answers:
+        """Probabilities and references of a table of cases."""
+        return Answers(
+            self.classes,
+            table[[f"probability_{name}" for name in self.classes]].to_numpy(float),
+            np.array([self.classes.index(name) for name in table["reference"]]),
+            self.calling,
+            table["patient"].to_numpy(str),
+            {name: table[name].to_numpy(float) for name in ("brier", *(["rps"] * self.ordered))},
+            self.rule,
+            levels_of(table, self.classes, self.thresholds),
+            self.prevalence,
+            None if self.costs is None else np.array(self.costs),
+        )

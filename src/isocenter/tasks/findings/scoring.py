@@ -1,0 +1,105 @@
+"""The comparison of findings with references: scores of cases, their summary, and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from isocenter.evaluation import THRESHOLD, Seed, Table, folds_of
+from isocenter.lazy import pandas as pd
+from isocenter.report import Figure, figures
+from isocenter.tasks.answers import Guess, stated_image
+from isocenter.tasks.findings.called import DEFAULT_THRESHOLD, called_findings
+from isocenter.tasks.findings.scores import ABSENT, PRESENT, called_of, overview, summary_rows
+from isocenter.tasks.shared import Called, probabilities_of
+from isocenter.values import Case, Finding, Prediction, Row
+
+
+@dataclass(frozen=True)
+class FindingScoring:
+    """The scores of findings, and what reports show of them.
+
+    counts:     {finding: {"present", "absent": training cases}}
+    rule:       by which `thresholds` were found, {finding: probability from which on it is called}
+    prevalence: {finding: share of all people} for predictive values
+    """
+
+    findings: tuple[str, ...]
+    counts: Mapping[str, Mapping[str, int]]
+    rule: str
+    thresholds: Mapping[str, float]
+    prevalence: Mapping[str, float]
+
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """One row a case and finding of which it is known: reference, predicted, probability, brier."""
+        rows: list[dict[str, Any]] = []
+        for prediction, case in zip(predictions, cases, strict=True):
+            probabilities, called = probabilities_of(prediction), called_findings(prediction, self.thresholds)
+            for name, present in case.references["findings"].items():
+                if name in self.findings:
+                    rows.append(
+                        {
+                            "case": case.id,
+                            "patient": case.patient,
+                            "label": name,
+                            "reference": PRESENT if present else ABSENT,
+                            "predicted": PRESENT if called[name] else ABSENT,
+                            "probability": probabilities[name],
+                            THRESHOLD: self.thresholds.get(name),
+                            "brier": (probabilities[name] - present) ** 2,
+                        }
+                    )
+        columns = ["case", "patient", "label", "reference", "predicted", "probability", THRESHOLD, "brier"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
+        """Each metric as the mean over findings, then by finding; patients are resampled with all their findings."""
+        known = self.known(table)
+        return summary_rows(table, known, self.prevalence, seed=seed)
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        """The image, with the probabilities and the findings of the reference in the caption."""
+        caption = ", ".join(f"{name} {p:.2f}" for name, p in probabilities_of(prediction).items())
+        if (known := case.references.get("findings")) is not None:
+            present = ", ".join(name for name, is_present in known.items() if is_present)
+            caption += f"; reference {present or 'none of the known'}"
+        return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
+
+    def overview(self, table: Table) -> list[Figure]:
+        """Discrimination of all findings, calibration and confusion of the first."""
+        return overview(self.known(table), folds_of(table))
+
+    def guess(self, table: Table) -> Guess:
+        """The share of the training cases that have each finding, as if no image had been looked at."""
+        shares = self._shares(table)
+        chances = table["label"].map(shares).astype(float)
+        called = chances >= table["label"].map({name: self.thresholds.get(name, DEFAULT_THRESHOLD) for name in shares})
+        guessed = table.assign(
+            predicted=np.where(called, PRESENT, ABSENT),
+            probability=chances,
+            brier=(chances - (table["reference"] == PRESENT)) ** 2,
+        )
+        return Guess(guessed, {"": "giving each finding its share among the training cases"}, ("auroc",))
+
+    def _shares(self, table: Table) -> dict[str, float]:
+        """{finding: share of the training cases that have it}; of these cases where it was not counted."""
+        if self.counts:
+            return {name: self.counts[name][PRESENT] / max(1, sum(self.counts[name].values())) for name in self.counts}
+        own = table.groupby("label")["reference"]
+        return {str(name): float((references == PRESENT).mean()) for name, references in own}
+
+    def rank(self, table: Table) -> list[str]:
+        """Case ids by the mean Brier score of their findings."""
+        return table.groupby("case")["brier"].mean().sort_values(kind="stable").index.tolist()
+
+    def results(self, prediction: Prediction) -> list[Finding]:
+        """Whether each finding is called, with its probability."""
+        called = called_findings(prediction, self.thresholds)
+        return [Finding(name, value=called[name], probability=p) for name, p in probabilities_of(prediction).items()]
+
+    def known(self, table: Table) -> dict[str, Called]:
+        """{finding: its cases}, of those in which it is known."""
+        return called_of(table, self.findings, self.rule)

@@ -1,0 +1,46 @@
+"""What unseen cases decide about a task's probabilities, and the decisions of plans about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from isocenter.evaluation import Calibrator, Unseen, chosen_calibrator
+from isocenter.tasks.shared.certainty import AUTO, Certainty
+from isocenter.values import Decision, Sentence
+
+# The settings of a task's certainty that `Task.tuned` finds.
+FOUND = ("calibration",)
+CERTAINTY_SENTENCES: Mapping[str, Sentence] = {
+    "calibration_method": Sentence("Probabilities are calibrated by the method {value}"),
+    "calibration": Sentence("The calibration is {value}", "No calibration is fitted yet", always=True),
+}
+# The logarithm of less is no number.
+LEAST_CHANCE = 1e-300
+GUO = "arXiv:1706.04599"
+
+
+def calibrated(certainty: Certainty, unseen: Unseen) -> tuple[Certainty, dict[str, Decision]]:
+    """With a calibration by these cases, unless there is one, and its decision."""
+    if certainty.calibration is not None:
+        return certainty, {}
+    choice = chosen_calibrator(certainty.calibration_method, unseen)
+    decision = Decision(choice.calibrator.settings, choice.because, GUO)
+    return replace(certainty, calibration=choice.calibrator), {"task.calibration": decision}
+
+
+def certainty_decisions() -> dict[str, Decision]:
+    """The settings of a task whose probabilities are calibrated, before any case has found something."""
+    because = "the simplest method that is not surely worse than the best for patients whom it was not fitted on"
+    return {
+        "calibration_method": Decision(AUTO, because, GUO),
+        "calibration": Decision(None, "it is fitted to predictions of unseen cases after training"),
+    }
+
+
+def suited_certainty(settings: Mapping[str, Any]) -> dict[str, Decision]:
+    """What follows from settings that a person chose: without a calibration none is looked for."""
+    if settings.get("calibration_method") != "none":
+        return {}
+    return {"task.calibration": Decision(Calibrator().settings, "no calibration, as task.calibration_method says")}

@@ -1,0 +1,109 @@
+"""Calibrators: what they recover, how they are chosen, and other people's implementations of them."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from sklearn.calibration import _SigmoidCalibration
+from sklearn.isotonic import IsotonicRegression
+
+from isocenter.evaluation import Calibrator, Unseen, chosen_calibrator, fitted_calibrator, normalised
+from isocenter.evaluation.calibration_fit import SIMPLEST
+from isocenter.evaluation.calibrators import from_odds, odds_of
+
+NAMES = ("a", "b", "c", "d", "e")
+
+
+def unseen(count: int, classes: int, *, sure: float = 1.0, scale="classes", seed: int = 0, each: int = 1) -> Unseen:
+    """Cases whose classes follow probabilities that the network states with so many times their log odds."""
+    random = np.random.default_rng(seed)
+    logs = normalised(random.normal(0, 1.5, (count, classes)))
+    truth = np.array([random.choice(classes, p=np.exp(one)) for one in logs])
+    return Unseen(logs * sure, truth, (np.arange(count) // each).astype(str), NAMES[:classes], scale)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_temperature_takes_back_what_made_a_network_too_sure(classes):
+    [factor] = fitted_calibrator("temperature", unseen(4000, classes, sure=2.5)).parameters["all"]
+    assert factor == pytest.approx(1 / 2.5, rel=0.06)
+
+
+@pytest.mark.parametrize(("classes", "scale"), [(2, "classes"), (4, "classes"), (5, "grades")])
+@pytest.mark.parametrize("method", SIMPLEST)
+def test_calibrated_probabilities_add_up_to_one_and_are_no_worse_where_they_were_fitted(classes, scale, method):
+    own = unseen(600, classes, sure=2.5, scale=scale)
+    calibrator = fitted_calibrator(method, own)
+    assert_allclose(np.exp(own.calibrated(calibrator)).sum(axis=1), 1)
+    if (method, scale) != ("isotonic", "grades"):  # it may leave a grade between two steps next to nothing
+        assert own.losses(calibrator).mean() < own.losses(Calibrator()).mean()
+    assert Calibrator.of(calibrator.settings) == calibrator
+
+
+@given(st.lists(st.floats(-10, 10), min_size=2, max_size=5), st.sampled_from(["classes", "grades"]))
+def test_log_probabilities_come_back_from_their_odds(numbers, scale):
+    logs = normalised(np.array([numbers]))
+    assert_allclose(from_odds(odds_of(logs, scale), scale), logs, atol=1e-5)
+
+
+def test_probabilities_next_to_one_stay_apart():
+    nearly = np.log([[1e-9, 1 - 1e-9], [1e-12, 1 - 1e-12]])
+    rest = Calibrator("temperature", {"all": [0.5]}, 1).classes(nearly, ("no", "yes"))[:, 0]
+    assert_allclose(np.exp(rest), [1e-9**0.5, 1e-6], rtol=1e-4)
+
+
+def test_platt_and_isotonic_are_those_of_scikit_learn():
+    random = np.random.default_rng(1)
+    odds = random.normal(0, 2, 300)
+    positive = (random.random(300) < 1 / (1 + np.exp(0.3 - odds / 2))).astype(float)
+    own = Unseen(odds[:, None], positive[:, None], np.arange(300).astype(str), ("nodule",), "labels")
+
+    def chances(method):
+        return 1 / (1 + np.exp(-own.calibrated(fitted_calibrator(method, own))[:, 0]))
+
+    assert_allclose(chances("platt"), _SigmoidCalibration().fit(odds, positive).predict(odds), atol=1e-4)
+    theirs = IsotonicRegression(out_of_bounds="clip").fit(odds, positive).predict(odds)
+    assert_allclose(chances("isotonic"), theirs.clip(0.5 / 301, 1 - 0.5 / 301), atol=1e-4)
+
+
+def test_of_few_cases_only_a_temperature_is_fitted():
+    assert chosen_calibrator("auto", unseen(29, 2, sure=4.0)).calibrator.method == "temperature"
+
+
+def test_what_is_calibrated_stays_nearly_as_it_is():
+    own = unseen(400, 3, sure=1.0)
+    calibrator = chosen_calibrator("auto", own).calibrator
+    assert np.abs(np.exp(own.calibrated(calibrator)) - np.exp(normalised(own.logs))).max() < 0.1
+
+
+def test_a_shift_is_found_where_a_temperature_cannot_help():
+    own = unseen(2000, 2)
+    shifted = own.logs + np.array([0.0, 1.5])
+    chosen = chosen_calibrator("auto", Unseen(shifted, own.truth, own.patients, own.names))
+    assert chosen.calibrator.method in ("platt", "beta")
+    assert "log loss" in chosen.because
+
+
+def test_a_patient_weighs_the_same_however_many_images_there_are_of_it():
+    own = unseen(200, 2, sure=2.0)
+    first = own.patients == own.patients[0]
+    many = np.concatenate([np.arange(200), np.repeat(np.flatnonzero(first), 50)])
+    again = Unseen(own.logs[many], own.truth[many], own.patients[many], own.names)
+    once, often = (fitted_calibrator("temperature", one).parameters["all"][0] for one in (own, again))
+    assert once == pytest.approx(often, rel=1e-3)
+
+
+def test_outputs_that_are_no_numbers_or_all_alike_calibrate_nothing():
+    own = unseen(60, 2)
+    nothing = np.full_like(own.logs, np.nan)
+    assert chosen_calibrator("auto", Unseen(nothing, own.truth, own.patients, own.names)).calibrator.method == "none"
+    alike = np.full_like(own.logs, np.log(0.5))
+    made = chosen_calibrator("auto", Unseen(alike, own.truth, own.patients, own.names)).calibrator
+    assert np.isfinite(made.classes(alike, own.names)).all()
+
+
+def test_a_class_that_no_case_has_keeps_a_probability():
+    own = unseen(200, 3, sure=2.0)
+    kept = own.only(own.truth != 2)
+    for method in SIMPLEST:
+        assert np.isfinite(kept.calibrated(fitted_calibrator(method, kept))).all(), method
