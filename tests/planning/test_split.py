@@ -44,7 +44,7 @@ def test_another_seed_draws_other_patients():
 
 @pytest.mark.parametrize(("cases", "volumes", "selecting"), [(100, False, 12), (100, True, 8), (1000, True, 20)])
 def test_a_fifth_is_test_and_of_the_rest_volumes_select_seldom_and_others_by_15_per_cent(cases, volumes, selecting):
-    parts = list(split(cohort(list(range(cases))), seed=3, volumes=volumes)[0].values())
+    parts = list(split(cohort(list(range(cases))), seed=3, volumes=volumes, calibration=0)[0].values())
     assert [parts.count(part) for part in ("train", "val", "test")] == [
         cases - cases // 5 - selecting,
         selecting,
@@ -82,10 +82,10 @@ def test_who_had_the_event_is_in_every_part_by_his_share():
 
 def test_a_sets_own_test_part_is_kept_whole():
     own = {f"c{n}": "test" if n % 3 == 0 else "train" for n in range(60)}
-    parts, decision = split(cohort(list(range(60)), splits=own), seed=0)
+    parts, decisions = split(cohort(list(range(60)), splits=own), seed=0)
     assert {case for case, part in parts.items() if part == "test"} == {c for c, part in own.items() if part == "test"}
     assert list(parts.values()).count("val") == 6
-    assert decision.value == "own"
+    assert decisions["method"].value == "own"
 
 
 def test_a_sets_own_validation_part_selects():
@@ -116,9 +116,9 @@ def test_one_patient_cannot_be_parted():
 
 
 def test_the_reason_says_whether_patients_are_known():
-    assert "by patient" in split(cohort(list(range(30))), seed=0)[1].because
+    assert "by patient" in split(cohort(list(range(30))), seed=0)[1]["method"].because
     unknown = Dataset(cohort(list(range(30))).cases, patients_known=False)
-    assert "leakage cannot be excluded" in split(unknown, seed=0)[1].because
+    assert "leakage cannot be excluded" in split(unknown, seed=0)[1]["method"].because
 
 
 pairs = st.lists(st.tuples(st.integers(0, 79), st.integers(0, 79)), max_size=6)
@@ -143,11 +143,12 @@ def test_twins_are_drawn_like_one_patient(owners, found, seed):
 def test_in_a_sets_own_split_the_test_part_stays_whole_and_its_twins_leave_the_others():
     own = {f"c{n}": ("test", "val", "train", "train")[n % 4] for n in range(40)}
     twins = [frozenset({"c0", "c1"}), frozenset({"c4", "c2"}), frozenset({"c5", "c3"}), frozenset({"c6", "c7"})]
-    parts, decision = split(cohort(list(range(40)), splits=own), seed=0, twins=twins)
+    parts, decisions = split(cohort(list(range(40)), splits=own), seed=0, twins=twins)
+    because = decisions["method"].because
     assert {"c1", "c2", "c3"} == set(own) - set(parts)  # a val and a train twin of test, a train twin of val
     assert parts == {case: part for case, part in own.items() if case in parts}
-    assert "2 cases left out: nearly the same image is in the test part" in decision.because
-    assert "1 case left out: nearly the same image is in the validation part" in decision.because
+    assert "2 cases left out: nearly the same image is in the test part" in because
+    assert "1 case left out: nearly the same image is in the validation part" in because
 
 
 @given(owners, st.integers(2, 8), st.integers(0, 99))
@@ -266,3 +267,59 @@ def test_few_cases_and_missing_values_are_parted_all_the_same():
     for values in ([1.0, 2.0, 3.0, None, 5.0, 6.0], [None] * 8, [2.5] * 12):
         parts, _ = split(measured(values), seed=0)
         assert {"train", "val", "test"} == set(parts.values())
+
+
+@pytest.mark.parametrize(("patients", "spared"), [(400, 0), (500, 30), (2000, 136), (9000, 500)])
+def test_large_sets_spare_a_tenth_of_their_training_cases_for_guarantees_and_the_other_parts_stay(patients, spared):
+    data = cohort(list(range(patients)))
+    parts, decisions = split(data, seed=1)
+    without, _ = split(data, seed=1, calibration=0)
+    spared_ids = {case for case, part in parts.items() if part == "calibration"}
+    assert decisions["calibration"].value == len(spared_ids) == spared
+    assert {case: part for case, part in without.items() if case not in spared_ids} == {
+        case: part for case, part in parts.items() if case not in spared_ids
+    }
+    assert {without[case] for case in spared_ids} <= {"train"}
+    words = f"{spared} calibrate" in decisions["method"].because
+    assert words == bool(spared)
+    assert ("too few to spare" if not spared else "hold as promised") in decisions["calibration"].because
+
+
+@given(owners, st.integers(0, 99))
+@settings(max_examples=20)
+def test_no_patient_calibrates_and_does_anything_else(owners, seed):
+    data = cohort(owners)
+    parts, _ = split(data, seed=seed, calibration=6)
+    by_part = {part: {case.patient for case in data if parts[case.id] == part} for part in set(parts.values())}
+    assert sum(len(patients) for patients in by_part.values()) == len(set(owners))
+
+
+def test_every_class_calibrates_by_its_share():
+    parts, _ = split(cohort(list(range(2000)), ["common"] * 1800 + ["rare"] * 200), seed=2)
+    rare = [parts[f"c{n}"] for n in range(1800, 2000)]
+    assert rare.count("calibration") == 14
+    assert list(parts.values()).count("calibration") == 136
+
+
+def test_of_a_large_validation_part_of_the_sets_own_one_half_calibrates():
+    own = {f"c{n}": "test" if n < 100 else "val" if n < 350 else "train" for n in range(500)}
+    parts, decisions = split(cohort(list(range(500)), splits=own), seed=0)
+    assert {own[case] for case, part in parts.items() if part == "calibration"} == {"val"}
+    assert all(part in (own[case], "calibration") for case, part in parts.items())
+    assert decisions["calibration"].value == 125 == list(parts.values()).count("val")
+    assert "half of the set's own 250" in decisions["calibration"].because
+
+
+def test_a_sets_own_calibration_part_is_kept_and_no_twin_of_it_trains():
+    own = {f"c{n}": ("test", "calibration", "val", "train", "train")[n % 5] for n in range(60)}
+    parts, decisions = split(cohort(list(range(60)), splits=own), seed=0, twins=[frozenset({"c1", "c3"})])
+    assert parts == {case: part for case, part in own.items() if case != "c3"}
+    assert (decisions["calibration"].value, "own" in decisions["calibration"].because) == (12, True)
+    everything, decisions = split(cohort(list(range(60)), splits=own), seed=0, everything=True)
+    assert set(everything.values()) == {"train", "test"}
+    assert decisions["calibration"].value == 0
+
+
+def test_more_than_half_of_the_training_cases_are_not_spared():
+    with pytest.raises(PlanError, match=r"50 of 68 cases would calibrate.*Give at most 34"):
+        split(cohort(list(range(100))), seed=0, calibration=50)

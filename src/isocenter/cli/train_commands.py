@@ -166,7 +166,7 @@ def evaluate(
     data: Data,
     split: Annotated[
         str | None,
-        typer.Option(metavar="PART", help="Cases to score: train, val, test or all; the test cases by default."),
+        typer.Option(metavar="PART", help="Cases to score: train, val, calibration, test or all; by default test."),
     ] = None,
     out: Out = None,
     overwrite: Overwrite = False,

@@ -14,7 +14,7 @@ from isocenter.errors import DatasetError, FormatError
 from isocenter.evaluation.intervals import Resampling
 from isocenter.files import read_text_table, unmarked
 from isocenter.lazy import pandas as pd
-from isocenter.values import Estimate, Row
+from isocenter.values import SPLITS, Estimate, Row
 
 Table: TypeAlias = "pd.DataFrame"
 
@@ -29,7 +29,6 @@ ALL = "all"
 
 SUMMARY_SCHEMA = "isocenter.summary"
 SUMMARY_VERSION = 1
-SPLITS = ("train", "val", "test")
 
 
 def case_table(rows: Iterable[Mapping[str, Any]]) -> Table:

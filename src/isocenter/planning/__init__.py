@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         MANY_ENTRIES,
         Parts,
         Retest,
+        counts_of,
         folds_decision,
         low_resolution,
         split_folds,

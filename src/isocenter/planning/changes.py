@@ -47,6 +47,7 @@ SHARED_NOTE = (
     "by the training cases of fold 0, for all folds alike, because their outputs are averaged voxel by voxel: sizes "
     "and spacings of images decide it, no intensity and no label"
 )
+OUT_OF_FOLD = "each fold tests cases that it has not seen"
 CONTEXT = "network.context"
 CONTEXT_NOTE = "in fold 0; each fold has covariates as its own training cases have them"
 
@@ -72,7 +73,7 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     if any(name == "training.sampling" or name.startswith("task.") for name in assignments):
         follows |= build(_values(plan, "task")).under(str(plan["training.sampling"]))
     if assignments.get("split.folds"):
-        follows["split.inner_folds"] = Decision(0, "each fold tests cases that it has not seen")
+        follows |= dict.fromkeys(("split.inner_folds", "split.calibration"), Decision(0, OUT_OF_FOLD))
     if "augmentation.flips" in assignments:
         because = "they follow augmentation.flips, which was set by hand"
         follows["inference.flips"] = Decision(assignments["augmentation.flips"], because)

@@ -241,9 +241,10 @@ def _check_folds(split: Splitting) -> None:
     for name, folds in (("folds", split.folds), ("inner_folds", split.inner_folds)):
         if folds == 1:
             raise PlanError("1 fold leaves nothing to train on", f"split.{name}", "Give 2 or more, or 0 for none")
-    if split.folds and split.inner_folds:
-        problem = "each fold tests cases that it has not seen, so inner folds would decide nothing"
-        raise PlanError(problem, "split.inner_folds", "Give 0, or leave out --folds")
+    for name, value in (("inner_folds", split.inner_folds), ("calibration", split.calibration)):
+        if split.folds and value:
+            problem = "each fold tests cases that it has not seen, so that others would decide nothing"
+            raise PlanError(problem, f"split.{name}", "Give 0, or leave out --folds")
 
 
 def _check_network(made: Settings) -> None:

@@ -91,6 +91,7 @@ def _split(method: Decision, wishes: Wishes) -> Section:
         "seed": Decision(None, DRAWN_BY),
         "inner_folds": Decision(0, "it is decided once the whole plan is known"),
         "inner_share": Decision(0.5, "together inner folds have as long as the main network"),
+        "calibration": Decision(0, "it is decided with the parts"),
     }
 
 

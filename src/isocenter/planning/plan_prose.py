@@ -32,6 +32,9 @@ SENTENCES: Mapping[str, Sentence] = {
     "split.folds": Sentence("There are {value} folds", "There are no folds"),
     "split.inner_folds": Sentence("There are {value} inner folds", "There are no inner folds", always=True),
     "split.inner_share": Sentence("Inner folds would have {percent} of the minutes"),
+    "split.calibration": Sentence(
+        "{value} cases only calibrate: guarantees come from them", "No cases are kept for guarantees alone", always=True
+    ),
     "split.seed": Sentence(
         "The parts are drawn by seed {value}", "The parts have no seed of their own", zero_counts=True
     ),

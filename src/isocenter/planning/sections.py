@@ -110,6 +110,7 @@ class Splitting:
     seed:   by which they were drawn; None by training.seed
     inner_folds: networks beside the main one, each trained without a part of the training cases; 0 for none
     inner_share: of the minutes for training, what they have together
+    calibration: cases that train nothing and choose nothing, from which guarantees come
     """
 
     method: Literal["own", "drawn", "folds"]
@@ -117,6 +118,7 @@ class Splitting:
     seed: Seed | None = None
     inner_folds: Annotated[int, Ge(0)] = 0
     inner_share: Annotated[float, Gt(0), Lt(1)] = 0.5
+    calibration: Annotated[int, Ge(0)] = 0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.values.boxes import BoundingBoxes, columns_of, table_columns
-    from isocenter.values.case import Case, Dataset, LazyMapping, Problem, Split
+    from isocenter.values.case import SPLITS, Case, Dataset, LazyMapping, Problem, Split
     from isocenter.values.covariates import (
         AGE,
         DAYS,

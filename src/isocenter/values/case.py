@@ -6,12 +6,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 from isocenter.values.image import Image, Label, unambiguous_name
 
 T = TypeVar("T")
-Split = Literal["train", "val", "test"]
+# What trains, what decides afterwards, what chose nothing so that guarantees come from it, and what only tests.
+Split = Literal["train", "val", "calibration", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 class LazyMapping(Mapping[str, T], Generic[T]):
@@ -86,7 +88,7 @@ class Problem:
 class Dataset:
     """Cases, and the set's own split where it has one. It names no task.
 
-    splits:   {case id: train | val | test}, empty where the set has no split of its own
+    splits:   {case id: train | val | calibration | test}, empty where the set has no split of its own
     hash:     of all file contents; empty until it was needed
     classes:  {kind of reference: labels}, the declared set where one is declared
     columns:  {role: column} of the table that it was read from, such as "value:volume" and "volume (ml)"

@@ -19,7 +19,7 @@ from isocenter.report import InNotebook, render
 from isocenter.runtime import Cluster, write_json
 from isocenter.tasks import needs_of
 from isocenter.transforms import GREY
-from isocenter.values import Cohort, Dataset, Problem
+from isocenter.values import SPLITS, Cohort, Dataset, Problem
 from isocenter.verbs.reading import (
     SEVERITIES,
     ReadingKeywords,
@@ -164,7 +164,7 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
     }
     if dataset.splits:
         parts = list(dataset.splits.values())
-        facts["own split"] = ", ".join(f"{part} {parts.count(part)}" for part in ("train", "val", "test"))
+        facts["own split"] = ", ".join(f"{part} {parts.count(part)}" for part in SPLITS if part in parts)
     if fingerprint.cases:
         shapes = sorted({case.shape for case in fingerprint.cases})
         facts["shapes"] = f"{shapes[0]} to {shapes[-1]}" if len(shapes) > 1 else f"all {shapes[0]}"

@@ -13,7 +13,7 @@ from isocenter.evaluation import read_cases, rows_to_json
 from isocenter.files import content_hash, write_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
-from isocenter.planning import plan_text
+from isocenter.planning import counts_of, plan_text
 from isocenter.report import InNotebook
 from isocenter.runtime import (
     Model,
@@ -35,7 +35,6 @@ from isocenter.verbs.ensembling import (
     Member,
     as_one,
     by_content,
-    counts_of,
     member,
     members_section,
     parts_of_all,

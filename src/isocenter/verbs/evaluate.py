@@ -109,7 +109,7 @@ def evaluate(
     model: str | Path | Model,
     data: str | Path | Dataset,
     *,
-    split: Literal["train", "val", "test", "all"] | None = None,
+    split: Literal["train", "val", "calibration", "test", "all"] | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     device: str = "auto",

@@ -34,7 +34,7 @@ from isocenter.verbs.training import MARKS as OF_A_RUN
 from isocenter.verbs.training import NOTES, REPORT
 from isocenter.verbs.training.validation_images import validation_images
 
-PARTS = {"train": "training", "val": "selection", "test": "testing"}
+PARTS = {"train": "training", "val": "selection", "calibration": "calibration", "test": "testing"}
 # What somebody may expect to be written, and would get a folder of that name.
 OTHER_ARCHIVES = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 # What tells a package's folder from any other.

@@ -201,13 +201,13 @@ def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
     _refuse_impossible(request)
     examination, chosen, machine = _examined(data, request)
     usable, seed = examination.dataset, request.number("training.seed", request.seed)
-    made_of, decision = _parted(examination, request)
+    made_of, parted = _parted(examination, request)
     parts = made_of[0]
     training, asked = examination.fingerprint.only(_training(parts)), request.assignments.get("network.context")
     made = make_plan(
         usable,
         training,
-        decision,
+        parted["method"],
         machine,
         Wishes(
             chosen,
@@ -221,6 +221,7 @@ def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
         ),
         _retest(examination, _training(parts), seed),
     )
+    made = made.with_decision("split.calibration", parted["calibration"])
     if request.minutes is None:
         made = made.with_decision("training.minutes", Decision(USUAL_MINUTES, "no other time was asked for"))
     folds = made_of if made["split.folds"] else ()
@@ -242,6 +243,9 @@ def _refuse_impossible(request: PlanRequest) -> None:
     folds = request.number("split.folds", request.folds)
     if request.everything and folds:
         raise UsageError("every case trains, so no fold is left to test", "--all", "Leave out --all or --folds")
+    if request.everything and request.number("split.calibration", 0):
+        problem = "every case trains, so that none is left to calibrate"
+        raise UsageError(problem, "split.calibration", "Leave out --all, or give 0")
     on_paper = request.device_memory is not None
     if on_paper:
         _refuse_no_gpu(request)
@@ -285,18 +289,24 @@ def _by_hand(made: Plan, assignments: Mapping[str, Any], training: Fingerprint, 
     return with_memory(made, training, machine)
 
 
-def _parted(examination: Examination, request: PlanRequest) -> tuple[tuple[Parts, ...], Decision]:
-    """The parts of the cases, of one split or of each fold, and why."""
+def _parted(examination: Examination, request: PlanRequest) -> tuple[tuple[Parts, ...], dict[str, Decision]]:
+    """The parts of the cases, of one split or of each fold, and the decisions of section "split" on them."""
     dataset, twins = examination.dataset, examination.twins
     folds = request.number("split.folds", request.folds)
     seed = request.number("split.seed", request.number("training.seed", request.seed))
     cases = examination.fingerprint.cases
     volumes = any(case.components and sum(size > 1 for size in case.shape) > 2 for case in cases)
     if not folds:
-        parts, decision = split(dataset, seed=seed, everything=request.everything, twins=twins, volumes=volumes)
-        return (parts,), decision
+        given = request.assignments.get("split.calibration")
+        calibration = None if given is None else request.number("split.calibration", None)
+        every = request.everything
+        parts, decisions = split(
+            dataset, seed=seed, everything=every, twins=twins, volumes=volumes, calibration=calibration
+        )
+        return (parts,), decisions
     made = split_folds(dataset, folds, seed=seed, twins=twins, volumes=volumes)
-    return made, folds_decision(dataset, made, seed, volumes=volumes)
+    none = Decision(0, "each fold tests cases that it has not seen")
+    return made, {"method": folds_decision(dataset, made, seed, volumes=volumes), "calibration": none}
 
 
 def _retest(examination: Examination, training: set[str], seed: int) -> Retest:

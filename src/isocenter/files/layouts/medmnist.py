@@ -16,9 +16,8 @@ from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Re
 from isocenter.files.modality import modality_word
 from isocenter.files.numpy_arrays import load_array
 from isocenter.files.storage import opened_zip
-from isocenter.values import Array, Geometry, Image, Source, Split
+from isocenter.values import SPLITS, Array, Geometry, Image, Source, Split
 
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 # What each set of MedMNIST v2 shows, by its file's name (Yang et al., table 1).
 SETS = {
     "pathmnist": "SM",

@@ -30,7 +30,7 @@ from isocenter.files.layouts.cases import (
 )
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
-from isocenter.values import Split
+from isocenter.values import SPLITS, Split
 
 ROOT, TEST = "annotation", "test"
 LISTS = ("ImageSets", "Main")
@@ -160,7 +160,7 @@ def _split(folder: Folder) -> dict[str, Split]:
     """{name of an image: its part} as listed; what is only in trainval is for training."""
     parts: dict[str, Split] = {}
     lists = {m.stem.lower(): m.path for m in folder.members if m.suffix == ".txt" and m.path.parts[-3:-1] == LISTS}
-    for word in ("train", "val", "test", "trainval"):
+    for word in (*SPLITS, "trainval"):
         path = lists.get(word)
         for line in path.read_text(encoding="utf-8").splitlines() if path is not None else ():
             if not line.split():

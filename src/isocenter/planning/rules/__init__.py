@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from isocenter.planning.rules.preprocessing import CLIPS, channels_of, frames_of, lasting
     from isocenter.planning.rules.profiles import NNUNET, profile_for
     from isocenter.planning.rules.shortcuts import Retest
-    from isocenter.planning.rules.split import Parts, folds_decision, split_folds
+    from isocenter.planning.rules.split import Parts, counts_of, folds_decision, split_folds
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -11,7 +11,7 @@ import numpy as np
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.quality import reference_kinds
 from isocenter.transforms import generator
-from isocenter.values import Case, Dataset, Decision, Split
+from isocenter.values import SPLITS, Case, Dataset, Decision, Split
 
 TEST_SHARE = 0.2
 # Thresholds, and what is compared on validation cases, need many of them: from 20 with few positives no operating point
@@ -20,26 +20,39 @@ VAL_SHARE, LARGE_SET, FEWEST_OF_LARGE = 0.15, 400, 100
 # Of volumes that are marked voxel by voxel each takes seconds to predict, and says much about a mask.
 VOLUME_SHARE, MOST_VOLUMES = 0.1, 20
 FEW_PATIENTS = 4
+# 500 cases hold a coverage of 90 % within 1.3 points (standard deviation); what they would teach is little for so many.
+CALIBRATION_SHARE, MOST_CALIBRATING, FEWEST_TO_SPARE = 0.1, 500, 300
+# A set's own validation part of so many cases selects as well by half of them.
+HALVED = 240
 # Of what each draw is for, so that no two draws share their numbers.
-TEST_DRAW, VAL_DRAW, FOLD_DRAW = 1, 2, 3
+TEST_DRAW, VAL_DRAW, FOLD_DRAW, CALIBRATION_DRAW = 1, 2, 3, 4
 CHECKLIST = "doi:10.1148/radiol.220182"
+GUARANTEES = "arXiv:2107.07511"
 
 Parts = Mapping[str, Split]
 Twins = Sequence[AbstractSet[str]]
 
 
 def split(
-    dataset: Dataset, *, seed: int, everything: bool = False, twins: Twins = (), volumes: bool = False
-) -> tuple[Parts, Decision]:
-    """{case id: part} and how it was made.
+    dataset: Dataset,
+    *,
+    seed: int,
+    everything: bool = False,
+    twins: Twins = (),
+    volumes: bool = False,
+    calibration: int | None = None,
+) -> tuple[Parts, dict[str, Decision]]:
+    """{case id: part}, and the decisions "method" and "calibration": how it was made.
 
     A set's own test part is kept whole. Without one, a fifth of the patients is test; of the rest 15 % select, of 400
-    cases and more at least 100. Patients are drawn within their rarest class or finding, so that each part has all of
-    them; measured values are parted into quarters for it.
+    cases and more at least 100. Where 300 patients or more are left to train, a tenth of their cases calibrates.
+    Patients are drawn within their rarest class or finding, so that each part has all of them; measured values are
+    parted into quarters for it.
     everything: all cases but a set's own test part train, nothing selects
     twins:      groups of cases with nearly the same image, drawn like one patient; in a set's own split the case that
                 has a twin in test (of a training case: or in val) is in no part
     volumes:    the cases are volumes that are marked voxel by voxel: a tenth, at most 20, selects
+    calibration: so many cases calibrate, whatever is usual
     Raises DatasetError where there are too few patients to part.
     """
     own = dict(dataset.splits)
@@ -55,7 +68,7 @@ def split(
     parts, left_out = _without_twins(parts, twins, ("test",))
     notes += _left_out(left_out, "test")
     if everything:
-        parts = {key: "train" if part == "val" else part for key, part in parts.items()}
+        parts = {key: part if part == "test" else "train" for key, part in parts.items()}
     elif "val" in own.values():
         notes.append("the set's own validation part")
         parts, left_out = _without_twins(parts, twins, ("test", "val"))
@@ -66,7 +79,14 @@ def split(
         drawn = _draw(rest, share, seed, VAL_DRAW, twins)
         parts |= dict.fromkeys(drawn, "val")
         notes.append(f"{counted(len(drawn), 'validation case')}: {words}")
-    counts = {part: list(parts.values()).count(part) for part in ("train", "val", "test")}
+    if not everything and "calibration" in own.values():
+        parts, left_out = _without_twins(parts, twins, ("test", "val", "calibration"))
+        notes += _left_out(left_out, "calibration")
+    calibrating = Decision(0, "every case trains, so that nothing is promised")
+    if not everything:
+        drawn, calibrating = _calibrating(dataset, parts, seed, twins, calibration)
+        parts |= dict.fromkeys(drawn, "calibration")
+    counts = {part: list(parts.values()).count(part) for part in SPLITS}
     if not counts["train"] or (not everything and not counts["val"]):
         raise DatasetError(
             f"{counted(len(dataset), 'case')} of {counted(len({case.patient for case in dataset}), 'patient')}: "
@@ -74,9 +94,43 @@ def split(
             str(dataset.root or dataset.name),
             "Give more cases, or --all to train on every case",
         )
-    sizes = f"{counted(counts['train'], 'case')} train, {counts['val']} select and {counts['test']} test"
-    because = f"{sizes}, {_grouped(dataset)}; "
-    return parts, Decision("own" if own else "drawn", because + ", ".join(notes), CHECKLIST)
+    because = f"{counts_of(parts)}, {_grouped(dataset)}; {', '.join(notes)}"
+    return parts, {"method": Decision("own" if own else "drawn", because, CHECKLIST), "calibration": calibrating}
+
+
+def counts_of(parts: Parts) -> str:
+    """How many cases are in each part, in words."""
+    counts = Counter(parts.values())
+    calibrating = f", {counts['calibration']} calibrate" if counts["calibration"] else ""
+    return f"{counted(counts['train'], 'case')} train, {counts['val']} select{calibrating} and {counts['test']} test"
+
+
+def _calibrating(
+    dataset: Dataset, parts: Parts, seed: int, twins: Twins, wanted: int | None
+) -> tuple[list[str], Decision]:
+    """Ids of cases that would train or select, and calibrate instead, and why so many."""
+    stated = list(dataset.splits.values())
+    if wanted is None and (own := list(parts.values()).count("calibration")):
+        return [], Decision(own, "the set has its own calibration part")
+    halved = "val" in stated and stated.count("val") >= HALVED
+    source = [case for case in dataset if parts.get(case.id) == ("val" if halved else "train")]
+    patients = len({case.patient for case in source})
+    if wanted is not None and 2 * wanted > len(source):
+        problem = f"{wanted} of {counted(len(source), 'case')} would calibrate"
+        raise PlanError(problem, "split.calibration", f"Give at most {len(source) // 2}")
+    if halved:
+        count, because = len(source) // 2, f"half of the set's own {len(source)} validation cases, which suffice"
+    elif patients >= FEWEST_TO_SPARE:
+        count = min(MOST_CALIBRATING, round(CALIBRATION_SHARE * len(source)))
+        because = f"a tenth of {len(source)} cases that could train, at most {MOST_CALIBRATING}"
+    else:
+        count, because = 0, f"{counted(patients, 'training patient')} are too few to spare any"
+    count = count if wanted is None else wanted
+    if not count:
+        return [], Decision(0, f"{because}: sets and intervals come from cases that decide other things too")
+    drawn = _draw(source, count / len(source), seed, CALIBRATION_DRAW, twins)
+    because = f"{because}: they train and choose nothing, so that sets and intervals hold as promised"
+    return drawn, Decision(len(drawn) if wanted is None else wanted, because, GUARANTEES)
 
 
 def _refuse_no_training(dataset: Dataset) -> None:

@@ -8,7 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.verbs.ensembling.members import Member, as_one, by_content, member, parts_of_all, same_data
-    from isocenter.verbs.ensembling.plan import SPLIT_BECAUSE, counts_of, plan_of
+    from isocenter.verbs.ensembling.plan import SPLIT_BECAUSE, plan_of
     from isocenter.verbs.ensembling.report import members_section
     from isocenter.verbs.ensembling.weights import EQUAL, FITTED, Joined, tuned_task, weights_of
 

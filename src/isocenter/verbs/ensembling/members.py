@@ -13,7 +13,7 @@ from isocenter.files import read_text_table
 from isocenter.planning import read_plan
 from isocenter.runtime import BEFORE, MEMBERS, Model, averaged_model, checkpoints_of, load
 from isocenter.tasks import Task, untuned
-from isocenter.values import BY_HAND, Case, Plan, Split
+from isocenter.values import BY_HAND, SPLITS, Case, Plan, Split
 from isocenter.verbs.ensembling.agreement import ALIKE, WHERE, common_windows, refuse_unlike
 from isocenter.verbs.evaluation import DataRecord, read_data_record
 from isocenter.verbs.reading import VOXELS, refuse_missing
@@ -64,7 +64,7 @@ class Member:
     @property
     def held_out(self) -> set[str]:
         """Patients that it was neither trained nor selected on."""
-        return self.patients("test") - self.patients("train", "val")
+        return self.patients("test") - self.patients("train", "val", "calibration")
 
 
 def member(run: Path, name: str) -> Member:
@@ -106,9 +106,9 @@ def as_one(members: Sequence[Member]) -> Model:
 
 
 def parts_of_all(members: Sequence[Member]) -> dict[str, Split]:
-    """{case id: part}: "train" where any member was trained on its patient, else "val" where any was selected, else
-    "test". A case that some member left out altogether, because its twin is held out, is in none.
+    """{case id: part}: the first of train, val and calibration for which any member used its patient, else "test".
 
+    A case that some member left out altogether, because its twin is held out, is in none.
     Raises UsageError where a patient that one member held out trained another, or patients are not the same.
     """
     owners = _owners(members)  # whose cases they are has to be known before it is asked who leaks
@@ -117,12 +117,12 @@ def parts_of_all(members: Sequence[Member]) -> dict[str, Split]:
             if leaking := tester.held_out & other.patients("train"):
                 problem = f"{counted(len(leaking), 'test patient')} of {tester.name} trained {other.name}"
                 raise UsageError(problem, WHERE, APART)
-    trained, selected = (set[str]().union(*(one.patients(part) for one in members)) for part in ("train", "val"))
+    used = {part: set[str]().union(*(one.patients(part) for one in members)) for part in SPLITS}
     known = set.intersection(*(set(one.split["case"]) for one in members))
     return {
-        case: "train" if patient in trained else "val" if patient in selected else "test"
+        case: next(part for part in SPLITS if patient in used[part])
         for case, patient in owners.items()
-        if case in known or patient in trained
+        if case in known or patient in used["train"]
     }
 
 

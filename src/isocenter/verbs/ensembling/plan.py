@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
 
-from isocenter.errors import counted
+from isocenter.planning import counts_of
 from isocenter.runtime import Model
 from isocenter.values import Decision, Plan
 from isocenter.verbs.ensembling.members import Member, Parts
@@ -50,9 +50,3 @@ def plan_of(
         because = "the widest of the members', each of which has its own"
         plan = plan.with_decision("preprocessing.normalisation", Decision(scale, because))
     return plan.with_decision("split.method", Decision(plan["split.method"], f"{counts_of(parts)}; {SPLIT_BECAUSE}"))
-
-
-def counts_of(parts: Parts) -> str:
-    """How many cases are in each part, in words."""
-    counts = [list(parts.values()).count(part) for part in ("train", "val", "test")]
-    return f"{counted(counts[0], 'case')} train, {counts[1]} select and {counts[2]} test"

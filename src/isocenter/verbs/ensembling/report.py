@@ -39,7 +39,7 @@ def members_section(
     return Section("Members", blocks)
 
 
-PARTS: Mapping[Split, str] = {"train": "training", "val": "validation", "test": "test"}
+PARTS: Mapping[Split, str] = {"train": "training", "val": "validation", "calibration": "calibration", "test": "test"}
 
 
 def _weights(members: Sequence[Member], weighed: MemberWeights) -> Table:

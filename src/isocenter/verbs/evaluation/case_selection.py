@@ -10,12 +10,11 @@ from isocenter.errors import UsageError, counted
 from isocenter.files import content_hash, dataset_hash, read_text_table
 from isocenter.lazy import pandas as pd
 from isocenter.runtime import Model
-from isocenter.values import Dataset, Split
+from isocenter.values import SPLITS, Dataset, Split
 from isocenter.verbs.evaluation.data_record import DataRecord, read_data_record
 from isocenter.verbs.evaluation.lineage import lineage_notes
 
 TEST, ALL = "test", "all"
-SPLITS = ("train", "val", TEST, ALL)
 OVER_FOLDS = (
     "Each case was scored by the fold that had not seen it, with the thresholds and the post-processing of that fold's "
     "own validation cases. The figures estimate how good the model of one fold is, not their mean; those that "
@@ -42,8 +41,8 @@ def choice(model: Model, dataset: Dataset, run: Path | None, split: str | None) 
 
     Raises UsageError for an unknown split, or where nothing is left.
     """
-    if split not in (None, *SPLITS):
-        raise UsageError(f"there is no split {split!r}", "--split", f"Choose one of {', '.join(SPLITS)}")
+    if split not in (None, *SPLITS, ALL):
+        raise UsageError(f"there is no split {split!r}", "--split", f"Choose one of {', '.join((*SPLITS, ALL))}")
     table = pd.DataFrame(columns=["case", "patient", "split", "fold"])
     if run is not None and (run / "split.csv").is_file():
         table = read_text_table(run / "split.csv")
@@ -86,6 +85,8 @@ def _of_own(model: Model, table: pd.DataFrame, split: str | None, where: str, re
         own = dict(zip(table["case"], table["fold"].map(lambda fold: "train" if fold else "test"), strict=True))
     if wanted == TEST:
         notes += lineage_notes(record, [case for case, part in own.items() if part == TEST])
+    elif wanted == "calibration":
+        notes.append("These cases set the thresholds of sets and intervals: how often these hold says nothing new.")
     else:
         some = "Some of these" if wanted == ALL else "These"
         notes.append(f"{some} cases were used in training: the figures say nothing about new patients.")
@@ -117,7 +118,7 @@ def _of_other(dataset: Dataset, table: pd.DataFrame, record: DataRecord | None, 
 
 def _namesakes(parts: Collection[str], seen: Mapping[str, Collection[str]]) -> list[str]:
     """What can be said without a record of contents."""
-    count = sum(bool(set(seen.get(case, ())) & {"train", "val"}) for case in parts)
+    count = sum(bool(set(seen.get(case, ())) - {TEST}) for case in parts)
     if not count:
         return []
     return [

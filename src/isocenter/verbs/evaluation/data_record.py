@@ -44,11 +44,11 @@ class DataRecord:
         return {known[name] for name in names for known in kinds if name in known}
 
     def trained(self, dataset: Dataset, parts: Mapping[str, Collection[Split]]) -> set[str]:
-        """Ids of the cases that trained or selected this model, or one before it, whatever they are called here.
+        """Ids of the cases that this model, or one before it, has learnt anything from, whatever they are called here.
 
         parts: {case id of the run: the parts that it was in}
         """
-        used = [name for name, found in parts.items() if set(found) & {"train", "val"}]
+        used = [name for name, found in parts.items() if set(found) - {"test"}]
         known, images = self.hashes(used) | self.inherited, image_hashes(dataset)
         trained = {case.id for case in dataset if case.files and {content_hash(case), images[case.id]} & known}
         # Saved anew, an image is another file with the same voxels: only they tell.

@@ -15,7 +15,7 @@ from isocenter.quality import Examination
 from isocenter.runtime import BEFORE, choose_device, read_json
 from isocenter.tasks import needs_of
 from isocenter.training import FEWER, STATE_SCHEMA, Clock, recover
-from isocenter.values import Case, Dataset, Decision, Plan, Split
+from isocenter.values import BY_HAND, Case, Dataset, Decision, Plan, Split
 from isocenter.verbs.evaluation import (
     Lineage,
     lineage_notes,
@@ -47,6 +47,7 @@ INNER = "inner"
 SEARCH = "search"
 # Files by which the folder of a run is known.
 MARKS = ("plan.yaml", "split.csv")
+CALIBRATION = "split.calibration"
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +148,14 @@ def planned_from(path: Path, request: PlanRequest) -> Planned:
         raise UsageError(f"is a plan for {edited['task.name']}", str(path), "Plan anew for another --task")
     edited = _requested(edited, request)
     settings(edited)  # refuses what cannot be followed before the data are read
-    given = {"split.seed": edited["split.seed"], "network.context": edited.options.get(COVARIATES)}
+    # A plan of before there were such cases has none.
+    calibration = edited.decision(CALIBRATION) if CALIBRATION in edited else Decision(0, BY_HAND)
+    by_hand = calibration.because == BY_HAND
+    given = {
+        "split.seed": edited["split.seed"],
+        CALIBRATION: calibration.value if by_hand else None,
+        "network.context": edited.options.get(COVARIATES),
+    }
     made = planned(
         Path(path.parent, edited.data),
         PlanRequest(
@@ -164,7 +172,8 @@ def planned_from(path: Path, request: PlanRequest) -> Planned:
     )
     if made.plan.data_hash != edited.data_hash:
         log.warning("%s: the data are not those that were planned for; the run records what they are now", path)
-    edited = edited.with_decision("split.method", made.plan.decision("split.method"))  # drawn again, by this seed
+    for name in ("split.method", *(() if by_hand else (CALIBRATION,))):  # drawn again, by this seed
+        edited = edited.with_decision(name, made.plan.decision(name))
     if request.minutes is not None and edited.decision("training.batch").because.endswith(FEWER):
         edited = edited.with_decision("training.batch", made.plan.decision("training.batch"))
     edited = with_inner_folds(edited, settings(edited).task, made.examination.dataset, made.parts)

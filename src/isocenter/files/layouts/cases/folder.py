@@ -24,6 +24,7 @@ SPLIT_WORDS: dict[str, Split] = {
     "valid": "val",
     "validation": "val",
     "dev": "val",
+    "calibration": "calibration",
     "test": "test",
     "testing": "test",
 }

@@ -1,0 +1,93 @@
+"""A fourth part of the cases: they train nothing and choose nothing, and guarantees come from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import isocenter
+import trained
+from isocenter.errors import PlanError, UsageError
+from isocenter.verbs.plan import PlanRequest
+from isocenter.verbs.training import fit, planned_from
+
+SPARED = {"split.calibration": 6}
+
+
+@pytest.fixture(scope="module")
+def spared(classified, tmp_path_factory) -> tuple[Path, list[set[str]]]:
+    """A run with six such cases, and the ids of the cases that its training was given."""
+    out, shown, prepared = tmp_path_factory.mktemp("spared") / "run", list[set[str]](), fit.prepared
+
+    def noted(cases, *rest):
+        shown.append({case.id for case in cases})
+        return prepared(cases, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "prepared", noted)
+        trained.classifying(classified.data, out, assignments={**trained.TWO_STEPS, **SPARED})
+    return out, shown
+
+
+def parts_of(run: Path) -> dict[str, set[str]]:
+    table = pd.read_csv(run / "split.csv", dtype=str)
+    return {part: set(table["case"][table["split"] == part]) for part in ("train", "val", "calibration", "test")}
+
+
+def test_cases_that_calibrate_are_in_no_other_part_and_the_test_part_is_the_same_without_them(spared, classified):
+    run, shown = spared
+    parts, without = parts_of(run), parts_of(classified.out)
+    assert len(parts["calibration"]) == 6
+    assert (parts["test"], parts["val"]) == (without["test"], without["val"])
+    assert parts["train"] | parts["calibration"] == without["train"]
+    assert shown == [parts["train"] | parts["val"]]
+
+
+def test_they_can_be_scored_and_the_report_says_what_they_decided(spared, classified):
+    run, _ = spared
+    result = isocenter.evaluate(run, classified.data, split="calibration", device="cpu")
+    assert set(result.scored.table["case"]) == parts_of(run)["calibration"]
+    assert any("thresholds of sets" in note for note in result.notes)
+
+
+def test_they_are_left_out_where_the_data_are_not_the_runs_own(spared, classified, tmp_path):
+    run, _ = spared
+    package = isocenter.package(run, out=tmp_path / "package").out
+    result = isocenter.evaluate(package, classified.data, device="cpu")
+    assert set(result.scored.table["case"]) == parts_of(run)["test"]
+
+
+def test_a_plan_that_is_trained_draws_the_same_cases_again(classified, tmp_path):
+    made = isocenter.plan(classified.data, device="cpu", out=tmp_path / "plan.yaml", assignments=SPARED)
+    again = planned_from(tmp_path / "plan.yaml", PlanRequest())
+    assert (again.parts, again.plan["split.calibration"]) == (made.parts, 6)
+    without = planned_from(tmp_path / "plan.yaml", PlanRequest(assignments={"split.calibration": 0}))
+    assert "calibration" not in without.parts.values()
+
+
+def test_a_plan_of_before_there_were_such_cases_has_none(classified, tmp_path):
+    made = isocenter.plan(classified.data, device="cpu", out=tmp_path / "plan.yaml")
+    assert made.plan["split.calibration"] == 0
+    assert "too few to spare any" in made.plan.decision("split.calibration").because
+    lines = (tmp_path / "plan.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
+    older = [line for line in lines if not line.startswith("  calibration: {value: 0")]
+    assert len(older) == len(lines) - 1
+    (tmp_path / "older.yaml").write_text("".join(older), encoding="utf-8")
+    again = planned_from(tmp_path / "older.yaml", PlanRequest())
+    assert again.parts == made.parts
+
+
+@pytest.mark.parametrize(
+    ("flags", "error", "words"),
+    [
+        ({"everything": True}, UsageError, "none is left to calibrate"),
+        ({"folds": 3}, PlanError, "each fold tests cases that it has not seen"),
+    ],
+)
+def test_where_each_case_trains_none_is_kept_and_asking_for_some_is_refused(classified, flags, error, words):
+    plan = isocenter.plan(classified.data, device="cpu", **flags).plan
+    assert plan["split.calibration"] == 0
+    with pytest.raises(error, match=f"split.calibration.*{words}"):
+        isocenter.plan(classified.data, device="cpu", assignments=SPARED, **flags)
