@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -74,7 +75,9 @@ def test_a_plan_of_before_there_were_such_cases_has_none(classified, tmp_path):
     lines = (tmp_path / "plan.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
     older = [line for line in lines if not line.startswith("  calibration: {value: 0")]
     assert len(older) == len(lines) - 1
-    (tmp_path / "older.yaml").write_text("".join(older), encoding="utf-8")
+    text = re.sub(r" split\.calibration: '?[0-9a-f]+'?,", "", "".join(older))
+    assert "split.calibration" not in text
+    (tmp_path / "older.yaml").write_text(text, encoding="utf-8")
     again = planned_from(tmp_path / "older.yaml", PlanRequest())
     assert again.parts == made.parts
 
