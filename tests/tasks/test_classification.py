@@ -13,7 +13,7 @@ from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Calibrator, case_table, resampling
 from isocenter.tasks.classification.task import Classification
 from isocenter.tasks.shared import Certainty
-from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction
+from isocenter.values import Case, CaseFacts, Confidence, Dataset, Fingerprint, Geometry, Image, Prediction
 
 GRID = Geometry.of_pixels((4, 4))
 TASK = Classification(("benign", "malignant", "normal"))
@@ -298,7 +298,7 @@ def test_every_row_is_of_a_metric_that_a_plan_may_name_and_the_other_way_round()
     predictions, cases = answers(np.linspace(0.1, 0.9, 12), [0, 1] * 6)
     assert {
         row.metric for row in TWO.scoring.summary(TWO.scoring.score(predictions, cases), seed=0)
-    } == TWO.scoring.metrics
+    } - OF_CALIBRATION == TWO.scoring.metrics
 
 
 def test_predictive_values_are_stated_at_the_prevalence_that_is_stated():
@@ -337,3 +337,28 @@ def test_the_rows_out_of_fold_rank_cases_within_their_fold_alone():
     assert pooled["auroc", "all"].value == 0.75
     assert apart["accuracy", "all"] == pooled["accuracy", "all"]
     assert apart["brier", "all"] == pooled["brier", "all"]
+
+
+def test_rows_state_how_far_probabilities_were_right_before_and_after_calibration():
+    random = np.random.default_rng(3)
+    odds = random.normal(0, 1.5, 400)
+    truths = (random.random(400) < 1 / (1 + np.exp(-odds))).astype(int)
+    sure = 1 / (1 + np.exp(-3 * odds))
+    predictions, cases = answers(sure, truths)
+    task, decided = Classification(("no", "yes")).tuned(predictions, cases)
+    assert decided["task.calibration"].value["method"] == task.certainty.calibrator.method != "none"
+    made = np.exp(task.certainty.calibrator.classes(np.log(np.stack([1 - sure, sure], axis=1)), task.classes))
+    after = [
+        replace(one, probabilities=dict(zip(task.classes, new, strict=True)), confidence=Confidence(uncalibrated=given))
+        for one, given, new in zip(predictions, (one.probabilities for one in predictions), made.tolist(), strict=True)
+    ]
+    table = task.scoring.score(after, cases)
+    assert table["uncalibrated_yes"].tolist() == sure.tolist()
+    rows = {row.metric: row.estimate for row in task.scoring.summary(table, seed=0) if row.label == "all"}
+    assert rows["temperature_uncalibrated"].low < 3 < rows["temperature_uncalibrated"].high
+    assert rows["temperature"].low < 1 < rows["temperature"].high
+    assert rows["calibration_slope_uncalibrated"].value == pytest.approx(1 / 3, abs=0.1)
+    for metric in ("log_loss", "ece", "ece_equal_mass", "brier"):
+        assert rows[metric].value < rows[f"{metric}_uncalibrated"].value, metric
+    off, apart, base = (rows[f"brier_{part}"].value for part in ("reliability", "resolution", "uncertainty"))
+    assert off - apart + base == pytest.approx(rows["brier"].value, abs=0.01)

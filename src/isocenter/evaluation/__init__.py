@@ -18,8 +18,16 @@ if TYPE_CHECKING:
         repeatability,
         suv_peak,
     )
+    from isocenter.evaluation.calibration import (
+        adaptive_calibration_error,
+        brier_parts,
+        ece_of_equal_mass,
+        largest_calibration_error,
+        remaining_temperature,
+        slope_and_intercept,
+    )
     from isocenter.evaluation.calibration_fit import Choice, Unseen, chosen_calibrator, fitted_calibrator
-    from isocenter.evaluation.calibrators import METHODS, Calibrator, Scale, normalised
+    from isocenter.evaluation.calibrators import METHODS, Calibrator, Scale, columns_of, from_odds, normalised, odds_of
     from isocenter.evaluation.centrelines import Centreline, betti, centreline, skeleton
     from isocenter.evaluation.classification import (
         Confusion,
@@ -99,6 +107,7 @@ if TYPE_CHECKING:
         FOLD,
         SUMMARY_SCHEMA,
         THRESHOLD,
+        UNCALIBRATED,
         Table,
         case_table,
         check_table,

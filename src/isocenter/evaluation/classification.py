@@ -206,9 +206,15 @@ def ece(probabilities: ArrayLike, happened: ArrayLike, weights: Floats | None = 
 
 
 def calibration_error(
-    probabilities: ArrayLike, happened: ArrayLike, patients: ArrayLike, *, seed: Seed, draws: int = 200
+    probabilities: ArrayLike,
+    happened: ArrayLike,
+    patients: ArrayLike,
+    *,
+    seed: Seed,
+    draws: int = 200,
+    error: Callable[[ArrayLike, ArrayLike], Floats] = ece,
 ) -> Estimate:
-    """`ece`; `method` says what it would be on average if the probabilities were right.
+    """`ece`, or another error by bins; `method` says what it would be on average if the probabilities were right.
 
     It has no interval: each draw with replacement is worse calibrated than the cases it is drawn from, so that a
     bootstrap misses the truth (bench/interval_coverage.py).
@@ -217,10 +223,10 @@ def calibration_error(
     chance, random = np.asarray(probabilities, dtype=np.float64), np.random.default_rng(Resampling.of(seed).seed)
     if not len(chance):
         return Estimate(float("nan"), method="none: no cases")
-    expected = np.mean([ece(chance, random.random(len(chance)) < chance) for _ in range(draws)])
+    expected = np.mean([error(chance, random.random(len(chance)) < chance) for _ in range(draws)])
     people = len(np.unique(np.asarray(patients)))
     method = f"none: a calibrated model has {expected:.3f} on average with as many cases"
-    return Estimate(float(ece(chance, happened)), n=len(chance), patients=people, method=method)
+    return Estimate(float(error(chance, happened)), n=len(chance), patients=people, method=method)
 
 
 def roc_curve(scores: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats, Floats]:

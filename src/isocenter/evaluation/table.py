@@ -22,6 +22,8 @@ KEYS = ("case", "patient", "split", "label")
 # Which of several models has scored the case: a column that only cases out of fold have.
 FOLD = "fold"
 PROBABILITY = "probability_"
+# Probabilities before they were calibrated.
+UNCALIBRATED = "uncalibrated"
 # The probability from which on a class, finding or box is called: of cases out of fold that of their own fold.
 THRESHOLD = "threshold"
 # The row that speaks of all labels, or of a case as a whole.
@@ -94,7 +96,11 @@ def read_cases(path: Path) -> Table:
 def metric_columns(table: Table) -> list[str]:
     """The columns that hold figures, in their order."""
     names = [str(name) for name in table.select_dtypes(include=["number", "bool"])]
-    return [name for name in names if name not in (*KEYS, FOLD) and not name.startswith((PROBABILITY, THRESHOLD))]
+    return [
+        name
+        for name in names
+        if name not in (*KEYS, FOLD) and not name.startswith((PROBABILITY, THRESHOLD, UNCALIBRATED))
+    ]
 
 
 def folds_of(table: Table) -> int:

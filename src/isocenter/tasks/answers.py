@@ -179,7 +179,7 @@ def _one_table(table: Table) -> Mapping[str, Table]:
 class Scoring:
     """The comparison of predictions with references, and its pictures in reports.
 
-    metrics:  of `summary`, any of which a plan may name as primary
+    metrics:  of `summary`, those that a plan may name as primary
     score:    one row a case and label: case, patient, label, then the scores
     summary:  estimates with intervals; the row over all labels first
     rank:     case ids from best to worst

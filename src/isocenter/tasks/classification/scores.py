@@ -28,7 +28,16 @@ from isocenter.evaluation import (
 )
 from isocenter.report import Figure, figures
 from isocenter.tasks.classification.ordinal import Calling
-from isocenter.tasks.shared import PROBABILITY_NAMES, Called, discrimination, label_rows, levels_in_words, noted
+from isocenter.tasks.shared import (
+    PROBABILITY_NAMES,
+    Called,
+    calibration_rows,
+    discrimination,
+    label_rows,
+    levels_in_words,
+    noted,
+    stated_chance,
+)
 from isocenter.values import Estimate, Floats, Row
 
 METRICS = frozenset(
@@ -60,6 +69,7 @@ class Answers:
                    has none: of two classes 0.5 for the second then holds, of several the predicted class
     prevalence:    {class: share of all people}; that of these cases where none is stated
     costs:         (classes, classes) of calling a reference (row) so (column); None where nobody stated any
+    uncalibrated:  (cases, classes) probabilities before calibration; None where nothing was calibrated
     """
 
     classes: Sequence[str]
@@ -72,6 +82,7 @@ class Answers:
     thresholds: Mapping[str, Floats]
     prevalence: Mapping[str, float]
     costs: Floats | None = None
+    uncalibrated: Floats | None = None
 
     @property
     def predicted(self) -> np.ndarray:
@@ -139,9 +150,7 @@ def overview(answers: Answers, folds: int) -> list[Figure]:
     """Discrimination, calibration, and what was taken for what; folds: how many models have scored the cases."""
     probabilities, reference, classes = answers.probabilities, answers.reference, answers.classes
     shown = range(len(classes)) if len(classes) > 2 else (1,)
-    top = probabilities.argmax(axis=1)
-    happened = (reference == 1) if len(classes) == 2 else (top == reference)
-    chance = probabilities[:, 1] if len(classes) == 2 else probabilities.max(axis=1)
+    chance, happened = stated_chance(probabilities, reference)
     counts = Confusion.of(answers.predicted, reference, len(classes)).counts.astype(int)
     return [
         *discrimination({classes[n]: (reference == n, probabilities[:, n], answers.patients) for n in shown}, folds),
@@ -205,7 +214,9 @@ def _overall(answers: Answers, seed: Seed) -> Iterator[Row]:
     yield Row("f1", "all", interval(lambda w: confused(w).f1, of + by, exact=False))
     yield Row("mcc", "all", interval(lambda w: confused(w).mcc, by, exact=False))
     yield Row("brier", "all", bootstrap(answers.scores["brier"], answers.patients, seed=seed))
-    yield Row("ece", "all", _calibration(answers, seed))
+    yield Row("ece", "all", calibration_error(*stated_chance(probabilities, reference), answers.patients, seed=seed))
+    given = (answers.probabilities, answers.reference, answers.patients)
+    yield from calibration_rows("all", *given, uncalibrated=answers.uncalibrated, seed=seed)
 
 
 def _of_class(answers: Answers, index: int, seed: Seed) -> Iterator[Row]:
@@ -213,11 +224,3 @@ def _of_class(answers: Answers, index: int, seed: Seed) -> Iterator[Row]:
     called, at = answers.called(index)
     given = Called(answers.probabilities[:, index], called, answers.reference == index, answers.patients, at)
     yield from label_rows(name, given, prevalence=answers.prevalence.get(name), seed=seed)
-
-
-def _calibration(answers: Answers, seed: Seed) -> Estimate:
-    """The calibration error of the second of two classes; of several, of the most probable one."""
-    if len(answers.classes) == 2:
-        return calibration_error(answers.probabilities[:, 1], answers.reference == 1, answers.patients, seed=seed)
-    right = answers.probabilities.argmax(axis=1) == answers.reference
-    return calibration_error(answers.probabilities.max(axis=1), right, answers.patients, seed=seed)

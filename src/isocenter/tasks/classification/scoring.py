@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isocenter.evaluation import THRESHOLD, Seed, Table, folds_of
+from isocenter.evaluation import THRESHOLD, UNCALIBRATED, Seed, Table, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Guess, stated_image
@@ -54,6 +54,7 @@ class ClassScoring:
                     "reference": self.classes[index],
                     "predicted": self.classes[int(self.calling(probabilities))],
                     **{f"probability_{name}": p for name, p in zip(self.classes, probabilities, strict=True)},
+                    **{f"{UNCALIBRATED}_{name}": p for name, p in prediction.confidence.uncalibrated.items()},
                     **{f"{THRESHOLD}_{name}": level for name, level in self.thresholds.items()},
                     **case_scores(probabilities, index, ordered=self.ordered),
                 }
@@ -116,4 +117,14 @@ class ClassScoring:
             levels_of(table, self.classes, self.thresholds),
             self.prevalence,
             None if self.costs is None else np.array(self.costs),
+            self._uncalibrated(table),
         )
+
+    def _uncalibrated(self, table: Table) -> np.ndarray | None:
+        """(cases, classes) probabilities before calibration; None where that changed nothing, or nobody kept them."""
+        columns = [f"{UNCALIBRATED}_{name}" for name in self.classes]
+        if not set(columns) <= set(table):
+            return None
+        given = table[columns].to_numpy(float)
+        now = table[[f"probability_{name}" for name in self.classes]].to_numpy(float)
+        return None if np.allclose(given, now, rtol=0, atol=1e-12) or not np.isfinite(given).all() else given

@@ -126,7 +126,7 @@ class Classification:
         unkept=unkept_rule,
         sentences=SENTENCES,
         metric_names=NAMES,
-        errors=frozenset({"brier", "ece", "mae", "rps", "expected_cost"}),
+        errors=frozenset({"brier", "ece", "log_loss", "mce", "ace", "mae", "rps", "expected_cost"}),
         label_word="class",
     )
 

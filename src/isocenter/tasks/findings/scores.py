@@ -9,6 +9,7 @@ import numpy as np
 
 from isocenter.evaluation import (
     THRESHOLD,
+    UNCALIBRATED,
     Confusion,
     Seed,
     Table,
@@ -21,7 +22,15 @@ from isocenter.evaluation import (
 )
 from isocenter.report import Figure, figures
 from isocenter.tasks.findings.called import DEFAULT_THRESHOLD
-from isocenter.tasks.shared import Called, discrimination, label_rows, levels_in_words, noted
+from isocenter.tasks.shared import (
+    OF_CALIBRATION,
+    Called,
+    calibration_rows,
+    discrimination,
+    label_rows,
+    levels_in_words,
+    noted,
+)
 from isocenter.values import Estimate, Floats, Row
 
 METRICS = frozenset({"auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1", "brier", "ece"})
@@ -50,8 +59,17 @@ def called_of(table: Table, findings: Sequence[str], rule: str) -> dict[str, Cal
                 (own["reference"] == PRESENT).to_numpy(bool),
                 own["patient"].to_numpy(str),
                 f"; {levels_in_words(levels, rule, str(DEFAULT_THRESHOLD))}",
+                _uncalibrated(own),
             )
     return made
+
+
+def _uncalibrated(own: Table) -> Floats | None:
+    """(cases,) probabilities before calibration; None where that changed nothing, or nobody kept them."""
+    if UNCALIBRATED not in own:
+        return None
+    given, now = (own[column].to_numpy(float) for column in (UNCALIBRATED, "probability"))
+    return None if np.allclose(given, now, rtol=0, atol=1e-12) or not np.isfinite(given).all() else given
 
 
 def summary_rows(
@@ -80,6 +98,15 @@ def _of_finding(name: str, given: Called, prevalence: float | None, seed: Seed) 
     squares = (given.scores - given.truth) ** 2
     yield Row("brier", name, bootstrap(squares, given.patients, seed=seed))
     yield Row("ece", name, calibration_error(given.scores, given.truth, given.patients, seed=seed))
+    before = None if given.uncalibrated is None else _both(given.uncalibrated)
+    yield from calibration_rows(
+        name, _both(given.scores), given.truth.astype(int), given.patients, uncalibrated=before, seed=seed
+    )
+
+
+def _both(chances: Floats) -> Floats:
+    """(cases, 2) of absence and presence."""
+    return np.stack([1 - chances, chances], axis=1)
 
 
 def _means(
@@ -94,7 +121,7 @@ def _means(
     for metric in dict.fromkeys(row.metric for row in rows):
         defined = [name for name in known if np.isfinite(values.get((metric, name), np.nan))]
         note = f"; unweighted mean of {len(defined)} of {len(known)} findings"
-        if metric == "ece" or not defined:
+        if metric == "ece" or metric in OF_CALIBRATION or not defined:
             mean = float(np.mean([values[metric, name] for name in defined])) if defined else float("nan")
             people = int(cases["patient"].nunique())
             method = f"none: {note.lstrip('; ')}"

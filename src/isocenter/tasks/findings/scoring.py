@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.evaluation import THRESHOLD, Seed, Table, folds_of
+from isocenter.evaluation import THRESHOLD, UNCALIBRATED, Seed, Table, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Guess, stated_image
@@ -48,11 +48,22 @@ class FindingScoring:
                             "reference": PRESENT if present else ABSENT,
                             "predicted": PRESENT if called[name] else ABSENT,
                             "probability": probabilities[name],
+                            UNCALIBRATED: prediction.confidence.uncalibrated.get(name),
                             THRESHOLD: self.thresholds.get(name),
                             "brier": (probabilities[name] - present) ** 2,
                         }
                     )
-        columns = ["case", "patient", "label", "reference", "predicted", "probability", THRESHOLD, "brier"]
+        columns = [
+            "case",
+            "patient",
+            "label",
+            "reference",
+            "predicted",
+            "probability",
+            UNCALIBRATED,
+            THRESHOLD,
+            "brier",
+        ]
         return pd.DataFrame(rows, columns=columns)
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:

@@ -102,7 +102,7 @@ class Findings:
         unkept=unkept_rule,
         sentences=SENTENCES,
         metric_names=PROBABILITY_NAMES,
-        errors=frozenset({"brier", "ece"}),
+        errors=frozenset({"brier", "ece", "log_loss", "mce", "ace"}),
         label_word="finding",
     )
 

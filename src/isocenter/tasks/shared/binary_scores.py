@@ -24,6 +24,17 @@ PROBABILITY_NAMES: Mapping[str, str] = {
     "auroc": "AUROC",
     "brier": "Brier score",
     "ece": "ECE",
+    "ece_uncalibrated": "ECE, uncalibrated",
+    "ece_equal_mass": "ECE of bins of equal mass",
+    "ece_equal_mass_uncalibrated": "ECE of bins of equal mass, uncalibrated",
+    "brier_uncalibrated": "Brier score, uncalibrated",
+    "log_loss": "Log loss",
+    "log_loss_uncalibrated": "Log loss, uncalibrated",
+    "calibration_slope": "Calibration slope",
+    "calibration_intercept": "Calibration intercept",
+    "temperature": "Temperature that remains",
+    "mce": "Largest calibration error",
+    "ace": "Adaptive calibration error",
     "npv": "NPV",
     "ppv": "PPV",
 }
@@ -35,6 +46,7 @@ class Called:
 
     scores, called, truth, patients: (cases,) its probability, whether it is called, whether it is present, and in whom
     at: in words, where the operating point lies
+    uncalibrated: (cases,) its probability before calibration; None where nothing was calibrated
     """
 
     scores: Floats
@@ -42,6 +54,7 @@ class Called:
     truth: np.ndarray
     patients: np.ndarray
     at: str
+    uncalibrated: Floats | None = None
 
 
 def label_rows(name: str, given: Called, *, prevalence: float | None, seed: Seed) -> Iterator[Row]:

@@ -1,0 +1,134 @@
+"""How well probabilities agree with frequencies: errors by bins; temperature, slope and intercept that remain."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from isocenter.evaluation.calibration_fit import Unseen, fitted_calibrator
+from isocenter.evaluation.classification import BINS, reliability
+from isocenter.evaluation.weighting import ratio, weights_of
+from isocenter.lazy import special
+from isocenter.values import Estimate, Floats
+
+# z of a two-sided 95 % interval.
+LEVEL, DEVIATIONS = 0.95, 1.959963984540054
+# Newton's steps; a slope beyond this is that of cases which a straight line parts.
+STEPS, MOST_SLOPE = 50, 100.0
+FEWEST_PATIENTS = 10
+
+
+def ece_of_equal_mass(
+    probabilities: ArrayLike, happened: ArrayLike, weights: Floats | None = None, *, bins: int = BINS
+) -> Floats:
+    """As `ece`, over bins of as many images each, so that no bin is empty.
+
+    Nguyen and O'Connor, arXiv:1508.05154; images of equal probability stay in the order in which they are given
+    """
+    chance, outcome = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
+    count = weights_of(weights, len(chance))
+    order = np.argsort(chance, kind="stable")
+    place = np.empty(len(chance), dtype=np.intp)
+    place[order] = np.arange(len(chance)) * bins // max(1, len(chance))
+    gap = np.abs((count * (chance - outcome)) @ np.eye(bins)[place])
+    return ratio(gap.sum(axis=-1), count.sum(axis=-1))
+
+
+def largest_calibration_error(probabilities: ArrayLike, happened: ArrayLike) -> float:
+    """The largest distance between probability and frequency of any of the bins of `ece`.
+
+    Naeini et al., AAAI 2015, doi:10.1609/aaai.v29i1.9602
+    """
+    chance, frequency, _ = reliability(probabilities, happened)
+    return float(np.abs(chance - frequency).max(initial=0.0))
+
+
+def adaptive_calibration_error(table: ArrayLike, reference: ArrayLike) -> float:
+    """`ece_of_equal_mass` of each class against the rest, their mean. table: (images, classes); reference: (images,)
+
+    Nixon et al., arXiv:1904.01685
+    """
+    chances, truth = np.asarray(table, dtype=np.float64), np.asarray(reference)
+    return float(np.mean([ece_of_equal_mass(chances[:, n], truth == n) for n in range(chances.shape[1])]))
+
+
+def brier_parts(probabilities: ArrayLike, happened: ArrayLike, *, bins: int = BINS) -> tuple[float, float, float]:
+    """Reliability, resolution and uncertainty, so that the score is about the first less the second plus the third.
+
+    Murphy, J Appl Meteorol 1973, doi:10.1175/1520-0450(1973)012<0595:ANVPOT>2.0.CO;2; by the bins of `ece`
+    """
+    chance, frequency, counts = reliability(probabilities, happened, bins=bins)
+    share, base = counts / counts.sum(), float(np.mean(np.asarray(happened, dtype=np.float64)))
+    return float(share @ (chance - frequency) ** 2), float(share @ (frequency - base) ** 2), base * (1 - base)
+
+
+def remaining_temperature(logs: ArrayLike, reference: ArrayLike, patients: ArrayLike) -> Estimate:
+    """The temperature that would still lower the log loss: above 1 the model is too sure, below too unsure.
+
+    logs: (images, classes) log probabilities; the interval is that of maximum likelihood with clustered patients
+    Guo et al., ICML 2017, arXiv:1706.04599
+    """
+    given, truth, owners = np.asarray(logs, dtype=np.float64), np.asarray(reference), np.asarray(patients)
+    people = len(np.unique(owners))
+    if people < FEWEST_PATIENTS:
+        return Estimate(float("nan"), n=len(given), patients=people, method=f"none: {people} patients are too few")
+    own = Unseen(given, truth, np.arange(len(given)).astype(str), tuple(map(str, range(given.shape[1]))))
+    factor = fitted_calibrator("temperature", own).parameters["all"][0]
+    chances = special.softmax(given * factor, axis=1)
+    expected = (chances * given).sum(axis=1)
+    scores = given[np.arange(len(given)), truth] - expected
+    information = float(((chances * given**2).sum(axis=1) - expected**2).sum())
+    spread = _clustered(scores[:, None], owners)[0, 0] ** 0.5 / max(information, 1e-12)
+    ends = factor + DEVIATIONS * spread, max(factor - DEVIATIONS * spread, 1e-6)
+    return Estimate(
+        1 / factor,
+        1 / ends[0],
+        1 / ends[1],
+        LEVEL,
+        len(given),
+        people,
+        method="maximum likelihood, robust to patients with several images",
+    )
+
+
+def slope_and_intercept(odds: ArrayLike, happened: ArrayLike, patients: ArrayLike) -> tuple[Estimate, Estimate]:
+    """Of the log odds in a logistic regression: 1 and 0 where the probabilities are right.
+
+    odds: (images,) logarithms of the model's odds. The slope is below 1 where it is too sure; the intercept, with the
+    slope held at 1, is below 0 where its probabilities are too high. NaN where a line parts the two sides.
+    Van Calster et al., J Clin Epidemiol 2016, doi:10.1016/j.jclinepi.2015.12.005
+    """
+    given, truth = np.asarray(odds, dtype=np.float64), np.asarray(happened, dtype=np.float64)
+    owners, ones = np.asarray(patients), np.ones(len(given))
+    slope = _regressed(np.stack([given, ones], axis=1), np.zeros(len(given)), truth, owners)
+    return slope, _regressed(ones[:, None], given, truth, owners)
+
+
+def _regressed(features: Floats, offset: Floats, truth: Floats, owners: np.ndarray) -> Estimate:
+    """The first number of a logistic regression."""
+    people, found = len(np.unique(owners)), np.zeros(features.shape[1])
+    unknown = Estimate(float("nan"), n=len(truth), patients=people)
+    if people < FEWEST_PATIENTS or len(set(truth.tolist())) < 2:
+        return replace(unknown, method="none: too few patients, or all alike")
+    for _ in range(STEPS):
+        chance = special.expit(offset + features @ found)
+        gradient = features.T @ (truth - chance)
+        hessian = (features * (chance * (1 - chance))[:, None]).T @ features
+        found = found + np.linalg.lstsq(hessian, gradient, rcond=None)[0]
+        if np.abs(found).max() > MOST_SLOPE:
+            return replace(unknown, method="none: the probabilities part the two sides")
+    inverse = np.linalg.pinv(hessian)
+    spread = (inverse @ _clustered(features * (truth - chance)[:, None], owners) @ inverse)[0, 0] ** 0.5
+    low, high = (float(found[0] + side * DEVIATIONS * spread) for side in (-1, 1))
+    method = "logistic regression, robust to patients with several images"
+    return Estimate(float(found[0]), low, high, LEVEL, len(truth), people, method=method)
+
+
+def _clustered(scores: Floats, owners: np.ndarray) -> Floats:
+    """(numbers, numbers) products of the patients' sums of scores."""
+    _, place = np.unique(owners, return_inverse=True)
+    sums = np.zeros((place.max() + 1, scores.shape[1]))
+    np.add.at(sums, place, scores)
+    return np.asarray(sums.T @ sums)

@@ -1,0 +1,84 @@
+"""Rows on how well probabilities agree with frequencies, and how well they did before they were calibrated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from isocenter.evaluation import (
+    Seed,
+    adaptive_calibration_error,
+    bootstrap,
+    brier,
+    brier_parts,
+    calibration_error,
+    ece_of_equal_mass,
+    largest_calibration_error,
+    remaining_temperature,
+    slope_and_intercept,
+)
+from isocenter.tasks.shared.calibration import LEAST_CHANCE
+from isocenter.values import Estimate, Floats, Row
+
+BEFORE = "_uncalibrated"
+SLOPES = ("calibration_slope", "calibration_intercept")
+PARTS = ("brier_reliability", "brier_resolution", "brier_uncertainty")
+BY_BINS = "none: errors by bins are biased upwards"
+OF_CALIBRATION = frozenset(
+    {
+        *(
+            f"{metric}{side}"
+            for metric in ("log_loss", "ece_equal_mass", "temperature", *SLOPES)
+            for side in ("", BEFORE)
+        ),
+        *(f"brier{BEFORE}", f"ece{BEFORE}", "mce", "ace", *PARTS),
+    }
+)
+
+
+def calibration_rows(
+    label: str,
+    probabilities: Floats,
+    reference: np.ndarray,
+    patients: np.ndarray,
+    *,
+    uncalibrated: Floats | None,
+    seed: Seed,
+) -> Iterator[Row]:
+    """Log loss, errors by bins, and the temperature, slope and intercept that remain.
+
+    probabilities, uncalibrated: (cases, classes), those before calibration None where that changed nothing
+    reference: (cases,) index of the class; patients: (cases,)
+    """
+    for side, table in (("", probabilities), (BEFORE, uncalibrated)):
+        if table is None:
+            continue
+        logs, stated = np.log(table.clip(LEAST_CHANCE)), stated_chance(table, reference)
+        yield Row(f"log_loss{side}", label, bootstrap(-logs[np.arange(len(logs)), reference], patients, seed=seed))
+        by_mass = calibration_error(*stated, patients, seed=seed, error=ece_of_equal_mass)
+        yield Row(f"ece_equal_mass{side}", label, by_mass)
+        if side:
+            squares = [float(brier([row], [index])) for row, index in zip(table, reference, strict=True)]
+            yield Row(f"brier{side}", label, bootstrap(squares, patients, seed=seed))
+            yield Row(f"ece{side}", label, calibration_error(*stated, patients, seed=seed))
+        yield Row(f"temperature{side}", label, remaining_temperature(logs, reference, patients))
+        if table.shape[1] == 2:
+            both = slope_and_intercept(logs[:, 1] - logs[:, 0], reference == 1, patients)
+            yield from (Row(f"{name}{side}", label, one) for name, one in zip(SLOPES, both, strict=True))
+    stated, cases, people = stated_chance(probabilities, reference), len(reference), len(np.unique(patients))
+    figures = {"mce": largest_calibration_error(*stated), "ace": adaptive_calibration_error(probabilities, reference)}
+    if probabilities.shape[1] == 2:
+        figures |= dict(zip(PARTS, brier_parts(*stated), strict=True))
+    for name, value in figures.items():
+        yield Row(name, label, Estimate(value, n=cases, patients=people, method=BY_BINS))
+
+
+def stated_chance(probabilities: Floats, reference: np.ndarray) -> tuple[Floats, np.ndarray]:
+    """(cases,) the probability that is compared with how often it comes true, and whether it did.
+
+    Of two classes that of the second, of several that of the most probable one.
+    """
+    if probabilities.shape[1] == 2:
+        return probabilities[:, 1], reference == 1
+    return probabilities.max(axis=1), probabilities.argmax(axis=1) == reference

@@ -1,0 +1,61 @@
+"""Errors of probabilities by bins, and what would still make them right."""
+
+import numpy as np
+import pytest
+from scipy.special import expit, log_softmax
+
+from isocenter.evaluation import (
+    adaptive_calibration_error,
+    ece,
+    ece_of_equal_mass,
+    largest_calibration_error,
+    remaining_temperature,
+    slope_and_intercept,
+)
+
+
+def people(count: int) -> np.ndarray:
+    return np.arange(count).astype(str)
+
+
+def test_bins_of_equal_mass_see_an_error_that_one_bin_of_equal_width_averages_away():
+    chance = np.linspace(0.01, 0.05, 2000)
+    happened = np.arange(2000) % 100 < 3
+    assert ece(chance, happened) == pytest.approx(0, abs=1e-3)
+    assert ece_of_equal_mass(chance, happened) > 0.008
+
+
+def test_the_largest_error_is_that_of_the_worst_bin():
+    chance, happened = np.repeat([0.1, 0.9], 100), np.tile(np.arange(100) < 30, 2)
+    assert largest_calibration_error(chance, happened) == pytest.approx(0.6)
+    assert ece(chance, happened) == pytest.approx((0.2 + 0.6) / 2)
+    assert adaptive_calibration_error(np.stack([1 - chance, chance], axis=1), happened.astype(int)) > 0.3
+
+
+def test_the_temperature_that_remains_is_the_one_by_which_a_network_was_made_too_sure():
+    random = np.random.default_rng(0)
+    logs = log_softmax(random.normal(0, 2, (3000, 4)), axis=1)
+    truth = np.array([random.choice(4, p=np.exp(one)) for one in logs])
+    found = remaining_temperature(logs * 1.7, truth, people(3000))
+    assert found.low < 1.7 < found.high
+    assert found.high - found.low < 0.2
+
+
+def test_copies_of_every_image_make_no_interval_narrower():
+    random = np.random.default_rng(1)
+    odds = random.normal(0, 1, 300)
+    happened = random.random(300) < expit(odds - 0.5)
+    once = slope_and_intercept(odds, happened, people(300))
+    often = slope_and_intercept(np.tile(odds, 4), np.tile(happened, 4), np.tile(people(300), 4))
+    for one, other in zip(once, often, strict=True):
+        assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=1e-6)
+    slope, intercept = once
+    assert slope.low < 1 < slope.high
+    assert intercept.low < -0.5 < intercept.high
+
+
+def test_cases_that_a_line_parts_have_no_slope():
+    odds = np.linspace(-3, 3, 40)
+    slope, _ = slope_and_intercept(odds, odds > 0, people(40))
+    assert np.isnan(slope.value)
+    assert "part the two sides" in slope.method
