@@ -12,7 +12,7 @@ from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Calibrator, case_table, resampling
 from isocenter.tasks.classification.task import Classification
-from isocenter.tasks.shared import Certainty
+from isocenter.tasks.shared import OF_CALIBRATION, Certainty
 from isocenter.values import Case, CaseFacts, Confidence, Dataset, Fingerprint, Geometry, Image, Prediction
 
 GRID = Geometry.of_pixels((4, 4))
