@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -124,10 +124,18 @@ def fitted_calibrator(method: str, unseen: Unseen) -> Calibrator:
     return Calibrator(method, rounded, len(unseen.patients))
 
 
-def chosen_calibrator(method: str, unseen: Unseen, *, enough: bool | None = None) -> Choice:
+def chosen_calibrator(
+    method: str,
+    unseen: Unseen,
+    *,
+    tried: Sequence[str] | None = None,
+    admits: Callable[[Calibrator], bool] = lambda calibrator: True,
+) -> Choice:
     """The calibrator of a method, or of "auto" the simplest that is not surely worse than the best.
 
-    enough: whether more than a temperature may be tried; None asks for 30 cases and 10 of each label
+    tried:  the methods of "auto", the simplest first; None tries all where there are 30 cases and 10 of each label,
+            else a temperature alone
+    admits: whether a calibrator that "auto" would take may be taken
     Methods are compared by the negative log likelihood of patients that each was fitted without (five parts): of those
     within one standard error (of the differences over patients) of the best the simplest is taken, none where it does
     not help, and never one that lowers the AUROC by more than .001.
@@ -138,10 +146,10 @@ def chosen_calibrator(method: str, unseen: Unseen, *, enough: bool | None = None
     of = f"fitted on {len(unseen.patients)} unseen samples of {len(np.unique(unseen.patients))} patients"
     if method != "auto":
         return Choice(fitted_calibrator(method, unseen), f"{of}, set by hand")
-    tried = ["temperature"]
-    if _is_enough(unseen) if enough is None else enough:
+    if tried is None:
         several = unseen.scale == "classes" and len(unseen.names) > 2
         tried = [name for name in SIMPLEST if name != ("platt" if several else "vector")]
+        tried = tried if _is_enough(unseen) else tried[:1]
     parts = _parts(unseen)
     if parts is None:
         return Choice(replace(Calibrator(), cases=len(unseen.patients)), "one patient alone cannot be cross-fitted")
@@ -151,7 +159,7 @@ def chosen_calibrator(method: str, unseen: Unseen, *, enough: bool | None = None
     kept = [name for name in kept if losses[name].mean() < losses["none"].mean()]
     for name in kept:
         calibrator = fitted_calibrator(name, unseen)
-        if _keeps_order(unseen, calibrator):
+        if admits(calibrator) and _keeps_order(unseen, calibrator):
             words = f"{name} has a log loss of {losses[name].mean():.4f} in cross-fitted patients, none "
             words += f"{losses['none'].mean():.4f}, the best ({best}) {losses[best].mean():.4f}; {of}"
             return Choice(calibrator, words)
@@ -273,8 +281,8 @@ def _logistic(features: Floats, targets: Floats, counts: Floats, least: float) -
 
 def _platt(odds: Floats, positive: Floats, counts: Floats) -> list[float]:
     """Targets are drawn in as by one more case of each side: Platt 1999, Lin et al., doi:10.1007/s10994-007-5018-6."""
-    yes = float(counts @ positive)
-    no = float(counts.sum() - yes)
+    yes = float(positive.sum())  # samples, whatever they weigh
+    no = len(positive) - yes
     targets = np.where(positive > 0, (yes + 1) / (yes + 2), 1 / (no + 2))
     return _logistic(odds[:, None], targets, counts, LEAST_FACTOR).tolist()
 

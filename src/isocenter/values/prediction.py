@@ -269,7 +269,7 @@ class Prediction:
     abstained:     why the model gave no answer, where it gave none
     notes:         sentences without which the result would be misread
     maps:          {name: a dense result that is no label map}
-    untuned:       {name: numbers} from which the result was decoded, while a task has still to be tuned on them
+    untuned:       {name: numbers} from which the result was decoded, or a sample of them: what tuning looks at
     """
 
     geometry: Geometry

@@ -15,6 +15,8 @@ from isocenter.tasks.shared import SMOOTH, TERMS, label_loss
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from isocenter.tasks.segmentation.targets import Truth
+
 # Terms that look at a voxel's neighbours, of which some may not be known; all others count voxel by voxel.
 NEIGHBOURS = frozenset(name for name, term in TERMS.items() if term.counts == "shape")
 # Losses of which a share can be the truth.
@@ -25,6 +27,39 @@ def known_voxels(logits: Tensor, target: Tensor, unknown: int) -> tuple[Tensor, 
     """(1, channels, voxels) logits and (1, voxels) target of the voxels of a batch of which something is known."""
     there = target != unknown
     return logits.movedim(1, -1)[there].T[None], target[there][None]
+
+
+def mask_loss(
+    name: str,
+    logits: Tensor,
+    target: Tensor,
+    truth: Truth,
+    exclusive: bool,
+    weights: Sequence[float] | None = None,
+    lines: Sequence[int] | None = None,
+    spacing: Sequence[float] | None = None,
+) -> Tensor:
+    """The sum of the terms of a name over the known voxels.
+
+    logits:  (batch, channels, *spatial); target: (batch, *spatial) codes, as `truth` explains
+    weights: of the background and each structure; lines: channels of structures with a centreline
+    """
+    own = None if weights is None else logits.new_tensor(weights)
+    if truth.is_partial:
+        logits, target = known_voxels(logits, target, truth.codes.unknown)
+    if exclusive and not truth.is_divided:
+        return label_loss(name, logits, target, own, lines, spacing) if target.numel() else logits.sum()
+    groups = [(0,), *truth.groups] if exclusive else truth.groups
+    shares = shares_of(groups, logits.new_tensor(truth.codes.shares))
+    return target_loss(name, logits, target, shares, own, not exclusive, truth.is_divided, spacing)
+
+
+def mean_marked(logits: Tensor, *, exclusive: bool) -> Tensor:
+    """(batch,) mean logit of what is marked as any structure."""
+    best = logits[:, 1 if exclusive else 0 :].amax(dim=1, keepdim=True)
+    rest = logits[:, :1] if exclusive else torch.zeros_like(best)
+    marked = (best > rest).to(logits.dtype)
+    return (best * marked).flatten(1).sum(dim=1) / marked.flatten(1).sum(dim=1).clamp(min=1)
 
 
 def target_loss(
@@ -113,3 +148,10 @@ def overlap_counts(
         both.append((marked & true).sum(dim=axes))
         size.append((marked & known).sum(dim=axes) + true.sum(dim=axes))
     return torch.stack(both, dim=1), torch.stack(size, dim=1)
+
+
+def mean_dice(both: Tensor, size: Tensor) -> float:
+    """Mean Dice over (cases, structures) counts as `overlap_counts` makes them; what neither side has is left out."""
+    there = size > 0
+    dice = 2 * both / size.clamp(min=1)
+    return float(dice[there].mean()) if there.any() else float("nan")

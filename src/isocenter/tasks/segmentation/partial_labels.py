@@ -11,10 +11,13 @@ from typing import Any
 from isocenter.errors import PlanError, counted
 from isocenter.tasks.segmentation.loss import NEIGHBOURS, OF_SHARES
 from isocenter.tasks.segmentation.target_codes import codes_of
+from isocenter.tasks.shared import numbers_by_name
 from isocenter.values import Dataset, Decision, Fingerprint, Label, Sentence, hidden
 
 # The settings of a segmentation that are about this.
 PARTLY = ("regions", "ignore", "background", "sparse", "readers", "observers")
+# The settings that hold one number a structure.
+BY_NAME = ("weights", "several", "expected_dice")
 # The names of `readers.CONSENSUS`, which needs libraries that a packaged model does without.
 CONSENSUS_NAMES = ("first", "majority", "staple", "soft")
 # Where less than this share of the voxels is drawn, patches are centred on it and surfaces are not measured.
@@ -136,9 +139,22 @@ def suited_loss(settings: Mapping[str, Any]) -> dict[str, Decision]:
     }
 
 
-def of_regions(given: Any, labels: Sequence[Label], regions: Mapping[str, Sequence[int]]) -> Any:
-    """Tolerances by the names of regions, where they were planned for the labels: the largest of the region's own."""
+def numbers_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """{setting in `BY_NAME`: {structure: number}, or None} of a plan or a record."""
+    return {name: numbers_by_name(settings.get(name)) for name in BY_NAME}
+
+
+def tolerance_from(
+    given: Any, labels: Sequence[Label], regions: Mapping[str, Sequence[int]] | None
+) -> Mapping[str, float] | float:
+    """The mm of a plan or a record: one for all, or by the name of a structure.
+
+    Where they were planned for labels that regions are made of: of a region the largest of its own.
+    """
     if not isinstance(given, Mapping):
+        return float(given)
+    given = {str(name): float(value) for name, value in given.items()}
+    if regions is None:
         return given
     tolerances = {}
     for name, values in regions.items():

@@ -9,8 +9,16 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks.segmentation.partial_labels import PARTLY_SENTENCES, partly_decisions
-from isocenter.tasks.shared import SETTING_SENTENCES, check_loss, plain
+from isocenter.tasks.segmentation.partial_labels import BY_NAME, PARTLY, PARTLY_SENTENCES, partly_decisions, suited_loss
+from isocenter.tasks.shared import (
+    CERTAINTY,
+    CERTAINTY_SENTENCES,
+    SETTING_SENTENCES,
+    certainty_decisions,
+    check_loss,
+    plain,
+    suited_certainty,
+)
 from isocenter.values import Dataset, Decision, Fingerprint, Label, Sentence
 
 # A structure thinner than this (voxels) is nearly all surface; so is a piece of fewer voxels than a cube of 5.
@@ -24,15 +32,21 @@ SPARSE = 1e-3
 UNLIKE, HEAVIEST = 100.0, 10.0
 CLDICE = "arXiv:2003.07311"
 MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
+# All settings of a segmentation.
+KNOWN = ("labels", "loss", "tolerance", "postprocessing", "centrelines", *BY_NAME, *PARTLY, *CERTAINTY)
 SENTENCES: Mapping[str, Sentence] = {
     **SETTING_SENTENCES,
     **PARTLY_SENTENCES,
+    **CERTAINTY_SENTENCES,
     "labels": Sentence("The structures are {value}"),
     "tolerance": Sentence(
         "A surface counts as found within this many mm (pixels where the spacing is unknown): {each}"
     ),
     "centrelines": Sentence("Centrelines are followed of {value}", "No structure has a centreline"),
     "several": Sentence("The share of training references in which a structure has several pieces is: {each}"),
+    "expected_dice": Sentence(
+        "The Dice that probabilities expect is taken to the power of {each}", "No expected Dice is stated"
+    ),
     "postprocessing": Sentence("Afterwards the masks are cleaned by {value}", "No post-processing is set", always=True),
 }
 
@@ -68,7 +82,14 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         ),
         "several": _several(declared, fingerprint),
         **partly,
+        **certainty_decisions(),
+        "expected_dice": Decision(None, "it is fitted to predictions of unseen cases after training"),
     }
+
+
+def suited(settings: Mapping[str, Any]) -> dict[str, Decision]:
+    """What follows from settings that a person chose."""
+    return {**suited_loss(settings), **suited_certainty(settings)}
 
 
 def _several(labels: Sequence[Label], fingerprint: Fingerprint) -> Decision:

@@ -26,7 +26,7 @@ from isocenter.evaluation import (
 )
 from isocenter.report import Figure
 from isocenter.tasks.shared import AGREEMENT, Measured, agreement_figure, agreement_rows, place_of
-from isocenter.values import MM, MM3_PER_ML, SERIES_UNITS, Array, Estimate, Geometry, Row
+from isocenter.values import MM, MM3_PER_ML, SERIES_UNITS, Array, Estimate, Geometry, Prediction, Row, blocks
 
 # The unit is in the name where it is not mm or ml: a distance that counts pixels must not be read as mm.
 OF_SERIES = {f"_{unit}": unit for unit in SERIES_UNITS}
@@ -208,6 +208,17 @@ def voxel_in_unit(geometry: Geometry) -> float:
     if geometry.voxel_volume is None or unit == "voxels":
         return 1.0
     return geometry.voxel_volume / (MM3_PER_ML if unit == "ml" else 1.0)
+
+
+def structure_volumes(prediction: Prediction, structures: Mapping[str, Sequence[int]]) -> dict[str, float]:
+    """{<structure>_<unit>: its volume} of a label map, in ml where the size of a voxel is known."""
+    assert prediction.data is not None  # noqa: S101 - as decoded
+    voxels = np.zeros(1 + max(value for values in structures.values() for value in values))
+    for _, part in blocks(prediction.data):
+        voxels += np.bincount(np.ravel(part), minlength=len(voxels))[: len(voxels)]
+    size = voxel_in_unit(prediction.geometry)
+    unit = volume_unit(prediction.geometry).replace("mm²", "mm2")
+    return {f"{name}_{unit}": round(float(voxels[list(values)].sum()) * size, 6) for name, values in structures.items()}
 
 
 def _explained(row: Row, table: Table, tolerances: Mapping[str, float]) -> Row:

@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from isocenter.evaluation import volume_unit
-from isocenter.files import Spool
-from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
-from isocenter.tasks.segmentation.loss import known_voxels, overlap_counts, shares_of, target_loss
-from isocenter.tasks.segmentation.partial_labels import PARTLY, check_partly, of_regions, partly_from, suited_loss
-from isocenter.tasks.segmentation.plan import SENTENCES, check_settings, decisions, settings_for
+from isocenter.tasks.segmentation.decoding import decoded
+from isocenter.tasks.segmentation.loss import mask_loss, mean_dice, mean_marked, overlap_counts, shares_of
+from isocenter.tasks.segmentation.partial_labels import PARTLY, check_partly, numbers_of, partly_from, tolerance_from
+from isocenter.tasks.segmentation.plan import KNOWN, SENTENCES, check_settings, decisions, settings_for, suited
 from isocenter.tasks.segmentation.postprocessing import NONE_OF_REGIONS, choose, tidying_from
-from isocenter.tasks.segmentation.scores import METRICS, NAMES, OF_READERS, voxel_in_unit
+from isocenter.tasks.segmentation.scores import METRICS, NAMES, OF_READERS, structure_volumes
 from isocenter.tasks.segmentation.scoring import MaskScoring
 from isocenter.tasks.segmentation.targets import Truth
+from isocenter.tasks.segmentation.unseen_voxels import unseen_voxels
+from isocenter.tasks.segmentation.voxel_calibration import Believed, SoftDice, check_voxels
+from isocenter.tasks.segmentation.voxel_sample import Sampler
 from isocenter.tasks.shared import (
+    FOUND,
+    Certainty,
     Shares,
     Tidying,
     crossed,
     label_from,
-    label_loss,
     log_mean,
     mean_of,
-    numbers_by_name,
     plain,
     reading,
     refuse_other_image_grid,
-    sigmoid,
-    softmax,
     tidied,
     uncut,
     written,
@@ -42,6 +41,7 @@ from isocenter.transforms import winners
 from isocenter.values import (
     Array,
     Case,
+    Confidence,
     Dataset,
     Decision,
     Dense,
@@ -53,7 +53,6 @@ from isocenter.values import (
     Prediction,
     Slabs,
     Target,
-    blocks,
 )
 
 if TYPE_CHECKING:
@@ -70,6 +69,9 @@ class Segmentation:
     weights:        by label name, and "background": how much a voxel counts in the loss; 1 where none is given
     postprocessing: by label name; None until validation cases have decided
     several:        share of the training references in which a label has several pieces, by its name; None: unknown
+    certainty:      how far the probabilities of voxels can be believed, and what makes them so
+    expected_dice:  {structure: power that makes the true Dice of what its probabilities expect}; None until
+                    validation cases have found it
     centrelines:    names of labels that are lines (vessels, nerves); their centrelines are taught and measured
     regions:        {name: values} of structures that overlap, each an output of its own; the first value marks it in
                     the label map, where a later region overwrites an earlier one. Other settings go by their names
@@ -92,16 +94,18 @@ class Segmentation:
     readers: str = "first"
     observers: tuple[str, ...] = ()
     several: Mapping[str, float] | None = None
+    certainty: Certainty = field(default_factory=Certainty)
+    expected_dice: Mapping[str, float] | None = None
 
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     traits: ClassVar[Traits] = Traits(
-        tunes=("postprocessing",),
+        tunes=("postprocessing", *FOUND, "expected_dice"),
         registers={"tolerance": "tolerance"},
         case_metric="dice",
         cascades=True,
         search_values={"loss": ("dice+ce", "dice+focal", "dice+topk", "tversky+ce")},
-        suited=suited_loss,
+        suited=suited,
         sentences=SENTENCES,
         metric_names=NAMES,
         errors=frozenset({"hd95", "assd", "false_positive_volume", "components_error", "loops_error"}),
@@ -116,38 +120,37 @@ class Segmentation:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Segmentation:
         """A segmentation with these settings; PlanError names the one that cannot be."""
-        known = ("labels", "loss", "tolerance", "weights", "postprocessing", "several", "centrelines", *PARTLY)
-        with reading(settings, known, "a segmentation"):
-            partly = partly_from(settings)
+        with reading(settings, KNOWN, "a segmentation"):
+            partly, by_name = partly_from(settings), numbers_of(settings)
             silent = {partly["ignore"], partly["background"]} - {0, None}
             labels = tuple(label for entry in settings["labels"] if (label := label_from(entry)).value not in silent)
             rules = settings.get("postprocessing")
-            if partly["regions"] is not None:
-                settings = {**settings, "tolerance": of_regions(settings["tolerance"], labels, partly["regions"])}
             task = cls(
                 labels,
                 settings["loss"],
-                _tolerance(settings["tolerance"]),
-                numbers_by_name(settings.get("weights")),
-                None if rules is None else {name: tidying_from(rule) for name, rule in rules.items()},
-                tuple(str(name) for name in settings.get("centrelines") or ()),
-                several=numbers_by_name(settings.get("several")),
+                tolerance_from(settings["tolerance"], labels, partly["regions"]),
+                postprocessing=None if rules is None else {name: tidying_from(rule) for name, rule in rules.items()},
+                centrelines=tuple(str(name) for name in settings.get("centrelines") or ()),
+                certainty=Certainty.of(settings),
+                **by_name,
                 **partly,
             )
         check_partly(labels, task.loss_name, partly)
         each = (task.tolerances, task.weights or {}, task.postprocessing or {}, task.centrelines)
         check_settings(task.names, labels, task.loss_name, *each)
+        check_voxels(task.certainty.calibration_method, task.believed, task.expected_dice)
         return task
 
     @property
     def settings(self) -> dict[str, Any]:
         """Plain values from which `of` makes an equal segmentation."""
         rules = self.postprocessing
+        by_name = {"weights": self.weights, "several": self.several, "expected_dice": self.expected_dice}
         return {
             "labels": [plain(label) for label in self.classes],
             "loss": self.loss_name,
             "tolerance": dict(self.tolerance) if isinstance(self.tolerance, Mapping) else self.tolerance,
-            **{name: given and dict(given) for name, given in (("weights", self.weights), ("several", self.several))},
+            **{name: given and dict(given) for name, given in by_name.items()},
             "postprocessing": None if rules is None else {name: asdict(rule) for name, rule in rules.items()},
             "centrelines": list(self.centrelines),
             "regions": None if self.regions is None else {name: list(values) for name, values in self.regions.items()},
@@ -156,6 +159,7 @@ class Segmentation:
             "sparse": self.sparse,
             "readers": self.readers,
             "observers": list(self.observers),
+            **self.certainty.settings,
         }
 
     @property
@@ -300,18 +304,10 @@ class Segmentation:
 
     def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """The sum of the terms in `loss_name` over the known voxels; target: (batch, *spatial) codes."""
-        logits, weights = outputs["mask"].float(), None
-        if self.weights is not None:
-            weights = logits.new_tensor([self.weights.get(name, 1.0) for name in ("background", *self.names)])
-        name, target, truth = self.loss_name, target.long(), self.truth
-        if truth.is_partial:
-            logits, target = known_voxels(logits, target, truth.codes.unknown)
-        if self.exclusive and not truth.is_divided:
-            lines = [self.names.index(name) + 1 for name in self.centrelines] or None
-            return label_loss(name, logits, target, weights, lines, spacing) if target.numel() else logits.sum()
-        groups = [(0,), *truth.groups] if self.exclusive else truth.groups
-        shares = shares_of(groups, logits.new_tensor(truth.codes.shares))
-        return target_loss(name, logits, target, shares, weights, not self.exclusive, truth.is_divided, spacing)
+        weights = None if self.weights is None else [self.weights.get(n, 1.0) for n in ("background", *self.names)]
+        lines = [self.names.index(name) + 1 for name in self.centrelines] or None
+        logits, codes = outputs["mask"].float(), target.long()
+        return mask_loss(self.loss_name, logits, codes, self.truth, self.exclusive, weights, lines, spacing)
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
         """(batch, structures) known voxels in both label maps, and in the two counted together."""
@@ -322,9 +318,7 @@ class Segmentation:
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
         """Mean Dice over cases and labels; a label that neither side has is left out."""
-        there = collected["size"] > 0
-        dice = 2 * collected["both"] / collected["size"].clamp(min=1)
-        return float(dice[there].mean()) if there.any() else float("nan")
+        return mean_dice(collected["both"], collected["size"])
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The logarithm of the mean probability of classes; of regions the mean of their log odds."""
@@ -333,8 +327,14 @@ class Segmentation:
         return {"mask": mean_of([one["mask"] for one in outputs], shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        """(channels, ...) probability of the background and each label, or of each region."""
-        return {"mask": softmax(arrays["mask"]) if self.exclusive else sigmoid(arrays["mask"])}
+        """(channels, ...) calibrated probability of the background and each label, or of each region."""
+        return {"mask": self.believed(arrays["mask"])}
+
+    @property
+    def believed(self) -> Believed:
+        """What makes probabilities of outputs."""
+        names = ("background", *self.names) if self.exclusive else self.names
+        return Believed(names, self.exclusive, self.certainty.calibrator)
 
     def marked(self, outputs: Array) -> Array:
         """(channels, ...) outputs of a part of the grid to label values: of the largest, or the last likely one."""
@@ -343,58 +343,52 @@ class Segmentation:
         return np.array(self.writes, dtype=np.min_scalar_type(max(self.writes)))[winners(outputs)]
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
-        """Label values, tidied; what no slab covers (cut away before the network) is background."""
-        mask = Spool(geometry.shape, np.min_scalar_type(max(label.value for label in self.classes)))
-        for region, arrays in slabs:
-            mask[region] = self.marked(arrays["mask"])
+        """Label values, tidied; what no slab covers (cut away before the network) is background.
+
+        They are those of the uncalibrated outputs; calibrated probabilities say what Dice is to be expected.
+        """
+        sampler = Sampler(geometry) if "calibration" in self.traits.tunes else None
+        soft = None if self.expected_dice is None else SoftDice(tuple(self.structures.values()), self.believed)
+        data = decoded(slabs, geometry, self.marked, max(self.writes), [one for one in (sampler, soft) if one])
         given = self.postprocessing or {}
         rules = {label.value: given[label.name] for label in self.classes if label.name in given}
-        if all(rule == Tidying() for rule in rules.values()):
-            return Prediction(geometry, data=mask.data, labels=self.classes)
-        # A connected piece can reach from one end to the other: it takes the whole map, of a byte a voxel.
-        whole = tidied(np.asarray(mask.data), rules, geometry.voxel_volume or 1.0)
-        return Prediction(geometry, data=whole, labels=self.classes)
+        if any(rule != Tidying() for rule in rules.values()):
+            # A connected piece can reach from one end to the other: it takes the whole map, of a byte a voxel.
+            data = tidied(np.asarray(data), rules, geometry.voxel_volume or 1.0)
+        confidence = Confidence(expected=soft.expected(self.expected_dice or {}) if soft else {})
+        untuned = sampler.drawn if sampler else None
+        return Prediction(geometry, data=data, labels=self.classes, confidence=confidence, untuned=untuned)
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """The task with the post-processing that helps these cases; one that is set already stays."""
-        if self.postprocessing is not None:
-            return self, {}
-        if not self.exclusive:
-            return replace(self, postprocessing={}), {"task.postprocessing": NONE_OF_REGIONS}
-        rules, decision = choose(predictions, cases, self.classes, self.truth.of, self.several or {})
-        return replace(self, postprocessing=rules), {"task.postprocessing": decision}
+        """The task with the post-processing that helps these cases, and what their voxels say of its probabilities.
+
+        What is set already stays. Readers who are divided are not calibrated: their share is no class.
+        """
+        task, made = self, dict[str, Decision]()
+        if self.postprocessing is None:
+            rules, decision = dict[str, Tidying](), NONE_OF_REGIONS
+            if self.exclusive:
+                rules, decision = choose(predictions, cases, self.classes, self.truth.of, self.several or {})
+            task, made = replace(self, postprocessing=rules), {"task.postprocessing": decision}
+        if self.is_divided or None not in (self.certainty.calibration, self.expected_dice):
+            return task, made
+        unseen = unseen_voxels(predictions, cases, self.truth, self.believed, task.postprocessing or {}, self.classes)
+        certainty, expected, found = unseen.found(self.certainty, self.expected_dice)
+        return replace(task, certainty=certainty, expected_dice=expected), {**made, **found}
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
-        """The volume of each structure, in ml where the size of a voxel is known."""
-        assert prediction.data is not None  # noqa: S101 - as decoded
-        voxels = np.zeros(max(label.value for label in self.classes) + 1)
-        for _, part in blocks(prediction.data):
-            voxels += np.bincount(np.ravel(part), minlength=len(voxels))
-        size = voxel_in_unit(prediction.geometry)
-        unit = volume_unit(prediction.geometry).replace("mm²", "mm2")
-        return {
-            f"{name}_{unit}": round(float(voxels[list(values)].sum()) * size, 6)
-            for name, values in self.structures.items()
-        }
+        """The volume of each structure, in ml where the size of a voxel is known, and the Dice that is expected."""
+        expected = {f"expected_dice_{name}": round(dice, 4) for name, dice in prediction.confidence.expected.items()}
+        return {**structure_volumes(prediction, self.structures), **expected}
 
     def saliency(self, outputs: Outputs) -> Tensor:
         """(batch,) mean logit of what was marked as any structure."""
-        logits = outputs["mask"]
-        best = logits[:, 1 if self.exclusive else 0 :].amax(dim=1, keepdim=True)
-        rest = logits[:, :1] if self.exclusive else torch.zeros_like(best)
-        marked = (best > rest).to(logits.dtype)
-        return (best * marked).flatten(1).sum(dim=1) / marked.flatten(1).sum(dim=1).clamp(min=1)
+        return mean_marked(outputs["mask"], exclusive=self.exclusive)
 
     def results(self, prediction: Prediction) -> list[Finding]:
         """The volume of each structure, with the label's code."""
-        volumes = self.outputs(prediction)
+        volumes = structure_volumes(prediction, self.structures)
         return [
             Finding(label.name, value=value, unit=column.rsplit("_", 1)[-1], code=label.code)
             for label, (column, value) in zip(self.channel_labels, volumes.items(), strict=True)
         ]
-
-
-def _tolerance(given: Any) -> Mapping[str, float] | float:
-    if isinstance(given, Mapping):
-        return {str(name): float(value) for name, value in given.items()}
-    return float(given)

@@ -150,7 +150,8 @@ def measured(model: Predictor, fold: Fold | None, case: Case) -> Measured:
     """Predict a case and score it on its reference's own grid, as one of the test part."""
     prediction = model.predict(case)
     rows = rows_of(prediction, case, model.task, "test", fold)
-    return Measured(rows, tuple(noted(prediction, case)), prediction)
+    # What it was scored on is large beside a label map, and of no use to a picture.
+    return Measured(rows, tuple(noted(prediction, case)), replace(prediction, untuned=None))
 
 
 def measured_here(model: Predictor, folds: Mapping[str, Fold], cases: Sequence[Case]) -> Outcomes:

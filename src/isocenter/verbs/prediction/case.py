@@ -132,7 +132,7 @@ def computed(
             seconds=asked.seconds,
             covariates=case.covariates or None,
         )
-        prediction = replace(prediction, case=case.id)
+        prediction = replace(prediction, case=case.id, untuned=None)
         rest = _Rest(model, case, image, prediction, room, asked.wanted, probabilities, seen, stack.pop_all())
     if isinstance(prediction.data, Deferred):  # the network sees the image while it is written: no work for a writer
         done = rest()

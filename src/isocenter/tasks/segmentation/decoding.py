@@ -1,0 +1,37 @@
+"""A label map on the source's grid, from outputs that come part by part.
+
+NumPy only: a packaged model carries a copy of this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from isocenter.files import Spool
+from isocenter.values import Array, Deferred, Geometry, Region, Slabs
+
+
+class Taker(Protocol):
+    """What also looks at the outputs of every part."""
+
+    def take(self, region: Region, labels: Array, outputs: Array) -> None:
+        """(*region) the label map of a part, and (channels, *region) its outputs."""
+
+
+def decoded(
+    slabs: Slabs, geometry: Geometry, marked: Callable[[Array], Array], largest: int, takers: Sequence[Taker]
+) -> Array | Deferred:
+    """(*spatial) label values; what no slab covers (cut away before the network) is background.
+
+    marked:  (channels, *region) outputs to (*region) label values, of which `largest` is the largest
+    """
+    mask = Spool(geometry.shape, np.min_scalar_type(largest))
+    for region, arrays in slabs:
+        outputs = np.asarray(arrays["mask"])
+        mask[region] = labels = marked(outputs)
+        for taker in takers:
+            taker.take(region, labels, outputs)
+    return mask.data

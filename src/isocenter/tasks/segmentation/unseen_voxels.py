@@ -1,0 +1,187 @@
+"""What voxels of unseen cases decide: the calibration of probabilities, and the Dice that they let expect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from isocenter.evaluation import Calibrator, Unseen, chosen_calibrator, normalised, overlap
+from isocenter.tasks.segmentation.targets import Truth
+from isocenter.tasks.segmentation.voxel_calibration import VOXEL_METHODS, Believed
+from isocenter.tasks.segmentation.voxel_sample import VoxelSample
+from isocenter.tasks.shared import Certainty, Tidying, place_of, tidied
+from isocenter.values import Array, Case, Decision, Floats, Label, Prediction
+
+# Of fewer cases only a temperature is fitted.
+FEWEST_CASES = 5
+# Numbers (voxels times channels) of all cases that are fitted to: what varies between cases outweighs more of them.
+MOST_NUMBERS = 300_000
+# What the mean relative error of summed probabilities may grow by.
+MOST_VOLUME_LOST = 0.02
+LEAST_POWER, MOST_POWER = 0.2, 5.0
+GUO = "arXiv:1706.04599"
+
+
+@dataclass(frozen=True, eq=False)
+class Voxels:
+    """Sampled voxels of a case whose truth is known there.
+
+    outputs: (n, channels) of the network
+    truth:   (n,) number of the class, 0 the background; of regions (n, regions) whether it is true
+    marked:  (n, structures) whether the prediction marks it
+    weights: (n,) voxels that each stands for
+    dice:    (structures,) of the tidied label map; NaN where neither side has it
+    """
+
+    patient: str
+    outputs: Array
+    truth: Array
+    marked: Array
+    weights: Array
+    dice: Floats
+
+    @classmethod
+    def of(
+        cls,
+        made: Prediction,
+        reference: tuple[Array, Array | None],
+        patient: str,
+        structures: Sequence[tuple[int, ...]],
+        *,
+        exclusive: bool,
+        rules: Mapping[int, Tidying] = {},
+    ) -> Voxels | None:
+        """None where no sample was drawn, or nothing of it is known.
+
+        reference: label map, and where it is known, None for everywhere
+        """
+        if made.untuned is None or made.data is None:
+            return None
+        sample = VoxelSample.of(made.untuned)
+        drawn, known = reference
+        there = np.ones(len(sample.weights), bool) if known is None else sample.at(known)
+        if not there.any():
+            return None
+        predicted = np.asarray(made.data)
+        values, labels = sample.at(drawn)[there], sample.at(predicted)[there]
+        true, marked = (np.stack([np.isin(one, own) for own in structures], axis=1) for one in (values, labels))
+        numbers = (true * np.arange(1, true.shape[1] + 1)).sum(axis=1) if exclusive else true
+        mask = tidied(predicted, rules, made.geometry.voxel_volume or 1.0)
+        mask = mask if known is None else np.where(known, mask, 0)
+        dice = [overlap(place_of(own, mask), place_of(own, drawn)).dice for own in structures]
+        return cls(patient, sample.outputs[there], numbers, marked, sample.weights[there], np.array(dice))
+
+    @property
+    def true(self) -> Array:
+        """(n, structures) truths."""
+        return self.truth if self.truth.ndim == 2 else self.truth[:, None] == np.arange(1, self.marked.shape[1] + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class UnseenVoxels:
+    """The voxels of all unseen cases."""
+
+    cases: Sequence[Voxels]
+    believed: Believed
+
+    def found(
+        self, certainty: Certainty, powers: Mapping[str, float] | None
+    ) -> tuple[Certainty, Mapping[str, float] | None, dict[str, Decision]]:
+        """What they find of a calibration and of the powers of `expected`, where it is not set yet."""
+        made = dict[str, Decision]()
+        if self.cases and certainty.calibration is None:
+            calibration, made["task.calibration"] = self.calibration(certainty.calibration_method)
+            certainty = replace(certainty, calibration=calibration)
+        if self.cases and powers is None:
+            powers, made["task.expected_dice"] = self.expected(certainty.calibrator)
+        return certainty, powers, made
+
+    def calibration(self, method: str) -> tuple[Calibrator, Decision]:
+        """The calibration of a method ("auto" chooses), by voxels of which each patient's weigh as much in all."""
+        chosen = chosen_calibrator(
+            method,
+            self._unseen,
+            tried=VOXEL_METHODS[self.believed.exclusive] if len(self.cases) >= FEWEST_CASES else ("temperature",),
+            admits=lambda one: self._volume_error(one) <= self._volume_error(Calibrator()) + MOST_VOLUME_LOST,
+        )
+        found = replace(chosen.calibrator, cases=len(self.cases))
+        errors = [100 * self._volume_error(one) for one in (Calibrator(), found)]
+        because = f"{chosen.because}; summed probabilities are {errors[0]:.1f} % off before and {errors[1]:.1f} % after"
+        return found, Decision(found.settings, because, GUO)
+
+    def expected(self, calibrator: Calibrator) -> tuple[dict[str, float], Decision]:
+        """{structure: power that makes of the Dice of calibrated probabilities the true one, on average}."""
+        soft = np.array([soft_dice(one, self.probabilities(one, calibrator)) for one in self.cases])
+        true = np.array([one.dice for one in self.cases])
+        powers, words = dict[str, float](), []
+        names = self.believed.names[-true.shape[1] :]
+        for name, own, dice in zip(names, soft.T, true.T, strict=True):
+            there, power = np.isfinite(own) & np.isfinite(dice), 1.0
+            means = [float(each[there].mean()) if there.any() else 1.0 for each in (dice, own)]
+            if min(means) > 0 and max(means) < 1:
+                power = float(np.clip(np.log(means[0]) / np.log(means[1]), LEAST_POWER, MOST_POWER))
+            powers[name] = round(power, 4)
+            words.append(f"{name} {means[0]:.3f}, by calibrated probabilities {means[1]:.3f}")
+        because = f"mean Dice of {len(self.cases)} unseen cases: {'; '.join(words)}"
+        return powers, Decision(powers, because)
+
+    def probabilities(self, voxels: Voxels, calibrator: Calibrator) -> Floats:
+        """(n, structures) calibrated probabilities of a case's voxels."""
+        made = replace(self.believed, calibrator=calibrator)(voxels.outputs.T)
+        return np.asarray(made[-voxels.marked.shape[1] :].T, dtype=np.float64)
+
+    def _volume_error(self, calibrator: Calibrator) -> float:
+        """The relative error of summed probabilities: of each structure the mean over cases, their sizes averaged."""
+        errors = np.array([volume_errors(one, self.probabilities(one, calibrator)) for one in self.cases])
+        there = np.isfinite(errors)
+        means = np.where(there, errors, 0.0).sum(axis=0) / there.sum(axis=0).clip(min=1)
+        return float(np.abs(means).mean())
+
+    @cached_property
+    def _unseen(self) -> Unseen:
+        names, exclusive = self.believed.names, self.believed.exclusive
+        each = max(1000, MOST_NUMBERS // max(1, len(self.cases) * len(names)))
+        random = np.random.default_rng(0)
+        kept = [random.permutation(len(one.weights))[:each] for one in self.cases]
+        outputs, truth, weights = (
+            np.concatenate([getattr(one, name)[own] for one, own in zip(self.cases, kept, strict=True)])
+            for name in ("outputs", "truth", "weights")
+        )
+        patients = np.repeat([one.patient for one in self.cases], [len(own) for own in kept])
+        logs = normalised(outputs) if exclusive else outputs.astype(np.float64)
+        return Unseen(logs, truth, patients, names, "classes" if exclusive else "labels", weights)
+
+
+def unseen_voxels(
+    predictions: Sequence[Prediction],
+    cases: Sequence[Case],
+    truth: Truth,
+    believed: Believed,
+    postprocessing: Mapping[str, Tidying],
+    labels: Sequence[Label],
+) -> UnseenVoxels:
+    """The sampled voxels of cases that did not train; of those without a sample none."""
+    rules = {label.value: postprocessing[label.name] for label in labels if label.name in postprocessing}
+    each = [
+        Voxels.of(made, truth.of(case), case.patient, truth.structures, exclusive=believed.exclusive, rules=rules)
+        for made, case in zip(predictions, cases, strict=True)
+    ]
+    return UnseenVoxels([one for one in each if one is not None], believed)
+
+
+def soft_dice(voxels: Voxels, probabilities: Floats) -> Floats:
+    """(structures,) 2 sum(p m) / (sum(p) + sum(m)) by weighted voxels; NaN of an empty mask."""
+    both = voxels.weights @ (probabilities * voxels.marked)
+    marked = voxels.weights @ voxels.marked
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(marked > 0, 2 * both / (voxels.weights @ probabilities + marked), np.nan)
+
+
+def volume_errors(voxels: Voxels, probabilities: Floats) -> Floats:
+    """(structures,) relative error of the summed probability; NaN of a structure that is not there."""
+    true = voxels.weights @ voxels.true
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(true > 0, voxels.weights @ probabilities / true - 1, np.nan)

@@ -1,0 +1,101 @@
+"""Calibrated probabilities of voxels, and the Dice that they let expect of a mask.
+
+NumPy only: a packaged model carries a copy of this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from isocenter.errors import PlanError
+from isocenter.evaluation import Calibrator
+from isocenter.tasks.shared import sigmoid, softmax
+from isocenter.values import Array, Region
+
+# By whether labels exclude each other: what is linear in the logarithms, and so cheap for every voxel.
+VOXEL_METHODS = {True: ("temperature", "vector"), False: ("temperature", "platt")}
+# Numbers that become probabilities together, so that a slab of many labels is never held twice.
+TOGETHER = 2**22
+
+
+@dataclass(frozen=True)
+class Believed:
+    """What makes probabilities of a network's outputs.
+
+    names:     of the channels; of exclusive labels the first is the background's
+    exclusive: factors and shifts are of the logarithms of probabilities; else of each region's logarithm of odds
+    """
+
+    names: tuple[str, ...]
+    exclusive: bool
+    calibrator: Calibrator
+
+    def __call__(self, outputs: Array) -> Array:
+        """(channels, ...) outputs to as many calibrated probabilities."""
+        own = self.calibrator.parameters
+        if not own:
+            return softmax(outputs) if self.exclusive else sigmoid(outputs)
+        if "all" in own:
+            numbers = [[own["all"][0], 0.0]] * len(self.names)
+        elif self.exclusive and len(self.names) == 2:
+            factor, shift = own[self.names[1]]
+            numbers = [[factor, 0.0], [factor, shift]]
+        else:
+            numbers = [list(own[name]) for name in self.names]
+        made = np.array(outputs, dtype=np.float32)
+        if self.exclusive:
+            made -= made.max(axis=0)
+            made -= np.log(np.exp(made).sum(axis=0))
+        for place, (factor, shift) in enumerate(numbers):
+            made[place] *= np.float32(factor)
+            made[place] += np.float32(shift)
+        return softmax(made) if self.exclusive else sigmoid(made)
+
+
+class SoftDice:
+    """2 sum(p m) / (sum(p) + sum(m)) of structures, over the parts of an image: the Dice that is expected of a mask.
+
+    p: calibrated probabilities of all voxels, the background that is far away too; m: the mask.
+    """
+
+    def __init__(self, structures: Sequence[Sequence[int]], believed: Believed) -> None:
+        self._structures, self._believed = structures, believed
+        self._sums = np.zeros((3, len(structures)))
+
+    def take(self, region: Region, labels: Array, outputs: Array) -> None:
+        """(*region) the label map of a part, and (channels, *region) its outputs."""
+        step = max(1, TOGETHER * len(labels) // max(1, outputs.size))
+        for rows in (slice(row, row + step) for row in range(0, len(labels), step)):
+            own = self._believed(outputs[:, rows])[-len(self._structures) :]
+            for place, values in enumerate(self._structures):
+                mask = labels[rows] == values[0] if len(values) == 1 else np.isin(labels[rows], values)
+                sums = own[place].sum(where=mask, dtype=float), own[place].sum(dtype=float), np.count_nonzero(mask)
+                self._sums[:, place] += sums
+
+    def expected(self, powers: Mapping[str, float]) -> dict[str, float]:
+        """{structure: Dice}, of masks that are not empty, each to the power that validation cases have found."""
+        each = zip(powers.items(), self._sums.T, strict=True)
+        return {name: float((2 * both / (size + n)) ** power) for (name, power), (both, size, n) in each if n}
+
+
+def check_voxels(method: str, believed: Believed, expected: Mapping[str, float] | None) -> None:
+    """PlanError for a calibration that voxels do not have, or that is not of these channels.
+
+    method: as a person chose it
+    """
+    known = ("auto", "none", *VOXEL_METHODS[believed.exclusive])
+    for setting, given in (("calibration_method", method), ("calibration", believed.calibrator.method)):
+        if given not in known:
+            problem = f"voxels are not calibrated by {given}"
+            raise PlanError(problem, f"task.{setting}", f"Choose one of {', '.join(known)}")
+    columns = believed.calibrator.parameters
+    structures = believed.names[believed.exclusive :]
+    if columns and "all" not in columns and set(columns) not in (set(believed.names), set(structures[-1:])):
+        remedy = "Leave it to `isocenter train`"
+        raise PlanError(f"it is of {', '.join(columns)}, not of the channels", "task.calibration", remedy)
+    if expected is not None and (set(expected) != set(structures) or min(expected.values()) <= 0):
+        remedy = f"Give a number above 0 for each of {', '.join(structures)}"
+        raise PlanError("there is not one for each structure", "task.expected_dice", remedy)

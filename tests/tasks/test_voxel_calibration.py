@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from isocenter.errors import PlanError
+from isocenter.evaluation import Calibrator
+from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.tasks.segmentation.voxel_calibration import Believed
+from isocenter.tasks.shared import Certainty, softmax
+from isocenter.values import Case, Geometry, Image, Label
+
+GRID = Geometry((48, 48), np.eye(3))
+WHOLE = (slice(0, 48), slice(0, 48))
+TASK = Segmentation((Label(2, "organ"), Label(5, "lesion")))
+REGIONS = Segmentation(TASK.classes, "dice+ce", regions={"organ": (2, 5), "lesion": (5,)})
+
+
+def true_outputs(seed: int, channels: int = 3) -> np.ndarray:
+    """(channels, 48, 48) log probabilities that are right, with two structures beside each other."""
+    rows, columns = np.indices(GRID.shape) - 24.0
+    shift = np.random.default_rng(seed).normal(scale=1.5, size=2)
+    far = [np.hypot(rows - shift[0], columns - shift[1] + side) for side in (6.0, -8.0)]
+    odds = np.stack([np.zeros(GRID.shape), *((radius - one) / 1.5 for radius, one in zip((9, 6), far, strict=True))])
+    return odds.clip(-12, 12)[3 - channels :]
+
+
+def drawn(outputs: np.ndarray, seed: int) -> np.ndarray:
+    """The truth of an image whose labels are drawn by these probabilities."""
+    random = np.random.default_rng(seed).random(GRID.shape)
+    return np.array([0, 2, 5], np.uint8)[(random > softmax(outputs).cumsum(axis=0)).sum(axis=0)]
+
+
+def case(mask: np.ndarray, seed: int) -> Case:
+    image = Image(np.zeros((1, *GRID.shape), np.float32), GRID)
+    return Case(str(seed), str(seed), {"image": image}, {"mask": Image(mask[None], GRID)})
+
+
+def tuned(task: Segmentation, cases: int, factor: float, shift: float = 0.0):
+    """The task tuned on outputs that are the right ones times a factor; of the organ shifted too."""
+    made, references = [], []
+    for seed in range(cases):
+        right = true_outputs(seed)
+        if task.exclusive:
+            mask = drawn(right, seed)
+        else:
+            # One draw for both, so that the lesion lies within the organ.
+            right = np.stack([right[1], np.minimum(right[2], right[1])])
+            chance = np.random.default_rng(seed).random(GRID.shape)
+            organ, lesion = np.log(chance / (1 - chance)) < right
+            mask = np.select([lesion, organ], [5, 2]).astype(np.uint8)
+        outputs = factor * right
+        outputs[-2] += shift
+        made.append(task.decode([(WHOLE, {"mask": outputs.astype(np.float32)})], GRID))
+        references.append(case(mask, seed))
+    return *task.tuned(made, references), made, references
+
+
+def test_a_network_that_is_twice_as_sure_as_it_should_be_gets_half_of_its_factor():
+    task, decisions, made, _ = tuned(TASK, 4, 2.0)
+    assert task.certainty.calibration.method == "temperature"  # of four cases nothing else is fitted
+    assert task.certainty.calibration.parameters["all"][0] == pytest.approx(0.5, rel=0.06)
+    assert task.certainty.calibration.cases == 4
+    assert "summed probabilities are" in decisions["task.calibration"].because
+    outputs = 2 * true_outputs(9)
+    assert np.abs(task.probabilities({"mask": outputs})["mask"] - softmax(true_outputs(9))).max() < 0.02
+    again = task.decode([(WHOLE, {"mask": (2 * true_outputs(0)).astype(np.float32)})], GRID)
+    assert np.array_equal(again.data, made[0].data)  # the label map stays
+    assert task.tuned(made, []) == (task, {})
+
+
+def test_a_class_that_is_too_likely_gets_a_shift_and_its_volume_is_right():
+    task, decisions, *_ = tuned(TASK, 12, 2.0, shift=1.5)
+    calibration = task.certainty.calibration
+    assert calibration.method == "vector"
+    outputs = 2 * true_outputs(50)
+    outputs[1] += 1.5
+    right, before, after = (
+        made[1].sum()
+        for made in (softmax(true_outputs(50)), softmax(outputs), task.probabilities({"mask": outputs})["mask"])
+    )
+    assert abs(after / right - 1) < 0.03 < abs(before / right - 1)
+    assert set(calibration.parameters) == {"background", "organ", "lesion"}
+    again = Segmentation.of({**task.settings})
+    assert again == task
+    assert decisions["task.calibration"].value == calibration.settings
+
+
+def test_regions_are_calibrated_each_by_itself():
+    task, decisions, *_ = tuned(REGIONS, 8, 2.0, shift=1.0)
+    assert task.certainty.calibration.method == "platt", decisions
+    factor, shift = task.certainty.calibration.parameters["organ"]
+    assert (factor, shift) == (pytest.approx(0.5, rel=0.1), pytest.approx(-0.5, abs=0.15))
+    assert task.certainty.calibration.parameters["lesion"][0] == pytest.approx(0.5, rel=0.15)
+
+
+def test_voxels_of_which_nothing_is_known_say_nothing():
+    partly = replace(TASK, ignore=9)
+    _, _, made, references = tuned(partly, 4, 2.0)
+    hidden = []
+    for one in references:
+        mask = np.array(one.references["mask"].data[0])
+        mask[:, :20] = 9
+        hidden.append(case(mask, int(one.id)))
+    wrong = [
+        case(np.where(one.references["mask"].data[0] == 9, 2, one.references["mask"].data[0]), n)
+        for n, one in enumerate(hidden)
+    ]
+    found, misled = (partly.tuned(made, given)[0].certainty.calibration for given in (hidden, wrong))
+    assert found.parameters["all"][0] == pytest.approx(0.5, rel=0.1)
+    assert misled.parameters.get("all", [1.0])[0] != pytest.approx(0.5, rel=0.1)
+
+
+def test_two_channels_are_calibrated_by_the_odds_of_the_second():
+    outputs = np.array([[0.3, -2.0], [1.0, 4.0]], np.float32)
+    believed = Believed(("background", "organ"), True, Calibrator("vector", {"organ": [0.5, -1.0]}))
+    odds = 0.5 * (outputs[1] - outputs[0]) - 1.0
+    np.testing.assert_allclose(believed(outputs)[1], 1 / (1 + np.exp(-odds)), rtol=1e-6)
+
+
+def test_the_calibration_of_voxels_is_that_of_the_calibrator_everywhere():
+    outputs = np.random.default_rng(0).normal(scale=9, size=(3, 500))
+    numbers = {"background": [0.5, 0.1], "organ": [0.7, -0.4], "lesion": [0.6, 0.3]}
+    for calibrator in (Calibrator("temperature", {"all": [0.4]}), Calibrator("vector", numbers)):
+        names = ("background", "organ", "lesion")
+        theirs = np.exp(calibrator.classes(outputs.T, names)).T
+        np.testing.assert_allclose(Believed(names, True, calibrator)(outputs), theirs, atol=2e-6)
+
+
+def test_the_dice_that_is_expected_is_that_of_sums_and_on_average_the_true_one():
+    task, decisions, made, references = tuned(TASK, 20, 2.0)
+    assert made[0].confidence.expected == {}
+    expected, true = [], []
+    for seed, one in enumerate(references):
+        outputs = (2 * true_outputs(seed)).astype(np.float32)
+        slabs = [((slice(n, n + 16), slice(0, 48)), {"mask": outputs[:, n : n + 16]}) for n in (0, 16, 32)]
+        prediction = task.decode(slabs, GRID)
+        marked, truth = np.asarray(prediction.data) == 2, one.references["mask"].data[0] == 2
+        expected.append(prediction.confidence.expected["organ"])
+        true.append(2 * (marked & truth).sum() / (marked.sum() + truth.sum()))
+        chance = task.probabilities({"mask": outputs})["mask"][1]
+        by_hand = 2 * chance[marked].sum() / (chance.sum() + marked.sum())
+        assert expected[-1] == pytest.approx(by_hand ** task.expected_dice["organ"], rel=1e-5)
+    assert np.mean(expected) == pytest.approx(np.mean(true), abs=0.01)
+    assert task.outputs(prediction)["expected_dice_organ"] == pytest.approx(expected[-1], abs=1e-4)
+    assert "mean Dice of 20 unseen cases" in decisions["task.expected_dice"].because
+
+
+def test_an_empty_mask_has_no_expected_dice():
+    task = replace(tuned(TASK, 2, 2.0)[0], expected_dice={"organ": 1.0, "lesion": 1.0})
+    outputs = np.stack([np.full(GRID.shape, 9.0), *np.zeros((2, *GRID.shape))]).astype(np.float32)
+    assert task.decode([(WHOLE, {"mask": outputs})], GRID).confidence.expected == {}
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "message"),
+    [
+        (TASK, {"calibration_method": "isotonic"}, "voxels are not calibrated by isotonic"),
+        (REGIONS, {"calibration_method": "vector"}, "voxels are not calibrated by vector"),
+        (
+            TASK,
+            {"calibration": {"method": "vector", "parameters": {"liver": [1, 0]}, "cases": 3}},
+            "not of the channels",
+        ),
+        (TASK, {"expected_dice": {"organ": 1.0}}, "not one for each structure"),
+    ],
+)
+def test_a_calibration_that_voxels_cannot_have_is_refused(task, given, message):
+    with pytest.raises(PlanError, match=message):
+        Segmentation.of({**task.settings, **given})
+
+
+def test_without_a_calibration_nothing_changes():
+    none = replace(TASK, certainty=Certainty("none", Calibrator()))
+    outputs = {"mask": true_outputs(3)}
+    np.testing.assert_array_equal(none.probabilities(outputs)["mask"], softmax(outputs["mask"]))
