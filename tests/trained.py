@@ -87,9 +87,9 @@ def two_channels(root: Path, count: int = 12) -> Path:
     return root
 
 
-def pictures(root: Path, count: int = 40, classes: tuple[str, ...] = ("bright", "dark")) -> Path:
+def pictures(root: Path, count: int = 40, classes: tuple[str, ...] = ("bright", "dark"), first: int = 0) -> Path:
     """A folder a class, of PNG between 20 and 28 pixels a side."""
-    for n in range(count):
+    for n in range(first, first + count):
         rng = np.random.default_rng(n)
         name = classes[n % len(classes)]
         share = n % len(classes) / (len(classes) - 1)

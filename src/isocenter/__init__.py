@@ -15,6 +15,7 @@ __all__ = [
     "IsocenterError",
     "__version__",
     "adopt",
+    "calibrate",
     "check",
     "compare",
     "convert",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from isocenter.files import read, write
     from isocenter.runtime import load
     from isocenter.verbs.adopt import adopt
+    from isocenter.verbs.calibrate import calibrate
     from isocenter.verbs.check import check
     from isocenter.verbs.compare import compare
     from isocenter.verbs.convert import convert

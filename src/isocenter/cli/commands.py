@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from isocenter.cli.images import convert, view
-from isocenter.cli.model_commands import adopt, networks, package, predict
+from isocenter.cli.model_commands import adopt, calibrate, networks, package, predict
 from isocenter.cli.shell import app
 from isocenter.cli.train_commands import check, compare, demo, ensemble, evaluate, plan, train
 
-for verb in (check, plan, train, evaluate, compare, ensemble, predict, package, adopt, convert, view, networks, demo):
+for verb in (
+    check,
+    plan,
+    train,
+    evaluate,
+    compare,
+    ensemble,
+    predict,
+    package,
+    calibrate,
+    adopt,
+    convert,
+    view,
+    networks,
+    demo,
+):
     app.command()(verb)
 
 __all__ = ["app"]

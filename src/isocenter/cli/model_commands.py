@@ -104,6 +104,30 @@ def package(
     show(result, result.as_record() if json else None)
 
 
+@reads_data
+def calibrate(
+    model: Trained,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Labelled cases that the model has not seen.")],
+    out: OutPackage = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    backends: Backends = "all",
+    threads: Threads = None,
+    given: Given = None,
+) -> None:
+    """Find the calibration and the thresholds of MODEL anew on DATA, and write it as a package."""
+    result = isocenter.calibrate(
+        model,
+        data,
+        out=out or default_out("calibrate", model),
+        overwrite=overwrite,
+        backends=named(backends, "--backends"),
+        threads=threads,
+        **(given or {}),
+    )
+    show(result, result.as_record() if json else None)
+
+
 def adopt(
     source: Annotated[
         Path, typer.Argument(metavar="SOURCE", help="A model of another program: an nnU-Net v2 result folder.")

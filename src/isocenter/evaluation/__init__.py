@@ -117,6 +117,7 @@ if TYPE_CHECKING:
         read_cases,
         resampling,
         rows_from_json,
+        rows_from_records,
         rows_to_json,
     )
 

@@ -131,7 +131,12 @@ def rows_from_json(record: Mapping[str, Any]) -> list[Row]:
     if (record.get("schema"), record.get("version")) != (SUMMARY_SCHEMA, SUMMARY_VERSION):
         problem = f"schema {record.get('schema')}, version {record.get('version')}"
         raise FormatError(problem, "summary", f"Give {SUMMARY_SCHEMA}, version {SUMMARY_VERSION}")
-    return [_row(line) for line in record["rows"]]
+    return rows_from_records(record["rows"])
+
+
+def rows_from_records(lines: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """The rows of lines as `rows_to_json` has them under "rows"."""
+    return [_row(line) for line in lines]
 
 
 def _row(line: Mapping[str, Any]) -> Row:

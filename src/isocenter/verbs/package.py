@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +34,8 @@ from isocenter.verbs.training import MARKS as OF_A_RUN
 from isocenter.verbs.training import NOTES, REPORT
 from isocenter.verbs.training.validation_images import validation_images
 
+# What an image of these parts decided shows in every figure on it.
+TRAINS = ("train", "val", "calibration")
 PARTS = {"train": "training", "val": "selection", "calibration": "calibration", "test": "testing"}
 # What somebody may expect to be written, and would get a folder of that name.
 OTHER_ARCHIVES = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
@@ -93,19 +95,25 @@ def package(
     """
     run, out = Path(run), Path(out)
     refuse_missing(run)
-    plan = _finished(run)
+    plan = finished_plan(run)
     zipped = is_zip(out)
     refuse_taken(out, overwrite, () if zipped else MARKS)
     refuse_unknown(backends or (), "--backends")
     model = load(run, "cpu")
-    rows = _rows(run)
-    known = bool(model.record.get("patients_known"))
-    evidence = Evidence(rows, _limits(run, known, bool(rows)), _decisions(plan), _trained(run))
+    evidence = evidence_of(run, model, plan)
+    rows = evidence.rows
     with becoming(out, overwrite, zipped) as folder:
         onnx = write_package(model, evidence, folder.name, folder)
         certificate = None if backends == () else _certified(folder, model, run, plan, backends, threads)
     networks = len(model.members) + (len(model.first.members) if model.first else 0)
     return Packaged(out, onnx, networks, bool(rows), certificate)
+
+
+def evidence_of(run: Path, model: Model, plan: Plan) -> Evidence:
+    """What a finished run knows of its model; of the images hashes alone."""
+    rows, known = _rows(run), bool(model.record.get("patients_known"))
+    limits = _limits(run, known, bool(rows))
+    return Evidence(rows, limits, _decisions(plan), _hashes(run, TRAINS), _hashes(run, ("test",)))
 
 
 def _certified(
@@ -141,7 +149,7 @@ def becoming(out: Path, overwrite: bool, zipped: bool) -> Iterator[Path]:
         raise unwritable(error, out) from error
 
 
-def _finished(run: Path) -> Plan:
+def finished_plan(run: Path) -> Plan:
     """The plan of a run that is finished."""
     if not all((run / mark).is_file() for mark in OF_A_RUN):
         raise UsageError("holds no run", str(run), "Give the folder that `isocenter train` wrote")
@@ -167,13 +175,14 @@ def _rows(run: Path) -> list[Row]:
     return rows_from_json(read_json(path, SUMMARY_SCHEMA)) if path.is_file() else []
 
 
-def _trained(run: Path) -> list[str]:
-    """Hashes of what trained the model, without names: by them `evaluate` leaves these images out."""
+def _hashes(run: Path, parts: Collection[str]) -> list[str]:
+    """Hashes of what was in these parts, without names: by them `evaluate` and `calibrate` know these images."""
     record = read_data_record(run)
     if record is None:
         return []
     table = read_text_table(run / "split.csv")
-    return sorted(record.hashes(table.loc[table["split"] != "test", "case"]) | record.inherited)
+    inherited = record.inherited if parts is TRAINS else frozenset[str]()
+    return sorted(record.hashes(table.loc[table["split"].isin(list(parts)), "case"]) | inherited)
 
 
 def _limits(run: Path, patients_known: bool, estimated: bool) -> list[str]:

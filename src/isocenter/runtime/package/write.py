@@ -55,13 +55,15 @@ class Evidence:
     rows:      of its evaluation, with intervals; none where nothing was estimated
     limits:    sentences that a reader has to know beside the figures
     decisions: of the plan, with their reasons
-    trained:   hashes of the images that it was trained with
+    trained:   hashes of the images that it was trained with, or that decided something of it
+    tested:    hashes of the images that it was tested on
     """
 
     rows: Sequence[Row] = ()
     limits: Sequence[str] = ()
     decisions: Mapping[str, Decision] = field(default_factory=dict)
     trained: Sequence[str] = ()
+    tested: Sequence[str] = ()
 
 
 def write_package(model: Model, evidence: Evidence, title: str, folder: Path) -> Mapping[str, Any]:
@@ -85,7 +87,12 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
     onnx = _write_weights(model, modules, folder)
     record = {
         **model.settings,
-        "record": {**model.record, "trained": list(evidence.trained), "limits": list(evidence.limits)},
+        "record": {
+            **model.record,
+            "trained": list(evidence.trained),
+            "tested": list(evidence.tested),
+            "limits": list(evidence.limits),
+        },
         "members": len(modules),
         "architectures": [dict(one) for one in model.architectures] or None,
         "shares": model.shares,

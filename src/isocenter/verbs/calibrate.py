@@ -1,0 +1,160 @@
+"""`calibrate`: what a site's own labelled cases say about a model's probabilities, as a package that keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Unpack
+
+from isocenter.errors import DatasetError, UsageError, counted, listed
+from isocenter.evaluation import rows_from_records
+from isocenter.keywords import named_keywords
+from isocenter.runtime import (
+    Certificate,
+    Evidence,
+    Model,
+    certify,
+    is_foreign,
+    load,
+    package_record,
+    refuse_unknown,
+    unpacked,
+    why_unpackable,
+    write_package,
+)
+from isocenter.tasks import suffices, untuned
+from isocenter.transforms import stacked
+from isocenter.values import Case, Dataset, Decision, Image
+from isocenter.verbs.evaluation import among, hashes_of
+from isocenter.verbs.package import MARKS, becoming, evidence_of, finished_plan, is_zip
+from isocenter.verbs.reading import (
+    ReadingKeywords,
+    ReadingOptions,
+    open_dataset,
+    refuse_missing,
+    refuse_taken,
+    with_references,
+)
+from isocenter.verbs.training import MARKS as OF_A_RUN
+from isocenter.verbs.training import predicted
+from isocenter.verbs.training.validation_images import MOST
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The package that was written, and what the cases decided; prints both.
+
+    cases, patients: how many decided
+    certificate:     which backends agree with torch; None where none was asked for
+    """
+
+    out: Path
+    cases: int
+    patients: int
+    decisions: Mapping[str, Decision]
+    certificate: Certificate | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """For `--json`."""
+        made = {name: asdict(decision) for name, decision in self.decisions.items()}
+        record = {"schema": "isocenter.calibrate", "version": 1, "out": str(self.out), "cases": self.cases}
+        return {**record, "patients": self.patients, "decisions": made}
+
+    def __repr__(self) -> str:
+        lines = [str(self.out), f"decided by {counted(self.cases, 'case')} of {counted(self.patients, 'patient')}"]
+        lines += [f"{name}: {decision.value} ({decision.because})" for name, decision in self.decisions.items()]
+        return "\n".join([*lines, *([] if self.certificate is None else self.certificate.lines)])
+
+
+@named_keywords(ReadingKeywords)
+def calibrate(
+    model: str | Path,
+    data: str | Path | Dataset,
+    *,
+    out: str | Path,
+    overwrite: bool = False,
+    backends: Sequence[str] | None = None,
+    threads: int | None = None,
+    **reading: Unpack[ReadingKeywords],
+) -> Calibrated:
+    """Find a model's calibration and thresholds anew on labelled cases that it has not seen, and package it.
+
+    model:    a run, also one of `train --all`, a package, or an nnU-Net v2 result folder
+    data:     labelled cases of the model's kind; none may have trained, selected or tested it (told by content), and a
+              set's own test part is left for tests
+    out:      a folder, or a zip where it ends so
+    backends: as `package` has them
+    Rules that a person chose before the training (`task.operating_point`, `task.calibration_method`) hold on.
+    Raises UsageError where cases have had a part in the model, DatasetError where they are not of its kind.
+    """
+    source, out = Path(model), Path(out)
+    refuse_missing(source)
+    zipped = is_zip(out)
+    refuse_taken(out, overwrite, () if zipped else MARKS)
+    refuse_unknown(backends or (), "--backends")
+    loaded = load(source, "cpu", threads=threads)
+    if is_foreign(source) and (problem := why_unpackable(loaded)):
+        raise UsageError(problem, str(source), "Only a model that can become a package can keep a calibration")
+    evidence = _evidence(source, loaded)
+    dataset = open_dataset(data, ReadingOptions.of(**reading), needs=loaded.task.needs)
+    if not suffices(loaded.task, dataset.kinds):
+        needs, where = ", ".join(sorted(loaded.task.needs)), str(dataset.root or dataset.name)
+        raise DatasetError(f"has no references of the kind {needs}", where, f"Give data for {loaded.task.name}")
+    dataset = _unseen(with_references(dataset, loaded.task), evidence)
+    cases, open_task = list(dataset), untuned(loaded.task)
+    task, decisions = open_task.tuned(predicted(loaded, open_task, cases), cases)
+    found = f"Calibrated anew on {counted(len(cases), 'case')}: its figures are those of the former calibration."
+    evidence = replace(
+        evidence,
+        limits=[*evidence.limits, found],
+        decisions={**evidence.decisions, **decisions},
+        trained=sorted({*evidence.trained, *hashes_of(dataset)}),
+    )
+    settled = replace(loaded, task=task)
+    with becoming(out, overwrite, zipped) as folder:
+        write_package(settled, evidence, folder.name, folder)
+        certificate = None
+        if backends != ():
+            words = f"{min(len(cases), MOST)} of {counted(len(cases), 'calibrating case')}"
+            shown = Images(cases[:MOST])
+            certificate = certify(folder, settled, shown, words, names=backends, devices=("cpu",), threads=threads)
+    return Calibrated(out, len(cases), len({case.patient for case in cases}), decisions, certificate)
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of cases, read one at a time, as often as they are asked for."""
+
+    cases: Sequence[Case]
+
+    def __iter__(self) -> Iterator[Image]:
+        return (stacked(case.images, case.id) for case in self.cases)
+
+
+def _evidence(source: Path, model: Model) -> Evidence:
+    """What is known of the model: of a run, of a package, or nothing."""
+    if is_foreign(source):
+        return Evidence(limits=[f"Adopted from {model.record['origin']}: Isocenter has measured nothing of it."])
+    if all((source / mark).is_file() for mark in OF_A_RUN):
+        return evidence_of(source, model, finished_plan(source))
+    with unpacked(source) as folder:
+        record = package_record(folder)
+    own = record["record"]
+    decisions = {name: Decision(**one) for name, one in record.get("decisions", {}).items()}
+    rows = rows_from_records(record.get("evaluation", ()))
+    return Evidence(rows, own.get("limits", ()), decisions, own.get("trained", ()), own.get("tested", ()))
+
+
+def _unseen(dataset: Dataset, evidence: Evidence) -> Dataset:
+    """The cases, without a set's own test part; UsageError where any has had a part in the model."""
+    where = str(dataset.root or dataset.name)
+    kept = dataset.only({case.id for case in dataset if dataset.splits.get(case.id) != "test"})
+    if not len(kept):
+        remedy = "Give other labelled cases: what calibrates a model cannot test it"
+        raise UsageError("holds only cases of the set's own test part", where, remedy)
+    for hashes, verb in ((evidence.trained, "trained or selected"), (evidence.tested, "tested")):
+        if seen := sorted(among(kept, hashes)) if hashes else []:
+            problem = f"{counted(len(seen), 'case')} (told by content) {verb} this model: {listed(seen)}"
+            raise UsageError(problem, where, "Give cases that the model has not seen")
+    return kept

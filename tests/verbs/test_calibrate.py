@@ -1,0 +1,105 @@
+"""`calibrate`: a model's probabilities and thresholds, found anew on cases that it has not seen."""
+
+import json
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+import isocenter
+import trained
+from isocenter.cli import app
+from isocenter.errors import DatasetError, UsageError
+from isocenter.runtime import read_json
+
+SITE = {"backends": ()}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Forty pictures that the run has not seen, its classes interchanged in every fourth: it is too sure there."""
+    folder = trained.pictures(tmp_path_factory.mktemp("site"), count=40, first=1000)
+    for number, path in enumerate(sorted(folder.rglob("*.png"))):
+        if number % 4 == 0:
+            other = {"bright": "dark", "dark": "bright"}[path.parent.name]
+            shutil.move(path, folder / other / f"moved_{path.name}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def calibrated(classified, site, tmp_path_factory):
+    return isocenter.calibrate(classified.out, site, out=tmp_path_factory.mktemp("calibrated") / "model", **SITE)
+
+
+def test_a_site_gets_a_package_with_its_own_calibration_and_says_by_how_many_cases(classified, site, calibrated):
+    assert (calibrated.cases, calibrated.patients) == (40, 40)
+    decided = calibrated.decisions["task.calibration"]
+    assert decided.value["cases"] == 40
+    assert "task.calibration" in repr(calibrated)
+    before, after = isocenter.load(classified.out, "cpu"), isocenter.load(calibrated.out, "cpu")
+    assert after.task.certainty.calibrator.settings == decided.value
+    picture = next(site.rglob("*.png"))
+    ours, theirs = before.predict(picture), after.predict(picture)
+    assert ours.confidence.uncalibrated == pytest.approx(theirs.confidence.uncalibrated, abs=1e-5)
+
+
+def test_a_package_of_it_is_calibrated_again_with_what_it_knows_of_its_model(calibrated, site, tmp_path):
+    more = trained.pictures(tmp_path / "more", count=12, first=5000)
+    with pytest.raises(UsageError, match=r"40 cases \(told by content\) trained or selected this model"):
+        isocenter.calibrate(calibrated.out, site, out=tmp_path / "twice", **SITE)
+    again = isocenter.calibrate(calibrated.out, more, out=tmp_path / "again.zip", **SITE)
+    assert again.decisions["task.calibration"].value["cases"] == 12
+    assert isocenter.load(again.out, "cpu").task.certainty.calibrator.cases == 12
+
+
+def test_cases_that_had_a_part_in_the_model_are_refused_and_nothing_is_written(classified, tmp_path):
+    with pytest.raises(UsageError, match=r"told by content.*trained or selected this model"):
+        isocenter.calibrate(classified.out, classified.data, out=tmp_path / "model", **SITE)
+    assert not (tmp_path / "model").exists()
+
+
+def test_cases_that_tested_the_model_are_refused_also_for_its_package(classified, tmp_path):
+    rows = [line.split(",") for line in (classified.out / "split.csv").read_text().splitlines()[1:]]
+    tested = {row[0] for row in rows if row[2] == "test"}
+    for path in sorted(classified.data.rglob("*.png")):
+        if any(path.as_posix().endswith(f"{name}.png") or path.stem == name for name in tested):
+            (tmp_path / "held" / path.parent.name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, tmp_path / "held" / path.parent.name / path.name)
+    package = isocenter.package(classified.out, out=tmp_path / "package", backends=()).out
+    assert read_json(package / "isocenter" / "model.json", "isocenter.model")["record"]["tested"]
+    for model in (classified.out, package):
+        with pytest.raises(UsageError, match="tested this model"):
+            isocenter.calibrate(model, tmp_path / "held", out=tmp_path / "model", **SITE)
+
+
+def test_labels_of_another_kind_are_refused(classified, tmp_path):
+    with pytest.raises(DatasetError):
+        isocenter.calibrate(classified.out, trained.blobs(tmp_path / "blobs"), out=tmp_path / "model", **SITE)
+
+
+def test_an_evaluation_leaves_a_package_as_it_was(classified, site, tmp_path):
+    def parts():
+        folder = isocenter.package(classified.out, out=tmp_path / "p", overwrite=True, backends=()).out
+        return {path.name: path.read_bytes() for path in sorted((folder / "isocenter").iterdir())}
+
+    before = parts()
+    isocenter.evaluate(classified.out, site)
+    assert parts() == before
+
+
+def test_the_command_prints_one_json_document(classified, site, tmp_path):
+    words = [
+        "calibrate",
+        str(classified.out),
+        str(site),
+        "--out",
+        str(tmp_path / "model"),
+        "--backends",
+        "none",
+        "--json",
+    ]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    assert (record["schema"], record["cases"]) == ("isocenter.calibrate", 40)
+    assert record["decisions"]["task.calibration"]["value"]["method"]
