@@ -9,6 +9,7 @@ from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.segmentation.voxel_calibration import Believed
+from isocenter.tasks.segmentation.voxel_sample import near_edges
 from isocenter.tasks.shared import Certainty, softmax
 from isocenter.values import Case, Geometry, Image, Label
 
@@ -72,7 +73,7 @@ def test_a_network_that_is_twice_as_sure_as_it_should_be_gets_half_of_its_factor
 
 
 def test_a_class_that_is_too_likely_gets_a_shift_and_its_volume_is_right():
-    task, decisions, *_ = tuned(TASK, 12, 2.0, shift=1.5)
+    task, decisions, *_ = tuned(TASK, 8, 2.0, shift=1.5)
     calibration = task.certainty.calibration
     assert calibration.method == "vector"
     outputs = 2 * true_outputs(50)
@@ -130,7 +131,7 @@ def test_the_calibration_of_voxels_is_that_of_the_calibrator_everywhere():
 
 
 def test_the_dice_that_is_expected_is_that_of_sums_and_on_average_the_true_one():
-    task, decisions, made, references = tuned(TASK, 20, 2.0)
+    task, decisions, made, references = tuned(TASK, 10, 2.0)
     assert made[0].confidence.expected == {}
     expected, true = [], []
     for seed, one in enumerate(references):
@@ -145,7 +146,7 @@ def test_the_dice_that_is_expected_is_that_of_sums_and_on_average_the_true_one()
         assert expected[-1] == pytest.approx(by_hand ** task.expected_dice["organ"], rel=1e-5)
     assert np.mean(expected) == pytest.approx(np.mean(true), abs=0.01)
     assert task.outputs(prediction)["expected_dice_organ"] == pytest.approx(expected[-1], abs=1e-4)
-    assert "mean Dice of 20 unseen cases" in decisions["task.expected_dice"].because
+    assert "mean Dice of 10 unseen cases" in decisions["task.expected_dice"].because
 
 
 def test_an_empty_mask_has_no_expected_dice():
@@ -176,3 +177,41 @@ def test_without_a_calibration_nothing_changes():
     none = replace(TASK, certainty=Certainty("none", Calibrator()))
     outputs = {"mask": true_outputs(3)}
     np.testing.assert_array_equal(none.probabilities(outputs)["mask"], softmax(outputs["mask"]))
+
+
+def test_rows_say_how_far_voxels_near_edges_and_volumes_are_off_before_and_after():
+    task, _, _, references = tuned(TASK, 6, 2.0, shift=1.0)
+    outputs = [2 * true_outputs(seed) for seed in range(6)]
+    for one in outputs:
+        one[1] += 1.0
+    predictions = [task.decode([(WHOLE, {"mask": one.astype(np.float32)})], GRID) for one in outputs]
+    table = task.scoring.score(predictions, references)
+    rows = {(row.metric, row.label): row.estimate for row in task.scoring.summary(table, seed=0)}
+    assert {metric for metric, _ in rows} <= task.scoring.metrics
+    # By hand: of all voxels, as an image this small is its own sample, within 5 of an edge of the reference.
+    near = [near_edges(one.references["mask"].data[0], GRID) for one in references]
+    for ending, of in (("", task), ("_uncalibrated", replace(TASK, certainty=Certainty("none", Calibrator())))):
+        chances = [of.probabilities({"mask": one})["mask"][1] for one in outputs]
+        truths = [one.references["mask"].data[0] == 2 for one in references]
+        errors = [chance.sum() / truth.sum() - 1 for chance, truth in zip(chances, truths, strict=True)]
+        assert rows[f"summed_volume_error{ending}", "organ"].value == pytest.approx(np.mean(errors), abs=1e-4)
+        gaps = np.zeros(15)
+        for chance, truth, there in zip(chances, truths, near, strict=True):
+            places = np.minimum((chance[there] * 15).astype(int), 14)
+            gaps += np.bincount(places, (chance - truth)[there], 15) / there.sum() / 6
+        assert rows[f"ece_near{ending}", "organ"].value == pytest.approx(np.abs(gaps).sum(), abs=1e-4)
+    assert rows["ece_near", "all"].value < 0.5 * rows["ece_near_uncalibrated", "all"].value
+    assert rows["ece_near", "all"].low is None
+    bias = table["expected_dice"] - table["dice"]
+    assert rows["expected_dice_bias", "lesion"].value == pytest.approx(bias[table["label"] == "lesion"].mean())
+    organ = table[table["label"] == "organ"]
+    assert rows["expected_dice_pearson", "organ"].value == pytest.approx(organ["dice"].corr(organ["expected_dice"]))
+
+
+def test_predictions_without_a_sample_have_no_rows_about_voxels():
+    task, _, made, references = tuned(TASK, 3, 2.0)
+    table = task.scoring.score([replace(one, untuned=None) for one in made], references)
+    assert not {"near_gaps", "summed_volume_error", "expected_dice"} & set(table)
+    metrics = {row.metric for row in task.scoring.summary(table, seed=0)}
+    assert "dice" in metrics
+    assert "ece_near" not in metrics

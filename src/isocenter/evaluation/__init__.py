@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from isocenter.evaluation.calibrators import METHODS, Calibrator, Scale, columns_of, from_odds, normalised, odds_of
     from isocenter.evaluation.centrelines import Centreline, betti, centreline, skeleton
     from isocenter.evaluation.classification import (
+        BINS,
         Confusion,
         auroc,
         average_precision,

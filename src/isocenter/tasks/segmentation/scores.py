@@ -25,6 +25,7 @@ from isocenter.evaluation import (
     volume_unit,
 )
 from isocenter.report import Figure
+from isocenter.tasks.segmentation.voxel_scores import OF_VOXELS
 from isocenter.tasks.shared import AGREEMENT, Measured, agreement_figure, agreement_rows, place_of
 from isocenter.values import MM, MM3_PER_ML, SERIES_UNITS, Array, Estimate, Geometry, Prediction, Row, blocks
 
@@ -40,6 +41,7 @@ OF_READERS = frozenset({"dice_to_readers", "dice_between_readers"})
 METRICS = frozenset(
     {
         *OF_LINES,
+        *OF_VOXELS,
         *("dice", "iou", "sensitivity", "precision", "detected", "dice_pooled", "iou_pooled"),
         *(f"{name}{unit}" for name in DISTANCES for unit in ("", "_pixels", *OF_SERIES)),
         *(f"{name}{unit}" for name in (*VOLUMES, *VOLUME_AGREEMENT) for unit in ("", "_mm2", "_voxels", *OF_SERIES)),
@@ -49,6 +51,12 @@ NAMES: Mapping[str, str] = {
     "assd": "ASSD",
     "cldice": "Centreline Dice",
     "dice_pooled": "Dice, pooled",
+    "ece_near": "ECE of voxels near edges",
+    "ece_near_uncalibrated": "ECE of voxels near edges, uncalibrated",
+    "expected_dice": "Expected Dice",
+    "expected_dice_bias": "Expected less true Dice",
+    "expected_dice_pearson": "Expected and true Dice, Pearson",
+    "expected_dice_spearman": "Expected and true Dice, Spearman",
     "hd95": "HD95",
     "hd95_points": "HD95 over boundary voxels",
     "hd95_points_pixels": "HD95 over boundary voxels",
@@ -56,6 +64,8 @@ NAMES: Mapping[str, str] = {
     "iou_pooled": "IoU, pooled",
     "nsd": "NSD",
     "nsd_pixels": "NSD, tolerance in pixels",
+    "summed_volume_error": "Relative error of the summed probability",
+    "summed_volume_error_uncalibrated": "Relative error of the summed probability, uncalibrated",
     **{f"volume_{metric}": f"Volume, {name[0].lower()}{name[1:]}" for metric, name in AGREEMENT.items()},
 }
 

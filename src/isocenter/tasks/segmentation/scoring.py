@@ -14,6 +14,8 @@ from isocenter.report import Figure, figures
 from isocenter.tasks.answers import stated_image
 from isocenter.tasks.segmentation.scores import OF_READERS, case_rows, summary_rows, volume_figure, volumes
 from isocenter.tasks.segmentation.targets import Truth
+from isocenter.tasks.segmentation.voxel_calibration import Believed
+from isocenter.tasks.segmentation.voxel_scores import voxel_columns, voxel_rows
 from isocenter.tasks.shared import refuse_other_grid, refuse_other_names
 from isocenter.values import Case, Label, Prediction, Row
 
@@ -29,6 +31,7 @@ class MaskScoring:
     tolerances:  {name: mm} of `nsd`
     centrelines: names of structures whose centrelines are scored
     truth:       how masks are read
+    believed:    what made probabilities of outputs
     """
 
     labels: tuple[Label, ...]
@@ -36,6 +39,7 @@ class MaskScoring:
     tolerances: Mapping[str, float]
     centrelines: tuple[str, ...]
     truth: Truth
+    believed: Believed
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and structure, on the reference's own grid.
@@ -60,12 +64,14 @@ class MaskScoring:
             known=known,
             surfaces=self.truth.sparse is None,
         )
+        of_voxels = voxel_columns(prediction, (truth, known), self.structures, self.believed)
         by_readers = self.truth.reader_agreement(predicted, case, tuple(self.structures))
-        return [{"case": case.id, "patient": case.patient, **row, **by_readers.get(row["label"], {})} for row in rows]
+        named = {"case": case.id, "patient": case.patient}
+        return [{**named, **row, **by_readers.get(row["label"], {}), **of_voxels[row["label"]]} for row in rows]
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Each metric over all labels (mean of their means), then by label; patients are resampled."""
-        return summary_rows(table, self.tolerances, seed=seed)
+        return [*summary_rows(table, self.tolerances, seed=seed), *voxel_rows(table, seed=seed)]
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by mean Dice; a case without any structure counts as 1."""

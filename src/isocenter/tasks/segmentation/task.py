@@ -108,7 +108,7 @@ class Segmentation:
         suited=suited,
         sentences=SENTENCES,
         metric_names=NAMES,
-        errors=frozenset({"hd95", "assd", "false_positive_volume", "components_error", "loops_error"}),
+        errors=frozenset({"hd95", "assd", "false_positive_volume", "components_error", "loops_error", "ece_near"}),
         label_word="structure",
     )
 
@@ -256,7 +256,7 @@ class Segmentation:
     @property
     def scoring(self) -> Scoring:
         """Overlap, surface distances and volumes of each structure."""
-        masks = MaskScoring(self.classes, self.structures, self.tolerances, self.centrelines, self.truth)
+        masks = MaskScoring(self.classes, self.structures, self.tolerances, self.centrelines, self.truth, self.believed)
         return Scoring(
             metrics=METRICS | OF_READERS if len(self.observers) > 1 else METRICS,
             score=masks.score,

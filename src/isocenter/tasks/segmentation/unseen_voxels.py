@@ -29,19 +29,18 @@ GUO = "arXiv:1706.04599"
 class Voxels:
     """Sampled voxels of a case whose truth is known there.
 
-    outputs: (n, channels) of the network
+    places:  (n, axes) their indices; outputs: (n, channels) of the network
     truth:   (n,) number of the class, 0 the background; of regions (n, regions) whether it is true
     marked:  (n, structures) whether the prediction marks it
     weights: (n,) voxels that each stands for
-    dice:    (structures,) of the tidied label map; NaN where neither side has it
     """
 
     patient: str
+    places: Array
     outputs: Array
     truth: Array
     marked: Array
     weights: Array
-    dice: Floats
 
     @classmethod
     def of(
@@ -52,7 +51,6 @@ class Voxels:
         structures: Sequence[tuple[int, ...]],
         *,
         exclusive: bool,
-        rules: Mapping[int, Tidying] = {},
     ) -> Voxels | None:
         """None where no sample was drawn, or nothing of it is known.
 
@@ -65,26 +63,30 @@ class Voxels:
         there = np.ones(len(sample.weights), bool) if known is None else sample.at(known)
         if not there.any():
             return None
-        predicted = np.asarray(made.data)
-        values, labels = sample.at(drawn)[there], sample.at(predicted)[there]
+        values, labels = sample.at(drawn)[there], sample.at(np.asarray(made.data))[there]
         true, marked = (np.stack([np.isin(one, own) for own in structures], axis=1) for one in (values, labels))
         numbers = (true * np.arange(1, true.shape[1] + 1)).sum(axis=1) if exclusive else true
-        mask = tidied(predicted, rules, made.geometry.voxel_volume or 1.0)
-        mask = mask if known is None else np.where(known, mask, 0)
-        dice = [overlap(place_of(own, mask), place_of(own, drawn)).dice for own in structures]
-        return cls(patient, sample.outputs[there], numbers, marked, sample.weights[there], np.array(dice))
+        return cls(patient, sample.places[there], sample.outputs[there], numbers, marked, sample.weights[there])
 
     @property
     def true(self) -> Array:
         """(n, structures) truths."""
         return self.truth if self.truth.ndim == 2 else self.truth[:, None] == np.arange(1, self.marked.shape[1] + 1)
 
+    def probabilities(self, believed: Believed) -> Floats:
+        """(n, structures)"""
+        return np.asarray(believed(self.outputs.T)[-self.marked.shape[1] :].T, dtype=np.float64)
+
 
 @dataclass(frozen=True, eq=False)
 class UnseenVoxels:
-    """The voxels of all unseen cases."""
+    """The voxels of all unseen cases.
+
+    dice: (cases, structures) of the tidied label maps; NaN where neither side has the structure
+    """
 
     cases: Sequence[Voxels]
+    dice: Floats
     believed: Believed
 
     def found(
@@ -114,11 +116,12 @@ class UnseenVoxels:
 
     def expected(self, calibrator: Calibrator) -> tuple[dict[str, float], Decision]:
         """{structure: power that makes of the Dice of calibrated probabilities the true one, on average}."""
-        soft = np.array([soft_dice(one, self.probabilities(one, calibrator)) for one in self.cases])
-        true = np.array([one.dice for one in self.cases])
+        soft = np.array(
+            [soft_dice(one, one.probabilities(replace(self.believed, calibrator=calibrator))) for one in self.cases]
+        )
         powers, words = dict[str, float](), []
-        names = self.believed.names[-true.shape[1] :]
-        for name, own, dice in zip(names, soft.T, true.T, strict=True):
+        names = self.believed.names[-self.dice.shape[1] :]
+        for name, own, dice in zip(names, soft.T, self.dice.T, strict=True):
             there, power = np.isfinite(own) & np.isfinite(dice), 1.0
             means = [float(each[there].mean()) if there.any() else 1.0 for each in (dice, own)]
             if min(means) > 0 and max(means) < 1:
@@ -128,14 +131,11 @@ class UnseenVoxels:
         because = f"mean Dice of {len(self.cases)} unseen cases: {'; '.join(words)}"
         return powers, Decision(powers, because)
 
-    def probabilities(self, voxels: Voxels, calibrator: Calibrator) -> Floats:
-        """(n, structures) calibrated probabilities of a case's voxels."""
-        made = replace(self.believed, calibrator=calibrator)(voxels.outputs.T)
-        return np.asarray(made[-voxels.marked.shape[1] :].T, dtype=np.float64)
-
     def _volume_error(self, calibrator: Calibrator) -> float:
         """The relative error of summed probabilities: of each structure the mean over cases, their sizes averaged."""
-        errors = np.array([volume_errors(one, self.probabilities(one, calibrator)) for one in self.cases])
+        errors = np.array(
+            [volume_errors(one, one.probabilities(replace(self.believed, calibrator=calibrator))) for one in self.cases]
+        )
         there = np.isfinite(errors)
         means = np.where(there, errors, 0.0).sum(axis=0) / there.sum(axis=0).clip(min=1)
         return float(np.abs(means).mean())
@@ -165,11 +165,16 @@ def unseen_voxels(
 ) -> UnseenVoxels:
     """The sampled voxels of cases that did not train; of those without a sample none."""
     rules = {label.value: postprocessing[label.name] for label in labels if label.name in postprocessing}
-    each = [
-        Voxels.of(made, truth.of(case), case.patient, truth.structures, exclusive=believed.exclusive, rules=rules)
-        for made, case in zip(predictions, cases, strict=True)
-    ]
-    return UnseenVoxels([one for one in each if one is not None], believed)
+    voxels, dice = list[Voxels](), []
+    for made, case in zip(predictions, cases, strict=True):
+        drawn, known = truth.of(case)
+        own = Voxels.of(made, (drawn, known), case.patient, truth.structures, exclusive=believed.exclusive)
+        if own is not None:
+            mask = tidied(np.asarray(made.data), rules, made.geometry.voxel_volume or 1.0)
+            mask = mask if known is None else np.where(known, mask, 0)
+            dice.append([overlap(place_of(one, mask), place_of(one, drawn)).dice for one in truth.structures])
+            voxels.append(own)
+    return UnseenVoxels(voxels, np.array(dice), believed)
 
 
 def soft_dice(voxels: Voxels, probabilities: Floats) -> Floats:

@@ -1,0 +1,107 @@
+"""How far the probabilities of voxels, and the Dice that they expect, agree with references."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from isocenter.evaluation import BINS, Calibrator, Seed, Table, bootstrap, bootstrap_statistic, pearson, spearman
+from isocenter.tasks.segmentation.unseen_voxels import Voxels, volume_errors
+from isocenter.tasks.segmentation.voxel_calibration import Believed
+from isocenter.tasks.segmentation.voxel_sample import NEAR, near_edges
+from isocenter.tasks.shared import BEFORE
+from isocenter.values import Array, Estimate, Floats, Prediction, Row
+
+EXPECTED, GAPS, ECE, VOLUME = "expected_dice", "near_gaps", "ece_near", "summed_volume_error"
+CORRELATIONS: Mapping[str, Callable[..., Floats]] = {"pearson": pearson, "spearman": spearman}
+OF_VOXELS = frozenset(
+    {
+        *(f"{metric}{side}" for metric in (ECE, VOLUME) for side in ("", BEFORE)),
+        *(EXPECTED, f"{EXPECTED}_bias", *(f"{EXPECTED}_{name}" for name in CORRELATIONS)),
+    }
+)
+DIGITS = 7
+
+
+def voxel_columns(
+    made: Prediction,
+    reference: tuple[Array, Array | None],
+    structures: Mapping[str, tuple[int, ...]],
+    believed: Believed,
+) -> dict[str, dict[str, Any]]:
+    """{structure: columns} of a case: the Dice expected, the error of its summed probability, and the gaps of `ECE`.
+
+    reference: label map, and where it is known, None for everywhere
+    A gap is that of a bin, the mean of probability less truth over the voxels within `NEAR` of an edge of the
+    reference; of the predictions before calibration too. Without a sample of voxels there is the expected Dice alone.
+    """
+    rows: dict[str, dict[str, Any]] = {name: {} for name in structures}
+    for name in made.confidence.expected.keys() & rows:
+        rows[name][EXPECTED] = made.confidence.expected[name]
+    voxels = Voxels.of(made, reference, "", tuple(structures.values()), exclusive=believed.exclusive)
+    if voxels is None:
+        return rows
+    near = near_edges(reference[0], made.geometry)[tuple(voxels.places.T)]
+    sides = {"": believed}
+    if believed.calibrator.parameters:
+        sides[BEFORE] = replace(believed, calibrator=Calibrator())
+    for side, own in sides.items():
+        chances = voxels.probabilities(own)
+        for place, (name, error) in enumerate(zip(structures, volume_errors(voxels, chances), strict=True)):
+            rows[name][f"{VOLUME}{side}"] = error
+            gaps = _gaps(chances[near, place], voxels.true[near, place], voxels.weights[near])
+            rows[name][f"{GAPS}{side}"] = json.dumps([round(gap, DIGITS) for gap in gaps.tolist()])
+    return rows
+
+
+def _gaps(chances: Floats, true: Array, weights: Array) -> Floats:
+    """(bins,) of equal width, as in `ece`; their sizes add up to the error of the case."""
+    place = np.minimum((chances * BINS).astype(np.intp), BINS - 1)
+    return np.bincount(place, weights * (chances - true), BINS) / max(float(weights.sum()), 1.0)
+
+
+def voxel_rows(table: Table, *, seed: Seed) -> list[Row]:
+    """The calibration error of voxels near edges, and bias and correlation of the expected Dice."""
+    labels = {str(label): own for label, own in table.groupby("label", sort=False)}
+    rows = [row for side in ("", BEFORE) for row in _near_rows(labels, f"{GAPS}{side}", f"{ECE}{side}")]
+    if EXPECTED not in table:
+        return rows
+    known = table[table[EXPECTED].notna() & table["dice"].notna()]
+    means = known.groupby(["case", "patient"], sort=False)[["dice", EXPECTED]].mean().reset_index()
+    parts = {"all": means, **{str(label): own for label, own in known.groupby("label", sort=False)}}
+    for label, own in parts.items():
+        rows.append(Row(f"{EXPECTED}_bias", label, bootstrap(own[EXPECTED] - own["dice"], own["patient"], seed=seed)))
+    for name, figure in CORRELATIONS.items():
+        rows += [Row(f"{EXPECTED}_{name}", label, _correlation(figure, own, seed)) for label, own in parts.items()]
+    return rows
+
+
+def _correlation(figure: Callable[..., Floats], table: Table, seed: Seed) -> Estimate:
+    expected, dice = table[EXPECTED].to_numpy(float), table["dice"].to_numpy(float)
+
+    def statistic(weights: Floats) -> Floats:
+        """The correlation, for each weighting."""
+        return figure(expected, dice, weights)
+
+    return bootstrap_statistic(statistic, table["patient"], seed=seed, exact=False)
+
+
+def _near_rows(labels: Mapping[str, Table], column: str, metric: str) -> Iterator[Row]:
+    """Gaps are averaged over cases, which weigh alike, before their sizes are added; over all labels their mean."""
+    where = f"{BINS} bins of voxels within {NEAR:g} mm of an edge (voxels where their size is unknown)"
+    method = f"none: errors by bins are biased upwards; {where}"
+    each: dict[str, Estimate] = {}
+    for label, own in labels.items():
+        known = own[own[column].notna()] if column in own else own[:0]
+        if len(known):
+            gaps = np.array([json.loads(text) for text in known[column]])
+            people = known["patient"].nunique()
+            each[label] = Estimate(float(np.abs(gaps.mean(axis=0)).sum()), n=len(gaps), patients=people, method=method)
+    if each:
+        most = max(each.values(), key=lambda one: one.n)
+        yield Row(metric, "all", replace(most, value=float(np.mean([one.value for one in each.values()]))))
+    yield from (Row(metric, label, one) for label, one in each.items())
