@@ -50,11 +50,12 @@ def test_networks_of_two_families_and_seeds_give_the_mean_of_their_probabilities
     both = isocenter.load(mixed.out, device="cpu")
     assert both.families == "resnet, lenet"
     assert "resnet, lenet in 2D" in repr(both)
-    each = [isocenter.load(run, device="cpu").predict(picture(classified)).probabilities for run in runs]
+    each = [isocenter.load(run, device="cpu").predict(picture(classified)).confidence.uncalibrated for run in runs]
     single = [
-        isocenter.load(mixed.out, device="cpu", fold=n).predict(picture(classified)).probabilities for n in (0, 1)
+        isocenter.load(mixed.out, device="cpu", fold=n).predict(picture(classified)).confidence.uncalibrated
+        for n in (0, 1)
     ]
-    found = both.predict(picture(classified)).probabilities
+    found = both.predict(picture(classified)).confidence.uncalibrated
     for name in found:
         assert found[name] == pytest.approx(np.mean([one[name] for one in each]), abs=1e-6)
         assert single[1][name] == pytest.approx(each[1][name])
@@ -116,8 +117,8 @@ def package(uneven, tmp_path_factory) -> Path:
 
 
 def by_shares(runs, image: Path) -> dict[str, float]:
-    """The weighted mean of what each member says alone."""
-    each = [isocenter.load(run, device="cpu").predict(image).probabilities for run in runs]
+    """The weighted mean of what each member says alone, before any calibration."""
+    each = [isocenter.load(run, device="cpu").predict(image).confidence.uncalibrated for run in runs]
     return {name: 0.3 * each[0][name] + 0.7 * each[1][name] for name in each[0]}
 
 
@@ -125,10 +126,12 @@ def test_an_ensemble_and_its_package_count_members_by_their_weights_in_torch_and
     runs, uneven, package, classified
 ):
     wanted = by_shares(runs, picture(classified))
-    assert isocenter.load(uneven, device="cpu").predict(picture(classified)).probabilities == pytest.approx(wanted)
+    prediction = isocenter.load(uneven, device="cpu").predict(picture(classified))
+    assert prediction.confidence.uncalibrated == pytest.approx(wanted)
     for backend in ("torch", "onnx"):
         found = isocenter.load(package, device="cpu", backend=backend).predict(picture(classified))
-        assert found.probabilities == pytest.approx(wanted, abs=1e-5)
+        assert found.confidence.uncalibrated == pytest.approx(wanted, abs=1e-5)
+        assert found.probabilities == pytest.approx(prediction.probabilities, abs=1e-5)
     one, single = (isocenter.load(place, device="cpu", fold=1) for place in (package, uneven))
     assert type(one.run.module) is type(single.run.module)
     assert one.predict(picture(classified)).probabilities == pytest.approx(
@@ -137,7 +140,7 @@ def test_an_ensemble_and_its_package_count_members_by_their_weights_in_torch_and
 
 
 def test_the_bundle_of_an_ensemble_of_two_families_runs_without_isocenter_and_says_the_same(
-    runs, package, classified, tmp_path
+    package, classified, tmp_path
 ):
     (tmp_path / "images").mkdir()
     image = Path(shutil.copy(picture(classified), tmp_path / "images"))
@@ -146,7 +149,7 @@ def test_the_bundle_of_an_ensemble_of_two_families_runs_without_isocenter_and_sa
     with (tmp_path / "out" / "results" / "predictions.csv").open(newline="") as file:
         [row] = csv.DictReader(file)
     stated = {name: float(row[f"probability_{name}"]) for name in ("bright", "dark")}
-    assert stated == pytest.approx(by_shares(runs, image), abs=1e-5)
+    assert stated == pytest.approx(isocenter.load(package, device="cpu").predict(image).probabilities, abs=1e-5)
     assert "resnet, lenet" in (package / "docs" / "README.md").read_text()
 
 
@@ -339,10 +342,11 @@ def test_the_folds_of_a_member_share_its_weight_alike_and_have_no_validation_cas
     model = isocenter.load(found.out, device="cpu")
     assert model.shares == (0.5, 0.25, 0.25)
     single = [
-        isocenter.load(found.out, device="cpu", fold=n).predict(picture(classified)).probabilities for n in range(3)
+        isocenter.load(found.out, device="cpu", fold=n).predict(picture(classified)).confidence.uncalibrated
+        for n in range(3)
     ]
     wanted = {name: np.dot(model.shares, [one[name] for one in single]) for name in single[0]}
-    assert model.predict(picture(classified)).probabilities == pytest.approx(wanted, abs=1e-6)
+    assert model.predict(picture(classified)).confidence.uncalibrated == pytest.approx(wanted, abs=1e-6)
 
 
 def test_where_no_case_is_left_nothing_is_estimated_and_the_ensemble_predicts_nevertheless(runs, classified, tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isocenter.evaluation.calibration_fit import Unseen, fitted_calibrator
+from isocenter.evaluation.calibration_fit import LEAST_FACTOR, MOST_FACTOR, Unseen, fitted_calibrator
 from isocenter.evaluation.classification import BINS, reliability
 from isocenter.evaluation.weighting import ratio, weights_of
 from isocenter.lazy import special
@@ -17,18 +17,20 @@ from isocenter.values import Estimate, Floats
 LEVEL, DEVIATIONS = 0.95, 1.959963984540054
 # Newton's steps; a slope beyond this is that of cases which a straight line parts.
 STEPS, MOST_SLOPE = 50, 100.0
-FEWEST_PATIENTS = 10
+FEWEST_PATIENTS, FEWEST_IN_BIN = 10, 10
 
 
 def ece_of_equal_mass(
     probabilities: ArrayLike, happened: ArrayLike, weights: Floats | None = None, *, bins: int = BINS
 ) -> Floats:
-    """As `ece`, over bins of as many images each, so that no bin is empty.
+    """As `ece`, over bins of as many images each, at least `FEWEST_IN_BIN` where there are so many.
 
-    Nguyen and O'Connor, arXiv:1508.05154; images of equal probability stay in the order in which they are given
+    Nguyen and O'Connor, arXiv:1508.05154; images of equal probability share their outcomes, wherever a bin ends
     """
     chance, outcome = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
-    count = weights_of(weights, len(chance))
+    count, bins = weights_of(weights, len(chance)), max(1, min(bins, len(chance) // FEWEST_IN_BIN))
+    _, tie = np.unique(chance, return_inverse=True)
+    outcome = (np.bincount(tie, outcome) / np.bincount(tie))[tie]
     order = np.argsort(chance, kind="stable")
     place = np.empty(len(chance), dtype=np.intp)
     place[order] = np.arange(len(chance)) * bins // max(1, len(chance))
@@ -65,7 +67,7 @@ def brier_parts(probabilities: ArrayLike, happened: ArrayLike, *, bins: int = BI
 
 
 def remaining_temperature(logs: ArrayLike, reference: ArrayLike, patients: ArrayLike) -> Estimate:
-    """The temperature that would still lower the log loss: above 1 the model is too sure, below too unsure.
+    """The temperature that would still lower the log loss: above 1 the model is too sure, below too unsure; or NaN.
 
     logs: (images, classes) log probabilities; the interval is that of maximum likelihood with clustered patients
     Guo et al., ICML 2017, arXiv:1706.04599
@@ -81,16 +83,12 @@ def remaining_temperature(logs: ArrayLike, reference: ArrayLike, patients: Array
     scores = given[np.arange(len(given)), truth] - expected
     information = float(((chances * given**2).sum(axis=1) - expected**2).sum())
     spread = _clustered(scores[:, None], owners)[0, 0] ** 0.5 / max(information, 1e-12)
-    ends = factor + DEVIATIONS * spread, max(factor - DEVIATIONS * spread, 1e-6)
-    return Estimate(
-        1 / factor,
-        1 / ends[0],
-        1 / ends[1],
-        LEVEL,
-        len(given),
-        people,
-        method="maximum likelihood, robust to patients with several images",
-    )
+    least, most = factor - DEVIATIONS * spread, factor + DEVIATIONS * spread
+    if least <= 0 or not LEAST_FACTOR * 1.01 < factor < MOST_FACTOR / 1.01:
+        method = "none: the probabilities tell the cases apart too little, or all of them, to find one"
+        return Estimate(float("nan"), n=len(given), patients=people, method=method)
+    method = "maximum likelihood, robust to patients with several images"
+    return Estimate(1 / factor, 1 / most, 1 / least, LEVEL, len(given), people, method=method)
 
 
 def slope_and_intercept(odds: ArrayLike, happened: ArrayLike, patients: ArrayLike) -> tuple[Estimate, Estimate]:

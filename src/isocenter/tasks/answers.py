@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from isocenter.evaluation import Seed, Table
+from isocenter.evaluation import UNCALIBRATED, Seed, Table
 from isocenter.report import Figure
 from isocenter.tasks.shared import Shares
 from isocenter.values import (
@@ -73,6 +73,7 @@ class Traits:
     metric_names:  {metric: as papers spell it}, for reports; without one its words
     errors:        metrics of which less is better, without the unit that their names may end with
     label_word:    what the labels of its figures are: "structure", "class", "finding"
+    belief:        metrics on how far results can be believed, which stand apart in reports; also of before calibration
     unkept:        decisions of the section "task" to sentences on rules of a person that could not be kept
     """
 
@@ -88,7 +89,12 @@ class Traits:
     metric_names: Mapping[str, str] = field(default_factory=dict)
     errors: frozenset[str] = frozenset()
     label_word: str = "label"
+    belief: frozenset[str] = frozenset()
     unkept: Callable[[Mapping[str, Decision]], Sequence[str]] = _nobody
+
+    def is_of_belief(self, metric: str) -> bool:
+        """Whether a metric says how far results can be believed, now or before they were calibrated."""
+        return metric.removesuffix(f"_{UNCALIBRATED}") in self.belief
 
     def is_error(self, metric: str) -> bool:
         """Whether less of a metric is better."""

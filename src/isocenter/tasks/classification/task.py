@@ -39,6 +39,7 @@ from isocenter.tasks.classification.plan import (
 from isocenter.tasks.classification.scores import NAMES, metrics_of, selected
 from isocenter.tasks.classification.scoring import ClassScoring
 from isocenter.tasks.shared import (
+    BELIEF,
     CERTAINTY,
     FOUND,
     LEAST_CHANCE,
@@ -123,6 +124,7 @@ class Classification:
         # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
         search_values={"loss": ("ce", "class_balanced", "logit_adjusted")},
         suited=suited_certainty,
+        belief=BELIEF,
         unkept=unkept_rule,
         sentences=SENTENCES,
         metric_names=NAMES,

@@ -22,6 +22,7 @@ from isocenter.tasks.findings.scores import (
 )
 from isocenter.tasks.findings.scoring import FindingScoring
 from isocenter.tasks.shared import (
+    BELIEF,
     CERTAINTY,
     FOUND,
     LEAST_CHANCE,
@@ -99,6 +100,7 @@ class Findings:
         # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
         search_values={"loss": ("bce", "class_balanced")},
         suited=suited_certainty,
+        belief=BELIEF,
         unkept=unkept_rule,
         sentences=SENTENCES,
         metric_names=PROBABILITY_NAMES,

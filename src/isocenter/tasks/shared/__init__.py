@@ -17,7 +17,13 @@ if TYPE_CHECKING:
         certainty_decisions,
         suited_certainty,
     )
-    from isocenter.tasks.shared.calibration_scores import BEFORE, OF_CALIBRATION, calibration_rows, stated_chance
+    from isocenter.tasks.shared.calibration_scores import (
+        BEFORE,
+        BELIEF,
+        OF_CALIBRATION,
+        calibration_rows,
+        stated_chance,
+    )
     from isocenter.tasks.shared.certainty import CERTAINTY, Certainty, probabilities_of
     from isocenter.tasks.shared.discrimination_figures import discrimination
     from isocenter.tasks.shared.label_maps import (

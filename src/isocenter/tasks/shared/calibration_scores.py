@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from isocenter.evaluation import (
+    UNCALIBRATED,
     Seed,
     adaptive_calibration_error,
     bootstrap,
@@ -21,9 +22,12 @@ from isocenter.evaluation import (
 from isocenter.tasks.shared.calibration import LEAST_CHANCE
 from isocenter.values import Estimate, Floats, Row
 
-BEFORE = "_uncalibrated"
+# The end of metrics of probabilities before they were calibrated.
+BEFORE = f"_{UNCALIBRATED}"
 SLOPES = ("calibration_slope", "calibration_intercept")
 PARTS = ("brier_reliability", "brier_resolution", "brier_uncertainty")
+# Metrics that a report shows apart, in this order.
+BELIEF = frozenset({"log_loss", "brier", "ece", "ece_equal_mass", "temperature", *SLOPES, "mce", "ace", *PARTS})
 BY_BINS = "none: errors by bins are biased upwards"
 OF_CALIBRATION = frozenset(
     {

@@ -35,6 +35,7 @@ from isocenter.report import (
 from isocenter.tasks import kind
 from isocenter.values import Plan, Problem, Row
 from isocenter.verbs.evaluation import WRONG, Scored, Verdict, headline_rows, view_name, wrong_calls
+from isocenter.verbs.training.believed import believed, rows_of_part
 from isocenter.verbs.training.decided_here import decided_section
 from isocenter.verbs.training.search import SearchResult
 
@@ -108,6 +109,7 @@ class RunReport:
     def _sections(self) -> Iterator[Section]:
         if self.scored is not None:
             yield _results(self.scored, self.primary, self.plan, self.by)
+            yield from believed(self.scored, self.plan)
         yield from self.members
         if self.scored is not None and self.scored.shown:
             yield from _cases(self.scored, self.primary, self.views)
@@ -151,7 +153,8 @@ def _results(scored: Scored, primary: str, plan: Plan | None, by: str) -> Sectio
     blocks: list[Block] = [Paragraph(f"{_promise(metric_name(primary, scored.metric_names), plan)} {by}".strip())]
     parts = tuple(scored.task.decoding.parts) if scored.task is not None else ()
     for part in parts or ("",):
-        own = _of_part(scored.rows, part)
+        own = rows_of_part(scored.rows, part)
+        own = [row for row in own if scored.task is None or not scored.task.traits.is_of_belief(row.metric)]
         overall = [row for row in own if row.label == "all" and _is_number(row)]
         by_label, what = _by_label(own), _label_word(scored, part)
         if len({row.label for row in by_label}) == 1:
@@ -170,14 +173,6 @@ def _results(scored: Scored, primary: str, plan: Plan | None, by: str) -> Sectio
     if scored.overview:
         blocks.append(Gallery(list(scored.overview)))
     return Section("Results", blocks)
-
-
-def _of_part(rows: Sequence[Row], part: str) -> list[Row]:
-    """The rows of a task, without its name; all rows where there is one task."""
-    if not part:
-        return list(rows)
-    lead = f"{part}: "
-    return [replace(row, label=row.label.removeprefix(lead)) for row in rows if row.label.startswith(lead)]
 
 
 def _label_word(scored: Scored, part: str) -> str:

@@ -1,0 +1,78 @@
+"""The section of a report on how far results can be believed: how they were calibrated, and what that changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from isocenter.report import Block, ByLabel, Details, Paragraph, Section
+from isocenter.tasks.shared import BEFORE
+from isocenter.values import Plan, Row
+from isocenter.verbs.evaluation import Scored
+
+TITLE = "Can it be believed?"
+NOW, FORMER = "as stated", "before calibration"
+# The columns of the first table; the rest is folded away.
+FIRST = ("log_loss", "brier", "ece", "ece_equal_mass", "temperature", "calibration_slope", "calibration_intercept")
+HOW = (
+    "A calibrated model has temperature and slope 1, intercept 0, and errors by bins (ECE) no larger than chance makes "
+    "them: what a perfect model would have with as many cases stands under How each figure was made."
+)
+CALIBRATION = "calibration"
+
+
+def believed(scored: Scored, plan: Plan | None) -> Iterator[Section]:
+    """The section; none for a kind of problem without such figures."""
+    if scored.task is None:
+        return
+    blocks = list[Block]()
+    for part in tuple(scored.task.decoding.parts) or ("",):
+        own = [row for row in rows_of_part(scored.rows, part) if scored.task.traits.is_of_belief(row.metric)]
+        own = [row for row in own if np.isfinite(row.estimate.value)]
+        first = [row for row in own if row.metric.removesuffix(BEFORE) in FIRST]
+        if first:
+            blocks += [Paragraph(f"{part.capitalize()}: {why}" if part else why) for why in _reasons(plan, part)]
+            blocks += _tables(first, [row for row in own if row not in first])
+    if blocks:
+        yield Section(TITLE, [*blocks, Paragraph(HOW)])
+
+
+def rows_of_part(rows: Sequence[Row], part: str) -> list[Row]:
+    """The rows of a task, without its name; all rows where there is one task."""
+    if not part:
+        return list(rows)
+    lead = f"{part}: "
+    return [replace(row, label=row.label.removeprefix(lead)) for row in rows if row.label.startswith(lead)]
+
+
+def _reasons(plan: Plan | None, part: str) -> list[str]:
+    """How the calibration was found, as the plan has it."""
+    name = f"task.{part}.{CALIBRATION}" if part else f"task.{CALIBRATION}"
+    if plan is None or name not in plan or plan[name] is None:
+        return []
+    because = plan.decision(name).because
+    return [f"{because[0].upper()}{because[1:]}."]
+
+
+def _tables(first: Sequence[Row], others: Sequence[Row]) -> Iterator[Block]:
+    """Over all labels now and before side by side; by label, and further figures, folded away."""
+    overall = [_named(row) for row in first if row.label == "all"] or [_named(row) for row in first]
+    yield ByLabel(overall, "", "probabilities")
+    by_label = [row for row in first if row.label != "all" and not row.metric.endswith(BEFORE)]
+    folded = list[Block]()
+    if by_label and any(row.label == "all" for row in first):
+        folded.append(ByLabel(by_label, "By label, as stated", "label"))
+    if others:
+        folded.append(ByLabel([row for row in others if not row.metric.endswith(BEFORE)], "Further figures", "label"))
+    if folded:
+        yield Details("More on the probabilities", folded)
+
+
+def _named(row: Row) -> Row:
+    """A row of the table of now and before, which has the metric's name without the end."""
+    former = row.metric.endswith(BEFORE)
+    label = FORMER if former else NOW
+    where = label if row.label == "all" else f"{row.label}, {label}"
+    return replace(row, metric=row.metric.removesuffix(BEFORE), label=where)
