@@ -73,7 +73,8 @@ class Traits:
     metric_names:  {metric: as papers spell it}, for reports; without one its words
     errors:        metrics of which less is better, without the unit that their names may end with
     label_word:    what the labels of its figures are: "structure", "class", "finding"
-    belief:        metrics on how far results can be believed, which stand apart in reports; also of before calibration
+    belief:        metrics on how far results can be believed, which stand apart in reports, the main ones first; before
+                   calibration they have the same names with an end
     unkept:        decisions of the section "task" to sentences on rules of a person that could not be kept
     """
 
@@ -89,7 +90,7 @@ class Traits:
     metric_names: Mapping[str, str] = field(default_factory=dict)
     errors: frozenset[str] = frozenset()
     label_word: str = "label"
-    belief: frozenset[str] = frozenset()
+    belief: tuple[str, ...] = ()
     unkept: Callable[[Mapping[str, Decision]], Sequence[str]] = _nobody
 
     def is_of_belief(self, metric: str) -> bool:

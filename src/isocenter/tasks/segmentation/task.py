@@ -20,6 +20,7 @@ from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.unseen_voxels import unseen_voxels
 from isocenter.tasks.segmentation.voxel_calibration import Believed, SoftDice, check_voxels
 from isocenter.tasks.segmentation.voxel_sample import Sampler
+from isocenter.tasks.segmentation.voxel_scores import BELIEF
 from isocenter.tasks.shared import (
     FOUND,
     Certainty,
@@ -106,6 +107,7 @@ class Segmentation:
         cascades=True,
         search_values={"loss": ("dice+ce", "dice+focal", "dice+topk", "tversky+ce")},
         suited=suited,
+        belief=BELIEF,
         sentences=SENTENCES,
         metric_names=NAMES,
         errors=frozenset({"hd95", "assd", "false_positive_volume", "components_error", "loops_error", "ece_near"}),

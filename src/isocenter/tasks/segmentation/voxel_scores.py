@@ -24,6 +24,8 @@ OF_VOXELS = frozenset(
         *(EXPECTED, f"{EXPECTED}_bias", *(f"{EXPECTED}_{name}" for name in CORRELATIONS)),
     }
 )
+# Metrics that a report shows apart, in this order.
+BELIEF = (ECE, VOLUME, EXPECTED, f"{EXPECTED}_bias", *(f"{EXPECTED}_{name}" for name in CORRELATIONS))
 DIGITS = 7
 
 

@@ -27,7 +27,7 @@ BEFORE = f"_{UNCALIBRATED}"
 SLOPES = ("calibration_slope", "calibration_intercept")
 PARTS = ("brier_reliability", "brier_resolution", "brier_uncertainty")
 # Metrics that a report shows apart, in this order.
-BELIEF = frozenset({"log_loss", "brier", "ece", "ece_equal_mass", "temperature", *SLOPES, "mce", "ace", *PARTS})
+BELIEF = ("log_loss", "brier", "ece", "ece_equal_mass", "temperature", *SLOPES, "mce", "ace", *PARTS)
 BY_BINS = "none: errors by bins are biased upwards"
 OF_CALIBRATION = frozenset(
     {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from operator import itemgetter
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from isocenter.verbs.evaluation import Scored
 TITLE = "Can it be believed?"
 NOW, FORMER = "as stated", "before calibration"
 # The columns of the first table; the rest is folded away.
-FIRST = ("log_loss", "brier", "ece", "ece_equal_mass", "temperature", "calibration_slope", "calibration_intercept")
+MOST_COLUMNS = 7
+OF_CLASSES = "temperature"
 HOW = (
     "A calibrated model has temperature and slope 1, intercept 0, and errors by bins (ECE) no larger than chance makes "
     "them: what a perfect model would have with as many cases stands under How each figure was made."
@@ -29,14 +31,23 @@ def believed(scored: Scored, plan: Plan | None) -> Iterator[Section]:
         return
     blocks = list[Block]()
     for part in tuple(scored.task.decoding.parts) or ("",):
-        own = [row for row in rows_of_part(scored.rows, part) if scored.task.traits.is_of_belief(row.metric)]
-        own = [row for row in own if np.isfinite(row.estimate.value)]
-        first = [row for row in own if row.metric.removesuffix(BEFORE) in FIRST]
+        metrics = scored.task.decoding.parts.get(part, scored.task).traits.belief
+        there = [row for row in rows_of_part(scored.rows, part) if np.isfinite(row.estimate.value)]
+        placed = [(_place(row, metrics), row) for row in there]
+        placed = sorted((pair for pair in placed if pair[0] < len(metrics)), key=itemgetter(0))
+        own, first = ([row for place, row in placed if place < most] for most in (len(metrics), MOST_COLUMNS))
         if first:
             blocks += [Paragraph(f"{part.capitalize()}: {why}" if part else why) for why in _reasons(plan, part)]
             blocks += _tables(first, [row for row in own if row not in first])
     if blocks:
-        yield Section(TITLE, [*blocks, Paragraph(HOW)])
+        has_classes = any(row.metric == OF_CLASSES for row in scored.rows)
+        yield Section(TITLE, [*blocks, *([Paragraph(HOW)] if has_classes else [])])
+
+
+def _place(row: Row, metrics: Sequence[str]) -> int:
+    """The place of a row's metric among these; their number where it is none of them."""
+    name = row.metric.removesuffix(BEFORE)
+    return metrics.index(name) if name in metrics else len(metrics)
 
 
 def rows_of_part(rows: Sequence[Row], part: str) -> list[Row]:
