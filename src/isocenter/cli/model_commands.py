@@ -61,6 +61,9 @@ def predict(
     overlap: Overlap = None,
     seconds: Seconds = None,
     covariates: CovariateTables = None,
+    abstain: Annotated[
+        str, typer.Option(metavar="on|mark|off", help="Give no result for images unlike those of training; mark: both.")
+    ] = "on",
     given: Given = None,
 ) -> None:
     """Predict images with MODEL, each on its own grid."""
@@ -82,6 +85,7 @@ def predict(
         overlap=overlap,
         seconds=seconds,
         covariates=covariates,
+        abstain=abstain,
         **(given or {}),
     )
     show(result, result.as_record() if json else None)

@@ -29,15 +29,22 @@ class Features:
 
 
 def features(
-    module: nn.Module, images: Tensor, context: Tensor | None = None, *, at: str, last: bool = False
+    module: nn.Module,
+    images: Tensor,
+    context: Tensor | None = None,
+    *,
+    at: str,
+    last: bool = False,
+    within: nn.Module | None = None,
 ) -> Features:
     """The outputs of a module of `build`, or of one that wraps it as its `network`, and its features.
 
     images: (batch, channels, *spatial)
     at:     the part whose output is the deepest map, `Family.features`; of several outputs the last counts
     last:   whether the inputs of the last layers are kept too
+    within: the network itself, where the module holds it otherwise, as one of several
     """
-    inner, seen, inputs = _inside(module, at), list[Tensor](), dict[str, Tensor]()
+    inner, seen, inputs = _inside(within or module, at), list[Tensor](), dict[str, Tensor]()
     with ExitStack() as hooks:
         hooks.enter_context(_hooked(_part(inner, at), lambda _, output: seen.append(_last(output))))
         for name, layer in _last_layers(inner).items() if last else ():

@@ -71,6 +71,7 @@ def make_plan(
         "inference": _inference(inputs, fits, varied["flips"], side),
         "evaluation": {"image_only": image_only(inputs.context, cascade["preprocessing.cascade"].value)},
         "search": unsearched(),
+        "guard": _guard(),
     }
     plan = Plan(_decided(sections, inputs.stated))
     if plan["preprocessing.cascade"] is None:
@@ -135,6 +136,14 @@ def _inference(inputs: PlanInputs, fits: Fitted, flips: Decision, side: Decision
         "batch": _window_batch(inputs.machine),
         "flips": flips_at_test(flips),
         "left_right": side,
+    }
+
+
+def _guard() -> Section:
+    because = "of a hundred images like those that trained it the model refuses one wrongly, at most"
+    return {
+        "gate": Decision(True, "an image unlike those that trained the model gets no answer instead of a wrong one"),
+        "level": Decision(0.01, because, "arXiv:2308.03723"),
     }
 
 

@@ -19,6 +19,7 @@ from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEv
 from isocenter.errors import PlanError
 from isocenter.files import DEEPEST
 from isocenter.planning.checks import settings
+from isocenter.planning.sections import completed
 from isocenter.tasks import kind
 from isocenter.values import BY_HAND, PLAN_VERSION, Decision, Plan, current_keys, current_name
 
@@ -98,7 +99,7 @@ def read_plan(path: Path) -> Plan:
         for section, entries in plain.items()
     }
     _check_names(path, lines, sections, planned)
-    plan = _current(Plan(sections, version=PLAN_VERSION, **head))
+    plan = completed(_current(Plan(sections, version=PLAN_VERSION, **head)))
     try:
         settings(plan)
     except PlanError as error:

@@ -21,6 +21,7 @@ TITLES = {
     "inference": "How it predicts",
     "evaluation": "How it is evaluated",
     "search": "What is searched before the training",
+    "guard": "What it refuses",
 }
 
 # Decisions whose value is a metric.
@@ -165,6 +166,8 @@ SENTENCES: Mapping[str, Sentence] = {
     ),
     "search.trials": Sentence("There are {value} trials", "The number of trials is open"),
     "search.steps": Sentence("Each trial has {value} steps", "The length of a trial is open"),
+    "guard.gate": Sentence("Images unlike those of training are refused", "No image is refused", always=True),
+    "guard.level": Sentence("{percent} of good images may be refused wrongly"),
 }
 # Values that a sentence names one by one.
 MOST_LISTED = 24

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -155,6 +155,18 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Guarding:
+    """Which images the model refuses.
+
+    gate:  whether it refuses those unlike the ones that trained it
+    level: share of good images that it may refuse wrongly
+    """
+
+    gate: bool = True
+    level: Annotated[float, Gt(0), Lt(1)] = 0.01
+
+
+@dataclass(frozen=True)
 class Settings:
     """A whole plan, typed."""
 
@@ -166,7 +178,8 @@ class Settings:
     inference: Inference
     split: Splitting
     evaluation: Evaluation
-    search: Search = Search()
+    search: Search
+    guard: Guarding
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -202,26 +215,39 @@ TYPED: Mapping[str, Any] = {
     "inference": Inference,
     "evaluation": Evaluation,
     "search": Search,
+    "guard": Guarding,
 }
 FREE = ("task",)
-# Plans of before there was a search have no such section.
-MAY_LACK = ("search",)
+EARLIER = "the default: the plan is of an earlier version, which did not have this choice"
 
 
 def typed(plan: Plan) -> Settings:
     """Every section by itself; PlanError names the decision that cannot be."""
     unknown = sorted(set(plan.sections) - {*TYPED, *FREE})
-    missing = sorted({*TYPED, *FREE} - set(plan.sections) - {*MAY_LACK})
+    missing = sorted({*TYPED, *FREE} - set(plan.sections) - {*_defaults()})
     if unknown or missing:
         wrong = [*(f"unknown section {name!r}" for name in unknown), *(f"no section {name!r}" for name in missing)]
         raise PlanError("; ".join(wrong), "plan", f"Sections are {', '.join((*FREE, *TYPED))}")
-    made = {name: _typed(name, kind, plan) for name, kind in TYPED.items() if name in plan.sections}
+    made = {name: _typed(name, kind, plan) for name, kind in TYPED.items()}
     task = tasks.build({key: decision.value for key, decision in plan.sections["task"].items()})
     return Settings(task=task, **made)
 
 
+def completed(plan: Plan) -> Plan:
+    """The plan with the sections that it lacks and whose decisions all have a default, which say so."""
+    lacking = {name: values for name, values in _defaults().items() if name not in plan.sections}
+    made = {name: {key: Decision(value, EARLIER) for key, value in values.items()} for name, values in lacking.items()}
+    return replace(plan, sections={**plan.sections, **made})
+
+
+def _defaults() -> dict[str, dict[str, Any]]:
+    """{section: {decision: default}} of the sections all of whose decisions have one."""
+    each = {name: {one.name: one.default for one in fields(kind)} for name, kind in TYPED.items()}
+    return {name: values for name, values in each.items() if MISSING not in values.values()}
+
+
 def _typed(name: str, kind: Any, plan: Plan) -> Any:
-    values = {key: decision.value for key, decision in plan.sections[name].items()}
+    values = {key: decision.value for key, decision in plan.sections.get(name, {}).items()}
     known = [field.name for field in fields(kind)]
     unknown = sorted(set(values) - set(known))
     if unknown:

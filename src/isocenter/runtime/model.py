@@ -19,6 +19,7 @@ from isocenter.files import read
 from isocenter.runtime import bundle
 from isocenter.runtime.cascade import labelled
 from isocenter.runtime.covariate_encoding import Context, with_covariates
+from isocenter.runtime.guard import Guard, Watching
 from isocenter.runtime.preprocessing import Prepares, as_lists, as_tuples
 from isocenter.runtime.stream import Stream, frames_of, predict_frames
 from isocenter.runtime.windows import Averaged, Progress, Receiver, WindowSettings, flipped_axes, run_pipeline
@@ -73,6 +74,7 @@ class Model:
     computing: device and backend, and the reason; None where there was no choice
     architectures: as `network`, for each member of an ensemble of several; empty where all members are alike
     first:     the first stage of a cascade, whose labels are a further input channel; None for a model of one stage
+    guard:     refuses images that are unlike those that trained it; None for a model without, which predicts any
     """
 
     task: Task
@@ -84,6 +86,7 @@ class Model:
     computing: Decision | None = None
     architectures: tuple[Mapping[str, Any], ...] = ()
     first: Model | None = None
+    guard: Guard | None = None
 
     def predict(
         self,
@@ -106,7 +109,8 @@ class Model:
         overlap:  share of a window that the next window covers too; None follows the plan
         seconds:  time limit for the windows: the overlap shrinks where it has to
         covariates: of the patient, for a model with covariates; None takes those of a case
-        A first stage mirrors windows if the second does, and always sees the whole image. Raises what reading raises,
+        A first stage mirrors windows if the second does, and always sees the whole image. What the gate refuses has its
+        results too, and says so in `abstained`. Raises what reading raises,
         DatasetError where the subject does not suit the model, and PlanError where mirroring would contradict anatomy.
         """
         axes = self.flips(mirror)
@@ -121,11 +125,13 @@ class Model:
                 own = _of_frame(progress, number, count)
                 return self.predict(still, own, mirror=mirror, region=region, overlap=overlap, seconds=seconds)
 
-            return replace(predict_frames(image, of_frame), case=where, task=self.task.name)
+            clip = replace(predict_frames(image, of_frame), case=where, task=self.task.name)
+            return clip if self.guard is None else self.guard.of_frames(clip)
         if covariates is None and isinstance(subject, Case):
             covariates = subject.covariates or None
         vector, notes = self.context_vector(image, covariates, where)
         preprocessing: Restores = self.preprocessing
+        given, watching = image, Watching(self.run)
         if self.first is not None:
             stage = self.first.predict(image, mirror=mirror, covariates=covariates)
             image, preprocessing = labelled(image, self.preprocessing, stage, self.first.task.labels)
@@ -135,7 +141,7 @@ class Model:
             where,
             task=self.task,
             preprocessing=preprocessing,
-            network=with_covariates(self.run, vector),
+            network=with_covariates(watching, vector),
             windows=WindowSettings(
                 inference.patch,
                 inference.overlap if overlap is None else overlap,
@@ -148,7 +154,11 @@ class Model:
             receiver=receiver,
             region=region,
         )
-        return replace(prediction, case=where, task=self.task.name, notes=(*notes, *prediction.notes))
+        prediction = replace(prediction, case=where, task=self.task.name, notes=(*notes, *prediction.notes))
+        if self.guard is None:
+            return prediction
+        # A part of an image is judged by its header alone: nobody has seen parts of the others.
+        return self.guard.judged(prediction, watching.observation(given, covariates, whole=region is None))
 
     @property
     def context(self) -> Context:
@@ -234,6 +244,7 @@ class Model:
             "inference": self.inference.settings,
             "network": dict(self.network),
             "record": dict(self.record),
+            **({} if self.guard is None else {"guard": self.guard.settings}),
         }
 
 

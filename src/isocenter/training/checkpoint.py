@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 from isocenter.errors import IntegrityError
 from isocenter.files import written
 from isocenter.lazy import torch
-from isocenter.runtime import Model, read_json, read_tensors, save, seal, verify, write_json, write_tensors
+from isocenter.runtime import (
+    Guard,
+    Model,
+    read_json,
+    read_tensors,
+    save,
+    seal,
+    verify,
+    write_guard,
+    write_json,
+    write_tensors,
+)
 from isocenter.tasks import Task
 
 if TYPE_CHECKING:
@@ -92,11 +103,22 @@ def validation_of(folder: Path) -> Mapping[str, Tensor]:
 
 
 def with_task(folder: Path, task: Task) -> None:
-    """The same weights with a task that was decided after training: a whole checkpoint takes the place of the old."""
+    """The same weights with a task that was decided after training."""
+    _rewritten(folder, {"task": {"name": task.name, **task.settings}})
+
+
+def with_gate(folder: Path, guard: Guard) -> None:
+    """The same weights with a gate that was found after training."""
+    _rewritten(folder, {"guard": guard.settings}, guard)
+
+
+def _rewritten(folder: Path, changes: Mapping[str, Any], guard: Guard | None = None) -> None:
+    """A whole checkpoint with changes in its record takes the place of the old."""
     with written(folder, overwrite=True) as partial:
         shutil.copytree(folder, partial)
+        write_guard(guard, partial)
         record = read_json(partial / RECORD, MODEL_SCHEMA)
-        write_json(partial / RECORD, MODEL_SCHEMA, {**record, "task": {"name": task.name, **task.settings}})
+        write_json(partial / RECORD, MODEL_SCHEMA, {**record, **changes})
         seal(partial)
 
 

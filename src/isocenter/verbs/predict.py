@@ -126,6 +126,7 @@ def predict(
     overlap: float | None = None,
     seconds: float | None = None,
     covariates: Covariates = None,
+    abstain: str = "on",
     **reading: Unpack[ReadingKeywords],
 ) -> Predicted:
     """Predict every input: an image file, a folder of one DICOM series, or a cohort of any known layout.
@@ -146,6 +147,8 @@ def predict(
     covariates: of the patients, for a model that was trained with them: a table or several with a row for each case
             or patient, or of what was read time and again rows with their times; or those of the one patient by name,
             what was read as pairs of a time and a number. A cohort whose own tables have them needs no other
+    abstain: of images that are unlike those that trained the model: "on" gives no result but the reason, "mark" both,
+             "off" does not look
     reading: the fields of `ReadingOptions`: layout, patient, column and so on
     A case that fails is reported and the rest goes on; DatasetError where every one fails. The next case is read and
     the last one written while the network sees one; where memory runs out fewer windows go through it at once.
@@ -154,7 +157,7 @@ def predict(
     options = ReadingOptions.of(**reading)
     if not inputs:
         raise UsageError("nothing to predict", "predict", "Give files or folders after the model")
-    asked = Asked(None, Wanted(format, save_probabilities, overlay), mirror, region, overlap, seconds)
+    asked = Asked(None, Wanted(format, save_probabilities, overlay), mirror, region, overlap, seconds, abstain)
     if out is None and (save_probabilities or overlay):
         raise UsageError("probabilities and overlays are files, and have no place", "predict", "Give out=FOLDER")
     if out is not None:

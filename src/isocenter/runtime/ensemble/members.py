@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from isocenter.errors import IntegrityError
 from isocenter.runtime import bundle
 from isocenter.runtime.ensemble.common_scale import on_one_scale
+from isocenter.runtime.guard import GUARD, with_guard
 from isocenter.runtime.model import Inference, Model
 from isocenter.runtime.package import MOST_MEMBERS, RECORD, WEIGHTS
 from isocenter.runtime.record_files import joined, read_json, seal, verify, write_json
@@ -48,7 +49,9 @@ def averaged_model(
     each = tuple(one.network for one in members) if any(one.network != first for one in members) else ()
     if "first_entry" in first:
         first = {**first, "context": [one.network.get("context") for one in members]}
-    return Model(task, preprocessing, inference, first, run, record, architectures=each)
+    # The gate of the first stands for all where they see an image on one scale.
+    guard = members[0].guard if preprocessing == members[0].preprocessing else None
+    return with_guard(Model(task, preprocessing, inference, first, run, record, architectures=each), guard)
 
 
 def on_one_context(members: Sequence[Model]) -> Sequence[Model]:
@@ -84,7 +87,7 @@ def write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str,
     place.mkdir()
     for number, checkpoint in enumerate(checkpoints):
         (place / str(number)).mkdir()
-        for name in (RECORD, WEIGHTS):
+        for name in filter(lambda name: (checkpoint / name).is_file(), (RECORD, WEIGHTS, GUARD)):
             shutil.copyfile(checkpoint / name, place / str(number) / name)
         seal(place / str(number))
     record = {

@@ -52,6 +52,10 @@ def on_device(model: Model, weights: Sequence[Path], device: str) -> Model:
     members = []
     for network in model.members:
         assert isinstance(network, TorchNetwork)  # noqa: S101 - as they were read
-        members.append(TorchNetwork(network.module.to(device), device) if fits else Visiting(network.module, device))
+        members.append(
+            replace(network, module=network.module.to(device), device=device)
+            if fits
+            else Visiting(network.module, device)
+        )
     assert isinstance(model.run, Averaged)  # noqa: S101 - one network alone has no turns
     return replace(model, run=replace(model.run, members=tuple(members)))

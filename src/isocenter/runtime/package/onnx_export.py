@@ -49,12 +49,12 @@ def write_onnx(
     *,
     context: int = 0,
     inside: int = LARGEST_INSIDE,
-    names: Sequence[str] = (),
+    names: Sequence[str] = ("pred",),
     refused: str = "",
 ) -> Mapping[str, Any]:
     """The module's network for any number of images (channels, *patch), compared with torch on random images.
 
-    names:   of its outputs, where it has several
+    names:   of its outputs
     context: entries of the vector that it is given beside each image, as a second input; 0 for none
     inside: bytes of weights that the file itself may hold; more of them lie in a second file beside it
     refused: why the family cannot be exported, where its `Family` states it; the exporter's own words tell less
@@ -68,7 +68,7 @@ def write_onnx(
     shapes = [shape, *([(context,)] if context else [])]
     try:
         examples = tuple(torch.zeros(2, *one) for one in shapes)
-        _export(module, examples, path, outside, list(names) if len(names) > 1 else ["pred"])
+        _export(module, examples, path, outside, list(names))
         drawn = ([torch.randn(n, *one, generator=_seeded()) for one in shapes] for n in BATCHES)
         apart = max(_apart(module, one, path) for one in drawn)
     except _errors() as error:

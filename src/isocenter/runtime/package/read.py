@@ -12,6 +12,7 @@ from isocenter import tasks
 from isocenter.errors import UsageError, listed
 from isocenter.runtime.cascade import with_first_stage
 from isocenter.runtime.device import AUTO
+from isocenter.runtime.guard import GUARD, read_guard, with_guard
 from isocenter.runtime.model import Inference, Model
 from isocenter.runtime.package.backends.torch_eager import averaged
 from isocenter.runtime.package.certificate import CERTIFICATE, read_certificate
@@ -45,10 +46,12 @@ def _computed(
     path: Path, record: Mapping[str, Any], computing: Computing, threads: int | None, own: Sequence[str] = ()
 ) -> Model:
     """The model of a package on a backend; own: what its manifest must list beside what is read here."""
-    verify(path, needed=(f"{PACKAGED}/{RECORD}", *own, *computing.backend.files(record)))
+    guard = [f"{PACKAGED}/{GUARD}"] if record.get("guard") else []
+    verify(path, needed=(f"{PACKAGED}/{RECORD}", *own, *guard, *computing.backend.files(record)))
     with built_from(record, path):
         network = computing.backend.network(path, computing.device, threads)
-    return _model(path, record, network, computing, weights_files(record), threads)
+    model = _model(path, record, network, computing, weights_files(record), threads)
+    return with_guard(model, read_guard(record, path / PACKAGED))
 
 
 def _one_fold(

@@ -17,6 +17,7 @@ from isocenter.evaluation import rows_to_json
 from isocenter.lazy import torch
 from isocenter.runtime.device import environment
 from isocenter.runtime.ensemble import have_own_scales
+from isocenter.runtime.guard import write_guard
 from isocenter.runtime.model import Model
 from isocenter.runtime.package.contents import (
     FIRST,
@@ -32,6 +33,7 @@ from isocenter.runtime.package.monai_metadata import READERS, inference, kinds_o
 from isocenter.runtime.package.onnx_export import write_onnx
 from isocenter.runtime.package.readme import readme
 from isocenter.runtime.package.sources import TOP, Sources, travelling
+from isocenter.runtime.package.with_features import WithFeatures
 from isocenter.runtime.record_files import seal, write_json, write_tensors
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows import Averaged
@@ -104,6 +106,7 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
         "onnx": onnx,
     }
     write_json(folder / PACKAGED / RECORD, SCHEMA, record)
+    write_guard(model.guard, folder / PACKAGED)
     needs = required_packages(sources.needs)
     page = readme(model, title, evidence.rows, evidence.limits, needs, texts["description"])
     (folder / "docs" / "README.md").write_text(page, encoding="utf-8")
@@ -122,9 +125,15 @@ def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Map
         write_tensors(folder / PACKAGED / name, module.state_dict())
     shape = (int(model.network["channels"]), *model.inference.patch)
     refused = next(filter(None, (networks.family_of(one["name"]).without_onnx for one in model.networks)), "")
-    return write_onnx(
-        network, shape, folder / ONNX, context=len(model.context), names=list(model.task.heads), refused=refused
-    )
+    heads = list(model.task.heads)
+    names = heads if len(heads) > 1 else ["pred"]
+    given: dict[str, Any] = {"context": len(model.context), "refused": refused}
+    at = networks.family_of(model.networks[0]["name"]).features
+    if not refused and at and model.guard is not None and model.guard.features is not None:
+        made = write_onnx(WithFeatures(network, at), shape, folder / ONNX, names=[*names, "features"], **given)
+        if made["exported"]:
+            return {**made, "features": True}
+    return write_onnx(network, shape, folder / ONNX, names=names, **given)
 
 
 def _description(model: Model) -> str:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Average = Callable[..., Mapping[str, Array]]
 
 NO_MIRROR = "Predict with --no-mirror"
+# Under this name a network may give pooled features beside its heads, (batch, features).
+POOLED = ":pooled"
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,9 @@ class Averaged:
 
     def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
         outputs = [member(batch, *context) for member in self.members]
-        return self.average(outputs) if self.shares is None else self.average(outputs, self.shares)
+        made = self.average(outputs) if self.shares is None else self.average(outputs, self.shares)
+        # The features of several networks have no mean: those of the first stand for all.
+        return {**made, POOLED: outputs[0][POOLED]} if POOLED in outputs[0] else made
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from isocenter.values import (
     Split,
 )
 from isocenter.verbs.evaluation.data_record import opened
-from isocenter.verbs.prediction import There, noted
+from isocenter.verbs.prediction import There, gate_columns, noted
 from isocenter.verbs.reading import tracked
 
 # Folders of a run with the files below.
@@ -245,7 +245,7 @@ def rows_of(prediction: Prediction, case: Case, task: Task, split: Split, fold: 
     """The rows of a case in a table of cases, scored by its fold's own task where several folds score."""
     table = (task if fold is None else fold.task).scoring.score([prediction], [case])
     of_fold = {} if fold is None else {FOLD: str(fold.number)}
-    rows = table.assign(split=split, **of_fold).to_dict("records")
+    rows = table.assign(split=split, **of_fold, **gate_columns(prediction)).to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in rows]
 
 

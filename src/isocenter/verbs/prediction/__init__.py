@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.prediction.case import Asked, Done, noted
     from isocenter.verbs.prediction.result_files import AUTO, FORMATS, PROGRAM, Wanted, algorithm_of, with_own_names
     from isocenter.verbs.prediction.where import Here, Predictor, There, in_full, loaded_model
+    from isocenter.verbs.prediction.withheld import gate_columns
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -18,11 +18,14 @@ from isocenter.transforms import stacked
 from isocenter.values import Case, Deferred, Image, Prediction, Problem
 from isocenter.verbs.prediction.region import found_from_anywhere, region_of
 from isocenter.verbs.prediction.result_files import Wanted, probability_files, room_for, write_result
+from isocenter.verbs.prediction.withheld import gate_columns, withheld
 
 # An image that takes more than this share of the free memory, or than this many bytes, is not read ahead: it is read,
 # or streamed, at its turn.
 AHEAD_SHARE, AHEAD_BYTES = 0.05, 2**28
 Windows = Callable[[int, int], None]
+# What becomes of images that the gate refuses: no result, results with the reason, or nobody looks.
+ABSTAIN = ("on", "mark", "off")
 # From so many windows on, of an image so many times as large as the largest that trained: twice as long on three axes.
 MANY_WINDOWS, MANY_TIMES = 200, 8
 
@@ -33,6 +36,7 @@ class Asked:
 
     folder: where it is written; where there is none it is kept
     mirror, overlap, seconds: as in `Model.predict`
+    abstain: one of `ABSTAIN`
     region: as `region_of` understands it; a file by its full path, because a worker may run in another folder
     Raises UsageError for a region that no image can have, or an overlap that is no share.
     """
@@ -43,8 +47,11 @@ class Asked:
     region: str | None = None
     overlap: float | None = None
     seconds: float | None = None
+    abstain: str = "on"
 
     def __post_init__(self) -> None:
+        if self.abstain not in ABSTAIN:
+            raise UsageError(f"there is no {self.abstain!r}", "--abstain", "Choose on, mark or off")
         if self.overlap is not None and not 0 <= self.overlap < 1:
             problem = f"an overlap of {self.overlap:g}"
             raise UsageError(problem, "--overlap", "Give a share from 0 to below 1, such as 0.25")
@@ -95,7 +102,11 @@ def _times_as_large(model: Model, image: Image) -> float:
 
 def noted(prediction: Prediction, case: Case) -> list[Problem]:
     """What a reader of a result has to know beside it, a warning each."""
-    return [Problem("warning", f"{case.id}: {note}", (case.id,)) for note in prediction.notes]
+    noted = [Problem("warning", f"{case.id}: {note}", (case.id,)) for note in prediction.notes]
+    if prediction.abstained is None:
+        return noted
+    remedy = "Look at the image; --abstain mark gives its results all the same"
+    return [Problem("warning", f"{case.id}: refused: {prediction.abstained}", (case.id,), remedy=remedy), *noted]
 
 
 def image_of(case: Case) -> Image:
@@ -114,6 +125,7 @@ def computed(
 
     Raises MemoryShortageError, before anything is computed, for an image that would take more memory than is free.
     """
+    model = replace(model, guard=None) if asked.abstain == "off" else model
     with ExitStack() as stack:
         room = None if asked.folder is None else stack.enter_context(room_for(asked.folder, case.id))
         files: AbstractContextManager[Any] = nullcontext((None, []))
@@ -133,7 +145,9 @@ def computed(
             covariates=case.covariates or None,
         )
         prediction = replace(prediction, case=case.id, untuned=None)
-        rest = _Rest(model, case, image, prediction, room, asked.wanted, probabilities, seen, stack.pop_all())
+        refused = asked.abstain == "on" and prediction.abstained is not None
+        prediction = withheld(prediction) if refused else prediction
+        rest = _Rest(model, case, image, prediction, room, asked.wanted, probabilities, seen, stack.pop_all(), refused)
     if isinstance(prediction.data, Deferred):  # the network sees the image while it is written: no work for a writer
         done = rest()
         return lambda: done
@@ -146,6 +160,7 @@ class _Rest:
 
     room:          where its files are written; None where the prediction is kept
     probabilities: files of them, there once `held` is closed
+    refused:       by the gate, so that nothing of it is given
     """
 
     model: Model
@@ -157,6 +172,7 @@ class _Rest:
     probabilities: Sequence[Path]
     seen: _Counted
     held: ExitStack
+    refused: bool = False
 
     def __call__(self) -> Done:
         try:
@@ -165,11 +181,15 @@ class _Rest:
                 rows, measured = self._rows()
         except OSError as error:
             raise unwritable(error, Path(self.case.id)) from error
-        kept = self.prediction if self.room is None else None
+        kept, probabilities = self.prediction if self.room is None else None, self.probabilities
+        if self.refused:
+            for path in self.probabilities:  # written while the network saw the image, and now beside the room
+                (path.parent.parent / path.name).unlink()
+            probabilities = []
         lacking = [*noted(self.prediction, self.case), *lacking]
         times = _times_as_large(self.model, self.image) if self.seen.all >= MANY_WINDOWS else 0.0
         large = (self.seen.all, times) if times >= MANY_TIMES else None
-        return Done(rows, measured, kept, [*files, *self.probabilities], lacking, large)
+        return Done(rows, measured, kept, [*files, *probabilities], lacking, large)
 
     def _written(self) -> tuple[list[Path], list[Problem]]:
         if self.room is None:
@@ -181,9 +201,12 @@ class _Rest:
         source, prediction = self.image.source, self.prediction
         path = source.paths[0] if source and source.paths else ""
         named = {"case": self.case.id, "image": path}
+        if self.refused:
+            return [{**named, **gate_columns(prediction)}], []
         if prediction.frames:
             return self._rows_of_frames(named)
-        rows = [{**named, **row} for row in rows_in(self.model.task.decoding.outputs(prediction))]
+        gate = gate_columns(prediction)
+        rows = [{**named, **row, **gate} for row in rows_in(self.model.task.decoding.outputs(prediction))]
         if prediction.data is None:
             return rows, []
         measured = measurements(prediction.data, prediction.labels, self.image)
@@ -195,7 +218,8 @@ class _Rest:
         for number, frame in enumerate(self.prediction.frames):
             time = {} if self.image.times is None else {"time_s": self.image.times[number]}
             moment = {"frame": number, **time}
-            rows += [{**named, **moment, **row} for row in rows_in(self.model.task.decoding.outputs(frame))]
+            gate = gate_columns(frame)
+            rows += [{**named, **moment, **row, **gate} for row in rows_in(self.model.task.decoding.outputs(frame))]
             assert frame.data is not None  # noqa: S101 - only what is dense goes by frame
             figures = measurements(frame.data, frame.labels, self.image.frame(number))
             measured.append([{"case": self.case.id, **moment, **row} for row in figures])

@@ -49,6 +49,7 @@ class Afterwards:
     case:      one like those that are predicted
     selecting: how many cases are tuned on
     tested:    (cases, models that predict each of them) of every evaluation
+    looked_at: how many cases the gate looks at
     baseline:  s of what is fitted without images
     """
 
@@ -56,6 +57,7 @@ class Afterwards:
     case: Case
     selecting: int
     tested: Sequence[tuple[int, int]]
+    looked_at: int = 0
     baseline: float = 0.0
 
     def deadline(self, model: Model) -> float:
@@ -72,7 +74,7 @@ class Afterwards:
 
     def seconds(self, costs: Costs) -> float:
         """s of all that follows training."""
-        return seconds_after(costs, self.selecting, self.tested) + self.baseline
+        return seconds_after(costs, self.selecting, self.tested) + self.looked_at * costs.predict + self.baseline
 
     def expected(self, costs: Costs) -> float:
         """Of `seconds` by fresh weights, what is believed: predictions as measured, scores up to a share."""

@@ -29,6 +29,7 @@ from isocenter.verbs.training.decisions import (
     with_searches,
 )
 from isocenter.verbs.training.fit import Job, fit, tuned
+from isocenter.verbs.training.gate import guarded, looked_at
 from isocenter.verbs.training.image_only_control import evaluated_control, image_job, is_wanted
 from isocenter.verbs.training.inner_folds import inner_jobs
 from isocenter.verbs.training.run_end import Trained, evaluated
@@ -256,6 +257,7 @@ def _afterwards(run: RunFolder, jobs: Sequence[Job], trainings: int) -> Afterwar
         [*jobs[0].val, *jobs[0].train][0],
         trainings * sum(len(job.tuning) for job in jobs) + (len(jobs[0].train) if inner else 0),
         [*[(tested, 1)] * (often + trainings - 1), *[(len(run.own_test), len(jobs))] * often],
+        sum(len(part) for job in jobs for part in looked_at(run, job)) if jobs[0].settings.guard.gate else 0,
         covariates_seconds(jobs),
     )
 
@@ -270,7 +272,7 @@ def _evaluated(
 ) -> Trained:
     """Tune the models, and score each case by the one that has not seen it; the same of the controls."""
     common = settings(run.plan).task
-    models = tuned(jobs, outcomes, common, inner)
+    models = guarded(run, jobs, outcomes, tuned(jobs, outcomes, common, inner))
     plan = with_decisions(plan, models.decisions)
     plans = [job.plan for job in jobs]
     plan = (

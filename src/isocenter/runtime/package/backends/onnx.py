@@ -17,6 +17,7 @@ from isocenter.errors import IntegrityError, ResourceError, UsageError
 from isocenter.lazy import onnxruntime
 from isocenter.runtime.device import CPU, CUDA
 from isocenter.runtime.package.contents import CONTEXT, ONNX, PACKAGED, RECORD, package_record
+from isocenter.runtime.windows import POOLED
 from isocenter.runtime.windows.slide import Network
 
 # A provider's name, alone or with its options.
@@ -100,8 +101,10 @@ def onnx_files(record: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def heads_of(folder: Path) -> tuple[str, ...]:
-    """What the outputs of a package's ONNX file are called by its task."""
-    return tuple(tasks.build(package_record(folder)["task"]).heads)
+    """What the outputs of a package's ONNX file are called by its task, and perhaps features for its gate."""
+    record = package_record(folder)
+    heads = tuple(tasks.build(record["task"]).heads)
+    return (*heads, POOLED) if record["onnx"].get("features") else heads
 
 
 def number_of(device: str) -> int:

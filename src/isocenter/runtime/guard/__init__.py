@@ -1,0 +1,17 @@
+"""The gate: whether an image is of the kind that trained the model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.runtime.guard.files import GUARD, read_guard, write_guard
+    from isocenter.runtime.guard.fitting import MOST_TRAINED, fitted_guard, tail_note
+    from isocenter.runtime.guard.guard import Guard
+    from isocenter.runtime.guard.observation import Observation, Watching
+    from isocenter.runtime.guard.watched import observed, with_guard
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

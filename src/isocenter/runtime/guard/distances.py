@@ -1,0 +1,77 @@
+"""Distances of a row of numbers from those of training cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+# Principal axes are as many as hold this share of the variance, and of the cases at most one in four: an axis that two
+# cases span says nothing of a third.
+HELD, CASES_AN_AXIS, MOST_AXES = 0.99, 4, 32
+# Of the mean variance, what an axis has at least: numbers that never differed would divide by 0.
+LEAST = 1e-6
+# The neighbour to which the distance is taken.
+NEIGHBOUR = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Training cases by their principal axes, and what is left beside these.
+
+    mean:       (numbers,)
+    axes:       (axes, numbers), orthonormal
+    variances:  (axes,) along each
+    rest:       (1,) variance of a number beside the axes
+    neighbours: (cases, axes + 1) the cases along the axes, and how far they lie beside these
+    Woodland et al., arXiv:2308.03723, where the variance beside the axes is left out: what is new to a network often
+    lies there, so it counts as in probabilistic PCA, Tipping and Bishop, doi:10.1111/1467-9868.00196
+    """
+
+    mean: Floats
+    axes: Floats
+    variances: Floats
+    rest: Floats
+    neighbours: Floats
+
+    @classmethod
+    def of(cls, rows: Floats) -> Reference:
+        """Of (cases, numbers), at least two cases."""
+        mean = rows.mean(axis=0)
+        _, lengths, axes = np.linalg.svd(rows - mean, full_matrices=False)
+        variances = lengths**2 / (len(rows) - 1)
+        shares = np.cumsum(variances) / max(float(variances.sum()), np.finfo(float).tiny)
+        count = min(int(np.searchsorted(shares, HELD)) + 1, max(1, len(rows) // CASES_AN_AXIS), MOST_AXES, len(axes))
+        least = max(LEAST * float(variances.sum()) / rows.shape[1], np.finfo(np.float32).tiny)
+        rest = variances[count:].sum() / max(1, rows.shape[1] - count)
+        along, beside = np.maximum(variances[:count], least), np.array([max(rest, least)])
+        made = cls(mean, axes[:count], along, beside, np.empty((0, 0)))
+        return replace(made, neighbours=made._reduced(rows))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Floats], name: str) -> Reference:
+        """As `arrays` gave them; KeyError where one is missing."""
+        return cls(*(np.asarray(arrays[f"{name}.{one.name}"], dtype=np.float64) for one in fields(cls)))
+
+    def arrays(self, name: str) -> dict[str, Floats]:
+        """Its arrays by names that begin so."""
+        return {f"{name}.{one.name}": getattr(self, one.name) for one in fields(self)}
+
+    def mahalanobis(self, row: Floats) -> float:
+        """The distance in standard deviations of the training cases."""
+        *along, beside = self._reduced(row[None])[0]
+        return float(np.sqrt(np.sum(np.square(along) / self.variances) + beside**2 / self.rest[0]))
+
+    def neighbour(self, row: Floats) -> float:
+        """The distance to the fifth nearest training case, Sun et al., arXiv:2204.06507."""
+        distances = np.sort(np.linalg.norm(self.neighbours - self._reduced(row[None]), axis=1))
+        return float(distances[min(NEIGHBOUR, len(distances)) - 1])
+
+    def _reduced(self, rows: Floats) -> Floats:
+        """(cases, axes + 1)"""
+        centred = rows - self.mean
+        along = centred @ self.axes.T
+        return np.column_stack([along, np.linalg.norm(centred - along @ self.axes, axis=1)])

@@ -1,0 +1,79 @@
+"""A gate from what a model saw of its training cases, and of cases that did not train it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from isocenter.errors import counted
+from isocenter.runtime.guard.distances import Floats, Reference
+from isocenter.runtime.guard.guard import SCORES, Guard, spectrum
+from isocenter.runtime.guard.header import Header
+from isocenter.runtime.guard.observation import Observation
+from isocenter.runtime.guard.p_values import is_enough
+
+# Training cases that are looked at, and cases without which nothing is refused.
+MOST_TRAINED, FEWEST = 200, 5
+# Bins of a histogram, over the range of all but these shares of the intensities.
+BINS, TAILS = 32, 1e-3
+# Spacings and fields of view that differ by a twentieth are alike: those of a set may not differ at all.
+LEAST_SPREAD = 0.05
+# Of a normal distribution, the standard deviation for each mean absolute deviation.
+OF_MEAN_DEVIATION = float(np.sqrt(np.pi / 2))
+
+
+def fitted_guard(
+    trained: Sequence[Observation], held_out: Sequence[Observation], level: float, *, exact: bool
+) -> Guard | None:
+    """A gate; None where there are too few cases for one.
+
+    trained:  the model's training cases, or some of them
+    held_out: cases that did not train it
+    exact:    as in `Guard`
+    """
+    seen = [one for one in trained if one.is_seen]
+    if min(len(seen), sum(one.is_seen for one in held_out)) < FEWEST:
+        return None
+    edges = _edges([one.sample for one in seen])
+    spectra = Reference.of(np.stack([spectrum(one.sample, edges) for one in seen]))
+    rows = [one.features for one in seen if one.features is not None]
+    features = Reference.of(np.stack(rows)) if len(rows) == len(seen) else None
+    headers = [one.header for one in (*trained, *held_out)]
+    words = {name: _words(headers, name) for name in sorted({name for header in headers for name in header.words})}
+    numbers = {name: _range([one.header for one in trained], name) for name in trained[0].header.numbers}
+    bare = Guard(level, exact, words, numbers, edges, spectra, features, {}, len(seen))
+    each = [bare.distances(one) for one in held_out if one.is_seen]
+    known = [name for name in SCORES if all(name in one for one in each)]
+    distances = {name: np.sort(np.array([one[name] for one in each])) for name in known}
+    return replace(bare, held_out=distances)
+
+
+def tail_note(guard: Guard) -> str:
+    """How far the gate's level can be believed."""
+    count = min(len(one) for one in guard.held_out.values())
+    whom = f"{counted(count, 'case')} that chose nothing" if guard.exact else f"{counted(count, 'validation case')}"
+    approximate = "" if guard.exact else "; these chose the checkpoint, so that the level is approximate"
+    enough = is_enough(count, guard.level / len(guard.held_out))
+    tail = "" if enough else "; the tail beyond them is extrapolated"
+    return f"The gate refuses below p {guard.level:g} by {whom}{tail}{approximate}."
+
+
+def _edges(samples: Sequence[np.ndarray]) -> Floats:
+    """(channels, bins - 1) between the bins, equally wide; what lies beyond is in the outer ones."""
+    pooled = np.concatenate(samples, axis=1).astype(np.float64)
+    low, high = np.nanquantile(pooled, [TAILS, 1 - TAILS], axis=1)
+    return np.linspace(low, np.maximum(high, low + np.finfo(np.float32).eps), BINS - 1, axis=1)
+
+
+def _words(headers: Sequence[Header], name: str) -> tuple[str, ...]:
+    """What a fact was in training; nothing where some cases did not say."""
+    known = {header.words.get(name, "") for header in headers}
+    return () if "" in known else tuple(sorted(known))
+
+
+def _range(headers: Sequence[Header], name: str) -> tuple[float, float]:
+    values = np.array([header.numbers[name] for header in headers if name in header.numbers])
+    middle = float(np.median(values))
+    return middle, max(LEAST_SPREAD, OF_MEAN_DEVIATION * float(np.mean(np.abs(values - middle))))

@@ -1,0 +1,164 @@
+"""A gate: reference distances of training cases, and how far cases lay that did not train."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from isocenter.errors import counted, listed
+from isocenter.runtime.guard.distances import Floats, Reference
+from isocenter.runtime.guard.observation import Observation
+from isocenter.runtime.guard.p_values import is_enough, p_value
+from isocenter.values import Prediction
+
+# {score: what it says}, in the order in which they are computed.
+HEADER, INTENSITIES, FEATURES, NEIGHBOURS = "header", "intensities", "features", "neighbours"
+SCORES = {
+    HEADER: "its spacing or field of view is",
+    INTENSITIES: "its intensities are",
+    FEATURES: "what the network sees in it is",
+    NEIGHBOURS: "what the network sees in it is",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Guard:
+    """The gate of a model, by which it refuses images that are unlike those that trained it.
+
+    level:    p-value below which it refuses; so many of good images are refused wrongly, at most
+    exact:    whether the held-out cases chose nothing; else they chose the checkpoint, and the level is approximate
+    words:    {fact of the header: its values in training}
+    numbers:  {fact of the header: (middle, spread)} as natural logarithms
+    edges:    (channels, bins - 1) of the histogram of the network's input, the outer bins being open
+    spectra:  of the square roots of histograms, Vasiliuk et al., arXiv:2212.06506
+    features: of pooled features; None for a network without
+    held_out: {score: (n,) distances, sorted} of cases that did not train
+    trained:  number of training cases that were looked at
+    """
+
+    level: float
+    exact: bool
+    words: Mapping[str, Sequence[str]]
+    numbers: Mapping[str, tuple[float, float]]
+    edges: Floats
+    spectra: Reference
+    features: Reference | None
+    held_out: Mapping[str, Floats]
+    trained: int
+
+    def judged(self, prediction: Prediction, observation: Observation) -> Prediction:
+        """The prediction with the gate's p-value, and why the model gives no answer where it gives none."""
+        p, reason, notes = self.verdict(observation)
+        confidence = replace(prediction.confidence, gate_p=p)
+        abstained = reason if prediction.abstained is None else prediction.abstained
+        return replace(prediction, confidence=confidence, abstained=abstained, notes=(*prediction.notes, *notes))
+
+    def of_frames(self, clip: Prediction) -> Prediction:
+        """The prediction of a clip whose frames were judged one by one, refused with its oddest frame."""
+        oddest = min(clip.frames, key=lambda frame: 1.0 if (p := frame.confidence.gate_p) is None else p)
+        joint = min(1.0, len(clip.frames) * (oddest.confidence.gate_p or 0.0))
+        reason = oddest.abstained if joint < self.level else None
+        return replace(clip, confidence=replace(clip.confidence, gate_p=joint), abstained=reason)
+
+    def verdict(self, observation: Observation) -> tuple[float, str | None, list[str]]:
+        """The joint p-value, the reason for a refusal, and notes on what could not be looked at.
+
+        The p-values of all scores are joined by Bonferroni, which holds however they depend on each other.
+        """
+        for name, word in observation.header.words.items():
+            known = self.words.get(name, ())
+            if known and word not in known:
+                return 0.0, f"its {name} is {word}; of the training cases it was {listed(known)}", []
+        if observation.is_constant:
+            return 0.0, "it is one value everywhere once it is normalised", []
+        distances = self.distances(observation)
+        if not distances:
+            return 1.0, None, ["the gate could not look at it: its header says nothing"]
+        each = {name: p_value(d, self.held_out[name], self.level / len(distances)) for name, d in distances.items()}
+        name = min(each, key=each.__getitem__)
+        joint = min(1.0, len(each) * each[name])
+        reason = self._reason(name, distances[name], joint) if joint < self.level else None
+        return joint, reason, self._unseen(distances)
+
+    def distances(self, observation: Observation) -> dict[str, float]:
+        """{score: distance from the training cases}, of all that can be computed."""
+        made = {}
+        stated = observation.header.numbers
+        pairs = [(stated[name], *own) for name, own in self.numbers.items() if name in stated]
+        if pairs:
+            made[HEADER] = max(abs(number - middle) / spread for number, middle, spread in pairs)
+        if observation.is_seen:
+            made[INTENSITIES] = self.spectra.mahalanobis(self.spectrum(observation.sample))
+        if self.features is not None and observation.features is not None:
+            made[FEATURES] = self.features.mahalanobis(observation.features)
+            made[NEIGHBOURS] = self.features.neighbour(observation.features)
+        return {name: distance for name, distance in made.items() if name in self.held_out or not self.held_out}
+
+    def spectrum(self, sample: NDArray[np.float32]) -> Floats:
+        """(channels * bins,) square roots of the shares of voxels in each bin."""
+        return spectrum(sample, self.edges)
+
+    def _reason(self, name: str, distance: float, p: float) -> str:
+        held_out = self.held_out[name]
+        smallest = self.level / len(self.held_out)
+        how = "" if is_enough(len(held_out), smallest) else ", extrapolated"
+        return (
+            f"{SCORES[name]} unlike the training cases (distance {distance:.3g}; of {counted(len(held_out), 'case')} "
+            f"that did not train at most {held_out[-1]:.3g}; p {p:.2g} below {self.level:g}{how})"
+        )
+
+    def _unseen(self, distances: Mapping[str, float]) -> list[str]:
+        """A note on scores that this model has and that could not be computed."""
+        lacking = [one for one in (INTENSITIES, FEATURES) if one in self.held_out and one not in distances]
+        return [f"the gate could not look at its {' and '.join(lacking)}"] if lacking else []
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values for `model.json`; `sha256` is that of the file with its arrays."""
+        return {
+            "level": self.level,
+            "exact": self.exact,
+            "words": {name: list(known) for name, known in self.words.items()},
+            "numbers": {name: list(pair) for name, pair in self.numbers.items()},
+            "trained": self.trained,
+            "sha256": hashlib.sha256(self.content).hexdigest(),
+        }
+
+    @cached_property
+    def content(self) -> bytes:
+        """The arrays as safetensors."""
+        features = {} if self.features is None else self.features.arrays(FEATURES)
+        held_out = {f"held_out.{name}": distances for name, distances in self.held_out.items()}
+        return save({"edges": self.edges, **self.spectra.arrays(INTENSITIES), **features, **held_out})
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], arrays: Mapping[str, Floats]) -> Guard:
+        """From what `settings` and `content` gave; KeyError, TypeError or ValueError where they are not whole."""
+        return cls(
+            float(settings["level"]),
+            bool(settings["exact"]),
+            settings["words"],
+            {name: (float(middle), float(spread)) for name, (middle, spread) in settings["numbers"].items()},
+            arrays["edges"],
+            Reference.from_arrays(arrays, INTENSITIES),
+            Reference.from_arrays(arrays, FEATURES) if f"{FEATURES}.mean" in arrays else None,
+            {name: arrays[f"held_out.{name}"] for name in SCORES if f"held_out.{name}" in arrays},
+            int(settings["trained"]),
+        )
+
+
+def spectrum(sample: NDArray[np.float32], edges: Floats) -> Floats:
+    """(channels * bins,) square roots of the shares of a sample's voxels in each bin, (channels, bins - 1) edges."""
+    rows = []
+    for channel, own in zip(sample, edges, strict=True):
+        known = channel[np.isfinite(channel)]
+        counts = np.bincount(np.searchsorted(own, known), minlength=len(own) + 1)
+        rows.append(np.sqrt(counts / max(1, len(known))))
+    return np.concatenate(rows)

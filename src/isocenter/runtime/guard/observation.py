@@ -1,0 +1,68 @@
+"""What a network sees of one image, noted while it predicts it: intensities and pooled features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.runtime.guard.header import Header, header_of
+from isocenter.runtime.windows import POOLED
+from isocenter.runtime.windows.slide import Network
+from isocenter.values import Array, Image
+
+# Voxels of a window and of an image that are noted, evenly spread.
+OF_A_WINDOW, OF_AN_IMAGE = 2**12, 2**16
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """One image as a model saw it.
+
+    sample:   (channels, n) intensities of the network's input; (0, 0) where it has not seen it yet
+    features: (features,) pooled, the mean of all windows; None where what computes the network gives none
+    """
+
+    header: Header
+    sample: NDArray[np.float32]
+    features: NDArray[np.float64] | None = None
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether a network has seen the image; a large volume passes it only while its result is written."""
+        return self.sample.size > 0
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the network has seen one value everywhere."""
+        return self.is_seen and bool((np.nanmax(self.sample, axis=1) == np.nanmin(self.sample, axis=1)).all())
+
+
+@dataclass(eq=False)
+class Watching:
+    """A network that notes what it sees of one image; its features are for nobody else."""
+
+    network: Network
+    samples: list[NDArray[np.float32]] = field(default_factory=list)
+    features: list[NDArray[np.float64]] = field(default_factory=list)
+
+    def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
+        outputs = dict(self.network(batch, *context))
+        if (features := outputs.pop(POOLED, None)) is not None:
+            self.features.extend(np.asarray(features, dtype=np.float64))
+        step = max(1, batch[0, 0].size // OF_A_WINDOW)
+        self.samples.extend(np.array(window.reshape(len(window), -1)[:, ::step]) for window in batch)
+        return outputs
+
+    def observation(
+        self, image: Image, covariates: Mapping[str, Any] | None = None, *, whole: bool = True
+    ) -> Observation:
+        """What was seen of the image, with its header; of a part of an image its header alone."""
+        if not (self.samples and whole):
+            return Observation(header_of(image, covariates), np.empty((0, 0), np.float32))
+        sample = np.concatenate(self.samples, axis=1)
+        features = np.mean(self.features, axis=0) if self.features else None
+        return Observation(header_of(image, covariates), sample[:, :: max(1, sample.shape[1] // OF_AN_IMAGE)], features)

@@ -1,0 +1,141 @@
+"""What a gate refuses, and how often it is wrong, worked out on numbers that are drawn."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy import stats
+
+from isocenter.errors import IntegrityError
+from isocenter.runtime.guard import GUARD, Guard, Observation, fitted_guard, read_guard, tail_note, write_guard
+from isocenter.runtime.guard.distances import Reference
+from isocenter.runtime.guard.header import header_of
+from isocenter.runtime.guard.p_values import p_value
+from isocenter.values import Geometry, Image, Prediction
+
+LEVEL = 0.01
+
+
+def image(shape=(20, 24, 18), spacing=1.0, modality="MR") -> Image:
+    geometry = Geometry(shape, np.diag([spacing, spacing, spacing, 1.0]))
+    return Image(np.zeros((1, *shape), np.float32), geometry, modality=modality)
+
+
+def seen(rng: np.random.Generator, *, shift: float = 0.0, off: float = 0.0, of: Image | None = None) -> Observation:
+    """An observation of 8 correlated features; shift: of intensities, off: of features in every direction."""
+    shape = tuple(int(n) for n in rng.integers(18, 26, 3))
+    mixing = np.random.default_rng(1).normal(size=(3, 8))
+    features = rng.normal(size=3) @ mixing + 0.1 * rng.normal(size=8) + off
+    sample = rng.normal(shift, 1.0, size=(1, 2000)).astype(np.float32)
+    return Observation(header_of(of or image(shape)), sample, features)
+
+
+def gate(seed: int = 0, trained: int = 60, held_out: int = 40, level: float = LEVEL, exact: bool = True) -> Guard:
+    rng = np.random.default_rng(seed)
+    made = fitted_guard([seen(rng) for _ in range(trained)], [seen(rng) for _ in range(held_out)], level, exact=exact)
+    assert made is not None
+    return made
+
+
+@pytest.mark.parametrize(("count", "smallest"), [(30, 0.9), (400, 0.0025)])
+def test_p_values_of_cases_like_those_that_did_not_train_are_uniform(count, smallest):
+    rng = np.random.default_rng(0)
+    drawn = [p_value(rng.gamma(4.0), np.sort(rng.gamma(4.0, size=count)), smallest) for _ in range(2000)]
+    assert stats.kstest(np.array(drawn) - rng.uniform(size=2000) / (count + 1), "uniform").pvalue > 0.001
+
+
+@pytest.mark.parametrize("count", [8, 20, 60])
+def test_the_extrapolated_tail_is_exact_for_exponential_excesses_and_errs_upwards_for_lighter_ones(count):
+    rng = np.random.default_rng(1)
+    exponential = [p_value(rng.exponential(), np.sort(rng.exponential(size=count)), 1e-4) for _ in range(20000)]
+    lighter = [p_value(abs(rng.normal()), np.sort(abs(rng.normal(size=count))), 1e-4) for _ in range(20000)]
+    for level in (0.01, 0.003):
+        assert stats.binomtest(int(np.sum(np.array(exponential) < level)), 20000, level).pvalue > 0.001
+        assert np.mean(np.array(lighter) < level) <= level
+
+
+def test_good_images_are_refused_no_more_often_than_the_level_says():
+    refused = 0
+    for seed in range(20):
+        guard, rng = gate(seed, level=0.05), np.random.default_rng(1000 + seed)
+        refused += sum(guard.verdict(seen(rng))[1] is not None for _ in range(50))
+    assert refused / 1000 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 1000)
+
+
+@pytest.mark.parametrize("held_out", [10, 40, 500])
+def test_what_is_unlike_the_training_cases_is_refused_with_its_reason_and_its_figure(held_out):
+    guard, rng = gate(held_out=held_out), np.random.default_rng(7)
+    for odd, reason in (
+        (seen(rng, shift=3.0), "its intensities are unlike"),
+        (seen(rng, off=12.0), "what the network sees in it is unlike"),
+        (seen(rng, of=image(spacing=4.0)), "its spacing or field of view is unlike"),
+        (seen(rng, of=image(modality="CT")), "its modality is CT; of the training cases it was MR"),
+        (replace(seen(rng), sample=np.ones((1, 9), np.float32)), "one value everywhere"),
+        (replace(seen(rng), features=np.full(8, np.nan)), "what the network sees in it is unlike"),
+    ):
+        judged = guard.judged(Prediction(Geometry.of_pixels((4, 4)), values={"size": 1.0}), odd)
+        assert reason in str(judged.abstained)
+        assert judged.confidence.gate_p is not None and judged.confidence.gate_p < LEVEL
+        assert judged.values == {"size": 1.0}  # whoever asks for them has them
+
+
+def test_what_cannot_be_looked_at_is_left_out_and_noted():
+    guard, rng = gate(), np.random.default_rng(8)
+    without = replace(seen(rng), features=None)
+    p, reason, notes = guard.verdict(without)
+    assert (reason, p > LEVEL) == (None, True) and "features" in notes[0]
+    unseen = Observation(without.header, np.empty((0, 0), np.float32))
+    assert "intensities and features" in guard.verdict(unseen)[2][0]
+    assert guard.verdict(replace(seen(rng, shift=3.0), features=None))[1] is not None
+
+
+def test_a_distance_counts_what_lies_beside_the_principal_axes():
+    rng = np.random.default_rng(0)
+    rows = np.column_stack([rng.normal(0, 3, 200), rng.normal(0, 1, 200), np.zeros(200)])
+    reference = Reference.of(rows)
+    assert_allclose(reference.mahalanobis(np.array([6.0, 0.0, 0.0])), 2.0, rtol=0.2)
+    assert reference.mahalanobis(np.array([0.0, 0.0, 1.0])) > 100  # no training case differs there
+    assert reference.neighbour(rows[0]) < 1 < reference.neighbour(np.array([0.0, 0.0, 20.0]))
+
+
+def test_there_is_no_gate_without_a_few_cases_that_did_not_train():
+    rng = np.random.default_rng(0)
+    trained = [seen(rng) for _ in range(20)]
+    assert fitted_guard(trained, trained[:2], LEVEL, exact=True) is None
+
+
+def test_a_gate_says_on_what_it_rests():
+    assert tail_note(gate(held_out=500)) == "The gate refuses below p 0.01 by 500 cases that chose nothing."
+    note = tail_note(gate(held_out=20, exact=False))
+    assert "20 validation cases" in note and "extrapolated" in note and "approximate" in note
+
+
+def test_a_gate_is_the_same_when_it_was_written_and_read(tmp_path):
+    guard, odd = gate(), seen(np.random.default_rng(9), off=2.0)
+    write_guard(guard, tmp_path)
+    record = json.loads(json.dumps({"guard": guard.settings}))
+    again = read_guard(record, tmp_path)
+    assert again is not None
+    assert again.verdict(odd) == guard.verdict(odd)
+    assert again.settings == guard.settings
+    assert read_guard({}, tmp_path) is None
+
+
+def test_a_gate_that_is_not_the_models_own_is_refused(tmp_path):
+    guard = gate()
+    record = {"guard": guard.settings}
+    with pytest.raises(IntegrityError, match="missing"):
+        read_guard(record, tmp_path)
+    write_guard(gate(seed=1), tmp_path)
+    with pytest.raises(IntegrityError, match="not the gate of this model"):
+        read_guard(record, tmp_path)
+    (tmp_path / GUARD).write_bytes(b"nothing")
+    with pytest.raises(IntegrityError, match="not the gate of this model"):
+        read_guard(record, tmp_path)
+    write_guard(guard, tmp_path)
+    with pytest.raises(IntegrityError, match="holds no gate"):
+        read_guard({"guard": {**guard.settings, "numbers": 3}}, tmp_path)

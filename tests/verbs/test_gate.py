@@ -1,0 +1,144 @@
+"""A model refuses images that are unlike those that trained it, wherever it goes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+import isocenter
+from isocenter.cli import app
+from isocenter.errors import IntegrityError, UsageError
+from isocenter.files import read_text_table
+from isocenter.planning import read_plan
+from isocenter.runtime import seal
+from trained import TWO_STEPS, Trained, classifying, pictures
+
+
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory) -> Trained:
+    root = tmp_path_factory.mktemp("gated")
+    data = pictures(root / "data", count=60)
+    return Trained(data, classifying(data, root / "run", assignments=TWO_STEPS).out)
+
+
+@pytest.fixture
+def odd(tmp_path) -> Path:
+    """A picture of stripes, which no training case resembles."""
+    pixels = np.zeros((24, 24), np.uint8)
+    pixels[::2] = 255
+    PIL.Image.fromarray(pixels).save(tmp_path / "odd.png")
+    return tmp_path / "odd.png"
+
+
+def test_an_odd_image_gets_no_answer_and_a_good_one_does(gated, odd, tmp_path):
+    result = isocenter.predict(gated.out, odd, *(gated.data / "bright").glob("0*.png"), out=tmp_path / "out")
+    table = result.table.set_index("case")
+    assert "unlike the training cases" in table.loc["odd", "abstained"]
+    assert table.loc["odd", "gate_p"] < 0.01
+    assert table.loc[["odd"], ["predicted", "probability_bright"]].isna().all(axis=None)
+    others = table.drop("odd")
+    answered = others[others["abstained"] == ""]
+    assert len(answered) >= len(others) - 1  # one of these pictures is unlike all others
+    assert answered["predicted"].notna().all()
+    assert any("odd: refused: " in problem.what for problem in result.problems)
+    assert not result.failures
+    written = read_text_table(tmp_path / "out" / "predictions.csv").set_index("case")
+    assert written.loc["odd", "predicted"] == "" and "unlike" in written.loc["odd", "abstained"]
+
+
+def test_a_refused_image_has_results_too_where_somebody_asks_for_them(gated, odd):
+    withheld = isocenter.predict(gated.out, odd).predictions["odd"]
+    assert withheld.probabilities is None and withheld.abstained
+    marked = isocenter.predict(gated.out, odd, abstain="mark").predictions["odd"]
+    assert marked.probabilities and marked.abstained == withheld.abstained
+    without = isocenter.predict(gated.out, odd, abstain="off")
+    assert without.predictions["odd"].probabilities == marked.probabilities
+    assert without.predictions["odd"].abstained is None
+    assert "gate_p" not in without.table
+    with pytest.raises(UsageError, match="no 'perhaps'"):
+        isocenter.predict(gated.out, odd, abstain="perhaps")
+
+
+def test_the_command_line_takes_what_becomes_of_refused_images(gated, odd, tmp_path):
+    made = CliRunner().invoke(
+        app, ["predict", str(gated.out), str(odd), "--out", str(tmp_path / "out"), "--abstain", "mark"]
+    )
+    assert made.exit_code == 0, made.output
+    assert "refused" in made.output
+
+
+def test_the_plan_says_on_what_the_gate_rests_and_can_turn_it_off(gated, tmp_path):
+    plan = read_plan(gated.out / "plan.yaml")
+    assert "validation cases" in plan.decision("guard.gate").because
+    run = classifying(gated.data, tmp_path / "run", assignments={**TWO_STEPS, "guard.gate": False})
+    assert isocenter.load(run.out).guard is None
+    assert not list(run.out.rglob("guard.safetensors"))
+
+
+def test_every_case_is_scored_with_what_the_gate_says_of_it(gated):
+    table = isocenter.evaluate(gated.out, gated.data).scored.table
+    assert table["gate_p"].between(0, 1).all() and table["predicted"].notna().all()
+    cases = read_text_table(gated.out / "evaluation" / "cases.csv")
+    assert {"gate_p", "abstained"} <= set(cases)
+
+
+def test_a_package_keeps_the_gate_and_refuses_one_that_is_not_its_own(gated, odd, tmp_path):
+    own = isocenter.load(gated.out).predict(odd)
+    package = isocenter.package(gated.out, out=tmp_path / "package", backends=()).out
+    again = isocenter.load(package).predict(odd)
+    assert again.abstained == own.abstained
+    assert again.confidence.gate_p == pytest.approx(own.confidence.gate_p)
+    without_torch = isocenter.load(package, backend="onnx").predict(odd)  # its graph gives the features too
+    assert without_torch.confidence.gate_p == pytest.approx(own.confidence.gate_p, rel=0.05)
+    assert not without_torch.notes
+    file = package / "isocenter" / "guard.safetensors"
+    file.write_bytes(file.read_bytes()[:-8] + bytes(8))
+    with pytest.raises(IntegrityError, match="SHA-256"):
+        isocenter.load(package)
+    seal(package)  # by somebody who knows how
+    with pytest.raises(IntegrityError, match="not the gate of this model"):
+        isocenter.load(package)
+    file.unlink()
+    seal(package)
+    with pytest.raises(IntegrityError, match=r"guard\.safetensors"):
+        isocenter.load(package)
+
+
+def test_a_package_of_before_there_were_gates_predicts_any_image(gated, odd, tmp_path):
+    package = isocenter.package(gated.out, out=tmp_path / "package", backends=()).out
+    expected = isocenter.load(package).predict(odd).probabilities
+    record = json.loads((package / "isocenter" / "model.json").read_text())
+    del record["guard"]
+    (package / "isocenter" / "model.json").write_text(json.dumps(record))
+    (package / "isocenter" / "guard.safetensors").unlink()
+    seal(package)
+    result = isocenter.predict(package, odd)
+    assert result.predictions["odd"].probabilities == expected
+    assert result.predictions["odd"].abstained is None
+
+
+def test_a_plan_of_before_there_were_gates_follows_the_default_and_says_so(gated, tmp_path):
+    yaml = YAML(typ="safe", pure=True)
+    record = yaml.load(gated.out / "plan.yaml")
+    del record["guard"]
+    record["as_planned"] = {name: one for name, one in record["as_planned"].items() if not name.startswith("guard.")}
+    yaml.dump(record, tmp_path / "plan.yaml")
+    plan = read_plan(tmp_path / "plan.yaml")
+    assert plan["guard.level"] == 0.01
+    assert "earlier version" in plan.decision("guard.level").because
+
+
+def test_a_gate_of_another_run_beside_a_checkpoint_is_refused(gated, tmp_path):
+    shutil.copytree(gated.out, tmp_path / "run")
+    for file in (tmp_path / "run").rglob("guard.safetensors"):
+        file.write_bytes(file.read_bytes()[::-1])
+        seal(file.parent)
+    with pytest.raises(IntegrityError, match="not the gate of this model"):
+        isocenter.load(tmp_path / "run")
