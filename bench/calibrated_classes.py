@@ -1,0 +1,121 @@
+"""Calibration of trained networks: what `train` finds on unseen cases, and how right it is on cases that chose nothing.
+
+    python bench/calibrated_classes.py --threads 1 --minutes 6 --resume --record
+    python bench/calibrated_classes.py retina --seeds 0
+
+Each seed draws 450 cases of the training part of a MedMNIST set; up to a thousand others of it are the test. Retina is
+trained twice, as classes and as grades. A temperature of 1 would leave nothing to calibrate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from drawn_sets import drawn
+from recorded import commit, record
+from trainings import ROOT, add_options, keep, kept, spread, summary, trained
+
+from isocenter.planning import read_plan
+
+CASES, TESTED = 450, 1000
+SETS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "pneumonia": ("pneumoniamnist.npz", ()),
+    "retina": ("retinamnist.npz", ()),
+    "retina as grades": ("retinamnist.npz", ("--set", "task.order=corn")),
+    "adrenal": ("adrenalmnist3d.npz", ()),
+}
+METRICS = ("temperature", "ece_equal_mass", "log_loss", "brier", "auroc")
+BEFORE, PERFECT = "_uncalibrated", "perfect"
+CALIBRATED = re.compile(r"a calibrated model has ([0-9.]+)")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One training. found: {metric: value}, those before calibration with an end; method: which calibration it took"""
+
+    on: str
+    seed: int
+    problem: str = ""
+    method: str = ""
+    cases: int = 0
+    found: Mapping[str, float] = field(default_factory=dict)
+    commit: str = ""
+
+
+def shown(on: str, seed: int, given: argparse.Namespace) -> Shown:
+    """One training of one draw."""
+    name = f"{on}-{seed}".replace(" ", "_")
+    if (before := kept(name, given)) is not None:
+        return Shown(**before)
+    file, words = SETS[on]
+    data = drawn(given.data.resolve() / file, seed, given.out.resolve() / "data" / f"{name}" / file, CASES, TESTED)
+    taken = trained(name, [data, *words], seed, given)
+    if taken.returncode:
+        return Shown(on, seed, f"failed with exit code {taken.returncode}: see logs/{name}.err")
+    wanted = {f"{metric}{end}" for metric in METRICS for end in ("", BEFORE)}
+    rows = {
+        row["metric"]: row for row in summary(given.out / name) if row["label"] == "all" and row["metric"] in wanted
+    }
+    found = {metric: row["value"] for metric, row in rows.items() if row["value"] is not None}
+    if perfect := CALIBRATED.search(rows["ece_equal_mass"]["method"]):
+        found[PERFECT] = float(perfect[1])
+    calibration = read_plan(given.out / name / "plan.yaml")["task.calibration"]
+    one = Shown(on, seed, "", calibration["method"], calibration["cases"], found, commit())
+    keep(name, one, given)
+    return one
+
+
+def words_of(all_shown: Sequence[Shown]) -> str:
+    """A line for each set: now, and before calibration."""
+    head = "| set | draws | methods (cases) | temperature | ECE, equal mass | of a perfect model | log loss | AUROC |"
+    lines = [head, "|---" * 8 + "|"]
+    for on in dict.fromkeys(one.on for one in all_shown):
+        good = [one for one in all_shown if one.on == on and not one.problem]
+        if not good:
+            continue
+        methods = ", ".join(f"{one.method} ({one.cases})" for one in good)
+        for end in ("", BEFORE):
+            cells = {metric: [one.found.get(f"{metric}{end}") for one in good] for metric in METRICS}
+            texts = {metric: _spread(values) for metric, values in cells.items()}
+            perfect = _spread([one.found.get(PERFECT) for one in good]) if not end else ""
+            first = (on, str(len(good)), methods) if not end else ("before", "", "")
+            lines.append(
+                f"| {' | '.join(first)} | {texts['temperature']} "
+                f"| {texts['ece_equal_mass']} | {perfect} | {texts['log_loss']} | {texts['auroc']} |"
+            )
+    lines += [f"| {one.on} | draw {one.seed} {one.problem} |" for one in all_shown if one.problem]
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return spread(known) if known else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sets", nargs="*", metavar="SET", help=f"{', '.join(SETS)}; all without")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "medmnist")
+    add_options(parser, "calibrated_classes", minutes=6.0, of="of each training", seeds=(0, 1, 2))
+    given = parser.parse_args()
+    each = [shown(on, seed, given) for seed in given.seeds for on in given.sets or SETS]
+    text = words_of(each)
+    print(text)
+    if given.record:
+        about = (
+            f"{CASES} cases drawn from the training part, tested on up to {TESTED} others of it; {given.minutes:g} "
+            f"minutes each on {given.threads} of {os.cpu_count()} cores; mean (SD) over draws. "
+            f"Commits: {', '.join(dict.fromkeys(one.commit for one in each if one.commit))}."
+        )
+        record(
+            "calibrated_classes", "Calibrated probabilities", f"{about}\n\n{text}", {"runs": [asdict(n) for n in each]}
+        )
+
+
+if __name__ == "__main__":
+    main()
