@@ -162,3 +162,23 @@ def test_a_single_dicom_image_gets_a_file_that_can_hold_its_place(data, tmp_path
     assert probable.data.reshape(2, -1).sum(axis=0) == pytest.approx(1, abs=1e-3)
     assert column in result.measurements
     assert (tmp_path / "out" / f"{Path(name).stem}_overlay.png").is_file()
+
+
+def test_the_entropy_of_every_voxel_is_that_of_its_probabilities_in_files_and_in_python(segmented, image, tmp_path):
+    result = predicted(segmented, image, out=tmp_path / "out", maps=True, save_probabilities=True)
+    assert {"case01_total.nii.gz", "case01_probabilities.nii.gz"} <= {path.name for path in result.files}
+    written, source = nibabel.load(tmp_path / "out" / "case01_total.nii.gz"), nibabel.load(image)
+    assert written.get_data_dtype() == np.float32
+    np.testing.assert_allclose(written.affine, source.affine, atol=1e-4)
+    chances = nibabel.load(tmp_path / "out" / "case01_probabilities.nii.gz").get_fdata()
+    by_hand = -(chances * np.log(np.maximum(chances, 1e-12))).sum(axis=-1)
+    np.testing.assert_allclose(written.get_fdata(), by_hand, atol=0.01)  # probabilities have the precision of float16
+    [kept] = predicted(segmented, image, maps=True).predictions.values()
+    assert kept.maps["total"].unit == "nats"
+    np.testing.assert_allclose(np.asarray(kept.maps["total"].data), written.get_fdata(), atol=1e-6)
+    assert not predicted(segmented, image).predictions["case01"].maps
+
+
+def test_classes_have_no_map_of_their_entropy(classified, tmp_path):
+    picture = sorted((classified.data / "dark").iterdir())[0]
+    assert not predicted(classified, picture, out=tmp_path / "out", maps=True).files

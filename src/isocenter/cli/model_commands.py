@@ -53,6 +53,9 @@ def predict(
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write a picture of each image with its result.")
     ] = False,
+    maps: Annotated[
+        bool, typer.Option("--maps", help="Also write how uncertain every voxel is: the entropy of its probabilities.")
+    ] = False,
     device: Device = "auto",
     threads: Threads = None,
     backend: Backend = "auto",
@@ -77,6 +80,7 @@ def predict(
         mirror=mirror,
         save_probabilities=save_probabilities,
         overlay=overlay,
+        maps=maps,
         device=device,
         threads=threads,
         backend=backend,

@@ -121,6 +121,7 @@ if TYPE_CHECKING:
         rows_from_records,
         rows_to_json,
     )
+    from isocenter.evaluation.uncertainty import entropy
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -13,7 +13,7 @@ from isocenter.errors import FormatError
 from isocenter.files import dicom, label_table
 from isocenter.files.index import FORMATS, suffix_of, write
 from isocenter.files.storage import Spool
-from isocenter.values import Array, BoundingBoxes, Deferred, Image, Label, Region
+from isocenter.values import Array, BoundingBoxes, Deferred, Image, Label, Map, Region
 
 # Suffixes of formats that cannot hold labels: a table of labels is written next to the file.
 WITH_TABLE = frozenset({".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".tiff", ".tif", ".png", ".npy", ".csv"})
@@ -59,6 +59,12 @@ def write_boxes(boxes: BoundingBoxes, source: Image, path: Path, *, algorithm: s
     Raises FormatError where the source is no DICOM, or cannot bear a report.
     """
     dicom.write_report(boxes, source, path, algorithm_name=algorithm, overwrite=overwrite)
+
+
+def write_map(name: str, made: Map, source: Image, path: Path, *, overwrite: bool = False) -> None:
+    """Numbers of every voxel, (*spatial) on the source's grid, as an image of one channel that is called `name`."""
+    pixels = made.data.one_channel() if isinstance(made.data, Deferred) else made.data[None]
+    write(_of_numbers(source, pixels, (name,)), path, overwrite=overwrite)
 
 
 @contextmanager
@@ -111,18 +117,23 @@ def _write_probabilities(
     framed = suffix_of(path) in FRAMED
     stacked = _Stacked(held)
     pixels = Deferred((len(held), *source.geometry.shape), np.dtype(np.float32), stacked, stacked.part)
-    image = replace(
+    channels = ("probability",) if framed else tuple(named)
+    write(_of_numbers(source, pixels.one_channel() if framed else pixels, channels), path, overwrite=overwrite)
+    stem = path.name.removesuffix(suffix_of(path))
+    table = [Label(place, name) for place, name in enumerate(named)]
+    label_table.write(table, path.with_name(f"{stem}.labels.csv"), overwrite=overwrite)
+
+
+def _of_numbers(source: Image, pixels: Array | Deferred, channels: tuple[str, ...]) -> Image:
+    """Numbers of the source's voxels as an image on its grid, with the header of the same source."""
+    return replace(
         source,
-        pixels=pixels.one_channel() if framed else pixels,
+        pixels=pixels,
         modality="unknown",
-        channels=("probability",) if framed else tuple(named),
+        channels=channels,
         times=None,
         padding=None,
         labels=(),
         notes=(),
         facts={},
     )
-    write(image, path, overwrite=overwrite)
-    stem = path.name.removesuffix(suffix_of(path))
-    table = [Label(place, name) for place, name in enumerate(named)]
-    label_table.write(table, path.with_name(f"{stem}.labels.csv"), overwrite=overwrite)

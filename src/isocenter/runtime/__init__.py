@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         use_threads,
     )
     from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, write_members
+    from isocenter.runtime.entropy_map import TOTAL, EntropyMap
     from isocenter.runtime.foreign import is_foreign, load_foreign, read_postprocessing, why_unpackable
     from isocenter.runtime.guard import MOST_TRAINED, Guard, fitted_guard, observed, tail_note, with_guard, write_guard
     from isocenter.runtime.label_measurements import measurements
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from isocenter.runtime.smaller_batches import SmallerBatches, in_smaller_batches, with_smaller_batches
     from isocenter.runtime.stream import size_changes
     from isocenter.runtime.torch_network import TorchNetwork
-    from isocenter.runtime.windows import Averaged
+    from isocenter.runtime.windows import Averaged, Receiver
     from isocenter.runtime.windows.slide import Network, slide
 
 if not TYPE_CHECKING:

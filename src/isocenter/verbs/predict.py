@@ -118,6 +118,7 @@ def predict(
     mirror: bool | None = None,
     save_probabilities: bool = False,
     overlay: bool = False,
+    maps: bool = False,
     device: str = "auto",
     threads: int | None = None,
     backend: str = "auto",
@@ -139,6 +140,7 @@ def predict(
     mirror: whether images are also seen mirrored and the results averaged; as the model was planned if not said
     backend: what computes a package; "auto" takes the fastest that its certificate vouches for
     save_probabilities, overlay: write them beside each dense result
+    maps:   make the entropy of every voxel's probabilities (nats): `Prediction.maps["total"]`, or a file
     scheduler: address of a dask scheduler whose workers predict the cases; they see model, inputs and out as files
     region: of each image, of which alone something is said: voxels as "0:120,40:200,10:50", or the file of a mask on
             the image's grid, of which the box is meant that holds all its labels, with FILE=VALUE that of one
@@ -157,7 +159,8 @@ def predict(
     options = ReadingOptions.of(**reading)
     if not inputs:
         raise UsageError("nothing to predict", "predict", "Give files or folders after the model")
-    asked = Asked(None, Wanted(format, save_probabilities, overlay), mirror, region, overlap, seconds, abstain)
+    wanted = Wanted(format, save_probabilities, overlay, maps)
+    asked = Asked(None, wanted, mirror, region, overlap, seconds, abstain)
     if out is None and (save_probabilities or overlay):
         raise UsageError("probabilities and overlays are files, and have no place", "predict", "Give out=FOLDER")
     if out is not None:

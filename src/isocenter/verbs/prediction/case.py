@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import numpy as np
 
 from isocenter.errors import UsageError
 from isocenter.files import unwritable
-from isocenter.runtime import Model, available_memory, fitting_memory, measurements, size_changes
+from isocenter.runtime import EntropyMap, Model, Receiver, available_memory, fitting_memory, measurements, size_changes
 from isocenter.tasks import rows_in
 from isocenter.transforms import stacked
-from isocenter.values import Case, Deferred, Image, Prediction, Problem
+from isocenter.values import Array, Case, Deferred, Image, Prediction, Problem, Region
 from isocenter.verbs.prediction.region import found_from_anywhere, region_of
 from isocenter.verbs.prediction.result_files import Wanted, probability_files, room_for, write_result
 from isocenter.verbs.prediction.withheld import gate_columns, withheld
@@ -132,19 +133,22 @@ def computed(
         if room is not None:
             files = probability_files(model.task, image, room, case.id, asked.wanted)
         receiver, probabilities = stack.enter_context(files)
+        total = EntropyMap(model.task, image.geometry) if asked.wanted.maps else None
+        receivers = [one for one in (receiver, total) if one is not None]
         region = None if asked.region is None else region_of(asked.region, image, case.id)
         fitting, seen = fitting_memory(model, image, case.id, region), _Counted(windows)
         prediction = fitting.predict(
             image,
             seen,
             mirror=asked.mirror,
-            receiver=receiver,
+            receiver=partial(_to_all, receivers) if receivers else None,
             region=region,
             overlap=asked.overlap,
             seconds=asked.seconds,
             covariates=case.covariates or None,
         )
-        prediction = replace(prediction, case=case.id, untuned=None)
+        maps = {**prediction.maps, **(total.maps if total else {})}
+        prediction = replace(prediction, case=case.id, untuned=None, maps=maps)
         refused = asked.abstain == "on" and prediction.abstained is not None
         prediction = withheld(prediction) if refused else prediction
         rest = _Rest(model, case, image, prediction, room, asked.wanted, probabilities, seen, stack.pop_all(), refused)
@@ -152,6 +156,11 @@ def computed(
         done = rest()
         return lambda: done
     return rest
+
+
+def _to_all(receivers: Sequence[Receiver], region: Region, arrays: Mapping[str, Array]) -> None:
+    for receiver in receivers:
+        receiver(region, arrays)
 
 
 @dataclass(frozen=True, eq=False)

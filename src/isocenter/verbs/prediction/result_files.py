@@ -11,8 +11,8 @@ from itertools import count
 from pathlib import Path
 
 from isocenter.errors import FormatError, GeometryError, UsageError
-from isocenter.files import probabilities_written, write_boxes, write_label_map
-from isocenter.runtime import Model
+from isocenter.files import probabilities_written, write_boxes, write_label_map, write_map
+from isocenter.runtime import TOTAL, Model
 from isocenter.tasks import Task, channels_of
 from isocenter.values import Array, Case, Image, Prediction, Problem, Region
 from isocenter.verbs.reading import named_as
@@ -21,6 +21,8 @@ from isocenter.verbs.reading import named_as
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))})
 PROBABILITIES, OVERLAY, REPORT = "_probabilities", "_overlay", "_report"
+# In place of formats that hold no fractions.
+OF_NUMBERS = {"png": "tiff", "dcm": "nii.gz"}
 AUTO, DICOM = "auto", "dcm"
 # Of a SHA-256, as results tell models apart.
 PROGRAM, DIGITS = "isocenter", 16
@@ -34,12 +36,14 @@ class Wanted:
     format:        of the label map; "auto" chooses by the source; boxes on DICOM become a report with it and with "dcm"
     probabilities: of every voxel beside it
     overlay:       a picture of the image with the result drawn on it
+    maps:          the entropy of every voxel's probabilities
     Raises UsageError for a format that results are not written in.
     """
 
     format: str = AUTO
     probabilities: bool = False
     overlay: bool = False
+    maps: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in (AUTO, *FORMATS):
@@ -63,7 +67,7 @@ def with_own_names(cases: Sequence[Case]) -> list[Case]:
 
 def _stems(name: str) -> set[str]:
     """What the files of a case may be called, without their suffix."""
-    return {f"{name}{ending}".lower() for ending in ("", PROBABILITIES, OVERLAY, REPORT)}
+    return {f"{name}{ending}".lower() for ending in ("", PROBABILITIES, OVERLAY, REPORT, f"_{TOTAL}")}
 
 
 @contextmanager
@@ -88,7 +92,7 @@ def probability_files(
     if not (wanted.probabilities and dense):
         yield None, []
         return
-    path = folder / f"{name}{PROBABILITIES}.{_suffix(image, wanted.format, {'png': 'tiff', 'dcm': 'nii.gz'})}"
+    path = folder / f"{name}{PROBABILITIES}.{_suffix(image, wanted.format, OF_NUMBERS)}"
     files: list[Path] = []
     with probabilities_written(channels_of(task), image, path) as take:
         yield lambda region, arrays: take(region, arrays[dense[0]]) if dense[0] in arrays else None, files
@@ -102,6 +106,9 @@ def write_result(
     written, lacking = _label_maps(prediction, image, folder, name, wanted, algorithm_of(model))
     reports, without = _report(prediction, image, folder, name, wanted, algorithm_of(model))
     written, lacking = [*written, *reports], [*lacking, *without]
+    for kind, made in prediction.maps.items():
+        written.append(folder / f"{name}_{kind}.{_suffix(image, wanted.format, OF_NUMBERS)}")
+        write_map(kind, made, image, written[-1])
     if wanted.overlay and has_place(prediction):
         still = image.frame(0) if prediction.frames else image
         bare = Case(name, name, {"image": still})  # what is known of the case is no result
