@@ -105,6 +105,7 @@ def test_a_row_names_the_classes_as_its_columns_do():
         "probability_benign",
         "probability_malignant",
         "probability_normal",
+        "set",
         "brier",
     ]
     assert table.iloc[0].tolist()[:5] == ["a", "p1", "all", "normal", "malignant"]

@@ -140,8 +140,9 @@ def test_a_prediction_has_a_column_of_probability_and_of_call_for_each_finding()
     assert list(columns) == [
         *(f"probability_{name}" for name in TASK.findings),
         *(f"called_{n}" for n in TASK.findings),
+        *(f"set_{n}" for n in TASK.findings),
     ]
-    assert list(columns.values()) == [0.5, pytest.approx(0.25), 0.0, True, True, False]
+    assert list(columns.values()) == [0.5, pytest.approx(0.25), 0.0, True, True, False, None, None, None]
 
 
 def test_a_case_has_a_row_for_each_finding_that_is_known():

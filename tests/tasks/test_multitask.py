@@ -337,7 +337,8 @@ def test_columns_that_two_parts_have_are_called_by_their_part():
         "classification": Prediction(GRID, probabilities={"benign": 0.25, "malignant": 0.75}),
         "regression": Prediction(GRID, values={"size": 12.0})})  # fmt: skip
     assert dict(task.outputs(prediction)) == {
-        "predicted": "malignant", "probability_benign": 0.25, "probability_malignant": 0.75, "value_size": 12.0
+        "predicted": "malignant", "probability_benign": 0.25, "probability_malignant": 0.75, "set": None,
+        "value_size": 12.0, "low_size": None, "high_size": None,
     }  # fmt: skip
 
 

@@ -102,7 +102,7 @@ def test_decoding_gives_values_and_error_bars_in_their_units():
     assert noisy.values == pytest.approx(plain.values)
     assert noisy.confidence.deviations.tolist() == pytest.approx([0.2 * 0.5, 0.5 * 10 * 2])
     columns = NOISY.outputs(noisy)
-    assert list(columns) == ["value_volume", "value_age", "error_volume", "error_age"]
+    assert list(columns) == [f"{kind}_{name}" for kind in ("value", "error", "low", "high") for name in TASK.targets]
     assert columns["error_age"] == pytest.approx(10.0)
 
 
@@ -113,7 +113,7 @@ def test_what_was_standardised_comes_back():
 
 
 def test_a_report_states_each_value_with_its_unit():
-    findings = TASK.results(decoded(TASK, 0.0, 0.0))
+    findings = TASK.scoring.results(decoded(TASK, 0.0, 0.0))
     assert [(one.concept, one.value, one.unit) for one in findings] == [("volume", 3.0, "ml"), ("age", 50.0, "")]
 
 
@@ -142,12 +142,13 @@ def test_a_table_has_a_row_for_each_value_that_is_known():
     predictions = [prediction_of(volume=3.5, age=40.0), prediction_of(volume=2.0, age=55.0)]
     table = TASK.score(predictions, [case("a", "p", volume=3.0), case("b", volume=2.0, age=50.0)])
     assert list(table.columns) == [
-        "case", "patient", "label", "difference", "standardised_difference", "reference", "predicted"
+        "case", "patient", "label", "difference", "standardised_difference", "low", "high", "reference",
+        "predicted",
     ]  # fmt: skip
     assert table[["case", "label"]].to_numpy().tolist() == [["a", "volume"], ["b", "volume"], ["b", "age"]]
     assert table["difference"].tolist() == [0.5, 0.0, 5.0]
     assert table["standardised_difference"].tolist() == [1.0, 0.0, 0.5]
-    assert TASK.rank(table) == ["b", "a"]
+    assert TASK.scoring.rank(table) == ["b", "a"]
 
 
 def test_a_side_becomes_its_counterpart_in_a_mirror_and_a_value_without_a_side_stays():
@@ -227,8 +228,8 @@ def test_a_heat_map_explains_the_values_and_not_their_error_bars():
 def test_the_report_has_a_picture_of_agreement_and_of_differences_and_names_what_was_measured():
     task = replace(VOLUME, noise="gaussian")
     predictions, cases = cohort()
-    charts = task.overview(task.score(predictions, cases))
+    charts = task.scoring.overview(task.score(predictions, cases))
     assert [one.title for one in charts] == ["volume: predicted and reference", "volume: differences"]
     assert all(isinstance(one, Figure) and one.png != one.dark for one in charts)
-    [picture] = task.figures(prediction_of(0.25, volume=3.125), case("a", volume=3.0))
+    [picture] = task.scoring.figures(prediction_of(0.25, volume=3.125), case("a", volume=3.0))
     assert "volume 3.125 \N{PLUS-MINUS SIGN} 0.250 ml (reference 3.000)" in picture.caption

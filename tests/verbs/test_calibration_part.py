@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import PlanError, UsageError
+from isocenter.evaluation import SUMMARY_SCHEMA
+from isocenter.planning import read_plan
+from isocenter.runtime import read_json
 from isocenter.verbs.plan import PlanRequest
 from isocenter.verbs.training import fit, planned_from
 
@@ -51,6 +55,28 @@ def test_they_can_be_scored_and_the_report_says_what_they_decided(spared, classi
     result = isocenter.evaluate(run, classified.data, split="calibration", device="cpu")
     assert set(result.scored.table["case"]) == parts_of(run)["calibration"]
     assert any("thresholds of sets" in note for note in result.notes)
+
+
+def test_they_alone_set_the_thresholds_of_sets_and_results_state_these(spared, classified, tmp_path):
+    run, _ = spared
+    found = isocenter.load(run).task.settings["conformal"]
+    assert (found["exact"], found["n"], found["thresholds"]) == (True, {"all": 6}, {"all": None})
+    assert "6 patients, whose cases trained nothing" in read_plan(run / "plan.yaml").decision("task.conformal").because
+    stated = pd.read_csv(run / "evaluation" / "cases.csv")["set"].map(json.loads)
+    assert all(one == ["bright", "dark"] for one in stated)
+    package = isocenter.package(run, out=tmp_path / "package").out
+    image = next((classified.data / "dark").iterdir())
+    isocenter.predict(package, image, out=tmp_path / "out", device="cpu")
+    assert json.loads(pd.read_csv(tmp_path / "out" / "predictions.csv")["set"][0]) == ["bright", "dark"]
+
+
+def test_without_them_validation_cases_do_and_that_is_called_approximate(classified):
+    found = isocenter.load(classified.out).task.settings["conformal"]
+    assert (found["exact"], found["level"]) == (False, 0.9)
+    assert "approximate" in read_plan(classified.out / "plan.yaml").decision("task.conformal").because
+    rows = {row["metric"] for row in read_json(classified.out / "evaluation" / "summary.json", SUMMARY_SCHEMA)["rows"]}
+    assert {"coverage", "set_size"} <= rows
+    assert "approximate" in (classified.out / "report.html").read_text(encoding="utf-8")
 
 
 def test_they_are_left_out_where_the_data_are_not_the_runs_own(spared, classified, tmp_path):

@@ -90,9 +90,10 @@ def test_predictions_have_a_column_for_each_value_and_each_error_bar(measuring, 
     done = cli("predict", run, data.parent / "pictures", "--out", tmp_path / "out", "--device", "cpu", "--json")
     assert done.code == 0, done.err
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
-    names = ["value_area", "value_brightness", "error_area", "error_brightness"]
+    names = [f"{kind}_{name}" for kind in ("value", "error", "low", "high") for name in ("area", "brightness")]
     assert list(table.columns) == ["case", "image", *names]
     assert (table[["error_area", "error_brightness"]] > 0).all(axis=None)
+    assert (table["low_area"] < table["value_area"]).all()
     assert len(json.loads(done.out)["rows"]) == len(table) == 24
     model = isocenter.load(run, "cpu")
     prediction = model.predict(data.parent / "pictures" / "disc03.png")

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
         roc_curve,
     )
     from isocenter.evaluation.conformal import (
+        EVERYONE,
+        SET_METHODS,
+        Conformal,
         class_scores,
         conformal_threshold,
         controlled_on_average,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,8 +23,50 @@ Method = Literal["lac", "aps", "raps", "contiguous"]
 Truths = NDArray[np.bool_]
 # What RAPS adds for each class, and the number of first classes for which it adds nothing.
 RAPS = 0.01, 1
+SET_METHODS: tuple[Method, ...] = get_args(Method)
+# The group of whoever has no threshold of his own.
+EVERYONE = "all"
 # Sums of shares of patients are equal up to this.
 ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Conformal:
+    """The thresholds of sets or intervals, as cases that did not train have found them.
+
+    method:     by which answers are scored
+    level:      the coverage that they promise
+    by:         what the groups are, within each of which it holds
+    n:          {group: patients}
+    thresholds: {group: the worst score that is still in}; infinite where nothing can be left out
+    exact:      whether these cases had decided nothing else; the coverage is approximate otherwise
+    """
+
+    method: str
+    level: float
+    by: str
+    n: Mapping[str, int]
+    thresholds: Mapping[str, float]
+    exact: bool
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Conformal:
+        """From plain values."""
+        limits = {str(key): math.inf if one is None else float(one) for key, one in settings["thresholds"].items()}
+        counts = {str(key): int(one) for key, one in settings["n"].items()}
+        method, by, level = str(settings["method"]), str(settings["by"]), float(settings["level"])
+        return cls(method, level, by, counts, limits, bool(settings["exact"]))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values from which `of` makes an equal one; an infinite threshold is None."""
+        limits = {key: None if math.isinf(one) else one for key, one in self.thresholds.items()}
+        common = {"method": self.method, "level": self.level, "by": self.by, "n": dict(self.n)}
+        return {**common, "thresholds": limits, "exact": self.exact}
+
+    def threshold(self, group: str) -> float:
+        """That of a group, or of everyone; infinite for a group of which nothing is known."""
+        return self.thresholds.get(group, self.thresholds.get(EVERYONE, math.inf))
 
 
 def class_scores(

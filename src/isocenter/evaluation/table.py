@@ -24,6 +24,8 @@ FOLD = "fold"
 PROBABILITY = "probability_"
 # Probabilities before they were calibrated.
 UNCALIBRATED = "uncalibrated"
+# The ends of an interval in which a value is to lie.
+INTERVAL = ("low", "high")
 # The probability from which on a class, finding or box is called: of cases out of fold that of their own fold.
 THRESHOLD = "threshold"
 # The row that speaks of all labels, or of a case as a whole.
@@ -99,7 +101,7 @@ def metric_columns(table: Table) -> list[str]:
     return [
         name
         for name in names
-        if name not in (*KEYS, FOLD) and not name.startswith((PROBABILITY, THRESHOLD, UNCALIBRATED))
+        if name not in (*KEYS, FOLD, *INTERVAL) and not name.startswith((PROBABILITY, THRESHOLD, UNCALIBRATED))
     ]
 
 

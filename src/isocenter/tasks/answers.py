@@ -174,6 +174,15 @@ class Guess:
     metrics: tuple[str, ...]
 
 
+class Assured(Protocol):
+    """A task with thresholds of sets or intervals by cases that did not train, and that decision."""
+
+    def __call__(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
+    ) -> tuple[Task, dict[str, Decision]]:
+        """predictions: calibrated or not; exact: these cases have decided nothing else"""
+
+
 def _no_guess(table: Table) -> None:
     return None
 
@@ -194,6 +203,7 @@ class Scoring:
     overview: charts of all cases
     results:  the findings of one prediction, for a structured report
     guess:    a table of cases to that of a guess without images; None where nothing can be guessed, as with masks
+    assured:  the task with what unseen cases say about sets or intervals; None where it states none
     tables:   a table of cases to {part: its rows, with its own labels and columns} of a task that is made of tasks
     """
 
@@ -205,6 +215,7 @@ class Scoring:
     overview: Callable[[Table], list[Figure]]
     results: Callable[[Prediction], list[Finding]]
     guess: Callable[[Table], Guess | None] = _no_guess
+    assured: Assured | None = None
     tables: Callable[[Table], Mapping[str, Table]] = _one_table
 
 

@@ -14,12 +14,14 @@ from isocenter.tasks.shared import (
     CALLING_SENTENCES,
     CERTAINTY_SENTENCES,
     NOBODY,
+    SET_SENTENCES,
     SETTING_SENTENCES,
     YOUDEN,
     certainty_decisions,
     check_numbers,
     check_rule,
     chosen_thresholds,
+    set_decisions,
 )
 from isocenter.values import Dataset, Decision, Fingerprint, Sentence, grades
 
@@ -41,6 +43,7 @@ SENTENCES: Mapping[str, Sentence] = {
     **SETTING_SENTENCES,
     **CALLING_SENTENCES,
     **CERTAINTY_SENTENCES,
+    **SET_SENTENCES,
     "smoothing": Sentence("{percent} of each target is spread over all classes", "No target is smoothed"),
     "prior_shift": Sentence("Log odds are corrected by {each}", "Probabilities need no correction of the prior"),
     "order": Sentence("Grades are taught and measured in their order by {value}", "The classes have no order"),
@@ -76,6 +79,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         "order": order(declared),
         "costs": Decision(None, "all mistakes cost alike; of grades one unit for each grade that they miss by"),
         **certainty_decisions(),
+        **set_decisions(),
     }
 
 

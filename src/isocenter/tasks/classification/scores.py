@@ -30,6 +30,7 @@ from isocenter.report import Figure, figures
 from isocenter.tasks.classification.ordinal import Calling
 from isocenter.tasks.shared import (
     PROBABILITY_NAMES,
+    SET_NAMES,
     Called,
     calibration_rows,
     discrimination,
@@ -50,6 +51,7 @@ METRICS = frozenset(
 OF_GRADES, OF_COSTS = frozenset({"quadratic_kappa", "mae", "rps"}), frozenset({"expected_cost"})
 NAMES: Mapping[str, str] = {
     **PROBABILITY_NAMES,
+    **SET_NAMES,
     "mae": "MAE",
     "mcc": "MCC",
     "quadratic_kappa": "Quadratic-weighted kappa",

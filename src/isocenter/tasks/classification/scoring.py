@@ -13,7 +13,7 @@ from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Guess, stated_image
 from isocenter.tasks.classification.ordinal import Calling
 from isocenter.tasks.classification.scores import Answers, case_scores, levels_of, overview, summary_rows
-from isocenter.tasks.shared import probabilities_of
+from isocenter.tasks.shared import SET, in_json, probabilities_of, set_rows
 from isocenter.values import Case, Finding, Prediction, Row
 
 
@@ -55,6 +55,7 @@ class ClassScoring:
                     "predicted": self.classes[int(self.calling(probabilities))],
                     **{f"probability_{name}": p for name, p in zip(self.classes, probabilities, strict=True)},
                     **{f"{UNCALIBRATED}_{name}": p for name, p in prediction.confidence.uncalibrated.items()},
+                    SET: in_json(prediction.confidence.set.get("")),
                     **{f"{THRESHOLD}_{name}": level for name, level in self.thresholds.items()},
                     **case_scores(probabilities, index, ordered=self.ordered),
                 }
@@ -63,7 +64,7 @@ class ClassScoring:
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """AUROC and the like with patients resampled within the classes; then one class against the rest."""
-        return summary_rows(self.answers(table), seed=seed)
+        return [*summary_rows(self.answers(table), seed=seed), *set_rows("all", table, seed=seed)]
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image, with the probabilities and the reference in the caption."""

@@ -43,10 +43,15 @@ from isocenter.tasks.shared import (
     CERTAINTY,
     FOUND,
     LEAST_CHANCE,
+    SET,
+    SET_ERRORS,
+    SETS,
     Certainty,
     Shares,
+    assured_classes,
     calibrated,
     crossed,
+    in_json,
     log_mean,
     mean_of,
     probabilities_of,
@@ -114,7 +119,7 @@ class Classification:
     name: ClassVar[str] = "classification"
     needs: ClassVar[frozenset[str]] = frozenset({"class"})
     traits: ClassVar[Traits] = Traits(
-        tunes=(*FOUND, "thresholds"),
+        tunes=(*FOUND, "thresholds", "conformal"),
         registers={
             "operating_point": "operating point",
             "prevalence": "prevalence",
@@ -128,7 +133,7 @@ class Classification:
         unkept=unkept_rule,
         sentences=SENTENCES,
         metric_names=NAMES,
-        errors=frozenset({"brier", "ece", "log_loss", "mce", "ace", "mae", "rps", "expected_cost"}),
+        errors=frozenset({"brier", "ece", "log_loss", "mce", "ace", "mae", "rps", "expected_cost"}) | SET_ERRORS,
         label_word="class",
     )
 
@@ -140,7 +145,7 @@ class Classification:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Classification:
         """A classification with these settings; PlanError names the one that cannot be."""
-        known = ("classes", "smoothing", "operating_point", "order", "costs", "loss", *BY_CLASS, *CERTAINTY)
+        known = ("classes", "smoothing", "operating_point", "order", "costs", "loss", *BY_CLASS, *CERTAINTY, *SETS)
         with reading(settings, known, "a classification"):
             classes = tuple(str(name) for name in settings["classes"])
             rule, order = settings.get("operating_point", "youden"), settings.get("order", NONE)
@@ -169,6 +174,7 @@ class Classification:
             "order": self.order,
             "costs": None if self.costs is None else [list(row) for row in self.costs],
             **self.certainty.settings,
+            **self.certainty.of_sets,
         }
 
     @property
@@ -226,6 +232,7 @@ class Classification:
             overview=own.overview,
             results=own.results,
             guess=own.guess,
+            assured=self.assured,
         )
 
     @property
@@ -308,19 +315,34 @@ class Classification:
         levels, decision = thresholds(self.operating_point, self.classes, likely, own.reference)
         return replace(task, thresholds=levels), {**made, "task.thresholds": decision}
 
+    def assured(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
+    ) -> tuple[Task, dict[str, Decision]]:
+        """The task with thresholds of sets of classes; those that are set stay."""
+        if not cases or self.certainty.conformal is not None:
+            return self, {}
+        given = np.array([[one.confidence.uncalibrated[name] for name in self.classes] for one in predictions])
+        likely = np.exp(self._calibrated(np.log(given.clip(LEAST_CHANCE))))
+        truth, patients = np.array([self._index(case) for case in cases]), [case.patient for case in cases]
+        how = {"ordered": self._ordered, "exact": exact}
+        certainty, made = assured_classes(self.certainty, likely, truth, patients, self.classes, **how)
+        return replace(self, certainty=certainty), made
+
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """(classes,) logits of one case to probabilities."""
         [(_, arrays)] = slabs  # a vector head is one slab
         logs = self._logs(np.asarray(arrays["class"]))
         each = [np.exp(one).tolist() for one in (self._calibrated(logs), normalised(logs))]
         calibrated, given = (dict(zip(self.classes, one, strict=True)) for one in each)
-        return Prediction(geometry, probabilities=calibrated, confidence=Confidence(uncalibrated=given))
+        confidence = Confidence(set=self.certainty.class_set(each[0], self.classes), uncalibrated=given)
+        return Prediction(geometry, probabilities=calibrated, confidence=confidence)
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
-        """The class that is called, and the probability of each."""
+        """The class that is called, the probability of each, and the set of those that are not ruled out."""
         probabilities = probabilities_of(prediction)
         predicted = self.classes[int(self._calling([probabilities[name] for name in self.classes]))]
-        return {"predicted": predicted, **{f"probability_{name}": p for name, p in probabilities.items()}}
+        chances = {f"probability_{name}": p for name, p in probabilities.items()}
+        return {"predicted": predicted, **chances, SET: in_json(prediction.confidence.set.get(""))}
 
     def saliency(self, outputs: Outputs) -> Tensor:
         """(batch,) what a heat map explains: the winning class's logit, of outputs between grades the mean grade."""

@@ -10,11 +10,13 @@ from isocenter.tasks.shared import (
     CALLING_SENTENCES,
     CERTAINTY_SENTENCES,
     NOBODY,
+    SET_SENTENCES,
     SETTING_SENTENCES,
     YOUDEN,
     certainty_decisions,
     check_numbers,
     check_rule,
+    set_decisions,
 )
 from isocenter.values import Dataset, Decision, Fingerprint, Sentence
 
@@ -24,6 +26,7 @@ SENTENCES: Mapping[str, Sentence] = {
     **SETTING_SENTENCES,
     **CALLING_SENTENCES,
     **CERTAINTY_SENTENCES,
+    **SET_SENTENCES,
     "findings": Sentence("The findings are {value}"),
 }
 
@@ -65,6 +68,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         ),
         "prevalence": Decision(None, "predictive values are those of the cases that are scored"),
         **certainty_decisions(),
+        **set_decisions(),
     }
 
 

@@ -24,6 +24,7 @@ from isocenter.report import Figure, figures
 from isocenter.tasks.findings.called import DEFAULT_THRESHOLD
 from isocenter.tasks.shared import (
     OF_CALIBRATION,
+    PRESENT,
     Called,
     calibration_rows,
     discrimination,
@@ -38,7 +39,6 @@ METRICS = frozenset({"auroc", "average_precision", "sensitivity", "specificity",
 AT_PREVALENCE = {"ppv": Confusion.ppv_at, "npv": Confusion.npv_at}
 # Metrics that set the score of one case against that of another.
 RANKED = {"auroc": auroc, "average_precision": average_precision}
-PRESENT, ABSENT = "present", "absent"
 # Of more findings reliability and confusion would fill pages; the curves show them all.
 MOST_SHOWN = 6
 

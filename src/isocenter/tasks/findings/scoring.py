@@ -13,8 +13,8 @@ from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Guess, stated_image
 from isocenter.tasks.findings.called import DEFAULT_THRESHOLD, called_findings
-from isocenter.tasks.findings.scores import ABSENT, PRESENT, called_of, overview, summary_rows
-from isocenter.tasks.shared import Called, probabilities_of
+from isocenter.tasks.findings.scores import called_of, overview, summary_rows
+from isocenter.tasks.shared import ABSENT, PRESENT, SET, Called, in_json, probabilities_of, set_rows
 from isocenter.values import Case, Finding, Prediction, Row
 
 
@@ -49,6 +49,7 @@ class FindingScoring:
                             "predicted": PRESENT if called[name] else ABSENT,
                             "probability": probabilities[name],
                             UNCALIBRATED: prediction.confidence.uncalibrated.get(name),
+                            SET: in_json(prediction.confidence.set.get(name)),
                             THRESHOLD: self.thresholds.get(name),
                             "brier": (probabilities[name] - present) ** 2,
                         }
@@ -61,6 +62,7 @@ class FindingScoring:
             "predicted",
             "probability",
             UNCALIBRATED,
+            SET,
             THRESHOLD,
             "brier",
         ]
@@ -69,7 +71,8 @@ class FindingScoring:
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Each metric as the mean over findings, then by finding; patients are resampled with all their findings."""
         known = self.known(table)
-        return summary_rows(table, known, self.prevalence, seed=seed)
+        sets = [row for name in known for row in set_rows(name, table[table["label"] == name], seed=seed)]
+        return [*summary_rows(table, known, self.prevalence, seed=seed), *set_rows("all", table, seed=seed), *sets]
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image, with the probabilities and the findings of the reference in the caption."""

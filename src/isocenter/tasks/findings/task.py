@@ -15,23 +15,27 @@ from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.findings.called import DEFAULT_THRESHOLD, called_findings
 from isocenter.tasks.findings.losses import BALANCED, balance, finding_loss
 from isocenter.tasks.findings.plan import SENTENCES, check_settings, decisions, settings_for
-from isocenter.tasks.findings.scores import (
-    ABSENT,
-    METRICS,
-    PRESENT,
-)
+from isocenter.tasks.findings.scores import METRICS
 from isocenter.tasks.findings.scoring import FindingScoring
 from isocenter.tasks.shared import (
+    ABSENT,
     BELIEF,
     CERTAINTY,
     FOUND,
     LEAST_CHANCE,
+    PRESENT,
     PROBABILITY_NAMES,
+    SET,
+    SET_ERRORS,
+    SET_NAMES,
+    SETS,
     Certainty,
     Shares,
+    assured_each,
     calibrated,
     chosen_thresholds,
     crossed,
+    in_json,
     mean_of,
     numbers_by_name,
     probabilities_of,
@@ -94,7 +98,7 @@ class Findings:
     name: ClassVar[str] = "findings"
     needs: ClassVar[frozenset[str]] = frozenset({"findings"})
     traits: ClassVar[Traits] = Traits(
-        tunes=(*FOUND, "thresholds"),
+        tunes=(*FOUND, "thresholds", "conformal"),
         registers={"operating_point": "operating point", "prevalence": "prevalence"},
         case_metric="brier",
         # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
@@ -103,8 +107,8 @@ class Findings:
         belief=BELIEF,
         unkept=unkept_rule,
         sentences=SENTENCES,
-        metric_names=PROBABILITY_NAMES,
-        errors=frozenset({"brier", "ece", "log_loss", "mce", "ace"}),
+        metric_names={**PROBABILITY_NAMES, **SET_NAMES},
+        errors=frozenset({"brier", "ece", "log_loss", "mce", "ace"}) | SET_ERRORS,
         label_word="finding",
     )
 
@@ -116,7 +120,7 @@ class Findings:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Findings:
         """Findings with these settings; PlanError names the one that cannot be."""
-        known = ("findings", "counts", "loss", "operating_point", *BY_FINDING, *CERTAINTY)
+        known = ("findings", "counts", "loss", "operating_point", *BY_FINDING, *CERTAINTY, *SETS)
         with reading(settings, known, "findings"):
             findings = tuple(str(name) for name in settings["findings"])
             counts = settings.get("counts")
@@ -143,6 +147,7 @@ class Findings:
             "thresholds": None if self.thresholds is None else dict(self.thresholds),
             "prevalence": None if self.prevalence is None else dict(self.prevalence),
             **self.certainty.settings,
+            **self.certainty.of_sets,
         }
 
     @property
@@ -195,6 +200,7 @@ class Findings:
             overview=own.overview,
             results=own.results,
             guess=own.guess,
+            assured=self.assured,
         )
 
     @property
@@ -259,7 +265,8 @@ class Findings:
         odds = self._odds(np.asarray(arrays["findings"]))
         each = [_chance(one).tolist() for one in (self._calibrated(odds), odds)]
         calibrated, given = (dict(zip(self.findings, one, strict=True)) for one in each)
-        return Prediction(geometry, probabilities=calibrated, confidence=Confidence(uncalibrated=given))
+        confidence = Confidence(set=self.certainty.finding_sets(calibrated), uncalibrated=given)
+        return Prediction(geometry, probabilities=calibrated, confidence=confidence)
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
         """The task with a calibration, and then thresholds by the operating point's rule; what is set already stays."""
@@ -279,6 +286,24 @@ class Findings:
         levels, decision = chosen_thresholds(self.operating_point, chosen, str(DEFAULT_THRESHOLD))
         return replace(task, thresholds=levels), {**made, "task.thresholds": decision}
 
+    def assured(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
+    ) -> tuple[Task, dict[str, Decision]]:
+        """The task with a threshold for each finding, from the cases in which it is known; those that are set stay."""
+        if not cases or self.certainty.conformal is not None:
+            return self, {}
+        given = np.array([[one.confidence.uncalibrated[name] for name in self.findings] for one in predictions])
+        chances, patients = _chance(self._calibrated(_log_odds(given))), np.array([case.patient for case in cases])
+        truth = np.stack([np.asarray(self.target(case).data, dtype=np.float64) for case in cases])
+        scores = {
+            name: (np.abs(own - chances[:, place])[known], patients[known])
+            for place, name in enumerate(self.findings)
+            for own in [truth[:, place]]
+            for known in [np.isfinite(own)]
+        }
+        certainty, made = assured_each(self.certainty, "lac", "finding", scores, exact=exact)
+        return replace(self, certainty=certainty), made
+
     def _unseen(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Unseen:
         chances = np.array([[probabilities_of(one)[name] for name in self.findings] for one in predictions])
         truth = np.stack([np.asarray(self.target(case).data, dtype=np.float64) for case in cases])
@@ -295,6 +320,7 @@ class Findings:
         return {
             **{f"probability_{name}": probabilities[name] for name in self.findings},
             **{f"called_{name}": called[name] for name in self.findings},
+            **{f"{SET}_{name}": in_json(prediction.confidence.set.get(name)) for name in self.findings},
         }
 
     def saliency(self, outputs: Outputs) -> Tensor:

@@ -159,6 +159,7 @@ class Multitask:
             overview=scores.overview,
             results=scores.results,
             guess=scores.guess,
+            assured=self.assured,
             tables=scores.tables,
         )
 
@@ -264,15 +265,28 @@ class Multitask:
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
         """Each part by the cases that have its reference."""
+        return self._decided({name: part.tuned for name, part in self.parts.items()}, predictions, cases)
+
+    def assured(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
+    ) -> tuple[Task, dict[str, Decision]]:
+        """Each part that states sets or intervals, by the cases that have its reference."""
+        stating = {name: part.scoring.assured for name, part in self.parts.items()}
+        deciding = {name: partial(assured, exact=exact) for name, assured in stating.items() if assured is not None}
+        return self._decided(deciding, predictions, cases)
+
+    def _decided(
+        self, deciding: Mapping[str, Callable[..., Any]], predictions: Sequence[Prediction], cases: Sequence[Case]
+    ) -> tuple[Task, dict[str, Decision]]:
         parts, made = dict(self.parts), dict[str, Decision]()
-        for name, part in self.parts.items():
+        for name, decide in deciding.items():
             pairs = [
                 (prediction.parts[name], case)
                 for prediction, case in zip(predictions, cases, strict=True)
-                if part.needs <= set(case.references)
+                if parts[name].needs <= set(case.references)
             ]
             if pairs:
-                parts[name], decided = part.tuned([prediction for prediction, _ in pairs], [case for _, case in pairs])
+                parts[name], decided = decide([prediction for prediction, _ in pairs], [case for _, case in pairs])
                 made |= {of_part(name, key): decision for key, decision in decided.items()}
         return cast("Task", replace(self, parts=parts)), made
 

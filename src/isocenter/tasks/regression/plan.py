@@ -12,7 +12,7 @@ import numpy as np
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.lazy import stats
 from isocenter.tasks.regression.losses import LOSSES
-from isocenter.tasks.shared import SETTING_SENTENCES
+from isocenter.tasks.shared import SET_SENTENCES, SETTING_SENTENCES, interval_decisions
 from isocenter.values import Dataset, Decision, Fingerprint, Sentence
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ UNITS: Mapping[str, str] = {
 BRACKETED = re.compile(r"[\(\[]\s*([^()\[\]]+?)\s*[\)\]]\s*$")
 SENTENCES: Mapping[str, Sentence] = {
     **SETTING_SENTENCES,
+    **SET_SENTENCES,
     "targets": Sentence("The model measures {value}"),
     "units": Sentence("The units are {each}", "No unit is known"),
     "mean": Sentence("The mean is {each}"),
@@ -75,6 +76,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
             "likelihood takes its place", HUBER
         ),
         "error_factor": Decision({}, "there are no error bars"),
+        **interval_decisions(),
     }  # fmt: skip
 
 

@@ -23,7 +23,15 @@ from isocenter.evaluation import (
     root_mean_squared_error,
     spearman,
 )
-from isocenter.tasks.shared import AGREEMENT, SCALE_FREE, Compared, Measured, agreement_rows, compared_estimate
+from isocenter.tasks.shared import (
+    AGREEMENT,
+    SCALE_FREE,
+    SET_NAMES,
+    Compared,
+    Measured,
+    agreement_rows,
+    compared_estimate,
+)
 from isocenter.values import Estimate, Floats, Row
 
 METRICS = frozenset(
@@ -34,6 +42,7 @@ METRICS = frozenset(
 )
 NAMES: Mapping[str, str] = {
     **AGREEMENT,
+    **SET_NAMES,
     "concordance": "Concordance (Lin)",
     "interval_coverage": "Coverage of the 95 % error bar",
     "mae": "MAE",

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from isocenter.errors import DatasetError
-from isocenter.evaluation import Seed, Table
+from isocenter.evaluation import Seed, Table, value_scores
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
-from isocenter.report import Figure, figures, number
-from isocenter.tasks.answers import Decoding, Guess, Outputs, Scoring, Teaching, Traits, stated_image
+from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.regression.losses import LEAST_LOG, LOSSES, MOST_LOG, weighted_likelihood
+from isocenter.tasks.regression.pictures import HEAD, ValuePictures, values_of
 from isocenter.tasks.regression.plan import SENTENCES, check_settings, decisions, error_factors, settings_for, suited
 from isocenter.tasks.regression.scores import METRICS, NAMES, measured_of, summary_rows
-from isocenter.tasks.shared import Measured, Shares, agreement_figure, crossed, mean_of, numbers_by_name, reading
+from isocenter.tasks.shared import (
+    HIGH,
+    INTERVALS,
+    LOW,
+    SET_ERRORS,
+    Certainty,
+    Shares,
+    assured_each,
+    crossed,
+    interval_rows,
+    mean_of,
+    numbers_by_name,
+    reading,
+)
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
@@ -25,7 +38,6 @@ from isocenter.values import (
     Confidence,
     Dataset,
     Decision,
-    Finding,
     Fingerprint,
     Floats,
     Geometry,
@@ -41,9 +53,6 @@ from isocenter.values import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-HEAD = "value"
-# Targets whose charts stand in a report.
-MOST_CHARTS = 4
 # The settings that hold something for each target.
 BY_TARGET = ("units", "mean", "deviation", "error_factor")
 
@@ -59,6 +68,7 @@ class Regression:
     noise:        "gaussian": the network predicts an error bar for each case; "none": it predicts none
     loss_name:    "huber", "mse" or "mae", of standardised values; with noise the likelihood takes its place
     error_factor: {target: by what its error bar is multiplied}; None until validation cases have decided
+    certainty:    the intervals that are to hold, and what makes them so
     """
 
     targets: tuple[str, ...]
@@ -68,17 +78,18 @@ class Regression:
     noise: Literal["none", "gaussian"] = "none"
     loss_name: Literal["huber", "mse", "mae"] = "huber"
     error_factor: Mapping[str, float] | None = None
+    certainty: Certainty = field(default_factory=Certainty)
 
     name: ClassVar[str] = "regression"
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
     traits: ClassVar[Traits] = Traits(
-        tunes=("error_factor",),
+        tunes=("error_factor", "conformal"),
         case_metric="standardised_difference",
         search_values={"loss": ("huber", "mse", "mae")},
         suited=suited,
         sentences=SENTENCES,
         metric_names=NAMES,
-        errors=frozenset({"mae", "rmse", "median_absolute_error", "nll"}),
+        errors=frozenset({"mae", "rmse", "median_absolute_error", "nll"}) | SET_ERRORS,
         label_word="target",
     )
 
@@ -90,7 +101,7 @@ class Regression:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Regression:
         """A regression with these settings; PlanError names the one that cannot be."""
-        known = ("targets", "noise", "loss", *BY_TARGET)
+        known = ("targets", "noise", "loss", *BY_TARGET, *INTERVALS)
         with reading(settings, known, "a regression"):
             targets = tuple(str(name) for name in settings["targets"])
             units = {name: str((settings.get("units") or {}).get(name) or "") for name in targets}
@@ -103,6 +114,7 @@ class Regression:
                 settings.get("noise", "none"),
                 settings.get("loss", "huber"),
                 numbers_by_name(settings.get("error_factor")),
+                Certainty.of(settings),
             )
         check_settings(targets, mean, deviation, task.noise, task.loss_name, task.error_factor or {})
         return task
@@ -118,6 +130,7 @@ class Regression:
             "noise": self.noise,
             "loss": self.loss_name,
             "error_factor": None if self.error_factor is None else dict(self.error_factor),
+            **self.certainty.of_intervals,
         }
 
     @property
@@ -168,15 +181,17 @@ class Regression:
     @property
     def scoring(self) -> Scoring:
         """Errors, correlation and agreement of each target."""
+        own = ValuePictures(self.targets, self.units, self.mean, self.deviation)
         return Scoring(
             metrics=METRICS,
             score=self.score,
             summary=self.summary,
-            rank=self.rank,
-            figures=self.figures,
-            overview=self.overview,
-            results=self.results,
-            guess=self.guess,
+            rank=own.rank,
+            figures=own.figures,
+            overview=own.overview,
+            results=own.results,
+            guess=own.guess,
+            assured=self.assured,
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -233,23 +248,43 @@ class Regression:
         values, errors = self._standardised(np.asarray(arrays[HEAD], dtype=np.float64))
         measured = dict(zip(self.targets, (values * self._deviation + self._mean).tolist(), strict=True))
         bars = None if errors is None else errors * self._deviation
-        return Prediction(geometry, values=measured, confidence=Confidence(deviations=bars))
+        wide = np.ones(len(values)) if bars is None else bars
+        low, high = self.certainty.interval(measured, wide.tolist())
+        given = {} if bars is None else dict(zip(self.targets, (bars / self._factors).tolist(), strict=True))
+        return Prediction(geometry, values=measured, confidence=Confidence({}, low, high, bars, uncalibrated=given))
 
     def _standardised(self, outputs: Floats) -> tuple[Floats, Floats | None]:
         """(targets, ...) values and their error bars, one standard deviation each."""
         count = len(self.targets)
         if not self.is_noisy:
             return outputs, None
-        factors = np.array([(self.error_factor or {}).get(name, 1.0) for name in self.targets])
         errors = np.exp(0.5 * np.clip(outputs[count:], LEAST_LOG, MOST_LOG))
-        return outputs[:count], errors * factors.reshape(-1, *[1] * (outputs.ndim - 1))
+        return outputs[:count], errors * self._factors.reshape(-1, *[1] * (outputs.ndim - 1))
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
         """The task with factors that make error bars as large as the errors of these cases; those that are set stay."""
         if not self.is_noisy or self.error_factor is not None or not cases:
             return self, {}
-        factors, decision = error_factors(self.targets, self._measured(self.score(predictions, cases)))
+        factors, decision = error_factors(self.targets, measured_of(self.score(predictions, cases), self.targets))
         return replace(self, error_factor=factors), {"task.error_factor": decision}
+
+    def assured(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
+    ) -> tuple[Task, dict[str, Decision]]:
+        """The task with how wide intervals are, in error bars where there are any; what is set stays."""
+        if not cases or self.certainty.conformal is not None:
+            return self, {}
+        true, patients = np.stack([self._references(case) for case in cases]), np.array([one.patient for one in cases])
+        scores = {}
+        for place, name in enumerate(self.targets):
+            known = np.isfinite(true[:, place])
+            values = np.array([values_of(self.targets, one)[0][name] for one in predictions])
+            bars = [one.confidence.uncalibrated.get(name, 1.0) for one in predictions]
+            wide = np.array(bars) * (self._factors[place] if self.is_noisy else 1.0)
+            scores[name] = value_scores(values, true[:, place], wide)[known], patients[known]
+        method = "normalised" if self.is_noisy else "absolute"
+        certainty, made = assured_each(self.certainty, method, "target", scores, exact=exact)
+        return replace(self, certainty=certainty), made
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and target that it has a reference of, in the target's unit.
@@ -260,7 +295,7 @@ class Regression:
         return pd.DataFrame(rows)
 
     def _score(self, prediction: Prediction, case: Case) -> list[dict[str, Any]]:
-        values, errors = self._values_of(prediction)
+        values, errors = values_of(self.targets, prediction)
         rows = []
         for name, reference in zip(self.targets, self._references(case).tolist(), strict=True):
             if np.isnan(reference):
@@ -274,6 +309,8 @@ class Regression:
                     "difference": difference,
                     "standardised_difference": abs(difference) / self.deviation[name],
                     **({"error_bar": errors[name]} if errors else {}),
+                    LOW: prediction.confidence.low.get(name),
+                    HIGH: prediction.confidence.high.get(name),
                     "reference": reference,
                     "predicted": values[name],
                 }
@@ -282,63 +319,23 @@ class Regression:
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Figures of each target in its unit, of several first their standardised means; patients are resampled."""
-        return summary_rows(self._measured(table), self.units, self.deviation, seed=seed)
-
-    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
-        """The image, with the values and their references in the caption."""
-        values, errors = self._values_of(prediction)
-        reference = case.references.get(HEAD, {})
-        parts = []
-        for name, value in values.items():
-            bar = f" \N{PLUS-MINUS SIGN} {number(errors[name])}" if errors else ""
-            true = f" (reference {number(reference[name])})" if name in reference else ""
-            unit = f" {self.units[name]}" if self.units[name] else ""
-            parts.append(f"{name} {number(value)}{bar}{unit}{true}")
-        return [figures.contours(stated_image(case), None, None, (), title=case.id, caption="; ".join(parts))]
-
-    def overview(self, table: Table) -> list[Figure]:
-        """Predictions over references, and differences over size, of the first targets."""
-        drawn = []
-        for measured in self._measured(table)[:MOST_CHARTS]:
-            name, unit = measured.target, self.units[measured.target]
-            bars = None if measured.errors is None else 1.96 * measured.errors
-            both = (measured.reference, measured.predicted)
-            drawn.append(figures.agreement(*both, f"{name}: predicted and reference", unit=unit, errors=bars))
-            drawn.append(agreement_figure(measured, f"{name}: differences", unit))
-        return drawn
-
-    def guess(self, table: Table) -> Guess:
-        """The mean of the training cases for every case."""
-        means = table["label"].map(dict(self.mean)).astype(float)
-        apart = means - table["reference"]
-        guessed = table.assign(
-            predicted=means,
-            difference=apart,
-            standardised_difference=apart.abs() / table["label"].map(dict(self.deviation)).astype(float),
-        )
-        return Guess(guessed, {"": "always giving the mean of the training cases"}, ("mae",))
-
-    def rank(self, table: Table) -> list[str]:
-        """Case ids by the mean over targets of the standardised difference."""
-        means = table.groupby("case", sort=False)["standardised_difference"].mean()
-        return [str(case) for case in means.sort_values(kind="stable").index]
+        own = {name: table[table["label"] == name] for name in self.targets}
+        wide = [row for name, one in own.items() for row in interval_rows(name, one, self.units[name], seed=seed)]
+        return [*summary_rows(measured_of(table, self.targets), self.units, self.deviation, seed=seed), *wide]
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
-        """Each value in its unit, and with noise its error bar: one standard deviation."""
-        values, errors = self._values_of(prediction)
+        """Each value in its unit, with noise its error bar (one standard deviation), and its interval."""
+        values, errors = values_of(self.targets, prediction)
         return {
             **{f"value_{name}": value for name, value in values.items()},
             **{f"error_{name}": value for name, value in errors.items()},
+            **{f"{LOW}_{name}": prediction.confidence.low.get(name) for name in self.targets},
+            **{f"{HIGH}_{name}": prediction.confidence.high.get(name) for name in self.targets},
         }
 
     def saliency(self, outputs: Outputs) -> Tensor:
         """(batch,) what a heat map explains: the mean of the standardised values."""
         return outputs[HEAD][:, : len(self.targets)].mean(dim=1)
-
-    def results(self, prediction: Prediction) -> list[Finding]:
-        """Each value in its unit."""
-        values, _ = self._values_of(prediction)
-        return [Finding(name, value=value, unit=self.units[name]) for name, value in values.items()]
 
     def _references(self, case: Case) -> Floats:
         """(targets,) in their units, NaN where the case has none; DatasetError where it has none of them."""
@@ -349,17 +346,9 @@ class Regression:
             raise DatasetError(problem, case.id, "Name its columns with --column value:NAME=COLUMN, or leave it out")
         return values
 
-    def _values_of(self, prediction: Prediction) -> tuple[dict[str, float], dict[str, float]]:
-        """{target: value} and, with noise, {target: error bar}."""
-        assert prediction.values is not None  # noqa: S101 - `decode` always gives them
-        values = dict(prediction.values)
-        if prediction.confidence.deviations is None:
-            return values, {}
-        errors = np.asarray(prediction.confidence.deviations, dtype=np.float64).tolist()
-        return values, dict(zip(self.targets, errors, strict=True))
-
-    def _measured(self, table: Table) -> list[Measured]:
-        return measured_of(table, self.targets)
+    @property
+    def _factors(self) -> Floats:
+        return np.array([(self.error_factor or {}).get(name, 1.0) for name in self.targets])
 
     @property
     def _mean(self) -> Floats:

@@ -7,6 +7,20 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
+    from isocenter.tasks.shared.assurance import (
+        HIGH,
+        LOW,
+        SET,
+        SET_ERRORS,
+        SET_NAMES,
+        SET_SENTENCES,
+        assured_classes,
+        assured_each,
+        interval_decisions,
+        interval_rows,
+        set_decisions,
+        set_rows,
+    )
     from isocenter.tasks.shared.averages import Shares, mean_of
     from isocenter.tasks.shared.binary_scores import PROBABILITY_NAMES, Called, label_rows, noted
     from isocenter.tasks.shared.calibration import (
@@ -24,7 +38,16 @@ if TYPE_CHECKING:
         calibration_rows,
         stated_chance,
     )
-    from isocenter.tasks.shared.certainty import CERTAINTY, Certainty, probabilities_of
+    from isocenter.tasks.shared.certainty import (
+        ABSENT,
+        CERTAINTY,
+        INTERVALS,
+        PRESENT,
+        SETS,
+        Certainty,
+        in_json,
+        probabilities_of,
+    )
     from isocenter.tasks.shared.discrimination_figures import discrimination
     from isocenter.tasks.shared.label_maps import (
         label_from,

@@ -5,17 +5,32 @@ A copy of this file travels with a packaged model, and needs NumPy only there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 from isocenter.errors import PlanError
-from isocenter.evaluation import METHODS, Calibrator
+from isocenter.evaluation import (
+    EVERYONE,
+    METHODS,
+    SET_METHODS,
+    Calibrator,
+    Conformal,
+    class_scores,
+    prediction_sets,
+)
 from isocenter.values import Prediction
 
 AUTO = "auto"
 # The names of its settings in the plan's section "task".
 CERTAINTY = ("calibration_method", "calibration")
+# Those of sets and intervals, and those of them that need no choice of method.
+INTERVALS = ("coverage", "conformal")
+SETS = (*INTERVALS, "conformal_method", "conformal_by")
+PRESENT, ABSENT = "present", "absent"
+BY_CLASS = "class"
 
 
 @dataclass(frozen=True)
@@ -24,10 +39,18 @@ class Certainty:
 
     calibration_method: "auto" or one of `METHODS`
     calibration:        the calibrator that cases which did not train have found; None until then
+    coverage:           of new patients, the share whose true answer sets and intervals are to hold
+    conformal_method:   "auto" or one of `SET_METHODS`, for sets of classes
+    conformal_by:       whether it is to hold for "all" together or in each "class"; "auto" where these have the cases
+    conformal:          the thresholds that cases which did not train have found; None until then
     """
 
     calibration_method: str = AUTO
     calibration: Calibrator | None = None
+    coverage: float = 0.9
+    conformal_method: str = AUTO
+    conformal_by: str = AUTO
+    conformal: Conformal | None = None
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Certainty:
@@ -36,11 +59,15 @@ class Certainty:
         if method not in (AUTO, *METHODS):
             remedy = f"Choose one of {', '.join((AUTO, *METHODS))}"
             raise PlanError(f"there is no calibration {method!r}", "task.calibration_method", remedy)
+        name, found = "calibration", settings.get("conformal")
         try:
-            return cls(method, None if given is None else Calibrator.of(given))
+            calibration = None if given is None else Calibrator.of(given)
+            name = "conformal"
+            conformal = None if found is None else Conformal.of(found)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            problem = f"impossible calibration ({type(error).__name__}: {error})"
-            raise PlanError(problem, "task.calibration", "Leave it to `isocenter train` or `calibrate`") from error
+            problem = f"impossible {name} ({type(error).__name__}: {error})"
+            raise PlanError(problem, f"task.{name}", "Leave it to `isocenter train` or `calibrate`") from error
+        return cls(method, calibration, *_wishes(settings), conformal)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -51,9 +78,72 @@ class Certainty:
         }
 
     @property
+    def of_sets(self) -> dict[str, Any]:
+        """The same, of sets."""
+        given = {"conformal_method": self.conformal_method, "conformal_by": self.conformal_by}
+        return {**self.of_intervals, **given}
+
+    @property
+    def of_intervals(self) -> dict[str, Any]:
+        """The same, of intervals."""
+        return {"coverage": self.coverage, "conformal": None if self.conformal is None else self.conformal.settings}
+
+    @property
     def calibrator(self) -> Calibrator:
         """What is applied to probabilities; a calibrator that changes nothing until one is found."""
         return self.calibration or Calibrator()
+
+    def class_set(self, probabilities: Sequence[float], classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """{"": the classes that the coverage does not rule out}, of grades without gaps; nothing before it is found."""
+        found = self.conformal
+        if found is None:
+            return {}
+        scores = class_scores([probabilities], found.method)[0]  # type: ignore[arg-type]
+        kept = prediction_sets(scores, [found.threshold(name) for name in classes])
+        if found.method == "contiguous" and kept.any():
+            kept[kept.argmax() : len(kept) - kept[::-1].argmax()] = True
+        return {"": tuple(compress(classes, kept))}
+
+    def finding_sets(self, probabilities: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
+        """{finding: present, absent, or both where it stays undecided}; nothing before it is found."""
+        if self.conformal is None:
+            return {}
+        made = {}
+        for name, chance in probabilities.items():
+            # Of two answers the likelier one is never ruled out.
+            kept = prediction_sets([1 - chance, chance], max(0.5, self.conformal.threshold(name)))
+            made[name] = tuple(compress((PRESENT, ABSENT), kept))
+        return made
+
+    def interval(self, values: Mapping[str, float], deviations: Sequence[float]) -> tuple[dict[str, float], ...]:
+        """{target: lower end} and {target: upper end}; nothing before thresholds are found."""
+        if self.conformal is None:
+            return {}, {}
+        wide = [self.conformal.threshold(name) * one for name, one in zip(values, deviations, strict=True)]
+        return tuple(
+            {name: value + side * half for (name, value), half in zip(values.items(), wide, strict=True)}
+            for side in (-1, 1)
+        )
+
+
+def _wishes(settings: Mapping[str, Any]) -> tuple[float, str, str]:
+    """Coverage, method and groups; PlanError names the one that cannot be."""
+    coverage = settings.get("coverage", Certainty.coverage)
+    if isinstance(coverage, bool) or not isinstance(coverage, int | float) or not 0 < coverage < 1:
+        raise PlanError(f"a coverage of {coverage!r}", "task.coverage", "Give more than 0 and less than 1, as in 0.9")
+    method, by = (str(settings.get(name, AUTO)) for name in ("conformal_method", "conformal_by"))
+    for name, given, known in (("method", method, SET_METHODS), ("by", by, (EVERYONE, BY_CLASS))):
+        if given not in (AUTO, *known):
+            choices = ", ".join((AUTO, *known))
+            raise PlanError(
+                f"there is no such choice as {given!r}", f"task.conformal_{name}", f"Choose one of {choices}"
+            )
+    return float(coverage), method, by
+
+
+def in_json(answers: Sequence[str] | None) -> str | None:
+    """A set as a column has it; None where there is none."""
+    return None if answers is None else json.dumps(list(answers), ensure_ascii=False)
 
 
 def probabilities_of(prediction: Prediction) -> Mapping[str, float]:

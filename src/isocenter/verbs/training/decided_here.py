@@ -27,6 +27,7 @@ OF_THE_DATA = (
     "training.steps",
     "training.sampling",
     "task.loss",
+    "task.conformal",
     "augmentation.flips",
     "inference.overlap",
 )

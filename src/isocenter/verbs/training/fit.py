@@ -46,6 +46,7 @@ class Job:
     start:  weights of another model to start from
     marked: {case id: file with the labels of the first stage of a cascade}; None without a first stage
     test:   cases that it never sees
+    calibration: cases that it never sees, and that choose nothing: guarantees come from them
     fold:   its number; None where the run has one training
     """
 
@@ -58,6 +59,7 @@ class Job:
     start: Path | None = None
     marked: Mapping[str, Path] | None = None
     test: Sequence[Case] = ()
+    calibration: Sequence[Case] = ()
     fold: int | None = None
 
     @cached_property  # to check them is to build the network, though without memory
@@ -75,6 +77,11 @@ class Job:
         """The cases whose predictions decide what the task leaves open until then."""
         parts: Mapping[Split, Sequence[Case]] = {"train": self.train, "val": self.val}
         return next((parts[name] for name in self.settings.task.traits.tuned_on if parts[name]), ())
+
+    @property
+    def calibrating(self) -> Sequence[Case]:
+        """The cases that set what is promised, of a task that promises anything."""
+        return self.calibration if self.settings.task.scoring.assured is not None else ()
 
     def deciding(self, decisions: Mapping[str, Decision]) -> Job:
         """The same training with these decisions in its plan."""
@@ -204,6 +211,9 @@ def tuned(
                 of_whom += beside.test
             decided, decisions = job.settings.task.tuned(own, of_whom)
             decisions = {name: _with_inner(decision, job, inner) for name, decision in decisions.items()}
+            held = predicted(model, decided, job.calibrating) if job.calibrating else own
+            decided, promised = assured(decided, held, job.calibrating or of_whom, exact=bool(job.calibrating))
+            decisions |= promised
             model, predictions, cases = replace(model, task=decided), [*predictions, *own], [*cases, *of_whom]
             if job.fold is not None:
                 write_task(decided, job.out)
@@ -211,11 +221,21 @@ def tuned(
     common = models[0].task
     if len(jobs) > 1:
         common, decisions = task.tuned(predictions, cases) if cases else (task, {})
+        common, promised = assured(common, predictions, cases, exact=False)
+        decisions = {**decisions, **promised}
     for job in jobs if cases else ():
         for name in ("best", "last"):
             if (job.out / "checkpoints" / name).is_dir():
                 with_task(job.out / "checkpoints" / name, common)
     return Tuned(models, common, decisions)
+
+
+def assured(
+    task: Task, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
+) -> tuple[Task, Mapping[str, Decision]]:
+    """The task with thresholds of sets or intervals, where it states any; exact: as in `Assured`"""
+    state = task.scoring.assured
+    return (task, {}) if state is None or not cases else state(predictions, cases, exact=exact)
 
 
 def _with_inner(decision: Decision, job: Job, inner: Sequence[tuple[Job, Outcome]]) -> Decision:

@@ -143,14 +143,24 @@ def _jobs(run: RunFolder) -> list[Job]:
     """The training of a run, or of each fold, whose statistics of images and references are of its training cases."""
     jobs = []
     for fold in run.folds:
-        train, val, test = (run.cases(part, fold) for part in ("train", "val", "test"))
+        train, val, test, calibration = (run.cases(part, fold) for part in ("train", "val", "test", "calibration"))
         fingerprint = run.examination.fingerprint.only({case.id for case in train})
         record = {
             "data_hash": run.plan.data_hash,
             "patients_known": run.dataset.patients_known,
             "fingerprint": {**fingerprint.summary, "references": references_counted(fingerprint)},
         }
-        job = Job(run.folder(fold), run.plan, train, val, record, start=run.start, test=test, fold=fold)
+        job = Job(
+            run.folder(fold),
+            run.plan,
+            train,
+            val,
+            record,
+            start=run.start,
+            test=test,
+            calibration=calibration,
+            fold=fold,
+        )
         if fold is not None:
             total = len(run.folds)
             job = replace(
@@ -255,7 +265,7 @@ def _afterwards(run: RunFolder, jobs: Sequence[Job], trainings: int) -> Afterwar
     return Afterwards(
         training.minutes,
         [*jobs[0].val, *jobs[0].train][0],
-        trainings * sum(len(job.tuning) for job in jobs) + (len(jobs[0].train) if inner else 0),
+        trainings * sum(len(job.tuning) + len(job.calibrating) for job in jobs) + (len(jobs[0].train) if inner else 0),
         [*[(tested, 1)] * (often + trainings - 1), *[(len(run.own_test), len(jobs))] * often],
         sum(len(part) for job in jobs for part in looked_at(run, job)) if jobs[0].settings.guard.gate else 0,
         covariates_seconds(jobs),

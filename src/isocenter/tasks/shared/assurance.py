@@ -1,0 +1,143 @@
+"""Thresholds of sets and intervals by unseen cases, and how often and how well these hold."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from isocenter.errors import counted
+from isocenter.evaluation import (
+    EVERYONE,
+    Conformal,
+    Seed,
+    Table,
+    bootstrap,
+    class_scores,
+    conformal_threshold,
+    mondrian_thresholds,
+    proportion,
+)
+from isocenter.tasks.shared.certainty import AUTO, BY_CLASS, Certainty
+from isocenter.values import Decision, Floats, Row, Sentence
+
+# Fewer cases of a class say too little about it alone.
+FEWEST_OF_CLASS = 30
+ANGELOPOULOS = "arXiv:2107.07511"
+SET_SENTENCES: Mapping[str, Sentence] = {
+    "coverage": Sentence("Sets and intervals are to hold the truth in {percent} of new patients"),
+    "conformal_method": Sentence("Classes are scored for them by the method {value}"),
+    "conformal_by": Sentence("They hold by {value}"),
+    "conformal": Sentence("Sets or intervals are stated", "No sets or intervals are found yet", always=True),
+}
+SET_NAMES: Mapping[str, str] = {
+    "coverage": "Coverage of sets",
+    "set_size": "Mean size of sets",
+    "interval_width": "Mean width of intervals",
+}
+SET_ERRORS = frozenset({"set_size", "interval_width"})
+# Columns of cases: a set as JSON, and the ends of an interval.
+SET, LOW, HIGH = "set", "low", "high"
+Found = tuple[Certainty, dict[str, Decision]]
+
+
+def interval_decisions() -> dict[str, Decision]:
+    """The settings of a task that states intervals, before any case has found something."""
+    return {
+        "coverage": Decision(Certainty.coverage, "the truth may lie outside in one patient of ten", ANGELOPOULOS),
+        "conformal": Decision(None, "it is found on cases that did not train, after training"),
+    }
+
+
+def set_decisions() -> dict[str, Decision]:
+    """The settings of a task that states sets, before any case has found something."""
+    by = f"in each class where each has {FEWEST_OF_CLASS} cases, else over all"
+    return interval_decisions() | {
+        "conformal_method": Decision(AUTO, "lac, which makes the smallest sets, of grades those without gaps"),
+        "conformal_by": Decision(AUTO, by),
+    }
+
+
+def assured_classes(
+    certainty: Certainty, probabilities: Floats, truth: np.ndarray, patients: ArrayLike, classes: Sequence[str],
+    *, ordered: bool, exact: bool,
+) -> Found:  # fmt: skip
+    """With thresholds of sets of classes. A class without any of these cases is in every set.
+
+    probabilities: (cases, classes), calibrated; truth: (cases,) indices; ordered: the classes are grades
+    exact:         these cases have decided nothing else
+    """
+    usual = "contiguous" if ordered else "lac"
+    method = usual if certainty.conformal_method == AUTO else certainty.conformal_method
+    counts = np.bincount(truth, minlength=len(classes))
+    by = certainty.conformal_by
+    if by == AUTO:
+        by = BY_CLASS if counts.min() >= FEWEST_OF_CLASS else EVERYONE
+    scores = class_scores(probabilities, method)[np.arange(len(truth)), truth]  # type: ignore[arg-type]
+    groups = np.asarray(classes)[truth] if by == BY_CLASS else np.full(len(truth), EVERYONE)
+    found = mondrian_thresholds(scores, groups, certainty.coverage, patients)
+    absent = {name: (math.inf, 0) for name, count in zip(classes, counts, strict=True) if not count}
+    return _with(certainty, method, by, {**found, **absent}, len(np.unique(patients)), exact)
+
+
+def assured_each(
+    certainty: Certainty, method: str, by: str, scores: Mapping[str, tuple[Floats, np.ndarray]], *, exact: bool
+) -> Found:
+    """With a threshold for each finding or target; scores: {name: (cases,) scores of the truth and patients}"""
+    found = {name: conformal_threshold(own, certainty.coverage, people) for name, (own, people) in scores.items()}
+    everyone = np.unique(np.concatenate([people for _, people in scores.values()])) if scores else ()
+    return _with(certainty, method, by, found, len(everyone), exact)
+
+
+def _with(
+    certainty: Certainty, method: str, by: str, found: Mapping[str, tuple[float, int]], patients: int, exact: bool
+) -> Found:
+    level = certainty.coverage
+    limits = {name: limit for name, (limit, _) in found.items()}
+    counts = {name: people for name, (_, people) in found.items()}
+    conformal = Conformal(method, level, by, counts, limits, exact)
+    people = counted(patients, "patient")
+    because = (
+        f"{people}, whose cases trained nothing and decided nothing else, put {100 * level:g} % of new patients "
+        "like them into theirs"
+        if exact
+        else f"{people}, whose cases decided other things too, put about {100 * level:g} % of new patients like them "
+        "into theirs: approximate, no guarantee"
+    )
+    if endless := [name for name, limit in limits.items() if math.isinf(limit)]:
+        least = math.ceil(level / (1 - level) - 1e-9)
+        lacking = ", ".join(f"{name} ({counts[name]})" for name in endless)
+        because += f"; of {lacking} too few patients, or outputs without sense, where {least} are the least: "
+        because += "nothing is left out"
+    decision = Decision(conformal.settings, because, ANGELOPOULOS)
+    return replace(certainty, conformal=conformal), {"task.conformal": decision}
+
+
+def set_rows(label: str, table: Table, *, seed: Seed) -> Iterator[Row]:
+    """How often the sets of these cases hold the reference, and how many answers they hold; of cases that have sets."""
+    if SET not in table:
+        return
+    own = table[table[SET].notna() & (table[SET] != "")]
+    if not len(own):
+        return
+    sets, patients = [json.loads(one) for one in own[SET]], own["patient"].to_numpy(str)
+    covered = np.array([true in one for true, one in zip(own["reference"], sets, strict=True)])
+    yield Row("coverage", label, proportion(covered, patients, seed=seed))
+    yield Row("set_size", label, bootstrap([len(one) for one in sets], patients, seed=seed, unit="answers"))
+
+
+def interval_rows(label: str, table: Table, unit: str, *, seed: Seed) -> Iterator[Row]:
+    """How often the intervals of these cases hold the reference, and how wide they are."""
+    if LOW not in table:
+        return
+    own = table[table[LOW].notna() & table[HIGH].notna()]
+    if not len(own):
+        return
+    low, high, true = (own[name].to_numpy(float) for name in (LOW, HIGH, "reference"))
+    patients = own["patient"].to_numpy(str)
+    yield Row("coverage", label, proportion((low <= true) & (true <= high), patients, seed=seed))
+    yield Row("interval_width", label, bootstrap(high - low, patients, seed=seed, unit=unit or "unit unknown"))

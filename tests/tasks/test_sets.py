@@ -1,0 +1,247 @@
+"""Sets of classes and findings, and intervals of values, by cases that did not train."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from isocenter import tasks
+from isocenter.errors import PlanError
+from isocenter.values import Case, Geometry, Prediction
+
+GRID = Geometry((2, 2), np.eye(3))
+CLASSES = ["a", "b", "c"]
+
+
+def classes(**settings):
+    return tasks.build({"name": "classification", "classes": CLASSES, "smoothing": 0.0, **settings})
+
+
+def findings(**settings):
+    return tasks.build({"name": "findings", "findings": ["x", "y"], **settings})
+
+
+def values(**settings):
+    given = {"targets": ["size"], "mean": {"size": 10.0}, "deviation": {"size": 2.0}, **settings}
+    return tasks.build({"name": "regression", **given})
+
+
+def decoded(task, outputs) -> list[Prediction]:
+    (head,) = task.heads
+    return [task.decoding.decode([((), {head: np.asarray(one, dtype=np.float32)})], GRID) for one in outputs]
+
+
+def cases_of(kind: str, truths) -> list[Case]:
+    return [Case(f"c{n}", f"p{n}", {}, {kind: truth}) for n, truth in enumerate(truths)]
+
+
+def drawn(count: int, seed: int = 0, names=CLASSES):
+    """Overconfident logits, and classes drawn by the true probabilities."""
+    random = np.random.default_rng(seed)
+    logits = random.normal(0, 1.5, (count, len(names)))
+    true = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return 3 * logits, [names[random.choice(len(names), p=p)] for p in true]
+
+
+def assured(task, outputs, cases, *, exact=True):
+    return task.scoring.assured(decoded(task, outputs), cases, exact=exact)
+
+
+@pytest.mark.parametrize(
+    ("settings", "by"), [({}, "class"), ({"order": "softmax"}, "class"), ({"conformal_by": "all"}, "all")]
+)
+def test_sets_of_new_cases_hold_the_class_as_often_as_promised(settings, by):
+    task = classes(coverage=0.8, **settings)
+    (logits, truths), (new, new_truths) = drawn(600), drawn(2000, seed=1)
+    made, decisions = assured(task, logits, cases_of("class", truths))
+    found = decisions["task.conformal"].value
+    assert (found["by"], found["level"], found["exact"]) == (by, 0.8, True)
+    assert sum(found["n"].values()) == 600
+    predictions = decoded(made, new)
+    covered = [truth in one.confidence.set[""] for truth, one in zip(new_truths, predictions, strict=True)]
+    assert np.mean(covered) == pytest.approx(0.8, abs=0.06)
+    places = [sorted(CLASSES.index(name) for name in one.confidence.set[""]) for one in predictions]
+    if "order" in settings:
+        assert all(own == list(range(own[0], own[-1] + 1)) for own in places if own)
+
+
+@pytest.mark.parametrize("method", ["lac", "aps", "raps"])
+def test_the_method_and_the_coverage_that_a_person_sets_are_kept(method):
+    task = classes(conformal_method=method, conformal_by="all", coverage=0.7)
+    logits, truths = drawn(200)
+    made, decisions = assured(task, logits, cases_of("class", truths))
+    assert decisions["task.conformal"].value["method"] == method
+    assert tasks.build({"name": "classification", **made.settings}) == made
+    again, nothing = assured(made, logits, cases_of("class", truths))
+    assert (again, nothing) == (made, {})
+
+
+def test_sets_do_not_depend_on_whether_the_predictions_were_calibrated_already():
+    logits, truths = drawn(300)
+    raw, cases = classes(), cases_of("class", truths)
+    predictions = decoded(raw, logits)
+    tuned, _ = raw.tuned(predictions, cases)
+    first, _ = tuned.scoring.assured(predictions, cases, exact=False)
+    second, decisions = tuned.scoring.assured(decoded(tuned, logits), cases, exact=False)
+    assert first.certainty.conformal.settings == second.certainty.conformal.settings
+    assert "approximate, no guarantee" in decisions["task.conformal"].because
+
+
+@pytest.mark.parametrize("by", ["all", "class"])
+def test_a_class_without_calibration_cases_is_in_every_set(by):
+    logits, truths = drawn(200, names=CLASSES[:2])
+    logits = np.column_stack([logits, np.full(200, -9.0)])
+    made, decisions = assured(classes(conformal_by=by), logits, cases_of("class", truths))
+    assert decisions["task.conformal"].value["thresholds"]["c"] is None
+    assert "of c (0) too few patients" in decisions["task.conformal"].because
+    assert all("c" in one.confidence.set[""] for one in decoded(made, logits[:40]))
+
+
+def test_with_too_few_patients_every_class_is_in_every_set_and_that_is_said():
+    logits, truths = drawn(8)
+    made, decisions = assured(classes(), logits, cases_of("class", [*"abc", *truths[3:]]))
+    assert "too few patients" in decisions["task.conformal"].because
+    assert "9 are the least: nothing is left out" in decisions["task.conformal"].because
+    assert decoded(made, logits)[0].confidence.set == {"": ("a", "b", "c")}
+
+
+def test_a_patient_with_many_cases_counts_once():
+    logits, truths = drawn(100)
+    cases = [Case(f"c{n}", f"p{n % 8}", {}, {"class": truth}) for n, truth in enumerate(truths)]
+    _, decisions = assured(classes(conformal_by="all"), logits, cases)
+    assert decisions["task.conformal"].value["n"] == {"all": 8}
+    assert decisions["task.conformal"].value["thresholds"] == {"all": None}
+
+
+@pytest.mark.parametrize("output", [0.0, math.nan])
+def test_outputs_that_are_constant_or_no_numbers_leave_all_classes_in(output):
+    logits, truths = np.full((90, 3), output), [*"abc"] * 30
+    made, _ = assured(classes(), logits, cases_of("class", truths))
+    assert decoded(made, logits[:1])[0].confidence.set == {"": ("a", "b", "c")}
+
+
+@pytest.mark.parametrize("coverage", [1.2, 0, 1, True, "much", math.nan])
+@pytest.mark.parametrize("make", [classes, findings, values])
+def test_an_impossible_coverage_is_refused_by_its_name(make, coverage):
+    with pytest.raises(PlanError, match=r"task\.coverage"):
+        make(coverage=coverage)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("conformal_method", "best"), ("conformal_by", "luck"), ("conformal", {"level": 0.9}), ("conformal", 3)],
+)
+def test_impossible_settings_of_sets_are_refused_by_their_names(setting, value):
+    with pytest.raises(PlanError, match=rf"task\.{setting}"):
+        classes(**{setting: value})
+
+
+def test_a_model_of_before_there_were_sets_predicts_as_before_and_its_columns_are_blank():
+    before = classes()
+    settings = {name: value for name, value in before.settings.items() if not name.startswith(("conf", "cov"))}
+    task = tasks.build({"name": "classification", **settings})
+    assert task == before
+    (prediction,) = decoded(task, [[1.0, 2.0, 0.0]])
+    columns = task.decoding.outputs(prediction)
+    assert (columns["predicted"], columns["set"]) == ("b", None)
+    table = task.scoring.score([prediction], cases_of("class", ["b"])).assign(split="test")
+    assert table["set"].isna().all()
+    assert not {"coverage", "set_size"} & {row.metric for row in task.scoring.summary(table, seed=0)}
+    (measured,) = decoded(values(), [[0.5]])
+    assert values().decoding.outputs(measured) == {"value_size": 11.0, "low_size": None, "high_size": None}
+
+
+def test_columns_and_rows_state_the_sets():
+    logits, truths = drawn(300)
+    cases = cases_of("class", truths)
+    made, _ = assured(classes(), logits, cases)
+    predictions = decoded(made, logits)
+    assert json.loads(made.decoding.outputs(predictions[0])["set"]) == list(predictions[0].confidence.set[""])
+    table = made.scoring.score(predictions, cases).assign(split="test")
+    rows = {row.metric: row.estimate for row in made.scoring.summary(table, seed=0) if row.label == "all"}
+    sets = [one.confidence.set[""] for one in predictions]
+    assert rows["coverage"].value == pytest.approx(np.mean([t in one for t, one in zip(truths, sets, strict=True)]))
+    assert rows["coverage"].low < 0.9 < rows["coverage"].high
+    assert rows["set_size"].value == pytest.approx(np.mean([len(one) for one in sets]))
+
+
+def test_findings_are_present_absent_or_undecided_and_as_often_right_as_promised():
+    random = np.random.default_rng(3)
+    odds = random.normal(0, 2, (2000, 2)) * [1.0, 0.3]
+    present = random.random((2000, 2)) < 1 / (1 + np.exp(-odds))
+    cases = cases_of(
+        "findings", [{"x": bool(x), **({"y": bool(y)} if n % 2 else {})} for n, (x, y) in enumerate(present)]
+    )
+    made, decisions = assured(findings(), odds[:1000], cases[:1000])
+    assert decisions["task.conformal"].value["n"] == {"x": 1000, "y": 500}
+    predictions = decoded(made, odds[1000:])
+    for place, name in enumerate("xy"):
+        sets = [one.confidence.set[name] for one in predictions]
+        assert set(sets) == {("present",), ("absent",), ("present", "absent")}
+        right = [
+            ("present" if truth else "absent") in own for own, truth in zip(sets, present[1000:, place], strict=True)
+        ]
+        assert np.mean(right) == pytest.approx(0.9, abs=0.03)
+    assert made.decoding.outputs(predictions[0])["set_x"] == json.dumps(list(predictions[0].confidence.set["x"]))
+    table = made.scoring.score(predictions, cases[1000:]).assign(split="test")
+    rows = {(row.metric, row.label) for row in made.scoring.summary(table, seed=0)}
+    assert {("coverage", "all"), ("coverage", "x"), ("set_size", "y")} <= rows
+
+
+def test_a_finding_that_no_calibration_case_knows_stays_undecided():
+    odds = np.random.default_rng(4).normal(0, 3, (40, 2))
+    made, _ = assured(findings(), odds, cases_of("findings", [{"x": bool(one > 0)} for one, _ in odds]))
+    sets = [one.confidence.set for one in decoded(made, odds)]
+    assert {own["y"] for own in sets} == {("present", "absent")}
+    assert ("present", "absent") not in {own["x"] for own in sets}
+
+
+@pytest.mark.parametrize("noise", ["none", "gaussian"])
+def test_intervals_hold_the_value_as_often_as_promised(noise):
+    random = np.random.default_rng(5)
+    logs = random.normal(0, 1, 1200)
+    spread = np.exp(0.5 * logs) if noise == "gaussian" else np.ones(1200)
+    guess = random.normal(0, 1, 1200)
+    cases = cases_of("value", [{"size": float(v)} for v in 10 + 2 * (guess + 2 * spread * random.normal(size=1200))])
+    outputs = np.column_stack([guess, logs]) if noise == "gaussian" else guess[:, None]
+    task = values(noise=noise)
+    task, _ = task.tuned(decoded(task, outputs[:600]), cases[:600])
+    first, _ = task.scoring.assured(decoded(values(noise=noise), outputs[:600]), cases[:600], exact=False)
+    made, decisions = task.scoring.assured(decoded(task, outputs[:600]), cases[:600], exact=True)
+    assert made.certainty.conformal.thresholds == first.certainty.conformal.thresholds
+    assert decisions["task.conformal"].value["method"] == ("normalised" if noise == "gaussian" else "absolute")
+    predictions = decoded(made, outputs[600:])
+    table = made.scoring.score(predictions, cases[600:]).assign(split="test")
+    rows = {row.metric: row.estimate for row in made.scoring.summary(table, seed=0)}
+    assert rows["coverage"].value == pytest.approx(0.9, abs=0.04)
+    widths = np.array([one.confidence.high["size"] - one.confidence.low["size"] for one in predictions])
+    assert rows["interval_width"].value == pytest.approx(widths.mean())
+    assert (np.ptp(widths) > 1) == (noise == "gaussian")
+    columns = made.decoding.outputs(predictions[0])
+    assert columns["low_size"] < columns["value_size"] < columns["high_size"]
+
+
+def test_several_tasks_state_the_sets_of_each():
+    both = tasks.build(
+        {
+            "name": "classification+regression",
+            **{f"classification.{key}": value for key, value in classes().settings.items()},
+            **{f"regression.{key}": value for key, value in values().settings.items()},
+        }
+    )
+    logits, truths = drawn(60)
+    parts = [
+        Prediction(GRID, parts={"classification": one, "regression": other})
+        for one, other in zip(decoded(classes(), logits), decoded(values(), logits[:, :1]), strict=True)
+    ]
+    cases = [
+        Case(f"c{n}", f"p{n}", {}, {"class": name, **({"value": {"size": 10.0 + n}} if n % 2 else {})})
+        for n, name in enumerate(truths)
+    ]
+    made, decisions = both.scoring.assured(parts, cases, exact=True)
+    assert decisions["task.classification.conformal"].value["n"] == {"all": 60}
+    assert decisions["task.regression.conformal"].value["n"] == {"size": 30}
+    assert made.parts["regression"].certainty.conformal is not None
