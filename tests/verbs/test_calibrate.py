@@ -35,6 +35,8 @@ def test_a_site_gets_a_package_with_its_own_calibration_and_says_by_how_many_cas
     assert (calibrated.cases, calibrated.patients) == (40, 40)
     decided = calibrated.decisions["task.calibration"]
     assert decided.value["cases"] == 40
+    stated = calibrated.decisions["task.conformal"]
+    assert (sum(stated.value["n"].values()), stated.value["exact"]) == (40, False)
     assert "task.calibration" in repr(calibrated)
     before, after = isocenter.load(classified.out, "cpu"), isocenter.load(calibrated.out, "cpu")
     assert after.task.certainty.calibrator.settings == decided.value

@@ -37,7 +37,7 @@ from isocenter.verbs.reading import (
     with_references,
 )
 from isocenter.verbs.training import MARKS as OF_A_RUN
-from isocenter.verbs.training import predicted
+from isocenter.verbs.training import assured, predicted
 from isocenter.verbs.training.validation_images import MOST
 
 
@@ -82,7 +82,8 @@ def calibrate(
 
     model:    a run, also one of `train --all`, a package, or an nnU-Net v2 result folder
     data:     labelled cases of the model's kind; none may have trained, selected or tested it (told by content), and a
-              set's own test part is left for tests
+              set's own test part is left for tests. A part called calibration alone sets the thresholds of sets and
+              intervals, which are approximate without one
     out:      a folder, or a zip where it ends so
     backends: as `package` has them
     Rules that a person chose before the training (`task.operating_point`, `task.calibration_method`) hold on.
@@ -103,7 +104,14 @@ def calibrate(
         raise DatasetError(f"has no references of the kind {needs}", where, f"Give data for {loaded.task.name}")
     dataset = _unseen(with_references(dataset, loaded.task), evidence)
     cases, open_task = list(dataset), untuned(loaded.task)
-    task, decisions = open_task.tuned(predicted(loaded, open_task, cases), cases)
+    held = [case for case in cases if dataset.splits.get(case.id) == "calibration"]
+    tuning = [case for case in cases if dataset.splits.get(case.id) != "calibration"] or cases
+    predictions = predicted(loaded, open_task, tuning)
+    task, decisions = open_task.tuned(predictions, tuning)
+    exact = bool(held) and tuning is not cases
+    stated = predicted(loaded, task, held) if exact else predictions
+    task, promised = assured(task, stated, held if exact else tuning, exact=exact)
+    decisions |= promised
     found = f"Calibrated anew on {counted(len(cases), 'case')}: its figures are those of the former calibration."
     evidence = replace(
         evidence,

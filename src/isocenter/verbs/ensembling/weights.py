@@ -14,7 +14,7 @@ from isocenter.training import MemberWeights, equal_weights, member_outputs, mem
 from isocenter.values import Case, Dataset, Decision, Prediction, Split
 from isocenter.verbs.ensembling.members import Member, Parts
 from isocenter.verbs.reading import ReadingOptions, tracked
-from isocenter.verbs.training import predicted, prepared
+from isocenter.verbs.training import assured, predicted, prepared
 
 # How members may be weighted.
 FITTED: str = "fitted"
@@ -102,7 +102,12 @@ def tuned_task(joined: Joined, weighed: MemberWeights) -> tuple[Task, dict[str, 
         made = predicted(joined.counting(weighed.shares), task, cases)
     else:
         made = _cross_predicted(joined, cases, weighed.of_case)
-    return task.tuned(made, cases)
+    task, decisions = task.tuned(made, cases)
+    held = joined.cases("calibration") if task.scoring.assured is not None else []
+    if held:
+        made = predicted(joined.counting(weighed.shares), task, held)
+    task, promised = assured(task, made, held or cases, exact=bool(held))
+    return task, {**decisions, **promised}
 
 
 def _cross_predicted(joined: Joined, cases: Sequence[Case], of_case: Sequence[Sequence[float]]) -> list[Prediction]:

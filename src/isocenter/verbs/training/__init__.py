@@ -9,7 +9,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.verbs.training.covariate_baseline import CovariateShare, covariates_stated
     from isocenter.verbs.training.distributed import in_all_processes
-    from isocenter.verbs.training.fit import predicted, prepared
+    from isocenter.verbs.training.fit import assured, predicted, prepared
     from isocenter.verbs.training.initial_weights import weights_of
     from isocenter.verbs.training.run_end import (
         ENVIRONMENT,
