@@ -224,6 +224,18 @@ def test_intervals_hold_the_value_as_often_as_promised(noise):
     assert columns["low_size"] < columns["value_size"] < columns["high_size"]
 
 
+def test_with_too_few_patients_an_interval_has_no_ends_and_its_columns_are_blank():
+    cases = cases_of("value", [{"size": 10.0 + n} for n in range(8)])
+    made, decisions = assured(values(), np.zeros((8, 1)), cases)
+    assert decisions["task.conformal"].value["thresholds"] == {"size": None}
+    (prediction,) = decoded(made, [[0.0]])
+    assert (prediction.confidence.low["size"], prediction.confidence.high["size"]) == (-math.inf, math.inf)
+    assert made.decoding.outputs(prediction) == {"value_size": 10.0, "low_size": None, "high_size": None}
+    table = made.scoring.score(decoded(made, np.zeros((8, 1))), cases).assign(split="test")
+    rows = {row.metric: row.estimate for row in made.scoring.summary(table, seed=0)}
+    assert rows["coverage"].value == 1.0
+
+
 def test_several_tasks_state_the_sets_of_each():
     both = tasks.build(
         {

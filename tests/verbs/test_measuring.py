@@ -93,12 +93,12 @@ def test_predictions_have_a_column_for_each_value_and_each_error_bar(measuring, 
     names = [f"{kind}_{name}" for kind in ("value", "error", "low", "high") for name in ("area", "brightness")]
     assert list(table.columns) == ["case", "image", *names]
     assert (table[["error_area", "error_brightness"]] > 0).all(axis=None)
-    assert (table["low_area"] < table["value_area"]).all()
+    assert table["low_area"].isna().all()  # five validation cases rule nothing out
     assert len(json.loads(done.out)["rows"]) == len(table) == 24
     model = isocenter.load(run, "cpu")
     prediction = model.predict(data.parent / "pictures" / "disc03.png")
     assert prediction.values["area"] == pytest.approx(table["value_area"][3])
-    assert prediction.confidence.deviations.tolist() == pytest.approx(table.loc[3, names[2:]].tolist())
+    assert prediction.confidence.deviations.tolist() == pytest.approx(table.loc[3, names[2:4]].tolist())
 
 
 def test_other_data_are_scored_on_the_values_that_they_have(measuring, cli, tmp_path):

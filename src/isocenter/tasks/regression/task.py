@@ -26,6 +26,7 @@ from isocenter.tasks.shared import (
     Shares,
     assured_each,
     crossed,
+    finite,
     interval_rows,
     mean_of,
     numbers_by_name,
@@ -329,8 +330,8 @@ class Regression:
         return {
             **{f"value_{name}": value for name, value in values.items()},
             **{f"error_{name}": value for name, value in errors.items()},
-            **{f"{LOW}_{name}": prediction.confidence.low.get(name) for name in self.targets},
-            **{f"{HIGH}_{name}": prediction.confidence.high.get(name) for name in self.targets},
+            **{f"{LOW}_{name}": finite(prediction.confidence.low.get(name)) for name in self.targets},
+            **{f"{HIGH}_{name}": finite(prediction.confidence.high.get(name)) for name in self.targets},
         }
 
     def saliency(self, outputs: Outputs) -> Tensor:

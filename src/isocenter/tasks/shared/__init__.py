@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         PRESENT,
         SETS,
         Certainty,
+        finite,
         in_json,
         probabilities_of,
     )

@@ -6,6 +6,7 @@ A copy of this file travels with a packaged model, and needs NumPy only there.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -144,6 +145,11 @@ def _wishes(settings: Mapping[str, Any]) -> tuple[float, str, str]:
 def in_json(answers: Sequence[str] | None) -> str | None:
     """A set as a column has it; None where there is none."""
     return None if answers is None else json.dumps(list(answers), ensure_ascii=False)
+
+
+def finite(end: float | None) -> float | None:
+    """An end of an interval as a column has it; None where there is none."""
+    return end if end is not None and math.isfinite(end) else None
 
 
 def probabilities_of(prediction: Prediction) -> Mapping[str, float]:
