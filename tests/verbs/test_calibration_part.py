@@ -61,7 +61,10 @@ def test_they_alone_set_the_thresholds_of_sets_and_results_state_these(spared, c
     run, _ = spared
     found = isocenter.load(run).task.settings["conformal"]
     assert (found["exact"], found["n"], found["thresholds"]) == (True, {"all": 6}, {"all": None})
-    assert "6 patients, whose cases trained nothing" in read_plan(run / "plan.yaml").decision("task.conformal").because
+    assert (
+        "like the 6 patients whose cases set them: these cases trained nothing"
+        in read_plan(run / "plan.yaml").decision("task.conformal").because
+    )
     stated = pd.read_csv(run / "evaluation" / "cases.csv")["set"].map(json.loads)
     assert all(one == ["bright", "dark"] for one in stated)
     package = isocenter.package(run, out=tmp_path / "package").out

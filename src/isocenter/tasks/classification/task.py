@@ -43,6 +43,7 @@ from isocenter.tasks.shared import (
     CERTAINTY,
     FOUND,
     LEAST_CHANCE,
+    OF_SETS,
     SET,
     SET_ERRORS,
     SETS,
@@ -129,7 +130,7 @@ class Classification:
         # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
         search_values={"loss": ("ce", "class_balanced", "logit_adjusted")},
         suited=suited_certainty,
-        belief=BELIEF,
+        belief=(*OF_SETS, *BELIEF),
         unkept=unkept_rule,
         sentences=SENTENCES,
         metric_names=NAMES,

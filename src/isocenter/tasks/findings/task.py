@@ -23,6 +23,7 @@ from isocenter.tasks.shared import (
     CERTAINTY,
     FOUND,
     LEAST_CHANCE,
+    OF_SETS,
     PRESENT,
     PROBABILITY_NAMES,
     SET,
@@ -104,7 +105,7 @@ class Findings:
         # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
         search_values={"loss": ("bce", "class_balanced")},
         suited=suited_certainty,
-        belief=BELIEF,
+        belief=(*OF_SETS, *BELIEF),
         unkept=unkept_rule,
         sentences=SENTENCES,
         metric_names={**PROBABILITY_NAMES, **SET_NAMES},

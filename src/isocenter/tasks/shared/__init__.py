@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from isocenter.tasks.shared.assurance import (
         HIGH,
         LOW,
+        OF_SETS,
         SET,
         SET_ERRORS,
         SET_NAMES,

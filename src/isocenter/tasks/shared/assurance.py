@@ -32,7 +32,9 @@ SET_SENTENCES: Mapping[str, Sentence] = {
     "coverage": Sentence("Sets and intervals are to hold the truth in {percent} of new patients"),
     "conformal_method": Sentence("Classes are scored for them by the method {value}"),
     "conformal_by": Sentence("They hold by {value}"),
-    "conformal": Sentence("Sets or intervals are stated", "No sets or intervals are found yet", always=True),
+    "conformal": Sentence(
+        "Thresholds of sets or intervals are found", "No sets or intervals are found yet", always=True
+    ),
 }
 SET_NAMES: Mapping[str, str] = {
     "coverage": "Coverage of sets",
@@ -40,6 +42,7 @@ SET_NAMES: Mapping[str, str] = {
     "interval_width": "Mean width of intervals",
 }
 SET_ERRORS = frozenset({"set_size", "interval_width"})
+OF_SETS = ("coverage", "set_size", "interval_width")
 # Columns of cases: a set as JSON, and the ends of an interval.
 SET, LOW, HIGH = "set", "low", "high"
 Found = tuple[Certainty, dict[str, Decision]]
@@ -100,13 +103,13 @@ def _with(
     limits = {name: limit for name, (limit, _) in found.items()}
     counts = {name: people for name, (_, people) in found.items()}
     conformal = Conformal(method, level, by, counts, limits, exact)
-    people = counted(patients, "patient")
+    share, people = f"{100 * level:g} % of new patients", counted(patients, "patient")
     because = (
-        f"{people}, whose cases trained nothing and decided nothing else, put {100 * level:g} % of new patients "
-        "like them into theirs"
+        f"sets and intervals hold the truth in {share} like the {people} whose cases set them: these cases trained "
+        "nothing and decided nothing else"
         if exact
-        else f"{people}, whose cases decided other things too, put about {100 * level:g} % of new patients like them "
-        "into theirs: approximate, no guarantee"
+        else f"sets and intervals hold the truth in about {share} like the {people} whose cases set them: approximate, "
+        "no guarantee, for these cases decided other things too"
     )
     if endless := [name for name, limit in limits.items() if math.isinf(limit)]:
         least = math.ceil(level / (1 - level) - 1e-9)

@@ -1,4 +1,4 @@
-"""The section of a report on how far results can be believed: how they were calibrated, and what that changed."""
+"""The section of a report on how far results can be believed: sets, calibration, and what that changed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from isocenter.verbs.evaluation import Scored
 TITLE = "Can it be believed?"
 NOW, FORMER = "as stated", "before calibration"
 # The columns of the first table; the rest is folded away.
-MOST_COLUMNS = 7
+MOST_COLUMNS = 10
 OF_CLASSES = "temperature"
 HOW = (
     "A calibrated model has temperature and slope 1, intercept 0, and errors by bins (ECE) no larger than chance makes "
     "them: what a perfect model would have with as many cases stands under How each figure was made."
 )
-CALIBRATION = "calibration"
+FOUND = ("calibration", "conformal")
 
 
 def believed(scored: Scored, plan: Plan | None) -> Iterator[Section]:
@@ -59,12 +59,10 @@ def rows_of_part(rows: Sequence[Row], part: str) -> list[Row]:
 
 
 def _reasons(plan: Plan | None, part: str) -> list[str]:
-    """How the calibration was found, as the plan has it."""
-    name = f"task.{part}.{CALIBRATION}" if part else f"task.{CALIBRATION}"
-    if plan is None or name not in plan or plan[name] is None:
-        return []
-    because = plan.decision(name).because
-    return [f"{because[0].upper()}{because[1:]}."]
+    """How the calibration, and thresholds of sets and intervals, were found, as the plan has it."""
+    names = [f"task.{part}.{name}" if part else f"task.{name}" for name in FOUND]
+    reasons = [plan.decision(name).because for name in names if name in plan and plan[name] is not None] if plan else []
+    return [f"{because[0].upper()}{because[1:]}." for because in reasons]
 
 
 def _tables(first: Sequence[Row], others: Sequence[Row]) -> Iterator[Block]:

@@ -27,7 +27,6 @@ OF_THE_DATA = (
     "training.steps",
     "training.sampling",
     "task.loss",
-    "task.conformal",
     "augmentation.flips",
     "inference.overlap",
 )
