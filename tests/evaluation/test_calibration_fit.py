@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from sklearn.calibration import _SigmoidCalibration
 from sklearn.isotonic import IsotonicRegression
 
-from isocenter.evaluation import Calibrator, Unseen, chosen_calibrator, fitted_calibrator, normalised
+from isocenter.evaluation import USUAL_SPREAD, Calibrator, Unseen, chosen_calibrator, fitted_calibrator, normalised
 from isocenter.evaluation.calibration_fit import SIMPLEST
 from isocenter.evaluation.calibrators import from_odds, odds_of
 
@@ -107,3 +107,12 @@ def test_a_class_that_no_case_has_keeps_a_probability():
     kept = own.only(own.truth != 2)
     for method in SIMPLEST:
         assert np.isfinite(kept.calibrated(fitted_calibrator(method, kept))).all(), method
+
+
+def test_cases_that_are_all_told_apart_make_no_network_as_sure_as_can_be():
+    odds = np.where(np.arange(24) % 2, 3.0, -3.0)
+    logs = np.stack([-np.logaddexp(0, odds), -np.logaddexp(0, -odds)], axis=1)
+    people, truth = np.arange(24).astype(str), np.arange(24) % 2
+    free, held = (Unseen(logs, truth, people, ("no", "yes"), spread=spread) for spread in (None, USUAL_SPREAD))
+    assert fitted_calibrator("temperature", free).parameters["all"][0] > 3
+    assert fitted_calibrator("temperature", held).parameters["all"][0] < 1.5

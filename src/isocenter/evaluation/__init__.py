@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         remaining_temperature,
         slope_and_intercept,
     )
-    from isocenter.evaluation.calibration_fit import Choice, Unseen, chosen_calibrator, fitted_calibrator
+    from isocenter.evaluation.calibration_fit import USUAL_SPREAD, Choice, Unseen, chosen_calibrator, fitted_calibrator
     from isocenter.evaluation.calibrators import METHODS, Calibrator, Scale, columns_of, from_odds, normalised, odds_of
     from isocenter.evaluation.centrelines import Centreline, betti, centreline, skeleton
     from isocenter.evaluation.classification import (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from isocenter.errors import DatasetError
-from isocenter.evaluation import Scale, Unseen, normalised
+from isocenter.evaluation import USUAL_SPREAD, Scale, Unseen, normalised
 from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.classification.losses import check_drawn, check_loss, class_loss
@@ -307,7 +307,7 @@ class Classification:
         own = self._scores.answers(self._scores.score(predictions, cases))
         logs = np.log(own.probabilities.clip(LEAST_CHANCE))
         scale: Scale = "grades" if self._ordered else "classes"
-        unseen = Unseen(logs, own.reference, own.patients, self.classes, scale)
+        unseen = Unseen(logs, own.reference, own.patients, self.classes, scale, spread=USUAL_SPREAD)
         certainty, made = calibrated(self.certainty, unseen)
         task = replace(self, certainty=certainty)
         if self.thresholds is not None:

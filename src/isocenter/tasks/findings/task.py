@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from isocenter.errors import PlanError
-from isocenter.evaluation import Unseen, auroc
+from isocenter.evaluation import USUAL_SPREAD, Unseen, auroc
 from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.findings.called import DEFAULT_THRESHOLD, called_findings
@@ -308,7 +308,8 @@ class Findings:
     def _unseen(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Unseen:
         chances = np.array([[probabilities_of(one)[name] for name in self.findings] for one in predictions])
         truth = np.stack([np.asarray(self.target(case).data, dtype=np.float64) for case in cases])
-        return Unseen(_log_odds(chances), truth, np.array([case.patient for case in cases]), self.findings, "labels")
+        patients = np.array([case.patient for case in cases])
+        return Unseen(_log_odds(chances), truth, patients, self.findings, "labels", spread=USUAL_SPREAD)
 
     def _recalibrated(self, prediction: Prediction) -> Prediction:
         chances = np.array([probabilities_of(prediction)[name] for name in self.findings])
