@@ -18,9 +18,11 @@ from isocenter.values import Floats
 SIMPLEST = ("temperature", "vector", "platt", "beta", "isotonic")
 # Of fewer cases, or fewer with a label or without, only a temperature is fitted.
 FEWEST, FEWEST_OF_A_LABEL = 30, 10
-# `Unseen.spread` of cases that have one answer each. Without it a temperature of 20 to 100 simulated cases, most of them
-# told apart, raises the log loss up to fourfold (bench/few_to_calibrate.py).
+# `Unseen.spread` of cases with one answer each. Without it a temperature of 20 to 100 simulated cases, most of which
+# are told apart, raises the log loss up to fourfold (bench/few_to_calibrate.py).
 USUAL_SPREAD = 0.5
+# Steps follow single cases; scikit-learn's manual asks for so many.
+FEWEST_OF_STEPS = 1000
 PARTS = 5
 # Beyond this a factor says more of a few cases that can be told apart than of the network.
 LEAST_FACTOR, MOST_FACTOR = 0.05, 20.0
@@ -40,8 +42,9 @@ class Unseen:
     patients: (samples,) whose; all weigh alike, however many samples they have
     names:    of the classes or labels
     weights:  (samples,) how much a sample counts within its patient; None: all alike
-    spread:   how far the logarithm of a temperature is expected from 0 (one standard deviation) before any patient is
-              seen, so that few patients, or such as are all told apart, change little; None: anything goes
+    spread:   how far the logarithm of a factor is expected from 0 (one standard deviation), and half as far as shifts
+              are, before any patient is seen, so that few patients, or such as are all told apart, change little;
+              None: anything goes
     """
 
     logs: Floats
@@ -125,7 +128,7 @@ def fitted_calibrator(method: str, unseen: Unseen) -> Calibrator:
         fit = {"vector": _platt, "platt": _platt, "beta": _beta, "isotonic": _isotonic}[method]
         made = {}
         for name, odds, positive, counts in _columns(unseen):
-            made[name] = fit(odds, positive, counts)
+            made[name] = fit(odds, positive, counts, unseen.spread)
     rounded = {name: [float(f"{n:.{DIGITS}g}") for n in numbers] for name, numbers in made.items()}
     return Calibrator(method, rounded, len(unseen.patients))
 
@@ -154,7 +157,9 @@ def chosen_calibrator(
         return Choice(fitted_calibrator(method, unseen), f"{of}, set by hand")
     if tried is None:
         several = unseen.scale == "classes" and len(unseen.names) > 2
-        tried = [name for name in SIMPLEST if name != ("platt" if several else "vector")]
+        left_out = ["platt" if several else "vector"]
+        left_out += ["isotonic"] if len(unseen.patients) < FEWEST_OF_STEPS else []
+        tried = [name for name in SIMPLEST if name not in left_out]
         tried = tried if _is_enough(unseen) else tried[:1]
     parts = _parts(unseen)
     if parts is None:
@@ -261,8 +266,8 @@ def _vector(unseen: Unseen) -> list[list[float]]:
         off[rows, unseen.truth] -= 1
         off *= shares[:, None]
         gradient = np.concatenate([(off * logs).sum(axis=0), off.sum(axis=0)])
-        held = np.concatenate([factors - 1, shifts])
-        return float(cost + RIDGE * held @ held), gradient + 2 * RIDGE * held
+        against, uphill = _against(numbers, classes, unseen.spread, float(unseen.counts.sum()))
+        return float(cost + against), gradient + uphill
 
     start = np.concatenate([np.full(classes, _factor(unseen)), np.zeros(classes)])
     bounds = [(LEAST_FACTOR, MOST_FACTOR)] * classes + [(None, None)] * classes
@@ -271,7 +276,21 @@ def _vector(unseen: Unseen) -> list[list[float]]:
     return [[float(a), float(b)] for a, b in zip(found[:classes], shifts, strict=True)]
 
 
-def _logistic(features: Floats, targets: Floats, counts: Floats, least: float) -> Floats:
+def _against(numbers: Floats, factors: int, spread: float | None, patients: float) -> tuple[float, Floats]:
+    """What speaks against so large changes beside a mean loss, and its gradient.
+
+    numbers: factors, which are expected about 1 as that of a temperature is, then shifts, twice as far from 0
+    """
+    if spread is None:
+        held = np.concatenate([numbers[:factors] - 1, numbers[factors:]])
+        return float(RIDGE * held @ held), 2 * RIDGE * held
+    logs, shifts = np.log(numbers[:factors]) / spread, numbers[factors:] / (2 * spread)
+    cost = 0.5 * float(logs @ logs + shifts @ shifts)
+    uphill = np.concatenate([logs / (spread * numbers[:factors]), shifts / (2 * spread)])
+    return cost / patients, uphill / patients
+
+
+def _logistic(features: Floats, targets: Floats, counts: Floats, spread: float | None, least: float) -> Floats:
     """Factors of (samples, features) and a shift that lower the cross-entropy most."""
     shares = counts / max(counts.sum(), 1e-300)
 
@@ -280,9 +299,9 @@ def _logistic(features: Floats, targets: Floats, counts: Floats, least: float) -
         odds = features @ numbers[:-1] + numbers[-1]
         cost = shares @ (np.logaddexp(0.0, odds) - targets * odds)
         off = shares * (np.exp(-np.logaddexp(0.0, -odds)) - targets)
-        held = np.append(numbers[:-1] - 1, numbers[-1])
         gradient = np.append(features.T @ off, off.sum())
-        return float(cost + RIDGE * held @ held), gradient + 2 * RIDGE * held
+        against, uphill = _against(numbers, features.shape[1], spread, max(float(counts.sum()), 1.0))
+        return float(cost + against), gradient + uphill
 
     start = np.append(np.ones(features.shape[1]), 0.0)
     bounds = [(least, MOST_FACTOR)] * features.shape[1] + [(None, None)]
@@ -291,20 +310,22 @@ def _logistic(features: Floats, targets: Floats, counts: Floats, least: float) -
     return np.asarray(found.x)
 
 
-def _platt(odds: Floats, positive: Floats, counts: Floats) -> list[float]:
+def _platt(odds: Floats, positive: Floats, counts: Floats, spread: float | None) -> list[float]:
     """Targets are drawn in as by one more case of each side: Platt 1999, Lin et al., doi:10.1007/s10994-007-5018-6."""
+    if spread is not None:
+        return _logistic(odds[:, None], positive, counts, spread, LEAST_FACTOR).tolist()
     yes = float(positive.sum())  # samples, whatever they weigh
     no = len(positive) - yes
     targets = np.where(positive > 0, (yes + 1) / (yes + 2), 1 / (no + 2))
-    return _logistic(odds[:, None], targets, counts, LEAST_FACTOR).tolist()
+    return _logistic(odds[:, None], targets, counts, None, LEAST_FACTOR).tolist()
 
 
-def _beta(odds: Floats, positive: Floats, counts: Floats) -> list[float]:
+def _beta(odds: Floats, positive: Floats, counts: Floats, spread: float | None) -> list[float]:
     features = np.stack([-np.logaddexp(0.0, -odds), np.logaddexp(0.0, odds)], axis=1)
-    return _logistic(features, positive, counts, 0.0).tolist()
+    return _logistic(features, positive, counts, spread, 0.0 if spread is None else LEAST_FACTOR).tolist()
 
 
-def _isotonic(odds: Floats, positive: Floats, counts: Floats) -> list[float]:
+def _isotonic(odds: Floats, positive: Floats, counts: Floats, spread: float | None) -> list[float]:
     """Knots: log odds where a step begins or ends, and its probability, kept from 0 and 1 by half a case."""
     if not len(odds):
         return [0.0, 0.5]
