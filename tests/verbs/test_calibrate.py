@@ -74,6 +74,18 @@ def test_cases_that_tested_the_model_are_refused_also_for_its_package(classified
             isocenter.calibrate(model, tmp_path / "held", out=tmp_path / "model", **SITE)
 
 
+def test_a_prediction_without_calibration_states_what_the_network_does_and_calls_the_same(calibrated, site, tmp_path):
+    tables = {
+        word: isocenter.predict(calibrated.out, site, calibration=word, abstain="off").table for word in ("on", "off")
+    }
+    assert tables["on"]["predicted"].tolist() == tables["off"]["predicted"].tolist()
+    first = isocenter.load(calibrated.out, "cpu").predict(tables["off"]["image"][0])
+    assert tables["off"]["probability_dark"][0] == pytest.approx(first.confidence.uncalibrated["dark"])
+    assert tables["on"]["probability_dark"][0] == pytest.approx(first.probabilities["dark"])
+    with pytest.raises(UsageError, match="--calibration"):
+        isocenter.predict(calibrated.out, site, calibration="perhaps")
+
+
 def test_labels_of_another_kind_are_refused(classified, tmp_path):
     with pytest.raises(DatasetError):
         isocenter.calibrate(classified.out, trained.blobs(tmp_path / "blobs"), out=tmp_path / "model", **SITE)

@@ -64,6 +64,9 @@ def predict(
     overlap: Overlap = None,
     seconds: Seconds = None,
     covariates: CovariateTables = None,
+    calibration: Annotated[
+        str, typer.Option(metavar="on|off", help="Whether probabilities are calibrated; calls and sets always are.")
+    ] = "on",
     abstain: Annotated[
         str, typer.Option(metavar="on|mark|off", help="Give no result for images unlike those of training; mark: both.")
     ] = "on",
@@ -90,6 +93,7 @@ def predict(
         seconds=seconds,
         covariates=covariates,
         abstain=abstain,
+        calibration=calibration,
         **(given or {}),
     )
     show(result, result.as_record() if json else None)

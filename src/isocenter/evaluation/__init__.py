@@ -109,6 +109,7 @@ if TYPE_CHECKING:
     )
     from isocenter.evaluation.table import (
         FOLD,
+        PROBABILITY,
         SUMMARY_SCHEMA,
         THRESHOLD,
         UNCALIBRATED,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         kind_for,
         names,
         needs_of,
+        uncalibrated,
         untuned,
         voxel_bytes,
     )

@@ -13,6 +13,7 @@ import numpy as np
 
 from isocenter.added import added
 from isocenter.errors import DatasetError, PlanError
+from isocenter.evaluation import Calibrator
 from isocenter.tasks.task import Task
 from isocenter.values import Dataset, Label
 
@@ -111,6 +112,13 @@ def untuned(task: Task, kept: Collection[str] = ()) -> Task:
     """The task as it was before `Task.tuned`; kept: settings that a person chose."""
     cleared = dict.fromkeys(name for name in task.traits.tunes if name not in kept)
     return build({"name": task.name, **task.settings, **cleared})
+
+
+def uncalibrated(task: Task) -> Task:
+    """The task whose probabilities stay as the network states them."""
+    nothing = Calibrator().settings
+    names = [name for name in task.settings if name.rpartition(".")[2] == "calibration"]
+    return build({"name": task.name, **task.settings, **dict.fromkeys(names, nothing)})
 
 
 def channels_of(task: Task) -> tuple[Label, ...]:

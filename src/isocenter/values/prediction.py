@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
@@ -328,6 +328,12 @@ class Prediction:
         structures = [label for label in self.labels if label.value]
         voxels = {label.name: counts[label.value] if label.value < len(counts) else 0 for label in structures}
         return [f"{name} {size * count:.4g} {unit}" for name, count in voxels.items()]
+
+    @property
+    def before_calibration(self) -> Prediction:
+        """The same with probabilities as the network stated them, where they are known; so of its parts."""
+        parts = {name: part.before_calibration for name, part in self.parts.items()}
+        return replace(self, probabilities=self.confidence.uncalibrated or self.probabilities, parts=parts)
 
     @property
     def called(self) -> BoundingBoxes | None:

@@ -128,6 +128,7 @@ def predict(
     seconds: float | None = None,
     covariates: Covariates = None,
     abstain: str = "on",
+    calibration: str = "on",
     **reading: Unpack[ReadingKeywords],
 ) -> Predicted:
     """Predict every input: an image file, a folder of one DICOM series, or a cohort of any known layout.
@@ -151,6 +152,7 @@ def predict(
             what was read as pairs of a time and a number. A cohort whose own tables have them needs no other
     abstain: of images that are unlike those that trained the model: "on" gives no result but the reason, "mark" both,
              "off" does not look
+    calibration: "off" states probabilities as the network does; what is called, and sets, are those of calibrated ones
     reading: the fields of `ReadingOptions`: layout, patient, column and so on
     A case that fails is reported and the rest goes on; DatasetError where every one fails. The next case is read and
     the last one written while the network sees one; where memory runs out fewer windows go through it at once.
@@ -160,7 +162,7 @@ def predict(
     if not inputs:
         raise UsageError("nothing to predict", "predict", "Give files or folders after the model")
     wanted = Wanted(format, save_probabilities, overlay, maps)
-    asked = Asked(None, wanted, mirror, region, overlap, seconds, abstain)
+    asked = Asked(None, wanted, mirror, region, overlap, seconds, abstain, calibration)
     if out is None and (save_probabilities or overlay):
         raise UsageError("probabilities and overlays are files, and have no place", "predict", "Give out=FOLDER")
     if out is not None:

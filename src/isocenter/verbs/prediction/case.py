@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import UsageError
+from isocenter.evaluation import PROBABILITY
 from isocenter.files import unwritable
 from isocenter.runtime import EntropyMap, Model, Receiver, available_memory, fitting_memory, measurements, size_changes
-from isocenter.tasks import rows_in
+from isocenter.tasks import rows_in, uncalibrated
 from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Deferred, Image, Prediction, Problem, Region
 from isocenter.verbs.prediction.region import found_from_anywhere, region_of
@@ -38,6 +39,7 @@ class Asked:
     folder: where it is written; where there is none it is kept
     mirror, overlap, seconds: as in `Model.predict`
     abstain: one of `ABSTAIN`
+    calibration: "on", or "off": probabilities as the network states them; what is called, and sets, stay
     region: as `region_of` understands it; a file by its full path, because a worker may run in another folder
     Raises UsageError for a region that no image can have, or an overlap that is no share.
     """
@@ -49,8 +51,11 @@ class Asked:
     overlap: float | None = None
     seconds: float | None = None
     abstain: str = "on"
+    calibration: str = "on"
 
     def __post_init__(self) -> None:
+        if self.calibration not in ("on", "off"):
+            raise UsageError(f"there is no {self.calibration!r}", "--calibration", "Choose on or off")
         if self.abstain not in ABSTAIN:
             raise UsageError(f"there is no {self.abstain!r}", "--abstain", "Choose on, mark or off")
         if self.overlap is not None and not 0 <= self.overlap < 1:
@@ -127,6 +132,9 @@ def computed(
     Raises MemoryShortageError, before anything is computed, for an image that would take more memory than is free.
     """
     model = replace(model, guard=None) if asked.abstain == "off" else model
+    as_stated = asked.calibration == "off"
+    if as_stated and any(head.is_dense for head in model.task.heads.values()):
+        model = replace(model, task=uncalibrated(model.task))
     with ExitStack() as stack:
         room = None if asked.folder is None else stack.enter_context(room_for(asked.folder, case.id))
         files: AbstractContextManager[Any] = nullcontext((None, []))
@@ -151,7 +159,9 @@ def computed(
         prediction = replace(prediction, case=case.id, untuned=None, maps=maps)
         refused = asked.abstain == "on" and prediction.abstained is not None
         prediction = withheld(prediction) if refused else prediction
-        rest = _Rest(model, case, image, prediction, room, asked.wanted, probabilities, seen, stack.pop_all(), refused)
+        rest = _Rest(
+            model, case, image, prediction, room, asked.wanted, probabilities, seen, stack.pop_all(), refused, as_stated
+        )
     if isinstance(prediction.data, Deferred):  # the network sees the image while it is written: no work for a writer
         done = rest()
         return lambda: done
@@ -170,6 +180,7 @@ class _Rest:
     room:          where its files are written; None where the prediction is kept
     probabilities: files of them, there once `held` is closed
     refused:       by the gate, so that nothing of it is given
+    as_stated:     probabilities are those of before calibration
     """
 
     model: Model
@@ -182,6 +193,7 @@ class _Rest:
     seen: _Counted
     held: ExitStack
     refused: bool = False
+    as_stated: bool = False
 
     def __call__(self) -> Done:
         try:
@@ -190,7 +202,8 @@ class _Rest:
                 rows, measured = self._rows()
         except OSError as error:
             raise unwritable(error, Path(self.case.id)) from error
-        kept, probabilities = self.prediction if self.room is None else None, self.probabilities
+        shown = self.prediction.before_calibration if self.as_stated else self.prediction
+        kept, probabilities = shown if self.room is None else None, self.probabilities
         if self.refused:
             for path in self.probabilities:  # written while the network saw the image, and now beside the room
                 (path.parent.parent / path.name).unlink()
@@ -215,11 +228,23 @@ class _Rest:
         if prediction.frames:
             return self._rows_of_frames(named)
         gate = gate_columns(prediction)
-        rows = [{**named, **row, **gate} for row in rows_in(self.model.task.decoding.outputs(prediction))]
+        rows = [{**named, **row, **gate} for row in self._outputs(prediction)]
         if prediction.data is None:
             return rows, []
         measured = measurements(prediction.data, prediction.labels, self.image)
         return rows, [{"case": self.case.id, **one} for one in measured]
+
+    def _outputs(self, prediction: Prediction) -> Sequence[Mapping[str, Any]]:
+        """The task's columns, a row or more; calls are always those of calibrated probabilities."""
+        columns = self.model.task.decoding.outputs
+        rows = rows_in(columns(prediction))
+        if not self.as_stated:
+            return rows
+        stated = rows_in(columns(prediction.before_calibration))
+        return [
+            {name: other[name] if PROBABILITY in name else value for name, value in row.items()}
+            for row, other in zip(rows, stated, strict=True)
+        ]
 
     def _rows_of_frames(self, named: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Rows of each frame; of the measurements also what changed over all of them."""
@@ -228,7 +253,7 @@ class _Rest:
             time = {} if self.image.times is None else {"time_s": self.image.times[number]}
             moment = {"frame": number, **time}
             gate = gate_columns(frame)
-            rows += [{**named, **moment, **row, **gate} for row in rows_in(self.model.task.decoding.outputs(frame))]
+            rows += [{**named, **moment, **row, **gate} for row in self._outputs(frame)]
             assert frame.data is not None  # noqa: S101 - only what is dense goes by frame
             figures = measurements(frame.data, frame.labels, self.image.frame(number))
             measured.append([{"case": self.case.id, **moment, **row} for row in figures])
