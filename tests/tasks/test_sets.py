@@ -132,7 +132,7 @@ def test_an_impossible_coverage_is_refused_by_its_name(make, coverage):
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("conformal_method", "best"), ("conformal_by", "luck"), ("conformal", {"level": 0.9}), ("conformal", 3)],
+    [("conformal_method", "best"), ("conformal_by", ""), ("conformal", {"level": 0.9}), ("conformal", 3)],
 )
 def test_impossible_settings_of_sets_are_refused_by_their_names(setting, value):
     with pytest.raises(PlanError, match=rf"task\.{setting}"):
@@ -166,6 +166,35 @@ def test_columns_and_rows_state_the_sets():
     assert rows["coverage"].value == pytest.approx(np.mean([t in one for t, one in zip(truths, sets, strict=True)]))
     assert rows["coverage"].low < 0.9 < rows["coverage"].high
     assert rows["set_size"].value == pytest.approx(np.mean([len(one) for one in sets]))
+
+
+def test_sets_hold_for_each_value_of_a_covariate_and_are_the_widest_where_it_is_unknown():
+    random = np.random.default_rng(6)
+    sites = random.choice(["north", "south"], 1500).tolist()
+    logits, truths = drawn(1500)
+    # In the south the classes are drawn without a look at the image.
+    truths = [CLASSES[random.integers(3)] if site == "south" else own for site, own in zip(sites, truths, strict=True)]
+    cases = [
+        Case(f"c{n}", f"p{n}", {}, {"class": own}, {"site": site if n % 5 else None})
+        for n, (own, site) in enumerate(zip(truths, sites, strict=True))
+    ]
+    made, decisions = assured(classes(conformal_by="site"), logits[:700], cases[:700])
+    found = decisions["task.conformal"].value
+    assert (found["by"], set(found["thresholds"]), sum(found["n"].values())) == ("site", {"north", "south"}, 560)
+    narrow = made.decoding.by_covariates
+    raw = decoded(made, logits[700:])
+    for site in ("north", "south"):
+        own = [(narrow(one, {"site": site}), case) for one, case in zip(raw, cases[700:], strict=True)]
+        held = [c.references["class"] in p.confidence.set[""] for p, c in own if c.covariates["site"] == site]
+        assert np.mean(held) == pytest.approx(0.9, abs=0.05)
+        assert not own[0][0].notes
+    for covariates in ({}, {"site": None}, {"site": "east"}):
+        unknown = narrow(raw[0], covariates)
+        assert "site is unknown" in unknown.notes[0]
+        assert unknown.confidence.set == raw[0].confidence.set == narrow(raw[0], {"site": "south"}).confidence.set
+    assert classes().decoding.by_covariates is None
+    no_sites, _ = assured(classes(conformal_by="ward"), logits[:60], cases[:60])
+    assert decoded(no_sites, logits[:1])[0].confidence.set == {"": ("a", "b", "c")}
 
 
 def test_findings_are_present_absent_or_undecided_and_as_often_right_as_promised():

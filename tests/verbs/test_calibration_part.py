@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,8 +12,10 @@ import pytest
 
 import isocenter
 import trained
+from isocenter import tasks
 from isocenter.errors import PlanError, UsageError
 from isocenter.evaluation import SUMMARY_SCHEMA
+from isocenter.files import read_dataset
 from isocenter.planning import read_plan
 from isocenter.runtime import read_json
 from isocenter.verbs.plan import PlanRequest
@@ -80,6 +83,17 @@ def test_without_them_validation_cases_do_and_that_is_called_approximate(classif
     rows = {row["metric"] for row in read_json(classified.out / "evaluation" / "summary.json", SUMMARY_SCHEMA)["rows"]}
     assert {"coverage", "set_size"} <= rows
     assert "approximate" in (classified.out / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_case_gets_the_set_of_its_value_of_a_covariate(classified):
+    model = isocenter.load(classified.out, "cpu")
+    limits = {"north": -1.0, "south": None}
+    found = {"method": "lac", "level": 0.9, "by": "site", "n": {}, "thresholds": limits, "exact": True}
+    model = replace(model, task=tasks.build({"name": "classification", **model.task.settings, "conformal": found}))
+    case = read_dataset(classified.data).cases[0]
+    of_site = {site: model.predict(replace(case, covariates={"site": site})) for site in ("north", "south", "east")}
+    assert [one.confidence.set[""] for one in of_site.values()] == [(), ("bright", "dark"), ("bright", "dark")]
+    assert ["widest" in " ".join(one.notes) for one in of_site.values()] == [False, False, True]
 
 
 def test_they_are_left_out_where_the_data_are_not_the_runs_own(spared, classified, tmp_path):

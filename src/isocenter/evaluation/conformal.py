@@ -8,7 +8,7 @@ the limit of repeated subsampling, Dunn et al., arXiv:1809.07441, valid at its l
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -138,7 +138,7 @@ def mondrian_thresholds(
     return made
 
 
-def widest(thresholds: Mapping[Hashable, float]) -> float:
+def widest(thresholds: Mapping[str, float]) -> float:
     """The threshold for a case whose group is not known."""
     return max(thresholds.values(), default=math.inf)
 

@@ -154,6 +154,8 @@ class Model:
             receiver=receiver,
             region=region,
         )
+        if (narrowed := self.task.decoding.by_covariates) is not None:
+            prediction = narrowed(prediction, covariates or {})
         prediction = replace(prediction, case=where, task=self.task.name, notes=(*notes, *prediction.notes))
         if self.guard is None:
             return prediction

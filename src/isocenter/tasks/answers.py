@@ -138,6 +138,7 @@ class Decoding:
     probabilities:   outputs of one case or slab to probabilities, (channels, ...) or one a label of a vector; a task
                      that measures has none and gives the numbers that it decodes, scaled as its training cases
     decode:          finished parts of the source grid, in order, to a result
+    by_covariates:   a result and covariates to the result whose sets go by these; None where no set does
     outputs:         the columns of `predictions.csv`; several rows where a case has several results, never none
     averaged:        the heads of which `average` takes the mean of probabilities; of all others that of outputs
     sides:           {head: as `mirrored`}, where heads differ in it
@@ -154,6 +155,7 @@ class Decoding:
     decode: Callable[[Slabs, Geometry], Prediction]
     outputs: Callable[[Prediction], Columns]
     averaged: Collection[str] = ()
+    by_covariates: Callable[[Prediction, Mapping[str, Any]], Prediction] | None = None
     sides: Mapping[str, tuple[int, ...] | None] | None = None
     parts: Mapping[str, Task] = field(default_factory=dict)
     channel_labels: tuple[Label, ...] | None = None

@@ -218,6 +218,7 @@ class Classification:
             decode=self.decode,
             outputs=self.outputs,
             averaged=() if self.order in BETWEEN else ("class",),
+            by_covariates=None if self.certainty.covariate is None else self.by_covariates,
         )
 
     @property
@@ -325,7 +326,8 @@ class Classification:
         given = np.array([[one.confidence.uncalibrated[name] for name in self.classes] for one in predictions])
         likely = np.exp(self._calibrated(np.log(given.clip(LEAST_CHANCE))))
         truth, patients = np.array([self._index(case) for case in cases]), [case.patient for case in cases]
-        how = {"ordered": self._ordered, "exact": exact}
+        how: dict[str, Any] = {"ordered": self._ordered, "exact": exact}
+        how["covariates"] = [case.covariates for case in cases]
         certainty, made = assured_classes(self.certainty, likely, truth, patients, self.classes, **how)
         return replace(self, certainty=certainty), made
 
@@ -337,6 +339,15 @@ class Classification:
         calibrated, given = (dict(zip(self.classes, one, strict=True)) for one in each)
         confidence = Confidence(set=self.certainty.class_set(each[0], self.classes), uncalibrated=given)
         return Prediction(geometry, probabilities=calibrated, confidence=confidence)
+
+    def by_covariates(self, prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:
+        """The prediction with the set for the patient's value of the covariate by which sets hold."""
+        name, stated = str(self.certainty.covariate), probabilities_of(prediction)
+        group, notes = covariates.get(name), prediction.notes
+        sets = self.certainty.class_set([stated[one] for one in self.classes], self.classes, group)
+        if not self.certainty.knows(group):
+            notes = (*notes, f"{name} is unknown, or none of the calibrating cases had it: the widest set is stated")
+        return replace(prediction, confidence=replace(prediction.confidence, set=sets), notes=notes)
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The class that is called, the probability of each, and the set of those that are not ruled out."""

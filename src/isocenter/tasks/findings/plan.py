@@ -16,7 +16,7 @@ from isocenter.tasks.shared import (
     certainty_decisions,
     check_numbers,
     check_rule,
-    set_decisions,
+    interval_decisions,
 )
 from isocenter.values import Dataset, Decision, Fingerprint, Sentence
 
@@ -68,7 +68,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         ),
         "prevalence": Decision(None, "predictive values are those of the cases that are scored"),
         **certainty_decisions(),
-        **set_decisions(),
+        **interval_decisions(),
     }
 
 

@@ -22,6 +22,7 @@ from isocenter.tasks.shared import (
     BELIEF,
     CERTAINTY,
     FOUND,
+    INTERVALS,
     LEAST_CHANCE,
     OF_SETS,
     PRESENT,
@@ -29,7 +30,6 @@ from isocenter.tasks.shared import (
     SET,
     SET_ERRORS,
     SET_NAMES,
-    SETS,
     Certainty,
     Shares,
     assured_each,
@@ -121,7 +121,7 @@ class Findings:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Findings:
         """Findings with these settings; PlanError names the one that cannot be."""
-        known = ("findings", "counts", "loss", "operating_point", *BY_FINDING, *CERTAINTY, *SETS)
+        known = ("findings", "counts", "loss", "operating_point", *BY_FINDING, *CERTAINTY, *INTERVALS)
         with reading(settings, known, "findings"):
             findings = tuple(str(name) for name in settings["findings"])
             counts = settings.get("counts")
@@ -148,7 +148,7 @@ class Findings:
             "thresholds": None if self.thresholds is None else dict(self.thresholds),
             "prevalence": None if self.prevalence is None else dict(self.prevalence),
             **self.certainty.settings,
-            **self.certainty.of_sets,
+            **self.certainty.of_intervals,
         }
 
     @property

@@ -144,7 +144,18 @@ class Multitask:
                 f"{name}{HEAD}{key}": own for name, part in self.parts.items() for key, own in sides_of(part).items()
             },
             parts=self.parts,
+            by_covariates=self.by_covariates if any(self._narrowing.values()) else None,
         )
+
+    @property
+    def _narrowing(self) -> dict[str, Callable[[Prediction, Mapping[str, Any]], Prediction] | None]:
+        return {name: part.decoding.by_covariates for name, part in self.parts.items()}
+
+    def by_covariates(self, prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:
+        """Each part's own result, by what is known of the patient."""
+        made = {name: narrow(prediction.parts[name], covariates) for name, narrow in self._narrowing.items() if narrow}
+        notes = tuple(dict.fromkeys(note for one in made.values() for note in one.notes))
+        return replace(prediction, parts={**prediction.parts, **made}, notes=(*prediction.notes, *notes))
 
     @property
     def scoring(self) -> Scoring:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -67,12 +68,13 @@ def set_decisions() -> dict[str, Decision]:
 
 def assured_classes(
     certainty: Certainty, probabilities: Floats, truth: np.ndarray, patients: ArrayLike, classes: Sequence[str],
-    *, ordered: bool, exact: bool,
+    *, ordered: bool, exact: bool, covariates: Sequence[Mapping[str, Any]] = (),
 ) -> Found:  # fmt: skip
     """With thresholds of sets of classes. A class without any of these cases is in every set.
 
     probabilities: (cases, classes), calibrated; truth: (cases,) indices; ordered: the classes are grades
     exact:         these cases have decided nothing else
+    covariates:    of each case, for sets that hold for each value of one: cases without it are left out
     """
     usual = "contiguous" if ordered else "lac"
     method = usual if certainty.conformal_method == AUTO else certainty.conformal_method
@@ -81,9 +83,15 @@ def assured_classes(
     if by == AUTO:
         by = BY_CLASS if counts.min() >= FEWEST_OF_CLASS else EVERYONE
     scores = class_scores(probabilities, method)[np.arange(len(truth)), truth]  # type: ignore[arg-type]
-    groups = np.asarray(classes)[truth] if by == BY_CLASS else np.full(len(truth), EVERYONE)
-    found = mondrian_thresholds(scores, groups, certainty.coverage, patients)
+    groups: list[str | None] = [classes[place] for place in truth] if by == BY_CLASS else [EVERYONE] * len(truth)
+    if by not in (BY_CLASS, EVERYONE):
+        groups = [None if one.get(by) is None else str(one[by]) for one in covariates]
+    known, owners = np.array([one is not None for one in groups]), np.asarray(patients)
+    named = [one for one in groups if one is not None]
+    found = mondrian_thresholds(scores[known], named, certainty.coverage, owners[known])
     absent = {name: (math.inf, 0) for name, count in zip(classes, counts, strict=True) if not count}
+    if absent and by not in (BY_CLASS, EVERYONE):  # no value of the covariate says anything of such a class
+        found, absent = {name: (math.inf, people) for name, (_, people) in found.items()}, {}
     return _with(certainty, method, by, {**found, **absent}, len(np.unique(patients)), exact)
 
 

@@ -21,6 +21,7 @@ from isocenter.evaluation import (
     Conformal,
     class_scores,
     prediction_sets,
+    widest,
 )
 from isocenter.values import Prediction
 
@@ -42,7 +43,8 @@ class Certainty:
     calibration:        the calibrator that cases which did not train have found; None until then
     coverage:           of new patients, the share whose true answer sets and intervals are to hold
     conformal_method:   "auto" or one of `SET_METHODS`, for sets of classes
-    conformal_by:       whether it is to hold for "all" together or in each "class"; "auto" where these have the cases
+    conformal_by:       whether it is to hold for "all" together, in each "class", or for each value of a covariate with
+                        this name; "auto": in each class where these have the cases
     conformal:          the thresholds that cases which did not train have found; None until then
     """
 
@@ -94,13 +96,31 @@ class Certainty:
         """What is applied to probabilities; a calibrator that changes nothing until one is found."""
         return self.calibration or Calibrator()
 
-    def class_set(self, probabilities: Sequence[float], classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """{"": the classes that the coverage does not rule out}, of grades without gaps; nothing before it is found."""
+    @property
+    def covariate(self) -> str | None:
+        """The covariate for each value of which sets hold; None where they hold by class, or over all."""
+        found = self.conformal
+        return None if found is None or found.by in (EVERYONE, BY_CLASS) else found.by
+
+    def knows(self, group: Any) -> bool:
+        """Whether a value of the covariate by which sets hold has a threshold of its own."""
+        return self.conformal is not None and group is not None and str(group) in self.conformal.thresholds
+
+    def class_set(
+        self, probabilities: Sequence[float], classes: Sequence[str], group: str | None = None
+    ) -> dict[str, tuple[str, ...]]:
+        """{"": the classes that the coverage does not rule out}, of grades without gaps; nothing before it is found.
+
+        group: the value of the covariate by which sets hold; where nobody knows it the widest threshold decides
+        """
         found = self.conformal
         if found is None:
             return {}
         scores = class_scores([probabilities], found.method)[0]  # type: ignore[arg-type]
-        kept = prediction_sets(scores, [found.threshold(name) for name in classes])
+        limits = [found.threshold(name) for name in classes]
+        if self.covariate is not None:
+            limits = [found.thresholds.get(str(group), widest(found.thresholds))] * len(classes)
+        kept = prediction_sets(scores, limits)
         if found.method == "contiguous" and kept.any():
             kept[kept.argmax() : len(kept) - kept[::-1].argmax()] = True
         return {"": tuple(compress(classes, kept))}
@@ -133,12 +153,11 @@ def _wishes(settings: Mapping[str, Any]) -> tuple[float, str, str]:
     if isinstance(coverage, bool) or not isinstance(coverage, int | float) or not 0 < coverage < 1:
         raise PlanError(f"a coverage of {coverage!r}", "task.coverage", "Give more than 0 and less than 1, as in 0.9")
     method, by = (str(settings.get(name, AUTO)) for name in ("conformal_method", "conformal_by"))
-    for name, given, known in (("method", method, SET_METHODS), ("by", by, (EVERYONE, BY_CLASS))):
-        if given not in (AUTO, *known):
-            choices = ", ".join((AUTO, *known))
-            raise PlanError(
-                f"there is no such choice as {given!r}", f"task.conformal_{name}", f"Choose one of {choices}"
-            )
+    if method not in (AUTO, *SET_METHODS):
+        remedy = f"Choose one of {', '.join((AUTO, *SET_METHODS))}"
+        raise PlanError(f"there is no method {method!r}", "task.conformal_method", remedy)
+    if not by:
+        raise PlanError("names nothing", "task.conformal_by", "Give auto, all, class, or the name of a covariate")
     return float(coverage), method, by
 
 
