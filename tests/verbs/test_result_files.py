@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -182,3 +183,15 @@ def test_the_entropy_of_every_voxel_is_that_of_its_probabilities_in_files_and_in
 def test_classes_have_no_map_of_their_entropy(classified, tmp_path):
     picture = sorted((classified.data / "dark").iterdir())[0]
     assert not predicted(classified, picture, out=tmp_path / "out", maps=True).files
+
+
+def test_a_trained_segmentation_is_calibrated_and_states_the_dice_to_be_expected(segmented, image, tmp_path):
+    task = isocenter.load(segmented.out, device="cpu").task
+    assert task.certainty.calibration.cases > 0
+    assert set(task.expected_dice) == set(task.names)
+    result = predicted(segmented, image, out=tmp_path / "out")
+    [row] = result.table.to_dict("records")
+    marked = [name for name in task.names if row[f"{name}_ml"]]
+    assert all(0 < row[f"expected_dice_{name}"] < 1 for name in marked)
+    metrics = {one["metric"] for one in json.loads((segmented.out / "evaluation" / "summary.json").read_text())["rows"]}
+    assert {"ece_near", "summed_volume_error", "expected_dice_bias"} <= metrics

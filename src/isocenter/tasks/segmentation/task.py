@@ -19,7 +19,7 @@ from isocenter.tasks.segmentation.scoring import MaskScoring
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.unseen_voxels import unseen_voxels
 from isocenter.tasks.segmentation.voxel_calibration import Believed, SoftDice, check_voxels
-from isocenter.tasks.segmentation.voxel_sample import Sampler
+from isocenter.tasks.segmentation.voxel_sample import SAMPLED, SCORED, Sampler
 from isocenter.tasks.segmentation.voxel_scores import BELIEF
 from isocenter.tasks.shared import (
     FOUND,
@@ -349,7 +349,8 @@ class Segmentation:
 
         They are those of the uncalibrated outputs; calibrated probabilities say what Dice is to be expected.
         """
-        sampler = Sampler(geometry) if "calibration" in self.traits.tunes else None
+        most = SAMPLED if self.certainty.calibration is None else SCORED
+        sampler = Sampler(geometry, most) if "calibration" in self.traits.tunes else None
         soft = None if self.expected_dice is None else SoftDice(tuple(self.structures.values()), self.believed)
         data = decoded(slabs, geometry, self.marked, max(self.writes), [one for one in (sampler, soft) if one])
         given = self.postprocessing or {}

@@ -18,7 +18,7 @@ from isocenter.values import Array, Region
 # By whether labels exclude each other: what is linear in the logarithms, and so cheap for every voxel.
 VOXEL_METHODS = {True: ("temperature", "vector"), False: ("temperature", "platt")}
 # Numbers that become probabilities together, so that a slab of many labels is never held twice.
-TOGETHER = 2**22
+TOGETHER = 2**20
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class SoftDice:
             own = self._believed(outputs[:, rows])[-len(self._structures) :]
             for place, values in enumerate(self._structures):
                 mask = labels[rows] == values[0] if len(values) == 1 else np.isin(labels[rows], values)
-                sums = own[place].sum(where=mask, dtype=float), own[place].sum(dtype=float), np.count_nonzero(mask)
-                self._sums[:, place] += sums
+                chance = own[place].ravel()
+                self._sums[:, place] += chance @ mask.ravel(), chance.sum(), np.count_nonzero(mask)
 
     def expected(self, powers: Mapping[str, float]) -> dict[str, float]:
         """{structure: Dice}, of masks that are not empty, each to the power that validation cases have found."""
