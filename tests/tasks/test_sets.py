@@ -265,6 +265,50 @@ def test_with_too_few_patients_an_interval_has_no_ends_and_its_columns_are_blank
     assert rows["coverage"].value == 1.0
 
 
+def survival(**settings):
+    followed = {"time": [1.0], "share": [0.5]}
+    given = {"horizons": [1.0, 2.0], "scale": 1.0, "edges": [1.0, 2.0], "followed": 4.0, "censoring": followed}
+    return tasks.build({"name": "survival", "model": "cox", **given, **settings})
+
+
+@pytest.mark.parametrize("censoring", ["at random", "by risk", "at one time"])
+def test_a_lower_bound_of_times_holds_whatever_ends_an_observation(censoring):
+    random = np.random.default_rng(7)
+    ratios = random.normal(size=1200)
+    event = random.exponential(2 * np.exp(-ratios)) + 1e-3
+    ends = {
+        "at random": random.exponential(3, 1200) + 1e-3,
+        "by risk": random.exponential(np.exp(ratios)) + 1e-3,
+        "at one time": np.full(1200, 1.5),
+    }[censoring]
+    outcomes = list(zip(np.minimum(event, ends).tolist(), (event <= ends).tolist(), strict=True))
+    cases, raw = cases_of("event", outcomes), survival()
+    outputs = ratios[:, None]
+    before = decoded(raw, outputs[:600])
+    task, _ = raw.tuned(before, cases[:600])
+    first, _ = task.scoring.assured(before, cases[:600], exact=False)
+    made, decisions = task.scoring.assured(decoded(task, outputs[:600]), cases[:600], exact=True)
+    limits = [one.certainty.conformal.thresholds["all"] for one in (first, made)]
+    assert limits[0] == pytest.approx(limits[1])
+    assert decisions["task.conformal"].value["n"] == {"all": 600}
+    assert tasks.build({"name": "survival", **made.settings}) == made
+    predictions = decoded(made, outputs[600:])
+    table = made.scoring.score(predictions, cases[600:]).assign(split="test")
+    [row] = [row for row in made.scoring.summary(table, seed=0) if row.metric == "coverage"]
+    assert row.estimate.value == pytest.approx(0.9, abs=0.05)
+    assert (event[600:] >= table["time_low"]).mean() >= row.estimate.value
+    lows = [one.confidence.low["time"] for one in predictions]
+    assert np.corrcoef(np.log(lows), ratios[600:])[0, 1] < -0.99
+
+
+def test_with_too_few_patients_the_lower_bound_of_times_is_zero_and_without_any_blank():
+    cases = cases_of("event", [(1.0, True)] * 8)
+    (before,) = decoded(survival(), [[0.0]])
+    assert survival().decoding.outputs(before)["time_low"] is None
+    made, _ = assured(survival(), np.zeros((8, 1)), cases)
+    assert made.decoding.outputs(decoded(made, [[0.0]])[0])["time_low"] == 0.0
+
+
 def test_several_tasks_state_the_sets_of_each():
     both = tasks.build(
         {

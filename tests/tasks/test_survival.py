@@ -227,12 +227,12 @@ def test_the_pictures_part_the_cases_at_the_median_risk_of_the_training_cases():
     times, limits = random.exponential(9 * np.exp(-ratio)), random.exponential(20, 60)
     task = replace(KNOWN, median_risk=float(np.log(0.6)), unit="days")
     table = scored(task, ratio, np.minimum(times, limits), times <= limits)
-    curves, calibration = task.overview(table)
+    curves, calibration = task.scoring.overview(table)
     assert "lower risk" in curves.alt
     assert "higher risk" in curves.alt
     assert "Log-rank test: p < 0.001" in curves.caption
     assert calibration.alt.count("predicted") == 5
-    [chart] = COX.overview(scored(COX, ratio[:12], times[:12], limits[:12] > 0))
+    [chart] = COX.scoring.overview(scored(COX, ratio[:12], times[:12], limits[:12] > 0))
     assert "one group" in chart.caption
 
 
@@ -362,12 +362,12 @@ def test_cases_with_a_time_have_no_classes_to_be_drawn_by():
 
 def test_cases_are_ranked_by_their_curves_and_those_of_whom_little_is_known_lie_between():
     table = scored(KNOWN, [3.0, -3.0, 0.0, 3.0], [1.0, 1.0, 2.0, 10.0], [True, True, False, False])
-    assert KNOWN.rank(table)[:2] == ["c0", "c2"]
-    assert set(KNOWN.rank(table)[2:]) == {"c1", "c3"}
+    assert KNOWN.scoring.rank(table)[:2] == ["c0", "c2"]
+    assert set(KNOWN.scoring.rank(table)[2:]) == {"c1", "c3"}
 
 
 def test_a_report_states_the_chances_with_their_times():
-    results = replace(KNOWN, unit="days").results(decoded(KNOWN, np.log(2)))
+    results = replace(KNOWN, unit="days").scoring.results(decoded(KNOWN, np.log(2)))
     stated = {one.concept: (one.value, one.unit, one.probability) for one in results}
     assert stated["Event by 10 days"][2] == pytest.approx(1 - np.exp(-1.2), rel=1e-6)
     assert stated["Median survival"][:2] == (pytest.approx(9.0), "days")

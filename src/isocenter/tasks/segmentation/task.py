@@ -350,7 +350,7 @@ class Segmentation:
         They are those of the uncalibrated outputs; calibrated probabilities say what Dice is to be expected.
         """
         most = SAMPLED if self.certainty.calibration is None else SCORED
-        sampler = Sampler(geometry, len(self.writes), most) if "calibration" in self.traits.tunes else None
+        sampler = Sampler(geometry, most) if "calibration" in self.traits.tunes else None
         soft = None if self.expected_dice is None else SoftDice(tuple(self.structures.values()), self.believed)
         data = decoded(slabs, geometry, self.marked, max(self.writes), [one for one in (sampler, soft) if one])
         given = self.postprocessing or {}

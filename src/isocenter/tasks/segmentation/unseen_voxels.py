@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -61,8 +60,8 @@ class Voxels:
             return None
         sample = VoxelSample.of(made.untuned)
         drawn, known = reference
-        there: Any = slice(None)  # no copy where all of it is known
-        if known is not None and not (there := sample.at(known)).any():
+        there = np.ones(len(sample.weights), bool) if known is None else sample.at(known)
+        if not there.any():
             return None
         values, labels = sample.at(drawn)[there], sample.at(np.asarray(made.data))[there]
         true, marked = (np.stack([np.isin(one, own) for own in structures], axis=1) for one in (values, labels))

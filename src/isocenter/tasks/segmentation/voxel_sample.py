@@ -19,8 +19,6 @@ from isocenter.values import Array, Deferred, Geometry, Region
 
 # Voxels of an image, half of them near edges between labels: to calibrate, and afterwards to be scored.
 SAMPLED, SCORED = 50_000, 10_000
-# Of more than 40 channels fewer voxels: 100 cases then take less than a GiB.
-MOST_NUMBERS = 2_000_000
 # mm (voxels where their size is not known), along each axis, from an edge.
 NEAR = 5.0
 # Voxels that are looked at together: what they take beside outputs is 30 bytes each.
@@ -60,8 +58,8 @@ class Sampler:
     Cohen and Kaplan, Summarizing data using bottom-k sketches, doi:10.1145/1281100.1281133
     """
 
-    def __init__(self, geometry: Geometry, channels: int, most: int = SAMPLED) -> None:
-        self._geometry, self._most = geometry, min(most, MOST_NUMBERS // channels) // 2
+    def __init__(self, geometry: Geometry, most: int = SAMPLED) -> None:
+        self._geometry, self._most = geometry, most // 2
         self._seed = zlib.crc32(repr(geometry.shape).encode() + geometry.affine.tobytes())
         self._share = min(1.0, self._most / math.prod(geometry.shape))
         self._near, self._limit = 0, 2**32

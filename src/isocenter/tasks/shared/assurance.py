@@ -38,7 +38,7 @@ SET_SENTENCES: Mapping[str, Sentence] = {
     ),
 }
 SET_NAMES: Mapping[str, str] = {
-    "coverage": "Coverage of sets",
+    "coverage": "Coverage of sets and intervals",
     "set_size": "Mean size of sets",
     "interval_width": "Mean width of intervals",
 }

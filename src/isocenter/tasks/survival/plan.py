@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Steps, calibration_slope, censoring, kaplan_meier
+from isocenter.tasks.shared import SET_SENTENCES, interval_decisions
 from isocenter.tasks.survival.curves import HALVINGS, MODELS, MOST
 from isocenter.values import Dataset, Decision, Fingerprint, Floats, Sentence
 
@@ -30,6 +31,7 @@ VAN_HOUWELINGEN = "doi:10.1002/1097-0258(20001230)19:24<3401::AID-SIM554>3.0.CO;
 # Within which a slope is believed: less would make all risks alike, more a certainty of a guess.
 SLOPES = (0.05, 3.0)
 SENTENCES: Mapping[str, Sentence] = {
+    **SET_SENTENCES,
     "model": Sentence("The model is {value}"),
     "horizons": Sentence("Probabilities are predicted by the times {value}"),
     "unit": Sentence("Times are counted in {value}", "The unit of times is not known"),
@@ -82,6 +84,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
             curve(kaplan_meier(times, happened), "share"), "on average the predicted curves of other cases are this one"
         ),
         **{name: Decision(None, LATER) for name in ("baseline", "slope", "median_risk")},
+        **interval_decisions(),
     }
 
 

@@ -26,16 +26,20 @@ from isocenter.evaluation import (
     kaplan_meier,
     kaplan_meier_band,
     logrank,
+    proportion,
     uno_c,
 )
 from isocenter.report import Figure, figures
-from isocenter.tasks.shared import noted
+from isocenter.tasks.shared import SET_NAMES, noted
 from isocenter.values import Estimate, Floats, Row
 
 METRICS = frozenset(
     {"uno_c", "harrell_c", "integrated_brier", "calibration_slope", "dynamic_auc", "brier", "expected_over_observed"}
 )
+# The column of a lower bound on the observed time.
+TIME_LOW = "time_low"
 NAMES: Mapping[str, str] = {
+    **SET_NAMES,
     "brier": "Brier score",
     "dynamic_auc": "AUC, cumulative/dynamic",
     "harrell_c": "Harrell's c",
@@ -220,3 +224,11 @@ def _frequency(times: Floats, happened: np.ndarray, horizon: float) -> tuple[flo
 def time_axis(unit: str) -> str:
     """The words under an axis of time."""
     return f"time ({unit})" if unit else "time, in the unit of the data"
+
+
+def bound_rows(table: Table, *, seed: Seed) -> Iterator[Row]:
+    """How often the observed time reaches its lower bound, of cases that have one."""
+    own = table[table[TIME_LOW].notna()] if TIME_LOW in table else table.iloc[:0]
+    if len(own):
+        held = own["time"].to_numpy(float) >= own[TIME_LOW].to_numpy(float)
+        yield Row("coverage", "all", proportion(held, own["patient"].to_numpy(str), seed=seed))

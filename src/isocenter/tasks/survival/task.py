@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from isocenter.errors import DatasetError, PlanError, counted
-from isocenter.evaluation import Seed, Steps, Table, brier_errors, harrell_c, integrated
+from isocenter.evaluation import EVERYONE, Seed, Steps, Table, brier_errors, harrell_c, integrated, time_scores
 from isocenter.lazy import pandas as pd
-from isocenter.report import Figure, figures, number
-from isocenter.tasks.answers import Decoding, Guess, Outputs, Scoring, Teaching, Traits, stated_image
-from isocenter.tasks.shared import Shares, mean_of, reading
+from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
+from isocenter.tasks.shared import INTERVALS, OF_SETS, Certainty, Shares, assured_each, finite, mean_of, reading
 from isocenter.tasks.survival.curves import LEAST, MODELS, HazardModel, Known, median_time
 from isocenter.tasks.survival.losses import LOSSES, RISING
+from isocenter.tasks.survival.pictures import MEDIAN, SurvivalPictures, values_of
 from isocenter.tasks.survival.plan import (
     SENTENCES,
     calibrated,
@@ -29,20 +29,20 @@ from isocenter.tasks.survival.plan import (
 from isocenter.tasks.survival.scores import (
     METRICS,
     NAMES,
+    TIME_LOW,
     Outcomes,
+    bound_rows,
     moments,
-    overview_figures,
     summary_rows,
     survival_column,
-    time_axis,
 )
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
     Case,
+    Confidence,
     Dataset,
     Decision,
-    Finding,
     Fingerprint,
     Floats,
     Geometry,
@@ -58,13 +58,13 @@ from isocenter.values import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-MEDIAN = "median_survival"
 TIMES, CURVE = ("horizons", "edges"), ("censoring", "event_free", "baseline")
 NUMBERS, OPTIONAL = (
     ("scale", "followed", "slope", "median_risk"),
     ("unit", "event_free", "baseline", "slope", "median_risk"),
 )
-FOLLOWED = "Predicted chance of no event over time; upright line: how long the patient was followed"
+# The name of the bound among a prediction's intervals.
+TIME = "time"
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ class Survival:
     unit:        in which times are counted; empty where it is unknown
     event_free:  {"time", "share"} of training cases to whom the event had not happened; None in older plans
     baseline:    {"time", "hazard"} cumulative, of a log hazard ratio of 0; None until it is estimated after training
+    certainty:   the lower bound of times that is to hold, and what makes it so
     slope:       what log hazard ratios are multiplied by; median_risk: of validation cases; None as the baseline
     """
 
@@ -96,16 +97,18 @@ class Survival:
     median_risk: float | None = None
     event_free: Mapping[str, Sequence[float]] | None = None
     slope: float | None = None
+    certainty: Certainty = field(default_factory=Certainty)
 
     name: ClassVar[str] = "survival"
     needs: ClassVar[frozenset[str]] = frozenset({"event"})
     traits: ClassVar[Traits] = Traits(
-        tunes=("baseline", "slope", "median_risk"),
+        tunes=("baseline", "slope", "median_risk", "conformal"),
         tuned_on=("val", "train"),
         registers={"horizons": "horizons"},
         case_metric="brier",
         sentences=SENTENCES,
         metric_names=NAMES,
+        belief=OF_SETS,
         errors=frozenset({"brier", "integrated_brier"}),
         label_word="time",
     )
@@ -118,13 +121,15 @@ class Survival:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Survival:
         """A survival with these settings; PlanError names the one that cannot be."""
-        known = tuple(field.name for field in fields(cls))
-        with reading(settings, known, "a survival"):
+        known = tuple(one.name for one in fields(cls) if one.name != "certainty")
+        with reading(settings, (*known, *INTERVALS), "a survival"):
             given = {name: settings[name] for name in known if name in settings or name not in OPTIONAL}
             given |= {name: tuple(float(one) for one in given[name]) for name in TIMES}
             given |= {name: None if given[name] is None else float(given[name]) for name in NUMBERS if name in given}
             given |= {name: _curve(given[name]) for name in CURVE if name in given}
-            task = cls(**{**given, "model": str(given["model"]), "unit": str(given.get("unit") or "")})
+            certainty = Certainty.of(settings)
+            unit = str(given.get("unit") or "")
+            task = cls(**{**given, "model": str(given["model"]), "unit": unit, "certainty": certainty})
         check_settings(task.settings)
         return task
 
@@ -143,6 +148,7 @@ class Survival:
             "baseline": _curve(self.baseline),
             "slope": self.slope,
             "median_risk": self.median_risk,
+            **self.certainty.of_intervals,
         }
 
     @property
@@ -180,15 +186,17 @@ class Survival:
     @property
     def scoring(self) -> Scoring:
         """Discrimination and calibration by the horizons."""
+        shown = SurvivalPictures(self.horizons, self.unit, self.is_absolute, self._outcomes)
         return Scoring(
             metrics=METRICS,
             score=self.score,
             summary=self.summary,
-            rank=self.rank,
-            figures=self.figures,
-            overview=self.overview,
-            results=self.results,
-            guess=self.guess,
+            rank=shown.rank,
+            figures=shown.figures,
+            overview=shown.overview,
+            results=shown.results,
+            guess=shown.guess,
+            assured=self.assured,
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -249,7 +257,7 @@ class Survival:
         if not happened.any():
             return self, {}
         task, made = self, dict[str, Decision]()
-        risks = np.array([_values(prediction)["risk"] for prediction in predictions])
+        risks = np.array([values_of(prediction)["risk"] for prediction in predictions])
         if self._hazard_model.relative:
             ratios = (risks - self._risk(np.zeros(1))) / self._known.slope
             made = calibrated(times, happened, ratios, self.event_free)
@@ -271,7 +279,29 @@ class Survival:
             values |= {survival_column(time): float(one) for time, one in zip(when, survival, strict=True)}
             median = median_time(self.model, outputs, self._known, self.followed)
             values |= {} if median is None else {MEDIAN: rounded(median)}
-        return Prediction(geometry, values=values)
+        raw = float(outputs[0]) if self._hazard_model.relative else values["risk"]
+        found = self.certainty.conformal
+        low = {} if found is None else {TIME: self._usual_time(raw) / found.threshold(EVERYONE)}
+        return Prediction(geometry, values=values, confidence=Confidence(low=low, uncalibrated={"risk": raw}))
+
+    def assured(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
+    ) -> tuple[Task, dict[str, Decision]]:
+        """The task with a lower bound of the observed time, and so of the event's, whatever censors; what is set stays.
+
+        Candès et al., arXiv:2103.09672
+        """
+        if not cases or self.certainty.conformal is not None:
+            return self, {}
+        usual = [self._usual_time(one.confidence.uncalibrated["risk"]) for one in predictions]
+        scores = time_scores(usual, [_event(case)[0] for case in cases]), np.array([case.patient for case in cases])
+        certainty, made = assured_each(self.certainty, "ratio", EVERYONE, {EVERYONE: scores}, exact=exact)
+        return replace(self, certainty=certainty), made
+
+    def _usual_time(self, raw: float) -> float:
+        """The time by which the cumulative hazard would be 1 if it grew evenly; raw: risk, or log hazard ratio."""
+        risk = self._known.slope * raw + self._risk(np.zeros(1)) if self._hazard_model.relative else raw
+        return self.horizons[-1] * float(np.exp(-risk))
 
     @property
     def is_absolute(self) -> bool:
@@ -282,7 +312,7 @@ class Survival:
         """One row a case: time, event, risk, survival by each horizon, median survival, brier (integrated)."""
         rows = []
         for prediction, case in zip(predictions, cases, strict=True):
-            (time, event), values = _event(case), _values(prediction)
+            (time, event), values = _event(case), values_of(prediction)
             rows.append(
                 {
                     "case": case.id,
@@ -298,59 +328,18 @@ class Survival:
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Uno's c, Harrell's c, integrated Brier score; then AUC, Brier score and calibration by each horizon."""
-        return summary_rows(self._outcomes(table), seed=seed)
-
-    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
-        """The image with the risk and the outcome in the caption, and the survival curve where it is known."""
-        values, known = _values(prediction), case.references.get("event")
-        caption = f"Risk {number(values['risk'], places=2)}"
-        if known is not None:
-            caption += f"; {'event' if known[1] else 'last contact'} at {known[0]:g} {self.unit}".rstrip()
-        drawn = [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
-        if not self.is_absolute:
-            return drawn
-        when = moments(self.horizons[-1])
-        last, happened = known or (None, False)
-        chance = [values[survival_column(time)] for time in when]
-        axis = time_axis(self.unit)
-        curve = figures.survival_curve(when, chance, case.id, axis=axis, last=last, happened=happened, caption=FOLLOWED)
-        return [*drawn, curve]
-
-    def overview(self, table: Table) -> list[Figure]:
-        """Survival by predicted risk, and calibration at the last horizon."""
-        return overview_figures(self._outcomes(table))
-
-    def guess(self, table: Table) -> Guess:
-        """The same risk for every case."""
-        return Guess(table.assign(risk=0.0), {"": "giving every case the same risk"}, ("uno_c",))
-
-    def rank(self, table: Table) -> list[str]:
-        """Case ids by the error of their curves; those who were censored before the last horizon lie between."""
-        known = table["event"].to_numpy(bool) | (table["time"].to_numpy(float) >= self.horizons[-1])
-        ranked = table[known].sort_values("brier", kind="stable")["case"].tolist()
-        half = len(ranked) // 2
-        return [*ranked[:half], *table[~known]["case"].tolist(), *ranked[half:]]
+        return [*summary_rows(self._outcomes(table), seed=seed), *bound_rows(table, seed=seed)]
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
-        """Risk, survival by each horizon, and the median, blank where it is not reached within the follow-up."""
-        values = _values(prediction)
+        """Risk, survival by each horizon, the median, blank where it is not reached, and a lower bound of the time."""
+        values = values_of(prediction)
         columns = (*(survival_column(one) for one in self.horizons), MEDIAN)
-        return {"risk": values["risk"], **{name: values.get(name) for name in columns}}
+        low = {TIME_LOW: finite(prediction.confidence.low.get(TIME))}
+        return {"risk": values["risk"], **{name: values.get(name) for name in columns}, **low}
 
     def saliency(self, outputs: Outputs) -> Tensor:
         """(batch,) a number that rises with the risk."""
         return RISING[self.model](outputs["event"])
-
-    def results(self, prediction: Prediction) -> list[Finding]:
-        """The risk, the probability of the event by each horizon, and the median survival where it is reached."""
-        values = _values(prediction)
-        made = [Finding("Log of the cumulative hazard", value=values["risk"])]
-        for horizon in self.horizons:
-            if (chance := values.get(survival_column(horizon))) is not None:
-                made.append(Finding(f"Event by {horizon:g} {self.unit}".rstrip(), probability=1 - chance))
-        if MEDIAN in values:
-            made.append(Finding("Median survival", value=values[MEDIAN], unit=self.unit))
-        return made
 
     @property
     def _hazard_model(self) -> HazardModel:
@@ -388,11 +377,6 @@ def _event(case: Case) -> tuple[float, bool]:
     if not 0 < float(time) < math.inf:
         raise DatasetError(f"the time is {time}", case.id, "Times count from the image on: correct it, or leave it out")
     return float(time), bool(happened)
-
-
-def _values(prediction: Prediction) -> Mapping[str, float]:
-    assert prediction.values is not None  # noqa: S101 - `decode` always gives them
-    return prediction.values
 
 
 def _curve(given: Mapping[str, Sequence[float]] | None) -> dict[str, list[float]] | None:

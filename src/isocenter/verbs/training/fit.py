@@ -212,8 +212,9 @@ def tuned(
             decided, decisions = job.settings.task.tuned(own, of_whom)
             decisions = {name: _with_inner(decision, job, inner) for name, decision in decisions.items()}
             held = predicted(model, decided, job.calibrating) if job.calibrating else own
-            decided, promised = assured(decided, held, job.calibrating or of_whom, exact=bool(job.calibrating))
-            decisions |= promised
+            if job.calibrating or job.val:  # cases that trained promise nothing
+                decided, promised = assured(decided, held, job.calibrating or of_whom, exact=bool(job.calibrating))
+                decisions |= promised
             model, predictions, cases = replace(model, task=decided), [*predictions, *own], [*cases, *of_whom]
             if job.fold is not None:
                 write_task(decided, job.out)
