@@ -336,9 +336,9 @@ class Classification:
         [(_, arrays)] = slabs  # a vector head is one slab
         logs = self._logs(np.asarray(arrays["class"]))
         each = [np.exp(one).tolist() for one in (self._calibrated(logs), normalised(logs))]
-        calibrated, given = (dict(zip(self.classes, one, strict=True)) for one in each)
+        stated, given = (dict(zip(self.classes, one, strict=True)) for one in each)
         confidence = Confidence(set=self.certainty.class_set(each[0], self.classes), uncalibrated=given)
-        return Prediction(geometry, probabilities=calibrated, confidence=confidence)
+        return Prediction(geometry, probabilities=stated, confidence=confidence)
 
     def by_covariates(self, prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:
         """The prediction with the set for the patient's value of the covariate by which sets hold."""

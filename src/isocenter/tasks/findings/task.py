@@ -265,9 +265,9 @@ class Findings:
         [(_, arrays)] = slabs  # a vector head is one slab
         odds = self._odds(np.asarray(arrays["findings"]))
         each = [_chance(one).tolist() for one in (self._calibrated(odds), odds)]
-        calibrated, given = (dict(zip(self.findings, one, strict=True)) for one in each)
-        confidence = Confidence(set=self.certainty.finding_sets(calibrated), uncalibrated=given)
-        return Prediction(geometry, probabilities=calibrated, confidence=confidence)
+        stated, given = (dict(zip(self.findings, one, strict=True)) for one in each)
+        confidence = Confidence(set=self.certainty.finding_sets(stated), uncalibrated=given)
+        return Prediction(geometry, probabilities=stated, confidence=confidence)
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
         """The task with a calibration, and then thresholds by the operating point's rule; what is set already stays."""
