@@ -3,9 +3,9 @@
     python bench/gate.py --threads 1 --minutes 3 --resume --record
     python bench/gate.py radiographs --minutes 1
 
-Each model is trained on one kind of image and sees up to 20 images of every other kind, and copies of its own test cases
-with two axes exchanged, with half of the field of view, inverted and empty. What reading or preparing refuses counts as
-refused. False alarms are test cases as they are.
+Each model is trained on one kind of image. It sees up to 20 images of every other kind, and copies of its own test
+cases with two axes exchanged, with half of the field of view, inverted and empty. What reading or preparing refuses
+counts as refused. False alarms are test cases as they are.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ from isocenter.errors import IntegrityError, UsageError
 from isocenter.files import read_text_table
 from isocenter.planning import read_plan
 from isocenter.runtime import seal
-from trained import TWO_STEPS, Trained, classifying, pictures
+from isocenter.runtime.preprocessing import preprocessing
+from trained import TWO_STEPS, Trained, blobs, classifying, pictures, segmenting
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,20 @@ def test_every_case_is_scored_with_what_the_gate_says_of_it(gated):
     assert table["gate_p"].between(0, 1).all() and table["predicted"].notna().all()
     cases = read_text_table(gated.out / "evaluation" / "cases.csv")
     assert {"gate_p", "abstained"} <= set(cases)
+
+
+def test_a_volume_that_is_never_held_is_judged_when_its_result_was_written(tmp_path, monkeypatch):
+    data = blobs(tmp_path / "data", count=72)
+    run = segmenting(data, tmp_path / "run", assignments=TWO_STEPS).out
+    image = isocenter.read(data / "images" / "case00.nii.gz")
+    isocenter.write(image.with_pixels(image.data.max() - image.data), tmp_path / "odd.nii.gz")
+    held = isocenter.predict(run, tmp_path / "odd.nii.gz", out=tmp_path / "held").table
+    monkeypatch.setattr(preprocessing, "STREAMED_BYTES", 0)
+    streamed = isocenter.predict(run, tmp_path / "odd.nii.gz", out=tmp_path / "streamed", save_probabilities=True)
+    assert streamed.table["gate_p"].item() == pytest.approx(held["gate_p"].item(), rel=0.2)
+    assert "unlike" in streamed.table["abstained"].item()
+    assert {path.name for path in (tmp_path / "streamed").iterdir()} == {"predictions.csv", "summary.json"}
+    assert not any("could not look" in problem.what for problem in streamed.problems)
 
 
 def test_a_package_keeps_the_gate_and_refuses_one_that_is_not_its_own(gated, odd, tmp_path):

@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, write_members
     from isocenter.runtime.entropy_map import TOTAL, EntropyMap
     from isocenter.runtime.foreign import is_foreign, load_foreign, read_postprocessing, why_unpackable
-    from isocenter.runtime.guard import MOST_TRAINED, Guard, fitted_guard, observed, tail_note, with_guard, write_guard
+    from isocenter.runtime.guard import (
+        MOST_TRAINED,
+        Guard,
+        Watching,
+        fitted_guard,
+        observed,
+        tail_note,
+        with_guard,
+        write_guard,
+    )
     from isocenter.runtime.label_measurements import measurements
     from isocenter.runtime.memory import Expected, expected_memory, fitting_memory, kept_memory
     from isocenter.runtime.model import Inference, Model, build_module

@@ -30,7 +30,7 @@ def seen(rng: np.random.Generator, *, shift: float = 0.0, off: float = 0.0, of: 
     shape = tuple(int(n) for n in rng.integers(18, 26, 3))
     mixing = np.random.default_rng(1).normal(size=(3, 8))
     features = rng.normal(size=3) @ mixing + 0.1 * rng.normal(size=8) + off
-    sample = rng.normal(shift, 1.0, size=(1, 2000)).astype(np.float32)
+    sample = rng.normal(shift, [[1.0], [4.0]], size=(2, 2000)).astype(np.float32)
     return Observation(header_of(of or image(shape)), sample, features)
 
 
@@ -74,13 +74,23 @@ def test_what_is_unlike_the_training_cases_is_refused_with_its_reason_and_its_fi
         (seen(rng, off=12.0), "what the network sees in it is unlike"),
         (seen(rng, of=image(spacing=4.0)), "its spacing or field of view is unlike"),
         (seen(rng, of=image(modality="CT")), "its modality is CT; of the training cases it was MR"),
-        (replace(seen(rng), sample=np.ones((1, 9), np.float32)), "one value everywhere"),
+        (replace(seen(rng), sample=np.ones((2, 9), np.float32)), "one value everywhere"),
         (replace(seen(rng), features=np.full(8, np.nan)), "what the network sees in it is unlike"),
     ):
         judged = guard.judged(Prediction(Geometry.of_pixels((4, 4)), values={"size": 1.0}), odd)
         assert reason in str(judged.abstained)
         assert judged.confidence.gate_p is not None and judged.confidence.gate_p < LEVEL
         assert judged.values == {"size": 1.0}  # whoever asks for them has them
+
+
+def test_a_header_that_differs_by_a_trifle_from_headers_that_are_all_alike_is_not_odd():
+    rng = np.random.default_rng(3)
+    alike = [replace(seen(rng), header=header_of(image())) for _ in range(60)]
+    guard = fitted_guard(alike[:40], alike[40:], LEVEL, exact=True)
+    assert guard is not None
+    for spacing, refused in ((1.0, False), (1.1, False), (2.0, True), (0.5, True)):
+        own = replace(seen(np.random.default_rng(5)), header=header_of(image(spacing=spacing)))
+        assert (guard.verdict(own)[1] is not None) == refused, spacing
 
 
 def test_what_cannot_be_looked_at_is_left_out_and_noted():

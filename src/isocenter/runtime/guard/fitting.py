@@ -18,8 +18,8 @@ from isocenter.runtime.guard.p_values import is_enough
 MOST_TRAINED, FEWEST = 200, 5
 # Bins of a histogram, over the range of all but these shares of the intensities.
 BINS, TAILS = 32, 1e-3
-# Spacings and fields of view that differ by a twentieth are alike: those of a set may not differ at all.
-LEAST_SPREAD = 0.05
+# Spacings and fields of view that differ by a tenth are alike: those of a set may not differ at all.
+LEAST_SPREAD = 0.1
 # Of a normal distribution, the standard deviation for each mean absolute deviation.
 OF_MEAN_DEVIATION = float(np.sqrt(np.pi / 2))
 

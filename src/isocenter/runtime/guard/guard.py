@@ -14,12 +14,15 @@ from safetensors.numpy import save
 
 from isocenter.errors import counted, listed
 from isocenter.runtime.guard.distances import Floats, Reference
-from isocenter.runtime.guard.observation import Observation
+from isocenter.runtime.guard.observation import Observation, Watching
 from isocenter.runtime.guard.p_values import is_enough, p_value
-from isocenter.values import Prediction
+from isocenter.values import Image, Prediction
 
 # {score: what it says}, in the order in which they are computed.
 HEADER, INTENSITIES, FEATURES, NEIGHBOURS = "header", "intensities", "features", "neighbours"
+# Of a tail's mean excess, in spreads: headers of a set are often all the same, and another one is not odd for a trifle.
+LEAST_EXCESS = {HEADER: 0.25}
+UNSEEN = "the gate could not look at"
 SCORES = {
     HEADER: "its spacing or field of view is",
     INTENSITIES: "its intensities are",
@@ -60,6 +63,14 @@ class Guard:
         abstained = reason if prediction.abstained is None else prediction.abstained
         return replace(prediction, confidence=confidence, abstained=abstained, notes=(*prediction.notes, *notes))
 
+    def judged_anew(
+        self, prediction: Prediction, watching: Watching, image: Image, covariates: Mapping[str, Any] | None
+    ) -> Prediction:
+        """The prediction of a large volume that was judged by its header, once the network has seen all of it."""
+        notes = tuple(note for note in prediction.notes if not note.startswith(UNSEEN))
+        bare = replace(prediction, abstained=None, notes=notes)
+        return self.judged(bare, watching.observation(image, covariates))
+
     def of_frames(self, clip: Prediction) -> Prediction:
         """The prediction of a clip whose frames were judged one by one, refused with its oddest frame."""
         oddest = min(clip.frames, key=lambda frame: 1.0 if (p := frame.confidence.gate_p) is None else p)
@@ -80,8 +91,12 @@ class Guard:
             return 0.0, "it is one value everywhere once it is normalised", []
         distances = self.distances(observation)
         if not distances:
-            return 1.0, None, ["the gate could not look at it: its header says nothing"]
-        each = {name: p_value(d, self.held_out[name], self.level / len(distances)) for name, d in distances.items()}
+            return 1.0, None, [f"{UNSEEN} it: its header says nothing"]
+        smallest = self.level / len(distances)
+        each = {
+            name: p_value(distance, self.held_out[name], smallest, LEAST_EXCESS.get(name, 0.0))
+            for name, distance in distances.items()
+        }
         name = min(each, key=each.__getitem__)
         joint = min(1.0, len(each) * each[name])
         reason = self._reason(name, distances[name], joint) if joint < self.level else None
@@ -117,7 +132,7 @@ class Guard:
     def _unseen(self, distances: Mapping[str, float]) -> list[str]:
         """A note on scores that this model has and that could not be computed."""
         lacking = [one for one in (INTENSITIES, FEATURES) if one in self.held_out and one not in distances]
-        return [f"the gate could not look at its {' and '.join(lacking)}"] if lacking else []
+        return [f"{UNSEEN} its {' and '.join(lacking)}"] if lacking else []
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -136,7 +151,8 @@ class Guard:
         """The arrays as safetensors."""
         features = {} if self.features is None else self.features.arrays(FEATURES)
         held_out = {f"held_out.{name}": distances for name, distances in self.held_out.items()}
-        return save({"edges": self.edges, **self.spectra.arrays(INTENSITIES), **features, **held_out})
+        arrays = {"edges": self.edges, **self.spectra.arrays(INTENSITIES), **features, **held_out}
+        return save({name: np.ascontiguousarray(one) for name, one in arrays.items()})  # it writes memory as it lies
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], arrays: Mapping[str, Floats]) -> Guard:

@@ -43,16 +43,22 @@ class Observation:
 
 @dataclass(eq=False)
 class Watching:
-    """A network that notes what it sees of one image; its features are for nobody else."""
+    """A network that notes what it sees of one image.
+
+    passes_on: whether the features stay among its outputs, for another one that notes them too
+    """
 
     network: Network
+    passes_on: bool = False
     samples: list[NDArray[np.float32]] = field(default_factory=list)
     features: list[NDArray[np.float64]] = field(default_factory=list)
 
     def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
         outputs = dict(self.network(batch, *context))
-        if (features := outputs.pop(POOLED, None)) is not None:
-            self.features.extend(np.asarray(features, dtype=np.float64))
+        if POOLED in outputs:
+            self.features.extend(np.asarray(outputs[POOLED], dtype=np.float64))
+            if not self.passes_on:
+                del outputs[POOLED]
         step = max(1, batch[0, 0].size // OF_A_WINDOW)
         self.samples.extend(np.array(window.reshape(len(window), -1)[:, ::step]) for window in batch)
         return outputs

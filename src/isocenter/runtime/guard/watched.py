@@ -49,7 +49,8 @@ def with_guard(model: Model, guard: Guard | None) -> Model:
 def observed(model: Model, case: Case) -> Observation:
     """What a model sees of a case."""
     watching = Watching(_watched(model))
-    replace(model, run=watching, guard=None).predict(case)
+    prediction = replace(model, run=watching, guard=None).predict(case)
+    np.asarray(prediction.data)  # a large volume passes the network only while its result is read
     return watching.observation(stacked(case.images, case.id), case.covariates)
 
 

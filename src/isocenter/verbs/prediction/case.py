@@ -14,7 +14,16 @@ import numpy as np
 from isocenter.errors import UsageError
 from isocenter.evaluation import PROBABILITY
 from isocenter.files import unwritable
-from isocenter.runtime import EntropyMap, Model, Receiver, available_memory, fitting_memory, measurements, size_changes
+from isocenter.runtime import (
+    EntropyMap,
+    Model,
+    Receiver,
+    Watching,
+    available_memory,
+    fitting_memory,
+    measurements,
+    size_changes,
+)
 from isocenter.tasks import rows_in, uncalibrated
 from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Deferred, Image, Prediction, Problem, Region
@@ -132,20 +141,22 @@ def computed(
     Raises MemoryShortageError, before anything is computed, for an image that would take more memory than is free.
     """
     model = replace(model, guard=None) if asked.abstain == "off" else model
-    as_stated = asked.calibration == "off"
-    if as_stated and any(head.is_dense for head in model.task.heads.values()):
+    if asked.calibration == "off" and any(head.is_dense for head in model.task.heads.values()):
         model = replace(model, task=uncalibrated(model.task))
     with ExitStack() as stack:
         room = None if asked.folder is None else stack.enter_context(room_for(asked.folder, case.id))
         files: AbstractContextManager[Any] = nullcontext((None, []))
+        refusals = list[str]()
         if room is not None:
+            stack.callback(_emptied, room, refusals)
             files = probability_files(model.task, image, room, case.id, asked.wanted)
         receiver, probabilities = stack.enter_context(files)
         total = EntropyMap(model.task, image.geometry) if asked.wanted.maps else None
         receivers = [one for one in (receiver, total) if one is not None]
         region = None if asked.region is None else region_of(asked.region, image, case.id)
         fitting, seen = fitting_memory(model, image, case.id, region), _Counted(windows)
-        prediction = fitting.predict(
+        watching = Watching(fitting.run, passes_on=True)
+        prediction = replace(fitting, run=watching).predict(
             image,
             seen,
             mirror=asked.mirror,
@@ -157,11 +168,10 @@ def computed(
         )
         maps = {**prediction.maps, **(total.maps if total else {})}
         prediction = replace(prediction, case=case.id, untuned=None, maps=maps)
-        refused = asked.abstain == "on" and prediction.abstained is not None
-        prediction = withheld(prediction) if refused else prediction
-        rest = _Rest(
-            model, case, image, prediction, room, asked.wanted, probabilities, seen, stack.pop_all(), refused, as_stated
-        )
+        judge = None
+        if isinstance(prediction.data, Deferred) and model.guard is not None and region is None:
+            judge = partial(model.guard.judged_anew, watching=watching, image=image, covariates=case.covariates)
+        rest = _Rest(model, case, image, prediction, room, asked, probabilities, seen, stack.pop_all(), refusals, judge)
     if isinstance(prediction.data, Deferred):  # the network sees the image while it is written: no work for a writer
         done = rest()
         return lambda: done
@@ -173,14 +183,20 @@ def _to_all(receivers: Sequence[Receiver], region: Region, arrays: Mapping[str, 
         receiver(region, arrays)
 
 
+def _emptied(room: Path, refusals: Sequence[str]) -> None:
+    """Throw away what was written of a case that is refused."""
+    for path in room.iterdir() if refusals else ():
+        path.unlink()
+
+
 @dataclass(frozen=True, eq=False)
 class _Rest:
     """What is left to do of a case: write it, and say what became of it.
 
     room:          where its files are written; None where the prediction is kept
     probabilities: files of them, there once `held` is closed
-    refused:       by the gate, so that nothing of it is given
-    as_stated:     probabilities are those of before calibration
+    refusals:      a reason in it has all files of the case thrown away when `held` is closed
+    judge:         of a large volume, what the gate says once the network has seen all of it
     """
 
     model: Model
@@ -188,47 +204,73 @@ class _Rest:
     image: Image
     prediction: Prediction
     room: Path | None
-    wanted: Wanted
+    asked: Asked
     probabilities: Sequence[Path]
     seen: _Counted
     held: ExitStack
-    refused: bool = False
-    as_stated: bool = False
+    refusals: list[str]
+    judge: Callable[[Prediction], Prediction] | None = None
 
     def __call__(self) -> Done:
+        rest: _Rest = self
+        files, lacking, rows, measured = list[Path](), list[Problem](), list[Any](), list[Any]()
         try:
             with self.held:
-                files, lacking = self._written()
-                rows, measured = self._rows()
+                if not self._is_refused:
+                    files, lacking = self._written()
+                    rows, measured = self._rows()
+                if self.judge is not None:
+                    rest = replace(self, prediction=self.judge(self.prediction))
+                if rest._is_refused:
+                    self.refusals.append(str(rest.prediction.abstained))
         except OSError as error:
             raise unwritable(error, Path(self.case.id)) from error
-        shown = self.prediction.before_calibration if self.as_stated else self.prediction
-        kept, probabilities = shown if self.room is None else None, self.probabilities
-        if self.refused:
-            for path in self.probabilities:  # written while the network saw the image, and now beside the room
-                (path.parent.parent / path.name).unlink()
-            probabilities = []
-        lacking = [*noted(self.prediction, self.case), *lacking]
+        return rest._done([*files, *self.probabilities], lacking, rows, measured)
+
+    def _done(
+        self,
+        files: Sequence[Path],
+        lacking: Sequence[Problem],
+        rows: Sequence[Mapping[str, Any]],
+        measured: Sequence[Mapping[str, Any]],
+    ) -> Done:
+        """What became of the case; of a refused one there is neither file nor result."""
+        prediction, columns = self.prediction, gate_columns(self.prediction)
+        rows = [{**row, **columns} for row in rows] if not prediction.frames else rows
+        if self._is_refused:
+            prediction, files, measured, rows = withheld(prediction), [], [], [{**self._named, **columns}]
+        elif self._is_as_stated:
+            prediction = prediction.before_calibration
         times = _times_as_large(self.model, self.image) if self.seen.all >= MANY_WINDOWS else 0.0
         large = (self.seen.all, times) if times >= MANY_TIMES else None
-        return Done(rows, measured, kept, [*files, *probabilities], lacking, large)
+        kept = prediction if self.room is None else None
+        return Done(rows, measured, kept, files, [*noted(prediction, self.case), *lacking], large)
+
+    @property
+    def _is_refused(self) -> bool:
+        return self.asked.abstain == "on" and self.prediction.abstained is not None
+
+    @property
+    def _is_as_stated(self) -> bool:
+        """Whether probabilities are those of before calibration."""
+        return self.asked.calibration == "off"
+
+    @property
+    def _named(self) -> dict[str, Any]:
+        source = self.image.source
+        return {"case": self.case.id, "image": source.paths[0] if source and source.paths else ""}
 
     def _written(self) -> tuple[list[Path], list[Problem]]:
         if self.room is None:
             return [], []
-        return write_result(self.prediction, self.image, self.room, self.case.id, self.wanted, self.model)
+        return write_result(self.prediction, self.image, self.room, self.case.id, self.asked.wanted, self.model)
 
     def _rows(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The case's rows of `predictions.csv`, and of `measurements.csv`."""
-        source, prediction = self.image.source, self.prediction
-        path = source.paths[0] if source and source.paths else ""
-        named = {"case": self.case.id, "image": path}
-        if self.refused:
-            return [{**named, **gate_columns(prediction)}], []
+        named, prediction = self._named, self.prediction
         if prediction.frames:
             return self._rows_of_frames(named)
-        gate = gate_columns(prediction)
-        rows = [{**named, **row, **gate} for row in self._outputs(prediction)]
+        rows = [{**named, **row} for row in self._outputs(prediction)]
         if prediction.data is None:
             return rows, []
         measured = measurements(prediction.data, prediction.labels, self.image)
@@ -238,7 +280,7 @@ class _Rest:
         """The task's columns, a row or more; calls are always those of calibrated probabilities."""
         columns = self.model.task.decoding.outputs
         rows = rows_in(columns(prediction))
-        if not self.as_stated:
+        if not self._is_as_stated:
             return rows
         stated = rows_in(columns(prediction.before_calibration))
         return [
