@@ -54,7 +54,10 @@ def fit_covariate_model(
     tuning = next((parts[name] for name in task.traits.tuned_on if parts[name]), ())
     if not tuning:
         return model
-    tuned, _ = task.tuned([model.predict(case) for case in tuning], tuning)
+    predictions = [model.predict(case) for case in tuning]
+    tuned, _ = task.tuned(predictions, tuning)
+    if val and (assured := tuned.scoring.assured) is not None:
+        tuned, _ = assured(predictions, tuning, exact=False)
     return replace(model, task=tuned)
 
 
