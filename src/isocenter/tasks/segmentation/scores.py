@@ -150,7 +150,7 @@ def summary_rows(table: Table, tolerances: Mapping[str, float], *, seed: Seed) -
     rows = [_as_proportion(row, table, seed) if row.metric == "detected" else row for row in rows]
     rows = [_explained(row, table, tolerances) for row in rows] + pooled_rows(table, seed=seed)
     agreement = [row for volume in volumes(table) for row in volume_agreement(volume, seed=seed)]
-    return [_only_known(row, table) for row in (*rows, *agreement)]
+    return [only_known(row, table) for row in (*rows, *agreement)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,7 +246,7 @@ def _explained(row: Row, table: Table, tolerances: Mapping[str, float]) -> Row:
     return _noted(row, notes)
 
 
-def _only_known(row: Row, table: Table) -> Row:
+def only_known(row: Row, table: Table) -> Row:
     """The row with the share of voxels that were scored, where masks leave some out."""
     if "voxels_known" not in table:
         return row

@@ -12,7 +12,7 @@ from isocenter.evaluation import Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
 from isocenter.tasks.answers import stated_image
-from isocenter.tasks.segmentation.scores import OF_READERS, case_rows, summary_rows, volume_figure, volumes
+from isocenter.tasks.segmentation.scores import OF_READERS, case_rows, only_known, summary_rows, volume_figure, volumes
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.voxel_calibration import Believed
 from isocenter.tasks.segmentation.voxel_scores import voxel_columns, voxel_rows
@@ -71,7 +71,8 @@ class MaskScoring:
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Each metric over all labels (mean of their means), then by label; patients are resampled."""
-        return [*summary_rows(table, self.tolerances, seed=seed), *voxel_rows(table, seed=seed)]
+        of_voxels = [only_known(row, table) for row in voxel_rows(table, seed=seed)]
+        return [*summary_rows(table, self.tolerances, seed=seed), *of_voxels]
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by mean Dice; a case without any structure counts as 1."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.evaluation import BINS, Calibrator, Seed, Table, bootstrap, bootstrap_statistic, pearson, spearman
+from isocenter.files import parse_json
 from isocenter.tasks.segmentation.unseen_voxels import Voxels, volume_errors
 from isocenter.tasks.segmentation.voxel_calibration import Believed
 from isocenter.tasks.segmentation.voxel_sample import NEAR, near_edges
@@ -100,7 +101,7 @@ def _near_rows(labels: Mapping[str, Table], column: str, metric: str) -> Iterato
     for label, own in labels.items():
         known = own[own[column].notna()] if column in own else own[:0]
         if len(known):
-            gaps = np.array([json.loads(text) for text in known[column]])
+            gaps = np.array([parse_json(text) for text in known[column]])
             people = known["patient"].nunique()
             each[label] = Estimate(float(np.abs(gaps.mean(axis=0)).sum()), n=len(gaps), patients=people, method=method)
     if each:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from isocenter.evaluation import (
     mondrian_thresholds,
     proportion,
 )
+from isocenter.files import parse_json
 from isocenter.tasks.shared.certainty import AUTO, BY_CLASS, Certainty
 from isocenter.values import Decision, Floats, Row, Sentence
 
@@ -135,7 +135,7 @@ def set_rows(label: str, table: Table, *, seed: Seed) -> Iterator[Row]:
     own = table[table[SET].notna() & (table[SET] != "")]
     if not len(own):
         return
-    sets, patients = [json.loads(one) for one in own[SET]], own["patient"].to_numpy(str)
+    sets, patients = [parse_json(one) for one in own[SET]], own["patient"].to_numpy(str)
     covered = np.array([true in one for true, one in zip(own["reference"], sets, strict=True)])
     yield Row("coverage", label, proportion(covered, patients, seed=seed))
     yield Row("set_size", label, bootstrap([len(one) for one in sets], patients, seed=seed, unit="answers"))
