@@ -10,13 +10,12 @@ trained twice, as classes and as grades. A temperature of 1 would leave nothing 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from drawn_sets import drawn
+from drawn_sets import drawn, in_words
 from recorded import commit, record
 from trainings import ROOT, add_options, keep, kept, spread, summary, trained
 
@@ -107,11 +106,7 @@ def main() -> None:
     text = words_of(each)
     print(text)
     if given.record:
-        about = (
-            f"{CASES} cases drawn from the training part, tested on up to {TESTED} others of it; {given.minutes:g} "
-            f"minutes each on {given.threads} of {os.cpu_count()} cores; mean (SD) over draws. "
-            f"Commits: {', '.join(dict.fromkeys(one.commit for one in each if one.commit))}."
-        )
+        about = in_words(CASES, TESTED, given, (one.commit for one in each))
         record(
             "calibrated_classes", "Calibrated probabilities", f"{about}\n\n{text}", {"runs": [asdict(n) for n in each]}
         )

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+
+
+def in_words(cases: int, tested: int, given: argparse.Namespace, commits: Iterable[str]) -> str:
+    """How such trainings were made, for the section of a page."""
+    return (
+        f"{cases} cases drawn from the training part, tested on up to {tested} others of it; {given.minutes:g} minutes "
+        f"each on {given.threads} of {os.cpu_count()} cores; mean (SD) over draws. "
+        f"Commits: {', '.join(dict.fromkeys(filter(None, commits)))}."
+    )
 
 
 def drawn(source: Path, seed: int, place: Path, cases: int, tested: int) -> Path:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from drawn_sets import drawn
+from drawn_sets import drawn, in_words
 from recorded import commit, record
 from torch import Tensor, nn
 from trainings import ROOT, add_options, keep, kept, spread, summary, trained
@@ -175,11 +174,7 @@ def main() -> None:
     text = words_of(each)
     print(text)
     if given.record:
-        about = (
-            f"{CASES} cases drawn from the training part, tested on up to {TESTED} others of it; {given.minutes:g} "
-            f"minutes each on {given.threads} of {os.cpu_count()} cores; mean (SD) over draws. "
-            f"Commits: {', '.join(dict.fromkeys(one.commit for one in each if one.commit))}."
-        )
+        about = in_words(CASES, TESTED, given, (one.commit for one in each))
         record(
             "small_pictures",
             "Few pictures, beside a plain ResNet-18",

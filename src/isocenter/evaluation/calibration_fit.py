@@ -19,7 +19,7 @@ SIMPLEST = ("temperature", "vector", "platt", "beta", "isotonic")
 # Of fewer cases, or fewer with a label or without, only a temperature is fitted.
 FEWEST, FEWEST_OF_A_LABEL = 30, 10
 # `Unseen.spread` of cases with one answer each. Without it a temperature of 20 to 100 simulated cases, most of which
-# are told apart, raises the log loss up to fourfold (bench/few_to_calibrate.py).
+# are told apart, raises the log loss up to threefold (bench/few_to_calibrate.py).
 USUAL_SPREAD = 0.5
 # Steps follow single cases; scikit-learn's manual asks for so many.
 FEWEST_OF_STEPS = 1000
@@ -42,8 +42,8 @@ class Unseen:
     patients: (samples,) whose; all weigh alike, however many samples they have
     names:    of the classes or labels
     weights:  (samples,) how much a sample counts within its patient; None: all alike
-    spread:   how far the logarithm of a factor is expected from 0 (one standard deviation), and half as far as shifts
-              are, before any patient is seen, so that few patients, or such as are all told apart, change little;
+    spread:   how far the logarithm of a factor is expected from 0 before any patient is seen (one standard deviation),
+              and a shift twice as far, so that few patients, or such as are all told apart, change little;
               None: anything goes
     """
 

@@ -234,7 +234,6 @@ class Confidence:
     set:          {finding, or "" of exclusive classes: the answers that the stated coverage does not rule out}
     low, high:    {target or label: the ends of its interval}
     deviations:   of `Prediction.values`, one standard deviation each in their order
-    total, aleatoric, epistemic: nats, of the whole answer; total is the sum of the two others
     expected:     {label: Dice that is expected of its mask}
     gate_p:       how likely an input of the training's kind is at least as odd as this one
     uncalibrated: {class or finding: probability before calibration}
@@ -244,9 +243,6 @@ class Confidence:
     low: Mapping[str, float] = field(default_factory=dict)
     high: Mapping[str, float] = field(default_factory=dict)
     deviations: Array | None = None
-    total: float | None = None
-    aleatoric: float | None = None
-    epistemic: float | None = None
     expected: Mapping[str, float] = field(default_factory=dict)
     gate_p: float | None = None
     uncalibrated: Mapping[str, float] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -24,9 +24,8 @@ from isocenter.runtime import (
     write_package,
 )
 from isocenter.tasks import suffices, untuned
-from isocenter.transforms import stacked
-from isocenter.values import Case, Dataset, Decision, Image
-from isocenter.verbs.evaluation import among, hashes_of
+from isocenter.values import Dataset, Decision
+from isocenter.verbs.evaluation import hashes_by_case
 from isocenter.verbs.package import MARKS, becoming, evidence_of, finished_plan, is_zip
 from isocenter.verbs.reading import (
     ReadingKeywords,
@@ -38,7 +37,7 @@ from isocenter.verbs.reading import (
 )
 from isocenter.verbs.training import MARKS as OF_A_RUN
 from isocenter.verbs.training import assured, predicted
-from isocenter.verbs.training.validation_images import MOST
+from isocenter.verbs.training.validation_images import MOST, ValidationImages
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def calibrate(
     if not suffices(loaded.task, dataset.kinds):
         needs, where = ", ".join(sorted(loaded.task.needs)), str(dataset.root or dataset.name)
         raise DatasetError(f"has no references of the kind {needs}", where, f"Give data for {loaded.task.name}")
-    dataset = _unseen(with_references(dataset, loaded.task), evidence)
+    dataset, hashes = _unseen(with_references(dataset, loaded.task), evidence)
     cases, open_task = list(dataset), untuned(loaded.task)
     held = [case for case in cases if dataset.splits.get(case.id) == "calibration"]
     tuning = [case for case in cases if dataset.splits.get(case.id) != "calibration"] or cases
@@ -117,27 +116,18 @@ def calibrate(
         evidence,
         limits=[*evidence.limits, found],
         decisions={**evidence.decisions, **decisions},
-        trained=sorted({*evidence.trained, *hashes_of(dataset)}),
+        trained=sorted({*evidence.trained, *hashes}),
     )
     settled = replace(loaded, task=task)
     with becoming(out, overwrite, zipped) as folder:
         write_package(settled, evidence, folder.name, folder)
         certificate = None
         if backends != ():
-            words = f"{min(len(cases), MOST)} of {counted(len(cases), 'calibrating case')}"
-            shown = Images(cases[:MOST])
-            certificate = certify(folder, settled, shown, words, names=backends, devices=("cpu",), threads=threads)
+            kept = cases[:MOST]
+            shown = ValidationImages(f"{len(kept)} of {counted(len(cases), 'calibrating case')}", kept)
+            how: dict[str, Any] = {"names": backends, "devices": ("cpu",), "threads": threads}
+            certificate = certify(folder, settled, shown, shown.description, **how)
     return Calibrated(out, len(cases), len({case.patient for case in cases}), decisions, certificate)
-
-
-@dataclass(frozen=True)
-class Images:
-    """The images of cases, read one at a time, as often as they are asked for."""
-
-    cases: Sequence[Case]
-
-    def __iter__(self) -> Iterator[Image]:
-        return (stacked(case.images, case.id) for case in self.cases)
 
 
 def _evidence(source: Path, model: Model) -> Evidence:
@@ -154,15 +144,16 @@ def _evidence(source: Path, model: Model) -> Evidence:
     return Evidence(rows, own.get("limits", ()), decisions, own.get("trained", ()), own.get("tested", ()))
 
 
-def _unseen(dataset: Dataset, evidence: Evidence) -> Dataset:
-    """The cases, without a set's own test part; UsageError where any has had a part in the model."""
+def _unseen(dataset: Dataset, evidence: Evidence) -> tuple[Dataset, set[str]]:
+    """The cases without a set's own test part, and their hashes; UsageError where any has had a part in the model."""
     where = str(dataset.root or dataset.name)
     kept = dataset.only({case.id for case in dataset if dataset.splits.get(case.id) != "test"})
     if not len(kept):
         remedy = "Give other labelled cases: what calibrates a model cannot test it"
         raise UsageError("holds only cases of the set's own test part", where, remedy)
-    for hashes, verb in ((evidence.trained, "trained or selected"), (evidence.tested, "tested")):
-        if seen := sorted(among(kept, hashes)) if hashes else []:
+    by_case = hashes_by_case(kept)
+    for known, verb in ((evidence.trained, "trained or selected"), (evidence.tested, "tested")):
+        if seen := sorted(case for case, own in by_case.items() if own & set(known)):
             problem = f"{counted(len(seen), 'case')} (told by content) {verb} this model: {listed(seen)}"
             raise UsageError(problem, where, "Give cases that the model has not seen")
-    return kept
+    return kept, set().union(*by_case.values())

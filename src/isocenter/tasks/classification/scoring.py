@@ -13,7 +13,7 @@ from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Guess, stated_image
 from isocenter.tasks.classification.ordinal import Calling
 from isocenter.tasks.classification.scores import Answers, case_scores, levels_of, overview, summary_rows
-from isocenter.tasks.shared import SET, in_json, probabilities_of, set_rows
+from isocenter.tasks.shared import SET, in_json, of_before, probabilities_of, set_rows
 from isocenter.values import Case, Finding, Prediction, Row
 
 
@@ -118,14 +118,5 @@ class ClassScoring:
             levels_of(table, self.classes, self.thresholds),
             self.prevalence,
             None if self.costs is None else np.array(self.costs),
-            self._uncalibrated(table),
+            of_before(table, *([f"{kind}_{name}" for name in self.classes] for kind in (UNCALIBRATED, "probability"))),
         )
-
-    def _uncalibrated(self, table: Table) -> np.ndarray | None:
-        """(cases, classes) probabilities before calibration; None where that changed nothing, or nobody kept them."""
-        columns = [f"{UNCALIBRATED}_{name}" for name in self.classes]
-        if not set(columns) <= set(table):
-            return None
-        given = table[columns].to_numpy(float)
-        now = table[[f"probability_{name}" for name in self.classes]].to_numpy(float)
-        return None if np.allclose(given, now, rtol=0, atol=1e-12) or not np.isfinite(given).all() else given

@@ -31,6 +31,7 @@ from isocenter.tasks.shared import (
     label_rows,
     levels_in_words,
     noted,
+    of_before,
 )
 from isocenter.values import Estimate, Floats, Row
 
@@ -52,6 +53,7 @@ def called_of(table: Table, findings: Sequence[str], rule: str) -> dict[str, Cal
     for name in findings:
         own = table[table["label"] == name]
         if len(own):
+            before = of_before(own, [UNCALIBRATED], ["probability"])
             levels = own[THRESHOLD].to_numpy(float) if THRESHOLD in own else np.full(len(own), np.nan)
             made[name] = Called(
                 own["probability"].to_numpy(float),
@@ -59,17 +61,9 @@ def called_of(table: Table, findings: Sequence[str], rule: str) -> dict[str, Cal
                 (own["reference"] == PRESENT).to_numpy(bool),
                 own["patient"].to_numpy(str),
                 f"; {levels_in_words(levels, rule, str(DEFAULT_THRESHOLD))}",
-                _uncalibrated(own),
+                None if before is None else before[:, 0],
             )
     return made
-
-
-def _uncalibrated(own: Table) -> Floats | None:
-    """(cases,) probabilities before calibration; None where that changed nothing, or nobody kept them."""
-    if UNCALIBRATED not in own:
-        return None
-    given, now = (own[column].to_numpy(float) for column in (UNCALIBRATED, "probability"))
-    return None if np.allclose(given, now, rtol=0, atol=1e-12) or not np.isfinite(given).all() else given
 
 
 def summary_rows(

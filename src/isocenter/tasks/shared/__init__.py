@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         BELIEF,
         OF_CALIBRATION,
         calibration_rows,
+        of_before,
         stated_chance,
     )
     from isocenter.tasks.shared.certainty import (

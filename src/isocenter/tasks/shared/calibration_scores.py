@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from isocenter.evaluation import (
     UNCALIBRATED,
     Seed,
+    Table,
     adaptive_calibration_error,
     bootstrap,
-    brier,
     brier_parts,
     calibration_error,
     ece_of_equal_mass,
@@ -63,7 +63,8 @@ def calibration_rows(
         by_mass = calibration_error(*stated, patients, seed=seed, error=ece_of_equal_mass)
         yield Row(f"ece_equal_mass{side}", label, by_mass)
         if side:
-            squares = [float(brier([row], [index])) for row, index in zip(table, reference, strict=True)]
+            classes = table.shape[1]
+            squares = ((table - np.eye(classes)[reference]) ** 2).sum(axis=1) / (2 if classes == 2 else 1)
             yield Row(f"brier{side}", label, bootstrap(squares, patients, seed=seed))
             yield Row(f"ece{side}", label, calibration_error(*stated, patients, seed=seed))
         yield Row(f"temperature{side}", label, remaining_temperature(logs, reference, patients))
@@ -76,6 +77,14 @@ def calibration_rows(
         figures |= dict(zip(PARTS, brier_parts(*stated), strict=True))
     for name, value in figures.items():
         yield Row(name, label, Estimate(value, n=cases, patients=people, method=BY_BINS))
+
+
+def of_before(table: Table, before: Sequence[str], now: Sequence[str]) -> Floats | None:
+    """(cases, columns) probabilities before calibration; None where that changed nothing, or nobody kept them."""
+    if not set(before) <= set(table):
+        return None
+    given, stated = (table[list(columns)].to_numpy(float) for columns in (before, now))
+    return None if np.allclose(given, stated, rtol=0, atol=1e-12) or not np.isfinite(given).all() else given
 
 
 def stated_chance(probabilities: Floats, reference: np.ndarray) -> tuple[Floats, np.ndarray]:

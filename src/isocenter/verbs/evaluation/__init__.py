@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from isocenter.verbs.evaluation.data_record import (
         DATA_RECORD,
         DataRecord,
-        among,
         copy_data_record,
-        hashes_of,
+        hashes_by_case,
         named_as_in_run,
         read_data_record,
         write_data_record,

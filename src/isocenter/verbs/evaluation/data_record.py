@@ -49,8 +49,11 @@ class DataRecord:
         parts: {case id of the run: the parts that it was in}
         """
         used = [name for name, found in parts.items() if set(found) - {"test"}]
-        known = self.hashes(used) | self.inherited
-        return among(dataset, known, voxels=bool(self.voxels or self.inherited))
+        known, images = self.hashes(used) | self.inherited, image_hashes(dataset)
+        trained = {case.id for case in dataset if case.files and {content_hash(case), images[case.id]} & known}
+        # Saved anew, an image is another file with the same voxels: only they tell.
+        others = [case for case in dataset if (self.voxels or self.inherited) and case.id not in trained]
+        return trained | {case.id for case in others if _voxels_of(case) in known}
 
     def changed(self, cases: Iterable[Case]) -> set[str]:
         """Ids of those of these cases of the run whose files are not what they were when it began, or are gone."""
@@ -62,21 +65,12 @@ class DataRecord:
         return [name for name in names if self.hashes([name]) & self.inherited]
 
 
-def among(dataset: Dataset, known: Collection[str], *, voxels: bool = True) -> set[str]:
-    """Ids of the cases whose contents, image or voxels have one of these hashes, whatever they are called.
-
-    voxels: whether there are hashes of voxels too: saved anew, an image is another file with the same voxels
-    """
+def hashes_by_case(dataset: Dataset) -> dict[str, set[str]]:
+    """{case id: hashes of its contents, image and voxels}, by which it is known again whatever it is called."""
     images = image_hashes(dataset)
-    same = {case.id for case in dataset if case.files and {content_hash(case), images[case.id]} & set(known)}
-    others = [case for case in dataset if voxels and case.id not in same]
-    return same | {case.id for case in others if _voxels_of(case) in known}
-
-
-def hashes_of(dataset: Dataset) -> set[str]:
-    """Of each case's contents, image and voxels, by which `among` knows it again."""
-    whole = {content_hash(case) for case in dataset if case.files} | set(image_hashes(dataset).values())
-    return whole | {digest for case in dataset if (digest := _voxels_of(case)) is not None}
+    found = {case.id: {_voxels_of(case)} for case in dataset}
+    whole = {case.id: {content_hash(case), images[case.id]} for case in dataset if case.files}
+    return {name: {one for one in own | whole.get(name, set()) if one is not None} for name, own in found.items()}
 
 
 def _content_or_none(case: Case) -> str | None:
