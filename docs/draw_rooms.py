@@ -18,6 +18,7 @@ CONTENTS = {
     "training": "the recipe: steps, checkpoints, searches",
     "planning": "decisions about a training, each with its reason",
     "quality": "facts about data sets, and checks for what is wrong with them",
+    "prediction": "one case read, computed, written; where the cases of a cohort are computed",
     "runtime": "models and packages: preprocessing, windows, backends, memory",
     "tasks": "kinds of problem: targets, losses, decoding, scores",
     "networks": "families of networks",

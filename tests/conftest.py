@@ -32,6 +32,7 @@ BUDGET = {
     "files": 55,
     "networks": 110,
     "planning": 60,
+    "prediction": 5,
     "quality": 35,
     "report": 75,
     "runtime": 100,

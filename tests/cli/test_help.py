@@ -12,10 +12,10 @@ import trained
 from isocenter import files, tasks
 from isocenter.cli import app
 from isocenter.files import layouts
+from isocenter.prediction import FORMATS
 from isocenter.runtime.package import backends
 from isocenter.verbs.ensemble import WEIGHTINGS
 from isocenter.verbs.evaluation import SPLITS
-from isocenter.verbs.prediction import FORMATS
 
 COMMANDS = {command.callback.__name__: command.callback for command in app.registered_commands}
 

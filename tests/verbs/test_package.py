@@ -19,8 +19,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 import isocenter
 import trained
 from isocenter.errors import UsageError
+from isocenter.prediction import where
 from isocenter.runtime import load, read_json
-from isocenter.verbs.prediction import where
 from packages import CONFIG, no_export, of_a_fresh_python
 
 

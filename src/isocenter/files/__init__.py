@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         file_hash,
         load_json,
         locked,
+        named_as,
         opened_zip,
         parse_json,
         patient_key_id,

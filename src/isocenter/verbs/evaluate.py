@@ -13,6 +13,7 @@ from isocenter.files import dataset_hash
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.planning import read_plan
+from isocenter.prediction import PROGRAM, There, algorithm_of, loaded_model
 from isocenter.quality import SHORTCUT
 from isocenter.report import InNotebook
 from isocenter.runtime import Model, Preprocessing, environment, load, read_json, with_smaller_batches
@@ -37,7 +38,6 @@ from isocenter.verbs.evaluation import (
     with_subsets,
     write_verdict,
 )
-from isocenter.verbs.prediction import PROGRAM, There, algorithm_of, loaded_model
 from isocenter.verbs.reading import (
     ReadingKeywords,
     ReadingOptions,

@@ -23,11 +23,7 @@ from isocenter.errors import (
 from isocenter.files import unwritable, write_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
-from isocenter.report import InNotebook
-from isocenter.runtime import Model, write_json
-from isocenter.transforms import COLOUR
-from isocenter.values import Case, Dataset, Image, Prediction, Problem
-from isocenter.verbs.prediction import (
+from isocenter.prediction import (
     Asked,
     Done,
     Here,
@@ -38,6 +34,10 @@ from isocenter.verbs.prediction import (
     loaded_model,
     with_own_names,
 )
+from isocenter.report import InNotebook
+from isocenter.runtime import Model, write_json
+from isocenter.transforms import COLOUR
+from isocenter.values import Case, Dataset, Image, Prediction, Problem
 from isocenter.verbs.reading import (
     ReadingKeywords,
     ReadingOptions,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.files.storage.atomic import sweep, unwritable, write_text, written
+    from isocenter.files.storage.atomic import named_as, sweep, unwritable, write_text, written
     from isocenter.files.storage.block import Block, is_number
     from isocenter.files.storage.cache import cache_folder, cached
     from isocenter.files.storage.csv_text import CsvWriter, read_text_table, unmarked, write_table

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from isocenter.errors import ResourceError, UsageError
+from isocenter.errors import IsocenterError, ResourceError, UsageError
 
 # A temporary folder of this age belongs to a writer that was killed: nothing here takes a day to write.
 ABANDONED_S = 24 * 3600
@@ -48,6 +48,15 @@ def written(path: Path, *, overwrite: bool = False, keep: bool = False) -> Itera
         raise unwritable(error, path) from error
     finally:
         shutil.rmtree(room, ignore_errors=True)
+
+
+@contextmanager
+def named_as(out: Path, partial: Path) -> Iterator[None]:
+    """An error within names what was to be written: a person knows nothing of the place where it was being made."""
+    try:
+        yield
+    except IsocenterError as error:
+        raise type(error)(error.problem, error.where.replace(str(partial), str(out)), error.remedy) from error
 
 
 def sweep(folder: Path) -> None:

@@ -16,6 +16,7 @@ from isocenter.errors import DatasetError, IsocenterError, MemoryShortageError, 
 from isocenter.evaluation import FOLD, Table, case_table, resampling, rows_to_json
 from isocenter.files import write_table, write_text
 from isocenter.lazy import pandas as pd
+from isocenter.prediction import There, gate_columns, noted
 from isocenter.quality import kinds_of
 from isocenter.report import Figure, overlay, viewer
 from isocenter.runtime import write_json
@@ -32,7 +33,6 @@ from isocenter.values import (
     Split,
 )
 from isocenter.verbs.evaluation.data_record import opened
-from isocenter.verbs.prediction import There, gate_columns, noted
 from isocenter.verbs.reading import tracked
 
 # Folders of a run with the files below.

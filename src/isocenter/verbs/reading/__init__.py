@@ -15,10 +15,10 @@ if TYPE_CHECKING:
         refuse_unfit,
         with_references,
     )
-    from isocenter.verbs.reading.device import announce, announced_device
+    from isocenter.verbs.reading.device import announced_device
     from isocenter.verbs.reading.name_values import pairs
     from isocenter.verbs.reading.options import COVARIATES, EVERYTHING, VOXELS, ReadingKeywords, ReadingOptions
-    from isocenter.verbs.reading.output_folder import named_as, refuse_missing, refuse_taken, result_folder
+    from isocenter.verbs.reading.output_folder import refuse_missing, refuse_taken, result_folder
     from isocenter.verbs.reading.progress import Tracker, tracked, watched
 
 if not TYPE_CHECKING:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
+from isocenter.prediction import announce
 from isocenter.runtime import choose_device, use_threads
 from isocenter.values import Decision
-
-log = logging.getLogger("isocenter")
 
 
 def announced_device(name: str, threads: int | None = None) -> Decision:
@@ -20,9 +17,3 @@ def announced_device(name: str, threads: int | None = None) -> Decision:
     chosen = choose_device(name)
     announce(chosen)
     return chosen
-
-
-def announce(computing: Decision | None) -> None:
-    """A device, or a backend on a device, and the reason."""
-    if computing is not None:
-        log.info("computing on %s: %s", computing.value, computing.because)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from isocenter.errors import IsocenterError, UsageError
-from isocenter.files import written
+from isocenter.errors import UsageError
+from isocenter.files import named_as, written
 
 
 def refuse_missing(path: Path) -> None:
@@ -42,12 +42,3 @@ def result_folder(out: Path, overwrite: bool, marks: tuple[str, ...]) -> Iterato
         partial.mkdir()
         with named_as(out, partial):
             yield partial
-
-
-@contextmanager
-def named_as(out: Path, partial: Path) -> Iterator[None]:
-    """An error within names what was to be written: a person knows nothing of the place where it was being made."""
-    try:
-        yield
-    except IsocenterError as error:
-        raise type(error)(error.problem, error.where.replace(str(partial), str(out)), error.remedy) from error

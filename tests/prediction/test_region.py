@@ -7,8 +7,8 @@ import pytest
 
 import isocenter
 from isocenter.errors import GeometryError, UsageError
+from isocenter.prediction.region import found_from_anywhere, region_of
 from isocenter.values import Geometry, Image
-from isocenter.verbs.prediction.region import found_from_anywhere, region_of
 
 GRID = Geometry((10, 8, 6), np.diag([-1.0, -1, 2, 1]))
 IMAGE = Image(np.zeros((1, 10, 8, 6), np.int16), GRID)

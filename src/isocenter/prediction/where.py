@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from isocenter.errors import IntegrityError, ResourceError, UsageError
+from isocenter.prediction.case import Asked, Done, computed, image_of
+from isocenter.prediction.pipelined import Take, overlapped
+from isocenter.prediction.result_files import AUTO
 from isocenter.runtime import Cluster, Model, Spread, is_foreign, load, why_unpackable, with_smaller_batches
-from isocenter.values import Case, Image
-from isocenter.verbs.prediction.case import Asked, Done, computed, image_of
-from isocenter.verbs.prediction.pipelined import Take, overlapped
-from isocenter.verbs.prediction.result_files import AUTO
-from isocenter.verbs.reading import Tracker, announce
+from isocenter.values import Case, Decision, Image
 
 SHARE = "Give one that every worker sees under the same path"
 
 # By bench/nnunet_prediction.py; docs/benchmarks/nnunet.md has the command.
 AS_MEASURED = "3.2 times with 10 volumes of a hippocampus model, on one core of an AMD EPYC that computes in bfloat16"
+
+# Told (done, all) and, if there is more to say, a few words.
+Progress = Callable[..., None]
 
 log = logging.getLogger("isocenter")
 _loading = threading.Lock()
@@ -49,6 +51,12 @@ def loaded_model(
     return model
 
 
+def announce(computing: Decision | None) -> None:
+    """A device, or a backend on a device, and the reason."""
+    if computing is not None:
+        log.info("computing on %s: %s", computing.value, computing.because)
+
+
 class Predictor(Protocol):
     """Predicts cases and reports each.
 
@@ -57,7 +65,7 @@ class Predictor(Protocol):
 
     is_elsewhere: ClassVar[bool]
 
-    def __call__(self, cases: Sequence[Case], asked: Asked, take: Take[Done], tracker: Tracker) -> None: ...
+    def __call__(self, cases: Sequence[Case], asked: Asked, take: Take[Done], tracker: Progress) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +75,7 @@ class Here:
     model: Model
     is_elsewhere: ClassVar[bool] = False
 
-    def __call__(self, cases: Sequence[Case], asked: Asked, take: Take[Done], tracker: Tracker) -> None:
+    def __call__(self, cases: Sequence[Case], asked: Asked, take: Take[Done], tracker: Progress) -> None:
         model = with_smaller_batches(self.model)
         numbers = {case.id: number for number, case in enumerate(cases, start=1)}
 
@@ -119,7 +127,7 @@ class There:
         with _loading:
             return _model(self)
 
-    def __call__(self, cases: Sequence[Case], asked: Asked, take: Take[Done], tracker: Tracker) -> None:
+    def __call__(self, cases: Sequence[Case], asked: Asked, take: Take[Done], tracker: Progress) -> None:
         try:
             for done, (number, outcome) in enumerate(self.spread(partial(_predicted, self, asked), cases), start=1):
                 take(cases[number], outcome)

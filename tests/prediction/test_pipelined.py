@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from isocenter.errors import FormatError, MemoryShortageError
+from isocenter.prediction.pipelined import overlapped
 from isocenter.values import Case
-from isocenter.verbs.prediction.pipelined import overlapped
 
 CASES = [Case(f"case{n}", f"case{n}", {}) for n in range(6)]
 

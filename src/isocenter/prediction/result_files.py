@@ -11,11 +11,10 @@ from itertools import count
 from pathlib import Path
 
 from isocenter.errors import FormatError, GeometryError, UsageError
-from isocenter.files import probabilities_written, write_boxes, write_label_map, write_map
+from isocenter.files import named_as, probabilities_written, write_boxes, write_label_map, write_map
 from isocenter.runtime import TOTAL, Model
 from isocenter.tasks import Task, channels_of
 from isocenter.values import Array, Case, Image, Prediction, Problem, Region
-from isocenter.verbs.reading import named_as
 
 # Names that Windows keeps for devices, with any suffix:
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file

@@ -14,6 +14,9 @@ import numpy as np
 from isocenter.errors import UsageError
 from isocenter.evaluation import PROBABILITY
 from isocenter.files import unwritable
+from isocenter.prediction.region import found_from_anywhere, region_of
+from isocenter.prediction.result_files import Wanted, probability_files, room_for, write_result
+from isocenter.prediction.withheld import gate_columns, withheld
 from isocenter.runtime import (
     EntropyMap,
     Model,
@@ -27,9 +30,6 @@ from isocenter.runtime import (
 from isocenter.tasks import rows_in, uncalibrated
 from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Deferred, Image, Prediction, Problem, Region
-from isocenter.verbs.prediction.region import found_from_anywhere, region_of
-from isocenter.verbs.prediction.result_files import Wanted, probability_files, room_for, write_result
-from isocenter.verbs.prediction.withheld import gate_columns, withheld
 
 # An image that takes more than this share of the free memory, or than this many bytes, is not read ahead: it is read,
 # or streamed, at its turn.

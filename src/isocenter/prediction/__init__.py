@@ -1,0 +1,16 @@
+"""A case predicted: read, computed, written; where cases are computed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.prediction.case import Asked, Done, noted
+    from isocenter.prediction.result_files import AUTO, FORMATS, PROGRAM, Wanted, algorithm_of, with_own_names
+    from isocenter.prediction.where import Here, Predictor, There, announce, in_full, loaded_model
+    from isocenter.prediction.withheld import gate_columns
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)
