@@ -215,3 +215,108 @@ def test_predictions_without_a_sample_have_no_rows_about_voxels():
     metrics = {row.metric for row in task.scoring.summary(table, seed=0)}
     assert "dice" in metrics
     assert "ece_near" not in metrics
+
+
+NAMES = ("organ", "lesion")
+
+
+def stated(task: Segmentation, seeds: range, *, sure: float = 1.0):
+    """Predictions and cases whose truth is drawn by the right probabilities; the network's are surer by a factor."""
+    made, cases = [], []
+    for seed in seeds:
+        right = true_outputs(seed)
+        cases.append(case(drawn(right, seed), seed))
+        made.append(task.decode([(WHOLE, {"mask": (sure * right).astype(np.float32)})], GRID))
+    return made, cases
+
+
+def promising(**wishes) -> Segmentation:
+    return replace(TASK, certainty=Certainty(**wishes))
+
+
+def missed(task: Segmentation, seeds: range, **how) -> np.ndarray:
+    """(cases, structures) the share of each structure outside of its covering mask, voxel by voxel."""
+    least, shares = task.decoding.covers_from, []
+    for seed in seeds:
+        right = true_outputs(seed)
+        truth, chances = drawn(right, seed), softmax(how.get("sure", 1.0) * right)
+        places = zip((2, 5), chances[1:], (least[name] for name in NAMES), strict=True)
+        shares.append([(own[truth == value] < limit).mean() for value, own, limit in places])
+    return np.array(shares)
+
+
+@pytest.mark.parametrize("sure", [1.0, 3.0])
+def test_covering_masks_miss_the_share_that_was_allowed_in_new_cases_whatever_the_probabilities(sure):
+    task = promising(risk=0.1)
+    task, decisions = task.assured(*stated(task, range(200), sure=sure), exact=True)
+    shares = missed(task, range(200, 400), sure=sure).mean(axis=0)
+    assert (shares < 0.12).all()
+    assert (shares > 0.06).all()  # the largest threshold that does it
+    assert task.certainty.covering.n == {"organ": 200, "lesion": 200}
+    assert "decided nothing else" in decisions["task.covering"].because
+
+
+def test_with_a_confidence_masks_are_larger_and_miss_less():
+    on_average, confident = promising(risk=0.1), promising(risk=0.1, risk_delta=0.05)
+    made = stated(on_average, range(60))
+    first, second = (task.assured(*made, exact=False)[0] for task in (on_average, confident))
+    limits = [task.decoding.covers_from for task in (first, second)]
+    assert all(limits[1][name] < limits[0][name] <= 0.5 for name in NAMES)
+    assert (missed(second, range(60, 160)).mean(axis=0) < 0.1).all()
+
+
+def test_with_too_few_patients_the_mask_is_the_whole_image_and_that_is_said():
+    task = promising(risk=0.1)
+    task, decisions = task.assured(*stated(task, range(5)), exact=True)
+    assert task.decoding.covers_from == {"organ": 0.0, "lesion": 0.0}
+    assert "the whole image" in decisions["task.covering"].because
+    assert Segmentation.of(task.settings).certainty.covering == task.certainty.covering
+
+
+def test_a_structure_that_nobody_sampled_counts_as_missed():
+    task = promising(risk=0.1)
+    made, cases = stated(task, range(40))
+    lost = [replace(one, untuned=None) for one in made]
+    assert task.assured(lost, cases, exact=True)[0].decoding.covers_from == {"organ": 0.0, "lesion": 0.0}
+
+
+def test_outputs_that_are_no_numbers_are_in_no_mask():
+    task = promising(risk=0.1)
+    made, cases = stated(task, range(40))
+    blank = [{**one.untuned, "outputs": np.full_like(one.untuned["outputs"], np.nan)} for one in made]
+    lost = [replace(one, untuned=own) for one, own in zip(made, blank, strict=True)]
+    with np.errstate(invalid="ignore"):
+        assert task.assured(lost, cases, exact=True)[0].decoding.covers_from == {"organ": 0.0, "lesion": 0.0}
+
+
+def test_regions_have_covering_masks_of_their_own():
+    task = replace(REGIONS, certainty=Certainty(risk=0.2))
+    made, cases = [], []
+    for seed in range(40):
+        _, organ, lesion = true_outputs(seed)
+        right = np.stack([np.maximum(organ, lesion), lesion])
+        cases.append(case(np.select([right[1] > 0, right[0] > 0], [5, 2]).astype(np.uint8), seed))
+        made.append(task.decode([(WHOLE, {"mask": right.astype(np.float32)})], GRID))
+    found = task.assured(made, cases, exact=True)[0].decoding.covers_from
+    assert found == {"organ": 0.5, "lesion": 0.5}  # never less than what is likely
+
+
+def test_scores_say_what_the_masks_miss_and_how_large_they_are():
+    task = promising(risk=0.1)
+    task, _ = task.assured(*stated(task, range(60)), exact=True)
+    rows = task.scoring.summary(task.scoring.score(*stated(task, range(60, 80))), seed=0)
+    values = {(row.metric, row.label): row.estimate.value for row in rows}
+    for place, name in enumerate(NAMES):
+        assert values["covering_missed", name] == pytest.approx(missed(task, range(60, 80))[:, place].mean(), abs=1e-6)
+        assert values["covering_size", name] > 0.8
+
+
+def test_without_a_risk_or_thresholds_there_is_no_covering_mask():
+    assert promising().assured(*stated(TASK, range(3)), exact=True) == (TASK, {})
+    assert TASK.decoding.covers_from is None
+
+
+@pytest.mark.parametrize(("name", "value"), [("risk", 1.2), ("risk", True), ("risk_delta", 0), ("covering", {"n": 1})])
+def test_an_impossible_risk_is_refused_by_its_name(name, value):
+    with pytest.raises(PlanError, match=f"task.{name}"):
+        Segmentation.of({**TASK.settings, name: value})

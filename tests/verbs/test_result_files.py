@@ -13,7 +13,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 import isocenter
 import trained
 from isocenter import tasks
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, UsageError
+from isocenter.evaluation import Conformal
 from isocenter.runtime import Inference, Model, Preprocessing
 from isocenter.transforms import Normalisation
 
@@ -195,3 +196,40 @@ def test_a_trained_segmentation_is_calibrated_and_states_the_dice_to_be_expected
     assert all(0 < row[f"expected_dice_{name}"] < 1 for name in marked)
     metrics = {one["metric"] for one in json.loads((segmented.out / "evaluation" / "summary.json").read_text())["rows"]}
     assert {"ece_near", "summed_volume_error", "expected_dice_bias"} <= metrics
+
+
+def covering(model: Model, limits: dict[str, float]) -> Model:
+    """The model with thresholds of covering masks, of 1 less the probability."""
+    found = Conformal("crc", 0.9, "label", dict.fromkeys(limits, 20), limits, exact=True)
+    return replace(model, task=replace(model.task, certainty=replace(model.task.certainty, covering=found)))
+
+
+def test_a_covering_mask_holds_every_voxel_that_is_likely_enough_in_files_and_in_python(segmented, image, tmp_path):
+    model = covering(isocenter.load(segmented.out, "cpu"), {"shell": 0.7, "core": np.inf})
+    result = isocenter.predict(model, image, out=tmp_path / "out", covering=True, save_probabilities=True)
+    assert "case01_covering.nii.gz" in {path.name for path in result.files}
+    written = nibabel.load(tmp_path / "out" / "case01_covering.nii.gz")
+    chances = nibabel.load(tmp_path / "out" / "case01_probabilities.nii.gz").get_fdata()
+    masks = written.get_fdata()
+    assert written.get_data_dtype() == np.uint8
+    sure = abs(chances[..., 1] - 0.3) > 1e-3  # probabilities have the precision of float16
+    assert_array_equal(masks[..., 0][sure], (chances[..., 1] > 0.3)[sure])
+    assert (masks[..., 1] == 1).all()  # of the core nothing is known: its mask is the whole image
+    assert (tmp_path / "out" / "case01_covering.labels.csv").read_text().splitlines()[1].startswith("0,shell")
+    [kept] = isocenter.predict(model, image, covering=True).predictions.values()
+    assert kept.maps["covering"].names == ("shell", "core")
+    assert_array_equal(np.moveaxis(np.asarray(kept.maps["covering"].data), 0, -1), masks)
+
+
+def test_a_covering_mask_of_one_structure_has_the_axes_of_the_image(segmented, image):
+    [kept] = isocenter.predict(
+        covering(isocenter.load(segmented.out, "cpu"), {"core": 0.5}), image, covering=True
+    ).predictions.values()
+    assert kept.maps["covering"].data.shape == kept.geometry.shape
+
+
+def test_covering_masks_without_thresholds_or_calibration_are_refused(segmented, classified, image):
+    with pytest.raises(UsageError, match=r"no thresholds .* isocenter calibrate"):
+        isocenter.predict(classified.out, image, covering=True)
+    with pytest.raises(UsageError, match="calibrated"):
+        isocenter.predict(segmented.out, image, covering=True, calibration="off")

@@ -56,6 +56,9 @@ def predict(
     maps: Annotated[
         bool, typer.Option("--maps", help="Also write how uncertain every voxel is: the entropy of its probabilities.")
     ] = False,
+    covering: Annotated[
+        bool, typer.Option("--covering", help="Also write masks that miss no more of a structure than task.risk.")
+    ] = False,
     device: Device = "auto",
     threads: Threads = None,
     backend: Backend = "auto",
@@ -84,6 +87,7 @@ def predict(
         save_probabilities=save_probabilities,
         overlay=overlay,
         maps=maps,
+        covering=covering,
         device=device,
         threads=threads,
         backend=backend,

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         patient_key_id,
         read_text_table,
         refuse_growth,
+        stacked_spools,
         sweep,
         unmarked,
         unpack_tar,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from isocenter.errors import FormatError
 from isocenter.files import dicom, label_table
 from isocenter.files.index import FORMATS, suffix_of, write
-from isocenter.files.storage import Spool
+from isocenter.files.storage import Spool, stacked_spools
 from isocenter.values import Array, BoundingBoxes, Deferred, Image, Label, Map, Region
 
 # Suffixes of formats that cannot hold labels: a table of labels is written next to the file.
@@ -62,9 +62,19 @@ def write_boxes(boxes: BoundingBoxes, source: Image, path: Path, *, algorithm: s
 
 
 def write_map(name: str, made: Map, source: Image, path: Path, *, overwrite: bool = False) -> None:
-    """Numbers of every voxel, (*spatial) on the source's grid, as an image of one channel that is called `name`."""
-    pixels = made.data.one_channel() if isinstance(made.data, Deferred) else made.data[None]
-    write(_of_numbers(source, pixels, (name,)), path, overwrite=overwrite)
+    """Numbers of every voxel on the source's grid as an image of one channel that is called `name`.
+
+    Of a map with names there is one volume (in a picture one channel) each, and a table of them counted from 0.
+    """
+    if made.names and suffix_of(path) not in FRAMED:
+        write(_of_numbers(source, made.data, made.names), path, overwrite=overwrite)
+    else:
+        pixels = made.data.one_channel() if isinstance(made.data, Deferred) else made.data[None]
+        write(_of_numbers(source, pixels, (name,)), path, overwrite=overwrite)
+    if made.names:
+        table = [Label(place, one) for place, one in enumerate(made.names)]
+        stem = path.name.removesuffix(suffix_of(path))
+        label_table.write(table, path.with_name(f"{stem}.labels.csv"), overwrite=overwrite)
 
 
 @contextmanager
@@ -93,35 +103,9 @@ def probabilities_written(
 
     yield take
     if held:
-        _write_probabilities(held, labels, source, path, overwrite)
-
-
-@dataclass(frozen=True, eq=False)
-class _Stacked:
-    """Several arrays of one shape as the first axis of one, in single precision."""
-
-    arrays: Sequence[Spool]
-
-    def __call__(self) -> Array:
-        return np.stack([one.load() for one in self.arrays]).astype(np.float32)
-
-    def part(self, region: tuple[slice, ...]) -> Array:
-        """The arrays and the part of them that lie in a region."""
-        return np.stack([one[region[1:]] for one in self.arrays[region[0]]]).astype(np.float32)
-
-
-def _write_probabilities(
-    held: Sequence[Spool], labels: Sequence[Label], source: Image, path: Path, overwrite: bool
-) -> None:
-    named = [*([BACKGROUND] if len(held) > len(labels) else []), *(label.name for label in labels)]
-    framed = suffix_of(path) in FRAMED
-    stacked = _Stacked(held)
-    pixels = Deferred((len(held), *source.geometry.shape), np.dtype(np.float32), stacked, stacked.part)
-    channels = ("probability",) if framed else tuple(named)
-    write(_of_numbers(source, pixels.one_channel() if framed else pixels, channels), path, overwrite=overwrite)
-    stem = path.name.removesuffix(suffix_of(path))
-    table = [Label(place, name) for place, name in enumerate(named)]
-    label_table.write(table, path.with_name(f"{stem}.labels.csv"), overwrite=overwrite)
+        names = (*([BACKGROUND] if len(held) > len(labels) else []), *(label.name for label in labels))
+        made = Map(stacked_spools(held, np.dtype(np.float32)), names=names)
+        write_map("probability", made, source, path, overwrite=overwrite)
 
 
 def _of_numbers(source: Image, pixels: Array | Deferred, channels: tuple[str, ...]) -> Image:

@@ -18,6 +18,7 @@ from isocenter.prediction.region import found_from_anywhere, region_of
 from isocenter.prediction.result_files import Wanted, probability_files, room_for, write_result
 from isocenter.prediction.withheld import gate_columns, withheld
 from isocenter.runtime import (
+    CoveringMap,
     EntropyMap,
     Model,
     Receiver,
@@ -65,6 +66,8 @@ class Asked:
     def __post_init__(self) -> None:
         if self.calibration not in ("on", "off"):
             raise UsageError(f"there is no {self.calibration!r}", "--calibration", "Choose on or off")
+        if self.wanted.covering and self.calibration == "off":
+            raise UsageError("covering masks rest on calibrated probabilities", "--covering", "Leave --calibration on")
         if self.abstain not in ABSTAIN:
             raise UsageError(f"there is no {self.abstain!r}", "--abstain", "Choose on, mark or off")
         if self.overlap is not None and not 0 <= self.overlap < 1:
@@ -151,8 +154,10 @@ def computed(
             stack.callback(_emptied, room, refusals)
             files = probability_files(model.task, image, room, case.id, asked.wanted)
         receiver, probabilities = stack.enter_context(files)
-        total = EntropyMap(model.task, image.geometry) if asked.wanted.maps else None
-        receivers = [one for one in (receiver, total) if one is not None]
+        mapped = list[EntropyMap | CoveringMap]()
+        mapped += [EntropyMap(model.task, image.geometry)] if asked.wanted.maps else []
+        mapped += [CoveringMap(model.task, image.geometry)] if asked.wanted.covering else []
+        receivers = [*([] if receiver is None else [receiver]), *mapped]
         region = None if asked.region is None else region_of(asked.region, image, case.id)
         fitting, seen = fitting_memory(model, image, case.id, region), _Counted(windows)
         watching = Watching(fitting.run, passes_on=True)
@@ -166,7 +171,7 @@ def computed(
             seconds=asked.seconds,
             covariates=case.covariates or None,
         )
-        maps = {**prediction.maps, **(total.maps if total else {})}
+        maps = {**prediction.maps, **{name: made for one in mapped for name, made in one.maps.items()}}
         prediction = replace(prediction, case=case.id, untuned=None, maps=maps)
         judge = None
         if isinstance(prediction.data, Deferred) and model.guard is not None and region is None:

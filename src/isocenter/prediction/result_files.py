@@ -12,7 +12,7 @@ from pathlib import Path
 
 from isocenter.errors import FormatError, GeometryError, UsageError
 from isocenter.files import named_as, probabilities_written, write_boxes, write_label_map, write_map
-from isocenter.runtime import TOTAL, Model
+from isocenter.runtime import COVERING, TOTAL, Model
 from isocenter.tasks import Task, channels_of
 from isocenter.values import Array, Case, Image, Prediction, Problem, Region
 
@@ -36,6 +36,7 @@ class Wanted:
     probabilities: of every voxel beside it
     overlay:       a picture of the image with the result drawn on it
     maps:          the entropy of every voxel's probabilities
+    covering:      masks that miss no more of each structure than `task.risk` allows
     Raises UsageError for a format that results are not written in.
     """
 
@@ -43,6 +44,7 @@ class Wanted:
     probabilities: bool = False
     overlay: bool = False
     maps: bool = False
+    covering: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in (AUTO, *FORMATS):
@@ -66,7 +68,7 @@ def with_own_names(cases: Sequence[Case]) -> list[Case]:
 
 def _stems(name: str) -> set[str]:
     """What the files of a case may be called, without their suffix."""
-    return {f"{name}{ending}".lower() for ending in ("", PROBABILITIES, OVERLAY, REPORT, f"_{TOTAL}")}
+    return {f"{name}{ending}".lower() for ending in ("", PROBABILITIES, OVERLAY, REPORT, f"_{TOTAL}", f"_{COVERING}")}
 
 
 @contextmanager

@@ -146,6 +146,7 @@ class Decoding:
     channel_labels:  the meaning of the channels of its dense head, where those are not its labels
     bytes_per_voxel: memory for each voxel of the image while it decodes; None: that of a label
     exclusive:       whether outputs are classes, of which the largest wins
+    covers_from:     {structure: probability from which on a voxel is in its covering mask}; None where there is none
     """
 
     merge: Literal["gaussian", "mean", "nnunet"]
@@ -161,6 +162,7 @@ class Decoding:
     channel_labels: tuple[Label, ...] | None = None
     bytes_per_voxel: int | None = None
     exclusive: bool = True
+    covers_from: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +207,7 @@ class Scoring:
     overview: charts of all cases
     results:  the findings of one prediction, for a structured report
     guess:    a table of cases to that of a guess without images; None where nothing can be guessed, as with masks
-    assured:  the task with what unseen cases say about sets or intervals; None where it states none
+    assured:  the task with what unseen cases say about sets, intervals or covering masks; None where it states none
     tables:   a table of cases to {part: its rows, with its own labels and columns} of a task that is made of tasks
     """
 

@@ -221,10 +221,15 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """A dense result that is no label map: (*spatial) numbers in a unit, on the source grid, possibly Deferred."""
+    """A dense result that is no label map: numbers in a unit, on the source grid.
+
+    data:  (*spatial), or (names, *spatial), possibly Deferred
+    names: of what there is a map each; empty where it is one
+    """
 
     data: Array | Deferred
     unit: str = ""
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

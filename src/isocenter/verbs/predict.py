@@ -119,6 +119,7 @@ def predict(
     save_probabilities: bool = False,
     overlay: bool = False,
     maps: bool = False,
+    covering: bool = False,
     device: str = "auto",
     threads: int | None = None,
     backend: str = "auto",
@@ -142,6 +143,8 @@ def predict(
     backend: what computes a package; "auto" takes the fastest that its certificate vouches for
     save_probabilities, overlay: write them beside each dense result
     maps:   make the entropy of every voxel's probabilities (nats): `Prediction.maps["total"]`, or a file
+    covering: make a mask of each structure that misses no more of it than the model's `task.risk` allows:
+            `Prediction.maps["covering"]`, or a file
     scheduler: address of a dask scheduler whose workers predict the cases; they see model, inputs and out as files
     region: of each image, of which alone something is said: voxels as "0:120,40:200,10:50", or the file of a mask on
             the image's grid, of which the box is meant that holds all its labels, with FILE=VALUE that of one
@@ -161,7 +164,7 @@ def predict(
     options = ReadingOptions.of(**reading)
     if not inputs:
         raise UsageError("nothing to predict", "predict", "Give files or folders after the model")
-    wanted = Wanted(format, save_probabilities, overlay, maps)
+    wanted = Wanted(format, save_probabilities, overlay, maps, covering)
     asked = Asked(None, wanted, mirror, region, overlap, seconds, abstain, calibration)
     if out is None and (save_probabilities or overlay):
         raise UsageError("probabilities and overlays are files, and have no place", "predict", "Give out=FOLDER")
@@ -169,6 +172,9 @@ def predict(
         refuse_taken(Path(out), overwrite, MARKS)
     loaded = loaded_model(model, device, fold=fold, threads=threads, backend=backend)
     loaded.flips(mirror)  # refused before the first case
+    if covering and loaded.task.decoding.covers_from is None:
+        remedy = "Train it with task.risk, or find thresholds on your own cases: isocenter calibrate"
+        raise UsageError("the model has no thresholds of covering masks", str(model), remedy)
     predictor: Predictor = Here(loaded)
     if scheduler is not None:
         loading = {"device": device, "threads": threads, "fold": fold, "backend": backend}

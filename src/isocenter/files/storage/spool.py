@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -126,6 +128,27 @@ class Spool:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _held, (self.load(),)  # a file without a name cannot cross processes
+
+
+@dataclass(frozen=True, eq=False)
+class _Stacked:
+    """Several arrays of one shape as the first axis of one."""
+
+    arrays: Sequence[Spool]
+    dtype: np.dtype[Any]
+
+    def __call__(self) -> Array:
+        return np.stack([one.load() for one in self.arrays]).astype(self.dtype)
+
+    def part(self, region: tuple[slice, ...]) -> Array:
+        """The arrays and the part of them that lie in a region."""
+        return np.stack([one[region[1:]] for one in self.arrays[region[0]]]).astype(self.dtype)
+
+
+def stacked_spools(arrays: Sequence[Spool], dtype: np.dtype[Any]) -> Deferred:
+    """(arrays, *shape) of several arrays of one shape, read in parts."""
+    stacked = _Stacked(arrays, dtype)
+    return Deferred((len(arrays), *arrays[0].shape), dtype, stacked, stacked.part)
 
 
 def _held(array: Array) -> Spool:

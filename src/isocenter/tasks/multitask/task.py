@@ -145,6 +145,7 @@ class Multitask:
             },
             parts=self.parts,
             by_covariates=self.by_covariates if any(self._narrowing.values()) else None,
+            covers_from=self._first.decoding.covers_from,
         )
 
     @property

@@ -13,9 +13,12 @@ from isocenter.tasks.segmentation.partial_labels import BY_NAME, PARTLY, PARTLY_
 from isocenter.tasks.shared import (
     CERTAINTY,
     CERTAINTY_SENTENCES,
+    COVERING,
+    COVERING_SENTENCES,
     SETTING_SENTENCES,
     certainty_decisions,
     check_loss,
+    covering_decisions,
     plain,
     suited_certainty,
 )
@@ -33,11 +36,12 @@ UNLIKE, HEAVIEST = 100.0, 10.0
 CLDICE = "arXiv:2003.07311"
 MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
 # All settings of a segmentation.
-KNOWN = ("labels", "loss", "tolerance", "postprocessing", "centrelines", *BY_NAME, *PARTLY, *CERTAINTY)
+KNOWN = ("labels", "loss", "tolerance", "postprocessing", "centrelines", *BY_NAME, *PARTLY, *CERTAINTY, *COVERING)
 SENTENCES: Mapping[str, Sentence] = {
     **SETTING_SENTENCES,
     **PARTLY_SENTENCES,
     **CERTAINTY_SENTENCES,
+    **COVERING_SENTENCES,
     "labels": Sentence("The structures are {value}"),
     "tolerance": Sentence(
         "A surface counts as found within this many mm (pixels where the spacing is unknown): {each}"
@@ -83,6 +87,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         "several": _several(declared, fingerprint),
         **partly,
         **certainty_decisions(),
+        **covering_decisions(),
         "expected_dice": Decision(None, "it is fitted to predictions of unseen cases after training"),
     }
 

@@ -50,6 +50,8 @@ METRICS = frozenset(
 NAMES: Mapping[str, str] = {
     "assd": "ASSD",
     "cldice": "Centreline Dice",
+    "covering_missed": "Missed by the covering mask",
+    "covering_size": "Size of the covering mask to the reference's",
     "dice_pooled": "Dice, pooled",
     "ece_near": "ECE of voxels near edges",
     "ece_near_uncalibrated": "ECE of voxels near edges, uncalibrated",

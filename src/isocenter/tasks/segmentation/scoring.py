@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,13 @@ import numpy as np
 from isocenter.evaluation import Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
-from isocenter.tasks.answers import stated_image
+from isocenter.tasks.answers import Assured, Scoring, stated_image
 from isocenter.tasks.segmentation.scores import OF_READERS, case_rows, only_known, summary_rows, volume_figure, volumes
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.voxel_calibration import Believed
 from isocenter.tasks.segmentation.voxel_scores import voxel_columns, voxel_rows
 from isocenter.tasks.shared import refuse_other_grid, refuse_other_names
-from isocenter.values import Case, Label, Prediction, Row
+from isocenter.values import Case, Finding, Label, Prediction, Row
 
 READERS = {"between readers": "dice_between_readers", "model to readers": "dice_to_readers"}
 
@@ -32,6 +32,7 @@ class MaskScoring:
     centrelines: names of structures whose centrelines are scored
     truth:       how masks are read
     believed:    what made probabilities of outputs
+    covers_from: {name: probability from which on a voxel is in its covering mask}; None without
     """
 
     labels: tuple[Label, ...]
@@ -40,6 +41,14 @@ class MaskScoring:
     centrelines: tuple[str, ...]
     truth: Truth
     believed: Believed
+    covers_from: Mapping[str, float] | None = None
+
+    def answers(
+        self, metrics: frozenset[str], results: Callable[[Prediction], list[Finding]], assured: Assured
+    ) -> Scoring:
+        """What a task says of its scoring; all but the scores themselves comes from the task."""
+        own = (self.score, self.summary, self.rank, self.figures, self.overview)
+        return Scoring(metrics, *own, results, assured=assured)
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and structure, on the reference's own grid.
@@ -64,7 +73,7 @@ class MaskScoring:
             known=known,
             surfaces=self.truth.sparse is None,
         )
-        of_voxels = voxel_columns(prediction, (truth, known), self.structures, self.believed)
+        of_voxels = voxel_columns(prediction, (truth, known), self.structures, self.believed, self.covers_from)
         by_readers = self.truth.reader_agreement(predicted, case, tuple(self.structures))
         named = {"case": case.id, "patient": case.patient}
         return [{**named, **row, **by_readers.get(row["label"], {}), **of_voxels[row["label"]]} for row in rows]

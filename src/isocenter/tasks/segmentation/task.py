@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
+from isocenter.tasks.segmentation.covering import missed_shares
 from isocenter.tasks.segmentation.decoding import decoded
 from isocenter.tasks.segmentation.loss import mask_loss, mean_dice, mean_marked, overlap_counts, shares_of
 from isocenter.tasks.segmentation.partial_labels import PARTLY, check_partly, numbers_of, partly_from, tolerance_from
@@ -26,6 +27,7 @@ from isocenter.tasks.shared import (
     Certainty,
     Shares,
     Tidying,
+    assured_covering,
     crossed,
     label_from,
     log_mean,
@@ -101,7 +103,7 @@ class Segmentation:
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     traits: ClassVar[Traits] = Traits(
-        tunes=("postprocessing", *FOUND, "expected_dice"),
+        tunes=("postprocessing", *FOUND, "expected_dice", "covering"),
         registers={"tolerance": "tolerance"},
         case_metric="dice",
         cascades=True,
@@ -162,6 +164,7 @@ class Segmentation:
             "readers": self.readers,
             "observers": list(self.observers),
             **self.certainty.settings,
+            **self.certainty.of_covering,
         }
 
     @property
@@ -219,8 +222,7 @@ class Segmentation:
     def mirrored(self) -> tuple[int, ...] | None:
         """The output that each becomes in a mirrored image; None where a side has no counterpart among the names."""
         order = crossed(self.names)
-        if not self.exclusive or self.is_divided:
-            # A value of the target is no channel here: what has a side is not mirrored.
+        if not self.exclusive or self.is_divided:  # a value of the target is no channel: what has a side stays
             return order if order == tuple(range(len(self.names))) else None
         return None if order is None else (0, *(place + 1 for place in order))
 
@@ -253,21 +255,15 @@ class Segmentation:
             averaged=("mask",) if self.exclusive else (),
             channel_labels=self.channel_labels,
             exclusive=self.exclusive,
+            covers_from=self.certainty.covers_from,
         )
 
     @property
     def scoring(self) -> Scoring:
         """Overlap, surface distances and volumes of each structure."""
-        masks = MaskScoring(self.classes, self.structures, self.tolerances, self.centrelines, self.truth, self.believed)
-        return Scoring(
-            metrics=METRICS | OF_READERS if len(self.observers) > 1 else METRICS,
-            score=masks.score,
-            summary=masks.summary,
-            rank=masks.rank,
-            figures=masks.figures,
-            overview=masks.overview,
-            results=self.results,
-        )
+        how = (self.tolerances, self.centrelines, self.truth, self.believed, self.certainty.covers_from)
+        metrics = METRICS | OF_READERS if len(self.observers) > 1 else METRICS
+        return MaskScoring(self.classes, self.structures, *how).answers(metrics, self.results, self.assured)
 
     @property
     def _outside(self) -> int | None:
@@ -279,9 +275,8 @@ class Segmentation:
 
     def under(self, sampling: str) -> dict[str, Decision]:
         """Patches about what is drawn, where masks are known in parts; nothing follows from the sampling."""
-        if self.sparse is None:
-            return {}
-        return {"training.foreground": Decision(1.0, "patches without a voxel that somebody drew teach nothing")}
+        drawn = Decision(1.0, "patches without a voxel that somebody drew teach nothing")
+        return {} if self.sparse is None else {"training.foreground": drawn}
 
     def target(self, case: Case) -> Target:
         """Label values to the numbers that `truth.codes` explains: label numbers, background 0.
@@ -324,9 +319,8 @@ class Segmentation:
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The logarithm of the mean probability of classes; of regions the mean of their log odds."""
-        if self.exclusive:
-            return {"mask": log_mean([one["mask"] for one in outputs], shares=shares)}
-        return {"mask": mean_of([one["mask"] for one in outputs], shares)}
+        each = [one["mask"] for one in outputs]
+        return {"mask": log_mean(each, shares=shares) if self.exclusive else mean_of(each, shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """(channels, ...) calibrated probability of the background and each label, or of each region."""
@@ -379,6 +373,16 @@ class Segmentation:
         certainty, expected, found = unseen.found(self.certainty, self.expected_dice)
         return replace(task, certainty=certainty, expected_dice=expected), {**made, **found}
 
+    def assured(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
+    ) -> tuple[Task, dict[str, Decision]]:
+        """The task with thresholds of covering masks; those that are set stay. Divided readers have no one truth."""
+        if not cases or self.is_divided or self.certainty.risk is None or self.certainty.covering is not None:
+            return self, {}
+        missed = missed_shares(predictions, cases, self.truth, self.names, self.believed)
+        certainty, made = assured_covering(self.certainty, missed, exact=exact)
+        return replace(self, certainty=certainty), made
+
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The volume of each structure, in ml where the size of a voxel is known, and the Dice that is expected."""
         expected = {f"expected_dice_{name}": round(dice, 4) for name, dice in prediction.confidence.expected.items()}
@@ -391,7 +395,5 @@ class Segmentation:
     def results(self, prediction: Prediction) -> list[Finding]:
         """The volume of each structure, with the label's code."""
         volumes = structure_volumes(prediction, self.structures)
-        return [
-            Finding(label.name, value=value, unit=column.rsplit("_", 1)[-1], code=label.code)
-            for label, (column, value) in zip(self.channel_labels, volumes.items(), strict=True)
-        ]
+        each = zip(self.channel_labels, volumes.items(), strict=True)
+        return [Finding(one.name, value, column.rsplit("_", 1)[-1], code=one.code) for one, (column, value) in each]

@@ -11,6 +11,7 @@ import numpy as np
 
 from isocenter.evaluation import BINS, Calibrator, Seed, Table, bootstrap, bootstrap_statistic, pearson, spearman
 from isocenter.files import parse_json
+from isocenter.tasks.segmentation.covering import MISSED, TIMES, covering_columns
 from isocenter.tasks.segmentation.unseen_voxels import Voxels, volume_errors
 from isocenter.tasks.segmentation.voxel_calibration import Believed
 from isocenter.tasks.segmentation.voxel_sample import NEAR, near_edges
@@ -22,11 +23,11 @@ CORRELATIONS: Mapping[str, Callable[..., Floats]] = {"pearson": pearson, "spearm
 OF_VOXELS = frozenset(
     {
         *(f"{metric}{side}" for metric in (ECE, VOLUME) for side in ("", BEFORE)),
-        *(EXPECTED, f"{EXPECTED}_bias", *(f"{EXPECTED}_{name}" for name in CORRELATIONS)),
+        *(MISSED, TIMES, EXPECTED, f"{EXPECTED}_bias", *(f"{EXPECTED}_{name}" for name in CORRELATIONS)),
     }
 )
 # Metrics that a report shows apart, in this order.
-BELIEF = (ECE, VOLUME, EXPECTED, f"{EXPECTED}_bias", *(f"{EXPECTED}_{name}" for name in CORRELATIONS))
+BELIEF = (ECE, VOLUME, EXPECTED, MISSED, TIMES, f"{EXPECTED}_bias", *(f"{EXPECTED}_{name}" for name in CORRELATIONS))
 DIGITS = 7
 
 
@@ -35,10 +36,12 @@ def voxel_columns(
     reference: tuple[Array, Array | None],
     structures: Mapping[str, tuple[int, ...]],
     believed: Believed,
+    covers_from: Mapping[str, float] | None,
 ) -> dict[str, dict[str, Any]]:
     """{structure: columns} of a case: the Dice expected, the error of its summed probability, and the gaps of `ECE`.
 
     reference: label map, and where it is known, None for everywhere
+    covers_from: of covering masks, of which there is what they miss; None without
     A gap is that of a bin, the mean of probability less truth over the voxels within `NEAR` of an edge of the
     reference; of the predictions before calibration too. Without a sample of voxels there is the expected Dice alone.
     """
@@ -58,7 +61,8 @@ def voxel_columns(
             rows[name][f"{VOLUME}{side}"] = error
             gaps = _gaps(chances[near, place], voxels.true[near, place], voxels.weights[near])
             rows[name][f"{GAPS}{side}"] = json.dumps([round(gap, DIGITS) for gap in gaps.tolist()])
-    return rows
+    covering = covering_columns(voxels, voxels.probabilities(believed), covers_from or {})
+    return {name: {**row, **covering.get(name, {})} for name, row in rows.items()}
 
 
 def _gaps(chances: Floats, true: Array, weights: Array) -> Floats:

@@ -8,6 +8,8 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.tasks.shared.assurance import (
+        COVERING_SENTENCES,
+        COVERS_FROM,
         HIGH,
         LOW,
         OF_SETS,
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
         SET_NAMES,
         SET_SENTENCES,
         assured_classes,
+        assured_covering,
         assured_each,
+        covering_decisions,
         interval_decisions,
         interval_rows,
         set_decisions,
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from isocenter.tasks.shared.certainty import (
         ABSENT,
         CERTAINTY,
+        COVERING,
         INTERVALS,
         PRESENT,
         SETS,

@@ -19,6 +19,8 @@ from isocenter.evaluation import (
     bootstrap,
     class_scores,
     conformal_threshold,
+    controlled_on_average,
+    controlled_with_confidence,
     mondrian_thresholds,
     proportion,
 )
@@ -28,7 +30,9 @@ from isocenter.values import Decision, Floats, Row, Sentence
 
 # Fewer cases of a class say too little about it alone.
 FEWEST_OF_CLASS = 30
-ANGELOPOULOS = "arXiv:2107.07511"
+ANGELOPOULOS, CRC, LTT = "arXiv:2107.07511", "arXiv:2208.02814", "arXiv:2110.01052"
+EXACT = ": these cases trained nothing and decided nothing else"
+APPROXIMATE = ": approximate, no guarantee, for these cases decided other things too"
 SET_SENTENCES: Mapping[str, Sentence] = {
     "coverage": Sentence("Sets and intervals are to hold the truth in {percent} of new patients"),
     "conformal_method": Sentence("Classes are scored for them by the method {value}"),
@@ -37,6 +41,11 @@ SET_SENTENCES: Mapping[str, Sentence] = {
         "Thresholds of sets or intervals are found", "No sets or intervals are found yet", always=True
     ),
 }
+COVERING_SENTENCES: Mapping[str, Sentence] = {
+    "risk": Sentence("A covering mask may miss {percent} of its structure", "No covering masks are made"),
+    "risk_delta": Sentence("It may miss more in {percent} of calibration parts"),
+    "covering": Sentence("Thresholds of covering masks are found", "No covering masks are found yet", always=True),
+}
 SET_NAMES: Mapping[str, str] = {
     "coverage": "Coverage of sets and intervals",
     "set_size": "Mean size of sets",
@@ -44,6 +53,8 @@ SET_NAMES: Mapping[str, str] = {
 }
 SET_ERRORS = frozenset({"set_size", "interval_width"})
 OF_SETS = ("coverage", "set_size", "interval_width")
+# Probabilities from which on a voxel may be in a covering mask: never fewer voxels than what is likely, at last all.
+COVERS_FROM = np.append(1 / (1 + np.exp(np.arange(0.0, 14.0, 0.125))), 0.0)
 # Columns of cases: a set as JSON, and the ends of an interval.
 SET, LOW, HIGH = "set", "low", "high"
 Found = tuple[Certainty, dict[str, Decision]]
@@ -104,6 +115,45 @@ def assured_each(
     return _with(certainty, method, by, found, len(everyone), exact)
 
 
+def covering_decisions() -> dict[str, Decision]:
+    """The settings of a task that states masks that miss little, before any case has found something."""
+    return {
+        "risk": Decision(0.1, "a covering mask may miss a tenth of its structure on average", CRC),
+        "risk_delta": Decision(None, "it holds on average over calibration parts: no confidence was asked for"),
+        "covering": Decision(None, "it is found on cases that did not train, after training"),
+    }
+
+
+def assured_covering(certainty: Certainty, missed: Mapping[str, tuple[Floats, np.ndarray]], *, exact: bool) -> Found:
+    """With a threshold for each structure whose mask misses no more of it than `risk` allows.
+
+    missed: {structure: ((cases, limits) share of it that is less probable than each of `COVERS_FROM`, patients)}
+    """
+    risk, delta = certainty.risk, certainty.risk_delta
+    assert risk is not None  # noqa: S101 - nobody asks for masks without it
+    limits, counts = dict[str, float](), dict[str, int]()
+    for name, (losses, people) in missed.items():
+        counts[name] = len(np.unique(people))
+        place = -1
+        if delta is None and counts[name]:
+            place = controlled_on_average(losses, risk, people)
+        elif delta is not None and counts[name]:
+            place = controlled_with_confidence(losses, risk, delta, people)
+        limits[name] = math.inf if place in (-1, len(COVERS_FROM) - 1) else 1 - float(COVERS_FROM[place])
+    method = "crc" if delta is None else "ltt"
+    found = Conformal(method, 1 - risk, "label", counts, limits, exact)
+    how = "on average" if delta is None else f"with a confidence of {100 * (1 - delta):g} %"
+    because = (
+        f"masks from these probabilities on miss at most {100 * risk:g} % of a structure {how} in new patients like "
+    )
+    because += f"those whose cases set them ({', '.join(f'{name} {count}' for name, count in counts.items())})"
+    because += EXACT if exact else APPROXIMATE
+    if endless := [name for name, limit in limits.items() if math.isinf(limit)]:
+        because += f"; nothing less than the whole image is known to do so for {', '.join(endless)}"
+    decision = Decision(found.settings, because, CRC if delta is None else LTT)
+    return replace(certainty, covering=found), {"task.covering": decision}
+
+
 def _with(
     certainty: Certainty, method: str, by: str, found: Mapping[str, tuple[float, int]], patients: int, exact: bool
 ) -> Found:
@@ -111,14 +161,8 @@ def _with(
     limits = {name: limit for name, (limit, _) in found.items()}
     counts = {name: people for name, (_, people) in found.items()}
     conformal = Conformal(method, level, by, counts, limits, exact)
-    share, people = f"{100 * level:g} % of new patients", counted(patients, "patient")
-    because = (
-        f"sets and intervals hold the truth in {share} like the {people} whose cases set them: these cases trained "
-        "nothing and decided nothing else"
-        if exact
-        else f"sets and intervals hold the truth in about {share} like the {people} whose cases set them: approximate, "
-        "no guarantee, for these cases decided other things too"
-    )
+    because = f"sets and intervals hold the truth in {'' if exact else 'about '}{100 * level:g} % of new patients like "
+    because += f"the {counted(patients, 'patient')} whose cases set them{EXACT if exact else APPROXIMATE}"
     if endless := [name for name, limit in limits.items() if math.isinf(limit)]:
         least = math.ceil(level / (1 - level) - 1e-9)
         lacking = ", ".join(f"{name} ({counts[name]})" for name in endless)

@@ -31,6 +31,8 @@ CERTAINTY = ("calibration_method", "calibration")
 # Those of sets and intervals, and those of them that need no choice of method.
 INTERVALS = ("coverage", "conformal")
 SETS = (*INTERVALS, "conformal_method", "conformal_by")
+# Those of masks that miss little.
+COVERING = ("risk", "risk_delta", "covering")
 PRESENT, ABSENT = "present", "absent"
 BY_CLASS = "class"
 
@@ -46,6 +48,9 @@ class Certainty:
     conformal_by:       whether it is to hold for "all" together, in each "class", or for each value of a covariate with
                         this name; "auto": in each class where these have the cases
     conformal:          the thresholds that cases which did not train have found; None until then
+    risk:               of each structure, the share that its covering mask may miss on average; None: there is no mask
+    risk_delta:         how likely it may miss more than that; None: it holds on average over calibration parts
+    covering:           thresholds of these masks, of 1 less the probability of a voxel; None until they are found
     """
 
     calibration_method: str = AUTO
@@ -54,6 +59,9 @@ class Certainty:
     conformal_method: str = AUTO
     conformal_by: str = AUTO
     conformal: Conformal | None = None
+    risk: float | None = None
+    risk_delta: float | None = None
+    covering: Conformal | None = None
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Certainty:
@@ -62,15 +70,17 @@ class Certainty:
         if method not in (AUTO, *METHODS):
             remedy = f"Choose one of {', '.join((AUTO, *METHODS))}"
             raise PlanError(f"there is no calibration {method!r}", "task.calibration_method", remedy)
-        name, found = "calibration", settings.get("conformal")
+        name, found = "calibration", dict[str, Conformal | None]()
         try:
             calibration = None if given is None else Calibrator.of(given)
-            name = "conformal"
-            conformal = None if found is None else Conformal.of(found)
+            for name in ("conformal", "covering"):
+                found[name] = None if settings.get(name) is None else Conformal.of(settings[name])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             problem = f"impossible {name} ({type(error).__name__}: {error})"
             raise PlanError(problem, f"task.{name}", "Leave it to `isocenter train` or `calibrate`") from error
-        return cls(method, calibration, *_wishes(settings), conformal)
+        given_risks = {name: settings.get(name) for name in ("risk", "risk_delta")}
+        risk, delta = (None if one is None else _share(name, one, "0.1") for name, one in given_risks.items())
+        return cls(method, calibration, *_wishes(settings), found["conformal"], risk, delta, found["covering"])
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -90,6 +100,18 @@ class Certainty:
     def of_intervals(self) -> dict[str, Any]:
         """The same, of intervals."""
         return {"coverage": self.coverage, "conformal": None if self.conformal is None else self.conformal.settings}
+
+    @property
+    def of_covering(self) -> dict[str, Any]:
+        """The same, of masks that miss little."""
+        found = None if self.covering is None else self.covering.settings
+        return {"risk": self.risk, "risk_delta": self.risk_delta, "covering": found}
+
+    @property
+    def covers_from(self) -> dict[str, float] | None:
+        """{structure: the probability from which on a voxel is in its covering mask}; None before it is found."""
+        found = self.covering
+        return None if found is None else {name: max(0.0, 1 - found.threshold(name)) for name in found.thresholds}
 
     @property
     def calibrator(self) -> Calibrator:
@@ -149,16 +171,22 @@ class Certainty:
 
 def _wishes(settings: Mapping[str, Any]) -> tuple[float, str, str]:
     """Coverage, method and groups; PlanError names the one that cannot be."""
-    coverage = settings.get("coverage", Certainty.coverage)
-    if isinstance(coverage, bool) or not isinstance(coverage, int | float) or not 0 < coverage < 1:
-        raise PlanError(f"a coverage of {coverage!r}", "task.coverage", "Give more than 0 and less than 1, as in 0.9")
+    coverage = _share("coverage", settings.get("coverage", Certainty.coverage), "0.9")
     method, by = (str(settings.get(name, AUTO)) for name in ("conformal_method", "conformal_by"))
     if method not in (AUTO, *SET_METHODS):
         remedy = f"Choose one of {', '.join((AUTO, *SET_METHODS))}"
         raise PlanError(f"there is no method {method!r}", "task.conformal_method", remedy)
     if not by:
         raise PlanError("names nothing", "task.conformal_by", "Give auto, all, class, or the name of a covariate")
-    return float(coverage), method, by
+    return coverage, method, by
+
+
+def _share(name: str, given: Any, example: str) -> float:
+    """A setting that is a share; PlanError where it is none."""
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < 1:
+        remedy = f"Give more than 0 and less than 1, as in {example}"
+        raise PlanError(f"a {name} of {given!r}", f"task.{name}", remedy)
+    return float(given)
 
 
 def in_json(answers: Sequence[str] | None) -> str | None:
