@@ -15,6 +15,7 @@ WIDTH, ROW, GAP, MARGIN, NAME = 760, 34, 6, 12, 150
 CONTENTS = {
     "cli": "arguments, calls, output",
     "verbs": "train, predict, evaluate, ...: a file for each verb; they join the rooms",
+    "service": "a DICOM node: receiving, queue, routing, answers",
     "training": "the recipe: steps, checkpoints, searches",
     "planning": "decisions about a training, each with its reason",
     "quality": "facts about data sets, and checks for what is wrong with them",

@@ -35,6 +35,7 @@ BUDGET = {
     "prediction": 5,
     "quality": 35,
     "report": 75,
+    "service": 60,
     "runtime": 100,
     "tasks": 20,
     "training": 90,

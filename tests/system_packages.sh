@@ -1,14 +1,23 @@
 #!/bin/sh
-# The programs that the tests talk to: a browser, a second DICOM converter, a DICOM toolkit.
+# The programs that the tests talk to: a browser, a second DICOM converter, a DICOM toolkit, a PACS, a database.
 set -eu
 missing=""
 command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
 command -v dcm2niix >/dev/null 2>&1 || missing="$missing dcm2niix"
 command -v dcmdump >/dev/null 2>&1 || missing="$missing dcmtk"
+command -v Orthanc >/dev/null 2>&1 || missing="$missing orthanc"
+test -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so || missing="$missing orthanc-dicomweb"
+test -d /usr/lib/postgresql || missing="$missing postgresql"
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     echo "installing$missing" >&2
     export DEBIAN_FRONTEND=noninteractive
+    # The packages of Orthanc and PostgreSQL start their servers: the tests start theirs, each on a port of its own.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy"
+    fi
     if apt-get update -qq >/dev/null 2>&1 && apt-get install -y -qq --no-install-recommends $missing >/dev/null 2>&1; then
         exit 0
     fi
