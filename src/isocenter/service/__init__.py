@@ -1,1 +1,13 @@
 """A DICOM node around models: receives studies, routes, predicts, and sends the answers; nothing is lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.service.settings import Settings, read_settings
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -1,0 +1,164 @@
+"""Studies as they come in: rows of received objects, completeness, what is left to route."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, insert, select, update
+
+from isocenter.service.records.database import Clock, Database
+from isocenter.service.records.jobs import OPEN, closed
+from isocenter.service.records.tables import events, instances, jobs, series, studies
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One object as the records hold it; study, series and instance are keys, the hashes of their UIDs."""
+
+    study: str
+    series: str
+    instance: str
+    study_uid: str
+    series_uid: str
+    uid: str
+    sop_class: str
+    syntax: str
+    path: str
+    bytes: int
+    sha256: str
+    peer: str
+    way: str
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """The tables of studies, series and instances; one process, the keeper, writes them."""
+
+    database: Database
+
+    def add(self, arrivals: Sequence[Arrival]) -> int:
+        """Rows for what came in; what is known changes nothing. A study that was complete has a further revision."""
+        fresh = 0
+        with self.database.begin() as connection:
+            for study in dict.fromkeys(one.study for one in arrivals):
+                mine = [one for one in arrivals if one.study == study]
+                known = set(
+                    connection.execute(
+                        select(instances.c.series, instances.c.instance).where(
+                            instances.c.study == study, instances.c.instance.in_([one.instance for one in mine])
+                        )
+                    ).tuples()
+                )
+                new = {(one.series, one.instance): one for one in mine if (one.series, one.instance) not in known}
+                if new:
+                    self._grow(connection, list(new.values()))
+                    fresh += len(new)
+        return fresh
+
+    def _grow(self, connection: Connection, new: Sequence[Arrival]) -> None:
+        first, clock = new[0], Clock()
+        here = studies.c.study == first.study
+        state = connection.execute(select(studies.c.state).where(here)).scalar()
+        if state is None:
+            times = {"received_at": clock, "last_at": clock}
+            connection.execute(
+                insert(studies).values(study=first.study, uid=first.study_uid, state="receiving", **times)
+            )
+        elif state == "receiving":
+            connection.execute(update(studies).where(here).values(last_at=clock))
+        else:
+            later = {"state": "receiving", "revision": studies.c.revision + 1, "last_at": clock, "routed": 0}
+            connection.execute(update(studies).where(here).values(later))
+            _told(connection, "study grew", first.study)
+        connection.execute(update(studies).where(here).values(instances=studies.c.instances + len(new)))
+        for one in dict.fromkeys((arrival.series, arrival.series_uid) for arrival in new):
+            this = and_(series.c.study == first.study, series.c.series == one[0])
+            count = sum(arrival.series == one[0] for arrival in new)
+            if connection.execute(select(series.c.series).where(this)).first() is None:
+                connection.execute(insert(series).values(study=first.study, series=one[0], uid=one[1], instances=count))
+            else:
+                connection.execute(update(series).where(this).values(instances=series.c.instances + count))
+        left = ("study_uid", "series_uid")
+        rows = [{name: value for name, value in vars(one).items() if name not in left} for one in new]
+        connection.execute(insert(instances).values(received_at=clock), rows)
+
+    def known(self, study: str) -> set[str]:
+        """Paths of the objects of a study that have a row."""
+        with self.database.read() as connection:
+            return set(connection.execute(select(instances.c.path).where(instances.c.study == study)).scalars())
+
+    def overdue(self, after_s: float) -> Sequence[Row[str, int]]:
+        """Studies (study, revision) whose last object came so long ago."""
+        quiet = and_(studies.c.state == "receiving", studies.c.last_at <= Clock() - after_s)
+        with self.database.read() as connection:
+            return connection.execute(select(studies.c.study, studies.c.revision).where(quiet)).all()
+
+    def series_of(self, study: str) -> Sequence[Row[Any]]:
+        """The rows of a study's series, by UID."""
+        with self.database.read() as connection:
+            found = select(series).where(series.c.study == study).order_by(series.c.uid)
+            return connection.execute(found).all()
+
+    def objects_of(self, study: str, of_series: str) -> Sequence[Row[Any]]:
+        """The rows of a series' objects, by UID."""
+        within = and_(instances.c.study == study, instances.c.series == of_series)
+        with self.database.read() as connection:
+            return connection.execute(select(instances).where(within).order_by(instances.c.uid)).all()
+
+    def complete(
+        self, study: str, revision: int, attributes: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]
+    ) -> bool:
+        """Mark a study as complete, with the facts of its series; False where it has grown meanwhile."""
+        this = and_(studies.c.study == study, studies.c.revision == revision, studies.c.state == "receiving")
+        values = {"state": "complete", "complete_at": Clock(), "attributes": dict(attributes), "routed": 0}
+        with self.database.begin() as connection:
+            if connection.execute(update(studies).where(this).values(values)).rowcount == 0:
+                return False
+            for key, columns in facts.items():
+                here = and_(series.c.study == study, series.c.series == key)
+                connection.execute(update(series).where(here).values(dict(columns)))
+            _told(connection, "study complete", study)
+        return True
+
+    def hurry(self, study: str) -> bool:
+        """Count a study as complete at once; False where it is none that is being received."""
+        this = and_(studies.c.study == study, studies.c.state == "receiving")
+        with self.database.begin() as connection:
+            return connection.execute(update(studies).where(this).values(last_at=0.0)).rowcount == 1
+
+    def reroute(self, study: str) -> bool:
+        """Have a complete study looked at by the rules again."""
+        this = and_(studies.c.study == study, studies.c.state.in_(("complete", "done")))
+        with self.database.begin() as connection:
+            return connection.execute(update(studies).where(this).values(routed=0, state="complete")).rowcount == 1
+
+    def to_route(self) -> Sequence[Row[Any]]:
+        """Complete studies (study, uid, revision) that the rules have not seen as they are."""
+        fresh = and_(studies.c.state.in_(("complete", "done")), studies.c.routed < studies.c.revision)
+        with self.database.read() as connection:
+            return connection.execute(select(studies).where(fresh).order_by(studies.c.complete_at)).all()
+
+    def routed(self, connection: Connection, study: str, revision: int, wanted: Sequence[tuple[str, str]]) -> None:
+        """Note that the rules have seen a study; jobs on inputs that they no longer want are superseded.
+
+        wanted: (rule, inputs_hash) of every job that belongs to the study as it is
+        """
+        mine = select(jobs.c.job, jobs.c.rule, jobs.c.inputs_hash).where(
+            jobs.c.study == study, jobs.c.state.not_in(("superseded", "cancelled"))
+        )
+        old = [row.job for row in connection.execute(mine) if (row.rule, row.inputs_hash) not in set(wanted)]
+        closed(connection, old, "superseded", "the study has grown, and its inputs have changed")
+        connection.execute(update(studies).where(studies.c.study == study).values(routed=revision, state="complete"))
+
+    def settle(self) -> int:
+        """Studies with no job left to do are done; how many became so."""
+        busy = select(jobs.c.job).where(jobs.c.study == studies.c.study, jobs.c.state.in_(OPEN))
+        over = and_(studies.c.state == "complete", studies.c.routed == studies.c.revision, ~busy.exists())
+        with self.database.begin() as connection:
+            return connection.execute(update(studies).where(over).values(state="done")).rowcount
+
+
+def _told(connection: Connection, kind: str, study: str) -> None:
+    connection.execute(insert(events).values(at=Clock(), kind=kind, study=study))

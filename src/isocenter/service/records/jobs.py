@@ -1,0 +1,252 @@
+"""The queue of jobs: claimed under leases, written only by whoever holds the claim."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, case, delete, insert, or_, select, update
+
+from isocenter.service.records.database import Clock, Database
+from isocenter.service.records.tables import answers, deliveries, events, findings, jobs, studies
+
+# States of a job on which somebody still works.
+OPEN = ("waiting", "running", "sending")
+RESULT, ABSTAINED, REFUSED, NOTHING = "result", "abstained", "refused", "nothing"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model on the inputs of one rule. fence: of the claim; every write of a result names it.
+
+    inputs: {role: series}, keys of the study's series
+    stamp:  time that results bear (s since 1970): that of the job's making, so that made again they are the same
+    """
+
+    job: str
+    study: str
+    rule: str
+    model: str
+    model_hash: str
+    inputs: Mapping[str, Any]
+    fence: int
+    attempts: int
+    stamp: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One file of a result."""
+
+    name: str
+    kind: str
+    bytes: int
+    sha256: str
+    sop_class: str | None = None
+    sop_instance_uid: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job came to: a result, or a stated reason why there is none."""
+
+    outcome: str
+    reason: str = ""
+    answers: Sequence[Answer] = ()
+    findings: Sequence[Mapping[str, Any]] = ()
+    send: Sequence[str] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    gate_p: float | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    covariates: Sequence[str] = ()
+
+
+def job_key(study: str, rule: str, model_hash: str, inputs_hash: str) -> str:
+    """What a job is called: nothing else has its study, rule, model and inputs."""
+    return hashlib.sha256("\0".join((study, rule, model_hash, inputs_hash)).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, eq=False)
+class Jobs:
+    """The table of jobs, claimed one at a time.
+
+    lease_s:  a claim that is not renewed for so long is another worker's
+    attempts: a job that was claimed so often without an end goes aside
+    """
+
+    database: Database
+    lease_s: float = 60
+    attempts: int = 3
+
+    def add(self, connection: Connection, *, study: str, inputs_hash: str, **columns: Any) -> bool:
+        """A new job in the queue; False where it is there already, whatever became of it."""
+        key = job_key(study, columns["rule"], columns["model_hash"], inputs_hash)
+        if connection.execute(select(jobs.c.job).where(jobs.c.job == key)).first() is not None:
+            return False
+        clock = Clock()
+        stated = {"state": "waiting", "not_before": clock, "created_at": clock}
+        connection.execute(insert(jobs).values(job=key, study=study, inputs_hash=inputs_hash, **{**stated, **columns}))
+        return True
+
+    def claim(self, worker: str, only: Sequence[str] | None = None) -> Job | None:
+        """The most urgent job that nobody holds, now held by `worker`; None where there is none.
+
+        only: models to choose among
+        """
+        free = or_(
+            and_(jobs.c.state == "waiting", jobs.c.not_before <= Clock()),
+            and_(jobs.c.state == "running", jobs.c.lease_until < Clock()),
+        )
+        wanted = [free] if only is None else [free, jobs.c.model.in_(only)]
+        order = (jobs.c.priority, jobs.c.created_at, jobs.c.job)
+        with self.database.begin() as connection:
+            found = select(jobs).where(*wanted).order_by(*order).limit(1)
+            while True:
+                row = connection.execute(found.with_for_update(skip_locked=True)).first()
+                if row is None:
+                    return None
+                if row.attempts < self.attempts:
+                    break
+                self._aside(connection, row)
+            held = {
+                "state": "running",
+                "fence": jobs.c.fence + 1,
+                "attempts": jobs.c.attempts + 1,
+                "worker": worker,
+                "lease_until": Clock() + self.lease_s,
+                "started_at": Clock(),
+            }
+            connection.execute(update(jobs).where(jobs.c.job == row.job).values(held))
+        return Job(
+            row.job,
+            row.study,
+            row.rule,
+            row.model,
+            row.model_hash,
+            row.inputs,
+            row.fence + 1,
+            row.attempts + 1,
+            row.created_at,
+        )
+
+    def _aside(self, connection: Connection, row: Row[Any]) -> None:
+        """A job that was begun as often as is allowed, and never ended."""
+        reason = row.reason or f"the worker died {row.attempts} times while it worked on this"
+        values = {"state": "aside", "reason": reason, "done_at": Clock(), "lease_until": None, "fence": row.fence + 1}
+        connection.execute(update(jobs).where(jobs.c.job == row.job).values(values))
+        _told(connection, "job aside", row.study, row.job, {"reason": reason})
+
+    def renew(self, job: Job) -> bool:
+        """Hold the claim for another lease; False where it is no longer held."""
+        with self.database.begin() as connection:
+            values = {"lease_until": Clock() + self.lease_s}
+            return connection.execute(update(jobs).where(*_held(job)).values(values)).rowcount == 1
+
+    def give_back(self, job: Job, reason: str = "", *, counts: bool = True, after_s: float = 0) -> bool:
+        """End the claim without a result: another claim follows, after a pause. counts: as one of the attempts."""
+        with self.database.begin() as connection:
+            values: dict[str, Any] = {"state": "waiting", "lease_until": None, "not_before": Clock() + after_s}
+            values |= {} if counts else {"attempts": jobs.c.attempts - 1}
+            values |= {"reason": reason} if reason else {}
+            return connection.execute(update(jobs).where(*_held(job)).values(values)).rowcount == 1
+
+    def released(self, worker: str) -> int:
+        """How many jobs a worker that is known to be dead held; they wait again."""
+        with self.database.begin() as connection:
+            mine = and_(jobs.c.worker == worker, jobs.c.state == "running")
+            values = {"state": "waiting", "lease_until": None, "not_before": Clock()}
+            return connection.execute(update(jobs).where(mine).values(values)).rowcount
+
+    def finish(self, job: Job, outcome: Outcome, publish: Any = None) -> bool:
+        """Record what a job came to, all of it or none; False where the claim is no longer held.
+
+        publish: called within the transaction, once the claim is sure: gives the files their final names
+        """
+        with self.database.begin() as connection:
+            if connection.execute(select(jobs.c.job).where(*_held(job)).with_for_update()).first() is None:
+                return False
+            if publish is not None:
+                publish()
+            send = sorted(set(outcome.send)) if outcome.outcome == RESULT else []
+            sent = [one for one in outcome.answers if one.sop_instance_uid is not None]
+            state = "sending" if send and sent else "done"
+            values = {
+                "state": state,
+                "outcome": outcome.outcome,
+                "reason": outcome.reason or None,
+                "seconds": dict(outcome.seconds),
+                "gate_p": outcome.gate_p,
+                "versions": dict(outcome.versions),
+                "covariates": list(outcome.covariates),
+                "lease_until": None,
+                "done_at": Clock(),
+            }
+            connection.execute(update(jobs).where(jobs.c.job == job.job).values(values))
+            self._write_answers(connection, job, outcome, [(one.name, peer) for one in sent for peer in send])
+            # Rules that wait for this one are looked at again.
+            connection.execute(update(studies).where(studies.c.study == job.study).values(routed=0))
+            _told(connection, f"job {outcome.outcome}", job.study, job.job, {"reason": outcome.reason})
+        return True
+
+    def _write_answers(
+        self, connection: Connection, job: Job, outcome: Outcome, sent: Sequence[tuple[str, str]]
+    ) -> None:
+        """Files and findings in place of those of an earlier run, if any; deliveries that are there stay."""
+        kept = select(deliveries.c.name).where(deliveries.c.job == job.job)
+        connection.execute(delete(findings).where(findings.c.job == job.job))
+        connection.execute(delete(answers).where(answers.c.job == job.job, answers.c.name.not_in(kept)))
+        there = set(connection.execute(select(answers.c.name).where(answers.c.job == job.job)).scalars())
+        for one in outcome.answers:
+            columns = {**vars(one), "job": job.job}
+            if one.name in there:
+                connection.execute(
+                    update(answers).where(answers.c.job == job.job, answers.c.name == one.name).values(columns)
+                )
+            else:
+                connection.execute(insert(answers).values(columns))
+        for number, row in enumerate(outcome.findings):
+            columns = {"job": job.job, "number": number, "concept": str(row["concept"]), "row": dict(row)}
+            connection.execute(insert(findings).values(columns))
+        known = select(deliveries.c.name, deliveries.c.peer).where(deliveries.c.job == job.job)
+        waiting = set(sent) - {(row.name, row.peer) for row in connection.execute(known)}
+        for name, peer in sorted(waiting):
+            clock = Clock()
+            columns = {"job": job.job, "name": name, "peer": peer, "state": "waiting"}
+            connection.execute(insert(deliveries).values(**columns, next_at=clock, created_at=clock))
+
+    def cancel(self, job: str, *, because: str = "asked for") -> bool:
+        """End an open job; whoever works on it can write nothing more."""
+        with self.database.begin() as connection:
+            return closed(connection, [job], "cancelled", because) == 1
+
+    def retry(self, job: str) -> bool:
+        """A job that ended, or went aside, waits again with all its attempts."""
+        with self.database.begin() as connection:
+            ended = jobs.c.state.not_in((*OPEN, "superseded"))
+            values = {"state": "waiting", "attempts": 0, "reason": None, "outcome": None, "not_before": Clock()}
+            done = connection.execute(update(jobs).where(jobs.c.job == job, ended).values(values)).rowcount == 1
+            if done:
+                _told(connection, "job retried", None, job, {})
+            return done
+
+
+def closed(connection: Connection, keys: Sequence[str], state: str, reason: str) -> int:
+    """Take jobs out of the queue, or mark them, so that no claim on them holds any more; how many were."""
+    fenced = case((jobs.c.state == "running", jobs.c.fence + 1), else_=jobs.c.fence)
+    values = {"state": state, "reason": reason, "fence": fenced, "lease_until": None, "done_at": Clock()}
+    within = [jobs.c.job.in_(keys)] if state == "superseded" else [jobs.c.job.in_(keys), jobs.c.state.in_(OPEN)]
+    for key in keys:
+        _told(connection, f"job {state}", None, key, {"reason": reason})
+    return connection.execute(update(jobs).where(*within).values(values)).rowcount
+
+
+def _held(job: Job) -> tuple[Any, ...]:
+    return jobs.c.job == job.job, jobs.c.fence == job.fence, jobs.c.state == "running"
+
+
+def _told(connection: Connection, kind: str, study: str | None, job: str | None, detail: Mapping[str, Any]) -> None:
+    """An event, without identity."""
+    row = {"at": Clock(), "kind": kind, "study": study, "job": job, "detail": dict(detail)}
+    connection.execute(insert(events).values(row))

@@ -1,0 +1,9 @@
+"""Run by alembic: brings the tables of the connection that it is given to the newest."""
+
+from alembic import context
+
+from isocenter.service.records.tables import metadata
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, render_as_batch=True)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,107 @@
+"""Answers on their way to peers: tried again with growing pauses, aside after three days."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import and_, or_, select, update
+
+from isocenter.service.records.database import Clock, Database
+from isocenter.service.records.tables import answers, deliveries, jobs
+
+FIRST_S, LONGEST_S, GIVEN_UP_S = 1.0, 300.0, 72 * 3600.0
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One answer to one peer, held by whoever claimed it."""
+
+    delivery: int
+    job: str
+    name: str
+    peer: str
+    state: str
+    sop_class: str
+    sop_instance_uid: str
+    sha256: str
+    fence: int
+    attempts: int
+
+
+@dataclass(frozen=True, eq=False)
+class Outbox:
+    """The table of deliveries. lease_s: how long a claim holds without being renewed."""
+
+    database: Database
+    lease_s: float = 60
+
+    def claim(self, peer: str, most: int = 100) -> list[Delivery]:
+        """What waits for a peer, oldest first, now held by the caller."""
+        ready = and_(
+            deliveries.c.peer == peer,
+            deliveries.c.state == "waiting",
+            deliveries.c.next_at <= Clock(),
+            or_(deliveries.c.lease_until.is_(None), deliveries.c.lease_until < Clock()),
+        )
+        joined = deliveries.join(answers, and_(deliveries.c.job == answers.c.job, deliveries.c.name == answers.c.name))
+        wanted = (deliveries, answers.c.sop_class, answers.c.sop_instance_uid, answers.c.sha256)
+        found = select(*wanted).select_from(joined).where(ready).order_by(deliveries.c.delivery).limit(most)
+        with self.database.begin() as connection:
+            rows = connection.execute(found.with_for_update(skip_locked=True, of=deliveries)).all()
+            held = {"fence": deliveries.c.fence + 1, "lease_until": Clock() + self.lease_s}
+            keys = [row.delivery for row in rows]
+            connection.execute(update(deliveries).where(deliveries.c.delivery.in_(keys)).values(held))
+        return [
+            Delivery(
+                row.delivery,
+                row.job,
+                row.name,
+                row.peer,
+                row.state,
+                row.sop_class,
+                row.sop_instance_uid,
+                row.sha256,
+                row.fence + 1,
+                row.attempts + 1,
+            )
+            for row in rows
+        ]
+
+    def sent(self, one: Delivery) -> None:
+        """The peer has it."""
+        self._end(one, {"state": "sent", "sent_at": Clock(), "reason": None})
+
+    def failed(self, one: Delivery, reason: str) -> None:
+        """Tried again later: after 1 s, 2 s, 4 s up to 5 min, for 72 h; then aside."""
+        pause = min(LONGEST_S, FIRST_S * 2.0 ** min(one.attempts - 1, 16))
+        self._end(one, {"reason": reason, "next_at": Clock() + pause})
+        old = and_(deliveries.c.delivery == one.delivery, deliveries.c.created_at < Clock() - GIVEN_UP_S)
+        with self.database.begin() as connection:
+            connection.execute(update(deliveries).where(old, deliveries.c.state == "waiting").values(state="aside"))
+        self._close(one.job)
+
+    def refused(self, one: Delivery, reason: str) -> None:
+        """The peer will never take it."""
+        self._end(one, {"state": "aside", "reason": reason})
+
+    def _end(self, one: Delivery, values: dict[str, Any]) -> None:
+        mine = and_(deliveries.c.delivery == one.delivery, deliveries.c.fence == one.fence)
+        with self.database.begin() as connection:
+            connection.execute(update(deliveries).where(mine).values(**values, attempts=one.attempts, lease_until=None))
+        self._close(one.job)
+
+    def committed(self, sop_instance_uids: list[str], peer: str) -> None:
+        """The peer has taken over the keeping of these objects."""
+        ours = select(answers.c.job, answers.c.name).where(answers.c.sop_instance_uid.in_(sop_instance_uids))
+        with self.database.begin() as connection:
+            for row in connection.execute(ours).all():
+                mine = and_(deliveries.c.job == row.job, deliveries.c.name == row.name, deliveries.c.peer == peer)
+                connection.execute(update(deliveries).where(mine).values(state="committed"))
+
+    def _close(self, job: str) -> None:
+        """A job all of whose answers have arrived, or never will, is done."""
+        waiting = select(deliveries.c.delivery).where(deliveries.c.job == job, deliveries.c.state == "waiting")
+        over = and_(jobs.c.job == job, jobs.c.state == "sending", ~waiting.exists())
+        with self.database.begin() as connection:
+            connection.execute(update(jobs).where(over).values(state="done"))

@@ -1,0 +1,181 @@
+"""The tables of a node. Times are seconds since 1970 by the database's clock; keys are hashes of UIDs.
+
+Identity stands in `studies.attributes` and `series.attributes` alone, as DICOM JSON, for queries; no log reads them.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Float,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+KEY, UID, WORD = String(32), String(64), String(16)
+# SQLite counts rows up by itself only in an INTEGER.
+Number = BigInteger().with_variant(Integer, "sqlite")
+
+# state: receiving | complete | done | aside; revision: raised by every object that comes after it was complete
+studies = Table(
+    "studies",
+    metadata,
+    Column("study", KEY, primary_key=True),
+    Column("uid", UID, nullable=False),
+    Column("state", WORD, nullable=False),
+    Column("revision", Integer, nullable=False, default=1),
+    Column("instances", Integer, nullable=False, default=0),
+    Column("received_at", Float, nullable=False),
+    Column("last_at", Float, nullable=False),
+    Column("complete_at", Float),
+    Column("routed", Integer, nullable=False, default=0),
+    Column("reason", Text),
+    Column("attributes", JSON),
+)
+Index("studies_by_state", studies.c.state, studies.c.last_at)
+
+# Filled from the headers when the study is complete: what rules and monitoring ask for.
+series = Table(
+    "series",
+    metadata,
+    Column("study", KEY, primary_key=True),
+    Column("series", KEY, primary_key=True),
+    Column("uid", UID, nullable=False),
+    Column("modality", WORD),
+    Column("instances", Integer, nullable=False, default=0),
+    Column("inputs_hash", String(64)),
+    Column("spacing_mm", JSON),
+    Column("shape", JSON),
+    Column("orientation", WORD),
+    Column("field_of_view_mm", JSON),
+    Column("problem", Text),
+    Column("manufacturer", Text),
+    Column("model", Text),
+    Column("station", KEY),
+    Column("software", Text),
+    Column("protocol", Text),
+    Column("kernel", Text),
+    Column("field_strength", Float),
+    Column("attributes", JSON),
+    ForeignKeyConstraint(["study"], ["studies.study"]),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("study", KEY, primary_key=True),
+    Column("series", KEY, primary_key=True),
+    Column("instance", KEY, primary_key=True),
+    Column("uid", UID, nullable=False),
+    Column("sop_class", UID, nullable=False),
+    Column("syntax", UID, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("peer", Text, nullable=False),
+    Column("way", WORD, nullable=False),
+    Column("received_at", Float, nullable=False),
+    ForeignKeyConstraint(["study", "series"], ["series.study", "series.series"]),
+)
+Index("instances_by_uid", instances.c.uid)
+
+# A job is called by its key: (study, rule, model, inputs) can have one result.
+# state: waiting | running | sending | done | aside | cancelled | superseded
+# outcome: result | abstained | refused | nothing
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("job", KEY, primary_key=True),
+    Column("study", KEY, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("rule", String(64), nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("model_hash", String(64), nullable=False),
+    Column("inputs_hash", String(64), nullable=False),
+    Column("inputs", JSON, nullable=False),
+    Column("state", WORD, nullable=False),
+    Column("outcome", WORD),
+    Column("reason", Text),
+    Column("priority", Integer, nullable=False),
+    Column("fence", Integer, nullable=False, default=0),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("worker", Text),
+    Column("lease_until", Float),
+    Column("not_before", Float, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("done_at", Float),
+    Column("seconds", JSON),
+    Column("gate_p", Float),
+    Column("versions", JSON),
+    Column("covariates", JSON),
+    UniqueConstraint("study", "rule", "model_hash", "inputs_hash", name="one_result"),
+    ForeignKeyConstraint(["study"], ["studies.study"]),
+)
+Index("jobs_by_state", jobs.c.state, jobs.c.priority, jobs.c.created_at)
+Index("jobs_by_study", jobs.c.study)
+
+findings = Table(
+    "findings",
+    metadata,
+    Column("job", KEY, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("concept", Text, nullable=False),
+    Column("row", JSON, nullable=False),
+    ForeignKeyConstraint(["job"], ["jobs.job"]),
+)
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("job", KEY, primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("kind", WORD, nullable=False),
+    Column("sop_class", UID),
+    Column("sop_instance_uid", UID),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    ForeignKeyConstraint(["job"], ["jobs.job"]),
+)
+Index("answers_by_uid", answers.c.sop_instance_uid)
+
+# state: waiting | sent | committed | aside
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("delivery", Number, primary_key=True, autoincrement=True),
+    Column("job", KEY, nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("peer", String(64), nullable=False),
+    Column("state", WORD, nullable=False),
+    Column("reason", Text),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("fence", Integer, nullable=False, default=0),
+    Column("lease_until", Float),
+    Column("next_at", Float, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("sent_at", Float),
+    UniqueConstraint("job", "name", "peer", name="one_delivery"),
+    ForeignKeyConstraint(["job", "name"], ["answers.job", "answers.name"]),
+)
+Index("deliveries_by_state", deliveries.c.state, deliveries.c.next_at)
+
+events = Table(
+    "events",
+    metadata,
+    Column("event", Number, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("study", KEY),
+    Column("job", KEY),
+    Column("detail", JSON),
+)

@@ -1,0 +1,322 @@
+"""The settings of a node: `node.toml`, read strictly, an error with its line."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from isocenter.errors import UsageError
+
+AE_LETTERS = 16  # PS3.5 6.2, value representation AE
+PRIORITIES = ("emergency", "urgent", "routine", "background")
+Port = Annotated[int, Field(ge=0, le=65535)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _title(text: str) -> str:
+    if not 0 < len(text.strip()) <= AE_LETTERS or not text.isascii() or not text.isprintable() or "\\" in text:
+        raise ValueError("an AE title has 1 to 16 ASCII letters, and no backslash")
+    return text.strip()
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[\w .()+-]{1,64}", text):
+        raise ValueError("a name has 1 to 64 letters, digits, spaces and . ( ) + - _")
+    return text
+
+
+def _uid_root(text: str) -> str:
+    if not re.fullmatch(r"[0-2](\.(0|[1-9]\d*)){1,8}", text) or len(text) > 24:
+        raise ValueError("a root of UIDs is digits and dots, at most 24 of them, such as 2.25")
+    return text
+
+
+def _hours(text: str) -> str:
+    found = re.fullmatch(r"([01]\d|2[0-4]):([0-5]\d)-([01]\d|2[0-4]):([0-5]\d)", text)
+    if found is None or max(text[:5], text[6:]) > "24:00":
+        raise ValueError('hours are written as "07:00-19:00"')
+    return text
+
+
+AeTitle = Annotated[str, AfterValidator(_title)]
+Name = Annotated[str, AfterValidator(_name)]
+Hours = Annotated[str, AfterValidator(_hours)]
+# What an attribute or a fact has to be: equal, a regular expression after `~`, any of several, or a closed range.
+Wish = str | bool | int | float | list[str] | tuple[float, float]
+
+
+class Section(BaseModel):
+    """A table of the file: no key but those that are listed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NodeSection(Section):
+    """Who the node is, and where it keeps everything."""
+
+    name: Name = "radiology"
+    folder: Path = Path("node")
+    uid_root: Annotated[str, AfterValidator(_uid_root)] = "2.25"
+    text: str = "For research use only"
+    min_free_gb: Annotated[float, Field(ge=0)] = 5
+
+
+class Tls(Section):
+    """A second port, for associations under TLS; `clients` are the authorities that sign what peers show."""
+
+    port: Port
+    certificate: Path
+    key: Path
+    clients: Path | None = None
+
+
+class Dicom(Section):
+    """Where studies come in; idle_s and max_object_mb bound what one association may take."""
+
+    ae_title: AeTitle = "ISOCENTER"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    receivers: Count = 1
+    max_associations: Count = 32
+    max_object_mb: Count = 4096
+    idle_s: Positive = 60
+    sync: Literal["object", "association", "commit"] = "association"
+    tls: Tls | None = None
+
+
+class Http(Section):
+    """Where the API and DICOMweb are served."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8180
+
+
+class Queue(Section):
+    """How jobs are worked on; memory_gb is that of models which stay loaded."""
+
+    workers: Annotated[int, Field(ge=0)] = 1
+    memory_gb: Positive = 8
+    attempts: Count = 3
+    lease_s: Positive = 60
+    job_timeout_s: Positive = 1800
+
+
+class Database(Section):
+    """`sqlite` is a file in the node's folder; a password comes from ISOCENTER_DATABASE_PASSWORD alone."""
+
+    url: Annotated[str, Field(pattern=r"^(sqlite|postgresql://[^:@/]+@[^:@]+(:\d+)?/\w+)$")] = "sqlite"
+
+
+class Study(Section):
+    """When a study counts as complete: so long after its last object."""
+
+    complete_after_s: Annotated[float, Field(ge=0)] = 30
+
+
+class Peer(Section):
+    """Another system. may: what it may ask of us; commit: whether it is asked to commit what we send."""
+
+    name: Name
+    ae_title: AeTitle
+    host: str
+    port: Port
+    may: list[Literal["store", "commit"]] = ["store", "commit"]
+    commit: bool = True
+    dicomweb: str | None = None
+
+
+class ModelSection(Section):
+    """A model that rules name: whatever `load` takes."""
+
+    path: Path
+
+
+class Inside(Section):
+    """Predict within another answer: the box that holds a label, with a margin."""
+
+    rule: str
+    label: str
+    margin_mm: Annotated[float, Field(ge=0)] = 0
+
+
+class OnlyIf(Section):
+    """Predict where another answer states a finding that is probable enough."""
+
+    rule: str
+    finding: str
+    at_least: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class Rule(Section):
+    """Which series a model answers, and where the answers go."""
+
+    name: Name
+    model: str
+    when: dict[str, Wish] = {}
+    unless: dict[str, Wish] = {}
+    series: dict[str, dict[str, Wish]] = {}
+    take: Literal["all", "best"] = "all"
+    priority: Literal["emergency", "urgent", "routine", "background"] = "routine"
+    hours: Hours = "00:00-24:00"
+    send: list[str] = []
+    inside: Inside | None = None
+    only_if: OnlyIf | None = None
+
+    @model_validator(mode="after")
+    def _patterns_compile(self) -> Rule:
+        for wishes in (self.when, self.unless, *self.series.values()):
+            for key, wish in wishes.items():
+                for text in wish if isinstance(wish, list) else [wish]:
+                    if isinstance(text, str) and text.startswith("~"):
+                        try:
+                            re.compile(text[1:])
+                        except re.error as error:
+                            raise ValueError(f"{key}: {text!r} is no regular expression: {error}") from error
+        return self
+
+
+class Watch(Section):
+    """A folder whose files are taken in once they have not changed for 5 s."""
+
+    folder: Path
+
+
+class Front(Section):
+    """An Orthanc whose feed of changes is followed."""
+
+    orthanc: str
+
+
+class Settings(Section):
+    """All of `node.toml`; a file that says nothing gives a node on loopback."""
+
+    node: NodeSection = NodeSection()
+    dicom: Dicom = Dicom()
+    http: Http = Http()
+    queue: Queue = Queue()
+    database: Database = Database()
+    study: Study = Study()
+    peers: list[Peer] = []
+    models: dict[Name, ModelSection] = {}
+    rules: list[Rule] = []
+    watch: Watch | None = None
+    front: Front | None = None
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Settings:
+        names = [peer.name for peer in self.peers]
+        for what, given in (("peer", names), ("rule", [rule.name for rule in self.rules])):
+            if double := {name for name in given if given.count(name) > 1}:
+                raise ValueError(f"two {what}s are called {', '.join(sorted(double))}")
+        rules = {rule.name for rule in self.rules}
+        for rule in self.rules:
+            if rule.model not in self.models:
+                raise ValueError(f"rule {rule.name!r} names the model {rule.model!r}, which is not there")
+            if unknown := set(rule.send) - set(names):
+                raise ValueError(f"rule {rule.name!r} sends to {', '.join(sorted(unknown))}, which is no peer")
+            for other in (rule.inside, rule.only_if):
+                if other is not None and (other.rule not in rules or other.rule == rule.name):
+                    raise ValueError(f"rule {rule.name!r} waits for {other.rule!r}, which is no other rule")
+        if not self.peers and not is_loopback(self.dicom.host):
+            raise ValueError(f"dicom.host {self.dicom.host} is open to others, and no peer is listed")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The node's folder."""
+        return self.node.folder
+
+    @property
+    def database_url(self) -> str:
+        """Where the records lie, without a password."""
+        return f"sqlite:///{self.folder / 'node.sqlite'}" if self.database.url == "sqlite" else self.database.url
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_settings(
+    path: Path | None = None, models: Sequence[Path] = (), folder: Path | None = None, **changes: Mapping[str, Any]
+) -> Settings:
+    """The settings of a file, of models that are named by their folders, and of a node folder.
+
+    changes: keys of sections that are set otherwise, such as dicom={"port": 0}
+    Relative paths in the file count from its folder. Raises UsageError with the line of the file.
+    """
+    stated: dict[str, Any] = {}
+    text = ""
+    if path is not None:
+        try:
+            text = path.read_text(encoding="utf-8")
+            stated = tomllib.loads(text)
+        except OSError as error:
+            raise UsageError(f"cannot be read: {error.strerror}", str(path), "Check --config") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"is no TOML: {error}", str(path), "Mend the file") from error
+    for section, keys in changes.items():
+        stated[section] = {**stated.get(section, {}), **keys}
+    if folder is not None:
+        stated["node"] = {**stated.get("node", {}), "folder": str(folder.absolute())}
+    for model in models:
+        stated.setdefault("models", {})[model.absolute().name] = {"path": str(model.absolute())}
+    try:
+        settings = Settings.model_validate(stated)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = [str(part) for part in first["loc"]]
+        line = f", line {_line(text, where)}" if path is not None else ""
+        problem = f"{'.'.join(where) or 'the file'}: {_words(first)}"
+        raise UsageError(
+            problem, f"{path or 'serve'}{line}", "See the page on `isocenter serve` for every key"
+        ) from error
+    return _absolute(settings, path.absolute().parent if path is not None else Path.cwd())
+
+
+def _words(error: Any) -> str:
+    return "there is no such key" if error["type"] == "extra_forbidden" else error["msg"].removeprefix("Value error, ")
+
+
+def _line(text: str, where: Sequence[str]) -> int:
+    """The line whose key, or whose table, is the longest part of a place in the file."""
+    best, longest, table, tables = 1, 0, tuple[str, ...](), Counter[tuple[str, ...]]()
+    for number, line in enumerate(text.splitlines(), start=1):
+        paths = list[tuple[str, ...]]()
+        if header := re.match(r"\s*(\[\[?)\s*(.+?)\s*\]", line):
+            table = tuple(part.strip(" \"'") for part in header[2].split("."))
+            paths.append(table)
+            if header[1] == "[[":
+                tables[table] += 1
+                table = (*table, str(tables[table] - 1))
+                paths.append(table)
+        elif key := re.match(r"\s*[\"']?([\w-]+)[\"']?\s*[=.]", line):
+            paths.append((*table, key[1]))
+        for path in paths:
+            if len(path) > longest and path == tuple(where[: len(path)]):
+                best, longest = number, len(path)
+    return best
+
+
+def _absolute(settings: Settings, base: Path) -> Settings:
+    """The same with paths that do not depend on the working folder."""
+    tls = settings.dicom.tls
+    if tls is not None:
+        clients = None if tls.clients is None else base / tls.clients
+        tls = tls.model_copy(update={"certificate": base / tls.certificate, "key": base / tls.key, "clients": clients})
+    models = {name: ModelSection(path=base / one.path) for name, one in settings.models.items()}
+    watch = settings.watch and Watch(folder=base / settings.watch.folder)
+    node = settings.node.model_copy(update={"folder": base / settings.node.folder})
+    dicom = settings.dicom.model_copy(update={"tls": tls})
+    return settings.model_copy(update={"node": node, "dicom": dicom, "models": models, "watch": watch})

@@ -1,0 +1,84 @@
+"""Databases, nodes and peers that the tests of the service start and stop."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from isocenter.service.records import opened
+
+
+def _postgresql() -> Path | None:
+    """The folder of PostgreSQL's programs."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    return found[-1] if found else None
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory):
+    """A server of its own in a temporary folder, spoken to through a socket; the URL of its database."""
+    programs = _postgresql()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed")
+    place = Path(tmp_path_factory.mktemp("pg", numbered=True))
+    server = Path("/tmp") / f"isocenter-pg-{os.getpid()}"  # noqa: S108 - a socket's path has 107 letters
+    as_user: dict[str, object] = {}
+    if os.geteuid() == 0:  # it refuses to run as root
+        account = pwd.getpwnam("postgres")
+        as_user = {"user": account.pw_uid, "group": account.pw_gid}
+    server.mkdir(mode=0o700)
+    if as_user:
+        os.chown(server, account.pw_uid, account.pw_gid)
+    data = server / "data"
+    make = [programs / "initdb", "-D", data, "-U", "node", "--auth=trust", "--no-sync"]
+    subprocess.run(make, check=True, capture_output=True, cwd=server, **as_user)  # type: ignore[call-overload]
+    port = 20000 + os.getpid() % 20000
+    options = ["-D", data, "-p", str(port), "-c", "listen_addresses=127.0.0.1", "-k", server, "-c", "fsync=off"]
+    with (place / "log").open("w") as log:
+        running = subprocess.Popen([programs / "postgres", *options], stdout=log, stderr=log, cwd=server, **as_user)  # type: ignore[call-overload]
+    try:
+        url = f"postgresql://node@127.0.0.1:{port}/postgres"
+        _wait_for(url)
+        yield url
+    finally:
+        running.terminate()
+        running.wait(20)
+        shutil.rmtree(server, ignore_errors=True)
+
+
+def _wait_for(url: str) -> None:
+    for _ in range(100):
+        database = opened(url)
+        try:
+            with database.engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+            return
+        except Exception:
+            time.sleep(0.1)
+        finally:
+            database.close()
+    raise AssertionError("PostgreSQL did not come up")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request, tmp_path):
+    """An empty database of each kind, with the newest tables."""
+    if request.param == "sqlite":
+        made = opened(f"sqlite:///{tmp_path / 'node.sqlite'}", migrate=True)
+        yield made
+        made.close()
+        return
+    url = request.getfixturevalue("postgresql")
+    made = opened(url, migrate=True)
+    yield made
+    with made.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    made.close()

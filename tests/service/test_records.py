@@ -1,0 +1,195 @@
+"""The records of a node: what is claimed is claimed once, what is written is written by who holds the claim."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import select, update
+
+from isocenter.service.records import ABSTAINED, RESULT, Answer, Arrival, Clock, Index, Jobs, Outbox, Outcome
+from isocenter.service.records.tables import answers, deliveries, findings, jobs, metadata, studies
+
+RULE = {"rule": "all", "model": "m", "model_hash": "h", "inputs": {"image": "s"}, "revision": 1}
+SEG = Answer("case.dcm", "seg", 10, "0" * 64, "1.2.3", "2.25.7")
+
+
+def arrival(number: int, study: str = "a" * 32, series: str = "b" * 32) -> Arrival:
+    key = f"{number:032d}"
+    place = f"studies/{study}/{series}/{key}.dcm"
+    return Arrival(study, series, key, "1.1", "1.2", f"1.3.{number}", "1.4", "1.5", place, 9, "0" * 64, "pacs", "store")
+
+
+@pytest.fixture
+def queue(database):
+    Index(database).add([arrival(1)])
+    return Jobs(database, lease_s=60, attempts=3)
+
+
+def add(queue: Jobs, inputs_hash: str = "i", **columns) -> bool:
+    with queue.database.begin() as connection:
+        return queue.add(connection, study="a" * 32, inputs_hash=inputs_hash, **{**RULE, "priority": 2, **columns})
+
+
+def rows(database, table):
+    with database.read() as connection:
+        return connection.execute(select(table)).all()
+
+
+def expire(queue: Jobs) -> None:
+    """As if the lease had run out."""
+    with queue.database.begin() as connection:
+        connection.execute(update(jobs).values(lease_until=Clock() - 1))
+
+
+def test_the_migrations_make_the_tables_that_the_code_states(database):
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_a_study_rule_model_and_inputs_have_one_job(queue):
+    assert [add(queue), add(queue), add(queue, "other inputs")] == [True, False, True]
+
+
+def test_the_most_urgent_job_is_claimed_first_then_the_oldest(queue):
+    for name, priority in (("first", 2), ("second", 2), ("urgent", 1)):
+        add(queue, name, priority=priority, rule=name)
+    assert [queue.claim("w").rule for _ in range(3)] == ["urgent", "first", "second"]
+    assert queue.claim("w") is None
+
+
+def test_many_workers_at_once_claim_each_job_once(queue):
+    for number in range(40):
+        add(queue, str(number))
+    claimed: list[str] = []
+
+    def work(name: str) -> None:
+        while (job := queue.claim(name)) is not None:
+            claimed.append(job.job)
+
+    workers = [threading.Thread(target=work, args=(f"w{n}",)) for n in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(claimed) == len(set(claimed)) == 40
+
+
+def test_a_worker_whose_lease_ran_out_can_no_longer_write(queue, database):
+    add(queue)
+    slow = queue.claim("slow")
+    expire(queue)
+    quick = queue.claim("quick")
+    assert quick.fence == slow.fence + 1
+    assert not queue.renew(slow)
+    assert not queue.finish(slow, Outcome(RESULT, answers=[SEG]))
+    assert queue.finish(quick, Outcome(RESULT, answers=[SEG], findings=[{"concept": "nodule"}]))
+    assert [row.outcome for row in rows(database, jobs)] == ["result"]
+    assert len(rows(database, answers)) == len(rows(database, findings)) == 1
+
+
+def test_files_are_published_only_by_who_holds_the_claim(queue):
+    add(queue)
+    published = []
+    slow = queue.claim("slow")
+    expire(queue)
+    queue.finish(queue.claim("quick"), Outcome(RESULT), publish=lambda: published.append("quick"))
+    queue.finish(slow, Outcome(RESULT), publish=lambda: published.append("slow"))
+    assert published == ["quick"]
+
+
+def test_a_job_that_kills_its_workers_goes_aside_with_its_reason(queue, database):
+    add(queue)
+    for _ in range(3):
+        assert queue.claim("w") is not None
+        assert queue.released("w") == 1
+    assert queue.claim("w") is None
+    [row] = rows(database, jobs)
+    assert (row.state, row.attempts) == ("aside", 3)
+    assert "died 3 times" in row.reason
+    assert queue.retry(row.job)
+    assert queue.claim("w").attempts == 1
+
+
+def test_a_job_given_back_at_a_stop_costs_none_of_its_attempts(queue):
+    add(queue)
+    for _ in range(5):
+        job = queue.claim("w")
+        assert job.attempts == 1
+        assert queue.give_back(job, counts=False)
+
+
+def test_a_cancelled_job_takes_no_result(queue, database):
+    add(queue)
+    job = queue.claim("w")
+    assert queue.cancel(job.job)
+    assert not queue.finish(job, Outcome(RESULT))
+    assert [row.state for row in rows(database, jobs)] == ["cancelled"]
+
+
+def test_a_late_image_supersedes_the_jobs_whose_inputs_changed(queue, database):
+    index = Index(database)
+    assert index.complete("a" * 32, 1, {}, {"b" * 32: {"modality": "MR"}})
+    add(queue, "old")
+    assert index.add([arrival(1), arrival(2)]) == 1
+    [study] = rows(database, studies)
+    assert (study.revision, study.state, study.instances) == (2, "receiving", 2)
+    assert index.complete("a" * 32, 2, {}, {})
+    with database.begin() as connection:
+        queue.add(connection, study="a" * 32, inputs_hash="new", **{**RULE, "revision": 2, "priority": 2})
+        index.routed(connection, "a" * 32, 2, [("all", "new")])
+    assert {row.inputs_hash: row.state for row in rows(database, jobs)} == {"old": "superseded", "new": "waiting"}
+
+
+def test_a_study_that_grew_while_its_headers_were_read_is_not_complete(queue, database):
+    index = Index(database)
+    assert index.complete("a" * 32, 1, {}, {})
+    index.add([arrival(2)])
+    assert not index.complete("a" * 32, 1, {}, {})
+
+
+def test_a_study_is_done_when_its_jobs_are(queue, database):
+    index = Index(database)
+    index.complete("a" * 32, 1, {}, {})
+    add(queue)
+    with database.begin() as connection:
+        index.routed(connection, "a" * 32, 1, [("all", "i")])
+    assert index.settle() == 0
+    queue.finish(queue.claim("w"), Outcome(ABSTAINED, "unlike"))
+    with database.begin() as connection:
+        index.routed(connection, "a" * 32, 1, [("all", "i")])
+    assert index.settle() == 1
+
+
+def test_answers_wait_for_each_peer_until_it_has_them(queue, database):
+    add(queue)
+    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs", "archive"]))
+    outbox = Outbox(database)
+    [to_pacs] = outbox.claim("pacs")
+    assert outbox.claim("pacs") == []
+    outbox.sent(to_pacs)
+    assert [row.state for row in rows(database, jobs)] == ["sending"]
+    [to_archive] = outbox.claim("archive")
+    outbox.failed(to_archive, "it does not answer")
+    assert outbox.claim("archive") == []  # for a second
+    with database.begin() as connection:
+        connection.execute(update(deliveries).values(next_at=0.0))
+    [again] = outbox.claim("archive")
+    assert again.attempts == 2
+    outbox.sent(again)
+    outbox.committed(["2.25.7"], "pacs")
+    assert [row.state for row in rows(database, jobs)] == ["done"]
+    assert {row.peer: row.state for row in rows(database, deliveries)} == {"pacs": "committed", "archive": "sent"}
+
+
+def test_a_peer_that_is_away_for_three_days_is_given_up(queue, database):
+    add(queue)
+    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs"]))
+    outbox = Outbox(database)
+    with database.begin() as connection:
+        connection.execute(update(deliveries).values(created_at=Clock() - 73 * 3600))
+    outbox.failed(outbox.claim("pacs")[0], "it does not answer")
+    assert [(row.state, row.reason) for row in rows(database, deliveries)] == [("aside", "it does not answer")]
+    assert [row.state for row in rows(database, jobs)] == ["done"]
