@@ -106,7 +106,7 @@ def test_a_prediction_of_findings_is_the_same_from_the_run_the_package_and_witho
     images = found / "data" / "images"
     ours = isocenter.predict(found / "run", images, device="cpu", out=tmp_path / "predicted").table
     columns = [f"{kind}_{name}" for kind in ("probability", "called", "set") for name in FOUND]
-    assert list(ours.columns)[2:] == [*columns, *trained.OF_THE_GATE]
+    assert list(ours.columns)[2:] == [*columns, *trained.OF_CERTAINTY]
     packaged = isocenter.predict(found / "packaged", images, device="cpu").table
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", images)
     done = without_isocenter(found / "packaged", *words, "--output_dir", tmp_path / "out")

@@ -119,6 +119,10 @@ Backend = Annotated[
     ),
 ]
 Mirror = Annotated[bool | None, typer.Option(help="Average over mirrored images, or do not; as planned by default.")]
+Uncertainty = Annotated[
+    str | None,
+    typer.Option(metavar="METHOD", help="Source of uncertainty: auto, none, members, tta; as planned by default."),
+]
 Overlap = Annotated[
     float | None,
     typer.Option(metavar="SHARE", help="Overlap of adjacent windows, from 0 to below 1; as planned by default."),

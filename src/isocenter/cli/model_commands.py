@@ -26,6 +26,7 @@ from isocenter.cli.flags import (
     Seconds,
     Threads,
     Trained,
+    Uncertainty,
     named,
     reads_data,
 )
@@ -73,6 +74,7 @@ def predict(
     abstain: Annotated[
         str, typer.Option(metavar="on|mark|off", help="Give no result for images unlike those of training; mark: both.")
     ] = "on",
+    uncertainty: Uncertainty = None,
     given: Given = None,
 ) -> None:
     """Predict images with MODEL, each on its own grid."""
@@ -98,6 +100,7 @@ def predict(
         covariates=covariates,
         abstain=abstain,
         calibration=calibration,
+        uncertainty=uncertainty,
         **(given or {}),
     )
     show(result, result.as_record() if json else None)

@@ -27,6 +27,7 @@ from isocenter.cli.flags import (
     Set,
     Threads,
     Trained,
+    Uncertainty,
     UsualMinutes,
     assigned,
     reads_data,
@@ -175,6 +176,7 @@ def evaluate(
     threads: Threads = None,
     backend: Backend = "auto",
     scheduler: Scheduler = None,
+    uncertainty: Uncertainty = None,
     seed: Seed = 0,
     given: Given = None,
 ) -> None:
@@ -189,6 +191,7 @@ def evaluate(
         threads=threads,
         backend=backend,
         scheduler=scheduler,
+        uncertainty=uncertainty,
         seed=seed,
         **(given or {}),
     )

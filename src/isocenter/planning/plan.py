@@ -136,6 +136,7 @@ def _inference(inputs: PlanInputs, fits: Fitted, flips: Decision, side: Decision
         "batch": _window_batch(inputs.machine),
         "flips": flips_at_test(flips),
         "left_right": side,
+        "uncertainty": Decision("auto", "to compare members costs nothing more; a single network states its entropy"),
     }
 
 

@@ -153,6 +153,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "inference.left_right": Sentence(
         "Axis {value} runs from left to right", "Which axis runs from left to right is open", zero_counts=True
     ),
+    "inference.uncertainty": Sentence("The method that looks for uncertainty is {value}"),
     "evaluation.primary": Sentence("The primary metric is {value}"),
     "evaluation.image_only": Sentence(
         "The same network is also trained without the covariates, for as long",

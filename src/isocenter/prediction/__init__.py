@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from isocenter.prediction.case import Asked, Done, noted
     from isocenter.prediction.result_files import AUTO, FORMATS, PROGRAM, Wanted, algorithm_of, with_own_names
     from isocenter.prediction.where import Here, Predictor, There, announce, in_full, loaded_model
-    from isocenter.prediction.withheld import gate_columns
+    from isocenter.prediction.withheld import confidence_columns
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

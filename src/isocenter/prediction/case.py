@@ -16,21 +16,20 @@ from isocenter.evaluation import PROBABILITY
 from isocenter.files import unwritable
 from isocenter.prediction.region import found_from_anywhere, region_of
 from isocenter.prediction.result_files import Wanted, probability_files, room_for, write_result
-from isocenter.prediction.withheld import gate_columns, withheld
+from isocenter.prediction.withheld import confidence_columns, withheld
 from isocenter.runtime import (
     CoveringMap,
-    EntropyMap,
     Model,
-    Receiver,
     Watching,
     available_memory,
+    each_of,
     fitting_memory,
     measurements,
     size_changes,
 )
 from isocenter.tasks import rows_in, uncalibrated
 from isocenter.transforms import stacked
-from isocenter.values import Array, Case, Deferred, Image, Prediction, Problem, Region
+from isocenter.values import Case, Deferred, Image, Prediction, Problem
 
 # An image that takes more than this share of the free memory, or than this many bytes, is not read ahead: it is read,
 # or streamed, at its turn.
@@ -154,10 +153,7 @@ def computed(
             stack.callback(_emptied, room, refusals)
             files = probability_files(model.task, image, room, case.id, asked.wanted)
         receiver, probabilities = stack.enter_context(files)
-        mapped = list[EntropyMap | CoveringMap]()
-        mapped += [EntropyMap(model.task, image.geometry)] if asked.wanted.maps else []
-        mapped += [CoveringMap(model.task, image.geometry)] if asked.wanted.covering else []
-        receivers = [*([] if receiver is None else [receiver]), *mapped]
+        covering = CoveringMap(model.task, image.geometry) if asked.wanted.covering else None
         region = None if asked.region is None else region_of(asked.region, image, case.id)
         fitting, seen = fitting_memory(model, image, case.id, region), _Counted(windows)
         watching = Watching(fitting.run, passes_on=True)
@@ -165,13 +161,14 @@ def computed(
             image,
             seen,
             mirror=asked.mirror,
-            receiver=partial(_to_all, receivers) if receivers else None,
+            receiver=each_of(receiver, covering),
             region=region,
             overlap=asked.overlap,
             seconds=asked.seconds,
             covariates=case.covariates or None,
+            maps=asked.wanted.maps,
         )
-        maps = {**prediction.maps, **{name: made for one in mapped for name, made in one.maps.items()}}
+        maps = {**prediction.maps, **(covering.maps if covering else {})}
         prediction = replace(prediction, case=case.id, untuned=None, maps=maps)
         judge = None
         if isinstance(prediction.data, Deferred) and model.guard is not None and region is None:
@@ -181,11 +178,6 @@ def computed(
         done = rest()
         return lambda: done
     return rest
-
-
-def _to_all(receivers: Sequence[Receiver], region: Region, arrays: Mapping[str, Array]) -> None:
-    for receiver in receivers:
-        receiver(region, arrays)
 
 
 def _emptied(room: Path, refusals: Sequence[str]) -> None:
@@ -240,7 +232,7 @@ class _Rest:
         measured: Sequence[Mapping[str, Any]],
     ) -> Done:
         """What became of the case; of a refused one there is neither file nor result."""
-        prediction, columns = self.prediction, gate_columns(self.prediction)
+        prediction, columns = self.prediction, confidence_columns(self.prediction)
         rows = [{**row, **columns} for row in rows] if not prediction.frames else rows
         if self._is_refused:
             prediction, files, measured, rows = withheld(prediction), [], [], [{**self._named, **columns}]
@@ -299,7 +291,7 @@ class _Rest:
         for number, frame in enumerate(self.prediction.frames):
             time = {} if self.image.times is None else {"time_s": self.image.times[number]}
             moment = {"frame": number, **time}
-            gate = gate_columns(frame)
+            gate = confidence_columns(frame)
             rows += [{**named, **moment, **row, **gate} for row in self._outputs(frame)]
             assert frame.data is not None  # noqa: S101 - only what is dense goes by frame
             figures = measurements(frame.data, frame.labels, self.image.frame(number))

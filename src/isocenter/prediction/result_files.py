@@ -12,7 +12,7 @@ from pathlib import Path
 
 from isocenter.errors import FormatError, GeometryError, UsageError
 from isocenter.files import named_as, probabilities_written, write_boxes, write_label_map, write_map
-from isocenter.runtime import COVERING, TOTAL, Model
+from isocenter.runtime import COVERING, EPISTEMIC, TOTAL, Model
 from isocenter.tasks import Task, channels_of
 from isocenter.values import Array, Case, Image, Prediction, Problem, Region
 
@@ -35,7 +35,7 @@ class Wanted:
     format:        of the label map; "auto" chooses by the source; boxes on DICOM become a report with it and with "dcm"
     probabilities: of every voxel beside it
     overlay:       a picture of the image with the result drawn on it
-    maps:          the entropy of every voxel's probabilities
+    maps:          the entropy of every voxel's probabilities, and what of it is epistemic
     covering:      masks that miss no more of each structure than `task.risk` allows
     Raises UsageError for a format that results are not written in.
     """
@@ -68,7 +68,8 @@ def with_own_names(cases: Sequence[Case]) -> list[Case]:
 
 def _stems(name: str) -> set[str]:
     """What the files of a case may be called, without their suffix."""
-    return {f"{name}{ending}".lower() for ending in ("", PROBABILITIES, OVERLAY, REPORT, f"_{TOTAL}", f"_{COVERING}")}
+    endings = ("", PROBABILITIES, OVERLAY, REPORT, *(f"_{kind}" for kind in (TOTAL, EPISTEMIC, COVERING)))
+    return {f"{name}{ending}".lower() for ending in endings}
 
 
 @contextmanager

@@ -15,7 +15,16 @@ from isocenter.errors import IntegrityError, ResourceError, UsageError
 from isocenter.prediction.case import Asked, Done, computed, image_of
 from isocenter.prediction.pipelined import Take, overlapped
 from isocenter.prediction.result_files import AUTO
-from isocenter.runtime import Cluster, Model, Spread, is_foreign, load, why_unpackable, with_smaller_batches
+from isocenter.runtime import (
+    Cluster,
+    Model,
+    Spread,
+    is_foreign,
+    load,
+    why_unpackable,
+    with_smaller_batches,
+    with_uncertainty,
+)
 from isocenter.values import Case, Decision, Image
 
 SHARE = "Give one that every worker sees under the same path"
@@ -99,6 +108,7 @@ class There:
     path:    of the model, in full
     weights: its SHA-256, so that all processes predict with the same model
     device, threads, fold, backend: as in `load`
+    uncertainty: as in `with_uncertainty`
     """
 
     spread: Spread
@@ -108,13 +118,14 @@ class There:
     threads: int | None = None
     fold: int | None = None
     backend: str = "auto"
+    uncertainty: str | None = None
     is_elsewhere: ClassVar[bool] = True
 
     @classmethod
     def of(cls, scheduler: str, path: Path | None, model: Model, **loading: Any) -> There:
         """The workers of a dask scheduler, each with the model of this path; UsageError for one in memory.
 
-        loading: device, threads, fold, backend
+        loading: device, threads, fold, backend, uncertainty
         """
         if path is None:
             raise UsageError("a model in memory cannot be sent to workers", "--scheduler", "Give the model's folder")
@@ -156,4 +167,4 @@ def _model(where: There) -> Model:
     model = load(where.path, where.device, fold=where.fold, backend=where.backend, threads=where.threads)
     if str(model.record.get("weights_sha256")) != where.weights:
         raise IntegrityError("a worker sees another model", where.path, SHARE)
-    return with_smaller_batches(model)
+    return with_smaller_batches(with_uncertainty(model, where.uncertainty))

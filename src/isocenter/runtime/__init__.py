@@ -28,7 +28,6 @@ if TYPE_CHECKING:
         use_threads,
     )
     from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, write_members
-    from isocenter.runtime.entropy_map import TOTAL, EntropyMap
     from isocenter.runtime.foreign import is_foreign, load_foreign, read_postprocessing, why_unpackable
     from isocenter.runtime.guard import (
         MOST_TRAINED,
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     )
     from isocenter.runtime.label_measurements import measurements
     from isocenter.runtime.memory import Expected, expected_memory, fitting_memory, kept_memory
-    from isocenter.runtime.model import Inference, Model, build_module
+    from isocenter.runtime.model import Inference, Model, build_module, each_of
     from isocenter.runtime.model_files import BEFORE, checkpoints_of, load, save
     from isocenter.runtime.package import (
         RUN_COMMAND,
@@ -63,6 +62,7 @@ if TYPE_CHECKING:
     from isocenter.runtime.smaller_batches import SmallerBatches, in_smaller_batches, with_smaller_batches
     from isocenter.runtime.stream import size_changes
     from isocenter.runtime.torch_network import TorchNetwork
+    from isocenter.runtime.uncertainty import EPISTEMIC, METHODS, TOTAL, with_uncertainty
     from isocenter.runtime.windows import Averaged, Receiver
     from isocenter.runtime.windows.slide import Network, slide
 

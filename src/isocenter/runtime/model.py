@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import compress
@@ -22,6 +22,9 @@ from isocenter.runtime.covariate_encoding import Context, with_covariates
 from isocenter.runtime.guard import Guard, Watching
 from isocenter.runtime.preprocessing import Prepares, as_lists, as_tuples
 from isocenter.runtime.stream import Stream, frames_of, predict_frames
+from isocenter.runtime.uncertainty.disagreement import Disagreement
+from isocenter.runtime.uncertainty.methods import NONE, TTA, Method
+from isocenter.runtime.uncertainty.receiver import Uncertainty
 from isocenter.runtime.windows import Averaged, Progress, Receiver, WindowSettings, flipped_axes, run_pipeline
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import Task
@@ -45,6 +48,8 @@ class Inference:
     batch:      windows that pass the network together
     flips:      axes of the network's grid along which the network also sees each window mirrored; empty for none
     left_right: axis of the network's grid between left and right; None where unknown
+    uncertainty: method by which the model looks for what it does not know; "auto" takes the members of a model that
+                has several
     """
 
     patch: tuple[int, ...]
@@ -52,10 +57,11 @@ class Inference:
     batch: int = 1
     flips: tuple[Axis, ...] = ()
     left_right: Axis | None = None
+    uncertainty: Method = "auto"
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Inference:
-        """From a model's record; a record of an older version has no flips."""
+        """From a model's record; a record of an older version has no flips and no uncertainty."""
         return cls(**as_tuples(settings))
 
     @property
@@ -75,6 +81,7 @@ class Model:
     architectures: as `network`, for each member of an ensemble of several; empty where all members are alike
     first:     the first stage of a cascade, whose labels are a further input channel; None for a model of one stage
     guard:     refuses images that are unlike those that trained it; None for a model without, which predicts any
+    uncertainty: method by which it looks for its uncertainty, as `with_uncertainty` has chosen it
     """
 
     task: Task
@@ -87,6 +94,7 @@ class Model:
     architectures: tuple[Mapping[str, Any], ...] = ()
     first: Model | None = None
     guard: Guard | None = None
+    uncertainty: str = NONE
 
     def predict(
         self,
@@ -99,6 +107,7 @@ class Model:
         overlap: float | None = None,
         seconds: float | None = None,
         covariates: Mapping[str, Any] | None = None,
+        maps: bool = False,
     ) -> Prediction:
         """Return the result on the subject's own grid; a path is read first.
 
@@ -109,6 +118,7 @@ class Model:
         overlap:  share of a window that the next window covers too; None follows the plan
         seconds:  time limit for the windows: the overlap shrinks where it has to
         covariates: of the patient, for a model with covariates; None takes those of a case
+        maps:     whether the uncertainty of every voxel is kept
         A first stage mirrors windows if the second does, and always sees the whole image. What the gate refuses has its
         results too, and says so in `abstained`. Raises what reading raises,
         DatasetError where the subject does not suit the model, and PlanError where mirroring would contradict anatomy.
@@ -116,7 +126,7 @@ class Model:
         axes = self.flips(mirror)
         image, where = image_of(subject)
         if self._goes_by_frame(image):
-            if receiver is not None:
+            if receiver is not None or maps:
                 raise GeometryError("the probabilities of a clip are not kept", where, "Predict without them")
             count = image.frames or 1
 
@@ -135,7 +145,9 @@ class Model:
         if self.first is not None:
             stage = self.first.predict(image, mirror=mirror, covariates=covariates)
             image, preprocessing = labelled(image, self.preprocessing, stage, self.first.task.labels)
-        inference = self.inference
+        inference, sought = self.inference, Uncertainty(self.task, image.geometry, maps=maps)
+        seeks = maps or self.uncertainty != NONE or not any(head.is_dense for head in self.task.heads.values())
+        by_mirrors = self.uncertainty == TTA
         prediction = run_pipeline(
             image,
             where,
@@ -146,16 +158,19 @@ class Model:
                 inference.patch,
                 inference.overlap if overlap is None else overlap,
                 inference.batch,
-                axes,
+                axes or (self.flips(True) if by_mirrors else ()),
                 inference.left_right,
                 seconds,
+                Disagreement.of(self.task) if by_mirrors else None,
+                plain=not axes,
             ),
             progress=progress,
-            receiver=receiver,
+            receiver=each_of(receiver, sought if seeks else None),
             region=region,
         )
         if (narrowed := self.task.decoding.by_covariates) is not None:
             prediction = narrowed(prediction, covariates or {})
+        prediction = sought.stated(prediction)
         prediction = replace(prediction, case=where, task=self.task.name, notes=(*notes, *prediction.notes))
         if self.guard is None:
             return prediction
@@ -248,6 +263,17 @@ class Model:
             "record": dict(self.record),
             **({} if self.guard is None else {"guard": self.guard.settings}),
         }
+
+
+def each_of(*receivers: Receiver | None) -> Receiver | None:
+    """One receiver that hands on to each of these; None where there is none."""
+    there = [one for one in receivers if one is not None]
+    return partial(_to_all, there) if there else None
+
+
+def _to_all(receivers: Sequence[Receiver], region: Region, arrays: Mapping[str, Array]) -> None:
+    for receiver in receivers:
+        receiver(region, arrays)
 
 
 def _of_frame(progress: Progress | None, number: int, count: int) -> Progress | None:

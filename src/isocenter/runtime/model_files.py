@@ -33,6 +33,7 @@ from isocenter.runtime.preprocessing_kinds import preprocessing_of
 from isocenter.runtime.record_checks import BUILDING_ERRORS, built_from
 from isocenter.runtime.record_files import MANIFEST, digest, read_json, verify, write_json, write_tensors
 from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.runtime.uncertainty import with_uncertainty
 from isocenter.values import current_record
 
 SPLIT = "split.csv"
@@ -71,12 +72,12 @@ def load(
         return load_foreign(Path(path), device, fold=fold, threads=threads)
     with unpacked(Path(path)) as folder:
         if (folder / MANIFEST).is_file() and not (folder / RECORD).is_file():
-            return read_package(folder, device, fold, backend, threads)
+            return with_uncertainty(read_package(folder, device, fold, backend, threads))
         _refuse_backend(backend, path)
         if threads is not None:
             use_threads(threads)
         chosen = choose_device(device)
-        return replace(_read_run(folder, chosen.value, fold), computing=chosen)
+        return with_uncertainty(replace(_read_run(folder, chosen.value, fold), computing=chosen))
 
 
 def _refuse_backend(backend: str, path: str | Path) -> None:

@@ -147,6 +147,8 @@ class Decoding:
     bytes_per_voxel: memory for each voxel of the image while it decodes; None: that of a label
     exclusive:       whether outputs are classes, of which the largest wins
     covers_from:     {structure: probability from which on a voxel is in its covering mask}; None where there is none
+    uncertainty:     what probabilities state: "classes" of which one is right, "labels" each of which is there or not,
+                     or "values"; empty for a task that states no uncertainty
     """
 
     merge: Literal["gaussian", "mean", "nnunet"]
@@ -163,6 +165,7 @@ class Decoding:
     bytes_per_voxel: int | None = None
     exclusive: bool = True
     covers_from: Mapping[str, float] | None = None
+    uncertainty: Literal["", "classes", "labels", "values"] = ""
 
 
 @dataclass(frozen=True, eq=False)

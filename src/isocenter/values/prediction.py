@@ -241,6 +241,9 @@ class Confidence:
     deviations:   of `Prediction.values`, one standard deviation each in their order
     expected:     {label: Dice that is expected of its mask}
     gate_p:       how likely an input of the training's kind is at least as odd as this one
+    total:        uncertainty of the answer: entropy in nats, the mean over all voxels of a dense result, the sum over
+                  findings; of values the variance. It is `aleatoric`, which more data would not lower, and
+                  `epistemic`, about which several views of the image disagree
     uncalibrated: {class or finding: probability before calibration}
     """
 
@@ -250,6 +253,9 @@ class Confidence:
     deviations: Array | None = None
     expected: Mapping[str, float] = field(default_factory=dict)
     gate_p: float | None = None
+    total: float | None = None
+    aleatoric: float | None = None
+    epistemic: float | None = None
     uncalibrated: Mapping[str, float] = field(default_factory=dict)
 
 

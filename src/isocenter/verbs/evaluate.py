@@ -16,7 +16,7 @@ from isocenter.planning import read_plan
 from isocenter.prediction import PROGRAM, There, algorithm_of, loaded_model
 from isocenter.quality import SHORTCUT
 from isocenter.report import InNotebook
-from isocenter.runtime import Model, Preprocessing, environment, load, read_json, with_smaller_batches
+from isocenter.runtime import Model, Preprocessing, environment, load, read_json, with_smaller_batches, with_uncertainty
 from isocenter.tasks import Task, suffices
 from isocenter.values import Case, Dataset, Image, Plan, Problem, Row
 from isocenter.verbs.evaluation import (
@@ -116,6 +116,7 @@ def evaluate(
     threads: int | None = None,
     backend: str = "auto",
     scheduler: str | None = None,
+    uncertainty: str | None = None,
     seed: int = 0,
     **reading: Unpack[ReadingKeywords],
 ) -> Evaluation:
@@ -128,6 +129,7 @@ def evaluate(
     backend: what computes a package, as `predict` has it: "auto" takes the fastest that its certificate vouches for
     scheduler: address of a dask scheduler whose workers predict and score the cases, as `predict` has it; what is
              shown, and subsets of images, are predicted here
+    uncertainty: method by which the model looks for what it does not know, as `predict` has it
     A case that fails is reported and the rest goes on.
     Raises DatasetError where the data are not of the model's kind.
     """
@@ -136,7 +138,7 @@ def evaluate(
     run = path_of(model)
     if scheduler is not None and (path := path_of(data)):
         data = path.absolute()  # a worker has another working folder
-    loaded = loaded_model(model, device, threads=threads, backend=backend)
+    loaded = with_uncertainty(loaded_model(model, device, threads=threads, backend=backend), uncertainty)
     plan = _plan_of(run)
     options = _as_trained(run, plan, data).overridden(ReadingOptions.of(**reading))
     dataset = open_dataset(data, options, needs=loaded.task.needs)
@@ -151,14 +153,15 @@ def evaluate(
         dataset = named_as_in_run(dataset, read_data_record(run))
     chosen = choice(loaded, dataset, run, split)
     cases = [case for case in dataset if case.id in chosen.parts]
-    predictor, folds = _predictor(loaded, run, chosen, device)
+    predictor, folds = _predictor(loaded, run, chosen, device, uncertainty)
     known = dataset.patients_known
     parts, draws = chosen.parts, out is not None
     outcomes = None
     if scheduler is not None and isinstance(predictor, OutOfFold):
         outcomes = _folds_measured_there(scheduler, run, predictor, folds, device)
     elif scheduler is not None:
-        there = There.of(scheduler, run, loaded, device=device, threads=threads, backend=backend)
+        loading = {"device": device, "threads": threads, "backend": backend, "uncertainty": uncertainty}
+        there = There.of(scheduler, run, loaded, **loading)
         outcomes = measured_there({None: there}, {})
     scored = score(
         predictor, cases, parts, seed=seed, patients_known=known, folds=folds, draws=draws, outcomes=outcomes
@@ -251,7 +254,9 @@ def _log_of(run: Path | None) -> pd.DataFrame | None:
     return training_log(logged) if logged else None
 
 
-def _predictor(loaded: Model, run: Path | None, chosen: Choice, device: str) -> tuple[Predictor, Mapping[str, Fold]]:
+def _predictor(
+    loaded: Model, run: Path | None, chosen: Choice, device: str, uncertainty: str | None
+) -> tuple[Predictor, Mapping[str, Fold]]:
     """The model; of a run of folds, for its own cases, each fold for those that it has not seen, with its own task."""
     if not chosen.folds or run is None:
         return with_smaller_batches(loaded), {}
@@ -259,7 +264,8 @@ def _predictor(loaded: Model, run: Path | None, chosen: Choice, device: str) -> 
     for number in sorted(set(chosen.folds.values())):
         place = run / f"fold_{number}"
         own[number] = Fold(number, task_of(place) if (place / TASK).is_file() else loaded.task)
-        models[number] = replace(with_smaller_batches(load(run, device, fold=number)), task=own[number].task)
+        model = with_uncertainty(load(run, device, fold=number), uncertainty)
+        models[number] = replace(with_smaller_batches(model), task=own[number].task)
     owners = {case: models[number] for case, number in chosen.folds.items()}
     return OutOfFold(loaded.task, owners), {case: own[number] for case, number in chosen.folds.items()}
 

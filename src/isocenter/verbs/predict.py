@@ -35,7 +35,7 @@ from isocenter.prediction import (
     with_own_names,
 )
 from isocenter.report import InNotebook
-from isocenter.runtime import Model, write_json
+from isocenter.runtime import Model, with_uncertainty, write_json
 from isocenter.transforms import COLOUR
 from isocenter.values import Case, Dataset, Image, Prediction, Problem
 from isocenter.verbs.reading import (
@@ -130,6 +130,7 @@ def predict(
     covariates: Covariates = None,
     abstain: str = "on",
     calibration: str = "on",
+    uncertainty: str | None = None,
     **reading: Unpack[ReadingKeywords],
 ) -> Predicted:
     """Predict every input: an image file, a folder of one DICOM series, or a cohort of any known layout.
@@ -142,7 +143,8 @@ def predict(
     mirror: whether images are also seen mirrored and the results averaged; as the model was planned if not said
     backend: what computes a package; "auto" takes the fastest that its certificate vouches for
     save_probabilities, overlay: write them beside each dense result
-    maps:   make the entropy of every voxel's probabilities (nats): `Prediction.maps["total"]`, or a file
+    maps:   make the entropy of every voxel's probabilities (nats): `Prediction.maps["total"]`, or a file; and
+            "epistemic", the part about which the model's members or other views of the image disagree
     covering: make a mask of each structure that misses no more of it than the model's `task.risk` allows:
             `Prediction.maps["covering"]`, or a file
     scheduler: address of a dask scheduler whose workers predict the cases; they see model, inputs and out as files
@@ -155,6 +157,8 @@ def predict(
             what was read as pairs of a time and a number. A cohort whose own tables have them needs no other
     abstain: of images that are unlike those that trained the model: "on" gives no result but the reason, "mark" both,
              "off" does not look
+    uncertainty: method by which the model looks for what it does not know: "auto", "none", "members" of folds or an
+                 ensemble, "tta" (mirrored views). No result changes by it. As planned if not said
     calibration: "off" states probabilities as the network does; what is called, and sets, are those of calibrated ones
     reading: the fields of `ReadingOptions`: layout, patient, column and so on
     A case that fails is reported and the rest goes on; DatasetError where every one fails. The next case is read and
@@ -171,13 +175,15 @@ def predict(
     if out is not None:
         refuse_taken(Path(out), overwrite, MARKS)
     loaded = loaded_model(model, device, fold=fold, threads=threads, backend=backend)
+    sought = uncertainty or ("auto" if maps else None)
+    loaded = with_uncertainty(loaded, sought)
     loaded.flips(mirror)  # refused before the first case
     if covering and loaded.task.decoding.covers_from is None:
         remedy = "Train it with task.risk, or find thresholds on your own cases: isocenter calibrate"
         raise UsageError("the model has no thresholds of covering masks", str(model), remedy)
     predictor: Predictor = Here(loaded)
     if scheduler is not None:
-        loading = {"device": device, "threads": threads, "fold": fold, "backend": backend}
+        loading = {"device": device, "threads": threads, "fold": fold, "backend": backend, "uncertainty": sought}
         predictor = There.of(scheduler, path_of(model), loaded, **loading)
     folder = Path(out) if out is not None else None
     with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:

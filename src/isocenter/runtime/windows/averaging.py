@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from isocenter.errors import GeometryError, PlanError
 from isocenter.runtime.preprocessing import Trace
 from isocenter.runtime.windows.slide import Network
-from isocenter.tasks import sides_of
+from isocenter.tasks import BETWEEN, WITHIN, mean_of, sides_of
 from isocenter.transforms import check_flips, names_sides
 from isocenter.values import Array
 
 if TYPE_CHECKING:
+    from isocenter.runtime.uncertainty.disagreement import Disagreement
     from isocenter.tasks import Task
 
 # Several networks' outputs for one batch, and perhaps their shares, to one, in the space that a task decodes:
@@ -34,17 +35,20 @@ class Averaged:
     """Several networks as one: the mean of what they say of each window.
 
     shares: how much each of them counts, together 1; None where all count alike
+    differ: states the uncertainty between them beside the mean; None where nobody asks
     """
 
     members: tuple[Network, ...]
     average: Average
     shares: tuple[float, ...] | None = None
+    differ: Disagreement | None = None
 
     def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
         outputs = [member(batch, *context) for member in self.members]
         made = self.average(outputs) if self.shares is None else self.average(outputs, self.shares)
+        beside = {} if self.differ is None else self.differ(outputs, self.shares)
         # The features of several networks have no mean: those of the first stand for all.
-        return {**made, POOLED: outputs[0][POOLED]} if POOLED in outputs[0] else made
+        return {**made, **beside, **({POOLED: outputs[0][POOLED]} if POOLED in outputs[0] else {})}
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Mirrored:
     offsets:  {head: how many of its last channels are a vector}, which points the other way in a mirror
     marked:   for each number of the last channel, labels that were marked before, the one that it becomes then; None
               where that channel is one of the image
+    differ:   states the uncertainty between the views; None where nobody asks
+    plain:    whether the outputs are those of the window as it is, and mirrors only say how uncertain these are
     """
 
     network: Network
@@ -66,10 +72,15 @@ class Mirrored:
     sides: Mapping[str, tuple[int, ...] | None]
     offsets: Mapping[str, int] = field(default_factory=dict)
     marked: tuple[int, ...] | None = None
+    differ: Disagreement | None = None
+    plain: bool = False
 
     def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, Array]:
         views = chain.from_iterable(combinations(self.axes, n) for n in range(len(self.axes) + 1))
-        return self.average([self._seen(batch, view) for view in views])
+        seen = [self._seen(batch, view) for view in views]
+        made = seen[0] if self.plain else self.average(seen)
+        beside = {name: mean_of([one[name] for one in seen]) for name in seen[0] if name.endswith((WITHIN, BETWEEN))}
+        return {**made, **beside, **({} if self.differ is None else self.differ(seen))}
 
     def _seen(self, batch: NDArray[np.float32], view: tuple[int, ...]) -> dict[str, Array]:
         """What the network says of one view, brought back to the window as it is."""
@@ -117,11 +128,14 @@ def mirrored(
     left_right: int | None,
     *,
     labelled: bool = False,
+    differ: Disagreement | None = None,
+    plain: bool = False,
 ) -> Network:
     """The network with views mirrored along these axes, for the image that the trace is of.
 
     left_right: the axis of the network's grid that the model was planned for
     labelled:   whether the last channel holds numbers of the task's labels
+    differ, plain: as in `Mirrored`
     Raises GeometryError for an image with which that would not be true to anatomy.
     """
     if not axes:
@@ -135,7 +149,7 @@ def mirrored(
         )
     offsets = {name: head.offsets for name, head in task.heads.items() if head.offsets}
     numbers = sides if labelled and names_sides(sides) else None
-    return Mirrored(network, task.decoding.average, axes, crossing, sides_of(task), offsets, numbers)
+    return Mirrored(network, task.decoding.average, axes, crossing, sides_of(task), offsets, numbers, differ, plain)
 
 
 def _crossing_axis(task: Task, trace: Trace, left_right: int | None) -> int | None:

@@ -6,17 +6,19 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from isocenter.errors import counted
 from isocenter.runtime.windows.averaging import mirrored
 from isocenter.runtime.windows.slide import Network, Progress, slide, window_count
+from isocenter.tasks import BETWEEN, WITHIN
 from isocenter.values import Array, Image, Prediction, Region, Slabs
 
 if TYPE_CHECKING:
     from isocenter.runtime.preprocessing import Restores, Source, Trace
+    from isocenter.runtime.uncertainty.disagreement import Disagreement
     from isocenter.tasks import Task
 
 # Takes a part of a grid, and {head: (classes, *region) or (classes,)} its probabilities.
@@ -37,6 +39,7 @@ class WindowSettings:
     flips:      axes of the window along which the network also sees it mirrored
     left_right: axis of the network's grid between left and right, as the model was planned; None where unknown
     seconds:    time limit for all windows of an image: the overlap shrinks where it has to; None without a limit
+    differ, plain: of mirrored views, as in `Mirrored`
     """
 
     patch: tuple[int, ...]
@@ -45,6 +48,8 @@ class WindowSettings:
     flips: tuple[int, ...] = ()
     left_right: int | None = None
     seconds: float | None = None
+    differ: Disagreement | None = None
+    plain: bool = False
 
 
 def run_pipeline(
@@ -66,7 +71,8 @@ def run_pipeline(
     """
     data, trace = preprocessing.opened(image, where)
     labelled = preprocessing.cascade is not None
-    seen = mirrored(network, task, windows.flips, trace, windows.left_right, labelled=labelled)
+    how: dict[str, Any] = {"labelled": labelled, "differ": windows.differ, "plain": windows.plain}
+    seen = mirrored(network, task, windows.flips, trace, windows.left_right, **how)
     patch, overlap = windows.patch, windows.overlap
     channels = sum(head.count for head in task.heads.values() if head.is_dense)
     parts = preprocessing.parts(trace, region, patch, channels)
@@ -173,5 +179,6 @@ def _sent(slabs: Slabs, task: Task, receiver: Receiver) -> Slabs:
     """The same slabs, whose probabilities the receiver gets on the way."""
     for region, arrays in slabs:
         made = {name: np.asarray(array) for name, array in arrays.items()}
-        receiver(region, task.decoding.probabilities(made))
+        beside = {name: array for name, array in made.items() if name.endswith((WITHIN, BETWEEN))}
+        receiver(region, {**task.decoding.probabilities(made), **beside})
         yield region, made

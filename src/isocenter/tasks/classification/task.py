@@ -219,6 +219,7 @@ class Classification:
             outputs=self.outputs,
             averaged=() if self.order in BETWEEN else ("class",),
             by_covariates=None if self.certainty.covariate is None else self.by_covariates,
+            uncertainty="classes",
         )
 
     @property

@@ -186,6 +186,7 @@ class Findings:
             probabilities=self.probabilities,
             decode=self.decode,
             outputs=self.outputs,
+            uncertainty="labels",
         )
 
     @property

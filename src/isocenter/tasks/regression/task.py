@@ -18,6 +18,7 @@ from isocenter.tasks.regression.pictures import HEAD, ValuePictures, values_of
 from isocenter.tasks.regression.plan import SENTENCES, check_settings, decisions, error_factors, settings_for, suited
 from isocenter.tasks.regression.scores import METRICS, NAMES, measured_of, summary_rows
 from isocenter.tasks.shared import (
+    BETWEEN,
     HIGH,
     INTERVALS,
     LOW,
@@ -179,6 +180,7 @@ class Regression:
             probabilities=self.probabilities,
             decode=self.decode,
             outputs=self.outputs,
+            uncertainty="values",
         )
 
     @property
@@ -254,7 +256,20 @@ class Regression:
         wide = np.ones(len(values)) if bars is None else bars
         low, high = self.certainty.interval(measured, wide.tolist())
         given = {} if bars is None else dict(zip(self.targets, (bars / self._factors).tolist(), strict=True))
-        return Prediction(geometry, values=measured, confidence=Confidence({}, low, high, bars, uncalibrated=given))
+        spread: dict[str, Any] = self._variances(bars, arrays.get(f"{HEAD}{BETWEEN}"))
+        confidence = Confidence({}, low, high, bars, uncalibrated=given, **spread)
+        return Prediction(geometry, values=measured, confidence=confidence)
+
+    def _variances(self, bars: Floats | None, between: Array | None) -> dict[str, float]:
+        """Of several views epistemic variance, and with error bars the others; of several targets standardised."""
+        if between is None:
+            return {}
+        scale = self._deviation if len(self.targets) > 1 else np.ones(1)
+        epistemic = float(np.sum(np.asarray(between, dtype=np.float64) * (self._deviation / scale) ** 2))
+        if bars is None:
+            return {"epistemic": epistemic}
+        aleatoric = float(np.sum((bars / scale) ** 2))
+        return {"total": aleatoric + epistemic, "aleatoric": aleatoric, "epistemic": epistemic}
 
     def _standardised(self, outputs: Floats) -> tuple[Floats, Floats | None]:
         """(targets, ...) values and their error bars, one standard deviation each."""

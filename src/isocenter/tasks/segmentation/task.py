@@ -256,6 +256,7 @@ class Segmentation:
             channel_labels=self.channel_labels,
             exclusive=self.exclusive,
             covers_from=self.certainty.covers_from,
+            uncertainty="classes" if self.exclusive else "labels",
         )
 
     @property

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+# Beside a head's name: what several views say of uncertainty in each of them, and of that between them.
+WITHIN, BETWEEN = ":within", ":between"
 # How much each of several outputs counts, in sum 1; None where all count alike.
 Shares = Sequence[float] | None
 

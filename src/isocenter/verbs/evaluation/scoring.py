@@ -16,7 +16,7 @@ from isocenter.errors import DatasetError, IsocenterError, MemoryShortageError, 
 from isocenter.evaluation import FOLD, Table, case_table, resampling, rows_to_json
 from isocenter.files import write_table, write_text
 from isocenter.lazy import pandas as pd
-from isocenter.prediction import There, gate_columns, noted
+from isocenter.prediction import There, confidence_columns, noted
 from isocenter.quality import kinds_of
 from isocenter.report import Figure, overlay, viewer
 from isocenter.runtime import write_json
@@ -245,7 +245,7 @@ def rows_of(prediction: Prediction, case: Case, task: Task, split: Split, fold: 
     """The rows of a case in a table of cases, scored by its fold's own task where several folds score."""
     table = (task if fold is None else fold.task).scoring.score([prediction], [case])
     of_fold = {} if fold is None else {FOLD: str(fold.number)}
-    rows = table.assign(split=split, **of_fold, **gate_columns(prediction)).to_dict("records")
+    rows = table.assign(split=split, **of_fold, **confidence_columns(prediction)).to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in rows]
 
 

@@ -1,0 +1,15 @@
+"""How uncertain a model's answers are, and which part of it several views of an image disagree about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.runtime.uncertainty.disagreement import Disagreement
+    from isocenter.runtime.uncertainty.methods import METHODS, with_uncertainty
+    from isocenter.runtime.uncertainty.receiver import EPISTEMIC, TOTAL, Uncertainty
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -1,0 +1,94 @@
+"""The uncertainty within several views of a batch and between them, beside their mean.
+
+For NumPy arrays and for tensors alike, so that what ONNX computes is what is computed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isocenter.lazy import torch
+from isocenter.tasks import BETWEEN, WITHIN
+
+if TYPE_CHECKING:
+    from isocenter.tasks import Task
+
+# p log p of less is 0, as it is in the limit; log odds beyond are certain in float32.
+SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), 60.0
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """Adds `<head>:within` and `<head>:between` to the outputs of several views: networks, mirrors, draws of weights.
+
+    Of probabilities these are the mean entropy of the views and the mutual information of view and answer, in nats,
+    (batch, 1, ...); together they are the entropy of the mean (Depeweg et al., arXiv:1710.07283). Of values the mean
+    variance and the variance of the means, (batch, values).
+    kinds:  {head: "classes" of which one is right, "labels" each of which is there or not, or "values"}
+    values: of a head of values; outputs after them are logarithms of their variances
+    """
+
+    kinds: Mapping[str, str]
+    values: int = 0
+
+    @classmethod
+    def of(cls, task: Task) -> Disagreement | None:
+        """That of a task's heads; None of a task that states no uncertainty."""
+        decoding = task.decoding
+        if not decoding.uncertainty:
+            return None
+        plain = "labels" if decoding.uncertainty == "classes" else decoding.uncertainty
+        kinds = {head: "classes" if head in decoding.averaged else plain for head in task.heads}
+        return cls(kinds, len(task.labels))
+
+    def __call__(self, views: Sequence[Mapping[str, Any]], shares: Sequence[float] | None = None) -> dict[str, Any]:
+        """{name: array} of {head: (batch, channels, ...)} of each view; shares: how much each counts, together 1."""
+        counted = [1 / len(views)] * len(views) if shares is None else shares
+        made = dict[str, Any]()
+        for head, kind in self.kinds.items():
+            outputs = [view[head] for view in views]
+            both = self._of_values(outputs, counted) if kind == "values" else _of_chances(outputs, counted, kind)
+            made |= dict(zip((f"{head}{WITHIN}", f"{head}{BETWEEN}"), both, strict=True))
+        return made
+
+    def _of_values(self, outputs: Sequence[Any], shares: Sequence[float]) -> tuple[Any, Any]:
+        means = [one[:, : self.values] for one in outputs]
+        middle = sum(share * one for share, one in zip(shares, means, strict=True))
+        between = sum(share * (one - middle) ** 2 for share, one in zip(shares, means, strict=True))
+        within = sum(
+            share * _library(one).exp(one[:, self.values :]) for share, one in zip(shares, outputs, strict=True)
+        )
+        return within, between
+
+
+def _of_chances(outputs: Sequence[Any], shares: Sequence[float], kind: str) -> tuple[Any, Any]:
+    within: Any = 0.0
+    middle: Any = 0.0
+    for share, one in zip(shares, outputs, strict=True):  # one after the other, so that one view alone is held
+        chances = _softmax(one) if kind == "classes" else _sigmoid(one)
+        within, middle = within + share * _entropy(chances, kind), middle + share * chances
+    return within, (_entropy(middle, kind) - within).clip(0)
+
+
+def _entropy(chances: Any, kind: str) -> Any:
+    """(batch, 1, ...) nats."""
+    sides = (chances,) if kind == "classes" else (chances, 1 - chances)
+    return -sum((side * _library(side).log(side.clip(SMALLEST))).sum(1)[:, None] for side in sides)
+
+
+def _softmax(outputs: Any) -> Any:
+    library = _library(outputs)
+    powers = library.exp(outputs - library.amax(outputs, 1)[:, None])
+    return powers / powers.sum(1)[:, None]
+
+
+def _sigmoid(outputs: Any) -> Any:
+    return 1 / (1 + _library(outputs).exp(-outputs.clip(-LARGEST, LARGEST)))
+
+
+def _library(array: Any) -> Any:
+    return np if isinstance(array, np.ndarray) else torch
