@@ -204,7 +204,7 @@ def plain_elements(file: BinaryIO) -> tuple[Elements, int, int, int] | None:
 
 def _indexed(raw: bytes) -> tuple[Elements, int, int, int]:
     """Raises UnusualError, or struct.error or IndexError where the bytes end before the pixels."""
-    tag, _, start, length = _head(raw, MAGIC_END, is_implicit=False)
+    tag, _, start, length = element_head(raw, MAGIC_END, is_implicit=False)
     if raw[128:MAGIC_END] != b"DICM" or tag != 0x00020000 or length != 4:
         raise UnusualError
     meta_end = start + 4 + int.from_bytes(raw[start : start + 4], "little")
@@ -243,12 +243,12 @@ def _index(
     """Enter the elements from `at` on, up to the pixels or `end`; the tag, VR, offset and length of what stops it."""
     last = -1
     while end is None or at < end:
-        tag, vr, start, length = _head(raw, at, is_implicit=is_implicit)
+        tag, vr, start, length = element_head(raw, at, is_implicit=is_implicit)
         if tag in PIXEL_ELEMENTS:
             return tag, vr, start, length
         if tag <= last or tag >> 16 == 0xFFFE:  # a delimiter of nothing
             raise UnusualError
-        at = start + length if length != UNDEFINED else _behind_sequence(raw, start, vr, is_implicit, DEEPEST)
+        at = start + length if length != UNDEFINED else behind_sequence(raw, start, vr, is_implicit, DEEPEST)
         if at > len(raw):
             raise IndexError
         index[tag] = (vr, start, at)
@@ -256,7 +256,7 @@ def _index(
     return 0, b"", at, 0
 
 
-def _head(raw: bytes, at: int, *, is_implicit: bool) -> tuple[int, bytes, int, int]:
+def element_head(raw: bytes, at: int, *, is_implicit: bool) -> tuple[int, bytes, int, int]:
     """(tag, VR, offset of the value, its length) of the element at an offset; delimiters have no VR."""
     group, element, vr, length = _EXPLICIT.unpack_from(raw, at)
     tag = group << 16 | element
@@ -271,12 +271,12 @@ def _head(raw: bytes, at: int, *, is_implicit: bool) -> tuple[int, bytes, int, i
     return tag, vr, at + 12, int.from_bytes(raw[at + 8 : at + 12], "little")
 
 
-def _behind_sequence(raw: bytes, at: int, vr: bytes, is_implicit: bool, depth: int) -> int:
+def behind_sequence(raw: bytes, at: int, vr: bytes, is_implicit: bool, depth: int) -> int:
     """The offset behind a sequence of undefined length whose first item is at an offset."""
     if vr not in (b"SQ", b"") or depth == 0:
         raise UnusualError
     while True:
-        tag, _, at, length = _head(raw, at, is_implicit=is_implicit)
+        tag, _, at, length = element_head(raw, at, is_implicit=is_implicit)
         if tag == SEQUENCE_END:
             return at
         if tag != ITEM:
@@ -286,10 +286,10 @@ def _behind_sequence(raw: bytes, at: int, vr: bytes, is_implicit: bool, depth: i
 
 def _behind_item(raw: bytes, at: int, is_implicit: bool, depth: int) -> int:
     while True:
-        tag, vr, at, length = _head(raw, at, is_implicit=is_implicit)
+        tag, vr, at, length = element_head(raw, at, is_implicit=is_implicit)
         if tag == ITEM_END:
             return at
-        at = at + length if length != UNDEFINED else _behind_sequence(raw, at, vr, is_implicit, depth - 1)
+        at = at + length if length != UNDEFINED else behind_sequence(raw, at, vr, is_implicit, depth - 1)
 
 
 def _ascii(raw: bytes) -> str:

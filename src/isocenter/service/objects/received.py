@@ -1,0 +1,85 @@
+"""What a writer of the inbox tells the keeper, one line of JSON each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Literal, Self
+
+Way = Literal["store", "stow", "watch", "front", "found"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a journal; at: s since 1970."""
+
+    @property
+    def line(self) -> bytes:
+        """The line, ended."""
+        return json.dumps({"kind": type(self).__name__, **vars(self)}).encode() + b"\n"
+
+    @classmethod
+    def of(cls, said: dict[str, object]) -> Self:
+        """From the names and values of a line; lists become tuples."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in said.items()})
+
+
+@dataclass(frozen=True)
+class Received(Line):
+    """An object that is kept, or set aside.
+
+    path:  of the file, from the node's folder
+    bytes: of the file
+    peer:  who sent it: an AE title, or a name of ours
+    way:   by C-STORE, by STOW-RS, from a watched folder, from Orthanc in front, or found without a row
+    """
+
+    study: str
+    series: str
+    instance: str
+    sop_class: str
+    syntax: str
+    path: str
+    bytes: int
+    peer: str
+    at: float
+    way: Way = "store"
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether another object with the same UID was there first."""
+        return self.path.startswith("aside/")
+
+
+@dataclass(frozen=True)
+class CommitmentRequest(Line):
+    """A peer asks whether objects are safe here: N-ACTION, PS3.4 J.3.2; instances and classes: their UIDs, in pairs."""
+
+    transaction: str
+    peer: str
+    classes: tuple[str, ...]
+    instances: tuple[str, ...]
+    at: float
+
+
+@dataclass(frozen=True)
+class CommitmentReport(Line):
+    """A peer's answer about objects of ours: N-EVENT-REPORT, PS3.4 J.3.3; UIDs that are safe, and that are not."""
+
+    transaction: str
+    peer: str
+    committed: tuple[str, ...]
+    failed: tuple[str, ...]
+    at: float
+
+
+KINDS = {kind.__name__: kind for kind in (Received, CommitmentRequest, CommitmentReport)}
+
+
+def parse_line(line: bytes) -> Line | None:
+    """The line's value; None where it is damaged, as by a power cut."""
+    try:
+        said = json.loads(line)
+        return KINDS[said.pop("kind")].of(said)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None

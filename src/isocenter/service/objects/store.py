@@ -1,0 +1,228 @@
+"""Where objects lie: `inbox/` while they come, `studies/` for good, `aside/` where another was there first.
+
+No path comes from inside a file: names are the first 32 hexadecimal digits of the SHA-256 of a UID.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, Self
+
+from isocenter.errors import FormatError, ResourceError
+from isocenter.files.dicom import Identity, read_identity
+from isocenter.service.objects.journal import Journal
+from isocenter.service.objects.received import Received, Way
+
+Sync = Literal["object", "association", "commit"]
+
+INBOX, STUDIES, ASIDE = "inbox", "studies", "aside"
+COMPARED_AT_ONCE = 1 << 20
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class OutOfSpaceError(ResourceError):
+    """The disk is full, or has less free than the node is to leave."""
+
+
+class Part:
+    """An object while it comes; used with `with`, after which the part file is gone. size: bytes so far."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _room_for(path):
+            self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640)
+        self.size = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Add bytes. Raises OutOfSpaceError."""
+        view = memoryview(data)
+        with _room_for(self.path):
+            while (written := os.write(self._file, view)) < len(view):
+                self.size += written
+                view = view[written:]
+        self.size += written
+
+    def sync(self) -> None:
+        """Wait until the bytes survive a power cut."""
+        with _room_for(self.path):
+            os.fsync(self._file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self._file)
+        self.path.unlink(missing_ok=True)
+
+
+class ObjectStore:
+    """Where one process keeps what it receives; threads may share it.
+
+    folder:      of the node
+    name:        of the process, in the name of its folder in `inbox/`
+    sync:        whether `keep` waits for the disk, or who receives calls `secure` later
+    min_free_gb: of the disk, below which nothing more is taken
+    """
+
+    def __init__(self, folder: Path, name: str, *, sync: Sync = "association", min_free_gb: float = 0.0) -> None:
+        self.folder, self.sync, self.min_free = folder, sync, min_free_gb * 1e9
+        self.journal = Journal(folder / INBOX, name)
+        self._numbers = itertools.count()
+
+    def begin(self) -> Part:
+        """A file to receive into. Raises OutOfSpaceError."""
+        disk = os.statvfs(self.folder)
+        if disk.f_bavail * disk.f_frsize < self.min_free:
+            raise _out_of_space(self.folder)
+        return Part(self.journal.folder / f"{next(self._numbers)}.part")
+
+    def keep(self, part: Part, peer: str, way: Way = "store") -> Received:
+        """Give a whole object its final name, and write that down; from here on it survives the death of the node.
+
+        The same object once more changes nothing; another one with the same UID goes aside.
+        Raises FormatError for what lacks a UID, and OutOfSpaceError.
+        """
+        identity = read_identity(part.path)
+        with _room_for(self.folder):
+            if self.sync == "object":
+                part.sync()
+            path = _placed(self.folder, part.path, identity)
+            received = _received(self.folder, path, identity, part.size, peer, way)
+            if self.sync == "object":
+                secure(self.folder, [received.path])
+            self.journal.append(received)
+        return received
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self.journal.close()
+
+
+def secure(folder: Path, paths: Iterable[str]) -> None:
+    """Wait until files survive a power cut, their names too; paths: from the node's folder."""
+    folders = set()
+    for path in paths:
+        _sync(folder / path)
+        folders |= set(Path(path).parents)
+    for parent in folders:
+        _sync(folder / parent)
+
+
+def set_aside(folder: Path, path: Path, name: str, reason: dict[str, object]) -> Path:
+    """Link a file into a new folder `aside/<n>/`, with the reason beside it; the new path.
+
+    The reason names no patient.
+    """
+    (folder / ASIDE).mkdir(exist_ok=True)
+    taken = [int(entry.name) for entry in os.scandir(folder / ASIDE) if entry.name.isdecimal()]
+    for number in itertools.count(max(taken, default=0) + 1):
+        place = folder / ASIDE / str(number)
+        try:
+            place.mkdir()
+        except FileExistsError:  # another process was first
+            continue
+        break
+    os.link(path, place / name)
+    said = {"schema": "isocenter.aside", "version": 1, "at": time.time(), **reason}
+    (place / "reason.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    return place / name
+
+
+def files_without_row(folder: Path, is_known: Callable[[str], bool]) -> Iterator[Received]:
+    """Objects in `studies/` that no row knows, as a process leaves them that is killed between file and journal.
+
+    is_known: whether there is a row, by the path from the node's folder
+    What a power cut has left without content goes aside.
+    """
+    for path in sorted((folder / STUDIES).glob("??/*/*/*.dcm")):
+        name = path.relative_to(folder).as_posix()
+        if is_known(name):
+            continue
+        try:
+            identity = read_identity(path)
+        except FormatError as error:
+            set_aside(folder, path, path.name, {"reason": error.problem, "file": name})
+            path.unlink()
+            continue
+        at = path.stat().st_mtime
+        yield replace(_received(folder, path, identity, path.stat().st_size, "", "found"), at=at)
+
+
+def _received(folder: Path, path: Path, identity: Identity, size: int, peer: str, way: Way) -> Received:
+    named = {name: getattr(identity, name) for name in ("study", "series", "instance", "sop_class", "syntax")}
+    return Received(**named, path=path.relative_to(folder).as_posix(), bytes=size, peer=peer, at=time.time(), way=way)
+
+
+def _placed(folder: Path, part: Path, identity: Identity) -> Path:
+    """The final path, or that in `aside/`. A link is made whole or not at all, and never in place of another file."""
+    study, series, instance = map(_digits, (identity.study, identity.series, identity.instance))
+    path = folder / STUDIES / study[:2] / study / series / f"{instance}.dcm"
+    try:
+        try:
+            os.link(part, path)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.link(part, path)
+    except FileExistsError:
+        return _beside(folder, part, identity, path)
+    return path
+
+
+def _beside(folder: Path, part: Path, identity: Identity, first: Path) -> Path:
+    try:
+        known = read_identity(first)
+    except FormatError:  # a power cut has emptied it
+        part.replace(first)
+        return first
+    if known.syntax == identity.syntax and _same_bytes(part, identity.offset, first, known.offset):
+        return first
+    reason = "another object with the same UID came first"
+    return set_aside(folder, part, "object.dcm", {"reason": reason, "first": first.relative_to(folder).as_posix()})
+
+
+def _same_bytes(one: Path, start: int, other: Path, begin: int) -> bool:
+    if one.stat().st_size - start != other.stat().st_size - begin:
+        return False
+    with one.open("rb") as file, other.open("rb") as second:
+        file.seek(start)
+        second.seek(begin)
+        while data := file.read(COMPARED_AT_ONCE):
+            if data != second.read(COMPARED_AT_ONCE):
+                return False
+    return True
+
+
+def _digits(uid: str) -> str:
+    return hashlib.sha256(uid.encode()).hexdigest()[:32]
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    """Say it as OutOfSpaceError where the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise _out_of_space(path) from error
+
+
+def _out_of_space(path: Path) -> OutOfSpaceError:
+    return OutOfSpaceError("the disk is full or nearly so", str(path), "Free some space, or lower min_free_gb")

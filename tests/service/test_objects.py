@@ -1,0 +1,217 @@
+"""Objects are kept whole under names that are hashes, or refused; each is written down before anybody is told."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isocenter.errors import FormatError
+from isocenter.service.objects import (
+    CommitmentReport,
+    ObjectStore,
+    OutOfSpaceError,
+    Received,
+    files_without_row,
+    forget_journals,
+    read_journals,
+    secure,
+)
+from service.objects_sent import drawn, encoded
+
+# Writes one object and its line, then half of the next, and waits to be killed.
+WRITER = """
+import sys, time
+from pathlib import Path
+from isocenter.service.objects import ObjectStore
+store = ObjectStore(Path(sys.argv[1]), "receiver")
+data = Path(sys.argv[2]).read_bytes()
+with store.begin() as part:
+    part.write(data)
+    store.keep(part, "SCANNER")
+with store.begin() as part:
+    part.write(data[:100])
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = ObjectStore(tmp_path, "receiver")
+    yield made
+    made.close()
+
+
+def kept(store, data, peer="SCANNER"):
+    with store.begin() as part:
+        part.write(data)
+        return store.keep(part, peer)
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.dcm"))
+
+
+@pytest.mark.parametrize("sync", ["object", "association", "commit"])
+def test_an_object_lies_under_the_hashes_of_its_uids_byte_for_byte(tmp_path, sync):
+    store, data = ObjectStore(tmp_path, "receiver", sync=sync), encoded(drawn())
+    received = kept(store, data)
+    # sha256("1.2"), sha256("1.2.3"), sha256("1.2.3.4"), by coreutils
+    names = (subprocess.run(["sha256sum"], input=uid, capture_output=True, check=True).stdout[:32].decode()
+             for uid in (b"1.2", b"1.2.3", b"1.2.3.4"))  # fmt: skip
+    study, series, instance = names
+    assert received.path == f"studies/{study[:2]}/{study}/{series}/{instance}.dcm"
+    assert (tmp_path / received.path).read_bytes() == data
+    assert (received.study, received.series, received.instance, received.bytes) == (
+        "1.2",
+        "1.2.3",
+        "1.2.3.4",
+        len(data),
+    )
+    secure(tmp_path, [received.path])
+    store.close()
+
+
+def test_what_is_kept_is_written_down_and_no_part_file_stays(store, tmp_path):
+    received = kept(store, encoded(drawn()))
+    assert read_journals(tmp_path / "inbox", {})[0] == [received]
+    assert list(tmp_path.rglob("*.part")) == []
+
+
+def test_a_journal_is_read_from_where_it_was_read_to(store, tmp_path):
+    kept(store, encoded(drawn()))
+    _, read = read_journals(tmp_path / "inbox", {})
+    second = kept(store, encoded(drawn("1.2.3.5")))
+    assert read_journals(tmp_path / "inbox", read)[0] == [second]
+
+
+def test_the_same_object_once_more_changes_nothing_whoever_wrote_its_group_2(store, tmp_path):
+    dataset = drawn()
+    first = kept(store, encoded(dataset))
+    dataset.file_meta.SourceApplicationEntityTitle = "ANOTHER"
+    again = kept(store, encoded(dataset), "ANOTHER")
+    assert again.path == first.path and len(files(tmp_path)) == 1
+
+
+def test_another_object_with_the_same_uid_goes_aside_and_the_first_stays(store, tmp_path):
+    data = encoded(drawn())
+    first = kept(store, data)
+    others = [kept(store, encoded(drawn(Rows=rows))) for rows in (4, 2)]
+    assert (tmp_path / first.path).read_bytes() == data
+    assert [other.path for other in others] == ["aside/1/object.dcm", "aside/2/object.dcm"]
+    assert all(other.is_aside for other in others) and not first.is_aside
+    reason = (tmp_path / "aside/1/reason.json").read_text()
+    assert json.loads(reason)["first"] == first.path
+    assert "secret" not in reason and "Doe" not in reason
+
+
+def test_a_file_that_a_power_cut_has_emptied_gives_way_to_the_object_sent_again(store, tmp_path):
+    data = encoded(drawn())
+    path = tmp_path / kept(store, data).path
+    path.write_bytes(b"")
+    assert tmp_path / kept(store, data).path == path
+    assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("uid", ["../../../etc/passwd", "/etc/passwd", "", "1.2\n3", "1" * 65])
+def test_an_object_whose_uid_is_none_is_refused_and_leaves_nothing(store, tmp_path, uid):
+    dataset = drawn()
+    with pytest.warns(UserWarning) if uid else pytest.MonkeyPatch.context():
+        dataset.StudyInstanceUID = uid
+        data = encoded(dataset)
+    with pytest.raises(FormatError, match="StudyInstanceUID"):
+        kept(store, data)
+    assert files(tmp_path) == [] and list(tmp_path.rglob("*.part")) == []
+
+
+@given(cut=st.integers(0, 400), change=st.tuples(st.integers(0, 600), st.integers(0, 255)))
+def test_a_damaged_object_is_kept_as_it_is_or_refused(tmp_path_factory, cut, change):
+    data = bytearray(encoded(drawn()))
+    data[change[0]] = change[1]
+    store = ObjectStore(tmp_path_factory.mktemp("node"), "receiver")
+    whole = bytes(data[: len(data) - cut])
+    try:
+        received = kept(store, whole)
+    except FormatError:
+        assert files(store.folder) == []
+    else:
+        assert (store.folder / received.path).read_bytes() == whole
+    store.close()
+
+
+def test_less_space_than_is_to_stay_free_is_a_refusal(tmp_path):
+    store = ObjectStore(tmp_path, "receiver", min_free_gb=1e9)
+    with pytest.raises(OutOfSpaceError, match="full"):
+        store.begin()
+
+
+def test_a_killed_writer_leaves_its_objects_and_lines_and_its_part_file_is_removed(tmp_path):
+    source = tmp_path / "source.dcm"
+    source.write_bytes(encoded(drawn()))
+    node = tmp_path / "node"
+    with subprocess.Popen([sys.executable, "-c", WRITER, node, source], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout.readline() == b"ready\n"
+        [received], read = read_journals(node / "inbox", {})
+        assert forget_journals(node / "inbox", read) == 0  # it lives
+        writer.send_signal(signal.SIGKILL)
+    assert (node / received.path).read_bytes() == source.read_bytes()
+    assert forget_journals(node / "inbox", {}) == 0  # not before its lines are read
+    assert forget_journals(node / "inbox", read) == 1
+    assert list((node / "inbox").iterdir()) == []
+
+
+def test_half_a_line_is_no_line_and_keeps_nobody_from_forgetting_a_dead_writer(tmp_path):
+    store = ObjectStore(tmp_path, "receiver")
+    received = kept(store, encoded(drawn()))
+    [journal] = tmp_path.glob("inbox/*/journal-*")
+    with journal.open("ab") as file:
+        file.write(b'{"kind": "Received", "stu')
+    lines, read = read_journals(tmp_path / "inbox", {})
+    assert lines == [received]
+    assert read_journals(tmp_path / "inbox", read) == ([], read)
+    store.close()
+    assert forget_journals(tmp_path / "inbox", read) == 1
+
+
+def test_a_long_journal_is_followed_by_another_and_then_forgotten(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("isocenter.service.objects.journal.LARGEST", 200)
+    every = [kept(store, encoded(drawn(f"1.2.3.{n}"))) for n in range(4)]
+    lines, read = read_journals(tmp_path / "inbox", {})
+    assert lines == every
+    forget_journals(tmp_path / "inbox", read)
+    assert len(list(tmp_path.glob("inbox/*/journal-*"))) == 1
+    last = kept(store, encoded(drawn("1.2.3.9")))
+    assert read_journals(tmp_path / "inbox", read)[0] == [last]
+
+
+def test_lines_of_every_kind_come_back_as_they_were(store, tmp_path):
+    report = CommitmentReport("1.2", "PACS", ("1.2.3",), (), 12.5)
+    store.journal.append(report)
+    assert read_journals(tmp_path / "inbox", {})[0] == [report]
+
+
+def test_files_that_no_row_knows_are_found(store, tmp_path):
+    known, lost = (kept(store, encoded(drawn(f"1.2.3.{n}"))) for n in range(2))
+    [found] = files_without_row(tmp_path, {known.path}.__contains__)
+    assert isinstance(found, Received) and found.way == "found"
+    assert (found.path, found.instance, found.bytes) == (lost.path, lost.instance, lost.bytes)
+
+
+def test_an_emptied_file_that_no_row_knows_goes_aside(store, tmp_path):
+    path = tmp_path / kept(store, encoded(drawn())).path
+    path.write_bytes(b"")
+    assert list(files_without_row(tmp_path, lambda name: False)) == []
+    assert not path.exists() and (tmp_path / "aside/1/reason.json").exists()
+
+
+def test_the_receiving_of_objects_imports_neither_torch_nor_a_database():
+    loaded = "import sys, isocenter.service.objects.store; print({'torch', 'sqlalchemy', 'pydicom'} & set(sys.modules))"
+    assert (
+        subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout == "set()\n"
+    )
