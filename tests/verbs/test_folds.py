@@ -239,6 +239,7 @@ class Certain:
     """Gives every case the probability that its name ends in."""
 
     task: Classification
+    guard: None = None
 
     def predict(self, subject):
         likely = float(subject.id.partition("@")[2])

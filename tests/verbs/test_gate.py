@@ -157,3 +157,19 @@ def test_a_gate_of_another_run_beside_a_checkpoint_is_refused(gated, tmp_path):
         seal(file.parent)
     with pytest.raises(IntegrityError, match="not the gate of this model"):
         isocenter.load(tmp_path / "run")
+
+
+def test_cases_of_another_source_void_all_guarantees_and_the_report_and_the_summary_say_so(gated, tmp_path):
+    own = isocenter.evaluate(gated.out, gated.data)
+    assert own.scored.shift is not None and not own.scored.shift.is_found
+    assert not json.loads((gated.out / "evaluation" / "summary.json").read_text())["shift"]["found"]
+    for path in sorted(pictures(tmp_path / "data", count=30, first=100).rglob("*.png")):
+        pixels = np.array(PIL.Image.open(path))
+        pixels[::2] //= 4  # stripes
+        PIL.Image.fromarray(pixels).save(path)
+    result = isocenter.evaluate(gated.out, tmp_path / "data", out=tmp_path / "out")
+    [note] = [note for note in result.notes if "no guarantee holds" in note]
+    assert "level 0.01" in note
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["shift"]["found"] and summary["shift"]["p"] < 0.01 and summary["shift"]["note"] == note
+    assert note in (tmp_path / "out" / "report.html").read_text()

@@ -125,6 +125,7 @@ if TYPE_CHECKING:
         rows_from_records,
         rows_to_json,
     )
+    from isocenter.evaluation.two_samples import energy_test
     from isocenter.evaluation.uncertainty import entropy
 
 if not TYPE_CHECKING:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Guard,
         Watching,
         fitted_guard,
+        means_by_patient,
         observed,
         tail_note,
         with_guard,

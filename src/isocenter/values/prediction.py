@@ -245,6 +245,7 @@ class Confidence:
                   findings; of values the variance. It is `aleatoric`, which more data would not lower, and
                   `epistemic`, about which several views of the image disagree
     uncalibrated: {class or finding: probability before calibration}
+    features:     (features,) what the network saw in it, where it is compared with other cases
     """
 
     set: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -257,6 +258,7 @@ class Confidence:
     aleatoric: float | None = None
     epistemic: float | None = None
     uncalibrated: Mapping[str, float] = field(default_factory=dict)
+    features: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -168,7 +168,8 @@ def evaluate(
     )
     if isinstance(loaded.preprocessing, Preprocessing):
         scored = with_subsets(scored, predictor, loaded.preprocessing, cases, seed=seed, patients_known=known)
-    notes = (*chosen.notes, *_own_results(loaded, cases), *_shortcut_notes(loaded, run), *unshared(loaded.task, cases))
+    others = (*_own_results(loaded, cases), *_shortcut_notes(loaded, run), *unshared(loaded.task, cases))
+    notes = (*chosen.notes, *scored.notes, *others)
     primary = str(loaded.record.get("primary", scored.rows[0].metric))
     log = _log_of(run)
     training = () if log is None else training_length(log, selecting(plan))

@@ -132,7 +132,19 @@ def test_a_gate_is_the_same_when_it_was_written_and_read(tmp_path):
     assert again is not None
     assert again.verdict(odd) == guard.verdict(odd)
     assert again.settings == guard.settings
+    assert_allclose(again.calibrated, guard.calibrated)
     assert read_guard({}, tmp_path) is None
+
+
+def test_a_gate_keeps_what_the_network_saw_in_each_patient_who_did_not_train():
+    rng = np.random.default_rng(0)
+    trained, held_out = [seen(rng) for _ in range(40)], [seen(rng) for _ in range(12)]
+    twice = [replace(one, patient=str(number // 2)) for number, one in enumerate(held_out)]
+    guard = fitted_guard(trained, twice, LEVEL, exact=True)
+    assert guard is not None
+    assert guard.calibrated.shape == (6, 8)
+    both = [guard.judged(Prediction(image().geometry), one).confidence.features for one in held_out[:2]]
+    assert_allclose(guard.calibrated[0], np.mean(both, axis=0), rtol=1e-5)
 
 
 def test_a_gate_that_is_not_the_models_own_is_refused(tmp_path):

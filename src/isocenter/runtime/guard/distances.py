@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -16,6 +16,14 @@ HELD, CASES_AN_AXIS, MOST_AXES = 0.99, 4, 32
 LEAST = 1e-6
 # The neighbour to which the distance is taken.
 NEIGHBOUR = 5
+
+
+def means_by_patient(rows: Floats, patients: Sequence[str]) -> Floats:
+    """(patients, numbers) mean rows, in the order of their ids."""
+    _, place, counts = np.unique(np.asarray(patients), return_inverse=True, return_counts=True)
+    sums = np.zeros((len(counts), rows.shape[1]))
+    np.add.at(sums, place, rows)
+    return np.asarray(sums / counts[:, None])
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +79,7 @@ class Reference:
         return float(distances[min(NEIGHBOUR, len(distances)) - 1])
 
     def _reduced(self, rows: Floats) -> Floats:
-        """(cases, axes + 1)"""
+        """(cases, axes + 1) along the principal axes, and how far beside these."""
         centred = rows - self.mean
         along = centred @ self.axes.T
         return np.column_stack([along, np.linalg.norm(centred - along @ self.axes, axis=1)])

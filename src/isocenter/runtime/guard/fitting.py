@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isocenter.errors import counted
-from isocenter.runtime.guard.distances import Floats, Reference
+from isocenter.runtime.guard.distances import Floats, Reference, means_by_patient
 from isocenter.runtime.guard.guard import SCORES, Guard, spectrum
 from isocenter.runtime.guard.header import Header
 from isocenter.runtime.guard.observation import Observation
@@ -47,7 +48,7 @@ def fitted_guard(
     each = [bare.distances(one) for one in held_out if one.is_seen]
     known = [name for name in SCORES if all(name in one for one in each)]
     distances = {name: np.sort(np.array([one[name] for one in each])) for name in known}
-    return replace(bare, held_out=distances)
+    return replace(bare, held_out=distances, calibrated=_calibrated(held_out))
 
 
 def tail_note(guard: Guard) -> str:
@@ -58,6 +59,15 @@ def tail_note(guard: Guard) -> str:
     enough = is_enough(count, guard.level / len(guard.held_out))
     tail = "" if enough else "; the tail beyond them is extrapolated"
     return f"The gate refuses below p {guard.level:g} by {whom}{tail}{approximate}."
+
+
+def _calibrated(held_out: Sequence[Observation]) -> NDArray[np.float32]:
+    """(patients, features) of cases that did not train."""
+    known = [(one.patient or str(n), one.features) for n, one in enumerate(held_out) if one.features is not None]
+    if not known:
+        return np.empty((0, 0), np.float32)
+    means = means_by_patient(np.stack([own for _, own in known]), [patient for patient, _ in known])
+    return means.astype(np.float32)
 
 
 def _edges(samples: Sequence[np.ndarray]) -> Floats:

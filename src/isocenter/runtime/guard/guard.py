@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -44,6 +44,8 @@ class Guard:
     features: of pooled features; None for a network without
     held_out: {score: (n,) distances, sorted} of cases that did not train
     trained:  number of training cases that were looked at
+    calibrated: (patients, features) what the network saw in these, for a comparison with other cases; no rows where
+              that is not known
     """
 
     level: float
@@ -55,11 +57,12 @@ class Guard:
     features: Reference | None
     held_out: Mapping[str, Floats]
     trained: int
+    calibrated: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
     def judged(self, prediction: Prediction, observation: Observation) -> Prediction:
         """The prediction with the gate's p-value, and why the model gives no answer where it gives none."""
         p, reason, notes = self.verdict(observation)
-        confidence = replace(prediction.confidence, gate_p=p)
+        confidence = replace(prediction.confidence, gate_p=p, features=observation.features)
         abstained = reason if prediction.abstained is None else prediction.abstained
         return replace(prediction, confidence=confidence, abstained=abstained, notes=(*prediction.notes, *notes))
 
@@ -151,7 +154,13 @@ class Guard:
         """The arrays as safetensors."""
         features = {} if self.features is None else self.features.arrays(FEATURES)
         held_out = {f"held_out.{name}": distances for name, distances in self.held_out.items()}
-        arrays = {"edges": self.edges, **self.spectra.arrays(INTENSITIES), **features, **held_out}
+        arrays = {
+            "edges": self.edges,
+            "calibrated": self.calibrated,
+            **self.spectra.arrays(INTENSITIES),
+            **features,
+            **held_out,
+        }
         return save({name: np.ascontiguousarray(one) for name, one in arrays.items()})  # it writes memory as it lies
 
     @classmethod
@@ -167,6 +176,7 @@ class Guard:
             Reference.from_arrays(arrays, FEATURES) if f"{FEATURES}.mean" in arrays else None,
             {name: arrays[f"held_out.{name}"] for name in SCORES if f"held_out.{name}" in arrays},
             int(settings["trained"]),
+            np.asarray(arrays.get("calibrated", np.empty((0, 0))), dtype=np.float32),
         )
 
 

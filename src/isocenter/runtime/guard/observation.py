@@ -24,11 +24,13 @@ class Observation:
 
     sample:   (channels, n) intensities of the network's input; (0, 0) where it has not seen it yet
     features: (features,) pooled, the mean of all windows; None where what computes the network gives none
+    patient:  whose image it is, where somebody asks
     """
 
     header: Header
     sample: NDArray[np.float32]
     features: NDArray[np.float64] | None = None
+    patient: str = ""
 
     @property
     def is_seen(self) -> bool:

@@ -51,7 +51,7 @@ def observed(model: Model, case: Case) -> Observation:
     watching = Watching(_watched(model))
     prediction = replace(model, run=watching, guard=None).predict(case)
     np.asarray(prediction.data)  # a large volume passes the network only while its result is read
-    return watching.observation(stacked(case.images, case.id), case.covariates)
+    return replace(watching.observation(stacked(case.images, case.id), case.covariates), patient=case.patient)
 
 
 def _watched(model: Model) -> Network:

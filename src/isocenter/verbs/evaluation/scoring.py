@@ -19,9 +19,10 @@ from isocenter.lazy import pandas as pd
 from isocenter.prediction import There, confidence_columns, noted
 from isocenter.quality import kinds_of
 from isocenter.report import Figure, overlay, viewer
-from isocenter.runtime import write_json
+from isocenter.runtime import Guard, write_json
 from isocenter.tasks import Task
 from isocenter.values import (
+    Array,
     BoundingBoxes,
     Case,
     Dataset,
@@ -33,6 +34,7 @@ from isocenter.values import (
     Split,
 )
 from isocenter.verbs.evaluation.data_record import opened
+from isocenter.verbs.evaluation.shift import Shift, shift_of
 from isocenter.verbs.reading import tracked
 
 # Folders of a run with the files below.
@@ -53,6 +55,10 @@ class Predictor(Protocol):
     @property
     def task(self) -> Task:
         """The kind of problem that scores its predictions."""
+
+    @property
+    def guard(self) -> Guard | None:
+        """The gate whose calibration cases the scored ones are compared with; None where several models score."""
 
     def predict(self, subject: Case) -> Prediction:
         """Predict one case."""
@@ -76,6 +82,7 @@ class Scored:
     shown:    (what it is, case id, pictures, the viewer's page) of the best, median and worst cases, and wrong calls
     task:     whose figures they are
     subsets:  (images, what was measured with these alone) of a model that does without some
+    shift:    whether they are like the cases that calibrated the model; None where nothing can be compared
     openings: how often these cases were opened as a test on this machine, this time too; 0 where nobody knows
     """
 
@@ -87,11 +94,17 @@ class Scored:
     openings: int = 0
     task: Task | None = None
     subsets: Sequence[tuple[tuple[str, ...], Sequence[Row]]] = ()
+    shift: Shift | None = None
 
     @property
     def metric_names(self) -> Mapping[str, str]:
         """{metric: as papers spell it}, of the task."""
         return {} if self.task is None else self.task.traits.metric_names
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of the scored cases before any figure."""
+        return [self.shift.note] if self.shift is not None and self.shift.is_found else []
 
     @property
     def parts(self) -> dict[str, tuple[Task, Table]]:
@@ -106,7 +119,8 @@ class Scored:
         if self.task is not None:
             write_task(self.task, folder)
         write_table(self.table, folder / CASES)
-        (folder / SUMMARY).write_text(json.dumps(rows_to_json(self.rows), indent=1) + "\n", encoding="utf-8")
+        record = {**rows_to_json(self.rows), **({} if self.shift is None else {"shift": self.shift.as_record()})}
+        (folder / SUMMARY).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         if self.subsets:
             records = [{"images": [*own], **row} for own, rows in self.subsets for row in rows_to_json(rows)["rows"]]
             write_json(folder / IMAGES, IMAGES_SCHEMA, {"rows": records})
@@ -135,11 +149,15 @@ def view_name(number: int) -> str:
 
 
 class Measured(NamedTuple):
-    """What one case came to: its rows, what is odd about it, and the prediction unless another process made it."""
+    """What one case came to: its rows, what is odd about it, and the prediction unless another process made it.
+
+    features: what the network saw in it, as in `Confidence`
+    """
 
     rows: list[dict[str, Any]]
     problems: Sequence[Problem]
     prediction: Prediction | None
+    features: Array | None = None
 
 
 # (number of the case, what it came to or why it failed), as they are done.
@@ -151,7 +169,8 @@ def measured(model: Predictor, fold: Fold | None, case: Case) -> Measured:
     prediction = model.predict(case)
     rows = rows_of(prediction, case, model.task, "test", fold)
     # What it was scored on is large beside a label map, and of no use to a picture.
-    return Measured(rows, tuple(noted(prediction, case)), replace(prediction, untuned=None))
+    kept = replace(prediction, untuned=None)
+    return Measured(rows, tuple(noted(prediction, case)), kept, prediction.confidence.features)
 
 
 def measured_here(model: Predictor, folds: Mapping[str, Fold], cases: Sequence[Case]) -> Outcomes:
@@ -214,6 +233,7 @@ def score(
     """
     ended = dict[int, tuple[list[Any], Sequence[Problem]]]()
     made, voxels = dict[str, Prediction](), 0
+    features = dict[str, tuple[str, Array]]()
     with tracked("predicting and scoring") as tracker:
         for done, (number, outcome) in enumerate((outcomes or partial(measured_here, model, folds))(cases), start=1):
             case = cases[number]
@@ -223,6 +243,8 @@ def score(
             else:
                 place = {"split": parts.get(case.id, "test")}
                 ended[number] = [row | place for row in outcome.rows], outcome.problems
+                if outcome.features is not None and place["split"] == "test":
+                    features[case.id] = case.patient, outcome.features
                 if outcome.prediction is not None:
                     voxels += math.prod(outcome.prediction.geometry.shape)
                     made |= {case.id: outcome.prediction} if draws and are_kept(voxels) else {}
@@ -238,7 +260,8 @@ def score(
     summary = summed_up(model.task, table, seed=seed, patients_known=patients_known)
     overview = model.task.scoring.overview(table) if draws else ()
     tested = [case for case in cases if parts.get(case.id, "test") == "test"]
-    return Scored(table, summary, overview, shown, problems, opened(tested), model.task)
+    shift = shift_of(model.guard, features, seed=seed)
+    return Scored(table, summary, overview, shown, problems, opened(tested), model.task, shift=shift)
 
 
 def rows_of(prediction: Prediction, case: Case, task: Task, split: Split, fold: Fold | None) -> list[dict[str, Any]]:

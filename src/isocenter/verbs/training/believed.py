@@ -40,6 +40,7 @@ def believed(scored: Scored, plan: Plan | None) -> Iterator[Section]:
             blocks += [Paragraph(f"{part.capitalize()}: {why}" if part else why) for why in _reasons(plan, part)]
             blocks += _tables(first, [row for row in own if row not in first])
     if blocks:
+        blocks += [] if scored.shift is None else [Paragraph(scored.shift.note)]
         has_classes = any(row.metric == OF_CLASSES for row in scored.rows)
         yield Section(TITLE, [*blocks, *([Paragraph(HOW)] if has_classes else [])])
 

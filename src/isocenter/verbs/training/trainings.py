@@ -11,7 +11,7 @@ import numpy as np
 from isocenter.evaluation import Table
 from isocenter.planning import settings
 from isocenter.quality import references_counted
-from isocenter.runtime import Model, load
+from isocenter.runtime import Guard, Model, load
 from isocenter.tasks import Task
 from isocenter.training import Outcome
 from isocenter.values import Case, Decision, Plan, Prediction, Split, stands_for
@@ -57,6 +57,12 @@ class OutOfFold:
     def of(cls, task: Task, jobs: Sequence[Job], models: Sequence[Model]) -> OutOfFold:
         """Each model with the test cases of its job."""
         return cls(task, {case.id: model for job, model in zip(jobs, models, strict=True) for case in job.test})
+
+    @property
+    def guard(self) -> Guard | None:
+        """The gate where one model has seen none of them; of several each sees with other eyes."""
+        first, *others = dict.fromkeys(self.owners.values())
+        return None if others else first.guard
 
     def predict(self, subject: Case) -> Prediction:
         """Predict a case by the model that has not seen it."""

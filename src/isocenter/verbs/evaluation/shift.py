@@ -1,0 +1,62 @@
+"""Whether scored cases are like those that calibrated a model, by what its network sees in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from isocenter.evaluation import energy_test
+from isocenter.runtime import Guard, means_by_patient
+from isocenter.values import Array
+
+# So often cases of the same source are called different.
+LEVEL = 0.01
+# With fewer patients on a side no difference could reach that level.
+FEWEST = 5
+
+
+@dataclass(frozen=True)
+class Shift:
+    """The two-sample test between the patients whose cases are scored and those whose cases calibrated.
+
+    p: the probability of such a difference between patients of one source
+    """
+
+    p: float
+    scored: int
+    calibrated: int
+    level: float = LEVEL
+
+    @property
+    def is_found(self) -> bool:
+        """Whether the scored cases come from another source."""
+        return self.p < self.level
+
+    @property
+    def note(self) -> str:
+        """The finding in a sentence."""
+        how = (
+            f"two-sample test on what the network sees in {self.scored} and {self.calibrated} patients, p {self.p:.2g}"
+        )
+        if not self.is_found:
+            return f"No difference shown between the scored cases and those that calibrated the model ({how})."
+        words = "The scored cases differ from those that calibrated the model: no guarantee holds for them"
+        return f"{words}, neither of sets, intervals or risks nor of the gate ({how}; level {self.level:g})."
+
+    def as_record(self) -> dict[str, Any]:
+        """For `summary.json`."""
+        return {**asdict(self), "found": self.is_found, "note": self.note}
+
+
+def shift_of(guard: Guard | None, features: Mapping[str, tuple[str, Array]], *, seed: int) -> Shift | None:
+    """The test on the features of scored cases, {case: (patient, features)}; None where there is nothing to compare."""
+    if guard is None or not features:
+        return None
+    calibrated = guard.calibrated
+    scored = means_by_patient(np.stack([own for _, own in features.values()]), [one for one, _ in features.values()])
+    if min(len(scored), len(calibrated)) < FEWEST:
+        return None
+    return Shift(energy_test(calibrated, scored, seed=seed), len(scored), len(calibrated))
