@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Part,
         Sync,
         files_without_row,
+        key_of,
         secure,
         set_aside,
     )

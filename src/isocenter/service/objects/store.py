@@ -164,7 +164,7 @@ def _received(folder: Path, path: Path, identity: Identity, size: int, peer: str
 
 def _placed(folder: Path, part: Path, identity: Identity) -> Path:
     """The final path, or that in `aside/`. A link is made whole or not at all, and never in place of another file."""
-    study, series, instance = map(_digits, (identity.study, identity.series, identity.instance))
+    study, series, instance = map(key_of, (identity.study, identity.series, identity.instance))
     path = folder / STUDIES / study[:2] / study / series / f"{instance}.dcm"
     try:
         try:
@@ -201,7 +201,8 @@ def _same_bytes(one: Path, start: int, other: Path, begin: int) -> bool:
     return True
 
 
-def _digits(uid: str) -> str:
+def key_of(uid: str) -> str:
+    """What files and records call an object, a series or a study: a hash, so that no path comes from a UID."""
     return hashlib.sha256(uid.encode()).hexdigest()[:32]
 
 
