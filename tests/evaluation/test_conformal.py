@@ -14,6 +14,7 @@ from isocenter.evaluation import (
     controlled_on_average,
     controlled_with_confidence,
     cross_sets,
+    least_sureness,
     mondrian_thresholds,
     prediction_sets,
     quantile_scores,
@@ -280,3 +281,41 @@ def test_a_risk_that_no_setting_keeps_is_said_so():
     assert controlled_on_average(np.zeros((9, 5)), 0.1) == 0
     assert controlled_with_confidence(np.zeros((20, 5)), 0.1, 0.1) == -1
     assert controlled_with_confidence(np.zeros((22, 5)), 0.1, 0.1) == 0
+
+
+def answers(random: np.random.Generator, cases: int) -> tuple[np.ndarray, np.ndarray]:
+    """How sure answers are, and whether they are wrong: the surer the less often, but more often than they say."""
+    sure = random.beta(3, 1, cases)
+    return sure, (random.random(cases) < 0.6 * (1 - sure)).astype(float)
+
+
+def test_answers_that_are_sure_enough_are_wrong_no_more_often_than_promised_with_its_confidence():
+    random, broken, answered = np.random.default_rng(6), 0, []
+    sure, wrong = answers(random, 400_000)
+    for _ in range(300):
+        least = least_sureness(*answers(random, 400), 0.1, 0.2)
+        answered.append((sure >= least).mean())
+        broken += bool(answered[-1]) and wrong[sure >= least].mean() > 0.1
+    assert broken <= binom.ppf(0.999, 300, 0.2)
+    assert np.mean(answered) > 0.2
+
+
+def test_errors_between_zero_and_one_of_patients_with_several_cases_keep_the_promise_too():
+    random, broken = np.random.default_rng(7), 0
+    for _ in range(200):
+        own = random.beta(3, 1, 150)
+        error = np.clip(0.4 * (1 - own) + random.normal(0, 0.05, 150), 0, 1)
+        least = least_sureness(np.repeat(own, 3), np.repeat(error, 3), 0.1, 0.1, np.repeat(np.arange(150), 3))
+        shown = random.beta(3, 1, 20_000)
+        shown = shown[shown >= least]
+        broken += len(shown) > 0 and np.mean(np.clip(0.4 * (1 - shown), 0.02, 1)) > 0.1
+    assert broken <= binom.ppf(0.999, 200, 0.1)
+
+
+def test_where_few_or_wrong_answers_show_nothing_none_is_sure_enough_and_where_all_are_right_each_is():
+    sure = np.linspace(0.05, 0.999, 300)
+    assert least_sureness(sure[:20], np.zeros(20), 0.05, 0.1) == math.inf
+    assert least_sureness(sure, np.ones(300), 0.05, 0.1) == math.inf
+    assert least_sureness(sure, np.zeros(300), 0.05, 0.1) == 0.0
+    assert least_sureness(np.full(300, np.nan), np.zeros(300), 0.05, 0.1) == math.inf
+    assert least_sureness([], [], 0.05, 0.1) == math.inf

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ from typer.testing import CliRunner
 
 import isocenter
 from isocenter.cli import app
-from isocenter.errors import IntegrityError, UsageError
+from isocenter.errors import IntegrityError, PlanError, UsageError
 from isocenter.files import read_text_table
 from isocenter.planning import read_plan
-from isocenter.runtime import seal
+from isocenter.runtime import Answering, Model, seal
+from isocenter.runtime.guard import read_guard
 from isocenter.runtime.preprocessing import preprocessing
-from trained import TWO_STEPS, Trained, blobs, classifying, pictures, segmenting
+from trained import TWO_STEPS, Trained, blobs, classifying, lesions, pictures, segmenting
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +175,63 @@ def test_cases_of_another_source_void_all_guarantees_and_the_report_and_the_summ
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["shift"]["found"] and summary["shift"]["p"] < 0.01 and summary["shift"]["note"] == note
     assert note in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def careful(gated, tmp_path_factory) -> Path:
+    """A run whose answers may be wrong in 95 %: all that eight validation cases of a network of two steps can show."""
+    wishes = {"guard.error": 0.95, "guard.delta": 0.5, "guard.gate": False}
+    return classifying(gated.data, tmp_path_factory.mktemp("careful") / "run", assignments={**TWO_STEPS, **wishes}).out
+
+
+def with_answers(run: Path, least: float) -> Model:
+    model = isocenter.load(run, "cpu")
+    return replace(model, guard=replace(model.guard, answers=replace(model.guard.answers, least=least)))
+
+
+def test_a_model_gives_only_answers_that_are_sure_enough_and_says_on_what_that_rests(careful, gated, odd):
+    decision = read_plan(careful / "plan.yaml").decision("guard.error")
+    assert decision.value == 0.95 and "that validated" in decision.because and "approximate" in decision.because
+    model = isocenter.load(careful, "cpu")
+    assert model.guard.level == 0.0 and model.guard.answers.error == 0.95
+    stated = isocenter.predict(with_answers(careful, 0.0), odd).predictions["odd"]
+    assert stated.abstained is None  # without a gate any image is looked at
+    refused = isocenter.predict(with_answers(careful, 0.99999), odd, abstain="mark").predictions["odd"]
+    assert "not sure enough" in refused.abstained and refused.probabilities == stated.probabilities
+    assert isocenter.predict(with_answers(careful, np.inf), odd).predictions["odd"].probabilities is None
+
+
+def test_what_is_answered_is_kept_with_a_model_and_an_older_gate_answers_all(careful):
+    guard = isocenter.load(careful, "cpu").guard
+    record = json.loads(json.dumps({"guard": replace(guard, answers=replace(guard.answers, least=np.inf)).settings}))
+    assert record["guard"]["answers"]["least"] is None
+    assert Answering.of(record["guard"]["answers"]).least == np.inf
+    [folder] = [path.parent for path in careful.rglob("best/guard.safetensors")]
+    del record["guard"]["answers"]
+    assert read_guard(record, folder).answers is None
+
+
+def test_an_evaluation_scores_all_cases_and_those_with_an_answer(careful, gated):
+    sure = isocenter.evaluate(with_answers(careful, 0.0), gated.data).scored
+    assert not [row for row in sure.rows if "answered" in row.metric]
+    chances = sure.table[["probability_bright", "probability_dark"]].max(axis=1)
+    middle = float(np.median(chances))
+    scored = isocenter.evaluate(with_answers(careful, middle), gated.data).scored
+    rows = {(row.metric, row.label): row.estimate for row in scored.rows}
+    own = scored.table[chances.to_numpy() >= middle]
+    assert (own["abstained"] == "").all() and len(scored.table) == len(sure.table)
+    assert rows["answered", "all"].value == pytest.approx(len(own) / len(scored.table))
+    assert rows["error_answered", "all"].value == pytest.approx((own["predicted"] != own["reference"]).mean())
+    assert rows["brier_answered", "all"].value == pytest.approx(own["brier"].mean())
+
+
+def test_an_error_of_what_is_neither_right_nor_wrong_is_refused(tmp_path):
+    lesions(tmp_path / "data", count=24)
+    with pytest.raises(PlanError, match=r"guard.error: an answer of regression is neither right nor wrong"):
+        isocenter.plan(
+            tmp_path / "data",
+            task="regression",
+            layout="manifest",
+            column=["value=size_px"],
+            assignments={"guard.error": 0.1},
+        )

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         controlled_on_average,
         controlled_with_confidence,
         cross_sets,
+        least_sureness,
         mondrian_thresholds,
         prediction_sets,
         quantile_scores,

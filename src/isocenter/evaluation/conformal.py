@@ -26,6 +26,9 @@ RAPS = 0.01, 1
 SET_METHODS: tuple[Method, ...] = get_args(Method)
 # The group of whoever has no threshold of his own.
 EVERYONE = "all"
+# From which sureness on a case is answered, the strictest first, at last each case; and where sequences of tests start.
+SURE_FROM = [*(1 / (1 + np.exp(-np.arange(9.875, -2.0, -0.125)))).tolist(), 0.0]
+STARTS = 8
 # Sums of shares of patients are equal up to this.
 ROUNDING = 1e-9
 
@@ -215,11 +218,44 @@ def controlled_with_confidence(losses: ArrayLike, risk: float, delta: float, pat
     Learn then Test; Angelopoulos et al., arXiv:2110.01052
     """
     means, people = _risks(losses, patients)
+    return _first(_p_values(means, people, risk) <= delta)
+
+
+def least_sureness(
+    sureness: ArrayLike, errors: ArrayLike, risk: float, delta: float, patients: ArrayLike | None = None
+) -> float:
+    """How sure an answer has to be for the mean error of answers to be at most `risk`, with a confidence of 1 - delta.
+
+    sureness: (cases,) 0 to 1; NaN is no answer
+    errors:   (cases,) of calibration cases, each 0 to 1
+    0 where all may be answered, infinite where no sureness is known to do. Learn then Test on the cases that each of
+    `SURE_FROM` would answer, from eight of these downwards until one fails, each sequence at an eighth of delta. The
+    unit is a patient with an answer; Angelopoulos et al., arXiv:2110.01052, Geifman and El-Yaniv, arXiv:1705.08500
+    """
+    sure, wrong = np.nan_to_num(np.asarray(sureness, dtype=np.float64), nan=-1.0), np.asarray(errors)
+    owners, binary = None if patients is None else np.asarray(patients), bool(np.isin(wrong, (0, 1)).all())
+    holds = []
+    for least in SURE_FROM:
+        answered = sure >= least
+        own = None if owners is None else owners[answered]
+        mean, people = _risks(wrong[answered][:, None], own)
+        is_exact = binary and people == answered.sum()
+        p = stats.binom.cdf(np.round(people * mean), people, risk) if is_exact else _p_values(mean, people, risk)
+        holds.append(bool(people) and float(p[0]) <= delta / STARTS)
+    found = math.inf
+    for start in range(0, len(SURE_FROM), len(SURE_FROM) // STARTS):
+        end = next((place for place in range(start, len(SURE_FROM)) if not holds[place]), len(SURE_FROM))
+        found = min(found, SURE_FROM[end - 1]) if end > start else found
+    return found
+
+
+def _p_values(means: Floats, people: int, risk: float) -> Floats:
+    """Of Hoeffding and Bentkus, that losses of 0 to 1 with these means have an expectation above `risk`."""
     low = np.minimum(means, risk)
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = [np.where(a > 0, a * np.log(a / b), 0.0) for a, b in ((low, risk), (1 - low, 1 - risk))]
     bentkus = math.e * stats.binom.cdf(np.ceil(people * means - ROUNDING), people, risk)
-    return _first(np.minimum(np.exp(-people * sum(parts)), bentkus) <= delta)
+    return np.asarray(np.minimum(np.exp(-people * sum(parts)), bentkus))
 
 
 def _first(holds: Truths) -> int:

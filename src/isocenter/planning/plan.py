@@ -145,6 +145,8 @@ def _guard() -> Section:
     return {
         "gate": Decision(True, "an image unlike those that trained the model gets no answer instead of a wrong one"),
         "level": Decision(0.01, because, "arXiv:2308.03723"),
+        "error": Decision(None, "nobody said how often an answer may be wrong: it answers however unsure it is"),
+        "delta": Decision(0.1, "a promise about errors may fail for one calibration part of ten", "arXiv:2110.01052"),
     }
 
 

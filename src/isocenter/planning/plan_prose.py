@@ -169,6 +169,8 @@ SENTENCES: Mapping[str, Sentence] = {
     "search.steps": Sentence("Each trial has {value} steps", "The length of a trial is open"),
     "guard.gate": Sentence("Images unlike those of training are refused", "No image is refused", always=True),
     "guard.level": Sentence("{percent} of good images may be refused wrongly"),
+    "guard.error": Sentence("At most {percent} of the answers may be wrong", "It answers however unsure it is"),
+    "guard.delta": Sentence("More of them may be with a probability of {value}"),
 }
 # Values that a sentence names one by one.
 MOST_LISTED = 24

@@ -160,10 +160,14 @@ class Guarding:
 
     gate:  whether it refuses those unlike the ones that trained it
     level: share of good images that it may refuse wrongly
+    error: share of answers that may be wrong: it gives none where it is least sure; None: it answers however unsure
+    delta: how likely more of them may be wrong
     """
 
     gate: bool = True
     level: Annotated[float, Gt(0), Lt(1)] = 0.01
+    error: Annotated[float, Gt(0), Lt(1)] | None = None
+    delta: Annotated[float, Gt(0), Lt(1)] = 0.1
 
 
 @dataclass(frozen=True)

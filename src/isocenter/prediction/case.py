@@ -27,7 +27,7 @@ from isocenter.runtime import (
     measurements,
     size_changes,
 )
-from isocenter.tasks import rows_in, uncalibrated
+from isocenter.tasks import rows_in, sureness, uncalibrated
 from isocenter.transforms import stacked
 from isocenter.values import Case, Deferred, Image, Prediction, Problem
 
@@ -172,7 +172,8 @@ def computed(
         prediction = replace(prediction, case=case.id, untuned=None, maps=maps)
         judge = None
         if isinstance(prediction.data, Deferred) and model.guard is not None and region is None:
-            judge = partial(model.guard.judged_anew, watching=watching, image=image, covariates=case.covariates)
+            looked: dict[str, Any] = {"watching": watching, "image": image, "covariates": case.covariates}
+            judge = partial(model.guard.judged_anew, **looked, sure=sureness(model.task, prediction))
         rest = _Rest(model, case, image, prediction, room, asked, probabilities, seen, stack.pop_all(), refusals, judge)
     if isinstance(prediction.data, Deferred):  # the network sees the image while it is written: no work for a writer
         done = rest()

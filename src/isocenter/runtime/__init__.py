@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from isocenter.runtime.foreign import is_foreign, load_foreign, read_postprocessing, why_unpackable
     from isocenter.runtime.guard import (
         MOST_TRAINED,
+        Answering,
         Guard,
+        Observation,
         Watching,
         fitted_guard,
         means_by_patient,

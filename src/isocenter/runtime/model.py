@@ -27,7 +27,7 @@ from isocenter.runtime.uncertainty.methods import NONE, TTA, Method
 from isocenter.runtime.uncertainty.receiver import Uncertainty
 from isocenter.runtime.windows import Averaged, Progress, Receiver, WindowSettings, flipped_axes, run_pipeline
 from isocenter.runtime.windows.slide import Network
-from isocenter.tasks import Task
+from isocenter.tasks import Task, sureness
 from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Decision, Image, Prediction, Region
 
@@ -175,7 +175,8 @@ class Model:
         if self.guard is None:
             return prediction
         # A part of an image is judged by its header alone: nobody has seen parts of the others.
-        return self.guard.judged(prediction, watching.observation(given, covariates, whole=region is None))
+        seen = watching.observation(given, covariates, whole=region is None)
+        return self.guard.judged(prediction, seen, sureness(self.task, prediction))
 
     @property
     def context(self) -> Context:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         sides_of,
         stated_image,
         suffices,
+        sureness,
     )
     from isocenter.tasks.catalogue import (
         TASKS,

@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import numpy as np
+
 from isocenter.evaluation import UNCALIBRATED, Seed, Table
 from isocenter.report import Figure
 from isocenter.tasks.shared import Shares
@@ -224,6 +226,18 @@ class Scoring:
     guess: Callable[[Table], Guess | None] = _no_guess
     assured: Assured | None = None
     tables: Callable[[Table], Mapping[str, Table]] = _one_table
+
+
+def sureness(task: Task, prediction: Prediction) -> float:
+    """How sure an answer is, 0 to 1: the expected Dice, or the probability of the least sure part; 0: nobody knows."""
+    if task.decoding.parts:
+        return min(sureness(part, prediction.parts[name]) for name, part in task.decoding.parts.items())
+    if expected := prediction.confidence.expected:
+        return float(np.mean(list(expected.values())))
+    chances = list((prediction.probabilities or {}).values())
+    if task.decoding.uncertainty == "labels":
+        return min((max(one, 1 - one) for one in chances), default=0.0)
+    return max(chances, default=0.0)
 
 
 def suffices(kind: type[Task] | Task, references: Collection[str]) -> bool:

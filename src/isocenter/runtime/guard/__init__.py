@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
+    from isocenter.runtime.guard.answering import Answering
     from isocenter.runtime.guard.distances import means_by_patient
     from isocenter.runtime.guard.files import GUARD, read_guard, write_guard
     from isocenter.runtime.guard.fitting import MOST_TRAINED, fitted_guard, tail_note

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from isocenter.errors import counted, listed
+from isocenter.runtime.guard.answering import Answering
 from isocenter.runtime.guard.distances import Floats, Reference
 from isocenter.runtime.guard.observation import Observation, Watching
 from isocenter.runtime.guard.p_values import is_enough, p_value
@@ -35,7 +36,7 @@ SCORES = {
 class Guard:
     """The gate of a model, by which it refuses images that are unlike those that trained it.
 
-    level:    p-value below which it refuses; so many of good images are refused wrongly, at most
+    level:    p-value below which it refuses; so many of good images are refused wrongly, at most. 0 refuses none
     exact:    whether the held-out cases chose nothing; else they chose the checkpoint, and the level is approximate
     words:    {fact of the header: its values in training}
     numbers:  {fact of the header: (middle, spread)} as natural logarithms
@@ -46,6 +47,7 @@ class Guard:
     trained:  number of training cases that were looked at
     calibrated: (patients, features) what the network saw in these, for a comparison with other cases; no rows where
               that is not known
+    answers:  which answers are sure enough to be given; None: all
     """
 
     level: float
@@ -58,21 +60,32 @@ class Guard:
     held_out: Mapping[str, Floats]
     trained: int
     calibrated: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    answers: Answering | None = None
 
-    def judged(self, prediction: Prediction, observation: Observation) -> Prediction:
-        """The prediction with the gate's p-value, and why the model gives no answer where it gives none."""
+    def judged(self, prediction: Prediction, observation: Observation, sure: float = 1.0) -> Prediction:
+        """The prediction with the gate's p-value, and why the model gives no answer where it gives none.
+
+        sure: how sure the answer is, 0 to 1
+        """
         p, reason, notes = self.verdict(observation)
+        if p >= self.level:
+            reason = None if self.answers is None else self.answers.refusal(sure)
         confidence = replace(prediction.confidence, gate_p=p, features=observation.features)
         abstained = reason if prediction.abstained is None else prediction.abstained
         return replace(prediction, confidence=confidence, abstained=abstained, notes=(*prediction.notes, *notes))
 
     def judged_anew(
-        self, prediction: Prediction, watching: Watching, image: Image, covariates: Mapping[str, Any] | None
+        self,
+        prediction: Prediction,
+        watching: Watching,
+        image: Image,
+        covariates: Mapping[str, Any] | None,
+        sure: float = 1.0,
     ) -> Prediction:
         """The prediction of a large volume that was judged by its header, once the network has seen all of it."""
         notes = tuple(note for note in prediction.notes if not note.startswith(UNSEEN))
         bare = replace(prediction, abstained=None, notes=notes)
-        return self.judged(bare, watching.observation(image, covariates))
+        return self.judged(bare, watching.observation(image, covariates), sure)
 
     def of_frames(self, clip: Prediction) -> Prediction:
         """The prediction of a clip whose frames were judged one by one, refused with its oddest frame."""
@@ -146,6 +159,7 @@ class Guard:
             "words": {name: list(known) for name, known in self.words.items()},
             "numbers": {name: list(pair) for name, pair in self.numbers.items()},
             "trained": self.trained,
+            "answers": None if self.answers is None else self.answers.settings,
             "sha256": hashlib.sha256(self.content).hexdigest(),
         }
 
@@ -166,6 +180,7 @@ class Guard:
     @classmethod
     def of(cls, settings: Mapping[str, Any], arrays: Mapping[str, Floats]) -> Guard:
         """From what `settings` and `content` gave; KeyError, TypeError or ValueError where they are not whole."""
+        answers = settings.get("answers")
         return cls(
             float(settings["level"]),
             bool(settings["exact"]),
@@ -177,6 +192,7 @@ class Guard:
             {name: arrays[f"held_out.{name}"] for name in SCORES if f"held_out.{name}" in arrays},
             int(settings["trained"]),
             np.asarray(arrays.get("calibrated", np.empty((0, 0))), dtype=np.float32),
+            None if answers is None else Answering.of(answers),
         )
 
 

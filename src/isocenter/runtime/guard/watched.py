@@ -16,7 +16,7 @@ from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows import POOLED, Averaged
 from isocenter.runtime.windows.slide import Network
 from isocenter.transforms import stacked
-from isocenter.values import Case
+from isocenter.values import Case, Prediction
 
 if TYPE_CHECKING:
     from isocenter.runtime.guard.guard import Guard
@@ -46,12 +46,13 @@ def with_guard(model: Model, guard: Guard | None) -> Model:
     return replace(model, guard=guard, run=model.run if guard.features is None else _watched(model))
 
 
-def observed(model: Model, case: Case) -> Observation:
-    """What a model sees of a case."""
+def observed(model: Model, case: Case) -> tuple[Observation, Prediction]:
+    """What a model sees of a case, and what it says of it."""
     watching = Watching(_watched(model))
     prediction = replace(model, run=watching, guard=None).predict(case)
     np.asarray(prediction.data)  # a large volume passes the network only while its result is read
-    return replace(watching.observation(stacked(case.images, case.id), case.covariates), patient=case.patient)
+    seen = watching.observation(stacked(case.images, case.id), case.covariates)
+    return replace(seen, patient=case.patient), prediction
 
 
 def _watched(model: Model) -> Network:

@@ -33,6 +33,7 @@ from isocenter.values import (
     Row,
     Split,
 )
+from isocenter.verbs.evaluation.answered import answered_rows
 from isocenter.verbs.evaluation.data_record import opened
 from isocenter.verbs.evaluation.shift import Shift, shift_of
 from isocenter.verbs.reading import tracked
@@ -274,7 +275,7 @@ def rows_of(prediction: Prediction, case: Case, task: Task, split: Split, fold: 
 
 def summed_up(task: Task, table: Table, *, seed: int, patients_known: bool) -> list[Row]:
     """The figures of cases that were scored, folds apart; called by what was resampled where patients are unknown."""
-    rows = task.scoring.summary(table, seed=resampling(table, seed))
+    rows = [*task.scoring.summary(table, seed=resampling(table, seed)), *answered_rows(task, table, seed=seed)]
     return rows if patients_known else [replace(row, estimate=by_case(row.estimate)) for row in rows]
 
 

@@ -7,28 +7,46 @@ from dataclasses import replace
 
 import numpy as np
 
-from isocenter.runtime import MOST_TRAINED, Model, fitted_guard, observed, tail_note, with_guard
+from isocenter.evaluation import least_sureness
+from isocenter.runtime import (
+    MOST_TRAINED,
+    Answering,
+    Model,
+    Observation,
+    fitted_guard,
+    observed,
+    tail_note,
+    with_guard,
+)
+from isocenter.tasks import Task, sureness
 from isocenter.training import Outcome, with_gate
-from isocenter.values import Case, Decision
+from isocenter.values import Case, Decision, Prediction
+from isocenter.verbs.evaluation import case_errors
 from isocenter.verbs.reading import tracked
 from isocenter.verbs.training.fit import Job, Tuned
 from isocenter.verbs.training.run_folder import RunFolder
 
-GATE = "guard.gate"
+GATE, ERROR = "guard.gate", "guard.error"
 NO_GATE = "too few cases did not train: no image is refused"
 
 
 def guarded(run: RunFolder, jobs: Sequence[Job], outcomes: Sequence[Outcome], tuned: Tuned) -> Tuned:
     """The models with the gates of their own cases, which lie in their checkpoints too."""
-    if not jobs[0].settings.guard.gate:
+    wanted = jobs[0].settings.guard
+    if not (wanted.gate or wanted.error):
         return tuned
     models = [_guarded(run, job, model) for job, model in zip(jobs, tuned.models, strict=True)]
     for outcome, model in zip(outcomes, models, strict=True):
         if model.guard is not None:
             with_gate(outcome.checkpoint, model.guard)
-    first = models[0].guard
-    because = NO_GATE if first is None else tail_note(first)
-    return replace(tuned, models=models, decisions={**tuned.decisions, GATE: Decision(True, because)})
+    decisions, first = dict(tuned.decisions), models[0].guard
+    if wanted.gate:
+        decisions[GATE] = Decision(True, NO_GATE if first is None else tail_note(first))
+    if wanted.error:
+        answers = None if first is None else first.answers
+        because = NO_GATE if first is None or answers is None else answers.words(exact=first.exact)
+        decisions[ERROR] = Decision(wanted.error, because)
+    return replace(tuned, models=models, decisions=decisions)
 
 
 def looked_at(run: RunFolder, job: Job) -> tuple[Sequence[Case], Sequence[Case]]:
@@ -43,11 +61,25 @@ def looked_at(run: RunFolder, job: Job) -> tuple[Sequence[Case], Sequence[Case]]
 
 def _guarded(run: RunFolder, job: Job, model: Model) -> Model:
     trained, held_out = looked_at(run, job)
-    exact = bool(run.cases("calibration", job.fold))
-    seen = []
+    exact, wanted = bool(run.cases("calibration", job.fold)), job.settings.guard
+    seen, sure = list[Observation](), list[tuple[float, float]]()
     with tracked("looking at cases for the gate") as tracker:
         for done, case in enumerate([*trained, *held_out], start=1):
-            seen.append(observed(model, case))
+            observation, prediction = observed(model, case)
+            seen.append(observation)
+            if wanted.error and done > len(trained):
+                sure.append(_sure_and_wrong(model.task, prediction, case))
             tracker(done, len(trained) + len(held_out))
-    guard = fitted_guard(seen[: len(trained)], seen[len(trained) :], job.settings.guard.level, exact=exact)
+    level = wanted.level if wanted.gate else 0.0
+    guard = fitted_guard(seen[: len(trained)], seen[len(trained) :], level, exact=exact)
+    if guard is not None and wanted.error:
+        limits, patients = (wanted.error, wanted.delta), [case.patient for case in held_out]
+        least = least_sureness([one for one, _ in sure], [wrong for _, wrong in sure], *limits, patients)
+        guard = replace(guard, answers=Answering(*limits, least, len(sure)))
     return with_guard(model, guard)
+
+
+def _sure_and_wrong(task: Task, prediction: Prediction, case: Case) -> tuple[float, float]:
+    """How sure the answer to a case is, and how wrong."""
+    [wrong] = case_errors(task, task.scoring.score([prediction], [case])).values()
+    return sureness(task, prediction), wrong
