@@ -28,7 +28,7 @@ SMALL_RESNET = {"width": 4, "blocks": [1, 1], "stem_stride": 1}
 LABELS = "1=shell,2=core"
 # Columns that `predict` adds to those of a task, and MONAI runs do not have.
 OF_THE_GATE = ("gate_p", "abstained")
-OF_CERTAINTY = (*OF_THE_GATE, "total")
+OF_CERTAINTY = (*OF_THE_GATE, "total", "aleatoric", "epistemic")
 # Oblique, anisotropic, and with the first axis running to the left: a wrong turn anywhere shows.
 OBLIQUE = np.array(
     [[-1.1, 0.2, 0.0, 30.0], [0.2, 1.1, -0.15, -12.0], [0.0, 0.15, 1.3, 7.0], [0.0, 0.0, 0.0, 1.0]], dtype=np.float64

@@ -11,10 +11,15 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter import tasks
-from isocenter.errors import PlanError, UsageError
+from isocenter.errors import IntegrityError, PlanError, UsageError
+from isocenter.networks import Features
 from isocenter.planning.sections import check_value
 from isocenter.runtime import Averaged, Inference, Model, Preprocessing, TorchNetwork, build_module, with_uncertainty
+from isocenter.runtime.guard import with_features
+from isocenter.runtime.model_parts import read_parts, write_parts
+from isocenter.runtime.uncertainty import last_layers_of
 from isocenter.runtime.uncertainty.disagreement import Disagreement
+from isocenter.runtime.uncertainty.laplace import LastLayers
 from isocenter.transforms import Normalisation
 from isocenter.values import Geometry, Image
 
@@ -183,3 +188,91 @@ def test_a_plan_with_a_method_that_is_not_built_is_refused_by_name():
 
 def test_a_record_of_an_older_version_looks_by_itself():
     assert Inference.of({"patch": [8, 8], "overlap": 0.5, "batch": 1}).uncertainty == "auto"
+
+
+def layer_and_cases(count: int, width: int = 4, classes: int = 3, spread: float = 1.0) -> tuple[Any, Any, Any]:
+    """A linear layer, the inputs of so many cases and the layer's outputs."""
+    torch.manual_seed(3)
+    layer = torch.nn.Linear(width, classes)
+    inputs = spread * torch.randn(count, width, generator=torch.Generator().manual_seed(1))
+    return layer, inputs, layer(inputs).detach()
+
+
+def posterior_after(count: int, kind: str = "classes", **how: Any) -> tuple[Any, Any]:
+    layer, inputs, outputs = layer_and_cases(count, **how)
+    layers = LastLayers({"class": layer}, {"class": kind})
+    with torch.inference_mode():
+        layers(Features({"class": outputs}, inputs, inputs, {"class": inputs}))
+    return layer, layers.fitted(count).heads["class"]
+
+
+def deviations(of: Any, inputs: Any, outputs: Any) -> np.ndarray:
+    """(batch, outputs) of many draws."""
+    noise = torch.from_numpy(np.random.default_rng(0).standard_normal((4000, outputs.shape[1])))
+    return torch.stack(of.draws(inputs, outputs.double(), noise)).std(dim=0).numpy()
+
+
+def test_of_one_input_the_posterior_is_the_inverse_of_the_whole_gauss_newton_matrix():
+    """All cases alike: then the matrix is a Kronecker product, and nothing is approximated."""
+    layer, inputs, _ = layer_and_cases(1)
+    inputs = inputs.repeat(30, 1)
+    outputs = layer(inputs).detach()
+    layers = LastLayers({"class": layer}, {"class": "classes"})
+    layers(Features({"class": outputs}, inputs, inputs, {"class": inputs}))
+    of = layers.fitted(30).heads["class"]
+    x = np.append(inputs[0].numpy(), 1.0).astype(float)
+    p = torch.softmax(outputs[0].double(), dim=0).numpy()
+    whole = 30 * np.kron(np.outer(x, x), np.diag(p) - np.outer(p, p)) + of.precision[0] * np.eye(5 * 3)
+    jacobian = np.kron(x, np.eye(3))
+    variances = np.diag(jacobian @ np.linalg.inv(whole) @ jacobian.T)
+    assert_allclose(deviations(of, inputs[:1], outputs[:1])[0], np.sqrt(variances), rtol=0.05)
+
+
+def test_more_cases_leave_less_uncertainty_and_unlike_cases_meet_more():
+    (layer, few), (_, many) = posterior_after(20), posterior_after(2000)
+    near, far = torch.ones(1, 4), torch.full((1, 4), 30.0)
+    spreads = [deviations(one, at, layer(at).detach()).mean() for one in (few, many) for at in (near, far)]
+    assert spreads[2] < spreads[0] < spreads[1]
+    assert spreads[2] < spreads[3]
+
+
+def test_draws_of_a_map_are_those_of_each_of_its_voxels():
+    layer, of = posterior_after(20)
+    conv = torch.nn.Conv2d(4, 3, 1)
+    conv.load_state_dict({"weight": layer.weight[:, :, None, None], "bias": layer.bias})
+    inputs = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(0))
+    noise = torch.tensor([[0.3, -1.0, 0.5]])
+    [made] = of.draws(inputs, conv(inputs).detach(), noise)
+    [alone] = of.draws(inputs[1:, :, 2, 4], conv(inputs)[1:, :, 2, 4].detach(), noise)
+    assert_allclose(made[1, :, 2, 4].numpy(), alone[0].numpy(), rtol=1e-5)
+
+
+def test_a_head_whose_output_is_more_than_its_last_layer_has_no_posterior():
+    layer, inputs, outputs = layer_and_cases(8)
+    layers = LastLayers({"class": layer}, {"class": "classes"})
+    layers(Features({"class": outputs * 2}, inputs, inputs, {"class": inputs}))
+    assert layers.fitted(8) is None
+
+
+@pytest.mark.parametrize("task", [CLASSES, FINDINGS, MASK], ids=["classes", "findings", "mask"])
+def test_draws_of_the_last_layer_say_how_uncertain_a_result_is_and_change_nothing(task, tmp_path):
+    of, image = model(task), noise()
+    layers = last_layers_of(of)
+    for seed in range(3):
+        run = with_features(of, layers)
+        replace(of, run=run).predict(noise(seed=seed))
+    looking = with_uncertainty(replace(of, laplace=layers.fitted(3)), "laplace")
+    plain, stated = of.predict(image), looking.predict(image, maps=task is MASK)
+    assert stated.probabilities == plain.probabilities
+    assert stated.confidence.epistemic > 0
+    assert_allclose(stated.confidence.total, stated.confidence.aleatoric + stated.confidence.epistemic, atol=1e-6)
+    if task is MASK:
+        assert_array_equal(np.asarray(stated.data), np.asarray(plain.data))
+        assert_allclose(np.asarray(stated.maps["epistemic"].data).mean(), stated.confidence.epistemic, rtol=1e-5)
+    write_parts(looking.parts, tmp_path)
+    again = read_parts(looking.settings, tmp_path)["laplace"]
+    same = with_uncertainty(replace(of, laplace=again), "laplace").predict(image)
+    assert same.confidence.epistemic == stated.confidence.epistemic
+    (tmp_path / "laplace.safetensors").write_bytes(b"other")
+    with pytest.raises(IntegrityError, match="is not the posterior of this model"):
+        read_parts(looking.settings, tmp_path)

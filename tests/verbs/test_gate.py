@@ -19,7 +19,7 @@ from isocenter.errors import IntegrityError, PlanError, UsageError
 from isocenter.files import read_text_table
 from isocenter.planning import read_plan
 from isocenter.runtime import Answering, Model, seal
-from isocenter.runtime.guard import read_guard
+from isocenter.runtime.model_parts import read_parts
 from isocenter.runtime.preprocessing import preprocessing
 from trained import TWO_STEPS, Trained, blobs, classifying, lesions, pictures, segmenting
 
@@ -208,7 +208,7 @@ def test_what_is_answered_is_kept_with_a_model_and_an_older_gate_answers_all(car
     assert Answering.of(record["guard"]["answers"]).least == np.inf
     [folder] = [path.parent for path in careful.rglob("best/guard.safetensors")]
     del record["guard"]["answers"]
-    assert read_guard(record, folder).answers is None
+    assert read_parts(record, folder)["guard"].answers is None
 
 
 def test_an_evaluation_scores_all_cases_and_those_with_an_answer(careful, gated):
@@ -235,3 +235,23 @@ def test_an_error_of_what_is_neither_right_nor_wrong_is_refused(tmp_path):
             column=["value=size_px"],
             assignments={"guard.error": 0.1},
         )
+
+
+def test_a_trained_network_and_its_package_state_what_draws_of_the_last_layer_disagree_about(classified, tmp_path):
+    picture = next((classified.data / "bright").iterdir())
+    package = isocenter.package(classified.out, out=tmp_path / "package", backends=()).out
+    own, packed, without = (
+        isocenter.predict(of, picture, device="cpu", backend=backend, **asked).table.iloc[0]
+        for of, backend, asked in (
+            (classified.out, "auto", {}),
+            (package, "torch", {}),
+            (classified.out, "auto", {"uncertainty": "none"}),
+        )
+    )
+    assert 0 < own["epistemic"] < own["total"]
+    assert own["aleatoric"] + own["epistemic"] == pytest.approx(own["total"], abs=1e-6)
+    assert packed["epistemic"] == pytest.approx(own["epistemic"], rel=1e-5)
+    assert "epistemic" not in without
+    assert without["probability_bright"] == own["probability_bright"]
+    cases = isocenter.evaluate(classified.out, classified.data, device="cpu", out=tmp_path / "scored")
+    assert {"total", "aleatoric", "epistemic"} <= set(cases.scored.table)

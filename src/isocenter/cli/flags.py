@@ -121,7 +121,9 @@ Backend = Annotated[
 Mirror = Annotated[bool | None, typer.Option(help="Average over mirrored images, or do not; as planned by default.")]
 Uncertainty = Annotated[
     str | None,
-    typer.Option(metavar="METHOD", help="Source of uncertainty: auto, none, members, tta; as planned by default."),
+    typer.Option(
+        metavar="METHOD", help="Source of uncertainty: auto, none, members, laplace, tta; as planned by default."
+    ),
 ]
 Overlap = Annotated[
     float | None,

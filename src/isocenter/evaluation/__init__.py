@@ -92,6 +92,7 @@ if TYPE_CHECKING:
         root_mean_squared_error,
         spearman,
     )
+    from isocenter.evaluation.selective import aurc, excess_aurc, risk_coverage
     from isocenter.evaluation.summary import mean_rows, pooled_rows
     from isocenter.evaluation.survival import (
         Steps,

@@ -9,7 +9,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.networks.benchmark_ranks import Measured, measurements, standing
     from isocenter.networks.catalogue import Member, made_with
-    from isocenter.networks.deepest_map import Features, features
+    from isocenter.networks.deepest_map import Features, features, last_layers
     from isocenter.networks.factory import (
         answered,
         build,
@@ -100,6 +100,7 @@ __all__ = [
     "features",
     "fusion_methods",
     "is_published",
+    "last_layers",
     "made_with",
     "measurements",
     "members",

@@ -47,7 +47,7 @@ def features(
     inner, seen, inputs = _inside(within or module, at), list[Tensor](), dict[str, Tensor]()
     with ExitStack() as hooks:
         hooks.enter_context(_hooked(_part(inner, at), lambda _, output: seen.append(_last(output))))
-        for name, layer in _last_layers(inner).items() if last else ():
+        for name, layer in last_layers(inner, at).items() if last else ():
             hooks.enter_context(_hooked(layer, lambda given, _, name=name: inputs.update({name: given[0]})))
         outputs = module(images) if context is None else module(images, context)
     deepest = seen[-1]
@@ -71,8 +71,9 @@ def _part(module: nn.Module, at: str) -> nn.Module:
     return module
 
 
-def _last_layers(module: nn.Module) -> dict[str, nn.Module]:
-    groups = (module._modules.get(name) for name in ("vectors", "dense"))
+def last_layers(module: nn.Module, at: str) -> dict[str, nn.Module]:
+    """{head: the last layer}, of heads whose last layer is `vectors[head]` or `dense[head]`; module, at: as there."""
+    groups = (_inside(module, at)._modules.get(name) for name in ("vectors", "dense"))
     return {name: layer for group in groups if isinstance(group, nn.ModuleDict) for name, layer in group.items()}
 
 

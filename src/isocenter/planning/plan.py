@@ -136,7 +136,8 @@ def _inference(inputs: PlanInputs, fits: Fitted, flips: Decision, side: Decision
         "batch": _window_batch(inputs.machine),
         "flips": flips_at_test(flips),
         "left_right": side,
-        "uncertainty": Decision("auto", "to compare members costs nothing more; a single network states its entropy"),
+        "uncertainty": Decision("auto", "members are compared, or draws of the last layer's weights: no further pass"),
+        "draws": Decision(16, "the spread of so many draws is known within a fifth"),
     }
 
 

@@ -154,6 +154,7 @@ SENTENCES: Mapping[str, Sentence] = {
         "Axis {value} runs from left to right", "Which axis runs from left to right is open", zero_counts=True
     ),
     "inference.uncertainty": Sentence("The method that looks for uncertainty is {value}"),
+    "inference.draws": Sentence("Weights of the last layer are drawn {value} times"),
     "evaluation.primary": Sentence("The primary metric is {value}"),
     "evaluation.image_only": Sentence(
         "The same network is also trained without the covariates, for as long",

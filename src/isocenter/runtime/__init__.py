@@ -40,12 +40,12 @@ if TYPE_CHECKING:
         observed,
         tail_note,
         with_guard,
-        write_guard,
     )
     from isocenter.runtime.label_measurements import measurements
     from isocenter.runtime.memory import Expected, expected_memory, fitting_memory, kept_memory
     from isocenter.runtime.model import Inference, Model, build_module, each_of
     from isocenter.runtime.model_files import BEFORE, checkpoints_of, load, save
+    from isocenter.runtime.model_parts import write_parts
     from isocenter.runtime.package import (
         RUN_COMMAND,
         Certificate,
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from isocenter.runtime.smaller_batches import SmallerBatches, in_smaller_batches, with_smaller_batches
     from isocenter.runtime.stream import size_changes
     from isocenter.runtime.torch_network import TorchNetwork
-    from isocenter.runtime.uncertainty import EPISTEMIC, METHODS, TOTAL, with_uncertainty
+    from isocenter.runtime.uncertainty import EPISTEMIC, METHODS, TOTAL, last_layers_of, with_uncertainty
     from isocenter.runtime.windows import Averaged, Receiver
     from isocenter.runtime.windows.slide import Network, slide
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Le, Lt
 from numpy.typing import NDArray
 
 from isocenter import networks
@@ -23,6 +23,7 @@ from isocenter.runtime.guard import Guard, Watching
 from isocenter.runtime.preprocessing import Prepares, as_lists, as_tuples
 from isocenter.runtime.stream import Stream, frames_of, predict_frames
 from isocenter.runtime.uncertainty.disagreement import Disagreement
+from isocenter.runtime.uncertainty.laplace import Laplace
 from isocenter.runtime.uncertainty.methods import NONE, TTA, Method
 from isocenter.runtime.uncertainty.receiver import Uncertainty
 from isocenter.runtime.windows import Averaged, Progress, Receiver, WindowSettings, flipped_axes, run_pipeline
@@ -49,7 +50,8 @@ class Inference:
     flips:      axes of the network's grid along which the network also sees each window mirrored; empty for none
     left_right: axis of the network's grid between left and right; None where unknown
     uncertainty: method by which the model looks for what it does not know; "auto" takes the members of a model that
-                has several
+                has several, else the posterior of the last layer
+    draws:      weights that are drawn from a posterior
     """
 
     patch: tuple[int, ...]
@@ -58,6 +60,7 @@ class Inference:
     flips: tuple[Axis, ...] = ()
     left_right: Axis | None = None
     uncertainty: Method = "auto"
+    draws: Annotated[int, Ge(2), Le(1000)] = 16
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Inference:
@@ -81,6 +84,7 @@ class Model:
     architectures: as `network`, for each member of an ensemble of several; empty where all members are alike
     first:     the first stage of a cascade, whose labels are a further input channel; None for a model of one stage
     guard:     refuses images that are unlike those that trained it; None for a model without, which predicts any
+    laplace:   the posterior of its last layers; None for a model without
     uncertainty: method by which it looks for its uncertainty, as `with_uncertainty` has chosen it
     """
 
@@ -94,6 +98,7 @@ class Model:
     architectures: tuple[Mapping[str, Any], ...] = ()
     first: Model | None = None
     guard: Guard | None = None
+    laplace: Laplace | None = None
     uncertainty: str = NONE
 
     def predict(
@@ -262,8 +267,14 @@ class Model:
             "inference": self.inference.settings,
             "network": dict(self.network),
             "record": dict(self.record),
-            **({} if self.guard is None else {"guard": self.guard.settings}),
+            **{name: part.settings for name, part in self.parts.items()},
         }
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What was found after training and has arrays of its own: {name of the field: part}."""
+        each = {"guard": self.guard, "laplace": self.laplace}
+        return {name: part for name, part in each.items() if part is not None}
 
 
 def each_of(*receivers: Receiver | None) -> Receiver | None:

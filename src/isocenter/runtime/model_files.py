@@ -15,8 +15,8 @@ from isocenter.runtime.cascade import with_first_stage
 from isocenter.runtime.device import AUTO, choose_device, use_threads
 from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, read_list
 from isocenter.runtime.foreign import is_foreign, load_foreign
-from isocenter.runtime.guard import GUARD, read_guard, with_guard, write_guard
 from isocenter.runtime.model import Inference, Model
+from isocenter.runtime.model_parts import files_of, with_parts, write_parts
 from isocenter.runtime.package import (
     PLAIN,
     RECORD,
@@ -46,7 +46,7 @@ log = logging.getLogger("isocenter")
 def save(model: Model, weights: Mapping[str, Any], folder: Path) -> None:
     """Record and weights into an existing folder; the caller seals it."""
     write_json(folder / RECORD, SCHEMA, model.settings)
-    write_guard(model.guard, folder)
+    write_parts(model.parts, folder)
     write_tensors(folder / WEIGHTS, weights)
 
 
@@ -153,7 +153,7 @@ def _ensemble(path: Path, device: str, fold: int | None) -> Model:
 def _read(folder: Path, device: str) -> Model:
     """The model in this very folder; the second stage of a cascade with the first, which lies beside it in the run."""
     record = current_record(read_json(folder / RECORD, SCHEMA))
-    verify(folder, needed=(RECORD, WEIGHTS, *([GUARD] if record.get("guard") else [])))
+    verify(folder, needed=(RECORD, WEIGHTS, *files_of(record)))
     model = _built(record, folder / WEIGHTS, device, folder)
     if model.preprocessing.cascade is None:
         return model
@@ -174,7 +174,7 @@ def _built(record: Mapping[str, Any], weights: Path, device: str, folder: Path) 
         run = TorchNetwork(module.to(device), device)
         origin = {**record["record"], "weights_sha256": digest(weights)}
     model = Model(task, preprocessing, inference, record["network"], run, origin)
-    return with_guard(model, read_guard(record, folder))
+    return with_parts(model, record, folder)
 
 
 def _folds(path: Path) -> dict[int, Path]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
         read_checkpoint,
         recover,
         validation_of,
-        with_gate,
+        with_parts,
         with_task,
         write_checkpoint,
     )

@@ -11,15 +11,14 @@ from isocenter.errors import IntegrityError
 from isocenter.files import written
 from isocenter.lazy import torch
 from isocenter.runtime import (
-    Guard,
     Model,
     read_json,
     read_tensors,
     save,
     seal,
     verify,
-    write_guard,
     write_json,
+    write_parts,
     write_tensors,
 )
 from isocenter.tasks import Task
@@ -107,16 +106,16 @@ def with_task(folder: Path, task: Task) -> None:
     _rewritten(folder, {"task": {"name": task.name, **task.settings}})
 
 
-def with_gate(folder: Path, guard: Guard) -> None:
-    """The same weights with a gate that was found after training."""
-    _rewritten(folder, {"guard": guard.settings}, guard)
+def with_parts(folder: Path, model: Model) -> None:
+    """The same weights with the parts of a model that were found after training."""
+    _rewritten(folder, {name: part.settings for name, part in model.parts.items()}, model.parts)
 
 
-def _rewritten(folder: Path, changes: Mapping[str, Any], guard: Guard | None = None) -> None:
+def _rewritten(folder: Path, changes: Mapping[str, Any], parts: Mapping[str, Any] = {}) -> None:
     """A whole checkpoint with changes in its record takes the place of the old."""
     with written(folder, overwrite=True) as partial:
         shutil.copytree(folder, partial)
-        write_guard(guard, partial)
+        write_parts(parts, partial)
         record = read_json(partial / RECORD, MODEL_SCHEMA)
         write_json(partial / RECORD, MODEL_SCHEMA, {**record, **changes})
         seal(partial)

@@ -11,10 +11,11 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from isocenter.errors import IntegrityError
-from isocenter.runtime.guard import GUARD, Guard, Observation, fitted_guard, read_guard, tail_note, write_guard
+from isocenter.runtime.guard import Guard, Observation, fitted_guard, tail_note
 from isocenter.runtime.guard.distances import Reference
 from isocenter.runtime.guard.header import header_of
 from isocenter.runtime.guard.p_values import p_value
+from isocenter.runtime.model_parts import read_parts, write_parts
 from isocenter.values import Geometry, Image, Prediction
 
 LEVEL = 0.01
@@ -126,14 +127,14 @@ def test_a_gate_says_on_what_it_rests():
 
 def test_a_gate_is_the_same_when_it_was_written_and_read(tmp_path):
     guard, odd = gate(), seen(np.random.default_rng(9), off=2.0)
-    write_guard(guard, tmp_path)
+    write_parts({"guard": guard}, tmp_path)
     record = json.loads(json.dumps({"guard": guard.settings}))
-    again = read_guard(record, tmp_path)
+    again = read_parts(record, tmp_path)["guard"]
     assert again is not None
     assert again.verdict(odd) == guard.verdict(odd)
     assert again.settings == guard.settings
     assert_allclose(again.calibrated, guard.calibrated)
-    assert read_guard({}, tmp_path) is None
+    assert read_parts({}, tmp_path) == {}
 
 
 def test_a_gate_keeps_what_the_network_saw_in_each_patient_who_did_not_train():
@@ -151,13 +152,13 @@ def test_a_gate_that_is_not_the_models_own_is_refused(tmp_path):
     guard = gate()
     record = {"guard": guard.settings}
     with pytest.raises(IntegrityError, match="missing"):
-        read_guard(record, tmp_path)
-    write_guard(gate(seed=1), tmp_path)
+        read_parts(record, tmp_path)
+    write_parts({"guard": gate(seed=1)}, tmp_path)
     with pytest.raises(IntegrityError, match="not the gate of this model"):
-        read_guard(record, tmp_path)
-    (tmp_path / GUARD).write_bytes(b"nothing")
+        read_parts(record, tmp_path)
+    (tmp_path / "guard.safetensors").write_bytes(b"nothing")
     with pytest.raises(IntegrityError, match="not the gate of this model"):
-        read_guard(record, tmp_path)
-    write_guard(guard, tmp_path)
+        read_parts(record, tmp_path)
+    write_parts({"guard": guard}, tmp_path)
     with pytest.raises(IntegrityError, match="holds no gate"):
-        read_guard({"guard": {**guard.settings, "numbers": 3}}, tmp_path)
+        read_parts({"guard": {**guard.settings, "numbers": 3}}, tmp_path)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from isocenter.report.figures.cohort import class_balance, profiles
     from isocenter.report.figures.detection import box_precision_recall, boxes, froc
     from isocenter.report.figures.differences import agreement, bland_altman
-    from isocenter.report.figures.discrimination import confusion, precision_recall, reliability, roc
+    from isocenter.report.figures.discrimination import confusion, precision_recall, reliability, risk_coverage, roc
     from isocenter.report.figures.figure import Figure
     from isocenter.report.figures.instances import objects
     from isocenter.report.figures.lines import traces

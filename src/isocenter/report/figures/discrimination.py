@@ -86,6 +86,26 @@ def precision_recall(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: s
     return chart(draw, title=title, caption=text, alt=f"Precision-recall curves. {summary}", size=(4.4, 4.0))
 
 
+def risk_coverage(curves: Mapping[str, tuple[Floats, Floats]], title: str, *, caption: str = "") -> Figure:
+    """The mean loss among the cases that are answered, for each share of cases that are, the least doubtful first.
+
+    curves: {order: (share that is answered, mean loss among these)}, each (cases,)
+    """
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        """A curve an order."""
+        axes = canvas.subplots()
+        for colour, (name, (share, risk)) in zip(cycle(ink, len(curves)), curves.items(), strict=True):
+            axes.plot(share, risk, color=colour, linewidth=1.8, label=short(name))
+        axes.set(xlabel="share of cases that is answered", ylabel="mean loss among these", xlim=(0, 1.01))
+        axes.set_ylim(bottom=0)
+        plain(axes, ink)
+        legend(axes, ink, "best")
+
+    areas = "; ".join(f"{name}: {np.mean(risk):.3f} on average" for name, (_, risk) in curves.items())
+    return chart(draw, title=title, caption=caption, alt=f"Risk against coverage. {areas}", size=(4.4, 4.0))
+
+
 def reliability(truth: ArrayLike, probability: ArrayLike, title: str, *, caption: str = "", bins: int = 10) -> Figure:
     """How often it was true, for each tenth of predicted probability, with exact 95 % intervals and the counts.
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from isocenter.errors import IntegrityError
 from isocenter.runtime import bundle
 from isocenter.runtime.ensemble.common_scale import on_one_scale
-from isocenter.runtime.guard import GUARD, with_guard
+from isocenter.runtime.guard import with_guard
 from isocenter.runtime.model import Inference, Model
+from isocenter.runtime.model_parts import PART_FILES
 from isocenter.runtime.package import MOST_MEMBERS, RECORD, WEIGHTS
 from isocenter.runtime.record_files import joined, read_json, seal, verify, write_json
 from isocenter.runtime.torch_network import TorchNetwork
@@ -87,7 +88,7 @@ def write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str,
     place.mkdir()
     for number, checkpoint in enumerate(checkpoints):
         (place / str(number)).mkdir()
-        for name in filter(lambda name: (checkpoint / name).is_file(), (RECORD, WEIGHTS, GUARD)):
+        for name in filter(lambda name: (checkpoint / name).is_file(), (RECORD, WEIGHTS, *PART_FILES)):
             shutil.copyfile(checkpoint / name, place / str(number) / name)
         seal(place / str(number))
     record = {

@@ -9,11 +9,10 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.runtime.guard.answering import Answering
     from isocenter.runtime.guard.distances import means_by_patient
-    from isocenter.runtime.guard.files import GUARD, read_guard, write_guard
     from isocenter.runtime.guard.fitting import MOST_TRAINED, fitted_guard, tail_note
     from isocenter.runtime.guard.guard import Guard
     from isocenter.runtime.guard.observation import Observation, Watching
-    from isocenter.runtime.guard.watched import observed, with_guard
+    from isocenter.runtime.guard.watched import Watched, observed, with_features, with_guard
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,9 @@ from isocenter.transforms import stacked
 from isocenter.values import Case, Prediction
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from isocenter.networks import Features
     from isocenter.runtime.guard.guard import Guard
     from isocenter.runtime.model import Model
 
@@ -27,15 +30,18 @@ if TYPE_CHECKING:
 class Watched(TorchNetwork):
     """A torch module whose outputs come with its pooled features.
 
-    at: the part of the module whose output is its deepest map
+    at:     the part of the module whose output is its deepest map
+    beside: further outputs, from what the module saw and its last layers took
     """
 
     at: str = ""
+    beside: Callable[[Features], Mapping[str, Tensor]] | None = None
 
     def __call__(self, *batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        given, last = [torch.from_numpy(one).to(self.device) for one in batch], self.beside is not None
         with torch.inference_mode():
-            seen = networks.features(self.module, *(torch.from_numpy(one).to(self.device) for one in batch), at=self.at)
-        outputs = {**seen.outputs, POOLED: seen.pooled}
+            seen = networks.features(self.module, *given, at=self.at, last=last)
+            outputs = {**seen.outputs, POOLED: seen.pooled, **({} if self.beside is None else self.beside(seen))}
         return {name: output.float().cpu().numpy() for name, output in outputs.items()}
 
 
@@ -43,24 +49,30 @@ def with_guard(model: Model, guard: Guard | None) -> Model:
     """The model with a gate, and its network with the features at which the gate looks."""
     if guard is None:
         return model
-    return replace(model, guard=guard, run=model.run if guard.features is None else _watched(model))
+    return replace(model, guard=guard, run=model.run if guard.features is None else with_features(model))
 
 
-def observed(model: Model, case: Case) -> tuple[Observation, Prediction]:
-    """What a model sees of a case, and what it says of it."""
-    watching = Watching(_watched(model))
+def observed(
+    model: Model, case: Case, beside: Callable[[Features], Mapping[str, Tensor]] | None = None
+) -> tuple[Observation, Prediction]:
+    """What a model sees of a case, and what it says of it; beside: what also looks at it, as in `Watched`."""
+    watching = Watching(with_features(model, beside))
     prediction = replace(model, run=watching, guard=None).predict(case)
     np.asarray(prediction.data)  # a large volume passes the network only while its result is read
     seen = watching.observation(stacked(case.images, case.id), case.covariates)
     return replace(seen, patient=case.patient), prediction
 
 
-def _watched(model: Model) -> Network:
-    """The model's network with its features, of several those of the first; unchanged where it gives none."""
+def with_features(model: Model, beside: Callable[[Features], Mapping[str, Tensor]] | None = None) -> Network:
+    """The model's network with its features, of several those of the first; unchanged where it gives none.
+
+    beside: as in `Watched`
+    """
     first, *others = model.members
-    if type(first) is not TorchNetwork:  # what computes without torch does not import it for a family either
+    # What computes without torch imports it for no family either.
+    if not isinstance(first, TorchNetwork) or type(first) not in (TorchNetwork, Watched):
         return model.run
     if not (at := networks.family_of(model.networks[0]["name"]).features):
         return model.run
-    shown = Watched(first.module, first.device, at)
+    shown = Watched(first.module, first.device, at, beside)
     return replace(model.run, members=(shown, *others)) if isinstance(model.run, Averaged) else shown

@@ -12,8 +12,8 @@ from isocenter import tasks
 from isocenter.errors import UsageError, listed
 from isocenter.runtime.cascade import with_first_stage
 from isocenter.runtime.device import AUTO
-from isocenter.runtime.guard import GUARD, read_guard, with_guard
 from isocenter.runtime.model import Inference, Model
+from isocenter.runtime.model_parts import files_of, with_parts
 from isocenter.runtime.package.backends.torch_eager import averaged
 from isocenter.runtime.package.certificate import CERTIFICATE, read_certificate
 from isocenter.runtime.package.choose_backend import PLAIN, Computing, choose_backend
@@ -46,12 +46,12 @@ def _computed(
     path: Path, record: Mapping[str, Any], computing: Computing, threads: int | None, own: Sequence[str] = ()
 ) -> Model:
     """The model of a package on a backend; own: what its manifest must list beside what is read here."""
-    guard = [f"{PACKAGED}/{GUARD}"] if record.get("guard") else []
-    verify(path, needed=(f"{PACKAGED}/{RECORD}", *own, *guard, *computing.backend.files(record)))
+    parts = [f"{PACKAGED}/{name}" for name in files_of(record)]
+    verify(path, needed=(f"{PACKAGED}/{RECORD}", *own, *parts, *computing.backend.files(record)))
     with built_from(record, path):
         network = computing.backend.network(path, computing.device, threads)
     model = _model(path, record, network, computing, weights_files(record), threads)
-    return with_guard(model, read_guard(record, path / PACKAGED))
+    return with_parts(model, record, path / PACKAGED)
 
 
 def _one_fold(

@@ -17,8 +17,8 @@ from isocenter.evaluation import rows_to_json
 from isocenter.lazy import torch
 from isocenter.runtime.device import environment
 from isocenter.runtime.ensemble import have_own_scales
-from isocenter.runtime.guard import write_guard
 from isocenter.runtime.model import Model
+from isocenter.runtime.model_parts import write_parts
 from isocenter.runtime.package.contents import (
     FIRST,
     ONNX,
@@ -106,7 +106,7 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
         "onnx": onnx,
     }
     write_json(folder / PACKAGED / RECORD, SCHEMA, record)
-    write_guard(model.guard, folder / PACKAGED)
+    write_parts(model.parts, folder / PACKAGED)
     needs = required_packages(sources.needs)
     page = readme(model, title, evidence.rows, evidence.limits, needs, texts["description"])
     (folder / "docs" / "README.md").write_text(page, encoding="utf-8")

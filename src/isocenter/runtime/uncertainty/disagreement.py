@@ -69,25 +69,24 @@ def _of_chances(outputs: Sequence[Any], shares: Sequence[float], kind: str) -> t
     within: Any = 0.0
     middle: Any = 0.0
     for share, one in zip(shares, outputs, strict=True):  # one after the other, so that one view alone is held
-        chances = _softmax(one) if kind == "classes" else _sigmoid(one)
-        within, middle = within + share * _entropy(chances, kind), middle + share * chances
+        likely = chances(one, kind)
+        within, middle = within + share * _entropy(likely, kind), middle + share * likely
     return within, (_entropy(middle, kind) - within).clip(0)
 
 
-def _entropy(chances: Any, kind: str) -> Any:
-    """(batch, 1, ...) nats."""
-    sides = (chances,) if kind == "classes" else (chances, 1 - chances)
-    return -sum((side * _library(side).log(side.clip(SMALLEST))).sum(1)[:, None] for side in sides)
-
-
-def _softmax(outputs: Any) -> Any:
+def chances(outputs: Any, kind: str) -> Any:
+    """(batch, channels, ...) probabilities of outputs."""
     library = _library(outputs)
+    if kind != "classes":
+        return 1 / (1 + library.exp(-outputs.clip(-LARGEST, LARGEST)))
     powers = library.exp(outputs - library.amax(outputs, 1)[:, None])
     return powers / powers.sum(1)[:, None]
 
 
-def _sigmoid(outputs: Any) -> Any:
-    return 1 / (1 + _library(outputs).exp(-outputs.clip(-LARGEST, LARGEST)))
+def _entropy(likely: Any, kind: str) -> Any:
+    """(batch, 1, ...) nats."""
+    sides = (likely,) if kind == "classes" else (likely, 1 - likely)
+    return -sum((side * _library(side).log(side.clip(SMALLEST))).sum(1)[:, None] for side in sides)
 
 
 def _library(array: Any) -> Any:

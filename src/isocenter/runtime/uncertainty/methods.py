@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from isocenter import networks
 from isocenter.errors import PlanError, UsageError
+from isocenter.runtime.guard import Watched, with_features
+from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.uncertainty.disagreement import Disagreement
+from isocenter.runtime.uncertainty.laplace import Laplace, LastLayers
 from isocenter.runtime.windows import Averaged
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from isocenter.networks import Features
     from isocenter.runtime.model import Model
 
-AUTO, NONE, MEMBERS, TTA = "auto", "none", "members", "tta"
-Method = Literal["auto", "none", "members", "tta"]
-METHODS = (AUTO, NONE, MEMBERS, TTA)
+AUTO, NONE, MEMBERS, LAPLACE, TTA = "auto", "none", "members", "laplace", "tta"
+Method = Literal["auto", "none", "members", "laplace", "tta"]
+METHODS = (AUTO, NONE, MEMBERS, LAPLACE, TTA)
 WHERE = "--uncertainty"
 
 
@@ -33,12 +42,30 @@ def with_uncertainty(model: Model, asked: str | None = None) -> Model:
         raise UsageError(lacking, WHERE, f"Choose {AUTO} or {NONE}")
     if method == AUTO:
         is_dense = any(head.is_dense for head in model.task.heads.values())
-        method = NONE if asked is None and is_dense else MEMBERS
+        method = NONE if asked is None and is_dense else MEMBERS if isinstance(model.run, Averaged) else LAPLACE
     method = NONE if _lacking(model, method) else method
-    run = model.run
+    run, differ = model.run, Disagreement.of(model.task)
     if isinstance(run, Averaged):
-        run = replace(run, differ=Disagreement.of(model.task) if method == MEMBERS else None)
+        run = replace(run, differ=differ if method == MEMBERS else None)
+    elif method == LAPLACE and model.laplace is not None and differ is not None:
+        run = with_features(model, partial(_by_draws, model.laplace, differ, model.inference.draws))
+    elif isinstance(run, Watched):
+        run = replace(run, beside=None)
     return replace(model, run=run, uncertainty=method)
+
+
+def last_layers_of(model: Model) -> LastLayers | None:
+    """What gathers the last layers' inputs while cases that trained a model pass; None where nothing comes of it."""
+    differ, run = Disagreement.of(model.task), model.run
+    at = networks.family_of(model.networks[0]["name"]).features
+    if differ is None or not at or not isinstance(run, TorchNetwork):
+        return None
+    return LastLayers.of(run.module, at, {head: kind for head, kind in differ.kinds.items() if kind != "values"})
+
+
+def _by_draws(laplace: Laplace, differ: Disagreement, count: int, seen: Features) -> Mapping[str, Tensor]:
+    own = replace(differ, kinds={head: kind for head, kind in differ.kinds.items() if head in laplace.heads})
+    return own(laplace.views(seen, count))
 
 
 def _lacking(model: Model, method: str) -> str:
@@ -49,6 +76,8 @@ def _lacking(model: Model, method: str) -> str:
         return f"a {model.task.name} states no uncertainty"
     if method == MEMBERS and not isinstance(model.run, Averaged):
         return "the model is one network, without members that could differ"
+    if method == LAPLACE and (model.laplace is None or not isinstance(model.run, TorchNetwork)):
+        return "no posterior of a last layer was fitted, or what computes does not show what that layer takes"
     if method == TTA:
         try:
             model.flips(True)

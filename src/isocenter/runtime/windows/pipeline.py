@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from isocenter.runtime.uncertainty.disagreement import Disagreement
     from isocenter.tasks import Task
 
-# Takes a part of a grid, and {head: (classes, *region) or (classes,)} its probabilities.
+# Takes a part of a grid, and {head: (classes, *region) or (classes,)} its probabilities; of several views also what
+# they say of uncertainty, under the head's name with an end.
 Receiver = Callable[[Region, Mapping[str, Array]], None]
 # Shares of a window that the next window covers too, tried in this order where the time is limited.
 OVERLAPS = (0.5, 0.375, 0.25, 0.125, 0.0)

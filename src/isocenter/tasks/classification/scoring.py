@@ -13,7 +13,7 @@ from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Guess, stated_image
 from isocenter.tasks.classification.ordinal import Calling
 from isocenter.tasks.classification.scores import Answers, case_scores, levels_of, overview, summary_rows
-from isocenter.tasks.shared import SET, in_json, of_before, probabilities_of, set_rows
+from isocenter.tasks.shared import SET, doubt_rows, in_json, of_before, probabilities_of, set_rows
 from isocenter.values import Case, Finding, Prediction, Row
 
 
@@ -64,7 +64,8 @@ class ClassScoring:
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """AUROC and the like with patients resampled within the classes; then one class against the rest."""
-        return [*summary_rows(self.answers(table), seed=seed), *set_rows("all", table, seed=seed)]
+        doubts = doubt_rows(table, seed=seed)
+        return [*summary_rows(self.answers(table), seed=seed), *set_rows("all", table, seed=seed), *doubts]
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image, with the probabilities and the reference in the caption."""

@@ -14,7 +14,7 @@ from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Guess, stated_image
 from isocenter.tasks.findings.called import DEFAULT_THRESHOLD, called_findings
 from isocenter.tasks.findings.scores import called_of, overview, summary_rows
-from isocenter.tasks.shared import ABSENT, PRESENT, SET, Called, in_json, probabilities_of, set_rows
+from isocenter.tasks.shared import ABSENT, PRESENT, SET, Called, doubt_rows, in_json, probabilities_of, set_rows
 from isocenter.values import Case, Finding, Prediction, Row
 
 
@@ -72,7 +72,8 @@ class FindingScoring:
         """Each metric as the mean over findings, then by finding; patients are resampled with all their findings."""
         known = self.known(table)
         sets = [row for name in known for row in set_rows(name, table[table["label"] == name], seed=seed)]
-        return [*summary_rows(table, known, self.prevalence, seed=seed), *set_rows("all", table, seed=seed), *sets]
+        sets = [*set_rows("all", table, seed=seed), *sets, *doubt_rows(table, seed=seed)]
+        return [*summary_rows(table, known, self.prevalence, seed=seed), *sets]
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image, with the probabilities and the findings of the reference in the caption."""

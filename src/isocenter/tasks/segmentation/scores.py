@@ -26,7 +26,15 @@ from isocenter.evaluation import (
 )
 from isocenter.report import Figure
 from isocenter.tasks.segmentation.voxel_scores import OF_VOXELS
-from isocenter.tasks.shared import AGREEMENT, Measured, agreement_figure, agreement_rows, place_of
+from isocenter.tasks.shared import (
+    AGREEMENT,
+    DOUBT_ERRORS,
+    DOUBT_NAMES,
+    Measured,
+    agreement_figure,
+    agreement_rows,
+    place_of,
+)
 from isocenter.values import MM, MM3_PER_ML, SERIES_UNITS, Array, Estimate, Geometry, Prediction, Row, blocks
 
 # The unit is in the name where it is not mm or ml: a distance that counts pixels must not be read as mm.
@@ -47,7 +55,11 @@ METRICS = frozenset(
         *(f"{name}{unit}" for name in (*VOLUMES, *VOLUME_AGREEMENT) for unit in ("", "_mm2", "_voxels", *OF_SERIES)),
     }
 )
+ERRORS = (
+    frozenset({"hd95", "assd", "false_positive_volume", "components_error", "loops_error", "ece_near"}) | DOUBT_ERRORS
+)
 NAMES: Mapping[str, str] = {
+    **DOUBT_NAMES,
     "assd": "ASSD",
     "cldice": "Centreline Dice",
     "covering_missed": "Missed by the covering mask",

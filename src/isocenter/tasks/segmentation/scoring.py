@@ -16,7 +16,7 @@ from isocenter.tasks.segmentation.scores import OF_READERS, case_rows, only_know
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.voxel_calibration import Believed
 from isocenter.tasks.segmentation.voxel_scores import voxel_columns, voxel_rows
-from isocenter.tasks.shared import refuse_other_grid, refuse_other_names
+from isocenter.tasks.shared import doubt_rows, refuse_other_grid, refuse_other_names
 from isocenter.values import Case, Finding, Label, Prediction, Row
 
 READERS = {"between readers": "dice_between_readers", "model to readers": "dice_to_readers"}
@@ -81,7 +81,7 @@ class MaskScoring:
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Each metric over all labels (mean of their means), then by label; patients are resampled."""
         of_voxels = [only_known(row, table) for row in voxel_rows(table, seed=seed)]
-        return [*summary_rows(table, self.tolerances, seed=seed), *of_voxels]
+        return [*summary_rows(table, self.tolerances, seed=seed), *of_voxels, *doubt_rows(table, seed=seed)]
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by mean Dice; a case without any structure counts as 1."""

@@ -15,7 +15,7 @@ from isocenter.tasks.segmentation.loss import mask_loss, mean_dice, mean_marked,
 from isocenter.tasks.segmentation.partial_labels import PARTLY, check_partly, numbers_of, partly_from, tolerance_from
 from isocenter.tasks.segmentation.plan import KNOWN, SENTENCES, check_settings, decisions, settings_for, suited
 from isocenter.tasks.segmentation.postprocessing import NONE_OF_REGIONS, choose, tidying_from
-from isocenter.tasks.segmentation.scores import METRICS, NAMES, OF_READERS, structure_volumes
+from isocenter.tasks.segmentation.scores import ERRORS, METRICS, NAMES, OF_READERS, structure_volumes
 from isocenter.tasks.segmentation.scoring import MaskScoring
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.unseen_voxels import unseen_voxels
@@ -112,7 +112,7 @@ class Segmentation:
         belief=BELIEF,
         sentences=SENTENCES,
         metric_names=NAMES,
-        errors=frozenset({"hd95", "assd", "false_positive_volume", "components_error", "loops_error", "ece_near"}),
+        errors=ERRORS,
         label_word="structure",
     )
 

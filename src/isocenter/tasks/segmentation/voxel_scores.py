@@ -15,7 +15,7 @@ from isocenter.tasks.segmentation.covering import MISSED, TIMES, covering_column
 from isocenter.tasks.segmentation.unseen_voxels import Voxels, volume_errors
 from isocenter.tasks.segmentation.voxel_calibration import Believed
 from isocenter.tasks.segmentation.voxel_sample import NEAR, near_edges
-from isocenter.tasks.shared import BEFORE
+from isocenter.tasks.shared import BEFORE, OF_DOUBT
 from isocenter.values import Array, Estimate, Floats, Prediction, Row
 
 EXPECTED, GAPS, ECE, VOLUME = "expected_dice", "near_gaps", "ece_near", "summed_volume_error"
@@ -27,7 +27,8 @@ OF_VOXELS = frozenset(
     }
 )
 # Metrics that a report shows apart, in this order.
-BELIEF = (ECE, VOLUME, EXPECTED, MISSED, TIMES, f"{EXPECTED}_bias", *(f"{EXPECTED}_{name}" for name in CORRELATIONS))
+OF_EXPECTED = (EXPECTED, MISSED, TIMES, f"{EXPECTED}_bias", *(f"{EXPECTED}_{name}" for name in CORRELATIONS))
+BELIEF = (ECE, VOLUME, *OF_EXPECTED, *OF_DOUBT)
 DIGITS = 7
 
 

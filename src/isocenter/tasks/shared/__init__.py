@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         probabilities_of,
     )
     from isocenter.tasks.shared.discrimination_figures import discrimination
+    from isocenter.tasks.shared.doubt import BY_EPISTEMIC, DOUBT_ERRORS, DOUBT_NAMES, OF_DOUBT, Doubted, doubt_rows
     from isocenter.tasks.shared.label_maps import (
         label_from,
         label_values,

@@ -26,6 +26,7 @@ from isocenter.evaluation import (
 )
 from isocenter.files import parse_json
 from isocenter.tasks.shared.certainty import AUTO, BY_CLASS, Certainty
+from isocenter.tasks.shared.doubt import DOUBT_ERRORS
 from isocenter.values import Decision, Floats, Row, Sentence
 
 # Fewer cases of a class say too little about it alone.
@@ -51,7 +52,7 @@ SET_NAMES: Mapping[str, str] = {
     "set_size": "Mean size of sets",
     "interval_width": "Mean width of intervals",
 }
-SET_ERRORS = frozenset({"set_size", "interval_width"})
+SET_ERRORS = frozenset({"set_size", "interval_width"}) | DOUBT_ERRORS
 OF_SETS = ("coverage", "set_size", "interval_width")
 # Probabilities from which on a voxel may be in a covering mask: never fewer voxels than what is likely, at last all.
 COVERS_FROM = np.append(1 / (1 + np.exp(np.arange(0.0, 14.0, 0.125))), 0.0)

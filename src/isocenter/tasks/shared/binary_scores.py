@@ -17,10 +17,12 @@ from isocenter.evaluation import (
     predictive_values,
     proportion,
 )
+from isocenter.tasks.shared.doubt import DOUBT_NAMES
 from isocenter.values import Estimate, Floats, Row
 
 # The names of metrics of probabilities and calls, as papers spell them.
 PROBABILITY_NAMES: Mapping[str, str] = {
+    **DOUBT_NAMES,
     "auroc": "AUROC",
     "brier": "Brier score",
     "ece": "ECE",

@@ -20,6 +20,7 @@ from isocenter.evaluation import (
     slope_and_intercept,
 )
 from isocenter.tasks.shared.calibration import LEAST_CHANCE
+from isocenter.tasks.shared.doubt import OF_DOUBT
 from isocenter.values import Estimate, Floats, Row
 
 # The end of metrics of probabilities before they were calibrated.
@@ -27,7 +28,7 @@ BEFORE = f"_{UNCALIBRATED}"
 SLOPES = ("calibration_slope", "calibration_intercept")
 PARTS = ("brier_reliability", "brier_resolution", "brier_uncertainty")
 # Metrics that a report shows apart, in this order.
-BELIEF = ("log_loss", "brier", "ece", "ece_equal_mass", "temperature", *SLOPES, "mce", "ace", *PARTS)
+BELIEF = ("log_loss", "brier", "ece", "ece_equal_mass", "temperature", *SLOPES, "mce", "ace", *PARTS, *OF_DOUBT)
 BY_BINS = "none: errors by bins are biased upwards"
 OF_CALIBRATION = frozenset(
     {
@@ -36,7 +37,7 @@ OF_CALIBRATION = frozenset(
             for metric in ("log_loss", "ece_equal_mass", "temperature", *SLOPES)
             for side in ("", BEFORE)
         ),
-        *(f"brier{BEFORE}", f"ece{BEFORE}", "mce", "ace", *PARTS),
+        *(f"brier{BEFORE}", f"ece{BEFORE}", "mce", "ace", *PARTS, *OF_DOUBT),
     }
 )
 

@@ -8,8 +8,9 @@ from operator import itemgetter
 
 import numpy as np
 
-from isocenter.report import Block, ByLabel, Details, Paragraph, Section
-from isocenter.tasks.shared import BEFORE
+from isocenter.evaluation import Table, risk_coverage
+from isocenter.report import Block, ByLabel, Details, Gallery, Paragraph, Section, figures
+from isocenter.tasks.shared import BEFORE, BY_EPISTEMIC, OF_DOUBT, Doubted
 from isocenter.values import Plan, Row
 from isocenter.verbs.evaluation import Scored
 
@@ -31,7 +32,8 @@ def believed(scored: Scored, plan: Plan | None) -> Iterator[Section]:
         return
     blocks = list[Block]()
     for part in tuple(scored.task.decoding.parts) or ("",):
-        metrics = scored.task.decoding.parts.get(part, scored.task).traits.belief
+        belief = scored.task.decoding.parts.get(part, scored.task).traits.belief
+        metrics = [metric for metric in belief if metric not in OF_DOUBT]
         there = [row for row in rows_of_part(scored.rows, part) if np.isfinite(row.estimate.value)]
         placed = [(_place(row, metrics), row) for row in there]
         placed = sorted((pair for pair in placed if pair[0] < len(metrics)), key=itemgetter(0))
@@ -39,6 +41,7 @@ def believed(scored: Scored, plan: Plan | None) -> Iterator[Section]:
         if first:
             blocks += [Paragraph(f"{part.capitalize()}: {why}" if part else why) for why in _reasons(plan, part)]
             blocks += _tables(first, [row for row in own if row not in first])
+        blocks += _doubts([row for row in there if row.metric in OF_DOUBT], scored.parts[part][1])
     if blocks:
         blocks += [] if scored.shift is None else [Paragraph(scored.shift.note)]
         has_classes = any(row.metric == OF_CLASSES for row in scored.rows)
@@ -78,6 +81,22 @@ def _tables(first: Sequence[Row], others: Sequence[Row]) -> Iterator[Block]:
         folded.append(ByLabel([row for row in others if not row.metric.endswith(BEFORE)], "Further figures", "label"))
     if folded:
         yield Details("More on the probabilities", folded)
+
+
+def _doubts(rows: Sequence[Row], table: Table) -> Iterator[Block]:
+    """Whether doubt finds mistakes, and how risk falls with the share of cases that is answered."""
+    if not rows:
+        return
+    named = [
+        replace(row, metric=row.metric.removesuffix(BY_EPISTEMIC), label="epistemic" if by_epistemic else "total")
+        for row in rows
+        for by_epistemic in [row.metric.endswith(BY_EPISTEMIC)]
+    ]
+    yield ByLabel(named, "Do mistakes lie where the model doubts?", "by uncertainty")
+    doubted = Doubted.of(table)
+    orders = {**doubted.doubts, "as if mistakes were known": doubted.loss}
+    curves = {name: risk_coverage(doubt, doubted.loss) for name, doubt in orders.items()}
+    yield Gallery([figures.risk_coverage(curves, "What is answered, and how wrong that is")])
 
 
 def _named(row: Row) -> Row:

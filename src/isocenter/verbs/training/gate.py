@@ -1,4 +1,4 @@
-"""The gate of each training, from what its model sees of its own cases."""
+"""The gate of each training, and the posterior of its last layer, from what its model sees of its own cases."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from isocenter.runtime import (
     Model,
     Observation,
     fitted_guard,
+    last_layers_of,
     observed,
     tail_note,
     with_guard,
+    with_uncertainty,
 )
 from isocenter.tasks import Task, sureness
-from isocenter.training import Outcome, with_gate
+from isocenter.training import Outcome, with_parts
 from isocenter.values import Case, Decision, Prediction
 from isocenter.verbs.evaluation import case_errors
 from isocenter.verbs.reading import tracked
@@ -37,8 +39,7 @@ def guarded(run: RunFolder, jobs: Sequence[Job], outcomes: Sequence[Outcome], tu
         return tuned
     models = [_guarded(run, job, model) for job, model in zip(jobs, tuned.models, strict=True)]
     for outcome, model in zip(outcomes, models, strict=True):
-        if model.guard is not None:
-            with_gate(outcome.checkpoint, model.guard)
+        with_parts(outcome.checkpoint, model)
     decisions, first = dict(tuned.decisions), models[0].guard
     if wanted.gate:
         decisions[GATE] = Decision(True, NO_GATE if first is None else tail_note(first))
@@ -62,10 +63,10 @@ def looked_at(run: RunFolder, job: Job) -> tuple[Sequence[Case], Sequence[Case]]
 def _guarded(run: RunFolder, job: Job, model: Model) -> Model:
     trained, held_out = looked_at(run, job)
     exact, wanted = bool(run.cases("calibration", job.fold)), job.settings.guard
-    seen, sure = list[Observation](), list[tuple[float, float]]()
+    seen, sure, layers = list[Observation](), list[tuple[float, float]](), last_layers_of(model)
     with tracked("looking at cases for the gate") as tracker:
         for done, case in enumerate([*trained, *held_out], start=1):
-            observation, prediction = observed(model, case)
+            observation, prediction = observed(model, case, layers if done <= len(trained) else None)
             seen.append(observation)
             if wanted.error and done > len(trained):
                 sure.append(_sure_and_wrong(model.task, prediction, case))
@@ -76,7 +77,8 @@ def _guarded(run: RunFolder, job: Job, model: Model) -> Model:
         limits, patients = (wanted.error, wanted.delta), [case.patient for case in held_out]
         least = least_sureness([one for one, _ in sure], [wrong for _, wrong in sure], *limits, patients)
         guard = replace(guard, answers=Answering(*limits, least, len(sure)))
-    return with_guard(model, guard)
+    laplace = None if layers is None else layers.fitted(len(job.train))
+    return with_uncertainty(with_guard(replace(model, laplace=laplace), guard))
 
 
 def _sure_and_wrong(task: Task, prediction: Prediction, case: Case) -> tuple[float, float]:
