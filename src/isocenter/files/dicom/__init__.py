@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.files.dicom.header import looks_like_dicom, read_header
+    from isocenter.files.dicom.header import Header, frame_count, looks_like_dicom, read_header
     from isocenter.files.dicom.identity import Identity, read_identity
     from isocenter.files.dicom.reading import (
         PROJECTIONS,
@@ -17,11 +17,15 @@ if TYPE_CHECKING:
         Marked,
         Report,
         SeriesFiles,
+        Window,
         bounds,
+        native_frame,
         rasterise,
         read_report,
         read_segmentation,
         read_series,
+        shown_frame,
+        stored_frame,
         survey,
         unique,
     )

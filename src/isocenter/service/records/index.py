@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,9 +69,7 @@ class Index:
         elif state == "receiving":
             connection.execute(update(studies).where(here).values(last_at=clock))
         else:
-            later = {"state": "receiving", "revision": studies.c.revision + 1, "last_at": clock, "routed": 0}
-            connection.execute(update(studies).where(here).values(later))
-            _told(connection, "study grew", first.study)
+            _reopen(connection, first.study, "study grew")
         connection.execute(update(studies).where(here).values(instances=studies.c.instances + len(new)))
         for one in dict.fromkeys((arrival.series, arrival.series_uid) for arrival in new):
             this = and_(series.c.study == first.study, series.c.series == one[0])
@@ -83,6 +81,21 @@ class Index:
         left = ("study_uid", "series_uid")
         rows = [{name: value for name, value in vars(one).items() if name not in left} for one in new]
         connection.execute(insert(instances).values(received_at=clock), rows)
+
+    def replace(self, path: str, *, syntax: str, bytes: int, sha256: str, exchange: Callable[[], None]) -> bool:
+        """Another object has the place of one that is kept: its study has a further revision; False without a row.
+
+        exchange: called within the transaction: exchanges the files
+        """
+        values = {"syntax": syntax, "bytes": bytes, "sha256": sha256}
+        with self.database.begin() as connection:
+            study = connection.execute(select(instances.c.study).where(instances.c.path == path)).scalar()
+            if study is None:
+                return False
+            connection.execute(update(instances).where(instances.c.path == path).values(values))
+            _reopen(connection, study, "object replaced")
+            exchange()
+        return True
 
     def known(self, study: str) -> set[str]:
         """Paths of the objects of a study that have a row."""
@@ -158,6 +171,13 @@ class Index:
         over = and_(studies.c.state == "complete", studies.c.routed == studies.c.revision, ~busy.exists())
         with self.database.begin() as connection:
             return connection.execute(update(studies).where(over).values(state="done")).rowcount
+
+
+def _reopen(connection: Connection, study: str, kind: str) -> None:
+    """A study that was complete has changed."""
+    later = {"state": "receiving", "revision": studies.c.revision + 1, "last_at": Clock(), "routed": 0}
+    connection.execute(update(studies).where(studies.c.study == study).values(later))
+    _told(connection, kind, study)
 
 
 def _told(connection: Connection, kind: str, study: str) -> None:

@@ -1,0 +1,113 @@
+"""One frame of an object that may be large: as it is stored, decoded, or as a picture; the rest is not read."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import FormatError
+from isocenter.files.dicom.header import Header, check_pixels, frame_count, read_object
+from isocenter.files.dicom.reading.codecs import CODEC_ERRORS
+from isocenter.files.dicom.reading.pixel_layout import GET_AGAIN, Layout, layout_of
+from isocenter.files.dicom.reading.pixels import Stored, decode
+from isocenter.files.dicom.reading.values import Window, displayed, rescaled, windowed
+from isocenter.files.dicom.syntaxes import BIG_ENDIAN, EXPLICIT, IMPLICIT, VIDEO
+from isocenter.files.dicom.tags import pydicom_errors
+from isocenter.files.dicom.warnings import quiet
+from isocenter.lazy import pydicom
+
+OF_ALL_FRAMES = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
+
+
+def stored_frame(head: Header, number: int) -> bytes:
+    """The bytes of a frame as they lie in the file, compressed or not; number: from 0. Raises FormatError."""
+    layout = _layout(head, number)
+    try:
+        return _compressed(head, number) if head.is_compressed else _native(head, number, layout)
+    except pydicom_errors() as error:
+        raise FormatError(f"frame {number + 1} cannot be taken out ({error})", head.where, GET_AGAIN) from error
+
+
+def native_frame(head: Header, number: int) -> bytes:
+    """The words of a frame without compression, lowest byte first; of a palette its indices.
+
+    Colours of compressed frames come as RGB. Raises FormatError.
+    """
+    layout = _layout(head, number)
+    if layout.syntax in (IMPLICIT, EXPLICIT):
+        return stored_frame(head, number)
+    pixels = _decoded(head, number, indices=True)
+    if layout.allocated == 1:
+        return np.packbits(pixels.astype(bool), bitorder="little").tobytes()
+    return pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
+
+
+def shown_frame(head: Header, number: int, window: Window | None = None) -> NDArray[np.uint8]:
+    """(rows, columns) or (rows, columns, 3) of a frame as a screen shows it; window: in place of the stated one.
+
+    Raises FormatError.
+    """
+    layout = _layout(head, number)
+    pixels = _decoded(head, number)
+    if layout.colour:
+        return (pixels >> (pixels.dtype.itemsize * 8 - 8)).astype(np.uint8)
+    values = np.nan_to_num(rescaled(pixels, head.dataset, number, where=head.where))
+    bright = displayed(values, head.dataset, number, where=head.where) if window is None else windowed(values, window)
+    return np.rint(bright * 255).astype(np.uint8)
+
+
+def _layout(head: Header, number: int) -> Layout:
+    check_pixels(head)
+    if number >= frame_count(head):
+        raise FormatError(f"has {frame_count(head)} frames", head.where, "Ask for one of them")
+    return layout_of(head.dataset, head.where)
+
+
+def _decoded(head: Header, number: int, *, indices: bool = False) -> Stored:
+    """A frame's stored values, or its colours: of an object that holds nothing else, but of a film."""
+    layout = layout_of(head.dataset, head.where)
+    try:
+        with quiet():
+            if layout.syntax in (*VIDEO, BIG_ENDIAN):  # whose words lie as the pixels' own representation says
+                return decode(read_object(head.path), head.where, [number], indices=indices)[0]
+            frame = stored_frame(head, number)
+            alone = copy.copy(head.library)
+            for keyword in OF_ALL_FRAMES:
+                alone.pop(keyword, None)
+            alone.NumberOfFrames = 1
+            alone[layout.keyword].value = pydicom.encaps.encapsulate([frame]) if head.is_compressed else frame
+            return decode(alone, head.where, indices=indices)[0]
+    except pydicom_errors() + CODEC_ERRORS as error:
+        raise FormatError(f"frame {number + 1} cannot be decoded ({error})", head.where, GET_AGAIN) from error
+
+
+def _compressed(head: Header, number: int) -> bytes:
+    tables = [head.dataset.get(keyword) for keyword in OF_ALL_FRAMES]
+    with head.path.open("rb") as file:
+        file.seek(head.offset or 0)
+        return bytes(
+            pydicom.encaps.get_frame(
+                pydicom.filebase.DicomFileLike(file),
+                number,
+                extended_offsets=(tables[0], tables[1]) if all(tables) else None,
+                number_of_frames=frame_count(head),
+            )
+        )
+
+
+def _native(head: Header, number: int, layout: Layout) -> bytes:
+    """Frames of bits follow each other without a gap: one that begins within a byte is moved to its start."""
+    start = number * layout.frame_bits
+    first, end = start // 8, (start + layout.frame_bits + 7) // 8
+    if head.offset is None:  # all is deflated
+        data = bytes(read_object(head.path)[layout.keyword].value)[first:end]
+    else:
+        with head.path.open("rb") as file:
+            file.seek(head.offset + first)
+            data = file.read(end - first)
+    if start % 8 == 0:
+        return data
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[start % 8 :][: layout.frame_bits]
+    return np.packbits(bits, bitorder="little").tobytes()

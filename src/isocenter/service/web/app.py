@@ -1,0 +1,76 @@
+"""The application: its routes, and how it says what went wrong."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
+
+from isocenter.errors import IsocenterError, ResourceError
+from isocenter.service.web import aside, health, jobs, metrics, node, studies
+from isocenter.service.web.dicomweb import retrieve_router, search_router, store_router
+from isocenter.service.web.guard import Guard
+from isocenter.service.web.shapes import Problem
+from isocenter.service.web.web_node import WebError, WebNode
+
+RETRY_AFTER_S = 30  # when the disk is full, or the database away
+SEE_OPENAPI = "See /openapi.json"
+
+
+def web_app(web_node: WebNode, token: str | None) -> ASGIApp:
+    """The application of a node. token: None where only this machine is served."""
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"model": Problem} for status in (401, 403, 404, 409, 422, 503)
+    }
+    app = FastAPI(title="Isocenter", version=version("isocenter"), docs_url=None, redoc_url=None, responses=responses)
+    app.state.node = web_node
+    for room in (health, metrics, node, studies, jobs, aside):
+        app.include_router(room.router)
+    for router in (store_router, search_router, retrieve_router):
+        app.include_router(router)
+    app.add_exception_handler(IsocenterError, _of_ours)
+    app.add_exception_handler(HTTPException, _of_http)
+    app.add_exception_handler(RequestValidationError, _of_values)
+    app.add_exception_handler(ClientDisconnect, _of_time)
+    app.add_exception_handler(Exception, _of_a_fault)
+    return Guard(app, token)
+
+
+def _said(request: Request, status: int, problem: str, remedy: str, where: str = "") -> JSONResponse:
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
+    said = {"problem": problem, "where": where or request.url.path, "remedy": remedy}
+    return JSONResponse(said, status, headers)
+
+
+def _of_ours(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, WebError):
+        return _said(request, error.status, error.problem, error.remedy, error.where)
+    if not isinstance(error, IsocenterError):
+        raise error
+    # Where names a path of this machine, which is none of the client's business.
+    status = 503 if isinstance(error, ResourceError) else 422
+    return _said(request, status, error.problem, error.remedy)
+
+
+def _of_http(request: Request, error: Exception) -> JSONResponse:
+    status, problem = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "")
+    return _said(request, status, str(problem).lower(), SEE_OPENAPI)
+
+
+def _of_values(request: Request, error: Exception) -> JSONResponse:
+    first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": ""}
+    return _said(request, 422, f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}", SEE_OPENAPI)
+
+
+def _of_time(request: Request, error: Exception) -> JSONResponse:
+    return _said(request, 408, "the request stood still, or broke off", "Send it again")
+
+
+def _of_a_fault(request: Request, error: Exception) -> JSONResponse:
+    return _said(request, 500, "the node has a fault", "Look into its log, and report it")

@@ -1,0 +1,49 @@
+"""Routes of objects that were set aside: another one with the same UID came first."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from isocenter.errors import FormatError
+from isocenter.files import file_hash
+from isocenter.files.dicom import read_identity
+from isocenter.service.objects import Aside, exchange, read_asides
+from isocenter.service.web.shapes import AsideShape, Listing
+from isocenter.service.web.web_node import Limit, Node, WebError
+
+router = APIRouter(prefix="/api/aside", tags=["aside"])
+
+
+@router.get("")
+def list_aside(node: Node, limit: Limit = 100, after: Annotated[int, Query(ge=0)] = 0) -> Listing[AsideShape]:
+    """What was set aside, and why, oldest first."""
+    found = [one for one in read_asides(node.folder) if one.number > after]
+    return Listing[AsideShape](schema="isocenter.aside", rows=[_shape(one) for one in found[:limit]])
+
+
+@router.post("/{n}/release")
+def release_aside(node: Node, n: Annotated[int, Path(ge=1, le=2**31)]) -> AsideShape:
+    """Let an object take the place of the one that came first, which lies aside instead; its study is done anew."""
+    found = next((one for one in read_asides(node.folder) if one.number == n), None)
+    if found is None:
+        raise WebError(404, "nothing lies aside there", str(n), "See /api/aside")
+    try:
+        identity = read_identity(found.path)
+    except FormatError as error:
+        raise WebError(409, f"the object {error.problem}", str(n), "Have it sent again") from error
+    is_exchanged = found.first is not None and node.index.replace(
+        found.first,
+        syntax=identity.syntax,
+        bytes=found.path.stat().st_size,
+        sha256=file_hash(found.path),
+        exchange=lambda: exchange(node.folder, found),
+    )
+    if not is_exchanged:
+        raise WebError(409, "the records know no object in whose place it could come", str(n), "Have it sent again")
+    return _shape(found)
+
+
+def _shape(one: Aside) -> AsideShape:
+    return AsideShape.model_validate({"n": one.number, "reason": one.reason, "at": one.at})

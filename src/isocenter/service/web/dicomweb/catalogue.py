@@ -1,0 +1,138 @@
+"""What can be found and fetched: the objects that came in, and the DICOM objects that jobs made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, select, true, tuple_
+
+from isocenter.errors import FormatError
+from isocenter.files.dicom import Identity, read_header, read_identity
+from isocenter.service.objects import key_of
+from isocenter.service.records.tables import answers, instances, jobs, series, studies
+from isocenter.service.web.dicomweb.dicom_json import DicomJson, elements, header_elements
+from isocenter.service.web.web_node import WebNode
+
+HAVE_ANSWERS = ("sending", "done")
+STUDIES_AT_ONCE = 500
+_identity = lru_cache(maxsize=10_000)(read_identity)  # of answers, which never change
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object of the node, by its UIDs."""
+
+    study: str
+    series: str
+    instance: str
+    sop_class: str
+    syntax: str
+    path: Path
+
+    @property
+    def elements(self) -> DicomJson:
+        """Its header. Raises FormatError where the file is damaged."""
+        return header_elements(read_header(self.path))
+
+
+@dataclass(frozen=True, eq=False)
+class StoredStudy:
+    """A study of the records, and what can be said of it without its pixels."""
+
+    node: WebNode
+    row: Row[Any]
+
+    @property
+    def uid(self) -> str:
+        """StudyInstanceUID."""
+        return str(self.row.uid)
+
+    @cached_property
+    def series(self) -> Sequence[Row[Any]]:
+        """The rows of its series."""
+        return self.node.index.series_of(self.row.study)
+
+    @cached_property
+    def answers(self) -> list[StoredObject]:
+        """Objects that jobs made, by UID."""
+        made = answers.join(jobs, jobs.c.job == answers.c.job)
+        of_this = (
+            jobs.c.study == self.row.study,
+            jobs.c.state.in_(HAVE_ANSWERS),
+            answers.c.sop_instance_uid.is_not(None),
+        )
+        with self.node.database.read() as connection:
+            found = connection.execute(
+                select(answers).select_from(made).where(*of_this).order_by(answers.c.sop_instance_uid)
+            )
+            paths = [self.node.folder / "results" / row.job / row.name for row in found]
+        return [_object(_identity(path), path) for path in paths if path.is_file()]
+
+    def objects(self, of_series: str | None = None, instance: str | None = None) -> Iterator[StoredObject]:
+        """Its objects, or those of a series, or one; what came in goes before what was made."""
+        conditions = [instances.c.study == self.row.study]
+        if of_series is not None:
+            conditions.append(instances.c.series == key_of(of_series))
+        if instance is not None:
+            conditions.append(instances.c.instance == key_of(instance))
+        both = instances.join(series, (instances.c.study == series.c.study) & (instances.c.series == series.c.series))
+        wanted = select(instances, series.c.uid.label("series_uid")).select_from(both).where(*conditions)
+        with self.node.database.read() as connection:
+            rows = connection.execute(wanted.order_by(series.c.uid, instances.c.uid)).all()
+        came = set()
+        for row in rows:
+            came.add(row.uid)
+            yield StoredObject(
+                self.uid, row.series_uid, row.uid, row.sop_class, row.syntax, self.node.folder / row.path
+            )
+        for one in self.answers:
+            if one.instance not in came and of_series in (None, one.series) and instance in (None, one.instance):
+                yield one
+
+    @cached_property
+    def elements(self) -> DicomJson:
+        """Of the study; where it is not complete yet, as its first object has them."""
+        return elements(self.row.attributes) if self.row.attributes else self._first(None)
+
+    def series_elements(self) -> Iterator[tuple[str, DicomJson, int]]:
+        """(SeriesInstanceUID, elements, number of objects) of each series, those of answers last."""
+        counts: dict[str, list[StoredObject]] = {}
+        for one in self.answers:
+            counts.setdefault(one.series, []).append(one)
+        for row in self.series:
+            stated = elements(row.attributes) if row.attributes else self._first(row.uid)
+            yield row.uid, stated, row.instances + len(counts.pop(row.uid, []))
+        for uid, made in counts.items():
+            yield uid, made[0].elements, len(made)
+
+    def _first(self, of_series: str | None) -> DicomJson:
+        for one in self.objects(of_series):
+            try:
+                return one.elements
+            except (FormatError, FileNotFoundError):
+                continue
+        return {}
+
+
+def stored_studies(node: WebNode, uids: Sequence[str] | None = None) -> Iterator[StoredStudy]:
+    """The studies of the node, newest first; uids: only these."""
+    order = (studies.c.received_at, studies.c.study)
+    conditions: list[ColumnElement[bool]] = [
+        true() if uids is None else studies.c.study.in_([key_of(uid) for uid in uids])
+    ]
+    wanted = select(studies).order_by(*(column.desc() for column in order)).limit(STUDIES_AT_ONCE)
+    while True:
+        with node.database.read() as connection:  # given back before anything is made of the rows
+            rows = connection.execute(wanted.where(*conditions)).all()
+        yield from (StoredStudy(node, row) for row in rows)
+        if len(rows) < STUDIES_AT_ONCE:
+            return
+        conditions = [*conditions[:1], tuple_(*order) < (rows[-1].received_at, rows[-1].study)]
+
+
+def _object(identity: Identity, path: Path) -> StoredObject:
+    return StoredObject(identity.study, identity.series, identity.instance, identity.sop_class, identity.syntax, path)

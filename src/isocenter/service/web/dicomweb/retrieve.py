@@ -1,0 +1,215 @@
+"""WADO-RS: objects, their headers, frames, and pictures of them (PS3.18 10.4)."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Iterator
+from email.message import Message
+from itertools import chain
+from pathlib import Path
+from threading import BoundedSemaphore
+from typing import Annotated
+from urllib.request import parse_http_list
+
+from fastapi import APIRouter, Query, Request
+from fastapi import Path as PathParameter
+from fastapi.responses import Response, StreamingResponse
+
+from isocenter.files.dicom import Header, frame_count, native_frame, read_header, stored_frame
+from isocenter.service.web.dicomweb.catalogue import StoredObject, stored_studies
+from isocenter.service.web.dicomweb.rendering import Rendering, rendered
+from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
+
+router = APIRouter(prefix="/dicomweb/studies/{study}", tags=["DICOMweb"])
+JSON_MEDIA, OBJECT, BYTES = "application/dicom+json", "application/dicom", "application/octet-stream"
+READ_AT_ONCE = 1 << 18
+DECODED_AT_ONCE = BoundedSemaphore(2)  # a frame may take much memory
+IN_SERIES, IN_INSTANCE = "/series/{series}", "/series/{series}/instances/{instance}"
+Frames = Annotated[str, PathParameter(pattern=r"^[0-9,]{1,4000}$")]
+Accepted = list[tuple[str, str, str]]
+PICTURES = ("image/jpeg", "image/png", "image/*", "*/*")
+_JPEG = "1.2.840.10008.1.2.4"
+# Media types of compressed frames, PS3.18 8.7.3.3.2
+FRAME_MEDIA = {
+    **dict.fromkeys((f"{_JPEG}.{n}" for n in (50, 51, 57, 70)), "image/jpeg"),
+    **dict.fromkeys((f"{_JPEG}.{n}" for n in (80, 81)), "image/jls"),
+    **dict.fromkeys((f"{_JPEG}.{n}" for n in (90, 91)), "image/jp2"),
+    **dict.fromkeys((f"{_JPEG}.{n}" for n in (201, 202, 203)), "image/jphc"),
+    "1.2.840.10008.1.2.5": "image/dicom-rle",
+}
+
+
+@router.get("", response_class=StreamingResponse)
+def get_study(request: Request, node: Node, study: Uid) -> StreamingResponse:
+    """All objects of a study."""
+    return _objects(request, _found(node, study))
+
+
+@router.get(IN_SERIES, response_class=StreamingResponse)
+def get_series(request: Request, node: Node, study: Uid, series: Uid) -> StreamingResponse:
+    """All objects of a series."""
+    return _objects(request, _found(node, study, series))
+
+
+@router.get(IN_INSTANCE, response_class=StreamingResponse)
+def get_instance(request: Request, node: Node, study: Uid, series: Uid, instance: Uid) -> StreamingResponse:
+    """One object."""
+    found = _found(node, study, series, instance)
+    kinds = [kind for kind, _, _ in accepted(request)]
+    if OBJECT in kinds and "multipart/related" not in kinds:
+        return StreamingResponse(_file(found[0].path), media_type=OBJECT)
+    return _objects(request, found)
+
+
+@router.get("/metadata", response_class=StreamingResponse)
+def get_study_metadata(node: Node, study: Uid) -> StreamingResponse:
+    """Headers of all objects of a study."""
+    return _metadata(_found(node, study))
+
+
+@router.get(IN_SERIES + "/metadata", response_class=StreamingResponse)
+def get_series_metadata(node: Node, study: Uid, series: Uid) -> StreamingResponse:
+    """Headers of all objects of a series."""
+    return _metadata(_found(node, study, series))
+
+
+@router.get(IN_INSTANCE + "/metadata", response_class=StreamingResponse)
+def get_instance_metadata(node: Node, study: Uid, series: Uid, instance: Uid) -> StreamingResponse:
+    """The header of one object."""
+    return _metadata(_found(node, study, series, instance))
+
+
+@router.get(IN_INSTANCE + "/frames/{frames}", response_class=StreamingResponse)
+def get_frames(
+    request: Request, node: Node, study: Uid, series: Uid, instance: Uid, frames: Frames
+) -> StreamingResponse:
+    """Frames without their header: as they are stored, or decoded."""
+    [one] = _found(node, study, series, instance)
+    head = read_header(one.path)
+    numbers = _numbers(head, frames)
+    own = FRAME_MEDIA.get(one.syntax, BYTES)
+    for kind, part, syntax in accepted(request):
+        if kind not in ("multipart/related", "*/*", "multipart/*"):
+            continue
+        # A frame as it is stored is given to whoever names its kind, or takes any transfer syntax.
+        if (
+            own != BYTES
+            and (part in (own, "image/*") or syntax in ("*", one.syntax))
+            and syntax in ("", "*", one.syntax)
+        ):
+            kept = f"{own}; transfer-syntax={one.syntax}"
+            return _multipart(own, ((kept, [stored_frame(head, number)]) for number in numbers))
+        if part in (BYTES, "", "*/*"):
+            return _multipart(BYTES, ((BYTES, [_decoded(head, number)]) for number in numbers))
+    raise _not_acceptable(f"{BYTES} or {own}")
+
+
+@router.get(IN_INSTANCE + "/rendered", response_class=Response)
+def get_rendered(
+    request: Request, node: Node, study: Uid, series: Uid, instance: Uid, how: Annotated[Rendering, Query()]
+) -> Response:
+    """A picture of an object, as JPEG or PNG; of several frames the first."""
+    return get_rendered_frame(request, node, study, series, instance, "1", how)
+
+
+@router.get(IN_INSTANCE + "/frames/{frames}/rendered", response_class=Response)
+def get_rendered_frame(
+    request: Request,
+    node: Node,
+    study: Uid,
+    series: Uid,
+    instance: Uid,
+    frames: Frames,
+    how: Annotated[Rendering, Query()],
+) -> Response:
+    """A picture of one frame, as JPEG or PNG."""
+    [one] = _found(node, study, series, instance)
+    number, *others = _numbers(read_header(one.path), frames)
+    if others:
+        raise WebError(400, "one picture shows one frame", "frames", "Ask for each frame")
+    kinds = [kind for kind, _, _ in accepted(request)]
+    media = next(("image/png" if kind == "image/png" else "image/jpeg" for kind in kinds if kind in PICTURES), None)
+    if media is None:
+        raise _not_acceptable("image/jpeg or image/png")
+    with DECODED_AT_ONCE:
+        return Response(rendered(one.path, number, how, media.removeprefix("image/")), media_type=media)
+
+
+def accepted(request: Request) -> Accepted:
+    """(media type, that of its parts, transfer syntax) that the client takes, as it lists them."""
+    found: Accepted = []
+    for item in parse_http_list(request.headers.get("accept") or "*/*"):
+        header = Message()
+        header["content-type"] = item
+        kind, part, syntax = (
+            item.partition(";")[0].strip().lower(),
+            header.get_param("type", ""),
+            header.get_param("transfer-syntax", ""),
+        )
+        found.append((kind, str(part).lower(), str(syntax)))
+    return found
+
+
+def _found(node: WebNode, study: str, series: str | None = None, instance: str | None = None) -> list[StoredObject]:
+    for one in stored_studies(node, [study]):
+        if found := list(one.objects(series, instance)):
+            return found
+    raise WebError(404, "the node has no such object", "the path", "Search by QIDO-RS for what it has")
+
+
+def _objects(request: Request, found: list[StoredObject]) -> StreamingResponse:
+    """Files as they are stored: their bytes are what was sent."""
+    syntaxes = {one.syntax for one in found}
+    for kind, part, syntax in accepted(request):
+        is_wanted = kind in ("*/*", "multipart/*") or (kind == "multipart/related" and part in ("", OBJECT))
+        if is_wanted and (syntax in ("", "*") or {syntax} == syntaxes):
+            return _multipart(OBJECT, ((f"{OBJECT}; transfer-syntax={one.syntax}", _file(one.path)) for one in found))
+    raise _not_acceptable(f'multipart/related; type="{OBJECT}"; transfer-syntax=*')
+
+
+def _metadata(found: list[StoredObject]) -> StreamingResponse:
+    def text() -> Iterator[str]:
+        for number, one in enumerate(found):
+            yield ("," if number else "[") + json.dumps(one.elements)
+        yield "]"
+
+    return StreamingResponse(text(), media_type=JSON_MEDIA)
+
+
+def _multipart(kind: str, parts: Iterator[tuple[str, Iterable[bytes]]]) -> StreamingResponse:
+    """Parts (Content-Type, bytes in pieces), made one after the other while they are sent; the first one before."""
+    boundary = uuid.uuid4().hex
+    first = next(parts)
+
+    def body() -> Iterator[bytes]:
+        for content_type, pieces in chain([first], parts):
+            yield f"\r\n--{boundary}\r\nContent-Type: {content_type}\r\n\r\n".encode()
+            yield from pieces
+        yield f"\r\n--{boundary}--\r\n".encode()
+
+    return StreamingResponse(body(), media_type=f'multipart/related; type="{kind}"; boundary={boundary}')
+
+
+def _file(path: Path) -> Iterator[bytes]:
+    with path.open("rb", buffering=0) as file:
+        while data := file.read(READ_AT_ONCE):
+            yield data
+
+
+def _decoded(head: Header, number: int) -> bytes:
+    with DECODED_AT_ONCE:
+        return native_frame(head, number)
+
+
+def _numbers(head: Header, frames: str) -> list[int]:
+    """Frames from 0. Raises WebError where the object has none, or not these."""
+    there = frame_count(head) if head.has_pixels else 0
+    numbers = [int(number or 0) - 1 for number in frames.split(",")]
+    if min(numbers) < 0 or max(numbers) >= there:
+        raise WebError(404, f"the object has {there} frames", "frames", "Ask for one of them, counted from 1")
+    return numbers
+
+
+def _not_acceptable(offered: str) -> WebError:
+    return WebError(406, "the Accept header asks for what the node cannot give", "the request", f"Accept {offered}")

@@ -1,0 +1,189 @@
+"""QIDO-RS: studies, series and instances by their attributes (PS3.18 10.6)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from isocenter.service.web.dicomweb.catalogue import StoredObject, StoredStudy, stored_studies
+from isocenter.service.web.dicomweb.dicom_json import BULK, DicomJson, element, matches, tag_of
+from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
+
+router = APIRouter(prefix="/dicomweb", tags=["DICOMweb"])
+MEDIA = "application/dicom+json"
+MOST = 1000  # rows of one answer
+OPTIONS = ("limit", "offset", "includefield", "fuzzymatching")
+SERVERS = ("RetrieveURL", "InstanceAvailability")
+
+
+def _tags(keywords: str) -> frozenset[str]:
+    return frozenset(str(tag_of(keyword)) for keyword in keywords.split())
+
+
+# What answers have of each level, PS3.18 10.6.3.3, and other attributes of a study or a series as a whole.
+STUDY = _tags(
+    "StudyDate StudyTime AccessionNumber ModalitiesInStudy ReferringPhysicianName TimezoneOffsetFromUTC PatientName "
+    "PatientID PatientBirthDate PatientSex StudyInstanceUID StudyID StudyDescription NumberOfStudyRelatedSeries "
+    "NumberOfStudyRelatedInstances IssuerOfPatientID PatientAge"
+)
+SERIES = _tags(
+    "Modality SeriesDescription SeriesInstanceUID SeriesNumber NumberOfSeriesRelatedInstances BodyPartExamined "
+    "PerformedProcedureStepStartDate PerformedProcedureStepStartTime Laterality ProtocolName Manufacturer "
+    "SeriesDate SeriesTime"
+)
+INSTANCE = _tags("SOPClassUID SOPInstanceUID InstanceNumber Rows Columns BitsAllocated NumberOfFrames")
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a search asks: {tag: what its value has to be}, further tags that are to be answered, and which rows."""
+
+    wanted: Mapping[str, str]
+    include: frozenset[str]
+    everything: bool
+    limit: int
+    offset: int
+
+    def fits(self, found: DicomJson, level: frozenset[str] | None) -> bool:
+        """Whether the elements of a level are as asked; level: its tags, None for those of no other level."""
+        mine = {tag for tag in self.wanted if (tag in level if level is not None else tag not in STUDY | SERIES)}
+        return all(matches(found.get(tag), self.wanted[tag]) for tag in mine)
+
+    def answer(self, found: DicomJson, *levels: frozenset[str]) -> DicomJson:
+        """The elements that the answer has, in the order of their tags."""
+        tags = frozenset().union(*levels) | self.include | _tags("RetrieveURL")
+        kept = {tag: value for tag, value in found.items() if tag in tags or self.everything}
+        return dict(sorted((tag, value) for tag, value in kept.items() if value["vr"] not in BULK))
+
+
+def query_of(request: Request, **path: str | None) -> Query:
+    """The query of a URL; path: {keyword: UID} that its path states. Raises WebError for what cannot be asked."""
+    wanted = {str(tag_of(keyword)): uid for keyword, uid in path.items() if uid is not None}
+    include, everything, numbers = set[str](), False, {"limit": MOST, "offset": 0}
+    for name, value in request.query_params.multi_items():
+        if name in numbers:
+            numbers[name] = _whole(name, value)
+        elif name == "includefield":
+            everything |= value == "all"
+            include |= {_known(field) for field in value.split(",") if field != "all"}
+        elif name not in OPTIONS:
+            wanted.setdefault(_known(name), value)
+    return Query(wanted, frozenset(include | set(wanted)), everything, min(numbers["limit"], MOST), numbers["offset"])
+
+
+@router.get("/studies", response_class=JSONResponse)
+def search_studies(request: Request, node: Node) -> Response:
+    """Studies, newest first."""
+    query = query_of(request)
+    return _answer(query, (found for _, found in _studies(node, query, _base(request))))
+
+
+@router.get("/series", response_class=JSONResponse)
+def search_all_series(request: Request, node: Node) -> Response:
+    """Series of all studies."""
+    query = query_of(request)
+    return _answer(query, (found for _, _, found in _series(node, query, _base(request))))
+
+
+@router.get("/studies/{study}/series", response_class=JSONResponse)
+def search_series(request: Request, node: Node, study: Uid) -> Response:
+    """Series of a study."""
+    query = query_of(request, StudyInstanceUID=study)
+    return _answer(query, (found for _, _, found in _series(node, query, _base(request))))
+
+
+@router.get("/instances", response_class=JSONResponse)
+def search_all_instances(request: Request, node: Node) -> Response:
+    """Instances of all studies."""
+    query = query_of(request)
+    return _answer(query, _instances(node, query, _base(request)))
+
+
+@router.get("/studies/{study}/instances", response_class=JSONResponse)
+def search_instances(request: Request, node: Node, study: Uid) -> Response:
+    """Instances of a study."""
+    query = query_of(request, StudyInstanceUID=study)
+    return _answer(query, _instances(node, query, _base(request)))
+
+
+@router.get("/studies/{study}/series/{series}/instances", response_class=JSONResponse)
+def search_instances_of_series(request: Request, node: Node, study: Uid, series: Uid) -> Response:
+    """Instances of a series."""
+    query = query_of(request, StudyInstanceUID=study, SeriesInstanceUID=series)
+    return _answer(query, _instances(node, query, _base(request)))
+
+
+def _studies(node: WebNode, query: Query, base: str) -> Iterator[tuple[StoredStudy, DicomJson]]:
+    """Studies that fit; what has to be counted is counted only where the rest fits."""
+    asked = query.wanted.get(str(tag_of("StudyInstanceUID")))
+    counted = _tags("ModalitiesInStudy NumberOfStudyRelatedSeries NumberOfStudyRelatedInstances")
+    for study in stored_studies(node, re.split(r"[,\\]", asked) if asked else None):
+        found = study.elements | element("StudyInstanceUID", [study.uid])
+        if not query.fits(found, STUDY - counted):
+            continue
+        series = list(study.series_elements())
+        modalities = {value for _, one, _ in series for value in one.get("00080060", {}).get("Value", [])}
+        found |= element("ModalitiesInStudy", sorted(modalities))
+        found |= element("NumberOfStudyRelatedSeries", [len(series)])
+        found |= element("NumberOfStudyRelatedInstances", [sum(count for _, _, count in series)])
+        found |= element("RetrieveURL", [f"{base}/studies/{study.uid}"])
+        if query.fits(found, counted):
+            yield study, query.answer(found, STUDY)
+
+
+def _series(node: WebNode, query: Query, base: str) -> Iterator[tuple[StoredStudy, str, DicomJson]]:
+    for study, of_study in _studies(node, query, base):
+        for uid, stated, count in study.series_elements():
+            found = of_study | stated | element("SeriesInstanceUID", [uid])
+            found |= element("NumberOfSeriesRelatedInstances", [count])
+            found |= element("RetrieveURL", [f"{base}/studies/{study.uid}/series/{uid}"])
+            if query.fits(found, SERIES):
+                yield study, uid, query.answer(found, STUDY, SERIES)
+
+
+def _instances(node: WebNode, query: Query, base: str) -> Iterator[DicomJson]:
+    for study, uid, of_series in _series(node, query, base):
+        for one in study.objects(uid, _single(query.wanted.get(str(tag_of("SOPInstanceUID"))))):
+            found = of_series | one.elements | element("RetrieveURL", [f"{base}{path_of(one)}"])
+            if query.fits(found, None):
+                yield query.answer(found, STUDY, SERIES, INSTANCE)
+
+
+def path_of(one: StoredObject) -> str:
+    """Where an object is fetched, below the service."""
+    return f"/studies/{one.study}/series/{one.series}/instances/{one.instance}"
+
+
+def _single(uids: str | None) -> str | None:
+    return uids if uids and not re.search(r"[,\\]", uids) else None
+
+
+def _answer(query: Query, found: Iterator[DicomJson]) -> Response:
+    rows = list(islice(found, query.offset, query.offset + query.limit))
+    is_cut = len(rows) == query.limit and next(found, None) is not None
+    headers = {"Warning": "299 isocenter: there are more results, which can be asked for by offset"} if is_cut else {}
+    return JSONResponse(rows, 200, headers, MEDIA) if rows else Response(status_code=204)
+
+
+def _base(request: Request) -> str:
+    return f"{request.url.scheme}://{request.url.netloc}{router.prefix}"
+
+
+def _whole(name: str, value: str) -> int:
+    if not re.fullmatch(r"\d{1,9}", value):
+        raise WebError(400, f"{name} is no whole number", "the query", "Give a number from 0")
+    return int(value)
+
+
+def _known(name: str) -> str:
+    tag = tag_of(name)
+    if tag is None:
+        raise WebError(
+            400, f"{name[:64]!r} is no attribute that can be asked for", "the query", "Use DICOM keywords or tags"
+        )
+    return tag

@@ -1,0 +1,152 @@
+"""STOW-RS: objects taken as they come, each a file before the next begins (PS3.18 10.5)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any, Self
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from isocenter.errors import FormatError
+from isocenter.files.dicom import Identity, read_identity
+from isocenter.service.objects import Part, Received, secure
+from isocenter.service.web.dicomweb.dicom_json import element
+from isocenter.service.web.dicomweb.multipart import MultipartReader, boundary_of
+from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
+
+router = APIRouter(prefix="/dicomweb", tags=["DICOMweb"])
+MEDIA = "application/dicom+json"
+# PS3.18 I.2.2: why an object is not stored
+DUPLICATE, TOO_LARGE, NOT_OF_STUDY, NO_OBJECT = 0x0111, 0xA700, 0xA900, 0xC000
+MOST_OBJECTS = 100_000  # of one request: each is a line of its answer
+
+
+@router.post("/studies", response_class=JSONResponse, responses={202: {}, 409: {}, 413: {}})
+async def store(request: Request, node: Node) -> JSONResponse:
+    """Store objects of any study."""
+    return await _stored(request, node, None)
+
+
+@router.post("/studies/{study}", response_class=JSONResponse, responses={202: {}, 409: {}, 413: {}})
+async def store_in_study(request: Request, node: Node, study: Uid) -> JSONResponse:
+    """Store objects of one study."""
+    return await _stored(request, node, study)
+
+
+async def _stored(request: Request, node: WebNode, study: str | None) -> JSONResponse:
+    try:
+        reader = MultipartReader(boundary_of(request.headers.get("content-type", "")))
+    except FormatError as error:
+        raise WebError(415, error.problem, error.where, error.remedy) from error
+    peer = request.client.host if request.client else ""
+    with _Storing(node, peer, study) as storing:
+        async for data in request.stream():
+            # Writing waits for the disk, and others are served meanwhile.
+            await asyncio.to_thread(storing.take, reader.feed(data))
+        reader.finish()
+        await asyncio.to_thread(storing.secure)
+    if not storing.kept and not storing.failed:
+        raise FormatError("the body holds no object", "the request", "Send one part for each object")
+    status = 409 if not storing.kept else 202 if storing.failed else 200
+    base = f"{request.url.scheme}://{request.url.netloc}{router.prefix}"
+    return JSONResponse(storing.answer(base), status, media_type=MEDIA)
+
+
+class _Storing:
+    """The objects of one request: at most one is a file that is not whole."""
+
+    def __init__(self, node: WebNode, peer: str, study: str | None) -> None:
+        self.node, self.peer, self.study = node, peer, study
+        self.kept: list[Received] = []
+        self.failed: list[tuple[Identity | None, int]] = []
+        self._largest = node.settings.dicom.max_object_mb * 1_000_000
+        self._part: Part | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def take(self, events: Iterator[str | bytes | None]) -> None:
+        """Write what has come of the body. Raises OutOfSpaceError and FormatError."""
+        for event in events:
+            if isinstance(event, str):
+                self._begin(event)
+            elif isinstance(event, bytes):
+                self._write(event)
+            else:
+                self._end()
+
+    def secure(self) -> None:
+        """Wait for the disk, where the node promises that before it answers."""
+        if self.node.settings.dicom.sync != "commit":
+            secure(self.node.folder, [one.path for one in self.kept])
+
+    def answer(self, base: str) -> dict[str, Any]:
+        """What was stored, and what was not and why, as DICOM JSON. base: of the URLs. PS3.18 10.5.3.2"""
+        stored = [
+            {
+                **_referenced(one),
+                **element("RetrieveURL", [f"{base}/studies/{one.study}/series/{one.series}/instances/{one.instance}"]),
+            }
+            for one in self.kept
+        ]
+        failed = [{**_referenced(one), **element("FailureReason", [reason])} for one, reason in self.failed]
+        said = {"ReferencedSOPSequence": stored, "FailedSOPSequence": failed}
+        studies = {one.study for one in self.kept}
+        at = element("RetrieveURL", [f"{base}/studies/{one}" for one in studies] if len(studies) == 1 else [])
+        return {
+            **at,
+            **{tag: value for name, items in said.items() if items for tag, value in element(name, items).items()},
+        }
+
+    def _begin(self, content_type: str) -> None:
+        if len(self.kept) + len(self.failed) >= MOST_OBJECTS:
+            raise WebError(
+                413, f"the body holds more than {MOST_OBJECTS} objects", "the request", "Send them in several"
+            )
+        if content_type not in ("application/dicom", ""):
+            self.failed.append((None, NO_OBJECT))
+            return
+        self._part = self._stack.enter_context(self.node.store.begin())
+
+    def _write(self, data: bytes) -> None:
+        if self._part is None:
+            return
+        self._part.write(data)
+        if self._part.size > self._largest:
+            self._drop()
+            self.failed.append((None, TOO_LARGE))
+
+    def _end(self) -> None:
+        if self._part is None:
+            return
+        try:
+            identity = read_identity(self._part.path)
+            if self.study not in (None, identity.study):
+                self.failed.append((identity, NOT_OF_STUDY))
+                return
+            received = self.node.store.keep(self._part, self.peer, "stow")
+            if received.is_aside:
+                self.failed.append((identity, DUPLICATE))
+            else:
+                self.kept.append(received)
+        except FormatError:
+            self.failed.append((None, NO_OBJECT))
+        finally:
+            self._drop()
+
+    def _drop(self) -> None:
+        self._part = None
+        self._stack.close()
+
+
+def _referenced(one: Identity | Received | None) -> dict[str, Any]:
+    if one is None:
+        return {}
+    return element("ReferencedSOPClassUID", [one.sop_class]) | element("ReferencedSOPInstanceUID", [one.instance])

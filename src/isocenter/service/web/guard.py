@@ -1,0 +1,87 @@
+"""Who may ask: a token, or this machine alone; and no client that lets a request hang."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import re
+from collections.abc import Mapping
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from isocenter.service.settings import is_loopback
+
+TOKEN = "ISOCENTER_TOKEN"  # noqa: S105 - the name of a variable
+OPEN_TO_ALL = "/health/"
+IDLE_S = 30.0  # within which the next bytes of a request have to come, and those of an answer to go
+# Nobody between us and the client keeps what we say of patients, or guesses what it is.
+HEADERS = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+
+
+class Guard:
+    """Answers who may not ask, and ends requests that stand still. token: None where only this machine is served."""
+
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
+        self.app, self.token = app, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI)."""
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        refused = self._refusal(scope["path"], headers)
+        if refused is not None:
+            await refused(scope, receive, send)
+            return
+        await self.app(scope, _impatient(receive), _marked(send))
+
+    def _refusal(self, path: str, headers: Mapping[str, str]) -> JSONResponse | None:
+        if self.token is None:
+            return None if _is_local(headers) else _no(403, "only this machine is served", f"Set {TOKEN} for others")
+        given = headers.get("authorization", "").encode("latin-1")
+        wanted = f"Bearer {self.token}".encode()
+        if path.startswith(OPEN_TO_ALL) or hmac.compare_digest(given, wanted):
+            return None
+        return _no(401, "the token is missing or wrong", f"Send Authorization: Bearer with the node's {TOKEN}")
+
+
+def _is_local(headers: Mapping[str, str]) -> bool:
+    """Whether a request names this machine; a page from elsewhere has another name for it, or another origin."""
+    host = headers.get("host", "")
+    found = re.fullmatch(r"\[([0-9a-fA-F:]+)\](:\d+)?|([\w.-]+)(:\d+)?", host)
+    if found is None or not is_loopback((found[1] or found[3]).lower()):
+        return False
+    return headers.get("origin", f"http://{host}") == f"http://{host}"
+
+
+def _no(status: int, problem: str, remedy: str) -> JSONResponse:
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    return JSONResponse({"problem": problem, "where": "the request", "remedy": remedy}, status, headers)
+
+
+def _impatient(receive: Receive) -> Receive:
+    """A client that sends nothing more of its request counts as gone."""
+    is_whole = False
+
+    async def received() -> Message:
+        nonlocal is_whole
+        if is_whole:  # who waits for an answer may take any time
+            return await receive()
+        try:
+            message = await asyncio.wait_for(receive(), IDLE_S)
+        except TimeoutError:
+            return {"type": "http.disconnect"}
+        is_whole = not message.get("more_body", False)
+        return message
+
+    return received
+
+
+def _marked(send: Send) -> Send:
+    """Answers with the headers that all have; who reads no more counts as gone: TimeoutError is an OSError."""
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], *HEADERS]
+        await asyncio.wait_for(send(message), IDLE_S)
+
+    return sent

@@ -1,0 +1,62 @@
+"""Routes of health, for whoever starts and stops nodes: no token is asked for, and nothing of patients is said."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from fastapi import APIRouter, Response
+
+from isocenter.errors import ResourceError
+from isocenter.service.web.node import free_bytes
+from isocenter.service.web.shapes import LiveShape, PartShape, ReadyShape
+from isocenter.service.web.web_node import Node, WebNode
+
+router = APIRouter(prefix="/health", tags=["health"])
+ALIVE = "alive"  # a folder of the node: each role touches its file there
+SILENT_S = 60.0
+
+
+@router.get("/live")
+def live() -> LiveShape:
+    """The web process answers."""
+    return LiveShape()
+
+
+@router.get("/ready", responses={503: {"model": ReadyShape}})
+def ready(node: Node, response: Response) -> ReadyShape:
+    """Database, disk and processes of the node work: it may be sent studies."""
+    parts = [_database(node), _disk(node), *_roles(node)]
+    is_ready = all(part.ok for part in parts)
+    response.status_code = 200 if is_ready else 503
+    return ReadyShape(ready=is_ready, parts=parts)
+
+
+def silences(node: WebNode) -> dict[str, float]:
+    """{role: seconds since it last said that it is alive}; none where roles say nothing."""
+    folder = node.folder / ALIVE
+    if not folder.is_dir():
+        return {}
+    now = time.time()
+    return {path.name: max(0.0, now - path.stat().st_mtime) for path in sorted(folder.iterdir())}
+
+
+def _database(node: WebNode) -> PartShape:
+    try:
+        node.database.now()
+    except ResourceError:  # its words name the machine
+        return PartShape(part="database", ok=False, problem="it does not answer")
+    return PartShape(part="database", ok=True)
+
+
+def _disk(node: WebNode) -> PartShape:
+    wanted = node.settings.node.min_free_gb
+    if free_bytes(node) < wanted * 1e9:
+        return PartShape(part="disk", ok=False, problem=f"less than {wanted:g} GB are free")
+    return PartShape(part="disk", ok=True)
+
+
+def _roles(node: WebNode) -> Iterator[PartShape]:
+    for role, seconds in silences(node).items():
+        is_silent = seconds > SILENT_S
+        yield PartShape(part=role, ok=not is_silent, problem=f"silent for {seconds:.0f} s" if is_silent else None)

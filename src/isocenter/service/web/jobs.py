@@ -1,0 +1,111 @@
+"""Routes of jobs, their answers, and what a person may do with them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import FileResponse
+from sqlalchemy import Connection, Row, select
+
+from isocenter.service.records.tables import answers, deliveries, jobs, series, studies
+from isocenter.service.web.shapes import AnswerShape, DeliveryShape, JobShape, Listing
+from isocenter.service.web.web_node import JobName, Node, Page, WebError, WebNode, page_of
+
+router = APIRouter(prefix="/api/jobs", tags=["jobs"])
+TYPES = {
+    ".dcm": "application/dicom",
+    ".json": "application/json",
+    ".csv": "text/csv",
+    ".png": "image/png",
+    ".gz": "application/gzip",
+}
+
+
+@router.get("")
+def list_jobs(node: Node, page: Annotated[Page, Query()]) -> Listing[JobShape]:
+    """Jobs, oldest first."""
+    with node.database.read() as connection:
+        rows = page_of(connection, jobs, (jobs.c.created_at, jobs.c.job), page)
+        return Listing[JobShape](schema="isocenter.jobs", rows=job_shapes(connection, rows))
+
+
+@router.get("/{job}")
+def get_job(node: Node, job: JobName) -> JobShape:
+    """One job."""
+    with node.database.read() as connection:
+        rows = connection.execute(select(jobs).where(jobs.c.job == job)).all()
+        if not rows:
+            raise _unknown(job)
+        return job_shapes(connection, rows)[0]
+
+
+@router.get("/{job}/answers/{name}", response_class=FileResponse)
+def get_answer(node: Node, job: JobName, name: str) -> FileResponse:
+    """A file of a result."""
+    with node.database.read() as connection:
+        wanted = select(answers).where(answers.c.job == job, answers.c.name == name)
+        row = connection.execute(wanted).first()
+    # Both parts of the path come from the records: a name that no job has written finds nothing.
+    path = None if row is None else node.folder / "results" / row.job / row.name
+    if path is None or not path.is_file():
+        raise WebError(404, "the job has no such answer", name, "See the job's answers")
+    return FileResponse(path, media_type=TYPES.get(path.suffix, "application/octet-stream"), filename=path.name)
+
+
+@router.post("/{job}/retry")
+def retry_job(node: Node, job: JobName) -> JobShape:
+    """Have a job that has ended, or was set aside, done again."""
+    if not node.jobs.retry(job):
+        raise _refused(node, job, "is not at its end, or newer images have replaced it")
+    return get_job(node, job)
+
+
+@router.post("/{job}/cancel")
+def cancel_job(node: Node, job: JobName) -> JobShape:
+    """End a job; nothing of it is sent any more."""
+    if not node.jobs.cancel(job):
+        raise _refused(node, job, "has ended")
+    return get_job(node, job)
+
+
+def job_shapes(connection: Connection, rows: Sequence[Row[Any]]) -> list[JobShape]:
+    """Jobs with their answers, deliveries and UIDs."""
+    keys = [row.job for row in rows]
+    sent = defaultdict[tuple[str, str], list[DeliveryShape]](list)
+    for row in connection.execute(select(deliveries).where(deliveries.c.job.in_(keys)).order_by(deliveries.c.peer)):
+        sent[row.job, row.name].append(DeliveryShape(peer=row.peer, state=row.state))
+    files = defaultdict[str, list[AnswerShape]](list)
+    for row in connection.execute(select(answers).where(answers.c.job.in_(keys)).order_by(answers.c.name)):
+        answer = AnswerShape(**_named(row, AnswerShape), deliveries=sent[row.job, row.name])
+        files[row.job].append(answer)
+    mine = {row.study for row in rows}
+    of_studies = select(studies.c.study, studies.c.uid).where(studies.c.study.in_(mine))
+    uids = {row.study: row.uid for row in connection.execute(of_studies)}
+    of_series = select(series.c.study, series.c.series, series.c.uid).where(series.c.study.in_(mine))
+    known = {(row.study, row.series): row.uid for row in connection.execute(of_series)}
+    return [
+        JobShape(
+            **{**_named(row, JobShape), "study": uids[row.study]},
+            series=[known.get((row.study, key), key) for _, key in sorted(row.inputs.items())],
+            answers=files[row.job],
+        )
+        for row in rows
+    ]
+
+
+def _named(row: Row[Any], shape: type[AnswerShape] | type[JobShape]) -> dict[str, Any]:
+    """The columns that a shape has."""
+    return {name: value for name, value in row._mapping.items() if name in shape.model_fields}
+
+
+def _unknown(job: str) -> WebError:
+    return WebError(404, "there is no such job", job, "See /api/jobs")
+
+
+def _refused(node: WebNode, job: str, problem: str) -> WebError:
+    with node.database.read() as connection:
+        row = connection.execute(select(jobs.c.state).where(jobs.c.job == job)).first()
+    return _unknown(job) if row is None else WebError(409, f"the job is {row.state}: it {problem}", job, "Leave it")

@@ -1,0 +1,85 @@
+"""Routes of the node itself: what it is, its models, its peers."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter
+from pynetdicom import AE
+from sqlalchemy import Column, func, select
+
+from isocenter.service.records.tables import deliveries, jobs, studies
+from isocenter.service.web.shapes import EchoShape, Listing, ModelShape, NodeShape, PeerShape
+from isocenter.service.web.web_node import Node, WebError, WebNode
+
+router = APIRouter(prefix="/api", tags=["node"])
+VERIFICATION = "1.2.840.10008.1.1"  # PS3.4 A.4
+ECHO_S = 10.0
+
+
+@router.get("/node")
+def get_node(node: Node) -> NodeShape:
+    """What the node is called, and how much lies in it."""
+    counts = {"studies": studies.c.state, "jobs": jobs.c.state, "deliveries": deliveries.c.state}
+    return NodeShape(
+        name=node.settings.node.name,
+        version=version("isocenter"),
+        ae_title=node.settings.dicom.ae_title,
+        text=node.settings.node.text,
+        free_gb=free_bytes(node) / 1e9,
+        **{name: {state: n for (state,), n in counted_by(node, column).items()} for name, column in counts.items()},
+    )
+
+
+@router.get("/models")
+def list_models(node: Node) -> Listing[ModelShape]:
+    """The models that rules may name."""
+    rules = node.settings.rules
+    rows = [
+        ModelShape(name=name, path=str(model.path), rules=[rule.name for rule in rules if rule.model == name])
+        for name, model in node.settings.models.items()
+    ]
+    return Listing[ModelShape](schema="isocenter.models", rows=rows)
+
+
+@router.get("/peers")
+def list_peers(node: Node) -> Listing[PeerShape]:
+    """The systems that the node knows."""
+    return Listing[PeerShape](
+        schema="isocenter.peers", rows=[PeerShape(**peer.model_dump()) for peer in node.settings.peers]
+    )
+
+
+@router.post("/peers/{name}/echo")
+def echo_peer(node: Node, name: str) -> EchoShape:
+    """Ask a peer by C-ECHO whether it is there."""
+    peer = next((peer for peer in node.settings.peers if peer.name == name), None)
+    if peer is None:
+        raise WebError(404, "there is no such peer", name, "See /api/peers")
+    began = time.monotonic()
+    entity = AE(ae_title=node.settings.dicom.ae_title)
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = ECHO_S
+    entity.add_requested_context(VERIFICATION)
+    association = entity.associate(peer.host, peer.port, ae_title=peer.ae_title)
+    try:
+        status = association.send_c_echo().get("Status") if association.is_established else None
+    finally:
+        association.release()
+    if status != 0:
+        raise WebError(502, "the peer does not answer", name, "Check its address, and that it knows our AE title")
+    return EchoShape(peer=name, seconds=time.monotonic() - began)
+
+
+def free_bytes(node: WebNode) -> int:
+    """Of the disk that the node's folder lies on."""
+    return shutil.disk_usage(node.folder).free
+
+
+def counted_by(node: WebNode, *columns: Column[Any]) -> dict[tuple[str, ...], int]:
+    """{values of the columns: rows of their table}."""
+    with node.database.read() as connection:
+        rows = connection.execute(select(*columns, func.count()).group_by(*columns))
+        return {tuple(map(str, values)): count for *values, count in rows}

@@ -1,0 +1,145 @@
+"""The web process of a node: one listener, time limits for slow clients, a log without identity."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from isocenter.errors import UsageError
+from isocenter.service.objects import ObjectStore
+from isocenter.service.records import opened
+from isocenter.service.settings import Settings, is_loopback
+from isocenter.service.web.app import web_app
+from isocenter.service.web.guard import TOKEN
+from isocenter.service.web.web_node import WebNode
+
+HEADERS_S = 10.0  # for the whole head of a request, from the connection or the answer before it
+DRAIN_S = 10  # for answers that are on their way when the node stops
+MOST_CONNECTIONS = 500  # a process may have 1024 files open
+LOOK_S = 0.05  # how often a stop is looked for
+
+
+def web_listener(settings: Settings) -> socket.socket:
+    """The socket on which the node is served over HTTP.
+
+    Raises UsageError for a port in use, and for an address that others reach where no token is set.
+    """
+    http = settings.http
+    where = f"http {http.host}:{http.port}"
+    if not is_loopback(http.host) and not os.environ.get(TOKEN):
+        raise UsageError("others reach this address, and no token is set", where, f"Set {TOKEN}, or take 127.0.0.1")
+    family = socket.AF_INET6 if ":" in http.host else socket.AF_INET
+    try:
+        listener = socket.create_server((http.host, http.port), family=family, backlog=512)
+    except OSError as error:
+        raise UsageError(f"cannot be listened on: {error.strerror}", where, "Choose another http.port") from error
+    # Connections inherit it; asyncio sets it only for sockets that name TCP, and without it an answer takes 44 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def run_web(settings: Settings, stop: threading.Event, bound: Callable[[int], None] | None = None) -> None:
+    """Serve the node over HTTP until `stop` is set; what is being answered then is answered first.
+
+    bound: called with the port once requests are answered
+    Raises UsageError as `web_listener`, and ResourceError where the database does not answer.
+    """
+    logging.getLogger("uvicorn.error").addFilter(_without_identity)
+    with web_listener(settings) as listener:
+        database = opened(settings.database_url)
+        store = ObjectStore(settings.folder, "web", sync=settings.dicom.sync, min_free_gb=settings.node.min_free_gb)
+        try:
+            app = web_app(WebNode(settings, database, store), os.environ.get(TOKEN) or None)
+            asyncio.run(_served(app, listener, stop, bound))
+        finally:
+            store.close()
+            database.close()
+
+
+async def _served(
+    app: Any, listener: socket.socket, stop: threading.Event, bound: Callable[[int], None] | None
+) -> None:
+    config = uvicorn.Config(
+        app,
+        http=ImpatientProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not serving.done() and not stop.is_set():
+        if server.started and bound is not None:
+            bound(listener.getsockname()[1])
+            bound = None
+        await asyncio.sleep(LOOK_S)
+    server.should_exit = True
+    await serving
+
+
+class _Server(uvicorn.Server):
+    """One whose process keeps its own answer to signals."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave them alone."""
+        yield
+
+
+class ImpatientProtocol(H11Protocol):
+    """HTTP that closes a connection whose next request does not come, or not whole, in HEADERS_S."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Stop waiting once a request is there."""
+        super().data_received(data)
+        if self._deadline is not None and self.cycle is not None and not self.cycle.response_complete:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_response_complete()
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        super().connection_lost(exc)
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def _wait(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(HEADERS_S, self.transport.abort)
+
+
+def _without_identity(record: logging.LogRecord) -> bool:
+    """Keep of an error its kind and its place alone: its words may hold a UID or a name."""
+    if record.exc_info and record.exc_info[1] is not None:
+        place = traceback.extract_tb(record.exc_info[2])[-1]
+        kind = type(record.exc_info[1]).__name__
+        record.msg, record.args = "a request failed: %s in %s, line %s", (kind, place.filename, place.lineno)
+        record.exc_info = None
+    return True

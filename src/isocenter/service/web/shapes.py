@@ -1,0 +1,165 @@
+"""The shapes of what the API answers; `/openapi.json` says them to programs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, Field
+
+RowType = TypeVar("RowType")
+
+
+def _time(seconds: Any) -> Any:
+    return datetime.fromtimestamp(seconds, UTC) if isinstance(seconds, int | float) else seconds
+
+
+Time = Annotated[datetime, BeforeValidator(_time)]
+
+
+class Listing(BaseModel, Generic[RowType]):
+    """A list: what its rows are, in which version of their shape."""
+
+    schema_: str = Field(alias="schema")
+    version: int = 1
+    rows: list[RowType]
+
+
+class Problem(BaseModel):
+    """What went wrong, where, and what to do."""
+
+    problem: str
+    where: str
+    remedy: str
+
+
+class DeliveryShape(BaseModel):
+    """An answer on its way to a peer: waiting, sent, committed or aside."""
+
+    peer: str
+    state: str
+
+
+class AnswerShape(BaseModel):
+    """A file of a result."""
+
+    kind: str
+    name: str
+    sop_instance_uid: str | None
+    deliveries: list[DeliveryShape]
+
+
+class JobShape(BaseModel):
+    """A model on series of a study; series and study as UIDs."""
+
+    job: str
+    study: str
+    rule: str
+    model: str
+    state: str
+    outcome: str | None
+    reason: str | None
+    series: list[str]
+    attempts: int
+    created_at: Time
+    done_at: Time | None
+    answers: list[AnswerShape]
+
+
+class StudyShape(BaseModel):
+    """A study, by its StudyInstanceUID, with all that was made of it."""
+
+    study: str
+    state: str
+    revision: int
+    instances: int
+    received_at: Time
+    reason: str | None
+    jobs: list[JobShape]
+
+
+class ConditionShape(BaseModel):
+    """A condition of a rule on a series."""
+
+    name: str
+    wanted: Any
+    found: Any
+    holds: bool
+
+
+class RoutedShape(BaseModel):
+    """A rule on a series, which is taken or not, and why."""
+
+    series: str
+    rule: str
+    taken: bool
+    conditions: list[ConditionShape]
+
+
+class ModelShape(BaseModel):
+    """A model of the node, and the rules that use it."""
+
+    name: str
+    path: str
+    rules: list[str]
+
+
+class PeerShape(BaseModel):
+    """Another system that the node knows."""
+
+    name: str
+    ae_title: str
+    host: str
+    port: int
+    may: list[str]
+    commit: bool
+    dicomweb: str | None
+
+
+class EchoShape(BaseModel):
+    """A peer that has answered a C-ECHO."""
+
+    peer: str
+    seconds: float
+
+
+class NodeShape(BaseModel):
+    """The node itself, and how much lies in it."""
+
+    name: str
+    version: str
+    ae_title: str
+    text: str
+    free_gb: float
+    studies: dict[str, int]
+    jobs: dict[str, int]
+    deliveries: dict[str, int]
+
+
+class AsideShape(BaseModel):
+    """An object that was set aside."""
+
+    n: int
+    reason: str
+    at: Time | None
+
+
+class PartShape(BaseModel):
+    """A part of the node that has to work before it may be sent studies."""
+
+    part: str
+    ok: bool
+    problem: str | None = None
+
+
+class ReadyShape(BaseModel):
+    """Whether the node may be sent studies."""
+
+    ready: bool
+    parts: list[PartShape]
+
+
+class LiveShape(BaseModel):
+    """That the web process answers."""
+
+    live: bool = True

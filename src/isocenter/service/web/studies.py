@@ -1,0 +1,75 @@
+"""Routes of studies."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from sqlalchemy import Connection, Row, select
+
+from isocenter.service.records.tables import jobs, studies
+from isocenter.service.web.jobs import job_shapes
+from isocenter.service.web.shapes import JobShape, Listing, StudyShape
+from isocenter.service.web.web_node import Node, Page, StudyName, WebError, WebNode, page_of, study_key
+
+router = APIRouter(prefix="/api/studies", tags=["studies"])
+
+
+@router.get("")
+def list_studies(node: Node, page: Annotated[Page, Query()]) -> Listing[StudyShape]:
+    """Studies, in the order in which their first objects came."""
+    with node.database.read() as connection:
+        rows = page_of(connection, studies, (studies.c.received_at, studies.c.study), page)
+        return Listing[StudyShape](schema="isocenter.studies", rows=_shapes(connection, rows))
+
+
+@router.get("/{study}")
+def get_study(node: Node, study: StudyName) -> StudyShape:
+    """One study, with its jobs and their answers."""
+    with node.database.read() as connection:
+        return _shapes(connection, [_row(connection, study)])[0]
+
+
+@router.post("/{study}/complete")
+def complete_study(node: Node, study: StudyName) -> StudyShape:
+    """Count a study as complete now, whatever time its last object came."""
+    _ask(node, study, node.index.hurry(study_key(study)), "is complete already", "To route it anew, use reroute")
+    return get_study(node, study)
+
+
+@router.post("/{study}/reroute")
+def reroute_study(node: Node, study: StudyName) -> StudyShape:
+    """Have the rules look at a complete study again."""
+    _ask(node, study, node.index.reroute(study_key(study)), "is not complete yet", "Wait, or use complete")
+    return get_study(node, study)
+
+
+def _ask(node: WebNode, study: str, done: bool, problem: str, remedy: str) -> None:
+    """Refuse what was not done: because there is no such study, or because of its state."""
+    with node.database.read() as connection:
+        _row(connection, study)
+    if not done:
+        raise WebError(409, f"the study {problem}", study, remedy)
+
+
+def _row(connection: Connection, study: str) -> Row[Any]:
+    row = connection.execute(select(studies).where(studies.c.study == study_key(study))).first()
+    if row is None:
+        raise WebError(404, "there is no such study", study, "See /api/studies")
+    return row
+
+
+def _shapes(connection: Connection, rows: Sequence[Row[Any]]) -> list[StudyShape]:
+    keys = [row.study for row in rows]
+    of_these = select(jobs).where(jobs.c.study.in_(keys)).order_by(jobs.c.created_at, jobs.c.job)
+    made = defaultdict[str, list[JobShape]](list)
+    uids = {row.study: row.uid for row in rows}
+    for shape in job_shapes(connection, connection.execute(of_these).all()):
+        made[shape.study].append(shape)
+    columns = StudyShape.model_fields.keys() - {"study", "jobs"}
+    return [
+        StudyShape(study=row.uid, jobs=made[uids[row.study]], **{name: row._mapping[name] for name in columns})
+        for row in rows
+    ]

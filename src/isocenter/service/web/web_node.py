@@ -1,0 +1,103 @@
+"""What every route works with: the node's settings, records and objects."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Annotated, Any
+
+from fastapi import Depends, Path, Query, Request
+from pydantic import BaseModel, Field
+from sqlalchemy import Column, ColumnElement, Connection, Row, Table, select, tuple_
+
+from isocenter.errors import IsocenterError
+from isocenter.service.objects import ObjectStore, key_of
+from isocenter.service.records import Database, Index, Jobs
+from isocenter.service.records.tables import studies
+from isocenter.service.settings import Settings
+
+UID = r"^[0-9.]{1,64}$"
+KEY = r"^[0-9a-f]{32}$"
+MOST_ROWS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class WebNode:
+    """A node as the web process sees it."""
+
+    settings: Settings
+    database: Database
+    store: ObjectStore
+
+    @property
+    def folder(self) -> FilePath:
+        """Of the node."""
+        return self.settings.folder
+
+    @property
+    def index(self) -> Index:
+        """The tables of studies."""
+        return Index(self.database)
+
+    @property
+    def jobs(self) -> Jobs:
+        """The queue."""
+        return Jobs(self.database, self.settings.queue.lease_s, self.settings.queue.attempts)
+
+
+class WebError(IsocenterError):
+    """A request that is answered with a status of its own."""
+
+    def __init__(self, status: int, problem: str, where: str, remedy: str) -> None:
+        super().__init__(problem, where, remedy)
+        self.args = (status, problem, where, remedy)
+        self.status = status
+
+
+def _node(request: Request) -> WebNode:
+    node: WebNode = request.app.state.node
+    return node
+
+
+Node = Annotated[WebNode, Depends(_node)]
+StudyName = Annotated[
+    str,
+    Path(pattern=r"^([0-9.]{1,64}|[0-9a-f]{32})$", description="StudyInstanceUID, or the study's key in the records"),
+]
+Uid = Annotated[str, Path(pattern=UID)]
+JobName = Annotated[str, Path(pattern=KEY)]
+
+Limit = Annotated[int, Query(ge=1, le=MOST_ROWS)]
+
+
+class Page(BaseModel):
+    """Which rows of a long list are asked for: `limit` of them, behind the row that `after` names."""
+
+    limit: Annotated[int, Field(ge=1, le=MOST_ROWS)] = 100
+    after: Annotated[str | None, Field(max_length=64)] = None
+    state: Annotated[str | None, Field(max_length=16)] = None
+
+
+def study_key(name: str) -> str:
+    """The key of a study that is named by key or by UID."""
+    return name if re.fullmatch(KEY, name) else key_of(name)
+
+
+def page_of(
+    connection: Connection, table: Table, order: Sequence[Column[Any]], page: Page, *where: ColumnElement[bool]
+) -> Sequence[Row[Any]]:
+    """Rows of a page, oldest first. order: a time that never changes, and the key. WebError where `after` is no row."""
+    conditions = list(where)
+    if page.state is not None:
+        conditions.append(table.c.state == page.state)
+    if page.after is not None:
+        key = study_key(page.after) if table is studies else page.after
+        last = connection.execute(select(*order).where(order[-1] == key)).first()
+        if last is None:
+            raise WebError(
+                422, "names no row of this list", f"after={page.after}", "Give the last row of the page before"
+            )
+        conditions.append(tuple_(*order) > tuple_(*last))
+    return connection.execute(select(table).where(*conditions).order_by(*order).limit(page.limit)).all()

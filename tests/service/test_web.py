@@ -1,0 +1,236 @@
+"""The API of a node: what lies in it, what a person may ask of it, and who may ask."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+
+import pytest
+
+from isocenter.errors import UsageError
+from isocenter.service import read_settings
+from isocenter.service.settings import Peer
+from isocenter.service.web import web_listener
+from service.objects_sent import drawn, encoded
+from service.web_served import served
+
+PEERS = [Peer(name="pacs", ae_title="ORTHANC", host="127.0.0.1", port=1)]
+LISTS = ("studies", "jobs", "aside", "models", "peers")
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory):
+    """A node with three studies, of which 1.2.0 has an answer on its way to a peer; tests only read it."""
+    with served(tmp_path_factory.mktemp("web") / "node", peers=PEERS) as web:
+        for number in range(3):
+            web.store(encoded(drawn(f"1.2.3.{number}", study=f"1.2.{number}")))
+        web.complete("1.2.0")
+        files = {"answer.dcm": (b"seg", "2.25.7"), "findings.json": (b"{}", None)}
+        web.job = web.answer("1.2.0", files, ["pacs"])
+        yield web
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """A node of its own."""
+    with served(tmp_path / "node", peers=PEERS) as web:
+        yield web
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_says_what_its_rows_are(node, name):
+    answer = node.client.get(f"/api/{name}").json()
+    assert list(answer) == ["schema", "version", "rows"]
+    assert (answer["schema"], answer["version"]) == (f"isocenter.{name}", 1)
+
+
+def test_a_study_has_its_jobs_with_their_answers_and_deliveries(node):
+    study = node.client.get("/api/studies/1.2.0").json()
+    assert {name: study[name] for name in ("study", "state", "revision", "instances")} == {
+        "study": "1.2.0",
+        "state": "complete",
+        "revision": 1,
+        "instances": 1,
+    }
+    [job] = study["jobs"]
+    assert (job["job"], job["rule"], job["model"], job["state"]) == (node.job, "all", "m", "sending")
+    assert (job["outcome"], job["reason"], job["series"]) == ("result", None, ["1.2.3"])
+    assert job["answers"] == [
+        {
+            "kind": "seg",
+            "name": "answer.dcm",
+            "sop_instance_uid": "2.25.7",
+            "deliveries": [{"peer": "pacs", "state": "waiting"}],
+        },
+        {"kind": "findings", "name": "findings.json", "sop_instance_uid": None, "deliveries": []},
+    ]
+    assert node.client.get(f"/api/jobs/{node.job}").json() == job
+
+
+def test_pages_of_a_list_hold_every_row_once(node):
+    seen, after = [], {}
+    while rows := node.client.get("/api/studies", params={"limit": 2, **after}).json()["rows"]:
+        seen += [row["study"] for row in rows]
+        after = {"after": seen[-1]}
+    assert seen == ["1.2.0", "1.2.1", "1.2.2"]
+
+
+def test_a_list_holds_only_rows_of_the_state_that_is_asked_for(node):
+    rows = node.client.get("/api/studies", params={"state": "receiving"}).json()["rows"]
+    assert [row["study"] for row in rows] == ["1.2.1", "1.2.2"]
+    assert node.client.get("/api/jobs", params={"state": "done"}).json()["rows"] == []
+
+
+def test_a_file_of_a_result_is_fetched_by_its_name_alone(node):
+    answer = node.client.get(f"/api/jobs/{node.job}/answers/answer.dcm")
+    assert (answer.content, answer.headers["content-type"]) == (b"seg", "application/dicom")
+    for name in ("other.dcm", "..%2F..%2Fnode.sqlite", "%2E%2E"):
+        assert node.client.get(f"/api/jobs/{node.job}/answers/{name}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/api/studies/9.9", 404),
+        ("GET", "/api/studies/..%2F..", 404),
+        ("GET", f"/api/jobs/{'0' * 32}", 404),
+        ("GET", "/api/jobs/nonsense", 422),
+        ("GET", "/api/studies?limit=0", 422),
+        ("GET", "/api/studies?after=9.9", 422),
+        ("POST", "/api/studies/9.9/complete", 404),
+        ("POST", "/api/studies/1.2.0/complete", 409),
+        ("POST", "/api/studies/1.2.1/reroute", 409),
+        ("POST", f"/api/jobs/{'0' * 32}/retry", 404),
+        ("POST", "/api/peers/nobody/echo", 404),
+        ("POST", "/api/peers/pacs/echo", 502),
+        ("POST", "/api/aside/7/release", 404),
+        ("DELETE", "/api/studies", 405),
+        ("GET", "/nothing", 404),
+    ],
+)
+def test_what_cannot_be_done_is_answered_with_problem_place_and_remedy(node, method, path, status):
+    answer = node.client.request(method, path)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"problem", "where", "remedy"}
+    assert all(answer.json().values())
+
+
+def test_a_study_is_completed_by_hand_and_routed_anew(fresh):
+    fresh.store(encoded(drawn()))
+    assert fresh.client.post("/api/studies/1.2/complete").json()["state"] == "receiving"  # the keeper is next
+    fresh.complete("1.2")
+    assert fresh.client.post("/api/studies/1.2/reroute").json()["state"] == "complete"
+
+
+def test_a_job_is_cancelled_once_and_then_done_again(fresh):
+    fresh.store(encoded(drawn()))
+    job = fresh.answer("1.2", {"answer.dcm": (b"seg", "2.25.7")}, ["pacs"])
+    assert fresh.client.post(f"/api/jobs/{job}/retry").status_code == 409
+    assert fresh.client.post(f"/api/jobs/{job}/cancel").json()["state"] == "cancelled"
+    assert fresh.client.post(f"/api/jobs/{job}/cancel").status_code == 409
+    assert fresh.client.post(f"/api/jobs/{job}/retry").json()["state"] == "waiting"
+
+
+def test_what_lies_aside_changes_places_with_the_object_that_came_first(fresh):
+    first, other = encoded(drawn()), encoded(drawn(StudyDescription="another"))
+    fresh.store(first)
+    fresh.complete("1.2")
+    fresh.store(other)
+    [row] = fresh.client.get("/api/aside").json()["rows"]
+    assert (row["n"], row["reason"]) == (1, "another object with the same UID came first")
+    assert fresh.client.post("/api/aside/1/release").status_code == 200
+    [kept] = fresh.settings.folder.glob("studies/*/*/*/*.dcm")
+    assert kept.read_bytes() == other
+    assert (fresh.settings.folder / "aside/1/object.dcm").read_bytes() == first
+    study = fresh.client.get("/api/studies/1.2").json()
+    assert (study["revision"], study["state"]) == (2, "receiving")
+
+
+def test_health_says_which_part_does_not_work(fresh):
+    assert fresh.client.get("/health/live").json() == {"live": True}
+    assert fresh.client.get("/health/ready").json()["ready"]
+    alive = fresh.settings.folder / "alive"
+    alive.mkdir()
+    (alive / "keeper").touch()
+    (alive / "worker-1").touch()
+    os.utime(alive / "worker-1", (time.time() - 600,) * 2)
+    answer = fresh.client.get("/health/ready")
+    assert answer.status_code == 503
+    assert {part["part"]: part["ok"] for part in answer.json()["parts"]} == {
+        "database": True,
+        "disk": True,
+        "keeper": True,
+        "worker-1": False,
+    }
+
+
+def test_a_full_disk_makes_the_node_not_ready_and_is_no_reason_to_lose_an_object(tmp_path):
+    with served(tmp_path / "node", node={"min_free_gb": 1e9}) as web:
+        answer = web.client.get("/health/ready")
+        assert (answer.status_code, answer.json()["parts"][1]["part"]) == (503, "disk")
+        refused = web.store(encoded(drawn()))
+        assert (refused.status_code, int(refused.headers["Retry-After"]) > 0) == (503, True)
+
+
+def test_metrics_count_by_state(node):
+    text = node.client.get("/metrics").text
+    assert 'isocenter_studies{state="receiving"} 2.0' in text
+    assert 'isocenter_jobs{state="sending"} 1.0' in text
+    assert 'isocenter_deliveries{peer="pacs",state="waiting"} 1.0' in text
+    assert "isocenter_free_bytes" in text
+    assert 'isocenter_oldest_seconds{what="waiting delivery"}' in text
+
+
+def test_with_a_token_nothing_but_health_is_said_to_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("ISOCENTER_TOKEN", "secret")
+    with served(tmp_path / "node", token="secret") as web:  # noqa: S106
+        paths = web.client.get("/openapi.json").json()["paths"]
+        for path in [*paths, "/openapi.json", "/nothing"]:
+            for wrong in ({}, {"Authorization": "Bearer secrex"}, {"Authorization": "Basic c2VjcmV0"}):
+                answer = web.client.build_request("GET", path, headers=wrong)
+                if not wrong:
+                    del answer.headers["Authorization"]
+                status = web.client.send(answer).status_code
+                assert (status == 401) == (not path.startswith("/health/")), path
+        assert web.client.get("/api/node", headers={"Host": "node.example"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Host": ""}, 403),
+        ({"Host": "localhost"}, 200),
+        ({"Host": "[::1]:80"}, 200),
+        ({"Origin": "https://evil.example"}, 403),
+    ],
+)
+def test_without_a_token_only_this_machine_by_its_own_name_is_served(node, headers, status):
+    assert node.client.get("/api/node", headers=headers).status_code == status
+
+
+def test_an_address_that_others_reach_needs_a_token(tmp_path, monkeypatch):
+    settings = read_settings(folder=tmp_path, http={"host": "0.0.0.0", "port": 0})  # noqa: S104
+    with pytest.raises(UsageError, match="no token is set"):
+        web_listener(settings)
+    monkeypatch.setenv("ISOCENTER_TOKEN", "secret")
+    web_listener(settings).close()
+
+
+def test_a_port_in_use_is_named(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = read_settings(folder=tmp_path, http={"port": taken.getsockname()[1]})
+        with pytest.raises(UsageError, match="Address already in use"):
+            web_listener(settings)
+
+
+def test_no_log_holds_what_names_a_patient(fresh, caplog, monkeypatch):
+    monkeypatch.setattr("isocenter.service.web.studies.study_key", lambda name: {}[name])
+    assert fresh.client.get("/api/studies/1.2.840.99").status_code == 500
+    while "KeyError" not in caplog.text:  # it is written once the answer has gone
+        time.sleep(0.01)
+    assert "1.2.840.99" not in caplog.text
+    assert "1.2.840.99" not in json.dumps([record.__dict__ for record in caplog.records], default=str)

@@ -1,0 +1,325 @@
+"""DICOMweb: what is stored is found, and fetched as it was, by clients that others have written."""
+
+from __future__ import annotations
+
+import io
+from email.message import Message
+
+import httpx
+import numpy as np
+import pydicom
+import pytest
+from dicomweb_client.api import DICOMwebClient
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from conftest import DATA
+from isocenter.errors import FormatError
+from isocenter.files import read
+from isocenter.service.web.dicomweb.multipart import MultipartReader, boundary_of
+from service.objects_sent import drawn, encoded
+from service.web_served import BOUNDARY, RELATED, related, served
+
+ATTRIBUTES = {"StudyDate": "20200102", "PatientName": "Doe^Jane", "PatientID": "secret-17", "Modality": "MR"}
+SEG = "files/dcmqi_seg_23x38x3.dcm"
+# One of each way in which frames are stored.
+KINDS = (
+    "pydicom_CT_small.dcm",
+    "pydicom_ExplVR_BigEnd.dcm",
+    "pydicom_MR_small_RLE.dcm",
+    "pydicom_image_dfl.dcm",
+    "pydicom_liver_1frame.dcm",
+    "highdicom_seg_image_ct_binary.dcm",
+    "fodicom_jpeg_baseline_ybr.dcm",
+    "pydicomdata_emri_small_jpeg_2k_lossless.dcm",
+    "dcm4che_us_palette_rle_10frames.dcm",
+    "fodicom_cr_mono1_modality_lut.dcm",
+    "pydicomdata_parametric_map_float.dcm",
+)
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory):
+    """A node with the CT whose segmentation it has made, a study that is complete, and one that is coming in."""
+    with served(tmp_path_factory.mktemp("web") / "node") as web:
+        slices = sorted((DATA / "dicom/series/ct_23x38x3_with_seg").glob("*"))
+        if not slices:
+            pytest.skip("the DICOM corpus is absent")
+        web.files = [path.read_bytes() for path in slices]
+        assert web.store(*web.files).status_code == 200
+        web.seg = (DATA / "dicom" / SEG).read_bytes()
+        web.uid = pydicom.dcmread(slices[0], stop_before_pixels=True).StudyInstanceUID
+        made = pydicom.dcmread(io.BytesIO(web.seg))
+        web.answer(web.uid, {"answer.dcm": (web.seg, made.SOPInstanceUID), "findings.json": (b"{}", None)}, [])
+        web.store(encoded(drawn(study="1.2")))
+        web.complete("1.2", ATTRIBUTES, modality="MR")
+        web.store(*(encoded(drawn(f"1.3.3.{n}", study="1.3", series="1.3.3")) for n in range(3)))
+        web.web = DICOMwebClient(f"{web.url}/dicomweb")
+        yield web
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A node to which pictures are sent."""
+    with served(tmp_path_factory.mktemp("web") / "node") as web:
+        yield web
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """A node of its own."""
+    with served(tmp_path / "node", dicom={"max_object_mb": 2}) as web:
+        yield web
+
+
+def parts_of(answer: httpx.Response) -> list[bytes]:
+    """The parts of a multipart answer, by its own reader."""
+    found: list[bytes] = []
+    reader = MultipartReader(Message_boundary(answer))
+    for event in reader.feed(answer.content):
+        if isinstance(event, str):
+            found.append(b"")
+        elif event is not None:
+            found[-1] += event
+    reader.finish()
+    return found
+
+
+def Message_boundary(answer: httpx.Response) -> bytes:  # noqa: N802
+    header = Message()
+    header["content-type"] = answer.headers["content-type"]
+    return str(header.get_param("boundary")).encode()
+
+
+@given(
+    st.lists(
+        st.binary(max_size=60) | st.sampled_from([b"--xx--yy", b"\r\n--xx--y", b"\r\n\r\n", b"--xx--yy--"]), max_size=4
+    ),
+    st.integers(1, 40),
+)
+def test_parts_are_the_same_however_the_body_is_cut(files, step):
+    body, found = related(*files), []
+    reader = MultipartReader(BOUNDARY.encode())
+    for start in range(0, len(body), step):
+        for event in reader.feed(body[start : start + step]):
+            if isinstance(event, str):
+                assert event == "application/dicom"
+                found.append(b"")
+            elif event is not None:
+                found[-1] += event
+    reader.finish()
+    assert found == files
+
+
+@given(st.binary(max_size=300), st.integers(1, 50))
+def test_any_bytes_are_parts_or_are_refused_and_none_are_held_back_for_long(data, step):
+    reader = MultipartReader(b"b")
+    try:
+        for start in range(0, len(data), step):
+            for _ in reader.feed(data[start : start + step]):
+                pass
+        reader.finish()
+    except FormatError:
+        pass
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        "",
+        "text/plain",
+        "multipart/related",
+        'multipart/related; type="text/xml"; boundary=x',
+        "multipart/related; boundary=" + "x" * 71,
+    ],
+)
+def test_a_body_that_is_not_stated_to_be_dicom_parts_is_refused(node, stated):
+    with pytest.raises(FormatError, match="multipart/related"):
+        boundary_of(stated)
+    assert node.client.post("/dicomweb/studies", content=b"x", headers={"Content-Type": stated}).status_code == 415
+
+
+def test_a_client_stores_an_object_and_is_told_where_it_is(fresh):
+    stored = DICOMwebClient(f"{fresh.url}/dicomweb").store_instances([drawn()])
+    [one] = stored.ReferencedSOPSequence
+    assert one.ReferencedSOPInstanceUID == "1.2.3.4"
+    path = "/dicomweb/studies/1.2/series/1.2.3/instances/1.2.3.4"
+    assert one.RetrieveURL == f"http://127.0.0.1{path}"  # this client names the host without its port
+    fresh.keep()
+    assert fresh.client.get(path).status_code == 200
+
+
+def test_what_is_not_stored_is_said_with_the_reason(fresh):
+    other, large = drawn("1.2.3.5", study="1.9"), drawn("1.2.3.6", side=1100)
+    answer = fresh.store(encoded(drawn()), encoded(other), encoded(large), b"nonsense", path="/dicomweb/studies/1.2")
+    said = pydicom.Dataset.from_json(answer.json())
+    assert answer.status_code == 202
+    assert [one.ReferencedSOPInstanceUID for one in said.ReferencedSOPSequence] == ["1.2.3.4"]
+    assert [hex(one.FailureReason) for one in said.FailedSOPSequence] == ["0xa900", "0xa700", "0xc000"]
+    again = fresh.store(encoded(drawn()), encoded(drawn(StudyDescription="another")))
+    assert (again.status_code, again.json()["00081198"]["Value"][0]["00081197"]["Value"]) == (202, [0x0111])
+    assert fresh.store(b"nonsense").status_code == 409
+    assert list((fresh.settings.folder / "inbox").rglob("*.part")) == []
+
+
+def test_a_body_that_breaks_off_leaves_its_whole_objects_and_no_part_file(fresh):
+    whole = related(encoded(drawn("1.2.3.1")), encoded(drawn("1.2.3.2")))
+    answer = fresh.client.post("/dicomweb/studies", content=whole[:-300], headers=RELATED)
+    assert answer.status_code == 422
+    fresh.keep()
+    assert fresh.client.get("/api/studies/1.2").json()["instances"] == 1
+    assert list((fresh.settings.folder / "inbox").rglob("*.part")) == []
+
+
+def test_names_in_a_body_are_no_paths(fresh):
+    head = b'Content-Type: application/dicom\r\nContent-Disposition: form-data; filename="../../escaped"\r\n'
+    body = b"--" + BOUNDARY.encode() + b"\r\n" + head + b"Content-Location: /etc/escaped\r\n\r\n" + encoded(drawn())
+    before = set(fresh.settings.folder.parent.rglob("*"))
+    answer = fresh.client.post(
+        "/dicomweb/studies", content=body + b"\r\n--" + BOUNDARY.encode() + b"--", headers=RELATED
+    )
+    assert answer.status_code == 200
+    new = set(fresh.settings.folder.parent.rglob("*")) - before
+    assert all(path.is_relative_to(fresh.settings.folder / "studies") for path in new if path.suffix == ".dcm")
+    assert not any("escaped" in path.name for path in new)
+
+
+def test_objects_come_back_byte_for_byte(node):
+    answer = node.client.get(f"/dicomweb/studies/{node.uid}")
+    assert sorted(parts_of(answer)) == sorted([*node.files, node.seg])
+
+
+def test_a_client_fetches_a_study_a_series_and_an_instance(node):
+    study = node.web.retrieve_study(node.uid)
+    assert len(study) == 4
+    one = study[0]
+    series = node.web.retrieve_series(node.uid, one.SeriesInstanceUID)
+    assert {instance.SeriesInstanceUID for instance in series} == {one.SeriesInstanceUID}
+    same = node.web.retrieve_instance(node.uid, one.SeriesInstanceUID, one.SOPInstanceUID)
+    assert same.PixelData == one.PixelData
+
+
+def test_a_segmentation_that_a_job_made_is_found_and_fetched_as_any_other_object(node, tmp_path):
+    [found] = node.web.search_for_series(node.uid, search_filters={"Modality": "SEG"})
+    seg = node.web.retrieve_series(node.uid, found["0020000E"]["Value"][0])[0]
+    pydicom.dcmwrite(tmp_path / "seg.dcm", seg, enforce_file_format=True)
+    assert np.array_equal(read(tmp_path / "seg.dcm").data, read(DATA / "dicom" / SEG).data)
+    [study] = node.web.search_for_studies(search_filters={"StudyInstanceUID": node.uid})
+    assert study["00080061"]["Value"] == ["CT", "SEG"]
+    assert (study["00201206"]["Value"], study["00201208"]["Value"]) == ([2], [4])
+
+
+@pytest.mark.parametrize(
+    ("filters", "studies"),
+    [
+        ({}, ["1.3", "1.2"]),
+        ({"PatientID": "secret-17"}, ["1.3", "1.2"]),
+        ({"PatientID": "secret-1"}, []),
+        ({"PatientName": "doe*"}, ["1.3", "1.2"]),
+        ({"00100010": "D?e^Jane"}, ["1.3", "1.2"]),
+        ({"PatientName": "[a-z]*"}, []),
+        ({"StudyDate": "20200101-20200103"}, ["1.2"]),
+        ({"StudyDate": "20200102"}, ["1.2"]),
+        ({"StudyDate": "-20200101"}, []),
+        ({"ModalitiesInStudy": "MR"}, ["1.2"]),
+        ({"StudyInstanceUID": "1.2,1.3"}, ["1.3", "1.2"]),
+        ({"StudyInstanceUID": "1.2"}, ["1.2"]),
+    ],
+)
+def test_studies_are_found_by_their_attributes_whether_complete_or_still_coming(node, filters, studies):
+    found = node.web.search_for_studies(search_filters=filters)
+    assert [uid for one in found for uid in one["0020000D"]["Value"] if uid != node.uid] == studies
+
+
+def test_pages_of_a_search_hold_every_study_once(node):
+    pages = [node.web.search_for_studies(limit=1, offset=n) for n in range(4)]
+    assert [len(page) for page in pages] == [1, 1, 1, 0]
+    assert len({page[0]["0020000D"]["Value"][0] for page in pages[:3]}) == 3
+    assert "more results" in node.client.get("/dicomweb/studies?limit=1").headers["Warning"]
+
+
+def test_series_and_instances_are_found_within_their_study_and_without_it(node):
+    [series] = node.web.search_for_series("1.3")
+    assert (series["0020000E"]["Value"], series["00201209"]["Value"]) == (["1.3.3"], [3])
+    instances = node.web.search_for_instances("1.3", "1.3.3")
+    assert [one["00080018"]["Value"][0] for one in instances] == ["1.3.3.0", "1.3.3.1", "1.3.3.2"]
+    [one] = node.web.search_for_instances(search_filters={"SOPInstanceUID": "1.3.3.1"})
+    assert (one["00280010"]["Value"], one["0020000D"]["Value"]) == ([8], ["1.3"])
+    assert node.web.search_for_instances("1.3", "1.2.3") == []
+
+
+def test_metadata_are_the_header_without_its_pixels(node):
+    [one] = (node.web.retrieve_instance_metadata("1.2", "1.2.3", "1.2.3.4"),)
+    header = pydicom.Dataset.from_json(one)
+    assert (header.PatientName, header.Rows, "PixelData" in header) == ("Doe^Jane", 8, False)
+    assert len(node.web.retrieve_series_metadata("1.3", "1.3.3")) == 3
+    assert len(node.web.retrieve_study_metadata(node.uid)) == 4
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_frames_are_decoded_and_shown(pictures, name):
+    path = DATA / "dicom/files" / name
+    file = path.read_bytes()
+    stored = pictures.store(file).json()["00081199"]["Value"][0]["00081190"]["Value"][0]
+    dataset = pydicom.dcmread(path)
+    last = int(dataset.get("NumberOfFrames", 1))
+    octets = 'multipart/related; type="application/octet-stream"'
+    answer = pictures.client.get(f"{stored}/frames/1,{last}", headers={"Accept": octets})
+    assert answer.status_code == 200, answer.text
+    for part, number in zip(parts_of(answer), (0, last - 1), strict=True):
+        pixels = pydicom.pixels.pixel_array(dataset, index=number, raw=dataset.SamplesPerPixel == 1)
+        assert is_same_frame(part, pixels, dataset)
+    for kind in ("png", "jpeg"):
+        shown = pictures.client.get(f"{stored}/frames/{last}/rendered", headers={"Accept": f"image/{kind}"})
+        picture = Image.open(io.BytesIO(shown.content))
+        assert (picture.format, picture.size) == (kind.upper(), (dataset.Columns, dataset.Rows))
+    assert pictures.client.get(f"{stored}/frames/{last + 1}").status_code == 404
+
+
+def is_same_frame(part: bytes, pixels: np.ndarray, dataset: pydicom.Dataset) -> bool:
+    """Whether a part has the words of a frame; of a lossy JPEG decoders differ by a rounding."""
+    if dataset.BitsAllocated == 1:
+        return part == np.packbits(pixels.ravel().astype(bool), bitorder="little").tobytes()
+    found = np.frombuffer(part, pixels.dtype.newbyteorder("<")).reshape(pixels.shape)
+    is_lossy = dataset.file_meta.TransferSyntaxUID == pydicom.uid.JPEGBaseline8Bit
+    return np.allclose(found, pixels, atol=4 if is_lossy else 0)
+
+
+def test_a_compressed_frame_is_given_as_it_is_stored_to_whoever_takes_it(pictures):
+    path = DATA / "dicom/files/pydicom_MR_small_RLE.dcm"
+    stored = pictures.store(path.read_bytes()).json()["00081199"]["Value"][0]["00081190"]["Value"][0]
+    frame = pydicom.encaps.get_frame(pydicom.dcmread(path).PixelData, 0, number_of_frames=1)
+    for accept in ('type="image/dicom-rle"', 'type="application/octet-stream"; transfer-syntax=*'):
+        answer = pictures.client.get(f"{stored}/frames/1", headers={"Accept": f"multipart/related; {accept}"})
+        assert parts_of(answer) == [frame]
+    assert pictures.client.get(f"{stored}/frames/1", headers={"Accept": "text/html"}).status_code == 406
+
+
+def test_a_window_and_a_size_are_as_asked_for(node):
+    where = "/dicomweb/studies/1.2/series/1.2.3/instances/1.2.3.4/rendered"
+    accept = {"Accept": "image/png"}
+    answer = node.client.get(where, params={"window": "2000,1,linear", "viewport": "16,32"}, headers=accept)
+    picture = np.asarray(Image.open(io.BytesIO(answer.content)))
+    assert picture.shape == (16, 16)
+    pixels = drawn().pixel_array
+    plain = node.client.get(where, params={"window": "2000,1,linear"}, headers=accept)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(plain.content))) > 0, pixels > 1999.5)
+    for wrong in ({"window": "1"}, {"window": "1,0"}, {"viewport": "0,5"}, {"viewport": "99999,5"}, {"quality": "0"}):
+        assert node.client.get(where, params=wrong).status_code in (400, 422)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "9.9",
+        "1.2/series/9.9",
+        "1.2/series/1.2.3/instances/9.9",
+        "9.9/metadata",
+        "1.3/series/1.2.3",
+        "..%2F..",
+        "1.2/series/1.2.3/instances/1.2.3.4/frames/0",
+    ],
+)
+def test_what_the_node_has_not_is_answered_with_404(node, path):
+    assert node.client.get(f"/dicomweb/studies/{path}").status_code in (404, 422)

@@ -1,0 +1,112 @@
+"""A node's web process in a temporary folder, and what its keeper would do meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from isocenter.service import Settings, read_settings
+from isocenter.service.objects import Received, key_of, read_journals
+from isocenter.service.records import Answer, Arrival, Database, Index, Jobs, Outcome, opened
+from isocenter.service.settings import Peer
+from isocenter.service.web import run_web
+
+BOUNDARY = "xx--yy"
+RELATED = {"Content-Type": f'multipart/related; type="application/dicom"; boundary="{BOUNDARY}"'}
+
+
+@dataclass
+class Served:
+    """A node that answers at `url`."""
+
+    url: str
+    settings: Settings
+    database: Database
+    client: httpx.Client
+    read: dict[str, int] = field(default_factory=dict)
+
+    def store(self, *files: bytes, path: str = "/dicomweb/studies") -> httpx.Response:
+        """The answer to files sent by STOW-RS, which the records then know."""
+        answer = self.client.post(path, content=related(*files), headers=RELATED)
+        self.keep()
+        return answer
+
+    def keep(self) -> None:
+        """Enter what came in, as the keeper does."""
+        lines, now = read_journals(self.settings.folder / "inbox", self.read)
+        self.read |= now
+        Index(self.database).add(
+            [self._arrival(one) for one in lines if isinstance(one, Received) and not one.is_aside]
+        )
+
+    def complete(self, study: str, attributes: Mapping[str, object] | None = None, **facts: object) -> None:
+        """Mark a study as complete; facts: of its only series."""
+        index, key = Index(self.database), key_of(study)
+        series = {row.series: {"attributes": attributes, **facts} for row in index.series_of(key)} if facts else {}
+        assert index.complete(key, 1, attributes or {}, series)
+
+    def answer(self, study: str, files: Mapping[str, tuple[bytes, str | None]], send: list[str]) -> str:
+        """A job of a study with its result: {name: (bytes, SOPInstanceUID)}; how the job is called."""
+        jobs, key = Jobs(self.database), key_of(study)
+        series = Index(self.database).series_of(key)[0].series
+        with self.database.begin() as connection:
+            columns = {"rule": "all", "model": "m", "model_hash": "h", "revision": 1, "priority": 2}
+            jobs.add(connection, study=key, inputs_hash="i", inputs={"image": series}, **columns)
+        job = jobs.claim("w")
+        folder = self.settings.folder / "results" / job.job
+        folder.mkdir(parents=True)
+        for name, (data, _) in files.items():
+            (folder / name).write_bytes(data)
+        made = [
+            Answer(name, "seg" if uid else "findings", len(data), "0" * 64, uid and "1.2", uid)
+            for name, (data, uid) in files.items()
+        ]
+        assert jobs.finish(job, Outcome("result", answers=made, send=send))
+        return job.job
+
+    def _arrival(self, one: Received) -> Arrival:
+        digest = hashlib.sha256((self.settings.folder / one.path).read_bytes()).hexdigest()
+        keys = [key_of(uid) for uid in (one.study, one.series, one.instance)]
+        uids = (one.study, one.series, one.instance, one.sop_class, one.syntax)
+        return Arrival(*keys, *uids, one.path, one.bytes, digest, one.peer, one.way)
+
+
+def related(*files: bytes) -> bytes:
+    """Files as the parts of a multipart body."""
+    head = f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+    return b"".join(head + file + b"\r\n" for file in files) + f"--{BOUNDARY}--\r\n".encode()
+
+
+@contextmanager
+def served(
+    folder: Path, token: str | None = None, peers: Sequence[Peer] = (), **changes: Mapping[str, object]
+) -> Iterator[Served]:
+    """A node's web process on a free port."""
+    changes = {"http": {"port": 0}, "node": {"min_free_gb": 0}, **changes}
+    settings = read_settings(folder=folder, **changes).model_copy(update={"peers": list(peers)})
+    database = opened(settings.database_url, migrate=True)
+    stop, bound, ports = threading.Event(), threading.Event(), list[int]()
+
+    def tell(port: int) -> None:
+        ports.append(port)
+        bound.set()
+
+    running = threading.Thread(target=run_web, args=(settings, stop, tell))
+    running.start()
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    try:
+        assert bound.wait(20)
+        url = f"http://127.0.0.1:{ports[0]}"
+        with httpx.Client(base_url=url, headers=headers, timeout=20) as client:
+            yield Served(url, settings, database, client)
+    finally:
+        stop.set()
+        running.join(20)
+        database.close()
+    assert not running.is_alive()
