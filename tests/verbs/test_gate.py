@@ -191,7 +191,7 @@ def with_answers(run: Path, least: float) -> Model:
 
 def test_a_model_gives_only_answers_that_are_sure_enough_and_says_on_what_that_rests(careful, gated, odd):
     decision = read_plan(careful / "plan.yaml").decision("guard.error")
-    assert decision.value == 0.95 and "that validated" in decision.because and "approximate" in decision.because
+    assert decision.value == 0.95 and "decided other things" in decision.because and "approximate" in decision.because
     model = isocenter.load(careful, "cpu")
     assert model.guard.level == 0.0 and model.guard.answers.error == 0.95
     stated = isocenter.predict(with_answers(careful, 0.0), odd).predictions["odd"]
@@ -255,3 +255,18 @@ def test_a_trained_network_and_its_package_state_what_draws_of_the_last_layer_di
     assert without["probability_bright"] == own["probability_bright"]
     cases = isocenter.evaluate(classified.out, classified.data, device="cpu", out=tmp_path / "scored")
     assert {"total", "aleatoric", "epistemic"} <= set(cases.scored.table)
+
+
+def test_a_site_calibrates_the_gate_too_and_its_own_kind_of_image_is_refused_no_more(careful, gated, tmp_path):
+    for path in pictures(tmp_path / "site", count=24, first=200).rglob("*.png"):
+        PIL.Image.fromarray(np.repeat(np.asarray(PIL.Image.open(path)), 2, axis=1)).save(path)  # twice as broad
+    [image] = (tmp_path / "site").rglob("206.png")
+    assert isocenter.predict(gated.out, image, abstain="mark").predictions["206"].abstained
+    made = isocenter.calibrate(gated.out, tmp_path / "site", out=tmp_path / "package", backends=())
+    assert "by 24 cases that chose nothing" in made.decisions["guard.gate"].because
+    model = isocenter.load(tmp_path / "package", "cpu")
+    assert len(model.guard.calibrated) == 24
+    assert isocenter.predict(model, image).predictions["206"].abstained is None
+    answers = isocenter.calibrate(careful, tmp_path / "site", out=tmp_path / "careful", backends=()).decisions
+    assert "24 cases that decided other things too" in answers["guard.error"].because
+    assert isocenter.load(tmp_path / "careful", "cpu").guard.answers.cases == 24

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         fitted_guard,
         means_by_patient,
         observed,
+        refitted,
         tail_note,
         with_guard,
     )
@@ -65,7 +66,7 @@ if TYPE_CHECKING:
     from isocenter.runtime.smaller_batches import SmallerBatches, in_smaller_batches, with_smaller_batches
     from isocenter.runtime.stream import size_changes
     from isocenter.runtime.torch_network import TorchNetwork
-    from isocenter.runtime.uncertainty import EPISTEMIC, METHODS, TOTAL, last_layers_of, with_uncertainty
+    from isocenter.runtime.uncertainty import EPISTEMIC, METHODS, TOTAL, LastLayers, last_layers_of, with_uncertainty
     from isocenter.runtime.windows import Averaged, Receiver
     from isocenter.runtime.windows.slide import Network, slide
 

@@ -36,7 +36,7 @@ from isocenter.verbs.reading import (
     with_references,
 )
 from isocenter.verbs.training import MARKS as OF_A_RUN
-from isocenter.verbs.training import assured, predicted
+from isocenter.verbs.training import assured, guarded_by, predicted
 from isocenter.verbs.training.validation_images import MOST, ValidationImages
 
 
@@ -110,7 +110,8 @@ def calibrate(
     exact = bool(held) and tuning is not cases
     stated = predicted(loaded, task, held) if exact else predictions
     task, promised = assured(task, stated, held if exact else tuning, exact=exact)
-    decisions |= promised
+    settled, judged = guarded_by(replace(loaded, task=task), held if exact else tuning, exact=exact)
+    decisions |= {**promised, **judged}
     found = f"Calibrated anew on {counted(len(cases), 'case')}: its figures are those of the former calibration."
     evidence = replace(
         evidence,
@@ -118,7 +119,6 @@ def calibrate(
         decisions={**evidence.decisions, **decisions},
         trained=sorted({*evidence.trained, *hashes}),
     )
-    settled = replace(loaded, task=task)
     with becoming(out, overwrite, zipped) as folder:
         write_package(settled, evidence, folder.name, folder)
         certificate = None

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from isocenter.errors import IntegrityError
-from isocenter.runtime.guard import Guard, Observation, fitted_guard, tail_note
+from isocenter.runtime.guard import Guard, Observation, fitted_guard, refitted, tail_note
 from isocenter.runtime.guard.distances import Reference
 from isocenter.runtime.guard.header import header_of
 from isocenter.runtime.guard.p_values import p_value
@@ -92,6 +92,28 @@ def test_a_header_that_differs_by_a_trifle_from_headers_that_are_all_alike_is_no
     for spacing, refused in ((1.0, False), (1.1, False), (2.0, True), (0.5, True)):
         own = replace(seen(np.random.default_rng(5)), header=header_of(image(spacing=spacing)))
         assert (guard.verdict(own)[1] is not None) == refused, spacing
+
+
+def test_training_cases_tell_as_well_how_far_headers_lie_apart():
+    """Headers of which few other cases are known: two in a hundred that differ among the training cases are not odd."""
+    rng = np.random.default_rng(4)
+    wide = image(shape=(40, 24, 18))
+    trained = [replace(seen(rng), header=header_of(wide if n % 10 == 3 else image())) for n in range(60)]
+    guard = fitted_guard(trained, [replace(seen(rng), header=header_of(image())) for _ in range(8)], LEVEL, exact=True)
+    assert guard is not None and len(guard.held_out["header"]) == 68
+    assert guard.verdict(replace(seen(rng), header=header_of(wide)))[1] is None
+    assert guard.verdict(replace(seen(rng), header=header_of(image(spacing=4.0))))[1] is not None
+
+
+def test_other_cases_decide_anew_how_far_images_may_lie_and_few_of_them_nothing():
+    guard, rng = gate(), np.random.default_rng(5)
+    of = image(spacing=1.6, modality="CT")
+    site = [replace(seen(rng, of=of), patient=str(n)) for n in range(30)]
+    assert guard.verdict(site[0])[1] is not None
+    again = refitted(guard, site[1:], exact=False)
+    assert again.verdict(site[0])[1] is None and not again.exact
+    assert again.words["modality"] == ("CT", "MR") and len(again.calibrated) == 29
+    assert refitted(guard, site[:3], exact=False) is guard
 
 
 def test_what_cannot_be_looked_at_is_left_out_and_noted():

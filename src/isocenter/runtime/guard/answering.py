@@ -35,10 +35,10 @@ class Answering:
 
     def words(self, *, exact: bool) -> str:
         """On what the promise rests; exact: whether the cases chose nothing."""
-        whom = counted(self.cases, "case") + (" that chose nothing" if exact else " that validated")
+        whom = counted(self.cases, "case") + (" that chose nothing" if exact else " that decided other things too")
         if math.isinf(self.least):
             return f"of {whom} too few show when so few answers are wrong: it gives no answer at all"
-        how = "" if exact else "; approximate, no guarantee, for these chose the checkpoint"
+        how = "" if exact else "; approximate, no guarantee"
         return f"by {whom} answers from a sureness of {self.least:.3f} on are right so often{how}"
 
     @property

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-# Principal axes are as many as hold this share of the variance, and of the cases at most one in four: an axis that two
+# Principal axes are as many as hold this share of the variance, and of the cases at most one in eight: an axis that two
 # cases span says nothing of a third.
-HELD, CASES_AN_AXIS, MOST_AXES = 0.99, 4, 32
+HELD, CASES_AN_AXIS, MOST_AXES = 0.99, 8, 32
 # Of the mean variance, what an axis has at least: numbers that never differed would divide by 0.
 LEAST = 1e-6
 # The neighbour to which the distance is taken.

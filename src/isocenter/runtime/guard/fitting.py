@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from isocenter.errors import counted
 from isocenter.runtime.guard.distances import Floats, Reference, means_by_patient
-from isocenter.runtime.guard.guard import SCORES, Guard, spectrum
+from isocenter.runtime.guard.guard import HEADER, SCORES, Guard, header_distance, spectrum
 from isocenter.runtime.guard.header import Header
 from isocenter.runtime.guard.observation import Observation
 from isocenter.runtime.guard.p_values import is_enough
@@ -23,6 +23,8 @@ BINS, TAILS = 32, 1e-3
 LEAST_SPREAD = 0.1
 # Of a normal distribution, the standard deviation for each mean absolute deviation.
 OF_MEAN_DEVIATION = float(np.sqrt(np.pi / 2))
+# In so many parts headers of training cases are judged by the others.
+PARTS = 5
 
 
 def fitted_guard(
@@ -41,14 +43,42 @@ def fitted_guard(
     spectra = Reference.of(np.stack([spectrum(one.sample, edges) for one in seen]))
     rows = [one.features for one in seen if one.features is not None]
     features = Reference.of(np.stack(rows)) if len(rows) == len(seen) else None
-    headers = [one.header for one in (*trained, *held_out)]
+    headers = [one.header for one in trained]
     words = {name: _words(headers, name) for name in sorted({name for header in headers for name in header.words})}
-    numbers = {name: _range([one.header for one in trained], name) for name in trained[0].header.numbers}
+    numbers = _ranges(headers)
     bare = Guard(level, exact, words, numbers, edges, spectra, features, {}, len(seen))
-    each = [bare.distances(one) for one in held_out if one.is_seen]
+    guard = refitted(bare, held_out, exact=exact)
+    if HEADER not in guard.held_out:
+        return guard
+    distances = np.sort([*guard.held_out[HEADER].tolist(), *_crossed(headers)])
+    return replace(guard, held_out={**guard.held_out, HEADER: distances})
+
+
+def refitted(guard: Guard, held_out: Sequence[Observation], *, exact: bool) -> Guard:
+    """The gate with other cases that did not train, by which it judges distances; the same where these are too few."""
+    bare = replace(guard, held_out={})
+    each = [distances for one in held_out if one.is_seen and (distances := bare.distances(one))]
+    if len(each) < FEWEST:
+        return guard
     known = [name for name in SCORES if all(name in one for one in each)]
-    distances = {name: np.sort(np.array([one[name] for one in each])) for name in known}
-    return replace(bare, held_out=distances, calibrated=_calibrated(held_out))
+    judged = {name: np.sort(np.array([one[name] for one in each])) for name in known}
+    words = {name: own and _with_words(own, held_out, name) for name, own in guard.words.items()}
+    return replace(guard, words=words, held_out=judged, calibrated=_calibrated(held_out), exact=exact)
+
+
+def _with_words(known: Sequence[str], held_out: Sequence[Observation], name: str) -> tuple[str, ...]:
+    """What a fact was in training and in other cases; nothing where some of these do not say."""
+    theirs = _words([one.header for one in held_out], name)
+    return tuple(sorted({*known, *theirs})) if theirs else ()
+
+
+def _crossed(headers: Sequence[Header]) -> list[float]:
+    """Distances of training cases by the ranges of others: no network has a say in a header, so these tell as well."""
+    made = []
+    for part in range(PARTS):
+        rest = [one for number, one in enumerate(headers) if number % PARTS != part]
+        made += [header_distance(one, _ranges(rest)) for one in headers[part::PARTS]]
+    return [one for one in made if one is not None]
 
 
 def tail_note(guard: Guard) -> str:
@@ -81,6 +111,11 @@ def _words(headers: Sequence[Header], name: str) -> tuple[str, ...]:
     """What a fact was in training; nothing where some cases did not say."""
     known = {header.words.get(name, "") for header in headers}
     return () if "" in known else tuple(sorted(known))
+
+
+def _ranges(headers: Sequence[Header]) -> dict[str, tuple[float, float]]:
+    """{fact: its middle and its spread}, of what the first header states."""
+    return {name: _range(headers, name) for name in headers[0].numbers}
 
 
 def _range(headers: Sequence[Header], name: str) -> tuple[float, float]:

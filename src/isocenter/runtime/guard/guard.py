@@ -15,6 +15,7 @@ from safetensors.numpy import save
 from isocenter.errors import counted, listed
 from isocenter.runtime.guard.answering import Answering
 from isocenter.runtime.guard.distances import Floats, Reference
+from isocenter.runtime.guard.header import Header
 from isocenter.runtime.guard.observation import Observation, Watching
 from isocenter.runtime.guard.p_values import is_enough, p_value
 from isocenter.values import Image, Prediction
@@ -43,7 +44,7 @@ class Guard:
     edges:    (channels, bins - 1) of the histogram of the network's input, the outer bins being open
     spectra:  of the square roots of histograms, Vasiliuk et al., arXiv:2212.06506
     features: of pooled features; None for a network without
-    held_out: {score: (n,) distances, sorted} of cases that did not train
+    held_out: {score: (n,) distances, sorted} of cases that did not train; of headers also of training cases, by others
     trained:  number of training cases that were looked at
     calibrated: (patients, features) what the network saw in these, for a comparison with other cases; no rows where
               that is not known
@@ -121,10 +122,8 @@ class Guard:
     def distances(self, observation: Observation) -> dict[str, float]:
         """{score: distance from the training cases}, of all that can be computed."""
         made = {}
-        stated = observation.header.numbers
-        pairs = [(stated[name], *own) for name, own in self.numbers.items() if name in stated]
-        if pairs:
-            made[HEADER] = max(abs(number - middle) / spread for number, middle, spread in pairs)
+        if (distance := header_distance(observation.header, self.numbers)) is not None:
+            made[HEADER] = distance
         if observation.is_seen:
             made[INTENSITIES] = self.spectra.mahalanobis(self.spectrum(observation.sample))
         if self.features is not None and observation.features is not None:
@@ -140,10 +139,9 @@ class Guard:
         held_out = self.held_out[name]
         smallest = self.level / len(self.held_out)
         how = "" if is_enough(len(held_out), smallest) else ", extrapolated"
-        return (
-            f"{SCORES[name]} unlike the training cases (distance {distance:.3g}; of {counted(len(held_out), 'case')} "
-            f"that did not train at most {held_out[-1]:.3g}; p {p:.2g} below {self.level:g}{how})"
-        )
+        others = f"of {counted(len(held_out), 'other case')} at most {held_out[-1]:.3g}"
+        figures = f"distance {distance:.3g}; {others}; p {p:.2g} below {self.level:g}{how}"
+        return f"{SCORES[name]} unlike the training cases ({figures})"
 
     def _unseen(self, distances: Mapping[str, float]) -> list[str]:
         """A note on scores that this model has and that could not be computed."""
@@ -194,6 +192,12 @@ class Guard:
             np.asarray(arrays.get("calibrated", np.empty((0, 0))), dtype=np.float32),
             None if answers is None else Answering.of(answers),
         )
+
+
+def header_distance(header: Header, numbers: Mapping[str, tuple[float, float]]) -> float | None:
+    """Of its numbers the furthest from the middle, in spreads; None where it states none of them."""
+    pairs = [(header.numbers[name], *own) for name, own in numbers.items() if name in header.numbers]
+    return max((abs(number - middle) / spread for number, middle, spread in pairs), default=None)
 
 
 def spectrum(sample: NDArray[np.float32], edges: Floats) -> Floats:

@@ -11,11 +11,13 @@ from isocenter.evaluation import least_sureness
 from isocenter.runtime import (
     MOST_TRAINED,
     Answering,
+    LastLayers,
     Model,
     Observation,
     fitted_guard,
     last_layers_of,
     observed,
+    refitted,
     tail_note,
     with_guard,
     with_uncertainty,
@@ -63,22 +65,59 @@ def looked_at(run: RunFolder, job: Job) -> tuple[Sequence[Case], Sequence[Case]]
 def _guarded(run: RunFolder, job: Job, model: Model) -> Model:
     trained, held_out = looked_at(run, job)
     exact, wanted = bool(run.cases("calibration", job.fold)), job.settings.guard
-    seen, sure, layers = list[Observation](), list[tuple[float, float]](), last_layers_of(model)
-    with tracked("looking at cases for the gate") as tracker:
-        for done, case in enumerate([*trained, *held_out], start=1):
-            observation, prediction = observed(model, case, layers if done <= len(trained) else None)
-            seen.append(observation)
-            if wanted.error and done > len(trained):
-                sure.append(_sure_and_wrong(model.task, prediction, case))
-            tracker(done, len(trained) + len(held_out))
-    level = wanted.level if wanted.gate else 0.0
-    guard = fitted_guard(seen[: len(trained)], seen[len(trained) :], level, exact=exact)
+    layers = last_layers_of(model)
+    seen, _ = _looked(model, trained, layers=layers)
+    others, sure = _looked(model, held_out, judged=wanted.error is not None)
+    guard = fitted_guard(seen, others, wanted.level if wanted.gate else 0.0, exact=exact)
     if guard is not None and wanted.error:
-        limits, patients = (wanted.error, wanted.delta), [case.patient for case in held_out]
-        least = least_sureness([one for one, _ in sure], [wrong for _, wrong in sure], *limits, patients)
-        guard = replace(guard, answers=Answering(*limits, least, len(sure)))
+        guard = replace(guard, answers=_answering(wanted.error, wanted.delta, sure, held_out))
     laplace = None if layers is None else layers.fitted(len(job.train))
     return with_uncertainty(with_guard(replace(model, laplace=laplace), guard))
+
+
+def guarded_by(model: Model, cases: Sequence[Case], *, exact: bool) -> tuple[Model, dict[str, Decision]]:
+    """A model whose gate judges by these cases, which did not train it, how far others may lie; without one as it is.
+
+    exact: whether they have not calibrated it either, on which the promise about answers rests
+    """
+    if (guard := model.guard) is None:
+        return model, {}
+    seen, sure = _looked(model, cases, judged=guard.answers is not None)
+    decisions, after = {}, refitted(guard, seen, exact=True)
+    if guard.level and after is not guard:
+        decisions[GATE] = Decision(True, tail_note(after))
+    if guard.answers is not None:
+        answers = _answering(guard.answers.error, guard.answers.delta, sure, cases)
+        decisions[ERROR] = Decision(answers.error, answers.words(exact=exact))
+        after = replace(after, answers=answers)
+    return replace(model, guard=after), decisions
+
+
+Sure = list[tuple[float, float]]
+
+
+def _looked(
+    model: Model, cases: Sequence[Case], *, judged: bool = False, layers: LastLayers | None = None
+) -> tuple[list[Observation], Sure]:
+    """What a model sees of cases and, where it is to be judged, how sure its answers are and how wrong.
+
+    layers: take what comes into the last layers
+    """
+    seen, sure = list[Observation](), Sure()
+    with tracked("looking at cases for the gate") as tracker:
+        for done, case in enumerate(cases, start=1):
+            observation, prediction = observed(model, case, layers)
+            seen.append(observation)
+            if judged:
+                sure.append(_sure_and_wrong(model.task, prediction, case))
+            tracker(done, len(cases))
+    return seen, sure
+
+
+def _answering(error: float, delta: float, sure: Sure, cases: Sequence[Case]) -> Answering:
+    patients = [case.patient for case in cases]
+    least = least_sureness([one for one, _ in sure], [wrong for _, wrong in sure], error, delta, patients)
+    return Answering(error, delta, least, len(sure))
 
 
 def _sure_and_wrong(task: Task, prediction: Prediction, case: Case) -> tuple[float, float]:
