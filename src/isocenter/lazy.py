@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import onnxruntime
     import pandas
     import pydicom
+    import pynetdicom
     import safetensors.torch as safetensors_torch
     import SimpleITK
     import torch
@@ -52,6 +53,7 @@ if not TYPE_CHECKING:
     optimize = _LazyModule("scipy.optimize")
     pandas = _LazyModule("pandas")
     pydicom = _LazyModule("pydicom")
+    pynetdicom = _LazyModule("pynetdicom")
     safetensors_torch = _LazyModule("safetensors.torch")
     sparse = _LazyModule("scipy.sparse")
     spatial = _LazyModule("scipy.spatial")
@@ -114,6 +116,7 @@ __all__ = [
     "optimize",
     "pandas",
     "pydicom",
+    "pynetdicom",
     "safetensors_torch",
     "sparse",
     "spatial",

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 from sqlalchemy import text
 
 from isocenter.service.records import opened
+from service.receiving import free_port, running
 
 
 def _postgresql() -> Path | None:
@@ -82,3 +87,70 @@ def database(request, tmp_path):
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
     made.close()
+
+
+@dataclass(frozen=True)
+class Orthanc:
+    """A PACS that the tests start: its DICOM and HTTP ports, and its title."""
+
+    port: int
+    http: int
+    ae_title: str = "ORTHANC"
+
+    @property
+    def url(self) -> str:
+        """Of its REST API; `/dicom-web` is below it."""
+        return f"http://127.0.0.1:{self.http}"
+
+    def ask(self, path: str, body: object = None, method: str | None = None) -> Any:
+        """What its API answers."""
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(f"{self.url}{path}", data, method=method or ("GET" if data is None else "POST"))  # noqa: S310
+        with urlopen(request, timeout=20) as answer:  # noqa: S310
+            said = answer.read()
+        return json.loads(said) if said[:1] in (b"{", b"[") else said
+
+    def knows(self, name: str, ae_title: str, port: int) -> None:
+        """Make another system known to it."""
+        about = {"AET": ae_title, "Host": "127.0.0.1", "Port": port, "AllowStorageCommitment": True}
+        self.ask(f"/modalities/{name}", about, "PUT")
+
+    def empty(self) -> None:
+        """Delete all that it has."""
+        for patient in self.ask("/patients"):
+            self.ask(f"/patients/{patient}", method="DELETE")
+
+
+@pytest.fixture(scope="session")
+def orthanc_server(tmp_path_factory):
+    """An Orthanc with DICOMweb, on free ports, in a temporary folder."""
+    program, web = shutil.which("Orthanc"), Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+    if program is None or not web.exists():
+        pytest.skip("Orthanc with its plugin for DICOMweb is not installed")
+    folder = tmp_path_factory.mktemp("orthanc")
+    server = Orthanc(free_port(), free_port())
+    always = {f"DicomAlwaysAllow{verb}": True for verb in ("Echo", "Store", "Find", "Get", "Move")}
+    settings = always | {
+        "StorageDirectory": str(folder / "storage"),
+        "IndexDirectory": str(folder / "index"),
+        "DicomPort": server.port,
+        "HttpPort": server.http,
+        "DicomAet": server.ae_title,
+        "DicomCheckCalledAet": False,
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "SynchronousCMove": True,
+        "UnknownSopClassAccepted": True,
+        "Plugins": [str(web)],
+        "DicomWeb": {"Enable": True},
+    }
+    (folder / "settings.json").write_text(json.dumps(settings))
+    with running([program, folder / "settings.json"], server.http, stderr=subprocess.DEVNULL):
+        yield server
+
+
+@pytest.fixture
+def orthanc(orthanc_server):
+    """An Orthanc that is empty."""
+    orthanc_server.empty()
+    return orthanc_server

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom.elements import (
@@ -30,11 +30,11 @@ KEYWORDS = {
     0x0020000D: "StudyInstanceUID",
     SERIES: "SeriesInstanceUID",
 }
+_TAG = struct.Struct("<HH")
 _UID = re.compile(r"[0-9.]{1,64}")  # PS3.5 9.1; zeros that lead a component are wrong there, and common
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(NamedTuple):
     """Which object a file holds.
 
     offset: bytes before the data set, which are the same for no two programs that write the file
@@ -92,9 +92,10 @@ def _plain(path: Path) -> tuple[dict[int, str], int]:
 def _enter(raw: bytes, at: int, found: dict[int, str], *, last: int, is_implicit: bool = False) -> int:
     """Enter the UIDs of the elements from an offset up to the tag `last`; the offset of what comes behind."""
     while True:
-        tag, vr, start, length = element_head(raw, at, is_implicit=is_implicit)
-        if tag > last:
+        group, element = _TAG.unpack_from(raw, at)
+        if group << 16 | element > last:  # asked first: behind group 2 VRs may be implicit
             return at
+        tag, vr, start, length = element_head(raw, at, is_implicit=is_implicit)
         end = start + length if length != UNDEFINED else behind_sequence(raw, start, vr, is_implicit, DEEPEST)
         if tag in KEYWORDS:
             if end > len(raw):

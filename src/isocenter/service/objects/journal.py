@@ -40,13 +40,14 @@ class Journal:
 
     def append(self, line: Line) -> None:
         """Write a line; it survives the death of this process. Raises OSError, after which nothing of it is there."""
+        data = line.line
         with self._writing:
             size = os.fstat(self._file).st_size
             if size >= LARGEST:
                 os.close(self._file)
                 self._number, size = self._number + 1, 0
                 self._file = self._begun()
-            if os.write(self._file, line.line) < len(line.line):  # the disk is full
+            if os.write(self._file, data) < len(data):  # the disk is full
                 os.ftruncate(self._file, size)
                 raise OSError(errno.ENOSPC, "half a line could be written", str(self.folder))
 

@@ -11,9 +11,8 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, Self
 
@@ -26,6 +25,7 @@ Sync = Literal["object", "association", "commit"]
 
 INBOX, STUDIES, ASIDE = "inbox", "studies", "aside"
 COMPARED_AT_ONCE = 1 << 20
+ENOUGH = 1 << 14  # bytes in which nearly every object states its UIDs
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -41,6 +41,8 @@ class Part:
         with _room_for(path):
             self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640)
         self.size = 0
+        self._identity: Identity | None = None
+        self._is_early = True
 
     def write(self, data: bytes | memoryview) -> None:
         """Add bytes. Raises OutOfSpaceError."""
@@ -50,18 +52,32 @@ class Part:
                 self.size += written
                 view = view[written:]
         self.size += written
+        if self._is_early and self.size >= ENOUGH:
+            self._is_early = False
+            with suppress(FormatError):  # more is needed
+                self.identify()
+
+    def identify(self) -> Identity:
+        """Which object it is: found while the rest is still coming, where that can be. Raises FormatError."""
+        if self._identity is None:
+            self._identity = read_identity(self.path)
+        return self._identity
 
     def sync(self) -> None:
         """Wait until the bytes survive a power cut."""
         with _room_for(self.path):
             os.fsync(self._file)
 
+    def close(self) -> None:
+        """Remove the part file; what was kept has its other name."""
+        os.close(self._file)
+        self.path.unlink(missing_ok=True)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        os.close(self._file)
-        self.path.unlink(missing_ok=True)
+        self.close()
 
 
 class ObjectStore:
@@ -78,27 +94,35 @@ class ObjectStore:
         self.journal = Journal(folder / INBOX, name)
         self._numbers = itertools.count()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the disk has less free than it is to keep."""
+        disk = os.statvfs(self.folder)
+        return disk.f_bavail * disk.f_frsize < self.min_free
+
     def begin(self) -> Part:
         """A file to receive into. Raises OutOfSpaceError."""
-        disk = os.statvfs(self.folder)
-        if disk.f_bavail * disk.f_frsize < self.min_free:
+        if self.is_full:
             raise _out_of_space(self.folder)
         return Part(self.journal.folder / f"{next(self._numbers)}.part")
 
-    def keep(self, part: Part, peer: str, way: Way = "store") -> Received:
+    def keep(self, part: Part, peer: str, way: Way = "store", *, announced: str = "") -> Received:
         """Give a whole object its final name, and write that down; from here on it survives the death of the node.
 
         The same object once more changes nothing; another one with the same UID goes aside.
-        Raises FormatError for what lacks a UID, and OutOfSpaceError.
+        announced: the instance's UID as the sender states it
+        Raises FormatError for what lacks a UID or is not what was announced, and OutOfSpaceError.
         """
-        identity = read_identity(part.path)
+        identity = part.identify()
+        if announced and identity.instance != announced:
+            raise FormatError("is another instance than was announced", str(part.path), "Send it under its own UID")
         with _room_for(self.folder):
             if self.sync == "object":
                 part.sync()
             path = _placed(self.folder, part.path, identity)
-            received = _received(self.folder, path, identity, part.size, peer, way)
+            received = Received(*identity[:5], path, part.size, peer, time.time(), way)
             if self.sync == "object":
-                secure(self.folder, [received.path])
+                secure(self.folder, [path])
             self.journal.append(received)
         return received
 
@@ -117,7 +141,7 @@ def secure(folder: Path, paths: Iterable[str]) -> None:
         _sync(folder / parent)
 
 
-def set_aside(folder: Path, path: Path, name: str, reason: dict[str, object]) -> Path:
+def set_aside(folder: Path, path: Path, name: str, reason: Mapping[str, object]) -> Path:
     """Link a file into a new folder `aside/<n>/`, with the reason beside it; the new path.
 
     The reason names no patient.
@@ -153,40 +177,36 @@ def files_without_row(folder: Path, is_known: Callable[[str], bool]) -> Iterator
             set_aside(folder, path, path.name, {"reason": error.problem, "file": name})
             path.unlink()
             continue
-        at = path.stat().st_mtime
-        yield replace(_received(folder, path, identity, path.stat().st_size, "", "found"), at=at)
+        about = path.stat()
+        yield Received(*identity[:5], name, about.st_size, "", about.st_mtime, "found")
 
 
-def _received(folder: Path, path: Path, identity: Identity, size: int, peer: str, way: Way) -> Received:
-    named = {name: getattr(identity, name) for name in ("study", "series", "instance", "sop_class", "syntax")}
-    return Received(**named, path=path.relative_to(folder).as_posix(), bytes=size, peer=peer, at=time.time(), way=way)
-
-
-def _placed(folder: Path, part: Path, identity: Identity) -> Path:
+def _placed(folder: Path, part: Path, identity: Identity) -> str:
     """The final path, or that in `aside/`. A link is made whole or not at all, and never in place of another file."""
-    study, series, instance = map(key_of, (identity.study, identity.series, identity.instance))
-    path = folder / STUDIES / study[:2] / study / series / f"{instance}.dcm"
+    study, series, instance = map(key_of, identity[:3])
+    path = f"{STUDIES}/{study[:2]}/{study}/{series}/{instance}.dcm"
     try:
         try:
-            os.link(part, path)
+            os.link(part, f"{folder}/{path}")
         except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.link(part, path)
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            os.link(part, f"{folder}/{path}")
     except FileExistsError:
         return _beside(folder, part, identity, path)
     return path
 
 
-def _beside(folder: Path, part: Path, identity: Identity, first: Path) -> Path:
+def _beside(folder: Path, part: Path, identity: Identity, path: str) -> str:
+    first = folder / path
     try:
         known = read_identity(first)
     except FormatError:  # a power cut has emptied it
         part.replace(first)
-        return first
+        return path
     if known.syntax == identity.syntax and _same_bytes(part, identity.offset, first, known.offset):
-        return first
-    reason = "another object with the same UID came first"
-    return set_aside(folder, part, "object.dcm", {"reason": reason, "first": first.relative_to(folder).as_posix()})
+        return path
+    reason = {"reason": "another object with the same UID came first", "first": path}
+    return set_aside(folder, part, "object.dcm", reason).relative_to(folder).as_posix()
 
 
 def _same_bytes(one: Path, start: int, other: Path, begin: int) -> bool:

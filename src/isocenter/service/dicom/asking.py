@@ -1,0 +1,177 @@
+"""What the node asks of peers beside C-STORE: C-FIND, C-MOVE, C-GET, and storage commitment both ways."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from isocenter.lazy import pydicom, pynetdicom
+from isocenter.service.dicom.library import entity, kept, referring, report_of
+from isocenter.service.dicom.listening import Peer
+from isocenter.service.dicom.messages import SUCCESS
+from isocenter.service.dicom.pdus import EXPLICIT, IMPLICIT
+from isocenter.service.dicom.sending import IDLE_S, MOST_CONTEXTS, WARNINGS, PeerError
+from isocenter.service.dicom.services import COMMITMENT, COMMITMENT_INSTANCE
+from isocenter.service.objects import CommitmentReport, CommitmentRequest, ObjectStore
+
+Level = Literal["STUDY", "SERIES", "IMAGE"]
+
+FIND, MOVE, GET = (f"1.2.840.10008.5.1.4.1.2.2.{n}" for n in (1, 2, 3))  # study root, PS3.4 C.6.2
+NATIVE = (EXPLICIT, IMPLICIT)
+PENDING = (0xFF00, 0xFF01)
+NO_SUCH_OBJECT = 0x0112  # PS3.4 J.4.2
+ALL_SAFE, SOME_FAILED = 1, 2
+SETTLED_S = 0.02
+
+
+def find(
+    us: str, peer: Peer, wanted: Mapping[str, str], level: Level, *, idle_s: float = IDLE_S
+) -> list[dict[str, str]]:
+    """What a peer has, as {keyword: text}; an empty text asks for a value. Raises PeerError."""
+    with _associated(us, peer, [(FIND, NATIVE)], idle_s) as association:
+        rows = []
+        for status, found in association.send_c_find(_identifier(wanted, level), FIND):
+            if _status(status, peer, *PENDING) in PENDING and found is not None:
+                rows.append({element.keyword: str(element.value) for element in found if element.keyword})
+    return rows
+
+
+def move(us: str, peer: Peer, wanted: Mapping[str, str], level: Level, to: str, *, idle_s: float = IDLE_S) -> int:
+    """Have a peer send objects to an AE title that it knows; how many it has sent. Raises PeerError."""
+    with _associated(us, peer, [(MOVE, NATIVE)], idle_s) as association:
+        return _moved(association.send_c_move(_identifier(wanted, level), to, MOVE), peer)
+
+
+def get(
+    us: str,
+    peer: Peer,
+    wanted: Mapping[str, str],
+    level: Level,
+    into: ObjectStore,
+    *,
+    classes: Sequence[str] = (),
+    idle_s: float = IDLE_S,
+) -> int:
+    """Have a peer send objects here and now, of these classes or the usual ones; how many came. Raises PeerError."""
+    usual = [str(one.abstract_syntax) for one in pynetdicom.StoragePresentationContexts]
+    taken = list(dict.fromkeys([*classes, *usual]))[: MOST_CONTEXTS - 1]
+    syntaxes = list(dict.fromkeys([*NATIVE, *map(str, pynetdicom.ALL_TRANSFER_SYNTAXES)]))
+    contexts = [(GET, NATIVE), *((one, syntaxes) for one in taken)]
+    roles = [pynetdicom.build_role(one, scp_role=True) for one in taken]
+    handlers = [(pynetdicom.evt.EVT_C_STORE, lambda event: kept(into, event, peer.ae_title))]
+    inbox = into.journal.folder
+    with _associated(us, peer, contexts, idle_s, roles=roles, handlers=handlers, inbox=inbox) as association:
+        return _moved(association.send_c_get(_identifier(wanted, level), GET), peer)
+
+
+def request_commitment(
+    us: str, peer: Peer, request: CommitmentRequest, *, wait_s: float = 0.0, idle_s: float = IDLE_S
+) -> CommitmentReport | None:
+    """Ask a peer to be answerable for objects: its report, or None where that will come to our receiver later.
+
+    Raises PeerError.
+    """
+    reports: list[CommitmentReport] = []
+    came = threading.Event()
+
+    def note(event: Any) -> tuple[int, None]:
+        """Keep a report that comes on this association."""
+        reports.append(report_of(event, peer.ae_title))
+        came.set()
+        return SUCCESS, None
+
+    said = pydicom.Dataset()
+    said.TransactionUID = request.transaction
+    said.ReferencedSOPSequence = referring(zip(request.classes, request.instances, strict=True))
+    handlers = [(pynetdicom.evt.EVT_N_EVENT_REPORT, note)]
+    with _associated(us, peer, [(COMMITMENT, NATIVE)], idle_s, handlers=handlers) as association:
+        _status(association.send_n_action(said, 1, COMMITMENT, COMMITMENT_INSTANCE)[0], peer)
+        came.wait(wait_s)
+    return next(iter(reports), None)
+
+
+def report_commitment(
+    us: str, peer: Peer, request: CommitmentRequest, safe: frozenset[str], *, idle_s: float = IDLE_S
+) -> None:
+    """Tell a peer which of the objects that it asked about are safe here, by their UIDs. Raises PeerError."""
+    pairs = list(zip(request.classes, request.instances, strict=True))
+    good, bad = ([pair for pair in pairs if (pair[1] in safe) is whether] for whether in (True, False))
+    said = pydicom.Dataset()
+    said.TransactionUID = request.transaction
+    if good:
+        said.ReferencedSOPSequence = referring(good)
+    if bad:
+        said.FailedSOPSequence = referring(bad, NO_SUCH_OBJECT)
+    roles = [pynetdicom.build_role(COMMITMENT, scp_role=True)]
+    with _associated(us, peer, [(COMMITMENT, NATIVE)], idle_s, roles=roles) as association:
+        kind = SOME_FAILED if bad else ALL_SAFE
+        _status(association.send_n_event_report(said, kind, COMMITMENT, COMMITMENT_INSTANCE)[0], peer)
+
+
+@contextmanager
+def _associated(
+    us: str,
+    peer: Peer,
+    contexts: Sequence[tuple[str, Sequence[str]]],
+    idle_s: float,
+    *,
+    roles: Sequence[Any] = (),
+    handlers: Sequence[Any] = (),
+    inbox: Path | None = None,
+) -> Iterator[Any]:
+    """An association for these classes, each with its syntaxes."""
+    proposed = [pynetdicom.build_context(sop_class, list(syntaxes)) for sop_class, syntaxes in contexts]
+    ours = entity(us, idle_s, inbox)
+    handlers = [*handlers, (pynetdicom.evt.EVT_CONN_OPEN, _at_once)]
+    association = ours.associate(
+        peer.host, peer.port, proposed, peer.ae_title, ext_neg=list(roles), evt_handlers=list(handlers)
+    )
+    if not association.is_established:
+        problem = "rejects the association" if association.is_rejected else "cannot be reached"
+        raise PeerError(problem, peer.place, "Check the address, both AE titles, and that each knows the other")
+    try:
+        # Its own thread may be about to look for a message, and would take the answer to ours: let it come to rest.
+        association._reactor_checkpoint.clear()
+        time.sleep(SETTLED_S)
+        yield association
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def _at_once(event: Any) -> None:
+    """Nagle's algorithm would hold the end of each message back for 40 ms."""
+    event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _identifier(wanted: Mapping[str, str], level: Level) -> pydicom.Dataset:
+    identifier = pydicom.Dataset()
+    for keyword, text in {"QueryRetrieveLevel": level, **wanted}.items():
+        setattr(identifier, keyword, text)
+    if not all(text.isascii() for text in wanted.values()):
+        identifier.SpecificCharacterSet = "ISO_IR 192"
+    return identifier
+
+
+def _moved(answers: Iterator[tuple[pydicom.Dataset, Any]], peer: Peer) -> int:
+    """How many objects were sent, of the last answer."""
+    count = 0
+    for status, _ in answers:
+        _status(status, peer, *PENDING, *WARNINGS)
+        count = int(status.get("NumberOfCompletedSuboperations", count))
+    return count
+
+
+def _status(answer: pydicom.Dataset, peer: Peer, *others: int) -> int:
+    """The status of an answer. Raises PeerError where there is none, or it is a failure."""
+    status = answer.get("Status")
+    if status is None:
+        raise PeerError("gives no answer", peer.place, "See what its log says")
+    if status not in (SUCCESS, *others):
+        raise PeerError(f"answers with status {int(status):04X}", peer.place, "See what its log says")
+    return int(status)

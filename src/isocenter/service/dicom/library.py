@@ -1,0 +1,74 @@
+"""pynetdicom, as this house uses it: silent, with data sets in files, and what its events say."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import FormatError
+from isocenter.lazy import pydicom, pynetdicom
+from isocenter.service.dicom import messages
+from isocenter.service.objects import CommitmentReport, ObjectStore, OutOfSpaceError
+
+AT_ONCE = 1 << 16
+
+
+def entity(title: str, idle_s: float, inbox: Path | None = None) -> pynetdicom.AE:
+    """An application entity that takes any class; what is stored comes into files in a folder, and not into memory."""
+    # Only globals of the library say so.
+    pynetdicom._config.UNRESTRICTED_STORAGE_SERVICE = True
+    pynetdicom._config.STORE_SEND_CHUNKED_DATASET = True  # as the file has it, without decoding
+    if inbox is not None:
+        pynetdicom._config.STORE_RECV_CHUNKED_DATASET = True
+        tempfile.tempdir = str(inbox)
+    # It logs what it receives, names of patients too.
+    pynetdicom._config.LOG_HANDLER_LEVEL = "none"
+    logging.getLogger("pynetdicom").propagate = False
+    made = pynetdicom.AE(title)
+    made.network_timeout = made.acse_timeout = made.dimse_timeout = made.connection_timeout = idle_s
+    return made
+
+
+def kept(store: ObjectStore, event: Any, peer: str) -> int:
+    """The status of a C-STORE whose object has come into a file."""
+    try:
+        with store.begin() as part, event.dataset_path.open("rb") as file:
+            while data := file.read(AT_ONCE):
+                part.write(data)
+            store.keep(part, peer, announced=str(event.request.AffectedSOPInstanceUID))
+    except OutOfSpaceError:
+        return messages.OUT_OF_RESOURCES
+    except FormatError:
+        return messages.NOT_UNDERSTOOD
+    return messages.SUCCESS
+
+
+def report_of(event: Any, peer: str) -> CommitmentReport:
+    """What an N-EVENT-REPORT says."""
+    said = event.event_information
+    _, committed = references(said, "ReferencedSOPSequence")
+    _, failed = references(said, "FailedSOPSequence")
+    return CommitmentReport(str(said.TransactionUID), peer, committed, failed, time.time())
+
+
+def references(said: pydicom.Dataset, keyword: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Classes and instances of a sequence of references; none where it is absent."""
+    items = said.get(keyword, [])
+    classes = tuple(str(item.ReferencedSOPClassUID) for item in items)
+    return classes, tuple(str(item.ReferencedSOPInstanceUID) for item in items)
+
+
+def referring(objects: Iterable[tuple[str, str]], because: int | None = None) -> list[pydicom.Dataset]:
+    """The sequence of references to objects, by class and instance; because: the reason of a failure, for each."""
+    items = []
+    for sop_class, instance in objects:
+        item = pydicom.Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, instance
+        if because is not None:
+            item.FailureReason = because
+        items.append(item)
+    return items

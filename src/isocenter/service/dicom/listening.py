@@ -1,0 +1,82 @@
+"""Who listens for associations, who may open them, and whom we open them with."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import ip_address
+from pathlib import Path
+
+from isocenter.service.objects import Sync
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another system that speaks DICOM.
+
+    may:     what it may ask of us, of "store" and "commit"
+    commits: whether we ask it to commit, so that it reports to us
+    """
+
+    name: str
+    ae_title: str
+    host: str
+    port: int
+    may: frozenset[str] = frozenset()
+    commits: bool = False
+
+    @property
+    def place(self) -> str:
+        """Who and where it is, as errors name it."""
+        return f"{self.name} ({self.ae_title} at {self.host}:{self.port})"
+
+
+@dataclass(frozen=True)
+class Secured:
+    """A second port, under TLS. clients: the authorities that sign what peers show; without them nobody is asked."""
+
+    port: int
+    certificate: Path
+    key: Path
+    clients: Path | None = None
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where one receiver listens, and what an association may take.
+
+    max_associations: of this process
+    idle_s:           s for one PDU to come
+    min_free_gb:      of the disk, below which nothing more is taken
+    """
+
+    ae_title: str = "ISOCENTER"
+    host: str = "127.0.0.1"
+    port: int = 11112
+    peers: tuple[Peer, ...] = ()
+    max_associations: int = 32
+    max_object_mb: int = 4096
+    idle_s: float = 60.0
+    sync: Sync = "association"
+    min_free_gb: float = 5.0
+    tls: Secured | None = None
+
+    @cached_property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it: then any title may store."""
+        return all(ip_address(address).is_loopback for address in addresses(self.host))
+
+    def permits(self, calling: str, address: str) -> frozenset[str]:
+        """What a caller may ask for; where others can reach us, title and address have to be listed."""
+        listed = [peer for peer in self.peers if peer.ae_title == calling and address in addresses(peer.host)]
+        reports = {"report" for peer in listed if peer.commits}
+        return frozenset({"store"} if self.is_local else ()).union(reports, *(peer.may for peer in listed))
+
+
+def addresses(host: str) -> set[str]:
+    """The addresses of a name; none for one that nobody knows."""
+    try:
+        return {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
+    except socket.gaierror:
+        return set()

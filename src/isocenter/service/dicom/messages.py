@@ -1,0 +1,106 @@
+"""Commands of DIMSE as bytes, PS3.7 6.3 and E.1, and the head of a file for a data set that came without one."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+
+from isocenter.service.dicom.pdus import HEAD, IMPLEMENTATION, P_DATA, VERSION, ProtocolError
+
+C_STORE, C_ECHO, C_CANCEL, ANSWER = 0x0001, 0x0030, 0x0FFF, 0x8000
+# Elements of group 0
+SOP_CLASS, COMMAND, MESSAGE, ANSWERS = 0x0002, 0x0100, 0x0110, 0x0120
+PRIORITY, DATA_SET, STATUS, COMMENT, INSTANCE = 0x0700, 0x0800, 0x0900, 0x0902, 0x1000
+NO_DATA_SET = 0x0101
+# PS3.7 C and PS3.4 B.2.3
+SUCCESS, UNKNOWN_OPERATION, OUT_OF_RESOURCES, NOT_UNDERSTOOD = 0x0000, 0x0211, 0xA700, 0xC000
+LONGEST_COMMENT = 64
+LAST_DATA, WHOLE_COMMAND = 2, 3  # bits of a data value, PS3.8 E.2
+VALUE_HEAD = 6  # bytes: length, context, bits
+
+
+def parse_command(data: bytes) -> Mapping[int, bytes]:
+    """{element: value} of group 0, implicit VR little endian. Raises ProtocolError."""
+    found, at = {}, 0
+    try:
+        while at < len(data):
+            group, element, length = struct.unpack_from("<HHI", data, at)
+            at += 8 + length
+            if group != 0 or at > len(data):
+                raise ProtocolError("a command that is malformed")
+            found[element] = data[at - length : at]
+    except struct.error as error:
+        raise ProtocolError("a command that is cut short") from error
+    return found
+
+
+def number(command: Mapping[int, bytes], element: int) -> int:
+    """A number of a command. Raises ProtocolError where it is absent."""
+    value = command.get(element, b"")
+    if len(value) != 2:
+        raise ProtocolError("a command without a number that it needs")
+    return int.from_bytes(value, "little")
+
+
+def answer(command: Mapping[int, bytes], context: int, status: int, comment: str = "") -> bytes:
+    """The P-DATA PDU that answers a command."""
+    said = {
+        SOP_CLASS: command.get(SOP_CLASS),
+        COMMAND: _short(number(command, COMMAND) | ANSWER),
+        ANSWERS: command[MESSAGE],
+        DATA_SET: _short(NO_DATA_SET),
+        STATUS: _short(status),
+        COMMENT: _even(comment.encode("ascii", "replace")[:LONGEST_COMMENT], b" ") or None,
+        INSTANCE: command.get(INSTANCE),
+    }
+    return _command(said, context)
+
+
+def request(kind: int, context: int, sop_class: str, instance: str = "") -> bytes:
+    """The P-DATA PDU of a command of ours; one about an instance has a data set."""
+    return _command(
+        {
+            SOP_CLASS: _even(sop_class.encode(), b"\0"),
+            COMMAND: _short(kind),
+            MESSAGE: _short(1),  # one at a time
+            PRIORITY: _short(0) if instance else None,
+            DATA_SET: _short(0 if instance else NO_DATA_SET),
+            INSTANCE: _even(instance.encode(), b"\0") or None,
+        },
+        context,
+    )
+
+
+def data_value(data: bytes, context: int, bits: int) -> bytes:
+    """The P-DATA PDU with one data value."""
+    return HEAD.pack(P_DATA, len(data) + VALUE_HEAD) + struct.pack(">IBB", len(data) + 2, context, bits) + data
+
+
+def file_head(sop_class: bytes, instance: bytes, syntax: str) -> bytes:
+    """Preamble and group 2 of a file, PS3.10 7.1."""
+    texts = {0x0002: sop_class, 0x0003: instance, 0x0010: syntax.encode(), 0x0012: IMPLEMENTATION.encode()}
+    meta = struct.pack("<HH2sxxI2s", 2, 1, b"OB", 2, b"\0\1")
+    meta += b"".join(_meta(element, b"UI", _even(value, b"\0")) for element, value in texts.items())
+    meta += _meta(0x0013, b"SH", _even(VERSION.encode(), b" "))
+    return bytes(128) + b"DICM" + _meta(0, b"UL", struct.pack("<I", len(meta))) + meta
+
+
+def _command(said: Mapping[int, bytes | None], context: int) -> bytes:
+    body = b"".join(_element(element, value) for element, value in said.items() if value is not None)
+    return data_value(_element(0, struct.pack("<I", len(body))) + body, context, WHOLE_COMMAND)
+
+
+def _element(element: int, value: bytes) -> bytes:
+    return struct.pack("<HHI", 0, element, len(value)) + value
+
+
+def _meta(element: int, vr: bytes, value: bytes) -> bytes:
+    return struct.pack("<HH2sH", 2, element, vr, len(value)) + value
+
+
+def _short(value: int) -> bytes:
+    return struct.pack("<H", value)
+
+
+def _even(value: bytes, filler: bytes) -> bytes:
+    return value + filler * (len(value) % 2)

@@ -1,0 +1,184 @@
+"""A process that receives: it reads each association's request, and serves it or hands it on."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from isocenter.errors import UsageError
+from isocenter.service.dicom.connection import Connection
+from isocenter.service.dicom.handed import Handed
+from isocenter.service.dicom.listening import Listening, Secured
+from isocenter.service.dicom.pdus import (
+    ASSOCIATE_RQ,
+    CALLED_UNKNOWN,
+    CALLING_UNKNOWN,
+    CONGESTION,
+    CONTEXT_UNKNOWN,
+    ProtocolError,
+    Request,
+    abort,
+    parse_request,
+    rejection,
+)
+from isocenter.service.dicom.services import VERIFICATION, is_storage
+from isocenter.service.dicom.storage import Association
+from isocenter.service.objects import ObjectStore
+
+LOG = logging.getLogger(__name__)
+BACKLOG = 128
+POLL = 0.2  # s until a wish to stop is seen
+MOST_SILENT = 64  # connections without a request, of which the oldest gives way
+REQUEST_S = 30.0  # for a request to come, PS3.8 9.1.5 (ARTIM)
+DRAIN_S = 25.0  # for objects that are coming
+
+
+class Receiver:
+    """Listening sockets, and a thread for each connection. name: of the process, in the folder's name in `inbox/`."""
+
+    def __init__(self, listening: Listening, folder: Path, name: str = "receiver") -> None:
+        """Raises UsageError where a port is in use."""
+        self.listening = listening
+        with ExitStack() as stack:
+            self._doors: list[tuple[socket.socket, ssl.SSLContext | None]] = []
+            self._doors.append((stack.enter_context(_bound(listening.host, listening.port)), None))
+            if (tls := listening.tls) is not None:
+                self._doors.append((stack.enter_context(_bound(listening.host, tls.port)), _secured(tls)))
+            self._sockets = stack.pop_all()
+        self.store = ObjectStore(folder, name, sync=listening.sync, min_free_gb=listening.min_free_gb)
+        self._lock = threading.Lock()
+        self._silent: deque[socket.socket] = deque()
+        self._served: set[Association | Handed] = set()
+
+    @property
+    def port(self) -> int:
+        """Where it listens without TLS."""
+        return int(self._doors[0][0].getsockname()[1])
+
+    def serve(self, stop: threading.Event) -> None:
+        """Receive until `stop`; then objects that are coming are received to their end."""
+        with self._sockets, selectors.DefaultSelector() as selector:
+            for door, context in self._doors:
+                selector.register(door, selectors.EVENT_READ, (door, context))
+            while not stop.is_set():
+                for key, _ in selector.select(POLL):
+                    door, context = key.data
+                    with suppress(OSError):  # gone before it was taken, or no more files can be open
+                        self._admit(door.accept()[0], context)
+        self._drain()
+        self.store.close()
+
+    def _admit(self, plain: socket.socket, context: ssl.SSLContext | None) -> None:
+        with self._lock:
+            self._silent.append(plain)
+            oldest = self._silent.popleft() if len(self._silent) > MOST_SILENT else None
+        if oldest is not None:
+            with suppress(OSError):
+                oldest.shutdown(socket.SHUT_RDWR)  # its thread closes it
+        threading.Thread(target=self._attend, args=(plain, context), daemon=True).start()
+
+    def _attend(self, plain: socket.socket, context: ssl.SSLContext | None) -> None:
+        """One connection, from its first byte to its last."""
+        with plain, suppress(OSError):  # a peer that is gone needs no answer
+            plain.settimeout(min(REQUEST_S, self.listening.idle_s))
+            secured = plain if context is None else context.wrap_socket(plain, server_side=True)
+            connection = Connection(secured, self.listening.idle_s)
+            try:
+                self._associate(connection, plain)
+            except (ProtocolError, TimeoutError, EOFError) as error:
+                LOG.warning("ended a connection from %s: %s", connection.address, str(error) or type(error).__name__)
+                connection.send(abort())
+            finally:
+                connection.close()
+
+    def _associate(self, connection: Connection, plain: socket.socket) -> None:
+        try:
+            kind, body = connection.first()
+        finally:
+            with self._lock, suppress(ValueError):
+                self._silent.remove(plain)
+        if kind != ASSOCIATE_RQ:
+            raise ProtocolError("a first PDU that is no request")
+        request = parse_request(body)
+        permits = self.listening.permits(request.calling, connection.address)
+        served = self._served_by(connection, request, permits)
+        because = self._refusal(request, permits)
+        with self._lock:
+            if because is None and len(self._served) >= self.listening.max_associations:
+                because = CONGESTION
+            if because is None:
+                self._served.add(served)
+        if because is not None:
+            LOG.warning("rejected an association from %s: result, source, reason %s", connection.address, because)
+            connection.send(rejection(because))
+            return
+        try:
+            served.serve()
+        finally:
+            with self._lock:
+                self._served.remove(served)
+
+    def _served_by(self, connection: Connection, request: Request, permits: frozenset[str]) -> Association | Handed:
+        classes = {proposal.sop_class for proposal in request.proposals} - {VERIFICATION}
+        if all(map(is_storage, classes)) and ("store" in permits or not classes):
+            return Association(connection, request, self.store, self.listening)
+        return Handed(connection, request, permits, self.store, self.listening)
+
+    def _refusal(self, request: Request, permits: frozenset[str]) -> tuple[int, int, int] | None:
+        if not request.is_known:
+            return CONTEXT_UNKNOWN
+        if not self.listening.is_local and request.called != self.listening.ae_title:
+            return CALLED_UNKNOWN
+        if not permits:
+            return CALLING_UNKNOWN
+        stores = any(is_storage(proposal.sop_class) for proposal in request.proposals)
+        return CONGESTION if stores and self.store.is_full else None
+
+    def _drain(self) -> None:
+        with self._lock:
+            served = list(self._served)
+        for association in served:
+            association.end()
+        until = time.monotonic() + DRAIN_S
+        while self._served and time.monotonic() < until:
+            time.sleep(POLL / 4)
+
+
+def run_receiver(listening: Listening, folder: Path, stop: threading.Event, name: str = "receiver") -> None:
+    """Receive into a node's folder until `stop`; then what is coming is received to its end."""
+    Receiver(listening, folder, name).serve(stop)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    door = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # Several receivers listen on one port, and the kernel deals connections out among them.
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        door.bind((host, port))
+        door.listen(BACKLOG)
+    except OSError as error:
+        door.close()
+        raise UsageError(f"cannot listen there ({error.strerror})", f"{host}:{port}", "Choose another port") from error
+    return door
+
+
+def _secured(tls: Secured) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+        if tls.clients is not None:
+            context.load_verify_locations(tls.clients)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError as error:
+        remedy = "Give a certificate, its key and its clients as PEM files"
+        raise UsageError(f"no TLS ({error.strerror or error})", str(tls.certificate), remedy) from error
+    return context

@@ -1,0 +1,175 @@
+"""C-STORE and C-ECHO to a peer: bytes go from the file into the socket, without being decoded.
+
+pynetdicom does the rest of what is asked of peers. Where several messages follow each other on one association it may
+take an answer for a request, and lose it (its issue 875): nothing that is sent depends on that.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from isocenter.errors import FormatError, IsocenterError
+from isocenter.files.dicom import Identity, read_identity
+from isocenter.service.dicom import messages
+from isocenter.service.dicom.connection import Connection
+from isocenter.service.dicom.listening import Peer
+from isocenter.service.dicom.pdus import (
+    ASSOCIATE_AC,
+    ASSOCIATE_RJ,
+    IMPLICIT,
+    LARGEST_DATA,
+    P_DATA,
+    RELEASE_RQ,
+    Proposal,
+    ProtocolError,
+    associate,
+    parse_acceptance,
+    pdu,
+)
+from isocenter.service.dicom.services import VERIFICATION
+
+IDLE_S = 30.0
+MOST_CONTEXTS = 128  # PS3.8 9.3.2.2
+WARNINGS = (0xB000, 0xB006, 0xB007)  # stored, with something changed or odd: PS3.4 B.2.3
+
+
+class PeerError(IsocenterError):
+    """A peer that cannot be reached, refuses, or ends before it has answered."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of one file. status: the peer's, None where it gave none."""
+
+    path: Path
+    instance: str
+    status: int | None
+    problem: str = ""
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the peer has it."""
+        return self.status == messages.SUCCESS or self.status in WARNINGS
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An association that a peer has accepted. contexts: {(class, syntax): number}; most: bytes of a PDU's data."""
+
+    connection: Connection
+    contexts: Mapping[tuple[str, str], int]
+    most: int
+
+    def ask(self, command: bytes, data: Path | None = None, *, offset: int = 0, context: int = 1) -> tuple[int, str]:
+        """(status, comment) of the answer to a command, with what a file holds from an offset on."""
+        self.connection.send(command)
+        if data is not None:
+            self._send(data, offset, context)
+        answer = messages.parse_command(self._answer())
+        comment = answer.get(messages.COMMENT, b"").decode("ascii", "replace").strip(" \0")
+        return messages.number(answer, messages.STATUS), comment
+
+    def _send(self, path: Path, offset: int, context: int) -> None:
+        left = path.stat().st_size - offset
+        with path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            while left > 0 and (piece := file.read(min(left, self.most - messages.VALUE_HEAD))):
+                left -= len(piece)
+                self.connection.send(messages.data_value(piece, context, messages.LAST_DATA if left <= 0 else 0))
+
+    def _answer(self) -> bytes:
+        buffer, said = memoryview(bytearray(LARGEST_DATA)), b""
+        while True:
+            kind, length = self.connection.head(buffer, LARGEST_DATA)
+            self.connection.fill(buffer[:length])
+            if kind != P_DATA or length < messages.VALUE_HEAD:
+                raise ProtocolError("the association was ended")
+            said += buffer[messages.VALUE_HEAD : length]
+            if buffer[messages.VALUE_HEAD - 1] & messages.LAST_DATA:
+                return bytes(said)
+
+
+def echo(us: str, peer: Peer, *, idle_s: float = IDLE_S) -> None:
+    """Ask whether a peer is there. Raises PeerError."""
+    with _opened(us, peer, [(VERIFICATION, IMPLICIT)], idle_s) as opened:
+        status, _ = opened.ask(messages.request(messages.C_ECHO, 1, VERIFICATION))
+    if status != messages.SUCCESS:
+        raise PeerError(f"answers with status {status:04X}", peer.place, "See what its log says")
+
+
+def store(us: str, peer: Peer, paths: Sequence[Path], *, idle_s: float = IDLE_S) -> list[Sent]:
+    """Send files as they are, in their own syntaxes; one row for each, in their order.
+
+    Raises PeerError where no association comes about.
+    """
+    rows: dict[Path, Sent] = {}
+    known: dict[Path, Identity] = {}
+    for path in paths:
+        try:
+            known[path] = read_identity(path)
+        except FormatError as error:
+            rows[path] = Sent(path, "", None, error.problem)
+    for some in _few_contexts(known):
+        pairs = sorted({(identity.sop_class, identity.syntax) for identity in some.values()})
+        try:
+            with _opened(us, peer, pairs, idle_s) as opened:
+                for path, identity in some.items():
+                    rows[path] = _stored(opened, path, identity)
+        except PeerError as error:
+            if not any(path in rows for path in some):
+                raise
+            rows |= {
+                path: Sent(path, one.instance, None, error.problem) for path, one in some.items() if path not in rows
+            }
+    return [rows[path] for path in paths]
+
+
+def _stored(opened: Opened, path: Path, identity: Identity) -> Sent:
+    context = opened.contexts.get((identity.sop_class, identity.syntax))
+    if context is None:
+        return Sent(path, identity.instance, None, "the peer takes no such class in this syntax")
+    command = messages.request(messages.C_STORE, context, identity.sop_class, identity.instance)
+    status, comment = opened.ask(command, path, offset=identity.offset, context=context)
+    return Sent(path, identity.instance, status, comment)
+
+
+@contextmanager
+def _opened(us: str, peer: Peer, pairs: Sequence[tuple[str, str]], idle_s: float) -> Iterator[Opened]:
+    """An association for classes, each with a syntax. Raises PeerError for whatever ends it."""
+    proposals = [Proposal(2 * place + 1, sop_class, (syntax,)) for place, (sop_class, syntax) in enumerate(pairs)]
+    remedy = "Check its address and both AE titles, and that each knows the other"
+    try:
+        with socket.create_connection((peer.host, peer.port), timeout=idle_s) as plain:
+            connection = Connection(plain, idle_s)
+            connection.send(associate(us, peer.ae_title, proposals))
+            kind, body = connection.first()
+            if kind == ASSOCIATE_RJ:
+                raise PeerError("rejects the association", peer.place, remedy)
+            if kind != ASSOCIATE_AC:
+                raise ProtocolError("the association was ended")
+            numbers, most = parse_acceptance(body)
+            contexts = {(one.sop_class, one.syntaxes[0]): one.number for one in proposals if one.number in numbers}
+            yield Opened(connection, contexts, min(most or LARGEST_DATA, LARGEST_DATA))
+            connection.send(pdu(RELEASE_RQ, bytes(4)))
+            connection.first()
+    except (OSError, EOFError, ProtocolError, struct.error) as error:
+        raise PeerError(f"cannot be spoken to ({str(error) or type(error).__name__})", peer.place, remedy) from error
+
+
+def _few_contexts(known: Mapping[Path, Identity]) -> Iterator[dict[Path, Identity]]:
+    """The files in portions whose classes and syntaxes fit into an association."""
+    some: dict[Path, Identity] = {}
+    pairs: set[tuple[str, str]] = set()
+    for path, identity in known.items():
+        if len(pairs | {(identity.sop_class, identity.syntax)}) > MOST_CONTEXTS:
+            yield some
+            some, pairs = {}, set()
+        some[path] = identity
+        pairs.add((identity.sop_class, identity.syntax))
+    if some:
+        yield some

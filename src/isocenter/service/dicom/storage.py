@@ -1,0 +1,205 @@
+"""An association that stores: data sets go from the socket into the file, without being decoded.
+
+PS3.8 9 and PS3.7 9.1.1; what is done here is C-STORE and C-ECHO alone, whatever the class and the syntax.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+from isocenter.errors import FormatError
+from isocenter.service.dicom import messages
+from isocenter.service.dicom.connection import Connection
+from isocenter.service.dicom.listening import Listening
+from isocenter.service.dicom.pdus import (
+    ABORT,
+    LARGEST_DATA,
+    P_DATA,
+    RELEASE_RP,
+    RELEASE_RQ,
+    ProtocolError,
+    Request,
+    abort,
+    acceptance,
+    pdu,
+)
+from isocenter.service.objects import ObjectStore, OutOfSpaceError, Part, secure
+
+LOG = logging.getLogger(__name__)
+VALUE = struct.Struct(">IBB")  # length, context and bits of a presentation data value, PS3.8 9.3.5.1 and E.2
+IS_COMMAND, IS_LAST = 1, 2
+LARGEST_COMMAND = 1 << 14
+MOST_UNSECURED = 256  # objects of an association, so that a long one keeps no long list
+LONGEST_UID = 64
+
+
+@dataclass
+class Message:
+    """A command whose data set is coming; part: where it goes, None where it is read and thrown away."""
+
+    command: Mapping[int, bytes]
+    context: int
+    part: Part | None = None
+    status: int = messages.SUCCESS
+    comment: str = ""
+
+
+@dataclass(eq=False)
+class Association:
+    """One association, from its acceptance to its end. is_idle: whether nothing of a message has come yet."""
+
+    connection: Connection
+    request: Request
+    store: ObjectStore
+    listening: Listening
+    is_ending: bool = False
+    is_idle: bool = False
+    _command: bytearray = field(default_factory=bytearray)
+    _message: Message | None = None
+    _unsecured: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        self._contexts = {one.number: one for one in self.request.proposals if one.chosen}
+
+    def serve(self) -> None:
+        """Receive until the peer releases. Raises ProtocolError, EOFError, OSError; what has come whole stays."""
+        buffer = memoryview(bytearray(LARGEST_DATA))
+        self.connection.send(acceptance(self.request))
+        try:
+            while True:
+                self.is_idle = self._message is None and not self._command
+                if self.is_ending and self.is_idle:
+                    self.connection.send(abort())
+                    return
+                kind, length = self.connection.head(buffer, LARGEST_DATA)
+                self.is_idle = False
+                self.connection.fill(buffer[:length])
+                if kind == P_DATA:
+                    self._take(buffer[:length])
+                elif kind == RELEASE_RQ:
+                    self._secure()
+                    self.connection.send(pdu(RELEASE_RP, bytes(4)))
+                    return
+                elif kind == ABORT:
+                    return
+                else:
+                    raise ProtocolError("a PDU that has no place in an association")
+        finally:
+            self._drop()
+            self._secure()
+
+    def end(self) -> None:
+        """Take no further message; one that is coming is received to its end."""
+        self.is_ending = True
+        if self.is_idle:
+            self.connection.stop_reading()
+
+    def _take(self, data: memoryview) -> None:
+        at = 0
+        while at < len(data):
+            if len(data) - at < VALUE.size:
+                raise ProtocolError("a data value that is cut short")
+            length, context, bits = VALUE.unpack_from(data, at)
+            value = data[at + VALUE.size : at + 4 + length]
+            at += 4 + length
+            if length < 2 or at > len(data) or context not in self._contexts:
+                raise ProtocolError("a data value of a wrong length or context")
+            if bits & IS_COMMAND:
+                self._take_command(value, context, is_last=bool(bits & IS_LAST))
+            else:
+                self._take_data(value, context, is_last=bool(bits & IS_LAST))
+
+    def _take_command(self, value: memoryview, context: int, *, is_last: bool) -> None:
+        self._command += value
+        if self._message is not None or len(self._command) > LARGEST_COMMAND:
+            raise ProtocolError("a command within another message, or a very long one")
+        if not is_last:
+            return
+        command = messages.parse_command(bytes(self._command))
+        self._command.clear()
+        kind = messages.number(command, messages.COMMAND)
+        messages.number(command, messages.MESSAGE if kind != messages.C_CANCEL else messages.ANSWERS)
+        message = Message(command, context)
+        if kind == messages.C_STORE:
+            self._begin(message)
+        elif kind != messages.C_ECHO:
+            message.status = messages.UNKNOWN_OPERATION
+        if messages.number(command, messages.DATA_SET) != messages.NO_DATA_SET:
+            self._message = message
+        elif kind == messages.C_STORE:
+            raise ProtocolError("an object without a data set")
+        elif kind != messages.C_CANCEL:  # there is nothing to cancel, and nothing to answer
+            self._answer(message)
+
+    def _begin(self, message: Message) -> None:
+        uids = [message.command.get(element, b"") for element in (messages.SOP_CLASS, messages.INSTANCE)]
+        if not all(0 < len(uid) <= LONGEST_UID for uid in uids):
+            message.status, message.comment = messages.NOT_UNDERSTOOD, "no UIDs in the command"
+            return
+        try:
+            message.part = self.store.begin()
+            syntax = str(self._contexts[message.context].chosen)
+            message.part.write(messages.file_head(uids[0], uids[1], syntax))
+        except OutOfSpaceError as error:
+            self._refuse(message, error.problem)
+
+    def _take_data(self, value: memoryview, context: int, *, is_last: bool) -> None:
+        message = self._message
+        if message is None or message.context != context:
+            raise ProtocolError("a data set without a command")
+        if message.part is not None:
+            try:
+                message.part.write(value)
+            except OutOfSpaceError as error:
+                self._refuse(message, error.problem)
+            else:
+                if message.part.size > self.listening.max_object_mb * 1e6:
+                    self._refuse(message, f"larger than {self.listening.max_object_mb} MB")
+        if is_last:
+            self._message = None
+            with message.part or nullcontext():  # the answer goes out before the part file is removed
+                if message.part is not None:
+                    self._keep(message, message.part)
+                self._answer(message)
+
+    def _keep(self, message: Message, part: Part) -> None:
+        announced = message.command[messages.INSTANCE].rstrip(b" \0").decode("latin-1")
+        try:
+            received = self.store.keep(part, self.request.calling, announced=announced)
+        except OutOfSpaceError as error:
+            message.status, message.comment = messages.OUT_OF_RESOURCES, error.problem
+        except FormatError as error:
+            message.status, message.comment = messages.NOT_UNDERSTOOD, error.problem
+        else:
+            self.count += 1
+            self._unsecured.append(received.path)
+            if len(self._unsecured) >= MOST_UNSECURED:
+                self._secure()
+
+    def _refuse(self, message: Message, comment: str) -> None:
+        """Throw away what has come, and what will come."""
+        message.status, message.comment = messages.OUT_OF_RESOURCES, comment
+        if message.part is not None:
+            message.part.close()
+            message.part = None
+
+    def _answer(self, message: Message) -> None:
+        if message.status != messages.SUCCESS:
+            LOG.warning("refused an object or command with status %04X", message.status)
+        said = messages.answer(message.command, message.context, message.status, message.comment)
+        self.connection.send(said)
+
+    def _secure(self) -> None:
+        if self.store.sync == "association":
+            secure(self.store.folder, self._unsecured)
+        self._unsecured.clear()
+
+    def _drop(self) -> None:
+        """An object that has not come whole leaves nothing."""
+        if self._message is not None and self._message.part is not None:
+            self._message.part.close()

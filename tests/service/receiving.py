@@ -1,0 +1,86 @@
+"""Receivers and peers that tests of DICOM start and stop."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from isocenter.service.dicom import Listening, Receiver
+from isocenter.service.objects import Line, read_journals
+
+
+class Node:
+    """A receiver in a thread of this process, and its folder."""
+
+    def __init__(self, receiver: Receiver, folder: Path) -> None:
+        self.receiver, self.folder, self.port = receiver, folder, receiver.port
+
+    @property
+    def lines(self) -> list[Line]:
+        """What the keeper would read."""
+        return read_journals(self.folder / "inbox", {})[0]
+
+    @property
+    def parts(self) -> list[Path]:
+        """Objects that are coming, or were left."""
+        return list(self.folder.rglob("*.part"))
+
+    def after(self, count: int) -> list[Line]:
+        """The lines, as soon as there are so many."""
+        return until(lambda: self.lines if len(self.lines) >= count else None)
+
+
+def until(ask: Any, seconds: float = 10.0) -> Any:
+    """The answer, as soon as there is one."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if answer := ask():
+            return answer
+        time.sleep(0.02)
+    raise AssertionError("it did not come")
+
+
+@contextmanager
+def receiving(folder: Path, **settings: Any) -> Iterator[Node]:
+    """A receiver on a free port of loopback."""
+    stop = threading.Event()
+    receiver = Receiver(Listening(**{"port": 0, "min_free_gb": 0.0, "idle_s": 5.0} | settings), folder)
+    serving = threading.Thread(target=receiver.serve, args=(stop,))
+    serving.start()
+    try:
+        yield Node(receiver, folder)
+    finally:
+        stop.set()
+        serving.join(40)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(command: list[object], port: int, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A program, from when it listens on a port."""
+    environment = {**os.environ, "TCP_NODELAY": "1"}
+    with subprocess.Popen([str(word) for word in command], env=environment, **options) as process:
+        try:
+            until(lambda: process.poll() is not None or _listens(port), 20.0)
+            yield process
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,302 @@
+"""Peers send to the receiver: what they send lies there byte for byte, and they hear the truth about it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+
+import pynetdicom
+import pytest
+from pydicom import dcmread
+
+from isocenter.errors import FormatError, UsageError
+from isocenter.files.dicom import read_identity
+from isocenter.service.dicom import Listening, Peer, Receiver, Secured, echo, request_commitment, store
+from isocenter.service.dicom.messages import file_head
+from isocenter.service.objects import CommitmentRequest, read_journals
+from service.objects_sent import data_set, drawn, encoded
+from service.receiving import free_port, receiving, running, until
+from service.talking import CAPTURE, ECHO, RELEASE, Talk, command, object_sent
+
+with_dcmtk = pytest.mark.skipif(shutil.which("storescu") is None, reason="DCMTK is not installed")
+ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
+REJECTED, ACCEPTED, RELEASED, ABORTED = 3, 2, 6, 7
+# A receiver as a process of its own, which SIGTERM ends.
+PROCESS = """
+import signal, sys, threading
+from pathlib import Path
+from isocenter.service.dicom import Listening, run_receiver
+stop = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: stop.set())
+run_receiver(Listening(port=int(sys.argv[2]), min_free_gb=0, idle_s=5), Path(sys.argv[1]), stop)
+print({'torch', 'sqlalchemy', 'pynetdicom'} & set(sys.modules))
+"""
+
+
+def dcmtk(*words):
+    line = [str(word) for word in words]
+    return subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def at(port):
+    return Peer("node", "ISOCENTER", "127.0.0.1", port)
+
+
+@pytest.fixture
+def node(tmp_path):
+    with receiving(tmp_path / "node") as made:
+        yield made
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "object.dcm"
+    path.write_bytes(encoded(drawn()))
+    return path
+
+
+@with_dcmtk
+def test_dcmtk_is_answered_and_what_it_stores_lies_there_byte_for_byte(node, source):
+    assert dcmtk("echoscu", "127.0.0.1", node.port).returncode == 0
+    assert dcmtk("storescu", "-aet", "SCANNER", "127.0.0.1", node.port, source).returncode == 0
+    [received] = node.lines
+    assert (received.peer, received.way, received.instance) == ("SCANNER", "store", "1.2.3.4")
+    assert data_set((node.folder / received.path).read_bytes()) == data_set(source.read_bytes())
+    assert node.parts == []
+
+
+def test_every_real_object_that_states_its_uids_is_stored_byte_for_byte_in_its_own_syntax(node, data, tmp_path):
+    sources, syntaxes = {}, set()
+    for path in sorted(path for path in (data / "dicom").rglob("*") if path.is_file()):
+        with suppress(FormatError):
+            known = read_identity(path)
+            if known.offset and known.instance not in sources:  # no head, no syntax that could be agreed on
+                head = file_head(known.sop_class.encode(), known.instance.encode(), known.syntax)
+                sources[known.instance] = tmp_path / f"{len(sources)}.dcm"
+                sources[known.instance].write_bytes(head + path.read_bytes()[known.offset :])
+                syntaxes.add(known.syntax)
+    rows = store("SENDER", at(node.port), list(sources.values()))
+    assert [row for row in rows if not row.is_stored] == []
+    assert len(rows) > 250 and len(syntaxes) > 10
+    for line in node.lines:
+        assert data_set((node.folder / line.path).read_bytes()) == data_set(sources[line.instance].read_bytes())
+
+
+def test_a_private_class_in_a_private_syntax_is_stored(node):
+    private = "1.3.12.2.1107.5.9.1"
+    dataset = encoded(drawn(SOPClassUID=private))
+    with Talk(node.port) as talk:
+        assert talk.associate(contexts=[(private, "1.2.840.113619.5.2.1")]) == ACCEPTED
+        talk.say(object_sent(data_set(dataset), "1.2.3.4", sop_class=private))
+        assert talk.status() == 0
+    [received] = node.lines
+    assert (received.sop_class, received.syntax) == (private, "1.2.840.113619.5.2.1")
+
+
+def test_an_object_is_kept_before_its_success_is_said_and_an_echo_between_objects_is_answered(node):
+    with Talk(node.port) as talk:
+        talk.associate()
+        for number in range(3):
+            talk.say(object_sent(data_set(encoded(drawn(f"1.2.3.{number}"))), f"1.2.3.{number}"))
+            assert talk.status() == 0
+            assert len(node.lines) == number + 1
+            talk.say(ECHO)
+            assert talk.status() == 0
+        talk.say(RELEASE)
+        assert talk.hear()[0] == RELEASED
+
+
+def test_an_object_that_is_cut_leaves_nothing(node):
+    with Talk(node.port) as talk:
+        talk.associate()
+        talk.say(object_sent(data_set(encoded(drawn())), "1.2.3.4")[:-20])
+        until(lambda: node.parts)
+    until(lambda: not node.parts)
+    assert node.lines == []
+
+
+@pytest.mark.parametrize(
+    ("instance", "because"), [("1.2.3.5", b"another instance"), ("1" * 66, b"no UIDs"), ("", b"no UIDs")]
+)
+def test_an_object_that_is_not_what_was_announced_is_refused_with_its_reason_and_the_next_is_taken(
+    node, instance, because
+):
+    data = data_set(encoded(drawn()))
+    with Talk(node.port) as talk:
+        talk.associate()
+        talk.say(object_sent(data, instance))
+        kind, body = talk.hear()
+        assert kind == 4 and b"\x00\x00\x00\x09\x02\x00\x00\x00\x00\xc0" in body and because in body
+        talk.say(object_sent(data, "1.2.3.4"))
+        assert talk.status() == 0
+    assert len(node.lines) == 1
+    until(lambda: not node.parts)
+
+
+def test_an_object_that_is_too_large_is_out_of_resources_and_the_next_is_taken(tmp_path):
+    with receiving(tmp_path, max_object_mb=1) as node, Talk(node.port) as talk:
+        talk.associate()
+        talk.say(object_sent(bytes(3_000_000), "1.2.3.4"))
+        assert talk.status() == 0xA700
+        talk.say(object_sent(data_set(encoded(drawn())), "1.2.3.4"))
+        assert talk.status() == 0
+        assert len(node.lines) == 1
+        until(lambda: not node.parts)
+
+
+def test_a_command_that_is_not_served_is_answered_so(node):
+    with Talk(node.port) as talk:
+        talk.associate()
+        talk.say(command(0x20, sop_class=CAPTURE, has_data=False))
+        assert talk.status() == 0x0211
+
+
+def test_less_space_than_is_to_stay_free_rejects_who_would_store_and_not_who_asks_for_an_echo(tmp_path):
+    with receiving(tmp_path, min_free_gb=1e9) as node:
+        with Talk(node.port) as talk:
+            assert talk.associate() == REJECTED
+        echo("TEST", at(node.port))
+
+
+def test_a_full_disk_is_out_of_resources_and_the_receiver_lives(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("only root may mount a small disk")
+    try:
+        with receiving(disk) as node, Talk(node.port) as talk:
+            talk.associate()
+            talk.say(object_sent(bytes(2_000_000), "1.2.3.9"))
+            assert talk.status() == 0xA700
+            talk.say(object_sent(data_set(encoded(drawn())), "1.2.3.4"))
+            assert talk.status() == 0
+            assert len(node.lines) == 1
+        until(lambda: not node.parts)
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_one_association_more_than_is_allowed_is_rejected_until_another_has_ended(tmp_path):
+    with receiving(tmp_path, max_associations=2) as node:
+        with Talk(node.port) as first, Talk(node.port) as second, Talk(node.port) as third:
+            assert (first.associate(), second.associate()) == (ACCEPTED, ACCEPTED)
+            assert third.associate() == REJECTED
+        until(lambda: not node.receiver._served)
+        with Talk(node.port) as talk:
+            assert talk.associate() == ACCEPTED
+
+
+def test_where_others_can_reach_it_only_listed_peers_store(tmp_path):
+    peers = (
+        Peer("scanner", "SCANNER", "127.0.0.1", 104, frozenset({"store"})),
+        Peer("elsewhere", "ELSEWHERE", "192.0.2.1", 104, frozenset({"store"})),
+        Peer("silent", "SILENT", "127.0.0.1", 104),
+    )
+    outcomes = {}
+    with receiving(tmp_path, host="0.0.0.0", peers=peers) as node:  # noqa: S104
+        for title in ("SCANNER", "ELSEWHERE", "SILENT", "STRANGER"):
+            with Talk(node.port) as talk:
+                outcomes[title] = talk.associate(calling=title)
+        with Talk(node.port) as talk:
+            assert talk.associate(calling="SCANNER", called="ANOTHER") == REJECTED
+    assert outcomes == {"SCANNER": ACCEPTED, "ELSEWHERE": REJECTED, "SILENT": REJECTED, "STRANGER": REJECTED}
+
+
+def test_a_process_that_is_asked_to_end_receives_what_is_coming_and_ends_well(tmp_path):
+    port, sent = free_port(), object_sent(data_set(encoded(drawn())), "1.2.3.4")
+    program = [sys.executable, "-c", PROCESS, tmp_path / "node", port]
+    with running(program, port, stdout=subprocess.PIPE) as process, Talk(port) as idle, Talk(port) as talk:
+        assert (idle.associate(), talk.associate()) == (ACCEPTED, ACCEPTED)
+        talk.say(sent[:-10])
+        until(lambda: list(tmp_path.rglob("*.part")))
+        process.send_signal(signal.SIGTERM)
+        assert idle.hear()[0] == ABORTED
+        talk.say(sent[-10:])
+        assert talk.status() == 0
+        assert talk.hear()[0] == ABORTED
+        assert process.wait(10) == 0
+        assert process.stdout.read() == b"set()\n"  # what it has not needed it has not loaded
+    assert len(read_journals(tmp_path / "node" / "inbox", {})[0]) == 1
+
+
+def test_what_was_a_success_outlives_a_killed_process(tmp_path):
+    port = free_port()
+    with running([sys.executable, "-c", PROCESS, tmp_path / "node", port], port) as process, Talk(port) as talk:
+        talk.associate()
+        talk.say(object_sent(data_set(encoded(drawn())), "1.2.3.4"))
+        assert talk.status() == 0
+        process.kill()
+    [received] = read_journals(tmp_path / "node" / "inbox", {})[0]
+    assert data_set((tmp_path / "node" / received.path).read_bytes()) == data_set(encoded(drawn()))
+
+
+def test_two_receivers_share_a_port_and_a_folder(tmp_path):
+    with receiving(tmp_path) as first, receiving(tmp_path, port=first.port):
+        for number in range(12):
+            with Talk(first.port) as talk:
+                talk.associate()
+                talk.say(object_sent(data_set(encoded(drawn(f"1.2.3.{number}"))), f"1.2.3.{number}"))
+                assert talk.status() == 0
+        assert {line.instance for line in first.lines} == {f"1.2.3.{number}" for number in range(12)}
+
+
+def test_a_port_that_another_program_has_is_refused(tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(UsageError, match="cannot listen"):
+            Receiver(Listening(port=other.getsockname()[1]), tmp_path)
+
+
+@with_dcmtk
+def test_objects_come_under_tls_too_and_a_stranger_without_a_certificate_is_turned_away(tmp_path, source):
+    key, certificate = tmp_path / "node.key", tmp_path / "node.pem"
+    subject = ["-subj", "/CN=localhost", "-days", "2", "-nodes", "-newkey", "rsa:2048"]
+    made = ["openssl", "req", "-x509", *subject, "-keyout", key, "-out", certificate]
+    subprocess.run(made, check=True, capture_output=True)
+    tls = Secured(free_port(), certificate, key, clients=certificate)
+    with receiving(tmp_path / "node", tls=tls) as node:
+        words = ("storescu", "-aet", "SCANNER", "+cf", certificate)
+        assert dcmtk(*words, "+tls", key, certificate, "127.0.0.1", tls.port, source).returncode == 0
+        assert dcmtk(*words, "+tla", "127.0.0.1", tls.port, source).returncode != 0
+        assert [line.instance for line in node.lines] == ["1.2.3.4"]
+
+
+def test_a_request_for_commitment_is_written_down_where_the_peer_may_ask(tmp_path):
+    request = CommitmentRequest("1.2.9", "PACS", (CAPTURE,), ("1.2.3.4",), 0.0)
+    peers = (Peer("pacs", "PACS", "127.0.0.1", 104, frozenset({"store", "commit"})),)
+    with receiving(tmp_path, peers=peers) as node:
+        assert request_commitment("PACS", at(node.port), request) is None
+        [line] = node.after(1)
+    assert (line.transaction, line.peer, line.instances) == ("1.2.9", "PACS", ("1.2.3.4",))
+
+
+def test_an_association_for_more_than_storage_stores_as_well(tmp_path, source):
+    peers = (Peer("pacs", "PACS", "127.0.0.1", 104, frozenset({"store", "commit"})),)
+    with receiving(tmp_path / "node", peers=peers) as node:
+        entity = pynetdicom.AE("PACS")
+        for uid in ("1.2.840.10008.1.20.1", CAPTURE):
+            entity.add_requested_context(uid)
+        association = entity.associate("127.0.0.1", node.port, ae_title="ISOCENTER")
+        assert association.send_c_store(dcmread(source)).Status == 0
+        association.release()
+        [line] = node.lines
+        assert (line.instance, line.peer) == ("1.2.3.4", "PACS")
+        assert node.parts == [] and list(node.folder.glob("inbox/*/tmp*")) == []
+
+
+def test_the_log_names_nobody(node, caplog):
+    with Talk(node.port) as talk:
+        talk.associate()
+        talk.say(object_sent(data_set(encoded(drawn())), "1.2.3.5"))
+        talk.status()
+        talk.say(b"\xff" * 100)
+        talk.hear()
+    until(lambda: not node.receiver._served)
+    assert "C000" in caplog.text and "127.0.0.1" in caplog.text
+    assert not any(word in caplog.text for word in ("Doe", "secret", "1.2.3"))
