@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from fastapi.responses import FileResponse
 from sqlalchemy import Connection, Row, select
 
@@ -15,6 +15,7 @@ from isocenter.service.web.shapes import AnswerShape, DeliveryShape, JobShape, L
 from isocenter.service.web.web_node import JobName, Node, Page, WebError, WebNode, page_of
 
 router = APIRouter(prefix="/api/jobs", tags=["jobs"])
+AnswerName = Annotated[str, Path(pattern=r"^[^/\x00]{1,128}$")]  # no text of PostgreSQL holds a zero
 TYPES = {
     ".dcm": "application/dicom",
     ".json": "application/json",
@@ -43,7 +44,7 @@ def get_job(node: Node, job: JobName) -> JobShape:
 
 
 @router.get("/{job}/answers/{name}", response_class=FileResponse)
-def get_answer(node: Node, job: JobName, name: str) -> FileResponse:
+def get_answer(node: Node, job: JobName, name: AnswerName) -> FileResponse:
     """A file of a result."""
     with node.database.read() as connection:
         wanted = select(answers).where(answers.c.job == job, answers.c.name == name)

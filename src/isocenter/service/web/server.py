@@ -24,6 +24,7 @@ from isocenter.service.web.guard import TOKEN
 from isocenter.service.web.web_node import WebNode
 
 HEADERS_S = 10.0  # for the whole head of a request, from the connection or the answer before it
+IDLE_S = 30.0  # in which a client that does not read has to begin again
 DRAIN_S = 10  # for answers that are on their way when the node stops
 MOST_CONNECTIONS = 500  # a process may have 1024 files open
 LOOK_S = 0.05  # how often a stop is looked for
@@ -102,37 +103,45 @@ class _Server(uvicorn.Server):
 
 
 class ImpatientProtocol(H11Protocol):
-    """HTTP that closes a connection whose next request does not come, or not whole, in HEADERS_S."""
+    """HTTP that breaks off where the next request does not come whole in HEADERS_S, or no byte is read in IDLE_S."""
 
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
-        self._wait()
+        self._end_in(HEADERS_S)
 
     def data_received(self, data: bytes) -> None:
         """Stop waiting once a request is there."""
         super().data_received(data)
-        if self._deadline is not None and self.cycle is not None and not self.cycle.response_complete:
-            self._deadline.cancel()
-            self._deadline = None
+        if self.cycle is not None and not self.cycle.response_complete and not self.flow.write_paused:
+            self._end_in(None)
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
         super().on_response_complete()
-        self._wait()
+        self._end_in(HEADERS_S)
+
+    def pause_writing(self) -> None:
+        """Wait for the client to read."""
+        super().pause_writing()
+        self._end_in(IDLE_S)
+
+    def resume_writing(self) -> None:
+        """Go on with the answer."""
+        super().resume_writing()
+        self._end_in(None if self.cycle is not None and not self.cycle.response_complete else HEADERS_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         super().connection_lost(exc)
-        if self._deadline is not None:
-            self._deadline.cancel()
+        self._end_in(None)
 
-    def _wait(self) -> None:
+    def _end_in(self, seconds: float | None) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        self._deadline = self.loop.call_later(HEADERS_S, self.transport.abort)
+        self._deadline = None if seconds is None else self.loop.call_later(seconds, self.transport.abort)
 
 
 def _without_identity(record: logging.LogRecord) -> bool:

@@ -76,8 +76,8 @@ class Page(BaseModel):
     """Which rows of a long list are asked for: `limit` of them, behind the row that `after` names."""
 
     limit: Annotated[int, Field(ge=1, le=MOST_ROWS)] = 100
-    after: Annotated[str | None, Field(max_length=64)] = None
-    state: Annotated[str | None, Field(max_length=16)] = None
+    after: Annotated[str | None, Field(pattern=r"^[0-9a-f.]{1,64}$")] = None
+    state: Annotated[str | None, Field(pattern=r"^[a-z]{1,16}$")] = None
 
 
 def study_key(name: str) -> str:

@@ -1,0 +1,166 @@
+"""HTTP from those who mean harm, or whose line is bad: the node answers others, and its memory stays bounded."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+import tracemalloc
+from contextlib import ExitStack
+from urllib.parse import quote
+
+import psutil
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from isocenter.service.web import guard, server
+from service.objects_sent import drawn, encoded
+from service.web_served import BOUNDARY, RELATED, related, served
+
+HEAD = f"POST /dicomweb/studies HTTP/1.1\r\nHost: localhost\r\nContent-Type: {RELATED['Content-Type']}\r\n"
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory):
+    """A node with one study."""
+    with served(tmp_path_factory.mktemp("web") / "node") as web:
+        web.store(encoded(drawn()))
+        yield web
+
+
+def connected(web) -> socket.socket:
+    host, port = web.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+def received(connection: socket.socket) -> bytes:
+    """All that comes until the node closes."""
+    data = b""
+    try:
+        while more := connection.recv(1 << 16):
+            data += more
+    except ConnectionResetError:
+        pass
+    return data
+
+
+def clients_of_this_process() -> set[int]:
+    """Ports of those whose connections are open here."""
+    return {one.raddr.port for one in psutil.Process().net_connections("tcp") if one.raddr}
+
+
+def operations(web) -> list[tuple[str, str]]:
+    """Every method and path that the node states, but those that talk to peers."""
+    paths = web.client.get("/openapi.json").json()["paths"]
+    return [(method, path) for path, methods in paths.items() for method in methods]
+
+
+ODD = st.one_of(
+    st.text(max_size=30),
+    st.sampled_from(
+        ["..", "../..", "%00", "\x00", "1.2", "1.2.3", "1.2.3.4", "9" * 70, "-1", "1e9", "1,2", "'; --", "0" * 32]
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_request_is_answered_and_never_with_a_fault(node, data):
+    method, path = data.draw(st.sampled_from(operations(node)))
+    path = re.sub(r"{\w+}", lambda _: quote(data.draw(ODD), safe=""), path)
+    names = st.sampled_from(
+        ["limit", "after", "state", "offset", "includefield", "PatientID", "00100010", "window", "quality"]
+    )
+    query = data.draw(st.dictionaries(names, ODD, max_size=3))
+    stated = data.draw(st.sampled_from([{}, RELATED, {"Content-Type": "text/plain"}, {"Accept": 'a/b;";;=,"'}]))
+    body = data.draw(st.binary(max_size=50)) if method == "post" else None
+    answer = node.client.request(method, path, params=query, headers=stated, content=body)
+    assert answer.status_code < 500 or (answer.status_code, "echo" in path) == (502, True)
+    if answer.status_code >= 400 and "dicomweb" not in path:
+        assert set(answer.json()) == {"problem", "where", "remedy"}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(min_size=1, max_size=200), st.integers(0, 400))
+def test_a_changed_body_is_stored_or_refused_and_the_node_lives(node, noise, at):
+    body = bytearray(related(encoded(drawn()), encoded(drawn("1.2.3.5"))))
+    body[at * 4 : at * 4 + len(noise)] = noise
+    assert node.client.post("/dicomweb/studies", content=bytes(body), headers=RELATED).status_code in (
+        200,
+        202,
+        409,
+        422,
+    )
+    assert list((node.settings.folder / "inbox").rglob("*.part")) == []
+
+
+def test_a_client_that_never_ends_its_head_is_cut_off_and_others_are_answered(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "HEADERS_S", 1.0)
+    with served(tmp_path / "node") as web, ExitStack() as stack:
+        idle = [stack.enter_context(connected(web)) for _ in range(200)]
+        slow = stack.enter_context(connected(web))
+        slow.sendall(b"GET /health/live HTTP/1.1\r\nHost: local")
+        began = time.monotonic()
+        assert web.client.get("/health/live").status_code == 200
+        assert time.monotonic() - began < 1
+        assert [received(connection) for connection in (*idle, slow)] == [b""] * 201
+
+
+def test_a_body_that_stands_still_is_given_up_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(guard, "IDLE_S", 0.3)
+    with served(tmp_path / "node") as web, connected(web) as slow:
+        slow.sendall(f"{HEAD}Content-Length: 100000\r\n\r\n".encode() + related(encoded(drawn()))[:200])
+        assert slow.recv(1 << 10).startswith(b"HTTP/1.1 408")
+        assert list((web.settings.folder / "inbox").rglob("*.part")) == []
+
+
+def test_who_does_not_read_an_answer_is_cut_off(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "IDLE_S", 0.3)
+    with served(tmp_path / "node") as web:
+        web.store(encoded(drawn(side=2048)))
+        with connected(web) as slow:
+            slow.sendall(b"GET /dicomweb/studies/1.2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            while slow.getsockname()[1] not in clients_of_this_process():
+                time.sleep(0.01)
+            while slow.getsockname()[1] in clients_of_this_process():
+                time.sleep(0.05)
+
+
+def test_memory_does_not_grow_with_what_is_sent(tmp_path):
+    megabyte = bytes(1 << 20)
+    head = f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+
+    def body():
+        yield head
+        for _ in range(100):
+            yield megabyte
+        yield f"\r\n--{BOUNDARY}--\r\n".encode()
+
+    with served(tmp_path / "node") as web:
+        tracemalloc.start()
+        try:
+            assert web.client.post("/dicomweb/studies", content=body(), headers=RELATED).status_code == 409
+            assert tracemalloc.get_traced_memory()[1] < 20e6
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
+        b"GET http://evil.example/api/node HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+        b"POST /dicomweb/studies HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 7\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_of_ours_is_refused(node, raw):
+    with connected(node) as odd:
+        odd.sendall(raw)
+        odd.shutdown(socket.SHUT_WR)
+        assert b" 200 " not in received(odd)[:20]
+    assert node.client.get("/health/live").status_code == 200
