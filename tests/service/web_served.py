@@ -57,7 +57,7 @@ class Served:
         series = Index(self.database).series_of(key)[0].series
         with self.database.begin() as connection:
             columns = {"rule": "all", "model": "m", "model_hash": "h", "revision": 1, "priority": 2}
-            jobs.add(connection, study=key, inputs_hash="i", inputs={"image": series}, **columns)
+            jobs.add(connection, study=key, inputs_hash="i", inputs={"series": {"image": series}}, **columns)
         job = jobs.claim("w")
         folder = self.settings.folder / "results" / job.job
         folder.mkdir(parents=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
 from importlib.metadata import version
 from typing import Any
 
@@ -21,6 +23,7 @@ from isocenter.service.web.web_node import WebError, WebNode
 
 RETRY_AFTER_S = 30  # when the disk is full, or the database away
 SEE_OPENAPI = "See /openapi.json"
+log = logging.getLogger("isocenter")
 
 
 def web_app(web_node: WebNode, token: str | None) -> ASGIApp:
@@ -73,4 +76,7 @@ def _of_time(request: Request, error: Exception) -> JSONResponse:
 
 
 def _of_a_fault(request: Request, error: Exception) -> JSONResponse:
+    """Log an error's kind and place alone: its words, or the path, may hold a UID or a name."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    log.error("a request failed: %s in %s, line %s", type(error).__name__, place.filename, place.lineno)
     return _said(request, 500, "the node has a fault", "Look into its log, and report it")

@@ -90,7 +90,7 @@ def job_shapes(connection: Connection, rows: Sequence[Row[Any]]) -> list[JobShap
     return [
         JobShape(
             **{**_named(row, JobShape), "study": uids[row.study]},
-            series=[known.get((row.study, key), key) for _, key in sorted(row.inputs.items())],
+            series=[known.get((row.study, key), key) for _, key in sorted(row.inputs["series"].items())],
             answers=files[row.job],
         )
         for row in rows

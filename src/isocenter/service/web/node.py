@@ -8,15 +8,14 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter
-from pynetdicom import AE
 from sqlalchemy import Column, func, select
 
+from isocenter.service.dicom import Peer, PeerError, echo
 from isocenter.service.records.tables import deliveries, jobs, studies
 from isocenter.service.web.shapes import EchoShape, Listing, ModelShape, NodeShape, PeerShape
 from isocenter.service.web.web_node import Node, WebError, WebNode
 
 router = APIRouter(prefix="/api", tags=["node"])
-VERIFICATION = "1.2.840.10008.1.1"  # PS3.4 A.4
 ECHO_S = 10.0
 
 
@@ -60,16 +59,10 @@ def echo_peer(node: Node, name: str) -> EchoShape:
     if peer is None:
         raise WebError(404, "there is no such peer", name, "See /api/peers")
     began = time.monotonic()
-    entity = AE(ae_title=node.settings.dicom.ae_title)
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = ECHO_S
-    entity.add_requested_context(VERIFICATION)
-    association = entity.associate(peer.host, peer.port, ae_title=peer.ae_title)
     try:
-        status = association.send_c_echo().get("Status") if association.is_established else None
-    finally:
-        association.release()
-    if status != 0:
-        raise WebError(502, "the peer does not answer", name, "Check its address, and that it knows our AE title")
+        echo(node.settings.dicom.ae_title, Peer(peer.name, peer.ae_title, peer.host, peer.port), idle_s=ECHO_S)
+    except PeerError as error:
+        raise WebError(502, error.problem, error.where, error.remedy) from error
     return EchoShape(peer=name, seconds=time.monotonic() - began)
 
 

@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -55,7 +54,7 @@ def run_web(settings: Settings, stop: threading.Event, bound: Callable[[int], No
     bound: called with the port once requests are answered
     Raises UsageError as `web_listener`, and ResourceError where the database does not answer.
     """
-    logging.getLogger("uvicorn.error").addFilter(_without_identity)
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it writes what failed, with the words of the error
     with web_listener(settings) as listener:
         database = opened(settings.database_url)
         store = ObjectStore(settings.folder, "web", sync=settings.dicom.sync, min_free_gb=settings.node.min_free_gb)
@@ -142,13 +141,3 @@ class ImpatientProtocol(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = None if seconds is None else self.loop.call_later(seconds, self.transport.abort)
-
-
-def _without_identity(record: logging.LogRecord) -> bool:
-    """Keep of an error its kind and its place alone: its words may hold a UID or a name."""
-    if record.exc_info and record.exc_info[1] is not None:
-        place = traceback.extract_tb(record.exc_info[2])[-1]
-        kind = type(record.exc_info[1]).__name__
-        record.msg, record.args = "a request failed: %s in %s, line %s", (kind, place.filename, place.lineno)
-        record.exc_info = None
-    return True
