@@ -18,7 +18,7 @@ def drawn(
     """A picture with UIDs; its pixels follow from the instance."""
     pixels = np.random.default_rng(sum(map(ord, instance))).integers(0, 4000, (side, side), dtype=np.uint16)
     uids = {"SOPInstanceUID": instance, "StudyInstanceUID": study, "SeriesInstanceUID": series}
-    return picture(pixels, PatientName="Doe^Jane", PatientID="secret-17", **uids | tags)
+    return picture(pixels, **{"PatientName": "Doe^Jane", "PatientID": "secret-17"} | uids | tags)
 
 
 def encoded(dataset: Dataset) -> bytes:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
 
 import pynetdicom
@@ -17,7 +18,9 @@ from pydicom import dcmread
 from isocenter.errors import FormatError, UsageError
 from isocenter.files.dicom import read_identity
 from isocenter.service.dicom import Listening, Peer, Receiver, Secured, echo, request_commitment, store
+from isocenter.service.dicom.library import sweep
 from isocenter.service.dicom.messages import file_head
+from isocenter.service.dicom.pdus import EXPLICIT, IMPLICIT
 from isocenter.service.objects import CommitmentRequest, read_journals
 from service.objects_sent import data_set, drawn, encoded
 from service.receiving import free_port, receiving, running, until
@@ -288,6 +291,21 @@ def test_an_association_for_more_than_storage_stores_as_well(tmp_path, source):
         [line] = node.lines
         assert (line.instance, line.peer) == ("1.2.3.4", "PACS")
         assert node.parts == [] and list(node.folder.glob("inbox/*/tmp*")) == []
+
+
+def test_an_object_that_is_cut_on_an_association_for_more_leaves_nothing_for_long(tmp_path):
+    contexts = [(CAPTURE, EXPLICIT), ("1.2.840.10008.1.20.1", IMPLICIT)]
+    sent = object_sent(data_set(encoded(drawn())), "1.2.3.4")
+    with receiving(tmp_path, idle_s=0.2) as node:
+        for _ in range(2):
+            with Talk(node.port) as talk:
+                assert talk.associate(contexts=contexts) == ACCEPTED
+                talk.say(sent[:-20])
+                until(lambda: list(node.folder.glob("inbox/*/tmp*")))
+            until(lambda: not node.receiver._served)
+            time.sleep(0.5)
+        sweep(node.receiver.store.journal.folder, 0.2)
+        assert list(node.folder.glob("inbox/*/tmp*")) == [] and node.lines == []
 
 
 def test_the_log_names_nobody(node, caplog):

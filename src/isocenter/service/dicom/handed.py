@@ -12,7 +12,7 @@ from typing import Any
 from isocenter.lazy import pynetdicom
 from isocenter.service.dicom import messages
 from isocenter.service.dicom.connection import Connection
-from isocenter.service.dicom.library import entity, kept, references, report_of
+from isocenter.service.dicom.library import entity, kept, references, report_of, sweep
 from isocenter.service.dicom.listening import Listening
 from isocenter.service.dicom.pdus import ASSOCIATE_RQ, LARGEST_DATA, ProtocolError, Request, pdu
 from isocenter.service.dicom.services import COMMITMENT, VERIFICATION
@@ -54,6 +54,7 @@ class Handed:
                 with suppress(OSError):
                     ours.shutdown(socket.SHUT_WR)
                 back.join(self.listening.idle_s)
+                sweep(self.store.journal.folder, self.listening.idle_s)
 
     def end(self) -> None:
         """End it at once; what was not answered is asked again."""

@@ -6,6 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,10 @@ def entity(title: str, idle_s: float, inbox: Path | None = None) -> pynetdicom.A
 
 
 def kept(store: ObjectStore, event: Any, peer: str) -> int:
-    """The status of a C-STORE whose object has come into a file."""
+    """The status of a C-STORE whose object has come into a file; the library leaves that of a C-GET."""
+    path = event.dataset_path
     try:
-        with store.begin() as part, event.dataset_path.open("rb") as file:
+        with store.begin() as part, path.open("rb") as file:
             while data := file.read(AT_ONCE):
                 part.write(data)
             store.keep(part, peer, announced=str(event.request.AffectedSOPInstanceUID))
@@ -44,7 +46,17 @@ def kept(store: ObjectStore, event: Any, peer: str) -> int:
         return messages.OUT_OF_RESOURCES
     except FormatError:
         return messages.NOT_UNDERSTOOD
+    finally:
+        path.unlink(missing_ok=True)
     return messages.SUCCESS
+
+
+def sweep(inbox: Path, idle_s: float) -> None:
+    """Remove files of associations that ended within an object: nobody has written to them for longer than it may."""
+    for path in inbox.glob(f"{tempfile.gettempprefix()}*"):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < time.time() - 2 * idle_s:
+                path.unlink()
 
 
 def report_of(event: Any, peer: str) -> CommitmentReport:

@@ -125,15 +125,16 @@ class Association:
         kind = messages.number(command, messages.COMMAND)
         messages.number(command, messages.MESSAGE if kind != messages.C_CANCEL else messages.ANSWERS)
         message = Message(command, context)
+        has_data = messages.number(command, messages.DATA_SET) != messages.NO_DATA_SET
+        if has_data:
+            self._message = message
         if kind == messages.C_STORE:
+            if not has_data:
+                raise ProtocolError("an object without a data set")
             self._begin(message)
         elif kind != messages.C_ECHO:
             message.status = messages.UNKNOWN_OPERATION
-        if messages.number(command, messages.DATA_SET) != messages.NO_DATA_SET:
-            self._message = message
-        elif kind == messages.C_STORE:
-            raise ProtocolError("an object without a data set")
-        elif kind != messages.C_CANCEL:  # there is nothing to cancel, and nothing to answer
+        if not has_data and kind != messages.C_CANCEL:  # there is nothing to cancel, and nothing to answer
             self._answer(message)
 
     def _begin(self, message: Message) -> None:

@@ -1,0 +1,122 @@
+"""What the node asks of a real PACS: it stores, finds, moves, gets, and answers for what it was given."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from isocenter.service.dicom import (
+    Peer,
+    PeerError,
+    echo,
+    find,
+    get,
+    move,
+    report_commitment,
+    request_commitment,
+    store,
+)
+from isocenter.service.objects import CommitmentReport, CommitmentRequest, ObjectStore
+from service.objects_sent import data_set, drawn, encoded
+from service.receiving import free_port, receiving, running
+from service.talking import CAPTURE
+
+US = "ISOCENTER"
+
+
+@pytest.fixture
+def pacs(orthanc):
+    return Peer("pacs", orthanc.ae_title, "127.0.0.1", orthanc.port, frozenset({"store", "commit"}), commits=True)
+
+
+@pytest.fixture
+def sources(tmp_path):
+    paths = [tmp_path / f"{number}.dcm" for number in range(3)]
+    for number, path in enumerate(paths):
+        path.write_bytes(encoded(drawn(f"1.2.3.{number}", PatientName="Größe^Zoë", SpecificCharacterSet="ISO_IR 192")))
+    return paths
+
+
+def test_what_is_stored_in_a_pacs_is_found_there_and_comes_back_by_move_and_get_with_its_data(
+    pacs, orthanc, sources, tmp_path
+):
+    echo(US, pacs)
+    assert all(row.is_stored for row in store(US, pacs, sources))
+    wanted = {"StudyInstanceUID": "1.2", "NumberOfStudyRelatedInstances": "", "PatientName": ""}
+    [study] = find(US, pacs, wanted, "STUDY")
+    assert (study["NumberOfStudyRelatedInstances"], study["PatientName"]) == ("3", "Größe^Zoë")
+    assert find(US, pacs, {"StudyInstanceUID": "1.9"}, "STUDY") == []
+    with receiving(tmp_path / "node") as node:
+        orthanc.knows("node", US, node.port)
+        assert move(US, pacs, {"StudyInstanceUID": "1.2"}, "STUDY", US) == 3
+        came = {line.instance: node.folder / line.path for line in node.lines}
+    into = ObjectStore(tmp_path / "other", "getter")
+    assert get(US, pacs, {"StudyInstanceUID": "1.2"}, "STUDY", into) == 3
+    for number, source in enumerate(sources):
+        assert data_set(came[f"1.2.3.{number}"].read_bytes()) == data_set(source.read_bytes())
+    assert len(list((tmp_path / "other").rglob("*.dcm"))) == 3  # and none besides that was on its way
+    into.close()
+
+
+def test_a_pacs_answers_for_what_it_has_and_for_nothing_else(pacs, orthanc, sources, tmp_path):
+    store(US, pacs, sources[:1])
+    request = CommitmentRequest("1.2.77", pacs.ae_title, (CAPTURE, CAPTURE), ("1.2.3.0", "1.2.3.1"), 0.0)
+    with receiving(tmp_path / "node", peers=(pacs,)) as node:
+        orthanc.knows("node", US, node.port)
+        assert request_commitment(US, pacs, request) is None  # it comes on an association of the PACS
+        [report] = node.after(1)
+    assert isinstance(report, CommitmentReport)
+    assert (report.transaction, report.peer) == ("1.2.77", pacs.ae_title)
+    assert (report.committed, report.failed) == (("1.2.3.0",), ("1.2.3.1",))
+
+
+def test_a_pacs_that_asks_hears_what_is_safe_here(pacs, orthanc, sources, tmp_path):
+    store(US, pacs, sources[:1])
+    with receiving(tmp_path / "node", peers=(pacs,)) as node:
+        orthanc.knows("node", US, node.port)
+        [instance] = orthanc.ask("/instances")
+        [asked] = [orthanc.ask("/modalities/node/storage-commitment", {"Resources": [instance]})]
+        [request] = node.after(1)
+        assert request.instances == ("1.2.3.0",)
+        report_commitment(US, pacs, request, frozenset({"1.2.3.0"}))
+        assert orthanc.ask(f"/storage-commitment/{asked['ID']}")["Status"] == "Success"
+        report_commitment(US, pacs, request, frozenset())
+        assert orthanc.ask(f"/storage-commitment/{asked['ID']}")["Status"] == "Failure"
+
+
+@pytest.mark.skipif(shutil.which("storescp") is None, reason="DCMTK is not installed")
+def test_dcmtk_gets_the_data_sets_byte_for_byte_and_what_it_does_not_take_is_said(sources, tmp_path):
+    port, out = free_port(), tmp_path / "out"
+    out.mkdir()
+    strange = tmp_path / "strange.dcm"
+    strange.write_bytes(encoded(drawn("1.2.3.9", SOPClassUID="1.3.12.2.1107.5.9.1")))
+    with running(["storescp", "+B", "-od", out, port], port):
+        rows = store(US, Peer("scp", "ANY-SCP", "127.0.0.1", port), [*sources, strange])
+    assert [row.is_stored for row in rows] == [True, True, True, False]
+    assert "no such class" in rows[-1].problem
+    assert sorted(map(data_set, (path.read_bytes() for path in out.iterdir()))) == sorted(
+        data_set(path.read_bytes()) for path in sources
+    )
+
+
+def test_a_peer_that_is_not_there_is_an_error_that_names_it():
+    nobody = Peer("archive", "ARCHIVE", "127.0.0.1", free_port())
+    with pytest.raises(PeerError, match="ARCHIVE"):
+        echo(US, nobody)
+    with pytest.raises(PeerError, match="archive"):
+        find(US, nobody, {}, "STUDY")
+
+
+def test_a_peer_that_refuses_us_is_an_error(tmp_path, sources):
+    with receiving(tmp_path / "node", min_free_gb=1e9) as node, pytest.raises(PeerError, match="rejects"):
+        store(US, Peer("full", "FULL", "127.0.0.1", node.port), sources)
+
+
+def test_a_refused_object_has_a_row_that_says_why_and_the_next_is_sent(sources, tmp_path):
+    with receiving(tmp_path / "node", max_object_mb=1, idle_s=1.0) as node:
+        large = tmp_path / "large.dcm"
+        large.write_bytes(encoded(drawn("1.2.3.8", PixelData=bytes(2_000_000))))
+        rows = store(US, Peer("node", US, "127.0.0.1", node.port), [sources[0], large, sources[1]])
+    assert [row.status for row in rows] == [0, 0xA700, 0]
+    assert "larger than 1 MB" in rows[1].problem
