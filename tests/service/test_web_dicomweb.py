@@ -131,7 +131,7 @@ def test_any_bytes_are_parts_or_are_refused_and_none_are_held_back_for_long(data
         "text/plain",
         "multipart/related",
         'multipart/related; type="text/xml"; boundary=x',
-        "multipart/related; boundary=" + "x" * 71,
+        "multipart/related; boundary=" + "x" * 201,
     ],
 )
 def test_a_body_that_is_not_stated_to_be_dicom_parts_is_refused(node, stated):
@@ -323,3 +323,54 @@ def test_a_window_and_a_size_are_as_asked_for(node):
 )
 def test_what_the_node_has_not_is_answered_with_404(node, path):
     assert node.client.get(f"/dicomweb/studies/{path}").status_code in (404, 422)
+
+
+def uploaded(orthanc, files: list[bytes]) -> None:
+    """Give Orthanc the same objects, by a client of others."""
+    client = DICOMwebClient(f"{orthanc.url}/dicom-web")
+    client.store_instances([pydicom.dcmread(io.BytesIO(file)) for file in files])
+
+
+def test_the_node_answers_as_orthanc_does(node, orthanc):
+    uploaded(orthanc, [*node.files, node.seg])
+    ours, theirs = node.web, DICOMwebClient(f"{orthanc.url}/dicom-web")
+    uid = node.uid
+    series = sorted(one["0020000E"]["Value"][0] for one in theirs.search_for_series(uid))
+    assert sorted(one["0020000E"]["Value"][0] for one in ours.search_for_series(uid)) == series
+    searches = [lambda client: client.search_for_studies(search_filters={"StudyInstanceUID": uid})]
+    searches += [lambda client, of=of: client.search_for_instances(uid, of) for of in series]
+    compared = set()
+    for search in searches:
+        found = {key_of(one): one for one in search(ours)}
+        for other in search(theirs):
+            mine = found.pop(key_of(other))
+            shared = {tag for tag in mine.keys() & other.keys() - {"00081190"} if other[tag].get("Value")}
+            assert {tag: mine[tag]["Value"] for tag in shared} == {tag: other[tag]["Value"] for tag in shared}
+            compared |= shared
+        assert found == {}
+    assert {"00100020", "00080061", "00201206", "00201208", "00080018", "00280010"} <= compared
+    ct = pydicom.dcmread(io.BytesIO(node.files[0]))
+    at = (uid, ct.SeriesInstanceUID, ct.SOPInstanceUID)
+    plain = (("application/octet-stream", "1.2.840.10008.1.2.1"),)
+    frames = [client.retrieve_instance_frames(*at, [1], media_types=plain) for client in (ours, theirs)]
+    assert frames[0] == frames[1]
+    mine, other = (client.retrieve_instance_metadata(*at) for client in (ours, theirs))
+    mine, other = mine[0] if isinstance(mine, list) else mine, other[0] if isinstance(other, list) else other
+    assert mine == {tag: value for tag, value in other.items() if tag in mine}
+    assert other.keys() - mine.keys() <= {"7FE00010", "00080005"}
+
+
+def key_of(found: dict) -> tuple:
+    """What an answer is about."""
+    return tuple(found.get(tag, {}).get("Value", [""])[0] for tag in ("0020000D", "0020000E", "00080018"))
+
+
+def test_orthanc_sends_to_the_node_and_fetches_from_it(fresh, orthanc):
+    uploaded(orthanc, [encoded(drawn(f"1.2.3.{n}", side=64)) for n in range(3)])
+    orthanc.ask("/dicom-web/servers/node", {"Url": f"{fresh.url}/dicomweb/", "HasDelete": False}, "PUT")
+    orthanc.ask("/dicom-web/servers/node/stow", {"Resources": orthanc.ask("/studies"), "Synchronous": True})
+    fresh.keep()
+    assert fresh.client.get("/api/studies/1.2").json()["instances"] == 3
+    orthanc.empty()
+    orthanc.ask("/dicom-web/servers/node/retrieve", {"Resources": [{"Study": "1.2"}], "Synchronous": True})
+    assert len(orthanc.ask("/instances")) == 3

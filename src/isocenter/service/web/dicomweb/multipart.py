@@ -9,7 +9,7 @@ from email.message import Message
 from isocenter.errors import FormatError
 
 LONGEST_HEAD = 1 << 14
-LONGEST_BOUNDARY = 70
+LONGEST_BOUNDARY = 200  # RFC 2046 says 70; those of Orthanc 1.10 have 73
 PADDING = 32  # spaces that may stand behind a boundary
 
 
