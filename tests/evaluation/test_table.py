@@ -38,6 +38,10 @@ def test_units_and_other_words_are_no_metrics():
     assert metric_columns(case_table([line(dice=0.9, distance_unit="mm")])) == ["dice"]
 
 
+def test_how_sure_a_model_is_of_a_case_is_no_figure_of_how_good_it_is():
+    assert metric_columns(case_table([line(dice=0.9, gate_p=0.4, total=0.2, epistemic=0.1)])) == ["dice"]
+
+
 def test_a_table_comes_back_whole_from_its_file(tmp_path):
     table = case_table([a_row("a"), a_row("b", chance=0.125)])
     table.to_csv(tmp_path / "cases.csv", index=False)

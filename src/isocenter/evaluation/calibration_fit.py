@@ -172,8 +172,10 @@ def chosen_calibrator(
     for name in kept:
         calibrator = fitted_calibrator(name, unseen)
         if admits(calibrator) and _keeps_order(unseen, calibrator):
-            words = f"{name} has a log loss of {losses[name].mean():.4f} in cross-fitted patients, none "
-            words += f"{losses['none'].mean():.4f}, the best ({best}) {losses[best].mean():.4f}; {of}"
+            words = f"{name} scaling: log loss {losses[name].mean():.4f} in patients that did not fit it, "
+            words += f"{losses['none'].mean():.4f} without calibration"
+            words += f", {losses[best].mean():.4f} with {best}, which is not surely better" if best != name else ""
+            words += f"; {of}"
             return Choice(calibrator, words)
     words = f"no calibration lowers the log loss of cross-fitted patients ({losses['none'].mean():.4f}) "
     words += f"of {len(unseen.patients)} unseen samples"

@@ -26,6 +26,8 @@ PROBABILITY = "probability_"
 UNCALIBRATED = "uncalibrated"
 # The ends of an interval in which a value is to lie.
 INTERVAL = ("low", "high")
+# How sure a model is of a case, and how usual the case: no figures of how good it is.
+CONFIDENCE = ("gate_p", "total", "aleatoric", "epistemic")
 # The probability from which on a class, finding or box is called: of cases out of fold that of their own fold.
 THRESHOLD = "threshold"
 # The row that speaks of all labels, or of a case as a whole.
@@ -101,7 +103,8 @@ def metric_columns(table: Table) -> list[str]:
     return [
         name
         for name in names
-        if name not in (*KEYS, FOLD, *INTERVAL) and not name.startswith((PROBABILITY, THRESHOLD, UNCALIBRATED))
+        if name not in (*KEYS, FOLD, *INTERVAL, *CONFIDENCE)
+        and not name.startswith((PROBABILITY, THRESHOLD, UNCALIBRATED))
     ]
 
 
