@@ -29,6 +29,8 @@ __all__ = [
     "plan",
     "predict",
     "read",
+    "route",
+    "serve",
     "train",
     "view",
     "write",
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
     from isocenter.verbs.package import package
     from isocenter.verbs.plan import plan
     from isocenter.verbs.predict import predict
+    from isocenter.verbs.route import route
+    from isocenter.verbs.serve import serve
     from isocenter.verbs.train import train
     from isocenter.verbs.view import view
 

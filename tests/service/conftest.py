@@ -6,8 +6,12 @@ import json
 import os
 import pwd
 import shutil
+import socket
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,7 @@ from urllib.request import Request, urlopen
 import pytest
 from sqlalchemy import text
 
-from isocenter.service.records import opened
+from isocenter.service.records import migrated, opened
 from service.receiving import free_port, running
 
 
@@ -26,36 +30,42 @@ def _postgresql() -> Path | None:
     return found[-1] if found else None
 
 
-@pytest.fixture(scope="session")
-def postgresql(tmp_path_factory):
-    """A server of its own in a temporary folder, spoken to through a socket; the URL of its database."""
+@contextmanager
+def postgresql_server() -> Iterator[str]:
+    """A server of its own in a temporary folder, without fsync; the URL of its database. Skips where it is absent."""
     programs = _postgresql()
     if programs is None:
         pytest.skip("PostgreSQL is not installed")
-    place = Path(tmp_path_factory.mktemp("pg", numbered=True))
-    server = Path("/tmp") / f"isocenter-pg-{os.getpid()}"  # noqa: S108 - a socket's path has 107 letters
-    as_user: dict[str, object] = {}
+    server = Path(tempfile.mkdtemp(prefix="isocenter-pg-"))
+    as_user: dict[str, Any] = {}
     if os.geteuid() == 0:  # it refuses to run as root
         account = pwd.getpwnam("postgres")
         as_user = {"user": account.pw_uid, "group": account.pw_gid}
-    server.mkdir(mode=0o700)
-    if as_user:
         os.chown(server, account.pw_uid, account.pw_gid)
     data = server / "data"
     make = [programs / "initdb", "-D", data, "-U", "node", "--auth=trust", "--no-sync"]
-    subprocess.run(make, check=True, capture_output=True, cwd=server, **as_user)  # type: ignore[call-overload]
-    port = 20000 + os.getpid() % 20000
+    subprocess.run(make, check=True, capture_output=True, cwd=server, **as_user)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     options = ["-D", data, "-p", str(port), "-c", "listen_addresses=127.0.0.1", "-k", server, "-c", "fsync=off"]
-    with (place / "log").open("w") as log:
-        running = subprocess.Popen([programs / "postgres", *options], stdout=log, stderr=log, cwd=server, **as_user)  # type: ignore[call-overload]
+    with (server.with_suffix(".log")).open("w") as log:
+        process = subprocess.Popen([programs / "postgres", *options], stdout=log, stderr=log, cwd=server, **as_user)
     try:
         url = f"postgresql://node@127.0.0.1:{port}/postgres"
         _wait_for(url)
         yield url
     finally:
-        running.terminate()
-        running.wait(20)
+        process.terminate()
+        process.wait(20)
         shutil.rmtree(server, ignore_errors=True)
+        server.with_suffix(".log").unlink()
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    """The URL of a database of PostgreSQL."""
+    with postgresql_server() as url:
+        yield url
 
 
 def _wait_for(url: str) -> None:
@@ -76,12 +86,12 @@ def _wait_for(url: str) -> None:
 def database(request, tmp_path):
     """An empty database of each kind, with the newest tables."""
     if request.param == "sqlite":
-        made = opened(f"sqlite:///{tmp_path / 'node.sqlite'}", migrate=True)
+        made = migrated(f"sqlite:///{tmp_path / 'node.sqlite'}")
         yield made
         made.close()
         return
     url = request.getfixturevalue("postgresql")
-    made = opened(url, migrate=True)
+    made = migrated(url)
     yield made
     with made.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
@@ -104,7 +114,7 @@ class Orthanc:
 
     def ask(self, path: str, body: object = None, method: str | None = None) -> Any:
         """What its API answers."""
-        data = None if body is None else json.dumps(body).encode()
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         request = Request(f"{self.url}{path}", data, method=method or ("GET" if data is None else "POST"))  # noqa: S310
         with urlopen(request, timeout=20) as answer:  # noqa: S310
             said = answer.read()

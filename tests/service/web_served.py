@@ -13,7 +13,7 @@ import httpx
 
 from isocenter.service import Settings, read_settings
 from isocenter.service.objects import Received, key_of, read_journals
-from isocenter.service.records import Answer, Arrival, Database, Index, Jobs, Outcome, opened
+from isocenter.service.records import Answer, Arrival, Database, Index, Jobs, Outcome, migrated
 from isocenter.service.settings import Peer
 from isocenter.service.web import run_web
 
@@ -90,7 +90,7 @@ def served(
     """A node's web process on a free port."""
     changes = {"http": {"port": 0}, "node": {"min_free_gb": 0}, **changes}
     settings = read_settings(folder=folder, **changes).model_copy(update={"peers": list(peers)})
-    database = opened(settings.database_url, migrate=True)
+    database = migrated(settings.database_url)
     stop, bound, ports = threading.Event(), threading.Event(), list[int]()
 
     def tell(port: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from isocenter.cli.images import convert, view
 from isocenter.cli.model_commands import adopt, calibrate, networks, package, predict
+from isocenter.cli.service_commands import route, serve
 from isocenter.cli.shell import app
 from isocenter.cli.train_commands import check, compare, demo, ensemble, evaluate, plan, train
 
@@ -20,6 +21,8 @@ for verb in (
     adopt,
     convert,
     view,
+    serve,
+    route,
     networks,
     demo,
 ):

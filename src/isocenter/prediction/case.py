@@ -29,7 +29,7 @@ from isocenter.runtime import (
 )
 from isocenter.tasks import rows_in, sureness, uncalibrated
 from isocenter.transforms import stacked
-from isocenter.values import Case, Deferred, Image, Prediction, Problem
+from isocenter.values import Case, Deferred, Finding, Image, Prediction, Problem
 
 # An image that takes more than this share of the free memory, or than this many bytes, is not read ahead: it is read,
 # or streamed, at its turn.
@@ -49,6 +49,7 @@ class Asked:
     mirror, overlap, seconds: as in `Model.predict`
     abstain: one of `ABSTAIN`
     calibration: "on", or "off": probabilities as the network states them; what is called, and sets, stay
+    findings: whether what became of a case states its findings too
     region: as `region_of` understands it; a file by its full path, because a worker may run in another folder
     Raises UsageError for a region that no image can have, or an overlap that is no share.
     """
@@ -61,6 +62,7 @@ class Asked:
     seconds: float | None = None
     abstain: str = "on"
     calibration: str = "on"
+    findings: bool = False
 
     def __post_init__(self) -> None:
         if self.calibration not in ("on", "off"):
@@ -81,6 +83,8 @@ class Done:
     """What became of one case; the prediction itself is kept only where it was not written.
 
     large: of an image far larger than those that trained, (number of windows, how many times as large); else None
+    findings: what reports state, where they were asked for; of a clip nothing
+    abstained: why there is no result, or why there should be none; None where there is one
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -89,6 +93,8 @@ class Done:
     files: Sequence[Path] = ()
     lacking: Sequence[Problem] = ()
     large: tuple[int, float] | None = None
+    findings: Sequence[Finding] = ()
+    abstained: str | None = None
 
 
 @dataclass(eq=False)
@@ -235,6 +241,8 @@ class _Rest:
         """What became of the case; of a refused one there is neither file nor result."""
         prediction, columns = self.prediction, confidence_columns(self.prediction)
         rows = [{**row, **columns} for row in rows] if not prediction.frames else rows
+        stated = self.asked.findings and not self._is_refused and not prediction.frames
+        findings = self.model.task.scoring.results(prediction) if stated else []
         if self._is_refused:
             prediction, files, measured, rows = withheld(prediction), [], [], [{**self._named, **columns}]
         elif self._is_as_stated:
@@ -242,7 +250,8 @@ class _Rest:
         times = _times_as_large(self.model, self.image) if self.seen.all >= MANY_WINDOWS else 0.0
         large = (self.seen.all, times) if times >= MANY_TIMES else None
         kept = prediction if self.room is None else None
-        return Done(rows, measured, kept, files, [*noted(prediction, self.case), *lacking], large)
+        told = [*noted(prediction, self.case), *lacking]
+        return Done(rows, measured, kept, files, told, large, findings, prediction.abstained)
 
     @property
     def _is_refused(self) -> bool:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
+    from isocenter.service.courier import Couriers, listening_of
+    from isocenter.service.dicom import Receiver
+    from isocenter.service.intake import begin_intake
+    from isocenter.service.keeper import Keeper
+    from isocenter.service.objects import key_of
+    from isocenter.service.records import Index, only_keeper, opened
+    from isocenter.service.routing import Routed, SeriesFacts, facts_of, rules_of, study_routing
     from isocenter.service.settings import Settings, read_settings
+    from isocenter.service.supervisor import Node, Role, prepared
+    from isocenter.service.web import run_web
+    from isocenter.service.work import DRAIN_S, WarmModels, Worker
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -30,7 +30,14 @@ if TYPE_CHECKING:
         unique,
     )
     from isocenter.files.dicom.tags import items, text, whole
-    from isocenter.files.dicom.writing import SeriesNames, write_report, write_segmentation, write_series
+    from isocenter.files.dicom.writing import (
+        SeriesNames,
+        Stamp,
+        stamped,
+        write_report,
+        write_segmentation,
+        write_series,
+    )
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

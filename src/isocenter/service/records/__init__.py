@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.service.records.database import Clock, Database, opened
+    from isocenter.service.records.database import Clock, Database, only_keeper, opened
     from isocenter.service.records.index import Arrival, Index
     from isocenter.service.records.jobs import (
         ABSTAINED,
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Outcome,
         job_key,
     )
+    from isocenter.service.records.migration import migrated
     from isocenter.service.records.outbox import Delivery, Outbox
 
 if not TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The node's database: opened, brought to its newest tables, asked for the time."""
+"""The node's database: opened, asked for the time, kept by one keeper."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, Engine, Float, create_engine, event, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 
-from isocenter.errors import ResourceError
+from isocenter.errors import ResourceError, UsageError
 
 PASSWORD = "ISOCENTER_DATABASE_PASSWORD"  # noqa: S105 - the name of a variable
 # How long a writer waits for another one (ms), and how many milliseconds a lock of PostgreSQL may be waited for.
 BUSY_MS = 30_000
-# Of nodes that bring one database to its newest tables at once, one does; any number that others hardly take.
-MIGRATION_LOCK = 0x150CE97E
+# Of PostgreSQL's advisory locks one that others hardly take.
+KEEPER_LOCK = 0x150CE97F
 
 
 class Clock(GenericFunction[float]):
@@ -88,8 +86,8 @@ class Database:
         self.reader.dispose()
 
 
-def opened(url: str, *, migrate: bool = False) -> Database:
-    """The database of a URL; `migrate` brings its tables to the newest.
+def opened(url: str) -> Database:
+    """The database of a URL.
 
     The password of PostgreSQL comes from ISOCENTER_DATABASE_PASSWORD. Raises ResourceError where it does not answer.
     """
@@ -103,19 +101,25 @@ def opened(url: str, *, migrate: bool = False) -> Database:
     else:
         place = place.set(drivername="postgresql+psycopg", password=os.environ.get(PASSWORD))
         engine = reader = create_engine(place, pool_pre_ping=True, connect_args={"connect_timeout": 10})
-    database = Database(engine, reader)
-    if migrate:
-        with database.begin() as connection:
-            if database.skips_locked:
-                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
-            command.upgrade(_migrations(connection), "head")
-    return database
+    return Database(engine, reader)
 
 
-def _migrations(connection: Connection) -> Config:
-    config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
-    return config
+@contextmanager
+def only_keeper(database: Database) -> Iterator[None]:
+    """Be the one keeper of a database of PostgreSQL; one of SQLite lies in the folder, which has a lock of its own.
+
+    Raises UsageError where another node keeps it.
+    """
+    if not database.skips_locked:
+        yield
+        return
+    with database.engine.connect() as connection:
+        lock = {"lock": KEEPER_LOCK}
+        if not connection.execute(text("SELECT pg_try_advisory_lock(:lock)"), lock).scalar_one():
+            remedy = "Give each node a database of its own"
+            raise UsageError("another node keeps this database", database.shown, remedy)
+        connection.commit()
+        yield
 
 
 def _prepare(connection: Any, _: Any) -> None:

@@ -80,13 +80,13 @@ class Jobs:
     lease_s: float = 60
     attempts: int = 3
 
-    def add(self, connection: Connection, *, study: str, inputs_hash: str, **columns: Any) -> bool:
-        """A new job in the queue; False where it is there already, whatever became of it."""
+    def add(self, connection: Connection, *, study: str, inputs_hash: str, after_s: float = 0, **columns: Any) -> bool:
+        """A new job in the queue, to be begun after a while; False where it is there, whatever became of it."""
         key = job_key(study, columns["rule"], columns["model_hash"], inputs_hash)
         if connection.execute(select(jobs.c.job).where(jobs.c.job == key)).first() is not None:
             return False
         clock = Clock()
-        stated = {"state": "waiting", "not_before": clock, "created_at": clock}
+        stated = {"state": "waiting", "not_before": clock + after_s, "created_at": clock}
         connection.execute(insert(jobs).values(job=key, study=study, inputs_hash=inputs_hash, **{**stated, **columns}))
         return True
 

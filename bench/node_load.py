@@ -1,0 +1,168 @@
+"""A node under load: many small studies, four workers, each process killed now and then; none lost, none doubled.
+
+    python bench/node_load.py --studies 10000 --record
+
+A study is three slices of 16 x 16 voxels, sent by DCMTK's storescu over four associations at once; the model
+thresholds, so that what is measured is the node. On SQLite, and on a PostgreSQL of its own that is started for it.
+Every --kills seconds one process of the node is ended by SIGKILL. The largest resident memory of each kind of process
+is read twice: once a tenth of the studies is done, and at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from beside import arguments, record
+from pydicom import dcmread
+from sqlalchemy import func, select
+
+import isocenter
+from isocenter.files.dicom import SeriesNames, write_series
+from isocenter.service.records import opened
+from isocenter.service.records.tables import jobs, studies
+from isocenter.values import Geometry, Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from service.conftest import postgresql_server
+from service.thresholds import threshold_model
+
+SIDE, SLICES, AT_ONCE, SENDERS, ASKED = 16, 3, 50, 4, 400
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--studies", type=int, default=10000)
+    parser.add_argument("--kills", type=float, default=20.0, help="s between two kills; 0 for none")
+    parser.add_argument("--databases", nargs="+", default=["postgresql", "sqlite"])
+    given = parser.parse_args()
+    count = 40 if given.small else given.studies
+    rows = []
+    for kind in given.databases:
+        with tempfile.TemporaryDirectory() as folder:
+            if kind == "sqlite":
+                rows.append(loaded(Path(folder), "sqlite", count, given.kills))
+            else:
+                with postgresql_server() as url:
+                    rows.append(loaded(Path(folder), url, count, given.kills))
+        print(rows[-1], flush=True)
+    heads = list(rows[0])
+    lines = [heads, ["---"] * len(heads), *(list(row.values()) for row in rows)]
+    text = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    text += f"\n\nAsked: none lost, none doubled, memory flat, at least {ASKED} studies a minute on PostgreSQL."
+    print(text)
+    if given.record:
+        record("node_load", f"A node and {count} studies, its processes killed now and then", text, {"rows": rows})
+
+
+def loaded(folder: Path, url: str, count: int, kills: float) -> dict[str, Any]:
+    """What became of the studies, and how fast."""
+    model = threshold_model(folder / "model", 50)
+    template = _template(folder / "template")
+    sections = {
+        "dicom": {"port": 0},
+        "http": {"port": 0},
+        "study": {"complete_after_s": 1},
+        "node": {"min_free_gb": 0},
+        "queue": {"workers": 4, "lease_s": 10},
+        "database": {"url": url},
+    }
+    stop, killed = threading.Event(), Counter[str]()
+    with isocenter.serve(model, folder=folder / "node", **sections) as node:
+        database, began = opened(node.settings.database_url), time.monotonic()
+        threads = [
+            threading.Thread(target=_send, args=(node, template, folder / f"sender-{n}", range(n, count, SENDERS)))
+            for n in range(SENDERS)
+        ]
+        threads.append(threading.Thread(target=_kill, args=(node, kills, stop, killed)))
+        for thread in threads:
+            thread.start()
+        early: dict[str, float] = {}
+        done = 0
+        while done < count and time.monotonic() - began < 60 + count:
+            time.sleep(1)
+            with database.read() as connection:
+                done = connection.execute(select(func.count()).where(studies.c.state == "done")).scalar_one()
+            early = early or (_memory(node) if done >= count / 10 else {})
+            print(f"{done} of {count} after {time.monotonic() - began:.0f} s", end="\r", file=sys.stderr)
+        seconds, late = time.monotonic() - began, _memory(node)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        with database.read() as connection:
+            results = Counter(connection.execute(select(jobs.c.study)).scalars())
+            outcomes = Counter(connection.execute(select(jobs.c.outcome)).scalars())
+        database.close()
+    return {
+        "database": url.partition(":")[0],
+        "studies": count,
+        "done": done,
+        "lost": count - len(results),
+        "doubled": sum(n > 1 for n in results.values()),
+        "results": outcomes["result"],
+        "a minute": round(60 * done / seconds),
+        "kills": ", ".join(f"{n} {role}" for role, n in sorted(killed.items())) or "none",
+        "MiB at a tenth, at the end": "; ".join(f"{role} {early.get(role, 0):.0f}, {late[role]:.0f}" for role in late),
+    }
+
+
+def _template(folder: Path) -> list[Path]:
+    data = np.zeros((1, SIDE, SIDE, SLICES), np.int16)
+    data[0, 3:9, 4:10, 1] = 100
+    image = Image(data, Geometry((SIDE, SIDE, SLICES), np.diag([-1.0, -1, 2, 1])), modality="MR")
+    write_series(image, SeriesNames("p", "study", "series"), folder)
+    return sorted(folder.iterdir())
+
+
+def _send(node: Any, template: list[Path], folder: Path, numbers: range) -> None:
+    """Studies in portions, each portion again until the node has taken all of it."""
+    slices = [dcmread(path) for path in template]
+    folder.mkdir()
+    for start in range(0, len(numbers), AT_ONCE):
+        paths = []
+        for number in numbers[start : start + AT_ONCE]:
+            for place, one in enumerate(slices):
+                one.StudyInstanceUID, one.SeriesInstanceUID = f"2.25.1{number:06}", f"2.25.2{number:06}"
+                one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = f"2.25.3{number:06}{place}"
+                one.PatientID = f"p{number}"
+                paths.append(folder / f"{number}-{place}.dcm")
+                one.save_as(paths[-1])
+        command = ["storescu", "-aec", "ISOCENTER", "127.0.0.1", str(node.settings.dicom.port), *map(str, paths)]
+        while subprocess.run(command, capture_output=True, check=False).returncode != 0:
+            time.sleep(0.5)
+        for path in paths:
+            path.unlink()
+
+
+def _kill(node: Any, every: float, stop: threading.Event, killed: Counter[str]) -> None:
+    draw = random.Random(0)  # noqa: S311 - which process dies is no secret
+    while every and not stop.wait(every):
+        child = draw.choice(node._children)
+        if child.process is not None and child.process.poll() is None:
+            os.kill(child.process.pid, signal.SIGKILL)
+            killed[child.role] += 1
+
+
+def _memory(node: Any) -> dict[str, float]:
+    """{role: MiB} of the largest process of each role."""
+    found = defaultdict[str, float](float)
+    for child in node._children:
+        if child.process is not None and child.process.poll() is None:
+            size = psutil.Process(child.process.pid).memory_info().rss / 2**20
+            found[child.role] = max(found[child.role], size)
+    return dict(found)
+
+
+if __name__ == "__main__":
+    main()

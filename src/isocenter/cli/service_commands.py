@@ -1,0 +1,62 @@
+"""The verbs of a node: parse, call, print."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import isocenter
+from isocenter.cli.flags import Json
+from isocenter.cli.shell import say, show
+from isocenter.service import Node, Role
+
+Config = Annotated[Path | None, typer.Option(metavar="FILE", help="Settings of the node, a node.toml.")]
+Folder = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The node's folder; by default ./node.")]
+
+
+def serve(
+    models: Annotated[
+        list[Path] | None, typer.Argument(metavar="[MODEL]...", help="Runs, packages or foreign models.")
+    ] = None,
+    config: Config = None,
+    folder: Folder = None,
+    role: Annotated[
+        Role, typer.Option(metavar="ROLE", help="all, or one part: receiver, keeper, worker or web.")
+    ] = "all",
+    check: Annotated[
+        bool, typer.Option("--check", help="Look at settings, models and ports, and start nothing.")
+    ] = False,
+) -> None:
+    """Run a DICOM node: studies come in, MODEL answers, answers go out."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    node = isocenter.serve(*(models or []), config=config, folder=folder, role=role, check=check)
+    if not isinstance(node, Node):
+        say(f"nothing is wrong with {config or 'the settings'}, the models and the ports")
+        return
+    with node:
+        say(f"ready: {', '.join(node.places)}")
+        node.wait(stop)
+
+
+def route(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="A folder of DICOM files, or a UID in the node.")],
+    models: Annotated[
+        list[Path] | None, typer.Argument(metavar="[MODEL]...", help="Models, beside those of the file.")
+    ] = None,
+    config: Config = None,
+    folder: Folder = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Every condition of every rule on every series.")] = False,
+    json: Json = False,
+) -> None:
+    """Say which series of STUDY the rules take, and why not the others."""
+    result = isocenter.route(study, *(models or []), config=config, folder=folder)
+    if explain and not json:
+        say(result.explained())
+        return
+    show(result, result.as_record() if json else None)

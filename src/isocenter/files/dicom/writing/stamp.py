@@ -1,0 +1,88 @@
+"""Result objects named and dated by where they come from, so that the same result made again is the same object."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+
+from isocenter.files.storage import written
+
+# UIDs that a writer makes up: of the object and its series at its top, of the others wherever they stand.
+OWN_ABOVE = frozenset({"SOPInstanceUID", "SeriesInstanceUID"})
+OWN_WITHIN = frozenset({"DimensionOrganizationUID", "TrackingUID", "UID"})
+# Dates and times of the making, PS3.3 C.12.1, C.7.3.1, C.7.6.1 and C.17.2.
+DATES = ("InstanceCreation", "Series", "Content")
+LONGEST = 64  # PS3.5 6.2, UI and LO
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a result's UIDs and times derive from.
+
+    root: of UIDs; key: of the result; at: when it was asked for (s since 1970); text: what readers have to be told
+    """
+
+    root: str
+    key: str
+    at: float
+    text: str = ""
+
+    def uid(self, name: str) -> str:
+        """The UID of one thing of the result: the root, and a number of at most 128 bits. PS3.5 B.2 for 2.25."""
+        number = int.from_bytes(hashlib.sha256(f"{self.key}\0{name}".encode()).digest()[:16])
+        return f"{self.root}.{number}"[:LONGEST]
+
+
+def stamped(path: Path, by: Stamp) -> Dataset:
+    """Rewrite a result's DICOM file with the UIDs and times of a stamp, and its text in the series description.
+
+    References to other objects stay. Returns what was written.
+    """
+    dataset = dcmread(path)
+    renamed: dict[str, str] = {}
+    for element, is_above in _elements(dataset):
+        if element.keyword in (OWN_ABOVE if is_above else OWN_WITHIN) or element.keyword in OWN_WITHIN:
+            old = str(element.value)
+            element.value = renamed.setdefault(old, by.uid(f"{element.keyword} {len(renamed)}"))
+    at = _local(by.at, str(dataset.get("TimezoneOffsetFromUTC") or ""))
+    for name in DATES:
+        if f"{name}Date" in dataset:
+            setattr(dataset, f"{name}Date", at.strftime("%Y%m%d"))
+            setattr(dataset, f"{name}Time", at.strftime("%H%M%S.%f"))
+    for equipment in dataset.get("ContributingEquipmentSequence", [])[-1:]:  # the writer's own stands last
+        if "ContributionDateTime" in equipment:
+            equipment.ContributionDateTime = at.strftime("%Y%m%d%H%M%S.%f")
+    said = str(dataset.get("SeriesDescription") or "")
+    if by.text and by.text not in said:
+        described = f"{said}, {by.text}".removeprefix(", ")
+        dataset.SeriesDescription = described[:LONGEST]
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    with written(path, overwrite=True) as partial:
+        dataset.save_as(partial, enforce_file_format=True)
+    return dataset
+
+
+def _local(at: float, offset: str) -> datetime:
+    """A time as the source writes its own: in the zone that it states, such as +0130, else in this machine's."""
+    if re.fullmatch(r"[+-]\d{4}", offset):
+        minutes = int(offset[1:3]) * 60 + int(offset[3:])
+        return datetime.fromtimestamp(at, timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes)))
+    return datetime.fromtimestamp(at, UTC).astimezone()
+
+
+def _elements(dataset: Dataset, is_above: bool = True) -> Iterator[tuple[DataElement, bool]]:
+    """Every element in its order, and whether it stands at the top."""
+    for element in dataset:
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from _elements(item, is_above=False)
+        elif element.VR == "UI":
+            yield element, is_above

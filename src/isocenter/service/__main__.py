@@ -1,0 +1,7 @@
+"""The entry of a node's processes."""
+
+import sys
+
+from isocenter.service.process import main
+
+sys.exit(main())

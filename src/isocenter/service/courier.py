@@ -1,0 +1,210 @@
+"""Answers to peers, and words about what is kept for good: a thread a peer, in the keeper's process."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from functools import partial
+
+from sqlalchemy import select
+
+from isocenter.errors import ResourceError
+from isocenter.service import settings as settings_of
+from isocenter.service.dicom import (
+    Listening,
+    Peer,
+    PeerError,
+    Secured,
+    Sent,
+    find,
+    report_commitment,
+    request_commitment,
+    store,
+)
+from isocenter.service.objects import CommitmentReport, CommitmentRequest, Line, secure
+from isocenter.service.records import Database, Delivery, Index, Outbox
+from isocenter.service.records.tables import instances, studies
+
+log = logging.getLogger("isocenter")
+
+# Between two looks at the outbox (s); answers in one association; how long a report may come on the same association.
+LOOK_S, AT_ONCE, REPORT_S = 0.1, 10, 2.0
+# A request for commitment may come before the rows of its objects: so often, and so long apart (s), it is looked again.
+TRIES, AGAIN_S = 5, 1.0
+# Between two questions for counts (s), and how long a peer that says none is left alone.
+COUNT_S, SILENT_S = 1.0, 600.0
+# Statuses of C-STORE that no other try will change: not understood, another class, refused class. PS3.4 B.2.3
+FINAL = (0xA900, 0xC000, 0x0122, 0x0117)
+
+
+class Couriers:
+    """Carries what waits in the outbox to its peers; tells peers what is safe here, and hears what is safe there."""
+
+    def __init__(self, settings: settings_of.Settings, database: Database) -> None:
+        self.settings, self.database = settings, database
+        self.outbox = Outbox(database, settings.queue.lease_s)
+        self.us = settings.dicom.ae_title
+        self.peers = {one.name: one for one in settings.peers}
+        self.requests: queue.SimpleQueue[CommitmentRequest] = queue.SimpleQueue()
+        self.threads: list[threading.Thread] = []
+        self.index = Index(database)
+        self._silent: dict[str, float] = {}  # AE titles that say no counts, until when they are not asked
+
+    def hear(self, line: Line) -> None:
+        """A line of a journal that is no object: what a peer asks to be safe here, or says is safe there."""
+        match line:
+            case CommitmentRequest():
+                self.requests.put(line)
+            case CommitmentReport():
+                self._believe(line)
+            case _:
+                log.warning("a line of a journal was not understood")
+
+    def start(self, stop: threading.Event) -> None:
+        """A thread for each peer, and one for those who ask what is safe here, until `stop`."""
+        steps = [partial(self.deliver, name) for name in self.peers]
+        for step in (*steps, self.vouch, self.count):
+            thread = threading.Thread(target=_repeated, args=(step, stop), daemon=True)
+            thread.start()
+            self.threads.append(thread)
+
+    def deliver(self, peer: str) -> int:
+        """Send a few of the answers that wait for a peer; how many it has taken."""
+        waiting = self.outbox.claim(peer, AT_ONCE)
+        if not waiting:
+            return 0
+        folder = self.settings.folder / "results"
+        to = _spoken_to(self.peers[peer])
+        try:
+            rows = store(self.us, to, [folder / one.job / one.name for one in waiting])
+        except PeerError as error:
+            for one in waiting:
+                self.outbox.failed(one, error.problem)
+            return 0
+        for one, row in zip(waiting, rows, strict=True):
+            self._note(one, row)
+        sent = [one for one, row in zip(waiting, rows, strict=True) if row.is_stored]
+        if sent and self.peers[peer].commit:
+            self._ask(to, sent)
+        return len(sent)
+
+    def _note(self, one: Delivery, row: Sent) -> None:
+        status = "" if row.status is None else f"status {row.status:04X}"
+        if row.is_stored:
+            self.outbox.sent(one)
+        elif row.status is not None and (row.status in FINAL or row.status & 0xF000 == 0xC000):
+            self.outbox.refused(one, f"the peer refuses it for good: {row.problem or status}")
+        else:
+            self.outbox.failed(one, row.problem or status)
+
+    def _ask(self, peer: Peer, sent: Sequence[Delivery]) -> None:
+        """Have the peer be answerable for what it took; a report may come later, to our receiver."""
+        transaction = f"2.25.{uuid.uuid4().int}"
+        classes = tuple(one.sop_class for one in sent)
+        request = CommitmentRequest(
+            transaction, peer.ae_title, classes, tuple(one.sop_instance_uid for one in sent), time.time()
+        )
+        try:
+            report = request_commitment(self.us, peer, request, wait_s=REPORT_S)
+        except PeerError as error:
+            log.info("peer %s commits nothing: %s", peer.name, error.problem)
+            return
+        if report is not None:
+            self._believe(report)
+
+    def _believe(self, report: CommitmentReport) -> None:
+        for name, peer in self.peers.items():
+            if peer.ae_title == report.peer:
+                self.outbox.committed(list(report.committed), name)
+
+    def vouch(self) -> int:
+        """Answer one request for commitment, once the objects survive a power cut; how many objects do."""
+        try:
+            request = self.requests.get_nowait()
+        except queue.Empty:
+            return 0
+        peer = next((one for one in self.peers.values() if one.ae_title == request.peer and "commit" in one.may), None)
+        if peer is None:
+            log.warning("a peer that is not listed asks for commitment")
+            return 0
+        paths = self._paths(request.instances)
+        for _ in range(TRIES):
+            if len(paths) == len(set(request.instances)):
+                break
+            time.sleep(AGAIN_S)
+            paths = self._paths(request.instances)
+        secure(self.settings.folder, paths.values())
+        try:
+            report_commitment(self.us, _spoken_to(peer), request, frozenset(paths))
+        except PeerError as error:
+            log.warning("peer %s hears no report of commitment: %s", peer.name, error.problem)
+        return len(paths)
+
+    def count(self) -> int:
+        """Ask the senders of studies that are still coming in how many objects there are; all here is complete."""
+        complete = 0
+        with self.database.read() as connection:
+            coming = connection.execute(
+                select(studies.c.study, studies.c.uid, studies.c.instances, instances.c.peer)
+                .join(instances, instances.c.study == studies.c.study)
+                .where(studies.c.state == "receiving")
+                .distinct()
+            ).all()
+        for study, uid, here, title in coming:
+            peer = next((one for one in self.peers.values() if one.ae_title == title), None)
+            if peer is None or time.monotonic() < self._silent.get(title, 0.0):
+                continue
+            asked = {"StudyInstanceUID": uid, "NumberOfStudyRelatedInstances": ""}
+            try:
+                answers = find(self.us, _spoken_to(peer), asked, "STUDY")
+            except PeerError:
+                answers = []
+            counts = [one.get("NumberOfStudyRelatedInstances", "") for one in answers]
+            if counts == [str(here)]:
+                complete += self.index.hurry(study)
+            elif not any(counts):  # it is none that is asked, such as a scanner
+                self._silent[title] = time.monotonic() + SILENT_S
+        time.sleep(COUNT_S)
+        return complete
+
+    def _paths(self, uids: Sequence[str]) -> dict[str, str]:
+        """{UID: path} of objects that are here."""
+        found = select(instances.c.uid, instances.c.path).where(instances.c.uid.in_(uids))
+        with self.database.read() as connection:
+            return {row.uid: row.path for row in connection.execute(found)}
+
+
+def listening_of(settings: settings_of.Settings) -> Listening:
+    """What a receiver needs of the settings."""
+    own = settings.dicom
+    tls = None if own.tls is None else Secured(own.tls.port, own.tls.certificate, own.tls.key, own.tls.clients)
+    return Listening(
+        own.ae_title,
+        own.host,
+        own.port,
+        tuple(_spoken_to(one) for one in settings.peers),
+        max(1, own.max_associations // own.receivers),
+        own.max_object_mb,
+        own.idle_s,
+        own.sync,
+        settings.node.min_free_gb,
+        tls,
+    )
+
+
+def _spoken_to(peer: settings_of.Peer) -> Peer:
+    return Peer(peer.name, peer.ae_title, peer.host, peer.port, frozenset(peer.may), peer.commit)
+
+
+def _repeated(step: partial[int], stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            if step() == 0:
+                stop.wait(LOOK_S)
+        except ResourceError as error:
+            log.warning("courier: %s", error.problem)
+            stop.wait(AGAIN_S)

@@ -1,0 +1,151 @@
+"""Further ways in: a folder that is watched, and an Orthanc whose changes are followed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from dicomweb_client.api import DICOMwebClient
+from dicomweb_client.session_utils import create_session
+
+from isocenter.errors import FormatError, ResourceError
+from isocenter.files import load_json, written
+from isocenter.lazy import pydicom
+from isocenter.service.objects import ObjectStore
+from isocenter.service.settings import Settings
+
+log = logging.getLogger("isocenter")
+
+# A file counts when it has not changed for so long; between two looks at a folder or a feed; and after a failure (s).
+SETTLED_S, LOOK_S, AGAIN_S = 5.0, 1.0, 10.0
+CHUNK, CHANGES, TIMEOUT_S = 1 << 20, 100, 60
+POSITION = "front.json"
+# "user:password" of the Orthanc in front; no secret stands in a file.
+CREDENTIALS = "ISOCENTER_FRONT_CREDENTIALS"
+
+
+@dataclass(eq=False)
+class WatchedFolder:
+    """Takes in every DICOM file of a folder once; the files stay where they are.
+
+    seen: {path: (bytes, time of change)} of those that were looked at
+    """
+
+    folder: Path
+    store: ObjectStore
+    seen: dict[Path, tuple[int, float]] = field(default_factory=dict)
+
+    def look(self) -> int:
+        """Take in what has come to rest; how many objects that were."""
+        taken = 0
+        for path in sorted(self.folder.rglob("*")):
+            if path.is_symlink() or not path.is_file():
+                continue
+            status = path.stat()
+            now = (status.st_size, status.st_mtime)
+            if self.seen.get(path) == now or time.time() - status.st_mtime < SETTLED_S:
+                continue
+            try:
+                with self.store.begin() as part, path.open("rb") as file:
+                    while data := file.read(CHUNK):
+                        part.write(data)
+                    self.store.keep(part, "watch", "watch")
+                taken += 1
+            except FormatError:
+                log.info("a file of the watched folder is no DICOM object with its UIDs")
+            self.seen[path] = now
+        return taken
+
+
+@dataclass(eq=False)
+class Front:
+    """Follows the changes of an Orthanc, and fetches each series that has come to rest there by WADO-RS.
+
+    url: of the Orthanc; place: the file that keeps how far its changes are known
+    """
+
+    url: str
+    store: ObjectStore
+    place: Path
+
+    def look(self) -> int:
+        """Fetch what is new, in the order of the changes; how many objects that were. Raises ResourceError."""
+        try:
+            return sum(self._fetched(*uids) for uids in self._changes())
+        except (OSError, ValueError, KeyError) as error:
+            remedy = f"Is it running, and {CREDENTIALS} right?"
+            raise ResourceError(f"the Orthanc does not answer: {type(error).__name__}", self.url, remedy) from error
+
+    def _changes(self) -> Iterator[tuple[str, str]]:
+        """Study and series UIDs of series that are new; a change is passed once its series was fetched."""
+        while True:
+            since = int(load_json(self.place)["last"]) if self.place.exists() else 0
+            page = self._asked(f"changes?since={since}&limit={CHANGES}")
+            for change in page["Changes"]:
+                if change["ChangeType"] == "StableSeries":
+                    series = self._asked(f"series/{change['ID']}")
+                    study = self._asked(f"studies/{series['ParentStudy']}")
+                    yield study["MainDicomTags"]["StudyInstanceUID"], series["MainDicomTags"]["SeriesInstanceUID"]
+                with written(self.place, overwrite=True) as partial:
+                    partial.write_text(json.dumps({"last": change["Seq"]}), encoding="utf-8")
+            if page["Done"]:
+                return
+
+    def _asked(self, path: str) -> Any:
+        answer = self._session.get(f"{self.url.rstrip('/')}/{path}", timeout=TIMEOUT_S)
+        answer.raise_for_status()
+        return answer.json()
+
+    @cached_property
+    def _session(self) -> Any:
+        session = create_session()
+        user, colon, password = os.environ.get(CREDENTIALS, "").partition(":")
+        if colon:
+            session.auth = (user, password)
+        return session
+
+    def _fetched(self, study: str, series: str) -> int:
+        client = DICOMwebClient(f"{self.url.rstrip('/')}/dicom-web", session=self._session, timeout=TIMEOUT_S)
+        count = 0
+        for dataset in client.iter_series(study, series):
+            with self.store.begin() as part:
+                file = BytesIO()
+                pydicom.dcmwrite(file, dataset, enforce_file_format=True)
+                part.write(file.getbuffer())
+                self.store.keep(part, "front", "front")
+            count += 1
+        return count
+
+
+def begin_intake(settings: Settings, stop: threading.Event) -> list[threading.Thread]:
+    """A thread for each further way in that the settings name."""
+    ways: list[Callable[[], int]] = []
+    if settings.watch is not None or settings.front is not None:
+        store = ObjectStore(settings.folder, "intake", sync=settings.dicom.sync, min_free_gb=settings.node.min_free_gb)
+        if settings.watch is not None:
+            ways.append(WatchedFolder(settings.watch.folder, store).look)
+        if settings.front is not None:
+            ways.append(Front(settings.front.orthanc, store, settings.folder / POSITION).look)
+    threads = [threading.Thread(target=_repeated, args=(look, stop), daemon=True) for look in ways]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def _repeated(look: Callable[[], int], stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            look()
+            stop.wait(LOOK_S)
+        except ResourceError as error:
+            log.warning("intake: %s", error.problem)
+            stop.wait(AGAIN_S)

@@ -1,0 +1,179 @@
+"""The keeper: writes rows for what came in, finds complete studies, has the rules look at them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Row, select
+
+from isocenter.errors import ResourceError
+from isocenter.files import file_hash
+from isocenter.service.objects import (
+    Line,
+    Received,
+    files_without_row,
+    forget_journals,
+    key_of,
+    read_journals,
+)
+from isocenter.service.records import Arrival, Database, Index, Jobs
+from isocenter.service.records.tables import findings, jobs
+from isocenter.service.routing import ModelFacts, SeriesFacts, StudyAnswers, facts_of, inputs_hash, study_routing
+from isocenter.service.settings import PRIORITIES, Rule, Settings
+from isocenter.service.work import series_hash
+
+log = logging.getLogger("isocenter")
+
+# Between two rounds (s), and between two looks for writers that are gone; objects that become rows in one transaction.
+ROUND_S, SWEEP_S, AT_ONCE = 0.1, 10.0, 200
+
+
+class Keeper:
+    """The one process that turns objects into studies, and studies into jobs.
+
+    others: takes lines of journals that are no objects, such as requests for commitment
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        rules: Sequence[Rule],
+        models: Mapping[str, ModelFacts],
+        others: Callable[[Line], None] = lambda line: None,
+    ) -> None:
+        self.settings, self.rules, self.models, self.others = settings, rules, models, others
+        self.index, self.jobs = Index(database), Jobs(database)
+        self._read: dict[str, int] = {}
+        self._swept = 0.0
+
+    def keep(self, stop: threading.Event, beat: Callable[[], None] = lambda: None) -> None:
+        """Rounds until it is stopped; first come files that no row knows, as a crash leaves them."""
+        found = False
+        while not stop.is_set():
+            try:
+                found = found or self.find() >= 0
+                self.round()
+                beat()
+            except ResourceError as error:
+                log.warning("keeper: %s", error.problem)
+                stop.wait(1.0)
+            stop.wait(ROUND_S)
+
+    def round(self) -> None:
+        """What came in, what is complete, what is to be routed, what is done."""
+        self.absorb()
+        for study, revision in self.index.overdue(self.settings.study.complete_after_s):
+            self.complete(study, revision)
+        for row in self.index.to_route():
+            self.route(row)
+        self.index.settle()
+
+    def find(self) -> int:
+        """Rows for files without one; how many there were."""
+        known = lru_cache(maxsize=64)(self.index.known)
+        lost = files_without_row(self.settings.folder, lambda path: path in known(path.split("/")[2]))
+        return self._add(list(lost))
+
+    def absorb(self) -> int:
+        """Rows for what the journals say, which are then forgotten; how many objects were new."""
+        inbox = self.settings.folder / "inbox"
+        lines, now = read_journals(inbox, self._read)
+        fresh = self._add([line for line in lines if isinstance(line, Received) and not line.is_aside])
+        for line in lines:
+            if not isinstance(line, Received):
+                self.others(line)
+        self._read = now
+        if time.monotonic() - self._swept > SWEEP_S:
+            self._swept = time.monotonic()
+            if forget_journals(inbox, self._read):
+                self.find()
+        return fresh
+
+    def _add(self, objects: Sequence[Received]) -> int:
+        fresh = 0
+        for start in range(0, len(objects), AT_ONCE):
+            arrivals = [self._arrival(one) for one in objects[start : start + AT_ONCE]]
+            fresh += self.index.add(arrivals)
+        return fresh
+
+    def _arrival(self, one: Received) -> Arrival:
+        keys = (key_of(one.study), key_of(one.series), key_of(one.instance))
+        digest = file_hash(self.settings.folder / one.path)
+        uids = (one.study, one.series, one.instance, one.sop_class, one.syntax)
+        return Arrival(*keys, *uids, one.path, one.bytes, digest, one.peer, one.way)
+
+    def complete(self, study: str, revision: int) -> bool:
+        """Read the headers of a study that has come to rest, and mark it as complete."""
+        facts, columns = list[SeriesFacts](), dict[str, dict[str, Any]]()
+        for row in self.index.series_of(study):
+            folder = self.settings.folder / "studies" / study[:2] / study / row.series
+            try:
+                one = facts_of(row.series, row.uid, folder)
+            except Exception as error:
+                log.warning("series %s: %s", row.series, type(error).__name__)
+                one = SeriesFacts(row.series, row.uid, row.instances, problem=f"cannot be read: {type(error).__name__}")
+            digests = [each.sha256 for each in self.index.objects_of(study, row.series)]
+            facts.append(one)
+            columns[row.series] = {**one.columns, "inputs_hash": series_hash(digests)}
+        attributes = facts[0].attributes if facts else {}
+        return self.index.complete(study, revision, attributes, columns)
+
+    def route(self, study: Row[Any]) -> int:
+        """Have the rules look at a study; how many jobs are new."""
+        rows = self.index.series_of(study.study)
+        series = [SeriesFacts.of_row(row) for row in rows]
+        contents = {row.series: row.inputs_hash for row in rows}
+        answers, done = self._answers(study.study)
+        routing = study_routing(self.rules, self.models, series, answers)
+        wanted, fresh = [], 0
+        with self.jobs.database.begin() as connection:
+            for rule, inputs in routing.jobs:
+                within = done.get(rule.inside.rule, "") if rule.inside is not None else ""
+                digest = inputs_hash(inputs, contents, within)
+                wanted.append((rule.name, digest))
+                columns = {
+                    "rule": rule.name,
+                    "revision": study.revision,
+                    "model": rule.model,
+                    "model_hash": self.models[rule.model].hash,
+                    "inputs": {"series": dict(inputs), "within": within, "hash": digest},
+                    "priority": PRIORITIES.index(rule.priority),
+                }
+                pause = seconds_until(rule.hours, datetime.now())
+                fresh += self.jobs.add(connection, study=study.study, inputs_hash=digest, after_s=pause, **columns)
+            self.index.routed(connection, study.study, study.revision, wanted)
+        return fresh
+
+    def _answers(self, study: str) -> tuple[StudyAnswers, dict[str, str]]:
+        """What finished jobs of a study say, and their keys by rule."""
+        current = (jobs.c.study == study, jobs.c.state.in_(("sending", "done")))
+        with self.jobs.database.read() as connection:
+            finished = connection.execute(select(jobs.c.job, jobs.c.rule, jobs.c.outcome).where(*current)).all()
+            joined = findings.join(jobs, findings.c.job == jobs.c.job)
+            stated = connection.execute(select(jobs.c.rule, findings.c.row).select_from(joined).where(*current)).all()
+        chances: dict[tuple[str, str], float] = {}
+        for rule, row in stated:
+            if row.get("probability") is not None:
+                name = (rule, str(row["concept"]))
+                chances[name] = max(chances.get(name, 0.0), float(row["probability"]))
+        outcomes = {row.rule: row.outcome for row in finished}
+        return StudyAnswers(outcomes, chances), {row.rule: row.job for row in finished}
+
+
+def seconds_until(hours: str, now: datetime) -> float:
+    """How long until a time of day lies within hours such as 19:00-07:00 (s); 0 where it does."""
+    first, last = (int(one[:2]) * 60 + int(one[3:]) for one in hours.split("-"))
+    minute = now.hour * 60 + now.minute
+    inside = first <= minute < last if first < last else minute >= first or minute < last
+    if inside or first == last:
+        return 0.0
+    opening = now.replace(hour=first // 60 % 24, minute=first % 60, second=0, microsecond=0)
+    opening += timedelta(days=1 if opening <= now else 0)
+    return (opening - now).total_seconds()

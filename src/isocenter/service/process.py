@@ -1,0 +1,139 @@
+"""One process of a node, by its role: `python -m isocenter.service ROLE FOLDER NUMBER`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from isocenter import service
+from isocenter.errors import IsocenterError, UsageError
+from isocenter.files import written
+from isocenter.service.settings import Settings
+from isocenter.service.stored import ALIVE, MODELS, WRONG_USE, stored_models, stored_settings
+
+BEAT_S = 1.0
+
+
+class JsonLines(logging.Handler):
+    """Appends each record as a line of JSON to the node's log, which several processes share."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        super().__init__()
+        self.file, self.process = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o640), name
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """The record's words; of an error only its kind, because its text may hold what a file says."""
+        said = {"at": round(record.created, 3), "process": self.process, "level": record.levelname.lower()}
+        said |= {"message": record.getMessage()}
+        if record.exc_info and record.exc_info[0] is not None:
+            said["error"] = record.exc_info[0].__name__
+        os.write(self.file, json.dumps(said).encode() + b"\n")
+
+
+def run(role: str, folder: Path, number: int) -> None:
+    """The work of a role until SIGTERM, or until whoever has begun this process is gone."""
+    settings, stop = stored_settings(folder), threading.Event()
+    name = f"{role}-{number}"
+    logger = logging.getLogger("isocenter")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(JsonLines(folder / "node.jsonl", name))
+    if role != "describe":
+        for number_of in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number_of, lambda *_: stop.set())
+        threading.Thread(target=_until_orphaned, args=(stop,), daemon=True).start()
+    ROLES[role](settings, name, stop)
+
+
+def _receiver(settings: Settings, name: str, stop: threading.Event) -> None:
+    receiver = service.Receiver(service.listening_of(settings), settings.folder, name)
+    _beating(settings, name, stop)
+    receiver.serve(stop)
+
+
+def _keeper(settings: Settings, name: str, stop: threading.Event) -> None:
+    database = service.opened(settings.database_url)
+    models = stored_models(settings.folder)
+    rules = service.rules_of(settings, models)
+    with service.only_keeper(database):
+        couriers = service.Couriers(settings, database)
+        keeper = service.Keeper(settings, database, rules, models, couriers.hear)
+        couriers.start(stop)
+        ways_in = service.begin_intake(settings, stop)
+        keeper.keep(stop, beat=lambda: _sign(settings, name).touch())
+        for thread in (*couriers.threads, *ways_in):
+            thread.join(service.DRAIN_S)
+
+
+def _worker(settings: Settings, name: str, stop: threading.Event) -> None:
+    database = service.opened(settings.database_url)
+    rules = service.rules_of(settings, stored_models(settings.folder))
+    worker = service.Worker(settings, database, rules, f"{os.environ.get('ISOCENTER_NODE', '')}/{name}")
+    worker.warm()
+    _beating(settings, name, stop)
+    worker.work(stop)
+
+
+def _web(settings: Settings, name: str, stop: threading.Event) -> None:
+    service.run_web(settings, stop, lambda port: _beating(settings, name, stop))
+
+
+def _describe(settings: Settings, name: str, stop: threading.Event) -> None:
+    """Facts of every model, for those who route."""
+    del name, stop
+    models = service.WarmModels({name: one.path for name, one in settings.models.items()}, settings.queue.memory_gb)
+    rows = [asdict(models[name][1]) for name in settings.models]
+    with written(settings.folder / MODELS, overwrite=True) as partial:
+        partial.write_text(json.dumps({"schema": "isocenter.models", "version": 1, "rows": rows}), encoding="utf-8")
+
+
+ROLES: Mapping[str, Callable[[Settings, str, threading.Event], None]] = {
+    "receiver": _receiver,
+    "keeper": _keeper,
+    "worker": _worker,
+    "web": _web,
+    "describe": _describe,
+}
+
+
+def _sign(settings: Settings, name: str) -> Path:
+    return settings.folder / ALIVE / name
+
+
+def _beating(settings: Settings, name: str, stop: threading.Event) -> None:
+    """A sign of life every second."""
+    sign = _sign(settings, name)
+
+    def beat() -> None:
+        while not stop.wait(BEAT_S):
+            sign.touch()
+
+    sign.touch()
+    threading.Thread(target=beat, name="sign of life", daemon=True).start()
+
+
+def _until_orphaned(stop: threading.Event) -> None:
+    """Stop once the other end of the input is closed: by the death of the process that has begun this one."""
+    while os.read(0, 1):
+        pass
+    stop.set()
+
+
+def main() -> int:
+    """Exit 2 for what trying again cannot mend."""
+    role, folder, number = sys.argv[1:4]
+    try:
+        run(role, Path(folder), int(number))
+    except UsageError as error:
+        sys.stderr.write(f"{error}\n")
+        return WRONG_USE
+    except IsocenterError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0

@@ -1,0 +1,26 @@
+"""The tables of a database, brought to the newest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import text
+
+from isocenter.service.records.database import Database, opened
+
+# Of nodes that do so at once, one does: one of PostgreSQL's advisory locks that others hardly take.
+LOCK = 0x150CE97E
+
+
+def migrated(url: str) -> Database:
+    """The database of a URL with the newest tables. Raises ResourceError where it does not answer."""
+    database = opened(url)
+    with database.begin() as connection:
+        if database.skips_locked:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+        command.upgrade(config, "head")
+    return database

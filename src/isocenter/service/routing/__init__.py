@@ -1,0 +1,24 @@
+"""Which model answers which series: facts of series, conditions of rules, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.service.routing.facts import SeriesFacts, attributes_of, facts_of
+    from isocenter.service.routing.rules import (
+        IMAGE,
+        Condition,
+        ModelFacts,
+        Routed,
+        Routing,
+        StudyAnswers,
+        inputs_hash,
+        rules_of,
+        study_routing,
+    )
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

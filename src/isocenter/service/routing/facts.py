@@ -1,0 +1,148 @@
+"""Facts of a series that rules ask for: its headers, and its geometry as `files` reads it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import IsocenterError
+from isocenter.files import DatasetOptions, read_dataset
+from isocenter.lazy import pydicom
+
+# Values of these kinds are no text, or too long for one.
+LEFT_OUT = frozenset({"SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN", "UT"})
+LONGEST = 1024
+
+
+@dataclass(frozen=True)
+class SeriesFacts:
+    """What is known of a series without its pixels; geometry is None where there is none, and `problem` says why.
+
+    attributes: {DICOM keyword: value} of its first object; several values are a list
+    spacing_mm, field_of_view_mm: along each axis of the voxels; orientation: such as LPS
+    """
+
+    series: str
+    uid: str
+    instances: int = 0
+    modality: str = ""
+    spacing_mm: Sequence[float] | None = None
+    shape: Sequence[int] | None = None
+    orientation: str | None = None
+    field_of_view_mm: Sequence[float] | None = None
+    frames: int | None = None
+    problem: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_row(cls, row: Any) -> SeriesFacts:
+        """From a row of the records."""
+        stored = row._mapping
+        known = {one.name: stored[one.name] for one in fields(cls) if one.name in stored}
+        attributes = stored["attributes"] or {}
+        return cls(**{**known, "attributes": attributes, "frames": attributes.get("NumberOfFrames")})
+
+    @property
+    def slices(self) -> int:
+        """Planes of the volume; where there is none, how many objects there are."""
+        return self.shape[2] if self.shape is not None and len(self.shape) > 2 else self.instances
+
+    @property
+    def is_localizer(self) -> bool:
+        """Whether the image type says so."""
+        kinds = self.attributes.get("ImageType") or []
+        return "LOCALIZER" in (kinds if isinstance(kinds, list) else [kinds])
+
+    def value(self, key: str) -> Any:
+        """A fact of geometry, or an attribute by its keyword; None where it is not known."""
+        if key == "localizer":
+            return self.is_localizer
+        if key == "Modality":
+            return self.modality or self.attributes.get(key)
+        if key in GEOMETRY:
+            return getattr(self, key)
+        return self.attributes.get(key)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What the records keep of it; the station's name only as a hash."""
+        header = self.attributes
+        station = header.get("StationName")
+        kept = {name: value for name, value in asdict(self).items() if name not in ("series", "uid", "frames")}
+        return {
+            **kept,
+            "manufacturer": _text(header.get("Manufacturer")),
+            "model": _text(header.get("ManufacturerModelName")),
+            "station": hashlib.sha256(str(station).encode()).hexdigest()[:32] if station else None,
+            "software": _text(header.get("SoftwareVersions")),
+            "protocol": _text(header.get("ProtocolName")),
+            "kernel": _text(header.get("ConvolutionKernel")),
+            "field_strength": header.get("MagneticFieldStrength"),
+        }
+
+
+GEOMETRY = ("spacing_mm", "slices", "orientation", "field_of_view_mm", "frames", "shape")
+
+
+def facts_of(series: str, uid: str, folder: Path) -> SeriesFacts:
+    """The facts of the series whose objects lie in a folder, each in a file of its own."""
+    paths = sorted(folder.glob("*.dcm"))
+    header = attributes_of(paths[0])
+    known = SeriesFacts(
+        series,
+        uid,
+        len(paths),
+        str(header.get("Modality") or ""),
+        frames=header.get("NumberOfFrames"),
+        attributes=header,
+    )
+    try:
+        cases = list(read_dataset(folder, DatasetOptions(references=False, channels=1)))
+        if len(cases) != 1:
+            return replace(known, problem=f"the series holds {len(cases)} volumes on different grids")
+        image = next(iter(cases[0].images.values()))
+    except IsocenterError as error:
+        return replace(known, problem=error.problem)
+    geometry = image.geometry
+    spacing = geometry.spacing
+    return replace(
+        known,
+        spacing_mm=spacing and [float(step) for step in spacing],
+        shape=[int(size) for size in geometry.shape],
+        orientation=geometry.orientation,
+        field_of_view_mm=spacing and [float(n * step) for n, step in zip(geometry.shape, spacing, strict=True)],
+        frames=image.frames or known.frames,
+    )
+
+
+def attributes_of(path: Path) -> dict[str, Any]:
+    """Attributes of a DICOM file by their keywords, as JSON can hold them; neither pixels nor sequences.
+
+    A number is a number, any other value a text; several values are a list.
+    """
+    header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+    found = {}
+    for element in header:
+        if not element.keyword or element.VR in LEFT_OUT or element.is_empty:
+            continue
+        several = isinstance(element.value, pydicom.multival.MultiValue | list)
+        values = [_plain(value) for value in (element.value if several else [element.value])]
+        found[element.keyword] = values if several else values[0]
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """A number or a text; of a decimal string its number."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float) or type(value).__name__ == "DSdecimal":
+        return float(value)
+    return str(value)[:LONGEST]
+
+
+def _text(value: Any) -> str | None:
+    """Several values as one text."""
+    return "\\".join(map(str, value)) if isinstance(value, list) else None if value is None else str(value)

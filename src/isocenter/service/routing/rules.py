@@ -1,0 +1,208 @@
+"""Rules on series: which conditions hold, which series are taken, and which inputs a model is to answer."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from isocenter.service.routing.facts import GEOMETRY, SeriesFacts
+from isocenter.service.settings import Rule, Settings, Wish
+
+# Modalities whose images are no input of a model.
+NO_IMAGES = frozenset({"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTDOSE", "RTPLAN", "DOC", "AU", "REG"})
+# Of a model of one image, the role that its series plays.
+IMAGE = "image"
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What routing asks of a model.
+
+    hash:     of weights and settings: another hash is another model
+    modality: DICOM's word, or "" where it takes any
+    channels: names of its images
+    """
+
+    name: str
+    hash: str
+    modality: str = ""
+    channels: Sequence[str] = (IMAGE,)
+    task: str = ""
+
+    @property
+    def roles(self) -> Sequence[str]:
+        """Names of the images that it needs, each a series."""
+        return self.channels if len(self.channels) > 1 and tuple(self.channels) != COLOUR else (IMAGE,)
+
+
+COLOUR = ("red", "green", "blue")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition of a rule on one series: what is wanted, what was found, whether it holds."""
+
+    name: str
+    wanted: Any
+    found: Any
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Routed:
+    """A rule on a series: taken, or not because of the conditions that do not hold."""
+
+    rule: str
+    series: str
+    uid: str
+    role: str
+    taken: bool
+    conditions: Sequence[Condition]
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What the rules say of a study.
+
+    rows: every rule on every series
+    jobs: (rule, {role: series key}) for each input that is to be answered
+    """
+
+    rows: Sequence[Routed]
+    jobs: Sequence[tuple[Rule, Mapping[str, str]]]
+
+
+@dataclass(frozen=True)
+class StudyAnswers:
+    """What earlier jobs of a study say, for rules that wait for them.
+
+    outcomes:      {rule: outcome} of finished jobs
+    probabilities: {(rule, finding): probability}
+    """
+
+    outcomes: Mapping[str, str] = field(default_factory=dict)
+    probabilities: Mapping[tuple[str, str], float] = field(default_factory=dict)
+
+
+def rules_of(settings: Settings, models: Mapping[str, ModelFacts]) -> list[Rule]:
+    """The rules of a node; without any, each model takes every series of its modality."""
+    if settings.rules:
+        return list(settings.rules)
+    return [
+        Rule(name=name, model=name, when={"Modality": facts.modality} if facts.modality else {})
+        for name, facts in models.items()
+    ]
+
+
+def study_routing(
+    rules: Sequence[Rule],
+    models: Mapping[str, ModelFacts],
+    series: Sequence[SeriesFacts],
+    answers: StudyAnswers = StudyAnswers(),
+) -> Routing:
+    """Every rule on every series of a study; one that waits for another's answer follows once that is there."""
+    rows, jobs = list[Routed](), list[tuple[Rule, Mapping[str, str]]]()
+    for rule in rules:
+        taken: dict[str, list[SeriesFacts]] = {}
+        first = chain_conditions(rule, answers)
+        for role, wishes in _wishes(rule, models[rule.model]).items():
+            for one in series:
+                conditions = [*first, *_conditions(rule, wishes, one, models[rule.model])]
+                holds = all(condition.holds for condition in conditions)
+                if holds:
+                    taken.setdefault(role, []).append(one)
+                rows.append(Routed(rule.name, one.series, one.uid, role, holds, conditions))
+        roles = list(_wishes(rule, models[rule.model]))
+        if rule.take == "best" or len(roles) > 1:
+            taken = {role: [_best(found)] for role, found in taken.items()}
+            kept = {(role, found[0].series) for role, found in taken.items()}
+            rows = [_passed_over(row, rule, kept) for row in rows]
+        for combination in product(*(taken.get(role, []) for role in roles)):
+            jobs.append((rule, {role: one.series for role, one in zip(roles, combination, strict=True)}))
+    return Routing(rows, jobs)
+
+
+def inputs_hash(inputs: Mapping[str, str], contents: Mapping[str, str], extra: str = "") -> str:
+    """A SHA-256 of a job's inputs: of the bytes of its series, role by role; extra: what else decides the result."""
+    parts = [f"{role}={contents[key]}" for role, key in sorted(inputs.items())]
+    return hashlib.sha256("\n".join([*parts, extra]).encode()).hexdigest()
+
+
+def _wishes(rule: Rule, model: ModelFacts) -> dict[str, Mapping[str, Wish]]:
+    """{role: conditions}: of a model of several images one each, as the rule's `series` names them."""
+    if rule.series:
+        return {role: {**rule.when, **wishes} for role, wishes in rule.series.items()}
+    return (
+        {IMAGE: rule.when}
+        if len(model.roles) == 1
+        else {role: {**rule.when, "SeriesDescription": role} for role in model.roles}
+    )
+
+
+def _conditions(rule: Rule, wishes: Mapping[str, Wish], one: SeriesFacts, model: ModelFacts) -> Iterator[Condition]:
+    """Those of the rule, and the model's own."""
+    for key, wish in wishes.items():
+        found = one.value(key)
+        yield Condition(key, wish, found, fits(key, wish, found))
+    for key, wish in rule.unless.items():
+        found = one.value(key)
+        yield Condition(f"not {key}", wish, found, not fits(key, wish, found))
+    yield Condition("an image", "no derived object", one.modality, one.modality not in NO_IMAGES)
+    yield Condition("readable", "a grid", one.problem or "a grid", one.problem is None)
+    if model.modality:
+        yield Condition("the model's modality", model.modality, one.modality, one.modality == model.modality)
+    if "localizer" not in wishes:
+        yield Condition("no localizer", False, one.is_localizer, not one.is_localizer)
+
+
+def chain_conditions(rule: Rule, answers: StudyAnswers) -> list[Condition]:
+    """Those on answers of other rules."""
+    conditions = []
+    if rule.inside is not None:
+        outcome = answers.outcomes.get(rule.inside.rule)
+        conditions.append(Condition(f"answer of {rule.inside.rule}", "result", outcome, outcome == "result"))
+    if rule.only_if is not None:
+        asked = rule.only_if
+        found = answers.probabilities.get((asked.rule, asked.finding))
+        holds = found is not None and found >= asked.at_least
+        conditions.append(Condition(f"{asked.finding} by {asked.rule}", f">= {asked.at_least:g}", found, holds))
+    return conditions
+
+
+def fits(key: str, wish: Wish, found: Any) -> bool:
+    """Whether a fact is as a rule wishes: equal, matched by `~`, any of a list, or every number within a range."""
+    if found is None:
+        return False
+    if isinstance(wish, tuple):
+        numbers = found if isinstance(found, list | tuple) else [found]
+        low, high = wish
+        return all(isinstance(number, int | float) and low <= number <= high for number in numbers) and bool(numbers)
+    if isinstance(wish, list):
+        return any(fits(key, one, found) for one in wish)
+    values = found if isinstance(found, list | tuple) and key not in GEOMETRY else [found]
+    if isinstance(wish, str) and wish.startswith("~"):
+        return any(re.search(wish[1:], str(value)) is not None for value in values)
+    return any(value == wish or str(value) == str(wish) for value in values)
+
+
+def _best(found: Sequence[SeriesFacts]) -> SeriesFacts:
+    """The thinnest, of these that with the most slices, of these the newest."""
+
+    def rank(one: SeriesFacts) -> tuple[Any, ...]:
+        thickness = max(one.spacing_mm) if one.spacing_mm else float("inf")
+        at = f"{one.attributes.get('SeriesDate', '')}{one.attributes.get('SeriesTime', '')}"
+        return -round(thickness, 4), one.slices, at, one.uid
+
+    return max(found, key=rank)
+
+
+def _passed_over(row: Routed, rule: Rule, kept: set[tuple[str, str]]) -> Routed:
+    """A row of a series that fits, where another one is better."""
+    if row.rule != rule.name or not row.taken or (row.role, row.series) in kept:
+        return row
+    better = Condition("the best", "thinnest, most slices, newest", "another series is better", False)
+    return Routed(row.rule, row.series, row.uid, row.role, False, [*row.conditions, better])

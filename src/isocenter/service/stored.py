@@ -1,0 +1,25 @@
+"""What the processes of a node tell each other by files in its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from isocenter.files import load_json
+from isocenter.service.routing import ModelFacts
+from isocenter.service.settings import Settings
+
+# Signs of life, what the node was started with, what routing asks of its models.
+ALIVE, SETTINGS, MODELS = "alive", "settings.json", "models.json"
+# The exit of a process that cannot go on whatever is tried again: its last words are the node's.
+WRONG_USE = 2
+
+
+def stored_settings(folder: Path) -> Settings:
+    """The settings that a node's processes were started with."""
+    return Settings.model_validate(load_json(folder / SETTINGS))
+
+
+def stored_models(folder: Path) -> dict[str, ModelFacts]:
+    """What routing asks of the node's models."""
+    facts = [ModelFacts(**one) for one in load_json(folder / MODELS)["rows"]]
+    return {one.name: one for one in facts}

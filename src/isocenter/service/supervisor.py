@@ -1,0 +1,239 @@
+"""The node as processes: started together, restarted when they die, stopped together."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from isocenter.errors import ResourceError, UsageError
+from isocenter.files import written
+from isocenter.service.records import migrated
+from isocenter.service.settings import Settings
+from isocenter.service.stored import ALIVE, SETTINGS, WRONG_USE
+
+log = logging.getLogger("isocenter")
+
+Role = Literal["all", "receiver", "keeper", "worker", "web"]
+LOCK = "lock"
+# A process that lived so long is begun again at once; else after a pause that doubles (s).
+STEADY_S, FIRST_PAUSE_S, LONGEST_PAUSE_S = 30.0, 0.5, 30.0
+# How long all may take to be up, models loaded, and to end (s).
+UP_S, DOWN_S = 300.0, 30.0
+
+
+@dataclass(eq=False)
+class Child:
+    """One process of the node, and when it is to be begun again."""
+
+    role: str
+    number: int
+    process: subprocess.Popen[bytes] | None = None
+    began: float = 0.0
+    pause: float = FIRST_PAUSE_S
+    due: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Its name in the log and of its sign of life."""
+        return f"{self.role}-{self.number}"
+
+
+@dataclass(eq=False)
+class Node:
+    """A running node; leave its `with`, or call `stop`, to end it.
+
+    dicom, http: where it is reached
+    """
+
+    settings: Settings
+    role: Role = "all"
+    _children: list[Child] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _failed: str = ""
+    _held: ExitStack = field(default_factory=ExitStack)
+    _watcher: threading.Thread | None = None
+
+    @property
+    def dicom(self) -> str:
+        """Host, port and title of the receiver."""
+        own = self.settings.dicom
+        return f"{own.host}:{own.port} {own.ae_title}"
+
+    @property
+    def http(self) -> str:
+        """Address of the API."""
+        return f"http://{self.settings.http.host}:{self.settings.http.port}"
+
+    @property
+    def places(self) -> list[str]:
+        """Where this machine's part of the node is reached, else what it is."""
+        reached = {"receiver": [f"DICOM {self.dicom}"], "web": [self.http]}
+        return [*reached["receiver"], *reached["web"]] if self.role == "all" else reached.get(self.role, [self.role])
+
+    def start(self) -> Node:
+        """Begin all processes, and wait until each has said that it is up.
+
+        Raises UsageError for what the settings say wrong, ResourceError where a process does not come up.
+        """
+        folder = self.settings.folder
+        if self.role in ("all", "keeper"):
+            self._held.enter_context(_locked(folder))
+        shutil.rmtree(folder / ALIVE, ignore_errors=True) if self.role == "all" else None
+        (folder / ALIVE).mkdir(exist_ok=True)
+        counts = {
+            "receiver": self.settings.dicom.receivers,
+            "keeper": 1,
+            "worker": self.settings.queue.workers,
+            "web": 1,
+        }
+        wanted = {role: n for role, n in counts.items() if self.role in ("all", role)}
+        self._children = [Child(role, n) for role, count in wanted.items() for n in range(count)]
+        began = time.time()
+        self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+        self._watcher.start()
+        while not all(self._is_up(child, began) for child in self._children):
+            if self._failed or time.time() - began > UP_S:
+                self.stop()
+                problem = self._failed or "a process of the node did not come up"
+                raise ResourceError(problem, str(folder), f"Look at the end of {folder / 'node.jsonl'}")
+            time.sleep(0.05)
+        return self
+
+    def _is_up(self, child: Child, since: float) -> bool:
+        sign = self.settings.folder / ALIVE / child.name
+        return sign.exists() and sign.stat().st_mtime >= since - 1
+
+    def _watch(self) -> None:
+        """Begin what is due, and note what has died, until the node is stopped."""
+        while not self._stop.wait(0.05):
+            for child in self._children:
+                now = time.monotonic()
+                if child.process is None and now >= child.due:
+                    child.process, child.began = self._begun(child), now
+                elif child.process is not None and child.process.poll() is not None:
+                    self._died(child, now)
+
+    def _died(self, child: Child, now: float) -> None:
+        assert child.process is not None  # noqa: S101 - as its caller has seen
+        code = child.process.returncode
+        last = child.process.stderr.read().decode(errors="replace").strip() if child.process.stderr else ""
+        if child.process.stdin is not None:
+            child.process.stdin.close()
+        child.pause = FIRST_PAUSE_S if now - child.began > STEADY_S else min(LONGEST_PAUSE_S, 2 * child.pause)
+        child.process, child.due = None, now + child.pause
+        words = last.splitlines()[-1] if last else ""
+        log.warning("%s ended with %d%s", child.name, code, f": {words}" if words else "")
+        if code == WRONG_USE:
+            self._failed = words or f"{child.name} cannot go on"
+
+    def _begun(self, child: Child) -> subprocess.Popen[bytes]:
+        """Its input stays open for as long as this process lives: its end tells the child to stop."""
+        command = [sys.executable, "-m", "isocenter.service", child.role, str(self.settings.folder), str(child.number)]
+        owner = f"{socket.gethostname()}/{os.getpid()}"
+        pipe = subprocess.PIPE
+        environment = {**os.environ, "ISOCENTER_NODE": owner}
+        return subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, env=environment)  # noqa: S603
+
+    def wait(self, stop: threading.Event) -> None:
+        """Until `stop` is set. Raises ResourceError where a process cannot go on."""
+        while not stop.wait(0.2):
+            if self._failed:
+                raise ResourceError(self._failed, str(self.settings.folder), "Mend that, and start the node again")
+
+    def stop(self) -> None:
+        """No new association; what is coming is received; jobs end or give back their claims."""
+        self._stop.set()
+        if self._watcher is not None:
+            self._watcher.join()
+        running = [child.process for child in self._children if child.process is not None]
+        for process in running:
+            process.send_signal(signal.SIGTERM)
+        until = time.monotonic() + DOWN_S
+        for process in running:
+            try:
+                process.wait(max(0.0, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            for pipe in (process.stdin, process.stderr):
+                if pipe is not None:
+                    pipe.close()
+        self._children = []
+        self._held.close()
+
+    def __enter__(self) -> Node:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+
+def prepared(settings: Settings, role: Role = "all") -> Settings:
+    """A node's folder with its settings, models and tables, checked; the settings with the ports that it has.
+
+    Raises UsageError for a port in use, a model that does not load, a folder that is none of ours; ResourceError for a
+    database that does not answer. Nothing is started.
+    """
+    folder = settings.folder
+    if folder.exists() and any(folder.iterdir()) and not (folder / SETTINGS).exists():
+        raise UsageError("is a folder of something else", str(folder), "Choose another --folder")
+    if role in ("all", "receiver"):
+        port = _free(settings.dicom.host, settings.dicom.port)
+        settings = settings.model_copy(update={"dicom": settings.dicom.model_copy(update={"port": port})})
+    if role in ("all", "web"):
+        port = _free(settings.http.host, settings.http.port)
+        settings = settings.model_copy(update={"http": settings.http.model_copy(update={"port": port})})
+    folder.mkdir(parents=True, exist_ok=True)
+    with written(folder / SETTINGS, overwrite=True) as partial:
+        partial.write_text(settings.model_dump_json(indent=1), encoding="utf-8")
+    if role in ("all", "keeper"):
+        migrated(settings.database_url).close()
+        _describe(settings)
+    return settings
+
+
+def _describe(settings: Settings) -> None:
+    """Load each model once, in a process of its own, so that this one stays small."""
+    command = [sys.executable, "-m", "isocenter.service", "describe", str(settings.folder), "0"]
+    done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
+    if done.returncode != 0:
+        words = done.stderr.decode(errors="replace").strip().splitlines()
+        raise UsageError(words[-1] if words else "does not load", "the node's models", "Mend it, or leave it out")
+
+
+def _free(host: str, port: int) -> int:
+    """The port, or a free one for 0. Raises UsageError where it is in use."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+            trial.listen(1)
+        except OSError as error:
+            problem = f"the port cannot be listened on: {error.strerror}"
+            raise UsageError(problem, f"{host}:{port}", "Choose another port") from error
+        return int(trial.getsockname()[1])
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One node a folder, for as long as the process lives."""
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError("another node runs in this folder", str(folder), "Stop it, or choose another") from error
+        yield

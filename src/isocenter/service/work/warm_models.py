@@ -1,0 +1,66 @@
+"""Models that stay loaded between jobs, as many as the memory is meant to hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from isocenter.errors import IntegrityError, UsageError
+from isocenter.prediction import loaded_model
+from isocenter.runtime import Model
+from isocenter.service.routing import ModelFacts
+
+log = logging.getLogger("isocenter")
+
+
+def model_facts(name: str, model: Model) -> ModelFacts:
+    """What routing asks of a model; its hash is that of weights, settings of the task, preprocessing and windows."""
+    settings = [model.record.get("weights_sha256"), model.task.name, model.task.settings, model.preprocessing.settings]
+    text = json.dumps([*settings, model.inference.settings], sort_keys=True, default=str)
+    modality = str(model.preprocessing.settings.get("modality") or "")
+    return ModelFacts(
+        name,
+        hashlib.sha256(text.encode()).hexdigest(),
+        "" if modality == "unknown" else modality,
+        tuple(model.preprocessing.channels),
+        model.task.name,
+    )
+
+
+class WarmModels:
+    """Models by name, loaded when they are first asked for; the longest unused goes where memory runs short.
+
+    paths:     {name: folder}
+    memory_gb: which this process should not exceed while it holds more than one
+    """
+
+    def __init__(self, paths: Mapping[str, Path], memory_gb: float, device: str = "auto") -> None:
+        self.paths, self.memory, self.device = paths, memory_gb * 1e9, device
+        self._loaded: OrderedDict[str, tuple[Model, ModelFacts]] = OrderedDict()
+
+    def __getitem__(self, name: str) -> tuple[Model, ModelFacts]:
+        """The model and its facts. Raises UsageError for a name that is not there, and what loading raises."""
+        if name not in self.paths:
+            raise UsageError("the node has no such model", name, "Name it in node.toml")
+        if name not in self._loaded:
+            model = loaded_model(self.paths[name], self.device)
+            self._loaded[name] = model, model_facts(name, model)
+            while len(self._loaded) > 1 and psutil.Process().memory_info().rss > self.memory:
+                log.info("model %s makes room", self._loaded.popitem(last=False)[0])
+        self._loaded.move_to_end(name)
+        return self._loaded[name]
+
+    def of(self, name: str, digest: str) -> Model:
+        """The model that a job was made for. Raises IntegrityError where the folder holds another one by now."""
+        model, facts = self[name]
+        if facts.hash != digest:
+            self._loaded.pop(name)
+            problem = "is another model than the one that the job was made for"
+            raise IntegrityError(problem, str(self.paths[name]), "Route the study again, and the new one answers it")
+        return model

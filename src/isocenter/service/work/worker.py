@@ -1,0 +1,178 @@
+"""A worker: claims jobs one after the other, holds each by a heartbeat, writes what it came to."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sqlalchemy import and_, select
+
+from isocenter.errors import FormatError, IntegrityError, IsocenterError, ResourceError, UsageError
+from isocenter.service.records import REFUSED, RESULT, Database, Index, Job, Jobs, Outcome
+from isocenter.service.records.tables import jobs
+from isocenter.service.routing import inputs_hash
+from isocenter.service.settings import Rule, Settings
+from isocenter.service.work.answer import Inputs, answered
+from isocenter.service.work.warm_models import WarmModels
+
+log = logging.getLogger("isocenter")
+
+RESULTS = "results"
+# Between two looks at an empty queue (s); before a job that failed for want of something is tried again; and how long a
+# job may still run once the node is to stop.
+IDLE_S, AGAIN_S, DRAIN_S = 0.2, 10.0, 22.0
+# The exit of a worker whose job took too long: only the end of the process ends a computation.
+TOO_LONG = 70
+
+
+class Worker:
+    """One process that works on jobs until it is stopped. name: which no other living worker has."""
+
+    def __init__(self, settings: Settings, database: Database, rules: Sequence[Rule], name: str) -> None:
+        self.settings, self.name = settings, name
+        self.jobs = Jobs(database, settings.queue.lease_s, settings.queue.attempts)
+        self.index = Index(database)
+        self.rules = {rule.name: rule for rule in rules}
+        memory = settings.queue.memory_gb / max(1, settings.queue.workers)
+        self.models = WarmModels({name: one.path for name, one in settings.models.items()}, memory)
+
+    def warm(self) -> None:
+        """Load the models, as many as the memory is meant to hold, so that the first job does not wait for one."""
+        for name in self.models.paths:
+            with suppress(IsocenterError):  # a job says so
+                self.models[name]
+
+    def work(self, stop: threading.Event) -> None:
+        """Until it is stopped. What a dead worker of this name held waits again."""
+        self.jobs.released(self.name)
+        while not stop.is_set():
+            try:
+                job = self.jobs.claim(self.name)
+                if job is None:
+                    stop.wait(IDLE_S)
+                    continue
+                with self._held(job, stop):
+                    self._done(job)
+            except ResourceError as error:
+                log.warning("%s: %s", self.name, error.problem)
+                stop.wait(AGAIN_S)
+
+    def _done(self, job: Job) -> None:
+        """One job, from its inputs to its record."""
+        room = self.settings.folder / RESULTS / f".{job.job}.{job.fence}"
+        shutil.rmtree(room, ignore_errors=True)
+        room.mkdir(parents=True)
+        try:
+            outcome = self._outcome(job, room)
+            if outcome is not None:
+                self.jobs.finish(job, outcome, publish=lambda: _published(room, job, outcome))
+                log.info("job %s: %s", job.job, outcome.outcome)
+        except IsocenterError as error:
+            self.jobs.give_back(job, f"{error.problem}. {error.remedy}", after_s=AGAIN_S)
+        except Exception as error:
+            log.exception("job %s", job.job)
+            self.jobs.give_back(job, f"{type(error).__name__} within the node", after_s=AGAIN_S)
+        finally:
+            shutil.rmtree(room, ignore_errors=True)
+
+    def _outcome(self, job: Job, room: Path) -> Outcome | None:
+        """What a job came to; None where its inputs have changed, so that it waits to be superseded."""
+        inputs = self._inputs(job)
+        if inputs is None:
+            self.jobs.give_back(job, "the study grows", counts=False, after_s=AGAIN_S)
+            return None
+        began = time.monotonic()
+        try:
+            model = self.models.of(job.model, job.model_hash)
+        except (IntegrityError, FormatError, UsageError) as error:
+            return Outcome(REFUSED, f"the model {error.problem}. {error.remedy}")
+        loading = time.monotonic() - began
+        node, rule = self.settings.node, self.rules.get(job.rule)
+        outcome = answered(job, model, inputs, room, node.uid_root, node.text, rule.send if rule else [])
+        return Outcome(**{**vars(outcome), "seconds": {"load": loading, **outcome.seconds}})
+
+    def _inputs(self, job: Job) -> Inputs | None:
+        """The files of a job's series as they were when it was made; None where there are others by now."""
+        found, contents = {}, {}
+        for role, key in job.inputs["series"].items():
+            rows = self.index.objects_of(job.study, key)
+            found[role] = [self.settings.folder / row.path for row in rows]
+            contents[key] = series_hash([row.sha256 for row in rows])
+        if inputs_hash(job.inputs["series"], contents, job.inputs.get("within", "")) != job.inputs["hash"]:
+            return None
+        return Inputs(found, self._within(job))
+
+    def _within(self, job: Job) -> tuple[Path, int, float] | None:
+        """The answer that a rule looks within."""
+        rule = self.rules.get(job.rule)
+        if rule is None or rule.inside is None:
+            return None
+        earlier = and_(jobs.c.study == job.study, jobs.c.rule == rule.inside.rule, jobs.c.outcome == RESULT)
+        with self.index.database.read() as connection:
+            current = jobs.c.state != "superseded"
+            found = connection.execute(select(jobs.c.job, jobs.c.model).where(earlier, current)).first()
+        if found is None:
+            return None
+        labels = {label.name: label.value for label in self.models[found.model][0].task.labels}
+        path = self.settings.folder / RESULTS / found.job / "answer.nii.gz"
+        return path, labels.get(rule.inside.label, 0), rule.inside.margin_mm
+
+    @contextmanager
+    def _held(self, job: Job, stop: threading.Event) -> Iterator[None]:
+        """Renew the claim while a job is worked on; end the process where it takes too long, or the node stops."""
+        over = threading.Event()
+        limit, began = self.settings.queue.job_timeout_s, time.monotonic()
+
+        def beat() -> None:
+            stopped_at: float | None = None
+            renewed = began
+            while not over.wait(0.25):
+                now = time.monotonic()
+                if now - began > limit:
+                    self.jobs.give_back(job, f"took longer than {limit:g} s", after_s=AGAIN_S)
+                    os._exit(TOO_LONG)
+                if stop.is_set():
+                    stopped_at = stopped_at or now
+                    if now - stopped_at > DRAIN_S:
+                        self.jobs.give_back(job, counts=False)
+                        os._exit(0)
+                if now - renewed > self.settings.queue.lease_s / 3:
+                    renewed = now
+                    try:
+                        self.jobs.renew(job)
+                    except ResourceError as error:  # the next beat may reach it again
+                        log.warning("%s: %s", self.name, error.problem)
+
+        heart = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        heart.start()
+        try:
+            yield
+        finally:
+            over.set()
+            heart.join()
+
+
+def series_hash(digests: Sequence[str]) -> str:
+    """The SHA-256 of a series: of those of its objects, in their order."""
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+
+
+def _published(room: Path, job: Job, outcome: Outcome) -> None:
+    """Give a result its final name, in place of that of an earlier try, whose files are the same."""
+    place = room.parent / job.job
+    if not outcome.answers:
+        return
+    if place.exists():
+        old = room.parent / f".{job.job}.{job.fence}.old"
+        place.rename(old)
+        room.rename(place)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        room.rename(place)

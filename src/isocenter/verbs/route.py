@@ -1,0 +1,137 @@
+"""`route`: which series of a study the rules take, and why."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import DatasetError, FormatError, UsageError
+from isocenter.files.dicom import read_identity
+from isocenter.lazy import pandas as pd
+from isocenter.report import InNotebook
+from isocenter.service import (
+    Index,
+    Routed,
+    SeriesFacts,
+    Settings,
+    WarmModels,
+    facts_of,
+    key_of,
+    opened,
+    read_settings,
+    rules_of,
+    study_routing,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Route(InNotebook):
+    """Every rule on every series of a study: taken or not, with its conditions."""
+
+    rows: Sequence[Routed]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row a rule and series; what did not hold."""
+        return pd.DataFrame(
+            [
+                {
+                    "series": row.uid,
+                    "rule": row.rule,
+                    "role": row.role,
+                    "taken": row.taken,
+                    "fails": "; ".join(f"{one.name}: {one.found}" for one in row.conditions if not one.holds),
+                }
+                for row in self.rows
+            ]
+        )
+
+    def as_record(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {"schema": "isocenter.route", "version": 1, "rows": [_row(row) for row in self.rows]}
+
+    def explained(self) -> str:
+        """Every condition of every row."""
+        lines = []
+        for row in self.rows:
+            lines.append(f"{row.rule}: {row.uid} is {'taken' if row.taken else 'not taken'}")
+            lines += [
+                f"  {'yes' if one.holds else 'no ':3}  {one.name}: wanted {one.wanted}, found {one.found}"
+                for one in row.conditions
+            ]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            f"{row.rule}: {row.uid} {'is taken' if row.taken else 'is not taken: ' + _first(row)}" for row in self.rows
+        )
+
+
+def route(
+    study: str | Path, *models: str | Path, config: str | Path | None = None, folder: str | Path | None = None
+) -> Route:
+    """What the rules of a node say of a study.
+
+    study:  a folder of DICOM files, or the UID of a study in the node
+    models: folders of models, beside those of the file
+    Raises UsageError for a study that is neither, DatasetError for a folder without DICOM.
+    """
+    settings = read_settings(None if config is None else Path(config), [Path(one) for one in models], _place(folder))
+    warm = WarmModels({name: one.path for name, one in settings.models.items()}, settings.queue.memory_gb)
+    facts = {name: warm[name][1] for name in settings.models}
+    if not facts:
+        raise UsageError("there is no model to route to", "route", "Give a model, or a --config that names one")
+    series = _series_in(Path(study)) if Path(study).is_dir() else _series_of(str(study), settings)
+    return Route(study_routing(rules_of(settings, facts), facts, series).rows)
+
+
+def _place(folder: str | Path | None) -> Path | None:
+    return None if folder is None else Path(folder)
+
+
+def _series_of(uid: str, settings: Settings) -> list[SeriesFacts]:
+    """The series of a study that the node has."""
+    if not (settings.folder / "node.sqlite").exists() and settings.database.url == "sqlite":
+        raise UsageError("is no folder, and there is no node here", uid, "Give a folder of DICOM files, or --config")
+    database = opened(settings.database_url)
+    rows = Index(database).series_of(key_of(uid))
+    database.close()
+    if not rows:
+        raise UsageError("the node has no such study", uid, "Give the UID of a study that it has received")
+    return [SeriesFacts.of_row(row) for row in rows]
+
+
+def _series_in(folder: Path) -> list[SeriesFacts]:
+    """The series of a folder, whatever its files are called."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        try:
+            found.setdefault(read_identity(path).series, []).append(path)
+        except FormatError:
+            continue
+    if not found:
+        raise DatasetError("holds no DICOM file", str(folder), "Give the folder of a study")
+    with tempfile.TemporaryDirectory(prefix="isocenter-route-") as links:
+        facts = []
+        for uid, paths in sorted(found.items()):
+            place = Path(links) / key_of(uid)
+            place.mkdir()
+            for number, path in enumerate(paths):
+                (place / f"{number:06}.dcm").symlink_to(path.absolute())
+            facts.append(facts_of(key_of(uid), uid, place))
+        return facts
+
+
+def _row(row: Routed) -> dict[str, Any]:
+    return {"series": row.uid, "rule": row.rule, "role": row.role, "taken": row.taken} | {
+        "conditions": [asdict(one) for one in row.conditions]
+    }
+
+
+def _first(row: Routed) -> str:
+    """The first condition that does not hold."""
+    one = next(one for one in row.conditions if not one.holds)
+    return f"{one.name} is {one.found}, wanted {one.wanted}"

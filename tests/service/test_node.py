@@ -1,0 +1,194 @@
+"""A whole node: its processes, a real sender, and what remains when any of them is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import select
+
+import isocenter
+from isocenter.errors import UsageError
+from isocenter.files.dicom import SeriesNames, write_series
+from isocenter.service.records import opened
+from isocenter.service.records.tables import deliveries, jobs, studies
+from isocenter.values import Geometry, Image
+from service.thresholds import threshold_model
+
+QUICK = {
+    "dicom": {"port": 0},
+    "http": {"port": 0},
+    "study": {"complete_after_s": 0.5},
+    "node": {"min_free_gb": 0},
+    "queue": {"lease_s": 2},
+}
+WAIT_S = 60
+
+
+def study(folder: Path, number: int) -> list[Path]:
+    """Six slices of MR with a bright block, of a patient of its own."""
+    data = np.zeros((1, 12, 10, 6), np.int16)
+    data[0, 2:6, 3:7, 1:4] = 100 + number
+    image = Image(data, Geometry((12, 10, 6), np.diag([-1.0, -1, 2, 1])), modality="MR")
+    write_series(image, SeriesNames(f"p{number}", "study", "series"), folder)
+    return sorted(folder.iterdir())
+
+
+def send(node, paths: list[Path]) -> None:
+    """By DCMTK, again and again until the node has taken all."""
+    host, port = node.settings.dicom.host, str(node.settings.dicom.port)
+    for _ in range(40):
+        command = ["storescu", "-aec", "ISOCENTER", host, port, *map(str, paths)]
+        done = subprocess.run(command, capture_output=True, check=False)
+        if done.returncode == 0:
+            return
+        time.sleep(0.3)
+    raise AssertionError(done.stderr.decode())
+
+
+def rows(node, table):
+    database = opened(node.settings.database_url)
+    with database.read() as connection:
+        found = connection.execute(select(table)).all()
+    database.close()
+    return found
+
+
+def until(condition, what: str) -> None:
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.1)
+
+
+def killed(node, role: str) -> None:
+    """`kill -9` of the processes of a role."""
+    for child in node._children:
+        if child.role == role and child.process is not None:
+            os.kill(child.process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return threshold_model(tmp_path_factory.mktemp("model"), 50)
+
+
+def test_whatever_process_is_killed_every_study_has_one_result(tmp_path, model):
+    with isocenter.serve(model, folder=tmp_path / "node", **QUICK) as node:
+        for number, role in enumerate(("receiver", "keeper", "worker", "keeper", "worker")):
+            send(node, study(tmp_path / str(number), number))
+            killed(node, role)
+        until(lambda: {row.state for row in rows(node, studies)} == {"done"}, "studies are not done")
+        until(lambda: len(rows(node, studies)) == 5, "a study is lost")
+        found = rows(node, jobs)
+        assert sorted((row.state, row.outcome) for row in found) == [("done", "result")] * 5
+        assert {row.instances for row in rows(node, studies)} == {6}
+        for row in found:
+            answer = np.asarray(isocenter.read(tmp_path / "node" / "results" / row.job / "answer.nii.gz").data)
+            assert answer.sum() == 4 * 4 * 3
+    assert b"p0" not in (tmp_path / "node" / "node.jsonl").read_bytes()
+
+
+def test_an_answer_in_the_pacs_lies_on_the_voxels_of_its_study_and_is_committed_there(tmp_path, model, orthanc):
+    config = tmp_path / "node.toml"
+    config.write_text(
+        f'''
+        [node]
+        min_free_gb = 0
+        [study]
+        complete_after_s = 300
+        [[peers]]
+        name = "pacs"
+        ae_title = "ORTHANC"
+        host = "127.0.0.1"
+        port = {orthanc.port}
+        [models.bright]
+        path = "{model}"
+        [[rules]]
+        name = "bright"
+        model = "bright"
+        when = {{ Modality = "MR" }}
+        send = ["pacs"]
+        '''
+    )
+    with isocenter.serve(config=config, folder=tmp_path / "node", dicom={"port": 0}, http={"port": 0}) as node:
+        orthanc.knows("node", "ISOCENTER", node.settings.dicom.port)
+        paths = study(tmp_path / "study", 1)
+        for path in paths:
+            orthanc.ask("/instances", path.read_bytes())
+        [known] = orthanc.ask("/studies")
+        # It asks Orthanc how many objects the study has, and does not wait for five minutes.
+        orthanc.ask("/modalities/node/store", {"Resources": [known], "Synchronous": True})
+        until(lambda: [row.state for row in rows(node, deliveries)] == ["committed"], "the answer was not committed")
+        assert [row.state for row in rows(node, jobs)] == ["done"]
+    [segmentation] = [one for one in orthanc.ask("/series?expand") if one["MainDicomTags"]["Modality"] == "SEG"]
+    back = tmp_path / "back.dcm"
+    back.write_bytes(orthanc.ask(f"/instances/{segmentation['Instances'][0]}/file"))
+    [case] = isocenter.files.read_dataset(tmp_path / "study", isocenter.files.DatasetOptions(references=False))
+    [source] = case.images.values()
+    found = isocenter.read(back)
+    places = source.geometry.to_index(found.geometry.to_world(np.argwhere(np.asarray(found.data)[0] > 0)))
+    marked = np.zeros(source.geometry.shape, bool)
+    marked[tuple(np.rint(places).astype(int).T)] = True
+    np.testing.assert_array_equal(marked, np.asarray(source.data)[0] > 50)
+
+
+def test_a_node_that_exists_is_continued_and_a_second_one_in_its_folder_is_refused(tmp_path, model):
+    with isocenter.serve(model, folder=tmp_path / "node", **QUICK) as node:
+        with pytest.raises(UsageError, match="another node runs"):
+            isocenter.serve(model, folder=tmp_path / "node", **QUICK)
+        send(node, study(tmp_path / "a", 1))
+    with isocenter.serve(model, folder=tmp_path / "node", **QUICK) as node:
+        until(lambda: [row.state for row in rows(node, studies)] == ["done"], "the study was not answered")
+        assert [row.outcome for row in rows(node, jobs)] == ["result"]
+
+
+def test_the_command_says_when_it_is_ready_and_drains_at_sigterm(tmp_path, model):
+    config = tmp_path / "node.toml"
+    config.write_text(
+        f'[dicom]\nport = 0\n[http]\nport = 0\n[node]\nmin_free_gb = 0\n[models.m]\npath = "{model}"\n',
+        encoding="utf-8",
+    )
+    command = [sys.executable, "-m", "isocenter", "serve", "--config", str(config)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path)
+    try:
+        line = running.stdout.readline().decode()
+        assert line.startswith("ready: DICOM 127.0.0.1:"), line + running.stderr.read().decode()
+        assert ", http://127.0.0.1:" in line
+        began = time.monotonic()
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(30) == 0
+        assert time.monotonic() - began < 30
+    finally:
+        running.kill()
+    assert json.loads((tmp_path / "node" / "models.json").read_text())["rows"][0]["name"] == "m"
+
+
+def test_check_looks_at_everything_and_starts_nothing(tmp_path, model, capsys):
+    settings = isocenter.serve(model, folder=tmp_path / "node", check=True, **QUICK)
+    assert settings.dicom.port > 0
+    assert not (tmp_path / "node" / "alive").exists()
+
+
+def test_a_model_that_does_not_load_is_refused_before_anything_starts(tmp_path, model):
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model")
+    broken.with_suffix(".json").write_bytes(model.with_suffix(".json").read_bytes())
+    with pytest.raises(UsageError, match=r"broken\.onnx"):
+        isocenter.serve(broken, folder=tmp_path / "node", **QUICK)
+    with pytest.raises(UsageError, match="no such model"):
+        isocenter.serve(tmp_path / "none", folder=tmp_path / "node", **QUICK)
+
+
+def test_a_port_in_use_is_refused_before_anything_starts(tmp_path, model):
+    with isocenter.serve(model, folder=tmp_path / "one", **QUICK) as node:
+        taken = {**QUICK, "dicom": {"port": node.settings.dicom.port}}
+        with pytest.raises(UsageError, match="cannot be listened on"):
+            isocenter.serve(model, folder=tmp_path / "two", **taken)

@@ -1,0 +1,141 @@
+"""Rules on series: what is taken, and why not."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+import isocenter
+from isocenter.service.keeper import seconds_until
+from isocenter.service.routing import ModelFacts, SeriesFacts, StudyAnswers, rules_of, study_routing
+from isocenter.service.routing.rules import fits
+from isocenter.service.settings import Rule, Settings
+from service.thresholds import threshold_model
+
+MODEL = {"m": ModelFacts("m", "hash", "MR")}
+
+
+def series(name: str = "a", **changes: Any) -> SeriesFacts:
+    known = {"instances": 40, "modality": "MR", "spacing_mm": [1.0, 1.0, 1.0], "shape": [64, 64, 40]}
+    attributes = {
+        "SeriesDescription": "Hippo T1",
+        "ImageType": ["ORIGINAL", "PRIMARY"],
+        **changes.pop("attributes", {}),
+    }
+    return SeriesFacts(name, f"1.{name}", **{**known, "attributes": attributes, **changes})
+
+
+def rule(**changes: Any) -> Rule:
+    return Rule(**{"name": "r", "model": "m", **changes})
+
+
+def taken(rules: Rule | list[Rule], *found: SeriesFacts, answers: StudyAnswers | None = None) -> list[dict[str, str]]:
+    rules = rules if isinstance(rules, list) else [rules]
+    return [dict(inputs) for _, inputs in study_routing(rules, MODEL, found, answers or StudyAnswers()).jobs]
+
+
+@pytest.mark.parametrize(
+    ("wish", "found", "holds"),
+    [
+        ("MR", "MR", True),
+        ("MR", "CT", False),
+        ("~(?i)hippo", "T1 HIPPO sag", True),
+        ("~^hippo", "T1 hippo", False),
+        ("DERIVED", ["ORIGINAL", "DERIVED"], True),
+        (["CT", "MR"], "MR", True),
+        (["CT", "~M."], "MR", True),
+        ((0.5, 1.5), [0.5, 1.0, 1.5], True),
+        ((0.5, 1.5), [0.5, 1.0, 2.0], False),
+        ((20, 400), 40, True),
+        ((20, 400), "40", False),
+        ((0, 1), [], False),
+        (False, False, True),
+        (1.5, 1.5, True),
+        ("MR", None, False),
+    ],
+)
+def test_a_condition_holds_where_a_fact_is_as_the_rule_wishes(wish, found, holds):
+    assert fits("Any", wish, found) is holds
+
+
+def test_every_axis_has_to_lie_in_the_range():
+    inside = rule(when={"spacing_mm": (0.5, 1.5)})
+    assert taken(inside, series()) == [{"image": "a"}]
+    assert taken(inside, series(spacing_mm=[1.0, 1.0, 5.0])) == []
+
+
+def test_unless_keeps_a_series_out_and_the_row_says_why():
+    routing = study_routing(
+        [rule(unless={"ImageType": "DERIVED"})], MODEL, [series(attributes={"ImageType": ["DERIVED"]})]
+    )
+    assert routing.jobs == []
+    assert [(one.name, one.found) for one in routing.rows[0].conditions if not one.holds] == [
+        ("not ImageType", ["DERIVED"])
+    ]
+
+
+def test_a_model_sees_no_other_modality_no_localizer_and_nothing_unreadable():
+    scout = series("b", attributes={"ImageType": ["ORIGINAL", "LOCALIZER"]})
+    others = [series("c", modality="CT"), series("d", problem="slices are missing"), series("e", modality="SEG")]
+    assert taken(rule(), series(), scout, *others) == [{"image": "a"}]
+
+
+def test_the_best_series_is_the_thinnest_then_that_with_the_most_slices_then_the_newest():
+    thick = series("thick", spacing_mm=[1.0, 1.0, 3.0])
+    short = series("short", shape=[64, 64, 30])
+    old = series("old", attributes={"SeriesDate": "20200101"})
+    new = series("new", attributes={"SeriesDate": "20210101"})
+    assert taken(rule(take="best"), thick, new, short, old) == [{"image": "new"}]
+    assert len(taken(rule(), thick, new, short, old)) == 4
+
+
+def test_without_rules_every_series_of_the_models_modality_is_taken():
+    rules = rules_of(Settings(), MODEL)
+    assert taken(rules, series(), series("b", modality="CT")) == [{"image": "a"}]
+
+
+def test_a_model_of_several_images_takes_a_series_for_each():
+    several = rule(series={"T1": {"SeriesDescription": "~T1"}, "FLAIR": {"SeriesDescription": "~FLAIR"}})
+    flair = series("b", attributes={"SeriesDescription": "FLAIR"})
+    assert taken(several, series(), flair) == [{"T1": "a", "FLAIR": "b"}]
+    assert taken(several, series()) == []
+
+
+def test_a_rule_that_waits_for_another_follows_its_answer():
+    chained = [rule(), rule(name="next", only_if={"rule": "r", "finding": "bleeding", "at_least": 0.4})]
+    assert len(taken(chained, series())) == 1
+    assert len(taken(chained, series(), answers=StudyAnswers({}, {("r", "bleeding"): 0.3}))) == 1
+    assert len(taken(chained, series(), answers=StudyAnswers({}, {("r", "bleeding"): 0.5}))) == 2
+    within = [rule(), rule(name="within", inside={"rule": "r", "label": "liver", "margin_mm": 10})]
+    assert len(taken(within, series(), answers=StudyAnswers({"r": "refused"}))) == 1
+    assert len(taken(within, series(), answers=StudyAnswers({"r": "result"}))) == 2
+
+
+@pytest.mark.parametrize(
+    ("hours", "now", "expected"),
+    [
+        ("00:00-24:00", (3, 0), 0),
+        ("07:00-19:00", (12, 0), 0),
+        ("07:00-19:00", (6, 0), 3600),
+        ("07:00-19:00", (20, 0), 11 * 3600),
+        ("19:00-07:00", (23, 0), 0),
+        ("19:00-07:00", (3, 0), 0),
+        ("19:00-07:00", (18, 30), 1800),
+    ],
+)
+def test_a_job_waits_until_its_hours(hours, now, expected):
+    assert seconds_until(hours, datetime(2026, 1, 2, *now)) == expected
+
+
+def test_route_says_of_a_folder_which_series_a_model_takes(tmp_path, data):
+    model = threshold_model(tmp_path / "model", 100, "MR")
+    found = isocenter.route(data / "dicom" / "series", model)
+    assert found.as_record()["schema"] == "isocenter.route"
+    kinds = {row.uid: next(c.found for c in row.conditions if c.name == "the model's modality") for row in found.rows}
+    assert set(kinds.values()) > {"MR", "CT"}
+    assert all(kinds[row.uid] == "MR" for row in found.rows if row.taken)
+    refused = [row for row in found.rows if any(c.name == "readable" and not c.holds for c in row.conditions)]
+    assert any("not evenly spaced" in str(c.found) for row in refused for c in row.conditions)
+    assert "wanted MR, found CT" in found.explained()

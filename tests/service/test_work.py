@@ -1,0 +1,225 @@
+"""One study through keeper and worker: answers on the source's own voxels, the same whenever they are made again."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import select, update
+
+import isocenter
+from isocenter.errors import IsocenterError
+from isocenter.files import DatasetOptions, read_dataset
+from isocenter.files.dicom import SeriesNames, Stamp, read_identity, stamped, write_series
+from isocenter.service import Keeper, Worker, read_settings
+from isocenter.service.objects import ObjectStore
+from isocenter.service.records import Index, migrated
+from isocenter.service.records.tables import answers, findings, jobs, series, studies
+from isocenter.service.routing import rules_of
+from isocenter.service.work import WarmModels
+from isocenter.values import Geometry, Image
+from service.thresholds import threshold_model
+
+LEVEL = 40.5
+
+
+class SmallNode:
+    """The keeper and one worker of a node, without processes and ports."""
+
+    def __init__(self, folder: Path, model: Path, **sections) -> None:
+        sections = {"study": {"complete_after_s": 0}, "node": {"min_free_gb": 0}, **sections}
+        self.settings = read_settings(None, [model], folder, **sections)
+        folder.mkdir(exist_ok=True)
+        self.database = migrated(self.settings.database_url)
+        self.store = ObjectStore(folder, "test")
+        warm = WarmModels({name: one.path for name, one in self.settings.models.items()}, 8)
+        self.models = {name: warm[name][1] for name in self.settings.models}
+        self.rules = rules_of(self.settings, self.models)
+        self.keeper = Keeper(self.settings, self.database, self.rules, self.models)
+        self.worker = Worker(self.settings, self.database, self.rules, "test/worker-0")
+
+    def receive(self, *paths: Path) -> None:
+        for path in paths:
+            with self.store.begin() as part:
+                part.write(path.read_bytes())
+                self.store.keep(part, "test")
+
+    def work(self) -> None:
+        """Until nothing is left to do."""
+        for _ in range(100):
+            self.keeper.round()
+            job = self.worker.jobs.claim(self.worker.name)
+            if job is None:
+                return
+            self.worker._done(job)
+
+    def rows(self, table):
+        with self.database.read() as connection:
+            return connection.execute(select(table)).all()
+
+    def result(self, name: str = "answer.dcm") -> Path:
+        [job] = self.rows(jobs)
+        return self.settings.folder / "results" / job.job / name
+
+
+@pytest.fixture
+def node(tmp_path):
+    made = SmallNode(tmp_path / "node", threshold_model(tmp_path / "model", LEVEL))
+    yield made
+    made.store.close()
+    made.database.close()
+
+
+def files_of(series: Path) -> list[Path]:
+    found = []
+    for path in sorted(path for path in series.rglob("*") if path.is_file()):
+        try:
+            read_identity(path)
+            found.append(path)
+        except IsocenterError:
+            continue
+    return found
+
+
+def test_an_answer_lies_on_the_voxels_of_its_series_whatever_their_orientation(node, data):
+    """For every series of the corpus: a SEG on the source voxels exactly, or the reason of reading."""
+    outcomes = {}
+    for folder in sorted(path for path in (data / "dicom" / "series").iterdir() if path.is_dir()):
+        node.receive(*files_of(folder))
+    node.work()
+    uids = {row.uid: row for row in node.rows(series)}
+    for job in node.rows(jobs):
+        [one] = [row for row in uids.values() if row.series == job.inputs["series"]["image"]]
+        outcomes[one.uid] = job.outcome
+        if job.outcome != "result":
+            assert job.reason
+            continue
+        place = node.settings.folder / "studies" / job.study[:2] / job.study / one.series
+        [case] = read_dataset(place, DatasetOptions(references=False, channels=1))
+        [image] = case.images.values()
+        answer = isocenter.read(node.settings.folder / "results" / job.job / "answer.nii.gz")
+        np.testing.assert_array_equal(np.asarray(answer.data)[0], np.asarray(image.data)[0] > LEVEL)
+        segmentation = node.settings.folder / "results" / job.job / "answer.dcm"
+        if segmentation.exists():
+            seg = isocenter.read(segmentation)
+            bright = np.argwhere(np.asarray(seg.data)[0] > 0)
+            back = np.rint(image.geometry.to_index(seg.geometry.to_world(bright))).astype(int)
+            marked = np.zeros(image.geometry.shape, bool)
+            marked[tuple(back.T)] = True
+            np.testing.assert_array_equal(marked, np.asarray(image.data)[0] > LEVEL)
+    assert sum(outcome == "result" for outcome in outcomes.values()) >= 5
+    no_image = ("SEG", "SR", "PR", "RTSTRUCT")
+    for row in uids.values():
+        assert row.uid in outcomes or row.problem or row.modality in no_image or "LOCALIZER" in str(row.attributes)
+
+
+@pytest.fixture
+def mr(tmp_path) -> list[Path]:
+    """An oblique series of MR with a bright ball."""
+    turned = np.array([[0.0, 0.8, 0.6], [1.0, 0.0, 0.0], [0.0, 0.6, -0.8]])
+    affine = np.eye(4)
+    affine[:3, :3] = turned @ np.diag([1.0, 1.0, 2.5])
+    x, y, z = np.indices((24, 20, 8))
+    ball = 200 * ((x - 11) ** 2 + (y - 9) ** 2 + 6 * (z - 4) ** 2 < 40) + x
+    image = Image(ball[None].astype(np.int16), Geometry((24, 20, 8), affine), modality="MR")
+    write_series(image, SeriesNames("p", "study", "series"), tmp_path / "mr")
+    return sorted((tmp_path / "mr").iterdir())
+
+
+def test_the_same_job_made_again_gives_the_same_bytes(node, mr):
+    node.receive(*mr)
+    node.work()
+    [job] = node.rows(jobs)
+    folder = node.result().parent
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {"answer.dcm", "answer.nii.gz", "findings.json", "predictions.csv"} <= set(first)
+    assert node.worker.jobs.retry(job.job)
+    node.work()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+    [row] = node.rows(jobs)
+    assert (row.state, row.outcome, row.attempts) == ("done", "result", 1)
+    assert len(node.rows(findings)) == 1
+    seg = [row for row in node.rows(answers) if row.kind == "seg"]
+    assert seg[0].sop_instance_uid.startswith("2.25.")
+    said = json.loads(first["findings.json"])
+    assert (said["schema"], said["version"]) == ("isocenter.findings", 1)
+
+
+def test_a_late_image_makes_a_further_revision_whose_answer_replaces_the_first(node, mr):
+    node.receive(*mr[:-1])
+    node.work()
+    node.receive(mr[-1])
+    node.work()
+    states = sorted((row.revision, row.state, row.outcome) for row in node.rows(jobs))
+    assert states == [(1, "superseded", "result"), (2, "done", "result")]
+    assert [row.revision for row in node.rows(studies)] == [2]
+
+
+def test_a_study_sent_ten_times_has_one_answer(node, mr):
+    for _ in range(10):
+        node.receive(*mr)
+        node.work()
+    assert len(node.rows(jobs)) == 1
+    assert [row.revision for row in node.rows(studies)] == [1]
+
+
+def test_files_that_no_row_knows_are_found_at_the_start(node, mr):
+    node.receive(*mr)
+    for journal in (node.settings.folder / "inbox").rglob("journal-*"):
+        journal.write_bytes(b"")  # as if it had not survived
+    assert node.keeper.absorb() == 0
+    assert node.keeper.find() == len(mr)
+    node.work()
+    assert [row.outcome for row in node.rows(jobs)] == ["result"]
+
+
+def test_a_model_that_was_changed_answers_no_old_job(node, mr, tmp_path):
+    node.receive(*mr)
+    node.keeper.round()
+    threshold_model(tmp_path / "model", LEVEL + 1)
+    node.work()
+    [row] = node.rows(jobs)
+    assert (row.state, row.outcome) == ("done", "refused")
+    assert "another model" in row.reason
+
+
+def test_a_job_that_takes_too_long_ends_its_process(node, mr, monkeypatch):
+    monkeypatch.setattr("isocenter.service.work.worker.os._exit", lambda code: ended.set())
+    ended = threading.Event()
+    node.receive(*mr)
+    node.keeper.round()
+    job = node.worker.jobs.claim("test/worker-0")
+    slow = node.settings.model_copy(update={"queue": node.settings.queue.model_copy(update={"job_timeout_s": 0.1})})
+    node.worker.settings = slow
+    with node.worker._held(job, threading.Event()):
+        assert ended.wait(5)
+    [row] = node.rows(jobs)
+    assert (row.state, row.reason) == ("waiting", "took longer than 0.1 s")
+
+
+def test_a_job_whose_claim_is_lost_writes_nothing(node, mr):
+    node.receive(*mr)
+    node.keeper.round()
+    job = node.worker.jobs.claim("test/worker-0")
+    with node.database.begin() as connection:
+        connection.execute(update(jobs).values(fence=jobs.c.fence + 1))
+    node.worker._done(job)
+    assert not (node.settings.folder / "results" / job.job).exists()
+    assert node.rows(answers) == []
+    assert list((node.settings.folder / "results").iterdir()) == []
+
+
+def test_a_stamp_leaves_references_to_other_objects_alone(node, mr, tmp_path):
+    node.receive(*mr)
+    node.work()
+    path = node.result()
+    before = stamped(path, Stamp("2.25", "a", 1e9, "For research use only"))
+    after = stamped(path, Stamp("2.25", "b", 1e9, "For research use only"))
+    assert before.SOPInstanceUID != after.SOPInstanceUID
+    assert before.StudyInstanceUID == after.StudyInstanceUID
+    assert before.ReferencedSeriesSequence == after.ReferencedSeriesSequence
+    assert after.SeriesDescription.endswith("For research use only")
+    assert Index(node.database).series_of(node.rows(jobs)[0].study)[0].modality == "MR"
