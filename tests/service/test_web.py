@@ -183,6 +183,23 @@ def test_metrics_count_by_state(node):
     assert 'isocenter_oldest_seconds{what="waiting delivery"}' in text
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_node_on_postgresql_answers_alike(database, postgresql, tmp_path):
+    with served(tmp_path / "node", peers=PEERS, database={"url": postgresql}) as web:
+        for number in range(3):
+            web.store(encoded(drawn(f"1.2.3.{number}", study=f"1.2.{number}")))
+        web.answer("1.2.0", {"answer.dcm": (b"seg", "2.25.7")}, ["pacs"])
+        rows = web.client.get("/api/studies", params={"limit": 2, "after": "1.2.0"}).json()["rows"]
+        assert [row["study"] for row in rows] == ["1.2.1", "1.2.2"]
+        [job] = web.client.get("/api/jobs", params={"state": "sending"}).json()["rows"]
+        assert job["answers"][0]["deliveries"] == [{"peer": "pacs", "state": "waiting"}]
+        assert 'isocenter_jobs{state="sending"} 1.0' in web.client.get("/metrics").text
+        assert web.client.get("/health/ready").json()["ready"]
+        (web.settings.folder / "results" / job["job"] / "answer.dcm").unlink()
+        found = web.client.get("/dicomweb/series", params={"PatientID": "secret-17"}).json()
+        assert [one["0020000E"]["Value"] for one in found] == [["1.2.3"]] * 3
+
+
 def test_with_a_token_nothing_but_health_is_said_to_others(tmp_path, monkeypatch):
     monkeypatch.setenv("ISOCENTER_TOKEN", "secret")
     with served(tmp_path / "node", token="secret") as web:  # noqa: S106

@@ -172,6 +172,18 @@ def test_a_body_that_breaks_off_leaves_its_whole_objects_and_no_part_file(fresh)
     assert list((fresh.settings.folder / "inbox").rglob("*.part")) == []
 
 
+def test_an_object_with_a_damaged_header_is_found_and_given_as_it_came(fresh):
+    file = encoded(drawn())
+    damaged = file[: file.index(b"\x20\x00\x0e\x00") + 8 + len("1.2.3 ") + 5]  # up to SeriesInstanceUID, and half a tag
+    assert fresh.store(damaged).status_code == 200
+    [one] = fresh.client.get("/dicomweb/instances").json()
+    assert one["00080018"]["Value"] == ["1.2.3.4"]
+    at = "/dicomweb/studies/1.2/series/1.2.3/instances/1.2.3.4"
+    assert fresh.client.get(f"{at}/metadata").json()[0]["0020000E"]["Value"] == ["1.2.3"]
+    assert fresh.client.get(at, headers={"Accept": "application/dicom"}).content == damaged
+    assert fresh.client.get(f"{at}/rendered").status_code in (404, 422)
+
+
 def test_names_in_a_body_are_no_paths(fresh):
     head = b'Content-Type: application/dicom\r\nContent-Disposition: form-data; filename="../../escaped"\r\n'
     body = b"--" + BOUNDARY.encode() + b"\r\n" + head + b"Content-Location: /etc/escaped\r\n\r\n" + encoded(drawn())
@@ -237,6 +249,12 @@ def test_pages_of_a_search_hold_every_study_once(node):
     assert [len(page) for page in pages] == [1, 1, 1, 0]
     assert len({page[0]["0020000D"]["Value"][0] for page in pages[:3]}) == 3
     assert "more results" in node.client.get("/dicomweb/studies?limit=1").headers["Warning"]
+
+
+def test_what_is_no_attribute_of_a_level_is_said_to_be_ignored(node):
+    assert "ignored: 00080060" in node.client.get("/dicomweb/studies?Modality=MR").headers["Warning"]
+    assert "Warning" not in node.client.get("/dicomweb/series?Modality=MR").headers
+    assert node.client.get("/dicomweb/series?Modality=XA").status_code == 204
 
 
 def test_series_and_instances_are_found_within_their_study_and_without_it(node):

@@ -35,8 +35,17 @@ class StoredObject:
 
     @property
     def elements(self) -> DicomJson:
-        """Its header. Raises FormatError where the file is damaged."""
-        return header_elements(read_header(self.path))
+        """Its header; of a damaged file only what the records know."""
+        known = {
+            "SOPClassUID": self.sop_class,
+            "SOPInstanceUID": self.instance,
+            "StudyInstanceUID": self.study,
+            "SeriesInstanceUID": self.series,
+        }
+        try:
+            return header_elements(read_header(self.path)) | elements(known)
+        except (FormatError, FileNotFoundError):
+            return elements(known)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,12 +119,7 @@ class StoredStudy:
             yield uid, made[0].elements, len(made)
 
     def _first(self, of_series: str | None) -> DicomJson:
-        for one in self.objects(of_series):
-            try:
-                return one.elements
-            except (FormatError, FileNotFoundError):
-                continue
-        return {}
+        return next((one.elements for one in self.objects(of_series)), {})
 
 
 def stored_studies(node: WebNode, uids: Sequence[str] | None = None) -> Iterator[StoredStudy]:

@@ -80,21 +80,21 @@ def query_of(request: Request, **path: str | None) -> Query:
 def search_studies(request: Request, node: Node) -> Response:
     """Studies, newest first."""
     query = query_of(request)
-    return _answer(query, (found for _, found in _studies(node, query, _base(request))))
+    return _answer(query, (found for _, found in _studies(node, query, _base(request))), STUDY)
 
 
 @router.get("/series", response_class=JSONResponse)
 def search_all_series(request: Request, node: Node) -> Response:
     """Series of all studies."""
     query = query_of(request)
-    return _answer(query, (found for _, _, found in _series(node, query, _base(request))))
+    return _answer(query, (found for _, _, found in _series(node, query, _base(request))), STUDY | SERIES)
 
 
 @router.get("/studies/{study}/series", response_class=JSONResponse)
 def search_series(request: Request, node: Node, study: Uid) -> Response:
     """Series of a study."""
     query = query_of(request, StudyInstanceUID=study)
-    return _answer(query, (found for _, _, found in _series(node, query, _base(request))))
+    return _answer(query, (found for _, _, found in _series(node, query, _base(request))), STUDY | SERIES)
 
 
 @router.get("/instances", response_class=JSONResponse)
@@ -163,10 +163,14 @@ def _single(uids: str | None) -> str | None:
     return uids if uids and not re.search(r"[,\\]", uids) else None
 
 
-def _answer(query: Query, found: Iterator[DicomJson]) -> Response:
+def _answer(query: Query, found: Iterator[DicomJson], level: frozenset[str] | None = None) -> Response:
+    """The rows of a page; level: tags that are matched, None for all. Warnings as in PS3.18 8.3.4 and 8.3.4.4."""
     rows = list(islice(found, query.offset, query.offset + query.limit))
     is_cut = len(rows) == query.limit and next(found, None) is not None
-    headers = {"Warning": "299 isocenter: there are more results, which can be asked for by offset"} if is_cut else {}
+    ignored = sorted(set(query.wanted) - level) if level is not None else []
+    warnings = ["there are more results, which can be asked for by offset"] if is_cut else []
+    warnings += [f"these are no attributes of this level, and were ignored: {', '.join(ignored)}"] if ignored else []
+    headers = {"Warning": "; ".join(f"299 isocenter: {warning}" for warning in warnings)} if warnings else {}
     return JSONResponse(rows, 200, headers, MEDIA) if rows else Response(status_code=204)
 
 
