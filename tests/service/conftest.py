@@ -131,13 +131,12 @@ class Orthanc:
             self.ask(f"/patients/{patient}", method="DELETE")
 
 
-@pytest.fixture(scope="session")
-def orthanc_server(tmp_path_factory):
+@contextmanager
+def orthanc_running(folder: Path) -> Iterator[Orthanc]:
     """An Orthanc with DICOMweb, on free ports, in a temporary folder."""
     program, web = shutil.which("Orthanc"), Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
     if program is None or not web.exists():
         pytest.skip("Orthanc with its plugin for DICOMweb is not installed")
-    folder = tmp_path_factory.mktemp("orthanc")
     server = Orthanc(free_port(), free_port())
     always = {f"DicomAlwaysAllow{verb}": True for verb in ("Echo", "Store", "Find", "Get", "Move")}
     settings = always | {
@@ -156,6 +155,13 @@ def orthanc_server(tmp_path_factory):
     }
     (folder / "settings.json").write_text(json.dumps(settings))
     with running([program, folder / "settings.json"], server.http, stderr=subprocess.DEVNULL):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def orthanc_server(tmp_path_factory):
+    """One Orthanc for all tests."""
+    with orthanc_running(tmp_path_factory.mktemp("orthanc")) as server:
         yield server
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from sqlalchemy import and_, select
 
 from isocenter.errors import FormatError, IntegrityError, IsocenterError, ResourceError, UsageError
+from isocenter.files import dicom
+from isocenter.lazy import ndimage, pandas
 from isocenter.service.records import REFUSED, RESULT, Database, Index, Job, Jobs, Outcome
 from isocenter.service.records.tables import jobs
 from isocenter.service.routing import inputs_hash
@@ -45,6 +47,7 @@ class Worker:
 
     def warm(self) -> None:
         """Load the models, as many as the memory is meant to hold, so that the first job does not wait for one."""
+        _ = (dicom.write_segmentation, pandas.DataFrame, ndimage.label)  # imported now: they take two seconds
         for name in self.models.paths:
             with suppress(IsocenterError):  # a job says so
                 self.models[name]
