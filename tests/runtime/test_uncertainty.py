@@ -180,6 +180,20 @@ def test_a_method_that_a_model_does_not_have_is_refused_by_name(task, members, a
         with_uncertainty(model(task, members), asked)
 
 
+@pytest.mark.parametrize("task", [CLASSES, VALUES, MASK], ids=["classes", "values", "mask"])
+def test_masks_of_the_last_layer_are_the_same_for_every_window_and_change_nothing(task):
+    of, image = model(task), noise((12, 8, 8))
+    plain = of.predict(image)
+    each = [with_uncertainty(of, "mc_dropout").predict(image, maps=task is MASK) for _ in range(2)]
+    assert each[0].confidence.epistemic == each[1].confidence.epistemic > 0
+    assert each[0].probabilities == plain.probabilities
+    assert each[0].values == plain.values
+    with torch.no_grad():
+        for layer in (of.run.module.vectors if task is not MASK else of.run.module.dense).values():
+            layer.weight.zero_()  # nothing that is dropped has a say
+    assert with_uncertainty(of, "mc_dropout").predict(image).confidence.epistemic == pytest.approx(0, abs=1e-9)
+
+
 def test_a_plan_with_a_method_that_is_not_built_is_refused_by_name():
     check_value("inference.uncertainty", "tta")
     with pytest.raises(PlanError, match="swag"):

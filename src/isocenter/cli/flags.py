@@ -121,9 +121,7 @@ Backend = Annotated[
 Mirror = Annotated[bool | None, typer.Option(help="Average over mirrored images, or do not; as planned by default.")]
 Uncertainty = Annotated[
     str | None,
-    typer.Option(
-        metavar="METHOD", help="Source of uncertainty: auto, none, members, laplace, tta; as planned by default."
-    ),
+    typer.Option(metavar="METHOD", help="Where uncertainty comes from: auto, none, members, laplace, mc_dropout, tta."),
 ]
 Overlap = Annotated[
     float | None,

@@ -13,6 +13,7 @@ from isocenter.runtime.guard import Watched, with_features
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.uncertainty.disagreement import Disagreement
 from isocenter.runtime.uncertainty.laplace import Laplace, LastLayers
+from isocenter.runtime.uncertainty.masks import USUAL_RATE, Masks
 from isocenter.runtime.windows import Averaged
 
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from isocenter.networks import Features
     from isocenter.runtime.model import Model
 
-AUTO, NONE, MEMBERS, LAPLACE, TTA = "auto", "none", "members", "laplace", "tta"
-Method = Literal["auto", "none", "members", "laplace", "tta"]
-METHODS = (AUTO, NONE, MEMBERS, LAPLACE, TTA)
+AUTO, NONE, MEMBERS, LAPLACE, DROPOUT, TTA = "auto", "none", "members", "laplace", "mc_dropout", "tta"
+Method = Literal["auto", "none", "members", "laplace", "mc_dropout", "tta"]
+METHODS = (AUTO, NONE, MEMBERS, LAPLACE, DROPOUT, TTA)
 WHERE = "--uncertainty"
 
 
@@ -47,8 +48,10 @@ def with_uncertainty(model: Model, asked: str | None = None) -> Model:
     run, differ = model.run, Disagreement.of(model.task)
     if isinstance(run, Averaged):
         run = replace(run, differ=differ if method == MEMBERS else None)
-    elif method == LAPLACE and model.laplace is not None and differ is not None:
-        run = with_features(model, partial(_by_draws, model.laplace, differ, model.inference.draws))
+    elif method in (LAPLACE, DROPOUT):
+        drawing = model.laplace if method == LAPLACE else _masks(model)
+        assert drawing is not None and differ is not None  # noqa: S101 - else the method would be lacking
+        run = with_features(model, partial(_by_draws, drawing, differ, model.inference.draws))
     elif isinstance(run, Watched):
         run = replace(run, beside=None)
     return replace(model, run=run, uncertainty=method)
@@ -63,9 +66,18 @@ def last_layers_of(model: Model) -> LastLayers | None:
     return LastLayers.of(run.module, at, {head: kind for head, kind in differ.kinds.items() if kind != "values"})
 
 
-def _by_draws(laplace: Laplace, differ: Disagreement, count: int, seen: Features) -> Mapping[str, Tensor]:
-    own = replace(differ, kinds={head: kind for head, kind in differ.kinds.items() if head in laplace.heads})
-    return own(laplace.views(seen, count))
+def _masks(model: Model) -> Masks | None:
+    """Dropout of what the last layers take, at the network's own rate; None where no last layer is known."""
+    at = networks.family_of(model.networks[0]["name"]).features
+    if not at or not isinstance(model.run, TorchNetwork):
+        return None
+    layers = networks.last_layers(model.run.module, at)
+    return Masks(layers, model.network["size"].get("dropout") or USUAL_RATE) if layers else None
+
+
+def _by_draws(drawing: Laplace | Masks, differ: Disagreement, count: int, seen: Features) -> Mapping[str, Tensor]:
+    own = replace(differ, kinds={head: kind for head, kind in differ.kinds.items() if head in drawing.heads})
+    return own(drawing.views(seen, count))
 
 
 def _lacking(model: Model, method: str) -> str:
@@ -78,6 +90,8 @@ def _lacking(model: Model, method: str) -> str:
         return "the model is one network, without members that could differ"
     if method == LAPLACE and (model.laplace is None or not isinstance(model.run, TorchNetwork)):
         return "no posterior of a last layer was fitted, or what computes does not show what that layer takes"
+    if method == DROPOUT and _masks(model) is None:
+        return "the last layer of the network is not known, or what computes does not show what it takes"
     if method == TTA:
         try:
             model.flips(True)
