@@ -1,0 +1,219 @@
+"""What each method of uncertainty finds, and costs: error detection, risk-coverage, and corruptions of rising severity.
+
+    python bench/uncertainty.py --threads 1 --record
+
+Pictures of PneumoniaMNIST, its training and validation parts drawn anew: 450 train, 100 validate, 400 test. Five
+networks differ in their seeds; single networks are their mean, `members` all five as one. Risk is the share of wrong
+classes. Where laplace-torch is installed, the variances of its last layer are compared with ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from recorded import record
+from scipy import ndimage, stats
+from trainings import ROOT
+
+import isocenter
+from isocenter.evaluation import Resampling, aurc, auroc, bootstrap_statistic, difference, excess_aurc
+from isocenter.networks import Features
+from isocenter.runtime import Model, with_uncertainty
+from isocenter.runtime.uncertainty.laplace import LastLayers
+from isocenter.values import Estimate, Geometry, Image
+
+PARTS, SEEDS, CORRUPTED = {"train": 450, "val": 100, "test": 400}, range(5), 40
+SEVERITIES = (1, 2, 3, 4, 5)
+Pixels = np.ndarray
+
+
+def _noisy(pixels: Pixels, level: int, random: np.random.Generator) -> Pixels:
+    return pixels + random.normal(0, 12 * level, pixels.shape)
+
+
+def _occluded(pixels: Pixels, level: int, random: np.random.Generator) -> Pixels:
+    size, made = 4 * level, pixels.copy()
+    row, column = random.integers(0, 28 - size + 1, size=2)
+    made[row : row + size, column : column + size] = 0
+    return made
+
+
+def _coarse(pixels: Pixels, level: int, random: np.random.Generator) -> Pixels:
+    every = level + 1
+    return np.repeat(np.repeat(pixels[::every, ::every], every, axis=0), every, axis=1)[:28, :28]
+
+
+CORRUPTIONS: Mapping[str, Callable[[Pixels, int, np.random.Generator], Pixels]] = {
+    "noise": _noisy,
+    "blur": lambda pixels, level, _: ndimage.gaussian_filter(pixels, 0.6 * level),
+    "motion": lambda pixels, level, _: ndimage.uniform_filter1d(pixels, 2 * level + 1, axis=1),
+    "contrast": lambda pixels, level, _: (pixels - pixels.mean()) * (1 - 0.18 * level) + pixels.mean(),
+    "brightness": lambda pixels, level, _: pixels + 25 * level,
+    "gamma": lambda pixels, level, _: 255 * (pixels / 255) ** (1 + 0.5 * level),
+    "coarse": _coarse,
+    "occlusion": _occluded,
+}
+
+
+def drawn(source: Path, target: Path) -> dict[str, Pixels]:
+    """The parts that are drawn anew, written as the set is."""
+    given = np.load(source)
+    images, labels = (
+        np.concatenate([given[f"{part}_{what}"] for part in ("train", "val")]) for what in ("images", "labels")
+    )
+    order = np.random.default_rng(0).permutation(len(images))
+    parts = np.split(order[: sum(PARTS.values())], np.cumsum(list(PARTS.values()))[:-1])
+    made = {f"{name}_images": images[own] for name, own in zip(PARTS, parts, strict=True)}
+    made |= {f"{name}_labels": labels[own] for name, own in zip(PARTS, parts, strict=True)}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(target, **made)
+    return made
+
+
+def picture(pixels: Pixels) -> Image:
+    whole = pixels.clip(0, 255).round().astype(np.uint8)[None]
+    return Image(whole, Geometry.of_pixels(whole.shape[1:]))
+
+
+def predicted(model: Model, images: Pixels) -> tuple[Pixels, dict[str, Pixels], float]:
+    """(cases,) the called class, {kind of doubt: (cases,)}, and seconds a case."""
+    pictures = [picture(one.astype(float)) for one in images]
+    model.predict(pictures[0])
+    began = time.perf_counter()
+    made = [model.predict(one) for one in pictures]
+    seconds = (time.perf_counter() - began) / len(made)
+    called = np.array([int(np.argmax(list((one.probabilities or {}).values()))) for one in made])
+    doubts = {name: np.array([getattr(one.confidence, name) for one in made]) for name in ("total", "epistemic")}
+    return called, {name: one.astype(float) for name, one in doubts.items() if one[0] is not None}, seconds
+
+
+def figures(doubt: Pixels, wrong: Pixels) -> dict[str, Estimate]:
+    """Error detection and risk-coverage, with their draws."""
+    cases, seed = np.arange(len(wrong)), Resampling(0, keeps_draws=True)
+    found = bootstrap_statistic(partial(auroc, doubt, wrong > 0), cases, strata=wrong, seed=seed, compares=True)
+    areas = {
+        name: bootstrap_statistic(partial(figure, doubt, wrong), cases, seed=seed, exact=False)
+        for name, figure in (("aurc", aurc), ("excess", excess_aurc))
+    }
+    return {"detection": found, **areas}
+
+
+def severities(model: Model, images: Pixels) -> dict[str, float]:
+    """{corruption: Spearman between its severity and the mean epistemic uncertainty, the clean images among them}"""
+    made = {}
+    clean = predicted(model, images)[1]["epistemic"].mean()
+    for name, corrupt in CORRUPTIONS.items():
+        random = np.random.default_rng(0)
+        levels = [np.stack([corrupt(one.astype(float), level, random) for one in images]) for level in SEVERITIES]
+        means = [clean, *(predicted(model, one)[1]["epistemic"].mean() for one in levels)]
+        made[name] = float(stats.spearmanr((0, *SEVERITIES), means).statistic)
+    return made
+
+
+def beside_laplace_torch() -> str:
+    """How far our variances of a layer's outputs lie from those of laplace-torch, at its precision of the prior."""
+    from laplace import Laplace
+    from torch.utils.data import DataLoader, TensorDataset
+
+    torch.manual_seed(0)
+    layer, inputs = torch.nn.Linear(6, 3), torch.randn(200, 6)
+    truth = (inputs @ torch.randn(6, 3) + torch.randn(200, 3)).argmax(dim=1)
+    theirs = Laplace(torch.nn.Sequential(layer), "classification", subset_of_weights="all", hessian_structure="kron")
+    theirs.fit(DataLoader(TensorDataset(inputs, truth), batch_size=200))
+    layers, outputs = LastLayers({"class": layer}, {"class": "classes"}), layer(inputs).detach()
+    layers(Features({"class": outputs}, inputs, inputs, {"class": inputs}))
+    fitted = layers.fitted(len(inputs))
+    assert fitted is not None
+    own = fitted.heads["class"]
+    own.precision[:] = float(theirs.prior_precision)
+    variances = torch.diagonal(theirs._glm_predictive_distribution(inputs[:20])[1], dim1=1, dim2=2)
+    noise = torch.from_numpy(np.random.default_rng(0).standard_normal((20_000, 3)))
+    drawn_ones = torch.stack(own.draws(inputs[:20].double(), outputs[:20].double(), noise)).var(dim=0)
+    apart = float((drawn_ones / variances.detach() - 1).abs().max())
+    return (
+        f"Variances of 20,000 draws lie within {100 * apart:.1f} % of those that laplace-torch computes for the layer."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--out", type=Path, default=ROOT / "uncertainty")
+    parser.add_argument("--record", action="store_true", help="write the table to docs/benchmarks")
+    given = parser.parse_args()
+    data = given.out / "pneumonia.npz"
+    parts = drawn(given.data / "medmnist" / "pneumoniamnist.npz", data)
+    images, truth = parts["test_images"], parts["test_labels"].ravel().astype(int)
+    runs = [given.out / f"seed_{seed}" for seed in SEEDS]
+    for seed, run in zip(SEEDS, runs, strict=True):
+        if not (run / "report.html").is_file():
+            steps = {"training.steps": given.steps}
+            isocenter.train(
+                data, out=run, seed=seed, threads=given.threads, device="cpu", assignments=steps, overwrite=True
+            )
+    together = given.out / "ensemble"
+    isocenter.ensemble(runs, out=together, weights="equal", threads=given.threads, device="cpu", overwrite=True)
+    singles, whole = [isocenter.load(run, "cpu") for run in runs], isocenter.load(together, "cpu")
+    methods = {name: [with_uncertainty(one, name) for one in singles] for name in ("none", "mc_dropout", "laplace")}
+    methods |= (
+        {"tta": [with_uncertainty(one, "tta") for one in singles]}
+        if singles[0].inference.left_right is not None
+        else {}
+    )
+    methods["members"] = [with_uncertainty(whole, "members")]
+    lines = ["| method | doubt | error detection | AURC | excess AURC | ms a case |", "|---" * 6 + "|"]
+    totals: dict[str, list[dict[str, Estimate]]] = {}
+    rows = []
+    for method, models in methods.items():
+        each = []
+        for model in models:
+            called, doubts, seconds = predicted(model, images)
+            wrong = (called != truth).astype(float)
+            each.append(({name: figures(doubt, wrong) for name, doubt in doubts.items()}, seconds))
+        for name in each[0][0]:
+            own = [one[name] for one, _ in each]
+            totals.setdefault(method, own) if name == "total" else None
+            means = {key: float(np.mean([one[key].value for one in own])) for key in own[0]}
+            cost = 1000 * float(np.mean([seconds for _, seconds in each]))
+            rows.append({"method": method, "doubt": name, **means, "ms": cost})
+            cells = " | ".join(f"{means[key]:.4f}" for key in ("detection", "aurc", "excess"))
+            lines.append(f"| {method} | {name} | {cells} | {cost:.1f} |")
+    gains = [difference(one["aurc"], totals["members"][0]["aurc"]) for one in totals["none"]]
+    won = sum(gain.high is not None and gain.high < 0 for gain in gains)
+    mean = float(np.mean([gain.value for gain in gains]))
+    about = [
+        f"Means of {len(runs)} networks of {given.steps} steps each. AURC of five members less that of each network "
+        f"alone: {mean:+.4f} on average, below 0 with its paired 95 % interval for {won} of {len(gains)} networks."
+    ]
+    some = images[:CORRUPTED]
+    found = {name: severities(methods[name][0], some) for name in ("laplace", "mc_dropout", "members")}
+    head = f"| epistemic against severity | {' | '.join(CORRUPTIONS)} |"
+    table = [head, "|---" * (len(CORRUPTIONS) + 1) + "|"]
+    table += [f"| {name} | {' | '.join(f'{one[key]:.2f}' for key in CORRUPTIONS)} |" for name, one in found.items()]
+    about.append(
+        f"Spearman correlation of severity (0 to {max(SEVERITIES)}) with the mean epistemic uncertainty of {CORRUPTED} "
+        "test pictures; 0.9 or more: "
+        + ", ".join(
+            f"{name} {sum(value >= 0.9 for value in one.values())} of {len(one)}" for name, one in found.items()
+        )
+        + "."
+    )
+    peer = beside_laplace_torch() if find_spec("laplace") else ""
+    text = "\n\n".join(filter(None, [about[0], "\n".join(lines), about[1], "\n".join(table), peer]))
+    print(text)
+    if given.record:
+        shown = {"rows": rows, "severity": found, "members_less_single": [gain.value for gain in gains]}
+        record("uncertainty", "Methods of uncertainty", text, shown)
+
+
+if __name__ == "__main__":
+    main()
