@@ -14,7 +14,18 @@ from isocenter import tasks
 from isocenter.errors import IntegrityError, PlanError, UsageError
 from isocenter.networks import Features
 from isocenter.planning.sections import check_value
-from isocenter.runtime import Averaged, Inference, Model, Preprocessing, TorchNetwork, build_module, with_uncertainty
+from isocenter.runtime import (
+    Averaged,
+    Evidence,
+    Inference,
+    Model,
+    Preprocessing,
+    TorchNetwork,
+    build_module,
+    load,
+    with_uncertainty,
+    write_package,
+)
 from isocenter.runtime.guard import with_features
 from isocenter.runtime.model_parts import read_parts, write_parts
 from isocenter.runtime.uncertainty import last_layers_of
@@ -290,3 +301,25 @@ def test_draws_of_the_last_layer_say_how_uncertain_a_result_is_and_change_nothin
     (tmp_path / "laplace.safetensors").write_bytes(b"other")
     with pytest.raises(IntegrityError, match="is not the posterior of this model"):
         read_parts(looking.settings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("task", "members", "planned"),
+    [(CLASSES, 1, "laplace"), (VALUES, 2, "auto")],
+    ids=["posterior", "members"],
+)
+def test_the_onnx_file_of_a_package_states_the_same_uncertainty_without_torch(task, members, planned, tmp_path):
+    of, image = model(task, members, uncertainty=planned, draws=2), noise((10, 8, 8))
+    if planned == "laplace":
+        layers = last_layers_of(of)
+        replace(of, run=with_features(of, layers)).predict(image)
+        of = replace(of, laplace=layers.fitted(5))
+    record = write_package(with_uncertainty(of), Evidence(), "test", tmp_path)
+    assert record["exported"], record.get("because")
+    torch_own, onnx = (load(tmp_path, "cpu", backend=backend) for backend in ("torch", "onnx"))
+    stated, own = (one.predict(image).confidence for one in (onnx, torch_own))
+    assert own.epistemic > 0
+    assert_allclose([stated.epistemic, stated.total or 0], [own.epistemic, own.total or 0], rtol=2e-3, atol=1e-7)
+    assert with_uncertainty(onnx, "none").predict(image).confidence.aleatoric is None
+    with pytest.raises(UsageError, match="--uncertainty"):
+        with_uncertainty(onnx, "laplace" if members > 1 else "members")

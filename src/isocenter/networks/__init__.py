@@ -9,7 +9,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.networks.benchmark_ranks import Measured, measurements, standing
     from isocenter.networks.catalogue import Member, made_with
-    from isocenter.networks.deepest_map import Features, features, last_layers
+    from isocenter.networks.deepest_map import Features, features, hooked, last_layers
     from isocenter.networks.factory import (
         answered,
         build,
@@ -99,6 +99,7 @@ __all__ = [
     "family_of",
     "features",
     "fusion_methods",
+    "hooked",
     "is_published",
     "last_layers",
     "made_with",

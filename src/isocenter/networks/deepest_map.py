@@ -46,9 +46,9 @@ def features(
     """
     inner, seen, inputs = _inside(within or module, at), list[Tensor](), dict[str, Tensor]()
     with ExitStack() as hooks:
-        hooks.enter_context(_hooked(_part(inner, at), lambda _, output: seen.append(_last(output))))
+        hooks.enter_context(hooked(_part(inner, at), lambda _, output: seen.append(_last(output))))
         for name, layer in last_layers(inner, at).items() if last else ():
-            hooks.enter_context(_hooked(layer, lambda given, _, name=name: inputs.update({name: given[0]})))
+            hooks.enter_context(hooked(layer, lambda given, _, name=name: inputs.update({name: given[0]})))
         outputs = module(images) if context is None else module(images, context)
     deepest = seen[-1]
     pooled = deepest.flatten(2).mean(dim=2) if deepest.ndim > 2 else deepest
@@ -85,7 +85,7 @@ def _last(output: Any) -> Tensor:
 
 
 @contextmanager
-def _hooked(part: nn.Module, take: Any) -> Iterator[None]:
+def hooked(part: nn.Module, take: Any) -> Iterator[None]:
     """`take` is given the inputs and the output of a part whenever this thread runs it: others may share the module."""
     own = threading.get_ident()
 

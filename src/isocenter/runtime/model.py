@@ -86,6 +86,7 @@ class Model:
     guard:     refuses images that are unlike those that trained it; None for a model without, which predicts any
     laplace:   the posterior of its last layers; None for a model without
     uncertainty: method by which it looks for its uncertainty, as `with_uncertainty` has chosen it
+    in_graph:  the method whose figures the network computes itself, as an exported one does
     """
 
     task: Task
@@ -100,6 +101,7 @@ class Model:
     guard: Guard | None = None
     laplace: Laplace | None = None
     uncertainty: str = NONE
+    in_graph: str = NONE
 
     def predict(
         self,
@@ -150,7 +152,10 @@ class Model:
         if self.first is not None:
             stage = self.first.predict(image, mirror=mirror, covariates=covariates)
             image, preprocessing = labelled(image, self.preprocessing, stage, self.first.task.labels)
-        inference, sought = self.inference, Uncertainty(self.task, image.geometry, maps=maps)
+        inference, sought = (
+            self.inference,
+            Uncertainty(self.task, image.geometry, maps=maps, parts=self.uncertainty != NONE),
+        )
         seeks = maps or self.uncertainty != NONE or not any(head.is_dense for head in self.task.heads.values())
         by_mirrors = self.uncertainty == TTA
         prediction = run_pipeline(

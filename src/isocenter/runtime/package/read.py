@@ -21,6 +21,9 @@ from isocenter.runtime.package.contents import FIRST, PACKAGED, RECORD, of_one_m
 from isocenter.runtime.preprocessing_kinds import preprocessing_of
 from isocenter.runtime.record_checks import built_from
 from isocenter.runtime.record_files import MANIFEST, added, joined, read_json, verify
+from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.runtime.uncertainty.methods import NONE
+from isocenter.runtime.windows import Averaged
 from isocenter.runtime.windows.slide import Network
 
 log = logging.getLogger("isocenter")
@@ -86,6 +89,8 @@ def _model(
         origin = {**record["record"], "weights_sha256": _digest(path, weights)}
     each = tuple(record.get("architectures") or ())
     model = Model(task, preprocessing, inference, record["network"], network, origin, computing.decision, each)
+    if not isinstance(network, TorchNetwork | Averaged):
+        model = replace(model, in_graph=(record["onnx"].get("uncertainty") or {}).get("method", NONE))
     if preprocessing.cascade is None:
         return model
     # On the same backend: the certificate is that of what both say together.

@@ -29,11 +29,11 @@ from isocenter.runtime.package.contents import (
     every_head,
     member_weights,
 )
+from isocenter.runtime.package.further_outputs import Further, WithFurther
 from isocenter.runtime.package.monai_metadata import READERS, inference, kinds_of, metadata, required_packages
 from isocenter.runtime.package.onnx_export import write_onnx
 from isocenter.runtime.package.readme import readme
 from isocenter.runtime.package.sources import TOP, Sources, travelling
-from isocenter.runtime.package.with_features import WithFeatures
 from isocenter.runtime.record_files import seal, write_json, write_tensors
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows import Averaged
@@ -128,11 +128,12 @@ def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Map
     heads = list(model.task.heads)
     names = heads if len(heads) > 1 else ["pred"]
     given: dict[str, Any] = {"context": len(model.context), "refused": refused}
-    at = networks.family_of(model.networks[0]["name"]).features
-    if not refused and at and model.guard is not None and model.guard.features is not None:
-        made = write_onnx(WithFeatures(network, at), shape, folder / ONNX, names=[*names, "features"], **given)
+    further = Further.of(model)
+    if not refused and further.names:
+        with_further = WithFurther(network, heads, further, model.shares)
+        made = write_onnx(with_further, shape, folder / ONNX, names=[*names, *further.names], **given)
         if made["exported"]:
-            return {**made, "features": True}
+            return {**made, **further.record}
     return write_onnx(network, shape, folder / ONNX, names=names, **given)
 
 

@@ -59,9 +59,10 @@ class Disagreement:
         means = [one[:, : self.values] for one in outputs]
         middle = sum(share * one for share, one in zip(shares, means, strict=True))
         between = sum(share * (one - middle) ** 2 for share, one in zip(shares, means, strict=True))
-        within = sum(
-            share * _library(one).exp(one[:, self.values :]) for share, one in zip(shares, outputs, strict=True)
-        )
+        if outputs[0].shape[1] == self.values:  # without error bars nothing is known within a view
+            return 0 * between, between
+        variances = [_library(one).exp(one[:, self.values :]) for one in outputs]
+        within = sum(share * one for share, one in zip(shares, variances, strict=True))
         return within, between
 
 

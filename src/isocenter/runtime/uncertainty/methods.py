@@ -43,12 +43,13 @@ def with_uncertainty(model: Model, asked: str | None = None) -> Model:
         raise UsageError(lacking, WHERE, f"Choose {AUTO} or {NONE}")
     if method == AUTO:
         is_dense = any(head.is_dense for head in model.task.heads.values())
-        method = NONE if asked is None and is_dense else MEMBERS if isinstance(model.run, Averaged) else LAPLACE
+        best = MEMBERS if isinstance(model.run, Averaged) else LAPLACE if model.in_graph == NONE else model.in_graph
+        method = NONE if asked is None and is_dense else best
     method = NONE if _lacking(model, method) else method
     run, differ = model.run, Disagreement.of(model.task)
     if isinstance(run, Averaged):
         run = replace(run, differ=differ if method == MEMBERS else None)
-    elif method in (LAPLACE, DROPOUT):
+    elif method in (LAPLACE, DROPOUT) and method != model.in_graph:
         drawing = model.laplace if method == LAPLACE else _masks(model)
         assert drawing is not None and differ is not None  # noqa: S101 - else the method would be lacking
         run = with_features(model, partial(_by_draws, drawing, differ, model.inference.draws))
@@ -82,7 +83,7 @@ def _by_draws(drawing: Laplace | Masks, differ: Disagreement, count: int, seen: 
 
 def _lacking(model: Model, method: str) -> str:
     """Why a model does not have a method; empty where it has it."""
-    if method == NONE:
+    if method in (NONE, model.in_graph):
         return ""
     if not model.task.decoding.uncertainty:
         return f"a {model.task.name} states no uncertainty"

@@ -24,15 +24,16 @@ class Uncertainty:
 
     That part is the share of the mutual information in the views' whole entropy, because calibration and prior shift
     come after the views: without both it is the mutual information itself.
-    maps: whether that of each voxel is kept, as float32
+    maps:  whether that of each voxel is kept, as float32
+    parts: whether views are heeded
     What no part covers is certain to be background. Values state their variances when they are decoded.
     """
 
-    def __init__(self, task: Task, geometry: Geometry, *, maps: bool = False) -> None:
+    def __init__(self, task: Task, geometry: Geometry, *, maps: bool = False, parts: bool = True) -> None:
         dense = [name for name, head in task.heads.items() if head.is_dense]
         self._head, self._is_dense = next(iter([*dense, *task.heads]), ""), bool(dense)
         self._kind, self._geometry, self._maps = task.decoding.uncertainty, geometry, maps and bool(dense)
-        self._parts, self._sums = 0, dict[str, float]()
+        self._heeds, self._parts, self._sums = parts, 0, dict[str, float]()
         self._spools: dict[str, Spool] = {}
 
     def __call__(self, region: Region, arrays: Mapping[str, Array]) -> None:
@@ -41,7 +42,7 @@ class Uncertainty:
         given = arrays[self._head]
         # A single channel is whether something is there.
         made = {TOTAL: entropy(given, exclusive=self._kind != "labels" and len(given) > 1)}
-        if f"{self._head}{BETWEEN}" in arrays:
+        if self._heeds and f"{self._head}{BETWEEN}" in arrays:
             within, between = (np.asarray(arrays[f"{self._head}{name}"])[0] for name in (WITHIN, BETWEEN))
             made[EPISTEMIC] = made[TOTAL] * (between / np.maximum(within + between, CERTAIN))
         self._parts += 1

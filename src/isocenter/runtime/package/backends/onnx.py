@@ -19,6 +19,7 @@ from isocenter.runtime.device import CPU, CUDA
 from isocenter.runtime.package.contents import CONTEXT, ONNX, PACKAGED, RECORD, package_record
 from isocenter.runtime.windows import POOLED
 from isocenter.runtime.windows.slide import Network
+from isocenter.tasks import BETWEEN, WITHIN
 
 # A provider's name, alone or with its options.
 Provider = str | tuple[str, dict[str, Any]]
@@ -101,10 +102,11 @@ def onnx_files(record: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def heads_of(folder: Path) -> tuple[str, ...]:
-    """What the outputs of a package's ONNX file are called by its task, and perhaps features for its gate."""
+    """What the outputs of a package's ONNX file are called: by its task, of uncertainty, and features for its gate."""
     record = package_record(folder)
-    heads = tuple(tasks.build(record["task"]).heads)
-    return (*heads, POOLED) if record["onnx"].get("features") else heads
+    heads, stated = tuple(tasks.build(record["task"]).heads), record["onnx"].get("uncertainty", {}).get("heads", ())
+    further = [f"{head}{end}" for head in stated for end in (WITHIN, BETWEEN)]
+    return (*heads, *further, *([POOLED] if record["onnx"].get("features") else []))
 
 
 def number_of(device: str) -> int:

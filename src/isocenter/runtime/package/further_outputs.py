@@ -1,0 +1,103 @@
+"""A network as it is exported: its uncertainty beside its heads, and the features at which a gate looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from isocenter import networks
+from isocenter.networks import hooked
+from isocenter.runtime.guard import Watched
+from isocenter.runtime.model import Model
+from isocenter.runtime.package.contents import each_head
+from isocenter.runtime.windows import Averaged
+from isocenter.tasks import BETWEEN, WITHIN
+
+
+@dataclass(frozen=True)
+class Further:
+    """What an exported network computes beside its heads.
+
+    at:       the part of the first network whose output is the deepest map; empty where nobody needs it
+    pooled:   whether its features are an output
+    method:   of uncertainty, and `heads` those that state it
+    beside:   the uncertainty of one network, as in `Watched`
+    differ:   that between several, as in `Averaged`
+    """
+
+    at: str = ""
+    pooled: bool = False
+    method: str = ""
+    heads: tuple[str, ...] = ()
+    beside: Callable[..., Mapping[str, Tensor]] | None = None
+    differ: Callable[..., Mapping[str, Tensor]] | None = None
+
+    @classmethod
+    def of(cls, model: Model) -> Further:
+        """What a model's way to predict asks for."""
+        at, run = networks.family_of(model.networks[0]["name"]).features, model.run
+        made = cls(at, bool(at) and model.guard is not None and model.guard.features is not None)
+        if isinstance(run, Watched) and run.beside is not None:
+            heads = tuple(run.beside.args[0].heads)  # type: ignore[attr-defined]
+            return replace(made, method=model.uncertainty, heads=heads, beside=run.beside)
+        if isinstance(run, Averaged) and run.differ is not None:
+            return replace(made, method=model.uncertainty, heads=tuple(run.differ.kinds), differ=run.differ)
+        return made
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the outputs after the heads."""
+        states = [f"{head}{end.replace(':', '_')}" for head in self.heads for end in (WITHIN, BETWEEN)]
+        return (*states, *(["features"] if self.pooled else []))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """How a package names it."""
+        stated = {"uncertainty": {"method": self.method, "heads": list(self.heads)}} if self.heads else {}
+        return {**stated, **({"features": True} if self.pooled else {})}
+
+
+class WithFurther(nn.Module):
+    """(batch, channels, *patch) to a tensor for each head, and what `further` names after them.
+
+    network: as `every_head` makes it
+    heads:   of the task
+    shares:  how much each of several networks counts
+    """
+
+    def __init__(
+        self, network: nn.Module, heads: Sequence[str], further: Further, shares: Sequence[float] | None
+    ) -> None:
+        super().__init__()
+        self.network: Any = network
+        self.heads, self.further, self.shares = tuple(heads), further, shares
+
+    def forward(self, images: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return the heads' outputs, then the others."""
+        views, own = list[Mapping[str, Tensor]](), self.further
+        with ExitStack() as hooks:
+            for one in self.network.networks if own.differ is not None else ():
+                hooks.enter_context(hooked(one, lambda _, output: views.append(self._called(output))))
+            given = (images,) if context is None else (images, context)
+            if not own.at:
+                outputs, seen = each_head(self.network(*given)), None
+            else:
+                last, first = own.beside is not None, self.network.networks[0]
+                seen = networks.features(self.network, *given, at=own.at, last=last, within=first)
+                outputs = each_head(seen.outputs)
+        stated: Mapping[str, Tensor] = {}
+        if own.differ is not None:
+            stated = own.differ(views, self.shares)
+        elif own.beside is not None and seen is not None:
+            named = dict(zip(self.heads, outputs, strict=True))
+            stated = own.beside(replace(seen, outputs=named, inputs=self._called(seen.inputs)))
+        further = [stated[f"{head}{end}"] for head in own.heads for end in (WITHIN, BETWEEN)]
+        return (*outputs, *further, *([seen.pooled] if own.pooled and seen is not None else []))
+
+    def _called(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """By the task's names: an exported network calls no head by a word of Python."""
+        return {head: outputs[name] for head in self.heads for name in (head, f"{head}_") if name in outputs}
