@@ -2,9 +2,9 @@
 
     python bench/uncertainty.py --threads 1 --record
 
-Pictures of PneumoniaMNIST, its training and validation parts drawn anew: 450 train, 100 validate, 400 test. Five
-networks differ in their seeds; single networks are their mean, `members` all five as one. Risk is the share of wrong
-classes. Where laplace-torch is installed, the variances of its last layer are compared with ours.
+Pictures of PneumoniaMNIST and RetinaMNIST, their training and validation parts drawn anew: 450 train, 100 validate, 400
+test. Five networks differ in their seeds; single networks are their mean, `members` all five as one. Risk is the share
+of wrong classes. Where laplace-torch is installed, the variances of its last layer are compared with ours.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from isocenter.values import Estimate, Geometry, Image
 
 PARTS, SEEDS, CORRUPTED = {"train": 450, "val": 100, "test": 400}, range(5), 40
 SEVERITIES = (1, 2, 3, 4, 5)
+METHODS = ("none", "mc_dropout", "laplace", "tta")
 Pixels = np.ndarray
 
 
@@ -52,7 +54,7 @@ def _coarse(pixels: Pixels, level: int, random: np.random.Generator) -> Pixels:
 
 CORRUPTIONS: Mapping[str, Callable[[Pixels, int, np.random.Generator], Pixels]] = {
     "noise": _noisy,
-    "blur": lambda pixels, level, _: ndimage.gaussian_filter(pixels, 0.6 * level),
+    "blur": lambda pixels, level, _: ndimage.gaussian_filter(pixels, 0.6 * level, axes=(0, 1)),
     "motion": lambda pixels, level, _: ndimage.uniform_filter1d(pixels, 2 * level + 1, axis=1),
     "contrast": lambda pixels, level, _: (pixels - pixels.mean()) * (1 - 0.18 * level) + pixels.mean(),
     "brightness": lambda pixels, level, _: pixels + 25 * level,
@@ -78,8 +80,9 @@ def drawn(source: Path, target: Path) -> dict[str, Pixels]:
 
 
 def picture(pixels: Pixels) -> Image:
-    whole = pixels.clip(0, 255).round().astype(np.uint8)[None]
-    return Image(whole, Geometry.of_pixels(whole.shape[1:]))
+    whole = np.moveaxis(np.atleast_3d(pixels), -1, 0).clip(0, 255).round().astype(np.uint8)
+    names = ("R", "G", "B") if len(whole) == 3 else ()
+    return Image(np.ascontiguousarray(whole), Geometry.of_pixels(whole.shape[1:]), channels=names)
 
 
 def predicted(model: Model, images: Pixels) -> tuple[Pixels, dict[str, Pixels], float]:
@@ -142,77 +145,70 @@ def beside_laplace_torch() -> str:
     )
 
 
+def measured(name: str, given: argparse.Namespace) -> dict[str, Any]:
+    """The figures of a set: rows by method and doubt, what members gain, and severities."""
+    out, steps = given.out / name, {"training.steps": given.steps}
+    parts = drawn(given.data / "medmnist" / f"{name}mnist.npz", out / f"{name}.npz")
+    images, truth = parts["test_images"], parts["test_labels"].ravel().astype(int)
+    runs, how = [out / f"seed_{seed}" for seed in SEEDS], {"threads": given.threads, "device": "cpu", "overwrite": True}
+    for seed, run in zip(SEEDS, runs, strict=True):
+        if not (run / "report.html").is_file():
+            isocenter.train(out / f"{name}.npz", out=run, seed=seed, assignments=steps, **how)
+    isocenter.ensemble(runs, out=out / "ensemble", weights="equal", **how)
+    singles, whole = [isocenter.load(run, "cpu") for run in runs], isocenter.load(out / "ensemble", "cpu")
+    methods = {method: [with_uncertainty(one, method) for one in singles] for method in METHODS}
+    methods["members"] = [with_uncertainty(whole, "members")]
+    totals, rows = dict[str, list[Estimate]](), list[dict[str, Any]]()
+    for method, models in methods.items():
+        each = []
+        for model in models:
+            called, doubts, seconds = predicted(model, images)
+            wrong = (called != truth).astype(float)
+            each.append(({doubt: figures(one, wrong) for doubt, one in doubts.items()}, seconds))
+        for doubt in each[0][0]:
+            own = [one[doubt] for one, _ in each]
+            means = {key: float(np.mean([one[key].value for one in own])) for key in own[0]}
+            rows.append({"set": name, "method": method, "doubt": doubt, **means})
+            rows[-1]["ms"] = 1000 * float(np.mean([seconds for _, seconds in each]))
+            totals.setdefault(method, [one["aurc"] for one in own])
+    gains = [difference(one, totals["members"][0]) for one in totals["none"]]
+    some = images[:CORRUPTED]
+    rising = {method: severities(methods[method][0], some) for method in ("laplace", "mc_dropout", "members")}
+    won = sum(gain.high is not None and gain.high < 0 for gain in gains)
+    return {"rows": rows, "gain": float(np.mean([gain.value for gain in gains])), "won": won, "severity": rising}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sets", nargs="*", default=["pneumonia", "retina"])
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--out", type=Path, default=ROOT / "uncertainty")
     parser.add_argument("--record", action="store_true", help="write the table to docs/benchmarks")
     given = parser.parse_args()
-    data = given.out / "pneumonia.npz"
-    parts = drawn(given.data / "medmnist" / "pneumoniamnist.npz", data)
-    images, truth = parts["test_images"], parts["test_labels"].ravel().astype(int)
-    runs = [given.out / f"seed_{seed}" for seed in SEEDS]
-    for seed, run in zip(SEEDS, runs, strict=True):
-        if not (run / "report.html").is_file():
-            steps = {"training.steps": given.steps}
-            isocenter.train(
-                data, out=run, seed=seed, threads=given.threads, device="cpu", assignments=steps, overwrite=True
-            )
-    together = given.out / "ensemble"
-    isocenter.ensemble(runs, out=together, weights="equal", threads=given.threads, device="cpu", overwrite=True)
-    singles, whole = [isocenter.load(run, "cpu") for run in runs], isocenter.load(together, "cpu")
-    methods = {name: [with_uncertainty(one, name) for one in singles] for name in ("none", "mc_dropout", "laplace")}
-    methods |= (
-        {"tta": [with_uncertainty(one, "tta") for one in singles]}
-        if singles[0].inference.left_right is not None
-        else {}
-    )
-    methods["members"] = [with_uncertainty(whole, "members")]
-    lines = ["| method | doubt | error detection | AURC | excess AURC | ms a case |", "|---" * 6 + "|"]
-    totals: dict[str, list[dict[str, Estimate]]] = {}
-    rows = []
-    for method, models in methods.items():
-        each = []
-        for model in models:
-            called, doubts, seconds = predicted(model, images)
-            wrong = (called != truth).astype(float)
-            each.append(({name: figures(doubt, wrong) for name, doubt in doubts.items()}, seconds))
-        for name in each[0][0]:
-            own = [one[name] for one, _ in each]
-            totals.setdefault(method, own) if name == "total" else None
-            means = {key: float(np.mean([one[key].value for one in own])) for key in own[0]}
-            cost = 1000 * float(np.mean([seconds for _, seconds in each]))
-            rows.append({"method": method, "doubt": name, **means, "ms": cost})
-            cells = " | ".join(f"{means[key]:.4f}" for key in ("detection", "aurc", "excess"))
-            lines.append(f"| {method} | {name} | {cells} | {cost:.1f} |")
-    gains = [difference(one["aurc"], totals["members"][0]["aurc"]) for one in totals["none"]]
-    won = sum(gain.high is not None and gain.high < 0 for gain in gains)
-    mean = float(np.mean([gain.value for gain in gains]))
-    about = [
-        f"Means of {len(runs)} networks of {given.steps} steps each. AURC of five members less that of each network "
-        f"alone: {mean:+.4f} on average, below 0 with its paired 95 % interval for {won} of {len(gains)} networks."
-    ]
-    some = images[:CORRUPTED]
-    found = {name: severities(methods[name][0], some) for name in ("laplace", "mc_dropout", "members")}
-    head = f"| epistemic against severity | {' | '.join(CORRUPTIONS)} |"
-    table = [head, "|---" * (len(CORRUPTIONS) + 1) + "|"]
-    table += [f"| {name} | {' | '.join(f'{one[key]:.2f}' for key in CORRUPTIONS)} |" for name, one in found.items()]
-    about.append(
-        f"Spearman correlation of severity (0 to {max(SEVERITIES)}) with the mean epistemic uncertainty of {CORRUPTED} "
-        "test pictures; 0.9 or more: "
-        + ", ".join(
-            f"{name} {sum(value >= 0.9 for value in one.values())} of {len(one)}" for name, one in found.items()
+    found = {name: measured(name, given) for name in given.sets}
+    lines = ["| set | method | doubt | error detection | AURC | excess AURC | ms a case |", "|---" * 7 + "|"]
+    levels = [f"| epistemic | {' | '.join(CORRUPTIONS)} |", "|---" * (len(CORRUPTIONS) + 1) + "|"]
+    about = [f"Means of {len(SEEDS)} networks of {given.steps} steps each."]
+    for name, own in found.items():
+        for row in own["rows"]:
+            cells = " | ".join(f"{row[key]:.4f}" for key in ("detection", "aurc", "excess"))
+            lines.append(f"| {name} | {row['method']} | {row['doubt']} | {cells} | {row['ms']:.1f} |")
+        levels += [
+            f"| {name}, {method} | {' | '.join(f'{one[key]:.2f}' for key in CORRUPTIONS)} |"
+            for method, one in own["severity"].items()
+        ]
+        about.append(
+            f"AURC of five members less that of each network alone, {name}: {own['gain']:+.4f} on average, below 0 "
+            f"with its paired 95 % interval for {own['won']} of {len(SEEDS)} networks."
         )
-        + "."
-    )
+    why = f"Spearman correlation of severity (0 to 5) with the mean epistemic uncertainty of {CORRUPTED} test pictures:"
     peer = beside_laplace_torch() if find_spec("laplace") else ""
-    text = "\n\n".join(filter(None, [about[0], "\n".join(lines), about[1], "\n".join(table), peer]))
+    text = "\n\n".join(filter(None, [" ".join(about), "\n".join(lines), why, "\n".join(levels), peer]))
     print(text)
     if given.record:
-        shown = {"rows": rows, "severity": found, "members_less_single": [gain.value for gain in gains]}
-        record("uncertainty", "Methods of uncertainty", text, shown)
+        record("uncertainty", "Methods of uncertainty", text, {"sets": found})
 
 
 if __name__ == "__main__":

@@ -152,41 +152,46 @@ class Model:
         if self.first is not None:
             stage = self.first.predict(image, mirror=mirror, covariates=covariates)
             image, preprocessing = labelled(image, self.preprocessing, stage, self.first.task.labels)
-        inference, sought = (
-            self.inference,
-            Uncertainty(self.task, image.geometry, maps=maps, parts=self.uncertainty != NONE),
-        )
-        seeks = maps or self.uncertainty != NONE or not any(head.is_dense for head in self.task.heads.values())
-        by_mirrors = self.uncertainty == TTA
+        sought = self._sought(image, maps=maps)
         prediction = run_pipeline(
             image,
             where,
             task=self.task,
             preprocessing=preprocessing,
             network=with_covariates(watching, vector),
-            windows=WindowSettings(
-                inference.patch,
-                inference.overlap if overlap is None else overlap,
-                inference.batch,
-                axes or (self.flips(True) if by_mirrors else ()),
-                inference.left_right,
-                seconds,
-                Disagreement.of(self.task) if by_mirrors else None,
-                plain=not axes,
-            ),
+            windows=self._windows(axes, overlap, seconds),
             progress=progress,
-            receiver=each_of(receiver, sought if seeks else None),
+            receiver=each_of(receiver, sought),
             region=region,
         )
         if (narrowed := self.task.decoding.by_covariates) is not None:
             prediction = narrowed(prediction, covariates or {})
-        prediction = sought.stated(prediction)
+        prediction = prediction if sought is None else sought.stated(prediction)
         prediction = replace(prediction, case=where, task=self.task.name, notes=(*notes, *prediction.notes))
         if self.guard is None:
             return prediction
         # A part of an image is judged by its header alone: nobody has seen parts of the others.
         seen = watching.observation(given, covariates, whole=region is None)
         return self.guard.judged(prediction, seen, sureness(self.task, prediction))
+
+    def _windows(self, axes: tuple[int, ...], overlap: float | None, seconds: float | None) -> WindowSettings:
+        """How the network looks at an image: mirrored along these axes, and perhaps along others to see the spread."""
+        own, by_mirrors = self.inference, self.uncertainty == TTA
+        return WindowSettings(
+            own.patch,
+            own.overlap if overlap is None else overlap,
+            own.batch,
+            axes or (self.flips(True) if by_mirrors else ()),
+            own.left_right,
+            seconds,
+            Disagreement.of(self.task) if by_mirrors else None,
+            plain=not axes,
+        )
+
+    def _sought(self, image: Image, *, maps: bool) -> Uncertainty | None:
+        """What gathers the uncertainty; None where it would take time for every voxel and nobody asks."""
+        finds, is_dense = self.uncertainty != NONE, any(head.is_dense for head in self.task.heads.values())
+        return Uncertainty(self.task, image.geometry, maps=maps, parts=finds) if maps or finds or not is_dense else None
 
     @property
     def context(self) -> Context:

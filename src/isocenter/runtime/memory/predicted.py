@@ -17,6 +17,7 @@ from isocenter.runtime.model import Model
 from isocenter.runtime.preprocessing import BLOCK_VOXELS, HELD_BYTES, YIELDED_BYTES
 from isocenter.runtime.smaller_batches import SmallerBatches
 from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.runtime.uncertainty.methods import NONE
 from isocenter.runtime.windows import Averaged
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import voxel_bytes
@@ -95,6 +96,7 @@ def _expected(model: Model, image: Image, batch: int, region: Region | None) -> 
     channels = int(model.network["channels"])
     source = math.prod(image.shape)
     dense = sum(head.count for head in model.task.heads.values() if head.is_dense)
+    dense += 2 if dense and model.uncertainty != NONE else 0  # the uncertainty within views and between them
     streamed = in_parts.streamed is not None and 4 * source >= in_parts.streamed
     streamed = streamed and len(patch) == 3 and image.geometry.ndim == 3
     seen = spatial if region is None else _seen(image, spatial, patch, region)
