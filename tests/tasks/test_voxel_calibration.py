@@ -320,3 +320,34 @@ def test_without_a_risk_or_thresholds_there_is_no_covering_mask():
 def test_an_impossible_risk_is_refused_by_its_name(name, value):
     with pytest.raises(PlanError, match=f"task.{name}"):
         Segmentation.of({**TASK.settings, name: value})
+
+
+def test_intervals_of_volumes_hold_the_volume_as_often_as_promised_and_stand_in_columns_and_rows():
+    task, _ = tuned(replace(TASK, certainty=Certainty(coverage=0.8)), 20, 1.0)[:2]
+    assert stated(task, range(1))[0][0].confidence.low == {}
+    task, decisions = task.assured(*stated(task, range(100, 250)), exact=True)
+    assert "hold the truth in 80 % of new patients" in decisions["task.conformal"].because
+    predictions, cases = stated(task, range(250, 400))
+    rows = {
+        (row.metric, row.label): row.estimate
+        for row in task.scoring.summary(task.scoring.score(predictions, cases), seed=0)
+    }
+    for value, name in ((2, "organ"), (5, "lesion")):
+        sizes = [float((one.references["mask"].data == value).sum()) for one in cases]
+        ends = [(one.confidence.low[name], one.confidence.high[name]) for one in predictions]
+        held = np.mean([low <= size <= high for size, (low, high) in zip(sizes, ends, strict=True)])
+        assert 0.68 < held < 0.92
+        assert rows["coverage", name].value == pytest.approx(held)
+        assert rows["interval_width", name].value == pytest.approx(np.mean([high - low for low, high in ends]))
+        columns = task.decoding.outputs(predictions[0])
+        assert columns[f"{name}_mm2_low"] < columns[f"{name}_mm2"] < columns[f"{name}_mm2_high"]
+    assert Segmentation.of(task.settings).certainty == task.certainty
+
+
+def test_with_too_few_patients_or_without_whole_references_a_volume_has_no_interval():
+    task, _ = tuned(TASK, 20, 1.0)[:2]
+    few, decisions = task.assured(*stated(task, range(4)), exact=True)
+    assert "too few patients" in decisions["task.conformal"].because
+    assert few.decoding.outputs(stated(few, range(1))[0][0])["organ_mm2_low"] is None
+    partly = replace(task, ignore=9)
+    assert partly.assured(*stated(partly, range(20)), exact=True)[0].certainty.conformal is None

@@ -15,10 +15,13 @@ from isocenter.tasks.shared import (
     CERTAINTY_SENTENCES,
     COVERING,
     COVERING_SENTENCES,
+    INTERVALS,
+    SET_SENTENCES,
     SETTING_SENTENCES,
     certainty_decisions,
     check_loss,
     covering_decisions,
+    interval_decisions,
     plain,
     suited_certainty,
 )
@@ -36,12 +39,14 @@ UNLIKE, HEAVIEST = 100.0, 10.0
 CLDICE = "arXiv:2003.07311"
 MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
 # All settings of a segmentation.
-KNOWN = ("labels", "loss", "tolerance", "postprocessing", "centrelines", *BY_NAME, *PARTLY, *CERTAINTY, *COVERING)
+OWN = ("labels", "loss", "tolerance", "postprocessing", "centrelines", *BY_NAME)
+KNOWN = (*OWN, *PARTLY, *CERTAINTY, *COVERING, *INTERVALS)
 SENTENCES: Mapping[str, Sentence] = {
     **SETTING_SENTENCES,
     **PARTLY_SENTENCES,
     **CERTAINTY_SENTENCES,
     **COVERING_SENTENCES,
+    **{name: SET_SENTENCES[name] for name in INTERVALS},
     "labels": Sentence("The structures are {value}"),
     "tolerance": Sentence(
         "A surface counts as found within this many mm (pixels where the spacing is unknown): {each}"
@@ -88,6 +93,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         **partly,
         **certainty_decisions(),
         **covering_decisions(),
+        **interval_decisions(),
         "expected_dice": Decision(None, "it is fitted to predictions of unseen cases after training"),
     }
 

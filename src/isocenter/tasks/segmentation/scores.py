@@ -25,17 +25,24 @@ from isocenter.evaluation import (
     volume_unit,
 )
 from isocenter.report import Figure
+from isocenter.tasks.segmentation.voxel_calibration import voxel_in_unit
 from isocenter.tasks.segmentation.voxel_scores import OF_VOXELS
 from isocenter.tasks.shared import (
     AGREEMENT,
     DOUBT_ERRORS,
     DOUBT_NAMES,
+    HIGH,
+    LOW,
+    SET_ERRORS,
+    SET_NAMES,
     Measured,
     agreement_figure,
     agreement_rows,
+    finite,
+    interval_rows,
     place_of,
 )
-from isocenter.values import MM, MM3_PER_ML, SERIES_UNITS, Array, Estimate, Geometry, Prediction, Row, blocks
+from isocenter.values import MM, SERIES_UNITS, Array, Estimate, Geometry, Prediction, Row, blocks
 
 # The unit is in the name where it is not mm or ml: a distance that counts pixels must not be read as mm.
 OF_SERIES = {f"_{unit}": unit for unit in SERIES_UNITS}
@@ -56,10 +63,13 @@ METRICS = frozenset(
     }
 )
 ERRORS = (
-    frozenset({"hd95", "assd", "false_positive_volume", "components_error", "loops_error", "ece_near"}) | DOUBT_ERRORS
+    frozenset({"hd95", "assd", "false_positive_volume", "components_error", "loops_error", "ece_near"})
+    | DOUBT_ERRORS
+    | SET_ERRORS
 )
 NAMES: Mapping[str, str] = {
     **DOUBT_NAMES,
+    **SET_NAMES,
     "assd": "ASSD",
     "cldice": "Centreline Dice",
     "covering_missed": "Missed by the covering mask",
@@ -164,7 +174,7 @@ def summary_rows(table: Table, tolerances: Mapping[str, float], *, seed: Seed) -
     rows = [_as_proportion(row, table, seed) if row.metric == "detected" else row for row in rows]
     rows = [_explained(row, table, tolerances) for row in rows] + pooled_rows(table, seed=seed)
     agreement = [row for volume in volumes(table) for row in volume_agreement(volume, seed=seed)]
-    return [only_known(row, table) for row in (*rows, *agreement)]
+    return [only_known(row, table) for row in (*rows, *agreement, *volume_intervals(table, seed=seed))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,6 +187,18 @@ class Volumes:
     measured: Measured
     unit: str
     ending: str
+
+
+def volume_intervals(table: Table, *, seed: Seed) -> Iterator[Row]:
+    """How often the intervals of volumes hold those of the references, and how wide they are."""
+    columns = {f"{MEASURED[0]}_{side}": side for side in (LOW, HIGH)}
+    if not set(columns) <= set(table):
+        return
+    reference = next(str(name) for name in table if str(name).startswith(MEASURED[1]))
+    unit = unit_of(reference.replace(MEASURED[1], "volume_error"))
+    own = table.rename(columns={**columns, reference: "reference"})
+    for label in dict.fromkeys(own["label"]):
+        yield from interval_rows(str(label), own[own["label"] == label], unit, seed=seed)
 
 
 def volumes(table: Table) -> list[Volumes]:
@@ -226,14 +248,6 @@ def unit_of(metric: str) -> str:
     return units.get(metric, "")
 
 
-def voxel_in_unit(geometry: Geometry) -> float:
-    """The volume of a voxel in `volume_unit`: 1 where those are counted."""
-    unit = volume_unit(geometry)
-    if geometry.voxel_volume is None or unit == "voxels":
-        return 1.0
-    return geometry.voxel_volume / (MM3_PER_ML if unit == "ml" else 1.0)
-
-
 def structure_volumes(prediction: Prediction, structures: Mapping[str, Sequence[int]]) -> dict[str, float]:
     """{<structure>_<unit>: its volume} of a label map, in ml where the size of a voxel is known."""
     assert prediction.data is not None  # noqa: S101 - as decoded
@@ -243,6 +257,17 @@ def structure_volumes(prediction: Prediction, structures: Mapping[str, Sequence[
     size = voxel_in_unit(prediction.geometry)
     unit = volume_unit(prediction.geometry).replace("mm²", "mm2")
     return {f"{name}_{unit}": round(float(voxels[list(values)].sum()) * size, 6) for name, values in structures.items()}
+
+
+def mask_columns(prediction: Prediction, structures: Mapping[str, Sequence[int]]) -> dict[str, float | None]:
+    """The volume of each structure, the ends of its interval (blank without), and the Dice that is expected of it."""
+    volumes, stated = structure_volumes(prediction, structures), prediction.confidence
+    made = dict[str, float | None](volumes)
+    for column, name in zip(volumes, structures, strict=True):
+        for side, own in ((LOW, stated.low), (HIGH, stated.high)):
+            end = finite(own.get(name))
+            made[f"{column}_{side}"] = None if end is None else round(end, 6)
+    return {**made, **{f"expected_dice_{name}": round(dice, 4) for name, dice in stated.expected.items()}}
 
 
 def _explained(row: Row, table: Table, tolerances: Mapping[str, float]) -> Row:

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
-from isocenter.tasks.segmentation.covering import missed_shares
 from isocenter.tasks.segmentation.decoding import decoded
 from isocenter.tasks.segmentation.loss import mask_loss, mean_dice, mean_marked, overlap_counts, shares_of
 from isocenter.tasks.segmentation.partial_labels import PARTLY, check_partly, numbers_of, partly_from, tolerance_from
 from isocenter.tasks.segmentation.plan import KNOWN, SENTENCES, check_settings, decisions, settings_for, suited
 from isocenter.tasks.segmentation.postprocessing import NONE_OF_REGIONS, choose, tidying_from
-from isocenter.tasks.segmentation.scores import ERRORS, METRICS, NAMES, OF_READERS, structure_volumes
+from isocenter.tasks.segmentation.promises import promised
+from isocenter.tasks.segmentation.scores import ERRORS, METRICS, NAMES, OF_READERS, mask_columns, structure_volumes
 from isocenter.tasks.segmentation.scoring import MaskScoring
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.unseen_voxels import unseen_voxels
-from isocenter.tasks.segmentation.voxel_calibration import Believed, SoftDice, check_voxels
+from isocenter.tasks.segmentation.voxel_calibration import SIZES, Believed, SoftDice, check_voxels
 from isocenter.tasks.segmentation.voxel_sample import SAMPLED, SCORED, Sampler
 from isocenter.tasks.segmentation.voxel_scores import BELIEF
 from isocenter.tasks.shared import (
@@ -27,7 +27,6 @@ from isocenter.tasks.shared import (
     Certainty,
     Shares,
     Tidying,
-    assured_covering,
     crossed,
     label_from,
     log_mean,
@@ -103,7 +102,7 @@ class Segmentation:
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     traits: ClassVar[Traits] = Traits(
-        tunes=("postprocessing", *FOUND, "expected_dice", "covering"),
+        tunes=("postprocessing", *FOUND, "expected_dice", "covering", "conformal"),
         registers={"tolerance": "tolerance"},
         case_metric="dice",
         cascades=True,
@@ -165,6 +164,7 @@ class Segmentation:
             "observers": list(self.observers),
             **self.certainty.settings,
             **self.certainty.of_covering,
+            **self.certainty.of_intervals,
         }
 
     @property
@@ -348,13 +348,15 @@ class Segmentation:
         sampler = Sampler(geometry, most) if "calibration" in self.traits.tunes else None
         soft = None if self.expected_dice is None else SoftDice(tuple(self.structures.values()), self.believed)
         data = decoded(slabs, geometry, self.marked, max(self.writes), [one for one in (sampler, soft) if one])
-        given = self.postprocessing or {}
-        rules = {label.value: given[label.name] for label in self.classes if label.name in given}
+        rules = {label.value: rule for label in self.classes if (rule := (self.postprocessing or {}).get(label.name))}
+        confidence, untuned, whole = Confidence(), sampler.drawn if sampler else None, None
         if any(rule != Tidying() for rule in rules.values()):
             # A connected piece can reach from one end to the other: it takes the whole map, of a byte a voxel.
-            data = tidied(np.asarray(data), rules, geometry.voxel_volume or 1.0)
-        confidence = Confidence(expected=soft.expected(self.expected_dice or {}) if soft else {})
-        untuned = sampler.drawn if sampler else None
+            data = whole = tidied(np.asarray(data), rules, geometry.voxel_volume or 1.0)
+        if soft is not None:
+            sizes = soft.sizes(whole)
+            confidence = soft.confidence(self.certainty, self.expected_dice or {}, sizes, geometry)
+            untuned = None if untuned is None else {**untuned, SIZES: sizes}
         return Prediction(geometry, data=data, labels=self.classes, confidence=confidence, untuned=untuned)
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
@@ -377,17 +379,15 @@ class Segmentation:
     def assured(
         self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
     ) -> tuple[Task, dict[str, Decision]]:
-        """The task with thresholds of covering masks; those that are set stay. Divided readers have no one truth."""
-        if not cases or self.is_divided or self.certainty.risk is None or self.certainty.covering is not None:
+        """The task with thresholds of covering masks and of volumes; divided readers have no one truth for either."""
+        if not cases or self.is_divided:
             return self, {}
-        missed = missed_shares(predictions, cases, self.truth, self.names, self.believed)
-        certainty, made = assured_covering(self.certainty, missed, exact=exact)
+        certainty, made = promised(self.certainty, predictions, cases, self.truth, self.believed, exact=exact)
         return replace(self, certainty=certainty), made
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
-        """The volume of each structure, in ml where the size of a voxel is known, and the Dice that is expected."""
-        expected = {f"expected_dice_{name}": round(dice, 4) for name, dice in prediction.confidence.expected.items()}
-        return {**structure_volumes(prediction, self.structures), **expected}
+        """The volume of each structure, in ml where voxels have a size, its interval, and the Dice that is expected."""
+        return mask_columns(prediction, self.structures)
 
     def saliency(self, outputs: Outputs) -> Tensor:
         """(batch,) mean logit of what was marked as any structure."""

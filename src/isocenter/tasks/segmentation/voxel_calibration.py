@@ -11,10 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from isocenter.errors import PlanError
-from isocenter.evaluation import Calibrator
-from isocenter.tasks.shared import sigmoid, softmax
-from isocenter.values import Array, Region
+from isocenter.evaluation import Calibrator, volume_unit
+from isocenter.tasks.shared import Certainty, place_of, sigmoid, softmax
+from isocenter.values import MM3_PER_ML, Array, Confidence, Floats, Geometry, Region
 
+# What a prediction keeps of its masks until it is tuned.
+SIZES = "sizes"
 # By whether labels exclude each other: what is linear in the logarithms, and so cheap for every voxel.
 VOXEL_METHODS = {True: ("temperature", "vector"), False: ("temperature", "platt")}
 # Numbers that become probabilities together, so that a slab of many labels is never held twice.
@@ -55,6 +57,14 @@ class Believed:
         return softmax(made) if self.exclusive else sigmoid(made)
 
 
+def voxel_in_unit(geometry: Geometry) -> float:
+    """The volume of a voxel in `volume_unit`: 1 where those are counted."""
+    unit = volume_unit(geometry)
+    if geometry.voxel_volume is None or unit == "voxels":
+        return 1.0
+    return geometry.voxel_volume / (MM3_PER_ML if unit == "ml" else 1.0)
+
+
 class SoftDice:
     """2 sum(p m) / (sum(p) + sum(m)) of structures, over the parts of an image: the Dice that is expected of a mask.
 
@@ -79,6 +89,25 @@ class SoftDice:
         """{structure: Dice}, of masks that are not empty, each to the power that validation cases have found."""
         each = zip(powers.items(), self._sums.T, strict=True)
         return {name: float((2 * both / (size + n)) ** power) for (name, power), (both, size, n) in each if n}
+
+    def sizes(self, tidied: Array | None) -> Floats:
+        """(2, structures) voxels of each mask, and voxels within or beside it that are expected to be wrong.
+
+        tidied: (*spatial) the label map, where it is no longer the one that was taken
+        """
+        both, size, marked = self._sums
+        if tidied is not None:
+            marked = np.array([float(np.count_nonzero(place_of(tuple(one), tidied))) for one in self._structures])
+        return np.stack([marked, size + self._sums[2] - 2 * both])
+
+    def confidence(
+        self, certainty: Certainty, powers: Mapping[str, float], sizes: Floats, geometry: Geometry
+    ) -> Confidence:
+        """The Dice that is expected of each structure, and the interval of its volume."""
+        marked, doubt = voxel_in_unit(geometry) * sizes
+        low, high = certainty.interval(dict(zip(powers, marked.tolist(), strict=True)), doubt.tolist())
+        low = {name: max(0.0, end) if np.isfinite(end) else end for name, end in low.items()}
+        return Confidence(low=low, high=high, expected=self.expected(powers))
 
 
 def check_voxels(method: str, believed: Believed, expected: Mapping[str, float] | None) -> None:

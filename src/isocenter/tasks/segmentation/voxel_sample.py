@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ class VoxelSample:
     @classmethod
     def of(cls, untuned: Mapping[str, Array | Deferred]) -> VoxelSample:
         """As a prediction keeps it."""
-        return cls(**{name: np.asarray(one) for name, one in untuned.items()})
+        return cls(*(np.asarray(untuned[one.name]) for one in fields(cls)))
 
     def at(self, grid: Array) -> Array:
         """(n,) what a map (*spatial) holds there."""

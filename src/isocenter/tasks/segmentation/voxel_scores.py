@@ -11,11 +11,11 @@ import numpy as np
 
 from isocenter.evaluation import BINS, Calibrator, Seed, Table, bootstrap, bootstrap_statistic, pearson, spearman
 from isocenter.files import parse_json
-from isocenter.tasks.segmentation.covering import MISSED, TIMES, covering_columns
+from isocenter.tasks.segmentation.promises import MISSED, TIMES, covering_columns
 from isocenter.tasks.segmentation.unseen_voxels import Voxels, volume_errors
 from isocenter.tasks.segmentation.voxel_calibration import Believed
 from isocenter.tasks.segmentation.voxel_sample import NEAR, near_edges
-from isocenter.tasks.shared import BEFORE, OF_DOUBT
+from isocenter.tasks.shared import BEFORE, HIGH, LOW, OF_DOUBT, OF_SETS, finite
 from isocenter.values import Array, Estimate, Floats, Prediction, Row
 
 EXPECTED, GAPS, ECE, VOLUME = "expected_dice", "near_gaps", "ece_near", "summed_volume_error"
@@ -28,7 +28,7 @@ OF_VOXELS = frozenset(
 )
 # Metrics that a report shows apart, in this order.
 OF_EXPECTED = (EXPECTED, MISSED, TIMES, f"{EXPECTED}_bias", *(f"{EXPECTED}_{name}" for name in CORRELATIONS))
-BELIEF = (ECE, VOLUME, *OF_EXPECTED, *OF_DOUBT)
+BELIEF = (*OF_SETS, ECE, VOLUME, *OF_EXPECTED, *OF_DOUBT)
 DIGITS = 7
 
 
@@ -49,6 +49,9 @@ def voxel_columns(
     rows: dict[str, dict[str, Any]] = {name: {} for name in structures}
     for name in made.confidence.expected.keys() & rows:
         rows[name][EXPECTED] = made.confidence.expected[name]
+    for side, ends in ((LOW, made.confidence.low), (HIGH, made.confidence.high)) if reference[1] is None else ():
+        for name in ends.keys() & rows:
+            rows[name][f"volume_predicted_{side}"] = finite(ends[name])
     voxels = Voxels.of(made, reference, "", tuple(structures.values()), exclusive=believed.exclusive)
     if voxels is None:
         return rows

@@ -1,4 +1,4 @@
-"""How much of each structure masks of likely voxels miss, by sampled voxels of cases that did not train."""
+"""What cases that did not train promise of label maps: covering masks, and intervals of volumes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,50 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.evaluation import value_scores
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.unseen_voxels import Voxels
-from isocenter.tasks.segmentation.voxel_calibration import Believed
-from isocenter.tasks.shared import COVERS_FROM, place_of
-from isocenter.values import Case, Floats, Prediction
+from isocenter.tasks.segmentation.voxel_calibration import SIZES, Believed
+from isocenter.tasks.shared import COVERS_FROM, Certainty, assured_covering, assured_each, place_of
+from isocenter.values import Case, Decision, Floats, Prediction
 
 # Columns of cases, and their metrics.
 MISSED, TIMES = "covering_missed", "covering_size"
+
+
+def promised(
+    certainty: Certainty,
+    predictions: Sequence[Prediction],
+    cases: Sequence[Case],
+    truth: Truth,
+    believed: Believed,
+    *,
+    exact: bool,
+) -> tuple[Certainty, dict[str, Decision]]:
+    """With thresholds of covering masks and of intervals of volumes; those that are set stay."""
+    made, names = dict[str, Decision](), believed.names[believed.exclusive :]
+    if certainty.risk is not None and certainty.covering is None:
+        missed = missed_shares(predictions, cases, truth, names, believed)
+        certainty, made = assured_covering(certainty, missed, exact=exact)
+    if certainty.conformal is None and (scores := volume_scores(predictions, cases, truth, names)):
+        certainty, found = assured_each(certainty, "doubt", "label", scores, exact=exact)
+        made |= found
+    return certainty, made
+
+
+def volume_scores(
+    predictions: Sequence[Prediction], cases: Sequence[Case], truth: Truth, names: Sequence[str]
+) -> dict[str, tuple[Floats, np.ndarray]]:
+    """{structure: ((cases,) how many times its doubtful voxels its volume is off, patients)}, of whole references."""
+    rows, patients = [], []
+    for made, case in zip(predictions, cases, strict=True):
+        drawn, known = truth.of(case)
+        if known is None and made.untuned is not None and SIZES in made.untuned:
+            marked, doubt = np.asarray(made.untuned[SIZES])
+            sizes = [float(np.count_nonzero(place_of(values, drawn))) for values in truth.structures]
+            rows.append(value_scores(marked, sizes, doubt))
+            patients.append(case.patient)
+    return {name: (own, np.array(patients)) for name, own in zip(names, np.array(rows).T, strict=True)} if rows else {}
 
 
 def missed_shares(
