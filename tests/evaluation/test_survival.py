@@ -20,6 +20,7 @@ from isocenter.evaluation import (
     brier_errors,
     calibration_slope,
     censoring,
+    d_calibration,
     dynamic_auc,
     expected_over_observed,
     harrell_c,
@@ -276,3 +277,25 @@ def test_times_that_nobody_is_followed_for_are_refused():
 
 
 warnings.filterwarnings("ignore", module="torchsurv")
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5, 2.0])
+def test_d_calibration_accepts_the_true_curves_whatever_censors_and_refuses_others(rate):
+    random = np.random.default_rng(0)
+    found, refused = [], []
+    for _ in range(100):
+        hazard = random.gamma(2, 0.5, 300)
+        event, left = random.exponential(1 / hazard), random.exponential(1 / rate, 300) if rate else np.full(300, 9e9)
+        times, happened = np.minimum(event, left), event <= left
+        shares, p = d_calibration(np.exp(-hazard * times), happened)
+        assert shares.sum() == pytest.approx(1)
+        found.append(p)
+        refused.append(d_calibration(np.exp(-2 * hazard * times), happened)[1] < 0.05)
+    assert np.mean(np.array(found) < 0.05) < 0.12
+    assert np.mean(refused) > 0.7  # where two in three are censored less is known
+
+
+def test_d_calibration_of_events_by_hand():
+    shares, p = d_calibration([0.05, 0.15, 0.95, 1.0, 0.1], [True, True, True, True, False])
+    assert_allclose(shares, [0.4, 0.2, 0, 0, 0, 0, 0, 0, 0, 0.4])
+    assert 0 < p < 1

@@ -100,6 +100,7 @@ if TYPE_CHECKING:
         brier_errors,
         calibration_slope,
         censoring,
+        d_calibration,
         dynamic_auc,
         expected_over_observed,
         harrell_c,

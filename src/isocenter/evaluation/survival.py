@@ -24,6 +24,8 @@ Truths = NDArray[np.bool_]
 # Of Newton's method for a slope: steps of at most 1, after which one that still moves has no end. A hazard whose
 # logarithm is beyond 50 is like a certain one.
 NEWTON_STEPS, CONVERGED, LARGEST_LOG = 25, 1e-6, 50.0
+# Of predicted survival, as in the paper on D-calibration.
+GROUPS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,6 +236,24 @@ def calibration_slope(
         step = np.clip(ratio(gradient, curvature), -1.0, 1.0)
         slope = slope + step
     return np.asarray(np.where(abs(step) < CONVERGED, slope / spread, np.nan))
+
+
+def d_calibration(survival: ArrayLike, happened: ArrayLike, groups: int = GROUPS) -> tuple[Floats, float]:
+    """(groups,) share of cases by their predicted survival at their own time, which is uniform, and the p that it is.
+
+    survival: (cases,) probability of no event until the event, or until the last visit of those without
+    Who is followed no longer is spread over all probabilities below. Haider et al., JMLR 2020, arXiv:1811.11347
+    """
+    chance, events = np.clip(np.asarray(survival, dtype=np.float64), 0.0, 1.0), np.asarray(happened, dtype=bool)
+    edges = np.linspace(0.0, 1.0, groups + 1)
+    own = np.minimum((chance * groups).astype(int), groups - 1)
+    counts = np.bincount(own[events], minlength=groups).astype(np.float64)
+    for left in chance[~events]:
+        below = np.clip(left - edges[:-1], 0.0, 1 / groups)
+        counts += below / left if left > 0 else np.eye(groups)[0]
+    expected = len(chance) / groups
+    p = float(stats.chi2.sf(np.sum((counts - expected) ** 2 / expected), groups - 1)) if len(chance) else float("nan")
+    return counts / max(1, len(chance)), p
 
 
 def _concordance(risk: Floats, times: Floats, happened: Truths, importance: Floats, weights: Floats | None) -> Floats:

@@ -19,6 +19,7 @@ from isocenter.evaluation import (
     brier_errors,
     calibration_slope,
     clopper_pearson,
+    d_calibration,
     dynamic_auc,
     expected_over_observed,
     harrell_c,
@@ -36,11 +37,14 @@ from isocenter.values import Estimate, Floats, Row
 METRICS = frozenset(
     {"uno_c", "harrell_c", "integrated_brier", "calibration_slope", "dynamic_auc", "brier", "expected_over_observed"}
 )
+# The column of the survival that was predicted for a case's own time.
+AT_TIME = "survival_at_time"
 # The column of a lower bound on the observed time.
 TIME_LOW = "time_low"
 NAMES: Mapping[str, str] = {
     **SET_NAMES,
     "brier": "Brier score",
+    "d_calibration": "D-calibration, p",
     "dynamic_auc": "AUC, cumulative/dynamic",
     "harrell_c": "Harrell's c",
     "integrated_brier": "Integrated Brier score",
@@ -58,6 +62,7 @@ class Outcomes:
 
     risk:      (cases,); times, happened, patients: (cases,)
     survival:  (cases, horizons) probability of no event by each horizon; NaN where the model gives none
+    at_time:   (cases,) the same by each one's own time, or the last horizon where that is earlier
     errors:    (cases,) squared error of the survival curve, integrated until the last horizon
     horizons:  rising times; unit: in which they are counted, empty where it is unknown
     followed:  the censoring of the training cases
@@ -69,6 +74,7 @@ class Outcomes:
     happened: np.ndarray
     patients: np.ndarray
     survival: Floats
+    at_time: Floats
     errors: Floats
     horizons: Sequence[float]
     unit: str
@@ -86,6 +92,7 @@ class Outcomes:
             table["event"].to_numpy(bool),
             table["patient"].to_numpy(str),
             table[[survival_column(horizon) for horizon in horizons]].to_numpy(float),
+            table[AT_TIME].to_numpy(float) if AT_TIME in table else np.full(len(table), np.nan),
             table["brier"].to_numpy(float),
             horizons,
             unit,
@@ -110,7 +117,11 @@ def moments(horizon: float) -> Floats:
 
 def summary_rows(outcomes: Outcomes, *, seed: Seed) -> list[Row]:
     """Uno's c first; then what holds by each horizon."""
-    return [*_overall(outcomes, seed), *(row for n in range(len(outcomes.horizons)) for row in _by(outcomes, n, seed))]
+    return [
+        *_overall(outcomes, seed),
+        *_distribution(outcomes),
+        *(row for n in range(len(outcomes.horizons)) for row in _by(outcomes, n, seed)),
+    ]
 
 
 def _overall(outcomes: Outcomes, seed: Seed) -> Iterator[Row]:
@@ -128,6 +139,19 @@ def _overall(outcomes: Outcomes, seed: Seed) -> Iterator[Row]:
     yield Row(
         "calibration_slope", "all", _interval(partial(calibration_slope, risk, times, happened), outcomes, seed, note)
     )
+
+
+def _distribution(outcomes: Outcomes) -> Iterator[Row]:
+    """Whether predicted survival at the times of events is as often high as low; nothing without probabilities."""
+    if not np.isfinite(outcomes.at_time).all():
+        return
+    last = outcomes.horizons[-1]
+    shares, p = d_calibration(outcomes.at_time, outcomes.happened & (outcomes.times <= last))
+    words = ", ".join(f"{100 * share:.0f}" for share in shares)
+    method = f"none: p of a chi-squared test; {words} % of cases by tenths of predicted survival"
+    method += f", until {outcomes.named(last)}"
+    people = len(np.unique(outcomes.patients))
+    yield Row("d_calibration", "all", Estimate(p, n=len(outcomes.times), patients=people, method=method))
 
 
 def _by(outcomes: Outcomes, index: int, seed: Seed) -> Iterator[Row]:

@@ -27,6 +27,7 @@ from isocenter.tasks.survival.plan import (
     steps_of,
 )
 from isocenter.tasks.survival.scores import (
+    AT_TIME,
     METRICS,
     NAMES,
     TIME_LOW,
@@ -108,7 +109,7 @@ class Survival:
         case_metric="brier",
         sentences=SENTENCES,
         metric_names=NAMES,
-        belief=OF_SETS,
+        belief=(*OF_SETS, "d_calibration"),
         errors=frozenset({"brier", "integrated_brier"}),
         label_word="time",
     )
@@ -321,6 +322,7 @@ class Survival:
                     "time": time,
                     "event": event,
                     **self.outputs(prediction),
+                    AT_TIME: self._survival_at(values, time),
                     "brier": self._error(values, time, event),
                 }
             )
@@ -366,6 +368,13 @@ class Survival:
             return math.nan
         survival = [[values[survival_column(one)] for one in when]]
         return float(integrated(brier_errors(survival, [time], [event], self._followed, when), when)[0])
+
+    def _survival_at(self, values: Mapping[str, float], time: float) -> float:
+        """By a time, or by the last horizon where that is earlier; NaN where no probabilities are known."""
+        when = moments(self.horizons[-1])
+        if not self.is_absolute:
+            return math.nan
+        return float(np.interp(time, when, [values[survival_column(one)] for one in when]))
 
     def _outcomes(self, table: Table) -> Outcomes:
         return Outcomes.of(table, self.horizons, self.unit, self._followed, self.median_risk)
