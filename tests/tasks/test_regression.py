@@ -233,3 +233,26 @@ def test_the_report_has_a_picture_of_agreement_and_of_differences_and_names_what
     assert all(isinstance(one, Figure) and one.png != one.dark for one in charts)
     [picture] = task.scoring.figures(prediction_of(0.25, volume=3.125), case("a", volume=3.0))
     assert "volume 3.125 \N{PLUS-MINUS SIGN} 0.250 ml (reference 3.000)" in picture.caption
+
+
+def test_the_cost_of_quantiles_is_lowest_at_those_of_the_cases():
+    random = np.random.default_rng(0)
+    truth = torch.from_numpy(random.exponential(size=4000)).float()[:, None]
+    low, middle, high = np.quantile(truth, [0.05, 0.5, 0.95])
+
+    def cost(down: float, value: float, up: float) -> float:
+        ends = torch.tensor([value, 2 * np.log(down), 2 * np.log(up)]).float().expand(4000, 3)
+        return float(replace(VOLUME, noise="quantiles").loss({"value": ends}, truth))
+
+    best = cost(middle - low, middle, high - middle)
+    for change in ((1.3, 1.0, 1.0), (0.7, 1.0, 1.0), (1.0, 1.0, 1.3), (1.0, 1.0, 0.7)):
+        down, value, up = change
+        assert best < cost(down * (middle - low), value * middle, up * (high - middle))
+
+
+def test_a_mirrored_image_exchanges_the_quantiles_of_sides_too():
+    sides = Regression(
+        ("left size", "right size"), {}, {"left size": 1.0, "right size": 1.0}, {"left size": 1.0, "right size": 1.0}
+    )
+    assert replace(sides, noise="quantiles").mirrored == (1, 0, 3, 2, 5, 4)
+    assert replace(sides, noise="gaussian").mirrored == (1, 0, 3, 2)

@@ -253,6 +253,28 @@ def test_intervals_hold_the_value_as_often_as_promised(noise):
     assert columns["low_size"] < columns["value_size"] < columns["high_size"]
 
 
+def test_intervals_between_quantiles_hold_the_value_as_often_as_promised_on_each_side_as_far_as_it_is_skewed():
+    """The network's own quantiles are right in shape and far too narrow."""
+    random = np.random.default_rng(6)
+    logs, guess = random.normal(0, 0.5, 1200), random.normal(0, 1, 1200)
+    cases = cases_of(
+        "value", [{"size": float(v)} for v in 10 + 2 * (guess + np.exp(logs) * random.exponential(size=1200))]
+    )
+    outputs = np.column_stack([guess, np.full(1200, -8.0), 2 * logs])  # twice the logarithm of a distance
+    bare = values(noise="quantiles")
+    (own,) = decoded(bare, [[0.0, np.log(4.0), np.log(9.0)]])
+    assert (own.confidence.low["size"], own.confidence.high["size"]) == pytest.approx((10 - 2 * 2, 10 + 2 * 3))
+    made, decisions = assured(bare, outputs[:600], cases[:600])
+    assert decisions["task.conformal"].value["method"] == "cqr"
+    predictions = decoded(made, outputs[600:])
+    table = made.scoring.score(predictions, cases[600:]).assign(split="test")
+    rows = {row.metric: row.estimate for row in made.scoring.summary(table, seed=0)}
+    assert rows["coverage"].value == pytest.approx(0.9, abs=0.04)
+    ends = [(one.confidence.low["size"], one.values["size"], one.confidence.high["size"]) for one in predictions]
+    assert np.mean([high - value > value - low for low, value, high in ends]) > 0.99
+    assert tasks.build({"name": "regression", **made.settings}) == made
+
+
 def test_with_too_few_patients_an_interval_has_no_ends_and_its_columns_are_blank():
     cases = cases_of("value", [{"size": 10.0 + n} for n in range(8)])
     made, decisions = assured(values(), np.zeros((8, 1)), cases)

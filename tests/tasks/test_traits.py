@@ -6,7 +6,7 @@ import pytest
 
 from isocenter import tasks
 from isocenter.errors import PlanError
-from isocenter.tasks.shared import OF_CALIBRATION, OF_SETS
+from isocenter.tasks.shared import OF_CALIBRATION
 
 METRICS = ("METRICS", "OF_GRADES", "OF_COSTS", "OF_READERS")
 
@@ -21,9 +21,9 @@ def test_each_setting_of_a_kind_has_a_sentence_for_the_prose_of_plans(name: str)
 
 @pytest.mark.parametrize("name", tasks.TASKS)
 def test_the_names_of_metrics_are_those_of_metrics_that_the_kind_states(name: str) -> None:
-    scores = importlib.import_module(f"isocenter.tasks.{name}.scores")
+    scores, traits = importlib.import_module(f"isocenter.tasks.{name}.scores"), tasks.kind(name).traits
     stated = frozenset().union(*(getattr(scores, group, frozenset()) for group in METRICS))
-    assert set(tasks.kind(name).traits.metric_names) - stated - OF_CALIBRATION - {*OF_SETS} == set()
+    assert set(traits.metric_names) - stated - OF_CALIBRATION - {*traits.belief} == set()
 
 
 def test_kinds_that_share_a_network_bring_their_sentences_and_names_along() -> None:

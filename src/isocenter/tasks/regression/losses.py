@@ -16,6 +16,8 @@ HUBER = 1.0
 LEAST_LOG, MOST_LOG = -10.0, 10.0
 # By which power of its own variance a case's likelihood is weighed, as in the paper's trials: arXiv:2203.09168.
 BETA = 0.5
+# {what a network says of its error: how many numbers for each value}
+NOISES: Mapping[str, int] = {"none": 0, "gaussian": 1, "quantiles": 2}
 
 
 def huber(values: Tensor, truth: Tensor) -> Tensor:
@@ -31,6 +33,17 @@ def squared(values: Tensor, truth: Tensor) -> Tensor:
 def absolute(values: Tensor, truth: Tensor) -> Tensor:
     """The absolute residual."""
     return (values - truth).abs()
+
+
+def pinball(values: Tensor, logs: Tensor, truth: Tensor, coverage: float) -> Tensor:
+    """The cost of a median and of the quantiles that hold this share between them, which never cross.
+
+    logs: (batch, 2 targets) squared distances from the median to the lower quantile and to the upper one, as logarithms
+    Koenker and Bassett, Econometrica 1978, doi:10.2307/1913643
+    """
+    below, above = torch.exp(0.5 * logs.clamp(LEAST_LOG, MOST_LOG)).chunk(2, dim=1)
+    ends = ((values - below, (1 - coverage) / 2), (values, 0.5), (values + above, (1 + coverage) / 2))
+    return torch.stack([torch.maximum(q * (truth - one), (q - 1) * (truth - one)) for one, q in ends]).sum(dim=0)
 
 
 def weighted_likelihood(values: Tensor, logs: Tensor, truth: Tensor) -> Tensor:

@@ -11,14 +11,13 @@ import numpy as np
 
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.lazy import stats
-from isocenter.tasks.regression.losses import LOSSES
+from isocenter.tasks.regression.losses import LOSSES, NOISES
 from isocenter.tasks.shared import SET_SENTENCES, SETTING_SENTENCES, interval_decisions
 from isocenter.values import Dataset, Decision, Fingerprint, Sentence
 
 if TYPE_CHECKING:
     from isocenter.tasks.shared import Measured
 
-NOISES = ("none", "gaussian")
 HUBER = "doi:10.1214/aoms/1177703732"
 # Laves et al., MIDL 2020: error bars that are too small or large are multiplied by one factor.
 LAVES = "arXiv:2006.13092"
@@ -82,7 +81,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
 
 def suited(settings: Mapping[str, Any]) -> dict[str, Decision]:
     """The factors of error bars are open where a person asks for these."""
-    if settings["noise"] == "none":
+    if settings["noise"] != "gaussian":
         return {}
     return {"task.error_factor": Decision(None, "it is found on validation cases after training")}
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from isocenter.errors import DatasetError
-from isocenter.evaluation import Seed, Table, value_scores
+from isocenter.evaluation import Seed, Table, quantile_scores, value_scores
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
-from isocenter.tasks.regression.losses import LEAST_LOG, LOSSES, MOST_LOG, weighted_likelihood
+from isocenter.tasks.regression.losses import LEAST_LOG, LOSSES, MOST_LOG, NOISES, pinball, weighted_likelihood
 from isocenter.tasks.regression.pictures import HEAD, ValuePictures, values_of
 from isocenter.tasks.regression.plan import SENTENCES, check_settings, decisions, error_factors, settings_for, suited
 from isocenter.tasks.regression.scores import METRICS, NAMES, measured_of, summary_rows
@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
 # The settings that hold something for each target.
 BY_TARGET = ("units", "mean", "deviation", "error_factor")
+# How intervals are scored by what a network says of its error; the last is conformalised quantile regression.
+METHODS = {"none": "absolute", "gaussian": "normalised", "quantiles": "cqr"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class Regression:
     units:        {target: unit}; empty where it is unknown
     mean:         {target: of the training cases}, by which and by `deviation` the network's outputs are standardised
     deviation:    {target: standard deviation of the training cases}
-    noise:        "gaussian": the network predicts an error bar for each case; "none": it predicts none
+    noise:        "gaussian": the network predicts an error bar for each case; "quantiles": the two ends of an interval;
+                  "none": nothing
     loss_name:    "huber", "mse" or "mae", of standardised values; with noise the likelihood takes its place
     error_factor: {target: by what its error bar is multiplied}; None until validation cases have decided
     certainty:    the intervals that are to hold, and what makes them so
@@ -78,7 +81,7 @@ class Regression:
     units: Mapping[str, str]
     mean: Mapping[str, float]
     deviation: Mapping[str, float]
-    noise: Literal["none", "gaussian"] = "none"
+    noise: Literal["none", "gaussian", "quantiles"] = "none"
     loss_name: Literal["huber", "mse", "mae"] = "huber"
     error_factor: Mapping[str, float] | None = None
     certainty: Certainty = field(default_factory=Certainty)
@@ -140,7 +143,7 @@ class Regression:
     @property
     def heads(self) -> Mapping[str, Head]:
         """One vector: the values and, with noise, the logarithms of their variances after them."""
-        return {HEAD: Vector(len(self.targets) * (2 if self.is_noisy else 1), holds="numbers")}
+        return {HEAD: Vector(len(self.targets) * (1 + NOISES[self.noise]), holds="numbers")}
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -151,9 +154,9 @@ class Regression:
     def mirrored(self) -> tuple[int, ...] | None:
         """A value stays as it is when left and right change sides; one that names a side becomes its counterpart's."""
         order, count = crossed(self.targets), len(self.targets)
-        if order is None or not self.is_noisy:
-            return order
-        return (*order, *(count + place for place in order))
+        if order is None:
+            return None
+        return tuple(part * count + place for part in range(1 + NOISES[self.noise]) for place in order)
 
     @property
     def is_noisy(self) -> bool:
@@ -214,12 +217,14 @@ class Regression:
 
     def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """The mean over the values that are known."""
-        values, *logs = outputs[HEAD].float().split(len(self.targets), dim=1)
+        values, logs = outputs[HEAD].float().tensor_split([len(self.targets)], dim=1)
         # A hole is filled before anything is computed: no gradient survives a NaN, not even one multiplied by 0.
         known = target.isfinite()
         truth = torch.where(known, target, 0.0).float()
         if self.is_noisy:
-            cost = weighted_likelihood(values, logs[0], truth)
+            cost = weighted_likelihood(values, logs, truth)
+        elif self.noise == "quantiles":
+            cost = pinball(values, logs, truth, self.certainty.coverage)
         else:
             cost = LOSSES[self.loss_name](values, truth)
         return (cost * known).sum() / known.sum().clamp(min=1)
@@ -252,6 +257,10 @@ class Regression:
         [(_, arrays)] = slabs  # a vector head is one slab
         values, errors = self._standardised(np.asarray(arrays[HEAD], dtype=np.float64))
         measured = dict(zip(self.targets, (values * self._deviation + self._mean).tolist(), strict=True))
+        if errors is not None and not self.is_noisy:
+            low, high = self.certainty.widened(*self._ends(measured, errors))
+            of_views: dict[str, Any] = self._variances(None, arrays.get(f"{HEAD}{BETWEEN}"))
+            return Prediction(geometry, values=measured, confidence=Confidence({}, low, high, **of_views))
         bars = None if errors is None else errors * self._deviation
         wide = np.ones(len(values)) if bars is None else bars
         low, high = self.certainty.interval(measured, wide.tolist())
@@ -259,6 +268,12 @@ class Regression:
         spread: dict[str, Any] = self._variances(bars, arrays.get(f"{HEAD}{BETWEEN}"))
         confidence = Confidence({}, low, high, bars, uncalibrated=given, **spread)
         return Prediction(geometry, values=measured, confidence=confidence)
+
+    def _ends(self, measured: Mapping[str, float], wide: Floats) -> Iterator[dict[str, float]]:
+        """{target: lower quantile} and {target: upper one}; wide: how far they lie below and above, standardised."""
+        for side, own in zip((-1, 1), np.split(wide, 2), strict=True):
+            away = (side * own * self._deviation).tolist()
+            yield {name: value + far for (name, value), far in zip(measured.items(), away, strict=True)}
 
     def _variances(self, bars: Floats | None, between: Array | None) -> dict[str, float]:
         """Of several views epistemic variance, and with error bars the others; of several targets standardised."""
@@ -274,10 +289,11 @@ class Regression:
     def _standardised(self, outputs: Floats) -> tuple[Floats, Floats | None]:
         """(targets, ...) values and their error bars, one standard deviation each."""
         count = len(self.targets)
-        if not self.is_noisy:
+        if self.noise == "none":
             return outputs, None
         errors = np.exp(0.5 * np.clip(outputs[count:], LEAST_LOG, MOST_LOG))
-        return outputs[:count], errors * self._factors.reshape(-1, *[1] * (outputs.ndim - 1))
+        factors = np.tile(self._factors, NOISES[self.noise])
+        return outputs[:count], errors * factors.reshape(-1, *[1] * (outputs.ndim - 1))
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
         """The task with factors that make error bars as large as the errors of these cases; those that are set stay."""
@@ -300,8 +316,10 @@ class Regression:
             bars = [one.confidence.uncalibrated.get(name, 1.0) for one in predictions]
             wide = np.array(bars) * (self._factors[place] if self.is_noisy else 1.0)
             scores[name] = value_scores(values, true[:, place], wide)[known], patients[known]
-        method = "normalised" if self.is_noisy else "absolute"
-        certainty, made = assured_each(self.certainty, method, "target", scores, exact=exact)
+            if self.noise == "quantiles":
+                ends = np.array([(one.confidence.low[name], one.confidence.high[name]) for one in predictions])
+                scores[name] = quantile_scores(ends[:, 0], ends[:, 1], true[:, place])[known], patients[known]
+        certainty, made = assured_each(self.certainty, METHODS[self.noise], "target", scores, exact=exact)
         return replace(self, certainty=certainty), made
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:

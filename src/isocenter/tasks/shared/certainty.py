@@ -168,6 +168,12 @@ class Certainty:
             for side in (-1, 1)
         )
 
+    def widened(self, low: Mapping[str, float], high: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+        """Both ends further out by the threshold of each target; as they are before it is found."""
+        out = {name: 0.0 if self.conformal is None else self.conformal.threshold(name) for name in low}
+        below = {name: end - out[name] for name, end in low.items()}
+        return below, {name: end + out[name] for name, end in high.items()}
+
 
 def _wishes(settings: Mapping[str, Any]) -> tuple[float, str, str]:
     """Coverage, method and groups; PlanError names the one that cannot be."""
