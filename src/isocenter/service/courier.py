@@ -80,7 +80,8 @@ class Couriers:
         folder = self.settings.folder / "results"
         to = _spoken_to(self.peers[peer])
         try:
-            rows = store(self.us, to, [folder / one.job / one.name for one in waiting])
+            paths = [folder / one.job / one.name for one in waiting]
+            rows = store(self.us, to, paths, idle_s=self.settings.dicom.idle_s)
         except PeerError as error:
             for one in waiting:
                 self.outbox.failed(one, error.problem)

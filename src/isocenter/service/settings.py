@@ -249,11 +249,11 @@ def is_loopback(host: str) -> bool:
 
 
 def read_settings(
-    path: Path | None = None, models: Sequence[Path] = (), folder: Path | None = None, **changes: Mapping[str, Any]
+    path: Path | None = None, models: Sequence[Path] = (), folder: Path | None = None, **changes: Any
 ) -> Settings:
     """The settings of a file, of models that are named by their folders, and of a node folder.
 
-    changes: keys of sections that are set otherwise, such as dicom={"port": 0}
+    changes: keys of sections that are set otherwise, such as dicom={"port": 0}; a list takes the place of the file's
     Relative paths in the file count from its folder. Raises UsageError with the line of the file.
     """
     stated: dict[str, Any] = {}
@@ -267,7 +267,7 @@ def read_settings(
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"is no TOML: {error}", str(path), "Mend the file") from error
     for section, keys in changes.items():
-        stated[section] = {**stated.get(section, {}), **keys}
+        stated[section] = {**stated.get(section, {}), **keys} if isinstance(keys, Mapping) else keys
     if folder is not None:
         stated["node"] = {**stated.get("node", {}), "folder": str(folder.absolute())}
     for model in models:

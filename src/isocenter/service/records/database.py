@@ -119,7 +119,10 @@ def only_keeper(database: Database) -> Iterator[None]:
             remedy = "Give each node a database of its own"
             raise UsageError("another node keeps this database", database.shown, remedy)
         connection.commit()
-        yield
+        try:
+            yield
+        finally:
+            connection.invalidate()  # the lock is the session's, and would go back into the pool with it
 
 
 def _prepare(connection: Any, _: Any) -> None:

@@ -1,0 +1,136 @@
+"""Answers on their way to peers that are away, refuse, stall or die."""
+
+from __future__ import annotations
+
+import time
+
+import pynetdicom
+import pytest
+from pynetdicom.sop_class import SegmentationStorage
+from sqlalchemy import update
+
+from isocenter.errors import UsageError
+from isocenter.service import Couriers
+from isocenter.service.objects import CommitmentReport
+from isocenter.service.records import only_keeper
+from isocenter.service.records.tables import answers, deliveries, jobs
+from service.receiving import free_port
+from service.test_work import LEVEL, SmallNode, mr  # noqa: F401 - a fixture
+from service.thresholds import threshold_model
+
+
+@pytest.fixture
+def port():
+    return free_port()
+
+
+@pytest.fixture
+def sending(tmp_path, mr, port):  # noqa: F811
+    """A node whose one answer waits for a peer, and its couriers."""
+    node = SmallNode(
+        tmp_path / "node",
+        threshold_model(tmp_path / "model", LEVEL),
+        peers=[{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port, "commit": False}],
+        rules=[{"name": "r", "model": "threshold.onnx", "send": ["pacs"]}],
+        dicom={"idle_s": 1},
+    )
+    node.receive(*mr)
+    node.work()
+    yield node, Couriers(node.settings, node.database)
+    node.store.close()
+    node.database.close()
+
+
+def peer(port: int, answer) -> pynetdicom.transport.ThreadedAssociationServer:
+    """A peer that gives an answer to each object."""
+    entity = pynetdicom.AE("PACS")
+    entity.add_supported_context(SegmentationStorage)
+    handlers = [(pynetdicom.evt.EVT_C_STORE, answer)]
+    return entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
+
+
+def state_of(node: SmallNode) -> tuple[str, str | None, str]:
+    [row], [job] = node.rows(deliveries), node.rows(jobs)
+    return row.state, row.reason, job.state
+
+
+def at_once(node: SmallNode) -> None:
+    with node.database.begin() as connection:
+        connection.execute(update(deliveries).values(next_at=0.0))
+
+
+def test_an_answer_waits_for_a_peer_that_is_away_and_reaches_it_when_it_is_there(sending, port):
+    node, couriers = sending
+    assert couriers.deliver("pacs") == 0
+    state, reason, job = state_of(node)
+    assert (state, job) == ("waiting", "sending")
+    assert "refused" in reason
+    taken: list[str] = []
+
+    def keep(event):
+        taken.append(event.request.AffectedSOPInstanceUID)
+        return 0x0000
+
+    server = peer(port, keep)
+    try:
+        assert couriers.deliver("pacs") == 0  # a second has not passed
+        at_once(node)
+        assert couriers.deliver("pacs") == 1
+        assert couriers.deliver("pacs") == 0
+    finally:
+        server.shutdown()
+    assert state_of(node) == ("sent", None, "done")
+    assert taken == [row.sop_instance_uid for row in node.rows(answers) if row.sop_instance_uid]
+
+
+def test_a_peer_that_refuses_for_good_is_not_asked_again(sending, port):
+    node, couriers = sending
+    server = peer(port, lambda event: 0xA900)
+    try:
+        assert couriers.deliver("pacs") == 0
+    finally:
+        server.shutdown()
+    state, reason, job = state_of(node)
+    assert (state, job) == ("aside", "done")
+    assert "refuses it for good" in reason
+
+
+@pytest.mark.parametrize("fault", ["full", "stalls", "dies"])
+def test_a_peer_that_is_full_stalls_or_dies_is_tried_again(sending, port, fault):
+    node, couriers = sending
+
+    def answer(event):
+        if fault == "full":
+            return 0xA700
+        if fault == "stalls":
+            time.sleep(2.5)
+            return 0x0000
+        event.assoc.abort()
+        return 0x0000
+
+    server = peer(port, answer)
+    try:
+        assert couriers.deliver("pacs") == 0
+    finally:
+        server.shutdown()
+    state, reason, job = state_of(node)
+    assert (state, job) == ("waiting", "sending")
+    assert reason
+
+
+def test_a_report_of_commitment_is_believed_of_the_peer_that_was_asked(sending):
+    node, couriers = sending
+    [uid] = [row.sop_instance_uid for row in node.rows(answers) if row.sop_instance_uid]
+    couriers.hear(CommitmentReport("2.25.1", "ANOTHER", (uid,), (), 0.0))
+    assert state_of(node)[0] == "waiting"
+    couriers.hear(CommitmentReport("2.25.1", "PACS", (uid,), (), 0.0))
+    assert state_of(node)[0] == "committed"
+
+
+def test_two_nodes_on_one_database_are_refused(database):
+    if not database.skips_locked:
+        pytest.skip("a database of SQLite lies in the node's folder, which has a lock")
+    with only_keeper(database), pytest.raises(UsageError, match="another node"), only_keeper(database):
+        pass
+    with only_keeper(database):
+        pass
