@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -23,10 +24,10 @@ LISTS = ("studies", "jobs", "aside", "models", "peers")
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
     """A node with three studies, of which 1.2.0 has an answer on its way to a peer; tests only read it."""
-    with served(tmp_path_factory.mktemp("web") / "node", peers=PEERS) as web:
+    with served(tmp_path_factory.mktemp("web") / "node", peers=PEERS, models=[Path("m")]) as web:
         for number in range(3):
             web.store(encoded(drawn(f"1.2.3.{number}", study=f"1.2.{number}")))
-        web.complete("1.2.0")
+        web.complete("1.2.0", {"Modality": "MR"}, modality="MR")
         files = {"answer.dcm": (b"seg", "2.25.7"), "findings.json": (b"{}", None)}
         web.job = web.answer("1.2.0", files, ["pacs"])
         yield web
@@ -67,6 +68,25 @@ def test_a_study_has_its_jobs_with_their_answers_and_deliveries(node):
         {"kind": "findings", "name": "findings.json", "sop_instance_uid": None, "deliveries": []},
     ]
     assert node.client.get(f"/api/jobs/{node.job}").json() == job
+
+
+def test_the_rules_say_why_a_series_is_taken_or_not(node):
+    answer = node.client.get("/api/studies/1.2.0/route").json()
+    [row] = answer["rows"]
+    assert (answer["schema"], list(row)) == ("isocenter.route", ["series", "rule", "role", "taken", "conditions"])
+    assert (row["series"], row["rule"], row["taken"]) == ("1.2.3", "m", True)
+    assert all(list(one) == ["name", "wanted", "found", "holds"] for one in row["conditions"])
+    assert node.client.get("/api/studies/1.2.1/route").status_code == 409
+
+
+def test_a_model_is_named_with_its_hash_and_its_rules(node):
+    [model] = node.client.get("/api/models").json()["rows"]
+    assert {name: model[name] for name in ("name", "hash", "modality", "rules")} == {
+        "name": "m",
+        "hash": "h",
+        "modality": "MR",
+        "rules": ["m"],
+    }
 
 
 def test_pages_of_a_list_hold_every_row_once(node):

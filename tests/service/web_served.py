@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import httpx
@@ -14,7 +15,9 @@ import httpx
 from isocenter.service import Settings, read_settings
 from isocenter.service.objects import Received, key_of, read_journals
 from isocenter.service.records import Answer, Arrival, Database, Index, Jobs, Outcome, migrated
+from isocenter.service.routing import ModelFacts
 from isocenter.service.settings import Peer
+from isocenter.service.stored import MODELS
 from isocenter.service.web import run_web
 
 BOUNDARY = "xx--yy"
@@ -85,12 +88,19 @@ def related(*files: bytes) -> bytes:
 
 @contextmanager
 def served(
-    folder: Path, token: str | None = None, peers: Sequence[Peer] = (), **changes: Mapping[str, object]
+    folder: Path,
+    token: str | None = None,
+    peers: Sequence[Peer] = (),
+    models: Sequence[Path] = (),
+    **changes: Mapping[str, object],
 ) -> Iterator[Served]:
     """A node's web process on a free port."""
     changes = {"http": {"port": 0}, "node": {"min_free_gb": 0}, **changes}
-    settings = read_settings(folder=folder, **changes).model_copy(update={"peers": list(peers)})
+    settings = read_settings(None, models, folder, **changes).model_copy(update={"peers": list(peers)})
     database = migrated(settings.database_url)
+    facts = [asdict(ModelFacts(name, "h", "MR")) for name in settings.models]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MODELS).write_text(json.dumps({"schema": "isocenter.models", "version": 1, "rows": facts}))
     stop, bound, ports = threading.Event(), threading.Event(), list[int]()
 
     def tell(port: int) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row
 
 from isocenter.errors import ResourceError
 from isocenter.files import file_hash
@@ -23,8 +23,7 @@ from isocenter.service.objects import (
     read_journals,
 )
 from isocenter.service.records import Arrival, Database, Index, Jobs
-from isocenter.service.records.tables import findings, jobs
-from isocenter.service.routing import ModelFacts, SeriesFacts, StudyAnswers, facts_of, inputs_hash, study_routing
+from isocenter.service.routing import ModelFacts, SeriesFacts, facts_of, inputs_hash, study_answers, study_routing
 from isocenter.service.settings import PRIORITIES, Rule, Settings
 from isocenter.service.work import series_hash
 
@@ -130,7 +129,7 @@ class Keeper:
         rows = self.index.series_of(study.study)
         series = [SeriesFacts.of_row(row) for row in rows]
         contents = {row.series: row.inputs_hash for row in rows}
-        answers, done = self._answers(study.study)
+        answers, done = study_answers(self.jobs.database, study.study)
         routing = study_routing(self.rules, self.models, series, answers)
         wanted, fresh = [], 0
         with self.jobs.database.begin() as connection:
@@ -150,21 +149,6 @@ class Keeper:
                 fresh += self.jobs.add(connection, study=study.study, inputs_hash=digest, after_s=pause, **columns)
             self.index.routed(connection, study.study, study.revision, wanted)
         return fresh
-
-    def _answers(self, study: str) -> tuple[StudyAnswers, dict[str, str]]:
-        """What finished jobs of a study say, and their keys by rule."""
-        current = (jobs.c.study == study, jobs.c.state.in_(("sending", "done")))
-        with self.jobs.database.read() as connection:
-            finished = connection.execute(select(jobs.c.job, jobs.c.rule, jobs.c.outcome).where(*current)).all()
-            joined = findings.join(jobs, findings.c.job == jobs.c.job)
-            stated = connection.execute(select(jobs.c.rule, findings.c.row).select_from(joined).where(*current)).all()
-        chances: dict[tuple[str, str], float] = {}
-        for rule, row in stated:
-            if row.get("probability") is not None:
-                name = (rule, str(row["concept"]))
-                chances[name] = max(chances.get(name, 0.0), float(row["probability"]))
-        outcomes = {row.rule: row.outcome for row in finished}
-        return StudyAnswers(outcomes, chances), {row.rule: row.job for row in finished}
 
 
 def seconds_until(hours: str, now: datetime) -> float:

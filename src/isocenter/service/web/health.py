@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from fastapi import APIRouter, Response
 
 from isocenter.errors import ResourceError
+from isocenter.service.stored import ALIVE
 from isocenter.service.web.node import free_bytes
 from isocenter.service.web.shapes import LiveShape, PartShape, ReadyShape
 from isocenter.service.web.web_node import Node, WebNode
 
 router = APIRouter(prefix="/health", tags=["health"])
-ALIVE = "alive"  # a folder of the node: each role touches its file there
 SILENT_S = 60.0
 
 

@@ -12,6 +12,8 @@ from sqlalchemy import Column, func, select
 
 from isocenter.service.dicom import Peer, PeerError, echo
 from isocenter.service.records.tables import deliveries, jobs, studies
+from isocenter.service.routing import rules_of
+from isocenter.service.stored import stored_models
 from isocenter.service.web.shapes import EchoShape, Listing, ModelShape, NodeShape, PeerShape
 from isocenter.service.web.web_node import Node, WebError, WebNode
 
@@ -36,10 +38,18 @@ def get_node(node: Node) -> NodeShape:
 @router.get("/models")
 def list_models(node: Node) -> Listing[ModelShape]:
     """The models that rules may name."""
-    rules = node.settings.rules
+    models = stored_models(node.folder)
+    rules = rules_of(node.settings, models)
     rows = [
-        ModelShape(name=name, path=str(model.path), rules=[rule.name for rule in rules if rule.model == name])
-        for name, model in node.settings.models.items()
+        ModelShape(
+            name=name,
+            path=str(node.settings.models[name].path),
+            hash=one.hash,
+            modality=one.modality,
+            task=one.task,
+            rules=[rule.name for rule in rules if rule.model == name],
+        )
+        for name, one in models.items()
     ]
     return Listing[ModelShape](schema="isocenter.models", rows=rows)
 

@@ -92,15 +92,19 @@ class RoutedShape(BaseModel):
 
     series: str
     rule: str
+    role: str
     taken: bool
     conditions: list[ConditionShape]
 
 
 class ModelShape(BaseModel):
-    """A model of the node, and the rules that use it."""
+    """A model of the node, and the rules that use it; modality: empty where it takes any."""
 
     name: str
     path: str
+    hash: str
+    modality: str
+    task: str
     rules: list[str]
 
 

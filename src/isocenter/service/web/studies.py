@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from sqlalchemy import Connection, Row, select
 
 from isocenter.service.records.tables import jobs, studies
+from isocenter.service.routing import SeriesFacts, rules_of, study_answers, study_routing
+from isocenter.service.stored import stored_models
 from isocenter.service.web.jobs import job_shapes
-from isocenter.service.web.shapes import JobShape, Listing, StudyShape
+from isocenter.service.web.shapes import JobShape, Listing, RoutedShape, StudyShape
 from isocenter.service.web.web_node import Node, Page, StudyName, WebError, WebNode, page_of, study_key
 
 router = APIRouter(prefix="/api/studies", tags=["studies"])
@@ -30,6 +33,23 @@ def get_study(node: Node, study: StudyName) -> StudyShape:
     """One study, with its jobs and their answers."""
     with node.database.read() as connection:
         return _shapes(connection, [_row(connection, study)])[0]
+
+
+@router.get("/{study}/route")
+def route_study(node: Node, study: StudyName) -> Listing[RoutedShape]:
+    """Every rule on every series of a complete study: whether it is taken, and why."""
+    with node.database.read() as connection:
+        row = _row(connection, study)
+    if row.complete_at is None:
+        raise WebError(
+            409, "the study is not complete yet, and its series are not read", study, "Wait, or use complete"
+        )
+    models = stored_models(node.folder)
+    series = [SeriesFacts.of_row(one) for one in node.index.series_of(row.study)]
+    answers, _ = study_answers(node.database, row.study)
+    routing = study_routing(rules_of(node.settings, models), models, series, answers)
+    rows = [RoutedShape.model_validate({**asdict(one), "series": one.uid}) for one in routing.rows]
+    return Listing[RoutedShape](schema="isocenter.route", rows=rows)
 
 
 @router.post("/{study}/complete")
