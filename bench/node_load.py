@@ -54,8 +54,8 @@ def main() -> None:
             if kind == "sqlite":
                 rows.append(loaded(Path(folder), "sqlite", count, given.kills))
             else:
-                with postgresql_server() as url:
-                    rows.append(loaded(Path(folder), url, count, given.kills))
+                with postgresql_server() as server:
+                    rows.append(loaded(Path(folder), server.url, count, given.kills))
         print(rows[-1], flush=True)
     heads = list(rows[0])
     lines = [heads, ["---"] * len(heads), *(list(row.values()) for row in rows)]

@@ -6,7 +6,6 @@ import json
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -30,42 +29,65 @@ def _postgresql() -> Path | None:
     return found[-1] if found else None
 
 
+class PostgreSQL:
+    """A server of its own in a temporary folder, without fsync."""
+
+    def __init__(self) -> None:
+        self.programs = _postgresql()
+        if self.programs is None:
+            pytest.skip("PostgreSQL is not installed")
+        self.folder, self.port = Path(tempfile.mkdtemp(prefix="isocenter-pg-")), free_port()
+        self.as_user: dict[str, Any] = {}
+        if os.geteuid() == 0:  # it refuses to run as root
+            account = pwd.getpwnam("postgres")
+            self.as_user = {"user": account.pw_uid, "group": account.pw_gid}
+            os.chown(self.folder, account.pw_uid, account.pw_gid)
+        make = [self.programs / "initdb", "-D", self.folder / "data", "-U", "node", "--auth=trust", "--no-sync"]
+        subprocess.run(make, check=True, capture_output=True, cwd=self.folder, **self.as_user)
+
+    @property
+    def url(self) -> str:
+        """Of its database."""
+        return f"postgresql://node@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """Until it answers."""
+        assert self.programs is not None
+        command = [self.programs / "postgres", "-D", self.folder / "data", "-p", str(self.port), "-k", self.folder]
+        settings = ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
+        log = (self.folder / "log").open("a")
+        self.process = subprocess.Popen([*command, *settings], stdout=log, stderr=log, cwd=self.folder, **self.as_user)
+        log.close()
+        _wait_for(self.url)
+
+    def kill(self) -> None:
+        """`kill -9` of the server; its children end by themselves."""
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        """Stop it, and leave nothing."""
+        self.process.terminate()
+        self.process.wait(20)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 @contextmanager
-def postgresql_server() -> Iterator[str]:
-    """A server of its own in a temporary folder, without fsync; the URL of its database. Skips where it is absent."""
-    programs = _postgresql()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed")
-    server = Path(tempfile.mkdtemp(prefix="isocenter-pg-"))
-    as_user: dict[str, Any] = {}
-    if os.geteuid() == 0:  # it refuses to run as root
-        account = pwd.getpwnam("postgres")
-        as_user = {"user": account.pw_uid, "group": account.pw_gid}
-        os.chown(server, account.pw_uid, account.pw_gid)
-    data = server / "data"
-    make = [programs / "initdb", "-D", data, "-U", "node", "--auth=trust", "--no-sync"]
-    subprocess.run(make, check=True, capture_output=True, cwd=server, **as_user)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    options = ["-D", data, "-p", str(port), "-c", "listen_addresses=127.0.0.1", "-k", server, "-c", "fsync=off"]
-    with (server.with_suffix(".log")).open("w") as log:
-        process = subprocess.Popen([programs / "postgres", *options], stdout=log, stderr=log, cwd=server, **as_user)
+def postgresql_server() -> Iterator[PostgreSQL]:
+    """A server that runs; skips where it is not installed."""
+    server = PostgreSQL()
+    server.start()
     try:
-        url = f"postgresql://node@127.0.0.1:{port}/postgres"
-        _wait_for(url)
-        yield url
+        yield server
     finally:
-        process.terminate()
-        process.wait(20)
-        shutil.rmtree(server, ignore_errors=True)
-        server.with_suffix(".log").unlink()
+        server.close()
 
 
 @pytest.fixture(scope="session")
 def postgresql():
     """The URL of a database of PostgreSQL."""
-    with postgresql_server() as url:
-        yield url
+    with postgresql_server() as server:
+        yield server.url
 
 
 def _wait_for(url: str) -> None:
