@@ -10,8 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
+from dicomweb_client.api import DICOMwebClient
 from sqlalchemy import select
 
 import isocenter
@@ -128,6 +130,14 @@ def test_an_answer_in_the_pacs_lies_on_the_voxels_of_its_study_and_is_committed_
         orthanc.ask("/modalities/node/store", {"Resources": [known], "Synchronous": True})
         until(lambda: [row.state for row in rows(node, deliveries)] == ["committed"], "the answer was not committed")
         assert [row.state for row in rows(node, jobs)] == ["done"]
+        [said] = httpx.get(f"{node.http}/api/studies").json()["rows"]
+        answer = said["jobs"][0]["answers"][0]
+        assert answer["deliveries"] == [{"peer": "pacs", "state": "committed"}]
+        web = DICOMwebClient(f"{node.http}/dicomweb")
+        [found] = web.search_for_instances(said["study"], search_filters={"Modality": "SEG"})
+        fetched = web.retrieve_instance(said["study"], found["0020000E"]["Value"][0], answer["sop_instance_uid"])
+        assert fetched.SegmentSequence[0].SegmentLabel
+        assert httpx.get(f"{node.http}/health/ready").json()["ready"]
     [segmentation] = [one for one in orthanc.ask("/series?expand") if one["MainDicomTags"]["Modality"] == "SEG"]
     back = tmp_path / "back.dcm"
     back.write_bytes(orthanc.ask(f"/instances/{segmentation['Instances'][0]}/file"))

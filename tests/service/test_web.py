@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from isocenter.errors import UsageError
-from isocenter.service import read_settings
+from isocenter.service import prepared, read_settings
 from isocenter.service.settings import Peer
 from isocenter.service.web import web_listener
 from service.objects_sent import drawn, encoded
@@ -251,8 +251,10 @@ def test_without_a_token_only_this_machine_by_its_own_name_is_served(node, heade
 
 def test_an_address_that_others_reach_needs_a_token(tmp_path, monkeypatch):
     settings = read_settings(folder=tmp_path, http={"host": "0.0.0.0", "port": 0})  # noqa: S104
-    with pytest.raises(UsageError, match="no token is set"):
-        web_listener(settings)
+    for start in (web_listener, prepared):
+        with pytest.raises(UsageError, match="no token is set"):
+            start(settings)
+    assert list(tmp_path.iterdir()) == []
     monkeypatch.setenv("ISOCENTER_TOKEN", "secret")
     web_listener(settings).close()
 

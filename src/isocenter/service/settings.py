@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections import Counter
@@ -15,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from isocenter.errors import UsageError
 
 AE_LETTERS = 16  # PS3.5 6.2, value representation AE
+TOKEN = "ISOCENTER_TOKEN"  # noqa: S105 - the name of a variable
 PRIORITIES = ("emergency", "urgent", "routine", "background")
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[float, Field(gt=0)]
@@ -238,6 +240,18 @@ class Settings(Section):
     def database_url(self) -> str:
         """Where the records lie, without a password."""
         return f"sqlite:///{self.folder / 'node.sqlite'}" if self.database.url == "sqlite" else self.database.url
+
+
+def token_of(settings: Settings) -> str | None:
+    """The token that HTTP asks for; None where only this machine is served.
+
+    Raises UsageError where others reach the address, and none is set.
+    """
+    http, token = settings.http, os.environ.get(TOKEN) or None
+    if token is None and not is_loopback(http.host):
+        where = f"http {http.host}:{http.port}"
+        raise UsageError("others reach this address, and no token is set", where, f"Set {TOKEN}, or take 127.0.0.1")
+    return token
 
 
 def is_loopback(host: str) -> bool:

@@ -21,7 +21,7 @@ from typing import Literal
 from isocenter.errors import ResourceError, UsageError
 from isocenter.files import written
 from isocenter.service.records import migrated
-from isocenter.service.settings import Settings
+from isocenter.service.settings import Settings, token_of
 from isocenter.service.stored import ALIVE, SETTINGS, WRONG_USE
 
 log = logging.getLogger("isocenter")
@@ -184,8 +184,8 @@ class Node:
 def prepared(settings: Settings, role: Role = "all") -> Settings:
     """A node's folder with its settings, models and tables, checked; the settings with the ports that it has.
 
-    Raises UsageError for a port in use, a model that does not load, a folder that is none of ours; ResourceError for a
-    database that does not answer. Nothing is started.
+    Raises UsageError for a port in use, an address that others reach without a token, a model that does not load, a
+    folder that is none of ours; ResourceError for a database that does not answer. Nothing is started.
     """
     folder = settings.folder
     if folder.exists() and any(folder.iterdir()) and not (folder / SETTINGS).exists():
@@ -194,6 +194,7 @@ def prepared(settings: Settings, role: Role = "all") -> Settings:
         port = _free(settings.dicom.host, settings.dicom.port)
         settings = settings.model_copy(update={"dicom": settings.dicom.model_copy(update={"port": port})})
     if role in ("all", "web"):
+        token_of(settings)
         port = _free(settings.http.host, settings.http.port)
         settings = settings.model_copy(update={"http": settings.http.model_copy(update={"port": port})})
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from isocenter.service.settings import is_loopback
+from isocenter.service.settings import TOKEN, is_loopback
 
-TOKEN = "ISOCENTER_TOKEN"  # noqa: S105 - the name of a variable
 OPEN_TO_ALL = "/health/"
 IDLE_S = 30.0  # within which the next bytes of a request have to come
 # Nobody between us and the client keeps what we say of patients, or guesses what it is.

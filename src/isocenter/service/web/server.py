@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -17,9 +16,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from isocenter.errors import UsageError
 from isocenter.service.objects import ObjectStore
 from isocenter.service.records import opened
-from isocenter.service.settings import Settings, is_loopback
+from isocenter.service.settings import Settings, token_of
 from isocenter.service.web.app import web_app
-from isocenter.service.web.guard import TOKEN
 from isocenter.service.web.web_node import WebNode
 
 HEADERS_S = 10.0  # for the whole head of a request, from the connection or the answer before it
@@ -35,14 +33,14 @@ def web_listener(settings: Settings) -> socket.socket:
     Raises UsageError for a port in use, and for an address that others reach where no token is set.
     """
     http = settings.http
-    where = f"http {http.host}:{http.port}"
-    if not is_loopback(http.host) and not os.environ.get(TOKEN):
-        raise UsageError("others reach this address, and no token is set", where, f"Set {TOKEN}, or take 127.0.0.1")
+    token_of(settings)
     family = socket.AF_INET6 if ":" in http.host else socket.AF_INET
     try:
         listener = socket.create_server((http.host, http.port), family=family, backlog=512)
     except OSError as error:
-        raise UsageError(f"cannot be listened on: {error.strerror}", where, "Choose another http.port") from error
+        raise UsageError(
+            f"cannot be listened on: {error.strerror}", f"http {http.host}:{http.port}", "Choose another http.port"
+        ) from error
     # Connections inherit it; asyncio sets it only for sockets that name TCP, and without it an answer takes 44 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
@@ -59,7 +57,7 @@ def run_web(settings: Settings, stop: threading.Event, bound: Callable[[int], No
         database = opened(settings.database_url)
         store = ObjectStore(settings.folder, "web", sync=settings.dicom.sync, min_free_gb=settings.node.min_free_gb)
         try:
-            app = web_app(WebNode(settings, database, store), os.environ.get(TOKEN) or None)
+            app = web_app(WebNode(settings, database, store), token_of(settings))
             asyncio.run(_served(app, listener, stop, bound))
         finally:
             store.close()

@@ -80,6 +80,11 @@ class Page(BaseModel):
     state: Annotated[str | None, Field(pattern=r"^[a-z]{1,16}$")] = None
 
 
+def dicomweb_url(request: Request) -> str:
+    """Where the client reaches DICOMweb, as it names the node."""
+    return f"{request.url.scheme}://{request.url.netloc}/dicomweb"
+
+
 def study_key(name: str) -> str:
     """The key of a study that is named by key or by UID."""
     return name if re.fullmatch(KEY, name) else key_of(name)

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 
 from isocenter.service.web.dicomweb.catalogue import StoredObject, StoredStudy, stored_studies
 from isocenter.service.web.dicomweb.dicom_json import BULK, DicomJson, element, matches, tag_of
-from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
+from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, dicomweb_url
 
 router = APIRouter(prefix="/dicomweb", tags=["DICOMweb"])
 MEDIA = "application/dicom+json"
@@ -80,42 +80,42 @@ def query_of(request: Request, **path: str | None) -> Query:
 def search_studies(request: Request, node: Node) -> Response:
     """Studies, newest first."""
     query = query_of(request)
-    return _answer(query, (found for _, found in _studies(node, query, _base(request))), STUDY)
+    return _answer(query, (found for _, found in _studies(node, query, dicomweb_url(request))), STUDY)
 
 
 @router.get("/series", response_class=JSONResponse)
 def search_all_series(request: Request, node: Node) -> Response:
     """Series of all studies."""
     query = query_of(request)
-    return _answer(query, (found for _, _, found in _series(node, query, _base(request))), STUDY | SERIES)
+    return _answer(query, (found for _, _, found in _series(node, query, dicomweb_url(request))), STUDY | SERIES)
 
 
 @router.get("/studies/{study}/series", response_class=JSONResponse)
 def search_series(request: Request, node: Node, study: Uid) -> Response:
     """Series of a study."""
     query = query_of(request, StudyInstanceUID=study)
-    return _answer(query, (found for _, _, found in _series(node, query, _base(request))), STUDY | SERIES)
+    return _answer(query, (found for _, _, found in _series(node, query, dicomweb_url(request))), STUDY | SERIES)
 
 
 @router.get("/instances", response_class=JSONResponse)
 def search_all_instances(request: Request, node: Node) -> Response:
     """Instances of all studies."""
     query = query_of(request)
-    return _answer(query, _instances(node, query, _base(request)))
+    return _answer(query, _instances(node, query, dicomweb_url(request)))
 
 
 @router.get("/studies/{study}/instances", response_class=JSONResponse)
 def search_instances(request: Request, node: Node, study: Uid) -> Response:
     """Instances of a study."""
     query = query_of(request, StudyInstanceUID=study)
-    return _answer(query, _instances(node, query, _base(request)))
+    return _answer(query, _instances(node, query, dicomweb_url(request)))
 
 
 @router.get("/studies/{study}/series/{series}/instances", response_class=JSONResponse)
 def search_instances_of_series(request: Request, node: Node, study: Uid, series: Uid) -> Response:
     """Instances of a series."""
     query = query_of(request, StudyInstanceUID=study, SeriesInstanceUID=series)
-    return _answer(query, _instances(node, query, _base(request)))
+    return _answer(query, _instances(node, query, dicomweb_url(request)))
 
 
 def _studies(node: WebNode, query: Query, base: str) -> Iterator[tuple[StoredStudy, DicomJson]]:
@@ -172,10 +172,6 @@ def _answer(query: Query, found: Iterator[DicomJson], level: frozenset[str] | No
     warnings += [f"these are no attributes of this level, and were ignored: {', '.join(ignored)}"] if ignored else []
     headers = {"Warning": "; ".join(f"299 isocenter: {warning}" for warning in warnings)} if warnings else {}
     return JSONResponse(rows, 200, headers, MEDIA) if rows else Response(status_code=204)
-
-
-def _base(request: Request) -> str:
-    return f"{request.url.scheme}://{request.url.netloc}{router.prefix}"
 
 
 def _whole(name: str, value: str) -> int:

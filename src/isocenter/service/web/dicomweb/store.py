@@ -15,7 +15,7 @@ from isocenter.files.dicom import Identity, read_identity
 from isocenter.service.objects import Part, Received, secure
 from isocenter.service.web.dicomweb.dicom_json import element
 from isocenter.service.web.dicomweb.multipart import MultipartReader, boundary_of
-from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
+from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, dicomweb_url
 
 router = APIRouter(prefix="/dicomweb", tags=["DICOMweb"])
 MEDIA = "application/dicom+json"
@@ -51,8 +51,7 @@ async def _stored(request: Request, node: WebNode, study: str | None) -> JSONRes
     if not storing.kept and not storing.failed:
         raise FormatError("the body holds no object", "the request", "Send one part for each object")
     status = 409 if not storing.kept else 202 if storing.failed else 200
-    base = f"{request.url.scheme}://{request.url.netloc}{router.prefix}"
-    return JSONResponse(storing.answer(base), status, media_type=MEDIA)
+    return JSONResponse(storing.answer(dicomweb_url(request)), status, media_type=MEDIA)
 
 
 class _Storing:
