@@ -117,3 +117,10 @@ def test_the_command_prints_one_json_document(classified, site, tmp_path):
     record = json.loads(result.stdout)
     assert (record["schema"], record["cases"]) == ("isocenter.calibrate", 40)
     assert record["decisions"]["task.calibration"]["value"]["method"]
+
+
+def test_labels_of_other_names_are_refused_and_nothing_is_written(classified, tmp_path):
+    data = trained.pictures(tmp_path / "other", count=12, classes=("bright", "pale"), first=100)
+    with pytest.raises(DatasetError, match="pale"):
+        isocenter.calibrate(classified.out, data, out=tmp_path / "model", **SITE)
+    assert not (tmp_path / "model").exists()

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from isocenter.errors import IntegrityError
-from isocenter.runtime.guard import Guard, Observation, fitted_guard, refitted, tail_note
+from isocenter.runtime.guard import Answering, Guard, Observation, fitted_guard, refitted, strictest, tail_note
 from isocenter.runtime.guard.distances import Reference
 from isocenter.runtime.guard.header import header_of
 from isocenter.runtime.guard.p_values import p_value
@@ -184,3 +184,10 @@ def test_a_gate_that_is_not_the_models_own_is_refused(tmp_path):
     write_parts({"guard": guard}, tmp_path)
     with pytest.raises(IntegrityError, match="holds no gate"):
         read_parts({"guard": {**guard.settings, "numbers": 3}}, tmp_path)
+
+
+def test_the_mean_of_models_answers_what_is_sure_enough_for_each_of_them():
+    loose, strict = (Answering(0.1, 0.1, least, 50) for least in (0.6, 0.9))
+    assert strictest([loose, None, strict]) == strict
+    assert strictest([None, None]) is None
+    assert strictest([loose, replace(strict, least=np.inf)]).refusal(0.99999) is not None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from isocenter.errors import IntegrityError
 from isocenter.runtime import bundle
 from isocenter.runtime.ensemble.common_scale import on_one_scale
-from isocenter.runtime.guard import with_guard
+from isocenter.runtime.guard import strictest, with_guard
 from isocenter.runtime.model import Inference, Model
 from isocenter.runtime.model_parts import PART_FILES
 from isocenter.runtime.package import MOST_MEMBERS, RECORD, WEIGHTS
@@ -50,8 +50,10 @@ def averaged_model(
     each = tuple(one.network for one in members) if any(one.network != first for one in members) else ()
     if "first_entry" in first:
         first = {**first, "context": [one.network.get("context") for one in members]}
-    # The gate of the first stands for all where they see an image on one scale.
+    # The gate of the first stands for all where they see an image on one scale; of doubt the most careful one decides.
     guard = members[0].guard if preprocessing == members[0].preprocessing else None
+    if guard is not None:
+        guard = replace(guard, answers=strictest([one.guard.answers for one in members if one.guard is not None]))
     return with_guard(Model(task, preprocessing, inference, first, run, record, architectures=each), guard)
 
 

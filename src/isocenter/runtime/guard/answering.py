@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -52,3 +52,8 @@ class Answering:
         least = settings["least"]
         numbers = float(settings["error"]), float(settings["delta"]), math.inf if least is None else float(least)
         return cls(*numbers, int(settings["cases"]))
+
+
+def strictest(each: Sequence[Answering | None]) -> Answering | None:
+    """What the mean of several models answers: what is sure enough for every one of them; None where all answer all."""
+    return max((one for one in each if one is not None), key=lambda one: one.least, default=None)
