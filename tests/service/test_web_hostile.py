@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import subprocess
 import time
 import tracemalloc
 from contextlib import ExitStack
@@ -125,6 +126,22 @@ def test_who_does_not_read_an_answer_is_cut_off(tmp_path, monkeypatch):
                 time.sleep(0.01)
             while slow.getsockname()[1] in clients_of_this_process():
                 time.sleep(0.05)
+
+
+def test_a_disk_that_fills_up_while_an_object_comes_costs_only_that_object(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("no small disk can be mounted here")
+    try:
+        with served(disk / "node") as web:
+            refused = web.store(encoded(drawn()), encoded(drawn("1.2.3.5", side=2048)))
+            assert (refused.status_code, int(refused.headers["Retry-After"]) > 0) == (503, True)
+            assert list((web.settings.folder / "inbox").rglob("*.part")) == []
+            assert web.store(encoded(drawn()), encoded(drawn("1.2.3.6"))).status_code == 200
+            assert web.client.get("/api/studies/1.2").json()["instances"] == 2
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_memory_does_not_grow_with_what_is_sent(tmp_path):

@@ -89,20 +89,16 @@ class _Storing:
     def answer(self, base: str) -> dict[str, Any]:
         """What was stored, and what was not and why, as DICOM JSON. base: of the URLs. PS3.18 10.5.3.2"""
         stored = [
-            {
-                **_referenced(one),
-                **element("RetrieveURL", [f"{base}/studies/{one.study}/series/{one.series}/instances/{one.instance}"]),
-            }
+            _referenced(one)
+            | element("RetrieveURL", [f"{base}/studies/{one.study}/series/{one.series}/instances/{one.instance}"])
             for one in self.kept
         ]
-        failed = [{**_referenced(one), **element("FailureReason", [reason])} for one, reason in self.failed]
-        said = {"ReferencedSOPSequence": stored, "FailedSOPSequence": failed}
+        failed = [_referenced(one) | element("FailureReason", [reason]) for one, reason in self.failed]
         studies = {one.study for one in self.kept}
-        at = element("RetrieveURL", [f"{base}/studies/{one}" for one in studies] if len(studies) == 1 else [])
-        return {
-            **at,
-            **{tag: value for name, items in said.items() if items for tag, value in element(name, items).items()},
-        }
+        said = element("RetrieveURL", [f"{base}/studies/{one}" for one in studies] if len(studies) == 1 else [])
+        for name, items in (("ReferencedSOPSequence", stored), ("FailedSOPSequence", failed)):
+            said |= element(name, items) if items else {}
+        return said
 
     def _begin(self, content_type: str) -> None:
         if len(self.kept) + len(self.failed) >= MOST_OBJECTS:
