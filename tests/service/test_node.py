@@ -182,8 +182,8 @@ def test_the_command_says_when_it_is_ready_and_drains_at_sigterm(tmp_path, model
 
 
 def test_check_looks_at_everything_and_starts_nothing(tmp_path, model, capsys):
-    settings = isocenter.serve(model, folder=tmp_path / "node", check=True, **QUICK)
-    assert settings.dicom.port > 0
+    node = isocenter.serve(model, folder=tmp_path / "node", check=True, **QUICK)
+    assert node.settings.dicom.port > 0
     assert not (tmp_path / "node" / "alive").exists()
 
 
@@ -202,3 +202,16 @@ def test_a_port_in_use_is_refused_before_anything_starts(tmp_path, model):
         taken = {**QUICK, "dicom": {"port": node.settings.dicom.port}}
         with pytest.raises(UsageError, match="cannot be listened on"):
             isocenter.serve(model, folder=tmp_path / "two", **taken)
+
+
+def test_without_the_extra_the_remedy_is_its_installation(tmp_path, model, monkeypatch):
+    monkeypatch.setattr("isocenter.verbs.serve.EXTRA", ("no_such_package",))
+    with pytest.raises(UsageError, match=r"isocenter\[service\]"):
+        isocenter.serve(model, folder=tmp_path / "node")
+    with pytest.raises(UsageError, match="no_such_package is not installed"):
+        isocenter.route(tmp_path, model)
+
+
+def test_an_unknown_role_names_those_that_there_are(tmp_path, model):
+    with pytest.raises(UsageError, match="receiver, keeper, worker, web"):
+        isocenter.serve(model, folder=tmp_path / "node", role="router")

@@ -12,7 +12,6 @@ import typer
 import isocenter
 from isocenter.cli.flags import Json
 from isocenter.cli.shell import say, show
-from isocenter.service import Node, Role
 
 Config = Annotated[Path | None, typer.Option(metavar="FILE", help="Settings of the node, a node.toml.")]
 Folder = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The node's folder; by default ./node.")]
@@ -25,7 +24,7 @@ def serve(
     config: Config = None,
     folder: Folder = None,
     role: Annotated[
-        Role, typer.Option(metavar="ROLE", help="all, or one part: receiver, keeper, worker or web.")
+        str, typer.Option(metavar="ROLE", help="all, or one part: receiver, keeper, worker or web.")
     ] = "all",
     check: Annotated[
         bool, typer.Option("--check", help="Look at settings, models and ports, and start nothing.")
@@ -36,10 +35,12 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     node = isocenter.serve(*(models or []), config=config, folder=folder, role=role, check=check)
-    if not isinstance(node, Node):
+    if check:
         say(f"nothing is wrong with {config or 'the settings'}, the models and the ports")
         return
     with node:
+        if not node.settings.models:
+            say("there is no model: studies are kept, and nothing answers them", err=True)
         say(f"ready: {', '.join(node.places)}")
         node.wait(stop)
 
@@ -47,7 +48,7 @@ def serve(
 def route(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="A folder of DICOM files, or a UID in the node.")],
     models: Annotated[
-        list[Path] | None, typer.Argument(metavar="[MODEL]...", help="Models, beside those of the file.")
+        list[Path] | None, typer.Argument(metavar="[MODEL]...", help="Models, in addition to those of the file.")
     ] = None,
     config: Config = None,
     folder: Folder = None,

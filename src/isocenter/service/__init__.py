@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from isocenter.service.records import Index, only_keeper, opened
     from isocenter.service.routing import Routed, SeriesFacts, facts_of, rules_of, study_routing
     from isocenter.service.settings import Settings, read_settings
-    from isocenter.service.supervisor import Node, Role, prepared
+    from isocenter.service.supervisor import Node, prepared
     from isocenter.service.web import run_web
     from isocenter.service.work import DRAIN_S, WarmModels, Worker
 

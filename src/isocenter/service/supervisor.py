@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from isocenter.errors import ResourceError, UsageError
 from isocenter.files import written
@@ -26,7 +25,6 @@ from isocenter.service.stored import ALIVE, SETTINGS, WRONG_USE
 
 log = logging.getLogger("isocenter")
 
-Role = Literal["all", "receiver", "keeper", "worker", "web"]
 LOCK = "lock"
 # A process that lived so long is begun again at once; else after a pause that doubles (s).
 STEADY_S, FIRST_PAUSE_S, LONGEST_PAUSE_S = 30.0, 0.5, 30.0
@@ -59,7 +57,7 @@ class Node:
     """
 
     settings: Settings
-    role: Role = "all"
+    role: str = "all"
     _children: list[Child] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
     _failed: str = ""
@@ -181,7 +179,7 @@ class Node:
         self.stop()
 
 
-def prepared(settings: Settings, role: Role = "all") -> Settings:
+def prepared(settings: Settings, role: str = "all") -> Settings:
     """A node's folder with its settings, models and tables, checked; the settings with the ports that it has.
 
     Raises UsageError for a port in use, an address that others reach without a token, a model that does not load, a

@@ -6,25 +6,17 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from isocenter import service
 from isocenter.errors import DatasetError, FormatError, UsageError
 from isocenter.files.dicom import read_identity
 from isocenter.lazy import pandas as pd
 from isocenter.report import InNotebook
-from isocenter.service import (
-    Index,
-    Routed,
-    SeriesFacts,
-    Settings,
-    WarmModels,
-    facts_of,
-    key_of,
-    opened,
-    read_settings,
-    rules_of,
-    study_routing,
-)
+from isocenter.verbs.serve import need_extra
+
+if TYPE_CHECKING:
+    from isocenter.service import Routed, SeriesFacts, Settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,29 +71,27 @@ def route(
     models: folders of models, beside those of the file
     Raises UsageError for a study that is neither, DatasetError for a folder without DICOM.
     """
-    settings = read_settings(None if config is None else Path(config), [Path(one) for one in models], _place(folder))
-    warm = WarmModels({name: one.path for name, one in settings.models.items()}, settings.queue.memory_gb)
+    need_extra("route")
+    path, place = (None if one is None else Path(one) for one in (config, folder))
+    settings = service.read_settings(path, [Path(one) for one in models], place)
+    warm = service.WarmModels({name: one.path for name, one in settings.models.items()}, settings.queue.memory_gb)
     facts = {name: warm[name][1] for name in settings.models}
     if not facts:
         raise UsageError("there is no model to route to", "route", "Give a model, or a --config that names one")
     series = _series_in(Path(study)) if Path(study).is_dir() else _series_of(str(study), settings)
-    return Route(study_routing(rules_of(settings, facts), facts, series).rows)
-
-
-def _place(folder: str | Path | None) -> Path | None:
-    return None if folder is None else Path(folder)
+    return Route(service.study_routing(service.rules_of(settings, facts), facts, series).rows)
 
 
 def _series_of(uid: str, settings: Settings) -> list[SeriesFacts]:
     """The series of a study that the node has."""
     if not (settings.folder / "node.sqlite").exists() and settings.database.url == "sqlite":
         raise UsageError("is no folder, and there is no node here", uid, "Give a folder of DICOM files, or --config")
-    database = opened(settings.database_url)
-    rows = Index(database).series_of(key_of(uid))
+    database = service.opened(settings.database_url)
+    rows = service.Index(database).series_of(service.key_of(uid))
     database.close()
     if not rows:
         raise UsageError("the node has no such study", uid, "Give the UID of a study that it has received")
-    return [SeriesFacts.of_row(row) for row in rows]
+    return [service.SeriesFacts.of_row(row) for row in rows]
 
 
 def _series_in(folder: Path) -> list[SeriesFacts]:
@@ -117,11 +107,11 @@ def _series_in(folder: Path) -> list[SeriesFacts]:
     with tempfile.TemporaryDirectory(prefix="isocenter-route-") as links:
         facts = []
         for uid, paths in sorted(found.items()):
-            place = Path(links) / key_of(uid)
+            place = Path(links) / service.key_of(uid)
             place.mkdir()
             for number, path in enumerate(paths):
                 (place / f"{number:06}.dcm").symlink_to(path.absolute())
-            facts.append(facts_of(key_of(uid), uid, place))
+            facts.append(service.facts_of(service.key_of(uid), uid, place))
         return facts
 
 

@@ -3,42 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
+from isocenter import service
 from isocenter.errors import UsageError
-from isocenter.service import Node, Role, Settings, prepared, read_settings
+
+if TYPE_CHECKING:
+    from isocenter.service import Node
 
 # Where a node lies if nothing says otherwise.
 FOLDER = Path("node")
+ROLES = ("all", "receiver", "keeper", "worker", "web")
+# Packages of the extra that any part of a node needs.
+EXTRA = ("pynetdicom", "dicomweb_client", "fastapi", "uvicorn", "sqlalchemy", "alembic", "prometheus_client")
 
 
 def serve(
     *models: str | Path,
     config: str | Path | None = None,
     folder: str | Path | None = None,
-    role: Role = "all",
+    role: str = "all",
     check: bool = False,
     **sections: Mapping[str, Any],
-) -> Node | Settings:
+) -> Node:
     """A running node: `stop()` ends it, and so does leaving its `with`.
 
     models:   folders of models, each named by its folder
     config:   a `node.toml`; without it a node on loopback
     folder:   of the node, in place of that of the file; one that is there is continued
-    role:     "all", or the one process that this machine runs for a node that others share
-    check:    stop once everything has been looked at; then the settings are given back
+    role:     "all", or the one part that this machine runs of a node that others share: one of `ROLES`
+    check:    look at everything, and start nothing
     sections: keys of the file's sections, such as dicom={"port": 0}
     Raises UsageError before anything is started: for an unknown key (with its line), a model that does not load, a port
-    in use.
+    in use, the extra `service` that is not installed.
     """
-    if role not in get_args(Role):
-        raise UsageError(f"there is no role {role!r}", "--role", f"Choose one of {', '.join(get_args(Role))}")
+    need_extra("serve")
+    if role not in ROLES:
+        raise UsageError(f"there is no role {role!r}", "--role", f"Choose one of {', '.join(ROLES)}")
     path = None if config is None else Path(config)
     place = Path(folder) if folder is not None else None if path is not None else FOLDER
-    settings = read_settings(path, [Path(model) for model in models], place, **sections)
+    settings = service.read_settings(path, [Path(model) for model in models], place, **sections)
     absent = [str(one.path) for one in settings.models.values() if not one.path.exists()]
     if absent:
         raise UsageError("there is no such model", absent[0], "Give a run, a package or a foreign model")
-    settings = prepared(settings, role)
-    return settings if check else Node(settings, role).start()
+    node = service.Node(service.prepared(settings, role), role)
+    return node if check else node.start()
+
+
+def need_extra(verb: str) -> None:
+    """UsageError where what a node is made of is not installed."""
+    absent = [name for name in EXTRA if find_spec(name) is None]
+    if absent:
+        raise UsageError(f"{absent[0]} is not installed", verb, "pip install 'isocenter[service]'")

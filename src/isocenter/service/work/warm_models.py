@@ -12,8 +12,7 @@ from pathlib import Path
 import psutil
 
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.prediction import loaded_model
-from isocenter.runtime import Model
+from isocenter.runtime import Model, load
 from isocenter.service.routing import ModelFacts
 
 log = logging.getLogger("isocenter")
@@ -49,7 +48,7 @@ class WarmModels:
         if name not in self.paths:
             raise UsageError("the node has no such model", name, "Name it in node.toml")
         if name not in self._loaded:
-            model = loaded_model(self.paths[name], self.device)
+            model = load(self.paths[name], self.device)
             self._loaded[name] = model, model_facts(name, model)
             while len(self._loaded) > 1 and psutil.Process().memory_info().rss > self.memory:
                 log.info("model %s makes room", self._loaded.popitem(last=False)[0])
