@@ -184,6 +184,14 @@ def test_an_object_with_a_damaged_header_is_found_and_given_as_it_came(fresh):
     assert fresh.client.get(f"{at}/rendered").status_code in (404, 422)
 
 
+def test_a_value_that_cannot_be_is_left_out_and_stands_in_no_log(fresh, caplog):
+    file = encoded(drawn(AccessionNumber="7", FrameOfReferenceUID="1.2.77")).replace(b"1.2.77", b"1.02.7")
+    fresh.store(file)
+    [found] = fresh.client.get("/dicomweb/studies/1.2/metadata").json()
+    assert (found["00080050"]["Value"], found.get("00200052", {}).get("Value")) == (["7"], None)
+    assert "1.02.7" not in caplog.text
+
+
 def test_names_in_a_body_are_no_paths(fresh):
     head = b'Content-Type: application/dicom\r\nContent-Disposition: form-data; filename="../../escaped"\r\n'
     body = b"--" + BOUNDARY.encode() + b"\r\n" + head + b"Content-Location: /etc/escaped\r\n\r\n" + encoded(drawn())

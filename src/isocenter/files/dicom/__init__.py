@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         unique,
     )
     from isocenter.files.dicom.tags import items, text, whole
+    from isocenter.files.dicom.warnings import quiet
     from isocenter.files.dicom.writing import (
         SeriesNames,
         Stamp,

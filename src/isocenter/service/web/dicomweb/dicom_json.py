@@ -9,7 +9,7 @@ from typing import Any
 
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
-from isocenter.files.dicom import Header
+from isocenter.files.dicom import Header, quiet
 
 DicomJson = dict[str, Any]
 BULK = ("OB", "OD", "OF", "OL", "OV", "OW", "UN")
@@ -45,7 +45,8 @@ def elements(attributes: Mapping[str, Any]) -> DicomJson:
 
 def header_elements(head: Header) -> DicomJson:
     """All elements of an object but its pixels; what cannot be read of it is left out."""
-    found: DicomJson = head.library.to_json_dict(suppress_invalid_tags=True)
+    with quiet():  # what is odd is said with its value, which may be a patient's
+        found: DicomJson = head.library.to_json_dict(suppress_invalid_tags=True)
     return {tag: value for tag, value in found.items() if tag not in (*PIXELS, CHARACTER_SET) and tag > "0003"}
 
 

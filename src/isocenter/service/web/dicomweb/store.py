@@ -94,8 +94,9 @@ class _Storing:
             for one in self.kept
         ]
         failed = [_referenced(one) | element("FailureReason", [reason]) for one, reason in self.failed]
-        studies = {one.study for one in self.kept}
-        said = element("RetrieveURL", [f"{base}/studies/{one}" for one in studies] if len(studies) == 1 else [])
+        said, studies = dict[str, Any](), {one.study for one in self.kept}
+        if len(studies) == 1:
+            said |= element("RetrieveURL", [f"{base}/studies/{one}" for one in studies])
         for name, items in (("ReferencedSOPSequence", stored), ("FailedSOPSequence", failed)):
             said |= element(name, items) if items else {}
         return said
