@@ -63,6 +63,10 @@ class Guard:
     calibrated: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
     answers: Answering | None = None
 
+    def __repr__(self) -> str:
+        unseen = min((len(distances) for distances in self.held_out.values()), default=0)
+        return f"a gate at the level of {self.level:g}, of {self.trained} training cases and {unseen} others"
+
     def judged(self, prediction: Prediction, observation: Observation, sure: float = 1.0) -> Prediction:
         """The prediction with the gate's p-value, and why the model gives no answer where it gives none.
 
