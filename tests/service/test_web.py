@@ -14,6 +14,7 @@ from isocenter.errors import UsageError
 from isocenter.service import prepared, read_settings
 from isocenter.service.settings import Peer
 from isocenter.service.web import web_listener
+from isocenter.service.web.dicomweb import catalogue
 from service.objects_sent import drawn, encoded
 from service.web_served import served
 
@@ -204,7 +205,8 @@ def test_metrics_count_by_state(node):
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-def test_a_node_on_postgresql_answers_alike(database, postgresql, tmp_path):
+def test_a_node_on_postgresql_answers_alike(database, postgresql, tmp_path, monkeypatch):
+    monkeypatch.setattr(catalogue, "STUDIES_AT_ONCE", 1)
     with served(tmp_path / "node", peers=PEERS, database={"url": postgresql}) as web:
         for number in range(3):
             web.store(encoded(drawn(f"1.2.3.{number}", study=f"1.2.{number}")))

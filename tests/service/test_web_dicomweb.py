@@ -17,6 +17,7 @@ from PIL import Image
 from conftest import DATA
 from isocenter.errors import FormatError
 from isocenter.files import read
+from isocenter.service.web.dicomweb import catalogue
 from isocenter.service.web.dicomweb.multipart import MultipartReader, boundary_of
 from service.objects_sent import drawn, encoded
 from service.web_served import BOUNDARY, RELATED, related, served
@@ -252,7 +253,8 @@ def test_studies_are_found_by_their_attributes_whether_complete_or_still_coming(
     assert [uid for one in found for uid in one["0020000D"]["Value"] if uid != node.uid] == studies
 
 
-def test_pages_of_a_search_hold_every_study_once(node):
+def test_pages_of_a_search_hold_every_study_once(node, monkeypatch):
+    monkeypatch.setattr(catalogue, "STUDIES_AT_ONCE", 1)
     pages = [node.web.search_for_studies(limit=1, offset=n) for n in range(4)]
     assert [len(page) for page in pages] == [1, 1, 1, 0]
     assert len({page[0]["0020000D"]["Value"][0] for page in pages[:3]}) == 3

@@ -23,6 +23,7 @@ from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
 
 router = APIRouter(prefix="/dicomweb/studies/{study}", tags=["DICOMweb"])
 JSON_MEDIA, OBJECT, BYTES = "application/dicom+json", "application/dicom", "application/octet-stream"
+PLAIN = "1.2.840.10008.1.2.1"  # explicit, little endian: how decoded frames come
 READ_AT_ONCE = 1 << 18
 DECODED_AT_ONCE = BoundedSemaphore(2)  # a frame may take much memory
 IN_SERIES, IN_INSTANCE = "/series/{series}", "/series/{series}/instances/{instance}"
@@ -85,22 +86,19 @@ def get_frames(
     request: Request, node: Node, study: Uid, series: Uid, instance: Uid, frames: Frames
 ) -> StreamingResponse:
     """Frames without their header: as they are stored, or decoded."""
-    [one] = _found(node, study, series, instance)
+    one = _found(node, study, series, instance)[0]
     head = read_header(one.path)
     numbers = _numbers(head, frames)
     own = FRAME_MEDIA.get(one.syntax, BYTES)
     for kind, part, syntax in accepted(request):
         if kind not in ("multipart/related", "*/*", "multipart/*"):
             continue
-        # A frame as it is stored is given to whoever names its kind, or takes any transfer syntax.
-        if (
-            own != BYTES
-            and (part in (own, "image/*") or syntax in ("*", one.syntax))
-            and syntax in ("", "*", one.syntax)
-        ):
+        # A frame as it is stored is given to whoever names its kind, its transfer syntax, or takes any.
+        fits = own != BYTES and syntax in ("", "*", one.syntax)
+        if fits and (syntax or part in (own, "image/*")):
             kept = f"{own}; transfer-syntax={one.syntax}"
             return _multipart(own, ((kept, [stored_frame(head, number)]) for number in numbers))
-        if part in (BYTES, "", "*/*"):
+        if part in (BYTES, "", "*/*") and syntax in ("", "*", PLAIN):
             return _multipart(BYTES, ((BYTES, [_decoded(head, number)]) for number in numbers))
     raise _not_acceptable(f"{BYTES} or {own}")
 
@@ -124,7 +122,7 @@ def get_rendered_frame(
     how: Annotated[Rendering, Query()],
 ) -> Response:
     """A picture of one frame, as JPEG or PNG."""
-    [one] = _found(node, study, series, instance)
+    one = _found(node, study, series, instance)[0]
     number, *others = _numbers(read_header(one.path), frames)
     if others:
         raise WebError(400, "one picture shows one frame", "frames", "Ask for each frame")

@@ -18,7 +18,6 @@ router = APIRouter(prefix="/dicomweb", tags=["DICOMweb"])
 MEDIA = "application/dicom+json"
 MOST = 1000  # rows of one answer
 OPTIONS = ("limit", "offset", "includefield", "fuzzymatching")
-SERVERS = ("RetrieveURL", "InstanceAvailability")
 
 
 def _tags(keywords: str) -> frozenset[str]:
