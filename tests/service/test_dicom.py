@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -256,16 +257,20 @@ def test_a_port_that_another_program_has_is_refused(tmp_path):
             Receiver(Listening(port=other.getsockname()[1]), tmp_path)
 
 
-@with_dcmtk
-def test_objects_come_under_tls_too_and_a_stranger_without_a_certificate_is_turned_away(tmp_path, source):
+@pytest.fixture
+def tls(tmp_path):
     key, certificate = tmp_path / "node.key", tmp_path / "node.pem"
     subject = ["-subj", "/CN=localhost", "-days", "2", "-nodes", "-newkey", "rsa:2048"]
     made = ["openssl", "req", "-x509", *subject, "-keyout", key, "-out", certificate]
     subprocess.run(made, check=True, capture_output=True)
-    tls = Secured(free_port(), certificate, key, clients=certificate)
+    return Secured(free_port(), certificate, key, clients=certificate)
+
+
+@with_dcmtk
+def test_objects_come_under_tls_too_and_a_stranger_without_a_certificate_is_turned_away(tmp_path, source, tls):
     with receiving(tmp_path / "node", tls=tls) as node:
-        words = ("storescu", "-aet", "SCANNER", "+cf", certificate)
-        assert dcmtk(*words, "+tls", key, certificate, "127.0.0.1", tls.port, source).returncode == 0
+        words = ("storescu", "-aet", "SCANNER", "+cf", tls.certificate)
+        assert dcmtk(*words, "+tls", tls.key, tls.certificate, "127.0.0.1", tls.port, source).returncode == 0
         assert dcmtk(*words, "+tla", "127.0.0.1", tls.port, source).returncode != 0
         assert [line.instance for line in node.lines] == ["1.2.3.4"]
 
@@ -279,13 +284,17 @@ def test_a_request_for_commitment_is_written_down_where_the_peer_may_ask(tmp_pat
     assert (line.transaction, line.peer, line.instances) == ("1.2.9", "PACS", ("1.2.3.4",))
 
 
-def test_an_association_for_more_than_storage_stores_as_well(tmp_path, source):
+@pytest.mark.parametrize("is_secured", [False, True])
+def test_an_association_for_more_than_storage_stores_as_well(tmp_path, source, tls, is_secured):
     peers = (Peer("pacs", "PACS", "127.0.0.1", 104, frozenset({"store", "commit"})),)
-    with receiving(tmp_path / "node", peers=peers) as node:
+    context = ssl.create_default_context(cafile=tls.certificate)
+    context.load_cert_chain(tls.certificate, tls.key)
+    with receiving(tmp_path / "node", peers=peers, tls=tls) as node:
         entity = pynetdicom.AE("PACS")
         for uid in ("1.2.840.10008.1.20.1", CAPTURE):
             entity.add_requested_context(uid)
-        association = entity.associate("127.0.0.1", node.port, ae_title="ISOCENTER")
+        port, secured = (tls.port, (context, "localhost")) if is_secured else (node.port, None)
+        association = entity.associate("127.0.0.1", port, ae_title="ISOCENTER", tls_args=secured)
         assert association.send_c_store(dcmread(source)).Status == 0
         association.release()
         [line] = node.lines

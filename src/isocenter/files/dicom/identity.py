@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from isocenter.files.dicom.elements import (
     DEEPEST,
     HEAD_SIZES,
     MAGIC_END,
+    SHORT_LENGTH,
     UNDEFINED,
     UnusualError,
     behind_sequence,
@@ -30,7 +32,7 @@ KEYWORDS = {
     0x0020000D: "StudyInstanceUID",
     SERIES: "SeriesInstanceUID",
 }
-_TAG = struct.Struct("<HH")
+_SHORT = struct.Struct("<HH2sH")
 _UID = re.compile(r"[0-9.]{1,64}")  # PS3.5 9.1; zeros that lead a component are wrong there, and common
 
 
@@ -48,9 +50,16 @@ class Identity(NamedTuple):
     offset: int
 
 
-def read_identity(path: Path) -> Identity:
-    """The UIDs of one file. Raises FormatError where it is not DICOM, or lacks one of them."""
-    found, offset = _plain(path)
+def read_identity(path: Path, start: bytes = b"") -> Identity:
+    """The UIDs of one file; start: its first bytes, where they are known.
+
+    Raises FormatError where it is not DICOM, or lacks one of them.
+    """
+    found, offset = _plain(start)
+    for size in HEAD_SIZES:
+        if found.keys() != KEYWORDS.keys():
+            with path.open("rb", buffering=0) as file:
+                found, offset = _plain(file.read(size))
     if found.keys() != KEYWORDS.keys():
         head = read_header(path)
         found = {tag: text(head.dataset, keyword) for tag, keyword in KEYWORDS.items()}
@@ -62,40 +71,32 @@ def read_identity(path: Path) -> Identity:
     return Identity(study, series, instance, sop_class, syntax, offset)
 
 
-def _plain(path: Path) -> tuple[dict[int, str], int]:
-    """The UIDs as far as they are found without the DICOM library, and where the data set begins."""
+def _plain(start: bytes) -> tuple[dict[int, str], int]:
+    """The UIDs as far as they are found in a file's first bytes, and where the data set begins."""
     found: dict[int, str] = {}
     offset = 0
-    with path.open("rb", buffering=0) as file:
-        for size in HEAD_SIZES:
-            file.seek(0)
-            raw = file.read(size)
-            try:
-                if raw[MAGIC_END - 4 : MAGIC_END] != b"DICM":
-                    break
-                offset = _enter(raw, MAGIC_END, found, last=0x0002FFFF)
-                syntax = found.get(SYNTAX, IMPLICIT)
-                if syntax == DEFLATED:
-                    raw, at = zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw[offset:], size), 0
-                else:
-                    at = offset
-                if syntax != BIG_ENDIAN:
-                    _enter(raw, at, found, last=SERIES, is_implicit=syntax == IMPLICIT)
-                break
-            except (struct.error, IndexError):  # it goes on behind what was read
-                continue
-            except (UnusualError, UnicodeDecodeError, zlib.error):
-                break
+    with suppress(struct.error, IndexError, UnusualError, UnicodeDecodeError, zlib.error):
+        if start[MAGIC_END - 4 : MAGIC_END] == b"DICM":
+            offset = _enter(start, MAGIC_END, found, last=0x0002FFFF)
+            syntax, at = found.get(SYNTAX, IMPLICIT), offset
+            if syntax == DEFLATED:
+                start, at = zlib.decompressobj(-zlib.MAX_WBITS).decompress(start[offset:], HEAD_SIZES[-1]), 0
+            if syntax != BIG_ENDIAN:
+                _enter(start, at, found, last=SERIES, is_implicit=syntax == IMPLICIT)
     return found, offset
 
 
 def _enter(raw: bytes, at: int, found: dict[int, str], *, last: int, is_implicit: bool = False) -> int:
     """Enter the UIDs of the elements from an offset up to the tag `last`; the offset of what comes behind."""
+    short = frozenset[bytes]() if is_implicit else SHORT_LENGTH
     while True:
-        group, element = _TAG.unpack_from(raw, at)
-        if group << 16 | element > last:  # asked first: behind group 2 VRs may be implicit
+        group, element, vr, length = _SHORT.unpack_from(raw, at)
+        tag = group << 16 | element
+        if tag > last:  # asked first: behind group 2 VRs may be implicit
             return at
-        tag, vr, start, length = element_head(raw, at, is_implicit=is_implicit)
+        start = at + 8
+        if vr not in short:
+            _, vr, start, length = element_head(raw, at, is_implicit=is_implicit)
         end = start + length if length != UNDEFINED else behind_sequence(raw, start, vr, is_implicit, DEEPEST)
         if tag in KEYWORDS:
             if end > len(raw):

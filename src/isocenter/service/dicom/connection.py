@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import selectors
 import socket
 import ssl
 import struct
@@ -34,20 +35,32 @@ class Connection:
     def fill(self, view: memoryview) -> None:
         """Read exactly as much as the view takes. Raises EOFError where it ends, and TimeoutError."""
         until = 0.0
-        while (count := self.some(view, self._flags)) < len(view):
-            if count == 0:
-                raise EOFError
-            view = view[count:]
-            # A byte now and then does not keep it open.
-            now = time.monotonic()
-            until = until or now + self.idle_s
-            if now > until:
-                raise TimeoutError
-
-    def some(self, view: memoryview, flags: int = 0) -> int:
-        """Read what comes in one call; 0 at the end. Raises TimeoutError."""
         try:
-            return self.socket.recv_into(view, 0, flags)
+            while (count := self.socket.recv_into(view, 0, self._flags)) < len(view):
+                if count == 0:
+                    raise EOFError
+                view = view[count:]
+                # A byte now and then does not keep it open.
+                now = time.monotonic()
+                until = until or now + self.idle_s
+                if now > until:
+                    raise TimeoutError
+        except BlockingIOError as error:  # how the kernel says that the time is up
+            raise TimeoutError from error
+
+    def ready(self, other: socket.socket) -> list[socket.socket]:
+        """Which of this socket and another can be read; none where both are silent for too long."""
+        if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+            return [self.socket]
+        with selectors.DefaultSelector() as selector:
+            for one in (self.socket, other):
+                selector.register(one, selectors.EVENT_READ, one)
+            return [key.data for key, _ in selector.select(self.idle_s)]
+
+    def some(self, view: memoryview) -> int:
+        """Read what is there, and wait for the first of it; 0 at the end. Raises TimeoutError."""
+        try:
+            return self.socket.recv_into(view)
         except BlockingIOError as error:
             raise TimeoutError from error
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,35 +34,35 @@ class Handed:
     def serve(self) -> None:
         """Carry bytes both ways until one side ends. Raises ProtocolError for more than an object without an answer."""
         ours, theirs = socket.socketpair()
+        ours.settimeout(self.listening.idle_s)
         with ours:
             self._start(theirs)
             ours.sendall(pdu(ASSOCIATE_RQ, self.request.body))
-            self._waiting = 0
-            back = threading.Thread(target=self._carry_back, args=(ours,), daemon=True)
-            back.start()
-            most = self.listening.max_object_mb * 1e6 + SLACK
-            buffer = memoryview(bytearray(AT_ONCE))
             try:
-                while count := self.connection.some(buffer):
-                    self._waiting += count
-                    if self._waiting > most:
-                        raise ProtocolError("a message larger than was agreed")
-                    ours.sendall(buffer[:count])
+                self._carry(ours)
             finally:
-                with suppress(OSError):
-                    ours.shutdown(socket.SHUT_WR)
-                back.join(self.listening.idle_s)
                 sweep(self.store.journal.folder, self.listening.idle_s)
+
+    def _carry(self, ours: socket.socket) -> None:
+        # One thread for both ways, as OpenSSL asks for.
+        most, waiting = self.listening.max_object_mb * 1e6 + SLACK, 0
+        buffer = memoryview(bytearray(AT_ONCE))
+        while ready := self.connection.ready(ours):
+            if ours in ready:
+                if not (data := ours.recv(AT_ONCE)):
+                    return
+                waiting = 0
+                self.connection.send(data)
+            if self.connection.socket in ready:
+                if not (count := self.connection.some(buffer)):
+                    return
+                waiting += count
+                if waiting > most:
+                    raise ProtocolError("a message larger than was agreed")
+                ours.sendall(buffer[:count])
 
     def end(self) -> None:
         """End it at once; what was not answered is asked again."""
-        self.connection.stop_reading()
-
-    def _carry_back(self, ours: socket.socket) -> None:
-        with suppress(OSError):
-            while data := ours.recv(AT_ONCE):
-                self._waiting = 0
-                self.connection.send(data)
         self.connection.stop_reading()
 
     def _start(self, theirs: socket.socket) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import selectors
 import socket
@@ -153,6 +154,7 @@ class Receiver:
 
 def run_receiver(listening: Listening, folder: Path, stop: threading.Event, name: str = "receiver") -> None:
     """Receive into a node's folder until `stop`; then what is coming is received to its end."""
+    gc.freeze()  # what is there stays: it need not be looked through between objects
     Receiver(listening, folder, name).serve(stop)
 
 

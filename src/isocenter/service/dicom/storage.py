@@ -61,7 +61,6 @@ class Association:
     _command: bytearray = field(default_factory=bytearray)
     _message: Message | None = None
     _unsecured: list[str] = field(default_factory=list)
-    count: int = 0
 
     def __post_init__(self) -> None:
         self._contexts = {one.number: one for one in self.request.proposals if one.chosen}
@@ -177,7 +176,6 @@ class Association:
         except FormatError as error:
             message.status, message.comment = messages.NOT_UNDERSTOOD, error.problem
         else:
-            self.count += 1
             self._unsecured.append(received.path)
             if len(self._unsecured) >= MOST_UNSECURED:
                 self._secure()

@@ -35,21 +35,21 @@ class Journal:
                 break
             os.close(self._lock)
         self._writing = threading.Lock()
-        self._number = 0
+        self._number = self._size = 0
         self._file = self._begun()
 
     def append(self, line: Line) -> None:
         """Write a line; it survives the death of this process. Raises OSError, after which nothing of it is there."""
         data = line.line
         with self._writing:
-            size = os.fstat(self._file).st_size
-            if size >= LARGEST:
+            if self._size >= LARGEST:
                 os.close(self._file)
-                self._number, size = self._number + 1, 0
+                self._number, self._size = self._number + 1, 0
                 self._file = self._begun()
             if os.write(self._file, data) < len(data):  # the disk is full
-                os.ftruncate(self._file, size)
+                os.ftruncate(self._file, self._size)
                 raise OSError(errno.ENOSPC, "half a line could be written", str(self.folder))
+            self._size += len(data)
 
     def close(self) -> None:
         """Let the keeper have the folder."""

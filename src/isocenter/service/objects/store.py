@@ -42,25 +42,30 @@ class Part:
             self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640)
         self.size = 0
         self._identity: Identity | None = None
-        self._is_early = True
+        self._start = bytearray()
 
     def write(self, data: bytes | memoryview) -> None:
         """Add bytes. Raises OutOfSpaceError."""
         view = memoryview(data)
-        with _room_for(self.path):
+        try:
             while (written := os.write(self._file, view)) < len(view):
                 self.size += written
                 view = view[written:]
+        except OSError as error:
+            if error.errno in FULL:
+                raise _out_of_space(self.path) from error
+            raise
         self.size += written
-        if self._is_early and self.size >= ENOUGH:
-            self._is_early = False
-            with suppress(FormatError):  # more is needed
-                self.identify()
+        if len(self._start) < ENOUGH:
+            self._start += data[: ENOUGH - len(self._start)]
+            if len(self._start) == ENOUGH:
+                with suppress(FormatError):  # more is needed
+                    self.identify()
 
     def identify(self) -> Identity:
         """Which object it is: found while the rest is still coming, where that can be. Raises FormatError."""
         if self._identity is None:
-            self._identity = read_identity(self.path)
+            self._identity = read_identity(self.path, bytes(self._start))
         return self._identity
 
     def sync(self) -> None:
