@@ -82,6 +82,13 @@ def test_a_model_sees_no_other_modality_no_localizer_and_nothing_unreadable():
     assert taken(rule(), series(), scout, *others) == [{"image": "a"}]
 
 
+def test_a_model_of_radiographs_takes_those_of_either_kind_of_detector():
+    models = {"m": ModelFacts("m", "hash", "DX")}
+    rules = rules_of(Settings(), models)
+    films = [series("a", modality="CR"), series("b", modality="DX"), series("c", modality="MG")]
+    assert [inputs["image"] for _, inputs in study_routing(rules, models, films).jobs] == ["a", "b"]
+
+
 def test_the_best_series_is_the_thinnest_then_that_with_the_most_slices_then_the_newest():
     thick = series("thick", spacing_mm=[1.0, 1.0, 3.0])
     short = series("short", shape=[64, 64, 30])

@@ -40,6 +40,7 @@ class ModelFacts:
 
 
 COLOUR = ("red", "green", "blue")
+RADIOGRAPHS = ("DX", "CR")
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def rules_of(settings: Settings, models: Mapping[str, ModelFacts]) -> list[Rule]
     if settings.rules:
         return list(settings.rules)
     return [
-        Rule(name=name, model=name, when={"Modality": facts.modality} if facts.modality else {})
+        Rule(name=name, model=name, when={"Modality": alike(facts.modality)} if facts.modality else {})
         for name, facts in models.items()
     ]
 
@@ -154,7 +155,7 @@ def _conditions(rule: Rule, wishes: Mapping[str, Wish], one: SeriesFacts, model:
     yield Condition("an image", "no derived object", one.modality, one.modality not in NO_IMAGES)
     yield Condition("readable", "a grid", one.problem or "a grid", one.problem is None)
     if model.modality:
-        yield Condition("the model's modality", model.modality, one.modality, one.modality == model.modality)
+        yield Condition("the model's modality", model.modality, one.modality, one.modality in alike(model.modality))
     if "localizer" not in wishes:
         yield Condition("no localizer", False, one.is_localizer, not one.is_localizer)
 
@@ -171,6 +172,11 @@ def chain_conditions(rule: Rule, answers: StudyAnswers) -> list[Condition]:
         holds = found is not None and found >= asked.at_least
         conditions.append(Condition(f"{asked.finding} by {asked.rule}", f">= {asked.at_least:g}", found, holds))
     return conditions
+
+
+def alike(modality: str) -> list[str]:
+    """The modalities whose images a model of one takes: a radiograph is CR or DX, by the detector."""
+    return list(RADIOGRAPHS) if modality in RADIOGRAPHS else [modality]
 
 
 def fits(key: str, wish: Wish, found: Any) -> bool:
