@@ -172,6 +172,7 @@ def orthanc_running(folder: Path) -> Iterator[Orthanc]:
         "AuthenticationEnabled": False,
         "SynchronousCMove": True,
         "UnknownSopClassAccepted": True,
+        "StableAge": 1,
         "Plugins": [str(web)],
         "DicomWeb": {"Enable": True},
     }

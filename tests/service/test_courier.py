@@ -118,6 +118,21 @@ def test_a_peer_that_is_full_stalls_or_dies_is_tried_again(sending, port, fault)
     assert reason
 
 
+def test_a_peer_with_dicomweb_gets_its_answers_by_stow(sending, orthanc):
+    node, couriers = sending
+    pacs = couriers.peers["pacs"]
+    couriers.peers["pacs"] = pacs.model_copy(update={"dicomweb": f"{orthanc.url}/nothing-here"})
+    assert couriers.deliver("pacs") == 0
+    assert "does not answer" in str(state_of(node)[1])
+    at_once(node)
+    couriers.peers["pacs"] = pacs.model_copy(update={"dicomweb": f"{orthanc.url}/dicom-web"})
+    assert couriers.deliver("pacs") == 1
+    assert state_of(node) == ("sent", None, "done")
+    [there] = orthanc.ask("/instances?expand")
+    [uid] = [row.sop_instance_uid for row in node.rows(answers) if row.sop_instance_uid]
+    assert there["MainDicomTags"]["SOPInstanceUID"] == uid
+
+
 def test_a_report_of_commitment_is_believed_of_the_peer_that_was_asked(sending):
     node, couriers = sending
     [uid] = [row.sop_instance_uid for row in node.rows(answers) if row.sop_instance_uid]

@@ -29,9 +29,9 @@ LEVEL = 40.5
 class SmallNode:
     """The keeper and one worker of a node, without processes and ports."""
 
-    def __init__(self, folder: Path, model: Path, **sections) -> None:
+    def __init__(self, folder: Path, *models: Path, **sections) -> None:
         sections = {"study": {"complete_after_s": 0}, "node": {"min_free_gb": 0}, **sections}
-        self.settings = read_settings(None, [model], folder, **sections)
+        self.settings = read_settings(None, models, folder, **sections)
         folder.mkdir(exist_ok=True)
         self.database = migrated(self.settings.database_url)
         self.store = ObjectStore(folder, "test")
@@ -223,3 +223,28 @@ def test_a_stamp_leaves_references_to_other_objects_alone(node, mr, tmp_path):
     assert before.ReferencedSeriesSequence == after.ReferencedSeriesSequence
     assert after.SeriesDescription.endswith("For research use only")
     assert Index(node.database).series_of(node.rows(jobs)[0].study)[0].modality == "MR"
+
+
+def test_a_rule_within_another_answer_marks_nothing_outside_its_box(tmp_path, mr):
+    """The ball is bright in the middle; the second threshold holds at the far end of the first axis too."""
+    high, low = (threshold_model(tmp_path, level, name=name) for name, level in (("high", LEVEL), ("low", 20.5)))
+    chained = [
+        {"name": "ball", "model": "high.onnx"},
+        {"name": "all", "model": "low.onnx"},
+        {"name": "within", "model": "low.onnx", "inside": {"rule": "ball", "label": "bright", "margin_mm": 1}},
+    ]
+    node = SmallNode(tmp_path / "node", high, low, rules=chained)
+    node.receive(*mr)
+    node.work()
+    found = {}
+    for job in node.rows(jobs):
+        answer = isocenter.read(node.settings.folder / "results" / job.job / "answer.nii.gz")
+        found[job.rule] = np.asarray(answer.data)[0] > 0
+    node.store.close()
+    node.database.close()
+    places = np.argwhere(found["ball"])
+    outside = np.ones_like(found["ball"])
+    outside[tuple(slice(low - 1, high + 2) for low, high in zip(places.min(0), places.max(0), strict=True))] = False
+    assert (found["all"] & outside).any()
+    assert not (found["within"] & outside).any()
+    np.testing.assert_array_equal(found["within"], found["all"] & ~outside)

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper
 
 
-def threshold_model(folder: Path, level: float, modality: str = "unknown") -> Path:
+def threshold_model(folder: Path, level: float, modality: str = "unknown", name: str = "threshold") -> Path:
     """An ONNX file that calls what lies above a level "bright"; nothing of it needs torch."""
     scale = np.array([0, 1], np.float32).reshape(2, 1, 1, 1, 1)
     graph = helper.make_graph(
@@ -21,7 +21,7 @@ def threshold_model(folder: Path, level: float, modality: str = "unknown") -> Pa
         [helper.make_tensor("scale", TensorProto.FLOAT, scale.shape, scale.ravel())],
     )
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "threshold.onnx"
+    path = folder / f"{name}.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
     shifted = {"method": "window", "low": -1e6, "high": 1e6, "mean": level, "deviation": 1}
     described = {

@@ -9,10 +9,13 @@ import time
 import uuid
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
+from dicomweb_client.api import DICOMwebClient
 from sqlalchemy import select
 
 from isocenter.errors import ResourceError
+from isocenter.lazy import pydicom
 from isocenter.service import settings as settings_of
 from isocenter.service.dicom import (
     Listening,
@@ -37,6 +40,7 @@ LOOK_S, AT_ONCE, REPORT_S = 0.1, 10, 2.0
 TRIES, AGAIN_S = 5, 1.0
 # Between two questions for counts (s), and how long a peer that says none is left alone.
 COUNT_S, SILENT_S = 1.0, 600.0
+SUCCESS = 0x0000
 # Statuses of C-STORE that no other try will change: not understood, another class, refused class. PS3.4 B.2.3
 FINAL = (0xA900, 0xC000, 0x0122, 0x0117)
 
@@ -78,10 +82,9 @@ class Couriers:
         if not waiting:
             return 0
         folder = self.settings.folder / "results"
-        to = _spoken_to(self.peers[peer])
+        to = self.peers[peer]
         try:
-            paths = [folder / one.job / one.name for one in waiting]
-            rows = store(self.us, to, paths, idle_s=self.settings.dicom.idle_s)
+            rows = self._stored(to, [folder / one.job / one.name for one in waiting])
         except PeerError as error:
             for one in waiting:
                 self.outbox.failed(one, error.problem)
@@ -89,9 +92,25 @@ class Couriers:
         for one, row in zip(waiting, rows, strict=True):
             self._note(one, row)
         sent = [one for one, row in zip(waiting, rows, strict=True) if row.is_stored]
-        if sent and self.peers[peer].commit:
-            self._ask(to, sent)
+        if sent and to.commit and to.dicomweb is None:
+            self._ask(_spoken_to(to), sent)
         return len(sent)
+
+    def _stored(self, to: settings_of.Peer, paths: Sequence[Path]) -> Sequence[Sent]:
+        """What became of files at a peer: by STOW-RS where it has DICOMweb, else by C-STORE."""
+        if to.dicomweb is None:
+            return store(self.us, _spoken_to(to), paths, idle_s=self.settings.dicom.idle_s)
+        client = DICOMwebClient(to.dicomweb, timeout=self.settings.dicom.idle_s)
+        datasets = [pydicom.dcmread(path) for path in paths]
+        try:
+            answer = client.store_instances(datasets)
+        except OSError as error:  # requests' errors are of this kind
+            raise PeerError(f"does not answer ({type(error).__name__})", to.dicomweb, "Is it running?") from error
+        refused = {
+            str(one.ReferencedSOPInstanceUID): int(one.FailureReason) for one in answer.get("FailedSOPSequence", [])
+        }
+        uids = [str(one.SOPInstanceUID) for one in datasets]
+        return [Sent(path, uid, refused.get(uid, SUCCESS)) for path, uid in zip(paths, uids, strict=True)]
 
     def _note(self, one: Delivery, row: Sent) -> None:
         status = "" if row.status is None else f"status {row.status:04X}"
