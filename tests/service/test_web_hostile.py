@@ -65,7 +65,7 @@ ODD = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_request_is_answered_and_never_with_a_fault(node, data):
     method, path = data.draw(st.sampled_from(operations(node)))
@@ -82,7 +82,7 @@ def test_any_request_is_answered_and_never_with_a_fault(node, data):
         assert set(answer.json()) == {"problem", "where", "remedy"}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(min_size=1, max_size=200), st.integers(0, 400))
 def test_a_changed_body_is_stored_or_refused_and_the_node_lives(node, noise, at):
     body = bytearray(related(encoded(drawn()), encoded(drawn("1.2.3.5"))))
