@@ -17,7 +17,7 @@ from isocenter import service
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.files import written
 from isocenter.service.settings import Settings
-from isocenter.service.stored import ALIVE, MODELS, WRONG_USE, stored_models, stored_settings
+from isocenter.service.stored import ALIVE, MODELS, REFUSED, WRONG_USE, stored_models, stored_settings
 
 BEAT_S = 1.0
 
@@ -141,5 +141,5 @@ def main() -> int:
         return WRONG_USE
     except IsocenterError as error:
         sys.stderr.write(f"{error}\n")
-        return 1
+        return REFUSED
     return 0

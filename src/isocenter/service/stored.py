@@ -12,6 +12,8 @@ from isocenter.service.settings import Settings
 ALIVE, SETTINGS, MODELS = "alive", "settings.json", "models.json"
 # The exit of a process that cannot go on whatever is tried again: its last words are the node's.
 WRONG_USE = 2
+# That of a process with an error of ours, whose words name no patient.
+REFUSED = 3
 
 
 def stored_settings(folder: Path) -> Settings:

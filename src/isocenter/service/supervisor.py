@@ -21,7 +21,7 @@ from isocenter.errors import ResourceError, UsageError
 from isocenter.files import written
 from isocenter.service.records import migrated
 from isocenter.service.settings import Settings, token_of
-from isocenter.service.stored import ALIVE, SETTINGS, WRONG_USE
+from isocenter.service.stored import ALIVE, REFUSED, SETTINGS, WRONG_USE
 
 log = logging.getLogger("isocenter")
 
@@ -133,7 +133,9 @@ class Node:
         child.pause = FIRST_PAUSE_S if now - child.began > STEADY_S else min(LONGEST_PAUSE_S, 2 * child.pause)
         child.process, child.due = None, now + child.pause
         words = last.splitlines()[-1] if last else ""
-        log.warning("%s ended with %d%s", child.name, code, f": {words}" if words else "")
+        # What an unforeseen error says may hold what a file says: its kind alone is told.
+        kind = words if code in (WRONG_USE, REFUSED) else words.partition(":")[0]
+        log.warning("%s ended with %d%s", child.name, code, f": {kind}" if kind else "")
         if code == WRONG_USE:
             self._failed = words or f"{child.name} cannot go on"
 
