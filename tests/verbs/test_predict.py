@@ -136,7 +136,8 @@ def test_a_picture_gets_the_probability_of_each_class(classified, tmp_path):
     picture = sorted((classified.data / "dark").iterdir())[0]
     result = predicted(classified, picture, out=tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
-    assert list(table.columns) == ["case", "image", "predicted", "probability_bright", "probability_dark", "set"]
+    stated = ["case", "image", "predicted", "probability_bright", "probability_dark", "set"]
+    assert list(table.columns) == [*stated, "total", "aleatoric", "epistemic"]
     row = table.iloc[0]
     assert row["probability_bright"] + row["probability_dark"] == pytest.approx(1.0)
     assert row["predicted"] == ("dark" if row["probability_dark"] > 0.5 else "bright")
