@@ -21,6 +21,7 @@ from isocenter.runtime import (
     on_device,
     read_json,
     with_smaller_batches,
+    with_uncertainty,
     write_json,
     write_members,
 )
@@ -164,7 +165,7 @@ def ensemble(
     log.info("weights: %s", weighed.because)
     task, decisions = tuned_task(joined, weighed)
     kept, final = joined.of_those_that_count(weighed.shares, task)
-    final = on_device(final, [path / WEIGHTS for path in kept], chosen)
+    final = with_uncertainty(on_device(final, [path / WEIGHTS for path in kept], chosen))
     plan = plan_of(members, final, parts, decisions, dataset.root)
     with result_folder(out, overwrite, MARKS) as folder:
         record = {"weights": joined.by_name(weighed.shares), "because": weighed.because}
