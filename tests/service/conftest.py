@@ -72,6 +72,12 @@ class PostgreSQL:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def own_temporary_folder(monkeypatch):
+    """Whatever a test's receiver makes of the place for temporary files ends with the test."""
+    monkeypatch.setattr(tempfile, "tempdir", tempfile.gettempdir())
+
+
 @contextmanager
 def postgresql_server() -> Iterator[PostgreSQL]:
     """A server that runs; skips where it is not installed."""

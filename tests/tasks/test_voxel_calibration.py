@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
+from isocenter.tasks.segmentation.promises import sizes_of
 from isocenter.tasks.segmentation.task import Segmentation
-from isocenter.tasks.segmentation.voxel_calibration import Believed
+from isocenter.tasks.segmentation.voxel_calibration import SIZES, Believed
 from isocenter.tasks.segmentation.voxel_sample import near_edges
 from isocenter.tasks.shared import Certainty, softmax
 from isocenter.values import Case, Geometry, Image, Label
@@ -312,7 +314,9 @@ def test_scores_say_what_the_masks_miss_and_how_large_they_are():
 
 
 def test_without_a_risk_or_thresholds_there_is_no_covering_mask():
-    assert promising().assured(*stated(TASK, range(3)), exact=True) == (TASK, {})
+    task, made = promising().assured(*stated(TASK, range(3)), exact=True)
+    assert task.certainty.covering is None
+    assert set(made) == {"task.conformal"}
     assert TASK.decoding.covers_from is None
 
 
@@ -342,6 +346,16 @@ def test_intervals_of_volumes_hold_the_volume_as_often_as_promised_and_stand_in_
         columns = task.decoding.outputs(predictions[0])
         assert columns[f"{name}_mm2_low"] < columns[f"{name}_mm2"] < columns[f"{name}_mm2_high"]
     assert Segmentation.of(task.settings).certainty == task.certainty
+
+
+def test_voxels_sampled_before_calibration_tell_how_doubtful_a_volume_is_after_it():
+    task, _ = tuned(TASK, 20, 1.0)[:2]
+    before, cases = stated(TASK, range(100, 105))
+    after, _ = stated(task, range(100, 105))
+    for earlier, later, one in zip(before, after, cases, strict=True):
+        found = sizes_of(earlier, task.truth.of(one)[0], one.patient, task.truth, task.believed)
+        assert SIZES not in earlier.untuned
+        assert_allclose(found, later.untuned[SIZES], rtol=0.02)
 
 
 def test_with_too_few_patients_or_without_whole_references_a_volume_has_no_interval():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from isocenter import service
 from isocenter.errors import DatasetError, FormatError, UsageError
 from isocenter.files.dicom import read_identity
+from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.report import InNotebook
 from isocenter.verbs.serve import need_extra
@@ -62,6 +63,7 @@ class Route(InNotebook):
         )
 
 
+@named_keywords()
 def route(
     study: str | Path, *models: str | Path, config: str | Path | None = None, folder: str | Path | None = None
 ) -> Route:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from isocenter.files import load_json
 from isocenter.service.objects.store import ASIDE
 
 
@@ -31,7 +31,7 @@ def read_asides(folder: Path) -> list[Aside]:
     for place in (folder / ASIDE).glob("[0-9]*"):
         objects = sorted(place.glob("*.dcm"))
         try:
-            stated = json.loads((place / "reason.json").read_text(encoding="utf-8"))
+            stated = load_json(place / "reason.json")
         except (OSError, ValueError):
             continue
         if objects and place.name.isdecimal() and isinstance(stated, dict):

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from isocenter.files import parse_json
+
 Way = Literal["store", "stow", "watch", "front", "found"]
 
 
@@ -79,7 +81,7 @@ KINDS = {kind.__name__: kind for kind in (Received, CommitmentRequest, Commitmen
 def parse_line(line: bytes) -> Line | None:
     """The line's value; None where it is damaged, as by a power cut."""
     try:
-        said = json.loads(line)
+        said = parse_json(line.decode())
         return KINDS[said.pop("kind")].of(said)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

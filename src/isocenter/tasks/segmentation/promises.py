@@ -12,7 +12,7 @@ from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.unseen_voxels import Voxels
 from isocenter.tasks.segmentation.voxel_calibration import SIZES, Believed
 from isocenter.tasks.shared import COVERS_FROM, Certainty, assured_covering, assured_each, place_of
-from isocenter.values import Case, Decision, Floats, Prediction
+from isocenter.values import Array, Case, Decision, Floats, Prediction
 
 # Columns of cases, and their metrics.
 MISSED, TIMES = "covering_missed", "covering_size"
@@ -32,25 +32,40 @@ def promised(
     if certainty.risk is not None and certainty.covering is None:
         missed = missed_shares(predictions, cases, truth, names, believed)
         certainty, made = assured_covering(certainty, missed, exact=exact)
-    if certainty.conformal is None and (scores := volume_scores(predictions, cases, truth, names)):
+    if certainty.conformal is None and (scores := volume_scores(predictions, cases, truth, names, believed)):
         certainty, found = assured_each(certainty, "doubt", "label", scores, exact=exact)
         made |= found
     return certainty, made
 
 
 def volume_scores(
-    predictions: Sequence[Prediction], cases: Sequence[Case], truth: Truth, names: Sequence[str]
+    predictions: Sequence[Prediction], cases: Sequence[Case], truth: Truth, names: Sequence[str], believed: Believed
 ) -> dict[str, tuple[Floats, np.ndarray]]:
     """{structure: ((cases,) how many times its doubtful voxels its volume is off, patients)}, of whole references."""
     rows, patients = [], []
     for made, case in zip(predictions, cases, strict=True):
         drawn, known = truth.of(case)
-        if known is None and made.untuned is not None and SIZES in made.untuned:
-            marked, doubt = np.asarray(made.untuned[SIZES])
+        stated = sizes_of(made, drawn, case.patient, truth, believed) if known is None else None
+        if stated is not None:
             sizes = [float(np.count_nonzero(place_of(values, drawn))) for values in truth.structures]
-            rows.append(value_scores(marked, sizes, doubt))
+            rows.append(value_scores(stated[0], sizes, stated[1]))
             patients.append(case.patient)
     return {name: (own, np.array(patients)) for name, own in zip(names, np.array(rows).T, strict=True)} if rows else {}
+
+
+def sizes_of(made: Prediction, drawn: Array, patient: str, truth: Truth, believed: Believed) -> Floats | None:
+    """(2, structures) voxels of each mask, and voxels that are expected to be wrong; None where nothing tells.
+
+    Of a prediction that was made before its task was calibrated, the sampled voxels tell of the second.
+    """
+    if made.untuned is not None and SIZES in made.untuned:
+        return np.asarray(made.untuned[SIZES])
+    voxels = Voxels.of(made, (drawn, None), patient, truth.structures, exclusive=believed.exclusive)
+    if voxels is None:
+        return None
+    mask = np.asarray(made.data)
+    marked = np.array([float(np.count_nonzero(place_of(values, mask))) for values in truth.structures])
+    return np.stack([marked, voxels.weights @ np.abs(voxels.marked - voxels.probabilities(believed))])
 
 
 def missed_shares(
