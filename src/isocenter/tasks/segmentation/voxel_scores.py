@@ -51,7 +51,8 @@ def voxel_columns(
         rows[name][EXPECTED] = made.confidence.expected[name]
     for side, ends in ((LOW, made.confidence.low), (HIGH, made.confidence.high)) if reference[1] is None else ():
         for name in ends.keys() & rows:
-            rows[name][f"volume_predicted_{side}"] = finite(ends[name])
+            end = finite(ends[name])
+            rows[name][f"volume_predicted_{side}"] = np.nan if end is None else end
     voxels = Voxels.of(made, reference, "", tuple(structures.values()), exclusive=believed.exclusive)
     if voxels is None:
         return rows
