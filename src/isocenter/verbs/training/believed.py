@@ -12,7 +12,7 @@ from isocenter.evaluation import Table, risk_coverage
 from isocenter.report import Block, ByLabel, Details, Gallery, Paragraph, Section, figures
 from isocenter.tasks.shared import BEFORE, BY_EPISTEMIC, OF_DOUBT, Doubted
 from isocenter.values import Plan, Row
-from isocenter.verbs.evaluation import Scored
+from isocenter.verbs.evaluation import ANSWERED, Scored
 
 TITLE = "Can it be believed?"
 NOW, FORMER = "as stated", "before calibration"
@@ -42,10 +42,24 @@ def believed(scored: Scored, plan: Plan | None) -> Iterator[Section]:
             blocks += [Paragraph(f"{part.capitalize()}: {why}" if part else why) for why in _reasons(plan, part)]
             blocks += _tables(first, [row for row in own if row not in first])
         blocks += _doubts([row for row in there if row.metric in OF_DOUBT], scored.parts[part][1])
+    blocks += _answered(scored.rows)
     if blocks:
         blocks += [] if scored.shift is None else [Paragraph(scored.shift.note)]
         has_classes = any(row.metric == OF_CLASSES for row in scored.rows)
         yield Section(TITLE, [*blocks, *([Paragraph(HOW)] if has_classes else [])])
+
+
+def _answered(rows: Sequence[Row]) -> Iterator[Block]:
+    """How many cases get an answer, and how wrong the answers are."""
+    known = {row.metric: row.estimate for row in rows if row.label == "all"}
+    share, error = known.get(ANSWERED), known.get(f"error_{ANSWERED}")
+    if share is None:
+        return
+    said = f"{share.value:.1%} of the cases get an answer".replace("%", " %")
+    if error is not None:
+        ends = "" if error.low is None else f" ({error.low:.3f} to {error.high:.3f})"
+        said += f"; the mean error of these is {error.value:.3f}{ends}, and summary.json has their other figures"
+    yield Paragraph(f"{said}.")
 
 
 def _place(row: Row, metrics: Sequence[str]) -> int:

@@ -34,7 +34,7 @@ from isocenter.report import (
 )
 from isocenter.tasks import kind
 from isocenter.values import Plan, Problem, Row
-from isocenter.verbs.evaluation import WRONG, Scored, Verdict, headline_rows, view_name, wrong_calls
+from isocenter.verbs.evaluation import ANSWERED, WRONG, Scored, Verdict, headline_rows, view_name, wrong_calls
 from isocenter.verbs.training.believed import believed, rows_of_part
 from isocenter.verbs.training.decided_here import decided_section
 from isocenter.verbs.training.search import SearchResult
@@ -155,6 +155,7 @@ def _results(scored: Scored, primary: str, plan: Plan | None, by: str) -> Sectio
     for part in parts or ("",):
         own = rows_of_part(scored.rows, part)
         own = [row for row in own if scored.task is None or not scored.task.traits.is_of_belief(row.metric)]
+        own = [row for row in own if not row.metric.endswith(ANSWERED)]
         overall = [row for row in own if row.label == "all" and _is_number(row)]
         by_label, what = _by_label(own), _label_word(scored, part)
         if len({row.label for row in by_label}) == 1:
