@@ -151,8 +151,11 @@ def test_an_answer_in_the_pacs_lies_on_the_voxels_of_its_study_and_is_committed_
 
 def test_a_node_that_exists_is_continued_and_a_second_one_in_its_folder_is_refused(tmp_path, model):
     with isocenter.serve(model, folder=tmp_path / "node", **QUICK) as node:
-        with pytest.raises(UsageError, match="another node runs"):
-            isocenter.serve(model, folder=tmp_path / "node", **QUICK)
+        kept = (tmp_path / "node" / "settings.json").read_text()
+        for check in (True, False):
+            with pytest.raises(UsageError, match="another node runs"):
+                isocenter.serve(model, folder=tmp_path / "node", check=check, **QUICK)
+        assert (tmp_path / "node" / "settings.json").read_text() == kept
         send(node, study(tmp_path / "a", 1))
     with isocenter.serve(model, folder=tmp_path / "node", **QUICK) as node:
         until(lambda: [row.state for row in rows(node, studies)] == ["done"], "the study was not answered")

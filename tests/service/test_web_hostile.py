@@ -124,7 +124,9 @@ def test_who_does_not_read_an_answer_is_cut_off(tmp_path, monkeypatch):
             slow.sendall(b"GET /dicomweb/studies/1.2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
             while slow.getsockname()[1] not in clients_of_this_process():
                 time.sleep(0.01)
+            end = time.monotonic() + 30
             while slow.getsockname()[1] in clients_of_this_process():
+                assert time.monotonic() < end, "it is still served"
                 time.sleep(0.05)
 
 

@@ -134,10 +134,12 @@ def test_the_same_job_made_again_gives_the_same_bytes(node, mr):
     node.work()
     [job] = node.rows(jobs)
     folder = node.result().parent
+    (folder.parent / f".{job.job}.0").mkdir()  # as a worker leaves it that is killed
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {"answer.dcm", "answer.nii.gz", "findings.json", "predictions.csv"} <= set(first)
     assert node.worker.jobs.retry(job.job)
     node.work()
+    assert list(folder.parent.iterdir()) == [folder]
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
     [row] = node.rows(jobs)
     assert (row.state, row.outcome, row.attempts) == ("done", "result", 1)

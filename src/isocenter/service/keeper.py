@@ -54,10 +54,12 @@ class Keeper:
 
     def keep(self, stop: threading.Event, beat: Callable[[], None] = lambda: None) -> None:
         """Rounds until it is stopped; first come files that no row knows, as a crash leaves them."""
-        found = False
+        has_looked = False
         while not stop.is_set():
             try:
-                found = found or self.find() >= 0
+                if not has_looked:
+                    self.find()
+                    has_looked = True
                 self.round()
                 beat()
             except ResourceError as error:
@@ -97,6 +99,7 @@ class Keeper:
 
     def _add(self, objects: Sequence[Received]) -> int:
         fresh = 0
+        objects = [one for one in objects if (self.settings.folder / one.path).exists()]  # else somebody removed it
         for start in range(0, len(objects), AT_ONCE):
             arrivals = [self._arrival(one) for one in objects[start : start + AT_ONCE]]
             fresh += self.index.add(arrivals)

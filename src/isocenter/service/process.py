@@ -45,11 +45,9 @@ def run(role: str, folder: Path, number: int) -> None:
     logger = logging.getLogger("isocenter")
     logger.setLevel(logging.INFO)
     logger.addHandler(JsonLines(folder / "node.jsonl", name))
-    # What the DICOM library finds odd it says with the value, which may be a patient's.
+    # What libraries find odd they say with the value, which may be a patient's.
     warnings.simplefilter("ignore")
-    library = logging.getLogger("pydicom")
-    library.propagate = False
-    library.addHandler(logging.NullHandler())
+    logging.getLogger().addHandler(logging.NullHandler())
     if role != "describe":
         for number_of in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number_of, lambda *_: stop.set())

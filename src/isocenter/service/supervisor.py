@@ -10,12 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from isocenter.errors import ResourceError, UsageError
 from isocenter.files import written
@@ -25,7 +27,7 @@ from isocenter.service.stored import ALIVE, REFUSED, SETTINGS, WRONG_USE
 
 log = logging.getLogger("isocenter")
 
-LOCK = "lock"
+LOCK, LAST_BYTES = "lock", 4096
 # A process that lived so long is begun again at once; else after a pause that doubles (s).
 STEADY_S, FIRST_PAUSE_S, LONGEST_PAUSE_S = 30.0, 0.5, 30.0
 # How long all may take to be up, models loaded, and to end (s).
@@ -42,11 +44,18 @@ class Child:
     began: float = 0.0
     pause: float = FIRST_PAUSE_S
     due: float = 0.0
+    words: IO[bytes] = field(default_factory=lambda: tempfile.TemporaryFile("ab+"))  # noqa: SIM115 - closed by `Node.stop`
 
     @property
     def name(self) -> str:
         """Its name in the log and of its sign of life."""
         return f"{self.role}-{self.number}"
+
+    def last_words(self) -> str:
+        """The end of what the process has written to its standard error."""
+        end = self.words.seek(0, os.SEEK_END)
+        self.words.seek(max(0, end - LAST_BYTES))
+        return self.words.read().decode(errors="replace").strip()
 
 
 @dataclass(eq=False)
@@ -127,7 +136,7 @@ class Node:
     def _died(self, child: Child, now: float) -> None:
         assert child.process is not None  # noqa: S101 - as its caller has seen
         code = child.process.returncode
-        last = child.process.stderr.read().decode(errors="replace").strip() if child.process.stderr else ""
+        last = child.last_words()
         if child.process.stdin is not None:
             child.process.stdin.close()
         child.pause = FIRST_PAUSE_S if now - child.began > STEADY_S else min(LONGEST_PAUSE_S, 2 * child.pause)
@@ -143,9 +152,11 @@ class Node:
         """Its input stays open for as long as this process lives: its end tells the child to stop."""
         command = [sys.executable, "-m", "isocenter.service", child.role, str(self.settings.folder), str(child.number)]
         owner = f"{socket.gethostname()}/{os.getpid()}"
-        pipe = subprocess.PIPE
         environment = {**os.environ, "ISOCENTER_NODE": owner}
-        return subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, env=environment)  # noqa: S603
+        child.words.truncate(0)  # a file, because a pipe that nobody reads would fill up and hold the child
+        return subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=child.words, env=environment
+        )
 
     def wait(self, stop: threading.Event) -> None:
         """Until `stop` is set. Raises ResourceError where a process cannot go on."""
@@ -168,9 +179,10 @@ class Node:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            for pipe in (process.stdin, process.stderr):
-                if pipe is not None:
-                    pipe.close()
+            if process.stdin is not None:
+                process.stdin.close()
+        for child in self._children:
+            child.words.close()
         self._children = []
         self._held.close()
 
@@ -198,7 +210,9 @@ def prepared(settings: Settings, role: str = "all") -> Settings:
         port = _free(settings.http.host, settings.http.port)
         settings = settings.model_copy(update={"http": settings.http.model_copy(update={"port": port})})
     folder.mkdir(parents=True, exist_ok=True)
-    with written(folder / SETTINGS, overwrite=True) as partial:
+    # A node that runs there keeps its settings: a process of it that dies is begun again with them.
+    held = _locked(folder) if role in ("all", "keeper") else nullcontext()
+    with held, written(folder / SETTINGS, overwrite=True) as partial:
         partial.write_text(settings.model_dump_json(indent=1), encoding="utf-8")
     if role in ("all", "keeper"):
         migrated(settings.database_url).close()

@@ -67,7 +67,7 @@ def answered(job: Job, model: Model, inputs: Inputs, room: Path, root: str, text
         return Outcome(ABSTAINED, done.abstained, seconds=seconds, gate_p=gate_p, versions=versions)
     answers = _answers(job, done, room, root, text)
     seconds["write"] = time.monotonic() - began - seconds["read"] - seconds["predict"]
-    findings = [_row(one) for one in done.findings]
+    findings = [asdict(one) for one in done.findings]
     found = any(_says_something(one) for one in done.findings)
     reasons = [problem.what.partition(": ")[2] for problem in done.lacking]
     reason = "; ".join([*([] if found else ["the model has found nothing"]), *reasons])
@@ -120,7 +120,7 @@ def _answers(job: Job, done: Done, room: Path, root: str, text: str) -> list[Ans
     write_table(pd.DataFrame(rows), room / "predictions.csv")
     if done.measured:
         write_table(pd.DataFrame([{**row, "case": NAME} for row in done.measured]), room / "measurements.csv")
-    write_json(room / "findings.json", "isocenter.findings", {"rows": [_row(one) for one in done.findings]})
+    write_json(room / "findings.json", "isocenter.findings", {"rows": [asdict(one) for one in done.findings]})
     answers = []
     for path in sorted(path for path in room.iterdir() if path.is_file()):
         suffix = next((one for one in KINDS if path.name.endswith(one)), "")
@@ -132,10 +132,6 @@ def _answers(job: Job, done: Done, room: Path, root: str, text: str) -> list[Ans
             answer = replace(answer, sop_instance_uid=str(written.SOPInstanceUID))
         answers.append(replace(answer, bytes=path.stat().st_size, sha256=file_hash(path)))
     return answers
-
-
-def _row(finding: Finding) -> dict[str, Any]:
-    return asdict(finding)
 
 
 def _says_something(finding: Finding) -> bool:

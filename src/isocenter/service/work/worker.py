@@ -69,8 +69,10 @@ class Worker:
 
     def _done(self, job: Job) -> None:
         """One job, from its inputs to its record."""
-        room = self.settings.folder / RESULTS / f".{job.job}.{job.fence}"
-        shutil.rmtree(room, ignore_errors=True)
+        results = self.settings.folder / RESULTS
+        for left in results.glob(f".{job.job}.*"):  # by a worker that died, or that has lost its claim
+            shutil.rmtree(left, ignore_errors=True)
+        room = results / f".{job.job}.{job.fence}"
         room.mkdir(parents=True)
         try:
             outcome = self._outcome(job, room)
