@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -19,6 +19,7 @@ from isocenter.report import InNotebook
 from isocenter.runtime import Model, Preprocessing, environment, load, read_json, with_smaller_batches, with_uncertainty
 from isocenter.tasks import Task, suffices
 from isocenter.values import Case, Dataset, Image, Plan, Problem, Row
+from isocenter.verbs.auditing import Audit, AuditOptions, EvaluationKeywords, audited
 from isocenter.verbs.evaluation import (
     TASK,
     Choice,
@@ -39,7 +40,6 @@ from isocenter.verbs.evaluation import (
     write_verdict,
 )
 from isocenter.verbs.reading import (
-    ReadingKeywords,
     ReadingOptions,
     open_dataset,
     path_of,
@@ -104,7 +104,7 @@ class Evaluation(InNotebook):
         return "\n".join([*lines, *([str(self.out / "report.html")] if self.out is not None else [])])
 
 
-@named_keywords(ReadingKeywords)
+@named_keywords(EvaluationKeywords)
 def evaluate(
     model: str | Path | Model,
     data: str | Path | Dataset,
@@ -118,13 +118,14 @@ def evaluate(
     scheduler: str | None = None,
     uncertainty: str | None = None,
     seed: int = 0,
-    **reading: Unpack[ReadingKeywords],
+    **options: Unpack[EvaluationKeywords],
 ) -> Evaluation:
     """Predict the cases of `data` and score them on their references' own grids.
 
     split: where `data` are the model's own (by content), the run's test cases unless told otherwise; of other data
            the set's own test part, or else all cases, without those that trained the model (by content)
-    reading: the fields of `ReadingOptions`; of the model's own data those that it was trained with
+    options: the fields of `AuditOptions`, and of `ReadingOptions`; of the model's own data those that it was trained
+           with
     out:   a folder for cases.csv, summary.json, report.html and the viewers' pages
     backend: what computes a package, as `predict` has it: "auto" takes the fastest that its certificate vouches for
     scheduler: address of a dask scheduler whose workers predict and score the cases, as `predict` has it; what is
@@ -140,8 +141,9 @@ def evaluate(
         data = path.absolute()  # a worker has another working folder
     loaded = with_uncertainty(loaded_model(model, device, threads=threads, backend=backend), uncertainty)
     plan = _plan_of(run)
-    options = _as_trained(run, plan, data).overridden(ReadingOptions.of(**reading))
-    dataset = open_dataset(data, options, needs=loaded.task.needs)
+    audits, stated = _options(options)
+    reading = _as_trained(run, plan, data).overridden(stated)
+    dataset = open_dataset(data, reading, needs=loaded.task.needs)
     if not suffices(loaded.task, dataset.kinds):
         raise DatasetError(
             f"has no references of the kind {', '.join(sorted(loaded.task.needs))}",
@@ -168,6 +170,7 @@ def evaluate(
     )
     if isinstance(loaded.preprocessing, Preprocessing):
         scored = with_subsets(scored, predictor, loaded.preprocessing, cases, seed=seed, patients_known=known)
+    scored = audited(Audit(scored, predictor, cases, seed, known, folds, audits))
     others = (*_own_results(loaded, cases), *_shortcut_notes(loaded, run), *unshared(loaded.task, cases))
     notes = (*chosen.notes, *scored.notes, *others)
     primary = str(loaded.record.get("primary", scored.rows[0].metric))
@@ -181,6 +184,13 @@ def evaluate(
             write_verdict(partial, verdict.as_record())
             (partial / "report.html").write_text(_report(result, loaded, dataset, run, plan), encoding="utf-8")
     return result
+
+
+def _options(options: EvaluationKeywords) -> tuple[AuditOptions, ReadingOptions]:
+    own = {one.name for one in fields(AuditOptions)}
+    audits: Any = {name: value for name, value in options.items() if name in own}
+    reading: Any = {name: value for name, value in options.items() if name not in own}
+    return AuditOptions(**audits), ReadingOptions.of(**reading)
 
 
 def _folds_measured_there(

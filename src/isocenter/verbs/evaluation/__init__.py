@@ -8,6 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.verbs.evaluation.answered import ANSWERED, case_errors
+    from isocenter.verbs.evaluation.audited import Audited
     from isocenter.verbs.evaluation.case_selection import SPLITS, Choice, choice
     from isocenter.verbs.evaluation.comparison import (
         Comparison,

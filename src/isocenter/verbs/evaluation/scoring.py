@@ -34,6 +34,7 @@ from isocenter.values import (
     Split,
 )
 from isocenter.verbs.evaluation.answered import answered_rows
+from isocenter.verbs.evaluation.audited import Audited
 from isocenter.verbs.evaluation.data_record import opened
 from isocenter.verbs.evaluation.shift import Shift, shift_of
 from isocenter.verbs.reading import tracked
@@ -85,6 +86,8 @@ class Scored:
     subsets:  (images, what was measured with these alone) of a model that does without some
     shift:    whether they are like the cases that calibrated the model; None where nothing can be compared
     openings: how often these cases were opened as a test on this machine, this time too; 0 where nobody knows
+    features: {case id: (patient, what the network saw in it)} of test cases, for a model that keeps it
+    audits:   what further looks at these cases found
     """
 
     table: Table
@@ -96,6 +99,8 @@ class Scored:
     task: Task | None = None
     subsets: Sequence[tuple[tuple[str, ...], Sequence[Row]]] = ()
     shift: Shift | None = None
+    features: Mapping[str, tuple[str, Array]] = field(default_factory=dict)
+    audits: Sequence[Audited] = ()
 
     @property
     def metric_names(self) -> Mapping[str, str]:
@@ -105,7 +110,8 @@ class Scored:
     @property
     def notes(self) -> list[str]:
         """What a reader must know of the scored cases before any figure."""
-        return [self.shift.note] if self.shift is not None and self.shift.is_found else []
+        shifted = [self.shift.note] if self.shift is not None and self.shift.is_found else []
+        return [*shifted, *(note for audit in self.audits for note in audit.notes)]
 
     @property
     def parts(self) -> dict[str, tuple[Task, Table]]:
@@ -125,6 +131,8 @@ class Scored:
         if self.subsets:
             records = [{"images": [*own], **row} for own, rows in self.subsets for row in rows_to_json(rows)["rows"]]
             write_json(folder / IMAGES, IMAGES_SCHEMA, {"rows": records})
+        for audit in self.audits:
+            audit.write(folder)
         if self.shown:
             (folder / "views").mkdir()
         for number, (_, _, _, page) in enumerate(self.shown):
@@ -262,7 +270,7 @@ def score(
     overview = model.task.scoring.overview(table) if draws else ()
     tested = [case for case in cases if parts.get(case.id, "test") == "test"]
     shift = shift_of(model.guard, features, seed=seed)
-    return Scored(table, summary, overview, shown, problems, opened(tested), model.task, shift=shift)
+    return Scored(table, summary, overview, shown, problems, opened(tested), model.task, shift=shift, features=features)
 
 
 def rows_of(prediction: Prediction, case: Case, task: Task, split: Split, fold: Fold | None) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from isocenter.report import Section
 from isocenter.runtime import environment, peak_memory, write_json
 from isocenter.training import Outcome
 from isocenter.values import Case, Plan, Problem, Split
+from isocenter.verbs.auditing import Audit, audited
 from isocenter.verbs.evaluation import (
     EVALUATION,
     Fold,
@@ -83,6 +84,7 @@ def evaluated(
         what = f"changed or deleted since the run began, so not scored: {listed(sorted(changed))}"
         problem = Problem("error", what, tuple(sorted(changed)), remedy="Evaluate them by `isocenter evaluate`")
         scored = replace(scored, problems=(*scored.problems, problem))
+    scored = audited(Audit(scored, model, cases, seed, known, folds))
     with written(run.out / folder, overwrite=True) as partial:  # a killed run may have left one
         partial.mkdir()
         scored.write(partial)

@@ -110,6 +110,7 @@ class RunReport:
         if self.scored is not None:
             yield _results(self.scored, self.primary, self.plan, self.by)
             yield from believed(self.scored, self.plan)
+            yield from (section for audit in self.scored.audits for section in audit.sections)
         yield from self.members
         if self.scored is not None and self.scored.shown:
             yield from _cases(self.scored, self.primary, self.views)

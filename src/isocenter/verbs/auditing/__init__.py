@@ -1,0 +1,14 @@
+"""Further looks at scored cases: groups, decisions, robustness, errors, explanations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.verbs.auditing.audits import Audit, audited
+    from isocenter.verbs.auditing.options import AuditKeywords, AuditOptions, EvaluationKeywords
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

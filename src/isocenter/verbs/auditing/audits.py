@@ -1,0 +1,40 @@
+"""The audits of scored cases that `train` and `evaluate` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from isocenter.values import Case
+from isocenter.verbs.auditing.options import AuditOptions
+from isocenter.verbs.evaluation import Audited, Fold, Predictor, Scored
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What an audit may see.
+
+    scored:    the cases' figures; its table has a row a case and label, its features what the network saw
+    predictor: what scored them, each fold its own cases
+    cases:     those that were scored
+    folds:     {case id: the fold that scored it}, where there are several
+    patients_known: False where each case only stands for a patient
+    """
+
+    scored: Scored
+    predictor: Predictor
+    cases: Sequence[Case]
+    seed: int
+    patients_known: bool
+    folds: Mapping[str, Fold] = field(default_factory=dict)
+    options: AuditOptions = field(default_factory=AuditOptions)
+
+
+# In the order of the report; None from one that has nothing to look at.
+AUDITS: tuple[Callable[[Audit], Audited | None], ...] = ()
+
+
+def audited(audit: Audit) -> Scored:
+    """The figures with all that the audits found."""
+    found = (look(audit) for look in AUDITS)
+    return replace(audit.scored, audits=tuple(one for one in found if one is not None))
