@@ -106,3 +106,19 @@ def test_a_name_is_safe_for_any_file_system(stated: str) -> None:
     name = safe_name(dataset)
     assert name and set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")
     assert not name.startswith((".", "-")) and len(name) <= 60
+
+
+def test_who_was_scanned_and_by_what_are_covariates_and_no_identity_is_among_them(tmp_path: Path) -> None:
+    stated = {"PatientAge": "045Y", "PatientSex": "F", "Manufacturer": "Acme", "ManufacturerModelName": "Ring 3"}
+    scanner = {"KVP": "120", "ConvolutionKernel": "B30f", "MagneticFieldStrength": "1.5"}
+    write_slice(tmp_path / "a.dcm", np.ones((2, 2), np.uint16), **stated, **scanner, PatientBirthDate="19800101")
+    (files,) = series(tmp_path)
+    assert {name: value for name, value in files.covariates.items() if value is not None} == {
+        "age": 45.0,
+        "sex": "F",
+        "manufacturer": "Acme",
+        "model": "Ring 3",
+        "field_strength": 1.5,
+        "kv": 120.0,
+        "kernel": "B30f",
+    }

@@ -58,6 +58,7 @@ def test_all_leaves_out_what_tells_nothing_and_says_why():
         constant=["x"] * COUNT,
         note=[f"remark {n}" for n in range(COUNT)],
         scanner=["a", "b", "a"] * (COUNT // 3),
+        kv=[100.0, 120.0, 100.0] * (COUNT // 3),
         rare=[None] * 40 + [1, 2] * 10,
         coded=[float(n % 2) for n in range(COUNT)],
     )
@@ -66,6 +67,7 @@ def test_all_leaves_out_what_tells_nothing_and_says_why():
         "constant (constant in the training cases)",
         "note (60 words",
         "scanner (it says how the image was made",
+        "kv (it says how the image was made",
         "rare (40 of 60 training cases lack it)",
         "coded (a proxy of the label, which it predicts by itself (score 1.000",
     ):

@@ -13,8 +13,9 @@ import isocenter
 import trained
 from isocenter import tasks
 from isocenter.errors import DatasetError, UsageError
-from isocenter.values import Case, Geometry, Image
+from isocenter.values import Case, Course, Geometry, Image
 from isocenter.verbs.evaluate import unshared
+from isocenter.verbs.evaluation import covariates_of
 
 
 def evaluated(run, data, **flags):
@@ -261,3 +262,15 @@ def test_findings_that_only_the_model_or_only_the_data_know_are_said_to_be_not_s
     ]
     both = [replace(case, references={"findings": {"effusion": True, "nodule": True}}) for case in cases]
     assert not list(unshared(model, both))
+
+
+def test_every_covariate_stands_beside_its_case_but_what_names_a_person():
+    course = Course((0.0, 1.0), (5.0, 6.0), "s")
+    stated = {"sex": "F", "age": "045Y", "pulse": course, "patient_name": "Jane", "birth_date": "1980", "site": None}
+    case = Case("a", "p", {}, covariates=stated)
+    assert covariates_of(case) == {
+        "covariate_sex": "F",
+        "covariate_age": "045Y",
+        "covariate_pulse": "2 readings from 0 to 1 s",
+        "covariate_site": None,
+    }

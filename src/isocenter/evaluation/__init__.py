@@ -74,7 +74,10 @@ if TYPE_CHECKING:
         difference,
         median,
         proportion,
+        rarest,
         reweighted,
+        tail_of,
+        weightings,
         wilson,
     )
     from isocenter.evaluation.mask_overlap import Overlap, confusion, dice, iou, overlap, overlaps, volume_unit
@@ -111,6 +114,7 @@ if TYPE_CHECKING:
         uno_c,
     )
     from isocenter.evaluation.table import (
+        COVARIATE,
         FOLD,
         PROBABILITY,
         SUMMARY_SCHEMA,
@@ -120,6 +124,7 @@ if TYPE_CHECKING:
         case_table,
         check_table,
         class_names,
+        covariate_columns,
         folds_of,
         metric_columns,
         read_cases,

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from isocenter.errors import UsageError, counted
 from isocenter.evaluation.weighting import are_paired
 from isocenter.lazy import special, stats
-from isocenter.values import Draws, Estimate, Floats
+from isocenter.values import Draws, Estimate, Floats, Recipe
 
 LEVEL = 0.95
 DRAWS = 2000
@@ -34,6 +34,8 @@ class Resampling:
                  that compares scores of different images is then made for each model, and their unweighted mean is
                  stated: what one model calls 0.6 another calls 0.4, so that their scores have no common order.
     keeps_draws: whether estimates keep the figure of each draw, for `difference`
+    draws:       how often
+    keeps_recipe: whether estimates keep their statistic, so that others can make it of some of the people
     Forman and Scholz, SIGKDD Explor 2010, doi:10.1145/1882471.1882479; Airola et al., Comput Stat Data Anal 2011,
     doi:10.1016/j.csda.2010.11.018
     """
@@ -41,11 +43,17 @@ class Resampling:
     seed: int = 0
     models: Mapping[Any, Any] = field(default_factory=dict)
     keeps_draws: bool = False
+    draws: int = DRAWS
+    keeps_recipe: bool = False
 
     @classmethod
     def of(cls, seed: Seed) -> Resampling:
         """A plain number is a seed without models, whose draws nobody keeps."""
         return seed if isinstance(seed, cls) else cls(int(seed))  # type: ignore[arg-type]
+
+    def drawing(self, draws: int | None) -> Resampling:
+        """The same, so often; None: as often as it says itself."""
+        return self if draws is None else replace(self, draws=draws)
 
     def models_of(self, patients: NDArray[Any]) -> Integers | None:
         """(patients,) index of the model that scored each; None where one model scored them all or one is unknown."""
@@ -78,12 +86,14 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
     if not len(differences) or np.ptp(differences) <= 1e-12:
         return Estimate(value, **common, method="none: all draws are equal")
     few = f"; unreliable: {counted(drawn.fewest, 'patient')}" if drawn.fewest < FEW_PATIENTS else ""
-    tail = _tail(drawn.fewest, drawn.models)
+    tail = tail_of(drawn.fewest, drawn.models)
     low, high = np.quantile(differences, [tail, 1 - tail]).tolist()
     return Estimate(value, low, high, **common, method=f"paired patient bootstrap{few}")
 
 
-def bootstrap(scores: ArrayLike, patients: ArrayLike, *, seed: Seed, draws: int = DRAWS, unit: str = "") -> Estimate:
+def bootstrap(
+    scores: ArrayLike, patients: ArrayLike, *, seed: Seed, draws: int | None = None, unit: str = ""
+) -> Estimate:
     """Mean score with a 95 % percentile interval that resamples patients, not images, widened where they are few.
 
     scores:   (images,) one score each; NaN is undefined, left out and counted in `method`
@@ -106,7 +116,8 @@ def bootstrap(scores: ArrayLike, patients: ArrayLike, *, seed: Seed, draws: int 
 
     strata = np.zeros(len(people), dtype=np.intp)
     exact = unit == "" and bool(np.isin(values, (0.0, 1.0)).all())
-    return _estimate(mean, strata, n=len(values), unit=unit, seed=seed, draws=draws, exact=exact, note=left_out)
+    how = Resampling.of(seed).drawing(draws)
+    return _estimate(Recipe(mean, people, strata), n=len(values), unit=unit, how=how, exact=exact, note=left_out)
 
 
 def bootstrap_statistic(
@@ -115,7 +126,7 @@ def bootstrap_statistic(
     *,
     strata: ArrayLike | None = None,
     seed: Seed,
-    draws: int = DRAWS,
+    draws: int | None = None,
     unit: str = "",
     exact: bool = True,
     compares: bool = False,
@@ -134,26 +145,27 @@ def bootstrap_statistic(
     """
     owners = np.asarray(patients)
     people, owner = np.unique(owners, return_inverse=True)
-    groups = np.zeros(len(people), dtype=np.intp) if strata is None else _rarest(np.asarray(strata), owner)
+    groups = np.zeros(len(people), dtype=np.intp) if strata is None else rarest(np.asarray(strata), owner)
 
     def over_people(weights: Floats) -> Floats:
         """The statistic, for each weighting of the patients."""
         return statistic(weights[:, owner])
 
-    models = Resampling.of(seed).models_of(people) if compares else None
-    given: dict[str, Any] = {"n": len(owners), "unit": unit, "seed": seed, "draws": draws, "exact": exact}
+    how, recipe = Resampling.of(seed).drawing(draws), Recipe(over_people, people, groups)
+    models = how.models_of(people) if compares else None
+    given: dict[str, Any] = {"n": len(owners), "unit": unit, "how": how, "exact": exact}
     if models is None:
-        return _estimate(over_people, groups, **given, of_pairs=compares)
-    return _over_models(over_people, groups, models, given)
+        return _estimate(recipe, **given, of_pairs=compares)
+    return _over_models(recipe, models, given)
 
 
 def reweighted(
-    patients: ArrayLike, *, strata: ArrayLike | None = None, seed: Seed, draws: int = DRAWS
+    patients: ArrayLike, *, strata: ArrayLike | None = None, seed: Seed, draws: int | None = None
 ) -> Iterator[Floats]:
     """(some draws, images) how often each image counts where patients are drawn again, as in `bootstrap_statistic`."""
     people, owner = np.unique(np.asarray(patients), return_inverse=True)
-    groups = np.zeros(len(people), dtype=np.intp) if strata is None else _rarest(np.asarray(strata), owner)
-    for weights in _weightings(groups, seed, draws, width=len(owner)):
+    groups = np.zeros(len(people), dtype=np.intp) if strata is None else rarest(np.asarray(strata), owner)
+    for weights in weightings(groups, Resampling.of(seed).drawing(draws), width=len(owner)):
         yield weights[:, owner]
 
 
@@ -178,7 +190,8 @@ def proportion(successes: ArrayLike, patients: ArrayLike, *, seed: Seed) -> Esti
     """
     values, owners = _aligned(successes, patients)
     people = len(np.unique(owners))
-    if not 1 < people == len(values) or Resampling.of(seed).keeps_draws:  # Wilson's interval has no draws
+    how = Resampling.of(seed)
+    if not 1 < people == len(values) or how.keeps_draws or how.keeps_recipe:  # Wilson's interval has neither
         return bootstrap(values, owners, seed=seed)
     few = f"; unreliable: {people} patients" if people < FEW_PATIENTS else ""
     estimate = wilson(int(values.sum()), people)
@@ -218,12 +231,12 @@ def median(scores: ArrayLike, patients: ArrayLike, *, unit: str = "", level: flo
     return Estimate(float(np.median(values)), low, high, **common, method="exact (order statistics)")
 
 
-def _over_models(statistic: Statistic, groups: Integers, models: Integers, given: Mapping[str, Any]) -> Estimate:
+def _over_models(recipe: Recipe, models: Integers, given: Mapping[str, Any]) -> Estimate:
     """The mean over the models of a figure, people drawn again within model and stratum.
 
     A model for whose people it is undefined is left out.
     """
-    members = [models == model for model in range(int(models.max()) + 1)]
+    statistic, members = recipe.statistic, [models == model for model in range(int(models.max()) + 1)]
     defined = [own for own in members if np.isfinite(statistic(own[None].astype(np.float64))[0])]
 
     def mean(weights: Floats) -> Floats:
@@ -239,17 +252,15 @@ def _over_models(statistic: Statistic, groups: Integers, models: Integers, given
 
     lost = f", undefined in {len(members) - len(defined)} of {len(members)}" if len(defined) < len(members) else ""
     note = f"; mean over {len(defined)} folds{lost}: of one fold's model, not of their mean"
-    return _estimate(mean, groups, **given, note=note, models=models, of_pairs=True)
+    return _estimate(replace(recipe, statistic=mean), **given, note=note, models=models, of_pairs=True)
 
 
 def _estimate(
-    statistic: Statistic,
-    strata: Integers,
+    recipe: Recipe,
     *,
     n: int,
     unit: str,
-    seed: Seed,
-    draws: int,
+    how: Resampling,
     exact: bool,
     note: str = "",
     models: Integers | None = None,
@@ -259,6 +270,7 @@ def _estimate(
 
     of_pairs: a share of pairs of people, whose interval is that of its logit
     """
+    statistic, strata = recipe.statistic, recipe.strata
     people, fewest = len(strata), int(np.bincount(strata).min(initial=len(strata)))
     count, trials = 1, fewest
     if models is not None:
@@ -268,23 +280,25 @@ def _estimate(
         strata = np.asarray(np.unique(models * cells.shape[1] + strata, return_inverse=True)[1])
     value = float(statistic(np.ones((1, people)))[0]) if people else float("nan")
     common: dict[str, Any] = {"level": LEVEL, "n": n, "patients": people, "unit": unit}
+    if how.keeps_recipe:
+        common["recipe"] = recipe
     if not np.isfinite(value):
         return Estimate(value, **common, method=f"none: undefined for these cases{note}")
     if people < 2:
         return Estimate(value, **common, method=f"none: one patient{note}")
     group = "" if fewest == people else " in the smallest group"
     few = f"; unreliable: {counted(fewest, 'patient')}{group}" * (fewest < FEW_PATIENTS)
-    figures = np.concatenate([statistic(weights) for weights in _weightings(strata, seed, draws, width=n)])
-    if Resampling.of(seed).keeps_draws:
+    figures = np.concatenate([statistic(weights) for weights in weightings(strata, how, width=n)])
+    if how.keeps_draws:
         common["draws"] = Draws(figures, fewest, strata, count)
     figures = figures[np.isfinite(figures)]
     if not len(figures) or np.ptp(figures) <= 1e-12:
         return _degenerate(value, trials, exact and trials > 0, common, few + note)
-    tail, kind = _tail(fewest, count), ""
+    tail, kind = tail_of(fewest, count), ""
     low, high = np.quantile(figures, [tail, 1 - tail]).tolist()
     if of_pairs and 0 < value < 1 and tail > 0:
         (low, high), kind = _logit(value, float(figures.std(ddof=1)), tail), ", logit"
-    lost = f"; {draws - len(figures)} of {draws} draws undefined" if len(figures) < draws else ""
+    lost = f"; {how.draws - len(figures)} of {how.draws} draws undefined" if len(figures) < how.draws else ""
     return Estimate(value, low, high, **common, method=f"patient bootstrap{kind}{few}{note}{lost}")
 
 
@@ -297,7 +311,7 @@ def _logit(share: float, error: float, tail: float) -> tuple[float, float]:
     return float(special.expit(middle - half)), float(special.expit(middle + half))
 
 
-def _tail(patients: int, models: int = 1) -> float:
+def tail_of(patients: int, models: int = 1) -> float:
     """Share of draws beyond each end: less than 2.5 %, because draws from few patients vary too little.
 
     models: within each of which so many patients in all are drawn, so that each takes a degree of freedom
@@ -323,22 +337,22 @@ def _degenerate(value: float, trials: int, exact: bool, common: dict[str, Any], 
     return Estimate(value, **common, method=f"none: all draws are equal{note}")
 
 
-def _weightings(strata: Integers, seed: Seed, draws: int, *, width: int) -> Iterator[Floats]:
+def weightings(strata: Integers, how: Resampling, *, width: int) -> Iterator[Floats]:
     """(some draws, people) how often each was drawn, with replacement from its own stratum.
 
     width: images that a statistic spreads each draw over, so that memory stays within bounds
     """
-    random, people = np.random.default_rng(Resampling.of(seed).seed), len(strata)
+    random, people = np.random.default_rng(how.seed), len(strata)
     at_once = max(1, CHUNK // width)
     members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
-    for start in range(0, draws, at_once):
-        rows = min(at_once, draws - start)
+    for start in range(0, how.draws, at_once):
+        rows = min(at_once, how.draws - start)
         drawn = [own[random.integers(len(own), size=(rows, len(own)))] for own in members]
         flat = np.hstack(drawn) + people * np.arange(rows)[:, None]
         yield np.bincount(flat.ravel(), minlength=rows * people).reshape(rows, people).astype(np.float64)
 
 
-def _rarest(classes: NDArray[Any], owner: Integers) -> Integers:
+def rarest(classes: NDArray[Any], owner: Integers) -> Integers:
     """(people,) each patient's rarest class, counted in people."""
     names, label = np.unique(classes, return_inverse=True)
     has = np.zeros((int(owner.max(initial=-1)) + 1, len(names)), dtype=bool)

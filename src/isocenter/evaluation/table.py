@@ -30,6 +30,8 @@ INTERVAL = ("low", "high")
 CONFIDENCE = ("gate_p", "total", "aleatoric", "epistemic")
 # The probability from which on a class, finding or box is called: of cases out of fold that of their own fold.
 THRESHOLD = "threshold"
+# Of who was examined: for audits, and no figure of how good a model is.
+COVARIATE = "covariate_"
 # The row that speaks of all labels, or of a case as a whole.
 ALL = "all"
 
@@ -40,7 +42,7 @@ SUMMARY_VERSION = 1
 def case_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """One row a case and label: case, patient, split, label, metrics, reference, predicted, probability_<class>.
 
-    After them, where there are any, the thresholds by which it was called.
+    After them, where there are any, the thresholds by which it was called, and covariate_<name>.
 
     Of cases that were scored by several folds, after the label, the fold.
 
@@ -48,7 +50,8 @@ def case_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     Raises DatasetError for what `check_table` refuses.
     """
     table = pd.DataFrame(list(rows))
-    last = ["reference", "predicted", *_probability_columns(table), *_threshold_columns(table)]
+    after = (_probability_columns(table), _threshold_columns(table), covariate_columns(table))
+    last = ["reference", "predicted", *(name for some in after for name in some)]
     metrics = [name for name in table if name not in (*KEYS, FOLD, *last)]
     table = table[[name for name in (*KEYS, FOLD, *metrics, *last) if name in table]]
     check_table(table)
@@ -89,7 +92,7 @@ def read_cases(path: Path) -> Table:
     table.columns = text.columns
     for name in table.select_dtypes(exclude=["number", "bool"]):
         table[name] = table[name].map(unmarked)
-    for name in text.columns.intersection([*KEYS, FOLD]):
+    for name in text.columns.intersection([*KEYS, FOLD, *covariate_columns(text)]):
         table[name] = text[name]
     for name in text.columns.intersection(["reference", "predicted"]):
         table[name] = text[name].mask(text[name] == "")
@@ -104,7 +107,7 @@ def metric_columns(table: Table) -> list[str]:
         name
         for name in names
         if name not in (*KEYS, FOLD, *INTERVAL, *CONFIDENCE)
-        and not name.startswith((PROBABILITY, THRESHOLD, UNCALIBRATED))
+        and not name.startswith((PROBABILITY, THRESHOLD, UNCALIBRATED, COVARIATE))
     ]
 
 
@@ -152,14 +155,19 @@ def _row(line: Mapping[str, Any]) -> Row:
 
 def _figures(estimate: Estimate) -> dict[str, Any]:
     """The fields of a record: JSON knows neither NaN nor infinity, and no draws."""
-    fields = asdict(replace(estimate, draws=None))
-    del fields["draws"]
+    fields = asdict(replace(estimate, draws=None, recipe=None))
+    del fields["draws"], fields["recipe"]
     numbers = {name: fields[name] for name in ("value", "low", "high")}
     return fields | {name: None if n is None or not math.isfinite(n) else n for name, n in numbers.items()}
 
 
 def _probability_columns(table: Table) -> list[str]:
     return [str(name) for name in table if str(name).startswith(PROBABILITY)]
+
+
+def covariate_columns(table: Table) -> list[str]:
+    """The columns that say who was examined."""
+    return [str(name) for name in table if str(name).startswith(COVARIATE)]
 
 
 def _threshold_columns(table: Table) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.quality.covariates import words_of
+    from isocenter.quality.covariates import names_a_person, words_of
     from isocenter.quality.examination import Examination, Progress, examine, retested
     from isocenter.quality.label_proxies import PROXY, is_constant, label_association
     from isocenter.quality.modality_guess import STATED, guessed_modality, modality_problems

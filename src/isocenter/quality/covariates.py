@@ -10,6 +10,9 @@ from isocenter.errors import listed
 from isocenter.values import AGE, DAYS, Dataset, Problem, is_missing
 
 OLDEST = 120
+# Words of columns by which a person could be found.
+IDENTITY = frozenset({"mrn", "dob", "birth", "birthdate", "birthday", "surname", "firstname", "lastname", "address",
+                      "phone", "email", "ssn", "accession"})  # fmt: skip
 # PS3.3 C.7.1.1 (M, F, O), ISO 5218 (0, 1, 2, 9) and the words that tables use.
 SEXES = frozenset("mfouxdw0129") | {"male", "female", "other", "unknown", "diverse", "weiblich", "männlich", "divers"}
 
@@ -38,6 +41,12 @@ def covariates(dataset: Dataset) -> Iterator[Problem]:
             "comparisons by them rest on fewer cases, and the gaps may not be random",
             "Fill them in where they are known",
         )
+
+
+def names_a_person(column: str) -> bool:
+    """Whether a column's name says that it identifies somebody: such a covariate enters no table of cases."""
+    words = words_of(column)
+    return bool(words & IDENTITY) or bool(words & {"patient", "person"} and words & {"name", "id", "number"})
 
 
 def words_of(column: str) -> frozenset[str]:

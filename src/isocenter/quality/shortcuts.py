@@ -53,7 +53,7 @@ MADE = frozenset(
         "site", "scanner", "center", "centre", "hospital", "institution", "clinic", "manufacturer", "vendor",
         "model", "device", "machine", "station", "kvp", "exposure", "protocol", "sequence", "field", "strength",
         "tesla", "coil", "view", "position", "location", "source", "folder", "batch", "url", "license",
-        "licence", "modality",
+        "licence", "modality", "kernel", "kv",
     }
 )  # fmt: skip
 # Where in the body something lies is no scanner.

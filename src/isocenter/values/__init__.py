@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         number_in,
         time_column,
     )
-    from isocenter.values.estimate import Draws, Estimate, Row
+    from isocenter.values.estimate import Draws, Estimate, Recipe, Row
     from isocenter.values.fingerprint import CaseFacts, Fingerprint
     from isocenter.values.geometry import (
         DIRECTION_TOLERANCE,

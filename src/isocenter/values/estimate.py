@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,20 @@ class Draws:
     models: int = 1
 
 
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """What a figure was made of, so that it can be made of any of these people.
+
+    statistic: (draws, people) weights to (draws,) figures
+    people:    (people,) who they are
+    strata:    (people,) within which each is drawn
+    """
+
+    statistic: Callable[[Floats], Floats]
+    people: NDArray[Any]
+    strata: NDArray[np.integer[Any]]
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A value, the interval around it, and how both were made.
@@ -37,6 +52,7 @@ class Estimate:
     patients:  people behind them; 0 where they are not known
     unit:      "mm", "ml", "pixels"; empty for a ratio
     draws:     for comparisons only; no part of a record
+    recipe:    for comparisons of groups of these people only; no part of a record
     """
 
     value: float
@@ -48,6 +64,7 @@ class Estimate:
     unit: str = ""
     method: str = ""
     draws: Draws | None = field(default=None, compare=False, repr=False)
+    recipe: Recipe | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         unit = f" {self.unit}" if self.unit else ""

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         Predictor,
         Scored,
         are_kept,
+        covariates_of,
         measured_there,
         rows_of,
         score,

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from isocenter.errors import DatasetError, IsocenterError, MemoryShortageError, ResourceError, WorkerLostError
-from isocenter.evaluation import FOLD, Table, case_table, resampling, rows_to_json
+from isocenter.evaluation import COVARIATE, FOLD, Table, case_table, resampling, rows_to_json
 from isocenter.files import write_table, write_text
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import There, confidence_columns, noted
-from isocenter.quality import kinds_of
+from isocenter.quality import kinds_of, names_a_person
 from isocenter.report import Figure, overlay, viewer
 from isocenter.runtime import Guard, write_json
 from isocenter.tasks import Task
@@ -25,6 +25,7 @@ from isocenter.values import (
     Array,
     BoundingBoxes,
     Case,
+    Course,
     Dataset,
     Estimate,
     Image,
@@ -278,7 +279,17 @@ def rows_of(prediction: Prediction, case: Case, task: Task, split: Split, fold: 
     table = (task if fold is None else fold.task).scoring.score([prediction], [case])
     of_fold = {} if fold is None else {FOLD: str(fold.number)}
     rows = table.assign(split=split, **of_fold, **confidence_columns(prediction)).to_dict("records")
-    return [{str(name): value for name, value in row.items()} for row in rows]
+    who = covariates_of(case)
+    return [{**{str(name): value for name, value in row.items()}, **who} for row in rows]
+
+
+def covariates_of(case: Case) -> dict[str, Any]:
+    """{covariate_<name>: value} of a row, a course in words; without what names a person."""
+    return {
+        f"{COVARIATE}{name}": str(value) if isinstance(value, Course) else value
+        for name, value in case.covariates.items()
+        if not names_a_person(name)
+    }
 
 
 def summed_up(task: Task, table: Table, *, seed: int, patients_known: bool) -> list[Row]:

@@ -32,7 +32,8 @@ class SeriesFiles:
     sop_class:  UID; sop_class_name: in words
     is_image:   whether it is an image, and no segmentation
     references: UIDs of the series that a segmentation, structure set or report is about
-    covariates: age (years), sex, manufacturer, model, body part: as written, None where absent
+    covariates: age (years), sex, manufacturer, model, body part: as written, None where absent; field strength (T), kV
+                and kernel where the header has them
     """
 
     patient: str
@@ -248,6 +249,16 @@ def _covariates(dataset: Dataset) -> dict[str, float | str | None]:
         "manufacturer": text(dataset, "Manufacturer") or None,
         "model": text(dataset, "ManufacturerModelName") or None,
         "body_part": text(dataset, "BodyPartExamined") or None,
+        **{name: value for name, value in _of_the_scanner(dataset).items() if value},
+    }
+
+
+def _of_the_scanner(dataset: Dataset) -> dict[str, float | str | None]:
+    """By which scans of one person differ: PS3.3 C.8.3.1, C.8.15.2 and C.8.2.1."""
+    return {
+        "field_strength": lenient(dataset, "MagneticFieldStrength"),
+        "kv": lenient(dataset, "KVP"),
+        "kernel": text(dataset, "ConvolutionKernel"),
     }
 
 
