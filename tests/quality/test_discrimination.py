@@ -7,22 +7,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.stats import rankdata
 
-from isocenter.quality.discrimination import discrimination, holm
+from isocenter.quality.discrimination import discrimination
 from isocenter.quality.outcomes import Called, Ordered
 
 LABEL, PATIENT = np.arange(80) % 2, np.arange(80) // 2 * 2 + np.arange(80) % 2
-
-
-@settings(max_examples=25)
-@given(st.lists(st.floats(0, 1), max_size=8))
-def test_holm_is_never_below_p_nor_above_bonferroni_and_keeps_the_order(p):
-    adjusted = holm(p)
-    assert all(own <= value <= min(1, len(p) * own) + 1e-12 for own, value in zip(p, adjusted, strict=True))
-    assert np.all(np.diff(np.array(adjusted)[np.argsort(p, kind="stable")]) >= 0)
-
-
-def test_holm_of_three_is_as_worked_out_by_hand():
-    assert_allclose(holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
 
 
 def test_numbers_that_are_the_class_tell_it_and_noise_does_not():

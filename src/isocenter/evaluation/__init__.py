@@ -96,6 +96,24 @@ if TYPE_CHECKING:
         spearman,
     )
     from isocenter.evaluation.selective import aurc, excess_aurc, risk_coverage
+    from isocenter.evaluation.significance import (
+        Test,
+        area_covariance,
+        benefit_parts,
+        benjamini_hochberg,
+        delong,
+        delong_unpaired,
+        equivalence,
+        holm,
+        hosmer_lemeshow,
+        icc,
+        mcnemar,
+        mrmc,
+        net_benefit,
+        non_inferiority,
+        permutation,
+        wilcoxon,
+    )
     from isocenter.evaluation.summary import mean_rows, pooled_rows
     from isocenter.evaluation.survival import (
         Steps,

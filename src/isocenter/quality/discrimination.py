@@ -6,7 +6,7 @@ when patients are given each other's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -57,15 +57,6 @@ def discrimination(
         draws=DRAWS,
     )
     return estimate, max(p, SMALLEST_P)
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Each p adjusted for all. Holm, Scand J Stat 1979."""
-    order = np.argsort(p, kind="stable")
-    worst = np.maximum.accumulate(np.array([(len(p) - place) * p[n] for place, n in enumerate(order)]))
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(worst, 1.0)
-    return [float(value) for value in adjusted]
 
 
 def _design(values: Floats) -> Floats:

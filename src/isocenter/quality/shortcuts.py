@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import counted
+from isocenter.evaluation import holm
 from isocenter.lazy import ndimage
 from isocenter.quality.covariates import words_of
-from isocenter.quality.discrimination import FOLDS, discrimination, holm
+from isocenter.quality.discrimination import FOLDS, discrimination
 from isocenter.quality.outcomes import MOST_MEASURED, Outcome, Question, questions
 from isocenter.quality.small_marks import CORNERS, PLACES, anchored, mark_in, predicted_by_best, ranked
 from isocenter.quality.thumbnail import Look
@@ -112,7 +113,7 @@ def shortcuts(
             auc, p = discrimination(values, outcome, subjects.patient, seed=seed)
             tested.append(replace(thing, auc=auc, p=p))
         tested.extend(_marks(subjects, seen, seed))
-    adjusted = holm([one.p for one in tested])
+    adjusted = holm([one.p for one in tested]).tolist()
     judged = [
         replace(one, p=p, standing=p < LEVEL and one.auc.value >= PREDICTIVE)
         for one, p in zip(tested, adjusted, strict=True)

@@ -1,0 +1,20 @@
+"""Tests of differences between models: areas, calls, means, readers, margins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.evaluation.significance.adjustment import benjamini_hochberg, holm
+    from isocenter.evaluation.significance.areas import area_covariance, delong, delong_unpaired
+    from isocenter.evaluation.significance.margins import equivalence, non_inferiority
+    from isocenter.evaluation.significance.outcome import Test
+    from isocenter.evaluation.significance.paired_tests import mcnemar, permutation, wilcoxon
+    from isocenter.evaluation.significance.probabilities import benefit_parts, hosmer_lemeshow, net_benefit
+    from isocenter.evaluation.significance.raters import icc
+    from isocenter.evaluation.significance.readers import mrmc
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

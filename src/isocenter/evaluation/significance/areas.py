@@ -1,0 +1,100 @@
+"""AUROCs of several models of the same cases, how they vary together, and tests of their differences."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from isocenter.errors import UsageError
+from isocenter.evaluation.significance.outcome import Test, normal_test, owners_of
+from isocenter.lazy import stats
+from isocenter.values import Floats
+
+
+def placements(scores: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats]:
+    """(models, positives) share of negatives that each is above, (models, negatives) share of positives below.
+
+    scores: (models, cases); positive: (cases,) truths. Ties count half; the mean of either is the AUROC.
+    By ranks: Sun and Xu, IEEE Signal Process Lett 2014, doi:10.1109/LSP.2014.2337313
+    """
+    given, truth = np.asarray(scores, dtype=np.float64), np.asarray(positive).astype(bool)
+    if given.ndim != 2 or given.shape[1:] != truth.shape or not np.isfinite(given).all():
+        problem = f"scores of {given.shape} for {truth.shape} references, or one that is no number"
+        raise UsageError(problem, "AUROC", "Give (models, cases) scores and (cases,) truths")
+    if truth.all() or not truth.any():
+        raise UsageError("all cases are alike", "AUROC", "Give cases with and without what is looked for")
+    ranks, yes, no = (stats.rankdata(one, axis=1) for one in (given, given[:, truth], given[:, ~truth]))
+    return (ranks[:, truth] - yes) / (~truth).sum(), 1 - (ranks[:, ~truth] - no) / truth.sum()
+
+
+def area_covariance(scores: ArrayLike, positive: ArrayLike, patients: ArrayLike | None = None) -> tuple[Floats, Floats]:
+    """(models,) AUROCs, and the (models, models) covariance of their estimates.
+
+    patients: (cases,) whose, where patients have several
+    DeLong et al., Biometrics 1988, doi:10.2307/2531595; of patients with several cases Obuchowski, Biometrics 1997,
+    doi:10.2307/2533958, which is the same where each has one
+    """
+    above, below = placements(scores, positive)
+    truth, areas = np.asarray(positive).astype(bool), above.mean(axis=1)
+    owner = owners_of(patients, len(truth))
+    people = int(owner.max()) + 1
+    sides, covariance = [], np.zeros((len(areas), len(areas)))
+    for part, own in ((above, owner[truth]), (below, owner[~truth])):
+        apart = (part - areas[:, None]) / part.shape[1]
+        sums = np.stack([np.bincount(own, one, minlength=people) for one in apart])
+        covariance += _unbiased(len(np.unique(own))) * sums @ sums.T
+        sides.append(sums)
+    both = sides[0] @ sides[1].T
+    return areas, covariance + _unbiased(people) * (both + both.T)
+
+
+def jackknife_covariance(scores: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats]:
+    """As `area_covariance`, from the AUROCs without each case in turn.
+
+    Quenouille, Biometrika 1956, doi:10.2307/2332914
+    """
+    above, below = placements(scores, positive)
+    areas, cases = above.mean(axis=1), above.shape[1] + below.shape[1]
+    without = [(areas[:, None] * part.shape[1] - part) / (part.shape[1] - 1) for part in (above, below)]
+    apart = np.concatenate(without, axis=1)
+    apart -= apart.mean(axis=1, keepdims=True)
+    return areas, (cases - 1) / cases * apart @ apart.T
+
+
+def delong(first: ArrayLike, second: ArrayLike, positive: ArrayLike, patients: ArrayLike | None = None) -> Test:
+    """The difference of two models' AUROCs on the same cases, by the normal law.
+
+    first, second: (cases,) scores, each on a scale of its own; positive: (cases,) truths
+    patients:      (cases,) whose, where patients have several: they are clusters
+    """
+    areas, covariance = area_covariance(np.stack([np.asarray(first), np.asarray(second)]), positive, patients)
+    variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    clustered = patients is not None and len(np.unique(np.asarray(patients))) < len(np.asarray(patients))
+    method = f"DeLong, paired{'; patients are clusters (Obuchowski)' if clustered else ''}; z"
+    return normal_test(float(areas[1] - areas[0]), max(variance, 0.0) ** 0.5, method)
+
+
+def delong_unpaired(
+    first: ArrayLike,
+    second: ArrayLike,
+    first_positive: ArrayLike,
+    second_positive: ArrayLike,
+    first_patients: ArrayLike | None = None,
+    second_patients: ArrayLike | None = None,
+) -> Test:
+    """The difference of two AUROCs on different patients, by Student's law with Welch's degrees of freedom."""
+    areas, variances, free = np.zeros(2), np.zeros(2), np.zeros(2)
+    sides = ((first, first_positive, first_patients), (second, second_positive, second_patients))
+    for n, (scores, positive, patients) in enumerate(sides):
+        area, covariance = area_covariance(np.asarray(scores)[None], positive, patients)
+        areas[n], variances[n] = area[0], covariance[0, 0]
+        free[n] = len(np.unique(owners_of(patients, len(np.asarray(positive))))) - 1
+    total = float(variances.sum())
+    degrees = total**2 / float((variances**2 / free).sum()) if total > 0 else 1.0
+    method = f"DeLong, unpaired; t with {degrees:.4g} degrees of freedom"
+    return normal_test(float(areas[1] - areas[0]), total**0.5, method, degrees)
+
+
+def _unbiased(people: int) -> float:
+    """What makes a sum of squares over so many people an unbiased estimate; NaN of one."""
+    return people / (people - 1) if people > 1 else float("nan")

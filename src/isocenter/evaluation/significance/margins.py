@@ -1,0 +1,46 @@
+"""Whether one model is not worse than another by more than a margin, or no different from it by as much."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from isocenter.errors import UsageError
+from isocenter.evaluation.significance.outcome import LEVEL, Test
+from isocenter.lazy import stats
+
+
+def non_inferiority(test: Test, margin: float, *, more: bool = True) -> Test:
+    """Whether the second model is worse than the first by less than a margin: shown where p is below 2.5 %.
+
+    test:   of their difference, such as `delong` gives, with its interval
+    margin: in the unit of the difference, fixed before anybody saw a figure
+    more:   whether more is better
+    One-sided, with the error of the interval: p is below 2.5 % where all of the 95 % interval is within the margin.
+    Piaggio et al., JAMA 2012, doi:10.1001/jama.2012.87802
+    """
+    error = _error(test, margin)
+    if error is None:
+        return replace(test, p=float("nan"), method=f"non-inferiority: none, without an interval; {test.method}")
+    statistic = ((test.difference if more else -test.difference) + margin) / error
+    p = float(stats.norm.sf(statistic))
+    return replace(test, statistic=statistic, p=p, method=f"non-inferiority by {margin:g}, one-sided; {test.method}")
+
+
+def equivalence(test: Test, margin: float) -> Test:
+    """Whether both models differ by less than a margin either way: shown where p is below 2.5 %.
+
+    The larger p of two one-sided tests. Schuirmann, J Pharmacokinet Biopharm 1987, doi:10.1007/BF01068419; with the
+    95 % interval, ICH E9 section 3.3.2
+    """
+    sides = [non_inferiority(test, margin, more=more) for more in (True, False)]
+    worst = min(sides, key=lambda side: side.statistic if side.p == side.p else 0.0)
+    return replace(worst, method=worst.method.replace("non-inferiority", "equivalence").replace("one-sided", "twice"))
+
+
+def _error(test: Test, margin: float) -> float | None:
+    """The standard error by which the interval was made; None without an interval."""
+    if not margin >= 0:
+        raise UsageError(f"{margin} is no margin", "margin", "Give a number above 0, in the unit of the metric")
+    if test.low is None or test.high is None or test.high <= test.low:
+        return None
+    return (test.high - test.low) / (2 * float(stats.norm.ppf((1 + LEVEL) / 2)))

@@ -1,0 +1,65 @@
+"""What a statistical test came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from isocenter.errors import UsageError
+from isocenter.lazy import stats
+from isocenter.values import Floats
+
+LEVEL = 0.95
+# A standard error below this is rounding of figures between 0 and 1.
+NOTHING = 1e-12
+
+
+@dataclass(frozen=True)
+class Test:
+    """A difference, second less first, its 95 % interval, and how likely one as large is without any.
+
+    low, high: absent where no interval can be given
+    statistic: in units of its law, which `method` names: z, t, F or chi-squared
+    p:         two-sided; NaN where the law says nothing of such cases, for the reason in `method`
+    """
+
+    __test__ = False  # it is none of pytest's
+
+    difference: float
+    low: float | None
+    high: float | None
+    statistic: float
+    p: float
+    method: str
+
+
+def normal_test(difference: float, error: float, method: str, degrees: float | None = None) -> Test:
+    """The test of a difference with this standard error, by the normal law or Student's of so many degrees."""
+    if not error > NOTHING:
+        same = abs(difference) <= NOTHING
+        why = "no case tells them apart" if same else "their difference has no variance here"
+        return Test(difference, None, None, 0.0 if same else np.inf, 1.0 if same else np.nan, f"{method}; {why}")
+    law = stats.norm if degrees is None else stats.t(degrees)
+    half, statistic = float(law.ppf((1 + LEVEL) / 2)) * error, difference / error
+    return Test(difference, difference - half, difference + half, statistic, 2 * float(law.sf(abs(statistic))), method)
+
+
+def owners_of(patients: ArrayLike | None, cases: int) -> NDArray[np.intp]:
+    """(cases,) number of the patient; each case its own patient where nobody says whose it is."""
+    if patients is None:
+        return np.arange(cases)
+    given = np.asarray(patients)
+    if given.shape != (cases,):
+        raise UsageError(f"{given.shape} patients for {cases} cases", "test", "Give one patient a case")
+    return np.asarray(np.unique(given, return_inverse=True)[1])
+
+
+def numbers_of(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
+    """Two arrays of one number a case. Raises UsageError for anything else."""
+    one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if one.ndim != 1 or one.shape != other.shape or not np.isfinite([one, other]).all():
+        problem = f"numbers of {one.shape} and {other.shape} cases, or one that is none"
+        raise UsageError(problem, "test", "Give one number a case, of the same cases in the same order")
+    return one, other

@@ -1,0 +1,160 @@
+"""Tests of two models by the cases that both scored: each patient's models are exchanged, or not."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from isocenter.evaluation.significance.areas import placements
+from isocenter.evaluation.significance.outcome import LEVEL, NOTHING, Test, numbers_of, owners_of
+from isocenter.lazy import stats
+from isocenter.values import Floats
+
+DRAWS = 9999
+# From so many patients on the sum of their signed numbers is normal.
+MOST_DRAWN = 2000
+# Of fewer that differ the law is exact: McNemar's usual bound, and that of tables of the signed rank.
+EXACT_CALLS, EXACT_RANKS = 25, 50
+# Sorted differences that stand for all of more: their means, each with each, are looked at.
+MOST_WALSH = 1000
+
+
+def permutation(
+    first: ArrayLike,
+    second: ArrayLike,
+    positive: ArrayLike | None = None,
+    patients: ArrayLike | None = None,
+    *,
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> Test:
+    """The difference of two means, or with `positive` of two AUROCs, where any patient's models may be exchanged.
+
+    first, second: (cases,) numbers whose means are compared; scores, whose scale does not matter, with `positive`
+    positive:      (cases,) truths
+    patients:      (cases,) whose, where patients have several, which are exchanged together
+    Exact where all exchanges can be tried; the interval is that of differences by which one may be moved.
+    Bandos et al., Stat Med 2005, doi:10.1002/sim.2149: the difference of two AUROCs is a sum over cases
+    """
+    one, other = numbers_of(first, second)
+    owner = owners_of(patients, len(one))
+    each = (other - one) / len(one) if positive is None else _area_parts(one, other, np.asarray(positive).astype(bool))
+    sums = np.asarray(np.bincount(owner, each), dtype=np.float64)
+    difference, kept = float(sums.sum()), sums[np.abs(sums) > NOTHING]
+    what = "exchange of each patient's models"
+    if not len(kept):
+        return Test(difference, None, None, 0.0, 1.0, f"{what}; no case tells them apart")
+    statistic = difference / float(np.sqrt((kept**2).sum()))
+    if len(kept) > MOST_DRAWN:
+        half = float(stats.norm.ppf((1 + LEVEL) / 2)) * difference / statistic if difference else 0.0
+        p = 2 * float(stats.norm.sf(abs(statistic)))
+        return Test(difference, difference - half, difference + half, statistic, p, f"{what}; normal law")
+    reached, exact = _exchanged(kept, seed, draws)
+    extreme = int((reached >= abs(difference) - 1e-9 * np.abs(kept).sum()).sum())
+    p = extreme / len(reached) if exact else (1 + extreme) / (1 + len(reached))
+    half = float(np.quantile(reached, LEVEL, method="higher"))
+    how = f"all {len(reached)}" if exact else f"{len(reached)} drawn"
+    return Test(difference, difference - half, difference + half, statistic, p, f"{what}, {how}")
+
+
+def mcnemar(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = None) -> Test:
+    """The difference of two shares of right calls of the same cases.
+
+    first, second: (cases,) whether each call is right
+    patients:      (cases,) whose, where patients have several: their calls go together (Durkalski et al., Stat Med
+                   2003, doi:10.1002/sim.1438)
+    Exact, which is conservative, where fewer than 25 patients differ. Interval: Agresti and Min, Stat Med 2005,
+    doi:10.1002/sim.1781. McNemar, Psychometrika 1947, doi:10.1007/BF02295996
+    """
+    one, other = numbers_of(np.asarray(first).astype(bool), np.asarray(second).astype(bool))
+    owner = owners_of(patients, len(one))
+    sums, cases = np.bincount(owner, other - one), len(one)
+    difference, kept = float(sums.sum() / cases), sums[sums != 0]
+    middle = float(sums.sum()) / (cases + 2)
+    spread = ((sums - middle * np.bincount(owner)) ** 2).sum() + 1
+    half = float(stats.norm.ppf((1 + LEVEL) / 2)) * spread**0.5 / (cases + 2)
+    statistic = float(kept.sum() / np.sqrt((kept**2).sum())) if len(kept) else 0.0
+    if len(kept) < EXACT_CALLS:
+        p, law = _exact(kept), "exact, which is conservative"
+    else:
+        p, law = 2 * float(stats.norm.sf(abs(statistic))), "z"
+    method = f"McNemar, {len(kept)} that differ; {law}"
+    return Test(difference, max(middle - half, -1.0), min(middle + half, 1.0), statistic, p, method)
+
+
+def wilcoxon(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = None) -> Test:
+    """The typical difference of two numbers of the same cases (Hodges and Lehmann), by signed ranks.
+
+    patients: (cases,) whose, where patients have several, whose signs go together (Rosner et al., Biometrics 2006,
+              doi:10.1111/j.1541-0420.2005.00389.x)
+    Cases without a difference are left out of the ranks; exact where fewer than 50 patients differ.
+    Wilcoxon, Biometrics Bull 1945, doi:10.2307/3001968; Hodges and Lehmann, Ann Math Stat 1963
+    """
+    one, other = numbers_of(first, second)
+    owner, apart = owners_of(patients, len(one)), other - one
+    differs = np.abs(apart) > NOTHING * max(float(np.abs([one, other]).max(initial=0.0)), 1.0)
+    ranks = stats.rankdata(np.abs(apart[differs])) * np.sign(apart[differs])
+    sums = np.bincount(owner[differs], ranks)
+    kept = sums[sums != 0]
+    if not len(kept):
+        return Test(0.0, None, None, 0.0, 1.0, "Wilcoxon signed rank; no case tells them apart")
+    deviation = float(np.sqrt((kept**2).sum()))
+    statistic = float(kept.sum()) / deviation
+    if len(kept) < EXACT_RANKS:
+        p, law = _exact(2 * kept), "exact"
+    else:
+        p, law = 2 * float(stats.norm.sf(abs(statistic))), "z"
+    middle, low, high = _typical(apart[differs] if len(kept) > 1 else apart, deviation)
+    return Test(middle, low, high, statistic, p, f"Wilcoxon signed rank, {len(kept)} that differ; {law}")
+
+
+def _typical(apart: Floats, deviation: float) -> tuple[float, float, float]:
+    """The median of the means of each two differences, and the ends of its interval by the law of signed ranks."""
+    cases, ordered = len(apart), np.sort(apart)
+    if cases > MOST_WALSH:
+        ordered = np.quantile(ordered, (np.arange(MOST_WALSH) + 0.5) / MOST_WALSH)
+    upper = np.triu_indices(len(ordered))
+    means = (ordered[upper[0]] + ordered[upper[1]]) / 2
+    share = float(stats.norm.ppf((1 + LEVEL) / 2)) * deviation / (cases * (cases + 1))
+    low, middle, high = np.quantile(means, [max(0.5 - share, 0.0), 0.5, min(0.5 + share, 1.0)]).tolist()
+    return middle, low, high
+
+
+def _area_parts(one: Floats, other: Floats, positive: np.ndarray) -> Floats:
+    """(cases,) what each adds to the difference of two AUROCs, and takes from it where its models are exchanged."""
+    placements(np.stack([one, other]), positive)  # refuses what has no AUROC
+    first, second = (stats.rankdata(scores) for scores in (one, other))
+    yes, no = (np.sort(np.concatenate([first[own], second[own]])) for own in (positive, ~positive))
+    above, below = (_share_below(no, ranks[positive]) for ranks in (second, first))
+    under, over = (_share_below(yes, ranks[~positive]) for ranks in (first, second))
+    parts = np.empty(len(one))
+    parts[positive], parts[~positive] = (above - below) / positive.sum(), (under - over) / (~positive).sum()
+    return parts
+
+
+def _share_below(ordered: Floats, values: Floats) -> Floats:
+    """The share of ordered numbers below each value, equal ones half."""
+    both = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
+    return np.asarray(both / (2 * len(ordered)))
+
+
+def _exchanged(sums: Floats, seed: int, draws: int) -> tuple[Floats, bool]:
+    """The sizes of sums under exchanges of signs, and whether these are all that there are."""
+    people = len(sums)
+    if 2**people <= draws + 1:
+        signs = np.arange(2**people)[:, None] >> np.arange(people) & 1
+        return np.abs(2 * (signs @ sums) - sums.sum()), True
+    bits = np.frombuffer(np.random.default_rng(seed).bytes(draws * -(-people // 8)), dtype=np.uint8)
+    drawn = np.unpackbits(bits.reshape(draws, -1), axis=1, count=people)
+    return np.abs(2 * (drawn @ sums) - sums.sum()), False
+
+
+def _exact(sums: Floats) -> float:
+    """The share of all exchanges of the signs of whole numbers whose sum is as far from 0."""
+    whole = np.abs(np.rint(sums)).astype(int)
+    law, middle = np.zeros(2 * int(whole.sum()) + 1), int(whole.sum())
+    law[middle] = 1.0
+    for number in whole:
+        law = (np.roll(law, number) + np.roll(law, -number)) / 2
+    least = abs(int(np.rint(sums.sum())))
+    return float(min(1.0, law[np.abs(np.arange(len(law)) - middle) >= least].sum()))

@@ -1,0 +1,84 @@
+"""Agreement of several people, or methods, who rate the same subjects by numbers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from isocenter.errors import UsageError
+from isocenter.evaluation.significance.outcome import LEVEL, Test
+from isocenter.lazy import stats
+from isocenter.values import Floats
+
+Form = Literal["1", "2", "3", "1k", "2k", "3k"]
+ROUNDING = 1e-12
+WORDS = {
+    "1": "each subject has raters of its own",
+    "2": "raters are drawn from many; absolute agreement",
+    "3": "these raters alone; consistency",
+}
+
+
+def icc(ratings: ArrayLike, form: Form = "2") -> Test:
+    """The intraclass correlation as `difference`, with its interval, and F and p against none.
+
+    ratings: (subjects, raters), none missing
+    form:    of one rating, "1", "2" or "3", or of the mean of the k raters, "1k", "2k", "3k"
+    Shrout and Fleiss, Psychol Bull 1979, doi:10.1037/0033-2909.86.2.420; McGraw and Wong, Psychol Methods 1996,
+    doi:10.1037/1082-989X.1.1.30
+    """
+    table = np.asarray(ratings, dtype=np.float64)
+    if table.ndim != 2 or min(table.shape, default=0) < 2 or not np.isfinite(table).all():
+        problem = f"ratings of {table.shape}, or some are missing"
+        raise UsageError(problem, "icc", "Give (subjects, raters), at least two of each")
+    kind, raters = form.removesuffix("k"), table.shape[1]
+    if kind not in WORDS:
+        raise UsageError(f"{form!r} is no form", "icc", "Choose 1, 2, 3, 1k, 2k or 3k")
+    value, low, high, statistic, p = _two_way(table) if kind == "2" else _by_ratio(table, one_way=kind == "1")
+    if form.endswith("k"):
+        value, low, high = (raters * one / (1 + one * (raters - 1)) for one in (value, low, high))
+    return Test(value, low, high, statistic, p, f"ICC({form}): {WORDS[kind]}; F")
+
+
+def _squares(table: Floats) -> tuple[float, float, float]:
+    """Mean squares between subjects, between raters, and of what is left."""
+    (subjects, raters), grand = table.shape, table.mean()
+    between = raters * float(((table.mean(axis=1) - grand) ** 2).sum())
+    of_raters = subjects * float(((table.mean(axis=0) - grand) ** 2).sum())
+    # What is left may be less than rounding, where raters agree.
+    rest = max(float(((table - grand) ** 2).sum()) - between - of_raters, ROUNDING * (between + of_raters))
+    return between / (subjects - 1), of_raters / (raters - 1), rest / ((subjects - 1) * (raters - 1))
+
+
+def _by_ratio(table: Floats, *, one_way: bool) -> tuple[float, float, float, float, float]:
+    """Value, low, high, F and p of the forms whose law is that of one ratio of mean squares."""
+    subjects, raters = table.shape
+    between, of_raters, rest = _squares(table)
+    first, second = subjects - 1, (subjects - 1) * (raters - 1)
+    if one_way:
+        rest, second = (rest * second + of_raters * (raters - 1)) / (second + raters - 1), subjects * (raters - 1)
+    ratio = between / rest if rest > 0 else float("nan")
+    tail = (1 + LEVEL) / 2
+    ends = ratio, ratio / stats.f.ppf(tail, first, second), ratio * stats.f.ppf(tail, second, first)
+    value, low, high = (float((one - 1) / (one + raters - 1)) for one in ends)
+    return value, low, high, ratio, float(stats.f.sf(ratio, first, second))
+
+
+def _two_way(table: Floats) -> tuple[float, float, float, float, float]:
+    """Value, low, high, F and p where raters differ in their means too, and that counts."""
+    n, k = table.shape
+    between, of_raters, rest = _squares(table)
+    if not between + of_raters + rest > 0:
+        return float("nan"), float("nan"), float("nan"), float("nan"), float("nan")
+    value = (between - rest) / (between + (k - 1) * rest + k * (of_raters - rest) / n)
+    ratio, apart = between / rest, of_raters / rest
+    part = n * (1 + (k - 1) * value) - k * value
+    free = (k - 1) * (n - 1) * (k * value * apart + part) ** 2
+    free /= (n - 1) * (k * value * apart) ** 2 + part**2
+    tail, common = (1 + LEVEL) / 2, k * of_raters + (k * n - k - n) * rest
+    upper, lower = stats.f.ppf(tail, n - 1, free), stats.f.ppf(tail, free, n - 1)
+    low = n * (between - upper * rest) / (upper * common + n * between)
+    high = n * (lower * between - rest) / (common + n * lower * between)
+    return float(value), float(low), float(high), float(ratio), float(stats.f.sf(ratio, n - 1, (n - 1) * (k - 1)))

@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from scipy import stats
+
+from isocenter.errors import UsageError
+from isocenter.evaluation import (
+    area_covariance,
+    auroc,
+    benjamini_hochberg,
+    delong,
+    delong_unpaired,
+    equivalence,
+    holm,
+    hosmer_lemeshow,
+    icc,
+    mcnemar,
+    mrmc,
+    net_benefit,
+    non_inferiority,
+    permutation,
+    wilcoxon,
+)
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def drawn(seed: int, cases: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores of two models, with ties, and truths of both kinds."""
+    random = np.random.default_rng(seed)
+    positive = random.permutation(cases) < cases // 3
+    common = random.normal(size=cases) + positive
+    return (common + random.normal(size=cases)).round(1), (common + random.normal(size=cases)).round(1), positive
+
+
+def test_the_study_of_van_dyke_comes_out_as_published(data):
+    table = pd.read_csv(data / "statistics" / "van_dyke.csv")
+    cube = table.pivot(index=["treatment", "reader"], columns="case", values="rating").to_numpy().reshape(2, 5, -1)
+    truth = table.drop_duplicates("case").sort_values("case")["truth"].to_numpy()
+    areas = [np.mean([auroc(reader, truth) for reader in modality]) for modality in cube]
+    assert_allclose(areas, [0.89704, 0.94084], atol=1e-5)
+    found = mrmc(cube, truth)
+    assert_allclose([found.difference, found.low, found.high], [0.0438, -0.00036, 0.08796], atol=1e-4)
+    assert_allclose([found.statistic, found.p], [4.4563, 0.05167], atol=1e-4)
+    assert "15.26 degrees" in found.method
+    fixed = mrmc(cube, truth, readers="fixed")
+    assert fixed.p < found.p and "fixed" in fixed.method
+    own = mrmc(cube, truth, np.arange(len(truth)))
+    assert own.p == pytest.approx(found.p, abs=2e-3)
+
+
+def test_the_scores_of_haemorrhage_patients_differ_as_published(data):
+    table = pd.read_csv(data / "statistics" / "asah.csv")
+    poor = table["outcome"] == "Poor"
+    areas, _ = area_covariance(table[["wfns", "s100b", "ndka"]].to_numpy().T, poor)
+    assert_allclose(areas, [0.8236789, 0.7313686, 0.6119580], atol=1e-6)
+    found = delong(table["wfns"], table["s100b"], poor)
+    assert (found.statistic, found.p) == (pytest.approx(-2.209, abs=1e-3), pytest.approx(0.02718, abs=1e-5))
+    assert found.difference == pytest.approx(0.7313686 - 0.8236789, abs=1e-6)
+
+
+@settings(max_examples=15)
+@given(SEEDS)
+def test_one_reader_is_delongs_test_and_delong_of_one_image_each_knows_no_clusters(seed):
+    first, second, positive = drawn(seed)
+    alone = delong(first, second, positive)
+    assert mrmc([[first], [second]], positive) == alone
+    named = delong(first, second, positive, [f"p{n}" for n in range(len(first))])
+    assert (named.method, named.p) == (alone.method, pytest.approx(alone.p))
+    assert alone.difference == pytest.approx(float(auroc(second, positive) - auroc(first, positive)))
+
+
+def test_clusters_vary_as_obuchowskis_sums_over_patients_written_out():
+    first, second, positive = drawn(3, 30)
+    patients = np.arange(30) // 3
+    areas, covariance = area_covariance([first, second], positive, patients)
+    yes, no, wins = positive.sum(), (~positive).sum(), []
+    for scores in (first, second):
+        apart = scores[positive][:, None] - scores[~positive]
+        wins.append((apart > 0) + 0.5 * (apart == 0))
+    parts = np.zeros((2, 2, 10))
+    for model, pairs in enumerate(wins):
+        for side, (sums, owner) in enumerate(
+            ((pairs.mean(axis=1), patients[positive]), (pairs.mean(axis=0), patients[~positive]))
+        ):
+            for value, patient in zip(sums, owner, strict=True):
+                parts[model, side, patient] += value - areas[model]
+    with_yes, with_no = len(set(patients[positive])), len(set(patients[~positive]))
+    for a, b in product(range(2), range(2)):
+        x, y = parts[a], parts[b]
+        expected = with_yes / (with_yes - 1) * (x[0] @ y[0]) / yes**2 + with_no / (with_no - 1) * (x[1] @ y[1]) / no**2
+        expected += 10 / 9 * (x[0] @ y[1] + x[1] @ y[0]) / (yes * no)
+        assert covariance[a, b] == pytest.approx(expected)
+
+
+def test_the_same_patients_given_twice_are_no_more_patients():
+    first, second, positive = drawn(5, 60)
+    once = delong(first, second, positive)
+    twice = delong(*(np.repeat(one, 2) for one in (first, second, positive, np.arange(60))))
+    assert twice.difference == pytest.approx(once.difference)
+    assert twice.p == pytest.approx(once.p, abs=0.02)
+    assert delong(*(np.repeat(one, 2) for one in (first, second, positive))).p < once.p
+
+
+def test_models_of_other_patients_are_compared_without_pairs():
+    first, second, positive = drawn(1, 80)
+    apart = delong_unpaired(first[:40], second[40:], positive[:40], positive[40:])
+    assert apart.difference == pytest.approx(
+        float(auroc(second[40:], positive[40:]) - auroc(first[:40], positive[:40]))
+    )
+    assert "degrees of freedom" in apart.method
+
+
+@settings(max_examples=15)
+@given(SEEDS)
+def test_the_permutation_of_areas_is_that_of_scores_that_change_sides(seed):
+    first, second, positive = drawn(seed, 9)
+    ranks = [stats.rankdata(one) for one in (first, second)]
+    moved = []
+    for swap in product((False, True), repeat=9):
+        one, other = np.where(swap, ranks[::-1], ranks)
+        moved.append(abs(float(auroc(other, positive) - auroc(one, positive))))
+    found = permutation(first, second, positive)
+    if moved[0] > 0:
+        assert found.p == pytest.approx(np.mean(np.array(moved) >= moved[0] - 1e-9))
+    assert found.difference == pytest.approx(float(auroc(second, positive) - auroc(first, positive)))
+
+
+@settings(max_examples=15)
+@given(SEEDS)
+def test_the_permutation_of_means_is_exact_where_all_can_be_tried(seed):
+    first, second, _ = drawn(seed, 10)
+    found = permutation(first, second)
+    exact = stats.permutation_test(
+        (second - first,), lambda one, axis: one.mean(axis=axis), permutation_type="samples", n_resamples=np.inf
+    )
+    assert found.p == pytest.approx(exact.pvalue)
+
+
+def test_drawn_exchanges_of_many_agree_with_the_normal_law_of_very_many():
+    random = np.random.default_rng(0)
+    apart = random.normal(0.1, 1, 1900)
+    found, student = permutation(np.zeros(1900), apart), stats.ttest_1samp(apart, 0)
+    assert found.p == pytest.approx(student.pvalue, abs=2e-3)
+    assert (found.low, found.high) == pytest.approx(tuple(student.confidence_interval()), abs=5e-3)
+    many = permutation(np.zeros(2100), np.append(apart, random.normal(0.1, 1, 200)))
+    assert "normal law" in many.method and many.low < many.difference < many.high
+
+
+@settings(max_examples=15)
+@given(SEEDS)
+def test_signed_ranks_are_those_of_scipy(seed):
+    random = np.random.default_rng(seed)
+    few, many = random.normal(size=(2, 20)), random.normal(size=(2, 80)).round(1)
+    assert wilcoxon(*few).p == pytest.approx(stats.wilcoxon(*few, method="exact").pvalue)
+    assert wilcoxon(*many).p == pytest.approx(stats.wilcoxon(*many, method="approx", correction=False).pvalue)
+
+
+def test_calls_of_patients_with_several_images_go_together():
+    first, second = np.zeros(40), np.repeat(np.arange(8) < 7, 5)
+    assert mcnemar(first, second).p < 1e-6
+    by_patient = mcnemar(first, second, np.repeat(np.arange(8), 5))
+    assert by_patient.p == pytest.approx(2 / 2**7)
+    assert "exact, which is conservative" in by_patient.method
+
+
+TESTS = {
+    "delong": lambda one, truth: delong(one, one, truth),
+    "permutation": lambda one, truth: permutation(one, one, truth),
+    "permutation of means": lambda one, truth: permutation(one, one),
+    "mcnemar": lambda one, truth: mcnemar(one > 0, one > 0),
+    "wilcoxon": lambda one, truth: wilcoxon(one, one),
+    "mrmc": lambda one, truth: mrmc([[one, -one], [one, -one]], truth),
+    "mrmc of fixed readers": lambda one, truth: mrmc([[one, -one], [one, -one]], truth, readers="fixed"),
+}
+
+
+@pytest.mark.parametrize("test", TESTS.values(), ids=TESTS)
+def test_identical_models_differ_by_nothing_with_a_p_of_1(test):
+    first, _, positive = drawn(7)
+    found = test(first, positive)
+    assert (found.difference, found.p) == (0, 1)
+
+
+def test_areas_without_any_variance_have_no_p_at_all():
+    positive = np.arange(20) < 10
+    found = delong(-1.0 * positive, positive, positive)
+    assert (found.difference, found.low) == (1, None) and np.isnan(found.p)
+    assert permutation(-1.0 * positive, positive, positive).p < 0.001
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: delong([1, 2], [1, 2], [True, True]), "all cases are alike"),
+        (lambda: delong([1, np.nan], [1, 2], [True, False]), "no number"),
+        (lambda: delong([1, 2], [1, 2], [True, False], ["a"]), "1,.* patients for 2 cases"),
+        (lambda: permutation([1, 2], [1]), "same cases in the same order"),
+        (lambda: mrmc(np.full((2, 3, 4), np.nan), [0, 1, 0, 1]), "every reader reads every case"),
+        (lambda: mrmc(np.zeros((3, 3, 4)), [0, 1, 0, 1]), "every reader reads every case"),
+        (lambda: icc([[1], [2]]), "at least two of each"),
+        (lambda: net_benefit([0.2, 1.2], [0, 1], [0.5]), "outside 0..1"),
+        (lambda: net_benefit([0.2, 0.7], [0, 1], [1.0]), "below 1"),
+        (lambda: non_inferiority(mcnemar([1, 0], [1, 1]), -0.1), "above 0"),
+    ],
+)
+def test_what_cannot_be_tested_is_refused(call, says):
+    with pytest.raises(UsageError, match=says):
+        call()
+
+
+def test_a_margin_is_kept_where_the_whole_interval_lies_within_it():
+    first, second, positive = drawn(2, 200)
+    test = delong(first, second, positive)
+    edge = test.difference - test.low
+    assert non_inferiority(test, edge - test.difference).p == pytest.approx(0.025)
+    assert non_inferiority(test, 1.0).p < 1e-6
+    assert non_inferiority(test, -test.low if test.low < 0 else 0.0, more=True).p <= 0.0251
+    far = max(-test.low, test.high)
+    assert equivalence(test, far).p == pytest.approx(0.025)
+    assert equivalence(test, far / 2).p > 0.025
+    errors = non_inferiority(test, max(test.high, 0.0), more=False)
+    assert errors.p <= 0.0251
+    assert np.isnan(non_inferiority(delong(first, first, positive), 0.1).p)
+
+
+@settings(max_examples=25)
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_is_never_below_p_nor_above_bonferroni_and_keeps_the_order(p):
+    adjusted, found = holm(p), benjamini_hochberg(p)
+    assert all(own <= value <= min(1, len(p) * own) + 1e-12 for own, value in zip(p, adjusted, strict=True))
+    assert np.all(np.diff(adjusted[np.argsort(p, kind="stable")]) >= 0)
+    assert np.all(found <= adjusted + 1e-12) and np.all(found >= np.array(p) - 1e-12)
+
+
+def test_holm_of_three_is_as_worked_out_by_hand_and_what_has_no_p_counts_for_none():
+    assert_allclose(holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
+    assert_allclose(holm([0.01, np.nan, 0.04, 0.03]), [0.03, np.nan, 0.06, 0.06])
+
+
+def test_the_net_benefit_is_as_worked_out_by_hand():
+    """Of ten, four ill: three of them and two others reach .25, whose odds are a third."""
+    chance, ill = [0.9, 0.5, 0.3, 0.1, 0.6, 0.4, 0.1, 0.1, 0.1, 0.1], [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
+    assert_allclose(net_benefit(chance, ill, [0.25]), [(3 - 2 / 3) / 10])
+    assert_allclose(net_benefit(np.ones(10), ill, [0.0, 0.25]), [0.4, (4 - 6 / 3) / 10])
+    twice = np.stack([np.ones(10), np.arange(10) < 4])
+    assert_allclose(net_benefit(chance, ill, [0.25], twice)[:, 0], [(3 - 2 / 3) / 10, 3 / 4])
+
+
+def test_probabilities_that_are_right_fit_and_those_twice_as_sure_do_not():
+    random = np.random.default_rng(0)
+    chance = random.uniform(0.05, 0.95, 2000)
+    happened = random.random(2000) < chance
+    assert hosmer_lemeshow(chance, happened).p > 0.01
+    odds = 2 * np.log(chance / (1 - chance))
+    assert hosmer_lemeshow(1 / (1 + np.exp(-odds)), happened).p < 1e-6
+    assert "8 degrees" in hosmer_lemeshow(chance, happened, is_fitted=True).method
+
+
+def test_raters_who_agree_have_a_correlation_of_1_whatever_the_form():
+    ratings = np.repeat(np.arange(6.0)[:, None], 3, axis=1)
+    for form in ("1", "2", "3", "1k", "2k", "3k"):
+        assert icc(ratings, form).difference == pytest.approx(1)
+    shifted = ratings + np.array([0, 5, 10])
+    assert icc(shifted, "3").difference == pytest.approx(1)
+    assert icc(shifted, "2").difference < 0.5
