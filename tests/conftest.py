@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import PIL.Image
@@ -132,6 +133,12 @@ def segmented(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
 def classified(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
     """A run of a few steps on small pictures of two classes."""
     return _run_once(tmp_path_factory, trained.pictures, trained.classifying)
+
+
+@pytest.fixture(scope="session")
+def gated(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
+    """A run with a gate, on sixty small pictures of two classes."""
+    return _run_once(tmp_path_factory, partial(trained.pictures, count=60), trained.gating)
 
 
 @pytest.fixture(scope="session")

@@ -178,6 +178,11 @@ def classifying(data: Path, out: Path, **flags: Any) -> Run:
     return isocenter.train(data, out=out, **given)
 
 
+def gating(data: Path, out: Path) -> Run:
+    """A run of two steps on `pictures`, of so many that it has a gate."""
+    return classifying(data, out, assignments=TWO_STEPS)
+
+
 def detecting(data: Path, out: Path, **flags: Any) -> Run:
     """A run on `smears`."""
     given = {"device": "cpu", "threads": 1, "assignments": {}, **flags}

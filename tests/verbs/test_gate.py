@@ -21,14 +21,7 @@ from isocenter.planning import read_plan
 from isocenter.runtime import Answering, Model, seal
 from isocenter.runtime.model_parts import read_parts
 from isocenter.runtime.preprocessing import preprocessing
-from trained import TWO_STEPS, Trained, blobs, classifying, lesions, pictures, segmenting
-
-
-@pytest.fixture(scope="module")
-def gated(tmp_path_factory) -> Trained:
-    root = tmp_path_factory.mktemp("gated")
-    data = pictures(root / "data", count=60)
-    return Trained(data, classifying(data, root / "run", assignments=TWO_STEPS).out)
+from trained import TWO_STEPS, blobs, classifying, lesions, pictures, segmenting
 
 
 @pytest.fixture

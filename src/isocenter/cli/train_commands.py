@@ -178,6 +178,13 @@ def evaluate(
     scheduler: Scheduler = None,
     uncertainty: Uncertainty = None,
     seed: Seed = 0,
+    corruptions: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Also score with worse images: all, or noise,blur,motion and the like."),
+    ] = None,
+    severities: Annotated[
+        str | None, typer.Option(metavar="N", help="Severities of the corruptions, 1-5 or 1,3; all by default.")
+    ] = None,
     given: Given = None,
 ) -> None:
     """Score MODEL on the labelled cases of DATA, with intervals."""
@@ -193,6 +200,8 @@ def evaluate(
         scheduler=scheduler,
         uncertainty=uncertainty,
         seed=seed,
+        corruptions=corruptions,
+        severities=severities,
         **(given or {}),
     )
     show(result, result.as_record() if json else None)

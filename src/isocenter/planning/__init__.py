@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         counts_of,
         folds_decision,
         low_resolution,
+        profile_for,
         split_folds,
     )
     from isocenter.planning.rules.inner_folds import with_inner_folds

@@ -174,6 +174,10 @@ class Model:
         seen = watching.observation(given, covariates, whole=region is None)
         return self.guard.judged(prediction, seen, sureness(self.task, prediction))
 
+    def model_of(self, case: str) -> Model:
+        """The model that predicts a case of this id: this one."""
+        return self
+
     def _windows(self, axes: tuple[int, ...], overlap: float | None, seconds: float | None) -> WindowSettings:
         """How the network looks at an image: mirrored along these axes, and perhaps along others to see the spread."""
         own, by_mirrors = self.inference, self.uncertainty == TTA

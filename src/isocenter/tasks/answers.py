@@ -77,6 +77,7 @@ class Traits:
     label_word:    what the labels of its figures are: "structure", "class", "finding"
     belief:        metrics on how far results can be believed, which stand apart in reports, the main ones first; before
                    calibration they have the same names with an end
+    calibration:   that of them which stands beside other metrics, where one figure is to tell how far they hold
     unkept:        decisions of the section "task" to sentences on rules of a person that could not be kept
     """
 
@@ -93,6 +94,7 @@ class Traits:
     errors: frozenset[str] = frozenset()
     label_word: str = "label"
     belief: tuple[str, ...] = ()
+    calibration: tuple[str, ...] = ()
     unkept: Callable[[Mapping[str, Decision]], Sequence[str]] = _nobody
 
     def is_of_belief(self, metric: str) -> bool:

@@ -25,7 +25,9 @@ RADIUS = (0.015, 0.06)
 STREAKS = 12
 
 
-def dose_noise(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
+def dose_noise(
+    images: Tensor, strength: float, generators: Sequence[np.random.Generator], least: float = 0.0
+) -> Tensor:
     """Noise of a low dose, of a standard deviation of at most `strength`: grainy, and stronger where the body is thick.
 
     Filtered back-projection lets the noise of the rays through in proportion to frequency, up to the kernel's end,
@@ -35,10 +37,13 @@ def dose_noise(images: Tensor, strength: float, generators: Sequence[np.random.G
     white = white_noise(images, generators)
     spectrum = torch.fft.rfft2(white, dim=(2, 3)) * _power(images)
     grains = torch.fft.irfft2(spectrum, s=tuple(images.shape[2:4]), dim=(2, 3))
-    return images + per_sample(uniform(generators, 0, strength), images) * _thickness(images).sqrt() * grains
+    return (
+        images
+        + per_sample(uniform(generators, least * strength, strength), images) * _thickness(images).sqrt() * grains
+    )
 
 
-def metal(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
+def metal(images: Tensor, strength: float, generators: Sequence[np.random.Generator], least: float = 0.3) -> Tensor:
     """A ball as bright as the image gets, with bright and dark streaks of up to `strength` deviations in its slices.
 
     Streaks follow the rays through the metal, so they are the same in opposite directions and weaken with distance.
@@ -48,7 +53,7 @@ def metal(images: Tensor, strength: float, generators: Sequence[np.random.Genera
     drawn = [_streaks(image, rng) for image, rng in zip(images, generators, strict=True)]
     streaks = torch.stack([one for one, _ in drawn]) * images.std(dim=axes(images), keepdim=True)
     inside = torch.stack([ball for _, ball in drawn])
-    dimmed = images + per_sample(uniform(generators, 0.3 * strength, strength), images) * streaks
+    dimmed = images + per_sample(uniform(generators, least * strength, strength), images) * streaks
     # A window that ends where the image does cuts streaks off there too.
     return torch.where(inside, high, dimmed.clamp(low, high))
 

@@ -1,7 +1,8 @@
 """Changes of intensity for any kind of image: contrast, brightness, gamma, noise, blur, low resolution.
 
 Every change takes the samples that it befalls, (samples, channels, *spatial), its strength, and a generator for each
-sample. Images are normalised, so that 1 is about one standard deviation of an image.
+sample. Images are normalised, so that 1 is about one standard deviation of an image. What is drawn lies between the
+share `least` of the strength, and the strength.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import torch
-from isocenter.transforms.draws import per_sample, uniform, white_noise
+from isocenter.transforms.draws import per_sample, two_sided, uniform, white_noise
 from isocenter.transforms.resampling import resample
 
 if TYPE_CHECKING:
@@ -28,10 +29,10 @@ def axes(images: Tensor) -> tuple[int, ...]:
     return tuple(range(2, images.ndim))
 
 
-def contrast(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
+def contrast(images: Tensor, strength: float, generators: Sequence[np.random.Generator], least: float = 0.0) -> Tensor:
     """Distances from the channel's mean times 1 +- strength."""
     mean = images.mean(dim=axes(images), keepdim=True)
-    return (images - mean) * per_sample(1 + uniform(generators, -strength, strength), images) + mean
+    return (images - mean) * per_sample(1 + strength * two_sided(generators, least), images) + mean
 
 
 def brightness(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
@@ -39,17 +40,17 @@ def brightness(images: Tensor, strength: float, generators: Sequence[np.random.G
     return images + per_sample(uniform(generators, -strength, strength), images)
 
 
-def gamma(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
+def gamma(images: Tensor, strength: float, generators: Sequence[np.random.Generator], least: float = 0.0) -> Tensor:
     """An exponent in [1 / (1 + strength), 1 + strength] on each channel's own range, which stays what it is."""
     low, high = images.amin(dim=axes(images), keepdim=True), images.amax(dim=axes(images), keepdim=True)
     width = (high - low).clamp(min=1e-6)
-    exponent = per_sample((1 + strength) ** uniform(generators, -1, 1), images)
+    exponent = per_sample((1 + strength) ** two_sided(generators, least), images)
     return ((images - low) / width).clamp(0, 1) ** exponent * width + low
 
 
-def noise(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
+def noise(images: Tensor, strength: float, generators: Sequence[np.random.Generator], least: float = 0.0) -> Tensor:
     """White Gaussian noise of a standard deviation of at most `strength`."""
-    deviation = per_sample(uniform(generators, 0, strength), images)
+    deviation = per_sample(uniform(generators, least * strength, strength), images)
     return images + deviation * white_noise(images, generators)
 
 
@@ -59,10 +60,18 @@ def blur(images: Tensor, strength: float, generators: Sequence[np.random.Generat
 
 
 def smoothed(images: Tensor, deviations: NDArray[np.float64]) -> Tensor:
-    """Each sample convolved with a Gaussian of its own (samples,) standard deviation in voxels; the edge goes on.
+    """Each sample convolved with a Gaussian of its own standard deviation in voxels; the edge goes on.
 
+    deviations: (samples,), or (samples, axes)
     Axis after axis as a sum of shifted images, so that every sample may have its own kernel in one pass.
     """
+    each = np.broadcast_to(deviations.reshape(len(images), -1), (len(images), images.ndim - 2))
+    for axis, own in zip(axes(images), each.T, strict=True):
+        images = _smoothed_along(images, axis, own)
+    return images
+
+
+def _smoothed_along(images: Tensor, axis: int, deviations: NDArray[np.float64]) -> Tensor:
     deviations = np.maximum(deviations, 1e-3)[:, None]
     reach = int(np.ceil(REACH * deviations.max()))
     distance = np.arange(-reach, reach + 1)
@@ -70,17 +79,18 @@ def smoothed(images: Tensor, deviations: NDArray[np.float64]) -> Tensor:
     weight = np.exp(-0.5 * (distance / deviations) ** 2) * (abs(distance) <= np.ceil(REACH * deviations))
     weight /= weight.sum(axis=1, keepdims=True)
     factors = [per_sample(column, images) for column in weight.T]
-    for axis in axes(images):
-        size = images.shape[axis]
-        places = torch.arange(-reach, size + reach, device=images.device).clamp(0, size - 1)
-        wide = images.index_select(axis, places)
-        images = factors[0] * wide.narrow(axis, 0, size)
-        for start, factor in enumerate(factors[1:], start=1):
-            images.addcmul_(factor, wide.narrow(axis, start, size))
+    size = images.shape[axis]
+    places = torch.arange(-reach, size + reach, device=images.device).clamp(0, size - 1)
+    wide = images.index_select(axis, places)
+    images = factors[0] * wide.narrow(axis, 0, size)
+    for start, factor in enumerate(factors[1:], start=1):
+        images.addcmul_(factor, wide.narrow(axis, start, size))
     return images
 
 
-def low_resolution(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
+def low_resolution(
+    images: Tensor, strength: float, generators: Sequence[np.random.Generator], least: float = 0.0
+) -> Tensor:
     """Voxels up to 1 + strength times as long along some of the axes, then read on the old grid again.
 
     Thick slices and small matrices; nnU-Net simulates them likewise, doi:10.1038/s41592-020-01008-z
@@ -88,7 +98,7 @@ def low_resolution(images: Tensor, strength: float, generators: Sequence[np.rand
     spatial, ndim = images.shape[2:], images.ndim - 2
     changed = []
     for image, rng in zip(images, generators, strict=True):
-        factor, coarse = 1 + rng.uniform(0, strength), rng.random(ndim) < 0.5
+        factor, coarse = 1 + rng.uniform(least * strength, strength), rng.random(ndim) < 0.5
         factors = np.where(coarse | ~coarse.any(), factor, 1.0)
         small = [max(1, round(size / by)) for size, by in zip(spatial, factors, strict=True)]
         changed.append(resample(resample(image, small), spatial, "cubic"))

@@ -27,7 +27,9 @@ GHOST_PERIODS = (2, 6)
 MOST_SPIKES = 3
 
 
-def bias_field(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
+def bias_field(
+    images: Tensor, strength: float, generators: Sequence[np.random.Generator], least: float = 1 / 3
+) -> Tensor:
     """The signal times exp of a random polynomial, whose standard deviation over the image is at most `strength`.
 
     The mean of the factor is 1. Van Leemput, IEEE Trans Med Imaging 1999, doi:10.1109/42.811270; measured fields vary
@@ -45,23 +47,29 @@ def bias_field(images: Tensor, strength: float, generators: Sequence[np.random.G
         # Takes up the first axis of coefficients and puts the axis of voxels last: after all, they are in order.
         field = torch.tensordot(field, torch.as_tensor(basis, dtype=field.dtype, device=field.device), ([1], [1]))
     field = field[:, None] / field.flatten(1).std(dim=1).clamp(min=1e-6).reshape(-1, *[1] * (images.ndim - 1))
-    factor = torch.exp(per_sample(uniform(generators, strength / 3, strength), images) * field)
+    factor = torch.exp(per_sample(uniform(generators, least * strength, strength), images) * field)
     low = lowest(images)
     return (images - low) * (factor / factor.mean(dim=axes(images), keepdim=True)) + low
 
 
-def motion(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
+def motion(
+    images: Tensor,
+    strength: float,
+    generators: Sequence[np.random.Generator],
+    steps: Sequence[float] | None = None,
+) -> Tensor:
     """Lines of k-space taken while the patient lies otherwise: turned by up to `strength` degrees, moved by voxels.
 
+    steps: length of a voxel per axis, in whose unit patients then move; None: voxels are cubes
     The middle of k-space, which says where things are, belongs to the position of the label. Shaw, MIDL 2019,
     https://proceedings.mlr.press/v102/shaw19a.html
     """
     low = lowest(images)
     pairs = zip(images - low, generators, strict=True)
-    return torch.stack([_moved(signal, strength, rng) for signal, rng in pairs]) + low
+    return torch.stack([_moved(signal, strength, rng, steps) for signal, rng in pairs]) + low
 
 
-def ghosting(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
+def ghosting(images: Tensor, strength: float, generators: Sequence[np.random.Generator], least: float = 0.0) -> Tensor:
     """Every n-th line of k-space along one axis weaker by up to `strength` (1: missing), but for the middle one.
 
     Weak lines at a period come back as copies of the image, one nth of the field apart.
@@ -75,7 +83,7 @@ def ghosting(images: Tensor, strength: float, generators: Sequence[np.random.Gen
         spectrum = torch.fft.rfft(signal, dim=axis)
         lines = torch.arange(spectrum.shape[axis], device=signal.device)
         weak = (lines % period == 0) & (lines > 0)
-        weight = torch.where(weak, 1 - rng.uniform(0, strength), 1.0)
+        weight = torch.where(weak, 1 - rng.uniform(least * strength, strength), 1.0)
         spectrum = spectrum * weight.reshape([-1 if other == axis else 1 for other in range(signal.ndim)])
         changed.append(torch.fft.irfft(spectrum, n=signal.shape[axis], dim=axis).abs())
     return torch.stack(changed) + low
@@ -97,7 +105,7 @@ def lowest(images: Tensor) -> Tensor:
     return images.amin(dim=axes(images), keepdim=True)
 
 
-def _moved(signal: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+def _moved(signal: Tensor, strength: float, rng: np.random.Generator, steps: Sequence[float] | None) -> Tensor:
     """(channels, *spatial) signal of one sample, its k-space put together from several positions."""
     ndim = signal.ndim - 1
     axis = int(rng.integers(ndim)) + 1
@@ -107,7 +115,7 @@ def _moved(signal: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     still = int(np.searchsorted(changes, 0.5))
     angles[still], shifts[still] = 0, 0
     maps = np.stack([rotation(np.deg2rad(angle), ndim) for angle in angles])
-    sizes = np.array(signal.shape[1:], dtype=np.float64)
+    sizes = np.multiply(signal.shape[1:], 1.0 if steps is None else steps)
     positions = read(signal.expand(count, *signal.shape), sampling_grid(maps, shifts / sizes, sizes, signal))
     positions[still] = signal
     # Lines differ along one axis only, so that a transform along that axis is enough.

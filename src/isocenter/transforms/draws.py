@@ -74,6 +74,12 @@ def uniform(generators: Sequence[np.random.Generator], low: float, high: float) 
     return np.array([rng.uniform(low, high) for rng in generators])
 
 
+def two_sided(generators: Sequence[np.random.Generator], least: float) -> NDArray[np.float64]:
+    """(samples,) one number from each generator, -1 to -least or least to 1."""
+    drawn = uniform(generators, -1, 1)
+    return np.copysign(least + (1 - least) * np.abs(drawn), drawn)
+
+
 def per_sample(values: NDArray[np.float64], images: Tensor) -> Tensor:
     """(samples,) numbers, shaped and placed so that each meets its own of the images (samples, channels, *spatial)."""
     tensor = torch.as_tensor(values, dtype=images.dtype, device=images.device)

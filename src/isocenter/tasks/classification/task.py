@@ -131,6 +131,7 @@ class Classification:
         search_values={"loss": ("ce", "class_balanced", "logit_adjusted")},
         suited=suited_certainty,
         belief=(*OF_SETS, *BELIEF),
+        calibration=("ece",),
         unkept=unkept_rule,
         sentences=SENTENCES,
         metric_names=NAMES,

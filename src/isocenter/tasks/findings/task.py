@@ -106,6 +106,7 @@ class Findings:
         search_values={"loss": ("bce", "class_balanced")},
         suited=suited_certainty,
         belief=(*OF_SETS, *BELIEF),
+        calibration=("ece",),
         unkept=unkept_rule,
         sentences=SENTENCES,
         metric_names={**PROBABILITY_NAMES, **SET_NAMES},

@@ -107,6 +107,7 @@ def joined_traits(kinds: Sequence[type[Task] | Task]) -> Traits:
             **{metric: name for traits in own.values() for metric, name in traits.metric_names.items()},
         },
         errors=frozenset().union(*(traits.errors for traits in own.values())),
+        calibration=tuple(dict.fromkeys(metric for traits in own.values() for metric in traits.calibration)),
         belief=tuple(dict.fromkeys(metric for traits in own.values() for metric in traits.belief)),
         suited=partial(_suited, own),
         unkept=partial(_unkept, own),

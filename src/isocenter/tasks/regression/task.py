@@ -94,6 +94,7 @@ class Regression:
         search_values={"loss": ("huber", "mse", "mae")},
         suited=suited,
         belief=OF_SETS,
+        calibration=("coverage",),
         sentences=SENTENCES,
         metric_names=NAMES,
         errors=frozenset({"mae", "rmse", "median_absolute_error", "nll"}) | SET_ERRORS,

@@ -21,7 +21,7 @@ from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.unseen_voxels import unseen_voxels
 from isocenter.tasks.segmentation.voxel_calibration import SIZES, Believed, SoftDice, check_voxels
 from isocenter.tasks.segmentation.voxel_sample import SAMPLED, SCORED, Sampler
-from isocenter.tasks.segmentation.voxel_scores import BELIEF
+from isocenter.tasks.segmentation.voxel_scores import BELIEF, ECE
 from isocenter.tasks.shared import (
     FOUND,
     Certainty,
@@ -109,6 +109,7 @@ class Segmentation:
         search_values={"loss": ("dice+ce", "dice+focal", "dice+topk", "tversky+ce")},
         suited=suited,
         belief=BELIEF,
+        calibration=(ECE,),
         sentences=SENTENCES,
         metric_names=NAMES,
         errors=ERRORS,

@@ -110,6 +110,7 @@ class Survival:
         sentences=SENTENCES,
         metric_names=NAMES,
         belief=(*OF_SETS, "d_calibration"),
+        calibration=("calibration_slope",),
         errors=frozenset({"brier", "integrated_brier"}),
         label_word="time",
     )

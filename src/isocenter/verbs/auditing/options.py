@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from isocenter.errors import UsageError
+from isocenter.transforms import CORRUPTIONS, SEVERITIES, corruption_named
 from isocenter.verbs.reading import ReadingKeywords
 
 
@@ -32,8 +34,9 @@ class AuditOptions:
     group_table: a table of further columns, by case or patient
     shift:       whether groups are compared by what the network sees in them
     corruptions: names of corruptions of the images, or "all"
-    severities:  of corruptions, "1-5" or "1,3"
+    severities:  of corruptions, "1-5" or "1,3"; None takes all
     explain:     whether the best and worst cases are explained
+    Raises UsageError for a corruption or a severity that there is not.
     """
 
     groups: str | None = None
@@ -42,3 +45,36 @@ class AuditOptions:
     corruptions: str | None = None
     severities: str | None = None
     explain: bool = False
+
+    def __post_init__(self) -> None:
+        if self.severities is not None and not self.corruptions:
+            raise UsageError("says nothing without corruptions", "--severities", "Add --corruptions all")
+        self.corruption_names  # noqa: B018 - an unknown one is refused before anything is computed
+        self.chosen_severities  # noqa: B018
+
+    @property
+    def all_corruptions(self) -> bool:
+        """Whether every corruption is wanted that befalls such images."""
+        return (self.corruptions or "").strip().lower() == "all"
+
+    @property
+    def corruption_names(self) -> tuple[str, ...]:
+        """The names of the corruptions that are wanted."""
+        if self.all_corruptions:
+            return tuple(CORRUPTIONS)
+        return tuple(dict.fromkeys(corruption_named(name) for name in (self.corruptions or "").split(",") if name))
+
+    @property
+    def chosen_severities(self) -> tuple[int, ...]:
+        """The severities that are wanted, in order."""
+        if self.severities is None:
+            return SEVERITIES
+        chosen = set[int]()
+        for part in str(self.severities).split(","):
+            first, _, last = (one.strip() for one in part.partition("-"))
+            if not (first.isdecimal() and (last or first).isdecimal()):
+                raise UsageError(f"{part.strip()!r} is no severity", "--severities", "Write 1-5, or 1,3")
+            chosen |= set(range(int(first), int(last or first) + 1)) or {0}
+        if not chosen <= set(SEVERITIES):
+            raise UsageError(f"{self.severities!r} leaves 1 to 5", "--severities", "Write 1-5, or 1,3")
+        return tuple(sorted(chosen))

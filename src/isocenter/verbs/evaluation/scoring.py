@@ -19,7 +19,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.prediction import There, confidence_columns, noted
 from isocenter.quality import kinds_of, names_a_person
 from isocenter.report import Figure, overlay, viewer
-from isocenter.runtime import Guard, write_json
+from isocenter.runtime import Guard, Model, write_json
 from isocenter.tasks import Task
 from isocenter.values import (
     Array,
@@ -65,6 +65,9 @@ class Predictor(Protocol):
 
     def predict(self, subject: Case) -> Prediction:
         """Predict one case."""
+
+    def model_of(self, case: str) -> Model:
+        """The model that predicts a case of this id."""
 
 
 @dataclass(frozen=True, eq=False)

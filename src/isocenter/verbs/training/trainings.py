@@ -68,6 +68,10 @@ class OutOfFold:
         """Predict a case by the model that has not seen it."""
         return self.owners[subject.id].predict(subject)
 
+    def model_of(self, case: str) -> Model:
+        """The model that has not seen a case of this id."""
+        return self.owners[case]
+
 
 @dataclass(frozen=True, eq=False)
 class Part:

@@ -1,0 +1,262 @@
+"""How figures fall when images get worse, and when an input is lacking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isocenter.errors import IsocenterError, listed
+from isocenter.evaluation import Table, case_table
+from isocenter.lazy import pandas as pd
+from isocenter.planning import profile_for
+from isocenter.report import Block, Details, Paragraph, Section, figures, metric_name, number
+from isocenter.report import Table as PageTable
+from isocenter.tasks import Task
+from isocenter.transforms import CORRUPTIONS, corrupted
+from isocenter.values import Case, Estimate, Image, Row
+from isocenter.verbs.evaluation import Audited, headline_rows, rows_of, summed_up
+from isocenter.verbs.reading import tracked
+
+if TYPE_CHECKING:
+    from isocenter.verbs.auditing.audits import Audit
+
+ROBUSTNESS, TITLE = "robustness.csv", "When images get worse"
+NONE, WITHOUT = "none", "without "
+HOW = (
+    "Images are made worse as they come from the file, before any preprocessing; severity 0 is as they are. What the "
+    "model is not given is replaced by the mean of its voxels, a covariate by nothing."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """One way in which cases are changed: a corruption at a severity, or an input left out."""
+
+    name: str
+    severity: int | None
+
+    def __call__(self, case: Case, seed: int) -> Case:
+        """The case as it would then have come."""
+        left_out = self.name.removeprefix(WITHOUT)
+        if self.severity is None and left_out in case.covariates:
+            return replace(case, covariates={**case.covariates, left_out: None})
+        return replace(
+            case, images={name: self._changed(image, case, name, seed) for name, image in case.images.items()}
+        )
+
+    def _changed(self, image: Image, case: Case, name: str, seed: int) -> Image:
+        if self.severity is not None:
+            return corrupted(image, self.name, self.severity, seed=seed, case=f"{case.id}/{name}")
+        gone = [self.name == WITHOUT + one for one in _channels_of(name, image, len(case.images))]
+        if not any(gone):
+            return image
+        data = image.data.copy()
+        for channel in np.flatnonzero(gone):
+            data[channel] = data[channel][image.measured(data[channel])].mean()
+        return image.with_pixels(data)
+
+
+@dataclass(eq=False)
+class _Tried:
+    """What cases came to under one condition, and how many could not be predicted."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    gated: list[bool | None] = field(default_factory=list)
+    failed: int = 0
+
+
+def robustness(audit: Audit) -> Audited | None:
+    """The cases scored anew with each corruption at each severity, and with each input left out."""
+    if not audit.options.corruptions:
+        return None
+    cases = [case for case in audit.cases if case.id in set(audit.scored.table["case"])]
+    with_images = [case for case in cases if case.images]
+    if not with_images:
+        return Audited(notes=("Robustness was not looked at: there is no image to make worse.",))
+    conditions, notes = _conditions(audit, with_images[0])
+    tried = {condition: _Tried() for condition in conditions}
+    with tracked("scoring with worse images") as tracker:
+        for done, case in enumerate(with_images, start=1):
+            _try(audit, _in_memory(case), tried)
+            tracker(done, len(with_images))
+    lines = _all_lines(audit, tried)
+    failed = [f"{one.name} {one.severity or ''}".strip() for one, own in tried.items() if own.failed]
+    if failed:
+        notes += [f"Some cases could not be predicted under {listed(failed)}: robustness.csv lacks them there."]
+    table = pd.DataFrame([asdict(one) for one in lines]).astype({"severity": "Int64"})
+    return Audited({ROBUSTNESS: table}, sections=[_section(audit, lines)], notes=notes)
+
+
+def _conditions(audit: Audit, case: Case) -> tuple[list[Condition], list[str]]:
+    """What is tried, and a note on what such images do not have."""
+    image = next(iter(case.images.values()))
+    profile = profile_for(image.modality, image.geometry.ndim)
+    known = {name: CORRUPTIONS[name] for name in audit.options.corruption_names}
+    few = [name for name, one in known.items() if one.fewest > image.geometry.ndim]
+    foreign = [name for name, one in known.items() if one.befalls and not profile.changes.get(one.befalls)]
+    notes = [f"Not tried, because it needs two axes: {listed(few)}."] * bool(few)
+    if foreign and not audit.options.all_corruptions:
+        notes.append(f"Not tried, because it does not befall {profile.name}: {listed(foreign)}.")
+    names = [name for name in known if name not in (*few, *foreign)]
+    made = [Condition(name, severity) for name in names for severity in audit.options.chosen_severities]
+    channels = [one for name, own in case.images.items() for one in _channels_of(name, own, len(case.images))]
+    covariates = audit.predictor.model_of(case.id).context.names
+    return [*made, *(Condition(WITHOUT + one, None) for one in dict.fromkeys([*channels, *covariates]))], notes
+
+
+def _channels_of(name: str, image: Image, images: int) -> list[str]:
+    """The channels of an image of a case, with the image's name where there are several; one alone has that name."""
+    return list(image.channels if images == 1 < len(image.channels) else image.named(name).channels)
+
+
+def _in_memory(case: Case) -> Case:
+    return replace(case, images={name: image.with_pixels(image.data) for name, image in case.images.items()})
+
+
+def _try(audit: Audit, case: Case, tried: Mapping[Condition, _Tried]) -> None:
+    """Predict and score one case under each condition."""
+    own = audit.scored.table[audit.scored.table["case"] == case.id]
+    for condition, made in tried.items():
+        try:
+            prediction = audit.predictor.predict(condition(case, audit.seed))
+            made.rows += rows_of(prediction, case, audit.predictor.task, own["split"].iloc[0], audit.folds.get(case.id))
+        except IsocenterError:
+            made.failed += 1
+            continue
+        made.gated.append(_is_refused(audit, case.id, prediction.confidence.gate_p))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of `robustness.csv`: a figure under a condition, and beside it how far results can then be believed.
+
+    calibration: the figure of its label that the task names for it
+    abstention:  share of cases without an answer
+    gate:        share of cases that the gate refuses; None of a model without one
+    """
+
+    corruption: str
+    severity: int | None
+    metric: str
+    label: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    patients: int
+    calibration: float | None
+    abstention: float
+    gate: float | None
+
+    @property
+    def words(self) -> str:
+        """The condition in words."""
+        return (
+            self.corruption.replace("_", " ").replace("jpeg", "JPEG") if self.severity is not None else self.corruption
+        )
+
+    @property
+    def estimate(self) -> Estimate:
+        """Its value with the interval."""
+        return Estimate(self.value, self.low, self.high, n=self.n, patients=self.patients)
+
+    @property
+    def figures(self) -> tuple[float | None, ...]:
+        """Its value, and what stands beside it."""
+        return self.value, self.calibration, self.abstention, self.gate
+
+
+def _all_lines(audit: Audit, tried: Mapping[Condition, _Tried]) -> list[Line]:
+    """Every figure of the images as they are, and then under every condition."""
+    task, scored = audit.predictor.task, audit.scored
+    summed = partial(summed_up, task, seed=audit.seed, patients_known=audit.patients_known)
+    first = scored.table.drop_duplicates("case")
+    stated = first["gate_p"] if "gate_p" in first else [None] * len(first)
+    gated = [_is_refused(audit, str(case), p) for case, p in zip(first["case"], stated, strict=True)]
+    lines = [*_lines(task, Condition(NONE, 0), scored.rows, scored.table, gated)]
+    for condition, own in tried.items():
+        if own.rows:
+            table = case_table(own.rows)
+            lines += _lines(task, condition, summed(table), table, own.gated)
+    return lines
+
+
+def _is_refused(audit: Audit, case: str, p: float | None) -> bool | None:
+    """Whether the gate refuses a case with this p-value; None without a gate."""
+    guard = audit.predictor.model_of(case).guard
+    return None if guard is None or p is None else bool(p < guard.level)
+
+
+def _lines(
+    task: Task, condition: Condition, rows: Sequence[Row], table: Table, gated: Sequence[bool | None]
+) -> Iterator[Line]:
+    known = {row.label: row.estimate.value for row in rows if row.metric in task.traits.calibration}
+    cases = table.drop_duplicates("case")
+    abstained = float((cases["abstained"].fillna("") != "").mean()) if "abstained" in cases else 0.0
+    judged = [one for one in gated if one is not None]
+    for row in rows:
+        one, part = row.estimate, row.label.rpartition(": ")[0]
+        yield Line(
+            condition.name,
+            condition.severity,
+            row.metric,
+            row.label,
+            *(one.value, one.low, one.high, one.n, one.patients),
+            known.get(row.label, known.get(f"{part}: all" if part else "all")),
+            abstained,
+            float(np.mean(judged)) if judged else None,
+        )
+
+
+def _section(audit: Audit, lines: Sequence[Line]) -> Section:
+    """The verdict on the main figure of each task, its course over severities, and what the gate made of it."""
+    scored, blocks = audit.scored, list[Block]()
+    primary = str(audit.predictor.model_of(audit.cases[0].id).record.get("primary", scored.rows[0].metric))
+    heads = headline_rows(scored.rows, primary, scored.task)
+    for head in heads if scored.task is not None and scored.task.decoding.parts else heads[:1]:
+        own = [one for one in lines if (one.metric, one.label) == (head.metric, head.label)]
+        sign = -1 if audit.predictor.task.traits.is_error(head.metric) else 1
+        blocks += _blocks(own, metric_name(head.metric, scored.metric_names), sign)
+    return Section(TITLE, [*blocks, Paragraph(f"{HOW} All figures are in {ROBUSTNESS}.")])
+
+
+def _blocks(own: Sequence[Line], metric: str, sign: int) -> Iterator[Block]:
+    """Of one metric, whose first line is that of the images as they are; sign: -1 where less is better."""
+    base, *others = own
+    left_out = [one for one in others if one.severity is None]
+    steps: dict[str, dict[int, Estimate]] = {}
+    for one in others:
+        if one.severity is not None:
+            steps.setdefault(one.words, {})[one.severity] = one.estimate
+    for what, tried in (
+        ("corruption", [one for one in others if one.severity is not None]),
+        ("missing input", left_out),
+    ):
+        if known := [one for one in tried if np.isfinite(one.value)]:
+            worst = min(known, key=lambda one: sign * one.value)
+            yield Paragraph(_verdict(what, worst, metric, base.value, sign))
+    if steps:
+        title, caption = f"{metric} when images get worse", "Dashed: images as they are. Lines: 95 % intervals."
+        yield figures.courses(steps, title, axes=("severity", metric), base=base.value, caption=caption)
+    last = {one.corruption: one for one in others if one.severity is not None}
+    cells = [[one.words, one.severity, *map(_cell, one.figures)] for one in (base, *last.values(), *left_out)]
+    columns = ["Corruption", "Severity", metric, "Calibration", "Without an answer", "Refused by the gate"]
+    yield Details("At the highest severity, and without each input", [PageTable(columns, cells)])
+
+
+def _verdict(what: str, worst: Line, metric: str, base: float, sign: int) -> str:
+    if sign * (base - worst.value) <= 0:
+        return f"No {what} makes {metric} worse than {number(base)}."
+    named = worst.words.removeprefix(WITHOUT)
+    named += "" if worst.severity is None else f" at severity {worst.severity}"
+    gate = "" if worst.gate is None else f"; the gate refuses {100 * worst.gate:.0f} % of these cases"
+    then = f"{metric} is {number(worst.value)}, {number(base)} with images as they are"
+    return f"The {what} that does most harm is {named}: {then}{gate}."
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None or np.isnan(value) else number(value)

@@ -1,0 +1,90 @@
+"""What becomes of a model's figures when images get worse."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import isocenter
+import trained
+from isocenter.errors import UsageError
+from isocenter.verbs.auditing import AuditOptions
+
+FILE = "robustness.csv"
+BESIDE = ["calibration", "abstention", "gate"]
+COLUMNS = ["corruption", "severity", "metric", "label", "value", "low", "high", "n", "patients", *BESIDE]
+
+
+@pytest.fixture(scope="module")
+def worse(gated, tmp_path_factory):
+    """An evaluation of pictures with noise and blur; tests only read it."""
+    out = tmp_path_factory.mktemp("worse") / "evaluation"
+    flags = {"corruptions": "noise,blur", "severities": "1,5"}
+    return isocenter.evaluate(gated.out, gated.data, out=out, device="cpu", **flags)
+
+
+def test_every_figure_is_there_as_it_is_at_each_severity_and_without_each_input(worse):
+    table = pd.read_csv(worse.out / FILE)
+    assert list(table) == COLUMNS
+    tried = list(zip(*(table.drop_duplicates(["corruption", "severity"])[name] for name in COLUMNS[:2]), strict=True))
+    conditions = [("noise", 1), ("noise", 5), ("blur", 1), ("blur", 5)]
+    assert tried[:-1] == [("none", 0), *conditions]
+    assert tried[-1][0].startswith("without ")
+    for condition, own in table[table["metric"] == "auroc"].groupby("corruption", sort=False):
+        assert set(own.groupby("label").size()) == {1 if condition.startswith(("none", "without")) else 2}
+
+
+def test_with_images_as_they_are_the_figures_are_those_of_the_summary(worse):
+    table = pd.read_csv(worse.out / FILE)
+    first = table[table["corruption"] == "none"].set_index(["metric", "label"])
+    rows = json.loads((worse.out / "summary.json").read_text())["rows"]
+    assert len(first) == len(rows)
+    for row in rows:
+        own = first.loc[(row["metric"], row["label"])]
+        assert own["value"] == pytest.approx(np.nan if row["value"] is None else row["value"], nan_ok=True)
+
+
+def test_calibration_abstention_and_gate_stand_beside_each_metric(worse):
+    table = pd.read_csv(worse.out / FILE)
+    for _, own in table.groupby(["corruption", "severity"], dropna=False):
+        assert own[BESIDE].notna().all().all()
+        over_all = own[own["label"] == "all"]
+        [ece] = over_all[over_all["metric"] == "ece"]["value"]
+        assert (over_all["calibration"] == ece).all()
+        assert (own["gate"] <= own["abstention"]).all()
+
+
+def test_the_gate_refuses_more_pictures_that_are_full_of_noise(worse):
+    gate = pd.read_csv(worse.out / FILE).groupby(["corruption", "severity"])["gate"].first()
+    assert gate["noise", 5] > gate["none", 0]
+
+
+def test_the_report_names_the_worst_corruption_and_the_cases_stay_as_they_are(gated, worse):
+    page = (worse.out / "report.html").read_text()
+    assert "The corruption that does most harm is" in page or "No corruption makes" in page
+    plain = isocenter.evaluate(gated.out, gated.data, device="cpu")
+    pd.testing.assert_frame_equal(plain.scored.table, worse.scored.table)
+    assert not any(FILE in audit.tables for audit in plain.scored.audits)
+
+
+def test_volumes_and_structures_have_their_figures_too(segmented, tmp_path):
+    flags = {"corruptions": "motion,metal", "severities": "5", "labels": trained.LABELS, "device": "cpu"}
+    result = isocenter.evaluate(segmented.out, segmented.data, out=tmp_path / "out", **flags)
+    table = pd.read_csv(tmp_path / "out" / FILE)
+    assert set(table["corruption"]) == {"none", "motion", "without image"}
+    assert {"all", "shell", "core"} <= set(table["label"])
+    assert any("metal" in note and "does not befall" in note for note in result.notes)
+
+
+def test_an_unknown_corruption_is_refused_with_the_list_and_a_severity_that_is_none_too():
+    with pytest.raises(UsageError, match="noise, blur, motion, ghosts, bias_field, gamma, contrast"):
+        AuditOptions(corruptions="noise,fog")
+    for severities in ("0-3", "6", "much", "3-1"):
+        with pytest.raises(UsageError, match="1-5"):
+            AuditOptions(corruptions="all", severities=severities)
+    with pytest.raises(UsageError, match="--corruptions all"):
+        AuditOptions(severities="1-5")
+    assert AuditOptions(corruptions="all", severities="1-3,5").chosen_severities == (1, 2, 3, 5)
