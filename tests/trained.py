@@ -189,3 +189,9 @@ def detecting(data: Path, out: Path, **flags: Any) -> Run:
     size = {"width": 8, "widest": 16, "strides": [[1, 1], [2, 2], [2, 2]]}
     given["assignments"] = {**FEW_STEPS, "network.size": size, **given["assignments"]}
     return isocenter.train(data, out=out, **given)
+
+
+def rows_of(run: Path) -> list[dict[str, Any]]:
+    """The rows of a run's summary."""
+    rows: list[dict[str, Any]] = json.loads((run / "evaluation" / "summary.json").read_text(encoding="utf-8"))["rows"]
+    return rows

@@ -196,6 +196,10 @@ def _check_learning(made: Settings) -> None:
     training = made.training
     _check_duration(training)
     _check_folds(made.split)
+    if (training.networks or 1) > 1 and (made.split.folds or made.preprocessing.cascade is not None):
+        many = "--folds" if made.split.folds else "preprocessing.cascade"
+        problem = f"{many} makes a model of several networks already"
+        raise PlanError(problem, "training.networks", f"Give 1, or leave out {many}")
     vectors = all(head.is_vector for head in made.task.heads.values())
     if training.sampling not in ("natural", "by_loss") and not vectors:
         problem = "only whole images are drawn class by class"

@@ -79,6 +79,9 @@ SENTENCES: Mapping[str, Sentence] = {
     "training.epochs": Sentence(
         "Training ends after {value} epochs, even if minutes are left", "There are as many epochs as the minutes allow"
     ),
+    "training.networks": Sentence(
+        "The number of networks is {value}", "There are as many networks as the minutes allow"
+    ),
     "training.batch": Sentence("The batch size is {value}"),
     "training.patch": Sentence("The patch is {size} voxels"),
     "training.memory": Sentence("The predicted peak of memory is {value} GiB", "The peak of memory is not predicted"),

@@ -35,6 +35,7 @@ class Training:
     minutes:       from the command's start to the finished model; None where `steps` decides
     steps:         None until a probe has turned the minutes into a number
     epochs:        passes over the training cases at which it ends, however many minutes are left; None for no limit
+    networks:      of other seeds, whose mean is the model; None for as many as the minutes that are left allow
     warmup, ema:   shares of all steps: the rate rises over the first, weights are averaged over about the last
     patch:         what is cut from a prepared case, which is at least as large
     validations:   how often the validation cases are looked at, at the most
@@ -68,6 +69,7 @@ class Training:
     schedule: Literal["cosine", "poly"] = "cosine"
     early_stop: Count | None = None
     epochs: Annotated[float, Gt(0), Lt(math.inf)] | None = None
+    networks: Count | None = 1
     sampling: Literal["natural", "balanced", "oversampled", "undersampled", "square_root", "by_loss"] = "natural"
     memory: Annotated[float, Ge(0), Lt(math.inf)] = 0.0
     compute: Ways | None = None

@@ -127,6 +127,8 @@ def _averaged(members: Sequence[Model], where: str) -> Model:
 
 def checkpoints_of(run: Path) -> list[Path]:
     """The folders of the models that a run is the mean of, or of the one there is; UsageError where one is missing."""
+    if (run / MEMBERS).is_dir():
+        return [run / MEMBERS / str(number) for number in range(read_list(run)["members"])]
     folds = _folds(run)
     if folds:
         _refuse_unfinished(run, folds)

@@ -61,6 +61,7 @@ def training(
         "minutes": Decision(minutes, "asked for") if minutes else Decision(None, "the number of steps decides"),
         "steps": Decision(None, "a probe turns the minutes into steps when training starts"),
         "epochs": Decision(None, "in our measurements more epochs did not harm results for every voxel"),
+        "networks": Decision(1, "one network has all the minutes"),
         "batch": batch,
         "patch": _patch(grid, machine, len(fingerprint)),
         "learning_rate": _rate(dense, family),

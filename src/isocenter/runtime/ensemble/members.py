@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import IntegrityError
+from isocenter.files import written
 from isocenter.runtime import bundle
 from isocenter.runtime.ensemble.common_scale import on_one_scale
 from isocenter.runtime.guard import strictest, with_guard
@@ -86,8 +87,12 @@ def write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str,
     model: of all of them
     notes: further entries of the record
     """
-    place = folder / MEMBERS
-    place.mkdir()
+    with written(folder / MEMBERS, overwrite=True) as place:
+        place.mkdir()
+        _write_members(checkpoints, model, notes, place)
+
+
+def _write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str, Any], place: Path) -> None:
     for number, checkpoint in enumerate(checkpoints):
         (place / str(number)).mkdir()
         for name in filter(lambda name: (checkpoint / name).is_file(), (RECORD, WEIGHTS, *PART_FILES)):

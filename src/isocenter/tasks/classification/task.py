@@ -31,6 +31,7 @@ from isocenter.tasks.classification.plan import (
     check_settings,
     epochs,
     judged,
+    networks,
     prior_shift,
     sampling,
     settings_for,
@@ -259,6 +260,7 @@ class Classification:
             "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
             "training.sampling": sampling(fingerprint),
             "training.epochs": epochs(),
+            "training.networks": networks(),
             **judged(self._ordered),
         }
 

@@ -156,6 +156,7 @@ def agreed(each: Mapping[str, Mapping[str, Decision]]) -> dict[str, Decision]:
             "natural", "cases drawn by the class of one part would change what the others see"
         ),
         "training.epochs": Decision(None, "what more of them do was measured for classes alone"),
+        "training.networks": Decision(1, "one network has all the minutes"),
         "training.selection": Decision(SELECTED, f"it is the mean of {selected}, of the validation cases that have it"),
         "evaluation.primary": Decision(
             primary.value, f"{first}: {primary.because}; beside it stands {others}", primary.source

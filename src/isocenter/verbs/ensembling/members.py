@@ -73,7 +73,7 @@ def member(run: Path, name: str) -> Member:
     Raises UsageError for what is no finished run, or one that cannot be averaged.
     """
     refuse_missing(run)
-    if (run / MEMBERS).is_dir():
+    if (run / MEMBERS).is_dir() and not (run / "checkpoints").is_dir():
         raise UsageError("is an ensemble itself", str(run), "Give the runs that it was made of")
     if not all((run / mark).is_file() for mark in OF_A_RUN):
         remedy = "Give folders that `isocenter train` wrote: a package does not know who tested it"

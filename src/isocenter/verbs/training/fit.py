@@ -12,7 +12,17 @@ from typing import Any
 
 from isocenter.planning import CACHED_SHARE, Settings, settings
 from isocenter.report import metric_name
-from isocenter.runtime import Context, Model, available_memory, choose_device, environment, load
+from isocenter.runtime import (
+    Context,
+    Model,
+    available_memory,
+    averaged_model,
+    choose_device,
+    environment,
+    load,
+    on_device,
+    with_uncertainty,
+)
 from isocenter.tasks import Task
 from isocenter.training import (
     Clock,
@@ -34,6 +44,9 @@ from isocenter.verbs.reading import ReadingOptions, tracked, watched
 from isocenter.verbs.training.decisions import with_decisions
 
 log = logging.getLogger("isocenter")
+WEIGHTS = "weights.safetensors"
+# {folder of a training: what further networks of other seeds came to, whose mean with its own is its model}
+More = Mapping[Path, Sequence[Outcome]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,23 +204,27 @@ def predicted(model: Model, task: Task, cases: Sequence[Case]) -> list[Predictio
 
 
 def tuned(
-    jobs: Sequence[Job], outcomes: Sequence[Outcome], task: Task, inner: Sequence[tuple[Job, Outcome]] = ()
+    jobs: Sequence[Job],
+    outcomes: Sequence[Outcome],
+    task: Task,
+    inner: Sequence[tuple[Job, Outcome]] = (),
+    more: Mapping[Path, Sequence[Outcome]] = {},
 ) -> Tuned:
     """Decide what the task leaves open: for each training by its own cases, so that no test case has a say.
 
     task:  of the run, which several trainings have in common: all their cases decide for their mean
     inner: trainings beside a single one, each of which adds predictions of the cases that it has not seen
+    more:  further networks of each training, inner ones too
     The common task goes into every checkpoint, because the trainings are one model; a fold's own lies beside them.
     """
     predictions, cases, models = list[Prediction](), list[Case](), list[Model]()
     decisions: Mapping[str, Decision] = {}
     for job, outcome in zip(jobs, outcomes, strict=True):
-        model = load(outcome.checkpoint, job.settings.training.device)
+        model = model_of(job, outcome, more)
         if job.tuning:
             own, of_whom = predicted(model, job.settings.task, job.tuning), list(job.tuning)
             for beside, reached in inner:
-                unseen = load(reached.checkpoint, beside.settings.training.device)
-                own += predicted(unseen, job.settings.task, beside.test)
+                own += predicted(model_of(beside, reached, more), job.settings.task, beside.test)
                 of_whom += beside.test
             decided, decisions = job.settings.task.tuned(own, of_whom)
             decisions = {name: _with_inner(decision, job, inner) for name, decision in decisions.items()}
@@ -229,6 +246,17 @@ def tuned(
             if (job.out / "checkpoints" / name).is_dir():
                 with_task(job.out / "checkpoints" / name, common)
     return Tuned(models, common, decisions)
+
+
+def model_of(job: Job, outcome: Outcome, more: More) -> Model:
+    """The model that a training came to: its network, or the mean of its networks."""
+    checkpoints = [outcome.checkpoint, *(one.checkpoint for one in more.get(job.out, ()))]
+    device = job.settings.training.device
+    if len(checkpoints) == 1:
+        return load(outcome.checkpoint, device)
+    networks = [load(one, "cpu") for one in checkpoints]
+    mean = averaged_model(networks, networks[0].task, networks[0].inference)
+    return with_uncertainty(on_device(mean, [one / WEIGHTS for one in checkpoints], device))
 
 
 def assured(

@@ -43,6 +43,8 @@ NOTES = "run.json"
 IMAGE_ONLY = "image_only"
 # The networks by which each training case has a prediction of one that has not seen it.
 INNER = "inner"
+# Networks of other seeds, whose mean with the first one is the model: in the folder of each training.
+MORE = "more"
 # Where a search lies that went before a training: in the run's folder, or in that of a fold.
 SEARCH = "search"
 # Files by which the folder of a run is known.
@@ -223,12 +225,13 @@ def resumed_run(out: Path, began: float) -> RunFolder:
 
 
 def _trainings_within(out: Path) -> list[Path]:
-    """The folders of folds, of the first stage of a cascade, of the image-only control, of inner folds, of trials."""
+    """The folders of folds, of a cascade's first stage, of the control, of inner folds, trials, further networks."""
     control = out / IMAGE_ONLY
     folds = sorted(out.glob("fold_*"))
     trials = [trial for folder in (out, *folds) for trial in sorted((folder / SEARCH).glob("*_*"))]
     others = [folder for place in (out / BEFORE, control, out / INNER) for folder in sorted(place.glob("fold_*"))]
-    return [*folds, *others, *([control] if control.is_dir() else []), *trials]
+    more = [folder for place in sorted(out.rglob(MORE)) for folder in sorted(place.iterdir()) if folder.is_dir()]
+    return [*folds, *others, *([control] if control.is_dir() else []), *trials, *more]
 
 
 def state_of(folder: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -28,10 +29,11 @@ from isocenter.verbs.training.decisions import (
     with_reasons,
     with_searches,
 )
-from isocenter.verbs.training.fit import Job, fit, tuned
+from isocenter.verbs.training.fit import Job, More, fit, tuned
 from isocenter.verbs.training.gate import guarded, looked_at
 from isocenter.verbs.training.image_only_control import evaluated_control, image_job, is_wanted
 from isocenter.verbs.training.inner_folds import inner_jobs
+from isocenter.verbs.training.more_networks import NETWORKS, alone, more_jobs, networks_in_time, write_mean
 from isocenter.verbs.training.run_end import Trained, evaluated
 from isocenter.verbs.training.run_folder import RunFolder, state_of
 from isocenter.verbs.training.search import searched
@@ -112,6 +114,7 @@ def trained(run: RunFolder) -> Trained:
     wants_control = is_wanted(run, jobs[0].test)
     after = _afterwards(run, jobs, 2 if wants_control else 1)
     parts, costs = _with_views([Part.of(run, job) for job in jobs], after, log)
+    began = run.clock.seconds
     jobs, outcomes, total = [part.job for part in parts], list[Outcome](), len(parts) * (2 if wants_control else 1)
     split = jobs[0].settings.split
     inner_share = total * split.inner_share / (1 - split.inner_share) if split.inner_folds else 0.0
@@ -127,7 +130,34 @@ def trained(run: RunFolder) -> Trained:
         controls.append(beside.trained(control, job, outcome, len(parts) - number + inner_share))
     inner = inner_jobs(run, jobs[0], log.plan, timed=after is not None)
     unseen = [beside.trained(own, jobs[0], outcomes[0], len(inner) - number) for number, own in enumerate(inner)]
-    return _evaluated(run, log.plan, jobs, outcomes, controls, unseen)
+    more = _more_networks(run, log, after, began, [(jobs[0], outcomes[0]), *unseen])
+    return _evaluated(run, log.plan, jobs, outcomes, controls, unseen, more)
+
+
+def _more_networks(
+    run: RunFolder, log: PlanLog, after: Afterwards | None, began: float, trainings: Sequence[tuple[Job, Outcome]]
+) -> More:
+    """What further networks came to, of a run's training and of each of its inner folds.
+
+    began: s of the clock before the first of these trainings
+    """
+    (main, outcome), open_yet = trainings[0], log.plan[NETWORKS] is None if NETWORKS in log.plan else False
+    if open_yet and (why := alone(run, main, minutes_decide=after is not None)):
+        log({NETWORKS: Decision(1, why)})
+    elif open_yet and after is not None:
+        costs, now = after.costs(load(outcome.checkpoint, main.settings.training.device)), run.clock.seconds
+        log({NETWORKS: networks_in_time(log.plan, after, costs, now, now - began)})
+    count = int(log.plan[NETWORKS]) if NETWORKS in log.plan else 1
+    if count == 1 or run.made.folds:
+        return {}
+    reached = dict[Path, list[Outcome]]()
+    for job, own in trainings:
+        decided = replace(job, plan=log.plan) if job is main else job
+        for one in more_jobs(decided, own, count):
+            reached.setdefault(job.out, []).append(
+                _fitted(run, Part(one, None), partial(log_decisions, one.what), None)
+            )
+    return reached
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,10 +319,15 @@ def _evaluated(
     outcomes: Sequence[Outcome],
     controls: Sequence[tuple[Job, Outcome]],
     inner: Sequence[tuple[Job, Outcome]],
+    more: More,
 ) -> Trained:
     """Tune the models, and score each case by the one that has not seen it; the same of the controls."""
     common = settings(run.plan).task
-    models = guarded(run, jobs, outcomes, tuned(jobs, outcomes, common, inner))
+    models = guarded(run, jobs, outcomes, tuned(jobs, outcomes, common, inner, more))
+    facts = dict[str, str]()
+    if more:
+        write_mean(run.out, outcomes[0], more[jobs[0].out], models.models[0])
+        facts = {"networks": f"{1 + len(more[jobs[0].out])}, whose mean is the model"}
     plan = with_decisions(plan, models.decisions)
     plans = [job.plan for job in jobs]
     plan = (
@@ -310,7 +345,7 @@ def _evaluated(
         crossed = OutOfFold.of(own.task, without, own.models)
         evaluated_control(run, crossed, cases, parts, _folds(without, own.models))
     if not run.made.folds or scored is None:
-        return Trained(plan, scored, outcomes)
+        return Trained(plan, scored, outcomes, facts)
     primary, seed = str(plan["evaluation.primary"]), int(plan["training.seed"])
     facts = fold_facts(scored.table, [job.test for job in jobs], models.task, primary, seed)
     if run.own_test:

@@ -1,0 +1,86 @@
+"""Further networks, of other seeds, for the minutes that one training leaves; the model is their mean.
+
+The loss of a mean of probabilities is never above the mean of their losses, so that no case has to decide whether it
+is taken: Lakshminarayanan et al., arXiv:1612.01474.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from isocenter.errors import counted
+from isocenter.runtime import Model, write_members
+from isocenter.training import Outcome
+from isocenter.values import Decision, Plan
+from isocenter.verbs.training.decisions import with_decisions
+from isocenter.verbs.training.fit import Job
+from isocenter.verbs.training.image_only_control import is_wanted
+from isocenter.verbs.training.run_folder import MORE, RunFolder
+from isocenter.verbs.training.time_budget import Afterwards, Costs, training_deadline
+
+log = logging.getLogger("isocenter")
+NETWORKS = "training.networks"
+# More of them gain little over these: Lakshminarayanan et al., arXiv:1612.01474, figures 2 and 3.
+MOST = 5
+# s that all of them together may take for a case: whoever predicts with a slow machine waits for each.
+PATIENCE = 1.0
+
+
+def networks_in_time(plan: Plan, after: Afterwards, costs: Costs, now: float, each: float) -> Decision:
+    """How many networks there are, the first included, where minutes decide.
+
+    now:  s since the command's start
+    each: s that one network took, with those of its inner folds
+    """
+    chosen, left = plan.decision(NETWORKS), 0.0
+    for count in range(MOST, 1, -1):
+        together = replace(costs, predict=count * costs.predict)
+        left = training_deadline(after.minutes, after.seconds(together)) - now
+        if together.predict <= PATIENCE and (count - 1) * each <= left:
+            break
+    else:
+        count = 1
+    because = (
+        f"one took {each:.0f} s, and {costs.predict:.2f} s a case, of which all together have {PATIENCE:g} s; "
+        f"after the first {max(0.0, left):.0f} s were left"
+    )
+    return Decision(count, f"{chosen.because}: {because}", chosen.source)
+
+
+def alone(run: RunFolder, job: Job, *, minutes_decide: bool) -> str:
+    """Why a training has one network although its plan leaves the number open; empty where minutes decide it."""
+    if run.made.folds:
+        return "the networks of the folds are one model already"
+    if is_wanted(run, job.test):
+        return "its control without covariates is one network"
+    if job.settings.inference.uncertainty not in ("auto", "members"):
+        return f"inference.uncertainty is {job.settings.inference.uncertainty}, of a single network"
+    if run.clock.spent:
+        return "the run was stopped before it was decided, so that nobody knows how long one takes"
+    return "" if minutes_decide else "the number of steps decides, so that no minutes are left"
+
+
+def more_jobs(job: Job, outcome: Outcome, count: int) -> list[Job]:
+    """The trainings of the networks after the first of a job, which differ from it by their seeds alone.
+
+    outcome: of the first
+    """
+    seed = int(job.plan["training.seed"])
+    because = "as the first network was trained"
+    alike = {"training.steps": Decision(outcome.steps, because), "training.compute": Decision(outcome.compute, because)}
+    jobs = []
+    for number in range(1, count):
+        own = Decision(seed + number, f"the seed of the first of {count} networks, and {number}")
+        plan = with_decisions(job.plan, {**alike, "training.seed": own})
+        what = f"{job.what}, network {number + 1} of {count}"
+        jobs.append(replace(job, out=job.out / MORE / str(number), plan=plan, what=what))
+    return jobs
+
+
+def write_mean(out: Path, outcome: Outcome, more: Sequence[Outcome], model: Model) -> None:
+    """The networks of a run as one model, which `load` then takes in place of the first."""
+    write_members([outcome.checkpoint, *(one.checkpoint for one in more)], model, {}, out)
+    log.info("the model is the mean of %s", counted(1 + len(more), "network"))

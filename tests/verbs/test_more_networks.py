@@ -1,0 +1,94 @@
+"""Minutes that one training leaves train further networks, of other seeds; the model is their mean."""
+
+from __future__ import annotations
+
+import signal
+from itertools import count
+
+import numpy as np
+import pytest
+
+import isocenter
+import trained
+from isocenter.errors import PlanError
+from isocenter.files import read_dataset
+from isocenter.planning import read_plan
+from isocenter.runtime import Averaged
+
+THREE = {**trained.TWO_STEPS, "training.networks": 3}
+
+
+@pytest.fixture(scope="module")
+def averaged(classified, tmp_path_factory):
+    return classified.data, trained.classifying(
+        classified.data, tmp_path_factory.mktemp("networks") / "run", assignments=THREE
+    ).out
+
+
+def probabilities(model, data) -> np.ndarray:
+    return np.array([[*model.predict(case).confidence.uncalibrated.values()] for case in list(read_dataset(data))[:6]])
+
+
+def test_the_model_of_a_run_is_the_mean_of_its_networks_which_differ(averaged):
+    data, run = averaged
+    each = [probabilities(isocenter.load(run, "cpu", fold=number), data) for number in range(3)]
+    assert isinstance(isocenter.load(run, "cpu").run, Averaged)
+    assert not np.allclose(each[0], each[1])
+    assert not np.allclose(each[1], each[2])
+    assert probabilities(isocenter.load(run, "cpu"), data) == pytest.approx(np.mean(each, axis=0), abs=1e-6)
+
+
+def test_the_run_was_scored_with_the_model_that_it_gives(averaged, tmp_path):
+    data, run = averaged
+    again = isocenter.evaluate(run, data)
+    before = {(row["metric"], row["label"]): row["value"] for row in trained.rows_of(run)}
+    now = {(row.metric, row.label): row.estimate.value for row in again.rows}
+    assert {name: value for name, value in now.items() if np.isfinite(value)} == pytest.approx(
+        {name: value for name, value in before.items() if value is not None}, abs=1e-6
+    )
+
+
+def test_the_threshold_is_that_of_the_mean_and_not_of_a_single_network(averaged):
+    _, run = averaged
+    task = isocenter.load(run, "cpu").task
+    assert task.settings["thresholds"] == read_plan(run / "plan.yaml")["task.thresholds"]
+
+
+def test_a_run_stopped_in_a_further_network_goes_on_to_the_same_model(averaged, tmp_path):
+    data, run = averaged
+    moments = count()
+
+    def pressed(moment):
+        if next(moments) == 3:  # the second step of the second network
+            signal.raise_signal(signal.SIGINT)
+
+    with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
+        trained.classifying(data, tmp_path / "run", assignments=THREE)
+    isocenter.train(resume=tmp_path / "run")
+    ours, theirs = (probabilities(isocenter.load(one, "cpu"), data) for one in (tmp_path / "run", run))
+    assert ours == pytest.approx(theirs, abs=1e-6)
+
+
+def test_minutes_that_are_left_train_five_networks_and_the_plan_says_why(classified, tmp_path):
+    chosen = {"training.steps": None, "training.epochs": 1, "split.inner_folds": 0, "guard.gate": False}
+    run = trained.classifying(classified.data, tmp_path / "run", minutes=30, assignments=chosen)
+    plan = read_plan(run.out / "plan.yaml")
+    assert plan["training.networks"] == 5
+    assert "never above" in plan.decision("training.networks").because
+    assert "left" in plan.decision("training.networks").because
+
+
+def test_a_number_of_steps_leaves_no_minutes_and_one_network(classified):
+    assert read_plan(classified.out / "plan.yaml")["training.networks"] == 1
+
+
+def test_each_network_of_inner_folds_has_as_many_beside_it(classified, tmp_path):
+    chosen = {**trained.TWO_STEPS, "training.networks": 2, "split.inner_folds": 2}
+    run = trained.classifying(classified.data, tmp_path / "run", assignments=chosen)
+    folders = [run.out, *(run.out / "inner" / f"fold_{n}" for n in (0, 1))]
+    assert all((folder / "more" / "1" / "checkpoints" / "last").is_dir() for folder in folders)
+
+
+def test_folds_are_networks_of_one_model_already(classified, tmp_path):
+    with pytest.raises(PlanError, match="--folds makes a model of several networks already"):
+        trained.classifying(classified.data, tmp_path / "run", folds=2, assignments=THREE)
