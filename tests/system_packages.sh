@@ -1,5 +1,5 @@
 #!/bin/sh
-# The programs that the tests talk to: a browser, a second DICOM converter, a DICOM toolkit, a PACS, a database.
+# The programs that the tests talk to: a browser, a second DICOM converter, a DICOM toolkit, a PACS, a database, a reader of PDF.
 set -eu
 missing=""
 command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
@@ -7,6 +7,7 @@ command -v dcm2niix >/dev/null 2>&1 || missing="$missing dcm2niix"
 command -v dcmdump >/dev/null 2>&1 || missing="$missing dcmtk"
 command -v Orthanc >/dev/null 2>&1 || missing="$missing orthanc"
 test -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so || missing="$missing orthanc-dicomweb"
+command -v pdftotext >/dev/null 2>&1 || missing="$missing poppler-utils"
 test -d /usr/lib/postgresql || missing="$missing postgresql"
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -58,6 +59,19 @@ class Browser:
                 return pixels
             previous = pixels
         raise AssertionError("the page never looked the same twice")
+
+    def printed(self, html: str) -> list[tuple[str, float, float, float]]:
+        """(word, its left and right end, the width of its page) of every word on paper, in points."""
+        paper = self.room / "page.pdf"
+        self._run(html, f"--print-to-pdf={paper}", fragment="", size=(1200, 900))
+        text = subprocess.run(["pdftotext", "-bbox", paper, "-"], capture_output=True, text=True, check=True).stdout
+        words, width = list[tuple[str, float, float, float]](), 0.0
+        for line in text.splitlines():
+            if page := re.search(r'<page width="([\d.]+)"', line):
+                width = float(page.group(1))
+            if word := re.search(r'xMin="([\d.-]+)".*xMax="([\d.-]+)".*>(.*)</word>', line):
+                words.append((unescape(word.group(3)), float(word.group(1)), float(word.group(2)), width))
+        return words
 
     def _run(
         self, html: str, task: str, *, fragment: str, size: tuple[int, int], dark: bool = False

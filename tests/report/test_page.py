@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from typing import Any
 
 import numpy as np
@@ -168,3 +169,20 @@ def _contrast(one: str, other: str) -> float:
 
     low, high = sorted((luminance(one), luminance(other)))
     return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="there is no pdftotext to read what was printed")
+def test_paper_has_every_cell_of_a_wide_table_and_what_is_folded_within_its_edges(browser: Any) -> None:
+    columns = [f"average_precision_at_iou_{number}" for number in range(12)]
+    cells = [f"0.{number}31 (0.{number}12 to 0.{number}47)" for number in range(12)]
+    table, folded = Table(columns, [cells] * 60), Details("More", [Table(["folded"], [["unfolded"]])])
+    words = browser.printed(render(Page("Wide", sections=[Section("Table", [table, folded])])))
+    assert all(0 <= left < right <= width for _, left, right, width in words)
+    text = "".join(word for word, *_ in words)
+    assert text.count("31") >= 60 * 12
+    assert "unfolded" in text
+
+
+def test_a_section_names_the_files_that_hold_its_figures(outline: Any) -> None:
+    seen = outline(render(Page("Files", sections=[Section("Groups", files=[Link("groups.csv", "eval/groups.csv")])])))
+    assert "eval/groups.csv" in seen.addresses and "Every figure: groups.csv" in seen.text

@@ -154,10 +154,14 @@ Block = Paragraph | Table | Estimates | ByLabel | Figure | Gallery | Facts | Dec
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and the blocks under it."""
+    """A heading and the blocks under it.
+
+    files: that hold every figure of it, relative to the page
+    """
 
     title: str
     blocks: Sequence[Block] = ()
+    files: Sequence[Link] = ()
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ class RunReport:
         if self.scored is not None:
             yield _results(self.scored, self.primary, self.plan, self.by)
             yield from believed(self.scored, self.plan)
-            yield from (section for audit in self.scored.audits for section in audit.sections)
+            yield from self._audited(self.scored)
         yield from self.members
         if self.scored is not None and self.scored.shown:
             yield from _cases(self.scored, self.primary, self.views)
@@ -121,6 +121,13 @@ class RunReport:
             yield decided_section(self.plan)
         if self.problems:
             yield Section("Data", [Problems(self.problems)])
+
+    def _audited(self, scored: Scored) -> Iterator[Section]:
+        """What further looks found, each section with the files that hold all of it."""
+        beside = self.views or ""
+        for audit in scored.audits:
+            files = [Link(name, f"{beside}{name}") for name in (*audit.tables, *audit.records)]
+            yield from (replace(section, files=files) for section in audit.sections)
 
     @property
     def _origin(self) -> dict[str, Any]:
