@@ -18,6 +18,7 @@ CONTENTS = {
     "service": "a DICOM node: receiving, queue, routing, answers",
     "training": "the recipe: steps, checkpoints, searches",
     "planning": "decisions about a training, each with its reason",
+    "explanation": "what an answer rests on: maps, their tests, what they look at",
     "quality": "facts about data sets, and checks for what is wrong with them",
     "prediction": "one case read, computed, written; where the cases of a cohort are computed",
     "runtime": "models and packages: preprocessing, windows, backends, memory",

@@ -23,6 +23,7 @@ __all__ = [
     "describe_networks",
     "ensemble",
     "evaluate",
+    "explain",
     "list_networks",
     "load",
     "package",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.demo import demo
     from isocenter.verbs.ensemble import ensemble
     from isocenter.verbs.evaluate import evaluate
+    from isocenter.verbs.explain import explain
     from isocenter.verbs.networks import describe_networks, list_networks
     from isocenter.verbs.package import package
     from isocenter.verbs.plan import plan

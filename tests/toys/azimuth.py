@@ -170,7 +170,7 @@ class Azimuth:
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         return {f"degrees_{self.angle}": self._degrees(prediction)}
 
-    def saliency(self, outputs: Outputs) -> Tensor:
+    def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         return outputs[HEAD].norm(dim=1)
 
     def results(self, prediction: Prediction) -> list[Finding]:

@@ -264,7 +264,7 @@ class Pointing:
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
         return self, {}
 
-    def saliency(self, outputs: Outputs) -> Tensor:
+    def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         return outputs[HEAD].flatten(1).amax(dim=1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from isocenter.cli.images import convert, view
-from isocenter.cli.model_commands import adopt, calibrate, networks, package, predict
+from isocenter.cli.model_commands import adopt, calibrate, explain, networks, package, predict
 from isocenter.cli.service_commands import route, serve
 from isocenter.cli.shell import app
 from isocenter.cli.train_commands import check, compare, demo, ensemble, evaluate, plan, train
@@ -16,6 +16,7 @@ for verb in (
     compare,
     ensemble,
     predict,
+    explain,
     package,
     calibrate,
     adopt,

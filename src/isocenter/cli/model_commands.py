@@ -107,6 +107,51 @@ def predict(
     fail_if(result.failures)
 
 
+@reads_data
+def explain(
+    model: Trained,
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUT", help="Image files, DICOM series, or folders of them.")
+    ],
+    out: Out = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    method: Annotated[str, typer.Option(metavar="NAMES", help="Methods, as gradcam,occlusion; auto or all.")] = "auto",
+    target: Annotated[
+        str, typer.Option(metavar="NAME", help="Class, finding, structure, value or box; auto: the model's answer.")
+    ] = "auto",
+    seconds: Annotated[
+        float | None, typer.Option(min=0, metavar="S", help="Seconds of each map that random masks make.")
+    ] = None,
+    fold: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Explain one fold of a run, in place of the mean of all.")
+    ] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    backend: Backend = "auto",
+    covariates: CovariateTables = None,
+    given: Given = None,
+) -> None:
+    """Map what MODEL's answers rest on, each on the image's own grid."""
+    result = isocenter.explain(
+        model,
+        *inputs,
+        out=out or default_out("explain", inputs[0]),
+        overwrite=overwrite,
+        method=method,
+        target=target,
+        seconds=seconds,
+        fold=fold,
+        device=device,
+        threads=threads,
+        backend=backend,
+        covariates=covariates,
+        **(given or {}),
+    )
+    show(result, result.as_record() if json else None)
+    fail_if(result.failures)
+
+
 def package(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
     out: OutPackage = None,

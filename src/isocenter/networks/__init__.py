@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
+    from isocenter.networks.attention_weights import Attended, attention
     from isocenter.networks.benchmark_ranks import Measured, measurements, standing
     from isocenter.networks.catalogue import Member, made_with
-    from isocenter.networks.deepest_map import Features, features, hooked, last_layers
+    from isocenter.networks.deepest_map import Features, deepest_part, features, hooked, last_layers
     from isocenter.networks.factory import (
         answered,
         build,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     )
     from isocenter.networks.family import OWN, Family, Published
     from isocenter.networks.layout_in_memory import channels_last, memory_order, ordered, plain
+    from isocenter.networks.vit import rollout
 
 # {name: the `Family` of a file of this folder}; the file is imported on first use.
 NETWORKS = {
@@ -88,14 +90,17 @@ NETWORKS = {
 __all__ = [
     "NETWORKS",
     "OWN",
+    "Attended",
     "Family",
     "Features",
     "Measured",
     "Member",
     "Published",
     "answered",
+    "attention",
     "build",
     "channels_last",
+    "deepest_part",
     "family_of",
     "features",
     "fusion_methods",
@@ -112,6 +117,7 @@ __all__ = [
     "plain",
     "pretrained",
     "rate",
+    "rollout",
     "searched",
     "size_for",
     "sized",

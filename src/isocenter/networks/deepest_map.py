@@ -44,7 +44,7 @@ def features(
     last:   whether the inputs of the last layers are kept too
     within: the network itself, where the module holds it otherwise, as one of several
     """
-    inner, seen, inputs = _inside(within or module, at), list[Tensor](), dict[str, Tensor]()
+    inner, seen, inputs = unwrapped(within or module, at), list[Tensor](), dict[str, Tensor]()
     with ExitStack() as hooks:
         hooks.enter_context(hooked(_part(inner, at), lambda _, output: seen.append(_last(output))))
         for name, layer in last_layers(inner, at).items() if last else ():
@@ -56,12 +56,17 @@ def features(
     return Features(outputs, deepest, pooled.reshape(images.shape[0], -1, pooled.shape[-1]).mean(dim=1), inputs)
 
 
-def _inside(module: nn.Module, at: str) -> nn.Module:
+def unwrapped(module: nn.Module, at: str) -> nn.Module:
     """The module of a family within those that wrap it."""
     first = at.partition(".")[0]
     while first not in module._modules and "network" in module._modules:
         module = module.get_submodule("network")
     return module
+
+
+def deepest_part(module: nn.Module, at: str) -> nn.Module:
+    """The part of a module whose output is the deepest map; module, at: as there."""
+    return _part(unwrapped(module, at), at)
 
 
 def _part(module: nn.Module, at: str) -> nn.Module:
@@ -73,7 +78,7 @@ def _part(module: nn.Module, at: str) -> nn.Module:
 
 def last_layers(module: nn.Module, at: str) -> dict[str, nn.Module]:
     """{head: the last layer}, of heads whose last layer is `vectors[head]` or `dense[head]`; module, at: as there."""
-    groups = (_inside(module, at)._modules.get(name) for name in ("vectors", "dense"))
+    groups = (unwrapped(module, at)._modules.get(name) for name in ("vectors", "dense"))
     return {name: layer for group in groups if isinstance(group, nn.ModuleDict) for name, layer in group.items()}
 
 

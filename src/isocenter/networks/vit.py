@@ -187,8 +187,12 @@ class ViT(nn.Module):
         Each patch's share is spread evenly over its voxels; channels and scales are added. The shares of the class
         token itself, of covariates and of padding belong to no voxel: a map sums to at most 1.
         """
+        return self.spread(rollout(self.attention(images, context)), images)
+
+    def spread(self, flow: Tensor, images: Tensor) -> Tensor:
+        """(batch, 1, *spatial) of a rollout, (batch, tokens, tokens): each patch's share in the class token."""
         spatial = tuple(images.shape[2:])
-        from_patches = rollout(self.attention(images, context))[:, 0, 1 + self._entries :]
+        from_patches = flow[:, 0, 1 + self._entries :]
         seen = images.shape[1] if self.channelwise else 1
         grids = self._grids(spatial)
         parts = from_patches.split([seen * math.prod(grid) for grid in grids], dim=1)
@@ -279,17 +283,19 @@ def resized(positions: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor
     return stretched.flatten(2).transpose(1, 2)
 
 
-def rollout(attention: Tensor) -> Tensor:
+def rollout(attention: Tensor, *, weighed: bool = False) -> Tensor:
     """Attention rollout: the share of each input token in each token, (batch, tokens, tokens); a row sums to 1.
 
     attention: (batch, layers, heads, tokens, tokens)
+    weighed:   attention is weighed by gradients, whose rows sum to nothing: layers add to the shortcut, as in Chefer
+               et al., arXiv:2103.15679, section 3.1
     Attention is averaged over heads, and half of each layer is the shortcut. Abnar and Zuidema, arXiv:2005.00928,
     section 3
     """
     itself = torch.eye(attention.shape[-1], device=attention.device, dtype=attention.dtype)
     flow = itself.expand(attention.shape[0], -1, -1)
     for layer in attention.mean(dim=2).unbind(1):
-        flow = (0.5 * layer + 0.5 * itself) @ flow
+        flow = flow + layer @ flow if weighed else (0.5 * layer + 0.5 * itself) @ flow
     return flow
 
 
@@ -339,4 +345,5 @@ VIT = Family(
     },
     translated=translated,
     features="norm",
+    attention="blocks",
 )

@@ -8,7 +8,15 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.prediction.case import Asked, Done, computed, image_of, noted
-    from isocenter.prediction.result_files import AUTO, FORMATS, PROGRAM, Wanted, algorithm_of, with_own_names
+    from isocenter.prediction.result_files import (
+        AUTO,
+        FORMATS,
+        PROGRAM,
+        Wanted,
+        algorithm_of,
+        with_own_names,
+        write_maps,
+    )
     from isocenter.prediction.where import Here, Predictor, There, announce, in_full, loaded_model
     from isocenter.prediction.withheld import confidence_columns
 

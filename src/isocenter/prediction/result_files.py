@@ -14,7 +14,7 @@ from isocenter.errors import FormatError, GeometryError, UsageError
 from isocenter.files import named_as, probabilities_written, write_boxes, write_label_map, write_map
 from isocenter.runtime import COVERING, EPISTEMIC, TOTAL, Model
 from isocenter.tasks import Task, channels_of
-from isocenter.values import Array, Case, Image, Prediction, Problem, Region
+from isocenter.values import Array, Case, Image, Map, Prediction, Problem, Region
 
 # Names that Windows keeps for devices, with any suffix:
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
@@ -52,23 +52,26 @@ class Wanted:
             raise UsageError(f"cannot write {self.format!r}", "--format", remedy)
 
 
-def with_own_names(cases: Sequence[Case]) -> list[Case]:
-    """Cases with file names of their own: ids can be anything, and two inputs may share one."""
+def with_own_names(cases: Sequence[Case], kinds: Sequence[str] = (TOTAL, EPISTEMIC, COVERING)) -> list[Case]:
+    """Cases with file names of their own: ids can be anything, and two inputs may share one.
+
+    kinds: of maps that a case may have, which end the names of its files
+    """
     taken: set[str] = set()  # in lower case, as some file systems do not tell them apart
     named = []
     for case in cases:
         plain = re.sub(r"[^\w.()+-]+", "_", case.id).strip("._") or "case"
         plain = f"{plain}_" if plain.partition(".")[0].upper() in RESERVED else plain
         numbered = (plain if n == 1 else f"{plain}_{n}" for n in count(1))
-        name = next(one for one in numbered if not _stems(one) & taken)
-        taken |= _stems(name)
+        name = next(one for one in numbered if not _stems(one, kinds) & taken)
+        taken |= _stems(name, kinds)
         named.append(replace(case, id=name))
     return named
 
 
-def _stems(name: str) -> set[str]:
+def _stems(name: str, kinds: Sequence[str]) -> set[str]:
     """What the files of a case may be called, without their suffix."""
-    endings = ("", PROBABILITIES, OVERLAY, REPORT, *(f"_{kind}" for kind in (TOTAL, EPISTEMIC, COVERING)))
+    endings = ("", PROBABILITIES, OVERLAY, REPORT, *(f"_{kind}" for kind in kinds))
     return {f"{name}{ending}".lower() for ending in endings}
 
 
@@ -108,9 +111,7 @@ def write_result(
     written, lacking = _label_maps(prediction, image, folder, name, wanted, algorithm_of(model))
     reports, without = _report(prediction, image, folder, name, wanted, algorithm_of(model))
     written, lacking = [*written, *reports], [*lacking, *without]
-    for kind, made in prediction.maps.items():
-        written.append(folder / f"{name}_{kind}.{_suffix(image, wanted.format, OF_NUMBERS)}")
-        write_map(kind, made, image, written[-1])
+    written += write_maps(prediction.maps, image, folder, name, wanted.format)
     if wanted.overlay and has_place(prediction):
         still = image.frame(0) if prediction.frames else image
         bare = Case(name, name, {"image": still})  # what is known of the case is no result
@@ -118,6 +119,14 @@ def write_result(
         drawn = model.task.scoring.figures(prediction.frames[0] if prediction.frames else prediction, bare)
         written[-1].write_bytes(drawn[0].png)
     return written, lacking
+
+
+def write_maps(maps: Mapping[str, Map], image: Image, folder: Path, name: str, format: str = AUTO) -> Iterator[Path]:
+    """The file of each map of a case, in a format that holds numbers."""
+    for kind, made in maps.items():
+        path = folder / f"{name}_{kind}.{_suffix(image, format, OF_NUMBERS)}"
+        write_map(kind, made, image, path)
+        yield path
 
 
 def algorithm_of(model: Model) -> str:

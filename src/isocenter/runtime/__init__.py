@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         peak_memory,
         use_threads,
     )
+    from isocenter.runtime.differentiable import Differentiable, twin
     from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, write_members
     from isocenter.runtime.foreign import is_foreign, load_foreign, read_postprocessing, why_unpackable
     from isocenter.runtime.guard import (
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     )
     from isocenter.runtime.label_measurements import measurements
     from isocenter.runtime.memory import Expected, expected_memory, fitting_memory, kept_memory
-    from isocenter.runtime.model import Inference, Model, build_module, each_of
+    from isocenter.runtime.model import Inference, Model, build_module, each_of, image_of
     from isocenter.runtime.model_files import BEFORE, checkpoints_of, load, save
     from isocenter.runtime.model_parts import write_parts
     from isocenter.runtime.package import (
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
     from isocenter.runtime.torch_network import TorchNetwork
     from isocenter.runtime.uncertainty import EPISTEMIC, METHODS, TOTAL, LastLayers, last_layers_of, with_uncertainty
     from isocenter.runtime.windows import Averaged, Receiver
-    from isocenter.runtime.windows.slide import Network, slide
+    from isocenter.runtime.windows.slide import Network, slide, window_count
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

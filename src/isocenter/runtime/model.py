@@ -19,6 +19,7 @@ from isocenter.files import read
 from isocenter.runtime import bundle
 from isocenter.runtime.cascade import labelled
 from isocenter.runtime.covariate_encoding import Context, with_covariates
+from isocenter.runtime.differentiable import Differentiable
 from isocenter.runtime.guard import Guard, Watching
 from isocenter.runtime.preprocessing import Prepares, as_lists, as_tuples
 from isocenter.runtime.stream import Stream, frames_of, predict_frames
@@ -132,7 +133,7 @@ class Model:
         """
         axes = self.flips(mirror)
         image, where = image_of(subject)
-        if self._goes_by_frame(image):
+        if self.goes_by_frame(image):
             if receiver is not None or maps:
                 raise GeometryError("the probabilities of a clip are not kept", where, "Predict without them")
             count = image.frames or 1
@@ -147,11 +148,8 @@ class Model:
         if covariates is None and isinstance(subject, Case):
             covariates = subject.covariates or None
         vector, notes = self.context_vector(image, covariates, where)
-        preprocessing: Restores = self.preprocessing
         given, watching = image, Watching(self.run)
-        if self.first is not None:
-            stage = self.first.predict(image, mirror=mirror, covariates=covariates)
-            image, preprocessing = labelled(image, self.preprocessing, stage, self.first.task.labels)
+        image, preprocessing = self.after_first(image, covariates, mirror)
         sought = self._sought(image, maps=maps)
         prediction = run_pipeline(
             image,
@@ -177,6 +175,15 @@ class Model:
     def model_of(self, case: str) -> Model:
         """The model that predicts a case of this id: this one."""
         return self
+
+    def after_first(
+        self, image: Image, covariates: Mapping[str, Any] | None = None, mirror: bool | None = None
+    ) -> tuple[Image, Restores]:
+        """The image and its preprocessing, in a cascade with what the first stage marks in it."""
+        if self.first is None:
+            return image, self.preprocessing
+        stage = self.first.predict(image, mirror=mirror, covariates=covariates)
+        return labelled(image, self.preprocessing, stage, self.first.task.labels)
 
     def _windows(self, axes: tuple[int, ...], overlap: float | None, seconds: float | None) -> WindowSettings:
         """How the network looks at an image: mirrored along these axes, and perhaps along others to see the spread."""
@@ -220,7 +227,7 @@ class Model:
         channels = None if present is None else list(compress(self.preprocessing.channels, present))
         return context.vector(covariates or {}, channels)
 
-    def _goes_by_frame(self, image: Image) -> bool:
+    def goes_by_frame(self, image: Image) -> bool:
         """Whether the model predicts a clip frame by frame: a model of still images that marks voxels."""
         dense = any(head.is_dense for head in self.task.heads.values())
         return image.frames is not None and self.preprocessing.frames is None and dense
@@ -271,6 +278,10 @@ class Model:
         labels, channels = ", ".join(label.name for label in self.task.labels), ", ".join(self.preprocessing.channels)
         network = f"{self.families} in {self.preprocessing.ndim}D"
         return f"Model({self.task.name} of {labels}; {network}; channels {channels})"
+
+    def differentiable(self) -> Differentiable:
+        """Its networks as modules with gradients; UsageError for a model that computes without torch."""
+        return Differentiable.of(self)
 
     @property
     def settings(self) -> dict[str, Any]:

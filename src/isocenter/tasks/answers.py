@@ -151,6 +151,8 @@ class Decoding:
     bytes_per_voxel: memory for each voxel of the image while it decodes; None: that of a label
     exclusive:       whether outputs are classes, of which the largest wins
     covers_from:     {structure: probability from which on a voxel is in its covering mask}; None where there is none
+    targets:         what `Task.saliency` takes by name: classes, findings, structures, values
+    picks:           whether a case's answer is one of them; else it is all of them together
     uncertainty:     what probabilities state: "classes" of which one is right, "labels" each of which is there or not,
                      or "values"; empty for a task that states no uncertainty
     """
@@ -169,6 +171,8 @@ class Decoding:
     bytes_per_voxel: int | None = None
     exclusive: bool = True
     covers_from: Mapping[str, float] | None = None
+    targets: tuple[str, ...] = ()
+    picks: bool = False
     uncertainty: Literal["", "classes", "labels", "values"] = ""
 
 

@@ -72,5 +72,8 @@ class Task(Protocol):
         Where the kind is tuned on another part, of the cases of that. A single case decides what it can, or nothing.
         """
 
-    def saliency(self, outputs: Outputs) -> Tensor:
-        """(batch,) the scalar that an explanation explains."""
+    def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
+        """(batch,) the scalar that an explanation explains.
+
+        target: one of `Decoding.targets`; None for the answer as a whole. UsageError for any other
+        """

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from isocenter import files
 from isocenter.errors import (
     DatasetError,
     IsocenterError,
@@ -36,12 +35,14 @@ from isocenter.prediction import (
 )
 from isocenter.report import InNotebook
 from isocenter.runtime import Model, with_uncertainty, write_json
-from isocenter.transforms import COLOUR
-from isocenter.values import Case, Dataset, Image, Prediction, Problem
+from isocenter.values import Case, Prediction, Problem
 from isocenter.verbs.reading import (
+    Covariates,
+    Input,
     ReadingKeywords,
     ReadingOptions,
-    open_dataset,
+    covered,
+    open_inputs,
     path_of,
     refuse_taken,
     result_folder,
@@ -54,10 +55,6 @@ MARKS = ("predictions.csv", "summary.json")
 # Holds the room for the records until they are written; its bytes are those of their files, of a row, and of what a row
 # says of a label, each twice what was seen.
 RESERVED, RECORD_BYTES, CASE_BYTES, LABEL_BYTES = ".reserved", 12288, 1024, 192
-# A table of covariates, several of them, or the covariates of the one patient by name.
-Covariates = str | Path | Sequence[str | Path] | Mapping[str, Any] | None
-# What can be predicted.
-Input = str | Path | Image | Dataset
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,14 +229,11 @@ def _predicted(
     covariates: Covariates,
 ) -> Predicted:
     """Every case predicted, its dense result written into the folder; what failed is named, and the rest goes on."""
-    channels = model.preprocessing.channels
-    count, absent = 1 if channels == COLOUR else len(channels), bool(model.preprocessing.settings.get("absent"))
     if predictor.is_elsewhere:
         asked = in_full(asked)
     places = [_in_full(one) for one in inputs] if predictor.is_elsewhere else inputs
-    opened = [_opened(one, reading, count, absent) for one in places]
-    cases = _with_covariates(with_own_names([case for cases, _ in opened for case in cases]), covariates)
-    problems = [problem for _, of_data in opened for problem in of_data if problem.severity == "error"]
+    opened, problems = open_inputs(places, reading, model)
+    cases = covered(with_own_names(opened), covariates)
     done: dict[str, Done] = {}
     stopped: BaseException | None = None
     if asked.folder is not None:
@@ -320,35 +314,3 @@ def _as_given(result: Predicted, inputs: Sequence[object]) -> Predicted:
         names = [path + name.removeprefix(full) if name.startswith(full) else name for name in table["image"]]
         table["image"] = names
     return replace(result, table=table)
-
-
-def _with_covariates(cases: Sequence[Case], covariates: Covariates) -> list[Case]:
-    """The cases with these covariates in place of those of their own tables."""
-    match covariates:
-        case None:
-            tables: Sequence[str | Path] = ()
-        case Mapping():
-            return [replace(case, covariates=covariates) for case in cases]
-        case str() | Path():
-            tables = [covariates]
-        case _:
-            tables = covariates
-    merged = list(cases)
-    for table in tables:
-        rows = files.covariates_in(Path(table), [(case.id, case.patient) for case in cases])
-        merged = [replace(case, covariates={**case.covariates, **row}) for case, row in zip(merged, rows, strict=True)]
-    return merged
-
-
-def _opened(
-    given_input: Input, reading: ReadingOptions, channels: int, absent: bool
-) -> tuple[list[Case], list[Problem]]:
-    """The cases of one input, and what could not be read of it."""
-    match given_input:
-        case Image():
-            paths = given_input.source.paths if given_input.source else ()
-            name = Path(paths[0]).name.split(".")[0] if paths else "image"
-            return [Case(name, name, {"image": given_input})], []
-        case _:
-            dataset = open_dataset(given_input, reading, references=False, channels=channels, absent=absent)
-            return list(dataset), list(dataset.problems)

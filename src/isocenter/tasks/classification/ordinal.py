@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from isocenter.errors import PlanError
 from isocenter.evaluation import grade_distances, least_cost
 from isocenter.lazy import torch
+from isocenter.tasks.shared import place_of_target
 from isocenter.values import Floats, grades
 
 if TYPE_CHECKING:
@@ -122,6 +123,17 @@ def expected_grade(order: str, outputs: Tensor) -> Tensor:
     """(batch,) mean place of the grade: the sum of the probabilities of being above each."""
     above = _log_odds(order, outputs).sigmoid()
     return (above.cumprod(dim=1) if ORDERS[order].conditional else above).sum(dim=1)
+
+
+def ends(classes: Sequence[str]) -> tuple[str, str]:
+    """The lowest and the highest grade: what an explanation of outputs between grades can speak for."""
+    return classes[0], classes[-1]
+
+
+def towards(order: str, outputs: Tensor, classes: Sequence[str], end: str | None) -> Tensor:
+    """(batch,) mean place of the grade; negative where the lowest grade is what is asked about."""
+    sign = 1 if end is None else 2 * place_of_target(end, ends(classes)) - 1
+    return sign * expected_grade(order, outputs)
 
 
 def check_order(order: Any, classes: Sequence[str], smoothing: float) -> None:

@@ -19,10 +19,11 @@ from isocenter.tasks.classification.ordinal import (
     Calling,
     check_order,
     costs_of,
-    expected_grade,
+    ends,
     log_probabilities,
     ordinal_loss,
     outputs_of,
+    towards,
 )
 from isocenter.tasks.classification.plan import (
     BY_CLASS,
@@ -56,6 +57,7 @@ from isocenter.tasks.shared import (
     in_json,
     log_mean,
     mean_of,
+    of_one,
     probabilities_of,
     reading,
     suited_certainty,
@@ -221,6 +223,8 @@ class Classification:
             outputs=self.outputs,
             averaged=() if self.order in BETWEEN else ("class",),
             by_covariates=None if self.certainty.covariate is None else self.by_covariates,
+            targets=ends(self.classes) if self.order in BETWEEN else self.classes,
+            picks=self.order not in BETWEEN,
             uncertainty="classes",
         )
 
@@ -360,10 +364,10 @@ class Classification:
         chances = {f"probability_{name}": p for name, p in probabilities.items()}
         return {"predicted": predicted, **chances, SET: in_json(prediction.confidence.set.get(""))}
 
-    def saliency(self, outputs: Outputs) -> Tensor:
-        """(batch,) what a heat map explains: the winning class's logit, of outputs between grades the mean grade."""
-        logits = outputs["class"]
-        return expected_grade(self.order, logits) if self.order in BETWEEN else logits.amax(dim=-1)
+    def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
+        """(batch,) the logit of the class, without a target of the winning one; between grades the mean grade."""
+        given = (outputs["class"], self.classes, target)
+        return towards(self.order, *given) if self.order in BETWEEN else of_one(*given)
 
     def _index(self, case: Case) -> int:
         """The number of the case's class; DatasetError for one that was not trained."""

@@ -32,7 +32,7 @@ from isocenter.tasks.detection.plan import (
     threshold,
 )
 from isocenter.tasks.detection.scores import METRICS, NAMES, Answers, case_row, summary_rows
-from isocenter.tasks.shared import Shares, crossed, mean_of, reading
+from isocenter.tasks.shared import Shares, crossed, highest, mean_of, place_of_target, reading
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
@@ -61,6 +61,8 @@ if TYPE_CHECKING:
 HEAD = "boxes"
 # Boxes of a lower score are dropped; those between this and the threshold make the curves.
 LEAST_SCORE = 0.02
+# Boxes of a case that can be explained by rank.
+RANKS = 20
 # Selection: scores in so many steps, and the overlaps at which average precision is taken.
 BINS, SELECTION_OVERLAPS = 50, (0.1, 0.5)
 
@@ -171,6 +173,7 @@ class Detection:
             probabilities=self.probabilities,
             decode=self.decode,
             outputs=self.outputs,
+            targets=(*self._ranked, *self.classes),
         )
 
     @property
@@ -316,9 +319,16 @@ class Detection:
         names = columns_of(boxes.axes)
         return rows_of(boxes, {name: names.index(name) for name in table_columns(boxes.axes)}, self._level)
 
-    def saliency(self, outputs: Outputs) -> Tensor:
-        """(batch,) the logit of the surest centre."""
-        return outputs[HEAD][:, : len(self.classes)].flatten(1).amax(dim=1)
+    def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
+        """(batch,) the logit of a centre: of the box of a rank, the surest of a class, or the surest of all."""
+        logits = outputs[HEAD][:, : len(self.classes)]
+        if target in self.classes:
+            return logits[:, self.classes.index(target)].flatten(1).amax(dim=1)
+        return highest(logits, 1 if target is None else place_of_target(target, self._ranked) + 1)
+
+    @property
+    def _ranked(self) -> tuple[str, ...]:
+        return tuple(f"box {rank}" for rank in range(1, RANKS + 1))
 
     def results(self, prediction: Prediction) -> list[Finding]:
         """The corners (voxels) and the score of each box that is called."""

@@ -39,6 +39,7 @@ from isocenter.tasks.shared import (
     in_json,
     mean_of,
     numbers_by_name,
+    of_one,
     probabilities_of,
     reading,
     suited_certainty,
@@ -187,6 +188,8 @@ class Findings:
             probabilities=self.probabilities,
             decode=self.decode,
             outputs=self.outputs,
+            targets=self.findings,
+            picks=True,
             uncertainty="labels",
         )
 
@@ -327,9 +330,9 @@ class Findings:
             **{f"{SET}_{name}": in_json(prediction.confidence.set.get(name)) for name in self.findings},
         }
 
-    def saliency(self, outputs: Outputs) -> Tensor:
-        """(batch,) what a heat map explains: the log odds of the likeliest finding."""
-        return outputs["findings"].amax(dim=-1)
+    def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
+        """(batch,) the log odds of the finding, without one of the likeliest."""
+        return of_one(outputs["findings"], self.findings, target)
 
     @property
     def _balance(self) -> Floats:

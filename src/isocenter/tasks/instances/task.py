@@ -31,7 +31,15 @@ from isocenter.tasks.instances.plan import (
     unit_of_size,
 )
 from isocenter.tasks.instances.scores import METRICS, NAMES, case_row, summary_rows
-from isocenter.tasks.shared import Shares, label_values, mean_of, reading, refuse_other_grid, refuse_other_image_grid
+from isocenter.tasks.shared import (
+    Shares,
+    label_values,
+    mean_of,
+    of_structure,
+    reading,
+    refuse_other_grid,
+    refuse_other_image_grid,
+)
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
@@ -149,6 +157,7 @@ class InstanceSegmentation:
             decode=self.decode,
             outputs=self.outputs,
             bytes_per_voxel=BYTES_PER_VOXEL,
+            targets=tuple(label.name for label in self.labels),
         )
 
     @property
@@ -284,11 +293,9 @@ class InstanceSegmentation:
         count, size, unit = self._counted(prediction)
         return {"count": count, f"mean_size_{unit.replace('²', '2').replace('³', '3')}": size}
 
-    def saliency(self, outputs: Outputs) -> Tensor:
+    def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) mean logit of what is inside an object."""
-        logits = outputs[HEAD][:, 0].flatten(1)
-        marked = (logits > 0).to(logits.dtype)
-        return (logits * marked).sum(dim=1) / marked.sum(dim=1).clamp(min=1)
+        return of_structure(outputs[HEAD][:, :1], [one.name for one in self.labels], target, exclusive=False)
 
     def results(self, prediction: Prediction) -> list[Finding]:
         """The number of objects, and their mean size."""

@@ -19,7 +19,7 @@ from isocenter.tasks.answers import Decoding, Scoring, Teaching, Traits, rows_in
 from isocenter.tasks.multitask.plan import SELECTED, SETTING, SIGN, agreed, check_settings, joined_traits, of_part
 from isocenter.tasks.multitask.scores import PartScoring
 from isocenter.tasks.multitask.slabs import dense_slabs, joined_prediction, mean, read_by_each
-from isocenter.tasks.shared import Shares, numbers_by_name
+from isocenter.tasks.shared import Shares, numbers_by_name, place_of_target
 from isocenter.values import (
     KNOWN,
     Array,
@@ -146,6 +146,7 @@ class Multitask:
             parts=self.parts,
             by_covariates=self.by_covariates if any(self._narrowing.values()) else None,
             covers_from=self._first.decoding.covers_from,
+            targets=self._targets,
         )
 
     @property
@@ -312,9 +313,17 @@ class Multitask:
             rows = [{**before, **row} for before in rows for row in renamed]
         return rows[0] if len(rows) == 1 else rows
 
-    def saliency(self, outputs: Outputs) -> Tensor:
-        """(batch,) what all answers rest on: the sum of what explains each."""
+    def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
+        """(batch,) the scalar of a part, as "part" or "part:target"; without one the sum over all parts."""
+        if target is not None:
+            name, _, own = self._targets[place_of_target(target, self._targets)].partition(":")
+            return self.parts[name].saliency(self._own(name, outputs), own or None)
         return torch.stack([part.saliency(self._own(name, outputs)) for name, part in self.parts.items()]).sum(dim=0)
+
+    @property
+    def _targets(self) -> tuple[str, ...]:
+        each = ((name, *(f"{name}:{own}" for own in part.decoding.targets)) for name, part in self.parts.items())
+        return tuple(target for own in each for target in own)
 
     @property
     def _first(self) -> Task:

@@ -32,6 +32,7 @@ from isocenter.tasks.shared import (
     interval_rows,
     mean_of,
     numbers_by_name,
+    place_of_target,
     reading,
 )
 from isocenter.tasks.task import Task
@@ -184,6 +185,7 @@ class Regression:
             probabilities=self.probabilities,
             decode=self.decode,
             outputs=self.outputs,
+            targets=self.targets,
             uncertainty="values",
         )
 
@@ -370,9 +372,10 @@ class Regression:
             **{f"{HIGH}_{name}": finite(prediction.confidence.high.get(name)) for name in self.targets},
         }
 
-    def saliency(self, outputs: Outputs) -> Tensor:
-        """(batch,) what a heat map explains: the mean of the standardised values."""
-        return outputs[HEAD][:, : len(self.targets)].mean(dim=1)
+    def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
+        """(batch,) the standardised value, without a target the mean of all."""
+        values = outputs[HEAD][:, : len(self.targets)]
+        return values.mean(dim=1) if target is None else values[:, place_of_target(target, self.targets)]
 
     def _references(self, case: Case) -> Floats:
         """(targets,) in their units, NaN where the case has none; DatasetError where it has none of them."""

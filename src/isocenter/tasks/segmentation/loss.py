@@ -54,14 +54,6 @@ def mask_loss(
     return target_loss(name, logits, target, shares, own, not exclusive, truth.is_divided, spacing)
 
 
-def mean_marked(logits: Tensor, *, exclusive: bool) -> Tensor:
-    """(batch,) mean logit of what is marked as any structure."""
-    best = logits[:, 1 if exclusive else 0 :].amax(dim=1, keepdim=True)
-    rest = logits[:, :1] if exclusive else torch.zeros_like(best)
-    marked = (best > rest).to(logits.dtype)
-    return (best * marked).flatten(1).sum(dim=1) / marked.flatten(1).sum(dim=1).clamp(min=1)
-
-
 def target_loss(
     name: str,
     logits: Tensor,

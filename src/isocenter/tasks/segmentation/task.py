@@ -10,7 +10,7 @@ import numpy as np
 
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.segmentation.decoding import decoded
-from isocenter.tasks.segmentation.loss import mask_loss, mean_dice, mean_marked, overlap_counts, shares_of
+from isocenter.tasks.segmentation.loss import mask_loss, mean_dice, overlap_counts, shares_of
 from isocenter.tasks.segmentation.partial_labels import PARTLY, check_partly, numbers_of, partly_from, tolerance_from
 from isocenter.tasks.segmentation.plan import KNOWN, SENTENCES, check_settings, decisions, settings_for, suited
 from isocenter.tasks.segmentation.postprocessing import NONE_OF_REGIONS, choose, tidying_from
@@ -31,6 +31,7 @@ from isocenter.tasks.shared import (
     label_from,
     log_mean,
     mean_of,
+    of_structure,
     plain,
     reading,
     refuse_other_image_grid,
@@ -72,8 +73,7 @@ class Segmentation:
     postprocessing: by label name; None until validation cases have decided
     several:        share of the training references in which a label has several pieces, by its name; None: unknown
     certainty:      how far the probabilities of voxels can be believed, and what makes them so
-    expected_dice:  {structure: power that makes the true Dice of what its probabilities expect}; None until
-                    validation cases have found it
+    expected_dice:  {structure: power that makes the true Dice of what its probabilities expect}; None: not found yet
     centrelines:    names of labels that are lines (vessels, nerves); their centrelines are taught and measured
     regions:        {name: values} of structures that overlap, each an output of its own; the first value marks it in
                     the label map, where a later region overwrites an earlier one. Other settings go by their names
@@ -257,6 +257,7 @@ class Segmentation:
             channel_labels=self.channel_labels,
             exclusive=self.exclusive,
             covers_from=self.certainty.covers_from,
+            targets=tuple(self.structures),
             uncertainty="classes" if self.exclusive else "labels",
         )
 
@@ -390,12 +391,11 @@ class Segmentation:
         """The volume of each structure, in ml where voxels have a size, its interval, and the Dice that is expected."""
         return mask_columns(prediction, self.structures)
 
-    def saliency(self, outputs: Outputs) -> Tensor:
-        """(batch,) mean logit of what was marked as any structure."""
-        return mean_marked(outputs["mask"], exclusive=self.exclusive)
+    def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
+        """(batch,) mean logit of what is marked as the structure, without one as any."""
+        return of_structure(outputs["mask"], tuple(self.structures), target, exclusive=self.exclusive)
 
     def results(self, prediction: Prediction) -> list[Finding]:
         """The volume of each structure, with the label's code."""
-        volumes = structure_volumes(prediction, self.structures)
-        each = zip(self.channel_labels, volumes.items(), strict=True)
+        each = zip(self.channel_labels, structure_volumes(prediction, self.structures).items(), strict=True)
         return [Finding(one.name, value, column.rsplit("_", 1)[-1], code=one.code) for one, (column, value) in each]

@@ -90,6 +90,7 @@ if TYPE_CHECKING:
         levels_in_words,
         unkept_rule,
     )
+    from isocenter.tasks.shared.saliency import highest, of_one, of_structure, place_of_target
     from isocenter.tasks.shared.settings import SETTING_SENTENCES, numbers_by_name, reading
     from isocenter.tasks.shared.sigmoid_labels import sigmoid, written
     from isocenter.tasks.shared.softmax_labels import Tidying, log_mean, softmax, tidied

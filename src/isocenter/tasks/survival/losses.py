@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from isocenter.lazy import cox, torch
+from isocenter.tasks.shared import place_of_target
 from isocenter.tasks.survival.curves import Known
 
 if TYPE_CHECKING:
@@ -72,3 +73,10 @@ RISING: Mapping[str, Callable[[Tensor], Tensor]] = {
     "hazards": lambda outputs: torch.nn.functional.softplus(outputs).sum(dim=1),
     "weibull": lambda outputs: -outputs[:, 0],
 }
+RISK = ("risk",)
+
+
+def rising(model: str, outputs: Tensor, target: str | None) -> Tensor:
+    """(batch,) a number that rises with the risk, the only target that there is."""
+    place_of_target(target or RISK[0], RISK)
+    return RISING[model](outputs)

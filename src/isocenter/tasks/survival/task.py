@@ -15,7 +15,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.shared import INTERVALS, OF_SETS, Certainty, Shares, assured_each, finite, mean_of, reading
 from isocenter.tasks.survival.curves import LEAST, MODELS, HazardModel, Known, median_time
-from isocenter.tasks.survival.losses import LOSSES, RISING
+from isocenter.tasks.survival.losses import LOSSES, RISK, rising
 from isocenter.tasks.survival.pictures import MEDIAN, SurvivalPictures, values_of
 from isocenter.tasks.survival.plan import (
     SENTENCES,
@@ -183,6 +183,7 @@ class Survival:
             probabilities=self.probabilities,
             decode=self.decode,
             outputs=self.outputs,
+            targets=RISK,
         )
 
     @property
@@ -340,9 +341,9 @@ class Survival:
         low = {TIME_LOW: finite(prediction.confidence.low.get(TIME))}
         return {"risk": values["risk"], **{name: values.get(name) for name in columns}, **low}
 
-    def saliency(self, outputs: Outputs) -> Tensor:
+    def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) a number that rises with the risk."""
-        return RISING[self.model](outputs["event"])
+        return rising(self.model, outputs["event"], target)
 
     @property
     def _hazard_model(self) -> HazardModel:

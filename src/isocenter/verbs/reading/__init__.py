@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         with_references,
     )
     from isocenter.verbs.reading.device import announced_device
+    from isocenter.verbs.reading.inputs import Covariates, Input, covered, open_inputs
     from isocenter.verbs.reading.name_values import pairs
     from isocenter.verbs.reading.options import COVARIATES, EVERYTHING, VOXELS, ReadingKeywords, ReadingOptions
     from isocenter.verbs.reading.output_folder import refuse_missing, refuse_taken, result_folder

@@ -1,0 +1,18 @@
+"""What a model's answer rests on: maps, their tests, and what they look at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.explanation.case_on_grid import CaseOnGrid
+    from isocenter.explanation.maps import Explanation, explained
+    from isocenter.explanation.measures import evidence_of, map_measures, outer_fifth
+    from isocenter.explanation.methods import ALL, AUTO, METHODS, Method, named_methods
+    from isocenter.explanation.subject import Objective, Subject
+    from isocenter.explanation.unfit import UnfitError
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

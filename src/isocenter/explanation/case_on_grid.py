@@ -1,0 +1,268 @@
+"""A case on the network's grid: its windows as subjects of an explanation, and maps of them on the source's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter import networks
+from isocenter.errors import UsageError, listed
+from isocenter.explanation.subject import Objective, Run, Subject
+from isocenter.lazy import torch
+from isocenter.runtime import Differentiable, Model, image_of, slide, window_count, with_covariates
+from isocenter.tasks import rows_in
+from isocenter.transforms import COLOUR, looked_at
+from isocenter.values import Array, Case, Image
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Singles = NDArray[np.float32]
+AUTO = "auto"
+# What an answer as a whole is called among targets.
+WHOLE = "all"
+# (members, channels, *window) of the map of a window, from its subjects, one a member.
+Mapped = Callable[[Sequence[Subject]], "Tensor"]
+
+
+@dataclass(frozen=True, eq=False)
+class CaseOnGrid:
+    """A case as `predict` shows it to the network, window by window.
+
+    image, where: as read, and the case's name for errors
+    data, trace:  what the network sees, (channels, *grid), and the way back, as preprocessing gives them
+    vector:       (entries,) of covariates as the network takes them; None without
+    target:       one of the task's targets; None for its answer as a whole
+    torch_model:  the networks with gradients; None of a backend without torch, which explains by perturbation alone
+    """
+
+    model: Model
+    image: Image
+    where: str
+    data: Any
+    trace: Any
+    preprocessing: Any
+    vector: NDArray[np.float32] | None
+    target: str | None = None
+    torch_model: Differentiable | None = None
+
+    @classmethod
+    def of(
+        cls, model: Model, case: Case | Image, target: str = AUTO, torch_model: Differentiable | None = None
+    ) -> CaseOnGrid:
+        """The case for a target; "auto" takes what the model answers.
+
+        Raises UsageError for a target that the task does not have, and what reading and preprocessing raise.
+        """
+        image, where = image_of(case)
+        covariates = case.covariates or None if isinstance(case, Case) else None
+        vector, _ = model.context_vector(image, covariates, where)
+        seen, preprocessing = model.after_first(image, covariates)
+        data, trace = preprocessing.opened(seen, where)
+        made = cls(model, image, where, data, trace, preprocessing, vector, None, torch_model)
+        return replace(made, target=made.chosen(target))
+
+    def chosen(self, target: str) -> str | None:
+        """A target by name, or what "auto" stands for in this case."""
+        known, decoding = self.model.task.decoding.targets, self.model.task.decoding
+        if target not in (AUTO, WHOLE):
+            if target not in known:
+                choice = listed([AUTO, *known]) if known else AUTO
+                raise UsageError(f"there is no target {target!r}", "--target", f"Choose one of {choice}")
+            return target
+        if target == AUTO and len(known) == 1:
+            return known[0]
+        if target == WHOLE or not decoding.picks:
+            return None
+        outputs = self.outputs()
+        prediction = decoding.decode([((), outputs)], self.trace.source)
+        called = rows_in(decoding.outputs(prediction))[0].get("predicted")
+        if called in known:
+            return str(called)
+        [likely] = decoding.probabilities(outputs).values()
+        return known[int(np.argmax(likely))]
+
+    def outputs(self) -> Mapping[str, Array]:
+        """{head: (size,)} of the whole image, the mean over its windows; of a task of the whole image."""
+        network = with_covariates(self.model.run, self.vector)
+        slabs = list(self._slid(network))
+        return {name: np.asarray(array) for name, array in slabs[-1][1].items() if not slabs[-1][0]}
+
+    def subjects(self, window: NDArray[np.float32]) -> list[Subject]:
+        """One subject a member of the model, for a window, (channels, *window); all ask the same of it."""
+        device = self.torch_model.device if self.torch_model is not None else "cpu"
+        image = torch.from_numpy(np.ascontiguousarray(window[None], dtype=np.float32)).to(device)
+        context = None if self.vector is None else torch.from_numpy(self.vector[None]).to(device)
+        objective = Objective(self.model.task, self.target)
+        plain = _numpy_run(self.model.run)
+        if any(head.is_dense for head in self.model.task.heads.values()):
+            with torch.no_grad():
+                objective = objective.at(plain(image, context))
+        if self.torch_model is None:
+            return [Subject(image, context, plain, objective, self.together)]
+        own, common = self.torch_model, (objective, self.together)
+        return [
+            Subject(image, context, own.run_of(n), *common, own.modules[n], networks.family_of(own.families[n]), size)
+            for n, size in enumerate(self._sizes)
+        ]
+
+    @property
+    def together(self) -> int:
+        """Channels that are one picture: three of a colour picture."""
+        return 3 if self.model.preprocessing.channels == COLOUR else 1
+
+    @property
+    def _sizes(self) -> list[Mapping[str, Any]]:
+        return [network.get("size") or {} for network in self.model.networks]
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The weight of each member's map, in sum 1."""
+        return (1.0,) if self.torch_model is None else self.torch_model.shares
+
+    def on_source(self, mapped: Mapped, tell: Callable[[int, int], None] | None = None) -> NDArray[np.float32]:
+        """(members * channels, *source) of maps that are made window by window, merged as `predict` merges outputs.
+
+        tell: how many windows are done, and of how many
+        """
+        extents = _Extents()
+
+        def network(batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+            return {"map": np.stack([self._map_of(window, mapped, extents) for window in batch])}
+
+        whole: NDArray[np.float32] | None = None
+        for region, arrays in self._slid(network, restored=True, tell=tell):
+            part = np.asarray(arrays["map"], dtype=np.float32)
+            if whole is None:
+                whole = np.zeros((len(part), *self.image.geometry.shape), dtype=np.float32)
+            whole[(slice(None), *region)] = part
+        assert whole is not None  # noqa: S101 - an image has a window
+        return whole
+
+    def fullest_window(self) -> NDArray[np.float32]:
+        """(channels, *window) of the window that says most for the target; of a small image its only one."""
+        best: list[tuple[float, NDArray[np.float32]]] = []
+
+        def network(batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+            for window in batch:
+                subjects = self.subjects(window)
+                score = float(subjects[0].scores(subjects[0].image)) * subjects[0].objective.extent
+                if not best or score > best[0][0]:
+                    best[:] = [(score, window.copy())]
+            return {"": np.zeros((len(batch), 1), dtype=np.float32)}
+
+        for _ in self._slid(network):
+            pass
+        return best[0][1]
+
+    def _map_of(self, window: NDArray[np.float32], mapped: Mapped, extents: _Extents) -> NDArray[np.float32]:
+        """(members * channels, *window), the mean over the views that `predict` averages."""
+        views, seen = self._views(), []
+        for view in views:
+            along = tuple(axis + 1 for axis in view)
+            subjects = self.subjects(np.flip(window, along))
+            made = mapped(subjects).cpu().numpy() * extents.of(subjects[0])
+            seen.append(np.flip(made, tuple(axis + 2 for axis in view)))
+        total = np.mean(seen, axis=0)
+        return np.ascontiguousarray(total.reshape(-1, *total.shape[2:]), dtype=np.float32)
+
+    def _views(self) -> list[tuple[int, ...]]:
+        """Axes along which each view of a window is mirrored; across left and right only where sides mean nothing."""
+        sides, crossing = self.model.task.decoding.mirrored, self.model.inference.left_right
+        named = sides is None or tuple(sides) != tuple(range(len(sides)))
+        axes = [axis for axis in self.model.flips() if not (named and axis == crossing)]
+        return list(chain.from_iterable(combinations(axes, n) for n in range(len(axes) + 1)))
+
+    def _slid(self, network: Any, *, restored: bool = False, tell: Callable[[int, int], None] | None = None) -> Any:
+        """Windows through a network, as the pipeline of a prediction moves them."""
+        own, channels = (
+            self.model.inference,
+            sum(head.count for head in self.model.task.heads.values() if head.is_dense),
+        )
+        for part in self.preprocessing.parts(self.trace, None, own.patch, max(channels, 1)):
+            slabs = slide(
+                network,
+                self.data,
+                own.patch,
+                overlap=own.overlap,
+                batch=1,
+                progress=tell,
+                wanted=part.needed,
+                slice_order=part.slice_order,
+            )
+            yield from self.preprocessing.restored(slabs, self.trace, part.kept) if restored else slabs
+
+    @property
+    def looks(self) -> int:
+        """How often a method looks: at each window, in each view, by each member."""
+        own = self.model.inference
+        windows = window_count(self.data.shape[1:], own.patch, own.overlap)
+        return windows * len(self._views()) * len(self.shares)
+
+    @property
+    def frames(self) -> list[int | None] | None:
+        """The frame of the clip in each slot that the network sees; None of still images."""
+        own = self.model.preprocessing
+        if own.frames is None:
+            return None
+        unit = own.settings.get("time_unit")
+        return looked_at(self.image, own.frames, own.interval, unit, self.where)
+
+    def covariates(self) -> dict[str, float]:
+        """{covariate: how much lower the score is without its value}, as the encoding states a missing one."""
+        context = self.model.context
+        if self.vector is None or not context.names:
+            return {}
+        unknown, _ = context.vector({})
+        window = self.fullest_window()
+        bars, start = {}, 0
+        for column in context.columns:
+            stop = start + len(column.entries)
+            if column.of_patient:
+                without = self.vector.copy()
+                without[start:stop] = unknown[start:stop]
+                bars[column.name] = self._change(window, without)
+            start = stop
+        return bars
+
+    def _change(self, window: NDArray[np.float32], vector: NDArray[np.float32]) -> float:
+        total = 0.0
+        for subject, share in zip(self.subjects(window), self.shares, strict=True):
+            other = torch.from_numpy(vector[None]).to(subject.image.device)
+            with torch.no_grad():
+                total += share * float(subject.score(subject.image) - subject.score(subject.image, other))
+        return total
+
+
+@dataclass(eq=False)
+class _Extents:
+    """How much of a target each window has, beside the first that had any: windows with more of it count more."""
+
+    first: float = field(default=0.0)
+
+    def of(self, subject: Subject) -> float:
+        extent = subject.objective.extent
+        self.first = self.first or extent
+        return extent / self.first
+
+
+def _numpy_run(network: Any) -> Run:
+    """A network of NumPy arrays as one of tensors, without gradients."""
+
+    def run(images: Tensor, context: Tensor | None) -> Mapping[str, Any]:
+        given = [one.detach().cpu().numpy() for one in (images, context) if one is not None]
+        return {name: torch.from_numpy(np.array(one)).to(images.device) for name, one in network(*given).items()}
+
+    return run
+
+
+def mean_and_spread(maps: Singles, shares: Sequence[float]) -> tuple[Singles, Singles | None]:
+    """(members, ...) maps to their weighted mean and standard deviation; of one member no deviation."""
+    weights = np.reshape(np.asarray(shares, dtype=np.float32), (-1, *[1] * (maps.ndim - 1)))
+    mean = (weights * maps).sum(axis=0)
+    return mean, None if len(maps) < 2 else np.sqrt((weights * (maps - mean) ** 2).sum(axis=0))

@@ -1,0 +1,162 @@
+"""Maps from a network's deepest features: CAM, Grad-CAM and Grad-CAM++ by MONAI, and Score-CAM."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from monai.visualize import CAM, GradCAM, GradCAMpp
+from torch import Tensor, nn
+
+from isocenter import networks
+from isocenter.explanation.baselines import blurred, stretched
+from isocenter.explanation.subject import Subject
+from isocenter.explanation.unfit import UnfitError
+from isocenter.networks import Features
+
+# How near two numbers are that are the same: what a linear layer takes, and the mean of the deepest map.
+ALIKE = 1e-4
+# Maps that Score-CAM tries, those that vary most, and images that it shows the network at once.
+MOST_MAPS, BATCH = 64, 8
+
+
+def gradcam(subject: Subject) -> Tensor:
+    """(1, 1, *window) Grad-CAM of the deepest map, arXiv:1610.02391."""
+    return _by_gradients(subject, "gradcam", GradCAM)
+
+
+def gradcam_plus(subject: Subject) -> Tensor:
+    """(1, 1, *window) Grad-CAM++ of the deepest map, arXiv:1710.11063."""
+    return _by_gradients(subject, "gradcam++", GradCAMpp)
+
+
+def cam(subject: Subject) -> Tensor:
+    """(1, 1, *window) class activation map, arXiv:1512.04150: the last layer at each place of the deepest map."""
+    seen = _seen(subject, "cam")
+    weights, offset = _last_layer(subject, seen)
+    with _watched(subject) as scored, torch.no_grad():
+        made = CAM(scored, "peek", fc_layers=lambda _: partial(_weighed, weights, offset))
+        maps = made.compute_map(subject.image, class_idx=[0] * len(seen.deepest))
+    return _on_window(maps, subject, "cam")
+
+
+def scorecam(subject: Subject) -> Tensor:
+    """(1, 1, *window) Score-CAM, arXiv:1910.01279: each map weighs what is scored where it is high."""
+    maps = _by_image(_seen(subject, "scorecam").deepest, subject, "scorecam")[0][:, None]
+    maps = maps[maps.flatten(1).std(dim=1).argsort(descending=True)[:MOST_MAPS]]
+    masks, ones = stretched(maps, subject.spatial), (-1, *[1] * (maps.ndim - 1))
+    low, high = masks.flatten(1).amin(dim=1).reshape(ones), masks.flatten(1).amax(dim=1).reshape(ones)
+    shown, base = (masks - low) / (high - low).clamp(min=1e-12), blurred(subject.image)
+    gained = torch.cat([subject.scores(part * subject.image + (1 - part) * base) for part in shown.split(BATCH)])
+    weights = (gained - subject.scores(base)).softmax(dim=0)
+    return (weights.reshape(ones) * masks).sum(dim=0, keepdim=True).relu()
+
+
+def _by_gradients(subject: Subject, name: str, kind: type[GradCAM]) -> Tensor:
+    _by_image(_seen(subject, name).deepest, subject, name)  # refused before anything is computed
+    with _watched(subject) as scored, torch.enable_grad():
+        image = subject.image.clone().requires_grad_()
+        maps = kind(scored, "peek").compute_map(image, class_idx=0)
+    return _on_window(maps.detach(), subject, name)
+
+
+class _Scored(nn.Module):
+    """Images to (batch, 1) the subject's scalar, with its deepest map as the output of the layer `peek`."""
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__()
+        self.peek, self.network, self.subject = nn.Identity(), subject.module, subject
+
+    def forward(self, images: Tensor) -> Tensor:
+        score = self.subject.score(images)
+        # MONAI's Grad-CAM++ takes the exponential of the score, a factor of the whole map: of 0 it is no overflow.
+        return (score - score.detach())[:, None]
+
+    def passed(self, output: Any) -> Any:
+        """The part's output, whose last tensor has gone through `peek`."""
+        if isinstance(output, dict):
+            name = list(output)[-1]
+            return {**output, name: self.passed(output[name])}
+        if isinstance(output, (list, tuple)):
+            return type(output)([*output[:-1], self.passed(output[-1])])
+        maps: Tensor = self.peek(output)
+        if maps.requires_grad:
+            maps.register_hook(lambda gradient: gradient.contiguous())  # MONAI takes a view of it
+        return maps
+
+
+@contextmanager
+def _watched(subject: Subject) -> Iterator[_Scored]:
+    """The subject's network as MONAI's methods want it, for as long as they need it."""
+    assert subject.module is not None and subject.family is not None  # noqa: S101 - refused before
+    scored = _Scored(subject).eval()  # else MONAI puts the network back into training
+    part = networks.deepest_part(subject.module, subject.family.features)
+    handle = part.register_forward_hook(lambda _, __, output: scored.passed(output))
+    try:
+        yield scored
+    finally:
+        handle.remove()
+
+
+def _seen(subject: Subject, method: str) -> Features:
+    """The features of the case itself."""
+    assert subject.module is not None and subject.family is not None  # noqa: S101 - refused before
+    if not subject.family.features:
+        raise UnfitError(method, "where the deepest map of this family lies is not known")
+    given = [one for one in (subject.image, subject.context) if one is not None]
+    with torch.no_grad():
+        return networks.features(subject.module, *given, at=subject.family.features, last=True)
+
+
+def _by_image(deepest: Tensor, subject: Subject, method: str) -> Tensor:
+    """(batch * n, maps, *grid) to (batch, maps, *grid): n slices become an axis, n frames one map each."""
+    ndim, count = len(subject.spatial), len(deepest) // len(subject.image)
+    axes = deepest.ndim - 2
+    if axes == ndim - 1 and count > 1:
+        axis = int((subject.size or {}).get("axis", 0))
+        deepest = deepest.unflatten(0, (-1, count)).movedim(1, axis + 2)
+    elif axes == ndim and count > 1:
+        deepest = deepest.unflatten(0, (-1, count)).flatten(1, 2)
+    elif axes != ndim:
+        raise UnfitError(method, "the deepest part of its network is a vector, which lies nowhere in the image")
+    if math.prod(deepest.shape[2:]) == 1:
+        raise UnfitError(method, "the deepest map of its network is a single voxel")
+    return deepest
+
+
+def _on_window(maps: Tensor, subject: Subject, method: str) -> Tensor:
+    return stretched(_by_image(maps, subject, method), subject.spatial)
+
+
+def _last_layer(subject: Subject, seen: Features) -> tuple[Tensor, Tensor]:
+    """(maps,) how much each map's mean counts in the scalar, and (1,) what is there without any.
+
+    Raises UnfitError where the mean of the deepest map does not meet a linear layer.
+    """
+    _by_image(seen.deepest, subject, "cam")
+    assert subject.module is not None and subject.family is not None  # noqa: S101 - refused before
+    layers = networks.last_layers(subject.module, subject.family.features)
+    with torch.enable_grad():
+        outputs = {name: one.detach().float().requires_grad_() for name, one in seen.outputs.items()}
+        subject.objective(outputs).sum().backward()
+    moved = {name: one.grad[0] for name, one in outputs.items() if one.grad is not None and one.grad.any()}
+    maps = seen.pooled.shape[1]
+    reason = "the mean of the deepest map meets no linear layer"
+    name = next(iter(moved), "")
+    layer, taken = layers.get(name), seen.inputs.get(name)
+    if len(moved) != 1 or taken is None or not isinstance(layer, nn.Linear):
+        raise UnfitError("cam", reason)
+    if taken.ndim != 2 or taken.shape[1] < maps or not torch.allclose(taken[:, :maps], seen.pooled, atol=ALIKE):
+        raise UnfitError("cam", reason)
+    rest = taken[0, maps:] @ layer.weight[:, maps:].T
+    bias = layer.bias if layer.bias is not None else torch.zeros_like(moved[name])
+    return moved[name] @ layer.weight[:, :maps], ((rest + bias) @ moved[name])[None]
+
+
+def _weighed(weights: Tensor, offset: Tensor, features: Tensor) -> Tensor:
+    """(batch, maps) of one place to (batch, 1)."""
+    return (features @ weights)[:, None] + offset

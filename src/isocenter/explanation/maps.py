@@ -1,0 +1,129 @@
+"""The map of one case by one method, on the grid of its source."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import UsageError
+from isocenter.explanation.case_on_grid import AUTO, WHOLE, CaseOnGrid, mean_and_spread
+from isocenter.explanation.methods import Method
+from isocenter.explanation.subject import Subject
+from isocenter.lazy import torch
+from isocenter.runtime import Differentiable, Model, image_of
+from isocenter.transforms import COLOUR
+from isocenter.values import Case, Image
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What an answer rests on, by one method.
+
+    data:         (*spatial) float32 on the source's grid, of a clip (frames, *spatial); more is more for the target
+    images:       {name: the same}, of a case with several images
+    disagreement: standard deviation over the members' maps; None of one network
+    covariates:   {name: how much lower the score is without its value}
+    """
+
+    case: str
+    method: str
+    target: str
+    data: NDArray[np.float32]
+    seconds: float
+    images: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    disagreement: NDArray[np.float32] | None = None
+    covariates: Mapping[str, float] = field(default_factory=dict)
+
+
+def explained(
+    model: Model,
+    case: Case | Image,
+    method: Method,
+    *,
+    target: str = AUTO,
+    seconds: float | None = None,
+    torch_model: Differentiable | None = None,
+    tell: Callable[[int, int], None] | None = None,
+) -> Explanation:
+    """The map of a case on its own grid.
+
+    seconds:     for which the method draws, where it draws at random
+    torch_model: `model.differentiable()`, made once for many cases; a method that needs no gradients does without
+    Raises UsageError for an unknown target, UnfitError where the method cannot explain this model.
+    """
+    image, where = image_of(case)
+    if method.module and torch_model is None:
+        torch_model = model.differentiable()
+    started = time.perf_counter()
+    if model.goes_by_frame(image):
+        whole, chosen = _of_frames(model, image, method, target, seconds, torch_model), target
+    else:
+        grid = CaseOnGrid.of(model, case, target, torch_model)
+        whole, chosen = _mapped(grid, method, seconds, tell), grid.target or WHOLE
+    mean, spread = mean_and_spread(whole, (1.0,) if torch_model is None else torch_model.shares)
+    names = model.preprocessing.channels
+    several = len(mean) == len(names) > 1 and names != COLOUR
+    return Explanation(
+        where,
+        method.name,
+        chosen,
+        mean.sum(axis=0),
+        time.perf_counter() - started,
+        dict(zip(names, mean, strict=True)) if several else {},
+        None if spread is None else np.sqrt((spread**2).sum(axis=0)),
+    )
+
+
+def _of_frames(
+    model: Model,
+    image: Image,
+    method: Method,
+    target: str,
+    seconds: float | None,
+    torch_model: Differentiable | None,
+) -> NDArray[np.float32]:
+    """(members, images, frames, *spatial) of a clip that a model of still images predicts frame by frame."""
+    made, count = [], image.frames or 1
+    for number in range(count):
+        grid = CaseOnGrid.of(model, image.frame(number), target, torch_model)
+        made.append(_mapped(grid, method, None if seconds is None else seconds / count))
+    return np.stack(made, axis=2)
+
+
+def _mapped(
+    grid: CaseOnGrid, method: Method, seconds: float | None, tell: Callable[[int, int], None] | None = None
+) -> NDArray[np.float32]:
+    """(members, images[, frames], *spatial) of a case."""
+    own = None if seconds is None else seconds / grid.looks
+
+    def mapped(subjects: Sequence[Subject]) -> Tensor:
+        return torch.stack([method(subject, own)[0] for subject in subjects])
+
+    return _placed(grid, grid.on_source(mapped, tell))
+
+
+def _placed(grid: CaseOnGrid, whole: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(members * channels, *spatial) to (members, images[, frames], *spatial): each frame where the clip has it."""
+    members, spatial = len(grid.shares), whole.shape[1:]
+    names, slots = grid.model.preprocessing.channels, grid.frames
+    made = whole.reshape(members, -1, *spatial)
+    if made.shape[1] > 1 and made.shape[1] == len(names) * len(slots or [0]) + 1:
+        made = made[:, :-1]  # the last channel holds the labels of a first stage
+    if slots is None:
+        return made
+    if made.shape[1] == 1:
+        raise UsageError("one map for all frames", "explain", "Choose another method")
+    each = made.reshape(members, -1, len(slots), *spatial)
+    frames = np.zeros((members, each.shape[1], grid.image.frames or 1, *spatial), dtype=np.float32)
+    for slot, number in enumerate(slots):
+        if number is not None:
+            frames[:, :, number] += each[:, :, slot]
+    return frames

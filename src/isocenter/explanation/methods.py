@@ -1,0 +1,69 @@
+"""The methods that make a map of what an answer rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from isocenter.errors import UsageError, listed
+from isocenter.explanation.attention_maps import attention, attention_by_gradients
+from isocenter.explanation.feature_maps import cam, gradcam, gradcam_plus, scorecam
+from isocenter.explanation.input_maps import integrated_gradients, smoothgrad
+from isocenter.explanation.perturbed_maps import occlusion, rise
+from isocenter.explanation.subject import Subject
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+AUTO, ALL = "auto", "all"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of explanation.
+
+    of:      (subject) to (1, channels, *window), or one channel for all images; more is more evidence for the target
+    module:  whether it needs the network itself: a backend without torch does not have it
+    timed:   whether `of` takes `seconds`, for which it draws as much as it can
+    words:   what the map shows
+    """
+
+    name: str
+    of: Callable[..., Tensor]
+    words: str
+    module: bool = True
+    timed: bool = False
+
+    def __call__(self, subject: Subject, seconds: float | None = None) -> Tensor:
+        made = self.of(subject, seconds=seconds) if self.timed else self.of(subject)
+        return made.float()
+
+
+METHODS: Mapping[str, Method] = {
+    one.name: one
+    for one in (
+        Method("cam", cam, "the last layer's say at each place of the deepest map"),
+        Method("gradcam", gradcam, "the deepest maps, weighed by the gradient of the target"),
+        Method("gradcam++", gradcam_plus, "the deepest maps, weighed by positive gradients of the target"),
+        Method("scorecam", scorecam, "the deepest maps, weighed by what the image scores where each is high"),
+        Method("integrated_gradients", integrated_gradients, "the share of each voxel in the score"),
+        Method("smoothgrad", smoothgrad, "how much the score changes with each voxel"),
+        Method("occlusion", occlusion, "the loss of score where the image is blurred away", module=False, timed=True),
+        Method("rise", rise, "the score of random masks that show each voxel", module=False, timed=True),
+        Method("attention", attention, "attention of the class token to each patch, through all layers"),
+        Method("attention_gradients", attention_by_gradients, "attention, weighed by the gradient of the target"),
+    )
+}
+
+
+def named_methods(asked: str | Sequence[str]) -> list[Method]:
+    """Methods by name; `AUTO` and `ALL` stand for all of them. UsageError for an unknown one."""
+    names = [name.strip() for name in asked.split(",")] if isinstance(asked, str) else list(asked)
+    if names in ([AUTO], [ALL]):
+        return list(METHODS.values())
+    for name in names:
+        if name not in METHODS:
+            choice = listed([AUTO, ALL, *METHODS])
+            raise UsageError(f"there is no method {name!r}", "--method", f"Choose one or more of {choice}")
+    return [METHODS[name] for name in dict.fromkeys(names)]

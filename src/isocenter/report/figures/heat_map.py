@@ -1,0 +1,98 @@
+"""Maps of what an answer rests on, in colour over the image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from isocenter.report.display import Plane, is_series, planes, turned, unit_of, upright
+from isocenter.report.figures.drawing import Canvas, Ink, chart, plain, png, short
+from isocenter.report.figures.figure import Figure
+from isocenter.report.figures.lines import MOST_PANELS, put_trace
+from isocenter.report.figures.slices import SLICE_DPI, panels_of, put_greys, put_letters, put_scale_bar
+from isocenter.report.figures.view import View, cut, view_of
+from isocenter.values import Array, Image
+
+# Share of the largest value from which a map is opaque, and below which it is not seen.
+FULL, FAINT = 0.85, 0.15
+FAILED = "failed"
+
+
+def heat(image: Image, data: Array, title: str, *, caption: str = "", failed: bool = False) -> Figure:
+    """A map over its image, through the voxel of the most evidence; of a clip the frame of the most.
+
+    data:   (*spatial), of a clip (frames, *spatial); more is more evidence, and what is below 0 is not shown
+    failed: the method did not pass its tests, which is written across
+    """
+    frame = 0
+    if image.frames is not None:
+        frame = int(np.clip(data, 0, None).reshape(len(data), -1).sum(axis=1).argmax())
+        data = data[frame]
+    evidence = np.clip(np.nan_to_num(data), 0, None)
+    evidence = evidence / max(float(evidence.max()), 1e-30)
+    what = f"{'Failed map' if failed else 'Map'} of what the answer rests on"
+    if is_series(image.geometry):
+        return _over_series(image, evidence, title, caption, what, failed=failed)
+    axes, flips = upright(image.geometry)
+    view, evidence = view_of(image, frame=frame), turned(evidence, axes, flips)
+    peak = np.unravel_index(int(evidence.argmax()), evidence.shape)
+    shown = [(plane, 0 if plane.through is None else int(peak[plane.through])) for plane in planes(view.grid)]
+    canvas, panels = panels_of(view.grid, [plane for plane, _ in shown])
+    for panel, (plane, at) in zip(panels, shown, strict=True):
+        put_greys(panel, view, plane, at)
+        _put_heat(panel, view, cut(evidence, plane, at), plane)
+        put_letters(panel, plane)
+    put_scale_bar(panels[0], view.grid, shown[0][0])
+    if failed:
+        canvas.text(0.5, 0.5, FAILED, fontsize=30, color="#ffffffd0", ha="center", va="center", rotation=24)
+    places = [view.place(plane, at) for plane, at in shown] + ([f"frame {frame}"] if image.frames else [])
+    text = "; ".join(filter(None, places))
+    full = " ".join(filter(None, (f"{caption.rstrip('.')}." if caption else "", f"Shown: {text}." if text else "")))
+    return Figure(title, png(canvas, SLICE_DPI), f"{what} ({title})", full, wide=len(shown) > 1)
+
+
+def bars(values: Mapping[str, float], title: str, *, axis: str, caption: str = "") -> Figure:
+    """One horizontal bar a name, from 0."""
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        """Bars to the right speak for, those to the left against."""
+        axes = canvas.subplots()
+        plain(axes, ink)
+        colours = [ink.series[0] if value >= 0 else ink.series[1] for value in values.values()]
+        axes.barh([short(name) for name in values], list(values.values()), color=colours)
+        axes.axvline(0, color=ink.faint, linewidth=0.8)
+        axes.invert_yaxis()
+        axes.set_xlabel(axis)
+
+    alt = f"{title}: " + ", ".join(f"{name} {value:.3g}" for name, value in values.items())
+    return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 0.9 + 0.28 * len(values)))
+
+
+def _put_heat(axes: Axes, view: View, evidence: Array, plane: Plane) -> None:
+    """Colours that cover the more the more evidence there is."""
+    across, down = view.steps(plane)
+    extent = (-across / 2, (evidence.shape[1] - 0.5) * across, (evidence.shape[0] - 0.5) * down, -down / 2)
+    cover = 0.7 * np.clip((evidence - FAINT) / (FULL - FAINT), 0, 1)
+    axes.imshow(evidence, cmap="inferno", vmin=0, vmax=1, alpha=cover, extent=extent, interpolation="nearest")
+
+
+def _over_series(image: Image, evidence: Array, title: str, caption: str, what: str, *, failed: bool) -> Figure:
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        """A panel a channel, the map as colours behind the line."""
+        data = image.data[:MOST_PANELS]
+        panels = np.atleast_1d(canvas.subplots(len(data), 1, sharex=True))
+        for axes, values in zip(panels, data, strict=True):
+            plain(axes, ink)
+            put_trace(axes, image.geometry, values, ink.text)
+            ends = np.sort(image.geometry.to_world(np.array([[-0.5], [len(evidence) - 0.5]]))[:, 0])
+            shown = evidence[None] if image.geometry.affine[0, 0] > 0 else evidence[None, ::-1]
+            low, high = axes.get_ylim()
+            axes.imshow(shown, cmap="inferno", alpha=0.6 * shown, extent=(*ends, low, high), aspect="auto")
+        panels[-1].set_xlabel(unit_of(image.geometry))
+        if failed:
+            canvas.text(0.5, 0.5, FAILED, fontsize=30, color=ink.faint, ha="center", va="center", rotation=12)
+
+    size = (7.2, 1.0 + 1.3 * min(len(image.data), MOST_PANELS))
+    return chart(draw, title=title, caption=caption, alt=f"{what} ({title})", size=size)

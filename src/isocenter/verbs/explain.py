@@ -1,0 +1,167 @@
+"""`explain`: what a model's answers rest on, as maps on each source's own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Unpack
+
+from isocenter.errors import DatasetError, IsocenterError, UsageError, counted
+from isocenter.explanation import ALL, AUTO, METHODS, Explanation, named_methods
+from isocenter.files import write_table
+from isocenter.keywords import named_keywords
+from isocenter.lazy import pandas as pd
+from isocenter.prediction import loaded_model, with_own_names
+from isocenter.report import InNotebook
+from isocenter.runtime import Model, write_json
+from isocenter.values import Case, Problem
+from isocenter.verbs.explaining import COLUMNS, Explainer, Made, explanation_page
+from isocenter.verbs.reading import (
+    Covariates,
+    Input,
+    ReadingKeywords,
+    ReadingOptions,
+    covered,
+    open_inputs,
+    refuse_taken,
+    result_folder,
+    tracked,
+)
+
+MARKS = ("explanations.csv", "explanations.json")
+SCHEMA = "isocenter.explanations"
+
+
+@dataclass(frozen=True, eq=False)
+class Explained(InNotebook):
+    """Maps by case and method, and what tests say of the methods.
+
+    table:    a row a case and method, as in `explanations.csv`
+    maps:     {(case, method): Explanation}; empty where they were written, so that a cohort of any size fits
+    methods:  {method: {passed, because, ...}} of those that were tested
+    refused:  {method: why it cannot explain this model}
+    problems: errors are cases without a map
+    """
+
+    table: pd.DataFrame
+    maps: Mapping[tuple[str, str], Explanation]
+    methods: Mapping[str, Mapping[str, Any]]
+    refused: Mapping[str, str]
+    problems: Sequence[Problem] = ()
+    files: Sequence[Path] = ()
+    out: Path | None = None
+    findings: Sequence[Mapping[str, Any]] = field(default_factory=list)
+
+    @property
+    def failures(self) -> list[Problem]:
+        """What stands for a case without a map."""
+        return [problem for problem in self.problems if problem.severity == "error"]
+
+    def as_record(self) -> dict[str, Any]:
+        """For `--json`, and `explanations.json`."""
+        failed = [{"case": one.cases[0], "problem": one.what, "remedy": one.remedy} for one in self.failures]
+        return {
+            "schema": SCHEMA,
+            "version": 1,
+            "methods": {name: dict(one) for name, one in self.methods.items()},
+            "refused": dict(self.refused),
+            "findings": [dict(one) for one in self.findings],
+            "failed": failed,
+            "files": [str(path) for path in self.files],
+            "rows": self.table.to_dict("records"),
+        }
+
+    def __repr__(self) -> str:
+        used = list(dict.fromkeys(self.table["method"])) if len(self.table) else []
+        lines = [f"{counted(self.table['case'].nunique(), 'case')} explained by {', '.join(used)}"]
+        lines += [
+            f"{name}: {'passed' if one['passed'] else 'failed'}: {one['because']}" for name, one in self.methods.items()
+        ]
+        lines += [f"{name} cannot be: {reason}" for name, reason in self.refused.items()]
+        lines += [f"{problem.severity}: {problem.what}. {problem.remedy}" for problem in self.problems]
+        return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
+
+
+@named_keywords(ReadingKeywords)
+def explain(
+    model: str | Path | Model,
+    *inputs: Input,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    method: str | Sequence[str] = "auto",
+    target: str = "auto",
+    seconds: float | None = None,
+    fold: int | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    backend: str = "auto",
+    covariates: Covariates = None,
+    **reading: Unpack[ReadingKeywords],
+) -> Explained:
+    """Map what the model's answer to every input rests on, by one method or several.
+
+    method:  names, as "gradcam,occlusion" or a list; "all" takes each that the model can have
+    target:  what is explained: a class, finding, structure, measured value, "risk", "box 1", or "part" and
+             "part:target" of several tasks; "auto" is what the model answers
+    out:     a folder for the maps <case>_<method>.nii.gz (.tiff of pictures) on the source's grid, their pictures,
+             explanations.csv, explanations.json and report.html
+    seconds: for each map of a method that draws at random: as many masks as there is time for
+    fold, device, threads, backend, covariates: as in `predict`
+    reading: the fields of `ReadingOptions`: layout, patient, column and so on
+    A case that fails is reported and the rest goes on; DatasetError where every one fails.
+    Raises UsageError for an unknown method or target, and where a method that was named cannot explain the model.
+    """
+    options, methods = ReadingOptions.of(**reading), named_methods(method)
+    if not inputs:
+        raise UsageError("nothing to explain", "explain", "Give files or folders after the model")
+    folder = Path(out) if out is not None else None
+    if folder is not None:
+        refuse_taken(folder, overwrite, MARKS)
+    loaded = loaded_model(model, device, fold=fold, threads=threads, backend=backend)
+    explainer = Explainer.of(
+        loaded, methods, by_name=method not in (AUTO, ALL), target=target, seconds=seconds, folder=None
+    )
+    opened, problems = open_inputs(inputs, options, loaded)
+    cases = covered(with_own_names(opened, list(METHODS)), covariates)
+    with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
+        result, made = _explained(replace(explainer, folder=partial), cases, problems)
+        if folder is None or partial is None:
+            return result
+        result = replace(result, files=[folder / path.name for path in result.files], out=folder)
+        write_table(result.table, partial / MARKS[0])
+        write_json(partial / MARKS[1], SCHEMA, result.as_record())
+        facts = {"weights": loaded.record.get("weights_sha256", "not recorded"), "target": target}
+        page = explanation_page(made, result.methods, result.refused, facts)
+        (partial / "report.html").write_text(page, encoding="utf-8")
+    return result
+
+
+def _explained(
+    explainer: Explainer, cases: Sequence[Case], problems: Sequence[Problem]
+) -> tuple[Explained, list[Made]]:
+    """Every case by every method; what failed is named, and the rest goes on."""
+    made, failed = list[Made](), list(problems)
+    with tracked("explaining") as tracker:
+        for number, case in enumerate(cases):
+            tracker(number, len(cases))
+            try:
+                made.append(explainer(case))
+            except UsageError:
+                raise  # what was asked for suits no case
+            except IsocenterError as error:
+                failed.append(Problem("error", f"{case.id}: {error.problem}", (case.id,), remedy=error.remedy))
+        tracker(len(cases), len(cases))
+    if not made:
+        first = failed[0] if failed else Problem("error", "there is no case", remedy="Give images")
+        raise DatasetError(f"no case could be explained; the first: {first.what}", "explain", first.remedy)
+    result = Explained(
+        pd.DataFrame([row for one in made for row in one.rows], columns=list(COLUMNS)),
+        {(one.case, explanation.method): explanation for one in made for explanation in one.explanations},
+        {},
+        {name: reason for one in made for name, reason in one.refused.items()},
+        failed,
+        [path for one in made for path in one.files],
+    )
+    return result, made

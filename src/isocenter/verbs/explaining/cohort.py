@@ -1,0 +1,119 @@
+"""Cases through methods of explanation: a map of each, its row and its picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import UsageError
+from isocenter.explanation import CaseOnGrid, Explanation, Method, UnfitError, explained, map_measures
+from isocenter.prediction import write_maps
+from isocenter.report import Figure, figures
+from isocenter.runtime import Differentiable, Model, fitting_memory
+from isocenter.transforms import stacked
+from isocenter.values import Case, Image, Map
+
+# Of `explanations.csv`.
+COLUMNS = (
+    "case",
+    "target",
+    "method",
+    "passed",
+    "deletion",
+    "insertion",
+    "stability",
+    "pointing",
+    "energy",
+    "border_share",
+    "seconds",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What became of one case.
+
+    rows:    of `explanations.csv`
+    figures: of each method, and of covariates
+    refused: {method: why it cannot explain this model}
+    """
+
+    case: str
+    rows: Sequence[Mapping[str, Any]]
+    figures: Sequence[Figure]
+    files: Sequence[Path]
+    refused: Mapping[str, str] = field(default_factory=dict)
+    explanations: Sequence[Explanation] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Explainer:
+    """How cases of a cohort are explained.
+
+    by_name:     whether a person asked for these methods: one that cannot be is then refused, else left out
+    torch_model: the model's networks with gradients; None of a backend without torch
+    passed:      {method: whether it passed its tests on this model}; a method that is not there was not tested
+    folder:      where maps and pictures are written; where there is none the maps are kept
+    """
+
+    model: Model
+    methods: Sequence[Method]
+    target: str = "auto"
+    seconds: float | None = None
+    by_name: bool = True
+    torch_model: Differentiable | None = None
+    passed: Mapping[str, bool] = field(default_factory=dict)
+    folder: Path | None = None
+
+    @classmethod
+    def of(cls, model: Model, methods: Sequence[Method], *, by_name: bool, **more: Any) -> Explainer:
+        """UsageError where a method was asked for by name that needs gradients, and the backend has none."""
+        try:
+            return cls(model, methods, by_name=by_name, torch_model=model.differentiable(), **more)
+        except UsageError:
+            if by_name and any(method.module for method in methods):
+                raise
+            return cls(model, [method for method in methods if not method.module], by_name=by_name, **more)
+
+    def __call__(self, case: Case) -> Made:
+        """The case by each method."""
+        image = stacked(case.images, case.id)
+        model = fitting_memory(self.model, image, case.id)
+        rows, drawn, files = list[Mapping[str, Any]](), list[Figure](), list[Path]()
+        refused, maps = dict[str, str](), list[Explanation]()
+        how: dict[str, Any] = {"target": self.target, "seconds": self.seconds, "torch_model": self.torch_model}
+        for method in self.methods:
+            try:
+                made = explained(model, case, method, **how)
+            except UnfitError as error:
+                if self.by_name:
+                    raise
+                refused[method.name] = error.reason
+                continue
+            passed = self.passed.get(method.name)
+            title = f"{method.name}: {made.target}"
+            drawn.append(figures.heat(image, made.data, title, caption=method.words, failed=passed is False))
+            measured = map_measures(made.data, image.geometry.ndim)
+            own = {"case": case.id, "target": made.target, "method": method.name, "passed": passed, **measured}
+            rows.append(dict.fromkeys(COLUMNS) | own | {"seconds": round(made.seconds, 3)})
+            if self.folder is None:
+                maps.append(made)
+            else:
+                files += _written(made, image, case.id, self.folder, drawn[-1])
+        if not model.goes_by_frame(image) and model.context.names:
+            bars = CaseOnGrid.of(model, case, self.target, self.torch_model).covariates()
+            drawn.append(figures.bars(bars, "Covariates", axis="score lost without the value"))
+        return Made(case.id, rows, drawn, files, refused, maps)
+
+
+def _written(made: Explanation, image: Image, name: str, folder: Path, figure: Figure) -> Iterator[Path]:
+    """The files of a map: itself, those of single images, the members' disagreement, a picture."""
+    each = {made.method: Map(made.data)}
+    each |= {f"{made.method}_{one}": Map(data) for one, data in made.images.items()}
+    each |= {} if made.disagreement is None else {f"{made.method}_disagreement": Map(made.disagreement)}
+    yield from write_maps(each, image, folder, name)
+    picture = folder / f"{name}_{made.method}.png"
+    picture.write_bytes(figure.png)
+    yield picture

@@ -1,0 +1,61 @@
+"""The inputs of a model: files, series, cohorts and images as cases, with the covariates that are given beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from isocenter import files
+from isocenter.runtime import Model
+from isocenter.transforms import COLOUR
+from isocenter.values import Case, Dataset, Image, Problem
+from isocenter.verbs.reading.dataset import open_dataset
+from isocenter.verbs.reading.options import ReadingOptions
+
+# A table of covariates, several of them, or the covariates of the one patient by name.
+Covariates = str | Path | Sequence[str | Path] | Mapping[str, Any] | None
+# What a model takes.
+Input = str | Path | Image | Dataset
+
+
+def open_inputs(inputs: Sequence[Input], reading: ReadingOptions, model: Model) -> tuple[list[Case], list[Problem]]:
+    """The cases of all inputs, and what could not be read of them."""
+    channels = model.preprocessing.channels
+    count, absent = 1 if channels == COLOUR else len(channels), bool(model.preprocessing.settings.get("absent"))
+    opened = [_opened(one, reading, count, absent) for one in inputs]
+    problems = [problem for _, of_data in opened for problem in of_data if problem.severity == "error"]
+    return [case for cases, _ in opened for case in cases], problems
+
+
+def covered(cases: Sequence[Case], covariates: Covariates) -> list[Case]:
+    """The cases with these covariates in place of those of their own tables."""
+    match covariates:
+        case None:
+            tables: Sequence[str | Path] = ()
+        case Mapping():
+            return [replace(case, covariates=covariates) for case in cases]
+        case str() | Path():
+            tables = [covariates]
+        case _:
+            tables = covariates
+    merged = list(cases)
+    for table in tables:
+        rows = files.covariates_in(Path(table), [(case.id, case.patient) for case in cases])
+        merged = [replace(case, covariates={**case.covariates, **row}) for case, row in zip(merged, rows, strict=True)]
+    return merged
+
+
+def _opened(
+    given_input: Input, reading: ReadingOptions, channels: int, absent: bool
+) -> tuple[list[Case], list[Problem]]:
+    """The cases of one input, and what could not be read of it."""
+    match given_input:
+        case Image():
+            paths = given_input.source.paths if given_input.source else ()
+            name = Path(paths[0]).name.split(".")[0] if paths else "image"
+            return [Case(name, name, {"image": given_input})], []
+        case _:
+            dataset = open_dataset(given_input, reading, references=False, channels=channels, absent=absent)
+            return list(dataset), list(dataset.problems)

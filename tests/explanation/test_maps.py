@@ -1,0 +1,119 @@
+"""Maps lie where the cause lies, on the source's own grid, and say what is known of hand-made networks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from scipy import ndimage
+
+from explanation.looking import Bright, Linear, model, spot
+from isocenter.explanation import CaseOnGrid, UnfitError, explained, named_methods
+from isocenter.runtime import Averaged, TorchNetwork
+
+# The first axis runs to the head, the second to the left, the third backwards, with unlike voxels and a slight turn.
+TURNED = np.array([[0, -1.5, 0.1, 40.0], [0.05, 0.1, -3.0, 20.0], [0.8, 0, 0.1, -7.0], [0, 0, 0, 1.0]])
+SPOT = ["cam", "gradcam", "gradcam++", "integrated_gradients", "occlusion", "rise"]
+
+
+@pytest.mark.parametrize("name", SPOT)
+def test_the_peak_lies_where_the_cause_lies_in_a_turned_anisotropic_volume_that_is_cropped_and_resampled(name):
+    of = model(Bright(3), (16, 16, 16), spacing=(1.6, 1.6, 1.6), crop="content")
+    image = spot((30, 16, 9), (22, 4, 2), TURNED)
+    image.pixels[:, :3] = 0.0  # a constant border, which is cut away
+    [method] = named_methods(name)
+    made = explained(of, image, method, target="bright")
+    assert made.data.shape == image.geometry.shape
+    assert made.data.dtype == np.float32
+    smooth = ndimage.gaussian_filter(made.data, 1.0)
+    peak = np.array(np.unravel_index(int(smooth.argmax()), smooth.shape))
+    away = np.linalg.norm((peak - [22, 4, 2]) * image.geometry.steps)
+    # Masks and blocks are coarser than voxels.
+    assert away < (8.0 if name in ("occlusion", "rise") else 3.0)
+
+
+def test_where_nothing_is_resampled_a_map_lies_exactly_on_its_voxels():
+    weights = np.zeros((1, 12, 12, 12))
+    image = spot((12, 7, 9), (8, 2, 5), np.array([[0, 1.0, 0, 0], [0, 0, -1.0, 9], [-1.0, 0, 0, 12], [0, 0, 0, 1]]))
+    of = model(Linear(weights + 1.0), (12, 12, 12))
+    made = explained(of, image, named_methods("integrated_gradients")[0], target="bright")
+    # The score is the sum of all voxels, so each has its own value as its share, but for edges that go on.
+    inside = (slice(1, -1),) * 3
+    assert_allclose(made.data[inside], image.data[0][inside], rtol=1e-4)
+
+
+def test_integrated_gradients_of_a_linear_network_are_its_weights_times_the_image():
+    rng = np.random.default_rng(1)
+    weights = rng.normal(size=(1, 8, 8))
+    image = spot((8, 8), (5, 2))
+    of = model(Linear(weights), (8, 8))
+    made = explained(of, image, named_methods("integrated_gradients")[0], target="bright")
+    assert_allclose(made.data, (weights * image.data)[0], rtol=1e-4, atol=1e-6)
+    score = (weights * image.data).sum()
+    assert_allclose(made.data.sum(), score, rtol=1e-4)
+
+
+def test_smoothgrad_of_a_linear_network_is_the_size_of_its_weights():
+    weights = np.random.default_rng(1).normal(size=(1, 8, 8))
+    made = explained(model(Linear(weights), (8, 8)), spot((8, 8), (5, 2)), named_methods("smoothgrad")[0])
+    assert_allclose(made.data, abs(weights[0]), rtol=1e-4)
+
+
+def test_a_map_is_of_the_class_that_the_model_calls_unless_another_is_asked_about():
+    weights = np.zeros((1, 8, 8))
+    weights[0, 5, 2] = 1.0
+    of, image = model(Linear(weights), (8, 8)), spot((8, 8), (5, 2))
+    [method] = named_methods("integrated_gradients")
+    assert explained(of, image, method).target == "bright"
+    other = explained(of, image, method, target="calm")
+    assert_allclose(other.data, 0.0)
+
+
+def test_a_volume_of_several_windows_has_one_map_in_which_the_cause_stands_out():
+    of = model(Bright(3), (8, 8, 8))
+    image = spot((20, 8, 14), (16, 4, 3))
+    made = explained(of, image, named_methods("gradcam")[0], target="bright")
+    assert np.unravel_index(int(made.data.argmax()), made.data.shape)[0] in (15, 16, 17)
+    assert (made.data[:10] == 0).all()
+
+
+def test_members_are_averaged_and_their_disagreement_is_a_map():
+    first, second = (np.random.default_rng(n).normal(size=(1, 8, 8)) for n in (1, 2))
+    of, image = model(Linear(first), (8, 8)), spot((8, 8), (5, 2))
+    run = Averaged((of.run, TorchNetwork(Linear(second).eval())), of.task.decoding.average, (0.75, 0.25))
+    made = explained(replace(of, run=run), image, named_methods("integrated_gradients")[0], target="bright")
+    assert_allclose(made.data, (0.75 * first + 0.25 * second)[0] * image.data[0], rtol=1e-4, atol=1e-5)
+    apart = abs((first - second)[0] * image.data[0]) * np.sqrt(0.75 * 0.25)
+    assert_allclose(made.disagreement, apart, rtol=1e-3, atol=1e-5)
+
+
+def test_the_weights_of_the_model_stay_as_they_are_and_get_no_gradients():
+    module = Bright(2)
+    of, image = model(module, (8, 8)), spot((8, 8), (5, 2))
+    before = {name: one.clone() for name, one in module.state_dict().items()}
+    for method in named_methods("gradcam,gradcam++,cam,scorecam,smoothgrad"):
+        explained(of, image, method)
+    assert all(torch.equal(one, before[name]) for name, one in module.state_dict().items())
+    assert all(one.grad is None for one in module.parameters())
+    assert not module.training
+    assert not any(part._forward_hooks for part in module.modules())
+
+
+def test_a_subject_has_gradients_by_its_image_and_its_score_is_the_logit_of_the_target():
+    weights = np.random.default_rng(1).normal(size=(1, 8, 8))
+    of, image = model(Linear(weights), (8, 8)), spot((8, 8), (5, 2))
+    grid = CaseOnGrid.of(of, image, "bright", of.differentiable())
+    [subject] = grid.subjects(grid.fullest_window())
+    given = subject.image.clone().requires_grad_()
+    subject.score(given).sum().backward()
+    assert_allclose(given.grad[0].numpy(), weights, rtol=1e-6)
+    assert_allclose(float(subject.score(subject.image)), (weights * image.data).sum(), rtol=1e-5)
+
+
+def test_a_method_that_cannot_explain_a_model_says_why():
+    of, image = model(Bright(2), (8, 8)), spot((8, 8), (5, 2))
+    with pytest.raises(UnfitError, match="attention cannot explain this model: its family has no attention"):
+        explained(of, image, named_methods("attention")[0])

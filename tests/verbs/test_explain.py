@@ -1,0 +1,89 @@
+"""`explain`: the files and columns that it writes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+import isocenter
+from isocenter.errors import UsageError
+
+METHODS = "gradcam,occlusion,integrated_gradients"
+COLUMNS = [
+    "case",
+    "target",
+    "method",
+    "passed",
+    "deletion",
+    "insertion",
+    "stability",
+    "pointing",
+    "energy",
+    "border_share",
+    "seconds",
+]
+
+
+def test_pictures_have_a_map_a_picture_and_a_row_for_each_method(classified, tmp_path, cli):
+    picture = sorted((classified.data / "bright").glob("*.png"))[0]
+    ended = cli("explain", classified.out, picture, "--method", METHODS, "--out", tmp_path / "out")
+    assert ended.code == 0, ended.err
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    each = {f"{picture.stem}_{name}{end}" for name in METHODS.split(",") for end in (".tiff", ".png")}
+    assert files == {*each, "explanations.csv", "explanations.json", "report.html"}
+    table = pd.read_csv(tmp_path / "out" / "explanations.csv")
+    assert list(table.columns) == COLUMNS
+    assert table["method"].tolist() == METHODS.split(",")
+    assert table["target"].isin(["bright", "dark"]).all()
+    assert table["border_share"].between(0, 1).all()
+    data = tifffile.imread(tmp_path / "out" / f"{picture.stem}_occlusion.tiff")
+    assert data.dtype == np.float32
+    record = json.loads((tmp_path / "out" / "explanations.json").read_text())
+    assert {"methods", "findings", "refused"} <= set(record)
+
+
+def test_volumes_have_maps_on_the_grid_of_their_source(segmented, tmp_path):
+    source = sorted((segmented.data / "images").glob("*.nii.gz"))[0]
+    isocenter.explain(segmented.out, source, method="gradcam", target="core", out=tmp_path / "out")
+    made, given = nibabel.load(tmp_path / "out" / "case00_gradcam.nii.gz"), nibabel.load(source)
+    assert made.shape == given.shape
+    assert made.get_data_dtype() == np.float32
+    np.testing.assert_allclose(made.affine, given.affine, atol=1e-4)
+
+
+def test_without_a_folder_nothing_is_written_and_the_maps_are_kept(classified):
+    picture = sorted((classified.data / "dark").glob("*.png"))[0]
+    result = isocenter.explain(classified.out, picture, method=["gradcam"], target="dark")
+    [(key, made)] = result.maps.items()
+    assert key == (picture.stem, "gradcam")
+    assert made.target == "dark"
+    assert "explained by gradcam" in repr(result)
+
+
+def test_an_unknown_method_or_target_is_refused_with_those_that_there_are(classified):
+    picture = sorted((classified.data / "dark").glob("*.png"))[0]
+    with pytest.raises(UsageError, match=r"no method 'lime'.*gradcam"):
+        isocenter.explain(classified.out, picture, method="lime")
+    with pytest.raises(UsageError, match=r"no target 'cat'.*bright, dark"):
+        isocenter.explain(classified.out, picture, method="gradcam", target="cat")
+
+
+def test_a_family_without_attention_is_refused_by_name_with_the_reason(classified, cli, tmp_path):
+    picture = sorted((classified.data / "dark").glob("*.png"))[0]
+    ended = cli("explain", classified.out, picture, "--method", "attention", "--out", tmp_path / "out")
+    assert ended.code == 2
+    assert "attention cannot explain this model: its family has no attention" in ended.last
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_computes_without_torch_has_occlusion_and_rise_and_refuses_gradients_by_name(packaged, segmented):
+    source = sorted((segmented.data / "images").glob("*.nii.gz"))[0]
+    with pytest.raises(UsageError, match=r"computes without torch .*no gradients.*occlusion or rise"):
+        isocenter.explain(packaged.out, source, method="gradcam", backend="onnx")
+    result = isocenter.explain(packaged.out, source, backend="onnx", seconds=0.5, method="occlusion,rise")
+    assert result.table["method"].tolist() == ["occlusion", "rise"]
