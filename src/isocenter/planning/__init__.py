@@ -8,7 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.planning.changes import for_fold, shared_by_folds, with_memory, with_settings
-    from isocenter.planning.checks import check_wishes, settings
+    from isocenter.planning.checks import CONFIGURATIONS, check_wishes, settings
     from isocenter.planning.machine import Machine, cores, this_machine
     from isocenter.planning.memory import CACHED_SHARE
     from isocenter.planning.plan import make_plan

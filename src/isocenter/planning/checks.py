@@ -15,6 +15,11 @@ from isocenter.runtime import Context, build_module, choose_device
 from isocenter.transforms import check_flips
 from isocenter.values import BY_HAND, Plan
 
+# From the simplest on; by slices, and by volumes.
+CONFIGURATIONS = ("2d", "3d")
+# Fewer show nothing of a configuration.
+LEAST_MINUTES = 1.0
+
 # What follows from the data and the rest of the plan, and what a person changes instead.
 FOLLOWS = {
     "split.method": "Give another training.seed, split.seed or split.folds",
@@ -35,6 +40,7 @@ def settings(plan: Plan) -> Settings:
     _check_axes(made)
     _check_learning(made)
     _check_search(made)
+    _check_configurations(made)
     _check_prior(plan, made)
     _check_network(made)
     return made
@@ -234,6 +240,26 @@ def _check_search(made: Settings) -> None:
     if made.preprocessing.cascade is not None:
         problem = "each trial would be a cascade of its own, of three trainings"
         raise PlanError(problem, "search.minutes", "Give --set preprocessing.cascade=none, or leave out --tune")
+
+
+def _check_configurations(made: Settings) -> None:
+    """Configurations are compared by folds, for volumes that have slices, with time for a training of each."""
+    search, where, off = made.search, "search.configurations", "or leave it out"
+    if search.configurations not in ("auto", "ensemble"):
+        return
+    if not made.split.folds:
+        raise PlanError(
+            "configurations are compared by the cases that folds have not seen", where, f"Add --folds 5, {off}"
+        )
+    if made.preprocessing.ndim != 3 or not any(head.is_dense for head in made.task.heads.values()):
+        raise PlanError("only results for every voxel of a volume have slices to compare with", where, "Leave it out")
+    if search.is_on or made.preprocessing.cascade is not None:
+        other = "a search" if search.is_on else "a cascade"
+        raise PlanError(f"{other} and a comparison of configurations are one too many", where, f"Leave out one {off}")
+    trainings, minutes = len(CONFIGURATIONS) * made.split.folds, made.training.minutes
+    if made.training.steps is None and minutes is not None and minutes < trainings * LEAST_MINUTES:
+        problem = f"{minutes:g} minutes for {trainings} trainings: each takes at least {LEAST_MINUTES:g}"
+        raise PlanError(problem, where, f"Give --minutes {trainings * LEAST_MINUTES:g} or more, fewer folds, {off}")
 
 
 def _unending() -> PlanError:

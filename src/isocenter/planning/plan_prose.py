@@ -170,6 +170,7 @@ SENTENCES: Mapping[str, Sentence] = {
         "Other decisions are tried for {value} minutes", "No minutes are set aside for a search"
     ),
     "search.trials": Sentence("There are {value} trials", "The number of trials is open"),
+    "search.configurations": Sentence("The configuration is {value}", "No configurations are compared"),
     "search.steps": Sentence("Each trial has {value} steps", "The length of a trial is open"),
     "guard.gate": Sentence("Images unlike those of training are refused", "No image is refused", always=True),
     "guard.level": Sentence("{percent} of good images may be refused wrongly"),

@@ -126,6 +126,7 @@ def unsearched() -> dict[str, Decision]:
     return {
         "minutes": Decision(None, "no search was asked for"),
         "trials": Decision(None, "as many as the minutes of a search allow"),
+        "configurations": Decision(None, "no comparison of slices with volumes was asked for"),
         "steps": Decision(None, "trials have equal times, or where the steps are set a share of them"),
     }
 

@@ -136,19 +136,22 @@ def checkpoints_of(run: Path) -> list[Path]:
 
 
 def _ensemble(path: Path, device: str, fold: int | None) -> Model:
-    """The mean of an ensemble's members, or one of them."""
+    """The mean of an ensemble's members, or one of them; of a run whose folds have several networks those of a fold."""
     record = read_list(path)
-    folders = [path / MEMBERS / str(number) for number in range(record["members"])]
-    if fold is not None and fold not in range(len(folders)):
-        raise no_fold(fold, range(len(folders)), path)
-    if fold is not None:
-        return _read(folders[fold], choose_device(device).value)
+    numbers = range(record["members"])
+    parts = record.get("folds") or [[number] for number in numbers]
+    if fold is not None and fold not in range(len(parts)):
+        raise no_fold(fold, range(len(parts)), path)
+    folders = [path / MEMBERS / str(number) for number in (numbers if fold is None else parts[fold])]
+    if len(folders) == 1:
+        return _read(folders[0], choose_device(device).value)
     members = [_built(current_record(read_json(one / RECORD, SCHEMA)), one / WEIGHTS, "cpu", one) for one in folders]
     try:
         task, inference = tasks.build(record["task"]), Inference.of(record["inference"])
     except BUILDING_ERRORS as error:
         raise IntegrityError(f"says nothing of its {error}", str(path / MEMBERS), "Get the ensemble again") from error
-    model = averaged_model(members, task, inference, shares_in(record), str(path))
+    shares = shares_in(record) if fold is None else None
+    model = averaged_model(members, task, inference, shares, str(path))
     return on_device(model, [one / WEIGHTS for one in folders], choose_device(device).value)
 
 

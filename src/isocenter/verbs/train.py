@@ -28,6 +28,8 @@ from isocenter.verbs.training import (
     CovariateShare,
     RunFolder,
     Trained,
+    configuration_sections,
+    configured,
     covariates_stated,
     in_all_processes,
     less_than_one_pass,
@@ -190,7 +192,8 @@ def _finished(run: RunFolder) -> Run:
     """Prepare, train, evaluate, report; an error of the system, or of memory, becomes one line."""
     try:
         write_environment(run, run.plan)
-        return _reported(run, trained(run))
+        run, others = configured(run)
+        return _reported(run, trained(run, others))
     except FileNotFoundError as error:
         remedy = "Give the data back as they were: `isocenter train --resume` goes on"
         raise IntegrityError("was deleted while the run trained", str(error.filename or run.out), remedy) from error
@@ -227,7 +230,7 @@ def _reported(run: RunFolder, done: Trained) -> Run:
     )
     write_json(run.out / NOTES, "isocenter.run", {"notes": notes, "minutes": minutes, "verdict": verdict.as_record()})
     write_verdict(run.out / EVALUATION, verdict.as_record())
-    sections = search_sections(searches, done.plan)
+    sections = [*search_sections(searches, done.plan), *configuration_sections(run.out)]
     finished = replace(done, facts={**share.facts, **done.facts})
     write_report(
         run, finished, notes, log=log, minutes=minutes, searches=sections, compared=share.sections, verdict=verdict

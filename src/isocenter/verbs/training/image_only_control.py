@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from isocenter.errors import IsocenterError
 from isocenter.evaluation import case_table
@@ -62,12 +63,7 @@ def evaluated_control(
 
     folds: {case id: the fold that scores it}, where there are several
     """
-    rows = []
-    with tracked(f"predicting and scoring {WHAT}") as tracker:
-        for done, case in enumerate(cases, start=1):
-            with suppress(IsocenterError):  # it is named where the model is scored, and left out of both
-                rows += rows_of(model.predict(case), case, model.task, parts.get(case.id, "test"), folds.get(case.id))
-            tracker(done, len(cases))
+    rows = predicted_rows(model, cases, parts, folds, WHAT)
     if not rows:
         return None
     table = case_table(rows)
@@ -78,3 +74,19 @@ def evaluated_control(
         partial_folder.mkdir()
         scored.write(partial_folder)
     return scored
+
+
+def predicted_rows(
+    model: Predictor, cases: Sequence[Case], parts: Mapping[str, Split], folds: Mapping[str, Fold], what: str
+) -> list[dict[str, Any]]:
+    """The rows of all cases that a model can predict, of one that is compared with others.
+
+    what: it is, in words
+    """
+    rows = list[dict[str, Any]]()
+    with tracked(f"predicting and scoring {what}") as tracker:
+        for done, case in enumerate(cases, start=1):
+            with suppress(IsocenterError):  # it is named where the model is scored, and left out of both
+                rows += rows_of(model.predict(case), case, model.task, parts.get(case.id, "test"), folds.get(case.id))
+            tracker(done, len(cases))
+    return rows

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 from isocenter.errors import counted
@@ -80,7 +81,13 @@ def more_jobs(job: Job, outcome: Outcome, count: int) -> list[Job]:
     return jobs
 
 
-def write_mean(out: Path, outcome: Outcome, more: Sequence[Outcome], model: Model) -> None:
-    """The networks of a run as one model, which `load` then takes in place of the first."""
-    write_members([outcome.checkpoint, *(one.checkpoint for one in more)], model, {}, out)
-    log.info("the model is the mean of %s", counted(1 + len(more), "network"))
+def write_mean(out: Path, networks: Sequence[Sequence[Outcome]], model: Model) -> None:
+    """The networks of a run, or of each of its folds, as one model, which `load` then takes in place of the first.
+
+    model: with the task that they have in common
+    """
+    checkpoints = [one.checkpoint for own in networks for one in own]
+    ends = list(accumulate(map(len, networks)))
+    folds = [[*range(end - len(own), end)] for own, end in zip(networks, ends, strict=True)]
+    write_members(checkpoints, model, {"folds": folds} if len(folds) > 1 else {}, out)
+    log.info("the model is the mean of %s", counted(len(checkpoints), "network"))

@@ -45,6 +45,8 @@ IMAGE_ONLY = "image_only"
 INNER = "inner"
 # Networks of other seeds, whose mean with the first one is the model: in the folder of each training.
 MORE = "more"
+# Where trainings lie whose configurations are compared.
+CONFIGURED = "configurations"
 # Where a search lies that went before a training: in the run's folder, or in that of a fold.
 SEARCH = "search"
 # Files by which the folder of a run is known.
@@ -230,8 +232,9 @@ def _trainings_within(out: Path) -> list[Path]:
     folds = sorted(out.glob("fold_*"))
     trials = [trial for folder in (out, *folds) for trial in sorted((folder / SEARCH).glob("*_*"))]
     others = [folder for place in (out / BEFORE, control, out / INNER) for folder in sorted(place.glob("fold_*"))]
+    configured = sorted((out / CONFIGURED).glob("*/fold_*"))
     more = [folder for place in sorted(out.rglob(MORE)) for folder in sorted(place.iterdir()) if folder.is_dir()]
-    return [*folds, *others, *([control] if control.is_dir() else []), *trials, *more]
+    return [*folds, *others, *([control] if control.is_dir() else []), *trials, *configured, *more]
 
 
 def state_of(folder: Path) -> dict[str, Any]:

@@ -101,18 +101,19 @@ class Part:
         return Part(self.job.deciding(decisions), None if self.stage is None else self.stage.deciding(decisions))
 
 
-def trained(run: RunFolder) -> Trained:
+def trained(run: RunFolder, others: Mapping[Path, Sequence[Outcome]] = {}) -> Trained:
     """Search, train, tune and score: one training, or one a fold. What an earlier session has done is not done again.
 
     Beside a single training there may be inner folds, and beside each one its control. Where the set has its own test
     part the mean of the folds is scored on it, else each fold on its own cases.
+    others: networks of another configuration, trained before, whose mean with its own is the model of each fold
     """
-    jobs = [_searched(run, job) for job in _jobs(run)]
+    jobs = [_searched(run, job) for job in jobs_of(run)]
     log = PlanLog(run.plan if run.made.folds else jobs[0].plan, run.write_plan)
     if log.plan is not run.plan:  # a search has found it
         run.write_plan(log.plan)
     wants_control = is_wanted(run, jobs[0].test)
-    after = _afterwards(run, jobs, 2 if wants_control else 1)
+    after = afterwards(run, jobs, 2 if wants_control else 1)
     parts, costs = _with_views([Part.of(run, job) for job in jobs], after, log)
     began = run.clock.seconds
     jobs, outcomes, total = [part.job for part in parts], list[Outcome](), len(parts) * (2 if wants_control else 1)
@@ -121,8 +122,10 @@ def trained(run: RunFolder) -> Trained:
     for number, part in enumerate(parts):
         decided = partial(log_decisions, part.job.what) if run.made.folds else log
         turn = Turn(0.0 if run.clock.spent and not number else run.clock.seconds, total + inner_share - number)
-        timed = None if after is None else Timed(after, turn, partial(_limit, after, part, None if number else costs))
-        outcomes.append(_fitted(run, part, decided, timed))
+        timed = (
+            None if after is None else Timed(after, turn, partial(first_limit, after, part, None if number else costs))
+        )
+        outcomes.append(fitted(run, part, decided, timed))
     beside = _Beside(run, after, 1 / (total + inner_share))
     controls = []
     for number, (job, outcome) in enumerate(zip(jobs, outcomes, strict=True) if wants_control else ()):
@@ -131,7 +134,7 @@ def trained(run: RunFolder) -> Trained:
     inner = inner_jobs(run, jobs[0], log.plan, timed=after is not None)
     unseen = [beside.trained(own, jobs[0], outcomes[0], len(inner) - number) for number, own in enumerate(inner)]
     more = _more_networks(run, log, after, began, [(jobs[0], outcomes[0]), *unseen])
-    return _evaluated(run, log.plan, jobs, outcomes, controls, unseen, more)
+    return _evaluated(run, log.plan, jobs, outcomes, controls, unseen, {**others, **more})
 
 
 def _more_networks(
@@ -154,9 +157,7 @@ def _more_networks(
     for job, own in trainings:
         decided = replace(job, plan=log.plan) if job is main else job
         for one in more_jobs(decided, own, count):
-            reached.setdefault(job.out, []).append(
-                _fitted(run, Part(one, None), partial(log_decisions, one.what), None)
-            )
+            reached.setdefault(job.out, []).append(fitted(run, Part(one, None), partial(log_decisions, one.what), None))
     return reached
 
 
@@ -176,10 +177,10 @@ class _Beside:
         turn, timed = Turn(self.run.clock.seconds, left, self.most), None
         if self.after is not None:
             timed = Timed(self.after, turn, partial(_limit_of, self.after, main, outcome))
-        return job, _fitted(self.run, Part(job, None), partial(log_decisions, job.what), timed)
+        return job, fitted(self.run, Part(job, None), partial(log_decisions, job.what), timed)
 
 
-def _jobs(run: RunFolder) -> list[Job]:
+def jobs_of(run: RunFolder) -> list[Job]:
     """The training of a run, or of each fold, whose statistics of images and references are of its training cases."""
     jobs = []
     for fold in run.folds:
@@ -263,7 +264,7 @@ class Timed:
     limit: Callable[[], float]
 
 
-def _limit(after: Afterwards, part: Part, costs: Costs | None) -> float:
+def first_limit(after: Afterwards, part: Part, costs: Costs | None) -> float:
     """s after the command's start by which training must end, by fresh weights."""
     return after.first_deadline(after.costs(part.fresh_model) if costs is None else costs)
 
@@ -273,7 +274,7 @@ def _limit_of(after: Afterwards, job: Job, outcome: Outcome) -> float:
     return after.deadline(load(outcome.checkpoint, job.settings.training.device))
 
 
-def _fitted(
+def fitted(
     run: RunFolder, part: Part, decided: Callable[[Mapping[str, Decision]], None], timed: Timed | None
 ) -> Outcome:
     """The next training, within its turn of the minutes; the plan's steps decide where there is none."""
@@ -292,7 +293,7 @@ def _recounted(part: Part, timed: Timed, model: Model) -> float:
     return timed.turn.deadline(timed.after.deadline(part.whole(model)))
 
 
-def _afterwards(run: RunFolder, jobs: Sequence[Job], trainings: int) -> Afterwards | None:
+def afterwards(run: RunFolder, jobs: Sequence[Job], trainings: int) -> Afterwards | None:
     """What follows all trainings within the minutes; None where the plan fixes the steps.
 
     trainings: of each part, 2 with a control
@@ -326,14 +327,15 @@ def _evaluated(
     models = guarded(run, jobs, outcomes, tuned(jobs, outcomes, common, inner, more))
     facts = dict[str, str]()
     if more:
-        write_mean(run.out, outcomes[0], more[jobs[0].out], models.models[0])
-        facts = {"networks": f"{1 + len(more[jobs[0].out])}, whose mean is the model"}
+        each = [[outcome, *more.get(job.out, ())] for job, outcome in zip(jobs, outcomes, strict=True)]
+        write_mean(run.out, each, replace(models.models[0], task=models.task))
+        facts = {"networks": f"{sum(map(len, each))}, whose mean is the model"}
     plan = with_decisions(plan, models.decisions)
     plans = [job.plan for job in jobs]
     plan = (
         with_searches(with_reasons(plan, plans, outcomes), plans) if run.made.folds else with_outcome(plan, outcomes[0])
     )
-    folds = _folds(jobs, models.models)
+    folds = folds_of(jobs, models.models)
     tested = {case.id for job in jobs for case in job.test}
     cases = [case for case in run.dataset if case.id in tested]
     parts: dict[str, Split] = dict.fromkeys(tested, "test")
@@ -343,7 +345,7 @@ def _evaluated(
         without = [job for job, _ in controls]
         own = tuned(without, [outcome for _, outcome in controls], common)
         crossed = OutOfFold.of(own.task, without, own.models)
-        evaluated_control(run, crossed, cases, parts, _folds(without, own.models))
+        evaluated_control(run, crossed, cases, parts, folds_of(without, own.models))
     if not run.made.folds or scored is None:
         return Trained(plan, scored, outcomes, facts)
     primary, seed = str(plan["evaluation.primary"]), int(plan["training.seed"])
@@ -356,7 +358,7 @@ def _evaluated(
     return Trained(plan, scored, outcomes, facts)
 
 
-def _folds(jobs: Sequence[Job], models: Sequence[Model]) -> dict[str, Fold]:
+def folds_of(jobs: Sequence[Job], models: Sequence[Model]) -> dict[str, Fold]:
     """{case id: the fold that scores it}, where there are several."""
     return {
         case.id: Fold(job.fold, model.task)

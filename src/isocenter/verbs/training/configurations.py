@@ -1,0 +1,197 @@
+"""Networks of slices, networks of volumes and their mean, compared by the folds of a run, each within the same minutes.
+
+nnU-Net chooses its best configuration so (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z), by the mean alone. Here
+the simplest is taken that is not surely worse than the best, by the paired interval of their difference over patients.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import listed
+from isocenter.evaluation import Table as Cases
+from isocenter.evaluation import case_table
+from isocenter.planning import CONFIGURATIONS, settings
+from isocenter.report import Paragraph, Section, Table, metric_name
+from isocenter.runtime import read_json, write_json
+from isocenter.tasks import Task
+from isocenter.training import Outcome
+from isocenter.values import Decision, Estimate, Plan
+from isocenter.verbs.evaluation import compare_tables, signed
+from isocenter.verbs.plan import room_of
+from isocenter.verbs.training.decisions import log_decisions, with_decisions
+from isocenter.verbs.training.fit import Job, More, tuned
+from isocenter.verbs.training.image_only_control import predicted_rows
+from isocenter.verbs.training.run_folder import CONFIGURED, RunFolder
+from isocenter.verbs.training.time_budget import Afterwards, Turn
+from isocenter.verbs.training.trainings import (
+    OutOfFold,
+    Part,
+    Timed,
+    afterwards,
+    first_limit,
+    fitted,
+    folds_of,
+    jobs_of,
+)
+
+log = logging.getLogger("isocenter")
+WANTED, RECORD, SCHEMA = "search.configurations", "configurations.json", "isocenter.configurations"
+SLICES, VOLUMES, BOTH = "unet_slices", "unet", "ensemble"
+# From the simplest on: the mean takes as long as both together.
+ORDER = (*CONFIGURATIONS, BOTH)
+NNUNET = "doi:10.1038/s41592-020-01008-z"
+Trainings = tuple[Sequence[Job], Sequence[Outcome]]
+
+
+def configured(run: RunFolder) -> tuple[RunFolder, More]:
+    """The run with the configuration that its folds have chosen, whose trainings then lie in its folds.
+
+    Returns the further networks of each fold too, where the mean was chosen. What compares nothing stays as it is.
+    """
+    if WANTED not in run.plan or run.plan[WANTED] not in ("auto", BOTH):
+        return run, {}
+    runs = {name: replace(run, out=run.out / CONFIGURED / name, made=replace(run.made, plan=plan))
+            for name, plan in _plans(run).items()}  # fmt: skip
+    if not (run.out / RECORD).is_file():
+        trainings = _trained(run, runs)
+        record = {"chosen": BOTH, "because": "it was chosen before", "rows": []}
+        record = record if run.plan[WANTED] == BOTH else _compared(run, trainings)
+        write_json(run.out / RECORD, SCHEMA, record)
+        log.info("configuration: %s: %s", record["chosen"], record["because"])
+    record = read_json(run.out / RECORD, SCHEMA)
+    chosen = str(record["chosen"])
+    first, *others = sorted(runs, key=lambda name: name != (CONFIGURATIONS[-1] if chosen == BOTH else chosen))
+    for fold in run.folds:
+        place = runs[first].folder(fold)
+        if place.is_dir():
+            place.rename(run.folder(fold))
+    found = Decision(chosen, str(record["because"]), NNUNET)
+    after = replace(run, made=replace(run.made, plan=runs[first].plan.with_decision(WANTED, found)))
+    after.write_plan(after.plan)
+    if chosen != BOTH:
+        return after, {}
+    [other] = others
+    beside = zip(run.folds, jobs_of(runs[other]), strict=True)
+    return after, {run.folder(fold): [_outcome(runs[other], job)] for fold, job in beside}
+
+
+def configuration_sections(run: Path) -> list[Section]:
+    """The comparison as a section of the report; none where nothing was compared."""
+    if not (run / RECORD).is_file():
+        return []
+    record = read_json(run / RECORD, SCHEMA)
+    if not record["rows"]:
+        return []
+    columns = ["configuration", metric_name(record["metric"], {}), "less the best"]
+    rows = [[row["name"], Estimate(**row["estimate"]), row["difference"]] for row in record["rows"]]
+    text = f"{record['chosen']} was taken: {record['because']}. Left out: {record['left_out']}."
+    return [Section("Configurations", [Paragraph(text), Table(columns, rows)])]
+
+
+def _plans(run: RunFolder) -> dict[str, Plan]:
+    """{configuration: its plan}; the plan's own network is one of them."""
+    own, room = str(run.plan["network.name"]), room_of(run.made)
+    plans = {}
+    for name, family in zip(CONFIGURATIONS, (SLICES, VOLUMES if own == SLICES else own), strict=True):
+        because = f"the configuration {name}, which is compared with others"
+        size = {"network.size": Decision(dict(room.size(run.plan, family)), because)}
+        network = {"network.name": Decision(family, because), **size}
+        plans[name] = run.plan if family == own else room.fitted(with_decisions(run.plan, network))
+    return plans
+
+
+def _trained(run: RunFolder, runs: Mapping[str, RunFolder]) -> dict[str, Trainings]:
+    """The trainings of every fold by each configuration, which have equal parts of the minutes."""
+    jobs = {name: jobs_of(own) for name, own in runs.items()}
+    after = _after(run, jobs)
+    total, number, trained = len(jobs) * len(run.folds), 0, dict[str, Trainings]()
+    for name, own in jobs.items():
+        outcomes = []
+        for one in own:
+            job = replace(one, what=f"{one.what}, {name}")
+            part, timed = Part(job, None), None
+            if after is not None:
+                turn = Turn(0.0 if run.clock.spent and not number else run.clock.seconds, total - number)
+                timed = Timed(after, turn, partial(first_limit, after, part, None))
+            outcomes.append(fitted(runs[name], part, partial(log_decisions, job.what), timed))
+            number += 1
+        trained[name] = own, outcomes
+    return trained
+
+
+def _after(run: RunFolder, jobs: Mapping[str, Sequence[Job]]) -> Afterwards | None:
+    """What follows all trainings: the comparison, then all that follows the folds of the one that is taken."""
+    after = afterwards(run, jobs[CONFIGURATIONS[-1]], 1)
+    if after is None:
+        return None
+    tested = sum(len(job.test) for job in jobs[CONFIGURATIONS[-1]])
+    compared = [*[(tested, 1)] * len(CONFIGURATIONS), (tested, len(CONFIGURATIONS))]
+    return replace(after, tested=[*after.tested, *compared], selecting=(2 + len(ORDER)) * after.selecting)
+
+
+def _outcome(run: RunFolder, job: Job) -> Outcome:
+    """Of a training that is finished."""
+    return fitted(run, Part(job, None), lambda decisions: None, None)
+
+
+def _compared(run: RunFolder, trainings: Mapping[str, Trainings]) -> dict[str, Any]:
+    """The simplest configuration that is not surely worse than the best, why, and the figures of all."""
+    slices, volumes = (trainings[name] for name in CONFIGURATIONS)
+    more = {job.out: [outcome] for job, outcome in zip(volumes[0], slices[1], strict=True)}
+    tables, tasks = dict[str, Cases](), dict[str, Task]()
+    for name in ORDER:
+        jobs, outcomes = volumes if name == BOTH else trainings[name]
+        tables[name], tasks[name] = _scored(run, jobs, outcomes, more if name == BOTH else {}, name)
+    primary, seed = str(run.plan["evaluation.primary"]), int(run.plan["training.seed"])
+    figures = {name: _figure(tasks[name], table, primary, seed) for name, table in tables.items()}
+    sign = -1 if tasks[BOTH].traits.is_error(primary) else 1
+    best = max(ORDER, key=lambda name: sign * figures[name].value)
+    names = [best, *(name for name in ORDER if name != best)]
+    known = run.dataset.patients_known
+    comparison = compare_tables(
+        {name: tables[name] for name in names}, [tasks[name] for name in names], seed=seed, patients_known=known
+    )
+    row = next(row for row in comparison.rows if row.metric == primary)
+    apart = dict(zip(names[1:], row.differences, strict=True))
+    worse = [name for name, one in apart.items() if _is_below(one, sign)]
+    chosen = next(name for name in ORDER if name not in worse)
+    shown = ", ".join(f"{name} {figure.value:.4f}" for name, figure in figures.items())
+    because = f"the simplest that is not surely worse than {best}, by {primary} of the cases that folds test: {shown}"
+    because += f"; surely worse: {listed(worse)}" if worse else ""
+    rows = [
+        {
+            "name": name,
+            "estimate": {key: getattr(row.estimates[place], key) for key in ("value", "low", "high", "n", "method")},
+            "difference": signed(apart[name]) if name in apart else "",
+        }
+        for place, name in enumerate(names)
+    ]
+    left_out = "a cascade, because folds of a cascade cannot be trained yet"
+    return {"chosen": chosen, "because": because, "metric": primary, "rows": rows, "left_out": left_out}
+
+
+def _scored(
+    run: RunFolder, jobs: Sequence[Job], outcomes: Sequence[Outcome], more: More, name: str
+) -> tuple[Cases, Task]:
+    """The table of all cases, each scored by the fold that has not seen it, and the task that all folds share."""
+    own = tuned(jobs, outcomes, settings(run.plan).task, (), more)
+    cases = [case for job in jobs for case in job.test]
+    predictor = OutOfFold.of(own.task, jobs, own.models)
+    rows = predicted_rows(predictor, cases, {}, folds_of(jobs, own.models), f"of configuration {name}")
+    return case_table(rows), own.task
+
+
+def _figure(task: Task, table: Cases, primary: str, seed: int) -> Estimate:
+    return next(row.estimate for row in task.scoring.summary(table, seed=seed) if row.metric == primary)
+
+
+def _is_below(difference: Estimate, sign: int) -> bool:
+    """Whether a difference from the best is surely a loss."""
+    ends = (difference.low, difference.high)
+    return all(end is not None and sign * end < 0 for end in ends)

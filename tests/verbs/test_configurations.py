@@ -1,0 +1,87 @@
+"""Slices, volumes and their mean are compared by folds, and the simplest that is not surely worse is taken."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import isocenter
+import trained
+from isocenter.errors import PlanError
+from isocenter.planning import read_plan
+from isocenter.runtime import Averaged
+
+FOLDS = {"training.steps": 4, "training.validations": 1, "search.configurations": "auto"}
+
+
+@pytest.fixture(scope="module")
+def blobs(tmp_path_factory):
+    return trained.blobs(tmp_path_factory.mktemp("blobs"), 8)
+
+
+@pytest.fixture(scope="module")
+def compared(blobs, tmp_path_factory):
+    return trained.segmenting(blobs, tmp_path_factory.mktemp("run") / "run", folds=2, assignments=FOLDS).out
+
+
+def test_the_simplest_configuration_that_is_not_surely_worse_is_taken_and_all_are_shown(compared):
+    record = json.loads((compared / "configurations.json").read_text(encoding="utf-8"))
+    assert {row["name"] for row in record["rows"]} == {"2d", "3d", "ensemble"}
+    best, *others = record["rows"]
+    assert best["estimate"]["value"] >= max(row["estimate"]["value"] for row in others)
+    assert [row["name"] for row in others if row["name"] == record["chosen"]] or record["chosen"] == best["name"]
+    plan = read_plan(compared / "plan.yaml")
+    assert plan["search.configurations"] == record["chosen"]
+    assert "not surely worse" in plan.decision("search.configurations").because
+    assert "not surely worse" in (compared / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_model_is_that_of_the_configuration_that_was_taken(compared):
+    record = json.loads((compared / "configurations.json").read_text(encoding="utf-8"))
+    names = {network["name"] for network in isocenter.load(compared, "cpu").networks}
+    plan = read_plan(compared / "plan.yaml")
+    assert names == ({"unet_slices", "unet"} if record["chosen"] == "ensemble" else {plan["network.name"]})
+
+
+def test_every_configuration_is_judged_by_the_cases_that_its_fold_has_not_seen(compared):
+    cases = pd.read_csv(compared / "evaluation" / "cases.csv", dtype=str)
+    split = pd.read_csv(compared / "split.csv", dtype=str)
+    tested = split[split["split"] == "test"].set_index("case")["fold"]
+    assert dict(zip(cases["case"], cases["fold"], strict=True)) == dict(tested)
+
+
+def test_the_mean_of_both_is_one_model_whose_folds_have_two_networks_each(blobs, tmp_path):
+    run = trained.segmenting(
+        blobs, tmp_path / "run", folds=2, assignments={**FOLDS, "search.configurations": "ensemble"}
+    )
+    whole, fold = isocenter.load(run.out, "cpu"), isocenter.load(run.out, "cpu", fold=1)
+    assert len(whole.members) == 4
+    assert isinstance(fold.run, Averaged) and len(fold.members) == 2
+    again = isocenter.evaluate(run.out, blobs)
+    before = next(row["value"] for row in trained.rows_of(run.out) if row["metric"] == run.primary)
+    now = next(row.estimate.value for row in again.rows if row.metric == run.primary)
+    assert now == pytest.approx(before, abs=1e-6)
+    assert np.isfinite(now)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"folds": 0, "assignments": {"search.configurations": "auto"}}, "cases that folds have not seen"),
+        ({"folds": 5, "minutes": 6, "assignments": {"search.configurations": "auto"}}, "6 minutes for 10 trainings"),
+    ],
+    ids=["without folds", "too few minutes"],
+)
+def test_a_comparison_that_cannot_be_is_refused_before_anything_is_trained(blobs, tmp_path, given, problem):
+    with pytest.raises(PlanError, match=problem):
+        isocenter.train(blobs, out=tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_pictures_have_no_slices_to_compare_with(tmp_path):
+    data = trained.pictures(tmp_path / "data", 12)
+    with pytest.raises(PlanError, match="only results for every voxel of a volume"):
+        isocenter.train(data, out=tmp_path / "run", folds=2, assignments={"search.configurations": "auto"})
