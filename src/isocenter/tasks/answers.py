@@ -75,6 +75,7 @@ class Traits:
     metric_names:  {metric: as papers spell it}, for reports; without one its words
     errors:        metrics of which less is better, without the unit that their names may end with
     label_word:    what the labels of its figures are: "structure", "class", "finding"
+    audited:       metrics, without the unit that their names may end with, whose gaps among groups of people are tested
     belief:        metrics on how far results can be believed, which stand apart in reports, the main ones first; before
                    calibration they have the same names with an end
     calibration:   that of them which stands beside other metrics, where one figure is to tell how far they hold
@@ -93,6 +94,7 @@ class Traits:
     metric_names: Mapping[str, str] = field(default_factory=dict)
     errors: frozenset[str] = frozenset()
     label_word: str = "label"
+    audited: tuple[str, ...] = ()
     belief: tuple[str, ...] = ()
     calibration: tuple[str, ...] = ()
     unkept: Callable[[Mapping[str, Decision]], Sequence[str]] = _nobody
@@ -100,6 +102,10 @@ class Traits:
     def is_of_belief(self, metric: str) -> bool:
         """Whether a metric says how far results can be believed, now or before they were calibrated."""
         return metric.removesuffix(f"_{UNCALIBRATED}") in self.belief
+
+    def is_audited(self, metric: str) -> bool:
+        """Whether gaps of a metric among groups are tested."""
+        return metric in self.audited or any(metric.startswith(f"{name}_") for name in self.audited if name in self.errors)
 
     def is_error(self, metric: str) -> bool:
         """Whether less of a metric is better."""

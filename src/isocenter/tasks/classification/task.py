@@ -133,6 +133,7 @@ class Classification:
         # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
         search_values={"loss": ("ce", "class_balanced", "logit_adjusted")},
         suited=suited_certainty,
+        audited=("auroc", "calibration_slope", "coverage"),
         belief=(*OF_SETS, *BELIEF),
         calibration=("ece",),
         unkept=unkept_rule,

@@ -89,6 +89,7 @@ class Detection:
     traits: ClassVar[Traits] = Traits(
         tunes=("threshold",),
         case_metric="f1",
+        audited=("cpm", "sensitivity"),
         sentences=SENTENCES,
         metric_names=NAMES,
         label_word="class",

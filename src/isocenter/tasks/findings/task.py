@@ -106,6 +106,7 @@ class Findings:
         # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
         search_values={"loss": ("bce", "class_balanced")},
         suited=suited_certainty,
+        audited=("auroc", "calibration_slope", "coverage"),
         belief=(*OF_SETS, *BELIEF),
         calibration=("ece",),
         unkept=unkept_rule,

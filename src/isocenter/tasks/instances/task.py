@@ -91,6 +91,7 @@ class InstanceSegmentation:
     needs: ClassVar[frozenset[str]] = frozenset({"instances"})
     traits: ClassVar[Traits] = Traits(
         tunes=("inside", "prominence"),
+        audited=("pq", "f1"),
         sentences=SENTENCES,
         metric_names=NAMES,
     )

@@ -94,6 +94,7 @@ class Regression:
         case_metric="standardised_difference",
         search_values={"loss": ("huber", "mse", "mae")},
         suited=suited,
+        audited=("mae", "coverage"),
         belief=OF_SETS,
         calibration=("coverage",),
         sentences=SENTENCES,

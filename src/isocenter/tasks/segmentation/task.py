@@ -108,6 +108,7 @@ class Segmentation:
         cascades=True,
         search_values={"loss": ("dice+ce", "dice+focal", "dice+topk", "tversky+ce")},
         suited=suited,
+        audited=("dice",),
         belief=BELIEF,
         calibration=(ECE,),
         sentences=SENTENCES,

@@ -109,6 +109,7 @@ class Survival:
         case_metric="brier",
         sentences=SENTENCES,
         metric_names=NAMES,
+        audited=("harrell_c", "uno_c", "coverage"),
         belief=(*OF_SETS, "d_calibration"),
         calibration=("calibration_slope",),
         errors=frozenset({"brier", "integrated_brier"}),

@@ -1,0 +1,15 @@
+"""Groups of people, and how far a model's figures lie apart among them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.evaluation.fairness.attributes import UNKNOWN, default_groups, groups_of
+    from isocenter.evaluation.fairness.dealing import Dealt, dealt
+    from isocenter.evaluation.fairness.gaps import FEW, Gap, adjusted, few_in, gap_of_estimates, gap_of_recipe, rate_gaps
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -1,0 +1,105 @@
+"""Groups of cases by covariates: as they are, in ranges, or crossed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import UsageError, listed
+from isocenter.values import is_missing, level_in, number_in
+
+# A group of those of whom nobody wrote it down.
+UNKNOWN = "unknown"
+# Without being asked for, a covariate makes groups that has so many levels.
+LEVELS = range(2, 9)
+# Of a covariate that was asked for; of more no group has the cases.
+MOST_GROUPS = 50
+NONE = "none"
+SIGNS = (",", ":", "*")
+
+Covariates = Mapping[str, Sequence[Any]]
+
+
+def default_groups(covariates: Covariates) -> str | None:
+    """The names of the covariates with 2 to 8 levels, as `groups_of` takes them; None where there is none."""
+    fit = [name for name, values in covariates.items() if len(_levels(values)) in LEVELS]
+    return ",".join(name for name in fit if not any(sign in name for sign in SIGNS)) or None
+
+
+def groups_of(covariates: Covariates, asked: str | None) -> dict[str, np.ndarray]:
+    """{attribute: (cases,) the group of each}, "unknown" where its covariate is.
+
+    asked: "sex,age:40:60,site,sex*age": covariates as they are, with limits of ranges, or crossed, in which a name has
+           the limits that it has elsewhere; None takes those with 2 to 8 levels, "none" nothing
+    Raises UsageError for a covariate that is not there, for limits that are none, and for more than 50 groups.
+    """
+    text = default_groups(covariates) if asked is None else asked
+    if not text or text == NONE:
+        return {}
+    wanted = [[_part(one, text) for one in each.split("*")] for each in text.split(",") if each.strip()]
+    limits = {name: own for parts in wanted for name, own in parts if own}
+    made: dict[str, np.ndarray] = {}
+    for parts in wanted:
+        each = [_grouped(name, _named(covariates, name), limits.get(name, ())) for name, _ in parts]
+        crossed = np.array([_crossed(one) for one in zip(*each, strict=True)], dtype=object)
+        made["*".join(name for name, _ in parts)] = crossed
+    return made
+
+
+def _part(text: str, asked: str) -> tuple[str, tuple[float, ...]]:
+    """A covariate and its limits, rising."""
+    name, *numbers = (word.strip() for word in text.split(":"))
+    limits = [number_in(one) for one in numbers]
+    rising = [one for one in limits if one is not None]
+    if not name or len(rising) < len(limits) or rising != sorted(set(rising)):
+        problem = f"{text.strip() or asked!r} is no group"
+        raise UsageError(problem, "--groups", "Give names, with rising limits of ranges, such as sex,age:40:60,sex*age")
+    return name, tuple(rising)
+
+
+def _named(covariates: Covariates, name: str) -> Sequence[Any]:
+    known = {one.casefold(): one for one in covariates} | {one: one for one in covariates}
+    own = known.get(name, known.get(name.casefold()))
+    if own is None:
+        there = f"Choose from {listed(list(covariates))}" if covariates else "The data have none: give --group-table"
+        raise UsageError(f"there is no covariate {name!r}", "--groups", there)
+    return covariates[own]
+
+
+def _grouped(name: str, values: Sequence[Any], limits: tuple[float, ...]) -> list[str]:
+    if limits:
+        return [_range(value, name, limits) for value in values]
+    levels = _levels(values)
+    if len(levels) > MOST_GROUPS:
+        remedy = f"Give limits of ranges, such as {name}:40:60, or a column with fewer levels"
+        raise UsageError(f"{name} has {len(levels)} levels", "--groups", remedy)
+    return [UNKNOWN if is_missing(value) else levels[level_in(value)] for value in values]
+
+
+def _levels(values: Sequence[Any]) -> dict[str, str]:
+    """{level: as it is first written}, sorted."""
+    written: dict[str, str] = {}
+    for value in values:
+        if not is_missing(value):
+            level = level_in(value)
+            written.setdefault(level, level if number_in(level) is not None else str(value).strip())
+    return dict(sorted(written.items()))
+
+
+def _range(value: Any, name: str, limits: tuple[float, ...]) -> str:
+    """The range of a number: its lower limit is in it."""
+    if is_missing(value):
+        return UNKNOWN
+    if (number := number_in(value)) is None:
+        remedy = f"Leave its limits out: --groups {name}"
+        raise UsageError(f"{name} holds {str(value)!r}, which is no number", "--groups", remedy)
+    place = int(np.searchsorted(limits, number, side="right"))
+    if place == 0:
+        return f"<{limits[0]:g}"
+    return f">={limits[-1]:g}" if place == len(limits) else f"{limits[place - 1]:g}-{limits[place]:g}"
+
+
+def _crossed(levels: Sequence[str]) -> str:
+    return UNKNOWN if UNKNOWN in levels else ", ".join(levels)

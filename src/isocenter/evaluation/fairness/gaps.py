@@ -1,0 +1,259 @@
+"""Gaps among groups: how far the best and the worst are apart, with an interval and a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from isocenter.evaluation.fairness.dealing import Dealt, dealt
+from isocenter.evaluation.intervals import FEW_PATIENTS, LEVEL, Integers, Statistic, rarest, tail_of
+from isocenter.evaluation.table import ALL, Table, class_names
+from isocenter.evaluation.weighting import ratio
+from isocenter.lazy import pandas as pd
+from isocenter.lazy import stats
+from isocenter.values import Estimate, Floats, Recipe
+
+FEW = "too few to judge"
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far the groups of an attribute lie apart in a figure.
+
+    value:  of the best less the worst group, or of a ratio the one by the other; NaN with fewer than two groups
+    low, high: of these two groups, so that a chance gap has 0 (a ratio 1) between them
+    p:      of so large a gap if the groups are alike; NaN where nothing can be tested
+    p_adjusted: of all gaps of an audit together
+    worst:  the group with the worst figure
+    """
+
+    attribute: str
+    metric: str
+    label: str
+    value: float
+    low: float = NAN
+    high: float = NAN
+    p: float = NAN
+    p_adjusted: float = NAN
+    worst: str = ""
+
+
+def few_in(table: Table, label: str, classes: Sequence[Any]) -> bool:
+    """Whether a group has too few people to judge it: below 10, or below 10 of either class.
+
+    table:   the group's rows for this label
+    classes: that the rows of all groups have; none where a reference is no class
+    """
+    if not classes:
+        return bool(table["patient"].nunique() < FEW_PATIENTS)
+    known = _classes(table)
+    sides = [known == label, known != label] if label in set(classes) else [known == one for one in classes]
+    return any(table.loc[side, "patient"].nunique() < FEW_PATIENTS for side in sides)
+
+
+def classes_of(table: Table) -> list[Any]:
+    """The classes that references name, or whether an event happened; none where they are numbers or masks."""
+    known = _classes(table)
+    return [] if known is None else sorted(known.dropna().unique().tolist())
+
+
+def _classes(table: Table) -> pd.Series[Any] | None:
+    if "event" in table:
+        return table["event"]
+    if "reference" in table and not pd.api.types.is_numeric_dtype(table["reference"]):
+        return table["reference"]
+    return None
+
+
+def gap_of_recipe(gap: Gap, recipe: Recipe, groups: Mapping[str, str], *, worse: int, seed: int) -> Gap:
+    """The gap of a figure, made of each group by what made it of all.
+
+    groups: {person: group} of those that can be judged
+    worse:  1 where more is worse, -1 where less is
+    """
+    names, owners = _owners([groups.get(one, "") for one in recipe.people.tolist()])
+    if len(names) < 2:
+        return replace(gap, value=NAN)
+    found = dealt([recipe.statistic], owners, recipe.strata, _range, seed=seed)
+    return _with(gap, found, names, owners, recipe.strata, worse)
+
+
+def gap_of_estimates(gap: Gap, estimates: Mapping[str, Estimate], worse: Callable[[float], float]) -> Gap:
+    """The gap of figures of which each has an interval only: by the normal law, times the pairs of groups.
+
+    worse: a figure to a number that is largest for the worst
+    """
+    known = {name: one for name, one in estimates.items() if np.isfinite(one.value)}
+    if len(known) < 2:
+        return replace(gap, value=NAN)
+    least, most = (choose(known, key=lambda name: known[name].value) for choose in (min, max))
+    value = known[most].value - known[least].value
+    worst = max(known, key=lambda name: worse(known[name].value))
+    errors = [_error(known[name]) for name in (least, most)]
+    spread = float(np.hypot(*errors))
+    if not np.isfinite(spread) or spread == 0:
+        return replace(gap, value=value, worst=worst)
+    half = float(stats.norm.isf((1 - LEVEL) / 2)) * spread
+    pairs = len(known) * (len(known) - 1) / 2
+    p = min(1.0, pairs * 2 * float(stats.norm.sf(value / spread)))
+    return replace(gap, value=value, low=value - half, high=value + half, p=p, worst=worst)
+
+
+def rate_gaps(
+    attribute: str, table: Table, groups: np.ndarray, judged: Callable[[str], Collection[str]], *, seed: int
+) -> Iterator[Gap]:
+    """The gaps of calls, by the columns `predicted` and `reference`, of each class; of two of the second.
+
+    groups: (rows,) the group of each
+    judged: a label to the groups that can be judged by it
+    Hardt et al., arXiv:1610.02413; as in fairlearn, where its `predictive parity` is that of the precision.
+    """
+    if not {"predicted", "reference"} <= set(table) or not classes_of(table):
+        return
+    known = (table["predicted"].notna() & table["reference"].notna()).to_numpy()
+    for name in dict.fromkeys(table["label"]):
+        rows = known & (table["label"] == name).to_numpy()
+        own, owned = table[rows], groups[rows]
+        classes = [*class_names(own)] or sorted({*own["reference"], *own["predicted"]})
+        for one in classes[1:] if len(classes) == 2 else classes:
+            label = name if name != ALL else str(one)
+            masked = np.where(np.isin(owned.astype(str), sorted(judged(label))), owned, "")
+            yield from _of_calls(attribute, label, own, masked, one, seed)
+
+
+def abstention_gap(attribute: str, table: Table, groups: np.ndarray, *, seed: int) -> Gap:
+    """The gap of the share of cases without an answer; groups: (rows,) "" of those that cannot be judged"""
+    given = table["abstained"].fillna("").to_numpy() != ""
+    calls = _Calls.of(table["patient"].to_numpy(str), groups, given, given)
+    return calls.gap(Gap(attribute, "abstention", ALL, NAN), (calls.rate(given),), calls.alike, _range, 1, seed)
+
+
+def adjusted(gaps: Sequence[Gap], correction: Callable[[Floats], Floats]) -> list[Gap]:
+    """The gaps with p-values for all of them together."""
+    tested = [n for n, gap in enumerate(gaps) if np.isfinite(gap.p)]
+    p = correction(np.array([gaps[n].p for n in tested])) if tested else []
+    together = dict(zip(tested, np.asarray(p).tolist(), strict=True))
+    return [replace(gap, p_adjusted=together.get(n, NAN)) for n, gap in enumerate(gaps)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Calls:
+    """Rows of people in groups: one person in two groups is two of them."""
+
+    names: list[str]
+    owners: Integers
+    person: Integers
+    truth: Integers
+    calls: Integers
+
+    @classmethod
+    def of(cls, patients: np.ndarray, groups: np.ndarray, truth: np.ndarray, called: np.ndarray) -> _Calls:
+        """groups: (rows,) "" where a row is of none"""
+        _, person = np.unique(np.stack([patients.astype(str), groups.astype(str)]), axis=1, return_inverse=True)
+        person = person.reshape(-1)
+        first = np.unique(person, return_index=True)[1]
+        names, owners = _owners(groups[first].tolist())
+        return cls(names, owners, person, rarest(truth, person), rarest(called, person))
+
+    @property
+    def alike(self) -> Integers:
+        """One stratum: whoever the people are."""
+        return np.zeros(len(self.owners), dtype=np.intp)
+
+    def rate(self, counted: np.ndarray, among: np.ndarray | None = None) -> Statistic:
+        """The share of rows that are counted, of all or of those among which."""
+        of = np.ones(len(counted), dtype=bool) if among is None else among
+        above, below = (np.bincount(self.person, one.astype(float)) for one in (counted & of, of))
+        return lambda weights: ratio(weights @ above, weights @ below)
+
+    def gap(
+        self,
+        gap: Gap,
+        statistics: Sequence[Statistic],
+        strata: Integers,
+        apart: Callable[[Floats], Floats],
+        worse: int,
+        seed: int,
+    ) -> Gap:
+        """The gap of rates."""
+        if len(self.names) < 2:
+            return gap
+        found = dealt(statistics, self.owners, strata, apart, seed=seed)
+        return _with(gap, found, self.names, self.owners, strata, worse, of=apart)
+
+
+def _of_calls(
+    attribute: str, label: str, own: Table, groups: np.ndarray, positive: Any, seed: int
+) -> Iterator[Gap]:
+    """Those of one class against the rest."""
+    truth, called = ((own[column] == positive).to_numpy() for column in ("reference", "predicted"))
+    calls = _Calls.of(own["patient"].to_numpy(str), groups, truth, called)
+    chosen, hit = calls.rate(called), calls.rate(called, truth)
+    false, right = calls.rate(called, ~truth), calls.rate(truth, called)
+    for metric, statistics, strata, apart in (
+        ("demographic_parity_difference", (chosen,), calls.alike, _range),
+        ("demographic_parity_ratio", (chosen,), calls.alike, _unlike),
+        ("equalised_odds_difference", (hit, false), calls.truth, _range),
+        ("equal_opportunity_difference", (hit,), calls.truth, _range),
+        ("predictive_parity_difference", (right,), calls.calls, _range),
+    ):
+        yield calls.gap(Gap(attribute, metric, label, NAN), statistics, strata, apart, -1, seed)
+
+
+def _range(figures: Floats) -> Floats:
+    """(draws,) the largest less the smallest, of the statistic in which that is most; undefined groups are left out."""
+    known = np.isfinite(figures)
+    most, least = np.where(known, figures, -np.inf).max(axis=2), np.where(known, figures, np.inf).min(axis=2)
+    return np.where(known.sum(axis=2) > 1, most - least, -np.inf).max(axis=1)
+
+
+def _unlike(figures: Floats) -> Floats:
+    """(draws,) 1 less the ratio of the smallest to the largest."""
+    return 1 - ratio(figures.min(axis=2), figures.max(axis=2))[:, 0]
+
+
+def _owners(groups: Sequence[str]) -> tuple[list[str], Integers]:
+    """The names of the groups, and (people,) the number of each; -1 for none."""
+    names = sorted({one for one in groups if one})
+    place = {name: number for number, name in enumerate(names)} | {"": -1}
+    return names, np.array([place[one] for one in groups], dtype=np.intp)
+
+
+def _with(
+    gap: Gap, found: Dealt, names: Sequence[str], owners: Integers, strata: Integers, worse: int, of: Any = _range
+) -> Gap:
+    """The gap between the two groups that are farthest apart, in the statistic in which they are."""
+    each = np.where(np.isfinite(found.figures), found.figures, np.nan)
+    defined = np.isfinite(each).sum(axis=1) > 1
+    if not defined.any():
+        return gap
+    spans = np.where(defined, np.nanmax(np.where(defined[:, None], each, 0), axis=1), -np.inf)
+    spans = spans - np.where(defined, np.nanmin(np.where(defined[:, None], each, 0), axis=1), 0)
+    which = int(spans.argmax())
+    least, most = int(np.nanargmin(each[which])), int(np.nanargmax(each[which]))
+    low, high = found.drawn[:, which, least], found.drawn[:, which, most]
+    by_ratio = of is _unlike
+    value = float(ratio(each[which, least], each[which, most]) if by_ratio else each[which, most] - each[which, least])
+    drawn = ratio(low, high) if by_ratio else high - low
+    drawn = drawn[np.isfinite(drawn)]
+    worst = names[most if worse > 0 or which > 0 else least]  # the second statistic is one of errors
+    if not np.isfinite(value) or not len(drawn) or np.ptp(drawn) <= 1e-12:
+        return replace(gap, value=value, p=found.p, worst=worst)
+    if np.isnan(found.p):  # too many people to be dealt: by the normal law, times the pairs of groups
+        away = abs(value - (1 if by_ratio else 0)) / float(drawn.std(ddof=1))
+        pairs = len(names) * (len(names) - 1) / 2
+        found = replace(found, p=min(1.0, pairs * 2 * float(stats.norm.sf(away))))
+    fewest = min(int(np.bincount(strata[owners == one]).max()) for one in (least, most))
+    tail = tail_of(fewest)
+    ends = np.quantile(drawn, [tail, 1 - tail]).tolist()
+    return replace(gap, value=value, low=ends[0], high=ends[1], p=found.p, worst=worst)
+
+
+def _error(estimate: Estimate) -> float:
+    if estimate.low is None or estimate.high is None:
+        return NAN
+    return (estimate.high - estimate.low) / (2 * float(stats.norm.isf((1 - estimate.level) / 2)))
