@@ -47,6 +47,13 @@ Covariates = Annotated[
         help="Columns that the network gets with the images: all, none, or age,sex,gene_*.",
     ),
 ]
+Groups = Annotated[
+    str | None,
+    typer.Option(
+        metavar="GROUPS",
+        help="Groups of people to compare, as sex,age:40:60,site,sex*age; by default covariates of 2 to 8 levels.",
+    ),
+]
 UsualMinutes = Annotated[
     float | None, typer.Option(metavar="M", help="Minutes from now to the finished model; 60 by default.")
 ]
@@ -200,9 +207,10 @@ def reads_data(verb: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def assigned(given: list[str] | None, covariates: str | None = None) -> dict[str, Any]:
-    """{"section.name": value} of what `--set` was given, and the columns of `--covariates`."""
+def assigned(given: list[str] | None, covariates: str | None = None, groups: str | None = None) -> dict[str, Any]:
+    """{"section.name": value} of what `--set` was given, the columns of `--covariates`, and `--groups`."""
     values = {name: planning.parse_value(value) for name, value in pairs(given or [], "--set").items()}
+    values |= {} if groups is None else {"evaluation.groups": groups}
     if covariates is None:
         return values
     if "network.context" in values:

@@ -17,6 +17,7 @@ from isocenter.cli.flags import (
     Everything,
     Folds,
     Given,
+    Groups,
     Json,
     Kind,
     Out,
@@ -75,6 +76,7 @@ def plan(
     folds: Folds = 0,
     assignments: Set = None,
     covariates: Covariates = None,
+    groups: Groups = None,
     task: Kind = None,
     explain: Annotated[bool, typer.Option("--explain", help="Print the reasons as prose.")] = False,
     given: Given = None,
@@ -92,7 +94,7 @@ def plan(
         everything=everything,
         folds=folds,
         task=task,
-        assignments=assigned(assignments, covariates),
+        assignments=assigned(assignments, covariates, groups),
         **(given or {}),
     )
     show(result.explained if explain else result, result.as_record() if json else None)
@@ -135,6 +137,7 @@ def train(
     everything: Everything = False,
     assignments: Set = None,
     covariates: Covariates = None,
+    groups: Groups = None,
     task: Kind = None,
     given: Given = None,
 ) -> None:
@@ -155,7 +158,7 @@ def train(
         seed=seed,
         everything=everything,
         task=task,
-        assignments=assigned(assignments, covariates),
+        assignments=assigned(assignments, covariates, groups),
         **(given or {}),
     )
     show(result, result.as_record() if json else None)
@@ -185,6 +188,13 @@ def evaluate(
     severities: Annotated[
         str | None, typer.Option(metavar="N", help="Severities of the corruptions, 1-5 or 1,3; all by default.")
     ] = None,
+    groups: Groups = None,
+    group_table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TABLE", help="Table of further columns for --groups, with a row for each case or patient."
+        ),
+    ] = None,
     given: Given = None,
 ) -> None:
     """Score MODEL on the labelled cases of DATA, with intervals."""
@@ -202,6 +212,8 @@ def evaluate(
         seed=seed,
         corruptions=corruptions,
         severities=severities,
+        groups=groups,
+        group_table=group_table,
         **(given or {}),
     )
     show(result, result.as_record() if json else None)

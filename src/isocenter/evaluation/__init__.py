@@ -64,6 +64,25 @@ if TYPE_CHECKING:
     )
     from isocenter.evaluation.detection import Froc, Matches, box_iou, box_sizes
     from isocenter.evaluation.distance import Surface, SurfaceDistance, elements, surface_distance
+    from isocenter.evaluation.fairness import (
+        FEW,
+        NONE,
+        UNKNOWN,
+        Dealt,
+        Gap,
+        abstention_gap,
+        adjusted_gaps,
+        can_be_dealt,
+        classes_of,
+        covariates_by_name,
+        dealt,
+        default_groups,
+        few_in,
+        gap_of_estimates,
+        gap_of_recipe,
+        groups_of,
+        rate_gaps,
+    )
     from isocenter.evaluation.instances import InstanceOverlap, instance_overlap
     from isocenter.evaluation.intervals import (
         Resampling,
@@ -132,6 +151,7 @@ if TYPE_CHECKING:
         uno_c,
     )
     from isocenter.evaluation.table import (
+        ALL,
         COVARIATE,
         FOLD,
         PROBABILITY,

@@ -223,6 +223,7 @@ def calibration_error(
     chance, random = np.asarray(probabilities, dtype=np.float64), np.random.default_rng(Resampling.of(seed).seed)
     if not len(chance):
         return Estimate(float("nan"), method="none: no cases")
+    draws = min(draws, Resampling.of(seed).draws)
     expected = np.mean([error(chance, random.random(len(chance)) < chance) for _ in range(draws)])
     people = len(np.unique(np.asarray(patients)))
     method = f"none: a calibrated model has {expected:.3f} on average with as many cases"

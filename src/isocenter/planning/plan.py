@@ -16,6 +16,7 @@ from isocenter.planning.rules import (
     batch_decision,
     cascade_decision,
     flips_at_test,
+    groups_decision,
     image_only,
     left_right,
     marks_decision,
@@ -69,7 +70,10 @@ def make_plan(
         "training": _training(inputs, fits),
         "augmentation": varied,
         "inference": _inference(inputs, fits, varied["flips"], side),
-        "evaluation": {"image_only": image_only(inputs.context, cascade["preprocessing.cascade"].value)},
+        "evaluation": {
+            "image_only": image_only(inputs.context, cascade["preprocessing.cascade"].value),
+            "groups": groups_decision(dataset, {one.id for one in fingerprint.cases}),
+        },
         "search": unsearched(),
         "guard": _guard(),
     }

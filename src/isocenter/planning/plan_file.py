@@ -57,14 +57,17 @@ def plan_text(plan: Plan) -> str:
     return HEADER + text.getvalue()
 
 
+GROUPS = "evaluation.groups"
+
+
 def registered(plan: Plan) -> str:
-    """SHA-256 over the primary metric and what else the kind of problem fixes: all that could make it look better.
+    """SHA-256 over the primary metric, compared groups, and what else the kind of problem fixes: what could flatter.
 
     A run records it before its first step; a report marks as exploratory whatever it does not cover.
     Nosek et al., PNAS 2018, doi:10.1073/pnas.1708274114
     """
-    names = ("evaluation.primary", *(f"task.{name}" for name in kind(plan["task.name"]).traits.registers))
-    fixed = {name: plan[name] for name in names if name in plan}
+    names = ("evaluation.primary", GROUPS, *(f"task.{name}" for name in kind(plan["task.name"]).traits.registers))
+    fixed = {name: plan[name] for name in names if name in plan and (name != GROUPS or plan[name] is not None)}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 
 

@@ -163,6 +163,7 @@ SENTENCES: Mapping[str, Sentence] = {
         "The same network is also trained without the covariates, for as long",
         "No second network is trained without covariates",
     ),
+    "evaluation.groups": Sentence("Groups are compared by {value}", "No groups are compared"),
     "evaluation.registered": Sentence(
         "The evaluation is registered under the hash {value}", "The evaluation is not registered yet"
     ),

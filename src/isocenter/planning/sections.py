@@ -152,11 +152,13 @@ class Evaluation:
     primary:    the metric that the model is judged by
     registered: hash of what was promised before training
     image_only: whether the same network is trained as long without the covariates too, where it is told any
+    groups:     whose figures are compared, "sex,age:40:60,site,sex*age"; None or "none": nobody's
     """
 
     primary: str
     registered: str | None = None
     image_only: bool = False
+    groups: str | None = None
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,9 @@ class Traits:
 
     def is_audited(self, metric: str) -> bool:
         """Whether gaps of a metric among groups are tested."""
-        return metric in self.audited or any(metric.startswith(f"{name}_") for name in self.audited if name in self.errors)
+        return metric in self.audited or any(
+            metric.startswith(f"{name}_") for name in self.audited if name in self.errors
+        )
 
     def is_error(self, metric: str) -> bool:
         """Whether less of a metric is better."""

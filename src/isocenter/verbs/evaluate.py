@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from isocenter.errors import DatasetError, PlanError, counted, listed
-from isocenter.evaluation import rows_to_json
+from isocenter.evaluation import NONE, covariates_by_name, groups_of, rows_to_json
 from isocenter.files import dataset_hash
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
-from isocenter.planning import read_plan
+from isocenter.planning import GROUPS, read_plan
 from isocenter.prediction import PROGRAM, There, algorithm_of, loaded_model
 from isocenter.quality import SHORTCUT
 from isocenter.report import InNotebook
 from isocenter.runtime import Model, Preprocessing, environment, load, read_json, with_smaller_batches, with_uncertainty
 from isocenter.tasks import Task, suffices
 from isocenter.values import Case, Dataset, Image, Plan, Problem, Row
-from isocenter.verbs.auditing import Audit, AuditOptions, EvaluationKeywords, audited
+from isocenter.verbs.auditing import Audit, AuditOptions, EvaluationKeywords, audited, with_table
 from isocenter.verbs.evaluation import (
     TASK,
     Choice,
@@ -150,11 +150,12 @@ def evaluate(
             str(dataset.root or dataset.name),
             f"Give data labelled for {loaded.task.name}",
         )
-    dataset = with_references(dataset, loaded.task)
+    dataset = with_table(with_references(dataset, loaded.task), audits.group_table)
     if run is not None:
         dataset = named_as_in_run(dataset, read_data_record(run))
     chosen = choice(loaded, dataset, run, split)
     cases = [case for case in dataset if case.id in chosen.parts]
+    groups_of(covariates_by_name(dataset, chosen.parts), audits.groups)  # refused before anything is predicted
     predictor, folds = _predictor(loaded, run, chosen, device, uncertainty)
     known = dataset.patients_known
     parts, draws = chosen.parts, out is not None
@@ -170,7 +171,8 @@ def evaluate(
     )
     if isinstance(loaded.preprocessing, Preprocessing):
         scored = with_subsets(scored, predictor, loaded.preprocessing, cases, seed=seed, patients_known=known)
-    scored = audited(Audit(scored, predictor, cases, seed, known, folds, audits))
+    planned = None if plan is None or GROUPS not in plan else plan[GROUPS] or NONE
+    scored = audited(Audit(scored, predictor, cases, seed, known, folds, audits, planned))
     others = (*_own_results(loaded, cases), *_shortcut_notes(loaded, run), *unshared(loaded.task, cases))
     notes = (*chosen.notes, *scored.notes, *others)
     primary = str(loaded.record.get("primary", scored.rows[0].metric))

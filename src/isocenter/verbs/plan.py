@@ -15,6 +15,7 @@ from isocenter.files import dataset_hash, write_text
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.planning import (
+    GROUPS,
     Machine,
     Parts,
     Retest,
@@ -28,6 +29,7 @@ from isocenter.planning import (
     overview,
     plan_text,
     prose,
+    refuse_groups,
     settings,
     shared_by_folds,
     split,
@@ -226,6 +228,7 @@ def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
         made = made.with_decision("training.minutes", Decision(USUAL_MINUTES, "no other time was asked for"))
     folds = made_of if made["split.folds"] else ()
     made = _by_hand(shared_by_folds(made) if folds else made, request.assignments, training, machine)
+    refuse_groups(made[GROUPS], usable, _training(parts))
     made = with_inner_folds(made, settings(made).task, usable, parts)
     place = "" if usable.root is None else str(usable.root)
     options = request.reading.chosen | ({EVERYTHING: True} if request.everything else {})

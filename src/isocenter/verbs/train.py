@@ -113,6 +113,7 @@ def train(
     seed: int | None = None,
     task: str | None = None,
     assignments: Mapping[str, Any] | None = None,
+    groups: str | None = None,
     **reading: Unpack[ReadingKeywords],
 ) -> Run:
     """Check, plan, prepare, train, evaluate and report, within `minutes` from now (60 unless a plan says otherwise).
@@ -125,6 +126,7 @@ def train(
     everything:    train on every case but a set's own test part; nothing selects
     folds:         cross-validation in so many parts, all within the minutes
     tune:          so many of the minutes for trials of other decisions, before the training; needs the extra "tune"
+    groups:        people to compare, as "sex,age:40:60,site,sex*age"; by default every covariate with 2 to 8 levels
     reading:       the fields of `ReadingOptions`: layout, labels, patient, column, modality and so on
     deterministic: two runs on one machine are alike to the bit; needs a number of steps, from a plan or by hand
     Where torchrun has started several processes, they share every batch; the result is that of one process.
@@ -141,6 +143,7 @@ def train(
         **({"training.deterministic": True} if deterministic else {}),
         **({"search.minutes": tune} if tune is not None else {}),
         **({"network.pretrained": _absolute(pretrained)} if pretrained is not None else {}),
+        **({"evaluation.groups": groups} if groups is not None else {}),
         **(assignments or {}),
     }
     options = ReadingOptions.of(**reading)

@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.evaluation.fairness.attributes import UNKNOWN, default_groups, groups_of
-    from isocenter.evaluation.fairness.dealing import Dealt, dealt
-    from isocenter.evaluation.fairness.gaps import FEW, Gap, adjusted, few_in, gap_of_estimates, gap_of_recipe, rate_gaps
+    from isocenter.evaluation.fairness.attributes import NONE, UNKNOWN, covariates_by_name, default_groups, groups_of
+    from isocenter.evaluation.fairness.dealing import Dealt, can_be_dealt, dealt
+    from isocenter.evaluation.fairness.gaps import (
+        FEW,
+        Gap,
+        abstention_gap,
+        adjusted_gaps,
+        classes_of,
+        few_in,
+        gap_of_estimates,
+        gap_of_recipe,
+        rate_gaps,
+    )
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from isocenter.errors import UsageError, listed
-from isocenter.values import is_missing, level_in, number_in
+from isocenter.values import Dataset, is_missing, level_in, number_in
 
 # A group of those of whom nobody wrote it down.
 UNKNOWN = "unknown"
@@ -22,17 +22,25 @@ SIGNS = (",", ":", "*")
 Covariates = Mapping[str, Sequence[Any]]
 
 
+def covariates_by_name(dataset: Dataset, cases: Collection[str]) -> Covariates:
+    """{covariate: (cases,) values} of those of a data set's cases."""
+    own = [case for case in dataset if case.id in cases]
+    names = dict.fromkeys(name for case in own for name in case.covariates)
+    return {name: [case.covariates.get(name) for case in own] for name in names}
+
+
 def default_groups(covariates: Covariates) -> str | None:
     """The names of the covariates with 2 to 8 levels, as `groups_of` takes them; None where there is none."""
     fit = [name for name, values in covariates.items() if len(_levels(values)) in LEVELS]
     return ",".join(name for name in fit if not any(sign in name for sign in SIGNS)) or None
 
 
-def groups_of(covariates: Covariates, asked: str | None) -> dict[str, np.ndarray]:
+def groups_of(covariates: Covariates, asked: str | None, *, strictly: bool = True) -> dict[str, np.ndarray]:
     """{attribute: (cases,) the group of each}, "unknown" where its covariate is.
 
     asked: "sex,age:40:60,site,sex*age": covariates as they are, with limits of ranges, or crossed, in which a name has
            the limits that it has elsewhere; None takes those with 2 to 8 levels, "none" nothing
+    strictly: what is not there is refused, and not left out
     Raises UsageError for a covariate that is not there, for limits that are none, and for more than 50 groups.
     """
     text = default_groups(covariates) if asked is None else asked
@@ -42,6 +50,8 @@ def groups_of(covariates: Covariates, asked: str | None) -> dict[str, np.ndarray
     limits = {name: own for parts in wanted for name, own in parts if own}
     made: dict[str, np.ndarray] = {}
     for parts in wanted:
+        if not strictly and any(name.casefold() not in {one.casefold() for one in covariates} for name, _ in parts):
+            continue
         each = [_grouped(name, _named(covariates, name), limits.get(name, ())) for name, _ in parts]
         crossed = np.array([_crossed(one) for one in zip(*each, strict=True)], dtype=object)
         made["*".join(name for name, _ in parts)] = crossed

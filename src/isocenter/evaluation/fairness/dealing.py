@@ -14,7 +14,7 @@ DRAWS = 1000
 # Dealings: so many unless a gap as large came so often before, Besag and Clifford, Biometrika 1991,
 # doi:10.1093/biomet/78.2.301
 MOST_DEALINGS, ENOUGH, AT_ONCE = 9999, 20, 333
-# Weights, people times groups times dealings, that one test may take, half a second; and the fewest dealings that are one.
+# Weights, people times groups times dealings, that one test may take, half a second; and the fewest dealings of one.
 MOST_WORK, FEWEST_DEALINGS = 30_000_000, 999
 
 
@@ -24,7 +24,7 @@ class Dealt:
 
     figures: (statistics, groups)
     drawn:   (draws, statistics, groups) where people are drawn again within their group
-    p:       share of dealings with a gap as large, these people's own among them; NaN of too many people to be dealt
+    p:       share of dealings with a gap as large, these people's own among them
     """
 
     figures: Floats
@@ -32,9 +32,9 @@ class Dealt:
     p: float
 
 
-def can_be_dealt(groups: Integers) -> bool:
-    """Whether the people are few enough to be dealt; of more the normal law is as good."""
-    return len(groups) * (int(groups.max(initial=0)) + 1) * FEWEST_DEALINGS <= MOST_WORK
+def can_be_dealt(people: int, groups: int) -> bool:
+    """Whether people are few enough to be dealt to so many groups; of more the normal law is as good."""
+    return people * groups * FEWEST_DEALINGS <= MOST_WORK
 
 
 def dealt(
@@ -66,7 +66,7 @@ def dealt(
     drawn = np.concatenate([figures(groups[None], weights) for weights in weightings(cells, how, width=len(groups))])
     own, reached, done = float(gap(here)[0]), 0, 0
     members = [np.flatnonzero(known & (strata == stratum)) for stratum in np.unique(strata[known])]
-    most = min(MOST_DEALINGS, MOST_WORK // (len(groups) * count)) if can_be_dealt(groups) else 0
+    most = min(MOST_DEALINGS, max(FEWEST_DEALINGS, MOST_WORK // (len(groups) * count)))
     at_once = max(1, min(AT_ONCE, CHUNK // len(groups)))
     while np.isfinite(own) and done < most and reached < ENOUGH:
         rows = min(at_once, most - done)

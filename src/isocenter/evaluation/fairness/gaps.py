@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from isocenter.evaluation.fairness.dealing import Dealt, dealt
-from isocenter.evaluation.intervals import FEW_PATIENTS, LEVEL, Integers, Statistic, rarest, tail_of
+from isocenter.evaluation.intervals import FEW_PATIENTS, LEVEL, Integers, rarest, tail_of
 from isocenter.evaluation.table import ALL, Table, class_names
 from isocenter.evaluation.weighting import ratio
 from isocenter.lazy import pandas as pd
@@ -17,6 +19,8 @@ from isocenter.lazy import stats
 from isocenter.values import Estimate, Floats, Recipe
 
 FEW = "too few to judge"
+# Of more people so many bags are drawn and dealt, each of people of one group and stratum: sums of calls allow it.
+MOST_BAGS = 2000
 NAN = float("nan")
 
 
@@ -52,7 +56,7 @@ def few_in(table: Table, label: str, classes: Sequence[Any]) -> bool:
         return bool(table["patient"].nunique() < FEW_PATIENTS)
     known = _classes(table)
     sides = [known == label, known != label] if label in set(classes) else [known == one for one in classes]
-    return any(table.loc[side, "patient"].nunique() < FEW_PATIENTS for side in sides)
+    return any(table["patient"][np.asarray(side)].nunique() < FEW_PATIENTS for side in sides)
 
 
 def classes_of(table: Table) -> list[Any]:
@@ -93,9 +97,8 @@ def gap_of_estimates(gap: Gap, estimates: Mapping[str, Estimate], worse: Callabl
     least, most = (choose(known, key=lambda name: known[name].value) for choose in (min, max))
     value = known[most].value - known[least].value
     worst = max(known, key=lambda name: worse(known[name].value))
-    errors = [_error(known[name]) for name in (least, most)]
-    spread = float(np.hypot(*errors))
-    if not np.isfinite(spread) or spread == 0:
+    spread = math.hypot(_error(known[least]), _error(known[most]))
+    if not math.isfinite(spread) or spread == 0:
         return replace(gap, value=value, worst=worst)
     half = float(stats.norm.isf((1 - LEVEL) / 2)) * spread
     pairs = len(known) * (len(known) - 1) / 2
@@ -129,14 +132,14 @@ def abstention_gap(attribute: str, table: Table, groups: np.ndarray, *, seed: in
     """The gap of the share of cases without an answer; groups: (rows,) "" of those that cannot be judged"""
     given = table["abstained"].fillna("").to_numpy() != ""
     calls = _Calls.of(table["patient"].to_numpy(str), groups, given, given)
-    return calls.gap(Gap(attribute, "abstention", ALL, NAN), (calls.rate(given),), calls.alike, _range, 1, seed)
+    return calls.gap(Gap(attribute, "abstention", ALL, NAN), (calls.counts(given),), calls.alike, _range, 1, seed)
 
 
-def adjusted(gaps: Sequence[Gap], correction: Callable[[Floats], Floats]) -> list[Gap]:
+def adjusted_gaps(gaps: Sequence[Gap], correction: Callable[[Floats], Floats]) -> list[Gap]:
     """The gaps with p-values for all of them together."""
     tested = [n for n, gap in enumerate(gaps) if np.isfinite(gap.p)]
-    p = correction(np.array([gaps[n].p for n in tested])) if tested else []
-    together = dict(zip(tested, np.asarray(p).tolist(), strict=True))
+    p: Floats = correction(np.array([gaps[n].p for n in tested])) if tested else np.empty(0)
+    together = dict(zip(tested, p.tolist(), strict=True))
     return [replace(gap, p_adjusted=together.get(n, NAN)) for n, gap in enumerate(gaps)]
 
 
@@ -164,44 +167,63 @@ class _Calls:
         """One stratum: whoever the people are."""
         return np.zeros(len(self.owners), dtype=np.intp)
 
-    def rate(self, counted: np.ndarray, among: np.ndarray | None = None) -> Statistic:
-        """The share of rows that are counted, of all or of those among which."""
+    def counts(self, counted: np.ndarray, among: np.ndarray | None = None) -> Floats:
+        """(2, people) rows that are counted, and all or those among which."""
         of = np.ones(len(counted), dtype=bool) if among is None else among
-        above, below = (np.bincount(self.person, one.astype(float)) for one in (counted & of, of))
-        return lambda weights: ratio(weights @ above, weights @ below)
+        return np.stack([np.bincount(self.person, one.astype(float)) for one in (counted & of, of)])
 
     def gap(
         self,
         gap: Gap,
-        statistics: Sequence[Statistic],
+        counts: Sequence[Floats],
         strata: Integers,
         apart: Callable[[Floats], Floats],
         worse: int,
         seed: int,
     ) -> Gap:
-        """The gap of rates."""
+        """The gap of rates, each the first counts by the second."""
         if len(self.names) < 2:
             return gap
-        found = dealt(statistics, self.owners, strata, apart, seed=seed)
-        return _with(gap, found, self.names, self.owners, strata, worse, of=apart)
+        bags, owners, strata = _bags(self.owners, strata, seed)
+        sums = [np.stack([np.bincount(bags, own).astype(np.float64) for own in one]) for one in counts]
+        found = dealt([partial(_rate, one) for one in sums], owners, strata, apart, seed=seed)
+        return _with(gap, found, self.names, owners, strata, worse, of=apart)
 
 
-def _of_calls(
-    attribute: str, label: str, own: Table, groups: np.ndarray, positive: Any, seed: int
-) -> Iterator[Gap]:
+def _of_calls(attribute: str, label: str, own: Table, groups: np.ndarray, positive: Any, seed: int) -> Iterator[Gap]:
     """Those of one class against the rest."""
     truth, called = ((own[column] == positive).to_numpy() for column in ("reference", "predicted"))
     calls = _Calls.of(own["patient"].to_numpy(str), groups, truth, called)
-    chosen, hit = calls.rate(called), calls.rate(called, truth)
-    false, right = calls.rate(called, ~truth), calls.rate(truth, called)
-    for metric, statistics, strata, apart in (
+    chosen, hit = calls.counts(called), calls.counts(called, truth)
+    false, right = calls.counts(called, ~truth), calls.counts(truth, called)
+    for metric, counts, strata, apart in (
         ("demographic_parity_difference", (chosen,), calls.alike, _range),
         ("demographic_parity_ratio", (chosen,), calls.alike, _unlike),
         ("equalised_odds_difference", (hit, false), calls.truth, _range),
         ("equal_opportunity_difference", (hit,), calls.truth, _range),
         ("predictive_parity_difference", (right,), calls.calls, _range),
     ):
-        yield calls.gap(Gap(attribute, metric, label, NAN), statistics, strata, apart, -1, seed)
+        yield calls.gap(Gap(attribute, metric, label, NAN), counts, strata, apart, -1, seed)
+
+
+def _rate(counts: Floats, weights: Floats) -> Floats:
+    """(draws,)"""
+    return ratio(weights @ counts[0], weights @ counts[1])
+
+
+def _bags(owners: Integers, strata: Integers, seed: int) -> tuple[Integers, Integers, Integers]:
+    """(people,) the bag of each, and of each bag its group and stratum; a person a bag, unless there are too many."""
+    people = len(owners)
+    size = -(-people // MOST_BAGS)
+    order = np.random.default_rng(seed).permutation(people)
+    order = order[np.lexsort([strata[order], owners[order]])]
+    cells = np.unique(np.stack([owners, strata]), axis=1, return_inverse=True)[1].reshape(-1)
+    starts = np.searchsorted(cells[order], cells[order])
+    within = (np.arange(people) - starts) // size
+    bags = np.empty(people, dtype=np.intp)
+    bags[order] = np.unique(np.stack([cells[order], within]), axis=1, return_inverse=True)[1].reshape(-1)
+    first = np.unique(bags, return_index=True)[1]
+    return bags, owners[first], strata[first]
 
 
 def _range(figures: Floats) -> Floats:
@@ -243,10 +265,6 @@ def _with(
     worst = names[most if worse > 0 or which > 0 else least]  # the second statistic is one of errors
     if not np.isfinite(value) or not len(drawn) or np.ptp(drawn) <= 1e-12:
         return replace(gap, value=value, p=found.p, worst=worst)
-    if np.isnan(found.p):  # too many people to be dealt: by the normal law, times the pairs of groups
-        away = abs(value - (1 if by_ratio else 0)) / float(drawn.std(ddof=1))
-        pairs = len(names) * (len(names) - 1) / 2
-        found = replace(found, p=min(1.0, pairs * 2 * float(stats.norm.sf(away))))
     fewest = min(int(np.bincount(strata[owners == one]).max()) for one in (least, most))
     tail = tail_of(fewest)
     ends = np.quantile(drawn, [tail, 1 - tail]).tolist()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from isocenter.planning.rules.context_fusion import MANY_ENTRIES, fusion_decisions
     from isocenter.planning.rules.covariates import context_decision, image_only
     from isocenter.planning.rules.grid import FEW_SLICES, Grid, GridNeeds, flat, grid_for, window_for
+    from isocenter.planning.rules.groups import groups_decision, refuse_groups
     from isocenter.planning.rules.learning import (
         LEAST_BATCH,
         VERY_LONG,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from isocenter.report.figures.differences import agreement, bland_altman
     from isocenter.report.figures.discrimination import confusion, precision_recall, reliability, risk_coverage, roc
     from isocenter.report.figures.figure import Figure
+    from isocenter.report.figures.forest_plot import forest
     from isocenter.report.figures.heat_map import bars, heat
     from isocenter.report.figures.instances import objects
     from isocenter.report.figures.lines import traces

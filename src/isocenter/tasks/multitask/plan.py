@@ -108,6 +108,7 @@ def joined_traits(kinds: Sequence[type[Task] | Task]) -> Traits:
         },
         errors=frozenset().union(*(traits.errors for traits in own.values())),
         calibration=tuple(dict.fromkeys(metric for traits in own.values() for metric in traits.calibration)),
+        audited=tuple(dict.fromkeys(metric for traits in own.values() for metric in traits.audited)),
         belief=tuple(dict.fromkeys(metric for traits in own.values() for metric in traits.belief)),
         suited=partial(_suited, own),
         unkept=partial(_unkept, own),

@@ -8,6 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.verbs.auditing.audits import Audit, audited
+    from isocenter.verbs.auditing.groups import with_table
     from isocenter.verbs.auditing.options import AuditKeywords, AuditOptions, EvaluationKeywords
 
 if not TYPE_CHECKING:

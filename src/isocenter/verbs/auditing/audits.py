@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from isocenter.values import Case
+from isocenter.verbs.auditing.groups import groups
 from isocenter.verbs.auditing.options import AuditOptions
 from isocenter.verbs.auditing.robustness import robustness
 from isocenter.verbs.evaluation import Audited, Fold, Predictor, Scored
@@ -20,6 +21,7 @@ class Audit:
     cases:     those that were scored
     folds:     {case id: the fold that scored it}, where there are several
     patients_known: False where each case only stands for a patient
+    planned:   groups that were to be compared before anything was trained, as far as the cases have them
     """
 
     scored: Scored
@@ -29,10 +31,11 @@ class Audit:
     patients_known: bool
     folds: Mapping[str, Fold] = field(default_factory=dict)
     options: AuditOptions = field(default_factory=AuditOptions)
+    planned: str | None = None
 
 
 # In the order of the report; None from one that has nothing to look at.
-AUDITS: tuple[Callable[[Audit], Audited | None], ...] = (robustness,)
+AUDITS: tuple[Callable[[Audit], Audited | None], ...] = (groups, robustness)
 
 
 def audited(audit: Audit) -> Scored:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         Predictor,
         Scored,
         are_kept,
+        by_case,
         covariates_of,
         measured_there,
         rows_of,

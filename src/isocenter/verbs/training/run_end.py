@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import IntegrityError, counted, listed
+from isocenter.evaluation import NONE
 from isocenter.files import write_text, written
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
-from isocenter.planning import settings
+from isocenter.planning import GROUPS, settings
 from isocenter.quality import shortcut_notes
 from isocenter.report import Section
 from isocenter.runtime import environment, peak_memory, write_json
@@ -84,7 +85,8 @@ def evaluated(
         what = f"changed or deleted since the run began, so not scored: {listed(sorted(changed))}"
         problem = Problem("error", what, tuple(sorted(changed)), remedy="Evaluate them by `isocenter evaluate`")
         scored = replace(scored, problems=(*scored.problems, problem))
-    scored = audited(Audit(scored, model, cases, seed, known, folds))
+    planned = (run.plan[GROUPS] or NONE) if GROUPS in run.plan else None
+    scored = audited(Audit(scored, model, cases, seed, known, folds, planned=planned))
     with written(run.out / folder, overwrite=True) as partial:  # a killed run may have left one
         partial.mkdir()
         scored.write(partial)

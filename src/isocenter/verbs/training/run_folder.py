@@ -10,7 +10,7 @@ from typing import Any
 
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.files import dataset_hash, read_text_table, write_table, write_text, written
-from isocenter.planning import plan_text, read_plan, registered, settings, with_inner_folds, with_settings
+from isocenter.planning import GROUPS, plan_text, read_plan, registered, settings, with_inner_folds, with_settings
 from isocenter.quality import Examination
 from isocenter.runtime import BEFORE, choose_device, read_json
 from isocenter.tasks import needs_of
@@ -159,6 +159,7 @@ def planned_from(path: Path, request: PlanRequest) -> Planned:
         "split.seed": edited["split.seed"],
         CALIBRATION: calibration.value if by_hand else None,
         "network.context": edited.options.get(COVARIATES),
+        **{name: edited[name] for name in (GROUPS,) if name in edited},
     }
     made = planned(
         Path(path.parent, edited.data),

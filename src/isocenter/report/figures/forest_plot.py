@@ -1,0 +1,50 @@
+"""Figures of groups, one line a group with its interval: a forest plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from isocenter.errors import UsageError
+from isocenter.report.figures.drawing import CROWDED, Canvas, Ink, chart, plain, short
+from isocenter.report.figures.figure import Figure
+from isocenter.report.words import interval_text, value_text
+from isocenter.values import Estimate
+
+
+def forest(rows: Sequence[tuple[str, str, Estimate, bool]], title: str, *, axis: str, caption: str = "") -> Figure:
+    """A dot on its interval for each group, the groups of an attribute under its name.
+
+    rows: (attribute, group, figure, whether it can be judged: else its dot is hollow)
+    Raises UsageError without a row.
+    """
+    if not rows:
+        raise UsageError("no group to show", title, "Give at least one row")
+    lines: list[tuple[str, Estimate | None, bool]] = []
+    for n, (attribute, group, estimate, judged) in enumerate(rows):
+        if n == 0 or rows[n - 1][0] != attribute:
+            lines.append((attribute, None, True))
+        lines.append((f"{short(group)} ({estimate.n})", estimate, judged))
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        """A line a group."""
+        axes = canvas.subplots()
+        for place, (_, estimate, judged) in enumerate(lines):
+            if estimate is None:
+                continue
+            if estimate.low is not None and estimate.high is not None:
+                axes.plot([estimate.low, estimate.high], [place, place], color=ink.series[0], linewidth=1.6)
+            face = ink.series[0] if judged else ink.paper
+            axes.plot([estimate.value], [place], "o", markersize=6, color=ink.series[0], markerfacecolor=face)
+        axes.set_yticks(range(len(lines)), [name for name, _, _ in lines], parse_math=False)
+        axes.set_ylim(len(lines) - 0.4, -0.6)
+        axes.set_xlabel(axis)
+        plain(axes, ink)
+        axes.grid(False, axis="y")
+        axes.tick_params(axis="y", length=0, labelcolor=ink.text)
+        for (_, estimate, _), tick in zip(lines, axes.get_yticklabels(), strict=True):
+            tick.set_fontweight("bold" if estimate is None else "normal")
+
+    alt = "; ".join(f"{a} {g} {value_text(one)} ({interval_text(one)})" for a, g, one, _ in rows)
+    words = caption or "Dot: value, hollow where a group has too few to judge. Line: its interval. In brackets: cases."
+    each = 0.36 if len(lines) <= CROWDED else 0.24
+    return chart(draw, title=title, caption=words, alt=alt, size=(4.4, 0.8 + each * len(lines)))

@@ -1,0 +1,282 @@
+"""Whether a model is as good for all groups of people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isocenter.errors import counted, listed
+from isocenter.evaluation import (
+    ALL,
+    COVARIATE,
+    FEW,
+    UNKNOWN,
+    Gap,
+    Table,
+    abstention_gap,
+    adjusted_gaps,
+    can_be_dealt,
+    classes_of,
+    covariate_columns,
+    few_in,
+    gap_of_estimates,
+    gap_of_recipe,
+    groups_of,
+    holm,
+    rate_gaps,
+    resampling,
+)
+from isocenter.files import covariates_in
+from isocenter.lazy import pandas as pd
+from isocenter.report import Block, Details, Paragraph, Section, figures, metric_name, number
+from isocenter.report import Table as PageTable
+from isocenter.tasks import Task
+from isocenter.values import Dataset, Estimate, Row
+from isocenter.verbs.evaluation import Audited, by_case
+
+if TYPE_CHECKING:
+    from isocenter.verbs.auditing.audits import Audit
+
+GROUPS, FAIRNESS, SCHEMA = "groups.csv", "fairness.json", "isocenter.fairness"
+TITLE = "Groups of people"
+COLUMNS = ("attribute", "group", "metric", "label", "value", "low", "high", "n", "patients", "judged")
+YES, NOT_KNOWN = "yes", "nobody knows the group"
+# From this p on, adjusted for all gaps, a gap is shown.
+LEVEL = 0.05
+# Draws of a group's intervals, times its cases: of large groups fewer draws say as much.
+MOST_WORK, FEWEST_DRAWS, DRAWS = 5_000_000, 100, 2000
+# Between a person and the group: a person who changes it is two.
+SIGN = "\x1f"
+HOW = (
+    "Gaps are those of the best and the worst group; p is that of a permutation of patients (of very many the normal "
+    "law's), adjusted by Holm for all gaps here. Intervals are those of these two groups, from a bootstrap of patients."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What is known of groups: rows of `groups.csv`, and gaps.
+
+    rows: (attribute, group, what was measured, whether it can be judged)
+    """
+
+    rows: list[tuple[str, str, Row, str]] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+
+
+def with_table(dataset: Dataset, table: str | Path | None) -> Dataset:
+    """The data set with further covariates from a table, by case or patient; those of its own stay.
+
+    Raises DatasetError for a table that names neither, or lacks one of them.
+    """
+    if table is None:
+        return dataset
+    rows = covariates_in(Path(table), [(case.id, case.patient) for case in dataset])
+    cases = [replace(case, covariates={**row, **case.covariates}) for case, row in zip(dataset, rows, strict=True)]
+    return replace(dataset, cases=tuple(cases))
+
+
+def groups(audit: Audit) -> Audited | None:
+    """Every figure by group, and the gaps among groups; None where no covariate makes groups."""
+    scored, asked = audit.scored, audit.options.groups or audit.planned
+    task, table = scored.task, scored.table
+    who = table.drop_duplicates("case").set_index("case")
+    covariates = {name.removeprefix(COVARIATE): who[name].tolist() for name in covariate_columns(table)}
+    assigned = groups_of(covariates, asked, strictly=audit.options.groups is not None)
+    if not assigned or task is None:
+        return None
+    found = Found()
+    for attribute, own in assigned.items():
+        of_case = dict(zip(who.index, own.tolist(), strict=True))
+        for part, (kind, rows) in scored.parts.items():
+            look = Look(attribute, part, kind, rows, rows["case"].map(of_case).to_numpy(dtype=object), audit.seed)
+            found.rows.extend(look.rows())
+            found.gaps.extend(look.gaps())
+        if "abstained" in who:
+            look = Look(attribute, "", task, who.reset_index(), own, audit.seed)
+            known = np.where(np.isin(own.astype(str), look.judged(ALL)), own, "")
+            found.gaps.append(abstention_gap(attribute, look.table, known, seed=audit.seed))
+    if not audit.patients_known:
+        found.rows[:] = [(a, g, replace(row, estimate=by_case(row.estimate)), j) for a, g, row, j in found.rows]
+    done = replace(found, gaps=adjusted_gaps(found.gaps, holm))
+    return Audited(
+        {GROUPS: _csv(done)},
+        {
+            FAIRNESS: (
+                SCHEMA,
+                {"groups": asked or ",".join(assigned), "level": LEVEL, "gaps": [*map(_record, done.gaps)]},
+            )
+        },
+        [_section(done, scored.metric_names)],
+        [_words(gap, scored.metric_names) for gap in _shown(done.gaps)],
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """One attribute of the cases of one task; groups: (rows,)"""
+
+    attribute: str
+    part: str
+    task: Task
+    table: Table
+    groups: np.ndarray
+    seed: int
+    _enough: dict[str, list[str]] = field(default_factory=dict)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The groups, those of whom nobody knows it last."""
+        return sorted(set(self.groups.tolist()), key=lambda name: (name == UNKNOWN, name))
+
+    def judged(self, label: str) -> list[str]:
+        """The groups with people enough for this label."""
+        if label not in self._enough:
+            table = self.table
+            every = np.ones(len(table), dtype=bool)
+            here = (table["label"] == label).to_numpy() if label in set(table["label"]) else every
+            classes = classes_of(table[here])
+            named = [name for name in self.names if name != UNKNOWN]
+            few = [few_in(table[here & (self.groups == name)], label, classes) for name in named]
+            self._enough[label] = [name for name, is_few in zip(named, few, strict=True) if not is_few]
+        return self._enough[label]
+
+    def rows(self) -> Iterator[tuple[str, str, Row, str]]:
+        """Every figure of each group."""
+        for name, rows in self._summaries.items():
+            for row in rows:
+                word = NOT_KNOWN if name == UNKNOWN else YES if name in self.judged(row.label) else FEW
+                yield self.attribute, name, replace(row, label=self._named(row.label)), word
+
+    def gaps(self) -> Iterator[Gap]:
+        """Of calls, and of the task's own metrics."""
+        made = [*rate_gaps(self.attribute, self.table, self.groups, self.judged, seed=self.seed), *self._of_metrics()]
+        yield from (replace(gap, label=self._named(gap.label)) for gap in made)
+
+    def _named(self, label: str) -> str:
+        return f"{self.part}: {label}" if self.part else label
+
+    @cached_property
+    def _summaries(self) -> Mapping[str, Sequence[Row]]:
+        """{group: every figure of it}"""
+        made = {}
+        for name in self.names:
+            own = self.table[self.groups == name].reset_index(drop=True)
+            draws = int(np.clip(MOST_WORK // len(own), FEWEST_DRAWS, DRAWS))
+            made[name] = self.task.scoring.summary(own, seed=resampling(own, self.seed).drawing(draws))
+        return made
+
+    @cached_property
+    def _of_all(self) -> list[Row]:
+        """Every figure of all groups together, with what it was made of; of very many people only what there is."""
+        person = self.table["patient"].astype(str) + SIGN + self.groups.astype(str)
+        if not can_be_dealt(person.nunique(), len(self.names)):
+            rows = {(row.metric, row.label): row for own in self._summaries.values() for row in own}
+            return [replace(row, estimate=Estimate(float("nan"))) for row in rows.values()]
+        units = self.table.assign(patient=person)
+        how = replace(resampling(units, self.seed), draws=2, keeps_recipe=True)
+        return self.task.scoring.summary(units, seed=how)
+
+    def _of_metrics(self) -> Iterator[Gap]:
+        """Of each metric that is audited and label; one that says the same again is left out."""
+        seen: set[tuple[Any, ...]] = set()
+        each = {name: {(row.metric, row.label): row.estimate for row in rows} for name, rows in self._summaries.items()}
+        for row in self._of_all:
+            if not self.task.traits.is_audited(row.metric):
+                continue
+            nothing = Estimate(float("nan"))
+            judged = self.judged(row.label)
+            own = {name: each[name].get((row.metric, row.label), nothing) for name in judged}
+            key = (row.metric, *(round(one.value, 12) for one in own.values()))
+            if own and key in seen:
+                continue
+            seen.add(key)
+            yield self._gap(row, own)
+
+    def _gap(self, row: Row, own: Mapping[str, Estimate]) -> Gap:
+        gap, recipe = Gap(self.attribute, row.metric, row.label, float("nan")), row.estimate.recipe
+        is_error, of_one = self.task.traits.is_error(row.metric), "slope" in row.metric
+        if recipe is not None:
+            people = {one: one.partition(SIGN)[2] for one in recipe.people.tolist()}
+            known = {one: group for one, group in people.items() if group in own}
+            return gap_of_recipe(gap, recipe, known, worse=1 if is_error else -1, seed=self.seed)
+        if of_one:  # right where it is 1
+            return gap_of_estimates(gap, own, lambda value: abs(value - 1))
+        return gap_of_estimates(gap, own, lambda value: value if is_error else -value)
+
+
+def _csv(found: Found) -> Table:
+    lines = [
+        (attribute, group, row.metric, row.label, *_of(row.estimate), judged)
+        for attribute, group, row, judged in found.rows
+    ]
+    return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+def _of(estimate: Estimate) -> tuple[Any, ...]:
+    return estimate.value, estimate.low, estimate.high, estimate.n, estimate.patients
+
+
+def _record(gap: Gap) -> dict[str, Any]:
+    """JSON knows no NaN."""
+    plain = asdict(gap).items()
+    return {name: None if isinstance(one, float) and not np.isfinite(one) else one for name, one in plain}
+
+
+def _shown(gaps: Sequence[Gap]) -> list[Gap]:
+    return sorted((gap for gap in gaps if gap.p_adjusted < LEVEL), key=lambda gap: gap.p_adjusted)
+
+
+def _words(gap: Gap, names: Mapping[str, str]) -> str:
+    """A gap in a sentence."""
+    label = "" if gap.label == ALL else f" of {gap.label}"
+    how = f"{number(gap.low)} to {number(gap.high)}, adjusted p {gap.p_adjusted:.2g}"
+    what = f"{metric_name(gap.metric, names)}{label}"
+    return f"Groups of {gap.attribute} differ: {what} by {number(gap.value)} ({how}), worst for {gap.worst}."
+
+
+def _section(found: Found, names: Mapping[str, str]) -> Section:
+    shown, tested = _shown(found.gaps), [gap for gap in found.gaps if np.isfinite(gap.p)]
+    attributes = list(dict.fromkeys(gap.attribute for gap in found.gaps))
+    if shown:
+        verdict = f"{counted(len(shown), 'gap')} of {len(tested)} shown among groups of {listed(attributes)}."
+    else:
+        verdict = f"No gap shown among groups of {listed(attributes)} ({counted(len(tested), 'gap')} tested)."
+    few = list(dict.fromkeys(f"{a} {g}" for a, g, _, judged in found.rows if judged == FEW))
+    if few:
+        verdict += f" Too few to judge, at least by some label: {listed(few)}."
+    blocks: list[Block] = [Paragraph(verdict), *_forest(found, names)]
+    rows = [_cells(gap, names) for gap in (shown or found.gaps[:0])]
+    columns = ("Attribute", "Gap", "Label", "Value", "95 % interval", "p", "adjusted p", "Worst for")
+    if rows:
+        blocks.append(PageTable(columns, rows))
+    every = [_cells(gap, names) for gap in found.gaps]
+    blocks.append(Details(f"All {len(every)} gaps", [PageTable(columns, every, HOW)]))
+    return Section(TITLE, blocks)
+
+
+def _forest(found: Found, names: Mapping[str, str]) -> Iterator[Block]:
+    """The first metric whose gaps are tested, of each group; that over all labels, if there is one."""
+    audited = [gap for gap in found.gaps if gap.metric in {row.metric for _, _, row, _ in found.rows}]
+    if not audited:
+        return
+    metric, label = audited[0].metric, audited[0].label
+    own = [
+        (attribute, group, row.estimate, judged == YES)
+        for attribute, group, row, judged in found.rows
+        if (row.metric, row.label) == (metric, label) and np.isfinite(row.estimate.value)
+    ]
+    if own:
+        yield figures.forest(own, f"{metric_name(metric, names)} by group", axis=metric_name(metric, names))
+
+
+def _cells(gap: Gap, names: Mapping[str, str]) -> tuple[Any, ...]:
+    interval = f"{number(gap.low)} to {number(gap.high)}" if np.isfinite(gap.low) else ""
+    told = [f"{one:.2g}" if np.isfinite(one) else "" for one in (gap.p, gap.p_adjusted)]
+    value = number(gap.value) if np.isfinite(gap.value) else FEW
+    return (gap.attribute, metric_name(gap.metric, names), gap.label, value, interval, *told, gap.worst)

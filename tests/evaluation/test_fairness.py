@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+from fairlearn.metrics import (
+    MetricFrame,
+    demographic_parity_difference,
+    demographic_parity_ratio,
+    equal_opportunity_difference,
+    equalized_odds_difference,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import hypergeom
+from sklearn.metrics import precision_score
+
+from isocenter.errors import UsageError
+from isocenter.evaluation import (
+    Gap,
+    Resampling,
+    auroc,
+    bootstrap_statistic,
+    dealt,
+    default_groups,
+    few_in,
+    gap_of_estimates,
+    gap_of_recipe,
+    groups_of,
+    rate_gaps,
+)
+from isocenter.values import Estimate
+
+RANGE = lambda figures: np.ptp(figures[:, 0], axis=1)  # noqa: E731
+
+
+def called(count=400, seed=0, lower=0.0, sites="ab"):
+    """Calls of people in two sites; in the second fewer of the ill are found."""
+    random = np.random.default_rng(seed)
+    site, ill = random.choice(list(sites), count), random.random(count) < 0.5
+    hit = random.random(count) < np.where(ill, 0.8 - lower * (site == sites[-1]), 0.2)
+    words = np.array(["fine", "ill"])
+    columns = {"case": np.arange(count).astype(str), "patient": np.arange(count).astype(str), "label": "all"}
+    return pd.DataFrame({**columns, "reference": words[ill.astype(int)], "predicted": words[hit.astype(int)]}), site
+
+
+def gaps_of(table, groups, seed=0):
+    found = rate_gaps("site", table, groups, lambda label: sorted(set(groups.tolist())), seed=seed)
+    return {(gap.metric, gap.label): gap for gap in found}
+
+
+@given(st.integers(0, 10_000), st.sampled_from(["ab", "abc"]))
+@settings(max_examples=8, deadline=None)
+def test_gaps_of_calls_are_those_of_fairlearn(seed, sites):
+    table, groups = called(300, seed, lower=0.2, sites=sites)
+    truth, hit = (table[name] == "ill" for name in ("reference", "predicted"))
+    own = gaps_of(table, groups)
+    for metric, theirs in (
+        ("demographic_parity_difference", demographic_parity_difference),
+        ("demographic_parity_ratio", demographic_parity_ratio),
+        ("equalised_odds_difference", equalized_odds_difference),
+        ("equal_opportunity_difference", equal_opportunity_difference),
+    ):
+        assert_allclose(own[metric, "ill"].value, theirs(truth, hit, sensitive_features=groups), atol=1e-9)
+    precision = MetricFrame(metrics=precision_score, y_true=truth, y_pred=hit, sensitive_features=groups)
+    assert_allclose(own["predictive_parity_difference", "ill"].value, precision.difference(), atol=1e-9)
+
+
+def test_a_gap_that_is_there_is_found_with_its_interval_and_its_group():
+    gap = gaps_of(*called(600, lower=0.4))["equal_opportunity_difference", "ill"]
+    assert gap.low < 0.4 < gap.high
+    assert gap.low > 0
+    assert gap.p < 0.001
+    assert gap.worst == "b"
+
+
+def test_of_several_classes_each_is_one_against_the_rest():
+    table, groups = called(60)
+    table.loc[:9, "reference"] = "worse"
+    assert {label for _, label in gaps_of(table, groups)} == {"fine", "ill", "worse"}
+
+
+def test_the_permutation_p_is_fishers_where_two_rates_are_compared():
+    counts = [(9, 12), (3, 13)]  # hits of people
+    hits = np.concatenate([np.arange(n) < k for k, n in counts])
+    groups = np.repeat([0, 1], [n for _, n in counts])
+
+    def rate(weights):
+        return (weights @ hits) / weights.sum(axis=1)
+
+    # As far apart: 9 of 12 against 3 of 13, and 3 of 12 against 9 of 13 is nearer.
+    ways = [hypergeom.pmf(k, 25, 12, 12) for k in range(13) if abs(k / 12 - (12 - k) / 13) >= 9 / 12 - 3 / 13 - 1e-12]
+    found = dealt([rate], groups, np.zeros(25, dtype=int), RANGE, seed=0)
+    assert_allclose(found.p, sum(ways), rtol=0.35)  # the dealing ends once it has seen enough
+    assert_allclose(found.figures, [[9 / 12, 3 / 13]])
+
+
+def test_people_are_dealt_within_their_class_so_that_unequal_shares_of_ill_are_no_gap_of_detection():
+    """In one site nine of ten are ill, in the other one of ten; the ill are found alike."""
+    alarms = 0
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        groups = np.repeat([0, 1], 100)
+        ill = random.random(200) < np.where(groups == 0, 0.9, 0.1)
+        hit = random.random(200) < np.where(ill, 0.8, 0.2)
+
+        def found_of_ill(weights, ill=ill, hit=hit):
+            return (weights @ (hit & ill)) / (weights @ ill)
+
+        alarms += dealt([found_of_ill], groups, ill.astype(int), RANGE, seed=seed).p < 0.05
+    assert alarms <= 8  # 3 expected; one of 500 such runs has more
+
+
+def test_a_figure_of_groups_is_made_of_what_made_it_of_all():
+    random = np.random.default_rng(0)
+    truth = np.arange(200) % 2
+    scores = truth + random.normal(size=200) * np.where(np.arange(200) < 100, 0.3, 2.0)
+    people = np.array([f"p{n}" for n in range(200)])
+    how = Resampling(draws=2, keeps_recipe=True)
+    made = bootstrap_statistic(partial(auroc, scores, truth), people, strata=truth, seed=how, compares=True)
+    group = {one: "first" if n < 100 else "second" for n, one in enumerate(people)}
+    gap = gap_of_recipe(Gap("half", "auroc", "all", 0.0), made.recipe, group, worse=-1, seed=0)
+    each = [float(auroc(scores[half], truth[half])) for half in (slice(0, 100), slice(100, None))]
+    assert_allclose(gap.value, each[0] - each[1])
+    assert gap.worst == "second"
+    assert gap.p <= 0.001
+
+
+def test_of_figures_with_intervals_only_the_gap_is_that_of_normal_errors():
+    def one(value, half):
+        return Estimate(value, value - half, value + half, n=50)
+
+    gap = gap_of_estimates(Gap("sex", "calibration_slope", "all", 0.0), {"f": one(1.0, 0.3), "m": one(0.5, 0.4)}, abs)
+    assert_allclose((gap.value, gap.low, gap.high), (0.5, 0.0, 1.0), atol=1e-6)  # 0.5 is the hypotenuse of 0.3, 0.4
+    assert_allclose(gap.p, 0.05, atol=1e-3)
+
+
+@pytest.mark.parametrize(("ill", "is_few"), [(9, True), (10, False), (0, True)])
+def test_below_ten_people_of_either_class_a_group_is_too_few_to_judge(ill, is_few):
+    table, _ = called(40)
+    table["reference"] = np.where(np.arange(40) < ill, "ill", "fine")
+    assert few_in(table, "all", ["fine", "ill"]) is is_few
+    assert few_in(table, "ill", ["fine", "ill"]) is is_few
+    assert few_in(table.iloc[:9], "all", [])  # of masks people count
+    assert not few_in(table.iloc[:10], "all", [])
+
+
+WHO = {"sex": ["F", "M", "f", None], "age": ["039Y", "40", "60", "59.9"], "Site": [1, 1.0, "2", "2"]}
+
+
+def test_groups_are_covariates_as_written_ranges_of_them_or_crossed():
+    made = groups_of(WHO, "sex, age:40:60, site, sex*age")
+    assert_array_equal(made["sex"], ["F", "M", "F", "unknown"])
+    assert_array_equal(made["age"], ["<40", "40-60", ">=60", "40-60"])
+    assert_array_equal(made["site"], ["1", "1", "2", "2"])
+    assert_array_equal(made["sex*age"], ["F, <40", "M, 40-60", "F, >=60", "unknown"])
+
+
+def test_without_being_asked_for_covariates_of_two_to_eight_levels_make_groups():
+    many = {"sex": ["F", "M"] * 10, "constant": ["x"] * 20, "weight": list(range(20)), "grade": list(range(4)) * 5}
+    assert default_groups(many) == "sex,grade"
+    assert list(groups_of(many, None)) == ["sex", "grade"]
+    assert groups_of(many, "none") == {}
+    assert default_groups({}) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "match"),
+    [
+        ("height", "there is no covariate 'height'.*Choose from sex"),
+        ("ward", "ward has 1000 levels.*limits of ranges"),
+        ("age:60:40", "'age:60:40' is no group"),
+        ("age:old", "is no group"),
+        ("sex:1", "holds 'F', which is no number"),
+    ],
+)
+def test_what_makes_no_groups_is_refused(asked, match):
+    with pytest.raises(UsageError, match=match):
+        groups_of({**WHO, "ward": [f"w{n}" for n in range(1000)]}, asked)

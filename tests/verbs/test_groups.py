@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import isocenter
+import trained
+from isocenter.errors import DatasetError, PlanError, UsageError
+from isocenter.evaluation import Table, resampling
+from isocenter.tasks import Task
+from isocenter.tasks.classification.task import Classification
+from isocenter.verbs.auditing import Audit, AuditOptions
+from isocenter.verbs.auditing.groups import groups
+from isocenter.verbs.evaluation import Scored
+
+
+def table_of(count: int = 200, seed: int = 0, worse: float = 0.0) -> Table:
+    """Cases of two classes, each another patient's, with more noise in one sex."""
+    random = np.random.default_rng(seed)
+    sex, site = random.choice(["F", "M"], count), random.choice(list("abc"), count)
+    ill = random.random(count) < 0.5
+    noise = random.normal(size=count) * (1 + worse * (sex == "F"))
+    chance = 1 / (1 + np.exp(-(3 * ill - 1.5 + noise)))
+    names, words = [f"c{n}" for n in range(count)], np.array(["fine", "ill"])
+    return pd.DataFrame(
+        {
+            "case": names,
+            "patient": [f"p{n}" for n in range(count)],
+            "split": "test",
+            "label": "all",
+            "brier": (chance - ill) ** 2,
+            "reference": words[ill.astype(int)],
+            "predicted": words[(chance > 0.5).astype(int)],
+            "probability_fine": 1 - chance,
+            "probability_ill": chance,
+            "covariate_sex": sex,
+            "covariate_site": site,
+        }
+    )
+
+
+def audited(table: Table, task: Task | None = None, **options):
+    scored = Scored(table, (), task=task or Classification(("fine", "ill")))
+    return groups(Audit(scored, None, (), 0, True, options=AuditOptions(**options)))
+
+
+def gaps_in(found) -> Mapping[tuple[str, str], dict]:
+    return {(gap["attribute"], gap["metric"]): gap for gap in found.records["fairness.json"][1]["gaps"]}
+
+
+@pytest.fixture(scope="module")
+def unequal():
+    return audited(table_of(worse=3.0), groups="sex,site")
+
+
+def test_every_figure_of_a_group_is_the_tasks_own_summary_of_its_cases(unequal):
+    table = table_of(worse=3.0)
+    own = table[table["covariate_sex"] == "F"].reset_index(drop=True)
+    expected = Classification(("fine", "ill")).scoring.summary(own, seed=resampling(own, 0))
+    rows = unequal.tables["groups.csv"]
+    assert tuple(rows) == ("attribute", "group", "metric", "label", "value", "low", "high", "n", "patients", "judged")
+    found = rows[(rows["attribute"] == "sex") & (rows["group"] == "F")]
+    assert [(row.metric, row.label) for row in expected] == list(zip(found["metric"], found["label"], strict=True))
+    for line, row in zip(found.itertuples(), expected, strict=True):
+        stated = [np.nan if one is None else one for one in (row.estimate.value, row.estimate.low, row.estimate.high)]
+        np.testing.assert_array_equal([line.value, line.low, line.high], np.array(stated, float))
+
+
+def test_a_planted_disparity_is_found_with_its_interval_and_no_other(unequal):
+    gap = gaps_in(unequal)["sex", "auroc"]
+    assert set(gap) == {"attribute", "metric", "label", "value", "low", "high", "p", "p_adjusted", "worst"}
+    assert gap["worst"] == "F"
+    assert 0 < gap["low"] < gap["value"] < gap["high"]
+    assert gap["p"] < gap["p_adjusted"] < 0.05
+    assert all(one["p_adjusted"] > 0.05 for (attribute, _), one in gaps_in(unequal).items() if attribute == "site")
+    assert any(note.startswith("Groups of sex differ: AUROC") for note in unequal.notes)
+
+
+def test_a_group_with_too_few_or_with_one_class_only_is_stated_and_not_judged():
+    table = table_of()
+    table.loc[:8, "covariate_site"] = "rare"
+    table.loc[(table["covariate_site"] == "c") & (table["reference"] == "ill"), "covariate_site"] = "b"
+    found = audited(table, groups="site")
+    rows = found.tables["groups.csv"]
+    judged = {name: set(own["judged"]) for name, own in rows.groupby("group")}
+    assert judged == {"a": {"yes"}, "b": {"yes"}, "c": {"too few to judge"}, "rare": {"too few to judge"}}
+    assert {gap["worst"] for gap in gaps_in(found).values()} <= {"a", "b"}
+    assert "site c, site rare" in found.sections[0].blocks[0].text
+
+
+def test_with_one_group_that_can_be_judged_gaps_are_there_and_empty():
+    table = table_of(40)
+    table["covariate_site"] = ["a"] * 35 + ["b"] * 5
+    gaps = gaps_in(audited(table, groups="site"))
+    assert all(gap["value"] is None and gap["p"] is None for gap in gaps.values())
+
+
+def test_those_of_whom_nobody_knows_the_group_are_stated_and_in_no_gap():
+    table = table_of()
+    table.loc[:29, "covariate_sex"] = None
+    rows = audited(table, groups="sex").tables["groups.csv"]
+    assert set(rows.loc[rows["group"] == "unknown", "judged"]) == {"nobody knows the group"}
+
+
+def test_images_of_one_person_in_two_groups_are_compared():
+    table = table_of(120)
+    table["patient"] = [f"p{n // 2}" for n in range(120)]
+    assert gaps_in(audited(table, groups="site"))["site", "auroc"]["p"] is not None
+
+
+def test_abstentions_have_gaps():
+    table = table_of()
+    table["abstained"] = np.where((table["covariate_sex"] == "F") & (np.arange(200) % 2 == 0), "unusual", "")
+    gap = gaps_in(audited(table, groups="sex"))["sex", "abstention"]
+    assert gap["value"] == pytest.approx(0.5, abs=0.1)
+    assert gap["worst"] == "F"
+
+
+def test_without_covariates_there_is_nothing_to_audit():
+    bare = table_of(30).drop(columns=["covariate_sex", "covariate_site"])
+    assert audited(bare) is None
+    with pytest.raises(UsageError, match="--group-table"):
+        audited(bare, groups="sex")
+
+
+def whose(path, ids) -> str:
+    """A table of the sexes of these cases."""
+    rows = [f"{one},{'FM'[n % 2]}" for n, one in enumerate(sorted(ids))]
+    path.write_text("\n".join(["case,sex", *rows]))
+    return str(path)
+
+
+def test_a_table_of_groups_joins_the_cases_of_an_evaluation(cli, segmented, tmp_path):
+    ids = [path.name.removesuffix(".nii.gz") for path in (segmented.data / "images").iterdir()]
+    out, table = tmp_path / "out", whose(tmp_path / "who.csv", ids)
+    given = ("--labels", trained.LABELS, "--device", "cpu", "--out", out)
+    cli("evaluate", segmented.out, segmented.data, "--groups", "sex", "--group-table", table, *given)
+    rows = pd.read_csv(out / "groups.csv")
+    assert {"dice"} <= set(rows["metric"])
+    assert set(rows["judged"]) == {"too few to judge"}
+    assert "covariate_sex" in pd.read_csv(out / "cases.csv")
+    assert {gap["metric"] for gap in json.loads((out / "fairness.json").read_text())["gaps"]} == {"dice"}
+    assert "Groups of people" in (out / "report.html").read_text()
+
+
+def test_an_unknown_covariate_is_refused_before_anything_is_predicted(segmented):
+    with pytest.raises(UsageError, match="there is no covariate 'height'"):
+        isocenter.evaluate(segmented.out, segmented.data, labels=trained.LABELS, device="cpu", groups="height")
+
+
+def test_a_table_without_a_row_for_a_case_is_refused(segmented, tmp_path):
+    with pytest.raises(DatasetError, match="has no row"):
+        isocenter.evaluate(
+            segmented.out, segmented.data, labels=trained.LABELS, group_table=whose(tmp_path / "who.csv", ["case00"])
+        )
+
+
+def peopled(root):
+    """Pictures with a table of who they are of."""
+    data = trained.pictures(root)
+    rows = [f"{path.stem},{'FM'[n % 2]},{20 + n}" for n, path in enumerate(sorted(data.rglob("*.png")))]
+    (data / "people.csv").write_text("\n".join(["case,sex,age", *rows]))
+    return data
+
+
+def test_groups_are_in_the_plan_before_training_and_unknown_ones_are_refused(tmp_path):
+    data = peopled(tmp_path / "data")
+    assert isocenter.plan(data, device="cpu").plan["evaluation.groups"] == "sex"
+    asked = {"evaluation.groups": "sex,age:40,sex*age"}
+    assert isocenter.plan(data, device="cpu", assignments=asked).plan["evaluation.groups"] == "sex,age:40,sex*age"
+    with pytest.raises(PlanError, match="there is no covariate 'height'"):
+        isocenter.plan(data, device="cpu", assignments={"evaluation.groups": "height"})
+
+
+def test_a_run_audits_the_groups_of_its_plan(tmp_path):
+    run = trained.classifying(peopled(tmp_path / "data"), tmp_path / "run", groups="sex")
+    folder = run.out / "evaluation"
+    assert set(pd.read_csv(folder / "groups.csv")["attribute"]) == {"sex"}
+    assert json.loads((folder / "fairness.json").read_text())["groups"] == "sex"
+    assert "groups: sex" in (run.out / "plan.yaml").read_text() or "value: sex" in (run.out / "plan.yaml").read_text()
+
+
+@pytest.mark.parametrize("cohort", ["detected", "segmented"])
+def test_other_kinds_of_problem_have_gaps_of_their_own_metrics(cohort, request):
+    run = request.getfixturevalue(cohort)
+    result = isocenter.evaluate(run.out, run.data, split="all", device="cpu", **READ.get(cohort, {}))
+    table = result.scored.table
+    numbers = table["case"].map({name: n for n, name in enumerate(sorted(set(table["case"])))})
+    table = table.assign(patient=table["case"].to_numpy(), covariate_half=np.where(numbers % 2 == 0, "even", "odd"))
+    repeated = [table.assign(case=table["case"] + str(n), patient=table["case"] + str(n)) for n in range(3)]
+    gaps = gaps_in(audited(pd.concat(repeated, ignore_index=True), result.scored.task, groups="half"))
+    wanted = {"detected": "cpm", "segmented": "dice"}[cohort]
+    assert gaps["half", wanted]["p"] is not None
+
+
+READ = {"segmented": {"labels": trained.LABELS}}
