@@ -164,7 +164,8 @@ def test_training_cases_are_scored_only_when_asked_for_and_the_report_says_so(se
 def test_an_evaluation_leaves_its_records(segmented, tmp_path):
     evaluated(segmented, segmented.data, out=tmp_path / "out")
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {"cases.csv", "report.html", "summary.json", "task.json", "views"}
+    audits = {"relabel.csv", "weak_groups.csv"}
+    assert written == {"cases.csv", "report.html", "summary.json", "task.json", "views"} | audits
     rows = json.loads((tmp_path / "out" / "summary.json").read_text())["rows"]
     assert rows == json.loads((segmented.out / "evaluation" / "summary.json").read_text())["rows"]
 

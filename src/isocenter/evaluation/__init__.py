@@ -99,6 +99,7 @@ if TYPE_CHECKING:
         weightings,
         wilson,
     )
+    from isocenter.evaluation.label_errors import probable_label_errors
     from isocenter.evaluation.mask_overlap import Overlap, confusion, dice, iou, overlap, overlaps, volume_unit
     from isocenter.evaluation.ordinal import grade_distances, least_cost, ranked_probability_score, weighted_kappa
     from isocenter.evaluation.paired import Compared, compared
@@ -117,9 +118,11 @@ if TYPE_CHECKING:
     from isocenter.evaluation.selective import aurc, excess_aurc, risk_coverage
     from isocenter.evaluation.significance import (
         Test,
+        WeakGroup,
         area_covariance,
         benefit_parts,
         benjamini_hochberg,
+        clusters,
         delong,
         delong_unpaired,
         equivalence,
@@ -131,6 +134,7 @@ if TYPE_CHECKING:
         net_benefit,
         non_inferiority,
         permutation,
+        weak_groups,
         wilcoxon,
     )
     from isocenter.evaluation.summary import mean_rows, pooled_rows

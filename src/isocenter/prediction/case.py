@@ -134,7 +134,11 @@ def noted(prediction: Prediction, case: Case) -> list[Problem]:
 
 def image_of(case: Case) -> Image:
     """The case's image, its voxels read now where they are few enough to wait for their turn in memory."""
-    image = stacked(case.images, case.id)
+    return in_memory(stacked(case.images, case.id))
+
+
+def in_memory(image: Image) -> Image:
+    """The image with its voxels read now, where they are few enough to wait in memory."""
     size = int(np.prod(image.shape)) * image.dtype.itemsize
     if isinstance(image.pixels, Deferred) and size <= min(AHEAD_BYTES, AHEAD_SHARE * available_memory()):
         return image.with_pixels(image.data)

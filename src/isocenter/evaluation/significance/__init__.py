@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from isocenter.evaluation.significance.probabilities import benefit_parts, hosmer_lemeshow, net_benefit
     from isocenter.evaluation.significance.raters import icc
     from isocenter.evaluation.significance.readers import mrmc
+    from isocenter.evaluation.significance.weakness import WeakGroup, clusters, weak_groups
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -92,6 +92,7 @@ class InstanceSegmentation:
     traits: ClassVar[Traits] = Traits(
         tunes=("inside", "prominence"),
         audited=("pq", "f1"),
+        case_metric="f1",
         sentences=SENTENCES,
         metric_names=NAMES,
     )

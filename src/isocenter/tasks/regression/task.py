@@ -99,7 +99,7 @@ class Regression:
         calibration=("coverage",),
         sentences=SENTENCES,
         metric_names=NAMES,
-        errors=frozenset({"mae", "rmse", "median_absolute_error", "nll"}) | SET_ERRORS,
+        errors=frozenset({"mae", "rmse", "median_absolute_error", "nll", "standardised_difference"}) | SET_ERRORS,
         label_word="target",
     )
 

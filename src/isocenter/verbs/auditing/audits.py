@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from isocenter.values import Case
 from isocenter.verbs.auditing.groups import groups
+from isocenter.verbs.auditing.mistakes import mistakes
 from isocenter.verbs.auditing.options import AuditOptions
 from isocenter.verbs.auditing.robustness import robustness
 from isocenter.verbs.evaluation import Audited, Fold, Predictor, Scored
@@ -35,7 +36,7 @@ class Audit:
 
 
 # In the order of the report; None from one that has nothing to look at.
-AUDITS: tuple[Callable[[Audit], Audited | None], ...] = (groups, robustness)
+AUDITS: tuple[Callable[[Audit], Audited | None], ...] = (groups, robustness, mistakes)
 
 
 def audited(audit: Audit) -> Scored:

@@ -221,7 +221,7 @@ def _section(audit: Audit, lines: Sequence[Line]) -> Section:
         own = [one for one in lines if (one.metric, one.label) == (head.metric, head.label)]
         sign = -1 if audit.predictor.task.traits.is_error(head.metric) else 1
         blocks += _blocks(own, metric_name(head.metric, scored.metric_names), sign)
-    return Section(TITLE, [*blocks, Paragraph(f"{HOW} All figures are in {ROBUSTNESS}.")])
+    return Section(TITLE, [*blocks, Paragraph(HOW)])
 
 
 def _blocks(own: Sequence[Line], metric: str, sign: int) -> Iterator[Block]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.verbs.evaluation.answered import ANSWERED, case_errors
+    from isocenter.verbs.evaluation.answered import ANSWERED, case_errors, case_failures
     from isocenter.verbs.evaluation.audited import Audited
     from isocenter.verbs.evaluation.case_selection import SPLITS, Choice, choice
     from isocenter.verbs.evaluation.comparison import (

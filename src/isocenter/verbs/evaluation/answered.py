@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.tasks import Task
 from isocenter.values import Row
 
+Series: TypeAlias = "pd.Series[float]"
 ANSWERED, ABSTAINED = "answered", "abstained"
 
 
@@ -19,18 +21,44 @@ def case_errors(task: Task, table: Table) -> dict[str, float]:
 
     Without a case whose answer can be neither right nor wrong, such as a number.
     """
-    each: dict[str, list[float]] = {}
-    for own in task.scoring.tables(table).values():
-        wrong = None
-        if "dice" in own:
-            wrong = (1 - own["dice"]).where(own["dice"].notna(), 0.0)
-        elif {"predicted", "reference"} <= set(own) and not pd.api.types.is_numeric_dtype(own["reference"]):
-            known = own["reference"].notna() & own["predicted"].notna()
-            wrong = (own["predicted"] != own["reference"])[known].astype(float)
+    return _by_case((_wrong(own), own) for own in task.scoring.tables(table).values())
+
+
+def case_failures(task: Task, table: Table) -> dict[str, float]:
+    """The same for every kind of problem: where an answer is neither right nor wrong, by the figure of a single case.
+
+    Of several tasks such a figure counts as its rank among the cases, 0 to 1; else in its own unit, more being worse.
+    """
+    tables = task.scoring.tables(table)
+    each: list[tuple[Series | None, Table]] = []
+    for name, own in tables.items():
+        traits = task.decoding.parts.get(name, task).traits
+        wrong, metric = _wrong(own), traits.case_metric
+        if wrong is None and metric in own:
+            wrong = (own[metric] if traits.is_error(str(metric)) else 1 - own[metric]).dropna()
+            wrong = wrong.rank(pct=True) if len(tables) > 1 else wrong
+        each.append((wrong, own))
+    return _by_case(each)
+
+
+def _wrong(own: Table) -> Series | None:
+    """How wrong each row is, 0 to 1; None where rows can be neither right nor wrong."""
+    if "dice" in own:
+        return (1 - own["dice"]).where(own["dice"].notna(), 0.0)
+    if not {"predicted", "reference"} <= set(own) or pd.api.types.is_numeric_dtype(own["reference"]):
+        return None
+    known = own["reference"].notna() & own["predicted"].notna()
+    return (own["predicted"] != own["reference"])[known].astype(float)
+
+
+def _by_case(each: Iterable[tuple[Series | None, Table]]) -> dict[str, float]:
+    """{case: the mean over parts of the mean over its rows}"""
+    means: dict[str, list[float]] = {}
+    for wrong, own in each:
         if wrong is not None:
             for case, error in wrong.groupby(own["case"].astype(str).loc[wrong.index]).mean().items():
-                each.setdefault(str(case), []).append(float(error))
-    return {case: float(np.mean(errors)) for case, errors in each.items()}
+                means.setdefault(str(case), []).append(float(error))
+    return {case: float(np.mean(errors)) for case, errors in means.items()}
 
 
 def answered_rows(task: Task, table: Table, *, seed: int) -> Iterator[Row]:

@@ -16,8 +16,8 @@ from isocenter.errors import DatasetError, IsocenterError, MemoryShortageError, 
 from isocenter.evaluation import COVARIATE, FOLD, Table, case_table, resampling, rows_to_json
 from isocenter.files import write_table, write_text
 from isocenter.lazy import pandas as pd
-from isocenter.prediction import There, confidence_columns, noted
-from isocenter.quality import kinds_of, names_a_person
+from isocenter.prediction import There, confidence_columns, in_memory, noted
+from isocenter.quality import image_facts, kinds_of, names_a_person
 from isocenter.report import Figure, overlay, viewer
 from isocenter.runtime import Guard, Model, write_json
 from isocenter.tasks import Task
@@ -91,6 +91,7 @@ class Scored:
     shift:    whether they are like the cases that calibrated the model; None where nothing can be compared
     openings: how often these cases were opened as a test on this machine, this time too; 0 where nobody knows
     features: {case id: (patient, what the network saw in it)} of test cases, for a model that keeps it
+    facts:    {case id: facts of its first image}
     audits:   what further looks at these cases found
     """
 
@@ -104,6 +105,7 @@ class Scored:
     subsets: Sequence[tuple[tuple[str, ...], Sequence[Row]]] = ()
     shift: Shift | None = None
     features: Mapping[str, tuple[str, Array]] = field(default_factory=dict)
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     audits: Sequence[Audited] = ()
 
     @property
@@ -165,12 +167,14 @@ class Measured(NamedTuple):
     """What one case came to: its rows, what is odd about it, and the prediction unless another process made it.
 
     features: what the network saw in it, as in `Confidence`
+    facts:    of its first image
     """
 
     rows: list[dict[str, Any]]
     problems: Sequence[Problem]
     prediction: Prediction | None
     features: Array | None = None
+    facts: Mapping[str, Any] = {}
 
 
 # (number of the case, what it came to or why it failed), as they are done.
@@ -179,11 +183,13 @@ Outcomes = Iterator[tuple[int, Measured | IsocenterError]]
 
 def measured(model: Predictor, fold: Fold | None, case: Case) -> Measured:
     """Predict a case and score it on its reference's own grid, as one of the test part."""
-    prediction = model.predict(case)
+    images = {name: in_memory(image) for name, image in case.images.items()}
+    prediction = model.predict(replace(case, images=images))
+    facts = image_facts(next(iter(images.values()))) if images else {}
     rows = rows_of(prediction, case, model.task, "test", fold)
     # What it was scored on is large beside a label map, and of no use to a picture.
     kept = replace(prediction, untuned=None)
-    return Measured(rows, tuple(noted(prediction, case)), kept, prediction.confidence.features)
+    return Measured(rows, tuple(noted(prediction, case)), kept, prediction.confidence.features, facts)
 
 
 def measured_here(model: Predictor, folds: Mapping[str, Fold], cases: Sequence[Case]) -> Outcomes:
@@ -246,7 +252,7 @@ def score(
     """
     ended = dict[int, tuple[list[Any], Sequence[Problem]]]()
     made, voxels = dict[str, Prediction](), 0
-    features = dict[str, tuple[str, Array]]()
+    features, facts = dict[str, tuple[str, Array]](), dict[str, Mapping[str, Any]]()
     with tracked("predicting and scoring") as tracker:
         for done, (number, outcome) in enumerate((outcomes or partial(measured_here, model, folds))(cases), start=1):
             case = cases[number]
@@ -256,6 +262,7 @@ def score(
             else:
                 place = {"split": parts.get(case.id, "test")}
                 ended[number] = [row | place for row in outcome.rows], outcome.problems
+                facts[case.id] = outcome.facts
                 if outcome.features is not None and place["split"] == "test":
                     features[case.id] = case.patient, outcome.features
                 if outcome.prediction is not None:
@@ -274,7 +281,9 @@ def score(
     overview = model.task.scoring.overview(table) if draws else ()
     tested = [case for case in cases if parts.get(case.id, "test") == "test"]
     shift = shift_of(model.guard, features, seed=seed)
-    return Scored(table, summary, overview, shown, problems, opened(tested), model.task, shift=shift, features=features)
+    counted = opened(tested)
+    seen: dict[str, Any] = {"shift": shift, "features": features, "facts": facts}
+    return Scored(table, summary, overview, shown, problems, counted, model.task, **seen)
 
 
 def rows_of(prediction: Prediction, case: Case, task: Task, split: Split, fold: Fold | None) -> list[dict[str, Any]]:

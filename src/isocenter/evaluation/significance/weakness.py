@@ -1,0 +1,198 @@
+"""Groups of cases in which a model fails more: one test a group by permutation of patients, Holm over all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from isocenter.evaluation.significance.adjustment import holm
+from isocenter.lazy import pandas as pd
+from isocenter.lazy import special
+from isocenter.values import Array, Floats
+
+LEVEL = 0.05
+# Patients that a group, and the rest, must have to be judged; levels of a column that is not cut into ranges.
+FEWEST, MOST_LEVELS = 10, 8
+TOO_FEW = "too few to judge"
+# Permutations of so many patients at the most; of more the skewed normal law of the statistic is close enough.
+DRAWS, MOST_PERMUTED = 9999, 2000
+# Clusters are of so many patients on average, along so many principal axes.
+PATIENTS_A_CLUSTER, MOST_CLUSTERS, AXES, ROUNDS = 25, 8, 16, 50
+
+
+@dataclass(frozen=True)
+class WeakGroup:
+    """A group of cases, and how much more the model fails in it than elsewhere.
+
+    attribute, group: such as "sex" and "F"
+    n, patients:      cases and patients in it
+    error, elsewhere: mean error of its cases and of all others
+    low, high:        95 % interval of the difference, by the variance of patients
+    p:                of so large a difference where errors do not depend on the group; one-sided: it fails more
+    judged:           whether it was tested; else why not
+    """
+
+    attribute: str
+    group: str
+    n: int
+    patients: int
+    error: float
+    elsewhere: float
+    difference: float
+    low: float = float("nan")
+    high: float = float("nan")
+    p: float = float("nan")
+    p_adjusted: float = float("nan")
+    judged: str = "yes"
+
+    @property
+    def is_found(self) -> bool:
+        """Whether the model is shown to fail more in it."""
+        return self.p_adjusted < LEVEL
+
+
+def weak_groups(
+    errors: ArrayLike, patients: Sequence[str], attributes: Mapping[str, Sequence[Any]], *, seed: int
+) -> list[WeakGroup]:
+    """Every group of every attribute, the surest first.
+
+    errors:     (cases,) how wrong each answer is
+    attributes: {name: (cases,) values}; few different ones are groups, more numbers are cut into thirds, None and NaN
+                are in no group
+    Errors are dealt anew among patients: cases of one patient are alike.
+    """
+    wrong = np.asarray(errors, dtype=np.float64)
+    _, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    found, members = list[WeakGroup](), list[Array]()
+    for attribute, values in attributes.items():
+        for group, inside in groups_of(values).items():
+            made = _described(attribute, group, wrong, owner, inside)
+            found.append(made)
+            if made.judged == "yes":
+                members.append(inside)
+    if members:
+        chances = iter(_chances(wrong, owner, np.stack(members), seed))
+        found = [replace(one, p=next(chances)) if one.judged == "yes" else one for one in found]
+    adjusted = holm([one.p for one in found])
+    found = [replace(one, p_adjusted=float(p)) for one, p in zip(found, adjusted, strict=True)]
+    return sorted(found, key=lambda one: (np.isnan(one.p), one.p, -one.difference))
+
+
+def groups_of(values: Sequence[Any]) -> dict[str, Array]:
+    """{group: (cases,) who is in it}: the values where they are few, thirds of many numbers, nothing else.
+
+    Two values leave one comparison: of two groups that are all there is, both are kept, as each may be the weak one.
+    """
+    column = pd.Series(list(values), dtype=object)
+    known = column.notna().to_numpy()
+    named = column[known].map(str)
+    if 2 <= named.nunique() <= MOST_LEVELS:
+        return {str(name): known & (column.map(str) == name).to_numpy() for name in sorted(named.unique())}
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(float)
+    known = np.isfinite(numbers)
+    if known.sum() < named.size or np.unique(numbers[known]).size < 3:
+        return {}
+    low, high = np.quantile(numbers[known], [1 / 3, 2 / 3]).tolist()
+    thirds = {
+        f"up to {low:.4g}": numbers <= low,
+        f"{low:.4g} to {high:.4g}": (numbers > low) & (numbers <= high),
+        f"above {high:.4g}": numbers > high,
+    }
+    return {name: known & inside for name, inside in thirds.items()}
+
+
+def clusters(features: ArrayLike, patients: Sequence[str], *, seed: int) -> list[str | None]:
+    """(cases,) the cluster of each case by its features, without a look at errors; None of too few patients.
+
+    k-means along the longest principal axes (Lloyd, IEEE Trans Inf Theory 1982, doi:10.1109/TIT.1982.1056489)
+    """
+    rows = np.asarray(features, dtype=np.float64)
+    count = min(MOST_CLUSTERS, len(set(patients)) // PATIENTS_A_CLUSTER)
+    if count < 2:
+        return [None] * len(rows)
+    spread = rows.std(axis=0)
+    rows = (rows - rows.mean(axis=0))[:, spread > 0] / spread[spread > 0]
+    left, sizes, _ = np.linalg.svd(rows, full_matrices=False)
+    places = (left * sizes)[:, :AXES]
+    if not places.any():
+        return [None] * len(rows)
+    random = np.random.default_rng(seed)
+    centres = places[_spread_out(places, count, random)]
+    for _ in range(ROUNDS):
+        apart = ((places[:, None] - centres[None]) ** 2).sum(axis=2)
+        nearest = apart.argmin(axis=1)
+        moved = np.stack(
+            [places[nearest == n].mean(axis=0) if (nearest == n).any() else one for n, one in enumerate(centres)]
+        )
+        if np.allclose(moved, centres):
+            break
+        centres = moved
+    return [f"cluster {n + 1}" for n in nearest.tolist()]
+
+
+def _spread_out(places: Floats, count: int, random: np.random.Generator) -> list[int]:
+    """First centres far from each other (k-means++, Arthur and Vassilvitskii, SODA 2007)."""
+    chosen = [int(random.integers(len(places)))]
+    while len(chosen) < count:
+        apart = ((places[:, None] - places[chosen][None]) ** 2).sum(axis=2).min(axis=1)
+        share = apart / apart.sum() if apart.sum() > 0 else None
+        chosen.append(int(random.choice(len(places), p=share)))
+    return chosen
+
+
+def _described(attribute: str, group: str, wrong: Floats, owner: Array, inside: Array) -> WeakGroup:
+    """The group without its p; the interval by the linearised variance of both means over patients."""
+    people = owner.max() + 1
+    parts = []
+    for which in (inside, ~inside):
+        count, total = (np.bincount(owner[which], weights, people) for weights in (None, wrong[which]))
+        parts.append((count, total, total.sum() / max(count.sum(), 1)))
+    (count, total, mean), (others, other_total, elsewhere) = parts
+    here, there = int((count > 0).sum()), int((others > 0).sum())
+    made = WeakGroup(attribute, group, int(inside.sum()), here, float(mean), float(elsewhere), float(mean - elsewhere))
+    if min(here, there) < FEWEST:
+        return replace(made, judged=TOO_FEW)
+    lean = (total - mean * count) / count.sum() - (other_total - elsewhere * others) / others.sum()
+    half = float(special.stdtrit(min(here, there) - 1, 0.975) * np.sqrt((lean**2).sum() * people / (people - 1)))
+    return replace(made, low=made.difference - half, high=made.difference + half)
+
+
+def _chances(wrong: Floats, owner: Array, members: Array, seed: int) -> list[float]:
+    """p of each of (groups, cases): how often patients' errors, dealt anew, go with the share of their cases in it."""
+    people = int(owner.max()) + 1
+    counts = np.bincount(owner, minlength=people)
+    errors = np.bincount(owner, wrong, people) / counts
+    shares = np.stack([np.bincount(owner, inside, people) / counts for inside in members])
+    errors, shares = errors - errors.mean(), shares - shares.mean(axis=1, keepdims=True)
+    # What differs by rounding alone is a tie, and a tie counts against the group.
+    seen = shares @ errors - 1e-9 * np.sqrt((shares**2).sum(axis=1) * (errors**2).sum())
+    if people > MOST_PERMUTED:
+        return [_by_moments(value, share, errors) for value, share in zip(seen.tolist(), shares, strict=True)]
+    random, more = np.random.default_rng(seed), np.ones(len(shares))
+    for start in range(0, DRAWS, 1000):
+        dealt = np.tile(errors, (min(1000, DRAWS - start), 1))
+        more += (shares @ random.permuted(dealt, axis=1).T >= seen[:, None]).sum(axis=1)
+    return (more / (DRAWS + 1)).tolist()
+
+
+def _by_moments(seen: float, shares: Floats, errors: Floats) -> float:
+    """p by the gamma law with the mean, variance and skewness of the permuted statistic, which are known.
+
+    Mielke and Berry, Permutation Methods, 2007
+    """
+    n = len(errors)
+    variance = (shares**2).sum() * (errors**2).sum() / (n - 1)
+    if variance <= 0:
+        return 1.0
+    skewness = n * (shares**3).sum() * (errors**3).sum() / ((n - 1) * (n - 2)) / variance**1.5
+    z = seen / np.sqrt(variance)
+    if abs(skewness) < 1e-6:
+        return float(special.ndtr(-z))
+    shape = 4 / skewness**2
+    place = shape + z * 2 / skewness
+    inside = max(float(place), 0.0)
+    return float(special.gammaincc(shape, inside) if skewness > 0 else special.gammainc(shape, inside))

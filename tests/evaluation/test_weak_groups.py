@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from isocenter.evaluation import clusters, weak_groups
+from isocenter.evaluation.significance.weakness import _by_moments, groups_of
+
+
+def audit(errors, patients, seed=0, **attributes):
+    return {(one.attribute, one.group): one for one in weak_groups(errors, patients, attributes, seed=seed)}
+
+
+def people(count: int, each: int = 1) -> list[str]:
+    return [f"p{n // each}" for n in range(count * each)]
+
+
+def test_a_planted_group_is_found_with_its_size_its_errors_and_an_interval_that_holds_the_truth():
+    rng = np.random.default_rng(0)
+    site = rng.choice(["A", "B", "C"], 300)
+    errors = (rng.random(300) < np.where(site == "B", 0.5, 0.1)).astype(float)
+    found = audit(errors, people(300), site=site, sex=rng.choice(["F", "M"], 300))
+    weak = found["site", "B"]
+    assert weak.is_found
+    assert weak.n == weak.patients == int((site == "B").sum())
+    assert weak.error == errors[site == "B"].mean()
+    assert weak.elsewhere == errors[site != "B"].mean()
+    assert weak.low < 0.4 < weak.high
+    assert [key for key, one in found.items() if one.is_found] == [("site", "B")]
+    assert next(iter(found)) == ("site", "B")
+
+
+def test_where_nothing_depends_on_a_group_p_is_as_often_below_a_level_as_that_says():
+    rng = np.random.default_rng(1)
+    below = 0
+    for draw in range(200):
+        errors = np.repeat(rng.random(40) ** 3, 3) + rng.normal(0, 0.05, 120)
+        group = np.repeat(rng.choice(["A", "B"], 40), 3)
+        below += audit(errors, people(40, 3), draw, group=group)["group", "A"].p < 0.05
+    assert 3 <= below <= 18
+
+
+def test_many_cases_of_few_patients_prove_nothing():
+    """All errors are one patient's, of whom there are a hundred images."""
+    errors = np.r_[np.ones(100), np.zeros(19)]
+    patients = ["ill"] * 100 + [f"p{n}" for n in range(19)]
+    group = ["A"] * 109 + ["B"] * 10
+    assert not audit(errors, patients, group=group)["group", "A"].is_found
+
+
+def test_a_group_of_few_patients_is_shown_and_not_judged():
+    found = audit([1.0] * 5 + [0.0] * 45, people(50), site=["A"] * 5 + ["B"] * 45)
+    assert found["site", "A"].judged == "too few to judge"
+    assert found["site", "A"].error == 1
+    assert np.isnan(found["site", "A"].p_adjusted)
+
+
+def test_few_values_are_groups_and_many_numbers_are_cut_into_thirds_and_nothing_else_is_a_group():
+    assert {name: part.sum() for name, part in groups_of(["F", "M", None, "F"]).items()} == {"F": 2, "M": 1}
+    assert [part.sum() for part in groups_of(np.arange(30.0)).values()] == [10, 10, 10]
+    assert list(groups_of(np.arange(30.0))) == ["up to 9.667", "9.667 to 19.33", "above 19.33"]
+    assert groups_of([f"name {n}" for n in range(30)]) == {}
+    assert groups_of(["same"] * 9) == {}
+
+
+def test_clusters_of_features_are_the_clouds_that_were_planted_and_need_enough_patients():
+    rng = np.random.default_rng(2)
+    cloud = rng.integers(2, size=60)
+    features = rng.normal(size=(60, 12)) + 8 * cloud[:, None]
+    made = clusters(features, people(60), seed=0)
+    assert len({(name, n) for name, n in zip(made, cloud.tolist(), strict=True)}) == 2
+    assert clusters(features[:40], people(40), seed=0) == [None] * 40
+    assert clusters(np.ones((60, 3)), people(60), seed=0) == [None] * 60
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.5])
+def test_of_many_patients_the_law_by_moments_is_that_of_permutation(share):
+    rng = np.random.default_rng(3)
+    errors, inside = (rng.random(400) < 0.08).astype(float), (rng.random(400) < share).astype(float)
+    errors, inside = errors - errors.mean(), inside - inside.mean()
+    drawn = np.array([rng.permutation(errors) @ inside for _ in range(20000)])
+    for quantile in (0.9, 0.99):
+        seen = float(np.quantile(drawn, quantile))
+        middle = ((drawn > seen + 1e-9).mean() + (drawn >= seen - 1e-9).mean()) / 2
+        assert _by_moments(seen, inside, errors) == pytest.approx(middle, rel=0.35)
+
+
+def test_p_values_of_identical_errors_are_one():
+    assert audit([0.3] * 60, people(60), site=["A", "B"] * 30)["site", "A"].p == 1

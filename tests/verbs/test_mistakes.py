@@ -1,0 +1,117 @@
+"""Where a model fails more, and which labels somebody should look at again."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import isocenter
+import trained
+from isocenter.evaluation import case_table
+from isocenter.tasks import kind
+from isocenter.verbs.auditing import Audit
+from isocenter.verbs.auditing.mistakes import mistakes
+from isocenter.verbs.evaluation import Scored
+
+WEAK = ["source", "attribute", "group", "n", "patients", "error", "elsewhere", "difference", "low", "high"]
+WEAK += ["p", "p_adjusted", "judged"]
+
+
+def audited(task, rows, features=None, facts=None, known=True):
+    table = case_table([{"split": "test", **row} for row in rows])
+    scored = Scored(table, [], task=task, features=features or {}, facts=facts or {})
+    return mistakes(Audit(scored, SimpleNamespace(task=task), [], seed=0, patients_known=known))
+
+
+def calling(count: int, wrong, flipped=(), **columns):
+    """Calls of two classes, of which these are wrong, and of which these have the other one's label."""
+    rows = []
+    for n in range(count):
+        truth = n % 2
+        called = 1 - truth if wrong[n] else truth
+        p = 0.9 if called else 0.1
+        label = 1 - truth if n in flipped else truth
+        own = {"reference": "ab"[label], "predicted": "ab"[called], "probability_a": 1 - p, "probability_b": p}
+        rows.append(
+            {"case": f"c{n}", "patient": f"p{n}", "label": "all", **own, **{k: v[n] for k, v in columns.items()}}
+        )
+    return rows
+
+
+@pytest.fixture
+def two():
+    return kind("classification").of({"classes": ["a", "b"], "smoothing": 0.0})
+
+
+def test_a_covariate_a_fact_and_a_cluster_in_which_it_fails_more_are_found_and_named_in_the_report(two):
+    rng = np.random.default_rng(0)
+    cloud = rng.integers(2, size=200)
+    wrong = rng.random(200) < np.where(cloud == 1, 0.6, 0.05)
+    rows = calling(200, wrong, covariate_sex=["FM"[n] for n in rng.integers(2, size=200)])
+    seen = {f"c{n}": (f"p{n}", rng.normal(size=8) + 9 * cloud[n]) for n in range(200)}
+    facts = {f"c{n}": {"mean": float(cloud[n] * 50 + rng.random())} for n in range(200)}
+    result = audited(two, rows, seen, facts)
+    table = result.tables["weak_groups.csv"]
+    assert list(table) == WEAK
+    assert set(table["source"]) == {"covariate", "image", "features"}
+    found = table[table["p_adjusted"] < 0.05]
+    assert set(found["source"]) == {"image", "features"}
+    assert (found["low"] > 0).all()
+    assert any("what the network sees" in note for note in result.notes)
+    [section] = result.sections
+    assert section.blocks[0].text.startswith("The model fails more in ")
+
+
+def test_where_nothing_is_found_that_is_said_and_without_patients_none_is_counted(two):
+    rng = np.random.default_rng(1)
+    result = audited(two, calling(60, rng.random(60) < 0.2, covariate_sex=["F", "M"] * 30), known=False)
+    assert not result.notes
+    assert result.sections[0].blocks[0].text.startswith("The model is not shown to fail more in any of 2 groups.")
+    assert (result.tables["weak_groups.csv"]["patients"] == 0).all()
+
+
+def test_labels_that_are_probably_wrong_come_first_and_then_the_worst_cases(two):
+    rows = calling(60, [False] * 60, flipped={4, 9})
+    rows[20] |= {"predicted": "b", "probability_a": 0.45, "probability_b": 0.55}
+    table = audited(two, rows).tables["relabel.csv"]
+    assert table["case"].tolist() == ["c4", "c9", "c20"]
+    assert table["why"].tolist() == ["probable label error", "probable label error", "among the worst"]
+    first = table.iloc[0]
+    assert (first["reference"], first["probable"]) == ("b", "a")
+    assert first["probability_probable"] == pytest.approx(0.9)
+
+
+def test_cases_that_trained_are_never_suspected_unless_another_fold_has_scored_them(two):
+    rows = [row | {"split": "train"} for row in calling(60, [False] * 60, flipped={4, 9})]
+    assert set(audited(two, rows).tables["relabel.csv"]["why"]) == {"among the worst"}
+    folds = [row | {"fold": str(n % 3)} for n, row in enumerate(rows)]
+    assert (audited(two, folds).tables["relabel.csv"]["why"] == "probable label error").sum() == 2
+
+
+def test_measured_values_and_boxes_have_worst_cases_too():
+    regression = kind("regression").of({"targets": ["size"], "mean": {"size": 1.0}, "deviation": {"size": 2.0}})
+    rows = [
+        {"case": f"c{n}", "patient": f"p{n}", "label": "size", "reference": 1.0, "predicted": 1.0 + n}
+        | {"difference": float(n), "standardised_difference": n / 2, "covariate_sex": "FM"[n >= 15]}
+        for n in range(30)
+    ]
+    result = audited(regression, rows)
+    assert result.tables["relabel.csv"]["case"].iloc[0] == "c29"
+    weak = result.tables["weak_groups.csv"]
+    assert weak[weak["p_adjusted"] < 0.05]["group"].tolist() == ["M"]
+
+
+def test_an_evaluation_and_a_run_write_both_files(segmented, tmp_path):
+    assert (segmented.out / "evaluation" / "weak_groups.csv").is_file()
+    result = isocenter.evaluate(
+        segmented.out, segmented.data, out=tmp_path / "out", device="cpu", labels=trained.LABELS, split="all"
+    )
+    weak = pd.read_csv(result.out / "weak_groups.csv")
+    assert {"image: mean", "image: deviation"} <= set(weak["attribute"])
+    assert set(weak["judged"]) == {"too few to judge"}
+    assert list(pd.read_csv(result.out / "relabel.csv"))[:4] == ["case", "patient", "label", "why"]
+    # Of so few cases nothing can be judged, and a page says nothing of it.
+    assert "Where it fails" not in (result.out / "report.html").read_text()
