@@ -23,7 +23,7 @@ from isocenter.verbs.evaluation import Fold, score, summed_up
 from isocenter.verbs.train import train
 from isocenter.verbs.training.run_end import training_log
 from isocenter.verbs.training.run_folder import new_run
-from isocenter.verbs.training.trainings import _jobs
+from isocenter.verbs.training.trainings import jobs_of
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +219,7 @@ def test_a_models_fingerprint_does_not_change_with_a_test_case(tmp_path):
     data, found = trained.blobs(tmp_path / "data", 9), []
     for louder in (1, 3):
         made = isocenter.plan(data, labels=trained.LABELS, device="cpu", threads=1, folds=3)
-        jobs = _jobs(new_run(tmp_path / f"run{louder}", made, Clock(0.0)))
+        jobs = jobs_of(new_run(tmp_path / f"run{louder}", made, Clock(0.0)))
         found.append([job.record["fingerprint"] for job in jobs])
         assert [one["cases"] for one in found[-1]] == [len(job.train) for job in jobs]
         changed = {case.id for case in (*jobs[0].test, *jobs[0].val)}
