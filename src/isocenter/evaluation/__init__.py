@@ -102,7 +102,7 @@ if TYPE_CHECKING:
     from isocenter.evaluation.label_errors import probable_label_errors
     from isocenter.evaluation.mask_overlap import Overlap, confusion, dice, iou, overlap, overlaps, volume_unit
     from isocenter.evaluation.ordinal import grade_distances, least_cost, ranked_probability_score, weighted_kappa
-    from isocenter.evaluation.paired import Compared, compared
+    from isocenter.evaluation.paired import Compared, aligned, compared
     from isocenter.evaluation.regression import (
         bias,
         concordance,
@@ -117,12 +117,17 @@ if TYPE_CHECKING:
     )
     from isocenter.evaluation.selective import aurc, excess_aurc, risk_coverage
     from isocenter.evaluation.significance import (
+        FITTING,
+        CaseValues,
         Test,
         WeakGroup,
         area_covariance,
         benefit_parts,
         benjamini_hochberg,
+        bootstrap_ranks,
+        case_test,
         clusters,
+        column_values,
         delong,
         delong_unpaired,
         equivalence,
@@ -133,6 +138,7 @@ if TYPE_CHECKING:
         mrmc,
         net_benefit,
         non_inferiority,
+        paired_bootstrap,
         permutation,
         weak_groups,
         wilcoxon,

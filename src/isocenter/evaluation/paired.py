@@ -36,7 +36,7 @@ def compared(
     summaries: of each model, called with its table and `seed`, as its own task makes it by its own threshold
     Raises DatasetError where the tables are not of the same cases with the same references.
     """
-    same, left_out = _alike(tables)
+    same, left_out = aligned(tables)
     first, *others = (_estimates(summary, table, seed) for summary, table in zip(summaries, same, strict=True))
     rows = []
     for key in first:
@@ -52,8 +52,11 @@ def _estimates(summary: Callable[..., Sequence[Row]], table: Table, seed: int) -
     return {(row.metric, row.label): row.estimate for row in rows}
 
 
-def _alike(tables: Mapping[str, Table]) -> tuple[list[Table], dict[str, int]]:
-    """The tables with rows in one order, and what is undefined in one undefined in all; how many rows that concerns."""
+def aligned(tables: Mapping[str, Table]) -> tuple[list[Table], dict[str, int]]:
+    """The tables with rows in one order, and what is undefined in one undefined in all; {metric: rows so left out}.
+
+    Raises DatasetError where they are not of the same cases with the same references.
+    """
     (first, base), *others = tables.items()
     same = [base, *(_in_order_of(base, table, first, name) for name, table in others)]
     left_out = {}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from isocenter.evaluation import UNCALIBRATED, Seed, Table
+from isocenter.evaluation import UNCALIBRATED, CaseValues, Seed, Table, column_values
 from isocenter.report import Figure
 from isocenter.tasks.shared import Shares
 from isocenter.values import (
@@ -228,6 +228,8 @@ class Scoring:
     guess:    a table of cases to that of a guess without images; None where nothing can be guessed, as with masks
     assured:  the task with what unseen cases say about sets, intervals or covering masks; None where it states none
     tables:   a table of cases to {part: its rows, with its own labels and columns} of a task that is made of tasks
+    case_values: a table of cases to what its figures are made of, by which models are tested; those that are means of
+              columns of the same name need nothing said
     """
 
     metrics: frozenset[str]
@@ -240,6 +242,7 @@ class Scoring:
     guess: Callable[[Table], Guess | None] = _no_guess
     assured: Assured | None = None
     tables: Callable[[Table], Mapping[str, Table]] = _one_table
+    case_values: Callable[[Table], Sequence[CaseValues]] = column_values
 
 
 def sureness(task: Task, prediction: Prediction) -> float:

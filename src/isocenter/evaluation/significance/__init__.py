@@ -9,12 +9,14 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.evaluation.significance.adjustment import benjamini_hochberg, holm
     from isocenter.evaluation.significance.areas import area_covariance, delong, delong_unpaired
+    from isocenter.evaluation.significance.case_values import FITTING, CaseValues, case_test, column_values
     from isocenter.evaluation.significance.margins import equivalence, non_inferiority
     from isocenter.evaluation.significance.outcome import Test
     from isocenter.evaluation.significance.paired_tests import mcnemar, permutation, wilcoxon
     from isocenter.evaluation.significance.probabilities import benefit_parts, hosmer_lemeshow, net_benefit
     from isocenter.evaluation.significance.raters import icc
     from isocenter.evaluation.significance.readers import mrmc
+    from isocenter.evaluation.significance.resampled import bootstrap_ranks, paired_bootstrap
     from isocenter.evaluation.significance.weakness import WeakGroup, clusters, weak_groups
 
 if not TYPE_CHECKING:

@@ -11,6 +11,7 @@ import numpy as np
 
 from isocenter.evaluation import (
     THRESHOLD,
+    CaseValues,
     Confusion,
     Seed,
     Table,
@@ -33,6 +34,7 @@ from isocenter.tasks.shared import (
     SET_NAMES,
     Called,
     calibration_rows,
+    called_values,
     discrimination,
     label_rows,
     levels_in_words,
@@ -148,6 +150,20 @@ def summary_rows(answers: Answers, *, seed: Seed) -> list[Row]:
     ]
 
 
+def class_values(answers: Answers, cases: np.ndarray) -> Iterator[CaseValues]:
+    """What figures of all classes, then of each class against the rest, are made of; cases: (cases,) ids."""
+    predicted, reference, patients = answers.predicted, answers.reference, answers.patients
+    if len(answers.classes) == 2:
+        yield CaseValues("auroc", "all", "area", cases, patients, answers.probabilities[:, 1], reference == 1)
+    yield CaseValues("accuracy", "all", "share", cases, patients, (predicted == reference).astype(float))
+    if "rps" in answers.scores:
+        yield CaseValues("mae", "all", "mean", cases, patients, np.abs(predicted - reference).astype(float))
+    if (costs := _costs(answers)) is not None:
+        yield CaseValues("expected_cost", "all", "mean", cases, patients, costs[0][reference, predicted])
+    for index, name in enumerate(answers.classes):
+        yield from called_values(name, _called(answers, index), cases)
+
+
 def overview(answers: Answers, folds: int) -> list[Figure]:
     """Discrimination, calibration, and what was taken for what; folds: how many models have scored the cases."""
     probabilities, reference, classes = answers.probabilities, answers.reference, answers.classes
@@ -179,14 +195,21 @@ def _of_grades(answers: Answers, seed: Seed) -> Iterator[Row]:
 
 def _of_costs(answers: Answers, seed: Seed) -> Iterator[Row]:
     """The mean cost of mistakes: as stated, or one unit for each grade that they miss by."""
-    costs, stated = answers.costs, "; costs as stated"
-    if costs is None:
-        if "rps" not in answers.scores:
-            return
-        costs, stated = grade_distances(len(answers.classes)), "; costs of 1 for each grade"
+    if (found := _costs(answers)) is None:
+        return
+    costs, stated = found
     each = costs[answers.reference, answers.predicted]
     estimate = bootstrap(each, answers.patients, seed=seed, unit="cost")
     yield Row("expected_cost", "all", noted(estimate, answers.calling.by + stated))
+
+
+def _costs(answers: Answers) -> tuple[Floats, str] | None:
+    """(classes, classes) costs, as stated or one for each grade, and which in words."""
+    if answers.costs is not None:
+        return answers.costs, "; costs as stated"
+    if "rps" in answers.scores:
+        return grade_distances(len(answers.classes)), "; costs of 1 for each grade"
+    return None
 
 
 def _overall(answers: Answers, seed: Seed) -> Iterator[Row]:
@@ -223,6 +246,9 @@ def _overall(answers: Answers, seed: Seed) -> Iterator[Row]:
 
 def _of_class(answers: Answers, index: int, seed: Seed) -> Iterator[Row]:
     name = answers.classes[index]
+    yield from label_rows(name, _called(answers, index), prevalence=answers.prevalence.get(name), seed=seed)
+
+
+def _called(answers: Answers, index: int) -> Called:
     called, at = answers.called(index)
-    given = Called(answers.probabilities[:, index], called, answers.reference == index, answers.patients, at)
-    yield from label_rows(name, given, prevalence=answers.prevalence.get(name), seed=seed)
+    return Called(answers.probabilities[:, index], called, answers.reference == index, answers.patients, at)

@@ -7,12 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isocenter.evaluation import THRESHOLD, UNCALIBRATED, Seed, Table, folds_of
+from isocenter.evaluation import THRESHOLD, UNCALIBRATED, CaseValues, Seed, Table, column_values, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Guess, stated_image
 from isocenter.tasks.classification.ordinal import Calling
-from isocenter.tasks.classification.scores import Answers, case_scores, levels_of, overview, summary_rows
+from isocenter.tasks.classification.scores import (
+    Answers,
+    case_scores,
+    class_values,
+    levels_of,
+    overview,
+    summary_rows,
+)
 from isocenter.tasks.shared import SET, doubt_rows, in_json, of_before, probabilities_of, set_rows
 from isocenter.values import Case, Finding, Prediction, Row
 
@@ -83,6 +90,10 @@ class ClassScoring:
     def overview(self, table: Table) -> list[Figure]:
         """Discrimination, calibration and confusion of all cases."""
         return overview(self.answers(table), folds_of(table))
+
+    def case_values(self, table: Table) -> list[CaseValues]:
+        """What AUROC, calls, costs and Brier score are made of."""
+        return [*class_values(self.answers(table), table["case"].to_numpy(str)), *column_values(table)]
 
     def guess(self, table: Table) -> Guess:
         """The shares of the classes among the training cases, as if no image had been looked at."""

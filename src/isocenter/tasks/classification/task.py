@@ -243,6 +243,7 @@ class Classification:
             results=own.results,
             guess=own.guess,
             assured=self.assured,
+            case_values=own.case_values,
         )
 
     @property

@@ -8,13 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.evaluation import THRESHOLD, UNCALIBRATED, Seed, Table, folds_of
+from isocenter.evaluation import THRESHOLD, UNCALIBRATED, CaseValues, Seed, Table, column_values, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Guess, stated_image
 from isocenter.tasks.findings.called import DEFAULT_THRESHOLD, called_findings
 from isocenter.tasks.findings.scores import called_of, overview, summary_rows
-from isocenter.tasks.shared import ABSENT, PRESENT, SET, Called, doubt_rows, in_json, probabilities_of, set_rows
+from isocenter.tasks.shared import (
+    ABSENT,
+    PRESENT,
+    SET,
+    Called,
+    called_values,
+    doubt_rows,
+    in_json,
+    probabilities_of,
+    set_rows,
+)
 from isocenter.values import Case, Finding, Prediction, Row
 
 
@@ -86,6 +96,12 @@ class FindingScoring:
     def overview(self, table: Table) -> list[Figure]:
         """Discrimination of all findings, calibration and confusion of the first."""
         return overview(self.known(table), folds_of(table))
+
+    def case_values(self, table: Table) -> list[CaseValues]:
+        """What AUROC, calls and Brier score of each finding are made of."""
+        cases = {name: table.loc[table["label"] == name, "case"].to_numpy(str) for name in self.findings}
+        made = [one for name, own in self.known(table).items() for one in called_values(name, own, cases[name])]
+        return [*made, *column_values(table)]
 
     def guess(self, table: Table) -> Guess:
         """The share of the training cases that have each finding, as if no image had been looked at."""

@@ -208,6 +208,7 @@ class Findings:
             results=own.results,
             guess=own.guess,
             assured=self.assured,
+            case_values=own.case_values,
         )
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isocenter.evaluation import Seed, Table
+from isocenter.evaluation import CaseValues, Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure
 from isocenter.tasks.answers import Guess
@@ -67,6 +67,14 @@ class PartScoring:
             replace(figure, title=f"{name}: {figure.title}")
             for name, own in self.tables(table).items()
             for figure in self.parts[name].scoring.overview(own)
+        ]
+
+    def case_values(self, table: Table) -> list[CaseValues]:
+        """What the figures of each part are made of, whose name stands before the label."""
+        return [
+            replace(values, label=f"{name}{LABEL_SEPARATOR}{values.label}")
+            for name, own in self.tables(table).items()
+            for values in self.parts[name].scoring.case_values(own)
         ]
 
     def guess(self, table: Table) -> Guess | None:

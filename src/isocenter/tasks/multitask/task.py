@@ -174,6 +174,7 @@ class Multitask:
             guess=scores.guess,
             assured=self.assured,
             tables=scores.tables,
+            case_values=scores.case_values,
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:

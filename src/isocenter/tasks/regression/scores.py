@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from isocenter.evaluation import (
+    CaseValues,
     Seed,
     Table,
     bootstrap_statistic,
+    column_values,
     concordance,
     gaussian_nll,
     is_covered,
@@ -84,6 +86,18 @@ def summary_rows(
     """Figures of each target in its unit; of several first their mean, in deviations of the training cases."""
     rows = list(_overall(measured, deviation, seed)) if len(measured) > 1 else []
     return [*rows, *(row for one in measured for row in _of_target(one, units[one.target], seed))]
+
+
+def error_values(table: Table) -> list[CaseValues]:
+    """What the MAE of each target is made of, and of several that of all, in deviations of the training cases."""
+    sized = table.assign(mae=table["difference"].abs())[["case", "patient", "label", "mae"]]
+    if table["label"].nunique() < 2:
+        return column_values(sized)
+    of_all = column_values(sized.assign(mae=table["standardised_difference"]))
+    return [
+        *(one for one in of_all if one.label == "all"),
+        *(one for one in column_values(sized) if one.label != "all"),
+    ]
 
 
 def _of_target(measured: Measured, unit: str, seed: Seed) -> Iterator[Row]:

@@ -16,7 +16,7 @@ from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.regression.losses import LEAST_LOG, LOSSES, MOST_LOG, NOISES, pinball, weighted_likelihood
 from isocenter.tasks.regression.pictures import HEAD, ValuePictures, values_of
 from isocenter.tasks.regression.plan import SENTENCES, check_settings, decisions, error_factors, settings_for, suited
-from isocenter.tasks.regression.scores import METRICS, NAMES, measured_of, summary_rows
+from isocenter.tasks.regression.scores import METRICS, NAMES, error_values, measured_of, summary_rows
 from isocenter.tasks.shared import (
     BETWEEN,
     HIGH,
@@ -204,6 +204,7 @@ class Regression:
             results=own.results,
             guess=own.guess,
             assured=self.assured,
+            case_values=error_values,
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         set_rows,
     )
     from isocenter.tasks.shared.averages import BETWEEN, WITHIN, Shares, mean_of
-    from isocenter.tasks.shared.binary_scores import PROBABILITY_NAMES, Called, label_rows, noted
+    from isocenter.tasks.shared.binary_scores import PROBABILITY_NAMES, Called, called_values, label_rows, noted
     from isocenter.tasks.shared.calibration import (
         CERTAINTY_SENTENCES,
         FOUND,

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from isocenter.evaluation import (
+    CaseValues,
     Confusion,
     Seed,
     auroc,
@@ -81,6 +82,15 @@ def label_rows(name: str, given: Called, *, prevalence: float | None, seed: Seed
         lambda weights: Confusion.of(called, truth, 2, weights).f1, patients, strata=truth, seed=seed, exact=False
     )
     yield Row("f1", name, noted(estimate, given.at))
+
+
+def called_values(name: str, given: Called, cases: np.ndarray) -> Iterator[CaseValues]:
+    """What AUROC, sensitivity and specificity of one label are made of; cases: (cases,) ids."""
+    truth, called = given.truth, given.called
+    if truth.any() and not truth.all():
+        yield CaseValues("auroc", name, "area", cases, given.patients, given.scores, truth)
+    for metric, right, own in (("sensitivity", called, truth), ("specificity", ~called, ~truth)):
+        yield CaseValues(metric, name, "share", cases, given.patients, right.astype(float)).of(own)
 
 
 def noted(estimate: Estimate, note: str) -> Estimate:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.evaluation import (
+    CaseValues,
     Seed,
     Steps,
     Table,
@@ -19,6 +20,7 @@ from isocenter.evaluation import (
     brier_errors,
     calibration_slope,
     clopper_pearson,
+    column_values,
     d_calibration,
     dynamic_auc,
     expected_over_observed,
@@ -187,6 +189,11 @@ def _of_everybody(outcomes: Outcomes) -> float:
     everybody = np.tile(curve, (len(outcomes.times), 1))
     errors = brier_errors(everybody, outcomes.times, outcomes.happened, outcomes.followed, when)
     return float(integrated(errors, when).mean())
+
+
+def error_values(table: Table) -> list[CaseValues]:
+    """What the integrated Brier score is made of."""
+    return column_values(table[["case", "patient", "label"]].assign(integrated_brier=table["brier"]))
 
 
 def overview_figures(outcomes: Outcomes) -> list[Figure]:

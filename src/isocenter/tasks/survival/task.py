@@ -33,6 +33,7 @@ from isocenter.tasks.survival.scores import (
     TIME_LOW,
     Outcomes,
     bound_rows,
+    error_values,
     moments,
     summary_rows,
     survival_column,
@@ -201,6 +202,7 @@ class Survival:
             results=shown.results,
             guess=shown.guess,
             assured=self.assured,
+            case_values=error_values,
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:

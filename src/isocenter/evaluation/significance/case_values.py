@@ -1,0 +1,87 @@
+"""What a metric is made of, case by case, and the tests that fit it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from isocenter.errors import UsageError
+from isocenter.evaluation.significance.areas import delong
+from isocenter.evaluation.significance.outcome import Test
+from isocenter.evaluation.significance.paired_tests import mcnemar, permutation, wilcoxon
+from isocenter.evaluation.table import ALL, Table, metric_columns
+from isocenter.values import Floats
+
+Kind = Literal["area", "share", "mean"]
+# The tests that fit each kind, the usual one first.
+FITTING: Mapping[Kind, tuple[str, ...]] = {
+    "area": ("delong", "permutation"),
+    "share": ("mcnemar", "permutation"),
+    "mean": ("permutation", "wilcoxon"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class CaseValues:
+    """The numbers of which one figure of one label is made: an AUROC, a share of right calls, or a mean.
+
+    cases, patients: (rows,) ids; values: (rows,) scores, 1 for a right call and 0 for a wrong one, or numbers
+    positive:        (rows,) truths, of an AUROC alone
+    """
+
+    metric: str
+    label: str
+    kind: Kind
+    cases: np.ndarray
+    patients: np.ndarray
+    values: Floats
+    positive: np.ndarray | None = None
+
+    def of(self, rows: np.ndarray) -> CaseValues:
+        """Those of some rows, given as truths."""
+        truth = None if self.positive is None else self.positive[rows]
+        own = (self.cases[rows], self.patients[rows], self.values[rows])
+        return CaseValues(self.metric, self.label, self.kind, *own, truth)
+
+
+def column_values(table: Table) -> list[CaseValues]:
+    """Those of every column of figures in a table of cases: means of its labels, and of these means.
+
+    A column of nothing but 0 and 1 is a share. Rows without a figure are left out.
+    """
+    return [made for metric in metric_columns(table) for made in _of_column(table, metric)]
+
+
+def case_test(name: str, first: CaseValues, second: CaseValues, *, seed: int) -> Test:
+    """The test of this name of two models' numbers of the same cases. Raises UsageError for one that does not fit."""
+    if name not in FITTING[first.kind]:
+        remedy = f"Choose {' or '.join(FITTING[first.kind])}"
+        raise UsageError(f"{name} does not fit {first.metric}", "test", remedy)
+    if not np.array_equal(first.cases, second.cases):
+        raise UsageError(f"{first.metric} of other cases", "test", "Give both models of the same cases")
+    one, other, patients = first.values, second.values, first.patients
+    if name == "permutation":
+        return permutation(one, other, first.positive, patients, seed=seed)
+    if first.positive is not None:
+        return delong(one, other, first.positive, patients)
+    return (mcnemar if name == "mcnemar" else wilcoxon)(one, other, patients)
+
+
+def _of_column(table: Table, metric: str) -> list[CaseValues]:
+    known = table[table[metric].notna()]
+    labels = list(dict.fromkeys(known["label"]))
+    made = [_made(metric, str(label), known[known["label"] == label]) for label in labels if label != ALL]
+    if len(labels) == 1:
+        return [*made, _made(metric, ALL, known)]
+    # The mean of the labels' means, as one of all rows: each counts by how many its label has.
+    share = known["label"].map(len(known) / (len(labels) * known["label"].value_counts()))
+    return [*made, _made(metric, ALL, known.assign(**{metric: known[metric].astype(float) * share}))] if labels else []
+
+
+def _made(metric: str, label: str, own: Table) -> CaseValues:
+    values = own[metric].to_numpy(dtype=np.float64)
+    kind: Kind = "share" if np.isin(values, (0.0, 1.0)).all() else "mean"
+    return CaseValues(metric, label, kind, own["case"].to_numpy(str), own["patient"].to_numpy(str), values)
