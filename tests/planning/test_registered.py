@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from isocenter.planning import registered
+from isocenter.planning import registered, registered_margin
 from isocenter.values import BY_HAND, Decision, Plan
 
 
@@ -25,6 +25,7 @@ def test_it_is_the_sha256_of_what_is_promised():
     [
         ("segmentation", "evaluation.primary", "nsd"),
         ("segmentation", "task.tolerance", 3.0),
+        ("segmentation", "evaluation.margin", 0.05),
         ("classification", "task.operating_point", "youden"),
         ("classification", "task.prevalence", 0.1),
         ("classification", "task.costs", [[0.0, 1.0], [5.0, 0.0]]),
@@ -41,3 +42,14 @@ def test_how_the_model_is_trained_does_not_change_it():
     made = plan_of(tolerance=2.0)
     assert registered(made.with_decision("training.batch", Decision(8, BY_HAND))) == registered(made)
     assert registered(made.with_decision("task.loss", Decision("ce", BY_HAND))) == registered(made)
+
+
+def test_a_margin_that_nobody_stated_changes_nothing_and_one_that_was_changed_since_is_none():
+    made = plan_of(tolerance=2.0)
+    without = made.with_decision("evaluation.margin", Decision(None, "nobody stated any"))
+    assert registered(without) == registered(made)
+    stated = made.with_decision("evaluation.margin", Decision(0.05, BY_HAND))
+    promised = stated.with_decision("evaluation.registered", Decision(registered(stated), "before training"))
+    assert registered_margin(promised) == 0.05
+    assert registered_margin(promised.with_decision("evaluation.margin", Decision(0.1, BY_HAND))) is None
+    assert registered_margin(stated) is None and registered_margin(without) is None and registered_margin(None) is None

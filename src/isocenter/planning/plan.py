@@ -73,6 +73,7 @@ def make_plan(
         "evaluation": {
             "image_only": image_only(inputs.context, cascade["preprocessing.cascade"].value),
             "groups": groups_decision(dataset, {one.id for one in fingerprint.cases}),
+            "margin": Decision(None, "nobody stated by how much it may be worse than another model"),
         },
         "search": unsearched(),
         "guard": _guard(),

@@ -30,6 +30,8 @@ HEADER = (
 NUMBER = r"[+-]?[\d.]+(?:[eE][+-]?\d+)?"
 # Bytes of a plan, and characters of a value: plans have some 20 kB.
 LARGEST_PLAN, LONGEST_VALUE, SHOWN = 1 << 20, 10_000, 80
+# The hash of what was promised before training, and what may be among it.
+REGISTERED, MARGIN, GROUPS = "evaluation.registered", "evaluation.margin", "evaluation.groups"
 # What stands beside the sections, and of what kind it is.
 HEAD: Mapping[str, Any] = {"data": str, "data_hash": str, "options": dict, "as_planned": dict}
 
@@ -57,18 +59,24 @@ def plan_text(plan: Plan) -> str:
     return HEADER + text.getvalue()
 
 
-GROUPS = "evaluation.groups"
-
-
 def registered(plan: Plan) -> str:
-    """SHA-256 over the primary metric, compared groups, and what else the kind of problem fixes: what could flatter.
+    """SHA-256 over primary metric, margin, compared groups, and what the kind of problem fixes: all that flatters.
 
     A run records it before its first step; a report marks as exploratory whatever it does not cover.
     Nosek et al., PNAS 2018, doi:10.1073/pnas.1708274114
     """
-    names = ("evaluation.primary", GROUPS, *(f"task.{name}" for name in kind(plan["task.name"]).traits.registers))
-    fixed = {name: plan[name] for name in names if name in plan and (name != GROUPS or plan[name] is not None)}
+    names = ("evaluation.primary", *(f"task.{name}" for name in kind(plan["task.name"]).traits.registers))
+    fixed = {name: plan[name] for name in names if name in plan}
+    # Earlier plans had neither, and keep their hash.
+    fixed |= {name: plan[name] for name in (GROUPS, MARGIN) if name in plan and plan[name] is not None}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+
+
+def registered_margin(plan: Plan | None) -> float | None:
+    """The margin that was fixed before training; None where there is none, or something has been changed since."""
+    if plan is None or MARGIN not in plan or plan[MARGIN] is None or REGISTERED not in plan:
+        return None
+    return float(plan[MARGIN]) if plan[REGISTERED] == registered(plan) else None
 
 
 def read_plan(path: Path) -> Plan:

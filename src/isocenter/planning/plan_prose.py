@@ -164,6 +164,10 @@ SENTENCES: Mapping[str, Sentence] = {
         "No second network is trained without covariates",
     ),
     "evaluation.groups": Sentence("Groups are compared by {value}", "No groups are compared"),
+    "evaluation.margin": Sentence(
+        "It may be worse than another model by {value} in the primary metric and count as none the worse",
+        "No margin of non-inferiority is stated",
+    ),
     "evaluation.registered": Sentence(
         "The evaluation is registered under the hash {value}", "The evaluation is not registered yet"
     ),

@@ -153,12 +153,15 @@ class Evaluation:
     registered: hash of what was promised before training
     image_only: whether the same network is trained as long without the covariates too, where it is told any
     groups:     whose figures are compared, "sex,age:40:60,site,sex*age"; None or "none": nobody's
+    margin:     by which the model may be worse than another in the primary metric and still be none the worse, in the
+                metric's unit; None: nothing of the kind is claimed
     """
 
     primary: str
     registered: str | None = None
     image_only: bool = False
     groups: str | None = None
+    margin: Annotated[float, Gt(0), Lt(math.inf)] | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from isocenter.evaluation import NONE, covariates_by_name, groups_of, rows_to_js
 from isocenter.files import dataset_hash
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
-from isocenter.planning import GROUPS, read_plan
+from isocenter.planning import GROUPS, read_plan, registered_margin
 from isocenter.prediction import PROGRAM, There, algorithm_of, loaded_model
 from isocenter.quality import SHORTCUT
 from isocenter.report import InNotebook
@@ -183,7 +183,7 @@ def evaluate(
     if result.out is not None:
         with result_folder(result.out, overwrite, MARKS) as partial:
             scored.write(partial)
-            write_verdict(partial, verdict.as_record())
+            write_verdict(partial, verdict.as_record(), registered_margin(plan))
             (partial / "report.html").write_text(_report(result, loaded, dataset, run, plan), encoding="utf-8")
     return result
 

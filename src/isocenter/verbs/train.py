@@ -13,7 +13,7 @@ from isocenter.evaluation import rows_to_json
 from isocenter.files import locked, unwritable
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
-from isocenter.planning import settings
+from isocenter.planning import registered_margin, settings
 from isocenter.report import InNotebook
 from isocenter.runtime import build_module, write_json
 from isocenter.training import Clock, take_over
@@ -232,7 +232,7 @@ def _reported(run: RunFolder, done: Trained) -> Run:
         covariates=share.gains(primary),
     )
     write_json(run.out / NOTES, "isocenter.run", {"notes": notes, "minutes": minutes, "verdict": verdict.as_record()})
-    write_verdict(run.out / EVALUATION, verdict.as_record())
+    write_verdict(run.out / EVALUATION, verdict.as_record(), registered_margin(done.plan))
     sections = [*search_sections(searches, done.plan), *configuration_sections(run.out)]
     finished = replace(done, facts={**share.facts, **done.facts})
     write_report(

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         CASES,
         EVALUATION,
         OUT_OF_FOLD,
+        REGISTERED_MARGIN,
         SHOWN,
         SUMMARY,
         TASK,
