@@ -14,6 +14,7 @@ from isocenter.cli import app
 from isocenter.files import layouts
 from isocenter.prediction import FORMATS
 from isocenter.runtime.package import backends
+from isocenter.verbs.comparing import CORRECTIONS, TESTS
 from isocenter.verbs.ensemble import WEIGHTINGS
 from isocenter.verbs.evaluation import SPLITS
 
@@ -37,6 +38,8 @@ VALUES = [
     ("check", "layout", layouts.LAYOUTS),
     ("train", "task", tasks.TASKS),
     ("ensemble", "weights", WEIGHTINGS),
+    ("compare", "test", TESTS),
+    ("compare", "correction", CORRECTIONS),
     ("convert", "part", get_args(files.Part)),
     ("convert", "prefer", ("sform", "qform")),
 ]

@@ -2,16 +2,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
+from functools import cache
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import isocenter
 import trained
 from isocenter.errors import DatasetError, IntegrityError, UsageError
-from isocenter.evaluation import Compared
+from isocenter.evaluation import Compared, read_cases
+from isocenter.tasks.classification.task import Classification
 from isocenter.values import Estimate
+from isocenter.verbs.comparing import ComparisonOptions, caveats_of_tests, significance_of
+from isocenter.verbs.evaluation import Scored, compare_tables, write_verdict
 from isocenter.verbs.evaluation.comparison import Comparison, comparison_table
+
+TASKS = [Classification(("well", "ill"))] * 3
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +100,179 @@ def test_a_label_whose_figures_are_those_over_all_labels_has_no_row_of_its_own()
             Compared("auroc", "malignant", other, apart)]  # fmt: skip
     table = comparison_table(Comparison(("a", "b"), tuple(rows), "auroc", 9, {}), rows)
     assert [row[1] for row in table.rows] == ["all", "malignant"]
+
+
+def classified_by(out, noise: float, seed: int, cases: int = 80, margin: float | None = None, folds: int = 1):
+    """The folder of an evaluation of two classes, three patients in ten ill, as `evaluate` writes it."""
+    random = np.random.default_rng(seed)
+    ill = np.arange(cases) % 10 < 3
+    signal = np.random.default_rng(0).normal(size=cases) + 1.5 * ill
+    chance = 1 / (1 + np.exp(-(signal - 0.75 + random.normal(0, noise, cases))))
+    names = np.array(["well", "ill"])
+    table = pd.DataFrame(
+        {
+            "case": [f"c{n}" for n in range(cases)], "patient": [f"p{n}" for n in range(cases)], "split": "test",
+            "label": "all", **({"fold": [str(n % folds) for n in range(cases)]} if folds > 1 else {}),
+            "brier": (chance - ill) ** 2, "reference": names[ill.astype(int)],
+            "predicted": names[(chance >= 0.5).astype(int)], "probability_well": 1 - chance, "probability_ill": chance,
+        }
+    )  # fmt: skip
+    task = Classification(("well", "ill"))
+    out.mkdir(parents=True)
+    scored = Scored(table, task.scoring.summary(table, seed=0), task=task)
+    scored.write(out)
+    write_verdict(out, {}, margin)
+    return out
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Good, as good, poor; the second has registered a margin of .1."""
+    root = tmp_path_factory.mktemp("models")
+    good, again = classified_by(root / "good", 0.1, 1), classified_by(root / "again", 0.1, 2, margin=0.1)
+    return good, again, classified_by(root / "poor", 4.0, 3)
+
+
+@cache
+def figures_of(folders):
+    """The comparison without tests, which takes longest."""
+    tables = {one.name: read_cases(one / "cases.csv") for one in folders}
+    return compare_tables(tables, TASKS[: len(folders)], seed=0, patients_known=True), tables
+
+
+def found_of(*folders, **options):
+    """The tests of some evaluations, as `compare` makes them."""
+    found, tables = figures_of(folders)
+    registered = {one.name: json.loads((one / "summary.json").read_text()).get("registered_margin") for one in folders}
+    return significance_of(found, tables, TASKS[: len(folders)], registered, ComparisonOptions(**options), seed=0)
+
+
+def test_every_difference_has_a_row_with_its_test_and_a_verdict(models, tmp_path):
+    found = isocenter.compare(*models, out=tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    rows = {(row["metric"], row["label"], row["second"]): row for row in record["tests"]}
+    assert {tuple(row) for row in record["tests"]} == {
+        ("metric", "label", "first", "second", "test", "difference", "low", "high", "statistic", "p", "p_adjusted",
+         "margin", "verdict")
+    }  # fmt: skip
+    worse, alike = rows["auroc", "all", "poor"], rows["auroc", "all", "again"]
+    assert (worse["test"], worse["verdict"], alike["verdict"]) == ("permutation", "inferior", "equivalent")
+    assert worse["difference"] == pytest.approx(found.rows[0].differences[1].value) and worse["difference"] < 0
+    assert worse["p_adjusted"] == pytest.approx(min(2 * worse["p"], 1))
+    assert (rows["accuracy", "all", "poor"]["test"], rows["brier", "all", "poor"]["test"]) == ("mcnemar", "permutation")
+    assert rows["mcc", "all", "poor"]["test"] == "bootstrap"
+    assert ("auroc", "ill", "poor") not in rows
+    assert (alike["margin"], worse["margin"]) == (0.1, None)
+    assert record["margins"] == {"again": {"margin": 0.1, "registered": True, "because": "registered before training"}}
+    assert [one["model"] for one in record["ranks"]] == ["good", "again", "poor"] and record["ranks"][2]["rank"] > 2.5
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Equivalent to" in page or "equivalent to" in page
+    assert "Mean rank" in page and "adjusted by Holm" in page
+    assert "poor against good: inferior" in repr(found)
+
+
+@pytest.mark.parametrize(("margin", "why"), [(0.0, "0 leaves nothing"), (0.2, "0.1 was registered"), (0.1, "")])
+def test_a_margin_that_was_not_fixed_before_is_marked_exploratory(models, margin, why):
+    found = found_of(*models[:2], margin=margin)
+    own = found.margins["again"]
+    assert own.is_registered == (not why) and why in own.because
+    stated = " ".join(caveats_of_tests(replace(figures_of(models[:2])[0], tested=found)))
+    assert ("is exploratory: " in stated) == bool(why)
+    late = found_of(models[0], models[2], margin=0.1).margins["poor"]
+    assert "after the figures were made" in late.because
+
+
+def test_a_smaller_margin_than_the_interval_shows_nothing_and_one_of_0_never_more_than_superiority(models):
+    verdicts = [found_of(*models[:2], margin=one).rows[0].verdict for one in (0.0, 0.001)]
+    assert verdicts == ["not shown", "not shown"]
+    assert found_of(*models[:2], test="delong").rows[0].verdict == "equivalent"
+    better = found_of(models[2], models[0])
+    assert better.rows[0].verdict == "superior"
+
+
+@pytest.mark.parametrize("name", ["delong", "permutation", "bootstrap", "mcnemar", "wilcoxon"])
+def test_the_test_that_is_asked_for_is_made_of_the_figures_that_it_fits(models, name):
+    found = found_of(models[0], models[2], test=name)
+    assert {row.name for row in found.rows} == {name}
+    fits = {row.metric for row in found.rows}
+    assert ("auroc" in fits, "accuracy" in fits) == (
+        name in ("delong", "permutation", "bootstrap"),
+        name in ("mcnemar", "permutation", "bootstrap"),
+    )
+
+
+def test_identical_models_have_a_p_of_1_and_no_verdict(models, tmp_path):
+    twin = shutil.copytree(models[0], tmp_path / "twin")
+    found = found_of(models[0], twin, margin=0.1)
+    assert {row.test.difference for row in found.rows if row.test.p == row.test.p} == {0}
+    assert {row.test.p for row in found.rows if row.label == "all" and row.test.p == row.test.p} == {1}
+    assert {row.verdict for row in found.rows if row.metric == "auroc"} == {"not shown"}
+
+
+def test_areas_of_folds_are_compared_by_resampling_within_them(tmp_path):
+    pair = [classified_by(tmp_path / name, 0.5, n, folds=4) for n, name in enumerate("ab")]
+    rows = {(row.metric, row.label): row.name for row in found_of(*pair).rows}
+    assert (rows["auroc", "all"], rows["accuracy", "all"]) == ("bootstrap", "mcnemar")
+    with pytest.raises(UsageError, match="delong fits no figure"):
+        found_of(*pair, test="delong")
+
+
+def read_cases_of(models, readers: int = 4, model: str | None = None, noise: float = 0.5) -> pd.DataFrame:
+    table, random = pd.read_csv(models[0] / "cases.csv"), np.random.default_rng(0)
+    sure = 2.0 * (table["reference"] == "ill")
+    parts = [
+        pd.DataFrame(
+            {"reader": f"r{n}", "case": table["case"], "score": sure + random.normal(0, 1 + noise, len(table))}
+        )
+        for n in range(readers)
+    ]
+    return pd.concat(parts).assign(**({"model": model} if model else {}))
+
+
+def test_readers_stand_beside_the_models_and_with_them(models, tmp_path):
+    people = tmp_path / "people.csv"
+    read_cases_of(models).to_csv(people, index=False)
+    rows = [row for row in found_of(*models, readers=people).rows if row.name == "mrmc"]
+    assert [(row.first, row.second) for row in rows] == [("readers", name) for name in ("good", "again", "poor")]
+    assert "readers and cases random" in rows[0].test.method
+    aided = pd.concat([read_cases_of(models, model="good"), read_cases_of(models, model="poor", noise=4)])
+    aided.to_csv(people, index=False)
+    [row] = [row for row in found_of(models[0], models[2], readers=people).rows if row.name == "mrmc"]
+    assert (row.first, row.second, row.verdict) == ("good", "poor", "inferior")
+
+
+def _without_a_case(table):
+    return table[(table["reader"] != "r1") | (table["case"] != "c3")]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_without_a_case, "reader r1 read other cases: 1 case, c3 not read"),
+        (lambda table: table.assign(case=table["case"] + "x"), "read other cases: 160 cases"),
+        (lambda table: table.assign(score="?"), "is no number"),
+        (lambda table: table.drop(columns="reader"), "has no column reader"),
+        (lambda table: table.assign(model="theirs"), "readers with"),
+        (lambda table: pd.concat([table, table]), "twice"),
+        (lambda table: table.assign(label="cyst"), "there is no AUROC of cyst"),
+    ],
+)
+def test_readers_who_read_other_cases_are_refused(models, tmp_path, change, says):
+    people = tmp_path / "people.csv"
+    change(read_cases_of(models)).to_csv(people, index=False)
+    with pytest.raises(DatasetError, match=says) as refused:
+        found_of(*models[:2], readers=people)
+    assert "people.csv" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"test": "t"}, "there is no test 't'"),
+        ({"correction": "bonferroni"}, "there is no 'bonferroni'"),
+        ({"margin": -0.1}, "-0.1 is no margin"),
+    ],
+)
+def test_impossible_options_are_refused(models, given, says):
+    with pytest.raises(UsageError, match=says):
+        found_of(*models, **given)

@@ -231,10 +231,38 @@ def compare(
     overwrite: Overwrite = False,
     json: Json = False,
     seed: Seed = 0,
+    test: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Test of differences: auto (by metric), delong, permutation, bootstrap, mcnemar or wilcoxon.",
+        ),
+    ] = "auto",
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            metavar="M",
+            help="Loss in the primary metric up to which a model is not inferior; by default as its plan registered.",
+        ),
+    ] = None,
+    correction: Annotated[
+        str, typer.Option(metavar="NAME", help="Adjustment of p-values for each other: holm, bh or none.")
+    ] = "holm",
+    readers: Annotated[
+        Path | None,
+        typer.Option(metavar="TABLE", help="People's scores of the same cases: reader, case, score; model if aided."),
+    ] = None,
 ) -> None:
-    """Compare models on the same cases. Each difference has an interval."""
+    """Compare models on the same cases. Each difference has an interval, a test and a verdict."""
     result = isocenter.compare(
-        *evaluations, out=out or default_out("compare", evaluations[0]), overwrite=overwrite, seed=seed
+        *evaluations,
+        out=out or default_out("compare", evaluations[0]),
+        overwrite=overwrite,
+        seed=seed,
+        test=test,
+        margin=margin,
+        correction=correction,
+        readers=readers,
     )
     show(result, result.as_record() if json else None)
 

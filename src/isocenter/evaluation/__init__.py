@@ -140,6 +140,7 @@ if TYPE_CHECKING:
         non_inferiority,
         paired_bootstrap,
         permutation,
+        usual_test,
         weak_groups,
         wilcoxon,
     )

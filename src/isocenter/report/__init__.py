@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         method_text,
         metric_name,
         number,
+        p_text,
         row_name,
         sentence,
         value_text,

@@ -64,6 +64,13 @@ def _places_in(estimate: Estimate, rows: Sequence[Row]) -> int:
     return common_places([row.estimate for row in rows if row.estimate.unit == estimate.unit])
 
 
+def p_text(p: float) -> str:
+    """ "0.021", or "< 0.001" where more digits would claim too much; a dash where there is none."""
+    if not math.isfinite(p):
+        return EN_DASH
+    return "< 0.001" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
+
+
 def star_text(rows: Sequence[Row]) -> str:
     """What a star at an interval means, where there is one."""
     few = any("unreliable" in row.estimate.method for row in rows)

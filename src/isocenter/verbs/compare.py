@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from isocenter.errors import IntegrityError, UsageError, counted
 from isocenter.evaluation import SUMMARY_SCHEMA, read_cases, rows_from_json
 from isocenter.keywords import named_keywords
-from isocenter.report import Page, Section, render
+from isocenter.report import Details, Page, Section, render
 from isocenter.runtime import read_json, write_json
+from isocenter.verbs.comparing import (
+    ComparisonOptions,
+    caveats_of_tests,
+    rank_blocks,
+    sentences_of_tests,
+    significance_of,
+    table_of_tests,
+)
 from isocenter.verbs.evaluation import (
     CASES,
+    REGISTERED_MARGIN,
     SUMMARY,
     Comparison,
     compare_tables,
     comparison_caveats,
     comparison_lead,
-    comparison_sentences,
     comparison_table,
     evaluation_folder,
     folder_names,
@@ -34,14 +44,20 @@ def compare(
     out: str | Path | None = None,
     overwrite: bool = False,
     seed: int = 0,
+    test: str = "auto",
+    margin: float | None = None,
+    correction: str = "holm",
+    readers: str | Path | None = None,
 ) -> Comparison:
     """Runs, or folders that `evaluate` wrote, of the same kind on the same cases; the first is what the others go by.
 
     Patients are drawn again for all models alike, so that the interval is that of the difference, and not of two
     figures that have nothing to do with each other. Where many are compared, one in twenty differs by chance alone.
     out: a folder for comparison.json and report.html
+    test, margin, correction, readers: the fields of `ComparisonOptions`, which say how differences are tested
     Raises UsageError for fewer than two, DatasetError where cases, patients or references are not the same.
     """
+    options = ComparisonOptions(test, margin, correction, None if readers is None else Path(readers))
     folders = [evaluation_folder(Path(one)) for one in evaluations]
     if len(folders) < 2:
         raise UsageError(f"{counted(len(folders), 'evaluation')} given", "compare", "Give two runs or more")
@@ -54,9 +70,12 @@ def compare(
         raise UsageError(problem, "compare", "Give models that answer the same question")
     names = folder_names([Path(one) for one in evaluations])
     tables = {name: read_cases(folder / CASES) for name, folder in zip(names, folders, strict=True)}
-    known = all(map(_patients_known, folders))
+    summaries = [_summary(folder) for folder in folders]
+    known = all(any(row.estimate.patients for row in rows_from_json(one)) for one in summaries)
     where = None if out is None else Path(out)
     comparison = compare_tables(tables, tasks, seed=seed, patients_known=known, out=where)
+    registered = {name: one.get(REGISTERED_MARGIN) for name, one in zip(names, summaries, strict=True)}
+    comparison = replace(comparison, tested=significance_of(comparison, tables, tasks, registered, options, seed=seed))
     if comparison.out is not None:
         with result_folder(comparison.out, overwrite, MARKS) as folder:
             write_json(folder / MARKS[0], "isocenter.comparison", comparison.as_record())
@@ -64,27 +83,27 @@ def compare(
     return comparison
 
 
-def _patients_known(folder: Path) -> bool:
-    """Whether an evaluation claims a number of patients for any figure."""
+def _summary(folder: Path) -> dict[str, Any]:
+    """The figures of an evaluation, with the margin that its run registered."""
     path = folder / SUMMARY
     if not path.is_file():
         raise IntegrityError("is missing", str(path), "Evaluate the model again")
-    rows = rows_from_json(read_json(path, SUMMARY_SCHEMA))
-    return any(row.estimate.patients for row in rows)
+    return read_json(path, SUMMARY_SCHEMA)
 
 
 def _report(comparison: Comparison) -> str:
-    """One page: the primary metric as a picture, then every figure and difference."""
+    """One page: the primary metric as a picture with its tests, then every figure and difference."""
     others = [row for row in comparison.rows if row.metric != comparison.primary]
-    exploratory = Section("Exploratory", [comparison_table(comparison, others)])
+    tests = Details("Tests of all other figures", [table_of_tests(comparison, primary=False)])
+    primary = [*primary_blocks(comparison), table_of_tests(comparison, primary=True), *rank_blocks(comparison)]
     return render(
         Page(
             " and ".join(comparison.names),
             [],
-            [Section("Primary", primary_blocks(comparison)), exploratory],
+            [Section("Primary", primary), Section("Exploratory", [comparison_table(comparison, others), tests])],
             {"models": ", ".join(comparison.names)},
             lead=comparison_lead(comparison),
-            verdict=" ".join(comparison_sentences(comparison)),
-            remarks={"Keep in mind": comparison_caveats(comparison)},
+            verdict=" ".join(sentences_of_tests(comparison)),
+            remarks={"Keep in mind": [*comparison_caveats(comparison), *caveats_of_tests(comparison)]},
         )
     )

@@ -9,7 +9,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.evaluation.significance.adjustment import benjamini_hochberg, holm
     from isocenter.evaluation.significance.areas import area_covariance, delong, delong_unpaired
-    from isocenter.evaluation.significance.case_values import FITTING, CaseValues, case_test, column_values
+    from isocenter.evaluation.significance.case_values import FITTING, CaseValues, case_test, column_values, usual_test
     from isocenter.evaluation.significance.margins import equivalence, non_inferiority
     from isocenter.evaluation.significance.outcome import Test
     from isocenter.evaluation.significance.paired_tests import mcnemar, permutation, wilcoxon

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
         evaluated_cases,
         evaluation_folder,
         folder_names,
+        interval_of_difference,
         primary_blocks,
         signed,
+        signed_number,
         task_of,
     )
     from isocenter.verbs.evaluation.data_record import (
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     )
     from isocenter.verbs.evaluation.image_subsets import Subsets, with_subsets
     from isocenter.verbs.evaluation.lineage import Lineage, lineage_notes, lineage_of
+    from isocenter.verbs.evaluation.model_tests import Margin, ModelTest, Ranked, Standing, Tested
     from isocenter.verbs.evaluation.scoring import (
         CASES,
         EVALUATION,
@@ -63,7 +66,6 @@ if TYPE_CHECKING:
     from isocenter.verbs.evaluation.verdict import (
         Gain,
         Verdict,
-        comparison_sentences,
         gains_of,
         headline_rows,
         verdict_of,

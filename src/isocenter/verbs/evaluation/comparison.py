@@ -22,10 +22,12 @@ from isocenter.report import (
     figures,
     metric_name,
     number,
+    p_text,
 )
 from isocenter.runtime import read_json
 from isocenter.tasks import Task, build
 from isocenter.values import Estimate, Row
+from isocenter.verbs.evaluation.model_tests import Tested
 from isocenter.verbs.evaluation.scoring import CASES, EVALUATION, TASK, TASK_SCHEMA, by_case
 from isocenter.verbs.reading import refuse_missing
 
@@ -42,6 +44,7 @@ class Comparison(InNotebook):
     patients_known: False where each case only stands for a patient
     metric_names: {metric: as papers spell it}
     errors:   the metrics of which less is better
+    tested:   the tests of its differences, where they were asked for
     """
 
     names: tuple[str, ...]
@@ -53,6 +56,7 @@ class Comparison(InNotebook):
     out: Path | None = None
     metric_names: Mapping[str, str] = field(default_factory=dict)
     errors: frozenset[str] = frozenset()
+    tested: Tested = field(default_factory=Tested)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -91,6 +95,7 @@ class Comparison(InNotebook):
             "figures": named,
             "differences": differences,
             "undefined": self.left_out,
+            **self.tested.as_record(),
         }
 
     def __repr__(self) -> str:
@@ -98,10 +103,11 @@ class Comparison(InNotebook):
         for row in self.rows:
             if row.metric == self.primary:
                 lines += [f"{name}: {row.metric} {row.label} {one}" for name, one in self._with_names(row)]
-                lines += [
-                    f"{name} less {self.names[0]}: {row.metric} {row.label} {signed(one)}"
-                    for name, one in zip(self.names[1:], row.differences, strict=True)
-                ]
+                primary = [one for one in self.tested.rows if one.is_primary]
+        lines += [
+            f"{one.second} against {one.first}: {one.verdict} ({one.name}, p {p_text(one.p_adjusted)})"
+            for one in primary
+        ]
         return "\n".join([*lines, *([str(self.out / "report.html")] if self.out is not None else [])])
 
     def _with_names(self, row: Compared) -> list[tuple[str, Estimate]]:

@@ -153,7 +153,7 @@ def write_task(task: Task, folder: Path) -> None:
 
 
 def write_verdict(folder: Path, verdict: Mapping[str, Any], margin: float | None = None) -> None:
-    """Add a verdict to the `summary.json` of a folder, where there is one, and the margin registered before training."""
+    """Add a verdict to the `summary.json` of a folder, where there is one, and the margin that was registered."""
     path = folder / SUMMARY
     if path.is_file():
         record = {**json.loads(path.read_text(encoding="utf-8")), "verdict": dict(verdict)}

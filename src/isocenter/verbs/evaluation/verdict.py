@@ -58,11 +58,6 @@ class Gain:
         """The outcome with the paired difference."""
         return self._sentence("not shown to be better than")
 
-    @property
-    def difference_sentence(self) -> str:
-        """The same of two models, neither of which is simpler."""
-        return self._sentence("no difference shown from")
-
     def _sentence(self, undecided: str) -> str:
         words = {"better": "better than", "no difference shown": undecided, "worse": "worse than"}
         label = self.label.removesuffix("all").removesuffix(OF_PART)
@@ -197,17 +192,6 @@ def gains_of(comparison: Comparison, metric: str, than: str) -> list[Gain]:
     return [
         Gain(row.metric, row.label, than, row.differences[0], more, comparison.metric_names) for row in _overall(own)
     ]
-
-
-def comparison_sentences(comparison: Comparison) -> Iterator[str]:
-    """What the primary metric says of each model beside the first, in a sentence."""
-    first, *others = comparison.names
-    rows = _overall([row for row in comparison.rows if row.metric == comparison.primary])
-    more = comparison.primary not in comparison.errors
-    for place, name in enumerate(others):
-        for row in rows[:1]:
-            named = {"names": comparison.metric_names}
-            yield Gain(row.metric, name, first, row.differences[place], more, **named).difference_sentence
 
 
 def constant_predictions(table: Table) -> Iterator[str]:

@@ -1,0 +1,100 @@
+"""What the page of a comparison shows of its tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from isocenter.report import Block, Paragraph, Table, metric_name, p_text, sentence
+from isocenter.values import Estimate
+from isocenter.verbs.evaluation import Comparison, ModelTest, Standing, interval_of_difference, signed_number
+
+WORDS: Mapping[Standing, str] = {
+    "superior": "superior to",
+    "non-inferior": "not inferior to",
+    "equivalent": "equivalent to",
+    "inferior": "inferior to",
+    "not shown": "no difference shown from",
+}
+TESTS = {
+    "delong": "DeLong",
+    "permutation": "permutation",
+    "bootstrap": "patient bootstrap",
+    "mcnemar": "McNemar",
+    "wilcoxon": "Wilcoxon",
+    "mrmc": "Obuchowski-Rockette, of readers",
+}
+CORRECTIONS = {"holm": "by Holm", "bh": "by Benjamini and Hochberg", "none": "for nothing"}
+
+
+def sentences_of_tests(comparison: Comparison) -> Iterator[str]:
+    """What the test of the primary metric shows of each model beside the first, in a sentence."""
+    primary = [row for row in comparison.tested.rows if row.is_primary]
+    for second in dict.fromkeys((row.first, row.second) for row in primary):
+        row = next(one for one in primary if (one.first, one.second) == second)
+        apart = f"{metric_name(row.metric, comparison.metric_names)} {_difference(row, comparison)}"
+        margin = f" by a margin of {row.margin:g}" if row.margin is not None and row.verdict in _OF_MARGINS else ""
+        words = f"{row.second}: {WORDS[row.verdict]} {row.first}{margin}"
+        yield sentence(f"{words} ({apart}; {TESTS[row.name]}, p {_p(row)})")
+
+
+def table_of_tests(comparison: Comparison, *, primary: bool) -> Block:
+    """A row a test, of the primary metric over all labels or of all others."""
+    rows = [row for row in comparison.tested.rows if row.is_primary == primary]
+    if not rows:
+        return Paragraph("There are no others.")
+    columns = ["Metric", "Label", "Model", "against", "Test", "Difference", "p", "adjusted", "Verdict"]
+    cells = [
+        [
+            metric_name(row.metric, comparison.metric_names),
+            row.label,
+            row.second,
+            row.first,
+            TESTS[row.name],
+            _difference(row, comparison),
+            p_text(row.test.p),
+            p_text(row.p_adjusted),
+            row.verdict,
+        ]
+        for row in rows
+    ]
+    return Table(columns, cells)
+
+
+def rank_blocks(comparison: Comparison) -> list[Block]:
+    """The ranks of three models or more over bootstrap samples."""
+    ranks = comparison.tested.ranks
+    if len(ranks) < 3:
+        return []
+    words = [f"{one.rank:.1f} ({one.low:.0f} to {one.high:.0f})" for one in ranks]
+    cells = [[one.model, text, f"{100 * one.best:.0f} %"] for one, text in zip(ranks, words, strict=True)]
+    what = metric_name(comparison.primary, comparison.metric_names)
+    caption = f"Ranks by {what} over patients drawn again; in brackets the middle 95 %."
+    return [Table(["Model", "Mean rank", "Best in"], cells, caption)]
+
+
+def caveats_of_tests(comparison: Comparison) -> Iterator[str]:
+    """How p-values were adjusted, and which margins nobody fixed beforehand."""
+    tested = comparison.tested
+    how = CORRECTIONS[tested.correction]
+    yield (
+        f"p-values are adjusted {how}: those of {metric_name(comparison.primary, comparison.metric_names)} over all "
+        "labels among themselves, those of readers, and those of all else, which is exploratory."
+    )
+    for name, margin in tested.margins.items():
+        if not margin.is_registered:
+            yield f"The margin of {margin.value:g} for {name} is {margin.because}."
+
+
+_OF_MARGINS = ("non-inferior", "equivalent")
+
+
+def _difference(row: ModelTest, comparison: Comparison) -> str:
+    units = {(one.metric, one.label): one.estimates[0].unit for one in comparison.rows}
+    test, unit = row.test, units[row.metric, row.label]
+    apart = Estimate(test.difference, test.low, test.high, unit=unit, method=test.method)
+    return f"{signed_number(apart)}, {interval_of_difference(apart)}"
+
+
+def _p(row: ModelTest) -> str:
+    adjusted = p_text(row.p_adjusted)
+    return adjusted if adjusted.startswith("<") else f"= {adjusted}"

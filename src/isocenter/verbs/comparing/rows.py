@@ -1,0 +1,136 @@
+"""The tests of models that were scored on the same cases, a row each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from isocenter.errors import UsageError
+from isocenter.evaluation import (
+    FITTING,
+    CaseValues,
+    Compared,
+    Table,
+    aligned,
+    bootstrap_ranks,
+    case_test,
+    folds_of,
+    paired_bootstrap,
+    usual_test,
+)
+from isocenter.tasks import Task
+from isocenter.values import Estimate
+from isocenter.verbs.comparing.options import ComparisonOptions
+from isocenter.verbs.comparing.readers import MRMC, reader_tests
+from isocenter.verbs.comparing.standing import verdicts
+from isocenter.verbs.evaluation import Comparison, Margin, ModelTest, Ranked, Tested
+
+ALL = "all"
+Values = Mapping[tuple[str, str], CaseValues]
+
+
+def significance_of(
+    comparison: Comparison,
+    tables: Mapping[str, Table],
+    tasks: Sequence[Task],
+    registered: Mapping[str, float | None],
+    options: ComparisonOptions,
+    *,
+    seed: int,
+) -> Tested:
+    """The tests of every figure that fits one, each model against the first.
+
+    registered: {model: the margin that its run fixed before training}
+    p-values of the primary metric are adjusted for each other, those of readers, and those of all else, which is
+    exploratory.
+    Raises UsageError where the test that was asked for fits no figure.
+    """
+    same, _ = aligned(tables)
+    values = [{(one.metric, one.label): one for one in task.scoring.case_values(table)}
+              for task, table in zip(tasks, same, strict=True)]  # fmt: skip
+    several = any(folds_of(table) > 1 for table in same)
+    rows = list(_rows(comparison, values, options.test, several, seed))
+    if not rows:
+        fits = {name for kinds in FITTING.values() for name in kinds} | {"bootstrap"}
+        raise UsageError(f"{options.test} fits no figure of these models", "--test", f"Choose auto or {sorted(fits)}")
+    if options.readers is not None:
+        rows += [ModelTest(*row) for row in reader_tests(options.readers, comparison.names, values)]
+    given = {name: Margin.of(options.margin, registered.get(name)) for name in comparison.names[1:]}
+    margins = {name: margin for name, margin in given.items() if margin is not None}
+    families = _families(rows, comparison)
+    judged = [row for own in families for row in _judged(own, comparison, margins, options.correction)]
+    return Tested(tuple(judged), margins, tuple(_ranks(comparison)), options.correction)
+
+
+def _rows(
+    comparison: Comparison, values: Sequence[Values], asked: str, several: bool, seed: int
+) -> Iterator[ModelTest]:
+    first = comparison.names[0]
+    for row in _telling(comparison):
+        key = row.metric, row.label
+        for place, second in enumerate(comparison.names[1:], start=1):
+            one, other = values[0].get(key), values[place].get(key)
+            name = _fitting(asked, one, other, several)
+            if name == "bootstrap":
+                yield ModelTest(*key, first, second, name, paired_bootstrap(row.estimates[0], row.estimates[place]))
+            elif name is not None and one is not None and other is not None:
+                yield ModelTest(*key, first, second, name, case_test(name, one, other, seed=seed))
+
+
+def _telling(comparison: Comparison) -> list[Compared]:
+    """The rows without labels whose figures are those over all labels, which would be tested twice."""
+    overall = {row.metric: _rounded(row) for row in comparison.rows if row.label == ALL}
+    return [row for row in comparison.rows if row.label == ALL or _rounded(row) != overall.get(row.metric)]
+
+
+def _rounded(row: Compared) -> list[float]:
+    return [round(one.value, 9) for one in row.estimates]
+
+
+def _fitting(asked: str, first: CaseValues | None, second: CaseValues | None, several: bool) -> str | None:
+    """The name of the test; None where the one that was asked for does not fit.
+
+    several: folds, each of whose models has a scale of its own, so that areas are means over the folds
+    """
+    if asked == "bootstrap":
+        return asked
+    paired = first is not None and second is not None and np.array_equal(first.cases, second.cases)
+    if first is None or not paired or (several and first.kind == "area"):
+        return "bootstrap" if asked == "auto" else None
+    if asked == "auto":
+        return usual_test(first)
+    return asked if asked in FITTING[first.kind] else None
+
+
+def _families(rows: Sequence[ModelTest], comparison: Comparison) -> list[list[ModelTest]]:
+    """Rows whose p-values are adjusted for each other: the primary metric over all labels, the readers, all else."""
+    labels = {row.label for row in rows if row.metric == comparison.primary}
+    overall = {label for label in labels if label == ALL or label.endswith(f": {ALL}")} or labels
+    rows = [replace(row, is_primary=row.metric == comparison.primary and row.label in overall) for row in rows]
+    readers = [row for row in rows if row.name == MRMC]
+    models = [row for row in rows if row.name != MRMC]
+    return [[row for row in models if row.is_primary], readers, [row for row in models if not row.is_primary]]
+
+
+def _judged(
+    rows: Sequence[ModelTest], comparison: Comparison, margins: Mapping[str, Margin], correction: str
+) -> Iterator[ModelTest]:
+    bounds = [margins[row.second].value if row.is_primary and row.second in margins else None for row in rows]
+    more = [row.metric not in comparison.errors for row in rows]
+    found = verdicts([row.test for row in rows], bounds, more, correction)
+    for row, bound, (p, verdict) in zip(rows, bounds, found, strict=True):
+        yield replace(row, p_adjusted=p, margin=bound, verdict=verdict)
+
+
+def _ranks(comparison: Comparison) -> Iterator[Ranked]:
+    estimates: Sequence[Estimate] = next(row.estimates for row in comparison.rows if row.metric == comparison.primary)
+    drawn = bootstrap_ranks(estimates, more=comparison.primary not in comparison.errors)
+    if drawn is None:
+        return
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    best = (drawn == drawn.min(axis=1, keepdims=True)).astype(float)
+    best /= best.sum(axis=1, keepdims=True)
+    for n, name in enumerate(comparison.names):
+        yield Ranked(name, float(drawn[:, n].mean()), float(low[n]), float(high[n]), float(best[:, n].mean()))

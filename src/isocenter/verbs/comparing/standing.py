@@ -1,0 +1,49 @@
+"""What tests of differences show: superior, non-inferior, equivalent, inferior, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from isocenter.evaluation import Test, benjamini_hochberg, equivalence, holm, non_inferiority
+from isocenter.values import Floats
+from isocenter.verbs.evaluation import Standing
+
+# Two-sided; a margin is tested on one side, with half of it (ICH E9, section 3.3.2).
+LEVEL = 0.05
+
+
+def adjusted(p: Sequence[float], correction: str) -> Floats:
+    """p-values of one family, adjusted for each other: "holm", "bh" or "none"."""
+    given = np.asarray(p, dtype=np.float64)
+    return given if correction == "none" else {"holm": holm, "bh": benjamini_hochberg}[correction](given)
+
+
+def verdicts(
+    tests: Sequence[Test], margins: Sequence[float | None], more: Sequence[bool], correction: str
+) -> list[tuple[float, Standing]]:
+    """(adjusted p, verdict) of each test of one family.
+
+    margins: in the unit of each metric; more: whether more of it is better
+    A difference that is shown and lies within the margin is none that matters: then the margin decides.
+    """
+    each = list(zip(tests, margins, more, strict=True))
+    p = adjusted([test.p for test in tests], correction)
+    none = [float("nan") if not m else non_inferiority(test, m, more=up).p for test, m, up in each]
+    both = [float("nan") if not m else equivalence(test, m).p for test, m, _ in each]
+    not_worse, alike = (adjusted(one, correction) < LEVEL / 2 for one in (none, both))
+    made: list[tuple[float, Standing]] = []
+    for n, (test, _, up) in enumerate(each):
+        differs = p[n] < LEVEL
+        verdict: Standing = "not shown"
+        if differs and (test.difference > 0) == up:
+            verdict = "superior"
+        elif alike[n]:
+            verdict = "equivalent"
+        elif not_worse[n]:
+            verdict = "non-inferior"
+        elif differs:
+            verdict = "inferior"
+        made.append((float(p[n]), verdict))
+    return made

@@ -1,0 +1,96 @@
+"""The rows of tests of models, and the margins and ranks that stand beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from isocenter.evaluation import Test
+
+# What the test of a difference shows.
+Standing = Literal["superior", "non-inferior", "equivalent", "inferior", "not shown"]
+
+
+@dataclass(frozen=True)
+class Margin:
+    """By how much a model may be worse; `because` states why it was or was not fixed before the figures were seen."""
+
+    value: float
+    is_registered: bool
+    because: str
+
+    @classmethod
+    def of(cls, given: float | None, registered: float | None) -> Margin | None:
+        """The one that was given, or else registered; None where there is neither."""
+        if given is None:
+            return None if registered is None else cls(registered, True, "registered before training")
+        if given == 0:
+            return cls(given, False, "exploratory: a margin of 0 leaves nothing to show but superiority")
+        if registered is None:
+            return cls(given, False, "exploratory: it was given after the figures were made, and never registered")
+        if given != registered:
+            return cls(given, False, f"exploratory: {registered:g} was registered before training")
+        return cls(given, True, "registered before training")
+
+    def as_record(self) -> dict[str, Any]:
+        """For `comparison.json`."""
+        return {"margin": self.value, "registered": self.is_registered, "because": self.because}
+
+
+@dataclass(frozen=True)
+class ModelTest:
+    """One row: the second model against the first in one metric of one label.
+
+    is_primary: whether it is of the primary metric over all labels, and not exploratory
+    """
+
+    metric: str
+    label: str
+    first: str
+    second: str
+    name: str
+    test: Test
+    p_adjusted: float = float("nan")
+    margin: float | None = None
+    verdict: Standing = "not shown"
+    is_primary: bool = False
+
+    def as_record(self) -> dict[str, Any]:
+        """For `comparison.json`; what is not known is null."""
+        numbers = {"difference": self.test.difference, "low": self.test.low, "high": self.test.high}
+        numbers |= {"statistic": self.test.statistic, "p": self.test.p, "p_adjusted": self.p_adjusted}
+        known = {name: None if n is None or not math.isfinite(n) else float(n) for name, n in numbers.items()}
+        named = {"metric": self.metric, "label": self.label, "first": self.first, "second": self.second}
+        return {**named, "test": self.name, **known, "margin": self.margin, "verdict": self.verdict}
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The rank of one model over bootstrap samples, 1 for the best: mean, middle 95 %, and how often it is the best."""
+
+    model: str
+    rank: float
+    low: float
+    high: float
+    best: float
+
+
+@dataclass(frozen=True)
+class Tested:
+    """All tests of a comparison: rows, the margin of each second model, ranks by the primary metric."""
+
+    rows: tuple[ModelTest, ...] = ()
+    margins: Mapping[str, Margin] = field(default_factory=dict)
+    ranks: tuple[Ranked, ...] = ()
+    correction: str = "holm"
+
+    def as_record(self) -> dict[str, Any]:
+        """For `comparison.json`."""
+        return {
+            "tests": [row.as_record() for row in self.rows],
+            "correction": self.correction,
+            "margins": {name: margin.as_record() for name, margin in self.margins.items()},
+            "ranks": [vars(one) for one in self.ranks],
+        }
