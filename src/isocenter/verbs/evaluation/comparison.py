@@ -103,10 +103,14 @@ class Comparison(InNotebook):
         for row in self.rows:
             if row.metric == self.primary:
                 lines += [f"{name}: {row.metric} {row.label} {one}" for name, one in self._with_names(row)]
-                primary = [one for one in self.tested.rows if one.is_primary]
+                lines += [
+                    f"{name} less {self.names[0]}: {row.metric} {row.label} {signed(one)}"
+                    for name, one in zip(self.names[1:], row.differences, strict=True)
+                ]
         lines += [
             f"{one.second} against {one.first}: {one.verdict} ({one.name}, p {p_text(one.p_adjusted)})"
-            for one in primary
+            for one in self.tested.rows
+            if one.is_primary
         ]
         return "\n".join([*lines, *([str(self.out / "report.html")] if self.out is not None else [])])
 
