@@ -13,8 +13,8 @@ import isocenter
 import trained
 from isocenter import tasks
 from isocenter.errors import DatasetError, UsageError
-from isocenter.values import Case, Course, Geometry, Image
-from isocenter.verbs.evaluate import unshared
+from isocenter.values import Case, Course, Geometry, Image, Problem
+from isocenter.verbs.evaluate import _few, unshared
 from isocenter.verbs.evaluation import covariates_of
 
 
@@ -275,3 +275,13 @@ def test_every_covariate_stands_beside_its_case_but_what_names_a_person():
         "covariate_pulse": "2 readings from 0 to 1 s",
         "covariate_site": None,
     }
+
+
+def test_of_many_warnings_the_terminal_shows_a_few_and_every_error():
+    warnings = [Problem("warning", f"warning {number}") for number in range(9)]
+    lines = _few([*warnings, Problem("error", "lost")])
+    assert lines == [
+        "error: lost",
+        *(f"warning: warning {number}" for number in range(5)),
+        "and 4 warnings more, in the report",
+    ]

@@ -50,6 +50,8 @@ from isocenter.verbs.reading import (
 from isocenter.verbs.training import NOTES, OutOfFold, RunReport, selecting, training_length, training_log
 
 MARKS = ("cases.csv", "summary.json")
+# Warnings in the terminal.
+MOST_SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +101,18 @@ class Evaluation(InNotebook):
         lines += [
             str(self.verdict),
             *self.verdict.against,
-            *(f"{problem.severity}: {problem.what}" for problem in self.scored.problems),
+            *_few(self.scored.problems),
         ]
         return "\n".join([*lines, *([str(self.out / "report.html")] if self.out is not None else [])])
+
+
+def _few(problems: Sequence[Problem]) -> list[str]:
+    """Every error in a line, and a few of the rest."""
+    errors = [one for one in problems if one.severity == "error"]
+    others = [one for one in problems if one.severity != "error"]
+    lines = [f"{one.severity}: {one.what}" for one in (*errors, *others[:MOST_SHOWN])]
+    left = len(others) - MOST_SHOWN
+    return [*lines, *([f"and {counted(left, 'warning')} more, in the report"] if left > 0 else [])]
 
 
 @named_keywords(EvaluationKeywords)

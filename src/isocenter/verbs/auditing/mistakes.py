@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 WEAK_GROUPS, RELABEL, TITLE = "weak_groups.csv", "relabel.csv", "Where it fails"
 COVARIATES, FACTS, FEATURES = "covariate", "image", "features"
+SEEN = "what the network sees"
 # Of the worst cases so many are listed, and groups in the report; labelled cases that a class must have to be learnt.
 WORST, SHOWN, FEWEST_LABELLED = 20, 8, 5
 PROBABLE, AMONG_WORST = "probable label error", "among the worst"
@@ -89,7 +90,7 @@ def _attributes(audit: Audit, cases: Table) -> dict[str, dict[str, Sequence[Any]
         rows = np.stack([audit.scored.features[case][1] for case in seen])
         made = clusters(rows, [audit.scored.features[case][0] for case in seen], seed=audit.seed)
         of_case = dict(zip(seen, made, strict=True))
-        features["what the network sees"] = [of_case.get(str(case)) for case in cases.index]
+        features[SEEN] = [of_case.get(str(case)) for case in cases.index]
     return {COVARIATES: covariates, FACTS: facts, FEATURES: features}
 
 
@@ -149,8 +150,9 @@ def _of_classes(rows: Table, chances: Any, classes: list[str], reference: list[s
 
 def _words(one: WeakGroup) -> str:
     ends = f"{number(one.low)} to {number(one.high)} more"
+    where = f"{one.group} of {one.attribute}" if one.attribute == SEEN else f"{one.attribute} {one.group}"
     return (
-        f"{one.attribute} {one.group} ({counted(one.n, 'case')}): mean error {number(one.error)}, "
+        f"{where} ({counted(one.n, 'case')}): mean error {number(one.error)}, "
         f"{number(one.elsewhere)} elsewhere ({ends}; p {one.p_adjusted:.2g} after Holm)"
     )
 
