@@ -42,7 +42,7 @@ class Linear(nn.Module):
 
     def __init__(self, weights: np.ndarray) -> None:
         super().__init__()
-        self.register_buffer("weights", torch.from_numpy(weights.astype(np.float32)))
+        self.weights = nn.Parameter(torch.from_numpy(weights.astype(np.float32)))
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         score = (images * self.weights).flatten(1).sum(dim=1)
@@ -69,3 +69,19 @@ def spot(shape: Sequence[int], at: Sequence[int], affine: np.ndarray | None = No
     pixels[(0, *(slice(n - 1, n + 2) for n in at))] = 1.0
     grid = Geometry(tuple(shape), np.eye(len(shape) + 1) if affine is None else affine)
     return Image(pixels, grid)
+
+
+def corner_model(size: int = 20, channels: int = 1) -> Model:
+    """The class "bright" is what lies in the upper left corner, a fifth of each side, and nothing else."""
+    weights = np.zeros((channels, size, size))
+    weights[:, : size // 5, : size // 5] = np.random.default_rng(3).uniform(0.5, 1.5, (size // 5, size // 5))
+    names = tuple(str(n) for n in range(channels))
+    return model(Linear(weights), (size, size), channels=names)
+
+
+def textured(seed: int, size: int = 20) -> Image:
+    """A picture of smooth noise, of which the corner is bright."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.uniform(0, 0.6, (1, size, size)).astype(np.float32)
+    pixels[0, : size // 5, : size // 5] += rng.uniform(0.3, 0.4)
+    return Image(pixels, Geometry((size, size), np.eye(3)))

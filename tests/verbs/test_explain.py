@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import nibabel
 import numpy as np
@@ -87,3 +88,50 @@ def test_a_model_that_computes_without_torch_has_occlusion_and_rise_and_refuses_
         isocenter.explain(packaged.out, source, method="gradcam", backend="onnx")
     result = isocenter.explain(packaged.out, source, backend="onnx", seconds=0.5, method="occlusion,rise")
     assert result.table["method"].tolist() == ["occlusion", "rise"]
+
+
+def test_methods_are_tested_once_a_model_and_what_was_found_travels_with_its_package(classified, tmp_path):
+    run, few, out = shutil.copytree(classified.out, tmp_path / "run"), tmp_path / "few", tmp_path / "out"
+    few.mkdir()
+    for path in sorted((classified.data / "dark").glob("*.png"))[:7]:
+        shutil.copy(path, few)
+    first = isocenter.explain(run, few, method="integrated_gradients", tests=6, out=out)
+    record = json.loads((out / "explanations.json").read_text())
+    [(name, found)] = record["methods"].items()
+    assert name == "integrated_gradients"
+    assert {"passed", "because", "randomisation", "deletion", "insertion", "stability", "infidelity"} <= set(found)
+    assert set(found["randomisation"]) == {"value", "low", "high", "n", "method"}
+    rows = pd.read_csv(out / "explanations.csv")
+    assert rows["deletion"].notna().sum() == 6
+    assert rows["passed"].nunique() == 1
+    assert {"kind", "share", "area", "p", "cases"} <= set(record["findings"][0])
+    again = isocenter.explain(run, few, method="integrated_gradients", tests=6)
+    assert again.methods == first.methods
+    assert again.table["deletion"].isna().all()  # nothing was tested once more
+    made = isocenter.package(run, out=tmp_path / "package", backends=())
+    kept = json.loads((made.out / "isocenter" / "explanations.json").read_text())
+    assert kept["methods"]["integrated_gradients"]["because"] == found["because"]
+    other = isocenter.explain(made.out, sorted((classified.data / "dark").glob("*.png"))[0])
+    assert set(other.methods) == {"integrated_gradients"}
+    assert set(other.table["method"]) == {"integrated_gradients"}  # what "auto" believes
+
+
+def test_maps_are_compared_with_masks_and_masks_on_another_grid_are_a_failure_with_its_case(segmented, tmp_path):
+    few = tmp_path / "few"
+    for folder in ("images", "labels"):
+        (few / folder).mkdir(parents=True)
+        for n in range(2):
+            shutil.copy(segmented.data / folder / f"case{n:02}.nii.gz", few / folder)
+    other = nibabel.load(few / "labels" / "case01.nii.gz")
+    nibabel.Nifti1Image(other.get_fdata().astype(np.uint8), other.affine + np.eye(4)).to_filename(
+        few / "labels" / "case01.nii.gz"
+    )
+    result = isocenter.explain(segmented.out, few / "images", references=few, method="gradcam")
+    [row] = result.table.to_dict("records")
+    assert row["case"] == "case00"
+    assert row["pointing"] in (0, 1)
+    assert 0 <= row["energy"] <= 1
+    [failure] = result.failures
+    assert "case01" in failure.what
+    assert "another grid" in failure.what
+    assert set(result.methods["gradcam"]) >= {"pointing", "energy", "area"}

@@ -24,6 +24,7 @@ from isocenter.cli.flags import (
     Region,
     Scheduler,
     Seconds,
+    Seed,
     Threads,
     Trained,
     Uncertainty,
@@ -120,6 +121,13 @@ def explain(
     target: Annotated[
         str, typer.Option(metavar="NAME", help="Class, finding, structure, value or box; auto: the model's answer.")
     ] = "auto",
+    references: Annotated[
+        Path | None, typer.Option(metavar="DATA", help="Masks or boxes of the cases, to compare the maps with.")
+    ] = None,
+    tests: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Cases that test methods which were never tested on MODEL.")
+    ] = 20,
+    seed: Seed = 0,
     seconds: Annotated[
         float | None, typer.Option(min=0, metavar="S", help="Seconds of each map that random masks make.")
     ] = None,
@@ -140,6 +148,9 @@ def explain(
         overwrite=overwrite,
         method=method,
         target=target,
+        references=references,
+        tests=tests,
+        seed=seed,
         seconds=seconds,
         fold=fold,
         device=device,

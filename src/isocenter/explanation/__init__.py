@@ -8,11 +8,15 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.explanation.case_on_grid import CaseOnGrid
+    from isocenter.explanation.faithfulness import Window, tried
+    from isocenter.explanation.findings import Small, findings_of
     from isocenter.explanation.maps import Explanation, explained
     from isocenter.explanation.measures import evidence_of, map_measures, outer_fifth
-    from isocenter.explanation.methods import ALL, AUTO, METHODS, Method, named_methods
+    from isocenter.explanation.methods import ALL, AUTO, METHODS, USUAL, Method, named_methods
+    from isocenter.explanation.references import PLACED, against, marked_in
     from isocenter.explanation.subject import Objective, Subject
     from isocenter.explanation.unfit import UnfitError
+    from isocenter.explanation.verdicts import FEWEST, TESTED, Verdict, plain_estimate, verdict_of
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 AUTO, ALL = "auto", "all"
+# What "auto" takes where nothing was tested.
+USUAL = ("gradcam", "integrated_gradients", "occlusion")
 
 
 @dataclass(frozen=True)

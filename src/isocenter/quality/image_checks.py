@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from isocenter.quality.image_quality import FEWEST_LETTERS
 from isocenter.quality.thumbnail import Look
 from isocenter.transforms import COLOUR, GREY, all_channels, placed, without_alpha
 from isocenter.values import (
@@ -18,9 +19,6 @@ from isocenter.values import (
     Image,
     Problem,
 )
-
-# Two letters in a row occur by chance in a few of a hundred radiographs and smears, three in none.
-FEWEST_LETTERS = 3
 
 
 def no_measurement(case: Case, image: Image, valid: Array) -> Iterator[Problem]:

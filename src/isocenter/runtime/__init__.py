@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from isocenter.runtime.model_files import BEFORE, checkpoints_of, load, save
     from isocenter.runtime.model_parts import write_parts
     from isocenter.runtime.package import (
+        EXPLANATIONS,
+        EXPLANATIONS_SCHEMA,
+        PACKAGED,
         RUN_COMMAND,
         Certificate,
         Evidence,

@@ -9,29 +9,39 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from isocenter.errors import DatasetError, IsocenterError, UsageError, counted
-from isocenter.explanation import ALL, AUTO, METHODS, Explanation, named_methods
+from isocenter.explanation import ALL, AUTO, METHODS, PLACED, TESTED, Explanation, named_methods
 from isocenter.files import write_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import loaded_model, with_own_names
 from isocenter.report import InNotebook
-from isocenter.runtime import Model, write_json
-from isocenter.values import Case, Problem
-from isocenter.verbs.explaining import COLUMNS, Explainer, Made, explanation_page
+from isocenter.runtime import EXPLANATIONS_SCHEMA, Model, write_json
+from isocenter.values import Case, Dataset, Problem
+from isocenter.verbs.explaining import (
+    COLUMNS,
+    Explainer,
+    Made,
+    cohort_findings,
+    explanation_page,
+    verdict_sentence,
+    with_references,
+    with_tests,
+)
 from isocenter.verbs.reading import (
     Covariates,
     Input,
     ReadingKeywords,
     ReadingOptions,
     covered,
+    open_dataset,
     open_inputs,
+    path_of,
     refuse_taken,
     result_folder,
     tracked,
 )
 
 MARKS = ("explanations.csv", "explanations.json")
-SCHEMA = "isocenter.explanations"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +73,7 @@ class Explained(InNotebook):
         """For `--json`, and `explanations.json`."""
         failed = [{"case": one.cases[0], "problem": one.what, "remedy": one.remedy} for one in self.failures]
         return {
-            "schema": SCHEMA,
+            "schema": EXPLANATIONS_SCHEMA,
             "version": 1,
             "methods": {name: dict(one) for name, one in self.methods.items()},
             "refused": dict(self.refused),
@@ -76,9 +86,8 @@ class Explained(InNotebook):
     def __repr__(self) -> str:
         used = list(dict.fromkeys(self.table["method"])) if len(self.table) else []
         lines = [f"{counted(self.table['case'].nunique(), 'case')} explained by {', '.join(used)}"]
-        lines += [
-            f"{name}: {'passed' if one['passed'] else 'failed'}: {one['because']}" for name, one in self.methods.items()
-        ]
+        lines += [verdict_sentence(self.methods)]
+        lines += [f"{name}: {one['because']}" for name, one in self.methods.items()]
         lines += [f"{name} cannot be: {reason}" for name, reason in self.refused.items()]
         lines += [f"{problem.severity}: {problem.what}. {problem.remedy}" for problem in self.problems]
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
@@ -92,7 +101,10 @@ def explain(
     overwrite: bool = False,
     method: str | Sequence[str] = "auto",
     target: str = "auto",
+    references: str | Path | Dataset | None = None,
+    tests: int = TESTED,
     seconds: float | None = None,
+    seed: int = 0,
     fold: int | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -102,11 +114,15 @@ def explain(
 ) -> Explained:
     """Map what the model's answer to every input rests on, by one method or several.
 
-    method:  names, as "gradcam,occlusion" or a list; "all" takes each that the model can have
+    method:  names, as "gradcam,occlusion" or a list; "all" takes each that the model can have, "auto" those that
+             pass their tests on this model, or without tests those of `USUAL`
     target:  what is explained: a class, finding, structure, measured value, "risk", "box 1", or "part" and
              "part:target" of several tasks; "auto" is what the model answers
     out:     a folder for the maps <case>_<method>.nii.gz (.tiff of pictures) on the source's grid, their pictures,
              explanations.csv, explanations.json and report.html
+    references: masks or boxes of the cases, by their names, with which maps are compared
+    tests:   so many of the cases test methods that were never tested on this model, from 5 on; what they find is kept
+             beside the model. 0 tests none
     seconds: for each map of a method that draws at random: as many masks as there is time for
     fold, device, threads, backend, covariates: as in `predict`
     reading: the fields of `ReadingOptions`: layout, patient, column and so on
@@ -120,26 +136,42 @@ def explain(
     if folder is not None:
         refuse_taken(folder, overwrite, MARKS)
     loaded = loaded_model(model, device, fold=fold, threads=threads, backend=backend)
-    explainer = Explainer.of(
-        loaded, methods, by_name=method not in (AUTO, ALL), target=target, seconds=seconds, folder=None
-    )
+    explainer = Explainer.of(loaded, methods, by_name=method not in (AUTO, ALL), target=target, seconds=seconds)
     opened, problems = open_inputs(inputs, options, loaded)
     cases = covered(with_own_names(opened, list(METHODS)), covariates)
+    explainer = replace(explainer, references=_references(references, options, loaded, cases))
+    explainer = with_tests(explainer, cases, path_of(model), tests, seed=seed)
+    explainer = replace(explainer, methods=explainer.believed) if method == AUTO else explainer
     with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
-        result, made = _explained(replace(explainer, folder=partial), cases, problems)
+        result, made = _explained(replace(explainer, folder=partial), cases, problems, seed)
         if folder is None or partial is None:
             return result
         result = replace(result, files=[folder / path.name for path in result.files], out=folder)
         write_table(result.table, partial / MARKS[0])
-        write_json(partial / MARKS[1], SCHEMA, result.as_record())
-        facts = {"weights": loaded.record.get("weights_sha256", "not recorded"), "target": target}
-        page = explanation_page(made, result.methods, result.refused, facts)
+        write_json(partial / MARKS[1], EXPLANATIONS_SCHEMA, result.as_record())
+        facts = {"weights": loaded.record.get("weights_sha256", "not recorded"), "target": target, "seed": seed}
+        page = explanation_page(made, result.methods, result.refused, result.findings, facts)
         (partial / "report.html").write_text(page, encoding="utf-8")
     return result
 
 
+def _references(
+    given: str | Path | Dataset | None, reading: ReadingOptions, model: Model, cases: Sequence[Case]
+) -> dict[str, Case]:
+    """{case: the same with what experts marked}; DatasetError where no case has any."""
+    if given is None:
+        return {}
+    named = with_own_names(list(open_dataset(given, reading)), list(METHODS))
+    marked = {case.id: case for case in named if set(PLACED) & set(case.references)}
+    found = {case.id: marked[case.id] for case in cases if case.id in marked}
+    if not found:
+        remedy = "Give a data set of images with masks or boxes, with the cases' names"
+        raise DatasetError("no case of these has a mask or boxes", f"--references {given}", remedy)
+    return found
+
+
 def _explained(
-    explainer: Explainer, cases: Sequence[Case], problems: Sequence[Problem]
+    explainer: Explainer, cases: Sequence[Case], problems: Sequence[Problem], seed: int
 ) -> tuple[Explained, list[Made]]:
     """Every case by every method; what failed is named, and the rest goes on."""
     made, failed = list[Made](), list(problems)
@@ -156,12 +188,15 @@ def _explained(
     if not made:
         first = failed[0] if failed else Problem("error", "there is no case", remedy="Give images")
         raise DatasetError(f"no case could be explained; the first: {first.what}", "explain", first.remedy)
+    rows = [row for one in made for row in one.rows]
+    patients = {case.id: case.patient for case in cases}
     result = Explained(
-        pd.DataFrame([row for one in made for row in one.rows], columns=list(COLUMNS)),
+        pd.DataFrame(rows, columns=list(COLUMNS)),
         {(one.case, explanation.method): explanation for one in made for explanation in one.explanations},
-        {},
+        with_references(explainer.tested.records, rows, patients, seed=seed),
         {name: reason for one in made for name, reason in one.refused.items()},
         failed,
         [path for one in made for path in one.files],
+        findings=cohort_findings(made, seed=seed),
     )
     return result, made

@@ -29,6 +29,7 @@ from isocenter.runtime import (
 )
 from isocenter.values import Decision, Plan, Row
 from isocenter.verbs.evaluation import read_data_record
+from isocenter.verbs.explaining import kept_content
 from isocenter.verbs.reading import refuse_missing, refuse_taken, result_folder
 from isocenter.verbs.training import MARKS as OF_A_RUN
 from isocenter.verbs.training import NOTES, REPORT
@@ -113,7 +114,8 @@ def evidence_of(run: Path, model: Model, plan: Plan) -> Evidence:
     """What a finished run knows of its model; of the images hashes alone."""
     rows, known = _rows(run), bool(model.record.get("patients_known"))
     limits = _limits(run, known, bool(rows))
-    return Evidence(rows, limits, _decisions(plan), _hashes(run, TRAINS), _hashes(run, ("test",)))
+    tests = kept_content(run)
+    return Evidence(rows, limits, _decisions(plan), _hashes(run, TRAINS), _hashes(run, ("test",)), tests)
 
 
 def _certified(

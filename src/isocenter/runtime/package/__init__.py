@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from isocenter.runtime.package.certificate import TOLERANCES, Certificate, Difference, Trial, read_certificate
     from isocenter.runtime.package.choose_backend import PLAIN, TYPICAL_IMAGES, versions
     from isocenter.runtime.package.contents import (
+        EXPLANATIONS,
+        EXPLANATIONS_SCHEMA,
         MOST_MEMBERS,
         ONNX,
+        PACKAGED,
         RECORD,
         SCHEMA,
         WEIGHTS,

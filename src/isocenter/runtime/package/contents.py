@@ -24,6 +24,8 @@ WEIGHTS = "weights.safetensors"
 SCHEMA = "isocenter.model"
 # The part of a package that is ours.
 PACKAGED = "isocenter"
+# In a run's folder, and in a package beside its record: what tests found of explanations.
+EXPLANATIONS, EXPLANATIONS_SCHEMA = "explanations.json", "isocenter.explanations"
 ONNX = "models/model.onnx"
 # Of a package of a cascade: where the package of its first stage lies.
 FIRST = "first"

@@ -20,6 +20,8 @@ from isocenter.runtime.ensemble import have_own_scales
 from isocenter.runtime.model import Model
 from isocenter.runtime.model_parts import write_parts
 from isocenter.runtime.package.contents import (
+    EXPLANATIONS,
+    EXPLANATIONS_SCHEMA,
     FIRST,
     ONNX,
     PACKAGED,
@@ -59,6 +61,7 @@ class Evidence:
     decisions: of the plan, with their reasons
     trained:   hashes of the images that it was trained with, or that decided something of it
     tested:    hashes of the images that it was tested on
+    explanations: what tests found of its explanations, as a run keeps it; empty where nobody tested any
     """
 
     rows: Sequence[Row] = ()
@@ -66,6 +69,7 @@ class Evidence:
     decisions: Mapping[str, Decision] = field(default_factory=dict)
     trained: Sequence[str] = ()
     tested: Sequence[str] = ()
+    explanations: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_package(model: Model, evidence: Evidence, title: str, folder: Path) -> Mapping[str, Any]:
@@ -107,6 +111,8 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
     }
     write_json(folder / PACKAGED / RECORD, SCHEMA, record)
     write_parts(model.parts, folder / PACKAGED)
+    if evidence.explanations:
+        write_json(folder / PACKAGED / EXPLANATIONS, EXPLANATIONS_SCHEMA, dict(evidence.explanations))
     needs = required_packages(sources.needs)
     page = readme(model, title, evidence.rows, evidence.limits, needs, texts["description"])
     (folder / "docs" / "README.md").write_text(page, encoding="utf-8")

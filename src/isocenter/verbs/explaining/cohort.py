@@ -7,13 +7,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from isocenter.errors import UsageError
-from isocenter.explanation import CaseOnGrid, Explanation, Method, UnfitError, explained, map_measures
+from isocenter.explanation import (
+    USUAL,
+    CaseOnGrid,
+    Explanation,
+    Method,
+    Small,
+    UnfitError,
+    against,
+    explained,
+    map_measures,
+    marked_in,
+)
 from isocenter.prediction import write_maps
+from isocenter.quality import letters_in
 from isocenter.report import Figure, figures
 from isocenter.runtime import Differentiable, Model, fitting_memory
 from isocenter.transforms import stacked
 from isocenter.values import Case, Image, Map
+from isocenter.verbs.explaining.tests_of_methods import Tested
 
 # Of `explanations.csv`.
 COLUMNS = (
@@ -38,6 +54,7 @@ class Made:
     rows:    of `explanations.csv`
     figures: of each method, and of covariates
     refused: {method: why it cannot explain this model}
+    small:   {method: the map brought down, for what the cohort looks at}
     """
 
     case: str
@@ -46,6 +63,7 @@ class Made:
     files: Sequence[Path]
     refused: Mapping[str, str] = field(default_factory=dict)
     explanations: Sequence[Explanation] = ()
+    small: Mapping[str, Small] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +72,8 @@ class Explainer:
 
     by_name:     whether a person asked for these methods: one that cannot be is then refused, else left out
     torch_model: the model's networks with gradients; None of a backend without torch
-    passed:      {method: whether it passed its tests on this model}; a method that is not there was not tested
+    tested:      what tests found of the methods on this model; one that is not there was not tested
+    references:  {case: the same with what experts marked}
     folder:      where maps and pictures are written; where there is none the maps are kept
     """
 
@@ -64,7 +83,8 @@ class Explainer:
     seconds: float | None = None
     by_name: bool = True
     torch_model: Differentiable | None = None
-    passed: Mapping[str, bool] = field(default_factory=dict)
+    tested: Tested = field(default_factory=Tested)
+    references: Mapping[str, Case] = field(default_factory=dict)
     folder: Path | None = None
 
     @classmethod
@@ -77,12 +97,22 @@ class Explainer:
                 raise
             return cls(model, [method for method in methods if not method.module], by_name=by_name, **more)
 
+    @property
+    def believed(self) -> list[Method]:
+        """The methods that passed their tests; of none those that were tested; without tests the usual ones."""
+        passed = {name: record.get("passed") for name, record in self.tested.records.items()}
+        for wanted in ({True}, {None}, {False}):
+            if found := [one for one in self.methods if passed.get(one.name, "untested") in wanted]:
+                return found
+        return [one for one in self.methods if one.name in USUAL]
+
     def __call__(self, case: Case) -> Made:
         """The case by each method."""
         image = stacked(case.images, case.id)
         model = fitting_memory(self.model, image, case.id)
         rows, drawn, files = list[Mapping[str, Any]](), list[Figure](), list[Path]()
-        refused, maps = dict[str, str](), list[Explanation]()
+        refused, maps, small = dict[str, str](), list[Explanation](), dict[str, Small]()
+        letters = _letters(image)
         how: dict[str, Any] = {"target": self.target, "seconds": self.seconds, "torch_model": self.torch_model}
         for method in self.methods:
             try:
@@ -92,12 +122,10 @@ class Explainer:
                     raise
                 refused[method.name] = error.reason
                 continue
-            passed = self.passed.get(method.name)
-            title = f"{method.name}: {made.target}"
-            drawn.append(figures.heat(image, made.data, title, caption=method.words, failed=passed is False))
-            measured = map_measures(made.data, image.geometry.ndim)
-            own = {"case": case.id, "target": made.target, "method": method.name, "passed": passed, **measured}
-            rows.append(dict.fromkeys(COLUMNS) | own | {"seconds": round(made.seconds, 3)})
+            rows.append(self._row(case, image, made))
+            title, failed = f"{method.name}: {made.target}", rows[-1]["passed"] is False
+            drawn.append(figures.heat(image, made.data, title, caption=method.words, failed=failed))
+            small[method.name] = Small.of(case.id, made.target, made.data, image.geometry.ndim, letters)
             if self.folder is None:
                 maps.append(made)
             else:
@@ -105,7 +133,25 @@ class Explainer:
         if not model.goes_by_frame(image) and model.context.names:
             bars = CaseOnGrid.of(model, case, self.target, self.torch_model).covariates()
             drawn.append(figures.bars(bars, "Covariates", axis="score lost without the value"))
-        return Made(case.id, rows, drawn, files, refused, maps)
+        return Made(case.id, rows, drawn, files, refused, maps, small)
+
+    def _row(self, case: Case, image: Image, made: Explanation) -> dict[str, Any]:
+        """Of `explanations.csv`, and the share of the image that experts marked (`area`)."""
+        record, found = self.tested.records.get(made.method, {}), self.tested.cases.get((case.id, made.method), {})
+        own = {"case": case.id, "target": made.target, "method": made.method, "passed": record.get("passed")}
+        own |= {name: found.get(name) for name in ("deletion", "insertion", "stability")}
+        own |= map_measures(made.data, image.geometry.ndim)
+        if (reference := self.references.get(case.id)) is not None:
+            inside = marked_in(reference, image, made.target, self.model.task.labels)
+            own |= {} if inside is None else against(made.data, inside)
+        return dict.fromkeys(COLUMNS) | own | {"seconds": round(made.seconds, 3)}
+
+
+def _letters(image: Image) -> NDArray[np.bool_] | None:
+    """(*spatial) where letters are burned into a picture; None of any other image, and of a picture without."""
+    if image.geometry.ndim != 2 or image.frames is not None:
+        return None
+    return letters_in(np.nan_to_num(image.data.astype(np.float64).mean(axis=0)))
 
 
 def _written(made: Explanation, image: Image, name: str, folder: Path, figure: Figure) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""The page of explanations: verdicts of the methods first, then each case."""
+"""The page of explanations: verdicts of the methods first, then what the cohort looks at, then each case."""
 
 from __future__ import annotations
 
@@ -6,51 +6,95 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from isocenter.errors import counted, listed
-from isocenter.report import Block, Gallery, Page, Paragraph, Section, Table, render
+from isocenter.report import Block, Details, Gallery, Page, Paragraph, Section, Table, render
 from isocenter.verbs.explaining.cohort import Made
+from isocenter.verbs.explaining.kept import Records
 
 MOST_CASES = 50
+# Of findings, after Holm.
+LEVEL = 0.05
+VERDICTS = {True: "passed", False: "failed", None: "not judged"}
+MEASURED = {
+    "randomisation": "Like maps of redrawn weights",
+    "deletion": "Deletion",
+    "insertion": "Insertion",
+    "stability": "Stability",
+    "infidelity": "Infidelity",
+    "sensitivity": "Sensitivity",
+    "pointing": "Peak inside",
+    "energy": "Evidence inside",
+    "area": "Area marked",
+}
 
 
 def explanation_page(
-    made: Sequence[Made], records: Mapping[str, Mapping[str, Any]], refused: Mapping[str, str], facts: Mapping[str, Any]
+    made: Sequence[Made],
+    records: Records,
+    refused: Mapping[str, str],
+    findings: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Any],
 ) -> str:
     """HTML of the cases; records: {method: what its tests found}"""
-    sections = [Section("Can these maps be believed?", verdict_blocks(records, refused))]
+    sections = [Section("Can these maps be believed?", method_blocks(records, refused))]
+    sections += [Section("What all maps look at", findings_blocks(findings))] if findings else []
     sections += [Section(one.case, [Gallery(one.figures, small=len(one.figures) > 2)]) for one in made[:MOST_CASES]]
     if len(made) > MOST_CASES:
         sections.append(Section("More cases", [Paragraph(f"{len(made) - MOST_CASES} more have their files only.")]))
-    return render(
-        Page(
-            "Explanations",
-            [],
-            sections,
-            facts,
-            lead=f"{counted(len(made), 'case')}: what the model's answers rest on.",
-            verdict=verdict_sentence(records),
-        )
-    )
+    lead = f"{counted(len(made), 'case')}: what the model's answers rest on."
+    return render(Page("Explanations", [], sections, facts, lead=lead, verdict=verdict_sentence(records)))
 
 
-def verdict_sentence(records: Mapping[str, Mapping[str, Any]]) -> str:
+def verdict_sentence(records: Records) -> str:
     """Which methods passed, in words."""
-    tested = {name: bool(record.get("passed")) for name, record in records.items()}
-    if not tested:
-        return "No method was tested on this model: believe no map."
-    passed = [name for name, fine in tested.items() if fine]
+    judged = {name: bool(one["passed"]) for name, one in records.items() if one.get("passed") is not None}
+    if not judged:
+        return "No method was tested on enough cases of this model: believe no map yet."
+    passed = [name for name, fine in judged.items() if fine]
     if not passed:
-        return f"None of {counted(len(tested), 'method')} passed its tests on this model: believe no map."
+        return f"None of {counted(len(judged), 'method')} passed its tests on this model: believe no map."
     return f"{listed(passed)} passed {'its' if len(passed) == 1 else 'their'} tests on this model."
 
 
-def verdict_blocks(records: Mapping[str, Mapping[str, Any]], refused: Mapping[str, str]) -> list[Block]:
-    """A table of the tests, and why other methods cannot be."""
+def method_blocks(records: Records, refused: Mapping[str, str]) -> list[Block]:
+    """A table of the verdicts, the figures behind them, and why other methods cannot be."""
     blocks: list[Block] = []
     if records:
-        rows = [
-            [name, "passed" if one.get("passed") else "failed", one.get("because", "")] for name, one in records.items()
-        ]
+        rows = [[name, VERDICTS[one.get("passed")], one.get("because", "")] for name, one in records.items()]
         blocks.append(Table(["Method", "Tests", "Because"], rows))
+        shown = [name for name in MEASURED if any(name in one for one in records.values())]
+        figures = [[name, *(_cell(one.get(measure)) for measure in shown)] for name, one in records.items()]
+        blocks.append(
+            Details("Figures of the tests", [Table(["Method", *(MEASURED[name] for name in shown)], figures)])
+        )
     if refused:
-        blocks.append(Table(["Method", "Cannot explain this model because"], [list(one) for one in refused.items()]))
+        table = Table(["Method", "Reason"], [list(one) for one in refused.items()])
+        blocks.append(Details("Methods that cannot explain this model", [table]))
     return blocks or [Paragraph("No method was tested.")]
+
+
+def findings_blocks(findings: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """Where the evidence of the cohort lies, against the share of the image; folded where nothing stands out."""
+    found = sorted({str(one["kind"]) for one in findings if one["p"] < LEVEL})
+    table = findings_table(findings)
+    if not found:
+        said = "No map favours borders, corners, burned-in letters or places of one answer more than chance would."
+        return [Paragraph(said), Details("What was looked for", [table])]
+    return [Paragraph(f"More evidence than chance would put there: {listed(found)}."), table]
+
+
+def findings_table(findings: Sequence[Mapping[str, Any]]) -> Table:
+    """A row a kind of place and method."""
+    rows = [
+        [one["kind"], f"{one['method']}", f"{one['share']:.0%}", f"{one['area']:.0%}", f"{one['p']:.3g}", one["cases"]]
+        for one in findings
+    ]
+    columns = ["Place", "Method", "Share of evidence", "Share of area", "p after Holm", "Cases"]
+    return Table(columns, rows)
+
+
+def _cell(measured: Mapping[str, Any] | None) -> str:
+    if not measured or measured.get("value") is None:
+        return ""
+    ends = [measured.get("low"), measured.get("high")]
+    interval = "" if None in ends else f" ({ends[0]:.2f} to {ends[1]:.2f})"
+    return f"{measured['value']:.2f}{interval}"

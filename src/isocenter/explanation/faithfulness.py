@@ -1,0 +1,175 @@
+"""Tests of a map on one window of a case: does it follow the weights, and does what it marks matter?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from captum.metrics import infidelity, sensitivity_max
+from torch import Tensor
+from torch.nn import Module
+
+from isocenter.explanation.baselines import blurred, stretched
+from isocenter.explanation.methods import Method
+from isocenter.explanation.subject import Subject
+from isocenter.lazy import ndimage, stats
+from isocenter.runtime import twin
+
+# Groups of layers that are drawn anew, one after the other from the last: Adebayo et al., arXiv:1810.03292.
+STAGES = 4
+# Shares of the voxels that are taken away or shown, arXiv:1806.07421 section 4.
+STEPS = tuple(np.linspace(0, 1, 13)[1:-1].tolist())
+# Of the range of intensities, for stability; voxels that are compared; random maps beside the true one.
+NOISE, COMPARED, RANDOM_MAPS = 0.01, 20_000, 2
+# Perturbations of infidelity and sensitivity, arXiv:1901.09392, and their size as a share of the range.
+PERTURBED, INFIDELITY_NOISE, MOVED, RADIUS = 8, 0.1, 2, 0.02
+# A score that a blur moves by less of itself says nothing of what is hidden.
+LEAST_CHANGE = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """A window through all members of a model: its map and its score are their weighted means."""
+
+    subjects: Sequence[Subject]
+    shares: Sequence[float]
+
+    @property
+    def image(self) -> Tensor:
+        """(1, channels, *window)"""
+        return self.subjects[0].image
+
+    def score(self, images: Tensor) -> Tensor:
+        """(batch,) without gradients."""
+        each = [share * one.scores(images) for one, share in zip(self.subjects, self.shares, strict=True)]
+        return torch.stack(each).sum(dim=0)
+
+    def mapped(self, method: Method, image: Tensor | None = None, seconds: float | None = None) -> Tensor:
+        """(channels, *window) of the window, or of another image in its place."""
+        own = [one if image is None else replace(one, image=image) for one in self.subjects]
+        each = [share * method(one, seconds)[0] for one, share in zip(own, self.shares, strict=True)]
+        return torch.stack(each).sum(dim=0)
+
+    def redrawn(self, stage: int, seed: int) -> Window:
+        """The same window through networks whose last `stage` of `STAGES` groups of layers are drawn anew."""
+        return replace(self, subjects=[_redrawn(one, stage, seed + n) for n, one in enumerate(self.subjects)])
+
+
+def tried(window: Window, method: Method, seed: int, seconds: float | None = None) -> dict[str, float]:
+    """What the tests find of a method on a window; NaN where one cannot be.
+
+    randomisation: mean rank correlation with maps of networks whose weights are drawn anew, group by group
+    deletion:      mean score while what the map marks most is blurred away; lower is better
+    insertion:     mean score while what it marks most is shown on a blurred image; higher is better
+    over_random, over_edges: by how much both are better than of random maps, and of an edge filter
+    stability:     rank correlation with the map of the image with noise
+    infidelity, sensitivity: arXiv:1901.09392; lower is better
+    Scores are shares of what the blur changes.
+    """
+    own = window.mapped(method, seconds=seconds)
+    flat, random = own.sum(dim=0), np.random.default_rng(seed)
+    deletion, insertion = _curves(window, flat)
+    found = {"deletion": deletion, "insertion": insertion}
+    others = [_random_map(window, random) for _ in range(RANDOM_MAPS)]
+    for name, maps in (("random", others), ("edges", [_edges(window)])):
+        curves = np.mean([_curves(window, one) for one in maps], axis=0)
+        found[f"deletion_over_{name}"] = float(curves[0] - deletion)
+        found[f"insertion_over_{name}"] = float(insertion - curves[1])
+    noisy = window.image + _noise(window, NOISE, seed)
+    found["stability"] = alike(flat, window.mapped(method, noisy, seconds).sum(dim=0))
+    found["randomisation"] = float("nan")
+    if all(one.module is not None for one in window.subjects):
+        again = [window.redrawn(stage, seed).mapped(method, seconds=seconds) for stage in range(1, STAGES + 1)]
+        found["randomisation"] = float(np.mean([alike(flat, one.sum(dim=0)) for one in again]))
+    return {**found, **_by_captum(window, method, own, seed, seconds)}
+
+
+def alike(first: Tensor, second: Tensor) -> float:
+    """Spearman's rank correlation of two maps; 0 where one of them is constant."""
+    one, other = (part.detach().cpu().double().numpy().ravel() for part in (first, second))
+    step = max(1, len(one) // COMPARED)
+    one, other = np.nan_to_num(one[::step]), np.nan_to_num(other[::step])
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return 0.0
+    return float(stats.spearmanr(one, other).statistic)
+
+
+def _redrawn(subject: Subject, stage: int, seed: int) -> Subject:
+    assert subject.module is not None  # noqa: S101 - asked before
+    module = twin(subject.module, shared=False)
+    layers = [one for one in module.modules() if any(True for _ in one.parameters(recurse=False))]
+    drawn = torch.Generator().manual_seed(seed)
+    for layer in layers[len(layers) - math.ceil(len(layers) * stage / STAGES) :]:
+        _redraw(layer, drawn)
+    return replace(subject, module=module, run=lambda images, context: module(*_given(images, context)))
+
+
+def _given(*tensors: Tensor | None) -> list[Tensor]:
+    return [one for one in tensors if one is not None]
+
+
+def _redraw(layer: Module, drawn: torch.Generator) -> None:
+    """Weights of the same size, drawn anew; of single numbers a map, as biases are, the order."""
+    for tensor in layer.parameters(recurse=False):
+        if tensor.ndim > 1:
+            noise = torch.randn(tensor.shape, generator=drawn).to(tensor)
+            tensor.data = noise * tensor.data.float().square().mean().sqrt().to(tensor)
+        else:
+            tensor.data = tensor.data[torch.randperm(len(tensor), generator=drawn).to(tensor.device)]
+
+
+def _curves(window: Window, flat: Tensor) -> tuple[float, float]:
+    """Mean scores of deletion and insertion in the order of a map, (*window), as shares of what the blur changes."""
+    image, base = window.image, blurred(window.image)
+    ends = window.score(torch.cat([image, base])).double()
+    change = float(abs(ends[0] - ends[1]))
+    if not change > LEAST_CHANGE * float(abs(ends[0])):
+        return float("nan"), float("nan")
+    ranks = torch.nan_to_num(flat).flatten().argsort(descending=True).argsort().reshape(flat.shape)
+    first = torch.stack([ranks < share * ranks.numel() for share in STEPS])[:, None].to(image.dtype)
+    both = (first * base + (1 - first) * image, first * image + (1 - first) * base)
+    deletion, insertion = ((float(window.score(one).double().mean()) - float(ends[1])) / change for one in both)
+    return deletion, insertion
+
+
+def _random_map(window: Window, random: np.random.Generator) -> Tensor:
+    """(*window) smooth noise, as coarse as maps of deep layers are."""
+    spatial = window.subjects[0].spatial
+    coarse = torch.from_numpy(random.random((1, 1, *[min(8, size) for size in spatial]), dtype=np.float32))
+    return stretched(coarse, spatial)[0, 0].to(window.image.device)
+
+
+def _edges(window: Window) -> Tensor:
+    """(*window) the size of the image's gradient: what a filter shows that knows no network."""
+    picture = np.nan_to_num(window.image[0].mean(dim=0).cpu().numpy())
+    return torch.from_numpy(ndimage.gaussian_gradient_magnitude(picture, 1.0)).to(window.image.device)
+
+
+def _noise(window: Window, share: float, seed: int) -> Tensor:
+    image = torch.nan_to_num(window.image)
+    drawn = torch.Generator().manual_seed(seed)
+    return torch.randn(image.shape, generator=drawn).to(image) * float(image.max() - image.min()) * share
+
+
+def _by_captum(window: Window, method: Method, own: Tensor, seed: int, seconds: float | None) -> dict[str, float]:
+    """Infidelity and sensitivity, as captum defines them: of images with noise."""
+    image = torch.nan_to_num(window.image)
+    spread = float(image.max() - image.min())
+    drawn = torch.Generator().manual_seed(seed)
+
+    def perturbed(images: Tensor) -> tuple[Tensor, Tensor]:
+        noise = torch.randn(images.shape, generator=drawn).to(images) * INFIDELITY_NOISE * spread
+        return noise, images - noise
+
+    def explained(images: tuple[Tensor, ...]) -> Tensor:
+        return torch.stack([window.mapped(method, one[None], seconds) for one in images[0]])
+
+    attributed = own[None].expand_as(image) / (image.shape[1] // len(own))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        faults = infidelity(window.score, perturbed, image, attributed, n_perturb_samples=PERTURBED, normalize=True)
+        moved = sensitivity_max(explained, image, perturb_radius=RADIUS * spread, n_perturb_samples=MOVED)
+    return {"infidelity": float(faults[0]), "sensitivity": float(moved[0])}

@@ -1,0 +1,68 @@
+"""Maps against what experts marked: the pointing game, and the evidence inside against the share of area."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import GeometryError
+from isocenter.explanation.measures import evidence_of
+from isocenter.tasks.shared import label_values
+from isocenter.values import BoundingBoxes, Case, Image, Label
+
+Singles = NDArray[np.float32]
+# Kinds of reference that say where something is.
+DRAWN_HERE = "Give references that were drawn on these images"
+PLACED = ("mask", "instances", "boxes")
+
+
+def marked_in(case: Case, image: Image, target: str, labels: tuple[Label, ...]) -> NDArray[np.bool_] | None:
+    """(*spatial) where a case's references mark the target, or anything where no label is called so.
+
+    None for a case without mask and boxes, or with empty ones. Raises GeometryError for a mask on another grid.
+    """
+    for kind in PLACED:
+        match case.references.get(kind):
+            case Image() as mask:
+                inside = _of_mask(mask, image, target, labels, case.id)
+            case BoundingBoxes() as boxes:
+                inside = _of_boxes(boxes, image, target, case.id)
+            case _:
+                continue
+        return inside if inside.any() else None
+    return None
+
+
+def against(data: Singles, inside: NDArray[np.bool_]) -> dict[str, float]:
+    """Whether the peak lies inside (`pointing`), and the shares of evidence (`energy`) and of voxels (`area`) there.
+
+    data: (*spatial), of a clip (frames, *spatial), of which each frame is compared with the same marks
+    """
+    evidence = evidence_of(data)
+    peak = np.unravel_index(int(evidence.argmax()), evidence.shape)[evidence.ndim - inside.ndim :]
+    pointing = float(inside[peak]) if evidence.any() else 0.0
+    return {"pointing": pointing, "energy": float(evidence[..., inside].sum()), "area": float(inside.mean())}
+
+
+def _of_mask(mask: Image, image: Image, target: str, labels: tuple[Label, ...], where: str) -> NDArray[np.bool_]:
+    if not mask.geometry.equals(image.geometry):
+        raise GeometryError(
+            f"its mask ({mask.geometry!r}) lies on another grid than the image ({image.geometry!r})",
+            where,
+            DRAWN_HERE,
+        )
+    values = label_values(mask.data if mask.frames is None else mask.data.max(axis=1), where)
+    own = [label.value for label in (*mask.labels, *labels) if label.name == target.rpartition(":")[2]]
+    return np.asarray(np.isin(values, own) if own and np.isin(values, own).any() else values > 0)
+
+
+def _of_boxes(boxes: BoundingBoxes, image: Image, target: str, where: str) -> NDArray[np.bool_]:
+    shape = image.geometry.shape
+    if boxes.corners.shape[1] != 2 * len(shape) or (boxes.corners[:, len(shape) :] > np.array(shape) + 1).any():
+        raise GeometryError("its boxes reach beyond the image", where, DRAWN_HERE)
+    inside = np.zeros(shape, dtype=bool)
+    named = boxes.of(target) if target in boxes.names else boxes
+    for corners in named.corners:
+        low, high = np.floor(corners[: len(shape)]).astype(int), np.ceil(corners[len(shape) :]).astype(int)
+        inside[tuple(slice(max(start, 0), stop) for start, stop in zip(low, high, strict=True))] = True
+    return inside

@@ -1,0 +1,84 @@
+"""The verdict on each method: what its tests found over cases, and whether it passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import counted
+from isocenter.evaluation import bootstrap
+from isocenter.values import Estimate
+
+# Cases from which a method is judged, and of which it is judged if not said otherwise.
+FEWEST, TESTED = 5, 20
+# Rank correlation with maps of redrawn weights that a method may have, and with maps of noisy images that it needs.
+MOST_ALIKE, LEAST_STABLE = 0.5, 0.5
+# {measure: what it is better than}, each of which has to be shown.
+BETTER = {
+    "deletion_over_random": "deletion is no better than that of random maps",
+    "insertion_over_random": "insertion is no better than that of random maps",
+    "deletion_over_edges": "deletion is no better than that of an edge filter",
+    "insertion_over_edges": "insertion is no better than that of an edge filter",
+}
+MEASURES = ("randomisation", "deletion", "insertion", *BETTER, "stability", "infidelity", "sensitivity")
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What tests found of a method on a model.
+
+    passed:   whether all were passed; None where one of them could not be made
+    because:  the reason in words
+    measures: {test: mean over cases, with its interval}
+    """
+
+    passed: bool | None
+    because: str
+    measures: Mapping[str, Estimate]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """For `explanations.json`."""
+        numbers = {name: plain_estimate(one) for name, one in self.measures.items()}
+        return {"passed": self.passed, "because": self.because, **numbers}
+
+
+def verdict_of(found: Sequence[Mapping[str, float]], patients: Sequence[str], *, seed: int) -> Verdict:
+    """The verdict from what was found on each case; patients are resampled for the intervals."""
+    measures = {
+        name: bootstrap([one.get(name, np.nan) for one in found], patients, seed=seed, unit="share")
+        for name in dict.fromkeys(name for one in found for name in one)
+    }
+    if len(found) < FEWEST:
+        return Verdict(None, f"tested on {counted(len(found), 'case')}, which is too few to judge", measures)
+    faults = list(_faults(measures))
+    if faults:
+        return Verdict(False, "; ".join(faults), measures)
+    if not np.isfinite(measures["randomisation"].value):
+        return Verdict(None, "the weights cannot be drawn anew without torch; it passed the other tests", measures)
+    because = (
+        f"rank correlation {measures['randomisation'].value:.2f} with maps of redrawn weights; deletion and insertion "
+        "better than of random maps and of an edge filter"
+    )
+    return Verdict(True, because, measures)
+
+
+def _faults(measures: Mapping[str, Estimate]) -> Iterator[str]:
+    alike, stability = measures["randomisation"].value, measures["stability"].value
+    if alike > MOST_ALIKE:
+        yield f"maps stay alike when weights are drawn anew (rank correlation {alike:.2f})"
+    for name, words in BETTER.items():
+        estimate = measures[name]
+        if estimate.low is None or not estimate.low > 0:
+            yield words
+    if not stability >= LEAST_STABLE:
+        yield f"noise of 1 % changes the map (rank correlation {stability:.2f})"
+
+
+def plain_estimate(estimate: Estimate) -> dict[str, Any]:
+    """For a JSON record."""
+    kept = asdict(replace(estimate, draws=None, recipe=None))
+    return {name: kept[name] for name in ("value", "low", "high", "n", "method")}

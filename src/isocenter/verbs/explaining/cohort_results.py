@@ -1,0 +1,65 @@
+"""What the maps of a cohort come to: tests before, references and findings after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from isocenter.evaluation import bootstrap
+from isocenter.explanation import FEWEST, findings_of, plain_estimate
+from isocenter.values import Case
+from isocenter.verbs.explaining.cohort import Explainer, Made
+from isocenter.verbs.explaining.kept import Records, keep, kept_records
+from isocenter.verbs.explaining.tests_of_methods import Tested, spread_out, tested_methods
+from isocenter.verbs.reading import tracked
+
+
+def with_tests(explainer: Explainer, cases: Sequence[Case], path: Path | None, wanted: int, *, seed: int) -> Explainer:
+    """The explainer with what is known of its methods; those that were never tested are, with some of the cases.
+
+    path:   of the model, beside which it is kept
+    wanted: so many cases; 0 tests none
+    """
+    records = kept_records(path, explainer.model)
+    missing = [method for method in explainer.methods if method.name not in records]
+    chosen = spread_out(cases, wanted)
+    if not missing or len(chosen) < FEWEST:
+        return replace(explainer, tested=Tested(records))
+    with tracked("testing the maps") as tracker:
+        tested = tested_methods(
+            explainer.model,
+            missing,
+            chosen,
+            explainer.torch_model,
+            tracker,
+            target=explainer.target,
+            seconds=explainer.seconds,
+            seed=seed,
+        )
+    records |= tested.records
+    keep(path, explainer.model, records)
+    return replace(explainer, tested=Tested(records, tested.cases))
+
+
+def with_references(
+    records: Records, rows: Sequence[Mapping[str, Any]], patients: Mapping[str, str], *, seed: int
+) -> dict[str, Mapping[str, Any]]:
+    """The records with pointing, energy and area over the cases that have references."""
+    made: dict[str, Mapping[str, Any]] = {name: dict(record) for name, record in records.items()}
+    for name in dict.fromkeys(row["method"] for row in rows):
+        own = [row for row in rows if row["method"] == name and row["pointing"] is not None]
+        untested = {"passed": None, "because": "not tested"}
+        for measure in ("pointing", "energy", "area") if own else ():
+            people = [patients[row["case"]] for row in own]
+            estimate = plain_estimate(bootstrap([row[measure] for row in own], people, seed=seed))
+            made[name] = {**made.get(name, untested), measure: estimate}
+    return made
+
+
+def cohort_findings(made: Sequence[Made], *, seed: int) -> list[dict[str, Any]]:
+    """What the maps of each method look at, over the cases."""
+    names = dict.fromkeys(name for one in made for name in one.small)
+    each = {name: findings_of([one.small[name] for one in made if name in one.small], seed=seed) for name in names}
+    return [{"method": name, **row} for name, rows in each.items() for row in rows]

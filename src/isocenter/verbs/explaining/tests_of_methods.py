@@ -1,0 +1,68 @@
+"""The methods of explanation tested on a model, with some of its cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from isocenter.errors import IsocenterError
+from isocenter.explanation import CaseOnGrid, Method, UnfitError, Window, tried, verdict_of
+from isocenter.runtime import Differentiable, Model
+from isocenter.transforms import stacked
+from isocenter.values import Case
+from isocenter.verbs.reading import Tracker
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """What tests found.
+
+    records: {method: for `explanations.json`}
+    cases:   {(case, method): what was found}
+    """
+
+    records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    cases: Mapping[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)
+
+
+def spread_out(cases: Sequence[Case], count: int) -> list[Case]:
+    """So many of the cases, evenly over all of them."""
+    return [cases[n * len(cases) // count] for n in range(count)] if count < len(cases) else list(cases)
+
+
+def tested_methods(
+    model: Model,
+    methods: Sequence[Method],
+    cases: Sequence[Case],
+    torch_model: Differentiable | None,
+    tracker: Tracker,
+    *,
+    target: str = "auto",
+    seconds: float | None = None,
+    seed: int = 0,
+) -> Tested:
+    """Each method on each of the cases; one that cannot explain the model is not there."""
+    found: dict[str, dict[str, Mapping[str, float]]] = {}
+    for number, case in enumerate(cases):
+        tracker(number, len(cases), "testing the maps")
+        image = stacked(case.images, case.id)
+        still = image.frame((image.frames or 1) // 2) if model.goes_by_frame(image) else case
+        try:
+            grid = CaseOnGrid.of(model, still, target, torch_model)
+            window = Window(grid.subjects(grid.fullest_window()), grid.shares)
+        except IsocenterError:
+            continue  # it is reported where it is explained
+        for method in methods:
+            try:
+                found.setdefault(method.name, {})[case.id] = tried(window, method, seed, seconds)
+            except UnfitError:
+                continue
+    patients = {case.id: case.patient for case in cases}
+    return Tested(
+        {
+            name: verdict_of(list(own.values()), [patients[case] for case in own], seed=seed).record
+            for name, own in found.items()
+        },
+        {(case, name): measured for name, own in found.items() for case, measured in own.items()},
+    )

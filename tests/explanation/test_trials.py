@@ -1,0 +1,153 @@
+"""A map that follows the network passes its tests, one that follows the image fails; what cohorts of maps look at."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from explanation.looking import Linear, corner_model, model, textured
+from isocenter.errors import GeometryError, UsageError
+from isocenter.explanation import (
+    CaseOnGrid,
+    Method,
+    Small,
+    Window,
+    against,
+    explained,
+    findings_of,
+    marked_in,
+    named_methods,
+    tried,
+    verdict_of,
+)
+from isocenter.values import BoundingBoxes, Case, Geometry, Image
+
+COUNT = 8
+
+
+def edges(subject):
+    """A filter that knows no network."""
+    steps = torch.gradient(subject.image[0, 0])
+    return sum(abs(one) for one in steps)[None, None]
+
+
+def verdict(method, of, count=COUNT):
+    found, torch_model = [], of.differentiable()
+    for n in range(count):
+        grid = CaseOnGrid.of(of, textured(n), "bright", torch_model)
+        window = Window(grid.subjects(grid.fullest_window()), grid.shares)
+        found.append(tried(window, method, seed=n))
+    return verdict_of(found, [str(n) for n in range(count)], seed=0)
+
+
+def test_a_map_that_follows_the_network_passes_its_tests():
+    made = verdict(named_methods("integrated_gradients")[0], corner_model())
+    assert made.passed, made.because
+    assert made.measures["randomisation"].value < 0.3
+    assert made.measures["deletion_over_edges"].low > 0
+    better = made.record["deletion_over_edges"]
+    assert better["low"] < better["value"] < better["high"]
+    assert {"infidelity", "sensitivity", "stability"} <= set(made.record)
+
+
+def test_an_edge_filter_fails_because_it_stays_the_same_when_the_weights_are_drawn_anew():
+    made = verdict(Method("edges", edges, "edges"), corner_model())
+    assert made.passed is False
+    assert "stay alike when weights are drawn anew (rank correlation 1.00)" in made.because
+    assert_allclose(made.measures["deletion_over_edges"].value, 0, atol=0.3)
+
+
+def test_few_cases_judge_nothing():
+    made = verdict(named_methods("integrated_gradients")[0], corner_model(), count=3)
+    assert made.passed is None
+    assert "3 cases, which is too few to judge" in made.because
+
+
+def test_drawing_weights_anew_for_a_test_leaves_the_model_as_it_is():
+    of = corner_model()
+    before = of.run.module.weights.clone()
+    verdict(named_methods("integrated_gradients")[0], of, count=1)
+    assert torch.equal(of.run.module.weights, before)
+
+
+def test_a_cohort_that_looks_at_a_corner_is_found_to_and_one_that_looks_at_the_middle_is_not():
+    [method] = named_methods("integrated_gradients")
+    of = corner_model()
+    maps = [explained(of, textured(n), method, target="bright").data for n in range(COUNT)]
+    rows = {
+        row["kind"]: row for row in findings_of([Small.of(str(n), "a", one, 2) for n, one in enumerate(maps)], seed=0)
+    }
+    assert set(rows) == {"border", "corner"}
+    assert rows["corner"]["p"] < 0.05
+    assert rows["corner"]["share"] > 0.95
+    assert set(rows["corner"]) == {"kind", "share", "area", "p", "cases"}
+    middle = [np.roll(one, (8, 8), axis=(0, 1)) for one in maps]
+    rows = findings_of([Small.of(str(n), "a", one, 2) for n, one in enumerate(middle)], seed=0)
+    assert min(row["p"] for row in rows) > 0.5
+
+
+def test_maps_of_an_answer_that_lie_elsewhere_than_those_of_others_are_a_cluster():
+    def lying(n, place):
+        data = np.random.default_rng(n).uniform(0, 0.01, (40, 40)).astype(np.float32)
+        data[place : place + 6, 17:23] += 1.0
+        return data
+
+    maps = [Small.of(str(n), "ab"[n % 2], lying(n, 10 + 14 * (n % 2)), 2) for n in range(16)]
+    rows = {row["kind"]: row for row in findings_of(maps, seed=0)}
+    assert rows["cluster of a"]["p"] < 0.05
+    assert rows["cluster of a"]["share"] > 5 * rows["cluster of a"]["area"]
+    alike = [replace(one, target="ab"[n // 8]) for n, one in enumerate(maps)]
+    assert {row["kind"]: row for row in findings_of(alike, seed=0)}["cluster of a"]["p"] > 0.05
+
+
+def test_evidence_on_letters_is_held_against_their_area():
+    letters = np.zeros((40, 40), dtype=bool)
+    letters[4:8, 10:30] = True
+    maps = [Small.of(str(n), "a", letters.astype(np.float32), 2, letters) for n in range(6)]
+    rows = {row["kind"]: row for row in findings_of(maps, seed=0)}
+    assert rows["text"]["p"] < 0.05
+    assert rows["text"]["share"] > 5 * rows["text"]["area"]
+
+
+def test_the_pointing_game_and_the_evidence_inside_are_those_of_the_marks():
+    of, [method] = corner_model(), named_methods("integrated_gradients")
+    image = textured(0)
+    inside = np.zeros((20, 20), dtype=np.uint8)
+    inside[:4, :4] = 1
+    case = Case("a", "a", {"image": image}, {"mask": Image(inside[None], image.geometry)})
+    measured = against(explained(of, case, method, target="bright").data, marked_in(case, image, "bright", ()))
+    assert measured["pointing"] == 1
+    assert_allclose([measured["energy"], measured["area"]], [1.0, 0.04], atol=1e-3)
+    boxed = replace(case, references={"boxes": BoundingBoxes(np.array([[0.0, 0, 4, 4]]), ("thing",))})
+    assert_allclose(marked_in(boxed, image, "bright", ()), inside > 0)
+
+
+def test_references_on_another_grid_are_refused_with_the_case():
+    image = textured(0)
+    other = Image(np.ones((1, 20, 20), dtype=np.uint8), Geometry((20, 20), np.diag([2.0, 2.0, 1.0])))
+    case = Case("p7", "p7", {"image": image}, {"mask": other})
+    with pytest.raises(GeometryError, match=r"p7: .* lies on another grid than the image"):
+        marked_in(case, image, "bright", ())
+
+
+def test_several_images_have_a_map_each_and_a_network_that_sees_the_first_alone_has_nothing_in_the_second():
+    weights = np.zeros((2, 8, 8))
+    weights[0] = 1.0
+    of = model(Linear(weights), (8, 8), channels=("T1", "T2"))
+    pixels = np.random.default_rng(0).uniform(0.1, 1, (2, 8, 8)).astype(np.float32)
+    image = Image(pixels, Geometry((8, 8), np.eye(3)), channels=("T1", "T2"))
+    for name in ("integrated_gradients", "occlusion"):
+        made = explained(of, image, named_methods(name)[0], target="bright")
+        assert set(made.images) == {"T1", "T2"}
+        assert abs(made.images["T1"]).max() > 1e-3
+        assert_allclose(made.images["T2"], 0, atol=1e-5)
+        assert_allclose(made.data, made.images["T1"] + made.images["T2"], atol=1e-5)
+
+
+def test_an_unknown_target_is_refused():
+    with pytest.raises(UsageError, match="no target 'dog'"):
+        CaseOnGrid.of(corner_model(), textured(0), "dog")
