@@ -109,7 +109,7 @@ def by_bootstrap(random: Random, patients: int, effect: float, images: int = 1) 
 
 
 def not_worse(random: Random, patients: int, effect: float) -> float:
-    """One-sided at 2.5 %, doubled; the second is worse by just the margin of .05."""
+    """Twice the one-sided p, so that 2.5 % of them are right; the second is worse by just the margin of .05."""
     (first, second), truth, _ = diagnosed(random, patients, 1, 0.85, effect - 0.05)
     return 2 * non_inferiority(delong(first, second, truth), 0.05).p
 
@@ -277,7 +277,8 @@ def main() -> None:
     error = 100 * np.sqrt(0.05 * 0.95 / given.draws)
     about = (
         f"Share of {given.draws:,} studies without any difference in which p is below 5 %; its standard error is "
-        f"{error:.1f} %. Non-inferiority: one-sided at 2.5 %, doubled, where the second is worse by just the margin."
+        f"{error:.1f} %. Non-inferiority is tested on one side at 2.5 %, which is what "
+        f"should stand there, where the second is worse by just the margin of .05."
     )
     text = "\n".join([about, "", *lines, "", "Power, of a fifth as many studies:", "", *power])
     print(text)

@@ -115,6 +115,8 @@ def classified_by(out, noise: float, seed: int, cases: int = 80, margin: float |
             "label": "all", **({"fold": [str(n % folds) for n in range(cases)]} if folds > 1 else {}),
             "brier": (chance - ill) ** 2, "reference": names[ill.astype(int)],
             "predicted": names[(chance >= 0.5).astype(int)], "probability_well": 1 - chance, "probability_ill": chance,
+            "covariate_sex": ["F" if n % 3 else "M" for n in range(cases)], "covariate_age": np.arange(cases) % 60 + 20,
+            "covariate_ward": np.where((np.arange(cases) < 40) & ill, "A", "B"),
         }
     )  # fmt: skip
     task = Classification(("well", "ill"))
@@ -263,6 +265,19 @@ def test_readers_who_read_other_cases_are_refused(models, tmp_path, change, says
     with pytest.raises(DatasetError, match=says) as refused:
         found_of(*models[:2], readers=people)
     assert "people.csv" in str(refused.value)
+
+
+def test_groups_are_compared_by_themselves_and_none_that_there_is_not(models):
+    rows = found_of(models[0], models[2], groups="sex,age:50").rows
+    own = {row.label: row for row in rows if row.is_of_group}
+    assert set(own) == {"all; sex F", "all; sex M", "all; age <50", "all; age >=50"}
+    assert {row.metric for row in own.values()} == {"auroc"} and not any(row.is_primary for row in own.values())
+    assert own["all; sex F"].test.difference != own["all; sex M"].test.difference
+    assert all(row.p_adjusted >= row.test.p for row in own.values())
+    [ill, _] = [row for row in found_of(models[0], models[2], groups="ward").rows if row.is_of_group]
+    assert ill.label == "all; ward A" and (ill.as_record()["p"], ill.verdict) == (None, "not shown")
+    with pytest.raises(UsageError, match="no covariate 'height'"):
+        found_of(models[0], models[2], groups="height")
 
 
 @pytest.mark.parametrize(

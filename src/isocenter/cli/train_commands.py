@@ -252,6 +252,10 @@ def compare(
         Path | None,
         typer.Option(metavar="TABLE", help="People's scores of the same cases: reader, case, score; model if aided."),
     ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMNS", help="Groups that are compared by themselves: sex,age:40:60,sex*age."),
+    ] = None,
 ) -> None:
     """Compare models on the same cases. Each difference has an interval, a test and a verdict."""
     result = isocenter.compare(
@@ -263,6 +267,7 @@ def compare(
         margin=margin,
         correction=correction,
         readers=readers,
+        groups=groups,
     )
     show(result, result.as_record() if json else None)
 

@@ -48,16 +48,17 @@ def compare(
     margin: float | None = None,
     correction: str = "holm",
     readers: str | Path | None = None,
+    groups: str | None = None,
 ) -> Comparison:
     """Runs, or folders that `evaluate` wrote, of the same kind on the same cases; the first is what the others go by.
 
     Patients are drawn again for all models alike, so that the interval is that of the difference, and not of two
     figures that have nothing to do with each other. Where many are compared, one in twenty differs by chance alone.
     out: a folder for comparison.json and report.html
-    test, margin, correction, readers: the fields of `ComparisonOptions`, which say how differences are tested
+    test, margin, correction, readers, groups: the fields of `ComparisonOptions`, which say how differences are tested
     Raises UsageError for fewer than two, DatasetError where cases, patients or references are not the same.
     """
-    options = ComparisonOptions(test, margin, correction, None if readers is None else Path(readers))
+    options = ComparisonOptions(test, margin, correction, None if readers is None else Path(readers), groups)
     folders = [evaluation_folder(Path(one)) for one in evaluations]
     if len(folders) < 2:
         raise UsageError(f"{counted(len(folders), 'evaluation')} given", "compare", "Give two runs or more")
@@ -94,13 +95,21 @@ def _summary(folder: Path) -> dict[str, Any]:
 def _report(comparison: Comparison) -> str:
     """One page: the primary metric as a picture with its tests, then every figure and difference."""
     others = [row for row in comparison.rows if row.metric != comparison.primary]
-    tests = Details("Tests of all other figures", [table_of_tests(comparison, primary=False)])
-    primary = [*primary_blocks(comparison), table_of_tests(comparison, primary=True), *rank_blocks(comparison)]
+    rows = comparison.tested.rows
+    main, groups = [row for row in rows if row.is_primary], [row for row in rows if row.is_of_group]
+    rest = [row for row in rows if not row.is_primary and not row.is_of_group]
+    tests = Details("Tests of all other figures", [table_of_tests(comparison, rest)])
+    primary = [*primary_blocks(comparison), table_of_tests(comparison, main), *rank_blocks(comparison)]
+    by_group = [Section("Groups", [table_of_tests(comparison, groups)])] if groups else []
     return render(
         Page(
             " and ".join(comparison.names),
             [],
-            [Section("Primary", primary), Section("Exploratory", [comparison_table(comparison, others), tests])],
+            [
+                Section("Primary", primary),
+                *by_group,
+                Section("Exploratory", [comparison_table(comparison, others), tests]),
+            ],
             {"models": ", ".join(comparison.names)},
             lead=comparison_lead(comparison),
             verdict=" ".join(sentences_of_tests(comparison)),

@@ -153,7 +153,7 @@ def summary_rows(answers: Answers, *, seed: Seed) -> list[Row]:
 def class_values(answers: Answers, cases: np.ndarray) -> Iterator[CaseValues]:
     """What figures of all classes, then of each class against the rest, are made of; cases: (cases,) ids."""
     predicted, reference, patients = answers.predicted, answers.reference, answers.patients
-    if len(answers.classes) == 2:
+    if len(answers.classes) == 2 and len(set(reference.tolist())) == 2:
         yield CaseValues("auroc", "all", "area", cases, patients, answers.probabilities[:, 1], reference == 1)
     yield CaseValues("accuracy", "all", "share", cases, patients, (predicted == reference).astype(float))
     if "rps" in answers.scores:

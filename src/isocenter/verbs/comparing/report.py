@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from isocenter.report import Block, Paragraph, Table, metric_name, p_text, sentence
 from isocenter.values import Estimate
@@ -37,9 +37,8 @@ def sentences_of_tests(comparison: Comparison) -> Iterator[str]:
         yield sentence(f"{words} ({apart}; {TESTS[row.name]}, p {_p(row)})")
 
 
-def table_of_tests(comparison: Comparison, *, primary: bool) -> Block:
-    """A row a test, of the primary metric over all labels or of all others."""
-    rows = [row for row in comparison.tested.rows if row.is_primary == primary]
+def table_of_tests(comparison: Comparison, rows: Sequence[ModelTest]) -> Block:
+    """A row a test."""
     if not rows:
         return Paragraph("There are no others.")
     columns = ["Metric", "Label", "Model", "against", "Test", "Difference", "p", "adjusted", "Verdict"]
@@ -78,7 +77,7 @@ def caveats_of_tests(comparison: Comparison) -> Iterator[str]:
     how = CORRECTIONS[tested.correction]
     yield (
         f"p-values are adjusted {how}: those of {metric_name(comparison.primary, comparison.metric_names)} over all "
-        "labels among themselves, those of readers, and those of all else, which is exploratory."
+        "labels among themselves, so are those of readers, of groups, and of all else, which is exploratory."
     )
     for name, margin in tested.margins.items():
         if not margin.is_registered:
@@ -89,9 +88,8 @@ _OF_MARGINS = ("non-inferior", "equivalent")
 
 
 def _difference(row: ModelTest, comparison: Comparison) -> str:
-    units = {(one.metric, one.label): one.estimates[0].unit for one in comparison.rows}
-    test, unit = row.test, units[row.metric, row.label]
-    apart = Estimate(test.difference, test.low, test.high, unit=unit, method=test.method)
+    test = row.test
+    apart = Estimate(test.difference, test.low, test.high, unit=row.unit, method=test.method)
     return f"{signed_number(apart)}, {interval_of_difference(apart)}"
 
 

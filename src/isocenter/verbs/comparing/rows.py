@@ -9,14 +9,18 @@ import numpy as np
 
 from isocenter.errors import UsageError
 from isocenter.evaluation import (
+    COVARIATE,
     FITTING,
+    UNKNOWN,
     CaseValues,
     Compared,
     Table,
     aligned,
     bootstrap_ranks,
     case_test,
+    covariate_columns,
     folds_of,
+    groups_of,
     paired_bootstrap,
     usual_test,
 )
@@ -25,7 +29,7 @@ from isocenter.values import Estimate
 from isocenter.verbs.comparing.options import ComparisonOptions
 from isocenter.verbs.comparing.readers import MRMC, reader_tests
 from isocenter.verbs.comparing.standing import verdicts
-from isocenter.verbs.evaluation import Comparison, Margin, ModelTest, Ranked, Tested
+from isocenter.verbs.evaluation import Comparison, Margin, ModelTest, Ranked, Tested, compare_tables
 
 ALL = "all"
 Values = Mapping[tuple[str, str], CaseValues]
@@ -43,25 +47,60 @@ def significance_of(
     """The tests of every figure that fits one, each model against the first.
 
     registered: {model: the margin that its run fixed before training}
-    p-values of the primary metric are adjusted for each other, those of readers, and those of all else, which is
-    exploratory.
+    p-values of the primary metric are adjusted for each other, so are those of readers, of groups, and of all else,
+    which is exploratory.
     Raises UsageError where the test that was asked for fits no figure.
     """
-    same, _ = aligned(tables)
-    values = [{(one.metric, one.label): one for one in task.scoring.case_values(table)}
-              for task, table in zip(tasks, same, strict=True)]  # fmt: skip
-    several = any(folds_of(table) > 1 for table in same)
+    same = dict(zip(tables, aligned(tables)[0], strict=True))
+    values = _values(same, tasks)
+    several = any(folds_of(table) > 1 for table in same.values())
     rows = list(_rows(comparison, values, options.test, several, seed))
     if not rows:
         fits = {name for kinds in FITTING.values() for name in kinds} | {"bootstrap"}
         raise UsageError(f"{options.test} fits no figure of these models", "--test", f"Choose auto or {sorted(fits)}")
     if options.readers is not None:
         rows += [ModelTest(*row) for row in reader_tests(options.readers, comparison.names, values)]
+    if options.groups is not None:
+        for group, own in groups_in(same, options.groups):
+            found = _primary(compare_tables(own, tasks, seed=seed, patients_known=comparison.patients_known))
+            each = _rows(found, _values(own, tasks), options.test, several, seed)
+            rows += [replace(row, label=f"{row.label}; {group}", is_of_group=True) for row in each]
     given = {name: Margin.of(options.margin, registered.get(name)) for name in comparison.names[1:]}
     margins = {name: margin for name, margin in given.items() if margin is not None}
     families = _families(rows, comparison)
     judged = [row for own in families for row in _judged(own, comparison, margins, options.correction)]
     return Tested(tuple(judged), margins, tuple(_ranks(comparison)), options.correction)
+
+
+def groups_in(tables: Mapping[str, Table], asked: str) -> Iterator[tuple[str, dict[str, Table]]]:
+    """(group in words, the tables of its cases) of each group that is asked for, as `evaluate` has them.
+
+    tables: of the same cases; those of whom nobody knows the group are in none
+    Raises UsageError for a covariate that is not there.
+    """
+    who = next(iter(tables.values())).drop_duplicates("case").set_index("case")
+    covariates = {name.removeprefix(COVARIATE): who[name].tolist() for name in covariate_columns(who)}
+    for attribute, own in groups_of(covariates, asked).items():
+        for group in sorted(set(own) - {UNKNOWN}):
+            cases = set(who.index[own == group])
+            yield f"{attribute} {group}", {name: table[table["case"].isin(cases)] for name, table in tables.items()}
+
+
+def _values(tables: Mapping[str, Table], tasks: Sequence[Task]) -> list[Values]:
+    pairs = zip(tasks, tables.values(), strict=True)
+    return [{(one.metric, one.label): one for one in task.scoring.case_values(own)} for task, own in pairs]
+
+
+def _primary(comparison: Comparison) -> Comparison:
+    """The primary metric over all labels alone."""
+    labels = _overall({row.label for row in comparison.rows if row.metric == comparison.primary})
+    own = [row for row in comparison.rows if row.metric == comparison.primary and row.label in labels]
+    return replace(comparison, rows=tuple(own))
+
+
+def _overall(labels: set[str]) -> set[str]:
+    """The label over all labels, of several tasks those of each; all of them where there is none."""
+    return {label for label in labels if label == ALL or label.endswith(f": {ALL}")} or labels
 
 
 def _rows(
@@ -74,9 +113,12 @@ def _rows(
             one, other = values[0].get(key), values[place].get(key)
             name = _fitting(asked, one, other, several)
             if name == "bootstrap":
-                yield ModelTest(*key, first, second, name, paired_bootstrap(row.estimates[0], row.estimates[place]))
+                found = paired_bootstrap(row.estimates[0], row.estimates[place])
             elif name is not None and one is not None and other is not None:
-                yield ModelTest(*key, first, second, name, case_test(name, one, other, seed=seed))
+                found = case_test(name, one, other, seed=seed)
+            else:
+                continue
+            yield ModelTest(*key, first, second, name, found, unit=row.estimates[0].unit)
 
 
 def _telling(comparison: Comparison) -> list[Compared]:
@@ -105,13 +147,14 @@ def _fitting(asked: str, first: CaseValues | None, second: CaseValues | None, se
 
 
 def _families(rows: Sequence[ModelTest], comparison: Comparison) -> list[list[ModelTest]]:
-    """Rows whose p-values are adjusted for each other: the primary metric over all labels, the readers, all else."""
-    labels = {row.label for row in rows if row.metric == comparison.primary}
-    overall = {label for label in labels if label == ALL or label.endswith(f": {ALL}")} or labels
+    """Rows whose p-values are adjusted for each other: those of the primary metric, of readers, of groups, the rest."""
+    overall = _overall({row.label for row in rows if row.metric == comparison.primary and not row.is_of_group})
     rows = [replace(row, is_primary=row.metric == comparison.primary and row.label in overall) for row in rows]
     readers = [row for row in rows if row.name == MRMC]
-    models = [row for row in rows if row.name != MRMC]
-    return [[row for row in models if row.is_primary], readers, [row for row in models if not row.is_primary]]
+    of_groups = [row for row in rows if row.is_of_group]
+    models = [row for row in rows if row.name != MRMC and not row.is_of_group]
+    primary = [row for row in models if row.is_primary]
+    return [primary, readers, of_groups, [row for row in models if not row.is_primary]]
 
 
 def _judged(

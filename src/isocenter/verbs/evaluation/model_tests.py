@@ -43,7 +43,9 @@ class Margin:
 class ModelTest:
     """One row: the second model against the first in one metric of one label.
 
-    is_primary: whether it is of the primary metric over all labels, and not exploratory
+    is_primary:  whether it is of the primary metric over all labels, and not exploratory
+    is_of_group: whether it is of some of the cases, whose group the label names
+    unit:        of the difference
     """
 
     metric: str
@@ -56,6 +58,8 @@ class ModelTest:
     margin: float | None = None
     verdict: Standing = "not shown"
     is_primary: bool = False
+    is_of_group: bool = False
+    unit: str = ""
 
     def as_record(self) -> dict[str, Any]:
         """For `comparison.json`; what is not known is null."""
