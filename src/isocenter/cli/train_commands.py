@@ -45,12 +45,36 @@ def check(
     threads: Threads = None,
     scheduler: Scheduler = None,
     task: Kind = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(metavar="GROUPS", help="Groups of people to count, as sex,age:40:60,site,sex*age."),
+    ] = None,
+    population: Annotated[
+        Path | None,
+        typer.Option(metavar="TABLE", help="Table of the groups' shares among all people, or of people."),
+    ] = None,
+    shift: Annotated[
+        str | None, typer.Option(metavar="GROUPS", help="Groups whose images are compared, as site.")
+    ] = None,
+    match: Annotated[
+        str | None, typer.Option(metavar="COLUMNS", help="Covariates by which --shift pairs patients, as age,sex.")
+    ] = None,
     given: Given = None,
 ) -> None:
     """Read DATA and report whether it is fit to learn from."""
     target = out or default_out("check", data)
     result = isocenter.check(
-        data, out=target, overwrite=overwrite, threads=threads, scheduler=scheduler, task=task, **(given or {})
+        data,
+        out=target,
+        overwrite=overwrite,
+        threads=threads,
+        scheduler=scheduler,
+        task=task,
+        groups=groups,
+        population=population,
+        shift=shift,
+        match=match,
+        **(given or {}),
     )
     show(result, result.as_record() if json else None)
     if not result.passed:
@@ -195,6 +219,9 @@ def evaluate(
             metavar="TABLE", help="Table of further columns for --groups, with a row for each case or patient."
         ),
     ] = None,
+    shift: Annotated[
+        bool, typer.Option("--shift", help="Compare what the network sees in groups, also in matched patients.")
+    ] = False,
     given: Given = None,
 ) -> None:
     """Score MODEL on the labelled cases of DATA, with intervals."""
@@ -214,6 +241,7 @@ def evaluate(
         severities=severities,
         groups=groups,
         group_table=group_table,
+        shift=shift,
         **(given or {}),
     )
     show(result, result.as_record() if json else None)

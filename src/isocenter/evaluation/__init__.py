@@ -67,9 +67,13 @@ if TYPE_CHECKING:
     from isocenter.evaluation.fairness import (
         FEW,
         NONE,
+        OTHERS,
         UNKNOWN,
+        Balance,
         Dealt,
         Gap,
+        Patients,
+        Shifted,
         abstention_gap,
         adjusted_gaps,
         can_be_dealt,
@@ -77,11 +81,17 @@ if TYPE_CHECKING:
         covariates_by_name,
         dealt,
         default_groups,
+        encoded,
         few_in,
         gap_of_estimates,
         gap_of_recipe,
+        group_shift,
         groups_of,
+        matched,
+        propensity,
         rate_gaps,
+        shift_words,
+        standardised_difference,
     )
     from isocenter.evaluation.instances import InstanceOverlap, instance_overlap
     from isocenter.evaluation.intervals import (
@@ -182,7 +192,7 @@ if TYPE_CHECKING:
         rows_from_records,
         rows_to_json,
     )
-    from isocenter.evaluation.two_samples import energy_test
+    from isocenter.evaluation.two_samples import TwoSamples, energy_test, two_sample_tests
     from isocenter.evaluation.uncertainty import entropy
 
 if not TYPE_CHECKING:

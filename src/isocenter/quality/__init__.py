@@ -9,13 +9,14 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.quality.covariates import names_a_person, words_of
     from isocenter.quality.examination import Examination, Progress, examine, retested
+    from isocenter.quality.image_descriptors import descriptors
     from isocenter.quality.image_profile import image_facts
     from isocenter.quality.image_quality import letters_in
     from isocenter.quality.label_proxies import PROXY, is_constant, label_association
     from isocenter.quality.modality_guess import STATED, guessed_modality, modality_problems
     from isocenter.quality.near_duplicates import Twin
     from isocenter.quality.references import kinds_of, reference_kinds, references_counted
-    from isocenter.quality.shortcuts import MADE, SHORTCUT, shortcut_notes
+    from isocenter.quality.shortcuts import MADE, SHORTCUT, says_how, shortcut_notes
     from isocenter.quality.thumbnail import Look, voxel_digest
 
 if not TYPE_CHECKING:

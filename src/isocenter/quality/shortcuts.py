@@ -345,14 +345,15 @@ def _share_seen(shape: Sequence[int], seen: Seen | None) -> Floats:
 
 def _columns(subjects: Subjects) -> Iterator[tuple[str, Floats]]:
     """Numbers of each column that says how the image was made; a gap is a value too."""
-    names = dict.fromkeys(name for case in subjects.cases for name in case.covariates if _says_how(name))
+    names = dict.fromkeys(name for case in subjects.cases for name in case.covariates if says_how(name))
     for name in names:
         yield name, _numbers([case.covariates.get(name) for case in subjects.cases])
     if any(case.group for case in subjects.cases):
         yield "group", _numbers([case.group for case in subjects.cases])
 
 
-def _says_how(column: str) -> bool:
+def says_how(column: str) -> bool:
+    """Whether a column says how an image was made, not who the patient is."""
     words = words_of(column)
     return bool(words & MADE) and not words & BODY
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 
-from isocenter.errors import DatasetError, counted
+from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files import UNKNOWN_MODALITY, dataset_hash
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
@@ -20,6 +20,8 @@ from isocenter.runtime import Cluster, write_json
 from isocenter.tasks import needs_of
 from isocenter.transforms import GREY
 from isocenter.values import SPLITS, Cohort, Dataset, Problem
+from isocenter.verbs.auditing import image_shift, represented
+from isocenter.verbs.evaluation import Audited
 from isocenter.verbs.reading import (
     SEVERITIES,
     ReadingKeywords,
@@ -44,6 +46,7 @@ class Check(InNotebook):
     examination: Examination
     facts: Mapping[str, Any]
     out: Path | None = field(default=None)
+    audits: Sequence[Audited] = ()
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -113,6 +116,10 @@ def check(
     threads: int | None = None,
     scheduler: str | None = None,
     task: str | None = None,
+    groups: str | None = None,
+    population: str | Path | None = None,
+    shift: str | None = None,
+    match: str | Sequence[str] | None = None,
     **reading: Unpack[ReadingKeywords],
 ) -> Check:
     """Read every case of `data` once and say what is there and what is wrong.
@@ -121,7 +128,10 @@ def check(
     reading: the fields of `ReadingOptions`: layout, labels, patient, column, modality and so on
     scheduler: address of a dask scheduler whose workers read the cases; they see the data under the same paths
     task:  whose references are looked at, where files can be read as one kind or another
-    Raises UsageError for a path that is not there, DatasetError for a folder that cannot be understood.
+    groups: people to count, as "sex,age:40:60,site,sex*age", into representation.csv
+    population: a table of the shares of these groups among all people, or of people
+    shift: groups whose images are compared, into shift.csv; match: covariates by which their patients are paired
+    Raises UsageError for a path or a covariate that is not there, DatasetError for a folder that cannot be understood.
     """
     if out is not None:
         refuse_taken(Path(out), overwrite, MARKS)
@@ -132,12 +142,36 @@ def check(
     unknown = modality_problems(examination.dataset, examination.fingerprint)
     examination = replace(examination, problems=(*examination.problems, *unknown))
     facts = _facts(dataset, examination)
-    result = Check(dataset, examination, facts, Path(out) if out is not None else None)
+    audits = tuple(_audits(examination, groups, population, shift, match))
+    result = Check(dataset, examination, facts, Path(out) if out is not None else None, audits)
     if out is not None:
         with result_folder(Path(out), overwrite, MARKS) as partial:
             write_json(partial / "check.json", "isocenter.check", result.as_record())
-            (partial / "check.html").write_text(render(check_page(result.examination, result.facts)), encoding="utf-8")
+            for audit in audits:
+                audit.write(partial)
+            sections = [section for audit in audits for section in audit.sections]
+            page = render(check_page(result.examination, result.facts, sections))
+            (partial / "check.html").write_text(page, encoding="utf-8")
     return result
+
+
+def _audits(
+    examination: Examination,
+    groups: str | None,
+    population: str | Path | None,
+    shift: str | None,
+    match: str | Sequence[str] | None,
+) -> Iterator[Audited]:
+    """What was asked for about groups of people."""
+    if population is not None and groups is None:
+        raise UsageError("says nothing without groups", "--population", "Add --groups sex,age:40:60")
+    if match is not None and shift is None:
+        raise UsageError("says nothing without groups whose images are compared", "--match", "Add --shift site")
+    if groups is not None and (found := represented(examination.dataset, groups, population)) is not None:
+        yield found
+    if shift is not None:
+        names = match.split(",") if isinstance(match, str) else match or ()
+        yield image_shift(examination, shift, [name.strip() for name in names if name.strip()])
 
 
 def _opened(data: str | Path | Dataset, reading: ReadingOptions, needs: Collection[str]) -> Dataset:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         gap_of_recipe,
         rate_gaps,
     )
+    from isocenter.evaluation.fairness.matching import encoded, matched, propensity, standardised_difference
+    from isocenter.evaluation.fairness.shift import OTHERS, Balance, Patients, Shifted, group_shift, shift_words
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

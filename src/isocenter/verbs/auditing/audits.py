@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from isocenter.values import Case
+from isocenter.verbs.auditing.between_groups import feature_shift
 from isocenter.verbs.auditing.groups import groups
 from isocenter.verbs.auditing.mistakes import mistakes
 from isocenter.verbs.auditing.options import AuditOptions
@@ -36,7 +37,7 @@ class Audit:
 
 
 # In the order of the report; None from one that has nothing to look at.
-AUDITS: tuple[Callable[[Audit], Audited | None], ...] = (groups, robustness, mistakes)
+AUDITS: tuple[Callable[[Audit], Audited | None], ...] = (groups, feature_shift, robustness, mistakes)
 
 
 def audited(audit: Audit) -> Scored:

@@ -17,8 +17,8 @@ SHOWN_CASES, EACH, SHOWN_PAIRS = 12, 4, 12
 BINS = 32
 
 
-def check_page(examination: Examination, facts: Mapping[str, Any]) -> Page:
-    """All that was found as one page, the worst first."""
+def check_page(examination: Examination, facts: Mapping[str, Any], more: Sequence[Section] = ()) -> Page:
+    """All that was found as one page, the worst first; more: sections on groups of people"""
     problems = sorted(examination.problems, key=lambda one: SEVERITIES.index(one.severity))
     unknown = "" if examination.dataset.patients_known else (
         " Patients are unknown: a split is by case, and leakage cannot be excluded."
@@ -33,6 +33,7 @@ def check_page(examination: Examination, facts: Mapping[str, Any]) -> Page:
             Section("How it looks", list(_pictures(examination))),
             *_twins(examination),
             *_shortcuts(examination),
+            *more,
         ],
     )
 

@@ -1,0 +1,45 @@
+"""What was measured of each image, as rows of numbers that can be compared among groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from isocenter.quality.thumbnail import Look
+from isocenter.values import CaseFacts, Floats
+
+# Means of the small image over so many parts a side: how bright what lies where.
+PARTS = 4
+
+
+def descriptors(facts: Sequence[CaseFacts], looks: Sequence[Look]) -> Floats:
+    """(cases, numbers) intensities, sharpness and noise, size and spacing, and the small image in a few parts.
+
+    Of cases with unlike channels or axes what all of them have; NaN becomes the column's median.
+    """
+    channels = min(len(one.intensity) for one in facts)
+    measured = min(len(one.quality) for one in looks)
+    axes = {len(one.shape) for one in facts}
+    columns: list[list[float]] = []
+    for fact, seen in zip(facts, looks, strict=True):
+        row = [float(own[name]) for own in fact.intensity[:channels] for name in sorted(own)]
+        row += [float(own[name]) for own in seen.quality[:measured] for name in sorted(own)]
+        row.append(fact.content)
+        if len(axes) == 1:
+            row += [*np.log(np.maximum([*fact.shape, *fact.steps], 1e-6)).tolist(), *_parts(seen.small).tolist()]
+        columns.append(row)
+    shortest = min(len(row) for row in columns)
+    rows = np.array([row[:shortest] for row in columns], dtype=np.float64)
+    for column in rows.T:
+        known = np.isfinite(column)
+        column[~known] = np.median(column[known]) if known.any() else 0.0
+    return rows
+
+
+def _parts(small: Floats) -> Floats:
+    """Means over a few parts a side."""
+    image = np.asarray(small, dtype=np.float64)
+    for axis in range(image.ndim):
+        image = np.stack([part.mean(axis=axis) for part in np.array_split(image, PARTS, axis=axis)], axis=axis)
+    return image.ravel()

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import numpy as np
+from numpy.testing import assert_allclose
+from sklearn.linear_model import LogisticRegression
+
+from isocenter.evaluation import Patients, encoded, group_shift, matched, propensity, two_sample_tests
+
+
+def test_alike_groups_are_seldom_called_different_and_unlike_ones_are_found():
+    random = np.random.default_rng(0)
+    alarms = {"mmd": 0, "energy": 0, "classifier": 0}
+    for seed in range(60):
+        found = two_sample_tests(random.normal(size=(30, 4)), random.normal(size=(40, 4)), seed=seed, draws=99)
+        alarms = {name: n + (found[name].p <= 0.05) for name, n in alarms.items()}
+    assert max(alarms.values()) <= 9  # 3 expected; chance makes more once in 1000
+    found = two_sample_tests(random.normal(size=(60, 4)), random.normal(1.0, size=(60, 4)), seed=0)
+    assert all(one.p <= 0.001 for one in found.values())
+    assert found["classifier"].value > 0.8
+
+
+def test_the_discrepancy_is_that_of_the_kernel():
+    random = np.random.default_rng(1)
+    first, second = random.normal(size=(40, 2)), random.normal(0.5, size=(50, 2))
+    rows = np.concatenate([first, second])
+    axes = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)[0] * np.sqrt(90)
+    apart = np.linalg.norm(axes[:, None] - axes, axis=2)
+    kernel = np.exp(-((apart / np.median(apart[np.triu_indices(90, 1)])) ** 2) / 2)
+    expected = kernel[:40, :40].mean() + kernel[40:, 40:].mean() - 2 * kernel[:40, 40:].mean()
+    assert_allclose(two_sample_tests(first, second, seed=0, draws=9)["mmd"].value, expected)
+
+
+def test_a_propensity_is_that_of_a_logistic_regression():
+    random = np.random.default_rng(2)
+    age, sex = random.normal(60, 10, 200), (random.random(200) < 0.5).astype(float)
+    treated = random.random(200) < 1 / (1 + np.exp(-(age - 60) / 10 - sex))
+    theirs = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(np.stack([age, sex], 1), treated)
+    assert_allclose(propensity(treated, [age, sex]), theirs.predict_proba(np.stack([age, sex], 1))[:, 1], atol=1e-4)
+
+
+def test_pairs_are_the_nearest_that_are_left_the_likeliest_first():
+    chance = np.array([0.9, 0.6, 0.85, 0.58, 0.1])
+    treated = np.array([True, True, False, False, False])
+    ours, theirs = matched(treated, chance, caliper=None)
+    assert list(zip(ours, theirs, strict=True)) == [(0, 2), (1, 3)]
+    ours, _ = matched(treated, np.array([0.9, 0.6, 0.1, 0.58, 0.1]), caliper=0.2)
+    assert list(ours) == [1]  # nobody is near the first
+
+
+def test_gaps_and_categories_become_columns():
+    made = encoded({"age": ["050Y", None, 70], "sex": ["F", "M", ""]})
+    assert list(made) == ["age", "age is missing", "sex=f", "sex=m", "sex is missing"]
+    assert_allclose(made["age"], [50, 60, 70])
+
+
+def patients(scanner: float, population: float, count: int = 240) -> Patients:
+    """Of two sites: images that go by age, and by the scanner of a site; and older people in one of them."""
+    random = np.random.default_rng(3)
+    site = np.arange(count) % 2
+    age = random.normal(60 + 8 * population * site, 10)
+    rows = np.stack([age / 10 + random.normal(size=count), scanner * site + random.normal(size=count)], axis=1)
+    return Patients.of(rows, np.array(["north", "south"])[site], [f"p{n}" for n in range(count)], {"age": age})
+
+
+def least(found, is_matched):
+    return min(one.p_adjusted for one in found if one.matched is is_matched)
+
+
+def test_another_population_is_no_longer_another_after_matching():
+    found, balance = group_shift("site", patients(scanner=0, population=1), seed=0)
+    assert least(found, False) < 0.05 < least(found, True)
+    [age] = balance
+    assert abs(age.before) > 0.5
+    assert abs(age.after) < 0.15
+
+
+def test_another_scanner_stays_another_after_matching():
+    found, _ = group_shift("site", patients(scanner=1.5, population=1), seed=0)
+    assert least(found, False) < 0.05
+    assert least(found, True) < 0.05
+
+
+def test_groups_with_few_patients_are_not_tested():
+    assert group_shift("site", patients(1, 0, count=18), seed=0) == ([], [])
