@@ -18,7 +18,17 @@ from pydicom import dcmread
 
 from isocenter.errors import FormatError, UsageError
 from isocenter.files.dicom import read_identity
-from isocenter.service.dicom import Listening, Peer, Receiver, Secured, echo, request_commitment, store
+from isocenter.service.dicom import (
+    Listening,
+    Peer,
+    PeerError,
+    Receiver,
+    Secured,
+    Trusted,
+    echo,
+    request_commitment,
+    store,
+)
 from isocenter.service.dicom.library import sweep
 from isocenter.service.dicom.messages import file_head
 from isocenter.service.dicom.pdus import EXPLICIT, IMPLICIT
@@ -273,6 +283,43 @@ def test_objects_come_under_tls_too_and_a_stranger_without_a_certificate_is_turn
         assert dcmtk(*words, "+tls", tls.key, tls.certificate, "127.0.0.1", tls.port, source).returncode == 0
         assert dcmtk(*words, "+tla", "127.0.0.1", tls.port, source).returncode != 0
         assert [line.instance for line in node.lines] == ["1.2.3.4"]
+
+
+def test_associations_that_we_open_are_under_tls_where_the_peer_asks_for_it(tmp_path, source, tls):
+    peer = Peer("node", "ISOCENTER", "localhost", tls.port, tls=Trusted(tls.certificate, tls.certificate, tls.key))
+    with receiving(tmp_path / "node", tls=tls) as node:
+        echo("SCANNER", peer)
+        [sent] = store("SCANNER", peer, [source])
+        assert sent.status == 0
+        assert [line.instance for line in node.lines] == ["1.2.3.4"]
+
+
+def test_a_peer_whose_certificate_another_authority_signed_is_not_spoken_to(tmp_path, tls):
+    other = tmp_path / "other.pem"
+    made = ["openssl", "req", "-x509", "-subj", "/CN=localhost", "-nodes", "-newkey", "rsa:2048"]
+    subprocess.run([*made, "-keyout", tmp_path / "other.key", "-out", other], check=True, capture_output=True)
+    peer = Peer("node", "ISOCENTER", "localhost", tls.port, tls=Trusted(other, tls.certificate, tls.key))
+    with receiving(tmp_path / "node", tls=tls), pytest.raises(PeerError, match="cannot be spoken to"):
+        echo("SCANNER", peer)
+
+
+def test_commitment_is_asked_for_under_tls(tmp_path, tls):
+    request = CommitmentRequest("1.2.9", "PACS", (CAPTURE,), ("1.2.3.4",), 0.0)
+    peers = (Peer("pacs", "PACS", "127.0.0.1", 104, frozenset({"store", "commit"})),)
+    peer = Peer("node", "ISOCENTER", "localhost", tls.port, tls=Trusted(tls.certificate, tls.certificate, tls.key))
+    with receiving(tmp_path / "node", peers=peers, tls=tls) as node:
+        assert request_commitment("PACS", peer, request) is None
+        [line] = node.after(1)
+    assert line.transaction == "1.2.9"
+
+
+@pytest.mark.parametrize("missing", ["no file", "no certificate"])
+def test_files_that_are_no_certificates_are_refused_by_name(tmp_path, missing):
+    place = tmp_path / "authorities.pem"
+    if missing == "no certificate":
+        place.write_text("hello")
+    with pytest.raises(UsageError, match=r"authorities\.pem: no TLS"):
+        _ = Trusted(place).context
 
 
 def test_a_request_for_commitment_is_written_down_where_the_peer_may_ask(tmp_path):

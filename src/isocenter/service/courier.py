@@ -23,6 +23,7 @@ from isocenter.service.dicom import (
     PeerError,
     Secured,
     Sent,
+    Trusted,
     find,
     report_commitment,
     request_commitment,
@@ -93,13 +94,13 @@ class Couriers:
             self._note(one, row)
         sent = [one for one, row in zip(waiting, rows, strict=True) if row.is_stored]
         if sent and to.commit and to.dicomweb is None:
-            self._ask(_spoken_to(to), sent)
+            self._ask(spoken_to(to), sent)
         return len(sent)
 
     def _stored(self, to: settings_of.Peer, paths: Sequence[Path]) -> Sequence[Sent]:
         """What became of files at a peer: by STOW-RS where it has DICOMweb, else by C-STORE."""
         if to.dicomweb is None:
-            return store(self.us, _spoken_to(to), paths, idle_s=self.settings.dicom.idle_s)
+            return store(self.us, spoken_to(to), paths, idle_s=self.settings.dicom.idle_s)
         client = DICOMwebClient(to.dicomweb, timeout=self.settings.dicom.idle_s)
         datasets = [pydicom.dcmread(path) for path in paths]
         try:
@@ -159,7 +160,7 @@ class Couriers:
             paths = self._paths(request.instances)
         secure(self.settings.folder, paths.values())
         try:
-            report_commitment(self.us, _spoken_to(peer), request, frozenset(paths))
+            report_commitment(self.us, spoken_to(peer), request, frozenset(paths))
         except PeerError as error:
             log.warning("peer %s hears no report of commitment: %s", peer.name, error.problem)
         return len(paths)
@@ -180,7 +181,7 @@ class Couriers:
                 continue
             asked = {"StudyInstanceUID": uid, "NumberOfStudyRelatedInstances": ""}
             try:
-                answers = find(self.us, _spoken_to(peer), asked, "STUDY")
+                answers = find(self.us, spoken_to(peer), asked, "STUDY")
             except PeerError:
                 answers = []
             counts = [one.get("NumberOfStudyRelatedInstances", "") for one in answers]
@@ -206,7 +207,7 @@ def listening_of(settings: settings_of.Settings) -> Listening:
         own.ae_title,
         own.host,
         own.port,
-        tuple(_spoken_to(one) for one in settings.peers),
+        tuple(spoken_to(one) for one in settings.peers),
         max(1, own.max_associations // own.receivers),
         own.max_object_mb,
         own.idle_s,
@@ -216,8 +217,12 @@ def listening_of(settings: settings_of.Settings) -> Listening:
     )
 
 
-def _spoken_to(peer: settings_of.Peer) -> Peer:
-    return Peer(peer.name, peer.ae_title, peer.host, peer.port, frozenset(peer.may), peer.commit)
+def spoken_to(peer: settings_of.Peer) -> Peer:
+    """A peer of the settings, as associations take it. Raises UsageError for TLS by files that are no certificates."""
+    tls = None if peer.tls is None else Trusted(**peer.tls.model_dump())
+    if tls is not None:
+        _ = tls.context  # refused before anything waits to be sent
+    return Peer(peer.name, peer.ae_title, peer.host, peer.port, frozenset(peer.may), peer.commit, tls)
 
 
 def _repeated(step: partial[int], stop: threading.Event) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -80,6 +80,20 @@ class Tls(Section):
     clients: Path | None = None
 
 
+class PeerTls(Section):
+    """Associations that we open under TLS: who signs what the peer shows, and what we show, if anything."""
+
+    authorities: Path
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("a certificate needs its key, and a key its certificate")
+        return self
+
+
 class Dicom(Section):
     """Where studies come in; idle_s and max_object_mb bound what one association may take."""
 
@@ -133,6 +147,7 @@ class Peer(Section):
     may: list[Literal["store", "commit"]] = ["store", "commit"]
     commit: bool = True
     dicomweb: str | None = None
+    tls: PeerTls | None = None
 
 
 class ModelSection(Section):
@@ -332,5 +347,13 @@ def _absolute(settings: Settings, base: Path) -> Settings:
     models = {name: ModelSection(path=base / one.path) for name, one in settings.models.items()}
     watch = settings.watch and Watch(folder=base / settings.watch.folder)
     node = settings.node.model_copy(update={"folder": base / settings.node.folder})
-    dicom = settings.dicom.model_copy(update={"tls": tls})
-    return settings.model_copy(update={"node": node, "dicom": dicom, "models": models, "watch": watch})
+    dicom, peers = settings.dicom.model_copy(update={"tls": tls}), [_absolute_peer(one, base) for one in settings.peers]
+    changed = {"node": node, "dicom": dicom, "peers": peers, "models": models, "watch": watch}
+    return settings.model_copy(update=changed)
+
+
+def _absolute_peer(peer: Peer, base: Path) -> Peer:
+    if peer.tls is None:
+        return peer
+    files = {name: base / file for name, file in peer.tls.model_dump().items() if file is not None}
+    return peer.model_copy(update={"tls": peer.tls.model_copy(update=files)})

@@ -129,7 +129,13 @@ def _associated(
     ours = entity(us, idle_s, inbox)
     handlers = [*handlers, (pynetdicom.evt.EVT_CONN_OPEN, _at_once)]
     association = ours.associate(
-        peer.host, peer.port, proposed, peer.ae_title, ext_neg=list(roles), evt_handlers=list(handlers)
+        peer.host,
+        peer.port,
+        proposed,
+        peer.ae_title,
+        ext_neg=list(roles),
+        evt_handlers=list(handlers),
+        tls_args=None if peer.tls is None else (peer.tls.context, peer.host),
     )
     if not association.is_established:
         problem = "rejects the association" if association.is_rejected else "cannot be reached"

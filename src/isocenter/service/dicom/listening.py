@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
 
+from isocenter.errors import UsageError
 from isocenter.service.objects import Sync
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """TLS of associations that we open: who signs what the peer shows, and what we show it, if anything."""
+
+    authorities: Path
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For one association. Raises UsageError for files that are no certificates."""
+        try:
+            context = ssl.create_default_context(cafile=self.authorities)
+            if self.certificate is not None:
+                context.load_cert_chain(self.certificate, self.key)
+        except OSError as error:
+            remedy = "Give authorities, certificate and key as PEM files"
+            raise UsageError(f"no TLS ({error.strerror or error})", str(self.authorities), remedy) from error
+        return context
 
 
 @dataclass(frozen=True)
@@ -17,6 +40,7 @@ class Peer:
 
     may:     what it may ask of us, of "store" and "commit"
     commits: whether we ask it to commit, so that it reports to us
+    tls:     of the associations that we open; None for plain ones
     """
 
     name: str
@@ -25,6 +49,7 @@ class Peer:
     port: int
     may: frozenset[str] = frozenset()
     commits: bool = False
+    tls: Trusted | None = None
 
     @property
     def place(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,8 +144,12 @@ def _opened(us: str, peer: Peer, pairs: Sequence[tuple[str, str]], idle_s: float
     proposals = [Proposal(2 * place + 1, sop_class, (syntax,)) for place, (sop_class, syntax) in enumerate(pairs)]
     remedy = "Check its address and both AE titles, and that each knows the other"
     try:
-        with socket.create_connection((peer.host, peer.port), timeout=idle_s) as plain:
-            connection = Connection(plain, idle_s)
+        with ExitStack() as open_now:
+            transport = open_now.enter_context(socket.create_connection((peer.host, peer.port), timeout=idle_s))
+            if peer.tls is not None:
+                secured = peer.tls.context.wrap_socket(transport, server_hostname=peer.host)
+                transport = open_now.enter_context(secured)
+            connection = Connection(transport, idle_s)
             connection.send(associate(us, peer.ae_title, proposals))
             kind, body = connection.first()
             if kind == ASSOCIATE_RJ:

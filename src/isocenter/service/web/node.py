@@ -10,7 +10,8 @@ from typing import Any
 from fastapi import APIRouter
 from sqlalchemy import Column, func, select
 
-from isocenter.service.dicom import Peer, PeerError, echo
+from isocenter.service.courier import spoken_to
+from isocenter.service.dicom import PeerError, echo
 from isocenter.service.records.tables import deliveries, jobs, studies
 from isocenter.service.routing import rules_of
 from isocenter.service.stored import stored_models
@@ -70,7 +71,7 @@ def echo_peer(node: Node, name: str) -> EchoShape:
         raise WebError(404, "there is no such peer", name, "See /api/peers")
     began = time.monotonic()
     try:
-        echo(node.settings.dicom.ae_title, Peer(peer.name, peer.ae_title, peer.host, peer.port), idle_s=ECHO_S)
+        echo(node.settings.dicom.ae_title, spoken_to(peer), idle_s=ECHO_S)
     except PeerError as error:
         raise WebError(502, error.problem, error.where, error.remedy) from error
     return EchoShape(peer=name, seconds=time.monotonic() - began)
