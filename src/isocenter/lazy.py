@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
     from scipy import fft, ndimage, optimize, sparse, spatial, special, stats
     from scipy.sparse import csgraph
+    from sklearn import linear_model
     from torch.utils import flop_counter, tensorboard
     from torchsurv.loss import cox
 
@@ -45,6 +46,7 @@ if not TYPE_CHECKING:
     csgraph = _LazyModule("scipy.sparse.csgraph")
     fft = _LazyModule("scipy.fft")
     flop_counter = _LazyModule("torch.utils.flop_counter")
+    linear_model = _LazyModule("sklearn.linear_model")
     lightning_fabric = _LazyModule("lightning_fabric")
     monai = _LazyModule("monai")
     ndimage = _LazyModule("scipy.ndimage")

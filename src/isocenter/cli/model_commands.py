@@ -138,6 +138,10 @@ def explain(
     threads: Threads = None,
     backend: Backend = "auto",
     covariates: CovariateTables = None,
+    concepts: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="What answers go with: one folder of images a concept, or measured."),
+    ] = None,
     given: Given = None,
 ) -> None:
     """Map what MODEL's answers rest on, each on the image's own grid."""
@@ -157,6 +161,7 @@ def explain(
         threads=threads,
         backend=backend,
         covariates=covariates,
+        concepts=concepts,
         **(given or {}),
     )
     show(result, result.as_record() if json else None)

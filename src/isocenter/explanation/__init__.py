@@ -8,6 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.explanation.case_on_grid import CaseOnGrid
+    from isocenter.explanation.concepts import Concept, refuse_few, seen_by_network, tcav
     from isocenter.explanation.faithfulness import Window, tried
     from isocenter.explanation.findings import Small, findings_of
     from isocenter.explanation.maps import Explanation, explained
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from isocenter.explanation.methods import ALL, AUTO, METHODS, USUAL, Method, named_methods
     from isocenter.explanation.references import PLACED, against, marked_in
     from isocenter.explanation.subject import Objective, Subject
+    from isocenter.explanation.surrogate import Surrogate, additive_surrogate
     from isocenter.explanation.unfit import UnfitError
     from isocenter.explanation.verdicts import FEWEST, TESTED, Verdict, plain_estimate, verdict_of
 

@@ -19,9 +19,11 @@ from isocenter.runtime import EXPLANATIONS_SCHEMA, Model, write_json
 from isocenter.values import Case, Dataset, Problem
 from isocenter.verbs.explaining import (
     COLUMNS,
+    Cohort,
     Explainer,
     Made,
     cohort_findings,
+    concepts_of,
     explanation_page,
     verdict_sentence,
     with_references,
@@ -53,6 +55,7 @@ class Explained(InNotebook):
     methods:  {method: {passed, because, ...}} of those that were tested
     refused:  {method: why it cannot explain this model}
     problems: errors are cases without a map
+    tables:   {file name: what further looks found}, such as concepts.csv
     """
 
     table: pd.DataFrame
@@ -63,6 +66,7 @@ class Explained(InNotebook):
     files: Sequence[Path] = ()
     out: Path | None = None
     findings: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     @property
     def failures(self) -> list[Problem]:
@@ -110,6 +114,7 @@ def explain(
     threads: int | None = None,
     backend: str = "auto",
     covariates: Covariates = None,
+    concepts: str | Path | None = None,
     **reading: Unpack[ReadingKeywords],
 ) -> Explained:
     """Map what the model's answer to every input rests on, by one method or several.
@@ -125,6 +130,7 @@ def explain(
              beside the model. 0 tests none
     seconds: for each map of a method that draws at random: as many masks as there is time for
     fold, device, threads, backend, covariates: as in `predict`
+    concepts: "measured", or a folder with one folder of images a concept: what the answers go with, in concepts.csv
     reading: the fields of `ReadingOptions`: layout, patient, column and so on
     A case that fails is reported and the rest goes on; DatasetError where every one fails.
     Raises UsageError for an unknown method or target, and where a method that was named cannot explain the model.
@@ -142,15 +148,23 @@ def explain(
     explainer = replace(explainer, references=_references(references, options, loaded, cases))
     explainer = with_tests(explainer, cases, path_of(model), tests, seed=seed)
     explainer = replace(explainer, methods=explainer.believed) if method == AUTO else explainer
+    looks = []
+    if concepts is not None:
+        cohort = Cohort(loaded, explainer.torch_model, explainer.methods, target, cases, explainer.references)
+        looks.append(concepts_of(cohort, str(concepts), options, seed=seed))
+    sections = [section for look in looks for section in look.sections]
     with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
         result, made = _explained(replace(explainer, folder=partial), cases, problems, seed)
+        result = replace(result, tables={name: table for one in looks for name, table in one.tables.items()})
         if folder is None or partial is None:
             return result
+        for look in looks:
+            look.write(partial)
         result = replace(result, files=[folder / path.name for path in result.files], out=folder)
         write_table(result.table, partial / MARKS[0])
         write_json(partial / MARKS[1], EXPLANATIONS_SCHEMA, result.as_record())
         facts = {"weights": loaded.record.get("weights_sha256", "not recorded"), "target": target, "seed": seed}
-        page = explanation_page(made, result.methods, result.refused, result.findings, facts)
+        page = explanation_page(made, result.methods, result.refused, result.findings, facts, sections)
         (partial / "report.html").write_text(page, encoding="utf-8")
     return result
 

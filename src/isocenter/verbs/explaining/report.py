@@ -33,10 +33,12 @@ def explanation_page(
     refused: Mapping[str, str],
     findings: Sequence[Mapping[str, Any]],
     facts: Mapping[str, Any],
+    more: Sequence[Section] = (),
 ) -> str:
-    """HTML of the cases; records: {method: what its tests found}"""
+    """HTML of the cases; records: {method: what its tests found}; more: sections about all of them"""
     sections = [Section("Can these maps be believed?", method_blocks(records, refused))]
     sections += [Section("What all maps look at", findings_blocks(findings))] if findings else []
+    sections += more
     sections += [Section(one.case, [Gallery(one.figures, small=len(one.figures) > 2)]) for one in made[:MOST_CASES]]
     if len(made) > MOST_CASES:
         sections.append(Section("More cases", [Paragraph(f"{len(made) - MOST_CASES} more have their files only.")]))

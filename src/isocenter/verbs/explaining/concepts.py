@@ -1,0 +1,234 @@
+"""What answers go with across a cohort: measurements of the region that is looked at, or concepts shown by examples."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import UsageError, counted, listed
+from isocenter.explanation import (
+    AUTO,
+    CaseOnGrid,
+    Concept,
+    Method,
+    Surrogate,
+    UnfitError,
+    additive_surrogate,
+    explained,
+    marked_in,
+    refuse_few,
+    seen_by_network,
+    tcav,
+)
+from isocenter.lazy import pandas as pd
+from isocenter.quality import region_measurements
+from isocenter.report import Block, Paragraph, Section, number
+from isocenter.report import Table as PageTable
+from isocenter.runtime import Differentiable, Model
+from isocenter.transforms import COLOUR, stacked
+from isocenter.values import Array, BoundingBoxes, Case, Image, Prediction
+from isocenter.verbs.evaluation import Audited
+from isocenter.verbs.reading import ReadingOptions, open_inputs, tracked
+
+CONCEPTS, MEASURED, TITLE = "concepts.csv", "measured", "What the answers go with"
+FOLDER, SURROGATE = "folder", "measured"
+# Of a map's evidence, the strongest voxels that hold so much are the region that it looks at.
+HALF, SHOWN = 0.5, 8
+COLUMNS = (
+    "target",
+    "concept",
+    "source",
+    "cases",
+    "images",
+    "r2",
+    "r2_low",
+    "r2_high",
+    "share",
+    "direction",
+    "score",
+    "low",
+    "high",
+    "agreement",
+    "p",
+    "p_adjusted",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """Cases and the model that answers them.
+
+    methods:    whose map says what is looked at where neither a mask nor boxes do
+    references: {case: the same with what experts marked}
+    """
+
+    model: Model
+    torch_model: Differentiable | None
+    methods: Sequence[Method]
+    target: str
+    cases: Sequence[Case]
+    references: Mapping[str, Case] = field(default_factory=dict)
+
+    def grid(self, case: Case, target: str | None = None) -> CaseOnGrid:
+        """The case as the network sees it."""
+        return CaseOnGrid.of(self.model, case, target or self.common_target, self.torch_model)
+
+    @property
+    def common_target(self) -> str:
+        """The one target that is asked about in every case: of "auto" what most of them are answered with."""
+        if self.target != AUTO or not self.model.task.decoding.picks:
+            return self.target
+        answered = Counter(self.grid(case, AUTO).target or AUTO for case in self.cases)
+        return answered.most_common(1)[0][0]
+
+
+def concepts_of(cohort: Cohort, asked: str, reading: ReadingOptions, *, seed: int) -> Audited:
+    """`concepts.csv` and its section; asked: "measured", or a folder with one folder a concept.
+
+    Raises DatasetError for too few cases or images of a concept, UnfitError for a model without a known deepest map.
+    """
+    clips = [case.id for case in cohort.cases if cohort.model.goes_by_frame(stacked(case.images, case.id))]
+    if clips:
+        raise UsageError(f"{listed(clips)} are predicted frame by frame", "--concepts", "Give still images")
+    fixed = replace(cohort, target=cohort.common_target)
+    if asked == MEASURED:
+        return _by_measurements(fixed, seed)
+    return _by_examples(fixed, Path(asked), reading, seed)
+
+
+def _by_measurements(cohort: Cohort, seed: int) -> Audited:
+    rows, answers, people = list[Mapping[str, float]](), list[float](), list[str]()
+    with tracked("measuring") as tracker:
+        for done, case in enumerate(cohort.cases, start=1):
+            image = stacked(case.images, case.id)
+            values = image.data.mean(axis=0) if image.channels == COLOUR else image.data[0]
+            region = _region(cohort, case, image)
+            steps = image.geometry.steps
+            found = region_measurements(np.where(image.valid.all(axis=0), values, np.nan), region, steps)
+            if found:
+                rows.append(found)
+                answers.append(_answer(cohort.grid(case)))
+                people.append(case.patient)
+            tracker(done, len(cohort.cases))
+    table = pd.DataFrame(rows)
+    named = {str(name): table[name].tolist() for name in table}
+    surrogate = additive_surrogate(named, answers, people, seed=seed)
+    r2 = surrogate.r2
+    lines = [
+        {"target": cohort.target, "concept": name, "source": SURROGATE, "cases": len(rows)}
+        | {"r2": r2.value, "r2_low": r2.low, "r2_high": r2.high, "share": share}
+        | {"direction": surrogate.direction[name]}
+        for name, share in surrogate.shares.items()
+    ]
+    return _found(lines, _section_of_measurements(surrogate, len(rows)))
+
+
+def _answer(grid: CaseOnGrid) -> float:
+    """The score of the target in the window that says most of it."""
+    subjects = grid.subjects(grid.fullest_window())
+    return sum(share * float(one.scores(one.image)) for one, share in zip(subjects, grid.shares, strict=True))
+
+
+def _region(cohort: Cohort, case: Case, image: Image) -> Array:
+    """(*spatial) what experts mark, else what the model marks, else where the map of the first method is strongest."""
+    labels = cohort.model.task.labels
+    if case.id in cohort.references:
+        drawn = marked_in(cohort.references[case.id], image, cohort.target, labels)
+        if drawn is not None:
+            return drawn
+    prediction = cohort.model.predict(case)
+    for one in (prediction, *prediction.parts.values()):
+        if (marked := _marked(one, image)) is not None and marked.any():
+            return marked
+    for method in cohort.methods:
+        try:
+            how: dict[str, Any] = {"target": cohort.target, "torch_model": cohort.torch_model}
+            return _strongest(explained(cohort.model, case, method, **how).data)
+        except UnfitError:
+            continue
+    raise UnfitError("--concepts measured", "none of these methods has a map")
+
+
+def _marked(prediction: Prediction, image: Image) -> Array | None:
+    if prediction.data is not None:
+        return np.asarray(prediction.data) != 0
+    return None if prediction.called is None else _in_boxes(prediction.called, image.geometry.shape)
+
+
+def _in_boxes(boxes: BoundingBoxes, shape: Sequence[int]) -> Array:
+    inside = np.zeros(tuple(shape), dtype=bool)
+    for low, high in zip(boxes.low, boxes.high, strict=True):
+        inside[tuple(slice(max(0, round(a)), max(0, round(b))) for a, b in zip(low, high, strict=True))] = True
+    return inside
+
+
+def _strongest(data: Array) -> Array:
+    evidence = np.clip(np.nan_to_num(data), 0, None)
+    order = np.argsort(-evidence, axis=None, kind="stable")
+    held = np.cumsum(evidence.ravel()[order])
+    inside = np.zeros(evidence.size, dtype=bool)
+    if held[-1] > 0:
+        inside[order[: int(np.searchsorted(held, HALF * held[-1])) + 1]] = True
+    return inside.reshape(evidence.shape)
+
+
+def _by_examples(cohort: Cohort, folder: Path, reading: ReadingOptions, seed: int) -> Audited:
+    if not folder.is_dir():
+        raise UsageError("is no folder", f"--concepts {folder}", "Give a folder with one folder a concept, or measured")
+    if cohort.torch_model is None:
+        raise UnfitError("--concepts", "its backend has no gradients", "Give a run or a package, with --backend torch")
+    inside = sorted(one for one in folder.iterdir() if one.is_dir())
+    concepts: dict[str, list[Case]] = {}
+    for one in inside or [folder]:
+        concepts[one.name] = open_inputs([one], reading, cohort.model)[0]
+        refuse_few(one.name, len(concepts[one.name]))
+    with tracked("looking at concepts") as tracker:
+        seen = []
+        for done, case in enumerate(cohort.cases, start=1):
+            seen.append(seen_by_network(cohort.grid(case)))
+            tracker(done, len(cohort.cases))
+        shown = {
+            name: [seen_by_network(cohort.grid(case)).pooled for case in cases] for name, cases in concepts.items()
+        }
+    pool, gradients = np.stack([one.pooled for one in seen]), np.stack([one.gradient for one in seen])
+    found = tcav({name: np.stack(rows) for name, rows in shown.items()}, pool, gradients, seed=seed)
+    lines = [{"target": cohort.target, "source": FOLDER, **asdict(one)} for one in found]
+    return _found(lines, _section_of_concepts(found))
+
+
+def _found(lines: Sequence[Mapping[str, Any]], section: Section) -> Audited:
+    return Audited({CONCEPTS: pd.DataFrame(lines, columns=list(COLUMNS))}, sections=[section])
+
+
+def _section_of_measurements(surrogate: Surrogate, cases: int) -> Section:
+    one = surrogate.r2
+    ends = (
+        "" if one.low is None or one.high is None else f" (95 % interval {100 * one.low:.0f} to {100 * one.high:.0f} %)"
+    )
+    used = [(name, share) for name, share in surrogate.shares.items() if share > 0]
+    verdict = (
+        f"A sparse sum of {counted(len(used), 'measurement')} explains {100 * max(one.value, 0):.0f} %{ends} of what "
+        f"the model answers, in patients that did not fit it ({counted(cases, 'case')})."
+    )
+    words = {1: "more", -1: "less", 0: ""}
+    rows = [[name, words[surrogate.direction[name]], number(share)] for name, share in used[:SHOWN]]
+    blocks: list[Block] = [Paragraph(verdict)]
+    if rows:
+        blocks.append(PageTable(["Measurement (IBSI)", "The more, the", "Share of the sum"], rows))
+    return Section(TITLE, blocks)
+
+
+def _section_of_concepts(found: Sequence[Concept]) -> Section:
+    named = [one.concept for one in found if one.is_found]
+    verdict = f"The answers go with {listed(named)}." if named else "The answers are not shown to go with any concept."
+    rows = [
+        [one.concept, number(one.score), number(one.low), number(one.high), number(one.p_adjusted)] for one in found
+    ]
+    how = "TCAV: the share of cases in which the answer grows along the concept; p beside 50 random concepts, Holm."
+    columns = ["Concept", "TCAV", "from", "to", "p after Holm"]
+    return Section(TITLE, [Paragraph(f"{verdict} {how}"), PageTable(columns, rows)])

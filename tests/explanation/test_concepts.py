@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from isocenter.errors import DatasetError
+from isocenter.explanation.concepts import tcav
+
+
+def simulated(seed: int, concepts: int = 3):
+    """A pool of features, gradients that lie along the first of them, and concepts of which the first is planted."""
+    rng = np.random.default_rng(seed)
+    pool = rng.normal(size=(60, 16))
+    gradients = np.eye(16)[0] + rng.normal(0, 0.3, (40, 16))
+    made = {f"random {n}": rng.normal(size=(20, 16)) for n in range(concepts)}
+    return pool, gradients, made, rng
+
+
+def test_the_planted_concept_is_found_with_its_sign_and_no_random_one():
+    pool, gradients, made, rng = simulated(0)
+    made["planted"] = rng.normal(size=(20, 16)) + 3 * np.eye(16)[0]
+    made["its contrary"] = rng.normal(size=(20, 16)) - 3 * np.eye(16)[0]
+    found = {one.concept: one for one in tcav(made, pool, gradients, seed=0)}
+    assert {name for name, one in found.items() if one.is_found} == {"planted", "its contrary"}
+    assert found["planted"].score > 0.95
+    assert found["its contrary"].score < 0.05
+    assert found["planted"].images == 20
+    assert found["planted"].cases == 40
+
+
+def test_what_the_answer_does_not_go_with_is_not_found_however_clearly_it_shows():
+    pool, gradients, made, rng = simulated(1)
+    made["elsewhere"] = rng.normal(size=(20, 16)) + 6 * np.eye(16)[5]
+    [one] = [
+        one
+        for one in tcav(made, pool, gradients - gradients.mean(axis=0) + np.eye(16)[0], seed=0)
+        if one.concept == "elsewhere"
+    ]
+    assert not one.is_found
+
+
+def test_random_concepts_are_found_as_rarely_as_the_level_says():
+    alarms = 0
+    for seed in range(60):
+        pool, gradients, made, _ = simulated(seed + 10)
+        alarms += any(one.is_found for one in tcav(made, pool, gradients, seed=seed))
+    assert alarms <= 7
+
+
+def test_more_features_than_images_are_no_obstacle():
+    rng = np.random.default_rng(3)
+    pool, planted = rng.normal(size=(40, 300)), rng.normal(size=(15, 300))
+    planted[:, :5] += 3
+    gradients = np.r_[np.ones(5), np.zeros(295)] + rng.normal(0, 0.1, (30, 300))
+    [one] = tcav({"planted": planted}, pool, gradients, seed=0)
+    assert one.is_found
+
+
+def test_a_concept_of_three_images_is_refused_and_so_is_a_small_pool():
+    pool, gradients, made, _ = simulated(4)
+    with pytest.raises(DatasetError, match=r"few: the concept has 3 images.*10 or more"):
+        tcav({**made, "few": np.ones((3, 16))}, pool, gradients, seed=0)
+    with pytest.raises(DatasetError, match="Explain 20 images"):
+        tcav(made, pool[:12], gradients, seed=0)

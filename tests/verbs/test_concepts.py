@@ -1,0 +1,73 @@
+"""`explain --concepts`: measurements that answers go with, and concepts shown by examples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+
+import isocenter
+import trained
+from isocenter.errors import DatasetError, UsageError
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Pictures like those of the shared run, which has not seen them, in one folder."""
+    root = tmp_path_factory.mktemp("cohort")
+    trained.pictures(root / "classes", 24, first=500)
+    (root / "images").mkdir()
+    for path in sorted((root / "classes").glob("*/*.png")):
+        path.rename(root / "images" / path.name)
+    return root / "images"
+
+
+def stripes(root, count, level):
+    """Pictures with bright columns, and none."""
+    root.mkdir(parents=True)
+    for n in range(count):
+        pixels = np.random.default_rng(n).normal(120, 30, (24, 24))
+        pixels[:, ::4] += level
+        PIL.Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / f"{n:02}.png")
+
+
+def test_measurements_of_what_is_looked_at_explain_a_share_of_the_answers(classified, cohort, tmp_path):
+    result = isocenter.explain(
+        classified.out, cohort, method="gradcam", tests=0, concepts="measured", target="bright", out=tmp_path / "out"
+    )
+    table = pd.read_csv(tmp_path / "out" / "concepts.csv")
+    assert {"stat_mean", "morph_vol_approx", "ih_entropy", "cm_contrast"} <= set(table["concept"])
+    assert len(table) == 24  # of pictures
+    assert table["r2"].nunique() == 1
+    assert table["share"].sum() == pytest.approx(1)
+    assert result.tables["concepts.csv"]["source"].unique().tolist() == ["measured"]
+    assert "A sparse sum of" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_concepts_shown_by_examples_have_a_score_beside_random_ones(classified, cohort, tmp_path, cli):
+    stripes(tmp_path / "concepts" / "striped", 12, 100)
+    stripes(tmp_path / "concepts" / "plain", 12, 0)
+    given = ("--concepts", tmp_path / "concepts", "--method", "gradcam", "--target", "dark", "--tests", 0)
+    ended = cli("explain", classified.out, cohort, *given, "--out", tmp_path / "out")
+    assert ended.code == 0, ended.err
+    table = pd.read_csv(tmp_path / "out" / "concepts.csv")
+    assert set(table["concept"]) == {"striped", "plain"}
+    assert table["score"].between(0, 1).all()
+    assert (table["p_adjusted"] >= table["p"]).all()
+    assert (table["images"] == 12).all()
+
+
+def test_a_concept_folder_with_three_images_is_refused_and_so_is_one_that_is_not_there(classified, cohort, tmp_path):
+    stripes(tmp_path / "concepts" / "striped", 3, 100)
+    with pytest.raises(DatasetError, match=r"striped: the concept has 3 images.*10 or more"):
+        isocenter.explain(classified.out, cohort, method="gradcam", tests=0, concepts=tmp_path / "concepts")
+    with pytest.raises(UsageError, match="one folder a concept, or measured"):
+        isocenter.explain(classified.out, cohort, method="gradcam", tests=0, concepts=tmp_path / "nowhere")
+
+
+def test_of_few_images_nothing_can_be_said(classified, cohort):
+    with pytest.raises(DatasetError, match="20 or more"):
+        isocenter.explain(
+            classified.out, *sorted(cohort.glob("*.png"))[:4], method="gradcam", tests=0, concepts="measured"
+        )
