@@ -13,6 +13,8 @@ import tifffile
 
 import isocenter
 from isocenter.errors import UsageError
+from isocenter.explanation import METHODS as ALL_METHODS
+from isocenter.runtime import write_json
 
 METHODS = "gradcam,occlusion,integrated_gradients"
 COLUMNS = [
@@ -135,3 +137,21 @@ def test_maps_are_compared_with_masks_and_masks_on_another_grid_are_a_failure_wi
     assert "case01" in failure.what
     assert "another grid" in failure.what
     assert set(result.methods["gradcam"]) >= {"pointing", "energy", "area"}
+
+
+def test_evaluate_shows_maps_beside_its_best_and_worst_cases_by_methods_that_were_tested(segmented, tmp_path):
+    run = shutil.copytree(segmented.out, tmp_path / "run")
+    methods = {name: {"passed": name == "gradcam", "because": "as given"} for name in ALL_METHODS}
+    content = {"weights_sha256": isocenter.load(run).record["weights_sha256"], "methods": methods}
+    write_json(run / "explanations.json", "isocenter.explanations", content)
+    made = isocenter.evaluate(run, segmented.data, labels="1=shell,2=core", explain=True, out=tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "explanations.csv")
+    assert list(table.columns) == COLUMNS
+    assert set(table["method"]) == {"gradcam"}
+    assert table["pointing"].isin([0, 1]).all()  # the masks of the cases are references
+    best = {case for word, case, _, _ in made.scored.shown if word in ("best", "worst")}
+    assert set(table["case"]) <= best
+    record = json.loads((tmp_path / "out" / "explanations.json").read_text())
+    assert record["methods"]["gradcam"]["passed"] is True
+    assert "What answers rest on" in (tmp_path / "out" / "report.html").read_text()
+    assert any("gradcam passed its tests" in note for note in made.notes)

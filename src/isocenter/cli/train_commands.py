@@ -212,6 +212,9 @@ def evaluate(
     severities: Annotated[
         str | None, typer.Option(metavar="N", help="Severities of the corruptions, 1-5 or 1,3; all by default.")
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also map what the answers to the best and worst cases rest on.")
+    ] = False,
     groups: Groups = None,
     group_table: Annotated[
         Path | None,
@@ -238,6 +241,7 @@ def evaluate(
         uncertainty=uncertainty,
         seed=seed,
         corruptions=corruptions,
+        explain=explain,
         severities=severities,
         groups=groups,
         group_table=group_table,

@@ -183,7 +183,7 @@ def evaluate(
     if isinstance(loaded.preprocessing, Preprocessing):
         scored = with_subsets(scored, predictor, loaded.preprocessing, cases, seed=seed, patients_known=known)
     planned = None if plan is None or GROUPS not in plan else plan[GROUPS] or NONE
-    scored = audited(Audit(scored, predictor, cases, seed, known, folds, audits, planned))
+    scored = audited(Audit(scored, predictor, cases, seed, known, folds, audits, planned, run))
     others = (*_own_results(loaded, cases), *_shortcut_notes(loaded, run), *unshared(loaded.task, cases))
     notes = (*chosen.notes, *scored.notes, *others)
     primary = str(loaded.record.get("primary", scored.rows[0].metric))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from isocenter.values import Case
 from isocenter.verbs.auditing.between_groups import feature_shift
+from isocenter.verbs.auditing.explained import explanations
 from isocenter.verbs.auditing.groups import groups
 from isocenter.verbs.auditing.mistakes import mistakes
 from isocenter.verbs.auditing.options import AuditOptions
@@ -24,6 +26,7 @@ class Audit:
     folds:     {case id: the fold that scored it}, where there are several
     patients_known: False where each case only stands for a patient
     planned:   groups that were to be compared before anything was trained, as far as the cases have them
+    path:      of the model; None of one in memory
     """
 
     scored: Scored
@@ -34,13 +37,18 @@ class Audit:
     folds: Mapping[str, Fold] = field(default_factory=dict)
     options: AuditOptions = field(default_factory=AuditOptions)
     planned: str | None = None
+    path: Path | None = None
 
 
 # In the order of the report; None from one that has nothing to look at.
-AUDITS: tuple[Callable[[Audit], Audited | None], ...] = (groups, feature_shift, robustness, mistakes)
+AUDITS: tuple[Callable[[Audit], Audited | None], ...] = (groups, feature_shift, robustness, mistakes, explanations)
 
 
 def audited(audit: Audit) -> Scored:
     """The figures with all that the audits found."""
-    found = (look(audit) for look in AUDITS)
-    return replace(audit.scored, audits=tuple(one for one in found if one is not None))
+    found = [one for look in AUDITS if (one := look(audit)) is not None]
+    shown = [
+        (word, case, [*drawn, *(figure for one in found for figure in one.figures.get(case, ()))], page)
+        for word, case, drawn, page in audit.scored.shown
+    ]
+    return replace(audit.scored, audits=tuple(found), shown=shown)

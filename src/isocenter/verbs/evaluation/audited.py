@@ -9,7 +9,7 @@ from typing import Any
 
 from isocenter.evaluation import Table
 from isocenter.files import write_table
-from isocenter.report import Section
+from isocenter.report import Figure, Section
 from isocenter.runtime import write_json
 
 
@@ -21,12 +21,14 @@ class Audited:
     records:  {file name: (schema, content)}, written as JSON
     sections: of the report
     notes:    what a reader must know before any figure
+    figures:  {case: pictures} to stand beside those of the report's cases
     """
 
     tables: Mapping[str, Table] = field(default_factory=dict)
     records: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
     sections: Sequence[Section] = ()
     notes: Sequence[str] = ()
+    figures: Mapping[str, Sequence[Figure]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Its files, into an existing folder."""

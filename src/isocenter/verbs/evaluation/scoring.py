@@ -46,10 +46,9 @@ CASES, SUMMARY, TASK, TASK_SCHEMA = "cases.csv", "summary.json", "task.json", "i
 # In a summary: by how much the model may be worse than another, fixed before training.
 REGISTERED_MARGIN = "registered_margin"
 IMAGES, IMAGES_SCHEMA = "images.json", "isocenter.images"
-# Pictures of the best, a median and the worst cases.
-SHOWN = 2
-# Wrong calls that a report shows, the worst first, and the word for them.
-SHOWN_WRONG, WRONG = 12, "wrong call"
+# Pictures of the best, a median and the worst cases; of wrong calls, the worst first, and the word for them.
+SHOWN, SHOWN_WRONG = 2, 12
+WRONG = "wrong call"
 # Predictions of so many voxels together are kept until it is known which are shown; of more those are made once more.
 MOST_KEPT = 2**27
 

@@ -74,7 +74,8 @@ class Explainer:
     torch_model: the model's networks with gradients; None of a backend without torch
     tested:      what tests found of the methods on this model; one that is not there was not tested
     references:  {case: the same with what experts marked}
-    folder:      where maps and pictures are written; where there is none the maps are kept
+    folder:      where maps and pictures are written
+    keeps:       whether the maps are kept where they are not written
     """
 
     model: Model
@@ -86,6 +87,7 @@ class Explainer:
     tested: Tested = field(default_factory=Tested)
     references: Mapping[str, Case] = field(default_factory=dict)
     folder: Path | None = None
+    keeps: bool = True
 
     @classmethod
     def of(cls, model: Model, methods: Sequence[Method], *, by_name: bool, **more: Any) -> Explainer:
@@ -126,10 +128,10 @@ class Explainer:
             title, failed = f"{method.name}: {made.target}", rows[-1]["passed"] is False
             drawn.append(figures.heat(image, made.data, title, caption=method.words, failed=failed))
             small[method.name] = Small.of(case.id, made.target, made.data, image.geometry.ndim, letters)
-            if self.folder is None:
-                maps.append(made)
-            else:
+            if self.folder is not None:
                 files += _written(made, image, case.id, self.folder, drawn[-1])
+            elif self.keeps:
+                maps.append(made)
         if not model.goes_by_frame(image) and model.context.names:
             bars = CaseOnGrid.of(model, case, self.target, self.torch_model).covariates()
             drawn.append(figures.bars(bars, "Covariates", axis="score lost without the value"))

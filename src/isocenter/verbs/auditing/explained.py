@@ -1,0 +1,73 @@
+"""Maps of what the answers to the best and worst cases rest on, beside their pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from isocenter.errors import IsocenterError
+from isocenter.explanation import ALL, TESTED, named_methods
+from isocenter.lazy import pandas as pd
+from isocenter.report import Section
+from isocenter.runtime import EXPLANATIONS, EXPLANATIONS_SCHEMA
+from isocenter.values import Case
+from isocenter.verbs.evaluation import WRONG, Audited
+from isocenter.verbs.explaining import (
+    COLUMNS,
+    Explainer,
+    Made,
+    method_blocks,
+    verdict_sentence,
+    with_references,
+    with_tests,
+)
+
+if TYPE_CHECKING:
+    from isocenter.verbs.auditing.audits import Audit
+
+TABLE, TITLE = "explanations.csv", "What answers rest on"
+# Of the cases that the report shows; the worst of classes are wrong calls.
+BEST = "best"
+WORST: tuple[str, ...] = (WRONG, "worst")
+# Maps beside a case: of more nobody looks at any.
+MOST_METHODS = 3
+
+
+def explanations(audit: Audit) -> Audited | None:
+    """Maps of the report's best and worst cases by the methods that pass their tests on this model."""
+    if not audit.options.explain:
+        return None
+    known = {case.id: case for case in audit.cases if case.images}
+    shown = [(word, known[case]) for word, case, _, _ in audit.scored.shown if case in known]
+    best = [case for word, case in shown if word == BEST]
+    chosen = [*best, *[case for word, case in shown if word in WORST][: max(len(best), 1)]]
+    if not chosen:
+        return Audited(notes=("No answer was explained: there is no image.",))
+    made, tested, notes = _made(audit, chosen, list(known.values()))
+    rows = [row for one in made for row in one.rows]
+    records = with_references(tested.tested.records, rows, {case.id: case.patient for case in chosen}, seed=audit.seed)
+    refused = {name: reason for one in made for name, reason in one.refused.items()}
+    return Audited(
+        {TABLE: pd.DataFrame(rows, columns=list(COLUMNS))},
+        {EXPLANATIONS: (EXPLANATIONS_SCHEMA, {"methods": records, "refused": refused, "findings": []})},
+        [Section(TITLE, method_blocks(records, refused))],
+        [*notes, verdict_sentence(records)],
+        {one.case: [replace(own, caption=f"{own.title}: {own.caption}") for own in one.figures] for one in made},
+    )
+
+
+def _made(audit: Audit, chosen: Sequence[Case], cases: Sequence[Case]) -> tuple[list[Made], Explainer, list[str]]:
+    """Each of the chosen cases by the network that scored it; the methods were tested on those of the first."""
+    model, methods = audit.predictor.model_of(chosen[0].id), named_methods(ALL)
+    tested = Explainer.of(model, methods, by_name=False)
+    own = [case for case in cases if audit.predictor.model_of(case.id) is model]
+    tested = with_tests(tested, own, None if audit.folds else audit.path, TESTED, seed=audit.seed)
+    believed, made, notes = tested.believed[:MOST_METHODS], list[Made](), list[str]()
+    for case in chosen:
+        explainer = Explainer.of(audit.predictor.model_of(case.id), believed, by_name=False, tested=tested.tested)
+        try:
+            made.append(replace(explainer, references={case.id: case}, keeps=False)(case))
+        except IsocenterError as error:
+            notes.append(f"{case.id} was not explained: {error.problem}.")
+    return made, tested, notes
