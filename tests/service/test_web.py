@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from isocenter.errors import UsageError
@@ -275,3 +277,23 @@ def test_no_log_holds_what_names_a_patient(fresh, caplog, monkeypatch):
         time.sleep(0.01)
     assert "1.2.840.99" not in caplog.text
     assert "1.2.840.99" not in json.dumps([record.__dict__ for record in caplog.records], default=str)
+
+
+def test_the_node_speaks_https_where_it_has_a_certificate(tmp_path):
+    key, certificate = tmp_path / "node.key", tmp_path / "node.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2", "-nodes"]
+    made = ["openssl", "req", "-x509", *subject, "-newkey", "rsa:2048", "-keyout", key, "-out", certificate]
+    subprocess.run(made, check=True, capture_output=True)
+    http = {"port": 0, "tls": {"certificate": str(certificate), "key": str(key)}}
+    with served(tmp_path / "node", http=http) as web:
+        assert web.url.startswith("https://")
+        assert web.client.get("/api/studies").status_code == 200
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(web.url.replace("https", "http") + "/api/studies", timeout=5)
+
+
+def test_a_certificate_that_is_none_is_refused_by_name_before_anything_is_served(tmp_path):
+    (tmp_path / "node.pem").write_text("hello")
+    http = {"port": 0, "tls": {"certificate": str(tmp_path / "node.pem"), "key": str(tmp_path / "node.pem")}}
+    with pytest.raises(UsageError, match=r"node\.pem: no TLS"):
+        web_listener(read_settings(None, [], tmp_path / "node", http=http))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -112,8 +113,9 @@ def served(
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     try:
         assert bound.wait(20)
-        url = f"http://127.0.0.1:{ports[0]}"
-        with httpx.Client(base_url=url, headers=headers, timeout=20) as client:
+        url, tls = f"{settings.http.scheme}://127.0.0.1:{ports[0]}", settings.http.tls
+        verify = True if tls is None else ssl.create_default_context(cafile=tls.certificate)
+        with httpx.Client(base_url=url, headers=headers, timeout=20, verify=verify) as client:
             yield Served(url, settings, database, client)
     finally:
         stop.set()

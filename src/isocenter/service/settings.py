@@ -108,11 +108,24 @@ class Dicom(Section):
     tls: Tls | None = None
 
 
+class HttpTls(Section):
+    """What the node shows to whoever speaks HTTPS with it."""
+
+    certificate: Path
+    key: Path
+
+
 class Http(Section):
-    """Where the API and DICOMweb are served."""
+    """Where the API and DICOMweb are served, under TLS or not."""
 
     host: str = "127.0.0.1"
     port: Port = 8180
+    tls: HttpTls | None = None
+
+    @property
+    def scheme(self) -> str:
+        """That of every address."""
+        return "http" if self.tls is None else "https"
 
 
 class Queue(Section):
@@ -348,7 +361,11 @@ def _absolute(settings: Settings, base: Path) -> Settings:
     watch = settings.watch and Watch(folder=base / settings.watch.folder)
     node = settings.node.model_copy(update={"folder": base / settings.node.folder})
     dicom, peers = settings.dicom.model_copy(update={"tls": tls}), [_absolute_peer(one, base) for one in settings.peers]
-    changed = {"node": node, "dicom": dicom, "peers": peers, "models": models, "watch": watch}
+    http = settings.http
+    if http.tls is not None:
+        files = {name: base / file for name, file in http.tls.model_dump().items()}
+        http = http.model_copy(update={"tls": HttpTls(**files)})
+    changed = {"node": node, "dicom": dicom, "http": http, "peers": peers, "models": models, "watch": watch}
     return settings.model_copy(update=changed)
 
 

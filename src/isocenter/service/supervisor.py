@@ -82,7 +82,7 @@ class Node:
     @property
     def http(self) -> str:
         """Address of the API."""
-        return f"http://{self.settings.http.host}:{self.settings.http.port}"
+        return f"{self.settings.http.scheme}://{self.settings.http.host}:{self.settings.http.port}"
 
     @property
     def places(self) -> list[str]:

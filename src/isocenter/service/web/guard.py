@@ -49,7 +49,7 @@ def _is_local(headers: Mapping[str, str]) -> bool:
     found = re.fullmatch(r"\[([0-9a-fA-F:]+)\](:\d+)?|([\w.-]+)(:\d+)?", host)
     if found is None or not is_loopback((found[1] or found[3]).lower()):
         return False
-    return headers.get("origin", f"http://{host}") == f"http://{host}"
+    return headers.get("origin", f"http://{host}") in (f"http://{host}", f"https://{host}")
 
 
 def _no(status: int, problem: str, remedy: str) -> JSONResponse:

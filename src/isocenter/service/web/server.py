@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from isocenter.errors import UsageError
 from isocenter.service.objects import ObjectStore
 from isocenter.service.records import opened
-from isocenter.service.settings import Settings, token_of
+from isocenter.service.settings import HttpTls, Settings, token_of
 from isocenter.service.web.app import web_app
 from isocenter.service.web.web_node import WebNode
 
@@ -30,10 +31,17 @@ LOOK_S = 0.05  # how often a stop is looked for
 def web_listener(settings: Settings) -> socket.socket:
     """The socket on which the node is served over HTTP.
 
-    Raises UsageError for a port in use, and for an address that others reach where no token is set.
+    Raises UsageError for a port in use, for an address that others reach where no token is set, and for TLS by files
+    that are no certificate and its key.
     """
     http = settings.http
     token_of(settings)
+    if http.tls is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(http.tls.certificate, http.tls.key)
+        except OSError as error:
+            problem, remedy = f"no TLS ({error.strerror or error})", "Give a certificate and its key as PEM files"
+            raise UsageError(problem, str(http.tls.certificate), remedy) from error
     family = socket.AF_INET6 if ":" in http.host else socket.AF_INET
     try:
         listener = socket.create_server((http.host, http.port), family=family, backlog=512)
@@ -58,14 +66,18 @@ def run_web(settings: Settings, stop: threading.Event, bound: Callable[[int], No
         store = ObjectStore(settings.folder, "web", sync=settings.dicom.sync, min_free_gb=settings.node.min_free_gb)
         try:
             app = web_app(WebNode(settings, database, store), token_of(settings))
-            asyncio.run(_served(app, listener, stop, bound))
+            asyncio.run(_served(app, listener, stop, bound, settings.http.tls))
         finally:
             store.close()
             database.close()
 
 
 async def _served(
-    app: Any, listener: socket.socket, stop: threading.Event, bound: Callable[[int], None] | None
+    app: Any,
+    listener: socket.socket,
+    stop: threading.Event,
+    bound: Callable[[int], None] | None,
+    tls: HttpTls | None,
 ) -> None:
     config = uvicorn.Config(
         app,
@@ -78,6 +90,8 @@ async def _served(
         server_header=False,
         limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=DRAIN_S,
+        ssl_certfile=None if tls is None else tls.certificate,
+        ssl_keyfile=None if tls is None else tls.key,
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
