@@ -71,7 +71,7 @@ def test_several_weightings_give_one_figure_each(case):
         assert_allclose(figure(scores, truths, both), [figure(scores, truths, weights), figure(scores, truths)])
     called = scores > 0.5
     stacked = Confusion.of(called, truths, weights=both)
-    for name in ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "mcc"):
+    for name in ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "mcc", "kappa"):
         single = [getattr(Confusion.of(called, truths, weights=each), name) for each in both]
         assert_allclose(getattr(stacked, name), single)
 

@@ -10,9 +10,11 @@ from sklearn import metrics
 
 from isocenter.errors import UsageError
 from isocenter.evaluation import (
+    absolute_agreement,
     bias,
     concordance,
     gaussian_nll,
+    icc,
     is_covered,
     limits_of_agreement,
     mean_absolute_error,
@@ -22,7 +24,10 @@ from isocenter.evaluation import (
     spearman,
 )
 
-FIGURES = (mean_absolute_error, root_mean_squared_error, r2, pearson, spearman, concordance, bias)
+FIGURES = (
+    *(mean_absolute_error, root_mean_squared_error, r2, pearson, spearman, concordance, bias),
+    absolute_agreement,
+)
 # Few different values, so that ties are common.
 numbers = st.integers(-20, 20).map(float)
 pairs = st.lists(st.tuples(numbers, numbers), min_size=3, max_size=25)
@@ -43,6 +48,12 @@ def test_figures_are_those_of_scikit_learn_and_scipy():
     assert r2(predicted, reference) == pytest.approx(metrics.r2_score(reference, predicted))
     assert pearson(predicted, reference) == pytest.approx(stats.pearsonr(predicted, reference).statistic)
     assert spearman(predicted, reference) == pytest.approx(stats.spearmanr(predicted, reference).statistic)
+
+
+def test_absolute_agreement_is_the_intraclass_correlation_of_two_raters():
+    predicted, reference = drawn()
+    both = icc(np.stack([predicted, reference], axis=1), "2").difference
+    assert absolute_agreement(predicted, reference) == pytest.approx(both)
 
 
 @given(pairs, st.data())

@@ -15,6 +15,7 @@ from isocenter.evaluation import (
     area_covariance,
     auroc,
     benjamini_hochberg,
+    decision_curve,
     delong,
     delong_unpaired,
     equivalence,
@@ -252,6 +253,22 @@ def test_the_net_benefit_is_as_worked_out_by_hand():
     assert_allclose(net_benefit(np.ones(10), ill, [0.0, 0.25]), [0.4, (4 - 6 / 3) / 10])
     twice = np.stack([np.ones(10), np.arange(10) < 4])
     assert_allclose(net_benefit(chance, ill, [0.25], twice)[:, 0], [(3 - 2 / 3) / 10, 3 / 4])
+
+
+def test_a_decision_curve_is_the_net_benefit_and_its_interval_that_of_patients():
+    random = np.random.default_rng(1)
+    ill = random.random(300) < 0.3
+    chance = 1 / (1 + np.exp(-(random.normal(size=300) + 2 * ill - 1.7)))
+    curve = decision_curve(chance, ill, np.arange(300))
+    assert_allclose(curve.value, net_benefit(chance, ill, curve.thresholds))
+    assert_allclose(curve.treat_all, net_benefit(np.ones(300), ill, curve.thresholds), atol=1e-12)
+    drawn = net_benefit(chance, ill, [0.3], random.multinomial(300, np.full(300, 1 / 300), 2000))
+    assert_allclose([curve.low[29], curve.high[29]], np.quantile(drawn, [0.025, 0.975]), atol=0.01)
+    low, high = curve.gains
+    assert low < 0.1 and 0.4 < high < 0.95
+    twice = decision_curve(np.repeat(chance, 2), np.repeat(ill, 2), np.repeat(np.arange(300), 2))
+    assert_allclose(twice.low, curve.low, atol=1e-9)
+    assert decision_curve(random.random(300), ill, np.arange(300)).gains is None
 
 
 def test_probabilities_that_are_right_fit_and_those_twice_as_sure_do_not():

@@ -283,10 +283,12 @@ def test_figures_of_the_summary_are_those_of_scikit_learn():
     assert rows["auroc", "all"] == pytest.approx(metrics.roc_auc_score(reference, chances, multi_class="ovr"))
     assert rows["f1", "all"] == pytest.approx(metrics.f1_score(reference, top, average="macro"))
     assert rows["mcc", "all"] == pytest.approx(metrics.matthews_corrcoef(reference, top))
+    assert rows["kappa", "all"] == pytest.approx(metrics.cohen_kappa_score(reference, top))
     assert rows["balanced_accuracy", "all"] == pytest.approx(metrics.balanced_accuracy_score(reference, top))
     for index, name in enumerate(TASK.classes):
         classes = (reference == index, top == index)
         assert rows["sensitivity", name] == pytest.approx(metrics.recall_score(*classes))
+        assert rows["kappa", name] == pytest.approx(metrics.cohen_kappa_score(*classes))
         assert rows["ppv", name] == pytest.approx(metrics.precision_score(*classes))
         assert rows["npv", name] == pytest.approx(metrics.precision_score(~classes[0], ~classes[1]))
         assert rows["f1", name] == pytest.approx(metrics.f1_score(*classes))

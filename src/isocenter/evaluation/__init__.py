@@ -114,6 +114,7 @@ if TYPE_CHECKING:
     from isocenter.evaluation.ordinal import grade_distances, least_cost, ranked_probability_score, weighted_kappa
     from isocenter.evaluation.paired import Compared, aligned, compared
     from isocenter.evaluation.regression import (
+        absolute_agreement,
         bias,
         concordance,
         gaussian_nll,
@@ -129,6 +130,7 @@ if TYPE_CHECKING:
     from isocenter.evaluation.significance import (
         FITTING,
         CaseValues,
+        DecisionCurve,
         Test,
         WeakGroup,
         area_covariance,
@@ -138,6 +140,7 @@ if TYPE_CHECKING:
         case_test,
         clusters,
         column_values,
+        decision_curve,
         delong,
         delong_unpaired,
         equivalence,

@@ -164,6 +164,16 @@ class Confusion:
         spread = (total**2 - (called**2).sum(axis=-1)) * (total**2 - (true**2).sum(axis=-1))
         return ratio(agreement, np.sqrt(spread))
 
+    @property
+    def kappa(self) -> Floats:
+        """Agreement beyond chance: 1 at best, NaN where both sides name one class.
+
+        Cohen, Educ Psychol Meas 1960, doi:10.1177/001316446002000104
+        """
+        total = self.counts.sum(axis=(-2, -1))
+        chance = ratio((self.counts.sum(axis=-1) * self.counts.sum(axis=-2)).sum(axis=-1), total**2)
+        return ratio(self.accuracy - chance, 1 - chance)
+
     @cached_property
     def _right(self) -> Floats:
         return np.diagonal(self.counts, axis1=-2, axis2=-1)

@@ -65,6 +65,19 @@ def concordance(predicted: ArrayLike, reference: ArrayLike, weights: Floats | No
     return ratio(2 * _covariance(values, true, count), _variance(values, count) + _variance(true, count) + between)
 
 
+def absolute_agreement(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
+    """ICC(2,1) of prediction and reference: share of the variance that is of the cases. NaN where all are one constant.
+
+    As `icc` of two raters drawn from many. Shrout and Fleiss, Psychol Bull 1979, doi:10.1037/0033-2909.86.2.420
+    """
+    values, true, count = _paired(predicted, reference, weights)
+    total = count.sum(axis=-1)
+    free = ratio(total, total - 1)
+    between, rest = 2 * free * _variance((values + true) / 2, count), free * _variance(values - true, count) / 2
+    of_raters = total * mean(values - true, count) ** 2 / 2
+    return ratio(between - rest, between + rest + 2 * ratio(of_raters - rest, total))
+
+
 def bias(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
     """Mean of predicted minus reference, in the unit of the values."""
     values, true, count = _paired(predicted, reference, weights)

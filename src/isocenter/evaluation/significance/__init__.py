@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from isocenter.evaluation.significance.margins import equivalence, non_inferiority
     from isocenter.evaluation.significance.outcome import Test
     from isocenter.evaluation.significance.paired_tests import mcnemar, permutation, wilcoxon
-    from isocenter.evaluation.significance.probabilities import benefit_parts, hosmer_lemeshow, net_benefit
+    from isocenter.evaluation.significance.probabilities import (
+        DecisionCurve,
+        benefit_parts,
+        decision_curve,
+        hosmer_lemeshow,
+        net_benefit,
+    )
     from isocenter.evaluation.significance.raters import icc
     from isocenter.evaluation.significance.readers import mrmc
     from isocenter.evaluation.significance.resampled import bootstrap_ranks, paired_bootstrap

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
-from isocenter.evaluation.significance.outcome import Test
+from isocenter.evaluation.significance.outcome import LEVEL, NOTHING, Test, owners_of
 from isocenter.evaluation.weighting import mean, weights_of
 from isocenter.lazy import stats
 from isocenter.values import Floats
+
+THRESHOLDS = np.arange(1, 100) / 100
 
 
 def hosmer_lemeshow(
@@ -46,6 +50,59 @@ def net_benefit(
     parts = benefit_parts(probabilities, positive, thresholds)
     count = weights_of(weights, len(parts))
     return np.stack([mean(one, count) for one in parts.T], axis=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class DecisionCurve:
+    """What acting from each threshold on is worth, (thresholds,) each; treating nobody is worth 0.
+
+    low, high: the ends of the value's 95 % interval at each threshold; NaN where no case tells
+    gain_low:  the lower end of what it is worth more than the better of treating everybody or nobody
+    """
+
+    thresholds: Floats
+    value: Floats
+    treat_all: Floats
+    low: Floats
+    high: Floats
+    gain_low: Floats
+
+    @property
+    def gains(self) -> tuple[float, float] | None:
+        """The ends of the longest run of thresholds at which a gain is shown; None where none is."""
+        held = np.flatnonzero(self.gain_low > 0)
+        runs = np.split(held, np.flatnonzero(np.diff(held) > 1) + 1)
+        longest = max(runs, key=len)
+        return (float(self.thresholds[longest[0]]), float(self.thresholds[longest[-1]])) if len(longest) else None
+
+
+def decision_curve(
+    probabilities: ArrayLike, positive: ArrayLike, patients: ArrayLike, thresholds: ArrayLike = THRESHOLDS
+) -> DecisionCurve:
+    """The net benefit by threshold, whose intervals take patients as clusters.
+
+    Vickers et al., BMC Med Inform Decis Mak 2008, doi:10.1186/1472-6947-8-53
+    """
+    parts = benefit_parts(probabilities, positive, thresholds)
+    everybody = benefit_parts(np.ones(len(parts)), positive, thresholds)
+    owner = owners_of(patients, len(parts))
+    half = _half_widths(parts, owner)
+    value, treat_all = parts.mean(axis=0), everybody.mean(axis=0)
+    apart = parts - np.where(treat_all > 0, everybody, 0.0)
+    low, high = value - half, value + half
+    gain_low = apart.mean(axis=0) - _half_widths(apart, owner)
+    return DecisionCurve(np.asarray(thresholds, dtype=np.float64), value, treat_all, low, high, gain_low)
+
+
+def _half_widths(parts: Floats, owner: np.ndarray) -> Floats:
+    """(columns,) half of the interval of each mean; NaN where all cases are alike, or all of one patient."""
+    people = int(owner.max()) + 1
+    sums = np.zeros((people, parts.shape[1]))
+    np.add.at(sums, owner, parts - parts.mean(axis=0))
+    if people < 2:
+        return np.full(parts.shape[1], np.nan)
+    error = np.sqrt((sums**2).sum(axis=0) * people / (people - 1)) / len(parts)
+    return np.where(error > NOTHING, float(stats.t.ppf((1 + LEVEL) / 2, people - 1)) * error, np.nan)
 
 
 def benefit_parts(probabilities: ArrayLike, positive: ArrayLike, thresholds: ArrayLike) -> Floats:

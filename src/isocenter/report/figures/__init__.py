@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from isocenter.report.figures.cohort import class_balance, profiles
     from isocenter.report.figures.detection import box_precision_recall, boxes, froc
     from isocenter.report.figures.differences import agreement, bland_altman
-    from isocenter.report.figures.discrimination import confusion, precision_recall, reliability, risk_coverage, roc
+    from isocenter.report.figures.discrimination import (
+        confusion,
+        decision,
+        precision_recall,
+        reliability,
+        risk_coverage,
+        roc,
+    )
     from isocenter.report.figures.figure import Figure
     from isocenter.report.figures.forest_plot import forest
     from isocenter.report.figures.heat_map import bars, heat

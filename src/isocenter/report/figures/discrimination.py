@@ -106,6 +106,32 @@ def risk_coverage(curves: Mapping[str, tuple[Floats, Floats]], title: str, *, ca
     return chart(draw, title=title, caption=caption, alt=f"Risk against coverage. {areas}", size=(4.4, 4.0))
 
 
+def decision(thresholds: Floats, value: Floats, band: tuple[Floats, Floats], treat_all: Floats, title: str) -> Figure:
+    """The net benefit of calls from each threshold on, with its interval, beside treating everybody and nobody.
+
+    thresholds, value, treat_all, and both ends of the band: (thresholds,)
+    Vickers and Elkin, Med Decis Making 2006, doi:10.1177/0272989X06295361
+    """
+    highest = max(float(np.nanmax(np.concatenate([value, treat_all]))), 0.01)
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        """Three lines, and the model's band."""
+        axes = canvas.subplots()
+        axes.plot(thresholds, treat_all, color=ink.faint, linewidth=1.2, linestyle="dashed", label="everybody")
+        axes.axhline(0, color=ink.faint, linewidth=1.2, label="nobody")
+        axes.fill_between(thresholds, *band, color=ink.series[0], alpha=0.18, linewidth=0)
+        axes.plot(thresholds, value, color=ink.series[0], linewidth=1.8, label="the model")
+        axes.set(xlabel="probability from which on one acts", ylabel="net benefit", xlim=(0, 1))
+        axes.set_ylim(-0.25 * highest, 1.1 * highest)
+        plain(axes, ink)
+        legend(axes, ink, "best")
+
+    places = np.searchsorted(thresholds, [0.1, 0.25, 0.5]).clip(max=len(thresholds) - 1)
+    words = "; ".join(f"at {thresholds[n]:.2f} {value[n]:.3f}, everybody {treat_all[n]:.3f}" for n in places)
+    caption = "Band: 95 % interval at each threshold."
+    return chart(draw, title=title, caption=caption, alt=f"Decision curve. Net benefit {words}", size=(4.4, 4.0))
+
+
 def reliability(truth: ArrayLike, probability: ArrayLike, title: str, *, caption: str = "", bins: int = 10) -> Figure:
     """How often it was true, for each tenth of predicted probability, with exact 95 % intervals and the counts.
 

@@ -45,7 +45,7 @@ from isocenter.values import Estimate, Floats, Row
 
 METRICS = frozenset(
     {
-        *("auroc", "accuracy", "average_precision", "balanced_accuracy", "f1", "mcc", "brier", "ece"),
+        *("auroc", "accuracy", "average_precision", "balanced_accuracy", "f1", "mcc", "kappa", "brier", "ece"),
         *("sensitivity", "specificity", "ppv", "npv"),
     }
 )
@@ -238,6 +238,7 @@ def _overall(answers: Answers, seed: Seed) -> Iterator[Row]:
     of = f"; of {answers.classes[1]}" if size == 2 else "; unweighted mean of the classes"
     yield Row("f1", "all", interval(lambda w: confused(w).f1, of + by, exact=False))
     yield Row("mcc", "all", interval(lambda w: confused(w).mcc, by, exact=False))
+    yield Row("kappa", "all", interval(lambda w: confused(w).kappa, by, exact=False))
     yield Row("brier", "all", bootstrap(answers.scores["brier"], answers.patients, seed=seed))
     yield Row("ece", "all", calibration_error(*stated_chance(probabilities, reference), answers.patients, seed=seed))
     given = (answers.probabilities, answers.reference, answers.patients)

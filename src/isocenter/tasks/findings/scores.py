@@ -35,7 +35,9 @@ from isocenter.tasks.shared import (
 )
 from isocenter.values import Estimate, Floats, Row
 
-METRICS = frozenset({"auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1", "brier", "ece"})
+METRICS = frozenset(
+    {"auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1", "kappa", "brier", "ece"}
+)
 # Predictive values at another prevalence than that of the cases.
 AT_PREVALENCE = {"ppv": Confusion.ppv_at, "npv": Confusion.npv_at}
 # Metrics that set the score of one case against that of another.

@@ -39,7 +39,7 @@ from isocenter.values import Estimate, Floats, Row
 METRICS = frozenset(
     {
         *("mae", "rmse", "median_absolute_error", "r2", "pearson", "spearman", "concordance"),
-        *("bias", "loa_lower", "loa_upper", "interval_coverage", "nll"),
+        *("bias", "loa_lower", "loa_upper", "icc", "interval_coverage", "nll"),
     }
 )
 NAMES: Mapping[str, str] = {

@@ -26,6 +26,7 @@ PROBABILITY_NAMES: Mapping[str, str] = {
     **DOUBT_NAMES,
     "auroc": "AUROC",
     "brier": "Brier score",
+    "kappa": "Cohen's kappa",
     "ece": "ECE",
     "ece_uncalibrated": "ECE, uncalibrated",
     "ece_equal_mass": "ECE of bins of equal mass",
@@ -78,10 +79,15 @@ def label_rows(name: str, given: Called, *, prevalence: float | None, seed: Seed
     values = predictive_values(called, truth, patients, prevalence=prevalence, seed=seed)
     for metric, value in zip(("ppv", "npv"), values, strict=True):
         yield Row(metric, name, noted(value, given.at))
-    estimate = bootstrap_statistic(
-        lambda weights: Confusion.of(called, truth, 2, weights).f1, patients, strata=truth, seed=seed, exact=False
-    )
-    yield Row("f1", name, noted(estimate, given.at))
+    for metric in ("f1", "kappa"):
+        figure_of = partial(_of_calls, metric, called, truth)
+        estimate = bootstrap_statistic(figure_of, patients, strata=truth, seed=seed, exact=False)
+        yield Row(metric, name, noted(estimate, given.at))
+
+
+def _of_calls(metric: str, called: np.ndarray, truth: np.ndarray, weights: Floats) -> Floats:
+    figure: Floats = getattr(Confusion.of(called, truth, 2, weights), metric)
+    return figure
 
 
 def called_values(name: str, given: Called, cases: np.ndarray) -> Iterator[CaseValues]:

@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.evaluation import Seed, bias, bootstrap_statistic, limits_of_agreement, pearson, spearman
+from isocenter.evaluation import (
+    Seed,
+    absolute_agreement,
+    bias,
+    bootstrap_statistic,
+    limits_of_agreement,
+    pearson,
+    spearman,
+)
 from isocenter.report import Figure, figures
 from isocenter.values import Estimate, Floats, Row
 
@@ -22,6 +30,7 @@ AGREEMENT: Mapping[str, str] = {
     "bias": "Bias",
     "loa_lower": "Lower limit of agreement",
     "loa_upper": "Upper limit of agreement",
+    "icc": "ICC(2,1), absolute agreement",
 }
 
 
@@ -49,18 +58,18 @@ def compared_estimate(measured: Measured, figure: Compared, unit: str, seed: See
 
 
 def agreement_rows(measured: Measured, unit: str, *, seed: Seed) -> list[Row]:
-    """Bias and the two limits of agreement."""
-    lower, upper = (_limit(side) for side in (0, 1))
-    compared: Mapping[str, Compared] = dict(zip(AGREEMENT, (bias, lower, upper), strict=True))
+    """Bias, the two limits of agreement, and the intraclass correlation."""
+    figures_of = (bias, _limit(0), _limit(1), absolute_agreement)
+    units = (unit, unit, unit, "")
     return [
-        Row(metric, measured.target, compared_estimate(measured, figure, unit, seed))
-        for metric, figure in compared.items()
+        Row(metric, measured.target, compared_estimate(measured, figure, own, seed))
+        for metric, figure, own in zip(AGREEMENT, figures_of, units, strict=True)
     ]
 
 
 def agreement_figure(measured: Measured, title: str, unit: str) -> Figure:
     """The Bland-Altman plot."""
-    mean, lower, upper = (row.estimate for row in agreement_rows(measured, unit, seed=0))
+    mean, lower, upper = (row.estimate for row in agreement_rows(measured, unit, seed=0)[:3])
     limits = (lower, upper)
     return figures.bland_altman(measured.reference, measured.predicted, title, bias=mean, limits=limits, unit=unit)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from isocenter.values import Case
 from isocenter.verbs.auditing.between_groups import feature_shift
+from isocenter.verbs.auditing.decisions import decisions
 from isocenter.verbs.auditing.explained import explanations
 from isocenter.verbs.auditing.groups import groups
 from isocenter.verbs.auditing.mistakes import mistakes
@@ -41,7 +42,14 @@ class Audit:
 
 
 # In the order of the report; None from one that has nothing to look at.
-AUDITS: tuple[Callable[[Audit], Audited | None], ...] = (groups, feature_shift, robustness, mistakes, explanations)
+AUDITS: tuple[Callable[[Audit], Audited | None], ...] = (
+    decisions,
+    groups,
+    feature_shift,
+    robustness,
+    mistakes,
+    explanations,
+)
 
 
 def audited(audit: Audit) -> Scored:

@@ -1,0 +1,71 @@
+"""What the calls of a model are worth, by the probability from which on one acts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from isocenter.evaluation import ALL, DecisionCurve, Table, decision_curve
+from isocenter.lazy import pandas as pd
+from isocenter.report import Block, Details, Figure, Gallery, Paragraph, Section, figures
+from isocenter.tasks import Task
+from isocenter.verbs.evaluation import Audited
+
+if TYPE_CHECKING:
+    from isocenter.verbs.auditing.audits import Audit
+
+DECISION, TITLE = "decision.csv", "What calls are worth"
+# Of more labels curves would fill pages; the table has them all.
+SHOWN = 4
+HOW = (
+    "Net benefit: right calls a case, less wrong ones by the odds of the threshold, which states how many needless "
+    "calls one would accept for a right one. Intervals take patients as clusters, each threshold by itself."
+)
+
+
+def decisions(audit: Audit) -> Audited | None:
+    """The net benefit of each label that is called by a probability; nothing for a model that states none."""
+    curves: dict[str, DecisionCurve] = {}
+    for part, (task, table) in audit.scored.parts.items():
+        for name, curve in _called(task, table):
+            curves[f"{part}: {name}" if part else name] = curve
+    if not curves:
+        return None
+    rows = pd.concat([_rows(label, curve) for label, curve in curves.items()], ignore_index=True)
+    drawn = [_figure(label, curve) for label, curve in curves.items()]
+    blocks: list[Block] = [Paragraph(" ".join(_sentences(curves))), Gallery(drawn[:SHOWN])]
+    if drawn[SHOWN:]:
+        blocks.append(Details("Further labels", [Gallery(drawn[SHOWN:])]))
+    return Audited({DECISION: rows}, sections=[Section(TITLE, [*blocks, Paragraph(HOW)])])
+
+
+def _called(task: Task, table: Table) -> Iterator[tuple[str, DecisionCurve]]:
+    """(label, its curve); of two classes only the one whose probability calls."""
+    areas = {one.label: one for one in task.scoring.case_values(table) if one.metric == "auroc"}
+    overall = areas.pop(ALL, None)
+    for label, own in areas.items():
+        is_stated = bool(((own.values >= 0) & (own.values <= 1)).all())
+        is_other = overall is not None and not np.array_equal(own.values, overall.values)
+        if own.positive is not None and is_stated and not is_other:
+            yield label, decision_curve(own.values, own.positive, own.patients)
+
+
+def _rows(label: str, curve: DecisionCurve) -> Table:
+    columns = {"threshold": curve.thresholds, "net_benefit": curve.value, "treat_all": curve.treat_all}
+    return pd.DataFrame({**columns, "treat_none": 0.0, "low": curve.low, "high": curve.high, "label": label})
+
+
+def _figure(label: str, curve: DecisionCurve) -> Figure:
+    band = (curve.low, curve.high)
+    return figures.decision(curve.thresholds, curve.value, band, curve.treat_all, f"Net benefit of calling {label}")
+
+
+def _sentences(curves: dict[str, DecisionCurve]) -> Iterator[str]:
+    for label, curve in curves.items():
+        if (found := curve.gains) is None:
+            yield f"At no threshold it is shown that calling {label} by the model is worth more than all or nobody."
+        else:
+            ends = f"from {found[0]:.2f} to {found[1]:.2f}" if found[0] < found[1] else f"of {found[0]:.2f}"
+            yield f"Calling {label} by the model is worth more than calling all or nobody at thresholds {ends}."
