@@ -11,6 +11,7 @@ import isocenter
 import trained
 from isocenter.errors import DatasetError, PlanError, UsageError
 from isocenter.evaluation import Table, resampling
+from isocenter.planning import read_plan
 from isocenter.tasks import Task
 from isocenter.tasks.classification.task import Classification
 from isocenter.verbs.auditing import Audit, AuditOptions
@@ -198,3 +199,29 @@ def test_other_kinds_of_problem_have_gaps_of_their_own_metrics(cohort, request):
 
 
 READ = {"segmented": {"labels": trained.LABELS}}
+
+
+def test_a_training_treats_groups_alike_and_a_covariate_of_the_group_is_no_input(tmp_path):
+    asked = {"training.fairness": "group_dro", "training.protected": "sex", "augmentation.mixup": 0.0}
+    run = trained.classifying(peopled(tmp_path / "data"), tmp_path / "run", assignments=asked)
+    assert pd.read_csv(run.out / "log.csv")["loss"].notna().all()
+    plan = read_plan(run.out / "plan.yaml")
+    assert plan["training.fairness"] == "group_dro"
+    assert plan["network.context"] is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "match"),
+    [
+        ({"training.fairness": "reweigh"}, "reweigh needs groups"),
+        ({"training.fairness": "reweigh", "training.protected": "height"}, "there is no covariate 'height'"),
+        ({"training.fairness": "fairest", "training.protected": "sex"}, "fairness"),
+        (
+            {"training.fairness": "resample", "training.protected": "sex", "training.sampling": "balanced"},
+            "cannot be drawn balanced and by groups at once",
+        ),
+    ],
+)
+def test_a_training_that_cannot_treat_groups_alike_is_refused(asked, match, tmp_path):
+    with pytest.raises(PlanError, match=match):
+        isocenter.plan(peopled(tmp_path / "data"), device="cpu", assignments=asked)

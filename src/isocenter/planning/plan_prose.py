@@ -106,6 +106,8 @@ SENTENCES: Mapping[str, Sentence] = {
         "Training ends after {value} validations without improvement", "Training never ends early"
     ),
     "training.sampling": Sentence("The sampling of cases is {value}"),
+    "training.fairness": Sentence("Groups of people are treated alike by {value}"),
+    "training.protected": Sentence("These groups are {value}", "No groups of people are treated alike"),
     "training.modality_dropout": Sentence(
         "Each image of a case is left out in {percent} of the draws", "No image is left out"
     ),

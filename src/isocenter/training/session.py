@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from isocenter.lazy import lightning_fabric, torch
 from isocenter.planning import Network, Settings, Training
 from isocenter.runtime import Context, Model, TorchNetwork, build_module, slide, with_covariates
 from isocenter.training.checkpoint import last_checkpoint, read_checkpoint, write_checkpoint
-from isocenter.training.data import BY_LOSS, Costs, Loader, Prepared
+from isocenter.training.data import BY_LOSS, Costs, GroupLoss, Loader, Prepared, Protected
 from isocenter.training.length import most_steps
 from isocenter.training.processes import SINGLE_PROCESS, Ranks
 from isocenter.training.state import Clock, State
@@ -138,6 +139,8 @@ class Session:
         state = State.of(recorded, str(last))
         self.take_batches_of(state.batch)
         known = recorded.get("costs", ())
+        if self.groups is not None and "groups" in recorded:
+            self.groups.shares[:] = recorded["groups"]
         self.loader.costs.known = [(int(step), int(case), float(loss)) for step, case, loss in known]
         return state
 
@@ -169,6 +172,7 @@ class Session:
             self.ranks,
             terms=dict(self.terms.items()),
             costs=self._costs,
+            groups=self.groups,
         )
 
     def validated(self, cases: Sequence[Prepared], compute: Compute) -> dict[str, Tensor]:
@@ -207,6 +211,7 @@ class Session:
         if not self.ranks.leads:
             return
         kept = {**state.record(clock), "costs": [] if self._costs is None else self._costs.known}
+        kept |= {} if self.groups is None else {"groups": self.groups.shares.tolist()}
         write_checkpoint(
             last_checkpoint(self.out),
             self.recorded(step=state.step),
@@ -222,6 +227,11 @@ class Session:
         learnt = {name: value.detach().cpu().tolist() for name, value in self.terms.items()}
         return replace(self.model, record={**self.model.record, **facts, **({"terms": learnt} if learnt else {})})
 
+    @cached_property
+    def groups(self) -> GroupLoss | None:
+        """What makes the loss of those of groups of people, where the plan says so."""
+        return GroupLoss.of(Protected.of(self.settings.training.fairness, self.train_cases))
+
     @property
     def _costs(self) -> Costs | None:
         """What cases cost, where they are drawn by it."""
@@ -231,6 +241,7 @@ class Session:
 def loader_of(settings: Settings, cases: Sequence[Prepared], ranks: Ranks) -> Loader:
     """The batches of a training, of which this process makes its part."""
     chosen = settings.training
+    protected = Protected.of(chosen.fairness, cases)
     return Loader(
         cases,
         chosen.patch,
@@ -243,6 +254,7 @@ def loader_of(settings: Settings, cases: Sequence[Prepared], ranks: Ranks) -> Lo
         images=images_of(settings.preprocessing.channels),
         left_out=chosen.modality_dropout,
         flags=bool(Context.of(settings.network.context).channels),
+        drawn=None if protected is None else protected.drawn,
     )
 
 

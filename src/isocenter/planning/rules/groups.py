@@ -18,13 +18,13 @@ def groups_decision(dataset: Dataset, cases: Collection[str]) -> Decision:
     return Decision(found, RULE if found else f"there is none: {RULE}")
 
 
-def refuse_groups(asked: Any, dataset: Dataset, cases: Collection[str]) -> None:
-    """PlanError for groups that the covariates of these cases do not make."""
+def refuse_groups(asked: Any, dataset: Dataset, cases: Collection[str], where: str) -> None:
+    """PlanError, of the decision `where`, for groups that the covariates of these cases do not make."""
     if asked is None:
         return
     if not isinstance(asked, str):
-        raise PlanError(f"{asked!r} names no groups", "evaluation.groups", "Give a text such as sex,age:40:60")
+        raise PlanError(f"{asked!r} names no groups", where, "Give a text such as sex,age:40:60")
     try:
         groups_of(covariates_by_name(dataset, cases), asked)
     except UsageError as error:
-        raise PlanError(error.problem, "evaluation.groups", error.remedy) from error
+        raise PlanError(error.problem, where, error.remedy) from error

@@ -85,6 +85,8 @@ def training(
         "schedule": Decision("cosine", "it falls to zero with the last step", "arXiv:1608.03983"),
         "early_stop": _early_stop(each),
         "sampling": Decision("natural", "each case comes as often as any other"),
+        "fairness": Decision("none", "no group was named (--set training.protected=sex)"),
+        "protected": Decision(None, "no group was named"),
         "modality_dropout": modality_dropout,
         "memory": memory,
         "compute": Decision(None, "a probe finds what is fastest on this machine when training starts"),

@@ -73,6 +73,7 @@ class Loader:
     pinned:     in memory from which a GPU copies while the processor goes on
     images:     (channels,) which image of a case each is of, where a case may lack some
     left_out:   how often each image of a case is left out, never all of them
+    drawn:      numbers of the cases by which they are drawn in place of `sampling`, and how many of each an epoch has
     flags:      whether the last entries of the context state which channels are there
     """
 
@@ -87,6 +88,7 @@ class Loader:
     images: tuple[int, ...] = ()
     left_out: float = 0.0
     flags: bool = False
+    drawn: tuple[NDArray[np.intp], NDArray[np.intp] | None] | None = None
 
     @cached_property
     def costs(self) -> Costs:
@@ -146,7 +148,8 @@ class Loader:
 
     @cached_property
     def _sampling(self) -> Sampling:
-        return Sampling(self.sampling, self.seed, [case.target for case in self.cases], self.costs)
+        owners, each = self.drawn or (None, None)
+        return Sampling(self.sampling, self.seed, [case.target for case in self.cases], self.costs, owners, each)
 
     @cached_property
     def _kind(self) -> Kind:

@@ -88,15 +88,20 @@ class Sampling:
 
     targets: of all cases; those that are alike are a class, of numbers the tenths of the first one's range
     costs:   what is drawn by, where it is "by_loss"
+    owners:  (cases,) numbers that are drawn by in place of classes; each: how many of these an epoch has
     """
 
     how: str
     seed: int
     targets: Sequence[Array]
     costs: Costs | None = None
+    owners: NDArray[np.intp] | None = None
+    each: NDArray[np.intp] | None = None
 
     def __call__(self, number: int) -> tuple[int, np.random.Generator]:
         """The case of a sample, and what its patch and its augmentation are drawn from."""
+        if self.owners is not None:
+            return Sampling._class_by_class(self, number) if self.each is None else self._epoch_by_epoch(number)
         return DRAWS.get(self.how, Sampling._epoch_by_epoch)(self, number)
 
     def _case_by_case(self, number: int) -> tuple[int, np.random.Generator]:
@@ -144,16 +149,15 @@ class Sampling:
 
     @cached_property
     def _in_an_epoch(self) -> NDArray[np.intp]:
+        if self.each is not None:
+            return self.each
         return IN_AN_EPOCH[self.how](np.array([len(members) for members in self._classes]))
 
     @cached_property
     def _classes(self) -> list[NDArray[np.intp]]:
         """The numbers of the cases of each class: of those whose targets are alike."""
-        targets = np.stack([np.atleast_1d(target) for target in self.targets])
-        if np.issubdtype(targets.dtype, np.floating):
-            targets = _levels(targets[:, 0])[:, None]
-        _, owner = np.unique(targets, axis=0, return_inverse=True)
-        return [np.flatnonzero(owner.ravel() == number) for number in range(int(owner.max()) + 1)]
+        owner = classes_of_targets(self.targets) if self.owners is None else self.owners
+        return [np.flatnonzero(owner == number) for number in range(int(owner.max()) + 1)]
 
 
 # How a sample's case is drawn; the others have so many cases of each class in an epoch.
@@ -162,6 +166,14 @@ DRAWS: Mapping[str, Callable[[Sampling, int], tuple[int, np.random.Generator]]] 
     BY_LOSS: Sampling._hard_ones_oftener,
     "balanced": Sampling._class_by_class,
 }
+
+
+def classes_of_targets(targets: Sequence[Array]) -> NDArray[np.intp]:
+    """(cases,) number of the class of each: targets that are alike, of numbers those in one part of the range."""
+    values = np.stack([np.atleast_1d(target) for target in targets])
+    if np.issubdtype(values.dtype, np.floating):
+        values = _levels(values[:, 0])[:, None]
+    return np.asarray(np.unique(values, axis=0, return_inverse=True)[1]).reshape(-1)
 
 
 def _levels(values: NDArray[Any]) -> NDArray[np.intp]:

@@ -82,6 +82,7 @@ class Prepared:
     context:   (entries,) covariates; None where the network gets images only
     marked:    (*spatial) numbers of labels from a stage before; None where there is none
     there:     (channels,) which of them the case has; None where a case has all
+    group:     of people, that training treats like the others; empty where it looks at none
     patient:   whose it is; the case itself where nobody is named
     """
 
@@ -95,6 +96,7 @@ class Prepared:
     marked: Array | None = None
     there: NDArray[np.bool_] | None = None
     patient: str = ""
+    group: str = ""
 
     def __post_init__(self) -> None:
         if self.kind is None:

@@ -15,7 +15,7 @@ from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.planning import Settings
 from isocenter.tasks import Task
-from isocenter.training.data import Batch, Drawn, kind_for, moved
+from isocenter.training.data import Batch, Drawn, GroupLoss, kind_for, moved
 from isocenter.training.processes import SINGLE_PROCESS, Ranks
 from isocenter.training.step.compute import Compute
 from isocenter.transforms import Augmentation
@@ -80,11 +80,13 @@ def batch_loss(
     ranks: Ranks = SINGLE_PROCESS,
     terms: Mapping[str, Tensor] | None = None,
     each: Callable[[list[float]], None] | None = None,
+    groups: GroupLoss | None = None,
 ) -> Tensor:
     """Augment a batch on the device and let the task judge what the network makes of it.
 
     terms: of the loss that are learnt with the weights
     each:  takes the loss of each sample, where somebody wants to know
+    groups: makes the loss of those of groups of people, where training looks at them
     With several ranks each gives its part of a batch, and the loss is that of the whole.
     """
     task, seen = settings.task, augmented(batch, settings, device, ranks)
@@ -104,6 +106,8 @@ def batch_loss(
         judge = partial(module.loss, heads=task.heads)
     if each is not None:
         each(sample_by_sample(judge, outputs, targets))
+    if groups is not None:
+        return groups(judge, outputs, targets, batch.cases) + added
     if partner is None or family.has_loss:
         return judge(outputs, targets) + added
     # Zhang et al., arXiv:1710.09412; Yun et al., arXiv:1905.04899

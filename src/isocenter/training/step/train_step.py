@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from isocenter.errors import IsocenterError
 from isocenter.lazy import torch
 from isocenter.planning import Settings
-from isocenter.training.data import Batch, Costs
+from isocenter.training.data import Batch, Costs, GroupLoss
 from isocenter.training.length import Pace, decay, rate
 from isocenter.training.processes import Ranks
 from isocenter.training.step.compute import Compute
@@ -34,6 +34,7 @@ class Learner:
     module: as Fabric has wrapped it
     terms:  of the loss, learnt with the weights
     costs:  take what each case cost, where cases are drawn by it
+    groups: make the loss of those of groups of people, where training looks at them
     """
 
     module: Any
@@ -45,6 +46,7 @@ class Learner:
     ranks: Ranks
     terms: Mapping[str, Tensor] = field(default_factory=dict)
     costs: Costs | None = None
+    groups: GroupLoss | None = None
     lost: int = 0
 
     def learn(self, batch: Batch, step: int, pace: Pace) -> tuple[float, float]:
@@ -88,7 +90,7 @@ class Learner:
         """The loss of a batch; each: takes the loss of each sample."""
         with bit_by_bit(self.settings):
             given = (self.module, batch, self.settings, self.fabric.device, self.compute, self.ranks)
-            return batch_loss(*given, terms=self.terms, each=each)
+            return batch_loss(*given, terms=self.terms, each=each, groups=self.groups)
 
     def refuse_lost(self, step: int, where: str) -> None:
         """IsocenterError once nothing was learnt from many batches in a row."""

@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from isocenter.planning import CACHED_SHARE, Settings, settings
+from isocenter.evaluation import groups_of
+from isocenter.planning import CACHED_SHARE, Settings, Training, settings
 from isocenter.report import metric_name
 from isocenter.runtime import (
     Context,
@@ -104,7 +105,7 @@ class Job:
         """Its training and its validation cases as the network sees them."""
         reading = ReadingOptions.of_plan(self.plan.options)
         cases = prepared([*self.train, *self.val], self.settings, reading, self.marked)
-        return cases[: len(self.train)], cases[len(self.train) :]
+        return in_groups(cases[: len(self.train)], self.train, self.settings.training), cases[len(self.train) :]
 
 
 def fit(
@@ -190,6 +191,16 @@ def prepared(
             memory=int(CACHED_SHARE * available_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
             progress=tracker,
         )
+
+
+def in_groups(made: Sequence[Prepared], cases: Sequence[Case], chosen: Training) -> list[Prepared]:
+    """Training cases with the group of people that each is of, where training looks at groups."""
+    if chosen.fairness == "none" or chosen.protected is None:
+        return list(made)
+    names = dict.fromkeys(name for case in cases for name in case.covariates)
+    covariates = {name: [case.covariates.get(name) for case in cases] for name in names}
+    [groups] = groups_of(covariates, chosen.protected).values()
+    return [replace(one, group=str(group)) for one, group in zip(made, groups, strict=True)]
 
 
 def predicted(model: Model, task: Task, cases: Sequence[Case]) -> list[Prediction]:

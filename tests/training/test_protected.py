@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from isocenter.training.data import GroupLoss, Loader, Prepared, Protected
+
+
+def people(*counts: tuple[str, int, int]) -> list[Prepared]:
+    """Cases of (group, class, how many)."""
+    image = np.zeros((1, 4, 4), dtype=np.float32)
+    own = [(group, label) for group, label, count in counts for _ in range(count)]
+    return [
+        Prepared(f"c{n}", image, np.array(label), (), (1.0, 1.0), group=group) for n, (group, label) in enumerate(own)
+    ]
+
+
+UNEQUAL = (("F", 0, 30), ("F", 1, 10), ("M", 0, 20), ("M", 1, 40))
+
+
+def judge(outputs, targets):
+    return (outputs["class"][:, 0] - targets).square().mean()
+
+
+def test_reweighed_cases_have_group_and_class_independent():
+    made = Protected.of("reweigh", people(*UNEQUAL))
+    weights = made.weights[made.cells]
+    assert_allclose(weights.sum(), 100)
+    group = np.repeat(["F", "F", "M", "M"], [30, 10, 20, 40])
+    ill = np.repeat([0, 1, 0, 1], [30, 10, 20, 40])
+    for name in "FM":
+        assert_allclose(np.average(ill[group == name], weights=weights[group == name]), 0.5)
+    # Kamiran and Calders: P(group) P(class) / P(group, class)
+    assert_allclose(weights[0], 0.4 * 0.5 / 0.3)
+
+
+def test_the_loss_of_a_reweighed_batch_is_the_weighted_mean_of_its_cases():
+    made = Protected.of("reweigh", people(*UNEQUAL))
+    cases = [0, 31, 45, 99, 1]
+    outputs, targets = torch.randn(5, 1, dtype=torch.float64), torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0])
+    each = (outputs[:, 0] - targets).square()
+    expected = (each * torch.from_numpy(made.weights[made.cells[cases]])).mean()
+    assert_allclose(GroupLoss.of(made)(judge, {"class": outputs}, targets, cases), expected)
+
+
+def test_the_group_that_is_worst_off_comes_to_count_most():
+    made = Protected.of("group_dro", people(("F", 0, 50), ("M", 0, 50)))
+    loss = GroupLoss.of(made)
+    outputs, targets = {"class": torch.tensor([[0.1], [2.0]])}, torch.zeros(2)
+    first = float(loss(judge, outputs, targets, [0, 50]))
+    for _ in range(500):
+        last = float(loss(judge, outputs, targets, [0, 50]))
+    assert_allclose(first, 0.5 * 0.01 + 0.5 * 4.0, atol=0.05)
+    assert_allclose(last, 4.0, atol=0.01)
+    assert_allclose(loss.shares.sum(), 1)
+
+
+def drawn(method: str, count: int, **options) -> Counter:
+    cases = people(*UNEQUAL)
+    protected = Protected.of(method, cases)
+    loader = Loader(cases, (4, 4), 10, 0.0, 3, drawn=protected.drawn)
+    seen = [index for step in range(count // 10) for index in loader.of_step(step).cases]
+    return Counter((cases[index].group, int(cases[index].target)) for index in seen)
+
+
+def test_resampled_cases_come_with_group_and_class_independent():
+    assert drawn("resample", 100) == {("F", 0): 20, ("F", 1): 20, ("M", 0): 30, ("M", 1): 30}
+
+
+def test_balanced_batches_have_as_many_of_each_group():
+    cases = people(*UNEQUAL)
+    loader = Loader(cases, (4, 4), 10, 0.0, 3, drawn=Protected.of("balanced_batches", cases).drawn)
+    for step in range(20):
+        assert Counter(cases[index].group for index in loader.of_step(step).cases) == {"F": 5, "M": 5}
+
+
+def test_without_classes_groups_weigh_alike():
+    image = np.zeros((1, 4, 4), dtype=np.float32)
+    cases = [
+        Prepared(f"c{n}", image, np.zeros((4, 4), np.uint8), (np.zeros((1, 2), int),), (1.0, 1.0), group="FM"[n > 7])
+        for n in range(10)
+    ]
+    made = Protected.of("reweigh", cases)
+    assert_allclose(made.weights[made.cells], [10 / 2 / 8] * 8 + [10 / 2 / 2] * 2)
+
+
+@pytest.mark.parametrize("method", ["none", "resample"])
+def test_only_methods_of_the_loss_change_it(method):
+    assert GroupLoss.of(Protected.of(method, people(*UNEQUAL))) is None
