@@ -55,7 +55,7 @@ def _course(steps: np.ndarray, values: np.ndarray, last: int) -> str:
     best, first = float(values.max()), float(values[0])
     at = int(steps[int(values.argmax())])
     if best <= first:
-        return "never rose above its first value: the network did not learn to do better."
+        return f"was highest, {best:.3f}, when it was first measured, at step {at}: more steps gained nothing."
     before = values[steps <= (1 - LAST) * last]
     earlier = float(before.max()) if len(before) else first
     if best - earlier > GAINED * (best - first):
