@@ -142,6 +142,10 @@ def explain(
         str | None,
         typer.Option(metavar="FOLDER", help="What answers go with: one folder of images a concept, or measured."),
     ] = None,
+    counterfactual: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Class or finding to which a smallest change flips each case, or auto."),
+    ] = None,
     given: Given = None,
 ) -> None:
     """Map what MODEL's answers rest on, each on the image's own grid."""
@@ -162,6 +166,7 @@ def explain(
         backend=backend,
         covariates=covariates,
         concepts=concepts,
+        counterfactual=counterfactual,
         **(given or {}),
     )
     show(result, result.as_record() if json else None)

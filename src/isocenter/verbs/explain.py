@@ -24,6 +24,7 @@ from isocenter.verbs.explaining import (
     Made,
     cohort_findings,
     concepts_of,
+    counterfactuals_of,
     explanation_page,
     verdict_sentence,
     with_references,
@@ -115,6 +116,7 @@ def explain(
     backend: str = "auto",
     covariates: Covariates = None,
     concepts: str | Path | None = None,
+    counterfactual: str | None = None,
     **reading: Unpack[ReadingKeywords],
 ) -> Explained:
     """Map what the model's answer to every input rests on, by one method or several.
@@ -131,6 +133,8 @@ def explain(
     seconds: for each map of a method that draws at random: as many masks as there is time for
     fold, device, threads, backend, covariates: as in `predict`
     concepts: "measured", or a folder with one folder of images a concept: what the answers go with, in concepts.csv
+    counterfactual: class or finding that a smallest change of each case is to be called, "auto" for the likeliest other
+             class: <case>_counterfactual, <case>_difference, and counterfactuals.csv
     reading: the fields of `ReadingOptions`: layout, patient, column and so on
     A case that fails is reported and the rest goes on; DatasetError where every one fails.
     Raises UsageError for an unknown method or target, and where a method that was named cannot explain the model.
@@ -148,13 +152,14 @@ def explain(
     explainer = replace(explainer, references=_references(references, options, loaded, cases))
     explainer = with_tests(explainer, cases, path_of(model), tests, seed=seed)
     explainer = replace(explainer, methods=explainer.believed) if method == AUTO else explainer
-    looks = []
-    if concepts is not None:
-        cohort = Cohort(loaded, explainer.torch_model, explainer.methods, target, cases, explainer.references)
-        looks.append(concepts_of(cohort, str(concepts), options, seed=seed))
-    sections = [section for look in looks for section in look.sections]
+    cohort = Cohort(loaded, explainer.torch_model, explainer.methods, target, cases, explainer.references)
+    looks = [] if concepts is None else [concepts_of(cohort, str(concepts), options, seed=seed)]
     with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
         result, made = _explained(replace(explainer, folder=partial), cases, problems, seed)
+        if counterfactual is not None:
+            flipped = counterfactuals_of(cohort, counterfactual, partial)
+            looks.append(flipped.look)
+            result = replace(result, files=[*result.files, *flipped.files])
         result = replace(result, tables={name: table for one in looks for name, table in one.tables.items()})
         if folder is None or partial is None:
             return result
@@ -164,6 +169,7 @@ def explain(
         write_table(result.table, partial / MARKS[0])
         write_json(partial / MARKS[1], EXPLANATIONS_SCHEMA, result.as_record())
         facts = {"weights": loaded.record.get("weights_sha256", "not recorded"), "target": target, "seed": seed}
+        sections = [section for look in looks for section in look.sections]
         page = explanation_page(made, result.methods, result.refused, result.findings, facts, sections)
         (partial / "report.html").write_text(page, encoding="utf-8")
     return result

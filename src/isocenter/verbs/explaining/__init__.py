@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.explaining.cohort import COLUMNS, Explainer, Made
     from isocenter.verbs.explaining.cohort_results import cohort_findings, with_references, with_tests
     from isocenter.verbs.explaining.concepts import CONCEPTS, Cohort, concepts_of
+    from isocenter.verbs.explaining.counterfactuals import COUNTERFACTUALS, counterfactuals_of
     from isocenter.verbs.explaining.kept import keep, kept_content, kept_records
     from isocenter.verbs.explaining.report import explanation_page, method_blocks, verdict_sentence
     from isocenter.verbs.explaining.tests_of_methods import Tested, spread_out, tested_methods

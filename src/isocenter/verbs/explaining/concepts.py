@@ -79,6 +79,11 @@ class Cohort:
         return CaseOnGrid.of(self.model, case, target or self.common_target, self.torch_model)
 
     @property
+    def named(self) -> str:
+        """The target in words."""
+        return "all" if self.target == AUTO else self.target
+
+    @property
     def common_target(self) -> str:
         """The one target that is asked about in every case: of "auto" what most of them are answered with."""
         if self.target != AUTO or not self.model.task.decoding.picks:
@@ -120,7 +125,7 @@ def _by_measurements(cohort: Cohort, seed: int) -> Audited:
     surrogate = additive_surrogate(named, answers, people, seed=seed)
     r2 = surrogate.r2
     lines = [
-        {"target": cohort.target, "concept": name, "source": SURROGATE, "cases": len(rows)}
+        {"target": cohort.named, "concept": name, "source": SURROGATE, "cases": len(rows)}
         | {"r2": r2.value, "r2_low": r2.low, "r2_high": r2.high, "share": share}
         | {"direction": surrogate.direction[name]}
         for name, share in surrogate.shares.items()
@@ -197,7 +202,7 @@ def _by_examples(cohort: Cohort, folder: Path, reading: ReadingOptions, seed: in
         }
     pool, gradients = np.stack([one.pooled for one in seen]), np.stack([one.gradient for one in seen])
     found = tcav({name: np.stack(rows) for name, rows in shown.items()}, pool, gradients, seed=seed)
-    lines = [{"target": cohort.target, "source": FOLDER, **asdict(one)} for one in found]
+    lines = [{"target": cohort.named, "source": FOLDER, **asdict(one)} for one in found]
     return _found(lines, _section_of_concepts(found))
 
 

@@ -1,0 +1,306 @@
+"""The smallest change of an image that flips a call: sparse, smooth, within the image's range, such as the gate takes.
+
+Wachter et al., Harv J Law Technol 2018, arXiv:1711.00399; L1 and total variation as in Dhurandhar et al., NeurIPS 2018,
+arXiv:1802.07623. What is found on the network's grid is put onto the source's and predicted anew: what is stated
+is what `predict` answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import UsageError, listed
+from isocenter.explanation.case_on_grid import AUTO, CaseOnGrid
+from isocenter.explanation.subject import Subject
+from isocenter.lazy import torch
+from isocenter.runtime import Differentiable, Model, Preprocessing
+from isocenter.tasks import Task, rows_in
+from isocenter.transforms import Normalisation, recoloured, stacked
+from isocenter.values import Array, Case, Image, Prediction, is_missing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WHERE = "--counterfactual"
+# Weights of the change beside the margin to be made up, the strongest first; steps of each, their length in deviations.
+WEIGHTS, STEPS, LENGTH = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03), 80, 0.05
+# Total variation counts so much beside L1. The margin that is asked for: a share of that before, and log odds. How much
+# further a change may go.
+VARIATION, MARGIN, FURTHER = 0.5, (0.1, 0.02), (1.0, 1.15, 1.35, 1.6, 2.0)
+# Of a change, what is less than this share of its strongest place is none; of the range, what counts as changed.
+NOTHING, CHANGED = 0.02, 0.01
+# Once a change flips the call and not the gate, so many weaker ones are tried.
+MORE_TRIES = 2
+
+
+@dataclass(frozen=True)
+class Flip:
+    """What is to be called otherwise.
+
+    part:   of several tasks, the one that calls; empty of one
+    name:   the class that is to be called; of findings the one that is to be called the other way
+    before: what is called now
+    """
+
+    task: Task
+    part: str
+    name: str
+    before: str
+
+    @classmethod
+    def of(cls, task: Task, asked: str, prediction: Prediction) -> Flip:
+        """What is asked for, as "class", "finding" or "part:class"; "auto" is the likeliest other class.
+
+        Raises UsageError for a task that calls nothing, and for a name that it does not call.
+        """
+        part, _, name = asked.rpartition(":") if task.decoding.parts else ("", "", asked)
+        own = task.decoding.parts.get(part, task)
+        calls = own.decoding.uncertainty in ("classes", "labels") and all(one.is_vector for one in own.heads.values())
+        if not calls:
+            parts = f"; name one of {listed(list(task.decoding.parts))}, as part:class" if task.decoding.parts else ""
+            raise UsageError(f"a {own.name} calls no class or finding that could flip{parts}", WHERE, "Leave it away")
+        made = cls(task, part, name, "")
+        before = made.called(prediction)
+        if name == AUTO and made.picks:
+            chances = made.own(prediction).probabilities or {}
+            name = max((one for one in chances if one != before), key=lambda one: chances[one])
+        if name not in own.decoding.targets:
+            raise UsageError(
+                f"there is no {asked!r} to flip to", WHERE, f"Choose of {listed(list(own.decoding.targets))}"
+            )
+        flip = replace(made, name=name)
+        return replace(flip, before=flip.called(prediction))
+
+    @property
+    def picks(self) -> bool:
+        """Whether one class of several is called, in place of each finding for itself."""
+        return self._own_task.decoding.uncertainty == "classes"
+
+    @property
+    def after(self) -> str:
+        """What is to be called."""
+        if self.picks:
+            return self.name
+        return "absent" if self.before == "present" else "present"
+
+    @property
+    def target(self) -> str:
+        """The target that is raised."""
+        return f"{self.part}:{self.name}" if self.part else self.name
+
+    @property
+    def away(self) -> str:
+        """The target that is lowered; empty where none is."""
+        return (f"{self.part}:{self.before}" if self.part else self.before) if self.picks else ""
+
+    def own(self, prediction: Prediction) -> Prediction:
+        """The prediction of the part that calls."""
+        return prediction.parts[self.part] if self.part else prediction
+
+    def called(self, prediction: Prediction) -> str:
+        """What a prediction calls: the class, or whether the finding is there."""
+        row = rows_in(self._own_task.decoding.outputs(self.own(prediction)))[0]
+        return str(row["predicted"]) if self.picks else "present" if row.get(f"called_{self.name}") else "absent"
+
+    def probability(self, prediction: Prediction) -> float:
+        """Of what is to be called."""
+        chance = float((self.own(prediction).probabilities or {})[self.name])
+        return 1 - chance if self.after == "absent" and not self.picks else chance
+
+    @property
+    def _own_task(self) -> Task:
+        return self.task.decoding.parts.get(self.part, self.task)
+
+
+@dataclass(frozen=True, eq=False)
+class Counterfactual:
+    """An image that is called otherwise.
+
+    image:   on the source's grid; path: the images from the case itself to it, with the probability of each
+    gate_p:  of the gate; None of a model without one
+    passes:  whether the gate takes it
+    flipped: whether it is called otherwise; the strongest change that was tried where none is
+    """
+
+    image: Image
+    difference: NDArray[np.float32]
+    before: float
+    after: float
+    share_changed: float
+    gate_p: float | None
+    passes: bool
+    flipped: bool
+    path: Sequence[tuple[Image, float]] = ()
+
+
+def counterfactual(
+    model: Model, case: Case, flip: Flip, torch_model: Differentiable, *, prediction: Prediction
+) -> Counterfactual:
+    """The image nearest to the case's own that is called otherwise, of those that the gate takes if there is one.
+
+    prediction: of the case itself
+    """
+    preprocessing = model.preprocessing
+    if not isinstance(preprocessing, Preprocessing) or model.first is not None or preprocessing.frames is not None:
+        raise UsageError("a foreign model, a cascade or a clip has none", WHERE, "Leave it away")
+    image = stacked(case.images, case.id)
+    plain = replace(model, inference=replace(model.inference, flips=()))
+    grid = CaseOnGrid.of(plain, case, flip.target, torch_model)
+    best: Counterfactual | None = None
+    more = MORE_TRIES
+    for weight in WEIGHTS:
+        change = _on_image(
+            preprocessing,
+            image,
+            grid.on_source(partial(_smallest, shares=grid.shares, flip=flip, weight=weight)),
+        )
+        made = _predicted(model, case, image, change, flip, prediction)
+        if made is None:
+            continue
+        if best is None or (made.flipped, made.passes) > (best.flipped, best.passes):
+            best = made
+        if best.flipped and (best.passes or more == 0):
+            break
+        more -= best.flipped
+    if best is None:
+        still = np.zeros(image.shape, dtype=np.float32)
+        p = flip.probability(prediction)
+        return Counterfactual(image, still, p, p, 0.0, prediction.confidence.gate_p, True, flipped=False)
+    return replace(best, path=list(_path(model, case, image, best, flip, prediction)))
+
+
+def _smallest(subjects: Sequence[Subject], *, shares: Sequence[float], flip: Flip, weight: float) -> Tensor:
+    """(1, channels, *window) change of a window, in the network's units; zeros where it is called otherwise already."""
+    first = subjects[0].image
+    ends = [first.flatten(2).amin(dim=2), first.flatten(2).amax(dim=2)]
+    low, high = (one.reshape(*one.shape, *[1] * (first.ndim - 2)) for one in ends)
+    with torch.no_grad():
+        lacking = _margin(subjects, shares, first, flip).abs().sum()
+    asked = MARGIN[0] * lacking + MARGIN[1]
+    change = torch.zeros_like(first).requires_grad_()
+    moving = torch.optim.Adam([change], lr=LENGTH)
+    with torch.enable_grad():
+        for _ in range(STEPS):
+            moving.zero_grad()
+            seen = (first + change).clamp(low, high)
+            short = (asked - _margin(subjects, shares, seen, flip)).clamp(min=0).sum()
+            size = (seen - first).abs().mean() + VARIATION * _variation(seen - first)
+            (short + weight * (lacking + asked) * size).backward()
+            moving.step()
+    with torch.no_grad():
+        made = (first + change).clamp(low, high) - first
+        return torch.where(made.abs() < NOTHING * made.abs().max(), 0.0, made)
+
+
+def _margin(subjects: Sequence[Subject], shares: Sequence[float], images: Tensor, flip: Flip) -> Tensor:
+    """(batch,) how much more the members together hold to what is to be called than to what is called."""
+    total: Tensor = torch.zeros(len(images), device=images.device)
+    for subject, share in zip(subjects, shares, strict=True):
+        outputs = subject.run(images, subject.context)
+        score = replace(subject.objective, target=flip.target)(outputs)
+        if flip.away:
+            score = score - replace(subject.objective, target=flip.away)(outputs)
+        total = total + share * score
+    return -total if flip.after == "absent" and not flip.picks else total
+
+
+def _variation(change: Tensor) -> Tensor:
+    axes = range(2, change.ndim)
+    return torch.stack([change.diff(dim=axis).abs().mean() for axis in axes if change.shape[axis] > 1]).sum()
+
+
+def _on_image(preprocessing: Preprocessing, image: Image, change: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(channels, *spatial) of the image in its own unit, of a change in that of the network's input."""
+    shown = recoloured(image, preprocessing.channels)
+    made = []
+    for number, name in enumerate(shown.channels):
+        place = preprocessing.channels.index(name) if name in preprocessing.channels else number
+        channel = shown.data[number]
+        made.append(change[place] * _unit(preprocessing.normalisation[place], channel, shown.measured(channel)))
+    if len(made) == image.shape[0]:
+        return np.stack(made)
+    return np.repeat(np.mean(made, axis=0)[None], image.shape[0], axis=0)
+
+
+def _unit(normalisation: Normalisation, channel: Array, valid: NDArray[np.bool_]) -> float:
+    """What one step of the network's input is in the image's own unit, between what normalisation cuts off."""
+    seen, own = normalisation.apply(channel, valid)[valid], np.asarray(channel, dtype=np.float64)[valid]
+    inside = (seen > seen.min()) & (seen < seen.max())
+    inside = inside if inside.any() and np.ptp(seen[inside]) > 0 else np.ones(len(seen), dtype=bool)
+    away = seen[inside] - seen[inside].mean()
+    return float((away * own[inside]).sum() / max(float((away**2).sum()), 1e-12))
+
+
+def _predicted(
+    model: Model, case: Case, image: Image, change: NDArray[np.float32], flip: Flip, prediction: Prediction
+) -> Counterfactual | None:
+    """The first of the change and stronger ones that flips the call; None for no change at all."""
+    if not change.any():
+        return None
+    made: Counterfactual | None = None
+    for factor in FURTHER:
+        other = _moved(image, factor * change)
+        answer = model.predict(_with(case, other))
+        flipped, p = flip.called(answer) == flip.after, answer.confidence.gate_p
+        apart = np.asarray(other.data, dtype=np.float32) - image.data
+        width = max(float(np.ptp(image.data[image.valid])), 1e-6)
+        share = float((np.abs(apart) > CHANGED * width).any(axis=0).mean())
+        chances = flip.probability(prediction), flip.probability(answer)
+        passes = model.guard is None or p is None or p >= model.guard.level
+        made = Counterfactual(other, apart, *chances, share, p, passes, flipped)
+        if flipped:
+            break
+    return made
+
+
+def _moved(image: Image, change: NDArray[np.float32]) -> Image:
+    """The image changed within its own range, of its own type; what is no measurement stays."""
+    known = image.valid
+    ends = [(one[here].min(), one[here].max()) for one, here in zip(image.data, known, strict=True) if here.any()]
+    low, high = (np.reshape([pair[side] for pair in ends], (-1, *[1] * (image.data.ndim - 1))) for side in (0, 1))
+    made = np.clip(image.data + change, low, high)
+    made = np.rint(made) if image.dtype.kind in "iu" else made
+    return image.with_pixels(np.where(known, made, image.data).astype(image.dtype))
+
+
+def _path(
+    model: Model, case: Case, image: Image, found: Counterfactual, flip: Flip, prediction: Prediction
+) -> Iterator[tuple[Image, float]]:
+    """From the case itself to its counterfactual, with the probability of what is to be called."""
+    yield image, flip.probability(prediction)
+    for share in (0.25, 0.5, 0.75):
+        between = _moved(image, share * found.difference)
+        yield between, flip.probability(model.predict(_with(case, between)))
+    yield found.image, found.after
+
+
+def _with(case: Case, image: Image) -> Case:
+    """The case with one image that holds all channels."""
+    return replace(case, images={"image": image})
+
+
+def flipping_covariates(model: Model, case: Case, flip: Flip) -> Iterator[tuple[str, Prediction]]:
+    """("age = 71", prediction) of the nearest single change of each covariate that flips the call."""
+    for column in model.context.columns:
+        for value in _others(column.settings, case.covariates.get(column.name)) if column.of_patient else ():
+            answer = model.predict(replace(case, covariates={**case.covariates, column.name: value}))
+            if flip.called(answer) == flip.after:
+                yield f"{column.name} = {value}", answer
+                break
+
+
+def _others(settings: Mapping[str, Any], value: Any) -> list[Any]:
+    """Values of other patients: levels, the most frequent first, or usual numbers, the nearest first; of no course."""
+    if levels := settings.get("levels"):
+        return sorted((one for one in levels if one != str(value)), key=lambda one: -levels[one])
+    if "median" not in settings:
+        return []
+    known = settings["median"] if is_missing(value) else float(value)
+    usual = [float(f"{settings['mean'] + step * settings['deviation']:.4g}") for step in (-2, -1, 0, 1, 2)]
+    return sorted((one for one in usual if one != known), key=lambda one: abs(one - known))

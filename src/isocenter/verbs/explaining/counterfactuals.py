@@ -1,0 +1,118 @@
+"""The smallest changes that flip a call, for every case: files, a table, and a strip of the way there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import counted
+from isocenter.explanation import Counterfactual, Flip, UnfitError, counterfactual, flipping_covariates
+from isocenter.lazy import pandas as pd
+from isocenter.prediction import write_maps
+from isocenter.report import Figure, Gallery, Paragraph, Section, figures
+from isocenter.transforms import stacked
+from isocenter.values import Case, Map
+from isocenter.verbs.evaluation import Audited
+from isocenter.verbs.explaining.concepts import Cohort
+from isocenter.verbs.reading import tracked
+
+COUNTERFACTUALS, TITLE, NAME, DIFFERENCE = (
+    "counterfactuals.csv",
+    "What would flip the call",
+    "counterfactual",
+    "difference",
+)
+IN_IMAGE, OF_COVARIATE = "image", "covariate"
+COLUMNS = ("case", "space", "from", "to", "probability_before", "probability_after", "share_changed", "gate_p")
+COLUMNS_AFTER = ("flipped", "passes_gate", "change")
+MOST_STRIPS = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Flipped:
+    """What the cases came to, and the files that were written of them."""
+
+    look: Audited
+    files: Sequence[Path]
+
+
+def counterfactuals_of(cohort: Cohort, asked: str, folder: Path | None) -> Flipped:
+    """Every case by the smallest change that flips it to `asked`, or to the likeliest other class for "auto".
+
+    folder: for <case>_counterfactual, <case>_difference and the strip <case>_counterfactual.png
+    Raises UsageError for a kind of problem that calls nothing, or a name that it does not call.
+    """
+    torch_model = cohort.torch_model
+    if torch_model is None:
+        raise UnfitError("--counterfactual", "its backend has no gradients", "Give a run, or --backend torch")
+    rows, strips, files, same = list[Mapping[str, Any]](), list[Figure](), list[Path](), 0
+    with tracked("looking for counterfactuals") as tracker:
+        for done, case in enumerate(cohort.cases, start=1):
+            prediction = cohort.model.predict(case)
+            flip = Flip.of(cohort.model.task, asked, prediction)
+            if flip.before == flip.after:
+                same += 1
+            else:
+                found = counterfactual(cohort.model, case, flip, torch_model, prediction=prediction)
+                strips.append(_strip(case, flip, found))
+                rows += [_row(case, flip, found), *_of_covariates(cohort, case, flip, flip.probability(prediction))]
+                if folder is not None:
+                    files += _written(case, found, strips[-1], folder)
+            tracker(done, len(cohort.cases))
+    table = pd.DataFrame(rows, columns=[*COLUMNS, *COLUMNS_AFTER])
+    return Flipped(Audited({COUNTERFACTUALS: table}, sections=[_section(rows, strips, same)]), files)
+
+
+def _row(case: Case, flip: Flip, found: Counterfactual) -> dict[str, Any]:
+    figures_of = (found.before, found.after, found.share_changed, found.gate_p)
+    stated = (case.id, IN_IMAGE, flip.before, flip.after, *figures_of)
+    return {**dict(zip(COLUMNS, stated, strict=True)), "flipped": found.flipped, "passes_gate": found.passes}
+
+
+def _of_covariates(cohort: Cohort, case: Case, flip: Flip, before: float) -> Iterator[dict[str, Any]]:
+    """A row for each covariate of which a single change flips the call."""
+    for change, answer in flipping_covariates(cohort.model, case, flip):
+        p = answer.confidence.gate_p
+        stated = (case.id, OF_COVARIATE, flip.before, flip.after, before, flip.probability(answer), 0.0, p)
+        level = None if cohort.model.guard is None else cohort.model.guard.level
+        passes = level is None or p is None or p >= level
+        yield {**dict(zip(COLUMNS, stated, strict=True)), "flipped": True, "passes_gate": passes, "change": change}
+
+
+def _strip(case: Case, flip: Flip, found: Counterfactual) -> Figure:
+    """The way from the case to its counterfactual."""
+    steps = {f"p {p:.2f}{' ' * n}": image for n, (image, p) in enumerate(found.path)} or {"unchanged": found.image}
+    caption = f"From {flip.before} to {flip.after}: the probability of {flip.name} along the change"
+    caption += "." if found.flipped else "; no change that was tried flips the call."
+    caption += "" if found.passes else " The gate refuses it: it shows what no patient has."
+    return figures.contact_sheet(steps, case.id, caption=caption, columns=5)
+
+
+def _written(case: Case, found: Counterfactual, strip: Figure, folder: Path) -> Iterator[Path]:
+    """Both maps on the source's grid, of several channels each its own, and the strip."""
+    image = stacked(case.images, case.id)
+    names = [""] if len(found.difference) == 1 else [f"_{name}" for name in image.channels]
+    maps = {}
+    for number, name in enumerate(names):
+        maps[f"{NAME}{name}"] = Map(np.asarray(found.image.data[number], dtype=np.float32))
+        maps[f"{DIFFERENCE}{name}"] = Map(np.asarray(found.difference[number], dtype=np.float32))
+    yield from write_maps(maps, image, folder, case.id)
+    picture = folder / f"{case.id}_{NAME}.png"
+    picture.write_bytes(strip.png)
+    yield picture
+
+
+def _section(rows: Sequence[Mapping[str, Any]], strips: Sequence[Figure], same: int) -> Section:
+    images = [row for row in rows if row["space"] == IN_IMAGE]
+    flipped = [row for row in images if row["flipped"]]
+    passing = sum(bool(row["passes_gate"]) for row in flipped)
+    verdict = f"A change of the image flips {len(flipped)} of {counted(len(images), 'case')}"
+    verdict += f"; the gate takes {passing} of these changed images." if flipped else "."
+    verdict += f" {counted(same, 'case')} called so already." if same else ""
+    if changes := [f"{row['case']}: {row['change']}" for row in rows if row["space"] == OF_COVARIATE]:
+        verdict += f" A single covariate flips: {'; '.join(changes[:MOST_STRIPS])}."
+    return Section(TITLE, [Paragraph(verdict), *([Gallery(strips[:MOST_STRIPS])] if strips else [])])

@@ -1,0 +1,97 @@
+"""`explain --counterfactual`: the smallest change that flips a call, proved by predicting it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+import tifffile
+
+import isocenter
+from isocenter.errors import UsageError
+from isocenter.explanation import Flip, flipping_covariates
+from isocenter.tasks import kind
+from isocenter.values import Case, Geometry, Image, Prediction
+
+COLUMNS = ["case", "space", "from", "to", "probability_before", "probability_after", "share_changed", "gate_p"]
+
+
+@pytest.fixture(scope="module")
+def flipped(gated, tmp_path_factory):
+    """Three pictures of the class "dark" whose calls are flipped; tests only read what came of it."""
+    out = tmp_path_factory.mktemp("flipped") / "out"
+    pictures = sorted((gated.data / "dark").glob("*.png"))[:3]
+    flags = {"method": "gradcam", "tests": 0, "device": "cpu"}
+    return isocenter.explain(gated.out, *pictures, counterfactual="auto", out=out, **flags), pictures
+
+
+def test_what_is_written_is_called_otherwise_with_the_probability_that_is_stated(flipped, gated):
+    result, _ = flipped
+    table = pd.read_csv(result.out / "counterfactuals.csv", dtype={"case": str})
+    assert list(table)[: len(COLUMNS)] == COLUMNS
+    assert (table["from"] != table["to"]).all()
+    assert table["flipped"].mean() > 0.6
+    model = isocenter.load(gated.out, "cpu")
+    for row in table.to_dict("records"):
+        image = tifffile.imread(result.out / f"{row['case']}_counterfactual.tiff")
+        made = Image(image[None].astype(np.uint8), Geometry.of_pixels(image.shape))
+        np.testing.assert_array_equal(made.data[0], image)  # a picture of 8 bits stays one
+        again = model.predict(made)
+        assert again.probabilities[row["to"]] == pytest.approx(row["probability_after"], abs=1e-5)
+        assert again.confidence.gate_p == pytest.approx(row["gate_p"], abs=1e-6)
+
+
+def test_the_difference_is_that_of_the_two_images_within_the_range_of_the_first(flipped):
+    result, pictures = flipped
+    table = pd.read_csv(result.out / "counterfactuals.csv", dtype={"case": str}).set_index("case")
+    for picture in pictures:
+        given = np.asarray(PIL.Image.open(picture)).astype(float)
+        made = tifffile.imread(result.out / f"{picture.stem}_counterfactual.tiff")
+        apart = tifffile.imread(result.out / f"{picture.stem}_difference.tiff")
+        np.testing.assert_allclose(made - given, apart)
+        assert given.min() <= made.min() and made.max() <= given.max()
+        share = (abs(apart) > 0.01 * np.ptp(given)).mean()
+        assert share == pytest.approx(table.loc[picture.stem, "share_changed"], abs=1e-6)
+        assert (result.out / f"{picture.stem}_counterfactual.png").is_file()
+    assert "What would flip the call" in (result.out / "report.html").read_text()
+
+
+def test_a_name_that_is_not_called_and_a_model_that_calls_nothing_are_refused(classified, segmented):
+    picture = sorted((classified.data / "dark").glob("*.png"))[0]
+    with pytest.raises(UsageError, match=r"no 'cat' to flip to.*bright and dark|no 'cat' to flip to.*bright, dark"):
+        isocenter.explain(classified.out, picture, method="gradcam", tests=0, counterfactual="cat")
+    volume = sorted((segmented.data / "images").glob("*.nii.gz"))[0]
+    with pytest.raises(UsageError, match="a segmentation calls no class or finding that could flip"):
+        isocenter.explain(segmented.out, volume, method="gradcam", tests=0, counterfactual="core")
+
+
+def test_of_findings_the_one_that_is_named_is_called_the_other_way():
+    task = kind("findings").of({"findings": ["cyst", "node"], "thresholds": {"cyst": 0.3}})
+    prediction = Prediction(Geometry.of_pixels((4, 4)), probabilities={"cyst": 0.4, "node": 0.2})
+    flip = Flip.of(task, "cyst", prediction)
+    assert (flip.before, flip.after) == ("present", "absent")
+    assert flip.probability(prediction) == pytest.approx(0.6)
+    assert Flip.of(task, "node", prediction).after == "present"
+
+
+def test_of_covariates_the_nearest_value_that_flips_alone_is_named():
+    """The answer is "b" from 60 years on, whatever else is known."""
+    task = kind("classification").of({"classes": ["a", "b"], "smoothing": 0.0})
+
+    def predict(case: Case) -> Prediction:
+        p = 0.9 if case.covariates["age"] >= 60 else 0.1
+        return Prediction(Geometry.of_pixels((4, 4)), probabilities={"a": 1 - p, "b": p})
+
+    columns = isocenter.runtime.Context.of(
+        {
+            "age": {"kind": "number", "median": 50, "mean": 50, "deviation": 8, "missing": 0},
+            "sex": {"kind": "category", "levels": {"F": 0.5, "M": 0.5}, "missing": 0},
+        }
+    )
+    case = Case("c", "p", {}, covariates={"age": 52, "sex": "F"})
+    model = SimpleNamespace(task=task, context=columns, predict=predict)
+    found = list(flipping_covariates(model, case, Flip.of(task, "b", predict(case))))
+    assert [change for change, _ in found] == ["age = 66.0"]
