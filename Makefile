@@ -15,7 +15,7 @@ RESUME ?=
 test: system lint types layers tests
 
 # And the tests with the mark `whole`: whole matrices, benches, the notebook. Then each network in every way that it is
-# advertised: an hour more, on one core. The page docs/networks-matrix.md is its outcome.
+# advertised, and each explanation of it: two hours more, on one core. The pages docs/*-matrix.md are their outcome.
 test-all: CHOICE =
 test-all: test matrix
 
@@ -49,6 +49,7 @@ tests: .venv/installed
 
 matrix: .venv/installed
 	@OMP_NUM_THREADS=1 $(BIN)/python bench/networks_matrix.py $(NAME) $(if $(RESUME),--resume)
+	@OMP_NUM_THREADS=1 $(BIN)/python bench/explanations_matrix.py $(NAME)
 
 demo: .venv/installed
 	@$(BIN)/isocenter demo $(DATA) --minutes $(MINUTES) --out demo --overwrite

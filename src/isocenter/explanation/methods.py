@@ -12,11 +12,13 @@ from isocenter.explanation.feature_maps import cam, gradcam, gradcam_plus, score
 from isocenter.explanation.input_maps import integrated_gradients, smoothgrad
 from isocenter.explanation.perturbed_maps import occlusion, rise
 from isocenter.explanation.subject import Subject
+from isocenter.explanation.unfit import UnfitError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 AUTO, ALL = "auto", "all"
+NO_GRADIENT = "needed for gradient computation"
 # What "auto" takes where nothing was tested.
 USUAL = ("gradcam", "integrated_gradients", "occlusion")
 
@@ -38,7 +40,12 @@ class Method:
     timed: bool = False
 
     def __call__(self, subject: Subject, seconds: float | None = None) -> Tensor:
-        made = self.of(subject, seconds=seconds) if self.timed else self.of(subject)
+        try:
+            made = self.of(subject, seconds=seconds) if self.timed else self.of(subject)
+        except RuntimeError as error:  # torch's, of a network that paints over its own numbers
+            if NO_GRADIENT not in str(error):
+                raise
+            raise UnfitError(self.name, "its network overwrites numbers that gradients need") from error
         return made.float()
 
 

@@ -214,7 +214,7 @@ def _explained(
         pd.DataFrame(rows, columns=list(COLUMNS)),
         {(one.case, explanation.method): explanation for one in made for explanation in one.explanations},
         with_references(explainer.tested.records, rows, patients, seed=seed),
-        {name: reason for one in made for name, reason in one.refused.items()},
+        {**explainer.tested.refused, **{name: why for one in made for name, why in one.refused.items()}},
         failed,
         [path for one in made for path in one.files],
         findings=cohort_findings(made, seed=seed),

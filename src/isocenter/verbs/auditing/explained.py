@@ -47,7 +47,7 @@ def explanations(audit: Audit) -> Audited | None:
     made, tested, notes = _made(audit, chosen, list(known.values()))
     rows = [row for one in made for row in one.rows]
     records = with_references(tested.tested.records, rows, {case.id: case.patient for case in chosen}, seed=audit.seed)
-    refused = {name: reason for one in made for name, reason in one.refused.items()}
+    refused = dict(tested.tested.refused)
     return Audited(
         {TABLE: pd.DataFrame(rows, columns=list(COLUMNS))},
         {EXPLANATIONS: (EXPLANATIONS_SCHEMA, {"methods": records, "refused": refused, "findings": []})},

@@ -40,7 +40,7 @@ def with_tests(explainer: Explainer, cases: Sequence[Case], path: Path | None, w
         )
     records |= tested.records
     keep(path, explainer.model, records)
-    return replace(explainer, tested=Tested(records, tested.cases))
+    return replace(explainer, tested=replace(tested, records=records))
 
 
 def with_references(

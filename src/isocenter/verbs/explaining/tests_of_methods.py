@@ -20,10 +20,12 @@ class Tested:
 
     records: {method: for `explanations.json`}
     cases:   {(case, method): what was found}
+    refused: {method: why it cannot explain this model}
     """
 
     records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     cases: Mapping[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def spread_out(cases: Sequence[Case], count: int) -> list[Case]:
@@ -44,6 +46,7 @@ def tested_methods(
 ) -> Tested:
     """Each method on each of the cases; one that cannot explain the model is not there."""
     found: dict[str, dict[str, Mapping[str, float]]] = {}
+    refused: dict[str, str] = {}
     for number, case in enumerate(cases):
         tracker(number, len(cases), "testing the maps")
         image = stacked(case.images, case.id)
@@ -56,8 +59,8 @@ def tested_methods(
         for method in methods:
             try:
                 found.setdefault(method.name, {})[case.id] = tried(window, method, seed, seconds)
-            except UnfitError:
-                continue
+            except UnfitError as error:
+                refused[error.method] = error.reason
     patients = {case.id: case.patient for case in cases}
     return Tested(
         {
@@ -65,4 +68,5 @@ def tested_methods(
             for name, own in found.items()
         },
         {(case, name): measured for name, own in found.items() for case, measured in own.items()},
+        refused,
     )

@@ -1,0 +1,190 @@
+"""Every method of explanation on every family, in every number of axes, for every kind of answer: `make test-all`.
+
+    python bench/explanations_matrix.py [NAME...] [--minutes 25] [--out docs/explanations-matrix.md]
+
+Networks are those of `networks_matrix`, with weights drawn at random, on one image with two balls. A cell says whether
+the map is finite and on the image's grid, or why the method cannot explain such a network; anything else is a failure,
+and the exit is then 1. Kinds of problem that answer for the whole image share their heads: the first family of each
+number of axes is tried with all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import networks_matrix
+import numpy as np
+import torch
+
+from isocenter import networks, tasks
+from isocenter.explanation import METHODS, UnfitError, explained
+from isocenter.networks.catalogue import halvings
+from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork
+from isocenter.tasks import Task
+from isocenter.transforms import Normalisation
+from isocenter.values import Geometry, Image
+
+ROOT = Path(__file__).resolve().parent.parent
+# Of each map by random masks: enough to see that there is one.
+SECONDS = 0.2
+FOLLOWED = {"time": [], "share": []}
+# Kinds of problem with an answer for the whole image; "vector" stands for classification.
+WHOLE: Mapping[str, Mapping[str, Any]] = {
+    "classification": {"classes": ["bright", "dark"], "smoothing": 0.0},
+    "findings": {"findings": ["bright", "dark"]},
+    "regression": {"targets": ["size"], "mean": {"size": 1.0}, "deviation": {"size": 1.0}, "units": {"size": "mm"}},
+    "survival": {
+        "model": "cox", "horizons": [5.0, 10.0], "scale": 6.0, "edges": [2.0, 5.0], "followed": 10.0,
+        "censoring": FOLLOWED,
+    },
+}  # fmt: skip
+BOTH = {
+    "classification.classes": ["bright", "dark"],
+    "classification.smoothing": 0.0,
+    "segmentation.labels": [{"value": 1, "name": "ball"}],
+    "segmentation.loss": "dice+ce",
+    "segmentation.tolerance": 2.0,
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A family in so many axes with a kind of problem."""
+
+    name: str
+    axes: int
+    kind: str
+
+    @property
+    def task(self) -> Task:
+        """With as few settings as there can be."""
+        if self.kind == "multitask":
+            return tasks.build({"name": "classification+segmentation", **BOTH})
+        if self.kind in WHOLE:
+            return tasks.build({"name": self.kind, **WHOLE[self.kind]})
+        return networks_matrix.task_of(networks_matrix.Combination(self.name, self.axes, self.kind))
+
+
+@dataclass
+class Outcome:
+    """{method: "yes", or why not}, and what went wrong."""
+
+    methods: dict[str, str] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+
+
+def cells(names: Iterable[str]) -> Iterator[Cell]:
+    """Every family with every head, the first of each number of axes with every kind of problem."""
+    seen = set[tuple[int, str]]()
+    for one in networks_matrix.combinations(names):
+        if one.context:
+            continue
+        kinds = ["classification"] if one.head == "vector" else [one.head]
+        if (one.axes, one.head) not in seen:
+            kinds += [kind for kind in WHOLE if kind not in kinds] if one.head == "vector" else []
+            kinds += ["multitask"] if one.head == "dense" and "vector" in networks.family_of(one.name).answers else []
+        seen.add((one.axes, one.head))
+        yield from (Cell(one.name, one.axes, kind) for kind in kinds)
+
+
+def model_of(cell: Cell) -> Model:
+    """The smallest model of the cell, with weights drawn at random."""
+    torch.manual_seed(0)
+    task = cell.task
+    head = cell.kind if cell.kind in ("dense", "boxes", "objects") else "vector"
+    head = "dense" if cell.kind == "multitask" else head
+    patch = networks_matrix._smallest(networks_matrix.Combination(cell.name, cell.axes, head))
+    size, _, _ = networks.size_for(cell.name, patch, halvings(patch), "cpu", task.heads)
+    module = networks.build(cell.name, 1, cell.axes, task.heads, size).eval()
+    network = {"name": cell.name, "channels": 1, "spatial_dims": cell.axes, "size": dict(size)}
+    preprocessing = Preprocessing(cell.axes, ("0",), (Normalisation("window", -10, 10),))
+    return Model(task, preprocessing, Inference(tuple(patch)), network, TorchNetwork(module))
+
+
+def outcome(cell: Cell, methods: Sequence[str] = tuple(METHODS)) -> Outcome:
+    """Each method on one image."""
+    made = Outcome()
+    try:
+        model = model_of(cell)
+        torch_model = model.differentiable()
+    except Exception as error:  # torch, the libraries and the families raise what they like: that is looked for
+        made.failed.append(f"{type(error).__name__}: {error}")
+        return made
+    shape = model.inference.patch
+    images, _, _ = networks_matrix.scene(cell.axes, shape[0], "vector", 0)
+    image = Image(images[0].numpy(), Geometry(shape, np.eye(cell.axes + 1)))
+    for name in methods:
+        try:
+            found = explained(model, image, METHODS[name], seconds=SECONDS, torch_model=torch_model).data
+            sound = found.shape == shape and bool(np.isfinite(found).all())
+            made.methods[name] = "yes" if sound else "no"
+            made.failed += [] if sound else [f"{name}: a map of {found.shape} in place of {shape}, or not finite"]
+        except UnfitError as error:
+            made.methods[name] = error.reason
+        except Exception as error:  # as above
+            made.methods[name] = "no"
+            made.failed.append(f"{name}: {type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}")
+    return made
+
+
+def page(outcomes: Mapping[Cell, Outcome], left: Sequence[Cell] = ()) -> str:
+    """The table, and under it why a method cannot be; left: what there was no time for."""
+    reasons = sorted({why for one in outcomes.values() for why in one.methods.values() if why not in ("yes", "no")})
+    numbers = {why: str(n) for n, why in enumerate(reasons, start=1)}
+    lines = [
+        "# Every method of explanation on every network",
+        "",
+        "Written by `make test-all`: networks with weights drawn at random, on a small image. *yes*: the map is finite "
+        "and on the image's grid. A number is the reason, below, for which the method cannot explain such a network; "
+        "`explain` refuses it by name with the same words. A backend without torch has `occlusion` and `rise`.",
+        "",
+        "| family | axes | answers for | " + " | ".join(f"`{name}`" for name in METHODS) + " |",
+        "|---|---|---|" + "---|" * len(METHODS),
+    ]
+    for cell, one in outcomes.items():
+        words = [one.methods.get(name, "no") for name in METHODS]
+        kind = networks_matrix.WORDS.get(cell.kind, cell.kind)
+        lines.append(f"| `{cell.name}` | {cell.axes} | {kind} | {' | '.join(numbers.get(one, one) for one in words)} |")
+    lines += ["", *(f"{number}. {why}" for why, number in numbers.items())]
+    failures = [
+        f"- `{cell.name} {cell.axes} {cell.kind}`: {why}" for cell, one in outcomes.items() for why in one.failed
+    ]
+    lines += ["", "## Failures", "", *failures] if failures else []
+    lines += ["", "## Not tried", "", *(f"- `{one.name} {one.axes} {one.kind}`" for one in left)] if left else []
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="families; all of them if none is named")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing more after so long")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "explanations-matrix.md")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    until, outcomes = time.monotonic() + 60 * given.minutes, dict[Cell, Outcome]()
+    everything = sorted(cells(given.names or networks.names()), key=lambda cell: (cell.axes == 3, cell.axes != 2))
+    for cell in everything:
+        if time.monotonic() > until:
+            break
+        began = time.monotonic()
+        outcomes[cell] = outcome(cell)
+        words = outcomes[cell].failed or sum(word == "yes" for word in outcomes[cell].methods.values())
+        print(f"{cell.name} {cell.axes} {cell.kind}: {words} ({time.monotonic() - began:.1f} s)", flush=True)
+    if not given.names:
+        left = [cell for cell in everything if cell not in outcomes]
+        ordered = {cell: outcomes[cell] for cell in cells(networks.names()) if cell in outcomes}
+        given.out.write_text(page(ordered, left), encoding="utf-8")
+    wrong = sum(len(one.failed) for one in outcomes.values())
+    print(f"{len(outcomes)} networks, {wrong} failures")
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""What goes into a network beside one still image: clips, colours, covariates, mirrored views."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from torch import nn
+
+from explanation.looking import Linear, model, spot
+from isocenter import tasks
+from isocenter.explanation import CaseOnGrid, explained, named_methods
+from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork
+from isocenter.transforms import Normalisation
+from isocenter.values import Case, Geometry, Image
+
+AGE = {"age": {"median": 50.0, "mean": 50.0, "deviation": 10.0, "missing": 0.0}}
+SEX = {"sex": {"levels": {"f": 0.5, "m": 0.5}, "missing": 0.0}}
+
+
+class Informed(nn.Module):
+    """The class "bright" is 3 times the standardised age, and nothing of the image."""
+
+    def forward(self, images, context=None):
+        score = 3 * context[:, 0] + 0 * images.flatten(1).sum(dim=1)
+        return {"class": torch.stack([torch.zeros_like(score), score], dim=1)}
+
+
+class Marking(nn.Module):
+    """Each voxel is of the structure where it is bright."""
+
+    def forward(self, images, context=None):
+        return {"mask": torch.cat([torch.full_like(images, 0.5), images], dim=1)}
+
+
+def test_a_clip_has_a_map_a_frame_on_the_frames_that_the_network_looks_at():
+    weights = np.zeros((3, 8, 8))
+    weights[1, 2, 5] = 1.0  # of the middle one of the three frames
+    of = model(Linear(weights), (8, 8), frames=3)
+    pixels = np.random.default_rng(0).uniform(0.5, 1, (1, 9, 8, 8)).astype(np.float32)
+    image = Image(pixels, Geometry((8, 8), np.eye(3)))
+    for name in ("integrated_gradients", "occlusion"):
+        made = explained(of, image, named_methods(name)[0], target="bright")
+        assert made.data.shape == (9, 8, 8)
+        assert np.unravel_index(int(abs(made.data).argmax()), made.data.shape)[0] == 4
+        assert_allclose(made.data[[0, 1, 2, 3, 5, 6, 7, 8]], 0, atol=1e-6)
+
+
+def test_a_clip_whose_frames_are_predicted_one_by_one_is_explained_so():
+    task = tasks.build(
+        {"name": "segmentation", "labels": [{"value": 1, "name": "ball"}], "loss": "dice+ce", "tolerance": 2.0}
+    )
+    preprocessing = Preprocessing(2, ("0",), (Normalisation("range", 0, 1),))
+    of = Model(task, preprocessing, Inference((12, 12)), {"name": "unet", "size": {}}, TorchNetwork(Marking().eval()))
+    frames = np.stack([spot((12, 12), (3 + 3 * n, 6)).data[0] for n in range(3)])
+    image = Image(frames[None], Geometry((12, 12), np.eye(3)))
+    made = explained(of, image, named_methods("integrated_gradients")[0], target="ball")
+    assert made.data.shape == (3, 12, 12)
+    for n, one in enumerate(made.data):
+        assert set(zip(*np.nonzero(one > one.max() / 2), strict=True)) == {
+            (row, column) for row in range(2 + 3 * n, 5 + 3 * n) for column in (5, 6, 7)
+        }
+
+
+def test_a_colour_picture_has_one_map():
+    weights = np.ones((3, 8, 8))
+    of = model(Linear(weights), (8, 8), channels=("R", "G", "B"))
+    image = Image(np.random.default_rng(0).uniform(0, 1, (3, 8, 8)).astype(np.float32), Geometry((8, 8), np.eye(3)))
+    image = replace(image, channels=("R", "G", "B"))
+    made = explained(of, image, named_methods("occlusion")[0], target="bright")
+    assert made.data.shape == (8, 8)
+    assert made.images == {}
+
+
+def test_each_covariate_has_a_bar_of_what_the_score_loses_without_it():
+    of = model(Informed(), (8, 8))
+    of = replace(of, network={**of.network, "context": {**AGE, **SEX}})
+    case = Case("a", "a", {"image": spot((8, 8), (4, 4))}, covariates={"age": 70.0, "sex": "f"})
+    bars = CaseOnGrid.of(of, case, "bright", of.differentiable()).covariates()
+    assert set(bars) == {"age", "sex"}
+    assert bars["age"] == pytest.approx(6.0)  # two deviations above the mean, at which a missing age stands
+    assert bars["sex"] == pytest.approx(0.0)
+
+
+def test_a_model_that_averages_mirrored_views_is_explained_in_all_of_them():
+    weights = np.zeros((1, 8, 8))
+    weights[0, 1, 2] = 1.0
+    of = model(Linear(weights), (8, 8))
+    image = Image(np.ones((1, 8, 8), dtype=np.float32), Geometry((8, 8), np.eye(3)))
+    both = replace(of, inference=Inference((8, 8), flips=(0,)))
+    made = explained(both, image, named_methods("integrated_gradients")[0], target="bright").data
+    assert_allclose([made[1, 2], made[6, 2]], 0.5, rtol=1e-4)
+    assert_allclose(made.sum(), 1.0, rtol=1e-4)
