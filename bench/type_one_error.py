@@ -147,6 +147,8 @@ def bootstrapped_means(random: Random, patients: int, effect: float, images: int
 def read_by(readers: int, structure: str, kind: str, random: Random, patients: int, effect: float) -> float:
     """Roe and Metz: scores of readers and modalities; half of the cases are positive."""
     of_reader, of_both, of_case, by_modality, by_reader, rest = (np.sqrt(one) for one in STRUCTURES[structure])
+    # Of these readers alone no two modalities are alike unless each reader reads both alike.
+    of_both = 0.0 if kind == "fixed" else of_both
     truth = np.arange(patients) < patients // 2
     scores = np.zeros((2, readers, patients))
     for positive in (True, False):
@@ -232,16 +234,23 @@ def cell(study: Study, place: int, patients: int, effect: float, draws: int) -> 
     return float(np.mean(found))
 
 
-def cells(draws: int, resume: bool) -> dict[str, dict[str, float]]:
+def _cost(item: tuple[int, tuple[str, Study]]) -> int:
+    name = item[1][0]
+    return ("bootstrap" in name) + ("bootstrap, AUROC" in name)
+
+
+def cells(draws: int, resume: bool, known: bool) -> dict[str, dict[str, float]]:
     """{study: {"patients effect": share}}; each is kept as soon as it is known."""
     kept = PLACE / "type_one_error.json"
     done: dict[str, dict[str, float]] = {}
-    if resume and kept.is_file():
+    if (resume or known) and kept.is_file():
         before = json.loads(kept.read_text(encoding="utf-8"))
         done = before["cells"] if before["draws"] == draws else {}
+    if known:
+        return {name: done.get(name, {}) for name in STUDIES}
     PLACE.mkdir(exist_ok=True)
     # What takes longest comes last; the place of a study is its seed.
-    for place, (name, study) in sorted(enumerate(STUDIES.items()), key=lambda item: "bootstrap" in item[1][0]):
+    for place, (name, study) in sorted(enumerate(STUDIES.items()), key=_cost):
         for patients, effect in [
             *((n, 0.0) for n in SIZES),
             *((n, e) for n in POWER_SIZES for e in EFFECTS.get(name, ())),
@@ -261,18 +270,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--draws", type=int, default=5000)
     parser.add_argument("--resume", action="store_true", help="leave out what was finished with as many draws")
+    parser.add_argument("--known", action="store_true", help="measure nothing more; tables of what is known")
     parser.add_argument("--record", action="store_true", help="write the tables to docs/benchmarks")
     given = parser.parse_args()
-    found = cells(given.draws, given.resume)
+    found = cells(given.draws, given.resume, given.known)
     lines = [f"| test | {' | '.join(f'{n} patients' for n in SIZES)} |", "|---" * (len(SIZES) + 1) + "|"]
     for name in STUDIES:
         own = found[name]
-        shares = " | ".join(f"{100 * own[f'{n} 0']:.1f} %" for n in SIZES)
+        shares = " | ".join(f"{100 * own[f'{n} 0']:.1f} %" if f"{n} 0" in own else "not measured" for n in SIZES)
         lines.append(f"| {name} | {shares} |")
     power = [f"| test | effect | {' | '.join(f'{n} patients' for n in POWER_SIZES)} |", "|---" * 5 + "|"]
     for name, effects in EFFECTS.items():
         for effect in effects:
-            shares = " | ".join(f"{100 * found[name][f'{n} {effect:g}']:.0f} %" for n in POWER_SIZES)
+            own = [found[name].get(f"{n} {effect:g}") for n in POWER_SIZES]
+            shares = " | ".join("not measured" if one is None else f"{100 * one:.0f} %" for one in own)
             power.append(f"| {name} | {effect:g} | {shares} |")
     error = 100 * np.sqrt(0.05 * 0.95 / given.draws)
     about = (

@@ -49,6 +49,8 @@ def test_the_difference_of_two_models_stands_with_its_interval_in_words_table_an
     assert "one in twenty" in page
     assert "cases, whose patients are unknown, were drawn again" in page
     assert record["differences"]["again"][0]["patients"] == 0
+    # As the plan of the run said before training.
+    assert record["margins"]["again"] == {"margin": 0.25, "registered": True, "because": "registered before training"}
     with pytest.raises(UsageError, match="exists already"):
         isocenter.compare(run, other, out=tmp_path / "out")
 
