@@ -55,6 +55,7 @@ def test_every_chart_is_small_legible_in_both_inks_and_has_words() -> None:
         figures.roc({STRANGE: (truth, score)}, "roc"),
         figures.precision_recall({STRANGE: (truth, score)}, "precision and recall"),
         figures.reliability(truth, score, "reliability"),
+        figures.decision(score, -score, (-score - 0.1, np.full(score.shape, np.nan)), score, "decision"),
         figures.confusion([[3, 1], [0, 4]], [STRANGE, "b"], "confusion"),
     ]
     assert [figure.title for figure in charts if not sound(figure)] == []
