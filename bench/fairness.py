@@ -30,7 +30,7 @@ from isocenter.evaluation import Gap, adjusted_gaps, auroc, holm
 from isocenter.tasks.classification.task import Classification
 from isocenter.verbs.auditing.groups import Look
 
-METHODS = ("none", "reweigh", "resample", "balanced_batches", "group_dro")
+METHODS = ("none", "reweigh", "resample", "balanced_batches", "group_dro", "adversarial")
 SIZE = {"width": 8, "blocks": [1, 1], "stem_stride": 1}
 LEVEL, NOISE = 0.05, 3.0
 

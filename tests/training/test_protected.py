@@ -91,3 +91,15 @@ def test_without_classes_groups_weigh_alike():
 @pytest.mark.parametrize("method", ["none", "resample"])
 def test_only_methods_of_the_loss_change_it(method):
     assert GroupLoss.of(Protected.of(method, people(*UNEQUAL))) is None
+
+
+def test_an_adversary_learns_to_tell_groups_and_the_network_to_hide_them():
+    loss = GroupLoss.of(Protected.of("adversarial", people(("F", 0, 2), ("M", 0, 2))))
+    pooled = torch.tensor([[1.0], [-1.0]], requires_grad=True)
+    adversary = torch.tensor([[0.5, 0.0], [-0.5, 0.0]], requires_grad=True)
+    loss.told(pooled, adversary, [0, 2]).backward()
+    assert adversary.grad[0, 0] < 0 < adversary.grad[1, 0]  # a step down tells the groups better
+    straight = torch.tensor([[1.0], [-1.0]], requires_grad=True)
+    said = straight @ adversary.detach()[:, :-1].T
+    torch.nn.functional.cross_entropy(said, torch.tensor([0, 1])).backward()
+    assert_allclose(pooled.grad, -straight.grad)

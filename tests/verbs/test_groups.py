@@ -201,12 +201,13 @@ def test_other_kinds_of_problem_have_gaps_of_their_own_metrics(cohort, request):
 READ = {"segmented": {"labels": trained.LABELS}}
 
 
-def test_a_training_treats_groups_alike_and_a_covariate_of_the_group_is_no_input(tmp_path):
-    asked = {"training.fairness": "group_dro", "training.protected": "sex", "augmentation.mixup": 0.0}
+@pytest.mark.parametrize("method", ["group_dro", "adversarial"])
+def test_a_training_treats_groups_alike_and_a_covariate_of_the_group_is_no_input(method, tmp_path):
+    asked = {"training.fairness": method, "training.protected": "sex", "augmentation.mixup": 0.0}
     run = trained.classifying(peopled(tmp_path / "data"), tmp_path / "run", assignments=asked)
     assert pd.read_csv(run.out / "log.csv")["loss"].notna().all()
     plan = read_plan(run.out / "plan.yaml")
-    assert plan["training.fairness"] == "group_dro"
+    assert plan["training.fairness"] == method
     assert plan["network.context"] is None
 
 

@@ -210,22 +210,25 @@ def _check_learning(made: Settings) -> None:
     if training.sampling not in ("natural", "by_loss") and not vectors:
         problem = "only whole images are drawn class by class"
         raise PlanError(problem, "training.sampling", "Give natural, and training.foreground for rare structures")
-    _check_fairness(training)
+    _check_fairness(training, networks.family_of(made.network.name))
     several = len(made.task.heads) > 1
     mixing = [name for name in ("mixup", "cutmix") if getattr(made.augmentation, name) > 0]
-    if mixing and training.fairness in ("reweigh", "group_dro"):
+    if mixing and training.fairness in ("reweigh", "group_dro", "adversarial"):
         raise PlanError("an image of two people is of no group", f"augmentation.{mixing[0]}", "Give 0")
     if mixing and (several or not vectors):
         problem = "images are mixed only where each has one answer"
         raise PlanError(problem, f"augmentation.{mixing[0]}", "Give 0")
 
 
-def _check_fairness(training: Training) -> None:
+def _check_fairness(training: Training, family: networks.Family) -> None:
     if training.fairness == "none":
         return
     if training.protected is None:
         remedy = "Give --set training.protected=sex, or another covariate"
         raise PlanError(f"{training.fairness} needs groups", "training.protected", remedy)
+    if training.fairness == "adversarial" and (not family.features or family.sees_targets):
+        problem = "an adversary needs the features of a network, which are not known of this family"
+        raise PlanError(problem, "training.fairness", "Give group_dro, or another --set network.name, such as resnet")
     if training.fairness in ("resample", "balanced_batches") and training.sampling != "natural":
         problem = f"cases cannot be drawn {training.sampling} and by groups at once"
         raise PlanError(problem, "training.sampling", "Give natural")

@@ -45,8 +45,8 @@ class Training:
     sampling:      how often cases are drawn: as they come, or so that classes come alike or by the roots of their sizes
     compute:       how a step is computed; None until a probe has found what is fastest on the machine
     modality_dropout: how often each image of a case is left out, never all of them
-    fairness:      how groups of people are treated alike: by weights of cases, by how cases are drawn, or by the loss
-                   of the group that is worst off
+    fairness:      how groups of people are treated alike: by weights of cases, by how cases are drawn, by the loss of
+                   the group that is worst off, or by features that tell no group
     protected:     these groups, as "sex" or "age:60"; the network gets no covariate by it
     memory:        GiB that training is predicted to take at its peak, of the device that computes
     """
@@ -77,7 +77,7 @@ class Training:
     memory: Annotated[float, Ge(0), Lt(math.inf)] = 0.0
     compute: Ways | None = None
     modality_dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
-    fairness: Literal["none", "reweigh", "resample", "balanced_batches", "group_dro"] = "none"
+    fairness: Literal["none", "reweigh", "resample", "balanced_batches", "group_dro", "adversarial"] = "none"
     protected: str | None = None
 
 

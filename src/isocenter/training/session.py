@@ -22,7 +22,7 @@ from isocenter.lazy import lightning_fabric, torch
 from isocenter.planning import Network, Settings, Training
 from isocenter.runtime import Context, Model, TorchNetwork, build_module, slide, with_covariates
 from isocenter.training.checkpoint import last_checkpoint, read_checkpoint, write_checkpoint
-from isocenter.training.data import BY_LOSS, Costs, GroupLoss, Loader, Prepared, Protected
+from isocenter.training.data import ADVERSARIAL, ADVERSARY, BY_LOSS, Costs, GroupLoss, Loader, Prepared, Protected
 from isocenter.training.length import most_steps
 from isocenter.training.processes import SINGLE_PROCESS, Ranks
 from isocenter.training.state import Clock, State
@@ -97,6 +97,8 @@ class Session:
         initialised = "" if is_resumed else initialise(module, settings.network, start)
         averaged = copy.deepcopy(module.to(fabric.device)).requires_grad_(False)
         terms = terms_of(settings.task, fabric.device)
+        if settings.training.fairness == ADVERSARIAL:
+            terms[ADVERSARY] = _adversary(averaged, settings, train_cases)
         network = TorchNetwork(averaged, str(fabric.device))
         model = Model(settings.task, settings.preprocessing, settings.inference, settings.architecture, network, record)
         return cls(
@@ -154,6 +156,8 @@ class Session:
     def learner(self, state: State) -> Learner:
         """What takes the steps, computing them as the state says."""
         compute = Compute.of(state.compute, self.chosen)
+        if ADVERSARY in self.terms:  # what a compiled network sees within is not to be had
+            compute = replace(compute, compiled=False)
         compute.applied(self.module)
         laid_as_weights(self.optimiser)
         replace(compute, compiled=False).applied(self.averaged)
@@ -224,7 +228,8 @@ class Session:
 
     def recorded(self, **facts: Any) -> Model:
         """The model with these facts, and what the terms of the loss have come to, in its record."""
-        learnt = {name: value.detach().cpu().tolist() for name, value in self.terms.items()}
+        terms = self.terms.items()
+        learnt = {name: value.detach().cpu().tolist() for name, value in terms if name != ADVERSARY}
         return replace(self.model, record={**self.model.record, **facts, **({"terms": learnt} if learnt else {})})
 
     @cached_property
@@ -236,6 +241,19 @@ class Session:
     def _costs(self) -> Costs | None:
         """What cases cost, where they are drawn by it."""
         return self.loader.costs if self.settings.training.sampling == BY_LOSS else None
+
+
+def _adversary(module: Module, settings: Settings, cases: Sequence[Prepared]) -> Any:
+    """(groups, features and 1) weights that know nothing yet."""
+    protected, at = Protected.of(ADVERSARIAL, cases), networks.family_of(settings.network.name).features
+    assert protected is not None  # noqa: S101 - the method has groups
+    device = next(module.parameters()).device
+    image = torch.zeros(1, *cases[0].image.shape[:1], *settings.training.patch, device=device)
+    context = cases[0].context
+    given = [] if context is None else [torch.zeros(1, len(context), device=device)]
+    with torch.no_grad():
+        seen = networks.features(module.eval(), image, *given, at=at)
+    return torch.nn.Parameter(torch.zeros(int(protected.groups.max()) + 1, seen.pooled.shape[1] + 1, device=device))
 
 
 def loader_of(settings: Settings, cases: Sequence[Prepared], ranks: Ranks) -> Loader:

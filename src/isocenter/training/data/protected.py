@@ -4,6 +4,8 @@ reweigh:          cases weigh so that group and class are independent (Kamiran a
                   doi:10.1007/s10115-011-0463-8); without classes, so that groups weigh alike
 resample:         cases are drawn so
 balanced_batches: batches have as many cases of each group
+adversarial:      what the network sees is to tell no group: a linear adversary learns to, and the network gets its
+                  gradient reversed (Ganin and others, J Mach Learn Res 2016, arXiv:1505.07818)
 group_dro:        the loss is mostly that of the group which is worst off (Sagawa et al., arXiv:1911.08731)
 """
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 REWEIGH, RESAMPLE, BALANCED_BATCHES, GROUP_DRO = "reweigh", "resample", "balanced_batches", "group_dro"
+ADVERSARIAL = "adversarial"
+# Its weights, among the numbers of the loss that are learnt with those of the network.
+ADVERSARY = "adversary"
 # How fast the weights of groups follow their losses, as in the paper.
 PACE = 0.01
 
@@ -85,7 +90,7 @@ class GroupLoss:
     @classmethod
     def of(cls, protected: Protected | None) -> GroupLoss | None:
         """None where the loss does not look at groups."""
-        if protected is None or protected.method not in (REWEIGH, GROUP_DRO):
+        if protected is None or protected.method not in (REWEIGH, GROUP_DRO, ADVERSARIAL):
             return None
         count = int(protected.groups.max()) + 1
         return cls(protected, np.full(count, 1 / count))
@@ -93,6 +98,8 @@ class GroupLoss:
     def __call__(self, judge: Judge, outputs: Mapping[str, Tensor], targets: Any, cases: Sequence[int]) -> Tensor:
         """The loss of a batch of these training cases; a group's is that of its cases."""
         numbers = np.asarray(cases)
+        if self.protected.method == ADVERSARIAL:
+            return judge(outputs, targets)
         if self.protected.method == GROUP_DRO:
             return self._of_the_worst(judge, outputs, targets, self.protected.groups[numbers])
         cells = self.protected.cells[numbers]
@@ -100,6 +107,13 @@ class GroupLoss:
         shares = self.protected.weights[present] * counts
         losses = [_of(judge, outputs, targets, cells == cell) for cell in present]
         return torch.stack([loss * float(share) for loss, share in zip(losses, shares, strict=True)]).sum() / len(cells)
+
+    def told(self, pooled: Tensor, adversary: Tensor, cases: Sequence[int]) -> Tensor:
+        """What it costs the adversary to tell the groups by (batch, features); the network is taught the reverse."""
+        reversed_ = 2 * pooled.detach() - pooled
+        said = reversed_ @ adversary[:, :-1].T + adversary[:, -1]
+        groups = torch.as_tensor(self.protected.groups[np.asarray(cases)], device=pooled.device)
+        return torch.nn.functional.cross_entropy(said, groups)
 
     def _of_the_worst(
         self, judge: Judge, outputs: Mapping[str, Tensor], targets: Any, groups: NDArray[np.intp]

@@ -15,7 +15,7 @@ from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.planning import Settings
 from isocenter.tasks import Task
-from isocenter.training.data import Batch, Drawn, GroupLoss, kind_for, moved
+from isocenter.training.data import ADVERSARY, Batch, Drawn, GroupLoss, kind_for, moved
 from isocenter.training.processes import SINGLE_PROCESS, Ranks
 from isocenter.training.step.compute import Compute
 from isocenter.transforms import Augmentation
@@ -95,18 +95,27 @@ def batch_loss(
     # A second stage looks at regions that depend on the targets.
     family = networks.family_of(settings.network.name)
     truth = {"targets": seen.targets} if family.sees_targets else {}
+    adversary, pooled = (terms or {}).get(ADVERSARY), None
     with compute.autocast(device):
-        outputs = module(compute.ordered(module, seen.images), *seen.context, **truth)
+        images = compute.ordered(module, seen.images)
+        if groups is None or adversary is None:
+            outputs = module(images, *seen.context, **truth)
+        else:
+            found = networks.features(module, images, *seen.context, at=family.features)
+            outputs, pooled = dict(found.outputs), ranks.whole(found.pooled.float())
     outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
     added = outputs.pop(ADDED, torch.zeros(())).mean()
     targets = each_array(seen.targets, ranks.whole)
     extent = tuple(step * size for step, size in zip(batch.steps, seen.images.shape[2:], strict=True))
-    judge: Callable[..., Tensor] = partial(supervised, task, coarse=coarse, terms=terms, extent=extent)
+    own = {name: term for name, term in (terms or {}).items() if name != ADVERSARY}
+    judge: Callable[..., Tensor] = partial(supervised, task, coarse=coarse, terms=own, extent=extent)
     if family.has_loss:  # the family is defined by it: nothing else fits its outputs
         judge = partial(module.loss, heads=task.heads)
     if each is not None:
         each(sample_by_sample(judge, outputs, targets))
     if groups is not None:
+        if pooled is not None and adversary is not None:
+            added = added + groups.told(pooled, adversary, batch.cases)
         return groups(judge, outputs, targets, batch.cases) + added
     if partner is None or family.has_loss:
         return judge(outputs, targets) + added
