@@ -83,15 +83,14 @@ class Outcome:
 def cells(names: Iterable[str]) -> Iterator[Cell]:
     """Every family with every head, the first of each number of axes with every kind of problem."""
     seen = set[tuple[int, str]]()
-    for one in networks_matrix.combinations(names):
-        if one.context:
-            continue
-        kinds = ["classification"] if one.head == "vector" else [one.head]
-        if (one.axes, one.head) not in seen:
-            kinds += [kind for kind in WHOLE if kind not in kinds] if one.head == "vector" else []
-            kinds += ["multitask"] if one.head == "dense" and "vector" in networks.family_of(one.name).answers else []
-        seen.add((one.axes, one.head))
-        yield from (Cell(one.name, one.axes, kind) for kind in kinds)
+    for member in networks.members(names):
+        for head in member.tasks:
+            kinds = ["classification"] if head == "vector" else [head]
+            if (member.axes, head) not in seen:
+                kinds += [kind for kind in WHOLE if kind not in kinds] if head == "vector" else []
+                kinds += ["multitask"] if head == "dense" and "vector" in member.tasks else []
+            seen.add((member.axes, head))
+            yield from (Cell(member.name, member.axes, kind) for kind in kinds)
 
 
 def model_of(cell: Cell) -> Model:

@@ -117,3 +117,19 @@ def test_a_method_that_cannot_explain_a_model_says_why():
     of, image = model(Bright(2), (8, 8)), spot((8, 8), (5, 2))
     with pytest.raises(UnfitError, match="attention cannot explain this model: its family has no attention"):
         explained(of, image, named_methods("attention")[0])
+
+
+def test_gradcam_is_the_deepest_maps_weighed_by_their_mean_gradients_as_worked_out_by_hand():
+    torch.manual_seed(0)
+    module = Bright(2)
+    module.body = torch.nn.Sequential(torch.nn.Conv2d(1, 5, 3, padding=1), torch.nn.ReLU(inplace=True))
+    module.vectors = torch.nn.ModuleDict({"class": torch.nn.Linear(5, 2)})
+    of, image = model(module, (8, 8)), spot((8, 8), (5, 2))
+    deepest = module.body(torch.from_numpy(image.data[None])).detach()
+    weights = module.vectors["class"].weight[1] / 64  # the mean over the voxels, then the linear layer
+    by_hand = (weights.reshape(1, 5, 1, 1) * deepest).sum(dim=1).relu()[0]
+    made = explained(of, image, named_methods("gradcam")[0], target="bright")
+    assert_allclose(made.data, by_hand.detach().numpy(), rtol=1e-5, atol=1e-8)
+    whole = explained(of, image, named_methods("cam")[0], target="bright").data
+    bias = module.vectors["class"].bias[1].item()
+    assert_allclose(whole, ((weights.reshape(1, 5, 1, 1) * 64 * deepest).sum(dim=1)[0] + bias).detach(), rtol=1e-4)

@@ -38,7 +38,7 @@ def cam(subject: Subject) -> Tensor:
     """(1, 1, *window) class activation map, arXiv:1512.04150: the last layer at each place of the deepest map."""
     seen = _seen(subject, "cam")
     weights, offset = _last_layer(subject, seen)
-    with _watched(subject) as scored, torch.no_grad():
+    with _watched(subject, "cam") as scored, torch.no_grad():
         made = CAM(scored, "peek", fc_layers=lambda _: partial(_weighed, weights, offset))
         maps = made.compute_map(subject.image, class_idx=[0] * len(seen.deepest))
     return _on_window(maps, subject, "cam")
@@ -57,22 +57,26 @@ def scorecam(subject: Subject) -> Tensor:
 
 
 def _by_gradients(subject: Subject, name: str, kind: type[GradCAM]) -> Tensor:
-    _by_image(_seen(subject, name).deepest, subject, name)  # refused before anything is computed
-    with _watched(subject) as scored, torch.enable_grad():
-        image = subject.image.clone().requires_grad_()
-        maps = kind(scored, "peek").compute_map(image, class_idx=0)
+    _refuse_unknown(subject, name)
+    with _watched(subject, name) as scored, torch.enable_grad():
+        maps = kind(scored, "peek").compute_map(subject.image, class_idx=0)
     return _on_window(maps.detach(), subject, name)
 
 
 class _Scored(nn.Module):
-    """Images to (batch, 1) the subject's scalar, with its deepest map as the output of the layer `peek`."""
+    """Images to (batch, 1) the subject's scalar, with its deepest map as the output of the layer `peek`.
 
-    def __init__(self, subject: Subject) -> None:
+    Gradients end at the deepest map: what comes before it is computed as in a prediction.
+    """
+
+    def __init__(self, subject: Subject, method: str) -> None:
         super().__init__()
-        self.peek, self.network, self.subject = nn.Identity(), subject.module, subject
+        self.peek, self.network, self.subject, self.method = nn.Identity(), subject.module, subject, method
 
     def forward(self, images: Tensor) -> Tensor:
         score = self.subject.score(images)
+        if torch.is_grad_enabled() and not score.requires_grad:
+            raise UnfitError(self.method, "what it finds has no gradient by its deepest map")
         # MONAI's Grad-CAM++ takes the exponential of the score, a factor of the whole map: of 0 it is no overflow.
         return (score - score.detach())[:, None]
 
@@ -83,17 +87,17 @@ class _Scored(nn.Module):
             return {**output, name: self.passed(output[name])}
         if isinstance(output, (list, tuple)):
             return type(output)([*output[:-1], self.passed(output[-1])])
-        maps: Tensor = self.peek(output)
+        maps: Tensor = self.peek(output.detach().requires_grad_(torch.is_grad_enabled()))
         if maps.requires_grad:
             maps.register_hook(lambda gradient: gradient.contiguous())  # MONAI takes a view of it
         return maps
 
 
 @contextmanager
-def _watched(subject: Subject) -> Iterator[_Scored]:
+def _watched(subject: Subject, method: str) -> Iterator[_Scored]:
     """The subject's network as MONAI's methods want it, for as long as they need it."""
     assert subject.module is not None and subject.family is not None  # noqa: S101 - refused before
-    scored = _Scored(subject).eval()  # else MONAI puts the network back into training
+    scored = _Scored(subject, method).eval()  # else MONAI puts the network back into training
     part = networks.deepest_part(subject.module, subject.family.features)
     handle = part.register_forward_hook(lambda _, __, output: scored.passed(output))
     try:
@@ -104,12 +108,16 @@ def _watched(subject: Subject) -> Iterator[_Scored]:
 
 def _seen(subject: Subject, method: str) -> Features:
     """The features of the case itself."""
+    _refuse_unknown(subject, method)
     assert subject.module is not None and subject.family is not None  # noqa: S101 - refused before
-    if not subject.family.features:
-        raise UnfitError(method, "where the deepest map of this family lies is not known")
     given = [one for one in (subject.image, subject.context) if one is not None]
     with torch.no_grad():
         return networks.features(subject.module, *given, at=subject.family.features, last=True)
+
+
+def _refuse_unknown(subject: Subject, method: str) -> None:
+    if subject.family is None or not subject.family.features:
+        raise UnfitError(method, "where the deepest map of this family lies is not known")
 
 
 def _by_image(deepest: Tensor, subject: Subject, method: str) -> Tensor:
