@@ -234,9 +234,15 @@ def cell(study: Study, place: int, patients: int, effect: float, draws: int) -> 
     return float(np.mean(found))
 
 
-def _cost(item: tuple[int, tuple[str, Study]]) -> int:
-    name = item[1][0]
-    return ("bootstrap" in name) + ("bootstrap, AUROC" in name)
+def _work() -> list[tuple[int, str, int, float]]:
+    """(place of the study, its seed; its name, patients, effect): what takes longest last, false alarms first."""
+    work = [
+        (place, name, patients, effect)
+        for place, name in enumerate(STUDIES)
+        for effect in (0.0, *EFFECTS.get(name, ()))
+        for patients in (SIZES if effect == 0 else POWER_SIZES)
+    ]
+    return sorted(work, key=lambda one: ("bootstrap" in one[1], "bootstrap, AUROC" in one[1], one[3] > 0))
 
 
 def cells(draws: int, resume: bool, known: bool) -> dict[str, dict[str, float]]:
@@ -249,20 +255,15 @@ def cells(draws: int, resume: bool, known: bool) -> dict[str, dict[str, float]]:
     if known:
         return {name: done.get(name, {}) for name in STUDIES}
     PLACE.mkdir(exist_ok=True)
-    # What takes longest comes last; the place of a study is its seed.
-    for place, (name, study) in sorted(enumerate(STUDIES.items()), key=_cost):
-        for patients, effect in [
-            *((n, 0.0) for n in SIZES),
-            *((n, e) for n in POWER_SIZES for e in EFFECTS.get(name, ())),
-        ]:
-            key = f"{patients} {effect:g}"
-            if key in done.setdefault(name, {}):
-                continue
-            started = time.monotonic()
-            own = draws if effect == 0 else max(1, draws // 5)
-            done[name][key] = cell(study, place, patients, effect, own)
-            kept.write_text(json.dumps({"draws": draws, "code": code(), "cells": done}), encoding="utf-8")
-            print(f"{name}, {key}: {100 * done[name][key]:.1f} % ({time.monotonic() - started:.0f} s)", flush=True)
+    for place, name, patients, effect in _work():
+        key = f"{patients} {effect:g}"
+        if key in done.setdefault(name, {}):
+            continue
+        started = time.monotonic()
+        own = draws if effect == 0 else max(1, draws // 5)
+        done[name][key] = cell(STUDIES[name], place, patients, effect, own)
+        kept.write_text(json.dumps({"draws": draws, "code": code(), "cells": done}), encoding="utf-8")
+        print(f"{name}, {key}: {100 * done[name][key]:.1f} % ({time.monotonic() - started:.0f} s)", flush=True)
     return done
 
 
