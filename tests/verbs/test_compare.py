@@ -12,10 +12,11 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import DatasetError, IntegrityError, UsageError
-from isocenter.evaluation import Compared, read_cases
+from isocenter.evaluation import Compared, read_cases, wilcoxon
 from isocenter.tasks.classification.task import Classification
+from isocenter.tasks.regression.task import Regression
 from isocenter.values import Estimate
-from isocenter.verbs.comparing import ComparisonOptions, caveats_of_tests, significance_of
+from isocenter.verbs.comparing import ComparisonOptions, caveats_of_tests, significance_of, verdicts
 from isocenter.verbs.evaluation import Scored, compare_tables, write_verdict
 from isocenter.verbs.evaluation.comparison import Comparison, comparison_table
 
@@ -203,6 +204,15 @@ def test_the_test_that_is_asked_for_is_made_of_the_figures_that_it_fits(models, 
         name in ("delong", "permutation", "bootstrap"),
         name in ("mcnemar", "permutation", "bootstrap"),
     )
+
+
+def test_a_difference_of_what_is_right_at_a_value_of_its_own_makes_no_model_better():
+    traits = Regression.traits
+    assert traits.is_aimed("bias") and traits.is_aimed("volume_loa_lower_mm2") and not traits.is_aimed("mae")
+    apart = wilcoxon(np.zeros(30), np.arange(1.0, 31.0))
+    [(p, verdict)] = verdicts([apart], [None], [None], "none")
+    assert p < 0.001 and verdict == "not shown"
+    assert [one for _, one in verdicts([apart] * 2, [None] * 2, [True, False], "none")] == ["superior", "inferior"]
 
 
 def test_identical_models_have_a_p_of_1_and_no_verdict(models, tmp_path):

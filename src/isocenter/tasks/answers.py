@@ -50,6 +50,16 @@ class Summary(Protocol):
         """seed: of the resampling of patients"""
 
 
+# Of these neither more nor less is better: they are right at a value of their own.
+AIMED = frozenset(
+    {
+        *("bias", "loa_lower", "loa_upper", "volume_bias", "volume_loa_lower", "volume_loa_upper", "volume_error"),
+        *("calibration_slope", "calibration_intercept", "temperature", "expected_over_observed", "d_calibration"),
+        *("coverage", "interval_coverage", "expected_dice_bias", "covering_size", "count_difference", "answered"),
+    }
+)
+
+
 def _nothing(settings: Mapping[str, Any]) -> dict[str, Decision]:
     return {}
 
@@ -74,6 +84,7 @@ class Traits:
     sentences:     {setting: what the prose of a plan says of it}; without one "<Setting> is <value>"
     metric_names:  {metric: as papers spell it}, for reports; without one its words
     errors:        metrics of which less is better, without the unit that their names may end with
+    aimed:         metrics of which neither more nor less is better, in the same way
     label_word:    what the labels of its figures are: "structure", "class", "finding"
     audited:       metrics, without the unit that their names may end with, whose gaps among groups of people are tested
     belief:        metrics on how far results can be believed, which stand apart in reports, the main ones first; before
@@ -93,6 +104,7 @@ class Traits:
     sentences: Mapping[str, Sentence] = field(default_factory=dict)
     metric_names: Mapping[str, str] = field(default_factory=dict)
     errors: frozenset[str] = frozenset()
+    aimed: frozenset[str] = AIMED
     label_word: str = "label"
     audited: tuple[str, ...] = ()
     belief: tuple[str, ...] = ()
@@ -111,7 +123,15 @@ class Traits:
 
     def is_error(self, metric: str) -> bool:
         """Whether less of a metric is better."""
-        return any(metric == name or metric.startswith(f"{name}_") for name in self.errors)
+        return _is_among(metric, self.errors)
+
+    def is_aimed(self, metric: str) -> bool:
+        """Whether neither more nor less of a metric is better."""
+        return _is_among(metric, self.aimed)
+
+
+def _is_among(metric: str, names: Collection[str]) -> bool:
+    return any(metric == name or metric.startswith(f"{name}_") for name in names)
 
 
 @dataclass(frozen=True)

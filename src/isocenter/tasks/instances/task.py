@@ -93,6 +93,7 @@ class InstanceSegmentation:
         tunes=("inside", "prominence"),
         audited=("pq", "f1"),
         case_metric="f1",
+        errors=frozenset({"count_error"}),
         sentences=SENTENCES,
         metric_names=NAMES,
     )

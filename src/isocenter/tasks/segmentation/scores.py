@@ -64,6 +64,7 @@ METRICS = frozenset(
 )
 ERRORS = (
     frozenset({"hd95", "assd", "false_positive_volume", "components_error", "loops_error", "ece_near"})
+    | frozenset({"summed_volume_error", "covering_missed"})
     | DOUBT_ERRORS
     | SET_ERRORS
 )

@@ -161,7 +161,7 @@ def _judged(
     rows: Sequence[ModelTest], comparison: Comparison, margins: Mapping[str, Margin], correction: str
 ) -> Iterator[ModelTest]:
     bounds = [margins[row.second].value if row.is_primary and row.second in margins else None for row in rows]
-    more = [row.metric not in comparison.errors for row in rows]
+    more = [None if row.metric in comparison.aimed else row.metric not in comparison.errors for row in rows]
     found = verdicts([row.test for row in rows], bounds, more, correction)
     for row, bound, (p, verdict) in zip(rows, bounds, found, strict=True):
         yield replace(row, p_adjusted=p, margin=bound, verdict=verdict)

@@ -21,21 +21,22 @@ def adjusted(p: Sequence[float], correction: str) -> Floats:
 
 
 def verdicts(
-    tests: Sequence[Test], margins: Sequence[float | None], more: Sequence[bool], correction: str
+    tests: Sequence[Test], margins: Sequence[float | None], more: Sequence[bool | None], correction: str
 ) -> list[tuple[float, Standing]]:
     """(adjusted p, verdict) of each test of one family.
 
-    margins: in the unit of each metric; more: whether more of it is better
+    margins: in the unit of each metric; more: whether more of it is better; None where neither is, so
+             that a difference makes no model the better one
     A difference that is shown and lies within the margin is none that matters: then the margin decides.
     """
     each = list(zip(tests, margins, more, strict=True))
     p = adjusted([test.p for test in tests], correction)
-    none = [float("nan") if not m else non_inferiority(test, m, more=up).p for test, m, up in each]
+    none = [float("nan") if not m or up is None else non_inferiority(test, m, more=up).p for test, m, up in each]
     both = [float("nan") if not m else equivalence(test, m).p for test, m, _ in each]
     not_worse, alike = (adjusted(one, correction) < LEVEL / 2 for one in (none, both))
     made: list[tuple[float, Standing]] = []
     for n, (test, _, up) in enumerate(each):
-        differs = p[n] < LEVEL
+        differs = p[n] < LEVEL and up is not None
         verdict: Standing = "not shown"
         if differs and (test.difference > 0) == up:
             verdict = "superior"

@@ -44,6 +44,7 @@ class Comparison(InNotebook):
     patients_known: False where each case only stands for a patient
     metric_names: {metric: as papers spell it}
     errors:   the metrics of which less is better
+    aimed:    the metrics of which neither more nor less is better
     tested:   the tests of its differences, where they were asked for
     """
 
@@ -56,6 +57,7 @@ class Comparison(InNotebook):
     out: Path | None = None
     metric_names: Mapping[str, str] = field(default_factory=dict)
     errors: frozenset[str] = frozenset()
+    aimed: frozenset[str] = frozenset()
     tested: Tested = field(default_factory=Tested)
 
     @property
@@ -132,8 +134,9 @@ def compare_tables(
     cases = int(tables[names[0]]["case"].nunique())
     traits = tasks[0].traits
     errors = frozenset(row.metric for row in rows if traits.is_error(row.metric))
+    aimed = frozenset(row.metric for row in rows if traits.is_aimed(row.metric))
     primary, spelled = rows[0].metric, traits.metric_names
-    return Comparison(names, tuple(rows), primary, cases, left_out, patients_known, out, spelled, errors)
+    return Comparison(names, tuple(rows), primary, cases, left_out, patients_known, out, spelled, errors, aimed)
 
 
 def evaluated_cases(run: Path) -> tuple[Cases, Task]:
