@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from numpy.testing import assert_allclose
 from sklearn.linear_model import LogisticRegression
 
-from isocenter.evaluation import Patients, encoded, group_shift, matched, propensity, two_sample_tests
+from isocenter.evaluation import Patients, encoded, group_shift, matched, neighbour_gap, propensity, two_sample_tests
 
 
 def test_alike_groups_are_seldom_called_different_and_unlike_ones_are_found():
@@ -78,6 +79,22 @@ def test_another_scanner_stays_another_after_matching():
     found, _ = group_shift("site", patients(scanner=1.5, population=1), seed=0)
     assert least(found, False) < 0.05
     assert least(found, True) < 0.05
+
+
+@pytest.mark.parametrize(("unfair", "found"), [(0.0, False), (0.4, True)])
+def test_people_who_look_alike_and_are_answered_by_their_group_are_found(unfair, found):
+    random = np.random.default_rng(4)
+    rows, women = random.normal(size=(120, 2)), np.arange(120) % 2 == 0
+    answers = (1 / (1 + np.exp(-rows[:, :1])) + unfair * women[:, None]) / (1 + unfair)
+    people = np.array([f"p{n}" for n in range(120)], dtype=object)
+    alike = neighbour_gap("sex", rows, answers, np.where(women, "F", "M").astype(object), people, seed=0)
+    assert (alike.p < 0.05) is found
+    assert (alike.difference > 0.15) is found
+
+
+def test_of_too_few_people_nothing_is_said_of_neighbours():
+    few = np.array(["F"] * 9 + ["M"] * 20, dtype=object)
+    assert neighbour_gap("sex", np.eye(29), np.zeros((29, 1)), few, np.arange(29).astype(object), seed=0) is None
 
 
 def test_groups_with_few_patients_are_not_tested():

@@ -226,3 +226,16 @@ def test_a_training_treats_groups_alike_and_a_covariate_of_the_group_is_no_input
 def test_a_training_that_cannot_treat_groups_alike_is_refused(asked, match, tmp_path):
     with pytest.raises(PlanError, match=match):
         isocenter.plan(peopled(tmp_path / "data"), device="cpu", assignments=asked)
+
+
+def test_people_who_look_alike_to_the_network_are_compared():
+    table, random = table_of(80), np.random.default_rng(0)
+    seen = {
+        name: (name.replace("c", "p"), row)
+        for name, row in zip(table["case"], random.normal(size=(80, 3)), strict=True)
+    }
+    scored = Scored(table, (), task=Classification(("fine", "ill")), features=seen)
+    found = groups(Audit(scored, None, (), 0, True, options=AuditOptions(groups="sex")))
+    [alike] = found.records["fairness.json"][1]["individual"]
+    assert set(alike) == {"attribute", "others", "own", "difference", "p", "cases"}
+    assert alike["p"] > 0.01

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         rate_gaps,
     )
     from isocenter.evaluation.fairness.matching import encoded, matched, propensity, standardised_difference
+    from isocenter.evaluation.fairness.neighbours import Alike, neighbour_gap
     from isocenter.evaluation.fairness.shift import OTHERS, Balance, Patients, Shifted, group_shift, shift_words
 
 if not TYPE_CHECKING:

@@ -16,6 +16,7 @@ from isocenter.evaluation import (
     COVARIATE,
     FEW,
     UNKNOWN,
+    Alike,
     Gap,
     Table,
     abstention_gap,
@@ -28,6 +29,7 @@ from isocenter.evaluation import (
     gap_of_recipe,
     groups_of,
     holm,
+    neighbour_gap,
     rate_gaps,
     resampling,
 )
@@ -55,6 +57,10 @@ SIGN = "\x1f"
 HOW = (
     "Gaps are those of the best and the worst group; p is that of a permutation of patients (of very many the normal "
     "law's), adjusted by Holm for all gaps here. Intervals are those of these two groups, from a bootstrap of patients."
+)
+NEAREST = (
+    "How far the answer to a case lies from that to its nearest neighbour, by what the network sees: of other groups, "
+    "and of its own. p is that of groups dealt anew."
 )
 
 
@@ -104,16 +110,15 @@ def groups(audit: Audit) -> Audited | None:
     if not audit.patients_known:
         found.rows[:] = [(a, g, replace(row, estimate=by_case(row.estimate)), j) for a, g, row, j in found.rows]
     done = replace(found, gaps=adjusted_gaps(found.gaps, holm))
+    alike = [one for name, own in assigned.items() if (one := _alike(audit, name, own, who)) is not None]
+    plain = {"groups": asked or ",".join(assigned), "level": LEVEL}
+    plain |= {"gaps": [*map(_record, done.gaps)], "individual": [*map(_record, alike)]}
+    notes = [_words(gap, scored.metric_names) for gap in _shown(done.gaps)]
     return Audited(
         {GROUPS: _csv(done)},
-        {
-            FAIRNESS: (
-                SCHEMA,
-                {"groups": asked or ",".join(assigned), "level": LEVEL, "gaps": [*map(_record, done.gaps)]},
-            )
-        },
-        [_section(done, scored.metric_names)],
-        [_words(gap, scored.metric_names) for gap in _shown(done.gaps)],
+        {FAIRNESS: (SCHEMA, plain)},
+        [_section(done, scored.metric_names, alike)],
+        notes,
     )
 
 
@@ -210,6 +215,22 @@ class Look:
         return gap_of_estimates(gap, own, lambda value: value if is_error else -value)
 
 
+def _alike(audit: Audit, attribute: str, groups: np.ndarray, who: Table) -> Alike | None:
+    """Whether cases that look alike to the network are answered alike; None without its features, or numbers."""
+    answers = [name for name in who if str(name).startswith("probability")] or [
+        name for name in ("risk", "predicted") if name in who and pd.api.types.is_numeric_dtype(who[name])
+    ]
+    features = audit.scored.features
+    here = [n for n, case in enumerate(who.index) if case in features]
+    if not features or not answers or not here:
+        return None
+    said = who[answers].to_numpy(dtype=float)[here]
+    rows = np.stack([features[who.index[n]][1] for n in here]).astype(np.float64)
+    patients = who["patient"].to_numpy(dtype=object)[here]
+    known = np.isfinite(said).all(axis=1)
+    return neighbour_gap(attribute, rows[known], said[known], groups[here][known], patients[known], seed=audit.seed)
+
+
 def _csv(found: Found) -> Table:
     lines = [
         (attribute, group, row.metric, row.label, *_of(row.estimate), judged)
@@ -222,7 +243,7 @@ def _of(estimate: Estimate) -> tuple[Any, ...]:
     return estimate.value, estimate.low, estimate.high, estimate.n, estimate.patients
 
 
-def _record(gap: Gap) -> dict[str, Any]:
+def _record(gap: Gap | Alike) -> dict[str, Any]:
     """JSON knows no NaN."""
     plain = asdict(gap).items()
     return {name: None if isinstance(one, float) and not np.isfinite(one) else one for name, one in plain}
@@ -240,7 +261,7 @@ def _words(gap: Gap, names: Mapping[str, str]) -> str:
     return f"Groups of {gap.attribute} differ: {what} by {number(gap.value)} ({how}), worst for {gap.worst}."
 
 
-def _section(found: Found, names: Mapping[str, str]) -> Section:
+def _section(found: Found, names: Mapping[str, str], alike: Sequence[Alike] = ()) -> Section:
     shown, tested = _shown(found.gaps), [gap for gap in found.gaps if np.isfinite(gap.p)]
     attributes = list(dict.fromkeys(gap.attribute for gap in found.gaps))
     if shown:
@@ -257,6 +278,10 @@ def _section(found: Found, names: Mapping[str, str]) -> Section:
         blocks.append(PageTable(columns, rows))
     every = [_cells(gap, names) for gap in found.gaps]
     blocks.append(Details(f"All {len(every)} gaps", [PageTable(columns, every, HOW)]))
+    if alike:
+        cells = [(one.attribute, *map(number, (one.others, one.own, one.difference)), f"{one.p:.2g}") for one in alike]
+        heads = ("Attribute", "Other groups", "Own group", "Difference", "p")
+        blocks.append(Details("Are people who look alike answered alike?", [PageTable(heads, cells, NEAREST)]))
     return Section(TITLE, blocks)
 
 

@@ -1,0 +1,76 @@
+"""Whether people who look alike are answered alike, whatever group they are of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from isocenter.evaluation.fairness.attributes import UNKNOWN
+from isocenter.evaluation.intervals import FEW_PATIENTS
+from isocenter.values import Floats
+
+DEALINGS = 499
+# Of more cases so many are drawn: each is compared with each, dealing after dealing.
+MOST = 400
+
+
+@dataclass(frozen=True)
+class Alike:
+    """How far answers of nearest neighbours lie apart, of other groups and of the own one.
+
+    others, own: mean differences; difference: the first less the second
+    p:          of so large a difference if groups are dealt anew
+    """
+
+    attribute: str
+    others: float
+    own: float
+    difference: float
+    p: float
+    cases: int
+
+
+def neighbour_gap(
+    attribute: str, rows: Floats, answers: Floats, groups: np.ndarray, patients: np.ndarray, *, seed: int
+) -> Alike | None:
+    """The nearest case of another patient, of the own group and of another one, and how far the answers lie apart.
+
+    rows:    (cases, numbers) what a network sees; answers: (cases, numbers)
+    Dwork et al., ITCS 2012, arXiv:1104.3913. None where fewer than two groups have 10 patients each.
+    """
+    counts = {name: len(set(patients[groups == name].tolist())) for name in set(groups.tolist()) - {UNKNOWN}}
+    here = np.isin(groups.astype(str), [name for name, count in counts.items() if count >= FEW_PATIENTS])
+    if sum(count >= FEW_PATIENTS for count in counts.values()) < 2:
+        return None
+    random, places = np.random.default_rng(seed), np.flatnonzero(here)
+    if len(places) > MOST:
+        places = np.sort(random.choice(places, MOST, replace=False))
+    seen, said = rows[places], answers[places]
+    deviation = seen.std(axis=0)
+    seen = (seen - seen.mean(axis=0))[:, deviation > 0] / deviation[deviation > 0]
+    squares = (seen**2).sum(axis=1)
+    away = squares[:, None] + squares - 2 * seen @ seen.T
+    person, owner = np.unique(patients[places].astype(str), return_inverse=True)
+    away[owner[:, None] == owner] = np.inf
+    apart = np.abs(said[:, None] - said).mean(axis=2)
+    number = np.unique(groups[places].astype(str), return_inverse=True)[1]
+    others, own = _means(away, apart, number)
+    first = np.unique(owner, return_index=True)[1]
+    reached = 0
+    for _ in range(DEALINGS):  # a patient keeps one group
+        dealt = _means(away, apart, number[first][random.permutation(len(person))][owner])
+        reached += dealt[0] - dealt[1] >= others - own - 1e-12
+    return Alike(attribute, others, own, others - own, (reached + 1) / (DEALINGS + 1), len(places))
+
+
+def _means(away: Floats, apart: Floats, groups: np.ndarray) -> tuple[float, float]:
+    """Mean differences of answers to the nearest of other groups, and of the own."""
+    same, rows = groups[:, None] == groups, np.arange(len(groups))
+    found = []
+    for allowed in (~same, same):
+        near = np.where(allowed, away, np.inf)
+        nearest = near.argmin(axis=1)
+        there = np.isfinite(near[rows, nearest])
+        found.append(float(apart[rows, nearest][there].mean()) if there.any() else float("nan"))
+    return found[0], found[1]
