@@ -10,9 +10,12 @@ import torch
 from numpy.testing import assert_allclose
 from torch import nn
 
+import foreign_bundles
+import foreign_folders
+import isocenter
 from explanation.looking import Linear, model, spot
 from isocenter import tasks
-from isocenter.explanation import CaseOnGrid, explained, named_methods
+from isocenter.explanation import CaseOnGrid, UnfitError, explained, named_methods
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork
 from isocenter.transforms import Normalisation
 from isocenter.values import Case, Geometry, Image
@@ -94,3 +97,26 @@ def test_a_model_that_averages_mirrored_views_is_explained_in_all_of_them():
     made = explained(both, image, named_methods("integrated_gradients")[0], target="bright").data
     assert_allclose([made[1, 2], made[6, 2]], 0.5, rtol=1e-4)
     assert_allclose(made.sum(), 1.0, rtol=1e-4)
+
+
+def test_a_model_of_another_program_is_explained_by_what_needs_no_family_and_refuses_the_rest(tmp_path):
+    of, image = isocenter.load(foreign_bundles.bundle(tmp_path / "liver")), foreign_bundles.image()
+    of = replace(of, inference=replace(of.inference, overlap=0.0))
+    made = explained(of, image, named_methods("integrated_gradients")[0], target="liver")
+    assert made.data.shape == image.geometry.shape
+    assert np.isfinite(made.data).all()
+    assert made.data.any()
+    for name in ("gradcam", "attention"):
+        with pytest.raises(UnfitError, match=f"{name} cannot explain this model"):
+            explained(of, image, named_methods(name)[0], target="liver")
+
+
+def test_a_volume_of_another_program_with_turned_axes_has_its_map_on_its_own_grid(tmp_path):
+    folder = foreign_folders.result_folder(tmp_path, "3d_fullres", patch=(8, 16, 16), transpose=(2, 0, 1))
+    affine = np.diag([1.0, 1.0, 1.0, 1.0])
+    noise = np.random.default_rng(3).normal(90, 30, size=(1, 18, 16, 10)).astype(np.float32)
+    of, image = isocenter.load(folder, "cpu"), Image(noise, Geometry((18, 16, 10), affine))
+    of = replace(of, inference=replace(of.inference, overlap=0.0, flips=()))
+    made = explained(of, image, named_methods("gradcam")[0])
+    assert made.data.shape == image.geometry.shape
+    assert np.isfinite(made.data).all()

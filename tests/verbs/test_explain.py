@@ -50,6 +50,15 @@ def test_pictures_have_a_map_a_picture_and_a_row_for_each_method(classified, tmp
     assert {"methods", "findings", "refused"} <= set(record)
 
 
+def test_the_record_on_standard_output_is_json_in_which_what_is_not_known_is_null(classified, tmp_path, cli):
+    picture = sorted((classified.data / "bright").glob("*.png"))[0]
+    ended = cli("explain", classified.out, picture, "--method", "gradcam", "--json", "--out", tmp_path / "out")
+    assert ended.code == 0, ended.err
+    [row] = json.loads(ended.out)["rows"]
+    assert list(row) == COLUMNS
+    assert (row["method"], row["passed"], row["deletion"], row["pointing"]) == ("gradcam", None, None, None)
+
+
 def test_volumes_have_maps_on_the_grid_of_their_source(segmented, tmp_path):
     source = sorted((segmented.data / "images").glob("*.nii.gz"))[0]
     isocenter.explain(segmented.out, source, method="gradcam", target="core", out=tmp_path / "out")

@@ -21,8 +21,7 @@ def attention_by_gradients(subject: Subject) -> Tensor:
 
 
 def _rolled(subject: Subject, name: str, *, by_gradients: bool) -> Tensor:
-    assert subject.module is not None and subject.family is not None  # noqa: S101 - refused before
-    if not subject.family.attention:
+    if subject.module is None or subject.family is None or not subject.family.attention:
         raise UnfitError(name, "its family has no attention over the whole image")
     given = [one for one in (subject.image, subject.context) if one is not None]
     with torch.set_grad_enabled(by_gradients):

@@ -106,9 +106,11 @@ class CaseOnGrid:
         if self.torch_model is None:
             return [Subject(image, context, plain, objective, self.together)]
         own, common = self.torch_model, (objective, self.together)
+        # A network of another program has no family: nobody knows where its deepest map lies.
+        families = [networks.family_of(name) if name in networks.names() else None for name in own.families]
         return [
-            Subject(image, context, own.run_of(n), *common, own.modules[n], networks.family_of(own.families[n]), size)
-            for n, size in enumerate(self._sizes)
+            Subject(image, context, own.run_of(n), *common, own.modules[n], family, size)
+            for n, (family, size) in enumerate(zip(families, self._sizes, strict=True))
         ]
 
     @property

@@ -65,7 +65,16 @@ if TYPE_CHECKING:
     from isocenter.runtime.package.backends import refuse_unknown
     from isocenter.runtime.parallel import Cluster, Spread, in_threads, in_workers, local, outcome_of
     from isocenter.runtime.preprocessing import Preprocessing, Trace
-    from isocenter.runtime.record_files import digest, read_json, read_tensors, seal, verify, write_json, write_tensors
+    from isocenter.runtime.record_files import (
+        as_json,
+        digest,
+        read_json,
+        read_tensors,
+        seal,
+        verify,
+        write_json,
+        write_tensors,
+    )
     from isocenter.runtime.sealed_cache import sealed_entry
     from isocenter.runtime.smaller_batches import SmallerBatches, in_smaller_batches, with_smaller_batches
     from isocenter.runtime.stream import size_changes

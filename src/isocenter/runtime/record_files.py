@@ -27,7 +27,7 @@ VERSION = 1
 
 def write_json(path: Path, schema: str, record: Mapping[str, Any]) -> None:
     """A record with its schema and version; not a number becomes null."""
-    text = json.dumps({"schema": schema, "version": VERSION, **_plain(record)}, indent=1)
+    text = json.dumps({"schema": schema, "version": VERSION, **as_json(record)}, indent=1)
     path.write_text(text + "\n", encoding="utf-8")
 
 
@@ -119,15 +119,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """Only what JSON knows: tuples and arrays become lists, NumPy numbers plain ones, NaN and infinity null."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     match value:
         case Mapping():
-            return {str(key): _plain(one) for key, one in value.items()}
+            return {str(key): as_json(one) for key, one in value.items()}
         case list() | tuple():
-            return [_plain(one) for one in value]
+            return [as_json(one) for one in value]
         case float() if not abs(value) < float("inf"):
             return None
         case _:

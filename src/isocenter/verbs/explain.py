@@ -15,7 +15,7 @@ from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import loaded_model, with_own_names
 from isocenter.report import InNotebook
-from isocenter.runtime import EXPLANATIONS_SCHEMA, Model, write_json
+from isocenter.runtime import EXPLANATIONS_SCHEMA, Model, as_json, write_json
 from isocenter.values import Case, Dataset, Problem
 from isocenter.verbs.explaining import (
     COLUMNS,
@@ -77,7 +77,7 @@ class Explained(InNotebook):
     def as_record(self) -> dict[str, Any]:
         """For `--json`, and `explanations.json`."""
         failed = [{"case": one.cases[0], "problem": one.what, "remedy": one.remedy} for one in self.failures]
-        return {
+        record = {
             "schema": EXPLANATIONS_SCHEMA,
             "version": 1,
             "methods": {name: dict(one) for name, one in self.methods.items()},
@@ -87,6 +87,7 @@ class Explained(InNotebook):
             "files": [str(path) for path in self.files],
             "rows": self.table.to_dict("records"),
         }
+        return dict(as_json(record))
 
     def __repr__(self) -> str:
         used = list(dict.fromkeys(self.table["method"])) if len(self.table) else []

@@ -35,6 +35,9 @@ STREAMED_BYTES = 2**26
 # Bytes a voxel while MONAI resamples: three coordinates and the intensity in double precision, and two in single.
 COPIES = 40
 
+# The one output of such a network.
+HEAD = "mask"
+
 
 @dataclass(frozen=True, eq=False)
 class Transformed:
@@ -117,33 +120,42 @@ class MonaiTransforms:
     def restored(
         self, slabs: Slabs, trace: Trace | Transformed, part: Region | None = None
     ) -> Iterator[tuple[Region, Mapping[str, Any]]]:
-        """Outputs whose probabilities are those that were brought back."""
+        """Outputs whose probabilities are those that were brought back; numbers of another name, as they are."""
         then = _logarithm if self.exclusive else _log_odds
-        likely = ((region, {"mask": self._probabilities(arrays["mask"])}) for region, arrays in slabs)
+        likely = ((region, {name: self._likely(name, one) for name, one in arrays.items()}) for region, arrays in slabs)
         if isinstance(trace, Transformed):
-            yield tuple(slice(0, size) for size in trace.source.shape), {"mask": then(self._whole(likely, trace))}
+            name, whole = self._whole(likely, trace)
+            yield tuple(slice(0, size) for size in trace.source.shape), {name: then(whole) if name == HEAD else whole}
             return
         for region, arrays in restored(likely, trace, part):
-            back = arrays["mask"]
+            if HEAD not in arrays:
+                yield region, arrays
+                continue
+            back = arrays[HEAD]
             if not isinstance(back, Stretched):
                 back = Stretched(back, (None,) * self.ndim, tuple(range(self.ndim)))
-            yield region, {"mask": replace(back, then=then)}
+            yield region, {HEAD: replace(back, then=then)}
             give_back()  # parts come and go between sums that stay: a sixth of the peak at 100 classes
+
+    def _likely(self, name: str, outputs: Array) -> Array:
+        """Probabilities of the network's own output."""
+        return self._probabilities(outputs) if name == HEAD else outputs
 
     def _probabilities(self, outputs: Array) -> NDArray[np.float32]:
         logits = torch.from_numpy(np.ascontiguousarray(outputs, dtype=np.float32))
         return np.asarray((logits.softmax(dim=0) if self.exclusive else logits.sigmoid()).numpy())
 
-    def _whole(self, likely: Slabs, trace: Transformed) -> NDArray[np.float32]:
-        """Probabilities on the source's grid, as MONAI undoes its transforms: one class after the other."""
+    def _whole(self, likely: Slabs, trace: Transformed) -> tuple[str, NDArray[np.float32]]:
+        """The one output's name, and its numbers on the source grid, as MONAI undoes its steps: class by class."""
         inner = tuple(slice(low, low + n) for (low, _), n in zip(trace.pad, trace.image.shape[1:], strict=True))
-        there, outputs = np.empty(0, np.float32), np.empty(0, np.float32)
+        there, outputs, name = np.empty(0, np.float32), np.empty(0, np.float32), HEAD
         for (rows, *plane), arrays in likely:
+            [(name, given)] = arrays.items()
             if not there.size:
                 sizes = [n + low + high for (low, high), n in zip(trace.pad, trace.image.shape[1:], strict=True)]
-                there = np.empty((len(arrays["mask"]), *sizes), np.float32)
+                there = np.empty((len(given), *sizes), np.float32)
                 outputs = np.empty((len(there), *trace.source.shape), np.float32)
-            there[(slice(None), rows, *plane)] = arrays["mask"]
+            there[(slice(None), rows, *plane)] = given
         for number in range(len(there)):
             operations = copy.deepcopy(trace.image.applied_operations)  # undoing takes notes apart
             pixels = torch.from_numpy(there[(slice(number, number + 1), *inner)])
@@ -153,7 +165,7 @@ class MonaiTransforms:
             if tuple(back.shape) != trace.source.shape:
                 raise GeometryError("its transforms cannot be undone", "the bundle", REMEDY)
             outputs[number] = back
-        return outputs
+        return name, outputs
 
     def held(self, geometry: Geometry) -> Held:
         """By what its steps would do to an image of this geometry; of none a voxel is looked at."""
