@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ import tifffile
 import isocenter
 from isocenter.errors import UsageError
 from isocenter.explanation import Flip, flipping_covariates
+from isocenter.runtime import Directions
 from isocenter.tasks import kind
 from isocenter.values import Case, Geometry, Image, Prediction
 
@@ -95,3 +97,24 @@ def test_of_covariates_the_nearest_value_that_flips_alone_is_named():
     model = SimpleNamespace(task=task, context=columns, predict=predict)
     found = list(flipping_covariates(model, case, Flip.of(task, "b", predict(case))))
     assert [change for change, _ in found] == ["age = 66.0"]
+
+
+def test_along_the_directions_of_training_images_there_is_a_second_counterfactual(gated, tmp_path):
+    """A model that carries directions changes images along them alone, beside the change everywhere."""
+    model = isocenter.load(gated.out, "cpu")
+    rng = np.random.default_rng(0)
+    shape = model.preprocessing(model_image(gated), "picture")[0].shape
+    pattern = rng.normal(size=shape).astype(np.float32)
+    given = [one * pattern + rng.normal(0, 0.05, shape).astype(np.float32) for one in rng.normal(size=100)]
+    own = replace(model, directions=Directions.fitted(given, [f"p{n}" for n in range(100)]))
+    picture = sorted((gated.data / "dark").glob("*.png"))[0]
+    isocenter.explain(own, picture, method="gradcam", tests=0, counterfactual="auto", out=tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "counterfactuals.csv")
+    assert table["space"].tolist() == ["image", "directions"]
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {f"{picture.stem}_counterfactual_directions.tiff", f"{picture.stem}_difference_directions.tiff"} <= files
+
+
+def model_image(run) -> Image:
+    pixels = np.asarray(PIL.Image.open(sorted((run.data / "dark").glob("*.png"))[0]))
+    return Image(pixels[None], Geometry.of_pixels(pixels.shape))

@@ -19,7 +19,7 @@ from isocenter.errors import UsageError, listed
 from isocenter.explanation.case_on_grid import AUTO, CaseOnGrid
 from isocenter.explanation.subject import Subject
 from isocenter.lazy import torch
-from isocenter.runtime import Differentiable, Model, Preprocessing
+from isocenter.runtime import Differentiable, Directions, Model, Preprocessing
 from isocenter.tasks import Task, rows_in
 from isocenter.transforms import Normalisation, recoloured, stacked
 from isocenter.values import Array, Case, Image, Prediction, is_missing
@@ -140,11 +140,12 @@ class Counterfactual:
 
 
 def counterfactual(
-    model: Model, case: Case, flip: Flip, torch_model: Differentiable, *, prediction: Prediction
+    model: Model, case: Case, flip: Flip, torch_model: Differentiable, *, prediction: Prediction, along: bool = False
 ) -> Counterfactual:
     """The image nearest to the case's own that is called otherwise, of those that the gate takes if there is one.
 
     prediction: of the case itself
+    along:      only along the model's `directions`, as training images differ
     """
     preprocessing = model.preprocessing
     if not isinstance(preprocessing, Preprocessing) or model.first is not None or preprocessing.frames is not None:
@@ -152,18 +153,21 @@ def counterfactual(
     image = stacked(case.images, case.id)
     plain = replace(model, inference=replace(model.inference, flips=()))
     grid = CaseOnGrid.of(plain, case, flip.target, torch_model)
+    given: dict[str, Any] = {"shares": grid.shares, "flip": flip}
+    if along and model.directions is not None:
+        given["axes"] = model.directions
     best: Counterfactual | None = None
     more = MORE_TRIES
     for weight in WEIGHTS:
         change = _on_image(
             preprocessing,
             image,
-            grid.on_source(partial(_smallest, shares=grid.shares, flip=flip, weight=weight)),
+            grid.on_source(partial(_smallest, weight=weight, **given)),
         )
         made = _predicted(model, case, image, change, flip, prediction)
         if made is None:
             continue
-        if best is None or (made.flipped, made.passes) > (best.flipped, best.passes):
+        if best is None or not best.flipped or (made.flipped, made.passes) > (True, best.passes):
             best = made
         if best.flipped and (best.passes or more == 0):
             break
@@ -175,26 +179,44 @@ def counterfactual(
     return replace(best, path=list(_path(model, case, image, best, flip, prediction)))
 
 
-def _smallest(subjects: Sequence[Subject], *, shares: Sequence[float], flip: Flip, weight: float) -> Tensor:
-    """(1, channels, *window) change of a window, in the network's units; zeros where it is called otherwise already."""
+def _smallest(
+    subjects: Sequence[Subject],
+    *,
+    shares: Sequence[float],
+    flip: Flip,
+    weight: float,
+    axes: Directions | None = None,
+) -> Tensor:
+    """(1, channels, *window) change of a window, in the network's units; nothing below a share of its strongest.
+
+    axes: along which alone it may change; None: everywhere
+    """
     first = subjects[0].image
     ends = [first.flatten(2).amin(dim=2), first.flatten(2).amax(dim=2)]
     low, high = (one.reshape(*one.shape, *[1] * (first.ndim - 2)) for one in ends)
     with torch.no_grad():
         lacking = _margin(subjects, shares, first, flip).abs().sum()
     asked = MARGIN[0] * lacking + MARGIN[1]
-    change = torch.zeros_like(first).requires_grad_()
-    moving = torch.optim.Adam([change], lr=LENGTH)
+    basis = None if axes is None else torch.from_numpy(axes.on(first.shape[2:])).to(first)
+    steps = torch.zeros_like(first) if basis is None else torch.zeros(len(basis), device=first.device)
+    steps.requires_grad_()
+    moving = torch.optim.Adam([steps], lr=LENGTH)
+
+    def changed() -> Tensor:
+        """The change within the range of the case itself."""
+        whole = steps if basis is None else torch.tensordot(steps, basis, 1)[None]
+        return (first + whole).clamp(low, high) - first
+
     with torch.enable_grad():
         for _ in range(STEPS):
             moving.zero_grad()
-            seen = (first + change).clamp(low, high)
-            short = (asked - _margin(subjects, shares, seen, flip)).clamp(min=0).sum()
-            size = (seen - first).abs().mean() + VARIATION * _variation(seen - first)
+            change = changed()
+            short = (asked - _margin(subjects, shares, first + change, flip)).clamp(min=0).sum()
+            size = change.abs().mean() + VARIATION * _variation(change) if basis is None else (steps**2).mean()
             (short + weight * (lacking + asked) * size).backward()
             moving.step()
     with torch.no_grad():
-        made = (first + change).clamp(low, high) - first
+        made = changed()
         return torch.where(made.abs() < NOTHING * made.abs().max(), 0.0, made)
 
 

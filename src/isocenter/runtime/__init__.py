@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         use_threads,
     )
     from isocenter.runtime.differentiable import Differentiable, twin
+    from isocenter.runtime.directions import Directions
     from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, write_members
     from isocenter.runtime.foreign import is_foreign, load_foreign, read_postprocessing, why_unpackable
     from isocenter.runtime.guard import (

@@ -20,6 +20,7 @@ from isocenter.runtime import bundle
 from isocenter.runtime.cascade import labelled
 from isocenter.runtime.covariate_encoding import Context, with_covariates
 from isocenter.runtime.differentiable import Differentiable
+from isocenter.runtime.directions import Directions
 from isocenter.runtime.guard import Guard, Watching
 from isocenter.runtime.preprocessing import Prepares, as_lists, as_tuples
 from isocenter.runtime.stream import Stream, frames_of, predict_frames
@@ -86,6 +87,7 @@ class Model:
     first:     the first stage of a cascade, whose labels are a further input channel; None for a model of one stage
     guard:     refuses images that are unlike those that trained it; None for a model without, which predicts any
     laplace:   the posterior of its last layers; None for a model without
+    directions: along which its training images differ; None of few patients, and of dense answers
     uncertainty: method by which it looks for its uncertainty, as `with_uncertainty` has chosen it
     in_graph:  the method whose figures the network computes itself, as an exported one does
     """
@@ -101,6 +103,7 @@ class Model:
     first: Model | None = None
     guard: Guard | None = None
     laplace: Laplace | None = None
+    directions: Directions | None = None
     uncertainty: str = NONE
     in_graph: str = NONE
 
@@ -298,7 +301,7 @@ class Model:
     @property
     def parts(self) -> dict[str, Any]:
         """What was found after training and has arrays of its own: {name of the field: part}."""
-        each = {"guard": self.guard, "laplace": self.laplace}
+        each = {"guard": self.guard, "laplace": self.laplace, "directions": self.directions}
         return {name: part for name, part in each.items() if part is not None}
 
 

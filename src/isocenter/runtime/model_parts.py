@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from isocenter.errors import IntegrityError
+from isocenter.runtime.directions import Directions
 from isocenter.runtime.guard import Guard, with_guard
 from isocenter.runtime.record_files import digest
 from isocenter.runtime.uncertainty.laplace import Laplace
@@ -31,6 +32,7 @@ class Kind(NamedTuple):
 PARTS: Mapping[str, Kind] = {
     "guard": Kind("guard.safetensors", "gate", Guard.of),
     "laplace": Kind("laplace.safetensors", "posterior", Laplace.of),
+    "directions": Kind("directions.safetensors", "directions", Directions.of),
 }
 PART_FILES = tuple(kind.file for kind in PARTS.values())
 
@@ -57,7 +59,8 @@ def read_parts(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def with_parts(model: Model, record: Mapping[str, Any], folder: Path) -> Model:
     """The model with the parts that its record names."""
     parts = read_parts(record, folder)
-    return with_guard(replace(model, laplace=parts.get("laplace")), parts.get("guard"))
+    own = replace(model, laplace=parts.get("laplace"), directions=parts.get("directions"))
+    return with_guard(own, parts.get("guard"))
 
 
 def _read(settings: Mapping[str, Any], path: Path, kind: Kind) -> Any:

@@ -11,6 +11,7 @@ from isocenter.evaluation import least_sureness
 from isocenter.runtime import (
     MOST_TRAINED,
     Answering,
+    Directions,
     LastLayers,
     Model,
     Observation,
@@ -24,6 +25,7 @@ from isocenter.runtime import (
 )
 from isocenter.tasks import Task, sureness
 from isocenter.training import Outcome, with_parts
+from isocenter.transforms import stacked
 from isocenter.values import Case, Decision, Prediction
 from isocenter.verbs.evaluation import case_errors
 from isocenter.verbs.reading import tracked
@@ -72,7 +74,19 @@ def _guarded(run: RunFolder, job: Job, model: Model) -> Model:
     if guard is not None and wanted.error:
         guard = replace(guard, answers=_answering(wanted.error, wanted.delta, sure, held_out))
     laplace = None if layers is None else layers.fitted(len(job.train))
-    return with_uncertainty(with_guard(replace(model, laplace=laplace), guard))
+    own = replace(model, laplace=laplace, directions=_directions(model, trained))
+    return with_uncertainty(with_guard(own, guard))
+
+
+def _directions(model: Model, cases: Sequence[Case]) -> Directions | None:
+    """How training images differ, of answers about whole images on one grid, for counterfactuals along them."""
+    prepared, whole = model.preprocessing, all(head.is_vector for head in model.task.heads.values())
+    if not whole or prepared.shape is None or prepared.frames is not None or model.first is not None:
+        return None
+    with_images = [case for case in cases if case.images]
+    patients = [case.patient for case in with_images]
+    seen = (np.asarray(prepared.opened(stacked(case.images, case.id), case.id)[0]) for case in with_images)
+    return Directions.fitted(seen, patients)
 
 
 def guarded_by(model: Model, cases: Sequence[Case], *, exact: bool) -> tuple[Model, dict[str, Decision]]:
