@@ -30,6 +30,7 @@ from isocenter.evaluation import (
     gap_of_estimates,
     gap_of_recipe,
     groups_of,
+    in_order,
     rate_gaps,
 )
 from isocenter.values import Estimate
@@ -157,6 +158,11 @@ def test_groups_are_covariates_as_written_ranges_of_them_or_crossed():
     assert_array_equal(made["age"], ["<40", "40-60", ">=60", "40-60"])
     assert_array_equal(made["site"], ["1", "1", "2", "2"])
     assert_array_equal(made["sex*age"], ["F, <40", "M, 40-60", "F, >=60", "unknown"])
+
+
+def test_ranges_stand_as_they_rise():
+    assert sorted([">=60", "unknown", "40-60", "<40"], key=in_order) == ["<40", "40-60", ">=60", "unknown"]
+    assert sorted(["M", "F"], key=in_order) == ["F", "M"]
 
 
 def test_without_being_asked_for_covariates_of_two_to_eight_levels_make_groups():

@@ -182,7 +182,10 @@ def test_a_run_audits_the_groups_of_its_plan(tmp_path):
     folder = run.out / "evaluation"
     assert set(pd.read_csv(folder / "groups.csv")["attribute"]) == {"sex"}
     assert json.loads((folder / "fairness.json").read_text())["groups"] == "sex"
-    assert "groups: sex" in (run.out / "plan.yaml").read_text() or "value: sex" in (run.out / "plan.yaml").read_text()
+    assert read_plan(run.out / "plan.yaml")["evaluation.groups"] == "sex"
+    packed = isocenter.package(run.out, out=tmp_path / "model", backends=()).out / "isocenter"
+    for name in ("groups.csv", "fairness.json"):
+        assert (packed / name).read_text() == (folder / name).read_text()
 
 
 @pytest.mark.parametrize("cohort", ["detected", "segmented"])

@@ -88,6 +88,7 @@ if TYPE_CHECKING:
         gap_of_recipe,
         group_shift,
         groups_of,
+        in_order,
         matched,
         neighbour_gap,
         propensity,

@@ -28,7 +28,8 @@ from isocenter.runtime import (
     write_zip,
 )
 from isocenter.values import Decision, Plan, Row
-from isocenter.verbs.evaluation import read_data_record
+from isocenter.verbs.auditing import OF_GROUPS
+from isocenter.verbs.evaluation import EVALUATION, read_data_record
 from isocenter.verbs.explaining import kept_content
 from isocenter.verbs.reading import refuse_missing, refuse_taken, result_folder
 from isocenter.verbs.training import MARKS as OF_A_RUN
@@ -114,8 +115,10 @@ def evidence_of(run: Path, model: Model, plan: Plan) -> Evidence:
     """What a finished run knows of its model; of the images hashes alone."""
     rows, known = _rows(run), bool(model.record.get("patients_known"))
     limits = _limits(run, known, bool(rows))
-    tests = kept_content(run)
-    return Evidence(rows, limits, _decisions(plan), _hashes(run, TRAINS), _hashes(run, ("test",)), tests)
+    files = [run / EVALUATION / name for name in OF_GROUPS]
+    audits = {path.name: path.read_text(encoding="utf-8") for path in files if path.is_file()}
+    hashes = _hashes(run, TRAINS), _hashes(run, ("test",))
+    return Evidence(rows, limits, _decisions(plan), *hashes, kept_content(run), audits)
 
 
 def _certified(

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.evaluation.fairness.attributes import NONE, UNKNOWN, covariates_by_name, default_groups, groups_of
+    from isocenter.evaluation.fairness.attributes import (
+        NONE,
+        UNKNOWN,
+        covariates_by_name,
+        default_groups,
+        groups_of,
+        in_order,
+    )
     from isocenter.evaluation.fairness.dealing import Dealt, can_be_dealt, dealt
     from isocenter.evaluation.fairness.gaps import (
         FEW,

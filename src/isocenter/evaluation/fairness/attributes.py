@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -56,6 +57,13 @@ def groups_of(covariates: Covariates, asked: str | None, *, strictly: bool = Tru
         crossed = np.array([_crossed(one) for one in zip(*each, strict=True)], dtype=object)
         made["*".join(name for name, _ in parts)] = crossed
     return made
+
+
+def in_order(group: str) -> tuple[bool, float, str]:
+    """By which groups are sorted: ranges as they rise, others by name, those of whom nobody knows it last."""
+    start, dash, _ = group.removeprefix(">=").partition("-")
+    limit = number_in(start) if dash or group.startswith(">=") else None
+    return group == UNKNOWN, -math.inf if limit is None else limit, group
 
 
 def _part(text: str, asked: str) -> tuple[str, tuple[float, ...]]:

@@ -62,6 +62,7 @@ class Evidence:
     trained:   hashes of the images that it was trained with, or that decided something of it
     tested:    hashes of the images that it was tested on
     explanations: what tests found of its explanations, as a run keeps it; empty where nobody tested any
+    audits:    {file name: text} of what was found about groups of people
     """
 
     rows: Sequence[Row] = ()
@@ -70,6 +71,7 @@ class Evidence:
     trained: Sequence[str] = ()
     tested: Sequence[str] = ()
     explanations: Mapping[str, Any] = field(default_factory=dict)
+    audits: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_package(model: Model, evidence: Evidence, title: str, folder: Path) -> Mapping[str, Any]:
@@ -113,6 +115,8 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
     write_parts(model.parts, folder / PACKAGED)
     if evidence.explanations:
         write_json(folder / PACKAGED / EXPLANATIONS, EXPLANATIONS_SCHEMA, dict(evidence.explanations))
+    for name, found in evidence.audits.items():
+        (folder / PACKAGED / name).write_text(found, encoding="utf-8")
     needs = required_packages(sources.needs)
     page = readme(model, title, evidence.rows, evidence.limits, needs, texts["description"])
     (folder / "docs" / "README.md").write_text(page, encoding="utf-8")

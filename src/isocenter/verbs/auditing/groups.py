@@ -29,6 +29,7 @@ from isocenter.evaluation import (
     gap_of_recipe,
     groups_of,
     holm,
+    in_order,
     neighbour_gap,
     rate_gaps,
     resampling,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.auditing.audits import Audit
 
 GROUPS, FAIRNESS, SCHEMA = "groups.csv", "fairness.json", "isocenter.fairness"
+OF_GROUPS = (GROUPS, FAIRNESS)
 TITLE = "Groups of people"
 COLUMNS = ("attribute", "group", "metric", "label", "value", "low", "high", "n", "patients", "judged")
 YES, NOT_KNOWN = "yes", "nobody knows the group"
@@ -136,8 +138,8 @@ class Look:
 
     @cached_property
     def names(self) -> list[str]:
-        """The groups, those of whom nobody knows it last."""
-        return sorted(set(self.groups.tolist()), key=lambda name: (name == UNKNOWN, name))
+        """The groups, ranges as they rise, those of whom nobody knows it last."""
+        return sorted(set(self.groups.tolist()), key=in_order)
 
     def judged(self, label: str) -> list[str]:
         """The groups with people enough for this label."""

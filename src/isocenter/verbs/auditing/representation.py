@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import DatasetError
-from isocenter.evaluation import UNKNOWN, covariates_by_name, groups_of
+from isocenter.evaluation import UNKNOWN, covariates_by_name, groups_of, in_order
 from isocenter.files import read_text_table
 from isocenter.lazy import pandas as pd
 from isocenter.quality import kinds_of
@@ -41,7 +41,7 @@ def represented(dataset: Dataset, asked: str | None, population: str | Path | No
     for attribute, own in groups.items():
         known = len({case.patient for case, group in zip(cases, own, strict=True) if group != UNKNOWN})
         stated = [group for place, group in shares if place == attribute]
-        for group in sorted({*own.tolist(), *stated}, key=lambda name: (name == UNKNOWN, name)):
+        for group in sorted({*own.tolist(), *stated}, key=in_order):
             some = [case for case, other in zip(cases, own, strict=True) if other == group]
             people = len({case.patient for case in some})
             share = None if group == UNKNOWN else people / max(known, 1)
