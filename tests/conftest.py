@@ -30,7 +30,7 @@ BUDGET = {
     "": 85,
     "cli": 5,
     "evaluation": 15,
-    "explanation": 15,
+    "explanation": 25,
     "files": 55,
     "networks": 110,
     "planning": 60,
