@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from isocenter.errors import counted, listed
-from isocenter.report import Block, Details, Gallery, Page, Paragraph, Section, Table, render
+from isocenter.report import Block, Details, Gallery, Link, Page, Paragraph, Section, Table, render
 from isocenter.verbs.explaining.cohort import Made
 from isocenter.verbs.explaining.kept import Records
 
-MOST_CASES = 50
+MOST_CASES = 20
 # Of findings, after Holm.
 LEVEL = 0.05
 VERDICTS = {True: "passed", False: "failed", None: "not judged"}
@@ -36,12 +36,18 @@ def explanation_page(
     more: Sequence[Section] = (),
 ) -> str:
     """HTML of the cases; records: {method: what its tests found}; more: sections about all of them"""
-    sections = [Section("Can these maps be believed?", method_blocks(records, refused))]
-    sections += [Section("What all maps look at", findings_blocks(findings))] if findings else []
+    table, record = Link("explanations.csv", "explanations.csv"), Link("explanations.json", "explanations.json")
+    sections = [Section("Can these maps be believed?", method_blocks(records, refused), [record])]
+    sections += [Section("What all maps look at", findings_blocks(findings), [record])] if findings else []
     sections += more
-    sections += [Section(one.case, [Gallery(one.figures, small=len(one.figures) > 2)]) for one in made[:MOST_CASES]]
+    cases: list[Block] = [
+        block
+        for one in made[:MOST_CASES]
+        for block in (Paragraph(one.case), Gallery(one.figures, small=len(one.figures) > 2))
+    ]
     if len(made) > MOST_CASES:
-        sections.append(Section("More cases", [Paragraph(f"{len(made) - MOST_CASES} more have their files only.")]))
+        cases.append(Paragraph(f"{len(made) - MOST_CASES} more have their files only."))
+    sections.append(Section("Cases", cases, [table]))
     lead = f"{counted(len(made), 'case')}: what the model's answers rest on."
     return render(Page("Explanations", [], sections, facts, lead=lead, verdict=verdict_sentence(records)))
 
