@@ -354,7 +354,7 @@ def test_a_full_disk_while_training_is_one_line_and_the_run_can_be_resumed(cli, 
     follow = fit.follow
 
     def on_a_full_disk(*given, **named):
-        with full_disk(16000):
+        with full_disk(20000):
             return follow(*given, **named)
 
     monkeypatch.setattr(fit, "follow", on_a_full_disk)

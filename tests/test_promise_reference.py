@@ -33,7 +33,7 @@ tip = fingertip:TIP
 [isocenter.formats]
 tips = fingertip:ENTRY
 [isocenter.tasks]
-pointing = fingertip:Pointing
+indicating = fingertip:Pointing
 [isocenter.networks]
 spotter = fingertip:SPOTTER
 """
@@ -93,13 +93,13 @@ def promised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Promised]:
 
 def test_no_file_of_ours_knows_it():
     ours = Path(isocenter.__file__).parent
-    own = re.compile(r'"tips?"|fingertip|spotter|pointing"', re.IGNORECASE)
+    own = re.compile(r'"tips?"|fingertip|spotter|indicating"', re.IGNORECASE)
     assert not [path for path in ours.rglob("*.py") if own.search(path.read_text())]
 
 
 def test_it_is_in_every_index(promised):
     assert "tip" in {kind.name for kind in reference_kinds()}
-    assert "pointing" in tasks.names()
+    assert "indicating" in tasks.names()
     assert "spotter" in isocenter.list_networks()
 
 
@@ -133,7 +133,7 @@ def test_the_plan_draws_the_parts_alike_by_its_strata(promised, tmp_path, cli):
     assert done.code == 0, done.err
     plan = isocenter.plan(promised.data, folds=2, **HERE).plan
     assert "tips of both halves" in plan.decision("split.method").because
-    assert (plan["task.name"], plan["network.name"]) == ("pointing", "spotter")
+    assert (plan["task.name"], plan["network.name"]) == ("indicating", "spotter")
 
 
 def test_it_learns_by_the_loss_of_its_network_and_is_reported(promised):

@@ -179,7 +179,7 @@ class Pointing:
 
     radius: float = RADIUS
 
-    name: ClassVar[str] = "pointing"
+    name: ClassVar[str] = "indicating"
     needs: ClassVar[frozenset[str]] = frozenset({KIND})
     traits: ClassVar[Traits] = Traits(registers={"radius": "radius"})
 
@@ -189,7 +189,7 @@ class Pointing:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Pointing:
-        with reading(settings, ("radius",), "pointing"):
+        with reading(settings, ("radius",), "indicating"):
             return cls(float(settings.get("radius", RADIUS)))
 
     @property

@@ -155,8 +155,9 @@ def test_steps_are_planned_anew_where_the_machine_is_slower_than_the_probe_said(
     monkeypatch.setattr(
         verb_budget, "measured_costs", lambda model, case: (asked.append(model), measured(model, case))[1]
     )
+    alone = {"training.steps": None, "training.networks": 1}
     with trained.watching(slowly):
-        run = trained.classifying(classified.data, tmp_path / "run", minutes=0.2, assignments={"training.steps": None})
+        run = trained.classifying(classified.data, tmp_path / "run", minutes=0.2, assignments=alone)
     decision = read_plan(run.out / "plan.yaml").decision("training.steps")
     assert run.steps == decision.value != 400
     assert re.search(r"were planned; after \d+ a step takes 0\.\d+ s", decision.because)

@@ -112,6 +112,6 @@ def test_an_evaluation_and_a_run_write_both_files(segmented, tmp_path):
     weak = pd.read_csv(result.out / "weak_groups.csv")
     assert {"image: mean", "image: deviation"} <= set(weak["attribute"])
     assert set(weak["judged"]) == {"too few to judge"}
-    assert list(pd.read_csv(result.out / "relabel.csv"))[:4] == ["case", "patient", "label", "why"]
+    assert list(pd.read_csv(result.out / "relabel.csv"))[:3] == ["case", "label", "why"]
     # Of so few cases nothing can be judged, and a page says nothing of it.
     assert "Where it fails" not in (result.out / "report.html").read_text()

@@ -1,4 +1,7 @@
-"""Maps of what the answers to the best and worst cases rest on, beside their pictures."""
+"""Maps of what the answers to the best and worst cases rest on, beside their pictures.
+
+What makes them is named by its room: it is imported when it is first asked for, and brings torch and captum.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from isocenter import explanation
 from isocenter.errors import IsocenterError
-from isocenter.explanation import ALL, TESTED, named_methods
 from isocenter.lazy import pandas as pd
 from isocenter.report import Section
 from isocenter.runtime import EXPLANATIONS, EXPLANATIONS_SCHEMA
 from isocenter.values import Case
+from isocenter.verbs import explaining
 from isocenter.verbs.evaluation import WRONG, Audited
-from isocenter.verbs.explaining import (
-    COLUMNS,
-    Explainer,
-    Made,
-    method_blocks,
-    verdict_sentence,
-    with_references,
-    with_tests,
-)
 
 if TYPE_CHECKING:
     from isocenter.verbs.auditing.audits import Audit
@@ -46,26 +41,34 @@ def explanations(audit: Audit) -> Audited | None:
         return Audited(notes=("No answer was explained: there is no image.",))
     made, tested, notes = _made(audit, chosen, list(known.values()))
     rows = [row for one in made for row in one.rows]
-    records = with_references(tested.tested.records, rows, {case.id: case.patient for case in chosen}, seed=audit.seed)
+    records = explaining.with_references(
+        tested.tested.records, rows, {case.id: case.patient for case in chosen}, seed=audit.seed
+    )
     refused = dict(tested.tested.refused)
     return Audited(
-        {TABLE: pd.DataFrame(rows, columns=list(COLUMNS))},
+        {TABLE: pd.DataFrame(rows, columns=list(explaining.COLUMNS))},
         {EXPLANATIONS: (EXPLANATIONS_SCHEMA, {"methods": records, "refused": refused, "findings": []})},
-        [Section(TITLE, method_blocks(records, refused))],
-        [*notes, verdict_sentence(records)],
+        [Section(TITLE, explaining.method_blocks(records, refused))],
+        [*notes, explaining.verdict_sentence(records)],
         {one.case: [replace(own, caption=f"{own.title}: {own.caption}") for own in one.figures] for one in made},
     )
 
 
-def _made(audit: Audit, chosen: Sequence[Case], cases: Sequence[Case]) -> tuple[list[Made], Explainer, list[str]]:
+def _made(
+    audit: Audit, chosen: Sequence[Case], cases: Sequence[Case]
+) -> tuple[list[explaining.Made], explaining.Explainer, list[str]]:
     """Each of the chosen cases by the network that scored it; the methods were tested on those of the first."""
-    model, methods = audit.predictor.model_of(chosen[0].id), named_methods(ALL)
-    tested = Explainer.of(model, methods, by_name=False)
+    model, methods = audit.predictor.model_of(chosen[0].id), explanation.named_methods(explanation.ALL)
+    tested = explaining.Explainer.of(model, methods, by_name=False)
     own = [case for case in cases if audit.predictor.model_of(case.id) is model]
-    tested = with_tests(tested, own, None if audit.folds else audit.path, TESTED, seed=audit.seed)
-    believed, made, notes = tested.believed[:MOST_METHODS], list[Made](), list[str]()
+    tested = explaining.with_tests(
+        tested, own, None if audit.folds else audit.path, explanation.TESTED, seed=audit.seed
+    )
+    believed, made, notes = tested.believed[:MOST_METHODS], list[explaining.Made](), list[str]()
     for case in chosen:
-        explainer = Explainer.of(audit.predictor.model_of(case.id), believed, by_name=False, tested=tested.tested)
+        explainer = explaining.Explainer.of(
+            audit.predictor.model_of(case.id), believed, by_name=False, tested=tested.tested
+        )
         try:
             made.append(replace(explainer, references={case.id: case}, keeps=False)(case))
         except IsocenterError as error:

@@ -42,7 +42,6 @@ HOW = (
 )
 LOOK = [
     "case",
-    "patient",
     "label",
     "why",
     "reference",
@@ -104,14 +103,11 @@ def _to_look_at(audit: Audit, errors: Mapping[str, float]) -> Table:
         for row in _suspected(own)
     ]
     suspected.sort(key=lambda row: row["probability_reference"] - row["probability_probable"])
-    doubted, patients = {row["case"] for row in suspected}, dict(zip(table["case"], table["patient"], strict=True))
+    doubted = {row["case"] for row in suspected}
     worst = sorted(
         (case for case in errors if case not in doubted and errors[case] > 0), key=lambda case: -errors[case]
     )
-    rest = [
-        {"case": case, "patient": patients[case], "label": "all", "why": AMONG_WORST, "error": errors[case]}
-        for case in worst[:WORST]
-    ]
+    rest = [{"case": case, "label": "all", "why": AMONG_WORST, "error": errors[case]} for case in worst[:WORST]]
     return pd.DataFrame([*suspected, *rest], columns=LOOK)
 
 
@@ -138,7 +134,6 @@ def _of_classes(rows: Table, chances: Any, classes: list[str], reference: list[s
             case = rows.iloc[place]
             yield {
                 "case": str(case["case"]),
-                "patient": case["patient"],
                 "label": case["label"],
                 "why": PROBABLE,
                 "reference": reference[place],
