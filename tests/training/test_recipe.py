@@ -181,7 +181,9 @@ def test_a_run_by_minutes_that_was_killed_keeps_its_time_and_its_pace(classified
 
     monkeypatch.setattr(fit, "length_of", lambda chosen, clock, **given: Planned(clock, 40))
     with trained.watching(dies), pytest.raises(RuntimeError, match="went down"):
-        trained.classifying(classified.data, tmp_path / "run", minutes=2, assignments={"training.steps": None})
+        trained.classifying(
+            classified.data, tmp_path / "run", minutes=2, assignments={"training.steps": None, "training.networks": 1}
+        )
     before = read_json(tmp_path / "run" / "checkpoints" / "last" / "state.json", "isocenter.state")
     assert before["step"] == 12
     with trained.watching(seen.append):

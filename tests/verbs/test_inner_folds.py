@@ -103,7 +103,13 @@ def test_a_run_stopped_in_an_inner_fold_goes_on_to_the_same_threshold(parted, tm
 
 
 def test_inner_folds_have_their_share_of_the_minutes_and_none_more_than_the_model(classified, tmp_path):
-    chosen = {"training.steps": None, "training.epochs": 1, "split.inner_folds": 2, "split.inner_share": 0.4}
+    chosen = {
+        "training.steps": None,
+        "training.epochs": 1,
+        "split.inner_folds": 2,
+        "split.inner_share": 0.4,
+        "training.networks": 1,
+    }
     run = trained.classifying(classified.data, tmp_path / "run", minutes=30, assignments=chosen)
     folders = [run.out, *(run.out / "inner" / f"fold_{n}" for n in (0, 1))]
     ends = [read_json(one / "checkpoints" / "last" / "state.json", STATE_SCHEMA)["deadline"] / 60 for one in folders]

@@ -62,7 +62,7 @@ def test_a_plan_says_of_its_minutes_whether_somebody_asked_for_them(classified):
 
 
 def test_minutes_to_spare_are_left_over_once_the_epochs_are_done(classified, tmp_path):
-    chosen = {"training.steps": None, "training.epochs": 5}
+    chosen = {"training.steps": None, "training.epochs": 5, "training.networks": 1}
     run = trained.classifying(classified.data, tmp_path / "run", minutes=30, assignments=chosen)
     plan = read_plan(run.out / "plan.yaml")
     cases = sum(plan["task.counts"].values())
