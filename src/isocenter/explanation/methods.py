@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from isocenter.errors import UsageError, listed
+from isocenter.errors import UsageError
 from isocenter.explanation.attention_maps import attention, attention_by_gradients
 from isocenter.explanation.feature_maps import cam, gradcam, gradcam_plus, scorecam
 from isocenter.explanation.input_maps import integrated_gradients, smoothgrad
@@ -73,6 +73,6 @@ def named_methods(asked: str | Sequence[str]) -> list[Method]:
         return list(METHODS.values())
     for name in names:
         if name not in METHODS:
-            choice = listed([AUTO, ALL, *METHODS])
+            choice = ", ".join([AUTO, ALL, *METHODS])
             raise UsageError(f"there is no method {name!r}", "--method", f"Choose one or more of {choice}")
     return [METHODS[name] for name in dict.fromkeys(names)]
