@@ -18,7 +18,7 @@ from isocenter.values import BY_HAND, Plan
 # From the simplest on; by slices, and by volumes.
 CONFIGURATIONS = ("2d", "3d")
 # Fewer show nothing of a configuration.
-LEAST_MINUTES = 1.0
+MINUTES_A_TRAINING = 1.0
 
 # What follows from the data and the rest of the plan, and what a person changes instead.
 FOLLOWS = {
@@ -274,9 +274,11 @@ def _check_configurations(made: Settings) -> None:
         other = "a search" if search.is_on else "a cascade"
         raise PlanError(f"{other} and a comparison of configurations are one too many", where, f"Leave out one {off}")
     trainings, minutes = len(CONFIGURATIONS) * made.split.folds, made.training.minutes
-    if made.training.steps is None and minutes is not None and minutes < trainings * LEAST_MINUTES:
-        problem = f"{minutes:g} minutes for {trainings} trainings: each takes at least {LEAST_MINUTES:g}"
-        raise PlanError(problem, where, f"Give --minutes {trainings * LEAST_MINUTES:g} or more, fewer folds, {off}")
+    if made.training.steps is None and minutes is not None and minutes < trainings * MINUTES_A_TRAINING:
+        problem = f"{minutes:g} minutes for {trainings} trainings: each takes at least {MINUTES_A_TRAINING:g}"
+        raise PlanError(
+            problem, where, f"Give --minutes {trainings * MINUTES_A_TRAINING:g} or more, fewer folds, {off}"
+        )
 
 
 def _unending() -> PlanError:

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         EXPLANATIONS_SCHEMA,
         PACKAGED,
         RUN_COMMAND,
+        WEIGHTS,
         Certificate,
         Evidence,
         mean_of,

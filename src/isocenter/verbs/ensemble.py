@@ -16,6 +16,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.planning import counts_of, plan_text
 from isocenter.report import InNotebook
 from isocenter.runtime import (
+    WEIGHTS,
     Model,
     environment,
     on_device,
@@ -78,7 +79,6 @@ log = logging.getLogger("isocenter")
 MARKS = ("members/ensemble.json", "plan.yaml", "split.csv")
 OURS = "ensemble"
 WEIGHTINGS = (FITTED, EQUAL)
-WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True, eq=False)

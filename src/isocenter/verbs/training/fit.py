@@ -14,6 +14,7 @@ from isocenter.evaluation import groups_of
 from isocenter.planning import CACHED_SHARE, Settings, Training, settings
 from isocenter.report import metric_name
 from isocenter.runtime import (
+    WEIGHTS,
     Context,
     Model,
     available_memory,
@@ -45,7 +46,6 @@ from isocenter.verbs.reading import ReadingOptions, tracked, watched
 from isocenter.verbs.training.decisions import with_decisions
 
 log = logging.getLogger("isocenter")
-WEIGHTS = "weights.safetensors"
 # {folder of a training: what further networks of other seeds came to, whose mean with its own is its model}
 More = Mapping[Path, Sequence[Outcome]]
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from isocenter.errors import UsageError
-from isocenter.runtime import read_json, unpacked, verify
+from isocenter.runtime import WEIGHTS, read_json, unpacked, verify
 
 log = logging.getLogger("isocenter")
-WEIGHTS, RECORD, SCHEMA = "weights.safetensors", "model.json", "isocenter.model"
+RECORD, SCHEMA = "model.json", "isocenter.model"
 
 
 @contextmanager

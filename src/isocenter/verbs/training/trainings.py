@@ -144,13 +144,15 @@ def _more_networks(
 
     began: s of the clock before the first of these trainings
     """
-    (main, outcome), open_yet = trainings[0], log.plan[NETWORKS] is None if NETWORKS in log.plan else False
+    if NETWORKS not in log.plan:  # of before there were further networks
+        return {}
+    (main, outcome), open_yet = trainings[0], log.plan[NETWORKS] is None
     if open_yet and (why := alone(run, main, minutes_decide=after is not None)):
         log({NETWORKS: Decision(1, why)})
     elif open_yet and after is not None:
         costs, now = after.costs(load(outcome.checkpoint, main.settings.training.device)), run.clock.seconds
         log({NETWORKS: networks_in_time(log.plan, after, costs, now, now - began)})
-    count = int(log.plan[NETWORKS]) if NETWORKS in log.plan else 1
+    count = int(log.plan[NETWORKS])
     if count == 1 or run.made.folds:
         return {}
     reached = dict[Path, list[Outcome]]()
