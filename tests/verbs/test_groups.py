@@ -17,6 +17,7 @@ from isocenter.tasks.classification.task import Classification
 from isocenter.verbs.auditing import Audit, AuditOptions
 from isocenter.verbs.auditing.groups import groups
 from isocenter.verbs.evaluation import Scored
+from isocenter.verbs.explaining.kept import keep
 
 
 def table_of(count: int = 200, seed: int = 0, worse: float = 0.0) -> Table:
@@ -177,15 +178,20 @@ def test_groups_are_in_the_plan_before_training_and_unknown_ones_are_refused(tmp
         isocenter.plan(data, device="cpu", assignments={"evaluation.groups": "height"})
 
 
-def test_a_run_audits_the_groups_of_its_plan(tmp_path):
+def test_a_run_audits_the_groups_of_its_plan_and_packages_keep_that_also_when_calibrated_anew(tmp_path):
     run = trained.classifying(peopled(tmp_path / "data"), tmp_path / "run", groups="sex")
     folder = run.out / "evaluation"
     assert set(pd.read_csv(folder / "groups.csv")["attribute"]) == {"sex"}
     assert json.loads((folder / "fairness.json").read_text())["groups"] == "sex"
     assert read_plan(run.out / "plan.yaml")["evaluation.groups"] == "sex"
-    packed = isocenter.package(run.out, out=tmp_path / "model", backends=()).out / "isocenter"
-    for name in ("groups.csv", "fairness.json"):
-        assert (packed / name).read_text() == (folder / name).read_text()
+    package = isocenter.package(run.out, out=tmp_path / "model", backends=()).out
+    keep(package, isocenter.load(package, "cpu"), {"gradcam": {"passed": True}})
+    site = trained.pictures(tmp_path / "site", count=12, first=5000)
+    calibrated = isocenter.calibrate(package, site, out=tmp_path / "calibrated", backends=()).out
+    for packed in (package / "isocenter", calibrated / "isocenter"):
+        for name in ("groups.csv", "fairness.json"):
+            assert (packed / name).read_text() == (folder / name).read_text()
+        assert json.loads((packed / "explanations.json").read_text())["methods"] == {"gradcam": {"passed": True}}
 
 
 @pytest.mark.parametrize("cohort", ["detected", "segmented"])

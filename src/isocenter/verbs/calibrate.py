@@ -11,6 +11,7 @@ from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.evaluation import rows_from_records
 from isocenter.keywords import named_keywords
 from isocenter.runtime import (
+    PACKAGED,
     Certificate,
     Evidence,
     Model,
@@ -26,7 +27,8 @@ from isocenter.runtime import (
 from isocenter.tasks import suffices, untuned
 from isocenter.values import Dataset, Decision
 from isocenter.verbs.evaluation import hashes_by_case
-from isocenter.verbs.package import MARKS, becoming, evidence_of, finished_plan, is_zip
+from isocenter.verbs.explaining import kept_content
+from isocenter.verbs.package import MARKS, audits_in, becoming, evidence_of, finished_plan, is_zip
 from isocenter.verbs.reading import (
     ReadingKeywords,
     ReadingOptions,
@@ -137,11 +139,12 @@ def _evidence(source: Path, model: Model) -> Evidence:
     if all((source / mark).is_file() for mark in OF_A_RUN):
         return evidence_of(source, model, finished_plan(source))
     with unpacked(source) as folder:
-        record = package_record(folder)
+        record, kept, audits = package_record(folder), kept_content(folder), audits_in(folder / PACKAGED)
     own = record["record"]
     decisions = {name: Decision(**one) for name, one in record.get("decisions", {}).items()}
     rows = rows_from_records(record.get("evaluation", ()))
-    return Evidence(rows, own.get("limits", ()), decisions, own.get("trained", ()), own.get("tested", ()))
+    hashes = own.get("trained", ()), own.get("tested", ())
+    return Evidence(rows, own.get("limits", ()), decisions, *hashes, kept, audits)
 
 
 def _unseen(dataset: Dataset, evidence: Evidence) -> tuple[Dataset, set[str]]:

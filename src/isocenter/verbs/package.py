@@ -115,10 +115,14 @@ def evidence_of(run: Path, model: Model, plan: Plan) -> Evidence:
     """What a finished run knows of its model; of the images hashes alone."""
     rows, known = _rows(run), bool(model.record.get("patients_known"))
     limits = _limits(run, known, bool(rows))
-    files = [run / EVALUATION / name for name in OF_GROUPS]
-    audits = {path.name: path.read_text(encoding="utf-8") for path in files if path.is_file()}
     hashes = _hashes(run, TRAINS), _hashes(run, ("test",))
-    return Evidence(rows, limits, _decisions(plan), *hashes, kept_content(run), audits)
+    return Evidence(rows, limits, _decisions(plan), *hashes, kept_content(run), audits_in(run / EVALUATION))
+
+
+def audits_in(folder: Path) -> dict[str, str]:
+    """{file name: text} of what was found about groups of people, in a run's evaluation or a package's own folder."""
+    files = [folder / name for name in OF_GROUPS]
+    return {path.name: path.read_text(encoding="utf-8") for path in files if path.is_file()}
 
 
 def _certified(
