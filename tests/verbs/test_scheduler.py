@@ -120,6 +120,18 @@ def test_cases_scored_by_workers_have_the_same_rows_to_the_bit(cluster, segmente
     assert (tmp_path / "there" / "cases.csv").read_bytes() == (tmp_path / "here" / "cases.csv").read_bytes()
 
 
+def test_folds_scored_by_workers_are_scored_as_asked(cluster, tmp_path):
+    """Each fold looks at cases that it has not seen; `uncertainty` holds for it there as here."""
+    data = trained.pictures(tmp_path / "data", 16)
+    run = trained.classifying(data, tmp_path / "run", folds=2).out
+    here, there = (
+        isocenter.evaluate(run, data, device="cpu", threads=1, uncertainty="none", scheduler=address)
+        for address in (None, cluster.address)
+    )
+    assert there.scored.table.to_csv() == here.scored.table.to_csv()
+    assert "epistemic" not in there.scored.table
+
+
 def test_results_that_nobody_writes_come_back(cluster, segmented):
     image = segmented.data / "images" / "case03.nii.gz"
     [here], [there] = (

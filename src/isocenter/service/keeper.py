@@ -118,7 +118,7 @@ class Keeper:
             folder = self.settings.folder / "studies" / study[:2] / study / row.series
             try:
                 one = facts_of(row.series, row.uid, folder)
-            except Exception as error:
+            except Exception as error:  # one study that no reader foresaw must not stop all others
                 log.warning("series %s: %s", row.series, type(error).__name__)
                 one = SeriesFacts(row.series, row.uid, row.instances, problem=f"cannot be read: {type(error).__name__}")
             digests = [each.sha256 for each in self.index.objects_of(study, row.series)]

@@ -170,13 +170,8 @@ def evaluate(
     predictor, folds = _predictor(loaded, run, chosen, device, uncertainty)
     known = dataset.patients_known
     parts, draws = chosen.parts, out is not None
-    outcomes = None
-    if scheduler is not None and isinstance(predictor, OutOfFold):
-        outcomes = _folds_measured_there(scheduler, run, predictor, folds, device)
-    elif scheduler is not None:
-        loading = {"device": device, "threads": threads, "backend": backend, "uncertainty": uncertainty}
-        there = There.of(scheduler, run, loaded, **loading)
-        outcomes = measured_there({None: there}, {})
+    loading = {"device": device, "threads": threads, "backend": backend, "uncertainty": uncertainty}
+    outcomes = None if scheduler is None else _measured_elsewhere(scheduler, run, loaded, predictor, folds, loading)
     scored = score(
         predictor, cases, parts, seed=seed, patients_known=known, folds=folds, draws=draws, outcomes=outcomes
     )
@@ -206,11 +201,22 @@ def _options(options: EvaluationKeywords) -> tuple[AuditOptions, ReadingOptions]
     return AuditOptions(**audits), ReadingOptions.of(**reading)
 
 
-def _folds_measured_there(
-    scheduler: str, run: Path | None, predictor: OutOfFold, folds: Mapping[str, Fold], device: str
+def _measured_elsewhere(
+    scheduler: str,
+    run: Path | None,
+    loaded: Model,
+    predictor: Predictor,
+    folds: Mapping[str, Fold],
+    loading: Mapping[str, Any],
 ) -> Callable[[Sequence[Case]], Outcomes]:
-    models = {fold.number: predictor.owners[case] for case, fold in folds.items()}
-    workers = {n: There.of(scheduler, run, own, device=device, fold=n) for n, own in models.items()}
+    """By the workers of a dask scheduler: the model, or each fold's for the cases that it has not seen.
+
+    loading: device, threads, backend and uncertainty, as in `There.of`
+    """
+    models: dict[int | None, Model] = {None: loaded}
+    if isinstance(predictor, OutOfFold):
+        models = {fold.number: predictor.owners[case] for case, fold in folds.items()}
+    workers = {number: There.of(scheduler, run, own, fold=number, **loading) for number, own in models.items()}
     return measured_there(workers, folds)
 
 

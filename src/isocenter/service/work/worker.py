@@ -81,7 +81,7 @@ class Worker:
                 log.info("job %s: %s", job.job, outcome.outcome)
         except IsocenterError as error:
             self.jobs.give_back(job, f"{error.problem}. {error.remedy}", after_s=AGAIN_S)
-        except Exception as error:
+        except Exception as error:  # whatever a job meets is that job's: it is tried again, then goes aside
             log.exception("job %s", job.job)
             self.jobs.give_back(job, f"{type(error).__name__} within the node", after_s=AGAIN_S)
         finally:

@@ -204,7 +204,7 @@ def measured_here(model: Predictor, folds: Mapping[str, Fold], cases: Sequence[C
 
 
 def measured_there(
-    places: Mapping[int, There] | Mapping[None, There], folds: Mapping[str, Fold]
+    places: Mapping[int | None, There], folds: Mapping[str, Fold]
 ) -> Callable[[Sequence[Case]], Outcomes]:
     """By other processes, fold after fold.
 
@@ -214,9 +214,7 @@ def measured_there(
     return partial(_measured_there, places, folds)
 
 
-def _measured_there(
-    places: Mapping[int, There] | Mapping[None, There], folds: Mapping[str, Fold], cases: Sequence[Case]
-) -> Outcomes:
+def _measured_there(places: Mapping[int | None, There], folds: Mapping[str, Fold], cases: Sequence[Case]) -> Outcomes:
     for number, there in places.items():
         of_fold = {case: fold for case, fold in folds.items() if fold.number == number}
         own = [n for n, case in enumerate(cases) if number is None or case.id in of_fold]
