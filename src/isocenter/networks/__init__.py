@@ -10,7 +10,15 @@ if TYPE_CHECKING:
     from isocenter.networks.attention_weights import Attended, attention
     from isocenter.networks.benchmark_ranks import Measured, measurements, standing
     from isocenter.networks.catalogue import Member, made_with
-    from isocenter.networks.deepest_map import Features, deepest_part, features, hooked, last_layers
+    from isocenter.networks.deepest_map import (
+        Features,
+        deepest_part,
+        features,
+        hooked,
+        last_layers,
+        taken_by,
+        with_dropout,
+    )
     from isocenter.networks.factory import (
         answered,
         build,

@@ -120,6 +120,7 @@ def _network(inputs: PlanInputs, fits: Fitted) -> Section:
         "size": fits.size,
         "pretrained": Decision(None, "no others were asked for"),
         "inflation": Decision("mean", "a volume of equal slices is then seen as one", "arXiv:1705.07750"),
+        "dropout": Decision(0.0, "it was not asked for: draws of the last layer's weights need none"),
         "context": with_presence(inputs.context, fits.context, inputs.holes, fits.network.value),
         **fits.fusion,
     }

@@ -74,6 +74,9 @@ SENTENCES: Mapping[str, Sentence] = {
     ),
     "network.pretrained": Sentence("It starts from the weights {value}", "It starts from new weights"),
     "network.inflation": Sentence("Weights for images with one axis less would be inflated by the {value}"),
+    "network.dropout": Sentence(
+        "Each step leaves out {percent} of the channels that the last layers take", "No channel is left out"
+    ),
     "training.minutes": Sentence("Training has {value} minutes", "No time is set"),
     "training.steps": Sentence("There are {value} steps", "The number of steps is still open", always=True),
     "training.epochs": Sentence(
@@ -159,7 +162,7 @@ SENTENCES: Mapping[str, Sentence] = {
         "Axis {value} runs from left to right", "Which axis runs from left to right is open", zero_counts=True
     ),
     "inference.uncertainty": Sentence("The method that looks for uncertainty is {value}"),
-    "inference.draws": Sentence("Weights of the last layer are drawn {value} times"),
+    "inference.draws": Sentence("Weights, or masks, of the last layer are drawn {value} times"),
     "evaluation.primary": Sentence("The primary metric is {value}"),
     "evaluation.image_only": Sentence(
         "The same network is also trained without the covariates, for as long",

@@ -81,7 +81,15 @@ if TYPE_CHECKING:
     from isocenter.runtime.smaller_batches import SmallerBatches, in_smaller_batches, with_smaller_batches
     from isocenter.runtime.stream import size_changes
     from isocenter.runtime.torch_network import TorchNetwork
-    from isocenter.runtime.uncertainty import EPISTEMIC, METHODS, TOTAL, LastLayers, last_layers_of, with_uncertainty
+    from isocenter.runtime.uncertainty import (
+        EPISTEMIC,
+        METHODS,
+        TOTAL,
+        LastLayers,
+        Masks,
+        last_layers_of,
+        with_uncertainty,
+    )
     from isocenter.runtime.windows import Averaged, Receiver
     from isocenter.runtime.windows.slide import Network, slide, window_count
 

@@ -14,7 +14,7 @@ from annotated_types import Ge, Le, Lt
 from numpy.typing import NDArray
 
 from isocenter import networks
-from isocenter.errors import DatasetError, GeometryError, listed
+from isocenter.errors import DatasetError, GeometryError, PlanError, listed
 from isocenter.files import read
 from isocenter.runtime import bundle
 from isocenter.runtime.cascade import labelled
@@ -26,6 +26,7 @@ from isocenter.runtime.preprocessing import Prepares, as_lists, as_tuples
 from isocenter.runtime.stream import Stream, frames_of, predict_frames
 from isocenter.runtime.uncertainty.disagreement import Disagreement
 from isocenter.runtime.uncertainty.laplace import Laplace
+from isocenter.runtime.uncertainty.masks import Masks
 from isocenter.runtime.uncertainty.methods import NONE, TTA, Method
 from isocenter.runtime.uncertainty.receiver import Uncertainty
 from isocenter.runtime.windows import Averaged, Progress, Receiver, WindowSettings, flipped_axes, run_pipeline
@@ -87,6 +88,7 @@ class Model:
     first:     the first stage of a cascade, whose labels are a further input channel; None for a model of one stage
     guard:     refuses images that are unlike those that trained it; None for a model without, which predicts any
     laplace:   the posterior of its last layers; None for a model without
+    masks:     of the channels that its last layers take; None for a model that was trained without `network.dropout`
     directions: along which its training images differ; None of few patients, and of dense answers
     uncertainty: method by which it looks for its uncertainty, as `with_uncertainty` has chosen it
     in_graph:  the method whose figures the network computes itself, as an exported one does
@@ -103,6 +105,7 @@ class Model:
     first: Model | None = None
     guard: Guard | None = None
     laplace: Laplace | None = None
+    masks: Masks | None = None
     directions: Directions | None = None
     uncertainty: str = NONE
     in_graph: str = NONE
@@ -301,7 +304,7 @@ class Model:
     @property
     def parts(self) -> dict[str, Any]:
         """What was found after training and has arrays of its own: {name of the field: part}."""
-        each = {"guard": self.guard, "laplace": self.laplace, "directions": self.directions}
+        each = {"guard": self.guard, "laplace": self.laplace, "masks": self.masks, "directions": self.directions}
         return {name: part for name, part in each.items() if part is not None}
 
 
@@ -326,14 +329,22 @@ def build_module(task: Task, network: Mapping[str, Any]) -> Module:
 
     The entry "marked" is the number of labels of a first stage: their numbers are the last channel of the input, and
     each becomes a channel of the family's network. "first_entry" is where its covariates begin in a context of several
-    networks.
+    networks, "dropout" the share of the channels before the last layers that training leaves out.
     """
     context, marked, channels = len(Context.of(network.get("context"))), network.get("marked", 0), network["channels"]
     own = channels - 1 + marked if marked else channels
     fusion = network.get("fusion")
     module = networks.build(network["name"], own, network["spatial_dims"], task.heads, network["size"], context, fusion)
+    if (share := network.get("dropout")) and not _drops(module, network["name"], share):
+        problem = f"what the last layers of {network['name']} take is not known for these answers"
+        remedy = "Give 0, or another --set network.name, such as unet or resnet"
+        raise PlanError(problem, "network.dropout", remedy)
     module = bundle.AfterLabels(module, marked) if marked else module
     return bundle.OnItsEntries(module, network["first_entry"], context) if "first_entry" in network else module
+
+
+def _drops(module: Module, name: str, share: float) -> bool:
+    return bool(at := networks.family_of(name).features) and networks.with_dropout(module, at, share)
 
 
 def image_of(subject: Image | Case | str | Path) -> tuple[Image, str]:

@@ -15,6 +15,7 @@ from isocenter.runtime.directions import Directions
 from isocenter.runtime.guard import Guard, with_guard
 from isocenter.runtime.record_files import digest
 from isocenter.runtime.uncertainty.laplace import Laplace
+from isocenter.runtime.uncertainty.masks import Masks
 
 if TYPE_CHECKING:
     from isocenter.runtime.model import Model
@@ -32,6 +33,7 @@ class Kind(NamedTuple):
 PARTS: Mapping[str, Kind] = {
     "guard": Kind("guard.safetensors", "gate", Guard.of),
     "laplace": Kind("laplace.safetensors", "posterior", Laplace.of),
+    "masks": Kind("masks.safetensors", "table of masks", Masks.of),
     "directions": Kind("directions.safetensors", "directions", Directions.of),
 }
 PART_FILES = tuple(kind.file for kind in PARTS.values())
@@ -59,8 +61,8 @@ def read_parts(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def with_parts(model: Model, record: Mapping[str, Any], folder: Path) -> Model:
     """The model with the parts that its record names."""
     parts = read_parts(record, folder)
-    own = replace(model, laplace=parts.get("laplace"), directions=parts.get("directions"))
-    return with_guard(own, parts.get("guard"))
+    guard = parts.pop("guard", None)
+    return with_guard(replace(model, **parts), guard)
 
 
 def _read(settings: Mapping[str, Any], path: Path, kind: Kind) -> Any:

@@ -60,20 +60,26 @@ def with_uncertainty(model: Model, asked: str | None = None) -> Model:
 
 def last_layers_of(model: Model) -> LastLayers | None:
     """What gathers the last layers' inputs while cases that trained a model pass; None where nothing comes of it."""
-    differ, run = Disagreement.of(model.task), model.run
-    at = networks.family_of(model.networks[0]["name"]).features
+    differ, run, at = Disagreement.of(model.task), model.run, _deepest(model)
     if differ is None or not at or not isinstance(run, TorchNetwork):
         return None
     return LastLayers.of(run.module, at, {head: kind for head, kind in differ.kinds.items() if kind != "values"})
 
 
+def _deepest(model: Model) -> str:
+    """Where the features of its network are; empty where nobody knows, as of another program's."""
+    name = str(model.networks[0]["name"])
+    return networks.family_of(name).features if name in networks.names() else ""
+
+
 def _masks(model: Model) -> Masks | None:
-    """Dropout of what the last layers take, at the network's own rate; None where no last layer is known."""
-    at = networks.family_of(model.networks[0]["name"]).features
-    if not at or not isinstance(model.run, TorchNetwork):
+    """Those of a model that was trained with them, else drawn at its own rate; None where no last layer is known."""
+    if not (at := _deepest(model)) or not isinstance(model.run, TorchNetwork):
         return None
-    layers = networks.last_layers(model.run.module, at)
-    return Masks(layers, model.network["size"].get("dropout") or USUAL_RATE) if layers else None
+    taken, layers = networks.taken_by(model.run.module, at), networks.last_layers(model.run.module, at)
+    rate = model.network["size"].get("dropout") or USUAL_RATE
+    masks = model.masks or (Masks.drawn(taken, rate, model.inference.draws, seed=0) if taken else None)
+    return masks and replace(masks, layers=layers)
 
 
 def _by_draws(drawing: Laplace | Masks, differ: Disagreement, count: int, seen: Features) -> Mapping[str, Tensor]:
