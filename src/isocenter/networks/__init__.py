@@ -131,7 +131,9 @@ __all__ = [
     "sized",
     "source",
     "standing",
+    "taken_by",
     "takes_gaps",
+    "with_dropout",
 ]
 
 __getattr__ = lazy_index(__name__)
