@@ -108,6 +108,10 @@ SENTENCES: Mapping[str, Sentence] = {
     "training.early_stop": Sentence(
         "Training ends after {value} validations without improvement", "Training never ends early"
     ),
+    "training.snapshots": Sentence("The number of cycles of the rate, each of which leaves a network, is {value}"),
+    "training.swag": Sentence(
+        "{value} networks are drawn about the mean of the last weights", "No networks are drawn about the last weights"
+    ),
     "training.sampling": Sentence("The sampling of cases is {value}"),
     "training.fairness": Sentence("Groups of people are treated alike by {value}"),
     "training.protected": Sentence("These groups are {value}", "No groups of people are treated alike"),

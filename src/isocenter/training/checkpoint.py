@@ -47,6 +47,17 @@ def best_checkpoint(out: Path) -> Path:
     return out / "checkpoints" / "best"
 
 
+def member_checkpoint(out: Path, number: int) -> Path:
+    """Where a training in this folder keeps the weights of a further member, from 1."""
+    return out / "checkpoints" / f"member_{number}"
+
+
+def member_checkpoints(out: Path) -> tuple[Path, ...]:
+    """The further members that a training has left, in their order."""
+    found = {int(path.name.removeprefix("member_")): path for path in (out / "checkpoints").glob("member_*")}
+    return tuple(found[number] for number in sorted(found))
+
+
 def write_checkpoint(
     folder: Path,
     model: Model,

@@ -17,7 +17,13 @@ from isocenter.lazy import torch
 from isocenter.planning import Settings, Training
 from isocenter.runtime import read_json
 from isocenter.tasks import Teaching
-from isocenter.training.checkpoint import STATE_SCHEMA, best_checkpoint, last_checkpoint, validation_of
+from isocenter.training.checkpoint import (
+    STATE_SCHEMA,
+    best_checkpoint,
+    last_checkpoint,
+    member_checkpoints,
+    validation_of,
+)
 from isocenter.training.state import Outcome, State
 
 if TYPE_CHECKING:
@@ -134,4 +140,5 @@ def outcome_of(out: Path, chosen: Training, state: State) -> Outcome:
     if best_checkpoint(out).is_dir():
         best = f"those of the best {chosen.selection} of the validation cases: {state.best:.4f}"
         checkpoint, because = best_checkpoint(out), state.preferred or best
-    return Outcome(checkpoint, because, state.step, state.stopped, state.waiting, state.work, state.compute)
+    how = (state.step, state.stopped, state.waiting, state.work, state.compute)
+    return Outcome(checkpoint, because, *how, members=member_checkpoints(out))

@@ -15,6 +15,7 @@ from isocenter.training.checkpoint import best_checkpoint, write_checkpoint
 from isocenter.training.checkpoint_choice import Validation, judged, outcome_of
 from isocenter.training.data import Prepared
 from isocenter.training.logs import opened_logs
+from isocenter.training.members import keep_members
 from isocenter.training.session import Session, interrupt_deferred
 from isocenter.training.session_length import Length
 from isocenter.training.state import Moment, Outcome, Spans, State
@@ -76,6 +77,8 @@ def train(
                 with spans.looking():
                     state, score = looked(session, state, learner.compute)
                 state = state.after(looked=spans.looked)
+            if session.ranks.leads:
+                keep_members(session, state, learner.compute)
             state = replace(state, waiting=spans.share_waiting, work=spans.of(state.work))
             report(Moment.of(state, length.clock.seconds, loss, rate, score))
             due = state.is_validated or state.is_due(length.looks)

@@ -73,6 +73,7 @@ class Outcome:
     waiting: share of the time in which the network waited for data
     work:    how fast the steps were, beside what the machine can do
     compute: the way in which steps were computed
+    members: further weights that the same training left, whose mean with its own is the model
     """
 
     checkpoint: Path
@@ -82,6 +83,7 @@ class Outcome:
     waiting: float = 0.0
     work: Work | None = None
     compute: str = EAGER
+    members: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,17 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.training.length.probe import FEWER, PROBE_CASES, Probe, Probed, budget
-    from isocenter.training.length.schedule import FEWEST_STEPS, Pace, Speed, decay, most_steps, rate, replan
+    from isocenter.training.length.schedule import (
+        FEWEST_STEPS,
+        Pace,
+        Speed,
+        cycles_over,
+        decay,
+        moments_over,
+        most_steps,
+        rate,
+        replan,
+    )
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -1,4 +1,4 @@
-"""Members of an ensemble: their outputs on prepared cases, and the weights fitted to these."""
+"""Members of an ensemble: those that one training leaves, their outputs, and the weights fitted to these."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
+    from isocenter.training.members.one_training import keep_members
     from isocenter.training.members.outputs import member_outputs
     from isocenter.training.members.weights import MemberOutputs, MemberWeights, equal_weights, member_weights
 

@@ -17,7 +17,7 @@ from isocenter.runtime import Model, write_members
 from isocenter.training import Outcome
 from isocenter.values import Decision, Plan
 from isocenter.verbs.training.decisions import with_decisions
-from isocenter.verbs.training.fit import Job
+from isocenter.verbs.training.fit import Job, More
 from isocenter.verbs.training.image_only_control import is_wanted
 from isocenter.verbs.training.run_folder import MORE, RunFolder
 from isocenter.verbs.training.time_budget import Afterwards, Costs, training_deadline
@@ -59,6 +59,8 @@ def alone(run: RunFolder, job: Job, *, minutes_decide: bool) -> str:
         return "its control without covariates is one network"
     if job.settings.inference.uncertainty not in ("auto", "members"):
         return f"inference.uncertainty is {job.settings.inference.uncertainty}, of a single network"
+    if job.settings.training.snapshots > 1 or job.settings.training.swag:
+        return "one training leaves several members already"
     if run.clock.spent:
         return "the run was stopped before it was decided, so that nobody knows how long one takes"
     return "" if minutes_decide else "the number of steps decides, so that no minutes are left"
@@ -79,6 +81,17 @@ def more_jobs(job: Job, outcome: Outcome, count: int) -> list[Job]:
         what = f"{job.what}, network {number + 1} of {count}"
         jobs.append(replace(job, out=job.out / MORE / str(number), plan=plan, what=what))
     return jobs
+
+
+def with_members(trainings: Sequence[tuple[Job, Outcome]], more: More) -> More:
+    """Further networks of trainings, with the members that each of them and each training has left by itself."""
+    made = dict[Path, Sequence[Outcome]]()
+    for job, outcome in trainings:
+        each = [outcome, *more.get(job.out, ())]
+        own = [replace(one, checkpoint=path, members=()) for one in each for path in one.members]
+        if others := [*each[1:], *own]:
+            made[job.out] = others
+    return made
 
 
 def write_mean(out: Path, networks: Sequence[Sequence[Outcome]], model: Model) -> None:

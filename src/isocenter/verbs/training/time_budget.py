@@ -51,6 +51,7 @@ class Afterwards:
     tested:    (cases, models that predict each of them) of every evaluation
     looked_at: how many cases the gate looks at
     baseline:  s of what is fitted without images
+    networks:  that one training leaves, all of which predict
     """
 
     minutes: float
@@ -59,6 +60,7 @@ class Afterwards:
     tested: Sequence[tuple[int, int]]
     looked_at: int = 0
     baseline: float = 0.0
+    networks: int = 1
 
     def deadline(self, model: Model) -> float:
         """s after the command's start by which training must end, if this is the model."""
@@ -70,7 +72,8 @@ class Afterwards:
 
     def costs(self, model: Model) -> Costs:
         """What each case will cost, measured."""
-        return measured_costs(model, self.case)
+        each = measured_costs(model, self.case)
+        return replace(each, predict=self.networks * each.predict)
 
     def seconds(self, costs: Costs) -> float:
         """s of all that follows training."""

@@ -33,7 +33,14 @@ from isocenter.verbs.training.fit import Job, More, fit, tuned
 from isocenter.verbs.training.gate import guarded, looked_at
 from isocenter.verbs.training.image_only_control import evaluated_control, image_job, is_wanted
 from isocenter.verbs.training.inner_folds import inner_jobs
-from isocenter.verbs.training.more_networks import NETWORKS, alone, more_jobs, networks_in_time, write_mean
+from isocenter.verbs.training.more_networks import (
+    NETWORKS,
+    alone,
+    more_jobs,
+    networks_in_time,
+    with_members,
+    write_mean,
+)
 from isocenter.verbs.training.run_end import Trained, evaluated
 from isocenter.verbs.training.run_folder import RunFolder, state_of
 from isocenter.verbs.training.search import searched
@@ -133,8 +140,9 @@ def trained(run: RunFolder, others: Mapping[Path, Sequence[Outcome]] = {}) -> Tr
         controls.append(beside.trained(control, job, outcome, len(parts) - number + inner_share))
     inner = inner_jobs(run, jobs[0], log.plan, timed=after is not None)
     unseen = [beside.trained(own, jobs[0], outcomes[0], len(inner) - number) for number, own in enumerate(inner)]
-    more = _more_networks(run, log, after, began, [(jobs[0], outcomes[0]), *unseen])
-    return _evaluated(run, log.plan, jobs, outcomes, controls, unseen, {**others, **more})
+    further = {**others, **_more_networks(run, log, after, began, [(jobs[0], outcomes[0]), *unseen])}
+    more = with_members([*zip(jobs, outcomes, strict=True), *unseen, *controls], further)
+    return _evaluated(run, log.plan, jobs, outcomes, controls, unseen, more)
 
 
 def _more_networks(
@@ -312,6 +320,7 @@ def afterwards(run: RunFolder, jobs: Sequence[Job], trainings: int) -> Afterward
         [*[(tested, 1)] * (often + trainings - 1), *[(len(run.own_test), len(jobs))] * often],
         sum(len(part) for job in jobs for part in looked_at(run, job)) if jobs[0].settings.guard.gate else 0,
         covariates_seconds(jobs),
+        training.snapshots + training.swag,
     )
 
 
@@ -345,7 +354,7 @@ def _evaluated(
     scored = evaluated(run, OutOfFold.of(models.task, jobs, models.models), cases, parts, folder, folds)
     if controls:
         without = [job for job, _ in controls]
-        own = tuned(without, [outcome for _, outcome in controls], common)
+        own = tuned(without, [outcome for _, outcome in controls], common, more=more)
         crossed = OutOfFold.of(own.task, without, own.models)
         evaluated_control(run, crossed, cases, parts, folds_of(without, own.models))
     if not run.made.folds or scored is None:
