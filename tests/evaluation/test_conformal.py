@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 from scipy.stats import betabinom, binom, kstest
 
 from isocenter.errors import UsageError
@@ -13,7 +13,6 @@ from isocenter.evaluation import (
     conformal_threshold,
     controlled_on_average,
     controlled_with_confidence,
-    cross_sets,
     least_sureness,
     mondrian_thresholds,
     prediction_sets,
@@ -161,30 +160,6 @@ def test_sets_of_grades_have_no_gap():
         edges = np.abs(np.diff(np.pad(found.astype(int), ((0, 0), (1, 1))), axis=1)).sum(axis=1)
         assert set(edges) <= {0, 2}
         assert (found | ~prediction_sets(class_scores(stated, "lac"), threshold)).all()
-
-
-def test_cross_sets_of_five_networks_cover_at_least_two_levels_less_one():
-    random, covered = np.random.default_rng(8), []
-    for _ in range(300):
-        stated, true = probabilities_of(random, 50 + TEST)
-        # Each network is wrong in its own way.
-        skill = random.normal(0, 1.0, (5, stated.shape[1]))
-        offered = np.log(stated) + skill[:, None]
-        scores = -offered
-        folds = np.arange(50) % 5
-        own = scores[folds, np.arange(50), true[:50]]
-        found = cross_sets(own, folds, scores[:, 50:], LEVEL)
-        covered.append(found[np.arange(TEST), true[50:]].mean())
-    assert np.mean(covered) > 2 * LEVEL - 1 + 3 * np.std(covered) / np.sqrt(300)
-
-
-def test_cross_sets_of_one_network_are_those_of_its_threshold():
-    random = np.random.default_rng(9)
-    own, offered = random.random(40), random.random((1, 25, 3))
-    found = cross_sets(own, np.zeros(40, dtype=int), offered, LEVEL)
-    assert_array_equal(found, prediction_sets(offered[0], conformal_threshold(own, LEVEL)[0]))
-    assert cross_sets(own[:8], np.zeros(8, dtype=int), offered, LEVEL).all()
-    assert cross_sets(own, np.zeros(40, dtype=int), np.full((1, 2, 3), np.nan), LEVEL).all()
 
 
 def test_intervals_of_values_cover_as_often_as_they_say():

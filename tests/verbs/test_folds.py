@@ -13,12 +13,12 @@ from safetensors.numpy import load_file
 import isocenter
 import trained
 from isocenter.errors import UsageError
-from isocenter.evaluation import auroc
+from isocenter.evaluation import auroc, cross_sets
 from isocenter.planning import read_plan
 from isocenter.report import figures
 from isocenter.tasks.classification.task import Classification
 from isocenter.training import Clock
-from isocenter.values import Case, Geometry, Prediction
+from isocenter.values import Case, Geometry, Image, Prediction
 from isocenter.verbs.evaluation import Fold, score, summed_up
 from isocenter.verbs.train import train
 from isocenter.verbs.training.run_end import training_log
@@ -187,15 +187,20 @@ def test_the_minutes_are_for_all_folds_together(tmp_path):
     assert "in each fold" in plan.decision("training.steps").because
 
 
-def test_where_the_set_has_its_own_test_part_the_mean_of_the_folds_is_scored_on_it(tmp_path):
-    rng = np.random.default_rng(0)
-    arrays = {}
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory):
+    """A run of two folds on pictures with a test part of their own."""
+    root, rng, arrays = tmp_path_factory.mktemp("halved"), np.random.default_rng(0), {}
     for part, count in (("train", 18), ("val", 6), ("test", 8)):
         labels = np.arange(count) % 2
         images = rng.normal(60 + 120 * labels[:, None, None], 30, (count, 12, 12)).clip(0, 255).astype(np.uint8)
         arrays |= {f"{part}_images": images, f"{part}_labels": labels[:, None]}
-    np.savez(tmp_path / "twelve.npz", **arrays)
-    run = trained.classifying(tmp_path / "twelve.npz", tmp_path / "run", folds=2).out
+    np.savez(root / "twelve.npz", **arrays)
+    return trained.classifying(root / "twelve.npz", root / "run", folds=2).out
+
+
+def test_where_the_set_has_its_own_test_part_the_mean_of_the_folds_is_scored_on_it(halved):
+    run = halved
     own = pd.read_csv(run / "evaluation" / "cases.csv")
     out_of_fold = pd.read_csv(run / "out_of_fold" / "cases.csv")
     assert (len(own), len(out_of_fold)) == (8, 24)
@@ -212,6 +217,27 @@ def test_where_the_set_has_its_own_test_part_the_mean_of_the_folds_is_scored_on_
     [stated] = [row for row in rows if (row["metric"], row["label"]) == ("auroc", "all")]
     assert stated["value"] == pytest.approx(np.mean(each))
     assert "mean over 2 folds" in stated["method"]
+
+
+def test_the_mean_of_folds_states_sets_by_what_each_fold_says_and_its_package_does_too(halved, tmp_path):
+    decision = read_plan(halved / "plan.yaml").decision("task.conformal")
+    steps = decision.value["crossed"]["all"]
+    assert [sum(share for _, share in one) for one in steps] == [12, 12]  # each case by the fold that has not seen it
+    assert "the 24 patients whose cases the fold that had not seen them scored" in decision.because
+    assert decision.because[1:] in (halved / "report.html").read_text(encoding="utf-8")
+    mean, folds = isocenter.load(halved, "cpu"), [isocenter.load(halved, "cpu", fold=n) for n in range(2)]
+    isocenter.package(halved, out=tmp_path / "package", backends=())
+    packaged = [isocenter.load(tmp_path / "package", "cpu", backend=name) for name in ("torch", "onnx")]
+    conformal, classes, found = mean.task.certainty.conformal, mean.task.classes, set()
+    for level in np.linspace(0, 255, 12):
+        image = Image(np.full((1, 12, 12), level, np.float32), Geometry.of_pixels((12, 12)))
+        each = [list(one.predict(image).confidence.uncalibrated.values()) for one in folds]
+        offered = 1 - np.array(each)
+        kept = cross_sets(conformal.steps("all", 2), offered, 0.9)
+        expected = tuple(name for name, one in zip(classes, kept, strict=True) if one)
+        assert [one.predict(image).confidence.set[""] for one in (mean, *packaged)] == [expected] * 3
+        found.add(expected)
+    assert len(found) > 1
 
 
 def test_a_models_fingerprint_does_not_change_with_a_test_case(tmp_path):

@@ -53,15 +53,16 @@ if TYPE_CHECKING:
         conformal_threshold,
         controlled_on_average,
         controlled_with_confidence,
-        cross_sets,
         least_sureness,
         mondrian_thresholds,
         prediction_sets,
         quantile_scores,
+        shares_of,
         time_scores,
         value_scores,
         widest,
     )
+    from isocenter.evaluation.cross_conformal import cross_bound, cross_interval, cross_sets, cross_steps, people_of
     from isocenter.evaluation.detection import Froc, Matches, box_iou, box_sizes
     from isocenter.evaluation.distance import Surface, SurfaceDistance, elements, surface_distance
     from isocenter.evaluation.fairness import (

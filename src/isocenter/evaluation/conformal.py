@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -21,6 +21,8 @@ from isocenter.values import Floats
 
 Method = Literal["lac", "aps", "raps", "contiguous"]
 Truths = NDArray[np.bool_]
+# Of each of several networks scores that rise, each with what it counts.
+Steps = tuple[tuple[tuple[float, float], ...], ...]
 # What RAPS adds for each class, and the number of first classes for which it adds nothing.
 RAPS = 0.01, 1
 SET_METHODS: tuple[Method, ...] = get_args(Method)
@@ -43,6 +45,8 @@ class Conformal:
     n:          {group: patients}
     thresholds: {group: the worst score that is still in}; infinite where nothing can be left out
     exact:      whether these cases had decided nothing else; the coverage is approximate otherwise
+    crossed:    {group: what `cross_steps` made} of folds that each scored what they had not seen, for sets of their
+                mean; where it is not known what each says the thresholds decide
     """
 
     method: str
@@ -51,25 +55,49 @@ class Conformal:
     n: Mapping[str, int]
     thresholds: Mapping[str, float]
     exact: bool
+    crossed: Mapping[str, Steps] = field(default_factory=dict)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Conformal:
         """From plain values."""
-        limits = {str(key): math.inf if one is None else float(one) for key, one in settings["thresholds"].items()}
+        limits = {str(key): _number(one) for key, one in settings["thresholds"].items()}
         counts = {str(key): int(one) for key, one in settings["n"].items()}
         method, by, level = str(settings["method"]), str(settings["by"]), float(settings["level"])
-        return cls(method, level, by, counts, limits, bool(settings["exact"]))
+        crossed = {
+            str(group): tuple(tuple((_number(score), float(share)) for score, share in one) for one in steps)
+            for group, steps in settings.get("crossed", {}).items()
+        }
+        return cls(method, level, by, counts, limits, bool(settings["exact"]), crossed)
 
     @property
     def settings(self) -> dict[str, Any]:
         """Plain values from which `of` makes an equal one; an infinite threshold is None."""
-        limits = {key: None if math.isinf(one) else one for key, one in self.thresholds.items()}
+        limits = {key: _plain(one) for key, one in self.thresholds.items()}
         common = {"method": self.method, "level": self.level, "by": self.by, "n": dict(self.n)}
-        return {**common, "thresholds": limits, "exact": self.exact}
+        made = {**common, "thresholds": limits, "exact": self.exact}
+        if self.crossed:
+            made["crossed"] = {
+                group: [[[_plain(score), share] for score, share in one] for one in steps]
+                for group, steps in self.crossed.items()
+            }
+        return made
 
     def threshold(self, group: str) -> float:
         """That of a group, or of everyone; infinite for a group of which nothing is known."""
         return self.thresholds.get(group, self.thresholds.get(EVERYONE, math.inf))
+
+    def steps(self, group: str, networks: int) -> Steps | None:
+        """The folds' scores of a group, or of everyone; None unless there are so many folds."""
+        found = self.crossed.get(group, self.crossed.get(EVERYONE))
+        return None if found is None or len(found) != networks else found
+
+
+def _number(given: Any) -> float:
+    return math.inf if given is None else float(given)
+
+
+def _plain(number: float) -> float | None:
+    return None if math.isinf(number) else number
 
 
 def class_scores(
@@ -118,7 +146,7 @@ def conformal_threshold(scores: ArrayLike, level: float, patients: ArrayLike | N
         raise UsageError(f"a coverage of {level:g}", "conformal_threshold", "Give more than 0 and less than 1")
     values = np.asarray(scores, dtype=np.float64)
     values = np.where(np.isnan(values), np.inf, values)
-    shares, people = _shares(len(values), patients)
+    shares, people = shares_of(len(values), patients)
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(shares[order]) >= level * (people + 1) - ROUNDING
     return (float(values[order][np.argmax(reached)]) if reached.any() else math.inf), people
@@ -152,22 +180,6 @@ def prediction_sets(scores: ArrayLike, thresholds: ArrayLike) -> Truths:
     thresholds: one for all, or one a class, (classes,), or one a case, (cases, 1)
     """
     return ~(np.asarray(scores, dtype=np.float64) > np.asarray(thresholds, dtype=np.float64))
-
-
-def cross_sets(scores: ArrayLike, folds: ArrayLike, candidates: ArrayLike, level: float) -> Truths:
-    """(cases, classes) sets of several networks, each trained without its fold (CV+); coverage at least 2 level - 1.
-
-    scores:     (n,) of calibration cases by the network that has not seen them
-    folds:      (n,) the number of that network
-    candidates: (networks, cases, classes) scores of all classes of the new cases
-    Romano et al., arXiv:2006.02544; Barber et al., arXiv:1905.02928
-    """
-    own, numbers = np.asarray(scores, dtype=np.float64), np.asarray(folds)
-    offered = np.asarray(candidates, dtype=np.float64)
-    better = np.zeros(offered.shape[1:], dtype=int)
-    for number, each in enumerate(offered):
-        better += np.searchsorted(np.sort(own[numbers == number]), each, side="left")
-    return np.isnan(offered).any(axis=0) | (better < level * (len(own) + 1) - ROUNDING)
 
 
 def value_scores(predicted: ArrayLike, reference: ArrayLike, deviation: ArrayLike = 1.0) -> Floats:
@@ -264,7 +276,7 @@ def _first(holds: Truths) -> int:
     return len(holds) - until if until else -1
 
 
-def _shares(cases: int, patients: ArrayLike | None) -> tuple[Floats, int]:
+def shares_of(cases: int, patients: ArrayLike | None) -> tuple[Floats, int]:
     """(cases,) what each case counts, in sum 1 a patient, and the patients."""
     if patients is None:
         return np.ones(cases), cases
@@ -275,5 +287,5 @@ def _shares(cases: int, patients: ArrayLike | None) -> tuple[Floats, int]:
 def _risks(losses: ArrayLike, patients: ArrayLike | None) -> tuple[Floats, int]:
     """(settings,) mean loss over patients, and the patients."""
     values = np.asarray(losses, dtype=np.float64)
-    shares, people = _shares(len(values), patients)
+    shares, people = shares_of(len(values), patients)
     return shares @ values / max(1, people), people

@@ -181,6 +181,7 @@ class Decoding:
     covers_from:     {structure: probability from which on a voxel is in its covering mask}; None where there is none
     targets:         what `Task.saliency` takes by name: classes, findings, structures, values
     picks:           whether a case's answer is one of them; else it is all of them together
+    crossed:         heads of which it takes what each of several networks says, beside their mean
     uncertainty:     what probabilities state: "classes" of which one is right, "labels" each of which is there or not,
                      or "values"; empty for a task that states no uncertainty
     """
@@ -201,6 +202,7 @@ class Decoding:
     covers_from: Mapping[str, float] | None = None
     targets: tuple[str, ...] = ()
     picks: bool = False
+    crossed: tuple[str, ...] = ()
     uncertainty: Literal["", "classes", "labels", "values"] = ""
 
 
@@ -226,6 +228,15 @@ class Assured(Protocol):
         """predictions: calibrated or not; exact: these cases have decided nothing else"""
 
 
+class Crossed(Protocol):
+    """A task with what sets or intervals of the mean of folds rest on, and that decision."""
+
+    def __call__(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], folds: Sequence[int]
+    ) -> tuple[Task, dict[str, Decision]]:
+        """predictions: each by the fold that has not seen the case; folds: the number of that fold"""
+
+
 def _no_guess(table: Table) -> None:
     return None
 
@@ -247,6 +258,7 @@ class Scoring:
     results:  the findings of one prediction, for a structured report
     guess:    a table of cases to that of a guess without images; None where nothing can be guessed, as with masks
     assured:  the task with what unseen cases say about sets, intervals or covering masks; None where it states none
+    crossed:  the same of the mean of folds, after `assured`; None where it needs more than their outputs
     tables:   a table of cases to {part: its rows, with its own labels and columns} of a task that is made of tasks
     case_values: a table of cases to what its figures are made of, by which models are tested; those that are means of
               columns of the same name need nothing said
@@ -261,6 +273,7 @@ class Scoring:
     results: Callable[[Prediction], list[Finding]]
     guess: Callable[[Table], Guess | None] = _no_guess
     assured: Assured | None = None
+    crossed: Crossed | None = None
     tables: Callable[[Table], Mapping[str, Table]] = _one_table
     case_values: Callable[[Table], Sequence[CaseValues]] = column_values
 

@@ -117,7 +117,8 @@ def inferer(
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     decoder = task.of({key: value for key, value in settings["task"].items() if key != "name"}, *[parts] * bool(parts))
     members = tuple(TorchNetwork(one.eval().to(device), str(device)) for one in network.networks)
-    seen = members[0] if len(members) == 1 else Averaged(members, decoder.decoding.average, _shares(network))
+    how = decoder.decoding
+    seen = members[0] if len(members) == 1 else Averaged(members, how.average, _shares(network), each=how.crossed)
     context, windows = Context.of(settings["network"].get("context")), settings["inference"]
     table = _covariates(Path(covariates)) if covariates else {}
     return Inferer(decoder, preparation.of(settings["preprocessing"]), windows, seen, context, table, before)

@@ -47,7 +47,8 @@ def averaged_model(
     """
     record, members = _record(members, shares), on_one_context(members)
     preprocessing, networks = on_one_scale(members, where)
-    run, first = Averaged(networks, task.decoding.average, shares), members[0].network
+    run = Averaged(networks, task.decoding.average, shares, each=task.decoding.crossed)
+    first = members[0].network
     each = tuple(one.network for one in members) if any(one.network != first for one in members) else ()
     if "first_entry" in first:
         first = {**first, "context": [one.network.get("context") for one in members]}

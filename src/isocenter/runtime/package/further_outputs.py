@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from isocenter import networks
@@ -15,7 +16,7 @@ from isocenter.runtime.guard import Watched
 from isocenter.runtime.model import Model
 from isocenter.runtime.package.contents import each_head
 from isocenter.runtime.windows import Averaged
-from isocenter.tasks import BETWEEN, WITHIN
+from isocenter.tasks import BETWEEN, EACH, WITHIN
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Further:
     method:   of uncertainty, and `heads` those that state it
     beside:   the uncertainty of one network, as in `Watched`
     differ:   that between several, as in `Averaged`
+    each:     heads of which what each of several says is an output too
     """
 
     at: str = ""
@@ -35,6 +37,7 @@ class Further:
     heads: tuple[str, ...] = ()
     beside: Callable[..., Mapping[str, Tensor]] | None = None
     differ: Callable[..., Mapping[str, Tensor]] | None = None
+    each: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, model: Model) -> Further:
@@ -44,6 +47,8 @@ class Further:
         if isinstance(run, Watched) and run.beside is not None:
             heads = tuple(run.beside.args[0].heads)  # type: ignore[attr-defined]
             return replace(made, method=model.uncertainty, heads=heads, beside=run.beside)
+        if isinstance(run, Averaged):
+            made = replace(made, each=model.task.decoding.crossed)
         if isinstance(run, Averaged) and run.differ is not None:
             return replace(made, method=model.uncertainty, heads=tuple(run.differ.kinds), differ=run.differ)
         return made
@@ -52,13 +57,15 @@ class Further:
     def names(self) -> tuple[str, ...]:
         """Of the outputs after the heads."""
         states = [f"{head}{end.replace(':', '_')}" for head in self.heads for end in (WITHIN, BETWEEN)]
-        return (*states, *(["features"] if self.pooled else []))
+        each = [f"{head}{EACH.replace(':', '_')}" for head in self.each]
+        return (*states, *each, *(["features"] if self.pooled else []))
 
     @property
     def record(self) -> dict[str, Any]:
         """How a package names it."""
         stated = {"uncertainty": {"method": self.method, "heads": list(self.heads)}} if self.heads else {}
-        return {**stated, **({"features": True} if self.pooled else {})}
+        each = {"each": list(self.each)} if self.each else {}
+        return {**stated, **each, **({"features": True} if self.pooled else {})}
 
 
 class WithFurther(nn.Module):
@@ -80,7 +87,7 @@ class WithFurther(nn.Module):
         """Return the heads' outputs, then the others."""
         views, own = list[Mapping[str, Tensor]](), self.further
         with ExitStack() as hooks:
-            for one in self.network.networks if own.differ is not None else ():
+            for one in self.network.networks if own.differ is not None or own.each else ():
                 hooks.enter_context(hooked(one, lambda _, output: views.append(self._called(output))))
             given = (images,) if context is None else (images, context)
             if not own.at:
@@ -96,6 +103,7 @@ class WithFurther(nn.Module):
             named = dict(zip(self.heads, outputs, strict=True))
             stated = own.beside(replace(seen, outputs=named, inputs=self._called(seen.inputs)))
         further = [stated[f"{head}{end}"] for head in own.heads for end in (WITHIN, BETWEEN)]
+        further += [torch.cat([one[head] for one in views], dim=1) for head in own.each]
         return (*outputs, *further, *([seen.pooled] if own.pooled and seen is not None else []))
 
     def _called(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

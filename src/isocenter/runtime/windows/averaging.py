@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from isocenter.errors import GeometryError, PlanError
 from isocenter.runtime.preprocessing import Trace
 from isocenter.runtime.windows.slide import Network
-from isocenter.tasks import BETWEEN, WITHIN, mean_of, sides_of
+from isocenter.tasks import BETWEEN, EACH, WITHIN, mean_of, sides_of
 from isocenter.transforms import check_flips, names_sides
 from isocenter.values import Array
 
@@ -36,17 +36,20 @@ class Averaged:
 
     shares: how much each of them counts, together 1; None where all count alike
     differ: states the uncertainty between them beside the mean; None where nobody asks
+    each:   heads of which what each of them says stays beside the mean
     """
 
     members: tuple[Network, ...]
     average: Average
     shares: tuple[float, ...] | None = None
     differ: Disagreement | None = None
+    each: tuple[str, ...] = ()
 
     def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
         outputs = [member(batch, *context) for member in self.members]
         made = self.average(outputs) if self.shares is None else self.average(outputs, self.shares)
         beside = {} if self.differ is None else self.differ(outputs, self.shares)
+        beside |= {f"{head}{EACH}": np.concatenate([one[head] for one in outputs], axis=1) for head in self.each}
         # The features of several networks have no mean: those of the first stand for all.
         return {**made, **beside, **({POOLED: outputs[0][POOLED]} if POOLED in outputs[0] else {})}
 

@@ -54,6 +54,8 @@ from isocenter.tasks.shared import (
     assured_classes,
     calibrated,
     crossed,
+    crossed_classes,
+    each_of,
     in_json,
     log_mean,
     mean_of,
@@ -226,6 +228,7 @@ class Classification:
             by_covariates=None if self.certainty.covariate is None else self.by_covariates,
             targets=ends(self.classes) if self.order in BETWEEN else self.classes,
             picks=self.order not in BETWEEN,
+            crossed=("class",) if self.certainty.is_crossed else (),
             uncertainty="classes",
         )
 
@@ -243,6 +246,7 @@ class Classification:
             results=own.results,
             guess=own.guess,
             assured=self.assured,
+            crossed=self.crossed,
             case_values=own.case_values,
         )
 
@@ -333,12 +337,22 @@ class Classification:
         """The task with thresholds of sets of classes; those that are set stay."""
         if not cases or self.certainty.conformal is not None:
             return self, {}
-        given = np.array([[one.confidence.uncalibrated[name] for name in self.classes] for one in predictions])
-        likely = np.exp(self._calibrated(np.log(given.clip(LEAST_CHANCE))))
+        likely = np.exp(self._calibrated(np.log(self._uncalibrated(predictions).clip(LEAST_CHANCE))))
         truth, patients = np.array([self._index(case) for case in cases]), [case.patient for case in cases]
         how: dict[str, Any] = {"ordered": self._ordered, "exact": exact}
         how["covariates"] = [case.covariates for case in cases]
         certainty, made = assured_classes(self.certainty, likely, truth, patients, self.classes, **how)
+        return replace(self, certainty=certainty), made
+
+    def crossed(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], folds: Sequence[int]
+    ) -> tuple[Task, dict[str, Decision]]:
+        """The task with what sets of the mean of folds rest on; not where they hold by a covariate."""
+        if self.certainty.conformal is None or self.certainty.covariate is not None:
+            return self, {}
+        truth, patients = np.array([self._index(case) for case in cases]), np.array([case.patient for case in cases])
+        asked = self.certainty, self._uncalibrated(predictions), truth, np.asarray(folds), patients, self.classes
+        certainty, made = crossed_classes(*asked)
         return replace(self, certainty=certainty), made
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
@@ -347,7 +361,10 @@ class Classification:
         logs = self._logs(np.asarray(arrays["class"]))
         each = [np.exp(one).tolist() for one in (self._calibrated(logs), normalised(logs))]
         stated, given = (dict(zip(self.classes, one, strict=True)) for one in each)
-        confidence = Confidence(set=self.certainty.class_set(each[0], self.classes), uncalibrated=given)
+        by_fold = each_of(arrays, "class", self.heads["class"].count)
+        by_fold = None if by_fold is None else np.exp(normalised(self._logs(by_fold)))
+        sets = self.certainty.class_set(each[0], self.classes, each=by_fold)
+        confidence = Confidence(set=sets, uncalibrated=given)
         return Prediction(geometry, probabilities=stated, confidence=confidence)
 
     def by_covariates(self, prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:
@@ -391,6 +408,10 @@ class Classification:
     @property
     def _calling(self) -> Calling:
         return Calling.of(self.order, self.costs, len(self.classes))
+
+    def _uncalibrated(self, predictions: Sequence[Prediction]) -> Floats:
+        """(cases, classes)"""
+        return np.array([[one.confidence.uncalibrated[name] for name in self.classes] for one in predictions])
 
     def _likely(self, outputs: Floats) -> Floats:
         """(..., outputs) to (..., classes) probabilities, calibrated once unseen cases have found how."""

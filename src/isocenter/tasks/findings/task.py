@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isocenter.errors import PlanError
 from isocenter.evaluation import USUAL_SPREAD, Unseen, auroc
@@ -36,6 +37,8 @@ from isocenter.tasks.shared import (
     calibrated,
     chosen_thresholds,
     crossed,
+    crossed_each,
+    each_of,
     in_json,
     mean_of,
     numbers_by_name,
@@ -191,6 +194,7 @@ class Findings:
             outputs=self.outputs,
             targets=self.findings,
             picks=True,
+            crossed=("findings",) if self.certainty.is_crossed else (),
             uncertainty="labels",
         )
 
@@ -208,6 +212,7 @@ class Findings:
             results=own.results,
             guess=own.guess,
             assured=self.assured,
+            crossed=self.crossed,
             case_values=own.case_values,
         )
 
@@ -273,7 +278,9 @@ class Findings:
         odds = self._odds(np.asarray(arrays["findings"]))
         each = [_chance(one).tolist() for one in (self._calibrated(odds), odds)]
         stated, given = (dict(zip(self.findings, one, strict=True)) for one in each)
-        confidence = Confidence(set=self.certainty.finding_sets(stated), uncalibrated=given)
+        by_fold = each_of(arrays, "findings", len(self.findings))
+        sets = self.certainty.finding_sets(stated, None if by_fold is None else _chance(self._odds(by_fold)))
+        confidence = Confidence(set=sets, uncalibrated=given)
         return Prediction(geometry, probabilities=stated, confidence=confidence)
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
@@ -302,15 +309,28 @@ class Findings:
             return self, {}
         given = np.array([[one.confidence.uncalibrated[name] for name in self.findings] for one in predictions])
         chances, patients = _chance(self._calibrated(_log_odds(given))), np.array([case.patient for case in cases])
-        truth = np.stack([np.asarray(self.target(case).data, dtype=np.float64) for case in cases])
-        scores = {
-            name: (np.abs(own - chances[:, place])[known], patients[known])
-            for place, name in enumerate(self.findings)
-            for own in [truth[:, place]]
-            for known in [np.isfinite(own)]
-        }
+        scores = {name: (own, patients[known]) for name, own, known in self._scored(chances, cases)}
         certainty, made = assured_each(self.certainty, "lac", "finding", scores, exact=exact)
         return replace(self, certainty=certainty), made
+
+    def crossed(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], folds: Sequence[int]
+    ) -> tuple[Task, dict[str, Decision]]:
+        """The task with what sets of the mean of folds rest on."""
+        if self.certainty.conformal is None:
+            return self, {}
+        given = np.array([[one.confidence.uncalibrated[name] for name in self.findings] for one in predictions])
+        people, numbers = np.array([case.patient for case in cases]), np.asarray(folds)
+        scores = {name: (own, numbers[known], people[known]) for name, own, known in self._scored(given, cases)}
+        certainty, made = crossed_each(self.certainty, scores, max(folds) + 1)
+        return replace(self, certainty=certainty), made
+
+    def _scored(self, chances: Floats, cases: Sequence[Case]) -> Iterator[tuple[str, Floats, NDArray[np.bool_]]]:
+        """Each finding, how far from the truth its chance is in the cases in which it is known, and which these are."""
+        truth = np.stack([np.asarray(self.target(case).data, dtype=np.float64) for case in cases])
+        for place, name in enumerate(self.findings):
+            known = np.isfinite(truth[:, place])
+            yield name, np.abs(truth[:, place] - chances[:, place])[known], known
 
     def _unseen(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Unseen:
         chances = np.array([[probabilities_of(one)[name] for name in self.findings] for one in predictions])

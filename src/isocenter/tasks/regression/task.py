@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from isocenter.errors import DatasetError
-from isocenter.evaluation import Seed, Table, quantile_scores, value_scores
+from isocenter.evaluation import Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
+from isocenter.tasks.regression.intervals import Missed, by_fold, missed, quantiles, variances
 from isocenter.tasks.regression.losses import LEAST_LOG, LOSSES, MOST_LOG, NOISES, pinball, weighted_likelihood
 from isocenter.tasks.regression.pictures import HEAD, ValuePictures, values_of
 from isocenter.tasks.regression.plan import SENTENCES, check_settings, decisions, error_factors, settings_for, suited
@@ -28,6 +29,8 @@ from isocenter.tasks.shared import (
     Shares,
     assured_each,
     crossed,
+    crossed_each,
+    each_of,
     finite,
     interval_rows,
     mean_of,
@@ -187,6 +190,7 @@ class Regression:
             decode=self.decode,
             outputs=self.outputs,
             targets=self.targets,
+            crossed=(HEAD,) if self.certainty.is_crossed else (),
             uncertainty="values",
         )
 
@@ -204,6 +208,7 @@ class Regression:
             results=own.results,
             guess=own.guess,
             assured=self.assured,
+            crossed=self.crossed,
             case_values=error_values,
         )
 
@@ -263,33 +268,25 @@ class Regression:
         values, errors = self._standardised(np.asarray(arrays[HEAD], dtype=np.float64))
         measured = dict(zip(self.targets, (values * self._deviation + self._mean).tolist(), strict=True))
         if errors is not None and not self.is_noisy:
-            low, high = self.certainty.widened(*self._ends(measured, errors))
-            of_views: dict[str, Any] = self._variances(None, arrays.get(f"{HEAD}{BETWEEN}"))
+            low, high = self._by_fold(arrays) or self.certainty.widened(*quantiles(measured, errors, self._deviation))
+            of_views: dict[str, Any] = variances(self._deviation, None, arrays.get(f"{HEAD}{BETWEEN}"))
             return Prediction(geometry, values=measured, confidence=Confidence({}, low, high, **of_views))
         bars = None if errors is None else errors * self._deviation
         wide = np.ones(len(values)) if bars is None else bars
-        low, high = self.certainty.interval(measured, wide.tolist())
+        low, high = self._by_fold(arrays) or self.certainty.interval(measured, wide.tolist())
         given = {} if bars is None else dict(zip(self.targets, (bars / self._factors).tolist(), strict=True))
-        spread: dict[str, Any] = self._variances(bars, arrays.get(f"{HEAD}{BETWEEN}"))
+        spread: dict[str, Any] = variances(self._deviation, bars, arrays.get(f"{HEAD}{BETWEEN}"))
         confidence = Confidence({}, low, high, bars, uncalibrated=given, **spread)
         return Prediction(geometry, values=measured, confidence=confidence)
 
-    def _ends(self, measured: Mapping[str, float], wide: Floats) -> Iterator[dict[str, float]]:
-        """{target: lower quantile} and {target: upper one}; wide: how far they lie below and above, standardised."""
-        for side, own in zip((-1, 1), np.split(wide, 2), strict=True):
-            away = (side * own * self._deviation).tolist()
-            yield {name: value + far for (name, value), far in zip(measured.items(), away, strict=True)}
-
-    def _variances(self, bars: Floats | None, between: Array | None) -> dict[str, float]:
-        """Of several views epistemic variance, and with error bars the others; of several targets standardised."""
-        if between is None:
-            return {}
-        scale = self._deviation if len(self.targets) > 1 else np.ones(1)
-        epistemic = float(np.sum(np.asarray(between, dtype=np.float64) * (self._deviation / scale) ** 2))
-        if bars is None:
-            return {"epistemic": epistemic}
-        aleatoric = float(np.sum((bars / scale) ** 2))
-        return {"total": aleatoric + epistemic, "aleatoric": aleatoric, "epistemic": epistemic}
+    def _by_fold(self, arrays: Mapping[str, Array]) -> tuple[dict[str, float], dict[str, float]] | None:
+        """Both ends of intervals by what each of the folds says; None where thresholds decide."""
+        rows = each_of(arrays, HEAD, self.heads[HEAD].count)
+        if rows is None:
+            return None
+        given, errors = replace(self, error_factor=None)._standardised(rows.T)
+        values, wide = given.T * self._deviation + self._mean, None if errors is None else errors.T
+        return by_fold(self.certainty, self.targets, values, wide, self._deviation)
 
     def _standardised(self, outputs: Floats) -> tuple[Floats, Floats | None]:
         """(targets, ...) values and their error bars, one standard deviation each."""
@@ -313,19 +310,28 @@ class Regression:
         """The task with how wide intervals are, in error bars where there are any; what is set stays."""
         if not cases or self.certainty.conformal is not None:
             return self, {}
-        true, patients = np.stack([self._references(case) for case in cases]), np.array([one.patient for one in cases])
-        scores = {}
-        for place, name in enumerate(self.targets):
-            known = np.isfinite(true[:, place])
-            values = np.array([values_of(self.targets, one)[0][name] for one in predictions])
-            bars = [one.confidence.uncalibrated.get(name, 1.0) for one in predictions]
-            wide = np.array(bars) * (self._factors[place] if self.is_noisy else 1.0)
-            scores[name] = value_scores(values, true[:, place], wide)[known], patients[known]
-            if self.noise == "quantiles":
-                ends = np.array([(one.confidence.low[name], one.confidence.high[name]) for one in predictions])
-                scores[name] = quantile_scores(ends[:, 0], ends[:, 1], true[:, place])[known], patients[known]
+        patients, factors = np.array([one.patient for one in cases]), self._factors if self.is_noisy else None
+        scores = {name: (own, patients[known]) for name, own, known in self._missed(predictions, cases, factors)}
         certainty, made = assured_each(self.certainty, METHODS[self.noise], "target", scores, exact=exact)
         return replace(self, certainty=certainty), made
+
+    def crossed(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], folds: Sequence[int]
+    ) -> tuple[Task, dict[str, Decision]]:
+        """The task with what intervals of the mean of folds rest on."""
+        if self.certainty.conformal is None:
+            return self, {}
+        people, numbers = np.array([case.patient for case in cases]), np.asarray(folds)
+        each = self._missed(predictions, cases)
+        scores = {name: (own, numbers[known], people[known]) for name, own, known in each}
+        certainty, made = crossed_each(self.certainty, scores, max(folds) + 1)
+        return replace(self, certainty=certainty), made
+
+    def _missed(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], factors: Floats | None = None
+    ) -> list[Missed]:
+        references = np.stack([self._references(case) for case in cases])
+        return missed(self.targets, predictions, references, factors, between=self.noise == "quantiles")
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and target that it has a reference of, in the target's unit.

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
         assured_covering,
         assured_each,
         covering_decisions,
+        crossed_classes,
+        crossed_each,
         interval_decisions,
         interval_rows,
         set_decisions,
         set_rows,
     )
-    from isocenter.tasks.shared.averages import BETWEEN, WITHIN, Shares, mean_of
+    from isocenter.tasks.shared.averages import BETWEEN, EACH, WITHIN, Shares, each_of, mean_of
     from isocenter.tasks.shared.binary_scores import PROBABILITY_NAMES, Called, called_values, label_rows, noted
     from isocenter.tasks.shared.calibration import (
         CERTAINTY_SENTENCES,

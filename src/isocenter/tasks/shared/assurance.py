@@ -21,7 +21,10 @@ from isocenter.evaluation import (
     conformal_threshold,
     controlled_on_average,
     controlled_with_confidence,
+    cross_bound,
+    cross_steps,
     mondrian_thresholds,
+    people_of,
     proportion,
 )
 from isocenter.files import parse_json
@@ -32,6 +35,7 @@ from isocenter.values import Decision, Floats, Row, Sentence
 # Fewer cases of a class say too little about it alone.
 FEWEST_OF_CLASS = 30
 ANGELOPOULOS, CRC, LTT = "arXiv:2107.07511", "arXiv:2208.02814", "arXiv:2110.01052"
+ROMANO = "arXiv:2006.02544"
 EXACT = ": these cases trained nothing and decided nothing else"
 APPROXIMATE = ": approximate, no guarantee, for these cases decided other things too"
 SET_SENTENCES: Mapping[str, Sentence] = {
@@ -59,6 +63,8 @@ COVERS_FROM = np.append(1 / (1 + np.exp(np.arange(0.0, 14.0, 0.125))), 0.0)
 # Columns of cases: a set as JSON, and the ends of an interval.
 SET, LOW, HIGH = "set", "low", "high"
 Found = tuple[Certainty, dict[str, Decision]]
+# Scores of cases, the fold that gave each, and patients.
+Scored = tuple[Floats, np.ndarray, np.ndarray]
 
 
 def interval_decisions() -> dict[str, Decision]:
@@ -114,6 +120,47 @@ def assured_each(
     found = {name: conformal_threshold(own, certainty.coverage, people) for name, (own, people) in scores.items()}
     everyone = np.unique(np.concatenate([people for _, people in scores.values()])) if scores else ()
     return _with(certainty, method, by, found, len(everyone), exact)
+
+
+def crossed_classes(
+    certainty: Certainty,
+    probabilities: Floats,
+    truth: np.ndarray,
+    folds: np.ndarray,
+    patients: np.ndarray,
+    classes: Sequence[str],
+) -> Found:
+    """With what sets of the mean of folds rest on. A class without any of these cases is in every set.
+
+    probabilities: (cases, classes), uncalibrated, by the fold that has not seen the case
+    """
+    found = certainty.conformal
+    assert found is not None  # noqa: S101 - thresholds are found first
+    scores = class_scores(probabilities, found.method)[np.arange(len(truth)), truth]  # type: ignore[arg-type]
+    groups = {} if found.by == BY_CLASS else {EVERYONE: np.full(len(truth), True)}
+    by_class = {name: truth == place for place, name in enumerate(classes)}
+    groups |= {name: own for name, own in by_class.items() if found.by == BY_CLASS or not own.any()}
+    each = {name: (scores[own], folds[own], patients[own]) for name, own in groups.items()}
+    return crossed_each(certainty, each, int(folds.max()) + 1)
+
+
+def crossed_each(certainty: Certainty, scores: Mapping[str, Scored], networks: int) -> Found:
+    """With what sets and intervals of the mean of so many folds rest on, beside thresholds, which they have already.
+
+    scores: {class, finding or target, or `EVERYONE`: (cases,) scores of the truth by the fold that has not seen the
+            case, uncalibrated, the number of that fold, and patients}
+    """
+    found = certainty.conformal
+    assert found is not None  # noqa: S101 - thresholds are found first
+    crossed = {name: cross_steps(own, folds, networks, people) for name, (own, folds, people) in scores.items()}
+    surely = min((cross_bound(one, found.level) for one in crossed.values() if people_of(one)), default=0.0)
+    patients = len(np.unique(np.concatenate([people for *_, people in scores.values()])))
+    whom = f"new patients{' of each class' if found.by == BY_CLASS else ''}"
+    because = f"sets and intervals of the mean of {networks} folds hold the truth in about {100 * found.level:g} % of "
+    because += f"{whom}, surely in {100 * surely:.0f} %, like the {counted(patients, 'patient')} whose cases the fold "
+    because += "that had not seen them scored (CV+); a fold alone goes by thresholds, which are approximate"
+    made = replace(found, crossed=crossed)
+    return replace(certainty, conformal=made), {"task.conformal": Decision(made.settings, because, ROMANO)}
 
 
 def covering_decisions() -> dict[str, Decision]:

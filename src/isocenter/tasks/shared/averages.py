@@ -5,13 +5,15 @@ NumPy only: a packaged model carries a copy of this file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 # Beside a head's name: what several views say of uncertainty in each of them, and of that between them.
 WITHIN, BETWEEN = ":within", ":between"
+# And what each of them says itself, one after the other along the channels.
+EACH = ":each"
 # How much each of several outputs counts, in sum 1; None where all count alike.
 Shares = Sequence[float] | None
 
@@ -22,6 +24,12 @@ def mean_of(outputs: Sequence[ArrayLike], shares: Shares = None) -> NDArray[np.f
     for place, other in enumerate(outputs[1:], start=1):
         total += _numbers(other) * (1.0 if shares is None else shares[place])
     return np.asarray(total / len(outputs) if shares is None else total)
+
+
+def each_of(arrays: Mapping[str, ArrayLike], head: str, count: int) -> NDArray[np.float64] | None:
+    """(networks, count) what each of several says of one case; None where their mean alone is known."""
+    given = arrays.get(f"{head}{EACH}")
+    return None if given is None else np.reshape(np.asarray(given, dtype=np.float64), (-1, count))
 
 
 def _numbers(output: ArrayLike) -> NDArray[np.floating]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import Any
 
+import numpy as np
+
 from isocenter.errors import PlanError
 from isocenter.evaluation import (
     EVERYONE,
@@ -20,10 +22,12 @@ from isocenter.evaluation import (
     Calibrator,
     Conformal,
     class_scores,
+    cross_interval,
+    cross_sets,
     prediction_sets,
     widest,
 )
-from isocenter.values import Prediction
+from isocenter.values import Floats, Prediction
 
 AUTO = "auto"
 # The names of its settings in the plan's section "task".
@@ -119,6 +123,11 @@ class Certainty:
         return self.calibration or Calibrator()
 
     @property
+    def is_crossed(self) -> bool:
+        """Whether sets go by what each of several folds says."""
+        return self.conformal is not None and bool(self.conformal.crossed)
+
+    @property
     def covariate(self) -> str | None:
         """The covariate for each value of which sets hold; None where they hold by class, or over all."""
         found = self.conformal
@@ -129,32 +138,53 @@ class Certainty:
         return self.conformal is not None and group is not None and str(group) in self.conformal.thresholds
 
     def class_set(
-        self, probabilities: Sequence[float], classes: Sequence[str], group: str | None = None
+        self,
+        probabilities: Sequence[float],
+        classes: Sequence[str],
+        group: str | None = None,
+        each: Floats | None = None,
     ) -> dict[str, tuple[str, ...]]:
         """{"": the classes that the coverage does not rule out}, of grades without gaps; nothing before it is found.
 
         group: the value of the covariate by which sets hold; where nobody knows it the widest threshold decides
+        each:  (folds, classes) probabilities by each of the folds whose mean the model is, uncalibrated
         """
         found = self.conformal
         if found is None:
             return {}
-        scores = class_scores([probabilities], found.method)[0]  # type: ignore[arg-type]
+        offered = np.array([probabilities]) if each is None else each
+        steps = [found.steps(name, len(offered)) for name in classes]
+        crossed = all(steps)
+        scores = class_scores(offered if crossed else [probabilities], found.method)  # type: ignore[arg-type]
         limits = [found.threshold(name) for name in classes]
         if self.covariate is not None:
             limits = [found.thresholds.get(str(group), widest(found.thresholds))] * len(classes)
-        kept = prediction_sets(scores, limits)
+        kept = prediction_sets(scores[0], limits)
+        if crossed:
+            own = zip(steps, np.split(scores, len(classes), axis=1), strict=True)
+            kept = np.array([cross_sets(one, score, found.level)[0] for one, score in own if one is not None])
         if found.method == "contiguous" and kept.any():
             kept[kept.argmax() : len(kept) - kept[::-1].argmax()] = True
         return {"": tuple(compress(classes, kept))}
 
-    def finding_sets(self, probabilities: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
-        """{finding: present, absent, or both where it stays undecided}; nothing before it is found."""
-        if self.conformal is None:
+    def finding_sets(
+        self, probabilities: Mapping[str, float], each: Floats | None = None
+    ) -> dict[str, tuple[str, ...]]:
+        """{finding: present, absent, or both where it stays undecided}; nothing before it is found.
+
+        each: (folds, findings) probabilities by each of the folds whose mean the model is, uncalibrated
+        """
+        found = self.conformal
+        if found is None:
             return {}
         made = {}
-        for name, chance in probabilities.items():
+        for place, (name, chance) in enumerate(probabilities.items()):
             # Of two answers the likelier one is never ruled out.
-            kept = prediction_sets([1 - chance, chance], max(0.5, self.conformal.threshold(name)))
+            kept = prediction_sets([1 - chance, chance], max(0.5, found.threshold(name)))
+            if each is not None and (steps := found.steps(name, len(each))) is not None:
+                offered = np.stack([1 - each[:, place], each[:, place]], axis=1)
+                likelier = np.array([chance, 1 - chance]) >= 0.5
+                kept = cross_sets(steps, offered[:, None], found.level)[0] | likelier
             made[name] = tuple(compress((PRESENT, ABSENT), kept))
         return made
 
@@ -167,6 +197,26 @@ class Certainty:
             {name: value + side * half for (name, value), half in zip(values.items(), wide, strict=True)}
             for side in (-1, 1)
         )
+
+    def crossed_interval(
+        self, names: Sequence[str], low: Floats, high: Floats, widths: Floats
+    ) -> tuple[dict[str, float], dict[str, float]] | None:
+        """{target: lower end} and {target: upper end} by folds whose mean the model is; None where thresholds decide.
+
+        low, high: (folds, targets) what each of them says: one value, or its quantiles
+        widths:    (folds, targets) its error bars as they came, or 1
+        """
+        found = self.conformal
+        steps = [] if found is None else [found.steps(name, len(low)) for name in names]
+        if found is None or None in steps:
+            return None
+        columns = zip(names, steps, low.T, high.T, widths.T, strict=True)
+        ends = {
+            name: cross_interval(own, below, above, wide, found.level)
+            for name, own, below, above, wide in columns
+            if own is not None
+        }
+        return {name: one for name, (one, _) in ends.items()}, {name: one for name, (_, one) in ends.items()}
 
     def widened(self, low: Mapping[str, float], high: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
         """Both ends further out by the threshold of each target; as they are before it is found."""

@@ -97,6 +97,15 @@ class Job:
         """The cases that set what is promised, of a task that promises anything."""
         return self.calibration if self.settings.task.scoring.assured is not None else ()
 
+    @property
+    def crossing(self) -> Sequence[Case]:
+        """Of a fold the cases that it has not seen, by which sets of the mean of all folds are promised.
+
+        Mirrored views are averaged, so that what each fold says of a case is not known there.
+        """
+        crosses = self.fold is not None and self.settings.task.scoring.crossed is not None
+        return self.test if crosses and not self.settings.inference.flips else ()
+
     def deciding(self, decisions: Mapping[str, Decision]) -> Job:
         """The same training with these decisions in its plan."""
         return replace(self, plan=with_decisions(self.plan, decisions))
@@ -251,7 +260,8 @@ def tuned(
     if len(jobs) > 1:
         common, decisions = task.tuned(predictions, cases) if cases else (task, {})
         common, promised = assured(common, predictions, cases, exact=False)
-        decisions = {**decisions, **promised}
+        common, of_mean = (common, {}) if more else crossed(task, common, jobs, models)
+        decisions = {**decisions, **promised, **of_mean}
     for job in jobs if cases else ():
         for name in ("best", "last"):
             if (job.out / "checkpoints" / name).is_dir():
@@ -276,6 +286,21 @@ def assured(
     """The task with thresholds of sets or intervals, where it states any; exact: as in `Assured`"""
     state = task.scoring.assured
     return (task, {}) if state is None or not cases else state(predictions, cases, exact=exact)
+
+
+def crossed(
+    task: Task, common: Task, jobs: Sequence[Job], models: Sequence[Model]
+) -> tuple[Task, Mapping[str, Decision]]:
+    """The task of the mean of folds with sets or intervals by what each fold says of cases that it has not seen.
+
+    task: before anything was decided
+    """
+    asked = [(predicted(model, task, job.crossing), job.crossing) for job, model in zip(jobs, models, strict=True)]
+    if common.scoring.crossed is None or not all(cases for _, cases in asked):
+        return common, {}
+    folds = [number for number, (_, cases) in enumerate(asked) for _ in cases]
+    predictions = [one for own, _ in asked for one in own]
+    return common.scoring.crossed(predictions, [case for _, cases in asked for case in cases], folds)
 
 
 def _with_inner(decision: Decision, job: Job, inner: Sequence[tuple[Job, Outcome]]) -> Decision:

@@ -316,7 +316,8 @@ def afterwards(run: RunFolder, jobs: Sequence[Job], trainings: int) -> Afterward
     return Afterwards(
         training.minutes,
         [*jobs[0].val, *jobs[0].train][0],
-        trainings * sum(len(job.tuning) + len(job.calibrating) for job in jobs) + (len(jobs[0].train) if inner else 0),
+        trainings * sum(len(job.tuning) + len(job.calibrating) + len(job.crossing) for job in jobs)
+        + (len(jobs[0].train) if inner else 0),
         [*[(tested, 1)] * (often + trainings - 1), *[(len(run.own_test), len(jobs))] * often],
         sum(len(part) for job in jobs for part in looked_at(run, job)) if jobs[0].settings.guard.gate else 0,
         covariates_seconds(jobs),

@@ -19,7 +19,7 @@ from isocenter.runtime.device import CPU, CUDA
 from isocenter.runtime.package.contents import CONTEXT, ONNX, PACKAGED, RECORD, package_record
 from isocenter.runtime.windows import POOLED
 from isocenter.runtime.windows.slide import Network
-from isocenter.tasks import BETWEEN, WITHIN
+from isocenter.tasks import BETWEEN, EACH, WITHIN
 
 # A provider's name, alone or with its options.
 Provider = str | tuple[str, dict[str, Any]]
@@ -106,6 +106,7 @@ def heads_of(folder: Path) -> tuple[str, ...]:
     record = package_record(folder)
     heads, stated = tuple(tasks.build(record["task"]).heads), record["onnx"].get("uncertainty", {}).get("heads", ())
     further = [f"{head}{end}" for head in stated for end in (WITHIN, BETWEEN)]
+    further += [f"{head}{EACH}" for head in record["onnx"].get("each", ())]
     return (*heads, *further, *([POOLED] if record["onnx"].get("features") else []))
 
 

@@ -55,7 +55,8 @@ def averaged(
         use_threads(threads)
     task = tasks.build(record["task"])
     networks = tuple(computing(one.to(device), device) for one in read_modules(record, task, weights))
-    return networks[0] if len(networks) == 1 else Averaged(networks, task.decoding.average, shares_in(record))
+    how = task.decoding
+    return networks[0] if len(networks) == 1 else Averaged(networks, how.average, shares_in(record), each=how.crossed)
 
 
 BACKEND = TorchEager()
