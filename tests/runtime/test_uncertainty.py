@@ -96,8 +96,10 @@ def test_the_entropy_of_the_mean_is_that_within_views_and_that_between_them(view
     total = -(mean * np.log(mean.clip(1e-300))).sum(axis=(*axes, *([] if kind == "labels" else [3])))
     assert_allclose(made["a:within"][:, 0] + made["a:between"][:, 0], total, atol=1e-5)
     assert (made["a:between"] >= 0).all()
+    vectors = Disagreement({"a": kind})([{"a": one[..., 2]} for one in outputs])
     for name, array in made.items():
         assert_allclose(tensors[name].numpy(), array, atol=1e-5)
+        assert_allclose(vectors[name], array[..., 2], atol=1e-5)
 
 
 def test_views_that_agree_have_nothing_between_them_and_sure_ones_that_contradict_have_all():
@@ -306,10 +308,10 @@ def test_draws_of_a_map_are_those_of_each_of_its_voxels():
     conv = torch.nn.Conv2d(4, 3, 1)
     conv.load_state_dict({"weight": layer.weight[:, :, None, None], "bias": layer.bias})
     inputs = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(0))
-    noise = torch.tensor([[0.3, -1.0, 0.5]])
-    [made] = of.draws(inputs, conv(inputs).detach(), noise)
-    [alone] = of.draws(inputs[1:, :, 2, 4], conv(inputs)[1:, :, 2, 4].detach(), noise)
-    assert_allclose(made[1, :, 2, 4].numpy(), alone[0].numpy(), rtol=1e-5)
+    noise = torch.tensor([[0.3, -1.0, 0.5], [2.0, 0.1, -0.4]])
+    made = torch.stack(of.draws(inputs, conv(inputs).detach(), noise))
+    alone = torch.stack(of.draws(inputs[1:, :, 2, 4], conv(inputs)[1:, :, 2, 4].detach(), noise))
+    assert_allclose(made[:, 1, :, 2, 4].numpy(), alone[:, 0].numpy(), rtol=1e-5)
 
 
 def test_a_head_whose_output_is_more_than_its_last_layer_has_no_posterior():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
+from functools import cache
 from typing import Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -291,9 +292,13 @@ def check_value(name: str, value: Any) -> None:
     _validated(get_type_hints(TYPED[section], include_extras=True)[key], value, (section, key))
 
 
+# What checks values of a kind is made once: that takes longer than the check.
+_checked_by = cache(TypeAdapter)
+
+
 def _validated(kind: Any, value: Any, where: tuple[str, ...]) -> Any:
     try:
-        return TypeAdapter(kind).validate_python(value)
+        return _checked_by(kind).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in (*where, *first["loc"])[:2])

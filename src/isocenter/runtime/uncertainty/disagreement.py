@@ -69,9 +69,15 @@ class Disagreement:
 def _of_chances(outputs: Sequence[Any], shares: Sequence[float], kind: str) -> tuple[Any, Any]:
     within: Any = 0.0
     middle: Any = 0.0
-    for share, one in zip(shares, outputs, strict=True):  # one after the other, so that one view alone is held
-        likely = chances(one, kind)
-        within, middle = within + share * _entropy(likely, kind), middle + share * likely
+    if outputs[0].ndim == 2:  # all views of a vector at once, where voxels would lie: few and small steps
+        library, like = _library(outputs[0]), outputs[0]
+        likely = chances(library.stack(outputs, -1), kind)
+        counted = library.asarray(shares, dtype=like.dtype, device=like.device)
+        within, middle = _entropy(likely, kind) @ counted, likely @ counted
+    else:  # one after the other, so that one view alone is held
+        for share, one in zip(shares, outputs, strict=True):
+            likely = chances(one, kind)
+            within, middle = within + share * _entropy(likely, kind), middle + share * likely
     return within, (_entropy(middle, kind) - within).clip(0)
 
 
