@@ -154,6 +154,16 @@ def test_an_unknown_covariate_is_refused_before_anything_is_predicted(segmented)
         isocenter.evaluate(segmented.out, segmented.data, labels=trained.LABELS, device="cpu", groups="height")
 
 
+def test_groups_with_thresholds_of_their_own_show_them_and_figures_go_by_them():
+    table = table_of().assign(threshold_ill=lambda rows: np.where(rows["covariate_sex"] == "F", 0.3, 0.6))
+    rows = audited(table, groups="sex,site").tables["groups.csv"].set_index(["attribute", "group", "metric", "label"])
+    assert rows["value"]["sex", "F", "threshold", "ill"] == 0.3 and rows["value"]["sex", "M", "threshold", "ill"] == 0.6
+    ill = table[(table["covariate_sex"] == "F") & (table["reference"] == "ill")]
+    found = (ill["probability_ill"] >= 0.3).mean()
+    assert rows["value"]["sex", "F", "sensitivity", "ill"] == pytest.approx(found)
+    assert "threshold" not in set(audited(table_of(), groups="sex").tables["groups.csv"]["metric"])
+
+
 def test_a_table_without_a_row_for_a_case_is_refused(segmented, tmp_path):
     with pytest.raises(DatasetError, match="has no row"):
         isocenter.evaluate(
@@ -161,9 +171,9 @@ def test_a_table_without_a_row_for_a_case_is_refused(segmented, tmp_path):
         )
 
 
-def peopled(root):
+def peopled(root, **how):
     """Pictures with a table of who they are of."""
-    data = trained.pictures(root)
+    data = trained.pictures(root, **how)
     rows = [f"{path.stem},{'FM'[n % 2]},{20 + n}" for n, path in enumerate(sorted(data.rglob("*.png")))]
     (data / "people.csv").write_text("\n".join(["case,sex,age", *rows]))
     return data
@@ -179,15 +189,22 @@ def test_groups_are_in_the_plan_before_training_and_unknown_ones_are_refused(tmp
 
 
 def test_a_run_audits_the_groups_of_its_plan_and_packages_keep_that_also_when_calibrated_anew(tmp_path):
-    run = trained.classifying(peopled(tmp_path / "data"), tmp_path / "run", groups="sex")
+    asked = {"task.group_thresholds": True, "training.protected": "sex"}
+    run = trained.classifying(peopled(tmp_path / "data"), tmp_path / "run", groups="sex", assignments=asked)
     folder = run.out / "evaluation"
     assert set(pd.read_csv(folder / "groups.csv")["attribute"]) == {"sex"}
     assert json.loads((folder / "fairness.json").read_text())["groups"] == "sex"
-    assert read_plan(run.out / "plan.yaml")["evaluation.groups"] == "sex"
+    plan = read_plan(run.out / "plan.yaml")
+    assert (plan["evaluation.groups"], plan["task.group_thresholds"]) == ("sex", "sex")
+    assert plan["task.thresholds_by_group"] == {}
+    assert "too few" in plan.decision("task.thresholds_by_group").because
     package = isocenter.package(run.out, out=tmp_path / "model", backends=()).out
     keep(package, isocenter.load(package, "cpu"), {"gradcam": {"passed": True}})
-    site = trained.pictures(tmp_path / "site", count=12, first=5000)
-    calibrated = isocenter.calibrate(package, site, out=tmp_path / "calibrated", backends=()).out
+    site = peopled(tmp_path / "site", count=48, first=5000)
+    made = isocenter.calibrate(package, site, out=tmp_path / "calibrated", backends=())
+    assert set(made.decisions["task.thresholds_by_group"].value) == {"f", "m"}
+    assert set(isocenter.load(made.out, "cpu").task.grouped.levels) == {"f", "m"}
+    calibrated = made.out
     for packed in (package / "isocenter", calibrated / "isocenter"):
         for name in ("groups.csv", "fairness.json"):
             assert (packed / name).read_text() == (folder / name).read_text()

@@ -198,6 +198,7 @@ if TYPE_CHECKING:
         rows_from_json,
         rows_from_records,
         rows_to_json,
+        threshold_columns,
     )
     from isocenter.evaluation.two_samples import TwoSamples, energy_test, two_sample_tests
     from isocenter.evaluation.uncertainty import entropy

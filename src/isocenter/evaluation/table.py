@@ -50,7 +50,7 @@ def case_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     Raises DatasetError for what `check_table` refuses.
     """
     table = pd.DataFrame(list(rows))
-    after = (_probability_columns(table), _threshold_columns(table), covariate_columns(table))
+    after = (_probability_columns(table), threshold_columns(table), covariate_columns(table))
     last = ["reference", "predicted", *(name for some in after for name in some)]
     metrics = [name for name in table if name not in (*KEYS, FOLD, *last)]
     table = table[[name for name in (*KEYS, FOLD, *metrics, *last) if name in table]]
@@ -170,7 +170,8 @@ def covariate_columns(table: Table) -> list[str]:
     return [str(name) for name in table if str(name).startswith(COVARIATE)]
 
 
-def _threshold_columns(table: Table) -> list[str]:
+def threshold_columns(table: Table) -> list[str]:
+    """The columns from which probability on each row's class or finding was called."""
     return [str(name) for name in table if str(name).startswith(THRESHOLD)]
 
 

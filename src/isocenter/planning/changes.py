@@ -57,6 +57,9 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     for name, value in assignments.items():
         plan.decision(name)  # refuses an unknown name
         plan = plan.with_decision(name, Decision(value, BY_HAND))
+    for name, value in assignments.items():
+        if name.endswith("group_thresholds") and value is True and plan["training.protected"]:
+            plan = plan.with_decision(name, Decision(plan["training.protected"], BY_HAND))
     if any(name.startswith("task.") for name in assignments):
         settings = _values(plan, "task")
         plan = _unless_by_hand(plan, kind(settings["name"]).traits.suited(settings))

@@ -246,6 +246,7 @@ class Confidence:
                   `epistemic`, about which several views of the image disagree
     uncalibrated: {class or finding: probability before calibration}
     features:     (features,) what the network saw in it, where it is compared with other cases
+    thresholds:   {class or finding: probability from which on it is called}, where the patient's group has its own
     """
 
     set: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -259,6 +260,7 @@ class Confidence:
     epistemic: float | None = None
     uncalibrated: Mapping[str, float] = field(default_factory=dict)
     features: Array | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -228,7 +228,8 @@ def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
         made = made.with_decision("training.minutes", Decision(USUAL_MINUTES, "no other time was asked for"))
     folds = made_of if made["split.folds"] else ()
     made = _by_hand(shared_by_folds(made) if folds else made, request.assignments, training, machine)
-    for name in (GROUPS, "training.protected"):
+    by_threshold = [name for name, _ in made if name.endswith("group_thresholds")]
+    for name in (GROUPS, "training.protected", *by_threshold):
         refuse_groups(made[name], usable, _training(parts), name)
     made = with_inner_folds(made, settings(made).task, usable, parts)
     place = "" if usable.root is None else str(usable.root)

@@ -20,8 +20,8 @@ from numpy.typing import ArrayLike
 from isocenter.errors import PlanError
 from isocenter.evaluation import grade_distances, least_cost
 from isocenter.lazy import torch
-from isocenter.tasks.shared import place_of_target
-from isocenter.values import Floats, grades
+from isocenter.tasks.shared import place_of_target, probabilities_of
+from isocenter.values import Floats, Prediction, grades
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,14 +60,18 @@ class Calling:
     costs: (classes, classes) of calling a reference (row) so (column): the class of the least cost on average, if the
            probabilities are right; None calls the most probable one
     by:    the rule, in words
+    by_group: two classes are parted at thresholds, because groups of people have their own
     """
 
     costs: Floats | None
     by: str
+    by_group: bool = False
 
     @classmethod
-    def of(cls, order: str, costs: ArrayLike | None, classes: int) -> Calling:
+    def of(cls, order: str, costs: ArrayLike | None, classes: int, *, by_group: bool = False) -> Calling:
         """Costs as they are given; of grades without any the squared distance, as the quadratic kappa counts."""
+        if by_group:
+            return cls(None, "; by the threshold of each group", by_group)
         if costs is not None:
             return cls(np.asarray(costs, dtype=np.float64), "; by the least expected cost")
         if order != NONE:
@@ -79,6 +83,14 @@ class Calling:
         if self.costs is None:
             return np.asarray(np.argmax(probabilities, axis=-1))
         return least_cost(probabilities, self.costs)
+
+    def of_prediction(self, prediction: Prediction, classes: Sequence[str], thresholds: Mapping[str, float]) -> int:
+        """Index of the class: by the rule, or by the threshold of the patient's group."""
+        probabilities = probabilities_of(prediction)
+        if self.by_group:
+            levels = {**thresholds, **prediction.confidence.thresholds}
+            return int(probabilities[classes[1]] >= levels.get(classes[1], 0.5))
+        return int(self([probabilities[name] for name in classes]))
 
 
 def outputs_of(order: str, classes: int) -> int:

@@ -13,14 +13,17 @@ from isocenter.tasks.classification.ordinal import NONE
 from isocenter.tasks.shared import (
     CALLING_SENTENCES,
     CERTAINTY_SENTENCES,
+    GROUPED_SENTENCES,
     NOBODY,
     SET_SENTENCES,
     SETTING_SENTENCES,
     YOUDEN,
+    GroupThresholds,
     certainty_decisions,
     check_numbers,
     check_rule,
     chosen_thresholds,
+    grouped_decisions,
     set_decisions,
 )
 from isocenter.values import Dataset, Decision, Fingerprint, Sentence, grades
@@ -43,6 +46,7 @@ MOST_EPOCHS = 20
 SENTENCES: Mapping[str, Sentence] = {
     **SETTING_SENTENCES,
     **CALLING_SENTENCES,
+    **GROUPED_SENTENCES,
     **CERTAINTY_SENTENCES,
     **SET_SENTENCES,
     "smoothing": Sentence("{percent} of each target is spread over all classes", "No target is smoothed"),
@@ -79,6 +83,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         "prevalence": Decision(None, "predictive values are those of the cases that are scored"),
         "order": order(declared),
         "costs": Decision(None, "all mistakes cost alike; of grades one unit for each grade that they miss by"),
+        **grouped_decisions(),
         **certainty_decisions(),
         **set_decisions(),
     }
@@ -218,3 +223,11 @@ def check_settings(
     for setting, numbers in each.items():
         low, high = bounds.get(setting, (0, 1))
         check_numbers(f"task.{setting}", numbers or {}, classes, low, high)
+
+
+def check_grouped(grouped: GroupThresholds, classes: Sequence[str], *, parted: bool) -> None:
+    """PlanError for thresholds of groups that cannot be; parted: neither an order nor costs decide what is called."""
+    if grouped.groups is not None and (len(classes) != 2 or not parted):
+        problem = "thresholds part two classes only, without an order or costs"
+        raise PlanError(problem, "task.group_thresholds", "Give none, or training.fairness for more classes")
+    grouped.check(classes)

@@ -67,7 +67,8 @@ class Answers:
     """Probabilities and references of the cases, with the rules by which classes are called.
 
     probabilities: (cases, classes); reference: (cases,) index of the class; patients: (cases,)
-    calling:       which class is predicted
+    predicted:     (cases,) index of the class that is called
+    calling:       by which rule
     scores:        {"brier", and "rps" of grades: (cases,)}
     thresholds:    {class: (cases,) probability from which on it counts}, by `rule` from unseen cases; NaN where a fold
                    has none: of two classes 0.5 for the second then holds, of several the predicted class
@@ -79,6 +80,7 @@ class Answers:
     classes: Sequence[str]
     probabilities: Floats
     reference: np.ndarray
+    predicted: np.ndarray
     calling: Calling
     patients: np.ndarray
     scores: Mapping[str, Floats]
@@ -87,11 +89,6 @@ class Answers:
     prevalence: Mapping[str, float]
     costs: Floats | None = None
     uncalibrated: Floats | None = None
-
-    @property
-    def predicted(self) -> np.ndarray:
-        """(cases,) index of the class that is called."""
-        return self.calling(self.probabilities)
 
     def called(self, index: int) -> tuple[np.ndarray, str]:
         """(cases,) whether the class is called at its operating point, and in words where that lies."""

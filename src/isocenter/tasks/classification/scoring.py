@@ -53,21 +53,26 @@ class ClassScoring:
         for prediction, case in zip(predictions, cases, strict=True):
             index = self.index(case)
             probabilities = [probabilities_of(prediction)[name] for name in self.classes]
+            levels = {**self.thresholds, **prediction.confidence.thresholds}
             rows.append(
                 {
                     "case": case.id,
                     "patient": case.patient,
                     "label": "all",
                     "reference": self.classes[index],
-                    "predicted": self.classes[int(self.calling(probabilities))],
+                    "predicted": self.called(prediction),
                     **{f"probability_{name}": p for name, p in zip(self.classes, probabilities, strict=True)},
                     **{f"{UNCALIBRATED}_{name}": p for name, p in prediction.confidence.uncalibrated.items()},
                     SET: in_json(prediction.confidence.set.get("")),
-                    **{f"{THRESHOLD}_{name}": level for name, level in self.thresholds.items()},
+                    **{f"{THRESHOLD}_{name}": level for name, level in levels.items()},
                     **case_scores(probabilities, index, ordered=self.ordered),
                 }
             )
         return pd.DataFrame(rows)
+
+    def called(self, prediction: Prediction) -> str:
+        """The class that is called."""
+        return self.classes[self.calling.of_prediction(prediction, self.classes, self.thresholds)]
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """AUROC and the like with patients resampled within the classes; then one class against the rest."""
@@ -77,7 +82,7 @@ class ClassScoring:
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image, with the probabilities and the reference in the caption."""
         probabilities = probabilities_of(prediction)
-        named = self.classes[int(self.calling([probabilities[name] for name in self.classes]))]
+        named = self.called(prediction)
         caption = f"Called {named} ({probabilities[named]:.2f})"
         if reference := case.references.get("class"):
             caption += (
@@ -123,6 +128,7 @@ class ClassScoring:
             self.classes,
             table[[f"probability_{name}" for name in self.classes]].to_numpy(float),
             np.array([self.classes.index(name) for name in table["reference"]]),
+            np.array([self.classes.index(name) for name in table["predicted"]]),
             self.calling,
             table["patient"].to_numpy(str),
             {name: table[name].to_numpy(float) for name in ("brier", *(["rps"] * self.ordered))},

@@ -29,6 +29,7 @@ from isocenter.tasks.classification.plan import (
     BY_CLASS,
     SENTENCES,
     by_class,
+    check_grouped,
     check_settings,
     epochs,
     judged,
@@ -42,14 +43,17 @@ from isocenter.tasks.classification.scores import NAMES, metrics_of, selected
 from isocenter.tasks.classification.scoring import ClassScoring
 from isocenter.tasks.shared import (
     BELIEF,
+    BY_GROUP,
     CERTAINTY,
     FOUND,
+    GROUPED,
     LEAST_CHANCE,
     OF_SETS,
     SET,
     SET_ERRORS,
     SETS,
     Certainty,
+    GroupThresholds,
     Shares,
     assured_classes,
     calibrated,
@@ -63,6 +67,7 @@ from isocenter.tasks.shared import (
     probabilities_of,
     reading,
     suited_certainty,
+    tuned_by_group,
     unkept_rule,
 )
 from isocenter.tasks.task import Task
@@ -104,6 +109,7 @@ class Classification:
                      grades one unit for each that they miss by
     loss_name:       of `losses.LOSSES`
     certainty:       how far its probabilities can be believed, and what makes them so
+    grouped:         thresholds of groups of people, of two classes, which these then part
 
     The class that is called is the most probable one; with costs the one that costs least on average if the
     probabilities are right; of grades that of the least squared distance, which is what the quadratic kappa counts.
@@ -121,15 +127,17 @@ class Classification:
     costs: tuple[tuple[float, ...], ...] | None = None
     loss_name: str = "ce"
     certainty: Certainty = field(default_factory=Certainty)
+    grouped: GroupThresholds = field(default_factory=GroupThresholds)
 
     name: ClassVar[str] = "classification"
     needs: ClassVar[frozenset[str]] = frozenset({"class"})
     traits: ClassVar[Traits] = Traits(
-        tunes=(*FOUND, "thresholds", "conformal"),
+        tunes=(*FOUND, "thresholds", BY_GROUP, "conformal"),
         registers={
             "operating_point": "operating point",
             "prevalence": "prevalence",
             "costs": "costs of mistakes",
+            "group_thresholds": "groups with thresholds of their own",
         },
         case_metric="brier",
         # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
@@ -153,7 +161,8 @@ class Classification:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Classification:
         """A classification with these settings; PlanError names the one that cannot be."""
-        known = ("classes", "smoothing", "operating_point", "order", "costs", "loss", *BY_CLASS, *CERTAINTY, *SETS)
+        own = ("classes", "smoothing", "operating_point", "order", "costs", "loss")
+        known = (*own, *BY_CLASS, *GROUPED, *CERTAINTY, *SETS)
         with reading(settings, known, "a classification"):
             classes = tuple(str(name) for name in settings["classes"])
             rule, order = settings.get("operating_point", "youden"), settings.get("order", NONE)
@@ -161,10 +170,11 @@ class Classification:
             costs = costs_of(settings.get("costs"), len(classes))
             loss, smoothing = str(settings.get("loss", "ce")), float(settings["smoothing"])
             given = {"operating_point": rule, "order": order, "costs": costs, "loss_name": loss, **each}
-            given["certainty"] = Certainty.of(settings)
+            given |= {"certainty": Certainty.of(settings), "grouped": GroupThresholds.of(settings)}
             task = cls(classes, smoothing, **given)
         check_settings(classes, task.smoothing, rule, each)
         check_order(order, classes, task.smoothing)
+        check_grouped(task.grouped, classes, parted=order == NONE and costs is None)
         goes_with = {"weighted": bool(task.weights), "counted": task.counts is not None, "between": order in BETWEEN}
         check_loss(loss, smoothing=task.smoothing, **goes_with)
         return task
@@ -181,6 +191,7 @@ class Classification:
             **{name: None if given is None else dict(given) for name, given in each.items()},
             "order": self.order,
             "costs": None if self.costs is None else [list(row) for row in self.costs],
+            **self.grouped.settings,
             **self.certainty.settings,
             **self.certainty.of_sets,
         }
@@ -225,7 +236,7 @@ class Classification:
             decode=self.decode,
             outputs=self.outputs,
             averaged=() if self.order in BETWEEN else ("class",),
-            by_covariates=None if self.certainty.covariate is None else self.by_covariates,
+            by_covariates=self.by_covariates if self.certainty.covariate or self.grouped.levels else None,
             targets=ends(self.classes) if self.order in BETWEEN else self.classes,
             picks=self.order not in BETWEEN,
             crossed=("class",) if self.certainty.is_crossed else (),
@@ -317,19 +328,21 @@ class Classification:
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
         """The task with a calibration, and then thresholds by the operating point's rule; what is set already stays."""
-        if not cases or None not in (self.thresholds, self.certainty.calibration):
+        if not cases or not (None in (self.thresholds, self.certainty.calibration) or self.grouped.is_open):
             return self, {}
         own = self._scores.answers(self._scores.score(predictions, cases))
         logs = np.log(own.probabilities.clip(LEAST_CHANCE))
         scale: Scale = "grades" if self._ordered else "classes"
         unseen = Unseen(logs, own.reference, own.patients, self.classes, scale, spread=USUAL_SPREAD)
         certainty, made = calibrated(self.certainty, unseen)
-        task = replace(self, certainty=certainty)
-        if self.thresholds is not None:
-            return task, made
         likely = own.probabilities if not made else np.exp(unseen.calibrated(certainty.calibrator))
-        levels, decision = thresholds(self.operating_point, self.classes, likely, own.reference)
-        return replace(task, thresholds=levels), {**made, "task.thresholds": decision}
+        levels = self.thresholds
+        if levels is None:
+            levels, decision = thresholds(self.operating_point, self.classes, likely, own.reference)
+            made = {**made, "task.thresholds": decision}
+        second = {self.classes[-1]: (likely[:, -1], (own.reference == 1).astype(float))}
+        grouped, found = tuned_by_group(self.grouped, cases, second, levels)
+        return replace(self, certainty=certainty, thresholds=levels, grouped=grouped), {**made, **found}
 
     def assured(
         self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
@@ -368,7 +381,10 @@ class Classification:
         return Prediction(geometry, probabilities=stated, confidence=confidence)
 
     def by_covariates(self, prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:
-        """The prediction with the set for the patient's value of the covariate by which sets hold."""
+        """The prediction with what goes by covariates: thresholds of the patient's group, and the set."""
+        prediction = self.grouped.stated(prediction, covariates) if self.grouped.levels else prediction
+        if self.certainty.covariate is None:
+            return prediction
         name, stated = str(self.certainty.covariate), probabilities_of(prediction)
         group, notes = covariates.get(name), prediction.notes
         sets = self.certainty.class_set([stated[one] for one in self.classes], self.classes, group)
@@ -379,7 +395,7 @@ class Classification:
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The class that is called, the probability of each, and the set of those that are not ruled out."""
         probabilities = probabilities_of(prediction)
-        predicted = self.classes[int(self._calling([probabilities[name] for name in self.classes]))]
+        predicted = self.classes[self._calling.of_prediction(prediction, self.classes, self.thresholds or {})]
         chances = {f"probability_{name}": p for name, p in probabilities.items()}
         return {"predicted": predicted, **chances, SET: in_json(prediction.confidence.set.get(""))}
 
@@ -407,7 +423,7 @@ class Classification:
 
     @property
     def _calling(self) -> Calling:
-        return Calling.of(self.order, self.costs, len(self.classes))
+        return Calling.of(self.order, self.costs, len(self.classes), by_group=bool(self.grouped.levels))
 
     def _uncalibrated(self, predictions: Sequence[Prediction]) -> Floats:
         """(cases, classes)"""

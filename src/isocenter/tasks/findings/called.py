@@ -15,7 +15,8 @@ DEFAULT_THRESHOLD = 0.5
 
 
 def called_findings(prediction: Prediction, thresholds: Mapping[str, float]) -> dict[str, bool]:
-    """{finding: whether its probability reaches its threshold}"""
+    """{finding: whether its probability reaches its threshold, the patient's own where there is one}"""
+    levels = {**thresholds, **prediction.confidence.thresholds}
     return {
-        name: chance >= thresholds.get(name, DEFAULT_THRESHOLD) for name, chance in probabilities_of(prediction).items()
+        name: chance >= levels.get(name, DEFAULT_THRESHOLD) for name, chance in probabilities_of(prediction).items()
     }

@@ -9,6 +9,7 @@ from isocenter.tasks.findings.losses import BALANCED, LOSSES
 from isocenter.tasks.shared import (
     CALLING_SENTENCES,
     CERTAINTY_SENTENCES,
+    GROUPED_SENTENCES,
     NOBODY,
     SET_SENTENCES,
     SETTING_SENTENCES,
@@ -16,6 +17,7 @@ from isocenter.tasks.shared import (
     certainty_decisions,
     check_numbers,
     check_rule,
+    grouped_decisions,
     interval_decisions,
 )
 from isocenter.values import Dataset, Decision, Fingerprint, Sentence
@@ -25,6 +27,7 @@ COUNTED = ("present", "absent")
 SENTENCES: Mapping[str, Sentence] = {
     **SETTING_SENTENCES,
     **CALLING_SENTENCES,
+    **GROUPED_SENTENCES,
     **CERTAINTY_SENTENCES,
     **SET_SENTENCES,
     "findings": Sentence("The findings are {value}"),
@@ -67,6 +70,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
             None, "they are found on the validation cases after training; 0.5 where those are too few"
         ),
         "prevalence": Decision(None, "predictive values are those of the cases that are scored"),
+        **grouped_decisions(),
         **certainty_decisions(),
         **interval_decisions(),
     }

@@ -48,6 +48,7 @@ class FindingScoring:
         rows: list[dict[str, Any]] = []
         for prediction, case in zip(predictions, cases, strict=True):
             probabilities, called = probabilities_of(prediction), called_findings(prediction, self.thresholds)
+            levels = {**self.thresholds, **prediction.confidence.thresholds}
             for name, present in case.references["findings"].items():
                 if name in self.findings:
                     rows.append(
@@ -60,7 +61,7 @@ class FindingScoring:
                             "probability": probabilities[name],
                             UNCALIBRATED: prediction.confidence.uncalibrated.get(name),
                             SET: in_json(prediction.confidence.set.get(name)),
-                            THRESHOLD: self.thresholds.get(name),
+                            THRESHOLD: levels.get(name),
                             "brier": (probabilities[name] - present) ** 2,
                         }
                     )

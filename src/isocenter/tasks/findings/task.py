@@ -21,8 +21,10 @@ from isocenter.tasks.findings.scoring import FindingScoring
 from isocenter.tasks.shared import (
     ABSENT,
     BELIEF,
+    BY_GROUP,
     CERTAINTY,
     FOUND,
+    GROUPED,
     INTERVALS,
     LEAST_CHANCE,
     OF_SETS,
@@ -32,6 +34,7 @@ from isocenter.tasks.shared import (
     SET_ERRORS,
     SET_NAMES,
     Certainty,
+    GroupThresholds,
     Shares,
     assured_each,
     calibrated,
@@ -46,6 +49,7 @@ from isocenter.tasks.shared import (
     probabilities_of,
     reading,
     suited_certainty,
+    tuned_by_group,
     unkept_rule,
 )
 from isocenter.tasks.task import Task
@@ -90,6 +94,7 @@ class Findings:
     thresholds:      {finding: that probability}; None until they have decided
     prevalence:      {finding: share of all people} for predictive values; None: of the cases that are scored
     certainty:       how far its probabilities can be believed, and what makes them so
+    grouped:         thresholds of groups of people
     """
 
     findings: tuple[str, ...]
@@ -99,12 +104,17 @@ class Findings:
     thresholds: Mapping[str, float] | None = None
     prevalence: Mapping[str, float] | None = None
     certainty: Certainty = field(default_factory=Certainty)
+    grouped: GroupThresholds = field(default_factory=GroupThresholds)
 
     name: ClassVar[str] = "findings"
     needs: ClassVar[frozenset[str]] = frozenset({"findings"})
     traits: ClassVar[Traits] = Traits(
-        tunes=(*FOUND, "thresholds", "conformal"),
-        registers={"operating_point": "operating point", "prevalence": "prevalence"},
+        tunes=(*FOUND, "thresholds", BY_GROUP, "conformal"),
+        registers={
+            "operating_point": "operating point",
+            "prevalence": "prevalence",
+            "group_thresholds": "groups with thresholds of their own",
+        },
         case_metric="brier",
         # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
         search_values={"loss": ("bce", "class_balanced")},
@@ -127,7 +137,7 @@ class Findings:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Findings:
         """Findings with these settings; PlanError names the one that cannot be."""
-        known = ("findings", "counts", "loss", "operating_point", *BY_FINDING, *CERTAINTY, *INTERVALS)
+        known = ("findings", "counts", "loss", "operating_point", *BY_FINDING, *GROUPED, *CERTAINTY, *INTERVALS)
         with reading(settings, known, "findings"):
             findings = tuple(str(name) for name in settings["findings"])
             counts = settings.get("counts")
@@ -139,7 +149,9 @@ class Findings:
                 settings.get("operating_point", "youden"),
                 **each,
                 certainty=Certainty.of(settings),
+                grouped=GroupThresholds.of(settings),
             )
+        task.grouped.check(findings)
         check_settings(findings, task.counts or {}, task.loss_name, task.operating_point, each)
         return task
 
@@ -153,6 +165,7 @@ class Findings:
             "operating_point": self.operating_point,
             "thresholds": None if self.thresholds is None else dict(self.thresholds),
             "prevalence": None if self.prevalence is None else dict(self.prevalence),
+            **self.grouped.settings,
             **self.certainty.settings,
             **self.certainty.of_intervals,
         }
@@ -192,6 +205,7 @@ class Findings:
             probabilities=self.probabilities,
             decode=self.decode,
             outputs=self.outputs,
+            by_covariates=self.grouped.stated if self.grouped.levels else None,
             targets=self.findings,
             picks=True,
             crossed=("findings",) if self.certainty.is_crossed else (),
@@ -285,21 +299,20 @@ class Findings:
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
         """The task with a calibration, and then thresholds by the operating point's rule; what is set already stays."""
-        if not cases or None not in (self.thresholds, self.certainty.calibration):
+        if not cases or not (None in (self.thresholds, self.certainty.calibration) or self.grouped.is_open):
             return self, {}
-        certainty, made = calibrated(self.certainty, self._unseen(predictions, cases))
-        task = replace(self, certainty=certainty)
-        if self.thresholds is not None:
-            return task, made
-        if made:
-            predictions = [task._recalibrated(prediction) for prediction in predictions]
-        known = self._scores.known(self._scores.score(predictions, cases))
-        if not known:
-            because = "no unseen case says anything of a finding"
-            return replace(task, thresholds={}), {**made, "task.thresholds": Decision({}, because)}
-        chosen = {name: (own.scores, own.truth) for name, own in known.items()}
-        levels, decision = chosen_thresholds(self.operating_point, chosen, str(DEFAULT_THRESHOLD))
-        return replace(task, thresholds=levels), {**made, "task.thresholds": decision}
+        unseen = self._unseen(predictions, cases)
+        certainty, made = calibrated(self.certainty, unseen)
+        task, levels = replace(self, certainty=certainty), self.thresholds
+        chances = _chance(task._calibrated(unseen.logs)) if made else _chance(unseen.logs)
+        each = {name: (chances[:, n], unseen.truth[:, n]) for n, name in enumerate(self.findings)}
+        if levels is None:
+            known = {name: np.isfinite(truth) for name, (_, truth) in each.items()}
+            chosen = {name: (own[known[name]], truth[known[name]] > 0) for name, (own, truth) in each.items()}
+            chosen = {name: both for name, both in chosen.items() if len(both[1])}
+            levels, made["task.thresholds"] = chosen_thresholds(self.operating_point, chosen, str(DEFAULT_THRESHOLD))
+        grouped, found = tuned_by_group(self.grouped, cases, each, levels)
+        return replace(task, thresholds=levels, grouped=grouped), {**made, **found}
 
     def assured(
         self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
@@ -337,11 +350,6 @@ class Findings:
         truth = np.stack([np.asarray(self.target(case).data, dtype=np.float64) for case in cases])
         patients = np.array([case.patient for case in cases])
         return Unseen(_log_odds(chances), truth, patients, self.findings, "labels", spread=USUAL_SPREAD)
-
-    def _recalibrated(self, prediction: Prediction) -> Prediction:
-        chances = np.array([probabilities_of(prediction)[name] for name in self.findings])
-        made = _chance(self._calibrated(_log_odds(chances))).tolist()
-        return replace(prediction, probabilities=dict(zip(self.findings, made, strict=True)))
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The probability of each finding, and whether it is called."""

@@ -60,6 +60,14 @@ if TYPE_CHECKING:
     )
     from isocenter.tasks.shared.discrimination_figures import discrimination
     from isocenter.tasks.shared.doubt import BY_EPISTEMIC, DOUBT_ERRORS, DOUBT_NAMES, OF_DOUBT, Doubted, doubt_rows
+    from isocenter.tasks.shared.group_thresholds import (
+        BY_GROUP,
+        GROUPED,
+        GROUPED_SENTENCES,
+        GroupThresholds,
+        grouped_decisions,
+        tuned_by_group,
+    )
     from isocenter.tasks.shared.label_maps import (
         label_from,
         label_values,

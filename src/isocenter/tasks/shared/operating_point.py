@@ -51,6 +51,11 @@ def threshold(rule: str, probabilities: ArrayLike, positive: ArrayLike) -> float
         place = int(np.argmax(right >= float(parts["level"])))
     else:
         place = int(np.flatnonzero(1 - wrong >= float(parts["level"]))[-1])
+    return between(thresholds, place)
+
+
+def between(thresholds: Floats, place: int) -> float:
+    """Midway from the threshold at this place of `roc_curve` to the next lower one."""
     lower = thresholds[place + 1] if place + 1 < len(thresholds) else 0.0
     return float((min(thresholds[place], NOBODY) + lower) / 2)
 
@@ -72,7 +77,8 @@ def chosen_thresholds(
         else:
             levels[name] = round(threshold(rule, probabilities, positive), 6)
             reasons.append(f"{rule} of {numbers}")
-    return levels, Decision(levels, "; ".join(reasons), YOUDEN if levels and rule == "youden" else "")
+    because = "; ".join(reasons) or "no unseen case says anything"
+    return levels, Decision(levels, because, YOUDEN if levels and rule == "youden" else "")
 
 
 def levels_in_words(levels: Floats, rule: str, default: str) -> str:
@@ -81,7 +87,7 @@ def levels_in_words(levels: Floats, rule: str, default: str) -> str:
     if not len(known):
         return f"from {default} on (default)"
     low, high = known.min(), known.max()
-    words = f"from {low:.3g} on" if low == high else f"from {low:.3g} to {high:.3g} on, each fold's own"
+    words = f"from {low:.3g} on" if low == high else f"from {low:.3g} to {high:.3g} on, each fold's or group's own"
     without = f", {default} in folds without one" if len(known) < len(levels) else ""
     return f"{words} ({rule}, unseen cases{without})"
 

@@ -15,6 +15,7 @@ from isocenter.evaluation import (
     ALL,
     COVARIATE,
     FEW,
+    THRESHOLD,
     UNKNOWN,
     Alike,
     Gap,
@@ -33,6 +34,7 @@ from isocenter.evaluation import (
     neighbour_gap,
     rate_gaps,
     resampling,
+    threshold_columns,
 )
 from isocenter.files import covariates_in
 from isocenter.lazy import pandas as pd
@@ -156,9 +158,18 @@ class Look:
     def rows(self) -> Iterator[tuple[str, str, Row, str]]:
         """Every figure of each group."""
         for name, rows in self._summaries.items():
-            for row in rows:
+            for row in [*rows, *self._thresholds(name)]:
                 word = NOT_KNOWN if name == UNKNOWN else YES if name in self.judged(row.label) else FEW
                 yield self.attribute, name, replace(row, label=self._named(row.label)), word
+
+    def _thresholds(self, name: str) -> Iterator[Row]:
+        """From which probability on a group's cases were called, where not all have the same threshold."""
+        for column in threshold_columns(self.table):
+            for label, rows in self.table.assign(group=self.groups).groupby("label"):
+                own = rows.loc[rows["group"] == name, column].dropna()
+                if rows[column].nunique() > 1 and len(own):
+                    told = Estimate(float(own.median()), n=len(own), method="none: the median of the group's cases")
+                    yield Row(THRESHOLD, column.partition("_")[2] or str(label), told)
 
     def gaps(self) -> Iterator[Gap]:
         """Of calls, and of the task's own metrics."""
@@ -280,6 +291,10 @@ def _section(found: Found, names: Mapping[str, str], alike: Sequence[Alike] = ()
         blocks.append(PageTable(columns, rows))
     every = [_cells(gap, names) for gap in found.gaps]
     blocks.append(Details(f"All {len(every)} gaps", [PageTable(columns, every, HOW)]))
+    levels = [(a, g, row.label, number(row.estimate.value)) for a, g, row, _ in found.rows if row.metric == THRESHOLD]
+    if levels:
+        called = PageTable(("Attribute", "Group", "Label", "Called from this probability on"), levels)
+        blocks.append(Details("Thresholds by group", [called]))
     if alike:
         cells = [(one.attribute, *map(number, (one.others, one.own, one.difference)), f"{one.p:.2g}") for one in alike]
         heads = ("Attribute", "Other groups", "Own group", "Difference", "p")

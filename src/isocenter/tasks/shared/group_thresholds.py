@@ -1,0 +1,152 @@
+"""Thresholds of probability for groups of people: groups are chosen before training, numbers come from unseen cases.
+
+A copy of this file travels with a packaged model, and needs NumPy only there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import PlanError, UsageError, counted
+from isocenter.evaluation import UNKNOWN, groups_of, roc_curve
+from isocenter.tasks.shared.operating_point import FEWEST_CASES, NOBODY, between, check_numbers
+from isocenter.tasks.shared.settings import numbers_by_name
+from isocenter.values import Case, Decision, Prediction, Sentence
+
+OPPORTUNITY, ODDS = "equal_opportunity", "equalised_odds"
+CRITERIA: Mapping[str, str] = {
+    OPPORTUNITY: "the sensitivity of the common threshold, as nearly as the group's cases allow",
+    ODDS: "sensitivity and specificity of the common threshold, the one that is missed by more as nearly as can be",
+}
+# The names of its settings in the plan's section "task", and that of those which `Task.tuned` finds.
+GROUPED, BY_GROUP = ("group_thresholds", "group_criterion", "thresholds_by_group"), "thresholds_by_group"
+HARDT = "arXiv:1610.02413"
+GROUPED_SENTENCES: Mapping[str, Sentence] = {
+    "group_thresholds": Sentence("Groups with thresholds of their own are {value}", "All people have one threshold"),
+    "group_criterion": Sentence("Thresholds of groups keep to {value}"),
+    "thresholds_by_group": Sentence("The thresholds by group are {each}", "No group has a threshold of its own yet"),
+}
+
+
+@dataclass(frozen=True)
+class GroupThresholds:
+    """The probability from which on a class or finding is called, for groups of people.
+
+    groups:    as in "sex" or "sex*age:60"; None where all people have one threshold
+    criterion: one of `CRITERIA`, to which the threshold of each group keeps
+    levels:    {group: {class or finding: that probability}}; None until unseen cases have decided
+    """
+
+    groups: str | None = None
+    criterion: str = OPPORTUNITY
+    levels: Mapping[str, Mapping[str, float]] | None = None
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> GroupThresholds:
+        """From a task's settings, of which an older plan may lack any; PlanError names the one that cannot be."""
+        groups, criterion, given = (settings.get(name) for name in GROUPED)
+        if groups is not None and (not isinstance(groups, str) or "," in groups or not groups.strip()):
+            remedy = "Give one covariate, as in sex, age:60 or sex*age:60, or none; true takes training.protected"
+            raise PlanError(f"{groups!r} names no groups", "task.group_thresholds", remedy)
+        if criterion not in (None, *CRITERIA):
+            remedy = f"Choose one of {', '.join(CRITERIA)}"
+            raise PlanError(f"there is no criterion {criterion!r}", "task.group_criterion", remedy)
+        levels = None if given is None else {str(name): numbers_by_name(each) or {} for name, each in given.items()}
+        return cls(groups, criterion or OPPORTUNITY, levels)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values from which `of` makes an equal one."""
+        levels = None if self.levels is None else {name: dict(each) for name, each in self.levels.items()}
+        return dict(zip(GROUPED, (self.groups, self.criterion, levels), strict=True))
+
+    def check(self, names: Sequence[str]) -> None:
+        """PlanError for a threshold that cannot be, or of a class or finding that there is not."""
+        for own in (self.levels or {}).values():
+            check_numbers("task.thresholds_by_group", own, names, 0, NOBODY)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether unseen cases are to find thresholds."""
+        return self.groups is not None and self.levels is None
+
+    def group_in(self, covariates: Mapping[str, Any]) -> str:
+        """The group of a patient with these covariates; "unknown" where they do not say."""
+        try:
+            made = groups_of({name: [one] for name, one in covariates.items()}, self.groups, strictly=False)
+        except UsageError as error:
+            raise PlanError(error.problem, "task.group_thresholds", "Mend the covariate of the case") from error
+        return next((str(own[0]).casefold() for own in made.values()), UNKNOWN)
+
+    def stated(self, prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:
+        """The prediction with its patient's own thresholds; a note where the group is unknown or has none."""
+        own = (self.levels or {}).get(self.group_in(covariates))
+        if own is None:
+            note = f"{self.groups} is unknown, or too few unseen cases had it: the common threshold holds"
+            return replace(prediction, notes=(*prediction.notes, note))
+        return replace(prediction, confidence=replace(prediction.confidence, thresholds=own))
+
+
+def tuned_by_group(
+    grouped: GroupThresholds,
+    cases: Sequence[Case],
+    probabilities: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    common: Mapping[str, float],
+) -> tuple[GroupThresholds, dict[str, Decision]]:
+    """With the threshold of each group, and the decision; as it is where nothing is open.
+
+    probabilities: {class or finding: (cases,) probabilities, and whether each case is positive, NaN if not known}
+    common: {class or finding: the threshold for all}; what has none has none by group either
+    Hardt, Price and Srebro, arXiv:1610.02413, without their calls by lot: patients who are alike are called alike.
+    """
+    if not grouped.is_open:
+        return grouped, {}
+    of_case = np.array([grouped.group_in(case.covariates) for case in cases], dtype=object)
+    levels, reasons = dict[str, dict[str, float]](), []
+    for name, (chances, truth) in probabilities.items():
+        if name not in common:
+            reasons.append(f"the cases of {name} are too few for a common threshold")
+            continue
+        known = np.isfinite(truth)
+        aims = [float((chances[known & (truth == side)] >= common[name]).mean()) for side in (1, 0)]
+        for group in sorted(set(of_case[known].tolist()) - {UNKNOWN}):
+            here = known & (of_case == group)
+            positive = truth[here] > 0
+            numbers = f"{group}: {int(positive.sum())} with {name} and {int((~positive).sum())} without"
+            if min(positive.sum(), (~positive).sum()) < FEWEST_CASES:
+                reasons.append(f"{numbers} are too few, the common threshold holds")
+                continue
+            own = group_threshold(grouped.criterion, chances[here], positive, aims[0], aims[1])
+            levels.setdefault(group, {})[name] = round(own, 6)
+            reasons.append(numbers)
+    because = f"each group keeps {CRITERIA[grouped.criterion]}, by {counted(len(cases), 'unseen case')}: "
+    because += "; ".join(reasons) or "nobody's group is known"
+    return replace(grouped, levels=levels), {f"task.{BY_GROUP}": Decision(levels, because, HARDT)}
+
+
+def group_threshold(
+    criterion: str, probabilities: np.ndarray, positive: np.ndarray, hits: float, wrong: float
+) -> float:
+    """The threshold by which a group's cases come nearest to a sensitivity (hits), or to 1 - specificity (wrong) too.
+
+    probabilities, positive: (cases,) of which some are positive and some are not
+    """
+    false, right, thresholds = roc_curve(probabilities, positive)
+    missed = np.abs(right - hits)
+    if criterion == ODDS:
+        missed = np.maximum(missed, np.abs(false - wrong))
+    return between(thresholds, int(missed.argmin()))  # the first has the fewest false calls
+
+
+def grouped_decisions() -> dict[str, Decision]:
+    """The settings of a task that has thresholds, before training."""
+    because = "the sick of every group are then found as often; with equalised_odds false alarms count alike"
+    return {
+        "group_thresholds": Decision(None, "people are treated by group only where a person says so"),
+        "group_criterion": Decision(OPPORTUNITY, because, HARDT),
+        BY_GROUP: Decision(None, "they are found with the common threshold, where task.group_thresholds names groups"),
+    }

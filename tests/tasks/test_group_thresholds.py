@@ -1,0 +1,132 @@
+"""Thresholds of probability by groups of people."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fairlearn.metrics import equalized_odds_difference, true_positive_rate
+
+from isocenter.errors import PlanError
+from isocenter.evaluation import Calibrator
+from isocenter.tasks.classification.task import Classification
+from isocenter.tasks.findings.task import Findings
+from isocenter.tasks.shared import Certainty, GroupThresholds
+from isocenter.tasks.shared.group_thresholds import group_threshold
+from isocenter.values import Case, Confidence, Geometry, Prediction
+
+GRID = Geometry((8, 8), np.eye(3))
+AS_GIVEN = Certainty.of({"calibration_method": "none", "calibration": Calibrator().settings})
+FINE_ILL = Classification(("fine", "ill"), certainty=AS_GIVEN, grouped=GroupThresholds("sex"))
+
+
+def drawn(task: Classification | Findings, count: int = 400):
+    """Cases of two sexes, of whom a network gives women lower probabilities, and predictions of them."""
+    random = np.random.default_rng(0)
+    sex, ill = np.where(random.random(count) < 0.5, "F", "M"), random.random(count) < 0.5
+    chances = 1 / (1 + np.exp(-(random.normal(size=count) + 3 * ill - 1.5 - 1.5 * (sex == "F"))))
+    one_of = isinstance(task, Classification)
+    cases = [
+        Case(
+            id=f"c{n}",
+            patient=f"p{n}",
+            images={},
+            references={"class": ("fine", "ill")[int(truth)]} if one_of else {"findings": {"ill": bool(truth)}},
+            covariates={"sex": one, "age": 20 + n % 60},
+        )
+        for n, (one, truth) in enumerate(zip(sex, ill, strict=True))
+    ]
+    each = [{"fine": 1 - chance, "ill": chance} if one_of else {"ill": chance} for chance in chances.tolist()]
+    predictions = [Prediction(GRID, probabilities=own, confidence=Confidence(uncalibrated=own)) for own in each]
+    return predictions, cases, sex, ill, chances
+
+
+def called(task, predictions, cases):
+    each = [task.decoding.by_covariates(one, case.covariates) for one, case in zip(predictions, cases, strict=True)]
+    table = task.scoring.score(each, cases)
+    return (table["predicted"].isin(["ill", "present"])).to_numpy(), table
+
+
+def test_a_group_gets_the_threshold_that_comes_nearest_to_the_common_sensitivity():
+    chances, positive = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]), np.array([False, True, False, True, True, True])
+    # 3 of 4 are found from 0.4 on, and the next lower probability is 0.3.
+    assert group_threshold("equal_opportunity", chances, positive, 0.8, 0.0) == pytest.approx(0.35)
+    # Both errors at once: from 0.2 on nobody is missed, but a half of the others is called.
+    assert group_threshold("equalised_odds", chances, positive, 1.0, 0.0) == pytest.approx(0.35)
+    assert group_threshold("equal_opportunity", chances, positive, 1.0, 0.0) == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize("task", [FINE_ILL, Findings(("ill",), certainty=AS_GIVEN, grouped=GroupThresholds("sex"))])
+def test_unseen_cases_of_each_group_find_its_threshold_and_the_sick_are_then_found_as_often(task):
+    predictions, cases, sex, ill, chances = drawn(task)
+    tuned, decisions = task.tuned(predictions, cases)
+    decision = decisions["task.thresholds_by_group"]
+    assert decision.value == tuned.grouped.levels and set(decision.value) == {"f", "m"}
+    assert decision.value["f"]["ill"] < tuned.thresholds["ill"] < decision.value["m"]["ill"]
+    assert "sensitivity of the common threshold" in decision.because and "f: " in decision.because
+    assert tuned.tuned(predictions, cases) == (tuned, {}) and type(task).of(tuned.settings) == tuned
+    by_group, table = called(tuned, predictions, cases)
+    common = chances >= tuned.thresholds["ill"]
+    rates = {
+        name: [true_positive_rate(ill[sex == one], own[sex == one]) for one in "FM"]
+        for name, own in {"before": common, "after": by_group}.items()
+    }
+    assert abs(np.diff(rates["before"])) > 0.15 and abs(np.diff(rates["after"])) < 0.02
+    column = table["threshold" if "threshold" in table else "threshold_ill"]
+    assert column[sex == "F"].unique().tolist() == [decision.value["f"]["ill"]]
+
+
+def test_equalised_odds_count_false_alarms_too():
+    task = replace(FINE_ILL, grouped=GroupThresholds("sex", "equalised_odds"))
+    predictions, cases, sex, ill, chances = drawn(task)
+    tuned, _ = task.tuned(predictions, cases)
+    by_group, _ = called(tuned, predictions, cases)
+    common = chances >= tuned.thresholds["ill"]
+    before, after = (equalized_odds_difference(ill, own, sensitive_features=sex) for own in (common, by_group))
+    assert after < before / 2
+
+
+def test_a_case_of_an_unknown_group_gets_the_common_threshold_and_its_result_says_so():
+    predictions, cases, *_ = drawn(FINE_ILL)
+    tuned, _ = FINE_ILL.tuned(predictions, cases)
+    chance = (tuned.thresholds["ill"] + tuned.grouped.levels["f"]["ill"]) / 2
+    own = Prediction(GRID, probabilities={"fine": 1 - chance, "ill": chance})
+    made = {sex: tuned.decoding.by_covariates(own, {"sex": sex}) for sex in ("f", "D", "")}
+    assert {sex: tuned.decoding.outputs(one)["predicted"] for sex, one in made.items()} == {
+        "f": "ill",
+        "D": "fine",
+        "": "fine",
+    }
+    assert not made["f"].notes
+    for stated in (made["D"], made[""], tuned.decoding.by_covariates(own, {})):
+        assert "the common threshold holds" in stated.notes[0]
+
+
+def test_groups_of_too_few_unseen_cases_change_nothing():
+    task = replace(FINE_ILL, grouped=GroupThresholds("age:22"))
+    predictions, cases, *_ = drawn(task)
+    tuned, decisions = task.tuned(predictions[:60], cases[:60])
+    assert "<22: " in decisions["task.thresholds_by_group"].because
+    assert "are too few, the common threshold holds" in decisions["task.thresholds_by_group"].because
+    assert set(tuned.grouped.levels) == {">=22"}
+    few, _ = task.tuned(predictions[:15], cases[:15])
+    assert few.grouped.levels == {} and few.decoding.by_covariates is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"classes": ["a", "b", "c"], "group_thresholds": "sex"}, "two classes only"),
+        ({"order": "softmax", "group_thresholds": "sex"}, "two classes only"),
+        ({"costs": [[0, 1], [5, 0]], "group_thresholds": "sex"}, "two classes only"),
+        ({"group_thresholds": True}, "True names no groups"),
+        ({"group_thresholds": "sex,age:60"}, "names no groups"),
+        ({"group_thresholds": "sex", "group_criterion": "demographic_parity"}, "there is no criterion"),
+        ({"group_thresholds": "sex", "thresholds_by_group": {"f": {"worse": 0.4}}}, "there is no class 'worse'"),
+        ({"group_thresholds": "sex", "thresholds_by_group": {"f": {"b": 4}}}, "4.0 for b"),
+    ],
+)
+def test_thresholds_of_groups_that_cannot_be_are_refused(settings, match):
+    with pytest.raises(PlanError, match=match):
+        Classification.of({"classes": ["a", "b"], "smoothing": 0.0, **settings})
