@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from itertools import count
 
@@ -76,6 +77,19 @@ def test_minutes_that_are_left_train_five_networks_and_the_plan_says_why(classif
     assert plan["training.networks"] == 5
     assert "never above" in plan.decision("training.networks").because
     assert "left" in plan.decision("training.networks").because
+
+
+def test_networks_by_hand_share_the_minutes(segmented, tmp_path):
+    """The first of three ends after a third of the time, whatever follows; the others take as many steps."""
+
+    def pressed(moment):
+        signal.raise_signal(signal.SIGINT)
+
+    given = {"training.networks": 3, "training.steps": None, "split.inner_folds": 0}
+    with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
+        trained.segmenting(segmented.data, tmp_path / "run", minutes=30, assignments=given)
+    state = json.loads((tmp_path / "run" / "checkpoints" / "last" / "state.json").read_text())
+    assert 400 < state["deadline"] < 700
 
 
 def test_a_number_of_steps_leaves_no_minutes_and_one_network(classified):

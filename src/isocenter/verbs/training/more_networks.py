@@ -30,6 +30,11 @@ MOST = 5
 PATIENCE = 1.0
 
 
+def stated_count(plan: Plan) -> int:
+    """How many networks the plan states, so that they share the minutes; 1 where it leaves their number open."""
+    return int(plan[NETWORKS] or 1) if NETWORKS in plan else 1
+
+
 def networks_in_time(plan: Plan, after: Afterwards, costs: Costs, now: float, each: float) -> Decision:
     """How many networks there are, the first included, where minutes decide.
 

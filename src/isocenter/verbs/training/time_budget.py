@@ -51,7 +51,7 @@ class Afterwards:
     tested:    (cases, models that predict each of them) of every evaluation
     looked_at: how many cases the gate looks at
     baseline:  s of what is fitted without images
-    networks:  that one training leaves, all of which predict
+    networks:  how many predict each case, where that is known before
     """
 
     minutes: float
@@ -163,3 +163,19 @@ class Turn:
     def deadline(self, limit: float) -> float:
         """s after the command's start by which it must end, where all training must end by `limit`."""
         return min(self.began + (limit - self.began) / self.left, self.began + self.most * limit)
+
+
+@dataclass
+class Shares:
+    """The trainings that have not begun, which share what is left of the minutes.
+
+    left: their lengths, of which that of one of the model's networks is 1
+    """
+
+    left: float
+
+    def turn(self, began: float, share: float = 1.0, most: float = 1.0) -> Turn:
+        """The turn of the next training, of the length `share`; began, most: as of `Turn`."""
+        turn = Turn(began, self.left / share, most)
+        self.left -= share
+        return turn

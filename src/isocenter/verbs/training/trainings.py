@@ -38,13 +38,14 @@ from isocenter.verbs.training.more_networks import (
     alone,
     more_jobs,
     networks_in_time,
+    stated_count,
     with_members,
     write_mean,
 )
 from isocenter.verbs.training.run_end import Trained, evaluated
 from isocenter.verbs.training.run_folder import RunFolder, state_of
 from isocenter.verbs.training.search import searched
-from isocenter.verbs.training.time_budget import Afterwards, Costs, Turn, fresh_model
+from isocenter.verbs.training.time_budget import Afterwards, Costs, Shares, Turn, fresh_model
 
 # What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
 # are averaged voxel by voxel, and so are labels and tolerances, by which it is scored.
@@ -124,22 +125,24 @@ def trained(run: RunFolder, others: Mapping[Path, Sequence[Outcome]] = {}) -> Tr
     parts, costs = _with_views([Part.of(run, job) for job in jobs], after, log)
     began = run.clock.seconds
     jobs, outcomes, total = [part.job for part in parts], list[Outcome](), len(parts) * (2 if wants_control else 1)
-    split = jobs[0].settings.split
+    split, count = jobs[0].settings.split, stated_count(log.plan)
     inner_share = total * split.inner_share / (1 - split.inner_share) if split.inner_folds else 0.0
+    shares = Shares(total + inner_share + (count - 1) * (len(parts) + inner_share))
+    most = 1 / shares.left
     for number, part in enumerate(parts):
         decided = partial(log_decisions, part.job.what) if run.made.folds else log
-        turn = Turn(0.0 if run.clock.spent and not number else run.clock.seconds, total + inner_share - number)
+        turn = shares.turn(0.0 if run.clock.spent and not number else run.clock.seconds)
         timed = (
             None if after is None else Timed(after, turn, partial(first_limit, after, part, None if number else costs))
         )
         outcomes.append(fitted(run, part, decided, timed))
-    beside = _Beside(run, after, 1 / (total + inner_share))
+    beside = _Beside(run, after, shares, most)
     controls = []
-    for number, (job, outcome) in enumerate(zip(jobs, outcomes, strict=True) if wants_control else ()):
+    for job, outcome in zip(jobs, outcomes, strict=True) if wants_control else ():
         control = image_job(job, job.plan if run.made.folds else log.plan, run, timed=after is not None)
-        controls.append(beside.trained(control, job, outcome, len(parts) - number + inner_share))
+        controls.append(beside.trained(control, job, outcome, 1.0))
     inner = inner_jobs(run, jobs[0], log.plan, timed=after is not None)
-    unseen = [beside.trained(own, jobs[0], outcomes[0], len(inner) - number) for number, own in enumerate(inner)]
+    unseen = [beside.trained(own, jobs[0], outcomes[0], inner_share / len(inner)) for own in inner]
     further = {**others, **_more_networks(run, log, after, began, [(jobs[0], outcomes[0]), *unseen])}
     more = with_members([*zip(jobs, outcomes, strict=True), *unseen, *controls], further)
     return _evaluated(run, log.plan, jobs, outcomes, controls, unseen, more)
@@ -180,11 +183,12 @@ class _Beside:
 
     run: RunFolder
     after: Afterwards | None
+    shares: Shares
     most: float
 
-    def trained(self, job: Job, main: Job, outcome: Outcome, left: float) -> tuple[Job, Outcome]:
-        """Train a job beside the one that came to this outcome; left: as of `Turn`."""
-        turn, timed = Turn(self.run.clock.seconds, left, self.most), None
+    def trained(self, job: Job, main: Job, outcome: Outcome, share: float) -> tuple[Job, Outcome]:
+        """Train a job beside the one that came to this outcome; share: of the time of one of the model's trainings."""
+        turn, timed = self.shares.turn(self.run.clock.seconds, share, self.most), None
         if self.after is not None:
             timed = Timed(self.after, turn, partial(_limit_of, self.after, main, outcome))
         return job, fitted(self.run, Part(job, None), partial(log_decisions, job.what), timed)
@@ -321,7 +325,7 @@ def afterwards(run: RunFolder, jobs: Sequence[Job], trainings: int) -> Afterward
         [*[(tested, 1)] * (often + trainings - 1), *[(len(run.own_test), len(jobs))] * often],
         sum(len(part) for job in jobs for part in looked_at(run, job)) if jobs[0].settings.guard.gate else 0,
         covariates_seconds(jobs),
-        training.snapshots + training.swag,
+        (training.snapshots + training.swag) * stated_count(jobs[0].plan),
     )
 
 
