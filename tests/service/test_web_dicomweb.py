@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from email.message import Message
 
 import httpx
@@ -10,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicomweb_client.api import DICOMwebClient
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -113,16 +114,42 @@ def test_parts_are_the_same_however_the_body_is_cut(files, step):
     assert found == files
 
 
-@given(st.binary(max_size=300), st.integers(1, 50))
-def test_any_bytes_are_parts_or_are_refused_and_none_are_held_back_for_long(data, step):
-    reader = MultipartReader(b"b")
+def parts_fed(data: bytes, step: int) -> tuple[list[bytes], bool]:
+    """The parts of a body that comes in pieces, and whether it is refused."""
+    reader, found = MultipartReader(b"b"), list[bytes]()
     try:
         for start in range(0, len(data), step):
-            for _ in reader.feed(data[start : start + step]):
-                pass
+            for event in reader.feed(data[start : start + step]):
+                if isinstance(event, str):
+                    found.append(b"")
+                elif event is not None:
+                    found[-1] += event
         reader.finish()
     except FormatError:
-        pass
+        return found, True
+    return found, False
+
+
+MARKS = st.sampled_from([b"--b", b"\r\n--b\r\n", b"\r\n\r\n", b"\r\n--b--", b"--b\r\n", b"Content-Type: x"])
+
+
+@given(st.lists(st.binary(max_size=40) | MARKS, max_size=10).map(b"".join), st.integers(1, 50))
+def test_any_bytes_are_the_same_parts_and_refused_alike_however_they_are_cut(data, step):
+    parts, is_refused = parts_fed(data, len(data) or 1)
+    cut, is_cut_refused = parts_fed(data, step)
+    assert is_cut_refused == is_refused == (re.search(rb"(^|\r\n)--b--", data) is None or is_refused)
+    assert all(part in data for part in parts)
+    assert cut == parts if not is_refused else b"".join(cut).startswith(b"".join(parts)[: len(b"".join(cut))])
+
+
+@given(st.binary(max_size=2000), st.integers(1, 500))
+def test_no_more_of_a_part_is_held_back_than_a_boundary_may_be_long(data, step):
+    assume(b"--b" not in data)
+    reader, given_on = MultipartReader(b"b"), 0
+    list(reader.feed(b"--b\r\n\r\n"))
+    for start in range(0, len(data), step):
+        given_on += sum(len(event) for event in reader.feed(data[start : start + step]))
+        assert min(len(data), start + step) - given_on < 64
 
 
 @pytest.mark.parametrize(
@@ -191,6 +218,14 @@ def test_a_value_that_cannot_be_is_left_out_and_stands_in_no_log(fresh, caplog):
     [found] = fresh.client.get("/dicomweb/studies/1.2/metadata").json()
     assert (found["00080050"]["Value"], found.get("00200052", {}).get("Value")) == (["7"], None)
     assert "1.02.7" not in caplog.text
+
+
+def test_an_answer_whose_file_is_damaged_is_left_out_and_hides_nothing_else(fresh):
+    fresh.store(encoded(drawn()))
+    fresh.answer("1.2", {"answer.dcm": (b"half", "2.25.7")}, [])
+    for path in ("studies", "series", "instances", "studies/1.2/metadata"):
+        assert len(fresh.client.get(f"/dicomweb/{path}").json()) == 1
+    assert parts_of(fresh.client.get("/dicomweb/studies/1.2")) == [encoded(drawn())]
 
 
 def test_names_in_a_body_are_no_paths(fresh):

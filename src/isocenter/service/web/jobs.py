@@ -43,7 +43,7 @@ def get_job(node: Node, job: JobName) -> JobShape:
         return job_shapes(connection, rows)[0]
 
 
-@router.get("/{job}/answers/{name}", response_class=FileResponse)
+@router.get("/{job}/answers/{name}", response_class=FileResponse, responses={206: {}, 416: {}})
 def get_answer(node: Node, job: JobName, name: AnswerName) -> FileResponse:
     """A file of a result."""
     with node.database.read() as connection:

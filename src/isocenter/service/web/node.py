@@ -15,7 +15,7 @@ from isocenter.service.dicom import PeerError, echo
 from isocenter.service.records.tables import deliveries, jobs, studies
 from isocenter.service.routing import rules_of
 from isocenter.service.stored import stored_models
-from isocenter.service.web.shapes import EchoShape, Listing, ModelShape, NodeShape, PeerShape
+from isocenter.service.web.shapes import EchoShape, Listing, ModelShape, NodeShape, PeerShape, Problem
 from isocenter.service.web.web_node import Node, WebError, WebNode
 
 router = APIRouter(prefix="/api", tags=["node"])
@@ -63,7 +63,7 @@ def list_peers(node: Node) -> Listing[PeerShape]:
     )
 
 
-@router.post("/peers/{name}/echo")
+@router.post("/peers/{name}/echo", responses={502: {"model": Problem}})
 def echo_peer(node: Node, name: str) -> EchoShape:
     """Ask a peer by C-ECHO whether it is there."""
     peer = next((peer for peer in node.settings.peers if peer.name == name), None)

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, select, true, tuple_
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom import Identity, read_header, read_identity
+from isocenter.files.dicom import read_header, read_identity
 from isocenter.service.objects import key_of
 from isocenter.service.records.tables import answers, instances, jobs, series, studies
 from isocenter.service.web.dicomweb.dicom_json import DicomJson, elements, header_elements
@@ -67,7 +67,7 @@ class StoredStudy:
 
     @cached_property
     def answers(self) -> list[StoredObject]:
-        """Objects that jobs made, by UID."""
+        """Objects that jobs made, by UID; a damaged file is none, and hides no other."""
         made = answers.join(jobs, jobs.c.job == answers.c.job)
         of_this = (
             jobs.c.study == self.row.study,
@@ -79,7 +79,7 @@ class StoredStudy:
                 select(answers).select_from(made).where(*of_this).order_by(answers.c.sop_instance_uid)
             )
             paths = [self.node.folder / "results" / row.job / row.name for row in found]
-        return [_object(_identity(path), path) for path in paths if path.is_file()]
+        return [one for path in paths if (one := _object(path)) is not None]
 
     def objects(self, of_series: str | None = None, instance: str | None = None) -> Iterator[StoredObject]:
         """Its objects, or those of a series, or one; what came in goes before what was made."""
@@ -138,5 +138,9 @@ def stored_studies(node: WebNode, uids: Sequence[str] | None = None) -> Iterator
         conditions = [*conditions[:1], tuple_(*order) < (rows[-1].received_at, rows[-1].study)]
 
 
-def _object(identity: Identity, path: Path) -> StoredObject:
+def _object(path: Path) -> StoredObject | None:
+    try:
+        identity = _identity(path)
+    except (FormatError, FileNotFoundError):
+        return None
     return StoredObject(identity.study, identity.series, identity.instance, identity.sop_class, identity.syntax, path)

@@ -12,6 +12,8 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from isocenter.files.dicom import Header, quiet
 
 DicomJson = dict[str, Any]
+MEDIA = "application/dicom+json"
+IN_JSON: dict[str, Any] = {"content": {MEDIA: {}}}  # what OpenAPI states of an answer in it
 BULK = ("OB", "OD", "OF", "OL", "OV", "OW", "UN")
 PIXELS = ("7FE00008", "7FE00009", "7FE00010")
 CHARACTER_SET = "00080005"  # JSON is UTF-8, PS3.18 F.2

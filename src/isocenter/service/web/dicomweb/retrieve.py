@@ -9,7 +9,7 @@ from email.message import Message
 from itertools import chain
 from pathlib import Path
 from threading import BoundedSemaphore
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.request import parse_http_list
 
 from fastapi import APIRouter, Query, Request
@@ -18,11 +18,13 @@ from fastapi.responses import Response, StreamingResponse
 
 from isocenter.files.dicom import Header, frame_count, native_frame, read_header, stored_frame
 from isocenter.service.web.dicomweb.catalogue import StoredObject, stored_studies
+from isocenter.service.web.dicomweb.dicom_json import IN_JSON, MEDIA
 from isocenter.service.web.dicomweb.rendering import Rendering, rendered
+from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
 
 router = APIRouter(prefix="/dicomweb/studies/{study}", tags=["DICOMweb"])
-JSON_MEDIA, OBJECT, BYTES = "application/dicom+json", "application/dicom", "application/octet-stream"
+OBJECT, BYTES = "application/dicom", "application/octet-stream"
 PLAIN = "1.2.840.10008.1.2.1"  # explicit, little endian: how decoded frames come
 READ_AT_ONCE = 1 << 18
 DECODED_AT_ONCE = BoundedSemaphore(2)  # a frame may take much memory
@@ -30,6 +32,12 @@ IN_SERIES, IN_INSTANCE = "/series/{series}", "/series/{series}/instances/{instan
 Frames = Annotated[str, PathParameter(pattern=r"^[0-9,]{1,4000}$")]
 Accepted = list[tuple[str, str, str]]
 PICTURES = ("image/jpeg", "image/png", "image/*", "*/*")
+# What `/openapi.json` says of an answer, by what it holds.
+Stated = dict[int | str, dict[str, Any]]
+OF_OBJECTS, OF_FRAMES, OF_PICTURES = (
+    Stated({200: {"content": {one: {} for one in media}}, **{status: {"model": Problem} for status in (400, 406)}})
+    for media in (("multipart/related", OBJECT), ("multipart/related",), PICTURES[:2])
+)
 _JPEG = "1.2.840.10008.1.2.4"
 # Media types of compressed frames, PS3.18 8.7.3.3.2
 FRAME_MEDIA = {
@@ -41,19 +49,19 @@ FRAME_MEDIA = {
 }
 
 
-@router.get("", response_class=StreamingResponse)
+@router.get("", response_class=StreamingResponse, responses=OF_OBJECTS)
 def get_study(request: Request, node: Node, study: Uid) -> StreamingResponse:
     """All objects of a study."""
     return _objects(request, _found(node, study))
 
 
-@router.get(IN_SERIES, response_class=StreamingResponse)
+@router.get(IN_SERIES, response_class=StreamingResponse, responses=OF_OBJECTS)
 def get_series(request: Request, node: Node, study: Uid, series: Uid) -> StreamingResponse:
     """All objects of a series."""
     return _objects(request, _found(node, study, series))
 
 
-@router.get(IN_INSTANCE, response_class=StreamingResponse)
+@router.get(IN_INSTANCE, response_class=StreamingResponse, responses=OF_OBJECTS)
 def get_instance(request: Request, node: Node, study: Uid, series: Uid, instance: Uid) -> StreamingResponse:
     """One object."""
     found = _found(node, study, series, instance)
@@ -63,25 +71,25 @@ def get_instance(request: Request, node: Node, study: Uid, series: Uid, instance
     return _objects(request, found)
 
 
-@router.get("/metadata", response_class=StreamingResponse)
+@router.get("/metadata", response_class=StreamingResponse, responses={200: IN_JSON})
 def get_study_metadata(node: Node, study: Uid) -> StreamingResponse:
     """Headers of all objects of a study."""
     return _metadata(_found(node, study))
 
 
-@router.get(IN_SERIES + "/metadata", response_class=StreamingResponse)
+@router.get(IN_SERIES + "/metadata", response_class=StreamingResponse, responses={200: IN_JSON})
 def get_series_metadata(node: Node, study: Uid, series: Uid) -> StreamingResponse:
     """Headers of all objects of a series."""
     return _metadata(_found(node, study, series))
 
 
-@router.get(IN_INSTANCE + "/metadata", response_class=StreamingResponse)
+@router.get(IN_INSTANCE + "/metadata", response_class=StreamingResponse, responses={200: IN_JSON})
 def get_instance_metadata(node: Node, study: Uid, series: Uid, instance: Uid) -> StreamingResponse:
     """The header of one object."""
     return _metadata(_found(node, study, series, instance))
 
 
-@router.get(IN_INSTANCE + "/frames/{frames}", response_class=StreamingResponse)
+@router.get(IN_INSTANCE + "/frames/{frames}", response_class=StreamingResponse, responses=OF_FRAMES)
 def get_frames(
     request: Request, node: Node, study: Uid, series: Uid, instance: Uid, frames: Frames
 ) -> StreamingResponse:
@@ -103,7 +111,7 @@ def get_frames(
     raise _not_acceptable(f"{BYTES} or {own}")
 
 
-@router.get(IN_INSTANCE + "/rendered", response_class=Response)
+@router.get(IN_INSTANCE + "/rendered", response_class=Response, responses=OF_PICTURES)
 def get_rendered(
     request: Request, node: Node, study: Uid, series: Uid, instance: Uid, how: Annotated[Rendering, Query()]
 ) -> Response:
@@ -111,7 +119,7 @@ def get_rendered(
     return get_rendered_frame(request, node, study, series, instance, "1", how)
 
 
-@router.get(IN_INSTANCE + "/frames/{frames}/rendered", response_class=Response)
+@router.get(IN_INSTANCE + "/frames/{frames}/rendered", response_class=Response, responses=OF_PICTURES)
 def get_rendered_frame(
     request: Request,
     node: Node,
@@ -172,7 +180,7 @@ def _metadata(found: list[StoredObject]) -> StreamingResponse:
             yield ("," if number else "[") + json.dumps(one.elements)
         yield "]"
 
-    return StreamingResponse(text(), media_type=JSON_MEDIA)
+    return StreamingResponse(text(), media_type=MEDIA)
 
 
 def _multipart(kind: str, parts: Iterator[tuple[str, Iterable[bytes]]]) -> StreamingResponse:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
+from fastapi import Query as QueryParameter
 from fastapi.responses import JSONResponse, Response
 
 from isocenter.service.web.dicomweb.catalogue import StoredObject, StoredStudy, stored_studies
-from isocenter.service.web.dicomweb.dicom_json import BULK, DicomJson, element, matches, tag_of
+from isocenter.service.web.dicomweb.dicom_json import BULK, IN_JSON, MEDIA, DicomJson, element, matches, tag_of
+from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, dicomweb_url
 
-router = APIRouter(prefix="/dicomweb", tags=["DICOMweb"])
-MEDIA = "application/dicom+json"
+router = APIRouter(
+    prefix="/dicomweb",
+    tags=["DICOMweb"],
+    default_response_class=Response,
+    responses={200: IN_JSON, 204: {"description": "Nothing fits"}, 400: {"model": Problem}},
+)
 MOST = 1000  # rows of one answer
 OPTIONS = ("limit", "offset", "includefield", "fuzzymatching")
 
@@ -60,60 +67,57 @@ class Query:
         return dict(sorted((tag, value) for tag, value in kept.items() if value["vr"] not in BULK))
 
 
-def query_of(request: Request, **path: str | None) -> Query:
-    """The query of a URL; path: {keyword: UID} that its path states. Raises WebError for what cannot be asked."""
-    wanted = {str(tag_of(keyword)): uid for keyword, uid in path.items() if uid is not None}
-    include, everything, numbers = set[str](), False, {"limit": MOST, "offset": 0}
-    for name, value in request.query_params.multi_items():
-        if name in numbers:
-            numbers[name] = _whole(name, value)
-        elif name == "includefield":
-            everything |= value == "all"
-            include |= {_known(field) for field in value.split(",") if field != "all"}
-        elif name not in OPTIONS:
-            wanted.setdefault(_known(name), value)
-    return Query(wanted, frozenset(include | set(wanted)), everything, min(numbers["limit"], MOST), numbers["offset"])
+def _query(
+    request: Request,
+    limit: Annotated[int, QueryParameter(ge=0)] = MOST,
+    offset: Annotated[int, QueryParameter(ge=0, le=10**9)] = 0,
+    includefield: Annotated[Sequence[str], QueryParameter()] = (),
+) -> Query:
+    """The query of a URL, whose further parameters are attributes. Raises WebError for what is none."""
+    path = {str(tag_of(f"{name.capitalize()}InstanceUID")): uid for name, uid in request.path_params.items()}
+    asked = {_known(name): value for name, value in request.query_params.items() if name not in OPTIONS}
+    fields = [field for value in includefield for field in value.split(",")]
+    include = {_known(field) for field in fields if field != "all"}
+    wanted = asked | path
+    return Query(wanted, frozenset(include | set(wanted)), "all" in fields, min(limit, MOST), offset)
 
 
-@router.get("/studies", response_class=JSONResponse)
-def search_studies(request: Request, node: Node) -> Response:
+Asked = Annotated[Query, Depends(_query)]
+
+
+@router.get("/studies")
+def search_studies(request: Request, node: Node, query: Asked) -> Response:
     """Studies, newest first."""
-    query = query_of(request)
     return _answer(query, (found for _, found in _studies(node, query, dicomweb_url(request))), STUDY)
 
 
-@router.get("/series", response_class=JSONResponse)
-def search_all_series(request: Request, node: Node) -> Response:
+@router.get("/series")
+def search_all_series(request: Request, node: Node, query: Asked) -> Response:
     """Series of all studies."""
-    query = query_of(request)
     return _answer(query, (found for _, _, found in _series(node, query, dicomweb_url(request))), STUDY | SERIES)
 
 
-@router.get("/studies/{study}/series", response_class=JSONResponse)
-def search_series(request: Request, node: Node, study: Uid) -> Response:
+@router.get("/studies/{study}/series")
+def search_series(request: Request, node: Node, study: Uid, query: Asked) -> Response:
     """Series of a study."""
-    query = query_of(request, StudyInstanceUID=study)
     return _answer(query, (found for _, _, found in _series(node, query, dicomweb_url(request))), STUDY | SERIES)
 
 
-@router.get("/instances", response_class=JSONResponse)
-def search_all_instances(request: Request, node: Node) -> Response:
+@router.get("/instances")
+def search_all_instances(request: Request, node: Node, query: Asked) -> Response:
     """Instances of all studies."""
-    query = query_of(request)
     return _answer(query, _instances(node, query, dicomweb_url(request)))
 
 
-@router.get("/studies/{study}/instances", response_class=JSONResponse)
-def search_instances(request: Request, node: Node, study: Uid) -> Response:
+@router.get("/studies/{study}/instances")
+def search_instances(request: Request, node: Node, study: Uid, query: Asked) -> Response:
     """Instances of a study."""
-    query = query_of(request, StudyInstanceUID=study)
     return _answer(query, _instances(node, query, dicomweb_url(request)))
 
 
-@router.get("/studies/{study}/series/{series}/instances", response_class=JSONResponse)
-def search_instances_of_series(request: Request, node: Node, study: Uid, series: Uid) -> Response:
+@router.get("/studies/{study}/series/{series}/instances")
+def search_instances_of_series(request: Request, node: Node, study: Uid, series: Uid, query: Asked) -> Response:
     """Instances of a series."""
-    query = query_of(request, StudyInstanceUID=study, SeriesInstanceUID=series)
     return _answer(query, _instances(node, query, dicomweb_url(request)))
 
 
@@ -171,12 +175,6 @@ def _answer(query: Query, found: Iterator[DicomJson], level: frozenset[str] | No
     warnings += [f"these are no attributes of this level, and were ignored: {', '.join(ignored)}"] if ignored else []
     headers = {"Warning": "; ".join(f"299 isocenter: {warning}" for warning in warnings)} if warnings else {}
     return JSONResponse(rows, 200, headers, MEDIA) if rows else Response(status_code=204)
-
-
-def _whole(name: str, value: str) -> int:
-    if not re.fullmatch(r"\d{1,9}", value):
-        raise WebError(400, f"{name} is no whole number", "the query", "Give a number from 0")
-    return int(value)
 
 
 def _known(name: str) -> str:

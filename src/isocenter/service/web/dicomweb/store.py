@@ -8,29 +8,40 @@ from contextlib import ExitStack
 from typing import Any, Self
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom import Identity, read_identity
 from isocenter.service.objects import Part, Received, secure
-from isocenter.service.web.dicomweb.dicom_json import element
+from isocenter.service.web.dicomweb.dicom_json import IN_JSON, MEDIA, element
 from isocenter.service.web.dicomweb.multipart import MultipartReader, boundary_of
+from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, dicomweb_url
 
-router = APIRouter(prefix="/dicomweb", tags=["DICOMweb"])
-MEDIA = "application/dicom+json"
+router = APIRouter(
+    prefix="/dicomweb",
+    tags=["DICOMweb"],
+    default_response_class=Response,
+    responses={
+        200: IN_JSON,
+        202: {"description": "Some objects were not stored", **IN_JSON},
+        409: {"description": "No object was stored", **IN_JSON},
+        **{status: {"model": Problem} for status in (408, 413, 415)},
+    },
+)
+BODY = {"requestBody": {"required": True, "content": {"multipart/related": {"schema": {"type": "string"}}}}}
 # PS3.18 I.2.2: why an object is not stored
 DUPLICATE, TOO_LARGE, NOT_OF_STUDY, NO_OBJECT = 0x0111, 0xA700, 0xA900, 0xC000
 MOST_OBJECTS = 100_000  # of one request: each is a line of its answer
 
 
-@router.post("/studies", response_class=JSONResponse, responses={202: {}, 409: {}, 413: {}})
+@router.post("/studies", openapi_extra=BODY)
 async def store(request: Request, node: Node) -> JSONResponse:
     """Store objects of any study."""
     return await _stored(request, node, None)
 
 
-@router.post("/studies/{study}", response_class=JSONResponse, responses={202: {}, 409: {}, 413: {}})
+@router.post("/studies/{study}", openapi_extra=BODY)
 async def store_in_study(request: Request, node: Node, study: Uid) -> JSONResponse:
     """Store objects of one study."""
     return await _stored(request, node, study)
