@@ -60,6 +60,14 @@ def model(task: dict[str, Any], members: int = 1, **inference: Any) -> Model:
     return Model(chosen, preprocessing, Inference(SIZE, **{"left_right": 0, **inference}), network, run)
 
 
+def moderate(of: Model) -> Model:
+    """With logits of about 1: those of fresh weights are so large that nothing is uncertain."""
+    with torch.no_grad():
+        for layer in of.run.module.vectors.values():
+            layer.weight.mul_(0.02)
+    return of
+
+
 def noise(shape: tuple[int, ...] = SIZE, seed: int = 0) -> Image:
     pixels = np.random.default_rng(seed).normal(0, 800, size=(1, *shape)).astype(np.float32)
     return Image(pixels, Geometry(shape, np.eye(4)), channels=("T1",))
@@ -346,12 +354,34 @@ def test_draws_of_the_last_layer_say_how_uncertain_a_result_is_and_change_nothin
 
 
 @pytest.mark.parametrize(
+    "task",
+    [{**CLASSES, "loss": "evidential"}, {**MASK, "loss": "dice+evidential"}, {**VALUES, "noise": "evidential"}],
+    ids=["classes", "mask", "values"],
+)
+def test_a_network_that_was_taught_evidence_states_both_parts_by_its_outputs_alone(task):
+    of, image = moderate(model(task)), noise((10, 8, 8))
+    dense = task["name"] == "segmentation"
+    looking = with_uncertainty(of, "evidential" if dense else None)
+    assert looking.uncertainty == "evidential"
+    plain, stated = with_uncertainty(of, "none").predict(image), looking.predict(image, maps=dense)
+    own = stated.confidence
+    assert own.epistemic > 0
+    assert_allclose(own.total, own.aleatoric + own.epistemic, atol=1e-6)
+    assert (stated.probabilities, stated.values) == (plain.probabilities, plain.values)
+    if task["name"] == "regression":
+        assert_allclose(own.aleatoric, own.deviations[0] ** 2, rtol=1e-5)
+    with pytest.raises(UsageError, match="was not taught to state evidence"):
+        with_uncertainty(model(CLASSES), "evidential")
+
+
+@pytest.mark.parametrize(
     ("task", "members", "planned"),
-    [(CLASSES, 1, "laplace"), (VALUES, 2, "auto")],
-    ids=["posterior", "members"],
+    [(CLASSES, 1, "laplace"), (VALUES, 2, "auto"), ({**CLASSES, "loss": "evidential"}, 1, "auto")],
+    ids=["posterior", "members", "evidence"],
 )
 def test_the_onnx_file_of_a_package_states_the_same_uncertainty_without_torch(task, members, planned, tmp_path):
     of, image = model(task, members, uncertainty=planned, draws=2), noise((10, 8, 8))
+    of = moderate(of) if task.get("loss") == "evidential" else of
     if planned == "laplace":
         layers = last_layers_of(of)
         replace(of, run=with_features(of, layers)).predict(image)

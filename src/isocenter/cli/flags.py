@@ -128,7 +128,10 @@ Backend = Annotated[
 Mirror = Annotated[bool | None, typer.Option(help="Average over mirrored images, or do not; as planned by default.")]
 Uncertainty = Annotated[
     str | None,
-    typer.Option(metavar="METHOD", help="Where uncertainty comes from: auto, none, members, laplace, mc_dropout, tta."),
+    typer.Option(
+        metavar="METHOD",
+        help="Where uncertainty comes from: auto, none, members, laplace, mc_dropout, evidential, tta.",
+    ),
 ]
 Overlap = Annotated[
     float | None,

@@ -184,6 +184,8 @@ class Decoding:
     crossed:         heads of which it takes what each of several networks says, beside their mean
     uncertainty:     what probabilities state: "classes" of which one is right, "labels" each of which is there or not,
                      or "values"; empty for a task that states no uncertainty
+    states_evidence: whether outputs alone say what part of it is epistemic: by concentrations of a Dirichlet
+                     distribution, whose logarithms they are, or by a normal inverse-gamma one
     """
 
     merge: Literal["gaussian", "mean", "nnunet"]
@@ -204,6 +206,7 @@ class Decoding:
     picks: bool = False
     crossed: tuple[str, ...] = ()
     uncertainty: Literal["", "classes", "labels", "values"] = ""
+    states_evidence: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,8 @@ from isocenter.tasks import BETWEEN, WITHIN
 if TYPE_CHECKING:
     from isocenter.tasks import Task
 
+# Logarithms of evidence beyond, and the steps by which a digamma's argument is raised to where its series holds.
+MOST_EVIDENCE, RAISED = 15.0, 6
 # p log p of less is 0, as it is in the limit; log odds beyond are certain in float32.
 SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), 60.0
 
@@ -29,7 +31,7 @@ class Disagreement:
     (batch, 1, ...); together they are the entropy of the mean (Depeweg et al., arXiv:1710.07283). Of values the mean
     variance and the variance of the means, (batch, values).
     kinds:  {head: "classes" of which one is right, "labels" each of which is there or not, or "values"}
-    values: of a head of values; outputs after them are logarithms of their variances
+    values: of a head of values; as many outputs after them are logarithms of their variances
     """
 
     kinds: Mapping[str, str]
@@ -55,13 +57,35 @@ class Disagreement:
             made |= dict(zip((f"{head}{WITHIN}", f"{head}{BETWEEN}"), both, strict=True))
         return made
 
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Those that state uncertainty."""
+        return tuple(self.kinds)
+
+    def of_evidence(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The same of a single view whose outputs state evidence, {head: (batch, channels, ...)}.
+
+        Of classes the entropy that is to be expected, and the rest of that of the mean, under a Dirichlet distribution
+        (arXiv:1802.10501); of values the expected variance and that of the mean (arXiv:1910.02600).
+        """
+        made = dict[str, Any]()
+        for head, kind in self.kinds.items():
+            both = _of_concentrations(outputs[head]) if kind == "classes" else self._of_beliefs(outputs[head])
+            made |= dict(zip((f"{head}{WITHIN}", f"{head}{BETWEEN}"), both, strict=True))
+        return made
+
+    def _of_beliefs(self, outputs: Any) -> tuple[Any, Any]:
+        count, library = self.values, _library(outputs)
+        logs = outputs[:, count : 3 * count].clip(-MOST_EVIDENCE, MOST_EVIDENCE)
+        return library.exp(logs[:, :count]), library.exp(logs[:, :count] - logs[:, count:])
+
     def _of_values(self, outputs: Sequence[Any], shares: Sequence[float]) -> tuple[Any, Any]:
         means = [one[:, : self.values] for one in outputs]
         middle = sum(share * one for share, one in zip(shares, means, strict=True))
         between = sum(share * (one - middle) ** 2 for share, one in zip(shares, means, strict=True))
         if outputs[0].shape[1] == self.values:  # without error bars nothing is known within a view
             return 0 * between, between
-        variances = [_library(one).exp(one[:, self.values :]) for one in outputs]
+        variances = [_library(one).exp(one[:, self.values : 2 * self.values]) for one in outputs]
         within = sum(share * one for share, one in zip(shares, variances, strict=True))
         return within, between
 
@@ -79,6 +103,21 @@ def _of_chances(outputs: Sequence[Any], shares: Sequence[float], kind: str) -> t
             likely = chances(one, kind)
             within, middle = within + share * _entropy(likely, kind), middle + share * likely
     return within, (_entropy(middle, kind) - within).clip(0)
+
+
+def _of_concentrations(outputs: Any) -> tuple[Any, Any]:
+    concentrations = _library(outputs).exp(outputs.clip(-MOST_EVIDENCE, MOST_EVIDENCE))
+    strength = concentrations.sum(1)[:, None]
+    likely = concentrations / strength
+    within = _digamma(strength + 1) - (likely * _digamma(concentrations + 1)).sum(1)[:, None]
+    return within, (_entropy(likely, "classes") - within).clip(0)
+
+
+def _digamma(x: Any) -> Any:
+    """Of 1 and more, by its recurrence and its asymptotic series; ONNX has none of its own. DLMF 5.5.2, 5.11.2"""
+    far = x + RAISED
+    series = 1 / (2 * far) + 1 / (12 * far**2) - 1 / (120 * far**4) + 1 / (252 * far**6)
+    return _library(x).log(far) - series - sum(1 / (x + step) for step in range(RAISED))
 
 
 def chances(outputs: Any, kind: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from isocenter.runtime.model import Model
 
 AUTO, NONE, MEMBERS, LAPLACE, DROPOUT, TTA = "auto", "none", "members", "laplace", "mc_dropout", "tta"
-Method = Literal["auto", "none", "members", "laplace", "mc_dropout", "tta"]
-METHODS = (AUTO, NONE, MEMBERS, LAPLACE, DROPOUT, TTA)
+EVIDENTIAL = "evidential"
+Method = Literal["auto", "none", "members", "laplace", "mc_dropout", "evidential", "tta"]
+METHODS = (AUTO, NONE, MEMBERS, LAPLACE, DROPOUT, EVIDENTIAL, TTA)
 WHERE = "--uncertainty"
 
 
@@ -43,16 +44,16 @@ def with_uncertainty(model: Model, asked: str | None = None) -> Model:
         raise UsageError(lacking, WHERE, f"Choose {AUTO} or {NONE}")
     if method == AUTO:
         is_dense = any(head.is_dense for head in model.task.heads.values())
-        best = MEMBERS if isinstance(model.run, Averaged) else LAPLACE if model.in_graph == NONE else model.in_graph
+        own = EVIDENTIAL if model.task.decoding.states_evidence else LAPLACE
+        best = MEMBERS if isinstance(model.run, Averaged) else own if model.in_graph == NONE else model.in_graph
         method = NONE if asked is None and is_dense else best
     method = NONE if _lacking(model, method) else method
     run, differ = model.run, Disagreement.of(model.task)
     if isinstance(run, Averaged):
         run = replace(run, differ=differ if method == MEMBERS else None)
-    elif method in (LAPLACE, DROPOUT) and method != model.in_graph:
-        drawing = model.laplace if method == LAPLACE else _masks(model)
-        assert drawing is not None and differ is not None  # noqa: S101 - else the method would be lacking
-        run = with_features(model, partial(_by_draws, drawing, differ, model.inference.draws))
+    elif method in (LAPLACE, DROPOUT, EVIDENTIAL) and method != model.in_graph:
+        assert differ is not None  # noqa: S101 - else the method would be lacking
+        run = with_features(model, _beside(model, method, differ))
     elif isinstance(run, Watched):
         run = replace(run, beside=None)
     return replace(model, run=run, uncertainty=method)
@@ -82,9 +83,22 @@ def _masks(model: Model) -> Masks | None:
     return masks and replace(masks, layers=layers)
 
 
+def _beside(model: Model, method: str, differ: Disagreement) -> Callable[[Features], Mapping[str, Tensor]]:
+    """What adds the uncertainty to the outputs of a network."""
+    if method == EVIDENTIAL:
+        return partial(_by_evidence, differ)
+    drawing = model.laplace if method == LAPLACE else _masks(model)
+    assert drawing is not None  # noqa: S101 - else the method would be lacking
+    return partial(_by_draws, drawing, differ, model.inference.draws)
+
+
 def _by_draws(drawing: Laplace | Masks, differ: Disagreement, count: int, seen: Features) -> Mapping[str, Tensor]:
     own = replace(differ, kinds={head: kind for head, kind in differ.kinds.items() if head in drawing.heads})
     return own(drawing.views(seen, count))
+
+
+def _by_evidence(differ: Disagreement, seen: Features) -> Mapping[str, Tensor]:
+    return differ.of_evidence(seen.outputs)
 
 
 def _lacking(model: Model, method: str) -> str:
@@ -99,6 +113,10 @@ def _lacking(model: Model, method: str) -> str:
         return "no posterior of a last layer was fitted, or what computes does not show what that layer takes"
     if method == DROPOUT and _masks(model) is None:
         return "the last layer of the network is not known, or what computes does not show what it takes"
+    if method == EVIDENTIAL and not model.task.decoding.states_evidence:
+        return "its network was not taught to state evidence (task.loss or task.noise evidential)"
+    if method == EVIDENTIAL and not (_deepest(model) and isinstance(model.run, TorchNetwork)):
+        return "what computes is no single network of ours, whose evidence could be taken"
     if method == TTA:
         try:
             model.flips(True)

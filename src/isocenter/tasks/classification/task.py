@@ -12,7 +12,7 @@ from isocenter.errors import DatasetError
 from isocenter.evaluation import USUAL_SPREAD, Scale, Unseen, normalised
 from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
-from isocenter.tasks.classification.losses import check_drawn, check_loss, class_loss
+from isocenter.tasks.classification.losses import LOSSES, check_drawn, check_loss, class_loss
 from isocenter.tasks.classification.ordinal import (
     BETWEEN,
     NONE,
@@ -241,6 +241,7 @@ class Classification:
             picks=self.order not in BETWEEN,
             crossed=("class",) if self.certainty.is_crossed else (),
             uncertainty="classes",
+            states_evidence=LOSSES[self.loss_name].states_evidence,
         )
 
     @property

@@ -81,7 +81,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
 
 def suited(settings: Mapping[str, Any]) -> dict[str, Decision]:
     """The factors of error bars are open where a person asks for these."""
-    if settings["noise"] != "gaussian":
+    if settings["noise"] not in ("gaussian", "evidential"):
         return {}
     return {"task.error_factor": Decision(None, "it is found on validation cases after training")}
 

@@ -14,7 +14,16 @@ from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.regression.intervals import Missed, by_fold, missed, quantiles, variances
-from isocenter.tasks.regression.losses import LEAST_LOG, LOSSES, MOST_LOG, NOISES, pinball, weighted_likelihood
+from isocenter.tasks.regression.losses import (
+    BARS,
+    LEAST_LOG,
+    LOSSES,
+    MOST_LOG,
+    NOISES,
+    normal_inverse_gamma,
+    pinball,
+    weighted_likelihood,
+)
 from isocenter.tasks.regression.pictures import HEAD, ValuePictures, values_of
 from isocenter.tasks.regression.plan import SENTENCES, check_settings, decisions, error_factors, settings_for, suited
 from isocenter.tasks.regression.scores import METRICS, NAMES, error_values, measured_of, summary_rows
@@ -63,7 +72,7 @@ if TYPE_CHECKING:
 # The settings that hold something for each target.
 BY_TARGET = ("units", "mean", "deviation", "error_factor")
 # How intervals are scored by what a network says of its error; the last is conformalised quantile regression.
-METHODS = {"none": "absolute", "gaussian": "normalised", "quantiles": "cqr"}
+METHODS = {"none": "absolute", "gaussian": "normalised", "evidential": "normalised", "quantiles": "cqr"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ class Regression:
     mean:         {target: of the training cases}, by which and by `deviation` the network's outputs are standardised
     deviation:    {target: standard deviation of the training cases}
     noise:        "gaussian": the network predicts an error bar for each case; "quantiles": the two ends of an interval;
-                  "none": nothing
+                  "evidential": an error bar, and how much evidence there is for value and bar; "none": nothing
     loss_name:    "huber", "mse" or "mae", of standardised values; with noise the likelihood takes its place
     error_factor: {target: by what its error bar is multiplied}; None until validation cases have decided
     certainty:    the intervals that are to hold, and what makes them so
@@ -85,7 +94,7 @@ class Regression:
     units: Mapping[str, str]
     mean: Mapping[str, float]
     deviation: Mapping[str, float]
-    noise: Literal["none", "gaussian", "quantiles"] = "none"
+    noise: Literal["none", "gaussian", "quantiles", "evidential"] = "none"
     loss_name: Literal["huber", "mse", "mae"] = "huber"
     error_factor: Mapping[str, float] | None = None
     certainty: Certainty = field(default_factory=Certainty)
@@ -167,7 +176,7 @@ class Regression:
     @property
     def is_noisy(self) -> bool:
         """Whether the network predicts an error bar for each case."""
-        return self.noise == "gaussian"
+        return self.noise in ("gaussian", "evidential")
 
     @property
     def teaching(self) -> Teaching:
@@ -192,6 +201,7 @@ class Regression:
             targets=self.targets,
             crossed=(HEAD,) if self.certainty.is_crossed else (),
             uncertainty="values",
+            states_evidence=self.noise == "evidential",
         )
 
     @property
@@ -231,7 +241,9 @@ class Regression:
         # A hole is filled before anything is computed: no gradient survives a NaN, not even one multiplied by 0.
         known = target.isfinite()
         truth = torch.where(known, target, 0.0).float()
-        if self.is_noisy:
+        if self.noise == "evidential":
+            cost = normal_inverse_gamma(values, logs, truth)
+        elif self.is_noisy:
             cost = weighted_likelihood(values, logs, truth)
         elif self.noise == "quantiles":
             cost = pinball(values, logs, truth, self.certainty.coverage)
@@ -293,8 +305,9 @@ class Regression:
         count = len(self.targets)
         if self.noise == "none":
             return outputs, None
-        errors = np.exp(0.5 * np.clip(outputs[count:], LEAST_LOG, MOST_LOG))
-        factors = np.tile(self._factors, NOISES[self.noise])
+        bars = BARS[self.noise]
+        errors = np.exp(0.5 * np.clip(outputs[count : count * (1 + bars)], LEAST_LOG, MOST_LOG))
+        factors = np.tile(self._factors, bars)
         return outputs[:count], errors * factors.reshape(-1, *[1] * (outputs.ndim - 1))
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:

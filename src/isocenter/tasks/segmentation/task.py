@@ -260,6 +260,7 @@ class Segmentation:
             covers_from=self.certainty.covers_from,
             targets=tuple(self.structures),
             uncertainty="classes" if self.exclusive else "labels",
+            states_evidence=self.exclusive and "evidential" in self.loss_name.split("+"),
         )
 
     @property

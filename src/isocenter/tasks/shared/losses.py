@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
+from isocenter.tasks.shared.evidence import mean_evidential
 from isocenter.tasks.shared.loss_terms import ace
 from isocenter.tasks.shared.overlap_losses import dice, focal_tversky, generalised_dice, tversky
 from isocenter.tasks.shared.shape_losses import boundary, centreline, distance, hausdorff
@@ -89,6 +90,12 @@ TERMS: Mapping[str, Term] = {
     "ce": Term(entropy, "voxels", "its probabilities are to be believed", "doi:10.1198/016214506000001437"),
     "focal": Term(focal, "voxels", "what is easily background counts little", "arXiv:1708.02002"),
     "topk": Term(hardest, "voxels", "the hardest tenth of the voxels alone counts", "arXiv:1605.06885"),
+    "evidential": Term(
+        mean_evidential,
+        "voxels",
+        "a voxel says how much evidence there is, which epistemic uncertainty takes",
+        "arXiv:1806.01768",
+    ),
     "dice": Term(dice, "overlap", "labels count alike, whatever their size", "arXiv:1606.04797"),
     "generalised_dice": Term(
         generalised_dice, "overlap", "labels count by the inverse square of their volume", "arXiv:1707.03237"
