@@ -13,7 +13,7 @@ from torch import nn
 import foreign_bundles
 import foreign_folders
 import isocenter
-from explanation.looking import Linear, model, spot
+from explanation.looking import Bright, Linear, model, spot
 from isocenter import tasks
 from isocenter.explanation import CaseOnGrid, UnfitError, explained, named_methods
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork
@@ -37,6 +37,37 @@ class Marking(nn.Module):
 
     def forward(self, images, context=None):
         return {"mask": torch.cat([torch.full_like(images, 0.5), images], dim=1)}
+
+
+class FrameByFrame(nn.Module):
+    """The class "bright" is how bright the middle one of three frames is, through a map of each frame."""
+
+    def __init__(self):
+        super().__init__()
+        self.coarsest = nn.Identity()
+
+    def forward(self, images, context=None):
+        maps = self.coarsest((images.reshape(-1, 1, *images.shape[2:]) - 0.5).relu())
+        score = maps.flatten(1).mean(dim=1).reshape(-1, 3) @ torch.tensor([0.0, 1.0, 0.0])
+        return {"class": torch.stack([torch.zeros_like(score), score], dim=1)}
+
+
+def test_the_deepest_maps_of_frames_lie_each_on_its_frame_and_a_mask_for_all_of_them_is_refused():
+    of = model(FrameByFrame(), (8, 8), frames=3, name="clip_resnet")
+    image = Image(np.full((1, 9, 8, 8), 0.4, dtype=np.float32), Geometry((8, 8), np.eye(3)))
+    image.pixels[0, :, 2, 5] = 1.0  # of every frame
+    for name in ("gradcam", "gradcam++"):
+        made = explained(of, image, named_methods(name)[0], target="bright")
+        assert [tuple(map(int, place)) for place in np.argwhere(made.data)] == [(4, 2, 5)]
+    with pytest.raises(UnfitError, match="its deepest maps are of single frames"):
+        explained(of, image, named_methods("scorecam")[0], target="bright")
+
+
+def test_one_map_for_all_frames_of_a_clip_is_refused_as_the_method_s_own_fault():
+    of = model(Bright(2), (8, 8), frames=3)
+    image = Image(np.ones((1, 9, 8, 8), dtype=np.float32), Geometry((8, 8), np.eye(3)))
+    with pytest.raises(UnfitError, match="gradcam cannot explain this model: it has one map for all frames"):
+        explained(of, image, named_methods("gradcam")[0], target="bright")
 
 
 def test_a_clip_has_a_map_a_frame_on_the_frames_that_the_network_looks_at():

@@ -10,7 +10,8 @@ import pytest
 from isocenter.explanation import METHODS
 
 BENCH = Path(__file__).parents[2] / "bench"
-VECTOR = {"attention": "no attention over the whole image", "attention_gradients": "no attention over the whole image"}
+VECTOR = dict.fromkeys(("attention", "attention_gradients"), "does not come by attention among all patches")
+AROUND = dict.fromkeys(VECTOR, "by ways around its attention")
 DENSE = {**VECTOR, "cam": "meets no linear layer"}
 TOKENS = dict.fromkeys(("cam", "gradcam", "gradcam++", "scorecam"), "is a vector, which lies nowhere in the image")
 
@@ -30,7 +31,11 @@ def matrix(monkeypatch):
         ("resnet", 2, "findings", VECTOR),
         ("resnet", 2, "regression", VECTOR),
         ("resnet", 2, "survival", VECTOR),
+        ("timm", 2, "classification", VECTOR),
+        ("clip_resnet", 2, "classification", {**VECTOR, "cam": "meets no linear layer"}),
         ("vit", 2, "classification", TOKENS),
+        ("unetr", 2, "classification", {}),
+        ("transunet", 1, "dense", {**AROUND, "cam": "meets no linear layer"}),
         ("unet", 2, "dense", DENSE),
         ("unet", 2, "objects", DENSE),
         ("unet", 1, "boxes", DENSE),

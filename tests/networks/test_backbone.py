@@ -39,6 +39,19 @@ def test_the_answer_is_a_linear_layer_on_what_timm_pools(model, settings):
         torch.testing.assert_close(network(images)["class"], network.vectors["class"](theirs(images)))
 
 
+# Maps with channels first, and with channels last.
+@pytest.mark.parametrize(
+    ("model", "settings"), [("resnet10t", {}), ("swin_tiny_patch4_window7_224", {"img_size": 64, "depths": [1, 1]})]
+)
+@torch.no_grad()
+def test_the_deepest_map_has_its_channels_first_and_its_mean_is_what_is_pooled(model, settings):
+    network, images = backbone(model=model, settings=settings), torch.randn(2, 2, 64, 64)
+    family = networks.family_of("timm")
+    seen = networks.features(network, images, at=family.grid_features)
+    assert seen.deepest.shape[2] == seen.deepest.shape[3] > 1
+    torch.testing.assert_close(seen.pooled, networks.features(network, images, at=family.features).pooled)
+
+
 def test_small_images_are_enlarged_first():
     small, large = backbone(model="resnet10t", enlarge=3), backbone(model="resnet10t")
     large.load_state_dict(small.state_dict())

@@ -32,6 +32,7 @@ SIZES = {
     "coatnet": {"blocks": [1, 2], "convolved": 1, "width": 8, "stem": 8, "stem_stride": 1, "head": 8},
     "capsules": {"width": 8, "kernel": 3, "types": 4, "cells": 2, "pose": 4, "upper_pose": 6},
 }
+SMALL_UNETR = {"hidden": 8, "inner": 16, "heads": 2, "width": 4}
 DENSE = ("axial", "transunet")
 ATTENDING = ("axial", "transunet", "coatnet")
 
@@ -409,3 +410,23 @@ def test_a_model_of_timm_that_was_made_for_another_size_says_what_to_set():
         network = networks.build("timm", 1, 2, {"class": Vector(2)}, {"model": "maxvit_rmlp_pico_rw_256"}).eval()
         with pytest.raises(RuntimeError, match=r"settings: {img_size: \[96, 128\]} in network.size"):
             network(torch.empty(1, 1, 96, 128))
+
+
+@pytest.mark.parametrize("axes", SHAPES)
+@torch.no_grad()
+def test_the_attention_of_tokens_whose_mean_answers_is_that_of_each_patch_and_sums_to_one(axes):
+    whole = {1: (32,), 2: (32, 48), 3: (32, 16, 16)}[axes]
+    given = torch.randn(2, 2, *whole, generator=torch.Generator().manual_seed(1))
+    unetr = networks.build("unetr", 2, axes, {"class": Vector(3)}, {**SMALL_UNETR, "patch": whole}).eval()
+    for name, network in (("unetr", unetr), ("transunet", small("transunet", axes))):
+        seen = networks.attention(network, given, at=networks.family_of(name).attention)
+        assert_allclose(seen.outputs["class"], network(given)["class"], atol=1e-5)
+        assert_allclose(torch.stack(list(seen.weights)).sum(dim=-1), 1, atol=1e-5)
+        shares = seen.spread(networks.rollout(torch.stack(list(seen.weights), dim=1)))
+        assert shares.shape == (2, 1, *whole)
+        assert_allclose(shares.flatten(1).sum(dim=1), 1, atol=1e-5)
+        assert shares.std() > 0
+        # Where every token attends to all alike, each patch has the same share.
+        alike = torch.full_like(seen.weights[0], 1 / seen.weights[0].shape[-1])
+        even = seen.spread(networks.rollout(alike[:, None]))
+        assert_allclose(even, torch.full_like(even, 1 / math.prod(whole)), rtol=1e-5)

@@ -22,7 +22,9 @@ def attention_by_gradients(subject: Subject) -> Tensor:
 
 def _rolled(subject: Subject, name: str, *, by_gradients: bool) -> Tensor:
     if subject.module is None or subject.family is None or not subject.family.attention:
-        raise UnfitError(name, "its family has no attention over the whole image")
+        raise UnfitError(name, "its answer does not come by attention among all patches of the image")
+    if subject.objective.places is not None:
+        raise UnfitError(name, "what it says of each voxel also comes by ways around its attention")
     given = [one for one in (subject.image, subject.context) if one is not None]
     with torch.set_grad_enabled(by_gradients):
         image = given[0].clone().requires_grad_(by_gradients)
@@ -31,4 +33,7 @@ def _rolled(subject: Subject, name: str, *, by_gradients: bool) -> Tensor:
         if by_gradients:
             gradients = torch.autograd.grad(subject.objective(seen.outputs).sum(), weights)
             weights = [(one * slope).clamp(min=0) for one, slope in zip(weights, gradients, strict=True)]
-        return seen.spread(networks.rollout(torch.stack(list(weights), dim=1), weighed=by_gradients)).detach()
+        flow = networks.rollout(torch.stack(list(weights), dim=1), weighed=by_gradients)
+        # That each patch counts for itself is known before any weight is: it would only lift the whole map.
+        own = torch.eye(flow.shape[-1], device=flow.device) if by_gradients else 0
+        return seen.spread(flow - own).detach()

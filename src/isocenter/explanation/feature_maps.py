@@ -46,7 +46,10 @@ def cam(subject: Subject) -> Tensor:
 
 def scorecam(subject: Subject) -> Tensor:
     """(1, 1, *window) Score-CAM, arXiv:1910.01279: each map weighs what is scored where it is high."""
-    maps = _by_image(_seen(subject, "scorecam").deepest, subject, "scorecam")[0][:, None]
+    deepest = _seen(subject, "scorecam").deepest
+    if deepest.ndim - 2 == len(subject.spatial) and len(deepest) > len(subject.image):
+        raise UnfitError("scorecam", "its deepest maps are of single frames, and a mask shows the place in all of them")
+    maps = _by_image(deepest, subject, "scorecam")[0][:, None]
     maps = maps[maps.flatten(1).std(dim=1).argsort(descending=True)[:MOST_MAPS]]
     masks, ones = stretched(maps, subject.spatial), (-1, *[1] * (maps.ndim - 1))
     low, high = masks.flatten(1).amin(dim=1).reshape(ones), masks.flatten(1).amax(dim=1).reshape(ones)
@@ -98,7 +101,7 @@ def _watched(subject: Subject, method: str) -> Iterator[_Scored]:
     """The subject's network as MONAI's methods want it, for as long as they need it."""
     assert subject.module is not None and subject.family is not None  # noqa: S101 - refused before
     scored = _Scored(subject, method).eval()  # else MONAI puts the network back into training
-    part = networks.deepest_part(subject.module, subject.family.features)
+    part = networks.deepest_part(subject.module, _deepest_of(subject.family))
     handle = part.register_forward_hook(lambda _, __, output: scored.passed(output))
     try:
         yield scored
@@ -112,7 +115,12 @@ def _seen(subject: Subject, method: str) -> Features:
     assert subject.module is not None and subject.family is not None  # noqa: S101 - refused before
     given = [one for one in (subject.image, subject.context) if one is not None]
     with torch.no_grad():
-        return networks.features(subject.module, *given, at=subject.family.features, last=True)
+        return networks.features(subject.module, *given, at=_deepest_of(subject.family), last=True)
+
+
+def _deepest_of(family: networks.Family) -> str:
+    """The part whose output is the deepest map."""
+    return family.grid_features or family.features
 
 
 def _refuse_unknown(subject: Subject, method: str) -> None:
@@ -147,7 +155,7 @@ def _last_layer(subject: Subject, seen: Features) -> tuple[Tensor, Tensor]:
     """
     _by_image(seen.deepest, subject, "cam")
     assert subject.module is not None and subject.family is not None  # noqa: S101 - refused before
-    layers = networks.last_layers(subject.module, subject.family.features)
+    layers = networks.last_layers(subject.module, _deepest_of(subject.family))
     with torch.enable_grad():
         outputs = {name: one.detach().float().requires_grad_() for name, one in seen.outputs.items()}
         subject.objective(outputs).sum().backward()

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import UsageError
 from isocenter.explanation.case_on_grid import AUTO, WHOLE, CaseOnGrid, mean_and_spread
 from isocenter.explanation.methods import Method
 from isocenter.explanation.subject import Subject
+from isocenter.explanation.unfit import UnfitError
 from isocenter.lazy import torch
 from isocenter.runtime import Differentiable, Model, image_of
 from isocenter.transforms import COLOUR
@@ -107,10 +107,10 @@ def _mapped(
     def mapped(subjects: Sequence[Subject]) -> Tensor:
         return torch.stack([method(subject, own)[0] for subject in subjects])
 
-    return _placed(grid, grid.on_source(mapped, tell))
+    return _placed(grid, grid.on_source(mapped, tell), method.name)
 
 
-def _placed(grid: CaseOnGrid, whole: NDArray[np.float32]) -> NDArray[np.float32]:
+def _placed(grid: CaseOnGrid, whole: NDArray[np.float32], method: str) -> NDArray[np.float32]:
     """(members * channels, *spatial) to (members, images[, frames], *spatial): each frame where the clip has it."""
     members, spatial = len(grid.shares), whole.shape[1:]
     names, slots = grid.model.preprocessing.channels, grid.frames
@@ -120,7 +120,7 @@ def _placed(grid: CaseOnGrid, whole: NDArray[np.float32]) -> NDArray[np.float32]
     if slots is None:
         return made
     if made.shape[1] == 1:
-        raise UsageError("one map for all frames", "explain", "Choose another method")
+        raise UnfitError(method, "it has one map for all frames of a clip")
     each = made.reshape(members, -1, len(slots), *spatial)
     frames = np.zeros((members, each.shape[1], grid.image.frames or 1, *spatial), dtype=np.float32)
     for slot, number in enumerate(slots):

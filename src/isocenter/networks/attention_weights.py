@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
+from monai.networks.blocks.selfattention import SABlock
 from torch import Tensor, nn
 
-from isocenter.networks.deepest_map import deepest_part, unwrapped
+from isocenter.networks.deepest_map import deepest_part, hooked, unwrapped
 from isocenter.networks.transformer import Attention
 
 
@@ -33,13 +35,15 @@ class Attended:
 
 def attention(module: nn.Module, images: Tensor, context: Tensor | None = None, *, at: str) -> Attended:
     """The outputs of a module of `build`, and its attention weights; at: `Family.attention`."""
-    layers = [one for one in deepest_part(module, at).modules() if isinstance(one, Attention)]
+    parts = list(deepest_part(module, at).modules())
+    layers = [one for one in parts if isinstance(one, Attention)]
     kept: list[Tensor] = []
-    try:
+    with ExitStack() as hooks:
         for layer in layers:
             layer.kept = kept
+            hooks.callback(setattr, layer, "kept", None)
+        for other in parts:
+            if isinstance(other, SABlock):
+                hooks.enter_context(hooked(other.drop_weights, lambda _, weights: kept.append(weights)))
         outputs = module(images) if context is None else module(images, context)
-    finally:
-        for layer in layers:
-            layer.kept = None
     return Attended(outputs, kept, images, unwrapped(module, at))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from isocenter.networks.family import Published, Sized, Strides
@@ -18,6 +18,8 @@ from isocenter.networks.pooled_head import PooledHead, pooled_family
 PAPER = "doi:10.5281/zenodo.4414861"
 # Voxels an axis. Backbones halve the resolution five times: of smaller images too little is left to be pooled.
 SMALLEST = 96
+# timm's word for maps with channels as their last axis.
+CHANNELS_LAST = "NHWC"
 
 
 class Backbone(PooledHead):
@@ -30,6 +32,8 @@ class Backbone(PooledHead):
     context:  number of covariates
     fusion:   settings of `ContextFusion`; without them covariates are concatenated to the features
     """
+
+    body: Any  # the timm model
 
     def __init__(
         self,
@@ -48,9 +52,9 @@ class Backbone(PooledHead):
         if ":" in model or not timm.is_model(model):  # a scheme such as hf_hub: would be fetched
             raise ValueError(f"timm has no model {model!r} (timm.list_models() lists them)")
         self.enlarge = enlarge
-        body: Any = timm.create_model(model, pretrained=False, in_chans=channels, num_classes=0, **(settings or {}))
-        self.body = body
-        inside = getattr(body, "head_hidden_size", None) or body.num_features
+        self.body = timm.create_model(model, pretrained=False, in_chans=channels, num_classes=0, **(settings or {}))
+        self.coarsest, self.pooled = nn.Identity(), nn.Identity()  # where others see its features
+        inside = getattr(self.body, "head_hidden_size", None) or self.body.num_features
         self.end(inside, vectors, dropout, context, fusion)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
@@ -58,11 +62,18 @@ class Backbone(PooledHead):
         if self.enlarge > 1:
             images = interpolate(images, scale_factor=float(self.enlarge), mode="bilinear", align_corners=False)
         try:
-            features = self.body(images)
+            features = self.pooled(self.body.forward_head(self._maps(images)))
         except AssertionError as error:  # what timm says of a size that a model was not made for
             made_for = f"settings: {{img_size: {[int(n) for n in images.shape[2:]]}}}"
             raise RuntimeError(f"{error}; a model that attends needs {made_for} in network.size") from error
         return self.answers_of(self.dropout(features), context)
+
+    def _maps(self, images: Tensor) -> Tensor:
+        """What the backbone pools; maps pass `coarsest` with their channels first."""
+        maps: Tensor = self.body.forward_features(images)
+        if getattr(self.body, "output_fmt", "") == CHANNELS_LAST:
+            return self.coarsest(maps.movedim(-1, 1)).movedim(1, -1)
+        return self.coarsest(maps)
 
 
 def build(channels: int, spatial_dims: int, vectors: Mapping[str, int], **size: Any) -> Backbone:
@@ -97,4 +108,6 @@ TIMM = pooled_family(
     axes=(2,),
     otherwise="timm's backbones are for pictures: choose resnet or densenet for volumes",
     published=Published(published),
+    features="pooled",
+    grid_features="coarsest",
 )

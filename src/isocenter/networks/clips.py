@@ -218,6 +218,7 @@ class Clip(PooledHead):
         self.encoder, ends = encoder.body, _ends(size.get("blocks", (2, 2, 2, 2)))
         maps = {end: int(size.get("width", 32)) * 2**stage for stage, end in enumerate(ends)}
         self.between = nn.ModuleDict({str(end): AtEachPlace(spatial_dims, maps[end], within) for end in ends if within})
+        self.coarsest = nn.Identity()  # where others see its maps
         self.pooled = Pooled(spatial_dims, encoder.features) if where else Mean()
         self.over_time = over_time(encoder.features)
         inside = int(self.over_time.features)  # type: ignore[arg-type]
@@ -231,7 +232,7 @@ class Clip(PooledHead):
             maps = layer(maps)
             if str(n) in self.between:
                 maps = self.between[str(n)](maps, frames)
-        whole = self.dropout(self.over_time(frames.all(self.pooled(maps)), frames))
+        whole = self.dropout(self.over_time(frames.all(self.pooled(self.coarsest(maps))), frames))
         return self.answers_of(whole, context)
 
     def _frames(self, images: Tensor) -> tuple[Tensor, Frames]:
@@ -323,7 +324,12 @@ def _features(size: Mapping[str, Any]) -> int:
 
 
 CLIP_RESNET = pooled_family(
-    build_convolutions, size_for_convolutions, "arXiv:1711.11248", takes_gaps=True, features="pooled"
+    build_convolutions,
+    size_for_convolutions,
+    "arXiv:1711.11248",
+    takes_gaps=True,
+    features="pooled",
+    grid_features="coarsest",
 )
 CLIP_GRU = CLIP_RESNET.variant("arXiv:1411.4389", {"cell": "gru"}, build=build_cells, size_for=size_for_cells)
 CLIP_LSTM = CLIP_GRU.variant("arXiv:1411.4389", {"cell": "lstm"})

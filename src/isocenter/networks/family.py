@@ -61,9 +61,10 @@ class Family:
     search_order:  rank among the families that a search tries; 0 for families that it leaves out
     features:      dotted name of the part of the module whose output is the deepest map, for `networks.features`; a
                    negative number counts from the end. Empty for a family whose features are not known
-    attention:     dotted name of the part that holds the layers of attention, each a `transformer.Attention`, for
-                   `networks.attention`; its module has `spread(rollout, images)`. Empty for a family without attention
-                   over the whole image
+    grid_features: the same of the deepest map that lies in the image, where the output of `features` is a vector
+    attention:     dotted name of the part that holds the layers of attention, each a `transformer.Attention` or
+                   MONAI's, for `networks.attention`; its module has `spread(rollout, images)`. Empty for a family whose
+                   answer for the whole image does not come by attention among all of its patches
     without_onnx:  why the family cannot be exported; empty for one that can
     In training a network may have the further output `+`, (batch,), which is added to the loss of each sample.
     """
@@ -87,6 +88,7 @@ class Family:
     translated: Callable[[str], str] = str
     search_order: int = 0
     features: str = ""
+    grid_features: str = ""
     attention: str = ""
     without_onnx: str = ""
 

@@ -85,13 +85,16 @@ def sizes(images: Tensor) -> list[int]:
     return [int(n) for n in images.shape[2:]]
 
 
+def cells(images: Tensor, multiple: Sequence[int]) -> list[int]:
+    """Whole cells along each axis that hold the images, at least two in all."""
+    counts = [-(-n // step) for n, step in zip(sizes(images), multiple, strict=True)]
+    return counts if max(counts) > 1 else [*counts[:-1], 2]
+
+
 def filled(images: Tensor, multiple: Sequence[int]) -> Tensor:
     """Images padded by their last voxels to whole cells, at least two in all."""
-    size = sizes(images)
-    cells = [-(-n // step) for n, step in zip(size, multiple, strict=True)]
-    if max(cells) == 1:
-        cells[-1] = 2
-    beyond = [count * step - n for count, step, n in zip(cells, multiple, size, strict=True)]
+    whole = zip(cells(images, multiple), multiple, sizes(images), strict=True)
+    beyond = [count * step - n for count, step, n in whole]
     if max(beyond) == 0:
         return images
     return pad(images, [end for n in reversed(beyond) for end in (0, n)], mode="replicate")

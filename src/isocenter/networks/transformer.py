@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,23 @@ class Block(nn.Module):
         attended = self.dropout(self.attention(self.attention_norm(tokens), there))
         tokens = tokens + drop_path(attended, self.skipped, self.training)
         return tokens + drop_path(self.feed_forward(self.feed_forward_norm(tokens)), self.skipped, self.training)
+
+
+def spread_evenly(shares: Tensor, patch: Sequence[int], spatial: Sequence[int]) -> Tensor:
+    """The share of each patch, (batch, 1, *grid), spread evenly over its voxels: (batch, 1, *spatial)."""
+    shares = shares / math.prod(patch)
+    for axis, (step, count) in enumerate(zip(patch, spatial, strict=True), start=2):
+        shares = shares.repeat_interleave(step, dim=axis).narrow(axis, 0, count)
+    return shares
+
+
+def spread_of_mean(flow: Tensor, grid: Sequence[int], patch: Sequence[int], spatial: Sequence[int]) -> Tensor:
+    """(batch, 1, *spatial) of a rollout, (batch, tokens, tokens), where the mean of the patches' tokens answers.
+
+    grid: patches along each axis, whose tokens come first
+    """
+    count = math.prod(grid)
+    return spread_evenly(flow[:, :count, :count].mean(dim=1).reshape(-1, 1, *grid), patch, spatial)
 
 
 def drop_path(change: Tensor, skipped: float, training: bool) -> Tensor:

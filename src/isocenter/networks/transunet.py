@@ -16,8 +16,8 @@ from torch.nn.functional import interpolate
 
 from isocenter.networks.family import OWN, Family, Sized, Strides
 from isocenter.networks.layers import CONVOLUTION, LINEAR, after_each
-from isocenter.networks.monai_common import cut, filled, product_of, sizes, stages_for
-from isocenter.networks.transformer import EPSILON, initialise
+from isocenter.networks.monai_common import cells, cut, filled, product_of, sizes, stages_for
+from isocenter.networks.transformer import EPSILON, initialise, spread_of_mean
 from isocenter.networks.transformer import Block as Layer
 from isocenter.networks.unet import Block, Single
 from isocenter.networks.vit import MOST_TOKENS, resized
@@ -111,6 +111,10 @@ class TransUNet(nn.Module):
         images = cut(images, size, sizes(images))
         return outputs | {name: layer(images) for name, layer in self.dense.items()}
 
+    def spread(self, flow: Tensor, images: Tensor) -> Tensor:
+        """(batch, 1, *spatial) of a rollout: each cell's share in the mean of the tokens, for vector heads."""
+        return spread_of_mean(flow, cells(images, self.multiple), self.multiple, sizes(images))
+
     def _transformed(self, deepest: Tensor, context: Tensor | None) -> Tensor:
         """(batch, cells, hidden): the coarsest maps, (batch, maps, *grid), after the transformer."""
         tokens = self.tokens(deepest.flatten(2).transpose(1, 2)) + resized(self.positions, self.grid, sizes(deepest))
@@ -148,4 +152,11 @@ def _tokens(patch: Sequence[int], strides: Sequence[Sequence[int]]) -> int:
     return math.prod(-(-n // step) for n, step in zip(patch, product_of(strides, len(patch)), strict=True))
 
 
-TRANSUNET = Family(build=TransUNet, size_for=size_for, paper=PAPER, takes_context=(OWN,), features="encoder.-1")
+TRANSUNET = Family(
+    build=TransUNet,
+    size_for=size_for,
+    paper=PAPER,
+    takes_context=(OWN,),
+    features="encoder.-1",
+    attention="layers",
+)

@@ -15,7 +15,8 @@ from torch.nn.functional import interpolate
 
 from isocenter.networks.family import Family, Sized, Strides
 from isocenter.networks.layers import LINEAR
-from isocenter.networks.monai_common import OfMonai, sizes
+from isocenter.networks.monai_common import OfMonai, cells, sizes
+from isocenter.networks.transformer import spread_of_mean
 
 PAPER = "arXiv:2103.10504"
 CUBE = 16  # voxels per axis of a token; fixed in MONAI's class
@@ -95,6 +96,10 @@ class UnetrWithHeads(OfMonai):
 
     body_of = Unetr
 
+    def spread(self, flow: Tensor, images: Tensor) -> Tensor:
+        """(batch, 1, *spatial) of a rollout: each cube's share in the mean of the tokens, for vector heads."""
+        return spread_of_mean(flow, cells(images, self.body.multiple), self.body.multiple, sizes(images))
+
 
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """The paper's widths on a GPU, narrow ones on a processor; positions for this patch."""
@@ -110,4 +115,5 @@ UNETR = Family(
     # PneumoniaMNIST, three minutes on one core, one seed.
     rate={"vector": (0.25, "came to an AUROC of 0.967 with it, and of 0.951 with the usual one")},
     features="coarsest",
+    attention="body.vit",
 )

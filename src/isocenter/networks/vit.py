@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate, pad
 from isocenter.networks.context_fusion import ADDED, ContextFusion
 from isocenter.networks.family import Family, Sized, Strides
 from isocenter.networks.layers import CONVOLUTION, LINEAR
-from isocenter.networks.transformer import EPSILON, Block, VariationalLinear, initialise
+from isocenter.networks.transformer import EPSILON, Block, VariationalLinear, initialise, spread_evenly
 
 PAPER = "arXiv:2010.11929"
 # Patches an axis whose positions are learnt, where the settings have no `image`.
@@ -66,13 +66,6 @@ class Patches(nn.Module):
         if any(missing):
             images = pad(images, [side for n in reversed(missing) for side in (0, n)])
         return self.projection(images).flatten(2).transpose(1, 2)
-
-    def spread(self, shares: Tensor, spatial: Sequence[int]) -> Tensor:
-        """The share of each token, (batch, 1, *grid), spread evenly over its patch: (batch, 1, *spatial)."""
-        shares = shares / math.prod(self.token)
-        for axis, (step, count) in enumerate(zip(self.token, spatial, strict=True), start=2):
-            shares = shares.repeat_interleave(step, dim=axis).narrow(axis, 0, count)
-        return shares
 
 
 class ViT(nn.Module):
@@ -197,7 +190,7 @@ class ViT(nn.Module):
         grids = self._grids(spatial)
         parts = from_patches.split([seen * math.prod(grid) for grid in grids], dim=1)
         maps = [
-            patches.spread(part.reshape(-1, seen, *grid).sum(dim=1, keepdim=True), spatial)  # type: ignore[operator]
+            spread_evenly(part.reshape(-1, seen, *grid).sum(dim=1, keepdim=True), patches.token, spatial)  # type: ignore[arg-type]
             for patches, part, grid in zip(self.patches, parts, grids, strict=True)
         ]
         return torch.stack(maps).sum(dim=0)
