@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
+import packages
 from isocenter.runtime.bundle.network import OnItsScale
-from isocenter.runtime.ensemble.common_scale import Conversion, conversion, widest
+from isocenter.runtime.ensemble.common_scale import Conversion, conversion, guard_on, widest
+from isocenter.runtime.guard import Observation, fitted_guard
+from isocenter.runtime.guard.header import Header
 from isocenter.transforms import Normalisation
 
 WINDOWS = st.builds(
@@ -55,6 +58,22 @@ def test_a_member_sees_each_voxel_as_it_did_in_training(kinds):
             assert_allclose(seen(common[0], own, pixels), single, atol=1e-4 * max(1.0, np.abs(single).max()))
 
     holds()
+
+
+def test_a_gate_of_one_member_counts_the_same_voxels_in_each_bin_on_the_scale_of_all():
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(100, 60, (1, 5000)).astype(np.float32)
+    one, both = packages.of_folds().preprocessing, packages.segmenting(2)
+    own = Normalisation("window", 40.0, 150.0, 95.0, 25.0)
+    samples = [scale.apply(pixels, np.ones(pixels.shape, dtype=bool)) for scale in (own, one.normalisation[0])]
+    header = Header({}, {})
+    seen = [Observation(header, samples[0][:, n::10]) for n in range(10)]
+    guard = fitted_guard(seen, seen, 0.01, exact=True)
+    member = replace(both, preprocessing=replace(one, normalisation=(own,)), guard=guard)
+    moved = guard_on(one, member)
+    assert not np.array_equal(moved.edges, guard.edges)
+    assert_allclose(moved.spectrum(samples[1]), guard.spectrum(samples[0]), atol=0.02)  # roundings at an edge
+    assert guard_on(member.preprocessing, member) is guard
 
 
 def test_a_channel_that_is_absent_stays_zero_on_every_scale():

@@ -240,6 +240,19 @@ def test_the_mean_of_folds_states_sets_by_what_each_fold_says_and_its_package_do
     assert len(found) > 1
 
 
+def test_the_mean_of_folds_and_its_package_have_a_gate_by_cases_that_the_first_fold_has_not_seen(halved, tmp_path):
+    split = pd.read_csv(halved / "split.csv", dtype=str, keep_default_na=False)
+    unseen = int(((split["fold"] == "0") & (split["split"] == "test")).sum())
+    isocenter.package(halved, out=tmp_path / "package", backends=())
+    image = Image(np.full((1, 12, 12), 250, np.float32) + np.eye(12), Geometry.of_pixels((12, 12)))
+    models = [isocenter.load(place, "cpu") for place in (halved, tmp_path / "package")]
+    for model in models:
+        assert model.guard.exact and len(model.guard.held_out["intensities"]) == unseen
+    assert f"by {unseen} cases that chose nothing" in read_plan(halved / "plan.yaml").decision("guard.gate").because
+    first, second = (model.predict(image).confidence.gate_p for model in models)
+    assert first == pytest.approx(second) and first < 0.5
+
+
 def test_a_models_fingerprint_does_not_change_with_a_test_case(tmp_path):
     """Nor with a validation case: it is that of the training cases alone, of each fold its own."""
     data, found = trained.blobs(tmp_path / "data", 9), []

@@ -121,6 +121,23 @@ def test_a_package_keeps_the_gate_and_refuses_one_that_is_not_its_own(gated, odd
         isocenter.load(package)
 
 
+def test_an_ensembles_gate_is_fitted_to_cases_that_trained_no_member_and_it_keeps_it(gated, odd, tmp_path):
+    settings = {**TWO_STEPS, "split.seed": 0, "guard.error": 0.3}
+    both = [gated.out, classifying(gated.data, tmp_path / "other", seed=1, assignments=settings).out]
+    made = isocenter.ensemble(both, out=tmp_path / "both", device="cpu")
+    parts = read_text_table(made.out / "split.csv")["split"].tolist()
+    guard, first = (isocenter.load(place, "cpu").guard for place in (made.out, gated.out))
+    assert len(guard.held_out["intensities"]) == (parts.count("calibration") or parts.count("val"))
+    assert guard.exact == ("calibration" in parts)
+    assert "the gate refuses below p" in read_plan(made.out / "plan.yaml").decision("guard.gate").because.lower()
+    assert np.array_equal(guard.edges, first.edges)
+    assert isocenter.load(made.out, "cpu").predict(odd).abstained
+    file = made.out / "members" / "guard.safetensors"
+    file.write_bytes(file.read_bytes()[:-8] + bytes(8))
+    with pytest.raises(IntegrityError):
+        isocenter.load(made.out, "cpu")
+
+
 def test_a_package_of_before_there_were_gates_predicts_any_image(gated, odd, tmp_path):
     package = isocenter.package(gated.out, out=tmp_path / "package", backends=()).out
     expected = isocenter.load(package).predict(odd).probabilities

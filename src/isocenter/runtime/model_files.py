@@ -13,7 +13,7 @@ from isocenter import tasks
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime.cascade import with_first_stage
 from isocenter.runtime.device import AUTO, choose_device, use_threads
-from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, read_list
+from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, read_list, with_own_guard
 from isocenter.runtime.foreign import is_foreign, load_foreign
 from isocenter.runtime.model import Inference, Model
 from isocenter.runtime.model_parts import files_of, with_parts, write_parts
@@ -152,6 +152,7 @@ def _ensemble(path: Path, device: str, fold: int | None) -> Model:
         raise IntegrityError(f"says nothing of its {error}", str(path / MEMBERS), "Get the ensemble again") from error
     shares = shares_in(record) if fold is None else None
     model = averaged_model(members, task, inference, shares, str(path))
+    model = model if fold is not None else with_own_guard(model, record, path)
     return on_device(model, [one / WEIGHTS for one in folders], choose_device(device).value)
 
 

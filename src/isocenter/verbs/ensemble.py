@@ -72,7 +72,7 @@ from isocenter.verbs.reading import (
     result_folder,
     with_references,
 )
-from isocenter.verbs.training import ENVIRONMENT, NOTES, REPORT, RunReport
+from isocenter.verbs.training import ENVIRONMENT, NOTES, REPORT, RunReport, guarded_by
 
 log = logging.getLogger("isocenter")
 # What tells an ensemble's folder from any other.
@@ -166,6 +166,9 @@ def ensemble(
     task, decisions = tuned_task(joined, weighed)
     kept, final = joined.of_those_that_count(weighed.shares, task)
     final = with_uncertainty(on_device(final, [path / WEIGHTS for path in kept], chosen))
+    held, others = joined.cases("calibration"), joined.cases("val")
+    final, judged = guarded_by(final, held or others, exact=bool(held), chose=not held)
+    decisions |= judged
     plan = plan_of(members, final, parts, decisions, dataset.root)
     with result_folder(out, overwrite, MARKS) as folder:
         record = {"weights": joined.by_name(weighed.shares), "because": weighed.because}

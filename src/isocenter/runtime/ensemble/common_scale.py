@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from isocenter.errors import UsageError
 from isocenter.lazy import torch
 from isocenter.runtime import bundle
+from isocenter.runtime.guard import Guard
 from isocenter.runtime.model import Model
 from isocenter.runtime.preprocessing import Preprocessing
 from isocenter.runtime.torch_network import TorchNetwork
@@ -47,6 +50,19 @@ def on_one_scale(members: Sequence[Model], where: str) -> tuple[Preprocessing, t
     return replace(each[0], normalisation=common), tuple(_converted(one, common) for one in members)
 
 
+def guard_on(common: Preprocessing, member: Model) -> Guard | None:
+    """The gate of a member for images that are prepared for all members; it counts voxels by its own scale."""
+    guard, own = member.guard, member.preprocessing
+    if guard is None or own == common or not isinstance(own, Preprocessing):
+        return guard
+    edges = [
+        # What the member clipped at a bound lies beyond it here, and belongs into the same bin.
+        np.where(row >= one.high, np.inf, (row - one.offset) / one.scale)
+        for row, one in zip(guard.edges, conversions(common.normalisation, own), strict=True)
+    ]
+    return replace(guard, edges=np.stack(edges))
+
+
 def widest(members: Sequence[Sequence[Normalisation]]) -> tuple[Normalisation, ...] | None:
     """For each channel what keeps all that any member looks at: the widest window, else as the first has it.
 
@@ -76,6 +92,13 @@ def conversion(given: Normalisation, own: Normalisation) -> Conversion:
     )
 
 
+def conversions(common: Sequence[Normalisation], own: Preprocessing) -> list[Conversion]:
+    """For each channel of a member's network; numbers of labels stay as they are."""
+    each = zip(common, own.normalisation, strict=True)
+    made = [conversion(given, scale) for given, scale in each for _ in range(own.frames or 1)]
+    return [*made, *[Conversion()] * (own.cascade is not None)]
+
+
 def converting(module: Module, channels: int) -> Module:
     """The network behind a conversion, which becomes part of its state."""
     return bundle.OnItsScale(module, channels)
@@ -97,11 +120,9 @@ def _converted(member: Model, common: Sequence[Normalisation]) -> TorchNetwork:
     assert isinstance(member.run, TorchNetwork)  # noqa: S101 - as it was loaded
     own = _ours(member, "model")
     module = converting(member.run.module, own.inputs)
-    each = zip(common, own.normalisation, strict=True)
-    conversions = [conversion(given, scale) for given, scale in each for _ in range(own.frames or 1)]
-    conversions += [Conversion()] * (own.cascade is not None)  # numbers of labels stay
+    made = conversions(common, own)
     for name in Conversion._fields:
-        setattr(module, name, torch.tensor([getattr(made, name) for made in conversions]))
+        setattr(module, name, torch.tensor([getattr(one, name) for one in made]))
     return TorchNetwork(module.eval().to(member.run.device), member.run.device)
 
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from isocenter.errors import IntegrityError
 from isocenter.files import written
 from isocenter.runtime import bundle
-from isocenter.runtime.ensemble.common_scale import on_one_scale
+from isocenter.runtime.ensemble.common_scale import guard_on, on_one_scale
 from isocenter.runtime.guard import strictest, with_guard
 from isocenter.runtime.model import Inference, Model
-from isocenter.runtime.model_parts import PART_FILES
+from isocenter.runtime.model_parts import PART_FILES, read_parts, write_parts
 from isocenter.runtime.package import MOST_MEMBERS, RECORD, WEIGHTS
 from isocenter.runtime.record_files import joined, read_json, seal, verify, write_json
 from isocenter.runtime.torch_network import TorchNetwork
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from isocenter.tasks import Task
 
 MEMBERS, LIST, SCHEMA = "members", "ensemble.json", "isocenter.ensemble"
+GUARD = "guard"
 # By how much shares may miss 1 together: as JSON keeps them.
 ROUNDING = 1e-6
 
@@ -52,8 +53,8 @@ def averaged_model(
     each = tuple(one.network for one in members) if any(one.network != first for one in members) else ()
     if "first_entry" in first:
         first = {**first, "context": [one.network.get("context") for one in members]}
-    # The gate of the first stands for all where they see an image on one scale; of doubt the most careful one decides.
-    guard = members[0].guard if preprocessing == members[0].preprocessing else None
+    # The gate of the first, whose features are looked at, stands for all; of doubt the most careful one decides.
+    guard = guard_on(preprocessing, members[0])
     if guard is not None:
         guard = replace(guard, answers=strictest([one.guard.answers for one in members if one.guard is not None]))
     return with_guard(Model(task, preprocessing, inference, first, run, record, architectures=each), guard)
@@ -106,8 +107,17 @@ def _write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str
         "shares": model.shares,
         **notes,
     }
+    if model.guard is not None and len(model.members) == len(checkpoints):
+        write_parts({GUARD: model.guard}, place)
+        record[GUARD] = model.guard.settings
     write_json(place / LIST, SCHEMA, record)
     seal(place)
+
+
+def with_own_guard(model: Model, record: Mapping[str, Any], folder: Path) -> Model:
+    """The model with the gate that was fitted for all of its members, where its `ensemble.json` names one."""
+    guard = read_parts({GUARD: record.get(GUARD)}, folder / MEMBERS).get(GUARD)
+    return with_guard(model, guard)
 
 
 def read_list(folder: Path) -> dict[str, Any]:

@@ -41,17 +41,19 @@ def guarded(run: RunFolder, jobs: Sequence[Job], outcomes: Sequence[Outcome], tu
     wanted = jobs[0].settings.guard
     if not (wanted.gate or wanted.error):
         return tuned
-    models = [_guarded(run, job, model) for job, model in zip(jobs, tuned.models, strict=True)]
-    for outcome, model in zip(outcomes, models, strict=True):
+    pairs = [_guarded(run, job, model) for job, model in zip(jobs, tuned.models, strict=True)]
+    models, kept = zip(*pairs, strict=True)
+    for outcome, model in zip(outcomes, kept, strict=True):
         with_parts(outcome.checkpoint, model)
-    decisions, first = dict(tuned.decisions), models[0].guard
+    decisions, first = dict(tuned.decisions), kept[0].guard
     if wanted.gate:
         decisions[GATE] = Decision(True, NO_GATE if first is None else tail_note(first))
     if wanted.error:
         answers = None if first is None else first.answers
         because = NO_GATE if first is None or answers is None else answers.words(exact=first.exact)
+        because += "" if jobs[0].fold is None or answers is None else "; of the mean of folds it is approximate"
         decisions[ERROR] = Decision(wanted.error, because)
-    return replace(tuned, models=models, decisions=decisions)
+    return replace(tuned, models=list(models), decisions=decisions)
 
 
 def looked_at(run: RunFolder, job: Job) -> tuple[Sequence[Case], Sequence[Case]]:
@@ -64,18 +66,28 @@ def looked_at(run: RunFolder, job: Job) -> tuple[Sequence[Case], Sequence[Case]]
     return [job.train[place] for place in sorted(order[:MOST_TRAINED])], held_out
 
 
-def _guarded(run: RunFolder, job: Job, model: Model) -> Model:
+def _guarded(run: RunFolder, job: Job, model: Model) -> tuple[Model, Model]:
+    """The model as it is scored, and as it is kept: a fold's with a gate by cases that it has not seen.
+
+    The mean of folds sees with the eyes of the first; an answer has to be sure enough for all. No case judges itself.
+    """
     trained, held_out = looked_at(run, job)
     exact, wanted = bool(run.cases("calibration", job.fold)), job.settings.guard
     layers = last_layers_of(model)
     seen, _ = _looked(model, trained, layers=layers)
-    others, sure = _looked(model, held_out, judged=wanted.error is not None)
-    guard = fitted_guard(seen, others, wanted.level if wanted.gate else 0.0, exact=exact)
-    if guard is not None and wanted.error:
-        guard = replace(guard, answers=_answering(wanted.error, wanted.delta, sure, held_out))
     laplace = None if layers is None else layers.fitted(len(job.train))
     own = replace(model, laplace=laplace, directions=_directions(model, trained))
-    return with_uncertainty(with_guard(own, guard))
+
+    def judged(cases: Sequence[Case], exact: bool) -> Model:
+        others, sure = _looked(model, cases, judged=wanted.error is not None)
+        guard = fitted_guard(seen, others, wanted.level if wanted.gate else 0.0, exact=exact)
+        if guard is not None and wanted.error:
+            guard = replace(guard, answers=_answering(wanted.error, wanted.delta, sure, cases))
+        return with_uncertainty(with_guard(own, guard))
+
+    scored = judged(held_out, exact)
+    is_looked_through = job.fold == 0 or (job.fold is not None and wanted.error)
+    return scored, judged(job.test, True) if is_looked_through else scored
 
 
 def _directions(model: Model, cases: Sequence[Case]) -> Directions | None:
@@ -89,15 +101,18 @@ def _directions(model: Model, cases: Sequence[Case]) -> Directions | None:
     return Directions.fitted(seen, patients)
 
 
-def guarded_by(model: Model, cases: Sequence[Case], *, exact: bool) -> tuple[Model, dict[str, Decision]]:
+def guarded_by(
+    model: Model, cases: Sequence[Case], *, exact: bool, chose: bool = False
+) -> tuple[Model, dict[str, Decision]]:
     """A model whose gate judges by these cases, which did not train it, how far others may lie; without one as it is.
 
     exact: whether they have not calibrated it either, on which the promise about answers rests
+    chose: whether they chose its checkpoints
     """
     if (guard := model.guard) is None:
         return model, {}
     seen, sure = _looked(model, cases, judged=guard.answers is not None)
-    decisions, after = {}, refitted(guard, seen, exact=True)
+    decisions, after = {}, refitted(guard, seen, exact=not chose)
     if guard.level and after is not guard:
         decisions[GATE] = Decision(True, tail_note(after))
     if guard.answers is not None:

@@ -323,10 +323,17 @@ def afterwards(run: RunFolder, jobs: Sequence[Job], trainings: int) -> Afterward
         trainings * sum(len(job.tuning) + len(job.calibrating) + len(job.crossing) for job in jobs)
         + (len(jobs[0].train) if inner else 0),
         [*[(tested, 1)] * (often + trainings - 1), *[(len(run.own_test), len(jobs))] * often],
-        sum(len(part) for job in jobs for part in looked_at(run, job)) if jobs[0].settings.guard.gate else 0,
+        _looked_at(run, jobs),
         covariates_seconds(jobs),
         (training.snapshots + training.swag) * stated_count(jobs[0].plan),
     )
+
+
+def _looked_at(run: RunFolder, jobs: Sequence[Job]) -> int:
+    """How many cases the gates look at: of each training its own, and of the first fold those that it has not seen."""
+    if not jobs[0].settings.guard.gate:
+        return 0
+    return sum(len(part) for job in jobs for part in looked_at(run, job)) + len(jobs[0].test) * (len(jobs) > 1)
 
 
 def _evaluated(
