@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+from monai.metrics import CalibrationErrorMetric, CalibrationReduction
 from scipy.special import expit, log_softmax
 
 from isocenter.evaluation import (
@@ -30,6 +32,19 @@ def test_the_largest_error_is_that_of_the_worst_bin():
     assert largest_calibration_error(chance, happened) == pytest.approx(0.6)
     assert ece(chance, happened) == pytest.approx((0.2 + 0.6) / 2)
     assert adaptive_calibration_error(np.stack([1 - chance, chance], axis=1), happened.astype(int)) > 0.3
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(ece, CalibrationReduction.EXPECTED), (largest_calibration_error, CalibrationReduction.MAXIMUM)],
+)
+def test_errors_by_bins_are_those_of_monai(ours, theirs):
+    random = np.random.default_rng(0)
+    chance = random.beta(0.7, 0.7, 500).astype(np.float32)
+    happened = random.random(500) < chance**1.5
+    metric = CalibrationErrorMetric(15, calibration_reduction=theirs)
+    metric(torch.from_numpy(chance)[None, None], torch.from_numpy(happened)[None, None].float())
+    assert float(ours(chance, happened)) == pytest.approx(float(metric.aggregate()), abs=1e-6)
 
 
 def test_the_temperature_that_remains_is_the_one_by_which_a_network_was_made_too_sure():

@@ -67,6 +67,23 @@ def test_coverage_within_each_class_has_its_beta_binomial_law():
         assert kstest(uniforms(covered[:, one], np.full(DRAWS, counts[one]), random), "uniform").pvalue > 0.001
 
 
+@pytest.mark.parametrize(("chose", "lowest", "highest"), [(True, 0.8, 0.86), (False, 0.89, 0.92)])
+def test_cases_that_chose_one_of_fifty_checkpoints_promise_more_than_holds_and_others_do_not(chose, lowest, highest):
+    """Sixty cases choose the lowest log loss; the coverage that they lose is six points."""
+    random, cases, covered = np.random.default_rng(15), 60, []
+    for _ in range(200):
+        stated, true = probabilities_of(random, 2 * cases + 400)
+        logs = np.log(stated)[None] / 2.5  # each checkpoint errs in its own way, none is better than another
+        tried = logs[:, :cases] + random.normal(0, 1, (50, cases, 4))
+        other = (logs + random.normal(0, 1, logs.shape))[0, cases:]
+        tried, other = (one - np.log(np.exp(one).sum(axis=-1, keepdims=True)) for one in (tried, other))
+        losses = -tried[:, np.arange(cases), true[:cases]]
+        own = losses[losses.mean(axis=1).argmin()] if chose else -other[np.arange(cases), true[cases : 2 * cases]]
+        new = -other[cases:][np.arange(400), true[2 * cases :]]
+        covered.append((new <= conformal_threshold(own, LEVEL)[0]).mean())
+    assert lowest < np.mean(covered) < highest
+
+
 @pytest.mark.parametrize("method", ["aps", "raps"])
 def test_without_draws_sets_cover_at_least_as_often(method):
     random, covered = np.random.default_rng(3), []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,16 +15,19 @@ import torch
 
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime import certify, load, read_certificate, read_json, seal
-from isocenter.runtime.certificate.certification import opset, seeded
+from isocenter.runtime.certificate.backend_trial import stated
+from isocenter.runtime.certificate.certification import opset, seeded, states_otherwise
 from isocenter.runtime.package import backends
 from isocenter.runtime.package.backends.torch_half import TorchHalf
 from isocenter.runtime.package.certificate import TOLERANCES, Certificate, Difference, Tolerances, Trial
 from isocenter.runtime.package.choose_backend import choose_backend, versions
+from isocenter.values import Confidence, Geometry, Prediction
 from packages import classifying, packed, segmenting
 
 torch.set_num_threads(1)
 
 SAME = Difference(1e-6, 1e-8, 1000, 0, {"kidney left": 1.0})
+SPACE = Geometry.of_pixels((4, 4))
 EXPORTED = {"onnx": {"exported": True}}
 
 
@@ -61,6 +65,7 @@ def test_every_backend_is_measured_beside_torch_in_a_process_of_its_own(certifie
     assert [one.backend for one in found.trials] == ["torch", "onnx"]
     assert found.images == "no images were given: 2 of noise"
     for one in found.trials:
+        assert (one.difference.images, one.difference.otherwise) == (2, 0)
         assert one.passed
         assert one.difference.disagreeing == 0
         assert one.difference.voxels == 2 * 12 * 8 * 4
@@ -154,6 +159,7 @@ def test_a_backend_without_a_certificate_is_used_when_asked_for_and_that_is_said
         ({"mean": 2e-4}, "on average"),
         ({"disagreeing": 2, "voxels": 10_000}, "2 of 10000 labels differ"),
         ({"dice": {"liver": 1.0, "spleen": 0.998}}, "spleen 0.9980"),
+        ({"images": 8, "otherwise": 1}, "1 of 8 images: another set, interval or verdict of the gate"),
     ],
 )
 def test_each_tolerance_is_held(changed, message):
@@ -166,6 +172,23 @@ def test_of_what_is_not_labelled_the_numbers_are_compared():
     measured = Difference(1e-6, 1e-8, 0, 0)
     assert measured.beyond(Tolerances()) == []
     assert "a number differs by 0.02" in replace(measured, largest=0.02).beyond(Tolerances())[0]
+
+
+def test_sets_ends_of_intervals_and_the_verdict_of_the_gate_are_compared():
+    of_parts = {"sex": Prediction(SPACE, confidence=Confidence(set={"": ("f", "m")}))}
+    confidence = Confidence(low={"age": 40.0, "size": -math.inf}, high={"age": 60.0, "size": math.inf})
+    torchs = Prediction(SPACE, confidence=confidence, parts=of_parts)
+    ours = json.loads(json.dumps(stated(torchs)))
+    assert ours == {"given": True, "sets": [["", ["f", "m"]]], "ends": [[40.0, 60.0], [None, None]]}
+    rounded = replace(torchs, confidence=replace(confidence, low={"age": 40.01, "size": -math.inf}))
+    assert not states_otherwise(ours, stated(torchs)) and not states_otherwise(ours, stated(rounded))
+    for changed in (
+        replace(torchs, abstained="it is unlike"),
+        replace(torchs, confidence=replace(confidence, low={"age": 39.0, "size": -math.inf})),
+        replace(torchs, confidence=replace(confidence, low={"age": 40.0, "size": 3.0})),
+        replace(torchs, parts={"sex": Prediction(SPACE, confidence=Confidence(set={"": ("f",)}))}),
+    ):
+        assert states_otherwise(ours, stated(changed))
 
 
 def test_one_voxel_in_ten_thousand_may_differ():

@@ -7,6 +7,7 @@ crashes ends this process alone, and the memory measured is its own.
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import statistics
 import sys
@@ -87,6 +88,7 @@ def _tried(folder: Path, package: str, backend: str, device: str, threads: int |
             kept = Kept(file)
             prediction = model.predict(image, receiver=kept, covariates={})
         np.save(Path(out) / f"{path.stem}.npy", _labels(prediction, kept))
+        (Path(out) / f"{path.stem}.json").write_text(json.dumps(stated(prediction)), encoding="utf-8")
         start = start or time.time() - psutil.Process().create_time()
     paths, began = images_in(folder), time.perf_counter()
     while len(times) < REPEATS and (not times or time.perf_counter() - began < ENOUGH_SECONDS):
@@ -108,6 +110,15 @@ def _labels(prediction: Prediction, kept: Kept) -> Array:
     if prediction.probabilities is None:
         return np.zeros(0, dtype=np.intp)
     return np.array([int(np.argmax(one)) for one in kept.vectors])
+
+
+def stated(prediction: Prediction) -> dict[str, Any]:
+    """What is promised of an answer: sets, ends of intervals, and whether the model gives it."""
+    each = [one.confidence for one in (prediction, *prediction.parts.values())]
+    pairs = [(low, one.high[name]) for one in each for name, low in one.low.items()]
+    ends = [[end if math.isfinite(end) else None for end in pair] for pair in pairs]
+    sets = [[name, list(answers)] for one in each for name, answers in one.set.items()]
+    return {"given": prediction.abstained is None, "sets": sets, "ends": ends}
 
 
 if __name__ == "__main__":

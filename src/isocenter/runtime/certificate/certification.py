@@ -44,6 +44,8 @@ LONGEST = 1800.0
 SEEDED = 2
 # In the record of a trial that was given up.
 LATE = "late"
+# Of the width of an interval, how far its ends may lie from those of torch.
+END = 0.01
 # Numbers compared at once.
 CHUNK = 2**22
 
@@ -193,8 +195,9 @@ def _judged(backend: backends.Backend, device: str, record: Mapping[str, Any], d
 def _difference(room: Path, reference: Path, other: Path, labels: Sequence[Label]) -> Difference:
     """Between what two backends said of all images, in voxels and labels taken together."""
     largest = total = numbers = voxels = disagreeing = 0.0
-    counts = np.zeros((3, len(labels)))
-    for image in images_in(room):
+    counts, images, otherwise = np.zeros((3, len(labels))), images_in(room), 0
+    for image in images:
+        otherwise += states_otherwise(*(load_json(folder / f"{image.stem}.json") for folder in (reference, other)))
         ours, theirs = (_probabilities(folder / f"{image.stem}.probabilities") for folder in (reference, other))
         if len(ours) != len(theirs):
             return Difference(float("nan"), float("nan"), 0, 0)
@@ -210,7 +213,21 @@ def _difference(room: Path, reference: Path, other: Path, labels: Sequence[Label
         each = [[np.count_nonzero(where) for where in _overlaps(our_labels, their_labels, label)] for label in labels]
         counts += np.transpose(each)
     dice = {label.name: 2 * both / (n + m) for label, both, n, m in zip(labels, *counts, strict=True) if n + m}
-    return Difference(largest, total / max(1, numbers), int(voxels), int(disagreeing), dice)
+    mean = total / max(1, numbers)
+    return Difference(largest, mean, int(voxels), int(disagreeing), dice, len(images), otherwise)
+
+
+def states_otherwise(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    """Whether sets or the verdict of the gate differ, or an interval by more than rounding."""
+    if any(ours[key] != theirs[key] for key in ("given", "sets")):
+        return True
+    for own, other in zip(ours["ends"], theirs["ends"], strict=True):
+        if None in own or None in other:
+            if own != other:
+                return True
+        elif not np.allclose(own, other, rtol=0, atol=END * abs(own[1] - own[0])):
+            return True
+    return False
 
 
 def _overlaps(first: Array, second: Array, label: Label) -> tuple[Array, Array, Array]:

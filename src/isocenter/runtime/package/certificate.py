@@ -25,18 +25,20 @@ class Tolerances:
                    after a hundred layers; TensorFloat-32 on a GPU by a few 1e-3
     disagreeing:   share of voxels with another label; where two classes are alike any rounding decides
     dice:          of each label between the backends, over all images together
+    otherwise:     share of images with another set or interval, or that one refuses and the other does not
     """
 
     largest: float = 1e-2
     mean: float = 1e-4
     disagreeing: float = 1e-4
     dice: float = 0.999
+    otherwise: float = 0.0
 
 
 # By the precision in which a backend computes: bfloat16 has eight bits, and its roundings do not all cancel.
 TOLERANCES: Mapping[str, Tolerances] = {
     FLOAT32: Tolerances(),
-    BFLOAT16: Tolerances(largest=0.2, mean=1e-3, disagreeing=5e-4, dice=0.998),
+    BFLOAT16: Tolerances(largest=0.2, mean=1e-3, disagreeing=5e-4, dice=0.998, otherwise=0.1),
 }
 
 
@@ -48,6 +50,7 @@ class Difference:
     voxels:        with a label; of models of whole images the images; 0 where none is labelled
     disagreeing:   those that have another label
     dice:          {label: between the two}, over all images together; without labels that neither has
+    images:        compared, of which `otherwise` have another set or interval, or are refused by one of both alone
     """
 
     largest: float
@@ -55,6 +58,8 @@ class Difference:
     voxels: int
     disagreeing: int
     dice: Mapping[str, float] = field(default_factory=dict)
+    images: int = 0
+    otherwise: int = 0
 
     def beyond(self, tolerances: Tolerances) -> list[str]:
         """What is not within the tolerances, in words."""
@@ -66,6 +71,8 @@ class Difference:
             reasons.append(f"{many} differ by {self.mean:.2g} on average (at most {tolerances.mean:g})")
         if not self.disagreeing <= tolerances.disagreeing * self.voxels:
             reasons.append(f"{self.disagreeing} of {self.voxels} labels differ (at most {tolerances.disagreeing:g})")
+        if not self.otherwise <= tolerances.otherwise * self.images:
+            reasons.append(f"{self.otherwise} of {self.images} images: another set, interval or verdict of the gate")
         low = [f"{label} {value:.4f}" for label, value in self.dice.items() if not value >= tolerances.dice]
         if low:
             reasons.append(f"Dice between the two of {', '.join(low)} (at least {tolerances.dice:g})")
