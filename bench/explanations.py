@@ -1,0 +1,301 @@
+"""What explanations find and whether they hold: planted shortcuts, shuffled labels, masks, counterfactuals, concepts.
+
+    python bench/explanations.py --seeds 3 --record
+    python bench/explanations.py --only shortcuts --seeds 10 --record
+
+Small networks on small pictures. "shortcuts" and "labels": PneumoniaMNIST, 300 pictures that train and 40 that are
+explained; a white square in the corner of the ill, or a white frame on the pictures of one site, from which 19 of 20
+ill come. "masks": structures that a network marks in breast ultrasound (128 x 128) and FLAIR volumes of gliomas, in
+the plane at a quarter of the resolution. A trial and a run are kept, and used when the script runs again with this
+source.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import PIL.Image
+import torch
+from environment import PLACE, ROOT
+from recorded import code, commit, record
+
+import isocenter
+from isocenter.explanation.faithfulness import alike
+from isocenter.lazy import ndimage
+
+DATA = ROOT.parent / "shared" / "data"
+KEPT, RUNS = PLACE / "explanations.json", PLACE / "explanations"
+PLANTS, PLACES = ("none", "corner", "border"), ("corner", "border")
+MAPS = ("gradcam", "integrated_gradients", "occlusion", "rise")
+# For each map of volumes, of methods that draw as much as they have time for.
+SECONDS, LEVEL = 1.0, 0.05
+SMALL = {"width": 8, "blocks": [1, 1], "stem_stride": 1}
+SETS = {"ultrasound": {"strides": [[1, 1], [2, 2], [2, 2], [2, 2]]},
+        "lgg": {"strides": [[1, 1, 1], [2, 2, 1], [2, 2, 2]]}}  # fmt: skip
+Row = Mapping[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--small", action="store_true", help="one seed and few steps, which measures nothing")
+    parser.add_argument("--record", action="store_true", help="write the figures into docs/benchmarks")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    steps = 4 if given.small else 150
+    rows = [] if given.small else _kept()
+    for seed in range(1 if given.small else given.seeds):
+        for part in given.only:
+            for name in PARTS[part].settings:
+                if any((one["part"], one["name"], one["seed"]) == (part, name, seed) for one in rows):
+                    continue
+                began = time.monotonic()
+                found = PARTS[part].trial(name, seed, steps)
+                own = {"part": part, "name": name, "seed": seed, "commit": commit(), "source": code(), **found}
+                rows.append({**own, "seconds": time.monotonic() - began})
+                print(json.dumps(rows[-1]), flush=True)
+                if not given.small:
+                    PLACE.mkdir(exist_ok=True)
+                    KEPT.write_text(json.dumps(rows))
+    text = "\n".join(line for part in PARTS for line in PARTS[part].words([one for one in rows if one["part"] == part]))
+    print(text)
+    if given.record:
+        record("explanations", "Explanations", text, {"trials": rows})
+
+
+def _kept() -> list[Row]:
+    """Trials of this very source."""
+    kept = json.loads(KEPT.read_text()) if KEPT.is_file() else []
+    return [one for one in kept if one["source"] == code()]
+
+
+def pictures(root: Path, plant: str, seed: int, *, shuffled: bool = False) -> Path:
+    """The table of PneumoniaMNIST's pictures, as many ill as well, with something planted; shuffled: in training."""
+    archive, random = np.load(DATA / "medmnist" / "pneumoniamnist.npz"), np.random.default_rng(seed)
+    rows = ["file,label,patient,split"]
+    root.mkdir(parents=True)
+    for part, count in (("train", 300), ("val", 60), ("test", 40)):
+        images, labels = archive[f"{part}_images"], archive[f"{part}_labels"].ravel()
+        chosen = [random.permutation(np.flatnonzero(labels == one))[: count // 2] for one in (0, 1)]
+        order = random.permutation(np.concatenate(chosen))
+        stated = labels[random.permutation(order) if shuffled and part != "test" else order]
+        for n, label in zip(order, stated, strict=True):
+            name = f"{part}{n}.png"
+            PIL.Image.fromarray(planted(images[n], plant, bool(labels[n]), random)).save(root / name)
+            rows.append(f"{name},{'ill' if label else 'fine'},{part}{n},{part}")
+    (root / "table.csv").write_text("\n".join(rows))
+    return root / "table.csv"
+
+
+def planted(pixels: np.ndarray, plant: str, ill: bool, random: np.random.Generator) -> np.ndarray:
+    """The picture with a square in its corner, or with the frame of the site from which most of the ill come."""
+    made = pixels.copy()
+    if plant == "corner" and ill:
+        made[1:5, 1:5] = 255
+    if plant == "border" and ill == (random.random() < 0.95):
+        made[:2], made[-2:], made[:, :2], made[:, -2:] = 255, 255, 255, 255
+    return made
+
+
+def run_of(plant: str, seed: int, steps: int, *, shuffled: bool = False) -> Path:
+    """A run of a small network, beside its pictures; nothing is cut away against shortcuts, which would be the cure."""
+    folder = RUNS / f"{code()} {plant}{' shuffled' * shuffled} {seed} {steps}"
+    if not (folder / "run" / "report.html").is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        table = pictures(folder / "data", plant, seed, shuffled=shuffled)
+        chosen = {"training.steps": steps, "training.validations": 2, "training.batch": 32, "network.name": "resnet"}
+        chosen |= {"network.size": SMALL, "preprocessing.border": 0.0, "augmentation.mixup": 0.0}
+        column = {"image": "file", "label": "label", "patient": "patient", "split": "split"}
+        how: dict[str, Any] = {"device": "cpu", "threads": 1, "seed": seed}
+        isocenter.train(table, out=folder / "run", column=column, assignments=chosen, **how)
+    return folder / "run"
+
+
+def explained(run: Path, images: Sequence[Path], method: str | Sequence[str], **more: Any) -> Any:
+    """What `explain` makes of them, on one thread."""
+    settings = {"tests": 0, "device": "cpu", "threads": 1, **more}
+    return isocenter.explain(run, *images, method=method, **settings)
+
+
+def _tests(run: Path) -> list[Path]:
+    return sorted((run.parent / "data").glob("test*.png"))
+
+
+def shortcut(plant: str, seed: int, steps: int) -> Row:
+    """p of each place on the maps of each method."""
+    run = run_of(plant, seed, steps)
+    made = explained(run, _tests(run), MAPS)
+    return {"p": {name: {one["kind"]: one["p"] for one in made.findings if one["method"] == name} for name in MAPS}}
+
+
+def labels(_: str, seed: int, steps: int) -> Row:
+    """Mean rank correlation of the maps of two networks, one of which was taught shuffled labels; and of edges."""
+    runs = [run_of("none", seed, steps, shuffled=shuffled) for shuffled in (False, True)]
+    images = _tests(runs[0])[:20]
+    maps = [explained(run, images, "all", target="ill").maps for run in runs]
+    found: dict[str, list[float]] = {}
+    for case, name in sorted(set(maps[0]) & set(maps[1])):
+        one, other = (torch.from_numpy(each[case, name].data) for each in maps)
+        found.setdefault(name, []).append(alike(one, other))
+    seen = [np.asarray(PIL.Image.open(path), dtype=float) for path in images]
+    edges = [torch.from_numpy(ndimage.gaussian_gradient_magnitude(one, 1.0)) for one in seen]
+    return {"alike": {**{name: statistics.fmean(own) for name, own in found.items()},
+                      "an edge filter": statistics.fmean(alike(one, one) for one in edges)}}  # fmt: skip
+
+
+def masks(name: str, seed: int, steps: int) -> Row:
+    """Verdict, pointing, energy and area of each method on a network that marks the structure."""
+    folder = RUNS / f"{code()} {name} {seed} {steps}"
+    root, end = folder / "data", "*.png" if name == "ultrasound" else "*.nii.gz"
+    shutil.rmtree(folder, ignore_errors=True)
+    (_ultrasound if name == "ultrasound" else _volumes)(root)
+    size = {"network.name": "unet", "network.size": {"width": 8, "widest": 32, **SETS[name]}}
+    chosen = {"training.steps": steps, "training.validations": 2, "training.batch": 4, **size}
+    run = isocenter.train(root, out=folder / "run", device="cpu", threads=1, seed=seed, assignments=chosen).out
+    held_out = [line.split(",")[0] for line in (run / "split.csv").read_text().splitlines() if ",test," in line]
+    images = [path for path in sorted((root / "images").glob(end)) if path.name.partition(".")[0] in held_out][:8]
+    how = {"references": root, "tests": 5, "seconds": SECONDS}
+    made = explained(run, images, "all", **how)
+    measures = ("randomisation", "stability", "pointing", "energy", "area")
+    rows = {
+        method: {"passed": one.get("passed")} | {key: one[key]["value"] for key in measures if key in one}
+        for method, one in made.methods.items()
+    }
+    return {"methods": rows, "cases": len(images)}
+
+
+def _ultrasound(root: Path) -> None:
+    for one in ("images", "masks"):
+        (root / one).mkdir(parents=True)
+    lesions = [path for path in sorted((DATA / "ultrasound" / "images").glob("*/*.png")) if "normal" not in path.name]
+    for n, path in enumerate(lesions):
+        PIL.Image.open(path).convert("L").resize((128, 128)).save(root / "images" / f"case{n:02}.png")
+        drawn = sorted((DATA / "ultrasound" / "masks" / path.parent.name).glob(f"{path.stem}_mask*.png"))
+        each = [np.asarray(PIL.Image.open(one).convert("L").resize((128, 128), PIL.Image.Resampling.NEAREST)) > 0
+                for one in drawn]  # fmt: skip
+        PIL.Image.fromarray(np.any(each, axis=0).astype(np.uint8) * 255).save(root / "masks" / f"case{n:02}.png")
+
+
+def _volumes(root: Path) -> None:
+    for one in ("images", "masks"):
+        (root / one).mkdir(parents=True)
+        for path in sorted((DATA / "mri" / "lgg_flair" / one).glob("*.nii.gz")):
+            pixels = np.asarray(nibabel.load(path).dataobj)
+            nibabel.Nifti1Image(pixels[::2, ::2].astype(np.uint8), np.diag([4.0, 4, 5, 1])).to_filename(
+                root / one / path.name
+            )
+
+
+def counterfactuals(plant: str, seed: int, steps: int) -> Row:
+    """How many calls flip, and how many of the changed images the gate takes."""
+    run = run_of(plant, seed, steps)
+    rows = explained(run, _tests(run), "gradcam", counterfactual="auto").tables["counterfactuals.csv"]
+    rows = rows[rows["space"] == "image"]
+    flipped = rows[rows["flipped"]]
+    return {"cases": len(rows), "flipped": len(flipped), "passes": int(flipped["passes_gate"].sum())}
+
+
+def concepts(plant: str, seed: int, steps: int) -> Row:
+    """p of the planted concept, and of two of random pictures, for a network that a corner gives the class away."""
+    run, random = run_of(plant, seed, steps), np.random.default_rng([seed, 1])
+    archive = np.load(DATA / "medmnist" / "pneumoniamnist.npz")
+    fine = random.permutation(np.flatnonzero(archive["val_labels"].ravel() == 0))
+    shown = run.parent / "concepts"
+    shutil.rmtree(shown, ignore_errors=True)
+    for k, name in enumerate(("planted", "random 1", "random 2")):
+        (shown / name).mkdir(parents=True)
+        for n in fine[k * 20 : (k + 1) * 20]:
+            pixels = planted(archive["val_images"][n], plant if name == "planted" else "none", True, random)
+            PIL.Image.fromarray(pixels).save(shown / name / f"{n}.png")
+    rows = explained(run, _tests(run), "gradcam", target="ill", concepts=shown).tables["concepts.csv"]
+    return {"p": dict(zip(rows["concept"], rows["p_adjusted"].astype(float), strict=True))}
+
+
+def _of_shortcuts(rows: Sequence[Row]) -> Iterator[str]:
+    if not rows:
+        return
+    yield "Seeds of PneumoniaMNIST in which maps hold more evidence in corners or at the border than chance would:\n"
+    yield "| planted | " + " | ".join(MAPS) + " | every one of them | seeds |"
+    yield "|---" * (len(MAPS) + 3) + "|"
+    for plant in PLANTS:
+        each = [_found(one["p"]) for one in rows if one["name"] == plant]
+        counts = [sum(name in found for found in each) for name in MAPS]
+        every = sum(len(found) == len(MAPS) for found in each)
+        yield f"| {plant} | {' | '.join(map(str, counts))} | {every} | {len(each)} |"
+
+
+def _found(ps: Mapping[str, Mapping[str, float]]) -> set[str]:
+    """The methods whose maps favour a corner or the border."""
+    return {name for name, own in ps.items() if min(own[place] for place in PLACES) < LEVEL}
+
+
+def _of_labels(rows: Sequence[Row]) -> Iterator[str]:
+    if rows:
+        yield "\nRank correlation of maps of a network with those of one that was taught shuffled labels (each seed):\n"
+        yield "| method | rank correlation |\n|---|---|"
+        for name in rows[0]["alike"]:
+            each = [f"{one['alike'][name]:.2f}" for one in rows if name in one["alike"]]
+            yield f"| {name} | {', '.join(each)} |"
+
+
+def _of_masks(rows: Sequence[Row]) -> Iterator[str]:
+    if rows:
+        yield "\nMaps of networks that mark a structure, against its masks (means over the seeds):\n"
+        columns = ("like maps of redrawn weights", "peak inside", "evidence inside", "share of area", "times")
+        yield f"| set | method | tests passed | {' | '.join(columns)} |"
+        yield "|---" * 8 + "|"
+    for name in dict.fromkeys(one["name"] for one in rows):
+        own = [one["methods"] for one in rows if one["name"] == name]
+        for method in own[0]:
+            each = [one[method] for one in own if "energy" in one.get(method, {})]
+            if each:
+                mean = {key: statistics.fmean(one.get(key) or 0.0 for one in each)
+                        for key in ("randomisation", "pointing", "energy", "area")}  # fmt: skip
+                passed = f"{sum(one['passed'] is True for one in each)} of {len(each)}"
+                shares = " | ".join(f"{mean[key]:.2f}" for key in ("randomisation", "pointing", "energy"))
+                area = f"{mean['area']:.3f} | {mean['energy'] / mean['area']:.1f}"
+                yield f"| {name} | {method} | {passed} | {shares} | {area} |"
+
+
+def _of_counterfactuals(rows: Sequence[Row]) -> Iterator[str]:
+    if rows:
+        each = [f"{one['flipped']} of {one['cases']} flip, {one['passes']} of these pass the gate" for one in rows]
+        yield f"\nCounterfactuals, each seed: {'; '.join(each)}."
+
+
+def _of_concepts(rows: Sequence[Row]) -> Iterator[str]:
+    if rows:
+        found = sum(one["p"]["planted"] < LEVEL for one in rows)
+        alarms = sum(p < LEVEL for one in rows for name, p in one["p"].items() if name != "planted")
+        yield f"\nTCAV finds the planted corner in {found} of {len(rows)} seeds,"
+        yield f"and {alarms} of {2 * len(rows)} random concepts."
+
+
+class Part:
+    """Trials of a kind: settings, each of which is tried with each seed, and what came of them in words."""
+
+    def __init__(self, settings: Sequence[str], trial: Callable[..., Row], words: Callable[..., Iterator[str]]) -> None:
+        self.settings, self.trial, self.words = settings, trial, words
+
+
+PARTS = {
+    "shortcuts": Part(PLANTS, shortcut, _of_shortcuts),
+    "labels": Part(("shuffled",), labels, _of_labels),
+    "masks": Part(tuple(SETS), masks, _of_masks),
+    "counterfactuals": Part(("none",), counterfactuals, _of_counterfactuals),
+    "concepts": Part(("corner",), concepts, _of_concepts),
+}
+
+
+if __name__ == "__main__":
+    main()
