@@ -90,7 +90,7 @@ def test_every_command_names_a_verb_and_flags_that_exist(page: str, line: str) -
 def test_every_decision_that_is_set_by_hand_is_one_of_a_plan(page: str, line: str) -> None:
     from isocenter.planning.sections import TYPED  # typed sections know their names
     from isocenter.tasks import kind, names
-    from isocenter.tasks.shared import Certainty
+    from isocenter.tasks.shared import GROUPED, Certainty
 
     words = shlex.split(line)
     for name in (words[n + 1].partition("=")[0] for n, word in enumerate(words) if word == "--set"):
@@ -99,7 +99,8 @@ def test_every_decision_that_is_set_by_hand_is_one_of_a_plan(page: str, line: st
             continue
         # What a task may be told is its own affair: each kind has its settings.
         known = [*(kind(one) for one in names()), Certainty] if section == "task" else [TYPED[section]]
-        assert any({key, f"{key}_name"} & set(inspect.signature(one).parameters) for one in known), page
+        known_names = set(GROUPED).union(*(inspect.signature(one).parameters for one in known))
+        assert {key, f"{key}_name"} & known_names, page
 
 
 @pytest.mark.parametrize(("page", "tree"), snippets())
