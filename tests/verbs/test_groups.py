@@ -11,7 +11,8 @@ import isocenter
 import trained
 from isocenter.errors import DatasetError, PlanError, UsageError
 from isocenter.evaluation import Table, resampling
-from isocenter.planning import read_plan
+from isocenter.planning import read_plan, settings, with_settings
+from isocenter.runtime import read_json
 from isocenter.tasks import Task
 from isocenter.tasks.classification.task import Classification
 from isocenter.verbs.auditing import Audit, AuditOptions
@@ -227,7 +228,7 @@ def test_other_kinds_of_problem_have_gaps_of_their_own_metrics(cohort, request):
 READ = {"segmented": {"labels": trained.LABELS}}
 
 
-@pytest.mark.parametrize("method", ["group_dro", "adversarial"])
+@pytest.mark.parametrize("method", ["group_dro", "adversarial", "constraint"])
 def test_a_training_treats_groups_alike_and_a_covariate_of_the_group_is_no_input(method, tmp_path):
     asked = {"training.fairness": method, "training.protected": "sex", "augmentation.mixup": 0.0}
     run = trained.classifying(peopled(tmp_path / "data"), tmp_path / "run", assignments=asked)
@@ -235,6 +236,14 @@ def test_a_training_treats_groups_alike_and_a_covariate_of_the_group_is_no_input
     plan = read_plan(run.out / "plan.yaml")
     assert plan["training.fairness"] == method
     assert plan["network.context"] is None
+    record = read_json(run.out / "checkpoints" / "best" / "model.json", "isocenter.model")["record"]
+    assert bool(record.get("refitted")) == (method == "constraint")
+
+
+def test_a_task_without_classes_is_refused_a_constraint(segmented):
+    asked = {"training.fairness": "constraint", "training.protected": "sex"}
+    with pytest.raises(PlanError, match="a segmentation has no classes"):
+        settings(with_settings(read_plan(segmented.out / "plan.yaml"), asked))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from isocenter.lazy import torch
 from isocenter.planning.sections import Settings, Splitting, Training, check_value, typed
 from isocenter.runtime import Context, build_module, choose_device
 from isocenter.transforms import check_flips
-from isocenter.values import BY_HAND, Plan
+from isocenter.values import BY_HAND, Plan, Vector
 
 # From the simplest on; by slices, and by volumes.
 CONFIGURATIONS = ("2d", "3d")
@@ -212,6 +212,8 @@ def _check_learning(made: Settings) -> None:
         problem = "only whole images are drawn class by class"
         raise PlanError(problem, "training.sampling", "Give natural, and training.foreground for rare structures")
     _check_fairness(training, networks.family_of(made.network.name))
+    if training.fairness == "constraint":
+        _check_constraint(made)
     several = len(made.task.heads) > 1
     mixing = [name for name in ("mixup", "cutmix") if getattr(made.augmentation, name) > 0]
     if mixing and training.fairness in ("reweigh", "group_dro", "adversarial"):
@@ -248,6 +250,21 @@ def _check_fairness(training: Training, family: networks.Family) -> None:
     if training.fairness in ("resample", "balanced_batches") and training.sampling != "natural":
         problem = f"cases cannot be drawn {training.sampling} and by groups at once"
         raise PlanError(problem, "training.sampling", "Give natural")
+
+
+def _check_constraint(made: Settings) -> None:
+    """Calls of classes or findings are right or wrong, and the layer that makes them is linear."""
+    task, family = made.task, networks.family_of(made.network.name)
+    where, instead = "training.fairness", "Give balanced_batches or group_dro"
+    [head, *others] = task.heads.items()
+    outputs = len(task.labels) if task.decoding.uncertainty in ("classes", "labels") else 0
+    if others or not head[1].is_vector or head[1] != Vector(outputs):
+        raise PlanError(f"a {task.name} has no classes that could be called as often in every group", where, instead)
+    with torch.device("meta"):
+        network = build_module(task, made.architecture)
+    layer = networks.last_layers(network, family.features).get(head[0]) if family.features else None
+    if family.sees_targets or family.has_loss or not isinstance(layer, torch.nn.Linear) or layer.bias is None:
+        raise PlanError(f"the last layer of {made.network.name} is not linear", where, f"{instead}, or another network")
 
 
 def _check_duration(training: Training) -> None:

@@ -22,6 +22,7 @@ Count = Annotated[int, Gt(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 # What every generator of random numbers takes.
 Seed = Annotated[int, Ge(0), Lt(2**63)]
+Treatment = Literal["none", "reweigh", "resample", "balanced_batches", "group_dro", "adversarial", "constraint"]
 # Float32 where the plan's precision is bf16; channels-last, where the channels of a voxel lie side by side in memory.
 Ways = Literal[
     "eager", "channels-last", "compiled", "compiled channels-last",
@@ -47,7 +48,7 @@ class Training:
     compute:       how a step is computed; None until a probe has found what is fastest on the machine
     modality_dropout: how often each image of a case is left out, never all of them
     fairness:      how groups of people are treated alike: by weights of cases, by how cases are drawn, by the loss of
-                   the group that is worst off, or by features that tell no group
+                   the group that is worst off, by features that tell no group, or by a last layer fitted anew
     protected:     these groups, as "sex" or "age:60"; the network gets no covariate by it
     snapshots:     cycles of the rate, each from its height to zero, whose last weights are members of the model
     swag:          members that are drawn about the mean of the weights of the last quarter of all steps
@@ -80,7 +81,7 @@ class Training:
     memory: Annotated[float, Ge(0), Lt(math.inf)] = 0.0
     compute: Ways | None = None
     modality_dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
-    fairness: Literal["none", "reweigh", "resample", "balanced_batches", "group_dro", "adversarial"] = "none"
+    fairness: Treatment = "none"
     protected: str | None = None
     snapshots: Count = 1
     swag: Annotated[int, Ge(0)] = 0

@@ -11,6 +11,7 @@ from isocenter.errors import IntegrityError
 from isocenter.files import written
 from isocenter.lazy import torch
 from isocenter.runtime import (
+    WEIGHTS,
     Model,
     read_json,
     read_tensors,
@@ -35,6 +36,8 @@ TERMS = "terms.safetensors"
 VALIDATION = "validation.safetensors"
 # As `isocenter.load` reads them.
 RECORD, MODEL_SCHEMA = "model.json", "isocenter.model"
+# In a model's record: its weights are no longer those that training left.
+REFITTED = "refitted"
 
 
 def last_checkpoint(out: Path) -> Path:
@@ -122,11 +125,29 @@ def with_parts(folder: Path, model: Model) -> None:
     _rewritten(folder, {name: part.settings for name, part in model.parts.items()}, model.parts)
 
 
-def _rewritten(folder: Path, changes: Mapping[str, Any], parts: Mapping[str, Any] = {}) -> None:
+def with_weights(folder: Path, averaged: Mapping[str, Tensor]) -> None:
+    """The same model with other weights, which its record says."""
+    record = read_json(folder / RECORD, MODEL_SCHEMA)["record"]
+    _rewritten(folder, {"record": {**record, REFITTED: True}}, averaged=averaged)
+
+
+def is_refitted(folder: Path) -> bool:
+    """Whether its weights were changed after training."""
+    return bool(read_json(folder / RECORD, MODEL_SCHEMA)["record"].get(REFITTED))
+
+
+def _rewritten(
+    folder: Path,
+    changes: Mapping[str, Any],
+    parts: Mapping[str, Any] = {},
+    averaged: Mapping[str, Tensor] | None = None,
+) -> None:
     """A whole checkpoint with changes in its record takes the place of the old."""
     with written(folder, overwrite=True) as partial:
         shutil.copytree(folder, partial)
         write_parts(parts, partial)
+        if averaged is not None:
+            write_tensors(partial / WEIGHTS, averaged)
         record = read_json(partial / RECORD, MODEL_SCHEMA)
         write_json(partial / RECORD, MODEL_SCHEMA, {**record, **changes})
         seal(partial)

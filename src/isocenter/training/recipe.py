@@ -13,6 +13,7 @@ from isocenter.planning import Settings
 from isocenter.runtime import kept_memory
 from isocenter.training.checkpoint import best_checkpoint, write_checkpoint
 from isocenter.training.checkpoint_choice import Validation, judged, outcome_of
+from isocenter.training.constrained import constrain
 from isocenter.training.data import Prepared
 from isocenter.training.logs import opened_logs
 from isocenter.training.members import keep_members
@@ -86,6 +87,8 @@ def train(
             if due and session.ranks.leads and not state.is_over:
                 length, state = length.adjusted(session, state, spans.step)
                 spans.restart()
+            if state.is_over and session.ranks.leads:
+                constrain(session)
             state, stop = session.ranks.agreed((state, interrupted()))
             if due or state.is_over or stop:
                 session.keep(state, length.clock)

@@ -6,6 +6,8 @@ resample:         cases are drawn so
 balanced_batches: batches have as many cases of each group
 adversarial:      what the network sees is to tell no group: a linear adversary learns to, and the network gets its
                   gradient reversed (Ganin and others, J Mach Learn Res 2016, arXiv:1505.07818)
+constraint:       the last layer is fitted anew after training, so that calls are as right in every group
+                  (`training.linear.reduction`)
 group_dro:        the loss is mostly that of the group which is worst off (Sagawa et al., arXiv:1911.08731)
 """
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 REWEIGH, RESAMPLE, BALANCED_BATCHES, GROUP_DRO = "reweigh", "resample", "balanced_batches", "group_dro"
-ADVERSARIAL = "adversarial"
+ADVERSARIAL, CONSTRAINT = "adversarial", "constraint"
 # Its weights, among the numbers of the loss that are learnt with those of the network.
 ADVERSARY = "adversary"
 # How fast the weights of groups follow their losses, as in the paper.
