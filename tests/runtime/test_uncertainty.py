@@ -14,6 +14,7 @@ from isocenter import tasks
 from isocenter.errors import IntegrityError, PlanError, UsageError
 from isocenter.networks import Features
 from isocenter.planning.sections import check_value
+from isocenter.prediction import confidence_columns
 from isocenter.runtime import (
     Averaged,
     Evidence,
@@ -32,6 +33,8 @@ from isocenter.runtime.model_parts import read_parts, write_parts
 from isocenter.runtime.uncertainty import last_layers_of
 from isocenter.runtime.uncertainty.disagreement import Disagreement
 from isocenter.runtime.uncertainty.laplace import LastLayers
+from isocenter.tasks.detection.task import Detection
+from isocenter.tasks.instances.task import InstanceSegmentation
 from isocenter.transforms import Normalisation
 from isocenter.values import Geometry, Image
 from trained import TWO_STEPS, classifying, pictures
@@ -60,10 +63,18 @@ def model(task: dict[str, Any], members: int = 1, **inference: Any) -> Model:
     return Model(chosen, preprocessing, Inference(SIZE, **{"left_right": 0, **inference}), network, run)
 
 
+INSTANCES = {"name": "instances", **InstanceSegmentation((1.0, 1.0, 1.0), 6.0).settings}
+BOXES = {"name": "detection", **Detection(("cell", "clump"), 3, 4.0).settings}
+TIMES = {"model": "weibull", "horizons": [5.0, 10.0], "scale": 6.0, "edges": [2.0, 20.0], "followed": 20.0}
+TIMES |= {"name": "survival", "censoring": {"time": [], "share": []}}
+SEVERAL = {"name": "classification+regression", "weighting": "fixed"}
+SEVERAL |= {f"{one['name']}.{key}": value for one in (CLASSES, VALUES) for key, value in one.items() if key != "name"}
+
+
 def moderate(of: Model) -> Model:
     """With logits of about 1: those of fresh weights are so large that nothing is uncertain."""
     with torch.no_grad():
-        for layer in of.run.module.vectors.values():
+        for layer in (layer for member in of.members for layer in member.module.vectors.values()):
             layer.weight.mul_(0.02)
     return of
 
@@ -121,7 +132,7 @@ def test_views_that_agree_have_nothing_between_them_and_sure_ones_that_contradic
 
 def test_of_values_the_variance_of_the_means_and_the_mean_variance_are_stated():
     views = [{"value": np.array([[mean, np.log(variance)]], np.float32)} for mean, variance in ((1, 4), (3, 16))]
-    made = Disagreement({"value": "values"}, values=1)(views)
+    made = Disagreement({"value": "values"}, {"value": 1})(views)
     assert_allclose([made["value:within"], made["value:between"]], [[[10.0]], [[1.0]]], rtol=1e-6)
 
 
@@ -160,6 +171,55 @@ def test_members_of_a_regression_state_the_variance_of_their_means_in_the_unit_o
     assert_allclose(stated.confidence.epistemic, np.var(means), rtol=1e-4)
     assert_allclose(stated.confidence.aleatoric, stated.confidence.deviations[0] ** 2, rtol=1e-6)
     assert_allclose(stated.confidence.total, stated.confidence.aleatoric + stated.confidence.epistemic)
+
+
+def test_objects_state_how_uncertain_it_is_whether_a_voxel_is_inside_one():
+    of, image = model(INSTANCES, members=2), noise()
+    plain, stated = of.predict(image), with_uncertainty(of, "members").predict(image, maps=True)
+    assert_array_equal(np.asarray(plain.data), np.asarray(stated.data))
+    total, epistemic = (np.asarray(stated.maps[name].data) for name in ("total", "epistemic"))
+    assert (epistemic <= total + 1e-6).all()
+    assert_allclose([stated.confidence.total, stated.confidence.epistemic], [total.mean(), epistemic.mean()], rtol=1e-5)
+    assert stated.confidence.epistemic > 0
+
+
+def test_each_box_states_how_uncertain_it_is_whether_it_is_there():
+    of, image = model(BOXES, members=2), noise()
+    plain, stated = of.predict(image), with_uncertainty(of, "members").predict(image)
+    assert_array_equal(plain.boxes.corners, stated.boxes.corners)
+    rows = of.task.decoding.outputs(stated)
+    assert rows[0]["score"] is not None
+    for row in rows:
+        assert_allclose(row["total"], entropy(np.array([row["score"], 1 - row["score"]]).clip(1e-12)), atol=1e-4)
+        assert_allclose(row["aleatoric"] + row["epistemic"], row["total"], atol=1e-9)
+    assert max(row["epistemic"] for row in rows) > 0
+    assert "total" not in of.task.decoding.outputs(plain)[0]
+    assert stated.confidence.total is None
+
+
+@pytest.mark.parametrize("kind", ["cox", "hazards", "weibull"])
+def test_times_to_an_event_state_the_variance_of_the_risk_between_views(kind):
+    of, image = moderate(model({**TIMES, "model": kind}, members=3)), noise()
+    stated = with_uncertainty(of).predict(image)
+    risks = [replace(of, run=member).predict(image).values["risk"] for member in of.members]
+    assert_allclose(stated.confidence.epistemic, np.var(risks), rtol=1e-4)
+    assert stated.confidence.total is None
+
+
+def test_several_tasks_at_once_state_what_each_would_state_alone():
+    of, image = moderate(model(SEVERAL, members=3)), noise()
+    stated = with_uncertainty(of).predict(image)
+    each = [replace(of, run=member).predict(image).parts for member in of.members]
+    chances = np.array([list(one["classification"].probabilities.values()) for one in each])
+    own = stated.parts["classification"].confidence
+    assert_allclose(own.total, entropy(chances.mean(axis=0)), atol=1e-6)
+    assert_allclose(own.aleatoric, entropy(chances).mean(), atol=1e-6)
+    assert_allclose(own.aleatoric + own.epistemic, own.total, atol=1e-9)
+    ages = [one["regression"].values["age"] for one in each]
+    assert_allclose(stated.parts["regression"].confidence.epistemic, np.var(ages), rtol=1e-4)
+    columns = confidence_columns(stated)
+    assert {"classification_total", "classification_epistemic", "regression_epistemic"} <= set(columns)
+    assert "total" not in columns
 
 
 def test_maps_of_overlapping_windows_have_the_mean_of_the_case_and_change_no_label():

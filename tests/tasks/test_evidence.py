@@ -36,8 +36,8 @@ def test_voxels_cost_what_images_cost():
 
 
 def test_the_uncertainty_of_evidence_is_that_of_draws_from_its_distribution():
-    made = Disagreement({"a": "classes"}).of_evidence({"a": LOGITS})
-    plain = Disagreement({"a": "classes"}).of_evidence({"a": LOGITS.numpy()})
+    made = Disagreement({"a": "classes"}, evidence=("a",)).of_evidence({"a": LOGITS})
+    plain = Disagreement({"a": "classes"}, evidence=("a",)).of_evidence({"a": LOGITS.numpy()})
     torch.manual_seed(0)
     drawn = Dirichlet(LOGITS.exp().double()).sample((200_000,)).clamp(min=1e-300)
     within = -(drawn * drawn.log()).sum(dim=2).mean(dim=0)
@@ -66,7 +66,7 @@ def test_the_loss_of_values_is_the_density_of_student_and_the_cost_of_wrong_evid
 def test_the_evidence_of_a_value_parts_its_variance():
     outputs = np.log(np.array([[1.0, 4.0, 8.0, 3.0]], np.float32))
     outputs[0, 0] = 60.0
-    made = Disagreement({"value": "values"}, values=1).of_evidence({"value": outputs})
+    made = Disagreement({"value": "values"}, {"value": 1}, evidence=("value",)).of_evidence({"value": outputs})
     assert_allclose([made["value:within"], made["value:between"]], [[[4.0]], [[0.5]]], rtol=1e-6)
 
 

@@ -106,7 +106,8 @@ def metric_columns(table: Table) -> list[str]:
     return [
         name
         for name in names
-        if name not in (*KEYS, FOLD, *INTERVAL, *CONFIDENCE)
+        if name not in (*KEYS, FOLD, *INTERVAL)
+        and name.rpartition(".")[2] not in CONFIDENCE
         and not name.startswith((PROBABILITY, THRESHOLD, UNCALIBRATED, COVARIATE))
     ]
 

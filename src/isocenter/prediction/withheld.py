@@ -23,8 +23,17 @@ def withheld(prediction: Prediction) -> Prediction:
     )
 
 
-def confidence_columns(prediction: Prediction) -> dict[str, Any]:
-    """`gate_p` and `abstained` of a row, of a model with a gate, and what is known of its uncertainty."""
+def confidence_columns(prediction: Prediction, between: str = "_") -> dict[str, Any]:
+    """`gate_p` and `abstained` of a row, of a model with a gate, and what is known of its uncertainty.
+
+    between: the name of a part and that of its column, of a task that is made of tasks
+    """
     own = prediction.confidence
     gate = {} if own.gate_p is None else {"gate_p": own.gate_p, "abstained": prediction.abstained or ""}
-    return {**gate, **{name: value for name in UNCERTAINTIES if (value := getattr(own, name)) is not None}}
+    stated = {"": own, **{f"{name}{between}": part.confidence for name, part in prediction.parts.items()}}
+    return gate | {
+        f"{part}{name}": value
+        for part, each in stated.items()
+        for name in UNCERTAINTIES
+        if (value := getattr(each, name)) is not None
+    }

@@ -28,7 +28,7 @@ from isocenter.runtime.uncertainty.disagreement import Disagreement
 from isocenter.runtime.uncertainty.laplace import Laplace
 from isocenter.runtime.uncertainty.masks import Masks
 from isocenter.runtime.uncertainty.methods import NONE, TTA, Method
-from isocenter.runtime.uncertainty.receiver import Uncertainty
+from isocenter.runtime.uncertainty.receiver import PartUncertainties, Uncertainty
 from isocenter.runtime.windows import Averaged, Progress, Receiver, WindowSettings, flipped_axes, run_pipeline
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import Task, sureness
@@ -205,10 +205,13 @@ class Model:
             plain=not axes,
         )
 
-    def _sought(self, image: Image, *, maps: bool) -> Uncertainty | None:
+    def _sought(self, image: Image, *, maps: bool) -> Uncertainty | PartUncertainties | None:
         """What gathers the uncertainty; None where it would take time for every voxel and nobody asks."""
         finds, is_dense = self.uncertainty != NONE, any(head.is_dense for head in self.task.heads.values())
-        return Uncertainty(self.task, image.geometry, maps=maps, parts=finds) if maps or finds or not is_dense else None
+        if is_dense and not maps and not finds:
+            return None
+        made = PartUncertainties if self.task.decoding.parts else Uncertainty
+        return made(self.task, image.geometry, maps=maps, parts=finds)
 
     @property
     def context(self) -> Context:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
         Scoring,
         Teaching,
         Traits,
+        head_of,
+        own_outputs,
         rows_in,
         sides_of,
         stated_image,

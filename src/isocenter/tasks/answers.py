@@ -10,7 +10,7 @@ import numpy as np
 
 from isocenter.evaluation import UNCALIBRATED, CaseValues, Seed, Table, column_values
 from isocenter.report import Figure
-from isocenter.tasks.shared import Shares
+from isocenter.tasks.shared import BETWEEN, WITHIN, Shares
 from isocenter.values import (
     Array,
     Case,
@@ -183,7 +183,11 @@ class Decoding:
     picks:           whether a case's answer is one of them; else it is all of them together
     crossed:         heads of which it takes what each of several networks says, beside their mean
     uncertainty:     what probabilities state: "classes" of which one is right, "labels" each of which is there or not,
-                     or "values"; empty for a task that states no uncertainty
+                     "objects" in whose voxels the first outputs are that, "boxes" in whose centres they are, or
+                     "values"; empty for a task whose parts state theirs
+    measured:        (batch, outputs) to (batch, 1) the number whose variance is stated, of arrays and tensors alike;
+                     None where outputs are values themselves
+    log_odds:        what is added to outputs of boxes before they are log odds
     states_evidence: whether outputs alone say what part of it is epistemic: by concentrations of a Dirichlet
                      distribution, whose logarithms they are, or by a normal inverse-gamma one
     """
@@ -205,7 +209,9 @@ class Decoding:
     targets: tuple[str, ...] = ()
     picks: bool = False
     crossed: tuple[str, ...] = ()
-    uncertainty: Literal["", "classes", "labels", "values"] = ""
+    uncertainty: Literal["", "classes", "labels", "objects", "boxes", "values"] = ""
+    measured: Callable[[Any], Any] | None = None
+    log_odds: float = 0.0
     states_evidence: bool = False
 
 
@@ -296,6 +302,17 @@ def sureness(task: Task, prediction: Prediction) -> float:
 def suffices(kind: type[Task] | Task, references: Collection[str]) -> bool:
     """Whether references of these kinds teach it something: all that it needs, unless its traits know alternatives."""
     return any(needed <= set(references) for needed in kind.traits.alternatives or (kind.needs,))
+
+
+def head_of(part: str, head: str) -> str:
+    """The name that the head of a part has in a task that is made of tasks: layers are named so, without a dot."""
+    return f"{part}_{head}"
+
+
+def own_outputs(part: str, task: Task, outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """{head: output} of a part, with what is said of its uncertainty; of a slab without its heads nothing."""
+    names = {f"{head_of(part, key)}{end}": f"{key}{end}" for key in task.heads for end in ("", WITHIN, BETWEEN)}
+    return {key: outputs[whole] for whole, key in names.items() if whole in outputs}
 
 
 def sides_of(task: Task) -> Mapping[str, tuple[int, ...] | None]:

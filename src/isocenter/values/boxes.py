@@ -25,6 +25,7 @@ class BoundingBoxes:
     names:   (n,) the class of each
     scores:  (n,) in 0..1, of a prediction; None of a reference
     ignored: (n,) whether detecting it is neither right nor wrong: "difficult" of Pascal VOC, "iscrowd" of COCO
+    epistemic: (n,) share of its uncertainty about which several views of the image disagree; None where nobody knows
     notes:   decisions of the reader and oddities of the file, one sentence each
     Raises GeometryError for a box without extent, or corners that are no numbers.
     """
@@ -34,6 +35,7 @@ class BoundingBoxes:
     scores: Floats | None = None
     ignored: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     notes: tuple[str, ...] = ()
+    epistemic: Floats | None = None
 
     def __post_init__(self) -> None:
         count = len(self.names)
@@ -98,6 +100,7 @@ class BoundingBoxes:
             None if self.scores is None else self.scores[chosen],
             self.ignored[chosen],
             self.notes,
+            None if self.epistemic is None else self.epistemic[chosen],
         )
 
 

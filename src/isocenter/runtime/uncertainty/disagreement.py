@@ -5,14 +5,14 @@ For NumPy arrays and for tensors alike, so that what ONNX computes is what is co
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from isocenter.lazy import torch
-from isocenter.tasks import BETWEEN, WITHIN
+from isocenter.tasks import BETWEEN, WITHIN, head_of
 
 if TYPE_CHECKING:
     from isocenter.tasks import Task
@@ -30,22 +30,45 @@ class Disagreement:
     Of probabilities these are the mean entropy of the views and the mutual information of view and answer, in nats,
     (batch, 1, ...); together they are the entropy of the mean (Depeweg et al., arXiv:1710.07283). Of values the mean
     variance and the variance of the means, (batch, values).
-    kinds:  {head: "classes" of which one is right, "labels" each of which is there or not, or "values"}
-    values: of a head of values; as many outputs after them are logarithms of their variances
+    kinds:    {head: "classes" of which one is right, "labels" each of which is there or not, "objects", whose first
+              outputs are such labels, or "values"}
+    counts:   {head: how many values, after which come as many logarithms of their variances, or labels of objects}
+    measured: {head of values: outputs to the number whose variance is stated, where that is another}
+    shifts:   {head: what is added to outputs before they are log odds}
+    evidence: heads whose outputs alone say what part is epistemic
     """
 
     kinds: Mapping[str, str]
-    values: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    shifts: Mapping[str, float] = field(default_factory=dict)
+    measured: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    evidence: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, task: Task) -> Disagreement | None:
         """That of a task's heads; None of a task that states no uncertainty."""
         decoding = task.decoding
+        if decoding.parts:
+            return cls._joined({name: cls.of(part) for name, part in decoding.parts.items()})
         if not decoding.uncertainty:
             return None
-        plain = "labels" if decoding.uncertainty == "classes" else decoding.uncertainty
+        plain = {"classes": "labels", "boxes": "objects"}.get(decoding.uncertainty, decoding.uncertainty)
         kinds = {head: "classes" if head in decoding.averaged else plain for head in task.heads}
-        return cls(kinds, len(task.labels))
+        counts, shifts = dict.fromkeys(kinds, len(task.labels)), dict.fromkeys(kinds, decoding.log_odds)
+        measured = {} if decoding.measured is None else dict.fromkeys(kinds, decoding.measured)
+        return cls(kinds, counts, shifts, measured, tuple(kinds) if decoding.states_evidence else ())
+
+    @classmethod
+    def _joined(cls, parts: Mapping[str, Disagreement | None]) -> Disagreement | None:
+        """That of the heads of several tasks."""
+        known = {name: part for name, part in parts.items() if part is not None}
+
+        def named(field_of: str) -> dict[str, Any]:
+            each = {name: getattr(part, field_of) for name, part in known.items()}
+            return {head_of(name, head): value for name, own in each.items() for head, value in own.items()}
+
+        evidence = tuple(head_of(name, head) for name, part in known.items() for head in part.evidence)
+        return cls(named("kinds"), named("counts"), named("shifts"), named("measured"), evidence) if known else None
 
     def __call__(self, views: Sequence[Mapping[str, Any]], shares: Sequence[float] | None = None) -> dict[str, Any]:
         """{name: array} of {head: (batch, channels, ...)} of each view; shares: how much each counts, together 1."""
@@ -53,7 +76,15 @@ class Disagreement:
         made = dict[str, Any]()
         for head, kind in self.kinds.items():
             outputs = [view[head] for view in views]
-            both = self._of_values(outputs, counted) if kind == "values" else _of_chances(outputs, counted, kind)
+            if head in self.measured:
+                both = _of_values([self.measured[head](one) for one in outputs], counted, 1)
+            elif kind == "values":
+                both = _of_values(outputs, counted, self.counts[head])
+            elif kind == "objects":
+                logits = [one[:, : self.counts[head]] + self.shifts[head] for one in outputs]
+                both = _of_chances(logits, counted, "labels")
+            else:
+                both = _of_chances(outputs, counted, kind)
             made |= dict(zip((f"{head}{WITHIN}", f"{head}{BETWEEN}"), both, strict=True))
         return made
 
@@ -69,25 +100,28 @@ class Disagreement:
         (arXiv:1802.10501); of values the expected variance and that of the mean (arXiv:1910.02600).
         """
         made = dict[str, Any]()
-        for head, kind in self.kinds.items():
-            both = _of_concentrations(outputs[head]) if kind == "classes" else self._of_beliefs(outputs[head])
+        for head in self.evidence:
+            of_classes, own = self.kinds[head] == "classes", outputs[head]
+            both = _of_concentrations(own) if of_classes else _of_beliefs(own, self.counts[head])
             made |= dict(zip((f"{head}{WITHIN}", f"{head}{BETWEEN}"), both, strict=True))
         return made
 
-    def _of_beliefs(self, outputs: Any) -> tuple[Any, Any]:
-        count, library = self.values, _library(outputs)
-        logs = outputs[:, count : 3 * count].clip(-MOST_EVIDENCE, MOST_EVIDENCE)
-        return library.exp(logs[:, :count]), library.exp(logs[:, :count] - logs[:, count:])
 
-    def _of_values(self, outputs: Sequence[Any], shares: Sequence[float]) -> tuple[Any, Any]:
-        means = [one[:, : self.values] for one in outputs]
-        middle = sum(share * one for share, one in zip(shares, means, strict=True))
-        between = sum(share * (one - middle) ** 2 for share, one in zip(shares, means, strict=True))
-        if outputs[0].shape[1] == self.values:  # without error bars nothing is known within a view
-            return 0 * between, between
-        variances = [_library(one).exp(one[:, self.values : 2 * self.values]) for one in outputs]
-        within = sum(share * one for share, one in zip(shares, variances, strict=True))
-        return within, between
+def _of_beliefs(outputs: Any, count: int) -> tuple[Any, Any]:
+    library = _library(outputs)
+    logs = outputs[:, count : 3 * count].clip(-MOST_EVIDENCE, MOST_EVIDENCE)
+    return library.exp(logs[:, :count]), library.exp(logs[:, :count] - logs[:, count:])
+
+
+def _of_values(outputs: Sequence[Any], shares: Sequence[float], count: int) -> tuple[Any, Any]:
+    means = [one[:, :count] for one in outputs]
+    middle = sum(share * one for share, one in zip(shares, means, strict=True))
+    between = sum(share * (one - middle) ** 2 for share, one in zip(shares, means, strict=True))
+    if outputs[0].shape[1] == count:  # without error bars nothing is known within a view
+        return 0 * between, between
+    variances = [_library(one).exp(one[:, count : 2 * count]) for one in outputs]
+    within = sum(share * one for share, one in zip(shares, variances, strict=True))
+    return within, between
 
 
 def _of_chances(outputs: Sequence[Any], shares: Sequence[float], kind: str) -> tuple[Any, Any]:

@@ -27,6 +27,8 @@ EVIDENTIAL = "evidential"
 Method = Literal["auto", "none", "members", "laplace", "mc_dropout", "evidential", "tta"]
 METHODS = (AUTO, NONE, MEMBERS, LAPLACE, DROPOUT, EVIDENTIAL, TTA)
 WHERE = "--uncertainty"
+# Of heads whose last layers may have a posterior.
+KINDS = ("classes", "labels")
 
 
 def with_uncertainty(model: Model, asked: str | None = None) -> Model:
@@ -64,7 +66,7 @@ def last_layers_of(model: Model) -> LastLayers | None:
     differ, run, at = Disagreement.of(model.task), model.run, _deepest(model)
     if differ is None or not at or not isinstance(run, TorchNetwork):
         return None
-    return LastLayers.of(run.module, at, {head: kind for head, kind in differ.kinds.items() if kind != "values"})
+    return LastLayers.of(run.module, at, {head: kind for head, kind in differ.kinds.items() if kind in KINDS})
 
 
 def _deepest(model: Model) -> str:
@@ -86,7 +88,7 @@ def _masks(model: Model) -> Masks | None:
 def _beside(model: Model, method: str, differ: Disagreement) -> Callable[[Features], Mapping[str, Tensor]]:
     """What adds the uncertainty to the outputs of a network."""
     if method == EVIDENTIAL:
-        return partial(_by_evidence, differ)
+        return partial(_by_evidence, replace(differ, kinds={head: differ.kinds[head] for head in differ.evidence}))
     drawing = model.laplace if method == LAPLACE else _masks(model)
     assert drawing is not None  # noqa: S101 - else the method would be lacking
     return partial(_by_draws, drawing, differ, model.inference.draws)
@@ -105,7 +107,7 @@ def _lacking(model: Model, method: str) -> str:
     """Why a model does not have a method; empty where it has it."""
     if method in (NONE, model.in_graph):
         return ""
-    if not model.task.decoding.uncertainty:
+    if Disagreement.of(model.task) is None:
         return f"a {model.task.name} states no uncertainty"
     if method == MEMBERS and not isinstance(model.run, Averaged):
         return "the model is one network, without members that could differ"

@@ -11,12 +11,36 @@ import numpy as np
 
 from isocenter.evaluation import entropy
 from isocenter.files import Spool
-from isocenter.tasks import BETWEEN, WITHIN, Task
+from isocenter.tasks import BETWEEN, WITHIN, Task, own_outputs
 from isocenter.values import Array, Geometry, Map, Prediction, Region
 
 TOTAL, EPISTEMIC = "total", "epistemic"
 # Less than this many nats in all views is certainty: nothing of it can be theirs.
 CERTAIN = 1e-12
+
+
+# Of what probabilities state an entropy: of boxes each states its own, and values have variances.
+ENTROPIES = ("classes", "labels", "objects")
+
+
+class PartUncertainties:
+    """Receivers of the probabilities of a task that is made of tasks, one a part; arguments as in `Uncertainty`."""
+
+    def __init__(self, task: Task, geometry: Geometry, *, maps: bool = False, parts: bool = True) -> None:
+        self._each = {
+            name: (part, Uncertainty(part, geometry, maps=maps, parts=parts))
+            for name, part in task.decoding.parts.items()
+        }
+
+    def __call__(self, region: Region, arrays: Mapping[str, Array]) -> None:
+        for name, (part, own) in self._each.items():
+            own(region, own_outputs(name, part, arrays))
+
+    def stated(self, prediction: Prediction) -> Prediction:
+        """The prediction whose parts have their uncertainty each, and the maps."""
+        made = {name: own.stated(prediction.parts[name]) for name, (_, own) in self._each.items()}
+        maps = {key: one for part in made.values() for key, one in part.maps.items()}
+        return replace(prediction, parts={**prediction.parts, **made}, maps={**prediction.maps, **maps})
 
 
 class Uncertainty:
@@ -37,11 +61,11 @@ class Uncertainty:
         self._spools: dict[str, Spool] = {}
 
     def __call__(self, region: Region, arrays: Mapping[str, Array]) -> None:
-        if self._head not in arrays or (self._kind not in ("classes", "labels") and not self._maps):
+        if self._head not in arrays or (self._kind not in ENTROPIES and not self._maps):
             return
         given = arrays[self._head]
         # A single channel is whether something is there.
-        made = {TOTAL: entropy(given, exclusive=self._kind != "labels" and len(given) > 1)}
+        made = {TOTAL: entropy(given, exclusive=self._kind in ("", "classes") and len(given) > 1)}
         if self._heeds and f"{self._head}{BETWEEN}" in arrays:
             within, between = (np.asarray(arrays[f"{self._head}{name}"])[0] for name in (WITHIN, BETWEEN))
             made[EPISTEMIC] = made[TOTAL] * (between / np.maximum(within + between, CERTAIN))
@@ -54,7 +78,7 @@ class Uncertainty:
     def stated(self, prediction: Prediction) -> Prediction:
         """The prediction with the mean over all voxels, or that of the answer for the whole image, and the maps."""
         maps = {**prediction.maps, **{name: Map(spool.data, "nats") for name, spool in self._spools.items()}}
-        if not self._kind or not self._sums:
+        if self._kind not in ENTROPIES or not self._sums:
             return replace(prediction, maps=maps)
         count = math.prod(self._geometry.shape) if self._is_dense else self._parts
         known: dict[str, Any] = {name: value / count for name, value in self._sums.items()}

@@ -12,8 +12,9 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.evaluation import box_iou
+from isocenter.evaluation import box_iou, entropy
 from isocenter.lazy import ndimage
+from isocenter.tasks.shared import BETWEEN, WITHIN
 from isocenter.values import Array, BoundingBoxes, Floats, Geometry, Region
 
 # A fresh network predicts a centre in one voxel of ten: the loss is calm from the first step.
@@ -21,6 +22,8 @@ from isocenter.values import Array, BoundingBoxes, Floats, Geometry, Region
 PRIOR = float(np.log(0.1 / 0.9))
 # Peaks that are looked at, and boxes that are kept: a scan has not so many.
 MOST_PEAKS, MOST_BOXES = 2000, 300
+# Less than this many nats in all views is certainty: nothing of it can be theirs.
+CERTAIN = 1e-12
 # Voxels of a side that is left of a box which reaches beyond the grid; of less there is nothing.
 LEAST_SIDE = 0.5
 
@@ -45,6 +48,8 @@ class Decoder:
     def __call__(self, slabs: Iterable[tuple[Region, Array]], geometry: Geometry) -> BoundingBoxes:
         """Outputs (classes + 2 * axes, *region) of finished parts of a grid, in order, to boxes on that grid.
 
+        One more output is the share of the uncertainty of centres about which several views disagree.
+
         Lengths and offsets are in voxels of the grid's own axes; an axis of a single slice may have none.
         """
         flat = _flat_axis(geometry, self.axes)
@@ -53,12 +58,14 @@ class Decoder:
             self.of_peaks(index, values, np.zeros(self.axes), spatial)
             for index, values in self.peaks(_without(slabs, flat))
         ]
-        corners, kinds, scores = (np.concatenate(one) for one in zip(_nothing(self.axes), *boxes, strict=True))
+        nothing = _nothing(self.axes, boxes[0][3].shape[1] if boxes else 0)
+        corners, kinds, scores, doubt = (np.concatenate(one) for one in zip(nothing, *boxes, strict=True))
         kept = distinct(corners, kinds, scores, self.suppression)
         return BoundingBoxes(
             _with(corners[kept], flat),
             tuple(self.classes[kind] for kind in kinds[kept]),
             scores[kept],
+            epistemic=doubt[kept, 0] if doubt.shape[1] else None,
         )
 
     def peaks(self, slabs: Iterable[tuple[Region, Array]]) -> Iterator[tuple[NDArray[np.intp], Floats]]:
@@ -76,21 +83,23 @@ class Decoder:
 
     def of_peaks(
         self, index: NDArray[np.intp], values: Floats, first: Floats | float, last: Floats | float
-    ) -> tuple[Floats, NDArray[np.intp], Floats]:
+    ) -> tuple[Floats, NDArray[np.intp], Floats, Floats]:
         """(n, 1 + axes) class and voxel of each peak, and (n, channels) the outputs there, to boxes.
 
         first, last: (axes,) edges within which boxes are cut
-        Gives (n, 2 * axes) edges, (n,) numbers of classes, (n,) scores; boxes of which little is left are left out
+        Gives (n, 2 * axes) edges, (n,) numbers of classes, (n,) scores and (n, further outputs); boxes of which
+        little is left are left out
         """
         count, kinds = len(self.classes), index[:, 0]
         lengths = np.maximum(values[:, count : count + self.axes] * self.typical, 1.0)  # nothing smaller can be seen
         # An object's centre is within it.
-        offsets = np.clip(values[:, count + self.axes :] * self.typical, -lengths / 2, lengths / 2)
+        end = count + 2 * self.axes
+        offsets = np.clip(values[:, count + self.axes : end] * self.typical, -lengths / 2, lengths / 2)
         centres = index[:, 1:] + 0.5 + offsets
         low, high = (np.clip(centres + side * lengths / 2, first, last) for side in (-1, 1))
         scores = 1 / (1 + np.exp(-(values[np.arange(len(kinds)), kinds] + PRIOR)))
         whole = ((high - low) >= LEAST_SIDE).all(axis=1)
-        return np.concatenate([low, high], axis=1)[whole], kinds[whole], scores[whole]
+        return np.concatenate([low, high], axis=1)[whole], kinds[whole], scores[whole], values[whole, end:]
 
 
 def _peaks_of(
@@ -162,21 +171,45 @@ def _with(corners: Floats, flat: int | None) -> Floats:
     return np.concatenate([np.insert(low, flat, 0.0, axis=1), np.insert(high, flat, 1.0, axis=1)], axis=1)
 
 
-def _nothing(axes: int) -> tuple[Floats, NDArray[np.intp], Floats]:
-    return np.zeros((0, 2 * axes)), np.zeros(0, dtype=np.intp), np.zeros(0)
+def _nothing(axes: int, further: int) -> tuple[Floats, NDArray[np.intp], Floats, Floats]:
+    return np.zeros((0, 2 * axes)), np.zeros(0, dtype=np.intp), np.zeros(0), np.zeros((0, further))
+
+
+def with_doubt(arrays: Mapping[str, Array], head: str) -> Array:
+    """(channels, *region) outputs, and after them the share of uncertainty about which views disagree, if any did."""
+    outputs = np.asarray(arrays[head])
+    if f"{head}{BETWEEN}" not in arrays:
+        return outputs
+    within, between = (np.asarray(arrays[f"{head}{end}"]) for end in (WITHIN, BETWEEN))
+    return np.concatenate([outputs, between / np.maximum(within + between, CERTAIN)])
 
 
 def rows_of(boxes: BoundingBoxes, columns: Mapping[str, int], least: float) -> list[dict[str, object]]:
-    """label, score and the corners by name, for each box from a score on; one of blanks where there is none."""
+    """label, score and the corners by name, for each box from a score on; one of blanks where there is none.
+
+    Where views were compared also its uncertainty in nats: that of whether it is there, and the part that is theirs.
+    """
     assert boxes.scores is not None  # noqa: S101 - they are predicted
     blank: dict[str, object] = {"label": None, "score": None, **dict.fromkeys(columns)}
+    stated = uncertainty_of(boxes)
+    blank |= dict.fromkeys(stated)
     rows = [
         {
             "label": boxes.names[number],
             "score": round(float(boxes.scores[number]), 6),
             **{name: round(float(boxes.corners[number, place]), 3) for name, place in columns.items()},
+            **{name: float(values[number]) for name, values in stated.items()},
         }
         for number in range(len(boxes))
         if boxes.scores[number] >= least
     ]
     return rows or [blank]
+
+
+def uncertainty_of(boxes: BoundingBoxes) -> dict[str, Floats]:
+    """{"total", "aleatoric", "epistemic": (n,) nats} of whether each is there; nothing where no views were compared."""
+    if boxes.epistemic is None or boxes.scores is None:
+        return {}
+    total = np.asarray(entropy([boxes.scores, 1 - boxes.scores]), dtype=np.float64)
+    own = total * boxes.epistemic
+    return {"total": total, "aleatoric": total - own, "epistemic": own}

@@ -18,7 +18,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
-from isocenter.tasks.detection.decode import PRIOR, Decoder, distinct, rows_of
+from isocenter.tasks.detection.decode import PRIOR, Decoder, distinct, rows_of, with_doubt
 from isocenter.tasks.detection.maps import centre_loss
 from isocenter.tasks.detection.plan import (
     OVERLAPS,
@@ -175,6 +175,8 @@ class Detection:
             decode=self.decode,
             outputs=self.outputs,
             targets=(*self._ranked, *self.classes),
+            uncertainty="boxes",
+            log_odds=PRIOR,
         )
 
     @property
@@ -265,7 +267,7 @@ class Detection:
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """A box for every voxel that is more of a centre than its neighbours."""
-        boxes = self.decoder(((region, np.asarray(arrays[HEAD])) for region, arrays in slabs), geometry)
+        boxes = self.decoder(((region, with_doubt(arrays, HEAD)) for region, arrays in slabs), geometry)
         return Prediction(geometry, boxes=boxes, labels=self.labels, threshold=self._level)
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
@@ -349,7 +351,7 @@ class Detection:
         [(index, values)] = decoder.peaks([(tuple(slice(0, int(n)) for n in size), outputs)])
         # A peak at the edge of a part may be no peak of the image; a box that reaches beyond the part is kept whole.
         inner = ((index[:, 1:] > 0) & (index[:, 1:] < size - 1)).all(axis=1)
-        corners, kinds, scores = decoder.of_peaks(index[inner], values[inner], -np.inf, np.inf)
+        corners, kinds, scores, _ = decoder.of_peaks(index[inner], values[inner], -np.inf, np.inf)
         kept = distinct(corners, kinds, scores, self.suppression)
         bins = np.minimum((scores * BINS).astype(int), BINS - 1)
         for kind in range(len(self.classes)):

@@ -161,6 +161,7 @@ class InstanceSegmentation:
             outputs=self.outputs,
             bytes_per_voxel=BYTES_PER_VOXEL,
             targets=tuple(label.name for label in self.labels),
+            uncertainty="objects",
         )
 
     @property

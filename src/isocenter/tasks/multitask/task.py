@@ -15,7 +15,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError, PlanError
 from isocenter.lazy import torch
-from isocenter.tasks.answers import Decoding, Scoring, Teaching, Traits, rows_in, sides_of
+from isocenter.tasks.answers import Decoding, Scoring, Teaching, Traits, head_of, own_outputs, rows_in, sides_of
 from isocenter.tasks.multitask.plan import SELECTED, SETTING, SIGN, agreed, check_settings, joined_traits, of_part
 from isocenter.tasks.multitask.scores import PartScoring
 from isocenter.tasks.multitask.slabs import dense_slabs, joined_prediction, mean, read_by_each
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from isocenter.tasks.answers import Outputs
     from isocenter.tasks.task import Task
 
-# Between a part and its head, after which layers of the network are named: no dot may stand in such a name.
-HEAD = "_"
 # Of the logarithms of variances: a loss counts at most e^5 times, and at least 1 / e^5 times, as much as it is.
 LARGEST_LOG = 5.0
 
@@ -100,7 +98,7 @@ class Multitask:
     @property
     def heads(self) -> Mapping[str, Head]:
         """The heads of all parts, as <kind>_<head>."""
-        return {f"{name}{HEAD}{key}": head for name, part in self.parts.items() for key, head in part.heads.items()}
+        return {head_of(name, key): head for name, part in self.parts.items() for key, head in part.heads.items()}
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -139,14 +137,13 @@ class Multitask:
             probabilities=self.probabilities,
             decode=self.decode,
             outputs=self.outputs,
-            averaged=tuple(f"{name}{HEAD}{key}" for name, part in self.parts.items() for key in part.decoding.averaged),
-            sides={
-                f"{name}{HEAD}{key}": own for name, part in self.parts.items() for key, own in sides_of(part).items()
-            },
+            averaged=tuple(head_of(name, key) for name, part in self.parts.items() for key in part.decoding.averaged),
+            sides={head_of(name, key): own for name, part in self.parts.items() for key, own in sides_of(part).items()},
             parts=self.parts,
             by_covariates=self.by_covariates if any(self._narrowing.values()) else None,
             covers_from=self._first.decoding.covers_from,
             targets=self._targets,
+            states_evidence=any(part.decoding.states_evidence for part in self.parts.values()),
         )
 
     @property
@@ -331,14 +328,12 @@ class Multitask:
         return next(iter(self.parts.values()))
 
     def _own(self, name: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """{head: output} of a part; of a slab without its heads nothing."""
-        heads = {f"{name}{HEAD}{key}": key for key in self.parts[name].heads}
-        return {key: outputs[whole] for whole, key in heads.items() if whole in outputs}
+        return own_outputs(name, self.parts[name], outputs)
 
     def _each(self, arrays: Mapping[str, Any], made: Callable[[str, Task], Mapping[str, Array]]) -> dict[str, Array]:
         """The result of `made` for each part that these are outputs of, under the heads' whole names."""
         return {
-            f"{name}{HEAD}{key}": array
+            head_of(name, key): array
             for name, part in self.parts.items()
             if self._own(name, arrays)
             for key, array in made(name, part).items()

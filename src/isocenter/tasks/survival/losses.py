@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from isocenter.lazy import cox, torch
 from isocenter.tasks.shared import place_of_target
@@ -80,3 +83,17 @@ def rising(model: str, outputs: Tensor, target: str | None) -> Tensor:
     """(batch,) a number that rises with the risk, the only target that there is."""
     place_of_target(target or RISK[0], RISK)
     return RISING[model](outputs)
+
+
+def log_hazard(model: str, when: float, known: Known, outputs: Any) -> Any:
+    """(batch, 1) risk of (batch, outputs), arrays or tensors, by a time; of Cox less what is the same for everybody."""
+    library = np if isinstance(outputs, np.ndarray) else torch
+    first = outputs[:, :1]
+    if model == "cox":
+        return known.slope * first
+    if model == "weibull":
+        return library.exp(outputs[:, 1:]) * (math.log(when / known.scale) - first)
+    ends = np.array([0.0, *known.edges])
+    passed = np.clip((when - ends[:-1]) / np.diff(ends), 0, 1)  # of each interval
+    each = outputs.clip(0) + library.log(1 + library.exp(-abs(outputs)))
+    return library.log(sum(float(share) * each[:, place : place + 1] for place, share in enumerate(passed)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,9 +14,19 @@ from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import EVERYONE, Seed, Steps, Table, brier_errors, harrell_c, integrated, time_scores
 from isocenter.lazy import pandas as pd
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
-from isocenter.tasks.shared import INTERVALS, OF_SETS, Certainty, Shares, assured_each, finite, mean_of, reading
+from isocenter.tasks.shared import (
+    BETWEEN,
+    INTERVALS,
+    OF_SETS,
+    Certainty,
+    Shares,
+    assured_each,
+    finite,
+    mean_of,
+    reading,
+)
 from isocenter.tasks.survival.curves import LEAST, MODELS, HazardModel, Known, median_time
-from isocenter.tasks.survival.losses import LOSSES, RISK, rising
+from isocenter.tasks.survival.losses import LOSSES, RISK, log_hazard, rising
 from isocenter.tasks.survival.pictures import MEDIAN, SurvivalPictures, values_of
 from isocenter.tasks.survival.plan import (
     SENTENCES,
@@ -186,6 +197,8 @@ class Survival:
             decode=self.decode,
             outputs=self.outputs,
             targets=RISK,
+            uncertainty="values",
+            measured=partial(log_hazard, self.model, self.horizons[-1], self._known),
         )
 
     @property
@@ -288,7 +301,11 @@ class Survival:
         raw = float(outputs[0]) if self._hazard_model.relative else values["risk"]
         found = self.certainty.conformal
         low = {} if found is None else {TIME: self._usual_time(raw) / found.threshold(EVERYONE)}
-        return Prediction(geometry, values=values, confidence=Confidence(low=low, uncalibrated={"risk": raw}))
+        between = arrays.get(f"event{BETWEEN}")
+        confidence = Confidence(low=low, uncalibrated={"risk": raw})
+        if between is not None:  # the variance of the risk over several views
+            confidence = replace(confidence, epistemic=float(np.sum(np.asarray(between), dtype=np.float64)))
+        return Prediction(geometry, values=values, confidence=confidence)
 
     def assured(
         self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool

@@ -290,7 +290,7 @@ def rows_of(prediction: Prediction, case: Case, task: Task, split: Split, fold: 
     """The rows of a case in a table of cases, scored by its fold's own task where several folds score."""
     table = (task if fold is None else fold.task).scoring.score([prediction], [case])
     of_fold = {} if fold is None else {FOLD: str(fold.number)}
-    rows = table.assign(split=split, **of_fold, **confidence_columns(prediction)).to_dict("records")
+    rows = table.assign(split=split, **of_fold, **confidence_columns(prediction, between=".")).to_dict("records")
     who = covariates_of(case)
     return [{**{str(name): value for name, value in row.items()}, **who} for row in rows]
 
