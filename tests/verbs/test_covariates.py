@@ -188,6 +188,23 @@ def test_a_cohort_is_evaluated_with_the_covariates_of_its_own_table(informed, tm
     assert any("marker is missing" in problem.what for problem in found.scored.problems)
 
 
+def test_the_answer_of_a_network_that_gets_the_sex_is_looked_at_with_the_other_one_too(informed, tmp_path):
+    data, out = cohort(tmp_path / "other", 12), tmp_path / "out"
+    found = isocenter.evaluate(informed[1], data, column=COLUMN, split="all", device="cpu", out=out, groups="sex")
+    [row] = json.loads((out / "fairness.json").read_text())["swapped"]
+    model, table = isocenter.load(informed[1], "cpu"), pd.read_csv(data / "table.csv")
+    moved, calls = [], []
+    for case in table.itertuples():
+        who = [{"marker": case.marker, "sex": sex} for sex in (case.sex, {"F": "M", "M": "F"}[case.sex])]
+        both = [model.predict(data / case.file, covariates=one).probabilities for one in who]
+        moved.append(np.mean([abs(both[0][name] - both[1][name]) for name in ("ill", "well")]))
+        calls.append(max(both[0], key=both[0].get) != max(both[1], key=both[1].get))
+    assert row["moved"] == pytest.approx(np.mean(moved), rel=1e-4) and row["moved"] > 0
+    assert (row["attribute"], row["changed"], row["cases"]) == ("sex", pytest.approx(np.mean(calls)), 12)
+    assert "With the sex of another group and all else alike the answer moves by" in (out / "report.html").read_text()
+    assert found.scored.table["covariate_sex"].tolist() == table["sex"].tolist()
+
+
 @pytest.mark.parametrize(("role", "column"), [("value:score", "score"), ("time", "days")])
 def test_numbers_and_times_are_told_covariates_too_and_of_one_training_nothing_is_said_of_images(
     role, column, informed, tmp_path

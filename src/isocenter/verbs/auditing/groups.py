@@ -42,6 +42,7 @@ from isocenter.report import Block, Details, Paragraph, Section, figures, metric
 from isocenter.report import Table as PageTable
 from isocenter.tasks import Task
 from isocenter.values import Dataset, Estimate, Row
+from isocenter.verbs.auditing.swapped import Swapped, answer_columns, swapped
 from isocenter.verbs.evaluation import Audited, by_case
 
 if TYPE_CHECKING:
@@ -116,12 +117,15 @@ def groups(audit: Audit) -> Audited | None:
     done = replace(found, gaps=adjusted_gaps(found.gaps, holm))
     alike = [one for name, own in assigned.items() if (one := _alike(audit, name, own, who)) is not None]
     plain = {"groups": asked or ",".join(assigned), "level": LEVEL}
+    each = [swapped(audit, name, dict(zip(who.index, own.tolist(), strict=True))) for name, own in assigned.items()]
+    moved = [one for one in each if one is not None]
     plain |= {"gaps": [*map(_record, done.gaps)], "individual": [*map(_record, alike)]}
+    plain["swapped"] = [*map(_record, moved)]
     notes = [_words(gap, scored.metric_names) for gap in _shown(done.gaps)]
     return Audited(
         {GROUPS: _csv(done)},
         {FAIRNESS: (SCHEMA, plain)},
-        [_section(done, scored.metric_names, alike)],
+        [_section(done, scored.metric_names, alike, moved)],
         notes,
     )
 
@@ -230,9 +234,7 @@ class Look:
 
 def _alike(audit: Audit, attribute: str, groups: np.ndarray, who: Table) -> Alike | None:
     """Whether cases that look alike to the network are answered alike; None without its features, or numbers."""
-    answers = [name for name in who if str(name).startswith("probability")] or [
-        name for name in ("risk", "predicted") if name in who and pd.api.types.is_numeric_dtype(who[name])
-    ]
+    answers = answer_columns(who)
     features = audit.scored.features
     here = [n for n, case in enumerate(who.index) if case in features]
     if not features or not answers or not here:
@@ -256,7 +258,7 @@ def _of(estimate: Estimate) -> tuple[Any, ...]:
     return estimate.value, estimate.low, estimate.high, estimate.n, estimate.patients
 
 
-def _record(gap: Gap | Alike) -> dict[str, Any]:
+def _record(gap: Gap | Alike | Swapped) -> dict[str, Any]:
     """JSON knows no NaN."""
     plain = asdict(gap).items()
     return {name: None if isinstance(one, float) and not np.isfinite(one) else one for name, one in plain}
@@ -274,7 +276,9 @@ def _words(gap: Gap, names: Mapping[str, str]) -> str:
     return f"Groups of {gap.attribute} differ: {what} by {number(gap.value)} ({how}), worst for {gap.worst}."
 
 
-def _section(found: Found, names: Mapping[str, str], alike: Sequence[Alike] = ()) -> Section:
+def _section(
+    found: Found, names: Mapping[str, str], alike: Sequence[Alike] = (), moved: Sequence[Swapped] = ()
+) -> Section:
     shown, tested = _shown(found.gaps), [gap for gap in found.gaps if np.isfinite(gap.p)]
     attributes = list(dict.fromkeys(gap.attribute for gap in found.gaps))
     if shown:
@@ -284,7 +288,7 @@ def _section(found: Found, names: Mapping[str, str], alike: Sequence[Alike] = ()
     few = list(dict.fromkeys(f"{a} {g}" for a, g, _, judged in found.rows if judged == FEW))
     if few:
         verdict += f" Too few to judge, at least by some label: {listed(few)}."
-    blocks: list[Block] = [Paragraph(verdict), *_forest(found, names)]
+    blocks: list[Block] = [Paragraph(" ".join([verdict, *(one.words for one in moved)])), *_forest(found, names)]
     rows = [_cells(gap, names) for gap in (shown or found.gaps[:0])]
     columns = ("Attribute", "Gap", "Label", "Value", "95 % interval", "p", "adjusted p", "Worst for")
     if rows:

@@ -1,0 +1,103 @@
+"""How far a model's answer to a case moves when the patient is said to be of another group, all else alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isocenter.errors import counted
+from isocenter.evaluation import UNKNOWN, Table, bootstrap
+from isocenter.lazy import pandas as pd
+from isocenter.report import number
+from isocenter.values import Case, Floats, number_in
+from isocenter.verbs.evaluation import rows_of
+
+if TYPE_CHECKING:
+    from isocenter.verbs.auditing.audits import Audit
+
+# Cases that are predicted again: of many a twentieth, so that an evaluation takes little longer.
+FEWEST, SHARE = 20, 0.05
+CALLED = "predicted"
+
+
+@dataclass(frozen=True)
+class Swapped:
+    """Answers with a covariate that the network gets as it is, and as the other groups have it.
+
+    moved:     mean absolute change of probabilities, risks or values, over the other groups; low, high: of patients
+    changed:   share of cases whose call is another one in some other group; None where nothing is called
+    """
+
+    attribute: str
+    moved: float
+    low: float | None
+    high: float | None
+    changed: float | None
+    cases: int
+
+    @property
+    def words(self) -> str:
+        """In a sentence."""
+        interval = "" if self.low is None or self.high is None else f" ({number(self.low)} to {number(self.high)})"
+        calls = "" if self.changed is None else f", and the call of {100 * self.changed:.0f} % changes"
+        moves = f"the answer moves by {number(self.moved)}{interval} on average{calls}"
+        return f"With the {self.attribute} of another group and all else alike {moves} ({counted(self.cases, 'case')})."
+
+
+def swapped(audit: Audit, attribute: str, groups: Mapping[str, str]) -> Swapped | None:
+    """None where the network does not get the covariate, or there are not two groups.
+
+    groups: {case id: its group}
+    Counterfactual fairness of inputs alone: Kusner et al., NeurIPS 2017, arXiv:1703.06856
+    """
+    known = [case for case in audit.cases if groups.get(case.id, UNKNOWN) != UNKNOWN]
+    values, table = _values(known, attribute, groups), audit.scored.table
+    is_called = CALLED in table and not pd.api.types.is_numeric_dtype(table[CALLED])
+    if (
+        len(values) < 2
+        or not answer_columns(table)
+        or attribute not in audit.predictor.model_of(known[0].id).context.names
+    ):
+        return None
+    count = min(len(known), max(FEWEST, round(SHARE * len(known))))
+    chosen = np.random.default_rng(audit.seed).choice(len(known), count, replace=False)
+    moved, changed, patients = list[float](), list[bool](), list[str]()
+    for case in (known[place] for place in sorted(chosen)):
+        own = table[table["case"] == case.id]
+        others = [_scored(audit, case, attribute, value) for name, value in values.items() if name != groups[case.id]]
+        here, calls = _answers(own), own[CALLED].astype(str).tolist() if is_called else []
+        moved.append(float(np.nanmean([np.abs(_answers(one) - here) for one in others])))
+        changed.append(is_called and any(one[CALLED].astype(str).tolist() != calls for one in others))
+        patients.append(case.patient)
+    estimate = bootstrap(np.array(moved), np.array(patients), seed=audit.seed)
+    share = float(np.mean(changed)) if is_called else None
+    return Swapped(attribute, estimate.value, estimate.low, estimate.high, share, count)
+
+
+def answer_columns(table: Table) -> list[str]:
+    """The columns of a table of cases that hold numbers which a model states: probabilities, a risk, a value."""
+    own = [str(name) for name in table if str(name).startswith("probability")]
+    numbers = [name for name in ("risk", CALLED) if name in table and pd.api.types.is_numeric_dtype(table[name])]
+    return own or numbers
+
+
+def _values(cases: list[Case], attribute: str, groups: Mapping[str, str]) -> dict[str, Any]:
+    """{group: the covariate as its cases have it}, of numbers their median."""
+    made = {}
+    for name in dict.fromkeys(groups[case.id] for case in cases):
+        own = [case.covariates.get(attribute) for case in cases if groups[case.id] == name]
+        numbers = [one for value in own if (one := number_in(value)) is not None]
+        made[name] = float(np.median(numbers)) if len(numbers) == len(own) else own[0]
+    return made
+
+
+def _scored(audit: Audit, case: Case, attribute: str, value: Any) -> Table:
+    prediction = audit.predictor.predict(replace(case, covariates={**case.covariates, attribute: value}))
+    return pd.DataFrame(rows_of(prediction, case, audit.predictor.task, "test", audit.folds.get(case.id)))
+
+
+def _answers(rows: Table) -> Floats:
+    return rows[answer_columns(rows)].to_numpy(dtype=float)
