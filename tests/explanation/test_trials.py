@@ -58,6 +58,7 @@ def test_an_edge_filter_fails_because_it_stays_the_same_when_the_weights_are_dra
     made = verdict(Method("edges", edges, "edges"), corner_model())
     assert made.passed is False
     assert "stay alike when weights are drawn anew (rank correlation 1.00)" in made.because
+    assert "deletion and insertion not shown to be better than of an edge filter" in made.because
     assert_allclose(made.measures["deletion_over_edges"].value, 0, atol=0.3)
 
 

@@ -15,6 +15,7 @@ import isocenter
 from isocenter.errors import UsageError
 from isocenter.explanation import METHODS as ALL_METHODS
 from isocenter.runtime import write_json
+from isocenter.verbs.explaining import findings_sentence
 
 METHODS = "gradcam,occlusion,integrated_gradients"
 COLUMNS = [
@@ -164,3 +165,21 @@ def test_evaluate_shows_maps_beside_its_best_and_worst_cases_by_methods_that_wer
     assert record["methods"]["gradcam"]["passed"] is True
     assert "What answers rest on" in (tmp_path / "out" / "report.html").read_text()
     assert any("gradcam passed its tests" in note for note in made.notes)
+
+
+def test_places_that_the_maps_of_every_method_favour_are_told_apart_from_those_of_some():
+    def row(method, kind, p):
+        return {"method": method, "kind": kind, "share": 0.5, "area": 0.1, "p": p, "cases": 9}
+
+    rows = [row("rise", "corner", 0.01), row("occlusion", "corner", 0.02), row("rise", "border", 0.04)]
+    rows += [
+        row("occlusion", "border", 0.3),
+        row("rise", "cluster of ill", 0.2),
+        row("occlusion", "cluster of ill", 0.2),
+    ]
+    said = findings_sentence(rows)
+    assert said == (
+        "Maps of rise, occlusion hold more evidence than chance would in the corners. "
+        "Only some methods find it: the border (rise)."
+    )
+    assert findings_sentence(rows[-2:]) == ""

@@ -26,6 +26,7 @@ from isocenter.verbs.explaining import (
     concepts_of,
     counterfactuals_of,
     explanation_page,
+    findings_sentence,
     verdict_sentence,
     with_references,
     with_tests,
@@ -92,7 +93,7 @@ class Explained(InNotebook):
     def __repr__(self) -> str:
         used = list(dict.fromkeys(self.table["method"])) if len(self.table) else []
         lines = [f"{counted(self.table['case'].nunique(), 'case')} explained by {', '.join(used)}"]
-        lines += [verdict_sentence(self.methods)]
+        lines += [verdict_sentence(self.methods), *filter(None, [findings_sentence(self.findings)])]
         lines += [f"{name}: {one['because']}" for name, one in self.methods.items()]
         lines += [f"{name} cannot be: {reason}" for name, reason in self.refused.items()]
         lines += [f"{problem.severity}: {problem.what}. {problem.remedy}" for problem in self.problems]

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from isocenter.verbs.explaining.concepts import CONCEPTS, Cohort, concepts_of
     from isocenter.verbs.explaining.counterfactuals import COUNTERFACTUALS, counterfactuals_of
     from isocenter.verbs.explaining.kept import keep, kept_content, kept_records
-    from isocenter.verbs.explaining.report import explanation_page, method_blocks, verdict_sentence
+    from isocenter.verbs.explaining.report import (
+        explanation_page,
+        findings_sentence,
+        method_blocks,
+        verdict_sentence,
+    )
     from isocenter.verbs.explaining.tests_of_methods import Tested, spread_out, tested_methods
 
 if not TYPE_CHECKING:

@@ -13,6 +13,8 @@ from isocenter.verbs.explaining.kept import Records
 MOST_CASES = 20
 # Of findings, after Holm.
 LEVEL = 0.05
+NOTHING = "No map favours borders, corners, burned-in letters or places of one answer more than chance would."
+PLACES = {"border": "the border", "corner": "the corners", "text": "burned-in letters"}
 VERDICTS = {True: "passed", False: "failed", None: "not judged"}
 MEASURED = {
     "randomisation": "Like maps of redrawn weights",
@@ -49,7 +51,8 @@ def explanation_page(
         cases.append(Paragraph(f"{len(made) - MOST_CASES} more have their files only."))
     sections.append(Section("Cases", cases, [table]))
     lead = f"{counted(len(made), 'case')}: what the model's answers rest on."
-    return render(Page("Explanations", [], sections, facts, lead=lead, verdict=verdict_sentence(records)))
+    verdict = f"{verdict_sentence(records)} {findings_sentence([one for one in findings if one['kind'] in PLACES])}"
+    return render(Page("Explanations", [], sections, facts, lead=lead, verdict=verdict.strip()))
 
 
 def verdict_sentence(records: Records) -> str:
@@ -82,18 +85,42 @@ def method_blocks(records: Records, refused: Mapping[str, str]) -> list[Block]:
 
 def findings_blocks(findings: Sequence[Mapping[str, Any]]) -> list[Block]:
     """Where the evidence of the cohort lies, against the share of the image; folded where nothing stands out."""
-    found = sorted({str(one["kind"]) for one in findings if one["p"] < LEVEL})
-    table = findings_table(findings)
-    if not found:
-        said = "No map favours borders, corners, burned-in letters or places of one answer more than chance would."
-        return [Paragraph(said), Details("What was looked for", [table])]
-    return [Paragraph(f"More evidence than chance would put there: {listed(found)}."), table]
+    said, table = findings_sentence(findings), findings_table(findings)
+    return [Paragraph(said), table] if said else [Paragraph(NOTHING), Details("What was looked for", [table])]
+
+
+def findings_sentence(findings: Sequence[Mapping[str, Any]]) -> str:
+    """Where maps hold more evidence than chance would: those of every method, then those of some; empty if nowhere."""
+    methods = list(dict.fromkeys(str(one["method"]) for one in findings))
+    found: dict[str, list[str]] = {}
+    for one in findings:
+        if one["p"] < LEVEL:
+            found.setdefault(place_words(str(one["kind"])), []).append(str(one["method"]))
+    every = [place for place, by in found.items() if len(by) == len(methods)]
+    some = [f"{place} ({listed(by)})" for place, by in found.items() if place not in every]
+    said = f"Maps of {listed(methods)} hold more evidence than chance would in {listed(every)}." if every else ""
+    if some:
+        said += f" Only some methods find it: {'; '.join(some)}."
+    return said.strip()
+
+
+def place_words(kind: str) -> str:
+    """A kind of finding for people."""
+    answer = kind.removeprefix("cluster of ")
+    return PLACES.get(kind, kind if answer == kind else f"places that maps of {answer} share")
 
 
 def findings_table(findings: Sequence[Mapping[str, Any]]) -> Table:
     """A row a kind of place and method."""
     rows = [
-        [one["kind"], f"{one['method']}", f"{one['share']:.0%}", f"{one['area']:.0%}", f"{one['p']:.3g}", one["cases"]]
+        [
+            place_words(str(one["kind"])),
+            f"{one['method']}",
+            f"{one['share']:.0%}",
+            f"{one['area']:.0%}",
+            f"{one['p']:.3g}",
+            one["cases"],
+        ]
         for one in findings
     ]
     columns = ["Place", "Method", "Share of evidence", "Share of area", "p after Holm", "Cases"]
