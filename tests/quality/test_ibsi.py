@@ -17,6 +17,8 @@ PHANTOM = [
 LEVELS = np.moveaxis(np.array(PHANTOM), 0, -1)
 # As published, to three digits; of texture the values of the matrix merged over 13 directions in 3D.
 PUBLISHED = {
+    "morph_volume": 556,
+    "morph_area_mesh": 388,
     "morph_vol_approx": 592,
     "morph_diam": 13.1,
     "morph_pca_maj_axis": 11.4,
@@ -63,7 +65,24 @@ def test_a_measurement_of_the_digital_phantom_is_the_published_one(name):
 
 def test_every_measurement_is_checked_there_and_some_twenty_five_there_are():
     assert set(of_phantom()) == set(PUBLISHED)
-    assert len(PUBLISHED) == 26
+    assert len(PUBLISHED) == 28
+
+
+def test_the_mesh_of_a_ball_has_its_volume_and_of_a_turned_or_split_region_the_same_measures_as_before():
+    grid = np.indices((40, 40, 30)) - np.array([20, 20, 15])[:, None, None, None]
+    away = np.sqrt(((grid.T * [0.5, 0.5, 0.7]) ** 2).sum(axis=-1)).T
+    found = morphology(away < 8, (0.5, 0.5, 0.7))
+    assert found["morph_volume"] == pytest.approx(4 / 3 * np.pi * 8**3, rel=0.01)
+    assert found["morph_area_mesh"] == pytest.approx(
+        4 * np.pi * 8**2, rel=0.1
+    )  # steps of voxels are longer than a ball
+    region = np.random.default_rng(0).random((6, 7, 5)) < 0.5
+    volume, area = (morphology(region, (1, 2, 3))[name] for name in ("morph_volume", "morph_area_mesh"))
+    turned = morphology(region.transpose(2, 0, 1)[:, ::-1], (3, 1, 2))
+    assert (turned["morph_volume"], turned["morph_area_mesh"]) == pytest.approx((volume, area))
+    # A single voxel is an octahedron between the centres of its neighbours.
+    point = morphology(np.ones((1, 1, 1), dtype=bool), (1, 1, 1))
+    assert (point["morph_volume"], point["morph_area_mesh"]) == pytest.approx((1 / 6, np.sqrt(3)))
 
 
 def test_of_a_picture_the_same_measurements_hold_in_its_plane():

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isocenter.lazy import spatial
+from isocenter.quality.marching_cubes import mesh_measures
 from isocenter.values import Array, Floats
 
 # Grey levels of texture: a fixed number of bins over the region's own range, so that units do not matter.
@@ -46,14 +47,16 @@ def discretised(values: Floats, inside: Array, bins: int = BINS) -> Array:
 
 
 def morphology(inside: Array, spacing: Sequence[float]) -> dict[str, float]:
-    """Volume by counting voxels, largest diameter between points of the surface, and principal axes."""
+    """Volume by counting voxels, in three axes also of the mesh with its surface; largest diameter; principal axes."""
     steps = np.asarray(spacing, dtype=np.float64)
     places = np.argwhere(inside) * steps
     lengths = 4 * np.sqrt(_variances(places))
     axes = dict(zip(("maj_axis", "min_axis", "least_axis"), lengths.tolist(), strict=False))
     longest = max(lengths[0], 1e-12)
     ratios = dict(zip(("elongation", "flatness"), (lengths[1:] / longest).tolist(), strict=False))
+    mesh = mesh_measures(inside, steps) if inside.ndim == 3 else ()
     return {
+        **dict(zip(("morph_volume", "morph_area_mesh"), mesh, strict=False)),
         "morph_vol_approx": float(inside.sum() * steps.prod()),
         "morph_diam": _diameter(inside, steps),
         **{f"morph_pca_{name}": value for name, value in {**axes, **ratios}.items()},
