@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from isocenter.values import BY_HAND, Decision, Plan
+from isocenter.verbs.training import gate
 from isocenter.verbs.training import time_budget as budget
 from isocenter.verbs.training.time_budget import Afterwards, Costs, Turn, seconds_after, training_deadline
 
@@ -46,6 +47,26 @@ def test_scores_of_fresh_weights_do_not_take_the_time_of_learning():
     assert after.first_deadline(smooth) == training_deadline(3.0, after.seconds(smooth))
     slow = Costs(predict=15.0, score=60.0, tune=30.0)  # that long it will take to predict, whatever is learnt
     assert after.first_deadline(slow) == training_deadline(3.0, budget.REPORT_SECONDS + 8 * 15.0)
+
+
+def test_gates_look_at_as_many_training_cases_as_a_twentieth_of_the_minutes_lasts_but_at_a_few_in_any_case():
+    def seconds(predict: float, *looking: int) -> float:
+        """s of looking at training cases within 10 minutes."""
+        costs = Costs(predict, score=0.0, tune=0.0)
+        bare, whole = (Afterwards(10.0, None, 2, [(6, 1)], 5, own) for own in ((), looking))
+        return whole.seconds(costs) - bare.seconds(costs)
+
+    assert seconds(0.1, 200) == pytest.approx(20.0)  # all of them
+    assert seconds(0.5, 200) == pytest.approx(30.0)  # 60 of them
+    assert seconds(10.0, 200) == pytest.approx(300.0)  # 30 of them
+    assert seconds(0.5, 200, 200, 40) == pytest.approx(3 * 15.0)  # 30 in each of three folds
+
+
+def test_a_gate_stops_looking_when_its_time_is_over(monkeypatch):
+    looked = []
+    monkeypatch.setattr(gate, "observed", lambda model, case, layers: (looked.append(case), None))
+    assert len(gate._looked(None, range(50), seconds=-1.0)[0]) == budget.FEWEST_LOOKED == len(looked)
+    assert len(gate._looked(None, range(50))[0]) == 50
 
 
 def test_every_fold_gets_an_equal_part_of_the_time_that_is_left():

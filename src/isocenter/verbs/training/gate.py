@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -30,7 +32,8 @@ from isocenter.values import Case, Decision, Prediction
 from isocenter.verbs.evaluation import case_errors
 from isocenter.verbs.reading import tracked
 from isocenter.verbs.training.fit import Job, Tuned
-from isocenter.verbs.training.run_folder import RunFolder
+from isocenter.verbs.training.run_folder import RunFolder, minutes_decide
+from isocenter.verbs.training.time_budget import FEWEST_LOOKED, looking_seconds
 
 GATE, ERROR = "guard.gate", "guard.error"
 NO_GATE = "too few cases did not train: no image is refused"
@@ -59,11 +62,12 @@ def guarded(run: RunFolder, jobs: Sequence[Job], outcomes: Sequence[Outcome], tu
 def looked_at(run: RunFolder, job: Job) -> tuple[Sequence[Case], Sequence[Case]]:
     """The training cases, of many some that are drawn by the seed, and the others at which a gate looks.
 
-    The others are those of the part "calibration", or else the validation cases.
+    The others are those of the part "calibration", or else the validation cases. Training cases come in the order in
+    which they were drawn, so that the first of them stand for all.
     """
     order = np.random.default_rng(job.settings.training.seed).permutation(len(job.train))
     held_out = run.cases("calibration", job.fold) or job.val
-    return [job.train[place] for place in sorted(order[:MOST_TRAINED])], held_out
+    return [job.train[place] for place in order[:MOST_TRAINED]], held_out
 
 
 def _guarded(run: RunFolder, job: Job, model: Model) -> tuple[Model, Model]:
@@ -73,8 +77,11 @@ def _guarded(run: RunFolder, job: Job, model: Model) -> tuple[Model, Model]:
     """
     trained, held_out = looked_at(run, job)
     exact, wanted = bool(run.cases("calibration", job.fold)), job.settings.guard
-    layers = last_layers_of(model)
-    seen, _ = _looked(model, trained, layers=layers)
+    layers, minutes = last_layers_of(model), job.settings.training.minutes
+    timed = minutes is not None and minutes_decide(job.settings.training, job.out)
+    seconds = looking_seconds(minutes, len(run.folds)) if timed and minutes is not None else math.inf
+    seen, _ = _looked(model, trained, layers=layers, seconds=seconds)
+    trained = trained[: len(seen)]
     laplace = None if layers is None else layers.fitted(len(job.train))
     own = replace(model, laplace=laplace, directions=_directions(model, trained))
 
@@ -126,13 +133,19 @@ Sure = list[tuple[float, float]]
 
 
 def _looked(
-    model: Model, cases: Sequence[Case], *, judged: bool = False, layers: LastLayers | None = None
+    model: Model,
+    cases: Sequence[Case],
+    *,
+    judged: bool = False,
+    layers: LastLayers | None = None,
+    seconds: float = math.inf,
 ) -> tuple[list[Observation], Sure]:
     """What a model sees of cases and, where it is to be judged, how sure its answers are and how wrong.
 
-    layers: take what comes into the last layers
+    layers:  take what comes into the last layers
+    seconds: after which it looks at no further case, once it has seen the fewest
     """
-    seen, sure = list[Observation](), Sure()
+    seen, sure, began = list[Observation](), Sure(), time.monotonic()
     with tracked("looking at cases for the gate") as tracker:
         for done, case in enumerate(cases, start=1):
             observation, prediction = observed(model, case, layers)
@@ -140,6 +153,8 @@ def _looked(
             if judged:
                 sure.append(_sure_and_wrong(model.task, prediction, case))
             tracker(done, len(cases))
+            if done >= FEWEST_LOOKED and time.monotonic() - began > seconds:
+                break
     return seen, sure
 
 

@@ -10,7 +10,16 @@ from typing import Any
 
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.files import dataset_hash, read_text_table, write_table, write_text, written
-from isocenter.planning import GROUPS, plan_text, read_plan, registered, settings, with_inner_folds, with_settings
+from isocenter.planning import (
+    GROUPS,
+    Training,
+    plan_text,
+    read_plan,
+    registered,
+    settings,
+    with_inner_folds,
+    with_settings,
+)
 from isocenter.quality import Examination
 from isocenter.runtime import BEFORE, choose_device, read_json
 from isocenter.tasks import needs_of
@@ -242,6 +251,11 @@ def state_of(folder: Path) -> dict[str, Any]:
     """The state of the last checkpoint of a training; nothing where there is none."""
     place = folder / "checkpoints" / "last" / "state.json"
     return read_json(place, STATE_SCHEMA) if place.is_file() else {}
+
+
+def minutes_decide(chosen: Training, folder: Path) -> bool:
+    """Whether the minutes decide how long a training lasts, be it that an earlier session has made steps of them."""
+    return chosen.minutes is not None and (chosen.steps is None or state_of(folder).get("deadline") is not None)
 
 
 def _parts(out: Path, folds: int) -> tuple[dict[str, Split], tuple[dict[str, Split], ...]]:

@@ -24,6 +24,9 @@ FOLLOWING_SHARE = 0.25
 # Of the minutes, what all that follows training is believed to take where fresh weights' guesses are slow to score:
 # ragged ones of gliomas took 60 s a case, so that 10 steps were left of 45; once trained they took 3.
 DOUBTED_SHARE = 0.4
+# Of the minutes, what gates may take for training cases, and how many of these they look at whatever that takes: where
+# a case takes 10 s, the 200 that make a whole gate would take half an hour.
+LOOKING_SHARE, FEWEST_LOOKED = 0.05, 30
 # s of a first prediction after which it is not timed once more: what it allocates is little beside them.
 LONG_PREDICTION = 3.0
 
@@ -49,7 +52,8 @@ class Afterwards:
     case:      one like those that are predicted
     selecting: how many cases are tuned on
     tested:    (cases, models that predict each of them) of every evaluation
-    looked_at: how many cases the gate looks at
+    looked_at: how many cases that did not train the gates look at
+    looking:   how many training cases each gate looks at where there is time
     baseline:  s of what is fitted without images
     networks:  how many predict each case, where that is known before
     """
@@ -59,6 +63,7 @@ class Afterwards:
     selecting: int
     tested: Sequence[tuple[int, int]]
     looked_at: int = 0
+    looking: Sequence[int] = ()
     baseline: float = 0.0
     networks: int = 1
 
@@ -77,7 +82,9 @@ class Afterwards:
 
     def seconds(self, costs: Costs) -> float:
         """s of all that follows training."""
-        return seconds_after(costs, self.selecting, self.tested) + self.looked_at * costs.predict + self.baseline
+        most, each = looking_seconds(self.minutes, len(self.looking)), costs.predict
+        looking = sum(min(count * each, max(FEWEST_LOOKED * each, most)) for count in self.looking)
+        return seconds_after(costs, self.selecting, self.tested) + self.looked_at * each + looking + self.baseline
 
     def expected(self, costs: Costs) -> float:
         """Of `seconds` by fresh weights, what is believed: predictions as measured, scores up to a share."""
@@ -140,6 +147,11 @@ def seconds_after(costs: Costs, selecting: int, tested: Sequence[tuple[int, int]
         again = 0 if are_kept(cases * costs.voxels) else min(cases, GROUPS_SHOWN * SHOWN)
         seconds += (cases + again) * models * costs.predict + cases * costs.score
     return seconds
+
+
+def looking_seconds(minutes: float, trainings: int) -> float:
+    """s that the gate of each of so many trainings may take for training cases."""
+    return LOOKING_SHARE * 60 * minutes / max(1, trainings)
 
 
 def training_deadline(minutes: float, after: float) -> float:

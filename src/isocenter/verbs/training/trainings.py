@@ -43,7 +43,7 @@ from isocenter.verbs.training.more_networks import (
     write_mean,
 )
 from isocenter.verbs.training.run_end import Trained, evaluated
-from isocenter.verbs.training.run_folder import RunFolder, state_of
+from isocenter.verbs.training.run_folder import RunFolder, minutes_decide, state_of
 from isocenter.verbs.training.search import searched
 from isocenter.verbs.training.time_budget import Afterwards, Costs, Shares, Turn, fresh_model
 
@@ -313,8 +313,7 @@ def afterwards(run: RunFolder, jobs: Sequence[Job], trainings: int) -> Afterward
     trainings: of each part, 2 with a control
     """
     training, inner = jobs[0].settings.training, jobs[0].settings.split.inner_folds
-    by_clock = training.steps is None or state_of(jobs[0].out).get("deadline") is not None
-    if training.minutes is None or not by_clock:
+    if training.minutes is None or not minutes_decide(training, jobs[0].out):
         return None
     often, tested = max(1, len(Subsets.of(jobs[0].settings.preprocessing).wanted)), sum(len(job.test) for job in jobs)
     return Afterwards(
@@ -323,17 +322,18 @@ def afterwards(run: RunFolder, jobs: Sequence[Job], trainings: int) -> Afterward
         trainings * sum(len(job.tuning) + len(job.calibrating) + len(job.crossing) for job in jobs)
         + (len(jobs[0].train) if inner else 0),
         [*[(tested, 1)] * (often + trainings - 1), *[(len(run.own_test), len(jobs))] * often],
-        _looked_at(run, jobs),
+        *_looked_at(run, jobs),
         covariates_seconds(jobs),
         (training.snapshots + training.swag) * stated_count(jobs[0].plan),
     )
 
 
-def _looked_at(run: RunFolder, jobs: Sequence[Job]) -> int:
-    """How many cases the gates look at: of each training its own, and of the first fold those that it has not seen."""
+def _looked_at(run: RunFolder, jobs: Sequence[Job]) -> tuple[int, Sequence[int]]:
+    """How many cases that did not train the gates look at, of the first fold the unseen too; training cases of each."""
     if not jobs[0].settings.guard.gate:
-        return 0
-    return sum(len(part) for job in jobs for part in looked_at(run, job)) + len(jobs[0].test) * (len(jobs) > 1)
+        return 0, ()
+    trained, others = zip(*(map(len, looked_at(run, job)) for job in jobs), strict=True)
+    return sum(others) + len(jobs[0].test) * (len(jobs) > 1), trained
 
 
 def _evaluated(
