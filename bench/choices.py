@@ -1,6 +1,7 @@
 """Settings of a plan side by side: the same cases, seeds and steps, each judged by cases that its training held out.
 
     python bench/choices.py tails --threads 1 --resume --record
+    python bench/choices.py members --threads 1 --steps 1800 --resume --record
     python bench/choices.py tails --sets hippocampus --seeds 0
 
 Each training is `isocenter train` with as many steps and other settings. A seed draws the split and the weights, and
@@ -15,7 +16,7 @@ import os
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from recorded import commit, record
@@ -34,11 +35,15 @@ METRIC = "dice"
 
 @dataclass(frozen=True)
 class Question:
-    """What is compared: settings by their names, the first as it was, and the sets on which."""
+    """What is compared: settings by their names, the first as it was, and the sets on which.
+
+    networks: {choice: how many networks share the steps}, where it is not one
+    """
 
     title: str
     choices: Mapping[str, Sequence[str]]
     sets: Sequence[str]
+    networks: Mapping[str, int] = field(default_factory=dict)
 
 
 def zscore(tails: str) -> Sequence[str]:
@@ -51,6 +56,17 @@ QUESTIONS: Mapping[str, Question] = {
         "Values beyond the percentiles of a z-score",
         {"clipped": zscore(""), "linear": zscore("linear"), "log": zscore("log")},
         ("hippocampus", "gliomas"),
+    ),
+    "members": Question(
+        "Several networks, or cycles of one, in as many steps",
+        {
+            "one": (),
+            "three-networks": ("training.networks=3",),
+            "three-cycles": ("training.snapshots=3",),
+            "swag": ("training.swag=5",),
+        },
+        ("hippocampus", "vessels"),
+        {"three-networks": 3},
     ),
 }
 
@@ -107,7 +123,9 @@ def _shown(question: str, on: str, choice: str, seed: int, given: argparse.Names
         return Shown(**before)
     path, words = SETS[on]
     settings = [word for one in QUESTIONS[question].choices[choice] for word in ("--set", one)]
-    taken = trained(name, [given.data.resolve() / path, *words, *settings], seed, given)
+    each = given.steps // QUESTIONS[question].networks.get(choice, 1)
+    asked = argparse.Namespace(**{**vars(given), "steps": each})
+    taken = trained(name, [given.data.resolve() / path, *words, *settings], seed, asked)
     if taken.returncode:
         problem = f"failed with exit code {taken.returncode}: see logs/{name}.err"
         return Shown(on, choice, seed, given.steps, problem)
