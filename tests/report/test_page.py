@@ -9,6 +9,7 @@ import pytest
 
 from isocenter.errors import UsageError
 from isocenter.report import (
+    ByLabel,
     Decisions,
     Details,
     Estimates,
@@ -186,3 +187,17 @@ def test_paper_has_every_cell_of_a_wide_table_and_what_is_folded_within_its_edge
 def test_a_section_names_the_files_that_hold_its_figures(outline: Any) -> None:
     seen = outline(render(Page("Files", sections=[Section("Groups", files=[Link("groups.csv", "eval/groups.csv")])])))
     assert "eval/groups.csv" in seen.addresses and "Every figure: groups.csv" in seen.text
+
+
+@pytest.mark.parametrize(
+    ("labels", "metrics", "has_label_columns"), [(2, 7, True), (3, 7, True), (2, 6, False), (4, 7, False)]
+)
+def test_few_labels_with_many_metrics_are_columns_so_that_the_table_fits_the_page(labels, metrics, has_label_columns):
+    rows = [Row(f"m{m}", f"l{n}", Estimate(n / 10 + m / 100)) for n in range(labels) for m in range(metrics)]
+    table = render(Page("", sections=[Section("", [ByLabel(rows)])])).split("<table")[1].split("</table>")[0]
+    head, *lines = table.split("<tr>")[1:]
+    named = [f"l{n}" for n in range(labels)] if has_label_columns else [f"M{m}" for m in range(metrics)]
+    assert [head.index(name) for name in named] == sorted(head.index(name) for name in named)
+    assert len(lines) == (metrics if has_label_columns else labels)
+    cells = [(m, n) for m in range(metrics) for n in range(labels)]
+    assert all(f"{n / 10 + m / 100:.2f}" in lines[m if has_label_columns else n] for m, n in cells)

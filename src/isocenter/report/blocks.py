@@ -12,6 +12,9 @@ from isocenter.report.figures.figure import Figure
 from isocenter.report.words import common_places
 from isocenter.values import Decision, Estimate, Problem, Row
 
+# A table of so few labels and more metrics than these has the labels as columns.
+FEW_LABELS, MOST_METRICS = 3, 6
+
 
 @dataclass(frozen=True)
 class Link:
@@ -74,6 +77,8 @@ class Estimates:
 class ByLabel:
     """The same rows as a table: a label a row, a metric a column, each value over its interval.
 
+    Few labels with many metrics are the columns instead, so that the table fits a page.
+
     what: the labels are: "structure", "class"
     """
 
@@ -101,6 +106,11 @@ class ByLabel:
         estimates = {(row.label, row.metric): row.estimate for row in self.rows}
         names = dict.fromkeys(row.label for row in self.rows)
         return [(name, [estimates.get((name, metric)) for metric, _ in self.metrics]) for name in names]
+
+    @property
+    def has_label_columns(self) -> bool:
+        """Whether a metric is a row and a label a column."""
+        return len(self.labels) <= FEW_LABELS and len(self.metrics) > MOST_METRICS
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from isocenter.verbs.evaluation import ANSWERED, Scored
 
 TITLE = "Can it be believed?"
 NOW, FORMER = "as stated", "before calibration"
+# Of the cases, by their mistakes instead of by the model's doubt.
+PERFECT = "perfect order"
 # The columns of the first table; the rest is folded away.
 MOST_COLUMNS = 10
 OF_CLASSES = "temperature"
@@ -108,9 +110,10 @@ def _doubts(rows: Sequence[Row], table: Table) -> Iterator[Block]:
     ]
     yield ByLabel(named, "Do mistakes lie where the model doubts?", "by uncertainty")
     doubted = Doubted.of(table)
-    orders = {**doubted.doubts, "as if mistakes were known": doubted.loss}
+    orders = {**doubted.doubts, PERFECT: doubted.loss}
     curves = {name: risk_coverage(doubt, doubted.loss) for name, doubt in orders.items()}
-    yield Gallery([figures.risk_coverage(curves, "What is answered, and how wrong that is")])
+    title, caption = "What is answered, and how wrong that is", f"{PERFECT.capitalize()}: the worst mistakes last."
+    yield Gallery([figures.risk_coverage(curves, title, caption=caption)])
 
 
 def _named(row: Row) -> Row:
