@@ -1,16 +1,20 @@
-"""Faults that really happen to a node's surroundings: its database dies, its disk is full."""
+"""Faults that really happen to a node's surroundings: its database dies, its disk is full, clocks differ."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 import isocenter
-from isocenter.service.records.tables import jobs, studies
+from isocenter.service.records.tables import answers, deliveries, jobs, studies
 from service.conftest import postgresql_server
 from service.test_node import QUICK, model, rows, send, study, until  # noqa: F401 - a fixture
 
@@ -54,6 +58,61 @@ def test_a_full_disk_is_said_to_the_sender_and_costs_nothing(tmp_path, model):  
             assert [row.outcome for row in rows(node, jobs)] == ["result"] * 3
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
+
+
+@contextmanager
+def second_machine(folder: Path, node: Path, model_file: Path, url: str) -> Iterator[None]:
+    """Workers with settings of their own, on the folder and the database of a node, whose clock is an hour ahead."""
+    folder.mkdir()
+    (folder / "node.toml").write_text(
+        f'''
+        [node]
+        folder = "{node}"
+        uid_root = "1.2.3"
+        [database]
+        url = "{url}"
+        [queue]
+        lease_s = 2
+        [models."{model_file.name}"]
+        path = "{model_file}"
+        '''
+    )
+    serve = [sys.executable, "-m", "isocenter", "serve", "--config", "node.toml", "--role", "worker"]
+    # libfaketime halts Python's waits, so that the clock is set within Python.
+    (folder / "sitecustomize.py").write_text("import time\nreal = time.time\ntime.time = lambda: real() + 3600\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": folder, "env": environment}
+    with subprocess.Popen(serve, **options) as running:
+        line = running.stdout.readline()
+        assert line == b"ready: worker\n", line + running.stderr.read()
+        yield
+        running.terminate()
+        assert running.wait(30) == 0
+
+
+def test_workers_of_a_machine_whose_clock_is_an_hour_ahead_share_the_work_and_double_nothing(
+    tmp_path,
+    model,  # noqa: F811
+    postgresql,
+):
+    rules = [{"name": "bright", "model": model.name, "send": ["away"]}]
+    away = {"name": "away", "ae_title": "AWAY", "host": "127.0.0.1", "port": 1}
+    sections = {**QUICK, "database": {"url": postgresql}, "rules": rules, "peers": [away]}
+    with isocenter.serve(model, folder=tmp_path / "node", **sections) as node:
+        kept = (tmp_path / "node" / "settings.json").read_text()
+        with second_machine(tmp_path / "second", tmp_path / "node", model, postgresql):
+            count = 0
+            while len({row.worker.rpartition("/")[2] for row in rows(node, jobs) if row.worker}) < 2:
+                assert count < 40, "one of the machines does nothing"
+                count += 1
+                send(node, study(tmp_path / str(count), count))
+            until(lambda: [row.state for row in rows(node, jobs)] == ["sending"] * count, "a study is not answered")
+        assert (tmp_path / "node" / "settings.json").read_text() == kept
+        assert [(row.outcome, row.attempts) for row in rows(node, jobs)] == [("result", 1)] * count
+        # What is sent, and under which UID, does not depend on the machine.
+        assert len(rows(node, deliveries)) == count
+        assert {row.sop_instance_uid[:5] for row in rows(node, answers) if row.sop_instance_uid} == {"2.25."}
+        assert httpx.get(f"{node.http}/health/ready").json()["ready"]
 
 
 def _refused(node, paths: list[Path]) -> bool:

@@ -1,4 +1,4 @@
-"""One process of a node, by its role: `python -m isocenter.service ROLE FOLDER NUMBER`."""
+"""One process of a node, by its role: `python -m isocenter.service ROLE SETTINGS NAME`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from isocenter import service
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.files import written
 from isocenter.service.settings import Settings
-from isocenter.service.stored import ALIVE, MODELS, REFUSED, WRONG_USE, stored_models, stored_settings
+from isocenter.service.stored import ALIVE, MODELS, REFUSED, WRONG_USE, settings_file, stored_models, stored_settings
 
 BEAT_S = 1.0
 
@@ -38,13 +38,12 @@ class JsonLines(logging.Handler):
         os.write(self.file, json.dumps(said).encode() + b"\n")
 
 
-def run(role: str, folder: Path, number: int) -> None:
-    """The work of a role until SIGTERM, or until whoever has begun this process is gone."""
-    settings, stop = stored_settings(folder), threading.Event()
-    name = f"{role}-{number}"
+def run(role: str, file: Path, name: str) -> None:
+    """The work of a role until SIGTERM, or until whoever has begun this process is gone. file: of its settings."""
+    settings, stop = stored_settings(file), threading.Event()
     logger = logging.getLogger("isocenter")
     logger.setLevel(logging.INFO)
-    logger.addHandler(JsonLines(folder / "node.jsonl", name))
+    logger.addHandler(JsonLines(settings.folder / "node.jsonl", name))
     # What libraries find odd they say with the value, which may be a patient's.
     warnings.simplefilter("ignore")
     logging.getLogger().addHandler(logging.NullHandler())
@@ -76,9 +75,14 @@ def _keeper(settings: Settings, name: str, stop: threading.Event) -> None:
 
 
 def _worker(settings: Settings, name: str, stop: threading.Event) -> None:
+    # What an answer is and where it goes the keeper's settings say, whichever machine works on it.
+    kept = stored_settings(settings_file(settings.folder, "keeper"))
+    node = kept.node.model_copy(update={"folder": settings.folder})
+    settings = settings.model_copy(update={"node": node, "rules": kept.rules})
     database = service.opened(settings.database_url)
-    rules = service.rules_of(settings, stored_models(settings.folder))
-    worker = service.Worker(settings, database, rules, f"{os.environ.get('ISOCENTER_NODE', '')}/{name}")
+    models = stored_models(settings.folder)
+    owner = os.environ.get("ISOCENTER_NODE", "")
+    worker = service.Worker(settings, database, service.rules_of(settings, models), f"{owner}/{name}", models)
     worker.warm()
     _beating(settings, name, stop)
     worker.work(stop)
@@ -131,9 +135,9 @@ def _until_orphaned(stop: threading.Event) -> None:
 
 def main() -> int:
     """Exit 2 for what trying again cannot mend."""
-    role, folder, number = sys.argv[1:4]
+    role, file, name = sys.argv[1:4]
     try:
-        run(role, Path(folder), int(number))
+        run(role, Path(file), name)
     except UsageError as error:
         sys.stderr.write(f"{error}\n")
         return WRONG_USE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 from isocenter.files import load_json
@@ -16,9 +17,14 @@ WRONG_USE = 2
 REFUSED = 3
 
 
-def stored_settings(folder: Path) -> Settings:
-    """The settings that a node's processes were started with."""
-    return Settings.model_validate(load_json(folder / SETTINGS))
+def settings_file(folder: Path, role: str) -> Path:
+    """Where the settings of a machine's part lie: each machine has its own, and one folder holds all."""
+    return folder / (SETTINGS if role in ("all", "keeper") else f"settings-{role}@{socket.gethostname()}.json")
+
+
+def stored_settings(file: Path) -> Settings:
+    """The settings that processes of a node were started with."""
+    return Settings.model_validate(load_json(file))
 
 
 def stored_models(folder: Path) -> dict[str, ModelFacts]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,7 +22,7 @@ from isocenter.errors import ResourceError, UsageError
 from isocenter.files import written
 from isocenter.service.records import migrated
 from isocenter.service.settings import Settings, token_of
-from isocenter.service.stored import ALIVE, REFUSED, SETTINGS, WRONG_USE
+from isocenter.service.stored import ALIVE, MODELS, REFUSED, WRONG_USE, settings_file
 
 log = logging.getLogger("isocenter")
 
@@ -36,20 +35,15 @@ UP_S, DOWN_S = 300.0, 30.0
 
 @dataclass(eq=False)
 class Child:
-    """One process of the node, and when it is to be begun again."""
+    """One process of the node, and when it is to be begun again. name: in the log, and of its sign of life."""
 
     role: str
-    number: int
+    name: str
     process: subprocess.Popen[bytes] | None = None
     began: float = 0.0
     pause: float = FIRST_PAUSE_S
     due: float = 0.0
     words: IO[bytes] = field(default_factory=lambda: tempfile.TemporaryFile("ab+"))  # noqa: SIM115 - closed by `Node.stop`
-
-    @property
-    def name(self) -> str:
-        """Its name in the log and of its sign of life."""
-        return f"{self.role}-{self.number}"
 
     def last_words(self) -> str:
         """The end of what the process has written to its standard error."""
@@ -98,8 +92,6 @@ class Node:
         folder = self.settings.folder
         if self.role in ("all", "keeper"):
             self._held.enter_context(_locked(folder))
-        shutil.rmtree(folder / ALIVE, ignore_errors=True) if self.role == "all" else None
-        (folder / ALIVE).mkdir(exist_ok=True)
         counts = {
             "receiver": self.settings.dicom.receivers,
             "keeper": 1,
@@ -107,21 +99,26 @@ class Node:
             "web": 1,
         }
         wanted = {role: n for role, n in counts.items() if self.role in ("all", role)}
-        self._children = [Child(role, n) for role, count in wanted.items() for n in range(count)]
-        began = time.time()
+        # Other machines run the same roles of one node.
+        where = "" if self.role == "all" else f"@{socket.gethostname()}"
+        self._children = [Child(role, f"{role}-{n}{where}") for role, count in wanted.items() for n in range(count)]
+        (folder / ALIVE).mkdir(exist_ok=True)
+        for sign in (folder / ALIVE).iterdir() if self.role == "all" else map(self._sign, self._children):
+            sign.unlink(missing_ok=True)
+        began = time.monotonic()
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._watcher.start()
-        while not all(self._is_up(child, began) for child in self._children):
-            if self._failed or time.time() - began > UP_S:
+        while not all(self._sign(child).exists() for child in self._children):
+            if self._failed or time.monotonic() - began > UP_S:
                 self.stop()
                 problem = self._failed or "a process of the node did not come up"
                 raise ResourceError(problem, str(folder), f"Look at the end of {folder / 'node.jsonl'}")
             time.sleep(0.05)
         return self
 
-    def _is_up(self, child: Child, since: float) -> bool:
-        sign = self.settings.folder / ALIVE / child.name
-        return sign.exists() and sign.stat().st_mtime >= since - 1
+    def _sign(self, child: Child) -> Path:
+        """Its sign of life, a file whose time another machine's clock may have stamped."""
+        return self.settings.folder / ALIVE / child.name
 
     def _watch(self) -> None:
         """Begin what is due, and note what has died, until the node is stopped."""
@@ -150,7 +147,8 @@ class Node:
 
     def _begun(self, child: Child) -> subprocess.Popen[bytes]:
         """Its input stays open for as long as this process lives: its end tells the child to stop."""
-        command = [sys.executable, "-m", "isocenter.service", child.role, str(self.settings.folder), str(child.number)]
+        file = settings_file(self.settings.folder, self.role)
+        command = [sys.executable, "-m", "isocenter.service", child.role, str(file), child.name]
         owner = f"{socket.gethostname()}/{os.getpid()}"
         environment = {**os.environ, "ISOCENTER_NODE": owner}
         child.words.truncate(0)  # a file, because a pipe that nobody reads would fill up and hold the child
@@ -183,6 +181,7 @@ class Node:
                 process.stdin.close()
         for child in self._children:
             child.words.close()
+            self._sign(child).unlink(missing_ok=True)
         self._children = []
         self._held.close()
 
@@ -200,8 +199,10 @@ def prepared(settings: Settings, role: str = "all") -> Settings:
     folder that is none of ours; ResourceError for a database that does not answer. Nothing is started.
     """
     folder = settings.folder
-    if folder.exists() and any(folder.iterdir()) and not (folder / SETTINGS).exists():
+    if folder.exists() and any(folder.iterdir()) and not any(folder.glob("settings*.json")):
         raise UsageError("is a folder of something else", str(folder), "Choose another --folder")
+    if role == "worker" and not (folder / MODELS).exists():
+        raise UsageError("no node lies there", str(folder), "Start its keeper first, and share its folder")
     if role in ("all", "receiver"):
         port = _free(settings.dicom.host, settings.dicom.port)
         settings = settings.model_copy(update={"dicom": settings.dicom.model_copy(update={"port": port})})
@@ -212,7 +213,7 @@ def prepared(settings: Settings, role: str = "all") -> Settings:
     folder.mkdir(parents=True, exist_ok=True)
     # A node that runs there keeps its settings: a process of it that dies is begun again with them.
     held = _locked(folder) if role in ("all", "keeper") else nullcontext()
-    with held, written(folder / SETTINGS, overwrite=True) as partial:
+    with held, written(settings_file(folder, role), overwrite=True) as partial:
         partial.write_text(settings.model_dump_json(indent=1), encoding="utf-8")
     if role in ("all", "keeper"):
         migrated(settings.database_url).close()
@@ -222,7 +223,8 @@ def prepared(settings: Settings, role: str = "all") -> Settings:
 
 def _describe(settings: Settings) -> None:
     """Load each model once, in a process of its own, so that this one stays small."""
-    command = [sys.executable, "-m", "isocenter.service", "describe", str(settings.folder), "0"]
+    file = settings_file(settings.folder, "all")
+    command = [sys.executable, "-m", "isocenter.service", "describe", str(file), "describe"]
     done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
     if done.returncode != 0:
         words = done.stderr.decode(errors="replace").strip().splitlines()

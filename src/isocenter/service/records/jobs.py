@@ -90,16 +90,16 @@ class Jobs:
         connection.execute(insert(jobs).values(job=key, study=study, inputs_hash=inputs_hash, **{**stated, **columns}))
         return True
 
-    def claim(self, worker: str, only: Sequence[str] | None = None) -> Job | None:
+    def claim(self, worker: str, without: Sequence[str] = ()) -> Job | None:
         """The most urgent job that nobody holds, now held by `worker`; None where there is none.
 
-        only: models to choose among
+        without: models that it leaves to other workers
         """
         free = or_(
             and_(jobs.c.state == "waiting", jobs.c.not_before <= Clock()),
             and_(jobs.c.state == "running", jobs.c.lease_until < Clock()),
         )
-        wanted = [free] if only is None else [free, jobs.c.model.in_(only)]
+        wanted = (free, jobs.c.model.not_in(without))
         order = (jobs.c.priority, jobs.c.created_at, jobs.c.job)
         with self.database.begin() as connection:
             found = select(jobs).where(*wanted).order_by(*order).limit(1)

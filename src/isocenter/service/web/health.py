@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 from fastapi import APIRouter, Response
@@ -33,12 +32,15 @@ def ready(node: Node, response: Response) -> ReadyShape:
 
 
 def silences(node: WebNode) -> dict[str, float]:
-    """{role: seconds since it last said that it is alive}; none where roles say nothing."""
+    """{process: seconds since it last said that it is alive}; none where they say nothing.
+
+    By the clock that stamps the signs, which is another machine's where the folder is: this process signs each second.
+    """
     folder = node.folder / ALIVE
     if not folder.is_dir():
         return {}
-    now = time.time()
-    return {path.name: max(0.0, now - path.stat().st_mtime) for path in sorted(folder.iterdir())}
+    signed = {path.name: path.stat().st_mtime for path in sorted(folder.iterdir())}
+    return {name: max(signed.values()) - at for name, at in signed.items()}
 
 
 def _database(node: WebNode) -> PartShape:

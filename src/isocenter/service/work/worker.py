@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -35,14 +35,21 @@ TOO_LONG = 70
 
 
 class Worker:
-    """One process that works on jobs until it is stopped. name: which no other living worker has."""
+    """One process that works on jobs until it is stopped.
 
-    def __init__(self, settings: Settings, database: Database, rules: Sequence[Rule], name: str) -> None:
+    name:   which no other living worker has
+    models: of the whole node; what is not in its own settings is left to the workers of other machines
+    """
+
+    def __init__(
+        self, settings: Settings, database: Database, rules: Sequence[Rule], name: str, models: Iterable[str] = ()
+    ) -> None:
         self.settings, self.name = settings, name
         self.jobs = Jobs(database, settings.queue.lease_s, settings.queue.attempts)
         self.index = Index(database)
         self.rules = {rule.name: rule for rule in rules}
         memory = settings.queue.memory_gb / max(1, settings.queue.workers)
+        self.without = sorted(set(models) - set(settings.models))
         self.models = WarmModels({name: one.path for name, one in settings.models.items()}, memory)
 
     def warm(self) -> None:
@@ -57,7 +64,7 @@ class Worker:
         self.jobs.released(self.name)
         while not stop.is_set():
             try:
-                job = self.jobs.claim(self.name)
+                job = self.jobs.claim(self.name, self.without)
                 if job is None:
                     stop.wait(IDLE_S)
                     continue
