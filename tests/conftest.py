@@ -99,7 +99,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def charts_without_pixels() -> Iterator[None]:
     """Charts are drawn in one ink and not turned into pixels, which takes half of the time of a small training.
 
-    Tests of the room `report` see real pictures, and so do others with the mark `pictures`, and the shared runs.
+    Tests of the room `report` see real pictures, and so do others with the mark `pictures`, `segmented` and `classified`.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawing, "_rendered", lambda canvas, dpi: PIL.Image.new("RGB", (8, 8)))
@@ -139,13 +139,13 @@ def classified(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
 @pytest.fixture(scope="session")
 def gated(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
     """A run with a gate, on sixty small pictures of two classes."""
-    return _run_once(tmp_path_factory, partial(trained.pictures, count=60), trained.gating)
+    return _run_once(tmp_path_factory, partial(trained.pictures, count=60), trained.gating, in_full=False)
 
 
 @pytest.fixture(scope="session")
 def detected(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
     """A run of a few steps on small pictures with boxes."""
-    return _run_once(tmp_path_factory, trained.smears, trained.detecting)
+    return _run_once(tmp_path_factory, trained.smears, trained.detecting, in_full=False)
 
 
 @pytest.fixture(scope="session")
@@ -154,13 +154,16 @@ def packaged(segmented: trained.Trained, tmp_path_factory: pytest.TempPathFactor
     return isocenter.package(segmented.out, out=tmp_path_factory.mktemp("packaged") / "shells", backends=("onnx",))
 
 
-def _run_once(folders: pytest.TempPathFactory, cohort: Callable, train: Callable) -> trained.Trained:
+def _run_once(
+    folders: pytest.TempPathFactory, cohort: Callable, train: Callable, *, in_full: bool = True
+) -> trained.Trained:
     """The run, made by the first of the workers that asks for it; the others wait and read the same."""
     root = _of_all_workers(folders) / train.__name__
     made = trained.Trained(root / "data", root / "run")
     with FileLock(f"{root}.lock"), pytest.MonkeyPatch.context() as patch:
         if not (root / "done").exists():
-            _in_full(patch)
+            if in_full:
+                _in_full(patch)
             train(cohort(made.data), made.out)
             (root / "done").touch()
     return made

@@ -20,6 +20,7 @@ from isocenter.planning import read_plan
 from isocenter.runtime import read_json
 from isocenter.verbs.plan import PlanRequest
 from isocenter.verbs.training import fit, planned_from
+from packages import no_export
 
 SPARED = {"split.calibration": 6}
 
@@ -37,6 +38,13 @@ def spared(classified, tmp_path_factory) -> tuple[Path, list[set[str]]]:
         patch.setattr(fit, "prepared", noted)
         trained.classifying(classified.data, out, assignments={**trained.TWO_STEPS, **SPARED})
     return out, shown
+
+
+@pytest.fixture(scope="module")
+def package(spared, tmp_path_factory) -> Path:
+    """The package of that run; tests only read it."""
+    with no_export():
+        return isocenter.package(spared[0], out=tmp_path_factory.mktemp("packaged") / "package", backends=()).out
 
 
 def parts_of(run: Path) -> dict[str, set[str]]:
@@ -60,7 +68,7 @@ def test_they_can_be_scored_and_the_report_says_what_they_decided(spared, classi
     assert any("thresholds of sets" in note for note in result.notes)
 
 
-def test_they_alone_set_the_thresholds_of_sets_and_results_state_these(spared, classified, tmp_path):
+def test_they_alone_set_the_thresholds_of_sets_and_results_state_these(spared, classified, package, tmp_path):
     run, _ = spared
     found = isocenter.load(run).task.settings["conformal"]
     assert (found["exact"], found["n"], found["thresholds"]) == (True, {"all": 6}, {"all": None})
@@ -70,7 +78,6 @@ def test_they_alone_set_the_thresholds_of_sets_and_results_state_these(spared, c
     )
     stated = pd.read_csv(run / "evaluation" / "cases.csv")["set"].map(json.loads)
     assert all(one == ["bright", "dark"] for one in stated)
-    package = isocenter.package(run, out=tmp_path / "package").out
     image = next((classified.data / "dark").iterdir())
     isocenter.predict(package, image, out=tmp_path / "out", device="cpu")
     assert json.loads(pd.read_csv(tmp_path / "out" / "predictions.csv")["set"][0]) == ["bright", "dark"]
@@ -96,9 +103,8 @@ def test_a_case_gets_the_set_of_its_value_of_a_covariate(classified):
     assert ["widest" in " ".join(one.notes) for one in of_site.values()] == [False, False, True]
 
 
-def test_they_are_left_out_where_the_data_are_not_the_runs_own(spared, classified, tmp_path):
+def test_they_are_left_out_where_the_data_are_not_the_runs_own(spared, classified, package):
     run, _ = spared
-    package = isocenter.package(run, out=tmp_path / "package").out
     result = isocenter.evaluate(package, classified.data, device="cpu")
     assert set(result.scored.table["case"]) == parts_of(run)["test"]
 

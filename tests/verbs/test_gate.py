@@ -21,6 +21,7 @@ from isocenter.planning import read_plan
 from isocenter.runtime import Answering, Model, seal
 from isocenter.runtime.model_parts import read_parts
 from isocenter.runtime.preprocessing import preprocessing
+from packages import no_export
 from trained import TWO_STEPS, blobs, classifying, lesions, pictures, segmenting
 
 
@@ -31,6 +32,17 @@ def odd(tmp_path) -> Path:
     pixels[::2] = 255
     PIL.Image.fromarray(pixels).save(tmp_path / "odd.png")
     return tmp_path / "odd.png"
+
+
+@pytest.fixture(scope="module")
+def packaged(gated, tmp_path_factory) -> Path:
+    """The package of that run, with its graph in ONNX; tests read it, or damage a copy."""
+    return isocenter.package(gated.out, out=tmp_path_factory.mktemp("packaged") / "package", backends=()).out
+
+
+@pytest.fixture
+def package(packaged, tmp_path) -> Path:
+    return Path(shutil.copytree(packaged, tmp_path / "package"))
 
 
 def test_an_odd_image_gets_no_answer_and_a_good_one_does(gated, odd, tmp_path):
@@ -99,9 +111,8 @@ def test_a_volume_that_is_never_held_is_judged_when_its_result_was_written(tmp_p
     assert not any("could not look" in problem.what for problem in streamed.problems)
 
 
-def test_a_package_keeps_the_gate_and_refuses_one_that_is_not_its_own(gated, odd, tmp_path):
+def test_a_package_keeps_the_gate_and_refuses_one_that_is_not_its_own(gated, odd, package):
     own = isocenter.load(gated.out).predict(odd)
-    package = isocenter.package(gated.out, out=tmp_path / "package", backends=()).out
     again = isocenter.load(package).predict(odd)
     assert again.abstained == own.abstained
     assert again.confidence.gate_p == pytest.approx(own.confidence.gate_p)
@@ -138,8 +149,7 @@ def test_an_ensembles_gate_is_fitted_to_cases_that_trained_no_member_and_it_keep
         isocenter.load(made.out, "cpu")
 
 
-def test_a_package_of_before_there_were_gates_predicts_any_image(gated, odd, tmp_path):
-    package = isocenter.package(gated.out, out=tmp_path / "package", backends=()).out
+def test_a_package_of_before_there_were_gates_predicts_any_image(odd, package):
     expected = isocenter.load(package).predict(odd).probabilities
     record = json.loads((package / "isocenter" / "model.json").read_text())
     del record["guard"]
@@ -249,7 +259,8 @@ def test_an_error_of_what_is_neither_right_nor_wrong_is_refused(tmp_path):
 
 def test_a_trained_network_and_its_package_state_what_draws_of_the_last_layer_disagree_about(classified, tmp_path):
     picture = next((classified.data / "bright").iterdir())
-    package = isocenter.package(classified.out, out=tmp_path / "package", backends=()).out
+    with no_export():
+        package = isocenter.package(classified.out, out=tmp_path / "package", backends=()).out
     own, packed, without = (
         isocenter.predict(of, picture, device="cpu", backend=backend, **asked).table.iloc[0]
         for of, backend, asked in (
@@ -272,11 +283,12 @@ def test_a_site_calibrates_the_gate_too_and_its_own_kind_of_image_is_refused_no_
         PIL.Image.fromarray(np.repeat(np.asarray(PIL.Image.open(path)), 2, axis=1)).save(path)  # twice as broad
     [image] = (tmp_path / "site").rglob("206.png")
     assert isocenter.predict(gated.out, image, abstain="mark").predictions["206"].abstained
-    made = isocenter.calibrate(gated.out, tmp_path / "site", out=tmp_path / "package", backends=())
+    with no_export():
+        made = isocenter.calibrate(gated.out, tmp_path / "site", out=tmp_path / "package", backends=())
+        answers = isocenter.calibrate(careful, tmp_path / "site", out=tmp_path / "careful", backends=()).decisions
     assert "by 24 cases that chose nothing" in made.decisions["guard.gate"].because
     model = isocenter.load(tmp_path / "package", "cpu")
     assert len(model.guard.calibrated) == 24
     assert isocenter.predict(model, image).predictions["206"].abstained is None
-    answers = isocenter.calibrate(careful, tmp_path / "site", out=tmp_path / "careful", backends=()).decisions
     assert "24 cases that decided other things too" in answers["guard.error"].because
     assert isocenter.load(tmp_path / "careful", "cpu").guard.answers.cases == 24

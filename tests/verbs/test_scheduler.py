@@ -28,7 +28,12 @@ from isocenter.values import Case
 
 distributed = pytest.importorskip("distributed")
 
-QUIET = {"DASK_DISTRIBUTED__DASHBOARD__ENABLED": "False", "OMP_NUM_THREADS": "1"}
+# A worker that was killed is given up in a second: by default who asks it for a result goes on trying for thirty.
+QUIET = {
+    "DASK_DISTRIBUTED__DASHBOARD__ENABLED": "False",
+    "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s",
+    "OMP_NUM_THREADS": "1",
+}
 
 
 @dataclass
