@@ -99,7 +99,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def charts_without_pixels() -> Iterator[None]:
     """Charts are drawn in one ink and not turned into pixels, which takes half of the time of a small training.
 
-    Tests of the room `report` see real pictures, and so do others with the mark `pictures`, `segmented` and `classified`.
+    Tests of the room `report` see real pictures, as do those with the mark `pictures`, `segmented` and `classified`.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawing, "_rendered", lambda canvas, dpi: PIL.Image.new("RGB", (8, 8)))

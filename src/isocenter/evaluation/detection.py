@@ -7,7 +7,6 @@ All boxes are of one class: what is asked of several is asked of each.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -94,11 +93,9 @@ class Matches:
         # What a later box brings back in precision an earlier threshold has too, by lowering itself.
         envelope = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
         recall = np.divide(hits, total[..., None], out=np.zeros_like(hits), where=total[..., None] > 0)
-        figures = [
-            np.append(one, 0.0)[np.searchsorted(reached, RECALLS)].mean()
-            for one, reached in zip(_rows(envelope), _rows(recall), strict=True)
-        ]
-        return np.where(total > 0, np.reshape(figures, total.shape), np.nan)
+        # Of the 101 recalls each box is the first to reach so many.
+        first = np.diff(np.searchsorted(RECALLS, recall, side="right"), axis=-1, prepend=0)
+        return np.where(total > 0, (envelope * first).sum(axis=-1) / len(RECALLS), np.nan)
 
     @property
     def curve(self) -> tuple[Floats, Floats]:
@@ -295,10 +292,6 @@ def _scores(boxes: BoundingBoxes) -> Floats:
     if boxes.scores is None:
         raise UsageError("predicted boxes have no scores", "detection", "Give BoundingBoxes with scores")
     return boxes.scores
-
-
-def _rows(values: Floats) -> Floats:
-    return values.reshape(math.prod(values.shape[:-1]), values.shape[-1])
 
 
 def _refuse_unlike(predicted: Sequence[BoundingBoxes], references: Sequence[BoundingBoxes]) -> None:
