@@ -28,6 +28,7 @@ from isocenter.runtime import (
     with_uncertainty,
     write_package,
 )
+from isocenter.runtime.bundle import NoisyLogits
 from isocenter.runtime.guard import with_features
 from isocenter.runtime.model_parts import read_parts, write_parts
 from isocenter.runtime.uncertainty import last_layers_of
@@ -313,6 +314,60 @@ def test_dropout_of_a_network_leaves_out_whole_channels_in_training_only(task):
     plain = build_module(of.task, of.network)
     plain.load_state_dict(module.state_dict())
     assert_allclose(*(next(iter(one.eval()(images).values())).detach() for one in (plain, module)))
+
+
+def test_noisy_logits_answer_by_the_mean_probability_over_their_noise():
+    outputs = torch.tensor([[1.0, -0.5, 2.0, 0.5, -1.0, 0.0]])
+    wrapped = NoisyLogits(Stated({"class": outputs}), {"class": 3})
+    torch.manual_seed(0)
+    noisy = outputs[:, :3] + (0.5 * outputs[:, 3:]).exp() * torch.randn(100_000, 3)
+    made = wrapped(torch.zeros(1, 1, 4, 4))["class"].exp()
+    assert_allclose(made.sum(), 1.0, rtol=1e-6)
+    assert_allclose(made[0], noisy.softmax(dim=1).mean(dim=0), atol=0.06)
+    sure = torch.cat([outputs[:, :3], torch.full((1, 3), -40.0)], dim=1)
+    assert_allclose(wrapped.averaged("class", sure).exp(), outputs[:, :3].softmax(dim=1), atol=0.02)
+
+
+class Stated(torch.nn.Module):
+    """A network that always answers the same."""
+
+    def __init__(self, outputs: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return self.outputs
+
+
+def noisy(task: dict[str, Any]) -> Model:
+    of = model(task)
+    network = {**of.network, "noise": "logits"}
+    torch.manual_seed(0)
+    return replace(of, network=network, run=TorchNetwork(build_module(of.task, network).eval()))
+
+
+@pytest.mark.parametrize("task", [CLASSES, MASK], ids=["classes", "mask"])
+def test_noise_of_logits_is_known_to_dropout_and_to_the_package_and_not_to_a_posterior(task, tmp_path):
+    of, image = noisy(task), noise((10, 8, 8))
+    assert last_layers_of(of) is None
+    looking = with_uncertainty(of, "mc_dropout")
+    plain, stated = of.predict(image), looking.predict(image)
+    assert stated.probabilities == plain.probabilities
+    assert 0 < stated.confidence.epistemic < stated.confidence.total
+    assert_allclose(stated.confidence.total, stated.confidence.aleatoric + stated.confidence.epistemic, atol=1e-6)
+    record = write_package(of, Evidence(), "test", tmp_path)
+    assert record["exported"], record.get("because")
+    onnx = load(tmp_path, "cpu", backend="onnx").predict(image)
+    if task is CLASSES:
+        assert_allclose(list(onnx.probabilities.values()), list(plain.probabilities.values()), atol=1e-4)
+    else:
+        assert (np.asarray(onnx.data) == np.asarray(plain.data)).mean() > 0.99
+
+
+@pytest.mark.parametrize("task", [VALUES, FINDINGS, {**CLASSES, "loss": "evidential"}])
+def test_noise_of_logits_is_refused_without_classes_and_beside_evidence(task):
+    with pytest.raises(PlanError, match=r"network\.noise.*of which one is right"):
+        noisy(task)
 
 
 def test_a_plan_with_a_method_that_is_not_built_is_refused_by_name():

@@ -121,6 +121,7 @@ def _network(inputs: PlanInputs, fits: Fitted) -> Section:
         "pretrained": Decision(None, "no others were asked for"),
         "inflation": Decision("mean", "a volume of equal slices is then seen as one", "arXiv:1705.07750"),
         "dropout": Decision(0.0, "it was not asked for: draws of the last layer's weights need none"),
+        "noise": Decision("none", "it was not asked for, and twice as many outputs take longer", "arXiv:1703.04977"),
         "context": with_presence(inputs.context, fits.context, inputs.holes, fits.network.value),
         **fits.fusion,
     }

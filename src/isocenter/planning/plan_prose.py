@@ -77,6 +77,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "network.dropout": Sentence(
         "Each step leaves out {percent} of the channels that the last layers take", "No channel is left out"
     ),
+    "network.noise": Sentence("The network states the noise of its {value}", "It states no noise of its logits"),
     "training.minutes": Sentence("Training has {value} minutes", "No time is set"),
     "training.steps": Sentence("There are {value} steps", "The number of steps is still open", always=True),
     "training.epochs": Sentence(

@@ -97,6 +97,7 @@ class Network:
     inflation:  how kernels of weights for images of one axis less get that axis: "mean" repeats them along it and
                 divides, "centre" has zeros around them
     dropout:    share of the channels that the last layers take, which each step of training leaves out
+    noise:      "logits": the network also says how noisy its logits are, and answers by the mean over that noise
     context:    {covariate: how it becomes numbers} for the network to use with the images; None for none. A person who
                 plans gives names, or "all"
     context_fusion: how: they join the image's features (concatenate), scale and shift them (film), each place of the
@@ -114,6 +115,7 @@ class Network:
     sparsity: Annotated[float, Ge(0), Lt(math.inf)] = 0.0
     inflation: Literal["mean", "centre"] = "mean"
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+    noise: Literal["none", "logits"] = "none"
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,7 @@ class Settings:
             "size": self.network.size,
             **fusion_of(vars(self.network)),
             **({"dropout": self.network.dropout} if self.network.dropout else {}),
+            **({"noise": self.network.noise} if self.network.noise != "none" else {}),
             **({"marked": len(self.task.labels)} if self.preprocessing.cascade is not None else {}),
         }
 

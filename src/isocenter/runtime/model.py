@@ -33,7 +33,7 @@ from isocenter.runtime.windows import Averaged, Progress, Receiver, WindowSettin
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import Task, sureness
 from isocenter.transforms import stacked
-from isocenter.values import Array, Case, Decision, Image, Prediction, Region
+from isocenter.values import Array, Case, Decision, Dense, Head, Image, Prediction, Region, Vector
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -332,18 +332,36 @@ def build_module(task: Task, network: Mapping[str, Any]) -> Module:
 
     The entry "marked" is the number of labels of a first stage: their numbers are the last channel of the input, and
     each becomes a channel of the family's network. "first_entry" is where its covariates begin in a context of several
-    networks, "dropout" the share of the channels before the last layers that training leaves out.
+    networks, "dropout" the share of the channels before the last layers that training leaves out. With "noise" the
+    family's network has twice as many outputs of classes.
     """
     context, marked, channels = len(Context.of(network.get("context"))), network.get("marked", 0), network["channels"]
     own = channels - 1 + marked if marked else channels
     fusion = network.get("fusion")
-    module = networks.build(network["name"], own, network["spatial_dims"], task.heads, network["size"], context, fusion)
+    heads, noisy = heads_of(task, network)
+    module = networks.build(network["name"], own, network["spatial_dims"], heads, network["size"], context, fusion)
     if (share := network.get("dropout")) and not _drops(module, network["name"], share):
         problem = f"what the last layers of {network['name']} take is not known for these answers"
         remedy = "Give 0, or another --set network.name, such as unet or resnet"
         raise PlanError(problem, "network.dropout", remedy)
+    module = bundle.NoisyLogits(module, noisy) if noisy else module
     module = bundle.AfterLabels(module, marked) if marked else module
     return bundle.OnItsEntries(module, network["first_entry"], context) if "first_entry" in network else module
+
+
+def heads_of(task: Task, network: Mapping[str, Any]) -> tuple[Mapping[str, Head], dict[str, int]]:
+    """The heads of the family's network, and {head: its classes} of those whose logits are noisy.
+
+    PlanError where no class excludes another, or where outputs state evidence.
+    """
+    if not network.get("noise"):
+        return task.heads, {}
+    noisy = {name: head.count for name, head in task.heads.items() if name in task.decoding.averaged}
+    if not noisy or task.decoding.states_evidence:
+        problem = "noise of logits is for classes of which one is right, without evidence"
+        raise PlanError(problem, "network.noise", "Give none")
+    kinds = {name: Vector if task.heads[name].is_vector else Dense for name in noisy}
+    return {**task.heads, **{name: kinds[name](2 * count) for name, count in noisy.items()}}, noisy
 
 
 def _drops(module: Module, name: str, share: float) -> bool:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.runtime.bundle.network import AfterLabels, EveryHead, OneTensor, OnItsEntries, OnItsScale
+    from isocenter.runtime.bundle.network import (
+        AfterLabels,
+        EveryHead,
+        NoisyLogits,
+        OneTensor,
+        OnItsEntries,
+        OnItsScale,
+    )
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -14,7 +14,7 @@ from typing import Any
 
 from isocenter import networks
 from isocenter.runtime.covariate_encoding import Context
-from isocenter.runtime.model import Model
+from isocenter.runtime.model import Model, heads_of
 from isocenter.runtime.package.contents import FIRST, mean_of
 from isocenter.tasks import Task, channels_of
 from isocenter.values import Head
@@ -123,7 +123,7 @@ def _network_def(model: Model, own_scales: bool) -> dict[str, Any]:
 def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> dict[str, Any]:
     """One of the networks of a model, as these settings have it."""
     path, function = networks.source(network["name"])
-    heads = model.task.heads
+    heads, noisy = heads_of(model.task, network)
     marked, channels = network.get("marked", 0), network["channels"]
     context = len(Context.of(network.get("context")))
     definition = {
@@ -133,6 +133,8 @@ def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> 
         **networks.answered(network["name"], heads),
         **networks.sized(network["name"], heads, network["size"], context, network.get("fusion")),
     }
+    if noisy:
+        definition = {"_target_": "scripts.network.NoisyLogits", "network": definition, "counts": noisy}
     if marked:
         definition = {"_target_": "scripts.network.AfterLabels", "network": definition, "labels": marked}
     if "first_entry" in network:

@@ -6,7 +6,7 @@ Gal and Ghahramani, ICML 2016, arXiv:1506.02142, for the last layers alone, so t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,6 @@ from isocenter.values import Floats
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.nn import Module
 
     from isocenter.networks import Features
 
@@ -32,11 +31,11 @@ class Masks:
     """Tables of the channels that last layers take, of which each draw leaves out some.
 
     tables: {head: (draws, channels) 0 for what is left out, else by what the channel is multiplied}
-    layers: {head: its last layer}, where a network is there
+    layers: {head: its last layer, and what follows}, where a network is there
     """
 
     tables: Mapping[str, Floats]
-    layers: Mapping[str, Module] = field(default_factory=dict)
+    layers: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
 
     @classmethod
     def drawn(cls, channels: Mapping[str, int], share: float, draws: int, seed: int) -> Masks:

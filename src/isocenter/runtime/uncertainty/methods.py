@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from isocenter import networks
 from isocenter.errors import PlanError, UsageError
+from isocenter.runtime import bundle
 from isocenter.runtime.guard import Watched, with_features
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.uncertainty.disagreement import Disagreement
@@ -18,8 +19,10 @@ from isocenter.runtime.windows import Averaged
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
     from isocenter.networks import Features
+    from isocenter.runtime.bundle import NoisyLogits
     from isocenter.runtime.model import Model
 
 AUTO, NONE, MEMBERS, LAPLACE, DROPOUT, TTA = "auto", "none", "members", "laplace", "mc_dropout", "tta"
@@ -64,7 +67,7 @@ def with_uncertainty(model: Model, asked: str | None = None) -> Model:
 def last_layers_of(model: Model) -> LastLayers | None:
     """What gathers the last layers' inputs while cases that trained a model pass; None where nothing comes of it."""
     differ, run, at = Disagreement.of(model.task), model.run, _deepest(model)
-    if differ is None or not at or not isinstance(run, TorchNetwork):
+    if differ is None or not at or not isinstance(run, TorchNetwork) or _noise_of(run.module):
         return None
     return LastLayers.of(run.module, at, {head: kind for head, kind in differ.kinds.items() if kind in KINDS})
 
@@ -82,7 +85,19 @@ def _masks(model: Model) -> Masks | None:
     taken, layers = networks.taken_by(model.run.module, at), networks.last_layers(model.run.module, at)
     rate = model.network["size"].get("dropout") or USUAL_RATE
     masks = model.masks or (Masks.drawn(taken, rate, model.inference.draws, seed=0) if taken else None)
-    return masks and replace(masks, layers=layers)
+    answers: dict[str, Callable[[Tensor], Tensor]] = dict(layers)
+    if (noisy := _noise_of(model.run.module)) is not None:
+        answers |= {head: partial(_through, layers[head], partial(noisy.averaged, head)) for head in noisy.counts}
+    return masks and replace(masks, layers=answers)
+
+
+def _noise_of(module: Module) -> NoisyLogits | None:
+    """What follows the last layers of a network that states the noise of its logits; no posterior knows of it."""
+    return next((part for part in module.modules() if isinstance(part, bundle.NoisyLogits)), None)
+
+
+def _through(layer: Callable[[Tensor], Tensor], ending: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    return ending(layer(inputs))
 
 
 def _beside(model: Model, method: str, differ: Disagreement) -> Callable[[Features], Mapping[str, Tensor]]:
