@@ -27,7 +27,7 @@ LIBRARIES = ("isocenter", "monai", "timm", "torch", "torchvision")
 # Functions of torch.nn.functional whose output has their input's shape; methods of tensors of one shape.
 SHAPE_KEPT = (
     "batch_norm", "group_norm", "instance_norm", "layer_norm", "elu", "gelu", "hardswish", "leaky_relu", "prelu",
-    "relu", "relu6", "sigmoid", "silu", "softmax", "dropout",
+    "relu", "relu6", "sigmoid", "silu", "softmax", "dropout", "hardtanh", "hardsigmoid",
 )  # fmt: skip
 JOINED = ("add", "add_", "__add__", "__iadd__", "mul", "__mul__", "__imul__")
 HEADS: Mapping[str, Callable[[int], Head]] = {
@@ -94,10 +94,30 @@ def halvings(patch: Sequence[int]) -> list[list[int]]:
 
 def _forward(network: Module, patch: Sequence[int]) -> tuple[Mapping[str, Any], int]:
     """The outputs for one image, and the number of multiply-adds."""
-    counting = flop_counter.FlopCounterMode(display=False)
-    with torch.device("meta"), torch.inference_mode(), counting, _shapes_only():
+    operations: list[int] = []
+    with torch.device("meta"), torch.no_grad(), _counting(operations), _shapes_only():
         outputs = network(torch.empty(1, 1, *patch))
-    return outputs, counting.get_total_flops() // 2  # torch counts a multiplication and an addition as two
+    return outputs, sum(operations) // 2  # torch counts a multiplication and an addition as two
+
+
+def _counting(operations: list[int]) -> AbstractContextManager[Any]:
+    """Appends the operations of each convolution and matrix product inside.
+
+    By torch's formulas; its own counter asks of every other operation too whether it consists of such ones, which takes
+    longer than all the rest.
+    """
+    formulas = flop_counter.flop_registry
+
+    class Counting(torch.utils._python_dispatch.TorchDispatchMode):
+        """Stands between torch and its meta device."""
+
+        def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            made = operation(*args, **(kwargs or {}))
+            if formula := formulas.get(operation._overloadpacket):
+                operations.append(formula(*args, **(kwargs or {}), out_val=made))
+            return made
+
+    return Counting()
 
 
 def _shapes_only() -> AbstractContextManager[Any]:
