@@ -316,6 +316,26 @@ def test_dropout_of_a_network_leaves_out_whole_channels_in_training_only(task):
     assert_allclose(*(next(iter(one.eval()(images).values())).detach() for one in (plain, module)))
 
 
+def test_last_layers_whose_weights_are_distributions_are_drawn_alike_for_every_image(tmp_path):
+    of, image = model(CLASSES), noise((10, 8, 8))
+    with pytest.raises(UsageError, match="weights of its last layer are no distributions"):
+        with_uncertainty(of, "variational")
+    size = {"token": 4, "image": [8, 8, 8], "layers": 1, "width": 12, "heads": 3, "bayesian": 50}
+    network = {**of.network, "name": "vit", "size": size}
+    torch.manual_seed(0)
+    of = replace(of, network=network, run=TorchNetwork(build_module(of.task, network).eval()))
+    looking = with_uncertainty(of)
+    assert looking.uncertainty == "variational"
+    each = [looking.predict(image) for _ in range(2)]
+    own = each[0].confidence
+    assert each[0].probabilities == of.predict(image).probabilities
+    assert own.epistemic == each[1].confidence.epistemic > 0
+    assert_allclose(own.total, own.aleatoric + own.epistemic, atol=1e-6)
+    record = write_package(looking, Evidence(), "test", tmp_path)
+    assert record["exported"], record.get("because")
+    assert_allclose(load(tmp_path, "cpu", backend="onnx").predict(image).confidence.epistemic, own.epistemic, rtol=2e-3)
+
+
 def test_noisy_logits_answer_by_the_mean_probability_over_their_noise():
     outputs = torch.tensor([[1.0, -0.5, 2.0, 0.5, -1.0, 0.0]])
     wrapped = NoisyLogits(Stated({"class": outputs}), {"class": 3})

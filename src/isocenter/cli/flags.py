@@ -130,7 +130,7 @@ Uncertainty = Annotated[
     str | None,
     typer.Option(
         metavar="METHOD",
-        help="Where uncertainty comes from: auto, none, members, laplace, mc_dropout, evidential, tta.",
+        help="Where uncertainty comes from: auto, none, members, laplace, mc_dropout, variational, evidential, tta.",
     ),
 ]
 Overlap = Annotated[

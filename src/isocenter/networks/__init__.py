@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from isocenter.networks.family import OWN, Family, Published
     from isocenter.networks.layout_in_memory import channels_last, memory_order, ordered, plain
+    from isocenter.networks.transformer import VariationalLinear
     from isocenter.networks.vit import rollout
 
 # {name: the `Family` of a file of this folder}; the file is imported on first use.
@@ -104,6 +105,7 @@ __all__ = [
     "Measured",
     "Member",
     "Published",
+    "VariationalLinear",
     "answered",
     "attention",
     "build",

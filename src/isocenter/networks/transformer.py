@@ -117,8 +117,11 @@ class VariationalLinear(nn.Module):
     def drawn(self, features: Tensor) -> Tensor:
         """Return (batch, outside) by drawn weights."""
         mean = linear(features, self.weight, self.bias)
-        variance = linear(features.square(), (self.prior * self.log_ratio.exp()).square())
-        return mean + variance.sqrt() * torch.randn_like(mean)
+        return mean + self.variances(features).sqrt() * torch.randn_like(mean)
+
+    def variances(self, features: Tensor) -> Tensor:
+        """(batch, outside) of the outputs by drawn weights."""
+        return linear(features.square(), (self.prior * self.log_ratio.exp()).square())
 
     def divergence(self) -> Tensor:
         """Kullback-Leibler divergence of the weights' distributions from their prior, in nats."""

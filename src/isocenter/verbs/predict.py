@@ -155,8 +155,8 @@ def predict(
     abstain: of images that are unlike those that trained the model: "on" gives no result but the reason, "mark" both,
              "off" does not look
     uncertainty: method by which the model looks for what it does not know: "auto", "none", "members" of folds or an
-                 ensemble, "laplace" or "mc_dropout" of the last layer, "evidential" by the network's own outputs, "tta"
-                 (mirrored views). No result changes by it. As planned if not said
+                 ensemble, "laplace", "mc_dropout" or "variational" of the last layer, "evidential" by the network's own
+                 outputs, "tta" (mirrored views). No result changes by it. As planned if not said
     calibration: "off" states probabilities as the network does; what is called, and sets, are those of calibrated ones
     reading: the fields of `ReadingOptions`: layout, patient, column and so on
     A case that fails is reported and the rest goes on; DatasetError where every one fails. The next case is read and

@@ -83,8 +83,7 @@ class Laplace:
     def views(self, seen: Features, count: int) -> list[dict[str, Tensor]]:
         """The outputs of so many draws of the weights, the same for every image and every window."""
         size = max(len(one.output_values) for one in self.heads.values())
-        half = np.random.default_rng(0).standard_normal((-(-count // 2), size))
-        noise = np.concatenate([half, -half])[:count]  # in pairs about the mean, which is what is stated
+        noise = paired_noise(count, size)
         drawn = {
             head: one.draws(seen.inputs[head], seen.outputs[head], torch.from_numpy(noise[:, : len(one.output_values)]))
             for head, one in self.heads.items()
@@ -158,6 +157,12 @@ class LastLayers:
                 inputs, outputs = (each[head] / self.windows for each in (self.inputs, self.outputs))
                 made[head] = Posterior.of(inputs * cases, outputs, weights)
         return Laplace(made) if made else None
+
+
+def paired_noise(count: int, size: int) -> Floats:
+    """(count, size) standard normal numbers, always the same, in pairs about the mean, which is what is stated."""
+    half = np.random.default_rng(0).standard_normal((-(-count // 2), size))
+    return np.concatenate([half, -half])[:count]
 
 
 def _is_linear(layer: Module) -> bool:

@@ -15,6 +15,7 @@ from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.uncertainty.disagreement import Disagreement
 from isocenter.runtime.uncertainty.laplace import Laplace, LastLayers
 from isocenter.runtime.uncertainty.masks import USUAL_RATE, Masks
+from isocenter.runtime.uncertainty.variational import LearntWeights
 from isocenter.runtime.windows import Averaged
 
 if TYPE_CHECKING:
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
     from isocenter.runtime.model import Model
 
 AUTO, NONE, MEMBERS, LAPLACE, DROPOUT, TTA = "auto", "none", "members", "laplace", "mc_dropout", "tta"
-EVIDENTIAL = "evidential"
-Method = Literal["auto", "none", "members", "laplace", "mc_dropout", "evidential", "tta"]
-METHODS = (AUTO, NONE, MEMBERS, LAPLACE, DROPOUT, EVIDENTIAL, TTA)
+VARIATIONAL, EVIDENTIAL = "variational", "evidential"
+Method = Literal["auto", "none", "members", "laplace", "mc_dropout", "variational", "evidential", "tta"]
+METHODS = (AUTO, NONE, MEMBERS, LAPLACE, DROPOUT, VARIATIONAL, EVIDENTIAL, TTA)
 WHERE = "--uncertainty"
+# What gives several outputs of the last layers.
+Drawing = Laplace | Masks | LearntWeights
 # Of heads whose last layers may have a posterior.
 KINDS = ("classes", "labels")
 
@@ -49,14 +52,14 @@ def with_uncertainty(model: Model, asked: str | None = None) -> Model:
         raise UsageError(lacking, WHERE, f"Choose {AUTO} or {NONE}")
     if method == AUTO:
         is_dense = any(head.is_dense for head in model.task.heads.values())
-        own = EVIDENTIAL if model.task.decoding.states_evidence else LAPLACE
+        own = EVIDENTIAL if model.task.decoding.states_evidence else VARIATIONAL if _learnt(model) else LAPLACE
         best = MEMBERS if isinstance(model.run, Averaged) else own if model.in_graph == NONE else model.in_graph
         method = NONE if asked is None and is_dense else best
     method = NONE if _lacking(model, method) else method
     run, differ = model.run, Disagreement.of(model.task)
     if isinstance(run, Averaged):
         run = replace(run, differ=differ if method == MEMBERS else None)
-    elif method in (LAPLACE, DROPOUT, EVIDENTIAL) and method != model.in_graph:
+    elif method in (LAPLACE, DROPOUT, VARIATIONAL, EVIDENTIAL) and method != model.in_graph:
         assert differ is not None  # noqa: S101 - else the method would be lacking
         run = with_features(model, _beside(model, method, differ))
     elif isinstance(run, Watched):
@@ -104,12 +107,22 @@ def _beside(model: Model, method: str, differ: Disagreement) -> Callable[[Featur
     """What adds the uncertainty to the outputs of a network."""
     if method == EVIDENTIAL:
         return partial(_by_evidence, replace(differ, kinds={head: differ.kinds[head] for head in differ.evidence}))
-    drawing = model.laplace if method == LAPLACE else _masks(model)
+    found: Mapping[str, Callable[[Model], Drawing | None]] = {DROPOUT: _masks, VARIATIONAL: _learnt}
+    drawing = model.laplace if method == LAPLACE else found[method](model)
     assert drawing is not None  # noqa: S101 - else the method would be lacking
     return partial(_by_draws, drawing, differ, model.inference.draws)
 
 
-def _by_draws(drawing: Laplace | Masks, differ: Disagreement, count: int, seen: Features) -> Mapping[str, Tensor]:
+def _learnt(model: Model) -> LearntWeights | None:
+    """The distributions of last layers that training has learnt; None where it has learnt numbers."""
+    if not (at := _deepest(model)) or not isinstance(model.run, TorchNetwork):
+        return None
+    layers = networks.last_layers(model.run.module, at)
+    known = {head: layer for head, layer in layers.items() if isinstance(layer, networks.VariationalLinear)}
+    return LearntWeights(known) if known and not _noise_of(model.run.module) else None
+
+
+def _by_draws(drawing: Drawing, differ: Disagreement, count: int, seen: Features) -> Mapping[str, Tensor]:
     own = replace(differ, kinds={head: kind for head, kind in differ.kinds.items() if head in drawing.heads})
     return own(drawing.views(seen, count))
 
@@ -130,6 +143,8 @@ def _lacking(model: Model, method: str) -> str:
         return "no posterior of a last layer was fitted, or what computes does not show what that layer takes"
     if method == DROPOUT and _masks(model) is None:
         return "the last layer of the network is not known, or what computes does not show what it takes"
+    if method == VARIATIONAL and _learnt(model) is None:
+        return "the weights of its last layer are no distributions (network.name vit, bayesian in network.size)"
     if method == EVIDENTIAL and not model.task.decoding.states_evidence:
         return "its network was not taught to state evidence (task.loss or task.noise evidential)"
     if method == EVIDENTIAL and not (_deepest(model) and isinstance(model.run, TorchNetwork)):
