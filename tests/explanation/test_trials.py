@@ -85,10 +85,23 @@ def test_a_cohort_that_looks_at_a_corner_is_found_to_and_one_that_looks_at_the_m
     assert set(rows) == {"border", "corner"}
     assert rows["corner"]["p"] < 0.05
     assert rows["corner"]["share"] > 0.95
-    assert set(rows["corner"]) == {"kind", "share", "area", "p", "cases"}
+    assert set(rows["corner"]) == {"kind", "target", "share", "area", "p", "cases"}
     middle = [np.roll(one, (8, 8), axis=(0, 1)) for one in maps]
     rows = findings_of([Small.of(str(n), "a", one, 2) for n, one in enumerate(middle)], seed=0)
     assert min(row["p"] for row in rows) > 0.5
+
+
+def test_a_mark_that_stands_for_one_answer_alone_is_found_in_its_maps_and_not_in_those_of_the_other():
+    def looking(n):
+        data = np.random.default_rng(n).uniform(0, 0.01, (40, 40)).astype(np.float32)
+        rows, columns = (slice(0, 6), slice(0, 6)) if n % 2 else (slice(8, 32), slice(8, 32))
+        data[rows, columns] += 1.0
+        return Small.of(str(n), "ab"[n % 2], data, 2)
+
+    found = findings_of([looking(n) for n in range(16)], seed=0)
+    assert {one["target"] for one in found if one["kind"] == "corner" and one["p"] < 0.05} == {"b"}
+    few = [replace(looking(2 * n + 1), target=str(n)) for n in range(6)]
+    assert {one["target"] for one in findings_of(few, seed=0)} == {"all"}
 
 
 def test_maps_of_an_answer_that_lie_elsewhere_than_those_of_others_are_a_cluster():

@@ -171,7 +171,7 @@ def test_evaluate_shows_maps_beside_its_best_and_worst_cases_by_methods_that_wer
 
 def test_places_that_the_maps_of_every_method_favour_are_told_apart_from_those_of_some():
     def row(method, kind, p):
-        return {"method": method, "kind": kind, "share": 0.5, "area": 0.1, "p": p, "cases": 9}
+        return {"method": method, "kind": kind, "target": "ill", "share": 0.5, "area": 0.1, "p": p, "cases": 9}
 
     rows = [row("rise", "corner", 0.01), row("occlusion", "corner", 0.02), row("rise", "border", 0.04)]
     rows += [
@@ -181,7 +181,7 @@ def test_places_that_the_maps_of_every_method_favour_are_told_apart_from_those_o
     ]
     said = findings_sentence(rows)
     assert said == (
-        "Maps of rise, occlusion hold more evidence than chance would in the corners. "
-        "Only some methods find it: the border (rise)."
+        "rise, occlusion find more evidence than chance would put there: corners in maps of ill. "
+        "Only some methods do: borders in maps of ill (rise)."
     )
     assert findings_sentence(rows[-2:]) == ""

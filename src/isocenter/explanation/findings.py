@@ -18,6 +18,8 @@ from isocenter.values import Floats
 CELLS = {1: 64, 2: 20, 3: 10}
 # Cases from which a cohort is looked at; draws of the permutations; share of the cells that is a place of one answer.
 FEWEST, DRAWS, PLACE = 5, 999, 0.05
+# In place of an answer, where none has enough maps of its own.
+EVERY = "all"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +47,9 @@ class Small:
 
 
 def findings_of(maps: Sequence[Small], *, seed: int) -> list[dict[str, Any]]:
-    """Rows of kind, share (of the evidence), area, p (adjusted after Holm), cases, the smallest p first.
+    """Rows of kind, target, share (of the evidence), area, p (adjusted after Holm), cases, the smallest p first.
 
+    Places are looked for in the maps of each answer that has enough of them: a mark may stand for one answer alone.
     p is by permutation: maps are moved round at random within the image, and for places of one answer the answers are
     dealt out anew.
     """
@@ -54,7 +57,10 @@ def findings_of(maps: Sequence[Small], *, seed: int) -> list[dict[str, Any]]:
     if len(whole) < FEWEST:
         return []
     random = np.random.default_rng(seed)
-    rows = [*_by_place(whole, random), *_by_answer(whole, random)]
+    each = {target: [one for one in whole if one.target == target] for target in sorted({one.target for one in whole})}
+    answers = {target: own for target, own in each.items() if len(own) >= FEWEST} or {EVERY: whole}
+    rows = [{**row, "target": target} for target, own in answers.items() for row in _by_place(own, random)]
+    rows += _by_answer(whole, random)
     adjusted = holm([row["p"] for row in rows])
     rows = [{**row, "p": float(p)} for row, p in zip(rows, adjusted, strict=True)]
     return sorted(rows, key=lambda row: (row["p"], -row["share"]))
@@ -110,7 +116,7 @@ def _by_answer(maps: Sequence[Small], random: np.random.Generator) -> Iterator[d
         p = (1 + np.count_nonzero(chance >= excess - 1e-12)) / (1 + DRAWS)
         yield {
             "kind": f"cluster of {target}", "share": share, "area": count / cells.shape[1], "p": p,
-            "cases": int(own.sum()),
+            "cases": int(own.sum()), "target": target,
         }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ MOST_CASES = 20
 # Of findings, after Holm.
 LEVEL = 0.05
 NOTHING = "No map favours borders, corners, burned-in letters or places of one answer more than chance would."
-PLACES = {"border": "the border", "corner": "the corners", "text": "burned-in letters"}
+PLACES = {"border": "borders in maps", "corner": "corners in maps", "text": "burned-in letters in maps"}
 VERDICTS = {True: "passed", False: "failed", None: "not judged"}
 MEASURED = {
     "randomisation": "Like maps of redrawn weights",
@@ -95,26 +95,29 @@ def findings_sentence(findings: Sequence[Mapping[str, Any]]) -> str:
     found: dict[str, list[str]] = {}
     for one in findings:
         if one["p"] < LEVEL:
-            found.setdefault(place_words(str(one["kind"])), []).append(str(one["method"]))
+            found.setdefault(place_words(one), []).append(str(one["method"]))
     every = [place for place, by in found.items() if len(by) == len(methods)]
     some = [f"{place} ({listed(by)})" for place, by in found.items() if place not in every]
-    said = f"Maps of {listed(methods)} hold more evidence than chance would in {listed(every)}." if every else ""
+    found_by = f"{listed(methods)} {'finds' if len(methods) == 1 else 'find'}"
+    said = f"{found_by} more evidence than chance would put there: {listed(every)}." if every else ""
     if some:
-        said += f" Only some methods find it: {'; '.join(some)}."
+        said += (
+            f" {'Only some methods do' if every else 'Some methods find more evidence than chance'}: {'; '.join(some)}."
+        )
     return said.strip()
 
 
-def place_words(kind: str) -> str:
-    """A kind of finding for people."""
-    answer = kind.removeprefix("cluster of ")
-    return PLACES.get(kind, kind if answer == kind else f"places that maps of {answer} share")
+def place_words(finding: Mapping[str, Any]) -> str:
+    """The place of a finding, and the answer whose maps lie there, for people."""
+    kind, target = str(finding["kind"]), str(finding["target"])
+    return f"{PLACES[kind]} of {target}" if kind in PLACES else f"places that maps of {target} share"
 
 
 def findings_table(findings: Sequence[Mapping[str, Any]]) -> Table:
     """A row a kind of place and method."""
     rows = [
         [
-            place_words(str(one["kind"])),
+            place_words(one),
             f"{one['method']}",
             f"{one['share']:.0%}",
             f"{one['area']:.0%}",
