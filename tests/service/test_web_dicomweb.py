@@ -349,6 +349,31 @@ def is_same_frame(part: bytes, pixels: np.ndarray, dataset: pydicom.Dataset) -> 
     return np.allclose(found, pixels, atol=4 if is_lossy else 0)
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_an_object_comes_decoded_to_whoever_asks_for_that_with_the_same_pixels_and_uids(pictures, name):
+    path = DATA / "dicom/files" / name
+    stored = pictures.store(path.read_bytes()).json()["00081199"]["Value"][0]["00081190"]["Value"][0]
+    plain, source = "1.2.840.10008.1.2.1", pydicom.dcmread(path)
+    accept = {"Accept": f'multipart/related; type="application/dicom"; transfer-syntax={plain}'}
+    answer = pictures.client.get(stored, headers=accept)
+    alone = pictures.client.get(stored, headers={"Accept": f"application/dicom; transfer-syntax={plain}"})
+    is_big = source.file_meta.TransferSyntaxUID == pydicom.uid.ExplicitVRBigEndian
+    assert (answer.status_code, alone.status_code) == ((406, 406) if is_big else (200, 200))
+    if not is_big:
+        [part] = parts_of(answer)
+        assert (part == path.read_bytes()) == is_plain(source)
+        found = pydicom.dcmread(io.BytesIO(part))
+        assert (found.file_meta.TransferSyntaxUID, found.SOPInstanceUID) == (plain, source.SOPInstanceUID)
+        is_raw = source.SamplesPerPixel == 1
+        mine, other = (pydicom.pixels.pixel_array(one, raw=is_raw) for one in (found, source))
+        assert np.allclose(mine, other, atol=4 if "jpeg_baseline" in name else 0)
+        assert alone.content == part
+
+
+def is_plain(dataset: pydicom.Dataset) -> bool:
+    return dataset.file_meta.TransferSyntaxUID == pydicom.uid.ExplicitVRLittleEndian
+
+
 def test_a_compressed_frame_is_given_as_it_is_stored_to_whoever_takes_it(pictures):
     path = DATA / "dicom/files/pydicom_MR_small_RLE.dcm"
     stored = pictures.store(path.read_bytes()).json()["00081199"]["Value"][0]["00081190"]["Value"][0]

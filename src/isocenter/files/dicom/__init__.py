@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Window,
         bounds,
         native_frame,
+        native_object,
         rasterise,
         read_report,
         read_segmentation,

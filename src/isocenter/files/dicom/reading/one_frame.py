@@ -1,14 +1,16 @@
-"""One frame of an object that may be large: as it is stored, decoded, or as a picture; the rest is not read."""
+"""One frame of an object that may be large: as it is stored, decoded, or as a picture; and whole objects decoded."""
 
 from __future__ import annotations
 
 import copy
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom.header import Header, check_pixels, frame_count, read_object
+from isocenter.files.dicom.header import Header, check_pixels, frame_count, read_header, read_object
 from isocenter.files.dicom.reading.codecs import CODEC_ERRORS
 from isocenter.files.dicom.reading.pixel_layout import GET_AGAIN, Layout, layout_of
 from isocenter.files.dicom.reading.pixels import Stored, decode
@@ -18,6 +20,7 @@ from isocenter.files.dicom.tags import pydicom_errors
 from isocenter.files.dicom.warnings import quiet
 from isocenter.lazy import pydicom
 
+MOST_DECODED = 1 << 30  # bytes of an object that is decoded in memory
 OF_ALL_FRAMES = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 
 
@@ -42,6 +45,38 @@ def native_frame(head: Header, number: int) -> bytes:
     if layout.allocated == 1:
         return np.packbits(pixels.astype(bool), bitorder="little").tobytes()
     return pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
+
+
+def native_object(path: Path) -> bytes:
+    """An object as a file without compression: explicit VR, lowest byte first (PS3.5 A.2). Colours come as RGB.
+
+    Raises FormatError where pixels cannot be decoded, or are too many; and for what is stored with the highest byte
+    first, where other values than pixels may hold words too.
+    """
+    head = read_header(path)
+    if head.transfer_syntax == BIG_ENDIAN:
+        raise FormatError("is stored with the highest byte first", head.where, "Ask for it as it is stored")
+    dataset = read_object(path)
+    if head.is_compressed:
+        layout, frames = _layout(head, 0), frame_count(head)
+        if layout.frame_bits % 8 or frames * layout.frame_bits > 8 * MOST_DECODED:
+            raise FormatError("is too large to be decoded, or made of bits", head.where, "Ask for it as it is stored")
+        pixels = b"".join(native_frame(head, number) for number in range(frames))
+        if 8 * len(pixels) != frames * layout.frame_bits:
+            raise FormatError("its frames are not as large as its header says", head.where, GET_AGAIN)
+        if layout.samples > 1:
+            dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
+        for keyword in OF_ALL_FRAMES:
+            dataset.pop(keyword, None)
+        dataset.add_new("PixelData", "OB" if layout.allocated <= 8 else "OW", pixels + bytes(len(pixels) % 2))
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(EXPLICIT)
+    file = BytesIO()
+    try:
+        with quiet():
+            pydicom.dcmwrite(file, dataset, implicit_vr=False, little_endian=True, enforce_file_format=True)
+    except pydicom_errors() as error:
+        raise FormatError(f"cannot be written anew ({error})", head.where, "Ask for it as it is stored") from error
+    return file.getvalue()
 
 
 def shown_frame(head: Header, number: int, window: Window | None = None) -> NDArray[np.uint8]:

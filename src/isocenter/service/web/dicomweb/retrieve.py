@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from email.message import Message
 from itertools import chain
 from pathlib import Path
@@ -16,7 +17,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import Response, StreamingResponse
 
-from isocenter.files.dicom import Header, frame_count, native_frame, read_header, stored_frame
+from isocenter.errors import FormatError
+from isocenter.files.dicom import Header, frame_count, native_frame, native_object, read_header, stored_frame
 from isocenter.service.web.dicomweb.catalogue import StoredObject, stored_studies
 from isocenter.service.web.dicomweb.dicom_json import IN_JSON, MEDIA
 from isocenter.service.web.dicomweb.rendering import Rendering, rendered
@@ -65,9 +67,12 @@ def get_series(request: Request, node: Node, study: Uid, series: Uid) -> Streami
 def get_instance(request: Request, node: Node, study: Uid, series: Uid, instance: Uid) -> StreamingResponse:
     """One object."""
     found = _found(node, study, series, instance)
-    kinds = [kind for kind, _, _ in accepted(request)]
-    if OBJECT in kinds and "multipart/related" not in kinds:
-        return StreamingResponse(_file(found[0].path), media_type=OBJECT)
+    asked = accepted(request)
+    for kind, _, wanted in asked:
+        if kind == OBJECT and not any(one == "multipart/related" for one, _, _ in asked):
+            syntax, data = _in_syntax(found[0], wanted)
+            if wanted in ("", "*", syntax):
+                return StreamingResponse(data, media_type=f"{OBJECT}; transfer-syntax={syntax}")
     return _objects(request, found)
 
 
@@ -165,13 +170,23 @@ def _found(node: WebNode, study: str, series: str | None = None, instance: str |
 
 
 def _objects(request: Request, found: list[StoredObject]) -> StreamingResponse:
-    """Files as they are stored: their bytes are what was sent."""
-    syntaxes = {one.syntax for one in found}
-    for kind, part, syntax in accepted(request):
+    """Files as they are stored, whose bytes are what was sent, or decoded; each part says how it comes."""
+    for kind, part, wanted in accepted(request):
         is_wanted = kind in ("*/*", "multipart/*") or (kind == "multipart/related" and part in ("", OBJECT))
-        if is_wanted and (syntax in ("", "*") or {syntax} == syntaxes):
-            return _multipart(OBJECT, ((f"{OBJECT}; transfer-syntax={one.syntax}", _file(one.path)) for one in found))
+        if is_wanted and (wanted in ("", "*", PLAIN) or {wanted} == {one.syntax for one in found}):
+            first = _in_syntax(found[0], wanted)
+            if len(found) > 1 or wanted in ("", "*", first[0]):
+                parts = chain([first], (_in_syntax(one, wanted) for one in found[1:]))
+                return _multipart(OBJECT, ((f"{OBJECT}; transfer-syntax={syntax}", data) for syntax, data in parts))
     raise _not_acceptable(f'multipart/related; type="{OBJECT}"; transfer-syntax=*')
+
+
+def _in_syntax(one: StoredObject, wanted: str) -> tuple[str, Iterable[bytes]]:
+    """(transfer syntax, bytes) of an object: decoded where that is wanted and can be, else as it is stored."""
+    if wanted == PLAIN != one.syntax:
+        with suppress(FormatError), DECODED_AT_ONCE:
+            return PLAIN, [native_object(one.path)]
+    return one.syntax, _file(one.path)
 
 
 def _metadata(found: list[StoredObject]) -> StreamingResponse:
