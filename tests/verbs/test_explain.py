@@ -12,10 +12,13 @@ import pytest
 import tifffile
 
 import isocenter
+from explanation.looking import corner_model, textured
 from isocenter.errors import UsageError
+from isocenter.explanation import FEWEST, named_methods
 from isocenter.explanation import METHODS as ALL_METHODS
 from isocenter.runtime import write_json
-from isocenter.verbs.explaining import findings_sentence
+from isocenter.values import Case
+from isocenter.verbs.explaining import findings_sentence, tested_methods
 from packages import no_export
 
 METHODS = "gradcam,occlusion,integrated_gradients"
@@ -185,3 +188,13 @@ def test_places_that_the_maps_of_every_method_favour_are_told_apart_from_those_o
         "Only some methods do: borders in maps of ill (rise)."
     )
     assert findings_sentence(rows[-2:]) == ""
+
+
+def test_tests_that_take_long_end_once_there_are_enough_cases_to_judge():
+    of, tracked = corner_model(), []
+    cases = [Case(str(n), str(n), {"image": textured(n)}) for n in range(8)]
+    tested = tested_methods(
+        of, named_methods("smoothgrad"), cases, of.differentiable(), lambda *given: tracked.append(given), at_most=0.0
+    )
+    assert len(tracked) == FEWEST
+    assert tested.records["smoothgrad"]["deletion"]["n"] == FEWEST

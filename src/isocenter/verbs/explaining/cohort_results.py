@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from isocenter.evaluation import bootstrap
-from isocenter.explanation import FEWEST, findings_of, plain_estimate
+from isocenter.explanation import FEWEST, TESTED, findings_of, plain_estimate
 from isocenter.values import Case
 from isocenter.verbs.explaining.cohort import Explainer, Made
 from isocenter.verbs.explaining.kept import Records, keep, kept_records
 from isocenter.verbs.explaining.tests_of_methods import Tested, spread_out, tested_methods
 from isocenter.verbs.reading import tracked
+
+# Seconds of tests after which no further case begins, where nobody said how many: on volumes a case can take minutes.
+AT_MOST = 600.0
 
 
 def with_tests(explainer: Explainer, cases: Sequence[Case], path: Path | None, wanted: int, *, seed: int) -> Explainer:
@@ -37,6 +41,7 @@ def with_tests(explainer: Explainer, cases: Sequence[Case], path: Path | None, w
             target=explainer.target,
             seconds=explainer.seconds,
             seed=seed,
+            at_most=AT_MOST if wanted == TESTED else math.inf,
         )
     records |= tested.records
     keep(path, explainer.model, records)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from isocenter.errors import IsocenterError
-from isocenter.explanation import CaseOnGrid, Method, UnfitError, Window, tried, verdict_of
+from isocenter.explanation import FEWEST, CaseOnGrid, Method, UnfitError, Window, tried, verdict_of
 from isocenter.runtime import Differentiable, Model
 from isocenter.transforms import stacked
 from isocenter.values import Case
@@ -43,11 +45,18 @@ def tested_methods(
     target: str = "auto",
     seconds: float | None = None,
     seed: int = 0,
+    at_most: float = math.inf,
 ) -> Tested:
-    """Each method on each of the cases; one that cannot explain the model is not there."""
+    """Each method on each of the cases; one that cannot explain the model is not there.
+
+    at_most: seconds after which no further case begins, once there are enough to judge
+    """
     found: dict[str, dict[str, Mapping[str, float]]] = {}
     refused: dict[str, str] = {}
+    began = time.monotonic()
     for number, case in enumerate(cases):
+        if number >= FEWEST and time.monotonic() - began > at_most:
+            break
         tracker(number, len(cases), "testing the maps")
         image = stacked(case.images, case.id)
         still = image.frame((image.frames or 1) // 2) if model.goes_by_frame(image) else case
