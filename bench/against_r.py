@@ -1,10 +1,11 @@
-"""Our statistics beside R's: pROC (DeLong), rms (calibration), psych (ICC), stats (McNemar, Wilcoxon, Holm).
+"""Our statistics beside R's: pROC (DeLong), rms (calibration), psych (ICC), MatchIt, stats (McNemar, Wilcoxon, Holm).
 
-    apt-get install r-base-core r-cran-proc r-cran-rms r-cran-psych
+    apt-get install r-base-core r-cran-proc r-cran-rms r-cran-psych r-cran-matchit
     python bench/against_r.py --data ../shared/data --record
 
 The values that R gives are kept in tests/evaluation/test_against_r.py, so that the tests do without it. R finds the
-typical difference of many pairs by a search that ends at 1e-4, ours is exact.
+typical difference of many pairs by a search that ends at 1e-4, ours is exact. MatchIt gets the distances as a matrix,
+of which it takes the nearest: of a vector version 4.5.1 leaves out partners that are nearer.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from isocenter.evaluation import (
     holm,
     hosmer_lemeshow,
     icc,
+    matched,
     mcnemar,
+    propensity,
     slope_and_intercept,
     wilcoxon,
 )
@@ -37,7 +40,7 @@ MANY_P = [0.001, 0.012, 0.03, 0.04, 0.2, 0.7]
 FORMS = ("1", "2", "3", "1k", "2k", "3k")
 
 SCRIPT = """
-suppressMessages({library(pROC); library(rms); library(psych)})
+suppressMessages({library(pROC); library(rms); library(psych); library(MatchIt)})
 a <- read.csv("asah.csv"); y <- a$positive
 area <- function(score, truth) roc(truth, score, quiet = TRUE, direction = "<")
 paired <- roc.test(area(a$wfns, y), area(a$s100b, y), method = "delong")
@@ -56,13 +59,19 @@ ranks <- wilcox.test(apart_by, exact = FALSE, correct = FALSE, conf.int = TRUE)
 few <- wilcox.test(apart_by[1:20], exact = TRUE, conf.int = TRUE)
 agreed <- ICC(read.csv("ratings.csv"), lmer = FALSE)$results
 p <- c(@P@)
+a$male <- as.integer(a$gender == "Male")
+likely <- unname(fitted(glm(male ~ age + wfns + s100b, binomial, a, epsilon = 1e-12)))
+falling <- sort(likely, TRUE)
+nearest <- matchit(male ~ age, a[order(-likely), ], distance = abs(outer(falling, falling, "-")), m.order = "data")
+partners <- nearest$match.matrix
 out <- list(delong = c(paired$statistic, paired$p.value, paired$conf.int),
   delong_unpaired = c(apart$statistic, apart$p.value),
   slope = fit[["Slope"]], hosmer_lemeshow = c(chi, pchisq(chi, length(n), lower.tail = FALSE)),
   mcnemar = c(many$statistic, many$p.value), mcnemar_exact = binom.test(calls[1, 2], calls[1, 2] + calls[2, 1])$p.value,
   wilcoxon = c(ranks$p.value, ranks$estimate),
   wilcoxon_exact = c(few$p.value, few$estimate), icc = as.vector(t(as.matrix(agreed[, c("ICC", "lower bound",
-  "upper bound", "F", "p")]))), holm = p.adjust(p, "holm"), benjamini_hochberg = p.adjust(p, "BH"))
+  "upper bound", "F", "p")]))), holm = p.adjust(p, "holm"), benjamini_hochberg = p.adjust(p, "BH"),
+  propensity = likely[1:5], matched = as.integer(partners[order(as.integer(rownames(partners))), 1]))
 cat("{", paste(sprintf('"%s": [%s]', names(out), sapply(out, function(x) paste(sprintf("%.12g", x),
   collapse = ", "))), collapse = ", "), "}")
 """
@@ -91,6 +100,9 @@ def ours(table: pd.DataFrame) -> dict[str, list[float]]:
     calls = mcnemar((wfns >= 4) == truth, (s100b >= 0.3) == truth)
     many = mcnemar((table["age"] >= 50) == truth, (table["ndka"] >= 12) == truth)
     ranks, few = wilcoxon(chance, other), wilcoxon(chance[:20], other[:20])
+    male = (table["gender"] == "Male").to_numpy()
+    likely = propensity(male, [table[name].to_numpy(float) for name in ("age", "wfns", "s100b")])
+    partner = dict(zip(*(each.tolist() for each in matched(male, likely, caliper=None)), strict=True))
     agreed = [icc(RATINGS, form) for form in FORMS]
     return {
         "delong": [paired.statistic, paired.p, paired.low, paired.high],
@@ -104,6 +116,8 @@ def ours(table: pd.DataFrame) -> dict[str, list[float]]:
         "icc": [number for one in agreed for number in (one.difference, one.low, one.high, one.statistic, one.p)],
         "holm": holm(MANY_P).tolist(),
         "benjamini_hochberg": benjamini_hochberg(MANY_P).tolist(),
+        "propensity": likely[:5].tolist(),
+        "matched": [partner[one] + 1 for one in sorted(partner)],
     }
 
 

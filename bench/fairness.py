@@ -1,7 +1,9 @@
 """Audits of groups: gaps that are there, false alarms, time; and what it brings and costs to treat groups alike.
 
-    python bench/fairness.py --record
+    python bench/fairness.py --data ../shared/data --record
 
+Real: COVID-19 or another pneumonia in radiographs (`multimodal`, one training, scored by folds of patients), and death
+within two years of lung cancer by a table without images (Lung1, a logistic regression, out of fold).
 Simulated. Audits: 200 patients of two sexes and three sites, whose probabilities have noise; "planted" has more of it
 in one sex. Training: in pictures of 32 pixels the sign of a disease is a bright spot in men and a dark one in women,
 and the other spot means nothing; how bright a picture is tells the sex. Of 500 training patients 60 are women, of whom
@@ -23,16 +25,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import PIL.Image
+from covariates import chest
 from recorded import commit, known, record
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import isocenter
-from isocenter.evaluation import Gap, adjusted_gaps, auroc, holm
+from isocenter.evaluation import FEW, Gap, adjusted_gaps, auroc, holm
 from isocenter.tasks.classification.task import Classification
-from isocenter.verbs.auditing.groups import Look
+from isocenter.verbs.auditing import Audit, AuditOptions
+from isocenter.verbs.auditing.groups import Look, groups
+from isocenter.verbs.evaluation import Scored
 
-METHODS = ("none", "reweigh", "resample", "balanced_batches", "group_dro", "adversarial")
+METHODS = ("none", "reweigh", "resample", "balanced_batches", "group_dro", "adversarial", "constraint")
+PARTS = ("audits", "time", "trainings", "real")
+TWO_YEARS = 730
 SIZE = {"width": 8, "blocks": [1, 1], "stem_stride": 1}
 LEVEL, NOISE = 0.05, 3.0
+# Gaps of real data in the table.
+MOST_LINES = 6
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,9 @@ class Treated:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", default=["audits", "time", "trainings"])
+    parser.add_argument("--only", nargs="+", default=PARTS)
+    parser.add_argument("--methods", nargs="+", default=METHODS, help="of the trainings; others stay as recorded")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the shared data")
     parser.add_argument("--audits", type=int, default=400, help="without any effect")
     parser.add_argument("--planted", type=int, default=40, help="with more noise in one sex")
     parser.add_argument("--cases", type=int, default=100_000, help="of the audit whose time is taken")
@@ -59,7 +75,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--record", action="store_true")
     given = parser.parse_args()
-    data = {name: value for name, value in known("fairness").items() if name in ("audits", "time", "trainings")}
+    data = {name: value for name, value in known("fairness").items() if name in PARTS}
     if "audits" in given.only:
         alarms = sum(bool(_found(_audited(table(200, seed), "sex,site"))) for seed in range(given.audits))
         data["audits"] = {"alarms": alarms, "count": given.audits, "planted": list(_planted(given.planted))}
@@ -68,7 +84,10 @@ def main() -> None:
         _audited(made, "sex,site")
         data["time"] = {"cases": given.cases, "seconds": time.perf_counter() - began}
     if "trainings" in given.only:
-        data["trainings"] = [asdict(one) for one in _treated(given.seeds, given.steps)]
+        kept = [one for one in data.get("trainings", []) if one["method"] not in given.methods]
+        data["trainings"] = [*kept, *(asdict(one) for one in _treated(given.methods, given.seeds, given.steps))]
+    if "real" in given.only:
+        data["real"] = [*_real(given.data, given.steps)]
     text = _words(data)
     print(text)
     if given.record:
@@ -137,11 +156,11 @@ def pictures(root: Path, seed: int) -> Path:
     return root / "table.csv"
 
 
-def _treated(seeds: list[int], steps: int) -> Iterator[Treated]:
+def _treated(methods: Sequence[str], seeds: list[int], steps: int) -> Iterator[Treated]:
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
             data = pictures(Path(folder), seed)
-            for method in METHODS:
+            for method in methods:
                 yield _trained(data, Path(folder) / method, method, seed, steps)
 
 
@@ -166,6 +185,54 @@ def _trained(data: Path, out: Path, method: str, seed: int, steps: int) -> Treat
     return Treated(method, seed, whole, women, odds["value"], odds["low"], odds["high"], commit())
 
 
+def _real(data: Path, steps: int) -> Iterator[dict[str, Any]]:
+    """What audits of real data find: their gaps, and the seconds of the audit."""
+    with tempfile.TemporaryDirectory() as folder:
+        chest(data / "multimodal", Path(folder))
+        out = Path(folder) / "run"
+        isocenter.train(
+            Path(folder) / "table.csv", out=out, device="cpu", threads=1, folds=3, groups="sex,age:60",
+            column={"image": "file", "label": "label", "patient": "patientid"},
+            assignments={"training.steps": steps, "training.validations": 2, "guard.gate": False},
+        )  # fmt: skip
+        cases = pd.read_csv(out / "evaluation" / "cases.csv", dtype={"case": str, "patient": str})
+    yield _summed("multimodal", cases, "sex,age:60")
+    yield _summed("Lung1", lung(data / "survival"), "gender,age:70,gender*age:70")
+
+
+def _summed(name: str, cases: pd.DataFrame, asked: str) -> dict[str, Any]:
+    classes = tuple(column.removeprefix("probability_") for column in cases if column.startswith("probability_"))
+    scored = Scored(cases, (), task=Classification(classes))
+    began = time.process_time()
+    found = groups(Audit(scored, None, (), 0, True, options=AuditOptions(groups=asked)))
+    assert found is not None
+    gaps = [gap for gap in found.records["fairness.json"][1]["gaps"] if gap["value"] is not None]
+    shown = sorted(gaps, key=lambda gap: gap["p"] if gap["p"] is not None else 2.0)[:MOST_LINES]
+    rows = found.tables["groups.csv"]
+    rows = rows[rows["judged"] == FEW]
+    few = sorted({f"{row.attribute} {row.group}" for row in rows.itertuples()})
+    facts = {"cases": len(cases), "patients": cases["patient"].nunique(), "tested": len(gaps), "few": few}
+    return {"name": name, **facts, "gaps": shown, "seconds": time.process_time() - began, "commit": commit()}
+
+
+def lung(data: Path) -> pd.DataFrame:
+    """Scored patients, of whom it is known whether they were dead after two years; each by fits without them."""
+    table = pd.read_csv(data / "clinical.csv").merge(pd.read_csv(data / "radiomics.csv"), on="PatientID")
+    days, died = table["Survival.time"], table["deadstatus.event"] == 1
+    table = table[(days >= TWO_YEARS) | died].reset_index(drop=True)
+    dead = (table["Survival.time"] < TWO_YEARS).to_numpy()
+    columns = table.select_dtypes("number").drop(columns=["Survival.time", "deadstatus.event"])
+    fit = make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression(C=0.001, max_iter=1000))
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    chance = cross_val_predict(fit, columns, dead, cv=folds, method="predict_proba")
+    words = np.array(["alive", "dead"])
+    who = {"case": table["PatientID"], "patient": table["PatientID"], "split": "test", "label": "all"}
+    who |= {"covariate_gender": table["gender"], "covariate_age": table["age"]}
+    stated = {"reference": words[dead.astype(int)], "predicted": words[(chance[:, 1] > 0.5).astype(int)]}
+    chances = {"probability_alive": chance[:, 0], "probability_dead": chance[:, 1], "brier": (chance[:, 1] - dead) ** 2}
+    return pd.DataFrame({**who, **stated, **chances})
+
+
 def _words(data: Mapping[str, Any]) -> str:
     lines = []
     if audits := data.get("audits"):
@@ -186,7 +253,22 @@ def _words(data: Mapping[str, Any]) -> str:
         for method in dict.fromkeys(one["method"] for one in treated):
             own = [one for one in treated if one["method"] == method]
             lines.append(f"| {method} | {_cell(own, 'odds')} | {_cell(own, 'auroc')} | {_cell(own, 'women')} |")
+    for one in data.get("real", []):
+        few = f" Too few to judge, at least by some label: {', '.join(one['few'])}." if one["few"] else ""
+        size = f"{one['name']}: {one['cases']} cases of {one['patients']} patients, {one['tested']} gaps"
+        took = f"audited in {one['seconds']:.1f} s of one core; those with the least p, without a claim.{few}"
+        columns = ("groups", "gap", "of", "value", "95 % interval", "p", "adjusted", "worst for")
+        lines += ["", f"{size}, {took}", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+        for gap in one["gaps"]:
+            numbers = [_figure(gap[name]) for name in ("low", "high", "p", "p_adjusted")]
+            cells = [gap["attribute"], gap["metric"], gap["label"], _figure(gap["value"])]
+            cells += [f"{numbers[0]} to {numbers[1]}", *numbers[2:], gap["worst"]]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _cell(own: list[Mapping[str, Any]], name: str) -> str:

@@ -1,4 +1,7 @@
-"""Our statistics beside the values that R gave (`bench/against_r.py`): pROC 1.18, rms 6.5, psych 2.2.9, R 4.2.2."""
+"""Our statistics beside the values that R gave (`bench/against_r.py`).
+
+pROC 1.18, rms 6.5, psych 2.2.9, MatchIt 4.5.1, R 4.2.2.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,11 @@ R = {
     "icc": ICC,
     "holm": [0.006, 0.06, 0.12, 0.12, 0.4, 0.7],
     "benjamini_hochberg": [0.006, 0.036, 0.06, 0.06, 0.24, 0.7],
+    "propensity": [0.350043308096, 0.397232419822, 0.353983438148, 0.513937047678, 0.500642162772],
+    "matched": [
+        *(12, 60, 18, 74, 61, 108, 83, 106, 33, 42, 28, 71, 29, 80, 81, 84, 26, 32, 94, 5, 50),
+        *(111, 35, 9, 2, 58, 23, 54, 45, 104, 41, 93, 91, 92, 112, 15, 4, 107, 65, 82, 51, 16),
+    ],
 }
 
 

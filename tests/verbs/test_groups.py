@@ -64,7 +64,7 @@ def unequal():
 def test_every_figure_of_a_group_is_the_tasks_own_summary_of_its_cases(unequal):
     table = table_of(worse=3.0)
     own = table[table["covariate_sex"] == "F"].reset_index(drop=True)
-    expected = Classification(("fine", "ill")).scoring.summary(own, seed=resampling(own, 0))
+    expected = Classification(("fine", "ill")).scoring.summary(own, seed=resampling(own, 0).drawing(1000))
     rows = unequal.tables["groups.csv"]
     assert tuple(rows) == ("attribute", "group", "metric", "label", "value", "low", "high", "n", "patients", "judged")
     found = rows[(rows["attribute"] == "sex") & (rows["group"] == "F")]
@@ -254,6 +254,8 @@ def test_a_task_without_classes_is_refused_a_constraint(segmented):
         ({"training.fairness": "reweigh"}, "reweigh needs groups"),
         ({"training.fairness": "reweigh", "training.protected": "height"}, "there is no covariate 'height'"),
         ({"training.fairness": "fairest", "training.protected": "sex"}, "fairness"),
+        ({"task.group_thresholds": "height"}, "there is no covariate 'height'"),
+        ({"task.group_thresholds": True}, "True names no groups.*training.protected"),
         (
             {"training.fairness": "resample", "training.protected": "sex", "training.sampling": "balanced"},
             "cannot be drawn balanced and by groups at once",

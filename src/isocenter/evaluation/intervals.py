@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -342,11 +343,25 @@ def weightings(strata: Integers, how: Resampling, *, width: int) -> Iterator[Flo
 
     width: images that a statistic spreads each draw over, so that memory stays within bounds
     """
-    random, people = np.random.default_rng(how.seed), len(strata)
     at_once = max(1, CHUNK // width)
+    if how.draws <= at_once and how.draws * len(strata) <= CHUNK // 2:
+        yield _all_weightings(strata.astype(np.intp).tobytes(), how.seed, how.draws)
+    else:
+        yield from _drawn(strata, how.seed, how.draws, at_once)
+
+
+@lru_cache(maxsize=4)  # of the same people every figure is drawn anew
+def _all_weightings(strata: bytes, seed: int, draws: int) -> Floats:
+    [weights] = _drawn(np.frombuffer(strata, np.intp), seed, draws, draws)
+    weights.setflags(write=False)
+    return weights
+
+
+def _drawn(strata: Integers, seed: int, draws: int, at_once: int) -> Iterator[Floats]:
+    random, people = np.random.default_rng(seed), len(strata)
     members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
-    for start in range(0, how.draws, at_once):
-        rows = min(at_once, how.draws - start)
+    for start in range(0, draws, at_once):
+        rows = min(at_once, draws - start)
         drawn = [own[random.integers(len(own), size=(rows, len(own)))] for own in members]
         flat = np.hstack(drawn) + people * np.arange(rows)[:, None]
         yield np.bincount(flat.ravel(), minlength=rows * people).reshape(rows, people).astype(np.float64)

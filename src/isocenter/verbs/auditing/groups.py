@@ -56,7 +56,7 @@ YES, NOT_KNOWN = "yes", "nobody knows the group"
 # From this p on, adjusted for all gaps, a gap is shown.
 LEVEL = 0.05
 # Draws of a group's intervals, times its cases: of large groups fewer draws say as much.
-MOST_WORK, FEWEST_DRAWS, DRAWS = 1_000_000, 100, 2000
+MOST_WORK, FEWEST_DRAWS, DRAWS = 1_000_000, 100, 1000
 # Between a person and the group: a person who changes it is two.
 SIGN = "\x1f"
 HOW = (
