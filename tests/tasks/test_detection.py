@@ -204,14 +204,14 @@ def test_a_volume_of_a_single_slice_gets_boxes_one_voxel_thick():
     assert_allclose(sure.corners, [[2, 3, 0, 10, 9, 1]], atol=1e-3)
 
 
-def prediction_of(given: BoundingBoxes, shape=(24, 32)) -> Prediction:
-    return Prediction(Geometry.of_pixels(shape), boxes=given, labels=TASK.labels)
+def prediction_of(given: BoundingBoxes, shape=(24, 32), threshold: float = 0.0) -> Prediction:
+    return Prediction(Geometry.of_pixels(shape), boxes=given, labels=TASK.labels, threshold=threshold)
 
 
 def test_every_box_that_is_called_has_a_row_with_x_first_and_an_image_without_one_a_row_of_blanks():
     task = Detection(TASK.classes, 2, 8.0, threshold=0.5)
     given = boxes(("cell", (1, 2, 5, 9)), ("clump", (0, 0, 3, 3)), scores=np.array([0.9, 0.4]))
-    [row] = rows_in(task.outputs(prediction_of(given)))
+    [row] = rows_in(task.outputs(prediction_of(given, threshold=0.5)))
     assert row == {"label": "cell", "score": 0.9, "x0": 2, "y0": 1, "x1": 9, "y1": 5}
     [blank] = rows_in(task.outputs(prediction_of(BoundingBoxes.none(2, scored=True))))
     assert list(blank) == list(row)

@@ -64,6 +64,16 @@ def test_a_package_finds_the_same_boxes(detected, tmp_path):
     assert not list((tmp_path / "packaged" / "scripts").rglob("maps.py"))
 
 
+def test_boxes_that_it_takes_to_miss_little_are_listed_where_somebody_asks(detected):
+    model = isocenter.load(detected.out, "cpu")
+    assert model.task.certainty.covering is not None  # by the validation cases
+    image = detected.data / "smear00.png"
+    usual, covering = (isocenter.predict(model, image, covering=asked).table for asked in (False, True))
+    scores = isocenter.predict(model, image).predictions["smear00"].boxes.scores
+    least = min(model.task.certainty.covers_from.values())
+    assert len(covering) == (scores >= least).sum() > usual["score"].notna().sum()
+
+
 @pytest.mark.pictures
 def test_an_overlay_shows_the_boxes(detected, tmp_path):
     image = detected.data / "smear00.png"

@@ -163,7 +163,9 @@ def computed(
             stack.callback(_emptied, room, refusals)
             files = probability_files(model.task, image, room, case.id, asked.wanted)
         receiver, probabilities = stack.enter_context(files)
-        covering = CoveringMap(model.task, image.geometry) if asked.wanted.covering else None
+        decoding = model.task.decoding
+        masks = asked.wanted.covering and decoding.covers_from is not None
+        covering = CoveringMap(model.task, image.geometry) if masks else None
         region = None if asked.region is None else region_of(asked.region, image, case.id)
         fitting, seen = fitting_memory(model, image, case.id, region), _Counted(windows)
         watching = Watching(fitting.run, passes_on=True)
@@ -180,6 +182,8 @@ def computed(
         )
         maps = {**prediction.maps, **(covering.maps if covering else {})}
         prediction = replace(prediction, case=case.id, untuned=None, maps=maps)
+        if asked.wanted.covering and decoding.covering is not None:
+            prediction = decoding.covering(prediction)
         judge = None
         if isinstance(prediction.data, Deferred) and model.guard is not None and region is None:
             looked: dict[str, Any] = {"watching": watching, "image": image, "covariates": case.covariates}

@@ -179,6 +179,7 @@ class Decoding:
     bytes_per_voxel: memory for each voxel of the image while it decodes; None: that of a label
     exclusive:       whether outputs are classes, of which the largest wins
     covers_from:     {structure: probability from which on a voxel is in its covering mask}; None where there is none
+    covering:        a result to the one with all boxes that miss little; None where there is none
     targets:         what `Task.saliency` takes by name: classes, findings, structures, values
     picks:           whether a case's answer is one of them; else it is all of them together
     crossed:         heads of which it takes what each of several networks says, beside their mean
@@ -206,6 +207,7 @@ class Decoding:
     bytes_per_voxel: int | None = None
     exclusive: bool = True
     covers_from: Mapping[str, float] | None = None
+    covering: Callable[[Prediction], Prediction] | None = None
     targets: tuple[str, ...] = ()
     picks: bool = False
     crossed: tuple[str, ...] = ()

@@ -143,7 +143,7 @@ def predict(
     maps:   make the entropy of every voxel's probabilities (nats): `Prediction.maps["total"]`, or a file; and
             "epistemic", the part about which the model's members or other views of the image disagree
     covering: make a mask of each structure that misses no more of it than the model's `task.risk` allows:
-            `Prediction.maps["covering"]`, or a file
+            `Prediction.maps["covering"]`, or a file; of a detection all boxes that it takes for that
     scheduler: address of a dask scheduler whose workers predict the cases; they see model, inputs and out as files
     region: of each image, of which alone something is said: voxels as "0:120,40:200,10:50", or the file of a mask on
             the image's grid, of which the box is meant that holds all its labels, with FILE=VALUE that of one
@@ -176,9 +176,10 @@ def predict(
     sought = uncertainty or ("auto" if maps else None)
     loaded = with_uncertainty(loaded, sought)
     loaded.flips(mirror)  # refused before the first case
-    if covering and loaded.task.decoding.covers_from is None:
+    decoding = loaded.task.decoding
+    if covering and decoding.covers_from is None and decoding.covering is None:
         remedy = "Train it with task.risk, or find thresholds on your own cases: isocenter calibrate"
-        raise UsageError("the model has no thresholds of covering masks", str(model), remedy)
+        raise UsageError("the model has no thresholds of covering masks or boxes", str(model), remedy)
     predictor: Predictor = Here(loaded)
     if scheduler is not None:
         loading = {"device": device, "threads": threads, "fold": fold, "backend": backend, "uncertainty": sought}

@@ -10,7 +10,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Matches
-from isocenter.tasks.shared import SETTING_SENTENCES
+from isocenter.tasks.shared import SETTING_SENTENCES, covering_decisions
 from isocenter.values import BoundingBoxes, Dataset, Decision, Fingerprint, Floats, Sentence
 
 ZHOU, MAIER_HEIN = "arXiv:1904.07850", "doi:10.1038/s41592-023-02151-z"
@@ -31,6 +31,9 @@ PYRAMID_IN_VOLUMES = 6.0
 FEWEST_BOXES = 10
 SENTENCES: Mapping[str, Sentence] = {
     **SETTING_SENTENCES,
+    "risk": Sentence("Covering boxes may miss {percent} of those of a case", "No covering boxes are looked for"),
+    "risk_delta": Sentence("They may miss more in {percent} of calibration parts"),
+    "covering": Sentence("Scores of covering boxes are found", "No covering boxes are found yet", always=True),
     "axes": Sentence("Boxes have {value} axes"),
     "typical": Sentence("An output of 1 is a length of {value} voxels"),
     "suppression": Sentence("Of two boxes of a class that overlap by {percent} or more the weaker is dropped"),
@@ -64,6 +67,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         "threshold": Decision(
             None, f"found on the validation cases after training; {THRESHOLD} where their boxes are too few", ZHOU
         ),
+        **covering_decisions("covering boxes may miss a tenth of those of a case on average"),
     }
 
 

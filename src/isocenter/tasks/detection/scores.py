@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import FormatError, counted
-from isocenter.evaluation import THRESHOLD, Froc, Matches, Seed, Table, bootstrap_statistic, box_sizes
+from isocenter.evaluation import THRESHOLD, Froc, Matches, Seed, Table, bootstrap_statistic, box_iou, box_sizes
 from isocenter.files import parse_json
+from isocenter.tasks.detection.decode import Decoder, distinct
+from isocenter.tasks.detection.promises import FALSE, MISSED
 from isocenter.tasks.shared import noted
-from isocenter.values import BoundingBoxes, Estimate, Floats, Row
+from isocenter.values import Array, BoundingBoxes, Estimate, Floats, Row
 
 # COCO's mean over overlaps, and single ones: 0.5 for pictures, 0.1 for volumes.
 OVERLAPS = {"ap": tuple(round(0.5 + 0.05 * n, 2) for n in range(10)), "ap50": (0.5,), "ap10": (0.1,)}
@@ -24,7 +26,9 @@ THIRDS = ("small", "medium", "large")
 BY_SIZE = tuple(f"sensitivity_{third}" for third in THIRDS)
 SIZE_RATE = 1.0
 CALLED = ("sensitivity", "ppv", "f1")
-METRICS = frozenset({*OVERLAPS, "cpm", "cpm_iou10", *BY_RATE, *BY_SIZE, *CALLED})
+# Selection: scores in so many steps, and the overlaps at which average precision is taken.
+BINS, SELECTION_OVERLAPS = 50, (0.1, 0.5)
+METRICS = frozenset({*OVERLAPS, "cpm", "cpm_iou10", *BY_RATE, *BY_SIZE, *CALLED, MISSED, FALSE})
 NAMES: Mapping[str, str] = {
     "ap": "AP at IoU 0.5 to 0.95",
     "ap10": "AP at IoU 0.1",
@@ -32,6 +36,8 @@ NAMES: Mapping[str, str] = {
     "cpm": "CPM",
     "cpm_iou10": "CPM at IoU 0.1",
     "ppv": "PPV",
+    MISSED: "Missed by covering boxes",
+    FALSE: "False covering boxes a case",
     **{name: f"Sensitivity at {rate:g} false boxes a scan" for name, rate in BY_RATE.items()},
     **{name: f"Sensitivity, {third} boxes" for name, third in zip(BY_SIZE, THIRDS, strict=True)},
 }
@@ -83,6 +89,57 @@ def case_row(
         "reference_boxes": _text(np.column_stack([reference.ignored, sizes, reference.corners])),
         "predicted_boxes": _text(np.column_stack([predicted.scores, predicted.corners])),
     }
+
+
+def counts_by_score(decoder: Decoder, outputs: Array, boxes: Array) -> tuple[Array, Array, Array]:
+    """True and false boxes of a part of a case by overlap, class and score, and references by class.
+
+    outputs: (channels, *spatial); boxes: (references, 1 + 2 * axes) numbers of classes and corners
+    """
+    classes = len(decoder.classes)
+    shape = (len(SELECTION_OVERLAPS), classes, BINS)
+    right, wrong, total = np.zeros(shape), np.zeros(shape), np.zeros(classes)
+    size = np.array(outputs.shape[1:])
+    [(index, values)] = decoder.peaks([(tuple(slice(0, int(n)) for n in size), outputs)])
+    # A peak at the edge of a part may be no peak of the image; a box that reaches beyond the part is kept whole.
+    inner = ((index[:, 1:] > 0) & (index[:, 1:] < size - 1)).all(axis=1)
+    corners, kinds, scores, _ = decoder.of_peaks(index[inner], values[inner], -np.inf, np.inf)
+    kept = distinct(corners, kinds, scores, decoder.suppression)
+    bins = np.minimum((scores * BINS).astype(int), BINS - 1)
+    for kind in range(classes):
+        truth, own = boxes[boxes[:, 0] == kind, 1:], kept[kinds[kept] == kind]
+        total[kind] = len(truth)
+        shared = box_iou(corners[own], truth)
+        for place, overlap in enumerate(SELECTION_OVERLAPS):
+            hit = _first_hits(shared, overlap)
+            np.add.at(right[place, kind], bins[own][hit], 1.0)
+            np.add.at(wrong[place, kind], bins[own][~hit], 1.0)
+    return right, wrong, total
+
+
+def selected(collected: Mapping[str, Array]) -> float:
+    """Average precision of counts by score, (cases, ...) each, the mean over overlaps and classes that are there."""
+    # From the highest score down.
+    right, wrong = (collected[name].sum(axis=0)[..., ::-1] for name in ("right", "wrong"))
+    total = collected["total"].sum(axis=0)
+    there = total > 0
+    if not there.any():
+        return float("nan")
+    hits = right.cumsum(axis=-1)
+    precision = hits / np.maximum(hits + wrong.cumsum(axis=-1), 1)
+    area = (precision * right).sum(axis=-1) / np.maximum(total, 1)
+    return float(area[:, there].mean())
+
+
+def _first_hits(shared: Array, overlap: float) -> Array:
+    """(boxes,) whether each, from the first, takes a reference that no earlier box has; shared: (boxes, references)"""
+    hit, free = np.zeros(len(shared), dtype=bool), np.ones(shared.shape[1], dtype=bool)
+    for number, row in enumerate(shared):
+        open_to = np.where(free & (row >= overlap), row, -1.0)
+        if open_to.max(initial=-1.0) >= 0:
+            free[int(open_to.argmax())] = False
+            hit[number] = True
+    return hit
 
 
 @dataclass(frozen=True, eq=False)

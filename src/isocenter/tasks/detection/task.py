@@ -7,18 +7,18 @@ al., arXiv:1904.07850, in two and three axes alike.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from isocenter.errors import DatasetError
-from isocenter.evaluation import Seed, Table, box_iou
+from isocenter.evaluation import Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
-from isocenter.tasks.detection.decode import PRIOR, Decoder, distinct, rows_of, with_doubt
+from isocenter.tasks.detection.decode import PRIOR, Decoder, rows_of, with_doubt
 from isocenter.tasks.detection.maps import centre_loss
 from isocenter.tasks.detection.plan import (
     OVERLAPS,
@@ -31,8 +31,26 @@ from isocenter.tasks.detection.plan import (
     settings_for,
     threshold,
 )
-from isocenter.tasks.detection.scores import METRICS, NAMES, Answers, case_row, summary_rows
-from isocenter.tasks.shared import Shares, crossed, highest, mean_of, place_of_target, reading
+from isocenter.tasks.detection.promises import (
+    FALSE,
+    MISSED,
+    OF_BOXES,
+    covering_columns,
+    covering_rows,
+    missed_shares,
+)
+from isocenter.tasks.detection.scores import METRICS, NAMES, Answers, case_row, counts_by_score, selected, summary_rows
+from isocenter.tasks.shared import (
+    COVERING,
+    Certainty,
+    Shares,
+    assured_covering,
+    crossed,
+    highest,
+    mean_of,
+    place_of_target,
+    reading,
+)
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
@@ -63,8 +81,6 @@ HEAD = "boxes"
 LEAST_SCORE = 0.02
 # Boxes of a case that can be explained by rank.
 RANKS = 20
-# Selection: scores in so many steps, and the overlaps at which average precision is taken.
-BINS, SELECTION_OVERLAPS = 50, (0.1, 0.5)
 
 
 @dataclass(frozen=True)
@@ -76,6 +92,7 @@ class Detection:
     typical:     voxels of it that an output of 1 is long: what is learnt is then of the order of 1
     suppression: overlap from which the weaker of two boxes of a class is no other find
     threshold:   score from which on a box is called; None until validation cases have decided
+    certainty:   the scores from which on boxes miss little, and what makes them so
     """
 
     classes: tuple[str, ...]
@@ -83,12 +100,14 @@ class Detection:
     typical: float
     suppression: float = SUPPRESSION[2]
     threshold: float | None = None
+    certainty: Certainty = field(default_factory=Certainty)
 
     name: ClassVar[str] = "detection"
     needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
     traits: ClassVar[Traits] = Traits(
-        tunes=("threshold",),
+        tunes=("threshold", "covering"),
         case_metric="f1",
+        errors=frozenset({MISSED, FALSE}),
         audited=("cpm", "sensitivity"),
         sentences=SENTENCES,
         metric_names=NAMES,
@@ -103,7 +122,7 @@ class Detection:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Detection:
         """A detection with these settings; PlanError names the one that cannot be."""
-        known = ("classes", "axes", "typical", "suppression", "threshold")
+        known = ("classes", "axes", "typical", "suppression", "threshold", *COVERING)
         with reading(settings, known, "a detection"):
             given = settings.get("threshold")
             task = cls(
@@ -112,6 +131,7 @@ class Detection:
                 float(settings["typical"]),
                 float(settings["suppression"]),
                 None if given is None else float(given),
+                Certainty.of(settings),
             )
         check_settings(task.classes, task.settings)
         return task
@@ -125,6 +145,7 @@ class Detection:
             "typical": self.typical,
             "suppression": self.suppression,
             "threshold": self.threshold,
+            **self.certainty.of_covering,
         }
 
     @property
@@ -174,6 +195,7 @@ class Detection:
             probabilities=self.probabilities,
             decode=self.decode,
             outputs=self.outputs,
+            covering=None if self.certainty.covers_from is None else self.covering,
             targets=(*self._ranked, *self.classes),
             uncertainty="boxes",
             log_odds=PRIOR,
@@ -190,6 +212,7 @@ class Detection:
             figures=self.figures,
             overview=self.overview,
             results=self.results,
+            assured=self.assured,
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -232,7 +255,7 @@ class Detection:
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
         """(batch, overlaps, classes, BINS) true and false boxes by score, and (batch, classes) references."""
         counts = [
-            self._counted(one.cpu().numpy(), boxes.cpu().numpy())
+            counts_by_score(self.decoder, one.cpu().numpy(), boxes.cpu().numpy())
             for one, boxes in zip(outputs[HEAD].float(), target, strict=True)
         ]
         right, wrong, total = (torch.from_numpy(np.stack(one)) for one in zip(*counts, strict=True))
@@ -240,16 +263,7 @@ class Detection:
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
         """Average precision without interpolation, mean of the overlaps and of the classes that are there."""
-        # From the highest score down.
-        right, wrong = (collected[name].sum(dim=0).flip(-1) for name in ("right", "wrong"))
-        total = collected["total"].sum(dim=0)
-        there = total > 0
-        if not there.any():
-            return float("nan")
-        true_boxes, false_boxes = right.cumsum(-1), wrong.cumsum(-1)
-        precision = true_boxes / (true_boxes + false_boxes).clamp(min=1)
-        area = (precision * right).sum(-1) / total.clamp(min=1)
-        return float(area[:, there].mean())
+        return selected({name: one.cpu().numpy() for name, one in collected.items()})
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The mean of the outputs themselves: lengths have no probabilities."""
@@ -278,20 +292,40 @@ class Detection:
         decision = threshold([self._boxes(one) for one in predictions], references, self.classes, self.overlap)
         return replace(self, threshold=float(decision.value)), {"task.threshold": decision}
 
+    def assured(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
+    ) -> tuple[Task, dict[str, Decision]]:
+        """The task with the score of each class from which on boxes miss little; those that are set stay."""
+        if not cases or self.certainty.risk is None or self.certainty.covering is not None:
+            return self, {}
+        predicted, references = [self._boxes(one) for one in predictions], [self._reference(case) for case in cases]
+        missed = missed_shares(predicted, references, [case.patient for case in cases], self.classes, self.overlap)
+        certainty, made = assured_covering(self.certainty, missed, exact=exact, words=OF_BOXES)
+        return replace(self, certainty=certainty), made
+
+    def covering(self, prediction: Prediction) -> Prediction:
+        """The prediction with all boxes that it takes to miss little."""
+        boxes, least = self._boxes(prediction), self.certainty.covers_from or {}
+        assert boxes.scores is not None  # noqa: S101 - as decoded
+        limits = np.array([min(self._level, least.get(name, self._level)) for name in boxes.names])
+        return replace(prediction, boxes=boxes.at(boxes.scores >= limits), threshold=0.0)
+
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and class; the boxes themselves stand in it as JSON."""
-        rows = []
+        rows, least = [], self.certainty.covers_from or {}
         for prediction, case in zip(predictions, cases, strict=True):
             reference, predicted, geometry = self._reference(case), self._boxes(prediction), prediction.geometry
             unit = "mm" if geometry.physical else "pixels"
             for name in self.classes:
                 row = case_row(predicted.of(name), reference.of(name), self.overlap, self._level, geometry.steps, unit)
+                row |= covering_columns(predicted.of(name), reference.of(name), self.overlap, least.get(name))
                 rows.append({"case": case.id, "patient": case.patient, "label": name, **row})
         return pd.DataFrame(rows)
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Average precision and free-response figures with patients resampled, of all classes first."""
-        return summary_rows(self._answers(table), self.overlap, primary=self.primary, seed=seed)
+        covering = covering_rows(table, self.classes, seed=seed)
+        return [*summary_rows(self._answers(table), self.overlap, primary=self.primary, seed=seed), *covering]
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The boxes that are called, and those of the reference where the case has one."""
@@ -320,7 +354,7 @@ class Detection:
         """A row for each box that is called: label, score, x0, y0[, z0], x1, y1[, z1]; one of blanks without any."""
         boxes = self._boxes(prediction)
         names = columns_of(boxes.axes)
-        return rows_of(boxes, {name: names.index(name) for name in table_columns(boxes.axes)}, self._level)
+        return rows_of(boxes, {name: names.index(name) for name in table_columns(boxes.axes)}, prediction.threshold)
 
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) the logit of a centre: of the box of a rank, the surest of a class, or the surest of all."""
@@ -343,27 +377,6 @@ class Detection:
             if score >= self._level
         ]
 
-    def _counted(self, outputs: Array, boxes: Array) -> tuple[Array, Array, Array]:
-        """True and false boxes of a part of a case by overlap, class and score, and references by class."""
-        shape = (len(SELECTION_OVERLAPS), len(self.classes), BINS)
-        right, wrong, total = np.zeros(shape), np.zeros(shape), np.zeros(len(self.classes))
-        decoder, size = self.decoder, np.array(outputs.shape[1:])
-        [(index, values)] = decoder.peaks([(tuple(slice(0, int(n)) for n in size), outputs)])
-        # A peak at the edge of a part may be no peak of the image; a box that reaches beyond the part is kept whole.
-        inner = ((index[:, 1:] > 0) & (index[:, 1:] < size - 1)).all(axis=1)
-        corners, kinds, scores, _ = decoder.of_peaks(index[inner], values[inner], -np.inf, np.inf)
-        kept = distinct(corners, kinds, scores, self.suppression)
-        bins = np.minimum((scores * BINS).astype(int), BINS - 1)
-        for kind in range(len(self.classes)):
-            truth, own = boxes[boxes[:, 0] == kind, 1:], kept[kinds[kept] == kind]
-            total[kind] = len(truth)
-            shared = box_iou(corners[own], truth)
-            for place, overlap in enumerate(SELECTION_OVERLAPS):
-                hit = _first_hits(shared, overlap)
-                np.add.at(right[place, kind], bins[own][hit], 1.0)
-                np.add.at(wrong[place, kind], bins[own][~hit], 1.0)
-        return right, wrong, total
-
     def _reference(self, case: Case) -> BoundingBoxes:
         """The case's boxes; DatasetError for a class that was not trained."""
         boxes: BoundingBoxes = case.references["boxes"]
@@ -385,14 +398,3 @@ class Detection:
     @property
     def _level(self) -> float:
         return THRESHOLD if self.threshold is None else self.threshold
-
-
-def _first_hits(shared: Array, overlap: float) -> Array:
-    """(boxes,) whether each, from the first, takes a reference that no earlier box has; shared: (boxes, references)"""
-    hit, free = np.zeros(len(shared), dtype=bool), np.ones(shared.shape[1], dtype=bool)
-    for number, row in enumerate(shared):
-        open_to = np.where(free & (row >= overlap), row, -1.0)
-        if open_to.max(initial=-1.0) >= 0:
-            free[int(open_to.argmax())] = False
-            hit[number] = True
-    return hit

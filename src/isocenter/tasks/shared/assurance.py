@@ -60,6 +60,10 @@ SET_ERRORS = frozenset({"set_size", "interval_width"}) | DOUBT_ERRORS
 OF_SETS = ("coverage", "set_size", "interval_width")
 # Probabilities from which on a voxel may be in a covering mask: never fewer voxels than what is likely, at last all.
 COVERS_FROM = np.append(1 / (1 + np.exp(np.arange(0.0, 14.0, 0.125))), 0.0)
+OF_MASKS = (
+    "masks from these probabilities on miss at most {} % of a structure",
+    "nothing less than the whole image is known to do so for",
+)
 # Columns of cases: a set as JSON, and the ends of an interval.
 SET, LOW, HIGH = "set", "low", "high"
 Found = tuple[Certainty, dict[str, Decision]]
@@ -163,19 +167,28 @@ def crossed_each(certainty: Certainty, scores: Mapping[str, Scored], networks: i
     return replace(certainty, conformal=made), {"task.conformal": Decision(made.settings, because, ROMANO)}
 
 
-def covering_decisions() -> dict[str, Decision]:
-    """The settings of a task that states masks that miss little, before any case has found something."""
+def covering_decisions(
+    because: str = "a covering mask may miss a tenth of its structure on average",
+) -> dict[str, Decision]:
+    """The settings of a task that states masks or boxes that miss little, before any case has found something."""
     return {
-        "risk": Decision(0.1, "a covering mask may miss a tenth of its structure on average", CRC),
+        "risk": Decision(0.1, because, CRC),
         "risk_delta": Decision(None, "it holds on average over calibration parts: no confidence was asked for"),
         "covering": Decision(None, "it is found on cases that did not train, after training"),
     }
 
 
-def assured_covering(certainty: Certainty, missed: Mapping[str, tuple[Floats, np.ndarray]], *, exact: bool) -> Found:
-    """With a threshold for each structure whose mask misses no more of it than `risk` allows.
+def assured_covering(
+    certainty: Certainty,
+    missed: Mapping[str, tuple[Floats, np.ndarray]],
+    *,
+    exact: bool,
+    words: tuple[str, str] = OF_MASKS,
+) -> Found:
+    """With a threshold for each structure or class of which no more is missed than `risk` allows.
 
     missed: {structure: ((cases, limits) share of it that is less probable than each of `COVERS_FROM`, patients)}
+    words:  what misses how much, and what is said where no threshold is known
     """
     risk, delta = certainty.risk, certainty.risk_delta
     assert risk is not None  # noqa: S101 - nobody asks for masks without it
@@ -191,13 +204,11 @@ def assured_covering(certainty: Certainty, missed: Mapping[str, tuple[Floats, np
     method = "crc" if delta is None else "ltt"
     found = Conformal(method, 1 - risk, "label", counts, limits, exact)
     how = "on average" if delta is None else f"with a confidence of {100 * (1 - delta):g} %"
-    because = (
-        f"masks from these probabilities on miss at most {100 * risk:g} % of a structure {how} in new patients like "
-    )
+    because = f"{words[0].format(f'{100 * risk:g}')} {how} in new patients like "
     because += f"those whose cases set them ({', '.join(f'{name} {count}' for name, count in counts.items())})"
     because += EXACT if exact else APPROXIMATE
     if endless := [name for name, limit in limits.items() if math.isinf(limit)]:
-        because += f"; nothing less than the whole image is known to do so for {', '.join(endless)}"
+        because += f"; {words[1]} {', '.join(endless)}"
     decision = Decision(found.settings, because, CRC if delta is None else LTT)
     return replace(certainty, covering=found), {"task.covering": decision}
 

@@ -1,0 +1,67 @@
+"""What cases that did not train promise of boxes: scores from which on few are missed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from isocenter.evaluation import Seed, Table, bootstrap, box_iou
+from isocenter.tasks.shared import COVERS_FROM
+from isocenter.values import BoundingBoxes, Floats, Row
+
+# Columns of cases, and their metrics.
+MISSED, FALSE = "covering_missed", "covering_false"
+OF_BOXES = (
+    "boxes from these scores on miss at most {} % of those of a case",
+    "no score is known to do so for",
+)
+
+
+def missed_shares(
+    predicted: Sequence[BoundingBoxes],
+    references: Sequence[BoundingBoxes],
+    patients: Sequence[str],
+    classes: Sequence[str],
+    overlap: float,
+) -> dict[str, tuple[Floats, np.ndarray]]:
+    """{class: ((cases, limits) share of its boxes that only boxes below each of `COVERS_FROM` find, patients)}.
+
+    Of cases that have a box of the class; a box that nothing finds is missed at every limit.
+    """
+    made = {}
+    for name in classes:
+        pairs = [(a.of(name), b.of(name), who) for a, b, who in zip(predicted, references, patients, strict=True)]
+        there = [(found, truth, who) for found, truth, who in pairs if not truth.ignored.all()]
+        rows = [(best_scores(found, truth, overlap)[:, None] < COVERS_FROM).mean(axis=0) for found, truth, _ in there]
+        made[name] = np.reshape(rows, (-1, len(COVERS_FROM))), np.array([who for *_, who in there])
+    return made
+
+
+def best_scores(predicted: BoundingBoxes, reference: BoundingBoxes, overlap: float) -> Floats:
+    """(references,) the highest score of a box that overlaps each so much, -1 where none does; ignored ones are not."""
+    assert predicted.scores is not None  # noqa: S101 - as decoded
+    hits = box_iou(predicted.corners, reference.corners[~reference.ignored]) >= overlap
+    return np.asarray(np.where(hits, predicted.scores[:, None], -1.0).max(axis=0, initial=-1.0))
+
+
+def covering_columns(
+    predicted: BoundingBoxes, reference: BoundingBoxes, overlap: float, least: float | None
+) -> Mapping[str, float]:
+    """Of one case and class the share that boxes from a score on miss, and how many of these find nothing."""
+    if least is None:
+        return {}
+    assert predicted.scores is not None  # noqa: S101 - as decoded
+    missed = best_scores(predicted, reference, overlap) < max(least, 0.0)
+    own = predicted.at(predicted.scores >= least)
+    found = (box_iou(own.corners, reference.corners) >= overlap).any(axis=1)
+    return {MISSED: float(missed.mean()) if len(missed) else float("nan"), FALSE: float((~found).sum())}
+
+
+def covering_rows(table: Table, classes: Sequence[str], *, seed: Seed) -> Iterator[Row]:
+    """How much covering boxes miss, and how many of them find nothing, over all classes and for each."""
+    for metric, unit in ((MISSED, ""), (FALSE, "boxes")):
+        for label in ("all", *classes) if metric in table else ():
+            own = table if label == "all" else table[table["label"] == label]
+            values, patients = own[metric].to_numpy(float), own["patient"].to_numpy(str)
+            yield Row(metric, label, bootstrap(values, patients, seed=seed, unit=unit))

@@ -1,0 +1,103 @@
+"""Scores from which on boxes miss little."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from isocenter import tasks
+from isocenter.errors import PlanError
+from isocenter.tasks import rows_in
+from isocenter.tasks.detection.promises import best_scores
+from isocenter.tasks.detection.task import Detection
+from isocenter.values import BoundingBoxes, Case, Geometry, Image, Prediction
+
+SPACE = Geometry.of_pixels((24, 32))
+PLACES = np.array([[1.0, 1, 6, 6], [10, 10, 16, 16], [1, 20, 8, 28]])
+
+
+def task_of(**settings) -> Detection:
+    named = {"name": "detection", "classes": ["cell", "clump"], "axes": 2, "typical": 8.0, "suppression": 0.5}
+    return tasks.build({**named, "threshold": 0.3, "risk": 0.2, **settings})
+
+
+def drawn(count: int, seed: int, lost: float = 0.02) -> tuple[list[Prediction], list[Case]]:
+    """Up to three cells a case, found with scores from low to high but for a share that is lost, and false boxes."""
+    rng, predictions, cases = np.random.default_rng(seed), [], []
+    for number in range(count):
+        true = PLACES[: rng.integers(1, 4)]
+        found = true[rng.random(len(true)) >= lost]
+        false = np.array([[18.0, 1, 22, 5]])
+        scores = np.append(rng.beta(2, 3, len(found)), rng.beta(1, 4)).clip(0.02, 1)
+        given = BoundingBoxes(np.concatenate([found, false]), ("cell",) * (len(found) + 1), scores)
+        predictions.append(Prediction(SPACE, boxes=given, threshold=0.3))
+        image = Image(np.zeros((1, 24, 32), np.float32), SPACE)
+        reference = BoundingBoxes(true, ("cell",) * len(true))
+        cases.append(Case(f"c{number}", f"p{number}", {"image": image}, {"boxes": reference}))
+    return predictions, cases
+
+
+def missed(task: Detection, predictions: list[Prediction], cases: list[Case]) -> float:
+    """The mean share of a case's cells that the covering boxes miss."""
+    pairs = [(one.boxes, case.references["boxes"]) for one, case in zip(predictions, cases, strict=True)]
+    least = task.certainty.covers_from["cell"]
+    return float(np.mean([(best_scores(*pair, 0.5) < least).mean() for pair in pairs]))
+
+
+def test_covering_boxes_miss_the_share_that_was_allowed_in_new_cases_on_average():
+    shares = []
+    for seed in range(30):
+        task, decisions = task_of().scoring.assured(*drawn(60, seed), exact=True)
+        shares.append(missed(task, *drawn(60, 1000 + seed)))
+    assert 0.15 < np.mean(shares) <= 0.2 + 3 * np.std(shares) / np.sqrt(30)
+    because = decisions["task.covering"].because
+    assert "boxes from these scores on miss at most 20 % of those of a case on average" in because
+    assert "decided nothing else" in because and "no score is known to do so for clump" in because
+    assert task.certainty.covering.n == {"cell": 60, "clump": 0}
+    again = tasks.build({"name": "detection", **json.loads(json.dumps(task.settings))})
+    assert again == task and again.scoring.assured(*drawn(60, 0), exact=True)[0] == task
+
+
+def test_with_a_confidence_fewer_are_missed_and_where_too_many_are_lost_no_score_is_known():
+    held = drawn(200, 0)
+    usual, sure = (task_of(risk_delta=delta).scoring.assured(*held, exact=True)[0] for delta in (None, 0.05))
+    assert sure.certainty.covers_from["cell"] < usual.certainty.covers_from["cell"]
+    blind, decisions = task_of().scoring.assured(*drawn(100, 1, lost=0.4), exact=False)
+    assert blind.certainty.covers_from == {"cell": 0.0, "clump": 0.0}
+    assert "approximate" in decisions["task.covering"].because
+
+
+def test_a_patient_with_many_cases_counts_once():
+    predictions, cases = drawn(40, 2)
+    many = [replace(one, patient="p0" if n < 20 else one.patient) for n, one in enumerate(cases)]
+    task, _ = task_of().scoring.assured(predictions, many, exact=True)
+    assert task.certainty.covering.n["cell"] == 21
+
+
+def test_covering_boxes_are_listed_where_somebody_asks_and_figures_state_what_they_miss():
+    predictions, cases = drawn(30, 3)
+    task, _ = task_of().scoring.assured(predictions, cases, exact=True)
+    least = task.certainty.covers_from["cell"]
+    assert least < 0.3
+    [one] = [p for p in predictions if p.boxes.scores.min() < least < 0.3 < p.boxes.scores.max()][:1]
+    usual, covering = rows_in(task.decoding.outputs(one)), rows_in(task.decoding.outputs(task.decoding.covering(one)))
+    assert [row["score"] for row in usual] == pytest.approx([s for s in one.boxes.scores if s >= 0.3])
+    assert [row["score"] for row in covering] == pytest.approx([s for s in one.boxes.scores if s >= least])
+    table = task.scoring.score(predictions, cases).assign(split="test")
+    rows = {(row.metric, row.label): row.estimate for row in task.scoring.summary(table, seed=0)}
+    assert rows["covering_missed", "cell"].value == pytest.approx(missed(task, predictions, cases))
+    false = np.mean([float(p.boxes.scores[-1] >= least) for p in predictions])
+    assert rows["covering_false", "cell"].value == pytest.approx(false)
+
+
+def test_without_a_risk_there_are_none_and_an_impossible_one_is_refused():
+    held = drawn(60, 0)
+    assert task_of(risk=None).scoring.assured(*held, exact=True) == (task_of(risk=None), {})
+    assert task_of(risk=None).decoding.covering is None
+    older = tasks.build({"name": "detection", "classes": ["cell"], "axes": 2, "typical": 8.0, "suppression": 0.5})
+    assert "covering_missed" not in older.scoring.score(*held)
+    with pytest.raises(PlanError, match=r"task\.risk"):
+        task_of(risk=1.2)
