@@ -18,10 +18,12 @@ from isocenter.values import Array, Image
 # Share of the largest value from which a map is opaque, and below which it is not seen.
 FULL, FAINT = 0.85, 0.15
 FAILED = "failed"
+# Beneath a map without any evidence, which would else look like one that was forgotten.
+NOWHERE = "Nothing in the image speaks for the target"
 
 
 def heat(image: Image, data: Array, title: str, *, caption: str = "", failed: bool = False) -> Figure:
-    """A map over its image, through the voxel of the most evidence; of a clip the frame of the most.
+    """A map over its image, through the voxel of the most evidence, or the middle without any; of a clip one frame.
 
     data:   (*spatial), of a clip (frames, *spatial); more is more evidence, and what is below 0 is not shown
     failed: the method did not pass its tests, which is written across
@@ -32,12 +34,14 @@ def heat(image: Image, data: Array, title: str, *, caption: str = "", failed: bo
         data = data[frame]
     evidence = np.clip(np.nan_to_num(data), 0, None)
     evidence = evidence / max(float(evidence.max()), 1e-30)
+    there = bool(evidence.any())
+    caption = caption if there else ". ".join(filter(None, (caption.rstrip("."), NOWHERE)))
     what = f"{'Failed map' if failed else 'Map'} of what the answer rests on"
     if is_series(image.geometry):
         return _over_series(image, evidence, title, caption, what, failed=failed)
     axes, flips = upright(image.geometry)
     view, evidence = view_of(image, frame=frame), turned(evidence, axes, flips)
-    peak = np.unravel_index(int(evidence.argmax()), evidence.shape)
+    peak = np.unravel_index(int(evidence.argmax()), evidence.shape) if there else [size // 2 for size in evidence.shape]
     shown = [(plane, 0 if plane.through is None else int(peak[plane.through])) for plane in planes(view.grid)]
     canvas, panels = panels_of(view.grid, [plane for plane, _ in shown])
     for panel, (plane, at) in zip(panels, shown, strict=True):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from isocenter.errors import UsageError
 from isocenter.explanation import (
     USUAL,
+    WHOLE,
     CaseOnGrid,
     Explanation,
     Method,
@@ -125,7 +126,8 @@ class Explainer:
                 refused[method.name] = error.reason
                 continue
             rows.append(self._row(case, image, made))
-            title, failed = f"{method.name}: {made.target}", rows[-1]["passed"] is False
+            target = "the answer as a whole" if made.target == WHOLE else made.target
+            title, failed = f"{method.name}: {target}", rows[-1]["passed"] is False
             drawn.append(figures.heat(image, made.data, title, caption=method.words, failed=failed))
             small[method.name] = Small.of(case.id, made.target, made.data, image.geometry.ndim, letters)
             if self.folder is not None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from isocenter.errors import counted, listed
+from isocenter.explanation import FEWEST
 from isocenter.report import Block, Details, Gallery, Link, Page, Paragraph, Section, Table, render
 from isocenter.verbs.explaining.cohort import Made
 from isocenter.verbs.explaining.kept import Records
@@ -59,7 +60,7 @@ def verdict_sentence(records: Records) -> str:
     """Which methods passed, in words."""
     judged = {name: bool(one["passed"]) for name, one in records.items() if one.get("passed") is not None}
     if not judged:
-        return "No method was tested on enough cases of this model: believe no map yet."
+        return f"No method was tested on {FEWEST} cases or more of this model: believe no map yet."
     passed = [name for name, fine in judged.items() if fine]
     if not passed:
         return f"None of {counted(len(judged), 'method')} passed its tests on this model: believe no map."
