@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -149,7 +150,7 @@ def test_an_answer_in_the_pacs_lies_on_the_voxels_of_its_study_and_is_committed_
     np.testing.assert_array_equal(marked, np.asarray(source.data)[0] > 50)
 
 
-def test_a_node_that_exists_is_continued_and_a_second_one_in_its_folder_is_refused(tmp_path, model):
+def test_a_node_that_exists_is_continued_by_a_command_that_says_when_it_is_ready_and_drains_at_sigterm(tmp_path, model):
     with isocenter.serve(model, folder=tmp_path / "node", **QUICK) as node:
         kept = (tmp_path / "node" / "settings.json").read_text()
         for check in (True, False):
@@ -157,15 +158,10 @@ def test_a_node_that_exists_is_continued_and_a_second_one_in_its_folder_is_refus
                 isocenter.serve(model, folder=tmp_path / "node", check=check, **QUICK)
         assert (tmp_path / "node" / "settings.json").read_text() == kept
         send(node, study(tmp_path / "a", 1))
-    with isocenter.serve(model, folder=tmp_path / "node", **QUICK) as node:
-        until(lambda: [row.state for row in rows(node, studies)] == ["done"], "the study was not answered")
-        assert [row.outcome for row in rows(node, jobs)] == ["result"]
-
-
-def test_the_command_says_when_it_is_ready_and_drains_at_sigterm(tmp_path, model):
     config = tmp_path / "node.toml"
     config.write_text(
-        f'[dicom]\nport = 0\n[http]\nport = 0\n[node]\nmin_free_gb = 0\n[models.m]\npath = "{model}"\n',
+        f'[dicom]\nport = 0\n[http]\nport = 0\n[node]\nmin_free_gb = 0\n[models."{model.name}"]\npath = "{model}"\n'
+        "[study]\ncomplete_after_s = 0.5\n",
         encoding="utf-8",
     )
     command = [sys.executable, "-m", "isocenter", "serve", "--config", str(config)]
@@ -174,13 +170,15 @@ def test_the_command_says_when_it_is_ready_and_drains_at_sigterm(tmp_path, model
         line = running.stdout.readline().decode()
         assert line.startswith("ready: DICOM 127.0.0.1:"), line + running.stderr.read().decode()
         assert ", http://127.0.0.1:" in line
+        until(lambda: [row.state for row in rows(node, studies)] == ["done"], "the study was not answered")
+        assert [row.outcome for row in rows(node, jobs)] == ["result"]
         began = time.monotonic()
         running.send_signal(signal.SIGTERM)
         assert running.wait(30) == 0
         assert time.monotonic() - began < 30
     finally:
         running.kill()
-    assert json.loads((tmp_path / "node" / "models.json").read_text())["rows"][0]["name"] == "m"
+    assert json.loads((tmp_path / "node" / "models.json").read_text())["rows"][0]["name"] == model.name
 
 
 def test_check_looks_at_everything_and_starts_nothing(tmp_path, model, capsys):
@@ -200,10 +198,11 @@ def test_a_model_that_does_not_load_is_refused_before_anything_starts(tmp_path, 
 
 
 def test_a_port_in_use_is_refused_before_anything_starts(tmp_path, model):
-    with isocenter.serve(model, folder=tmp_path / "one", **QUICK) as node:
-        taken = {**QUICK, "dicom": {"port": node.settings.dicom.port}}
-        with pytest.raises(UsageError, match="cannot be listened on"):
-            isocenter.serve(model, folder=tmp_path / "two", **taken)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for role in ("dicom", "http"):
+            with pytest.raises(UsageError, match="cannot be listened on"):
+                isocenter.serve(model, folder=tmp_path / "node", **{**QUICK, role: {"port": taken.getsockname()[1]}})
+    assert not (tmp_path / "node").exists()
 
 
 def test_without_the_extra_the_remedy_is_its_installation(tmp_path, model, monkeypatch):
