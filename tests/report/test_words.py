@@ -138,6 +138,7 @@ def test_a_metric_has_the_name_of_the_papers_and_leaves_its_unit_to_the_value() 
 def test_a_curve_is_told_by_its_ends_and_a_short_list_number_by_number():
     assert setting_text([0.5 * n for n in range(40)]) == "40 numbers, from 0 to 19.5"
     assert setting_text([1.5, 2.0, 3.0]) == "1.5, 2, 3"
+    assert setting_text([[n, 1.0] for n in range(40)]) == "40 lists, from (0, 1) to (39, 1)"
     assert setting_text(["a"] * 40) == ", ".join("a" * 40)
 
 

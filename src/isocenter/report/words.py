@@ -199,6 +199,8 @@ def _settings(value: Mapping) -> str:
 def _setting_list(value: Sequence[Any]) -> str:
     if len(value) > MOST_LISTED and all(isinstance(part, int | float) for part in value):
         return f"{len(value)} numbers, from {setting_text(value[0])} to {setting_text(value[-1])}"
+    if len(value) > MOST_LISTED and all(isinstance(part, list | tuple) for part in value):
+        return f"{len(value)} lists, from ({setting_text(value[0])}) to ({setting_text(value[-1])})"
     return ", ".join(setting_text(part) for part in value)
 
 
