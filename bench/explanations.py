@@ -6,8 +6,8 @@
 Small networks on small pictures. "shortcuts" and "labels": PneumoniaMNIST, 300 pictures that train and 40 that are
 explained; a white square in the corner of the ill, or a white frame on the pictures of one site, from which 19 of 20
 ill come. "masks": structures that a network marks in breast ultrasound (128 x 128) and FLAIR volumes of gliomas, in
-the plane at a quarter of the resolution. What was found is kept for this source, and runs until `.bench/explanations`
-is deleted: the script goes on where it was.
+the plane at a quarter of the resolution. What was found, with the commit that found it, and runs are kept in `.bench`
+until they are deleted there: the script goes on where it was.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 import PIL.Image
 import torch
 from environment import PLACE, ROOT
-from recorded import code, commit, record
+from recorded import commit, record
 
 import isocenter
 from isocenter.explanation.faithfulness import alike
@@ -61,7 +61,7 @@ def main() -> None:
                     continue
                 began = time.monotonic()
                 found = PARTS[part].trial(name, seed, steps)
-                own = {"part": part, "name": name, "seed": seed, "commit": commit(), "source": code(), **found}
+                own = {"part": part, "name": name, "seed": seed, "commit": commit(), **found}
                 rows.append({**own, "seconds": time.monotonic() - began})
                 print(json.dumps(rows[-1]), flush=True)
                 if not given.small:
@@ -74,9 +74,8 @@ def main() -> None:
 
 
 def _kept() -> list[Row]:
-    """Trials of this very source."""
-    kept = json.loads(KEPT.read_text()) if KEPT.is_file() else []
-    return [one for one in kept if one["source"] == code()]
+    """Trials that were made before."""
+    return list(json.loads(KEPT.read_text())) if KEPT.is_file() else []
 
 
 def pictures(root: Path, plant: str, seed: int, *, shuffled: bool = False) -> Path:
@@ -210,12 +209,14 @@ def concepts(plant: str, seed: int, steps: int) -> Row:
     """p of the planted concept, and of two of random pictures, for a network that a corner gives the class away."""
     run, random = run_of(plant, seed, steps), np.random.default_rng([seed, 1])
     archive = np.load(DATA / "medmnist" / "pneumoniamnist.npz")
-    fine = random.permutation(np.flatnonzero(archive["val_labels"].ravel() == 0))
+    labels = archive["val_labels"].ravel()
+    # As many of either class in each concept: else it would be the class that is found.
+    halves = [random.permutation(np.flatnonzero(labels == one)) for one in (0, 1)]
     shown = run.parent / "concepts"
     shutil.rmtree(shown, ignore_errors=True)
     for k, name in enumerate(("planted", "random 1", "random 2")):
         (shown / name).mkdir(parents=True)
-        for n in fine[k * 20 : (k + 1) * 20]:
+        for n in np.concatenate([half[k * 10 : (k + 1) * 10] for half in halves]):
             pixels = planted(archive["val_images"][n], plant if name == "planted" else "none", True, random)
             PIL.Image.fromarray(pixels).save(shown / name / f"{n}.png")
     rows = explained(run, _tests(run), "gradcam", target="ill", concepts=shown).tables["concepts.csv"]
