@@ -219,8 +219,12 @@ def concepts(plant: str, seed: int, steps: int) -> Row:
         for n in np.concatenate([half[k * 10 : (k + 1) * 10] for half in halves]):
             pixels = planted(archive["val_images"][n], plant if name == "planted" else "none", True, random)
             PIL.Image.fromarray(pixels).save(shown / name / f"{n}.png")
-    rows = explained(run, _tests(run), "gradcam", target="ill", concepts=shown).tables["concepts.csv"]
-    return {"p": dict(zip(rows["concept"], rows["p_adjusted"].astype(float), strict=True))}
+    found = {}
+    # The pictures that are explained are what a concept is compared with: those that show it, and those that do not.
+    for name, images in (("with", _tests(run)), ("without", _tests(run_of("none", seed, steps)))):
+        rows = explained(run, images, "gradcam", target="ill", concepts=shown).tables["concepts.csv"]
+        found[name] = dict(zip(rows["concept"], rows["p_adjusted"].astype(float), strict=True))
+    return {"p": found}
 
 
 def _of_shortcuts(rows: Sequence[Row]) -> Iterator[str]:
@@ -276,11 +280,12 @@ def _of_counterfactuals(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _of_concepts(rows: Sequence[Row]) -> Iterator[str]:
-    if rows:
-        found = sum(one["p"]["planted"] < LEVEL for one in rows)
-        alarms = sum(p < LEVEL for one in rows for name, p in one["p"].items() if name != "planted")
-        yield f"\nTCAV finds the planted corner in {found} of {len(rows)} seeds,"
-        yield f"and {alarms} of {2 * len(rows)} random concepts."
+    for pool in ("without", "with") if rows else ():
+        own = [one["p"][pool] for one in rows]
+        found = sum(one["planted"] < LEVEL for one in own)
+        alarms = sum(p < LEVEL for one in own for name, p in one.items() if name != "planted")
+        yield f"\nTCAV, explaining pictures {pool} the corner: it is found in {found} of {len(own)} seeds,"
+        yield f"and {alarms} of {2 * len(own)} random concepts."
 
 
 class Part:
