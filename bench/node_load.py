@@ -1,15 +1,17 @@
 """A node under load: many small studies, four workers, each process killed now and then; none lost, none doubled.
 
     python bench/node_load.py --studies 10000 --record
+    python bench/node_load.py --folder load --minutes 10 --record   # again and again, until all are done
 
 A study is three slices of 16 x 16 voxels, sent by DCMTK's storescu over four associations at once; the model
 thresholds, so that what is measured is the node. On SQLite, and on a PostgreSQL of its own that is started for it.
 Every --kills seconds one process of the node is ended by SIGKILL. The largest resident memory of each kind of process
-is read twice: once a tenth of the studies is done, and at the end.
+is read twice: once a tenth of the studies is done, and at the end; of several parts, those of the last.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -19,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +49,20 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=10000)
     parser.add_argument("--kills", type=float, default=20.0, help="s between two kills; 0 for none")
     parser.add_argument("--databases", nargs="+", default=["postgresql", "sqlite"])
+    parser.add_argument("--folder", type=Path, help="where nodes stay, so that a later call goes on with what is left")
+    parser.add_argument("--minutes", type=float, default=1e9, help="of one call and database")
     given = parser.parse_args()
     count = 40 if given.small else given.studies
     rows = []
     for kind in given.databases:
-        with tempfile.TemporaryDirectory() as folder:
-            if kind == "sqlite":
-                rows.append(loaded(Path(folder), "sqlite", count, given.kills))
-            else:
-                with postgresql_server() as server:
-                    rows.append(loaded(Path(folder), server.url, count, given.kills))
+        with ExitStack() as stack:
+            place = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            kept = place.absolute() / "server" if given.folder else None
+            url = "sqlite" if kind == "sqlite" else stack.enter_context(postgresql_server(kept)).url
+            rows.append(loaded(place.absolute() / kind, url, count, given.kills, 60 * given.minutes))
         print(rows[-1], flush=True)
+    if any(row["done"] < count for row in rows):
+        sys.exit("not all is done: call it again with the same --folder")
     heads = list(rows[0])
     lines = [heads, ["---"] * len(heads), *(list(row.values()) for row in rows)]
     text = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
@@ -66,8 +72,11 @@ def main() -> None:
         record("node_load", f"A node and {count} studies, its processes killed now and then", text, {"rows": rows})
 
 
-def loaded(folder: Path, url: str, count: int, kills: float) -> dict[str, Any]:
-    """What became of the studies, and how fast."""
+def loaded(folder: Path, url: str, count: int, kills: float, longest_s: float) -> dict[str, Any]:
+    """What became of the studies, and how fast; with what an earlier call has left in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = folder / "parts.json"
+    earlier = json.loads(parts.read_text()) if parts.exists() else []
     model = threshold_model(folder / "model", 50)
     template = _template(folder / "template")
     sections = {
@@ -78,11 +87,14 @@ def loaded(folder: Path, url: str, count: int, kills: float) -> dict[str, Any]:
         "queue": {"workers": 4, "lease_s": 10},
         "database": {"url": url},
     }
-    stop, killed = threading.Event(), Counter[str]()
+    stop, killed = threading.Event(), sum((Counter[str](one["kills"]) for one in earlier), Counter[str]())
     with isocenter.serve(model, folder=folder / "node", **sections) as node:
         database, began = opened(node.settings.database_url), time.monotonic()
+        with database.read() as connection:
+            whole = set(connection.execute(select(studies.c.uid).where(studies.c.instances == SLICES)).scalars())
+        left = [number for number in range(count) if _uid(number) not in whole]
         threads = [
-            threading.Thread(target=_send, args=(node, template, folder / f"sender-{n}", range(n, count, SENDERS)))
+            threading.Thread(target=_send, args=(node, template, folder / f"sender-{n}", left[n::SENDERS], stop))
             for n in range(SENDERS)
         ]
         threads.append(threading.Thread(target=_kill, args=(node, kills, stop, killed)))
@@ -90,20 +102,23 @@ def loaded(folder: Path, url: str, count: int, kills: float) -> dict[str, Any]:
             thread.start()
         early: dict[str, float] = {}
         done = 0
-        while done < count and time.monotonic() - began < 60 + count:
+        while done < count and time.monotonic() - began < min(60 + count, longest_s):
             time.sleep(1)
             with database.read() as connection:
                 done = connection.execute(select(func.count()).where(studies.c.state == "done")).scalar_one()
-            early = early or (_memory(node) if done >= count / 10 else {})
+            early = early or (_memory(node) if done >= count - len(left) * 0.9 else {})
             print(f"{done} of {count} after {time.monotonic() - began:.0f} s", end="\r", file=sys.stderr)
-        seconds, late = time.monotonic() - began, _memory(node)
+        late = _memory(node)
         stop.set()
         for thread in threads:
             thread.join()
+        seconds = time.monotonic() - began  # the node works on while the last portions come in
         with database.read() as connection:
             results = Counter(connection.execute(select(jobs.c.study)).scalars())
             outcomes = Counter(connection.execute(select(jobs.c.outcome)).scalars())
         database.close()
+    took = [*(one["seconds"] for one in earlier), seconds]
+    parts.write_text(json.dumps([{"seconds": sum(took), "kills": dict(killed)}]))
     return {
         "database": url.partition(":")[0],
         "studies": count,
@@ -111,35 +126,43 @@ def loaded(folder: Path, url: str, count: int, kills: float) -> dict[str, Any]:
         "lost": count - len(results),
         "doubled": sum(n > 1 for n in results.values()),
         "results": outcomes["result"],
-        "a minute": round(60 * done / seconds),
+        "a minute": round(60 * done / sum(took)),
         "kills": ", ".join(f"{n} {role}" for role, n in sorted(killed.items())) or "none",
         "MiB at a tenth, at the end": "; ".join(f"{role} {early.get(role, 0):.0f}, {late[role]:.0f}" for role in late),
+        "minutes": round(sum(took) / 60, 1),
     }
+
+
+def _uid(number: int) -> str:
+    return f"2.25.1{number:06}"
 
 
 def _template(folder: Path) -> list[Path]:
     data = np.zeros((1, SIDE, SIDE, SLICES), np.int16)
     data[0, 3:9, 4:10, 1] = 100
     image = Image(data, Geometry((SIDE, SIDE, SLICES), np.diag([-1.0, -1, 2, 1])), modality="MR")
-    write_series(image, SeriesNames("p", "study", "series"), folder)
+    if not folder.exists():
+        write_series(image, SeriesNames("p", "study", "series"), folder)
     return sorted(folder.iterdir())
 
 
-def _send(node: Any, template: list[Path], folder: Path, numbers: range) -> None:
-    """Studies in portions, each portion again until the node has taken all of it."""
+def _send(node: Any, template: list[Path], folder: Path, numbers: list[int], stop: threading.Event) -> None:
+    """Studies in portions, each portion again until the node has taken all of it, or time is up."""
     slices = [dcmread(path) for path in template]
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for start in range(0, len(numbers), AT_ONCE):
+        if stop.is_set():
+            return
         paths = []
         for number in numbers[start : start + AT_ONCE]:
             for place, one in enumerate(slices):
-                one.StudyInstanceUID, one.SeriesInstanceUID = f"2.25.1{number:06}", f"2.25.2{number:06}"
+                one.StudyInstanceUID, one.SeriesInstanceUID = _uid(number), f"2.25.2{number:06}"
                 one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = f"2.25.3{number:06}{place}"
                 one.PatientID = f"p{number}"
                 paths.append(folder / f"{number}-{place}.dcm")
                 one.save_as(paths[-1])
         command = ["storescu", "-aec", "ISOCENTER", "127.0.0.1", str(node.settings.dicom.port), *map(str, paths)]
-        while subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        while subprocess.run(command, capture_output=True, check=False).returncode != 0 and not stop.is_set():
             time.sleep(0.5)
         for path in paths:
             path.unlink()

@@ -30,20 +30,23 @@ def _postgresql() -> Path | None:
 
 
 class PostgreSQL:
-    """A server of its own in a temporary folder, without fsync."""
+    """A server of its own, without fsync. folder: where its data stay, and are gone on with; else a temporary one."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self.programs = _postgresql()
         if self.programs is None:
             pytest.skip("PostgreSQL is not installed")
-        self.folder, self.port = Path(tempfile.mkdtemp(prefix="isocenter-pg-")), free_port()
+        self.is_kept, self.port = folder is not None, free_port()
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="isocenter-pg-"))
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.as_user: dict[str, Any] = {}
         if os.geteuid() == 0:  # it refuses to run as root
             account = pwd.getpwnam("postgres")
             self.as_user = {"user": account.pw_uid, "group": account.pw_gid}
             os.chown(self.folder, account.pw_uid, account.pw_gid)
         make = [self.programs / "initdb", "-D", self.folder / "data", "-U", "node", "--auth=trust", "--no-sync"]
-        subprocess.run(make, check=True, capture_output=True, cwd=self.folder, **self.as_user)
+        if not (self.folder / "data").exists():
+            subprocess.run(make, check=True, capture_output=True, cwd=self.folder, **self.as_user)
 
     @property
     def url(self) -> str:
@@ -66,10 +69,11 @@ class PostgreSQL:
         self.process.wait()
 
     def close(self) -> None:
-        """Stop it, and leave nothing."""
+        """Stop it, and leave nothing that was not to be kept."""
         self.process.terminate()
         self.process.wait(20)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if not self.is_kept:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
@@ -79,9 +83,9 @@ def own_temporary_folder(monkeypatch):
 
 
 @contextmanager
-def postgresql_server() -> Iterator[PostgreSQL]:
-    """A server that runs; skips where it is not installed."""
-    server = PostgreSQL()
+def postgresql_server(folder: Path | None = None) -> Iterator[PostgreSQL]:
+    """A server that runs; skips where it is not installed. folder: where its data stay."""
+    server = PostgreSQL(folder)
     server.start()
     try:
         yield server
