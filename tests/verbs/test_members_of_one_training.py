@@ -75,3 +75,13 @@ def test_a_training_stopped_among_its_last_weights_draws_the_same_members(drawn,
     for number in (1, 2):
         ours, theirs = (weights(one, number) for one in (tmp_path / "run", drawn))
         assert all(np.allclose(ours[name], theirs[name], atol=1e-6) for name in ours)
+
+
+def test_each_fold_leaves_members_of_its_own(classified, tmp_path):
+    chosen = {**trained.TWO_STEPS, "training.snapshots": 2, "guard.gate": False}
+    run = trained.classifying(classified.data, tmp_path / "run", folds=2, assignments=chosen).out
+    case = next(iter(read_dataset(classified.data)))
+    whole, *folds = (isocenter.load(run, "cpu", fold=fold) for fold in (None, 0, 1))
+    assert [len(one.members) for one in (whole, *folds)] == [4, 2, 2]
+    each = [[*one.predict(case).confidence.uncalibrated.values()] for one in (whole, *folds)]
+    assert each[0] == pytest.approx(np.mean(each[1:], axis=0), abs=1e-6)

@@ -43,8 +43,9 @@ def keep_members(session: Session, state: State, compute: Compute) -> None:
     """What the step that has just been taken leaves of members; written once, so that a resumed run goes on from it."""
     chosen, out = session.chosen, session.out
     before, now = (state.pace.progress(step) for step in (state.step - 1, state.step))
-    cycle = cycles_over(now, chosen)
-    if cycles_over(before, chosen) < cycle < chosen.snapshots:
+    # A cycle ends with the step that is nearest to its end: with few steps none ends there.
+    begun, cycle = (cycles_over(progress + state.pace.stride / 2, chosen) for progress in (before, now))
+    if begun < cycle < chosen.snapshots:
         _write(session, state, compute, session.averaged, cycle)
     if not chosen.swag:
         return
