@@ -16,7 +16,7 @@ from isocenter.training.checkpoint_choice import Validation, judged, outcome_of
 from isocenter.training.constrained import constrain
 from isocenter.training.data import Prepared
 from isocenter.training.logs import opened_logs
-from isocenter.training.members import keep_members
+from isocenter.training.members import clear_moments, keep_members
 from isocenter.training.session import Session, interrupt_deferred
 from isocenter.training.session_length import Length
 from isocenter.training.state import Moment, Outcome, Spans, State
@@ -95,6 +95,7 @@ def train(
                 saved = length.clock.seconds
             if stop:
                 raise KeyboardInterrupt
+    clear_moments(out)
     if state.work is not None:
         log.info("a step took %.3f s: %s; %.0f %% waiting for data", state.work.step, state.work, 100 * state.waiting)
     outcome = outcome_of(out, session.chosen, state)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.training.members.one_training import keep_members
+    from isocenter.training.members.one_training import clear_moments, keep_members
     from isocenter.training.members.outputs import member_outputs
     from isocenter.training.members.weights import MemberOutputs, MemberWeights, equal_weights, member_weights
 

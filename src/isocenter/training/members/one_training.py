@@ -49,7 +49,7 @@ def keep_members(session: Session, state: State, compute: Compute) -> None:
         _write(session, state, compute, session.averaged, cycle)
     if not chosen.swag:
         return
-    moments = out / "checkpoints" / "moments"
+    moments = _moments(out)
     if (number := moments_over(now)) > moments_over(before):
         moments.mkdir(parents=True, exist_ok=True)
         write_tensors(moments / f"{number:02}.safetensors", dict(session.module.named_parameters()))
@@ -58,7 +58,15 @@ def keep_members(session: Session, state: State, compute: Compute) -> None:
             module = copy.deepcopy(session.averaged)
             module.load_state_dict({**module.state_dict(), **weights})
             _write(session, state, compute, module, number)
-        shutil.rmtree(moments, ignore_errors=True)
+
+
+def clear_moments(out: Path) -> None:
+    """Of a training that is over: what draws needed, which one killed before its last checkpoint would need again."""
+    shutil.rmtree(_moments(out), ignore_errors=True)
+
+
+def _moments(out: Path) -> Path:
+    return out / "checkpoints" / "moments"
 
 
 def _write(session: Session, state: State, compute: Compute, module: Module, number: int) -> None:

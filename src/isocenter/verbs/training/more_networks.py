@@ -64,6 +64,8 @@ def alone(run: RunFolder, job: Job, *, minutes_decide: bool) -> str:
         return "its control without covariates is one network"
     if job.settings.inference.uncertainty not in ("auto", "members"):
         return f"inference.uncertainty is {job.settings.inference.uncertainty}, of a single network"
+    if job.settings.task.decoding.states_evidence:
+        return "its network states evidence, which several networks have no mean of"
     if job.settings.training.snapshots > 1 or job.settings.training.swag:
         return "one training leaves several members already"
     if run.clock.spent:
