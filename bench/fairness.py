@@ -256,7 +256,11 @@ def _words(data: Mapping[str, Any]) -> str:
     for one in data.get("real", []):
         few = f" Too few to judge, at least by some label: {', '.join(one['few'])}." if one["few"] else ""
         size = f"{one['name']}: {one['cases']} cases of {one['patients']} patients, {one['tested']} gaps"
-        took = f"audited in {one['seconds']:.1f} s of one core; those with the least p, without a claim.{few}"
+        took = f"audited in {one['seconds']:.1f} s of one core"
+        if not one["gaps"]:
+            lines += ["", f"{size}, {took}: no two groups have the people to be compared.{few}"]
+            continue
+        took += f"; those with the least p, without a claim.{few}"
         columns = ("groups", "gap", "of", "value", "95 % interval", "p", "adjusted", "worst for")
         lines += ["", f"{size}, {took}", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
         for gap in one["gaps"]:
