@@ -83,9 +83,10 @@ SHARED = {
     "transunet": {"gates", "monai_common", "transformer", "unet", "vit"},
     "unet": {"deep_supervision", "gates"},
     "unet_slices": {"deep_supervision", "gates", "slices", "unet"},
+    "unetr": {"monai_common", "transformer"},
     "vit": {"transformer"},
     "yolox": {"grid_levels", "pyramid"},
-    **{key: {"monai_common"} for key in ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr", "vnet")},
+    **{key: {"monai_common"} for key in ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "vnet")},
     **{key: {"pooled_head"} for key in ("alexnet", "backbone", "densenet", "inception", "lenet", "vgg")},
 }
 
