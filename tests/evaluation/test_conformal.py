@@ -283,7 +283,7 @@ def answers(random: np.random.Generator, cases: int) -> tuple[np.ndarray, np.nda
 
 def test_answers_that_are_sure_enough_are_wrong_no_more_often_than_promised_with_its_confidence():
     random, broken, answered = np.random.default_rng(6), 0, []
-    sure, wrong = answers(random, 400_000)
+    sure, wrong = answers(random, 100_000)
     for _ in range(300):
         least = least_sureness(*answers(random, 400), 0.1, 0.2)
         answered.append((sure >= least).mean())
@@ -298,7 +298,7 @@ def test_errors_between_zero_and_one_of_patients_with_several_cases_keep_the_pro
         own = random.beta(3, 1, 150)
         error = np.clip(0.4 * (1 - own) + random.normal(0, 0.05, 150), 0, 1)
         least = least_sureness(np.repeat(own, 3), np.repeat(error, 3), 0.1, 0.1, np.repeat(np.arange(150), 3))
-        shown = random.beta(3, 1, 20_000)
+        shown = random.beta(3, 1, 5_000)
         shown = shown[shown >= least]
         broken += len(shown) > 0 and np.mean(np.clip(0.4 * (1 - shown), 0.02, 1)) > 0.1
     assert broken <= binom.ppf(0.999, 200, 0.1)

@@ -51,6 +51,6 @@ def test_the_published_test_part_of_radiographs_is_of_another_source_and_a_split
         parts = {name: published[f"{name}_images"].reshape(-1, 784) / 255 for name in ("train", "val", "test")}
     assert energy_test(parts["val"], parts["test"], seed=0) < 0.01
     assert energy_test(parts["val"], parts["train"], seed=0) > 0.01
-    halves = [np.random.default_rng(n).permutation(len(parts["test"])) for n in range(20)]
+    halves = [np.random.default_rng(n).permutation(len(parts["test"])) for n in range(10)]
     found = [energy_test(parts["test"][one[:312]], parts["test"][one[312:]], seed=0) < 0.01 for one in halves]
-    assert sum(found) <= 2
+    assert sum(found) <= 1

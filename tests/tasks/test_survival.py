@@ -149,7 +149,7 @@ def test_with_the_baseline_the_mean_survival_is_that_of_everybody():
 def test_log_hazard_ratios_that_are_too_extreme_are_brought_back_by_cases_that_did_not_train():
     """What a network has learnt by heart it states too surely: here as twice of what little it knows, and noise."""
     random = np.random.default_rng(0)
-    truth, errors = random.normal(size=(2, 2000))
+    truth, errors = random.normal(size=(2, 900))
     times = random.exponential(np.exp(-truth) * 8)
     cases = [case(str(n), float(time), True) for n, time in enumerate(times)]
     told = 2 * (0.6 * truth + 0.8 * errors)
@@ -160,7 +160,7 @@ def test_log_hazard_ratios_that_are_too_extreme_are_brought_back_by_cases_that_d
     table = task.score(predictions, cases[300:])
     rows = {row.metric: row.estimate for row in task.summary(table, seed=0) if row.label in ("all", "10")}
     assert rows["calibration_slope"].low < 1 < rows["calibration_slope"].high
-    assert rows["expected_over_observed"].value == pytest.approx(1, abs=0.05)
+    assert rows["expected_over_observed"].value == pytest.approx(1, abs=0.1)
     by_heart = replace(task, slope=1.0)
     sure = by_heart.score([decoded(by_heart, one) for one in told[300:]], cases[300:])
     assert table["brier"].mean() < sure["brier"].mean() - 0.02
