@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import safetensors.torch as safetensors_torch
     import SimpleITK
     import torch
+    from dicomweb_client import api as dicomweb_api
+    from dicomweb_client import session_utils as dicomweb_sessions
     from scipy import fft, ndimage, optimize, sparse, spatial, special, stats
     from scipy.sparse import csgraph
     from sklearn import linear_model
@@ -44,6 +46,8 @@ if not TYPE_CHECKING:
     cox = _LazyModule("torchsurv.loss.cox")
     cv2 = _LazyModule("cv2")
     csgraph = _LazyModule("scipy.sparse.csgraph")
+    dicomweb_api = _LazyModule("dicomweb_client.api")
+    dicomweb_sessions = _LazyModule("dicomweb_client.session_utils")
     fft = _LazyModule("scipy.fft")
     flop_counter = _LazyModule("torch.utils.flop_counter")
     linear_model = _LazyModule("sklearn.linear_model")
@@ -107,6 +111,8 @@ __all__ = [
     "cox",
     "csgraph",
     "cv2",
+    "dicomweb_api",
+    "dicomweb_sessions",
     "fft",
     "flop_counter",
     "lazy_index",

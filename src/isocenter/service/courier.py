@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from dicomweb_client.api import DICOMwebClient
 from sqlalchemy import select
 
 from isocenter.errors import ResourceError
-from isocenter.lazy import pydicom
+from isocenter.lazy import dicomweb_api, pydicom
 from isocenter.service import settings as settings_of
 from isocenter.service.dicom import (
     Listening,
@@ -101,7 +100,7 @@ class Couriers:
         """What became of files at a peer: by STOW-RS where it has DICOMweb, else by C-STORE."""
         if to.dicomweb is None:
             return store(self.us, spoken_to(to), paths, idle_s=self.settings.dicom.idle_s)
-        client = DICOMwebClient(to.dicomweb, timeout=self.settings.dicom.idle_s)
+        client = dicomweb_api.DICOMwebClient(to.dicomweb, timeout=self.settings.dicom.idle_s)
         datasets = [pydicom.dcmread(path) for path in paths]
         try:
             answer = client.store_instances(datasets)

@@ -14,12 +14,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from dicomweb_client.api import DICOMwebClient
-from dicomweb_client.session_utils import create_session
-
 from isocenter.errors import FormatError, ResourceError
 from isocenter.files import load_json, written
-from isocenter.lazy import pydicom
+from isocenter.lazy import dicomweb_api, dicomweb_sessions, pydicom
 from isocenter.service.objects import ObjectStore
 from isocenter.service.settings import Settings
 
@@ -107,14 +104,16 @@ class Front:
 
     @cached_property
     def _session(self) -> Any:
-        session = create_session()
+        session = dicomweb_sessions.create_session()
         user, colon, password = os.environ.get(CREDENTIALS, "").partition(":")
         if colon:
             session.auth = (user, password)
         return session
 
     def _fetched(self, study: str, series: str) -> int:
-        client = DICOMwebClient(f"{self.url.rstrip('/')}/dicom-web", session=self._session, timeout=TIMEOUT_S)
+        client = dicomweb_api.DICOMwebClient(
+            f"{self.url.rstrip('/')}/dicom-web", session=self._session, timeout=TIMEOUT_S
+        )
         count = 0
         for dataset in client.iter_series(study, series):
             with self.store.begin() as part:

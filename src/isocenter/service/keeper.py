@@ -23,9 +23,16 @@ from isocenter.service.objects import (
     read_journals,
 )
 from isocenter.service.records import Arrival, Database, Index, Jobs
-from isocenter.service.routing import ModelFacts, SeriesFacts, facts_of, inputs_hash, study_answers, study_routing
+from isocenter.service.routing import (
+    ModelFacts,
+    SeriesFacts,
+    facts_of,
+    inputs_hash,
+    series_hash,
+    study_answers,
+    study_routing,
+)
 from isocenter.service.settings import PRIORITIES, Rule, Settings
-from isocenter.service.work import series_hash
 
 log = logging.getLogger("isocenter")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -122,7 +122,9 @@ def only_keeper(database: Database) -> Iterator[None]:
         try:
             yield
         finally:
-            connection.invalidate()  # the lock is the session's, and would go back into the pool with it
+            with suppress(SQLAlchemyError):  # a server that is gone holds no lock
+                connection.execute(text("SELECT pg_advisory_unlock(:lock)"), lock)
+            connection.invalidate()  # else a lock that is left would go back into the pool with its session
 
 
 def _prepare(connection: Any, _: Any) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         StudyAnswers,
         inputs_hash,
         rules_of,
+        series_hash,
         study_routing,
     )
 

@@ -127,6 +127,11 @@ def study_routing(
     return Routing(rows, jobs)
 
 
+def series_hash(digests: Sequence[str]) -> str:
+    """The SHA-256 of a series: of those of its objects, in their order."""
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+
+
 def inputs_hash(inputs: Mapping[str, str], contents: Mapping[str, str], extra: str = "") -> str:
     """A SHA-256 of a job's inputs: of the bytes of its series, role by role; extra: what else decides the result."""
     parts = [f"{role}={contents[key]}" for role, key in sorted(inputs.items())]

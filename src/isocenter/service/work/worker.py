@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -19,7 +18,7 @@ from isocenter.files import dicom
 from isocenter.lazy import ndimage, pandas
 from isocenter.service.records import REFUSED, RESULT, Database, Index, Job, Jobs, Outcome
 from isocenter.service.records.tables import jobs
-from isocenter.service.routing import inputs_hash
+from isocenter.service.routing import inputs_hash, series_hash
 from isocenter.service.settings import Rule, Settings
 from isocenter.service.work.answer import Inputs, answered
 from isocenter.service.work.warm_models import WarmModels
@@ -169,11 +168,6 @@ class Worker:
         finally:
             over.set()
             heart.join()
-
-
-def series_hash(digests: Sequence[str]) -> str:
-    """The SHA-256 of a series: of those of its objects, in their order."""
-    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
 def _published(room: Path, job: Job, outcome: Outcome) -> None:
