@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.errors import DatasetError
 from isocenter.evaluation import (
     THRESHOLD,
     CaseValues,
@@ -41,7 +42,7 @@ from isocenter.tasks.shared import (
     noted,
     stated_chance,
 )
-from isocenter.values import Estimate, Floats, Row
+from isocenter.values import Case, Estimate, Floats, Row
 
 METRICS = frozenset(
     {
@@ -103,6 +104,14 @@ class Answers:
         called = np.where(np.isfinite(levels), self.probabilities[:, index] >= levels, usual)
         default = "0.5" if by_level else "the most probable class"
         return called, f"; {name} {levels_in_words(levels, self.rule, default)}"
+
+
+def class_index(case: Case, classes: Sequence[str]) -> int:
+    """The number of the case's class; DatasetError for one that was not trained."""
+    name = case.references["class"]
+    if name not in classes:
+        raise DatasetError(f"class {name!r} is none of {', '.join(classes)}", case.id, "Declare it, or mend it")
+    return classes.index(name)
 
 
 def metrics_of(*, ordered: bool, costly: bool) -> frozenset[str]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from isocenter.errors import DatasetError
-from isocenter.evaluation import USUAL_SPREAD, Scale, Unseen, normalised
+from isocenter.evaluation import USUAL_SPREAD, Scale, Unseen
 from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
+from isocenter.tasks.classification.likelihood import Likelihood
 from isocenter.tasks.classification.losses import LOSSES, check_drawn, check_loss, class_loss
 from isocenter.tasks.classification.ordinal import (
     BETWEEN,
@@ -20,7 +20,6 @@ from isocenter.tasks.classification.ordinal import (
     check_order,
     costs_of,
     ends,
-    log_probabilities,
     ordinal_loss,
     outputs_of,
     towards,
@@ -39,7 +38,7 @@ from isocenter.tasks.classification.plan import (
     settings_for,
     thresholds,
 )
-from isocenter.tasks.classification.scores import NAMES, metrics_of, selected
+from isocenter.tasks.classification.scores import NAMES, class_index, metrics_of, selected
 from isocenter.tasks.classification.scoring import ClassScoring
 from isocenter.tasks.shared import (
     BELIEF,
@@ -59,7 +58,6 @@ from isocenter.tasks.shared import (
     calibrated,
     crossed,
     crossed_classes,
-    each_of,
     in_json,
     log_mean,
     mean_of,
@@ -74,7 +72,6 @@ from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
     Case,
-    Confidence,
     Dataset,
     Decision,
     Fingerprint,
@@ -310,7 +307,7 @@ class Classification:
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
         """(batch, classes) probabilities and (batch,) classes."""
-        probabilities = self._likely(outputs["class"].detach().float().cpu().numpy())
+        probabilities = self._likelihood(outputs["class"].detach().float().cpu().numpy())
         return {"probabilities": torch.from_numpy(probabilities), "target": target.long()}
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
@@ -325,7 +322,7 @@ class Classification:
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """(classes, ...) probabilities, brought back to the shares of the training cases."""
-        return {"class": np.moveaxis(self._likely(np.moveaxis(np.asarray(arrays["class"]), 0, -1)), -1, 0)}
+        return {"class": np.moveaxis(self._likelihood(np.moveaxis(np.asarray(arrays["class"]), 0, -1)), -1, 0)}
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
         """The task with a calibration, and then thresholds by the operating point's rule; what is set already stays."""
@@ -351,7 +348,8 @@ class Classification:
         """The task with thresholds of sets of classes; those that are set stay."""
         if not cases or self.certainty.conformal is not None:
             return self, {}
-        likely = np.exp(self._calibrated(np.log(self._uncalibrated(predictions).clip(LEAST_CHANCE))))
+        own = self._likelihood
+        likely = np.exp(own.calibrated(np.log(own.uncalibrated(predictions).clip(LEAST_CHANCE))))
         truth, patients = np.array([self._index(case) for case in cases]), [case.patient for case in cases]
         how: dict[str, Any] = {"ordered": self._ordered, "exact": exact}
         how["covariates"] = [case.covariates for case in cases]
@@ -365,33 +363,19 @@ class Classification:
         if self.certainty.conformal is None or self.certainty.covariate is not None:
             return self, {}
         truth, patients = np.array([self._index(case) for case in cases]), np.array([case.patient for case in cases])
-        asked = self.certainty, self._uncalibrated(predictions), truth, np.asarray(folds), patients, self.classes
-        certainty, made = crossed_classes(*asked)
+        given, numbers = self._likelihood.uncalibrated(predictions), np.asarray(folds)
+        certainty, made = crossed_classes(self.certainty, given, truth, numbers, patients, self.classes)
         return replace(self, certainty=certainty), made
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """(classes,) logits of one case to probabilities."""
         [(_, arrays)] = slabs  # a vector head is one slab
-        logs = self._logs(np.asarray(arrays["class"]))
-        each = [np.exp(one).tolist() for one in (self._calibrated(logs), normalised(logs))]
-        stated, given = (dict(zip(self.classes, one, strict=True)) for one in each)
-        by_fold = each_of(arrays, "class", self.heads["class"].count)
-        by_fold = None if by_fold is None else np.exp(normalised(self._logs(by_fold)))
-        sets = self.certainty.class_set(each[0], self.classes, each=by_fold)
-        confidence = Confidence(set=sets, uncalibrated=given)
-        return Prediction(geometry, probabilities=stated, confidence=confidence)
+        return self._likelihood.decoded(arrays, "class", geometry)
 
     def by_covariates(self, prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:
         """The prediction with what goes by covariates: thresholds of the patient's group, and the set."""
         prediction = self.grouped.stated(prediction, covariates) if self.grouped.levels else prediction
-        if self.certainty.covariate is None:
-            return prediction
-        name, stated = str(self.certainty.covariate), probabilities_of(prediction)
-        group, notes = covariates.get(name), prediction.notes
-        sets = self.certainty.class_set([stated[one] for one in self.classes], self.classes, group)
-        if not self.certainty.knows(group):
-            notes = (*notes, f"{name} is unknown, or none of the calibrating cases had it: the widest set is stated")
-        return replace(prediction, confidence=replace(prediction.confidence, set=sets), notes=notes)
+        return self._likelihood.by_covariate(prediction, covariates)
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The class that is called, the probability of each, and the set of those that are not ruled out."""
@@ -406,13 +390,7 @@ class Classification:
         return towards(self.order, *given) if self.order in BETWEEN else of_one(*given)
 
     def _index(self, case: Case) -> int:
-        """The number of the case's class; DatasetError for one that was not trained."""
-        name = case.references["class"]
-        if name not in self.classes:
-            raise DatasetError(
-                f"class {name!r} is none of {', '.join(self.classes)}", case.id, "Declare it, or mend it"
-            )
-        return self.classes.index(name)
+        return class_index(case, self.classes)
 
     @property
     def _counts(self) -> Floats | None:
@@ -426,18 +404,6 @@ class Classification:
     def _calling(self) -> Calling:
         return Calling.of(self.order, self.costs, len(self.classes), by_group=bool(self.grouped.levels))
 
-    def _uncalibrated(self, predictions: Sequence[Prediction]) -> Floats:
-        """(cases, classes)"""
-        return np.array([[one.confidence.uncalibrated[name] for name in self.classes] for one in predictions])
-
-    def _likely(self, outputs: Floats) -> Floats:
-        """(..., outputs) to (..., classes) probabilities, calibrated once unseen cases have found how."""
-        return np.exp(self._calibrated(self._logs(outputs)))
-
-    def _logs(self, outputs: Floats) -> Floats:
-        """(..., outputs) to (..., classes) log probabilities, brought back to the shares of the training cases."""
-        shift = [(self.prior_shift or {}).get(name, 0.0) for name in self.classes]
-        return log_probabilities(self.order, outputs) + np.array(shift)
-
-    def _calibrated(self, logs: Floats) -> Floats:
-        return self.certainty.calibrator.classes(logs, self.classes, ordered=self._ordered)
+    @property
+    def _likelihood(self) -> Likelihood:
+        return Likelihood(self.classes, self.order, self.prior_shift or {}, self.certainty)

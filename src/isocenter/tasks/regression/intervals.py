@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.evaluation import quantile_scores, value_scores
-from isocenter.tasks.regression.pictures import values_of
+from isocenter.tasks.regression.scores import values_of
 from isocenter.tasks.shared import Certainty
 from isocenter.values import Array, Floats, Prediction
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-import numpy as np
 
 from isocenter.evaluation import Table
 from isocenter.report import Figure, figures, number
 from isocenter.tasks.answers import Guess, stated_image
-from isocenter.tasks.regression.scores import measured_of
+from isocenter.tasks.regression.scores import measured_of, values_of
 from isocenter.tasks.shared import agreement_figure
 from isocenter.values import Case, Finding, Prediction
 
@@ -71,13 +69,3 @@ class ValuePictures:
         """Each value in its unit."""
         values, _ = values_of(self.targets, prediction)
         return [Finding(name, value=value, unit=self.units[name]) for name, value in values.items()]
-
-
-def values_of(targets: Sequence[str], prediction: Prediction) -> tuple[dict[str, float], dict[str, float]]:
-    """{target: value} and, with noise, {target: error bar}."""
-    assert prediction.values is not None  # noqa: S101 - `decode` always gives them
-    values = dict(prediction.values)
-    if prediction.confidence.deviations is None:
-        return values, {}
-    errors = np.asarray(prediction.confidence.deviations, dtype=np.float64).tolist()
-    return values, dict(zip(targets, errors, strict=True))

@@ -27,6 +27,8 @@ from isocenter.evaluation import (
 )
 from isocenter.tasks.shared import (
     AGREEMENT,
+    HIGH,
+    LOW,
     SCALE_FREE,
     SET_NAMES,
     Compared,
@@ -34,7 +36,7 @@ from isocenter.tasks.shared import (
     agreement_rows,
     compared_estimate,
 )
-from isocenter.values import Estimate, Floats, Row
+from isocenter.values import Case, Estimate, Floats, Prediction, Row
 
 METRICS = frozenset(
     {
@@ -78,6 +80,39 @@ def measured_of(table: Table, targets: Sequence[str]) -> list[Measured]:
         patients, cases = own["patient"].to_numpy(str), own["case"].to_numpy(str)
         measured.append(Measured(name, predicted, reference, patients, cases, errors))
     return measured
+
+
+def values_of(targets: Sequence[str], prediction: Prediction) -> tuple[dict[str, float], dict[str, float]]:
+    """{target: value} and, with noise, {target: error bar}."""
+    assert prediction.values is not None  # noqa: S101 - `decode` always gives them
+    values = dict(prediction.values)
+    if prediction.confidence.deviations is None:
+        return values, {}
+    errors = np.asarray(prediction.confidence.deviations, dtype=np.float64).tolist()
+    return values, dict(zip(targets, errors, strict=True))
+
+
+def case_rows(
+    prediction: Prediction, case: Case, references: Floats, deviation: Mapping[str, float]
+) -> Iterator[dict[str, Any]]:
+    """A row for each target of a case; references: (targets,), NaN where it has none; deviation: {target: its own}"""
+    values, errors = values_of(tuple(deviation), prediction)
+    for name, reference in zip(deviation, references.tolist(), strict=True):
+        if np.isnan(reference):
+            continue
+        difference = values[name] - reference
+        yield {
+            "case": case.id,
+            "patient": case.patient,
+            "label": name,
+            "difference": difference,
+            "standardised_difference": abs(difference) / deviation[name],
+            **({"error_bar": errors[name]} if errors else {}),
+            LOW: prediction.confidence.low.get(name),
+            HIGH: prediction.confidence.high.get(name),
+            "reference": reference,
+            "predicted": values[name],
+        }
 
 
 def summary_rows(

@@ -24,9 +24,17 @@ from isocenter.tasks.regression.losses import (
     pinball,
     weighted_likelihood,
 )
-from isocenter.tasks.regression.pictures import HEAD, ValuePictures, values_of
+from isocenter.tasks.regression.pictures import HEAD, ValuePictures
 from isocenter.tasks.regression.plan import SENTENCES, check_settings, decisions, error_factors, settings_for, suited
-from isocenter.tasks.regression.scores import METRICS, NAMES, error_values, measured_of, summary_rows
+from isocenter.tasks.regression.scores import (
+    METRICS,
+    NAMES,
+    case_rows,
+    error_values,
+    measured_of,
+    summary_rows,
+    values_of,
+)
 from isocenter.tasks.shared import (
     BETWEEN,
     HIGH,
@@ -351,31 +359,9 @@ class Regression:
 
         difference: predicted less reference; standardised_difference: its size in deviations of the training cases
         """
-        rows = [row for pair in zip(predictions, cases, strict=True) for row in self._score(*pair)]
-        return pd.DataFrame(rows)
-
-    def _score(self, prediction: Prediction, case: Case) -> list[dict[str, Any]]:
-        values, errors = values_of(self.targets, prediction)
-        rows = []
-        for name, reference in zip(self.targets, self._references(case).tolist(), strict=True):
-            if np.isnan(reference):
-                continue
-            difference = values[name] - reference
-            rows.append(
-                {
-                    "case": case.id,
-                    "patient": case.patient,
-                    "label": name,
-                    "difference": difference,
-                    "standardised_difference": abs(difference) / self.deviation[name],
-                    **({"error_bar": errors[name]} if errors else {}),
-                    LOW: prediction.confidence.low.get(name),
-                    HIGH: prediction.confidence.high.get(name),
-                    "reference": reference,
-                    "predicted": values[name],
-                }
-            )
-        return rows
+        ordered = {name: self.deviation[name] for name in self.targets}
+        pairs = zip(predictions, cases, strict=True)
+        return pd.DataFrame([row for a, b in pairs for row in case_rows(a, b, self._references(b), ordered)])
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Figures of each target in its unit, of several first their standardised means; patients are resampled."""
