@@ -18,7 +18,8 @@ from isocenter.explanation import FEWEST, named_methods
 from isocenter.explanation import METHODS as ALL_METHODS
 from isocenter.runtime import write_json
 from isocenter.values import Case
-from isocenter.verbs.explaining import findings_sentence, tested_methods
+from isocenter.verbs import explaining
+from isocenter.verbs.explaining import findings_sentence
 from packages import no_export
 
 METHODS = "gradcam,occlusion,integrated_gradients"
@@ -193,7 +194,7 @@ def test_places_that_the_maps_of_every_method_favour_are_told_apart_from_those_o
 def test_tests_that_take_long_end_once_there_are_enough_cases_to_judge():
     of, tracked = corner_model(), []
     cases = [Case(str(n), str(n), {"image": textured(n)}) for n in range(8)]
-    tested = tested_methods(
+    tested = explaining.tested_methods(
         of, named_methods("smoothgrad"), cases, of.differentiable(), lambda *given: tracked.append(given), at_most=0.0
     )
     assert len(tracked) == FEWEST

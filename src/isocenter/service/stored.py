@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import platform
 from pathlib import Path
 
 from isocenter.files import load_json
@@ -19,7 +19,7 @@ REFUSED = 3
 
 def settings_file(folder: Path, role: str) -> Path:
     """Where the settings of a machine's part lie: each machine has its own, and one folder holds all."""
-    return folder / (SETTINGS if role in ("all", "keeper") else f"settings-{role}@{socket.gethostname()}.json")
+    return folder / (SETTINGS if role in ("all", "keeper") else f"settings-{role}@{platform.node()}.json")
 
 
 def stored_settings(file: Path) -> Settings:

@@ -69,21 +69,24 @@ def with_uncertainty(model: Model, asked: str | None = None) -> Model:
 
 def last_layers_of(model: Model) -> LastLayers | None:
     """What gathers the last layers' inputs while cases that trained a model pass; None where nothing comes of it."""
-    differ, run, at = Disagreement.of(model.task), model.run, _deepest(model)
-    if differ is None or not at or not isinstance(run, TorchNetwork) or _noise_of(run.module):
+    differ, run = Disagreement.of(model.task), model.run
+    if differ is None or not isinstance(run, TorchNetwork) or not (at := _deepest(model)) or _noise_of(run.module):
         return None
     return LastLayers.of(run.module, at, {head: kind for head, kind in differ.kinds.items() if kind in KINDS})
 
 
 def _deepest(model: Model) -> str:
-    """Where the features of its network are; empty where nobody knows, as of another program's."""
+    """Where the features of its network are; empty where nobody knows, as of another program's.
+
+    Of a torch network alone: the family's file imports torch, which a package may be without.
+    """
     name = str(model.networks[0]["name"])
     return networks.family_of(name).features if name in networks.names() else ""
 
 
 def _masks(model: Model) -> Masks | None:
     """Those of a model that was trained with them, else drawn at its own rate; None where no last layer is known."""
-    if not (at := _deepest(model)) or not isinstance(model.run, TorchNetwork):
+    if not isinstance(model.run, TorchNetwork) or not (at := _deepest(model)):
         return None
     taken, layers = networks.taken_by(model.run.module, at), networks.last_layers(model.run.module, at)
     rate = model.network["size"].get("dropout") or USUAL_RATE
@@ -115,7 +118,7 @@ def _beside(model: Model, method: str, differ: Disagreement) -> Callable[[Featur
 
 def _learnt(model: Model) -> LearntWeights | None:
     """The distributions of last layers that training has learnt; None where it has learnt numbers."""
-    if not (at := _deepest(model)) or not isinstance(model.run, TorchNetwork):
+    if not isinstance(model.run, TorchNetwork) or not (at := _deepest(model)):
         return None
     layers = networks.last_layers(model.run.module, at)
     known = {head: layer for head, layer in layers.items() if isinstance(layer, networks.VariationalLinear)}
@@ -147,7 +150,7 @@ def _lacking(model: Model, method: str) -> str:
         return "the weights of its last layer are no distributions (network.name vit, bayesian in network.size)"
     if method == EVIDENTIAL and not model.task.decoding.states_evidence:
         return "its network was not taught to state evidence (task.loss or task.noise evidential)"
-    if method == EVIDENTIAL and not (_deepest(model) and isinstance(model.run, TorchNetwork)):
+    if method == EVIDENTIAL and not (isinstance(model.run, TorchNetwork) and _deepest(model)):
         return "what computes is no single network of ours, whose evidence could be taken"
     if method == TTA:
         try:

@@ -103,7 +103,7 @@ class Answers:
             return usual, self.calling.by
         called = np.where(np.isfinite(levels), self.probabilities[:, index] >= levels, usual)
         default = "0.5" if by_level else "the most probable class"
-        return called, f"; {name} {levels_in_words(levels, self.rule, default)}"
+        return called, f"; {name} {levels_in_words(levels, self.rule, default, by_group=self.calling.by_group)}"
 
 
 def class_index(case: Case, classes: Sequence[str]) -> int:

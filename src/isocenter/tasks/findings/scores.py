@@ -19,6 +19,7 @@ from isocenter.evaluation import (
     bootstrap_statistic,
     brier,
     calibration_error,
+    folds_of,
 )
 from isocenter.report import Figure, figures
 from isocenter.tasks.findings.called import DEFAULT_THRESHOLD
@@ -62,7 +63,7 @@ def called_of(table: Table, findings: Sequence[str], rule: str) -> dict[str, Cal
                 (own["predicted"] == PRESENT).to_numpy(bool),
                 (own["reference"] == PRESENT).to_numpy(bool),
                 own["patient"].to_numpy(str),
-                f"; {levels_in_words(levels, rule, str(DEFAULT_THRESHOLD))}",
+                f"; {levels_in_words(levels, rule, str(DEFAULT_THRESHOLD), by_group=folds_of(table) == 1)}",
                 None if before is None else before[:, 0],
             )
     return made

@@ -81,13 +81,17 @@ def chosen_thresholds(
     return levels, Decision(levels, because, YOUDEN if levels and rule == "youden" else "")
 
 
-def levels_in_words(levels: Floats, rule: str, default: str) -> str:
-    """Where the thresholds of some cases lie; NaN where there is none, and the default holds."""
+def levels_in_words(levels: Floats, rule: str, default: str, *, by_group: bool) -> str:
+    """Where the thresholds of some cases lie; NaN where there is none, and the default holds.
+
+    by_group: groups of people have their own, and not folds
+    """
     known = levels[np.isfinite(levels)]
     if not len(known):
         return f"from {default} on (default)"
     low, high = known.min(), known.max()
-    words = f"from {low:.3g} on" if low == high else f"from {low:.3g} to {high:.3g} on, each fold's or group's own"
+    whose = "group" if by_group else "fold"
+    words = f"from {low:.3g} on" if low == high else f"from {low:.3g} to {high:.3g} on, each {whose}'s own"
     without = f", {default} in folds without one" if len(known) < len(levels) else ""
     return f"{words} ({rule}, unseen cases{without})"
 
