@@ -28,6 +28,21 @@ def test_the_planted_concept_is_found_with_its_sign_and_no_random_one():
     assert found["planted"].cases == 40
 
 
+def test_a_concept_is_found_where_images_differ_most_by_what_they_are_answered_with():
+    """As after training: classes lie apart along the gradient, which then is the same in every case."""
+    rng = np.random.default_rng(5)
+    along = np.linspace(0.5, 1.5, 16)
+
+    def images(count: int) -> np.ndarray:
+        return np.outer(rng.permutation(np.repeat([-1, 1], count // 2)), along) + rng.normal(0, 0.2, (count, 16))
+
+    made = {"planted": images(20) + 1.2 * along, **{f"random {n}": images(20) for n in range(2)}}
+    found = {one.concept: one for one in tcav(made, images(40), np.tile(along, (40, 1)), seed=0)}
+    assert {name for name, one in found.items() if one.is_found} == {"planted"}
+    assert found["planted"].effect == pytest.approx(1.2 * along @ along, rel=0.5)
+    assert found["planted"].score > 0.95
+
+
 def test_what_the_answer_does_not_go_with_is_not_found_however_clearly_it_shows():
     pool, gradients, made, rng = simulated(1)
     made["elsewhere"] = rng.normal(size=(20, 16)) + 6 * np.eye(16)[5]

@@ -1,7 +1,8 @@
 """Concepts shown by examples: whether the direction from other images to them moves a model's answer (TCAV).
 
 Kim et al., ICML 2018, arXiv:1711.11279. The directions are those of the deepest map, of which pooled features are the
-mean: to move every place of the map along one is to move the pooled features.
+mean: to move every place of the map along one is to move the pooled features. A direction is the difference of means,
+because that of a classifier turns away from it wherever features vary together (Pahde et al., arXiv:2202.03482).
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from isocenter.explanation.unfit import UnfitError
 from isocenter.lazy import special, torch
 from isocenter.values import Floats
 
-# Images that a concept must have, sets of random images beside it, and how much of the covariance is a ball.
-FEWEST, RANDOM, SHRINKAGE = 10, 50, 0.1
+# Images that a concept must have, and sets of random images beside it.
+FEWEST, RANDOM = 10, 50
 LEVEL = 0.05
 METHOD = "--concepts"
 
@@ -40,7 +41,8 @@ class Concept:
 
     score:     share of cases in which the answer grows along the concept, TCAV; low, high: over random counterparts
     agreement: mean cosine between the answer's gradient and the concept's direction
-    p:         of such an agreement for a concept of random images; two-sided
+    effect:    how far the answer moves, to first order, from random images to the concept's
+    p:         of such an effect for a concept of random images; two-sided
     """
 
     concept: str
@@ -50,6 +52,7 @@ class Concept:
     low: float
     high: float
     agreement: float
+    effect: float
     p: float
     p_adjusted: float = float("nan")
 
@@ -98,24 +101,27 @@ def tcav(concepts: Mapping[str, ArrayLike], pool: ArrayLike, gradients: ArrayLik
     scale = np.where(scale > 1e-9 * max(scale.max(), 1e-300), scale, np.inf)
     units = moved * np.where(np.isfinite(scale), scale, 0.0)
     units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-300)
-    random = np.random.default_rng(seed)
+    random, answer = np.random.default_rng(seed), moved.mean(axis=0)
     found = []
     for name, rows in given.items():
         size = min(len(rows), len(others) // 2)
-        cosines, chance = np.empty((RANDOM, len(units))), np.empty(RANDOM)
+        cosines, effects, chance = np.empty((RANDOM, len(units))), np.empty(RANDOM), np.empty(RANDOM)
         for draw in range(RANDOM):
             dealt = random.permutation(len(others))
-            cosines[draw] = units @ _direction(rows / scale, others[dealt[:size]] / scale)
-            chance[draw] = (
-                units @ _direction(others[dealt[:size]] / scale, others[dealt[size : 2 * size]] / scale)
-            ).mean()
+            counterpart = others[dealt[:size]].mean(axis=0)
+            apart = rows.mean(axis=0) - counterpart
+            effects[draw] = answer @ apart
+            chance[draw] = answer @ (others[dealt[size : 2 * size]].mean(axis=0) - counterpart)
+            apart /= scale
+            cosines[draw] = units @ apart / max(float(np.linalg.norm(apart)), 1e-300)
         scores = (cosines > 0).mean(axis=1)
         low, high = np.quantile(scores, [0.025, 0.975]).tolist()
-        agreement = float(cosines.mean())
+        effect, agreement = float(effects.mean()), float(cosines.mean())
         # One more of them would lie this far from their mean: Student's law, as their own spread is measured too.
         spread = max(float(chance.std(ddof=1)) * np.sqrt(1 + 1 / RANDOM), 1e-12)
-        p = 2 * float(special.stdtr(RANDOM - 1, -abs(agreement - chance.mean()) / spread))
-        found.append(Concept(name, len(rows), len(units), float(scores.mean()), low, high, agreement, p))
+        p = 2 * float(special.stdtr(RANDOM - 1, -abs(effect - chance.mean()) / spread))
+        share = float(scores.mean())
+        found.append(Concept(name, len(rows), len(units), share, low, high, agreement, effect, p))
     adjusted = holm([one.p for one in found]).tolist()
     return sorted((replace(one, p_adjusted=p) for one, p in zip(found, adjusted, strict=True)), key=lambda one: one.p)
 
@@ -125,16 +131,3 @@ def refuse_few(name: str, images: int) -> None:
     if images < FEWEST:
         problem = f"the concept has {counted(images, 'image')}, which say too little"
         raise DatasetError(problem, f"{METHOD} {name}", f"Give {FEWEST} or more")
-
-
-def _direction(rows: Floats, others: Floats) -> Floats:
-    """(features,) of length 1 along which rows differ most from others, given how both vary (a linear discriminant).
-
-    The covariance is shrunk towards a ball, and inverted where there are fewer images than features by Woodbury.
-    """
-    apart = rows.mean(axis=0) - others.mean(axis=0)
-    within = np.concatenate([rows - rows.mean(axis=0), others - others.mean(axis=0)]) / np.sqrt(len(rows) + len(others))
-    ball = SHRINKAGE * max(float((within**2).sum() / within.shape[1]), 1e-12)
-    inner = np.eye(len(within)) * ball + (1 - SHRINKAGE) * within @ within.T
-    along: Floats = (apart - (1 - SHRINKAGE) * within.T @ np.linalg.solve(inner, within @ apart)) / ball
-    return along / max(float(np.linalg.norm(along)), 1e-300)

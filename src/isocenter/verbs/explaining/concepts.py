@@ -54,6 +54,7 @@ COLUMNS = (
     "low",
     "high",
     "agreement",
+    "effect",
     "p",
     "p_adjusted",
 )
@@ -231,9 +232,7 @@ def _section_of_measurements(surrogate: Surrogate, cases: int) -> Section:
 def _section_of_concepts(found: Sequence[Concept]) -> Section:
     named = [one.concept for one in found if one.is_found]
     verdict = f"The answers go with {listed(named)}." if named else "The answers are not shown to go with any concept."
-    rows = [
-        [one.concept, number(one.score), number(one.low), number(one.high), number(one.p_adjusted)] for one in found
-    ]
+    rows = [[one.concept, *map(number, (one.score, one.low, one.high, one.effect, one.p_adjusted))] for one in found]
     how = "TCAV: the share of cases in which the answer grows along the concept; p beside 50 random concepts, Holm."
-    columns = ["Concept", "TCAV", "from", "to", "p after Holm"]
+    columns = ["Concept", "TCAV", "from", "to", "Answer moves by", "p after Holm"]
     return Section(TITLE, [Paragraph(f"{verdict} {how}"), PageTable(columns, rows)])
