@@ -107,3 +107,8 @@ def median_time(model: str, outputs: Numbers, known: Known, last: float) -> floa
         middle = (early + late) / 2
         early, late = (early, middle) if reached(middle) else (middle, late)
     return late
+
+
+def plain_curve(given: Mapping[str, Sequence[float]] | None) -> dict[str, list[float]] | None:
+    """Plain numbers by name, as settings hold a curve; None stays None."""
+    return None if given is None else {str(name): [float(one) for one in values] for name, values in given.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.errors import DatasetError
 from isocenter.evaluation import (
     CaseValues,
     Seed,
@@ -34,7 +36,7 @@ from isocenter.evaluation import (
 )
 from isocenter.report import Figure, figures
 from isocenter.tasks.shared import SET_NAMES, noted
-from isocenter.values import Estimate, Floats, Row
+from isocenter.values import Case, Estimate, Floats, Row
 
 METRICS = frozenset(
     {"uno_c", "harrell_c", "integrated_brier", "calibration_slope", "dynamic_auc", "brier", "expected_over_observed"}
@@ -263,3 +265,11 @@ def bound_rows(table: Table, *, seed: Seed) -> Iterator[Row]:
     if len(own):
         held = own["time"].to_numpy(float) >= own[TIME_LOW].to_numpy(float)
         yield Row("coverage", "all", proportion(held, own["patient"].to_numpy(str), seed=seed))
+
+
+def event_of(case: Case) -> tuple[float, bool]:
+    """The case's time and whether it was the event; DatasetError for a time that is 0, negative or infinite."""
+    time, happened = case.references["event"]
+    if not 0 < float(time) < math.inf:
+        raise DatasetError(f"the time is {time}", case.id, "Times count from the image on: correct it, or leave it out")
+    return float(time), bool(happened)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from isocenter.errors import DatasetError, PlanError, counted
+from isocenter.errors import PlanError, counted
 from isocenter.evaluation import EVERYONE, Seed, Steps, Table, brier_errors, harrell_c, integrated, time_scores
 from isocenter.lazy import pandas as pd
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
@@ -25,7 +25,7 @@ from isocenter.tasks.shared import (
     mean_of,
     reading,
 )
-from isocenter.tasks.survival.curves import LEAST, MODELS, HazardModel, Known, median_time
+from isocenter.tasks.survival.curves import LEAST, MODELS, HazardModel, Known, median_time, plain_curve
 from isocenter.tasks.survival.losses import LOSSES, RISK, log_hazard, rising
 from isocenter.tasks.survival.pictures import MEDIAN, SurvivalPictures, values_of
 from isocenter.tasks.survival.plan import (
@@ -45,6 +45,7 @@ from isocenter.tasks.survival.scores import (
     Outcomes,
     bound_rows,
     error_values,
+    event_of,
     moments,
     summary_rows,
     survival_column,
@@ -141,7 +142,7 @@ class Survival:
             given = {name: settings[name] for name in known if name in settings or name not in OPTIONAL}
             given |= {name: tuple(float(one) for one in given[name]) for name in TIMES}
             given |= {name: None if given[name] is None else float(given[name]) for name in NUMBERS if name in given}
-            given |= {name: _curve(given[name]) for name in CURVE if name in given}
+            given |= {name: plain_curve(given[name]) for name in CURVE if name in given}
             certainty = Certainty.of(settings)
             unit = str(given.get("unit") or "")
             task = cls(**{**given, "model": str(given["model"]), "unit": unit, "certainty": certainty})
@@ -157,10 +158,10 @@ class Survival:
             "scale": self.scale,
             "edges": list(self.edges),
             "followed": self.followed,
-            "censoring": _curve(self.censoring),
+            "censoring": plain_curve(self.censoring),
             "unit": self.unit,
-            "event_free": _curve(self.event_free),
-            "baseline": _curve(self.baseline),
+            "event_free": plain_curve(self.event_free),
+            "baseline": plain_curve(self.baseline),
             "slope": self.slope,
             "median_risk": self.median_risk,
             **self.certainty.of_intervals,
@@ -231,7 +232,7 @@ class Survival:
 
     def target(self, case: Case) -> Target:
         """(2,) time, and 1 where the event happened then, 0 where the case was censored."""
-        return Target(self.heads["event"], np.array(_event(case), dtype=np.float32))
+        return Target(self.heads["event"], np.array(event_of(case), dtype=np.float32))
 
     def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """Minus the log likelihood of the model; target: (batch, 2) time and event."""
@@ -271,7 +272,7 @@ class Survival:
 
         All belong to one network's weights: those of a plan of another training are estimated anew.
         """
-        times, happened = np.array([_event(case) for case in cases], dtype=float).T
+        times, happened = np.array([event_of(case) for case in cases], dtype=float).T
         people = counted(len(cases), "case")
         if not happened.any():
             return self, {}
@@ -317,7 +318,7 @@ class Survival:
         if not cases or self.certainty.conformal is not None:
             return self, {}
         usual = [self._usual_time(one.confidence.uncalibrated["risk"]) for one in predictions]
-        scores = time_scores(usual, [_event(case)[0] for case in cases]), np.array([case.patient for case in cases])
+        scores = time_scores(usual, [event_of(case)[0] for case in cases]), np.array([case.patient for case in cases])
         certainty, made = assured_each(self.certainty, "ratio", EVERYONE, {EVERYONE: scores}, exact=exact)
         return replace(self, certainty=certainty), made
 
@@ -335,7 +336,7 @@ class Survival:
         """One row a case: time, event, risk, survival by each horizon, median survival, brier (integrated)."""
         rows = []
         for prediction, case in zip(predictions, cases, strict=True):
-            (time, event), values = _event(case), values_of(prediction)
+            (time, event), values = event_of(case), values_of(prediction)
             rows.append(
                 {
                     "case": case.id,
@@ -400,15 +401,3 @@ class Survival:
 
     def _outcomes(self, table: Table) -> Outcomes:
         return Outcomes.of(table, self.horizons, self.unit, self._followed, self.median_risk)
-
-
-def _event(case: Case) -> tuple[float, bool]:
-    """The case's time and whether it was the event; DatasetError for a time that is 0, negative or infinite."""
-    time, happened = case.references["event"]
-    if not 0 < float(time) < math.inf:
-        raise DatasetError(f"the time is {time}", case.id, "Times count from the image on: correct it, or leave it out")
-    return float(time), bool(happened)
-
-
-def _curve(given: Mapping[str, Sequence[float]] | None) -> dict[str, list[float]] | None:
-    return None if given is None else {str(name): [float(one) for one in values] for name, values in given.items()}
