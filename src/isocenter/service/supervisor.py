@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -100,7 +101,7 @@ class Node:
         }
         wanted = {role: n for role, n in counts.items() if self.role in ("all", role)}
         # Other machines run the same roles of one node.
-        where = "" if self.role == "all" else f"@{socket.gethostname()}"
+        where = "" if self.role == "all" else f"@{platform.node()}"
         self._children = [Child(role, f"{role}-{n}{where}") for role, count in wanted.items() for n in range(count)]
         (folder / ALIVE).mkdir(exist_ok=True)
         for sign in (folder / ALIVE).iterdir() if self.role == "all" else map(self._sign, self._children):
@@ -149,7 +150,7 @@ class Node:
         """Its input stays open for as long as this process lives: its end tells the child to stop."""
         file = settings_file(self.settings.folder, self.role)
         command = [sys.executable, "-m", "isocenter.service", child.role, str(file), child.name]
-        owner = f"{socket.gethostname()}/{os.getpid()}"
+        owner = f"{platform.node()}/{os.getpid()}"
         environment = {**os.environ, "ISOCENTER_NODE": owner}
         child.words.truncate(0)  # a file, because a pipe that nobody reads would fill up and hold the child
         return subprocess.Popen(  # noqa: S603

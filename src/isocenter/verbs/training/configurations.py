@@ -28,7 +28,7 @@ from isocenter.verbs.training.decisions import log_decisions, with_decisions
 from isocenter.verbs.training.fit import Job, More, tuned
 from isocenter.verbs.training.image_only_control import predicted_rows
 from isocenter.verbs.training.run_folder import CONFIGURED, RunFolder
-from isocenter.verbs.training.time_budget import Afterwards, Turn
+from isocenter.verbs.training.time_budget import Afterwards, Shares
 from isocenter.verbs.training.trainings import (
     OutOfFold,
     Part,
@@ -110,14 +110,14 @@ def _trained(run: RunFolder, runs: Mapping[str, RunFolder]) -> dict[str, Trainin
     """The trainings of every fold by each configuration, which have equal parts of the minutes."""
     jobs = {name: jobs_of(own) for name, own in runs.items()}
     after = _after(run, jobs)
-    total, number, trained = len(jobs) * len(run.folds), 0, dict[str, Trainings]()
+    shares, number, trained = Shares(len(jobs) * len(run.folds)), 0, dict[str, Trainings]()
     for name, own in jobs.items():
         outcomes = []
         for one in own:
             job = replace(one, what=f"{one.what}, {name}")
             part, timed = Part(job, None), None
             if after is not None:
-                turn = Turn(0.0 if run.clock.spent and not number else run.clock.seconds, total - number)
+                turn = shares.turn(0.0 if run.clock.spent and not number else run.clock.seconds)
                 timed = Timed(after, turn, partial(first_limit, after, part, None))
             outcomes.append(fitted(runs[name], part, partial(log_decisions, job.what), timed))
             number += 1
