@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import time
@@ -150,3 +151,20 @@ def test_what_is_no_http_of_ours_is_refused(node, raw):
         odd.shutdown(socket.SHUT_WR)
         assert b" 200 " not in received(odd)[:20]
     assert node.client.get("/health/live").status_code == 200
+
+
+def test_a_head_that_comes_whole_at_once_is_bounded_too():
+    """Whether the server itself refuses it depends on the pieces in which the network delivers it."""
+    answers = []
+
+    async def app(scope, receive, send):
+        answers.append({"type": "http.response.start", "status": 200})
+
+    async def send(message):
+        answers.append(message)
+
+    for length in (1 << 17, 100):
+        headers = [(b"host", b"localhost"), (b"x", b"x" * length)]
+        scope = {"type": "http", "path": "/health/live", "query_string": b"", "headers": headers}
+        asyncio.run(guard.Guard(app, None)(scope, None, send))
+    assert [message["status"] for message in answers if "status" in message] == [431, 200]

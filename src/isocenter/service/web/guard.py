@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from isocenter.service.settings import TOKEN, is_loopback
 
 OPEN_TO_ALL = "/health/"
+MOST_HEAD_BYTES = 1 << 16  # names and values of all headers, and the path with its query
 IDLE_S = 30.0  # within which the next bytes of a request have to come
 # Nobody between us and the client keeps what we say of patients, or guesses what it is.
 HEADERS = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
@@ -27,7 +28,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        refused = self._refusal(scope["path"], headers)
+        refused = _too_long(scope) or self._refusal(scope["path"], headers)
         if refused is not None:
             await refused(scope, receive, send)
             return
@@ -41,6 +42,14 @@ class Guard:
         if path.startswith(OPEN_TO_ALL) or hmac.compare_digest(given, wanted):
             return None
         return _no(401, "the token is missing or wrong", f"Send Authorization: Bearer with the node's {TOKEN}")
+
+
+def _too_long(scope: Scope) -> JSONResponse | None:
+    """What refuses a head that is too long; the server bounds only one that comes in several pieces."""
+    length = sum(len(name) + len(value) for name, value in scope["headers"])
+    if length + len(scope["path"]) + len(scope.get("query_string", b"")) <= MOST_HEAD_BYTES:
+        return None
+    return _no(431, "the headers are too long", f"Send at most {MOST_HEAD_BYTES} bytes of them")
 
 
 def _is_local(headers: Mapping[str, str]) -> bool:
