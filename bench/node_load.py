@@ -75,7 +75,9 @@ def main() -> None:
 def loaded(folder: Path, url: str, count: int, kills: float, longest_s: float) -> dict[str, Any]:
     """What became of the studies, and how fast; with what an earlier call has left in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = folder / "parts.json"
+    parts, whole_row = folder / "parts.json", folder / "row.json"
+    if whole_row.exists():
+        return dict(json.loads(whole_row.read_text()))
     earlier = json.loads(parts.read_text()) if parts.exists() else []
     model = threshold_model(folder / "model", 50)
     template = _template(folder / "template")
@@ -119,7 +121,7 @@ def loaded(folder: Path, url: str, count: int, kills: float, longest_s: float) -
         database.close()
     took = [*(one["seconds"] for one in earlier), seconds]
     parts.write_text(json.dumps([{"seconds": sum(took), "kills": dict(killed)}]))
-    return {
+    row = {
         "database": url.partition(":")[0],
         "studies": count,
         "done": done,
@@ -131,6 +133,9 @@ def loaded(folder: Path, url: str, count: int, kills: float, longest_s: float) -
         "MiB at a tenth, at the end": "; ".join(f"{role} {early.get(role, 0):.0f}, {late[role]:.0f}" for role in late),
         "minutes": round(sum(took) / 60, 1),
     }
+    if done == count:
+        whole_row.write_text(json.dumps(row))
+    return row
 
 
 def _uid(number: int) -> str:

@@ -14,7 +14,7 @@ import isocenter
 from isocenter.errors import IsocenterError
 from isocenter.files import DatasetOptions, read_dataset
 from isocenter.files.dicom import SeriesNames, Stamp, read_identity, stamped, write_series
-from isocenter.service import Keeper, Worker, read_settings
+from isocenter.service import Keeper, Worker, keeper, read_settings
 from isocenter.service.objects import ObjectStore
 from isocenter.service.records import Index, migrated
 from isocenter.service.records.tables import answers, findings, jobs, series, studies
@@ -176,6 +176,25 @@ def test_files_that_no_row_knows_are_found_at_the_start(node, mr):
     assert node.keeper.find() == len(mr)
     node.work()
     assert [row.outcome for row in node.rows(jobs)] == ["result"]
+
+
+def test_a_flood_of_studies_is_kept_in_portions_and_none_is_complete_too_early(node, tmp_path, monkeypatch):
+    """One round ends soon whatever has come in: the first answers do not wait for the last study."""
+    monkeypatch.setattr(keeper, "JOURNAL_BYTES", 1)
+    monkeypatch.setattr(keeper, "STUDIES", 1)
+    image = Image(np.ones((1, 4, 4, 2), np.int16), Geometry((4, 4, 2), np.diag([-1.0, -1, 1, 1])), modality="MR")
+    for number in range(3):
+        folder = tmp_path / f"study-{number}"
+        write_series(image, SeriesNames(f"p{number}", f"study {number}", "series"), folder)
+        node.receive(*sorted(folder.iterdir()))
+    counts, objects = [], []
+    for _ in range(12):
+        node.keeper.round()
+        counts.append(len(node.rows(jobs)))
+        objects.append(sum(row.instances for row in node.rows(studies)))
+    assert objects[:6] == [1, 2, 3, 4, 5, 6]
+    assert counts[:7] == [0] * 6 + [1] and counts[-1] == 3
+    assert all(row.revision == 1 for row in node.rows(studies))
 
 
 def test_a_model_that_was_changed_answers_no_old_job(node, mr, tmp_path):

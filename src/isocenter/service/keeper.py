@@ -38,6 +38,8 @@ log = logging.getLogger("isocenter")
 
 # Between two rounds (s), and between two looks for writers that are gone; objects that become rows in one transaction.
 ROUND_S, SWEEP_S, AT_ONCE = 0.1, 10.0, 200
+# Of one round, so that it ends within seconds whatever comes in: bytes of a journal (some 700 objects), and studies.
+JOURNAL_BYTES, STUDIES = 1 << 18, 100
 
 
 class Keeper:
@@ -57,7 +59,8 @@ class Keeper:
         self.settings, self.rules, self.models, self.others = settings, rules, models, others
         self.index, self.jobs = Index(database), Jobs(database)
         self._read: dict[str, int] = {}
-        self._swept = 0.0
+        self._unheard: list[Line] = []
+        self._swept, self._is_behind = 0.0, False
 
     def keep(self, stop: threading.Event, beat: Callable[[], None] = lambda: None) -> None:
         """Rounds until it is stopped; first come files that no row knows, as a crash leaves them."""
@@ -75,11 +78,12 @@ class Keeper:
             stop.wait(ROUND_S)
 
     def round(self) -> None:
-        """What came in, what is complete, what is to be routed, what is done."""
+        """What came in, what is complete, what is to be routed, what is done: a portion of each."""
         self.absorb()
-        for study, revision in self.index.overdue(self.settings.study.complete_after_s):
-            self.complete(study, revision)
-        for row in self.index.to_route():
+        if not self._is_behind:  # else the rest of a study may stand in a journal
+            for study, revision in self.index.overdue(self.settings.study.complete_after_s, STUDIES):
+                self.complete(study, revision)
+        for row in self.index.to_route(STUDIES):
             self.route(row)
         self.index.settle()
 
@@ -90,15 +94,17 @@ class Keeper:
         return self._add(list(lost))
 
     def absorb(self) -> int:
-        """Rows for what the journals say, which are then forgotten; how many objects were new."""
+        """Rows for the next lines of the journals, which are then forgotten; how many objects were new."""
         inbox = self.settings.folder / "inbox"
-        lines, now = read_journals(inbox, self._read)
+        lines, now = read_journals(inbox, self._read, JOURNAL_BYTES)
         fresh = self._add([line for line in lines if isinstance(line, Received) and not line.is_aside])
-        for line in lines:
-            if not isinstance(line, Received):
-                self.others(line)
+        self._unheard += [line for line in lines if not isinstance(line, Received)]
+        self._is_behind = any(now[name] - self._read.get(name, 0) >= JOURNAL_BYTES for name in now)
         self._read = now
-        if time.monotonic() - self._swept > SWEEP_S:
+        while self._unheard and not self._is_behind:  # what they speak of has its rows
+            self.others(self._unheard[0])
+            del self._unheard[0]
+        if not self._is_behind and time.monotonic() - self._swept > SWEEP_S:
             self._swept = time.monotonic()
             if forget_journals(inbox, self._read):
                 self.find()

@@ -60,10 +60,11 @@ class Journal:
         return os.open(self.folder / f"{JOURNAL}{self._number:08}", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
 
 
-def read_journals(inbox: Path, read: Mapping[str, int]) -> tuple[list[Line], dict[str, int]]:
+def read_journals(inbox: Path, read: Mapping[str, int], most: int = -1) -> tuple[list[Line], dict[str, int]]:
     """Lines that are new, oldest first for each writer, and how far each journal is read now.
 
     read: {journal: bytes} of the last time; at first nothing
+    most: about how many bytes of a journal are read; what follows is for the next time
     A request for commitment may come before the line of an object that another receiver took: read once more before it
     is refused.
     """
@@ -72,9 +73,9 @@ def read_journals(inbox: Path, read: Mapping[str, int]) -> tuple[list[Line], dic
         name = path.relative_to(inbox).as_posix()
         with path.open("rb") as file:
             file.seek(read.get(name, 0))
-            whole = file.read().rpartition(b"\n")[0]  # the last line may be half written
-        now[name] = read.get(name, 0) + (len(whole) + 1 if whole else 0)
-        lines += [line for raw in whole.splitlines() if (line := parse_line(raw)) is not None]
+            whole = [raw for raw in file.readlines(most) if raw.endswith(b"\n")]  # the last may be half written
+        now[name] = read.get(name, 0) + sum(map(len, whole))
+        lines += [line for raw in whole if (line := parse_line(raw[:-1])) is not None]
     return lines, now
 
 

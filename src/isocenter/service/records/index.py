@@ -102,11 +102,12 @@ class Index:
         with self.database.read() as connection:
             return set(connection.execute(select(instances.c.path).where(instances.c.study == study)).scalars())
 
-    def overdue(self, after_s: float) -> Sequence[Row[str, int]]:
-        """Studies (study, revision) whose last object came so long ago."""
+    def overdue(self, after_s: float, most: int) -> Sequence[Row[str, int]]:
+        """Studies (study, revision) whose last object came so long ago, those that wait longest first."""
         quiet = and_(studies.c.state == "receiving", studies.c.last_at <= Clock() - after_s)
+        longest = select(studies.c.study, studies.c.revision).where(quiet).order_by(studies.c.last_at).limit(most)
         with self.database.read() as connection:
-            return connection.execute(select(studies.c.study, studies.c.revision).where(quiet)).all()
+            return connection.execute(longest).all()
 
     def series_of(self, study: str) -> Sequence[Row[Any]]:
         """The rows of a study's series, by UID."""
@@ -147,11 +148,11 @@ class Index:
         with self.database.begin() as connection:
             return connection.execute(update(studies).where(this).values(routed=0, state="complete")).rowcount == 1
 
-    def to_route(self) -> Sequence[Row[Any]]:
-        """Complete studies (study, uid, revision) that the rules have not seen as they are."""
+    def to_route(self, most: int) -> Sequence[Row[Any]]:
+        """Complete studies that the rules have not seen as they are, those that are complete longest first."""
         fresh = and_(studies.c.state.in_(("complete", "done")), studies.c.routed < studies.c.revision)
         with self.database.read() as connection:
-            return connection.execute(select(studies).where(fresh).order_by(studies.c.complete_at)).all()
+            return connection.execute(select(studies).where(fresh).order_by(studies.c.complete_at).limit(most)).all()
 
     def routed(self, connection: Connection, study: str, revision: int, wanted: Sequence[tuple[str, str]]) -> None:
         """Note that the rules have seen a study; jobs on inputs that they no longer want are superseded.
