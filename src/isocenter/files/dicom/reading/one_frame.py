@@ -21,6 +21,7 @@ from isocenter.files.dicom.warnings import quiet
 from isocenter.lazy import pydicom
 
 MOST_DECODED = 1 << 30  # bytes of an object that is decoded in memory
+WORD_BYTES = {"OW": 2, "OL": 4, "OF": 4, "OV": 8, "OD": 8}  # PS3.5 6.2
 OF_ALL_FRAMES = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 
 
@@ -50,12 +51,11 @@ def native_frame(head: Header, number: int) -> bytes:
 def native_object(path: Path) -> bytes:
     """An object as a file without compression: explicit VR, lowest byte first (PS3.5 A.2). Colours come as RGB.
 
-    Raises FormatError where pixels cannot be decoded, or are too many; and for what is stored with the highest byte
-    first, where other values than pixels may hold words too.
+    Raises FormatError where pixels cannot be decoded, or are too many.
     """
     head = read_header(path)
-    if head.transfer_syntax == BIG_ENDIAN:
-        raise FormatError("is stored with the highest byte first", head.where, "Ask for it as it is stored")
+    if path.stat().st_size > MOST_DECODED:
+        raise FormatError("is too large to be written anew", head.where, "Ask for it as it is stored")
     dataset = read_object(path)
     if head.is_compressed:
         layout, frames = _layout(head, 0), frame_count(head)
@@ -73,10 +73,19 @@ def native_object(path: Path) -> bytes:
     file = BytesIO()
     try:
         with quiet():
+            if head.transfer_syntax == BIG_ENDIAN:
+                dataset.walk(_lowest_first)
             pydicom.dcmwrite(file, dataset, implicit_vr=False, little_endian=True, enforce_file_format=True)
     except pydicom_errors() as error:
         raise FormatError(f"cannot be written anew ({error})", head.where, "Ask for it as it is stored") from error
     return file.getvalue()
+
+
+def _lowest_first(dataset: pydicom.Dataset, element: pydicom.DataElement) -> None:
+    """Turn the words of an element round that pydicom takes as mere bytes; all others it writes in the new order."""
+    if element.VR in WORD_BYTES and element.value:
+        words = np.frombuffer(element.value, np.dtype(f"u{WORD_BYTES[element.VR]}"))
+        dataset[element.tag].value = words.byteswap().tobytes()
 
 
 def shown_frame(head: Header, number: int, window: Window | None = None) -> NDArray[np.uint8]:

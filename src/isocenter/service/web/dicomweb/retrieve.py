@@ -27,7 +27,7 @@ from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
 
 router = APIRouter(prefix="/dicomweb/studies/{study}", tags=["DICOMweb"])
 OBJECT, BYTES = "application/dicom", "application/octet-stream"
-PLAIN = "1.2.840.10008.1.2.1"  # explicit, little endian: how decoded frames come
+PLAIN, BIG_ENDIAN = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"  # PLAIN: how decoded frames come
 READ_AT_ONCE = 1 << 18
 DECODED_AT_ONCE = BoundedSemaphore(2)  # a frame may take much memory
 IN_SERIES, IN_INSTANCE = "/series/{series}", "/series/{series}/instances/{instance}"
@@ -182,8 +182,11 @@ def _objects(request: Request, found: list[StoredObject]) -> StreamingResponse:
 
 
 def _in_syntax(one: StoredObject, wanted: str) -> tuple[str, Iterable[bytes]]:
-    """(transfer syntax, bytes) of an object: decoded where that is wanted and can be, else as it is stored."""
-    if wanted == PLAIN != one.syntax:
+    """(transfer syntax, bytes) of an object: decoded where that is wanted and can be, else as it is stored.
+
+    The highest byte comes first only for whoever asks for that, or for what is stored (PS3.18 8.7.3).
+    """
+    if wanted == PLAIN != one.syntax or (wanted == "" and one.syntax == BIG_ENDIAN):
         with suppress(FormatError), DECODED_AT_ONCE:
             return PLAIN, [native_object(one.path)]
     return one.syntax, _file(one.path)
