@@ -3,7 +3,8 @@
 import errno
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pickle import UnpicklingError
 
 # How torch, ONNX Runtime, C++ libraries and a system short of memory say it, each with an exception of its own.
@@ -104,6 +105,17 @@ class OutOfMemorySuppressed:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         return error is not None and is_out_of_memory(error)
+
+
+@contextmanager
+def foreign_errors(ours: Callable[[Exception], IsocenterError]) -> Iterator[None]:
+    """Whatever code of others raises becomes an error of ours; our own, and memory that ran out, stay what they are."""
+    try:
+        yield
+    except (IsocenterError, MemoryError):
+        raise
+    except Exception as error:  # libraries behind formats and downloads raise what they like
+        raise ours(error) from error
 
 
 def counted(number: int, unit: str, many: str = "") -> str:

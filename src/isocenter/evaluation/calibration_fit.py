@@ -62,15 +62,20 @@ class Unseen:
         _, place = np.unique(self.patients, return_inverse=True)
         return np.asarray(own / np.bincount(place, own)[place])
 
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether a sample has one of the classes; each label is a question of its own."""
+        return self.scale != "labels"
+
     @cached_property
     def odds(self) -> Floats:
         """(samples, columns) logarithms of odds."""
-        return np.asarray(self.logs, dtype=np.float64) if self.scale == "labels" else odds_of(self.logs, self.scale)
+        return odds_of(self.logs, self.scale) if self.is_exclusive else np.asarray(self.logs, dtype=np.float64)
 
     @cached_property
     def positive(self) -> Floats:
         """(samples, columns) whether each column's question has the answer yes; NaN where nobody knows."""
-        if self.scale == "labels":
+        if not self.is_exclusive:
             return np.asarray(self.truth, dtype=np.float64)
         places = np.arange(len(self.names))
         is_ = self.truth[:, None] >= places if self.scale == "grades" else self.truth[:, None] == places
@@ -90,14 +95,14 @@ class Unseen:
 
     def calibrated(self, calibrator: Calibrator) -> Floats:
         """`logs` as this calibrator maps them."""
-        if self.scale == "labels":
+        if not self.is_exclusive:
             return calibrator.odds(self.logs, self.names)
         return calibrator.classes(self.logs, self.names, ordered=self.scale == "grades")
 
     def losses(self, calibrator: Calibrator) -> Floats:
         """(samples,) negative log likelihood in nats, of labels the mean over those that are known."""
         logs = self.calibrated(calibrator)
-        if self.scale != "labels":
+        if self.is_exclusive:
             return np.asarray(-logs[np.arange(len(logs)), self.truth])
         known = np.isfinite(self.positive)
         each = np.logaddexp(0.0, np.where(self.positive > 0, -logs, logs))
@@ -198,7 +203,7 @@ def _is_less(losses: Floats, others: Floats) -> bool:
 
 def _keeps_order(unseen: Unseen, calibrator: Calibrator) -> bool:
     after = unseen.calibrated(calibrator)
-    odds = after if unseen.scale == "labels" else odds_of(after, unseen.scale)
+    odds = odds_of(after, unseen.scale) if unseen.is_exclusive else after
     for before, now, positive in zip(unseen.odds.T, odds.T, unseen.positive.T, strict=True):
         known = np.isfinite(positive)
         truth = positive[known] > 0

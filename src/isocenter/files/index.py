@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any, Unpack
 
 from isocenter.added import added
-from isocenter.errors import FormatError, IsocenterError, UsageError
+from isocenter.errors import FormatError, IsocenterError, UsageError, foreign_errors
 from isocenter.files.format import Entry, Format, ReadKeywords, ReadOptions
 from isocenter.files.storage import written
 from isocenter.keywords import named_keywords
@@ -127,20 +127,21 @@ def _reference(path: Path, name: str, kind: str) -> Any:
 @contextmanager
 def _errors_named(path: Path, name: str) -> Iterator[None]:
     """Whatever a format raises becomes an error that names the file."""
+
+    def damaged(error: Exception) -> FormatError:
+        """What a library said of the file."""
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        remedy = "The file is damaged or cut short: get it again"
+        return FormatError(f"cannot be read as {name} ({reason})", str(path), remedy)
+
     try:
-        yield
+        with foreign_errors(damaged):
+            yield
     except IsocenterError as error:
         if error.where not in VALUES:
             raise
         # A value that refuses itself where it is made cannot know the file.
         raise type(error)(error.problem, str(path), "The header is damaged: get the file again") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # formats are also those of other packages, whose libraries raise what they like
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise FormatError(
-            f"cannot be read as {name} ({reason})", str(path), "The file is damaged or cut short: get it again"
-        ) from error
 
 
 @named_keywords(ReadKeywords)

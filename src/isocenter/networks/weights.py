@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from isocenter.errors import TORCH_FILE_ERRORS, IntegrityError, PlanError, ResourceError
+from isocenter.errors import TORCH_FILE_ERRORS, IntegrityError, PlanError, ResourceError, foreign_errors
 from isocenter.files import refuse_growth
 from isocenter.lazy import safetensors_torch, torch
 
@@ -113,15 +113,19 @@ def _published(layers: Mapping[str, Any], family: Family, size: Mapping[str, Any
     if family.published is None:
         raise PlanError("this family has no published weights", WHERE, "Give a file: --pretrained FILE")
     silence = ""
-    try:
-        with _in_time(family.published.address or os.environ.get("HF_ENDPOINT") or HUB) as silence:
-            return family.published.fetch(_first(layers).in_channels, size)
-    except ValueError as error:
-        raise PlanError(str(error), WHERE, "Name another model, or give a file: --pretrained FILE") from error
-    except Exception as error:  # the hub's clients raise many kinds of errors without a connection
+
+    def unfetched(error: Exception) -> ResourceError:
+        """Without a connection the hub's clients raise many kinds of errors."""
         problem = silence or str(error).partition("\n")[0] or type(error).__name__
         remedy = "Download the file on a machine with a network, and give it: --pretrained FILE"
-        raise ResourceError(f"the published weights cannot be fetched ({problem})", WHERE, remedy) from error
+        return ResourceError(f"the published weights cannot be fetched ({problem})", WHERE, remedy)
+
+    with foreign_errors(unfetched):
+        try:
+            with _in_time(family.published.address or os.environ.get("HF_ENDPOINT") or HUB) as silence:
+                return family.published.fetch(_first(layers).in_channels, size)
+        except ValueError as error:
+            raise PlanError(str(error), WHERE, "Name another model, or give a file: --pretrained FILE") from error
 
 
 @contextmanager

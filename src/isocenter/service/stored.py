@@ -17,9 +17,14 @@ WRONG_USE = 2
 REFUSED = 3
 
 
+def runs(role: str, part: str) -> bool:
+    """Whether a machine of this role runs that part of the node."""
+    return role in ("all", part)
+
+
 def settings_file(folder: Path, role: str) -> Path:
     """Where the settings of a machine's part lie: each machine has its own, and one folder holds all."""
-    return folder / (SETTINGS if role in ("all", "keeper") else f"settings-{role}@{platform.node()}.json")
+    return folder / (SETTINGS if runs(role, "keeper") else f"settings-{role}@{platform.node()}.json")
 
 
 def stored_settings(file: Path) -> Settings:

@@ -23,7 +23,7 @@ from isocenter.errors import ResourceError, UsageError
 from isocenter.files import written
 from isocenter.service.records import migrated
 from isocenter.service.settings import Settings, token_of
-from isocenter.service.stored import ALIVE, MODELS, REFUSED, WRONG_USE, settings_file
+from isocenter.service.stored import ALIVE, MODELS, REFUSED, WRONG_USE, runs, settings_file
 
 log = logging.getLogger("isocenter")
 
@@ -82,8 +82,8 @@ class Node:
     @property
     def places(self) -> list[str]:
         """Where this machine's part of the node is reached, else what it is."""
-        reached = {"receiver": [f"DICOM {self.dicom}"], "web": [self.http]}
-        return [*reached["receiver"], *reached["web"]] if self.role == "all" else reached.get(self.role, [self.role])
+        reached = {"receiver": f"DICOM {self.dicom}", "web": self.http}
+        return [address for part, address in reached.items() if runs(self.role, part)] or [self.role]
 
     def start(self) -> Node:
         """Begin all processes, and wait until each has said that it is up.
@@ -91,7 +91,7 @@ class Node:
         Raises UsageError for what the settings say wrong, ResourceError where a process does not come up.
         """
         folder = self.settings.folder
-        if self.role in ("all", "keeper"):
+        if runs(self.role, "keeper"):
             self._held.enter_context(_locked(folder))
         counts = {
             "receiver": self.settings.dicom.receivers,
@@ -99,12 +99,13 @@ class Node:
             "worker": self.settings.queue.workers,
             "web": 1,
         }
-        wanted = {role: n for role, n in counts.items() if self.role in ("all", role)}
+        wanted = {role: n for role, n in counts.items() if runs(self.role, role)}
         # Other machines run the same roles of one node.
-        where = "" if self.role == "all" else f"@{platform.node()}"
+        is_whole = self.role == "all"
+        where = "" if is_whole else f"@{platform.node()}"
         self._children = [Child(role, f"{role}-{n}{where}") for role, count in wanted.items() for n in range(count)]
         (folder / ALIVE).mkdir(exist_ok=True)
-        for sign in (folder / ALIVE).iterdir() if self.role == "all" else map(self._sign, self._children):
+        for sign in (folder / ALIVE).iterdir() if is_whole else map(self._sign, self._children):
             sign.unlink(missing_ok=True)
         began = time.monotonic()
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
@@ -204,19 +205,19 @@ def prepared(settings: Settings, role: str = "all") -> Settings:
         raise UsageError("is a folder of something else", str(folder), "Choose another --folder")
     if role == "worker" and not (folder / MODELS).exists():
         raise UsageError("no node lies there", str(folder), "Start its keeper first, and share its folder")
-    if role in ("all", "receiver"):
+    if runs(role, "receiver"):
         port = _free(settings.dicom.host, settings.dicom.port)
         settings = settings.model_copy(update={"dicom": settings.dicom.model_copy(update={"port": port})})
-    if role in ("all", "web"):
+    if runs(role, "web"):
         token_of(settings)
         port = _free(settings.http.host, settings.http.port)
         settings = settings.model_copy(update={"http": settings.http.model_copy(update={"port": port})})
     folder.mkdir(parents=True, exist_ok=True)
     # A node that runs there keeps its settings: a process of it that dies is begun again with them.
-    held = _locked(folder) if role in ("all", "keeper") else nullcontext()
+    held = _locked(folder) if runs(role, "keeper") else nullcontext()
     with held, written(settings_file(folder, role), overwrite=True) as partial:
         partial.write_text(settings.model_dump_json(indent=1), encoding="utf-8")
-    if role in ("all", "keeper"):
+    if runs(role, "keeper"):
         migrated(settings.database_url).close()
         _describe(settings)
     return settings

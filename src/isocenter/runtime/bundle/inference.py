@@ -10,11 +10,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isocenter.errors import DatasetError, FormatError, IsocenterError, UsageError, listed
+from isocenter.errors import DatasetError, FormatError, IsocenterError, UsageError, foreign_errors, listed
 from isocenter.files import CsvWriter, Format, ReadOptions, load_json, unmarked, written
 from isocenter.files import label_table_path as table_path
 from isocenter.files import write_labels as write_table
@@ -232,16 +233,16 @@ class Evaluator:
         for number, path in enumerate(paths):
             suffix = str(_suffix(path, self.formats))
             match = NUMBERED.match(path.name[: -len(suffix)])
-            try:
+            with foreign_errors(partial(_unreadable, path)):
                 [image] = self.formats[suffix].read(path, ReadOptions()).values()
-                # Of a case that lacks some the rest are told by their own numbers.
-                name = str(number) if whole or match is None else match[2]
-                read[name] = image if whole else image.named(name)
-            except IsocenterError:
-                raise
-            except Exception as error:  # what a library throws at a damaged file can be anything
-                raise FormatError(f"cannot be read ({error})", str(path), "Get the file again") from error
+            # Of a case that lacks some the rest are known by their own numbers.
+            name = str(number) if whole or match is None else match[2]
+            read[name] = image if whole else image.named(name)
         return stacked(read, case)
+
+
+def _unreadable(path: Path, error: Exception) -> FormatError:
+    return FormatError(f"cannot be read ({error})", str(path), "Get the file again")
 
 
 def _write_tables(
