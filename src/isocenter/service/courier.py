@@ -28,7 +28,7 @@ from isocenter.service.dicom import (
     request_commitment,
     store,
 )
-from isocenter.service.objects import CommitmentReport, CommitmentRequest, Line, secure
+from isocenter.service.objects import CommitmentReport, CommitmentRequest, Line, Reply, secure
 from isocenter.service.records import Database, Delivery, Index, Outbox
 from isocenter.service.records.tables import instances, studies
 
@@ -36,6 +36,8 @@ log = logging.getLogger("isocenter")
 
 # Between two looks at the outbox (s); answers in one association; how long a report may come on the same association.
 LOOK_S, AT_ONCE, REPORT_S = 0.1, 10, 2.0
+# How long a peer may take for a report on the association on which it asked (s), before it gets one of its own.
+TAKEN_S = 5.0
 # A request for commitment may come before the rows of its objects: so often, and so long apart (s), it is looked again.
 TRIES, AGAIN_S = 5, 1.0
 # Between two questions for counts (s), and how long a peer that says none is left alone.
@@ -158,6 +160,9 @@ class Couriers:
             time.sleep(AGAIN_S)
             paths = self._paths(request.instances)
         secure(self.settings.folder, paths.values())
+        reply = Reply(self.settings.folder / "inbox" / request.reply)
+        if request.reply and reply.give(paths.keys(), TAKEN_S):
+            return len(paths)
         try:
             report_commitment(self.us, spoken_to(peer), request, frozenset(paths))
         except PeerError as error:

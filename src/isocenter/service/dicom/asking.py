@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from isocenter.lazy import pydicom, pynetdicom
-from isocenter.service.dicom.library import entity, kept, referring, report_of
+from isocenter.service.dicom.library import entity, kept, referring, report_of, reported
 from isocenter.service.dicom.listening import Peer
 from isocenter.service.dicom.messages import SUCCESS
 from isocenter.service.dicom.pdus import EXPLICIT, IMPLICIT
@@ -24,8 +24,6 @@ Level = Literal["STUDY", "SERIES", "IMAGE"]
 FIND, MOVE, GET = (f"1.2.840.10008.5.1.4.1.2.2.{n}" for n in (1, 2, 3))  # study root, PS3.4 C.6.2
 NATIVE = (EXPLICIT, IMPLICIT)
 PENDING = (0xFF00, 0xFF01)
-NO_SUCH_OBJECT = 0x0112  # PS3.4 J.4.2
-ALL_SAFE, SOME_FAILED = 1, 2
 SETTLED_S = 0.02
 
 
@@ -99,17 +97,9 @@ def report_commitment(
     us: str, peer: Peer, request: CommitmentRequest, safe: frozenset[str], *, idle_s: float = IDLE_S
 ) -> None:
     """Tell a peer which of the objects that it asked about are safe here, by their UIDs. Raises PeerError."""
-    pairs = list(zip(request.classes, request.instances, strict=True))
-    good, bad = ([pair for pair in pairs if (pair[1] in safe) is whether] for whether in (True, False))
-    said = pydicom.Dataset()
-    said.TransactionUID = request.transaction
-    if good:
-        said.ReferencedSOPSequence = referring(good)
-    if bad:
-        said.FailedSOPSequence = referring(bad, NO_SUCH_OBJECT)
+    kind, said = reported(request, safe)
     roles = [pynetdicom.build_role(COMMITMENT, scp_role=True)]
     with _associated(us, peer, [(COMMITMENT, NATIVE)], idle_s, roles=roles) as association:
-        kind = SOME_FAILED if bad else ALL_SAFE
         _status(association.send_n_event_report(said, kind, COMMITMENT, COMMITMENT_INSTANCE)[0], peer)
 
 

@@ -3,22 +3,70 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from itertools import count
 from typing import Any
 
 from isocenter.lazy import pynetdicom
 from isocenter.service.dicom import messages
 from isocenter.service.dicom.connection import Connection
-from isocenter.service.dicom.library import entity, kept, references, report_of, sweep
+from isocenter.service.dicom.library import entity, kept, references, report_of, reported, sweep
 from isocenter.service.dicom.listening import Listening
 from isocenter.service.dicom.pdus import ASSOCIATE_RQ, LARGEST_DATA, ProtocolError, Request, pdu
-from isocenter.service.dicom.services import COMMITMENT, VERIFICATION
-from isocenter.service.objects import CommitmentRequest, ObjectStore
+from isocenter.service.dicom.services import COMMITMENT, COMMITMENT_INSTANCE, VERIFICATION
+from isocenter.service.objects import CommitmentRequest, ObjectStore, Reply
 
 NOT_AUTHORISED = 0x0124  # PS3.7 C.4.2
 SLACK = 1 << 20  # bytes of commands and heads of PDUs
 AT_ONCE = 1 << 16
+REPORT_ANSWERED = 0x8100  # PS3.7 E.1
+# Between two looks for an answer of the keeper; and how long a peer has said nothing before a report goes out, because
+# few expect one between a request and its answer (s).
+LOOK_S, QUIET_S = 0.05, 0.2
+MOST_AWAITED = 64  # answers on one association; who asks more gets them on others
+
+
+class Between(threading.Event):
+    """What the library's thread passes between two messages: there `step` can send one that mixes with no other."""
+
+    def __init__(self, step: Callable[[], None]) -> None:
+        super().__init__()
+        self.step = step
+        self.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Take the step, and wait until the thread may go on."""
+        self.step()
+        return super().wait(timeout)
+
+
+@dataclass
+class Awaited:
+    """An answer about commitment that a peer may get on its association; association, context: of the library."""
+
+    request: CommitmentRequest
+    reply: Reply
+    association: Any
+    context: Any
+    is_sent: bool = False
+
+    def send(self, number: int) -> None:
+        """Tell the peer what is safe, once the keeper has said it; number: of the message."""
+        safe = None if self.is_sent else self.reply.come()
+        if safe is None:
+            return
+        kind, said = reported(self.request, safe)
+        syntax = self.context.transfer_syntax
+        data = pynetdicom.dsutils.encode(said, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
+        message = pynetdicom.dimse_primitives.N_EVENT_REPORT()
+        message.MessageID, message.EventTypeID, message.EventInformation = number, kind, BytesIO(data or b"")
+        message.AffectedSOPClassUID, message.AffectedSOPInstanceUID = COMMITMENT, COMMITMENT_INSTANCE
+        self.is_sent = True
+        self.association.dimse.send_msg(message, self.context.context_id)
 
 
 @dataclass(eq=False)
@@ -30,6 +78,10 @@ class Handed:
     permits: frozenset[str]
     store: ObjectStore
     listening: Listening
+    _awaited: dict[int, Awaited] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    _spoke_at: float = 0.0
+    _looked_at: float = 0.0
 
     def serve(self) -> None:
         """Carry bytes both ways until one side ends. Raises ProtocolError for more than an object without an answer."""
@@ -41,6 +93,8 @@ class Handed:
             try:
                 self._carry(ours)
             finally:
+                for one in list(self._awaited.values()):
+                    one.reply.close()
                 sweep(self.store.journal.folder, self.listening.idle_s)
 
     def _carry(self, ours: socket.socket) -> None:
@@ -54,12 +108,12 @@ class Handed:
                 waiting = 0
                 self.connection.send(data)
             if self.connection.socket in ready:
-                if not (count := self.connection.some(buffer)):
+                if not (size := self.connection.some(buffer)):
                     return
-                waiting += count
+                waiting, self._spoke_at = waiting + size, time.monotonic()
                 if waiting > most:
                     raise ProtocolError("a message larger than was agreed")
-                ours.sendall(buffer[:count])
+                ours.sendall(buffer[:size])
 
     def end(self) -> None:
         """End it at once; what was not answered is asked again."""
@@ -76,6 +130,7 @@ class Handed:
             (events.EVT_C_STORE, self._keep),
             (events.EVT_N_ACTION, self._note_request),
             (events.EVT_N_EVENT_REPORT, self._note_report),
+            (events.EVT_DIMSE_RECV, self._note_answer),
         ]
         server = ours.make_server(("127.0.0.1", 0), evt_handlers=handlers)
         server.server_close()  # nobody connects to it: it has the one socket that it is given
@@ -91,10 +146,33 @@ class Handed:
             return NOT_AUTHORISED, None
         said = event.action_information
         classes, instances = references(said, "ReferencedSOPSequence")
-        self.store.journal.append(
-            CommitmentRequest(str(said.TransactionUID), self.request.calling, classes, instances, time.time())
-        )
+        transaction = str(said.TransactionUID)
+        request = CommitmentRequest(transaction, self.request.calling, classes, instances, time.time())
+        if len(self._awaited) < MOST_AWAITED:
+            reply = Reply.begun(self.store.journal.folder)
+            request = replace(request, reply=f"{reply.place.parent.name}/{reply.place.name}")
+            self._awaited[next(self._numbers)] = Awaited(request, reply, event.assoc, event.context)
+            event.assoc._reactor_checkpoint = Between(self._tell)
+        self.store.journal.append(request)
         return messages.SUCCESS, None
+
+    def _tell(self) -> None:
+        """Send what the keeper has answered by now, to a peer that says nothing at the moment."""
+        now = time.monotonic()
+        if now - self._looked_at < LOOK_S or now - self._spoke_at < QUIET_S:
+            return
+        self._looked_at = now
+        for number, one in list(self._awaited.items()):
+            one.send(number)
+
+    def _note_answer(self, event: Any) -> None:
+        """A peer that has the report needs no other; one that wants none on this association gets its own."""
+        command = event.message.command_set
+        if command.get("CommandField") != REPORT_ANSWERED:
+            return
+        one = self._awaited.pop(command.get("MessageIDBeingRespondedTo", 0), None)
+        if one is not None:
+            one.reply.close(is_told=command.get("Status") == messages.SUCCESS)
 
     def _note_report(self, event: Any) -> tuple[int, None]:
         if "report" not in self.permits:

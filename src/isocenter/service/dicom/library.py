@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from typing import Any
 from isocenter.errors import FormatError
 from isocenter.lazy import pydicom, pynetdicom
 from isocenter.service.dicom import messages
-from isocenter.service.objects import CommitmentReport, ObjectStore, OutOfSpaceError
+from isocenter.service.objects import CommitmentReport, CommitmentRequest, ObjectStore, OutOfSpaceError
 
 AT_ONCE = 1 << 16
+NO_SUCH_OBJECT = 0x0112  # PS3.4 J.4.2
+ALL_SAFE, SOME_FAILED = 1, 2
 
 
 def entity(title: str, idle_s: float, inbox: Path | None = None) -> pynetdicom.AE:
@@ -65,6 +67,19 @@ def report_of(event: Any, peer: str) -> CommitmentReport:
     _, committed = references(said, "ReferencedSOPSequence")
     _, failed = references(said, "FailedSOPSequence")
     return CommitmentReport(str(said.TransactionUID), peer, committed, failed, time.time())
+
+
+def reported(request: CommitmentRequest, safe: Collection[str]) -> tuple[int, pydicom.Dataset]:
+    """(type, information) of an N-EVENT-REPORT about objects, of which those with the UIDs `safe` are safe here."""
+    pairs = list(zip(request.classes, request.instances, strict=True))
+    good, bad = ([pair for pair in pairs if (pair[1] in safe) is whether] for whether in (True, False))
+    said = pydicom.Dataset()
+    said.TransactionUID = request.transaction
+    if good:
+        said.ReferencedSOPSequence = referring(good)
+    if bad:
+        said.FailedSOPSequence = referring(bad, NO_SUCH_OBJECT)
+    return SOME_FAILED if bad else ALL_SAFE, said
 
 
 def references(said: pydicom.Dataset, keyword: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

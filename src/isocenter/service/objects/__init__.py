@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from isocenter.service.objects.aside import Aside, exchange, read_asides
     from isocenter.service.objects.journal import forget_journals, read_journals
     from isocenter.service.objects.received import CommitmentReport, CommitmentRequest, Line, Received, Way
+    from isocenter.service.objects.reply import Reply
     from isocenter.service.objects.store import (
         ObjectStore,
         OutOfSpaceError,

@@ -55,13 +55,18 @@ class Received(Line):
 
 @dataclass(frozen=True)
 class CommitmentRequest(Line):
-    """A peer asks whether objects are safe here: N-ACTION, PS3.4 J.3.2; instances and classes: their UIDs, in pairs."""
+    """A peer asks whether objects are safe here: N-ACTION, PS3.4 J.3.2.
+
+    classes, instances: their UIDs, in pairs
+    reply:              where the association waits for the answer, from the inbox; empty where none does
+    """
 
     transaction: str
     peer: str
     classes: tuple[str, ...]
     instances: tuple[str, ...]
     at: float
+    reply: str = ""
 
 
 @dataclass(frozen=True)
