@@ -57,6 +57,16 @@ def test_a_hundred_select_of_sets_that_have_four_hundred(cases, selecting):
     assert list(split(cohort(list(range(cases))), seed=3)[0].values()).count("val") == selecting
 
 
+def test_many_images_of_few_patients_are_no_large_set():
+    """Thirty patients with twenty images each: a third of the patients would be a high price for a validation part."""
+    data = cohort([patient for patient in range(30) for _ in range(20)])
+    parts = split(data, seed=3)[0]
+    patients = {
+        part: len({case.patient for case in data if parts[case.id] == part}) for part in ("train", "val", "test")
+    }
+    assert patients == {"train": 20, "val": 4, "test": 6}
+
+
 def test_a_patient_who_owns_most_images_leaves_the_parts_as_large_as_they_should_be():
     owners = [0] * 60 + list(range(1, 41))
     for seed in range(10):

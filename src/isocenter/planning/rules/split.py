@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 import numpy as np
@@ -44,10 +44,10 @@ def split(
 ) -> tuple[Parts, dict[str, Decision]]:
     """{case id: part}, and the decisions "method" and "calibration": how it was made.
 
-    A set's own test part is kept whole. Without one, a fifth of the patients is test; of the rest 15 % select, of 400
-    cases and more at least 100. Where 300 patients or more are left to train, a tenth of their cases calibrates.
-    Patients are drawn within their rarest class or finding, so that each part has all of them; measured values are
-    parted into quarters for it.
+    A set's own test part is kept whole. Without one, a fifth of the patients is test; of the rest 15 % select, of sets
+    of 400 patients and more at least 100 patients. Where 300 patients or more are left to train, a tenth of their cases
+    calibrates. Patients are drawn within their rarest class or finding, so that each part has all of them; measured
+    values are parted into quarters for it.
     everything: all cases but a set's own test part train, nothing selects
     twins:      groups of cases with nearly the same image, drawn like one patient; in a set's own split the case that
                 has a twin in test (of a training case: or in val) is in no part
@@ -75,7 +75,7 @@ def split(
         notes += _left_out(left_out, "validation")
     else:
         rest = [case for case in dataset if parts.get(case.id) == "train"]
-        share, words = _val_share(rest, len(dataset), volumes)
+        share, words = _val_share(rest, _patients(dataset), volumes)
         drawn = _draw(rest, share, seed, VAL_DRAW, twins)
         parts |= dict.fromkeys(drawn, "val")
         notes.append(f"{counted(len(drawn), 'validation case')}: {words}")
@@ -89,8 +89,7 @@ def split(
     counts = {part: list(parts.values()).count(part) for part in SPLITS}
     if not counts["train"] or (not everything and not counts["val"]):
         raise DatasetError(
-            f"{counted(len(dataset), 'case')} of {counted(len({case.patient for case in dataset}), 'patient')}: "
-            "too few to part",
+            f"{counted(len(dataset), 'case')} of {counted(_patients(dataset), 'patient')}: too few to part",
             str(dataset.root or dataset.name),
             "Give more cases, or --all to train on every case",
         )
@@ -114,7 +113,7 @@ def _calibrating(
         return [], Decision(own, "the set has its own calibration part")
     halved = "val" in stated and stated.count("val") >= HALVED
     source = [case for case in dataset if parts.get(case.id) == ("val" if halved else "train")]
-    patients = len({case.patient for case in source})
+    patients = _patients(source)
     if wanted is not None and 2 * wanted > len(source):
         problem = f"{wanted} of {counted(len(source), 'case')} would calibrate"
         raise PlanError(problem, "split.calibration", f"Give at most {len(source) // 2}")
@@ -174,7 +173,7 @@ def split_folds(
     made = []
     for fold in range(folds):
         rest = [case for case in cases if number[case.id] != fold]
-        share, _ = _val_share(rest, len(dataset), volumes)
+        share, _ = _val_share(rest, _patients(dataset), volumes)
         selecting = set(_draw(rest, share, seed, VAL_DRAW + FOLD_DRAW * (fold + 1), twins))
         parts: dict[str, Split] = {}
         for case in cases:
@@ -191,7 +190,7 @@ def folds_decision(dataset: Dataset, folds: Sequence[Parts], seed: int, *, volum
     least = min(list(parts.values()).count("test") for parts in folds)
     because = (
         f"{cases} cases lie in {len(folds)} folds of at least {least}, {_grouped(dataset)}, {_spread(dataset)} "
-        f"spread evenly, drawn by seed {seed}; to select, {_val_share(list(dataset), len(dataset), volumes)[1]}"
+        f"spread evenly, drawn by seed {seed}; to select, {_val_share(list(dataset), _patients(dataset), volumes)[1]}"
     )
     if tested:
         because += f"; the set's own test part of {counted(tested, 'case')} is in no fold"
@@ -206,15 +205,19 @@ def _grouped(dataset: Dataset) -> str:
     return "by case, patients unknown: leakage cannot be excluded"
 
 
-def _val_share(cases: Sequence[Case], total: int, volumes: bool) -> tuple[float, str]:
-    """The share that selects of cases that are not tested, of so many in the set, and in words."""
+def _patients(cases: Iterable[Case]) -> int:
+    return len({case.patient for case in cases})
+
+
+def _val_share(cases: Sequence[Case], patients: int, volumes: bool) -> tuple[float, str]:
+    """The share that selects of cases that are not tested, in a set of so many patients, and in words."""
     if volumes:
         words = f"a tenth of the other patients, at most {MOST_VOLUMES} cases"
         return min(VOLUME_SHARE, MOST_VOLUMES / max(1, len(cases))), words
-    if total < LARGE_SET:
+    if patients < LARGE_SET:
         return VAL_SHARE, f"{100 * VAL_SHARE:g} % of the other patients"
-    words = f"{100 * VAL_SHARE:g} % of the other patients, at least {FEWEST_OF_LARGE} cases"
-    return max(VAL_SHARE, min(0.5, FEWEST_OF_LARGE / max(1, len(cases)))), words
+    words = f"{100 * VAL_SHARE:g} % of the other patients, at least {FEWEST_OF_LARGE} of them"
+    return max(VAL_SHARE, min(0.5, FEWEST_OF_LARGE / max(1, _patients(cases)))), words
 
 
 def _without_twins(
