@@ -99,6 +99,22 @@ def test_of_covariates_the_nearest_value_that_flips_alone_is_named():
     assert [change for change, _ in found] == ["age = 66.0"]
 
 
+def test_a_call_that_calibration_alone_has_turned_flips_too(gated):
+    """The network answers as asked before anything changes; its calibrated answer does not."""
+    model = isocenter.load(gated.out, "cpu")
+    picture = sorted((gated.data / "dark").glob("*.png"))[0]
+    given = model.predict(model_image(gated)).confidence.uncalibrated
+    name = model.task.classes[1]
+    odds = np.log(given[name]) - np.log(1 - given[name])
+    shifted = {"method": "platt", "parameters": {name: [1.0, float(-odds - 0.5 * np.sign(odds))]}, "cases": 60}
+    task = type(model.task).of({**model.task.settings, "calibration": shifted})
+    how = {"method": "gradcam", "tests": 0, "counterfactual": "auto"}
+    table = isocenter.explain(replace(model, task=task), picture, **how).tables["counterfactuals.csv"]
+    assert table["flipped"].all()
+    assert (table["probability_before"] < 0.5).all()
+    assert (table["probability_after"] > 0.5).all()
+
+
 def test_along_the_directions_of_training_images_there_is_a_second_counterfactual(gated, tmp_path):
     """A model that carries directions changes images along them alone, beside the change everywhere."""
     model = isocenter.load(gated.out, "cpu")

@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 WHERE = "--counterfactual"
 # Weights of the change beside the margin to be made up, the strongest first; steps of each, their length in deviations.
 WEIGHTS, STEPS, LENGTH = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03), 80, 0.05
-# Total variation counts so much beside L1. The margin that is asked for: a share of that before, and log odds. How much
-# further a change may go.
-VARIATION, MARGIN, FURTHER = 0.5, (0.1, 0.02), (1.0, 1.15, 1.35, 1.6, 2.0)
+# Total variation counts so much beside L1. The margin that is asked for: a share of that before, and log odds. How far
+# a change goes, the least first.
+VARIATION, MARGIN, FURTHER = 0.5, (0.1, 0.02), (0.5, 0.7, 0.85, 1.0, 1.15, 1.35, 1.6, 2.0)
 # Of a change, what is less than this share of its strongest place is none; of the range, what counts as changed.
 NOTHING, CHANGED = 0.02, 0.01
-# Once a change flips the call and not the gate, so many weaker ones are tried.
-MORE_TRIES = 2
+# Once a change flips the call and not the gate, so many weaker ones are tried. Searches of a case at the most.
+MORE_TRIES, TRIES = 2, 20
 
 
 @dataclass(frozen=True)
@@ -157,21 +157,24 @@ def counterfactual(
     if along and model.directions is not None:
         given["axes"] = model.directions
     best: Counterfactual | None = None
-    more = MORE_TRIES
-    for weight in WEIGHTS:
-        change = _on_image(
-            preprocessing,
-            image,
-            grid.on_source(partial(_smallest, weight=weight, **given)),
-        )
+    more, goal, weights = MORE_TRIES, 1.0, list(WEIGHTS)
+    for _ in range(TRIES):
+        reached: list[bool] = []
+        search = partial(_smallest, weight=weights[0], goal=goal, reached=reached, **given)
+        change = _on_image(preprocessing, image, grid.on_source(search))
         made = _predicted(model, case, image, change, flip, prediction)
-        if made is None:
-            continue
-        if best is None or not best.flipped or (made.flipped, made.passes) > (True, best.passes):
+        if made is not None and (best is None or not best.flipped or (made.flipped, made.passes) > (True, best.passes)):
             best = made
-        if best.flipped and (best.passes or more == 0):
+        if best is not None and best.flipped and (best.passes or more == 0):
             break
-        more -= best.flipped
+        more -= best is not None and best.flipped
+        # Where the network answers as asked and the call stays, a calibration or a threshold lies between the two.
+        if all(reached) and not (made is not None and made.flipped):
+            goal *= 2
+        elif len(weights) > 1:
+            del weights[0]
+        else:
+            break
     if best is None:
         still = np.zeros(image.shape, dtype=np.float32)
         p = flip.probability(prediction)
@@ -185,18 +188,23 @@ def _smallest(
     shares: Sequence[float],
     flip: Flip,
     weight: float,
+    goal: float = 1.0,
+    reached: list[bool] | None = None,
     axes: Directions | None = None,
 ) -> Tensor:
     """(1, channels, *window) change of a window, in the network's units; nothing below a share of its strongest.
 
-    axes: along which alone it may change; None: everywhere
+    goal:    factor of the margin that is asked for
+    reached: gets whether the change has this margin
+    axes:    along which alone it may change; None: everywhere
     """
     first = subjects[0].image
     ends = [first.flatten(2).amin(dim=2), first.flatten(2).amax(dim=2)]
     low, high = (one.reshape(*one.shape, *[1] * (first.ndim - 2)) for one in ends)
     with torch.no_grad():
-        lacking = _margin(subjects, shares, first, flip).abs().sum()
-    asked = MARGIN[0] * lacking + MARGIN[1]
+        margin = _margin(subjects, shares, first, flip).sum()
+    lacking = margin.abs()
+    asked = margin.clamp(min=0) + goal * (MARGIN[0] * lacking + MARGIN[1])
     basis = None if axes is None else torch.from_numpy(axes.on(first.shape[2:])).to(first)
     steps = torch.zeros_like(first) if basis is None else torch.zeros(len(basis), device=first.device)
     steps.requires_grad_()
@@ -217,6 +225,8 @@ def _smallest(
             moving.step()
     with torch.no_grad():
         made = changed()
+        if reached is not None:
+            reached.append(bool(_margin(subjects, shares, first + made, flip).sum() >= 0.9 * asked))
         return torch.where(made.abs() < NOTHING * made.abs().max(), 0.0, made)
 
 
@@ -262,7 +272,7 @@ def _unit(normalisation: Normalisation, channel: Array, valid: NDArray[np.bool_]
 def _predicted(
     model: Model, case: Case, image: Image, change: NDArray[np.float32], flip: Flip, prediction: Prediction
 ) -> Counterfactual | None:
-    """The first of the change and stronger ones that flips the call; None for no change at all."""
+    """The first of weaker and stronger changes of its kind that flips the call; None for no change at all."""
     if not change.any():
         return None
     made: Counterfactual | None = None
