@@ -211,3 +211,28 @@ def test_outputs_without_probabilities_are_averaged_by_shares_themselves():
     assert mean_of(outputs, (0.25, 0.75)).dtype == np.float32
     packed = mean_output([torch.from_numpy(one) for one in outputs], "outputs", (0.25, 0.75)).numpy()
     assert_allclose(packed, [[1.5, 1.0]])
+
+
+def test_what_each_of_several_networks_says_is_the_mean_of_its_own_views():
+    sided = tasks.build({"name": "classification", "classes": ["left", "middle", "right"], "smoothing": 0.0})
+    dense, random = task(("left kidney", "right kidney")), np.random.default_rng(0)
+    heads = {"class": sided, "mask": dense}
+    weights = random.normal(size=(2, 3, 8, 8))
+
+    def network(number: int):
+        def seen(batch: np.ndarray) -> Mapping[str, np.ndarray]:
+            own = batch * weights[number][None]
+            return {"class": own.sum(axis=(2, 3)), "mask": own}
+
+        return seen
+
+    for head, chosen in heads.items():
+        how = (chosen.decoding.average, (0, 1), 1, {head: chosen.decoding.mirrored})
+        both = Averaged((network(0), network(1)), chosen.decoding.average, each=[head])
+        batch = np.repeat(random.normal(size=(2, 1, 8, 8)), 3, axis=1).astype(np.float32)
+        each = [Mirrored(network(number), *how)(batch)[head] for number in (0, 1)]
+        seen = Mirrored(both, *how)(batch)
+        assert_allclose(seen[f"{head}:each"], np.concatenate(each, axis=1), atol=1e-5)
+        assert_allclose(seen[head], chosen.decoding.average([{head: one} for one in each])[head], atol=1e-5)
+        plain = Mirrored(both, *how, plain=True)(batch)
+        assert_allclose(plain[f"{head}:each"], both(batch)[f"{head}:each"], atol=1e-6)

@@ -13,11 +13,14 @@ from isocenter.tasks import EACH
 from isocenter.values import Case, Geometry, Prediction
 
 GRID = Geometry((4, 4), np.eye(3))
-CLASSES, FOLDS, KNOWN, NEW = ["a", "b", "c"], 3, 150, 400
+CLASSES, FOLDS, KNOWN, NEW = ["a", "b", "c"], 3, 150, 200
+TIMES = {"horizons": [5.0], "scale": 6.0, "edges": [20.0], "followed": 20.0, "censoring": {"time": [], "share": []}}
 KINDS = {
     "classes": {"name": "classification", "classes": CLASSES, "smoothing": 0.0},
     "grades": {"name": "classification", "classes": CLASSES, "smoothing": 0.0, "order": "cumulative"},
     "findings": {"name": "findings", "findings": CLASSES},
+    "times": {"name": "survival", "model": "cox", **TIMES},
+    "shapes": {"name": "survival", "model": "weibull", **TIMES},
     **{
         noise: {"name": "regression", "targets": ["x"], "mean": {"x": 10.0}, "deviation": {"x": 2.0}, "noise": noise}
         for noise in ("none", "gaussian", "quantiles")
@@ -46,6 +49,11 @@ def drawn(kind: str, seed: int = 0) -> tuple[np.ndarray, list[Case]]:
     elif kind == "findings":
         present = random.random(signal.shape) < 1 / (1 + np.exp(-signal))
         truths = [dict(zip(CLASSES, row.tolist(), strict=True)) for row in present]
+    elif kind in ("times", "shapes"):
+        sign = 1 if kind == "times" else -1
+        times = 6 * random.exponential(size=KNOWN + NEW) * np.exp(-sign * signal[:, 0])
+        limits = random.uniform(2, 20, KNOWN + NEW)
+        truths = [(float(min(one, end)), bool(one <= end)) for one, end in zip(times, limits, strict=True)]
     else:
         truths = [{"x": float(v)} for v in 10 + 2 * (signal[:, 0] + random.normal(size=KNOWN + NEW))]
     each = 2 * signal + random.normal(0, 0.7, (FOLDS, 1, head.count))
@@ -67,7 +75,7 @@ def test_the_mean_of_folds_states_what_holds_at_least_two_coverages_less_one(kin
     because = decisions["task.conformal"].because
     assert "mean of 3 folds" in because and "about 90 %" in because and "the 150 patients" in because
     again = tasks.build({"name": task.name, **task.settings})
-    assert again == task and task.decoding.crossed == tuple(task.heads)
+    assert again == task and task.decoding.crossed == dict.fromkeys(task.heads, FOLDS)
     stated = decoded(again, each[:, KNOWN:].mean(axis=0), each[:, KNOWN:])
     table = task.scoring.score(stated, cases[KNOWN:]).assign(split="test")
     held = [row.estimate.value for row in task.scoring.summary(table, seed=0) if row.metric == "coverage"]
@@ -119,4 +127,65 @@ def test_sets_by_a_covariate_do_not_go_by_folds():
     each, cases = drawn("classes", 4)
     cases = [replace(one, covariates={"site": "north"}) for one in cases]
     task, decisions = crossed("classes", each, cases, conformal_by="site")
-    assert not decisions and task.decoding.crossed == ()
+    assert not decisions and not task.decoding.crossed
+
+
+def test_the_bound_of_a_time_is_one_that_too_few_cases_fell_below_with_the_fold_that_had_not_seen_them():
+    each, cases = drawn("times", 5)
+    task, _ = crossed("times", each, cases, slope=0.5, baseline={"time": [3.0], "hazard": [0.4]})
+    (one,) = decoded(task, each.mean(axis=0)[-1:], each[:, -1:])
+    risks, folds = each[:, :, 0], np.arange(KNOWN) % FOLDS
+    ratios = np.exp(-risks[folds, np.arange(KNOWN)]) / [case.references["event"][0] for case in cases[:KNOWN]]
+    ends = np.sort(np.exp(-risks[folds, -1]) / ratios)
+    # One of 64 steps a fold stands for a case or for its neighbours with larger ratios.
+    assert one.confidence.low["time"] == pytest.approx(ends[KNOWN - int(np.ceil(0.9 * (KNOWN + 1)))], rel=0.2)
+
+
+def several(kinds: dict[str, str]):
+    settings = {
+        f"{name}.{key}": one for name, kind in kinds.items() for key, one in KINDS[kind].items() if key != "name"
+    }
+    return tasks.build({**settings, "name": "+".join(kinds)})
+
+
+def test_parts_of_several_tasks_state_for_the_mean_of_folds_what_each_states_alone():
+    kinds = {"classification": "classes", "regression": "gaussian"}
+    both = {name: drawn(kind, 6) for name, kind in kinds.items()}
+    cases = [
+        Case(f"c{n}", f"p{n}", {}, {key: one for _, own in both.values() for key, one in own[n].references.items()})
+        for n in range(KNOWN + NEW)
+    ]
+    task, folds = several(kinds), np.arange(KNOWN) % FOLDS
+
+    def said(task, number: int, by: int) -> Prediction:
+        heads = dict(zip(task.heads, (each for each, _ in both.values()), strict=True))
+        own = {head: each[by, number] if by >= 0 else each[:, number].mean(axis=0) for head, each in heads.items()}
+        beside = {f"{head}{EACH}": each[:, number].ravel() for head, each in heads.items()} if by < 0 else {}
+        return task.decoding.decode([((), {**own, **beside})], GRID)
+
+    own = [said(task, number, fold) for number, fold in enumerate(folds)]
+    made, _ = task.scoring.assured(own, cases[:KNOWN], exact=False)
+    made, decisions = made.scoring.crossed(own, cases[:KNOWN], folds.tolist())
+    assert set(decisions) == {"task.classification.conformal", "task.regression.conformal"}
+    whole = [said(made, number, -1) for number in range(KNOWN, KNOWN + NEW)]
+    for name, kind in kinds.items():
+        each, alone = both[name]
+        task, _ = crossed(kind, each, alone)
+        expected = decoded(task, each[:, KNOWN:].mean(axis=0), each[:, KNOWN:])
+        for one, part in zip(expected, whole, strict=True):
+            found = part.parts[name].confidence
+            assert (found.set, found.low, found.high) == (one.confidence.set, one.confidence.low, one.confidence.high)
+
+
+def test_a_part_that_a_fold_has_no_cases_of_goes_by_thresholds():
+    task = several({"classification": "classes", "regression": "gaussian"})
+    random, cases = np.random.default_rng(0), []
+    for number in range(60):
+        references = {"class": CLASSES[number % 3], **({"value": {"x": 10.0}} if number % FOLDS else {})}
+        cases.append(Case(f"c{number}", f"p{number}", {}, references))
+    drawn = [random.normal(size=5) for _ in cases]
+    each = [{"classification_class": one[:3], "regression_value": one[3:]} for one in drawn]
+    own = [task.decoding.decode([((), one)], GRID) for one in each]
+    made, _ = task.scoring.assured(own, cases, exact=False)
+    made, _ = made.scoring.crossed(own, cases, [number % FOLDS for number in range(60)])
+    assert made.decoding.crossed == {"classification_class": FOLDS}

@@ -10,7 +10,7 @@ import numpy as np
 
 from isocenter.evaluation import UNCALIBRATED, CaseValues, Seed, Table, column_values
 from isocenter.report import Figure
-from isocenter.tasks.shared import BETWEEN, WITHIN, Shares
+from isocenter.tasks.shared import ENDS, Shares
 from isocenter.values import (
     Array,
     Case,
@@ -182,7 +182,7 @@ class Decoding:
     covering:        a result to the one with all boxes that miss little; None where there is none
     targets:         what `Task.saliency` takes by name: classes, findings, structures, values
     picks:           whether a case's answer is one of them; else it is all of them together
-    crossed:         heads of which it takes what each of several networks says, beside their mean
+    crossed:         {head: networks} of which it takes what each of so many says, beside their mean
     uncertainty:     what probabilities state: "classes" of which one is right, "labels" each of which is there or not,
                      "objects" in whose voxels the first outputs are that, "boxes" in whose centres they are, or
                      "values"; empty for a task whose parts state theirs
@@ -210,7 +210,7 @@ class Decoding:
     covering: Callable[[Prediction], Prediction] | None = None
     targets: tuple[str, ...] = ()
     picks: bool = False
-    crossed: tuple[str, ...] = ()
+    crossed: Mapping[str, int] = field(default_factory=dict)
     uncertainty: Literal["", "classes", "labels", "objects", "boxes", "values"] = ""
     measured: Callable[[Any], Any] | None = None
     log_odds: float = 0.0
@@ -313,7 +313,7 @@ def head_of(part: str, head: str) -> str:
 
 def own_outputs(part: str, task: Task, outputs: Mapping[str, Any]) -> dict[str, Any]:
     """{head: output} of a part, with what is said of its uncertainty; of a slab without its heads nothing."""
-    names = {f"{head_of(part, key)}{end}": f"{key}{end}" for key in task.heads for end in ("", WITHIN, BETWEEN)}
+    names = {f"{head_of(part, key)}{end}": f"{key}{end}" for key in task.heads for end in ("", *ENDS)}
     return {key: outputs[whole] for whole, key in names.items() if whole in outputs}
 
 

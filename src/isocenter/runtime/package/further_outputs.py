@@ -48,7 +48,7 @@ class Further:
             heads = tuple(run.beside.args[0].heads)  # type: ignore[attr-defined]
             return replace(made, method=model.uncertainty, heads=heads, beside=run.beside)
         if isinstance(run, Averaged):
-            made = replace(made, each=model.task.decoding.crossed)
+            made = replace(made, each=tuple(model.task.decoding.crossed))
         if isinstance(run, Averaged) and run.differ is not None:
             return replace(made, method=model.uncertainty, heads=tuple(run.differ.kinds), differ=run.differ)
         return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, combinations
 from typing import TYPE_CHECKING
@@ -43,7 +43,7 @@ class Averaged:
     average: Average
     shares: tuple[float, ...] | None = None
     differ: Disagreement | None = None
-    each: tuple[str, ...] = ()
+    each: Collection[str] = ()
 
     def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
         outputs = [member(batch, *context) for member in self.members]
@@ -83,7 +83,18 @@ class Mirrored:
         seen = [self._seen(batch, view) for view in views]
         made = seen[0] if self.plain else self.average(seen)
         beside = {name: mean_of([one[name] for one in seen]) for name in seen[0] if name.endswith((WITHIN, BETWEEN))}
+        beside |= {name: self._each(name, seen) for name in seen[0] if name.endswith(EACH) and not self.plain}
         return {**made, **beside, **({} if self.differ is None else self.differ(seen))}
+
+    def _each(self, name: str, seen: Sequence[Mapping[str, Array]]) -> Array:
+        """What each of several networks says in the mean of all views."""
+        head, own = name.removesuffix(EACH), [np.asarray(one[name]) for one in seen]
+        count = seen[0][head].shape[1]
+        made = [
+            self.average([{**one, head: part[:, at : at + count]} for one, part in zip(seen, own, strict=True)])[head]
+            for at in range(0, own[0].shape[1], count)
+        ]
+        return np.concatenate(made, axis=1)
 
     def _seen(self, batch: NDArray[np.float32], view: tuple[int, ...]) -> dict[str, Array]:
         """What the network says of one view, brought back to the window as it is."""
@@ -101,7 +112,12 @@ class Mirrored:
         if self.crossing not in view:
             return dense
         # What the mirror shows on the left lies on the right.
-        return {name: one[:, list(self.sides.get(name) or range(one.shape[1]))] for name, one in dense.items()}
+        return {name: one[:, self._changed(name, one.shape[1])] for name, one in dense.items()}
+
+    def _changed(self, name: str, count: int) -> list[int]:
+        """What each of so many channels becomes when left and right change sides, for one network after the other."""
+        sides = list(self.sides.get(name.removesuffix(EACH)) or range(count))
+        return [start + one for start in range(0, count, len(sides)) for one in sides]
 
 
 def flipped_axes(

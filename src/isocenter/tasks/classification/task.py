@@ -236,7 +236,7 @@ class Classification:
             by_covariates=self.by_covariates if self.certainty.covariate or self.grouped.levels else None,
             targets=ends(self.classes) if self.order in BETWEEN else self.classes,
             picks=self.order not in BETWEEN,
-            crossed=("class",) if self.certainty.is_crossed else (),
+            crossed=self.certainty.crossed("class"),
             uncertainty="classes",
             states_evidence=LOSSES[self.loss_name].states_evidence,
         )

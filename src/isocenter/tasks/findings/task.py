@@ -208,7 +208,7 @@ class Findings:
             by_covariates=self.grouped.stated if self.grouped.levels else None,
             targets=self.findings,
             picks=True,
-            crossed=("findings",) if self.certainty.is_crossed else (),
+            crossed=self.certainty.crossed("findings"),
             uncertainty="labels",
         )
 

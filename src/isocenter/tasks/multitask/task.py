@@ -143,6 +143,11 @@ class Multitask:
             by_covariates=self.by_covariates if any(self._narrowing.values()) else None,
             covers_from=self._first.decoding.covers_from,
             targets=self._targets,
+            crossed={
+                head_of(name, key): folds
+                for name, part in self.parts.items()
+                for key, folds in part.decoding.crossed.items()
+            },
             states_evidence=any(part.decoding.states_evidence for part in self.parts.values()),
         )
 
@@ -170,6 +175,7 @@ class Multitask:
             results=scores.results,
             guess=scores.guess,
             assured=self.assured,
+            crossed=self.crossed if any(part.scoring.crossed for part in self.parts.values()) else None,
             tables=scores.tables,
             case_values=scores.case_values,
         )
@@ -286,18 +292,32 @@ class Multitask:
         deciding = {name: partial(assured, exact=exact) for name, assured in stating.items() if assured is not None}
         return self._decided(deciding, predictions, cases)
 
+    def crossed(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], folds: Sequence[int]
+    ) -> tuple[Task, dict[str, Decision]]:
+        """Each part that has sets or intervals of the mean of folds, where each fold has cases with its reference."""
+        stating = {name: part.scoring.crossed for name, part in self.parts.items()}
+        known = {name: self._known(name, cases) for name in self.parts}
+        each = {name: {folds[place] for place in known[name]} for name in self.parts}
+        deciding = {
+            name: partial(crossed, folds=[folds[place] for place in known[name]])
+            for name, crossed in stating.items()
+            if crossed is not None and each[name] == set(folds)
+        }
+        return self._decided(deciding, predictions, cases)
+
+    def _known(self, name: str, cases: Sequence[Case]) -> list[int]:
+        """The places of the cases that have a part's reference."""
+        return [place for place, case in enumerate(cases) if self.parts[name].needs <= set(case.references)]
+
     def _decided(
         self, deciding: Mapping[str, Callable[..., Any]], predictions: Sequence[Prediction], cases: Sequence[Case]
     ) -> tuple[Task, dict[str, Decision]]:
         parts, made = dict(self.parts), dict[str, Decision]()
         for name, decide in deciding.items():
-            pairs = [
-                (prediction.parts[name], case)
-                for prediction, case in zip(predictions, cases, strict=True)
-                if parts[name].needs <= set(case.references)
-            ]
-            if pairs:
-                parts[name], decided = decide([prediction for prediction, _ in pairs], [case for _, case in pairs])
+            if known := self._known(name, cases):
+                own = [predictions[place].parts[name] for place in known]
+                parts[name], decided = decide(own, [cases[place] for place in known])
                 made |= {of_part(name, key): decision for key, decision in decided.items()}
         return cast("Task", replace(self, parts=parts)), made
 

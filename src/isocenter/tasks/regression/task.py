@@ -207,7 +207,7 @@ class Regression:
             decode=self.decode,
             outputs=self.outputs,
             targets=self.targets,
-            crossed=(HEAD,) if self.certainty.is_crossed else (),
+            crossed=self.certainty.crossed(HEAD),
             uncertainty="values",
             states_evidence=self.noise == "evidential",
         )

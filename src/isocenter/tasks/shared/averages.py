@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 WITHIN, BETWEEN = ":within", ":between"
 # And what each of them says itself, one after the other along the channels.
 EACH = ":each"
+ENDS = (WITHIN, BETWEEN, EACH)
 # How much each of several outputs counts, in sum 1; None where all count alike.
 Shares = Sequence[float] | None
 

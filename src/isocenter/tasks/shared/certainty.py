@@ -123,9 +123,13 @@ class Certainty:
         return self.calibration or Calibrator()
 
     @property
-    def is_crossed(self) -> bool:
-        """Whether sets go by what each of several folds says."""
-        return self.conformal is not None and bool(self.conformal.crossed)
+    def folds(self) -> int:
+        """How many folds there are by what each of which sets go; 0 where they do not."""
+        return 0 if self.conformal is None else max(map(len, self.conformal.crossed.values()), default=0)
+
+    def crossed(self, head: str) -> dict[str, int]:
+        """As `Decoding.crossed`, of a task with this head."""
+        return {head: self.folds} if self.folds else {}
 
     @property
     def covariate(self) -> str | None:

@@ -11,20 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from isocenter.errors import PlanError, counted
-from isocenter.evaluation import EVERYONE, Seed, Steps, Table, brier_errors, harrell_c, integrated, time_scores
+from isocenter.evaluation import Seed, Steps, Table, brier_errors, harrell_c, integrated
 from isocenter.lazy import pandas as pd
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
-from isocenter.tasks.shared import (
-    BETWEEN,
-    INTERVALS,
-    OF_SETS,
-    Certainty,
-    Shares,
-    assured_each,
-    finite,
-    mean_of,
-    reading,
-)
+from isocenter.tasks.shared import BETWEEN, INTERVALS, OF_SETS, Certainty, Shares, each_of, finite, mean_of, reading
+from isocenter.tasks.survival.bounds import TIME, bounded, crossed_bound, lower_bound
 from isocenter.tasks.survival.curves import LEAST, MODELS, HazardModel, Known, median_time, plain_curve
 from isocenter.tasks.survival.losses import LOSSES, RISK, log_hazard, rising
 from isocenter.tasks.survival.pictures import MEDIAN, SurvivalPictures, values_of
@@ -77,8 +68,6 @@ NUMBERS, OPTIONAL = (
     ("scale", "followed", "slope", "median_risk"),
     ("unit", "event_free", "baseline", "slope", "median_risk"),
 )
-# The name of the bound among a prediction's intervals.
-TIME = "time"
 
 
 @dataclass(frozen=True)
@@ -198,6 +187,7 @@ class Survival:
             decode=self.decode,
             outputs=self.outputs,
             targets=RISK,
+            crossed=self.certainty.crossed("event"),
             uncertainty="values",
             measured=partial(log_hazard, self.model, self.horizons[-1], self._known),
         )
@@ -216,6 +206,7 @@ class Survival:
             results=shown.results,
             guess=shown.guess,
             assured=self.assured,
+            crossed=self.crossed,
             case_values=error_values,
         )
 
@@ -299,9 +290,9 @@ class Survival:
             values |= {survival_column(time): float(one) for time, one in zip(when, survival, strict=True)}
             median = median_time(self.model, outputs, self._known, self.followed)
             values |= {} if median is None else {MEDIAN: rounded(median)}
-        raw = float(outputs[0]) if self._hazard_model.relative else values["risk"]
-        found = self.certainty.conformal
-        low = {} if found is None else {TIME: self._usual_time(raw) / found.threshold(EVERYONE)}
+        raw, each = self._uncalibrated(outputs), each_of(arrays, "event", len(outputs))
+        by_fold = [self._uncalibrated(one) for one in ([] if each is None else each)]
+        low = lower_bound(self.certainty, self._usual_time(raw), by_fold)
         between = arrays.get(f"event{BETWEEN}")
         confidence = Confidence(low=low, uncalibrated={"risk": raw})
         if between is not None:  # the variance of the risk over several views
@@ -311,16 +302,26 @@ class Survival:
     def assured(
         self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
     ) -> tuple[Task, dict[str, Decision]]:
-        """The task with a lower bound of the observed time, and so of the event's, whatever censors; what is set stays.
-
-        Candès et al., arXiv:2103.09672
-        """
+        """The task with a lower bound of the observed time, and so of the event's; what is set stays."""
         if not cases or self.certainty.conformal is not None:
             return self, {}
         usual = [self._usual_time(one.confidence.uncalibrated["risk"]) for one in predictions]
-        scores = time_scores(usual, [event_of(case)[0] for case in cases]), np.array([case.patient for case in cases])
-        certainty, made = assured_each(self.certainty, "ratio", EVERYONE, {EVERYONE: scores}, exact=exact)
+        certainty, made = bounded(self.certainty, usual, cases, exact=exact)
         return replace(self, certainty=certainty), made
+
+    def crossed(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], folds: Sequence[int]
+    ) -> tuple[Task, dict[str, Decision]]:
+        """The task with what a bound of the mean of folds rests on."""
+        if self.certainty.conformal is None:
+            return self, {}
+        risks = [one.confidence.uncalibrated["risk"] for one in predictions]
+        certainty, made = crossed_bound(self.certainty, risks, cases, folds)
+        return replace(self, certainty=certainty), made
+
+    def _uncalibrated(self, outputs: Floats) -> float:
+        """The risk, or the log hazard ratio, before any case that did not train had a say."""
+        return float(outputs[0]) if self._hazard_model.relative else self._risk(outputs)
 
     def _usual_time(self, raw: float) -> float:
         """The time by which the cumulative hazard would be 1 if it grew evenly; raw: risk, or log hazard ratio."""

@@ -99,12 +99,8 @@ class Job:
 
     @property
     def crossing(self) -> Sequence[Case]:
-        """Of a fold the cases that it has not seen, by which sets of the mean of all folds are promised.
-
-        Mirrored views are averaged, so that what each fold says of a case is not known there.
-        """
-        crosses = self.fold is not None and self.settings.task.scoring.crossed is not None
-        return self.test if crosses and not self.settings.inference.flips else ()
+        """Of a fold the cases that it has not seen, by which sets of the mean of all folds are promised."""
+        return self.test if self.fold is not None and self.settings.task.scoring.crossed is not None else ()
 
     def deciding(self, decisions: Mapping[str, Decision]) -> Job:
         """The same training with these decisions in its plan."""
