@@ -71,7 +71,7 @@ class PostgreSQL:
     def close(self) -> None:
         """Stop it, and leave nothing that was not to be kept."""
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(60)
         if not self.is_kept:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -101,7 +101,7 @@ def postgresql():
 
 
 def _wait_for(url: str) -> None:
-    for _ in range(100):
+    for _ in range(600):
         database = opened(url)
         try:
             with database.engine.connect() as connection:

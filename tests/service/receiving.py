@@ -37,7 +37,7 @@ class Node:
         return until(lambda: self.lines if len(self.lines) >= count else None)
 
 
-def until(ask: Any, seconds: float = 10.0) -> Any:
+def until(ask: Any, seconds: float = 60.0) -> Any:
     """The answer, as soon as there is one."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -74,11 +74,11 @@ def running(command: list[object], port: int, **options: Any) -> Iterator[subpro
     environment = {**os.environ, "TCP_NODELAY": "1"}
     with subprocess.Popen([str(word) for word in command], env=environment, **options) as process:
         try:
-            until(lambda: process.poll() is not None or _listens(port), 20.0)
+            until(lambda: process.poll() is not None or _listens(port))
             yield process
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
 
 
 def _listens(port: int) -> bool:

@@ -61,7 +61,7 @@ RELEASE = pdu(RELEASE_RQ, bytes(4))
 class Talk:
     """A connection to a receiver."""
 
-    def __init__(self, port: int, *, seconds: float = 10.0) -> None:
+    def __init__(self, port: int, *, seconds: float = 60.0) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=seconds)
 
     def say(self, data: bytes) -> None:

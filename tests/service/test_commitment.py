@@ -44,6 +44,7 @@ class Heard:
 def node(tmp_path, monkeypatch) -> Iterator[tuple[int, int]]:
     """(port, the peer's port) of a receiver and a keeper whose peer PACS may ask for commitment."""
     monkeypatch.setattr(courier, "AGAIN_S", 0.02)
+    monkeypatch.setattr(courier, "TAKEN_S", 60.0)
     port = free_port()
     pacs = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port, "may": ["store", "commit"]}
     settings = read_settings(None, [], tmp_path / "node", peers=[pacs], node={"min_free_gb": 0})
@@ -115,7 +116,7 @@ def test_a_peer_that_refuses_the_report_on_its_association_is_told_on_one_of_our
 
 
 def test_a_node_that_asks_another_one_is_told_on_its_association(node):
-    report = request_commitment("PACS", Peer("node", "ISOCENTER", "127.0.0.1", node[0]), ASKED, wait_s=10)
+    report = request_commitment("PACS", Peer("node", "ISOCENTER", "127.0.0.1", node[0]), ASKED, wait_s=60)
     assert (report.committed, report.failed) == (("1.2.3.4",), ("1.2.3.5",))
 
 

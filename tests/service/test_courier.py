@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 
 import pynetdicom
 import pytest
@@ -32,7 +32,6 @@ def sending(tmp_path, mr, port):  # noqa: F811
         threshold_model(tmp_path / "model", LEVEL),
         peers=[{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port, "commit": False}],
         rules=[{"name": "r", "model": "threshold.onnx", "send": ["pacs"]}],
-        dicom={"idle_s": 1},
     )
     node.receive(*mr)
     node.work()
@@ -59,7 +58,8 @@ def at_once(node: SmallNode) -> None:
         connection.execute(update(deliveries).values(next_at=0.0))
 
 
-def test_an_answer_waits_for_a_peer_that_is_away_and_reaches_it_when_it_is_there(sending, port):
+def test_an_answer_waits_for_a_peer_that_is_away_and_reaches_it_when_it_is_there(sending, port, monkeypatch):
+    monkeypatch.setattr("isocenter.service.records.outbox.FIRST_S", 3600.0)
     node, couriers = sending
     assert couriers.deliver("pacs") == 0
     state, reason, job = state_of(node)
@@ -73,7 +73,7 @@ def test_an_answer_waits_for_a_peer_that_is_away_and_reaches_it_when_it_is_there
 
     server = peer(port, keep)
     try:
-        assert couriers.deliver("pacs") == 0  # a second has not passed
+        assert couriers.deliver("pacs") == 0  # its time has not come
         at_once(node)
         assert couriers.deliver("pacs") == 1
         assert couriers.deliver("pacs") == 0
@@ -98,20 +98,25 @@ def test_a_peer_that_refuses_for_good_is_not_asked_again(sending, port):
 @pytest.mark.parametrize("fault", ["full", "stalls", "dies"])
 def test_a_peer_that_is_full_stalls_or_dies_is_tried_again(sending, port, fault):
     node, couriers = sending
+    over = threading.Event()
+    if fault == "stalls":
+        impatient = node.settings.dicom.model_copy(update={"idle_s": 0.5})
+        couriers.settings = node.settings.model_copy(update={"dicom": impatient})
 
     def answer(event):
         if fault == "full":
             return 0xA700
         if fault == "stalls":
-            time.sleep(2.5)
-            return 0x0000
-        event.assoc.abort()
+            over.wait(60)
+        else:
+            event.assoc.abort()
         return 0x0000
 
     server = peer(port, answer)
     try:
         assert couriers.deliver("pacs") == 0
     finally:
+        over.set()
         server.shutdown()
     state, reason, job = state_of(node)
     assert (state, job) == ("waiting", "sending")

@@ -112,13 +112,13 @@ def served(
     running.start()
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     try:
-        assert bound.wait(20)
+        assert bound.wait(60)
         url, tls = f"{settings.http.scheme}://127.0.0.1:{ports[0]}", settings.http.tls
         verify = True if tls is None else ssl.create_default_context(cafile=tls.certificate)
-        with httpx.Client(base_url=url, headers=headers, timeout=20, verify=verify) as client:
+        with httpx.Client(base_url=url, headers=headers, timeout=60, verify=verify) as client:
             yield Served(url, settings, database, client)
     finally:
         stop.set()
-        running.join(20)
+        running.join(60)
         database.close()
     assert not running.is_alive()
