@@ -6,7 +6,8 @@ A job sleeps for --job seconds and then records its result. Every --every second
 has begun to work is killed by SIGKILL, and another begins at once; each third time one is stopped for longer than its
 heartbeat may be silent, and goes on, as on a machine that swaps. Both sides take a worker for dead after SILENT_S
 without a heartbeat. Ours runs twice: with workers that keep their names, as a node's supervisor begins them, and by its
-leases alone. Whatever ends by itself is begun again too, and counted.
+leases alone. Procrastinate runs twice: with the task that retries as its page has it, where it waits behind the jobs
+that were there before, and with a higher priority. Whatever ends by itself is begun again too, and counted.
 
 lost:    jobs without a result, long after the last one was due
 doubled: jobs whose result was recorded more than once
@@ -40,7 +41,8 @@ SIDES = ROOT / "bench" / "sides"
 # Without a heartbeat a worker counts as dead; for so long one is stopped (s).
 SILENT_S, STOPPED_S = 12.0, 16.0
 STUDY = "a" * 32
-OURS, LEASES, THEIRS = "Isocenter", "Isocenter, by leases alone", "Procrastinate"
+OURS, LEASES = "Isocenter", "Isocenter, by leases alone"
+PLAIN, FIRST = "Procrastinate", "Procrastinate, its retries first"
 
 
 @dataclass
@@ -69,7 +71,8 @@ class Crew:
 
     def _begun(self, place: int) -> subprocess.Popen[bytes]:
         name = f"worker-{place}" if self.keeps_names else f"worker-{place}-{len(self.deaths)}"
-        return subprocess.Popen([*self.command, name, str(self.log)], stdout=subprocess.DEVNULL)
+        with self.log.with_suffix(".err").open("a") as errors:
+            return subprocess.Popen([*self.command, name, str(self.log)], stdout=errors, stderr=errors)
 
     def fault(self) -> None:
         """Kill a worker and begin another, or stop one for a while; of those that have come up."""
@@ -131,7 +134,7 @@ def main() -> None:
     given.jobs = 40 if given.small else given.jobs
     python = str(peer("procrastinate"))
     rows = []
-    for side in (OURS, LEASES, THEIRS):
+    for side in (OURS, LEASES, PLAIN, FIRST):
         with postgresql_server() as server, tempfile.TemporaryDirectory() as folder:
             rows.append(worked(side, python, server.url, Path(folder) / "begun", given))
         print(rows[-1], flush=True)
@@ -152,12 +155,13 @@ def main() -> None:
 def worked(side: str, python: str, url: str, log: Path, given: Any) -> dict[str, Any]:
     """What became of one side's jobs."""
     log.touch()
-    program = [sys.executable, "queue_ours.py"] if side != THEIRS else [python, "queue_procrastinate.py"]
-    command = [program[0], str(SIDES / program[1]), url, str(SILENT_S), str(given.job)]
-    if side == THEIRS:
-        subprocess.run([*command, "--add", str(given.jobs)], check=True)
-    else:
+    timing = [url, str(SILENT_S), str(given.job)]
+    if side in (OURS, LEASES):
+        command = [sys.executable, str(SIDES / "queue_ours.py"), *timing]
         _add(url, given.jobs)
+    else:
+        command = [python, str(SIDES / "queue_procrastinate.py"), *timing, "1" if side == FIRST else "0"]
+        subprocess.run([*command, "--add", str(given.jobs)], check=True)
     with Crew(command, given.workers, log, keeps_names=side == OURS) as crew:
         while not log.read_text():
             time.sleep(0.1)
@@ -200,10 +204,12 @@ def _add(url: str, count: int) -> None:
 
 def _results(url: str, side: str) -> Counter[str]:
     """How often the result of each job was recorded."""
-    ours = "SELECT job FROM events WHERE kind = 'job result'"
+    asked = "SELECT job FROM events WHERE kind = 'job result'"
+    if side in (PLAIN, FIRST):
+        asked = "SELECT number FROM results"
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
     with engine.connect() as connection:
-        found = Counter(connection.execute(text("SELECT number FROM results" if side == THEIRS else ours)).scalars())
+        found = Counter(connection.execute(text(asked)).scalars())
     engine.dispose()
     return found
 

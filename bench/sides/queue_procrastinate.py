@@ -1,7 +1,8 @@
-"""A worker of Procrastinate whose jobs sleep: python queue_procrastinate.py URL SILENT_S JOB_S NAME LOG.
+"""A worker of Procrastinate whose jobs sleep: python queue_procrastinate.py URL SILENT_S JOB_S PRIORITY NAME LOG.
 
 With --add COUNT in place of name and log: its tables, and the jobs. What has to be written beside the job itself is the
-periodic task, which is that of Procrastinate's page "Retry stalled jobs", and a table for results.
+periodic task, which is that of Procrastinate's page "Retry stalled jobs", and a table for results. PRIORITY is that of
+the task; the jobs have 0, as it has on that page.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 import procrastinate
 import psycopg
 
-url, silent, seconds, name, last = sys.argv[1:]
+url, silent, seconds, priority, name, last = sys.argv[1:]
 logging.getLogger("procrastinate").setLevel(logging.ERROR)  # it warns of an app in the main module
 app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=url))
 HEARTBEAT_S = float(silent) / 3
@@ -31,7 +32,7 @@ def work(number: int) -> None:
 
 
 @app.periodic(cron="*/2 * * * * *")
-@app.task(name="retry_stalled_jobs", queueing_lock="retry_stalled_jobs", pass_context=True)
+@app.task(name="retry_stalled_jobs", queueing_lock="retry_stalled_jobs", priority=int(priority), pass_context=True)
 async def retry_stalled_jobs(context: procrastinate.JobContext, timestamp: int) -> None:
     for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=float(silent)):
         await app.job_manager.retry_job(job)
