@@ -27,6 +27,14 @@ def test_bins_of_equal_mass_see_an_error_that_one_bin_of_equal_width_averages_aw
     assert ece_of_equal_mass(chance, happened) > 0.008
 
 
+@pytest.mark.parametrize("error", [ece, ece_of_equal_mass])
+def test_errors_of_several_draws_at_once_are_those_of_each_alone(error):
+    random = np.random.default_rng(0)
+    chance = random.integers(0, 30, 200) / 30
+    happened = random.random((7, 200)) < chance
+    np.testing.assert_allclose(error(chance, happened), [error(chance, own) for own in happened], rtol=1e-12)
+
+
 def test_the_largest_error_is_that_of_the_worst_bin():
     chance, happened = np.repeat([0.1, 0.9], 100), np.tile(np.arange(100) < 30, 2)
     assert largest_calibration_error(chance, happened) == pytest.approx(0.6)

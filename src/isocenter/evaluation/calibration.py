@@ -25,16 +25,17 @@ def ece_of_equal_mass(
 ) -> Floats:
     """As `ece`, over bins of as many images each, at least `FEWEST_IN_BIN` where there are so many.
 
+    happened: (images,), or (..., images) of several draws
+
     Nguyen and O'Connor, arXiv:1508.05154; images of equal probability share their outcomes, wherever a bin ends
     """
     chance, outcome = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
     count, bins = weights_of(weights, len(chance)), max(1, min(bins, len(chance) // FEWEST_IN_BIN))
-    _, tie = np.unique(chance, return_inverse=True)
-    outcome = (np.bincount(tie, outcome) / np.bincount(tie))[tie]
     order = np.argsort(chance, kind="stable")
-    place = np.empty(len(chance), dtype=np.intp)
-    place[order] = np.arange(len(chance)) * bins // max(1, len(chance))
-    gap = np.abs((count * (chance - outcome)) @ np.eye(bins)[place])
+    _, starts, ties = np.unique(chance[order], return_index=True, return_counts=True)
+    shared = np.repeat(np.add.reduceat(outcome[..., order], starts, axis=-1) / ties, ties, axis=-1)
+    place = np.arange(len(chance)) * bins // max(1, len(chance))
+    gap = np.abs((count[..., order] * (chance[order] - shared)) @ np.eye(bins)[place])
     return ratio(gap.sum(axis=-1), count.sum(axis=-1))
 
 

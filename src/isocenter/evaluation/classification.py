@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import UsageError
 from isocenter.evaluation.intervals import (
+    CHUNK,
     FEW_PATIENTS,
     LEVEL,
     Resampling,
@@ -206,7 +207,8 @@ def ece(probabilities: ArrayLike, happened: ArrayLike, weights: Floats | None = 
     """Expected calibration error: mean distance between probability and frequency, over bins of equal width.
 
     probabilities: (images,) of the positive class with `happened` its truths; for several classes the
-                   highest probability with `happened` whether that class was right (top label)
+                   highest probability with `happened` whether that class was right (top label); (..., images) of
+                   several draws
     Guo et al., ICML 2017, arXiv:1706.04599; it is never below 0 and so too high in small sets
     """
     chance, count = np.asarray(probabilities, dtype=np.float64), weights_of(weights, np.size(probabilities))
@@ -233,8 +235,9 @@ def calibration_error(
     chance, random = np.asarray(probabilities, dtype=np.float64), np.random.default_rng(Resampling.of(seed).seed)
     if not len(chance):
         return Estimate(float("nan"), method="none: no cases")
-    draws = min(draws, Resampling.of(seed).draws)
-    expected = np.mean([error(chance, random.random(len(chance)) < chance) for _ in range(draws)])
+    draws, at_once = min(draws, Resampling.of(seed).draws), max(1, CHUNK // len(chance))
+    parts = [min(at_once, draws - start) for start in range(0, draws, at_once)]
+    expected = np.concatenate([error(chance, random.random((rows, len(chance))) < chance) for rows in parts]).mean()
     people = len(np.unique(np.asarray(patients)))
     method = f"none: a calibrated model has {expected:.3f} on average with as many cases"
     return Estimate(float(error(chance, happened)), n=len(chance), patients=people, method=method)

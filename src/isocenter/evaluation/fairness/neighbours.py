@@ -55,22 +55,27 @@ def neighbour_gap(
     away[owner[:, None] == owner] = np.inf
     apart = np.abs(said[:, None] - said).mean(axis=2)
     number = np.unique(groups[places].astype(str), return_inverse=True)[1]
-    others, own = _means(away, apart, number)
+    # Who is near stays as it is dealt anew: sorted once.
+    order = away.argsort(axis=1, kind="stable")
+    known, sorted_apart = (np.take_along_axis(one, order, axis=1) for one in (np.isfinite(away), apart))
+    others, own = _means(order, known, sorted_apart, number)
     first = np.unique(owner, return_index=True)[1]
     reached = 0
     for _ in range(DEALINGS):  # a patient keeps one group
-        dealt = _means(away, apart, number[first][random.permutation(len(person))][owner])
+        dealt = _means(order, known, sorted_apart, number[first][random.permutation(len(person))][owner])
         reached += dealt[0] - dealt[1] >= others - own - 1e-12
     return Alike(attribute, others, own, others - own, (reached + 1) / (DEALINGS + 1), len(places))
 
 
-def _means(away: Floats, apart: Floats, groups: np.ndarray) -> tuple[float, float]:
-    """Mean differences of answers to the nearest of other groups, and of the own."""
-    same, rows = groups[:, None] == groups, np.arange(len(groups))
+def _means(order: np.ndarray, known: np.ndarray, apart: Floats, groups: np.ndarray) -> tuple[float, float]:
+    """Mean differences of answers to the nearest of other groups, and of the own.
+
+    order: (cases, cases) the others of each, the nearest first; known: which of them are another patient's
+    """
+    same, rows = groups[order] == groups[:, None], np.arange(len(groups))
     found = []
-    for allowed in (~same, same):
-        near = np.where(allowed, away, np.inf)
-        nearest = near.argmin(axis=1)
-        there = np.isfinite(near[rows, nearest])
+    for allowed in (~same & known, same & known):
+        nearest = allowed.argmax(axis=1)
+        there = allowed[rows, nearest]
         found.append(float(apart[rows, nearest][there].mean()) if there.any() else float("nan"))
     return found[0], found[1]
