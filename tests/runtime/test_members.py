@@ -13,9 +13,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter import tasks
 from isocenter.errors import GeometryError, PlanError
-from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module
+from isocenter.evaluation import Conformal, cross_interval
+from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, averaged_model, build_module
 from isocenter.runtime.bundle.network import mean_output
 from isocenter.runtime.windows.averaging import Averaged, Mirrored, flipped_axes
+from isocenter.tasks.shared import Certainty
 from isocenter.tasks.shared.averages import mean_of
 from isocenter.tasks.shared.softmax_labels import softmax
 from isocenter.transforms import Normalisation
@@ -236,3 +238,26 @@ def test_what_each_of_several_networks_says_is_the_mean_of_its_own_views():
         assert_allclose(seen[head], chosen.decoding.average([{head: one} for one in each])[head], atol=1e-5)
         plain = Mirrored(both, *how, plain=True)(batch)
         assert_allclose(plain[f"{head}:each"], both(batch)[f"{head}:each"], atol=1e-6)
+
+
+def test_an_interval_of_a_volume_by_folds_goes_by_what_each_of_them_marks_in_all_windows():
+    steps = (((1.0, 3.0), (2.0, 3.0)), ((0.5, 3.0), (3.0, 3.0)))
+    found = Conformal("doubt", 0.5, "label", dict.fromkeys(PAIRED, 12), dict.fromkeys(PAIRED, 2.0), False)
+    powers, both = dict.fromkeys(PAIRED, 1.0), replace(found, crossed=dict.fromkeys(PAIRED, steps))
+    networks = [model(flips=(0,)), model(flips=(0,))]
+    with torch.no_grad():
+        for one in networks[1].run.module.parameters():
+            one.add_(0.02)
+
+    def stated(conformal: Conformal) -> tasks.Task:
+        return replace(task(), expected_dice=powers, certainty=Certainty(conformal=conformal))
+
+    pixels = np.random.default_rng(0).normal(size=(1, 14, 9, 8)).astype(np.float32)
+    image = Image(pixels, Geometry(pixels.shape[1:], RAS), channels=("T1",))
+    own = [replace(one, task=stated(found)).predict(image).untuned["sizes"] for one in networks]
+    mean = averaged_model(networks, stated(both), networks[0].inference).predict(image).confidence
+    for place, name in enumerate(PAIRED):
+        said, wide = (np.array([one[row, place] for one in own]) for row in (0, 1))
+        low, high = cross_interval(steps, said, said, wide, 0.5)
+        unit = image.geometry.voxel_volume / 1000
+        assert (mean.low[name], mean.high[name]) == pytest.approx((max(0.0, unit * low), unit * high), rel=1e-4)

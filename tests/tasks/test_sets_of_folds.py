@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from isocenter import tasks
 from isocenter.evaluation import class_scores, cross_interval, cross_sets
 from isocenter.tasks import EACH
-from isocenter.values import Case, Geometry, Prediction
+from isocenter.values import Case, Geometry, Image, Prediction
 
-GRID = Geometry((4, 4), np.eye(3))
+GRID, PLANE = Geometry((4, 4), np.eye(3)), Geometry.of_pixels((24, 24))
 CLASSES, FOLDS, KNOWN, NEW = ["a", "b", "c"], 3, 150, 200
 TIMES = {"horizons": [5.0], "scale": 6.0, "edges": [20.0], "followed": 20.0, "censoring": {"time": [], "share": []}}
 KINDS = {
@@ -189,3 +190,71 @@ def test_a_part_that_a_fold_has_no_cases_of_goes_by_thresholds():
     made, _ = task.scoring.assured(own, cases, exact=False)
     made, _ = made.scoring.crossed(own, cases, [number % FOLDS for number in range(60)])
     assert made.decoding.crossed == {"classification_class": FOLDS}
+
+
+def blobs(number: int) -> list[Case]:
+    """Cases with a disc each, of another size and in another place."""
+    random, grid = np.random.default_rng(7), np.stack(np.indices(PLANE.shape))
+    made = []
+    for n in range(number):
+        middle, radius = random.uniform(10, 14, (2, 1, 1)), random.uniform(3, 8)
+        drawn = np.linalg.norm(grid - middle, axis=0) < radius
+        made.append(Case(f"c{n}", f"p{n}", {}, {"mask": Image(drawn[None].astype(np.uint8), PLANE)}))
+    return made
+
+
+def outlined(task, each: np.ndarray, by: int | None) -> Prediction:
+    """each: (folds, 2, *spatial); by: the fold that speaks, None for the mean of all"""
+    if by is not None:
+        return task.decoding.decode([((slice(0, 24), slice(0, 24)), {"mask": each[by]})], PLANE)
+    mean = task.decoding.average([{"mask": one[None]} for one in each])["mask"][0]
+    beside = {f"mask{EACH}": np.concatenate(each)}
+    halves = [(slice(a, a + 12), slice(0, 24)) for a in (0, 12)]
+    parts = [(one, {name: given[:, one[0]] for name, given in {"mask": mean, **beside}.items()}) for one in halves]
+    return task.decoding.decode(parts, PLANE)
+
+
+def test_the_interval_of_a_volume_by_folds_that_err_each_in_its_own_way_holds_it():
+    random, cases, known, new = np.random.default_rng(8), blobs(190), 90, 100
+    true = np.stack([case.references["mask"].data[0] for case in cases]).astype(float)
+    depths = np.stack([ndimage.distance_transform_edt(one) - ndimage.distance_transform_edt(1 - one) for one in true])
+    shifts = np.array([-1.0, 0.3, 0.8])[:, None] + random.normal(0, 0.6, len(cases))
+    logits = 1.5 * (depths[None] + shifts[..., None, None])
+    each = np.stack([np.zeros_like(logits), logits], axis=2).astype(np.float32)
+    labels = [{"value": 1, "name": "disc"}]
+    raw = tasks.build({"name": "segmentation", "labels": labels, "loss": "dice+ce", "tolerance": 2.0})
+    folds = np.arange(known) % FOLDS
+    own = [outlined(raw, each[:, n], fold) for n, fold in enumerate(folds)]
+    task, _ = raw.tuned(own, cases[:known])
+    task, _ = task.scoring.assured(own, cases[:known], exact=False)
+    approximate = task
+    task, decisions = task.scoring.crossed(own, cases[:known], folds.tolist())
+    assert "mean of 3 folds" in decisions["task.conformal"].because and task.decoding.crossed == {"mask": FOLDS}
+    assert tasks.build({"name": task.name, **task.settings}) == task
+    held, ends = [], []
+    for n in range(known, known + new):
+        found = task.decoding.outputs(outlined(task, each[:, n], None))
+        ends.append((found["disc_voxels_low"], found["disc_voxels_high"]))
+        held.append(ends[-1][0] <= true[n].sum() <= ends[-1][1])
+    assert np.mean(held) > 0.8
+    alone = outlined(task, each[:, -1], 0).confidence
+    assert alone.low == outlined(approximate, each[:, -1], 0).confidence.low
+    sizes, doubts = [], []
+    for one in each[:, -1]:
+        chance = 1 / (1 + np.exp(-one[1].astype(float)))
+        sizes.append([(one[1] > 0).sum()])
+        doubts.append([np.abs((one[1] > 0) - chance).sum()])
+    said, wide = np.array(sizes)[:, 0], np.array(doubts)[:, 0]
+    assert ends[-1] == pytest.approx(
+        cross_interval(task.certainty.conformal.steps("disc", FOLDS), said, said, wide, 0.9)
+    )
+
+
+def test_volumes_of_many_labels_go_by_thresholds():
+    labels = [{"value": value, "name": str(value)} for value in range(1, 40)]
+    raw = tasks.build({"name": "segmentation", "labels": labels, "loss": "dice+ce", "tolerance": 2.0})
+    cases = blobs(6)
+    outputs = np.random.default_rng(0).normal(size=(6, 40, 24, 24)).astype(np.float32)
+    own = [raw.decoding.decode([((slice(0, 24), slice(0, 24)), {"mask": one})], PLANE) for one in outputs]
+    task, _ = raw.scoring.assured(own, cases, exact=False)
+    assert task.scoring.crossed(own, cases, [0, 1, 2] * 2) == (task, {})

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         Scoring,
         Teaching,
         Traits,
+        dense_channels,
         head_of,
         own_outputs,
         rows_in,

@@ -317,6 +317,12 @@ def own_outputs(part: str, task: Task, outputs: Mapping[str, Any]) -> dict[str, 
     return {key: outputs[whole] for whole, key in names.items() if whole in outputs}
 
 
+def dense_channels(task: Task) -> int:
+    """Numbers for each voxel that are kept of a network, with those of each of several where its task takes them."""
+    each = task.decoding.crossed
+    return sum(head.count * (1 + each.get(name, 0)) for name, head in task.heads.items() if head.is_dense)
+
+
 def sides_of(task: Task) -> Mapping[str, tuple[int, ...] | None]:
     """{head: what its channels become when left and right change sides}"""
     decoding = task.decoding

@@ -20,7 +20,7 @@ from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.uncertainty.methods import NONE
 from isocenter.runtime.windows import Averaged
 from isocenter.runtime.windows.slide import Network
-from isocenter.tasks import voxel_bytes
+from isocenter.tasks import dense_channels, voxel_bytes
 from isocenter.values import Head, Image, Region
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _expected(model: Model, image: Image, batch: int, region: Region | None) -> 
     spatial = _prepared_shape(model, image, in_parts.shape)
     channels = int(model.network["channels"])
     source = math.prod(image.shape)
-    dense = sum(head.count for head in model.task.heads.values() if head.is_dense)
+    dense = dense_channels(model.task)
     dense += 2 if dense and model.uncertainty != NONE else 0  # the uncertainty within views and between them
     streamed = in_parts.streamed is not None and 4 * source >= in_parts.streamed
     streamed = streamed and len(patch) == 3 and image.geometry.ndim == 3

@@ -13,7 +13,7 @@ import numpy as np
 from isocenter.errors import counted
 from isocenter.runtime.windows.averaging import mirrored
 from isocenter.runtime.windows.slide import Network, Progress, slide, window_count
-from isocenter.tasks import BETWEEN, WITHIN
+from isocenter.tasks import BETWEEN, WITHIN, dense_channels
 from isocenter.values import Array, Image, Prediction, Region, Slabs
 
 if TYPE_CHECKING:
@@ -75,8 +75,7 @@ def run_pipeline(
     how: dict[str, Any] = {"labelled": labelled, "differ": windows.differ, "plain": windows.plain}
     seen = mirrored(network, task, windows.flips, trace, windows.left_right, **how)
     patch, overlap = windows.patch, windows.overlap
-    channels = sum(head.count for head in task.heads.values() if head.is_dense)
-    parts = preprocessing.parts(trace, region, patch, channels)
+    parts = preprocessing.parts(trace, region, patch, dense_channels(task))
 
     def counts_with(overlap: float) -> list[int]:
         """Windows of each part with this overlap."""

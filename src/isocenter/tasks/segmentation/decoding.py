@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from isocenter.files import Spool
+from isocenter.tasks.shared import EACH
 from isocenter.values import Array, Deferred, Geometry, Region, Slabs
 
 
@@ -22,11 +23,17 @@ class Taker(Protocol):
 
 
 def decoded(
-    slabs: Slabs, geometry: Geometry, marked: Callable[[Array], Array], largest: int, takers: Sequence[Taker]
+    slabs: Slabs,
+    geometry: Geometry,
+    marked: Callable[[Array], Array],
+    largest: int,
+    takers: Sequence[Taker],
+    networks: Sequence[Taker] = (),
 ) -> Array | Deferred:
     """(*spatial) label values; what no slab covers (cut away before the network) is background.
 
-    marked:  (channels, *region) outputs to (*region) label values, of which `largest` is the largest
+    marked:   (channels, *region) outputs to (*region) label values, of which `largest` is the largest
+    networks: each looks at the outputs of one of the networks whose mean the outputs are, where these are known
     """
     mask = Spool(geometry.shape, np.min_scalar_type(largest))
     for region, arrays in slabs:
@@ -34,4 +41,7 @@ def decoded(
         mask[region] = labels = marked(outputs)
         for taker in takers:
             taker.take(region, labels, outputs)
+        each = np.asarray(arrays.get(f"mask{EACH}", ()))
+        for taker, own in zip(networks, np.split(each, len(networks)), strict=True) if len(each) else ():
+            taker.take(region, marked(own), own)
     return mask.data

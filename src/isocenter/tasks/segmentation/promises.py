@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from isocenter.evaluation import value_scores
+from isocenter.evaluation import Calibrator, value_scores
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.unseen_voxels import Voxels
 from isocenter.tasks.segmentation.voxel_calibration import SIZES, Believed
-from isocenter.tasks.shared import COVERS_FROM, Certainty, assured_covering, assured_each, place_of
+from isocenter.tasks.shared import (
+    COVERS_FROM,
+    Certainty,
+    Found,
+    assured_covering,
+    assured_each,
+    crossed_each,
+    place_of,
+)
 from isocenter.values import Array, Case, Decision, Floats, Prediction
 
 # Columns of cases, and their metrics.
 MISSED, TIMES = "covering_missed", "covering_size"
+# Outputs of all folds for each voxel, beyond which what each of them says of a volume is not looked at.
+MOST_CHANNELS = 64
 
 
 def promised(
@@ -42,15 +53,44 @@ def volume_scores(
     predictions: Sequence[Prediction], cases: Sequence[Case], truth: Truth, names: Sequence[str], believed: Believed
 ) -> dict[str, tuple[Floats, np.ndarray]]:
     """{structure: ((cases,) how many times its doubtful voxels its volume is off, patients)}, of whole references."""
-    rows, patients = [], []
-    for made, case in zip(predictions, cases, strict=True):
+    rows, whole = _volumes_off(predictions, cases, truth, believed)
+    patients = np.array([cases[place].patient for place in whole])
+    return {name: (own, patients) for name, own in zip(names, np.array(rows).T, strict=True)} if rows else {}
+
+
+def crossed_volumes(
+    certainty: Certainty,
+    predictions: Sequence[Prediction],
+    cases: Sequence[Case],
+    folds: Sequence[int],
+    truth: Truth,
+    believed: Believed,
+) -> Found:
+    """With what intervals of volumes by the mean of folds rest on; nothing where they would take much memory."""
+    networks, plain = max(folds) + 1, replace(believed, calibrator=Calibrator())
+    if networks * len(believed.names) > MOST_CHANNELS:
+        return certainty, {}
+    rows, whole = _volumes_off(predictions, cases, truth, plain)
+    if {folds[place] for place in whole} != set(folds):
+        return certainty, {}
+    numbers, patients = np.array(folds)[whole], np.array([cases[place].patient for place in whole])
+    columns = zip(believed.names[believed.exclusive :], np.array(rows).T, strict=True)
+    return crossed_each(certainty, {name: (own, numbers, patients) for name, own in columns}, networks)
+
+
+def _volumes_off(
+    predictions: Sequence[Prediction], cases: Sequence[Case], truth: Truth, believed: Believed
+) -> tuple[list[Floats], list[int]]:
+    """(structures,) how many times its doubtful voxels each volume is off, and the places of cases that tell it."""
+    rows, whole = list[Floats](), list[int]()
+    for place, (made, case) in enumerate(zip(predictions, cases, strict=True)):
         drawn, known = truth.of(case)
         stated = sizes_of(made, drawn, case.patient, truth, believed) if known is None else None
         if stated is not None:
             sizes = [float(np.count_nonzero(place_of(values, drawn))) for values in truth.structures]
             rows.append(value_scores(stated[0], sizes, stated[1]))
-            patients.append(case.patient)
-    return {name: (own, np.array(patients)) for name, own in zip(names, np.array(rows).T, strict=True)} if rows else {}
+            whole.append(place)
+    return rows, whole
 
 
 def sizes_of(made: Prediction, drawn: Array, patient: str, truth: Truth, believed: Believed) -> Floats | None:

@@ -11,7 +11,7 @@ import numpy as np
 from isocenter.evaluation import Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
-from isocenter.tasks.answers import Assured, Scoring, stated_image
+from isocenter.tasks.answers import Assured, Crossed, Scoring, stated_image
 from isocenter.tasks.segmentation.scores import OF_READERS, case_rows, only_known, summary_rows, volume_figure, volumes
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.voxel_calibration import Believed
@@ -44,11 +44,15 @@ class MaskScoring:
     covers_from: Mapping[str, float] | None = None
 
     def answers(
-        self, metrics: frozenset[str], results: Callable[[Prediction], list[Finding]], assured: Assured
+        self,
+        metrics: frozenset[str],
+        results: Callable[[Prediction], list[Finding]],
+        assured: Assured,
+        crossed: Crossed | None = None,
     ) -> Scoring:
         """What a task says of its scoring; all but the scores themselves comes from the task."""
         own = (self.score, self.summary, self.rank, self.figures, self.overview)
-        return Scoring(metrics, *own, results, assured=assured)
+        return Scoring(metrics, *own, results, assured=assured, crossed=crossed)
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and structure, on the reference's own grid.

@@ -14,7 +14,7 @@ from isocenter.tasks.segmentation.loss import mask_loss, mean_dice, overlap_coun
 from isocenter.tasks.segmentation.partial_labels import PARTLY, check_partly, numbers_of, partly_from, tolerance_from
 from isocenter.tasks.segmentation.plan import KNOWN, SENTENCES, check_settings, decisions, settings_for, suited
 from isocenter.tasks.segmentation.postprocessing import NONE_OF_REGIONS, choose, tidying_from
-from isocenter.tasks.segmentation.promises import promised
+from isocenter.tasks.segmentation.promises import crossed_volumes, promised
 from isocenter.tasks.segmentation.scores import ERRORS, METRICS, NAMES, OF_READERS, mask_columns, structure_volumes
 from isocenter.tasks.segmentation.scoring import MaskScoring
 from isocenter.tasks.segmentation.targets import Truth
@@ -259,6 +259,7 @@ class Segmentation:
             exclusive=self.exclusive,
             covers_from=self.certainty.covers_from,
             targets=tuple(self.structures),
+            crossed=self.certainty.crossed("mask"),
             uncertainty="classes" if self.exclusive else "labels",
             states_evidence=self.exclusive and "evidential" in self.loss_name.split("+"),
         )
@@ -268,7 +269,8 @@ class Segmentation:
         """Overlap, surface distances and volumes of each structure."""
         how = (self.tolerances, self.centrelines, self.truth, self.believed, self.certainty.covers_from)
         metrics = METRICS | OF_READERS if len(self.observers) > 1 else METRICS
-        return MaskScoring(self.classes, self.structures, *how).answers(metrics, self.results, self.assured)
+        stating = (self.results, self.assured, None if self.is_divided else self.crossed)
+        return MaskScoring(self.classes, self.structures, *how).answers(metrics, *stating)
 
     @property
     def _outside(self) -> int | None:
@@ -351,7 +353,8 @@ class Segmentation:
         most = SAMPLED if self.certainty.calibration is None else SCORED
         sampler = Sampler(geometry, most) if "calibration" in self.traits.tunes else None
         soft = None if self.expected_dice is None else SoftDice(tuple(self.structures.values()), self.believed)
-        data = decoded(slabs, geometry, self.marked, max(self.writes), [one for one in (sampler, soft) if one])
+        folds = SoftDice.of_each(self.certainty.folds, tuple(self.structures.values()), self.believed)
+        data = decoded(slabs, geometry, self.marked, max(self.writes), [one for one in (sampler, soft) if one], folds)
         rules = {label.value: rule for label in self.classes if (rule := (self.postprocessing or {}).get(label.name))}
         confidence, untuned, whole = Confidence(), sampler.drawn if sampler else None, None
         if any(rule != Tidying() for rule in rules.values()):
@@ -359,7 +362,7 @@ class Segmentation:
             data = whole = tidied(np.asarray(data), rules, geometry.voxel_volume or 1.0)
         if soft is not None:
             sizes = soft.sizes(whole)
-            confidence = soft.confidence(self.certainty, self.expected_dice or {}, sizes, geometry)
+            confidence = soft.confidence(self.certainty, self.expected_dice or {}, sizes, geometry, folds)
             untuned = None if untuned is None else {**untuned, SIZES: sizes}
         return Prediction(geometry, data=data, labels=self.classes, confidence=confidence, untuned=untuned)
 
@@ -388,6 +391,15 @@ class Segmentation:
             return self, {}
         certainty, made = promised(self.certainty, predictions, cases, self.truth, self.believed, exact=exact)
         return replace(self, certainty=certainty), made
+
+    def crossed(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], folds: Sequence[int]
+    ) -> tuple[Task, dict[str, Decision]]:
+        """The task with what intervals of volumes by the mean of folds rest on."""
+        if self.certainty.conformal is None:
+            return self, {}
+        found = crossed_volumes(self.certainty, predictions, cases, folds, self.truth, self.believed)
+        return replace(self, certainty=found[0]), found[1]
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The volume of each structure, in ml where voxels have a size, its interval, and the Dice that is expected."""

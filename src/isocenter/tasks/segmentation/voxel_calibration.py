@@ -6,7 +6,7 @@ NumPy only: a packaged model carries a copy of this file.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,8 @@ SIZES = "sizes"
 VOXEL_METHODS = {True: ("temperature", "vector"), False: ("temperature", "platt")}
 # Numbers that become probabilities together, so that a slab of many labels is never held twice.
 TOGETHER = 2**20
+# Voxels that are expected to be wrong: none times a threshold without end would be no number.
+LEAST_DOUBT = 1e-9
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ class SoftDice:
         self._structures, self._believed = structures, believed
         self._sums = np.zeros((3, len(structures)))
 
+    @classmethod
+    def of_each(cls, networks: int, structures: Sequence[Sequence[int]], believed: Believed) -> list[SoftDice]:
+        """One for each of so many networks, by their own probabilities, which nobody has calibrated."""
+        return [cls(structures, replace(believed, calibrator=Calibrator())) for _ in range(networks)]
+
     def take(self, region: Region, labels: Array, outputs: Array) -> None:
         """(*region) the label map of a part, and (channels, *region) its outputs."""
         step = max(1, TOGETHER * len(labels) // max(1, outputs.size))
@@ -101,11 +108,23 @@ class SoftDice:
         return np.stack([marked, size + self._sums[2] - 2 * both])
 
     def confidence(
-        self, certainty: Certainty, powers: Mapping[str, float], sizes: Floats, geometry: Geometry
+        self,
+        certainty: Certainty,
+        powers: Mapping[str, float],
+        sizes: Floats,
+        geometry: Geometry,
+        networks: Sequence[SoftDice] = (),
     ) -> Confidence:
-        """The Dice that is expected of each structure, and the interval of its volume."""
+        """The Dice that is expected of each structure, and the interval of its volume.
+
+        networks: the same of each of those whose mean the outputs are, uncalibrated
+        """
         marked, doubt = voxel_in_unit(geometry) * sizes
-        low, high = certainty.interval(dict(zip(powers, marked.tolist(), strict=True)), doubt.tolist())
+        seen = [one.sizes(None) for one in networks if one._sums.any()]  # else their mean alone is known
+        each = voxel_in_unit(geometry) * np.array(seen).reshape(-1, 2, len(powers))
+        by_fold = certainty.crossed_interval(tuple(powers), each[:, 0], each[:, 0], np.maximum(each[:, 1], LEAST_DOUBT))
+        volumes = dict(zip(powers, marked.tolist(), strict=True))
+        low, high = by_fold or certainty.interval(volumes, doubt.tolist())
         low = {name: max(0.0, end) if np.isfinite(end) else end for name, end in low.items()}
         return Confidence(low=low, high=high, expected=self.expected(powers))
 
