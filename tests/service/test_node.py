@@ -32,7 +32,8 @@ QUICK = {
     "node": {"min_free_gb": 0},
     "queue": {"lease_s": 2},
 }
-WAIT_S = 60
+ROLES = ("receiver", "keeper", "worker", "web")
+WAIT_S = 120
 
 
 def study(folder: Path, number: int) -> list[Path]:
@@ -83,19 +84,34 @@ def model(tmp_path_factory):
     return threshold_model(tmp_path_factory.mktemp("model"), 50)
 
 
-def test_whatever_process_is_killed_every_study_has_one_result(tmp_path, model):
-    with isocenter.serve(model, folder=tmp_path / "node", **QUICK) as node:
-        for number, role in enumerate(("receiver", "keeper", "worker", "keeper", "worker")):
-            send(node, study(tmp_path / str(number), number))
-            killed(node, role)
-        until(lambda: [row.state for row in rows(node, studies)] == ["done"] * 5, "a study is lost, or not done")
-        found = rows(node, jobs)
-        assert sorted((row.state, row.outcome) for row in found) == [("done", "result")] * 5
-        assert {row.instances for row in rows(node, studies)} == {6}
-        for row in found:
-            answer = np.asarray(isocenter.read(tmp_path / "node" / "results" / row.job / "answer.nii.gz").data)
-            assert answer.sum() == 4 * 4 * 3
-    assert b"p0" not in (tmp_path / "node" / "node.jsonl").read_bytes()
+@pytest.fixture(scope="module")
+def node(tmp_path_factory, model):
+    """A node that runs; the last test that uses it stops it."""
+    with isocenter.serve(model, folder=tmp_path_factory.mktemp("shared") / "node", **QUICK) as running:
+        yield running
+
+
+def test_whatever_process_is_killed_every_study_has_one_result(tmp_path, node):
+    for number, role in enumerate(ROLES):
+        send(node, study(tmp_path / str(number), number))
+        killed(node, role)
+    count = len(ROLES)
+    until(lambda: [row.state for row in rows(node, studies)] == ["done"] * count, "a study is lost, or not done")
+    found = rows(node, jobs)
+    assert sorted((row.state, row.outcome) for row in found) == [("done", "result")] * count
+    assert {row.instances for row in rows(node, studies)} == {6}
+    for row in found:
+        answer = np.asarray(isocenter.read(node.settings.folder / "results" / row.job / "answer.nii.gz").data)
+        assert answer.sum() == 4 * 4 * 3
+    assert b"p0" not in (node.settings.folder / "node.jsonl").read_bytes()
+
+
+def test_a_second_node_in_the_folder_of_one_that_runs_is_refused_and_leaves_its_settings(node, model):
+    kept = (node.settings.folder / "settings.json").read_text()
+    for check in (True, False):
+        with pytest.raises(UsageError, match="another node runs"):
+            isocenter.serve(model, folder=node.settings.folder, check=check, **QUICK)
+    assert (node.settings.folder / "settings.json").read_text() == kept
 
 
 def test_an_answer_in_the_pacs_lies_on_the_voxels_of_its_study_and_is_committed_there(tmp_path, model, orthanc):
@@ -150,35 +166,35 @@ def test_an_answer_in_the_pacs_lies_on_the_voxels_of_its_study_and_is_committed_
     np.testing.assert_array_equal(marked, np.asarray(source.data)[0] > 50)
 
 
-def test_a_node_that_exists_is_continued_by_a_command_that_says_when_it_is_ready_and_drains_at_sigterm(tmp_path, model):
-    with isocenter.serve(model, folder=tmp_path / "node", **QUICK) as node:
-        kept = (tmp_path / "node" / "settings.json").read_text()
-        for check in (True, False):
-            with pytest.raises(UsageError, match="another node runs"):
-                isocenter.serve(model, folder=tmp_path / "node", check=check, **QUICK)
-        assert (tmp_path / "node" / "settings.json").read_text() == kept
-        send(node, study(tmp_path / "a", 1))
-    config = tmp_path / "node.toml"
+def test_a_node_that_exists_is_continued_by_a_command_that_says_when_it_is_ready_and_drains_at_sigterm(
+    tmp_path, node, model
+):
+    count = len(rows(node, studies)) + 1
+    killed(node, "worker")  # so that there is something left to do
+    send(node, study(tmp_path / "late", len(ROLES)))
+    node.stop()
+    folder = node.settings.folder
+    config = folder.parent / "node.toml"
     config.write_text(
         f'[dicom]\nport = 0\n[http]\nport = 0\n[node]\nmin_free_gb = 0\n[models."{model.name}"]\npath = "{model}"\n'
         "[study]\ncomplete_after_s = 0.5\n",
         encoding="utf-8",
     )
     command = [sys.executable, "-m", "isocenter", "serve", "--config", str(config)]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path)
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder.parent)
     try:
         line = running.stdout.readline().decode()
         assert line.startswith("ready: DICOM 127.0.0.1:"), line + running.stderr.read().decode()
         assert ", http://127.0.0.1:" in line
-        until(lambda: [row.state for row in rows(node, studies)] == ["done"], "the study was not answered")
-        assert [row.outcome for row in rows(node, jobs)] == ["result"]
+        until(lambda: [row.state for row in rows(node, studies)] == ["done"] * count, "a study is not answered")
+        assert {row.outcome for row in rows(node, jobs)} == {"result"}
         began = time.monotonic()
         running.send_signal(signal.SIGTERM)
         assert running.wait(30) == 0
         assert time.monotonic() - began < 30
     finally:
         running.kill()
-    assert json.loads((tmp_path / "node" / "models.json").read_text())["rows"][0]["name"] == model.name
+    assert json.loads((folder / "models.json").read_text())["rows"][0]["name"] == model.name
 
 
 def test_check_looks_at_everything_and_starts_nothing(tmp_path, model, capsys):

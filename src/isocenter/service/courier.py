@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -72,9 +72,9 @@ class Couriers:
 
     def start(self, stop: threading.Event) -> None:
         """A thread for each peer, and one for those who ask what is safe here, until `stop`."""
-        steps = [partial(self.deliver, name) for name in self.peers]
-        for step in (*steps, self.vouch, self.count):
-            thread = threading.Thread(target=_repeated, args=(step, stop), daemon=True)
+        steps = [(partial(self.deliver, name), 0.0) for name in self.peers]
+        for step, rest_s in (*steps, (self.vouch, 0.0), (self.count, COUNT_S)):
+            thread = threading.Thread(target=_repeated, args=(step, rest_s, stop), daemon=True)
             thread.start()
             self.threads.append(thread)
 
@@ -193,7 +193,6 @@ class Couriers:
                 complete += self.index.hurry(study)
             elif not any(counts):  # it is none that is asked, such as a scanner
                 self._silent[title] = time.monotonic() + SILENT_S
-        time.sleep(COUNT_S)
         return complete
 
     def _paths(self, uids: Sequence[str]) -> dict[str, str]:
@@ -229,8 +228,9 @@ def spoken_to(peer: settings_of.Peer) -> Peer:
     return Peer(peer.name, peer.ae_title, peer.host, peer.port, frozenset(peer.may), peer.commit, tls)
 
 
-def _repeated(step: partial[int], stop: threading.Event) -> None:
-    while not stop.is_set():
+def _repeated(step: Callable[[], int], rest_s: float, stop: threading.Event) -> None:
+    """A step again and again, at once after one that has found work, but for a rest before each."""
+    while not stop.wait(rest_s):
         try:
             if step() == 0:
                 stop.wait(LOOK_S)

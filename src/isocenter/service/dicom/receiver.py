@@ -35,7 +35,7 @@ from isocenter.service.objects import ObjectStore
 
 LOG = logging.getLogger(__name__)
 BACKLOG = 128
-POLL = 0.2  # s until a wish to stop is seen
+POLL = 0.05  # s until a wish to stop is seen
 MOST_SILENT = 64  # connections without a request, of which the oldest gives way
 REQUEST_S = 30.0  # for a request to come, PS3.8 9.1.5 (ARTIM)
 DRAIN_S = 25.0  # for objects that are coming
