@@ -203,8 +203,9 @@ def test_times_to_an_event_state_the_variance_of_the_risk_between_views(kind):
     of, image = moderate(model({**TIMES, "model": kind}, members=3)), noise()
     stated = with_uncertainty(of).predict(image)
     risks = [replace(of, run=member).predict(image).values["risk"] for member in of.members]
-    assert_allclose(stated.confidence.epistemic, np.var(risks), rtol=1e-4)
-    assert stated.confidence.total is None
+    own = stated.confidence
+    assert_allclose([own.epistemic, own.aleatoric], [np.var(risks), np.pi**2 / 6], rtol=1e-4)
+    assert_allclose(own.total, own.aleatoric + own.epistemic, atol=1e-9)
 
 
 def test_several_tasks_at_once_state_what_each_would_state_alone():

@@ -14,6 +14,7 @@ from torchsurv.loss.weibull import neg_log_likelihood_weibull, survival_function
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Steps, censoring
+from isocenter.tasks.survival.curves import Known, weibull
 from isocenter.tasks.survival.plan import baseline, batch, horizons, interval_edges
 from isocenter.tasks.survival.scores import _frequency
 from isocenter.tasks.survival.task import Survival
@@ -397,3 +398,16 @@ def test_what_an_explanation_explains_rises_with_the_risk(task):
         risk = [decoded(task, *one.tolist()).values["risk"] for one in outputs]
         explained = task.saliency({"event": outputs})
     assert np.argsort(risk).tolist() == torch.argsort(explained).tolist()
+
+
+def test_the_uncertainty_of_a_time_is_how_far_hazards_at_the_event_vary_when_any_of_several_views_is_true():
+    random = np.random.default_rng(0)
+    scales, shape = np.array([-0.4, 0.1, 0.6]), 1.6
+    risks = [decoded(WEIBULL, one, np.log(shape)).values["risk"] for one in scales]
+    mean = [np.mean(scales), np.log(shape)]
+    outputs = {"event": np.array(mean), "event:between": np.array([np.var(risks)])}
+    stated = WEIBULL.decode([((), outputs)], GRID).confidence
+    times = WEIBULL.scale * np.exp(random.choice(scales, 20000)) * random.exponential(size=20000) ** (1 / shape)
+    hazards = weibull(np.array(mean), times, Known(scale=WEIBULL.scale))
+    assert stated.total == pytest.approx(np.var(np.log(hazards)), rel=0.05)
+    assert stated.total == stated.aleatoric + stated.epistemic

@@ -5,12 +5,13 @@ NumPy only: a packaged model carries a copy of this file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Numbers = NDArray[np.floating[Any]]
 # The logarithm of a cumulative hazard of 0, and of a time of 0, would be infinite.
@@ -19,6 +20,8 @@ LEAST = 1e-300
 MOST = 100.0
 # Halvings of the follow-up after which the median is known to more digits than a time has.
 HALVINGS = 50
+# The variance of the logarithm of a number with an exponential law.
+GUMBEL = math.pi**2 / 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +110,16 @@ def median_time(model: str, outputs: Numbers, known: Known, last: float) -> floa
         middle = (early + late) / 2
         early, late = (early, middle) if reached(middle) else (middle, late)
     return late
+
+
+def variances(between: ArrayLike) -> dict[str, float]:
+    """Of several views: the variance of the risk over them is epistemic, and that of chance itself aleatoric.
+
+    Whatever the model, the cumulative hazard at the time of the event has an exponential law: its logarithm, which is
+    on the scale of the risk, has a variance of its own. between: (1,)
+    """
+    epistemic = float(np.sum(np.asarray(between, dtype=np.float64)))
+    return {"total": GUMBEL + epistemic, "aleatoric": GUMBEL, "epistemic": epistemic}
 
 
 def plain_curve(given: Mapping[str, Sequence[float]] | None) -> dict[str, list[float]] | None:

@@ -16,7 +16,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.shared import BETWEEN, INTERVALS, OF_SETS, Certainty, Shares, each_of, finite, mean_of, reading
 from isocenter.tasks.survival.bounds import TIME, bounded, crossed_bound, lower_bound
-from isocenter.tasks.survival.curves import LEAST, MODELS, HazardModel, Known, median_time, plain_curve
+from isocenter.tasks.survival.curves import LEAST, MODELS, HazardModel, Known, median_time, plain_curve, variances
 from isocenter.tasks.survival.losses import LOSSES, RISK, log_hazard, rising
 from isocenter.tasks.survival.pictures import MEDIAN, SurvivalPictures, values_of
 from isocenter.tasks.survival.plan import (
@@ -294,9 +294,8 @@ class Survival:
         by_fold = [self._uncalibrated(one) for one in ([] if each is None else each)]
         low = lower_bound(self.certainty, self._usual_time(raw), by_fold)
         between = arrays.get(f"event{BETWEEN}")
-        confidence = Confidence(low=low, uncalibrated={"risk": raw})
-        if between is not None:  # the variance of the risk over several views
-            confidence = replace(confidence, epistemic=float(np.sum(np.asarray(between), dtype=np.float64)))
+        spread: dict[str, Any] = {} if between is None else variances(between)
+        confidence = Confidence(low=low, uncalibrated={"risk": raw}, **spread)
         return Prediction(geometry, values=values, confidence=confidence)
 
     def assured(
