@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-import time
 
 import pytest
 
 from isocenter.errors import ResourceError
-from isocenter.service.intake import POSITION, SETTLED_S, Front, WatchedFolder
+from isocenter.service import intake
+from isocenter.service.intake import POSITION, Front, WatchedFolder
 from isocenter.service.objects import ObjectStore, read_journals
+from service.objects_sent import drawn, encoded
+from service.receiving import until
 from service.test_work import mr  # noqa: F401 - a fixture
 
 
@@ -24,7 +26,7 @@ def received(store: ObjectStore) -> list[str]:
     return [line.instance for line in read_journals(store.folder / "inbox", {})[0]]
 
 
-def test_a_file_of_a_watched_folder_counts_once_it_has_come_to_rest(tmp_path, store, mr):  # noqa: F811
+def test_a_file_of_a_watched_folder_counts_once_it_has_come_to_rest(tmp_path, store, mr, monkeypatch):  # noqa: F811
     folder = tmp_path / "incoming" / "deep"
     folder.mkdir(parents=True)
     watched = WatchedFolder(tmp_path / "incoming", store)
@@ -32,27 +34,59 @@ def test_a_file_of_a_watched_folder_counts_once_it_has_come_to_rest(tmp_path, st
         (folder / path.name).write_bytes(path.read_bytes())
     (folder / "notes.txt").write_text("no DICOM")
     (folder / "link.dcm").symlink_to(mr[0])
+    os.utime(folder / mr[0].name, (2e9, 2e9))  # by a clock that is ahead
     assert watched.look() == 0
-    settled = time.time() - SETTLED_S - 1
-    for path in folder.iterdir():
-        os.utime(path, (settled, settled), follow_symlinks=False)
-    assert watched.look() == len(mr)
+    assert watched.look() == 0  # five seconds have not passed
+    monkeypatch.setattr(intake, "SETTLED_S", 0.0)
+    with (folder / mr[1].name).open("ab") as file:
+        file.write(b"\0\0")
+    (folder / mr[2].name).unlink()
+    assert watched.look() == len(mr) - 2
+    (folder / mr[1].name).write_bytes(mr[1].read_bytes())
     assert watched.look() == 0
+    assert watched.look() == 1
+    assert watched.look() == 0
+    (folder / mr[2].name).write_bytes(mr[2].read_bytes())
+    assert [watched.look() for _ in range(3)] == [0, 1, 0]
+    assert set(watched.seen) == {path for path in folder.iterdir() if not path.is_symlink()}
     assert len(set(received(store))) == len(mr)
     assert sorted(path.name for path in folder.glob("0*.dcm")) == [path.name for path in mr]
 
 
+def test_a_file_that_is_gone_before_it_is_read_keeps_no_other_from_being_taken(tmp_path, store, mr, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(intake, "SETTLED_S", 0.0)
+    folder = tmp_path / "incoming"
+    folder.mkdir()
+    for path in mr[:2]:
+        (folder / path.name).write_bytes(path.read_bytes())
+    watched = WatchedFolder(folder, store)
+    assert watched.look() == 0
+    begin = store.begin
+    monkeypatch.setattr(store, "begin", lambda: ((folder / mr[0].name).unlink(missing_ok=True), begin())[1])
+    assert watched.look() == 1
+    assert list((tmp_path / "inbox").rglob("*.part")) == []
+
+
 def test_series_of_an_orthanc_are_fetched_once_they_have_come_to_rest_there(tmp_path, store, mr, orthanc):  # noqa: F811
-    front = Front(orthanc.url, store, tmp_path / POSITION)
-    for path in mr:
-        orthanc.ask("/instances", path.read_bytes())
-    end = time.monotonic() + 30
-    while (taken := front.look()) == 0:
-        assert time.monotonic() < end, "no series has come to rest"
-        time.sleep(0.2)
-    assert taken == len(mr)
+    for file in (*(path.read_bytes() for path in mr), encoded(drawn())):
+        orthanc.ask("/instances", file)
+    until(lambda: {one["ID"] for one in orthanc.ask("/series?expand")} <= stable(orthanc))
+    changes = Front(orthanc.url, store, tmp_path / "before.json")._changes()
+    _, first = next(changes)
+    for one in orthanc.ask("/series?expand"):  # the other one is gone before it is fetched
+        if one["MainDicomTags"]["SeriesInstanceUID"] != first:
+            orthanc.ask(f"/series/{one['ID']}", method="DELETE")
+    assert list(changes) == []
+    there = {one["MainDicomTags"]["SOPInstanceUID"] for one in orthanc.ask("/instances?expand")}
+    assert Front(orthanc.url, store, tmp_path / POSITION).look() == len(there)
     assert Front(orthanc.url, store, tmp_path / POSITION).look() == 0  # the position is kept
-    assert len(set(received(store))) == len(mr)
+    assert set(received(store)) == there
+
+
+def stable(orthanc) -> set[str]:
+    """Series that have come to rest there."""
+    changes = orthanc.ask("/changes?limit=1000")["Changes"]
+    return {one["ID"] for one in changes if one["ChangeType"] == "StableSeries"}
 
 
 def test_an_orthanc_that_does_not_answer_is_named(tmp_path, store):

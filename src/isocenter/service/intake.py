@@ -25,6 +25,7 @@ log = logging.getLogger("isocenter")
 # A file counts when it has not changed for so long; between two looks at a folder or a feed; and after a failure (s).
 SETTLED_S, LOOK_S, AGAIN_S = 5.0, 1.0, 10.0
 CHUNK, CHANGES, TIMEOUT_S = 1 << 20, 100, 60
+GONE = 404
 POSITION = "front.json"
 # "user:password" of the Orthanc in front; no secret stands in a file.
 CREDENTIALS = "ISOCENTER_FRONT_CREDENTIALS"
@@ -34,33 +35,48 @@ CREDENTIALS = "ISOCENTER_FRONT_CREDENTIALS"
 class WatchedFolder:
     """Takes in every DICOM file of a folder once; the files stay where they are.
 
-    seen: {path: (bytes, time of change)} of those that were looked at
+    seen: {path: ((bytes, time of change), since when it is so)}, as the last look found them; None once it was taken
     """
 
     folder: Path
     store: ObjectStore
-    seen: dict[Path, tuple[int, float]] = field(default_factory=dict)
+    seen: dict[Path, tuple[tuple[int, int], float | None]] = field(default_factory=dict)
 
     def look(self) -> int:
-        """Take in what has come to rest; how many objects that were."""
-        taken = 0
+        """Take in what has come to rest; how many objects that were.
+
+        Rest is that two looks find the same: the clock that stamps files may be another machine's.
+        """
+        before, self.seen, taken = self.seen, {}, 0
         for path in sorted(self.folder.rglob("*")):
             if path.is_symlink() or not path.is_file():
                 continue
-            status = path.stat()
-            now = (status.st_size, status.st_mtime)
-            if self.seen.get(path) == now or time.time() - status.st_mtime < SETTLED_S:
-                continue
             try:
-                with self.store.begin() as part, path.open("rb") as file:
-                    while data := file.read(CHUNK):
-                        part.write(data)
-                    self.store.keep(part, "watch", "watch")
-                taken += 1
-            except FormatError:
-                log.info("a file of the watched folder is no DICOM object with its UIDs")
-            self.seen[path] = now
+                status = path.stat()
+            except FileNotFoundError:  # somebody has just moved it
+                continue
+            state, now = (status.st_size, status.st_mtime_ns), time.monotonic()
+            last, since = before.get(path, (None, None))
+            if last != state:
+                since = now
+            elif since is not None and now - since >= SETTLED_S:
+                taken, since = taken + self._take(path), None
+            self.seen[path] = (state, since)
         return taken
+
+    def _take(self, path: Path) -> bool:
+        try:
+            with self.store.begin() as part, path.open("rb") as file:
+                while data := file.read(CHUNK):
+                    part.write(data)
+                self.store.keep(part, "watch", "watch")
+        except FormatError:
+            log.info("a file of the watched folder is no DICOM object with its UIDs")
+            return False
+        except (FileNotFoundError, PermissionError) as error:
+            log.warning("a file of the watched folder cannot be read: %s", error.strerror)
+            return False
+        return True
 
 
 @dataclass(eq=False)
@@ -88,14 +104,23 @@ class Front:
             since = int(load_json(self.place)["last"]) if self.place.exists() else 0
             page = self._asked(f"changes?since={since}&limit={CHANGES}")
             for change in page["Changes"]:
-                if change["ChangeType"] == "StableSeries":
-                    series = self._asked(f"series/{change['ID']}")
-                    study = self._asked(f"studies/{series['ParentStudy']}")
-                    yield study["MainDicomTags"]["StudyInstanceUID"], series["MainDicomTags"]["SeriesInstanceUID"]
+                if change["ChangeType"] == "StableSeries" and (uids := self._uids(change["ID"])) is not None:
+                    yield uids
                 with written(self.place, overwrite=True) as partial:
                     partial.write_text(json.dumps({"last": change["Seq"]}), encoding="utf-8")
             if page["Done"]:
                 return
+
+    def _uids(self, key: str) -> tuple[str, str] | None:
+        """Study and series UID of a series; None where it is no longer there."""
+        try:
+            series = self._asked(f"series/{key}")
+            study = self._asked(f"studies/{series['ParentStudy']}")
+        except OSError as error:  # requests' errors are of this kind
+            if getattr(getattr(error, "response", None), "status_code", None) == GONE:
+                return None
+            raise
+        return study["MainDicomTags"]["StudyInstanceUID"], series["MainDicomTags"]["SeriesInstanceUID"]
 
     def _asked(self, path: str) -> Any:
         answer = self._session.get(f"{self.url.rstrip('/')}/{path}", timeout=TIMEOUT_S)
@@ -116,11 +141,15 @@ class Front:
         )
         count = 0
         for dataset in client.iter_series(study, series):
-            with self.store.begin() as part:
-                file = BytesIO()
+            file = BytesIO()
+            try:
                 pydicom.dcmwrite(file, dataset, enforce_file_format=True)
-                part.write(file.getbuffer())
-                self.store.keep(part, "front", "front")
+                with self.store.begin() as part:
+                    part.write(file.getbuffer())
+                    self.store.keep(part, "front", "front")
+            except (FormatError, AttributeError, TypeError, ValueError) as error:  # it would hold up all others
+                log.warning("an object of the Orthanc cannot be kept: %s", type(error).__name__)
+                continue
             count += 1
         return count
 
@@ -145,6 +174,6 @@ def _repeated(look: Callable[[], int], stop: threading.Event) -> None:
         try:
             look()
             stop.wait(LOOK_S)
-        except ResourceError as error:
-            log.warning("intake: %s", error.problem)
+        except (ResourceError, OSError) as error:
+            log.warning("intake: %s", error.problem if isinstance(error, ResourceError) else error.strerror)
             stop.wait(AGAIN_S)
