@@ -108,9 +108,17 @@ def test_whole_images_of_a_class_each_are_not_learnt_by_heart():
     whole, dense = planned(Fingerprint(classes), minutes=600.0), planned(several(3), minutes=600.0)
     assert whole["training.epochs"] == MOST_EPOCHS
     assert "by heart" in whole.decision("training.epochs").because
-    for other in (dense, planned(followed(200), minutes=600.0)):
-        assert other["training.epochs"] is None
-        assert "did not harm" in other.decision("training.epochs").because
+    assert dense["training.epochs"] is None
+    assert "did not harm" in dense.decision("training.epochs").because
+
+
+def test_times_of_few_cases_are_not_learnt_by_heart_and_further_networks_have_the_minutes_left():
+    few, many = (planned(followed(count), minutes=600.0) for count in (200, 800))
+    # 64 steps of the 96 cases that hold 24 events are 31 passes over 200 cases, and fewer than 20 over 800.
+    assert (few["training.epochs"], many["training.epochs"]) == (31, 20)
+    assert "by heart" in many.decision("training.epochs").because
+    assert "64 steps" in few.decision("training.epochs").because
+    assert few["training.networks"] is None
 
 
 def test_an_unknown_network_is_refused():

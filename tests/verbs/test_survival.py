@@ -47,6 +47,17 @@ def followed(tmp_path_factory):
     return data, root / "run"
 
 
+def test_several_networks_are_the_mean_of_their_log_hazard_ratios_with_one_slope_and_baseline(followed, tmp_path):
+    data, run = followed[0], tmp_path / "run"
+    isocenter.train(data, out=run, assignments={**FEW, "task.unit": "days", "training.networks": 2}, **READING)
+    models = [isocenter.load(run, "cpu", fold=number) for number in (0, 1, None)]
+    first, second, mean = (model.predict(data / "00.png").confidence.uncalibrated["risk"] for model in models)
+    assert first != second
+    assert mean == pytest.approx((first + second) / 2, abs=1e-6)
+    assert models[0].task.settings["slope"] == models[2].task.settings["slope"]
+    assert models[2].task.settings["baseline"] == read_plan(run / "plan.yaml")["task.baseline"]
+
+
 def test_a_look_at_the_data_counts_the_events(tmp_path):
     data = cohort(tmp_path / "data")
     found, table = isocenter.check(data, column=COLUMN), pd.read_csv(data / "table.csv")
