@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from isocenter import tasks
 from isocenter.values import BY_HAND, Decision, Plan
 from isocenter.verbs.training import gate
 from isocenter.verbs.training import time_budget as budget
@@ -60,6 +61,23 @@ def test_gates_look_at_as_many_training_cases_as_a_twentieth_of_the_minutes_last
     assert seconds(0.5, 200) == pytest.approx(30.0)  # 60 of them
     assert seconds(10.0, 200) == pytest.approx(300.0)  # 30 of them
     assert seconds(0.5, 200, 200, 40) == pytest.approx(3 * 15.0)  # 30 in each of three folds
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "fitted"),
+    [
+        ("segmentation", {"labels": [{"value": 1, "name": "a"}], "loss": "dice+ce", "tolerance": 2.0}, True),
+        ("classification", {"classes": ["a", "b"], "smoothing": 0.0}, False),
+        ("detection", {"classes": ["a"], "axes": 2, "typical": 8.0, "suppression": 0.5}, False),
+    ],
+)
+def test_fits_to_voxels_are_in_the_minutes_of_which_they_take_at_most_a_twentieth(name, settings, fitted):
+    task, each = tasks.build({"name": name, **settings}), budget.FITTING_SECONDS * fitted
+    assert budget.fitting_seconds(task, 10.0, 1) == each
+    assert budget.fitting_seconds(task, 60.0, 5) == 6 * each  # the mean of five folds has its own
+    assert budget.fitting_seconds(task, 1.0, 5) == (3.0 if fitted else 0.0)
+    whole, bare = (Afterwards(10.0, None, 2, [(6, 1)], baseline=one) for one in (each, 0.0))
+    assert whole.seconds(COSTS) - bare.seconds(COSTS) == each
 
 
 def test_a_gate_stops_looking_when_its_time_is_over(monkeypatch):

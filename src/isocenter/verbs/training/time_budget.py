@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from isocenter.planning import Settings
 from isocenter.runtime import Model, TorchNetwork, build_module
+from isocenter.tasks import Task
 from isocenter.values import BY_HAND, Case, Decision, Plan
 from isocenter.verbs.evaluation import SHOWN, are_kept
 
@@ -27,6 +28,9 @@ DOUBTED_SHARE = 0.4
 # Of the minutes, what gates may take for training cases, and how many of these they look at whatever that takes: where
 # a case takes 10 s, the 200 that make a whole gate would take half an hour.
 LOOKING_SHARE, FEWEST_LOOKED = 0.05, 30
+# s to fit what voxels say of probabilities, of one model: measured 2.8 to 4.1 on one core, with 3 to 16 outputs of
+# 20 to 100 cases, of which so many voxels are taken whatever their number. And the share of the minutes kept at most.
+FITTING_SECONDS, FITTING_SHARE = 4.0, 0.05
 # s of a first prediction after which it is not timed once more: what it allocates is little beside them.
 LONG_PREDICTION = 3.0
 
@@ -54,7 +58,7 @@ class Afterwards:
     tested:    (cases, models that predict each of them) of every evaluation
     looked_at: how many cases that did not train the gates look at
     looking:   how many training cases each gate looks at where there is time
-    baseline:  s of what is fitted without images
+    baseline:  s of what is fitted to numbers: to covariates alone, and what voxels say of their probabilities
     networks:  how many predict each case, where that is known before
     """
 
@@ -147,6 +151,17 @@ def seconds_after(costs: Costs, selecting: int, tested: Sequence[tuple[int, int]
         again = 0 if are_kept(cases * costs.voxels) else min(cases, GROUPS_SHOWN * SHOWN)
         seconds += (cases + again) * models * costs.predict + cases * costs.score
     return seconds
+
+
+def fitting_seconds(task: Task, minutes: float, trainings: int) -> float:
+    """s that fits to voxels take, of each training and of the mean of several, as far as a share of the minutes goes.
+
+    What one case takes is measured, and no single case can be fitted to.
+    """
+    is_dense = any(head.is_dense for head in task.heads.values())
+    if not is_dense or not any(name.endswith("calibration") for name in task.traits.tunes):
+        return 0.0
+    return min((trainings + (trainings > 1)) * FITTING_SECONDS, FITTING_SHARE * 60 * minutes)
 
 
 def looking_seconds(minutes: float, trainings: int) -> float:

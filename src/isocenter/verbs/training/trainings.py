@@ -45,7 +45,7 @@ from isocenter.verbs.training.more_networks import (
 from isocenter.verbs.training.run_end import Trained, evaluated
 from isocenter.verbs.training.run_folder import RunFolder, minutes_decide, state_of
 from isocenter.verbs.training.search import searched
-from isocenter.verbs.training.time_budget import Afterwards, Costs, Shares, Turn, fresh_model
+from isocenter.verbs.training.time_budget import Afterwards, Costs, Shares, Turn, fitting_seconds, fresh_model
 
 # What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
 # are averaged voxel by voxel, and so are labels and tolerances, by which it is scored.
@@ -323,7 +323,7 @@ def afterwards(run: RunFolder, jobs: Sequence[Job], trainings: int) -> Afterward
         + (len(jobs[0].train) if inner else 0),
         [*[(tested, 1)] * (often + trainings - 1), *[(len(run.own_test), len(jobs))] * often],
         *_looked_at(run, jobs),
-        covariates_seconds(jobs),
+        covariates_seconds(jobs) + fitting_seconds(jobs[0].settings.task, training.minutes, len(jobs)),
         (training.snapshots + training.swag) * stated_count(jobs[0].plan),
     )
 
