@@ -65,7 +65,7 @@ def write(image: Image, path: Path) -> None:
     """
     if path.name.lower().endswith(".mhd"):
         raise FormatError("MetaImage is written as a single file", str(path), "Choose a name that ends in .mha")
-    if image.geometry.ndim == 2 and image.frames is not None:
+    if image.geometry.is_picture and image.frames is not None:
         raise FormatError("MetaImage cannot distinguish frames of a picture from slices", str(path), "Write it as NRRD")
     ordered = channels_first(image, str(path))
     packed = _packed(ordered)
@@ -214,7 +214,7 @@ def _space_lines(geometry: Geometry, n: int, where: str) -> list[str]:
         if not np.array_equal(steps, np.ones(geometry.ndim)):
             raise FormatError("MetaImage holds voxel sizes only in mm", where, "Write it as NRRD")
         return []
-    if geometry.ndim != 3 or not geometry.physical:
+    if not geometry.is_volume or not geometry.physical:
         raise FormatError("MetaImage holds sides only for three axes in mm", where, "Write it as NRRD")
     affine = from_lps(geometry.affine)
     direction = np.eye(n)

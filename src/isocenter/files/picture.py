@@ -120,7 +120,7 @@ def write(image: Image, path: Path) -> None:
 def _storable(image: Image, path: Path) -> Array:
     """(rows, columns[, channels]) of 8 or 16 bits."""
     where, elsewhere = str(path), "Write .nii.gz, .nrrd or .tiff"
-    if image.geometry.ndim != 2:
+    if not image.geometry.is_picture:
         raise FormatError("a PNG holds no volume", where, elsewhere)
     if image.frames is not None:
         raise FormatError("a PNG holds no frames", where, elsewhere)

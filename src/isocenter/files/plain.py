@@ -48,7 +48,7 @@ def in_file_order(voxels: Array, ndim: int) -> Array:
 def channels_first(image: Image, where: str) -> Array:
     """The voxels as (channels, i, j[, k][, frames]), or (channels, column, row[, frames]) of a picture."""
     ordered = in_file_order(storable(image.data, where=where), image.geometry.ndim)
-    if image.geometry.ndim == 2:
+    if image.geometry.is_picture:
         ordered = ordered[:, :, 0]
     if image.frames is None:
         ordered = ordered[..., 0, :]
@@ -63,7 +63,7 @@ def steps_without_sides(geometry: Geometry, where: str) -> tuple[float, ...]:
     linear = geometry.affine[:-1, :-1]
     if not np.allclose(linear, np.diag(geometry.steps), rtol=0, atol=1e-6 * max(geometry.steps)):
         raise FormatError("the format cannot hold turned axes without known sides", where, "Write it as NRRD")
-    return geometry.steps if geometry.ndim == 3 else geometry.steps[::-1]
+    return geometry.steps if geometry.is_volume else geometry.steps[::-1]
 
 
 class Writable(Protocol):
@@ -90,7 +90,7 @@ def in_slices(image: Image, voxels: int = 2**22) -> Iterator[Array] | None:
     there are channels, and where the smallest number type is known only from all voxels.
     """
     pixels = image.pixels
-    if not isinstance(pixels, Deferred) or image.geometry.ndim != 3 or pixels.shape[0] != 1:
+    if not isinstance(pixels, Deferred) or not image.geometry.is_volume or pixels.shape[0] != 1:
         return None
     if pixels.dtype.newbyteorder("=") not in KEPT:
         return None

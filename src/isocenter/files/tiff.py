@@ -96,7 +96,7 @@ def write(image: Image, path: Path) -> None:
     _check_place(image.geometry, where, elsewhere)
     pixels = image.data.astype(np.uint8) if image.dtype == bool else image.data
     colour = image.channels in COLOURS
-    still = image.geometry.ndim == 2 and image.frames is None
+    still = image.geometry.is_picture and image.frames is None
     if still and not image.geometry.physical and (colour or len(pixels) == 1):
         if not np.issubdtype(pixels.dtype, np.number) or np.iscomplexobj(pixels):
             raise FormatError(f"a TIFF holds no {pixels.dtype} values", where, elsewhere)

@@ -106,7 +106,7 @@ def _ours() -> Mapping[type, type]:
 
 def ordered(images: Tensor) -> Tensor:
     """Images, (batch, channels, *spatial), in the channels-last format, explicitly so with a single channel."""
-    order = torch.channels_last_3d if images.ndim == 5 else torch.channels_last
+    order = {5: torch.channels_last_3d}.get(images.ndim, torch.channels_last)
     if images.shape[1] > 1:
         return images.contiguous(memory_format=order)
     images, spatial = images.contiguous(), images.shape[2:]

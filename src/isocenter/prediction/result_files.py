@@ -152,7 +152,7 @@ def _label_maps(
     written, lacking = [folder / f"{name}.{_suffix(image, wanted.format, wide)}"], []
     write_label_map(mask, prediction.labels, image, written[0], algorithm=algorithm)
     series = (
-        image.geometry.ndim == 3
+        image.geometry.is_volume
         and image.frames is None
         and image.source is not None
         and image.source.format == "dicom"

@@ -53,7 +53,7 @@ def quality(values: Array, valid: Array, steps: Sequence[float]) -> Mapping[str,
         "noise": _middle([_noise(plane) for plane in planes]),
         "clipped": float(np.mean(measured == measured.max())),
         "echo": _middle([_echo(plane) for plane in common]),
-        "letters": float(longest_line(planes[0])) if values.ndim == 2 else 0.0,
+        "letters": float(longest_line(planes[0])) if planes_of is _picture else 0.0,
     }
 
 

@@ -67,7 +67,7 @@ def turned(array: Array, axes: Sequence[int], flips: Sequence[bool]) -> Array:
 
 def planes(geometry: Geometry) -> tuple[Plane, ...]:
     """The planes in which a grid that lies upright has something to show: all that are more than a line."""
-    if geometry.ndim == 2:
+    if geometry.is_picture:
         return PICTURE
     every = AS_STORED if geometry.orientation is None else RADIOLOGICAL
     thick = [plane for plane in every if min(geometry.shape[plane.across], geometry.shape[plane.down]) > 1]
@@ -132,11 +132,6 @@ def colours(labels: Sequence[Label]) -> dict[int, tuple[int, int, int]]:
     }
 
 
-def is_series(geometry: Geometry) -> bool:
-    """Whether a grid has one axis: its values are drawn as lines, not as a picture."""
-    return geometry.ndim == 1
-
-
 def unit_of(geometry: Geometry) -> str:
     """The unit of lengths: the grid's own, or a count of samples or pixels where no size is known."""
-    return geometry.unit if geometry.physical else "samples" if is_series(geometry) else "pixels"
+    return geometry.unit if geometry.physical else "samples" if geometry.is_series else "pixels"

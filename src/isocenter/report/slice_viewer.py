@@ -16,7 +16,6 @@ from isocenter.report.display import (
     PALETTE,
     colours,
     is_colour,
-    is_series,
     main_plane,
     planes,
     turned,
@@ -44,7 +43,7 @@ def viewer(image: Image, overlays: Sequence[Image], title: str, *, limit: int = 
     Raises GeometryError for an overlay on another grid, FormatError for one that is no label map.
     """
     image = image.with_pixels(image.data)  # read once
-    if is_series(image.geometry):
+    if image.geometry.is_series:
         return _lines(image, overlays, title)
     overlays = [single for overlay in overlays for single in _singles(overlay)]
     for overlay in overlays:
@@ -194,6 +193,6 @@ def _accuracy(image: Image, channels: Sequence[dict[str, Any]], every: Sequence[
     sentences.append(f"Values are rounded to steps of {', '.join(rounded)}." if rounded else "Values are exact.")
     if not image.geometry.physical:
         sentences.append("The size of a pixel in mm is not known: lengths are in pixels.")
-    if image.geometry.ndim == 3 and image.geometry.orientation is None:
+    if image.geometry.is_volume and image.geometry.orientation is None:
         sentences.append("Left and right are not known: the axes are shown as stored.")
     return sentences

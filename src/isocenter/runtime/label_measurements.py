@@ -33,7 +33,7 @@ def measurements(label_map: Array | Deferred, labels: Sequence[Label], image: Im
     names, size, unit = without_alpha(image.channels), _size(image.geometry), image.facts.get("unit")
     moments = _Moments(len(names), max(label.value for label in labels) + 1)
     axes = _Axes(labels, _steps(image.geometry)) if size is not None and image.geometry.ndim > 1 else None
-    uptake = _Uptake(labels) if unit == SUV and size is not None and image.geometry.ndim == 3 else None
+    uptake = _Uptake(labels) if unit == SUV and size is not None and image.geometry.is_volume else None
     read = image.reader()
     for region, marked in blocks(label_map, BLOCK_VOXELS):
         part = read((slice(0, len(names)), *region)) if marked.any() else np.empty((0,))

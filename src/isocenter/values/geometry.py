@@ -111,9 +111,24 @@ class Geometry:
         return not np.allclose(axes.max(axis=0), 1.0, atol=DIRECTION_TOLERANCE)
 
     @property
+    def is_series(self) -> bool:
+        """Whether it has one axis: its values are drawn as lines, not as a picture."""
+        return self.ndim == 1
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether it has two axes."""
+        return self.ndim == 2
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether it has three axes."""
+        return self.ndim == 3
+
+    @property
     def has_sides(self) -> bool:
         """Whether it is a volume of which left and right are known."""
-        return self.oriented and self.ndim == 3
+        return self.oriented and self.is_volume
 
     @property
     def orientation(self) -> str | None:
@@ -239,7 +254,7 @@ class Geometry:
         size = " x ".join(str(n) for n in self.shape)
         if self.spacing is None:
             return f"Geometry({size} voxels, size in mm unknown)"
-        if self.ndim == 1:
+        if self.is_series:
             return f"Geometry({size} samples of {self.spacing[0]:.4g} {self.unit})"
         spacing = " x ".join(f"{s:.4g}" for s in self.spacing)
         sides = f", {self.orientation or 'orientation unknown'}"

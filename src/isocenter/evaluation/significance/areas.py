@@ -18,7 +18,7 @@ def placements(scores: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats]:
     By ranks: Sun and Xu, IEEE Signal Process Lett 2014, doi:10.1109/LSP.2014.2337313
     """
     given, truth = np.asarray(scores, dtype=np.float64), np.asarray(positive).astype(bool)
-    if given.ndim != 2 or given.shape[1:] != truth.shape or not np.isfinite(given).all():
+    if not given.shape[1:] == truth.shape == (truth.size,) or not np.isfinite(given).all():
         problem = f"scores of {given.shape} for {truth.shape} references, or one that is no number"
         raise UsageError(problem, "AUROC", "Give (models, cases) scores and (cases,) truths")
     if truth.all() or not truth.any():

@@ -117,7 +117,7 @@ def benefit_parts(probabilities: ArrayLike, positive: ArrayLike, thresholds: Arr
 
 def _paired(probabilities: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats]:
     chance, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(positive, dtype=np.float64)
-    if chance.ndim != 1 or chance.shape != truth.shape or not ((chance >= 0) & (chance <= 1)).all():
+    if not chance.shape == truth.shape == (chance.size,) or not ((chance >= 0) & (chance <= 1)).all():
         problem = f"{chance.shape} probabilities for {truth.shape} references, or one outside 0..1"
         raise UsageError(problem, "probabilities", "Give one probability and one truth a case")
     return chance, truth

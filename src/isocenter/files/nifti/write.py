@@ -123,7 +123,7 @@ def _new(geometry: Geometry, shape: tuple[int, ...], where: str) -> Any:
 
 def _set_forms(header: Any, geometry: Geometry, where: str) -> None:
     """sform always; qform too where it means the same: a shear has none."""
-    if geometry.ndim != 3 or not geometry.physical:
+    if not geometry.is_volume or not geometry.physical:
         raise FormatError("NIfTI holds sides only for three axes in mm", where, "Write it as NRRD")
     affine: Floats = geometry.affine
     header.set_xyzt_units("mm")

@@ -126,7 +126,7 @@ def space_fields(geometry: Geometry, channels: str | None, frames: bool, step: f
     time, because ITK takes an axis of kind time for a fourth one of space.
     """
     affine = from_lps(geometry.affine) if geometry.oriented else geometry.affine
-    affine = rows_and_columns(affine) if geometry.ndim == 2 else affine
+    affine = rows_and_columns(affine) if geometry.is_picture else affine
     before, behind = ([channels] if channels else []), (["list"] if frames else [])
     vectors = [f"({_spelled(affine[:-1, axis])})" for axis in range(geometry.ndim)]
     directions = [*(["none"] * len(before)), *vectors, *(["none"] * len(behind))]

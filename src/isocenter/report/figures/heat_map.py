@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 
-from isocenter.report.display import Plane, is_series, planes, turned, unit_of, upright
+from isocenter.report.display import Plane, planes, turned, unit_of, upright
 from isocenter.report.figures.drawing import Canvas, Ink, chart, plain, png, short
 from isocenter.report.figures.figure import Figure
 from isocenter.report.figures.lines import MOST_PANELS, put_trace
@@ -37,7 +37,7 @@ def heat(image: Image, data: Array, title: str, *, caption: str = "", failed: bo
     there = bool(evidence.any())
     caption = caption if there else ". ".join(filter(None, (caption.rstrip("."), NOWHERE)))
     what = f"{'Failed map' if failed else 'Map'} of what the answer rests on"
-    if is_series(image.geometry):
+    if image.geometry.is_series:
         return _over_series(image, evidence, title, caption, what, failed=failed)
     axes, flips = upright(image.geometry)
     view, evidence = view_of(image, frame=frame), turned(evidence, axes, flips)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from matplotlib.axes import Axes
 
 from isocenter.errors import UsageError
-from isocenter.report.display import is_series, main_plane
+from isocenter.report.display import main_plane
 from isocenter.report.figures.detection import middle_of, put_boxes, upright_boxes
 from isocenter.report.figures.drawing import Canvas, png, short
 from isocenter.report.figures.figure import Figure
@@ -94,7 +94,7 @@ def _put_small(
     axes: Axes, image: Image, reference: Image | BoundingBoxes | None = None, labels: Sequence[Label] = ()
 ) -> None:
     """The slice with the most of the reference, else the middle one, and its outlines; a series' first channel."""
-    if is_series(image.geometry):
+    if image.geometry.is_series:
         put_trace(axes, image.geometry, image.data[0], LETTERS, width=0.5)
         return
     if isinstance(reference, BoundingBoxes):

@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
 
 from isocenter.lazy import ndimage
-from isocenter.report.display import PALETTE, Plane, colours, foreground, is_series, planes, unit_of
+from isocenter.report.display import PALETTE, Plane, colours, foreground, planes, unit_of
 from isocenter.report.figures.drawing import Canvas, png, short
 from isocenter.report.figures.figure import Figure
 from isocenter.report.figures.lines import traces
@@ -47,7 +47,7 @@ def contours(
     lines.
     Raises GeometryError where a label map does not have the image's shape.
     """
-    if is_series(image.geometry):
+    if image.geometry.is_series:
         return traces(image, reference, prediction, labels, title, caption=caption)
     view = view_of(image, reference, prediction, channel=channel, frame=frame)
     shown = [(plane, view.fullest_slice(plane)) for plane in planes(view.grid)]

@@ -175,7 +175,7 @@ class NNUNetPreprocessing:
         Raises DatasetError for other channels than the network knows, GeometryError for a grid that cannot be used.
         """
         image, earlier = self._parted(image, where)
-        picture = _is_picture(image.geometry)
+        picture = image.geometry.is_picture
         data = _volume(image.data, picture)
         axes, flips = self._order(image.geometry)
         data = permuted(data, axes, flips)
@@ -253,12 +253,12 @@ class NNUNetPreprocessing:
 
     def _order(self, geometry: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...]]:
         """From (column, row, slice) to the network's axes."""
-        axes, flips = ((0, 1, 2), (False,) * 3) if _is_picture(geometry) or not self.reorient else geometry.to_canonical
+        axes, flips = ((0, 1, 2), (False,) * 3) if geometry.is_picture or not self.reorient else geometry.to_canonical
         return tuple(axes[one] for one in self.order_of_axes), tuple(flips[one] for one in self.order_of_axes)
 
     def _steps(self, geometry: Geometry, axes: tuple[int, ...], where: str) -> tuple[float, ...]:
         """mm between voxels in the network's order of axes."""
-        if _is_picture(geometry):
+        if geometry.is_picture:
             return tuple(OF_A_PICTURE[one] for one in self.transpose)
         if geometry.spacing is None:
             raise GeometryError("has no size in mm, and the model works in mm", where, "Give a file with its spacing")
@@ -277,10 +277,6 @@ class NNUNetPreprocessing:
         outside = np.where((labels == 0) & ~np.asarray(inside), -1, labels.astype(np.int32))
         moved = resampled_labels(outside, shape, self.labels, far)
         return [(moved == value).astype(np.float32) for value in self.previous]
-
-
-def _is_picture(geometry: Geometry) -> bool:
-    return geometry.ndim == 2
 
 
 def _volume(array: Array, picture: bool) -> Array:

@@ -33,7 +33,7 @@ def header_of(image: Image, covariates: Mapping[str, Any] | None = None) -> Head
     words = {
         "modality": "" if modality == UNKNOWN else modality,
         "body part": str((covariates or {}).get("body_part") or ""),
-        "orientation": ("known" if image.geometry.oriented else UNKNOWN) if image.geometry.ndim == 3 else "",
+        "orientation": ("known" if image.geometry.oriented else UNKNOWN) if image.geometry.is_volume else "",
     }
     return Header({name: word for name, word in words.items() if word}, _numbers(image.geometry))
 

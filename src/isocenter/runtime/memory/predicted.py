@@ -98,7 +98,7 @@ def _expected(model: Model, image: Image, batch: int, region: Region | None) -> 
     dense = dense_channels(model.task)
     dense += 2 if dense and model.uncertainty != NONE else 0  # the uncertainty within views and between them
     streamed = in_parts.streamed is not None and 4 * source >= in_parts.streamed
-    streamed = streamed and len(patch) == 3 and image.geometry.ndim == 3
+    streamed = streamed and len(patch) == 3 and image.geometry.is_volume
     seen = spatial if region is None else _seen(image, spatial, patch, region)
     walked = _walked(image, seen, patch)
     if in_parts.streamed is None:

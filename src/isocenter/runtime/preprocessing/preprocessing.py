@@ -291,7 +291,7 @@ class Preprocessing:
         if geometry.ndim == self.ndim:
             return None
         single = [axis for axis, size in enumerate(geometry.shape) if size == 1]
-        if self.ndim == 2 and geometry.ndim == 3 and single:
+        if self.ndim == 2 and geometry.is_volume and single:
             return single[-1]
         raise GeometryError(
             f"has {geometry.ndim} axes of {geometry.shape} voxels, the model works in {self.ndim} dimensions",

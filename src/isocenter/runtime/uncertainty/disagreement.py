@@ -127,7 +127,7 @@ def _of_values(outputs: Sequence[Any], shares: Sequence[float], count: int) -> t
 def _of_chances(outputs: Sequence[Any], shares: Sequence[float], kind: str) -> tuple[Any, Any]:
     within: Any = 0.0
     middle: Any = 0.0
-    if outputs[0].ndim == 2:  # all views of a vector at once, where voxels would lie: few and small steps
+    if not outputs[0].shape[2:]:  # all views of a vector at once, where voxels would lie: few and small steps
         library, like = _library(outputs[0]), outputs[0]
         likely = chances(library.stack(outputs, -1), kind)
         counted = library.asarray(shares, dtype=like.dtype, device=like.device)

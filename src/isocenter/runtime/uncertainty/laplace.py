@@ -69,7 +69,7 @@ class Posterior:
         variances = 1 / (np.multiply.outer(self.input_values, self.output_values) + self.precision)
         deviations = (seen @ tensor(variances)).sqrt()
         turned = tensor(self.outputs).T
-        at_once = len(noise) if outputs.ndim == 2 else 1  # all draws of a vector are small
+        at_once = 1 if outputs.shape[2:] else len(noise)  # all draws of a vector are small
         rows = noise.to(outputs).reshape(len(noise), *[1] * (outputs.ndim - 1), -1).split(at_once)
         return [one for some in rows for one in outputs + ((deviations * some) @ turned).movedim(-1, 2)]
 

@@ -359,7 +359,7 @@ def vectors_changed(targets: Tensor, crossed: Tensor, mirrored: Sequence[int] | 
     """
     if mirrored is None or not names_sides(mirrored) or not bool(crossed.any()):
         return targets
-    if targets.ndim == 1:
+    if not targets.shape[1:]:
         return sides_changed(targets, crossed, mirrored)
     return torch.where(crossed[:, None], targets[:, list(mirrored)[: targets.shape[1]]], targets)
 

@@ -153,7 +153,7 @@ class Explainer:
 
 def _letters(image: Image) -> NDArray[np.bool_] | None:
     """(*spatial) where letters are burned into a picture; None of any other image, and of a picture without."""
-    if image.geometry.ndim != 2 or image.frames is not None:
+    if not image.geometry.is_picture or image.frames is not None:
         return None
     return letters_in(np.nan_to_num(image.data.astype(np.float64).mean(axis=0)))
 

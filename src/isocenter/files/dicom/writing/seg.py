@@ -88,7 +88,7 @@ def write_segmentation(
         _segment(n + 1, label, algorithm_name, algorithm_version or version("isocenter"))
         for n, label in enumerate(sorted(labels, key=lambda label: label.value))
     ]
-    if source.geometry.ndim == 2:
+    if source.geometry.is_picture:
         planes, places = numbered[None], {}
     else:
         shown = _shown(numbered, slices, where)
@@ -133,17 +133,17 @@ def _slices(source: Image, where: str) -> list[_Slice]:
 
 def _check_reference(slices: list[_Slice], geometry: Geometry, where: str) -> None:
     """Refuse an image on which no SEG can be written; without a frame of reference it has no place, PS3.3 A.51.3."""
-    if geometry.ndim == 3 and slices[0].frame.frame_of_reference is None:
+    if geometry.is_volume and slices[0].frame.frame_of_reference is None:
         raise FormatError("the image states no FrameOfReferenceUID (0020,0052)", where, "Write .nii.gz instead")
     if int(np.prod(geometry.shape[:2])) < 8:  # highdicom then starts each frame on a byte, which no reader expects
         raise FormatError("the image has fewer than 8 pixels a slice", where, "Write .nii.gz instead")
-    if geometry.ndim == 2 and len(slices) > 1:
+    if geometry.is_picture and len(slices) > 1:
         raise FormatError("the image is a film, a SEG has one frame a picture", where, "Write .png or .nii.gz instead")
 
 
 def _number(frame: Frame, geometry: Geometry) -> int:
     """The slice of the grid that a frame shows. Raises GeometryError where the grid is not the frame's own."""
-    if geometry.ndim == 2:
+    if geometry.is_picture:
         if frame.shape != geometry.shape:
             raise GeometryError("another size than its image", frame.name, "Give the map on the image's own grid")
         return frame.number

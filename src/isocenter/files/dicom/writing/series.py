@@ -93,7 +93,7 @@ def write_series(image: Image, names: SeriesNames, folder: Path, *, overwrite: b
 
 def _check(image: Image, where: str) -> None:
     geometry = image.geometry
-    if geometry.ndim != 3 or not geometry.physical or not geometry.oriented:
+    if not geometry.is_volume or not geometry.physical or not geometry.oriented:
         raise GeometryError("the image has no place in a patient", where, "Write .nii.gz or .png instead")
     axes = geometry.affine[:3, :2] / geometry.steps[:2]
     if abs(float(axes[:, 0] @ axes[:, 1])) > DIRECTION_TOLERANCE:

@@ -112,7 +112,7 @@ def _group(
 def _placed(corners: Floats, source: Image) -> tuple[Floats, Floats, range]:
     """((column, row) of its start, of its end, within the image; its slices)."""
     low, high = np.reshape(corners, (2, -1))
-    if source.geometry.ndim == 2:
+    if source.geometry.is_picture:
         rows, columns = source.geometry.shape
         low, high = low[::-1], high[::-1]
         return np.clip(low, 0, [columns, rows]), np.clip(high, 0, [columns, rows]), range(1)

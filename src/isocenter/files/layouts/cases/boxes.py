@@ -142,7 +142,7 @@ def _inside(box: Drawn, size: tuple[int, ...], where: str) -> tuple[Floats, bool
 
 def _columns_and_rows(geometry: Geometry) -> tuple[int, ...]:
     """Voxels along x, y[, z]: a picture has its rows first."""
-    return geometry.shape[::-1] if geometry.ndim == 2 else geometry.shape
+    return geometry.shape[::-1] if geometry.is_picture else geometry.shape
 
 
 def _on_axes(edges: Floats, ndim: int) -> Floats:

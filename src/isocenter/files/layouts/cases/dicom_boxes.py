@@ -123,7 +123,7 @@ def _in_pixels(outline: Marked, on: Image, places: Mapping[tuple[str, int], int]
         frames = f"frame {frame}" if frame else "all frames at once"
         raise DatasetError(f"marks {frames} of an image of several frames", str(path), "Name a frame for each outline")
     low, high = outline.bounds
-    if on.geometry.ndim == 2:
+    if on.geometry.is_picture:
         return low, high
     return np.append(low, place), np.append(high, place + 1)
 
