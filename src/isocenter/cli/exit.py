@@ -59,11 +59,10 @@ def main() -> None:
 
 def _stopped(verb: list[str]) -> str:
     """The last line after Ctrl-C: a training keeps what it had, and predictions those that were done."""
-    if verb in (["train"], ["demo"]):
-        return f"isocenter {verb[0]}: stopped. `isocenter train --resume RUN` goes on with a run that had begun."
-    if verb == ["predict"]:
-        return "isocenter predict: stopped. Give another --out for the rest, or --overwrite to begin anew."
-    return f"isocenter{''.join(f' {one}' for one in verb)}: stopped. Give the command again."
+    resume = "`isocenter train --resume RUN` goes on with a run that had begun"
+    rest = {"train": resume, "demo": resume, "predict": "Give another --out for the rest, or --overwrite to begin anew"}
+    name = "".join(verb)
+    return f"isocenter {name}".rstrip() + f": stopped. {rest.get(name, 'Give the command again')}."
 
 
 def _unforeseen(error: Exception) -> tuple[str, int]:

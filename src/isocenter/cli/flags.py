@@ -14,6 +14,7 @@ from isocenter.errors import UsageError
 from isocenter.verbs.reading import pairs
 
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="A folder, a table, an archive or a DICOM series.")]
+Inputs = Annotated[list[Path], typer.Argument(metavar="INPUT", help="Image files, DICOM series, or folders of them.")]
 Trained = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A run's folder, a package, or an nnU-Net v2 result folder.")
 ]

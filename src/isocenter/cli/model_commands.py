@@ -15,6 +15,7 @@ from isocenter.cli.flags import (
     Device,
     Format,
     Given,
+    Inputs,
     Json,
     Mirror,
     Out,
@@ -37,9 +38,7 @@ from isocenter.cli.shell import default_out, fail_if, show
 @reads_data
 def predict(
     model: Trained,
-    inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT", help="Image files, DICOM series, or folders of them.")
-    ],
+    inputs: Inputs,
     out: Out = None,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -111,9 +110,7 @@ def predict(
 @reads_data
 def explain(
     model: Trained,
-    inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT", help="Image files, DICOM series, or folders of them.")
-    ],
+    inputs: Inputs,
     out: Out = None,
     overwrite: Overwrite = False,
     json: Json = False,

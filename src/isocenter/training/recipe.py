@@ -82,8 +82,7 @@ def train(
                 keep_members(session, state, learner.compute)
             state = replace(state, waiting=spans.share_waiting, work=spans.of(state.work))
             report(Moment.of(state, length.clock.seconds, loss, rate, score))
-            due = state.is_validated or state.is_due(length.looks)
-            due = due or length.clock.seconds - saved > CHECKPOINT_SECONDS
+            due = state.is_validated or state.is_due(length.looks) or length.clock.seconds - saved > CHECKPOINT_SECONDS
             if due and session.ranks.leads and not state.is_over:
                 length, state = length.adjusted(session, state, spans.step)
                 spans.restart()

@@ -156,11 +156,8 @@ def evaluate(
     reading = _as_trained(run, plan, data).overridden(stated)
     dataset = open_dataset(data, reading, needs=loaded.task.needs)
     if not suffices(loaded.task, dataset.kinds):
-        raise DatasetError(
-            f"has no references of the kind {', '.join(sorted(loaded.task.needs))}",
-            str(dataset.root or dataset.name),
-            f"Give data labelled for {loaded.task.name}",
-        )
+        problem = f"has no references of the kind {', '.join(sorted(loaded.task.needs))}"
+        raise DatasetError(problem, str(dataset.root or dataset.name), f"Give data labelled for {loaded.task.name}")
     dataset = with_table(with_references(dataset, loaded.task), audits.group_table)
     if run is not None:
         dataset = named_as_in_run(dataset, read_data_record(run))

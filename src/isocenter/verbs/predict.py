@@ -172,12 +172,10 @@ def predict(
         raise UsageError("probabilities and overlays are files, and have no place", "predict", "Give out=FOLDER")
     if out is not None:
         refuse_taken(Path(out), overwrite, MARKS)
-    loaded = loaded_model(model, device, fold=fold, threads=threads, backend=backend)
     sought = uncertainty or ("auto" if maps else None)
-    loaded = with_uncertainty(loaded, sought)
+    loaded = with_uncertainty(loaded_model(model, device, fold=fold, threads=threads, backend=backend), sought)
     loaded.flips(mirror)  # refused before the first case
-    decoding = loaded.task.decoding
-    if covering and decoding.covers_from is None and decoding.covering is None:
+    if covering and (decoding := loaded.task.decoding).covers_from is None and decoding.covering is None:
         remedy = "Train it with task.risk, or find thresholds on your own cases: isocenter calibrate"
         raise UsageError("the model has no thresholds of covering masks or boxes", str(model), remedy)
     predictor: Predictor = Here(loaded)

@@ -244,20 +244,10 @@ class Classification:
     @property
     def scoring(self) -> Scoring:
         """Discrimination, calibration and calls at the operating point; of grades and costs what they add."""
-        own = self._scores
-        return Scoring(
-            metrics=metrics_of(ordered=self._ordered, costly=bool(self.costs)),
-            score=own.score,
-            summary=own.summary,
-            rank=own.rank,
-            figures=own.figures,
-            overview=own.overview,
-            results=own.results,
-            guess=own.guess,
-            assured=self.assured,
-            crossed=self.crossed,
-            case_values=own.case_values,
-        )
+        shown = self._scores
+        own = (shown.score, shown.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
+        metrics = metrics_of(ordered=self._ordered, costly=bool(self.costs))
+        return Scoring(metrics, *own, self.assured, self.crossed, case_values=shown.case_values)
 
     @property
     def _scores(self) -> ClassScoring:

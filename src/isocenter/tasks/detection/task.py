@@ -204,16 +204,8 @@ class Detection:
     @property
     def scoring(self) -> Scoring:
         """Average precision, free-response metrics and calls at the threshold."""
-        return Scoring(
-            metrics=METRICS,
-            score=self.score,
-            summary=self.summary,
-            rank=self.rank,
-            figures=self.figures,
-            overview=self.overview,
-            results=self.results,
-            assured=self.assured,
-        )
+        own = (self.score, self.summary, self.rank, self.figures, self.overview, self.results)
+        return Scoring(METRICS, *own, assured=self.assured)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """The network for boxes of this size, the reduction of images, and average precision to select and judge."""

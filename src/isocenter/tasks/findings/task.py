@@ -215,20 +215,9 @@ class Findings:
     @property
     def scoring(self) -> Scoring:
         """Discrimination, calibration and calls of each finding, and their means."""
-        own = self._scores
-        return Scoring(
-            metrics=METRICS,
-            score=own.score,
-            summary=own.summary,
-            rank=own.rank,
-            figures=own.figures,
-            overview=own.overview,
-            results=own.results,
-            guess=own.guess,
-            assured=self.assured,
-            crossed=self.crossed,
-            case_values=own.case_values,
-        )
+        shown = self._scores
+        own = (shown.score, shown.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
+        return Scoring(METRICS, *own, self.assured, self.crossed, case_values=shown.case_values)
 
     @property
     def _scores(self) -> FindingScoring:

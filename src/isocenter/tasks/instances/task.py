@@ -167,15 +167,8 @@ class InstanceSegmentation:
     @property
     def scoring(self) -> Scoring:
         """Objects that were found, missed and wrongly called."""
-        return Scoring(
-            metrics=METRICS,
-            score=self.score,
-            summary=self.summary,
-            rank=self.rank,
-            figures=self.figures,
-            overview=self.overview,
-            results=self.results,
-        )
+        own = (self.score, self.summary, self.rank, self.figures, self.overview, self.results)
+        return Scoring(METRICS, *own)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A U-Net, and average precision to select and judge."""

@@ -215,20 +215,9 @@ class Regression:
     @property
     def scoring(self) -> Scoring:
         """Errors, correlation and agreement of each target."""
-        own = ValuePictures(self.targets, self.units, self.mean, self.deviation)
-        return Scoring(
-            metrics=METRICS,
-            score=self.score,
-            summary=self.summary,
-            rank=own.rank,
-            figures=own.figures,
-            overview=own.overview,
-            results=own.results,
-            guess=own.guess,
-            assured=self.assured,
-            crossed=self.crossed,
-            case_values=error_values,
-        )
+        shown = ValuePictures(self.targets, self.units, self.mean, self.deviation)
+        own = (self.score, self.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
+        return Scoring(METRICS, *own, self.assured, self.crossed, case_values=error_values)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, no scaling of images, R² to select and MAE to judge."""

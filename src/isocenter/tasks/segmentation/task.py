@@ -231,15 +231,12 @@ class Segmentation:
     @property
     def teaching(self) -> Teaching:
         """Dice over the validation cases selects; targets depend on how masks are read."""
-        settings = self.settings
+        partly = {name: self.settings[name] for name in PARTLY}
         return Teaching(
             selects_by="dice",
             quality=self.quality,
             selection=self.selection,
-            target_settings={
-                "labels": [label.value for label in self.classes],
-                **{name: settings[name] for name in PARTLY},
-            },
+            target_settings={"labels": [label.value for label in self.classes], **partly},
             outside=self._outside,
             uncut=uncut(self.loss_name),
         )

@@ -169,12 +169,7 @@ class Survival:
     @property
     def teaching(self) -> Teaching:
         """Harrell's c over the validation cases selects."""
-        return Teaching(
-            selects_by="harrell_c",
-            quality=self.quality,
-            selection=self.selection,
-            target_settings={},
-        )
+        return Teaching(selects_by="harrell_c", quality=self.quality, selection=self.selection, target_settings={})
 
     @property
     def decoding(self) -> Decoding:
@@ -196,19 +191,8 @@ class Survival:
     def scoring(self) -> Scoring:
         """Discrimination and calibration by the horizons."""
         shown = SurvivalPictures(self.horizons, self.unit, self.is_absolute, self._outcomes)
-        return Scoring(
-            metrics=METRICS,
-            score=self.score,
-            summary=self.summary,
-            rank=shown.rank,
-            figures=shown.figures,
-            overview=shown.overview,
-            results=shown.results,
-            guess=shown.guess,
-            assured=self.assured,
-            crossed=self.crossed,
-            case_values=error_values,
-        )
+        own = (self.score, self.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
+        return Scoring(METRICS, *own, self.assured, self.crossed, case_values=error_values)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, two kinds of c to select and judge, for Cox a large batch."""

@@ -35,7 +35,7 @@ from isocenter.verbs.training.decisions import log_decisions, with_decisions, wi
 from isocenter.verbs.training.fit import Job, fit
 from isocenter.verbs.training.inner_folds import fold_by_case
 from isocenter.verbs.training.run_folder import RunFolder, state_of
-from isocenter.verbs.training.time_budget import Turn, fresh_model
+from isocenter.verbs.training.time_budget import Shares, fresh_model
 
 PLAN = "plan.yaml"
 
@@ -75,11 +75,11 @@ class CascadeStage:
         clock: whose deadline is that of both stages; None where the plan fixes the steps
         """
         jobs = [self._job(number) for number in range(CROSS_FITS)]
-        outcomes = []
-        for number, job in enumerate(jobs):
+        outcomes, shares = [], Shares(CROSS_FITS + 1)  # the last is the second stage's
+        for job in jobs:
             deadline = clock.deadline
             if deadline is not None:
-                turn = Turn(clock.seconds, CROSS_FITS + 1 - number)
+                turn = shares.turn(clock.seconds)
                 deadline = state_of(job.out).get("deadline") or turn.deadline(deadline)
             outcomes.append(fit(job, replace(clock, deadline=deadline), partial(log_decisions, job.what)))
         _write(with_reasons(self.plan, [job.plan for job in jobs], outcomes), self.out)

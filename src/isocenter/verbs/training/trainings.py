@@ -205,17 +205,8 @@ def jobs_of(run: RunFolder) -> list[Job]:
             "patients_known": run.dataset.patients_known,
             "fingerprint": {**fingerprint.summary, "references": references_counted(fingerprint)},
         }
-        job = Job(
-            run.folder(fold),
-            run.plan,
-            train,
-            val,
-            record,
-            start=run.start,
-            test=test,
-            calibration=calibration,
-            fold=fold,
-        )
+        out = run.folder(fold)
+        job = Job(out, run.plan, train, val, record, start=run.start, test=test, calibration=calibration, fold=fold)
         if fold is not None:
             total = len(run.folds)
             job = replace(

@@ -50,17 +50,16 @@ class MultipartReader:
                 del self._buffer[: end + 2]
                 self._state = "body"
                 continue
-            found = self._delimiter.search(self._buffer)
-            content = found.start() if found else max(0, len(self._buffer) - self._longest + 1)
-            if self._state == "body" and content:
+            delimiter, is_in_part = self._delimiter.search(self._buffer), self._state == "body"
+            content = delimiter.start() if delimiter else max(0, len(self._buffer) - self._longest + 1)
+            if is_in_part and content:
                 yield bytes(self._buffer[:content])
-            if found is None:
+            if delimiter is None:
                 del self._buffer[:content]
                 return
-            is_last, is_behind_a_part = found[1] == b"--", self._state == "body"
-            del self._buffer[: found.end()]
-            self._state = "end" if is_last else "head"
-            if is_behind_a_part:
+            self._state = "end" if delimiter[1] == b"--" else "head"
+            del self._buffer[: delimiter.end()]
+            if is_in_part:
                 yield None
 
     def finish(self) -> None:
