@@ -107,22 +107,22 @@ def slope_and_intercept(odds: ArrayLike, happened: ArrayLike, patients: ArrayLik
 
 def _regressed(features: Floats, offset: Floats, truth: Floats, owners: np.ndarray) -> Estimate:
     """The first number of a logistic regression."""
-    people, found = len(np.unique(owners)), np.zeros(features.shape[1])
+    people, coefficients = len(np.unique(owners)), np.zeros(features.shape[1])
     unknown = Estimate(float("nan"), n=len(truth), patients=people)
     if people < FEWEST_PATIENTS or len(set(truth.tolist())) < 2:
         return replace(unknown, method="none: too few patients, or all alike")
     for _ in range(STEPS):
-        chance = special.expit(offset + features @ found)
+        chance = special.expit(offset + features @ coefficients)
         gradient = features.T @ (truth - chance)
         hessian = (features * (chance * (1 - chance))[:, None]).T @ features
-        found = found + np.linalg.lstsq(hessian, gradient, rcond=None)[0]
-        if np.abs(found).max() > MOST_SLOPE:
+        coefficients = coefficients + np.linalg.lstsq(hessian, gradient, rcond=None)[0]
+        if np.abs(coefficients).max() > MOST_SLOPE:
             return replace(unknown, method="none: the probabilities part the two sides")
     inverse = np.linalg.pinv(hessian)
     spread = (inverse @ _clustered(features * (truth - chance)[:, None], owners) @ inverse)[0, 0] ** 0.5
-    low, high = (float(found[0] + side * DEVIATIONS * spread) for side in (-1, 1))
+    low, high = (float(coefficients[0] + side * DEVIATIONS * spread) for side in (-1, 1))
     method = "logistic regression, robust to patients with several images"
-    return Estimate(float(found[0]), low, high, LEVEL, len(truth), people, method=method)
+    return Estimate(float(coefficients[0]), low, high, LEVEL, len(truth), people, method=method)
 
 
 def _clustered(scores: Floats, owners: np.ndarray) -> Floats:

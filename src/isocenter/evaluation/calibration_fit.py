@@ -278,9 +278,9 @@ def _vector(unseen: Unseen) -> list[list[float]]:
 
     start = np.concatenate([np.full(classes, _factor(unseen)), np.zeros(classes)])
     bounds = [(LEAST_FACTOR, MOST_FACTOR)] * classes + [(None, None)] * classes
-    found = optimize.minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": 500}).x
-    shifts = found[classes:] - found[classes:].mean()
-    return [[float(a), float(b)] for a, b in zip(found[:classes], shifts, strict=True)]
+    fitted = optimize.minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": 500}).x
+    shifts = fitted[classes:] - fitted[classes:].mean()
+    return [[float(a), float(b)] for a, b in zip(fitted[:classes], shifts, strict=True)]
 
 
 def _against(numbers: Floats, factors: int, spread: float | None, patients: float) -> tuple[float, Floats]:
@@ -313,8 +313,8 @@ def _logistic(features: Floats, targets: Floats, counts: Floats, spread: float |
     start = np.append(np.ones(features.shape[1]), 0.0)
     bounds = [(least, MOST_FACTOR)] * features.shape[1] + [(None, None)]
     options = {"maxiter": 1000, "ftol": 1e-14, "gtol": 1e-9}
-    found = optimize.minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options=options)  # type: ignore[call-overload]
-    return np.asarray(found.x)
+    fitted = optimize.minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options=options)  # type: ignore[call-overload]
+    return np.asarray(fitted.x)
 
 
 def _platt(odds: Floats, positive: Floats, counts: Floats, spread: float | None) -> list[float]:

@@ -88,8 +88,8 @@ class Conformal:
 
     def steps(self, group: str, networks: int) -> Steps | None:
         """The folds' scores of a group, or of everyone; None unless there are so many folds."""
-        found = self.crossed.get(group, self.crossed.get(EVERYONE))
-        return None if found is None or len(found) != networks else found
+        steps = self.crossed.get(group, self.crossed.get(EVERYONE))
+        return None if steps is None or len(steps) != networks else steps
 
 
 def _number(given: Any) -> float:
@@ -254,11 +254,11 @@ def least_sureness(
         is_exact = binary and people == answered.sum()
         p = stats.binom.cdf(np.round(people * mean), people, risk) if is_exact else _p_values(mean, people, risk)
         holds.append(bool(people) and float(p[0]) <= delta / STARTS)
-    found = math.inf
+    threshold = math.inf
     for start in range(0, len(SURE_FROM), len(SURE_FROM) // STARTS):
         end = next((place for place in range(start, len(SURE_FROM)) if not holds[place]), len(SURE_FROM))
-        found = min(found, SURE_FROM[end - 1]) if end > start else found
-    return found
+        threshold = min(threshold, SURE_FROM[end - 1]) if end > start else threshold
+    return threshold
 
 
 def _p_values(means: Floats, people: int, risk: float) -> Floats:

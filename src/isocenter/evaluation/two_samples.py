@@ -51,7 +51,7 @@ def two_sample_tests(first: ArrayLike, second: ArrayLike, *, seed: int, draws: i
     return {
         "mmd": _judged(-_energy(np.exp(-((apart / width) ** 2) / 2), is_first)),
         "energy": _judged(_energy(apart, is_first)),
-        "classifier": _judged(_told_apart(rows, is_first)),
+        "classifier": _judged(_separation(rows, is_first)),
     }
 
 
@@ -86,17 +86,17 @@ def _energy(apart: Floats, is_first: Floats) -> Floats:
     return np.asarray(2 * between / (size * (count - size)) - within / size**2 - others / (count - size) ** 2)
 
 
-def _told_apart(rows: Floats, is_first: Floats) -> Floats:
+def _separation(rows: Floats, is_first: Floats) -> Floats:
     """(dealings,) the area under the curve of the group that the other rows say each row is of."""
     features = np.concatenate([rows, np.ones((len(rows), 1))], axis=1)
     inverse = np.linalg.inv(features.T @ features + np.eye(features.shape[1]))
     hat = features @ inverse @ features.T
     own = np.diag(hat)
-    said = (is_first @ hat - is_first * own) / (1 - own)
+    predicted = (is_first @ hat - is_first * own) / (1 - own)
     # Without a row its own group is rarer, so that a regression that knows nothing says the other one of each.
     size, count = is_first.sum(axis=1, keepdims=True), is_first.shape[1]
-    said = said - (size - is_first) / (count - 1)
-    ranks = stats.rankdata(said, axis=1)
+    predicted = predicted - (size - is_first) / (count - 1)
+    ranks = stats.rankdata(predicted, axis=1)
     ones = is_first.sum(axis=1)
     return np.asarray((np.sum(ranks * is_first, axis=1) - ones * (ones + 1) / 2) / (ones * (count - ones)))
 

@@ -104,8 +104,8 @@ class CaseOnGrid:
             with torch.no_grad():
                 objective = objective.at(plain(image, context))
         if self.torch_model is None:
-            return [Subject(image, context, plain, objective, self.together)]
-        own, common = self.torch_model, (objective, self.together)
+            return [Subject(image, context, plain, objective, self.joined)]
+        own, common = self.torch_model, (objective, self.joined)
         # A network of another program has no family: nobody knows where its deepest map lies.
         families = [networks.family_of(name) if name in networks.names() else None for name in own.families]
         return [
@@ -114,7 +114,7 @@ class CaseOnGrid:
         ]
 
     @property
-    def together(self) -> int:
+    def joined(self) -> int:
         """Channels that are one picture: three of a colour picture."""
         return 3 if self.model.preprocessing.channels == COLOUR else 1
 

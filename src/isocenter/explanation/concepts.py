@@ -102,7 +102,7 @@ def tcav(concepts: Mapping[str, ArrayLike], pool: ArrayLike, gradients: ArrayLik
     units = moved * np.where(np.isfinite(scale), scale, 0.0)
     units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-300)
     random, answer = np.random.default_rng(seed), moved.mean(axis=0)
-    found = []
+    tested = []
     for name, rows in given.items():
         size = min(len(rows), len(others) // 2)
         cosines, effects, chance = np.empty((RANDOM, len(units))), np.empty(RANDOM), np.empty(RANDOM)
@@ -121,9 +121,9 @@ def tcav(concepts: Mapping[str, ArrayLike], pool: ArrayLike, gradients: ArrayLik
         spread = max(float(chance.std(ddof=1)) * np.sqrt(1 + 1 / RANDOM), 1e-12)
         p = 2 * float(special.stdtr(RANDOM - 1, -abs(effect - chance.mean()) / spread))
         share = float(scores.mean())
-        found.append(Concept(name, len(rows), len(units), share, low, high, agreement, effect, p))
-    adjusted = holm([one.p for one in found]).tolist()
-    return sorted((replace(one, p_adjusted=p) for one, p in zip(found, adjusted, strict=True)), key=lambda one: one.p)
+        tested.append(Concept(name, len(rows), len(units), share, low, high, agreement, effect, p))
+    adjusted = holm([one.p for one in tested]).tolist()
+    return sorted((replace(one, p_adjusted=p) for one, p in zip(tested, adjusted, strict=True)), key=lambda row: row.p)
 
 
 def refuse_few(name: str, images: int) -> None:

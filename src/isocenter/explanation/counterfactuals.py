@@ -69,7 +69,7 @@ class Flip:
         before = made.called(prediction)
         if name == AUTO and made.picks:
             chances = made.own(prediction).probabilities or {}
-            name = max((one for one in chances if one != before), key=lambda one: chances[one])
+            name = max((one for one in chances if one != before), key=lambda name: chances[name])
         if name not in own.decoding.targets:
             raise UsageError(
                 f"there is no {asked!r} to flip to", WHERE, f"Choose of {listed(list(own.decoding.targets))}"
@@ -302,14 +302,14 @@ def _moved(image: Image, change: NDArray[np.float32]) -> Image:
 
 
 def _path(
-    model: Model, case: Case, image: Image, found: Counterfactual, flip: Flip, prediction: Prediction
+    model: Model, case: Case, image: Image, flipped: Counterfactual, flip: Flip, prediction: Prediction
 ) -> Iterator[tuple[Image, float]]:
     """From the case itself to its counterfactual, with the probability of what is to be called."""
     yield image, flip.probability(prediction)
     for share in (0.25, 0.5, 0.75):
-        between = _moved(image, share * found.difference)
+        between = _moved(image, share * flipped.difference)
         yield between, flip.probability(model.predict(_with(case, between)))
-    yield found.image, found.after
+    yield flipped.image, flipped.after
 
 
 def _with(case: Case, image: Image) -> Case:
@@ -330,9 +330,9 @@ def flipping_covariates(model: Model, case: Case, flip: Flip) -> Iterator[tuple[
 def _others(settings: Mapping[str, Any], value: Any) -> list[Any]:
     """Values of other patients: levels, the most frequent first, or usual numbers, the nearest first; of no course."""
     if levels := settings.get("levels"):
-        return sorted((one for one in levels if one != str(value)), key=lambda one: -levels[one])
+        return sorted((one for one in levels if one != str(value)), key=lambda level: -levels[level])
     if "median" not in settings:
         return []
     known = settings["median"] if is_missing(value) else float(value)
     usual = [float(f"{settings['mean'] + step * settings['deviation']:.4g}") for step in (-2, -1, 0, 1, 2)]
-    return sorted((one for one in usual if one != known), key=lambda one: abs(one - known))
+    return sorted((one for one in usual if one != known), key=lambda number: abs(number - known))

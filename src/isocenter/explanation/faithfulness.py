@@ -72,29 +72,29 @@ def tried(window: Window, method: Method, seed: int, seconds: float | None = Non
     own = window.mapped(method, seconds=seconds)
     flat, random = own.sum(dim=0), np.random.default_rng(seed)
     deletion, insertion = _curves(window, flat)
-    found = {"deletion": deletion, "insertion": insertion}
+    measures = {"deletion": deletion, "insertion": insertion}
     others = [_random_map(window, random) for _ in range(RANDOM_MAPS)]
     for name, maps in (("random", others), ("edges", [_edges(window)])):
         curves = np.mean([_curves(window, one) for one in maps], axis=0)
-        found[f"deletion_over_{name}"] = float(curves[0] - deletion)
-        found[f"insertion_over_{name}"] = float(insertion - curves[1])
+        measures[f"deletion_over_{name}"] = float(curves[0] - deletion)
+        measures[f"insertion_over_{name}"] = float(insertion - curves[1])
     noisy = window.image + _noise(window, NOISE, seed)
-    found["stability"] = alike(flat, window.mapped(method, noisy, seconds).sum(dim=0))
-    found["randomisation"] = float("nan")
+    measures["stability"] = alike(flat, window.mapped(method, noisy, seconds).sum(dim=0))
+    measures["randomisation"] = float("nan")
     if all(one.module is not None for one in window.subjects):
         again = [window.redrawn(stage, seed).mapped(method, seconds=seconds) for stage in range(1, STAGES + 1)]
-        found["randomisation"] = float(np.mean([alike(flat, one.sum(dim=0)) for one in again]))
-    return {**found, **_by_captum(window, method, own, seed, seconds)}
+        measures["randomisation"] = float(np.mean([alike(flat, one.sum(dim=0)) for one in again]))
+    return {**measures, **_by_captum(window, method, own, seed, seconds)}
 
 
 def alike(first: Tensor, second: Tensor) -> float:
     """Spearman's rank correlation of two maps; 0 where one of them is constant."""
-    one, other = (part.detach().cpu().double().numpy().ravel() for part in (first, second))
-    step = max(1, len(one) // COMPARED)
-    one, other = np.nan_to_num(one[::step]), np.nan_to_num(other[::step])
-    if np.ptp(one) == 0 or np.ptp(other) == 0:
+    own, other = (part.detach().cpu().double().numpy().ravel() for part in (first, second))
+    step = max(1, len(own) // COMPARED)
+    own, other = np.nan_to_num(own[::step]), np.nan_to_num(other[::step])
+    if np.ptp(own) == 0 or np.ptp(other) == 0:
         return 0.0
-    return float(stats.spearmanr(one, other).statistic)
+    return float(stats.spearmanr(own, other).statistic)
 
 
 def _redrawn(subject: Subject, stage: int, seed: int) -> Subject:

@@ -31,8 +31,8 @@ def occlusion(subject: Subject, seconds: float | None = None) -> Tensor:
 
     seconds: in which it should be done: the blocks become larger where they have to
     """
-    blocks, together = BLOCKS[len(subject.spatial)], subject.together
-    pictures = subject.image.shape[1] // together
+    blocks, channels = BLOCKS[len(subject.spatial)], subject.joined
+    pictures = subject.image.shape[1] // channels
     most = MOST if seconds is None else seconds / _seconds_of_one(subject)
     while blocks > 2 and pictures * (2 * blocks - 1) ** len(subject.spatial) > most:
         blocks -= 1
@@ -41,8 +41,8 @@ def occlusion(subject: Subject, seconds: float | None = None) -> Tensor:
     with torch.no_grad():
         made = Occlusion(subject.score).attribute(
             subject.image,
-            sliding_window_shapes=(together, *sides),
-            strides=(together, *steps),
+            sliding_window_shapes=(channels, *sides),
+            strides=(channels, *steps),
             baselines=blurred(subject.image),
             perturbations_per_eval=BATCH,
         )
@@ -72,18 +72,18 @@ def rise(subject: Subject, seconds: float | None = None, seed: int = 0) -> Tenso
 def _masks(subject: Subject, drawn: torch.Generator) -> Tensor:
     """(BATCH, channels, *window) of 0 (hidden) to 1 (shown), from coarse grids that are shifted at random."""
     cells = [min(CELLS[len(subject.spatial)], size) for size in subject.spatial]
-    pictures = subject.image.shape[1] // subject.together
+    pictures = subject.image.shape[1] // subject.joined
     coarse = (torch.rand((BATCH, pictures, *[n + 1 for n in cells]), generator=drawn) < SHOWN).float()
     sides = [math.ceil(size / n) for size, n in zip(subject.spatial, cells, strict=True)]
     wide = stretched(coarse, [(n + 1) * side for n, side in zip(cells, sides, strict=True)])
     masks = torch.stack(list(_shifted(wide, sides, subject.spatial, drawn)))
-    return masks.repeat_interleave(subject.together, dim=1).to(subject.image.device)
+    return masks.repeat_interleave(subject.joined, dim=1).to(subject.image.device)
 
 
 def _shifted(wide: Tensor, sides: list[int], spatial: tuple[int, ...], drawn: torch.Generator) -> Iterator[Tensor]:
-    for one in wide:
+    for mask in wide:
         starts = [int(torch.randint(side, (1,), generator=drawn)) for side in sides]
-        yield one[(slice(None), *(slice(start, start + size) for start, size in zip(starts, spatial, strict=True)))]
+        yield mask[(slice(None), *(slice(start, start + size) for start, size in zip(starts, spatial, strict=True)))]
 
 
 def _seconds_of_one(subject: Subject) -> float:

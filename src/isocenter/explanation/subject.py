@@ -68,7 +68,7 @@ class Subject:
     context:   (1, entries) covariates as the network takes them; None without
     run:       the network
     objective: the scalar of its outputs
-    together:  channels that are one picture, and are hidden together
+    joined:    channels that are one picture, and are hidden together
     module:    the network itself, with gradients; None of a backend without torch
     family, size: of the module; how slices lie in it
     """
@@ -77,7 +77,7 @@ class Subject:
     context: Tensor | None
     run: Run
     objective: Objective
-    together: int = 1
+    joined: int = 1
     module: Module | None = None
     family: Family | None = None
     size: Mapping[str, Any] | None = None

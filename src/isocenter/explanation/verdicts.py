@@ -41,14 +41,14 @@ class Verdict:
         return {"passed": self.passed, "because": self.because, **numbers}
 
 
-def verdict_of(found: Sequence[Mapping[str, float]], patients: Sequence[str], *, seed: int) -> Verdict:
+def verdict_of(tested: Sequence[Mapping[str, float]], patients: Sequence[str], *, seed: int) -> Verdict:
     """The verdict from what was found on each case; patients are resampled for the intervals."""
     measures = {
-        name: bootstrap([one.get(name, np.nan) for one in found], patients, seed=seed, unit="share")
-        for name in dict.fromkeys(name for one in found for name in one)
+        name: bootstrap([one.get(name, np.nan) for one in tested], patients, seed=seed, unit="share")
+        for name in dict.fromkeys(name for one in tested for name in one)
     }
-    if len(found) < FEWEST:
-        return Verdict(None, f"tested on {counted(len(found), 'case')}, which is too few to judge", measures)
+    if len(tested) < FEWEST:
+        return Verdict(None, f"tested on {counted(len(tested), 'case')}, which is too few to judge", measures)
     faults = list(_faults(measures))
     if faults:
         return Verdict(False, "; ".join(faults), measures)

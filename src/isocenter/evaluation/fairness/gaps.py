@@ -82,8 +82,8 @@ def gap_of_recipe(gap: Gap, recipe: Recipe, groups: Mapping[str, str], *, worse:
     names, owners = _owners([groups.get(one, "") for one in recipe.people.tolist()])
     if len(names) < 2:
         return replace(gap, value=NAN)
-    found = dealt([recipe.statistic], owners, recipe.strata, _range, seed=seed)
-    return _with(gap, found, names, owners, recipe.strata, worse)
+    figures = dealt([recipe.statistic], owners, recipe.strata, _range, seed=seed)
+    return _with(gap, figures, names, owners, recipe.strata, worse)
 
 
 def gap_of_estimates(gap: Gap, estimates: Mapping[str, Estimate], worse: Callable[[float], float]) -> Gap:
@@ -122,10 +122,10 @@ def rate_gaps(
         rows = known & (table["label"] == name).to_numpy()
         own, owned = table[rows], groups[rows]
         classes = [*class_names(own)] or sorted({*own["reference"], *own["predicted"]})
-        for one in classes[1:] if len(classes) == 2 else classes:
-            label = name if name != ALL else str(one)
+        for positive in classes[1:] if len(classes) == 2 else classes:
+            label = name if name != ALL else str(positive)
             masked = np.where(np.isin(owned.astype(str), sorted(judged(label))), owned, "")
-            yield from _of_calls(attribute, label, own, masked, one, seed)
+            yield from _of_calls(attribute, label, own, masked, positive, seed)
 
 
 def abstention_gap(attribute: str, table: Table, groups: np.ndarray, *, seed: int) -> Gap:
@@ -139,8 +139,8 @@ def adjusted_gaps(gaps: Sequence[Gap], correction: Callable[[Floats], Floats]) -
     """The gaps with p-values for all of them together."""
     tested = [n for n, gap in enumerate(gaps) if np.isfinite(gap.p)]
     p: Floats = correction(np.array([gaps[n].p for n in tested])) if tested else np.empty(0)
-    together = dict(zip(tested, p.tolist(), strict=True))
-    return [replace(gap, p_adjusted=together.get(n, NAN)) for n, gap in enumerate(gaps)]
+    adjusted = dict(zip(tested, p.tolist(), strict=True))
+    return [replace(gap, p_adjusted=adjusted.get(n, NAN)) for n, gap in enumerate(gaps)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,8 +186,8 @@ class _Calls:
             return gap
         bags, owners, strata = _bags(self.owners, strata, seed)
         sums = [np.stack([np.bincount(bags, own).astype(np.float64) for own in one]) for one in counts]
-        found = dealt([partial(_rate, one) for one in sums], owners, strata, apart, seed=seed)
-        return _with(gap, found, self.names, owners, strata, worse, of=apart)
+        figures = dealt([partial(_rate, one) for one in sums], owners, strata, apart, seed=seed)
+        return _with(gap, figures, self.names, owners, strata, worse, of=apart)
 
 
 def _of_calls(attribute: str, label: str, own: Table, groups: np.ndarray, positive: Any, seed: int) -> Iterator[Gap]:
@@ -246,10 +246,10 @@ def _owners(groups: Sequence[str]) -> tuple[list[str], Integers]:
 
 
 def _with(
-    gap: Gap, found: Dealt, names: Sequence[str], owners: Integers, strata: Integers, worse: int, of: Any = _range
+    gap: Gap, figures: Dealt, names: Sequence[str], owners: Integers, strata: Integers, worse: int, of: Any = _range
 ) -> Gap:
     """The gap between the two groups that are farthest apart, in the statistic in which they are."""
-    each = np.where(np.isfinite(found.figures), found.figures, np.nan)
+    each = np.where(np.isfinite(figures.figures), figures.figures, np.nan)
     defined = np.isfinite(each).sum(axis=1) > 1
     if not defined.any():
         return gap
@@ -257,18 +257,18 @@ def _with(
     spans = spans - np.where(defined, np.nanmin(np.where(defined[:, None], each, 0), axis=1), 0)
     which = int(spans.argmax())
     least, most = int(np.nanargmin(each[which])), int(np.nanargmax(each[which]))
-    low, high = found.drawn[:, which, least], found.drawn[:, which, most]
+    low, high = figures.drawn[:, which, least], figures.drawn[:, which, most]
     by_ratio = of is _unlike
     value = float(ratio(each[which, least], each[which, most]) if by_ratio else each[which, most] - each[which, least])
     drawn = ratio(low, high) if by_ratio else high - low
     drawn = drawn[np.isfinite(drawn)]
     worst = names[most if worse > 0 or which > 0 else least]  # the second statistic is one of errors
     if not np.isfinite(value) or not len(drawn) or np.ptp(drawn) <= 1e-12:
-        return replace(gap, value=value, p=found.p, worst=worst)
+        return replace(gap, value=value, p=figures.p, worst=worst)
     fewest = min(int(np.bincount(strata[owners == one]).max()) for one in (least, most))
     tail = tail_of(fewest)
     ends = np.quantile(drawn, [tail, 1 - tail]).tolist()
-    return replace(gap, value=value, low=ends[0], high=ends[1], p=found.p, worst=worst)
+    return replace(gap, value=value, low=ends[0], high=ends[1], p=figures.p, worst=worst)
 
 
 def _error(estimate: Estimate) -> float:

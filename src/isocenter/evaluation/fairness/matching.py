@@ -44,15 +44,15 @@ def propensity(treated: np.ndarray, columns: Sequence[Floats]) -> Floats:
     wanted = treated.astype(float)
     scaled = [(one - one.mean()) / one.std() for one in columns if one.std() > 0]
     features = np.stack([np.ones(len(wanted)), *scaled], axis=1)
-    found = np.zeros(features.shape[1])
+    coefficients = np.zeros(features.shape[1])
     for _ in range(STEPS):
-        chance = special.expit(features @ found)
-        hessian = (features * (chance * (1 - chance))[:, None]).T @ features + RIDGE * np.eye(len(found))
-        step = np.linalg.solve(hessian, features.T @ (wanted - chance) - RIDGE * found)
-        found = found + step * min(1.0, 5.0 / max(float(np.abs(step).max()), 1e-12))
+        chance = special.expit(features @ coefficients)
+        hessian = (features * (chance * (1 - chance))[:, None]).T @ features + RIDGE * np.eye(len(coefficients))
+        step = np.linalg.solve(hessian, features.T @ (wanted - chance) - RIDGE * coefficients)
+        coefficients = coefficients + step * min(1.0, 5.0 / max(float(np.abs(step).max()), 1e-12))
         if np.abs(step).max() < 1e-10:
             break
-    return np.asarray(special.expit(features @ found))
+    return np.asarray(special.expit(features @ coefficients))
 
 
 def matched(treated: np.ndarray, chance: Floats, *, caliper: float | None = CALIPER) -> tuple[Integers, Integers]:
@@ -65,12 +65,12 @@ def matched(treated: np.ndarray, chance: Floats, *, caliper: float | None = CALI
     widest = np.inf if caliper is None else caliper * float(logit.std(ddof=1))
     left = np.flatnonzero(~treated)
     ours, theirs = list[int](), list[int]()
-    for one in sorted(np.flatnonzero(treated), key=lambda place: -chance[place]):
+    for person in sorted(np.flatnonzero(treated), key=lambda place: -chance[place]):
         if not len(left):
             break
-        near = int(np.abs(chance[left] - chance[one]).argmin())
-        if abs(logit[left[near]] - logit[one]) <= widest:
-            ours.append(int(one))
+        near = int(np.abs(chance[left] - chance[person]).argmin())
+        if abs(logit[left[near]] - logit[person]) <= widest:
+            ours.append(int(person))
             theirs.append(int(left[near]))
             left = np.delete(left, near)
     return np.array(ours, dtype=np.intp), np.array(theirs, dtype=np.intp)

@@ -46,14 +46,14 @@ def neighbour_gap(
     random, places = np.random.default_rng(seed), np.flatnonzero(here)
     if len(places) > MOST:
         places = np.sort(random.choice(places, MOST, replace=False))
-    seen, said = rows[places], answers[places]
+    seen, answered = rows[places], answers[places]
     deviation = seen.std(axis=0)
     seen = (seen - seen.mean(axis=0))[:, deviation > 0] / deviation[deviation > 0]
     squares = (seen**2).sum(axis=1)
     away = squares[:, None] + squares - 2 * seen @ seen.T
     person, owner = np.unique(patients[places].astype(str), return_inverse=True)
     away[owner[:, None] == owner] = np.inf
-    apart = np.abs(said[:, None] - said).mean(axis=2)
+    apart = np.abs(answered[:, None] - answered).mean(axis=2)
     number = np.unique(groups[places].astype(str), return_inverse=True)[1]
     # Who is near stays as it is dealt anew: sorted once.
     order = away.argsort(axis=1, kind="stable")
@@ -73,9 +73,9 @@ def _means(order: np.ndarray, known: np.ndarray, apart: Floats, groups: np.ndarr
     order: (cases, cases) the others of each, the nearest first; known: which of them are another patient's
     """
     same, rows = groups[order] == groups[:, None], np.arange(len(groups))
-    found = []
+    means = []
     for allowed in (~same & known, same & known):
         nearest = allowed.argmax(axis=1)
         there = allowed[rows, nearest]
-        found.append(float(apart[rows, nearest][there].mean()) if there.any() else float("nan"))
-    return found[0], found[1]
+        means.append(float(apart[rows, nearest][there].mean()) if there.any() else float("nan"))
+    return means[0], means[1]

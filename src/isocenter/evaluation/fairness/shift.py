@@ -84,15 +84,15 @@ def group_shift(attribute: str, patients: Patients, *, seed: int) -> tuple[list[
 
     A group with fewer than 10 patients, or with fewer pairs, is not tested.
     """
-    found, balance = list[Shifted](), list[Balance]()
-    for one, rest in _compared(patients.groups):
-        treated = patients.groups == one
+    shifts, balance = list[Shifted](), list[Balance]()
+    for group, rest in _compared(patients.groups):
+        treated = patients.groups == group
         here = treated | (patients.groups != UNKNOWN)
         own, treated = patients.rows[here], treated[here]
         if min(treated.sum(), (~treated).sum()) < FEW_PATIENTS:
             continue
         scaled = _standardised(own)
-        found += _tests(attribute, (one, rest), False, scaled[treated], scaled[~treated], seed)
+        shifts += _tests(attribute, (group, rest), False, scaled[treated], scaled[~treated], seed)
         columns = encoded({name: _of(values, here) for name, values in patients.covariates.items()})
         if not columns:
             continue
@@ -103,17 +103,17 @@ def group_shift(attribute: str, patients: Patients, *, seed: int) -> tuple[list[
             deviation = float(np.sqrt((column[treated].var() + column[~treated].var()) / 2))
             before = standardised_difference(column[treated], column[~treated], deviation)
             after = standardised_difference(column[first], column[second], deviation)
-            balance.append(Balance(attribute, one, rest, name, before, after if len(first) else float("nan")))
+            balance.append(Balance(attribute, group, rest, name, before, after if len(first) else float("nan")))
         if len(first) >= FEW_PATIENTS:
-            found += _tests(attribute, (one, rest), True, scaled[first], scaled[second], seed)
-    adjusted = holm([one.p for one in found])
-    return [replace(one, p_adjusted=float(p)) for one, p in zip(found, adjusted, strict=True)], balance
+            shifts += _tests(attribute, (group, rest), True, scaled[first], scaled[second], seed)
+    adjusted = holm([one.p for one in shifts])
+    return [replace(one, p_adjusted=float(p)) for one, p in zip(shifts, adjusted, strict=True)], balance
 
 
-def shift_words(attribute: str, found: Sequence[Shifted], matched_by: Sequence[str]) -> str:
+def shift_words(attribute: str, shifts: Sequence[Shifted], matched_by: Sequence[str]) -> str:
     """What the tests of an attribute say, in a sentence."""
     sides = {
-        side: min((one.p_adjusted for one in found if one.matched is side), default=None) for side in (False, True)
+        side: min((one.p_adjusted for one in shifts if one.matched is side), default=None) for side in (False, True)
     }
     before, after = sides[False], sides[True]
     if before is None:

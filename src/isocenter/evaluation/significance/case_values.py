@@ -72,12 +72,12 @@ def case_test(name: str, first: CaseValues, second: CaseValues, *, seed: int) ->
         raise UsageError(f"{name} does not fit {first.metric}", "test", remedy)
     if not np.array_equal(first.cases, second.cases):
         raise UsageError(f"{first.metric} of other cases", "test", "Give both models of the same cases")
-    one, other, patients = first.values, second.values, first.patients
+    own, other, patients = first.values, second.values, first.patients
     if name == "permutation":
-        return permutation(one, other, first.positive, patients, seed=seed)
+        return permutation(own, other, first.positive, patients, seed=seed)
     if first.positive is not None:
-        return delong(one, other, first.positive, patients)
-    return (mcnemar if name == "mcnemar" else wilcoxon)(one, other, patients)
+        return delong(own, other, first.positive, patients)
+    return (mcnemar if name == "mcnemar" else wilcoxon)(own, other, patients)
 
 
 def _of_column(table: Table, metric: str) -> list[CaseValues]:

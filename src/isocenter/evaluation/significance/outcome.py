@@ -58,8 +58,8 @@ def owners_of(patients: ArrayLike | None, cases: int) -> NDArray[np.intp]:
 
 def numbers_of(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
     """Two arrays of one number a case. Raises UsageError for anything else."""
-    one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if not one.shape == other.shape == (one.size,) or not np.isfinite([one, other]).all():
-        problem = f"numbers of {one.shape} and {other.shape} cases, or one that is none"
+    own, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if not own.shape == other.shape == (own.size,) or not np.isfinite([own, other]).all():
+        problem = f"numbers of {own.shape} and {other.shape} cases, or one that is none"
         raise UsageError(problem, "test", "Give one number a case, of the same cases in the same order")
-    return one, other
+    return own, other

@@ -38,9 +38,9 @@ def permutation(
     Exact where all exchanges can be tried; the interval is that of differences by which one may be moved.
     Bandos et al., Stat Med 2005, doi:10.1002/sim.2149: the difference of two AUROCs is a sum over cases
     """
-    one, other = numbers_of(first, second)
-    owner = owners_of(patients, len(one))
-    each = (other - one) / len(one) if positive is None else _area_parts(one, other, np.asarray(positive).astype(bool))
+    own, other = numbers_of(first, second)
+    owner = owners_of(patients, len(own))
+    each = (other - own) / len(own) if positive is None else _area_parts(own, other, np.asarray(positive).astype(bool))
     sums = np.asarray(np.bincount(owner, each), dtype=np.float64)
     difference, kept = float(sums.sum()), sums[np.abs(sums) > NOTHING]
     what = "exchange of each patient's models"
@@ -68,9 +68,9 @@ def mcnemar(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = No
     Exact, which is conservative, where fewer than 25 patients differ. Interval: Agresti and Min, Stat Med 2005,
     doi:10.1002/sim.1781. McNemar, Psychometrika 1947, doi:10.1007/BF02295996
     """
-    one, other = numbers_of(np.asarray(first).astype(bool), np.asarray(second).astype(bool))
-    owner = owners_of(patients, len(one))
-    sums, cases = np.bincount(owner, other - one), len(one)
+    own, other = numbers_of(np.asarray(first).astype(bool), np.asarray(second).astype(bool))
+    owner = owners_of(patients, len(own))
+    sums, cases = np.bincount(owner, other - own), len(own)
     difference, kept = float(sums.sum() / cases), sums[sums != 0]
     middle = float(sums.sum()) / (cases + 2)
     spread = ((sums - middle * np.bincount(owner)) ** 2).sum() + 1
@@ -92,9 +92,9 @@ def wilcoxon(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = N
     Cases without a difference are left out of the ranks; exact where fewer than 50 patients differ.
     Wilcoxon, Biometrics Bull 1945, doi:10.2307/3001968; Hodges and Lehmann, Ann Math Stat 1963
     """
-    one, other = numbers_of(first, second)
-    owner, apart = owners_of(patients, len(one)), other - one
-    differs = np.abs(apart) > NOTHING * max(float(np.abs([one, other]).max(initial=0.0)), 1.0)
+    own, other = numbers_of(first, second)
+    owner, apart = owners_of(patients, len(own)), other - own
+    differs = np.abs(apart) > NOTHING * max(float(np.abs([own, other]).max(initial=0.0)), 1.0)
     ranks = stats.rankdata(np.abs(apart[differs])) * np.sign(apart[differs])
     sums = np.bincount(owner[differs], ranks)
     kept = sums[sums != 0]
@@ -122,14 +122,14 @@ def _typical(apart: Floats, deviation: float) -> tuple[float, float, float]:
     return middle, low, high
 
 
-def _area_parts(one: Floats, other: Floats, positive: np.ndarray) -> Floats:
+def _area_parts(own: Floats, other: Floats, positive: np.ndarray) -> Floats:
     """(cases,) what each adds to the difference of two AUROCs, and takes from it where its models are exchanged."""
-    placements(np.stack([one, other]), positive)  # refuses what has no AUROC
-    first, second = (stats.rankdata(scores) for scores in (one, other))
-    yes, no = (np.sort(np.concatenate([first[own], second[own]])) for own in (positive, ~positive))
+    placements(np.stack([own, other]), positive)  # refuses what has no AUROC
+    first, second = (stats.rankdata(scores) for scores in (own, other))
+    yes, no = (np.sort(np.concatenate([first[side], second[side]])) for side in (positive, ~positive))
     above, below = (_share_below(no, ranks[positive]) for ranks in (second, first))
     under, over = (_share_below(yes, ranks[~positive]) for ranks in (first, second))
-    parts = np.empty(len(one))
+    parts = np.empty(len(own))
     parts[positive], parts[~positive] = (above - below) / positive.sum(), (under - over) / (~positive).sum()
     return parts
 

@@ -53,14 +53,14 @@ def mrmc(
     if interaction <= 0:
         return normal_test(difference, max(2 / number * total, 0.0) ** 0.5, f"{name} random, all alike; z")
     degrees = total**2 / (interaction**2 / (number - 1))
-    found = normal_test(difference, (2 / number * total) ** 0.5, name, degrees)
+    test = normal_test(difference, (2 / number * total) ** 0.5, name, degrees)
     method = f"{name} and cases random; F with 1 and {degrees:.4g} degrees of freedom (Hillis)"
-    return Test(found.difference, found.low, found.high, found.statistic**2, found.p, method)
+    return Test(test.difference, test.low, test.high, test.statistic**2, test.p, method)
 
 
 def _within(covariance: Floats, number: int) -> tuple[float, float]:
     """Var less Cov1 and Cov2 less Cov3: of one reader's and of two readers' differences, each half of it."""
     apart = covariance[:number, :number] + covariance[number:, number:]
     apart = (apart - covariance[:number, number:] - covariance[number:, :number]) / 2
-    one = float(np.trace(apart)) / number
-    return one, (float(apart.sum()) - number * one) / (number * (number - 1))
+    mean = float(np.trace(apart)) / number
+    return mean, (float(apart.sum()) - number * mean) / (number * (number - 1))

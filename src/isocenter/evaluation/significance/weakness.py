@@ -67,19 +67,19 @@ def weak_groups(
     """
     wrong = np.asarray(errors, dtype=np.float64)
     _, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-    found, members = list[WeakGroup](), list[Array]()
+    tested, members = list[WeakGroup](), list[Array]()
     for attribute, values in attributes.items():
         for group, inside in groups_of(values).items():
             made = _described(attribute, group, wrong, owner, inside)
-            found.append(made)
+            tested.append(made)
             if made.judged == "yes":
                 members.append(inside)
     if members:
         chances = iter(_chances(wrong, owner, np.stack(members), seed))
-        found = [replace(one, p=next(chances)) if one.judged == "yes" else one for one in found]
-    adjusted = holm([one.p for one in found])
-    found = [replace(one, p_adjusted=float(p)) for one, p in zip(found, adjusted, strict=True)]
-    return sorted(found, key=lambda one: (np.isnan(one.p), one.p, -one.difference))
+        tested = [replace(one, p=next(chances)) if one.judged == "yes" else one for one in tested]
+    adjusted = holm([one.p for one in tested])
+    tested = [replace(one, p_adjusted=float(p)) for one, p in zip(tested, adjusted, strict=True)]
+    return sorted(tested, key=lambda group: (np.isnan(group.p), group.p, -group.difference))
 
 
 def groups_of(values: Sequence[Any]) -> dict[str, Array]:
