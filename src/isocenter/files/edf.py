@@ -98,9 +98,9 @@ def load(path: Path, signals: Sequence[Signal], layout: tuple[int, int, int]) ->
             if len(stored) < count * length:
                 raise FormatError("has changed since it was opened", str(path), "Read it again")
             rows = stored.reshape(count, length)
-            for own, one in zip(values, signals, strict=True):
-                part = rows[:, one.start : one.start + one.samples].ravel()
-                own[first * one.samples : (first + count) * one.samples] = part * one.gain + one.offset
+            for own, signal in zip(values, signals, strict=True):
+                part = rows[:, signal.start : signal.start + signal.samples].ravel()
+                own[first * signal.samples : (first + count) * signal.samples] = part * signal.gain + signal.offset
     return values
 
 
@@ -142,9 +142,9 @@ def _signals(described: bytes, count: int, path: Path) -> list[Signal]:
 
 def _different(labels: list[str]) -> tuple[str, ...]:
     times, so_far, named = Counter(labels), Counter[str](), list[str]()
-    for one in labels:
-        so_far[one] += 1
-        named.append(f"{one} {so_far[one]}" if times[one] > 1 else one)
+    for label in labels:
+        so_far[label] += 1
+        named.append(f"{label} {so_far[label]}" if times[label] > 1 else label)
     return tuple(named)
 
 

@@ -154,7 +154,7 @@ def _number(cell: str) -> float | None:
 def _delimiter(text: str) -> str:
     line = text.partition("\n")[0]
     counts: Sequence[tuple[int, str]] = [(line.count(mark), mark) for mark in (",", "\t", ";")]
-    return max(counts, key=lambda one: one[0])[1]
+    return max(counts, key=lambda pair: pair[0])[1]
 
 
 FORMAT = Format("series", read, write)

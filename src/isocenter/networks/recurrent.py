@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 GATES = {"gru": 3, "lstm": 4}
 
 
-class OneWay(nn.Module):
+class OneDirection(nn.Module):
     """(batch, frames, inside) to (batch, frames, width): the states of a recurrent layer in one direction of time.
 
     A missing frame leaves the state unchanged. The weights are those of torch's GRU (Cho et al., arXiv:1406.1078) and
@@ -53,13 +53,13 @@ class OneWay(nn.Module):
         return leave * torch.tanh(remembered), remembered
 
 
-class EachWay(nn.Module):
+class Directions(nn.Module):
     """(batch, frames, inside) to (batch, frames, directions * width): forwards, or in both directions."""
 
     def __init__(self, cell: str, inside: int, width: int, bidirectional: bool) -> None:
         super().__init__()
         directions = (False, True) if bidirectional else (False,)
-        self.ways = nn.ModuleList(OneWay(cell, inside, width, backwards=backwards) for backwards in directions)
+        self.ways = nn.ModuleList(OneDirection(cell, inside, width, backwards=backwards) for backwards in directions)
 
     def forward(self, series: Tensor, there: Tensor) -> Tensor:
         """Return the states of both directions, joined."""
@@ -79,7 +79,7 @@ class Recurrent(nn.Module):
             raise ValueError(f"{problem}: choose gru or lstm, and at least one layer of one cell")
         self.features = 2 * width if bidirectional else width
         self.layers = nn.ModuleList(
-            EachWay(cell, inside if n == 0 else self.features, width, bidirectional) for n in range(layers)
+            Directions(cell, inside if n == 0 else self.features, width, bidirectional) for n in range(layers)
         )
 
     def forward(self, series: Tensor, frames: Frames) -> Tensor:

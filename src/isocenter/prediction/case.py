@@ -258,8 +258,8 @@ class _Rest:
         times = _times_as_large(self.model, self.image) if self.seen.all >= MANY_WINDOWS else 0.0
         large = (self.seen.all, times) if times >= MANY_TIMES else None
         kept = prediction if self.room is None else None
-        told = [*noted(prediction, self.case), *lacking]
-        return Done(rows, measured, kept, files, told, large, findings, prediction.abstained)
+        notes = [*noted(prediction, self.case), *lacking]
+        return Done(rows, measured, kept, files, notes, large, findings, prediction.abstained)
 
     @property
     def _is_refused(self) -> bool:

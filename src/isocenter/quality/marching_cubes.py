@@ -68,5 +68,5 @@ def _faces() -> Iterator[list[tuple[int, ...]]]:
         ]
 
 
-def _between(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[float, ...]:
-    return tuple((a + b) / 2 for a, b in zip(one, other, strict=True))
+def _between(start: tuple[int, ...], other: tuple[int, ...]) -> tuple[float, ...]:
+    return tuple((a + b) / 2 for a, b in zip(start, other, strict=True))

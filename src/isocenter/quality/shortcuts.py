@@ -186,19 +186,19 @@ def not_measurable(dataset: Dataset, fingerprint: Fingerprint) -> tuple[str, ...
     return tuple(sentences)
 
 
-def still_standing(found: Sequence[Shortcut], after: Sequence[Shortcut]) -> tuple[Shortcut, ...]:
+def still_standing(before: Sequence[Shortcut], after: Sequence[Shortcut]) -> tuple[Shortcut, ...]:
     """What is left of the shortcuts that were found, after preprocessing: each stands until it is shown to be gone.
 
     It is gone where it was measured again and predicts too little; not where it could not be measured, nor where only
     its p is larger. A mark that is cut away is in no picture any more.
     """
     again = {(one.name, one.what): one for one in after}
-    for one in found:
-        left = again.get((one.name, one.what))
-        if one.standing and left is None and one.name != MARK:
-            again[one.name, one.what] = one
-        elif one.standing and left is not None and left.auc.value >= PREDICTIVE:
-            again[one.name, one.what] = replace(left, standing=True)
+    for shortcut in before:
+        left = again.get((shortcut.name, shortcut.what))
+        if shortcut.standing and left is None and shortcut.name != MARK:
+            again[shortcut.name, shortcut.what] = shortcut
+        elif shortcut.standing and left is not None and left.auc.value >= PREDICTIVE:
+            again[shortcut.name, shortcut.what] = replace(left, standing=True)
     return tuple(sorted(again.values(), key=_order))
 
 
@@ -252,9 +252,9 @@ def _marks(subjects: Subjects, seen: Seen | None, seed: int) -> Iterator[Shortcu
     if not _enough(subjects.facts, subjects.question, {case.id: case for case in subjects.cases}):
         return
     pairs = zip(subjects.looks, subjects.facts, strict=True)
-    found = np.stack([_patches_seen(look.patches, facts.shape, seen) for look, facts in pairs])
+    marks = np.stack([_patches_seen(look.patches, facts.shape, seen) for look, facts in pairs])
     shapes = [one.shape for one in subjects.facts]
-    frames = {"": found} | {name: anchored(found, shapes, name) for name in CORNERS if len(set(shapes)) > 1}
+    frames = {"": marks} | {name: anchored(marks, shapes, name) for name in CORNERS if len(set(shapes)) > 1}
     outcome, best = subjects.outcome, None
     truth = outcome.truth(np.arange(len(outcome)))
     for corner, patches in frames.items():

@@ -67,7 +67,7 @@ def patches(picture: Floats) -> Array | None:
         return None
     step = -(-max(picture.shape) // LONGEST_SIDE)
     picture = _reduced(picture.astype(np.float32), step)
-    found = np.zeros((SIZES, len(KINDS), PLACES, PLACES), dtype=np.uint8)
+    marks = np.zeros((SIZES, len(KINDS), PLACES, PLACES), dtype=np.uint8)
     for size in range(SIZES):
         if min(picture.shape) < SMALLEST_SIDE:
             break
@@ -79,9 +79,9 @@ def patches(picture: Floats) -> Array | None:
         usual = EVEN * max(float(np.median(rough)), FLAT)  # a mark changes the range, and with it all intensities
         even = usual / (usual + rough)
         for kind, response in enumerate((bright, dark, even)):
-            found[size, kind] = np.rint(255 * _by_place(response).clip(0, 1))
+            marks[size, kind] = np.rint(255 * _by_place(response).clip(0, 1))
         picture = _reduced(picture, 2)
-    return found.reshape(-1, PLACES, PLACES)
+    return marks.reshape(-1, PLACES, PLACES)
 
 
 def _reduced(picture: Floats, step: int) -> Floats:
@@ -109,14 +109,14 @@ def _by_place(response: Floats) -> Floats:
     return response
 
 
-def anchored(found: Array, shapes: Sequence[Sequence[int]], corner: str) -> Array:
+def anchored(marks: Array, shapes: Sequence[Sequence[int]], corner: str) -> Array:
     """The patches of pictures of several sizes at places that are equally many pixels from a corner.
 
-    found: (cases, SIZES * KINDS, PLACES, PLACES); shapes: pixels of each. Places are those of the median picture.
+    marks: (cases, SIZES * KINDS, PLACES, PLACES); shapes: pixels of each. Places are those of the median picture.
     """
     typical, share = np.median(shapes, axis=0), np.arange(1, PLACES + 1) / (PLACES + 1)
-    moved = np.zeros_like(found)
-    for own, target, shape in zip(found, moved, shapes, strict=True):
+    moved = np.zeros_like(marks)
+    for own, target, shape in zip(marks, moved, shapes, strict=True):
         chosen = []
         for size, usual, last in zip(shape, typical, CORNERS[corner], strict=True):
             there = 1 - (1 - share) * usual / size if last else share * usual / size
@@ -126,9 +126,9 @@ def anchored(found: Array, shapes: Sequence[Sequence[int]], corner: str) -> Arra
     return moved
 
 
-def ranked(found: Array) -> Floats:
+def ranked(marks: Array) -> Floats:
     """(cases, numbers) standardised ranks of each size and place over the cases; 0 where nothing stands out."""
-    flat = found.reshape(len(found), -1)
+    flat = marks.reshape(len(marks), -1)
     seen = flat.max(axis=0) > 255 * FAINTEST
     ranks = np.zeros(flat.shape, dtype=np.float32)
     ranks[:, seen] = stats.rankdata(flat[:, seen], axis=0)

@@ -172,8 +172,8 @@ class Elements:
                 return Element(vr.decode(), convert(self.raw[start:end]))
             except (ValueError, struct.error):  # pydicom says what is wrong with it, or takes it none the less
                 pass
-        found = self.library[tag]
-        return Element(str(found.VR), found.value)
+        element = self.library[tag]
+        return Element(str(element.VR), element.value)
 
 
 @cache
@@ -221,11 +221,11 @@ def _indexed(raw: bytes) -> tuple[Elements, int, int, int]:
     tag, vr, value, length = _index(raw, at, index, is_implicit=implicit)
     if length == 0 or vr not in PIXEL_REPRESENTATIONS:
         raise UnusualError
-    begin = value - (8 if implicit else 12)
-    index[tag] = (vr, begin, begin)
+    head = value - (8 if implicit else 12)
+    index[tag] = (vr, head, head)
     if _deciding(raw, index, "SpecificCharacterSet") not in ASCII_SUPERSETS:
         raise UnusualError
-    return Elements(raw[:begin], index, is_implicit=implicit), value, length, tag
+    return Elements(raw[:head], index, is_implicit=implicit), value, length, tag
 
 
 def _deciding(raw: bytes, index: dict[int, tuple[bytes, int, int]], keyword: str) -> Any:

@@ -98,20 +98,20 @@ class Header:
             return np.empty((0, 2), np.int64)
         size = self.path.stat().st_size
         end = size if self.length is None else min(size, self.offset + self.length)
-        at, found = self.offset, array("q")
+        at, places = self.offset, array("q")
         with self.path.open("rb", buffering=0) as file:
             while at + 8 <= end:
                 file.seek(at)
                 group, element, length = struct.unpack("<HHI", file.read(8))
                 if (group, element) == FRAGMENTS_END:
-                    return np.frombuffer(found, np.int64).reshape(-1, 2)[1:]
-                found.extend((at + 8, length))
+                    return np.frombuffer(places, np.int64).reshape(-1, 2)[1:]
+                places.extend((at + 8, length))
                 at += 8 + length
                 if (group, element) != FRAGMENT or at > end:
                     break
         if self.length is None or at != end:  # only an element that states its length may do without a last item
             raise FormatError("the compressed pixels are damaged or cut short", self.where, "Get the file again")
-        return np.frombuffer(found, np.int64).reshape(-1, 2)[1:]
+        return np.frombuffer(places, np.int64).reshape(-1, 2)[1:]
 
     @property
     def is_native(self) -> bool:

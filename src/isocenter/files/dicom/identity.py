@@ -55,38 +55,38 @@ def read_identity(path: Path, start: bytes = b"") -> Identity:
 
     Raises FormatError where it is not DICOM, or lacks one of them.
     """
-    found, offset = _plain(start)
+    uids, offset = _plain(start)
     for size in HEAD_SIZES:
-        if found.keys() != KEYWORDS.keys():
+        if uids.keys() != KEYWORDS.keys():
             with path.open("rb", buffering=0) as file:
-                found, offset = _plain(file.read(size))
-    if found.keys() != KEYWORDS.keys():
+                uids, offset = _plain(file.read(size))
+    if uids.keys() != KEYWORDS.keys():
         head = read_header(path)
-        found = {tag: text(head.dataset, keyword) for tag, keyword in KEYWORDS.items()}
-        found[SYNTAX] = head.transfer_syntax or IMPLICIT
+        uids = {tag: text(head.dataset, keyword) for tag, keyword in KEYWORDS.items()}
+        uids[SYNTAX] = head.transfer_syntax or IMPLICIT
     for tag, keyword in KEYWORDS.items():
-        if not _UID.fullmatch(found[tag]):
+        if not _UID.fullmatch(uids[tag]):
             raise FormatError(f"{named(keyword)} is missing or no UID", str(path), "Have it sent with all its UIDs")
-    syntax, sop_class, instance, study, series = (found[tag] for tag in KEYWORDS)
+    syntax, sop_class, instance, study, series = (uids[tag] for tag in KEYWORDS)
     return Identity(study, series, instance, sop_class, syntax, offset)
 
 
 def _plain(start: bytes) -> tuple[dict[int, str], int]:
     """The UIDs as far as they are found in a file's first bytes, and where the data set begins."""
-    found: dict[int, str] = {}
+    uids: dict[int, str] = {}
     offset = 0
     with suppress(struct.error, IndexError, UnusualError, UnicodeDecodeError, zlib.error):
         if start[MAGIC_END - 4 : MAGIC_END] == b"DICM":
-            offset = _enter(start, MAGIC_END, found, last=0x0002FFFF)
-            syntax, at = found.get(SYNTAX, IMPLICIT), offset
+            offset = _enter(start, MAGIC_END, uids, last=0x0002FFFF)
+            syntax, at = uids.get(SYNTAX, IMPLICIT), offset
             if syntax == DEFLATED:
                 start, at = zlib.decompressobj(-zlib.MAX_WBITS).decompress(start[offset:], HEAD_SIZES[-1]), 0
             if syntax != BIG_ENDIAN:
-                _enter(start, at, found, last=SERIES, is_implicit=syntax == IMPLICIT)
-    return found, offset
+                _enter(start, at, uids, last=SERIES, is_implicit=syntax == IMPLICIT)
+    return uids, offset
 
 
-def _enter(raw: bytes, at: int, found: dict[int, str], *, last: int, is_implicit: bool = False) -> int:
+def _enter(raw: bytes, at: int, uids: dict[int, str], *, last: int, is_implicit: bool = False) -> int:
     """Enter the UIDs of the elements from an offset up to the tag `last`; the offset of what comes behind."""
     short = frozenset[bytes]() if is_implicit else SHORT_LENGTH
     while True:
@@ -101,7 +101,7 @@ def _enter(raw: bytes, at: int, found: dict[int, str], *, last: int, is_implicit
         if tag in KEYWORDS:
             if end > len(raw):
                 raise IndexError
-            found[tag] = raw[start:end].rstrip(b" \0").decode("ascii")
+            uids[tag] = raw[start:end].rstrip(b" \0").decode("ascii")
             if tag == SERIES:
                 return end
         at = end

@@ -247,14 +247,14 @@ def _with_files(table: Table, column: Mapping[str, str]) -> dict[str, str]:
 
     Raises DatasetError where there are several.
     """
-    found = [name for name in columns_of_files(table, table.path.parent) if name not in column.values()]
-    if len(found) > 1:
+    names = [name for name in columns_of_files(table, table.path.parent) if name not in column.values()]
+    if len(names) > 1:
         raise DatasetError(
-            f"the columns {', '.join(found)} name files, and none is called image",
+            f"the columns {', '.join(names)} name files, and none is called image",
             str(table.path),
-            f"Say which are images and which are masks, as in --column image={found[0]},mask={found[1]}",
+            f"Say which are images and which are masks, as in --column image={names[0]},mask={names[1]}",
         )
-    return {**({"image": found[0]} if found else {}), **column}
+    return {**({"image": names[0]} if names else {}), **column}
 
 
 def _case(

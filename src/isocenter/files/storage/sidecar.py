@@ -6,7 +6,7 @@ from pathlib import Path, PureWindowsPath
 
 from isocenter.errors import FormatError
 
-TOGETHER = "Put both files into one folder"
+REMEDY = "Put both files into one folder"
 
 
 def is_inside(path: Path, folder: Path) -> bool:
@@ -23,10 +23,10 @@ def inside_folder(name: str, header: Path) -> Path:
         raise FormatError("the voxels are spread over several files", str(header), "Save it as one file")
     where = PureWindowsPath(name)  # takes both kinds of slash, on every system
     if where.is_absolute() or where.drive or where.root or ".." in where.parts:
-        raise FormatError(f"the header places the voxels at {name!r}, outside its folder", str(header), TOGETHER)
+        raise FormatError(f"the header places the voxels at {name!r}, outside its folder", str(header), REMEDY)
     path = header.parent.joinpath(*where.parts)
     if not path.is_file():
-        raise FormatError(f"the file with the voxels, {name!r}, is missing", str(header), TOGETHER)
+        raise FormatError(f"the file with the voxels, {name!r}, is missing", str(header), REMEDY)
     return not_elsewhere(path, header)
 
 
@@ -36,7 +36,7 @@ def not_elsewhere(path: Path, image: Path) -> Path:
     Raises FormatError where one does.
     """
     if not is_inside(path, image.parent):
-        raise FormatError(f"{path.name!r} is a link that leads elsewhere", str(image), TOGETHER)
+        raise FormatError(f"{path.name!r} is a link that leads elsewhere", str(image), REMEDY)
     return path
 
 

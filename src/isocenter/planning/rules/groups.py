@@ -14,8 +14,8 @@ RULE = "every covariate with 2 to 8 levels"
 
 def groups_decision(dataset: Dataset, cases: Collection[str]) -> Decision:
     """The covariates whose levels make groups among these cases."""
-    found = default_groups(covariates_by_name(dataset, cases))
-    return Decision(found, RULE if found else f"there is none: {RULE}")
+    groups = default_groups(covariates_by_name(dataset, cases))
+    return Decision(groups, RULE if groups else f"there is none: {RULE}")
 
 
 def refuse_groups(asked: Any, dataset: Dataset, cases: Collection[str], where: str) -> None:

@@ -18,8 +18,8 @@ INNER_FOLDS = 3
 LEAST_MINUTES = 10.0
 FEWEST_PATIENTS = 20
 MEASURED = "bench/inner_folds.py"
-# Thresholds of intervals, and of groups of people, for which alone nobody trains three networks more.
-FOUND_BESIDE = ("conformal", "thresholds_by_group")
+# Thresholds of intervals, and of groups of people: nobody trains three networks more only for these.
+NEED_NO_FOLDS = ("conformal", "thresholds_by_group")
 
 
 def with_inner_folds(plan: Plan, task: Task, dataset: Dataset, parts: Parts) -> Plan:
@@ -48,7 +48,7 @@ def _without(plan: Plan, task: Task, counts: Mapping[str, int], patients: int) -
         return "every case trains, and nothing is found afterwards"
     if not all(head.is_vector for head in task.heads.values()):
         return "each image has many answers, so that the validation cases have enough of them"
-    if not any(_is_open(plan, setting) for setting in task.traits.tunes if not setting.endswith(FOUND_BESIDE)):
+    if not any(_is_open(plan, setting) for setting in task.traits.tunes if not setting.endswith(NEED_NO_FOLDS)):
         return "nothing is left to find on validation cases"
     if task.traits.tuned_on != ("val",):
         return "hazard ratios of several networks have no common zero, so that the validation cases decide alone"

@@ -20,13 +20,13 @@ GEIRHOS = "doi:10.1038/s42256-020-00257-z"
 class Retest:
     """What tells the classes apart without the disease.
 
-    found:    of all cases as they are; empty where too few patients were there to say
+    shortcuts: of all cases as they are; empty where too few patients were there to say
     few:      why nothing could be found, in sentences
     patients: of the training cases
     after:    shortcuts of the training cases after preprocessing with this aspect, border and shape
     """
 
-    found: Sequence[Shortcut]
+    shortcuts: Sequence[Shortcut]
     few: Sequence[str]
     patients: int
     after: Callable[[str, float, Sequence[int] | None], Sequence[Shortcut]]
@@ -44,10 +44,10 @@ def without_shortcuts(shape: Sequence[int] | None, retest: Retest | None) -> dic
     }
     if retest is None:
         return made
-    if not retest.found and retest.few:
+    if not retest.shortcuts and retest.few:
         because = f"{'; '.join(retest.few)}; nothing is cut away"
         return {"border": Decision(0.0, because), "aspect": replace(made["aspect"], because=because)}
-    if not any(one.standing and one.removable for one in retest.found):
+    if not any(one.standing and one.removable for one in retest.shortcuts):
         return made
     shortcuts = retest.after("stretch", 0.0, shape)
     if shape is not None:
@@ -71,7 +71,7 @@ def _decided(
     setting = "border" if cure == BORDER else "aspect"
     if before := _strongest([one for one in shortcuts if one.standing], setting):
         return _tried(before, after(), cure, usual.value, done)
-    known = _strongest([one for one in retest.found if one.standing], setting)
+    known = _strongest([one for one in retest.shortcuts if one.standing], setting)
     if known is None:
         return usual
     # All cases together may show what the training cases, which alone decide, do not.

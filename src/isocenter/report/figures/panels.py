@@ -31,9 +31,11 @@ def courses(
         for panel, (name, own) in zip(panels, steps.items(), strict=False):
             panel.axhline(base, color=ink.faint, linewidth=1, linestyle="dashed")
             panel.plot(list(own), [one.value for one in own.values()], "o-", color=ink.series[0], markersize=3.5)
-            for step, one in own.items():
-                if one.low is not None and one.high is not None:
-                    panel.plot([step, step], [one.low, one.high], color=ink.series[0], linewidth=1.2, alpha=0.6)
+            for step, estimate in own.items():
+                if estimate.low is not None and estimate.high is not None:
+                    panel.plot(
+                        [step, step], [estimate.low, estimate.high], color=ink.series[0], linewidth=1.2, alpha=0.6
+                    )
             panel.set_title(short(name), fontsize=9, color=ink.text, parse_math=False)
             panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             plain(panel, ink)

@@ -196,8 +196,8 @@ class _Voxels:
             )
         if self.colour:
             self.dtype = np.result_type(*[layout.dtype for layout in layouts])
-            found = {head.where: plain_of(head, one, ValueMap()) for head, one in zip(heads, layouts, strict=True)}
-            self.plain = {where: plain for where, plain in found.items() if plain is not None}
+            each = {head.where: plain_of(head, one, ValueMap()) for head, one in zip(heads, layouts, strict=True)}
+            self.plain = {where: plain for where, plain in each.items() if plain is not None}
             return
         values = self._of_each(self._values_of)
         self.dtype = np.result_type(*{one if isinstance(one, np.dtype) else one.dtype for one in values})
@@ -215,12 +215,12 @@ class _Voxels:
 
     def _of_each(self, find: Callable[[Header], T]) -> list[T]:
         """What is found in each header, looked for once in those that state the same about their pixels."""
-        found: dict[Any, T] = {}
+        by_statement: dict[Any, T] = {}
         keys = [getattr(head.dataset, "pixel_statement", head.where) for head in self.heads]
         for head, key in zip(self.heads, keys, strict=True):
-            if key not in found:
-                found[key] = find(head)
-        return [found[key] for key in keys]
+            if key not in by_statement:
+                by_statement[key] = find(head)
+        return [by_statement[key] for key in keys]
 
     def _values_of(self, head: Header) -> ValueMap | np.dtype[Any]:
         """The map of a file's values; where it differs from frame to frame, their type."""

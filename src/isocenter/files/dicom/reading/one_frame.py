@@ -117,12 +117,12 @@ def _decoded(head: Header, number: int, *, indices: bool = False) -> Stored:
             if layout.syntax in (*VIDEO, BIG_ENDIAN):  # whose words lie as the pixels' own representation says
                 return decode(read_object(head.path), head.where, [number], indices=indices)[0]
             frame = stored_frame(head, number)
-            alone = copy.copy(head.library)
+            single = copy.copy(head.library)
             for keyword in OF_ALL_FRAMES:
-                alone.pop(keyword, None)
-            alone.NumberOfFrames = 1
-            alone[layout.keyword].value = pydicom.encaps.encapsulate([frame]) if head.is_compressed else frame
-            return decode(alone, head.where, indices=indices)[0]
+                single.pop(keyword, None)
+            single.NumberOfFrames = 1
+            single[layout.keyword].value = pydicom.encaps.encapsulate([frame]) if head.is_compressed else frame
+            return decode(single, head.where, indices=indices)[0]
     except pydicom_errors() + CODEC_ERRORS as error:
         raise FormatError(f"frame {number + 1} cannot be decoded ({error})", head.where, GET_AGAIN) from error
 

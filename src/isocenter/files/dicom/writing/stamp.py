@@ -60,9 +60,9 @@ def stamped(path: Path, by: Stamp) -> Dataset:
     for equipment in dataset.get("ContributingEquipmentSequence", [])[-1:]:  # the writer's own stands last
         if "ContributionDateTime" in equipment:
             equipment.ContributionDateTime = at.strftime("%Y%m%d%H%M%S.%f")
-    said = str(dataset.get("SeriesDescription") or "")
-    if by.text and by.text not in said:
-        described = f"{said}, {by.text}".removeprefix(", ")
+    description = str(dataset.get("SeriesDescription") or "")
+    if by.text and by.text not in description:
+        described = f"{description}, {by.text}".removeprefix(", ")
         dataset.SeriesDescription = described[:LONGEST]
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     with written(path, overwrite=True) as partial:
