@@ -65,11 +65,11 @@ def on_one_context(members: Sequence[Model]) -> Sequence[Model]:
     if all(one.network.get("context") == members[0].network.get("context") for one in members):
         return members
     made, first = [], 0
-    for one in members:
-        assert isinstance(one.run, TorchNetwork)  # noqa: S101 - as it was loaded
-        count = len(one.context)
-        run = TorchNetwork(bundle.OnItsEntries(one.run.module, first, count).eval(), one.run.device)
-        made.append(replace(one, run=run, network={**one.network, "first_entry": first}))
+    for member in members:
+        assert isinstance(member.run, TorchNetwork)  # noqa: S101 - as it was loaded
+        count = len(member.context)
+        run = TorchNetwork(bundle.OnItsEntries(member.run.module, first, count).eval(), member.run.device)
+        made.append(replace(member, run=run, network={**member.network, "first_entry": first}))
         first += count
     return made
 

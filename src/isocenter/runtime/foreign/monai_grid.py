@@ -57,23 +57,23 @@ def changes(
     ndim = source.ndim
     padded = [low + size + high for (low, high), size in zip(pad, shape, strict=True)]
     steps = [Taps(np.arange(size)[:, None], np.ones((size, 1))) for size in padded]
-    way = _Way(steps, list(range(ndim)), [False] * ndim, _square(affine, ndim))
-    made = [_shifted(way, [-low for low, _ in pad], shape)]
-    way.affine = _square(affine, ndim)
+    path = _Path(steps, list(range(ndim)), [False] * ndim, _square(affine, ndim))
+    made = [_shifted(path, [-low for low, _ in pad], shape)]
+    path.affine = _square(affine, ndim)
     for operation in reversed(single(operations)):
-        change = _undone(way, operation)
+        change = _undone(path, operation)
         if change is None:
             return None
         made.append(change)
-    if tuple(len(step.index) for step in way.steps) != source.shape:
+    if tuple(len(step.index) for step in path.steps) != source.shape:
         return None
     spacing = tuple(np.linalg.norm(_square(affine, ndim)[:-1, :-1], axis=0).tolist())
-    trace = _trace(way, padded, source, spacing)
+    trace = _trace(path, padded, source, spacing)
     return None if trace is None else (trace, made[::-1])
 
 
 @dataclass(eq=False)
-class _Way:
+class _Path:
     """How far a way back has come: for each axis of the grid there, how its rows are made of the network's.
 
     axes:   of the network's grid, by which each of them goes
@@ -103,48 +103,48 @@ def single(operations: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return notes
 
 
-def _undone(way: _Way, operation: Mapping[str, Any]) -> Change | None:
+def _undone(path: _Path, operation: Mapping[str, Any]) -> Change | None:
     """Go one change back; None where that cannot be done axis by axis."""
     done, size = operation["extra_info"], [int(length) for length in operation["orig_size"]]
     match operation["class"]:
         case "Orientation":
-            return _turned(way, _square(done["original_affine"], len(size)))
+            return _turned(path, _square(done["original_affine"], len(size)))
         case "SpatialResample" if done["mode"] == "bilinear" and done["padding_mode"] == "border":
-            return _resampled(way, _square(done["src_affine"], len(size)), size)
+            return _resampled(path, _square(done["src_affine"], len(size)), size)
         case _ if "cropped" in done:
-            return _shifted(way, done["cropped"][::2], size)
+            return _shifted(path, done["cropped"][::2], size)
         case _ if "padded" in done and not any(done["padded"][0]):
-            return _shifted(way, [-low for low, _ in done["padded"][1:]], size)
+            return _shifted(path, [-low for low, _ in done["padded"][1:]], size)
         case _:
             return None
 
 
-def _turned(way: _Way, before: Floats) -> Change:
-    turn = np.linalg.solve(before, way.affine)[:-1, :-1]
+def _turned(path: _Path, before: Floats) -> Change:
+    turn = np.linalg.solve(before, path.affine)[:-1, :-1]
     became = np.abs(turn).argmax(axis=1).tolist()  # for each axis before, the one that it is then
     against = [bool(turn[own, axis] < 0) for own, axis in enumerate(became)]
-    way.axes = [way.axes[axis] for axis in became]
-    way.flips = [way.flips[axis] != flip for axis, flip in zip(became, against, strict=True)]
+    path.axes = [path.axes[axis] for axis in became]
+    path.flips = [path.flips[axis] != flip for axis, flip in zip(became, against, strict=True)]
     order = [slice(None, None, -1 if flip else 1) for flip in against]
-    way.steps = [way.steps[axis].part(rows) for axis, rows in zip(became, order, strict=True)]
-    way.affine = before
+    path.steps = [path.steps[axis].part(rows) for axis, rows in zip(became, order, strict=True)]
+    path.affine = before
     axes = np.argsort(became).tolist()
     return Change(tuple(axes), tuple(against[axis] for axis in axes), (None,) * len(axes))
 
 
-def _resampled(way: _Way, before: Floats, size: Sequence[int]) -> Change | None:
+def _resampled(path: _Path, before: Floats, size: Sequence[int]) -> Change | None:
     """Linear, and beyond its edge the image goes on."""
-    place, now = np.linalg.solve(way.affine, before), [len(step.index) for step in way.steps]
+    place, now = np.linalg.solve(path.affine, before), [len(step.index) for step in path.steps]
     lean = np.abs(place[:-1, :-1] - np.diag(np.diag(place)[:-1])) @ np.asarray(size, dtype=float)
     if lean.max() > LEAN:
         return None
-    way.affine = before
+    path.affine = before
     if now == list(size) and np.allclose(place, np.eye(len(place)), atol=UNCHANGED):
         return _stayed([None] * len(size))
     steps: list[Taps | None] = []
     for axis, (old, new) in enumerate(zip(now, size, strict=True)):
         scale, offset = place[axis, axis], place[axis, -1]
-        way.steps[axis] = _after(way.steps[axis], _linear(scale * np.arange(new) + offset, old))
+        path.steps[axis] = _after(path.steps[axis], _linear(scale * np.arange(new) + offset, old))
         steps.append(_linear((np.arange(old) - offset) / scale, new))
     return _stayed(steps)
 
@@ -156,16 +156,16 @@ def _linear(position: Floats, size: int) -> Taps:
     return Taps(np.stack([below, np.minimum(below + 1, size - 1)], axis=1), np.stack([1 - share, share], axis=1))
 
 
-def _shifted(way: _Way, lows: Sequence[int], size: Sequence[int]) -> Change:
+def _shifted(path: _Path, lows: Sequence[int], size: Sequence[int]) -> Change:
     """Cropped from `lows` on, of which the rest becomes 0; from below 0 on where it was padded."""
     steps: list[Taps | None] = []
     for axis, (low, new) in enumerate(zip(lows, size, strict=True)):
-        old = len(way.steps[axis].index)
-        way.steps[axis] = _after(way.steps[axis], _rows(-low, new, old))
+        old = len(path.steps[axis].index)
+        path.steps[axis] = _after(path.steps[axis], _rows(-low, new, old))
         steps.append(None if old == new and not low else _rows(low, old, new))
     moved = np.eye(len(size) + 1)
     moved[:-1, -1] = [-low for low in lows]
-    way.affine = way.affine @ moved
+    path.affine = path.affine @ moved
     return _stayed(steps)
 
 
@@ -187,12 +187,12 @@ def _after(first: Taps, second: Taps) -> Taps:
     return Taps(first.index[second.index].reshape(len(weight), -1), weight.reshape(len(weight), -1))
 
 
-def _trace(way: _Way, padded: Sequence[int], source: Geometry, spacing: tuple[float, ...]) -> Trace | None:
+def _trace(path: _Path, padded: Sequence[int], source: Geometry, spacing: tuple[float, ...]) -> Trace | None:
     """In the order of the network's axes; what no row of the network's grid takes part in is cut away."""
-    order = [way.axes.index(axis) for axis in range(source.ndim)]
+    order = [path.axes.index(axis) for axis in range(source.ndim)]
     crop, shape, pad, back = [], [], [], []
     for own, size in zip(order, padded, strict=True):
-        step = way.steps[own].part(slice(None, None, -1 if way.flips[own] else 1))
+        step = path.steps[own].part(slice(None, None, -1 if path.flips[own] else 1))
         used = np.flatnonzero(step.weight.sum(axis=1) > LEAST)
         if not len(used):
             return None
@@ -203,7 +203,7 @@ def _trace(way: _Way, padded: Sequence[int], source: Geometry, spacing: tuple[fl
         pad.append((first, size - 1 - last))
         shape.append(last - first + 1)
         back.append(None if stays else step)
-    flips = tuple(way.flips[own] for own in order)
+    flips = tuple(path.flips[own] for own in order)
     return Trace(source, None, tuple(order), flips, tuple(crop), tuple(shape), tuple(pad), spacing, tuple(back))
 
 

@@ -213,11 +213,11 @@ class Foreseen:
 def _in_order(chain: Sequence[Any], each: Sequence[Change]) -> list[Any]:
     """Functions of intensities, and changes of the grid in place of MONAI's notes of them; the padding comes last."""
     left, steps = list(each), list[Any]()
-    for one in chain:
-        if isinstance(one, Mapping):
-            steps += [left.pop(0) for _ in single([one])]
+    for step in chain:
+        if isinstance(step, Mapping):
+            steps += [left.pop(0) for _ in single([step])]
         else:
-            steps.append(partial(_changed, one))
+            steps.append(partial(_changed, step))
     return [*steps, *left]
 
 

@@ -56,4 +56,4 @@ class Answering:
 
 def strictest(each: Sequence[Answering | None]) -> Answering | None:
     """What the mean of several models answers: what is sure enough for every one of them; None where all answer all."""
-    return max((one for one in each if one is not None), key=lambda one: one.least, default=None)
+    return max((one for one in each if one is not None), key=lambda answering: answering.least, default=None)

@@ -55,8 +55,8 @@ class Reference:
         count = min(int(np.searchsorted(shares, HELD)) + 1, max(1, len(rows) // CASES_AN_AXIS), MOST_AXES, len(axes))
         least = max(LEAST * float(variances.sum()) / rows.shape[1], np.finfo(np.float32).tiny)
         rest = variances[count:].sum() / max(1, rows.shape[1] - count)
-        along, beside = np.maximum(variances[:count], least), np.array([max(rest, least)])
-        made = cls(mean, axes[:count], along, beside, np.empty((0, 0)))
+        along, residual = np.maximum(variances[:count], least), np.array([max(rest, least)])
+        made = cls(mean, axes[:count], along, residual, np.empty((0, 0)))
         return replace(made, neighbours=made._reduced(rows))
 
     @classmethod
@@ -70,8 +70,8 @@ class Reference:
 
     def mahalanobis(self, row: Floats) -> float:
         """The distance in standard deviations of the training cases."""
-        *along, beside = self._reduced(row[None])[0]
-        return float(np.sqrt(np.sum(np.square(along) / self.variances) + beside**2 / self.rest[0]))
+        *along, residual = self._reduced(row[None])[0]
+        return float(np.sqrt(np.sum(np.square(along) / self.variances) + residual**2 / self.rest[0]))
 
     def neighbour(self, row: Floats) -> float:
         """The distance to the fifth nearest training case, Sun et al., arXiv:2204.06507."""

@@ -31,17 +31,17 @@ class Watched(TorchNetwork):
     """A torch module whose outputs come with its pooled features.
 
     at:     the part of the module whose output is its deepest map
-    beside: further outputs, from what the module saw and its last layers took
+    further: outputs that are added, from what the module saw and its last layers took
     """
 
     at: str = ""
-    beside: Callable[[Features], Mapping[str, Tensor]] | None = None
+    further: Callable[[Features], Mapping[str, Tensor]] | None = None
 
     def __call__(self, *batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
-        given, last = [torch.from_numpy(one).to(self.device) for one in batch], self.beside is not None
+        given, last = [torch.from_numpy(one).to(self.device) for one in batch], self.further is not None
         with torch.inference_mode():
             seen = networks.features(self.module, *given, at=self.at, last=last)
-            outputs = {**seen.outputs, POOLED: seen.pooled, **({} if self.beside is None else self.beside(seen))}
+            outputs = {**seen.outputs, POOLED: seen.pooled, **({} if self.further is None else self.further(seen))}
         return {name: output.float().cpu().numpy() for name, output in outputs.items()}
 
 
@@ -53,20 +53,20 @@ def with_guard(model: Model, guard: Guard | None) -> Model:
 
 
 def observed(
-    model: Model, case: Case, beside: Callable[[Features], Mapping[str, Tensor]] | None = None
+    model: Model, case: Case, further: Callable[[Features], Mapping[str, Tensor]] | None = None
 ) -> tuple[Observation, Prediction]:
-    """What a model sees of a case, and what it says of it; beside: what also looks at it, as in `Watched`."""
-    watching = Watching(with_features(model, beside))
+    """What a model sees of a case, and what it says of it; further: what also looks at it, as in `Watched`."""
+    watching = Watching(with_features(model, further))
     prediction = replace(model, run=watching, guard=None).predict(case)
     np.asarray(prediction.data)  # a large volume passes the network only while its result is read
     seen = watching.observation(stacked(case.images, case.id), case.covariates)
     return replace(seen, patient=case.patient), prediction
 
 
-def with_features(model: Model, beside: Callable[[Features], Mapping[str, Tensor]] | None = None) -> Network:
+def with_features(model: Model, further: Callable[[Features], Mapping[str, Tensor]] | None = None) -> Network:
     """The model's network with its features, of several those of the first; unchanged where it gives none.
 
-    beside: as in `Watched`
+    further: as in `Watched`
     """
     first, *others = model.members
     # What computes without torch imports it for no family either.
@@ -74,5 +74,5 @@ def with_features(model: Model, beside: Callable[[Features], Mapping[str, Tensor
         return model.run
     if not (at := networks.family_of(model.networks[0]["name"]).features):
         return model.run
-    shown = Watched(first.module, first.device, at, beside)
+    shown = Watched(first.module, first.device, at, further)
     return replace(model.run, members=(shown, *others)) if isinstance(model.run, Averaged) else shown

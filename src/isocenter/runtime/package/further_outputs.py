@@ -26,7 +26,7 @@ class Further:
     at:       the part of the first network whose output is the deepest map; empty where nobody needs it
     pooled:   whether its features are an output
     method:   of uncertainty, and `heads` those that state it
-    beside:   the uncertainty of one network, as in `Watched`
+    in_network: the uncertainty of one network, as in `Watched`
     differ:   that between several, as in `Averaged`
     each:     heads of which what each of several says is an output too
     """
@@ -35,7 +35,7 @@ class Further:
     pooled: bool = False
     method: str = ""
     heads: tuple[str, ...] = ()
-    beside: Callable[..., Mapping[str, Tensor]] | None = None
+    in_network: Callable[..., Mapping[str, Tensor]] | None = None
     differ: Callable[..., Mapping[str, Tensor]] | None = None
     each: tuple[str, ...] = ()
 
@@ -44,9 +44,9 @@ class Further:
         """What a model's way to predict asks for."""
         at, run = networks.family_of(model.networks[0]["name"]).features, model.run
         made = cls(at, bool(at) and model.guard is not None and model.guard.features is not None)
-        if isinstance(run, Watched) and run.beside is not None:
-            heads = tuple(run.beside.args[0].heads)  # type: ignore[attr-defined]
-            return replace(made, method=model.uncertainty, heads=heads, beside=run.beside)
+        if isinstance(run, Watched) and run.further is not None:
+            heads = tuple(run.further.args[0].heads)  # type: ignore[attr-defined]
+            return replace(made, method=model.uncertainty, heads=heads, in_network=run.further)
         if isinstance(run, Averaged):
             made = replace(made, each=tuple(model.task.decoding.crossed))
         if isinstance(run, Averaged) and run.differ is not None:
@@ -87,21 +87,21 @@ class WithFurther(nn.Module):
         """Return the heads' outputs, then the others."""
         views, own = list[Mapping[str, Tensor]](), self.further
         with ExitStack() as hooks:
-            for one in self.network.networks if own.differ is not None or own.each else ():
-                hooks.enter_context(hooked(one, lambda _, output: views.append(self._called(output))))
+            for network in self.network.networks if own.differ is not None or own.each else ():
+                hooks.enter_context(hooked(network, lambda _, output: views.append(self._called(output))))
             given = (images,) if context is None else (images, context)
             if not own.at:
                 outputs, seen = each_head(self.network(*given)), None
             else:
-                last, first = own.beside is not None, self.network.networks[0]
+                last, first = own.in_network is not None, self.network.networks[0]
                 seen = networks.features(self.network, *given, at=own.at, last=last, within=first)
                 outputs = each_head(seen.outputs)
         stated: Mapping[str, Tensor] = {}
         if own.differ is not None:
             stated = own.differ(views, self.shares)
-        elif own.beside is not None and seen is not None:
+        elif own.in_network is not None and seen is not None:
             named = dict(zip(self.heads, outputs, strict=True))
-            stated = own.beside(replace(seen, outputs=named, inputs=self._called(seen.inputs)))
+            stated = own.in_network(replace(seen, outputs=named, inputs=self._called(seen.inputs)))
         further = [stated[f"{head}{end}"] for head in own.heads for end in (WITHIN, BETWEEN)]
         further += [torch.cat([one[head] for one in views], dim=1) for head in own.each]
         return (*outputs, *further, *([seen.pooled] if own.pooled and seen is not None else []))

@@ -115,8 +115,8 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
     write_parts(model.parts, folder / PACKAGED)
     if evidence.explanations:
         write_json(folder / PACKAGED / EXPLANATIONS, EXPLANATIONS_SCHEMA, dict(evidence.explanations))
-    for name, found in evidence.audits.items():
-        (folder / PACKAGED / name).write_text(found, encoding="utf-8")
+    for name, content in evidence.audits.items():
+        (folder / PACKAGED / name).write_text(content, encoding="utf-8")
     needs = required_packages(sources.needs)
     page = readme(model, title, evidence.rows, evidence.limits, needs, texts["description"])
     (folder / "docs" / "README.md").write_text(page, encoding="utf-8")

@@ -133,8 +133,8 @@ def _of_chances(outputs: Sequence[Any], shares: Sequence[float], kind: str) -> t
         counted = library.asarray(shares, dtype=like.dtype, device=like.device)
         within, middle = _entropy(likely, kind) @ counted, likely @ counted
     else:  # one after the other, so that one view alone is held
-        for share, one in zip(shares, outputs, strict=True):
-            likely = chances(one, kind)
+        for share, output in zip(shares, outputs, strict=True):
+            likely = chances(output, kind)
             within, middle = within + share * _entropy(likely, kind), middle + share * likely
     return within, (_entropy(middle, kind) - within).clip(0)
 

@@ -61,9 +61,9 @@ def with_uncertainty(model: Model, asked: str | None = None) -> Model:
         run = replace(run, differ=differ if method == MEMBERS else None)
     elif method in (LAPLACE, DROPOUT, VARIATIONAL, EVIDENTIAL) and method != model.in_graph:
         assert differ is not None  # noqa: S101 - else the method would be lacking
-        run = with_features(model, _beside(model, method, differ))
+        run = with_features(model, _further(model, method, differ))
     elif isinstance(run, Watched):
-        run = replace(run, beside=None)
+        run = replace(run, further=None)
     return replace(model, run=run, uncertainty=method)
 
 
@@ -106,12 +106,12 @@ def _through(layer: Callable[[Tensor], Tensor], ending: Callable[[Tensor], Tenso
     return ending(layer(inputs))
 
 
-def _beside(model: Model, method: str, differ: Disagreement) -> Callable[[Features], Mapping[str, Tensor]]:
+def _further(model: Model, method: str, differ: Disagreement) -> Callable[[Features], Mapping[str, Tensor]]:
     """What adds the uncertainty to the outputs of a network."""
     if method == EVIDENTIAL:
         return partial(_by_evidence, replace(differ, kinds={head: differ.kinds[head] for head in differ.evidence}))
-    found: Mapping[str, Callable[[Model], Drawing | None]] = {DROPOUT: _masks, VARIATIONAL: _learnt}
-    drawing = model.laplace if method == LAPLACE else found[method](model)
+    drawings: Mapping[str, Callable[[Model], Drawing | None]] = {DROPOUT: _masks, VARIATIONAL: _learnt}
+    drawing = model.laplace if method == LAPLACE else drawings[method](model)
     assert drawing is not None  # noqa: S101 - else the method would be lacking
     return partial(_by_draws, drawing, differ, model.inference.draws)
 

@@ -35,6 +35,6 @@ class LearntWeights:
         for head, layer in self.layers.items():
             outputs, deviations = seen.outputs[head], layer.variances(seen.inputs[head]).sqrt()
             noise = torch.as_tensor(paired_noise(count, outputs.shape[1]), dtype=outputs.dtype, device=outputs.device)
-            for view, one in zip(made, noise, strict=True):
-                view[head] = outputs + deviations * one
+            for view, drawn in zip(made, noise, strict=True):
+                view[head] = outputs + deviations * drawn
         return made

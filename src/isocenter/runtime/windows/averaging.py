@@ -48,10 +48,10 @@ class Averaged:
     def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
         outputs = [member(batch, *context) for member in self.members]
         made = self.average(outputs) if self.shares is None else self.average(outputs, self.shares)
-        beside = {} if self.differ is None else self.differ(outputs, self.shares)
-        beside |= {f"{head}{EACH}": np.concatenate([one[head] for one in outputs], axis=1) for head in self.each}
+        further = {} if self.differ is None else self.differ(outputs, self.shares)
+        further |= {f"{head}{EACH}": np.concatenate([one[head] for one in outputs], axis=1) for head in self.each}
         # The features of several networks have no mean: those of the first stand for all.
-        return {**made, **beside, **({POOLED: outputs[0][POOLED]} if POOLED in outputs[0] else {})}
+        return {**made, **further, **({POOLED: outputs[0][POOLED]} if POOLED in outputs[0] else {})}
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,9 @@ class Mirrored:
         views = chain.from_iterable(combinations(self.axes, n) for n in range(len(self.axes) + 1))
         seen = [self._seen(batch, view) for view in views]
         made = seen[0] if self.plain else self.average(seen)
-        beside = {name: mean_of([one[name] for one in seen]) for name in seen[0] if name.endswith((WITHIN, BETWEEN))}
-        beside |= {name: self._each(name, seen) for name in seen[0] if name.endswith(EACH) and not self.plain}
-        return {**made, **beside, **({} if self.differ is None else self.differ(seen))}
+        further = {name: mean_of([one[name] for one in seen]) for name in seen[0] if name.endswith((WITHIN, BETWEEN))}
+        further |= {name: self._each(name, seen) for name in seen[0] if name.endswith(EACH) and not self.plain}
+        return {**made, **further, **({} if self.differ is None else self.differ(seen))}
 
     def _each(self, name: str, seen: Sequence[Mapping[str, Array]]) -> Array:
         """What each of several networks says in the mean of all views."""

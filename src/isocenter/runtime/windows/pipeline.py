@@ -179,6 +179,6 @@ def _sent(slabs: Slabs, task: Task, receiver: Receiver) -> Slabs:
     """The same slabs, whose probabilities the receiver gets on the way."""
     for region, arrays in slabs:
         made = {name: np.asarray(array) for name, array in arrays.items()}
-        beside = {name: array for name, array in made.items() if name.endswith((WITHIN, BETWEEN))}
-        receiver(region, {**task.decoding.probabilities(made), **beside})
+        further = {name: array for name, array in made.items() if name.endswith((WITHIN, BETWEEN))}
+        receiver(region, {**task.decoding.probabilities(made), **further})
         yield region, made
