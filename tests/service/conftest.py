@@ -125,7 +125,7 @@ def database(request, tmp_path):
     url = request.getfixturevalue("postgresql")
     made = migrated(url)
     yield made
-    with made.begin() as connection:
+    with made.write() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
     made.close()

@@ -54,7 +54,7 @@ def state_of(node: SmallNode) -> tuple[str, str | None, str]:
 
 
 def at_once(node: SmallNode) -> None:
-    with node.database.begin() as connection:
+    with node.database.write() as connection:
         connection.execute(update(deliveries).values(next_at=0.0))
 
 

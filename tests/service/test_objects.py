@@ -31,10 +31,10 @@ from pathlib import Path
 from isocenter.service.objects import ObjectStore
 store = ObjectStore(Path(sys.argv[1]), "receiver")
 data = Path(sys.argv[2]).read_bytes()
-with store.begin() as part:
+with store.open_part() as part:
     part.write(data)
     store.keep(part, "SCANNER")
-with store.begin() as part:
+with store.open_part() as part:
     part.write(data[:100])
     print("ready", flush=True)
     time.sleep(60)
@@ -49,7 +49,7 @@ def store(tmp_path):
 
 
 def kept(store, data, peer="SCANNER"):
-    with store.begin() as part:
+    with store.open_part() as part:
         part.write(data)
         return store.keep(part, peer)
 
@@ -148,7 +148,7 @@ def test_a_damaged_object_is_kept_as_it_is_or_refused(tmp_path_factory, cut, cha
 def test_less_space_than_is_to_stay_free_is_a_refusal(tmp_path):
     store = ObjectStore(tmp_path, "receiver", min_free_gb=1e9)
     with pytest.raises(OutOfSpaceError, match="full"):
-        store.begin()
+        store.open_part()
 
 
 def test_a_killed_writer_leaves_its_objects_and_lines_and_its_part_file_is_removed(tmp_path):

@@ -40,7 +40,7 @@ class QueueMachine(RuleBasedStateMachine):
     def add(self, number: int, priority: int) -> None:
         columns = {"rule": f"r{number}", "model": "m", "model_hash": "h", "inputs": {}, "revision": 1}
         key = job_key(STUDY, f"r{number}", "h", "i")
-        with self.database.begin() as connection:
+        with self.database.write() as connection:
             fresh = self.queue.add(connection, study=STUDY, inputs_hash="i", priority=priority, **columns)
         assert fresh is (key not in self.states)
         self.states.setdefault(key, "waiting")
@@ -114,7 +114,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def time_passes(self) -> None:
         """All leases run out."""
-        with self.database.begin() as connection:
+        with self.database.write() as connection:
             connection.execute(update(jobs).where(jobs.c.state == "running").values(lease_until=Clock() - 1))
         self.expired |= {key for key, state in self.states.items() if state == "running"}
 

@@ -29,7 +29,7 @@ def queue(database):
 
 
 def add(queue: Jobs, inputs_hash: str = "i", **columns) -> bool:
-    with queue.database.begin() as connection:
+    with queue.database.write() as connection:
         return queue.add(connection, study="a" * 32, inputs_hash=inputs_hash, **{**RULE, "priority": 2, **columns})
 
 
@@ -40,7 +40,7 @@ def rows(database, table):
 
 def expire(queue: Jobs) -> None:
     """As if the lease had run out."""
-    with queue.database.begin() as connection:
+    with queue.database.write() as connection:
         connection.execute(update(jobs).values(lease_until=Clock() - 1))
 
 
@@ -137,7 +137,7 @@ def test_a_late_image_supersedes_the_jobs_whose_inputs_changed(queue, database):
     [study] = rows(database, studies)
     assert (study.revision, study.state, study.instances) == (2, "receiving", 2)
     assert index.complete("a" * 32, 2, {}, {})
-    with database.begin() as connection:
+    with database.write() as connection:
         queue.add(connection, study="a" * 32, inputs_hash="new", **{**RULE, "revision": 2, "priority": 2})
         index.routed(connection, "a" * 32, 2, [("all", "new")])
     assert {row.inputs_hash: row.state for row in rows(database, jobs)} == {"old": "superseded", "new": "waiting"}
@@ -154,11 +154,11 @@ def test_a_study_is_done_when_its_jobs_are(queue, database):
     index = Index(database)
     index.complete("a" * 32, 1, {}, {})
     add(queue)
-    with database.begin() as connection:
+    with database.write() as connection:
         index.routed(connection, "a" * 32, 1, [("all", "i")])
     assert index.settle() == 0
     queue.finish(queue.claim("w"), Outcome(ABSTAINED, "unlike"))
-    with database.begin() as connection:
+    with database.write() as connection:
         index.routed(connection, "a" * 32, 1, [("all", "i")])
     assert index.settle() == 1
 
@@ -175,7 +175,7 @@ def test_answers_wait_for_each_peer_until_it_has_them(queue, database, monkeypat
     [to_archive] = outbox.claim("archive")
     outbox.failed(to_archive, "it does not answer")
     assert outbox.claim("archive") == []  # for a while
-    with database.begin() as connection:
+    with database.write() as connection:
         connection.execute(update(deliveries).values(next_at=0.0))
     [again] = outbox.claim("archive")
     assert again.attempts == 2
@@ -189,7 +189,7 @@ def test_a_peer_that_is_away_for_three_days_is_given_up(queue, database):
     add(queue)
     queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs"]))
     outbox = Outbox(database)
-    with database.begin() as connection:
+    with database.write() as connection:
         connection.execute(update(deliveries).values(created_at=Clock() - 73 * 3600))
     outbox.failed(outbox.claim("pacs")[0], "it does not answer")
     assert [(row.state, row.reason) for row in rows(database, deliveries)] == [("aside", "it does not answer")]

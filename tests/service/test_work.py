@@ -43,7 +43,7 @@ class SmallNode:
 
     def receive(self, *paths: Path) -> None:
         for path in paths:
-            with self.store.begin() as part:
+            with self.store.open_part() as part:
                 part.write(path.read_bytes())
                 self.store.keep(part, "test")
 
@@ -225,7 +225,7 @@ def test_a_job_whose_claim_is_lost_writes_nothing(node, mr):
     node.receive(*mr)
     node.keeper.round()
     job = node.worker.jobs.claim("test/worker-0")
-    with node.database.begin() as connection:
+    with node.database.write() as connection:
         connection.execute(update(jobs).values(fence=jobs.c.fence + 1))
     node.worker._done(job)
     assert not (node.settings.folder / "results" / job.job).exists()

@@ -59,7 +59,7 @@ class Served:
         """A job of a study with its result: {name: (bytes, SOPInstanceUID)}; how the job is called."""
         jobs, key = Jobs(self.database), key_of(study)
         series = Index(self.database).series_of(key)[0].series
-        with self.database.begin() as connection:
+        with self.database.write() as connection:
             columns = {"rule": "all", "model": "m", "model_hash": "h", "revision": 1, "priority": 2}
             jobs.add(connection, study=key, inputs_hash="i", inputs={"series": {"image": series}}, **columns)
         job = jobs.claim("w")

@@ -9,7 +9,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.service.courier import Couriers, listening_of
     from isocenter.service.dicom import Receiver
-    from isocenter.service.intake import begin_intake
+    from isocenter.service.intake import start_intake
     from isocenter.service.keeper import Keeper
     from isocenter.service.objects import key_of
     from isocenter.service.records import Index, only_keeper, opened

@@ -88,11 +88,11 @@ class Couriers:
         try:
             rows = self._stored(to, [folder / one.job / one.name for one in waiting])
         except PeerError as error:
-            for one in waiting:
-                self.outbox.failed(one, error.problem)
+            for delivery in waiting:
+                self.outbox.failed(delivery, error.problem)
             return 0
-        for one, row in zip(waiting, rows, strict=True):
-            self._note(one, row)
+        for delivery, row in zip(waiting, rows, strict=True):
+            self._note(delivery, row)
         sent = [one for one, row in zip(waiting, rows, strict=True) if row.is_stored]
         if sent and to.commit and to.dicomweb is None:
             self._ask(spoken_to(to), sent)
@@ -114,14 +114,14 @@ class Couriers:
         uids = [str(one.SOPInstanceUID) for one in datasets]
         return [Sent(path, uid, refused.get(uid, SUCCESS)) for path, uid in zip(paths, uids, strict=True)]
 
-    def _note(self, one: Delivery, row: Sent) -> None:
+    def _note(self, delivery: Delivery, row: Sent) -> None:
         status = "" if row.status is None else f"status {row.status:04X}"
         if row.is_stored:
-            self.outbox.sent(one)
+            self.outbox.sent(delivery)
         elif row.status is not None and (row.status in FINAL or row.status & 0xF000 == 0xC000):
-            self.outbox.refused(one, f"the peer refuses it for good: {row.problem or status}")
+            self.outbox.refused(delivery, f"the peer refuses it for good: {row.problem or status}")
         else:
-            self.outbox.failed(one, row.problem or status)
+            self.outbox.failed(delivery, row.problem or status)
 
     def _ask(self, peer: Peer, sent: Sequence[Delivery]) -> None:
         """Have the peer be answerable for what it took; a report may come later, to our receiver."""
@@ -197,9 +197,9 @@ class Couriers:
 
     def _paths(self, uids: Sequence[str]) -> dict[str, str]:
         """{UID: path} of objects that are here."""
-        found = select(instances.c.uid, instances.c.path).where(instances.c.uid.in_(uids))
+        wanted = select(instances.c.uid, instances.c.path).where(instances.c.uid.in_(uids))
         with self.database.read() as connection:
-            return {row.uid: row.path for row in connection.execute(found)}
+            return {row.uid: row.path for row in connection.execute(wanted)}
 
 
 def listening_of(settings: settings_of.Settings) -> Listening:

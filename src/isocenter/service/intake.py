@@ -66,7 +66,7 @@ class WatchedFolder:
 
     def _take(self, path: Path) -> bool:
         try:
-            with self.store.begin() as part, path.open("rb") as file:
+            with self.store.open_part() as part, path.open("rb") as file:
                 while data := file.read(CHUNK):
                     part.write(data)
                 self.store.keep(part, "watch", "watch")
@@ -144,7 +144,7 @@ class Front:
             file = BytesIO()
             try:
                 pydicom.dcmwrite(file, dataset, enforce_file_format=True)
-                with self.store.begin() as part:
+                with self.store.open_part() as part:
                     part.write(file.getbuffer())
                     self.store.keep(part, "front", "front")
             except (FormatError, AttributeError, TypeError, ValueError) as error:  # it would hold up all others
@@ -154,7 +154,7 @@ class Front:
         return count
 
 
-def begin_intake(settings: Settings, stop: threading.Event) -> list[threading.Thread]:
+def start_intake(settings: Settings, stop: threading.Event) -> list[threading.Thread]:
     """A thread for each further way in that the settings name."""
     ways: list[Callable[[], int]] = []
     if settings.watch is not None or settings.front is not None:

@@ -118,11 +118,11 @@ class Keeper:
             fresh += self.index.add(arrivals)
         return fresh
 
-    def _arrival(self, one: Received) -> Arrival:
-        keys = (key_of(one.study), key_of(one.series), key_of(one.instance))
-        digest = file_hash(self.settings.folder / one.path)
-        uids = (one.study, one.series, one.instance, one.sop_class, one.syntax)
-        return Arrival(*keys, *uids, one.path, one.bytes, digest, one.peer, one.way)
+    def _arrival(self, received: Received) -> Arrival:
+        keys = (key_of(received.study), key_of(received.series), key_of(received.instance))
+        digest = file_hash(self.settings.folder / received.path)
+        uids = (received.study, received.series, received.instance, received.sop_class, received.syntax)
+        return Arrival(*keys, *uids, received.path, received.bytes, digest, received.peer, received.way)
 
     def complete(self, study: str, revision: int) -> bool:
         """Read the headers of a study that has come to rest, and mark it as complete."""
@@ -130,13 +130,15 @@ class Keeper:
         for row in self.index.series_of(study):
             folder = self.settings.folder / "studies" / study[:2] / study / row.series
             try:
-                one = facts_of(row.series, row.uid, folder)
+                known = facts_of(row.series, row.uid, folder)
             except Exception as error:  # one study that no reader foresaw must not stop all others
                 log.warning("series %s: %s", row.series, type(error).__name__)
-                one = SeriesFacts(row.series, row.uid, row.instances, problem=f"cannot be read: {type(error).__name__}")
+                known = SeriesFacts(
+                    row.series, row.uid, row.instances, problem=f"cannot be read: {type(error).__name__}"
+                )
             digests = [each.sha256 for each in self.index.objects_of(study, row.series)]
-            facts.append(one)
-            columns[row.series] = {**one.columns, "inputs_hash": series_hash(digests)}
+            facts.append(known)
+            columns[row.series] = {**known.columns, "inputs_hash": series_hash(digests)}
         attributes = facts[0].attributes if facts else {}
         return self.index.complete(study, revision, attributes, columns)
 
@@ -148,7 +150,7 @@ class Keeper:
         answers, done = study_answers(self.jobs.database, study.study)
         routing = study_routing(self.rules, self.models, series, answers)
         wanted, fresh = [], 0
-        with self.jobs.database.begin() as connection:
+        with self.jobs.database.write() as connection:
             for rule, inputs in routing.jobs:
                 within = done.get(rule.inside.rule, "") if rule.inside is not None else ""
                 digest = inputs_hash(inputs, contents, within)

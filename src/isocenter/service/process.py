@@ -31,11 +31,11 @@ class JsonLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """The record's words; of an error only its kind, because its text may hold what a file says."""
-        said = {"at": round(record.created, 3), "process": self.process, "level": record.levelname.lower()}
-        said |= {"message": record.getMessage()}
+        line = {"at": round(record.created, 3), "process": self.process, "level": record.levelname.lower()}
+        line |= {"message": record.getMessage()}
         if record.exc_info and record.exc_info[0] is not None:
-            said["error"] = record.exc_info[0].__name__
-        os.write(self.file, json.dumps(said).encode() + b"\n")
+            line["error"] = record.exc_info[0].__name__
+        os.write(self.file, json.dumps(line).encode() + b"\n")
 
 
 def run(role: str, file: Path, name: str) -> None:
@@ -68,7 +68,7 @@ def _keeper(settings: Settings, name: str, stop: threading.Event) -> None:
         couriers = service.Couriers(settings, database)
         keeper = service.Keeper(settings, database, rules, models, couriers.hear)
         couriers.start(stop)
-        ways_in = service.begin_intake(settings, stop)
+        ways_in = service.start_intake(settings, stop)
         keeper.keep(stop, beat=lambda: _sign(settings, name).touch())
         for thread in (*couriers.threads, *ways_in):
             thread.join(service.DRAIN_S)

@@ -42,8 +42,8 @@ def _uid_root(text: str) -> str:
 
 
 def _hours(text: str) -> str:
-    found = re.fullmatch(r"([01]\d|2[0-4]):([0-5]\d)-([01]\d|2[0-4]):([0-5]\d)", text)
-    if found is None or max(text[:5], text[6:]) > "24:00":
+    hours = re.fullmatch(r"([01]\d|2[0-4]):([0-5]\d)-([01]\d|2[0-4]):([0-5]\d)", text)
+    if hours is None or max(text[:5], text[6:]) > "24:00":
         raise ValueError('hours are written as "07:00-19:00"')
     return text
 

@@ -33,9 +33,9 @@ def find(
     """What a peer has, as {keyword: text}; an empty text asks for a value. Raises PeerError."""
     with _associated(us, peer, [(FIND, NATIVE)], idle_s) as association:
         rows = []
-        for status, found in association.send_c_find(_identifier(wanted, level), FIND):
-            if _status(status, peer, *PENDING) in PENDING and found is not None:
-                rows.append({element.keyword: str(element.value) for element in found if element.keyword})
+        for status, answer in association.send_c_find(_identifier(wanted, level), FIND):
+            if _status(status, peer, *PENDING) in PENDING and answer is not None:
+                rows.append({element.keyword: str(element.value) for element in answer if element.keyword})
     return rows
 
 
@@ -83,12 +83,12 @@ def request_commitment(
         came.set()
         return SUCCESS, None
 
-    said = pydicom.Dataset()
-    said.TransactionUID = request.transaction
-    said.ReferencedSOPSequence = referring(zip(request.classes, request.instances, strict=True))
+    dataset = pydicom.Dataset()
+    dataset.TransactionUID = request.transaction
+    dataset.ReferencedSOPSequence = referring(zip(request.classes, request.instances, strict=True))
     handlers = [(pynetdicom.evt.EVT_N_EVENT_REPORT, note)]
     with _associated(us, peer, [(COMMITMENT, NATIVE)], idle_s, handlers=handlers) as association:
-        _status(association.send_n_action(said, 1, COMMITMENT, COMMITMENT_INSTANCE)[0], peer)
+        _status(association.send_n_action(dataset, 1, COMMITMENT, COMMITMENT_INSTANCE)[0], peer)
         came.wait(wait_s)
     return next(iter(reports), None)
 
@@ -97,10 +97,10 @@ def report_commitment(
     us: str, peer: Peer, request: CommitmentRequest, safe: frozenset[str], *, idle_s: float = IDLE_S
 ) -> None:
     """Tell a peer which of the objects that it asked about are safe here, by their UIDs. Raises PeerError."""
-    kind, said = reported(request, safe)
+    kind, dataset = reported(request, safe)
     roles = [pynetdicom.build_role(COMMITMENT, scp_role=True)]
     with _associated(us, peer, [(COMMITMENT, NATIVE)], idle_s, roles=roles) as association:
-        _status(association.send_n_event_report(said, kind, COMMITMENT, COMMITMENT_INSTANCE)[0], peer)
+        _status(association.send_n_event_report(dataset, kind, COMMITMENT, COMMITMENT_INSTANCE)[0], peer)
 
 
 @contextmanager

@@ -53,8 +53,8 @@ class Connection:
         if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
             return [self.socket]
         with selectors.DefaultSelector() as selector:
-            for one in (self.socket, other):
-                selector.register(one, selectors.EVENT_READ, one)
+            for reading in (self.socket, other):
+                selector.register(reading, selectors.EVENT_READ, reading)
             return [key.data for key, _ in selector.select(self.idle_s)]
 
     def some(self, view: memoryview) -> int:

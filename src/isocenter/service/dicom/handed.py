@@ -144,9 +144,9 @@ class Handed:
     def _note_request(self, event: Any) -> tuple[int, None]:
         if "commit" not in self.permits:
             return NOT_AUTHORISED, None
-        said = event.action_information
-        classes, instances = references(said, "ReferencedSOPSequence")
-        transaction = str(said.TransactionUID)
+        dataset = event.action_information
+        classes, instances = references(dataset, "ReferencedSOPSequence")
+        transaction = str(dataset.TransactionUID)
         request = CommitmentRequest(transaction, self.request.calling, classes, instances, time.time())
         if len(self._awaited) < MOST_AWAITED:
             reply = Reply.begun(self.store.journal.folder)

@@ -40,7 +40,7 @@ def kept(store: ObjectStore, event: Any, peer: str) -> int:
     """The status of a C-STORE whose object has come into a file; the library leaves that of a C-GET."""
     path = event.dataset_path
     try:
-        with store.begin() as part, path.open("rb") as file:
+        with store.open_part() as part, path.open("rb") as file:
             while data := file.read(AT_ONCE):
                 part.write(data)
             store.keep(part, peer, announced=str(event.request.AffectedSOPInstanceUID))
@@ -63,28 +63,28 @@ def sweep(inbox: Path, idle_s: float) -> None:
 
 def report_of(event: Any, peer: str) -> CommitmentReport:
     """What an N-EVENT-REPORT says."""
-    said = event.event_information
-    _, committed = references(said, "ReferencedSOPSequence")
-    _, failed = references(said, "FailedSOPSequence")
-    return CommitmentReport(str(said.TransactionUID), peer, committed, failed, time.time())
+    dataset = event.event_information
+    _, committed = references(dataset, "ReferencedSOPSequence")
+    _, failed = references(dataset, "FailedSOPSequence")
+    return CommitmentReport(str(dataset.TransactionUID), peer, committed, failed, time.time())
 
 
 def reported(request: CommitmentRequest, safe: Collection[str]) -> tuple[int, pydicom.Dataset]:
     """(type, information) of an N-EVENT-REPORT about objects, of which those with the UIDs `safe` are safe here."""
     pairs = list(zip(request.classes, request.instances, strict=True))
     good, bad = ([pair for pair in pairs if (pair[1] in safe) is whether] for whether in (True, False))
-    said = pydicom.Dataset()
-    said.TransactionUID = request.transaction
+    dataset = pydicom.Dataset()
+    dataset.TransactionUID = request.transaction
     if good:
-        said.ReferencedSOPSequence = referring(good)
+        dataset.ReferencedSOPSequence = referring(good)
     if bad:
-        said.FailedSOPSequence = referring(bad, NO_SUCH_OBJECT)
-    return SOME_FAILED if bad else ALL_SAFE, said
+        dataset.FailedSOPSequence = referring(bad, NO_SUCH_OBJECT)
+    return SOME_FAILED if bad else ALL_SAFE, dataset
 
 
-def references(said: pydicom.Dataset, keyword: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def references(dataset: pydicom.Dataset, keyword: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Classes and instances of a sequence of references; none where it is absent."""
-    items = said.get(keyword, [])
+    items = dataset.get(keyword, [])
     classes = tuple(str(item.ReferencedSOPClassUID) for item in items)
     return classes, tuple(str(item.ReferencedSOPInstanceUID) for item in items)
 

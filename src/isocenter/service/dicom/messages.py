@@ -21,17 +21,17 @@ VALUE_HEAD = 6  # bytes: length, context, bits
 
 def parse_command(data: bytes) -> Mapping[int, bytes]:
     """{element: value} of group 0, implicit VR little endian. Raises ProtocolError."""
-    found, at = {}, 0
+    elements, at = {}, 0
     try:
         while at < len(data):
             group, element, length = struct.unpack_from("<HHI", data, at)
             at += 8 + length
             if group != 0 or at > len(data):
                 raise ProtocolError("a command that is malformed")
-            found[element] = data[at - length : at]
+            elements[element] = data[at - length : at]
     except struct.error as error:
         raise ProtocolError("a command that is cut short") from error
-    return found
+    return elements
 
 
 def number(command: Mapping[int, bytes], element: int) -> int:
@@ -44,7 +44,7 @@ def number(command: Mapping[int, bytes], element: int) -> int:
 
 def answer(command: Mapping[int, bytes], context: int, status: int, comment: str = "") -> bytes:
     """The P-DATA PDU that answers a command."""
-    said = {
+    elements = {
         SOP_CLASS: command.get(SOP_CLASS),
         COMMAND: _short(number(command, COMMAND) | ANSWER),
         ANSWERS: command[MESSAGE],
@@ -53,7 +53,7 @@ def answer(command: Mapping[int, bytes], context: int, status: int, comment: str
         COMMENT: _even(comment.encode("ascii", "replace")[:LONGEST_COMMENT], b" ") or None,
         INSTANCE: command.get(INSTANCE),
     }
-    return _command(said, context)
+    return _command(elements, context)
 
 
 def request(kind: int, context: int, sop_class: str, instance: str = "") -> bytes:
@@ -85,8 +85,8 @@ def file_head(sop_class: bytes, instance: bytes, syntax: str) -> bytes:
     return bytes(128) + b"DICM" + _meta(0, b"UL", struct.pack("<I", len(meta))) + meta
 
 
-def _command(said: Mapping[int, bytes | None], context: int) -> bytes:
-    body = b"".join(_element(element, value) for element, value in said.items() if value is not None)
+def _command(elements: Mapping[int, bytes | None], context: int) -> bytes:
+    body = b"".join(_element(element, value) for element, value in elements.items() if value is not None)
     return data_value(_element(0, struct.pack("<I", len(body))) + body, context, WHOLE_COMMAND)
 
 

@@ -83,15 +83,15 @@ class Opened:
                 self.connection.send(messages.data_value(piece, context, messages.LAST_DATA if left <= 0 else 0))
 
     def _answer(self) -> bytes:
-        buffer, said = memoryview(bytearray(LARGEST_DATA)), b""
+        buffer, command = memoryview(bytearray(LARGEST_DATA)), b""
         while True:
             kind, length = self.connection.head(buffer, LARGEST_DATA)
             self.connection.fill(buffer[:length])
             if kind != P_DATA or length < messages.VALUE_HEAD:
                 raise ProtocolError("the association was ended")
-            said += buffer[messages.VALUE_HEAD : length]
+            command += buffer[messages.VALUE_HEAD : length]
             if buffer[messages.VALUE_HEAD - 1] & messages.LAST_DATA:
-                return bytes(said)
+                return bytes(command)
 
 
 def echo(us: str, peer: Peer, *, idle_s: float = IDLE_S) -> None:

@@ -130,19 +130,19 @@ class Association:
         if kind == messages.C_STORE:
             if not has_data:
                 raise ProtocolError("an object without a data set")
-            self._begin(message)
+            self._start_object(message)
         elif kind != messages.C_ECHO:
             message.status = messages.UNKNOWN_OPERATION
         if not has_data and kind != messages.C_CANCEL:  # there is nothing to cancel, and nothing to answer
             self._answer(message)
 
-    def _begin(self, message: Message) -> None:
+    def _start_object(self, message: Message) -> None:
         uids = [message.command.get(element, b"") for element in (messages.SOP_CLASS, messages.INSTANCE)]
         if not all(0 < len(uid) <= LONGEST_UID for uid in uids):
             message.status, message.comment = messages.NOT_UNDERSTOOD, "no UIDs in the command"
             return
         try:
-            message.part = self.store.begin()
+            message.part = self.store.open_part()
             syntax = str(self._contexts[message.context].chosen)
             message.part.write(messages.file_head(uids[0], uids[1], syntax))
         except OutOfSpaceError as error:
@@ -190,8 +190,8 @@ class Association:
     def _answer(self, message: Message) -> None:
         if message.status != messages.SUCCESS:
             LOG.warning("refused an object or command with status %04X", message.status)
-        said = messages.answer(message.command, message.context, message.status, message.comment)
-        self.connection.send(said)
+        reply = messages.answer(message.command, message.context, message.status, message.comment)
+        self.connection.send(reply)
 
     def _secure(self) -> None:
         if self.store.sync == "association":

@@ -27,7 +27,7 @@ class Aside:
 
 def read_asides(folder: Path) -> list[Aside]:
     """What lies aside, by number; a folder that is just being made is left out."""
-    found = []
+    asides = []
     for place in (folder / ASIDE).glob("[0-9]*"):
         objects = sorted(place.glob("*.dcm"))
         try:
@@ -36,8 +36,8 @@ def read_asides(folder: Path) -> list[Aside]:
             continue
         if objects and place.name.isdecimal() and isinstance(stated, dict):
             reason, first, at = (stated.get(name) for name in ("reason", "first", "at"))
-            found.append(Aside(int(place.name), str(reason), first, at, objects[0]))
-    return sorted(found, key=lambda one: one.number)
+            asides.append(Aside(int(place.name), str(reason), first, at, objects[0]))
+    return sorted(asides, key=lambda aside: aside.number)
 
 
 def exchange(folder: Path, aside: Aside) -> None:

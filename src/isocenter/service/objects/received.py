@@ -21,9 +21,9 @@ class Line:
         return json.dumps({"kind": type(self).__name__, **vars(self)}).encode() + b"\n"
 
     @classmethod
-    def of(cls, said: dict[str, object]) -> Self:
+    def of(cls, values: dict[str, object]) -> Self:
         """From the names and values of a line; lists become tuples."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in said.items()})
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ KINDS = {kind.__name__: kind for kind in (Received, CommitmentRequest, Commitmen
 def parse_line(line: bytes) -> Line | None:
     """The line's value; None where it is damaged, as by a power cut."""
     try:
-        said = parse_json(line.decode())
-        return KINDS[said.pop("kind")].of(said)
+        values = parse_json(line.decode())
+        return KINDS[values.pop("kind")].of(values)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -107,7 +107,7 @@ class ObjectStore:
         disk = os.statvfs(self.folder)
         return disk.f_bavail * disk.f_frsize < self.min_free
 
-    def begin(self) -> Part:
+    def open_part(self) -> Part:
         """A file to receive into. Raises OutOfSpaceError."""
         if self.is_full:
             raise _out_of_space(self.folder)
@@ -166,8 +166,8 @@ def set_aside(folder: Path, path: Path, name: str, reason: Mapping[str, object])
             continue
         break
     os.link(path, place / name)
-    said = {"schema": "isocenter.aside", "version": 1, "at": time.time(), **reason}
-    (place / "reason.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    record = {"schema": "isocenter.aside", "version": 1, "at": time.time(), **reason}
+    (place / "reason.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return place / name
 
 
@@ -202,11 +202,11 @@ def _placed(folder: Path, part: Path, identity: Identity) -> str:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             os.link(part, f"{folder}/{path}")
     except FileExistsError:
-        return _beside(folder, part, identity, path)
+        return _kept_aside(folder, part, identity, path)
     return path
 
 
-def _beside(folder: Path, part: Path, identity: Identity, path: str) -> str:
+def _kept_aside(folder: Path, part: Path, identity: Identity, path: str) -> str:
     first = folder / path
     try:
         known = read_identity(first)
@@ -219,12 +219,12 @@ def _beside(folder: Path, part: Path, identity: Identity, path: str) -> str:
     return set_aside(folder, part, "object.dcm", reason).relative_to(folder).as_posix()
 
 
-def _same_bytes(one: Path, start: int, other: Path, begin: int) -> bool:
-    if one.stat().st_size - start != other.stat().st_size - begin:
+def _same_bytes(first: Path, start: int, other: Path, other_start: int) -> bool:
+    if first.stat().st_size - start != other.stat().st_size - other_start:
         return False
-    with one.open("rb") as file, other.open("rb") as second:
+    with first.open("rb") as file, other.open("rb") as second:
         file.seek(start)
-        second.seek(begin)
+        second.seek(other_start)
         while data := file.read(COMPARED_AT_ONCE):
             if data != second.read(COMPARED_AT_ONCE):
                 return False

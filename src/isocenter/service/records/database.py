@@ -48,12 +48,12 @@ class Database:
     engine: Engine
     reader: Engine
 
-    def begin(self) -> AbstractContextManager[Connection]:
+    def write(self) -> AbstractContextManager[Connection]:
         """A transaction that writes. Raises ResourceError where the database does not answer."""
         return self._transaction(self.engine)
 
     def read(self) -> AbstractContextManager[Connection]:
-        """A transaction that only reads, and keeps no writer waiting; ResourceError as `begin`."""
+        """A transaction that only reads, and keeps no writer waiting; ResourceError as `write`."""
         return self._transaction(self.reader)
 
     @contextmanager
@@ -95,9 +95,9 @@ def opened(url: str) -> Database:
     if place.get_backend_name() == "sqlite":
         Path(str(place.database)).parent.mkdir(parents=True, exist_ok=True)
         engine, reader = (create_engine(place, connect_args={"timeout": BUSY_MS / 1000}) for _ in range(2))
-        for one, beginning in ((engine, "BEGIN IMMEDIATE"), (reader, "BEGIN")):
-            event.listen(one, "connect", _prepare)
-            event.listen(one, "begin", partial(_begin, beginning))
+        for own, beginning in ((engine, "BEGIN IMMEDIATE"), (reader, "BEGIN")):
+            event.listen(own, "connect", _prepare)
+            event.listen(own, "begin", partial(_transaction_begun, beginning))
     else:
         place = place.set(drivername="postgresql+psycopg", password=os.environ.get(PASSWORD))
         engine = reader = create_engine(place, pool_pre_ping=True, connect_args={"connect_timeout": 10})
@@ -134,5 +134,5 @@ def _prepare(connection: Any, _: Any) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _begin(beginning: str, connection: Connection) -> None:
+def _transaction_begun(beginning: str, connection: Connection) -> None:
     connection.exec_driver_sql(beginning)

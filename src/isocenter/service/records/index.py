@@ -41,7 +41,7 @@ class Index:
     def add(self, arrivals: Sequence[Arrival]) -> int:
         """Rows for what came in; what is known changes nothing. A study that was complete has a further revision."""
         fresh = 0
-        with self.database.begin() as connection:
+        with self.database.write() as connection:
             for study in dict.fromkeys(one.study for one in arrivals):
                 mine = [one for one in arrivals if one.study == study]
                 known = set(
@@ -71,11 +71,11 @@ class Index:
         else:
             _reopen(connection, first.study, "study grew")
         connection.execute(update(studies).where(here).values(instances=studies.c.instances + len(new)))
-        for one in dict.fromkeys((arrival.series, arrival.series_uid) for arrival in new):
-            this = and_(series.c.study == first.study, series.c.series == one[0])
-            count = sum(arrival.series == one[0] for arrival in new)
+        for own in dict.fromkeys((arrival.series, arrival.series_uid) for arrival in new):
+            this = and_(series.c.study == first.study, series.c.series == own[0])
+            count = sum(arrival.series == own[0] for arrival in new)
             if connection.execute(select(series.c.series).where(this)).first() is None:
-                connection.execute(insert(series).values(study=first.study, series=one[0], uid=one[1], instances=count))
+                connection.execute(insert(series).values(study=first.study, series=own[0], uid=own[1], instances=count))
             else:
                 connection.execute(update(series).where(this).values(instances=series.c.instances + count))
         left = ("study_uid", "series_uid")
@@ -88,7 +88,7 @@ class Index:
         exchange: called within the transaction: exchanges the files
         """
         values = {"syntax": syntax, "bytes": bytes, "sha256": sha256}
-        with self.database.begin() as connection:
+        with self.database.write() as connection:
             study = connection.execute(select(instances.c.study).where(instances.c.path == path)).scalar()
             if study is None:
                 return False
@@ -112,8 +112,8 @@ class Index:
     def series_of(self, study: str) -> Sequence[Row[Any]]:
         """The rows of a study's series, by UID."""
         with self.database.read() as connection:
-            found = select(series).where(series.c.study == study).order_by(series.c.uid)
-            return connection.execute(found).all()
+            wanted = select(series).where(series.c.study == study).order_by(series.c.uid)
+            return connection.execute(wanted).all()
 
     def objects_of(self, study: str, of_series: str) -> Sequence[Row[Any]]:
         """The rows of a series' objects, by UID."""
@@ -127,25 +127,25 @@ class Index:
         """Mark a study as complete, with the facts of its series; False where it has grown meanwhile."""
         this = and_(studies.c.study == study, studies.c.revision == revision, studies.c.state == "receiving")
         values = {"state": "complete", "complete_at": Clock(), "attributes": dict(attributes), "routed": 0}
-        with self.database.begin() as connection:
+        with self.database.write() as connection:
             if connection.execute(update(studies).where(this).values(values)).rowcount == 0:
                 return False
             for key, columns in facts.items():
                 here = and_(series.c.study == study, series.c.series == key)
                 connection.execute(update(series).where(here).values(dict(columns)))
-            _told(connection, "study complete", study)
+            _record_event(connection, "study complete", study)
         return True
 
     def hurry(self, study: str) -> bool:
         """Count a study as complete at once; False where it is none that is being received."""
         this = and_(studies.c.study == study, studies.c.state == "receiving")
-        with self.database.begin() as connection:
+        with self.database.write() as connection:
             return connection.execute(update(studies).where(this).values(last_at=0.0)).rowcount == 1
 
     def reroute(self, study: str) -> bool:
         """Have a complete study looked at by the rules again."""
         this = and_(studies.c.study == study, studies.c.state.in_(("complete", "done")))
-        with self.database.begin() as connection:
+        with self.database.write() as connection:
             return connection.execute(update(studies).where(this).values(routed=0, state="complete")).rowcount == 1
 
     def to_route(self, most: int) -> Sequence[Row[Any]]:
@@ -170,7 +170,7 @@ class Index:
         """Studies with no job left to do are done; how many became so."""
         busy = select(jobs.c.job).where(jobs.c.study == studies.c.study, jobs.c.state.in_(OPEN))
         over = and_(studies.c.state == "complete", studies.c.routed == studies.c.revision, ~busy.exists())
-        with self.database.begin() as connection:
+        with self.database.write() as connection:
             return connection.execute(update(studies).where(over).values(state="done")).rowcount
 
 
@@ -178,8 +178,8 @@ def _reopen(connection: Connection, study: str, kind: str) -> None:
     """A study that was complete has changed."""
     later = {"state": "receiving", "revision": studies.c.revision + 1, "last_at": Clock(), "routed": 0}
     connection.execute(update(studies).where(studies.c.study == study).values(later))
-    _told(connection, kind, study)
+    _record_event(connection, kind, study)
 
 
-def _told(connection: Connection, kind: str, study: str) -> None:
+def _record_event(connection: Connection, kind: str, study: str) -> None:
     connection.execute(insert(events).values(at=Clock(), kind=kind, study=study))

@@ -101,10 +101,10 @@ class Jobs:
         )
         wanted = (free, jobs.c.model.not_in(without))
         order = (jobs.c.priority, jobs.c.created_at, jobs.c.job)
-        with self.database.begin() as connection:
-            found = select(jobs).where(*wanted).order_by(*order).limit(1)
+        with self.database.write() as connection:
+            next_job = select(jobs).where(*wanted).order_by(*order).limit(1)
             while True:
-                row = connection.execute(found.with_for_update(skip_locked=True)).first()
+                row = connection.execute(next_job.with_for_update(skip_locked=True)).first()
                 if row is None:
                     return None
                 if row.attempts < self.attempts:
@@ -136,17 +136,17 @@ class Jobs:
         reason = row.reason or f"the worker died {row.attempts} times while it worked on this"
         values = {"state": "aside", "reason": reason, "done_at": Clock(), "lease_until": None, "fence": row.fence + 1}
         connection.execute(update(jobs).where(jobs.c.job == row.job).values(values))
-        _told(connection, "job aside", row.study, row.job, {"reason": reason})
+        _record_event(connection, "job aside", row.study, row.job, {"reason": reason})
 
     def renew(self, job: Job) -> bool:
         """Hold the claim for another lease; False where it is no longer held."""
-        with self.database.begin() as connection:
+        with self.database.write() as connection:
             values = {"lease_until": Clock() + self.lease_s}
             return connection.execute(update(jobs).where(*_held(job)).values(values)).rowcount == 1
 
     def give_back(self, job: Job, reason: str = "", *, counts: bool = True, after_s: float = 0) -> bool:
         """End the claim without a result: another claim follows, after a pause. counts: as one of the attempts."""
-        with self.database.begin() as connection:
+        with self.database.write() as connection:
             values: dict[str, Any] = {"state": "waiting", "lease_until": None, "not_before": Clock() + after_s}
             values |= {} if counts else {"attempts": jobs.c.attempts - 1}
             values |= {"reason": reason} if reason else {}
@@ -154,7 +154,7 @@ class Jobs:
 
     def released(self, worker: str) -> int:
         """How many jobs a worker that is known to be dead held; they wait again."""
-        with self.database.begin() as connection:
+        with self.database.write() as connection:
             mine = and_(jobs.c.worker == worker, jobs.c.state == "running")
             values = {"state": "waiting", "lease_until": None, "not_before": Clock()}
             return connection.execute(update(jobs).where(mine).values(values)).rowcount
@@ -164,7 +164,7 @@ class Jobs:
 
         publish: called within the transaction, once the claim is sure: gives the files their final names
         """
-        with self.database.begin() as connection:
+        with self.database.write() as connection:
             if connection.execute(select(jobs.c.job).where(*_held(job)).with_for_update()).first() is None:
                 return False
             if publish is not None:
@@ -187,7 +187,7 @@ class Jobs:
             self._write_answers(connection, job, outcome, [(one.name, peer) for one in sent for peer in send])
             # Rules that wait for this one are looked at again.
             connection.execute(update(studies).where(studies.c.study == job.study).values(routed=0))
-            _told(connection, f"job {outcome.outcome}", job.study, job.job, {"reason": outcome.reason})
+            _record_event(connection, f"job {outcome.outcome}", job.study, job.job, {"reason": outcome.reason})
         return True
 
     def _write_answers(
@@ -198,11 +198,11 @@ class Jobs:
         connection.execute(delete(findings).where(findings.c.job == job.job))
         connection.execute(delete(answers).where(answers.c.job == job.job, answers.c.name.not_in(kept)))
         there = set(connection.execute(select(answers.c.name).where(answers.c.job == job.job)).scalars())
-        for one in outcome.answers:
-            columns = {**vars(one), "job": job.job}
-            if one.name in there:
+        for answer in outcome.answers:
+            columns = {**vars(answer), "job": job.job}
+            if answer.name in there:
                 connection.execute(
-                    update(answers).where(answers.c.job == job.job, answers.c.name == one.name).values(columns)
+                    update(answers).where(answers.c.job == job.job, answers.c.name == answer.name).values(columns)
                 )
             else:
                 connection.execute(insert(answers).values(columns))
@@ -218,17 +218,17 @@ class Jobs:
 
     def cancel(self, job: str, *, because: str = "asked for") -> bool:
         """End an open job; whoever works on it can write nothing more."""
-        with self.database.begin() as connection:
+        with self.database.write() as connection:
             return closed(connection, [job], "cancelled", because) == 1
 
     def retry(self, job: str) -> bool:
         """A job that ended, or went aside, waits again with all its attempts."""
-        with self.database.begin() as connection:
+        with self.database.write() as connection:
             ended = jobs.c.state.not_in((*OPEN, "superseded"))
             values = {"state": "waiting", "attempts": 0, "reason": None, "outcome": None, "not_before": Clock()}
             done = connection.execute(update(jobs).where(jobs.c.job == job, ended).values(values)).rowcount == 1
             if done:
-                _told(connection, "job retried", None, job, {})
+                _record_event(connection, "job retried", None, job, {})
             return done
 
 
@@ -238,7 +238,7 @@ def closed(connection: Connection, keys: Sequence[str], state: str, reason: str)
     values = {"state": state, "reason": reason, "fence": fenced, "lease_until": None, "done_at": Clock()}
     within = [jobs.c.job.in_(keys)] if state == "superseded" else [jobs.c.job.in_(keys), jobs.c.state.in_(OPEN)]
     for key in keys:
-        _told(connection, f"job {state}", None, key, {"reason": reason})
+        _record_event(connection, f"job {state}", None, key, {"reason": reason})
     return connection.execute(update(jobs).where(*within).values(values)).rowcount
 
 
@@ -246,7 +246,9 @@ def _held(job: Job) -> tuple[Any, ...]:
     return jobs.c.job == job.job, jobs.c.fence == job.fence, jobs.c.state == "running"
 
 
-def _told(connection: Connection, kind: str, study: str | None, job: str | None, detail: Mapping[str, Any]) -> None:
+def _record_event(
+    connection: Connection, kind: str, study: str | None, job: str | None, detail: Mapping[str, Any]
+) -> None:
     """An event, without identity."""
     row = {"at": Clock(), "kind": kind, "study": study, "job": job, "detail": dict(detail)}
     connection.execute(insert(events).values(row))

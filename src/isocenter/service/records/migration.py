@@ -17,7 +17,7 @@ LOCK = 0x150CE97E
 def migrated(url: str) -> Database:
     """The database of a URL with the newest tables. Raises ResourceError where it does not answer."""
     database = opened(url)
-    with database.begin() as connection:
+    with database.write() as connection:
         if database.skips_locked:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         config = Config(attributes={"connection": connection})

@@ -46,9 +46,9 @@ class Outbox:
         )
         joined = deliveries.join(answers, and_(deliveries.c.job == answers.c.job, deliveries.c.name == answers.c.name))
         wanted = (deliveries, answers.c.sop_class, answers.c.sop_instance_uid, answers.c.sha256)
-        found = select(*wanted).select_from(joined).where(ready).order_by(deliveries.c.delivery).limit(most)
-        with self.database.begin() as connection:
-            rows = connection.execute(found.with_for_update(skip_locked=True, of=deliveries)).all()
+        due = select(*wanted).select_from(joined).where(ready).order_by(deliveries.c.delivery).limit(most)
+        with self.database.write() as connection:
+            rows = connection.execute(due.with_for_update(skip_locked=True, of=deliveries)).all()
             held = {"fence": deliveries.c.fence + 1, "lease_until": Clock() + self.lease_s}
             keys = [row.delivery for row in rows]
             connection.execute(update(deliveries).where(deliveries.c.delivery.in_(keys)).values(held))
@@ -68,33 +68,35 @@ class Outbox:
             for row in rows
         ]
 
-    def sent(self, one: Delivery) -> None:
+    def sent(self, delivery: Delivery) -> None:
         """The peer has it."""
-        self._end(one, {"state": "sent", "sent_at": Clock(), "reason": None})
+        self._end(delivery, {"state": "sent", "sent_at": Clock(), "reason": None})
 
-    def failed(self, one: Delivery, reason: str) -> None:
+    def failed(self, delivery: Delivery, reason: str) -> None:
         """Tried again later: after 1 s, 2 s, 4 s up to 5 min, for 72 h; then aside."""
-        pause = min(LONGEST_S, FIRST_S * 2.0 ** min(one.attempts - 1, 16))
-        self._end(one, {"reason": reason, "next_at": Clock() + pause})
-        old = and_(deliveries.c.delivery == one.delivery, deliveries.c.created_at < Clock() - GIVEN_UP_S)
-        with self.database.begin() as connection:
+        pause = min(LONGEST_S, FIRST_S * 2.0 ** min(delivery.attempts - 1, 16))
+        self._end(delivery, {"reason": reason, "next_at": Clock() + pause})
+        old = and_(deliveries.c.delivery == delivery.delivery, deliveries.c.created_at < Clock() - GIVEN_UP_S)
+        with self.database.write() as connection:
             connection.execute(update(deliveries).where(old, deliveries.c.state == "waiting").values(state="aside"))
-        self._close(one.job)
+        self._close(delivery.job)
 
-    def refused(self, one: Delivery, reason: str) -> None:
+    def refused(self, delivery: Delivery, reason: str) -> None:
         """The peer will never take it."""
-        self._end(one, {"state": "aside", "reason": reason})
+        self._end(delivery, {"state": "aside", "reason": reason})
 
-    def _end(self, one: Delivery, values: dict[str, Any]) -> None:
-        mine = and_(deliveries.c.delivery == one.delivery, deliveries.c.fence == one.fence)
-        with self.database.begin() as connection:
-            connection.execute(update(deliveries).where(mine).values(**values, attempts=one.attempts, lease_until=None))
-        self._close(one.job)
+    def _end(self, delivery: Delivery, values: dict[str, Any]) -> None:
+        mine = and_(deliveries.c.delivery == delivery.delivery, deliveries.c.fence == delivery.fence)
+        with self.database.write() as connection:
+            connection.execute(
+                update(deliveries).where(mine).values(**values, attempts=delivery.attempts, lease_until=None)
+            )
+        self._close(delivery.job)
 
     def committed(self, sop_instance_uids: list[str], peer: str) -> None:
         """The peer has taken over the keeping of these objects."""
         ours = select(answers.c.job, answers.c.name).where(answers.c.sop_instance_uid.in_(sop_instance_uids))
-        with self.database.begin() as connection:
+        with self.database.write() as connection:
             for row in connection.execute(ours).all():
                 mine = and_(deliveries.c.job == row.job, deliveries.c.name == row.name, deliveries.c.peer == peer)
                 connection.execute(update(deliveries).where(mine).values(state="committed"))
@@ -103,5 +105,5 @@ class Outbox:
         """A job all of whose answers have arrived, or never will, is done."""
         waiting = select(deliveries.c.delivery).where(deliveries.c.job == job, deliveries.c.state == "waiting")
         over = and_(jobs.c.job == job, jobs.c.state == "sending", ~waiting.exists())
-        with self.database.begin() as connection:
+        with self.database.write() as connection:
             connection.execute(update(jobs).where(over).values(state="done"))

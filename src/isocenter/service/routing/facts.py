@@ -124,14 +124,14 @@ def attributes_of(path: Path) -> dict[str, Any]:
     A number is a number, any other value a text; several values are a list.
     """
     header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
-    found = {}
+    attributes = {}
     for element in header:
         if not element.keyword or element.VR in LEFT_OUT or element.is_empty:
             continue
         several = isinstance(element.value, pydicom.multival.MultiValue | list)
         values = [_plain(value) for value in (element.value if several else [element.value])]
-        found[element.keyword] = values if several else values[0]
-    return found
+        attributes[element.keyword] = values if several else values[0]
+    return attributes
 
 
 def _plain(value: Any) -> Any:

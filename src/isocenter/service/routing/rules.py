@@ -111,12 +111,12 @@ def study_routing(
         taken: dict[str, list[SeriesFacts]] = {}
         first = chain_conditions(rule, answers)
         for role, wishes in _wishes(rule, models[rule.model]).items():
-            for one in series:
-                conditions = [*first, *_conditions(rule, wishes, one, models[rule.model])]
+            for own in series:
+                conditions = [*first, *_conditions(rule, wishes, own, models[rule.model])]
                 holds = all(condition.holds for condition in conditions)
                 if holds:
-                    taken.setdefault(role, []).append(one)
-                rows.append(Routed(rule.name, one.series, one.uid, role, holds, conditions))
+                    taken.setdefault(role, []).append(own)
+                rows.append(Routed(rule.name, own.series, own.uid, role, holds, conditions))
         roles = list(_wishes(rule, models[rule.model]))
         if rule.take == "best" or len(roles) > 1:
             taken = {role: [_best(found)] for role, found in taken.items()}
@@ -149,20 +149,20 @@ def _wishes(rule: Rule, model: ModelFacts) -> dict[str, Mapping[str, Wish]]:
     )
 
 
-def _conditions(rule: Rule, wishes: Mapping[str, Wish], one: SeriesFacts, model: ModelFacts) -> Iterator[Condition]:
+def _conditions(rule: Rule, wishes: Mapping[str, Wish], own: SeriesFacts, model: ModelFacts) -> Iterator[Condition]:
     """Those of the rule, and the model's own."""
     for key, wish in wishes.items():
-        found = one.value(key)
-        yield Condition(key, wish, found, fits(key, wish, found))
+        fact = own.value(key)
+        yield Condition(key, wish, fact, fits(key, wish, fact))
     for key, wish in rule.unless.items():
-        found = one.value(key)
-        yield Condition(f"not {key}", wish, found, not fits(key, wish, found))
-    yield Condition("an image", "no derived object", one.modality, one.modality not in NO_IMAGES)
-    yield Condition("readable", "a grid", one.problem or "a grid", one.problem is None)
+        fact = own.value(key)
+        yield Condition(f"not {key}", wish, fact, not fits(key, wish, fact))
+    yield Condition("an image", "no derived object", own.modality, own.modality not in NO_IMAGES)
+    yield Condition("readable", "a grid", own.problem or "a grid", own.problem is None)
     if model.modality:
-        yield Condition("the model's modality", model.modality, one.modality, one.modality in alike(model.modality))
+        yield Condition("the model's modality", model.modality, own.modality, own.modality in alike(model.modality))
     if "localizer" not in wishes:
-        yield Condition("no localizer", False, one.is_localizer, not one.is_localizer)
+        yield Condition("no localizer", False, own.is_localizer, not own.is_localizer)
 
 
 def chain_conditions(rule: Rule, answers: StudyAnswers) -> list[Condition]:
@@ -173,9 +173,9 @@ def chain_conditions(rule: Rule, answers: StudyAnswers) -> list[Condition]:
         conditions.append(Condition(f"answer of {rule.inside.rule}", "result", outcome, outcome == "result"))
     if rule.only_if is not None:
         asked = rule.only_if
-        found = answers.probabilities.get((asked.rule, asked.finding))
-        holds = found is not None and found >= asked.at_least
-        conditions.append(Condition(f"{asked.finding} by {asked.rule}", f">= {asked.at_least:g}", found, holds))
+        probability = answers.probabilities.get((asked.rule, asked.finding))
+        holds = probability is not None and probability >= asked.at_least
+        conditions.append(Condition(f"{asked.finding} by {asked.rule}", f">= {asked.at_least:g}", probability, holds))
     return conditions
 
 
@@ -184,31 +184,31 @@ def alike(modality: str) -> list[str]:
     return list(RADIOGRAPHS) if modality in RADIOGRAPHS else [modality]
 
 
-def fits(key: str, wish: Wish, found: Any) -> bool:
+def fits(key: str, wish: Wish, fact: Any) -> bool:
     """Whether a fact is as a rule wishes: equal, matched by `~`, any of a list, or every number within a range."""
-    if found is None:
+    if fact is None:
         return False
     if isinstance(wish, tuple):
-        numbers = found if isinstance(found, list | tuple) else [found]
+        numbers = fact if isinstance(fact, list | tuple) else [fact]
         low, high = wish
         return all(isinstance(number, int | float) and low <= number <= high for number in numbers) and bool(numbers)
     if isinstance(wish, list):
-        return any(fits(key, one, found) for one in wish)
-    values = found if isinstance(found, list | tuple) and key not in GEOMETRY else [found]
+        return any(fits(key, one, fact) for one in wish)
+    values = fact if isinstance(fact, list | tuple) and key not in GEOMETRY else [fact]
     if isinstance(wish, str) and wish.startswith("~"):
         return any(re.search(wish[1:], str(value)) is not None for value in values)
     return any(value == wish or str(value) == str(wish) for value in values)
 
 
-def _best(found: Sequence[SeriesFacts]) -> SeriesFacts:
+def _best(fitting: Sequence[SeriesFacts]) -> SeriesFacts:
     """The thinnest, of these that with the most slices, of these the newest."""
 
-    def rank(one: SeriesFacts) -> tuple[Any, ...]:
-        thickness = max(one.spacing_mm) if one.spacing_mm else float("inf")
-        at = f"{one.attributes.get('SeriesDate', '')}{one.attributes.get('SeriesTime', '')}"
-        return -round(thickness, 4), one.slices, at, one.uid
+    def rank(own: SeriesFacts) -> tuple[Any, ...]:
+        thickness = max(own.spacing_mm) if own.spacing_mm else float("inf")
+        at = f"{own.attributes.get('SeriesDate', '')}{own.attributes.get('SeriesTime', '')}"
+        return -round(thickness, 4), own.slices, at, own.uid
 
-    return max(found, key=rank)
+    return max(fitting, key=rank)
 
 
 def _passed_over(row: Routed, rule: Rule, kept: set[tuple[str, str]]) -> Routed:

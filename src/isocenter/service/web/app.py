@@ -45,38 +45,38 @@ def web_app(web_node: WebNode, token: str | None) -> ASGIApp:
     return Guard(app, token)
 
 
-def _said(request: Request, status: int, problem: str, remedy: str, where: str = "") -> JSONResponse:
+def _problem(request: Request, status: int, problem: str, remedy: str, where: str = "") -> JSONResponse:
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
-    said = {"problem": problem, "where": where or request.url.path, "remedy": remedy}
-    return JSONResponse(said, status, headers)
+    body = {"problem": problem, "where": where or request.url.path, "remedy": remedy}
+    return JSONResponse(body, status, headers)
 
 
 def _of_ours(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, WebError):
-        return _said(request, error.status, error.problem, error.remedy, error.where)
+        return _problem(request, error.status, error.problem, error.remedy, error.where)
     if not isinstance(error, IsocenterError):
         raise error
     # Where names a path of this machine, which is none of the client's business.
     status = 503 if isinstance(error, ResourceError) else 422
-    return _said(request, status, error.problem, error.remedy)
+    return _problem(request, status, error.problem, error.remedy)
 
 
 def _of_http(request: Request, error: Exception) -> JSONResponse:
     status, problem = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "")
-    return _said(request, status, str(problem).lower(), SEE_OPENAPI)
+    return _problem(request, status, str(problem).lower(), SEE_OPENAPI)
 
 
 def _of_values(request: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": ""}
-    return _said(request, 422, f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}", SEE_OPENAPI)
+    return _problem(request, 422, f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}", SEE_OPENAPI)
 
 
 def _of_time(request: Request, error: Exception) -> JSONResponse:
-    return _said(request, 408, "the request stood still, or broke off", "Send it again")
+    return _problem(request, 408, "the request stood still, or broke off", "Send it again")
 
 
 def _of_a_fault(request: Request, error: Exception) -> JSONResponse:
     """Log an error's kind and place alone: its words, or the path, may hold a UID or a name."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     log.error("a request failed: %s in %s, line %s", type(error).__name__, place.filename, place.lineno)
-    return _said(request, 500, "the node has a fault", "Look into its log, and report it")
+    return _problem(request, 500, "the node has a fault", "Look into its log, and report it")

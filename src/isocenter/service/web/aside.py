@@ -19,31 +19,31 @@ router = APIRouter(prefix="/api/aside", tags=["aside"])
 @router.get("")
 def list_aside(node: Node, limit: Limit = 100, after: Annotated[int, Query(ge=0)] = 0) -> Listing[AsideShape]:
     """What was set aside, and why, oldest first."""
-    found = [one for one in read_asides(node.folder) if one.number > after]
-    return Listing[AsideShape](schema="isocenter.aside", rows=[_shape(one) for one in found[:limit]])
+    asides = [one for one in read_asides(node.folder) if one.number > after]
+    return Listing[AsideShape](schema="isocenter.aside", rows=[_shape(one) for one in asides[:limit]])
 
 
 @router.post("/{n}/release")
 def release_aside(node: Node, n: Annotated[int, Path(ge=1, le=2**31)]) -> AsideShape:
     """Let an object take the place of the one that came first, which lies aside instead; its study is done anew."""
-    found = next((one for one in read_asides(node.folder) if one.number == n), None)
-    if found is None:
+    aside = next((one for one in read_asides(node.folder) if one.number == n), None)
+    if aside is None:
         raise WebError(404, "nothing lies aside there", str(n), "See /api/aside")
     try:
-        identity = read_identity(found.path)
+        identity = read_identity(aside.path)
     except FormatError as error:
         raise WebError(409, f"the object {error.problem}", str(n), "Have it sent again") from error
-    is_exchanged = found.first is not None and node.index.replace(
-        found.first,
+    is_exchanged = aside.first is not None and node.index.replace(
+        aside.first,
         syntax=identity.syntax,
-        bytes=found.path.stat().st_size,
-        sha256=file_hash(found.path),
-        exchange=lambda: exchange(node.folder, found),
+        bytes=aside.path.stat().st_size,
+        sha256=file_hash(aside.path),
+        exchange=lambda: exchange(node.folder, aside),
     )
     if not is_exchanged:
         raise WebError(409, "the records know no object in whose place it could come", str(n), "Have it sent again")
-    return _shape(found)
+    return _shape(aside)
 
 
-def _shape(one: Aside) -> AsideShape:
-    return AsideShape.model_validate({"n": one.number, "reason": one.reason, "at": one.at})
+def _shape(aside: Aside) -> AsideShape:
+    return AsideShape.model_validate({"n": aside.number, "reason": aside.reason, "at": aside.at})

@@ -55,8 +55,8 @@ def _too_long(scope: Scope) -> JSONResponse | None:
 def _is_local(headers: Mapping[str, str]) -> bool:
     """Whether a request names this machine; a page from elsewhere has another name for it, or another origin."""
     host = headers.get("host", "")
-    found = re.fullmatch(r"\[([0-9a-fA-F:]+)\](:\d+)?|([\w.-]+)(:\d+)?", host)
-    if found is None or not is_loopback((found[1] or found[3]).lower()):
+    name = re.fullmatch(r"\[([0-9a-fA-F:]+)\](:\d+)?|([\w.-]+)(:\d+)?", host)
+    if name is None or not is_loopback((name[1] or name[3]).lower()):
         return False
     return headers.get("origin", f"http://{host}") in (f"http://{host}", f"https://{host}")
 

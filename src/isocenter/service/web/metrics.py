@@ -67,8 +67,8 @@ def _ages(node: WebNode) -> dict[str, float]:
         "waiting delivery": (deliveries.c.created_at, deliveries.c.state == "waiting"),
     }
     with node.database.read() as connection:
-        found = {
+        ages = {
             what: connection.execute(select(Clock() - func.min(at)).where(state)).scalar()
             for what, (at, state) in oldest.items()
         }
-    return {what: max(0.0, seconds or 0.0) for what, seconds in found.items()}
+    return {what: max(0.0, seconds or 0.0) for what, seconds in ages.items()}

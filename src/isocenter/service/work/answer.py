@@ -68,10 +68,10 @@ def answered(job: Job, model: Model, inputs: Inputs, room: Path, root: str, text
     answers = _answers(job, done, room, root, text)
     seconds["write"] = time.monotonic() - began - seconds["read"] - seconds["predict"]
     findings = [asdict(one) for one in done.findings]
-    found = any(_says_something(one) for one in done.findings)
+    has_result = any(_says_something(one) for one in done.findings)
     reasons = [problem.what.partition(": ")[2] for problem in done.lacking]
-    reason = "; ".join([*([] if found else ["the model has found nothing"]), *reasons])
-    outcome = RESULT if found else NOTHING
+    reason = "; ".join([*([] if has_result else ["the model has found nothing"]), *reasons])
+    outcome = RESULT if has_result else NOTHING
     return Outcome(outcome, reason, answers, findings, send, seconds, gate_p, versions, covariates)
 
 

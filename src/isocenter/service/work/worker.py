@@ -111,14 +111,14 @@ class Worker:
 
     def _inputs(self, job: Job) -> Inputs | None:
         """The files of a job's series as they were when it was made; None where there are others by now."""
-        found, contents = {}, {}
+        paths, contents = {}, {}
         for role, key in job.inputs["series"].items():
             rows = self.index.objects_of(job.study, key)
-            found[role] = [self.settings.folder / row.path for row in rows]
+            paths[role] = [self.settings.folder / row.path for row in rows]
             contents[key] = series_hash([row.sha256 for row in rows])
         if inputs_hash(job.inputs["series"], contents, job.inputs.get("within", "")) != job.inputs["hash"]:
             return None
-        return Inputs(found, self._within(job))
+        return Inputs(paths, self._within(job))
 
     def _within(self, job: Job) -> tuple[Path, int, float] | None:
         """The answer that a rule looks within."""
@@ -128,11 +128,11 @@ class Worker:
         earlier = and_(jobs.c.study == job.study, jobs.c.rule == rule.inside.rule, jobs.c.outcome == RESULT)
         with self.index.database.read() as connection:
             current = jobs.c.state != "superseded"
-            found = connection.execute(select(jobs.c.job, jobs.c.model).where(earlier, current)).first()
-        if found is None:
+            earlier_job = connection.execute(select(jobs.c.job, jobs.c.model).where(earlier, current)).first()
+        if earlier_job is None:
             return None
-        labels = {label.name: label.value for label in self.models[found.model][0].task.labels}
-        path = self.settings.folder / RESULTS / found.job / "answer.nii.gz"
+        labels = {label.name: label.value for label in self.models[earlier_job.model][0].task.labels}
+        path = self.settings.folder / RESULTS / earlier_job.job / "answer.nii.gz"
         return path, labels.get(rule.inside.label, 0), rule.inside.margin_mm
 
     @contextmanager

@@ -75,10 +75,10 @@ class StoredStudy:
             answers.c.sop_instance_uid.is_not(None),
         )
         with self.node.database.read() as connection:
-            found = connection.execute(
+            rows = connection.execute(
                 select(answers).select_from(made).where(*of_this).order_by(answers.c.sop_instance_uid)
             )
-            paths = [self.node.folder / "results" / row.job / row.name for row in found]
+            paths = [self.node.folder / "results" / row.job / row.name for row in rows]
         return [one for path in paths if (one := _object(path)) is not None]
 
     def objects(self, of_series: str | None = None, instance: str | None = None) -> Iterator[StoredObject]:
@@ -98,9 +98,13 @@ class StoredStudy:
             yield StoredObject(
                 self.uid, row.series_uid, row.uid, row.sop_class, row.syntax, self.node.folder / row.path
             )
-        for one in self.answers:
-            if one.instance not in came and of_series in (None, one.series) and instance in (None, one.instance):
-                yield one
+        for answer in self.answers:
+            if (
+                answer.instance not in came
+                and of_series in (None, answer.series)
+                and instance in (None, answer.instance)
+            ):
+                yield answer
 
     @cached_property
     def elements(self) -> DicomJson:
@@ -110,8 +114,8 @@ class StoredStudy:
     def series_elements(self) -> Iterator[tuple[str, DicomJson, int]]:
         """(SeriesInstanceUID, elements, number of objects) of each series, those of answers last."""
         counts: dict[str, list[StoredObject]] = {}
-        for one in self.answers:
-            counts.setdefault(one.series, []).append(one)
+        for answer in self.answers:
+            counts.setdefault(answer.series, []).append(answer)
         for row in self.series:
             stated = elements(row.attributes) if row.attributes else self._first(row.uid)
             yield row.uid, stated, row.instances + len(counts.pop(row.uid, []))

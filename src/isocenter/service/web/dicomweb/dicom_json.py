@@ -39,28 +39,28 @@ def element(keyword: str, values: Sequence[Any]) -> DicomJson:
 
 def elements(attributes: Mapping[str, Any]) -> DicomJson:
     """Elements from {keyword: value or values}, as the records keep them."""
-    found: DicomJson = {}
+    made: DicomJson = {}
     for keyword, value in attributes.items():
-        found |= element(keyword, value if isinstance(value, list) else [value])
-    return found
+        made |= element(keyword, value if isinstance(value, list) else [value])
+    return made
 
 
 def header_elements(head: Header) -> DicomJson:
     """All elements of an object but its pixels; what cannot be read of it is left out."""
     with quiet():  # what is odd is said with its value, which may be a patient's
-        found: DicomJson = head.library.to_json_dict(suppress_invalid_tags=True)
-    return {tag: value for tag, value in found.items() if tag not in (*PIXELS, CHARACTER_SET) and tag > "0003"}
+        every: DicomJson = head.library.to_json_dict(suppress_invalid_tags=True)
+    return {tag: value for tag, value in every.items() if tag not in (*PIXELS, CHARACTER_SET) and tag > "0003"}
 
 
-def matches(found: Mapping[str, Any] | None, wanted: str) -> bool:
+def matches(held: Mapping[str, Any] | None, wanted: str) -> bool:
     """Whether an element is as a search wants it: equal, one of several UIDs, in a range of days or times, a pattern.
 
     PS3.4 C.2.2.2
     """
     if not wanted:
         return True
-    values = [_text(value) for value in (found or {}).get("Value", [])]
-    vr = "" if found is None else found["vr"]
+    values = [_text(value) for value in (held or {}).get("Value", [])]
+    vr = "" if held is None else held["vr"]
     if vr == "UI":
         return not set(values).isdisjoint(re.split(r"[,\\]", wanted))
     if vr in RANGES and "-" in wanted:

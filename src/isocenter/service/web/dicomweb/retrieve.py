@@ -54,44 +54,44 @@ FRAME_MEDIA = {
 @router.get("", response_class=StreamingResponse, responses=OF_OBJECTS)
 def get_study(request: Request, node: Node, study: Uid) -> StreamingResponse:
     """All objects of a study."""
-    return _objects(request, _found(node, study))
+    return _objects(request, _stored(node, study))
 
 
 @router.get(IN_SERIES, response_class=StreamingResponse, responses=OF_OBJECTS)
 def get_series(request: Request, node: Node, study: Uid, series: Uid) -> StreamingResponse:
     """All objects of a series."""
-    return _objects(request, _found(node, study, series))
+    return _objects(request, _stored(node, study, series))
 
 
 @router.get(IN_INSTANCE, response_class=StreamingResponse, responses=OF_OBJECTS)
 def get_instance(request: Request, node: Node, study: Uid, series: Uid, instance: Uid) -> StreamingResponse:
     """One object."""
-    found = _found(node, study, series, instance)
+    stored = _stored(node, study, series, instance)
     asked = accepted(request)
     for kind, _, wanted in asked:
         if kind == OBJECT and not any(one == "multipart/related" for one, _, _ in asked):
-            syntax, data = _in_syntax(found[0], wanted)
+            syntax, data = _in_syntax(stored[0], wanted)
             if wanted in ("", "*", syntax):
                 return StreamingResponse(data, media_type=f"{OBJECT}; transfer-syntax={syntax}")
-    return _objects(request, found)
+    return _objects(request, stored)
 
 
 @router.get("/metadata", response_class=StreamingResponse, responses={200: IN_JSON})
 def get_study_metadata(node: Node, study: Uid) -> StreamingResponse:
     """Headers of all objects of a study."""
-    return _metadata(_found(node, study))
+    return _metadata(_stored(node, study))
 
 
 @router.get(IN_SERIES + "/metadata", response_class=StreamingResponse, responses={200: IN_JSON})
 def get_series_metadata(node: Node, study: Uid, series: Uid) -> StreamingResponse:
     """Headers of all objects of a series."""
-    return _metadata(_found(node, study, series))
+    return _metadata(_stored(node, study, series))
 
 
 @router.get(IN_INSTANCE + "/metadata", response_class=StreamingResponse, responses={200: IN_JSON})
 def get_instance_metadata(node: Node, study: Uid, series: Uid, instance: Uid) -> StreamingResponse:
     """The header of one object."""
-    return _metadata(_found(node, study, series, instance))
+    return _metadata(_stored(node, study, series, instance))
 
 
 @router.get(IN_INSTANCE + "/frames/{frames}", response_class=StreamingResponse, responses=OF_FRAMES)
@@ -99,17 +99,17 @@ def get_frames(
     request: Request, node: Node, study: Uid, series: Uid, instance: Uid, frames: Frames
 ) -> StreamingResponse:
     """Frames without their header: as they are stored, or decoded."""
-    one = _found(node, study, series, instance)[0]
-    head = read_header(one.path)
+    stored = _stored(node, study, series, instance)[0]
+    head = read_header(stored.path)
     numbers = _numbers(head, frames)
-    own = FRAME_MEDIA.get(one.syntax, BYTES)
+    own = FRAME_MEDIA.get(stored.syntax, BYTES)
     for kind, part, syntax in accepted(request):
         if kind not in ("multipart/related", "*/*", "multipart/*"):
             continue
         # A frame as it is stored is given to whoever names its kind, its transfer syntax, or takes any.
-        fits = own != BYTES and syntax in ("", "*", one.syntax)
+        fits = own != BYTES and syntax in ("", "*", stored.syntax)
         if fits and (syntax or part in (own, "image/*")):
-            kept = f"{own}; transfer-syntax={one.syntax}"
+            kept = f"{own}; transfer-syntax={stored.syntax}"
             return _multipart(own, ((kept, [stored_frame(head, number)]) for number in numbers))
         if part in (BYTES, "", "*/*") and syntax in ("", "*", PLAIN):
             return _multipart(BYTES, ((BYTES, [_decoded(head, number)]) for number in numbers))
@@ -135,8 +135,8 @@ def get_rendered_frame(
     how: Annotated[Rendering, Query()],
 ) -> Response:
     """A picture of one frame, as JPEG or PNG."""
-    one = _found(node, study, series, instance)[0]
-    number, *others = _numbers(read_header(one.path), frames)
+    stored = _stored(node, study, series, instance)[0]
+    number, *others = _numbers(read_header(stored.path), frames)
     if others:
         raise WebError(400, "one picture shows one frame", "frames", "Ask for each frame")
     kinds = [kind for kind, _, _ in accepted(request)]
@@ -144,12 +144,12 @@ def get_rendered_frame(
     if media is None:
         raise _not_acceptable("image/jpeg or image/png")
     with DECODED_AT_ONCE:
-        return Response(rendered(one.path, number, how, media.removeprefix("image/")), media_type=media)
+        return Response(rendered(stored.path, number, how, media.removeprefix("image/")), media_type=media)
 
 
 def accepted(request: Request) -> Accepted:
     """(media type, that of its parts, transfer syntax) that the client takes, as it lists them."""
-    found: Accepted = []
+    types: Accepted = []
     for item in parse_http_list(request.headers.get("accept") or "*/*"):
         header = Message()
         header["content-type"] = item
@@ -158,44 +158,44 @@ def accepted(request: Request) -> Accepted:
             header.get_param("type", ""),
             header.get_param("transfer-syntax", ""),
         )
-        found.append((kind, str(part).lower(), str(syntax)))
-    return found
+        types.append((kind, str(part).lower(), str(syntax)))
+    return types
 
 
-def _found(node: WebNode, study: str, series: str | None = None, instance: str | None = None) -> list[StoredObject]:
-    for one in stored_studies(node, [study]):
-        if found := list(one.objects(series, instance)):
-            return found
+def _stored(node: WebNode, study: str, series: str | None = None, instance: str | None = None) -> list[StoredObject]:
+    for own in stored_studies(node, [study]):
+        if stored := list(own.objects(series, instance)):
+            return stored
     raise WebError(404, "the node has no such object", "the path", "Search by QIDO-RS for what it has")
 
 
-def _objects(request: Request, found: list[StoredObject]) -> StreamingResponse:
+def _objects(request: Request, stored: list[StoredObject]) -> StreamingResponse:
     """Files as they are stored, whose bytes are what was sent, or decoded; each part says how it comes."""
     for kind, part, wanted in accepted(request):
         is_wanted = kind in ("*/*", "multipart/*") or (kind == "multipart/related" and part in ("", OBJECT))
-        if is_wanted and (wanted in ("", "*", PLAIN) or {wanted} == {one.syntax for one in found}):
-            first = _in_syntax(found[0], wanted)
-            if len(found) > 1 or wanted in ("", "*", first[0]):
-                parts = chain([first], (_in_syntax(one, wanted) for one in found[1:]))
+        if is_wanted and (wanted in ("", "*", PLAIN) or {wanted} == {one.syntax for one in stored}):
+            first = _in_syntax(stored[0], wanted)
+            if len(stored) > 1 or wanted in ("", "*", first[0]):
+                parts = chain([first], (_in_syntax(one, wanted) for one in stored[1:]))
                 return _multipart(OBJECT, ((f"{OBJECT}; transfer-syntax={syntax}", data) for syntax, data in parts))
     raise _not_acceptable(f'multipart/related; type="{OBJECT}"; transfer-syntax=*')
 
 
-def _in_syntax(one: StoredObject, wanted: str) -> tuple[str, Iterable[bytes]]:
+def _in_syntax(stored: StoredObject, wanted: str) -> tuple[str, Iterable[bytes]]:
     """(transfer syntax, bytes) of an object: decoded where that is wanted and can be, else as it is stored.
 
     The highest byte comes first only for whoever asks for that, or for what is stored (PS3.18 8.7.3).
     """
-    if wanted == PLAIN != one.syntax or (wanted == "" and one.syntax == BIG_ENDIAN):
+    if wanted == PLAIN != stored.syntax or (wanted == "" and stored.syntax == BIG_ENDIAN):
         with suppress(FormatError), DECODED_AT_ONCE:
-            return PLAIN, [native_object(one.path)]
-    return one.syntax, _file(one.path)
+            return PLAIN, [native_object(stored.path)]
+    return stored.syntax, _file(stored.path)
 
 
-def _metadata(found: list[StoredObject]) -> StreamingResponse:
+def _metadata(objects: list[StoredObject]) -> StreamingResponse:
     def text() -> Iterator[str]:
-        for number, one in enumerate(found):
-            yield ("," if number else "[") + json.dumps(one.elements)
+        for number, stored in enumerate(objects):
+            yield ("," if number else "[") + json.dumps(stored.elements)
         yield "]"
 
     return StreamingResponse(text(), media_type=MEDIA)

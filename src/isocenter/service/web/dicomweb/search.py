@@ -55,15 +55,15 @@ class Query:
     limit: int
     offset: int
 
-    def fits(self, found: DicomJson, level: frozenset[str] | None) -> bool:
+    def fits(self, elements: DicomJson, level: frozenset[str] | None) -> bool:
         """Whether the elements of a level are as asked; level: its tags, None for those of no other level."""
         mine = {tag for tag in self.wanted if (tag in level if level is not None else tag not in STUDY | SERIES)}
-        return all(matches(found.get(tag), self.wanted[tag]) for tag in mine)
+        return all(matches(elements.get(tag), self.wanted[tag]) for tag in mine)
 
-    def answer(self, found: DicomJson, *levels: frozenset[str]) -> DicomJson:
+    def answer(self, elements: DicomJson, *levels: frozenset[str]) -> DicomJson:
         """The elements that the answer has, in the order of their tags."""
         tags = frozenset().union(*levels) | self.include | _tags("RetrieveURL")
-        kept = {tag: value for tag, value in found.items() if tag in tags or self.everything}
+        kept = {tag: value for tag, value in elements.items() if tag in tags or self.everything}
         return dict(sorted((tag, value) for tag, value in kept.items() if value["vr"] not in BULK))
 
 
@@ -126,50 +126,50 @@ def _studies(node: WebNode, query: Query, base: str) -> Iterator[tuple[StoredStu
     asked = query.wanted.get(str(tag_of("StudyInstanceUID")))
     counted = _tags("ModalitiesInStudy NumberOfStudyRelatedSeries NumberOfStudyRelatedInstances")
     for study in stored_studies(node, re.split(r"[,\\]", asked) if asked else None):
-        found = study.elements | element("StudyInstanceUID", [study.uid])
-        if not query.fits(found, STUDY - counted):
+        elements = study.elements | element("StudyInstanceUID", [study.uid])
+        if not query.fits(elements, STUDY - counted):
             continue
         series = list(study.series_elements())
         modalities = {value for _, one, _ in series for value in one.get("00080060", {}).get("Value", [])}
-        found |= element("ModalitiesInStudy", sorted(modalities))
-        found |= element("NumberOfStudyRelatedSeries", [len(series)])
-        found |= element("NumberOfStudyRelatedInstances", [sum(count for _, _, count in series)])
-        found |= element("RetrieveURL", [f"{base}/studies/{study.uid}"])
-        if query.fits(found, counted):
-            yield study, query.answer(found, STUDY)
+        elements |= element("ModalitiesInStudy", sorted(modalities))
+        elements |= element("NumberOfStudyRelatedSeries", [len(series)])
+        elements |= element("NumberOfStudyRelatedInstances", [sum(count for _, _, count in series)])
+        elements |= element("RetrieveURL", [f"{base}/studies/{study.uid}"])
+        if query.fits(elements, counted):
+            yield study, query.answer(elements, STUDY)
 
 
 def _series(node: WebNode, query: Query, base: str) -> Iterator[tuple[StoredStudy, str, DicomJson]]:
     for study, of_study in _studies(node, query, base):
         for uid, stated, count in study.series_elements():
-            found = of_study | stated | element("SeriesInstanceUID", [uid])
-            found |= element("NumberOfSeriesRelatedInstances", [count])
-            found |= element("RetrieveURL", [f"{base}/studies/{study.uid}/series/{uid}"])
-            if query.fits(found, SERIES):
-                yield study, uid, query.answer(found, STUDY, SERIES)
+            elements = of_study | stated | element("SeriesInstanceUID", [uid])
+            elements |= element("NumberOfSeriesRelatedInstances", [count])
+            elements |= element("RetrieveURL", [f"{base}/studies/{study.uid}/series/{uid}"])
+            if query.fits(elements, SERIES):
+                yield study, uid, query.answer(elements, STUDY, SERIES)
 
 
 def _instances(node: WebNode, query: Query, base: str) -> Iterator[DicomJson]:
     for study, uid, of_series in _series(node, query, base):
-        for one in study.objects(uid, _single(query.wanted.get(str(tag_of("SOPInstanceUID"))))):
-            found = of_series | one.elements | element("RetrieveURL", [f"{base}{path_of(one)}"])
-            if query.fits(found, None):
-                yield query.answer(found, STUDY, SERIES, INSTANCE)
+        for stored in study.objects(uid, _single(query.wanted.get(str(tag_of("SOPInstanceUID"))))):
+            elements = of_series | stored.elements | element("RetrieveURL", [f"{base}{path_of(stored)}"])
+            if query.fits(elements, None):
+                yield query.answer(elements, STUDY, SERIES, INSTANCE)
 
 
-def path_of(one: StoredObject) -> str:
+def path_of(stored: StoredObject) -> str:
     """Where an object is fetched, below the service."""
-    return f"/studies/{one.study}/series/{one.series}/instances/{one.instance}"
+    return f"/studies/{stored.study}/series/{stored.series}/instances/{stored.instance}"
 
 
 def _single(uids: str | None) -> str | None:
     return uids if uids and not re.search(r"[,\\]", uids) else None
 
 
-def _answer(query: Query, found: Iterator[DicomJson], level: frozenset[str] | None = None) -> Response:
+def _answer(query: Query, answers: Iterator[DicomJson], level: frozenset[str] | None = None) -> Response:
     """The rows of a page; level: tags that are matched, None for all. Warnings as in PS3.18 8.3.4 and 8.3.4.4."""
-    rows = list(islice(found, query.offset, query.offset + query.limit))
-    is_cut = len(rows) == query.limit and next(found, None) is not None
+    rows = list(islice(answers, query.offset, query.offset + query.limit))
+    is_cut = len(rows) == query.limit and next(answers, None) is not None
     ignored = sorted(set(query.wanted) - level) if level is not None else []
     warnings = ["there are more results, which can be asked for by offset"] if is_cut else []
     warnings += [f"these are no attributes of this level, and were ignored: {', '.join(ignored)}"] if ignored else []

@@ -86,7 +86,7 @@ class _Storing:
         """Write what has come of the body. Raises OutOfSpaceError and FormatError."""
         for event in events:
             if isinstance(event, str):
-                self._begin(event)
+                self._start_object(event)
             elif isinstance(event, bytes):
                 self._write(event)
             else:
@@ -105,14 +105,14 @@ class _Storing:
             for one in self.kept
         ]
         failed = [_referenced(one) | element("FailureReason", [reason]) for one, reason in self.failed]
-        said, studies = dict[str, Any](), {one.study for one in self.kept}
+        response, studies = dict[str, Any](), {one.study for one in self.kept}
         if len(studies) == 1:
-            said |= element("RetrieveURL", [f"{base}/studies/{one}" for one in studies])
+            response |= element("RetrieveURL", [f"{base}/studies/{one}" for one in studies])
         for name, items in (("ReferencedSOPSequence", stored), ("FailedSOPSequence", failed)):
-            said |= element(name, items) if items else {}
-        return said
+            response |= element(name, items) if items else {}
+        return response
 
-    def _begin(self, content_type: str) -> None:
+    def _start_object(self, content_type: str) -> None:
         if len(self.kept) + len(self.failed) >= MOST_OBJECTS:
             raise WebError(
                 413, f"the body holds more than {MOST_OBJECTS} objects", "the request", "Send them in several"
@@ -120,7 +120,7 @@ class _Storing:
         if content_type not in ("application/dicom", ""):
             self.failed.append((None, NO_OBJECT))
             return
-        self._part = self._stack.enter_context(self.node.store.begin())
+        self._part = self._stack.enter_context(self.node.store.open_part())
 
     def _write(self, data: bytes) -> None:
         if self._part is None:
@@ -153,7 +153,7 @@ class _Storing:
         self._stack.close()
 
 
-def _referenced(one: Identity | Received | None) -> dict[str, Any]:
-    if one is None:
+def _referenced(known: Identity | Received | None) -> dict[str, Any]:
+    if known is None:
         return {}
-    return element("ReferencedSOPClassUID", [one.sop_class]) | element("ReferencedSOPInstanceUID", [one.instance])
+    return element("ReferencedSOPClassUID", [known.sop_class]) | element("ReferencedSOPInstanceUID", [known.instance])
