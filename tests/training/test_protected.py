@@ -97,7 +97,7 @@ def test_an_adversary_learns_to_tell_groups_and_the_network_to_hide_them():
     loss = GroupLoss.of(Protected.of("adversarial", people(("F", 0, 2), ("M", 0, 2))))
     pooled = torch.tensor([[1.0], [-1.0]], requires_grad=True)
     adversary = torch.tensor([[0.5, 0.0], [-0.5, 0.0]], requires_grad=True)
-    loss.told(pooled, adversary, [0, 2]).backward()
+    loss.adversary_cost(pooled, adversary, [0, 2]).backward()
     assert adversary.grad[0, 0] < 0 < adversary.grad[1, 0]  # a step down tells the groups better
     straight = torch.tensor([[1.0], [-1.0]], requires_grad=True)
     said = straight @ adversary.detach()[:, :-1].T

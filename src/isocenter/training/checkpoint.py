@@ -57,8 +57,8 @@ def member_checkpoint(out: Path, number: int) -> Path:
 
 def member_checkpoints(out: Path) -> tuple[Path, ...]:
     """The further members that a training has left, in their order."""
-    found = {int(path.name.removeprefix("member_")): path for path in (out / "checkpoints").glob("member_*")}
-    return tuple(found[number] for number in sorted(found))
+    members = {int(path.name.removeprefix("member_")): path for path in (out / "checkpoints").glob("member_*")}
+    return tuple(members[number] for number in sorted(members))
 
 
 def write_checkpoint(

@@ -63,9 +63,9 @@ def _inputs(session: Session, module: Module, head: str) -> Tensor:
     def run(*given: np.ndarray) -> dict[str, np.ndarray]:
         """The outputs of windows, whose inputs of the last layer are kept."""
         with torch.inference_mode():
-            found = networks.features(module, *(torch.from_numpy(one).to(device) for one in given), at=at, last=True)
-        seen.append(found.inputs[head].float().cpu())
-        return {name: output.float().cpu().numpy() for name, output in found.outputs.items()}
+            features = networks.features(module, *(torch.from_numpy(one).to(device) for one in given), at=at, last=True)
+        seen.append(features.inputs[head].float().cpu())
+        return {name: output.float().cpu().numpy() for name, output in features.outputs.items()}
 
     rows = []
     for case in (one.in_memory for one in session.train_cases):

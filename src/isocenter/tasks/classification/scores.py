@@ -201,9 +201,9 @@ def _of_grades(answers: Answers, seed: Seed) -> Iterator[Row]:
 
 def _of_costs(answers: Answers, seed: Seed) -> Iterator[Row]:
     """The mean cost of mistakes: as stated, or one unit for each grade that they miss by."""
-    if (found := _costs(answers)) is None:
+    if (priced := _costs(answers)) is None:
         return
-    costs, stated = found
+    costs, stated = priced
     each = costs[answers.reference, answers.predicted]
     estimate = bootstrap(each, answers.patients, seed=seed, unit="cost")
     yield Row("expected_cost", "all", noted(estimate, answers.calling.by + stated))

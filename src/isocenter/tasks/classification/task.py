@@ -329,8 +329,8 @@ class Classification:
             levels, decision = thresholds(self.operating_point, self.classes, likely, own.reference)
             made = {**made, "task.thresholds": decision}
         second = {self.classes[-1]: (likely[:, -1], (own.reference == 1).astype(float))}
-        grouped, found = tuned_by_group(self.grouped, cases, second, levels)
-        return replace(self, certainty=certainty, thresholds=levels, grouped=grouped), {**made, **found}
+        grouped, made_by_group = tuned_by_group(self.grouped, cases, second, levels)
+        return replace(self, certainty=certainty, thresholds=levels, grouped=grouped), {**made, **made_by_group}
 
     def assured(
         self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool

@@ -54,8 +54,8 @@ def covering_columns(
     assert predicted.scores is not None  # noqa: S101 - as decoded
     missed = best_scores(predicted, reference, overlap) < max(least, 0.0)
     own = predicted.at(predicted.scores >= least)
-    found = (box_iou(own.corners, reference.corners) >= overlap).any(axis=1)
-    return {MISSED: float(missed.mean()) if len(missed) else float("nan"), FALSE: float((~found).sum())}
+    right = (box_iou(own.corners, reference.corners) >= overlap).any(axis=1)
+    return {MISSED: float(missed.mean()) if len(missed) else float("nan"), FALSE: float((~right).sum())}
 
 
 def covering_rows(table: Table, classes: Sequence[str], *, seed: Seed) -> Iterator[Row]:

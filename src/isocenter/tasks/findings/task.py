@@ -300,8 +300,8 @@ class Findings:
             chosen = {name: (own[known[name]], truth[known[name]] > 0) for name, (own, truth) in each.items()}
             chosen = {name: both for name, both in chosen.items() if len(both[1])}
             levels, made["task.thresholds"] = chosen_thresholds(self.operating_point, chosen, str(DEFAULT_THRESHOLD))
-        grouped, found = tuned_by_group(self.grouped, cases, each, levels)
-        return replace(task, thresholds=levels, grouped=grouped), {**made, **found}
+        grouped, made_by_group = tuned_by_group(self.grouped, cases, each, levels)
+        return replace(task, thresholds=levels, grouped=grouped), {**made, **made_by_group}
 
     def assured(
         self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool

@@ -44,8 +44,8 @@ def promised(
         missed = missed_shares(predictions, cases, truth, names, believed)
         certainty, made = assured_covering(certainty, missed, exact=exact)
     if certainty.conformal is None and (scores := volume_scores(predictions, cases, truth, names, believed)):
-        certainty, found = assured_each(certainty, "doubt", "label", scores, exact=exact)
-        made |= found
+        certainty, decisions = assured_each(certainty, "doubt", "label", scores, exact=exact)
+        made |= decisions
     return certainty, made
 
 

@@ -377,8 +377,8 @@ class Segmentation:
         if self.is_divided or None not in (self.certainty.calibration, self.expected_dice):
             return task, made
         unseen = unseen_voxels(predictions, cases, self.truth, self.believed, task.postprocessing or {}, self.classes)
-        certainty, expected, found = unseen.found(self.certainty, self.expected_dice)
-        return replace(task, certainty=certainty, expected_dice=expected), {**made, **found}
+        certainty, expected, decisions = unseen.tuned(self.certainty, self.expected_dice)
+        return replace(task, certainty=certainty, expected_dice=expected), {**made, **decisions}
 
     def assured(
         self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool

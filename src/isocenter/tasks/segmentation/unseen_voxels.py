@@ -89,7 +89,7 @@ class UnseenVoxels:
     dice: Floats
     believed: Believed
 
-    def found(
+    def tuned(
         self, certainty: Certainty, powers: Mapping[str, float] | None
     ) -> tuple[Certainty, Mapping[str, float] | None, dict[str, Decision]]:
         """What they find of a calibration and of the powers of `expected`, where it is not set yet."""
@@ -107,12 +107,12 @@ class UnseenVoxels:
             method,
             self._unseen,
             tried=VOXEL_METHODS[self.believed.exclusive] if len(self.cases) >= FEWEST_CASES else ("temperature",),
-            admits=lambda one: self._volume_error(one) <= self._volume_error(Calibrator()) + MOST_VOLUME_LOST,
+            admits=lambda tried: self._volume_error(tried) <= self._volume_error(Calibrator()) + MOST_VOLUME_LOST,
         )
-        found = replace(chosen.calibrator, cases=len(self.cases))
-        errors = [100 * self._volume_error(one) for one in (Calibrator(), found)]
+        calibrator = replace(chosen.calibrator, cases=len(self.cases))
+        errors = [100 * self._volume_error(one) for one in (Calibrator(), calibrator)]
         because = f"{chosen.because}; summed probabilities are {errors[0]:.1f} % off before and {errors[1]:.1f} % after"
-        return found, Decision(found.settings, because, GUO)
+        return calibrator, Decision(calibrator.settings, because, GUO)
 
     def expected(self, calibrator: Calibrator) -> tuple[dict[str, float], Decision]:
         """{structure: power that makes of the Dice of calibrated probabilities the true one, on average}."""

@@ -20,7 +20,7 @@ SIZES = "sizes"
 # By whether labels exclude each other: what is linear in the logarithms, and so cheap for every voxel.
 VOXEL_METHODS = {True: ("temperature", "vector"), False: ("temperature", "platt")}
 # Numbers that become probabilities together, so that a slab of many labels is never held twice.
-TOGETHER = 2**20
+AT_ONCE = 2**20
 # Voxels that are expected to be wrong: none times a threshold without end would be no number.
 LEAST_DOUBT = 1e-9
 
@@ -84,7 +84,7 @@ class SoftDice:
 
     def take(self, region: Region, labels: Array, outputs: Array) -> None:
         """(*region) the label map of a part, and (channels, *region) its outputs."""
-        step = max(1, TOGETHER * len(labels) // max(1, outputs.size))
+        step = max(1, AT_ONCE * len(labels) // max(1, outputs.size))
         for rows in (slice(row, row + step) for row in range(0, len(labels), step)):
             own = self._believed(outputs[:, rows])[-len(self._structures) :]
             for place, values in enumerate(self._structures):

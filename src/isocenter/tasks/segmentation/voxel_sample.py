@@ -22,7 +22,7 @@ SAMPLED, SCORED = 50_000, 10_000
 # mm (voxels where their size is not known), along each axis, from an edge.
 NEAR = 5.0
 # Voxels that are looked at together: what they take beside outputs is 30 bytes each.
-TOGETHER = 2**20
+AT_ONCE = 2**20
 # Keys, places (n, axes) and outputs (n, channels).
 _Drawn = tuple[Array, Array, Array]
 
@@ -70,7 +70,7 @@ class Sampler:
         """A part of the image: (*region) its label map, and (channels, *region)."""
         near = near_edges(labels, self._geometry)
         starts = [part.indices(size)[0] for part, size in zip(region, self._geometry.shape, strict=True)]
-        step = max(1, TOGETHER * len(labels) // max(1, labels.size))
+        step = max(1, AT_ONCE * len(labels) // max(1, labels.size))
         for row in range(0, len(labels), step):
             rows = slice(row, row + step)
             self._draw([starts[0] + row, *starts[1:]], near[rows], outputs[:, rows])
@@ -88,14 +88,14 @@ class Sampler:
         return {"places": places, "outputs": outputs, "weights": np.concatenate(weights)}
 
     def _draw(self, starts: Sequence[int], near: NDArray[np.bool_], outputs: Array) -> None:
-        found = np.nonzero(near)
-        places = np.zeros(len(found[0]), dtype=np.uint32)
-        for own, start, size in zip(found, starts, self._geometry.shape, strict=True):
+        indices = np.nonzero(near)
+        places = np.zeros(len(indices[0]), dtype=np.uint32)
+        for own, start, size in zip(indices, starts, self._geometry.shape, strict=True):
             places = places * np.uint32(size) + (own + start).astype(np.uint32)
         keys = _mixed(places ^ np.uint32(self._seed))
         self._near += len(keys)
         chosen = keys <= self._limit
-        self._kept.append(_drawn(keys[chosen], [own[chosen] for own in found], starts, outputs))
+        self._kept.append(_drawn(keys[chosen], [own[chosen] for own in indices], starts, outputs))
         if sum(len(part[0]) for part in self._kept) > 2 * self._most:
             self._shrink()
         # Gaps between voxels that are drawn one by one with a probability have a geometric law.
@@ -118,10 +118,10 @@ class Sampler:
             self._kept = [(keys, places, outputs)]
 
 
-def _drawn(keys: Array, found: Sequence[Array], starts: Sequence[int], outputs: Array) -> _Drawn:
-    index: tuple[Any, ...] = (slice(None), *found)
+def _drawn(keys: Array, indices: Sequence[Array], starts: Sequence[int], outputs: Array) -> _Drawn:
+    index: tuple[Any, ...] = (slice(None), *indices)
     values = outputs[index].T.astype(np.float32)
-    return keys, np.stack(found, axis=1).astype(np.int32) + np.array(starts, dtype=np.int32), values
+    return keys, np.stack(indices, axis=1).astype(np.int32) + np.array(starts, dtype=np.int32), values
 
 
 def near_edges(labels: Array, geometry: Geometry) -> NDArray[np.bool_]:
@@ -132,12 +132,12 @@ def near_edges(labels: Array, geometry: Geometry) -> NDArray[np.bool_]:
         changes = along[1:] != along[:-1]
         marked[1:] |= changes
         marked[:-1] |= changes
-    found = ndimage.find_objects(edges)
-    if not found:
+    boxes = ndimage.find_objects(edges)
+    if not boxes:
         return edges.view(np.bool_)
     steps = geometry.spacing or (1.0,) * labels.ndim
     reach = [max(1, round(NEAR / step)) for step in steps]
-    box = tuple(slice(max(0, part.start - n), part.stop + n) for part, n in zip(found[0], reach, strict=True))
+    box = tuple(slice(max(0, part.start - n), part.stop + n) for part, n in zip(boxes[0], reach, strict=True))
     part = edges[box].copy()
     for axis, n in enumerate(reach):
         ndimage.maximum_filter1d(part, 2 * n + 1, axis=axis, output=part, mode="constant")

@@ -114,6 +114,6 @@ def _near_rows(labels: Mapping[str, Table], column: str, metric: str) -> Iterato
             people = known["patient"].nunique()
             each[label] = Estimate(float(np.abs(gaps.mean(axis=0)).sum()), n=len(gaps), patients=people, method=method)
     if each:
-        most = max(each.values(), key=lambda one: one.n)
+        most = max(each.values(), key=lambda estimate: estimate.n)
         yield Row(metric, "all", replace(most, value=float(np.mean([one.value for one in each.values()]))))
     yield from (Row(metric, label, one) for label, one in each.items())

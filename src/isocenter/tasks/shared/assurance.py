@@ -110,20 +110,20 @@ def assured_classes(
         groups = [None if one.get(by) is None else str(one[by]) for one in covariates]
     known, owners = np.array([one is not None for one in groups]), np.asarray(patients)
     named = [one for one in groups if one is not None]
-    found = mondrian_thresholds(scores[known], named, certainty.coverage, owners[known])
+    limits = mondrian_thresholds(scores[known], named, certainty.coverage, owners[known])
     absent = {name: (math.inf, 0) for name, count in zip(classes, counts, strict=True) if not count}
     if absent and by not in (BY_CLASS, EVERYONE):  # no value of the covariate says anything of such a class
-        found, absent = {name: (math.inf, people) for name, (_, people) in found.items()}, {}
-    return _with(certainty, method, by, {**found, **absent}, len(np.unique(patients)), exact)
+        limits, absent = {name: (math.inf, people) for name, (_, people) in limits.items()}, {}
+    return _with(certainty, method, by, {**limits, **absent}, len(np.unique(patients)), exact)
 
 
 def assured_each(
     certainty: Certainty, method: str, by: str, scores: Mapping[str, tuple[Floats, np.ndarray]], *, exact: bool
 ) -> Found:
     """With a threshold for each finding or target; scores: {name: (cases,) scores of the truth and patients}"""
-    found = {name: conformal_threshold(own, certainty.coverage, people) for name, (own, people) in scores.items()}
+    limits = {name: conformal_threshold(own, certainty.coverage, people) for name, (own, people) in scores.items()}
     everyone = np.unique(np.concatenate([people for _, people in scores.values()])) if scores else ()
-    return _with(certainty, method, by, found, len(everyone), exact)
+    return _with(certainty, method, by, limits, len(everyone), exact)
 
 
 def crossed_classes(
@@ -138,12 +138,12 @@ def crossed_classes(
 
     probabilities: (cases, classes), uncalibrated, by the fold that has not seen the case
     """
-    found = certainty.conformal
-    assert found is not None  # noqa: S101 - thresholds are found first
-    scores = class_scores(probabilities, found.method)[np.arange(len(truth)), truth]  # type: ignore[arg-type]
-    groups = {} if found.by == BY_CLASS else {EVERYONE: np.full(len(truth), True)}
+    conformal = certainty.conformal
+    assert conformal is not None  # noqa: S101 - thresholds are found first
+    scores = class_scores(probabilities, conformal.method)[np.arange(len(truth)), truth]  # type: ignore[arg-type]
+    groups = {} if conformal.by == BY_CLASS else {EVERYONE: np.full(len(truth), True)}
     by_class = {name: truth == place for place, name in enumerate(classes)}
-    groups |= {name: own for name, own in by_class.items() if found.by == BY_CLASS or not own.any()}
+    groups |= {name: own for name, own in by_class.items() if conformal.by == BY_CLASS or not own.any()}
     each = {name: (scores[own], folds[own], patients[own]) for name, own in groups.items()}
     return crossed_each(certainty, each, int(folds.max()) + 1)
 
@@ -154,16 +154,18 @@ def crossed_each(certainty: Certainty, scores: Mapping[str, Scored], networks: i
     scores: {class, finding or target, or `EVERYONE`: (cases,) scores of the truth by the fold that has not seen the
             case, uncalibrated, the number of that fold, and patients}
     """
-    found = certainty.conformal
-    assert found is not None  # noqa: S101 - thresholds are found first
+    conformal = certainty.conformal
+    assert conformal is not None  # noqa: S101 - thresholds are found first
     crossed = {name: cross_steps(own, folds, networks, people) for name, (own, folds, people) in scores.items()}
-    surely = min((cross_bound(one, found.level) for one in crossed.values() if people_of(one)), default=0.0)
+    surely = min((cross_bound(one, conformal.level) for one in crossed.values() if people_of(one)), default=0.0)
     patients = len(np.unique(np.concatenate([people for *_, people in scores.values()])))
-    whom = f"new patients{' of each class' if found.by == BY_CLASS else ''}"
-    because = f"sets and intervals of the mean of {networks} folds hold the truth in about {100 * found.level:g} % of "
+    whom = f"new patients{' of each class' if conformal.by == BY_CLASS else ''}"
+    because = (
+        f"sets and intervals of the mean of {networks} folds hold the truth in about {100 * conformal.level:g} % of "
+    )
     because += f"{whom}, surely in {100 * surely:.0f} %, like the {counted(patients, 'patient')} whose cases the fold "
     because += "that had not seen them scored (CV+); a fold alone goes by thresholds, which are approximate"
-    made = replace(found, crossed=crossed)
+    made = replace(conformal, crossed=crossed)
     return replace(certainty, conformal=made), {"task.conformal": Decision(made.settings, because, ROMANO)}
 
 
@@ -202,23 +204,23 @@ def assured_covering(
             place = controlled_with_confidence(losses, risk, delta, people)
         limits[name] = math.inf if place in (-1, len(COVERS_FROM) - 1) else 1 - float(COVERS_FROM[place])
     method = "crc" if delta is None else "ltt"
-    found = Conformal(method, 1 - risk, "label", counts, limits, exact)
+    conformal = Conformal(method, 1 - risk, "label", counts, limits, exact)
     how = "on average" if delta is None else f"with a confidence of {100 * (1 - delta):g} %"
     because = f"{words[0].format(f'{100 * risk:g}')} {how} in new patients like "
     because += f"those whose cases set them ({', '.join(f'{name} {count}' for name, count in counts.items())})"
     because += EXACT if exact else APPROXIMATE
     if endless := [name for name, limit in limits.items() if math.isinf(limit)]:
         because += f"; {words[1]} {', '.join(endless)}"
-    decision = Decision(found.settings, because, CRC if delta is None else LTT)
-    return replace(certainty, covering=found), {"task.covering": decision}
+    decision = Decision(conformal.settings, because, CRC if delta is None else LTT)
+    return replace(certainty, covering=conformal), {"task.covering": decision}
 
 
 def _with(
-    certainty: Certainty, method: str, by: str, found: Mapping[str, tuple[float, int]], patients: int, exact: bool
+    certainty: Certainty, method: str, by: str, stated: Mapping[str, tuple[float, int]], patients: int, exact: bool
 ) -> Found:
     level = certainty.coverage
-    limits = {name: limit for name, (limit, _) in found.items()}
-    counts = {name: people for name, (_, people) in found.items()}
+    limits = {name: limit for name, (limit, _) in stated.items()}
+    counts = {name: people for name, (_, people) in stated.items()}
     conformal = Conformal(method, level, by, counts, limits, exact)
     because = f"sets and intervals hold the truth in {'' if exact else 'about '}{100 * level:g} % of new patients like "
     because += f"the {counted(patients, 'patient')} whose cases set them{EXACT if exact else APPROXIMATE}"

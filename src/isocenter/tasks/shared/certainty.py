@@ -74,17 +74,19 @@ class Certainty:
         if method not in (AUTO, *METHODS):
             remedy = f"Choose one of {', '.join((AUTO, *METHODS))}"
             raise PlanError(f"there is no calibration {method!r}", "task.calibration_method", remedy)
-        name, found = "calibration", dict[str, Conformal | None]()
+        name, thresholds = "calibration", dict[str, Conformal | None]()
         try:
             calibration = None if given is None else Calibrator.of(given)
             for name in ("conformal", "covering"):
-                found[name] = None if settings.get(name) is None else Conformal.of(settings[name])
+                thresholds[name] = None if settings.get(name) is None else Conformal.of(settings[name])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             problem = f"impossible {name} ({type(error).__name__}: {error})"
             raise PlanError(problem, f"task.{name}", "Leave it to `isocenter train` or `calibrate`") from error
         given_risks = {name: settings.get(name) for name in ("risk", "risk_delta")}
         risk, delta = (None if one is None else _share(name, one, "0.1") for name, one in given_risks.items())
-        return cls(method, calibration, *_wishes(settings), found["conformal"], risk, delta, found["covering"])
+        return cls(
+            method, calibration, *_wishes(settings), thresholds["conformal"], risk, delta, thresholds["covering"]
+        )
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -108,14 +110,16 @@ class Certainty:
     @property
     def of_covering(self) -> dict[str, Any]:
         """The same, of masks that miss little."""
-        found = None if self.covering is None else self.covering.settings
-        return {"risk": self.risk, "risk_delta": self.risk_delta, "covering": found}
+        covering = None if self.covering is None else self.covering.settings
+        return {"risk": self.risk, "risk_delta": self.risk_delta, "covering": covering}
 
     @property
     def covers_from(self) -> dict[str, float] | None:
         """{structure: the probability from which on a voxel is in its covering mask}; None before it is found."""
-        found = self.covering
-        return None if found is None else {name: max(0.0, 1 - found.threshold(name)) for name in found.thresholds}
+        covering = self.covering
+        return (
+            None if covering is None else {name: max(0.0, 1 - covering.threshold(name)) for name in covering.thresholds}
+        )
 
     @property
     def calibrator(self) -> Calibrator:
@@ -134,8 +138,8 @@ class Certainty:
     @property
     def covariate(self) -> str | None:
         """The covariate for each value of which sets hold; None where they hold by class, or over all."""
-        found = self.conformal
-        return None if found is None or found.by in (EVERYONE, BY_CLASS) else found.by
+        conformal = self.conformal
+        return None if conformal is None or conformal.by in (EVERYONE, BY_CLASS) else conformal.by
 
     def knows(self, group: Any) -> bool:
         """Whether a value of the covariate by which sets hold has a threshold of its own."""
@@ -153,21 +157,21 @@ class Certainty:
         group: the value of the covariate by which sets hold; where nobody knows it the widest threshold decides
         each:  (folds, classes) probabilities by each of the folds whose mean the model is, uncalibrated
         """
-        found = self.conformal
-        if found is None:
+        conformal = self.conformal
+        if conformal is None:
             return {}
         offered = np.array([probabilities]) if each is None else each
-        steps = [found.steps(name, len(offered)) for name in classes]
+        steps = [conformal.steps(name, len(offered)) for name in classes]
         crossed = all(steps)
-        scores = class_scores(offered if crossed else [probabilities], found.method)  # type: ignore[arg-type]
-        limits = [found.threshold(name) for name in classes]
+        scores = class_scores(offered if crossed else [probabilities], conformal.method)  # type: ignore[arg-type]
+        limits = [conformal.threshold(name) for name in classes]
         if self.covariate is not None:
-            limits = [found.thresholds.get(str(group), widest(found.thresholds))] * len(classes)
+            limits = [conformal.thresholds.get(str(group), widest(conformal.thresholds))] * len(classes)
         kept = prediction_sets(scores[0], limits)
         if crossed:
             own = zip(steps, np.split(scores, len(classes), axis=1), strict=True)
-            kept = np.array([cross_sets(one, score, found.level)[0] for one, score in own if one is not None])
-        if found.method == "contiguous" and kept.any():
+            kept = np.array([cross_sets(one, score, conformal.level)[0] for one, score in own if one is not None])
+        if conformal.method == "contiguous" and kept.any():
             kept[kept.argmax() : len(kept) - kept[::-1].argmax()] = True
         return {"": tuple(compress(classes, kept))}
 
@@ -178,17 +182,17 @@ class Certainty:
 
         each: (folds, findings) probabilities by each of the folds whose mean the model is, uncalibrated
         """
-        found = self.conformal
-        if found is None:
+        conformal = self.conformal
+        if conformal is None:
             return {}
         made = {}
         for place, (name, chance) in enumerate(probabilities.items()):
             # Of two answers the likelier one is never ruled out.
-            kept = prediction_sets([1 - chance, chance], max(0.5, found.threshold(name)))
-            if each is not None and (steps := found.steps(name, len(each))) is not None:
+            kept = prediction_sets([1 - chance, chance], max(0.5, conformal.threshold(name)))
+            if each is not None and (steps := conformal.steps(name, len(each))) is not None:
                 offered = np.stack([1 - each[:, place], each[:, place]], axis=1)
                 likelier = np.array([chance, 1 - chance]) >= 0.5
-                kept = cross_sets(steps, offered[:, None], found.level)[0] | likelier
+                kept = cross_sets(steps, offered[:, None], conformal.level)[0] | likelier
             made[name] = tuple(compress((PRESENT, ABSENT), kept))
         return made
 
@@ -210,13 +214,13 @@ class Certainty:
         low, high: (folds, targets) what each of them says: one value, or its quantiles
         widths:    (folds, targets) its error bars as they came, or 1
         """
-        found = self.conformal
-        steps = [] if found is None else [found.steps(name, len(low)) for name in names]
-        if found is None or None in steps:
+        conformal = self.conformal
+        steps = [] if conformal is None else [conformal.steps(name, len(low)) for name in names]
+        if conformal is None or None in steps:
             return None
         columns = zip(names, steps, low.T, high.T, widths.T, strict=True)
         ends = {
-            name: cross_interval(own, below, above, wide, found.level)
+            name: cross_interval(own, below, above, wide, conformal.level)
             for name, own, below, above, wide in columns
             if own is not None
         }

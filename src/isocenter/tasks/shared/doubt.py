@@ -61,8 +61,8 @@ def doubt_rows(table: Table, *, seed: Seed) -> Iterator[Row]:
     for name, doubt in doubts.items() if len(loss) else ():
         end = "" if name == "total" else BY_EPISTEMIC
         if np.isin(loss, (0, 1)).all():
-            found = partial(auroc, doubt, loss > 0)
-            estimate = bootstrap_statistic(found, patients, strata=loss, seed=seed, compares=True)
+            area = partial(auroc, doubt, loss > 0)
+            estimate = bootstrap_statistic(area, patients, strata=loss, seed=seed, compares=True)
             yield Row(f"error_detection{end}", "all", estimate)
         for metric, figure in (("aurc", aurc), ("excess_aurc", excess_aurc)):
             estimate = bootstrap_statistic(partial(figure, doubt, loss), patients, seed=seed, exact=False)

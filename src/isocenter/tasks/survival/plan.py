@@ -180,8 +180,8 @@ def slope(times: ArrayLike, happened: ArrayLike, ratio: ArrayLike) -> float:
     A network that has learnt its training cases by heart states ratios that are too extreme. Few events say little: the
     log hazard ratio of a standard deviation has a prior about 0, of 1.
     """
-    found = float(calibration_slope(ratio, times, happened, penalty=1.0))
-    return rounded(float(np.clip(found, *SLOPES))) if math.isfinite(found) else 1.0
+    slope = float(calibration_slope(ratio, times, happened, penalty=1.0))
+    return rounded(float(np.clip(slope, *SLOPES))) if math.isfinite(slope) else 1.0
 
 
 def baseline(event_free: Steps, ratio: ArrayLike) -> Steps:

@@ -110,12 +110,12 @@ class GroupLoss:
         losses = [_of(judge, outputs, targets, cells == cell) for cell in present]
         return torch.stack([loss * float(share) for loss, share in zip(losses, shares, strict=True)]).sum() / len(cells)
 
-    def told(self, pooled: Tensor, adversary: Tensor, cases: Sequence[int]) -> Tensor:
+    def adversary_cost(self, pooled: Tensor, adversary: Tensor, cases: Sequence[int]) -> Tensor:
         """What it costs the adversary to tell the groups by (batch, features); the network is taught the reverse."""
         reversed_ = 2 * pooled.detach() - pooled
-        said = reversed_ @ adversary[:, :-1].T + adversary[:, -1]
+        logits = reversed_ @ adversary[:, :-1].T + adversary[:, -1]
         groups = torch.as_tensor(self.protected.groups[np.asarray(cases)], device=pooled.device)
-        return torch.nn.functional.cross_entropy(said, groups)
+        return torch.nn.functional.cross_entropy(logits, groups)
 
     def _of_the_worst(
         self, judge: Judge, outputs: Mapping[str, Tensor], targets: Any, groups: NDArray[np.intp]

@@ -101,8 +101,8 @@ def batch_loss(
         if groups is None or adversary is None:
             outputs = module(images, *seen.context, **truth)
         else:
-            found = networks.features(module, images, *seen.context, at=family.features)
-            outputs, pooled = dict(found.outputs), ranks.whole(found.pooled.float())
+            features = networks.features(module, images, *seen.context, at=family.features)
+            outputs, pooled = dict(features.outputs), ranks.whole(features.pooled.float())
     outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
     added = outputs.pop(ADDED, torch.zeros(())).mean()
     targets = each_array(seen.targets, ranks.whole)
@@ -115,7 +115,7 @@ def batch_loss(
         each(sample_by_sample(judge, outputs, targets))
     if groups is not None:
         if pooled is not None and adversary is not None:
-            added = added + groups.told(pooled, adversary, batch.cases)
+            added = added + groups.adversary_cost(pooled, adversary, batch.cases)
         return groups(judge, outputs, targets, batch.cases) + added
     if partner is None or family.has_loss:
         return judge(outputs, targets) + added
