@@ -114,10 +114,10 @@ def calibrate(
     task, promised = assured(task, stated, held if exact else tuning, exact=exact)
     settled, judged = guarded_by(replace(loaded, task=task), held if exact else tuning, exact=exact)
     decisions |= {**promised, **judged}
-    found = f"Calibrated anew on {counted(len(cases), 'case')}: its figures are those of the former calibration."
+    limit = f"Calibrated anew on {counted(len(cases), 'case')}: its figures are those of the former calibration."
     evidence = replace(
         evidence,
-        limits=[*evidence.limits, found],
+        limits=[*evidence.limits, limit],
         decisions={**evidence.decisions, **decisions},
         trained=sorted({*evidence.trained, *hashes}),
     )

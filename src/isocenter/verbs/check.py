@@ -56,7 +56,7 @@ class Check(InNotebook):
     @property
     def table(self) -> pd.DataFrame:
         """The findings, the worst first: severity, what, cases, why, remedy."""
-        findings = sorted(self.problems, key=lambda one: SEVERITIES.index(one.severity))
+        findings = sorted(self.problems, key=lambda problem: SEVERITIES.index(problem.severity))
         return pd.DataFrame([asdict(one) for one in findings], columns=["severity", "what", "cases", "why", "remedy"])
 
     def as_record(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class Check(InNotebook):
 
     def __repr__(self) -> str:
         lines = [f"{name}: {value}" for name, value in self.facts.items()]
-        for problem in sorted(self.problems, key=lambda one: SEVERITIES.index(one.severity)):
+        for problem in sorted(self.problems, key=lambda problem: SEVERITIES.index(problem.severity)):
             lines.extend(_lines(problem))
         if not self.problems:
             lines.append("nothing was found that speaks against training")
@@ -167,8 +167,8 @@ def _audits(
         raise UsageError("says nothing without groups", "--population", "Add --groups sex,age:40:60")
     if match is not None and shift is None:
         raise UsageError("says nothing without groups whose images are compared", "--match", "Add --shift site")
-    if groups is not None and (found := represented(examination.dataset, groups, population)) is not None:
-        yield found
+    if groups is not None and (audit := represented(examination.dataset, groups, population)) is not None:
+        yield audit
     if shift is not None:
         names = match.split(",") if isinstance(match, str) else match or ()
         yield image_shift(examination, shift, [name.strip() for name in names if name.strip()])

@@ -185,11 +185,11 @@ def _references(
         return {}
     named = with_own_names(list(open_dataset(given, reading)), list(METHODS))
     marked = {case.id: case for case in named if set(PLACED) & set(case.references)}
-    found = {case.id: marked[case.id] for case in cases if case.id in marked}
-    if not found:
+    references = {case.id: marked[case.id] for case in cases if case.id in marked}
+    if not references:
         remedy = "Give a data set of images with masks or boxes, with the cases' names"
         raise DatasetError("no case of these has a mask or boxes", f"--references {given}", remedy)
-    return found
+    return references
 
 
 def _explained(

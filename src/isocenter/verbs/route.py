@@ -98,17 +98,17 @@ def _series_of(uid: str, settings: Settings) -> list[SeriesFacts]:
 
 def _series_in(folder: Path) -> list[SeriesFacts]:
     """The series of a folder, whatever its files are called."""
-    found: dict[str, list[Path]] = {}
+    by_series: dict[str, list[Path]] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
-            found.setdefault(read_identity(path).series, []).append(path)
+            by_series.setdefault(read_identity(path).series, []).append(path)
         except FormatError:
             continue
-    if not found:
+    if not by_series:
         raise DatasetError("holds no DICOM file", str(folder), "Give the folder of a study")
     with tempfile.TemporaryDirectory(prefix="isocenter-route-") as links:
         facts = []
-        for uid, paths in sorted(found.items()):
+        for uid, paths in sorted(by_series.items()):
             place = Path(links) / service.key_of(uid)
             place.mkdir()
             for number, path in enumerate(paths):
@@ -125,5 +125,5 @@ def _row(row: Routed) -> dict[str, Any]:
 
 def _first(row: Routed) -> str:
     """The first condition that does not hold."""
-    one = next(one for one in row.conditions if not one.holds)
-    return f"{one.name} is {one.found}, wanted {one.wanted}"
+    condition = next(one for one in row.conditions if not one.holds)
+    return f"{condition.name} is {condition.found}, wanted {condition.wanted}"

@@ -54,9 +54,9 @@ AUDITS: tuple[Callable[[Audit], Audited | None], ...] = (
 
 def audited(audit: Audit) -> Scored:
     """The figures with all that the audits found."""
-    found = [one for look in AUDITS if (one := look(audit)) is not None]
+    made = [one for look in AUDITS if (one := look(audit)) is not None]
     shown = [
-        (word, case, [*drawn, *(figure for one in found for figure in one.figures.get(case, ()))], page)
+        (word, case, [*drawn, *(figure for one in made for figure in one.figures.get(case, ()))], page)
         for word, case, drawn, page in audit.scored.shown
     ]
-    return replace(audit.scored, audits=tuple(found), shown=shown)
+    return replace(audit.scored, audits=tuple(made), shown=shown)

@@ -85,10 +85,10 @@ def _audited(
     shifted, balance, words = list[Shifted](), list[Balance](), list[str]()
     for attribute, own in groups.items():
         by = {name: values for name, values in covariates.items() if name not in attribute.split("*")}
-        found, told = group_shift(attribute, Patients.of(rows, own.tolist(), patients, by), seed=seed)
-        shifted += found
-        balance += told
-        words.append(shift_words(attribute, found, list(by)))
+        tests, balanced = group_shift(attribute, Patients.of(rows, own.tolist(), patients, by), seed=seed)
+        shifted += tests
+        balance += balanced
+        words.append(shift_words(attribute, tests, list(by)))
     tables = {
         SHIFT: pd.DataFrame([asdict(one) for one in shifted], columns=COLUMNS),
         BALANCE: pd.DataFrame([asdict(one) for one in balance], columns=BALANCED),

@@ -64,8 +64,8 @@ def _figure(label: str, curve: DecisionCurve) -> Figure:
 
 def _sentences(curves: dict[str, DecisionCurve]) -> Iterator[str]:
     for label, curve in curves.items():
-        if (found := curve.gains) is None:
+        if (gains := curve.gains) is None:
             yield f"At no threshold it is shown that calling {label} by the model is worth more than all or nobody."
         else:
-            ends = f"from {found[0]:.2f} to {found[1]:.2f}" if found[0] < found[1] else f"of {found[0]:.2f}"
+            ends = f"from {gains[0]:.2f} to {gains[1]:.2f}" if gains[0] < gains[1] else f"of {gains[0]:.2f}"
             yield f"Calling {label} by the model is worth more than calling all or nobody at thresholds {ends}."

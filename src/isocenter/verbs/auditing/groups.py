@@ -101,20 +101,20 @@ def groups(audit: Audit) -> Audited | None:
     assigned = groups_of(covariates, asked, strictly=audit.options.groups is not None)
     if not assigned or task is None:
         return None
-    found = Found()
+    compared = Found()
     for attribute, own in assigned.items():
         of_case = dict(zip(who.index, own.tolist(), strict=True))
         for part, (kind, rows) in scored.parts.items():
             look = Look(attribute, part, kind, rows, rows["case"].map(of_case).to_numpy(dtype=object), audit.seed)
-            found.rows.extend(look.rows())
-            found.gaps.extend(look.gaps())
+            compared.rows.extend(look.rows())
+            compared.gaps.extend(look.gaps())
         if "abstained" in who:
             look = Look(attribute, "", task, who.reset_index(), own, audit.seed)
             known = np.where(np.isin(own.astype(str), look.judged(ALL)), own, "")
-            found.gaps.append(abstention_gap(attribute, look.table, known, seed=audit.seed))
+            compared.gaps.append(abstention_gap(attribute, look.table, known, seed=audit.seed))
     if not audit.patients_known:
-        found.rows[:] = [(a, g, replace(row, estimate=by_case(row.estimate)), j) for a, g, row, j in found.rows]
-    done = replace(found, gaps=adjusted_gaps(found.gaps, holm))
+        compared.rows[:] = [(a, g, replace(row, estimate=by_case(row.estimate)), j) for a, g, row, j in compared.rows]
+    done = replace(compared, gaps=adjusted_gaps(compared.gaps, holm))
     alike = [one for name, own in assigned.items() if (one := _alike(audit, name, own, who)) is not None]
     plain = {"groups": asked or ",".join(assigned), "level": LEVEL}
     each = [swapped(audit, name, dict(zip(who.index, own.tolist(), strict=True))) for name, own in assigned.items()]
@@ -172,8 +172,8 @@ class Look:
             for label, rows in self.table.assign(group=self.groups).groupby("label"):
                 own = rows.loc[rows["group"] == name, column].dropna()
                 if rows[column].nunique() > 1 and len(own):
-                    told = Estimate(float(own.median()), n=len(own), method="none: the median of the group's cases")
-                    yield Row(THRESHOLD, column.partition("_")[2] or str(label), told)
+                    estimate = Estimate(float(own.median()), n=len(own), method="none: the median of the group's cases")
+                    yield Row(THRESHOLD, column.partition("_")[2] or str(label), estimate)
 
     def gaps(self) -> Iterator[Gap]:
         """Of calls, and of the task's own metrics."""
@@ -239,17 +239,17 @@ def _alike(audit: Audit, attribute: str, groups: np.ndarray, who: Table) -> Alik
     here = [n for n, case in enumerate(who.index) if case in features]
     if not features or not answers or not here:
         return None
-    said = who[answers].to_numpy(dtype=float)[here]
+    answered = who[answers].to_numpy(dtype=float)[here]
     rows = np.stack([features[who.index[n]][1] for n in here]).astype(np.float64)
     patients = who["patient"].to_numpy(dtype=object)[here]
-    known = np.isfinite(said).all(axis=1)
-    return neighbour_gap(attribute, rows[known], said[known], groups[here][known], patients[known], seed=audit.seed)
+    known = np.isfinite(answered).all(axis=1)
+    return neighbour_gap(attribute, rows[known], answered[known], groups[here][known], patients[known], seed=audit.seed)
 
 
-def _csv(found: Found) -> Table:
+def _csv(compared: Found) -> Table:
     lines = [
         (attribute, group, row.metric, row.label, *_of(row.estimate), judged)
-        for attribute, group, row, judged in found.rows
+        for attribute, group, row, judged in compared.rows
     ]
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
@@ -277,25 +277,27 @@ def _words(gap: Gap, names: Mapping[str, str]) -> str:
 
 
 def _section(
-    found: Found, names: Mapping[str, str], alike: Sequence[Alike] = (), moved: Sequence[Swapped] = ()
+    compared: Found, names: Mapping[str, str], alike: Sequence[Alike] = (), moved: Sequence[Swapped] = ()
 ) -> Section:
-    shown, tested = _shown(found.gaps), [gap for gap in found.gaps if np.isfinite(gap.p)]
-    attributes = list(dict.fromkeys(gap.attribute for gap in found.gaps))
+    shown, tested = _shown(compared.gaps), [gap for gap in compared.gaps if np.isfinite(gap.p)]
+    attributes = list(dict.fromkeys(gap.attribute for gap in compared.gaps))
     if shown:
         verdict = f"{counted(len(shown), 'gap')} of {len(tested)} shown among groups of {listed(attributes)}."
     else:
         verdict = f"No gap shown among groups of {listed(attributes)} ({counted(len(tested), 'gap')} tested)."
-    few = list(dict.fromkeys(f"{a} {g}" for a, g, _, judged in found.rows if judged == FEW))
+    few = list(dict.fromkeys(f"{a} {g}" for a, g, _, judged in compared.rows if judged == FEW))
     if few:
         verdict += f" Too few to judge, at least by some label: {listed(few)}."
-    blocks: list[Block] = [Paragraph(" ".join([verdict, *(one.words for one in moved)])), *_forest(found, names)]
-    rows = [_cells(gap, names) for gap in (shown or found.gaps[:0])]
+    blocks: list[Block] = [Paragraph(" ".join([verdict, *(one.words for one in moved)])), *_forest(compared, names)]
+    rows = [_cells(gap, names) for gap in (shown or compared.gaps[:0])]
     columns = ("Attribute", "Gap", "Label", "Value", "95 % interval", "p", "adjusted p", "Worst for")
     if rows:
         blocks.append(PageTable(columns, rows))
-    every = [_cells(gap, names) for gap in found.gaps]
+    every = [_cells(gap, names) for gap in compared.gaps]
     blocks.append(Details(f"All {len(every)} gaps", [PageTable(columns, every, HOW)]))
-    levels = [(a, g, row.label, number(row.estimate.value)) for a, g, row, _ in found.rows if row.metric == THRESHOLD]
+    levels = [
+        (a, g, row.label, number(row.estimate.value)) for a, g, row, _ in compared.rows if row.metric == THRESHOLD
+    ]
     if levels:
         called = PageTable(("Attribute", "Group", "Label", "Called from this probability on"), levels)
         blocks.append(Details("Thresholds by group", [called]))
@@ -306,15 +308,15 @@ def _section(
     return Section(TITLE, blocks)
 
 
-def _forest(found: Found, names: Mapping[str, str]) -> Iterator[Block]:
+def _forest(compared: Found, names: Mapping[str, str]) -> Iterator[Block]:
     """The first metric whose gaps are tested, of each group; that over all labels, if there is one."""
-    audited = [gap for gap in found.gaps if gap.metric in {row.metric for _, _, row, _ in found.rows}]
+    audited = [gap for gap in compared.gaps if gap.metric in {row.metric for _, _, row, _ in compared.rows}]
     if not audited:
         return
     metric, label = audited[0].metric, audited[0].label
     own = [
         (attribute, group, row.estimate, judged == YES)
-        for attribute, group, row, judged in found.rows
+        for attribute, group, row, judged in compared.rows
         if (row.metric, row.label) == (metric, label) and np.isfinite(row.estimate.value)
     ]
     if own:
@@ -323,6 +325,6 @@ def _forest(found: Found, names: Mapping[str, str]) -> Iterator[Block]:
 
 def _cells(gap: Gap, names: Mapping[str, str]) -> tuple[Any, ...]:
     interval = f"{number(gap.low)} to {number(gap.high)}" if np.isfinite(gap.low) else ""
-    told = [f"{one:.2g}" if np.isfinite(one) else "" for one in (gap.p, gap.p_adjusted)]
+    p_values = [f"{one:.2g}" if np.isfinite(one) else "" for one in (gap.p, gap.p_adjusted)]
     value = number(gap.value) if np.isfinite(gap.value) else FEW
-    return (gap.attribute, metric_name(gap.metric, names), gap.label, value, interval, *told, gap.worst)
+    return (gap.attribute, metric_name(gap.metric, names), gap.label, value, interval, *p_values, gap.worst)

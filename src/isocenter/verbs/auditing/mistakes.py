@@ -68,8 +68,8 @@ def mistakes(audit: Audit) -> Audited | None:
     weak = pd.DataFrame(rows, columns=["source", *WeakGroup.__dataclass_fields__])
     if not audit.patients_known:
         weak["patients"] = 0
-    found = [one for one in groups if one.is_found]
-    notes = [f"It fails more in {_words(one)}." for one in found]
+    weaker = [one for one in groups if one.is_found]
+    notes = [f"It fails more in {_words(one)}." for one in weaker]
     shown = any(one.judged == "yes" for one in groups) or (looked["why"] == PROBABLE).any()
     sections = [_section(groups, looked)] if shown else []
     return Audited({WEAK_GROUPS: weak, RELABEL: looked}, sections=sections, notes=notes)
@@ -143,20 +143,20 @@ def _of_classes(rows: Table, chances: Any, classes: list[str], reference: list[s
             }
 
 
-def _words(one: WeakGroup) -> str:
-    ends = f"{number(one.low)} to {number(one.high)} more"
-    where = f"{one.group} of {one.attribute}" if one.attribute == SEEN else f"{one.attribute} {one.group}"
+def _words(weak: WeakGroup) -> str:
+    ends = f"{number(weak.low)} to {number(weak.high)} more"
+    where = f"{weak.group} of {weak.attribute}" if weak.attribute == SEEN else f"{weak.attribute} {weak.group}"
     return (
-        f"{where} ({counted(one.n, 'case')}): mean error {number(one.error)}, "
-        f"{number(one.elsewhere)} elsewhere ({ends}; p {one.p_adjusted:.2g} after Holm)"
+        f"{where} ({counted(weak.n, 'case')}): mean error {number(weak.error)}, "
+        f"{number(weak.elsewhere)} elsewhere ({ends}; p {weak.p_adjusted:.2g} after Holm)"
     )
 
 
 def _section(groups: Sequence[WeakGroup], looked: Table) -> Section:
     """The verdict first; the groups and the labels that are probably wrong folded."""
-    judged, found = [one for one in groups if one.judged == "yes"], [one for one in groups if one.is_found]
-    if found:
-        verdict = f"The model fails more in {'; '.join(_words(one) for one in found)}."
+    judged, weaker = [one for one in groups if one.judged == "yes"], [one for one in groups if one.is_found]
+    if weaker:
+        verdict = f"The model fails more in {'; '.join(_words(one) for one in weaker)}."
     elif judged:
         verdict = f"The model is not shown to fail more in any of {counted(len(judged), 'group')}."
     else:

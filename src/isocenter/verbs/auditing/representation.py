@@ -46,8 +46,8 @@ def represented(dataset: Dataset, asked: str | None, population: str | Path | No
             people = len({case.patient for case in some})
             share = None if group == UNKNOWN else people / max(known, 1)
             by_label = {f"{LABEL}{name}": _share(name in labels.get(one.id, ()) for one in some) for name in names}
-            said = [is_missing(value) for one in some for value in one.covariates.values()]
-            row = (attribute, group, people, share, shares.get((attribute, group)), _share(said))
+            missing = [is_missing(value) for one in some for value in one.covariates.values()]
+            row = (attribute, group, people, share, shares.get((attribute, group)), _share(missing))
             rows.append(dict(zip(COLUMNS, row, strict=True)) | by_label)
     columns = [*COLUMNS, *(f"{LABEL}{name}" for name in names)]
     return Audited({REPRESENTATION: pd.DataFrame(rows, columns=columns)}, sections=[_section(rows, columns)])
@@ -55,12 +55,12 @@ def represented(dataset: Dataset, asked: str | None, population: str | Path | No
 
 def _labels(cases: Sequence[Case]) -> Mapping[str, Sequence[str]]:
     """{case: its labels}: its class, the findings that it has, or what else parts of a split have their share of."""
-    found: dict[str, list[str]] = {}
+    labels: dict[str, list[str]] = {}
     for kind in kinds_of({name: None for case in cases for name in case.references}):
         if kind.strata is not None:
             for case, own in kind.strata.names(cases).items():
-                found.setdefault(case, []).extend(own)
-    return found
+                labels.setdefault(case, []).extend(own)
+    return labels
 
 
 def _share(truths: Any) -> float | None:

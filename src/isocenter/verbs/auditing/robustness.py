@@ -199,13 +199,13 @@ def _lines(
     abstained = float((cases["abstained"].fillna("") != "").mean()) if "abstained" in cases else 0.0
     judged = [one for one in gated if one is not None]
     for row in rows:
-        one, part = row.estimate, row.label.rpartition(": ")[0]
+        estimate, part = row.estimate, row.label.rpartition(": ")[0]
         yield Line(
             condition.name,
             condition.severity,
             row.metric,
             row.label,
-            *(one.value, one.low, one.high, one.n, one.patients),
+            *(estimate.value, estimate.low, estimate.high, estimate.n, estimate.patients),
             known.get(row.label, known.get(f"{part}: all" if part else "all")),
             abstained,
             float(np.mean(judged)) if judged else None,
@@ -229,15 +229,15 @@ def _blocks(own: Sequence[Line], metric: str, sign: int) -> Iterator[Block]:
     base, *others = own
     left_out = [one for one in others if one.severity is None]
     steps: dict[str, dict[int, Estimate]] = {}
-    for one in others:
-        if one.severity is not None:
-            steps.setdefault(one.words, {})[one.severity] = one.estimate
+    for line in others:
+        if line.severity is not None:
+            steps.setdefault(line.words, {})[line.severity] = line.estimate
     for what, tried in (
         ("corruption", [one for one in others if one.severity is not None]),
         ("missing input", left_out),
     ):
         if known := [one for one in tried if np.isfinite(one.value)]:
-            worst = min(known, key=lambda one: sign * one.value)
+            worst = min(known, key=lambda line: sign * line.value)
             yield Paragraph(_verdict(what, worst, metric, base.value, sign))
     if steps:
         title, caption = f"{metric} when images get worse", "Dashed: images as they are. Lines: 95 % intervals."

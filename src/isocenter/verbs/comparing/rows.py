@@ -62,8 +62,8 @@ def significance_of(
         rows += [ModelTest(*row) for row in reader_tests(options.readers, comparison.names, values)]
     if options.groups is not None:
         for group, own in groups_in(same, options.groups):
-            found = _primary(compare_tables(own, tasks, seed=seed, patients_known=comparison.patients_known))
-            each = _rows(found, _values(own, tasks), options.test, several, seed)
+            overall = _primary(compare_tables(own, tasks, seed=seed, patients_known=comparison.patients_known))
+            each = _rows(overall, _values(own, tasks), options.test, several, seed)
             rows += [replace(row, label=f"{row.label}; {group}", is_of_group=True) for row in each]
     given = {name: Margin.of(options.margin, registered.get(name)) for name in comparison.names[1:]}
     margins = {name: margin for name, margin in given.items() if margin is not None}
@@ -110,15 +110,15 @@ def _rows(
     for row in _telling(comparison):
         key = row.metric, row.label
         for place, second in enumerate(comparison.names[1:], start=1):
-            one, other = values[0].get(key), values[place].get(key)
-            name = _fitting(asked, one, other, several)
+            ours, other = values[0].get(key), values[place].get(key)
+            name = _fitting(asked, ours, other, several)
             if name == "bootstrap":
-                found = paired_bootstrap(row.estimates[0], row.estimates[place])
-            elif name is not None and one is not None and other is not None:
-                found = case_test(name, one, other, seed=seed)
+                test = paired_bootstrap(row.estimates[0], row.estimates[place])
+            elif name is not None and ours is not None and other is not None:
+                test = case_test(name, ours, other, seed=seed)
             else:
                 continue
-            yield ModelTest(*key, first, second, name, found, unit=row.estimates[0].unit)
+            yield ModelTest(*key, first, second, name, test, unit=row.estimates[0].unit)
 
 
 def _telling(comparison: Comparison) -> list[Compared]:
@@ -162,8 +162,8 @@ def _judged(
 ) -> Iterator[ModelTest]:
     bounds = [margins[row.second].value if row.is_primary and row.second in margins else None for row in rows]
     more = [None if row.metric in comparison.aimed else row.metric not in comparison.errors for row in rows]
-    found = verdicts([row.test for row in rows], bounds, more, correction)
-    for row, bound, (p, verdict) in zip(rows, bounds, found, strict=True):
+    judged = verdicts([row.test for row in rows], bounds, more, correction)
+    for row, bound, (p, verdict) in zip(rows, bounds, judged, strict=True):
         yield replace(row, p_adjusted=p, margin=bound, verdict=verdict)
 
 

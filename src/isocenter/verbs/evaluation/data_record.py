@@ -68,9 +68,9 @@ class DataRecord:
 def hashes_by_case(dataset: Dataset) -> dict[str, set[str]]:
     """{case id: hashes of its contents, image and voxels}, by which it is known again whatever it is called."""
     images = image_hashes(dataset)
-    found = {case.id: {_voxels_of(case)} for case in dataset}
+    hashes = {case.id: {_voxels_of(case)} for case in dataset}
     whole = {case.id: {content_hash(case), images[case.id]} for case in dataset if case.files}
-    return {name: {one for one in own | whole.get(name, set()) if one is not None} for name, own in found.items()}
+    return {name: {one for one in own | whole.get(name, set()) if one is not None} for name, own in hashes.items()}
 
 
 def _content_or_none(case: Case) -> str | None:

@@ -34,9 +34,9 @@ def lineage_of(starts: Sequence[Path]) -> Lineage:
 
     Raises UsageError where there is nothing, IntegrityError for a damaged record.
     """
-    found = [_of_one(start) for start in starts]
-    seen = frozenset().union(*(one.seen for one in found))
-    return Lineage(seen, tuple(name for one in found for name in one.unknown))
+    each = [_of_one(start) for start in starts]
+    seen = frozenset().union(*(one.seen for one in each))
+    return Lineage(seen, tuple(name for one in each for name in one.unknown))
 
 
 def _of_one(start: Path) -> Lineage:

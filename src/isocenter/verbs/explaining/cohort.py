@@ -105,8 +105,8 @@ class Explainer:
         """The methods that passed their tests; of none those that were tested; without tests the usual ones."""
         passed = {name: record.get("passed") for name, record in self.tested.records.items()}
         for wanted in ({True}, {None}, {False}):
-            if found := [one for one in self.methods if passed.get(one.name, "untested") in wanted]:
-                return found
+            if methods := [one for one in self.methods if passed.get(one.name, "untested") in wanted]:
+                return methods
         return [one for one in self.methods if one.name in USUAL]
 
     def __call__(self, case: Case) -> Made:
@@ -141,9 +141,9 @@ class Explainer:
 
     def _row(self, case: Case, image: Image, made: Explanation) -> dict[str, Any]:
         """Of `explanations.csv`, and the share of the image that experts marked (`area`)."""
-        record, found = self.tested.records.get(made.method, {}), self.tested.cases.get((case.id, made.method), {})
+        record, measures = self.tested.records.get(made.method, {}), self.tested.cases.get((case.id, made.method), {})
         own = {"case": case.id, "target": made.target, "method": made.method, "passed": record.get("passed")}
-        own |= {name: found.get(name) for name in ("deletion", "insertion", "stability")}
+        own |= {name: measures.get(name) for name in ("deletion", "insertion", "stability")}
         own |= map_measures(made.data, image.geometry.ndim)
         if (reference := self.references.get(case.id)) is not None:
             inside = marked_in(reference, image, made.target, self.model.task.labels)

@@ -115,9 +115,9 @@ def _by_measurements(cohort: Cohort, seed: int) -> Audited:
             values = image.data.mean(axis=0) if image.channels == COLOUR else image.data[0]
             region = _region(cohort, case, image)
             steps = image.geometry.steps
-            found = region_measurements(np.where(image.valid.all(axis=0), values, np.nan), region, steps)
-            if found:
-                rows.append(found)
+            measured = region_measurements(np.where(image.valid.all(axis=0), values, np.nan), region, steps)
+            if measured:
+                rows.append(measured)
                 answers.append(_answer(cohort.grid(case)))
                 people.append(case.patient)
             tracker(done, len(cohort.cases))
@@ -131,7 +131,7 @@ def _by_measurements(cohort: Cohort, seed: int) -> Audited:
         | {"direction": surrogate.direction[name]}
         for name, share in surrogate.shares.items()
     ]
-    return _found(lines, _section_of_measurements(surrogate, len(rows)))
+    return _audited(lines, _section_of_measurements(surrogate, len(rows)))
 
 
 def _answer(grid: CaseOnGrid) -> float:
@@ -148,8 +148,8 @@ def _region(cohort: Cohort, case: Case, image: Image) -> Array:
         if drawn is not None:
             return drawn
     prediction = cohort.model.predict(case)
-    for one in (prediction, *prediction.parts.values()):
-        if (marked := _marked(one, image)) is not None and marked.any():
+    for part in (prediction, *prediction.parts.values()):
+        if (marked := _marked(part, image)) is not None and marked.any():
             return marked
     for method in cohort.methods:
         try:
@@ -190,9 +190,9 @@ def _by_examples(cohort: Cohort, folder: Path, reading: ReadingOptions, seed: in
         raise UnfitError("--concepts", "its backend has no gradients", "Give a run or a package, with --backend torch")
     inside = sorted(one for one in folder.iterdir() if one.is_dir())
     concepts: dict[str, list[Case]] = {}
-    for one in inside or [folder]:
-        concepts[one.name] = open_inputs([one], reading, cohort.model)[0]
-        refuse_few(one.name, len(concepts[one.name]))
+    for place in inside or [folder]:
+        concepts[place.name] = open_inputs([place], reading, cohort.model)[0]
+        refuse_few(place.name, len(concepts[place.name]))
     with tracked("looking at concepts") as tracker:
         seen = []
         for done, case in enumerate(cohort.cases, start=1):
@@ -202,23 +202,21 @@ def _by_examples(cohort: Cohort, folder: Path, reading: ReadingOptions, seed: in
             name: [seen_by_network(cohort.grid(case)).pooled for case in cases] for name, cases in concepts.items()
         }
     pool, gradients = np.stack([one.pooled for one in seen]), np.stack([one.gradient for one in seen])
-    found = tcav({name: np.stack(rows) for name, rows in shown.items()}, pool, gradients, seed=seed)
-    lines = [{"target": cohort.named, "source": FOLDER, **asdict(one)} for one in found]
-    return _found(lines, _section_of_concepts(found))
+    tested = tcav({name: np.stack(rows) for name, rows in shown.items()}, pool, gradients, seed=seed)
+    lines = [{"target": cohort.named, "source": FOLDER, **asdict(one)} for one in tested]
+    return _audited(lines, _section_of_concepts(tested))
 
 
-def _found(lines: Sequence[Mapping[str, Any]], section: Section) -> Audited:
+def _audited(lines: Sequence[Mapping[str, Any]], section: Section) -> Audited:
     return Audited({CONCEPTS: pd.DataFrame(lines, columns=list(COLUMNS))}, sections=[section])
 
 
 def _section_of_measurements(surrogate: Surrogate, cases: int) -> Section:
-    one = surrogate.r2
-    ends = (
-        "" if one.low is None or one.high is None else f" (95 % interval {100 * one.low:.0f} to {100 * one.high:.0f} %)"
-    )
+    r2 = surrogate.r2
+    ends = "" if r2.low is None or r2.high is None else f" (95 % interval {100 * r2.low:.0f} to {100 * r2.high:.0f} %)"
     used = [(name, share) for name, share in surrogate.shares.items() if share > 0]
     verdict = (
-        f"A sparse sum of {counted(len(used), 'measurement')} explains {100 * max(one.value, 0):.0f} %{ends} of what "
+        f"A sparse sum of {counted(len(used), 'measurement')} explains {100 * max(r2.value, 0):.0f} %{ends} of what "
         f"the model answers, in patients that did not fit it ({counted(cases, 'case')})."
     )
     words = {1: "more", -1: "less", 0: ""}
@@ -229,10 +227,10 @@ def _section_of_measurements(surrogate: Surrogate, cases: int) -> Section:
     return Section(TITLE, blocks)
 
 
-def _section_of_concepts(found: Sequence[Concept]) -> Section:
-    named = [one.concept for one in found if one.is_found]
+def _section_of_concepts(concepts: Sequence[Concept]) -> Section:
+    named = [one.concept for one in concepts if one.is_found]
     verdict = f"The answers go with {listed(named)}." if named else "The answers are not shown to go with any concept."
-    rows = [[one.concept, *map(number, (one.score, one.low, one.high, one.effect, one.p_adjusted))] for one in found]
+    rows = [[one.concept, *map(number, (one.score, one.low, one.high, one.effect, one.p_adjusted))] for one in concepts]
     how = "TCAV: the share of cases in which the answer grows along the concept; p beside 50 random concepts, Holm."
     columns = ["Concept", "TCAV", "from", "to", "Answer moves by", "p after Holm"]
     return Section(TITLE, [Paragraph(f"{verdict} {how}"), PageTable(columns, rows)])

@@ -59,20 +59,20 @@ def counterfactuals_of(cohort: Cohort, asked: str, folder: Path | None) -> Flipp
             else:
                 for space in (IN_IMAGE, *([ALONG] * (cohort.model.directions is not None))):
                     how: dict[str, Any] = {"prediction": prediction, "along": space == ALONG}
-                    found = counterfactual(cohort.model, case, flip, torch_model, **how)
-                    strips.append(_strip(case, flip, found, space))
-                    rows.append(_row(case, flip, found, space))
-                    files += [] if folder is None else _written(case, found, strips[-1], space, folder)
+                    flipped = counterfactual(cohort.model, case, flip, torch_model, **how)
+                    strips.append(_strip(case, flip, flipped, space))
+                    rows.append(_row(case, flip, flipped, space))
+                    files += [] if folder is None else _written(case, flipped, strips[-1], space, folder)
                 rows += _of_covariates(cohort, case, flip, flip.probability(prediction))
             tracker(done, len(cohort.cases))
     table = pd.DataFrame(rows, columns=[*COLUMNS, *COLUMNS_AFTER])
     return Flipped(Audited({COUNTERFACTUALS: table}, sections=[_section(rows, strips, same)]), files)
 
 
-def _row(case: Case, flip: Flip, found: Counterfactual, space: str) -> dict[str, Any]:
-    figures_of = (found.before, found.after, found.share_changed, found.gate_p)
+def _row(case: Case, flip: Flip, flipped: Counterfactual, space: str) -> dict[str, Any]:
+    figures_of = (flipped.before, flipped.after, flipped.share_changed, flipped.gate_p)
     stated = (case.id, space, flip.before, flip.after, *figures_of)
-    return {**dict(zip(COLUMNS, stated, strict=True)), "flipped": found.flipped, "passes_gate": found.passes}
+    return {**dict(zip(COLUMNS, stated, strict=True)), "flipped": flipped.flipped, "passes_gate": flipped.passes}
 
 
 def _of_covariates(cohort: Cohort, case: Case, flip: Flip, before: float) -> Iterator[dict[str, Any]]:
@@ -85,25 +85,25 @@ def _of_covariates(cohort: Cohort, case: Case, flip: Flip, before: float) -> Ite
         yield {**dict(zip(COLUMNS, stated, strict=True)), "flipped": True, "passes_gate": passes, "change": change}
 
 
-def _strip(case: Case, flip: Flip, found: Counterfactual, space: str) -> Figure:
+def _strip(case: Case, flip: Flip, flipped: Counterfactual, space: str) -> Figure:
     """The way from the case to its counterfactual."""
-    steps = {f"p {p:.2f}{' ' * n}": image for n, (image, p) in enumerate(found.path)} or {"unchanged": found.image}
+    steps = {f"p {p:.2f}{' ' * n}": image for n, (image, p) in enumerate(flipped.path)} or {"unchanged": flipped.image}
     how = ", as training images differ" if space == ALONG else ""
     caption = f"From {flip.before} to {flip.after}: the probability of {flip.name} along the change{how}"
-    caption += "." if found.flipped else "; no change that was tried flips the call."
-    caption += "" if found.passes else " The gate refuses it: it shows what no patient has."
+    caption += "." if flipped.flipped else "; no change that was tried flips the call."
+    caption += "" if flipped.passes else " The gate refuses it: it shows what no patient has."
     return figures.contact_sheet(steps, case.id, caption=caption, columns=5)
 
 
-def _written(case: Case, found: Counterfactual, strip: Figure, space: str, folder: Path) -> Iterator[Path]:
+def _written(case: Case, flipped: Counterfactual, strip: Figure, space: str, folder: Path) -> Iterator[Path]:
     """Both maps on the source's grid, of several channels each its own, and the strip."""
     image = stacked(case.images, case.id)
     end = f"_{ALONG}" if space == ALONG else ""
-    names = [""] if len(found.difference) == 1 else [f"_{name}" for name in image.channels]
+    names = [""] if len(flipped.difference) == 1 else [f"_{name}" for name in image.channels]
     maps = {}
     for number, name in enumerate(names):
-        maps[f"{NAME}{end}{name}"] = Map(np.asarray(found.image.data[number], dtype=np.float32))
-        maps[f"{DIFFERENCE}{end}{name}"] = Map(np.asarray(found.difference[number], dtype=np.float32))
+        maps[f"{NAME}{end}{name}"] = Map(np.asarray(flipped.image.data[number], dtype=np.float32))
+        maps[f"{DIFFERENCE}{end}{name}"] = Map(np.asarray(flipped.difference[number], dtype=np.float32))
     yield from write_maps(maps, image, folder, case.id)
     picture = folder / f"{case.id}_{NAME}{end}.png"
     picture.write_bytes(strip.png)

@@ -86,26 +86,26 @@ def method_blocks(records: Records, refused: Mapping[str, str]) -> list[Block]:
 
 def findings_blocks(findings: Sequence[Mapping[str, Any]]) -> list[Block]:
     """Where the evidence of the cohort lies, against the share of the image; folded where nothing stands out."""
-    said, table = findings_sentence(findings), findings_table(findings)
-    return [Paragraph(said), table] if said else [Paragraph(NOTHING), Details("What was looked for", [table])]
+    sentence, table = findings_sentence(findings), findings_table(findings)
+    return [Paragraph(sentence), table] if sentence else [Paragraph(NOTHING), Details("What was looked for", [table])]
 
 
 def findings_sentence(findings: Sequence[Mapping[str, Any]]) -> str:
     """Where maps hold more evidence than chance would: those of every method, then those of some; empty if nowhere."""
     methods = list(dict.fromkeys(str(one["method"]) for one in findings))
-    found: dict[str, list[str]] = {}
-    for one in findings:
-        if one["p"] < LEVEL:
-            found.setdefault(place_words(one), []).append(str(one["method"]))
-    every = [place for place, by in found.items() if len(by) == len(methods)]
-    some = [f"{place} ({listed(by)})" for place, by in found.items() if place not in every]
+    methods_at: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding["p"] < LEVEL:
+            methods_at.setdefault(place_words(finding), []).append(str(finding["method"]))
+    every = [place for place, by in methods_at.items() if len(by) == len(methods)]
+    some = [f"{place} ({listed(by)})" for place, by in methods_at.items() if place not in every]
     found_by = f"{listed(methods)} {'finds' if len(methods) == 1 else 'find'}"
-    said = f"{found_by} more evidence than chance would put there: {listed(every)}." if every else ""
+    sentence = f"{found_by} more evidence than chance would put there: {listed(every)}." if every else ""
     if some:
-        said += (
+        sentence += (
             f" {'Only some methods do' if every else 'Some methods find more evidence than chance'}: {'; '.join(some)}."
         )
-    return said.strip()
+    return sentence.strip()
 
 
 def place_words(finding: Mapping[str, Any]) -> str:

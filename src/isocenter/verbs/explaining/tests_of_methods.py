@@ -51,7 +51,7 @@ def tested_methods(
 
     at_most: seconds after which no further case begins, once there are enough to judge
     """
-    found: dict[str, dict[str, Mapping[str, float]]] = {}
+    measures: dict[str, dict[str, Mapping[str, float]]] = {}
     refused: dict[str, str] = {}
     began = time.monotonic()
     for number, case in enumerate(cases):
@@ -67,15 +67,15 @@ def tested_methods(
             continue  # it is reported where it is explained
         for method in methods:
             try:
-                found.setdefault(method.name, {})[case.id] = tried(window, method, seed, seconds)
+                measures.setdefault(method.name, {})[case.id] = tried(window, method, seed, seconds)
             except UnfitError as error:
                 refused[error.method] = error.reason
     patients = {case.id: case.patient for case in cases}
     return Tested(
         {
             name: verdict_of(list(own.values()), [patients[case] for case in own], seed=seed).record
-            for name, own in found.items()
+            for name, own in measures.items()
         },
-        {(case, name): measured for name, own in found.items() for case, measured in own.items()},
+        {(case, name): measured for name, own in measures.items() for case, measured in own.items()},
         refused,
     )

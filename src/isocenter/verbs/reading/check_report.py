@@ -19,7 +19,7 @@ BINS = 32
 
 def check_page(examination: Examination, facts: Mapping[str, Any], more: Sequence[Section] = ()) -> Page:
     """All that was found as one page, the worst first; more: sections on groups of people"""
-    problems = sorted(examination.problems, key=lambda one: SEVERITIES.index(one.severity))
+    problems = sorted(examination.problems, key=lambda problem: SEVERITIES.index(problem.severity))
     unknown = "" if examination.dataset.patients_known else (
         " Patients are unknown: a split is by case, and leakage cannot be excluded."
     )  # fmt: skip
@@ -76,7 +76,7 @@ def _short(measures: Mapping[str, float]) -> dict[str, float | None]:
 def _pictures(examination: Examination) -> Iterator[Figure]:
     """Contact sheets: the cases of the worst findings, and some of the others."""
     cases = {case.id: case for case in examination.dataset}
-    ranked = sorted(examination.problems, key=lambda one: SEVERITIES.index(one.severity))
+    ranked = sorted(examination.problems, key=lambda problem: SEVERITIES.index(problem.severity))
     ranked_cases = [[name for name in one.cases if name in cases] for one in ranked]
     # Some of each finding: one that hundreds of cases share must not hide the others.
     worst = list(dict.fromkeys(name for names in ranked_cases for name in names[:EACH]))[:SHOWN_CASES]

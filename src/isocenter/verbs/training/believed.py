@@ -57,11 +57,11 @@ def _answered(rows: Sequence[Row]) -> Iterator[Block]:
     share, error = known.get(ANSWERED), known.get(f"error_{ANSWERED}")
     if share is None:
         return
-    said = f"{share.value:.1%} of the cases get an answer".replace("%", " %")
+    sentence = f"{share.value:.1%} of the cases get an answer".replace("%", " %")
     if error is not None:
         ends = "" if error.low is None else f" ({error.low:.3f} to {error.high:.3f})"
-        said += f"; the mean error of these is {error.value:.3f}{ends}, and summary.json has their other figures"
-    yield Paragraph(f"{said}.")
+        sentence += f"; the mean error of these is {error.value:.3f}{ends}, and summary.json has their other figures"
+    yield Paragraph(f"{sentence}.")
 
 
 def _place(row: Row, metrics: Sequence[str]) -> int:

@@ -71,14 +71,14 @@ def configured(run: RunFolder) -> tuple[RunFolder, More]:
         place = runs[first].folder(fold)
         if place.is_dir():
             place.rename(run.folder(fold))
-    found = Decision(chosen, str(record["because"]), NNUNET)
-    after = replace(run, made=replace(run.made, plan=runs[first].plan.with_decision(WANTED, found)))
+    decision = Decision(chosen, str(record["because"]), NNUNET)
+    after = replace(run, made=replace(run.made, plan=runs[first].plan.with_decision(WANTED, decision)))
     after.write_plan(after.plan)
     if chosen != BOTH:
         return after, {}
     [other] = others
-    beside = zip(run.folds, jobs_of(runs[other]), strict=True)
-    return after, {run.folder(fold): [_outcome(runs[other], job)] for fold, job in beside}
+    pairs = zip(run.folds, jobs_of(runs[other]), strict=True)
+    return after, {run.folder(fold): [_outcome(runs[other], job)] for fold, job in pairs}
 
 
 def configuration_sections(run: Path) -> list[Section]:
@@ -113,8 +113,8 @@ def _trained(run: RunFolder, runs: Mapping[str, RunFolder]) -> dict[str, Trainin
     shares, number, trained = Shares(len(jobs) * len(run.folds)), 0, dict[str, Trainings]()
     for name, own in jobs.items():
         outcomes = []
-        for one in own:
-            job = replace(one, what=f"{one.what}, {name}")
+        for own_job in own:
+            job = replace(own_job, what=f"{own_job.what}, {name}")
             part, timed = Part(job, None), None
             if after is not None:
                 turn = shares.turn(0.0 if run.clock.spent and not number else run.clock.seconds)

@@ -135,11 +135,11 @@ def _record(rows: Mapping[str, Sequence[Compared]]) -> dict[str, Any]:
         return rows_to_json([Row(one.metric, one.label, pick(one)[0]) for one in rows.get(name, ())])["rows"]
 
     return {
-        "rows": listed(COVARIATES_ONLY, lambda one: one.estimates),
-        "images": listed(IMAGES, lambda one: one.estimates),
+        "rows": listed(COVARIATES_ONLY, lambda row: row.estimates),
+        "images": listed(IMAGES, lambda row: row.estimates),
         "added": {
-            "to the covariates": listed(COVARIATES_ONLY, lambda one: one.differences),
-            "to the images": listed(IMAGES, lambda one: one.differences),
+            "to the covariates": listed(COVARIATES_ONLY, lambda row: row.differences),
+            "to the images": listed(IMAGES, lambda row: row.differences),
         },
     }
 

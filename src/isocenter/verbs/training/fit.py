@@ -246,9 +246,9 @@ def tuned(
         model = model_of(job, outcome, more)
         if job.tuning:
             own, of_whom = predicted(model, job.settings.task, job.tuning), list(job.tuning)
-            for beside, reached in inner:
-                own += predicted(model_of(beside, reached, more), job.settings.task, beside.test)
-                of_whom += beside.test
+            for other, reached in inner:
+                own += predicted(model_of(other, reached, more), job.settings.task, other.test)
+                of_whom += other.test
             decided, decisions = job.settings.task.tuned(own, of_whom)
             decisions = {name: _with_inner(decision, job, inner) for name, decision in decisions.items()}
             held = predicted(model, decided, job.calibrating) if job.calibrating else own

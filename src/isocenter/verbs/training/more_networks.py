@@ -43,9 +43,9 @@ def networks_in_time(plan: Plan, after: Afterwards, costs: Costs, now: float, ea
     """
     chosen, left = plan.decision(NETWORKS), 0.0
     for count in range(MOST, 1, -1):
-        together = replace(costs, predict=count * costs.predict)
-        left = training_deadline(after.minutes, after.seconds(together)) - now
-        if together.predict <= PATIENCE and (count - 1) * each <= left:
+        several = replace(costs, predict=count * costs.predict)
+        left = training_deadline(after.minutes, after.seconds(several)) - now
+        if several.predict <= PATIENCE and (count - 1) * each <= left:
             break
     else:
         count = 1
@@ -56,7 +56,7 @@ def networks_in_time(plan: Plan, after: Afterwards, costs: Costs, now: float, ea
     return Decision(count, f"{chosen.because}: {because}", chosen.source)
 
 
-def alone(run: RunFolder, job: Job, *, minutes_decide: bool) -> str:
+def why_single(run: RunFolder, job: Job, *, minutes_decide: bool) -> str:
     """Why a training has one network although its plan leaves the number open; empty where minutes decide it."""
     if run.made.folds:
         return "the networks of the folds are one model already"

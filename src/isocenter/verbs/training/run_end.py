@@ -122,7 +122,7 @@ def notes_of(run: RunFolder, scored: Scored | None, plan: Plan, stopped: Sequenc
 
 def less_than_one_pass(run: RunFolder, done: Trained) -> list[str]:
     """That some training cases were never seen, of the training or of each fold that was so short."""
-    batch, found = int(done.plan["training.batch"]), list[str]()
+    batch, short = int(done.plan["training.batch"]), list[str]()
     for fold, outcome in zip(run.folds, done.outcomes, strict=True):
         cases, seen = len(run.cases("train", fold)), outcome.steps * batch
         if seen < cases:
@@ -130,8 +130,8 @@ def less_than_one_pass(run: RunFolder, done: Trained) -> list[str]:
             what = (
                 f"{counted(outcome.steps, 'step')} of {batch} show {seen} of {counted(cases, 'training case')}{where}"
             )
-            found.append(f"{what}: not even one pass over them, so give more --minutes")
-    return found
+            short.append(f"{what}: not even one pass over them, so give more --minutes")
+    return short
 
 
 def write_environment(run: RunFolder, plan: Plan, outcomes: Sequence[Outcome] = ()) -> dict[str, Any]:

@@ -124,9 +124,9 @@ class RunReport:
 
     def _audited(self, scored: Scored) -> Iterator[Section]:
         """What further looks found, each section with the files that hold all of it."""
-        beside = self.views or ""
+        folder = self.views or ""
         for audit in scored.audits:
-            files = [Link(name, f"{beside}{name}") for name in (*audit.tables, *audit.records)]
+            files = [Link(name, f"{folder}{name}") for name in (*audit.tables, *audit.records)]
             yield from (replace(section, files=files) for section in audit.sections)
 
     @property

@@ -35,10 +35,10 @@ from isocenter.verbs.training.image_only_control import evaluated_control, image
 from isocenter.verbs.training.inner_folds import inner_jobs
 from isocenter.verbs.training.more_networks import (
     NETWORKS,
-    alone,
     more_jobs,
     networks_in_time,
     stated_count,
+    why_single,
     with_members,
     write_mean,
 )
@@ -136,13 +136,13 @@ def trained(run: RunFolder, others: Mapping[Path, Sequence[Outcome]] = {}) -> Tr
             None if after is None else Timed(after, turn, partial(first_limit, after, part, None if number else costs))
         )
         outcomes.append(fitted(run, part, decided, timed))
-    beside = _Beside(run, after, shares, most)
+    further_trainings = _FurtherTrainings(run, after, shares, most)
     controls = []
     for job, outcome in zip(jobs, outcomes, strict=True) if wants_control else ():
         control = image_job(job, job.plan if run.made.folds else log.plan, run, timed=after is not None)
-        controls.append(beside.trained(control, job, outcome, 1.0))
+        controls.append(further_trainings.trained(control, job, outcome, 1.0))
     inner = inner_jobs(run, jobs[0], log.plan, timed=after is not None)
-    unseen = [beside.trained(own, jobs[0], outcomes[0], inner_share / len(inner)) for own in inner]
+    unseen = [further_trainings.trained(own, jobs[0], outcomes[0], inner_share / len(inner)) for own in inner]
     further = {**others, **_more_networks(run, log, after, began, [(jobs[0], outcomes[0]), *unseen])}
     more = with_members([*zip(jobs, outcomes, strict=True), *unseen, *controls], further)
     return _evaluated(run, log.plan, jobs, outcomes, controls, unseen, more)
@@ -158,7 +158,7 @@ def _more_networks(
     if NETWORKS not in log.plan:  # of before there were further networks
         return {}
     (main, outcome), open_yet = trainings[0], log.plan[NETWORKS] is None
-    if open_yet and (why := alone(run, main, minutes_decide=after is not None)):
+    if open_yet and (why := why_single(run, main, minutes_decide=after is not None)):
         log({NETWORKS: Decision(1, why)})
     elif open_yet and after is not None:
         costs, now = after.costs(load(outcome.checkpoint, main.settings.training.device)), run.clock.seconds
@@ -169,13 +169,15 @@ def _more_networks(
     reached = dict[Path, list[Outcome]]()
     for job, own in trainings:
         decided = replace(job, plan=log.plan) if job is main else job
-        for one in more_jobs(decided, own, count):
-            reached.setdefault(job.out, []).append(fitted(run, Part(one, None), partial(log_decisions, one.what), None))
+        for further in more_jobs(decided, own, count):
+            reached.setdefault(job.out, []).append(
+                fitted(run, Part(further, None), partial(log_decisions, further.what), None)
+            )
     return reached
 
 
 @dataclass(frozen=True, eq=False)
-class _Beside:
+class _FurtherTrainings:
     """Trainings beside those of the model, none of which takes longer than one of these.
 
     most: of all time for training, the share of one of the model's
