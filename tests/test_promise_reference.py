@@ -1,7 +1,7 @@
 """A kind of reference that nobody here knows, in a format that nobody here knows, goes through every verb.
 
 Its file is `toys/fingertip.py`, a package of somebody else's with a kind of reference, a format that holds it, a kind
-of problem and a network; its lines in our indexes are the entry points that are written below.
+of problem and a network with a kind of answer of its own; its lines in our indexes are the entry points below.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 
 import isocenter
-from isocenter import tasks
+from isocenter import networks, tasks
 from isocenter.errors import DatasetError
 from isocenter.quality import reference_kinds
 from isocenter.verbs.train import Run
@@ -101,6 +101,12 @@ def test_it_is_in_every_index(promised):
     assert "tip" in {kind.name for kind in reference_kinds()}
     assert "indicating" in tasks.names()
     assert "spotter" in isocenter.list_networks()
+
+
+def test_no_family_of_ours_has_its_kind_of_answer(promised):
+    own = networks.family_of("spotter").answers
+    assert own == {"nearness"}
+    assert not [name for name in networks.ours() if networks.family_of(name).answers & own]
 
 
 def test_its_data_are_checked_and_the_reference_is_stated_counted_drawn_and_recorded(promised, tmp_path):

@@ -1,5 +1,5 @@
 """A toy package of somebody else: the tip of a bright line. It brings a kind of reference, a format that holds it, a
-kind of problem that learns it, and a network with a loss that none of ours has.
+kind of problem that learns it, and a network with a kind of answer and a loss that none of ours has.
 
 One file; its lines in our indexes are the entry points that `tests/test_promise_reference.py` writes.
 """
@@ -142,7 +142,18 @@ TIP = ReferenceKind(
 )
 
 
-# The network.
+# The network, and its kind of answer.
+@dataclass(frozen=True)
+class Nearness(Dense):
+    """A number for every voxel, of which the largest is the point: no family of ours answers so."""
+
+    channels: int = 1
+
+    @property
+    def answers(self) -> str:
+        return "nearness"
+
+
 class Spotter(nn.Module):
     """(batch, channels, *spatial) to {head: (batch, 1, *spatial)}; `softmax` over all voxels says where the tip is."""
 
@@ -166,7 +177,7 @@ class Spotter(nn.Module):
         return -(share.clamp_min(1e-6).log() * there).mean()
 
 
-SPOTTER = Family(Spotter, answers=frozenset({"dense"}), axes=(2,), otherwise="Choose unet", has_loss=True)
+SPOTTER = Family(Spotter, answers=frozenset({"nearness"}), axes=(2,), otherwise="Choose unet", has_loss=True)
 
 
 # The kind of problem.
@@ -198,7 +209,7 @@ class Pointing:
 
     @property
     def heads(self) -> Mapping[str, Head]:
-        return {HEAD: Dense(1)}
+        return {HEAD: Nearness()}
 
     @property
     def labels(self) -> tuple[Label, ...]:

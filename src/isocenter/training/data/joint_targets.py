@@ -121,10 +121,10 @@ class JointFollowing:
 
 
 def kind_of(head: Head) -> Kind:
-    """The kind of a target for this head."""
+    """The kind of a target for this head; a head from elsewhere has that of the one that it is derived from."""
     if head.parts:
         return JointTargets({part: kind_of(own) for part, own in head.parts.items()})
-    return KINDS[type(head)]
+    return next(KINDS[own] for own in type(head).__mro__ if own in KINDS)
 
 
 def kind_of_all(kinds: Sequence[Kind]) -> Kind:
