@@ -335,7 +335,9 @@ def _travelled(name: str) -> Callable[..., torch.nn.Module]:
 
 def page(outcomes: Mapping[Combination, Outcome], untried: Sequence[Combination] = ()) -> str:
     """The whole page."""
-    heading = "| family | axes | answers for | covariates | image | weights | forward | backward | by heart | copy | ONNX |"
+    heading = (
+        "| family | axes | answers for | covariates | image | weights | forward | backward | by heart | copy | ONNX |"
+    )
     lines = [
         "# Every network, in every way that it is advertised",
         "",

@@ -59,9 +59,9 @@ class Awaited:
         safe = None if self.is_sent else self.reply.come()
         if safe is None:
             return
-        kind, said = reported(self.request, safe)
+        kind, dataset = reported(self.request, safe)
         syntax = self.context.transfer_syntax
-        data = pynetdicom.dsutils.encode(said, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
+        data = pynetdicom.dsutils.encode(dataset, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
         message = pynetdicom.dimse_primitives.N_EVENT_REPORT()
         message.MessageID, message.EventTypeID, message.EventInformation = number, kind, BytesIO(data or b"")
         message.AffectedSOPClassUID, message.AffectedSOPInstanceUID = COMMITMENT, COMMITMENT_INSTANCE
@@ -93,8 +93,8 @@ class Handed:
             try:
                 self._carry(ours)
             finally:
-                for one in list(self._awaited.values()):
-                    one.reply.close()
+                for awaited in list(self._awaited.values()):
+                    awaited.reply.close()
                 sweep(self.store.journal.folder, self.listening.idle_s)
 
     def _carry(self, ours: socket.socket) -> None:
@@ -162,17 +162,17 @@ class Handed:
         if now - self._looked_at < LOOK_S or now - self._spoke_at < QUIET_S:
             return
         self._looked_at = now
-        for number, one in list(self._awaited.items()):
-            one.send(number)
+        for number, awaited in list(self._awaited.items()):
+            awaited.send(number)
 
     def _note_answer(self, event: Any) -> None:
         """A peer that has the report needs no other; one that wants none on this association gets its own."""
         command = event.message.command_set
         if command.get("CommandField") != REPORT_ANSWERED:
             return
-        one = self._awaited.pop(command.get("MessageIDBeingRespondedTo", 0), None)
-        if one is not None:
-            one.reply.close(is_told=command.get("Status") == messages.SUCCESS)
+        awaited = self._awaited.pop(command.get("MessageIDBeingRespondedTo", 0), None)
+        if awaited is not None:
+            awaited.reply.close(is_delivered=command.get("Status") == messages.SUCCESS)
 
     def _note_report(self, event: Any) -> tuple[int, None]:
         if "report" not in self.permits:

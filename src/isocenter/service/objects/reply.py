@@ -42,9 +42,9 @@ class Reply:
         except FileNotFoundError:
             return None
 
-    def close(self, *, is_told: bool = False) -> None:
-        """Wait no longer. is_told: the peer has the answer."""
-        if is_told:
+    def close(self, *, is_delivered: bool = False) -> None:
+        """Wait no longer. is_delivered: the peer has the answer."""
+        if is_delivered:
             self._answer.unlink(missing_ok=True)
         self._open.unlink(missing_ok=True)
 

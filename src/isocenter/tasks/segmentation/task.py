@@ -149,14 +149,14 @@ class Segmentation:
     @property
     def settings(self) -> dict[str, Any]:
         """Plain values from which `of` makes an equal segmentation."""
-        rules = self.postprocessing
         by_name = {"weights": self.weights, "several": self.several, "expected_dice": self.expected_dice}
         return {
             "labels": [plain(label) for label in self.classes],
             "loss": self.loss_name,
             "tolerance": dict(self.tolerance) if isinstance(self.tolerance, Mapping) else self.tolerance,
             **{name: given and dict(given) for name, given in by_name.items()},
-            "postprocessing": None if rules is None else {name: asdict(rule) for name, rule in rules.items()},
+            "postprocessing": self.postprocessing
+            and {name: asdict(rule) for name, rule in self.postprocessing.items()},
             "centrelines": list(self.centrelines),
             "regions": None if self.regions is None else {name: list(values) for name, values in self.regions.items()},
             "ignore": self.ignore,
@@ -182,16 +182,13 @@ class Segmentation:
     @property
     def channel_labels(self) -> tuple[Label, ...]:
         """The meaning of the outputs, without the background's."""
-        if self.regions is None:
-            return self.classes
-        return tuple(Label(values[0], name) for name, values in self.regions.items())
+        regions = (self.regions or {}).items()
+        return self.classes if self.exclusive else tuple(Label(values[0], name) for name, values in regions)
 
     @property
     def structures(self) -> Mapping[str, tuple[int, ...]]:
         """{name: values} of what is scored and measured, and about which patches are centred."""
-        if self.regions is not None:
-            return self.regions
-        return {label.name: (label.value,) for label in self.classes}
+        return {label.name: (label.value,) for label in self.classes} if self.regions is None else self.regions
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -216,9 +213,7 @@ class Segmentation:
     @property
     def writes(self) -> tuple[int, ...]:
         """For each output the value that it marks; where they overlap a later one overwrites an earlier one."""
-        if self.regions is not None:
-            return tuple(values[0] for values in self.regions.values())
-        return (0, *(label.value for label in self.classes))
+        return (*([0] if self.exclusive else []), *(label.value for label in self.channel_labels))
 
     @property
     def mirrored(self) -> tuple[int, ...] | None:
@@ -293,15 +288,9 @@ class Segmentation:
     @property
     def truth(self) -> Truth:
         """The reading of masks, for training and for scoring."""
-        return Truth(
-            tuple(label.value for label in self.classes),
-            tuple(self.structures.values()),
-            self.ignore,
-            self.background,
-            self.sparse,
-            self.readers,
-            len(self.observers) if self.is_divided else 1,
-        )
+        values, readers = tuple(label.value for label in self.classes), len(self.observers) if self.is_divided else 1
+        drawn = (self.ignore, self.background, self.sparse, self.readers)
+        return Truth(values, tuple(self.structures.values()), *drawn, readers)
 
     def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """The sum of the terms in `loss_name` over the known voxels; target: (batch, *spatial) codes."""
@@ -395,8 +384,8 @@ class Segmentation:
         """The task with what intervals of volumes by the mean of folds rest on."""
         if self.certainty.conformal is None:
             return self, {}
-        found = crossed_volumes(self.certainty, predictions, cases, folds, self.truth, self.believed)
-        return replace(self, certainty=found[0]), found[1]
+        certainty, made = crossed_volumes(self.certainty, predictions, cases, folds, self.truth, self.believed)
+        return replace(self, certainty=certainty), made
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The volume of each structure, in ml where voxels have a size, its interval, and the Dice that is expected."""

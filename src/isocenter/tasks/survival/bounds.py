@@ -45,6 +45,6 @@ def lower_bound(certainty: Certainty, usual: float, risks: Sequence[float]) -> d
     if certainty.conformal is None:
         return {}
     logs = -np.array(risks, dtype=np.float64)[:, None]
-    found = certainty.crossed_interval([EVERYONE], logs, logs, np.ones_like(logs))
-    by_fold = None if found is None else float(np.exp(found[0][EVERYONE]))
+    conformal = certainty.crossed_interval([EVERYONE], logs, logs, np.ones_like(logs))
+    by_fold = None if conformal is None else float(np.exp(conformal[0][EVERYONE]))
     return {TIME: usual / certainty.conformal.threshold(EVERYONE) if by_fold is None else by_fold}
