@@ -196,7 +196,7 @@ def _add(url: str, count: int) -> None:
     database = migrated(url)
     Index(database).add([Arrival(STUDY, "s", "i", "1", "2", "3", "4", "5", "p", 1, "0", "peer", "store")])
     columns = {"model": "m", "model_hash": "h", "inputs": {"series": {}, "hash": ""}, "revision": 1, "priority": 2}
-    with database.begin() as connection:
+    with database.write() as connection:
         for number in range(count):
             Jobs(database).add(connection, study=STUDY, inputs_hash="i", rule=str(number), **columns)
     database.close()

@@ -61,8 +61,8 @@ def test_a_file_that_is_gone_before_it_is_read_keeps_no_other_from_being_taken(t
         (folder / path.name).write_bytes(path.read_bytes())
     watched = WatchedFolder(folder, store)
     assert watched.look() == 0
-    begin = store.begin
-    monkeypatch.setattr(store, "begin", lambda: ((folder / mr[0].name).unlink(missing_ok=True), begin())[1])
+    open_part = store.open_part
+    monkeypatch.setattr(store, "open_part", lambda: ((folder / mr[0].name).unlink(missing_ok=True), open_part())[1])
     assert watched.look() == 1
     assert list((tmp_path / "inbox").rglob("*.part")) == []
 

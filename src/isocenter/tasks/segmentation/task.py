@@ -155,8 +155,7 @@ class Segmentation:
             "loss": self.loss_name,
             "tolerance": dict(self.tolerance) if isinstance(self.tolerance, Mapping) else self.tolerance,
             **{name: given and dict(given) for name, given in by_name.items()},
-            "postprocessing": self.postprocessing
-            and {name: asdict(rule) for name, rule in self.postprocessing.items()},
+            "postprocessing": self.postprocessing and {n: asdict(rule) for n, rule in self.postprocessing.items()},
             "centrelines": list(self.centrelines),
             "regions": None if self.regions is None else {name: list(values) for name, values in self.regions.items()},
             "ignore": self.ignore,
