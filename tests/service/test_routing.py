@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import isocenter
+from isocenter.errors import UsageError
 from isocenter.service.keeper import seconds_until
 from isocenter.service.routing import ModelFacts, SeriesFacts, StudyAnswers, rules_of, study_routing
 from isocenter.service.routing.rules import fits
@@ -34,6 +35,21 @@ def rule(**changes: Any) -> Rule:
 def taken(rules: Rule | list[Rule], *found: SeriesFacts, answers: StudyAnswers | None = None) -> list[dict[str, str]]:
     rules = rules if isinstance(rules, list) else [rules]
     return [dict(inputs) for _, inputs in study_routing(rules, MODEL, found, answers or StudyAnswers()).jobs]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"when": {"Modalty": "MR"}}, "'Modalty' is neither a DICOM keyword nor"),
+        ({"unless": {"thickness": 5}}, "'thickness' is neither"),
+        ({"series": {"image": {"spacing": (0, 1)}}}, "'spacing' is neither"),
+        ({"series": {"T1": {"Modality": "MR"}, "T2": {}}}, "series has T1, T2, and the model's images are image"),
+    ],
+)
+def test_a_rule_that_no_series_can_fulfil_is_refused(changes, words):
+    settings = Settings(models={"m": {"path": "m"}}, rules=[rule(**changes)])
+    with pytest.raises(UsageError, match=words):
+        rules_of(settings, MODEL)
 
 
 @pytest.mark.parametrize(

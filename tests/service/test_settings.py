@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from isocenter.errors import UsageError
-from isocenter.service import read_settings
+from isocenter.service import prepared, read_settings
 
 WHOLE = """
 [node]
@@ -71,6 +73,26 @@ def test_models_are_named_by_their_folders(tmp_path):
         ('ae_title = "ORTHANC"', 'ae_title = "A TITLE THAT IS TOO LONG"', 11, "AE title"),
         ('send = ["pacs"]', 'send = ["pacs"]\nhours = "7-19"', 22, "hours"),
         ("[dicom]", '[dicom]\nhost = "0.0.0.0"\n[[peer]]', 8, "no such key"),
+        ('name = "radiology"', 'name = "radio/logy"', 3, "a name has"),
+        ("port = 11112", "port = 8180", 1, "two ports are 8180"),
+        ("port = 11112", 'sync = "never"', 8, "dicom.sync"),
+        ("port = 11112", "idle_s = 0", 8, "dicom.idle_s"),
+        ("port = 11112", 'tls = { port = 2762, certificate = "a.pem" }', 8, "dicom.tls.key"),
+        ("port = 4242", 'port = 4242\nmay = ["delete"]', 14, "peers.0.may"),
+        ("port = 4242", 'port = 4242\ntls = { authorities = "a.pem", key = "k.pem" }', 14, "a key its certificate"),
+        ("[models", '[[peers]]\nname = "pacs"\nae_title = "B"\nhost = "b"\nport = 1\n[models', 1, "two peers are"),
+        ("[[rules]]", '[[rules]]\nname = "hippocampus on MR"\nmodel = "hippocampus"\n[[rules]]', 1, "two rules are"),
+        ('send = ["pacs"]', 'inside = { rule = "liver", label = "liver" }', 1, "no other rule"),
+        ('send = ["pacs"]', 'only_if = { rule = "hippocampus on MR", finding = "f" }', 1, "no other rule"),
+        ('send = ["pacs"]', 'take = "some"', 21, "rules.0.take"),
+        ('send = ["pacs"]', 'priority = "soon"', 21, "rules.0.priority"),
+        ("slices = [20, 400]", "slices = [400, 20]", 16, "no number lies between 400 and 20"),
+        ("[dicom]", "min_free_gb = -1\n[dicom]", 6, "node.min_free_gb"),
+        ("[dicom]", "[queue]\nattempts = 0\n[dicom]", 7, "queue.attempts"),
+        ("[dicom]", "[study]\ncomplete_after_s = -1\n[dicom]", 7, "study.complete_after_s"),
+        ("[dicom]", '[database]\nurl = "mysql://a@b/c"\n[dicom]', 7, "database.url"),
+        ("[dicom]", "[watch]\n[dicom]", 6, "watch.folder"),
+        ("[dicom]", "[front]\northanc = 7\n[dicom]", 7, "front.orthanc"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(tmp_path, old, new, line, words):
@@ -84,6 +106,39 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path, old, new, line, words):
 def test_a_node_that_others_reach_lists_its_peers(tmp_path):
     with pytest.raises(UsageError, match="no peer is listed"):
         read_settings(written(tmp_path, '[dicom]\nhost = "0.0.0.0"\n'))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"dicom": {"tls": {"port": 0, "certificate": "no.pem", "key": "no.pem"}}}, r"no\.pem: no TLS"),
+        ({"http": {"tls": {"certificate": "no.pem", "key": "no.pem"}}}, r"no\.pem: no TLS"),
+        (
+            {"peers": [{"name": "p", "ae_title": "P", "host": "h", "port": 1, "tls": {"authorities": "no.pem"}}]},
+            "no TLS",
+        ),
+        ({"watch": {"folder": "nowhere"}}, "no such folder to watch"),
+    ],
+)
+def test_files_that_are_not_there_are_named_before_anything_is_made(tmp_path, changes, words):
+    ports = {"dicom": {"port": 0}, "http": {"port": 0}}
+    sections = {name: {**ports.get(name, {}), **changes.get(name, {})} for name in ports} | {
+        name: given for name, given in changes.items() if name not in ports
+    }
+    with pytest.raises(UsageError, match=words):
+        prepared(read_settings(written(tmp_path, ""), **sections))
+    assert [path.name for path in tmp_path.iterdir()] == ["node.toml"]
+
+
+def test_a_port_for_tls_that_is_in_use_is_refused(tmp_path):
+    key, certificate = tmp_path / "node.key", tmp_path / "node.pem"
+    made = ["openssl", "req", "-x509", "-subj", "/CN=localhost", "-nodes", "-newkey", "rsa:2048"]
+    subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        tls = {"port": taken.getsockname()[1], "certificate": str(certificate), "key": str(key)}
+        settings = read_settings(folder=tmp_path / "node", dicom={"port": 0, "tls": tls}, http={"port": 0})
+        with pytest.raises(UsageError, match="cannot be listened on"):
+            prepared(settings)
 
 
 def test_a_file_that_is_no_toml_is_named(tmp_path):

@@ -93,10 +93,12 @@ def _web(settings: Settings, name: str, stop: threading.Event) -> None:
 
 
 def _describe(settings: Settings, name: str, stop: threading.Event) -> None:
-    """Facts of every model, for those who route."""
+    """Facts of every model, for those who route. Raises UsageError for a rule that its model cannot follow."""
     del name, stop
     models = service.WarmModels({name: one.path for name, one in settings.models.items()}, settings.queue.memory_gb)
-    rows = [asdict(models[name][1]) for name in settings.models]
+    facts = {name: models[name][1] for name in settings.models}
+    service.rules_of(settings, facts)  # refuses what no series could fulfil
+    rows = [asdict(one) for one in facts.values()]
     with written(settings.folder / MODELS, overwrite=True) as partial:
         partial.write_text(json.dumps({"schema": "isocenter.models", "version": 1, "rows": rows}), encoding="utf-8")
 

@@ -201,9 +201,11 @@ class Rule(Section):
     only_if: OnlyIf | None = None
 
     @model_validator(mode="after")
-    def _patterns_compile(self) -> Rule:
+    def _can_hold(self) -> Rule:
         for wishes in (self.when, self.unless, *self.series.values()):
             for key, wish in wishes.items():
+                if isinstance(wish, tuple) and wish[0] > wish[1]:
+                    raise ValueError(f"{key}: no number lies between {wish[0]:g} and {wish[1]:g}")
                 for text in wish if isinstance(wish, list) else [wish]:
                     if isinstance(text, str) and text.startswith("~"):
                         try:
@@ -255,6 +257,10 @@ class Settings(Section):
             for other in (rule.inside, rule.only_if):
                 if other is not None and (other.rule not in rules or other.rule == rule.name):
                     raise ValueError(f"rule {rule.name!r} waits for {other.rule!r}, which is no other rule")
+        listening = [(self.dicom.host, self.dicom.port), (self.http.host, self.http.port)]
+        listening += [(self.dicom.host, self.dicom.tls.port)] if self.dicom.tls is not None else []
+        if double := {place for place in listening if place[1] and listening.count(place) > 1}:
+            raise ValueError(f"two ports are {double.pop()[1]}: dicom, dicom.tls and http need one each")
         if not self.peers and not is_loopback(self.dicom.host):
             raise ValueError(f"dicom.host {self.dicom.host} is open to others, and no peer is listed")
         return self

@@ -21,6 +21,8 @@ from typing import IO
 
 from isocenter.errors import ResourceError, UsageError
 from isocenter.files import written
+from isocenter.service.courier import listening_of
+from isocenter.service.dicom import server_context
 from isocenter.service.records import migrated
 from isocenter.service.settings import Settings, token_of
 from isocenter.service.stored import ALIVE, MODELS, REFUSED, WRONG_USE, runs, settings_file
@@ -197,21 +199,30 @@ class Node:
 def prepared(settings: Settings, role: str = "all") -> Settings:
     """A node's folder with its settings, models and tables, checked; the settings with the ports that it has.
 
-    Raises UsageError for a port in use, an address that others reach without a token, a model that does not load, a
-    folder that is none of ours; ResourceError for a database that does not answer. Nothing is started.
+    Raises UsageError for a port in use, an address that others reach without a token, certificates that are none, a
+    model that does not load, a rule that its model cannot follow, a folder to watch that is not there, a node's folder
+    that is none of ours; ResourceError for a database that does not answer. Nothing is started.
     """
     folder = settings.folder
     if folder.exists() and any(folder.iterdir()) and not any(folder.glob("settings*.json")):
         raise UsageError("is a folder of something else", str(folder), "Choose another --folder")
     if role == "worker" and not (folder / MODELS).exists():
         raise UsageError("no node lies there", str(folder), "Start its keeper first, and share its folder")
+    listening = listening_of(settings)  # refuses peers' certificates that are none
     if runs(role, "receiver"):
         port = _free(settings.dicom.host, settings.dicom.port)
+        if listening.tls is not None:
+            _ = listening.tls.context
+            _free(settings.dicom.host, listening.tls.port)
         settings = settings.model_copy(update={"dicom": settings.dicom.model_copy(update={"port": port})})
     if runs(role, "web"):
         token_of(settings)
+        if settings.http.tls is not None:
+            server_context(settings.http.tls.certificate, settings.http.tls.key)
         port = _free(settings.http.host, settings.http.port)
         settings = settings.model_copy(update={"http": settings.http.model_copy(update={"port": port})})
+    if runs(role, "keeper") and settings.watch is not None and not settings.watch.folder.is_dir():
+        raise UsageError("there is no such folder to watch", str(settings.watch.folder), "Make it, or leave out watch")
     folder.mkdir(parents=True, exist_ok=True)
     # A node that runs there keeps its settings: a process of it that dies is begun again with them.
     held = _locked(folder) if runs(role, "keeper") else nullcontext()

@@ -8,7 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.service.dicom.asking import find, get, move, report_commitment, request_commitment
-    from isocenter.service.dicom.listening import Listening, Peer, Secured, Trusted
+    from isocenter.service.dicom.listening import Listening, Peer, Secured, Trusted, server_context
     from isocenter.service.dicom.receiver import Receiver, run_receiver
     from isocenter.service.dicom.sending import PeerError, Sent, echo, store
 

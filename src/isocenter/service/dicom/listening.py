@@ -66,6 +66,11 @@ class Secured:
     key: Path
     clients: Path | None = None
 
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For whoever connects. Raises UsageError for files that are no certificates."""
+        return server_context(self.certificate, self.key, self.clients)
+
 
 @dataclass(frozen=True)
 class Listening:
@@ -97,6 +102,20 @@ class Listening:
         listed = [peer for peer in self.peers if peer.ae_title == calling and address in addresses(peer.host)]
         reports = {"report" for peer in listed if peer.commits}
         return frozenset({"store"} if self.is_local else ()).union(reports, *(peer.may for peer in listed))
+
+
+def server_context(certificate: Path, key: Path, clients: Path | None = None) -> ssl.SSLContext:
+    """TLS of connections that others open; clients: who signs what they show. Raises UsageError as `Secured`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key)
+        if clients is not None:
+            context.load_verify_locations(clients)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError as error:
+        remedy = "Give a certificate and its key, and the authorities of clients, if any, as PEM files"
+        raise UsageError(f"no TLS ({error.strerror or error})", str(certificate), remedy) from error
+    return context
 
 
 def addresses(host: str) -> set[str]:

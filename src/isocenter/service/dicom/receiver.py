@@ -16,7 +16,7 @@ from pathlib import Path
 from isocenter.errors import UsageError
 from isocenter.service.dicom.connection import Connection
 from isocenter.service.dicom.handed import Handed
-from isocenter.service.dicom.listening import Listening, Secured
+from isocenter.service.dicom.listening import Listening
 from isocenter.service.dicom.pdus import (
     ASSOCIATE_RQ,
     CALLED_UNKNOWN,
@@ -51,7 +51,7 @@ class Receiver:
             self._doors: list[tuple[socket.socket, ssl.SSLContext | None]] = []
             self._doors.append((stack.enter_context(_bound(listening.host, listening.port)), None))
             if (tls := listening.tls) is not None:
-                self._doors.append((stack.enter_context(_bound(listening.host, tls.port)), _secured(tls)))
+                self._doors.append((stack.enter_context(_bound(listening.host, tls.port)), tls.context))
             self._sockets = stack.pop_all()
         self.store = ObjectStore(folder, name, sync=listening.sync, min_free_gb=listening.min_free_gb)
         self._lock = threading.Lock()
@@ -171,16 +171,3 @@ def _bound(host: str, port: int) -> socket.socket:
         door.close()
         raise UsageError(f"cannot listen there ({error.strerror})", f"{host}:{port}", "Choose another port") from error
     return door
-
-
-def _secured(tls: Secured) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(tls.certificate, tls.key)
-        if tls.clients is not None:
-            context.load_verify_locations(tls.clients)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except OSError as error:
-        remedy = "Give a certificate, its key and its clients as PEM files"
-        raise UsageError(f"no TLS ({error.strerror or error})", str(tls.certificate), remedy) from error
-    return context

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from isocenter.errors import UsageError
+from isocenter.service.dicom import server_context
 from isocenter.service.objects import ObjectStore
 from isocenter.service.records import opened
 from isocenter.service.settings import HttpTls, Settings, token_of
@@ -37,11 +37,7 @@ def web_listener(settings: Settings) -> socket.socket:
     http = settings.http
     token_of(settings)
     if http.tls is not None:
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(http.tls.certificate, http.tls.key)
-        except OSError as error:
-            problem, remedy = f"no TLS ({error.strerror or error})", "Give a certificate and its key as PEM files"
-            raise UsageError(problem, str(http.tls.certificate), remedy) from error
+        server_context(http.tls.certificate, http.tls.key)
     family = socket.AF_INET6 if ":" in http.host else socket.AF_INET
     try:
         listener = socket.create_server((http.host, http.port), family=family, backlog=512)
