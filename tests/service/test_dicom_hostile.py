@@ -88,6 +88,18 @@ def test_what_is_no_request_is_turned_away(node, said):
     assert is_served(node)
 
 
+def test_titles_are_no_paths(tmp_path):
+    with receiving(tmp_path / "node") as node:
+        for number, title in enumerate(("../../escaped", "/tmp/escaped", "..", "a/b")):  # noqa: S108
+            with Talk(node.port) as talk:
+                assert talk.associate(calling=title, called=title) == ACCEPTED
+                data = data_set(encoded(drawn(f"1.2.3.{number}")))
+                talk.say(object_sent(data, f"1.2.3.{number}"))
+                assert talk.status() == 0
+        assert {line.path.split("/")[0] for line in node.lines} == {"studies"}
+        assert len(node.lines) == 4 and not list(tmp_path.parent.rglob("*escaped*"))
+
+
 @given(st.binary(max_size=400))
 def test_the_body_of_a_request_is_parsed_or_refused(body):
     try:

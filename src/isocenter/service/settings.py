@@ -259,8 +259,8 @@ class Settings(Section):
                     raise ValueError(f"rule {rule.name!r} waits for {other.rule!r}, which is no other rule")
         listening = [(self.dicom.host, self.dicom.port), (self.http.host, self.http.port)]
         listening += [(self.dicom.host, self.dicom.tls.port)] if self.dicom.tls is not None else []
-        if double := {place for place in listening if place[1] and listening.count(place) > 1}:
-            raise ValueError(f"two ports are {double.pop()[1]}: dicom, dicom.tls and http need one each")
+        if shared := [port for host, port in listening if port and listening.count((host, port)) > 1]:
+            raise ValueError(f"two ports are {shared[0]}: dicom, dicom.tls and http need one each")
         if not self.peers and not is_loopback(self.dicom.host):
             raise ValueError(f"dicom.host {self.dicom.host} is open to others, and no peer is listed")
         return self
