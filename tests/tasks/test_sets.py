@@ -29,6 +29,12 @@ def values(**settings):
     return tasks.build({"name": "regression", **given})
 
 
+def survival(**settings):
+    followed = {"time": [1.0], "share": [0.5]}
+    given = {"horizons": [1.0, 2.0], "scale": 1.0, "edges": [1.0, 2.0], "followed": 4.0, "censoring": followed}
+    return tasks.build({"name": "survival", "model": "cox", **given, **settings})
+
+
 def decoded(task, outputs) -> list[Prediction]:
     (head,) = task.heads
     return [task.decoding.decode([((), {head: np.asarray(one, dtype=np.float32)})], GRID) for one in outputs]
@@ -124,7 +130,7 @@ def test_outputs_that_are_constant_or_no_numbers_leave_all_classes_in(output):
 
 
 @pytest.mark.parametrize("coverage", [1.2, 0, 1, True, "much", math.nan])
-@pytest.mark.parametrize("make", [classes, findings, values])
+@pytest.mark.parametrize("make", [classes, findings, values, survival])
 def test_an_impossible_coverage_is_refused_by_its_name(make, coverage):
     with pytest.raises(PlanError, match=r"task\.coverage"):
         make(coverage=coverage)
@@ -275,6 +281,12 @@ def test_intervals_between_quantiles_hold_the_value_as_often_as_promised_on_each
     assert tasks.build({"name": "regression", **made.settings}) == made
 
 
+def test_values_that_are_no_numbers_leave_an_interval_without_ends():
+    made, _ = assured(values(), np.full((60, 1), np.nan), cases_of("value", [{"size": 10.0}] * 60))
+    [found] = decoded(made, [[0.0]])
+    assert (found.confidence.low["size"], found.confidence.high["size"]) == (-math.inf, math.inf)
+
+
 def test_with_too_few_patients_an_interval_has_no_ends_and_its_columns_are_blank():
     cases = cases_of("value", [{"size": 10.0 + n} for n in range(8)])
     made, decisions = assured(values(), np.zeros((8, 1)), cases)
@@ -285,12 +297,6 @@ def test_with_too_few_patients_an_interval_has_no_ends_and_its_columns_are_blank
     table = made.scoring.score(decoded(made, np.zeros((8, 1))), cases).assign(split="test")
     rows = {row.metric: row.estimate for row in made.scoring.summary(table, seed=0)}
     assert rows["coverage"].value == 1.0
-
-
-def survival(**settings):
-    followed = {"time": [1.0], "share": [0.5]}
-    given = {"horizons": [1.0, 2.0], "scale": 1.0, "edges": [1.0, 2.0], "followed": 4.0, "censoring": followed}
-    return tasks.build({"name": "survival", "model": "cox", **given, **settings})
 
 
 @pytest.mark.parametrize("censoring", ["at random", "by risk", "at one time"])

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from isocenter.errors import PlanError
-from isocenter.evaluation import Calibrator
+from isocenter.evaluation import Calibrator, Conformal
 from isocenter.tasks.segmentation.promises import sizes_of
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.segmentation.voxel_calibration import SIZES, Believed
@@ -365,3 +365,18 @@ def test_with_too_few_patients_or_without_whole_references_a_volume_has_no_inter
     assert few.decoding.outputs(stated(few, range(1))[0][0])["organ_mm2_low"] is None
     partly = replace(task, ignore=9)
     assert partly.assured(*stated(partly, range(20)), exact=True)[0].certainty.conformal is None
+
+
+def test_the_interval_of_a_volume_stands_in_millilitres_and_ends_at_nothing():
+    found = Conformal("doubt", 0.9, "label", dict.fromkeys(NAMES, 20), dict(zip(NAMES, (2.0, 50.0), strict=True)), True)
+    task = replace(TASK, expected_dice=dict.fromkeys(NAMES, 1.0), certainty=Certainty(conformal=found))
+    logits = 3 * np.random.default_rng(0).normal(size=(3, 10, 9, 8)).astype(np.float32)
+    grid = Geometry(logits.shape[1:], np.diag([2.0, 2.0, 2.5, 1.0]))
+    columns = task.decoding.outputs(task.decode([((slice(None),) * 3, {"mask": logits})], grid))
+    chance, mask = softmax(logits), logits.argmax(axis=0)
+    for value, name in enumerate(NAMES, start=1):
+        doubt = 0.01 * np.abs((mask == value) - chance[value]).sum()
+        ends = [0.01 * (mask == value).sum() + side * found.thresholds[name] * doubt for side in (-1, 1)]
+        stated = [columns[f"{name}_ml_low"], columns[f"{name}_ml_high"]]
+        assert_allclose(stated, [max(0.0, ends[0]), ends[1]], rtol=1e-4)
+    assert columns[f"{NAMES[1]}_ml_low"] == 0
