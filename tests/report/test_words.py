@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from isocenter.report import in_words
 from isocenter.report.words import (
+    aligned,
+    bare_interval,
     cell_text,
     count_text,
     interval_text,
@@ -150,3 +152,9 @@ def test_the_row_over_all_labels_of_one_of_several_tasks_is_called_by_its_task()
     assert row_name(Row("dice", "segmentation: all", Estimate(0.5)), {}) == "Dice, segmentation"
     assert row_name(Row("dice", "segmentation: liver", Estimate(0.5)), {}) == "Dice, segmentation: liver"
     assert row_name(Row("dice", "all", Estimate(0.5)), {}) == "Dice"
+
+
+def test_ratios_keep_their_decimals_beside_a_large_slope():
+    rows = [Row("uno_c", "all", Estimate(0.624, 0.485, 0.745)), Row("slope", "all", Estimate(55.9, -13.9, 133.5))]
+    assert [aligned(row.estimate, rows) for row in rows] == ["0.624", "55.9"]
+    assert bare_interval(rows[0].estimate, rows) == "0.485 to 0.745"

@@ -56,12 +56,13 @@ def common_places(estimates: Sequence[Estimate]) -> int:
 
 
 def aligned(estimate: Estimate, rows: Sequence[Row]) -> str:
-    """The value with its unit, with as many decimals as the figures of this unit in the same column."""
+    """The value with its unit, with as many decimals as others of this unit in the column; a ratio has its own."""
     return number(estimate.value, estimate.unit, places=_places_in(estimate, rows))
 
 
 def _places_in(estimate: Estimate, rows: Sequence[Row]) -> int:
-    return common_places([row.estimate for row in rows if row.estimate.unit == estimate.unit])
+    alike = [row.estimate for row in rows if row.estimate.unit == estimate.unit]
+    return common_places(alike if estimate.unit else [estimate])
 
 
 def p_text(p: float) -> str:

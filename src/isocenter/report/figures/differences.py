@@ -80,6 +80,7 @@ def bland_altman(
             _line(axes, estimate, colour, ink)
         _points(axes, (true + predictions) / 2, predictions - true, ink)
         axes.set(xlabel=f"mean of predicted and reference{_of(unit)}", ylabel=f"predicted minus reference{_of(unit)}")
+        axes.locator_params(axis="x", nbins=5)  # numbers of voxels are long
         plain(axes, ink)
 
     spoken = zip(("upper limit", "bias", "lower limit"), lines, strict=True)

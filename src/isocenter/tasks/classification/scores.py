@@ -179,8 +179,19 @@ def overview(answers: Answers, folds: int) -> list[Figure]:
     return [
         *discrimination({classes[n]: (reference == n, probabilities[:, n], answers.patients) for n in shown}, folds),
         figures.reliability(happened, chance, "Can the probabilities be believed?"),
-        figures.confusion(counts, classes, "What was taken for what"),
+        figures.confusion(counts, classes, "What was taken for what", caption=_how_called(answers)),
     ]
+
+
+def _how_called(answers: Answers) -> str:
+    """By which rule the cases in the matrix are called, and by which those of the figures by class, if by another."""
+    own = "Counts of cases; shade and per cent: share of the row."
+    last = len(answers.classes) - 1
+    called, words = answers.called(last)
+    if np.array_equal(called, answers.predicted == last):
+        return own
+    rule = answers.calling.by.removeprefix("; ")
+    return f"{own} Called {rule}; sensitivity and specificity by class are of calling{words.removeprefix(';')}."
 
 
 def _of_grades(answers: Answers, seed: Seed) -> Iterator[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -63,5 +64,8 @@ def covering_rows(table: Table, classes: Sequence[str], *, seed: Seed) -> Iterat
     for metric, unit in ((MISSED, ""), (FALSE, "boxes")):
         for label in ("all", *classes) if metric in table else ():
             own = table if label == "all" else table[table["label"] == label]
+            if metric == FALSE:  # a case has those of all its classes
+                own = own[["case", "patient", FALSE]].groupby(["case", "patient"]).sum(min_count=1).reset_index()
             values, patients = own[metric].to_numpy(float), own["patient"].to_numpy(str)
-            yield Row(metric, label, bootstrap(values, patients, seed=seed, unit=unit))
+            known = own["case"][np.isfinite(values)].nunique()
+            yield Row(metric, label, replace(bootstrap(values, patients, seed=seed, unit=unit), n=known))

@@ -33,12 +33,12 @@ NAMES: Mapping[str, str] = {
     "ap": "AP at IoU 0.5 to 0.95",
     "ap10": "AP at IoU 0.1",
     "ap50": "AP at IoU 0.5",
-    "cpm": "CPM",
-    "cpm_iou10": "CPM at IoU 0.1",
+    "cpm": "Mean sensitivity (CPM)",
+    "cpm_iou10": "Mean sensitivity (CPM) at IoU 0.1",
     "ppv": "PPV",
     MISSED: "Missed by covering boxes",
     FALSE: "False covering boxes a case",
-    **{name: f"Sensitivity at {rate:g} false boxes a scan" for name, rate in BY_RATE.items()},
+    **{name: f"Sensitivity at {rate:g} false box{'es' * (rate != 1)} a scan" for name, rate in BY_RATE.items()},
     **{name: f"Sensitivity, {third} boxes" for name, third in zip(BY_SIZE, THIRDS, strict=True)},
 }
 # A figure of one class under weightings of the cases.

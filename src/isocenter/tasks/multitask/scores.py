@@ -64,7 +64,7 @@ class PartScoring:
     def overview(self, table: Table) -> list[Figure]:
         """The charts of each part, whose name stands before the title."""
         return [
-            replace(figure, title=f"{name}: {figure.title}")
+            replace(figure, title=f"{name[0].upper()}{name[1:]}: {figure.title}")
             for name, own in self.tables(table).items()
             for figure in self.parts[name].scoring.overview(own)
         ]

@@ -91,7 +91,10 @@ NAMES: Mapping[str, str] = {
     "nsd_pixels": "NSD, tolerance in pixels",
     "summed_volume_error": "Relative error of the summed probability",
     "summed_volume_error_uncalibrated": "Relative error of the summed probability, uncalibrated",
-    **{f"volume_{metric}": f"Volume, {name[0].lower()}{name[1:]}" for metric, name in AGREEMENT.items()},
+    **{
+        f"volume_{metric}": f"Volume, {name if name[1].isupper() else name[0].lower() + name[1:]}"
+        for metric, name in AGREEMENT.items()
+    },
 }
 
 

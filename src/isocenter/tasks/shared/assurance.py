@@ -227,8 +227,7 @@ def _with(
     if endless := [name for name, limit in limits.items() if math.isinf(limit)]:
         least = math.ceil(level / (1 - level) - 1e-9)
         lacking = ", ".join(f"{name} ({counts[name]})" for name in endless)
-        because += f"; of {lacking} too few patients, or outputs without sense, where {least} are the least: "
-        because += "nothing is left out"
+        because += f"; of {lacking} too few patients with finite outputs, {least} are the least: nothing is left out"
     decision = Decision(conformal.settings, because, ANGELOPOULOS)
     return replace(certainty, conformal=conformal), {"task.conformal": decision}
 

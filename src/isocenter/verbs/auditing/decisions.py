@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from isocenter.errors import listed
 from isocenter.evaluation import ALL, DecisionCurve, Table, decision_curve
 from isocenter.lazy import pandas as pd
 from isocenter.report import Block, Details, Figure, Gallery, Paragraph, Section, figures
@@ -59,13 +60,21 @@ def _rows(label: str, curve: DecisionCurve) -> Table:
 
 def _figure(label: str, curve: DecisionCurve) -> Figure:
     band = (curve.low, curve.high)
-    return figures.decision(curve.thresholds, curve.value, band, curve.treat_all, f"Net benefit of calling {label}")
+    title = f"Net benefit of calling {_in_words(label)}"
+    return figures.decision(curve.thresholds, curve.value, band, curve.treat_all, title)
 
 
 def _sentences(curves: dict[str, DecisionCurve]) -> Iterator[str]:
     for label, curve in curves.items():
-        if (gains := curve.gains) is None:
-            yield f"At no threshold it is shown that calling {label} by the model is worth more than all or nobody."
-        else:
+        if (gains := curve.gains) is not None:
             ends = f"from {gains[0]:.2f} to {gains[1]:.2f}" if gains[0] < gains[1] else f"of {gains[0]:.2f}"
-            yield f"Calling {label} by the model is worth more than calling all or nobody at thresholds {ends}."
+            what = f"Calling {_in_words(label)} by the model"
+            yield f"{what} is worth more than calling all or nobody at thresholds {ends}."
+    if none := [_in_words(label) for label, curve in curves.items() if curve.gains is None]:
+        yield f"At no threshold is it shown that calls are worth more than calling all or nobody: {listed(none)}."
+
+
+def _in_words(label: str) -> str:
+    """ "benign (classification)" of one of several tasks."""
+    part, _, name = label.rpartition(": ")
+    return f"{name} ({part})" if part else name

@@ -38,13 +38,12 @@ class Shift:
     @property
     def note(self) -> str:
         """The finding in a sentence."""
-        how = (
-            f"two-sample test on what the network sees in {self.scored} and {self.calibrated} patients, p {self.p:.2g}"
-        )
+        how = f"two-sample test on what the network sees in {self.scored} and {self.calibrated} patients"
+        how += f", p {self.p:.2g}, level {self.level:g}"
         if not self.is_found:
             return f"No difference shown between the scored cases and those that calibrated the model ({how})."
         words = "The scored cases differ from those that calibrated the model: no guarantee holds for them"
-        return f"{words}, neither of sets, intervals or risks nor of the gate ({how}; level {self.level:g})."
+        return f"{words}, neither of sets, intervals or risks nor of the gate ({how})."
 
     def as_record(self) -> dict[str, Any]:
         """For `summary.json`."""

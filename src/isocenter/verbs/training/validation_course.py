@@ -24,7 +24,7 @@ def training_length(log: pd.DataFrame, metric: str = "metric") -> tuple[str, ...
     log:    a row a step; `validation`, or a column for each fold, is blank where nothing was measured, more is better
     metric: that was measured, in words
     """
-    return tuple(_sentences(log, metric))
+    return tuple(_sentences(log, metric.removeprefix("the ")))
 
 
 def _sentences(log: pd.DataFrame, metric: str) -> Iterator[str]:
