@@ -151,3 +151,12 @@ def test_volumes_on_a_processor_come_in_smaller_batches_and_the_plan_says_why():
     assert batch(shape=(28, 28)).value == 64
     assert batch(replace(LAPTOP, device="cuda:0")).value == 64
     assert batch(shape=(48, 48, 48)).value == 8  # what normalises over a batch needs some, however large
+
+
+def test_images_that_are_seen_whole_on_a_grid_of_their_own_are_not_reduced_once_more():
+    """The patch is planned for that grid; half of it would be padding."""
+    drawn = {"mask": {0: 60_000, 1: 6_000}}
+    found = [replace(facts((512, 512), name=f"c{n}", references=drawn), thickness={1: 60.0}) for n in range(4)]
+    both = [replace(one, references={**drawn, "class": "ab"[n % 2]}) for n, one in enumerate(found)]
+    assert planned(Fingerprint(tuple(found)))["preprocessing.reduction"] == 4
+    assert "preprocessing.reduction" not in planned(Fingerprint(tuple(both)), task="classification+segmentation")

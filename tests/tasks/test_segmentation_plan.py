@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks.segmentation.task import Segmentation
-from isocenter.values import CaseFacts, Dataset, Fingerprint, Label
+from isocenter.values import CaseFacts, Dataset, Decision, Fingerprint, Label
 
 LABELS = (Label(1, "organ"), Label(2, "vessel"))
 
@@ -106,3 +108,33 @@ def test_facts_without_thickness_still_make_a_plan():
     decisions = planned(facts({0: 100_000, 1: 20_000}, {}), labels=())
     assert decisions["loss"].value == "dice+ce"
     assert decisions["tolerance"].value == {"1": 2.0}
+
+
+def reduced(shape: tuple[int, ...], *widths: float) -> Decision:
+    """Of cases in which the structures are so many voxels wide."""
+    case = facts({0: 100_000, 1: 90_000, 2: 300}, dict(enumerate(widths, start=1)))
+    case = replace(case, shape=shape, steps=(1.0,) * len(shape))
+    task = Segmentation.of({name: decision.value for name, decision in planned(case).items()})
+    return task.decisions(Fingerprint((case,)))["preprocessing.reduction"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "widths", "factor"),
+    [
+        ((256, 256), (60.0, 27.0), 2.0),
+        ((256, 256, 1), (60.0, 27.0), 2.0),
+        ((640, 480), (60.0, 27.0), 2.0),
+        ((640, 480), (60.0, 90.0), 3.0),  # else the image itself would be too small
+        ((640, 480), (60.0, 9.0), 1.0),  # vessels would be lost
+        ((640, 480), (), 1.0),
+        ((256, 256, 300), (60.0, 27.0), 1.0),
+    ],
+)
+def test_pictures_are_as_coarse_as_their_thinnest_structure_allows(shape, widths, factor):
+    assert reduced(shape, *widths).value == factor
+
+
+def test_the_reason_says_what_is_left_of_the_thinnest_structure():
+    assert reduced((256, 256), 60.0, 27.0).because == (
+        "vessel is 27 voxels wide: a coarser grid leaves 13.5 of them, and time for more steps"
+    )

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from isocenter.planning.machine import Machine
-from isocenter.planning.rules import Holes, channels_of, context_decision, dropout_decision, frames_of
+from isocenter.planning.rules import GridNeeds, Holes, channels_of, context_decision, dropout_decision, frames_of
 from isocenter.planning.wishes import Wishes
 from isocenter.tasks import Task, build, kind_for
 from isocenter.values import Dataset, Decision, Fingerprint
+
+REDUCTION = "preprocessing.reduction"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +49,9 @@ class PlanInputs:
         """
         settings = _task_settings(dataset, fingerprint, wishes.task)
         task = build({key: decision.value for key, decision in settings.items()})
-        stated = task.decisions(fingerprint)
+        stated = dict(task.decisions(fingerprint))
+        if GridNeeds.of(task).whole:  # whose grid is chosen for images as a whole
+            stated.pop(REDUCTION, None)
         frames = frames_of(fingerprint, machine.device)
         names = channels_of(fingerprint).value
         holes = Holes.of(dataset, names)
@@ -77,7 +81,7 @@ class PlanInputs:
     @property
     def reduction(self) -> float:
         """By which factor the task lets the grid be coarser than images are."""
-        stated = self.stated.get("preprocessing.reduction")
+        stated = self.stated.get(REDUCTION)
         return 1.0 if stated is None else float(stated.value)
 
     @property

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Matches
-from isocenter.tasks.shared import SETTING_SENTENCES, covering_decisions
+from isocenter.tasks.shared import SETTING_SENTENCES, axes_of, coarser, covering_decisions
 from isocenter.values import BoundingBoxes, Dataset, Decision, Fingerprint, Floats, Sentence
 
 ZHOU, MAIER_HEIN = "arXiv:1904.07850", "doi:10.1038/s41592-023-02151-z"
@@ -20,9 +21,9 @@ OVERLAPS = {2: 0.5, 3: 0.1}
 SUPPRESSION = {2: 0.5, 3: 0.2}
 # Until validation cases have decided: CenterNet's own for its pictures.
 THRESHOLD = 0.3
-# Voxels that the smallest kind of box is still across on the network's grid, four to each of a pyramid's answers; and
-# those that an image is at least. Chosen by reasoning and never varied; what they lead to is in docs/benchmarks.md.
-FINE_ENOUGH, SMALLEST_IMAGE = 16, 128
+# Voxels that the smallest kind of box is still across on the network's grid, four to each answer of a pyramid. Chosen
+# by reasoning and never varied; what it leads to is in docs/benchmarks.md.
+FINE_ENOUGH = 16
 # Voxels across from which a pyramid finds more in volumes than maps of centres do: of simulated nodules, half of them
 # less than 7.9 across, in 15 minutes on one core CPM .959 beside .769 (bench/nodules.py). Of smaller ones nothing is
 # known.
@@ -77,13 +78,8 @@ def reduction(fingerprint: Fingerprint) -> Decision:
     if kind is None:
         return Decision(1.0, "the training cases have no boxes")
     smallest, across = kind
-    shortest = float(np.median([min(n for n in case.shape if n > 1) for case in fingerprint.cases]))
-    factor = max(1.0, float(int(min(across / FINE_ENOUGH, shortest / SMALLEST_IMAGE))))
-    size = f"half of the boxes of {smallest} are less than {across:.3g} voxels across"
-    if factor == 1.0:
-        return Decision(1.0, f"{size}, images of {shortest:.0f} a side: nothing is given away")
-    left = f"{across / factor:.3g}"
-    return Decision(factor, f"{size}: a coarser grid leaves {left} of them, and time for more steps", ZHOU)
+    words = f"half of the boxes of {smallest} are less than {across:.3g} voxels across"
+    return replace(coarser(fingerprint, across, FINE_ENOUGH, words), source=ZHOU)
 
 
 def smallest_kind(fingerprint: Fingerprint) -> tuple[str, float] | None:
@@ -110,12 +106,6 @@ def network(fingerprint: Fingerprint) -> dict[str, Decision]:
         )
         return {"network.name": Decision("pyramid", because, "docs/benchmarks.md")}
     return {"network.name": Decision("unet", "it gives an output for every voxel", "arXiv:1505.04597")}
-
-
-def axes_of(fingerprint: Fingerprint) -> int:
-    """Those of the network: volumes of a single slice are pictures, where all are."""
-    shapes = [case.shape for case in fingerprint.cases]
-    return 2 if all(len(shape) == 2 or 1 in shape for shape in shapes) else 3
 
 
 def threshold(

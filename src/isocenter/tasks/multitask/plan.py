@@ -169,6 +169,8 @@ def _more_careful(key: str, mine: Decision, other: Decision) -> Decision:
     """The more careful of two decisions of different parts; the first where no rule prefers the other."""
     if mine.value == other.value:
         return mine
+    if key == "preprocessing.reduction":
+        return min(mine, other, key=lambda decision: decision.value)
     if key == "training.batch":
         return max(mine, other, key=lambda decision: decision.value)
     if key.startswith("augmentation."):

@@ -269,7 +269,7 @@ class Segmentation:
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A U-Net that is selected and judged by Dice, and where little is drawn, patches about what is."""
-        return {**decisions(), **self.under("natural")}
+        return {**decisions(self.labels, fingerprint), **self.under("natural")}
 
     def under(self, sampling: str) -> dict[str, Decision]:
         """Patches about what is drawn, where masks are known in parts; nothing follows from the sampling."""
