@@ -153,7 +153,7 @@ def test_a_part_is_recorded_on_the_page_that_holds_it(bench, tmp_path):
     page = tmp_path / "speed.md"
     page.write_text("# Speed\n\n<!-- bench:trial -->\nold\n<!-- /bench:trial -->\n")
     bench.record("trial", "A trial", "new", {}, folder=tmp_path)
-    assert "old" not in page.read_text() and "\nnew\n" in page.read_text()
+    assert "\nold\n" not in page.read_text() and "\nnew\n" in page.read_text()
     assert not (tmp_path / "trial.md").exists()
 
 
