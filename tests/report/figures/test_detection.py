@@ -96,6 +96,7 @@ def test_a_page_can_hold_many_boxes_and_curves_are_drawn_in_both_inks():
         assert made.dark != made.png
         assert "cell" in made.alt
         assert "none" not in made.alt
+    assert made.caption.endswith("there was nothing to find: none.")
 
 
 def test_an_image_without_any_box_is_shown_all_the_same():

@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from isocenter.errors import listed
 from isocenter.report.display import Plane, colours, foreground, planes, upright
 from isocenter.report.figures.drawing import Canvas, Ink, chart, cycle, legend, plain, png, short
 from isocenter.report.figures.figure import Figure
@@ -71,7 +72,7 @@ def boxes(
 def box_precision_recall(curves: Mapping[str, tuple[Floats, Floats]], title: str, *, caption: str = "") -> Figure:
     """Precision against recall as boxes of ever lower score are called.
 
-    curves: {class: (recall, precision)} from the highest score down; a class without a reference is left out
+    curves: {class: (recall, precision)} from the highest score down; a class without any is named in the caption
     """
     drawn = {name: points for name, points in curves.items() if len(points[0])}
 
@@ -85,10 +86,12 @@ def box_precision_recall(curves: Mapping[str, tuple[Floats, Floats]], title: str
         axes.set_aspect("equal")
         plain(axes, ink)
         if drawn:
-            legend(axes, ink, "lower left")
+            legend(axes, ink)
 
     summary = "; ".join(f"{name}: recall up to {recall[-1]:.3f}" for name, (recall, _) in drawn.items())
     text = caption or "Each precision is the best of its recall and beyond, as average precision takes it."
+    if without := [name for name in curves if name not in drawn]:
+        text += f" No curve, because nothing was found or there was nothing to find: {listed(without)}."
     return chart(draw, title=title, caption=text, alt=f"Precision-recall curves of boxes. {summary}", size=(4.4, 4.0))
 
 

@@ -75,7 +75,7 @@ def plain(axes: Axes, ink: Ink) -> None:
         label.set_parse_math(False)  # names are shown as they are, never read as formulas
 
 
-def legend(axes: Axes, ink: Ink, location: Literal["best", "lower right", "lower left"] = "best") -> None:
+def legend(axes: Axes, ink: Ink, location: Literal["best", "lower right"] = "best") -> None:
     """A legend without a box."""
     made = axes.legend(loc=location, fontsize=8.5, labelcolor=ink.text, facecolor=ink.paper)
     made.get_frame().set(edgecolor="none", alpha=0.8)
