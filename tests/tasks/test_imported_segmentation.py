@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from isocenter import tasks
 from isocenter.errors import PlanError
 from isocenter.tasks import Task
+from isocenter.transforms import Stretched, taps
 from isocenter.values import Geometry
 
 LABELS = [{"value": 1, "name": "left"}, {"value": 2, "name": "right"}]
@@ -74,3 +75,16 @@ def test_no_data_set_is_taken_for_it():
 def test_impossible_settings_are_refused(changes):
     with pytest.raises(PlanError, match=r"task"):
         task(**changes)
+
+
+def test_where_nobody_looks_at_the_outputs_the_largest_is_found_without_resampling_them_all(monkeypatch):
+    def refused(*_args, **_options):
+        raise AssertionError("all outputs were made")
+
+    scores = np.random.default_rng(0).normal(size=(3, 4, 4, 4)).astype(np.float32)
+    later = Stretched(scores, (taps(4, 8), None, None), (0, 1, 2))
+    wanted = np.asarray(later).argmax(axis=0)
+    monkeypatch.setattr(Stretched, "__array__", refused)
+    region = (slice(0, 8), slice(0, 4), slice(0, 4))
+    made = task().decode([(region, {"mask": later})], Geometry((8, 4, 4), np.eye(4)))
+    assert (np.asarray(made.data) == wanted).all()

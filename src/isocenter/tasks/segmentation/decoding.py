@@ -37,7 +37,8 @@ def decoded(
     """
     mask = Spool(geometry.shape, np.min_scalar_type(largest))
     for region, arrays in slabs:
-        outputs = np.asarray(arrays["mask"])
+        # The largest of outputs that are yet to be resampled is found without all of them; takers need them all.
+        outputs = np.asarray(arrays["mask"]) if takers else arrays["mask"]
         mask[region] = labels = marked(outputs)
         for taker in takers:
             taker.take(region, labels, outputs)
