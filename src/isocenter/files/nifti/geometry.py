@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import Any, Literal, TypeGuard
 
 import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from isocenter.errors import GeometryError
-from isocenter.files.nifti.nibabel_headers import HeaderDataError, Nifti1Header
 from isocenter.values import Floats, Geometry
 
 # nibabel's names of NIFTI_UNITS_*; a form without a unit is in mm, because NIfTI-1 defines forms in mm.

@@ -10,20 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nibabel.analyze import AnalyzeHeader
+from nibabel.nifti1 import Nifti1Header, Nifti1PairHeader
+from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
+from nibabel.spatialimages import HeaderDataError
+from nibabel.spm2analyze import Spm2AnalyzeHeader
 
 from isocenter.errors import FormatError
 from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.nifti.geometry import geometry_of, is_nifti
-from isocenter.files.nifti.nibabel_headers import (
-    AnalyzeHeader,
-    HeaderDataError,
-    Nifti1Header,
-    Nifti1PairHeader,
-    Nifti2Header,
-    Nifti2PairHeader,
-    Spm2AnalyzeHeader,
-)
 from isocenter.files.nifti.write import write
 from isocenter.files.storage import Block, compression_of, each_once, not_elsewhere, read_head
 from isocenter.files.times import even_times

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.nifti.geometry import apart_in_voxels, geometry_of, is_nifti
-from isocenter.files.nifti.nibabel_headers import Nifti1Header, Nifti2Header
 from isocenter.files.plain import (
     COLOUR_CHANNELS,
     created,
