@@ -42,7 +42,8 @@ def decoded(
         mask[region] = labels = marked(outputs)
         for taker in takers:
             taker.take(region, labels, outputs)
-        each = np.asarray(arrays.get(f"mask{EACH}", ()))
-        for taker, own in zip(networks, np.split(each, len(networks)), strict=True) if len(each) else ():
-            taker.take(region, marked(own), own)
+        if networks and f"mask{EACH}" in arrays:
+            each = np.split(np.asarray(arrays[f"mask{EACH}"]), len(networks))
+            for taker, own in zip(networks, each, strict=True):
+                taker.take(region, marked(own), own)
     return mask.data

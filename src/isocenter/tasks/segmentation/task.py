@@ -260,7 +260,7 @@ class Segmentation:
         """Overlap, surface distances and volumes of each structure."""
         how = (self.tolerances, self.centrelines, self.truth, self.believed, self.certainty.covers_from)
         metrics = METRICS | OF_READERS if len(self.observers) > 1 else METRICS
-        stating = (self.results, self.assured, None if self.is_divided else self.crossed)
+        stating = (self.results, self.assured, None if self.is_divided else self.volumes_crossed)
         return MaskScoring(self.classes, self.structures, *how).answers(metrics, *stating)
 
     @property
@@ -377,7 +377,7 @@ class Segmentation:
         certainty, made = promised(self.certainty, predictions, cases, self.truth, self.believed, exact=exact)
         return replace(self, certainty=certainty), made
 
-    def crossed(
+    def volumes_crossed(
         self, predictions: Sequence[Prediction], cases: Sequence[Case], folds: Sequence[int]
     ) -> tuple[Task, dict[str, Decision]]:
         """The task with what intervals of volumes by the mean of folds rest on."""
