@@ -9,8 +9,20 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import select, update
 
-from isocenter.service.records import ABSTAINED, RESULT, Answer, Arrival, Clock, Index, Jobs, Outbox, Outcome
-from isocenter.service.records.tables import answers, deliveries, findings, jobs, metadata, studies
+from isocenter.service.records import (
+    ABSTAINED,
+    NOTHING,
+    REFUSED,
+    RESULT,
+    Answer,
+    Arrival,
+    Clock,
+    Index,
+    Jobs,
+    Outbox,
+    Outcome,
+)
+from isocenter.service.records.tables import answers, deliveries, events, findings, jobs, metadata, studies
 
 RULE = {"rule": "all", "model": "m", "model_hash": "h", "inputs": {"image": "s"}, "revision": 1}
 SEG = Answer("case.dcm", "seg", 10, "0" * 64, "1.2.3", "2.25.7")
@@ -156,11 +168,100 @@ def test_a_study_is_done_when_its_jobs_are(queue, database):
     add(queue)
     with database.write() as connection:
         index.routed(connection, "a" * 32, 1, [("all", "i")])
-    assert index.settle() == 0
+    assert index.settle() == []
     queue.finish(queue.claim("w"), Outcome(ABSTAINED, "unlike"))
     with database.write() as connection:
         index.routed(connection, "a" * 32, 1, [("all", "i")])
-    assert index.settle() == 1
+    assert [(one.state, one.outcome) for one in index.settle()] == [("done", ABSTAINED)]
+
+
+def settled(queue, wanted, reason=None):
+    """(state, outcome, reason) of the study, once the rules have seen it and nothing is left to do."""
+    index = Index(queue.database)
+    index.complete("a" * 32, 1, {}, {})
+    with queue.database.write() as connection:
+        index.routed(connection, "a" * 32, 1, wanted, reason)
+    index.settle()
+    [row] = rows(queue.database, studies)
+    return row.state, row.outcome, row.reason
+
+
+def told(queue):
+    """(kind, detail) of the last event."""
+    row = rows(queue.database, events)[-1]
+    return row.kind, row.detail
+
+
+def test_a_study_that_no_rule_takes_is_refused_with_its_reason_and_an_event(queue):
+    assert settled(queue, [], "no rule takes it") == ("done", "refused", "no rule takes it")
+    assert told(queue) == ("study done", {"outcome": "refused", "reason": "no rule takes it"})
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "stated"),
+    [
+        ({"first": Outcome(NOTHING, "nothing is there"), "second": Outcome(RESULT)}, (RESULT, None)),
+        ({"first": Outcome(REFUSED, "no grid"), "second": Outcome(ABSTAINED, "unlike")}, (ABSTAINED, "unlike")),
+        ({"first": Outcome(NOTHING, "nothing is there")}, (NOTHING, "nothing is there")),
+    ],
+)
+def test_the_outcome_of_a_study_is_the_best_of_its_jobs(queue, outcomes, stated):
+    for name in outcomes:
+        add(queue, name)
+    for outcome in outcomes.values():
+        queue.finish(queue.claim("w"), outcome)
+    assert settled(queue, [("all", name) for name in outcomes]) == ("done", *stated)
+
+
+def test_a_study_whose_job_is_aside_is_aside_until_that_is_done_again(queue, database):
+    add(queue)
+    for _ in range(3):
+        queue.claim("w")
+        queue.released("w")
+    assert queue.claim("w") is None
+    state, outcome, reason = settled(queue, [("all", "i")])
+    assert (state, outcome) == ("aside", None) and "died 3 times" in reason
+    assert queue.retry(rows(database, jobs)[0].job)
+    assert [(row.state, row.reason) for row in rows(database, studies)] == [("complete", None)]
+    queue.finish(queue.claim("w"), Outcome(RESULT))
+    assert settled(queue, [("all", "i")]) == ("done", RESULT, None)
+
+
+def test_a_study_that_was_given_another_object_of_the_same_uid_is_aside_until_somebody_has_looked(queue, database):
+    index = Index(database)
+    assert settled(queue, [], "no rule takes it")[0] == "done"
+    assert index.contest("a" * 32, "aside/1/object.dcm") and not index.contest("a" * 32, "aside/1/object.dcm")
+    state, outcome, reason = settled(queue, [], "no rule takes it")
+    assert (state, outcome) == ("aside", "refused")
+    assert reason.startswith(
+        "another object of a UID that it has lies in aside/1: release it, or reroute the study; no"
+    )
+    assert not index.contest("c" * 32, "aside/2/object.dcm")
+    assert index.reroute("a" * 32)
+    assert settled(queue, [], "no rule takes it") == ("done", "refused", "no rule takes it")
+
+
+def test_a_job_done_again_whose_answers_have_all_arrived_is_done(queue, database):
+    add(queue)
+    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs"]))
+    outbox = Outbox(database)
+    outbox.sent(outbox.claim("pacs")[0])
+    assert queue.retry(rows(database, jobs)[0].job)
+    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs"]))
+    assert outbox.claim("pacs") == []
+    assert [row.state for row in rows(database, jobs)] == ["done"]
+
+
+def test_an_answer_that_a_peer_would_not_take_is_sent_again_when_its_job_is_done_again(queue, database):
+    add(queue)
+    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs"]))
+    outbox = Outbox(database)
+    outbox.refused(outbox.claim("pacs")[0], "it takes no SEG")
+    assert queue.retry(rows(database, jobs)[0].job)
+    assert outbox.claim("pacs") == []  # before the job is done again
+    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs"]))
+    assert [row.state for row in rows(database, jobs)] == ["sending"]
+    assert [(one.name, one.attempts) for one in outbox.claim("pacs")] == [("case.dcm", 1)]
 
 
 def test_answers_wait_for_each_peer_until_it_has_them(queue, database, monkeypatch):

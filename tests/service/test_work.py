@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from sqlalchemy import select, update
 
@@ -17,8 +18,13 @@ from isocenter.files.dicom import SeriesNames, Stamp, read_identity, stamped, wr
 from isocenter.service import Keeper, Worker, keeper, read_settings
 from isocenter.service.objects import ObjectStore
 from isocenter.service.records import Index, migrated
-from isocenter.service.records.tables import answers, findings, jobs, series, studies
+from isocenter.service.records.tables import answers, events, findings, jobs, series, studies
 from isocenter.service.routing import rules_of
+from isocenter.service.web import WebNode
+from isocenter.service.web.aside import list_aside, release_aside
+from isocenter.service.web.metrics import get_metrics
+from isocenter.service.web.studies import get_study, list_studies
+from isocenter.service.web.web_node import Page
 from isocenter.service.work import WarmModels
 from isocenter.values import Geometry, Image
 from service.thresholds import threshold_model
@@ -158,6 +164,43 @@ def test_a_late_image_makes_a_further_revision_whose_answer_replaces_the_first(n
     states = sorted((row.revision, row.state, row.outcome) for row in node.rows(jobs))
     assert states == [(1, "superseded", "result"), (2, "done", "result")]
     assert [row.revision for row in node.rows(studies)] == [2]
+
+
+def test_a_study_that_no_rule_takes_has_an_outcome_and_a_reason_wherever_a_user_looks(tmp_path, mr):
+    model = threshold_model(tmp_path, LEVEL, name="m")
+    rules = [{"name": "heads", "model": "m.onnx", "when": {"PatientName": "~Doe", "slices": (100, 200)}}]
+    node = SmallNode(tmp_path / "node", model, rules=rules)
+    node.receive(*mr)
+    node.work()
+    web = WebNode(node.settings, node.database, node.store)
+    [row] = list_studies(web, Page()).rows
+    assert (row.state, row.outcome, row.jobs) == ("done", "refused", [])
+    assert row.reason == "no rule takes a series of it; what fails: heads (PatientName). See its /route"
+    assert get_study(web, row.study) == row
+    assert b'isocenter_study_outcomes{outcome="refused"} 1.0' in get_metrics(web).body
+    last = node.rows(events)[-1]
+    assert (last.kind, last.detail) == ("study done", {"outcome": "refused", "reason": row.reason})
+    node.store.close()
+    node.database.close()
+
+
+def test_a_study_with_two_objects_of_one_uid_is_aside_until_a_person_has_chosen_one(node, mr):
+    other = pydicom.dcmread(mr[0])
+    other.PatientComments = "another"
+    other.save_as(mr[0].with_name("other.dcm"))
+    node.receive(*mr, mr[0].with_name("other.dcm"))
+    node.work()
+    web = WebNode(node.settings, node.database, node.store)
+    [row] = list_studies(web, Page()).rows
+    assert (row.state, row.outcome) == ("aside", "result")
+    assert "aside/1" in row.reason
+    [lying] = list_aside(web).rows
+    assert (lying.study, lying.sop_instance_uid) == (row.study, other.SOPInstanceUID)
+    release_aside(web, 1)
+    node.keeper._read = {}  # a keeper that starts anew reads its journals from the beginning
+    node.work()
+    [row] = list_studies(web, Page()).rows
+    assert (row.state, row.outcome, row.reason, row.revision) == ("done", "result", None, 2)
 
 
 def test_a_study_sent_ten_times_has_one_answer(node, mr):

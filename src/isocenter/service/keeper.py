@@ -85,7 +85,8 @@ class Keeper:
                 self.complete(study, revision)
         for row in self.index.to_route(STUDIES):
             self.route(row)
-        self.index.settle()
+        for done in self.index.settle():
+            log.info("study %s is %s: %s", done.study, done.state, done.reason or done.outcome)
 
     def find(self) -> int:
         """Rows for files without one; how many there were."""
@@ -98,11 +99,15 @@ class Keeper:
         inbox = self.settings.folder / "inbox"
         lines, now = read_journals(inbox, self._read, JOURNAL_BYTES)
         fresh = self._add([line for line in lines if isinstance(line, Received) and not line.is_aside])
-        self._unheard += [line for line in lines if not isinstance(line, Received)]
+        self._unheard += [line for line in lines if not isinstance(line, Received) or line.is_aside]
         self._is_behind = any(now[name] - self._read.get(name, 0) >= JOURNAL_BYTES for name in now)
         self._read = now
         while self._unheard and not self._is_behind:  # what they speak of has its rows
-            self.others(self._unheard[0])
+            line = self._unheard[0]
+            if isinstance(line, Received):
+                self.index.contest(key_of(line.study), line.path)
+            else:
+                self.others(line)
             del self._unheard[0]
         if not self._is_behind and time.monotonic() - self._swept > SWEEP_S:
             self._swept = time.monotonic()
@@ -165,7 +170,7 @@ class Keeper:
                 }
                 pause = seconds_until(rule.hours, datetime.now())
                 fresh += self.jobs.add(connection, study=study.study, inputs_hash=digest, after_s=pause, **columns)
-            self.index.routed(connection, study.study, study.revision, wanted)
+            self.index.routed(connection, study.study, study.revision, wanted, routing.untaken)
         return fresh
 
 

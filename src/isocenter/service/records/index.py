@@ -9,7 +9,17 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, insert, select, update
 
 from isocenter.service.records.database import Clock, Database
-from isocenter.service.records.jobs import OPEN, closed
+from isocenter.service.records.jobs import (
+    ABSTAINED,
+    NOTHING,
+    OPEN,
+    REFUSED,
+    RESULT,
+    SETTLED,
+    closed,
+    record_event,
+    unsettle,
+)
 from isocenter.service.records.tables import events, instances, jobs, series, studies
 
 
@@ -30,6 +40,16 @@ class Arrival:
     sha256: str
     peer: str
     way: str
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a study came to: done, or aside where somebody has to look at it. study: its key."""
+
+    study: str
+    state: str
+    outcome: str | None
+    reason: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +113,7 @@ class Index:
             if study is None:
                 return False
             connection.execute(update(instances).where(instances.c.path == path).values(values))
+            connection.execute(update(studies).where(studies.c.study == study).values(contested=None))
             _reopen(connection, study, "object replaced")
             exchange()
         return True
@@ -133,7 +154,7 @@ class Index:
             for key, columns in facts.items():
                 here = and_(series.c.study == study, series.c.series == key)
                 connection.execute(update(series).where(here).values(dict(columns)))
-            _record_event(connection, "study complete", study)
+            record_event(connection, "study complete", study)
         return True
 
     def hurry(self, study: str) -> bool:
@@ -143,43 +164,93 @@ class Index:
             return connection.execute(update(studies).where(this).values(last_at=0.0)).rowcount == 1
 
     def reroute(self, study: str) -> bool:
-        """Have a complete study looked at by the rules again."""
-        this = and_(studies.c.study == study, studies.c.state.in_(("complete", "done")))
+        """Have a complete study looked at by the rules again; what lies aside of it counts as seen."""
+        this = studies.c.study == study
         with self.database.write() as connection:
-            return connection.execute(update(studies).where(this).values(routed=0, state="complete")).rowcount == 1
+            unsettle(connection, this)
+            anew = update(studies).where(this, studies.c.state == "complete").values(routed=0, contested=None)
+            return connection.execute(anew).rowcount == 1
+
+    def contest(self, study: str, path: str) -> bool:
+        """Note that an object with the UID of one of a study lies aside; False where that, or no study, is known."""
+        with self.database.write() as connection:
+            asides = and_(events.c.study == study, events.c.kind == "object aside")
+            known = connection.execute(select(events.c.detail).where(asides)).scalars()
+            if any(detail["path"] == path for detail in known):
+                return False
+            this = studies.c.study == study
+            if connection.execute(update(studies).where(this).values(contested=path, routed=0)).rowcount == 0:
+                return False
+            unsettle(connection, this)
+            record_event(connection, "object aside", study, path=path)
+        return True
 
     def to_route(self, most: int) -> Sequence[Row[Any]]:
         """Complete studies that the rules have not seen as they are, those that are complete longest first."""
-        fresh = and_(studies.c.state.in_(("complete", "done")), studies.c.routed < studies.c.revision)
+        fresh = and_(studies.c.state.in_(("complete", *SETTLED)), studies.c.routed < studies.c.revision)
         with self.database.read() as connection:
             return connection.execute(select(studies).where(fresh).order_by(studies.c.complete_at).limit(most)).all()
 
-    def routed(self, connection: Connection, study: str, revision: int, wanted: Sequence[tuple[str, str]]) -> None:
+    def routed(
+        self,
+        connection: Connection,
+        study: str,
+        revision: int,
+        wanted: Sequence[tuple[str, str]],
+        untaken: str | None = None,
+    ) -> None:
         """Note that the rules have seen a study; jobs on inputs that they no longer want are superseded.
 
-        wanted: (rule, inputs_hash) of every job that belongs to the study as it is
+        wanted:  (rule, inputs_hash) of every job that belongs to the study as it is
+        untaken: why there are none
         """
         mine = select(jobs.c.job, jobs.c.rule, jobs.c.inputs_hash).where(
             jobs.c.study == study, jobs.c.state.not_in(("superseded", "cancelled"))
         )
         old = [row.job for row in connection.execute(mine) if (row.rule, row.inputs_hash) not in set(wanted)]
         closed(connection, old, "superseded", "the study has grown, and its inputs have changed")
-        connection.execute(update(studies).where(studies.c.study == study).values(routed=revision, state="complete"))
+        seen = {"routed": revision, "state": "complete", "outcome": None, "reason": untaken}
+        connection.execute(update(studies).where(studies.c.study == study).values(seen))
 
-    def settle(self) -> int:
-        """Studies with no job left to do are done; how many became so."""
+    def settle(self) -> list[Settled]:
+        """Studies with no job left to do are done, or aside where somebody has to look; those that became so."""
         busy = select(jobs.c.job).where(jobs.c.study == studies.c.study, jobs.c.state.in_(OPEN))
         over = and_(studies.c.state == "complete", studies.c.routed == studies.c.revision, ~busy.exists())
+        with self.database.read() as connection:
+            found = [_settled(connection, row) for row in connection.execute(select(studies).where(over)).all()]
+        if not found:
+            return []
         with self.database.write() as connection:
-            return connection.execute(update(studies).where(over).values(state="done")).rowcount
+            for one in found:
+                values = {"state": one.state, "outcome": one.outcome, "reason": one.reason}
+                connection.execute(update(studies).where(studies.c.study == one.study, over).values(values))
+                kind = f"study {one.state}"
+                record_event(connection, kind, one.study, outcome=one.outcome, reason=one.reason)
+        return found
+
+
+def _settled(connection: Connection, study: Row[Any]) -> Settled:
+    """What a study came to: the best of what its jobs did, and whether somebody has to look at it."""
+    mine = select(jobs).where(jobs.c.study == study.study, jobs.c.state != "superseded").order_by(jobs.c.created_at)
+    own = connection.execute(mine).all()
+    stated = [row for row in own if row.state != "cancelled"]
+    ranked = [row for outcome in (RESULT, ABSTAINED, REFUSED, NOTHING) for row in stated if row.outcome == outcome]
+    aside = [f"a job is aside: {row.reason}" for row in own if row.state == "aside"]
+    if study.contested is not None:
+        place = study.contested.rpartition("/")[0]
+        aside.append(f"another object of a UID that it has lies in {place}: release it, or reroute the study")
+    outcome, because = None, None  # every job is aside
+    if ranked:
+        outcome, because = ranked[0].outcome, ranked[0].reason
+    elif not stated:
+        outcome, because = REFUSED, "its jobs are cancelled" if own else study.reason
+    reason = "; ".join([*aside, *([because] if because else [])])
+    return Settled(study.study, "aside" if aside else "done", outcome, reason or None)
 
 
 def _reopen(connection: Connection, study: str, kind: str) -> None:
     """A study that was complete has changed."""
     later = {"state": "receiving", "revision": studies.c.revision + 1, "last_at": Clock(), "routed": 0}
+    later |= {"outcome": None, "reason": None}
     connection.execute(update(studies).where(studies.c.study == study).values(later))
-    _record_event(connection, kind, study)
-
-
-def _record_event(connection: Connection, kind: str, study: str) -> None:
-    connection.execute(insert(events).values(at=Clock(), kind=kind, study=study))
+    record_event(connection, kind, study)

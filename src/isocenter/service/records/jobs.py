@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, case, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, insert, or_, select, tuple_, update
 
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.tables import answers, deliveries, events, findings, jobs, studies
 
 # States of a job on which somebody still works.
 OPEN = ("waiting", "running", "sending")
+# States of a study with nothing left to do.
+SETTLED = ("done", "aside")
 RESULT, ABSTAINED, REFUSED, NOTHING = "result", "abstained", "refused", "nothing"
 
 
@@ -136,7 +138,7 @@ class Jobs:
         reason = row.reason or f"the worker died {row.attempts} times while it worked on this"
         values = {"state": "aside", "reason": reason, "done_at": Clock(), "lease_until": None, "fence": row.fence + 1}
         connection.execute(update(jobs).where(jobs.c.job == row.job).values(values))
-        _record_event(connection, "job aside", row.study, row.job, {"reason": reason})
+        record_event(connection, "job aside", row.study, row.job, reason=reason)
 
     def renew(self, job: Job) -> bool:
         """Hold the claim for another lease; False where it is no longer held."""
@@ -170,10 +172,10 @@ class Jobs:
             if publish is not None:
                 publish()
             send = sorted(set(outcome.send)) if outcome.outcome == RESULT else []
-            sent = [one for one in outcome.answers if one.sop_instance_uid is not None]
-            state = "sending" if send and sent else "done"
+            sent = [one.name for one in outcome.answers if one.sop_instance_uid is not None]
+            is_sending = self._write_answers(connection, job, outcome, [(name, peer) for name in sent for peer in send])
             values = {
-                "state": state,
+                "state": "sending" if is_sending else "done",
                 "outcome": outcome.outcome,
                 "reason": outcome.reason or None,
                 "seconds": dict(outcome.seconds),
@@ -184,16 +186,18 @@ class Jobs:
                 "done_at": Clock(),
             }
             connection.execute(update(jobs).where(jobs.c.job == job.job).values(values))
-            self._write_answers(connection, job, outcome, [(one.name, peer) for one in sent for peer in send])
             # Rules that wait for this one are looked at again.
             connection.execute(update(studies).where(studies.c.study == job.study).values(routed=0))
-            _record_event(connection, f"job {outcome.outcome}", job.study, job.job, {"reason": outcome.reason})
+            record_event(connection, f"job {outcome.outcome}", job.study, job.job, reason=outcome.reason)
         return True
 
     def _write_answers(
         self, connection: Connection, job: Job, outcome: Outcome, sent: Sequence[tuple[str, str]]
-    ) -> None:
-        """Files and findings in place of those of an earlier run, if any; deliveries that are there stay."""
+    ) -> bool:
+        """Files and findings in place of those of an earlier run, if any; whether any is still to be delivered.
+
+        What a peer has is not sent again, what was given up is.
+        """
         kept = select(deliveries.c.name).where(deliveries.c.job == job.job)
         connection.execute(delete(findings).where(findings.c.job == job.job))
         connection.execute(delete(answers).where(answers.c.job == job.job, answers.c.name.not_in(kept)))
@@ -210,11 +214,15 @@ class Jobs:
             columns = {"job": job.job, "number": number, "concept": str(row["concept"]), "row": dict(row)}
             connection.execute(insert(findings).values(columns))
         known = select(deliveries.c.name, deliveries.c.peer).where(deliveries.c.job == job.job)
-        waiting = set(sent) - {(row.name, row.peer) for row in connection.execute(known)}
-        for name, peer in sorted(waiting):
-            clock = Clock()
-            columns = {"job": job.job, "name": name, "peer": peer, "state": "waiting"}
-            connection.execute(insert(deliveries).values(**columns, next_at=clock, created_at=clock))
+        fresh = set(sent) - {(row.name, row.peer) for row in connection.execute(known)}
+        begun = {"state": "waiting", "next_at": Clock(), "created_at": Clock()}
+        for name, peer in sorted(fresh):
+            connection.execute(insert(deliveries).values(job=job.job, name=name, peer=peer, **begun))
+        mine = deliveries.c.job == job.job
+        given_up = and_(mine, deliveries.c.state == "aside", tuple_(deliveries.c.name, deliveries.c.peer).in_(sent))
+        connection.execute(update(deliveries).where(given_up).values(**begun, attempts=0, reason=None))
+        still = select(deliveries.c.job).where(mine, deliveries.c.state == "waiting")
+        return connection.execute(still).first() is not None
 
     def cancel(self, job: str, *, because: str = "asked for") -> bool:
         """End an open job; whoever works on it can write nothing more."""
@@ -228,7 +236,9 @@ class Jobs:
             values = {"state": "waiting", "attempts": 0, "reason": None, "outcome": None, "not_before": Clock()}
             done = connection.execute(update(jobs).where(jobs.c.job == job, ended).values(values)).rowcount == 1
             if done:
-                _record_event(connection, "job retried", None, job, {})
+                mine = select(jobs.c.study).where(jobs.c.job == job).scalar_subquery()
+                unsettle(connection, studies.c.study == mine)
+                record_event(connection, "job retried", None, job)
             return done
 
 
@@ -238,7 +248,7 @@ def closed(connection: Connection, keys: Sequence[str], state: str, reason: str)
     values = {"state": state, "reason": reason, "fence": fenced, "lease_until": None, "done_at": Clock()}
     within = [jobs.c.job.in_(keys)] if state == "superseded" else [jobs.c.job.in_(keys), jobs.c.state.in_(OPEN)]
     for key in keys:
-        _record_event(connection, f"job {state}", None, key, {"reason": reason})
+        record_event(connection, f"job {state}", None, key, reason=reason)
     return connection.execute(update(jobs).where(*within).values(values)).rowcount
 
 
@@ -246,9 +256,16 @@ def _held(job: Job) -> tuple[Any, ...]:
     return jobs.c.job == job.job, jobs.c.fence == job.fence, jobs.c.state == "running"
 
 
-def _record_event(
-    connection: Connection, kind: str, study: str | None, job: str | None, detail: Mapping[str, Any]
+def unsettle(connection: Connection, *which: ColumnElement[bool]) -> int:
+    """Studies that were done or aside have something left to do; how many were."""
+    open_again = {"state": "complete", "outcome": None, "reason": None}
+    settled = studies.c.state.in_(SETTLED)
+    return connection.execute(update(studies).where(settled, *which).values(open_again)).rowcount
+
+
+def record_event(
+    connection: Connection, kind: str, study: str | None, job: str | None = None, **detail: str | None
 ) -> None:
     """An event, without identity."""
-    row = {"at": Clock(), "kind": kind, "study": study, "job": job, "detail": dict(detail)}
+    row = {"at": Clock(), "kind": kind, "study": study, "job": job, "detail": detail}
     connection.execute(insert(events).values(row))

@@ -25,7 +25,9 @@ KEY, UID, WORD = String(32), String(64), String(16)
 # SQLite counts rows up by itself only in an INTEGER.
 Number = BigInteger().with_variant(Integer, "sqlite")
 
-# state: receiving | complete | done | aside; revision: raised by every object that comes after it was complete
+# state: receiving | complete | done | aside, where somebody has to look at it; outcome and reason: once it is settled
+# revision: raised by every object that comes after it was complete
+# contested: path of an object that has the UID of one of its own, but other bytes, until somebody has decided
 studies = Table(
     "studies",
     metadata,
@@ -38,7 +40,9 @@ studies = Table(
     Column("last_at", Float, nullable=False),
     Column("complete_at", Float),
     Column("routed", Integer, nullable=False, default=0),
+    Column("outcome", WORD),
     Column("reason", Text),
+    Column("contested", Text),
     Column("attributes", JSON),
 )
 Index("studies_by_state", studies.c.state, studies.c.last_at)

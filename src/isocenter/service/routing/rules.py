@@ -78,6 +78,18 @@ class Routing:
     rows: Sequence[Routed]
     jobs: Sequence[tuple[Rule, Mapping[str, str]]]
 
+    @property
+    def untaken(self) -> str | None:
+        """Why there is no job: what fails first, rule by rule, without values, which may be a patient's."""
+        if self.jobs:
+            return None
+        fails = dict[str, dict[str, None]]()
+        for row in self.rows:
+            for name in [one.name for one in row.conditions if not one.holds][:1]:
+                fails.setdefault(row.rule, {})[name] = None
+        stated = [f"{rule} ({', '.join(names)})" for rule, names in fails.items()]
+        return f"no rule takes a series of it; what fails: {'; '.join(stated)}. See its /route"
+
 
 @dataclass(frozen=True)
 class StudyAnswers:

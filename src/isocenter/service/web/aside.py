@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
+from sqlalchemy import select
 
 from isocenter.errors import FormatError
 from isocenter.files import file_hash
 from isocenter.files.dicom import read_identity
 from isocenter.service.objects import Aside, exchange, read_asides
+from isocenter.service.records.tables import instances, studies
 from isocenter.service.web.shapes import AsideShape, Listing
-from isocenter.service.web.web_node import Limit, Node, WebError
+from isocenter.service.web.web_node import Limit, Node, WebError, WebNode
 
 router = APIRouter(prefix="/api/aside", tags=["aside"])
 
@@ -20,7 +23,7 @@ router = APIRouter(prefix="/api/aside", tags=["aside"])
 def list_aside(node: Node, limit: Limit = 100, after: Annotated[int, Query(ge=0)] = 0) -> Listing[AsideShape]:
     """What was set aside, and why, oldest first."""
     asides = [one for one in read_asides(node.folder) if one.number > after]
-    return Listing[AsideShape](schema="isocenter.aside", rows=[_shape(one) for one in asides[:limit]])
+    return Listing[AsideShape](schema="isocenter.aside", rows=_shapes(node, asides[:limit]))
 
 
 @router.post("/{n}/release")
@@ -42,8 +45,19 @@ def release_aside(node: Node, n: Annotated[int, Path(ge=1, le=2**31)]) -> AsideS
     )
     if not is_exchanged:
         raise WebError(409, "the records know no object in whose place it could come", str(n), "Have it sent again")
-    return _shape(aside)
+    return _shapes(node, [aside])[0]
 
 
-def _shape(aside: Aside) -> AsideShape:
-    return AsideShape.model_validate({"n": aside.number, "reason": aside.reason, "at": aside.at})
+def _shapes(node: WebNode, asides: Sequence[Aside]) -> list[AsideShape]:
+    joined = instances.join(studies, instances.c.study == studies.c.study)
+    of_these = instances.c.path.in_([one.first for one in asides if one.first is not None])
+    wanted = select(instances.c.path, instances.c.uid, studies.c.uid.label("study_uid")).select_from(joined)
+    with node.database.read() as connection:
+        firsts = {row.path: (row.study_uid, row.uid) for row in connection.execute(wanted.where(of_these))}
+    shapes = []
+    for one in asides:
+        study, instance = firsts.get(one.first or "", (None, None))
+        shapes.append(
+            AsideShape.model_validate({**vars(one), "n": one.number, "study": study, "sop_instance_uid": instance})
+        )
+    return shapes

@@ -42,9 +42,11 @@ class _Figures(Collector):
             "jobs": (jobs.c.state,),
             "deliveries": (deliveries.c.state, deliveries.c.peer),
         }
+        counts |= {f"{name}_outcomes": (table.c.outcome,) for name, table in (("study", studies), ("job", jobs))}
         for name, columns in counts.items():
             labels = [column.name for column in columns]
-            family = GaugeMetricFamily(f"isocenter_{name}", f"{name.capitalize()} in the records", labels=labels)
+            text = f"{name.replace('_', ' ').capitalize()} in the records"
+            family = GaugeMetricFamily(f"isocenter_{name}", text, labels=labels)
             for values, count in counted_by(node, *columns).items():
                 family.add_metric(values, count)
             yield family

@@ -83,7 +83,8 @@ def free_bytes(node: WebNode) -> int:
 
 
 def counted_by(node: WebNode, *columns: Column[Any]) -> dict[tuple[str, ...], int]:
-    """{values of the columns: rows of their table}."""
+    """{values of the columns: rows of their table}; what has no value is not counted."""
     with node.database.read() as connection:
-        rows = connection.execute(select(*columns, func.count()).group_by(*columns))
+        there = (column.is_not(None) for column in columns)
+        rows = connection.execute(select(*columns, func.count()).where(*there).group_by(*columns))
         return {tuple(map(str, values)): count for *values, count in rows}

@@ -74,6 +74,7 @@ class StudyShape(BaseModel):
     revision: int
     instances: int
     received_at: Time
+    outcome: str | None
     reason: str | None
     jobs: list[JobShape]
 
@@ -141,9 +142,11 @@ class NodeShape(BaseModel):
 
 
 class AsideShape(BaseModel):
-    """An object that was set aside."""
+    """An object that was set aside; study, sop_instance_uid: of the object that came first, where there is one."""
 
     n: int
+    study: str | None
+    sop_instance_uid: str | None
     reason: str
     at: Time | None
 
