@@ -11,8 +11,10 @@ from numpy.testing import assert_allclose
 from scipy import ndimage
 
 from explanation.looking import Bright, Linear, model, spot
+from isocenter import networks
 from isocenter.explanation import CaseOnGrid, UnfitError, explained, named_methods
 from isocenter.runtime import Averaged, TorchNetwork
+from isocenter.values import Vector
 
 # The first axis runs to the head, the second to the left, the third backwards, with unlike voxels and a slight turn.
 TURNED = np.array([[0, -1.5, 0.1, 40.0], [0.05, 0.1, -3.0, 20.0], [0.8, 0, 0.1, -7.0], [0, 0, 0, 1.0]])
@@ -117,6 +119,25 @@ def test_a_method_that_cannot_explain_a_model_says_why():
     of, image = model(Bright(2), (8, 8)), spot((8, 8), (5, 2))
     with pytest.raises(UnfitError, match="attention cannot explain this model: its answer does not come by attention"):
         explained(of, image, named_methods("attention")[0])
+
+
+@pytest.mark.parametrize(
+    ("timm", "refused"),
+    [("vit_tiny_patch16_224", ""), ("swin_tiny_patch4_window7_224", "attend within windows that change")],
+)
+def test_attention_of_a_backbone_is_a_map_where_all_patches_attend_to_each_other_and_else_refused(timm, refused):
+    sizes = {"depth": 1, "embed_dim": 24, "num_heads": 2} if "vit" in timm else {"embed_dim": 24, "depths": [1, 1]}
+    size = {"model": timm, "settings": {"img_size": 64, **sizes}}
+    module = networks.build("timm", 1, 2, {"class": Vector(2)}, size)
+    of, image = model(module, (64, 64), name="timm"), spot((64, 64), (40, 20))
+    for method in named_methods("attention,attention_gradients"):
+        if refused:
+            with pytest.raises(UnfitError, match=refused):
+                explained(of, image, method)
+        else:
+            made = explained(of, image, method).data
+            assert made.shape == (64, 64)
+            assert np.isfinite(made).all() and made.max() > 0
 
 
 def test_gradcam_is_the_deepest_maps_weighed_by_their_mean_gradients_as_worked_out_by_hand():

@@ -60,3 +60,94 @@ def test_small_images_are_enlarged_first():
     size, because, _ = networks.size_for("timm", (28, 28), [[1, 1]], "cpu")
     assert size["enlarge"] == 4
     assert "enlarged 4 times" in because
+
+
+SMALL_VIT = {"img_size": 48, "depth": 2, "embed_dim": 48, "num_heads": 3}
+
+
+def rolled(network: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, networks.Attended]:
+    family = networks.family_of("timm")
+    assert networks.without_rollout(network, family.attention) == ""
+    seen = networks.attention(network, images, at=family.attention)
+    return networks.rollout(torch.stack(list(seen.weights), dim=1)), seen
+
+
+# A class token; a mean over the patches, with the position in the attention itself; a distilled one; rotary positions.
+@pytest.mark.parametrize(
+    ("model", "settings", "prefix"),
+    [
+        ("vit_tiny_patch16_224", SMALL_VIT, 1),
+        ("vit_base_patch16_224_miil", SMALL_VIT | {"global_pool": "avg", "reg_tokens": 2}, 3),
+        ("vit_base_patch16_224", SMALL_VIT | {"dynamic_img_size": True, "dynamic_img_pad": True}, 1),
+        ("deit_tiny_distilled_patch16_224", SMALL_VIT, 2),
+        ("vit_relpos_small_patch16_224", SMALL_VIT, 0),
+        ("beit_base_patch16_224", SMALL_VIT, 1),
+        ("eva02_tiny_patch14_224", SMALL_VIT | {"patch_size": 16}, 1),
+    ],
+)
+@torch.no_grad()
+def test_the_attention_of_timms_transformers_is_shares_of_all_patches_and_their_answers_stay(model, settings, prefix):
+    network, images = backbone(model=model, settings=settings), torch.randn(2, 2, 48, 48)
+    before = network(images)["class"]
+    flow, seen = rolled(network, images)
+    assert flow.shape == (2, 9 + prefix, 9 + prefix)
+    for shares in (flow, *seen.weights):
+        torch.testing.assert_close(shares.sum(dim=-1), torch.ones(shares.shape[:-1]))
+    torch.testing.assert_close(seen.outputs["class"], before)
+    assert torch.equal(network(images)["class"], before)  # and no weights are computed any more
+    drawn = seen.spread(flow)
+    assert drawn.shape == (2, 1, 48, 48)
+    by_mean = network.body.global_pool == "avg"
+    pooled = flow[:, prefix:] if by_mean else flow[:, : max(1, prefix if "distilled" in model else 1)]
+    torch.testing.assert_close(drawn.sum(dim=(1, 2, 3)), pooled[:, :, prefix:].sum(dim=2).mean(dim=1))
+
+
+def test_the_rollout_of_timms_transformer_is_that_of_ours_with_its_weights(tmp_path):
+    network, images = backbone(model="vit_tiny_patch16_224", settings=SMALL_VIT), torch.randn(2, 2, 48, 48)
+    torch.save(network.body.state_dict(), tmp_path / "weights.pt")
+    size = {"token": 16, "image": [48, 48], "layers": 2, "width": 48, "heads": 3}
+    ours = networks.build("vit", 2, 2, {"class": Vector(3)}, size).eval()
+    networks.pretrained(ours, "vit", size, tmp_path / "weights.pt")
+    flow, seen = rolled(network, images)
+    torch.testing.assert_close(seen.spread(flow), ours.attention_rollout(images), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("enlarge", [1, 2])
+@torch.no_grad()
+def test_a_key_that_every_query_asks_for_has_the_mass_where_its_patch_lies(enlarge):
+    network = backbone(model="vit_tiny_patch16_224", enlarge=enlarge, settings=SMALL_VIT | {"depth": 1})
+    body, [block] = network.body, network.body.blocks
+    for part in (body.cls_token, body.pos_embed, body.patch_embed.proj.weight, *block.attn.qkv.parameters()):
+        part.zero_()
+    body.patch_embed.proj.weight[0] = 1.0  # a bright patch differs from the others, and so does its key
+    query, key = block.attn.qkv.bias[:48], block.attn.qkv.weight[48:96]
+    query.fill_(3.0)
+    key[:, 0] = 3.0
+    images, side = torch.zeros(1, 2, 48 // enlarge, 48 // enlarge), 16 // enlarge
+    images[:, :, side + 2 : 2 * side - 2, 2 * side + 2 : -2] = 1.0
+    flow, seen = rolled(network, images)
+    drawn = seen.spread(flow)
+    # The other half of what the class token has is its own, by the shortcut.
+    assert float(drawn[:, :, side : 2 * side, 2 * side :].sum()) == pytest.approx(0.5, abs=0.01)
+    assert float(drawn.sum()) <= 0.5001
+
+
+def test_gradients_reach_the_attention_of_timms_transformers():
+    network, images = backbone(model="vit_tiny_patch16_224", settings=SMALL_VIT), torch.randn(1, 2, 48, 48)
+    _, seen = rolled(network, images.requires_grad_())
+    slopes = torch.autograd.grad(seen.outputs["class"][:, 0].sum(), list(seen.weights))
+    assert all(one.shape == (1, 3, 10, 10) and one.abs().sum() > 0 for one in slopes)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "reason"),
+    [
+        ("resnet10t", {}, "does not come by attention"),
+        ("swin_tiny_patch4_window7_224", {"img_size": 64, "depths": [1, 1]}, "attend within windows"),
+        ("vit_base_patch16_siglip_224", SMALL_VIT, "pooled by 'map'"),
+        ("vit_tiny_patch16_224", SMALL_VIT | {"attn_layer": "diff"}, "other attention than one softmax"),
+    ],
+)
+def test_a_backbone_whose_attention_cannot_be_rolled_out_says_why(model, settings, reason):
+    family = networks.family_of("timm")
+    assert reason in networks.without_rollout(backbone(model=model, settings=settings), family.attention)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.networks.attention_weights import Attended, attention
+    from isocenter.networks.attention_weights import Attended, attention, without_rollout
     from isocenter.networks.benchmark_ranks import Measured, measurements, standing
     from isocenter.networks.catalogue import Member, made_with
     from isocenter.networks.deepest_map import (
@@ -136,6 +136,7 @@ __all__ = [
     "taken_by",
     "takes_gaps",
     "with_dropout",
+    "without_rollout",
 ]
 
 __getattr__ = lazy_index(__name__)

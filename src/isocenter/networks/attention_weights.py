@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from monai.networks.blocks.selfattention import SABlock
 from torch import Tensor, nn
 
 from isocenter.networks.deepest_map import deepest_part, hooked, unwrapped
@@ -33,6 +32,11 @@ class Attended:
         return made
 
 
+def without_rollout(module: nn.Module, at: str) -> str:
+    """Why the attention of a module of `build` cannot be rolled out; empty where it can; at: `Family.attention`."""
+    return str(getattr(unwrapped(module, at), "without_rollout", ""))
+
+
 def attention(module: nn.Module, images: Tensor, context: Tensor | None = None, *, at: str) -> Attended:
     """The outputs of a module of `build`, and its attention weights; at: `Family.attention`."""
     parts = list(deepest_part(module, at).modules())
@@ -43,7 +47,11 @@ def attention(module: nn.Module, images: Tensor, context: Tensor | None = None, 
             layer.kept = kept
             hooks.callback(setattr, layer, "kept", None)
         for other in parts:
-            if isinstance(other, SABlock):
-                hooks.enter_context(hooked(other.drop_weights, lambda _, weights: kept.append(weights)))
+            if hasattr(other, "fused_attn"):  # timm's, which has no weights where it is computed in one piece
+                hooks.callback(setattr, other, "fused_attn", other.fused_attn)
+                other.fused_attn = False  # type: ignore[assignment]
+            weighed = other._modules.get("attn_drop" if hasattr(other, "fused_attn") else "drop_weights")
+            if weighed is not None:
+                hooks.enter_context(hooked(weighed, lambda _, weights: kept.append(weights)))
         outputs = module(images) if context is None else module(images, context)
     return Attended(outputs, kept, images, unwrapped(module, at))

@@ -9,17 +9,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
+from timm.models import Beit, Eva, VisionTransformer, VisionTransformerRelPos
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from isocenter.networks.family import Published, Sized, Strides
 from isocenter.networks.pooled_head import PooledHead, pooled_family
+from isocenter.networks.transformer import spread_evenly
 
 PAPER = "doi:10.5281/zenodo.4414861"
 # Voxels an axis. Backbones halve the resolution five times: of smaller images too little is left to be pooled.
 SMALLEST = 96
 # timm's word for maps with channels as their last axis.
 CHANNELS_LAST = "NHWC"
+# timm's transformers in which each patch attends to all others in every block.
+AMONG_ALL = (VisionTransformer, VisionTransformerRelPos, Eva, Beit)
+WITHIN_WINDOWS = "its patches attend within windows that change from layer to layer, and never among all of the image"
+NOT_AMONG_ALL = "its answer does not come by attention among all patches of the image"
 
 
 class Backbone(PooledHead):
@@ -68,6 +74,34 @@ class Backbone(PooledHead):
             raise RuntimeError(f"{error}; a model that attends needs {made_for} in network.size") from error
         return self.answers_of(self.dropout(features), context)
 
+    @property
+    def without_rollout(self) -> str:
+        """Why the attention of this model cannot be rolled out; empty where it can."""
+        if not isinstance(self.body, AMONG_ALL):
+            within = any(hasattr(part, "window_size") for part in self.body.modules())
+            return WITHIN_WINDOWS if within else NOT_AMONG_ALL
+        if self.body.global_pool not in ("token", "avg"):
+            return f"its patches are pooled by {self.body.global_pool!r}, neither by a class token nor by their mean"
+        layers = [part for part in self.body.modules() if hasattr(part, "fused_attn")]
+        # Differential attention is one softmax less another, so that a row does not sum to 1.
+        if len(layers) != len(self.body.blocks) or any(hasattr(layer, "dual_lambda") for layer in layers):
+            return "its blocks have other attention than one softmax each"
+        return ""
+
+    def spread(self, flow: Tensor, images: Tensor) -> Tensor:
+        """(batch, 1, *spatial) of a rollout, (batch, tokens, tokens): each patch's share in what is pooled."""
+        spatial = [int(n) * self.enlarge for n in images.shape[2:]]
+        patches, before = self.body.patch_embed, self.body.num_prefix_tokens
+        by_token = slice(0, 2 if hasattr(self.body, "dist_token") else 1)
+        by_mean = slice(0 if getattr(self.body, "pool_include_prefix", False) else before, None)
+        pooled = flow[:, by_token if self.body.global_pool == "token" else by_mean, before:].mean(dim=1)
+        grid = patches.dynamic_feat_size(spatial)
+        covered = [n * step for n, step in zip(grid, patches.patch_size, strict=True)]
+        shares = spread_evenly(pooled.reshape(-1, 1, *grid), patches.patch_size, covered)
+        # Patches reach beyond the image where the model pads it, and not to its end where the size is no multiple.
+        whole = pad(shares, (0, spatial[1] - covered[1], 0, spatial[0] - covered[0]))
+        return avg_pool2d(whole, self.enlarge) * self.enlarge**2
+
     def _maps(self, images: Tensor) -> Tensor:
         """What the backbone pools; maps pass `coarsest` with their channels first."""
         maps: Tensor = self.body.forward_features(images)
@@ -110,4 +144,5 @@ TIMM = pooled_family(
     published=Published(published),
     features="pooled",
     grid_features="coarsest",
+    attention="body",
 )
