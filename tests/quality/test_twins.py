@@ -42,9 +42,9 @@ def radiographs(data: Path) -> dict[str, np.ndarray]:
     return {path.stem: np.asarray(PIL.Image.open(path).convert("L").reduce(2)) for path in files}
 
 
-def jpeg(pixels: np.ndarray) -> np.ndarray:
+def jpeg(pixels: np.ndarray, quality: int = 40) -> np.ndarray:
     file = io.BytesIO()
-    PIL.Image.fromarray(pixels).save(file, "JPEG", quality=40)
+    PIL.Image.fromarray(pixels).save(file, "JPEG", quality=quality)
     return np.asarray(PIL.Image.open(file))
 
 
@@ -100,6 +100,28 @@ def test_the_contradictory_pair_of_the_ultrasound_set_and_its_near_copy_are_all_
         ("benign (433)", "malignant (145)", True),
         ("benign (164)", "benign (85)", False),
     }
+
+
+def test_at_28_pixels_copies_are_still_known_again_and_women_told_apart(data: Path):
+    files = sorted((data / "ultrasound" / "images").rglob("*.png"))
+    pictures = {path.stem: PIL.Image.open(path).convert("L").resize((28, 28)) for path in files}
+    pixels = {name: np.asarray(picture) for name, picture in pictures.items()}
+    some = [*pixels][::5]
+    copies = {f"{name}, copied": brighter(jpeg(pixels[name], 75)) for name in some}
+    found = pairs({name: seen(grey(one)) for name, one in {**pixels, **copies}.items()})
+    known = [{"benign (433)", "malignant (145)"}, {"benign (164)", "benign (85)"}]
+    assert all(pair in found for pair in [*known, *({name, f"{name}, copied"} for name in some)])
+    shown = [{name.removesuffix(", copied") for name in pair} for pair in found]
+    assert all(len(pictured) == 1 or pictured in known for pictured in shown)
+
+
+def test_eyes_in_one_odd_frame_are_not_one_eye(data: Path):
+    with np.load(data / "medmnist" / "retinamnist.npz") as arrays:
+        eyes, grades = arrays["train_images"].mean(axis=3).round().astype(np.uint8), arrays["train_labels"].ravel()
+    found = twins({str(n): look(grey(eye), np.ones((1, *eye.shape), bool), marks=False) for n, eye in enumerate(eyes)})
+    # Eight pictures with white corners are four eyes; the others look nearly like one another, of whatever grade.
+    assert {"109", "223"} in [{one.first, one.second} for one in found]
+    assert all(grades[int(one.first)] == grades[int(one.second)] for one in found)
 
 
 def test_no_two_hippocampi_are_one_but_a_copy_of_one_is(data: Path):
