@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pydicom
 import pytest
 
 from isocenter.errors import ResourceError
@@ -68,8 +69,9 @@ def test_a_file_that_is_gone_before_it_is_read_keeps_no_other_from_being_taken(t
 
 
 def test_series_of_an_orthanc_are_fetched_once_they_have_come_to_rest_there(tmp_path, store, mr, orthanc):  # noqa: F811
-    for file in (*(path.read_bytes() for path in mr), encoded(drawn())):
-        orthanc.ask("/instances", file)
+    for dataset in (*map(pydicom.dcmread, mr), drawn()):
+        dataset.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
+        orthanc.ask("/instances", encoded(dataset))
     until(lambda: {one["ID"] for one in orthanc.ask("/series?expand")} <= stable(orthanc))
     changes = Front(orthanc.url, store, tmp_path / "before.json")._changes()
     _, first = next(changes)
@@ -81,6 +83,7 @@ def test_series_of_an_orthanc_are_fetched_once_they_have_come_to_rest_there(tmp_
     assert Front(orthanc.url, store, tmp_path / POSITION).look() == len(there)
     assert Front(orthanc.url, store, tmp_path / POSITION).look() == 0  # the position is kept
     assert set(received(store)) == there
+    assert {line.syntax for line in read_journals(tmp_path / "inbox", {})[0]} == {pydicom.uid.RLELossless}
 
 
 def stable(orthanc) -> set[str]:

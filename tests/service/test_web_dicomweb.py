@@ -18,13 +18,14 @@ from PIL import Image
 from conftest import DATA
 from isocenter.errors import FormatError
 from isocenter.files import read
-from isocenter.service.web.dicomweb import catalogue
+from isocenter.service.web.dicomweb import catalogue, retrieve
 from isocenter.service.web.dicomweb.multipart import MultipartReader, boundary_of
 from service.objects_sent import drawn, encoded
 from service.web_served import BOUNDARY, RELATED, related, served
 
 ATTRIBUTES = {"StudyDate": "20200102", "PatientName": "Doe^Jane", "PatientID": "secret-17", "Modality": "MR"}
 SEG = "files/dcmqi_seg_23x38x3.dcm"
+AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 # One of each way in which frames are stored.
 KINDS = (
     "pydicom_CT_small.dcm",
@@ -225,7 +226,7 @@ def test_an_answer_whose_file_is_damaged_is_left_out_and_hides_nothing_else(fres
     fresh.answer("1.2", {"answer.dcm": (b"half", "2.25.7")}, [])
     for path in ("studies", "series", "instances", "studies/1.2/metadata"):
         assert len(fresh.client.get(f"/dicomweb/{path}").json()) == 1
-    assert parts_of(fresh.client.get("/dicomweb/studies/1.2")) == [encoded(drawn())]
+    assert parts_of(fresh.client.get("/dicomweb/studies/1.2", headers={"Accept": AS_STORED})) == [encoded(drawn())]
 
 
 def test_names_in_a_body_are_no_paths(fresh):
@@ -242,7 +243,7 @@ def test_names_in_a_body_are_no_paths(fresh):
 
 
 def test_objects_come_back_byte_for_byte(node):
-    answer = node.client.get(f"/dicomweb/studies/{node.uid}")
+    answer = node.client.get(f"/dicomweb/studies/{node.uid}", headers={"Accept": AS_STORED})
     assert sorted(parts_of(answer)) == sorted([*node.files, node.seg])
 
 
@@ -366,6 +367,58 @@ def test_an_object_comes_decoded_to_whoever_asks_for_that_with_the_same_pixels_a
     mine, other = (pydicom.pixels.pixel_array(one, raw=is_raw) for one in (found, source))
     assert np.allclose(mine, other, atol=4 if "jpeg_baseline" in name else 0)
     assert alone.content == part
+
+
+@pytest.mark.parametrize("name", [*KINDS, "pydicom_examples_overlay.dcm"])
+def test_whoever_names_no_transfer_syntax_gets_explicit_vr_and_the_lowest_byte_first(pictures, name):
+    """PS3.18 8.7.3: the default of application/dicom, whatever is stored; `*` gives what is stored."""
+    path = DATA / "dicom/files" / name
+    stored = pictures.store(path.read_bytes()).json()["00081199"]["Value"][0]["00081190"]["Value"][0]
+    for accept in ("*/*", "application/dicom", 'multipart/related; type="application/dicom"'):
+        answer = pictures.client.get(stored, headers={"Accept": accept})
+        [part] = [answer.content] if accept == "application/dicom" else parts_of(answer)
+        assert is_plain(pydicom.dcmread(io.BytesIO(part)))
+    for accept in ("application/dicom; transfer-syntax=*", AS_STORED):
+        answer = pictures.client.get(stored, headers={"Accept": accept})
+        [part] = parts_of(answer) if accept == AS_STORED else [answer.content]
+        assert part == path.read_bytes()
+
+
+def test_a_client_gets_pixels_that_it_can_read_and_what_is_stored_where_it_says_so(pictures, monkeypatch):
+    monkeypatch.setattr(retrieve, "MOST_HELD", 1000)  # what is larger waits in a file
+    source = pydicom.dcmread(DATA / "dicom/files/pydicom_MR_small_RLE.dcm")
+    pictures.store((DATA / "dicom/files/pydicom_MR_small_RLE.dcm").read_bytes())
+    client = DICOMwebClient(f"{pictures.url}/dicomweb")
+    at = (source.StudyInstanceUID, source.SeriesInstanceUID, source.SOPInstanceUID)
+    plain = client.retrieve_instance(*at, media_types=(("application/dicom", "1.2.840.10008.1.2.1"),))
+    [first] = [one for one in client.retrieve_study(at[0]) if one.SOPInstanceUID == at[2]]
+    kept = client.retrieve_instance(*at)  # which asks for `*`
+    assert first.PixelData == plain.PixelData == source.pixel_array.tobytes()
+    assert kept.PixelData == source.PixelData
+
+
+def test_what_no_decoder_reads_is_not_acceptable_but_as_it_is_stored(pictures):
+    odd, uid = "1.2.840.10008.1.2.4.92", "1.7.7"
+    dataset = drawn(study=uid)
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(odd)
+    dataset.PixelData = pydicom.encaps.encapsulate([b"coded"])
+    file = encoded(dataset)
+    assert pictures.store(file).status_code == 200
+    answer = pictures.client.get(f"/dicomweb/studies/{uid}")
+    assert answer.status_code == 406
+    assert odd in answer.json()["problem"] and "transfer-syntax=*" in answer.json()["remedy"]
+    assert parts_of(pictures.client.get(f"/dicomweb/studies/{uid}", headers={"Accept": AS_STORED})) == [file]
+    both = f'{AS_STORED};q=0.5, multipart/related; type="application/dicom"'
+    assert parts_of(pictures.client.get(f"/dicomweb/studies/{uid}", headers={"Accept": both})) == [file]
+
+
+def test_of_several_that_it_takes_a_client_gets_what_it_weighs_most(pictures):
+    path = DATA / "dicom/files/pydicom_MR_small_RLE.dcm"
+    stored = pictures.store(path.read_bytes()).json()["00081199"]["Value"][0]["00081190"]["Value"][0]
+    weighed = f'{AS_STORED};q=0.1, multipart/related; type="application/dicom"; q=0.9, image/png; q=0'
+    [part] = parts_of(pictures.client.get(stored, headers={"Accept": weighed}))
+    assert is_plain(pydicom.dcmread(io.BytesIO(part)))
+    assert pictures.client.get(stored, headers={"Accept": f"{AS_STORED}; q=0"}).status_code == 406
 
 
 def test_the_highest_byte_comes_first_only_for_whoever_takes_what_is_stored(pictures):

@@ -27,6 +27,7 @@ SETTLED_S, LOOK_S, AGAIN_S = 5.0, 1.0, 10.0
 CHUNK, CHANGES, TIMEOUT_S = 1 << 20, 100, 60
 GONE = 404
 POSITION = "front.json"
+AS_STORED = (("application/dicom", "*"),)  # else a server decodes what is compressed, PS3.18 8.7.3
 # "user:password" of the Orthanc in front; no secret stands in a file.
 CREDENTIALS = "ISOCENTER_FRONT_CREDENTIALS"
 
@@ -140,7 +141,7 @@ class Front:
             f"{self.url.rstrip('/')}/dicom-web", session=self._session, timeout=TIMEOUT_S
         )
         count = 0
-        for dataset in client.iter_series(study, series):
+        for dataset in client.iter_series(study, series, media_types=AS_STORED):
             file = BytesIO()
             try:
                 pydicom.dcmwrite(file, dataset, enforce_file_format=True)

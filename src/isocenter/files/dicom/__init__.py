@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         SeriesFiles,
         Window,
         bounds,
+        is_decodable,
         native_frame,
         native_object,
         rasterise,

@@ -8,7 +8,13 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.files.dicom.reading.frames import frames_of
-    from isocenter.files.dicom.reading.one_frame import native_frame, native_object, shown_frame, stored_frame
+    from isocenter.files.dicom.reading.one_frame import (
+        is_decodable,
+        native_frame,
+        native_object,
+        shown_frame,
+        stored_frame,
+    )
     from isocenter.files.dicom.reading.pictures import PROJECTIONS
     from isocenter.files.dicom.reading.read import read_series
     from isocenter.files.dicom.reading.rtstruct import STRUCTURE_SET, rasterise

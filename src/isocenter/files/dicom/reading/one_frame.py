@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom.header import Header, check_pixels, frame_count, read_header, read_object
-from isocenter.files.dicom.reading.codecs import CODEC_ERRORS
+from isocenter.files.dicom.reading.codecs import CODEC_ERRORS, is_known
 from isocenter.files.dicom.reading.pixel_layout import GET_AGAIN, Layout, layout_of
 from isocenter.files.dicom.reading.pixels import Stored, decode
 from isocenter.files.dicom.reading.values import Window, displayed, rescaled, windowed
-from isocenter.files.dicom.syntaxes import BIG_ENDIAN, EXPLICIT, IMPLICIT, VIDEO
+from isocenter.files.dicom.syntaxes import BIG_ENDIAN, EXPLICIT, IMPLICIT, NATIVE, VIDEO
 from isocenter.files.dicom.tags import pydicom_errors
 from isocenter.files.dicom.warnings import quiet
 from isocenter.lazy import pydicom
@@ -46,6 +46,11 @@ def native_frame(head: Header, number: int) -> bytes:
     if layout.allocated == 1:
         return np.packbits(pixels.astype(bool), bitorder="little").tobytes()
     return pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
+
+
+def is_decodable(syntax: str) -> bool:
+    """Whether objects of a transfer syntax can be given without compression."""
+    return syntax in (*NATIVE, *VIDEO) or is_known(syntax)
 
 
 def native_object(path: Path) -> bytes:

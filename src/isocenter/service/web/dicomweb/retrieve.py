@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from email.message import Message
 from itertools import chain
 from pathlib import Path
@@ -18,7 +19,15 @@ from fastapi import Path as PathParameter
 from fastapi.responses import Response, StreamingResponse
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom import Header, frame_count, native_frame, native_object, read_header, stored_frame
+from isocenter.files.dicom import (
+    Header,
+    frame_count,
+    is_decodable,
+    native_frame,
+    native_object,
+    read_header,
+    stored_frame,
+)
 from isocenter.service.web.dicomweb.catalogue import StoredObject, stored_studies
 from isocenter.service.web.dicomweb.dicom_json import IN_JSON, MEDIA
 from isocenter.service.web.dicomweb.rendering import Rendering, rendered
@@ -27,8 +36,10 @@ from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
 
 router = APIRouter(prefix="/dicomweb/studies/{study}", tags=["DICOMweb"])
 OBJECT, BYTES = "application/dicom", "application/octet-stream"
-PLAIN, BIG_ENDIAN = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"  # PLAIN: how decoded frames come
-READ_AT_ONCE = 1 << 18
+PLAIN = "1.2.840.10008.1.2.1"  # how decoded frames and objects come
+AS_STORED = f'multipart/related; type="{OBJECT}"; transfer-syntax=*'
+WEIGHT = r"[01](\.\d{0,3})?"  # RFC 9110 12.4.2
+READ_AT_ONCE, MOST_HELD = 1 << 18, 1 << 24
 DECODED_AT_ONCE = BoundedSemaphore(2)  # a frame may take much memory
 IN_SERIES, IN_INSTANCE = "/series/{series}", "/series/{series}/instances/{instance}"
 Frames = Annotated[str, PathParameter(pattern=r"^[0-9,]{1,4000}$")]
@@ -68,12 +79,11 @@ def get_instance(request: Request, node: Node, study: Uid, series: Uid, instance
     """One object."""
     stored = _stored(node, study, series, instance)
     asked = accepted(request)
-    for kind, _, wanted in asked:
-        if kind == OBJECT and not any(one == "multipart/related" for one, _, _ in asked):
-            syntax, data = _in_syntax(stored[0], wanted)
-            if wanted in ("", "*", syntax):
-                return StreamingResponse(data, media_type=f"{OBJECT}; transfer-syntax={syntax}")
-    return _objects(request, stored)
+    alone = [syntax for kind, _, syntax in asked if kind == OBJECT]
+    if not alone or any(kind == "multipart/related" for kind, _, _ in asked):
+        return _objects(request, stored)
+    [syntax] = _syntaxes(stored, alone)
+    return StreamingResponse(_bytes(stored[0], syntax)[1], media_type=f"{OBJECT}; transfer-syntax={syntax}")
 
 
 @router.get("/metadata", response_class=StreamingResponse, responses={200: IN_JSON})
@@ -148,8 +158,8 @@ def get_rendered_frame(
 
 
 def accepted(request: Request) -> Accepted:
-    """(media type, that of its parts, transfer syntax) that the client takes, as it lists them."""
-    types: Accepted = []
+    """(media type, that of its parts, transfer syntax) that the client takes, what it weighs most first."""
+    weighed: list[tuple[float, tuple[str, str, str]]] = []
     for item in parse_http_list(request.headers.get("accept") or "*/*"):
         header = Message()
         header["content-type"] = item
@@ -158,8 +168,10 @@ def accepted(request: Request) -> Accepted:
             header.get_param("type", ""),
             header.get_param("transfer-syntax", ""),
         )
-        types.append((kind, str(part).lower(), str(syntax)))
-    return types
+        stated = str(header.get_param("q", "1"))
+        weight = float(stated) if re.fullmatch(WEIGHT, stated) else 1.0
+        weighed.append((weight, (kind, str(part).lower(), str(syntax))))
+    return [kinds for weight, kinds in sorted(weighed, key=lambda one: -one[0]) if weight > 0]
 
 
 def _stored(node: WebNode, study: str, series: str | None = None, instance: str | None = None) -> list[StoredObject]:
@@ -170,26 +182,59 @@ def _stored(node: WebNode, study: str, series: str | None = None, instance: str 
 
 
 def _objects(request: Request, stored: list[StoredObject]) -> StreamingResponse:
-    """Files as they are stored, whose bytes are what was sent, or decoded; each part says how it comes."""
-    for kind, part, wanted in accepted(request):
-        is_wanted = kind in ("*/*", "multipart/*") or (kind == "multipart/related" and part in ("", OBJECT))
-        if is_wanted and (wanted in ("", "*", PLAIN) or {wanted} == {one.syntax for one in stored}):
-            first = _in_syntax(stored[0], wanted)
-            if len(stored) > 1 or wanted in ("", "*", first[0]):
-                parts = chain([first], (_in_syntax(one, wanted) for one in stored[1:]))
-                return _multipart(OBJECT, ((f"{OBJECT}; transfer-syntax={syntax}", data) for syntax, data in parts))
-    raise _not_acceptable(f'multipart/related; type="{OBJECT}"; transfer-syntax=*')
+    """Objects as the client takes them; each part says in which transfer syntax it comes."""
+    wanted = [
+        syntax
+        for kind, part, syntax in accepted(request)
+        if kind in ("*/*", "multipart/*") or (kind == "multipart/related" and part in ("", OBJECT))
+    ]
+    syntaxes = _syntaxes(stored, wanted)
+    is_alone = len(stored) == 1
+    parts = (_bytes(one, syntax, is_alone=is_alone) for one, syntax in zip(stored, syntaxes, strict=True))
+    return _multipart(OBJECT, ((f"{OBJECT}; transfer-syntax={syntax}", data) for syntax, data in parts))
 
 
-def _in_syntax(stored: StoredObject, wanted: str) -> tuple[str, Iterable[bytes]]:
-    """(transfer syntax, bytes) of an object: decoded where that is wanted and can be, else as it is stored.
+def _syntaxes(stored: list[StoredObject], wanted: list[str]) -> list[str]:
+    """The transfer syntax in which each object comes: the first of those wanted in which it can.
 
-    The highest byte comes first only for whoever asks for that, or for what is stored (PS3.18 8.7.3).
+    Who names none gets explicit VR without compression (PS3.18 8.7.3), who says `*` what is stored. Raises WebError.
     """
-    if wanted == PLAIN != stored.syntax or (wanted == "" and stored.syntax == BIG_ENDIAN):
-        with suppress(FormatError), DECODED_AT_ONCE:
-            return PLAIN, [native_object(stored.path)]
+    if not wanted:
+        raise _not_acceptable(AS_STORED)
+    syntaxes = []
+    for own in dict.fromkeys(one.syntax for one in stored):
+        plain = PLAIN if own == PLAIN or is_decodable(own) else None
+        comes = (own if one in ("*", own) else plain if one in ("", PLAIN) else None for one in wanted)
+        syntaxes.append((own, next(filter(None, comes), None)))
+    lacking = [own for own, comes in syntaxes if comes is None]
+    if lacking:
+        problem = f"objects in transfer syntax {', '.join(lacking)} cannot come as the Accept header asks"
+        raise WebError(406, problem, "the request", f"Accept {AS_STORED}")
+    return [str(dict(syntaxes)[one.syntax]) for one in stored]
+
+
+def _bytes(stored: StoredObject, syntax: str, *, is_alone: bool = True) -> tuple[str, Iterable[bytes]]:
+    """(transfer syntax, bytes) of an object; a damaged one among others comes as it is stored."""
+    if syntax != stored.syntax:
+        try:
+            with DECODED_AT_ONCE:
+                return syntax, _spooled(native_object(stored.path), stored.path.parent)
+        except FormatError as error:
+            if is_alone:
+                raise WebError(406, f"the object {error.problem}", "the request", f"Accept {AS_STORED}") from error
     return stored.syntax, _file(stored.path)
+
+
+def _spooled(data: bytes, folder: Path) -> Iterator[bytes]:
+    """Bytes, many of them from a file without a name: how long they wait is for the client to say."""
+    if len(data) <= MOST_HELD:
+        yield data
+        return
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(data)
+        del data
+        file.seek(0)
+        yield from iter(lambda: file.read(READ_AT_ONCE), b"")
 
 
 def _metadata(objects: list[StoredObject]) -> StreamingResponse:
