@@ -20,7 +20,8 @@ import pytest
 from sqlalchemy import text
 
 from isocenter.service.records import migrated, opened
-from service.receiving import free_port, running
+from ports import free_port
+from service.receiving import running
 
 
 def _postgresql() -> Path | None:

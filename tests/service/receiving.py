@@ -61,13 +61,6 @@ def receiving(folder: Path, **settings: Any) -> Iterator[Node]:
         serving.join(40)
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def running(command: list[object], port: int, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A program, from when it listens on a port."""

@@ -17,8 +17,9 @@ from isocenter.service.dicom.services import COMMITMENT, COMMITMENT_INSTANCE
 from isocenter.service.keeper import Keeper
 from isocenter.service.objects import CommitmentRequest, Reply
 from isocenter.service.records import migrated
+from ports import free_port
 from service.objects_sent import drawn, encoded
-from service.receiving import free_port, receiving, until
+from service.receiving import receiving, until
 from service.talking import CAPTURE
 
 ASKED = CommitmentRequest("1.2.77", "PACS", (CAPTURE, CAPTURE), ("1.2.3.4", "1.2.3.5"), 0.0)

@@ -14,7 +14,7 @@ from isocenter.service import Couriers
 from isocenter.service.objects import CommitmentReport
 from isocenter.service.records import only_keeper
 from isocenter.service.records.tables import answers, deliveries, jobs
-from service.receiving import free_port
+from ports import free_port
 from service.test_work import LEVEL, SmallNode, mr  # noqa: F401 - a fixture
 from service.thresholds import threshold_model
 

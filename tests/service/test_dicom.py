@@ -33,8 +33,9 @@ from isocenter.service.dicom.library import sweep
 from isocenter.service.dicom.messages import file_head
 from isocenter.service.dicom.pdus import EXPLICIT, IMPLICIT
 from isocenter.service.objects import CommitmentRequest, read_journals
+from ports import free_port
 from service.objects_sent import data_set, drawn, encoded
-from service.receiving import free_port, receiving, running, until
+from service.receiving import receiving, running, until
 from service.talking import CAPTURE, ECHO, RELEASE, Talk, command, object_sent
 
 with_dcmtk = pytest.mark.skipif(shutil.which("storescu") is None, reason="DCMTK is not installed")

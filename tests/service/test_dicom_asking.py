@@ -18,8 +18,9 @@ from isocenter.service.dicom import (
     store,
 )
 from isocenter.service.objects import CommitmentReport, CommitmentRequest, ObjectStore
+from ports import free_port
 from service.objects_sent import data_set, drawn, encoded
-from service.receiving import free_port, receiving, running
+from service.receiving import receiving, running
 from service.talking import CAPTURE
 
 US = "ISOCENTER"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from isocenter.errors import UsageError
-from isocenter.service import prepared, read_settings
+from isocenter.service import Node, prepared, read_settings
 
 WHOLE = """
 [node]
@@ -130,13 +131,37 @@ def test_files_that_are_not_there_are_named_before_anything_is_made(tmp_path, ch
     assert [path.name for path in tmp_path.iterdir()] == ["node.toml"]
 
 
-def test_a_port_for_tls_that_is_in_use_is_refused(tmp_path):
+@pytest.fixture
+def certified(tmp_path):
+    """The settings of a node on free ports, which speaks TLS on another one."""
     key, certificate = tmp_path / "node.key", tmp_path / "node.pem"
     made = ["openssl", "req", "-x509", "-subj", "/CN=localhost", "-nodes", "-newkey", "rsa:2048"]
     subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+
+    def settings(port: int):
+        tls = {"port": port, "certificate": str(certificate), "key": str(key)}
+        return read_settings(folder=tmp_path / "node", dicom={"port": 0, "tls": tls}, http={"port": 0})
+
+    return settings
+
+
+def test_free_ports_are_found_and_named_tls_too_and_nobody_else_is_given_them(certified, monkeypatch):
+    monkeypatch.setattr("isocenter.service.supervisor._describe", lambda settings: None)
+    node = Node(prepared(certified(0)))
+    plain, secured, http = node.places
+    assert plain == f"DICOM {node.dicom}" and secured == f"DICOM over TLS {node.secured}" and http == node.http
+    ports = [int(re.search(r"127.0.0.1:(\d+)", place)[1]) for place in node.places]
+    assert len({0, *ports}) == 4
+    for port in ports:
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        with socket.create_server(("127.0.0.1", port)):  # which names it, and knows of connections that have ended
+            pass
+
+
+def test_a_port_for_tls_that_is_in_use_is_refused(certified):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        tls = {"port": taken.getsockname()[1], "certificate": str(certificate), "key": str(key)}
-        settings = read_settings(folder=tmp_path / "node", dicom={"port": 0, "tls": tls}, http={"port": 0})
+        settings = certified(taken.getsockname()[1])
         with pytest.raises(UsageError, match="cannot be listened on"):
             prepared(settings)
 

@@ -82,6 +82,11 @@ def test_the_rules_say_why_a_series_is_taken_or_not(node):
     assert node.client.get("/api/studies/1.2.1/route").status_code == 409
 
 
+def test_the_node_says_where_it_receives(node):
+    about = node.client.get("/api/node").json()
+    assert (about["dicom"], about["dicom_over_tls"], about["ae_title"]) == ("127.0.0.1:11112", None, "ISOCENTER")
+
+
 def test_a_model_is_named_with_its_hash_and_its_rules(node):
     [model] = node.client.get("/api/models").json()["rows"]
     assert {name: model[name] for name in ("name", "hash", "modality", "rules")} == {

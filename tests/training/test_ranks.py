@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ import trained
 from isocenter.errors import PlanError
 from isocenter.training import SINGLE_PROCESS, Ranks
 from isocenter.verbs.training.distributed import in_all_processes
+from ports import free_port
 
 FIFTY = {"training.steps": 50, "training.validations": 2, "training.batch": 4, "training.precision": "float32"}
 # Of the same machine: what a process waits for is there within moments, or never.
@@ -50,7 +50,7 @@ sys.exit(max(abs(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])) for child i
 
 def pair(program: str, monkeypatch: pytest.MonkeyPatch, *own: str, **known: str) -> subprocess.CompletedProcess[str]:
     """The program in two processes; own: names of the environment that hold each one's number, beside its rank."""
-    joined = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "TORCHELASTIC_RUN_ID": "one"}
+    joined = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "TORCHELASTIC_RUN_ID": "one"}
     for name, value in {**joined, "WORLD_SIZE": "2", **known}.items():
         monkeypatch.setenv(name, value)
     return forked.run("-c", PAIR.format(own=own, program=program))
@@ -159,9 +159,3 @@ def test_processes_on_several_machines_join(monkeypatch):
     done = pair(JOINED, monkeypatch, "GROUP_RANK", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.splitlines()) == ["0 of 2", "1 of 2"]
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

@@ -59,7 +59,7 @@ class Child:
 class Node:
     """A running node; leave its `with`, or call `stop`, to end it.
 
-    dicom, http: where it is reached
+    dicom, secured, http: where it is reached
     """
 
     settings: Settings
@@ -77,6 +77,12 @@ class Node:
         return f"{own.host}:{own.port} {own.ae_title}"
 
     @property
+    def secured(self) -> str | None:
+        """Host, port and title of the receiver under TLS; None without."""
+        own = self.settings.dicom
+        return None if own.tls is None else f"{own.host}:{own.tls.port} {own.ae_title}"
+
+    @property
     def http(self) -> str:
         """Address of the API."""
         return f"{self.settings.http.scheme}://{self.settings.http.host}:{self.settings.http.port}"
@@ -84,8 +90,9 @@ class Node:
     @property
     def places(self) -> list[str]:
         """Where this machine's part of the node is reached, else what it is."""
-        reached = {"receiver": f"DICOM {self.dicom}", "web": self.http}
-        return [address for part, address in reached.items() if runs(self.role, part)] or [self.role]
+        secured = [f"DICOM over TLS {self.secured}"] if self.secured else []
+        reached = {"receiver": [f"DICOM {self.dicom}", *secured], "web": [self.http]}
+        return [one for part, addresses in reached.items() if runs(self.role, part) for one in addresses] or [self.role]
 
     def start(self) -> Node:
         """Begin all processes, and wait until each has said that it is up.
@@ -210,11 +217,13 @@ def prepared(settings: Settings, role: str = "all") -> Settings:
         raise UsageError("no node lies there", str(folder), "Start its keeper first, and share its folder")
     listening = listening_of(settings)  # refuses peers' certificates that are none
     if runs(role, "receiver"):
-        port = _free(settings.dicom.host, settings.dicom.port)
-        if listening.tls is not None:
+        dicom = settings.dicom
+        dicom = dicom.model_copy(update={"port": _free(dicom.host, dicom.port)})
+        if listening.tls is not None and dicom.tls is not None:
             _ = listening.tls.context
-            _free(settings.dicom.host, listening.tls.port)
-        settings = settings.model_copy(update={"dicom": settings.dicom.model_copy(update={"port": port})})
+            tls = dicom.tls.model_copy(update={"port": _free(dicom.host, dicom.tls.port)})
+            dicom = dicom.model_copy(update={"tls": tls})
+        settings = settings.model_copy(update={"dicom": dicom})
     if runs(role, "web"):
         token_of(settings)
         if settings.http.tls is not None:
@@ -245,7 +254,7 @@ def _describe(settings: Settings) -> None:
 
 
 def _free(host: str, port: int) -> int:
-    """The port, or a free one for 0. Raises UsageError where it is in use."""
+    """The port, or a free one for 0, which nobody else is given meanwhile. Raises UsageError where it is in use."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -255,6 +264,9 @@ def _free(host: str, port: int) -> int:
         except OSError as error:
             problem = f"the port cannot be listened on: {error.strerror}"
             raise UsageError(problem, f"{host}:{port}", "Choose another port") from error
+        if port == 0:  # a connection that has just ended keeps it for a minute from all who do not name it
+            with socket.create_connection(trial.getsockname()[:2]):
+                trial.accept()[0].close()
         return int(trial.getsockname()[1])
 
 

@@ -26,10 +26,13 @@ ECHO_S = 10.0
 def get_node(node: Node) -> NodeShape:
     """What the node is called, and how much lies in it."""
     counts = {"studies": studies.c.state, "jobs": jobs.c.state, "deliveries": deliveries.c.state}
+    own = node.settings.dicom
     return NodeShape(
         name=node.settings.node.name,
         version=version("isocenter"),
-        ae_title=node.settings.dicom.ae_title,
+        ae_title=own.ae_title,
+        dicom=f"{own.host}:{own.port}",
+        dicom_over_tls=None if own.tls is None else f"{own.host}:{own.tls.port}",
         text=node.settings.node.text,
         free_gb=free_bytes(node) / 1e9,
         **{name: {state: n for (state,), n in counted_by(node, column).items()} for name, column in counts.items()},

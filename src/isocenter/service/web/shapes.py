@@ -129,11 +129,13 @@ class EchoShape(BaseModel):
 
 
 class NodeShape(BaseModel):
-    """The node itself, and how much lies in it."""
+    """The node itself, where it receives (over TLS too, if so), and how much lies in it."""
 
     name: str
     version: str
     ae_title: str
+    dicom: str
+    dicom_over_tls: str | None
     text: str
     free_gb: float
     studies: dict[str, int]
