@@ -9,7 +9,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.networks.attention_weights import Attended, attention, without_rollout
     from isocenter.networks.benchmark_ranks import Measured, measurements, standing
-    from isocenter.networks.catalogue import Member, made_with
+    from isocenter.networks.catalogue import Member, listed
     from isocenter.networks.deepest_map import (
         Features,
         deepest_part,
@@ -117,7 +117,7 @@ __all__ = [
     "hooked",
     "is_published",
     "last_layers",
-    "made_with",
+    "listed",
     "measurements",
     "members",
     "memory_order",

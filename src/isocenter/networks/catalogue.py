@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import math
-import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +20,7 @@ if TYPE_CHECKING:
 Build = Callable[[str, int, int, Mapping[str, Head], Mapping[str, Any]], "Module"]
 # Size of the reference image, with one channel and two outputs, on a processor.
 REFERENCE = {1: (1024,), 2: (256, 256), 3: (64, 64, 64)}
-# Libraries that the families of this folder use.
-LIBRARIES = ("isocenter", "monai", "timm", "torch", "torchvision")
+LISTED = Path(__file__).with_name("members.json")
 # Functions of torch.nn.functional whose output has their input's shape; methods of tensors of one shape.
 SHAPE_KEPT = (
     "batch_norm", "group_norm", "instance_norm", "layer_norm", "elu", "gelu", "hardswish", "leaky_relu", "prelu",
@@ -78,12 +75,10 @@ def member(
     return None
 
 
-def made_with(families: Iterable[str]) -> str:
-    """SHA-256 of everything that determines the members of these families: the files of this folder and libraries."""
-    digest = hashlib.sha256(repr([*families, platform.python_version(), *map(version, LIBRARIES)]).encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+def listed() -> tuple[Member, ...]:
+    """The members of our families as this release states them; `bench/members.py` builds them and writes the file."""
+    rows = json.loads(LISTED.read_text(encoding="utf-8"))
+    return tuple(Member(**{**row, "tasks": tuple(row["tasks"]), "reference": tuple(row["reference"])}) for row in rows)
 
 
 def halvings(patch: Sequence[int]) -> list[list[int]]:

@@ -34,8 +34,8 @@ def names() -> tuple[str, ...]:
 
 
 def ours() -> tuple[str, ...]:
-    """The families of this folder, whose files `made_with` covers."""
-    return tuple(sorted(name for name, value in NETWORKS.items() if value.startswith("isocenter.networks.")))
+    """The families of this folder."""
+    return tuple(sorted(name for name, value in _targets().items() if value.startswith("isocenter.networks.")))
 
 
 def searched() -> tuple[str, ...]:

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from isocenter import networks
-from isocenter.errors import IsocenterError
-from isocenter.files import cache_folder, written
 from isocenter.lazy import pandas as pd
 from isocenter.report import InNotebook
 
 HEADINGS = ("name", "answers for", "axes", "image", "parameters", "multiply-adds", "paper")
 ANSWERS = {"boxes": "boxes", "dense": "every voxel", "objects": "objects", "vector": "the image"}
 NOTE = "Numbers are of the network that a plan builds for one channel of such an image on a processor."
-
-log = logging.getLogger("isocenter")
 
 
 def list_networks() -> tuple[str, ...]:
@@ -55,41 +47,12 @@ class NetworkTable(InNotebook):
 
 
 def describe_networks() -> NetworkTable:
-    """What each family is good for, found by building it without memory or arithmetic.
-
-    Ours are built once for each state of their files and libraries and kept in the cache folder; those of other
-    packages each time, because here it is not known which files they follow from.
-    """
+    """What each family is good for: ours as this release states it, others built without memory or arithmetic."""
     ours = networks.ours()
-    others = [name for name in networks.names() if name not in ours]
-    members = [*_kept(ours), *(networks.members(others) if others else ())]
+    stated = [member for member in networks.listed() if member.name in ours]
+    others = set(networks.names()) - {member.name for member in stated}
+    members = [*stated, *(networks.members(sorted(others)) if others else ())]
     return NetworkTable(tuple(sorted(members, key=lambda member: (member.name, member.axes))))
-
-
-@dataclass(frozen=True)
-class Kept:
-    """The members of our families, and what they followed from."""
-
-    made_with: str
-    members: tuple[networks.Member, ...]
-
-
-def _kept(families: Sequence[str]) -> tuple[networks.Member, ...]:
-    """The members as they are kept, or else new ones, which are then kept."""
-    path, now, file = cache_folder() / "networks.json", networks.made_with(families), TypeAdapter(Kept)
-    try:
-        kept = file.validate_json(path.read_bytes())
-        if kept.made_with == now:
-            return kept.members
-    except (OSError, ValueError) as error:  # none yet, or one that somebody cut off
-        log.debug("%s: %s", path, error)
-    fresh = Kept(now, networks.members(families))
-    try:
-        with written(path, overwrite=True) as partial:
-            partial.write_bytes(file.dump_json(fresh))
-    except IsocenterError as error:  # the answer is the same, and next time it will take as long
-        log.warning("%s", error)
-    return fresh.members
 
 
 def _line(member: networks.Member) -> tuple[str, ...]:

@@ -1,0 +1,18 @@
+"""Builds our families and writes what `isocenter networks` says of them, `src/isocenter/networks/members.json`.
+
+    python bench/members.py
+
+For when a family has come or has changed its size: `tests/networks/test_catalogue.py` says when.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from isocenter import networks
+from isocenter.networks.catalogue import LISTED
+
+if __name__ == "__main__":
+    rows = (json.dumps(asdict(one), ensure_ascii=False) for one in networks.members(networks.ours()))
+    LISTED.write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")
