@@ -15,6 +15,7 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation
 
 import isocenter
 import trained
+from isocenter.evaluation import Calibrator
 from packages import no_export
 from trained import TWO_STEPS
 from written_dicom import write_slice
@@ -72,6 +73,20 @@ def test_boxes_that_it_takes_to_miss_little_are_listed_where_somebody_asks(detec
     scores = isocenter.predict(model, image).predictions["smear00"].boxes.scores
     least = min(model.task.certainty.covers_from.values())
     assert len(covering) == (scores >= least).sum() > usual["score"].notna().sum()
+
+
+def test_boxes_are_called_by_calibrated_scores_and_without_calibration_the_same_have_those_of_the_network(detected):
+    model = isocenter.load(detected.out, "cpu")
+    assert model.task.certainty.calibration is not None  # by the validation cases
+    names, shift = model.task.classes, np.log(4.0)
+    found = Calibrator("platt", {name: [1.0, shift] for name in names}, 3)
+    certainty = replace(model.task.certainty, calibration=found)
+    model = replace(model, task=replace(model.task, certainty=certainty, threshold=0.2))
+    image = detected.data / "smear00.png"
+    stated, given = (isocenter.predict(model, image, calibration=word).table for word in ("on", "off"))
+    assert len(stated) and stated.drop(columns="score").equals(given.drop(columns="score"))
+    odds = [np.log(table["score"] / (1 - table["score"])) for table in (stated, given)]
+    assert_allclose(odds[0] - odds[1], shift, atol=1e-3)
 
 
 @pytest.mark.pictures

@@ -27,7 +27,16 @@ if TYPE_CHECKING:
         slope_and_intercept,
     )
     from isocenter.evaluation.calibration_fit import USUAL_SPREAD, Choice, Unseen, chosen_calibrator, fitted_calibrator
-    from isocenter.evaluation.calibrators import METHODS, Calibrator, Scale, columns_of, from_odds, normalised, odds_of
+    from isocenter.evaluation.calibrators import (
+        METHODS,
+        SIZE,
+        Calibrator,
+        Scale,
+        columns_of,
+        from_odds,
+        normalised,
+        odds_of,
+    )
     from isocenter.evaluation.centrelines import Centreline, betti, centreline, skeleton
     from isocenter.evaluation.classification import (
         BINS,

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from isocenter.evaluation.calibrators import Calibrator, Scale, columns_of, odds_of
+from isocenter.evaluation.calibrators import SIZE, Calibrator, Scale, columns_of, odds_of
 from isocenter.evaluation.classification import auroc
 from isocenter.lazy import optimize
 from isocenter.values import Floats
@@ -45,6 +45,7 @@ class Unseen:
     spread:   how far the logarithm of a factor is expected from 0 before any patient is seen (one standard deviation),
               and a shift twice as far, so that few patients, or such as are all told apart, change little;
               None: anything goes
+    sizes:    (samples,) logarithms of the sizes of boxes; None of what has none
     """
 
     logs: Floats
@@ -54,6 +55,7 @@ class Unseen:
     scale: Scale = "classes"
     weights: Floats | None = None
     spread: float | None = None
+    sizes: Floats | None = None
 
     @cached_property
     def counts(self) -> Floats:
@@ -88,15 +90,14 @@ class Unseen:
 
     def only(self, kept: np.ndarray) -> Unseen:
         """Some of the samples."""
-        weights = None if self.weights is None else self.weights[kept]
-        return replace(
-            self, logs=self.logs[kept], truth=self.truth[kept], patients=self.patients[kept], weights=weights
-        )
+        weights, sizes = (None if one is None else one[kept] for one in (self.weights, self.sizes))
+        own = {"logs": self.logs[kept], "truth": self.truth[kept], "patients": self.patients[kept]}
+        return replace(self, **own, weights=weights, sizes=sizes)
 
     def calibrated(self, calibrator: Calibrator) -> Floats:
         """`logs` as this calibrator maps them."""
         if not self.is_exclusive:
-            return calibrator.odds(self.logs, self.names)
+            return calibrator.odds(self.logs, self.names, 0.0 if self.sizes is None else self.sizes)
         return calibrator.classes(self.logs, self.names, ordered=self.scale == "grades")
 
     def losses(self, calibrator: Calibrator) -> Floats:
@@ -130,9 +131,9 @@ def fitted_calibrator(method: str, unseen: Unseen) -> Calibrator:
     elif method == "vector" and unseen.scale == "classes" and len(unseen.names) > 2:
         made = dict(zip(unseen.names, _vector(unseen), strict=True))
     elif method != "none":
-        fit = {"vector": _platt, "platt": _platt, "beta": _beta, "isotonic": _isotonic}[method]
+        fit = {"vector": _platt, "platt": _platt, "beta": _beta, "isotonic": _isotonic, SIZE: _by_size}[method]
         made = {}
-        for name, odds, positive, counts in _columns(unseen):
+        for name, odds, positive, counts in _columns(unseen, method):
             made[name] = fit(odds, positive, counts, unseen.spread)
     rounded = {name: [float(f"{n:.{DIGITS}g}") for n in numbers] for name, numbers in made.items()}
     return Calibrator(method, rounded, len(unseen.patients))
@@ -148,7 +149,7 @@ def chosen_calibrator(
     """The calibrator of a method, or of "auto" the simplest that is not surely worse than the best.
 
     tried:  the methods of "auto", the simplest first; None tries all where there are 30 cases and 10 of each label,
-            else a temperature alone
+            at last those of boxes with their size, else a temperature alone
     admits: whether a calibrator that "auto" would take may be taken
     Methods are compared by the negative log likelihood of patients that each was fitted without (five parts): of those
     within one standard error (of the differences over patients) of the best the simplest is taken, none where it does
@@ -164,7 +165,7 @@ def chosen_calibrator(
         several = unseen.scale == "classes" and len(unseen.names) > 2
         left_out = ["platt" if several else "vector"]
         left_out += ["isotonic"] if len(unseen.patients) < FEWEST_OF_STEPS else []
-        tried = [name for name in SIMPLEST if name not in left_out]
+        tried = [name for name in SIMPLEST if name not in left_out] + [SIZE] * (unseen.sizes is not None)
         tried = tried if _is_enough(unseen) else tried[:1]
     parts = _parts(unseen)
     if parts is None:
@@ -237,10 +238,13 @@ def _cross_fitted(method: str, unseen: Unseen, parts: np.ndarray) -> Floats:
     return unseen.by_patient(losses)
 
 
-def _columns(unseen: Unseen) -> Iterator[tuple[str, Floats, Floats, Floats]]:
+def _columns(unseen: Unseen, method: str) -> Iterator[tuple[str, Floats, Floats, Floats]]:
+    """Of each column its name, odds (with sizes, for the method of that name), answers and weights."""
     for name, odds, positive in zip(unseen.columns, unseen.odds.T, unseen.positive.T, strict=True):
         known = np.isfinite(positive)
-        yield name, odds[known], positive[known], unseen.counts[known]
+        sizes = np.zeros(len(odds)) if unseen.sizes is None else unseen.sizes
+        given = np.stack([odds, sizes], axis=1) if method == SIZE else odds
+        yield name, given[known], positive[known], unseen.counts[known]
 
 
 def _factor(unseen: Unseen) -> float:
@@ -297,8 +301,13 @@ def _against(numbers: Floats, factors: int, spread: float | None, patients: floa
     return cost / patients, uphill / patients
 
 
-def _logistic(features: Floats, targets: Floats, counts: Floats, spread: float | None, least: float) -> Floats:
-    """Factors of (samples, features) and a shift that lower the cross-entropy most."""
+def _logistic(
+    features: Floats, targets: Floats, counts: Floats, spread: float | None, least: float, *, others: int = 0
+) -> Floats:
+    """Factors of (samples, features) and a shift that lower the cross-entropy most.
+
+    others: so many of the last factors are expected about 0, as the shift is, and not about 1
+    """
     shares = counts / max(counts.sum(), 1e-300)
 
     def loss(numbers: Floats) -> tuple[float, Floats]:
@@ -307,11 +316,12 @@ def _logistic(features: Floats, targets: Floats, counts: Floats, spread: float |
         cost = shares @ (np.logaddexp(0.0, odds) - targets * odds)
         off = shares * (np.exp(-np.logaddexp(0.0, -odds)) - targets)
         gradient = np.append(features.T @ off, off.sum())
-        against, uphill = _against(numbers, features.shape[1], spread, max(float(counts.sum()), 1.0))
+        against, uphill = _against(numbers, factors, spread, max(float(counts.sum()), 1.0))
         return float(cost + against), gradient + uphill
 
-    start = np.append(np.ones(features.shape[1]), 0.0)
-    bounds = [(least, MOST_FACTOR)] * features.shape[1] + [(None, None)]
+    factors = features.shape[1] - others
+    start = np.append(np.ones(factors), np.zeros(others + 1))
+    bounds = [(least, MOST_FACTOR)] * factors + [(None, None)] * (others + 1)
     options = {"maxiter": 1000, "ftol": 1e-14, "gtol": 1e-9}
     fitted = optimize.minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options=options)  # type: ignore[call-overload]
     return np.asarray(fitted.x)
@@ -325,6 +335,14 @@ def _platt(odds: Floats, positive: Floats, counts: Floats, spread: float | None)
     no = len(positive) - yes
     targets = np.where(positive > 0, (yes + 1) / (yes + 2), 1 / (no + 2))
     return _logistic(odds[:, None], targets, counts, None, LEAST_FACTOR).tolist()
+
+
+def _by_size(given: Floats, positive: Floats, counts: Floats, spread: float | None) -> list[float]:
+    """given: (samples, 2) odds, and logarithms of sizes, which are measured from their mean while it is fitted."""
+    middle = float(given[:, 1] @ counts / counts.sum()) if len(given) else 0.0
+    features = given - np.array([0.0, middle])
+    factor, slope, shift = _logistic(features, positive, counts, spread, LEAST_FACTOR, others=1).tolist()
+    return [factor, shift - slope * middle, slope]
 
 
 def _beta(odds: Floats, positive: Floats, counts: Floats, spread: float | None) -> list[float]:

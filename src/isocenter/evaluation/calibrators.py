@@ -17,6 +17,8 @@ from isocenter.values import Floats
 # classes: exclusive; grades: exclusive and in order, calibrated by the odds of being above each; labels: independent.
 Scale = Literal["classes", "grades", "labels"]
 METHODS = ("none", "temperature", "vector", "platt", "isotonic", "beta")
+# Of boxes, which have a size.
+SIZE = "size"
 # A logarithm of odds beyond this is as sure as float64 can say.
 SUREST = 700.0
 
@@ -28,10 +30,11 @@ class Calibrator:
     method:     temperature: log probabilities times a factor; vector: of classes a factor and a shift each, before the
                 softmax; platt: log odds times a factor, and a shift; beta: a log p - b log(1 - p) + c (Kull et al.,
                 doi:10.1214/17-EJS1338SI); isotonic: steps joined by lines (Zadrozny and Elkan,
-                doi:10.1145/775047.775151)
-    parameters: {column: numbers}: of temperature "all": [factor]; of vector and platt [factor, shift]; of beta
-                [a, b, c]; of isotonic log odds that rise, then as many probabilities. The columns are labels, of two
-                classes the second, of grades all but the first
+                doi:10.1145/775047.775151); size: as platt, and the logarithm of a box's size times a number (Küppers et
+                al., CVPRW 2020, arXiv:2004.13546)
+    parameters: {column: numbers}: of temperature "all": [factor]; of vector and platt [factor, shift], of size a third
+                number after them; of beta [a, b, c]; of isotonic log odds that rise, then as many probabilities. The
+                columns are labels, of two classes the second, of grades all but the first
     cases:      how many it was fitted on
     """
 
@@ -44,9 +47,9 @@ class Calibrator:
         """From plain values; ValueError for a method that is none, or for numbers that no map has."""
         parameters = {str(name): [float(n) for n in given] for name, given in settings["parameters"].items()}
         made = cls(str(settings["method"]), parameters, int(settings["cases"]))
-        if made.method not in METHODS:
+        if made.method not in (*METHODS, SIZE):
             raise ValueError(f"{made.method!r} is no calibration")
-        lengths = {"none": 0, "temperature": 1, "vector": 2, "platt": 2, "beta": 3}
+        lengths = {"none": 0, "temperature": 1, "vector": 2, "platt": 2, "beta": 3, SIZE: 3}
         for name, numbers in parameters.items():
             odd = len(numbers) % 2 or not numbers if made.method == "isotonic" else len(numbers) != lengths[made.method]
             if odd or not np.isfinite(numbers).all():
@@ -81,13 +84,16 @@ class Calibrator:
             made = normalised(np.logaddexp(made, np.log(0.5 / (self.cases + 1))))
         return made
 
-    def odds(self, odds: ArrayLike, columns: Sequence[str]) -> Floats:
-        """(..., columns) logarithms of odds to calibrated ones, each column by its own numbers."""
+    def odds(self, odds: ArrayLike, columns: Sequence[str], sizes: Floats | float = 0.0) -> Floats:
+        """(..., columns) logarithms of odds to calibrated ones, each column by its own numbers.
+
+        sizes: (...,) logarithms of the sizes of boxes
+        """
         given = np.asarray(odds, dtype=np.float64)
         if self.method == "none":
             return given
         numbers = [self.parameters.get(name, self.parameters.get("all", ())) for name in columns]
-        each = [_mapped(self.method, given[..., place], own) for place, own in enumerate(numbers)]
+        each = [_mapped(self.method, given[..., place], own, sizes) for place, own in enumerate(numbers)]
         return np.stack(each, axis=-1)
 
 
@@ -140,10 +146,10 @@ def normalised(logs: ArrayLike) -> Floats:
     return np.asarray(given - _log_sum(given)[..., None])
 
 
-def _mapped(method: str, odds: Floats, numbers: Sequence[float]) -> Floats:
-    if method in ("temperature", "vector", "platt"):
-        factor, shift = (*numbers, 0.0)[:2]
-        return odds * factor + shift
+def _mapped(method: str, odds: Floats, numbers: Sequence[float], sizes: Floats | float) -> Floats:
+    if method in ("temperature", "vector", "platt", SIZE):
+        factor, shift, slope = (*numbers, 0.0, 0.0)[:3]
+        return np.asarray(odds * factor + shift + slope * sizes)
     if method == "beta":
         a, b, c = numbers
         return a * _log_sigmoid(odds) - b * _log_sigmoid(-odds) + c

@@ -43,12 +43,14 @@ class Matches:
     scores:     (boxes,)
     image:      (boxes,) number of the image that it is in
     right:      (boxes,) whether it has a reference of its own; what is ignored is not among the boxes
+    number:     (boxes,) of each among the boxes of its image
     references: (images,) how many there are to find
     """
 
     scores: Floats
     image: NDArray[np.intp]
     right: Truths
+    number: NDArray[np.intp]
     references: Floats
 
     @classmethod
@@ -69,15 +71,18 @@ class Matches:
         """
         _refuse_unlike(predicted, references)
         scores: list[Floats] = [np.zeros(0)]
-        images, right = [np.zeros(0, np.intp)], [np.zeros(0, bool)]
+        images, right, numbers = [np.zeros(0, np.intp)], [np.zeros(0, bool)], [np.zeros(0, np.intp)]
         for number, (boxes, truth) in enumerate(zip(predicted, references, strict=True)):
-            best = boxes.at(_from_highest(boxes)[:most])
+            highest = _from_highest(boxes)[:most]
+            best = boxes.at(highest)
             hit, passed = _taken(best, truth, overlap)
             scores.append(_scores(best)[~passed])
+            numbers.append(highest[~passed])
             right.append(hit[~passed])
             images.append(np.full(int((~passed).sum()), number))
         counted = [float((~truth.ignored).sum()) for truth in references]
-        return cls(np.concatenate(scores), np.concatenate(images), np.concatenate(right), np.array(counted))
+        image, hits, places = np.concatenate(images), np.concatenate(right), np.concatenate(numbers)
+        return cls(np.concatenate(scores), image, hits, places, np.array(counted))
 
     def average_precision(self, weights: Floats | None = None) -> Floats:
         """Mean of the precisions at 101 recalls, each the best that has at least that recall; NaN without references.

@@ -37,6 +37,8 @@ AHEAD_SHARE, AHEAD_BYTES = 0.05, 2**28
 Windows = Callable[[int, int], None]
 # What becomes of images that the gate refuses: no result, results with the reason, or nobody looks.
 ABSTAIN = ("on", "mark", "off")
+# The column of what boxes state.
+SCORE = "score"
 # From so many windows on, of an image so many times as large as the largest that trained: twice as long on three axes.
 MANY_WINDOWS, MANY_TIMES = 200, 8
 
@@ -153,8 +155,7 @@ def computed(
     Raises MemoryShortageError, before anything is computed, for an image that would take more memory than is free.
     """
     model = replace(model, guard=None) if asked.abstain == "off" else model
-    if asked.calibration == "off" and any(head.is_dense for head in model.task.heads.values()):
-        model = replace(model, task=uncalibrated(model.task))
+    model = replace(model, task=uncalibrated(model.task)) if asked.calibration == "off" else model
     with ExitStack() as stack:
         room = None if asked.folder is None else stack.enter_context(room_for(asked.folder, case.id))
         files: AbstractContextManager[Any] = nullcontext((None, []))
@@ -299,7 +300,7 @@ class _Rest:
             return rows
         stated = rows_in(columns(prediction.before_calibration))
         return [
-            {name: other[name] if PROBABILITY in name else value for name, value in row.items()}
+            {name: other[name] if PROBABILITY in name or name.endswith(SCORE) else value for name, value in row.items()}
             for row, other in zip(rows, stated, strict=True)
         ]
 

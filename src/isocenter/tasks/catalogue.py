@@ -15,7 +15,7 @@ from isocenter.added import added
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Calibrator
 from isocenter.tasks.task import Task
-from isocenter.values import Dataset, Label
+from isocenter.values import Dataset, Head, Label
 
 TASKS = {
     "classification": "isocenter.tasks.classification.task:Classification",
@@ -115,10 +115,15 @@ def untuned(task: Task, kept: Collection[str] = ()) -> Task:
 
 
 def uncalibrated(task: Task) -> Task:
-    """The task whose probabilities stay as the network states them."""
-    nothing = Calibrator().settings
-    names = [name for name in task.settings if name.rpartition(".")[2] == "calibration"]
-    return build({"name": task.name, **task.settings, **dict.fromkeys(names, nothing)})
+    """The task whose probabilities of voxels stay as the network states them; other results keep theirs themselves."""
+    nothing, parts = Calibrator().settings, task.decoding.parts or {"": task}
+    of_voxels = [name for name, part in parts.items() if any(_states_voxels(head) for head in part.heads.values())]
+    names = [f"{name}.calibration".lstrip(".") for name in of_voxels]
+    return build({"name": task.name, **task.settings, **{name: nothing for name in names if name in task.settings}})
+
+
+def _states_voxels(head: Head) -> bool:
+    return head.is_dense and not (head.holds_boxes or head.tells_objects)
 
 
 def channels_of(task: Task) -> tuple[Label, ...]:

@@ -26,6 +26,7 @@ class BoundingBoxes:
     scores:  (n,) in 0..1, of a prediction; None of a reference
     ignored: (n,) whether detecting it is neither right nor wrong: "difficult" of Pascal VOC, "iscrowd" of COCO
     epistemic: (n,) share of its uncertainty about which several views of the image disagree; None where nobody knows
+    uncalibrated: (n,) scores before they were calibrated; None where that changed nothing
     notes:   decisions of the reader and oddities of the file, one sentence each
     Raises GeometryError for a box without extent, or corners that are no numbers.
     """
@@ -36,6 +37,7 @@ class BoundingBoxes:
     ignored: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     notes: tuple[str, ...] = ()
     epistemic: Floats | None = None
+    uncalibrated: Floats | None = None
 
     def __post_init__(self) -> None:
         count = len(self.names)
@@ -94,13 +96,11 @@ class BoundingBoxes:
     def at(self, places: NDArray[np.bool_] | NDArray[np.integer]) -> BoundingBoxes:
         """Some of them, by a mark for each or by their numbers."""
         chosen = np.arange(len(self))[places]
+        each = (self.scores, self.epistemic, self.uncalibrated)
+        scores, epistemic, uncalibrated = (None if one is None else one[chosen] for one in each)
+        names = tuple(self.names[n] for n in chosen)
         return BoundingBoxes(
-            self.corners[chosen],
-            tuple(self.names[n] for n in chosen),
-            None if self.scores is None else self.scores[chosen],
-            self.ignored[chosen],
-            self.notes,
-            None if self.epistemic is None else self.epistemic[chosen],
+            self.corners[chosen], names, scores, self.ignored[chosen], self.notes, epistemic, uncalibrated
         )
 
 

@@ -342,9 +342,15 @@ class Prediction:
 
     @property
     def before_calibration(self) -> Prediction:
-        """The same with probabilities as the network stated them, where they are known; so of its parts."""
+        """The same with probabilities as the network stated them, where they are known; so of its parts.
+
+        Of boxes those that are called by their calibrated scores.
+        """
         parts = {name: part.before_calibration for name, part in self.parts.items()}
-        return replace(self, probabilities=self.confidence.uncalibrated or self.probabilities, parts=parts)
+        made = replace(self, probabilities=self.confidence.uncalibrated or self.probabilities, parts=parts)
+        if (called := self.called) is None or called.uncalibrated is None:
+            return made
+        return replace(made, boxes=replace(called, scores=called.uncalibrated, uncalibrated=None), threshold=0.0)
 
     @property
     def called(self) -> BoundingBoxes | None:

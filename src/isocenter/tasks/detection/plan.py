@@ -11,7 +11,14 @@ import numpy as np
 
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Matches
-from isocenter.tasks.shared import SETTING_SENTENCES, axes_of, coarser, covering_decisions
+from isocenter.tasks.shared import (
+    CERTAINTY_SENTENCES,
+    SETTING_SENTENCES,
+    axes_of,
+    certainty_decisions,
+    coarser,
+    covering_decisions,
+)
 from isocenter.values import BoundingBoxes, Dataset, Decision, Fingerprint, Floats, Sentence
 
 ZHOU, MAIER_HEIN = "arXiv:1904.07850", "doi:10.1038/s41592-023-02151-z"
@@ -32,6 +39,7 @@ PYRAMID_IN_VOLUMES = 6.0
 FEWEST_BOXES = 10
 SENTENCES: Mapping[str, Sentence] = {
     **SETTING_SENTENCES,
+    **CERTAINTY_SENTENCES,
     "risk": Sentence("Covering boxes may miss {percent} of those of a case", "No covering boxes are looked for"),
     "risk_delta": Sentence("They may miss more in {percent} of calibration parts"),
     "covering": Sentence("Scores of covering boxes are found", "No covering boxes are found yet", always=True),
@@ -68,7 +76,20 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         "threshold": Decision(
             None, f"found on the validation cases after training; {THRESHOLD} where their boxes are too few", ZHOU
         ),
+        **certainty_decisions(),
         **covering_decisions("covering boxes may miss a tenth of those of a case on average"),
+    }
+
+
+def decisions(fingerprint: Fingerprint, primary: str) -> dict[str, Decision]:
+    """The network for boxes of this size, the reduction of images, and average precision to select and judge."""
+    selection = "average precision of the validation cases, the mean of that at IoU 0.1 and at 0.5"
+    because = "every score enters, without a threshold; so much overlap is a find"
+    return {
+        **network(fingerprint),
+        "preprocessing.reduction": reduction(fingerprint),
+        "training.selection": Decision("ap", selection),
+        "evaluation.primary": Decision(primary, because, MAIER_HEIN),
     }
 
 

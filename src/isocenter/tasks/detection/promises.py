@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from isocenter.evaluation import Seed, Table, bootstrap, box_iou
-from isocenter.tasks.shared import COVERS_FROM
+from isocenter.tasks.shared import COVERS_FROM, Certainty, Found, assured_covering
 from isocenter.values import BoundingBoxes, Floats, Row
 
 # Columns of cases, and their metrics.
@@ -17,6 +17,21 @@ OF_BOXES = (
     "boxes from these scores on miss at most {} % of those of a case",
     "no score is known to do so for",
 )
+
+
+def assured_boxes(
+    certainty: Certainty,
+    predicted: Sequence[BoundingBoxes],
+    references: Sequence[BoundingBoxes],
+    patients: Sequence[str],
+    classes: Sequence[str],
+    overlap: float,
+    *,
+    exact: bool,
+) -> Found:
+    """With the score of each class from which on boxes miss little; exact: these cases have decided nothing else."""
+    missed = missed_shares(predicted, references, patients, classes, overlap)
+    return assured_covering(certainty, missed, exact=exact, words=OF_BOXES)
 
 
 def missed_shares(
@@ -44,6 +59,12 @@ def best_scores(predicted: BoundingBoxes, reference: BoundingBoxes, overlap: flo
     assert predicted.scores is not None  # noqa: S101 - as decoded
     hits = box_iou(predicted.corners, reference.corners[~reference.ignored]) >= overlap
     return np.asarray(np.where(hits, predicted.scores[:, None], -1.0).max(axis=0, initial=-1.0))
+
+
+def covering_boxes(boxes: BoundingBoxes, level: float, least: Mapping[str, float]) -> BoundingBoxes:
+    """Those from the score of their class on, and those that are called; level: the score from which on they are."""
+    assert boxes.scores is not None  # noqa: S101 - as decoded
+    return boxes.at(boxes.scores >= np.array([min(level, least.get(name, level)) for name in boxes.names]))
 
 
 def covering_columns(

@@ -11,11 +11,22 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import FormatError, counted
-from isocenter.evaluation import THRESHOLD, Froc, Matches, Seed, Table, bootstrap_statistic, box_iou, box_sizes
+from isocenter.evaluation import (
+    THRESHOLD,
+    UNCALIBRATED,
+    Froc,
+    Matches,
+    Seed,
+    Table,
+    bootstrap_statistic,
+    box_iou,
+    box_sizes,
+)
 from isocenter.files import parse_json
+from isocenter.tasks.detection.box_calibration import box_calibration_rows
 from isocenter.tasks.detection.decode import Decoder, distinct
 from isocenter.tasks.detection.promises import FALSE, MISSED
-from isocenter.tasks.shared import noted
+from isocenter.tasks.shared import BELIEF, PROBABILITY_NAMES, noted
 from isocenter.values import Array, BoundingBoxes, Estimate, Floats, Row
 
 # COCO's mean over overlaps, and single ones: 0.5 for pictures, 0.1 for volumes.
@@ -28,7 +39,8 @@ SIZE_RATE = 1.0
 CALLED = ("sensitivity", "ppv", "f1")
 # Selection: scores in so many steps, and the overlaps at which average precision is taken.
 BINS, SELECTION_OVERLAPS = 50, (0.1, 0.5)
-METRICS = frozenset({*OVERLAPS, "cpm", "cpm_iou10", *BY_RATE, *BY_SIZE, *CALLED, MISSED, FALSE})
+METRICS = frozenset({*OVERLAPS, "cpm", "cpm_iou10", *BY_RATE, *BY_SIZE, *CALLED, "brier", "ece", MISSED, FALSE})
+ERRORS = frozenset({MISSED, FALSE, "brier", "ece", "log_loss", "mce", "ace"})
 NAMES: Mapping[str, str] = {
     "ap": "AP at IoU 0.5 to 0.95",
     "ap10": "AP at IoU 0.1",
@@ -39,6 +51,7 @@ NAMES: Mapping[str, str] = {
     MISSED: "Missed by covering boxes",
     FALSE: "False covering boxes a case",
     **{name: f"Sensitivity at {rate:g} false box{'es' * (rate != 1)} a scan" for name, rate in BY_RATE.items()},
+    **{name: word for name, word in PROBABILITY_NAMES.items() if name.removesuffix(f"_{UNCALIBRATED}") in BELIEF},
     **{name: f"Sensitivity, {third} boxes" for name, third in zip(BY_SIZE, THIRDS, strict=True)},
 }
 # A figure of one class under weightings of the cases.
@@ -88,6 +101,7 @@ def case_row(
         "axes": reference.axes,
         "reference_boxes": _text(np.column_stack([reference.ignored, sizes, reference.corners])),
         "predicted_boxes": _text(np.column_stack([predicted.scores, predicted.corners])),
+        UNCALIBRATED: None if predicted.uncalibrated is None else _text(predicted.uncalibrated),
     }
 
 
@@ -178,7 +192,9 @@ class Answers:
                 boxes = _numbers(row["predicted_boxes"], 1 + 2 * axes)
                 truth = _numbers(row["reference_boxes"], 2 + 2 * axes)
                 place = places[row["case"]]
-                predicted[place] = BoundingBoxes(boxes[:, 1:], (name,) * len(boxes), boxes[:, 0])
+                before = row.get(UNCALIBRATED)
+                given = _numbers(before, 1)[:, 0] if isinstance(before, str) else None
+                predicted[place] = BoundingBoxes(boxes[:, 1:], (name,) * len(boxes), boxes[:, 0], uncalibrated=given)
                 references[place] = BoundingBoxes(truth[:, 2:], (name,) * len(truth), ignored=truth[:, 0] > 0)
                 sizes[place] = truth[:, 1]
             answers.predicted[name], answers.references[name], answers.sizes[name] = predicted, references, sizes
@@ -204,7 +220,7 @@ class Answers:
 
 
 def summary_rows(answers: Answers, overlap: float, *, primary: str, seed: Seed) -> list[Row]:
-    """Average precision first, then free-response figures, then what is called; of all classes first, then of each.
+    """Average precision, free-response figures, what is called, calibration; of all classes first, then of each.
 
     overlap: at which `sensitivity`, `ppv` and `f1` are stated
     primary: the overlap that stands first
@@ -213,6 +229,9 @@ def summary_rows(answers: Answers, overlap: float, *, primary: str, seed: Seed) 
     rows: list[Row] = []
     for stated in _stated(answers, there, overlap, primary):
         rows += _of_each(stated, answers, there, seed)
+    matched = {name: (answers.matches(name, overlap), answers.predicted[name]) for name in answers.classes}
+    for label, own in {"all": list(matched.values()), **{name: [one] for name, one in matched.items()}}.items():
+        rows += box_calibration_rows(label, own, answers.patients, seed=seed)
     return rows
 
 

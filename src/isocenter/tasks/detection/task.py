@@ -18,38 +18,45 @@ from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
+from isocenter.tasks.detection.box_calibration import METHODS_OF_BOXES, calibrated_boxes, unseen_boxes
 from isocenter.tasks.detection.decode import PRIOR, Decoder, rows_of, with_doubt
 from isocenter.tasks.detection.maps import centre_loss
+from isocenter.tasks.detection.pictures import overview
 from isocenter.tasks.detection.plan import (
     OVERLAPS,
     SENTENCES,
     SUPPRESSION,
     THRESHOLD,
     check_settings,
-    network,
-    reduction,
+    decisions,
     settings_for,
     threshold,
 )
-from isocenter.tasks.detection.promises import (
-    FALSE,
-    MISSED,
-    OF_BOXES,
-    covering_columns,
-    covering_rows,
-    missed_shares,
+from isocenter.tasks.detection.promises import assured_boxes, covering_boxes, covering_columns, covering_rows
+from isocenter.tasks.detection.scores import (
+    ERRORS,
+    METRICS,
+    NAMES,
+    Answers,
+    case_row,
+    counts_by_score,
+    selected,
+    summary_rows,
 )
-from isocenter.tasks.detection.scores import METRICS, NAMES, Answers, case_row, counts_by_score, selected, summary_rows
 from isocenter.tasks.shared import (
+    BELIEF,
+    CERTAINTY,
     COVERING,
+    FOUND,
     Certainty,
     Shares,
-    assured_covering,
+    calibrated,
     crossed,
     highest,
     mean_of,
     place_of_target,
     reading,
+    suited_certainty,
 )
 from isocenter.tasks.task import Task
 from isocenter.values import (
@@ -92,7 +99,7 @@ class Detection:
     typical:     voxels of it that an output of 1 is long: what is learnt is then of the order of 1
     suppression: overlap from which the weaker of two boxes of a class is no other find
     threshold:   score from which on a box is called; None until validation cases have decided
-    certainty:   the scores from which on boxes miss little, and what makes them so
+    certainty:   how far scores can be believed, those from which on boxes miss little, and what makes them so
     """
 
     classes: tuple[str, ...]
@@ -105,9 +112,12 @@ class Detection:
     name: ClassVar[str] = "detection"
     needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
     traits: ClassVar[Traits] = Traits(
-        tunes=("threshold", "covering"),
+        tunes=(*FOUND, "threshold", "covering"),
         case_metric="f1",
-        errors=frozenset({MISSED, FALSE}),
+        suited=suited_certainty,
+        errors=ERRORS,
+        belief=BELIEF,
+        calibration=("ece",),
         audited=("cpm", "sensitivity"),
         sentences=SENTENCES,
         metric_names=NAMES,
@@ -122,7 +132,7 @@ class Detection:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Detection:
         """A detection with these settings; PlanError names the one that cannot be."""
-        known = ("classes", "axes", "typical", "suppression", "threshold", *COVERING)
+        known = ("classes", "axes", "typical", "suppression", "threshold", *CERTAINTY, *COVERING)
         with reading(settings, known, "a detection"):
             given = settings.get("threshold")
             task = cls(
@@ -131,7 +141,7 @@ class Detection:
                 float(settings["typical"]),
                 float(settings["suppression"]),
                 None if given is None else float(given),
-                Certainty.of(settings),
+                Certainty.of(settings, METHODS_OF_BOXES),
             )
         check_settings(task.classes, task.settings)
         return task
@@ -145,6 +155,7 @@ class Detection:
             "typical": self.typical,
             "suppression": self.suppression,
             "threshold": self.threshold,
+            **self.certainty.settings,
             **self.certainty.of_covering,
         }
 
@@ -209,18 +220,7 @@ class Detection:
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """The network for boxes of this size, the reduction of images, and average precision to select and judge."""
-        return {
-            **network(fingerprint),
-            "preprocessing.reduction": reduction(fingerprint),
-            "training.selection": Decision(
-                "ap", "average precision of the validation cases, the mean of that at IoU 0.1 and at 0.5"
-            ),
-            "evaluation.primary": Decision(
-                self.primary,
-                "every score enters, without a threshold; so much overlap is a find",
-                "doi:10.1038/s41592-023-02151-z",
-            ),
-        }
+        return decisions(fingerprint, self.primary)
 
     def under(self, sampling: str) -> dict[str, Decision]:
         """Nothing follows from the sampling."""
@@ -272,17 +272,24 @@ class Detection:
         return Decoder(self.classes, self.axes, self.typical, LEAST_SCORE, self.suppression)
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
-        """A box for every voxel that is more of a centre than its neighbours."""
+        """A box for every voxel that is more of a centre than its neighbours, with its calibrated score."""
         boxes = self.decoder(((region, with_doubt(arrays, HEAD)) for region, arrays in slabs), geometry)
+        boxes = calibrated_boxes(boxes, self.certainty.calibrator, geometry.steps)
         return Prediction(geometry, boxes=boxes, labels=self.labels, threshold=self._level)
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """The task with the score from which on validation boxes are best called; one that is set already stays."""
-        if self.threshold is not None or not cases:
+        """The task with calibrated scores, and that from which on boxes are best called; what is set already stays."""
+        if None not in (self.threshold, self.certainty.calibration) or not cases:
             return self, {}
-        references = [self._reference(case) for case in cases]
-        decision = threshold([self._boxes(one) for one in predictions], references, self.classes, self.overlap)
-        return replace(self, threshold=float(decision.value)), {"task.threshold": decision}
+        references, patients = [self._reference(case) for case in cases], [case.patient for case in cases]
+        given, steps = [self._boxes(one) for one in predictions], [one.geometry.steps for one in predictions]
+        unseen = unseen_boxes(given, references, patients, self.classes, self.overlap, steps)
+        certainty, made = calibrated(self.certainty, unseen)
+        task = replace(self, certainty=certainty)
+        if self.threshold is None:
+            made["task.threshold"] = threshold(task._stated(predictions), references, self.classes, self.overlap)
+            task = replace(task, threshold=float(made["task.threshold"].value))
+        return task, made
 
     def assured(
         self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
@@ -290,17 +297,15 @@ class Detection:
         """The task with the score of each class from which on boxes miss little; those that are set stay."""
         if not cases or self.certainty.risk is None or self.certainty.covering is not None:
             return self, {}
-        predicted, references = [self._boxes(one) for one in predictions], [self._reference(case) for case in cases]
-        missed = missed_shares(predicted, references, [case.patient for case in cases], self.classes, self.overlap)
-        certainty, made = assured_covering(self.certainty, missed, exact=exact, words=OF_BOXES)
+        references, patients = [self._reference(case) for case in cases], [case.patient for case in cases]
+        own = (self._stated(predictions), references, patients, self.classes, self.overlap)
+        certainty, made = assured_boxes(self.certainty, *own, exact=exact)
         return replace(self, certainty=certainty), made
 
     def covering(self, prediction: Prediction) -> Prediction:
         """The prediction with all boxes that it takes to miss little."""
-        boxes, least = self._boxes(prediction), self.certainty.covers_from or {}
-        assert boxes.scores is not None  # noqa: S101 - as decoded
-        limits = np.array([min(self._level, least.get(name, self._level)) for name in boxes.names])
-        return replace(prediction, boxes=boxes.at(boxes.scores >= limits), threshold=0.0)
+        boxes = covering_boxes(self._boxes(prediction), self._level, self.certainty.covers_from or {})
+        return replace(prediction, boxes=boxes, threshold=0.0)
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and class; the boxes themselves stand in it as JSON."""
@@ -328,14 +333,8 @@ class Detection:
         return [figures.boxes(stated_image(case), reference, called, self.labels, title=case.id)]
 
     def overview(self, table: Table) -> list[Figure]:
-        """Precision over recall, and the free-response curve, of each class."""
-        answers = self._answers(table)
-        precisions = {name: answers.matches(name, self.overlap).curve for name in self.classes}
-        responses = {name: answers.froc(name).curve for name in self.classes}
-        return [
-            figures.box_precision_recall(precisions, f"Precision and recall at IoU {self.overlap:g}"),
-            figures.froc(responses, "Free-response receiver operating characteristic"),
-        ]
+        """Precision over recall and the free-response curve of each class, and the calibration of all boxes."""
+        return overview(self._answers(table), self.overlap)
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by the mean F1; a case without any box counts as 1."""
@@ -383,6 +382,11 @@ class Detection:
     def _boxes(self, prediction: Prediction) -> BoundingBoxes:
         assert prediction.boxes is not None  # noqa: S101 - `decode` always gives them
         return prediction.boxes
+
+    def _stated(self, predictions: Sequence[Prediction]) -> list[BoundingBoxes]:
+        """The boxes with scores as this task calibrates them, of predictions that were made before it, too."""
+        calibrator = self.certainty.calibrator
+        return [calibrated_boxes(self._boxes(one), calibrator, one.geometry.steps) for one in predictions]
 
     def _answers(self, table: Table) -> Answers:
         return Answers.of(table, self.classes, self._level)

@@ -15,10 +15,8 @@ from isocenter.evaluation import (
     Table,
     auroc,
     average_precision,
-    bootstrap,
     bootstrap_statistic,
     brier,
-    calibration_error,
     folds_of,
 )
 from isocenter.report import Figure, figures
@@ -27,7 +25,7 @@ from isocenter.tasks.shared import (
     OF_CALIBRATION,
     PRESENT,
     Called,
-    calibration_rows,
+    binary_calibration_rows,
     discrimination,
     label_rows,
     levels_in_words,
@@ -92,18 +90,9 @@ def overview(known: Mapping[str, Called], folds: int) -> list[Figure]:
 
 def _of_finding(name: str, given: Called, prevalence: float | None, seed: Seed) -> Iterator[Row]:
     yield from label_rows(name, given, prevalence=prevalence, seed=seed)
-    squares = (given.scores - given.truth) ** 2
-    yield Row("brier", name, bootstrap(squares, given.patients, seed=seed))
-    yield Row("ece", name, calibration_error(given.scores, given.truth, given.patients, seed=seed))
-    before = None if given.uncalibrated is None else _both(given.uncalibrated)
-    yield from calibration_rows(
-        name, _both(given.scores), given.truth.astype(int), given.patients, uncalibrated=before, seed=seed
+    yield from binary_calibration_rows(
+        name, given.scores, given.truth, given.patients, uncalibrated=given.uncalibrated, seed=seed
     )
-
-
-def _both(chances: Floats) -> Floats:
-    """(cases, 2) of absence and presence."""
-    return np.stack([1 - chances, chances], axis=1)
 
 
 def _means(

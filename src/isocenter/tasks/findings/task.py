@@ -26,7 +26,6 @@ from isocenter.tasks.shared import (
     FOUND,
     GROUPED,
     INTERVALS,
-    LEAST_CHANCE,
     OF_SETS,
     PRESENT,
     PROBABILITY_NAMES,
@@ -43,6 +42,7 @@ from isocenter.tasks.shared import (
     crossed_each,
     each_of,
     in_json,
+    log_odds,
     mean_of,
     numbers_by_name,
     of_one,
@@ -75,8 +75,6 @@ if TYPE_CHECKING:
 
 # The settings that hold one number a finding.
 BY_FINDING = ("thresholds", "prevalence")
-# The largest probability of float64 below 1 is so far from it.
-ROUNDING = 2**-53
 # A probability of 0 for what was there would cost infinitely much.
 SMALLEST = 1e-7
 
@@ -310,7 +308,7 @@ class Findings:
         if not cases or self.certainty.conformal is not None:
             return self, {}
         given = np.array([[one.confidence.uncalibrated[name] for name in self.findings] for one in predictions])
-        chances, patients = _chance(self._calibrated(_log_odds(given))), np.array([case.patient for case in cases])
+        chances, patients = _chance(self._calibrated(log_odds(given))), np.array([case.patient for case in cases])
         scores = {name: (own, patients[known]) for name, own, known in self._scored(chances, cases)}
         certainty, made = assured_each(self.certainty, "lac", "finding", scores, exact=exact)
         return replace(self, certainty=certainty), made
@@ -338,7 +336,7 @@ class Findings:
         chances = np.array([[probabilities_of(one)[name] for name in self.findings] for one in predictions])
         truth = np.stack([np.asarray(self.target(case).data, dtype=np.float64) for case in cases])
         patients = np.array([case.patient for case in cases])
-        return Unseen(_log_odds(chances), truth, patients, self.findings, "labels", spread=USUAL_SPREAD)
+        return Unseen(log_odds(chances), truth, patients, self.findings, "labels", spread=USUAL_SPREAD)
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The probability of each finding, and whether it is called."""
@@ -380,10 +378,6 @@ class Findings:
 def _chance(odds: Floats) -> Floats:
     """Log odds to probabilities."""
     return np.asarray(np.exp(-np.logaddexp(0.0, -odds)))
-
-
-def _log_odds(chances: Floats) -> Floats:
-    return np.asarray(np.log(chances.clip(LEAST_CHANCE)) - np.log1p(-chances.clip(max=1 - ROUNDING)))
 
 
 def _whole(both: Mapping[str, Any]) -> dict[str, int]:

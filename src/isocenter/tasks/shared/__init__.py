@@ -37,12 +37,14 @@ if TYPE_CHECKING:
         LEAST_CHANCE,
         calibrated,
         certainty_decisions,
+        log_odds,
         suited_certainty,
     )
     from isocenter.tasks.shared.calibration_scores import (
         BEFORE,
         BELIEF,
         OF_CALIBRATION,
+        binary_calibration_rows,
         calibration_rows,
         of_before,
         stated_chance,

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from isocenter.evaluation import Calibrator, Unseen, chosen_calibrator
 from isocenter.tasks.shared.certainty import AUTO, Certainty
-from isocenter.values import Decision, Sentence
+from isocenter.values import Decision, Floats, Sentence
 
 # The settings of a task's certainty that `Task.tuned` finds.
 FOUND = ("calibration",)
@@ -18,6 +20,8 @@ CERTAINTY_SENTENCES: Mapping[str, Sentence] = {
 }
 # The logarithm of less is no number.
 LEAST_CHANCE = 1e-300
+# The largest probability of float64 below 1 is so far from it.
+ROUNDING = 2**-53
 GUO = "arXiv:1706.04599"
 
 
@@ -44,3 +48,8 @@ def suited_certainty(settings: Mapping[str, Any]) -> dict[str, Decision]:
     if settings.get("calibration_method") != "none":
         return {}
     return {"task.calibration": Decision(Calibrator().settings, "no calibration, as task.calibration_method says")}
+
+
+def log_odds(chances: Floats) -> Floats:
+    """Logarithms of the odds of probabilities, which are finite at 0 and 1 too."""
+    return np.asarray(np.log(chances.clip(LEAST_CHANCE)) - np.log1p(-chances.clip(max=1 - ROUNDING)))

@@ -80,6 +80,20 @@ def calibration_rows(
         yield Row(name, label, Estimate(value, n=cases, patients=people, method=BY_BINS))
 
 
+def binary_calibration_rows(
+    label: str, chances: Floats, truth: np.ndarray, patients: np.ndarray, *, uncalibrated: Floats | None, seed: Seed
+) -> Iterator[Row]:
+    """`calibration_rows` of one question, after its Brier score and its error by bins.
+
+    chances, uncalibrated, truth, patients: (samples,) uncalibrated None where calibration changed nothing
+    """
+    yield Row("brier", label, bootstrap((chances - truth) ** 2, patients, seed=seed))
+    yield Row("ece", label, calibration_error(chances, truth, patients, seed=seed))
+    both, before = (None if one is None else np.stack([1 - one, one], axis=1) for one in (chances, uncalibrated))
+    assert both is not None  # noqa: S101 - only what was before may be missing
+    yield from calibration_rows(label, both, truth.astype(int), patients, uncalibrated=before, seed=seed)
+
+
 def of_before(table: Table, before: Sequence[str], now: Sequence[str]) -> Floats | None:
     """(cases, columns) probabilities before calibration; None where that changed nothing, or nobody kept them."""
     if not set(before) <= set(table):

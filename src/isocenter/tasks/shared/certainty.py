@@ -45,7 +45,7 @@ BY_CLASS = "class"
 class Certainty:
     """What holds for the probabilities of a task.
 
-    calibration_method: "auto" or one of `METHODS`
+    calibration_method: "auto" or one of `METHODS`, or of those of boxes
     calibration:        the calibrator that cases which did not train have found; None until then
     coverage:           of new patients, the share whose true answer sets and intervals are to hold
     conformal_method:   "auto" or one of `SET_METHODS`, for sets of classes
@@ -68,11 +68,14 @@ class Certainty:
     covering: Conformal | None = None
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Certainty:
-        """From a task's settings, of which an older plan may lack any; PlanError names the one that cannot be."""
+    def of(cls, settings: Mapping[str, Any], methods: Sequence[str] = METHODS) -> Certainty:
+        """From a task's settings, of which an older plan may lack any; PlanError names the one that cannot be.
+
+        methods: of calibration
+        """
         method, given = str(settings.get("calibration_method", AUTO)), settings.get("calibration")
-        if method not in (AUTO, *METHODS):
-            remedy = f"Choose one of {', '.join((AUTO, *METHODS))}"
+        if method not in (AUTO, *methods):
+            remedy = f"Choose one of {', '.join((AUTO, *methods))}"
             raise PlanError(f"there is no calibration {method!r}", "task.calibration_method", remedy)
         name, thresholds = "calibration", dict[str, Conformal | None]()
         try:

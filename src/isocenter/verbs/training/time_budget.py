@@ -158,7 +158,7 @@ def fitting_seconds(task: Task, minutes: float, trainings: int) -> float:
 
     What one case takes is measured, and no single case can be fitted to.
     """
-    is_dense = any(head.is_dense for head in task.heads.values())
+    is_dense = any(head.is_dense and not head.holds_boxes for head in task.heads.values())
     if not is_dense or not any(name.endswith("calibration") for name in task.traits.tunes):
         return 0.0
     return min((trainings + (trainings > 1)) * FITTING_SECONDS, FITTING_SHARE * 60 * minutes)
