@@ -10,7 +10,7 @@ from pynetdicom.sop_class import SegmentationStorage
 from sqlalchemy import update
 
 from isocenter.errors import UsageError
-from isocenter.service import Couriers
+from isocenter.service import Couriers, courier
 from isocenter.service.objects import CommitmentReport
 from isocenter.service.records import only_keeper
 from isocenter.service.records.tables import answers, deliveries, jobs
@@ -81,6 +81,39 @@ def test_an_answer_waits_for_a_peer_that_is_away_and_reaches_it_when_it_is_there
         server.shutdown()
     assert state_of(node) == ("sent", None, "done")
     assert taken == [row.sop_instance_uid for row in node.rows(answers) if row.sop_instance_uid]
+
+
+def test_a_peer_that_goes_away_and_comes_back_is_logged_once_each(sending, port, caplog):
+    caplog.set_level("INFO", "isocenter")
+    node, couriers = sending
+    for _ in range(3):
+        at_once(node)
+        couriers.deliver("pacs")
+    server = peer(port, lambda event: 0x0000)
+    try:
+        at_once(node)
+        assert couriers.deliver("pacs") == 1
+    finally:
+        server.shutdown()
+    stated = [record.getMessage() for record in caplog.records if "peer pacs" in record.getMessage()]
+    assert len(stated) == 2
+    assert "refused" in stated[0] and "answers wait" in stated[0] and stated[1] == "peer pacs takes answers again"
+
+
+def test_a_courier_outlives_whatever_it_meets(caplog, monkeypatch):
+    stop, calls = threading.Event(), []
+
+    def step() -> int:
+        calls.append(1)
+        if len(calls) == 1:
+            raise SyntaxError("Doe^Jane")  # as of a peer's answer that is no XML
+        stop.set()
+        return 1
+
+    monkeypatch.setattr(courier, "AGAIN_S", 0.0)
+    courier._repeated(step, 0.0, stop)
+    assert len(calls) == 2
+    assert "a courier met an error that nobody foresaw" in caplog.text
 
 
 def test_a_peer_that_refuses_for_good_is_not_asked_again(sending, port):

@@ -103,7 +103,9 @@ def test_whatever_process_is_killed_every_study_has_one_result(tmp_path, node):
     for row in found:
         answer = np.asarray(isocenter.read(node.settings.folder / "results" / row.job / "answer.nii.gz").data)
         assert answer.sum() == 4 * 4 * 3
-    assert b"p0" not in (node.settings.folder / "node.jsonl").read_bytes()
+    log = (node.settings.folder / "node.jsonl").read_text()
+    assert "p0" not in log
+    assert all(f"{role}-0 was ended by signal 9; it is begun again" in log for role in ROLES)
 
 
 def test_a_second_node_in_the_folder_of_one_that_runs_is_refused_and_leaves_its_settings(node, model):
@@ -148,7 +150,7 @@ def test_an_answer_in_the_pacs_lies_on_the_voxels_of_its_study_and_is_committed_
         assert [row.state for row in rows(node, jobs)] == ["done"]
         [said] = httpx.get(f"{node.http}/api/studies").json()["rows"]
         answer = said["jobs"][0]["answers"][0]
-        assert answer["deliveries"] == [{"peer": "pacs", "state": "committed"}]
+        assert answer["deliveries"] == [{"peer": "pacs", "state": "committed", "reason": None, "attempts": 1}]
         web = DICOMwebClient(f"{node.http}/dicomweb")
         [found] = web.search_for_instances(said["study"], search_filters={"Modality": "SEG"})
         fetched = web.retrieve_instance(said["study"], found["0020000E"]["Value"][0], answer["sop_instance_uid"])

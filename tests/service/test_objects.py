@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from isocenter.service.objects import (
     read_journals,
     secure,
 )
+from isocenter.service.stored import LOG, JsonLines
 from service.objects_sent import drawn, encoded
 
 # Writes one object and its line, then half of the next, and waits to be killed.
@@ -215,3 +217,10 @@ def test_the_receiving_of_objects_imports_neither_torch_nor_a_database():
     assert (
         subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout == "set()\n"
     )
+
+
+def test_a_log_on_a_full_disk_ends_nothing(tmp_path):
+    (tmp_path / LOG).symlink_to("/dev/full")
+    handler = JsonLines(tmp_path, "receiver-0")
+    handler.handle(logging.makeLogRecord({"msg": "refused an object"}))
+    handler.close()

@@ -286,6 +286,23 @@ def test_answers_wait_for_each_peer_until_it_has_them(queue, database, monkeypat
     assert {row.peer: row.state for row in rows(database, deliveries)} == {"pacs": "committed", "archive": "sent"}
 
 
+@pytest.mark.parametrize("ended", ["cancelled", "superseded"])
+def test_what_a_job_has_not_sent_when_it_is_ended_stays_here(queue, database, ended):
+    add(queue)
+    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs", "archive"]))
+    outbox = Outbox(database)
+    outbox.sent(outbox.claim("pacs")[0])
+    if ended == "cancelled":
+        assert queue.cancel(rows(database, jobs)[0].job)
+    else:
+        assert settled(queue, [])[0] == "done"
+    assert outbox.claim("archive") == []
+    assert {(row.peer, row.state, row.reason) for row in rows(database, deliveries)} == {
+        ("pacs", "sent", None),
+        ("archive", "aside", f"its job is {ended}"),
+    }
+
+
 def test_a_peer_that_is_away_for_three_days_is_given_up(queue, database):
     add(queue)
     queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs"]))

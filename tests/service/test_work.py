@@ -23,8 +23,7 @@ from isocenter.service.routing import rules_of
 from isocenter.service.web import WebNode
 from isocenter.service.web.aside import list_aside, release_aside
 from isocenter.service.web.metrics import get_metrics
-from isocenter.service.web.studies import get_study, list_studies
-from isocenter.service.web.web_node import Page
+from isocenter.service.web.studies import StudyPage, get_study, list_studies
 from isocenter.service.work import WarmModels
 from isocenter.values import Geometry, Image
 from service.thresholds import threshold_model
@@ -173,7 +172,7 @@ def test_a_study_that_no_rule_takes_has_an_outcome_and_a_reason_wherever_a_user_
     node.receive(*mr)
     node.work()
     web = WebNode(node.settings, node.database, node.store)
-    [row] = list_studies(web, Page()).rows
+    [row] = list_studies(web, StudyPage()).rows
     assert (row.state, row.outcome, row.jobs) == ("done", "refused", [])
     assert row.reason == "no rule takes a series of it; what fails: heads (PatientName). See its /route"
     assert get_study(web, row.study) == row
@@ -191,7 +190,7 @@ def test_a_study_with_two_objects_of_one_uid_is_aside_until_a_person_has_chosen_
     node.receive(*mr, mr[0].with_name("other.dcm"))
     node.work()
     web = WebNode(node.settings, node.database, node.store)
-    [row] = list_studies(web, Page()).rows
+    [row] = list_studies(web, StudyPage()).rows
     assert (row.state, row.outcome) == ("aside", "result")
     assert "aside/1" in row.reason
     [lying] = list_aside(web).rows
@@ -199,7 +198,7 @@ def test_a_study_with_two_objects_of_one_uid_is_aside_until_a_person_has_chosen_
     release_aside(web, 1)
     node.keeper._read = {}  # a keeper that starts anew reads its journals from the beginning
     node.work()
-    [row] = list_studies(web, Page()).rows
+    [row] = list_studies(web, StudyPage()).rows
     assert (row.state, row.outcome, row.reason, row.revision) == ("done", "result", None, 2)
 
 

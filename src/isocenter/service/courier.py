@@ -58,6 +58,7 @@ class Couriers:
         self.requests: queue.SimpleQueue[CommitmentRequest] = queue.SimpleQueue()
         self.threads: list[threading.Thread] = []
         self.index = Index(database)
+        self._away: set[str] = set()  # peers that have not answered
         self._silent: dict[str, float] = {}  # AE titles that say no counts, until when they are not asked
 
     def hear(self, line: Line) -> None:
@@ -88,9 +89,15 @@ class Couriers:
         try:
             rows = self._stored(to, [folder / one.job / one.name for one in waiting])
         except PeerError as error:
+            if peer not in self._away:
+                log.warning("peer %s: %s; answers wait for it", peer, error.problem)
+            self._away.add(peer)
             for delivery in waiting:
                 self.outbox.failed(delivery, error.problem)
             return 0
+        if peer in self._away:
+            log.info("peer %s takes answers again", peer)
+            self._away.remove(peer)
         for delivery, row in zip(waiting, rows, strict=True):
             self._note(delivery, row)
         sent = [one for one, row in zip(waiting, rows, strict=True) if row.is_stored]
@@ -236,4 +243,7 @@ def _repeated(step: Callable[[], int], rest_s: float, stop: threading.Event) -> 
                 stop.wait(LOOK_S)
         except ResourceError as error:
             log.warning("courier: %s", error.problem)
+            stop.wait(AGAIN_S)
+        except Exception:  # a thread that ends carries nothing more, and nobody would see why
+            log.exception("a courier met an error that nobody foresaw")
             stop.wait(AGAIN_S)

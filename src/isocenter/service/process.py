@@ -17,25 +17,18 @@ from isocenter import service
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.files import written
 from isocenter.service.settings import Settings
-from isocenter.service.stored import ALIVE, MODELS, REFUSED, WRONG_USE, settings_file, stored_models, stored_settings
+from isocenter.service.stored import (
+    ALIVE,
+    MODELS,
+    REFUSED,
+    WRONG_USE,
+    JsonLines,
+    settings_file,
+    stored_models,
+    stored_settings,
+)
 
 BEAT_S = 1.0
-
-
-class JsonLines(logging.Handler):
-    """Appends each record as a line of JSON to the node's log, which several processes share."""
-
-    def __init__(self, path: Path, name: str) -> None:
-        super().__init__()
-        self.file, self.process = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o640), name
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """The record's words; of an error only its kind, because its text may hold what a file says."""
-        line = {"at": round(record.created, 3), "process": self.process, "level": record.levelname.lower()}
-        line |= {"message": record.getMessage()}
-        if record.exc_info and record.exc_info[0] is not None:
-            line["error"] = record.exc_info[0].__name__
-        os.write(self.file, json.dumps(line).encode() + b"\n")
 
 
 def run(role: str, file: Path, name: str) -> None:
@@ -43,7 +36,7 @@ def run(role: str, file: Path, name: str) -> None:
     settings, stop = stored_settings(file), threading.Event()
     logger = logging.getLogger("isocenter")
     logger.setLevel(logging.INFO)
-    logger.addHandler(JsonLines(settings.folder / "node.jsonl", name))
+    logger.addHandler(JsonLines(settings.folder, name))
     # What libraries find odd they say with the value, which may be a patient's.
     warnings.simplefilter("ignore")
     logging.getLogger().addHandler(logging.NullHandler())

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 
 from isocenter.files import load_json
 from isocenter.service.routing import ModelFacts
 from isocenter.service.settings import Settings
 
-# Signs of life, what the node was started with, what routing asks of its models.
-ALIVE, SETTINGS, MODELS = "alive", "settings.json", "models.json"
+# Signs of life, what the node was started with, what routing asks of its models, what happened.
+ALIVE, SETTINGS, MODELS, LOG = "alive", "settings.json", "models.json", "node.jsonl"
 # The exit of a process that cannot go on whatever is tried again: its last words are the node's.
 WRONG_USE = 2
 # That of a process with an error of ours, whose words name no patient.
@@ -36,3 +40,25 @@ def stored_models(folder: Path) -> dict[str, ModelFacts]:
     """What routing asks of the node's models."""
     facts = [ModelFacts(**one) for one in load_json(folder / MODELS)["rows"]]
     return {one.name: one for one in facts}
+
+
+class JsonLines(logging.Handler):
+    """Appends each record as a line of JSON to the node's log, which several processes share."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        super().__init__()
+        self.file, self.process = os.open(folder / LOG, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o640), name
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """The record's words; of an error only its kind, because its text may hold what a file says."""
+        line = {"at": round(record.created, 3), "process": self.process, "level": record.levelname.lower()}
+        line |= {"message": record.getMessage()}
+        if record.exc_info and record.exc_info[0] is not None:
+            line["error"] = record.exc_info[0].__name__
+        with suppress(OSError):  # a full disk must not keep a process from saying so to its peer
+            os.write(self.file, json.dumps(line).encode() + b"\n")
+
+    def close(self) -> None:
+        """Write nothing more."""
+        os.close(self.file)
+        super().close()

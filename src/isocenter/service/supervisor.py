@@ -25,7 +25,7 @@ from isocenter.service.courier import listening_of
 from isocenter.service.dicom import server_context
 from isocenter.service.records import migrated
 from isocenter.service.settings import Settings, token_of
-from isocenter.service.stored import ALIVE, MODELS, REFUSED, WRONG_USE, runs, settings_file
+from isocenter.service.stored import ALIVE, MODELS, REFUSED, WRONG_USE, JsonLines, runs, settings_file
 
 log = logging.getLogger("isocenter")
 
@@ -69,6 +69,7 @@ class Node:
     _failed: str = ""
     _held: ExitStack = field(default_factory=ExitStack)
     _watcher: threading.Thread | None = None
+    _log: JsonLines | None = None
 
     @property
     def dicom(self) -> str:
@@ -116,6 +117,7 @@ class Node:
         (folder / ALIVE).mkdir(exist_ok=True)
         for sign in (folder / ALIVE).iterdir() if is_whole else map(self._sign, self._children):
             sign.unlink(missing_ok=True)
+        self._log = JsonLines(folder, f"supervisor{where}")
         began = time.monotonic()
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._watcher.start()
@@ -125,6 +127,7 @@ class Node:
                 problem = self._failed or "a process of the node did not come up"
                 raise ResourceError(problem, str(folder), f"Look at the end of {folder / 'node.jsonl'}")
             time.sleep(0.05)
+        self._say(f"ready: {', '.join(self.places)}")
         return self
 
     def _sign(self, child: Child) -> Path:
@@ -152,9 +155,18 @@ class Node:
         words = last.splitlines()[-1] if last else ""
         # What an unforeseen error says may hold what a file says: its kind alone is told.
         kind = words if code in (WRONG_USE, REFUSED) else words.partition(":")[0]
-        log.warning("%s ended with %d%s", child.name, code, f": {kind}" if kind else "")
+        ended = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
+        again = "" if code == WRONG_USE else f"; it is begun again in {child.pause:g} s"
+        self._say(f"{child.name} {ended}{f': {kind}' if kind else ''}{again}", logging.WARNING)
         if code == WRONG_USE:
             self._failed = words or f"{child.name} cannot go on"
+
+    def _say(self, text: str, level: int = logging.INFO) -> None:
+        """Into the node's log; a warning to whoever has begun it, too."""
+        if level >= logging.WARNING:
+            log.log(level, "%s", text)
+        if self._log is not None:
+            self._log.emit(log.makeRecord(log.name, level, "", 0, text, (), None))
 
     def _begun(self, child: Child) -> subprocess.Popen[bytes]:
         """Its input stays open for as long as this process lives: its end tells the child to stop."""
@@ -194,6 +206,10 @@ class Node:
             child.words.close()
             self._sign(child).unlink(missing_ok=True)
         self._children = []
+        if self._log is not None:
+            self._say("stopped")
+            self._log.close()
+            self._log = None
         self._held.close()
 
     def __enter__(self) -> Node:

@@ -246,6 +246,8 @@ def closed(connection: Connection, keys: Sequence[str], state: str, reason: str)
     """Take jobs out of the queue, or mark them, so that no claim on them holds any more; how many were."""
     fenced = case((jobs.c.state == "running", jobs.c.fence + 1), else_=jobs.c.fence)
     values = {"state": state, "reason": reason, "fence": fenced, "lease_until": None, "done_at": Clock()}
+    kept = and_(deliveries.c.job.in_(keys), deliveries.c.state == "waiting")
+    connection.execute(update(deliveries).where(kept).values(state="aside", reason=f"its job is {state}"))
     within = [jobs.c.job.in_(keys)] if state == "superseded" else [jobs.c.job.in_(keys), jobs.c.state.in_(OPEN)]
     for key in keys:
         record_event(connection, f"job {state}", None, key, reason=reason)

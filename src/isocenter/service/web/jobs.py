@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import FileResponse
@@ -25,8 +25,14 @@ TYPES = {
 }
 
 
+class JobPage(Page):
+    """A page of jobs."""
+
+    state: Literal["waiting", "running", "sending", "done", "aside", "cancelled", "superseded"] | None = None
+
+
 @router.get("")
-def list_jobs(node: Node, page: Annotated[Page, Query()]) -> Listing[JobShape]:
+def list_jobs(node: Node, page: Annotated[JobPage, Query()]) -> Listing[JobShape]:
     """Jobs, oldest first."""
     with node.database.read() as connection:
         rows = page_of(connection, jobs, (jobs.c.created_at, jobs.c.job), page)
@@ -77,7 +83,7 @@ def job_shapes(connection: Connection, rows: Sequence[Row[Any]]) -> list[JobShap
     keys = [row.job for row in rows]
     sent = defaultdict[tuple[str, str], list[DeliveryShape]](list)
     for row in connection.execute(select(deliveries).where(deliveries.c.job.in_(keys)).order_by(deliveries.c.peer)):
-        sent[row.job, row.name].append(DeliveryShape(peer=row.peer, state=row.state))
+        sent[row.job, row.name].append(DeliveryShape.model_validate(row._mapping))
     files = defaultdict[str, list[AnswerShape]](list)
     for row in connection.execute(select(answers).where(answers.c.job.in_(keys)).order_by(answers.c.name)):
         answer = AnswerShape(**_named(row, AnswerShape), deliveries=sent[row.job, row.name])

@@ -34,10 +34,12 @@ class Problem(BaseModel):
 
 
 class DeliveryShape(BaseModel):
-    """An answer on its way to a peer: waiting, sent, committed or aside."""
+    """An answer on its way to a peer: waiting, sent, committed or aside; reason: why it has not arrived."""
 
     peer: str
     state: str
+    reason: str | None
+    attempts: int
 
 
 class AnswerShape(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from sqlalchemy import Connection, Row, select
@@ -20,8 +20,14 @@ from isocenter.service.web.web_node import Node, Page, StudyName, WebError, WebN
 router = APIRouter(prefix="/api/studies", tags=["studies"])
 
 
+class StudyPage(Page):
+    """A page of studies."""
+
+    state: Literal["receiving", "complete", "done", "aside"] | None = None
+
+
 @router.get("")
-def list_studies(node: Node, page: Annotated[Page, Query()]) -> Listing[StudyShape]:
+def list_studies(node: Node, page: Annotated[StudyPage, Query()]) -> Listing[StudyShape]:
     """Studies, in the order in which their first objects came."""
     with node.database.read() as connection:
         rows = page_of(connection, studies, (studies.c.received_at, studies.c.study), page)

@@ -77,7 +77,7 @@ class Page(BaseModel):
 
     limit: Annotated[int, Field(ge=1, le=MOST_ROWS)] = 100
     after: Annotated[str | None, Field(pattern=r"^[0-9a-f.]{1,64}$")] = None
-    state: Annotated[str | None, Field(pattern=r"^[a-z]{1,16}$")] = None
+    state: str | None = None
 
 
 def dicomweb_url(request: Request) -> str:
