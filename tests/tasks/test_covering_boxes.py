@@ -12,8 +12,9 @@ import pytest
 from isocenter import tasks
 from isocenter.errors import PlanError
 from isocenter.tasks import rows_in
-from isocenter.tasks.detection.promises import best_scores, covering_rows
+from isocenter.tasks.detection.promises import best_scores
 from isocenter.tasks.detection.task import Detection
+from isocenter.tasks.shared import covering_rows
 from isocenter.values import BoundingBoxes, Case, Geometry, Image, Prediction
 
 SPACE = Geometry.of_pixels((24, 32))
@@ -107,7 +108,7 @@ def test_without_a_risk_there_are_none_and_an_impossible_one_is_refused():
 def test_a_case_has_the_false_boxes_of_all_its_classes_and_counts_once():
     rows = [("a", "cell", 0.5, 2.0), ("a", "node", 0.0, 3.0), ("b", "cell", 1.0, 1.0), ("b", "node", float("nan"), 0.0)]
     table = pd.DataFrame(rows, columns=["case", "label", "covering_missed", "covering_false"])
-    made = covering_rows(table.assign(patient=table["case"]), ["cell", "node"], seed=0)
+    made = covering_rows(table.assign(patient=table["case"]), ["cell", "node"], "boxes", seed=0)
     found = {(row.metric, row.label): row.estimate for row in made}
     assert (found["covering_false", "all"].value, found["covering_false", "all"].n) == (3.0, 2)
     assert found["covering_missed", "all"].n == 2

@@ -116,6 +116,18 @@ def test_every_object_of_a_large_volume_has_a_number_a_row_and_the_source_grid(r
         assert measured["voxels"].tolist() == np.bincount(numbers.ravel())[1:].tolist()
 
 
+def test_a_map_of_the_objects_that_it_takes_to_miss_little_is_written_where_somebody_asks(run, tmp_path):
+    model = isocenter.load(run / "run", "cpu")
+    assert model.task.certainty.covering is not None  # by the validation cases
+    image, usual = run / "data" / "images" / "case0.nii.gz", tmp_path / "found" / "case0.nii.gz"
+    isocenter.predict(str(run / "run"), image, out=tmp_path / "found", device="cpu", covering=True)
+    called, covering = (
+        np.asarray(nibabel.load(path).dataobj) for path in (usual, usual.with_name("case0_covering.nii.gz"))
+    )
+    assert covering.max() == len(np.unique(covering)) - 1 >= called.max()
+    assert (covering[called > 0] > 0).all()
+
+
 def test_a_package_parts_the_same_objects(run, tmp_path):
     with no_export():
         isocenter.package(run / "run", out=tmp_path / "packaged", backends=())

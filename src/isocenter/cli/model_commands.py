@@ -58,7 +58,10 @@ def predict(
         bool, typer.Option("--maps", help="Also write how uncertain every voxel is: the entropy of its probabilities.")
     ] = False,
     covering: Annotated[
-        bool, typer.Option("--covering", help="Also write masks, or list boxes, that miss no more than task.risk.")
+        bool,
+        typer.Option(
+            "--covering", help="Also write masks or objects, or list boxes, that miss no more than task.risk."
+        ),
     ] = False,
     device: Device = "auto",
     threads: Threads = None,

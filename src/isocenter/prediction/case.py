@@ -182,9 +182,10 @@ def computed(
             maps=asked.wanted.maps,
         )
         maps = {**prediction.maps, **(covering.maps if covering else {})}
-        prediction = replace(prediction, case=case.id, untuned=None, maps=maps)
+        prediction = replace(prediction, case=case.id, maps=maps)
         if asked.wanted.covering and decoding.covering is not None:
             prediction = decoding.covering(prediction)
+        prediction = replace(prediction, untuned=None)
         judge = None
         if isinstance(prediction.data, Deferred) and model.guard is not None and region is None:
             looked: dict[str, Any] = {"watching": watching, "image": image, "covariates": case.covariates}

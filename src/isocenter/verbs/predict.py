@@ -143,7 +143,8 @@ def predict(
     maps:   make the entropy of every voxel's probabilities (nats): `Prediction.maps["total"]`, or a file; and
             "epistemic", the part about which the model's members or other views of the image disagree
     covering: make a mask of each structure that misses no more of it than the model's `task.risk` allows:
-            `Prediction.maps["covering"]`, or a file; of a detection all boxes that it takes for that
+            `Prediction.maps["covering"]`, or a file; of single objects a map of all that it takes for that, of a
+            detection all boxes
     scheduler: address of a dask scheduler whose workers predict the cases; they see model, inputs and out as files
     region: of each image, of which alone something is said: voxels as "0:120,40:200,10:50", or the file of a mask on
             the image's grid, of which the box is meant that holds all its labels, with FILE=VALUE that of one
@@ -177,7 +178,7 @@ def predict(
     loaded.flips(mirror)  # refused before the first case
     if covering and (decoding := loaded.task.decoding).covers_from is None and decoding.covering is None:
         remedy = "Train it with task.risk, or find thresholds on your own cases: isocenter calibrate"
-        raise UsageError("the model has no thresholds of covering masks or boxes", str(model), remedy)
+        raise UsageError("the model has no thresholds of covering masks, boxes or objects", str(model), remedy)
     predictor: Predictor = Here(loaded)
     if scheduler is not None:
         loading = {"device": device, "threads": threads, "fold": fold, "backend": backend, "uncertainty": sought}

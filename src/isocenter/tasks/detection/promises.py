@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from isocenter.evaluation import Seed, Table, bootstrap, box_iou
-from isocenter.tasks.shared import COVERS_FROM, Certainty, Found, assured_covering
-from isocenter.values import BoundingBoxes, Floats, Row
+from isocenter.evaluation import box_iou
+from isocenter.tasks.shared import COVERS_FROM, FALSE, MISSED, Certainty, Found, assured_covering
+from isocenter.values import BoundingBoxes, Floats
 
-# Columns of cases, and their metrics.
-MISSED, FALSE = "covering_missed", "covering_false"
 OF_BOXES = (
     "boxes from these scores on miss at most {} % of those of a case",
     "no score is known to do so for",
@@ -78,15 +75,3 @@ def covering_columns(
     own = predicted.at(predicted.scores >= least)
     right = (box_iou(own.corners, reference.corners) >= overlap).any(axis=1)
     return {MISSED: float(missed.mean()) if len(missed) else float("nan"), FALSE: float((~right).sum())}
-
-
-def covering_rows(table: Table, classes: Sequence[str], *, seed: Seed) -> Iterator[Row]:
-    """How much covering boxes miss, and how many of them find nothing, over all classes and for each."""
-    for metric, unit in ((MISSED, ""), (FALSE, "boxes")):
-        for label in ("all", *classes) if metric in table else ():
-            own = table if label == "all" else table[table["label"] == label]
-            if metric == FALSE:  # a case has those of all its classes
-                own = own[["case", "patient", FALSE]].groupby(["case", "patient"]).sum(min_count=1).reset_index()
-            values, patients = own[metric].to_numpy(float), own["patient"].to_numpy(str)
-            known = own["case"][np.isfinite(values)].nunique()
-            yield Row(metric, label, replace(bootstrap(values, patients, seed=seed, unit=unit), n=known))

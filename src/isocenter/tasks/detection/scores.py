@@ -25,8 +25,7 @@ from isocenter.evaluation import (
 from isocenter.files import parse_json
 from isocenter.tasks.detection.box_calibration import box_calibration_rows
 from isocenter.tasks.detection.decode import Decoder, distinct
-from isocenter.tasks.detection.promises import FALSE, MISSED
-from isocenter.tasks.shared import BELIEF, PROBABILITY_NAMES, noted
+from isocenter.tasks.shared import BELIEF, FALSE, MISSED, PROBABILITY_NAMES, noted
 from isocenter.values import Array, BoundingBoxes, Estimate, Floats, Row
 
 # COCO's mean over overlaps, and single ones: 0.5 for pictures, 0.1 for volumes.

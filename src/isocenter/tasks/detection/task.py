@@ -32,7 +32,7 @@ from isocenter.tasks.detection.plan import (
     settings_for,
     threshold,
 )
-from isocenter.tasks.detection.promises import assured_boxes, covering_boxes, covering_columns, covering_rows
+from isocenter.tasks.detection.promises import assured_boxes, covering_boxes, covering_columns
 from isocenter.tasks.detection.scores import (
     ERRORS,
     METRICS,
@@ -51,6 +51,7 @@ from isocenter.tasks.shared import (
     Certainty,
     Shares,
     calibrated,
+    covering_rows,
     crossed,
     highest,
     mean_of,
@@ -321,7 +322,7 @@ class Detection:
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Average precision and free-response figures with patients resampled, of all classes first."""
-        covering = covering_rows(table, self.classes, seed=seed)
+        covering = covering_rows(table, self.classes, "boxes", seed=seed)
         return [*summary_rows(self._answers(table), self.overlap, primary=self.primary, seed=seed), *covering]
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:

@@ -9,7 +9,7 @@ doi:10.1117/12.60650. NumPy and SciPy only, so that a copy travels with a model.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from isocenter.values import Array, Floats
 
 # Heights are walked down in so many steps: a prominence is known that finely.
 STEPS = 20
+# Probabilities of inside at which objects are looked for that are not called: each takes a watershed of its own.
+LOWER = (0.5, 0.25, 0.1, 0.03)
 
 Numbers = NDArray[np.integer]
 Places = NDArray[np.intp]
@@ -48,6 +50,26 @@ class Decoder:
         if box is not None:
             numbers[box] = _flooded(there[box], np.asarray(height[box], dtype=np.float32), self.prominence)
         return renumbered(numbers, self.smallest)
+
+    def candidates(self, inside: Array, height: Array) -> tuple[Numbers, Floats]:
+        """All objects that there may be, (*spatial) numbers, and (objects,) their scores.
+
+        Those that are called score 1. Others are found where the probability of inside is lower, at their top nothing
+        was found before; their score is the mean of it.
+        """
+        called = self(inside, height)
+        numbers: Numbers = called.astype(np.int32)
+        for level in (one for one in LOWER if one < self.inside):
+            more = replace(self, inside=level)(inside, height).astype(np.int32)
+            tops = ndimage.maximum_position(inside, more, np.arange(1, more.max(initial=0) + 1))
+            fresh = np.array([False, *(numbers[top] == 0 for top in tops)])
+            np.copyto(numbers, more + numbers.max(initial=0), where=fresh[more] & (numbers == 0))
+        numbers = renumbered(numbers, self.smallest)
+        flat = numbers.reshape(-1)
+        counts = np.bincount(flat).clip(min=1)
+        scores = np.bincount(flat, np.asarray(inside, dtype=np.float64).reshape(-1)) / counts
+        scores[np.unique(numbers[called > 0])] = 1.0
+        return numbers, scores[1:]
 
 
 def renumbered(numbers: Numbers, smallest: float = 0.0) -> Numbers:

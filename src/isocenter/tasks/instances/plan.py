@@ -12,6 +12,7 @@ import numpy as np
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import instance_overlap
 from isocenter.tasks.instances.decode import Decoder
+from isocenter.tasks.shared import covering_decisions
 from isocenter.values import Array, CaseFacts, Dataset, Decision, Fingerprint, Sentence
 
 NAYLOR, CAICEDO = "doi:10.1109/TMI.2018.2865709", "doi:10.1038/s41592-019-0612-7"
@@ -29,6 +30,9 @@ TRIED: Mapping[str, tuple[float, ...]] = {
 # Of fewer objects of validation cases a threshold would be chance.
 FEWEST_OBJECTS = 10
 SENTENCES: Mapping[str, Sentence] = {
+    "risk": Sentence("Covering objects may miss {percent} of those of a case", "No covering objects are looked for"),
+    "risk_delta": Sentence("They may miss more in {percent} of calibration parts"),
+    "covering": Sentence("Scores of covering objects are found", "No covering objects are found yet", always=True),
     "steps": Sentence("The sides of a voxel are {size}, the shortest being 1"),
     "reach": Sentence("Heights rise up to {value} sides of a voxel from the border"),
     "smallest": Sentence("Objects of less than {value} are dropped", "No object is too small"),
@@ -69,6 +73,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         "prominence": Decision(
             None, f"found on the validation cases after training; {PROMINENCE} where their objects are too few"
         ),
+        **covering_decisions("covering objects may miss a tenth of those of a case on average"),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.evaluation import InstanceOverlap, Seed, Table, bootstrap_statistic, mean_rows
+from isocenter.tasks.shared import FALSE, MISSED, covering_rows
 from isocenter.values import Floats, Row
 
 # Metrics of each case, whose mean is stated; the primary one first.
@@ -16,8 +17,10 @@ SHARES = ("ap50", "ap75", "ap", "f1", "aji", "pq", "sq", "rq")
 COUNTS = {"count_error": "objects", "count_difference": "objects"}
 # Metrics of the objects of all cases together, as StarDist states them; large cases count more.
 POOLED = {"ap50_pooled": "matched50", "ap75_pooled": "matched75"}
-METRICS = frozenset({*SHARES, *COUNTS, *POOLED})
+METRICS = frozenset({*SHARES, *COUNTS, *POOLED, MISSED, FALSE})
 NAMES: Mapping[str, str] = {
+    MISSED: "Missed by covering objects",
+    FALSE: "False covering objects a case",
     "aji": "Aggregated Jaccard (AJI)",
     "ap": "AP at IoU 0.5 to 0.95",
     "ap50": "AP at IoU 0.5",
@@ -69,7 +72,7 @@ def summary_rows(table: Table, *, seed: Seed) -> list[Row]:
         matched = table[column].to_numpy(dtype=np.float64)
         estimate = bootstrap_statistic(_pooled(matched, counts), table["patient"], seed=seed, exact=False)
         rows.append(_with_note(Row(metric, "all", estimate), "TP / (TP + FP + FN) of all objects together"))
-    return rows
+    return [*rows, *covering_rows(table, (), "objects", seed=seed)]
 
 
 def _pooled(matched: Floats, counts: Floats) -> Callable[[Floats], Floats]:

@@ -8,7 +8,7 @@ doi:10.1109/TMI.2018.2865709.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -30,9 +30,21 @@ from isocenter.tasks.instances.plan import (
     thresholds,
     unit_of_size,
 )
+from isocenter.tasks.instances.promises import (
+    OF_OBJECTS,
+    Candidates,
+    covering_columns,
+    covering_objects,
+    missed_shares,
+)
 from isocenter.tasks.instances.scores import METRICS, NAMES, case_row, summary_rows
 from isocenter.tasks.shared import (
+    COVERING,
+    FALSE,
+    MISSED,
+    Certainty,
     Shares,
+    assured_covering,
     label_values,
     mean_of,
     of_structure,
@@ -53,6 +65,7 @@ from isocenter.values import (
     Head,
     Instances,
     Label,
+    Map,
     Prediction,
     Row,
     Slabs,
@@ -68,6 +81,8 @@ HEAD, OBJECT = "instances", "object"
 KEPT = np.dtype(np.float16)
 # Measured: two maps, heights in steps, numbers, pieces and the order of all while objects are told apart.
 BYTES_PER_VOXEL = 40
+# With both maps, while objects are looked for that are not called.
+COVERING_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -79,6 +94,7 @@ class InstanceSegmentation:
     smallest:   mm² or mm³, voxels where their size is not known: what is smaller is no object
     inside:     probability from which a voxel belongs to an object; None until validation cases have decided
     prominence: share of its height by which an object stands out from a higher one that it touches; likewise
+    certainty:  the score from which on objects miss little, and what makes it so
     """
 
     steps: tuple[float, ...]
@@ -86,14 +102,15 @@ class InstanceSegmentation:
     smallest: float = 0.0
     inside: float | None = None
     prominence: float | None = None
+    certainty: Certainty = field(default_factory=Certainty)
 
     name: ClassVar[str] = "instances"
     needs: ClassVar[frozenset[str]] = frozenset({"instances"})
     traits: ClassVar[Traits] = Traits(
-        tunes=("inside", "prominence"),
+        tunes=("inside", "prominence", "covering"),
         audited=("pq", "f1"),
         case_metric="f1",
-        errors=frozenset({"count_error"}),
+        errors=frozenset({"count_error", MISSED, FALSE}),
         sentences=SENTENCES,
         metric_names=NAMES,
     )
@@ -106,14 +123,16 @@ class InstanceSegmentation:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> InstanceSegmentation:
         """An instance segmentation with these settings; PlanError names the one that cannot be."""
-        known = ("steps", "reach", "smallest", "inside", "prominence")
+        known = ("steps", "reach", "smallest", "inside", "prominence", *COVERING)
         with reading(settings, known, "instances"):
-            shares = [settings.get(name) for name in ("inside", "prominence")]
+            inside, prominence = (settings.get(name) for name in ("inside", "prominence"))
             task = cls(
                 tuple(float(step) for step in settings["steps"]),
                 float(settings["reach"]),
                 float(settings["smallest"]),
-                *(None if share is None else float(share) for share in shares),
+                None if inside is None else float(inside),
+                None if prominence is None else float(prominence),
+                Certainty.of(settings),
             )
         check_settings(task.settings)
         return task
@@ -127,6 +146,7 @@ class InstanceSegmentation:
             "smallest": self.smallest,
             "inside": self.inside,
             "prominence": self.prominence,
+            **self.certainty.of_covering,
         }
 
     @property
@@ -159,8 +179,9 @@ class InstanceSegmentation:
             probabilities=self.probabilities,
             decode=self.decode,
             outputs=self.outputs,
-            bytes_per_voxel=BYTES_PER_VOXEL,
+            bytes_per_voxel=BYTES_PER_VOXEL if self.certainty.covers_from is None else COVERING_BYTES,
             targets=tuple(label.name for label in self.labels),
+            covering=None if self.certainty.covers_from is None else self.covering,
             uncertainty="objects",
         )
 
@@ -168,7 +189,7 @@ class InstanceSegmentation:
     def scoring(self) -> Scoring:
         """Objects that were found, missed and wrongly called."""
         own = (self.score, self.summary, self.rank, self.figures, self.overview, self.results)
-        return Scoring(METRICS, *own)
+        return Scoring(METRICS, *own, assured=self.assured)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A U-Net, and average precision to select and judge."""
@@ -236,8 +257,8 @@ class InstanceSegmentation:
         maps = {"inside": inside.data, "height": height.data}
         numbers = replace(self._decoder, smallest=self._voxels(geometry))(*(np.asarray(one) for one in maps.values()))
         labels = tuple(Label(number, f"{OBJECT} {number}") for number in range(1, int(numbers.max(initial=0)) + 1))
-        tuned = self.inside is not None and self.prominence is not None
-        return Prediction(geometry, data=numbers, labels=labels, untuned=None if tuned else maps)
+        decided = self.inside is not None and self.prominence is not None and self.certainty.risk is None
+        return Prediction(geometry, data=numbers, labels=labels, untuned=None if decided else maps)
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
         """The task with the thresholds that part validation objects best; those that are set already stay."""
@@ -252,13 +273,36 @@ class InstanceSegmentation:
         chosen: dict[str, Any] = {name: float(decision.value) for name, decision in decisions.items()}
         return replace(self, **chosen), {f"task.{name}": decision for name, decision in decisions.items()}
 
+    def assured(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
+    ) -> tuple[Task, dict[str, Decision]]:
+        """The task with the score from which on objects miss little; one that is set already stays."""
+        there = [pair for pair in zip(predictions, cases, strict=True) if pair[0].untuned is not None]
+        if not there or self.certainty.risk is None or self.certainty.covering is not None:
+            return self, {}
+        pairs = [(self._candidates(one), self._reference(case, one)) for one, case in there]
+        missed = missed_shares(pairs, [case.patient for _, case in there])
+        certainty, made = assured_covering(self.certainty, {OBJECT: missed}, exact=exact, words=OF_OBJECTS)
+        return replace(self, certainty=certainty), made
+
+    def covering(self, prediction: Prediction) -> Prediction:
+        """The prediction with a map of all objects that it takes to miss little."""
+        if prediction.untuned is None:
+            note = "a clip has no covering objects: what they are made of is not kept for each frame"
+            return replace(prediction, notes=(*prediction.notes, note))
+        numbers = covering_objects(*self._candidates(prediction), self._least)
+        return replace(prediction, maps={**prediction.maps, "covering": Map(numbers)})
+
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case, on the reference's own grid."""
         return pd.DataFrame([self._score(*pair) for pair in zip(predictions, cases, strict=True)])
 
     def _score(self, prediction: Prediction, case: Case) -> dict[str, Any]:
-        overlap = instance_overlap(np.asarray(prediction.data), self._reference(case, prediction))
-        return {"case": case.id, "patient": case.patient, "label": "all", **case_row(overlap)}
+        reference = self._reference(case, prediction)
+        row = case_row(instance_overlap(np.asarray(prediction.data), reference))
+        if self.certainty.covers_from is not None and prediction.untuned is not None:
+            row |= covering_columns(self._candidates(prediction), reference, self._least)
+        return {"case": case.id, "patient": case.patient, "label": "all", **row}
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Means over cases with patients resampled, then of all objects together."""
@@ -303,6 +347,17 @@ class InstanceSegmentation:
     def _decoder(self) -> Decoder:
         shares = ((self.inside, INSIDE), (self.prominence, PROMINENCE))
         return Decoder(*(usual if chosen is None else chosen for chosen, usual in shares))
+
+    @property
+    def _least(self) -> float:
+        """The score from which on an object is in the covering map."""
+        return (self.certainty.covers_from or {}).get(OBJECT, 0.0)
+
+    def _candidates(self, prediction: Prediction) -> Candidates:
+        """All objects that there may be, and their scores."""
+        maps = prediction.untuned or {}
+        decoder = replace(self._decoder, smallest=self._voxels(prediction.geometry))
+        return decoder.candidates(*(np.asarray(maps[name], dtype=np.float32) for name in ("inside", "height")))
 
     def _overlap(self, outputs: Array, numbers: Array) -> InstanceOverlap:
         return instance_overlap(self._decoder(_chance(outputs[0]), outputs[1]), numbers)

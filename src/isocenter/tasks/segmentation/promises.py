@@ -14,6 +14,7 @@ from isocenter.tasks.segmentation.unseen_voxels import Voxels
 from isocenter.tasks.segmentation.voxel_calibration import SIZES, Believed
 from isocenter.tasks.shared import (
     COVERS_FROM,
+    MISSED,
     Certainty,
     Found,
     assured_covering,
@@ -23,8 +24,8 @@ from isocenter.tasks.shared import (
 )
 from isocenter.values import Array, Case, Decision, Floats, Prediction
 
-# Columns of cases, and their metrics.
-MISSED, TIMES = "covering_missed", "covering_size"
+# A column of cases, and its metric.
+TIMES = "covering_size"
 # Outputs of all folds for each voxel, beyond which what each of them says of a volume is not looked at.
 MOST_CHANNELS = 64
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from isocenter.evaluation import BINS, Calibrator, Seed, Table, bootstrap, bootstrap_statistic, pearson, spearman
 from isocenter.files import parse_json
-from isocenter.tasks.segmentation.promises import MISSED, TIMES, covering_columns
+from isocenter.tasks.segmentation.promises import TIMES, covering_columns
 from isocenter.tasks.segmentation.unseen_voxels import Voxels, volume_errors
 from isocenter.tasks.segmentation.voxel_calibration import Believed
 from isocenter.tasks.segmentation.voxel_sample import NEAR, near_edges
-from isocenter.tasks.shared import BEFORE, HIGH, LOW, OF_DOUBT, OF_SETS, finite
+from isocenter.tasks.shared import BEFORE, HIGH, LOW, MISSED, OF_DOUBT, OF_SETS, finite
 from isocenter.values import Array, Estimate, Floats, Prediction, Row
 
 EXPECTED, GAPS, ECE, VOLUME = "expected_dice", "near_gaps", "ece_near", "summed_volume_error"

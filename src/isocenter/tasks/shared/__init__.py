@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from isocenter.tasks.shared.assurance import (
         COVERING_SENTENCES,
         COVERS_FROM,
+        FALSE,
         HIGH,
         LOW,
+        MISSED,
         OF_SETS,
         SET,
         SET_ERRORS,
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
         assured_covering,
         assured_each,
         covering_decisions,
+        covering_rows,
         crossed_classes,
         crossed_each,
         interval_decisions,

@@ -64,6 +64,8 @@ OF_MASKS = (
     "masks from these probabilities on miss at most {} % of a structure",
     "nothing less than the whole image is known to do so for",
 )
+# Columns of cases, and their metrics: the share that is missed, and what finds nothing.
+MISSED, FALSE = "covering_missed", "covering_false"
 # Columns of cases: a set as JSON, and the ends of an interval.
 SET, LOW, HIGH = "set", "low", "high"
 Found = tuple[Certainty, dict[str, Decision]]
@@ -213,6 +215,18 @@ def assured_covering(
         because += f"; {words[1]} {', '.join(endless)}"
     decision = Decision(conformal.settings, because, CRC if delta is None else LTT)
     return replace(certainty, covering=conformal), {"task.covering": decision}
+
+
+def covering_rows(table: Table, classes: Sequence[str], unit: str, *, seed: Seed) -> Iterator[Row]:
+    """How much covering boxes or objects miss, and how many of them find nothing, over all classes and for each."""
+    for metric, counted_in in ((MISSED, ""), (FALSE, unit)):
+        for label in ("all", *classes) if metric in table else ():
+            own = table if label == "all" else table[table["label"] == label]
+            if metric == FALSE:  # a case has those of all its classes
+                own = own[["case", "patient", FALSE]].groupby(["case", "patient"]).sum(min_count=1).reset_index()
+            values, patients = own[metric].to_numpy(float), own["patient"].to_numpy(str)
+            known = own["case"][np.isfinite(values)].nunique()
+            yield Row(metric, label, replace(bootstrap(values, patients, seed=seed, unit=counted_in), n=known))
 
 
 def _with(
