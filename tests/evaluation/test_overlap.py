@@ -70,7 +70,7 @@ def test_a_volume_error_is_signed_and_in_the_unit_of_the_voxel():
     assert Overlap(0, 0, 5).volume_error(2.0) == -10.0
     grids = [Geometry.of_spacing((2,) * axes, (1.0,) * axes) for axes in (3, 2)] + [Geometry.of_pixels((2, 2))]
     grids.append(Geometry((2,), np.eye(2), oriented=False, unit="s"))
-    assert [volume_unit(grid) for grid in grids] == ["ml", "mm²", "voxels", "s"]
+    assert [volume_unit(grid) for grid in grids] == ["ml", "mm²", "pixels", "s"]
 
 
 @given(maps, maps)

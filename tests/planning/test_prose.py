@@ -8,7 +8,7 @@ import isocenter
 import trained
 from isocenter.planning import prose, with_settings
 from isocenter.planning.plan_prose import TITLES, in_words, is_off, is_silent, sentences_of
-from isocenter.values import Plan
+from isocenter.values import Decision, Plan
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,13 @@ def test_a_strength_is_stated_in_its_unit(made):
     assert "Contrast changes by up to 25 %, because" in text
     assert "Brightness moves by up to 0.15 standard deviations of the image, because" in text
     assert "Motion turns by up to 2 degrees and shifts by up to 2 voxels, as set by hand." in text
+
+
+def test_of_pictures_all_sentences_and_reasons_speak_of_pixels(made):
+    pictures = made.with_decision("preprocessing.ndim", Decision(2, "it is a plan for pictures"))
+    assert "The patch is 16 x 16 x 16 pixels, because" in prose(pictures)
+    assert "voxel" in prose(made) and "voxel" not in prose(pictures).lower()
+    assert not any("voxel" in decision.because for _, decision in pictures)
 
 
 def test_what_a_person_set_is_stated_as_such_also_where_it_is_none(made):

@@ -275,7 +275,7 @@ def test_each_part_decodes_its_own_and_the_whole_holds_all():
     assert prediction.probabilities["malignant"] == pytest.approx(1 / (1 + np.exp(-3.0)))
     assert set(prediction.parts) == {"segmentation", "classification"}
     row = BOTH.outputs(prediction)
-    assert row["lesion_voxels"] == 8
+    assert row["lesion_pixels"] == 8
     assert row["predicted"] == "malignant"
     assert [one.concept for one in BOTH.scoring.results(prediction)] == ["lesion", "benign", "malignant"]
 

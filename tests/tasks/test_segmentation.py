@@ -10,6 +10,7 @@ from numpy.testing import assert_array_equal
 from isocenter import tasks
 from isocenter.errors import DatasetError, GeometryError, PlanError
 from isocenter.evaluation import wilson
+from isocenter.report import metric_name
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.shared.softmax_labels import Tidying
 from isocenter.values import Case, Geometry, Image, Label, Prediction
@@ -189,7 +190,7 @@ def test_what_has_one_empty_side_is_counted_at_the_worst_and_what_has_two_is_lef
 
 def test_pictures_are_scored_in_pixels_and_flat_images_with_a_size_in_square_mm():
     for grid, names in (
-        (Geometry.of_pixels((8, 8)), ("hd95_pixels", "assd_pixels", "nsd_pixels", "volume_error_voxels")),
+        (Geometry.of_pixels((8, 8)), ("hd95_pixels", "assd_pixels", "nsd_pixels", "volume_error_pixels")),
         (Geometry((8, 8), np.diag([0.5, 0.5, 1.0])), ("hd95", "assd", "nsd", "volume_error_mm2")),
     ):
         mask = np.zeros((8, 8), np.uint8)
@@ -201,8 +202,9 @@ def test_pictures_are_scored_in_pixels_and_flat_images_with_a_size_in_square_mm(
         units = {row.metric: row.estimate.unit for row in TASK.scoring.summary(table, seed=0)}
         size = grid.spacing
         assert [units[name] for name in names] == (
-            ["pixels", "pixels", "", "voxels"] if size is None else ["mm", "mm", "", "mm²"]
+            ["pixels", "pixels", "", "pixels"] if size is None else ["mm", "mm", "", "mm²"]
         )
+        assert metric_name(names[3], TASK.traits.metric_names) == "Area error"
         assert table.iloc[0][names[3]] == pytest.approx(6 if size is None else 6 * 0.25)
         assert table.iloc[0][names[0]] == pytest.approx(2 if size is None else 1.0)
 

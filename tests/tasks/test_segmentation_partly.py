@@ -175,7 +175,7 @@ def test_what_is_said_about_the_ignored_is_not_scored():
     assert table.loc["lesion", "voxels_predicted"] == 0
     assert (table["voxels_known"] == 4 * 24).all()
     method = PARTIAL.scoring.summary(table.reset_index(), seed=0)[0].estimate.method
-    assert "on the 66.7 % of the voxels that are known" in method
+    assert "on the 66.7 % of the images that is known" in method
 
 
 def test_what_a_reference_declares_to_be_ignored_is_not_scored_by_a_model_that_knew_all():

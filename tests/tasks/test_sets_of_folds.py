@@ -234,7 +234,7 @@ def test_the_interval_of_a_volume_by_folds_that_err_each_in_its_own_way_holds_it
     held, ends = [], []
     for n in range(known, known + new):
         found = task.decoding.outputs(outlined(task, each[:, n], None))
-        ends.append((found["disc_voxels_low"], found["disc_voxels_high"]))
+        ends.append((found["disc_pixels_low"], found["disc_pixels_high"]))
         held.append(ends[-1][0] <= true[n].sum() <= ends[-1][1])
     assert np.mean(held) > 0.8
     alone = outlined(task, each[:, -1], 0).confidence

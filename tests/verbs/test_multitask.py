@@ -77,7 +77,7 @@ def test_predictions_are_a_mask_and_columns_of_all_parts(answering, cli, tmp_pat
     )
     assert done.code == 0, done.err
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
-    assert {"1_voxels", "predicted", "probability_bright", "value_size"} <= set(table.columns)
+    assert {"1_pixels", "predicted", "probability_bright", "value_size"} <= set(table.columns)
     assert len(table) == 24
     model = isocenter.load(run, "cpu")
     prediction = model.predict(data.parent / "images" / "ball03.png")

@@ -78,7 +78,7 @@ def test_regions_are_planned_and_each_is_scored_on_what_is_known(overlapping):
     assert plan["task.ignore"] == 3
     assert [label["name"] for label in plan["task.labels"]] == ["ball (rest)", "core"]
     assert set(rows["label"]) == {"all", "ball", "core"}
-    assert rows["method"].str.contains("on the 75 % of the voxels that are known").all()
+    assert rows["method"].str.contains("on the 75 % of the images that is known").all()
     table = pd.read_csv(run / "evaluation" / "cases.csv")
     assert (table["voxels_known"] == 12 * 16 * 16).all()
 
@@ -136,7 +136,7 @@ def test_scribbles_are_taught_where_they_are(tmp_path):
     plan = isocenter.plan(data, device="cpu", threads=1, labels=labels).plan
     assert (plan["task.ignore"], plan["task.background"], plan["task.sparse"]) == (0, 1, "voxels")
     assert plan["training.foreground"] == 1.0
-    assert rows["method"].str.contains("on the 8.33 % of the voxels").all()
+    assert rows["method"].str.contains("on the 8.33 % of the images").all()
     assert not rows["metric"].str.contains("hd95").any()
 
 

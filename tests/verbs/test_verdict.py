@@ -136,9 +136,7 @@ def test_the_headline_is_the_primary_metric_over_all_labels():
 
 def test_a_structure_of_which_hardly_a_voxel_is_found_speaks_against_the_mean():
     table = pd.DataFrame({"label": ["liver", "tumour"], "voxels_both": [900, 1], "voxels_reference": [1000, 500]})
-    assert list(constant_predictions(table)) == [
-        "tumour is missed nearly everywhere: less than 1 % of its voxels are found."
-    ]
+    assert list(constant_predictions(table)) == ["tumour is missed nearly everywhere: less than 1 % of it is found."]
 
 
 FINDINGS = build({"name": "findings", "findings": ["effusion", "mass"],

@@ -55,11 +55,11 @@ def test_a_run_states_centreline_figures_and_how_volumes_agree(net):
     stated = {(row["metric"], row["label"]): row for row in rows}
     for metric in ("cldice", "centreline_recall", "centreline_precision", "components_error", "loops_error"):
         assert stated[metric, "vessel"]["value"] is not None
-    assert stated["volume_loa_lower_voxels", "vessel"]["value"] <= stated["volume_bias_voxels", "vessel"]["value"]
+    assert stated["volume_loa_lower_pixels", "vessel"]["value"] <= stated["volume_bias_pixels", "vessel"]["value"]
     table = pd.read_csv(net[1] / "evaluation" / "cases.csv")
     assert table["cldice"].between(0, 1).all()
     page = (net[1] / "report.html").read_text()
-    assert "Volume of vessel" in page
+    assert "Area of vessel" in page
 
 
 def test_a_package_predicts_as_the_run_does_and_measures(net, tmp_path):

@@ -97,9 +97,9 @@ def overlaps(prediction: ArrayLike, reference: ArrayLike, labels: Sequence[int])
 
 
 def volume_unit(geometry: Geometry) -> str:
-    """The unit of volumes: ml, in 2D mm², of a series its axis's own; voxels where the size of one is not known."""
+    """The unit of volumes: ml, in 2D mm², of a series its axis's own; voxels or pixels where sizes are not known."""
     if not geometry.physical:
-        return "voxels"
+        return "pixels" if geometry.ndim == 2 else "voxels"
     return {1: geometry.unit, 2: "mm²"}.get(geometry.ndim, "ml")
 
 

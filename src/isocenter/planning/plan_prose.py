@@ -9,7 +9,7 @@ from typing import Any
 
 from isocenter.report import metric_name
 from isocenter.tasks import kind
-from isocenter.values import BY_HAND, MM, Decision, Plan, Sentence
+from isocenter.values import BY_HAND, MM, Decision, Plan, Sentence, with_pixels
 
 TITLES = {
     "task": "The task",
@@ -227,7 +227,12 @@ def sentences_of(plan: Plan) -> dict[str, Sentence]:
     traits = kind(plan["task.name"]).traits
     metrics = {name: metric_name(str(plan[name]), traits.metric_names) for name in METRICS if name in plan}
     named = {name: replace(SENTENCES[name], text=SENTENCES[name].text.format(value=metrics[name])) for name in metrics}
-    return {**SENTENCES, **named, **{f"task.{name}": sentence for name, sentence in traits.sentences.items()}}
+    made = {**SENTENCES, **named, **{f"task.{name}": sentence for name, sentence in traits.sentences.items()}}
+    if not plan.is_of_pictures:
+        return made
+    return {
+        name: replace(one, text=with_pixels(one.text), without=with_pixels(one.without)) for name, one in made.items()
+    }
 
 
 def _paragraph(section: str, decisions: Mapping[str, Decision], sentences: Mapping[str, Sentence]) -> str:

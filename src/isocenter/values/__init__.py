@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         names_of_channels,
         unambiguous_name,
     )
-    from isocenter.values.plan import BY_HAND, PLAN_VERSION, Decision, Plan, Sentence, stands_for
+    from isocenter.values.plan import BY_HAND, PLAN_VERSION, Decision, Plan, Sentence, stands_for, with_pixels
     from isocenter.values.prediction import (
         KNOWN,
         Boxes,

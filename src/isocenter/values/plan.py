@@ -58,6 +58,19 @@ class Plan:
     version: int = PLAN_VERSION
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.is_of_pictures:
+            own = {
+                section: {name: replace(one, because=with_pixels(one.because)) for name, one in decisions.items()}
+                for section, decisions in self.sections.items()
+            }
+            object.__setattr__(self, "sections", own)
+
+    @property
+    def is_of_pictures(self) -> bool:
+        """Whether images have two axes, so that reasons speak of pixels."""
+        return "preprocessing.ndim" in self and self["preprocessing.ndim"] == 2
+
     def __getitem__(self, name: str) -> Any:
         """The value of "section.name"."""
         return self.decision(name).value
@@ -93,6 +106,11 @@ class Plan:
         section, _, key = name.partition(".")
         sections = {**self.sections, section: {**self.sections.get(section, {}), key: decision}}
         return replace(self, sections=sections)
+
+
+def with_pixels(text: str) -> str:
+    """A text on images as one on pictures: pixels in place of voxels."""
+    return text.replace("voxel", "pixel").replace("Voxel", "Pixel")
 
 
 def stands_for(name: str, decision: str) -> bool:

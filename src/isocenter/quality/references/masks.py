@@ -130,13 +130,13 @@ def _lines(cohort: Cohort) -> Mapping[str, str]:
     lines = {"readers": ", ".join(dataset.readers)} if dataset.readers else {}
     if not voxels:
         return lines
-    labels = dataset.classes.get(KIND, ())
+    labels, unit = dataset.classes.get(KIND, ()), _counted_in(cohort)
     ignored = [label.value for label in labels if label.is_ignored]
     if ignored:
         share = 1 - sum(voxels.get(value, 0) for value in ignored) / sum(voxels.values())
-        lines["annotated"] = f"{100 * share:.3g} % of the voxels; the others are to be ignored"
+        lines["annotated"] = f"{100 * share:.3g} % of the {unit}; the others are to be ignored"
     names = {label.value: label.name for label in labels}
-    counts = (f"{names.get(value, value)}: {count} voxels" for value, count in voxels.items() if value != 0)
+    counts = (f"{names.get(value, value)}: {count} {unit}" for value, count in voxels.items() if value != 0)
     return lines | {"mask values": listed(counts, MOST_LISTED)}
 
 
@@ -155,8 +155,12 @@ def _charts(cohort: Cohort) -> Iterator[Figure]:
         for value in values[:MOST_DRAWN]
     }
     if groups:
-        unit = "ml" if in_ml else "voxels"
+        unit = "ml" if in_ml else _counted_in(cohort)
         yield figures.histogram(groups, "Size of the structures", axis=f"{unit} in a case")
+
+
+def _counted_in(cohort: Cohort) -> str:
+    return "pixels" if all(len(case.shape) == 2 for case in cohort.fingerprint.cases) else "voxels"
 
 
 MASK = ReferenceKind(

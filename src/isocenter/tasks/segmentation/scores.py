@@ -48,6 +48,7 @@ from isocenter.values import MM, SERIES_UNITS, Array, Estimate, Geometry, Predic
 OF_SERIES = {f"_{unit}": unit for unit in SERIES_UNITS}
 MEASURED = ("volume_predicted", "volume_reference")
 VOLUME_AGREEMENT = tuple(f"volume_{metric}" for metric in AGREEMENT)
+OF_AREAS = ("_mm2", "_pixels")
 DISTANCES, VOLUMES = ("hd95", "hd95_points", "assd", "nsd"), ("volume_error", "false_positive_volume")
 # Of labels that have a centreline.
 OF_LINES = ("cldice", "centreline_recall", "centreline_precision", "components_error", "loops_error")
@@ -59,7 +60,7 @@ METRICS = frozenset(
         *OF_VOXELS,
         *("dice", "iou", "sensitivity", "precision", "detected", "dice_pooled", "iou_pooled"),
         *(f"{name}{unit}" for name in DISTANCES for unit in ("", "_pixels", *OF_SERIES)),
-        *(f"{name}{unit}" for name in (*VOLUMES, *VOLUME_AGREEMENT) for unit in ("", "_mm2", "_voxels", *OF_SERIES)),
+        *(f"{name}{unit}" for name in (*VOLUMES, *VOLUME_AGREEMENT) for unit in ("", *OF_AREAS, "_voxels", *OF_SERIES)),
     }
 )
 ERRORS = (
@@ -76,15 +77,15 @@ NAMES: Mapping[str, str] = {
     "covering_missed": "Missed by the covering mask",
     "covering_size": "Size of the covering mask to the reference's",
     "dice_pooled": "Dice, pooled",
-    "ece_near": "ECE of voxels near edges",
-    "ece_near_uncalibrated": "ECE of voxels near edges, uncalibrated",
+    "ece_near": "ECE near edges",
+    "ece_near_uncalibrated": "ECE near edges, uncalibrated",
     "expected_dice": "Expected Dice",
     "expected_dice_bias": "Expected less true Dice",
     "expected_dice_pearson": "Expected and true Dice, Pearson",
     "expected_dice_spearman": "Expected and true Dice, Spearman",
     "hd95": "HD95",
-    "hd95_points": "HD95 over boundary voxels",
-    "hd95_points_pixels": "HD95 over boundary voxels",
+    "hd95_points": "HD95 over boundary points",
+    "hd95_points_pixels": "HD95 over boundary points",
     "iou": "IoU",
     "iou_pooled": "IoU, pooled",
     "nsd": "NSD",
@@ -92,9 +93,12 @@ NAMES: Mapping[str, str] = {
     "summed_volume_error": "Relative error of the summed probability",
     "summed_volume_error_uncalibrated": "Relative error of the summed probability, uncalibrated",
     **{
-        f"volume_{metric}": f"Volume, {name if name[1].isupper() else name[0].lower() + name[1:]}"
+        f"volume_{metric}{unit}": f"{quantity}, {name if name[1].isupper() else name[0].lower() + name[1:]}"
         for metric, name in AGREEMENT.items()
+        for unit, quantity in {"": "Volume", **dict.fromkeys(OF_AREAS, "Area")}.items()
     },
+    **{f"volume_error{unit}": "Area error" for unit in OF_AREAS},
+    **{f"false_positive_volume{unit}": "False positive area" for unit in OF_AREAS},
 }
 
 
@@ -112,7 +116,7 @@ def case_rows(
     """The scores of each structure of two label maps (*spatial) on one grid.
 
     structures:  {name: its values}
-    geometry:    without a physical size distances count pixels and volumes voxels, and their columns end so; of a
+    geometry:    without a physical size distances and areas count pixels, volumes voxels, and columns end so; of a
                  series both are in the unit of its axis
     tolerances:  {name: mm} of `nsd`
     centrelines: names of those whose centrelines are scored too
@@ -126,7 +130,8 @@ def case_rows(
     overlap_counts = _overlaps(predicted, truth, structures)
     unknown = {} if known is None else {"voxels_known": int(np.count_nonzero(known)), "voxels_all": known.size}
     pixels = "_pixels" if spacing is None else "" if unit == MM else f"_{unit}"
-    amount = "_voxels" if spacing is None else {1: f"_{unit}", 2: "_mm2"}.get(len(spacing), "")
+    measure = volume_unit(geometry).replace("mm²", "mm2")
+    amount = "" if measure == "ml" else f"_{measure}"
     for name, values in structures.items():
         counts, distances = overlap_counts[name], dict[str, float]()
         masks = place_of(values, predicted), place_of(values, truth)
@@ -227,7 +232,7 @@ def volume_agreement(volume: Volumes, *, seed: Seed) -> list[Row]:
 
 def volume_figure(volume: Volumes) -> Figure:
     """The Bland-Altman plot of a label's volumes."""
-    quantity = "Area" if volume.unit == "mm²" else "Volume"
+    quantity = "Area" if volume.ending in OF_AREAS else "Volume"
     return agreement_figure(volume.measured, f"{quantity} of {volume.measured.target}", volume.unit)
 
 
@@ -295,7 +300,7 @@ def only_known(row: Row, table: Table) -> Row:
         return row
     cases = table.drop_duplicates("case")
     share = 100 * cases["voxels_known"].sum() / cases["voxels_all"].sum()
-    return _noted(row, [f"on the {share:.3g} % of the voxels that are known"])
+    return _noted(row, [f"on the {share:.3g} % of the images that is known"])
 
 
 def _noted(row: Row, notes: Sequence[str]) -> Row:

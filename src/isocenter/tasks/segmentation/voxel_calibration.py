@@ -62,7 +62,7 @@ class Believed:
 def voxel_in_unit(geometry: Geometry) -> float:
     """The volume of a voxel in `volume_unit`: 1 where those are counted."""
     unit = volume_unit(geometry)
-    if geometry.voxel_volume is None or unit == "voxels":
+    if geometry.voxel_volume is None or not geometry.physical:
         return 1.0
     return geometry.voxel_volume / (MM3_PER_ML if unit == "ml" else 1.0)
 

@@ -104,7 +104,7 @@ def _correlation(figure: Callable[..., Floats], table: Table, seed: Seed) -> Est
 
 def _near_rows(labels: Mapping[str, Table], column: str, metric: str) -> Iterator[Row]:
     """Gaps are averaged over cases, which weigh alike, before their sizes are added; over all labels their mean."""
-    where = f"{BINS} bins of voxels within {NEAR:g} mm of an edge (voxels where their size is unknown)"
+    where = f"{BINS} bins of what lies within {NEAR:g} mm of an edge (or as many voxels, where their size is unknown)"
     method = f"none: errors by bins are biased upwards; {where}"
     each: dict[str, Estimate] = {}
     for label, own in labels.items():

@@ -28,7 +28,7 @@ ROBUSTNESS, TITLE = "robustness.csv", "When images get worse"
 NONE, WITHOUT = "none", "without "
 HOW = (
     "Images are made worse as they come from the file, before any preprocessing; severity 0 is as they are. What the "
-    "model is not given is replaced by the mean of its voxels, a covariate by nothing."
+    "model is not given is replaced by its mean, a covariate by nothing."
 )
 
 

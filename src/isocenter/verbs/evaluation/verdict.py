@@ -203,7 +203,7 @@ def constant_predictions(table: Table) -> Iterator[str]:
     if {"voxels_both", "voxels_reference"} <= set(table):
         for label, own in table.groupby("label", sort=False):
             if own["voxels_both"].sum() < RARELY * own["voxels_reference"].sum():
-                yield f"{label} is missed nearly everywhere: less than {100 * RARELY:g} % of its voxels are found."
+                yield f"{label} is missed nearly everywhere: less than {100 * RARELY:g} % of it is found."
     if {"objects_predicted", "objects_reference"} <= set(table) and not table["objects_predicted"].any():
         yield "No object is predicted in any case."
     if "found" in table and "false" in table and not table[["found", "false"]].to_numpy().any():

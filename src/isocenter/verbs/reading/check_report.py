@@ -138,7 +138,8 @@ def _grids(cases: Sequence[CaseFacts]) -> Iterator[Figure]:
     names = ("rows", "columns") if len(cases[0].shape) == 2 else ("first axis", "last axis")
     shapes = np.array([case.shape for case in cases])
     if len(np.unique(shapes, axis=0)) > 1:
-        axes = (f"{names[0]} (voxels)", f"{names[1]} (voxels)")
+        unit = "pixels" if len(cases[0].shape) == 2 else "voxels"
+        axes = (f"{names[0]} ({unit})", f"{names[1]} ({unit})")
         yield figures.scatter(shapes[:, 0], shapes[:, -1], "Size", axes=axes)
     steps = np.array([case.steps for case in cases if case.physical])
     if len(steps) and len(np.unique(steps, axis=0)) > 1:
@@ -184,7 +185,7 @@ def _twins(examination: Examination) -> Iterator[Section]:
 
     def words(first: str, second: str, exact: bool, likeness: float) -> str:
         where = f", {parts[first]} and {parts[second]}" if first in parts and second in parts else ""
-        return f"{'equal voxels' if exact else f'likeness {likeness:.3f}'}{where}"
+        return f"{'equal images' if exact else f'likeness {likeness:.3f}'}{where}"
 
     sheet = [
         (one.first, _first(cases[one.first]), one.second, _first(cases[one.second]),
