@@ -89,16 +89,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("question", choices=QUESTIONS)
     parser.add_argument("--sets", nargs="+", choices=SETS)
+    parser.add_argument("--choices", nargs="+", help="some of those that the question compares")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     add_options(parser, "choices", minutes=None, of="not used: steps make choices comparable", seeds=(0, 1, 2))
     given = parser.parse_args()
     given.steps = given.steps or 300
     question = QUESTIONS[given.question]
+    if unknown := set(given.choices or ()) - question.choices.keys():
+        parser.error(f"{', '.join(sorted(unknown))}: the choices are {', '.join(question.choices)}")
     shown = [
         _shown(given.question, on, choice, seed, given)
         for seed in given.seeds
         for on in given.sets or question.sets
         for choice in question.choices
+        if not given.choices or choice in given.choices
     ]
     text = _words(shown, question)
     print(text)

@@ -42,8 +42,17 @@ if TYPE_CHECKING:
         refuse_without_optuna,
     )
     from isocenter.training.session import Session, take_over
-    from isocenter.training.session_length import ClockedLength, Decided, FixedLength, Length, Recount, length_of
-    from isocenter.training.state import Clock, Moment, Outcome, State, Work
+    from isocenter.training.session_length import (
+        ClockedLength,
+        Decided,
+        FixedLength,
+        Length,
+        Recount,
+        Several,
+        in_shares,
+        length_of,
+    )
+    from isocenter.training.state import Clock, Moment, Outcome, Share, State, Work
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from isocenter.planning import Training
 from isocenter.runtime import Model
-from isocenter.training.length import PROBE_CASES, Pace, Probe, Probed, budget, replan
-from isocenter.training.state import Clock, State, Work
+from isocenter.training.length import PROBE_CASES, Budget, Pace, Probe, Probed, budget, replan
+from isocenter.training.state import Clock, Share, State, Work
 from isocenter.training.step import Compute
 from isocenter.values import Decision
 
@@ -24,6 +24,8 @@ Recount = Callable[[Model], float]
 RECOUNT_AT = 0.5
 # A training by the clock looks at it at least so often, evenly over its progress.
 LOOKS_AT_THE_CLOCK = 10
+# Steps from which on further ones bring a network that answers for every voxel less than a second network does.
+ENOUGH_STEPS = 2000
 
 
 class Length(Protocol):
@@ -73,18 +75,32 @@ class FixedLength:
 
 
 @dataclass(frozen=True, eq=False)
+class Several:
+    """Networks of other seeds that may share the minutes of one, where these are enough for each.
+
+    most:  the first among them
+    extra: s that the predictions after training take longer for each further one
+    """
+
+    most: int
+    extra: float
+
+
+@dataclass(frozen=True, eq=False)
 class ClockedLength:
     """As many steps as fit before the deadline of the clock, by a probe and by the speed that is measured on the way.
 
     decided: takes what was decided, with the reason
     recount: is asked half-way for the deadline, because trained weights are scored faster than fresh ones
     shrinks: whether a batch may become smaller where there is time for few steps
+    several: further networks that may share the time; None where the training has it all
     """
 
     clock: Clock
     decided: Decided = lambda decisions: None
     recount: Recount | None = None
     shrinks: bool = False
+    several: Several | None = None
     looks: int = LOOKS_AT_THE_CLOCK
 
     def planned(self, session: Session) -> State:
@@ -99,7 +115,11 @@ class ClockedLength:
             self.decided({"training.batch": fewer})
         probed = probe.fastest(session.ranks.agreed(self.clock.left), session.most_steps)
         validation = self._validation(session, probed.compute)
-        length = budget(probed.times, validation, self.clock.left, chosen.validations, session.most_steps)
+
+        def fitted(left: float) -> Budget:
+            return budget(probed.times, validation, left, chosen.validations, session.most_steps)
+
+        length, share = in_shares(self.several, self.clock, fitted)
         decision = probed.decision(chosen)
         state = State(
             0,
@@ -109,6 +129,7 @@ class ClockedLength:
             compute=str(decision.value),
             work=_work(probed),
             batch=None if fewer is None else int(fewer.value),
+            share=share,
         )
         self.decided({**_decisions(state, length.because), "training.compute": decision})
         return state
@@ -128,6 +149,11 @@ class ClockedLength:
             length = replace(self, clock=replace(self.clock, deadline=self.recount(session.model)), recount=None)
         return length, length._replanned(state, session.most_steps)
 
+    def _deadline(self, share: Share | None) -> float | None:
+        """s by which this training must end."""
+        deadline = self.clock.deadline
+        return deadline if deadline is None or share is None else share.began + share.of(deadline - share.began)
+
     def _validation(self, session: Session, compute: Compute) -> float:
         """s of a look at all validation cases, by a few of them; only the leading process takes it."""
         mark, cases = self.clock.seconds, session.val_cases[:PROBE_CASES] if session.ranks.leads else ()
@@ -139,8 +165,9 @@ class ClockedLength:
         return (self.clock.seconds - mark) / len(cases) * len(session.val_cases)
 
     def _replanned(self, state: State, most: int | None) -> State:
-        assert state.speed is not None and self.clock.deadline is not None  # noqa: S101 - seen to by `adjusted`
-        time_left: dict[str, float] = {"left": self.clock.left, "deadline": self.clock.deadline}
+        deadline = self._deadline(state.share)
+        assert state.speed is not None and deadline is not None  # noqa: S101 - seen to by `adjusted`
+        time_left: dict[str, float] = {"left": deadline - self.clock.seconds, "deadline": deadline}
         anew = replan(state.pace, state.step, state.validations, state.speed, most=most, **time_left)
         if anew is None:
             return state
@@ -150,6 +177,21 @@ class ClockedLength:
         return state
 
 
+def in_shares(several: Several | None, clock: Clock, fitted: Callable[[float], Budget]) -> tuple[Budget, Share | None]:
+    """Steps by the time left, or by a part of it that is enough, where as many networks as possible share it.
+
+    fitted: returns the steps that fit into so many s
+    """
+    left, (most, extra) = clock.left, (several.most, several.extra) if several else (1, 0.0)
+    for count in range(most, 1, -1):
+        share = Share(count, clock.seconds, (count - 1) * extra)
+        length = fitted(share.of(left))
+        if length.steps >= ENOUGH_STEPS:
+            because = f"{count} networks have time for {ENOUGH_STEPS} steps or more each, and share {left:.0f} s"
+            return replace(length, because=f"{because}: {length.because}"), share
+    return fitted(left), None
+
+
 def length_of(
     chosen: Training,
     clock: Clock,
@@ -157,11 +199,12 @@ def length_of(
     decided: Decided = lambda decisions: None,
     recount: Recount | None = None,
     shrinks: bool = False,
+    several: Several | None = None,
 ) -> Length:
     """The length that a plan asks for: fixed where it names the steps, unless they were decided by the clock before."""
     if chosen.steps is not None and clock.deadline is None:
         return FixedLength(clock, decided)
-    return ClockedLength(clock, decided, recount, shrinks)
+    return ClockedLength(clock, decided, recount, shrinks, several)
 
 
 def _work(probed: Probed) -> Work | None:

@@ -14,6 +14,9 @@ from isocenter.errors import IntegrityError
 from isocenter.training.length import Pace, Speed
 from isocenter.training.step import EAGER
 
+# Of its part of the minutes, what a network takes that shares them: the others start up too.
+OWN_SHARE = 0.97
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -169,6 +172,24 @@ class Spans:
 
 
 @dataclass(frozen=True)
+class Share:
+    """The part that a network has in minutes that several share.
+
+    networks: as many as share them evenly
+    began:    s after the command's start at which the first of them began its steps
+    kept:     s that all of them leave to predictions by several
+    """
+
+    networks: int
+    began: float
+    kept: float
+
+    def of(self, left: float) -> float:
+        """s for one, of so many that were left to all when the first began."""
+        return OWN_SHARE * (left - self.kept) / self.networks
+
+
+@dataclass(frozen=True)
 class State:
     """Numbers from which, with the tensors, a training goes on as if it had not been stopped.
 
@@ -184,6 +205,7 @@ class State:
     work:        how fast the last session's steps were; None where the peak was not measured
     preferred:   why the last weights were taken where earlier ones had a higher metric, or nothing
     batch:       samples of a step where they are fewer than was planned, else None
+    share:       of the minutes, where networks after this one have the rest
     """
 
     step: int
@@ -199,6 +221,7 @@ class State:
     work: Work | None = None
     preferred: str = ""
     batch: int | None = None
+    share: Share | None = None
 
     @property
     def is_over(self) -> bool:
@@ -233,6 +256,7 @@ class State:
             speed = None if record["speed"] is None else Speed(**record["speed"])
             work = None if record.get("work") is None else Work(**record["work"])  # older states know none
             since = {name: record[name] for name in ("compute", "preferred", "batch") if name in record}
-            return cls(**kept, **since, best=best, speed=speed, pace=Pace(**record["pace"]), work=work)
+            share = None if record.get("share") is None else Share(**record["share"])
+            return cls(**kept, **since, best=best, speed=speed, pace=Pace(**record["pace"]), work=work, share=share)
         except (KeyError, TypeError) as error:
             raise IntegrityError(f"is no state of a training ({error})", where, "Train anew") from error

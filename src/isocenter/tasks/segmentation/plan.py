@@ -43,6 +43,7 @@ SPARSE = 1e-3
 UNLIKE, HEAVIEST = 100.0, 10.0
 CLDICE = "arXiv:2003.07311"
 MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
+LAKSHMINARAYANAN = "arXiv:1612.01474"
 # All settings of a segmentation.
 OWN = ("labels", "loss", "tolerance", "postprocessing", "centrelines", *BY_NAME)
 KNOWN = (*OWN, *PARTLY, *CERTAINTY, *COVERING, *INTERVALS)
@@ -125,6 +126,12 @@ def decisions(labels: Sequence[Label], fingerprint: Fingerprint) -> dict[str, De
     return {
         "preprocessing.reduction": _reduction(labels, fingerprint),
         "network.name": Decision("unet", "it gives an output for every voxel", "arXiv:1505.04597"),
+        "training.networks": Decision(
+            None,
+            "where the minutes are enough for several networks they share them: the loss of a mean of probabilities is "
+            "never above the mean of their losses",
+            LAKSHMINARAYANAN,
+        ),
         "training.selection": Decision("dice", "it is the mean over labels of the validation cases"),
         "evaluation.primary": Decision("dice", "overlap is what the task asks for", MAIER_HEIN),
     }

@@ -34,6 +34,7 @@ from isocenter.training import (
     Prepared,
     Ranks,
     Recount,
+    Several,
     finished,
     length_of,
     prepare_all,
@@ -126,12 +127,14 @@ def fit(
     decided: Decided,
     recount: Recount | None = None,
     look: Callable[[Moment], None] = lambda moment: None,
+    several: Several | None = None,
 ) -> Outcome:
     """Prepare the cases and train; goes on from the last checkpoint where there is one.
 
     decided: takes what a probe, or the speed that was measured since, decided: steps, validations, how to compute
     recount: returns half-way the second by which training must end; None where the steps are fixed
     look:    takes every moment; what it raises ends the training
+    several: further networks that may share the time; None where the training has it all
     """
     chosen, ranks = job.settings, Ranks.here()
     choose_device(chosen.training.device)  # refuses one that this machine lacks
@@ -153,7 +156,9 @@ def fit(
             train,
             val,
             job.out,
-            length=length_of(chosen.training, clock, decided=decided, recount=recount, shrinks=job.shrinks),
+            length=length_of(
+                chosen.training, clock, decided=decided, recount=recount, shrinks=job.shrinks, several=several
+            ),
             record={**job.record, "primary": job.plan["evaluation.primary"], "environment": environment()},
             start=job.start,
             watch=watch,

@@ -13,13 +13,13 @@ from itertools import accumulate
 from pathlib import Path
 
 from isocenter.errors import counted
-from isocenter.runtime import Model, write_members
-from isocenter.training import Outcome
+from isocenter.runtime import Model, load, write_members
+from isocenter.training import Outcome, Several
 from isocenter.values import Decision, Plan
 from isocenter.verbs.training.decisions import with_decisions
 from isocenter.verbs.training.fit import Job, More
 from isocenter.verbs.training.image_only_control import is_wanted
-from isocenter.verbs.training.run_folder import MORE, RunFolder
+from isocenter.verbs.training.run_folder import MORE, RunFolder, state_of
 from isocenter.verbs.training.time_budget import Afterwards, Costs, training_deadline
 
 log = logging.getLogger("isocenter")
@@ -33,6 +33,20 @@ PATIENCE = 1.0
 def stated_count(plan: Plan) -> int:
     """How many networks the plan states, so that they share the minutes; 1 where it leaves their number open."""
     return int(plan[NETWORKS] or 1) if NETWORKS in plan else 1
+
+
+def number_of_networks(
+    run: RunFolder, plan: Plan, job: Job, outcome: Outcome, after: Afterwards | None, began: float
+) -> Decision:
+    """How many networks there are where the plan leaves it open and the first has been trained.
+
+    began: s of the clock before it, with what prepares its cases
+    """
+    if (why := why_single(run, job, minutes_decide=after is not None)) or after is None:
+        return Decision(1, why)
+    costs, now = after.costs(load(outcome.checkpoint, job.settings.training.device)), run.clock.seconds
+    share = state_of(job.out).get("share")
+    return networks_in_time(plan, after, costs, now, now - (share["began"] if share else began))
 
 
 def networks_in_time(plan: Plan, after: Afterwards, costs: Costs, now: float, each: float) -> Decision:
@@ -56,10 +70,25 @@ def networks_in_time(plan: Plan, after: Afterwards, costs: Costs, now: float, ea
     return Decision(count, f"{chosen.because}: {because}", chosen.source)
 
 
+def may_share(run: RunFolder, job: Job, after: Afterwards, costs: Costs | None) -> Several | None:
+    """The networks for every voxel that may share the minutes of a run whose plan leaves their number open.
+
+    costs: of a prediction by fresh weights; None where an earlier session has decided
+    """
+    several_open = NETWORKS in job.plan and job.plan[NETWORKS] is None
+    if costs is None or not several_open or job.settings.training.epochs or why_single(run, job, minutes_decide=True):
+        return None
+    most = int(min(MOST, PATIENCE / max(costs.predict, PATIENCE / MOST)))
+    extra = after.seconds(replace(costs, predict=2 * costs.predict)) - after.seconds(costs)
+    return Several(most, extra) if most > 1 else None
+
+
 def why_single(run: RunFolder, job: Job, *, minutes_decide: bool) -> str:
     """Why a training has one network although its plan leaves the number open; empty where minutes decide it."""
     if run.made.folds:
         return "the networks of the folds are one model already"
+    if job.settings.preprocessing.cascade is not None:
+        return "each stage of a cascade is one network"
     if is_wanted(run, job.test):
         return "its control without covariates is one network"
     if job.settings.inference.uncertainty not in ("auto", "members"):
@@ -68,7 +97,7 @@ def why_single(run: RunFolder, job: Job, *, minutes_decide: bool) -> str:
         return "its network states evidence, which several networks have no mean of"
     if job.settings.training.snapshots > 1 or job.settings.training.swag:
         return "one training leaves several members already"
-    if run.clock.spent:
+    if run.clock.spent and not state_of(job.out).get("share"):
         return "the run was stopped before it was decided, so that nobody knows how long one takes"
     return "" if minutes_decide else "the number of steps decides, so that no minutes are left"
 

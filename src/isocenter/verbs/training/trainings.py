@@ -14,7 +14,7 @@ from isocenter.planning import settings
 from isocenter.quality import references_counted
 from isocenter.runtime import Guard, Model, load
 from isocenter.tasks import Task
-from isocenter.training import Outcome
+from isocenter.training import Outcome, Several
 from isocenter.values import Case, Decision, Plan, Prediction, Split, stands_for
 from isocenter.verbs.evaluation import EVALUATION, OUT_OF_FOLD, Fold, Subsets
 from isocenter.verbs.plan import room_of
@@ -35,10 +35,10 @@ from isocenter.verbs.training.image_only_control import evaluated_control, image
 from isocenter.verbs.training.inner_folds import inner_jobs
 from isocenter.verbs.training.more_networks import (
     NETWORKS,
+    may_share,
     more_jobs,
-    networks_in_time,
+    number_of_networks,
     stated_count,
-    why_single,
     with_members,
     write_mean,
 )
@@ -132,9 +132,10 @@ def trained(run: RunFolder, others: Mapping[Path, Sequence[Outcome]] = {}) -> Tr
     for number, part in enumerate(parts):
         decided = partial(log_decisions, part.job.what) if run.made.folds else log
         turn = shares.turn(0.0 if run.clock.spent and not number else run.clock.seconds)
-        timed = (
-            None if after is None else Timed(after, turn, partial(first_limit, after, part, None if number else costs))
-        )
+        timed = None
+        if after is not None:
+            limit = partial(first_limit, after, part, None if number else costs)
+            timed = Timed(after, turn, limit, may_share(run, part.job, after, costs))
         outcomes.append(fitted(run, part, decided, timed))
     further_trainings = _FurtherTrainings(run, after, shares, most)
     controls = []
@@ -157,13 +158,9 @@ def _more_networks(
     """
     if NETWORKS not in log.plan:  # of before there were further networks
         return {}
-    (main, outcome), open_yet = trainings[0], log.plan[NETWORKS] is None
-    if open_yet and (why := why_single(run, main, minutes_decide=after is not None)):
-        log({NETWORKS: Decision(1, why)})
-    elif open_yet and after is not None:
-        costs, now = after.costs(load(outcome.checkpoint, main.settings.training.device)), run.clock.seconds
-        log({NETWORKS: networks_in_time(log.plan, after, costs, now, now - began)})
-    count = int(log.plan[NETWORKS])
+    if log.plan[NETWORKS] is None:
+        log({NETWORKS: number_of_networks(run, log.plan, *trainings[0], after, began)})
+    (main, _), count = trainings[0], int(log.plan[NETWORKS] or 1)
     if count == 1 or run.made.folds:
         return {}
     reached = dict[Path, list[Outcome]]()
@@ -263,12 +260,14 @@ def _with_views(parts: Sequence[Part], after: Afterwards | None, log: PlanLog) -
 class Timed:
     """How long a training may take: its turn, and by which second all training must end.
 
-    limit: measured before it starts
+    limit:   measured before it starts
+    several: further networks that may share its time; None where it has it all
     """
 
     after: Afterwards
     turn: Turn
     limit: Callable[[], float]
+    several: Several | None = None
 
 
 def first_limit(after: Afterwards, part: Part, costs: Costs | None) -> float:
@@ -285,14 +284,15 @@ def fitted(
     run: RunFolder, part: Part, decided: Callable[[Mapping[str, Decision]], None], timed: Timed | None
 ) -> Outcome:
     """The next training, within its turn of the minutes; the plan's steps decide where there is none."""
-    clock, recount, job = run.clock, None, part.job
+    clock, recount, job, several = run.clock, None, part.job, None
     if timed is not None:
+        several = timed.several
         deadline = state_of(job.out).get("deadline")
         clock = replace(clock, deadline=timed.turn.deadline(timed.limit()) if deadline is None else deadline)
         recount = partial(_recounted, part, timed)
     if part.stage is not None:
         job = replace(job, marked=part.stage.trained(clock))
-    return fit(job, clock, decided, recount)
+    return fit(job, clock, decided, recount, several=several)
 
 
 def _recounted(part: Part, timed: Timed, model: Model) -> float:
