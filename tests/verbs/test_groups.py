@@ -138,8 +138,9 @@ def whose(path, ids) -> str:
     return str(path)
 
 
-def test_a_table_of_groups_joins_the_cases_of_an_evaluation(cli, segmented, tmp_path):
-    ids = [path.name.removesuffix(".nii.gz") for path in (segmented.data / "images").iterdir()]
+def test_a_table_of_groups_joins_the_cases_that_an_evaluation_scores_and_needs_no_others(cli, segmented, tmp_path):
+    split = pd.read_csv(segmented.out / "split.csv")
+    ids = split.loc[split["split"] == "test", "case"]
     out, table = tmp_path / "out", whose(tmp_path / "who.csv", ids)
     given = ("--labels", trained.LABELS, "--device", "cpu", "--out", out)
     cli("evaluate", segmented.out, segmented.data, "--groups", "sex", "--group-table", table, *given)

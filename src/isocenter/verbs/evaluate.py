@@ -158,10 +158,11 @@ def evaluate(
     if not suffices(loaded.task, dataset.kinds):
         problem = f"has no references of the kind {', '.join(sorted(loaded.task.needs))}"
         raise DatasetError(problem, str(dataset.root or dataset.name), f"Give data labelled for {loaded.task.name}")
-    dataset = with_table(with_references(dataset, loaded.task), audits.group_table)
+    dataset = with_references(dataset, loaded.task)
     if run is not None:
         dataset = named_as_in_run(dataset, read_data_record(run))
     chosen = choice(loaded, dataset, run, split)
+    dataset = with_table(dataset, audits.group_table, chosen.parts)
     cases = [case for case in dataset if case.id in chosen.parts]
     groups_of(covariates_by_name(dataset, chosen.parts), audits.groups)  # refused before anything is predicted
     predictor, folds = _predictor(loaded, run, chosen, device, uncertainty)

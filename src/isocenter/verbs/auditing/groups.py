@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -80,15 +80,16 @@ class Found:
     gaps: list[Gap] = field(default_factory=list)
 
 
-def with_table(dataset: Dataset, table: str | Path | None) -> Dataset:
-    """The data set with further covariates from a table, by case or patient; those of its own stay.
+def with_table(dataset: Dataset, table: str | Path | None, scored: Container[str]) -> Dataset:
+    """The data set with further covariates of cases that are scored, by case or patient; those of its own stay.
 
     Raises DatasetError for a table that names neither, or lacks one of them.
     """
     if table is None:
         return dataset
-    rows = covariates_in(Path(table), [(case.id, case.patient) for case in dataset])
-    cases = [replace(case, covariates={**row, **case.covariates}) for case, row in zip(dataset, rows, strict=True)]
+    whose = [(case.id, case.patient) for case in dataset if case.id in scored]
+    rows = dict(zip(whose, covariates_in(Path(table), whose), strict=True))
+    cases = [replace(case, covariates={**rows.get((case.id, case.patient), {}), **case.covariates}) for case in dataset]
     return replace(dataset, cases=tuple(cases))
 
 
