@@ -114,6 +114,12 @@ def test_a_peer_that_refuses_us_is_an_error(tmp_path, sources):
         store(US, Peer("full", "FULL", "127.0.0.1", node.port), sources)
 
 
+def test_a_file_that_is_gone_has_a_row_that_says_so_and_the_next_is_sent(sources, tmp_path):
+    with receiving(tmp_path / "node") as node:
+        rows = store(US, Peer("node", US, "127.0.0.1", node.port), [tmp_path / "gone.dcm", sources[0]])
+    assert [(row.status, row.problem) for row in rows] == [(None, "cannot be read: No such file or directory"), (0, "")]
+
+
 def test_a_refused_object_has_a_row_that_says_why_and_the_next_is_sent(sources, tmp_path):
     with receiving(tmp_path / "node", max_object_mb=1, idle_s=1.0) as node:
         large = tmp_path / "large.dcm"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -162,3 +163,9 @@ def test_route_says_of_a_folder_which_series_a_model_takes(tmp_path, data):
     refused = [row for row in found.rows if any(c.name == "readable" and not c.holds for c in row.conditions)]
     assert any("not evenly spaced" in str(c.found) for row in refused for c in row.conditions)
     assert "wanted MR, found CT" in found.explained()
+
+
+def test_facts_that_were_kept_are_the_facts_that_were_found():
+    found = series(frames=12, attributes={"NumberOfFrames": 3})
+    row = SimpleNamespace(_mapping={"series": found.series, "uid": found.uid, **found.columns})
+    assert SeriesFacts.of_row(row) == found

@@ -18,7 +18,7 @@ from isocenter.files.dicom import SeriesNames, Stamp, read_identity, stamped, wr
 from isocenter.service import Keeper, Worker, keeper, read_settings
 from isocenter.service.objects import ObjectStore
 from isocenter.service.records import Index, migrated
-from isocenter.service.records.tables import answers, events, findings, jobs, series, studies
+from isocenter.service.records.tables import answers, events, findings, jobs, metadata, series, studies
 from isocenter.service.routing import rules_of
 from isocenter.service.web import WebNode
 from isocenter.service.web.aside import list_aside, release_aside
@@ -311,3 +311,30 @@ def test_a_rule_within_another_answer_marks_nothing_outside_its_box(tmp_path, mr
     assert (found["all"] & outside).any()
     assert not (found["within"] & outside).any()
     np.testing.assert_array_equal(found["within"], found["all"] & ~outside)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_header_with_values_that_no_table_holds_keeps_no_study_from_its_answer(tmp_path, mr, kind, request):
+    url = "sqlite" if kind == "sqlite" else request.getfixturevalue("postgresql")
+    node = SmallNode(tmp_path / "node", threshold_model(tmp_path / "model", LEVEL), database={"url": url})
+    request.addfinalizer(node.store.close)
+    request.addfinalizer(node.database.close)
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    for path in mr:
+        dataset = pydicom.dcmread(path)
+        dataset.add_new("StudyInstanceUID", "UI", "1.2.99")
+        dataset.add_new("SOPInstanceUID", "UI", f"{dataset.SOPInstanceUID[:60]}.9")
+        dataset.add_new("Modality", "CS", "MR AND WHATEVER ELSE\0 IS IN IT")
+        dataset.add_new("MagneticFieldStrength", "DS", ["1.5", "3"])
+        dataset.add_new("Manufacturer", "LO", "a\0b")
+        dataset.add_new("DiffusionBValue", "FD", float("nan"))
+        dataset.save_as(odd / path.name)
+    node.receive(*odd.iterdir(), *mr)
+    node.work()
+    found, stated = node.rows(studies), [row.attributes for row in node.rows(series)]
+    with node.database.write() as connection:
+        for table in reversed(metadata.sorted_tables):
+            connection.execute(table.delete())
+    assert [row.state for row in found] == ["done", "done"]
+    assert json.dumps(stated, allow_nan=False)

@@ -112,8 +112,9 @@ def store(us: str, peer: Peer, paths: Sequence[Path], *, idle_s: float = IDLE_S)
     for path in paths:
         try:
             known[path] = read_identity(path)
-        except FormatError as error:
-            rows[path] = Sent(path, "", None, error.problem)
+        except (FormatError, OSError) as error:
+            problem = error.problem if isinstance(error, FormatError) else f"cannot be read: {error.strerror}"
+            rows[path] = Sent(path, "", None, problem)
     for some in _few_contexts(known):
         pairs = sorted({(identity.sop_class, identity.syntax) for identity in some.values()})
         try:

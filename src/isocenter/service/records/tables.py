@@ -61,6 +61,7 @@ series = Table(
     Column("shape", JSON),
     Column("orientation", WORD),
     Column("field_of_view_mm", JSON),
+    Column("frames", Integer),
     Column("problem", Text),
     Column("manufacturer", Text),
     Column("model", Text),

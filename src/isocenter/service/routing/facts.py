@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from isocenter.lazy import pydicom
 # Values of these kinds are no text, or too long for one.
 LEFT_OUT = frozenset({"SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN", "UT"})
 LONGEST = 1024
+LONGEST_CODE = 16  # of a code string, PS3.5 6.2
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class SeriesFacts:
         stored = row._mapping
         known = {one.name: stored[one.name] for one in fields(cls) if one.name in stored}
         attributes = stored["attributes"] or {}
-        return cls(**{**known, "attributes": attributes, "frames": attributes.get("NumberOfFrames")})
+        return cls(**{**known, "attributes": attributes})
 
     @property
     def slices(self) -> int:
@@ -71,7 +73,7 @@ class SeriesFacts:
         """What the records keep of it; the station's name only as a hash."""
         header = self.attributes
         station = header.get("StationName")
-        kept = {name: value for name, value in asdict(self).items() if name not in ("series", "uid", "frames")}
+        kept = {name: value for name, value in asdict(self).items() if name not in ("series", "uid")}
         return {
             **kept,
             "manufacturer": _text(header.get("Manufacturer")),
@@ -80,7 +82,7 @@ class SeriesFacts:
             "software": _text(header.get("SoftwareVersions")),
             "protocol": _text(header.get("ProtocolName")),
             "kernel": _text(header.get("ConvolutionKernel")),
-            "field_strength": header.get("MagneticFieldStrength"),
+            "field_strength": _number(header.get("MagneticFieldStrength")),
         }
 
 
@@ -95,8 +97,8 @@ def facts_of(series: str, uid: str, folder: Path) -> SeriesFacts:
         series,
         uid,
         len(paths),
-        str(header.get("Modality") or ""),
-        frames=header.get("NumberOfFrames"),
+        str(header.get("Modality") or "")[:LONGEST_CODE],
+        frames=_number(header.get("NumberOfFrames")),
         attributes=header,
     )
     try:
@@ -119,7 +121,7 @@ def facts_of(series: str, uid: str, folder: Path) -> SeriesFacts:
 
 
 def attributes_of(path: Path) -> dict[str, Any]:
-    """Attributes of a DICOM file by their keywords, as JSON can hold them; neither pixels nor sequences.
+    """Attributes of a DICOM file by their keywords, as JSON and tables can hold them; neither pixels nor sequences.
 
     A number is a number, any other value a text; several values are a list.
     """
@@ -138,9 +140,15 @@ def _plain(value: Any) -> Any:
     """A number or a text; of a decimal string its number."""
     if isinstance(value, int) and not isinstance(value, bool):
         return int(value)
-    if isinstance(value, float) or type(value).__name__ == "DSdecimal":
+    if (isinstance(value, float) or type(value).__name__ == "DSdecimal") and isfinite(value):
         return float(value)
-    return str(value)[:LONGEST]
+    # PostgreSQL takes no zero in a text, and UTF-8 no half of a pair.
+    return str(value).replace("\0", "").encode(errors="replace").decode()[:LONGEST]
+
+
+def _number(value: Any) -> Any:
+    """A number; None for several, or what is none."""
+    return value if isinstance(value, int | float) else None
 
 
 def _text(value: Any) -> str | None:
