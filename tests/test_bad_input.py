@@ -296,7 +296,7 @@ def test_an_unknown_option_is_wrong_use(cli, here):
 
 
 def test_an_unknown_verb_is_wrong_use(cli, here):
-    refused(cli("trian", "data"), 2, "trian", "--help")
+    refused(cli("trian", "data"), 2, "trian", "Did you mean 'train'? See", "--help")
     assert nothing_in(here)
 
 

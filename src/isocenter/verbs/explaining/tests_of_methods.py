@@ -57,7 +57,7 @@ def tested_methods(
     for number, case in enumerate(cases):
         if number >= FEWEST and time.monotonic() - began > at_most:
             break
-        tracker(number, len(cases), "testing the maps")
+        tracker(number, len(cases))
         image = stacked(case.images, case.id)
         still = image.frame((image.frames or 1) // 2) if model.goes_by_frame(image) else case
         try:
