@@ -72,7 +72,7 @@ def second_machine(folder: Path, node: Path, model_file: Path, url: str) -> Iter
         [database]
         url = "{url}"
         [queue]
-        lease_s = 2
+        lease_s = 60
         [models."{model_file.name}"]
         path = "{model_file}"
         '''
@@ -97,7 +97,8 @@ def test_workers_of_a_machine_whose_clock_is_an_hour_ahead_share_the_work_and_do
 ):
     rules = [{"name": "bright", "model": model.name, "send": ["away"]}]
     away = {"name": "away", "ae_title": "AWAY", "host": "127.0.0.1", "port": 1}
-    sections = {**QUICK, "database": {"url": postgresql}, "rules": rules, "peers": [away]}
+    # An hour takes a minute's lease away at once, a busy machine does not.
+    sections = {**QUICK, "database": {"url": postgresql}, "rules": rules, "peers": [away], "queue": {"lease_s": 60}}
     with isocenter.serve(model, folder=tmp_path / "node", **sections) as node:
         kept = (tmp_path / "node" / "settings.json").read_text()
         with second_machine(tmp_path / "second", tmp_path / "node", model, postgresql):

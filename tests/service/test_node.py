@@ -20,7 +20,7 @@ from sqlalchemy import select
 import isocenter
 from isocenter.errors import UsageError
 from isocenter.files.dicom import SeriesNames, write_series
-from isocenter.service.records import opened
+from isocenter.service.records import Index, opened
 from isocenter.service.records.tables import deliveries, jobs, studies
 from isocenter.values import Geometry, Image
 from service.thresholds import threshold_model
@@ -36,12 +36,12 @@ ROLES = ("receiver", "keeper", "worker", "web")
 WAIT_S = 120
 
 
-def study(folder: Path, number: int) -> list[Path]:
+def study(folder: Path, number: int, description: str = "study") -> list[Path]:
     """Six slices of MR with a bright block, of a patient of its own."""
     data = np.zeros((1, 12, 10, 6), np.int16)
     data[0, 2:6, 3:7, 1:4] = 100 + number
     image = Image(data, Geometry((12, 10, 6), np.diag([-1.0, -1, 2, 1])), modality="MR")
-    write_series(image, SeriesNames(f"p{number}", "study", "series"), folder)
+    write_series(image, SeriesNames(f"p{number}", description, "series"), folder)
     return sorted(folder.iterdir())
 
 
@@ -72,6 +72,14 @@ def until(condition, what: str) -> None:
         time.sleep(0.1)
 
 
+def hurry(node) -> None:
+    """Wait for no further image of any study."""
+    database = opened(node.settings.database_url)
+    for row in rows(node, studies):
+        Index(database).hurry(row.study)
+    database.close()
+
+
 def killed(node, role: str) -> None:
     """`kill -9` of the processes of a role."""
     for child in node._children:
@@ -85,9 +93,22 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory, model):
-    """A node that runs; the last test that uses it stops it."""
-    with isocenter.serve(model, folder=tmp_path_factory.mktemp("shared") / "node", **QUICK) as running:
+def node(tmp_path_factory, model, request):
+    """A node that runs, and waits five minutes for further images; the last test that uses it stops it."""
+    try:
+        port = request.getfixturevalue("orthanc_server").port
+    except pytest.skip.Exception:
+        port = 1
+    sections = {
+        **QUICK,
+        "study": {"complete_after_s": 300},
+        "peers": [{"name": "pacs", "ae_title": "ORTHANC", "host": "127.0.0.1", "port": port}],
+        "rules": [
+            {"name": "bright", "model": model.name, "when": {"StudyDescription": "study"}},
+            {"name": "sent", "model": model.name, "when": {"StudyDescription": "for the PACS"}, "send": ["pacs"]},
+        ],
+    }
+    with isocenter.serve(model, folder=tmp_path_factory.mktemp("shared") / "node", **sections) as running:
         yield running
 
 
@@ -96,10 +117,11 @@ def test_whatever_process_is_killed_every_study_has_one_result(tmp_path, node):
         send(node, study(tmp_path / str(number), number))
         killed(node, role)
     count = len(ROLES)
+    until(lambda: [row.instances for row in rows(node, studies)] == [6] * count, "an object is lost")
+    hurry(node)
     until(lambda: [row.state for row in rows(node, studies)] == ["done"] * count, "a study is lost, or not done")
     found = rows(node, jobs)
     assert sorted((row.state, row.outcome) for row in found) == [("done", "result")] * count
-    assert {row.instances for row in rows(node, studies)} == {6}
     for row in found:
         answer = np.asarray(isocenter.read(node.settings.folder / "results" / row.job / "answer.nii.gz").data)
         assert answer.sum() == 4 * 4 * 3
@@ -116,46 +138,24 @@ def test_a_second_node_in_the_folder_of_one_that_runs_is_refused_and_leaves_its_
     assert (node.settings.folder / "settings.json").read_text() == kept
 
 
-def test_an_answer_in_the_pacs_lies_on_the_voxels_of_its_study_and_is_committed_there(tmp_path, model, orthanc):
-    config = tmp_path / "node.toml"
-    config.write_text(
-        f'''
-        [node]
-        min_free_gb = 0
-        [study]
-        complete_after_s = 300
-        [[peers]]
-        name = "pacs"
-        ae_title = "ORTHANC"
-        host = "127.0.0.1"
-        port = {orthanc.port}
-        [models.bright]
-        path = "{model}"
-        [[rules]]
-        name = "bright"
-        model = "bright"
-        when = {{ Modality = "MR" }}
-        send = ["pacs"]
-        '''
-    )
-    with isocenter.serve(config=config, folder=tmp_path / "node", dicom={"port": 0}, http={"port": 0}) as node:
-        orthanc.knows("node", "ISOCENTER", node.settings.dicom.port)
-        paths = study(tmp_path / "study", 1)
-        for path in paths:
-            orthanc.ask("/instances", path.read_bytes())
-        [known] = orthanc.ask("/studies")
-        # It asks Orthanc how many objects the study has, and does not wait for five minutes.
-        orthanc.ask("/modalities/node/store", {"Resources": [known], "Synchronous": True})
-        until(lambda: [row.state for row in rows(node, deliveries)] == ["committed"], "the answer was not committed")
-        assert [row.state for row in rows(node, jobs)] == ["done"]
-        [said] = httpx.get(f"{node.http}/api/studies").json()["rows"]
-        answer = said["jobs"][0]["answers"][0]
-        assert answer["deliveries"] == [{"peer": "pacs", "state": "committed", "reason": None, "attempts": 1}]
-        web = DICOMwebClient(f"{node.http}/dicomweb")
-        [found] = web.search_for_instances(said["study"], search_filters={"Modality": "SEG"})
-        fetched = web.retrieve_instance(said["study"], found["0020000E"]["Value"][0], answer["sop_instance_uid"])
-        assert fetched.SegmentSequence[0].SegmentLabel
-        assert httpx.get(f"{node.http}/health/ready").json()["ready"]
+def test_an_answer_in_the_pacs_lies_on_the_voxels_of_its_study_and_is_committed_there(tmp_path, node, orthanc):
+    orthanc.knows("node", "ISOCENTER", node.settings.dicom.port)
+    for path in study(tmp_path / "study", 1, "for the PACS"):
+        orthanc.ask("/instances", path.read_bytes())
+    [known] = orthanc.ask("/studies")
+    # It asks Orthanc how many objects the study has, and does not wait for five minutes.
+    orthanc.ask("/modalities/node/store", {"Resources": [known], "Synchronous": True})
+    until(lambda: [row.state for row in rows(node, deliveries)] == ["committed"], "the answer was not committed")
+    until(lambda: {row.state for row in rows(node, studies)} == {"done"}, "a study is not done")
+    listed = httpx.get(f"{node.http}/api/studies").json()["rows"]
+    [said] = [one for one in listed if one["jobs"][0]["rule"] == "sent"]
+    answer = said["jobs"][0]["answers"][0]
+    assert answer["deliveries"] == [{"peer": "pacs", "state": "committed", "reason": None, "attempts": 1}]
+    web = DICOMwebClient(f"{node.http}/dicomweb")
+    [found] = web.search_for_instances(said["study"], search_filters={"Modality": "SEG"})
+    fetched = web.retrieve_instance(said["study"], found["0020000E"]["Value"][0], answer["sop_instance_uid"])
+    assert fetched.SegmentSequence[0].SegmentLabel
+    assert httpx.get(f"{node.http}/health/ready").json()["ready"]
     [segmentation] = [one for one in orthanc.ask("/series?expand") if one["MainDicomTags"]["Modality"] == "SEG"]
     back = tmp_path / "back.dcm"
     back.write_bytes(orthanc.ask(f"/instances/{segmentation['Instances'][0]}/file"))
