@@ -2,11 +2,13 @@
 
     python bench/small_pictures.py --threads 1 --minutes 5 --resume --record
     python bench/small_pictures.py retina --seeds 0
+    python bench/small_pictures.py retina --settings split.calibration=0 training.epochs=40
 
 Each seed draws 450 cases of a MedMNIST set's training part; up to a thousand others of that part are the test. The
 plain network, with a 3 x 3 stem, trains on all 450 cases in float32 until the minutes are over: its rate falls by a
 cosine from 1e-3 over as many epochs as the first ones show to fit, at most 30, and its last weights are taken; of
-volumes it is the 3D form. Ours takes its validation cases out of the same 450. The sets' own test parts have no say.
+volumes it is the 3D form. Ours takes its validation cases out of the same 450, and is trained once more with each of
+`--settings`, for the differences within a draw. The sets' own test parts have no say.
 """
 
 from __future__ import annotations
@@ -129,7 +131,7 @@ def shown(on: str, seed: int, program: str, given: argparse.Namespace) -> Shown:
         torch.set_num_threads(given.threads)
         found = plain(data, seed, given.minutes)
     else:
-        taken = trained(name, [data], seed, given)
+        taken = trained(name, [data, *(("--set", program) if program != OURS else ())], seed, given)
         if taken.returncode:
             return Shown(on, seed, program, f"failed with exit code {taken.returncode}: see logs/{name}.err")
         rows = summary(given.out / name)
@@ -144,17 +146,18 @@ def words_of(all_shown: Sequence[Shown]) -> str:
     lines = ["| set | program | draws | AUROC | accuracy | minutes |", "|---" * 6 + "|"]
     for on in dict.fromkeys(one.on for one in all_shown):
         good = {(one.seed, one.program): one for one in all_shown if one.on == on and not one.problem}
-        for program in (OURS, PLAIN):
+        for program in dict.fromkeys(one.program for one in all_shown):
             own = [one for (_, name), one in good.items() if name == program]
             if own:
                 cells = [spread([one.found[metric] for one in own]) for metric in METRICS]
                 lines.append(
                     f"| {on} | {program} | {len(own)} | {' | '.join(cells)} | {spread([n.minutes for n in own])} |"
                 )
-        pairs = [(good[seed, OURS], good[seed, PLAIN]) for seed, name in good if name == OURS and (seed, PLAIN) in good]
-        if pairs:
+        for program in dict.fromkeys(name for seed, name in good if name != OURS and (seed, OURS) in good):
+            seeds = [seed for seed, name in good if name == program and (seed, OURS) in good]
+            pairs = [(good[seed, OURS], good[seed, program]) for seed in seeds]
             cells = [spread([a.found[metric] - b.found[metric] for a, b in pairs], sign="+") for metric in METRICS]
-            lines.append(f"| {on} | difference | {len(pairs)} | {' | '.join(cells)} | |")
+            lines.append(f"| {on} | {OURS} less {program} | {len(pairs)} | {' | '.join(cells)} | |")
     lines += [f"| {one.on} | {one.program} | draw {one.seed} {one.problem} |" for one in all_shown if one.problem]
     return "\n".join(lines)
 
@@ -163,13 +166,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sets", nargs="*", metavar="SET", help=f"{', '.join(SETS)}; all without")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "medmnist")
+    parser.add_argument("--settings", nargs="+", default=[], metavar="NAME=VALUE", help="each for one more training")
     add_options(parser, "small_pictures", minutes=5.0, of="of each training", seeds=(0, 1, 2))
     given = parser.parse_args()
     each = [
         shown(on, seed, program, given)
         for seed in given.seeds
         for on in given.sets or SETS
-        for program in (PLAIN, OURS)
+        for program in (PLAIN, OURS, *given.settings)
     ]
     text = words_of(each)
     print(text)

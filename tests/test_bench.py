@@ -157,7 +157,7 @@ def test_a_part_is_recorded_on_the_page_that_holds_it(bench, tmp_path):
     assert not (tmp_path / "trial.md").exists()
 
 
-def test_every_record_has_its_section_on_one_page():
+def test_every_record_has_its_section_on_one_page(bench):
     recorded = importlib.import_module("recorded")
     parts = sorted(path.stem for path in recorded.FIGURES.glob("*.json"))
     assert parts and all(recorded.page_of(part).is_file() for part in parts)
@@ -250,6 +250,15 @@ def test_a_part_of_a_set_keeps_few_training_images_and_the_whole_test_part(bench
         np.testing.assert_array_equal(images[:, 0, 0] // 4, labels[:, 0])  # each image keeps its own label
         np.testing.assert_array_equal(images, made[1][f"{part}_images"])
     np.testing.assert_array_equal(made[0]["test_images"], arrays["test_images"])
+
+
+def test_settings_of_small_pictures_are_compared_within_a_draw(bench):
+    pictures = importlib.import_module("small_pictures")
+    found = {("Isocenter", 0): 0.6, ("Isocenter", 1): 0.7, ("training.epochs=40", 0): 0.55, ("ResNet-18", 2): 0.5}
+    shown = [pictures.Shown("retina", seed, name, "", {"auroc": v, "accuracy": v}) for (name, seed), v in found.items()]
+    text = pictures.words_of(shown)
+    assert "| retina | Isocenter less training.epochs=40 | 1 | +0.050 | +0.050 | |" in text
+    assert "Isocenter less ResNet-18" not in text  # no draw has both
 
 
 def test_the_same_bits_are_compared_for_every_kind_and_an_unknown_commit_is_refused(monkeypatch):
