@@ -61,6 +61,7 @@ def test_a_covariate_a_fact_and_a_cluster_in_which_it_fails_more_are_found_and_n
     assert set(found["source"]) == {"image", "features"}
     assert (found["low"] > 0).all()
     assert any("what the network sees" in note for note in result.notes)
+    assert any(note.startswith("It fails more in images with mean above ") for note in result.notes)
     [section] = result.sections
     assert section.blocks[0].text.startswith("The model fails more in ")
 

@@ -65,6 +65,7 @@ def test_the_gate_refuses_more_pictures_that_are_full_of_noise(worse):
 def test_the_report_names_the_worst_corruption_and_the_cases_stay_as_they_are(gated, worse):
     page = (worse.out / "report.html").read_text()
     assert "The corruption that does most harm is" in page or "No corruption makes" in page
+    assert "missing input" not in page  # without its only image it knows nothing, which says nothing of it
     plain = isocenter.evaluate(gated.out, gated.data, device="cpu")
     pd.testing.assert_frame_equal(plain.scored.table, worse.scored.table)
     assert not any(FILE in audit.tables for audit in plain.scored.audits)

@@ -113,7 +113,7 @@ def _section(shifted: Sequence[Shifted], balance: Sequence[Balance], words: Sequ
         (one.attribute, f"{one.first} and {one.second}", one.covariate, number(one.before), number(one.after))
         for one in balance
     ]
-    blocks: list[Block] = [Paragraph(" ".join(words))]
+    blocks: list[Block] = [Paragraph(one) for one in words]
     if tests:
         columns = ("Attribute", "Groups", "Test", "Patients", "Distance", "adjusted p", "How many")
         blocks.append(Details("All tests", [PageTable(columns, tests, HOW)]))

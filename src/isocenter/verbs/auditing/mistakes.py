@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 WEAK_GROUPS, RELABEL, TITLE = "weak_groups.csv", "relabel.csv", "Where it fails"
 COVARIATES, FACTS, FEATURES = "covariate", "image", "features"
+OF_IMAGE = "image: "
 SEEN = "what the network sees"
 # Of the worst cases so many are listed, and groups in the report; labelled cases that a class must have to be learnt.
 WORST, SHOWN, FEWEST_LABELLED = 20, 8, 5
@@ -82,7 +83,7 @@ def _attributes(audit: Audit, cases: Table) -> dict[str, dict[str, Sequence[Any]
     }
     known = [audit.scored.facts.get(str(case), {}) for case in cases.index]
     names = dict.fromkeys(name for own in known for name in own)
-    facts: dict[str, Sequence[Any]] = {f"image: {name}": [own.get(name) for own in known] for name in names}
+    facts: dict[str, Sequence[Any]] = {f"{OF_IMAGE}{name}": [own.get(name) for own in known] for name in names}
     seen = [str(case) for case in cases.index if str(case) in audit.scored.features]
     features: dict[str, Sequence[Any]] = {}
     if seen:
@@ -146,6 +147,7 @@ def _of_classes(rows: Table, chances: Any, classes: list[str], reference: list[s
 def _words(weak: WeakGroup) -> str:
     ends = f"{number(weak.low)} to {number(weak.high)} more"
     where = f"{weak.group} of {weak.attribute}" if weak.attribute == SEEN else f"{weak.attribute} {weak.group}"
+    where = where.replace(OF_IMAGE, "images with ")
     return (
         f"{where} ({counted(weak.n, 'case')}): mean error {number(weak.error)}, "
         f"{number(weak.elsewhere)} elsewhere ({ends}; p {weak.p_adjusted:.2g} after Holm)"

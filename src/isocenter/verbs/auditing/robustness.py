@@ -234,7 +234,7 @@ def _blocks(own: Sequence[Line], metric: str, sign: int) -> Iterator[Block]:
             steps.setdefault(line.words, {})[line.severity] = line.estimate
     for what, tried in (
         ("corruption", [one for one in others if one.severity is not None]),
-        ("missing input", left_out),
+        ("missing input", left_out if len(left_out) > 1 else []),  # without its only input no model does anything
     ):
         if known := [one for one in tried if np.isfinite(one.value)]:
             worst = min(known, key=lambda line: sign * line.value)
