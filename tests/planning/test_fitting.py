@@ -153,6 +153,19 @@ def test_volumes_on_a_processor_come_in_smaller_batches_and_the_plan_says_why():
     assert batch(shape=(48, 48, 48)).value == 8  # what normalises over a batch needs some, however large
 
 
+def test_a_picture_of_many_objects_is_a_batch_in_itself_on_a_processor():
+    def batch(objects: int = 24, shape: tuple[int, ...] = (256, 256), machine: Machine = LAPTOP, **given) -> Decision:
+        drawn = {"instances": {0: 40_000, **dict.fromkeys(range(1, objects + 1), 300)}}
+        found = Fingerprint(tuple(facts(shape, name=f"c{n}", physical=False, references=drawn) for n in range(8)))
+        return planned(found, machine, task="instances", **given).decision("training.batch")
+
+    assert batch().value == 1
+    assert "the median training case has 24 objects" in batch().because
+    assert batch(objects=3).value == batch(shape=(64, 64, 64)).value == 4
+    assert batch(network="mask_rcnn").value == 4  # it normalises over a batch
+    assert batch(machine=replace(LAPTOP, device="cuda:0"), minutes=10.0).value == 4
+
+
 def test_images_that_are_seen_whole_on_a_grid_of_their_own_are_not_reduced_once_more():
     """The patch is planned for that grid; half of it would be padding."""
     drawn = {"mask": {0: 60_000, 1: 6_000}}

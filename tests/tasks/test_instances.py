@@ -128,6 +128,19 @@ def test_ripples_on_a_hill_are_no_objects_and_a_hill_of_its_own_is_one():
     assert Decoder(0.5, 0.5)(inside, ridge).max() == 1
 
 
+def test_ripples_of_the_lattice_part_no_slanting_rod_once_they_are_smoothed_and_what_touches_stays_apart():
+    across, along = np.indices((60, 60)) - 30.0
+    slant = np.deg2rad(40)
+    length, width = along * np.cos(slant) + across * np.sin(slant), across * np.cos(slant) - along * np.sin(slant)
+    rod = ((length / 26) ** 2 + (width / 5) ** 2 < 1).astype(np.int32)
+    assert Decoder(0.5, 0.1)(*maps_of(rod)).max() > 1  # its perfect heights have hills, because voxels are no points
+    assert Decoder(0.5, 0.1, smooth=(1.0, 1.0))(*maps_of(rod)).max() == 1
+    for axes, truth in TOUCHING.items():
+        assert Decoder(0.5, 0.1, smooth=(1.0,) * axes)(*maps_of(truth)).max() == truth.max()
+    single = [one[..., None] for one in maps_of(TOUCHING[2])]  # a picture kept as a volume of one slice
+    assert Decoder(0.5, 0.1, smooth=(1.0, 1.0))(*single).max() == TOUCHING[2].max()
+
+
 def test_what_is_inside_without_a_hill_is_an_object_unless_it_is_too_small():
     inside = np.zeros((10, 10))
     inside[1:4, 1:4], inside[7, 7] = 1, 1

@@ -72,7 +72,8 @@ def fitted(inputs: PlanInputs) -> Fitted:
     fingerprint, machine = inputs.fingerprint, inputs.machine
     needs = GridNeeds.of(inputs.task)
     first = grid_for(fingerprint, needs, machine.device, reduction=inputs.reduction)
-    usual = inputs.batch or usual_batch(fingerprint, first, machine.device, inputs.frames.value or 1)
+    frames, family = inputs.frames.value or 1, inputs.wishes.network
+    usual = inputs.batch or usual_batch(fingerprint, first, machine.device, frames, family)
     fills = not machine.is_processor and (inputs.minutes is None or inputs.minutes >= LEAST_MINUTES)
     for room, batch in [*(_larger(first, usual) if fills else ()), *_smaller(usual)]:
         grid = grid_for(fingerprint, needs, machine.device, room=room, reduction=inputs.reduction)

@@ -85,6 +85,12 @@ class Fingerprint:
         """{case id: summary of its reference of this kind}, of the cases that have one."""
         return {case.id: case.references[kind] for case in self.cases if kind in case.references}
 
+    @property
+    def crowd(self) -> float:
+        """Single objects of the median case that has numbered ones; 0 where none has."""
+        each = [len(set(numbers) - {0}) for numbers in self.summaries("instances").values()]
+        return float(np.median(each)) if each else 0.0
+
     def voxels(self, kind: str = "mask") -> dict[int, int]:
         """{label value: voxels} over all cases that have such a reference."""
         total: dict[int, int] = {}

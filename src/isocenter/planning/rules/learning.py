@@ -26,12 +26,20 @@ WITH_SGD = {"training.learning_rate": 1e-2, "training.weight_decay": 3e-5, "trai
 # But not fewer of them than normalisation over a batch needs. The volume of a hippocampus read off its mask, 120 steps:
 # of 4 volumes R2 .05, of 8 .66 (bench/batch_statistics.py, seed 1).
 STEP_VOXELS, LEAST_BATCH = 2**19, 8
+# Single objects of the median training picture from which on a patch of it is a batch in itself, which on a processor
+# leaves time for four times as many steps (docs/benchmarks/kinds.md, nuclei one by one).
+MANY_OBJECTS = 10
 
 
-def usual_batch(fingerprint: Fingerprint, grid: Grid, device: str, frames: int = 1) -> int:
-    """Patches or images a step, before memory is asked; of volumes and clips on a processor fewer, for more steps."""
+def usual_batch(fingerprint: Fingerprint, grid: Grid, device: str, frames: int = 1, family: str | None = None) -> int:
+    """Patches or images a step, before memory is asked; on a processor fewer volumes, clips and pictures of many
+    objects, for more steps.
+
+    family: of the network, where one is asked for: it may normalise over a batch
+    """
     if not grid.whole:
-        return 4
+        crowded = len(grid.patch) == 2 and fingerprint.crowd >= MANY_OBJECTS
+        return 1 if crowded and family is None and kind_of(device) == PROCESSOR else 4
     batch = by_cases(fingerprint)
     heavy = (len(grid.patch) == 3 or grid.dense or frames > 1) and kind_of(device) == PROCESSOR
     while heavy and batch > LEAST_BATCH and batch * grid.voxels * frames > STEP_VOXELS:
@@ -108,6 +116,9 @@ def batch_decision(chosen: int, usual: int, fingerprint: Fingerprint, grid: Grid
     if chosen < usual:
         free = f"{machine.device_memory:.1f} GiB are free on the {machine.device}"
         return Decision(chosen, f"{free}, too little for {usual} {what} a step")
+    if dense and usual == 1:
+        because = f"the median training case has {fingerprint.crowd:g} objects, so that a patch is a batch in itself"
+        return Decision(chosen, f"{because}, and one a step leaves time for more steps")
     if dense:
         return Decision(chosen, f"few {what} a step leave time for many steps", NNUNET)
     because = f"there are {len(fingerprint)} training cases: a sixteenth of them a step, 8 to 64"

@@ -33,11 +33,13 @@ class Decoder:
     inside:     probability from which a voxel belongs to an object
     prominence: by how much a hill (heights lie in 0..1) rises above the saddle to a higher one, to be an object
     smallest:   voxels; what has fewer is none
+    smooth:     standard deviations in voxels, one an axis, by which heights are smoothed before; none without
     """
 
     inside: float
     prominence: float
     smallest: float = 0.0
+    smooth: tuple[float, ...] = ()
 
     def __call__(self, inside: Array, height: Array) -> Numbers:
         """(*spatial) probability and height to numbers of objects: 1, 2, ... in the order of their first voxels.
@@ -48,7 +50,7 @@ class Decoder:
         numbers = np.zeros(there.shape, dtype=np.int32)
         box = _around(there)
         if box is not None:
-            numbers[box] = _flooded(there[box], np.asarray(height[box], dtype=np.float32), self.prominence)
+            numbers[box] = _flooded(there[box], self._smoothed(height[box]), self.prominence)
         return renumbered(numbers, self.smallest)
 
     def candidates(self, inside: Array, height: Array) -> tuple[Numbers, Floats]:
@@ -70,6 +72,14 @@ class Decoder:
         scores = np.bincount(flat, np.asarray(inside, dtype=np.float64).reshape(-1)) / counts
         scores[np.unique(numbers[called > 0])] = 1.0
         return numbers, scores[1:]
+
+    def _smoothed(self, height: Array) -> Floats:
+        values = np.asarray(height, dtype=np.float32)
+        if not self.smooth:
+            return values
+        # The one slice of a picture that is kept as a volume has no axis here, and nothing to smooth along it.
+        sides = self.smooth if len(self.smooth) == values.ndim else min(self.smooth)
+        return np.asarray(ndimage.gaussian_filter(values, sides, mode="nearest"))
 
 
 def renumbered(numbers: Numbers, smallest: float = 0.0) -> Numbers:

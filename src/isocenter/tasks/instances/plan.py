@@ -143,11 +143,12 @@ def thresholds(
     for name, values in TRIED.items():
         if name not in names:
             continue
-        tried = {value: mean_ap(replace(decoder, **{name: value})) for value in values}
+        settings: list[dict[str, Any]] = [{name: value} for value in values]
+        tried = {value: mean_ap(replace(decoder, **one)) for value, one in zip(values, settings, strict=True)}
         # Of equals the one next to what is usual.
         usual = getattr(decoder, name)
         best = max(tried, key=lambda value: (round(tried[value], 4), -abs(value - usual)))
-        decoder = replace(decoder, **{name: best})
+        decoder = replace(decoder, **settings[values.index(best)])
         because = (
             f"the highest mean AP, {tried[best]:.3f} ({usual} gives {tried[usual]:.3f}), of {counted(total, 'object')} "
             f"of {counted(len(maps), 'validation case')}"

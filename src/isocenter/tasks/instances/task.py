@@ -79,6 +79,9 @@ if TYPE_CHECKING:
 HEAD, OBJECT = "instances", "object"
 # Maps are kept with half precision between network and watershed: heights need a thousandth.
 KEPT = np.dtype(np.float16)
+# Standard deviation, in the shortest side of a voxel, by which heights are smoothed: the ripples of a network, and of
+# the lattice of voxels, are as fine (docs/benchmarks/kinds.md, nuclei one by one).
+RIPPLE = 1.0
 # Measured: two maps, heights in steps, numbers, pieces and the order of all while objects are told apart.
 BYTES_PER_VOXEL = 40
 # With both maps, while objects are looked for that are not called.
@@ -345,8 +348,9 @@ class InstanceSegmentation:
 
     @property
     def _decoder(self) -> Decoder:
-        shares = ((self.inside, INSIDE), (self.prominence, PROMINENCE))
-        return Decoder(*(usual if chosen is None else chosen for chosen, usual in shares))
+        inside = INSIDE if self.inside is None else self.inside
+        prominence = PROMINENCE if self.prominence is None else self.prominence
+        return Decoder(inside, prominence, smooth=tuple(RIPPLE / step for step in self.steps))
 
     @property
     def _least(self) -> float:
