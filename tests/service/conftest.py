@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -71,7 +72,7 @@ class PostgreSQL:
 
     def close(self) -> None:
         """Stop it, and leave nothing that was not to be kept."""
-        self.process.terminate()
+        self.process.send_signal(signal.SIGINT)  # which waits for no client that is still connected
         self.process.wait(60)
         if not self.is_kept:
             shutil.rmtree(self.folder, ignore_errors=True)
