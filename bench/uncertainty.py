@@ -5,7 +5,8 @@
 Pictures of PneumoniaMNIST and RetinaMNIST, their training and validation parts drawn anew: 450 train, 100 validate, 400
 test. Five networks differ in their seeds; single networks are their mean, `members` all five as one. Risk is the share
 of wrong classes. Networks that were taught to state more, or that left several members in one training, have the same
-seeds and steps. Where laplace-torch is installed, the variances of its last layer are compared with ours.
+seeds and steps; `variational` is another family, a small transformer. Where laplace-torch is installed, the variances
+of its last layer are compared with ours.
 """
 
 from __future__ import annotations
@@ -36,12 +37,15 @@ SEVERITIES = (1, 2, 3, 4, 5)
 METHODS = ("none", "mc_dropout", "laplace", "tta")
 # What was decided before training, and the method that looks at it; grades would have no outputs of classes.
 CLASSES = {"task.order": "none"}
+# The one family whose last layers may be distributions: patches of 4 x 4 of the 28 x 28 pixels.
+VIT = {"token": 4, "image": [28, 28], "layers": 4, "width": 64, "heads": 4, "bayesian": PARTS["train"]}
 TAUGHT: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "network.dropout": ({"network.dropout": 0.2}, "mc_dropout"),
     "training.snapshots": ({"training.snapshots": 5}, "members"),
     "training.swag": ({"training.swag": 4}, "members"),
     "evidential": ({**CLASSES, "task.loss": "evidential"}, "evidential"),
     "network.noise": ({**CLASSES, "network.noise": "logits"}, "mc_dropout"),
+    "variational": ({"network.name": "vit", "network.size": VIT}, "variational"),
 }
 Pixels = np.ndarray
 

@@ -142,6 +142,14 @@ def test_a_class_without_a_box_or_no_box_at_all_and_scores_that_are_alike_calibr
     assert np.isfinite(task.tuned(alike, cases)[0]._stated(alike)[0].scores).all()
 
 
+@pytest.mark.parametrize("number", [np.nan, 0.0])
+def test_outputs_that_are_no_numbers_hold_no_box_and_those_that_are_all_alike_leave_scores_finite(number):
+    calibration = Calibrator("size", {"cell": [1.0, -1.0, 0.5]}, 40).settings
+    outputs = np.full((5, 16, 16), number, np.float32)
+    boxes = task_of(calibration=calibration).decode([((slice(0, 16),) * 2, {"boxes": outputs})], SPACE).boxes
+    assert np.isfinite(boxes.scores).all() and (len(boxes) > 0) == np.isfinite(number)
+
+
 def test_a_calibration_that_cannot_be_is_refused_and_an_older_model_states_its_scores():
     for odd in (
         {"method": "size", "parameters": {"cell": [1.0, 2.0]}, "cases": 1},

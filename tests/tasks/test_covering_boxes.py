@@ -72,6 +72,13 @@ def test_with_a_confidence_fewer_are_missed_and_where_too_many_are_lost_no_score
     assert "approximate" in decisions["task.covering"].because
 
 
+def test_of_fewer_patients_than_the_risk_asks_for_all_boxes_are_listed():
+    few, enough = (task_of(risk=0.1).scoring.assured(*drawn(count, 0, lost=0.0), exact=True)[0] for count in (8, 9))
+    assert few.certainty.covers_from["cell"] == 0.0 < enough.certainty.covers_from["cell"]
+    [one], _ = drawn(1, 0)
+    assert len(few.decoding.covering(one).boxes) == len(one.boxes)
+
+
 def test_a_patient_with_many_cases_counts_once():
     predictions, cases = drawn(40, 2)
     many = [replace(one, patient="p0" if n < 20 else one.patient) for n, one in enumerate(cases)]

@@ -142,6 +142,16 @@ def test_where_too_many_are_lost_all_are_mapped_and_what_was_not_kept_is_said():
     assert empty[0].certainty.covers_from == {"object": 0.0}
 
 
+def test_maps_that_are_no_numbers_hold_no_object():
+    nothing = np.full(SPACE.shape, np.nan)
+    made = predicted(task_of(), nothing, nothing)
+    assured, _ = task_of().scoring.assured(
+        [made] * 12, [case_of(discs(np.ones(6))[0], str(n)) for n in range(12)], exact=True
+    )
+    assert assured.certainty.covers_from == {"object": 0.0}
+    assert not assured.decoding.covering(made).maps["covering"].data.any()
+
+
 def test_without_a_risk_nothing_is_kept_for_it_and_an_impossible_one_is_refused():
     numbers, inside, height = discs(np.full(6, 0.9))
     older = task_of(risk=None)
