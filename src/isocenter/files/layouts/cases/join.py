@@ -73,7 +73,7 @@ def join_courses(folder: Folder, cases: Sequence[tuple[str, str]]) -> tuple[list
 
 
 def covariates_in(path: Path, cases: Sequence[tuple[str, str]]) -> list[Mapping[str, Any]]:
-    """The columns of a table for each case, (id, patient): in the row of the case or else of the patient.
+    """The columns of a table for each case, (id, patient), without those that name either: of its row or the patient's.
 
     Raises DatasetError for a table that names neither, or has no row for one of them.
     """
@@ -89,7 +89,8 @@ def covariates_in(path: Path, cases: Sequence[tuple[str, str]]) -> list[Mapping[
     if missing := [case for case, patient in cases if case not in rows and patient not in rows]:
         problem = f"has no row for {listed(missing)}"
         raise DatasetError(problem, str(path), "Add a row, if need be with blanks: what is missing is filled in")
-    return [rows[case] if case in rows else rows[patient] for case, patient in cases]
+    known = [name for name in table.columns if name not in (by_case, by_patient)]
+    return [{name: rows[case if case in rows else patient][name] for name in known} for case, patient in cases]
 
 
 def _read_of(long: Long, cases: Sequence[tuple[str, str]]) -> list[Mapping[str, Any]]:
