@@ -35,8 +35,8 @@ def pictures(root, pixels, classes=("a", "b"), count=6):
     return root
 
 
-def guess_of(root):
-    dataset = open_dataset(root, ReadingOptions.of())
+def guess_of(root, needs=()):
+    dataset = open_dataset(root, ReadingOptions.of(), needs=needs)
     examination = looked_through(dataset, 1)
     found = guessed_modality(examination.dataset, examination.fingerprint)
     return None if found is None else found.modality
@@ -91,6 +91,27 @@ def test_other_numbers_are_no_hounsfield_units(tmp_path, values):
 )
 def test_colours_and_a_dark_border_tell_a_fundus_and_a_stained_section(tmp_path, inside, outside, modality):
     assert guess_of(pictures(tmp_path / "cases", lambda n: disc(n, inside, outside))) == modality
+
+
+def numbered(root, count, cases=4):
+    """Grey pictures of 16 bits, each with so many single pixels that are objects."""
+    for n in range(cases):
+        labels = np.zeros((24, 24), dtype=np.uint16)
+        for number in range(count):
+            labels[3 * (number // 8), 3 * (number % 8)] = number + 1
+        for folder, array in (("images", 900 * (labels > 0) + n), ("labels", labels)):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            PIL.Image.fromarray(array.astype(np.uint16)).save(root / folder / f"{n}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "modality"),
+    [("cases", 12, "GM"), ("cases", 4, None), ("teeth", 12, None), ("hand-bones", 12, None), ("retina_oct", 12, "OPT")],
+    ids=["cells", "few objects", "teeth are as many", "so are bones of a hand", "a name goes first"],
+)
+def test_many_single_objects_in_pictures_are_cells_unless_a_name_speaks_of_radiographs(tmp_path, name, count, modality):
+    assert guess_of(numbered(tmp_path / name, count), {"instances"}) == modality
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ STATED = "neither the files nor the data set say it"
 AIR, FILLED, METAL = -850.0, -3100.0, 33000.0
 # What must hold of so many of the images.
 NEARLY_ALL = 0.9
+# Single objects in the median picture: so many are cells or nuclei, but no organs, vertebrae or lesions.
+SWARM = 10
 # Grey levels of 0 to 255: a dark border, a bright background, and the middle of a radiograph.
 DARK, BRIGHT, RADIOGRAPH = 12.0, 130.0, (80.0, 200.0)
 
@@ -53,7 +55,7 @@ def guessed_modality(dataset: Dataset, fingerprint: Fingerprint) -> Guess | None
     words = [word for name in (dataset.name, *labels) for word in _words(name)]
     if not fingerprint.cases or len({len(case.channels) for case in fingerprint.cases}) > 1:
         return None
-    return _by_values(fingerprint, words)
+    return _by_values(fingerprint, words) or _by_objects(fingerprint, words)
 
 
 def _by_values(fingerprint: Fingerprint, words: Sequence[str]) -> Guess | None:
@@ -62,8 +64,7 @@ def _by_values(fingerprint: Fingerprint, words: Sequence[str]) -> Guess | None:
     hounsfield = (low > FILLED) & (low < AIR) & (high > 0) & (most < METAL)
     if least.shape[1] == 1 and _nearly(hounsfield):
         return Guess("CT", "its values are those of Hounsfield units: air at -1000, nothing below what scanners fill")
-    flat = all(len(case.shape) == 2 or 1 in case.shape for case in fingerprint.cases)
-    if not flat or least.min() < 0 or most.max() > 255:
+    if not _flat(fingerprint) or least.min() < 0 or most.max() > 255:
         return None
     grey = least.shape[1] == 1 or bool(np.ptp(mean, axis=1).max() < 1.0)
     if not grey and least.shape[1] == 3:
@@ -72,6 +73,14 @@ def _by_values(fingerprint: Fingerprint, words: Sequence[str]) -> Guess | None:
     if word and _nearly((middle[:, :1] > RADIOGRAPH[0]) & (middle[:, :1] < RADIOGRAPH[1])):
         return Guess("DX", f'they are grey pictures, bright as radiographs are, and the name "{word}" suggests them')
     return None
+
+
+def _by_objects(fingerprint: Fingerprint, words: Sequence[str]) -> Guess | None:
+    """Cells and nuclei by their number; as many are teeth and a hand's bones, so no name may suggest a radiograph."""
+    many = fingerprint.crowd
+    if many < SWARM or not _flat(fingerprint) or not {*RADIOGRAPHED.split()}.isdisjoint(words):
+        return None
+    return Guess("GM", f"they are pictures, and the median one holds {many:g} single objects: cells or nuclei")
 
 
 def _coloured(low: Floats, middle: Floats, mean: Floats, words: Sequence[str]) -> Guess | None:
@@ -103,6 +112,11 @@ def modality_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Pr
 
 def _words(name: str) -> list[str]:
     return re.findall(r"[a-z]+[0-9]*", name.lower())
+
+
+def _flat(fingerprint: Fingerprint) -> bool:
+    """Whether all images are pictures, or single slices."""
+    return all(len(case.shape) == 2 or 1 in case.shape for case in fingerprint.cases)
 
 
 def _values(fingerprint: Fingerprint, name: str) -> Floats:
