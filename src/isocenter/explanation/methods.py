@@ -56,10 +56,10 @@ METHODS: Mapping[str, Method] = {
         Method("gradcam", gradcam, "the deepest maps, weighed by the gradient of the target"),
         Method("gradcam++", gradcam_plus, "the deepest maps, weighed by positive gradients of the target"),
         Method("scorecam", scorecam, "the deepest maps, weighed by what the image scores where each is high"),
-        Method("integrated_gradients", integrated_gradients, "the share of each voxel in the score"),
-        Method("smoothgrad", smoothgrad, "how much the score changes with each voxel"),
+        Method("integrated_gradients", integrated_gradients, "the share of each place in the score"),
+        Method("smoothgrad", smoothgrad, "how much the score changes with each place"),
         Method("occlusion", occlusion, "the loss of score where the image is blurred away", module=False, timed=True),
-        Method("rise", rise, "the score of random masks that show each voxel", module=False, timed=True),
+        Method("rise", rise, "the score of random masks that show each place", module=False, timed=True),
         Method("attention", attention, "attention of the class token to each patch, through all layers"),
         Method("attention_gradients", attention_by_gradients, "attention, weighed by the gradient of the target"),
     )

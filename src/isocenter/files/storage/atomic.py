@@ -56,6 +56,8 @@ def named_as(out: Path, partial: Path) -> Iterator[None]:
     try:
         yield
     except IsocenterError as error:
+        if str(partial) not in error.where:
+            raise
         raise type(error)(error.problem, error.where.replace(str(partial), str(out)), error.remedy) from error
 
 
