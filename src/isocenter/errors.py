@@ -5,7 +5,9 @@ import re
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from pickle import UnpicklingError
+from typing import Self
 
 # How torch, ONNX Runtime, C++ libraries and a system short of memory say it, each with an exception of its own.
 NO_MEMORY = re.compile(
@@ -47,6 +49,14 @@ class IsocenterError(Exception):
     def __init__(self, problem: str, where: str, remedy: str) -> None:
         super().__init__(problem, where, remedy)  # all three: it must cross processes
         self.problem, self.where, self.remedy = problem, where, remedy
+
+    def stating(self, *, problem: str | None = None, where: str | None = None, remedy: str | None = None) -> Self:
+        """The same error with other words, whatever its class is made from."""
+        other = copy(self)
+        other.problem, other.where = problem or self.problem, where or self.where
+        other.remedy = remedy or self.remedy
+        other.args = (other.problem, other.where, other.remedy)
+        return other
 
     def __str__(self) -> str:
         return printable(f"{self.where}: {self.problem.rstrip('.')}. {self.remedy.rstrip('.')}.")

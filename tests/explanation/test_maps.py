@@ -154,3 +154,11 @@ def test_gradcam_is_the_deepest_maps_weighed_by_their_mean_gradients_as_worked_o
     whole = explained(of, image, named_methods("cam")[0], target="bright").data
     bias = module.vectors["class"].bias[1].item()
     assert_allclose(whole, ((weights.reshape(1, 5, 1, 1) * 64 * deepest).sum(dim=1)[0] + bias).detach(), rtol=1e-4)
+
+
+def test_an_error_that_names_another_place_keeps_its_kind_its_reason_and_its_words():
+    error = UnfitError("rollout", "its windows do not see each other")
+    other = error.stating(where="run/explained")
+    assert (type(other), other.reason, other.where) == (UnfitError, error.reason, "run/explained")
+    assert str(other) == str(error).replace("--method", "run/explained")
+    assert error.where == "--method"

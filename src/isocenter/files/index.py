@@ -141,7 +141,7 @@ def _errors_named(path: Path, name: str) -> Iterator[None]:
         if error.where not in VALUES:
             raise
         # A value that refuses itself where it is made cannot know the file.
-        raise type(error)(error.problem, str(path), "The header is damaged: get the file again") from error
+        raise error.stating(where=str(path), remedy="The header is damaged: get the file again") from error
 
 
 @named_keywords(ReadKeywords)
@@ -183,4 +183,4 @@ def write(image: Image, path: str | Path, *, overwrite: bool = False) -> None:
             if error.where != str(partial):
                 raise
             # The caller knows the path that they gave, not the temporary one.
-            raise type(error)(error.problem, str(path), error.remedy) from error
+            raise error.stating(where=str(path)) from error

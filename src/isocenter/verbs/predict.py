@@ -204,7 +204,7 @@ def predict(
 def _short(error: IsocenterError, done: int, partial: Path, folder: Path) -> IsocenterError:
     """The error that ended the work, with what was kept."""
     where = error.where.replace(str(partial), str(folder))
-    return type(error)(f"{error.problem}; {counted(done, 'case')} predicted before it: {folder}", where, error.remedy)
+    return error.stating(problem=f"{error.problem}; {counted(done, 'case')} predicted before it: {folder}", where=where)
 
 
 def _write_records(

@@ -56,9 +56,7 @@ def named_as(out: Path, partial: Path) -> Iterator[None]:
     try:
         yield
     except IsocenterError as error:
-        if str(partial) not in error.where:
-            raise
-        raise type(error)(error.problem, error.where.replace(str(partial), str(out)), error.remedy) from error
+        raise error.stating(where=error.where.replace(str(partial), str(out))) from error
 
 
 def sweep(folder: Path) -> None:

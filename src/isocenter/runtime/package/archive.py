@@ -45,7 +45,7 @@ def unpacked(path: Path) -> Iterator[Path]:
         try:
             yield folder
         except IsocenterError as error:  # a person knows the zip, and not where it was unpacked
-            raise type(error)(error.problem, error.where.replace(str(folder), str(path)), error.remedy) from error
+            raise error.stating(where=error.where.replace(str(folder), str(path))) from error
 
 
 def _extracted(path: Path, room: Path) -> Path:
