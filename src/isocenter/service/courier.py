@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from isocenter.errors import ResourceError
+from isocenter.errors import IsocenterError, ResourceError, foreign_errors
 from isocenter.lazy import dicomweb_api, pydicom
 from isocenter.service import settings as settings_of
 from isocenter.service.dicom import (
@@ -239,11 +239,16 @@ def _repeated(step: Callable[[], int], rest_s: float, stop: threading.Event) -> 
     """A step again and again, at once after one that has found work, but for a rest before each."""
     while not stop.wait(rest_s):
         try:
-            if step() == 0:
-                stop.wait(LOOK_S)
+            with foreign_errors(_unforeseen):
+                if step() == 0:
+                    stop.wait(LOOK_S)
         except ResourceError as error:
             log.warning("courier: %s", error.problem)
             stop.wait(AGAIN_S)
-        except Exception:  # a thread that ends carries nothing more, and nobody would see why
+        except (IsocenterError, MemoryError):  # a thread that ends carries nothing more, and nobody would see why
             log.exception("a courier met an error that nobody foresaw")
             stop.wait(AGAIN_S)
+
+
+def _unforeseen(error: Exception) -> IsocenterError:
+    return IsocenterError(f"{type(error).__name__} was not foreseen", "courier", "It tries again")
