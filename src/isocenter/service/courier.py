@@ -245,8 +245,8 @@ def _repeated(step: Callable[[], int], rest_s: float, stop: threading.Event) -> 
         except ResourceError as error:
             log.warning("courier: %s", error.problem)
             stop.wait(AGAIN_S)
-        except (IsocenterError, MemoryError):  # a thread that ends carries nothing more, and nobody would see why
-            log.exception("a courier met an error that nobody foresaw")
+        except (IsocenterError, MemoryError) as error:  # a thread that ends carries nothing more, and nobody sees why
+            log.error("a courier met an error that nobody foresaw", exc_info=error.__cause__ or error)
             stop.wait(AGAIN_S)
 
 

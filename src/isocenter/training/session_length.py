@@ -24,7 +24,8 @@ Recount = Callable[[Model], float]
 RECOUNT_AT = 0.5
 # A training by the clock looks at it at least so often, evenly over its progress.
 LOOKS_AT_THE_CLOCK = 10
-# Steps from which on further ones bring a network that answers for every voxel less than a second network does.
+# Steps that each of several networks for every voxel has at least: of so many, the mean of two reached the Dice of one
+# twice as long (docs/benchmarks/training.md).
 ENOUGH_STEPS = 2000
 
 
