@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select, update
 
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.jobs import (
@@ -221,12 +221,16 @@ class Index:
         if not found:
             return []
         with self.database.write() as connection:
-            for one in found:
-                values = {"state": one.state, "outcome": one.outcome, "reason": one.reason}
-                connection.execute(update(studies).where(studies.c.study == one.study, over).values(values))
-                kind = f"study {one.state}"
-                record_event(connection, kind, one.study, outcome=one.outcome, reason=one.reason)
-        return found
+            return [one for one in found if _is_settled(connection, one, over)]
+
+
+def _is_settled(connection: Connection, one: Settled, over: ColumnElement[bool]) -> bool:
+    """Note what a study came to; False where it has something left to do again since it was looked at."""
+    values = {"state": one.state, "outcome": one.outcome, "reason": one.reason}
+    if connection.execute(update(studies).where(studies.c.study == one.study, over).values(values)).rowcount == 0:
+        return False
+    record_event(connection, f"study {one.state}", one.study, outcome=one.outcome, reason=one.reason)
+    return True
 
 
 def _settled(connection: Connection, study: Row[Any]) -> Settled:
