@@ -14,9 +14,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from isocenter import tasks
 from isocenter.errors import DatasetError, FormatError, PlanError
 from isocenter.evaluation import box_iou
+from isocenter.report import metric_name
 from isocenter.tasks import rows_in
 from isocenter.tasks.detection.decode import PRIOR
 from isocenter.tasks.detection.maps import centre_loss, focal, maps_of, unshared
+from isocenter.tasks.detection.scores import SELECTION_OVERLAPS
 from isocenter.tasks.detection.task import Detection
 from isocenter.tasks.shared import OF_CALIBRATION
 from isocenter.values import BoundingBoxes, Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction
@@ -301,6 +303,16 @@ def test_validation_of_a_perfect_network_is_perfect_and_parts_add_up():
     nothing = {"boxes": torch.full_like(outputs["boxes"], -9.0)}
     assert TASK.selection(TASK.quality(nothing, target)) == 0
     assert np.isnan(TASK.selection(TASK.quality(nothing, torch.full((1, 2, 5), -1.0))))
+
+
+def test_the_metric_that_selects_is_called_by_the_overlaps_at_which_it_is_measured():
+    shifted = boxes(("cell", (4, 3, 11, 9)))  # overlaps (2, 3, 9, 9) by 5 / 9 of the union, so 0.5 and not 0.75
+    outputs = {"boxes": torch.from_numpy(ideal(TASK, shifted, (24, 32)))[None]}
+    found = TASK.quality(outputs, torch.tensor([[[0.0, 2, 3, 9, 9]]]))
+    assert TASK.selection(found) == pytest.approx(1.0)
+    words = metric_name(TASK.teaching.selects_by, TASK.traits.metric_names)
+    assert words == "Mean AP at IoU 0.1 and 0.5"
+    assert [f"{overlap:g}" in words for overlap in SELECTION_OVERLAPS] == [True, True]
 
 
 def test_the_mean_of_networks_is_that_of_their_outputs():

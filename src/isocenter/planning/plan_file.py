@@ -21,7 +21,7 @@ from isocenter.files import DEEPEST
 from isocenter.planning.checks import settings
 from isocenter.planning.sections import completed
 from isocenter.tasks import kind
-from isocenter.values import BY_HAND, PLAN_VERSION, Decision, Plan, current_keys, current_name
+from isocenter.values import BY_HAND, PLAN_VERSION, Decision, Plan, current_name, current_value
 
 HEADER = (
     "# A plan of isocenter: every choice with its reason. Edit a value and train from this file;\n"
@@ -151,11 +151,12 @@ class Lines:
 
 
 def _current(plan: Plan) -> Plan:
-    """The plan with the names that decisions and their keys have today."""
+    """The plan with the names that decisions, their keys and their values have today."""
     sections: dict[str, dict[str, Decision]] = {section: {} for section in plan.sections}
+    task = str(plan["task.name"]) if "task.name" in plan else ""
     for name, decision in plan:
-        section, _, key = current_name(name).partition(".")
-        value = current_keys(decision.value, f"{section}.{key}")
+        section, _, key = (current := current_name(name)).partition(".")
+        value = current_value(decision.value, current, task)
         sections[section][key] = replace(decision, value=value)
     return replace(plan, sections=sections)
 

@@ -13,6 +13,8 @@ KEYS = {
     "network.fusion": {"way": "method"},
     "network.size": {"way": "method", "found": "objects"},
 }
+# {decision of a plan: {(kind of problem, value): the value today}}
+VALUES = {"training.selection": {("detection", "ap"): "ap10_ap50"}}
 # Of a model's record: the networks of its members, each with the keys of `network`.
 MEMBERS = "architectures"
 
@@ -20,6 +22,12 @@ MEMBERS = "architectures"
 def current_name(decision: str) -> str:
     """The name today of a decision."""
     return DECISIONS.get(decision, decision)
+
+
+def current_value(value: Any, decision: str, task: str) -> Any:
+    """The value today of a decision in a plan for a kind of problem, by name."""
+    named = VALUES.get(decision, {}).get((task, value), value) if isinstance(value, str) else value
+    return current_keys(named, decision)
 
 
 def current_keys(value: Any, where: str) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Matches
+from isocenter.tasks.detection.scores import SELECTED
 from isocenter.tasks.shared import (
     CERTAINTY_SENTENCES,
     SETTING_SENTENCES,
@@ -88,7 +89,7 @@ def decisions(fingerprint: Fingerprint, primary: str) -> dict[str, Decision]:
     return {
         **network(fingerprint),
         "preprocessing.reduction": reduction(fingerprint),
-        "training.selection": Decision("ap", selection),
+        "training.selection": Decision(SELECTED, selection),
         "evaluation.primary": Decision(primary, because, MAIER_HEIN),
     }
 

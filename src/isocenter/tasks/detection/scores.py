@@ -38,10 +38,12 @@ SIZE_RATE = 1.0
 CALLED = ("sensitivity", "ppv", "f1")
 # Selection: scores in so many steps, and the overlaps at which average precision is taken.
 BINS, SELECTION_OVERLAPS = 50, (0.1, 0.5)
+SELECTED = "ap10_ap50"
 METRICS = frozenset({*OVERLAPS, "cpm", "cpm_iou10", *BY_RATE, *BY_SIZE, *CALLED, "brier", "ece", MISSED, FALSE})
 ERRORS = frozenset({MISSED, FALSE, "brier", "ece", "log_loss", "mce", "ace"})
 NAMES: Mapping[str, str] = {
     "ap": "AP at IoU 0.5 to 0.95",
+    SELECTED: "Mean AP at IoU 0.1 and 0.5",
     "ap10": "AP at IoU 0.1",
     "ap50": "AP at IoU 0.5",
     "cpm": "Mean sensitivity (CPM)",

@@ -37,6 +37,7 @@ from isocenter.tasks.detection.scores import (
     ERRORS,
     METRICS,
     NAMES,
+    SELECTED,
     Answers,
     case_row,
     counts_by_score,
@@ -191,7 +192,7 @@ class Detection:
     def teaching(self) -> Teaching:
         """Average precision over the validation cases selects."""
         return Teaching(
-            selects_by="ap",
+            selects_by=SELECTED,
             quality=self.quality,
             selection=self.selection,
             target_settings={"classes": list(self.classes), "axes": self.axes},
