@@ -83,3 +83,31 @@ def test_a_help_text_is_a_sentence_without_riddles():
         for flag, text in helps(verb).items():
             assert text.endswith("."), (verb, flag)
             assert not words(text) & {"told", "said", "heard", "beside", "alone", "together"}, (verb, flag)
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_the_help_of_a_verb_reads_without_types_of_python_and_shows_what_holds_by_default(cli, verb):
+    shown = cli(verb, "--help").out
+    assert not re.search(r"<\w|[{}]|list\[|\d{6}|\[\[|required", shown.replace("<name>", ""))
+    usage = shown.splitlines()[0].split()[3:]
+    places = [one.name for one in inspect.signature(COMMANDS[verb], eval_str=True).parameters.values()]
+    assert usage[0] == "[OPTIONS]"
+    assert len(usage) - 1 <= len(places)
+    if "out" in places and verb not in ("convert", "demo"):
+        assert f"by default ./{verb}-<name>" in " ".join(shown.split())
+
+
+def test_a_place_that_may_stay_empty_or_take_several_shows_it_in_the_usage(cli):
+    for verb, usage in (
+        ("check", "DATA"),
+        ("train", "[DATA]"),
+        ("predict", "MODEL INPUT..."),
+        ("serve", "[MODEL]..."),
+        ("route", "STUDY [MODEL]..."),
+    ):
+        assert cli(verb, "--help").out.splitlines()[0] == f"Usage: isocenter {verb} [OPTIONS] {usage}"
+    assert "[default: 7]" in " ".join(cli("demo", "--help").out.split())
+
+
+def test_the_list_of_verbs_fits_into_a_line_each(cli):
+    assert "..." not in cli("--help").out.partition("Commands:")[2]

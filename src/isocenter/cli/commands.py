@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from isocenter.cli.help_page import Verb
 from isocenter.cli.images import convert, view
 from isocenter.cli.model_commands import adopt, calibrate, explain, networks, package, predict
 from isocenter.cli.service_commands import route, serve
@@ -27,6 +28,6 @@ for verb in (
     networks,
     demo,
 ):
-    app.command()(verb)
+    app.command(cls=Verb)(verb)
 
 __all__ = ["app"]

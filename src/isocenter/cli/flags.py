@@ -16,7 +16,7 @@ from isocenter.verbs.reading import pairs
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="A folder, a table, an archive or a DICOM series.")]
 Inputs = Annotated[list[Path], typer.Argument(metavar="INPUT", help="Image files, DICOM series, or folders of them.")]
 Trained = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A run's folder, a package, or an nnU-Net v2 result folder.")
+    Path, typer.Argument(metavar="MODEL", help="A run's folder, a package, or a model of nnU-Net v2, MONAI or ONNX.")
 ]
 Out = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder for the results; by default ./<verb>-<name>.")]
 OutPlan = Annotated[Path | None, typer.Option(metavar="FILE", help="File for the plan; by default ./plan-<name>.yaml.")]
@@ -45,7 +45,7 @@ Covariates = Annotated[
     typer.Option(
         "--covariates",
         metavar="COLUMNS",
-        help="Columns that the network gets with the images: all, none, or age,sex,gene_*.",
+        help="Columns that the network gets with the images: all, none, or age,sex,gene_*; none by default.",
     ),
 ]
 Groups = Annotated[
@@ -131,7 +131,8 @@ Uncertainty = Annotated[
     str | None,
     typer.Option(
         metavar="METHOD",
-        help="Where uncertainty comes from: auto, none, members, laplace, mc_dropout, variational, evidential, tta.",
+        help="Where uncertainty comes from: auto, none, members, laplace, mc_dropout, variational, evidential, tta; "
+        "as planned by default.",
     ),
 ]
 Overlap = Annotated[

@@ -60,7 +60,7 @@ def predict(
     covering: Annotated[
         bool,
         typer.Option(
-            "--covering", help="Also write masks or objects, or list boxes, that miss no more than task.risk."
+            "--covering", help="Also write generous masks or objects, or list boxes, that miss at most the share task.risk."
         ),
     ] = False,
     device: Device = "auto",
@@ -129,7 +129,7 @@ def explain(
     ] = 20,
     seed: Seed = 0,
     seconds: Annotated[
-        float | None, typer.Option(min=0, metavar="S", help="Seconds of each map that random masks make.")
+        float | None, typer.Option(min=0, metavar="S", help="Seconds for each map of occlusion or rise; by default a fixed number of masks.")
     ] = None,
     fold: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Explain one fold of a run, in place of the mean of all.")
@@ -200,7 +200,7 @@ def calibrate(
     threads: Threads = None,
     given: Given = None,
 ) -> None:
-    """Find the calibration and the thresholds of MODEL anew on DATA, and write it as a package."""
+    """Fit MODEL's calibration and thresholds to DATA. The result is a package."""
     result = isocenter.calibrate(
         model,
         data,
@@ -215,7 +215,7 @@ def calibrate(
 
 def adopt(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="A model of another program: an nnU-Net v2 result folder.")
+        Path, typer.Argument(metavar="SOURCE", help="A model of another program: an nnU-Net v2 result folder, a MONAI bundle or an ONNX file.")
     ],
     out: OutPackage = None,
     overwrite: Overwrite = False,

@@ -19,7 +19,7 @@ Folder = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The node's 
 
 def serve(
     models: Annotated[
-        list[Path] | None, typer.Argument(metavar="[MODEL]...", help="Runs, packages or foreign models.")
+        list[Path] | None, typer.Argument(metavar="MODEL", help="Runs, packages or foreign models.")
     ] = None,
     config: Config = None,
     folder: Folder = None,
@@ -30,7 +30,7 @@ def serve(
         bool, typer.Option("--check", help="Look at settings, models and ports, and start nothing.")
     ] = False,
 ) -> None:
-    """Run a DICOM node: studies come in, MODEL answers, answers go out."""
+    """Run a DICOM node. Studies come in, MODEL answers them, answers go out."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -48,14 +48,14 @@ def serve(
 def route(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="A folder of DICOM files, or a UID in the node.")],
     models: Annotated[
-        list[Path] | None, typer.Argument(metavar="[MODEL]...", help="Models, in addition to those of the file.")
+        list[Path] | None, typer.Argument(metavar="MODEL", help="Models, in addition to those of the file.")
     ] = None,
     config: Config = None,
     folder: Folder = None,
     explain: Annotated[bool, typer.Option("--explain", help="Every condition of every rule on every series.")] = False,
     json: Json = False,
 ) -> None:
-    """Say which series of STUDY the rules take, and why not the others."""
+    """Say which series of STUDY the rules take, and why."""
     result = isocenter.route(study, *(models or []), config=config, folder=folder)
     if explain and not json:
         say(result.explained())

@@ -92,7 +92,7 @@ def plan(
     device: Device = "auto",
     device_memory: Annotated[
         float | None,
-        typer.Option("--device-memory", metavar="GIB", help="Of --device cuda:0, which then need not be here."),
+        typer.Option("--device-memory", metavar="GIB", help="GiB of memory of a GPU that need not be here; with --device cuda:0."),
     ] = None,
     threads: Threads = None,
     seed: Seed = 0,
