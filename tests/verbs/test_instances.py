@@ -73,17 +73,54 @@ def test_check_counts_the_objects_where_the_task_says_that_they_are_numbered(run
     assert isocenter.check(run / "data", threads=1).facts["references"] == "mask"
 
 
-def test_a_map_of_more_numbers_than_labels_names_the_task_that_counts_them(tmp_path):
-    numbers = np.kron(np.arange(36).reshape(6, 6) + 1, np.pad(np.ones((3, 3)), 1)).astype(np.uint8)
-    for n in range(8):
-        for folder, array in (("images", numbers + n), ("labels", numbers)):
-            (tmp_path / folder).mkdir(exist_ok=True)
-            PIL.Image.fromarray(array.astype(np.uint8)).save(tmp_path / folder / f"{n}.png")
-    [fatal] = isocenter.check(tmp_path, threads=1).examination.fatal
+def numbered(folder, counts):
+    """Pictures whose maps number so many objects each."""
+    for n, count in enumerate(counts):
+        numbers = np.arange(36).reshape(6, 6) + 1
+        numbers = np.kron(np.where(numbers <= count, numbers, 0), np.pad(np.ones((3, 3)), 1)).astype(np.uint8)
+        for part, array in (("images", numbers + n), ("labels", numbers)):
+            (folder / part).mkdir(exist_ok=True)
+            PIL.Image.fromarray(array.astype(np.uint8)).save(folder / part / f"{n}.png")
+    return folder
+
+
+def test_a_map_of_more_numbers_than_labels_that_may_be_an_atlas_names_the_task_that_counts_objects(tmp_path):
+    data = numbered(tmp_path, [36] * 8)
+    [fatal] = isocenter.check(data, threads=1).examination.fatal
     assert "--task instances" in fatal.remedy
     with pytest.raises(DatasetError, match="number instances"):
-        isocenter.plan(tmp_path, threads=1, device="cpu")
-    assert isocenter.plan(tmp_path, task="instances", threads=1, device="cpu").plan["task.name"] == "instances"
+        isocenter.plan(data, threads=1, device="cpu")
+    assert isocenter.plan(data, task="instances", threads=1, device="cpu").plan["task.name"] == "instances"
+
+
+def test_numbers_of_objects_are_known_by_their_counts_and_the_reason_stands_in_check_and_plan(tmp_path):
+    data = numbered(tmp_path, [36, 8, 12, 30, 7, 22, 36, 15])
+    found = isocenter.check(data, threads=1)
+    assert found.passed
+    assert found.facts["objects"] == "166 in 8 cases, 7 to 36 a case"
+    [note] = [one for one in found.problems if "numbers of single objects" in one.what]
+    assert "between 7 and 36" in note.what
+    assert "--task segmentation" in note.remedy
+    decision = isocenter.plan(data, threads=1, device="cpu").plan.decision("task.name")
+    assert decision.value == "instances"
+    assert "from 1 without a gap to between 7 and 36" in decision.because
+    with pytest.raises(DatasetError, match="number instances"):
+        isocenter.plan(data, task="segmentation", threads=1, device="cpu")
+
+
+def test_numbers_with_gaps_or_in_pieces_may_name_structures_and_are_not_taken_for_objects(tmp_path):
+    whole = np.pad(np.ones((3, 3)), 1)
+    broken = np.pad(np.array([[1, 0, 0], [0, 0, 0], [1, 0, 1]]), 1)
+    for name, piece, step in (("gaps", whole, 2), ("pieces", broken, 1)):
+        folder = tmp_path / name
+        folder.mkdir()
+        for n, count in enumerate([36, 8, 12, 30]):
+            numbers = np.arange(36).reshape(6, 6) + 1
+            numbers = np.kron(np.where(numbers <= count, numbers * step, 0), piece).astype(np.uint8)
+            for part, array in (("images", numbers + n), ("labels", numbers)):
+                (folder / part).mkdir(exist_ok=True)
+                PIL.Image.fromarray(array.astype(np.uint8)).save(folder / part / f"{n}.png")
+        assert "--task instances" in isocenter.check(folder, threads=1).examination.fatal[0].remedy, name
 
 
 def test_the_plan_and_the_figures_of_a_run_are_those_of_objects(run):

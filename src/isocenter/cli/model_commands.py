@@ -60,7 +60,8 @@ def predict(
     covering: Annotated[
         bool,
         typer.Option(
-            "--covering", help="Also write generous masks or objects, or list boxes, that miss at most the share task.risk."
+            "--covering",
+            help="Also write generous masks or objects, or list boxes, that miss at most the share task.risk.",
         ),
     ] = False,
     device: Device = "auto",
@@ -129,7 +130,10 @@ def explain(
     ] = 20,
     seed: Seed = 0,
     seconds: Annotated[
-        float | None, typer.Option(min=0, metavar="S", help="Seconds for each map of occlusion or rise; by default a fixed number of masks.")
+        float | None,
+        typer.Option(
+            min=0, metavar="S", help="Seconds for each map of occlusion or rise; by default a fixed number of masks."
+        ),
     ] = None,
     fold: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Explain one fold of a run, in place of the mean of all.")
@@ -215,7 +219,11 @@ def calibrate(
 
 def adopt(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="A model of another program: an nnU-Net v2 result folder, a MONAI bundle or an ONNX file.")
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A model of another program: an nnU-Net v2 result folder, a MONAI bundle or an ONNX file.",
+        ),
     ],
     out: OutPackage = None,
     overwrite: Overwrite = False,

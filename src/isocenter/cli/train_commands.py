@@ -92,7 +92,9 @@ def plan(
     device: Device = "auto",
     device_memory: Annotated[
         float | None,
-        typer.Option("--device-memory", metavar="GIB", help="GiB of memory of a GPU that need not be here; with --device cuda:0."),
+        typer.Option(
+            "--device-memory", metavar="GIB", help="GiB of memory of a GPU that need not be here; with --device cuda:0."
+        ),
     ] = None,
     threads: Threads = None,
     seed: Seed = 0,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from isocenter.quality.modality_guess import STATED, guessed_modality, modality_problems
     from isocenter.quality.near_duplicates import Twin
     from isocenter.quality.references import kinds_of, reference_kinds, references_counted
+    from isocenter.quality.references.masks import numbered_objects
     from isocenter.quality.shortcuts import MADE, SHORTCUT, says_how, shortcut_notes
     from isocenter.quality.thumbnail import Look, voxel_digest
 

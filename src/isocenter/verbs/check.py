@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,6 @@ from isocenter.planning import cores
 from isocenter.quality import Examination, guessed_modality, modality_problems, reference_kinds
 from isocenter.report import InNotebook, render
 from isocenter.runtime import Cluster, write_json
-from isocenter.tasks import needs_of
 from isocenter.transforms import GREY
 from isocenter.values import SPLITS, Cohort, Dataset, Problem
 from isocenter.verbs.auditing import image_shift, represented
@@ -28,8 +28,8 @@ from isocenter.verbs.reading import (
     ReadingOptions,
     case_record,
     check_page,
-    looked_through,
     open_dataset,
+    opened_and_looked_through,
     path_of,
     refuse_taken,
     result_folder,
@@ -137,8 +137,11 @@ def check(
         refuse_taken(Path(out), overwrite, MARKS)
     if scheduler is not None and (path := path_of(data)):
         data = path.absolute()  # a worker has another working folder
-    dataset = _opened(data, ReadingOptions.of(**reading), needs_of(task))
-    examination = looked_through(dataset, threads or cores(), None if scheduler is None else Cluster(scheduler))
+    opened, spread = (
+        functools.partial(_opened, data, ReadingOptions.of(**reading)),
+        Cluster(scheduler) if scheduler else None,
+    )
+    dataset, examination, _ = opened_and_looked_through(opened, task, threads or cores(), spread)
     unknown = modality_problems(examination.dataset, examination.fingerprint)
     examination = replace(examination, problems=(*examination.problems, *unknown))
     facts = _facts(dataset, examination)

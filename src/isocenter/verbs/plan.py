@@ -41,7 +41,7 @@ from isocenter.planning import (
 )
 from isocenter.quality import Examination, retested, shortcut_notes
 from isocenter.report import InNotebook
-from isocenter.tasks import kind_for, needs_of
+from isocenter.tasks import kind_for
 from isocenter.values import Dataset, Decision, Fingerprint, Plan, Shortcut, Split
 from isocenter.verbs.reading import (
     COVARIATES,
@@ -49,8 +49,8 @@ from isocenter.verbs.reading import (
     ReadingKeywords,
     ReadingOptions,
     announced_device,
-    looked_through,
     open_dataset,
+    opened_and_looked_through,
     refuse_taken,
     refuse_unfit,
     with_references,
@@ -201,7 +201,7 @@ def _refuse_other_suffix(out: Path) -> None:
 def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
     """The data read and looked through, and the plan that was asked for; see `plan` for what it raises."""
     _refuse_impossible(request)
-    examination, chosen, machine = _examined(data, request)
+    examination, numbered, chosen, machine = _examined(data, request)
     usable, seed = examination.dataset, request.number("training.seed", request.seed)
     made_of, parted = _parted(examination, request)
     parts = made_of[0]
@@ -224,6 +224,9 @@ def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
         _retest(examination, _training(parts), seed),
     )
     made = made.with_decision("split.calibration", parted["calibration"])
+    if numbered:
+        because = f"the label maps number single objects: {numbered}"
+        made = made.with_decision("task.name", Decision(made["task.name"], because))
     if request.minutes is None:
         made = made.with_decision("training.minutes", Decision(USUAL_MINUTES, "no other time was asked for"))
     folds = made_of if made["split.folds"] else ()
@@ -267,18 +270,22 @@ def _refuse_no_gpu(request: PlanRequest) -> None:
         raise UsageError(f"{memory:g} GiB", "--device-memory", "Give more than 0")
 
 
-def _examined(data: str | Path | Dataset, request: PlanRequest) -> tuple[Examination, Decision, Machine]:
-    """The data set looked through, with the cases that teach this kind of problem something; where to compute."""
-    dataset = open_dataset(data, request.reading, needs=needs_of(request.task))
+def _examined(data: str | Path | Dataset, request: PlanRequest) -> tuple[Examination, str, Decision, Machine]:
+    """The data set looked through, with the cases that teach this kind of problem something; where to compute.
+
+    And why its label maps are taken for numbered objects; nothing where they are not, or that was asked for.
+    """
     if request.device_memory is None:
         device = announced_device(request.device or "auto")
     else:
         device = Decision(request.device, f"asked for, with {request.device_memory:g} GiB of memory, on paper")
     machine = this_machine(device.value, request.threads, request.device_memory)
-    examination = looked_through(dataset, machine.threads)
+    _, examination, numbered = opened_and_looked_through(
+        lambda needs: open_dataset(data, request.reading, needs=needs), request.task, machine.threads
+    )
     refuse_unfit(examination)
     usable = with_references(examination.dataset, kind_for(examination.dataset, request.task))
-    return replace(examination, dataset=usable, problems=usable.problems), device, machine
+    return replace(examination, dataset=usable, problems=usable.problems), numbered, device, machine
 
 
 def _by_hand(made: Plan, assignments: Mapping[str, Any], training: Fingerprint, machine: Machine) -> Plan:

@@ -26,6 +26,9 @@ from isocenter.values import (
 KIND = "mask"
 # A label map with more values than this, undeclared, numbers instances.
 MOST_LABELS = 32
+# Of maps that surely number objects: images that hold any, the share of images whose numbers have no gap and of numbers
+# in one piece, and by how much the fullest image exceeds the emptiest. Atlases have gaps, or as many labels everywhere.
+FEWEST_MAPS, SURE, SPREAD = 4, 0.9, 2
 MOST_LISTED = 12  # values in one line
 MOST_DRAWN = 5  # structures in one chart
 
@@ -61,6 +64,28 @@ def _odd(reference: CaseReference, measures: ReferenceMeasures) -> Iterator[Prob
 def _checked(cohort: Cohort) -> Iterator[Problem]:
     yield from _labels(cohort)
     yield from _background(cohort)
+
+
+def numbered_objects(cohort: Cohort) -> str:
+    """Why undeclared label maps surely number single objects and name no structures; empty where that is not sure.
+
+    Names stand for the same in every image: their numbers have gaps where one is absent, or their count is the same.
+    """
+    counts = [sorted(set(own) - {0}) for own in cohort.summaries(KIND).values()]
+    drawn_in = [own for own in counts if own]
+    declared = {label.value for label in cohort.dataset.classes.get(KIND, ())} - {0}
+    if declared or len(drawn_in) < FEWEST_MAPS or max(map(len, drawn_in)) < MOST_LABELS:
+        return ""
+    pieces = [one for case in cohort.fingerprint.cases if KIND in case.references for one in case.components.values()]
+    whole = sum(one == 1 for one in pieces) / max(1, len(pieces))
+    unbroken = sum(own == list(range(1, len(own) + 1)) for own in drawn_in) / len(drawn_in)
+    sizes = [len(own) for own in drawn_in]
+    if min(whole, unbroken) < SURE or max(sizes) < SPREAD * min(sizes):
+        return ""
+    return (
+        f"numbers run from 1 without a gap to between {min(sizes)} and {max(sizes)} from image to image, and "
+        f"{100 * whole:.3g} % of them are one piece each"
+    )
 
 
 def _labels(cohort: Cohort) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.reading.dataset import (
         looked_through,
         open_dataset,
+        opened_and_looked_through,
         path_of,
         refuse_unfit,
         with_references,

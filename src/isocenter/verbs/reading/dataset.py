@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files import CaseNames, DatasetOptions, ReadOptions, read_dataset
-from isocenter.quality import Examination, examine
+from isocenter.quality import Examination, examine, numbered_objects
 from isocenter.runtime import Spread
-from isocenter.tasks import Task, suffices
+from isocenter.tasks import Task, needs_of, suffices
 from isocenter.transforms import aligned
-from isocenter.values import Case, Dataset, Image, LazyMapping, Problem
+from isocenter.values import Case, Cohort, Dataset, Image, LazyMapping, Problem
 from isocenter.verbs.reading.boxes_of_masks import BOXES, OBJECT_MAPS, each_object, with_boxes
 from isocenter.verbs.reading.options import ReadingOptions
 from isocenter.verbs.reading.progress import tracked
@@ -98,6 +98,37 @@ def looked_through(dataset: Dataset, threads: int, spread: Spread | None = None)
     """Every case read once, with progress; by other processes if they are given."""
     with tracked("reading cases") as tracker:
         return examine(dataset, threads=threads, progress=tracker, spread=spread)
+
+
+class LookedThrough(NamedTuple):
+    """A data set with what was found in it; because: why its label maps are taken for numbered objects, or nothing."""
+
+    dataset: Dataset
+    examination: Examination
+    because: str = ""
+
+
+def opened_and_looked_through(
+    opened: Callable[[Collection[str]], Dataset], task: str | None, threads: int, spread: Spread | None = None
+) -> LookedThrough:
+    """Every case read once, and once more where nobody named the task and label maps turn out to number objects.
+
+    opened: the data set, by the kinds of reference that are asked for
+    """
+    dataset = opened(needs_of(task))
+    examination = looked_through(dataset, threads, spread)
+    because = numbered_objects(Cohort(dataset, examination.fingerprint)) if task is None else ""
+    if not because or OBJECT_MAPS not in (again := opened({OBJECT_MAPS})).kinds:
+        return LookedThrough(dataset, examination)
+    note = Problem(
+        "note",
+        f"the label maps are read as numbers of single objects: {because}",
+        (),
+        "numbers that name structures would be the same in every image",
+        "Choose --task segmentation if they name structures, and then name them with --labels",
+    )
+    again = replace(again, problems=(*again.problems, note))
+    return LookedThrough(again, looked_through(again, threads, spread), because)
 
 
 def refuse_unfit(examination: Examination) -> None:
