@@ -61,7 +61,7 @@ def predict(
         bool,
         typer.Option(
             "--covering",
-            help="Also write generous masks or objects, or list boxes, that miss at most the share task.risk.",
+            help="Also write masks or objects, or list boxes, that miss at most the share task.risk.",
         ),
     ] = False,
     device: Device = "auto",
@@ -131,9 +131,7 @@ def explain(
     seed: Seed = 0,
     seconds: Annotated[
         float | None,
-        typer.Option(
-            min=0, metavar="S", help="Seconds for each map of occlusion or rise; by default a fixed number of masks."
-        ),
+        typer.Option(min=0, metavar="S", help="Seconds for a map of occlusion or rise; by default a number of masks."),
     ] = None,
     fold: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Explain one fold of a run, in place of the mean of all.")
@@ -222,7 +220,7 @@ def adopt(
         Path,
         typer.Argument(
             metavar="SOURCE",
-            help="A model of another program: an nnU-Net v2 result folder, a MONAI bundle or an ONNX file.",
+            help="A result folder of nnU-Net v2, a MONAI bundle, or an ONNX file.",
         ),
     ],
     out: OutPackage = None,

@@ -93,7 +93,7 @@ def plan(
     device_memory: Annotated[
         float | None,
         typer.Option(
-            "--device-memory", metavar="GIB", help="GiB of memory of a GPU that need not be here; with --device cuda:0."
+            "--device-memory", metavar="GIB", help="Memory of a GPU, as in --device cuda:0, that need not be here."
         ),
     ] = None,
     threads: Threads = None,

@@ -137,10 +137,8 @@ def check(
         refuse_taken(Path(out), overwrite, MARKS)
     if scheduler is not None and (path := path_of(data)):
         data = path.absolute()  # a worker has another working folder
-    opened, spread = (
-        functools.partial(_opened, data, ReadingOptions.of(**reading)),
-        Cluster(scheduler) if scheduler else None,
-    )
+    opened = functools.partial(_opened, data, ReadingOptions.of(**reading))
+    spread = None if scheduler is None else Cluster(scheduler)
     dataset, examination, _ = opened_and_looked_through(opened, task, threads or cores(), spread)
     unknown = modality_problems(examination.dataset, examination.fingerprint)
     examination = replace(examination, problems=(*examination.problems, *unknown))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
@@ -18,6 +19,8 @@ from isocenter.values import Case, Cohort, Dataset, Image, LazyMapping, Problem
 from isocenter.verbs.reading.boxes_of_masks import BOXES, OBJECT_MAPS, each_object, with_boxes
 from isocenter.verbs.reading.options import ReadingOptions
 from isocenter.verbs.reading.progress import tracked
+
+log = logging.getLogger("isocenter")
 
 
 def path_of(subject: object) -> Path | None:
@@ -127,6 +130,7 @@ def opened_and_looked_through(
         "numbers that name structures would be the same in every image",
         "Choose --task segmentation if they name structures, and then name them with --labels",
     )
+    log.info("the label maps number single objects: they are read once more as such")
     again = replace(again, problems=(*again.problems, note))
     return LookedThrough(again, looked_through(again, threads, spread), because)
 
