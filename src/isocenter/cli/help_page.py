@@ -16,9 +16,10 @@ class Verb(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Two lists: what is given by its place, and what is given by a flag."""
-        shown = [one for one in self.get_params(ctx) if not getattr(one, "hidden", False)]
+        shown = self.get_params(ctx)
         arguments = [(_placeholder(one), self._text(one)) for one in shown if _is_argument(one)]
-        flags = [(str(one.get_help_record(ctx)[0]), self._text(one)) for one in shown if not _is_argument(one)]
+        records = [(one, one.get_help_record(ctx)) for one in shown if not _is_argument(one)]
+        flags = [(record[0], self._text(one)) for one, record in records if record is not None]
         for title, rows in (("Arguments", arguments), ("Options", flags)):
             if rows:
                 with formatter.section(title):
