@@ -17,12 +17,17 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+import numpy as np
 import pytest
 from sqlalchemy import text
 
+from isocenter.files.dicom import SeriesNames, write_series
 from isocenter.service.records import migrated, opened
+from isocenter.values import Geometry, Image
 from ports import free_port
 from service.receiving import running
+from service.small_node import LEVEL, SmallNode
+from service.thresholds import threshold_model
 
 
 def _postgresql() -> Path | None:
@@ -82,6 +87,19 @@ class PostgreSQL:
 def own_temporary_folder(monkeypatch):
     """Whatever a test's receiver makes of the place for temporary files ends with the test."""
     monkeypatch.setattr(tempfile, "tempdir", tempfile.gettempdir())
+
+
+@pytest.fixture
+def waited_for(monkeypatch) -> set[Path]:
+    """Files and folders whose bytes were waited for until they survive a power cut."""
+    places, fsync = set[Path](), os.fsync
+
+    def noted(file: int) -> None:
+        places.add(Path(f"/proc/self/fd/{file}").readlink())
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return places
 
 
 @contextmanager
@@ -205,3 +223,25 @@ def orthanc(orthanc_server):
     """An Orthanc that is empty."""
     orthanc_server.empty()
     return orthanc_server
+
+
+@pytest.fixture
+def mr(tmp_path) -> list[Path]:
+    """An oblique series of MR with a bright ball."""
+    turned = np.array([[0.0, 0.8, 0.6], [1.0, 0.0, 0.0], [0.0, 0.6, -0.8]])
+    affine = np.eye(4)
+    affine[:3, :3] = turned @ np.diag([1.0, 1.0, 2.5])
+    x, y, z = np.indices((24, 20, 8))
+    ball = 200 * ((x - 11) ** 2 + (y - 9) ** 2 + 6 * (z - 4) ** 2 < 40) + x
+    image = Image(ball[None].astype(np.int16), Geometry((24, 20, 8), affine), modality="MR")
+    write_series(image, SeriesNames("p", "study", "series"), tmp_path / "mr")
+    return sorted((tmp_path / "mr").iterdir())
+
+
+@pytest.fixture
+def small_node(tmp_path) -> Iterator[SmallNode]:
+    """A node whose model thresholds."""
+    made = SmallNode(tmp_path / "node", threshold_model(tmp_path / "model", LEVEL))
+    yield made
+    made.store.close()
+    made.database.close()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pydicom
 import pytest
 
 from isocenter.errors import ResourceError
-from isocenter.service import intake
+from isocenter.service import intake, read_settings, start_intake
 from isocenter.service.intake import POSITION, Front, WatchedFolder
 from isocenter.service.objects import ObjectStore, read_journals
 from service.objects_sent import drawn, encoded
 from service.receiving import until
-from service.test_work import mr  # noqa: F401 - a fixture
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def received(store: ObjectStore) -> list[str]:
     return [line.instance for line in read_journals(store.folder / "inbox", {})[0]]
 
 
-def test_a_file_of_a_watched_folder_counts_once_it_has_come_to_rest(tmp_path, store, mr, monkeypatch):  # noqa: F811
+def test_a_file_of_a_watched_folder_counts_once_it_has_come_to_rest(tmp_path, store, mr, monkeypatch):
     folder = tmp_path / "incoming" / "deep"
     folder.mkdir(parents=True)
     watched = WatchedFolder(tmp_path / "incoming", store)
@@ -54,7 +54,7 @@ def test_a_file_of_a_watched_folder_counts_once_it_has_come_to_rest(tmp_path, st
     assert sorted(path.name for path in folder.glob("0*.dcm")) == [path.name for path in mr]
 
 
-def test_a_file_that_is_gone_before_it_is_read_keeps_no_other_from_being_taken(tmp_path, store, mr, monkeypatch):  # noqa: F811
+def test_a_file_that_is_gone_before_it_is_read_keeps_no_other_from_being_taken(tmp_path, store, mr, monkeypatch):
     monkeypatch.setattr(intake, "SETTLED_S", 0.0)
     folder = tmp_path / "incoming"
     folder.mkdir()
@@ -68,7 +68,7 @@ def test_a_file_that_is_gone_before_it_is_read_keeps_no_other_from_being_taken(t
     assert list((tmp_path / "inbox").rglob("*.part")) == []
 
 
-def test_series_of_an_orthanc_are_fetched_once_they_have_come_to_rest_there(tmp_path, store, mr, orthanc):  # noqa: F811
+def test_series_of_an_orthanc_are_fetched_once_they_have_come_to_rest_there(tmp_path, store, mr, orthanc):
     for dataset in (*map(pydicom.dcmread, mr), drawn()):
         dataset.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
         orthanc.ask("/instances", encoded(dataset))
@@ -90,6 +90,28 @@ def stable(orthanc) -> set[str]:
     """Series that have come to rest there."""
     changes = orthanc.ask("/changes?limit=1000")["Changes"]
     return {one["ID"] for one in changes if one["ChangeType"] == "StableSeries"}
+
+
+def test_a_node_takes_in_what_its_settings_name(tmp_path, mr, monkeypatch, orthanc):
+    monkeypatch.setattr(intake, "SETTLED_S", 0.0)
+    monkeypatch.setattr(intake, "LOOK_S", 0.02)
+    orthanc.ask("/instances", encoded(drawn()))
+    (tmp_path / "incoming").mkdir()
+    (tmp_path / "incoming" / "first.dcm").write_bytes(mr[0].read_bytes())
+    (tmp_path / "node.toml").write_text(
+        f'[node]\nmin_free_gb = 0\n[watch]\nfolder = "incoming"\n[front]\northanc = "{orthanc.url}"\n'
+    )
+    settings, stop = read_settings(tmp_path / "node.toml"), threading.Event()
+    threads = start_intake(settings, stop)
+
+    def ways() -> set[str]:
+        return {line.way for line in read_journals(settings.folder / "inbox", {})[0]}
+
+    until(lambda: ways() == {"watch", "front"})
+    stop.set()
+    for thread in threads:
+        thread.join(60)
+    assert start_intake(settings.model_copy(update={"watch": None, "front": None}), stop) == []
 
 
 def test_an_orthanc_that_does_not_answer_is_named(tmp_path, store):

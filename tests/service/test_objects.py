@@ -18,13 +18,17 @@ from isocenter.service.objects import (
     ObjectStore,
     OutOfSpaceError,
     Received,
+    exchange,
     files_without_row,
     forget_journals,
+    read_asides,
     read_journals,
     secure,
 )
 from isocenter.service.stored import LOG, JsonLines
-from service.objects_sent import drawn, encoded
+from service.objects_sent import data_set, drawn, encoded
+from service.receiving import receiving
+from service.talking import RELEASE, Talk, object_sent
 
 # Writes one object and its line, then half of the next, and waits to be killed.
 WRITER = """
@@ -111,6 +115,37 @@ def test_another_object_with_the_same_uid_goes_aside_and_the_first_stays(store, 
     reason = (tmp_path / "aside/1/reason.json").read_text()
     assert json.loads(reason)["first"] == first.path
     assert "secret" not in reason and "Doe" not in reason
+
+
+def test_the_same_other_bytes_lie_aside_once_whoever_sends_them_again(store, tmp_path):
+    first, other = drawn(), drawn(Rows=4)
+    kept(store, encoded(first))
+    places = [kept(store, encoded(other)).path]
+    other.file_meta.SourceApplicationEntityTitle = "ANOTHER"
+    second = ObjectStore(tmp_path, "web")
+    places += [kept(one, encoded(other)).path for one in (store, second, store)]
+    second.close()
+    assert set(places) == {"aside/1/object.dcm"}
+    exchange(tmp_path, read_asides(tmp_path)[0])  # by a person
+    assert kept(store, encoded(first)).path == "aside/1/object.dcm"
+    assert [aside.number for aside in read_asides(tmp_path)] == [1]
+
+
+@pytest.mark.parametrize(
+    ("sync", "before", "after"), [("object", True, True), ("association", False, True), ("commit", False, False)]
+)
+def test_what_is_said_to_survive_a_power_cut_was_waited_for(tmp_path, waited_for, sync, before, after):
+    """before: the answer to the object; after: the end of the association."""
+    data = object_sent(data_set(encoded(drawn())), "1.2.3.4")
+    with receiving(tmp_path, sync=sync) as node, Talk(node.port) as talk:
+        talk.associate()
+        talk.say(data)
+        assert talk.status() == 0
+        [path] = tmp_path.glob("studies/*/*/*/*.dcm")
+        assert ({path, path.parent} <= waited_for) is before
+        talk.say(RELEASE)
+        talk.hear()
+        assert ({path, path.parent} <= waited_for) is after
 
 
 def test_a_file_that_a_power_cut_has_emptied_gives_way_to_the_object_sent_again(store, tmp_path):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.service.objects.aside import Aside, exchange, read_asides
+    from isocenter.service.objects.aside import Aside, exchange, read_asides, set_aside
     from isocenter.service.objects.journal import forget_journals, read_journals
     from isocenter.service.objects.received import CommitmentReport, CommitmentRequest, Line, Received, Way
     from isocenter.service.objects.reply import Reply
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
         files_without_row,
         key_of,
         secure,
-        set_aside,
     )
 
 if not TYPE_CHECKING:

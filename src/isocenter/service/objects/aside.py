@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
+import json
 import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from isocenter.files import load_json
-from isocenter.service.objects.store import ASIDE
+
+ASIDE, LOCK = "aside", "lock"
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,35 @@ class Aside:
     first: str | None
     at: float | None
     path: Path
+
+
+def set_aside(folder: Path, path: Path, name: str, reason: Mapping[str, object]) -> Path:
+    """Link a file into a new folder `aside/<n>/`, with the reason beside it; the new path.
+
+    The reason names no patient.
+    """
+    (folder / ASIDE).mkdir(exist_ok=True)
+    taken = [int(entry.name) for entry in os.scandir(folder / ASIDE) if entry.name.isdecimal()]
+    for number in itertools.count(max(taken, default=0) + 1):
+        place = folder / ASIDE / str(number)
+        try:
+            place.mkdir()
+        except FileExistsError:  # another process was first
+            continue
+        break
+    os.link(path, place / name)
+    record = {"schema": "isocenter.aside", "version": 1, "at": time.time(), **reason}
+    (place / "reason.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return place / name
+
+
+@contextmanager
+def setting_aside(folder: Path) -> Iterator[None]:
+    """No other process of the node sets anything aside meanwhile."""
+    (folder / ASIDE).mkdir(exist_ok=True)
+    with (folder / ASIDE / LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def read_asides(folder: Path) -> list[Aside]:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import itertools
-import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,12 +18,13 @@ from typing import Literal, Self
 
 from isocenter.errors import FormatError, ResourceError
 from isocenter.files.dicom import Identity, read_identity
+from isocenter.service.objects.aside import read_asides, set_aside, setting_aside
 from isocenter.service.objects.journal import Journal
 from isocenter.service.objects.received import Received, Way
 
 Sync = Literal["object", "association", "commit"]
 
-INBOX, STUDIES, ASIDE = "inbox", "studies", "aside"
+INBOX, STUDIES = "inbox", "studies"
 COMPARED_AT_ONCE = 1 << 20
 SYNCED_AT_ONCE = 16
 ENOUGH = 1 << 14  # bytes in which nearly every object states its UIDs
@@ -116,7 +116,7 @@ class ObjectStore:
     def keep(self, part: Part, peer: str, way: Way = "store", *, announced: str = "") -> Received:
         """Give a whole object its final name, and write that down; from here on it survives the death of the node.
 
-        The same object once more changes nothing; another one with the same UID goes aside.
+        The same object once more changes nothing; another one with the same UID goes aside, the same one once.
         announced: the instance's UID as the sender states it
         Raises FormatError for what lacks a UID or is not what was announced, and OutOfSpaceError.
         """
@@ -149,26 +149,6 @@ def secure(folder: Path, paths: Iterable[str]) -> None:
             list(pool.map(_sync, [folder / file for file in files]))
     for parent in {parent for file in files for parent in file.parents}:
         _sync(folder / parent)
-
-
-def set_aside(folder: Path, path: Path, name: str, reason: Mapping[str, object]) -> Path:
-    """Link a file into a new folder `aside/<n>/`, with the reason beside it; the new path.
-
-    The reason names no patient.
-    """
-    (folder / ASIDE).mkdir(exist_ok=True)
-    taken = [int(entry.name) for entry in os.scandir(folder / ASIDE) if entry.name.isdecimal()]
-    for number in itertools.count(max(taken, default=0) + 1):
-        place = folder / ASIDE / str(number)
-        try:
-            place.mkdir()
-        except FileExistsError:  # another process was first
-            continue
-        break
-    os.link(path, place / name)
-    record = {"schema": "isocenter.aside", "version": 1, "at": time.time(), **reason}
-    (place / "reason.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return place / name
 
 
 def files_without_row(folder: Path, is_known: Callable[[str], bool]) -> Iterator[Received]:
@@ -216,7 +196,20 @@ def _kept_aside(folder: Path, part: Path, identity: Identity, path: str) -> str:
     if known.syntax == identity.syntax and _same_bytes(part, identity.offset, first, known.offset):
         return path
     reason = {"reason": "another object with the same UID came first", "first": path}
-    return set_aside(folder, part, "object.dcm", reason).relative_to(folder).as_posix()
+    with setting_aside(folder):  # two receivers may be sent the same at once
+        rivals = (aside.path for aside in read_asides(folder) if aside.first == path)
+        place = next((rival for rival in rivals if _is_same(part, identity, rival)), None)
+        place = place or set_aside(folder, part, "object.dcm", reason)
+    return place.relative_to(folder).as_posix()
+
+
+def _is_same(part: Path, identity: Identity, rival: Path) -> bool:
+    """Whether an object that lies aside is the one that has come."""
+    try:
+        known = read_identity(rival)
+    except (FormatError, FileNotFoundError):
+        return False
+    return known.syntax == identity.syntax and _same_bytes(part, identity.offset, rival, known.offset)
 
 
 def _same_bytes(first: Path, start: int, other: Path, other_start: int) -> bool:

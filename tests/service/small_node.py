@@ -1,0 +1,56 @@
+"""A node without processes and ports: its keeper and a worker, step by step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import select
+
+from isocenter.service import Keeper, Worker, read_settings
+from isocenter.service.objects import ObjectStore
+from isocenter.service.records import migrated
+from isocenter.service.records.tables import jobs
+from isocenter.service.routing import rules_of
+from isocenter.service.work import WarmModels
+
+# Of the threshold of its model: the ball of `mr` is above it.
+LEVEL = 40.5
+
+
+class SmallNode:
+    """The keeper and one worker of a node, without processes and ports."""
+
+    def __init__(self, folder: Path, *models: Path, **sections) -> None:
+        sections = {"study": {"complete_after_s": 0}, "node": {"min_free_gb": 0}, **sections}
+        self.settings = read_settings(None, models, folder, **sections)
+        folder.mkdir(exist_ok=True)
+        self.database = migrated(self.settings.database_url)
+        self.store = ObjectStore(folder, "test")
+        warm = WarmModels({name: one.path for name, one in self.settings.models.items()}, 8)
+        self.models = {name: warm[name][1] for name in self.settings.models}
+        self.rules = rules_of(self.settings, self.models)
+        self.keeper = Keeper(self.settings, self.database, self.rules, self.models)
+        self.worker = Worker(self.settings, self.database, self.rules, "test/worker-0")
+
+    def receive(self, *paths: Path) -> None:
+        for path in paths:
+            with self.store.open_part() as part:
+                part.write(path.read_bytes())
+                self.store.keep(part, "test")
+
+    def work(self) -> None:
+        """Until nothing is left to do."""
+        for _ in range(100):
+            self.keeper.round()
+            job = self.worker.jobs.claim(self.worker.name)
+            if job is None:
+                return
+            self.worker._done(job)
+
+    def rows(self, table):
+        with self.database.read() as connection:
+            return connection.execute(select(table)).all()
+
+    def result(self, name: str = "answer.dcm") -> Path:
+        [job] = self.rows(jobs)
+        return self.settings.folder / "results" / job.job / name
