@@ -100,6 +100,14 @@ def test_titles_are_no_paths(tmp_path):
         assert len(node.lines) == 4 and not list(tmp_path.parent.rglob("*escaped*"))
 
 
+@pytest.mark.parametrize("titles", [{"calling": "A\0B"}, {"called": "A\x1b[2J"}])
+def test_titles_with_control_characters_are_no_request(node, titles):
+    """A database would not hold them, and a terminal would obey."""
+    with Talk(node.port) as talk:
+        assert talk.associate(**titles) in {ABORTED, 0}
+    assert is_served(node)
+
+
 @given(st.binary(max_size=400))
 def test_the_body_of_a_request_is_parsed_or_refused(body):
     try:

@@ -7,8 +7,9 @@ import threading
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
+from isocenter.errors import ResourceError
 from isocenter.service.records import (
     ABSTAINED,
     NOTHING,
@@ -21,8 +22,13 @@ from isocenter.service.records import (
     Jobs,
     Outbox,
     Outcome,
+    RecordError,
+    only_keeper,
+    opened,
 )
+from isocenter.service.records import index as index_of_records
 from isocenter.service.records.tables import answers, deliveries, events, findings, jobs, metadata, studies
+from ports import free_port
 
 RULE = {"rule": "all", "model": "m", "model_hash": "h", "inputs": {"image": "s"}, "revision": 1}
 SEG = Answer("case.dcm", "seg", 10, "0" * 64, "1.2.3", "2.25.7")
@@ -241,6 +247,68 @@ def test_a_study_that_was_given_another_object_of_the_same_uid_is_aside_until_so
     assert settled(queue, [], "no rule takes it") == ("done", "refused", "no rule takes it")
 
 
+def test_a_study_that_gets_something_to_do_while_it_is_looked_at_has_no_event_and_is_not_done(
+    queue, database, monkeypatch
+):
+    index, look = Index(database), index_of_records._settled
+    index.complete("a" * 32, 1, {}, {})
+    with database.write() as connection:
+        index.routed(connection, "a" * 32, 1, [])
+
+    def looked(connection, row):
+        seen = look(connection, row)
+        index.contest("a" * 32, "aside/1/object.dcm")  # as the keeper does for what has just come
+        return seen
+
+    monkeypatch.setattr(index_of_records, "_settled", looked)
+    assert index.settle() == []
+    assert [row.state for row in rows(database, studies)] == ["complete"]
+    assert [row.kind for row in rows(database, events)] == ["study complete", "object aside"]
+    monkeypatch.undo()
+    with database.write() as connection:
+        index.routed(connection, "a" * 32, 1, [])
+    assert [one.state for one in index.settle()] == ["aside"]
+
+
+@pytest.mark.parametrize("value", [{"frames": 10**20}, {"frames": 10**9000}, {"manufacturer": "a\0b"}])
+def test_a_value_that_the_database_cannot_hold_is_said_to_be_that_and_none_of_the_network(queue, database, value):
+    if "manufacturer" in value and not database.skips_locked:
+        pytest.skip("SQLite holds a zero in a text")
+    with pytest.raises(RecordError, match="cannot hold what it is given") as error:
+        Index(database).complete("a" * 32, 1, {}, {"b" * 32: value})
+    assert "Is it running" not in str(error.value)
+    assert [row.state for row in rows(database, studies)] == ["receiving"]
+
+
+def test_what_is_wrong_with_a_value_is_said_without_the_value(database):
+    if not database.skips_locked:
+        pytest.skip("SQLite takes any value in any column")
+    with pytest.raises(RecordError, match="invalid input syntax for type integer") as error, database.read() as asked:
+        asked.execute(text("SELECT CAST('Doe^Jane' AS integer)"))
+    assert "Doe" not in str(error.value)
+
+
+def test_a_database_that_is_not_there_does_not_answer():
+    away = opened(f"postgresql://node@127.0.0.1:{free_port()}/none")
+    with pytest.raises(ResourceError, match="does not answer"):
+        away.now()
+    with pytest.raises(ResourceError, match="does not answer"), only_keeper(away):
+        pass
+
+
+def test_a_superseded_job_whose_inputs_are_wanted_again_is_done_anew(queue, database):
+    """As of two objects that change places, and back: the study would be refused without a reason."""
+    add(queue)
+    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs"]))
+    assert settled(queue, [])[1] == REFUSED
+    assert [row.state for row in rows(database, jobs)] == ["superseded"]
+    assert add(queue) and not add(queue)
+    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs"]))
+    [row] = rows(database, jobs)
+    assert (row.state, row.outcome, row.attempts) == ("sending", RESULT, 1)
+    assert [one.sop_instance_uid for one in Outbox(database).claim("pacs")] == ["2.25.7"]
+
+
 def test_a_job_done_again_whose_answers_have_all_arrived_is_done(queue, database):
     add(queue)
     queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs"]))
@@ -301,6 +369,18 @@ def test_what_a_job_has_not_sent_when_it_is_ended_stays_here(queue, database, en
         ("pacs", "sent", None),
         ("archive", "aside", f"its job is {ended}"),
     }
+
+
+def test_a_peer_that_is_away_is_tried_after_growing_pauses_of_five_minutes_at_most(queue, database):
+    add(queue)
+    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs"]))
+    outbox, pauses = Outbox(database), []
+    for _ in range(11):
+        outbox.failed(outbox.claim("pacs")[0], "it does not answer")
+        with database.write() as connection:
+            pauses.append(connection.execute(select(deliveries.c.next_at - Clock())).scalar_one())
+            connection.execute(update(deliveries).values(next_at=0.0))
+    assert pauses == pytest.approx([1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300], abs=0.5)
 
 
 def test_a_peer_that_is_away_for_three_days_is_given_up(queue, database):

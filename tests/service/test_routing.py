@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +13,15 @@ import pytest
 import isocenter
 from isocenter.errors import UsageError
 from isocenter.service.keeper import seconds_until
+from isocenter.service.records import Index
+from isocenter.service.records.tables import studies
 from isocenter.service.routing import ModelFacts, SeriesFacts, StudyAnswers, rules_of, study_routing
 from isocenter.service.routing.rules import fits
 from isocenter.service.settings import Rule, Settings
+from isocenter.service.stored import MODELS
+from isocenter.service.web import WebNode
+from isocenter.service.web.studies import route_study
+from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
 
 MODEL = {"m": ModelFacts("m", "hash", "MR")}
@@ -75,6 +83,31 @@ def test_a_rule_that_no_series_can_fulfil_is_refused(changes, words):
 )
 def test_a_condition_holds_where_a_fact_is_as_the_rule_wishes(wish, found, holds):
     assert fits("Any", wish, found) is holds
+
+
+@pytest.mark.parametrize(
+    ("wish", "other"),
+    [
+        ({"slices": (20, 400)}, {"shape": [64, 64, 12]}),
+        ({"orientation": "LPS"}, {"orientation": "RAS"}),
+        ({"field_of_view_mm": (60, 240)}, {"field_of_view_mm": [64.0, 64.0, 12.0]}),
+        ({"frames": (2, 50)}, {"frames": None}),
+        ({"localizer": False}, {"attributes": {"ImageType": ["ORIGINAL", "LOCALIZER"]}}),
+        ({"ProtocolName": ["~brain", "head"]}, {"attributes": {"ProtocolName": "knee"}}),
+    ],
+)
+def test_a_rule_asks_for_facts_of_geometry_and_for_attributes_alike(wish, other):
+    known = {"orientation": "LPS", "field_of_view_mm": [64.0, 64.0, 80.0], "frames": 20}
+    fitting = series("a", attributes={"ProtocolName": "brain 3D"}, **known)
+    attributes = {"ProtocolName": "brain 3D", **other.get("attributes", {})}
+    assert taken(rule(when=wish), fitting, series("b", **{**known, **other, "attributes": attributes})) == [
+        {"image": "a"}
+    ]
+
+
+def test_a_rule_that_wants_localizers_gets_them():
+    scout = series("b", attributes={"ImageType": ["ORIGINAL", "LOCALIZER"]})
+    assert taken(rule(when={"localizer": True}), series(), scout) == [{"image": "b"}]
 
 
 def test_every_axis_has_to_lie_in_the_range():
@@ -163,6 +196,48 @@ def test_route_says_of_a_folder_which_series_a_model_takes(tmp_path, data):
     refused = [row for row in found.rows if any(c.name == "readable" and not c.holds for c in row.conditions)]
     assert any("not evenly spaced" in str(c.found) for row in refused for c in row.conditions)
     assert "wanted MR, found CT" in found.explained()
+
+
+def test_route_says_of_a_study_in_the_node_what_its_own_page_says(tmp_path, mr, cli):
+    """A rule that waits for another's answer is followed once the node has that."""
+    models = [threshold_model(tmp_path, level, name=name) for name, level in (("high", LEVEL), ("low", 20.5))]
+    config = tmp_path / "node.toml"
+    config.write_text("""
+        [models]
+        high = { path = "high.onnx" }
+        low = { path = "low.onnx" }
+        [[rules]]
+        name = "ball"
+        model = "high"
+        [[rules]]
+        name = "within"
+        model = "low"
+        inside = { rule = "ball", label = "bright" }
+        """)
+    rules = [
+        {"name": "ball", "model": "high.onnx"},
+        {"name": "within", "model": "low.onnx", "inside": {"rule": "ball", "label": "bright"}},
+    ]
+    node = SmallNode(tmp_path / "node", *models, rules=rules, study={"complete_after_s": 300})
+    node.receive(*mr)
+    node.work()
+    [row] = node.rows(studies)
+    with pytest.raises(UsageError, match="not complete yet"):
+        isocenter.route(row.uid, config=config)
+    Index(node.database).hurry(row.study)
+    node.work()
+    (tmp_path / "node" / MODELS).write_text(json.dumps({"rows": [asdict(one) for one in node.models.values()]}))
+    page = route_study(WebNode(node.settings, node.database, node.store), row.uid)
+    node.store.close()
+    node.database.close()
+    record = json.loads(cli("route", row.uid, "--config", config, "--explain", "--json").out)
+    assert (record["schema"], record["version"]) == ("isocenter.route", 1)
+    assert record["rows"] == json.loads(page.model_dump_json())["rows"]
+    assert [row["taken"] for row in record["rows"]] == [True, True]
+    explained = cli("route", row.uid, "--config", config, "--explain")
+    assert "yes  answer of ball: wanted result, found result" in explained.out
+    unknown = cli("route", "1.2.3", "--config", config)
+    assert (unknown.code, "no such study" in unknown.err) == (2, True)
 
 
 def test_facts_that_were_kept_are_the_facts_that_were_found():

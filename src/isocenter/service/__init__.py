@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from isocenter.service.keeper import Keeper
     from isocenter.service.objects import key_of
     from isocenter.service.records import Index, only_keeper, opened
-    from isocenter.service.routing import Routed, SeriesFacts, facts_of, rules_of, study_routing
+    from isocenter.service.routing import (
+        Routed,
+        SeriesFacts,
+        StudyAnswers,
+        facts_of,
+        rules_of,
+        study_answers,
+        study_routing,
+    )
     from isocenter.service.settings import Settings, read_settings
     from isocenter.service.supervisor import Node, prepared
     from isocenter.service.web import run_web

@@ -22,12 +22,13 @@ from isocenter.service.objects import (
     key_of,
     read_journals,
 )
-from isocenter.service.records import Arrival, Database, Index, Jobs
+from isocenter.service.records import Arrival, Database, Index, Jobs, RecordError
 from isocenter.service.routing import (
     ModelFacts,
     SeriesFacts,
     facts_of,
     inputs_hash,
+    nearest,
     series_hash,
     study_answers,
     study_routing,
@@ -120,8 +121,19 @@ class Keeper:
         objects = [one for one in objects if (self.settings.folder / one.path).exists()]  # else somebody removed it
         for start in range(0, len(objects), AT_ONCE):
             arrivals = [self._arrival(one) for one in objects[start : start + AT_ONCE]]
-            fresh += self.index.add(arrivals)
+            try:
+                fresh += self.index.add(arrivals)
+            except RecordError:  # one of them must not keep the others out
+                fresh += sum(self._added(arrival) for arrival in arrivals)
         return fresh
+
+    def _added(self, arrival: Arrival) -> int:
+        """A row for one object; 0 where it is known, or cannot be recorded: its file stays, and is found again."""
+        try:
+            return self.index.add([arrival])
+        except RecordError as error:
+            log.error("the object in %s has no row: %s", arrival.path, error.problem)
+            return 0
 
     def _arrival(self, received: Received) -> Arrival:
         keys = (key_of(received.study), key_of(received.series), key_of(received.instance))
@@ -145,19 +157,25 @@ class Keeper:
             facts.append(known)
             columns[row.series] = {**known.columns, "inputs_hash": series_hash(digests)}
         attributes = facts[0].attributes if facts else {}
-        return self.index.complete(study, revision, attributes, columns)
+        try:
+            return self.index.complete(study, revision, attributes, columns)
+        except RecordError as error:  # its series are refused, and all other studies are complete
+            log.error("study %s: %s", study, error.problem)
+            bare = {key: {"problem": error.problem, "inputs_hash": row["inputs_hash"]} for key, row in columns.items()}
+            return self.index.complete(study, revision, {}, bare)
 
     def route(self, study: Row[Any]) -> int:
         """Have the rules look at a study; how many jobs are new."""
         rows = self.index.series_of(study.study)
         series = [SeriesFacts.of_row(row) for row in rows]
         contents = {row.series: row.inputs_hash for row in rows}
-        answers, done = study_answers(self.jobs.database, study.study)
+        answers, results = study_answers(self.jobs.database, study.study)
         routing = study_routing(self.rules, self.models, series, answers)
         wanted, fresh = [], 0
         with self.jobs.database.write() as connection:
             for rule, inputs in routing.jobs:
-                within = done.get(rule.inside.rule, "") if rule.inside is not None else ""
+                earlier = results.get(rule.inside.rule, {}) if rule.inside is not None else {}
+                within = nearest(earlier, list(inputs.values()))
                 digest = inputs_hash(inputs, contents, within)
                 wanted.append((rule.name, digest))
                 columns = {

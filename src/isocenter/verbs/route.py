@@ -17,7 +17,7 @@ from isocenter.report import InNotebook
 from isocenter.verbs.serve import need_extra
 
 if TYPE_CHECKING:
-    from isocenter.service import Routed, SeriesFacts, Settings
+    from isocenter.service import Routed, SeriesFacts, Settings, StudyAnswers
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ def route(
 
     study:  a folder of DICOM files, or the UID of a study in the node
     models: folders of models, beside those of the file
-    Raises UsageError for a study that is neither, DatasetError for a folder without DICOM.
+    Raises UsageError for a study that is neither, or not complete yet, DatasetError for a folder without DICOM.
     """
     need_extra("route")
     path, place = (None if one is None else Path(one) for one in (config, folder))
@@ -80,20 +80,26 @@ def route(
     facts = {name: warm[name][1] for name in settings.models}
     if not facts:
         raise UsageError("there is no model to route to", "route", "Give a model, or a --config that names one")
-    series = _series_in(Path(study)) if Path(study).is_dir() else _series_of(str(study), settings)
-    return Route(service.study_routing(service.rules_of(settings, facts), facts, series).rows)
+    if Path(study).is_dir():
+        series, answers = _series_in(Path(study)), service.StudyAnswers()
+    else:
+        series, answers = _known(str(study), settings)
+    return Route(service.study_routing(service.rules_of(settings, facts), facts, series, answers).rows)
 
 
-def _series_of(uid: str, settings: Settings) -> list[SeriesFacts]:
-    """The series of a study that the node has."""
+def _known(uid: str, settings: Settings) -> tuple[list[SeriesFacts], StudyAnswers]:
+    """The series of a study that the node has, and what finished jobs say of it."""
     if not (settings.folder / "node.sqlite").exists() and settings.database.url == "sqlite":
         raise UsageError("is no folder, and there is no node here", uid, "Give a folder of DICOM files, or --config")
     database = service.opened(settings.database_url)
     rows = service.Index(database).series_of(service.key_of(uid))
+    answers, _ = service.study_answers(database, service.key_of(uid))
     database.close()
     if not rows:
         raise UsageError("the node has no such study", uid, "Give the UID of a study that it has received")
-    return [service.SeriesFacts.of_row(row) for row in rows]
+    if any(row.inputs_hash is None for row in rows):
+        raise UsageError("the study is not complete yet, and its series are not read", uid, "Wait for its last image")
+    return [service.SeriesFacts.of_row(row) for row in rows], answers
 
 
 def _series_in(folder: Path) -> list[SeriesFacts]:

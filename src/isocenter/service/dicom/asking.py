@@ -35,7 +35,7 @@ def find(
         rows = []
         for status, answer in association.send_c_find(_identifier(wanted, level), FIND):
             if _status(status, peer, *PENDING) in PENDING and answer is not None:
-                rows.append({element.keyword: str(element.value) for element in answer if element.keyword})
+                rows.append({one.keyword: "" if one.is_empty else str(one.value) for one in answer if one.keyword})
     return rows
 
 

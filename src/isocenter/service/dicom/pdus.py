@@ -61,6 +61,8 @@ def parse_request(body: bytes) -> Request:
         called, calling = (title.decode("ascii").strip(" \0") for title in (called, calling))
     except (struct.error, UnicodeDecodeError) as error:
         raise ProtocolError("a request that is malformed") from error
+    if not f"{called}{calling}".isprintable():  # PS3.5 6.2; a database may not even hold it
+        raise ProtocolError("a request with control characters in its titles")
     numbers = {proposal.number for proposal in proposals}
     if not version & 1 or not proposals or len(numbers) < len(proposals):
         raise ProtocolError("a request of another version, or without contexts of its own numbers")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.service.records.database import Clock, Database, only_keeper, opened
+    from isocenter.service.records.database import Clock, Database, RecordError, only_keeper, opened
     from isocenter.service.records.index import Arrival, Index
     from isocenter.service.records.jobs import (
         ABSTAINED,

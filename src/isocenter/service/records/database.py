@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Float, create_engine, event, make_url, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError, StatementError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 
-from isocenter.errors import ResourceError, UsageError
+from isocenter.errors import IsocenterError, ResourceError, UsageError
 
 PASSWORD = "ISOCENTER_DATABASE_PASSWORD"  # noqa: S105 - the name of a variable
 # How long a writer waits for another one (ms), and how many milliseconds a lock of PostgreSQL may be waited for.
 BUSY_MS = 30_000
 # Of PostgreSQL's advisory locks one that others hardly take.
 KEEPER_LOCK = 0x150CE97F
+# What a driver raises for a value that is too long, too large, or no text; some of it SQLite's raises as Python's own.
+PYTHONS = (OverflowError, UnicodeError)
+OF_VALUES = (DataError, IntegrityError, ProgrammingError, *PYTHONS)
+QUOTED = re.compile(r'"[^"]*"')
+
+
+class RecordError(IsocenterError):
+    """A row that the database does not take, because of a value in it."""
 
 
 class Clock(GenericFunction[float]):
@@ -49,21 +58,34 @@ class Database:
     reader: Engine
 
     def write(self) -> AbstractContextManager[Connection]:
-        """A transaction that writes. Raises ResourceError where the database does not answer."""
+        """A transaction that writes.
+
+        Raises ResourceError where the database does not answer, RecordError for a value that it cannot hold.
+        """
         return self._transaction(self.engine)
 
     def read(self) -> AbstractContextManager[Connection]:
-        """A transaction that only reads, and keeps no writer waiting; ResourceError as `write`."""
+        """A transaction that only reads, and keeps no writer waiting; errors as `write`."""
         return self._transaction(self.reader)
 
     @contextmanager
     def _transaction(self, engine: Engine) -> Iterator[Connection]:
+        with self.errors(), engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Errors of the database as ours; what is quoted in their words may be a patient's, and is left out."""
         try:
-            with engine.begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            cause = str(getattr(error, "orig", None) or error).splitlines()[0]
-            raise ResourceError(f"the database does not answer: {cause}", self.shown, "Is it running?") from error
+            yield
+        except (SQLAlchemyError, *PYTHONS) as error:
+            cause = getattr(error, "orig", None) or error
+            words = QUOTED.sub('"..."', next(iter(str(cause).splitlines()), type(cause).__name__))
+            is_unsent = isinstance(error, StatementError) and not isinstance(error, DBAPIError)
+            if is_unsent or isinstance(error, OF_VALUES):
+                remedy = "Report it with the words of the error"
+                raise RecordError(f"the database cannot hold what it is given: {words}", self.shown, remedy) from error
+            raise ResourceError(f"the database does not answer: {words}", self.shown, "Is it running?") from error
 
     @property
     def shown(self) -> str:
@@ -108,17 +130,20 @@ def opened(url: str) -> Database:
 def only_keeper(database: Database) -> Iterator[None]:
     """Be the one keeper of a database of PostgreSQL; one of SQLite lies in the folder, which has a lock of its own.
 
-    Raises UsageError where another node keeps it.
+    Raises UsageError where another node keeps it, ResourceError where it does not answer.
     """
     if not database.skips_locked:
         yield
         return
-    with database.engine.connect() as connection:
-        lock = {"lock": KEEPER_LOCK}
-        if not connection.execute(text("SELECT pg_try_advisory_lock(:lock)"), lock).scalar_one():
+    with ExitStack() as held:
+        with database.errors():
+            connection = held.enter_context(database.engine.connect())
+            lock = {"lock": KEEPER_LOCK}
+            is_ours = connection.execute(text("SELECT pg_try_advisory_lock(:lock)"), lock).scalar_one()
+            connection.commit()
+        if not is_ours:
             remedy = "Give each node a database of its own"
             raise UsageError("another node keeps this database", database.shown, remedy)
-        connection.commit()
         try:
             yield
         finally:

@@ -16,6 +16,8 @@ from isocenter.service.records.tables import answers, deliveries, events, findin
 OPEN = ("waiting", "running", "sending")
 # States of a study with nothing left to do.
 SETTLED = ("done", "aside")
+# Of a job that is done again.
+ANEW = {"state": "waiting", "attempts": 0, "reason": None, "outcome": None}
 RESULT, ABSTAINED, REFUSED, NOTHING = "result", "abstained", "refused", "nothing"
 
 
@@ -83,11 +85,17 @@ class Jobs:
     attempts: int = 3
 
     def add(self, connection: Connection, *, study: str, inputs_hash: str, after_s: float = 0, **columns: Any) -> bool:
-        """A new job in the queue, to be begun after a while; False where it is there, whatever became of it."""
-        key = job_key(study, columns["rule"], columns["model_hash"], inputs_hash)
-        if connection.execute(select(jobs.c.job).where(jobs.c.job == key)).first() is not None:
-            return False
-        clock = Clock()
+        """A new job in the queue, to be begun after a while; False where it is there, whatever became of it.
+
+        But a job that was superseded is wanted again: it is done anew, and its answers are the same.
+        """
+        key, clock = job_key(study, columns["rule"], columns["model_hash"], inputs_hash), Clock()
+        state = connection.execute(select(jobs.c.state).where(jobs.c.job == key)).scalar()
+        if state == "superseded":
+            again = {**ANEW, "not_before": clock + after_s, **columns}
+            connection.execute(update(jobs).where(jobs.c.job == key).values(again))
+        if state is not None:
+            return state == "superseded"
         stated = {"state": "waiting", "not_before": clock + after_s, "created_at": clock}
         connection.execute(insert(jobs).values(job=key, study=study, inputs_hash=inputs_hash, **{**stated, **columns}))
         return True
@@ -233,7 +241,7 @@ class Jobs:
         """A job that ended, or went aside, waits again with all its attempts."""
         with self.database.write() as connection:
             ended = jobs.c.state.not_in((*OPEN, "superseded"))
-            values = {"state": "waiting", "attempts": 0, "reason": None, "outcome": None, "not_before": Clock()}
+            values = {**ANEW, "not_before": Clock()}
             done = connection.execute(update(jobs).where(jobs.c.job == job, ended).values(values)).rowcount == 1
             if done:
                 mine = select(jobs.c.study).where(jobs.c.job == job).scalar_subquery()

@@ -9,14 +9,16 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import IsocenterError
+from isocenter.errors import FormatError, IsocenterError
 from isocenter.files import DatasetOptions, read_dataset
+from isocenter.files.dicom import quiet, read_header
 from isocenter.lazy import pydicom
 
 # Values of these kinds are no text, or too long for one.
 LEFT_OUT = frozenset({"SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN", "UT"})
 LONGEST = 1024
 LONGEST_CODE = 16  # of a code string, PS3.5 6.2
+LARGEST_NUMBER = 2**31 - 1  # of a column, and of an integer string, PS3.5 6.2
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,10 @@ GEOMETRY = ("spacing_mm", "slices", "orientation", "field_of_view_mm", "frames",
 def facts_of(series: str, uid: str, folder: Path) -> SeriesFacts:
     """The facts of the series whose objects lie in a folder, each in a file of its own."""
     paths = sorted(folder.glob("*.dcm"))
-    header = attributes_of(paths[0])
+    try:
+        header = attributes_of(paths[0])
+    except FormatError as error:
+        return SeriesFacts(series, uid, len(paths), problem=error.problem)
     known = SeriesFacts(
         series,
         uid,
@@ -124,15 +129,16 @@ def attributes_of(path: Path) -> dict[str, Any]:
     """Attributes of a DICOM file by their keywords, as JSON and tables can hold them; neither pixels nor sequences.
 
     A number is a number, any other value a text; several values are a list.
+    Raises FormatError for a header that is damaged, or grows beyond all measure where it is deflated.
     """
-    header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
     attributes = {}
-    for element in header:
-        if not element.keyword or element.VR in LEFT_OUT or element.is_empty:
-            continue
-        several = isinstance(element.value, pydicom.multival.MultiValue | list)
-        values = [_plain(value) for value in (element.value if several else [element.value])]
-        attributes[element.keyword] = values if several else values[0]
+    with quiet():  # what is odd is said with its value, which may be a patient's
+        for element in read_header(path).library:
+            if not element.keyword or element.VR in LEFT_OUT or element.is_empty:
+                continue
+            several = isinstance(element.value, pydicom.multival.MultiValue | list)
+            values = [_plain(value) for value in (element.value if several else [element.value])]
+            attributes[element.keyword] = values if several else values[0]
     return attributes
 
 
@@ -147,8 +153,8 @@ def _plain(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """A number; None for several, or what is none."""
-    return value if isinstance(value, int | float) else None
+    """A number; None for several, what is none, or what no column holds."""
+    return value if isinstance(value, int | float) and abs(value) <= LARGEST_NUMBER else None
 
 
 def _text(value: Any) -> str | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,26 @@ from isocenter.prediction import Asked, Done, computed, image_of
 from isocenter.runtime import Model, write_json
 from isocenter.service.records import ABSTAINED, NOTHING, REFUSED, RESULT, Answer, Job, Outcome
 from isocenter.service.routing import IMAGE
-from isocenter.values import Case, Finding, Image
+from isocenter.values import Case, Finding, Geometry, Image
 
 # What a model says no to: an input that it is not for. All else is a fault of the node.
 REFUSALS = (DatasetError, FormatError, GeometryError, IntegrityError)
 NAME = "answer"
+ROUNDING = 1e-3  # of a voxel: a box that ends at the border of two does not reach into the second
 KINDS = {".nii.gz": "nifti", ".csv": "table", ".json": "findings", ".png": "picture", ".tiff": "picture"}
+
+
+@dataclass(frozen=True)
+class Within:
+    """Where alone is predicted: the box around a value of an earlier answer, a label map, with a margin.
+
+    frames: frames of reference of the series that the answer is on; None where it is on that of the job itself
+    """
+
+    path: Path
+    value: int
+    margin_mm: float
+    frames: Set[str | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -34,11 +49,11 @@ class Inputs:
     """Files of a job.
 
     series: {role: paths of its objects}
-    within: a label map, a value in it and a margin (mm), in whose box alone is predicted; None for the whole image
+    within: None for the whole image
     """
 
     series: Mapping[str, Sequence[Path]]
-    within: tuple[Path, int, float] | None = None
+    within: Within | None = None
 
 
 def answered(job: Job, model: Model, inputs: Inputs, room: Path, root: str, text: str, send: Sequence[str]) -> Outcome:
@@ -52,7 +67,7 @@ def answered(job: Job, model: Model, inputs: Inputs, room: Path, root: str, text
     try:
         with _case(job, inputs) as case:
             image = image_of(case)
-            region = None if inputs.within is None else _region(inputs.within)
+            region = None if inputs.within is None else _region(inputs.within, image.geometry)
             asked = Asked(folder=room, findings=True, region=region)
             seconds["read"] = time.monotonic() - began
             write = computed(model, case, image, asked)
@@ -97,21 +112,29 @@ def _case(job: Job, inputs: Inputs) -> Iterator[Case]:
         yield Case(NAME, job.study, images, covariates=covariates)
 
 
-def _region(within: tuple[Path, int, float]) -> str:
-    """The box that holds a label of an earlier answer, with its margin, as `predict --region` writes it."""
-    path, value, margin = within
-    mask = read(path)
-    marked = np.asarray(mask.data)[0] == value
-    if not marked.any():
+def _region(within: Within, geometry: Geometry) -> str:
+    """The box of an image that holds a label of an earlier answer, with its margin, as `predict --region` writes it.
+
+    That answer may be on another series of the study: its voxels are looked for where they lie in the patient.
+    """
+    mask = read(within.path)
+    places = np.argwhere(np.asarray(mask.data)[0] == within.value)
+    if not len(places):
         raise DatasetError("the answer that it is to look within marks nothing", NAME, "There is nothing to predict")
-    spacing = mask.geometry.spacing or (1.0,) * marked.ndim
-    parts = []
-    for axis, (size, step) in enumerate(zip(marked.shape, spacing, strict=True)):
-        other = tuple(one for one in range(marked.ndim) if one != axis)
-        places = np.flatnonzero(marked.any(axis=other))
-        beyond = int(np.ceil(margin / step))
-        parts.append(f"{max(0, places[0] - beyond)}:{min(size, places[-1] + 1 + beyond)}")
-    return ",".join(parts)
+    beyond = within.margin_mm / np.asarray(mask.geometry.steps)
+    ends = zip(places.min(axis=0) - 0.5 - beyond, places.max(axis=0) + 0.5 + beyond, strict=True)
+    corners = np.array(list(product(*ends)))
+    if within.frames is not None:
+        if geometry.frame_of_reference is None or within.frames != {geometry.frame_of_reference}:
+            problem = "the answer that it is to look within is on another frame of reference"
+            raise GeometryError(problem, NAME, "Let both rules take series of one frame of reference")
+        corners = geometry.to_index(mask.geometry.to_world(corners))
+    firsts = np.floor(corners.min(axis=0) + 0.5 + ROUNDING).clip(0).astype(int)
+    lasts = np.ceil(corners.max(axis=0) + 0.5 - ROUNDING).clip(max=geometry.shape).astype(int)
+    if (firsts >= lasts).any():
+        problem = "the answer that it is to look within lies outside of the image"
+        raise DatasetError(problem, NAME, "There is nothing to predict")
+    return ",".join(f"{first}:{last}" for first, last in zip(firsts, lasts, strict=True))
 
 
 def _answers(job: Job, done: Done, room: Path, root: str, text: str) -> list[Answer]:

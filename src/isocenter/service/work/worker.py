@@ -9,18 +9,19 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
-from sqlalchemy import and_, select
+from sqlalchemy import select
 
 from isocenter.errors import FormatError, IntegrityError, IsocenterError, ResourceError, UsageError
 from isocenter.files import dicom
 from isocenter.lazy import ndimage, pandas
-from isocenter.service.records import REFUSED, RESULT, Database, Index, Job, Jobs, Outcome
+from isocenter.service.records import REFUSED, Database, Index, Job, Jobs, Outcome
 from isocenter.service.records.tables import jobs
 from isocenter.service.routing import inputs_hash, series_hash
 from isocenter.service.settings import Rule, Settings
-from isocenter.service.work.answer import Inputs, answered
+from isocenter.service.work.answer import Inputs, Within, answered
 from isocenter.service.work.warm_models import WarmModels
 
 log = logging.getLogger("isocenter")
@@ -120,20 +121,22 @@ class Worker:
             return None
         return Inputs(paths, self._within(job))
 
-    def _within(self, job: Job) -> tuple[Path, int, float] | None:
-        """The answer that a rule looks within."""
+    def _within(self, job: Job) -> Within | None:
+        """The answer that a rule looks within, and where that lies."""
         rule = self.rules.get(job.rule)
         if rule is None or rule.inside is None:
             return None
-        earlier = and_(jobs.c.study == job.study, jobs.c.rule == rule.inside.rule, jobs.c.outcome == RESULT)
+        wanted = select(jobs.c.job, jobs.c.model, jobs.c.inputs).where(jobs.c.job == job.inputs["within"])
         with self.index.database.read() as connection:
-            current = jobs.c.state != "superseded"
-            earlier_job = connection.execute(select(jobs.c.job, jobs.c.model).where(earlier, current)).first()
-        if earlier_job is None:
-            return None
-        labels = {label.name: label.value for label in self.models[earlier_job.model][0].task.labels}
-        path = self.settings.folder / RESULTS / earlier_job.job / "answer.nii.gz"
-        return path, labels.get(rule.inside.label, 0), rule.inside.margin_mm
+            earlier = connection.execute(wanted).one()
+        labels = {label.name: label.value for label in self.models[earlier.model][0].task.labels}
+        path = self.settings.folder / RESULTS / earlier.job / "answer.nii.gz"
+        within = Within(path, labels.get(rule.inside.label, 0), rule.inside.margin_mm)
+        keys = set(earlier.inputs["series"].values())
+        if not keys.isdisjoint(job.inputs["series"].values()):
+            return within
+        facts = [row.attributes or {} for row in self.index.series_of(job.study) if row.series in keys]
+        return replace(within, frames={one.get("FrameOfReferenceUID") for one in facts})
 
     @contextmanager
     def _held(self, job: Job, stop: threading.Event) -> Iterator[None]:
@@ -147,12 +150,14 @@ class Worker:
             while not over.wait(0.25):
                 now = time.monotonic()
                 if now - began > limit:
-                    self.jobs.give_back(job, f"took longer than {limit:g} s", after_s=AGAIN_S)
+                    with suppress(ResourceError):  # its lease runs out without that
+                        self.jobs.give_back(job, f"took longer than {limit:g} s", after_s=AGAIN_S)
                     os._exit(TOO_LONG)
                 if stop.is_set():
                     stopped_at = stopped_at or now
                     if now - stopped_at > DRAIN_S:
-                        self.jobs.give_back(job, counts=False)
+                        with suppress(ResourceError):
+                            self.jobs.give_back(job, counts=False)
                         os._exit(0)
                 if now - renewed > self.settings.queue.lease_s / 3:
                     renewed = now

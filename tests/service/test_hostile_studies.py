@@ -1,0 +1,106 @@
+"""Studies that are meant to harm, or damaged: each costs its own answer, and no other study's."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pydicom
+import pytest
+
+from isocenter.files.dicom import SeriesNames, write_series
+from isocenter.service import keeper
+from isocenter.service.records.tables import metadata, series, studies
+from isocenter.values import Geometry, Image
+from service.objects_sent import drawn, encoded
+from service.small_node import LEVEL, SmallNode
+from service.thresholds import threshold_model
+
+
+@pytest.fixture
+def node(small_node):
+    return small_node
+
+
+def test_rows_that_no_table_holds_cost_their_own_study_and_no_other(node, mr, tmp_path, monkeypatch, caplog):
+    read = keeper.facts_of
+    write_series(
+        Image(np.ones((1, 4, 4, 2), np.int16), Geometry((4, 4, 2), np.diag([-1.0, -1, 1, 1])), modality="MR"),
+        SeriesNames("Doe", "another", "odd"),
+        tmp_path / "odd",
+    )
+
+    def facts(series_key, uid, folder):
+        known = read(series_key, uid, folder)
+        return replace(known, frames=10**20) if known.attributes["SeriesDescription"] == "odd" else known
+
+    monkeypatch.setattr(keeper, "facts_of", facts)
+    node.receive(*sorted((tmp_path / "odd").iterdir()), *mr)
+    node.work()
+    found = {row.outcome: row for row in node.rows(studies)}
+    assert {outcome: row.state for outcome, row in found.items()} == {"result": "done", "refused": "done"}
+    assert [row.problem for row in node.rows(series) if row.problem] == [
+        "the database cannot hold what it is given: Python int too large to convert to SQLite INTEGER"
+    ]
+    assert "cannot hold what it is given" in caplog.text and "Doe" not in caplog.text
+
+
+def test_an_object_that_has_no_row_keeps_no_other_out(node, mr, monkeypatch):
+    arrival = node.keeper._arrival
+    monkeypatch.setattr(
+        node.keeper, "_arrival", lambda one: replace(arrival(one), bytes=10**20 if "7" in one.path[-8:] else one.bytes)
+    )
+    node.receive(*mr)
+    odd = sum("7" in path.name[-8:] for path in node.settings.folder.glob("studies/*/*/*/*.dcm"))
+    assert node.keeper.absorb() == len(mr) - odd
+    assert 0 < odd < len(mr)
+
+
+def test_a_header_that_inflates_beyond_measure_takes_no_memory_and_is_refused(node, tmp_path):
+    """Its UIDs come first, so that it is kept; an answer would need all of it."""
+    bomb = drawn()
+    bomb.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    bomb.add_new(0x00204000, "LT", "x" * 300_000_000)
+    (tmp_path / "bomb.dcm").write_bytes(encoded(bomb))
+    del bomb
+    node.receive(tmp_path / "bomb.dcm")
+    tracemalloc.start()
+    try:
+        node.work()
+        assert tracemalloc.get_traced_memory()[1] < 60e6
+    finally:
+        tracemalloc.stop()
+    [row] = node.rows(series)
+    assert "inflates to more than" in row.problem
+    [row] = node.rows(studies)
+    assert (row.state, row.outcome) == ("done", "refused")
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_header_with_values_that_no_table_holds_keeps_no_study_from_its_answer(tmp_path, mr, kind, request):
+    url = "sqlite" if kind == "sqlite" else request.getfixturevalue("postgresql")
+    node = SmallNode(tmp_path / "node", threshold_model(tmp_path / "model", LEVEL), database={"url": url})
+    request.addfinalizer(node.store.close)
+    request.addfinalizer(node.database.close)
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    for path in mr:
+        dataset = pydicom.dcmread(path)
+        dataset.add_new("StudyInstanceUID", "UI", "1.2.99")
+        dataset.add_new("SOPInstanceUID", "UI", f"{dataset.SOPInstanceUID[:60]}.9")
+        dataset.add_new("Modality", "CS", "MR AND WHATEVER ELSE\0 IS IN IT")
+        dataset.add_new("MagneticFieldStrength", "DS", ["1.5", "3"])
+        dataset.add_new("NumberOfFrames", "IS", "99999999999")
+        dataset.add_new("Manufacturer", "LO", "a\0b")
+        dataset.add_new("DiffusionBValue", "FD", float("nan"))
+        dataset.save_as(odd / path.name)
+    node.receive(*odd.iterdir(), *mr)
+    node.work()
+    found, stated = node.rows(studies), [row.attributes for row in node.rows(series)]
+    with node.database.write() as connection:
+        for table in reversed(metadata.sorted_tables):
+            connection.execute(table.delete())
+    assert [row.state for row in found] == ["done", "done"]
+    assert json.dumps(stated, allow_nan=False)
