@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pydicom
@@ -26,12 +26,17 @@ ASKED = CommitmentRequest("1.2.77", "PACS", (CAPTURE, CAPTURE), ("1.2.3.4", "1.2
 
 
 class Heard:
-    """Reports that a peer got, by the association on which they came; status: what it answers."""
+    """Reports that a peer got, by the association on which they came.
 
-    def __init__(self, status: int = 0x0000) -> None:
+    status: what it answers; before: looked at when a report comes, as `waited`
+    """
+
+    def __init__(self, status: int = 0x0000, before: Callable[[], list[str]] = list) -> None:
         self.status, self.reports = status, list[tuple[bool, tuple[str, ...], tuple[str, ...]]]()
+        self.before, self.waited = before, list[str]()
 
     def note(self, event) -> tuple[int, None]:
+        self.waited = self.before()
         said = event.event_information
         assert said.TransactionUID == ASKED.transaction
         lists = (said.get("ReferencedSOPSequence", []), said.get("FailedSOPSequence", []))
@@ -99,6 +104,13 @@ def test_a_peer_that_keeps_its_association_open_is_told_on_it_and_on_no_other(no
         until(lambda: heard.reports)
         assert association.is_established
     assert heard.reports == [(True, ("1.2.3.4",), ("1.2.3.5",))]
+
+
+def test_a_peer_hears_that_objects_are_safe_once_they_survive_a_power_cut(node, waited_for):
+    heard = Heard(before=lambda: [path.name for path in waited_for if path.suffix == ".dcm"])
+    with asking(node, heard):
+        until(lambda: heard.reports)
+    assert len(heard.waited) == 1
 
 
 def test_a_peer_that_has_released_its_association_is_told_on_one_of_ours(node):

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from dataclasses import asdict
+from typing import ClassVar
 
+import pydicom
 import pynetdicom
 import pytest
-from pynetdicom.sop_class import SegmentationStorage
+from pynetdicom.sop_class import SegmentationStorage, StudyRootQueryRetrieveInformationModelFind
 from sqlalchemy import update
 
 from isocenter.errors import UsageError
-from isocenter.service import Couriers, courier
+from isocenter.service import Couriers, courier, prepared, process, read_settings
 from isocenter.service.objects import CommitmentReport
 from isocenter.service.records import only_keeper
-from isocenter.service.records.tables import answers, deliveries, jobs
+from isocenter.service.records.tables import answers, deliveries, jobs, studies
+from isocenter.service.stored import MODELS, settings_file
 from ports import free_port
-from service.test_work import LEVEL, SmallNode, mr  # noqa: F401 - a fixture
+from service.objects_sent import drawn, encoded
+from service.receiving import until
+from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
 
 
@@ -25,7 +32,7 @@ def port():
 
 
 @pytest.fixture
-def sending(tmp_path, mr, port):  # noqa: F811
+def sending(tmp_path, mr, port):
     """A node whose one answer waits for a peer, and its couriers."""
     node = SmallNode(
         tmp_path / "node",
@@ -172,6 +179,42 @@ def test_a_peer_with_dicomweb_gets_its_answers_by_stow(sending, orthanc):
     assert there["MainDicomTags"]["SOPInstanceUID"] == uid
 
 
+def test_an_answer_that_is_gone_keeps_no_other_from_a_peer_with_dicomweb(sending):
+    node, couriers = sending
+    node.result().unlink()
+    couriers.peers["pacs"] = couriers.peers["pacs"].model_copy(update={"dicomweb": "http://127.0.0.1:9/dicom-web"})
+    assert couriers.deliver("pacs") == 0
+    state, reason, job = state_of(node)
+    assert (state, job, reason) == ("waiting", "sending", "cannot be read: No such file or directory")
+
+
+@pytest.mark.parametrize(("stated", "complete"), [("2", 0), ("1", 1), ("", 0)])
+def test_a_study_is_complete_once_its_sender_says_that_there_is_no_more(sending, port, stated, complete):
+    node, couriers = sending
+    coming, asked = drawn(study="1.9"), list[str]()
+
+    def counted(event):
+        asked.append(event.identifier.StudyInstanceUID)
+        answer = pydicom.Dataset()
+        answer.NumberOfStudyRelatedInstances = stated
+        yield 0xFF00, answer
+
+    with node.store.open_part() as part:
+        part.write(encoded(coming))
+        node.store.keep(part, "PACS")
+    node.keeper.absorb()
+    entity = pynetdicom.AE("PACS")
+    entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=[(pynetdicom.evt.EVT_C_FIND, counted)])
+    try:
+        first, _ = couriers.count(), couriers.count()
+        assert first == complete
+    finally:
+        server.shutdown()
+    assert asked == ["1.9"] * (1 if stated == "" else 2)  # who says no number is left in peace
+    assert [uid for uid, at in ((row.uid, row.last_at) for row in node.rows(studies)) if at == 0] == ["1.9"] * complete
+
+
 def test_a_report_of_commitment_is_believed_of_the_peer_that_was_asked(sending):
     node, couriers = sending
     [uid] = [row.sop_instance_uid for row in node.rows(answers) if row.sop_instance_uid]
@@ -188,3 +231,45 @@ def test_two_nodes_on_one_database_are_refused(database):
         pass
     with only_keeper(database):
         pass
+
+
+def test_a_second_node_is_refused_before_it_starts_and_changes_no_table(tmp_path, database, postgresql):
+    if not database.skips_locked:
+        pytest.skip("a database of SQLite lies in the node's folder, which has a lock")
+    ports = {name: {"port": 0} for name in ("dicom", "http")}
+    settings = read_settings(folder=tmp_path / "second", database={"url": postgresql}, **ports)
+    with only_keeper(database), pytest.raises(UsageError, match="another node keeps this database"):
+        prepared(settings)
+
+
+def test_a_worker_waits_until_its_node_has_a_keeper(tmp_path, mr):
+    """A keeper that is refused keeps no database: its workers must not take the jobs of the node that does."""
+    node = SmallNode(tmp_path / "node", threshold_model(tmp_path / "model", LEVEL))
+    node.receive(*mr)
+    node.keeper.round()
+    folder, stop, waits = node.settings.folder, Stop(), Stop.waits
+    (folder / "alive").mkdir()
+    settings_file(folder, "keeper").write_text(node.settings.model_dump_json())
+    (folder / MODELS).write_text(json.dumps({"rows": [asdict(one) for one in node.models.values()]}))
+    working = threading.Thread(target=process._worker, args=(node.settings, "worker-0", stop))
+    working.start()
+    try:
+        until(lambda: waits.count(process.LOOK_S) > 1 or [row.state for row in node.rows(jobs)] != ["waiting"])
+        assert [row.state for row in node.rows(jobs)] == ["waiting"]
+        (folder / "alive" / "keeper-0").touch()
+        until(lambda: [row.state for row in node.rows(jobs)] == ["done"])
+    finally:
+        stop.set()
+        working.join(60)
+        node.store.close()
+        node.database.close()
+
+
+class Stop(threading.Event):
+    """A stop that notes for how long it was waited for."""
+
+    waits: ClassVar[list[float | None]] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout)
+        return super().wait(timeout)

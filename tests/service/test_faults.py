@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 import isocenter
+from isocenter.errors import UsageError
 from isocenter.service.records.tables import answers, deliveries, jobs, studies
 from service.conftest import postgresql_server
 from service.test_node import QUICK, model, rows, send, study, until  # noqa: F401 - a fixture
@@ -58,6 +59,17 @@ def test_a_full_disk_is_said_to_the_sender_and_costs_nothing(tmp_path, model):  
             assert [row.outcome for row in rows(node, jobs)] == ["result"] * 3
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_second_node_on_one_database_is_refused_and_the_first_goes_on(tmp_path, model, postgresql):  # noqa: F811
+    sections = {**QUICK, "database": {"url": postgresql}}
+    with isocenter.serve(model, folder=tmp_path / "first", **sections) as node:
+        send(node, study(tmp_path / "one", 1))
+        with pytest.raises(UsageError, match="another node keeps this database"):
+            isocenter.serve(model, folder=tmp_path / "second", **sections)
+        send(node, study(tmp_path / "two", 2))
+        until(lambda: [row.state for row in rows(node, studies)] == ["done"] * 2, "a study is not done")
+        assert [row.outcome for row in rows(node, jobs)] == ["result"] * 2
 
 
 @contextmanager

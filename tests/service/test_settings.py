@@ -5,12 +5,26 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from isocenter.errors import UsageError
-from isocenter.service import Node, prepared, read_settings
+from isocenter.service import Node, Settings, prepared, read_settings
+from isocenter.service.settings import (
+    Database,
+    Dicom,
+    Front,
+    Http,
+    NodeSection,
+    Peer,
+    Queue,
+    Rule,
+    Study,
+    Watch,
+)
+from isocenter.service.stored import MODELS, kept_settings, settings_file
 
 WHOLE = """
 [node]
@@ -104,6 +118,68 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path, old, new, line, words):
     assert f"line {line}" in error.value.where
 
 
+KINDS = (NodeSection, Dicom, Http, Queue, Database, Study, Watch, Front)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, Peer, Rule])
+def test_the_page_on_serve_states_every_key_and_its_default(kind):
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "serve.md").read_text(encoding="utf-8")
+    stated = tomllib.loads(page.split("```toml\n")[1].split("```")[0])
+    Settings.model_validate(stated)  # no key of it is unknown
+    table = stated[{Peer: "peers", Rule: "rules", NodeSection: "node"}.get(kind, kind.__name__.lower())]
+    table = table[0] if isinstance(table, list) else table
+    chains = {"series", "inside", "only_if"}  # on the page about routing
+    assert table.keys() == kind.model_fields.keys() - chains
+    examples = {"tls", "dicomweb", "when", "unless", "send"}
+    defaults = {name: field.default for name, field in kind.model_fields.items() if not field.is_required()}
+    for name in defaults.keys() - chains - examples:
+        assert table[name] == (str(defaults[name]) if isinstance(defaults[name], Path) else defaults[name]), name
+
+
+def test_two_models_of_one_name_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="two models are called lung"):
+        read_settings(models=[tmp_path / "a" / "lung", tmp_path / "b" / "lung"])
+
+
+@pytest.mark.parametrize("role", ["worker", "web"])
+def test_a_part_on_another_machine_needs_the_folder_of_a_keeper(tmp_path, role):
+    with pytest.raises(UsageError, match="no node lies there"):
+        prepared(read_settings(folder=tmp_path / "node", http={"port": 0}), role)
+    assert not (tmp_path / "node").exists()
+
+
+def test_a_part_on_another_machine_leaves_the_keepers_settings_and_goes_by_them(tmp_path):
+    folder = tmp_path / "node"
+    own = read_settings(written(tmp_path, WHOLE), folder=folder, dicom={"port": 0}, http={"port": 0})
+    folder.mkdir()
+    kept = own.model_dump_json(indent=1)
+    settings_file(folder, "keeper").write_text(kept)
+    (folder / MODELS).write_text("{}")
+    other = read_settings(folder=folder, node={"uid_root": "1.2.3"}, http={"port": 0}, queue={"workers": 7})
+    for role in ("worker", "web"):
+        prepared(other, role)
+    assert settings_file(folder, "keeper").read_text() == kept
+    shared = kept_settings(other, "rules", "models", "peers")
+    assert (shared.node, shared.rules, shared.models, shared.peers) == (own.node, own.rules, own.models, own.peers)
+    assert shared.queue.workers == 7
+
+
+def test_a_model_of_a_further_machine_that_does_not_load_is_refused(tmp_path):
+    (tmp_path / "node").mkdir()
+    for name in ("settings.json", MODELS):
+        (tmp_path / "node" / name).write_text("{}")
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(UsageError, match="broken"):
+        prepared(read_settings(models=[tmp_path / "broken.onnx"], folder=tmp_path / "node"), "worker")
+
+
+def test_a_folder_of_something_else_is_no_nodes(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="folder of something else"):
+        prepared(read_settings(folder=tmp_path, dicom={"port": 0}, http={"port": 0}))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
 def test_a_node_that_others_reach_lists_its_peers(tmp_path):
     with pytest.raises(UsageError, match="no peer is listed"):
         read_settings(written(tmp_path, '[dicom]\nhost = "0.0.0.0"\n'))
@@ -146,7 +222,7 @@ def certified(tmp_path):
 
 
 def test_free_ports_are_found_and_named_tls_too_and_nobody_else_is_given_them(certified, monkeypatch):
-    monkeypatch.setattr("isocenter.service.supervisor._describe", lambda settings: None)
+    monkeypatch.setattr("isocenter.service.supervisor._load_models", lambda *given: None)
     node = Node(prepared(certified(0)))
     plain, secured, http = node.places
     assert plain == f"DICOM {node.dicom}" and secured == f"DICOM over TLS {node.secured}" and http == node.http

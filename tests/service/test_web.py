@@ -11,12 +11,16 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import Response
 
 from isocenter.errors import UsageError
 from isocenter.service import prepared, read_settings
+from isocenter.service.records import opened
 from isocenter.service.settings import Peer
-from isocenter.service.web import web_listener
+from isocenter.service.web import WebNode, web_listener
 from isocenter.service.web.dicomweb import catalogue
+from isocenter.service.web.health import ready
+from ports import free_port
 from service.objects_sent import drawn, encoded
 from service.web_served import served
 
@@ -178,12 +182,34 @@ def test_what_lies_aside_changes_places_with_the_object_that_came_first(fresh):
     assert (study["revision"], study["state"]) == (2, "receiving")
 
 
+PATHS = """
+GET /health/live, GET /health/ready, GET /metrics, GET /api/node, GET /api/models, GET /api/peers,
+POST /api/peers/{name}/echo, GET /api/studies, GET /api/studies/{study}, GET /api/studies/{study}/route,
+POST /api/studies/{study}/complete, POST /api/studies/{study}/reroute, GET /api/jobs, GET /api/jobs/{job},
+GET /api/jobs/{job}/answers/{name}, POST /api/jobs/{job}/retry, POST /api/jobs/{job}/cancel, GET /api/aside,
+POST /api/aside/{n}/release
+"""
+
+
+def test_every_path_is_stated_and_no_other(node):
+    stated = node.client.get("/openapi.json").json()["paths"]
+    ours = {(kind.upper(), path) for path, kinds in stated.items() for kind in kinds if "dicomweb" not in path}
+    assert ours == {tuple(one.split()) for one in PATHS.split(",")}
+    parameters = {one["name"] for one in stated["/api/studies"]["get"]["parameters"]}
+    assert parameters == {"state", "limit", "after"}
+
+
 def test_health_says_which_part_does_not_work(fresh):
     assert fresh.client.get("/health/live").json() == {"live": True}
-    assert fresh.client.get("/health/ready").json()["ready"]
+    answer = fresh.client.get("/health/ready")
+    assert (answer.status_code, answer.json()["parts"][-1]) == (
+        503,
+        {"part": "keeper", "ok": False, "problem": "it is not running"},
+    )
     alive = fresh.settings.folder / "alive"
     alive.mkdir()
     (alive / "keeper").touch()
+    assert fresh.client.get("/health/ready").json()["ready"]
     (alive / "worker-1").touch()
     os.utime(alive / "worker-1", (time.time() - 600,) * 2)
     answer = fresh.client.get("/health/ready")
@@ -194,6 +220,13 @@ def test_health_says_which_part_does_not_work(fresh):
         "keeper": True,
         "worker-1": False,
     }
+
+
+def test_a_database_that_does_not_answer_makes_the_node_not_ready(fresh):
+    away = WebNode(fresh.settings, opened(f"postgresql://node@127.0.0.1:{free_port()}/none"), None)
+    response = Response()
+    parts = {part.part: (part.ok, part.problem) for part in ready(away, response).parts}
+    assert (response.status_code, parts["database"]) == (503, (False, "it does not answer"))
 
 
 def test_a_full_disk_makes_the_node_not_ready_and_is_no_reason_to_lose_an_object(tmp_path):
@@ -225,7 +258,7 @@ def test_a_node_on_postgresql_answers_alike(database, postgresql, tmp_path, monk
         [job] = web.client.get("/api/jobs", params={"state": "sending"}).json()["rows"]
         assert [one["state"] for one in job["answers"][0]["deliveries"]] == ["waiting"]
         assert 'isocenter_jobs{state="sending"} 1.0' in web.client.get("/metrics").text
-        assert web.client.get("/health/ready").json()["ready"]
+        assert web.client.get("/health/ready").json()["parts"][0] == {"part": "database", "ok": True, "problem": None}
         (web.settings.folder / "results" / job["job"] / "answer.dcm").unlink()
         found = web.client.get("/dicomweb/series", params={"PatientID": "secret-17"}).json()
         assert [one["0020000E"]["Value"] for one in found] == [["1.2.3"]] * 3

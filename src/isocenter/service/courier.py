@@ -110,16 +110,24 @@ class Couriers:
         if to.dicomweb is None:
             return store(self.us, spoken_to(to), paths, idle_s=self.settings.dicom.idle_s)
         client = dicomweb_api.DICOMwebClient(to.dicomweb, timeout=self.settings.dicom.idle_s)
-        datasets = [pydicom.dcmread(path) for path in paths]
+        unread, datasets = dict[Path, Sent](), dict[Path, pydicom.Dataset]()
+        for path in paths:
+            try:
+                datasets[path] = pydicom.dcmread(path)
+            except OSError as error:
+                unread[path] = Sent(path, "", None, f"cannot be read: {error.strerror}")
+        if not datasets:
+            return list(unread.values())
         try:
-            answer = client.store_instances(datasets)
+            answer = client.store_instances(list(datasets.values()))
         except OSError as error:  # requests' errors are of this kind
             raise PeerError(f"does not answer ({type(error).__name__})", to.dicomweb, "Is it running?") from error
         refused = {
             str(one.ReferencedSOPInstanceUID): int(one.FailureReason) for one in answer.get("FailedSOPSequence", [])
         }
-        uids = [str(one.SOPInstanceUID) for one in datasets]
-        return [Sent(path, uid, refused.get(uid, SUCCESS)) for path, uid in zip(paths, uids, strict=True)]
+        uids = {path: str(one.SOPInstanceUID) for path, one in datasets.items()}
+        stored = {path: Sent(path, uid, refused.get(uid, SUCCESS)) for path, uid in uids.items()}
+        return [unread.get(path) or stored[path] for path in paths]
 
     def _note(self, delivery: Delivery, row: Sent) -> None:
         status = "" if row.status is None else f"status {row.status:04X}"

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from pathlib import Path
 from isocenter import service
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.files import written
+from isocenter.service.routing import ModelFacts
 from isocenter.service.settings import Settings
 from isocenter.service.stored import (
     ALIVE,
@@ -23,12 +25,14 @@ from isocenter.service.stored import (
     REFUSED,
     WRONG_USE,
     JsonLines,
-    settings_file,
+    kept_settings,
     stored_models,
     stored_settings,
 )
 
-BEAT_S = 1.0
+BEAT_S, LOOK_S = 1.0, 0.1
+# What is done before a node starts, and ends by itself.
+ONCE = ("describe", "try")
 
 
 def run(role: str, file: Path, name: str) -> None:
@@ -40,7 +44,7 @@ def run(role: str, file: Path, name: str) -> None:
     # What libraries find odd they say with the value, which may be a patient's.
     warnings.simplefilter("ignore")
     logging.getLogger().addHandler(logging.NullHandler())
-    if role != "describe":
+    if role not in ONCE:
         for number_of in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number_of, lambda *_: stop.set())
         threading.Thread(target=_until_orphaned, args=(stop,), daemon=True).start()
@@ -63,45 +67,54 @@ def _keeper(settings: Settings, name: str, stop: threading.Event) -> None:
         couriers.start(stop)
         ways_in = service.start_intake(settings, stop)
         keeper.keep(stop, beat=lambda: _sign(settings, name).touch())
+        until = time.monotonic() + service.DRAIN_S
         for thread in (*couriers.threads, *ways_in):
-            thread.join(service.DRAIN_S)
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 def _worker(settings: Settings, name: str, stop: threading.Event) -> None:
     # What an answer is and where it goes the keeper's settings say, whichever machine works on it.
-    kept = stored_settings(settings_file(settings.folder, "keeper"))
-    node = kept.node.model_copy(update={"folder": settings.folder})
-    settings = settings.model_copy(update={"node": node, "rules": kept.rules})
+    settings = kept_settings(settings, "rules")
     database = service.opened(settings.database_url)
     models = stored_models(settings.folder)
     owner = os.environ.get("ISOCENTER_NODE", "")
     worker = service.Worker(settings, database, service.rules_of(settings, models), f"{owner}/{name}", models)
     worker.warm()
     _beating(settings, name, stop)
+    # A keeper is refused where another node keeps the database: none of that one's jobs may be claimed here.
+    while not stop.is_set() and not any((settings.folder / ALIVE).glob("keeper-*")):
+        stop.wait(LOOK_S)
     worker.work(stop)
 
 
 def _web(settings: Settings, name: str, stop: threading.Event) -> None:
+    settings = kept_settings(settings, "rules", "models", "peers", "queue")
     service.run_web(settings, stop, lambda port: _beating(settings, name, stop))
 
 
 def _describe(settings: Settings, name: str, stop: threading.Event) -> None:
     """Facts of every model, for those who route. Raises UsageError for a rule that its model cannot follow."""
-    del name, stop
-    models = service.WarmModels({name: one.path for name, one in settings.models.items()}, settings.queue.memory_gb)
-    facts = {name: models[name][1] for name in settings.models}
+    facts = _try(settings, name, stop)
     service.rules_of(settings, facts)  # refuses what no series could fulfil
     rows = [asdict(one) for one in facts.values()]
     with written(settings.folder / MODELS, overwrite=True) as partial:
         partial.write_text(json.dumps({"schema": "isocenter.models", "version": 1, "rows": rows}), encoding="utf-8")
 
 
-ROLES: Mapping[str, Callable[[Settings, str, threading.Event], None]] = {
+def _try(settings: Settings, name: str, stop: threading.Event) -> dict[str, ModelFacts]:
+    """Facts of every model. Raises what loading raises."""
+    del name, stop
+    models = service.WarmModels({name: one.path for name, one in settings.models.items()}, settings.queue.memory_gb)
+    return {name: models[name][1] for name in settings.models}
+
+
+ROLES: Mapping[str, Callable[[Settings, str, threading.Event], object]] = {
     "receiver": _receiver,
     "keeper": _keeper,
     "worker": _worker,
     "web": _web,
     "describe": _describe,
+    "try": _try,
 }
 
 

@@ -318,8 +318,13 @@ def read_settings(
         stated[section] = {**stated.get(section, {}), **keys} if isinstance(keys, Mapping) else keys
     if folder is not None:
         stated["node"] = {**stated.get("node", {}), "folder": str(folder.absolute())}
+    paths = {model.absolute().name: model.absolute() for model in models}
     for model in models:
-        stated.setdefault("models", {})[model.absolute().name] = {"path": str(model.absolute())}
+        if paths[model.absolute().name] != model.absolute():
+            problem = f"two models are called {model.absolute().name}"
+            raise UsageError(problem, str(model), "Rename a folder, or name them in node.toml")
+    if paths:
+        stated["models"] = {**stated.get("models", {}), **{name: {"path": str(path)} for name, path in paths.items()}}
     try:
         settings = Settings.model_validate(stated)
     except ValidationError as error:

@@ -36,6 +36,13 @@ def stored_settings(file: Path) -> Settings:
     return Settings.model_validate(load_json(file))
 
 
+def kept_settings(settings: Settings, *sections: str) -> Settings:
+    """The settings of a machine's part with the keeper's `[node]` and sections, whatever its own file says of them."""
+    kept = stored_settings(settings_file(settings.folder, "keeper"))
+    node = kept.node.model_copy(update={"folder": settings.folder})
+    return settings.model_copy(update={"node": node, **{name: getattr(kept, name) for name in sections}})
+
+
 def stored_models(folder: Path) -> dict[str, ModelFacts]:
     """What routing asks of the node's models."""
     facts = [ModelFacts(**one) for one in load_json(folder / MODELS)["rows"]]

@@ -23,7 +23,7 @@ from isocenter.errors import ResourceError, UsageError
 from isocenter.files import written
 from isocenter.service.courier import listening_of
 from isocenter.service.dicom import server_context
-from isocenter.service.records import migrated
+from isocenter.service.records import migrated, only_keeper, opened
 from isocenter.service.settings import Settings, token_of
 from isocenter.service.stored import ALIVE, MODELS, REFUSED, WRONG_USE, JsonLines, runs, settings_file
 
@@ -229,7 +229,7 @@ def prepared(settings: Settings, role: str = "all") -> Settings:
     folder = settings.folder
     if folder.exists() and any(folder.iterdir()) and not any(folder.glob("settings*.json")):
         raise UsageError("is a folder of something else", str(folder), "Choose another --folder")
-    if role == "worker" and not (folder / MODELS).exists():
+    if role in ("worker", "web") and not (folder / MODELS).exists():
         raise UsageError("no node lies there", str(folder), "Start its keeper first, and share its folder")
     listening = listening_of(settings)  # refuses peers' certificates that are none
     if runs(role, "receiver"):
@@ -254,15 +254,20 @@ def prepared(settings: Settings, role: str = "all") -> Settings:
     with held, written(settings_file(folder, role), overwrite=True) as partial:
         partial.write_text(settings.model_dump_json(indent=1), encoding="utf-8")
     if runs(role, "keeper"):
-        migrated(settings.database_url).close()
-        _describe(settings)
+        database = opened(settings.database_url)
+        with only_keeper(database):  # before its tables are changed
+            migrated(settings.database_url).close()
+        database.close()
+    if runs(role, "keeper") or role == "worker":
+        _load_models(settings, role)
     return settings
 
 
-def _describe(settings: Settings) -> None:
-    """Load each model once, in a process of its own, so that this one stays small."""
-    file = settings_file(settings.folder, "all")
-    command = [sys.executable, "-m", "isocenter.service", "describe", str(file), "describe"]
+def _load_models(settings: Settings, role: str) -> None:
+    """Load each model once, in a process of its own, so that this one stays small; a keeper's are described."""
+    step = "describe" if runs(role, "keeper") else "try"
+    file = settings_file(settings.folder, role)
+    command = [sys.executable, "-m", "isocenter.service", step, str(file), step]
     done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
     if done.returncode != 0:
         words = done.stderr.decode(errors="replace").strip().splitlines()

@@ -59,6 +59,9 @@ def _disk(node: WebNode) -> PartShape:
 
 
 def _roles(node: WebNode) -> Iterator[PartShape]:
-    for role, seconds in silences(node).items():
+    silent = silences(node)
+    if not any(name.startswith("keeper") for name in silent):  # what comes in would lie there unseen
+        yield PartShape(part="keeper", ok=False, problem="it is not running")
+    for role, seconds in silent.items():
         is_silent = seconds > SILENT_S
         yield PartShape(part=role, ok=not is_silent, problem=f"silent for {seconds:.0f} s" if is_silent else None)
