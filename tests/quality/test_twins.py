@@ -124,6 +124,36 @@ def test_eyes_in_one_odd_frame_are_not_one_eye(data: Path):
     assert all(grades[int(one.first)] == grades[int(one.second)] for one in found)
 
 
+def moved(pixels: np.ndarray, down: int, right: int, mode: str) -> np.ndarray:
+    rows, columns = pixels.shape
+    wide = np.pad(pixels, 1, mode=mode)
+    return wide[1 + down : 1 + down + rows, 1 + right : 1 + right + columns]
+
+
+@pytest.mark.parametrize("mode", ["edge", "constant"])
+@pytest.mark.parametrize(("down", "right"), [(0, 1), (-1, 0), (1, 1), (1, -1)])
+def test_at_28_pixels_a_copy_that_is_moved_by_one_is_known_again(data: Path, down: int, right: int, mode: str):
+    with np.load(data / "medmnist" / "retinamnist.npz") as arrays:
+        eyes = arrays["train_images"][:90].mean(axis=3).round().astype(np.uint8)
+    looks = {str(n): look(grey(eye), np.ones((1, *eye.shape), bool), marks=False) for n, eye in enumerate(eyes)}
+    before = pairs(looks)
+    copies = {f"{n}, moved": seen(grey(moved(eyes[n], down, right, mode))) for n in range(0, 90, 9)}
+    found = [pair for pair in pairs({**looks, **copies}) if pair not in before]
+    assert found
+    assert {frozenset(pair) for pair in found} == {frozenset((str(n), f"{n}, moved")) for n in range(0, 90, 9)}
+
+
+def test_two_smears_of_one_field_are_found_although_the_stage_has_moved(data: Path):
+    folder = data / "bccd" / "JPEGImages"
+    shown = {}
+    for path in sorted(folder.glob("*.jpg")):
+        with PIL.Image.open(path) as picture:
+            picture.draft("L", (80, 60))  # an eighth of the size, which is enough and takes far less time
+            shown[path.stem] = seen(grey(np.asarray(picture.convert("L"))))
+    assert {"BloodImage_00386", "BloodImage_00391"} in pairs(shown)
+    assert len(pairs(shown)) == 2
+
+
 def test_no_two_hippocampi_are_one_but_a_copy_of_one_is(data: Path):
     cases = read_dataset(data / "hippocampus").cases[:60]
     looks = looks_of(cases)

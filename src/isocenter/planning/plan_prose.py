@@ -190,7 +190,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "guard.gate": Sentence("Images unlike those of training are refused", "No image is refused", always=True),
     "guard.level": Sentence("{percent} of good images may be refused wrongly"),
     "guard.error": Sentence("At most {percent} of the answers may be wrong", "It answers however unsure it is"),
-    "guard.delta": Sentence("More of them may be with a probability of {value}"),
+    "guard.delta": Sentence("A limit of errors, where there is one, may be missed with a probability of {value}"),
 }
 # Values that a sentence names one by one.
 MOST_LISTED = 24

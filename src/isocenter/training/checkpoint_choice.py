@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isocenter.lazy import torch
-from isocenter.planning import Settings, Training
+from isocenter.planning import Settings
+from isocenter.report import metric_name
 from isocenter.runtime import read_json
 from isocenter.tasks import Teaching
 from isocenter.training.checkpoint import (
@@ -118,27 +119,32 @@ def _preferred(state: State, validation: Validation, settings: Settings, out: Pa
     share = share_better(settings.task.teaching, earlier, numbers, patients, seed=settings.training.seed)
     if share >= SURE:
         return ""
-    metric, percent = settings.training.selection, f"{100 * share:.0f} %"
+    metric, percent = _selecting(settings), f"{100 * share:.0f} %"
     return (
         f"the last ones, {metric} of the validation cases {score:.4f}: earlier ones had {state.best:.4f}, but were "
         f"better in only {percent} of {DRAWS} bootstrap draws of their patients, not in {100 * SURE:.0f} %"
     )
 
 
-def finished(out: Path, chosen: Training) -> Outcome | None:
+def _selecting(settings: Settings) -> str:
+    """The metric that selects, as papers spell it."""
+    return metric_name(settings.training.selection, settings.task.traits.metric_names)
+
+
+def finished(out: Path, settings: Settings) -> Outcome | None:
     """What a training that is over came to; None where it is not."""
     last = last_checkpoint(out)
     if not last.is_dir():
         return None
     state = State.of(read_json(last / "state.json", STATE_SCHEMA), str(last))
-    return outcome_of(out, chosen, state) if state.is_over else None
+    return outcome_of(out, settings, state) if state.is_over else None
 
 
-def outcome_of(out: Path, chosen: Training, state: State) -> Outcome:
+def outcome_of(out: Path, settings: Settings, state: State) -> Outcome:
     """The checkpoint that was chosen, or where nothing was the last."""
     checkpoint, because = last_checkpoint(out), "the last averaged weights, because nothing was selected"
     if best_checkpoint(out).is_dir():
-        best = f"those of the best {chosen.selection} of the validation cases: {state.best:.4f}"
+        best = f"those of the best {_selecting(settings)} of the validation cases: {state.best:.4f}"
         checkpoint, because = best_checkpoint(out), state.preferred or best
     how = (state.step, state.stopped, state.waiting, state.work, state.compute)
     return Outcome(checkpoint, because, *how, members=member_checkpoints(out))

@@ -97,7 +97,7 @@ def train(
     clear_moments(out)
     if state.work is not None:
         log.info("a step took %.3f s: %s; %.0f %% waiting for data", state.work.step, state.work, 100 * state.waiting)
-    outcome = outcome_of(out, session.chosen, state)
+    outcome = outcome_of(out, settings, state)
     log.info("weights: %s", outcome.because)
     return outcome
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         time_column,
     )
     from isocenter.values.estimate import Draws, Estimate, Recipe, Row
-    from isocenter.values.fingerprint import CaseFacts, Fingerprint
+    from isocenter.values.fingerprint import CaseFacts, Fingerprint, sizes_in_words
     from isocenter.values.geometry import (
         DIRECTION_TOLERANCE,
         GRID_TOLERANCE,

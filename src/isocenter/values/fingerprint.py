@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from isocenter.values.geometry import MM
+
+
+def sizes_in_words(shapes: Collection[Sequence[int]]) -> str:
+    """ "all 28 x 28", or from the least to the most along each axis, "32 to 43 x 41 to 56"; by the number of axes."""
+    words = []
+    for axes in sorted({len(shape) for shape in shapes}):
+        ends = [(min(one), max(one)) for one in zip(*(s for s in shapes if len(s) == axes), strict=True)]
+        words.append(" x ".join(f"{low} to {high}" if low != high else f"{low}" for low, high in ends))
+    alike = len({tuple(shape) for shape in shapes}) == 1
+    return f"all {words[0]}" if alike else " and ".join(words)
 
 
 @dataclass(frozen=True)

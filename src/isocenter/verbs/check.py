@@ -19,7 +19,7 @@ from isocenter.quality import Examination, guessed_modality, modality_problems, 
 from isocenter.report import InNotebook, render
 from isocenter.runtime import Cluster, write_json
 from isocenter.transforms import GREY
-from isocenter.values import SPLITS, Cohort, Dataset, Problem
+from isocenter.values import SPLITS, Cohort, Dataset, Problem, sizes_in_words
 from isocenter.verbs.auditing import image_shift, represented
 from isocenter.verbs.evaluation import Audited
 from isocenter.verbs.reading import (
@@ -201,8 +201,8 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
         parts = list(dataset.splits.values())
         facts["own split"] = ", ".join(f"{part} {parts.count(part)}" for part in SPLITS if part in parts)
     if fingerprint.cases:
-        shapes = sorted({case.shape for case in fingerprint.cases})
-        facts["shapes"] = f"{shapes[0]} to {shapes[-1]}" if len(shapes) > 1 else f"all {shapes[0]}"
+        shapes = {case.shape for case in fingerprint.cases}
+        facts["shapes"] = sizes_in_words(shapes)
         if all(case.physical for case in fingerprint.cases) and len({len(shape) for shape in shapes}) == 1:
             median = np.median(fingerprint.steps, axis=0)
             facts["spacing"] = f"median {' x '.join(f'{s:.4g}' for s in median)} {fingerprint.unit}"

@@ -15,7 +15,7 @@ from isocenter.planning.rules.shortcuts import Retest, without_shortcuts
 from isocenter.quality import STATED, guessed_modality
 from isocenter.tasks import Task
 from isocenter.transforms import COLOUR, GREY, all_channels, without_alpha
-from isocenter.values import MM, Dataset, Decision, Fingerprint
+from isocenter.values import MM, Dataset, Decision, Fingerprint, sizes_in_words
 
 # Of a clip; published networks look at 8 to 32.
 FRAMES, CLIPS = {"cpu": 8, "gpu": 16}, "arXiv:1711.11248"
@@ -135,7 +135,7 @@ def _step(fingerprint: Fingerprint, frames: int) -> float:
 
 def _axes(fingerprint: Fingerprint) -> Decision:
     shapes, _ = flat(fingerprint)
-    sizes = f"{min(shapes)} to {max(shapes)} voxels" if len(set(shapes)) > 1 else f"{shapes[0]} voxels each"
+    sizes = f"{sizes_in_words(shapes).removeprefix('all ')} voxels{' each' if len(set(shapes)) == 1 else ''}"
     return Decision(len(shapes[0]), f"the {len(shapes)} training cases have {sizes}")
 
 

@@ -162,7 +162,9 @@ class Probe:
     def _compiled(self, best: Compute, left: float) -> tuple[Compute, dict[Compute, list[float]], str]:
         """The best candidate or its compiled form, where there is time to find out; s of both, and a note."""
         if COMPILE_SHARE * left < COMPILING:
-            return best, {}, f"{left:.0f} s are too few to try torch.compile, which takes about {COMPILING:.0f}"
+            rest = f"{left:.0f} s are" if left > 0 else "no time is"
+            few = "too few" if left > 0 else "left"
+            return best, {}, f"{rest} {few} to try torch.compile, which takes about {COMPILING:.0f} s"
         compiled = replace(best, compiled=True)
         try:
             took = self.seconds(compiled, 0)

@@ -138,7 +138,7 @@ def fit(
     """
     chosen, ranks = job.settings, Ranks.here()
     choose_device(chosen.training.device)  # refuses one that this machine lacks
-    if (outcome := finished(job.out, chosen.training)) is not None:
+    if (outcome := finished(job.out, chosen)) is not None:
         return outcome
     ranks.part(chosen.training.batch)  # refused before the cases are prepared
     train, val = job.prepared()
