@@ -179,7 +179,9 @@ def _laid_on_each_other(images: _Images, pairs: NDArray[np.intp]) -> list[float]
     move = np.zeros((len(pairs), 2), dtype=np.float32)
     for _ in range(3):
         laid, under = _shifted(first, move / 2), _shifted(second, -move / 2)
-        slopes = np.stack(np.gradient((laid + under) / 2, axis=(1, 2)), axis=-1)[INNER].reshape(len(pairs), -1, 2)
+        slopes = np.stack([np.gradient((laid + under) / 2, axis=axis) for axis in (1, 2)], axis=-1)[INNER].reshape(
+            len(pairs), -1, 2
+        )
         apart = (laid - under)[INNER].reshape(len(pairs), -1, 1)
         across = slopes.transpose(0, 2, 1)
         flat = 1e-6 * np.eye(2, dtype=np.float32)
@@ -214,9 +216,8 @@ def _signs(images: _Images, move: Sequence[int] = ()) -> Floats:
     count, every = LOW_FREQUENCIES[axes], tuple(range(1, axes + 1))
     lowest = (slice(None), *(slice(0, count),) * axes)
     if move:
-        moved = (
-            _shifted(images.pictures(block), np.tile(np.float32(move), (len(block), 1))) for block in images.blocks
-        )
+        steps = np.array([move], dtype=np.float32)
+        moved = (_shifted(images.pictures(block), steps.repeat(len(block), axis=0)) for block in images.blocks)
         blocks = (images.inner(one).reshape(-1, *one[INNER].shape[1:]) for one in moved)
     else:
         blocks = (images.rows(block).reshape(-1, *images.shape) for block in images.blocks)
