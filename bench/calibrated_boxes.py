@@ -15,6 +15,7 @@ from pathlib import Path
 
 from calibrated_classes import BEFORE, CALIBRATED, PERFECT
 from recorded import commit, record
+from swayed import marked
 from trainings import ROOT, add_options, keep, kept, spread, summary, trained
 
 from isocenter.planning import read_plan
@@ -104,10 +105,11 @@ def main() -> None:
     if given.record:
         long = f"{given.steps} steps" if given.steps else f"{given.minutes:g} minutes"
         commits = ", ".join(dict.fromkeys(one.commit for one in each if one.commit))
+        each_seed = f"{long} each on one core, seeds {', '.join(map(str, given.seeds))}; mean (SD) over them"
         about = (
-            f"BCCD by its own parts, {long} each on one core, seeds {', '.join(map(str, given.seeds))}; mean (SD) over "
-            f"them. Covering boxes may miss {each[0].risk:g} of a class's boxes in an image on average; the "
-            f"scores from which on they count were set by {HELD} images that decided nothing else. Commits: {commits}."
+            f"{marked('bccd', 'BCCD')} by its own parts, {each_seed}. Covering boxes may miss {each[0].risk:g} of a "
+            "class's boxes in an image on average; the scores from which on they count were set by "
+            f"{HELD} images that decided nothing else. Commits: {commits}."
         )
         record("calibrated_boxes", "Calibrated boxes", f"{about}\n\n{text}", {"runs": [asdict(one) for one in each]})
 

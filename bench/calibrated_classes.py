@@ -10,15 +10,19 @@ trained twice, as classes and as grades. A temperature of 1 would leave nothing 
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from drawn_sets import drawn, in_words
 from recorded import commit, record
 from trainings import ROOT, add_options, keep, kept, spread, summary, trained
 
+from isocenter.files import read_text_table
 from isocenter.planning import read_plan
 
 CASES, TESTED = 450, 1000
@@ -29,6 +33,8 @@ SETS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "adrenal": ("adrenalmnist3d.npz", ()),
 }
 METRICS = ("temperature", "ece_equal_mass", "log_loss", "brier", "auroc")
+# Of sets: the share of test cases whose set holds the truth, and where it lies in 99 % of calibration parts.
+COVERAGE, DRAWS = "coverage", 20_000
 BEFORE, PERFECT = "_uncalibrated", "perfect"
 CALIBRATED = re.compile(r"a calibrated model has ([0-9.]+)")
 
@@ -56,23 +62,51 @@ def shown(on: str, seed: int, given: argparse.Namespace) -> Shown:
     taken = trained(name, [data, *words], seed, given)
     if taken.returncode:
         return Shown(on, seed, f"failed with exit code {taken.returncode}: see logs/{name}.err")
-    wanted = {f"{metric}{end}" for metric in METRICS for end in ("", BEFORE)}
+    wanted = {COVERAGE, *(f"{metric}{end}" for metric in METRICS for end in ("", BEFORE))}
     rows = {
         row["metric"]: row for row in summary(given.out / name) if row["label"] == "all" and row["metric"] in wanted
     }
     found = {metric: row["value"] for metric, row in rows.items() if row["value"] is not None}
     if perfect := CALIBRATED.search(rows["ece_equal_mass"]["method"]):
         found[PERFECT] = float(perfect[1])
-    calibration = read_plan(given.out / name / "plan.yaml")["task.calibration"]
+    plan = read_plan(given.out / name / "plan.yaml")
+    calibration, conformal = plan["task.calibration"], plan["task.conformal"]
+    if COVERAGE in found:
+        found["coverage_low"], found["coverage_high"] = coverage_range(conformal, tested_in(given.out / name))
+        found["exact"] = float(conformal["exact"])
     one = Shown(on, seed, "", calibration["method"], calibration["cases"], found, commit())
     keep(name, one, given)
     return one
 
 
+def tested_in(run: Path) -> dict[str, int]:
+    """{class: test cases of it}"""
+    table = read_text_table(run / "evaluation" / "cases.csv")
+    return {str(name): int(count) for name, count in table["reference"].value_counts().items()}
+
+
+def coverage_range(conformal: Mapping[str, Any], tested: Mapping[str, int]) -> tuple[float, float]:
+    """Where the share of test cases whose set holds the truth lies in 99 % of calibration parts.
+
+    A threshold at rank k of n cases holds the next truth with a chance from Beta(k, n + 1 - k) (Vovk,
+    arXiv:1209.2673); where these cases have chosen other things too, it need not.
+    """
+    random, held = np.random.default_rng(0), np.zeros(DRAWS)
+    counts = tested if conformal["by"] == "class" else {"all": sum(tested.values())}
+    for group, cases in counts.items():
+        n = int(conformal["n"][group])
+        rank = math.ceil((n + 1) * conformal["level"] - 1e-9)
+        chance = random.beta(rank, n + 1 - rank, DRAWS) if rank <= n else np.ones(DRAWS)
+        held += random.binomial(cases, chance)
+    low, high = np.quantile(held / sum(counts.values()), [0.005, 0.995])
+    return float(low), float(high)
+
+
 def words_of(all_shown: Sequence[Shown]) -> str:
     """A line for each set: now, and before calibration."""
-    head = "| set | draws | methods (cases) | temperature | ECE, equal mass | of a perfect model | log loss | AUROC |"
-    lines = [head, "|---" * 8 + "|"]
+    heads = ["set", "draws", "methods (cases)", "temperature", "ECE, equal mass", "of a perfect model", "log loss"]
+    heads += ["AUROC", "coverage of each draw (99 % range)"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for on in dict.fromkeys(one.on for one in all_shown):
         good = [one for one in all_shown if one.on == on and not one.problem]
         if not good:
@@ -85,10 +119,18 @@ def words_of(all_shown: Sequence[Shown]) -> str:
             first = (on, str(len(good)), methods) if not end else ("before", "", "")
             lines.append(
                 f"| {' | '.join(first)} | {texts['temperature']} "
-                f"| {texts['ece_equal_mass']} | {perfect} | {texts['log_loss']} | {texts['auroc']} |"
+                f"| {texts['ece_equal_mass']} | {perfect} | {texts['log_loss']} | {texts['auroc']} "
+                f"| {'' if end else ', '.join(_covered(one) for one in good if COVERAGE in one.found)} |"
             )
     lines += [f"| {one.on} | draw {one.seed} {one.problem} |" for one in all_shown if one.problem]
     return "\n".join(lines)
+
+
+def _covered(one: Shown) -> str:
+    """A coverage and its range, marked where the cases that set it have decided other things too."""
+    approximate = "" if one.found["exact"] else ", approximate"
+    ends = f"{one.found['coverage_low']:.3f} to {one.found['coverage_high']:.3f}"
+    return f"{one.found[COVERAGE]:.3f} ({ends}{approximate})"
 
 
 def _spread(values: Sequence[float | None]) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from recorded import commit, record
+from swayed import marked
 from trainings import ROOT, add_options, keep, kept, trained
 
 import isocenter
@@ -140,10 +141,11 @@ def main() -> None:
     if given.record and not one.problem:
         length = f"{given.minutes:g} minutes" if given.steps is None else f"{given.steps} steps"
         about = (
-            f"Hippocampus, {length} on {given.threads} of {os.cpu_count()} cores; calibrated by "
-            f"{one.method} on the validation cases; test cases, and copies of them with noise of 0.5 to 2 SD, blur of "
-            "0.5 to 1.5 voxels, or ghosts (every second line of k-space weakened by 40 to 80 %). ECE of voxels within "
-            "5 mm of an edge, mean of the structures; of volumes that of the structure that is further off. "
+            f"{marked('hippocampus', 'Hippocampus')}, {length} on {given.threads} of {os.cpu_count()} cores; "
+            f"calibrated by {one.method} on the validation cases; test cases, and copies of them with noise of 0.5 "
+            "to 2 SD, blur of 0.5 to 1.5 voxels, or ghosts (every second line of k-space weakened by 40 to 80 %). ECE "
+            "of voxels within 5 mm of an edge, mean of the structures; of volumes that of the structure that is "
+            "further off. "
             f"Commit: {one.commit}."
         )
         record("calibrated_voxels", "Calibrated voxels and expected Dice", f"{about}\n\n{text}", asdict(one))

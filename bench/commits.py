@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from recorded import commit, record
+from swayed import marked
 from trainings import ROOT, add_options, keep, kept, spread, summary
 from watched import watched
 
@@ -107,7 +108,9 @@ def words_of(all_shown: Sequence[Shown]) -> str:
             before, now = ([good[seed, source].value for seed in seeds] for source in (BEFORE, NOW))
             change = spread([b - a for a, b in zip(before, now, strict=True)], sign="+")
             metric = good[seeds[0], NOW].metric
-            lines.append(f"| {on} | {metric} | {len(seeds)} | {spread(before)} | {spread(now)} | {change} |")
+            lines.append(
+                f"| {marked(SETS[on][0], on)} | {metric} | {len(seeds)} | {spread(before)} | {spread(now)} | {change} |"
+            )
     lines += [
         f"| {one.on} | seed {one.seed}, {one.source}: {one.problem} | | | | |" for one in all_shown if one.problem
     ]

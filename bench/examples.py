@@ -24,6 +24,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 from recorded import commit, record
+from swayed import marked
 from trainings import ROOT, add_options, keep, kept, summary, trained
 
 import isocenter
@@ -322,7 +323,7 @@ def _words(shown: Sequence[Shown]) -> str:
     for name in dict.fromkeys(one.name for one in shown):
         runs = [one for one in shown if one.name == name]
         example, good = EXAMPLES.get(name), [one for one in runs if not one.problem]
-        about = f"{example.data}: {example.about}".removeprefix(": ") if example else ""
+        about = marked(example.data, f"{example.data}: {example.about}".removeprefix(": ")) if example else ""
         problems = [f"| {name} | {about} | {one.problem} |" + " |" * (len(columns) - 3) for one in runs if one.problem]
         lines += [*problems, *([_line(name, about, example.known, good)] if example and good else [])]
     return "\n".join(lines)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from recorded import commit, record
+from swayed import marked
 from trainings import ROOT, add_options, keep, kept, summary, trained
 
 import isocenter
@@ -116,7 +117,8 @@ def main() -> None:
 def _record(on: str, shown: Sequence[Shown], given: argparse.Namespace) -> None:
     """The set's own section of the page, and the figures from which plans take their reasons."""
     text = (
-        f"{SETS[on].text}: {next(one.metric for one in shown if one.metric)}. Trainings of {given.minutes:g} minutes, "
+        f"{marked(SETS[on].data, SETS[on].text)}: {next(one.metric for one in shown if one.metric)}. "
+        f"Trainings of {given.minutes:g} minutes, "
         f"from raw files to the report, on {given.threads} of {os.cpu_count()} cores, everything but the network as "
         "planned. Intervals resample patients or cases; families whose intervals overlap are not told apart by one "
         f"seed. {_slowed(shown)}Commits: {', '.join(dict.fromkeys(one.commit for one in shown if one.commit))}."

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from recorded import commit, record
+from swayed import marked
 from trainings import ROOT, add_options, keep, kept, summary, trained
 
 # Fewer seeds than these may have been lucky: nothing is reached by them.
@@ -127,7 +128,9 @@ def _words(shown: Sequence[Shown]) -> str:
     for name in dict.fromkeys(one.on for one in shown):
         runs = [one for one in shown if one.on == name and not one.problem]
         lines += [
-            f"| {SETS[name].about} | {one.problem} |" + " |" * 6 for one in shown if one.on == name and one.problem
+            f"| {marked(SETS[name].data, SETS[name].about)} | {one.problem} |" + " |" * 6
+            for one in shown
+            if one.on == name and one.problem
         ]
         lines += [_line(name, metric, runs) for metric in SETS[name].published if runs]
     return "\n".join(lines)
@@ -138,7 +141,7 @@ def _line(name: str, metric: str, runs: Sequence[Shown]) -> str:
     mean, (best, method) = statistics.fmean(values), SETS[name].published[metric]
     spread = f" ({statistics.stdev(values):.4f})" if len(values) > 1 else " (one seed)"
     cells = [
-        SETS[name].about,
+        marked(SETS[name].data, SETS[name].about),
         metric,
         f"{mean:.4f}{spread}",
         ", ".join("{:.3f} ({:.3f} to {:.3f})".format(*one.found[metric]) for one in runs),

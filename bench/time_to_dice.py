@@ -37,6 +37,7 @@ from agreement import compared
 from beside import ISOCENTER, PLACE, ROOT, PeerError, Program, arguments, interleaved, peer, record, versions
 from raw import DATASET, LABELS, OUR_LABELS, Raw, hippocampus
 from recorded import code
+from swayed import marked
 
 SIDES = Path(__file__).parent / "sides"
 OURS = "Isocenter"
@@ -64,7 +65,8 @@ def main() -> None:
         _measure(work, done, given)
     rows = _wanted(_results(done), given)
     how = "at the same time, each on cores of its own" if given.at_once else "one after the other"
-    words = f"The programs ran {how}; each had {given.threads} thread{'s' * (given.threads > 1)}."
+    threads = f"{given.threads} thread{'s' * (given.threads > 1)}"
+    words = f"{marked('hippocampus', 'Hippocampus.')} The programs ran {how}; each had {threads}."
     text = "\n\n".join([words, _table(rows), *_sources(rows), *_speed(rows), *_failures(rows)])
     print(text)
     if given.record:

@@ -4,9 +4,9 @@
 
 Pictures of PneumoniaMNIST and RetinaMNIST, their training and validation parts drawn anew: 450 train, 100 validate, 400
 test. Five networks differ in their seeds; single networks are their mean, `members` all five as one. Risk is the share
-of wrong classes. Networks that were taught to state more, or that left several members in one training, have the same
-seeds and steps; `variational` is another family, a small transformer. Where laplace-torch is installed, the variances
-of its last layer are compared with ours.
+of wrong classes. Networks that were taught to state more, or that left several members in one training, have the first
+three of these seeds, and as many steps; `variational` is another family, a small transformer. Where laplace-torch is
+installed, the variances of its last layer are compared with ours.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from isocenter.runtime.uncertainty.laplace import LastLayers
 from isocenter.values import Estimate, Geometry, Image
 
 PARTS, SEEDS, CORRUPTED = {"train": 450, "val": 100, "test": 400}, range(5), 40
+# Of networks that were taught otherwise.
+FEWER_SEEDS = range(3)
 SEVERITIES = (1, 2, 3, 4, 5)
 METHODS = ("none", "mc_dropout", "laplace", "tta")
 # What was decided before training, and the method that looks at it; grades would have no outputs of classes.
@@ -173,8 +175,8 @@ def measured(name: str, given: argparse.Namespace) -> dict[str, Any]:
     methods = {method: [with_uncertainty(one, method) for one in singles] for method in METHODS}
     methods["members"] = [with_uncertainty(whole, "members")]
     for title, (chosen, method) in TAUGHT.items():
-        places = [out / f"{title}_{seed}" for seed in SEEDS]
-        for seed, run in zip(SEEDS, places, strict=True):
+        places = [out / f"{title}_{seed}" for seed in FEWER_SEEDS]
+        for seed, run in zip(FEWER_SEEDS, places, strict=True):
             if not (run / "report.html").is_file():
                 isocenter.train(out / f"{name}.npz", out=run, seed=seed, assignments={**steps, **chosen}, **how)
         methods[title] = [with_uncertainty(isocenter.load(run, "cpu"), method) for run in places]
@@ -210,7 +212,8 @@ def main() -> None:
     found = {name: measured(name, given) for name in given.sets}
     lines = ["| set | method | doubt | error detection | AURC | excess AURC | ms a case |", "|---" * 7 + "|"]
     levels = [f"| epistemic | {' | '.join(CORRUPTIONS)} |", "|---" * (len(CORRUPTIONS) + 1) + "|"]
-    about = [f"Means of {len(SEEDS)} networks of {given.steps} steps each."]
+    taught = f"of those that were taught otherwise ({', '.join(TAUGHT)}) of {len(FEWER_SEEDS)}"
+    about = [f"Means of {len(SEEDS)} networks of {given.steps} steps each, {taught}."]
     for name, own in found.items():
         for row in own["rows"]:
             cells = " | ".join(f"{row[key]:.4f}" for key in ("detection", "aurc", "excess"))

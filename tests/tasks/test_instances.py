@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -185,9 +186,10 @@ def test_a_result_has_a_count_and_a_mean_size_in_mm_where_they_are_known():
         row = TASK.outputs(prediction)
         assert row["count"] == 4
         assert row[column] == pytest.approx((truth > 0).sum() * voxel / 4)
-        assert [one.value for one in TASK.results(prediction)] == list(row.values())
+        assert [one.value for one in TASK.results(prediction)] == [row["count"], row[column]]
+        assert json.loads(row["scores"]) == pytest.approx([1.0] * 4, abs=1e-3)
     none = TASK.decode([], known)
-    assert TASK.outputs(none) == {"count": 0, "mean_size_mm2": None}
+    assert TASK.outputs(none) == {"count": 0, "mean_size_mm2": None, "scores": "[]"}
 
 
 def test_the_smallest_size_is_counted_in_mm_where_they_are_known():
@@ -209,13 +211,13 @@ def test_validation_cases_decide_what_is_left_open_and_the_maps_go_with_it():
     made = [TASK.decode([(region, {HEAD: array})], geometry) for _ in cases]
     assert set(made[0].untuned) == {"inside", "height"}
     tuned, decisions = TASK.tuned(made, cases)
-    assert set(decisions) == {"task.inside", "task.prominence"}
+    assert set(decisions) == {"task.inside", "task.prominence", "task.calibration"}
     assert "12 objects of 3 validation cases" in decisions["task.inside"].because
     assert tuned.inside == 0.5
     assert tuned.decode([(region, {HEAD: array})], geometry).untuned is None
     assert tuned.tuned(made, cases) == (tuned, {})
     chosen = replace(TASK, inside=0.9)
-    assert set(chosen.tuned(made, cases)[1]) == {"task.prominence"}
+    assert set(chosen.tuned(made, cases)[1]) == {"task.prominence", "task.calibration"}
 
 
 def test_of_few_objects_nothing_is_found_out():
@@ -256,16 +258,19 @@ def test_scores_have_a_row_a_case_and_a_summary_with_the_unit_of_counts():
     table = TASK.score([right, short], [case_of(truth, "a"), case_of(truth, "b")])
     assert table["objects_predicted"].tolist() == [4, 3]
     assert table["count_difference"].tolist() == [0, -1]
-    rows = {row.metric: row.estimate for row in TASK.summary(table, seed=0)}
-    assert set(rows) == TASK.scoring.metrics - {MISSED, FALSE}
+    rows = {row.metric: row.estimate for row in TASK.scoring.summary(table, seed=0)}
+    assert set(rows) - TASK.scoring.metrics <= {
+        f"{metric}{end}" for metric in TASK.traits.belief for end in ("", "_uncalibrated")
+    }
+    assert TASK.scoring.metrics - {MISSED, FALSE} <= set(rows)
     assert next(iter(rows)) == "ap50"
     assert rows["count_error"].value == 0.5
     assert rows["count_error"].unit == "objects"
     assert rows["ap50"].value == pytest.approx((1 + 3 / 4) / 2)
     assert rows["ap50_pooled"].value == pytest.approx(7 / 8)
-    assert TASK.rank(table) == ["a", "b"]
+    assert TASK.scoring.rank(table) == ["a", "b"]
     assert TASK.figures(right, case_of(truth))[0].png.startswith(b"\x89PNG")
-    assert len(TASK.overview(table)) == 2
+    assert len(TASK.scoring.overview(table)) == 2
 
 
 def test_an_object_free_case_is_legal_and_left_out_of_the_means():
@@ -273,7 +278,7 @@ def test_an_object_free_case_is_legal_and_left_out_of_the_means():
     region, geometry = tuple(slice(0, n) for n in truth.shape), Geometry.of_pixels(truth.shape)
     made = [TASK.decode([(region, {HEAD: outputs_of(one)})], geometry) for one in (truth, empty)]
     table = TASK.score(made, [case_of(truth, "a"), case_of(empty, "b")])
-    rows = {row.metric: row.estimate for row in TASK.summary(table, seed=0)}
+    rows = {row.metric: row.estimate for row in TASK.scoring.summary(table, seed=0)}
     assert rows["ap50"].value == 1
     assert "1 undefined left out" in rows["ap50"].method
 

@@ -143,3 +143,29 @@ def test_where_each_case_trains_none_is_kept_and_asking_for_some_is_refused(clas
     assert plan["split.calibration"] == 0
     with pytest.raises(error, match=f"split.calibration.*{words}"):
         isocenter.plan(classified.data, device="cpu", assignments=SPARED, **flags)
+
+
+def test_other_references_of_the_test_part_leave_the_package_the_same_bit_for_bit(tmp_path):
+    """Whatever the test cases are said to be, nothing that predicts comes from them."""
+    files = sorted(trained.pictures(tmp_path / "data").rglob("*.png"))
+    parts = ["train"] * 24 + ["val"] * 8 + ["test"] * 8
+    ordered = sorted(files, key=lambda path: (int(path.stem) // 2, path.parent.name))
+    packages = []
+    for name, other in (("true", {}), ("shuffled", {"bright": "dark", "dark": "bright"})):
+        rows = ["image,class,split"]
+        for path, part in zip(ordered, parts, strict=True):
+            own = path.parent.name
+            rows.append(f"{path},{other.get(own, own) if part == 'test' else own},{part}")
+        (tmp_path / f"{name}.csv").write_text("\n".join(rows))
+        trained.classifying(tmp_path / f"{name}.csv", tmp_path / name, assignments=trained.TWO_STEPS)
+        with no_export():
+            packages.append(isocenter.package(tmp_path / name, out=tmp_path / f"{name}-package", backends=()).out)
+    same, other = packages
+    found = {path.relative_to(same) for path in same.rglob("*") if path.suffix in (".safetensors", ".pt")}
+    assert len(found) >= 2  # the weights, and the gate
+    for file in found:
+        assert (same / file).read_bytes() == (other / file).read_bytes(), file
+    settings = [isocenter.load(one, "cpu").task.settings for one in packages]
+    assert settings[0] == settings[1] and settings[0]["calibration"] is not None
+    accuracy = [isocenter.load(one, "cpu").record for one in packages]
+    assert accuracy[0]["weights_sha256"] == accuracy[1]["weights_sha256"]

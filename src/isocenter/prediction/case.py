@@ -27,7 +27,7 @@ from isocenter.runtime import (
     measurements,
     size_changes,
 )
-from isocenter.tasks import rows_in, sureness, uncalibrated
+from isocenter.tasks import masks_from, rows_in, sureness, uncalibrated
 from isocenter.transforms import stacked
 from isocenter.values import Case, Deferred, Finding, Image, Prediction, Problem
 
@@ -37,8 +37,8 @@ AHEAD_SHARE, AHEAD_BYTES = 0.05, 2**28
 Windows = Callable[[int, int], None]
 # What becomes of images that the gate refuses: no result, results with the reason, or nobody looks.
 ABSTAIN = ("on", "mark", "off")
-# The column of what boxes state.
-SCORE = "score"
+# The ends of columns of what boxes and objects state.
+SCORES = ("score", "scores")
 # From so many windows on, of an image so many times as large as the largest that trained: twice as long on three axes.
 MANY_WINDOWS, MANY_TIMES = 200, 8
 
@@ -165,7 +165,7 @@ def computed(
             files = probability_files(model.task, image, room, case.id, asked.wanted)
         receiver, probabilities = stack.enter_context(files)
         decoding = model.task.decoding
-        masks = asked.wanted.covering and decoding.covers_from is not None
+        masks = asked.wanted.covering and masks_from(model.task)
         covering = CoveringMap(model.task, image.geometry) if masks else None
         region = None if asked.region is None else region_of(asked.region, image, case.id)
         fitting, seen = fitting_memory(model, image, case.id, region), _Counted(windows)
@@ -185,7 +185,7 @@ def computed(
         prediction = replace(prediction, case=case.id, maps=maps)
         if asked.wanted.covering and decoding.covering is not None:
             prediction = decoding.covering(prediction)
-        prediction = replace(prediction, untuned=None)
+        prediction = prediction.decided
         judge = None
         if isinstance(prediction.data, Deferred) and model.guard is not None and region is None:
             looked: dict[str, Any] = {"watching": watching, "image": image, "covariates": case.covariates}
@@ -301,7 +301,10 @@ class _Rest:
             return rows
         stated = rows_in(columns(prediction.before_calibration))
         return [
-            {name: other[name] if PROBABILITY in name or name.endswith(SCORE) else value for name, value in row.items()}
+            {
+                name: other[name] if PROBABILITY in name or name.endswith(SCORES) else value
+                for name, value in row.items()
+            }
             for row, other in zip(rows, stated, strict=True)
         ]
 

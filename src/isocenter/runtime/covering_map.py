@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from isocenter.files import Spool, stacked_spools
-from isocenter.tasks import Task
+from isocenter.tasks import Task, masks_from
 from isocenter.values import Array, Geometry, Map, Region
 
 COVERING = "covering"
@@ -20,8 +20,7 @@ class CoveringMap:
     """
 
     def __init__(self, task: Task, geometry: Geometry) -> None:
-        self._head = next((name for name, head in task.heads.items() if head.is_dense), "")
-        self._least = task.decoding.covers_from or {}
+        [(self._head, self._least)] = masks_from(task).items()
         self._spools = [Spool(geometry.shape, np.dtype(np.uint8), fill=not one) for one in self._least.values()]
 
     def __call__(self, region: Region, arrays: Mapping[str, Array]) -> None:

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
         Traits,
         dense_channels,
         head_of,
+        masks_from,
         own_outputs,
         rows_in,
         sides_of,
         stated_image,
+        states_covering,
         suffices,
         sureness,
     )

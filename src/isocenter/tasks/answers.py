@@ -306,6 +306,19 @@ def suffices(kind: type[Task] | Task, references: Collection[str]) -> bool:
     return any(needed <= set(references) for needed in kind.traits.alternatives or (kind.needs,))
 
 
+def masks_from(task: Task) -> dict[str, Mapping[str, float]]:
+    """{dense head: as `Decoding.covers_from`}, of a task of parts those of each; empty where there are none."""
+    decoding = task.decoding
+    own = {head_of(name, head): one for name, part in decoding.parts.items() for head, one in masks_from(part).items()}
+    least = decoding.covers_from
+    return own if least is None else {next(name for name, head in task.heads.items() if head.is_dense): least}
+
+
+def states_covering(task: Task) -> bool:
+    """Whether it has masks, boxes or objects that miss little."""
+    return task.decoding.covering is not None or bool(masks_from(task))
+
+
 def head_of(part: str, head: str) -> str:
     """The name that the head of a part has in a task that is made of tasks: layers are named so, without a dot."""
     return f"{part}_{head}"

@@ -244,7 +244,8 @@ class Confidence:
     total:        uncertainty of the answer: entropy in nats, the mean over all voxels of a dense result, the sum over
                   findings; of values the variance. It is `aleatoric`, which more data would not lower, and
                   `epistemic`, about which several views of the image disagree
-    uncalibrated: {class or finding: probability before calibration}
+    uncalibrated: {class, finding or object: probability before calibration}
+    scores:       {object: probability that it is a true one}, in the order of their numbers in the label map
     features:     (features,) what the network saw in it, where it is compared with other cases
     thresholds:   {class or finding: probability from which on it is called}, where the patient's group has its own
     """
@@ -259,6 +260,7 @@ class Confidence:
     aleatoric: float | None = None
     epistemic: float | None = None
     uncalibrated: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
     features: Array | None = None
     thresholds: Mapping[str, float] = field(default_factory=dict)
 
@@ -346,11 +348,19 @@ class Prediction:
 
         Of boxes those that are called by their calibrated scores.
         """
-        parts = {name: part.before_calibration for name, part in self.parts.items()}
-        made = replace(self, probabilities=self.confidence.uncalibrated or self.probabilities, parts=parts)
+        parts, known = {name: part.before_calibration for name, part in self.parts.items()}, self.confidence
+        if known.scores:
+            scores = known.uncalibrated or known.scores
+            return replace(self, confidence=replace(known, scores=scores, uncalibrated={}), parts=parts)
+        made = replace(self, probabilities=known.uncalibrated or self.probabilities, parts=parts)
         if (called := self.called) is None or called.uncalibrated is None:
             return made
         return replace(made, boxes=replace(called, scores=called.uncalibrated, uncalibrated=None), threshold=0.0)
+
+    @property
+    def decided(self) -> Prediction:
+        """The same without what tuning looks at, which may be as large as the image; so of its parts."""
+        return replace(self, untuned=None, parts={name: part.decided for name, part in self.parts.items()})
 
     @property
     def called(self) -> BoundingBoxes | None:

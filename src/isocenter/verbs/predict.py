@@ -35,6 +35,7 @@ from isocenter.prediction import (
 )
 from isocenter.report import InNotebook
 from isocenter.runtime import Model, with_uncertainty, write_json
+from isocenter.tasks import states_covering
 from isocenter.values import Case, Prediction, Problem
 from isocenter.verbs.reading import (
     Covariates,
@@ -176,7 +177,7 @@ def predict(
     sought = uncertainty or ("auto" if maps else None)
     loaded = with_uncertainty(loaded_model(model, device, fold=fold, threads=threads, backend=backend), sought)
     loaded.flips(mirror)  # refused before the first case
-    if covering and (decoding := loaded.task.decoding).covers_from is None and decoding.covering is None:
+    if covering and not states_covering(loaded.task):
         remedy = "Train it with task.risk, or find thresholds on your own cases: isocenter calibrate"
         raise UsageError("the model has no thresholds of covering masks, boxes or objects", str(model), remedy)
     predictor: Predictor = Here(loaded)

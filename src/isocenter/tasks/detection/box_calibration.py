@@ -9,19 +9,14 @@ import numpy as np
 
 from isocenter.errors import counted
 from isocenter.evaluation import (
-    METHODS,
-    SIZE,
-    USUAL_SPREAD,
     Calibrator,
     Matches,
     Seed,
     Unseen,
     box_sizes,
 )
-from isocenter.tasks.shared import binary_calibration_rows, log_odds, noted
+from isocenter.tasks.shared import log_odds, rows_of_many, spread_of_many
 from isocenter.values import BoundingBoxes, Floats, Row
-
-METHODS_OF_BOXES = (*METHODS, SIZE)
 
 
 def calibrated_boxes(boxes: BoundingBoxes, calibrator: Calibrator, steps: Sequence[float]) -> BoundingBoxes:
@@ -66,8 +61,7 @@ def unseen_boxes(
         owners.append(np.array(patients)[matches.image])
     logs = np.repeat(log_odds(np.concatenate(scores))[:, None], len(classes), axis=1)
     of_whom, log_sizes = np.concatenate(owners), np.log(np.concatenate(sizes))
-    # Each box is an answer of its own, so that what so many say outweighs what was expected before.
-    spread = USUAL_SPREAD * (len(logs) / max(1, len(np.unique(of_whom)))) ** 0.5 or USUAL_SPREAD
+    spread = spread_of_many(of_whom)
     return Unseen(logs, np.concatenate(right), of_whom, tuple(classes), "labels", spread=spread, sizes=log_sizes)
 
 
@@ -88,10 +82,9 @@ def box_calibration_rows(
     right = np.concatenate([matches.right for matches, _ in matched])
     owners = patients[np.concatenate([matches.image for matches, _ in matched])]
     before = np.concatenate([_before(matches, boxes) for matches, boxes in matched])
-    uncalibrated = None if np.allclose(before, scores, rtol=0, atol=1e-12) else before
     images = len(np.unique(np.concatenate([matches.image for matches, _ in matched])))
-    for row in binary_calibration_rows(label, scores, right, owners, uncalibrated=uncalibrated, seed=seed):
-        yield replace(row, estimate=noted(replace(row.estimate, n=images), f"; {counted(len(scores), 'box', 'boxes')}"))
+    note = f"; {counted(len(scores), 'box', 'boxes')}"
+    yield from rows_of_many(label, scores, right, owners, before=before, cases=images, note=note, seed=seed)
 
 
 def _before(matches: Matches, boxes: Sequence[BoundingBoxes]) -> Floats:

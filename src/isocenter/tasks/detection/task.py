@@ -18,7 +18,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
-from isocenter.tasks.detection.box_calibration import METHODS_OF_BOXES, calibrated_boxes, unseen_boxes
+from isocenter.tasks.detection.box_calibration import calibrated_boxes, unseen_boxes
 from isocenter.tasks.detection.decode import PRIOR, Decoder, rows_of, with_doubt
 from isocenter.tasks.detection.maps import centre_loss
 from isocenter.tasks.detection.pictures import overview
@@ -49,6 +49,7 @@ from isocenter.tasks.shared import (
     CERTAINTY,
     COVERING,
     FOUND,
+    METHODS_OF_MANY,
     Certainty,
     Shares,
     calibrated,
@@ -143,7 +144,7 @@ class Detection:
                 float(settings["typical"]),
                 float(settings["suppression"]),
                 None if given is None else float(given),
-                Certainty.of(settings, METHODS_OF_BOXES),
+                Certainty.of(settings, METHODS_OF_MANY),
             )
         check_settings(task.classes, task.settings)
         return task

@@ -12,8 +12,8 @@ import numpy as np
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import instance_overlap
 from isocenter.tasks.instances.decode import Decoder
-from isocenter.tasks.shared import covering_decisions
-from isocenter.values import Array, CaseFacts, Dataset, Decision, Fingerprint, Sentence
+from isocenter.tasks.shared import CERTAINTY_SENTENCES, certainty_decisions, covering_decisions
+from isocenter.values import Array, CaseFacts, Dataset, Decision, Fingerprint, Prediction, Sentence, blocks
 
 NAYLOR, CAICEDO = "doi:10.1109/TMI.2018.2865709", "doi:10.1038/s41592-019-0612-7"
 # In voxels of the shortest side: less shows no hill, and farther from a border nothing changes for the eye.
@@ -30,6 +30,7 @@ TRIED: Mapping[str, tuple[float, ...]] = {
 # Of fewer objects of validation cases a threshold would be chance.
 FEWEST_OBJECTS = 10
 SENTENCES: Mapping[str, Sentence] = {
+    **CERTAINTY_SENTENCES,
     "risk": Sentence("Covering objects may miss {percent} of those of a case", "No covering objects are looked for"),
     "risk_delta": Sentence("They may miss more in {percent} of calibration parts"),
     "covering": Sentence("Scores of covering objects are found", "No covering objects are found yet", always=True),
@@ -73,6 +74,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         "prominence": Decision(
             None, f"found on the validation cases after training; {PROMINENCE} where their objects are too few"
         ),
+        **certainty_decisions(),
         **covering_decisions("covering objects may miss a tenth of those of a case on average"),
     }
 
@@ -91,6 +93,15 @@ def steps_of(fingerprint: Fingerprint) -> tuple[float, ...]:
         steps = [_without_slice(shape, step) for shape, step in zip(shapes, steps, strict=True)]
     median = np.median(np.array(steps), axis=0)
     return tuple(np.round(median / median.min(), 3).tolist())
+
+
+def size_of_objects(prediction: Prediction) -> tuple[int, float | None, str]:
+    """Number of objects, their mean size, its unit; no size without an object."""
+    assert prediction.data is not None  # noqa: S101 - as decoded
+    geometry, count = prediction.geometry, len(prediction.labels)
+    voxels = sum(int(np.count_nonzero(part)) for _, part in blocks(prediction.data))
+    size = round(voxels / count * (geometry.voxel_volume or 1.0), 6) if count else None
+    return count, size, unit_of_size(geometry.ndim, geometry.voxel_volume is not None)
 
 
 def unit_of_size(axes: int, physical: bool) -> str:
@@ -116,7 +127,7 @@ def check_settings(numbers: Mapping[str, Any]) -> None:
 def thresholds(
     decoder: Decoder,
     names: Collection[str],
-    maps: Sequence[Mapping[str, Array]],
+    maps: Sequence[Mapping[str, Any]],
     references: Sequence[Array],
     smallest: Sequence[float],
 ) -> dict[str, Decision]:
@@ -131,11 +142,13 @@ def thresholds(
         because = f"{counted(total, 'object')} of validation cases are too few, {FEWEST_OBJECTS} are the least"
         return {name: Decision(getattr(decoder, name), because) for name in names}
 
+    given = [(np.asarray(one["inside"]), np.asarray(one["height"])) for one in maps]
+
     def mean_ap(tried: Decoder) -> float:
         """Over the cases."""
         scores = [
-            instance_overlap(replace(tried, smallest=least)(one["inside"], one["height"]), truth).ap()
-            for one, truth, least in zip(maps, references, smallest, strict=True)
+            instance_overlap(replace(tried, smallest=least)(*own), truth).ap()
+            for own, truth, least in zip(given, references, smallest, strict=True)
         ]
         return float(np.nanmean(scores))
 

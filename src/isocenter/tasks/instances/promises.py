@@ -36,7 +36,7 @@ def missed_shares(pairs: Sequence[tuple[Candidates, Array]], patients: Sequence[
 def best_scores(numbers: Numbers, scores: Floats, reference: Array) -> Floats:
     """(references,) the highest score of an object that overlaps each so much, -1 where none does."""
     overlap = instance_overlap(numbers, reference)
-    best, (found, true) = np.full(len(overlap.reference), -1.0), _hits(overlap)
+    best, (found, true) = np.full(len(overlap.reference), -1.0), hits(overlap)
     np.maximum.at(best, true, scores[found])
     return best
 
@@ -50,13 +50,13 @@ def covering_objects(numbers: Numbers, scores: Floats, least: float) -> Numbers:
 def covering_columns(candidates: Candidates, reference: Array, least: float) -> Mapping[str, float]:
     """The share of a case's objects that those from a score on miss, and how many of these find nothing."""
     overlap = instance_overlap(covering_objects(*candidates, least), reference)
-    found, true = _hits(overlap)
+    found, true = hits(overlap)
     objects = len(overlap.reference)
     missed = 1 - len(np.unique(true)) / objects if objects else float("nan")
     return {MISSED: missed, FALSE: float(len(overlap.predicted) - len(np.unique(found)))}
 
 
-def _hits(overlap: InstanceOverlap) -> tuple[np.ndarray, np.ndarray]:
+def hits(overlap: InstanceOverlap) -> tuple[np.ndarray, np.ndarray]:
     """(hits,) predicted objects and the reference objects that they overlap enough, counted from 0."""
     found, true = overlap.pairs[overlap.iou > OVERLAP].T
     return found, true

@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.evaluation import InstanceOverlap, Seed, Table, bootstrap_statistic, mean_rows
-from isocenter.tasks.shared import FALSE, MISSED, covering_rows
-from isocenter.values import Floats, Row
+from isocenter.evaluation import UNCALIBRATED, InstanceOverlap, Seed, Table, bootstrap_statistic, mean_rows
+from isocenter.tasks.instances.object_calibration import object_calibration_rows, score_columns
+from isocenter.tasks.shared import BELIEF, FALSE, MISSED, PROBABILITY_NAMES, covering_rows
+from isocenter.values import Confidence, Floats, Row
 
 # Metrics of each case, whose mean is stated; the primary one first.
 SHARES = ("ap50", "ap75", "ap", "f1", "aji", "pq", "sq", "rq")
 COUNTS = {"count_error": "objects", "count_difference": "objects"}
 # Metrics of the objects of all cases together, as StarDist states them; large cases count more.
 POOLED = {"ap50_pooled": "matched50", "ap75_pooled": "matched75"}
-METRICS = frozenset({*SHARES, *COUNTS, *POOLED, MISSED, FALSE})
+METRICS = frozenset({*SHARES, *COUNTS, *POOLED, "brier", "ece", MISSED, FALSE})
+ERRORS = frozenset({"count_error", MISSED, FALSE, "brier", "ece", "log_loss", "mce", "ace"})
 NAMES: Mapping[str, str] = {
     MISSED: "Missed by covering objects",
     FALSE: "False covering objects a case",
@@ -30,6 +32,7 @@ NAMES: Mapping[str, str] = {
     "pq": "Panoptic quality (PQ)",
     "rq": "Recognition quality (RQ)",
     "sq": "Segmentation quality (SQ)",
+    **{name: word for name, word in PROBABILITY_NAMES.items() if name.removesuffix(f"_{UNCALIBRATED}") in BELIEF},
 }
 NOTES = {
     "ap50": "found above an IoU of 0.5; TP / (TP + FP + FN) of each case",
@@ -42,8 +45,8 @@ NOTES = {
 }
 
 
-def case_row(overlap: InstanceOverlap) -> dict[str, Any]:
-    """The metrics of one case, NaN where neither side has an object."""
+def case_row(overlap: InstanceOverlap, confidence: Confidence) -> dict[str, Any]:
+    """The metrics of one case, NaN where neither side has an object, and the scores of its objects."""
     predicted, reference = len(overlap.predicted), len(overlap.reference)
     return {
         "ap50": overlap.ap((0.5,)),
@@ -60,6 +63,7 @@ def case_row(overlap: InstanceOverlap) -> dict[str, Any]:
         "objects_predicted": predicted,
         "matched50": overlap.matched(0.5),
         "matched75": overlap.matched(0.75),
+        **score_columns(overlap, confidence),
     }
 
 
@@ -72,7 +76,14 @@ def summary_rows(table: Table, *, seed: Seed) -> list[Row]:
         matched = table[column].to_numpy(dtype=np.float64)
         estimate = bootstrap_statistic(_pooled(matched, counts), table["patient"], seed=seed, exact=False)
         rows.append(_with_note(Row(metric, "all", estimate), "TP / (TP + FP + FN) of all objects together"))
+    rows += object_calibration_rows(table, seed=seed)
     return [*rows, *covering_rows(table, (), "objects", seed=seed)]
+
+
+def ranked(table: Table) -> list[str]:
+    """Case ids by average precision; a case without any object counts as 1."""
+    order = table.set_index("case")["ap"].fillna(1.0).sort_values(ascending=False, kind="stable")
+    return [str(case) for case in order.index]
 
 
 def _pooled(matched: Floats, counts: Floats) -> Callable[[Floats], Floats]:

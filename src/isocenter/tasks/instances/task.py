@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from isocenter.evaluation import InstanceOverlap, Seed, Table, instance_overlap
+from isocenter.evaluation import Table, instance_overlap
 from isocenter.files import Spool
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
@@ -21,14 +21,26 @@ from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.instances.decode import Decoder
 from isocenter.tasks.instances.maps import instance_loss
+from isocenter.tasks.instances.object_calibration import (
+    OBJECT,
+    SCORES,
+    Objects,
+    confidence_of,
+    in_json,
+    network_scores,
+    object_sizes,
+    objects_of,
+    unseen_objects,
+)
+from isocenter.tasks.instances.pictures import overview
 from isocenter.tasks.instances.plan import (
     INSIDE,
     PROMINENCE,
     SENTENCES,
     check_settings,
     settings_for,
+    size_of_objects,
     thresholds,
-    unit_of_size,
 )
 from isocenter.tasks.instances.promises import (
     OF_OBJECTS,
@@ -37,20 +49,24 @@ from isocenter.tasks.instances.promises import (
     covering_objects,
     missed_shares,
 )
-from isocenter.tasks.instances.scores import METRICS, NAMES, case_row, summary_rows
+from isocenter.tasks.instances.scores import ERRORS, METRICS, NAMES, case_row, ranked, summary_rows
 from isocenter.tasks.shared import (
+    BELIEF,
+    CERTAINTY,
     COVERING,
-    FALSE,
-    MISSED,
+    FOUND,
+    METHODS_OF_MANY,
     Certainty,
     Shares,
     assured_covering,
+    calibrated,
     label_values,
     mean_of,
     of_structure,
     reading,
     refuse_other_grid,
     refuse_other_image_grid,
+    suited_certainty,
 )
 from isocenter.tasks.task import Task
 from isocenter.values import (
@@ -67,16 +83,14 @@ from isocenter.values import (
     Label,
     Map,
     Prediction,
-    Row,
     Slabs,
     Target,
-    blocks,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-HEAD, OBJECT = "instances", "object"
+HEAD = "instances"
 # Maps are kept with half precision between network and watershed: heights need a thousandth.
 KEPT = np.dtype(np.float16)
 # Standard deviation, in the shortest side of a voxel, by which heights are smoothed: the ripples of a network, and of
@@ -97,7 +111,7 @@ class InstanceSegmentation:
     smallest:   mm² or mm³, voxels where their size is not known: what is smaller is no object
     inside:     probability from which a voxel belongs to an object; None until validation cases have decided
     prominence: share of its height by which an object stands out from a higher one that it touches; likewise
-    certainty:  the score from which on objects miss little, and what makes it so
+    certainty:  how far scores can be believed, that from which on objects miss little, and what makes them so
     """
 
     steps: tuple[float, ...]
@@ -110,10 +124,13 @@ class InstanceSegmentation:
     name: ClassVar[str] = "instances"
     needs: ClassVar[frozenset[str]] = frozenset({"instances"})
     traits: ClassVar[Traits] = Traits(
-        tunes=("inside", "prominence", "covering"),
+        tunes=("inside", "prominence", *FOUND, "covering"),
         audited=("pq", "f1"),
         case_metric="f1",
-        errors=frozenset({"count_error", MISSED, FALSE}),
+        suited=suited_certainty,
+        errors=ERRORS,
+        belief=BELIEF,
+        calibration=("ece",),
         sentences=SENTENCES,
         metric_names=NAMES,
     )
@@ -126,7 +143,7 @@ class InstanceSegmentation:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> InstanceSegmentation:
         """An instance segmentation with these settings; PlanError names the one that cannot be."""
-        known = ("steps", "reach", "smallest", "inside", "prominence", *COVERING)
+        known = ("steps", "reach", "smallest", "inside", "prominence", *CERTAINTY, *COVERING)
         with reading(settings, known, "instances"):
             inside, prominence = (settings.get(name) for name in ("inside", "prominence"))
             task = cls(
@@ -135,7 +152,7 @@ class InstanceSegmentation:
                 float(settings["smallest"]),
                 None if inside is None else float(inside),
                 None if prominence is None else float(prominence),
-                Certainty.of(settings),
+                Certainty.of(settings, METHODS_OF_MANY),
             )
         check_settings(task.settings)
         return task
@@ -149,6 +166,7 @@ class InstanceSegmentation:
             "smallest": self.smallest,
             "inside": self.inside,
             "prominence": self.prominence,
+            **self.certainty.settings,
             **self.certainty.of_covering,
         }
 
@@ -191,7 +209,7 @@ class InstanceSegmentation:
     @property
     def scoring(self) -> Scoring:
         """Objects that were found, missed and wrongly called."""
-        own = (self.score, self.summary, self.rank, self.figures, self.overview, self.results)
+        own = (self.score, summary_rows, ranked, self.figures, overview, self.results)
         return Scoring(METRICS, *own, assured=self.assured)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -226,8 +244,8 @@ class InstanceSegmentation:
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
         """(batch, thresholds) objects found, (batch, 1) of prediction and reference together."""
         overlaps = [
-            self._overlap(one.cpu().numpy(), truth.cpu().numpy())
-            for one, truth in zip(outputs[HEAD].float(), target, strict=True)
+            instance_overlap(self._decoder(_chance(one[0]), one[1]), truth.cpu().numpy())
+            for one, truth in zip(outputs[HEAD].float().cpu().numpy(), target, strict=True)
         ]
         matched = [[one.matched(threshold) for threshold in one.thresholds] for one in overlaps]
         both = [[len(one.predicted) + len(one.reference)] for one in overlaps]
@@ -248,7 +266,7 @@ class InstanceSegmentation:
         return {HEAD: _chance(np.asarray(arrays[HEAD], dtype=np.float32)[:1])}
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
-        """Numbers of objects; what no slab covers (cut away before the network) is background.
+        """Numbers of objects and their scores; what no slab covers (cut away before the network) is background.
 
         An object may reach through many slabs: it takes the whole of both maps.
         """
@@ -258,21 +276,37 @@ class InstanceSegmentation:
             inside[region] = _chance(outputs[0]).astype(KEPT)
             height[region] = np.clip(outputs[1], 0.0, 1.0).astype(KEPT)
         maps = {"inside": inside.data, "height": height.data}
-        numbers = replace(self._decoder, smallest=self._voxels(geometry))(*(np.asarray(one) for one in maps.values()))
+        numbers, scores, sizes = self._objects(maps, geometry)
         labels = tuple(Label(number, f"{OBJECT} {number}") for number in range(1, int(numbers.max(initial=0)) + 1))
-        decided = self.inside is not None and self.prominence is not None and self.certainty.risk is None
-        return Prediction(geometry, data=numbers, labels=labels, untuned=None if decided else maps)
+        confidence = confidence_of([label.name for label in labels], scores, sizes, self.certainty.calibrator)
+        is_open = None in (self.inside, self.prominence) or self.certainty.risk is not None
+        return Prediction(
+            geometry, data=numbers, labels=labels, confidence=confidence, untuned=maps if is_open else None
+        )
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """The task with the thresholds that part validation objects best; those that are set already stay."""
+        """The task with thresholds that part validation objects best, and calibrated scores; what is set stays."""
+        task, made = self._parted(predictions, cases)
+        known = [pair for pair in zip(predictions, cases, strict=True) if not pair[0].frames]
+        if not known or task.certainty.calibration is not None:
+            return task, made
+        # Maps are there while thresholds are open; objects that these part are others than those predicted before.
+        maps = [(one, one.untuned) for one, _ in known]
+        objects = [objects_of(one) if own is None else task._objects(own, one.geometry) for one, own in maps]
+        references, patients = [self._reference(case, one) for one, case in known], [case.patient for _, case in known]
+        certainty, found = calibrated(task.certainty, unseen_objects(objects, references, patients))
+        return replace(task, certainty=certainty), {**made, **found}
+
+    def _parted(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case]
+    ) -> tuple[InstanceSegmentation, dict[str, Decision]]:
         there = [pair for pair in zip(predictions, cases, strict=True) if pair[0].untuned is not None]
         open_yet = [name for name in ("inside", "prominence") if getattr(self, name) is None]
         if not (there and open_yet):
             return self, {}
-        maps = [{name: np.asarray(one) for name, one in (made.untuned or {}).items()} for made, _ in there]
         references = [self._reference(case, made) for made, case in there]
         smallest = [self._voxels(made.geometry) for made, _ in there]
-        decisions = thresholds(self._decoder, open_yet, maps, references, smallest)
+        decisions = thresholds(self._decoder, open_yet, [made.untuned or {} for made, _ in there], references, smallest)
         chosen: dict[str, Any] = {name: float(decision.value) for name, decision in decisions.items()}
         return replace(self, **chosen), {f"task.{name}": decision for name, decision in decisions.items()}
 
@@ -302,14 +336,10 @@ class InstanceSegmentation:
 
     def _score(self, prediction: Prediction, case: Case) -> dict[str, Any]:
         reference = self._reference(case, prediction)
-        row = case_row(instance_overlap(np.asarray(prediction.data), reference))
+        row = case_row(instance_overlap(np.asarray(prediction.data), reference), prediction.confidence)
         if self.certainty.covers_from is not None and prediction.untuned is not None:
             row |= covering_columns(self._candidates(prediction), reference, self._least)
         return {"case": case.id, "patient": case.patient, "label": "all", **row}
-
-    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
-        """Means over cases with patients resampled, then of all objects together."""
-        return summary_rows(table, seed=seed)
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """Outlines of the predicted objects, and of the reference where the case has one."""
@@ -317,25 +347,11 @@ class InstanceSegmentation:
         reference = self._reference(case, prediction) if there else None
         return [figures.objects(stated_image(case), reference, np.asarray(prediction.data), title=case.id)]
 
-    def overview(self, table: Table) -> list[Figure]:
-        """Metrics of the cases, and numbers of objects over those of the reference."""
-        known = {NAMES[name]: table[name].dropna().to_numpy(float) for name in ("ap50", "aji", "pq")}
-        reference, predicted = (table[name].to_numpy(float) for name in ("objects_reference", "objects_predicted"))
-        axes = ("objects of the reference", "objects predicted")
-        return [
-            figures.histogram(known, "Scores of the cases", axis="score"),
-            figures.scatter(reference, predicted, "Numbers of objects", axes=axes, identity=True),
-        ]
-
-    def rank(self, table: Table) -> list[str]:
-        """Case ids by average precision; a case without any object counts as 1."""
-        order = table.set_index("case")["ap"].fillna(1.0).sort_values(ascending=False, kind="stable")
-        return [str(case) for case in order.index]
-
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
-        """The number of objects and their mean size: mm² or mm³ where the size of a voxel is known."""
-        count, size, unit = self._counted(prediction)
-        return {"count": count, f"mean_size_{unit.replace('²', '2').replace('³', '3')}": size}
+        """The number of objects, their mean size (mm² or mm³ where that of a voxel is known), and their scores."""
+        count, size, unit = size_of_objects(prediction)
+        scores = in_json(prediction.confidence.scores) if len(prediction.confidence.scores) == count else None
+        return {"count": count, f"mean_size_{unit.replace('²', '2').replace('³', '3')}": size, SCORES: scores}
 
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) mean logit of what is inside an object."""
@@ -343,7 +359,7 @@ class InstanceSegmentation:
 
     def results(self, prediction: Prediction) -> list[Finding]:
         """The number of objects, and their mean size."""
-        count, size, unit = self._counted(prediction)
+        count, size, unit = size_of_objects(prediction)
         return [Finding("number of objects", value=count), Finding("mean size of objects", value=size, unit=unit)]
 
     @property
@@ -357,14 +373,17 @@ class InstanceSegmentation:
         """The score from which on an object is in the covering map."""
         return (self.certainty.covers_from or {}).get(OBJECT, 0.0)
 
+    def _objects(self, maps: Mapping[str, Any], geometry: Geometry) -> Objects:
+        """Numbers of the objects that these maps show, scores of the network, and sizes."""
+        inside, height = (np.asarray(maps[name]) for name in ("inside", "height"))
+        numbers = replace(self._decoder, smallest=self._voxels(geometry))(inside, height)
+        return numbers, network_scores(numbers, inside), object_sizes(numbers, geometry)
+
     def _candidates(self, prediction: Prediction) -> Candidates:
         """All objects that there may be, and their scores."""
         maps = prediction.untuned or {}
         decoder = replace(self._decoder, smallest=self._voxels(prediction.geometry))
         return decoder.candidates(*(np.asarray(maps[name], dtype=np.float32) for name in ("inside", "height")))
-
-    def _overlap(self, outputs: Array, numbers: Array) -> InstanceOverlap:
-        return instance_overlap(self._decoder(_chance(outputs[0]), outputs[1]), numbers)
 
     def _voxels(self, geometry: Geometry) -> float:
         """The smallest object in voxels of a grid."""
@@ -374,14 +393,6 @@ class InstanceSegmentation:
         reference = case.references["instances"]
         refuse_other_grid(prediction, reference, case.id)
         return label_values(reference.data, case.id)
-
-    def _counted(self, prediction: Prediction) -> tuple[int, float | None, str]:
-        """Number of objects, their mean size, its unit; no size without an object."""
-        assert prediction.data is not None  # noqa: S101 - as decoded
-        geometry, count = prediction.geometry, len(prediction.labels)
-        voxels = sum(int(np.count_nonzero(part)) for _, part in blocks(prediction.data))
-        size = round(voxels / count * (geometry.voxel_volume or 1.0), 6) if count else None
-        return count, size, unit_of_size(geometry.ndim, geometry.voxel_volume is not None)
 
 
 def _chance(logits: Array) -> Array:

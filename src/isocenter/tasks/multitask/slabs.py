@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from queue import Queue
 from typing import TypeVar
 
@@ -70,6 +71,19 @@ def mean(each: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     return {key: np.mean([np.asarray(one[key]) for one in each], axis=0) for key in each[0]}
 
 
+def with_parts(prediction: Prediction, made: Mapping[str, Prediction]) -> Prediction:
+    """The same with other results of some parts, whose boxes, maps and notes are its own too.
+
+    A map of a name that there is already has that of its part before it.
+    """
+    whole, maps = {**prediction.parts, **made}, dict(prediction.maps)
+    for name, one in made.items():
+        maps |= {f"{name}_{kind}" if kind in prediction.maps else kind: drawn for kind, drawn in one.maps.items()}
+    boxed = next((one for one in whole.values() if one.boxes is not None), prediction)
+    notes = (*prediction.notes, *dict.fromkeys(note for one in made.values() for note in one.notes))
+    return replace(prediction, parts=whole, maps=maps, boxes=boxed.boxes, threshold=boxed.threshold, notes=notes)
+
+
 def joined_prediction(geometry: Geometry, parts: Mapping[str, Prediction]) -> Prediction:
     """One prediction: the label map and the boxes of the part that has some, all probabilities and values."""
     mapped = next((one for one in parts.values() if one.data is not None), None)
@@ -83,5 +97,6 @@ def joined_prediction(geometry: Geometry, parts: Mapping[str, Prediction]) -> Pr
         labels=() if mapped is None else mapped.labels,
         values=values or None,
         boxes=None if boxed is None else boxed.boxes,
+        threshold=0.0 if boxed is None else boxed.threshold,
         parts=parts,
     )

@@ -18,7 +18,7 @@ from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Scoring, Teaching, Traits, head_of, own_outputs, rows_in, sides_of
 from isocenter.tasks.multitask.plan import SELECTED, SETTING, SIGN, agreed, check_settings, joined_traits, of_part
 from isocenter.tasks.multitask.scores import PartScoring
-from isocenter.tasks.multitask.slabs import dense_slabs, joined_prediction, mean, read_by_each
+from isocenter.tasks.multitask.slabs import dense_slabs, joined_prediction, mean, read_by_each, with_parts
 from isocenter.tasks.shared import Shares, numbers_by_name, place_of_target
 from isocenter.values import (
     KNOWN,
@@ -130,6 +130,7 @@ class Multitask:
     @property
     def decoding(self) -> Decoding:
         """Each part decodes its own heads."""
+        parts = self.parts.values()
         return Decoding(
             merge=self._first.decoding.merge,
             mirrored=self.mirrored,
@@ -141,7 +142,8 @@ class Multitask:
             sides={head_of(name, key): own for name, part in self.parts.items() for key, own in sides_of(part).items()},
             parts=self.parts,
             by_covariates=self.by_covariates if any(self._narrowing.values()) else None,
-            covers_from=self._first.decoding.covers_from,
+            covering=self.covering if any(self._covering.values()) else None,
+            bytes_per_voxel=max(filter(None, (part.decoding.bytes_per_voxel for part in parts)), default=None),
             targets=self._targets,
             crossed={
                 head_of(name, key): folds
@@ -158,8 +160,16 @@ class Multitask:
     def by_covariates(self, prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:
         """Each part's own result, by what is known of the patient."""
         made = {name: narrow(prediction.parts[name], covariates) for name, narrow in self._narrowing.items() if narrow}
-        notes = tuple(dict.fromkeys(note for one in made.values() for note in one.notes))
-        return replace(prediction, parts={**prediction.parts, **made}, notes=(*prediction.notes, *notes))
+        return with_parts(prediction, made)
+
+    @property
+    def _covering(self) -> dict[str, Callable[[Prediction], Prediction] | None]:
+        return {name: part.decoding.covering for name, part in self.parts.items()}
+
+    def covering(self, prediction: Prediction) -> Prediction:
+        """The prediction with all boxes and objects of its parts that it takes to miss little."""
+        made = {name: cover(prediction.parts[name]) for name, cover in self._covering.items() if cover}
+        return with_parts(prediction, made)
 
     @property
     def scoring(self) -> Scoring:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         calibrated,
         certainty_decisions,
         log_odds,
+        spread_of_many,
         suited_certainty,
     )
     from isocenter.tasks.shared.calibration_scores import (
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         binary_calibration_rows,
         calibration_rows,
         of_before,
+        rows_of_many,
         stated_chance,
     )
     from isocenter.tasks.shared.certainty import (
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
         CERTAINTY,
         COVERING,
         INTERVALS,
+        METHODS_OF_MANY,
         PRESENT,
         SETS,
         Certainty,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.evaluation import Calibrator, Unseen, chosen_calibrator
+from isocenter.evaluation import USUAL_SPREAD, Calibrator, Unseen, chosen_calibrator
 from isocenter.tasks.shared.certainty import AUTO, Certainty
 from isocenter.values import Decision, Floats, Sentence
 
@@ -48,6 +48,14 @@ def suited_certainty(settings: Mapping[str, Any]) -> dict[str, Decision]:
     if settings.get("calibration_method") != "none":
         return {}
     return {"task.calibration": Decision(Calibrator().settings, "no calibration, as task.calibration_method says")}
+
+
+def spread_of_many(patients: np.ndarray) -> float:
+    """`Unseen.spread` of answers of which a patient has many, such as boxes; patients: (answers,)
+
+    Each is an answer of its own, so that what so many say outweighs what was expected before.
+    """
+    return USUAL_SPREAD * max(1.0, len(patients) / max(1, len(np.unique(patients)))) ** 0.5
 
 
 def log_odds(chances: Floats) -> Floats:

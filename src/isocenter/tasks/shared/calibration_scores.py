@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -92,6 +93,28 @@ def binary_calibration_rows(
     both, before = (None if one is None else np.stack([1 - one, one], axis=1) for one in (chances, uncalibrated))
     assert both is not None  # noqa: S101 - only what was before may be missing
     yield from calibration_rows(label, both, truth.astype(int), patients, uncalibrated=before, seed=seed)
+
+
+def rows_of_many(
+    label: str,
+    chances: Floats,
+    truth: np.ndarray,
+    patients: np.ndarray,
+    *,
+    before: Floats,
+    cases: int,
+    note: str,
+    seed: Seed,
+) -> Iterator[Row]:
+    """`binary_calibration_rows` of answers of which a case has many, such as boxes.
+
+    chances, before, truth, patients: (answers,) before: those of before calibration, the same where there was none
+    cases: how many have an answer; note: what the method of each estimate ends with
+    """
+    uncalibrated = None if np.allclose(before, chances, rtol=0, atol=1e-12) else before
+    for row in binary_calibration_rows(label, chances, truth, patients, uncalibrated=uncalibrated, seed=seed):
+        method = f"{row.estimate.method}{note}"
+        yield replace(row, estimate=replace(row.estimate, n=cases, method=method))
 
 
 def of_before(table: Table, before: Sequence[str], now: Sequence[str]) -> Floats | None:

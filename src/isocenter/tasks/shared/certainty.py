@@ -19,6 +19,7 @@ from isocenter.evaluation import (
     EVERYONE,
     METHODS,
     SET_METHODS,
+    SIZE,
     Calibrator,
     Conformal,
     class_scores,
@@ -37,6 +38,8 @@ INTERVALS = ("coverage", "conformal")
 SETS = (*INTERVALS, "conformal_method", "conformal_by")
 # Those of masks that miss little.
 COVERING = ("risk", "risk_delta", "covering")
+# Of the calibration of boxes and objects, which have a size.
+METHODS_OF_MANY = (*METHODS, SIZE)
 PRESENT, ABSENT = "present", "absent"
 BY_CLASS = "class"
 
@@ -45,7 +48,7 @@ BY_CLASS = "class"
 class Certainty:
     """What holds for the probabilities of a task.
 
-    calibration_method: "auto" or one of `METHODS`, or of those of boxes
+    calibration_method: "auto" or one of `METHODS`, of boxes and objects one of `METHODS_OF_MANY`
     calibration:        the calibrator that cases which did not train have found; None until then
     coverage:           of new patients, the share whose true answer sets and intervals are to hold
     conformal_method:   "auto" or one of `SET_METHODS`, for sets of classes

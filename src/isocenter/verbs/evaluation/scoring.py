@@ -190,7 +190,7 @@ def measured(model: Predictor, fold: Fold | None, case: Case) -> Measured:
     facts = image_facts(next(iter(images.values()))) if images else {}
     rows = rows_of(prediction, case, model.task, "test", fold)
     # What it was scored on is large beside a label map, and of no use to a picture.
-    kept = replace(prediction, untuned=None)
+    kept = prediction.decided
     return Measured(rows, tuple(noted(prediction, case)), kept, prediction.confidence.features, facts)
 
 
