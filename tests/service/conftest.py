@@ -22,9 +22,10 @@ import pytest
 from sqlalchemy import text
 
 from isocenter.files.dicom import SeriesNames, write_series
-from isocenter.service.records import migrated, opened
+from isocenter.service.records import opened
 from isocenter.values import Geometry, Image
 from ports import free_port
+from service.databases import empty, with_tables
 from service.receiving import running
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
@@ -138,16 +139,11 @@ def _wait_for(url: str) -> None:
 def database(request, tmp_path):
     """An empty database of each kind, with the newest tables."""
     if request.param == "sqlite":
-        made = migrated(f"sqlite:///{tmp_path / 'node.sqlite'}")
-        yield made
-        made.close()
-        return
-    url = request.getfixturevalue("postgresql")
-    made = migrated(url)
+        made = with_tables(f"sqlite:///{tmp_path / 'node.sqlite'}")
+    else:
+        made = with_tables(request.getfixturevalue("postgresql"))
     yield made
-    with made.write() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
+    empty(made)
     made.close()
 
 

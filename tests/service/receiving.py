@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from isocenter.service.dicom import Listening, Receiver
 from isocenter.service.objects import Line, read_journals
@@ -72,6 +76,15 @@ def running(command: list[object], port: int, **options: Any) -> Iterator[subpro
         finally:
             process.terminate()
             process.wait(60)
+
+
+def dcmtk(program: str) -> str:
+    """Where a program of DCMTK lies; pynetdicom brings others of the same names into the folder of Python."""
+    ours = str(Path(sys.executable).parent)
+    place = shutil.which(program, path=os.pathsep.join(path for path in os.get_exec_path() if path != ours))
+    if place is None:
+        pytest.skip("DCMTK is not installed")
+    return place
 
 
 def _listens(port: int) -> bool:

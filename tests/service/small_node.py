@@ -8,10 +8,10 @@ from sqlalchemy import select
 
 from isocenter.service import Keeper, Worker, read_settings
 from isocenter.service.objects import ObjectStore
-from isocenter.service.records import migrated
 from isocenter.service.records.tables import jobs
 from isocenter.service.routing import rules_of
 from isocenter.service.work import WarmModels
+from service.databases import with_tables
 
 # Of the threshold of its model: the ball of `mr` is above it.
 LEVEL = 40.5
@@ -24,7 +24,7 @@ class SmallNode:
         sections = {"study": {"complete_after_s": 0}, "node": {"min_free_gb": 0}, **sections}
         self.settings = read_settings(None, models, folder, **sections)
         folder.mkdir(exist_ok=True)
-        self.database = migrated(self.settings.database_url)
+        self.database = with_tables(self.settings.database_url)
         self.store = ObjectStore(folder, "test")
         warm = WarmModels({name: one.path for name, one in self.settings.models.items()}, 8)
         self.models = {name: warm[name][1] for name in self.settings.models}

@@ -16,8 +16,8 @@ from isocenter.service.dicom.library import referring
 from isocenter.service.dicom.services import COMMITMENT, COMMITMENT_INSTANCE
 from isocenter.service.keeper import Keeper
 from isocenter.service.objects import CommitmentRequest, Reply
-from isocenter.service.records import migrated
 from ports import free_port
+from service.databases import with_tables
 from service.objects_sent import drawn, encoded
 from service.receiving import receiving, until
 from service.talking import CAPTURE
@@ -54,7 +54,7 @@ def node(tmp_path, monkeypatch) -> Iterator[tuple[int, int]]:
     port = free_port()
     pacs = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port, "may": ["store", "commit"]}
     settings = read_settings(None, [], tmp_path / "node", peers=[pacs], node={"min_free_gb": 0})
-    database, stop = migrated(settings.database_url), threading.Event()
+    database, stop = with_tables(settings.database_url), threading.Event()
     couriers = Couriers(settings, database)
     keeper = Keeper(settings, database, [], {}, couriers.hear)
 

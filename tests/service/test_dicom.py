@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import ssl
@@ -35,10 +34,9 @@ from isocenter.service.dicom.pdus import EXPLICIT, IMPLICIT
 from isocenter.service.objects import CommitmentRequest, read_journals
 from ports import free_port
 from service.objects_sent import data_set, drawn, encoded
-from service.receiving import receiving, running, until
+from service.receiving import dcmtk, receiving, running, until
 from service.talking import CAPTURE, ECHO, RELEASE, Talk, command, object_sent
 
-with_dcmtk = pytest.mark.skipif(shutil.which("storescu") is None, reason="DCMTK is not installed")
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
 REJECTED, ACCEPTED, RELEASED, ABORTED = 3, 2, 6, 7
 # A receiver as a process of its own, which SIGTERM ends.
@@ -53,8 +51,8 @@ print({'torch', 'sqlalchemy', 'pynetdicom'} & set(sys.modules))
 """
 
 
-def dcmtk(*words):
-    line = [str(word) for word in words]
+def sent_by_dcmtk(program, *words):
+    line = [dcmtk(program), *map(str, words)]
     return subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -75,10 +73,9 @@ def source(tmp_path):
     return path
 
 
-@with_dcmtk
 def test_dcmtk_is_answered_and_what_it_stores_lies_there_byte_for_byte(node, source):
-    assert dcmtk("echoscu", "127.0.0.1", node.port).returncode == 0
-    assert dcmtk("storescu", "-aet", "SCANNER", "127.0.0.1", node.port, source).returncode == 0
+    assert sent_by_dcmtk("echoscu", "127.0.0.1", node.port).returncode == 0
+    assert sent_by_dcmtk("storescu", "-aet", "SCANNER", "127.0.0.1", node.port, source).returncode == 0
     [received] = node.lines
     assert (received.peer, received.way, received.instance) == ("SCANNER", "store", "1.2.3.4")
     assert data_set((node.folder / received.path).read_bytes()) == data_set(source.read_bytes())
@@ -277,12 +274,11 @@ def tls(tmp_path):
     return Secured(free_port(), certificate, key, clients=certificate)
 
 
-@with_dcmtk
 def test_objects_come_under_tls_too_and_a_stranger_without_a_certificate_is_turned_away(tmp_path, source, tls):
     with receiving(tmp_path / "node", tls=tls) as node:
         words = ("storescu", "-aet", "SCANNER", "+cf", tls.certificate)
-        assert dcmtk(*words, "+tls", tls.key, tls.certificate, "127.0.0.1", tls.port, source).returncode == 0
-        assert dcmtk(*words, "+tla", "127.0.0.1", tls.port, source).returncode != 0
+        assert sent_by_dcmtk(*words, "+tls", tls.key, tls.certificate, "127.0.0.1", tls.port, source).returncode == 0
+        assert sent_by_dcmtk(*words, "+tla", "127.0.0.1", tls.port, source).returncode != 0
         assert [line.instance for line in node.lines] == ["1.2.3.4"]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
 from isocenter.service.dicom import (
@@ -20,7 +18,7 @@ from isocenter.service.dicom import (
 from isocenter.service.objects import CommitmentReport, CommitmentRequest, ObjectStore
 from ports import free_port
 from service.objects_sent import data_set, drawn, encoded
-from service.receiving import receiving, running
+from service.receiving import dcmtk, receiving, running
 from service.talking import CAPTURE
 
 US = "ISOCENTER"
@@ -86,13 +84,12 @@ def test_a_pacs_that_asks_hears_what_is_safe_here(pacs, orthanc, sources, tmp_pa
         assert orthanc.ask(f"/storage-commitment/{asked['ID']}")["Status"] == "Failure"
 
 
-@pytest.mark.skipif(shutil.which("storescp") is None, reason="DCMTK is not installed")
 def test_dcmtk_gets_the_data_sets_byte_for_byte_and_what_it_does_not_take_is_said(sources, tmp_path):
     port, out = free_port(), tmp_path / "out"
     out.mkdir()
     strange = tmp_path / "strange.dcm"
     strange.write_bytes(encoded(drawn("1.2.3.9", SOPClassUID="1.3.12.2.1107.5.9.1")))
-    with running(["storescp", "+B", "-od", out, port], port):
+    with running([dcmtk("storescp"), "+B", "-od", out, port], port):
         rows = store(US, Peer("scp", "ANY-SCP", "127.0.0.1", port), [*sources, strange])
     assert [row.is_stored for row in rows] == [True, True, True, False]
     assert "no such class" in rows[-1].problem

@@ -17,6 +17,7 @@ import isocenter
 from isocenter.errors import UsageError
 from isocenter.service.records.tables import answers, deliveries, jobs, studies
 from service.conftest import postgresql_server
+from service.receiving import dcmtk
 from service.test_node import QUICK, model, rows, send, study, until  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.whole
@@ -61,7 +62,13 @@ def test_a_full_disk_is_said_to_the_sender_and_costs_nothing(tmp_path, model):  
         subprocess.run(["umount", "-l", disk], check=True)
 
 
-def test_a_second_node_on_one_database_is_refused_and_the_first_goes_on(tmp_path, model, postgresql):  # noqa: F811
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_second_node_on_one_database_is_refused_and_the_first_goes_on(
+    tmp_path,
+    model,  # noqa: F811
+    database,
+    postgresql,
+):
     sections = {**QUICK, "database": {"url": postgresql}}
     with isocenter.serve(model, folder=tmp_path / "first", **sections) as node:
         send(node, study(tmp_path / "one", 1))
@@ -102,9 +109,11 @@ def second_machine(folder: Path, node: Path, model_file: Path, url: str) -> Iter
         assert running.wait(30) == 0
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_workers_of_a_machine_whose_clock_is_an_hour_ahead_share_the_work_and_double_nothing(
     tmp_path,
     model,  # noqa: F811
+    database,
     postgresql,
 ):
     rules = [{"name": "bright", "model": model.name, "send": ["away"]}]
@@ -130,7 +139,7 @@ def test_workers_of_a_machine_whose_clock_is_an_hour_ahead_share_the_work_and_do
 
 def _refused(node, paths: list[Path]) -> bool:
     port = str(node.settings.dicom.port)
-    command = ["storescu", "-v", "-aec", "ISOCENTER", "127.0.0.1", port, *map(str, paths)]
+    command = [dcmtk("storescu"), "-v", "-aec", "ISOCENTER", "127.0.0.1", port, *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     said = done.stdout + done.stderr
     return "OutOfResources" in said or "congestion" in said.lower()

@@ -23,6 +23,7 @@ from isocenter.files.dicom import SeriesNames, write_series
 from isocenter.service.records import Index, opened
 from isocenter.service.records.tables import deliveries, jobs, studies
 from isocenter.values import Geometry, Image
+from service.receiving import dcmtk
 from service.thresholds import threshold_model
 
 QUICK = {
@@ -49,7 +50,7 @@ def send(node, paths: list[Path]) -> None:
     """By DCMTK, again and again until the node has taken all."""
     host, port = node.settings.dicom.host, str(node.settings.dicom.port)
     for _ in range(40):
-        command = ["storescu", "-aec", "ISOCENTER", host, port, *map(str, paths)]
+        command = [dcmtk("storescu"), "-aec", "ISOCENTER", host, port, *map(str, paths)]
         done = subprocess.run(command, capture_output=True, check=False)
         if done.returncode == 0:
             return
@@ -172,8 +173,7 @@ def test_a_node_that_exists_is_continued_by_a_command_that_says_when_it_is_ready
     tmp_path, node, model
 ):
     count = len(rows(node, studies)) + 1
-    killed(node, "worker")  # so that there is something left to do
-    send(node, study(tmp_path / "late", len(ROLES)))
+    send(node, study(tmp_path / "late", len(ROLES)))  # which the node would wait five minutes for
     node.stop()
     folder = node.settings.folder
     config = folder.parent / "node.toml"

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from sqlalchemy import select, update
 
-from isocenter.service.records import OPEN, RESULT, Answer, Arrival, Clock, Index, Job, Jobs, Outcome, job_key, migrated
+from isocenter.service.records import OPEN, RESULT, Answer, Arrival, Clock, Index, Job, Jobs, Outcome, job_key
 from isocenter.service.records.tables import answers, jobs
+from service.databases import with_tables
 
 STUDY = "a" * 32
 ATTEMPTS = 3
@@ -26,7 +27,7 @@ class QueueMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.mkdtemp()
-        self.database = migrated(f"sqlite:///{self.folder}/node.sqlite")
+        self.database = with_tables(f"sqlite:///{self.folder}/node.sqlite")
         arrival = Arrival(STUDY, "s", "i", "1", "2", "3", "4", "5", "p", 1, "0", "peer", "store")
         Index(self.database).add([arrival])
         self.queue = Jobs(self.database, lease_s=3600, attempts=ATTEMPTS)

@@ -15,11 +15,12 @@ import httpx
 
 from isocenter.service import Settings, read_settings
 from isocenter.service.objects import Received, key_of, read_journals
-from isocenter.service.records import Answer, Arrival, Database, Index, Jobs, Outcome, migrated
+from isocenter.service.records import Answer, Arrival, Database, Index, Jobs, Outcome
 from isocenter.service.routing import ModelFacts
 from isocenter.service.settings import Peer
 from isocenter.service.stored import MODELS
 from isocenter.service.web import run_web
+from service.databases import with_tables
 
 BOUNDARY = "xx--yy"
 RELATED = {"Content-Type": f'multipart/related; type="application/dicom"; boundary="{BOUNDARY}"'}
@@ -98,7 +99,7 @@ def served(
     """A node's web process on a free port."""
     changes = {"http": {"port": 0}, "node": {"min_free_gb": 0}, **changes}
     settings = read_settings(None, models, folder, **changes).model_copy(update={"peers": list(peers)})
-    database = migrated(settings.database_url)
+    database = with_tables(settings.database_url)
     facts = [asdict(ModelFacts(name, "h", "MR")) for name in settings.models]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MODELS).write_text(json.dumps({"schema": "isocenter.models", "version": 1, "rows": facts}))

@@ -1,0 +1,142 @@
+"""Real series through a node: its answers lie on their voxels, and damaged objects of them stop nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import isocenter
+from isocenter.errors import FormatError, IsocenterError
+from isocenter.files import DatasetOptions, read_dataset
+from isocenter.files.dicom import read_identity
+from isocenter.service.dicom import Peer, store
+from isocenter.service.records.tables import answers, jobs, series, studies
+from service.small_node import LEVEL, SmallNode
+from service.thresholds import threshold_model
+
+# Of each kind of geometry one: tilted, with a gap, prone, lying on a side, oblique, compressed, of several volumes.
+SOME = (
+    "ct_philips_tilt_minus18.5",
+    "ct_siemens_tilt15.5_missing_slice",
+    "mr_compressed_rle",
+    "mr_ge_dti",
+    "mr_genesis_coronal_prone",
+    "mr_hitachi_oblique",
+    "mr_siemens_sagittal_decubitus_left",
+)
+
+
+def files_of(folder: Path) -> list[Path]:
+    found = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        try:
+            read_identity(path)
+            found.append(path)
+        except IsocenterError:
+            continue
+    return found
+
+
+def check_answers(node: SmallNode, segmentations: dict[str, Path]) -> list[str]:
+    """The outcomes of all jobs, each result on its source's voxels; segmentations: {UID: file}."""
+    uids = {row.uid: row for row in node.rows(series)}
+    outcomes = {}
+    for job in node.rows(jobs):
+        [own] = [row for row in uids.values() if row.series == job.inputs["series"]["image"]]
+        outcomes[own.uid] = job.outcome
+        if job.outcome != "result":
+            assert job.reason
+            continue
+        place = node.settings.folder / "studies" / job.study[:2] / job.study / own.series
+        [case] = read_dataset(place, DatasetOptions(references=False, channels=1))
+        [image] = case.images.values()
+        bright = np.asarray(image.data)[0] > LEVEL
+        answer = isocenter.read(node.settings.folder / "results" / job.job / "answer.nii.gz")
+        np.testing.assert_array_equal(np.asarray(answer.data)[0], bright)
+        for row in node.rows(answers):
+            if row.job == job.job and row.kind == "seg":
+                seg = isocenter.read(segmentations[row.sop_instance_uid])
+                places = seg.geometry.to_world(np.argwhere(np.asarray(seg.data)[0] > 0))
+                marked = np.zeros(image.geometry.shape, bool)
+                marked[tuple(np.rint(image.geometry.to_index(places)).astype(int).T)] = True
+                np.testing.assert_array_equal(marked, bright)
+    no_image = ("SEG", "SR", "PR", "RTSTRUCT")
+    for row in uids.values():
+        assert row.uid in outcomes or row.problem or row.modality in no_image or "LOCALIZER" in str(row.attributes)
+    return list(outcomes.values())
+
+
+def written(node: SmallNode) -> dict[str, Path]:
+    """{UID: file} of the DICOM objects that jobs made."""
+    results = node.settings.folder / "results"
+    return {row.sop_instance_uid: results / row.job / row.name for row in node.rows(answers) if row.sop_instance_uid}
+
+
+def test_an_answer_lies_on_the_voxels_of_its_series_whatever_their_orientation(small_node, data):
+    for name in SOME:
+        small_node.receive(*files_of(data / "dicom" / "series" / name))
+    small_node.work()
+    assert check_answers(small_node, written(small_node)).count("result") >= 5
+
+
+@pytest.mark.whole
+def test_an_answer_fetched_back_from_a_pacs_lies_on_the_voxels_of_every_series_that_can_be_read(
+    small_node, data, orthanc, tmp_path
+):
+    for folder in sorted(path for path in (data / "dicom" / "series").iterdir() if path.is_dir()):
+        small_node.receive(*files_of(folder))
+    small_node.work()
+    pacs = Peer("pacs", orthanc.ae_title, "127.0.0.1", orthanc.port)
+    assert all(row.is_stored for row in store("ISOCENTER", pacs, list(written(small_node).values())))
+    fetched = {}
+    for instance in orthanc.ask("/instances?expand"):
+        uid = instance["MainDicomTags"]["SOPInstanceUID"]
+        fetched[uid] = tmp_path / f"{instance['ID']}.dcm"
+        fetched[uid].write_bytes(orthanc.ask(f"/instances/{instance['ID']}/file"))
+    assert fetched.keys() == written(small_node).keys()
+    assert check_answers(small_node, fetched).count("result") >= 15
+
+
+@pytest.fixture(scope="module")
+def shared_node(tmp_path_factory):
+    """A node for all examples of a test."""
+    folder = tmp_path_factory.mktemp("shared")
+    made = SmallNode(folder / "node", threshold_model(folder / "model", LEVEL))
+    yield made
+    made.store.close()
+    made.database.close()
+
+
+@pytest.fixture(scope="module")
+def small_files(data) -> list[bytes]:
+    """Objects of the corpus, broken ones too, of which many go through a node in a second."""
+    paths = [path for kind in ("files", "broken") for path in sorted((data / "dicom" / kind).glob("*.dcm"))]
+    return [path.read_bytes() for path in paths if path.stat().st_size < 100_000]
+
+
+@settings(max_examples=20, suppress_health_check=list(HealthCheck))
+@given(
+    which=st.integers(0, 10**6),
+    changes=st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 255)), max_size=4),
+    cut=st.integers(0, 500),
+)
+def test_a_damaged_object_of_the_corpus_has_its_study_answered_or_refused_with_a_reason(
+    shared_node, small_files, caplog, which, changes, cut
+):
+    whole = bytearray(small_files[which % len(small_files)])
+    for place, value in changes:
+        whole[place % len(whole)] = value
+    try:
+        with shared_node.store.open_part() as part:
+            part.write(bytes(whole[: len(whole) - cut]))
+            shared_node.store.keep(part, "test")
+    except FormatError:
+        return
+    shared_node.work()
+    for row in shared_node.rows(studies):
+        assert row.state in ("done", "aside") and (row.outcome == "result" or row.reason), row
+        assert row.uid not in caplog.text
