@@ -247,11 +247,14 @@ def test_an_emptied_file_that_no_row_knows_goes_aside(store, tmp_path):
     assert not path.exists() and (tmp_path / "aside/1/reason.json").exists()
 
 
-def test_the_receiving_of_objects_imports_neither_torch_nor_a_database():
-    loaded = "import sys, isocenter.service.objects.store; print({'torch', 'sqlalchemy', 'pydicom'} & set(sys.modules))"
-    assert (
-        subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout == "set()\n"
-    )
+def test_the_process_that_receives_imports_neither_torch_nor_a_database_nor_a_table():
+    code = """
+import sys, isocenter.service.process
+from isocenter import service
+service.listening_of, service.Receiver
+print({"torch", "sqlalchemy", "pydicom", "pynetdicom", "pandas"} & set(sys.modules))
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
 def test_a_log_on_a_full_disk_ends_nothing(tmp_path):

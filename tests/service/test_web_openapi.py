@@ -47,7 +47,7 @@ def operations(node):
     return [result.ok() for result in schema.get_all_operations()]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_request_is_answered_as_the_node_states_and_never_with_a_fault(node, operations, data):
     operation = data.draw(st.sampled_from(operations))

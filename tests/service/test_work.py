@@ -20,6 +20,7 @@ from isocenter.service.web.aside import list_aside, release_aside
 from isocenter.service.web.metrics import get_metrics
 from isocenter.service.web.studies import StudyPage, get_study, list_studies
 from isocenter.values import Geometry, Image
+from service.objects_sent import drawn, encoded
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
 
@@ -27,6 +28,34 @@ from service.thresholds import threshold_model
 @pytest.fixture
 def node(small_node):
     return small_node
+
+
+def test_a_study_in_which_nothing_is_seen_says_so_and_has_its_answer_none_the_less(tmp_path, mr):
+    node = SmallNode(tmp_path / "node", threshold_model(tmp_path / "model", 1e5))
+    node.receive(*mr)
+    node.work()
+    [row], [study] = node.rows(jobs), node.rows(studies)
+    node.store.close()
+    node.database.close()
+    assert (row.state, row.outcome, study.outcome) == ("done", "nothing", "nothing")
+    assert row.reason.startswith("the model has found nothing")
+    assert {"load", "read", "predict", "write"} <= row.seconds.keys()
+    assert row.versions.keys() == {"isocenter", "model"}
+    assert np.asarray(isocenter.read(node.settings.folder / "results" / row.job / "answer.nii.gz").data).sum() == 0
+
+
+@pytest.mark.whole
+def test_a_model_with_a_gate_abstains_from_a_picture_that_is_unlike_all_that_trained_it(tmp_path, gated):
+    node = SmallNode(tmp_path / "node", gated.out)
+    odd = drawn("1.2.3.4", side=24, PixelData=np.full((24, 24), 4000, np.uint16).tobytes())
+    (tmp_path / "odd.dcm").write_bytes(encoded(odd))
+    node.receive(tmp_path / "odd.dcm")
+    node.work()
+    [row], [study] = node.rows(jobs), node.rows(studies)
+    node.store.close()
+    node.database.close()
+    assert (row.state, row.outcome, study.outcome) == ("done", "abstained", "abstained")
+    assert row.reason and 0 <= row.gate_p < 0.05
 
 
 def test_the_same_job_made_again_gives_the_same_bytes(node, mr):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.service.courier import Couriers, listening_of
+    from isocenter.service.courier import Couriers
     from isocenter.service.dicom import Receiver
     from isocenter.service.intake import start_intake
     from isocenter.service.keeper import Keeper
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         study_routing,
     )
     from isocenter.service.settings import Settings, read_settings
+    from isocenter.service.speaking import listening_of
     from isocenter.service.supervisor import Node, prepared
     from isocenter.service.web import run_web
     from isocenter.service.work import DRAIN_S, WarmModels, Worker

@@ -17,12 +17,9 @@ from isocenter.errors import IsocenterError, ResourceError, foreign_errors
 from isocenter.lazy import dicomweb_api, pydicom
 from isocenter.service import settings as settings_of
 from isocenter.service.dicom import (
-    Listening,
     Peer,
     PeerError,
-    Secured,
     Sent,
-    Trusted,
     find,
     report_commitment,
     request_commitment,
@@ -31,6 +28,7 @@ from isocenter.service.dicom import (
 from isocenter.service.objects import CommitmentReport, CommitmentRequest, Line, Reply, secure
 from isocenter.service.records import Database, Delivery, Index, Outbox
 from isocenter.service.records.tables import instances, studies
+from isocenter.service.speaking import spoken_to
 
 log = logging.getLogger("isocenter")
 
@@ -215,32 +213,6 @@ class Couriers:
         wanted = select(instances.c.uid, instances.c.path).where(instances.c.uid.in_(uids))
         with self.database.read() as connection:
             return {row.uid: row.path for row in connection.execute(wanted)}
-
-
-def listening_of(settings: settings_of.Settings) -> Listening:
-    """What a receiver needs of the settings."""
-    own = settings.dicom
-    tls = None if own.tls is None else Secured(own.tls.port, own.tls.certificate, own.tls.key, own.tls.clients)
-    return Listening(
-        own.ae_title,
-        own.host,
-        own.port,
-        tuple(spoken_to(one) for one in settings.peers),
-        max(1, own.max_associations // own.receivers),
-        own.max_object_mb,
-        own.idle_s,
-        own.sync,
-        settings.node.min_free_gb,
-        tls,
-    )
-
-
-def spoken_to(peer: settings_of.Peer) -> Peer:
-    """A peer of the settings, as associations take it. Raises UsageError for TLS by files that are no certificates."""
-    tls = None if peer.tls is None else Trusted(**peer.tls.model_dump())
-    if tls is not None:
-        _ = tls.context  # refused before anything waits to be sent
-    return Peer(peer.name, peer.ae_title, peer.host, peer.port, frozenset(peer.may), peer.commit, tls)
 
 
 def _repeated(step: Callable[[], int], rest_s: float, stop: threading.Event) -> None:

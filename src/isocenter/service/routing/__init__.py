@@ -9,10 +9,9 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.service.routing.answers import nearest, study_answers
     from isocenter.service.routing.facts import SeriesFacts, attributes_of, facts_of
+    from isocenter.service.routing.models import IMAGE, ModelFacts
     from isocenter.service.routing.rules import (
-        IMAGE,
         Condition,
-        ModelFacts,
         Routed,
         Routing,
         StudyAnswers,

@@ -12,36 +12,11 @@ from typing import Any
 from isocenter.errors import UsageError
 from isocenter.lazy import pydicom
 from isocenter.service.routing.facts import GEOMETRY, SeriesFacts
+from isocenter.service.routing.models import IMAGE, ModelFacts
 from isocenter.service.settings import Rule, Settings, Wish
 
 # Modalities whose images are no input of a model.
 NO_IMAGES = frozenset({"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTDOSE", "RTPLAN", "DOC", "AU", "REG"})
-# Of a model of one image, the role that its series plays.
-IMAGE = "image"
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What routing asks of a model.
-
-    hash:     of weights and settings: another hash is another model
-    modality: DICOM's word, or "" where it takes any
-    channels: names of its images
-    """
-
-    name: str
-    hash: str
-    modality: str = ""
-    channels: Sequence[str] = (IMAGE,)
-    task: str = ""
-
-    @property
-    def roles(self) -> Sequence[str]:
-        """Names of the images that it needs, each a series."""
-        return self.channels if len(self.channels) > 1 and tuple(self.channels) != COLOUR else (IMAGE,)
-
-
-COLOUR = ("red", "green", "blue")
 RADIOGRAPHS = ("DX", "CR")
 
 

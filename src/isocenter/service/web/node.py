@@ -10,10 +10,10 @@ from typing import Any
 from fastapi import APIRouter
 from sqlalchemy import Column, func, select
 
-from isocenter.service.courier import spoken_to
 from isocenter.service.dicom import PeerError, echo
 from isocenter.service.records.tables import deliveries, jobs, studies
 from isocenter.service.routing import rules_of
+from isocenter.service.speaking import spoken_to
 from isocenter.service.stored import stored_models
 from isocenter.service.web.shapes import EchoShape, Listing, ModelShape, NodeShape, PeerShape, Problem
 from isocenter.service.web.web_node import Node, WebError, WebNode

@@ -1,0 +1,32 @@
+"""What receivers and senders need of the settings; without the records, which a receiver never opens."""
+
+from __future__ import annotations
+
+from isocenter.service import settings
+from isocenter.service.dicom import Listening, Peer, Secured, Trusted
+
+
+def listening_of(own: settings.Settings) -> Listening:
+    """What a receiver needs of the settings."""
+    dicom = own.dicom
+    tls = None if dicom.tls is None else Secured(**dicom.tls.model_dump())
+    return Listening(
+        dicom.ae_title,
+        dicom.host,
+        dicom.port,
+        tuple(spoken_to(one) for one in own.peers),
+        max(1, dicom.max_associations // dicom.receivers),
+        dicom.max_object_mb,
+        dicom.idle_s,
+        dicom.sync,
+        own.node.min_free_gb,
+        tls,
+    )
+
+
+def spoken_to(peer: settings.Peer) -> Peer:
+    """A peer of the settings, as associations take it. Raises UsageError for TLS by files that are no certificates."""
+    tls = None if peer.tls is None else Trusted(**peer.tls.model_dump())
+    if tls is not None:
+        _ = tls.context  # refused before anything waits to be sent
+    return Peer(peer.name, peer.ae_title, peer.host, peer.port, frozenset(peer.may), peer.commit, tls)
