@@ -49,8 +49,8 @@ def split(
     calibrates. Patients are drawn within their rarest class or finding, so that each part has all of them; measured
     values are parted into quarters for it.
     everything: all cases but a set's own test part train, nothing selects
-    twins:      groups of cases with nearly the same image, drawn like one patient; in a set's own split the case that
-                has a twin in test (of a training case: or in val) is in no part
+    twins:      groups of cases with nearly the same image, drawn like one patient; in a set's own split a case that has
+                a twin in test is in no part, and a validation case that has one in training trains
     volumes:    the cases are volumes that are marked voxel by voxel: a tenth, at most 20, selects
     calibration: so many cases calibrate, whatever is usual
     Raises DatasetError where there are too few patients to part.
@@ -71,6 +71,8 @@ def split(
         parts = {key: part if part == "test" else "train" for key, part in parts.items()}
     elif "val" in own.values():
         notes.append("the set's own validation part")
+        parts, joined = _with_twins_in_training(dataset, parts, twins)
+        notes += [f"{counted(joined, 'case')} of it for training: nearly the same image is there"] if joined else []
         parts, left_out = _without_twins(parts, twins, ("test", "val"))
         notes += _left_out(left_out, "validation")
     else:
@@ -232,6 +234,22 @@ def _without_twins(
         if parts.get(case, held_out[0]) not in held_out
     }
     return {case: part for case, part in parts.items() if case not in leaking}, leaking
+
+
+def _with_twins_in_training(dataset: Dataset, parts: dict[str, Split], twins: Twins) -> tuple[dict[str, Split], int]:
+    """The parts with validation patients of whom a twin trains in training too, and how many cases those are.
+
+    Their copies would otherwise leave the training part, which needs cases more. Nothing moves where less than half of
+    the validation part would stay.
+    """
+    cases = [case for case in dataset if parts.get(case.id) in ("train", "val")]
+    people, selecting = _people(cases, twins), [case.id for case in cases if parts[case.id] == "val"]
+    crossing = [group for group in twins if {"train", "val"} <= {parts.get(case) for case in group}]
+    shared = {people[case] for group in crossing for case in group if case in people}
+    moved = [case for case in selecting if people[case] in shared]
+    if 2 * len(moved) > len(selecting):
+        return parts, 0
+    return parts | dict.fromkeys(moved, "train"), len(moved)
 
 
 def _left_out(cases: set[str], part: str) -> list[str]:
