@@ -20,7 +20,7 @@ from isocenter.errors import PlanError
 from isocenter.runtime.bundle.network import AfterLabels
 from isocenter.tasks.detection.task import Detection
 from isocenter.training.step.compute import Compute
-from isocenter.training.step.thin_convolutions import exact_where_thin
+from isocenter.training.step.exact_convolutions import with_exact_gradients
 from isocenter.values import Boxes, Dense, Field, Head, Points, Vector
 
 torch.set_num_threads(1)
@@ -345,7 +345,7 @@ def unmoved(network: torch.nn.Module) -> set[str]:
 def test_no_gradient_of_a_volume_depends_on_what_the_memory_held_before(which, channels_last):
     network, images = smallest(which)
     way = Compute(half=True, channels_last=channels_last)
-    way.applied(exact_where_thin(network))
+    way.applied(with_exact_gradients(network))
     found = []
     for held in (0.0, math.nan):
         torch.manual_seed(0)  # what is left out at random is the same

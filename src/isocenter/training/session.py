@@ -34,10 +34,10 @@ from isocenter.training.step import (
     batch_loss,
     bit_by_bit,
     each_array,
-    exact_where_thin,
     laid_as_weights,
     make_optimiser,
     terms_of,
+    with_exact_gradients,
 )
 from isocenter.transforms import images_of
 
@@ -92,7 +92,7 @@ class Session:
         ranks = Ranks.here()
         fabric = fabric_of(settings.training, ranks)
         torch.manual_seed(settings.training.seed)
-        module = exact_where_thin(build_module(settings.task, settings.architecture))
+        module = with_exact_gradients(build_module(settings.task, settings.architecture))
         is_resumed = ranks.agreed(last_checkpoint(out).is_dir())
         initialised = "" if is_resumed else initialise(module, settings.network, start)
         averaged = copy.deepcopy(module.to(fabric.device)).requires_grad_(False)
