@@ -82,3 +82,14 @@ def test_cases_that_a_line_parts_have_no_slope():
     slope, _ = slope_and_intercept(odds, odds > 0, people(40))
     assert np.isnan(slope.value)
     assert "part the two sides" in slope.method
+
+
+@pytest.mark.filterwarnings("error")
+def test_probabilities_that_are_too_sure_for_any_step_have_no_slope_in_place_of_a_false_one():
+    # a line parts these 12 patients, and Newton's steps overshoot until chances are 0 and 1 to the last digit
+    odds = [-11.1, -2.4, -12.3, -9.4, 17.5, 7.5, 6.8, -0.2, -3.5, -0.3, -4.3, 5.2]
+    slope, _ = slope_and_intercept(odds, [1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 1, 0], range(12))
+    assert (slope.low, slope.high) == (None, None)
+    _, intercept = slope_and_intercept(np.linspace(-800, -799, 40), np.arange(40) < 20, range(40))
+    assert np.isnan(intercept.value)
+    assert "too sure to tell" in intercept.method

@@ -174,6 +174,13 @@ def test_a_table_without_a_row_for_a_case_is_refused(segmented, tmp_path):
         )
 
 
+def test_a_table_that_names_no_case_says_what_it_names_and_what_it_should(segmented, tmp_path):
+    (tmp_path / "who.csv").write_text("case,sex\nfoo,F\nbar,M\n")
+    with pytest.raises(DatasetError, match="its column case names foo, bar") as refused:
+        isocenter.evaluate(segmented.out, segmented.data, labels=trained.LABELS, group_table=tmp_path / "who.csv")
+    assert "without their endings" in refused.value.remedy
+
+
 def peopled(root, **how):
     """Pictures with a table of who they are of."""
     data = trained.pictures(root, **how)

@@ -17,6 +17,8 @@ from isocenter.values import Estimate, Floats
 LEVEL, DEVIATIONS = 0.95, 1.959963984540054
 # Newton's steps; a slope beyond this is that of cases which a straight line parts.
 STEPS, MOST_SLOPE = 50, 100.0
+# Of the gradient, a case: more is left where the steps have led nowhere.
+UNSOLVED = 1e-4
 FEWEST_PATIENTS, FEWEST_IN_BIN = 10, 10
 
 
@@ -118,8 +120,12 @@ def _regressed(features: Floats, offset: Floats, truth: Floats, owners: np.ndarr
         coefficients = coefficients + np.linalg.lstsq(hessian, gradient, rcond=None)[0]
         if np.abs(coefficients).max() > MOST_SLOPE:
             return replace(unknown, method="none: the probabilities part the two sides")
-    inverse = np.linalg.pinv(hessian)
-    spread = (inverse @ _clustered(features * (truth - chance)[:, None], owners) @ inverse)[0, 0] ** 0.5
+    inverse, left = np.linalg.pinv(hessian), features.T @ (truth - special.expit(offset + features @ coefficients))
+    variance = float((inverse @ _clustered(features * (truth - chance)[:, None], owners) @ inverse)[0, 0])
+    # Where all chances are 0 or 1 to the last digit, no step leads anywhere.
+    if not variance > 0 or np.abs(left).max() > UNSOLVED * len(truth):
+        return replace(unknown, method="none: the probabilities part the two sides, or are too sure to tell")
+    spread = variance**0.5
     low, high = (float(coefficients[0] + side * DEVIATIONS * spread) for side in (-1, 1))
     method = "logistic regression, robust to patients with several images"
     return Estimate(float(coefficients[0]), low, high, LEVEL, len(truth), people, method=method)
