@@ -11,9 +11,9 @@ import pydicom
 import pynetdicom
 import pytest
 from pynetdicom.sop_class import SegmentationStorage, StudyRootQueryRetrieveInformationModelFind
-from sqlalchemy import update
+from sqlalchemy import text, update
 
-from isocenter.errors import UsageError
+from isocenter.errors import ResourceError, UsageError
 from isocenter.service import Couriers, courier, prepared, process, read_settings
 from isocenter.service.objects import CommitmentReport
 from isocenter.service.records import only_keeper
@@ -231,6 +231,32 @@ def test_two_nodes_on_one_database_are_refused(database):
         pass
     with only_keeper(database):
         pass
+
+
+def lost(database) -> None:
+    """Every lock of the database, as when its server is restarted."""
+    held = "FROM pg_locks WHERE locktype = 'advisory'"
+    with database.read() as connection:
+        connection.execute(text(f"SELECT pg_terminate_backend(pid) {held}"))
+    until(lambda: _count(database, f"SELECT count(*) {held}") == 0)
+
+
+def _count(database, question: str) -> int:
+    with database.read() as connection:
+        return connection.execute(text(question)).scalar_one()
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_keeper_whose_database_was_restarted_takes_its_place_again_or_waits(database):
+    with only_keeper(database) as hold:
+        lost(database)
+        hold()
+        with pytest.raises(UsageError, match="another node"), only_keeper(database):
+            pass
+        lost(database)
+        with only_keeper(database), pytest.raises(ResourceError, match="another session"):
+            hold()
+        hold()
 
 
 def test_a_second_node_is_refused_before_it_starts_and_changes_no_table(tmp_path, database, postgresql):

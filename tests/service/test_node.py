@@ -199,10 +199,15 @@ def test_a_node_that_exists_is_continued_by_a_command_that_says_when_it_is_ready
     assert json.loads((folder / "models.json").read_text())["rows"][0]["name"] == model.name
 
 
-def test_check_looks_at_everything_and_starts_nothing(tmp_path, model, capsys):
-    node = isocenter.serve(model, folder=tmp_path / "node", check=True, **QUICK)
-    assert node.settings.dicom.port > 0
+def test_check_looks_at_everything_and_starts_nothing(tmp_path, model, cli, monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *given: None)  # which stay those of the tests
+    (tmp_path / "node.toml").write_text("[dicom]\nport = 0\n[http]\nport = 0\n")
+    checked = cli("serve", model, "--config", tmp_path / "node.toml", "--check")
+    assert (checked.code, "nothing is wrong" in checked.out) == (0, True), checked.err
     assert not (tmp_path / "node" / "alive").exists()
+    (tmp_path / "node.toml").write_text("[dicom]\nport = 0\nprot = 1\n")
+    refused = cli("serve", model, "--config", tmp_path / "node.toml")
+    assert (refused.code, "node.toml, line 3: dicom.prot: there is no such key" in refused.err) == (2, True)
 
 
 def test_a_model_that_does_not_load_is_refused_before_anything_starts(tmp_path, model):

@@ -11,9 +11,10 @@ import pytest
 from sqlalchemy import update
 
 import isocenter
+from isocenter.errors import ResourceError
 from isocenter.files.dicom import SeriesNames, Stamp, stamped, write_series
 from isocenter.service import keeper
-from isocenter.service.records import Index
+from isocenter.service.records import Index, Jobs
 from isocenter.service.records.tables import answers, events, findings, jobs, studies
 from isocenter.service.web import WebNode
 from isocenter.service.web.aside import list_aside, release_aside
@@ -175,18 +176,31 @@ def test_a_model_that_was_changed_answers_no_old_job(node, mr, tmp_path):
     assert "another model" in row.reason
 
 
-def test_a_job_that_takes_too_long_ends_its_process(node, mr, monkeypatch):
+def test_a_job_that_takes_too_long_ends_its_process_whether_the_database_answers_or_not(node, mr, monkeypatch):
+    for is_away in (True, False):
+        _take_too_long(node, mr, monkeypatch, is_away=is_away)
+    [row] = node.rows(jobs)
+    assert (row.state, row.reason) == ("waiting", "took longer than 0.1 s")
+
+
+def _take_too_long(node, mr, monkeypatch, *, is_away):
+    def away(*given, **named):
+        raise ResourceError("the database does not answer", "here", "Wait")
+
     monkeypatch.setattr("isocenter.service.work.worker.os._exit", lambda code: ended.set())
     ended = threading.Event()
     node.receive(*mr)
     node.keeper.round()
+    with node.database.write() as connection:
+        connection.execute(update(jobs).values(state="waiting"))
     job = node.worker.jobs.claim("test/worker-0")
     slow = node.settings.model_copy(update={"queue": node.settings.queue.model_copy(update={"job_timeout_s": 0.1})})
     node.worker.settings = slow
-    with node.worker._held(job, threading.Event()):
-        assert ended.wait(60)
-    [row] = node.rows(jobs)
-    assert (row.state, row.reason) == ("waiting", "took longer than 0.1 s")
+    with monkeypatch.context() as patch:
+        if is_away:
+            patch.setattr(Jobs, "give_back", away)
+        with node.worker._held(job, threading.Event()):
+            assert ended.wait(60)
 
 
 def test_a_job_whose_claim_is_lost_writes_nothing(node, mr):

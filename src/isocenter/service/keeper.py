@@ -63,11 +63,17 @@ class Keeper:
         self._unheard: list[Line] = []
         self._swept, self._is_behind = 0.0, False
 
-    def keep(self, stop: threading.Event, beat: Callable[[], None] = lambda: None) -> None:
-        """Rounds until it is stopped; first come files that no row knows, as a crash leaves them."""
+    def keep(
+        self, stop: threading.Event, beat: Callable[[], None] = lambda: None, hold: Callable[[], None] = lambda: None
+    ) -> None:
+        """Rounds until it is stopped; first come files that no row knows, as a crash leaves them.
+
+        hold: makes sure that there is no other keeper; beat: says that a round is done
+        """
         has_looked = False
         while not stop.is_set():
             try:
+                hold()
                 if not has_looked:
                     self.find()
                     has_looked = True

@@ -61,12 +61,12 @@ def _keeper(settings: Settings, name: str, stop: threading.Event) -> None:
     database = service.opened(settings.database_url)
     models = stored_models(settings.folder)
     rules = service.rules_of(settings, models)
-    with service.only_keeper(database):
+    with service.only_keeper(database) as hold:
         couriers = service.Couriers(settings, database)
         keeper = service.Keeper(settings, database, rules, models, couriers.hear)
         couriers.start(stop)
         ways_in = service.start_intake(settings, stop)
-        keeper.keep(stop, beat=lambda: _sign(settings, name).touch())
+        keeper.keep(stop, _sign(settings, name).touch, hold)
         until = time.monotonic() + service.DRAIN_S
         for thread in (*couriers.threads, *ways_in):
             thread.join(max(0.0, until - time.monotonic()))

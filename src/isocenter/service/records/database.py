@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -127,29 +127,65 @@ def opened(url: str) -> Database:
 
 
 @contextmanager
-def only_keeper(database: Database) -> Iterator[None]:
+def only_keeper(database: Database) -> Iterator[Callable[[], None]]:
     """Be the one keeper of a database of PostgreSQL; one of SQLite lies in the folder, which has a lock of its own.
 
+    What is given makes sure that it still is so, for the server forgets it when it is restarted.
     Raises UsageError where another node keeps it, ResourceError where it does not answer.
     """
     if not database.skips_locked:
-        yield
+        yield lambda: None
         return
-    with ExitStack() as held:
-        with database.errors():
-            connection = held.enter_context(database.engine.connect())
-            lock = {"lock": KEEPER_LOCK}
-            is_ours = connection.execute(text("SELECT pg_try_advisory_lock(:lock)"), lock).scalar_one()
+    place = _KeepersPlace(database)
+    if not place.is_taken():
+        raise UsageError("another node keeps this database", database.shown, "Give each node a database of its own")
+    try:
+        yield place.hold
+    finally:
+        place.leave()
+
+
+class _KeepersPlace:
+    """An advisory lock of PostgreSQL, which is held for as long as a connection lives."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._connection: Connection | None = None
+
+    def is_taken(self) -> bool:
+        """Whether it is ours from now on."""
+        with self.database.errors():
+            connection = self.database.engine.connect()
+            asked = text("SELECT pg_try_advisory_lock(:lock)")
+            is_ours = bool(connection.execute(asked, {"lock": KEEPER_LOCK}).scalar_one())
             connection.commit()
-        if not is_ours:
-            remedy = "Give each node a database of its own"
-            raise UsageError("another node keeps this database", database.shown, remedy)
-        try:
-            yield
-        finally:
-            with suppress(SQLAlchemyError):  # a server that is gone holds no lock
-                connection.execute(text("SELECT pg_advisory_unlock(:lock)"), lock)
-            connection.invalidate()  # else a lock that is left would go back into the pool with its session
+        if is_ours:
+            self._connection = connection
+        else:
+            connection.close()
+        return is_ours
+
+    def hold(self) -> None:
+        """Take it again where the connection was lost. Raises ResourceError where somebody has it, or none answers."""
+        if self._connection is not None:
+            try:
+                self._connection.execute(text("SELECT 1"))
+                self._connection.commit()
+            except SQLAlchemyError:  # the server was restarted
+                self.leave()
+        if self._connection is None and not self.is_taken():
+            problem = "another session keeps the database since the connection was lost"
+            raise ResourceError(problem, self.database.shown, "Stop the other node, if there is one")
+
+    def leave(self) -> None:
+        """Let another have it."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        with suppress(SQLAlchemyError):  # a server that is gone holds no lock
+            connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": KEEPER_LOCK})
+        connection.invalidate()  # else a lock that is left would go back into the pool with its session
+        connection.close()
 
 
 def _prepare(connection: Any, _: Any) -> None:
