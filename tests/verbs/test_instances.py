@@ -16,7 +16,7 @@ import isocenter
 from isocenter.errors import DatasetError
 from isocenter.evaluation import instance_overlap
 from isocenter.verbs.train import Run
-from packages import no_export
+from packages import bundle_checked_and_run, no_export
 from trained import FEW_STEPS
 
 SHAPE = (24, 24, 24)
@@ -177,6 +177,10 @@ def test_a_package_parts_the_same_objects(run, tmp_path):
     scripts = {path.name for path in (tmp_path / "packaged" / "scripts").rglob("*.py")}
     assert "decode.py" in scripts
     assert "maps.py" not in scripts
+    done = bundle_checked_and_run(tmp_path / "packaged", run / "data" / "images", tmp_path / "results")
+    assert done.returncode == 0, done.stderr
+    theirs = pd.read_csv(tmp_path / "results" / "predictions.csv").set_index("case")["scores"]
+    assert json.loads(theirs["case0"]) == pytest.approx([*own.confidence.scores.values()], abs=1e-4)
 
 
 @pytest.mark.whole
