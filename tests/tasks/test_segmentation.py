@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 
 from isocenter import tasks
 from isocenter.errors import DatasetError, GeometryError, PlanError
-from isocenter.evaluation import wilson
+from isocenter.evaluation import surface_distance, wilson
 from isocenter.report import metric_name
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.shared.softmax_labels import Tidying
@@ -207,6 +207,22 @@ def test_pictures_are_scored_in_pixels_and_flat_images_with_a_size_in_square_mm(
         assert metric_name(names[3], TASK.traits.metric_names) == "Area error"
         assert table.iloc[0][names[3]] == pytest.approx(6 if size is None else 6 * 0.25)
         assert table.iloc[0][names[0]] == pytest.approx(2 if size is None else 1.0)
+
+
+def test_volumes_of_unknown_size_are_scored_in_voxels():
+    grid = Geometry((8, 8, 8), np.eye(4), physical=False, oriented=False)
+    mask, predicted = (np.zeros((8, 8, 8), np.uint8) for _ in range(2))
+    mask[2:5, 2:5, 2:5], predicted[2:5, 2:5, 2:7] = 7, 7
+    table = TASK.scoring.score([Prediction(grid, data=predicted, labels=TASK.classes)], [case(mask, grid, grid)])
+    rows = {row.metric: row.estimate for row in TASK.scoring.summary(table, seed=0)}
+    assert not [name for name in [*table, *rows] if name.endswith("_pixels")]
+    names = ("hd95_voxels", "hd95_points_voxels", "assd_voxels", "nsd_voxels", "volume_error_voxels")
+    assert set(names) <= TASK.scoring.metrics
+    assert [rows[name].unit for name in names] == ["voxels", "voxels", "voxels", "", "voxels"]
+    assert "voxels" in rows["nsd_voxels"].method
+    assert metric_name("nsd_voxels", TASK.traits.metric_names) == "NSD, tolerance in voxels"
+    assert surface_distance(mask[..., 3], predicted[..., 3]).unit == "pixels"
+    assert surface_distance(mask, predicted).unit == "voxels"
 
 
 def test_a_case_is_scored_as_worked_out_by_hand():

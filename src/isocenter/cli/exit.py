@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import sys
 import traceback
+from itertools import pairwise
 from typing import Any
 
 import typer
@@ -46,7 +48,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort) as stop:
         # typer takes a file that ends too early for the end of what a person types.
         defect = stop.__cause__ if isinstance(stop.__cause__, EOFError) else None
-        stopped = _stopped(sys.argv[1:2]) if speaks() else ""
+        stopped = _stopped(sys.argv[1:]) if speaks() else ""
         code = _end(stopped, 130) if defect is None else _end(*_unforeseen(defect))
     except IsocenterError as error:
         # Of several processes all meet these alike.
@@ -57,11 +59,16 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _stopped(verb: list[str]) -> str:
-    """The last line after Ctrl-C: a training keeps what it had, and predictions those that were done."""
-    resume = "`isocenter train --resume RUN` goes on with a run that had begun"
+def _stopped(words: list[str]) -> str:
+    """The last line after Ctrl-C: a training keeps what it had, and predictions those that were done.
+
+    words: of the command line
+    """
+    given = [one for flag, one in pairwise(words) if flag in ("--out", "--resume")]
+    run = shlex.quote(given[-1]) if given else "RUN"
+    resume = f"`isocenter train --resume {run}` goes on with a run that had begun"
     rest = {"train": resume, "demo": resume, "predict": "Give another --out for the rest, or --overwrite to begin anew"}
-    name = "".join(verb)
+    name = "".join(words[:1])
     return f"isocenter {name}".rstrip() + f": stopped. {rest.get(name, 'Give the command again')}."
 
 

@@ -1,4 +1,4 @@
-"""Distances between two surfaces, in mm, or in pixels where the size of one is not known.
+"""Distances between two surfaces, in mm, or in pixels or voxels where the size of one is not known.
 
 A surface is made of one element at each corner of voxels where inside and outside meet. Every face between them gives
 an equal share of its area vector to each of its corners, and the length of their sum is the element's area. So the
@@ -62,7 +62,7 @@ class SurfaceDistance:
     """Two surfaces, and figures of how far each lies from the other, weighted by area.
 
     worst: the diagonal of the image, which stands for a distance where one surface is missing
-    unit:  "mm", or "pixels" without a spacing
+    unit:  "mm"; without a spacing "pixels", of volumes "voxels"
     Where both surfaces are missing the figures are NaN.
     Weighting by area: Nikolov et al., J Med Internet Res 2021, doi:10.2196/26151
     """
@@ -133,7 +133,7 @@ def surface_distance(prediction: ArrayLike, reference: ArrayLike, spacing: Array
     """The surfaces of two masks of one grid, (*spatial) with one to three axes, against each other.
 
     spacing: mm per axis; or (axes, axes), whose columns are the steps of one index in mm, as in an affine: under a
-             tilted gantry they do not stand at right angles. Without it the distances count pixels
+             tilted gantry they do not stand at right angles. Without it the distances count pixels or voxels
     Raises GeometryError for masks of two grids.
     """
     predicted, true = np.asarray(prediction, dtype=bool), np.asarray(reference, dtype=bool)
@@ -150,7 +150,7 @@ def surface_distance(prediction: ArrayLike, reference: ArrayLike, spacing: Array
         prediction=Surface.of(predicted[region], steps),
         reference=Surface.of(true[region], steps),
         worst=_diagonal(true.shape, steps),
-        unit="pixels" if spacing is None else "mm",
+        unit="mm" if spacing is not None else "pixels" if true.ndim == 2 else "voxels",
     )
 
 

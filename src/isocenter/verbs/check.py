@@ -207,7 +207,8 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
             median = np.median(fingerprint.steps, axis=0)
             facts["spacing"] = f"median {' x '.join(f'{s:.4g}' for s in median)} {fingerprint.unit}"
         else:
-            facts["spacing"] = "not known for every case: lengths are in pixels"
+            counts = "pixels" if {len(shape) for shape in shapes} == {2} else "voxels"
+            facts["spacing"] = f"not known for every case: lengths are in {counts}"
         facts["modality"] = ", ".join(sorted({case.modality for case in fingerprint.cases}))
         unknown = facts["modality"] == dataset.modality == UNKNOWN_MODALITY
         if unknown and (guess := guessed_modality(usable, fingerprint)):

@@ -55,7 +55,7 @@ SENTENCES: Mapping[str, Sentence] = {
     **{name: SET_SENTENCES[name] for name in INTERVALS},
     "labels": Sentence("The structures are {value}"),
     "tolerance": Sentence(
-        "A surface counts as found within this many mm (pixels where the spacing is unknown): {each}"
+        "A surface counts as found within this many mm (voxels where the spacing is unknown): {each}"
     ),
     "centrelines": Sentence("Centrelines are followed of {value}", "No structure has a centreline"),
     "several": Sentence("The share of training references in which a structure has several pieces is: {each}"),
@@ -270,7 +270,7 @@ def _tolerance(names: Sequence[str], thin: Mapping[str, str], fingerprint: Finge
     because = (
         f"two voxels of the median spacing {step:.3g} {fingerprint.unit}"
         if known
-        else "two pixels: the spacing is not known"
+        else f"two {'pixels' if fingerprint.steps.shape[1] == 2 else 'voxels'}: the spacing is not known"
     )
     if thin:
         because += f"; one for {', '.join(thin)}, of which two would be the whole"

@@ -49,6 +49,8 @@ OF_SERIES = {f"_{unit}": unit for unit in SERIES_UNITS}
 MEASURED = ("volume_predicted", "volume_reference")
 VOLUME_AGREEMENT = tuple(f"volume_{metric}" for metric in AGREEMENT)
 OF_AREAS = ("_mm2", "_pixels")
+# Of distances without a known size: in pictures, and in volumes.
+UNKNOWN = {"_pixels": "pixels", "_voxels": "voxels"}
 DISTANCES, VOLUMES = ("hd95", "hd95_points", "assd", "nsd"), ("volume_error", "false_positive_volume")
 # Of labels that have a centreline.
 OF_LINES = ("cldice", "centreline_recall", "centreline_precision", "components_error", "loops_error")
@@ -59,7 +61,7 @@ METRICS = frozenset(
         *OF_LINES,
         *OF_VOXELS,
         *("dice", "iou", "sensitivity", "precision", "detected", "dice_pooled", "iou_pooled"),
-        *(f"{name}{unit}" for name in DISTANCES for unit in ("", "_pixels", *OF_SERIES)),
+        *(f"{name}{unit}" for name in DISTANCES for unit in ("", *UNKNOWN, *OF_SERIES)),
         *(f"{name}{unit}" for name in (*VOLUMES, *VOLUME_AGREEMENT) for unit in ("", *OF_AREAS, "_voxels", *OF_SERIES)),
     }
 )
@@ -85,11 +87,11 @@ NAMES: Mapping[str, str] = {
     "expected_dice_spearman": "Expected and true Dice, Spearman",
     "hd95": "HD95",
     "hd95_points": "HD95 over boundary points",
-    "hd95_points_pixels": "HD95 over boundary points",
+    **{f"hd95_points{ending}": "HD95 over boundary points" for ending in UNKNOWN},
     "iou": "IoU",
     "iou_pooled": "IoU, pooled",
     "nsd": "NSD",
-    "nsd_pixels": "NSD, tolerance in pixels",
+    **{f"nsd{ending}": f"NSD, tolerance in {unit}" for ending, unit in UNKNOWN.items()},
     "summed_volume_error": "Relative error of the summed probability",
     "summed_volume_error_uncalibrated": "Relative error of the summed probability, uncalibrated",
     **{
@@ -116,7 +118,7 @@ def case_rows(
     """The scores of each structure of two label maps (*spatial) on one grid.
 
     structures:  {name: its values}
-    geometry:    without a physical size distances and areas count pixels, volumes voxels, and columns end so; of a
+    geometry:    without a physical size figures of pictures count pixels, of volumes voxels, and columns end so; of a
                  series both are in the unit of its axis
     tolerances:  {name: mm} of `nsd`
     centrelines: names of those whose centrelines are scored too
@@ -129,8 +131,8 @@ def case_rows(
         predicted, truth = np.where(known, predicted, 0), np.where(known, truth, 0)
     overlap_counts = _overlaps(predicted, truth, structures)
     unknown = {} if known is None else {"voxels_known": int(np.count_nonzero(known)), "voxels_all": known.size}
-    pixels = "_pixels" if spacing is None else "" if unit == MM else f"_{unit}"
     measure = volume_unit(geometry).replace("mm²", "mm2")
+    counted = f"_{measure}" if spacing is None else "" if unit == MM else f"_{unit}"
     amount = "" if measure == "ml" else f"_{measure}"
     for name, values in structures.items():
         counts, distances = overlap_counts[name], dict[str, float]()
@@ -138,10 +140,10 @@ def case_rows(
         if surfaces:
             surface = surface_distance(*masks, steps)
             distances = {
-                f"hd95{pixels}": surface.hd95,
-                f"hd95_points{pixels}": surface.hd95_points,
-                f"assd{pixels}": surface.assd,
-                f"nsd{pixels}": surface.nsd(tolerances[name]),
+                f"hd95{counted}": surface.hd95,
+                f"hd95_points{counted}": surface.hd95_points,
+                f"assd{counted}": surface.assd,
+                f"nsd{counted}": surface.nsd(tolerances[name]),
             }
         yield {
             "label": name,
@@ -250,7 +252,7 @@ def _of_lines(predicted: Array, truth: Array) -> dict[str, float]:
 
 def unit_of(metric: str) -> str:
     """The unit of a column of `case_rows`; none of a ratio."""
-    for ending, unit in {"_pixels": "pixels", "_voxels": "voxels", "_mm2": "mm²", **OF_SERIES}.items():
+    for ending, unit in {**UNKNOWN, "_mm2": "mm²", **OF_SERIES}.items():
         if metric.endswith(ending):
             return "" if metric.startswith("nsd") else unit
     units = {**dict.fromkeys(("hd95", "hd95_points", "assd"), "mm"), **dict.fromkeys(VOLUMES, "ml")}
@@ -308,7 +310,7 @@ def _noted(row: Row, notes: Sequence[str]) -> Row:
 
 
 def _tolerance_unit(metric: str) -> str:
-    return next((unit for ending, unit in {"_pixels": "pixels", **OF_SERIES}.items() if metric.endswith(ending)), MM)
+    return next((unit for ending, unit in {**UNKNOWN, **OF_SERIES}.items() if metric.endswith(ending)), MM)
 
 
 def _as_proportion(row: Row, table: Table, seed: Seed) -> Row:

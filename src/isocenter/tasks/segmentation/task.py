@@ -68,7 +68,7 @@ class Segmentation:
 
     classes:        the labels, without the background: what the values of masks mean
     loss_name:      terms of `losses.TERMS`, joined with "+"
-    tolerance:      mm within which a surface counts as found (pixels where no size is known), for all or by label name
+    tolerance:      mm within which a surface counts as found (voxels where no size is known), for all or by label name
     weights:        by label name, and "background": how much a voxel counts in the loss; 1 where none is given
     postprocessing: by label name; None until validation cases have decided
     several:        share of the training references in which a label has several pieces, by its name; None: unknown
