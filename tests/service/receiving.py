@@ -74,7 +74,7 @@ def running(command: list[object], port: int, **options: Any) -> Iterator[subpro
             until(lambda: process.poll() is not None or _listens(port))
             yield process
         finally:
-            process.terminate()
+            process.kill()  # a program of the tests has nothing to put away, and Orthanc takes three seconds for that
             process.wait(60)
 
 

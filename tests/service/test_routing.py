@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from datetime import datetime
 from types import SimpleNamespace
@@ -188,7 +189,10 @@ def test_a_job_waits_until_its_hours(hours, now, expected):
 
 def test_route_says_of_a_folder_which_series_a_model_takes(tmp_path, data):
     model = threshold_model(tmp_path / "model", 100, "MR")
-    found = isocenter.route(data / "dicom" / "series", model)
+    chosen = ("mr_hitachi_oblique", "sc_rgb_volume_j2k", "ct_3slices_with_seg", "ct_siemens_tilt15.5_missing_slice")
+    for name in chosen:
+        shutil.copytree(data / "dicom" / "series" / name, tmp_path / "study" / name)
+    found = isocenter.route(tmp_path / "study", model)
     assert found.as_record()["schema"] == "isocenter.route"
     kinds = {row.uid: next(c.found for c in row.conditions if c.name == "the model's modality") for row in found.rows}
     assert set(kinds.values()) > {"MR", "CT"}

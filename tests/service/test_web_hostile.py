@@ -116,7 +116,7 @@ def test_memory_does_not_grow_with_what_is_sent(tmp_path):
 
     def body():
         yield head
-        for _ in range(100):
+        for _ in range(50):
             yield megabyte
         yield f"\r\n--{BOUNDARY}--\r\n".encode()
 

@@ -258,7 +258,7 @@ def prepared(settings: Settings, role: str = "all") -> Settings:
         with only_keeper(database):  # before its tables are changed
             migrated(settings.database_url).close()
         database.close()
-    if runs(role, "keeper") or role == "worker":
+    if runs(role, "keeper") or (role == "worker" and settings.models):
         _load_models(settings, role)
     return settings
 
