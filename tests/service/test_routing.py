@@ -189,7 +189,7 @@ def test_a_job_waits_until_its_hours(hours, now, expected):
 
 def test_route_says_of_a_folder_which_series_a_model_takes(tmp_path, data):
     model = threshold_model(tmp_path / "model", 100, "MR")
-    chosen = ("mr_hitachi_oblique", "sc_rgb_volume_j2k", "ct_3slices_with_seg", "ct_siemens_tilt15.5_missing_slice")
+    chosen = ("dicomdir_fileset", "mr_hitachi_oblique", "ct_ge_tilt_plus18.5_variable_spacing")
     for name in chosen:
         shutil.copytree(data / "dicom" / "series" / name, tmp_path / "study" / name)
     found = isocenter.route(tmp_path / "study", model)
