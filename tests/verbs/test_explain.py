@@ -170,8 +170,10 @@ def test_evaluate_shows_maps_beside_its_best_and_worst_cases_by_methods_that_wer
     assert set(table["case"]) <= best
     record = json.loads((tmp_path / "out" / "explanations.json").read_text())
     assert record["methods"]["gradcam"]["passed"] is True
-    assert "What answers rest on" in (tmp_path / "out" / "report.html").read_text()
-    assert any("gradcam passed its tests" in note for note in made.notes)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "What answers rest on" in page
+    assert page.count("gradcam passed its tests on this model") == 1
+    assert not any("passed its tests" in note for note in (*made.notes, *made.verdict.against))
 
 
 def test_places_that_the_maps_of_every_method_favour_are_told_apart_from_those_of_some():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from isocenter import explanation
 from isocenter.errors import IsocenterError
 from isocenter.lazy import pandas as pd
-from isocenter.report import Section
+from isocenter.report import Paragraph, Section
 from isocenter.runtime import EXPLANATIONS, EXPLANATIONS_SCHEMA
 from isocenter.values import Case
 from isocenter.verbs import explaining
@@ -44,12 +44,14 @@ def explanations(audit: Audit) -> Audited | None:
     records = explaining.with_references(
         tested.tested.records, rows, {case.id: case.patient for case in chosen}, seed=audit.seed
     )
-    refused = dict(tested.tested.refused)
+    refused, verdict = dict(tested.tested.refused), explaining.verdict_sentence(records)
+    # That a method passed speaks against nothing: it stands with the maps, and not under the headline.
+    failed = [] if any(one.get("passed") for one in records.values()) else [verdict]
     return Audited(
         {TABLE: pd.DataFrame(rows, columns=list(explaining.COLUMNS))},
         {EXPLANATIONS: (EXPLANATIONS_SCHEMA, {"methods": records, "refused": refused, "findings": []})},
-        [Section(TITLE, explaining.method_blocks(records, refused))],
-        [*notes, explaining.verdict_sentence(records)],
+        [Section(TITLE, [Paragraph(verdict), *explaining.method_blocks(records, refused)])],
+        [*notes, *failed],
         {one.case: [replace(own, caption=f"{own.title}: {own.caption}") for own in one.figures] for one in made},
     )
 
