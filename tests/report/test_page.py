@@ -201,3 +201,12 @@ def test_few_labels_with_many_metrics_are_columns_so_that_the_table_fits_the_pag
     assert len(lines) == (metrics if has_label_columns else labels)
     cells = [(m, n) for m in range(metrics) for n in range(labels)]
     assert all(f"{n / 10 + m / 100:.2f}" in lines[m if has_label_columns else n] for m, n in cells)
+
+
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="there is no pdftotext to read what was printed")
+def test_short_words_are_whole_on_paper_beside_a_column_of_long_sentences(browser: Any) -> None:
+    long = "deletion and insertion not shown to be better than those of random maps, nor than those of an edge filter"
+    rows = [["integrated_gradients", "passed", long], ["smoothgrad", "failed", long]]
+    page = Page("Tests", sections=[Section("What answers rest on", [Table(["Method", "Tests", "Because"], rows)])])
+    words = [word for word, *_ in browser.printed(render(page))]
+    assert {"Tests", "passed", "failed", "integrated_gradients"} <= set(words)
