@@ -34,10 +34,19 @@ def test_the_page_shows_the_value_that_the_file_holds_at_the_voxel(
 def test_values_that_are_no_whole_numbers_come_within_the_stated_step(volume: Image, browser: Any) -> None:
     rough = replace(volume, pixels=np.random.default_rng(0).normal(0, 7, volume.shape).astype(np.float32))
     html = viewer(rough, [], "a volume")
-    step = float(re.search(r"rounded to steps of ([0-9.e-]+)", html).group(1))
+    step = float(re.search(r"rounded to steps of ([0-9.e-]+[0-9])", html).group(1))
     seen = browser.read(html, fragment="voxel=3,4,5")
     assert abs(float(seen.state["value"]) - rough.data[0, 3, 4, 5]) <= step
     assert step < 0.01
+
+
+def test_the_page_names_a_channel_where_there_are_several_and_counts_voxels_of_unknown_size() -> None:
+    rough = np.random.default_rng(0).normal(0, 7, (2, 8, 9, 10)).astype(np.float32)
+    grid = Geometry((8, 9, 10), np.eye(4), physical=False, oriented=False)
+    assert re.search(r"rounded to steps of [0-9.e-]*[0-9]\.(?![0-9])", viewer(Image(rough[:1], grid), [], "one"))
+    several = viewer(Image(rough, grid, channels=("T1", "T2")), [], "two")
+    assert re.search(r"rounded to steps of [0-9.e-]+ \(T1\), [0-9.e-]+ \(T2\)\.", several)
+    assert "The size of a voxel in mm is not known: lengths are in voxels." in several
 
 
 def test_frames_of_a_colour_picture_each_have_their_values(browser: Any) -> None:
@@ -116,7 +125,7 @@ def test_a_dark_room_sees_a_dark_page_and_a_light_one_a_light(volume: Image, bro
 def test_what_is_not_known_is_said(browser: Any) -> None:
     image = Image(np.zeros((1, 4, 5, 6)), Geometry.of_pixels((4, 5, 6)))
     html = viewer(image, [], "a volume")
-    assert "Left and right are not known" in html and "lengths are in pixels" in html
+    assert "Left and right are not known" in html and "lengths are in voxels" in html
     assert "R" not in [plane["edges"] for plane in _facts(html)["planes"]]
 
 

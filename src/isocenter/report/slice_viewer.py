@@ -189,10 +189,13 @@ def _accuracy(image: Image, channels: Sequence[dict[str, Any]], every: Sequence[
         sentences.append(
             f"The image is too large for one page: one voxel of {kept} is shown, its value as in the file."
         )
-    rounded = [f"{channel['slope']:.2g} ({channel['name']})" for channel in channels if not channel["exact"]]
+    names = [f" ({channel['name']})" if len(channels) > 1 else "" for channel in channels]
+    steps = [(f"{channel['slope']:.2g}", channel["exact"]) for channel in channels]
+    rounded = [f"{step}{name}" for (step, exact), name in zip(steps, names, strict=True) if not exact]
     sentences.append(f"Values are rounded to steps of {', '.join(rounded)}." if rounded else "Values are exact.")
     if not image.geometry.physical:
-        sentences.append("The size of a pixel in mm is not known: lengths are in pixels.")
+        unit = "voxel" if image.geometry.is_volume else "pixel"
+        sentences.append(f"The size of a {unit} in mm is not known: lengths are in {unit}s.")
     if image.geometry.is_volume and image.geometry.orientation is None:
         sentences.append("Left and right are not known: the axes are shown as stored.")
     return sentences
