@@ -125,6 +125,16 @@ def test_a_deflated_file_that_inflates_without_end_is_refused(tmp_path: Path, be
         read_header(path)
 
 
+def test_a_large_deflated_file_is_refused_before_it_fills_memory(slice_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = pydicom.dcmread(slice_)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(slice_)
+    read_header(slice_)
+    monkeypatch.setattr("isocenter.files.dicom.header.MOST_INFLATED", 100)
+    with pytest.raises(FormatError, match="inflates to more than 100 bytes"):
+        read_header(slice_)
+
+
 def test_a_deflated_file_is_asked_for_its_pixels_before_they_are_allocated(tmp_path: Path) -> None:
     path = write_slice(tmp_path / "x.dcm", np.ones((3, 4), np.uint16), SliceThickness=1, Rows=60_000, Columns=60_000)
     dataset = pydicom.dcmread(path)

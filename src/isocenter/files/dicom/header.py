@@ -26,7 +26,7 @@ DIRECTORY = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage, PS3.4 B.5
 ALWAYS_STATED = ("SOPClassUID", "Rows")  # by any object, and by any image
 FRAGMENT, FRAGMENTS_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 LARGEST_INFLATION = 100  # times, of a deflated data set; pictures without noise come to 20
-SMALL_INFLATION = 1 << 25  # bytes that are never too many
+SMALL_INFLATION, MOST_INFLATED = 1 << 25, 1 << 31  # bytes that are never too many, and always
 INFLATED_AT_ONCE = 1 << 20
 # Each frame is described by objects in memory; of slides alone, which are not read, more are known.
 MOST_FRAMES = 1 << 18
@@ -265,7 +265,7 @@ def _refuse_bomb(file: BinaryIO, where: str) -> None:
     if syntax != DEFLATED:
         return
     start = file.tell()
-    most = max(SMALL_INFLATION, LARGEST_INFLATION * (file.seek(0, os.SEEK_END) - start))
+    most = min(MOST_INFLATED, max(SMALL_INFLATION, LARGEST_INFLATION * (file.seek(0, os.SEEK_END) - start)))
     file.seek(start)
     stream, inflated = inflating(file, -zlib.MAX_WBITS), 0
     try:
