@@ -3,8 +3,9 @@
     python bench/single_volumes.py --threads 2
 
 torch 2.13 hands a convolution in float32 to oneDNN where it has two samples or more, or where channels times the first
-two axes exceed 20480; others go a way of its own. The network is that of the demo's plan on a processor, its patch of
-40 x 56 x 40 voxels; the convolution is its second level's, there and back. The lowest of five, in milliseconds.
+two axes exceed 20480; others go a way of its own. The network is an encoder of the widths that the demo's plan has on a
+processor, two convolutions each, on its patch of 40 x 56 x 40 voxels; the single convolution is one of the second
+level. There and back, the lowest of five, in milliseconds.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ WIDTHS, PATCH, REPEATS = (16, 32, 64, 128), (40, 56, 40), 5
 
 
 def network() -> nn.Module:
-    """A residual encoder's worth of convolutions: two of each width, halved between them."""
+    """Two convolutions of each width; the volume is halved between widths."""
     layers = list[nn.Module]()
     for level, width in enumerate(WIDTHS):
         before = WIDTHS[level - 1] if level else 1
@@ -54,8 +55,8 @@ def main() -> None:
         images, inner = torch.randn(count, 1, *PATCH), torch.randn(count, 32, *(n // 2 for n in PATCH))
         whole = lowest(lambda images=images: plain(module)(images).square().mean().backward())
         last = lowest(lambda images=images: channels_last(module)(ordered(images)).square().mean().backward())
-        alone = lowest(lambda inner=inner: single(inner).square().mean().backward())
-        print(f"| {count} | {whole:.0f} ms | {last:.0f} ms | {alone:.0f} ms |")
+        inside = lowest(lambda inner=inner: single(inner).square().mean().backward())
+        print(f"| {count} | {whole:.0f} ms | {last:.0f} ms | {inside:.0f} ms |")
 
 
 if __name__ == "__main__":

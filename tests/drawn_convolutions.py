@@ -44,8 +44,7 @@ def main(first: int, last: int) -> None:
         module, images, is_last = drawn(number)
         with torch.backends.mkldnn.flags(enabled=False):
             exact = gradients(copy.deepcopy(module).double(), images.double())
-        where = f"{number} {module} {tuple(images.shape)} {is_last=}\n"
-        sys.stdout.write(where)
+        sys.stdout.write(f"{number} {module} {tuple(images.shape)} {is_last=}\n")
         sys.stdout.flush()  # the process may die
         ours = with_exact_gradients((channels_last if is_last else plain)(module))
         for _ in range(4):

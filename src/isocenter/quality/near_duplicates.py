@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,37 +138,40 @@ def _unit(flat: Floats) -> Floats:
 def _alike(images: _Images) -> Iterator[tuple[int, int, float]]:
     """Pairs (i < j) and how alike they are; a block of cases against a block is one matrix product."""
     bits = _signs(images)
-    least = bits.shape[1] - 2 * MOST_BITS
-    for rows in images.blocks:
-        first: Floats | None = None
-        for columns in (block for block in images.blocks if block.start >= rows.start):
-            near = bits[rows.start : rows.stop] @ bits[columns.start : columns.stop].T >= least
-            if columns == rows:
-                near = np.triu(near, k=1)
-            if near.any():
-                first = images.rows(rows) if first is None else first
-                likeness = first @ images.rows(columns).T
-                for i, j in np.argwhere(near & (likeness >= SAME)):
-                    yield rows.start + int(i), columns.start + int(j), float(likeness[i, j])
+    for rows, blocks in groupby(_near(images, [bits], bits), key=itemgetter(0)):
+        first = images.rows(rows)
+        for _, columns, near in blocks:
+            likeness = first @ images.rows(columns).T
+            for i, j in np.argwhere(near & (likeness >= SAME)):
+                yield rows.start + int(i), columns.start + int(j), float(likeness[i, j])
 
 
 def _moved(images: _Images) -> Iterator[tuple[int, int, float]]:
     """Pairs (i < j) of pictures of which one is moved a little, and how alike they are where they lie on each other."""
-    bits = _signs(images, (0, 0))
-    least = bits.shape[1] - 2 * MOST_BITS
-    for move in MOVES:
-        stepped = _signs(images, move)
-        for rows in images.blocks:
-            for columns in (block for block in images.blocks if block.start >= rows.start):
-                near = stepped[rows.start : rows.stop] @ bits[columns.start : columns.stop].T >= least
-                if columns == rows:
-                    near = np.triu(near, k=1)
-                pairs = np.argwhere(near) + np.array([rows.start, columns.start])
-                for start in range(0, len(pairs), ROWS_AT_ONCE):
-                    some = pairs[start : start + ROWS_AT_ONCE]
-                    for (i, j), likeness in zip(some.tolist(), _laid_on_each_other(images, some), strict=True):
-                        if likeness >= SAME_MOVED:
-                            yield i, j, likeness
+    stepped = [_signs(images, move) for move in MOVES]
+    for rows, columns, near in _near(images, stepped, _signs(images, (0, 0))):
+        pairs = np.argwhere(near) + np.array([rows.start, columns.start])
+        for start in range(0, len(pairs), ROWS_AT_ONCE):
+            some = pairs[start : start + ROWS_AT_ONCE]
+            for (i, j), likeness in zip(some.tolist(), _laid_on_each_other(images, some), strict=True):
+                if likeness >= SAME_MOVED:
+                    yield i, j, likeness
+
+
+def _near(images: _Images, each: Sequence[Floats], others: Floats) -> Iterator[tuple[range, range, NDArray[np.bool_]]]:
+    """Blocks of images with a pair (i < j) that differs in few signs, and which pairs do.
+
+    each, others: signs of all images; the first of a pair may have any of `each`
+    """
+    least = others.shape[1] - 2 * MOST_BITS
+    for rows in images.blocks:
+        for columns in (block for block in images.blocks if block.start >= rows.start):
+            other = others[columns.start : columns.stop].T
+            near = np.any([bits[rows.start : rows.stop] @ other >= least for bits in each], axis=0)
+            if columns == rows:
+                near = np.triu(near, k=1)
+            if near.any():
+                yield rows, columns, near
 
 
 def _laid_on_each_other(images: _Images, pairs: NDArray[np.intp]) -> list[float]:

@@ -98,5 +98,5 @@ def object_calibration_rows(table: Table, *, seed: Seed) -> Iterator[Row]:
     owners = np.repeat(own["patient"].to_numpy(str), [len(one) for one in scores])
     all_scores, images = np.concatenate(scores), sum(len(one) > 0 for one in scores)
     note = f"; {counted(len(all_scores), OBJECT)}"
-    how = {"before": np.concatenate(before), "cases": images, "note": note, "seed": seed}
-    yield from rows_of_many("all", all_scores, np.concatenate(right), owners, **how)  # type: ignore[arg-type]
+    truth, former = np.concatenate(right), np.concatenate(before)
+    yield from rows_of_many("all", all_scores, truth, owners, before=former, cases=images, note=note, seed=seed)

@@ -87,10 +87,8 @@ def covariates_in(path: Path, cases: Sequence[tuple[str, str]]) -> list[Mapping[
     rows = {_bare(row[by_patient]): row for row in table.rows} if by_patient else {}
     rows |= {_bare(row[by_case]): row for row in table.rows} if by_case else {}
     if missing := [case for case, patient in cases if case not in rows and patient not in rows]:
-        problem, remedy = (
-            f"has no row for {listed(missing)}",
-            "Add a row, if need be with blanks: what is missing is filled in",
-        )
+        problem = f"has no row for {listed(missing)}"
+        remedy = "Add a row, if need be with blanks: what is missing is filled in"
         if len(missing) == len(cases):
             problem += f"; its column {by_case or by_patient} names {listed(rows)}"
             remedy = "Give the names of the cases' files, without their endings, or of their patients"
