@@ -1,62 +1,72 @@
-"""What a step costs in float32 on this processor by the number of volumes in it: one takes torch as long as two.
+"""Steps and predictions of one volume and of several in float32 on a processor, with oneDNN and as torch does them.
 
     python bench/single_volumes.py --threads 2
+    ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 python bench/single_volumes.py --threads 2
 
 torch 2.13 hands a convolution in float32 to oneDNN where it has two samples or more, or where channels times the first
-two axes exceed 20480; others go a way of its own. The network is an encoder of the widths that the demo's plan has on a
-processor, two convolutions each, on its patch of 40 x 56 x 40 voxels; the single convolution is one of the second
-level. There and back, the lowest of five, in milliseconds.
+two axes exceed 20480; networks here hand it those of one volume too. The network and its patch of 40 x 56 x 40 voxels
+are those of the demo's plan on a processor. A step is there and back; the lowest of eight taken in turns.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import copy
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
-from machine import described
-from torch import nn
+from torch import Tensor, nn
 
-from isocenter.networks import channels_last, ordered, plain
+from isocenter import networks
+from isocenter.networks import channels_last, ordered, plain, with_quick_single_volumes
+from isocenter.values import Dense
 
-WIDTHS, PATCH, REPEATS = (16, 32, 64, 128), (40, 56, 40), 5
-
-
-def network() -> nn.Module:
-    """Two convolutions of each width; the volume is halved between widths."""
-    layers = list[nn.Module]()
-    for level, width in enumerate(WIDTHS):
-        before = WIDTHS[level - 1] if level else 1
-        for first, stride in ((before, 2 if level else 1), (width, 1)):
-            layers += [nn.Conv3d(first, width, 3, stride, 1), nn.InstanceNorm3d(width, affine=True), nn.LeakyReLU()]
-    return nn.Sequential(*layers)
+PATCH, REPEATS, ORDERS = (40, 56, 40), 8, {"plain": plain, "channels-last": channels_last}
+SIZE = {"width": 16, "widest": 128, "strides": [[1, 1, 1], *[[2, 2, 2]] * 3], "deep_supervision": 0}
 
 
-def lowest(work: Callable[[], object]) -> float:
-    """Milliseconds of the fastest call after two."""
-    taken = []
+def step(module: nn.Module, images: Tensor) -> None:
+    module.zero_grad()
+    module(images)["mask"].square().mean().backward()
+
+
+def prediction(module: nn.Module, images: Tensor) -> None:
+    with torch.inference_mode():
+        module(images)
+
+
+def lowest(calls: dict[str, Callable[[], None]]) -> dict[str, float]:
+    """{name: ms} of the fastest call of each, in turns, after two that warm up."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(2 + REPEATS):
-        began = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - began)
-    return 1e3 * min(taken[2:])
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            taken[name].append(time.perf_counter() - began)
+    return {name: 1e3 * min(each[2:]) for name, each in taken.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=1)
     torch.set_num_threads(parser.parse_args().threads)
-    print(f"Machine: {described()}, {torch.get_num_threads()} threads.\n")
-    print("| volumes in a step | plain | channels-last | one convolution of 32 channels |\n" + "|---" * 4 + "|")
-    module, single = network(), nn.Conv3d(32, 32, 3, padding=1)
+    torch.manual_seed(0)
+    theirs = networks.build("unet", 1, 3, {"mask": Dense(3)}, SIZE)
+    ways = {"torch": theirs, "ours": with_quick_single_volumes(copy.deepcopy(theirs))}
+    print("| volumes | order | step: torch | ours | prediction: torch | ours |")
+    print("|---" * 6 + "|")
     for count in (1, 2, 4):
-        images, inner = torch.randn(count, 1, *PATCH), torch.randn(count, 32, *(n // 2 for n in PATCH))
-        whole = lowest(lambda images=images: plain(module)(images).square().mean().backward())
-        last = lowest(lambda images=images: channels_last(module)(ordered(images)).square().mean().backward())
-        inside = lowest(lambda inner=inner: single(inner).square().mean().backward())
-        print(f"| {count} | {whole:.0f} ms | {last:.0f} ms | {inside:.0f} ms |")
+        for order, laid in ORDERS.items():
+            images = torch.randn(count, 1, *PATCH)
+            images = ordered(images) if laid is channels_last else images
+            each = {}
+            for what in (step, prediction):
+                calls = {name: partial(what, laid(module), images) for name, module in ways.items()}
+                found = lowest(calls)
+                each |= {f"{what.__name__} {name}": f"{found[name]:.0f} ms" for name in ways}
+            print(f"| {count} | {order} | {' | '.join(each.values())} |")
 
 
 if __name__ == "__main__":

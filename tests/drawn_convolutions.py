@@ -14,7 +14,7 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks import channels_last, ordered, plain
+from isocenter.networks import channels_last, ordered, plain, with_quick_single_volumes
 from isocenter.training.step.exact_convolutions import with_exact_gradients
 
 
@@ -46,7 +46,7 @@ def main(first: int, last: int) -> None:
             exact = gradients(copy.deepcopy(module).double(), images.double())
         sys.stdout.write(f"{number} {module} {tuple(images.shape)} {is_last=}\n")
         sys.stdout.flush()  # the process may die
-        ours = with_exact_gradients((channels_last if is_last else plain)(module))
+        ours = with_exact_gradients(with_quick_single_volumes((channels_last if is_last else plain)(module)))
         for _ in range(4):
             found = gradients(ours, ordered(images) if is_last else images)
         for one, true in zip(found, exact, strict=True):

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dirty_memory import dirty_memory
+from isocenter.networks import too_thin
 from isocenter.training.step.compute import Compute
-from isocenter.training.step.exact_convolutions import too_thin, with_exact_gradients
+from isocenter.training.step.exact_convolutions import with_exact_gradients
 
 TESTS = Path(__file__).parents[1]
 METHODS = Compute(), Compute(half=True)

@@ -73,16 +73,6 @@ def test_where_there_is_time_for_few_steps_they_are_of_fewer_samples(chosen, sec
         assert "fit into the 100 s that are left" in found.because
 
 
-@pytest.mark.parametrize(
-    ("precision", "device", "batch"), [("float32", "cpu", 2), ("bf16", "cpu", 1), ("float32", "mps", 1)]
-)
-def test_single_volumes_save_no_time_in_float32_on_a_processor(chosen, monkeypatch, precision, device, batch):
-    monkeypatch.setattr("isocenter.training.length.probe.settled", lambda device: None)
-    module = torch.nn.Sequential(torch.nn.Conv3d(2, 4, 3), torch.nn.InstanceNorm3d(4))
-    given = replace(chosen, batch=16, precision=precision, device=device)
-    assert slow_probe(module, given, 9.0).fewer_samples(100.0).value == batch
-
-
 def test_what_normalises_over_a_batch_keeps_samples_to_do_it_by(chosen, module):
     assert slow_probe(module, replace(chosen, batch=36), 9.0).fewer_samples(100.0).value == 9
     assert slow_probe(module, replace(chosen, batch=8), 9.0).fewer_samples(100.0) is None

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from isocenter.networks.family import OWN, Family, Published
     from isocenter.networks.layout_in_memory import channels_last, memory_order, ordered, plain
+    from isocenter.networks.single_volumes import too_thin, with_quick_single_volumes
     from isocenter.networks.transformer import VariationalLinear
     from isocenter.networks.vit import rollout
 
@@ -135,7 +136,9 @@ __all__ = [
     "standing",
     "taken_by",
     "takes_gaps",
+    "too_thin",
     "with_dropout",
+    "with_quick_single_volumes",
     "without_rollout",
 ]
 

@@ -344,6 +344,7 @@ def build_module(task: Task, network: Mapping[str, Any]) -> Module:
         problem = f"what the last layers of {network['name']} take is not known for these answers"
         remedy = "Give 0, or another --set network.name, such as unet or resnet"
         raise PlanError(problem, "network.dropout", remedy)
+    module = networks.with_quick_single_volumes(module)
     module = bundle.NoisyLogits(module, noisy) if noisy else module
     module = bundle.AfterLabels(module, marked) if marked else module
     return bundle.OnItsEntries(module, network["first_entry"], context) if "first_entry" in network else module

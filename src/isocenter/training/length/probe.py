@@ -38,9 +38,6 @@ COMPILING, COMPILE_SHARE = 45.0, 0.03
 # With fewer steps than these a batch is halved. 3 minutes on one core, gliomas, in steps of 4, 2 and 1 patches: 91, 207
 # and 409 steps, Dice .528, .550 and .558.
 WANTED_STEPS = 200
-# In float32 torch computes many a convolution of a single volume without oneDNN, so that two take little longer than
-# one (bench/single_volumes.py). Axes of a batch of volumes: with those of samples and channels.
-LEAST_VOLUMES, AXES_OF_VOLUMES = 2, 5
 # With this the reason of a smaller batch ends; where other minutes are given, the planned one is taken again.
 FEWER = "fewer samples bring more steps"
 # The peak is looked for where there are at least so many seconds: it takes about two.
@@ -119,7 +116,7 @@ class Probe:
         """
         with self._restored():
             took = self._warm()
-        least = max(processes, self._least())
+        least = max(processes, LEAST_BATCH if normalises_over_batch(self.module) else 1)
         planned = batch = self.chosen.batch
         steps = max(0.0, left) / took
         while steps * planned / batch < WANTED_STEPS and batch % (2 * processes) == 0 and batch // 2 >= least:
@@ -131,14 +128,6 @@ class Probe:
             f"fit into the {max(0, left):.0f} s that are left: {FEWER}"
         )
         return Decision(batch, because)
-
-    def _least(self) -> int:
-        """Samples of a step below which it gains nothing, or breaks down."""
-        if normalises_over_batch(self.module):
-            return LEAST_BATCH
-        chosen, order = self.chosen, memory_order(self.module)
-        takes_volumes = order is not None and order[0] == AXES_OF_VOLUMES
-        return LEAST_VOLUMES if takes_volumes and chosen.device == "cpu" and chosen.precision == "float32" else 1
 
     def seconds(self, compute: Compute, number: int) -> float:
         """What a step of this number takes."""

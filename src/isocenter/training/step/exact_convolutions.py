@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from isocenter.lazy import torch
-from isocenter.networks import ordered
+from isocenter.networks import ordered, too_thin
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,21 +43,6 @@ def skips_pixels(part: Any) -> bool:
     """Whether a convolution looks at single pixels, and not at all of them."""
     is_pointwise = set(part.kernel_size) == {1} and part.padding in ("valid", (0,) * len(part.kernel_size))
     return is_pointwise and set(part.stride) != {1}
-
-
-def too_thin(
-    image: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> bool:
-    """Whether, along some axis, the kernel looks beyond the image wherever it stands."""
-    for length, cells, step, before, gap in zip(image, kernel, stride, padding, dilation, strict=True):
-        first = -(-before // step) * step - before  # of the windows that begin within the image
-        if first + gap * (cells - 1) + 1 > length:
-            return True
-    return False
 
 
 @functools.cache
