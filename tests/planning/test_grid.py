@@ -109,6 +109,22 @@ def test_where_sizes_may_be_asked_for_every_training_image_is_seen_whole(found, 
     assert max(grid.patch) <= WHOLE_SIDE[3]["cpu" if device == "cpu" else "gpu"] + 4
 
 
+@pytest.mark.parametrize("needs", [{"dense": True}, {"dense": False, "scaled": True}])
+def test_patches_and_strides_follow_a_spacing_that_was_set_by_hand(needs):
+    found = several(20, shape=(40, 40, 20), steps=(1.0, 1.0, 2.0))
+    own, coarse = (grid_for(found, GridNeeds(**needs), "cpu", spacing=asked) for asked in (None, [2.0, 2.0, 2.0]))
+    assert coarse.spacing.value == [2.0, 2.0, 2.0]
+    assert (coarse.extent == [20, 20, 20]).all()
+    assert coarse.patch == (20, 20, 20) != own.patch
+    assert coarse.strides[1] == [2, 2, 2] != own.strides[1]
+
+
+@pytest.mark.parametrize("asked", [[2.0, 2.0], None])
+def test_a_spacing_of_other_axes_is_left_to_what_refuses_it(asked):
+    found = several(20, shape=(40, 40, 20))
+    assert grid_for(found, GridNeeds(dense=True), "cpu", spacing=asked).patch == (40, 40, 20)
+
+
 def test_one_odd_case_makes_all_others_coarse_and_is_named():
     odd = facts((40, 400, 40), (1.0, 1.0, 1.0), name="odd")
     cases = (*several(40, shape=(40, 40, 40)).cases, odd)

@@ -155,3 +155,12 @@ def test_how_weights_of_pictures_are_inflated_for_volumes_is_set_by_hand(blobs):
     assert made.decision("network.inflation").because == BY_HAND
     with pytest.raises(PlanError, match="inflation"):
         planned(blobs, assignments={"network.inflation": "corner"})
+
+
+def test_a_spacing_that_was_set_by_hand_decides_the_patch_and_the_network(blobs):
+    own, coarse = (planned(blobs, assignments=asked).plan for asked in ({}, {"preprocessing.spacing": [2.5, 2.5, 2.5]}))
+    assert coarse.decision("preprocessing.spacing").because == BY_HAND
+    assert all(small < whole for small, whole in zip(coarse["training.patch"], own["training.patch"], strict=True))
+    assert coarse["preprocessing.smallest"] == coarse["training.patch"]
+    with pytest.raises(PlanError, match="Give one size above 0 an axis"):
+        planned(blobs, assignments={"preprocessing.spacing": [2.5, 2.5]})

@@ -154,7 +154,7 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     }
     needs = GridNeeds.of(task)
     reduction = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0
-    grid = grid_for(fingerprint, needs, machine.device, reduction=reduction)
+    grid = grid_for(fingerprint, needs, machine.device, reduction=reduction, spacing=plan["preprocessing.spacing"])
     _refuse_cut(task, patch, grid)
     _refuse_long(plan, fingerprint)
     if needs.scaled and plan["preprocessing.shape"] is None and plan["preprocessing.crop"] == "none":

@@ -71,12 +71,13 @@ def fitted(inputs: PlanInputs) -> Fitted:
     """
     fingerprint, machine = inputs.fingerprint, inputs.machine
     needs = GridNeeds.of(inputs.task)
-    first = grid_for(fingerprint, needs, machine.device, reduction=inputs.reduction)
+    asked: dict[str, Any] = {"reduction": inputs.reduction, "spacing": inputs.wishes.spacing}
+    first = grid_for(fingerprint, needs, machine.device, **asked)
     frames, family = inputs.frames.value or 1, inputs.wishes.network
     usual = inputs.batch or usual_batch(fingerprint, first, machine.device, frames, family)
     fills = not machine.is_processor and (inputs.minutes is None or inputs.minutes >= LEAST_MINUTES)
     for room, batch in [*(_larger(first, usual) if fills else ()), *_smaller(usual)]:
-        grid = grid_for(fingerprint, needs, machine.device, room=room, reduction=inputs.reduction)
+        grid = grid_for(fingerprint, needs, machine.device, room=room, **asked)
         fits = _on_grid(inputs, grid, batch, usual)
         if fits.peak.fits(machine):
             break
@@ -203,7 +204,8 @@ def _size(name: str, grid: Grid, machine: Machine, cases: int, minutes: float | 
 def family_size(plan: Plan, name: str, task: Task, fingerprint: Fingerprint, machine: Machine) -> Decision:
     """The size that a plan for these training cases would give to this family."""
     reduction = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0
-    grid = grid_for(fingerprint, GridNeeds.of(task), machine.device, reduction=reduction)
+    spacing = plan["preprocessing.spacing"]
+    grid = grid_for(fingerprint, GridNeeds.of(task), machine.device, reduction=reduction, spacing=spacing)
     minutes = plan["training.minutes"]
     return _of_clips(_size(name, grid, machine, len(fingerprint), minutes, task), plan["preprocessing.frames"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ class Wishes:
     network:  the family to choose a size for
     context:  covariates for the network: names, or "all"
     modality_dropout: how often training leaves out an image of a case
+    spacing:  of the grid that the network sees, in mm
     """
 
     device: Decision
@@ -28,3 +30,4 @@ class Wishes:
     network: str | None = None
     context: Any = None
     modality_dropout: float | None = None
+    spacing: Sequence[float] | None = None

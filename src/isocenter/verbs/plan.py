@@ -150,6 +150,13 @@ class PlanRequest:
         value = self.assignments.get(name)
         return float(value) if isinstance(value, int | float) and 0 <= value < 1 else None
 
+    @property
+    def spacing(self) -> Sequence[float] | None:
+        """That of the grid, set by hand, in mm; None where nobody set it, or to what the plan refuses."""
+        value = self.assignments.get("preprocessing.spacing")
+        known = isinstance(value, list | tuple) and all(isinstance(n, int | float) and 0 < n < math.inf for n in value)
+        return value if known else None
+
 
 @named_keywords(ReadingKeywords)
 def plan(
@@ -220,6 +227,7 @@ def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
             network=request.assignments.get("network.name"),
             context=asked,
             modality_dropout=request.share("training.modality_dropout"),
+            spacing=request.spacing,
         ),
         _retest(examination, _training(parts), seed),
     )

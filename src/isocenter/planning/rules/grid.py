@@ -11,7 +11,7 @@ import numpy as np
 from isocenter.planning.machine import kind_of
 from isocenter.planning.rules.profiles import NNUNET
 from isocenter.tasks import Task
-from isocenter.values import Decision, Fingerprint, Floats
+from isocenter.values import BY_HAND, Decision, Fingerprint, Floats
 
 # Voxels of a patch that two cores, or a GPU, go through in well under a second a step.
 PATCH_VOXELS = {1: {"cpu": 2**13, "gpu": 2**15}, 2: {"cpu": 2**16, "gpu": 2**18}, 3: {"cpu": 2**17, "gpu": 2**21}}
@@ -89,31 +89,41 @@ class GridNeeds:
 
 
 def grid_for(
-    fingerprint: Fingerprint, needs: GridNeeds, device: str, *, room: float = 1.0, reduction: float = 1.0
+    fingerprint: Fingerprint,
+    needs: GridNeeds,
+    device: str,
+    *,
+    room: float = 1.0,
+    reduction: float = 1.0,
+    spacing: Sequence[float] | None = None,
 ) -> Grid:
     """Return the grid that the training images suggest and a device goes through quickly.
 
     room:      share of the usual number of voxels, where memory does not suffice for all of them
     reduction: of patches: by which factor the grid is coarser than the spacing or the image's own grid makes it
+    spacing:   set by hand, in mm; of no use where voxels have no known size, or one shape decides
     """
-    if needs.dense and not needs.whole:
-        return _cut(fingerprint, device, room, reduction)
     shapes, steps = flat(fingerprint)
+    known = all(case.physical for case in fingerprint.cases)
+    if not known or spacing is None or len(spacing) != len(shapes[0]):
+        spacing = None
+    if needs.dense and not needs.whole:
+        return _cut(fingerprint, device, room, reduction, spacing)
     axes = len(shapes[0])
     # With an output for every voxel as fine as the patches that the device goes through.
     voxels = PATCH_VOXELS[axes][kind_of(device)] ** (1 / axes)
     longest = (voxels if needs.dense else WHOLE_SIDE[axes][kind_of(device)]) * room ** (1 / axes)
     # A shape of its own would stretch every image, and structures with it.
-    if (needs.scaled or needs.dense) and all(case.physical for case in fingerprint.cases):
+    if (needs.scaled or needs.dense) and known:
         sizes = np.array(shapes, dtype=float), np.array(steps)
-        return _scaled(*sizes, longest, fingerprint.unit, device, dense=needs.dense)
+        return _scaled(*sizes, longest, fingerprint.unit, device, dense=needs.dense, asked=spacing)
     return _stretched(fingerprint, needs, longest, device)
 
 
-def _cut(fingerprint: Fingerprint, device: str, room: float, reduction: float) -> Grid:
+def _cut(fingerprint: Fingerprint, device: str, room: float, reduction: float, asked: Sequence[float] | None) -> Grid:
     """Patches from images of one spacing, or on their own grids where the size of a voxel is not known."""
     shapes, steps = flat(fingerprint)
-    spacing = _spacing(fingerprint, shapes, steps)
+    spacing = _spacing(fingerprint, shapes, steps) if asked is None else Decision(list(asked), BY_HAND)
     extent = np.array(shapes, dtype=float)
     if spacing.value is not None:
         extent = extent * np.array(steps) / np.asarray(spacing.value)
@@ -224,15 +234,27 @@ def _even(size: float, dense: bool) -> int:
     return 2 ** int(np.clip(math.log2(max(size, 1) / 8), 2, 4)) if dense else 4
 
 
-def _scaled(shapes: Floats, steps: Floats, longest: float, unit: str, device: str, *, dense: bool) -> Grid:
-    """Whole images in mm: the spacing at which large ones have no more voxels a side than the device goes through."""
+def _scaled(
+    shapes: Floats,
+    steps: Floats,
+    longest: float,
+    unit: str,
+    device: str,
+    *,
+    dense: bool,
+    asked: Sequence[float] | None,
+) -> Grid:
+    """Whole images in mm: the spacing at which large ones have no more voxels a side than the device goes through.
+
+    asked: the spacing that was set by hand, in place of that one
+    """
     sizes = shapes * steps
     size = _held(sizes)
     median = np.median(steps, axis=0)
     least = float(size.max()) / longest
-    spacing = _rounded(np.maximum(median, least))
+    spacing = _rounded(np.maximum(median, least)) if asked is None else np.asarray(asked, dtype=float)
     fine = _spaced(median, least, device, unit)
-    because = f"sizes in {unit} may be what is asked for, so every image keeps its own; {fine}"
+    because = f"sizes in {unit} may be what is asked for, so every image keeps its own; {fine}{_odd(sizes, unit)}"
     evens = [(n, _even(n, dense)) for n in (size / spacing).tolist()]
     patch = [max(8, math.ceil(n / even - ROUNDING) * even) for n, even in evens]
     padded = (
@@ -240,7 +262,7 @@ def _scaled(shapes: Floats, steps: Floats, longest: float, unit: str, device: st
         f"{len(shapes)} training cases whole"
     )
     return Grid(
-        Decision(spacing.tolist(), because + _odd(sizes, unit)),
+        Decision(spacing.tolist(), because if asked is None else BY_HAND),
         Decision(None, padded + (f", and {MARGIN - 1:.0%} more" if (size > sizes.max(axis=0)).any() else "")),
         tuple(patch),
         _strides(np.asarray(patch, dtype=float), np.ones(len(patch)) if dense else spacing, True),
