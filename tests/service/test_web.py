@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -225,7 +226,7 @@ def test_health_says_which_part_does_not_work(fresh):
 def test_a_database_that_does_not_answer_makes_the_node_not_ready(fresh):
     away = WebNode(fresh.settings, opened(f"postgresql://node@127.0.0.1:{free_port()}/none"), None)
     response = Response()
-    parts = {part.part: (part.ok, part.problem) for part in ready(away, response).parts}
+    parts = {part.part: (part.ok, part.problem) for part in asyncio.run(ready(away, response)).parts}
     assert (response.status_code, parts["database"]) == (503, (False, "it does not answer"))
 
 

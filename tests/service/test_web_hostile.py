@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
+import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
+import httpx
 import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from isocenter.service.web import guard, server
+from isocenter.service.web import node as node_routes
 from service.objects_sent import drawn, encoded
 from service.receiving import until
 from service.web_served import BOUNDARY, RELATED, related, served
@@ -82,6 +86,65 @@ def test_a_body_that_stands_still_is_given_up_and_leaves_nothing(tmp_path, monke
         slow.sendall(f"{HEAD}Content-Length: 100000\r\n\r\n".encode() + related(encoded(drawn()))[:200])
         assert slow.recv(1 << 10).startswith(b"HTTP/1.1 408")
         assert list((web.settings.folder / "inbox").rglob("*.part")) == []
+
+
+def test_more_requests_than_the_node_answers_at_once_are_told_when_to_come_again(tmp_path):
+    """Bodies that trickle in hold requests open; what is refused leaves nothing, and all is stored afterwards."""
+    objects = [encoded(drawn(f"1.2.3.{number}", study=f"1.2.{number}")) for number in range(4)]
+    bodies = [related(one) for one in objects]
+    inbox = tmp_path / "node" / "inbox"
+    with served(tmp_path / "node", http={"port": 0, "max_requests": 3}) as web, ExitStack() as stack:
+        (web.settings.folder / "alive").mkdir()
+        (web.settings.folder / "alive" / "keeper").touch()
+        slow = [stack.enter_context(connected(web)) for _ in range(3)]
+        for connection, body in zip(slow, bodies, strict=False):
+            connection.sendall(f"{HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body[:300])
+        until(lambda: len(list(inbox.rglob("*.part"))) == 3)
+        with ThreadPoolExecutor(16) as people:
+            refused = list(people.map(lambda _: httpx.get(f"{web.url}/api/studies", timeout=60), range(16)))
+            refused += [web.store(objects[3]), web.store(*objects[3:] * 2, encoded(drawn("1.2.9", side=4096)))]
+            healthy = list(people.map(lambda path: httpx.get(f"{web.url}/health/{path}"), ("live", "ready") * 8))
+        for answer in refused:
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, str(guard.RETRY_AFTER_S))
+            assert answer.json()["problem"] == "too many requests at once"
+        assert {answer.status_code for answer in healthy} == {200}
+        assert len(list(inbox.rglob("*.part"))) == 3
+        for connection, body in zip(slow, bodies, strict=False):
+            connection.sendall(body[300:])
+        assert [connection.recv(12) for connection in slow] == [b"HTTP/1.1 200"] * 3
+        until(lambda: web.store(objects[3]).status_code == 200)
+        assert [row["instances"] for row in web.client.get("/api/studies").json()["rows"]] == [1, 1, 1, 1]
+
+
+def test_a_request_that_breaks_off_makes_room_for_another(tmp_path):
+    with served(tmp_path / "node", http={"port": 0, "max_requests": 1}) as web:
+        with connected(web) as slow:
+            slow.sendall(f"{HEAD}Content-Length: 1000\r\n\r\n".encode())
+            until(lambda: web.client.get("/api/studies").status_code == 503)
+        until(lambda: web.client.get("/api/studies").status_code == 200)
+
+
+def test_more_connections_than_a_process_has_files_for_are_told_when_to_come_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(guard, "MOST_CONNECTIONS", 5)
+    with served(tmp_path / "node") as web, ExitStack() as stack:
+        idle = [stack.enter_context(connected(web)) for _ in range(5)]
+        until(lambda: web.client.get("/api/studies").headers.get("Retry-After") == str(guard.RETRY_AFTER_S))
+        assert web.client.get("/health/live").status_code == 200
+        idle.pop().close()
+        until(lambda: web.client.get("/api/studies").status_code == 200)
+
+
+def test_health_is_answered_while_all_threads_answer_others(tmp_path, monkeypatch):
+    may_answer = threading.Event()
+    monkeypatch.setattr(node_routes, "free_bytes", lambda node: may_answer.wait(60) and 0)
+    with served(tmp_path / "node") as web, ThreadPoolExecutor(50) as people:
+        try:
+            asking = [people.submit(httpx.get, f"{web.url}/api/node", timeout=60) for _ in range(50)]
+            until(lambda: web.client.get("/health/live").status_code == 200)
+            assert httpx.get(f"{web.url}/health/ready", timeout=20).json()["parts"][0]["ok"]
+        finally:
+            may_answer.set()
+        assert {one.result().status_code for one in asking} == {200}
 
 
 def test_who_does_not_read_an_answer_is_cut_off(tmp_path, monkeypatch):
@@ -162,5 +225,5 @@ def test_a_head_that_comes_whole_at_once_is_bounded_too():
     for length in (1 << 17, 100):
         headers = [(b"host", b"localhost"), (b"x", b"x" * length)]
         scope = {"type": "http", "path": "/health/live", "query_string": b"", "headers": headers}
-        asyncio.run(guard.Guard(app, None)(scope, None, send))
+        asyncio.run(guard.Guard(app, None, 1)(scope, None, send))
     assert [message["status"] for message in answers if "status" in message] == [431, 200]

@@ -21,6 +21,7 @@ PRIORITIES = ("emergency", "urgent", "routine", "background")
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+MOST_CONNECTIONS = 500  # over HTTP at once: a process may have 1024 files open
 
 
 def _title(text: str) -> str:
@@ -116,10 +117,11 @@ class HttpTls(Section):
 
 
 class Http(Section):
-    """Where the API and DICOMweb are served, under TLS or not."""
+    """Where the API and DICOMweb are served, under TLS or not; max_requests bounds what is answered at once."""
 
     host: str = "127.0.0.1"
     port: Port = 8180
+    max_requests: Annotated[int, Field(ge=1, le=MOST_CONNECTIONS)] = 100
     tls: HttpTls | None = None
 
     @property

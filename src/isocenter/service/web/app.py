@@ -42,7 +42,7 @@ def web_app(web_node: WebNode, token: str | None) -> ASGIApp:
     app.add_exception_handler(RequestValidationError, _of_values)
     app.add_exception_handler(ClientDisconnect, _of_time)
     app.add_exception_handler(Exception, _of_a_fault)
-    return Guard(app, token)
+    return Guard(app, token, web_node.settings.http.max_requests)
 
 
 def _problem(request: Request, status: int, problem: str, remedy: str, where: str = "") -> JSONResponse:

@@ -1,4 +1,4 @@
-"""Who may ask: a token, or this machine alone; and no client that lets a request hang."""
+"""Who may ask: a token, or this machine alone; so many at once, and no client that lets a request hang."""
 
 from __future__ import annotations
 
@@ -10,36 +10,57 @@ from collections.abc import Mapping
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from isocenter.service.settings import TOKEN, is_loopback
+from isocenter.service.settings import MOST_CONNECTIONS, TOKEN, is_loopback
 
-OPEN_TO_ALL = "/health/"
+HEALTH = "/health/"
 MOST_HEAD_BYTES = 1 << 16  # names and values of all headers, and the path with its query
+CONNECTIONS = "connections"  # the server's open ones, in the state of a request
+RETRY_AFTER_S = 5  # when too many ask at once: most answers take less
 IDLE_S = 30.0  # within which the next bytes of a request have to come
 # Nobody between us and the client keeps what we say of patients, or guesses what it is.
 HEADERS = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 
 
 class Guard:
-    """Answers who may not ask, and ends requests that stand still. token: None where only this machine is served."""
+    """Answers who may not ask, and who asks when too many do, and ends requests that stand still.
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
-        self.app, self.token = app, token
+    token:        None where only this machine is served
+    max_requests: how many are answered at once; those of health are not counted, nor refused for others
+    """
+
+    def __init__(self, app: ASGIApp, token: str | None, max_requests: int) -> None:
+        self.app, self.token, self.max_requests = app, token, max_requests
+        self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        refused = _too_long(scope) or self._refusal(scope["path"], headers)
+        is_health = scope["path"].startswith(HEALTH)
+        refused = (
+            _too_long(scope) or self._refusal(is_health, headers) or (None if is_health else self._overload(scope))
+        )
         if refused is not None:
             await refused(scope, receive, send)
             return
-        await self.app(scope, _impatient(receive), _marked(send))
+        self._in_flight += not is_health
+        try:
+            await self.app(scope, _impatient(receive), _marked(send))
+        finally:
+            self._in_flight -= not is_health
 
-    def _refusal(self, path: str, headers: Mapping[str, str]) -> JSONResponse | None:
+    def _overload(self, scope: Scope) -> JSONResponse | None:
+        """What refuses a request before any of it is read, where as many as may be are being answered."""
+        connections = len(scope.get("state", {}).get(CONNECTIONS, ()))
+        if self._in_flight < self.max_requests and connections <= MOST_CONNECTIONS:
+            return None
+        return _no(503, "too many requests at once", f"Send it again in {RETRY_AFTER_S} s")
+
+    def _refusal(self, is_health: bool, headers: Mapping[str, str]) -> JSONResponse | None:
         if self.token is None:
             return None if _is_local(headers) else _no(403, "only this machine is served", f"Set {TOKEN} for others")
         given = headers.get("authorization", "").encode("latin-1")
         wanted = f"Bearer {self.token}".encode()
-        if path.startswith(OPEN_TO_ALL) or hmac.compare_digest(given, wanted):
+        if is_health or hmac.compare_digest(given, wanted):
             return None
         return _no(401, "the token is missing or wrong", f"Send Authorization: Bearer with the node's {TOKEN}")
 
@@ -62,7 +83,7 @@ def _is_local(headers: Mapping[str, str]) -> bool:
 
 
 def _no(status: int, problem: str, remedy: str) -> JSONResponse:
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_AFTER_S)}}.get(status, {})
     return JSONResponse({"problem": problem, "where": "the request", "remedy": remedy}, status, headers)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Response
 
 from isocenter.errors import ResourceError
@@ -14,21 +15,28 @@ from isocenter.service.web.web_node import Node, WebNode
 
 router = APIRouter(prefix="/health", tags=["health"])
 SILENT_S = 60.0
+# Threads of its own: where all others answer someone, who asks whether the node is ready does not wait for them.
+THREADS = CapacityLimiter(2)
 
 
 @router.get("/live")
-def live() -> LiveShape:
+async def live() -> LiveShape:
     """The web process answers."""
     return LiveShape()
 
 
 @router.get("/ready", responses={503: {"model": ReadyShape}})
-def ready(node: Node, response: Response) -> ReadyShape:
+async def ready(node: Node, response: Response) -> ReadyShape:
     """Database, disk and processes of the node work: it may be sent studies."""
-    parts = [_database(node), _disk(node), *_roles(node)]
+    parts = await to_thread.run_sync(parts_of, node, limiter=THREADS)
     is_ready = all(part.ok for part in parts)
     response.status_code = 200 if is_ready else 503
     return ReadyShape(ready=is_ready, parts=parts)
+
+
+def parts_of(node: WebNode) -> list[PartShape]:
+    """Whether each part of the node works, and if not, why."""
+    return [_database(node), _disk(node), *_roles(node)]
 
 
 def silences(node: WebNode) -> dict[str, float]:

@@ -19,12 +19,12 @@ from isocenter.service.objects import ObjectStore
 from isocenter.service.records import opened
 from isocenter.service.settings import HttpTls, Settings, token_of
 from isocenter.service.web.app import web_app
+from isocenter.service.web.guard import CONNECTIONS
 from isocenter.service.web.web_node import WebNode
 
 HEADERS_S = 10.0  # for the whole head of a request, from the connection or the answer before it
 IDLE_S = 30.0  # in which a client that does not read has to begin again
 DRAIN_S = 10  # for answers that are on their way when the node stops
-MOST_CONNECTIONS = 500  # a process may have 1024 files open
 LOOK_S = 0.05  # how often a stop is looked for
 
 
@@ -84,7 +84,6 @@ async def _served(
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=DRAIN_S,
         ssl_certfile=None if tls is None else tls.certificate,
         ssl_keyfile=None if tls is None else tls.key,
@@ -117,6 +116,7 @@ class ImpatientProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
+        self.app_state[CONNECTIONS] = self.connections  # each request's scope has it, for the guard to count
         self._end_in(HEADERS_S)
 
     def data_received(self, data: bytes) -> None:

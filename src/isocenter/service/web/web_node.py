@@ -56,7 +56,7 @@ class WebError(IsocenterError):
         self.status = status
 
 
-def _node(request: Request) -> WebNode:
+async def _node(request: Request) -> WebNode:
     node: WebNode = request.app.state.node
     return node
 
