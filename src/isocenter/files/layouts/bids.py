@@ -138,5 +138,5 @@ LAYOUT = Layout(
     "BIDS (sub-*/anat/...)",
     fits,
     read,
-    over=frozenset({"image_folders", "suffix_masks", "class_folders", "manifest", "plain_images"}),
+    over=frozenset({"image_folders", "suffix_masks", "case_folders", "class_folders", "manifest", "plain_images"}),
 )

@@ -192,5 +192,5 @@ LAYOUT = Layout(
     "a table with a row for each box",
     fits,
     read,
-    over=frozenset({"manifest", "plain_images", "class_folders", "image_folders", "suffix_masks"}),
+    over=frozenset({"manifest", "plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
 )

@@ -186,5 +186,5 @@ LAYOUT = Layout(
     "JSON files that list images and the boxes on them, as in COCO",
     fits,
     read,
-    over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks"}),
+    over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
 )

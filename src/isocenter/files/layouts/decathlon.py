@@ -88,5 +88,5 @@ LAYOUT = Layout(
     "Medical Segmentation Decathlon (dataset.json with a training list)",
     fits,
     read,
-    over=frozenset({"image_folders", "suffix_masks", "plain_images"}),
+    over=frozenset({"image_folders", "suffix_masks", "case_folders", "plain_images"}),
 )

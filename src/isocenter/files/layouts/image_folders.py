@@ -141,5 +141,5 @@ LAYOUT = Layout(
     "images/ and labels/ or masks/",
     fits,
     read,
-    over=frozenset({"suffix_masks", "plain_images"}),
+    over=frozenset({"suffix_masks", "case_folders", "plain_images"}),
 )

@@ -19,6 +19,7 @@ LAYOUTS: dict[str, str] = {
     "image_folders": "isocenter.files.layouts.image_folders:LAYOUT",
     "object_masks": "isocenter.files.layouts.object_masks:LAYOUT",
     "suffix_masks": "isocenter.files.layouts.suffix_masks:LAYOUT",
+    "case_folders": "isocenter.files.layouts.case_folders:LAYOUT",
     "class_folders": "isocenter.files.layouts.class_folders:LAYOUT",
     "voc": "isocenter.files.layouts.voc:LAYOUT",
     "coco": "isocenter.files.layouts.coco:LAYOUT",

@@ -13,7 +13,7 @@ from typing import Any
 
 from isocenter.added import added
 from isocenter.errors import DatasetError, UsageError, counted
-from isocenter.files.layouts import class_folders, image_folders, suffix_masks
+from isocenter.files.layouts import case_folders, class_folders, image_folders, suffix_masks
 from isocenter.files.layouts.cases import (
     PATIENT_COLUMNS,
     SPLIT_COLUMNS,
@@ -185,7 +185,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     # Where folders or names hold the labels, a table is a manifest only if it has some itself.
     known = {member.path.name for member in folder.images}
     is_labelled = any(table.column(ROLES[role]) for role in ("mask", "label"))
-    others = (image_folders, suffix_masks, class_folders)
+    others = (image_folders, suffix_masks, case_folders, class_folders)
     if not is_labelled and any(layout.fits(folder, options) for layout in others):
         return False
     return sum(Path(name).name in known for name in names) * 2 > len(names)

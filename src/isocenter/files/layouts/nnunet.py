@@ -110,5 +110,5 @@ LAYOUT = Layout(
     "nnU-Net raw data (dataset.json, imagesTr/, labelsTr/)",
     fits,
     read,
-    over=frozenset({"suffix_masks", "plain_images"}),
+    over=frozenset({"suffix_masks", "case_folders", "plain_images"}),
 )

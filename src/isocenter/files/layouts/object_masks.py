@@ -84,5 +84,5 @@ LAYOUT = Layout(
     "a folder a case with images/ of one file and masks/ of one file an object",
     fits,
     read,
-    over=frozenset({"image_folders", "suffix_masks", "class_folders", "plain_images"}),
+    over=frozenset({"image_folders", "suffix_masks", "case_folders", "class_folders", "plain_images"}),
 )

@@ -1,13 +1,14 @@
 """Masks in the folder of their image, marked by a suffix: `x.jpg` and `x_mask.png`, or `x_1stHO` and `x_2ndHO`.
 
-Where several people drew one image, the first is the reference and the others are kept as "mask:<name>".
+Or, where names end in numbers, by their first word: `volume-7` and `segmentation-7`, as in LiTS. Where several people
+drew one image, the first is the reference and the others are kept as "mask:<name>".
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from isocenter.errors import DatasetError
 from isocenter.files.layouts.cases import (
     IMAGE_SUFFIX,
     MASK_WORDS,
+    PREFIX,
     READER,
     Folder,
     Key,
@@ -38,6 +40,7 @@ MASK = re.compile(
     rf"(?i)^(?P<base>.+?)[_.\- ](?:(?:{MASK_WORDS})(?:[_\- ]?\d+)?"
     rf"|(?P<observer>{READER}))$"
 )
+NUMBERED_MASK = re.compile(rf"(?i)^(?:{MASK_WORDS})[_.\- ]?(?P<base>\d.*)$")
 STRUCTURE = re.compile(r"[_.\- ]([A-Za-z]+)$")
 
 
@@ -54,7 +57,8 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     """At least one mask has its image in the same folder."""
     del options
     images, masks = _sorted(folder)
-    return any(_owner(key, images) for key, _ in masks)
+    known = _by_any_name(images)
+    return any(_owner(key, known) for key, _ in masks)
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
@@ -64,9 +68,9 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     """
     images, masks = _sorted(folder)
     drawn: dict[Key, list[Drawn]] = defaultdict(list)
-    lost = []
+    lost, known = [], _by_any_name(images)
     for key, mask in masks:
-        owner = _owner(key, images)
+        owner = _owner(key, known)
         if owner is None:
             lost.append(mask.member.name)
         else:
@@ -119,16 +123,25 @@ def _sorted(folder: Folder) -> tuple[dict[Key, Member], list[tuple[Key, Drawn]]]
         if member.folders and member.folders[0].lower() in IMAGES | LABELS:
             continue
         fit = MASK.match(member.stem)
+        numbered = None if fit else NUMBERED_MASK.match(member.stem)
         if fit:
             masks.append((Key(member.folders, fit["base"], member.split), Drawn(member, fit["observer"] or "", "")))
+        elif numbered:
+            masks.append((Key(member.folders, numbered["base"], member.split), Drawn(member, "", "")))
         else:
             images[Key(member.folders, IMAGE_SUFFIX.sub("", member.stem), member.split)] = member
     return images, masks
 
 
-def _owner(key: Key, images: Mapping[Key, Member]) -> Key | None:
+def _by_any_name(images: Iterable[Key]) -> dict[Key, Key]:
+    """{name by which a mask may call it, its own or the number at its end: image}"""
+    keys = list(images)
+    return {key.called(PREFIX.sub("", key.stem)): key for key in keys} | {key: key for key in keys}
+
+
+def _owner(key: Key, known: Mapping[Key, Key]) -> Key | None:
     """The image of a mask: of the same name, or of the name without its last word."""
-    return next((one for one in (key, key.called(STRUCTURE.sub("", key.stem))) if one in images), None)
+    return next((known[one] for one in (key, key.called(STRUCTURE.sub("", key.stem))) if one in known), None)
 
 
 def _check_structures(drawn: Mapping[Key, list[Drawn]]) -> None:

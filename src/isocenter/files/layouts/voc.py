@@ -198,5 +198,5 @@ LAYOUT = Layout(
     "an XML file of boxes for each image, as in Pascal VOC",
     fits,
     read,
-    over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks"}),
+    over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
 )

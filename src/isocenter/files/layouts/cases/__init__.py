@@ -27,11 +27,13 @@ if TYPE_CHECKING:
         load_image,
         load_instances,
         load_mask,
+        load_structures,
         masks_by_reader,
     )
     from isocenter.files.layouts.cases.pairs import (
         IMAGE_SUFFIX,
         MASK_WORDS,
+        PREFIX,
         READER,
         Key,
         Pair,

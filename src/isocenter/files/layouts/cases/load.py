@@ -20,6 +20,8 @@ from isocenter.values import Array, Image, Label
 UNKNOWN = "unknown"
 # Objects are counted: 255 is one of them and not another notation of 1.
 KEEP_255 = frozenset({255})
+# Share of a structure's voxels that may be another's too: edges that touch, and no part of a whole.
+MOST_SHARED = 0.01
 
 
 def given(value: Any) -> Any:
@@ -86,27 +88,57 @@ def load_instances(paths: tuple[Path, ...], options: ReadOptions) -> Image:
     """
     if len(paths) == 1:
         return _label_map(paths[0], KEEP_255, options)
-    first = _label_map(paths[0], frozenset(), options)
-    pixels: Array = np.zeros(first.shape, dtype=np.min_scalar_type(len(paths)))
-    both, hidden = 0, 0
-    for number, path in enumerate(paths, start=1):
-        mask = first if number == 1 else _label_map(path, frozenset(), options)
+    first, pixels, sizes, taken = _joined([(number, path) for number, path in enumerate(paths, start=1)], options)
+    hidden = sum(0 < size == lost for size, lost in zip(sizes, taken, strict=True))
+    return replace(first, pixels=pixels, notes=(*first.notes, *_overlapping("objects", sum(taken), hidden)))
+
+
+def load_structures(
+    each: tuple[tuple[int, tuple[Path, ...]], ...], labels: tuple[Label, ...], options: ReadOptions
+) -> Image:
+    """A label map of masks of 0 and 1 of single structures, which have their values in it.
+
+    each: (value, files) of each structure
+    Where structures touch, voxels of two are those of the first, and stand in the notes. Raises FormatError where
+    they are more, or for values that are no mask's, GeometryError for masks on different grids.
+    """
+    numbered = [(value, path) for value, paths in each for path in paths]
+    first, pixels, sizes, taken = _joined(numbered, options)
+    for (_, path), size, lost in zip(numbered, sizes, taken, strict=True):
+        if lost > MOST_SHARED * size:
+            problem = f"{counted(lost, 'voxel')} of {size} lie in other structures too"
+            remedy = (
+                "Leave out one of them by --labels 1=NAME,2=NAME, or make one label map of parts that do not overlap"
+            )
+            raise FormatError(problem, str(path), remedy)
+    return replace(first, pixels=pixels, labels=labels, notes=(*first.notes, *_overlapping("structures", sum(taken))))
+
+
+def _joined(numbered: Sequence[tuple[int, Path]], options: ReadOptions) -> tuple[Image, Array, list[int], list[int]]:
+    """The image of the first mask, all masks in one map, voxels of each, and how many of them another had before it."""
+    (_, where), *_ = numbered
+    first = _label_map(where, frozenset(), options)
+    pixels: Array = np.zeros(first.shape, dtype=np.min_scalar_type(max(value for value, _ in numbered)))
+    sizes, taken = [], []
+    for value, path in numbered:
+        mask = first if path == where else _label_map(path, frozenset(), options)
         if not mask.geometry.equals(first.geometry):
-            raise GeometryError(f"does not lie on the grid of {paths[0].name}", str(path), "Draw both on one grid")
+            raise GeometryError(f"does not lie on the grid of {where.name}", str(path), "Draw both on one grid")
         if mask.data.max() > 1:
             problem = "several maps of one image with numbers above 1"
             raise FormatError(problem, str(path), "Make it one map, or one mask of 0 and 1 an object")
         own = mask.data > 0
         free = own & (pixels == 0)
-        both += int(np.count_nonzero(own)) - int(np.count_nonzero(free))
-        hidden += bool(own.any()) and not free.any()
-        pixels[free] = number
-    return replace(first, pixels=pixels, notes=(*first.notes, *_overlapping(both, hidden)))
+        sizes.append(int(np.count_nonzero(own)))
+        taken.append(sizes[-1] - int(np.count_nonzero(free)))
+        pixels[free] = value
+    return first, pixels, sizes, taken
 
 
-def _overlapping(both: int, hidden: int) -> list[str]:
+def _overlapping(what: str, both: int, hidden: int = 0) -> list[str]:
     """Notes on voxels that several masks claim, and on objects that others cover."""
-    notes = [f"masks of objects overlap in {counted(both, 'voxel')}, which count for the first of them"] if both else []
+    shared = f"masks of {what} overlap in {counted(both, 'voxel')}, which count for the first of them"
+    notes = [shared] if both else []
     return notes + (
         [f"{counted(hidden, 'object lies', 'objects lie')} wholly under others: left out"] if hidden else []
     )

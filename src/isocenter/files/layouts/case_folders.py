@@ -1,0 +1,192 @@
+"""A folder a case: images known by what their names say, and masks among them or in a folder of their own.
+
+As in BraTS (`x/x_t1.nii.gz`, `x/x_seg.nii.gz`), KiTS (`x/imaging.nii.gz`, `x/segmentation.nii.gz`) and
+TotalSegmentator (`x/ct.nii.gz`, `x/segmentations/liver.nii.gz`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from isocenter.errors import DatasetError, UsageError, counted, listed
+from isocenter.files.layouts import suffix_masks
+from isocenter.files.layouts.cases import (
+    MASK_WORDS,
+    Folder,
+    Key,
+    Member,
+    class_names,
+    given,
+    load_structures,
+    mask_labels,
+    masks_by_reader,
+    name_classes,
+    readers,
+    without_image,
+)
+from isocenter.files.layouts.image_folders import IMAGES, LABELS
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
+from isocenter.files.modality import UNKNOWN_MODALITY, common_modality, modality_word
+from isocenter.values import Label
+
+IMAGE_WORD = re.compile(r"(?i)^(?:image|img|imaging|scan|volume|vol)$")
+# A mask's name: the word alone, after the structure (liver_mask) or before it (mask_liver).
+MASK = re.compile(
+    rf"(?i)^(?:(?P<before>.+?)[_.\- ])?(?:{MASK_WORDS})(?:[_\- ]?\d+)?$"
+    rf"|^(?:{MASK_WORDS})[_.\- ](?P<after>[a-z].*)$"
+)
+# More kinds of image than this in one folder are cases.
+MOST_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class CaseFolder:
+    """What lies in the folder of one case.
+
+    images: {what its name says: file}
+    masks:  {structure: files}; "" where a name says no structure
+    """
+
+    images: dict[str, Member] = field(default_factory=dict)
+    masks: dict[str, list[Member]] = field(default_factory=lambda: defaultdict(list))
+
+
+def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """Images of the same names in most folders, and masks, or names that only images of one case have."""
+    if folder.is_file or any(IMAGES.intersection(map(str.lower, member.folders)) for member in folder.images):
+        return False
+    cases = _sorted(folder)
+    names = Counter(name for case in cases.values() for name in case.images)
+    is_alike = 0 < len(names) <= MOST_IMAGES and all(2 * count > len(cases) for count in names.values())
+    if not is_alike or suffix_masks.fits(folder, options):
+        return False
+    is_one = not all(member.folders for member in folder.images)  # the folder that was given is itself the case
+    if is_one or not any(case.masks for case in cases.values()):
+        return (not is_one or len(cases) == 1) and all(_says_image(name) for name in names)
+    return not any(set(case.masks) & set(case.images) for case in cases.values())
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """Cases by their folders; several structures become one label map.
+
+    Raises DatasetError where some masks name a structure and others none, UsageError for a structure that is not there.
+    """
+    found = _sorted(folder)
+    names = sorted({name for case in found.values() for name in case.images})
+    structures = _structures(found, folder, options)
+    labels = tuple(structures.values()) or mask_labels(folder, options)
+    is_drawn = any(case.masks for case in found.values())
+    classes, called = name_classes(class_names(found), folder, options, declare=not is_drawn)
+    cases, bare, partly = [], [], []
+    for key, case in found.items():
+        if not case.images:
+            bare.append(key.name)
+        elif case.masks and not set(structures) <= set(case.masks):
+            partly.append(key.name)
+        else:
+            cases.append(_case(key, case, names, labels, structures, called, options))
+    lacking = f"{counted(len(partly), 'case lacks', 'cases lack')} masks of some of {listed(structures)}"
+    return Reading(
+        tuple(cases),
+        how=f"a folder a case, {counted(len(cases), 'case')}, with {listed(names)}",
+        classes={"mask": labels, "class": classes},
+        modality=options.modality or common_modality(names),
+        channels=tuple(names) if len(names) > 1 else (),
+        problems=(
+            *without_image(bare),
+            *left_out(partly, lacking, "Add them, empty ones where a structure is not there, or name those to read"),
+        ),
+    )
+
+
+def _structures(found: Mapping[Key, CaseFolder], folder: Folder, options: DatasetOptions) -> dict[str, Label]:
+    """{structure that a mask's name says: its label}, or those that --labels names; empty where names say none."""
+    named = sorted({name for case in found.values() for name in case.masks})
+    if named in ([], [""]):
+        return {}
+    if "" in named:
+        problem = f"some masks name a structure ({listed(named[1:])}), and others none"
+        raise DatasetError(problem, str(folder.root), "Put them into one label map with a number for each structure")
+    if options.labels is None:
+        return {name: Label(number, name) for number, name in enumerate(named, start=1)}
+    asked = {label.name: label for label in mask_labels(folder, options)}
+    if unknown := sorted(set(asked) - set(named)):
+        problem = f"no mask is named {listed(unknown)}"
+        raise UsageError(problem, f"--labels {options.labels}", f"Choose from {listed(named)}")
+    return asked
+
+
+def _case(
+    key: Key,
+    case: CaseFolder,
+    names: Sequence[str],
+    labels: tuple[Label, ...],
+    structures: Mapping[str, Label],
+    called: Mapping[str, str],
+    options: DatasetOptions,
+) -> CaseFiles:
+    own = [name for name in names if name in case.images]
+    members = [case.images[name] for name in own]
+    drawn = {name: tuple(m.path for m in case.masks[name]) for name in structures or case.masks if name in case.masks}
+    references: dict[str, Callable[[], Any]] = {}
+    if structures and drawn:
+        each = tuple((label.value, drawn[name]) for name, label in structures.items())
+        references["mask"] = partial(load_structures, each, labels, options.read)
+    elif drawn:
+        references |= masks_by_reader(drawn, labels, options.read, options.kinds)
+    if called:
+        references["class"] = partial(given, called[key.folders[0]])
+    return CaseFiles(
+        key.name,
+        readers(
+            members,
+            own if len(names) > 1 else ["image"],
+            options,
+            [modality_word(options.modality or name) for name in own],
+        ),
+        references,
+        files=(*(member.path for member in members), *(path for paths in drawn.values() for path in paths)),
+        key=called[key.folders[0]] if called else "",
+        split=key.split,
+    )
+
+
+def _sorted(folder: Folder) -> dict[Key, CaseFolder]:
+    """Cases by their folders."""
+    cases: dict[Key, CaseFolder] = defaultdict(CaseFolder)
+    for member in folder.images:
+        *above, own = member.folders or (folder.root.resolve().name,)
+        is_in_masks = bool(above) and own.lower() in LABELS
+        if is_in_masks:
+            *above, own = above
+        case, name = cases[Key(tuple(above), own, member.split)], _own_name(member.stem, own)
+        fit = MASK.match(name)
+        if fit or is_in_masks:
+            case.masks[(fit["before"] or fit["after"] or "") if fit else name].append(member)
+        else:
+            case.images[name or "image"] = member
+    return dict(cases)
+
+
+def _own_name(stem: str, folder: str) -> str:
+    """What a file's name says beyond that of its folder: t1 of BraTS_001/BraTS_001_t1."""
+    return stem[len(folder) :].strip("_.- ") if stem.lower().startswith(folder.lower()) else stem
+
+
+def _says_image(name: str) -> bool:
+    """Whether a name is a word for images or one of their modalities."""
+    return bool(IMAGE_WORD.match(name)) or modality_word(name.lower()) != UNKNOWN_MODALITY
+
+
+LAYOUT = Layout(
+    "case_folders",
+    "a folder a case: images known by their names, masks beside them or in a folder",
+    fits,
+    read,
+    over=frozenset({"class_folders", "plain_images"}),
+)
