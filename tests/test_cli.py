@@ -109,9 +109,23 @@ def test_without_json_people_read_a_headline_and_where_it_lies(cli, segmented, t
     done = cli("evaluate", segmented.out, segmented.data, "--labels", trained.LABELS, "--out", tmp_path / "out")
     lines = done.out.splitlines()
     assert "the test cases of the run's own data" in lines[0]
-    assert lines[1].startswith("dice all: ")
+    assert lines[1].startswith("Dice 0.")
     assert "95 % interval" in lines[1]
     assert lines[-1] == str(tmp_path / "out" / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "name"),
+    [("classified", "auroc", "AUROC"), ("segmented", "dice", "Dice"), ("detected", "ap50", "AP at IoU 0.5")],
+)
+def test_people_read_a_metric_as_the_report_names_it_and_programs_read_its_key(cli, kind, key, name, request, tmp_path):
+    run = request.getfixturevalue(kind)
+    words = ["evaluate", run.out, run.data, "--split", "all", "--device", "cpu"]
+    words += ["--labels", trained.LABELS] if kind == "segmented" else []
+    done, record = cli(*words, "--out", tmp_path / "out"), cli(*words, "--out", tmp_path / "again", "--json")
+    assert done.out.splitlines()[1].startswith(f"{name} ")
+    assert name in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert key in {row["metric"] for row in json.loads(record.out)["rows"]}
 
 
 def test_the_default_place_is_named_after_verb_and_data(cli, segmented, tmp_path, monkeypatch):

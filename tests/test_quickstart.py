@@ -25,5 +25,5 @@ def test_the_notebook_runs_from_simulated_images_to_a_view_of_a_prediction(tmp_p
     stated = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
     assert not [output for output in outputs if output.output_type == "error"]
     assert "training.steps = 20: set by hand" in stated
-    assert "dice all: " in stated
+    assert "\nDice 0." in stated
     assert "<iframe" in outputs[-1]["data"]["text/html"]

@@ -174,6 +174,8 @@ def test_every_difference_has_a_row_with_its_test_and_a_verdict(models, tmp_path
     assert "Equivalent to" in page or "equivalent to" in page
     assert "Mean rank" in page and "adjusted by Holm" in page
     assert "poor against good: inferior" in repr(found)
+    assert repr(found).startswith("good: AUROC ")
+    assert "poor less good: AUROC \N{MINUS SIGN}" in repr(found)
 
 
 @pytest.mark.parametrize(("margin", "why"), [(0.0, "0 leaves nothing"), (0.2, "0.1 was registered"), (0.1, "")])

@@ -93,8 +93,8 @@ def test_the_report_says_how_far_the_folds_lie_apart(crossed):
     _, run = crossed
     text = (run / "report.html").read_text(encoding="utf-8")
     for fold in range(3):
-        assert f"dice, fold {fold}" in text
-    assert "dice over folds" in text
+        assert f"Dice, fold {fold}" in text
+    assert "Dice over folds" in text
 
 
 def test_the_report_says_that_each_case_was_scored_by_a_fold_that_had_not_seen_it(crossed):

@@ -107,7 +107,7 @@ def test_other_data_are_scored_on_the_values_that_they_have(measuring, cli, tmp_
                "--split", "all")  # fmt: skip
     assert done.code == 0, done.err
     assert set(pd.read_csv(tmp_path / "out" / "cases.csv")["label"]) == {"area"}
-    assert "mae area: " in done.out
+    assert "MAE, area " in done.out
     assert "Not scored, because no case here says anything of them: brightness." in done.out
 
 

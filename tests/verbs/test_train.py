@@ -153,6 +153,7 @@ def test_test_cases_that_change_or_go_while_it_trains_are_named_and_not_scored(t
         run = trained.segmenting(data, out)
     assert set(pd.read_csv(out / "evaluation" / "cases.csv", dtype=str)["case"]) == set(tests[2:])
     assert "2 test cases could not be scored: see Data." in run.notes
+    assert str(run).startswith("Dice ")
     assert f"not scored: {tests[0]}, {tests[1]}" in (out / "report.html").read_text()
 
 

@@ -14,7 +14,7 @@ from isocenter.files import content_hash, write_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.planning import counts_of, plan_text
-from isocenter.report import InNotebook
+from isocenter.report import InNotebook, in_words
 from isocenter.runtime import (
     WEIGHTS,
     Model,
@@ -98,6 +98,7 @@ class Ensemble(InNotebook):
     notes: tuple[str, ...] = ()
     headline: tuple[Row, ...] = ()
     verdict: Verdict = field(default_factory=Verdict)
+    metric_names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def report(self) -> Path:
@@ -118,7 +119,7 @@ class Ensemble(InNotebook):
         return {**record, "beside": comparison}
 
     def __repr__(self) -> str:
-        headline = [f"{row.metric} {row.label}: {row.estimate}" for row in self.headline]
+        headline = [in_words(row, self.metric_names) for row in self.headline]
         counts = ", ".join(f"{name} {share:.2f}" for name, share in self.weights.items())
         judged = [str(self.verdict), *self.verdict.against]
         return "\n".join([*headline, *judged, f"weights: {counts}", self.because, str(self.report)])
@@ -237,7 +238,8 @@ def _tested(
     (folder / REPORT).write_text(page.html, encoding="utf-8")
     rows = () if scored is None else tuple(scored.rows)
     headline = tuple(headline_rows(rows, primary, model.task)) if rows else ()
-    return Ensemble(out, named, weighed.because, rows, primary, comparison, tuple(notes), headline, verdict)
+    spelled = model.task.traits.metric_names
+    return Ensemble(out, named, weighed.because, rows, primary, comparison, tuple(notes), headline, verdict, spelled)
 
 
 def _compared(

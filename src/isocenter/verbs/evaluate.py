@@ -15,7 +15,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.planning import GROUPS, read_plan, registered_margin
 from isocenter.prediction import PROGRAM, There, algorithm_of, loaded_model
 from isocenter.quality import SHORTCUT
-from isocenter.report import InNotebook
+from isocenter.report import InNotebook, in_words
 from isocenter.runtime import Model, Preprocessing, environment, load, read_json, with_smaller_batches, with_uncertainty
 from isocenter.tasks import Task, suffices
 from isocenter.values import Case, Dataset, Image, Plan, Problem, Row
@@ -95,7 +95,7 @@ class Evaluation(InNotebook):
     def __repr__(self) -> str:
         lines = [f"scored {self.which}"]
         headline = headline_rows(self.rows, self.primary, self.scored.task)
-        lines += [f"{row.metric} {row.label}: {row.estimate}" for row in headline]
+        lines += [in_words(row, self.scored.metric_names) for row in headline]
         if self.scored.openings > 1:
             lines.append(f"these test cases have been opened {self.scored.openings} times on this machine")
         lines += [

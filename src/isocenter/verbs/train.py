@@ -14,7 +14,7 @@ from isocenter.files import locked, unwritable
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.planning import registered_margin, settings
-from isocenter.report import InNotebook
+from isocenter.report import InNotebook, in_words
 from isocenter.runtime import build_module, write_json
 from isocenter.training import Clock, take_over
 from isocenter.values import Dataset, Row
@@ -67,6 +67,7 @@ class Run(InNotebook):
     folds: int = 0
     headline: tuple[Row, ...] = ()
     verdict: Verdict = field(default_factory=Verdict)
+    metric_names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def report(self) -> Path:
@@ -84,7 +85,7 @@ class Run(InNotebook):
         return {**rows_to_json(self.rows), **facts, "notes": list(self.notes), "verdict": self.verdict.as_record()}
 
     def __repr__(self) -> str:
-        headline = [f"{row.metric} {row.label}: {row.estimate}" for row in self.headline]
+        headline = [in_words(row, self.metric_names) for row in self.headline]
         judged = [str(self.verdict), *self.verdict.against]
         return "\n".join([*headline, *judged, f"{self._length} in {self.minutes:.1f} min", str(self.report)])
 
@@ -241,4 +242,5 @@ def _reported(run: RunFolder, done: Trained) -> Run:
     rows = () if scored is None else tuple(scored.rows)
     headline = () if scored is None else tuple(headline_rows(rows, primary, scored.task))
     steps = max(outcome.steps for outcome in done.outcomes)
-    return Run(run.out, rows, primary, steps, minutes, tuple(notes), len(run.made.folds), headline, verdict)
+    spelled = {} if scored is None else scored.metric_names
+    return Run(run.out, rows, primary, steps, minutes, tuple(notes), len(run.made.folds), headline, verdict, spelled)

@@ -20,9 +20,11 @@ from isocenter.report import (
     aligned,
     decimals,
     figures,
+    in_words,
     metric_name,
     number,
     p_text,
+    row_name,
 )
 from isocenter.runtime import read_json
 from isocenter.tasks import Task, build
@@ -104,9 +106,13 @@ class Comparison(InNotebook):
         lines = []
         for row in self.rows:
             if row.metric == self.primary:
-                lines += [f"{name}: {row.metric} {row.label} {one}" for name, one in self._with_names(row)]
+                own = [Row(row.metric, row.label, one) for one in row.estimates]
+                what = row_name(own[0], self.metric_names)
                 lines += [
-                    f"{name} less {self.names[0]}: {row.metric} {row.label} {signed(one)}"
+                    f"{name}: {in_words(one, self.metric_names)}" for name, one in zip(self.names, own, strict=True)
+                ]
+                lines += [
+                    f"{name} less {self.names[0]}: {what} {signed(one)}"
                     for name, one in zip(self.names[1:], row.differences, strict=True)
                 ]
         lines += [
@@ -115,9 +121,6 @@ class Comparison(InNotebook):
             if one.is_primary
         ]
         return "\n".join([*lines, *([str(self.out / "report.html")] if self.out is not None else [])])
-
-    def _with_names(self, row: Compared) -> list[tuple[str, Estimate]]:
-        return list(zip(self.names, row.estimates, strict=True))
 
 
 def compare_tables(

@@ -162,7 +162,8 @@ def _compared(run: RunFolder, trainings: Mapping[str, Trainings]) -> dict[str, A
     worse = [name for name, one in apart.items() if _is_below(one, sign)]
     chosen = next(name for name in ORDER if name not in worse)
     shown = ", ".join(f"{name} {figure.value:.4f}" for name, figure in figures.items())
-    because = f"the simplest that is not surely worse than {best}, by {primary} of the cases that folds test: {shown}"
+    named = metric_name(primary, comparison.metric_names)
+    because = f"the simplest that is not surely worse than {best}, by {named} of the cases that folds test: {shown}"
     because += f"; surely worse: {listed(worse)}" if worse else ""
     rows = [
         {

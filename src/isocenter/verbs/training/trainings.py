@@ -12,6 +12,7 @@ import numpy as np
 from isocenter.evaluation import Table
 from isocenter.planning import settings
 from isocenter.quality import references_counted
+from isocenter.report import metric_name, row_name
 from isocenter.runtime import Guard, Model, load
 from isocenter.tasks import Task
 from isocenter.training import Outcome, Several
@@ -368,7 +369,7 @@ def _evaluated(
     facts = fold_facts(scored.table, [job.test for job in jobs], models.task, primary, seed)
     if run.own_test:
         overall = [row for row in scored.rows if row.metric == primary][:1]
-        facts |= {f"{primary} out of fold": str(row.estimate) for row in overall}
+        facts |= {f"{row_name(row, scored.metric_names)} out of fold": str(row.estimate) for row in overall}
         mean = load(run.out, jobs[0].settings.training.device)
         scored = evaluated(run, mean, run.own_test, dict(run.dataset.splits))
     return Trained(plan, scored, outcomes, facts)
@@ -386,14 +387,14 @@ def folds_of(jobs: Sequence[Job], models: Sequence[Model]) -> dict[str, Fold]:
 
 def fold_facts(table: Table, folds: Sequence[Sequence[Case]], task: Task, primary: str, seed: int) -> dict[str, str]:
     """The primary metric of each fold's cases, and how far the folds lie apart."""
-    values = []
+    named, values = metric_name(primary, task.traits.metric_names), list[float]()
     for cases in folds:
         ids = {case.id for case in cases}
         rows = task.scoring.summary(table[table["case"].isin(ids)], seed=seed)
         values.append(next((row.estimate.value for row in rows if row.metric == primary), float("nan")))
-    facts = {f"{primary}, fold {fold}": f"{value:.4f}" for fold, value in enumerate(values)}
+    facts = {f"{named}, fold {fold}": f"{value:.4f}" for fold, value in enumerate(values)}
     known = np.array([value for value in values if np.isfinite(value)])
     if len(known) > 1:
         spread = f"mean {known.mean():.4f}, SD {known.std(ddof=1):.4f}, {known.min():.4f} to {known.max():.4f}"
-        facts[f"{primary} over folds"] = spread
+        facts[f"{named} over folds"] = spread
     return facts
