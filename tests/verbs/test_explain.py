@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 
 import nibabel
@@ -14,7 +15,7 @@ import tifffile
 import isocenter
 from explanation.looking import corner_model, textured
 from isocenter.errors import UsageError
-from isocenter.explanation import FEWEST, named_methods
+from isocenter.explanation import FEWEST, TESTED, named_methods
 from isocenter.explanation import METHODS as ALL_METHODS
 from isocenter.runtime import write_json
 from isocenter.values import Case
@@ -176,6 +177,27 @@ def test_evaluate_shows_maps_beside_its_best_and_worst_cases_by_methods_that_wer
     assert not any("passed its tests" in note for note in (*made.notes, *made.verdict.against))
 
 
+def test_evaluate_says_before_it_tests_methods_that_it_takes_long_and_happens_once(segmented, tmp_path, caplog):
+    run = shutil.copytree(segmented.out, tmp_path / "run")
+    methods = {name: {"passed": False, "because": "as given"} for name in ALL_METHODS if name != "gradcam"}
+    attention = {name: "as given" for name in methods if name.startswith("attention")}
+    content = {"weights_sha256": isocenter.load(run).record["weights_sha256"], "refused": attention}
+    content["methods"] = {name: one for name, one in methods.items() if name not in attention}
+    write_json(run / "explanations.json", "isocenter.explanations", content)
+    options = {"labels": "1=shell,2=core", "split": "all", "device": "cpu", "explain": True}
+    with caplog.at_level(logging.INFO, logger="isocenter"):
+        isocenter.evaluate(run, segmented.data, **options, out=tmp_path / "first")
+        [line] = [record.message for record in caplog.records if "may take minutes" in record.message]
+        caplog.clear()
+        isocenter.evaluate(run, segmented.data, **options, out=tmp_path / "again")
+        assert not [record for record in caplog.records if "may take minutes" in record.message]
+    cases = min(TESTED, len(list((segmented.data / "images").iterdir())))
+    assert line == f"testing 1 method of explanation on {cases} cases, once for this model: this may take minutes"
+    kept = json.loads((run / "explanations.json").read_text())
+    assert kept["methods"]["gradcam"]["passed"] is not None
+    assert set(kept["refused"]) == set(attention) != set()
+
+
 def test_places_that_the_maps_of_every_method_favour_are_told_apart_from_those_of_some():
     def row(method, kind, p):
         return {"method": method, "kind": kind, "target": "ill", "share": 0.5, "area": 0.1, "p": p, "cases": 9}
@@ -200,5 +222,6 @@ def test_tests_that_take_long_end_once_there_are_enough_cases_to_judge():
     tested = explaining.tested_methods(
         of, named_methods("smoothgrad"), cases, of.differentiable(), lambda *given: tracked.append(given), at_most=0.0
     )
-    assert len(tracked) == FEWEST
+    # What is shown as ahead are no cases that the time does not reach.
+    assert tracked == [(0, 8), (1, FEWEST), (2, FEWEST), (3, FEWEST), (4, FEWEST)]
     assert tested.records["smoothgrad"]["deletion"]["n"] == FEWEST

@@ -211,7 +211,7 @@ def test_a_run_audits_the_groups_of_its_plan_and_packages_keep_that_also_when_ca
     site = peopled(tmp_path / "site", count=48, first=5000)
     with no_export():
         package = isocenter.package(run.out, out=tmp_path / "model", backends=()).out
-        keep(package, isocenter.load(package, "cpu"), {"gradcam": {"passed": True}})
+        keep(package, isocenter.load(package, "cpu"), {"gradcam": {"passed": True}}, {})
         made = isocenter.calibrate(package, site, out=tmp_path / "calibrated", backends=())
     assert set(made.decisions["task.thresholds_by_group"].value) == {"f", "m"}
     assert set(isocenter.load(made.out, "cpu").task.grouped.levels) == {"f", "m"}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import logging
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 
 from isocenter.training import Moment
-from isocenter.verbs.reading.progress import BLOCKS, TrainingWatch, sparkline, watched
+from isocenter.verbs.reading.progress import BLOCKS, Tracker, TrainingWatch, sparkline, watched
 
 
 def moment(step: int, validation: float | None = None, seconds: float | None = None) -> Moment:
@@ -39,6 +40,21 @@ def test_where_nobody_watches_the_last_line_says_how_training_went(caplog):
         "training: step 40 of 40, loss 0.025, dice 0.9000 of the validation cases, learning rate 0.001, "
         "25 % waiting for data, 0 s left"
     )
+
+
+def test_the_first_line_comes_as_soon_as_the_rest_is_seen_to_take_long(caplog):
+    def lines(seconds: float, *done: int) -> list[str]:
+        caplog.clear()
+        tracker = Tracker("testing", None, began=time.monotonic() - seconds)
+        for number in done:
+            tracker(number, 20)
+        return [record.message for record in caplog.records]
+
+    with caplog.at_level(logging.INFO, logger="isocenter"):
+        assert lines(12.0, 0, 1, 2, 3) == ["testing: 1 of 20 in 12 s, 228 s left"]
+        assert lines(12.0, 0, 18) == []  # a moment more
+        assert lines(0.5, 0, 1) == []  # one piece of a moment says little of the others
+        assert lines(12.0, 0, 20) == ["testing: 20 of 20 in 12 s"]
 
 
 def test_the_time_left_follows_from_the_speed_that_was_seen():

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from isocenter.errors import counted
 from isocenter.evaluation import bootstrap
 from isocenter.explanation import FEWEST, TESTED, findings_of, plain_estimate
 from isocenter.values import Case
 from isocenter.verbs.explaining.cohort import Explainer, Made
-from isocenter.verbs.explaining.kept import Records, keep, kept_records
+from isocenter.verbs.explaining.kept import Records, is_kept, keep, kept_records
 from isocenter.verbs.explaining.tests_of_methods import Tested, spread_out, tested_methods
 from isocenter.verbs.reading import tracked
 
+log = logging.getLogger("isocenter")
 # Seconds of tests after which no further case begins, where nobody said how many: on volumes a case can take minutes.
 AT_MOST = 600.0
 
@@ -26,11 +29,16 @@ def with_tests(explainer: Explainer, cases: Sequence[Case], path: Path | None, w
     path:   of the model, beside which it is kept
     wanted: so many cases; 0 tests none
     """
-    records = kept_records(path, explainer.model)
+    records, unfit = kept_records(path, explainer.model)
     missing = [method for method in explainer.methods if method.name not in records]
     chosen = spread_out(cases, wanted)
     if not missing or len(chosen) < FEWEST:
         return replace(explainer, tested=Tested(records))
+    # One that could not explain the model before is asked again, for another target; it says no at once.
+    if new := [method for method in missing if method.name not in unfit]:
+        once = ", once for this model" if is_kept(path) and explainer.torch_model is not None else ""
+        many = f"{counted(len(new), 'method')} of explanation on {counted(len(chosen), 'case')}"
+        log.info("testing %s%s: this may take minutes", many, once)
     with tracked("testing the maps") as tracker:
         tested = tested_methods(
             explainer.model,
@@ -44,7 +52,8 @@ def with_tests(explainer: Explainer, cases: Sequence[Case], path: Path | None, w
             at_most=AT_MOST if wanted == TESTED else math.inf,
         )
     records |= tested.records
-    keep(path, explainer.model, records)
+    unfit = {name: why for name, why in {**unfit, **tested.refused}.items() if name not in records}
+    keep(path, explainer.model, records, unfit)
     return replace(explainer, tested=replace(tested, records=records))
 
 

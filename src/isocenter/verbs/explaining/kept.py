@@ -22,28 +22,36 @@ from isocenter.runtime import (
 Records = Mapping[str, Mapping[str, Any]]
 
 
-def kept_records(path: Path | None, model: Model) -> dict[str, Mapping[str, Any]]:
-    """{method: what its tests found} of this model; empty where it was not tested, or another model was."""
+def kept_records(path: Path | None, model: Model) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+    """{method: what its tests found} and {method: why it could not explain} of this model.
+
+    Both are empty where it was not tested, or another model was.
+    """
     if path is None or not path.exists():
-        return {}
+        return {}, {}
     with unpacked(path) as folder:
         place = _place(folder)
         if not place.is_file():
-            return {}
+            return {}, {}
         try:
             record = read_json(place, EXPLANATIONS_SCHEMA)
         except IntegrityError:
-            return {}
+            return {}, {}
     same = record.get("weights_sha256") == model.record.get("weights_sha256")
-    return dict(record.get("methods") or {}) if same else {}
+    return (dict(record.get("methods") or {}), dict(record.get("refused") or {})) if same else ({}, {})
 
 
-def keep(path: Path | None, model: Model, records: Records) -> None:
-    """Beside the model, where it is a folder that can be written."""
-    if path is None or not path.is_dir() or not os.access(path, os.W_OK):
+def is_kept(path: Path | None) -> bool:
+    """Whether what tests find can be kept beside a model: it is a folder that can be written."""
+    return path is not None and path.is_dir() and os.access(path, os.W_OK)
+
+
+def keep(path: Path | None, model: Model, records: Records, refused: Mapping[str, str]) -> None:
+    """Beside the model, where that can be; refused: {method: why it cannot explain the model}."""
+    if path is None or not is_kept(path):
         return
     place, judged = _place(path), {name: one for name, one in records.items() if one.get("passed") is not None}
-    content = {"weights_sha256": model.record.get("weights_sha256"), "methods": judged}
+    content = {"weights_sha256": model.record.get("weights_sha256"), "methods": judged, "refused": dict(refused)}
     write_json(place, EXPLANATIONS_SCHEMA, content)
     if place.parent.name == PACKAGED:
         seal(path)

@@ -35,6 +35,13 @@ def spread_out(cases: Sequence[Case], count: int) -> list[Case]:
     return [cases[n * len(cases) // count] for n in range(count)] if count < len(cases) else list(cases)
 
 
+def _reached(done: int, seconds: float, cases: int, at_most: float) -> int:
+    """How many of the cases are tested within `at_most` at the speed of those that are done, but enough to judge."""
+    if not done or done * at_most >= cases * seconds:
+        return cases
+    return min(cases, max(FEWEST, int(done * at_most / seconds) + 1))
+
+
 def tested_methods(
     model: Model,
     methods: Sequence[Method],
@@ -57,7 +64,7 @@ def tested_methods(
     for number, case in enumerate(cases):
         if number >= FEWEST and time.monotonic() - began > at_most:
             break
-        tracker(number, len(cases))
+        tracker(number, _reached(number, time.monotonic() - began, len(cases), at_most))
         image = stacked(case.images, case.id)
         still = image.frame((image.frames or 1) // 2) if model.goes_by_frame(image) else case
         try:

@@ -29,24 +29,32 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 
 @dataclass
 class Tracker:
-    """Tells how far one piece of work is; call it with (done, all) and, if there is more to say, a few words."""
+    """Tells how far one piece of work is; call it with (done, all) and, if there is more to say, a few words.
+
+    Of lines the first comes as soon as what is done shows that the rest takes long.
+    """
 
     what: str
     bar: Progress | None
     began: float = field(default_factory=time.monotonic)
     last_line: float = field(default_factory=time.monotonic)
     row: int | None = None
+    lines: int = 0
 
     def __call__(self, done: int, total: int, words: str = "") -> None:
         if self.bar is not None:
             if self.row is None:
                 self.row = int(self.bar.add_task(self.what, total=total, words=""))
             self.bar.update(self.row, completed=done, total=total, words=words)  # type: ignore[arg-type]
-        elif time.monotonic() - self.last_line > QUIET_SECONDS or (done == total and time.monotonic() - self.began > 1):
-            self.last_line = time.monotonic()
-            spent = time.monotonic() - self.began
-            left = f", {spent / done * (total - done):.0f} s left" if 0 < done < total else ""
-            log.info("%s: %d of %d in %.0f s%s%s", self.what, done, total, spent, left, f", {words}" if words else "")
+            return
+        now = time.monotonic()
+        spent = now - self.began
+        left = spent / done * (total - done) if done else 0.0
+        is_over, is_foreseen = done == total, not self.lines and left > QUIET_SECONDS
+        if now - self.last_line > QUIET_SECONDS or (spent > 1 and (is_over or is_foreseen)):
+            self.last_line, self.lines = now, self.lines + 1
+            then = f", {left:.0f} s left" if 0 < done < total else ""
+            log.info("%s: %d of %d in %.0f s%s%s", self.what, done, total, spent, then, f", {words}" if words else "")
 
 
 @contextmanager
