@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +20,34 @@ from isocenter.files.layouts.cases import (
     TABLE_SUFFIXES,
     Folder,
     Table,
-    as_whole,
     can_be_named,
     columns_of_files,
     given,
+    label_remedy,
     load_image,
     mask_labels,
     masks_by_reader,
     name_classes,
-    number,
     numbered_names,
     read_table,
     stem_of,
 )
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
+from isocenter.files.layouts.manifest_rows import Manifest, columns_of_role
+from isocenter.files.layouts.named_cases import NamedCases
 from isocenter.files.modality import common_modality, modality_word
-from isocenter.files.storage import is_inside
-from isocenter.values import ReferenceKind
 
 # Column names that are understood without --column, in any case, blanks as underscores.
 ROLES: dict[str, tuple[str, ...]] = {
     "image": ("image", "filename", "file_name", "file", "path", "image_path", "image_file", "img", "img_path"),
     "mask": ("mask", "mask_path", "mask_file", "segmentation", "label_path", "segmentation_path"),
-    "label": ("label", "class", "target", "diagnosis", "category"),
+    "label": ("label", "class", "target", "diagnosis", "category", "dx", "class_name", "label_name"),
     "patient": PATIENT_COLUMNS,
     "split": SPLIT_COLUMNS,
     "modality": ("modality",),
     "id": ("case", "case_id", "id"),
     "finding": (),
-    "findings": (),
+    "findings": ("finding_labels",),
     "value": (),
     "time": (),
     "event": (),
@@ -57,114 +55,7 @@ ROLES: dict[str, tuple[str, ...]] = {
 # Roles that several columns can have, each under a name of its own: finding:oedema=OEDEMA, value:age=AGE, and of masks
 # under that of the reader who drew them, mask:anna=MASK_A.
 SEVERAL = ("image", "mask", "finding", "value")
-ONLY_NAMES = {"image": "image"}  # of a single column in a role of several; else the column's name
 REFERENCES = frozenset({"mask", "label", "finding", "findings", "value", "time", "event"})
-# In a column of several names: what parts them, and words that say there is none of them (NIH ChestX-ray14).
-BETWEEN, NOTHING = "|", frozenset({"no finding", "no findings", "none", "normal"})
-YES, NO = frozenset({"1", "1.0", "true", "yes", "y"}), frozenset({"0", "0.0", "false", "no", "n"})
-# Letters of a cell that an error shows.
-SHOWN = 60
-# Further words of an event.
-HAPPENED, CENSORED = frozenset({"dead", "deceased", "died", "event"}), frozenset({"alive", "living", "censored"})
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """A table and the roles of its columns."""
-
-    table: Table
-    column: Mapping[str, str]
-    base: Path
-
-    def cell(self, row: Mapping[str, Any], role: str) -> Any:
-        """The value of a role in a row; a whole number in a column of floats stays whole."""
-        return as_whole(row[self.column[role]]) if role in self.column else None
-
-    def yes(
-        self, row: Mapping[str, Any], column: str, yes: frozenset[str] = YES, no: frozenset[str] = NO
-    ) -> bool | None:
-        """Whether a cell is yes or no; None where it is blank."""
-        word = None if row[column] is None else str(row[column]).strip().lower()
-        if word is not None and word not in yes | no:
-            remedy = f"Write {' or '.join(sorted(yes))}, {' or '.join(sorted(no))}, or leave it blank"
-            raise DatasetError(
-                f"column {column} holds {row[column]!r}, neither yes nor no", str(self.table.path), remedy
-            )
-        return None if word is None else word in yes
-
-    def event(self, row: Mapping[str, Any]) -> tuple[float, bool] | None:
-        """A time and whether the event happened then; None where either is blank."""
-        if not {"time", "event"} <= set(self.column):
-            return None
-        happened = self.yes(row, self.column["event"], YES | HAPPENED, NO | CENSORED)
-        time = self.measured(row, self.column["time"])
-        return None if time is None or happened is None else (time, happened)
-
-    def measured(self, row: Mapping[str, Any], column: str) -> float | None:
-        """The number in a cell; None where it is blank."""
-        if row[column] is None:
-            return None
-        value = number(row[column])
-        if value is None or not math.isfinite(value):
-            remedy = "Write a number with a decimal point and without its unit, or leave it blank"
-            raise DatasetError(
-                f"column {column} holds {row[column]!r}, which is no number", str(self.table.path), remedy
-            )
-        return value
-
-    def stated(self, row: Mapping[str, Any], kind: str) -> Any:
-        """The reference of a kind of another package that a cell states; None where it is blank."""
-        cell, column = self.cell(row, kind), self.column[kind]
-        if cell is None:
-            return None
-        reference: ReferenceKind = added("isocenter.references")[kind].load()
-        try:
-            return reference.facts.of_cell(cell)
-        except ValueError as error:
-            problem = f"column {column} holds {cell!r}, which is no {kind} ({error})"
-            raise DatasetError(problem, str(self.table.path), "Correct the cell, or leave it blank") from error
-
-    @cached_property
-    def findings(self) -> tuple[str, ...]:
-        """All findings of the table: one a column in order, or by name those that its one column lists."""
-        listed = {name for row in self.table.rows for name in self._listed(row) or ()}
-        return tuple(dict.fromkeys([*_named(self.column, "finding"), *sorted(listed)]))
-
-    def present(self, row: Mapping[str, Any]) -> dict[str, bool]:
-        """{finding: whether the row has it}, of those that it states."""
-        each = {name: self.yes(row, column) for name, column in _named(self.column, "finding").items()}
-        stated = {name: is_present for name, is_present in each.items() if is_present is not None}
-        names = self._listed(row)
-        return stated if names is None else {name: name in names for name in self.findings if name not in each} | stated
-
-    def _listed(self, row: Mapping[str, Any]) -> list[str] | None:
-        """The findings that a cell lists; None where it is blank."""
-        text = row[self.column["findings"]] if "findings" in self.column else None
-        if text is None:
-            return None
-        names = [name.strip() for name in str(text).split(BETWEEN)]
-        return [name for name in names if name and name.lower() not in NOTHING]
-
-    def _name(self, row: Mapping[str, Any], column: str) -> str:
-        """A cell that names a file, if a file can bear the name."""
-        text = str(row[column])
-        if not can_be_named(text):
-            shown = repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
-            problem = f"column {column} holds {shown} of {len(text)} letters, which names no file"
-            raise DatasetError(problem, str(self.table.path), "Write the path of a file, or leave the cell blank")
-        return text
-
-    def path(self, row: Mapping[str, Any], column: str) -> Path | None:
-        """The file that a cell names: absolute, or relative to the table and inside its folder."""
-        if row[column] is None:
-            return None
-        text = self._name(row, column)
-        path = Path(text) if Path(text).is_absolute() else self.base / text
-        if not Path(text).is_absolute() and not is_inside(path, self.table.path.parent):
-            raise DatasetError(
-                f"names {text}, which lies outside its folder", str(self.table.path), "Write the whole path"
-            )
-        return path
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
@@ -180,15 +71,17 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     except DatasetError:  # a damaged table is reported where it would have been joined to the images
         return False
     image = table.column(ROLES["image"]) or next(iter(columns_of_files(table, folder.root)), None)
-    if image is None or not (names := [str(row[image]) for row in table.rows if row[image] is not None]):
-        return False
     # Where folders or names hold the labels, a table is a manifest only if it has some itself.
-    known = {member.path.name for member in folder.images}
-    is_labelled = any(table.column(ROLES[role]) for role in ("mask", "label"))
+    is_labelled = any(table.column(ROLES[role]) for role in ("mask", "label", "findings"))
     others = (image_folders, suffix_masks, case_folders, class_folders)
     if not is_labelled and any(layout.fits(folder, options) for layout in others):
         return False
-    return sum(Path(name).name in known for name in names) * 2 > len(names)
+    known = {member.path.name for member in folder.images}
+    names = [str(row[image]) for row in table.rows if row[image] is not None] if image else []
+    if sum(Path(name).name in known for name in names) * 2 > len(names):
+        return True
+    named = NamedCases.beside(table, folder, options)
+    return named is not None and named.column(table, image, ()) is not None
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
@@ -201,17 +94,15 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     table = read_table(folder.members[0].path if folder.is_file else folder.tables[0].path)
     if not table.rows:
         raise DatasetError("the table has no rows", str(table.path), "Write one row a case")
-    column = _columns(table, options)
-    if not any(role.partition(":")[0] == "image" for role in column):
-        column = _with_files(table, column)
-    manifest = Manifest(table, column, _base(table, column))
+    manifest = _with_images(table, _columns(table, options), folder, options)
+    column = manifest.column
     if options.references and not {*REFERENCES, *added_kinds()} & {role.partition(":")[0] for role in column}:
         raise DatasetError(
             f"no column has labels (columns: {', '.join(table.columns)})",
             str(table.path),
-            "Name it, as in --column label=COLUMN or --column mask=COLUMN",
+            label_remedy(table, column.values()),
         )
-    drawn = _named(column, "mask")
+    drawn = columns_of_role(column, "mask")
     labels = mask_labels(folder, options) if drawn else ()
     stated = {str(value) for row in table.rows if (value := manifest.cell(row, "label")) is not None}
     classes, called = name_classes(stated, folder, options, declare=not drawn)
@@ -233,13 +124,31 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         patient_column=column.get("patient"),
         columns=_whole(column),
         readers=tuple(drawn) if len(drawn) > 1 else (),
-        channels=tuple(_named(column, "image")),
+        channels=manifest.named.channels if manifest.named else tuple(columns_of_role(column, "image")),
         problems=left_out(
             missing,
             f"{counted(len(missing), 'row names', 'rows name')} files that are not there",
             "Correct the paths, or get the files",
         ),
     )
+
+
+def _with_images(table: Table, column: Mapping[str, str], folder: Folder, options: DatasetOptions) -> Manifest:
+    """The table with the column that names images by their paths, else by what only one of them is called."""
+    given_image = any(role.startswith("image:") for role in column)
+    paths = column if given_image or "image" in column else _with_files(table, column)
+    manifest = Manifest(table, paths, _base(table, paths))
+    if given_image or ("image" in paths and any(_exists(manifest, row) for row in table.rows)):
+        return manifest
+    named = NamedCases.beside(table, folder, options)
+    holders = {name for role, name in column.items() if role not in ("image", "id", "patient")}  # of something else
+    found = named.column(table, column.get("image"), holders) if named else None
+    return replace(manifest, column={**column, "image": found}, named=named) if found else manifest
+
+
+def _exists(manifest: Manifest, row: Mapping[str, Any]) -> bool:
+    path = manifest.path(row, manifest.column["image"])
+    return path is not None and path.exists()
 
 
 def _with_files(table: Table, column: Mapping[str, str]) -> dict[str, str]:
@@ -260,27 +169,27 @@ def _with_files(table: Table, column: Mapping[str, str]) -> dict[str, str]:
 def _case(
     manifest: Manifest, index: int, row: dict[str, Any], labels: tuple, called: dict[str, str], options: DatasetOptions
 ) -> CaseFiles:
-    images = {
-        channel: path
-        for channel, column in _named(manifest.column, "image").items()
-        if (path := manifest.path(row, column)) is not None
-    }
-    drawn = _named(manifest.column, "mask")
+    found = manifest.case(row)
+    images = manifest.images(row)
+    drawn = columns_of_role(manifest.column, "mask")
     masks = {reader: path for reader, column in drawn.items() if (path := manifest.path(row, column)) is not None}
-    modality = modality_word(options.modality or manifest.cell(row, "modality"))
+    modality = options.modality or manifest.cell(row, "modality")
     references = _references(manifest, row, called)
     by_reader = {reader if len(drawn) > 1 else "": [path] for reader, path in masks.items()}
     references |= masks_by_reader(by_reader, labels, options.read, options.kinds)
-    named = manifest.cell(row, "id") or (stem_of(next(iter(images.values())).name) if images else None)
+    own = found.name.rpartition("/")[2] if found else stem_of(next(iter(images.values())).name) if images else None
     used = set(manifest.column.values())
     split, patient = manifest.cell(row, "split"), manifest.cell(row, "patient")
     return CaseFiles(
-        str(named or patient or f"row_{index + 1}").replace("/", "-").replace("\\", "-"),
-        {channel: partial(load_image, path, options.read, modality) for channel, path in images.items()},
+        str(manifest.cell(row, "id") or own or patient or f"row_{index + 1}").replace("/", "-").replace("\\", "-"),
+        {
+            channel: partial(load_image, path, options.read, modality_word(modality or (channel if found else None)))
+            for channel, path in images.items()
+        },
         references,
         files=tuple(file for path in (*images.values(), *masks.values()) for file in _files(path)),
         key=_digest(row),
-        split=SPLIT_WORDS.get(str(split).lower()),
+        split=SPLIT_WORDS.get(str(split).lower(), found.split if found else None),
         patient=str(patient) if patient is not None else None,
         covariates={name: value for name, value in row.items() if name not in used},
     )
@@ -301,7 +210,9 @@ def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str,
     label = manifest.cell(row, "label")
     if label is not None:
         references["class"] = partial(given, called[str(label)])
-    values = {name: manifest.measured(row, column) for name, column in _named(manifest.column, "value").items()}
+    values = {
+        name: manifest.measured(row, column) for name, column in columns_of_role(manifest.column, "value").items()
+    }
     if known := {name: value for name, value in values.items() if value is not None}:
         references["value"] = partial(given, known)
     if findings := manifest.present(row):
@@ -345,24 +256,16 @@ def _columns(table: Table, options: DatasetOptions) -> dict[str, str]:
     return {role: columns[role] for role in (*ROLES, *columns) if role in columns}
 
 
-def _named(column: Mapping[str, str], kind: str) -> dict[str, str]:
-    """{name: column} of a role that several columns can have, in order; a single one has its column's name."""
-    several = {role.partition(":")[2]: name for role, name in column.items() if role.startswith(f"{kind}:")}
-    if several or kind not in column:
-        return several
-    return {ONLY_NAMES.get(kind, column[kind]): column[kind]}
-
-
 def _whole(column: Mapping[str, str]) -> dict[str, str]:
     """{role: column} with <role>:<name> for roles of several columns, also of a single one but a single mask."""
     kinds = [kind for kind in SEVERAL if kind != "mask" or "mask" not in column]
-    several = {f"{kind}:{name}": own for kind in kinds for name, own in _named(column, kind).items()}
+    several = {f"{kind}:{name}": own for kind in kinds for name, own in columns_of_role(column, kind).items()}
     return {role: own for role, own in column.items() if role.partition(":")[0] not in kinds} | several
 
 
 def _base(table: Table, column: Mapping[str, str]) -> Path:
     """The folder to which paths are relative: the table's folder, else its one sub-folder with the images."""
-    folder, images = table.path.parent, list(_named(column, "image").values())
+    folder, images = table.path.parent, list(columns_of_role(column, "image").values())
     cells = [str(row[images[0]]) for row in table.rows if images and row[images[0]] is not None]
     names = [name for name in cells if can_be_named(name)]
     if not names or any((folder / name).exists() for name in names):

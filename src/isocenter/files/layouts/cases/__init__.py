@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         as_whole,
         can_be_named,
         columns_of_files,
+        label_remedy,
         number,
         read_table,
     )

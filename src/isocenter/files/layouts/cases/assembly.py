@@ -14,6 +14,7 @@ from isocenter.files.index import references_in
 from isocenter.files.layouts.cases.classes import mask_regions
 from isocenter.files.layouts.cases.folder import Folder, stem_of
 from isocenter.files.layouts.cases.join import Join, join_courses, join_table
+from isocenter.files.layouts.cases.table import label_remedy, read_table
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Reading, left_out
 from isocenter.files.modality import modality_word
 from isocenter.files.patients import Patients, patients_by, patients_of
@@ -33,7 +34,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         raise DatasetError("holds no case that can be used", str(folder.root), _remedy([*reading.problems, *problems]))
     ids = case_ids(files)
     # A manifest's own columns are preferred to any other table.
-    join, odd = (None, []) if reading.patients else join_table(folder, files, ids, options.patient)
+    join, odd = (None, []) if reading.columns or reading.patients else join_table(folder, files, ids, options.patient)
     files = join.cases if join else files
     patients = _patients(files, ids, reading, options, join)
     read, courses = join_courses(folder, list(zip(ids, patients.names, strict=True)))
@@ -128,10 +129,13 @@ def _labelled(
         single = f" (one folder, {min(firsts)}, is no choice between classes)" if len(firsts) == 1 else ""
         unread = any(member.suffix in (".xml", ".json") for member in folder.members)
         also = "; its XML or JSON files are no boxes of Pascal VOC or COCO" if unread else ""
+        remedy = "Add class folders, a labels/ or masks/ folder, or a table with a label column"
+        if len(folder.tables) == 1:
+            table = read_table(folder.tables[0].path)
+            also += f"; {table.path.name} has the columns {', '.join(table.columns)}"
+            remedy = f"If one of them holds the labels: {label_remedy(table)}"
         raise DatasetError(
-            f"holds {counted(len(cases), 'image')} and no labels{single}{also}",
-            str(folder.root),
-            "Add class folders, a labels/ or masks/ folder, or a table with a label column",
+            f"holds {counted(len(cases), 'image')} and no labels{single}{also}", str(folder.root), remedy
         )
     what = f"{len(bare)} of {counted(len(cases), 'image')} without a label"
     problems = left_out((case.name for case in bare), what, "Add their labels, or take the images away", "warning")

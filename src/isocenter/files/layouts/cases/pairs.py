@@ -25,6 +25,8 @@ READER_SUFFIX = re.compile(rf"(?i)[_.\- ]({READER})$")
 READER_FOLDER = re.compile(rf"(?i)^(?:{READER}|(?:observer|rater|expert|reader|annotator|radiologist)[_-]?[a-z\d]+)$")
 # img0001 and label0001: the rest is what both have in common.
 PREFIX = re.compile(rf"(?i)^(?:image|img|im|scan|volume|vol|{MASK_WORDS})[_\- ]?(?=\d)")
+# Folders into which a large set was parted, and no classes: HAM10000_images_part_1, batch2, images_001.
+PARTED = re.compile(r"(?i)(?:part|batch|chunk|fold|images?|imgs?)[_\- ]?\d+$")
 IMAGE_SUFFIX = re.compile(r"(?i)[_.\- ](?:image|img|im|scan|volume|vol)$")
 
 
@@ -155,10 +157,15 @@ def without_image(lost: Sequence[str]) -> tuple[Problem, ...]:
 
 
 def class_names(keys: Iterable[Key]) -> set[str]:
-    """The first folders, where they are classes: every case lies in one of several, and none names a person."""
+    """The first folders, where they are classes: every case lies in one of several; none names a person, or a part."""
     firsts = [key.folders[0] if key.folders else "" for key in keys]
     names = set(firsts)
-    if "" in names or len(names) < 2 or len(firsts) == len(names) or any(names_a_person(name) for name in names):
+    if (
+        "" in names
+        or len(names) < 2
+        or len(firsts) == len(names)
+        or any(names_a_person(name) or PARTED.search(name) for name in names)
+    ):
         return set()
     return names
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ PARQUET, SEPARATORS = (".parquet",), {".tsv": "\t"}
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
 # Bytes of a name and letters of a path, on the systems in use; cells that are looked at to know what a column holds.
 LONGEST_NAME, LONGEST_PATH, LOOKED_AT = 255, 4096, 20
+# A column of more different values is none of classes.
+MOST_CLASSES = 20
 MISSING = frozenset({"", "n/a", "na", "nan"})
 
 
@@ -78,6 +80,17 @@ def columns_of_files(table: Table, folder: Path) -> tuple[str, ...]:
         )
 
     return tuple(column for column in table.columns if names_files(column))
+
+
+def label_remedy(table: Table, used: Collection[str] = ()) -> str:
+    """How to name the column of the labels, with one of few different values as the example where there is one.
+
+    used: columns that hold something else
+    """
+    counts = {name: len({row[name] for row in table.rows} - {None}) for name in table.columns if name not in used}
+    few = [name for name, count in counts.items() if 1 < count <= min(MOST_CLASSES, len(table.rows) - 1)]
+    classes = f"--column label={min(few, key=counts.__getitem__) if few else 'COLUMN'}"
+    return f"Name the column, as in {classes} for classes, or --column mask=COLUMN, finding:NAME=COLUMN or value=COLUMN"
 
 
 def is_image_name(text: str) -> bool:

@@ -1,0 +1,149 @@
+"""Rows of a manifest: what their cells say of a case."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from isocenter.added import added
+from isocenter.errors import DatasetError
+from isocenter.files.layouts.cases import Table, as_whole, can_be_named, number
+from isocenter.files.layouts.layout import CaseFiles
+from isocenter.files.layouts.named_cases import NamedCases
+from isocenter.files.storage import is_inside
+from isocenter.values import ReferenceKind
+
+ONLY_NAMES = {"image": "image"}  # of a single column in a role of several; else the column's name
+# In a column of several names: what parts them, and words that say there is none of them (NIH ChestX-ray14).
+BETWEEN, NOTHING = "|", frozenset({"no finding", "no findings", "none", "normal"})
+YES, NO = frozenset({"1", "1.0", "true", "yes", "y"}), frozenset({"0", "0.0", "false", "no", "n"})
+# Letters of a cell that an error shows.
+SHOWN = 60
+# Further words of an event.
+HAPPENED, CENSORED = frozenset({"dead", "deceased", "died", "event"}), frozenset({"alive", "living", "censored"})
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A table and the roles of its columns.
+
+    named: images that cells name otherwise than by their paths; None where they are paths
+    """
+
+    table: Table
+    column: Mapping[str, str]
+    base: Path
+    named: NamedCases | None = None
+
+    def cell(self, row: Mapping[str, Any], role: str) -> Any:
+        """The value of a role in a row; a whole number in a column of floats stays whole."""
+        return as_whole(row[self.column[role]]) if role in self.column else None
+
+    def yes(
+        self, row: Mapping[str, Any], column: str, yes: frozenset[str] = YES, no: frozenset[str] = NO
+    ) -> bool | None:
+        """Whether a cell is yes or no; None where it is blank."""
+        word = None if row[column] is None else str(row[column]).strip().lower()
+        if word is not None and word not in yes | no:
+            remedy = f"Write {' or '.join(sorted(yes))}, {' or '.join(sorted(no))}, or leave it blank"
+            raise DatasetError(
+                f"column {column} holds {row[column]!r}, neither yes nor no", str(self.table.path), remedy
+            )
+        return None if word is None else word in yes
+
+    def event(self, row: Mapping[str, Any]) -> tuple[float, bool] | None:
+        """A time and whether the event happened then; None where either is blank."""
+        if not {"time", "event"} <= set(self.column):
+            return None
+        happened = self.yes(row, self.column["event"], YES | HAPPENED, NO | CENSORED)
+        time = self.measured(row, self.column["time"])
+        return None if time is None or happened is None else (time, happened)
+
+    def measured(self, row: Mapping[str, Any], column: str) -> float | None:
+        """The number in a cell; None where it is blank."""
+        if row[column] is None:
+            return None
+        value = number(row[column])
+        if value is None or not math.isfinite(value):
+            remedy = "Write a number with a decimal point and without its unit, or leave it blank"
+            raise DatasetError(
+                f"column {column} holds {row[column]!r}, which is no number", str(self.table.path), remedy
+            )
+        return value
+
+    def stated(self, row: Mapping[str, Any], kind: str) -> Any:
+        """The reference of a kind of another package that a cell states; None where it is blank."""
+        cell, column = self.cell(row, kind), self.column[kind]
+        if cell is None:
+            return None
+        reference: ReferenceKind = added("isocenter.references")[kind].load()
+        try:
+            return reference.facts.of_cell(cell)
+        except ValueError as error:
+            problem = f"column {column} holds {cell!r}, which is no {kind} ({error})"
+            raise DatasetError(problem, str(self.table.path), "Correct the cell, or leave it blank") from error
+
+    @cached_property
+    def findings(self) -> tuple[str, ...]:
+        """All findings of the table: one a column in order, or by name those that its one column lists."""
+        listed = {name for row in self.table.rows for name in self._listed(row) or ()}
+        return tuple(dict.fromkeys([*columns_of_role(self.column, "finding"), *sorted(listed)]))
+
+    def present(self, row: Mapping[str, Any]) -> dict[str, bool]:
+        """{finding: whether the row has it}, of those that it states."""
+        each = {name: self.yes(row, column) for name, column in columns_of_role(self.column, "finding").items()}
+        stated = {name: is_present for name, is_present in each.items() if is_present is not None}
+        names = self._listed(row)
+        return stated if names is None else {name: name in names for name in self.findings if name not in each} | stated
+
+    def _listed(self, row: Mapping[str, Any]) -> list[str] | None:
+        """The findings that a cell lists; None where it is blank."""
+        text = row[self.column["findings"]] if "findings" in self.column else None
+        if text is None:
+            return None
+        names = [name.strip() for name in str(text).split(BETWEEN)]
+        return [name for name in names if name and name.lower() not in NOTHING]
+
+    def _name(self, row: Mapping[str, Any], column: str) -> str:
+        """A cell that names a file, if a file can bear the name."""
+        text = str(row[column])
+        if not can_be_named(text):
+            shown = repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
+            problem = f"column {column} holds {shown} of {len(text)} letters, which names no file"
+            raise DatasetError(problem, str(self.table.path), "Write the path of a file, or leave the cell blank")
+        return text
+
+    def case(self, row: Mapping[str, Any]) -> CaseFiles | None:
+        """The images that a row names otherwise than by a path; None where it does not."""
+        return self.named.find(row[self.column["image"]]) if self.named else None
+
+    def images(self, row: Mapping[str, Any]) -> dict[str, Path]:
+        """{channel: file} that a row names, whether it is there or not."""
+        if found := self.case(row):
+            return dict(zip(found.images, found.files, strict=False))
+        each = {channel: self.path(row, column) for channel, column in columns_of_role(self.column, "image").items()}
+        return {channel: path for channel, path in each.items() if path is not None}
+
+    def path(self, row: Mapping[str, Any], column: str) -> Path | None:
+        """The file that a cell names: absolute, or relative to the table and inside its folder."""
+        if row[column] is None:
+            return None
+        text = self._name(row, column)
+        path = Path(text) if Path(text).is_absolute() else self.base / text
+        if not Path(text).is_absolute() and not is_inside(path, self.table.path.parent):
+            raise DatasetError(
+                f"names {text}, which lies outside its folder", str(self.table.path), "Write the whole path"
+            )
+        return path
+
+
+def columns_of_role(column: Mapping[str, str], kind: str) -> dict[str, str]:
+    """{name: column} of a role that several columns can have, in order; a single one has its column's name."""
+    several = {role.partition(":")[2]: name for role, name in column.items() if role.startswith(f"{kind}:")}
+    if several or kind not in column:
+        return several
+    return {ONLY_NAMES.get(kind, column[kind]): column[kind]}

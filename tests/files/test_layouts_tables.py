@@ -1,0 +1,143 @@
+"""Tables as data sets come with: names without suffixes, the ends of paths, rows of case folders, lists of findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import isocenter
+from cohorts import classed, picture, volume
+from isocenter.errors import DatasetError
+from isocenter.files import DatasetOptions, read_dataset
+from isocenter.values import Dataset
+
+
+def table(path: Path, columns: str, rows: Iterable[str]) -> Path:
+    path.write_text("\n".join([columns, *rows]) + "\n")
+    return path
+
+
+def classes(dataset: Dataset) -> dict[str, str]:
+    return {case.id: case.references["class"] for case in dataset}
+
+
+def test_rows_name_pictures_without_their_suffix(tmp_path):
+    for n in range(4):
+        picture(tmp_path / "train_images" / f"id{n}.png", n)
+    table(tmp_path / "train.csv", "id_code,diagnosis", (f"id{n},{n % 2}" for n in range(4)))
+    dataset = read_dataset(tmp_path)
+    assert classes(dataset) == {"id0": "0", "id1": "1", "id2": "0", "id3": "1"}
+    assert [int(case.images["image"].data.max()) for case in dataset] == [0, 1, 2, 3]
+    assert classes(read_dataset(tmp_path / "train.csv")) == classes(dataset)
+
+
+def test_folders_into_which_a_set_was_parted_are_no_classes(tmp_path):
+    for n in range(4):
+        picture(tmp_path / f"HAM10000_images_part_{1 + n % 2}" / f"ISIC_{n}.png", n)
+    table(
+        tmp_path / "meta.csv",
+        "lesion_id,image_id,dx,age",
+        (f"L{n},ISIC_{n},{'nv' if n else 'mel'},5{n}" for n in range(4)),
+    )
+    dataset = read_dataset(tmp_path)
+    assert classes(dataset) == {"ISIC_0": "mel", "ISIC_1": "nv", "ISIC_2": "nv", "ISIC_3": "nv"}
+    assert dataset.cases[1].covariates == {"lesion_id": "L1", "age": 51}
+    (tmp_path / "meta.csv").unlink()
+    with pytest.raises(DatasetError, match="no labels"):
+        read_dataset(tmp_path)
+
+
+def test_a_path_may_begin_where_the_set_once_lay(tmp_path):
+    rows = []
+    for n in range(4):
+        picture(tmp_path / "train" / f"patient{n}" / "study1" / "view1.png", n)
+        rows.append(f"Chest-v1.0/train/patient{n}/study1/view1.png,{n % 2}")
+    table(tmp_path / "train.csv", "Path,label", rows)
+    dataset = read_dataset(tmp_path)
+    assert [(int(case.images["image"].data.max()), case.references["class"]) for case in dataset] == [
+        (0, "0"), (1, "1"), (2, "0"), (3, "1"),
+    ]  # fmt: skip
+
+
+def test_a_row_belongs_to_the_folder_of_a_case_with_all_its_images(tmp_path):
+    for n in range(4):
+        for value, name in enumerate(("t1", "flair")):
+            volume(tmp_path / "train" / f"{n:05d}" / f"{name}.nii.gz", np.full((4, 5, 6), 10 * n + value, np.int16))
+    table(tmp_path / "train_labels.csv", "BraTS21ID,MGMT_value,age", (f"{n:05d},{n % 2},4{n}" for n in range(4)))
+    with pytest.raises(DatasetError, match=r"train_labels.csv has the columns BraTS21ID, MGMT_value") as refused:
+        read_dataset(tmp_path)
+    assert "--column label=MGMT_value" in refused.value.remedy
+    dataset = read_dataset(tmp_path, DatasetOptions(column={"label": "MGMT_value"}))
+    assert classes(dataset) == {"00000": "0", "00001": "1", "00002": "0", "00003": "1"}
+    assert [int(image.data.max()) for image in dataset.cases[2].images.values()] == [21, 20]
+    assert (list(dataset.cases[2].images), {image.modality for image in dataset.cases[2].images.values()}) == (["flair", "t1"], {"MR"})
+    assert dataset.cases[2].covariates == {"age": 42}
+
+
+def test_a_column_of_subjects_names_images_and_patients(tmp_path):
+    for n in range(4):
+        volume(tmp_path / f"sub{n}.nii.gz")
+    table(tmp_path / "labels.csv", "subject,diagnosis", (f"sub{n},{'AD' if n % 2 else 'CN'}" for n in range(4)))
+    dataset = read_dataset(tmp_path)
+    assert classes(dataset) == {"sub0": "CN", "sub1": "AD", "sub2": "CN", "sub3": "AD"}
+    assert dataset.patients_known
+    assert [case.patient for case in dataset] == ["sub0", "sub1", "sub2", "sub3"]
+
+
+def test_a_list_of_findings_is_known_by_the_name_that_its_column_has_in_published_tables(tmp_path):
+    for n in range(3):
+        picture(tmp_path / "images" / f"{n:08d}_000.png")
+    rows = [f"{n:08d}_000.png,{each},{n}" for n, each in enumerate(("No Finding", "Effusion|Mass", "Mass"))]
+    table(tmp_path / "Data_Entry_2017.csv", "Image Index,Finding Labels,Patient ID", rows)
+    found = [case.references["findings"] for case in read_dataset(tmp_path)]
+    assert found == [{"Effusion": n == 1, "Mass": n > 0} for n in range(3)]
+
+
+def test_the_label_of_a_table_is_no_covariate(tmp_path):
+    for n in range(4):
+        picture(tmp_path / f"x{n}.png")
+    table(tmp_path / "cases.csv", "image,label,age", (f"x{n}.png,{n % 2},4{n}" for n in range(4)))
+    assert [case.covariates for case in read_dataset(tmp_path)] == [{"age": 40 + n} for n in range(4)]
+
+
+def test_a_name_that_two_images_have_names_neither(tmp_path):
+    for place in ("left", "right"):
+        for n in range(3):
+            picture(tmp_path / place / f"x{n}.png")
+    table(tmp_path / "cases.csv", "name,label", (f"x{n},{n % 2}" for n in range(3)))
+    dataset = read_dataset(tmp_path)
+    assert dataset.layout.startswith("a folder for each class")
+    rows = (f"{place}/x{n},{n % 2}" for place in ("left", "right") for n in range(3))
+    table(tmp_path / "cases.csv", "name,label", rows)
+    with pytest.raises(DatasetError, match="can be read in 2 ways"):
+        read_dataset(tmp_path)
+    dataset = read_dataset(tmp_path, DatasetOptions(layout="manifest"))
+    assert [case.references["class"] for case in dataset] == ["0", "1", "0"] * 2
+
+
+def test_rows_without_an_image_are_said_and_left_out(tmp_path):
+    for n in range(25):
+        picture(tmp_path / "images" / f"x{n}.png")
+    table(tmp_path / "cases.csv", "name,label", (f"x{n},{n % 2}" for n in range(30)))
+    dataset = read_dataset(tmp_path)
+    assert len(dataset) == 25
+    assert "5 rows name files that are not there" in [problem.what for problem in dataset.problems]
+
+
+def test_folders_of_classes_keep_them_beside_a_table_that_has_none(tmp_path):
+    classed(tmp_path)
+    names = sorted(path.relative_to(tmp_path).with_suffix("").as_posix() for path in tmp_path.rglob("*.png"))
+    table(tmp_path / "people.csv", "name,age", (f"{Path(name).name},{40 + n}" for n, name in enumerate(names)))
+    dataset = read_dataset(tmp_path)
+    assert dataset.layout.startswith("a folder for each class")
+
+
+def test_such_a_table_trains(tmp_path):
+    for n in range(12):
+        picture(tmp_path / "scans" / f"id{n}.png", 200 * (n % 2) + n, shape=(32, 32))
+    table(tmp_path / "train.csv", "id_code,diagnosis", (f"id{n},{'ill' if n % 2 else 'well'}" for n in range(12)))
+    run = isocenter.train(tmp_path, out=tmp_path / "run", assignments={"training.steps": 2}, device="cpu", threads=1)
+    assert (run.out / "report.html").is_file()
