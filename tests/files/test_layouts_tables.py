@@ -73,7 +73,7 @@ def test_a_row_belongs_to_the_folder_of_a_case_with_all_its_images(tmp_path):
     dataset = read_dataset(tmp_path, DatasetOptions(column={"label": "MGMT_value"}))
     assert classes(dataset) == {"00000": "0", "00001": "1", "00002": "0", "00003": "1"}
     assert [int(image.data.max()) for image in dataset.cases[2].images.values()] == [21, 20]
-    assert (list(dataset.cases[2].images), {image.modality for image in dataset.cases[2].images.values()}) == (["flair", "t1"], {"MR"})
+    assert {name: image.modality for name, image in dataset.cases[2].images.items()} == {"flair": "MR", "t1": "MR"}
     assert dataset.cases[2].covariates == {"age": 42}
 
 
