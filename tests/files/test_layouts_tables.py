@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 import isocenter
@@ -141,3 +142,52 @@ def test_such_a_table_trains(tmp_path):
     table(tmp_path / "train.csv", "id_code,diagnosis", (f"id{n},{'ill' if n % 2 else 'well'}" for n in range(12)))
     run = isocenter.train(tmp_path, out=tmp_path / "run", assignments={"training.steps": 2}, device="cpu", threads=1)
     assert (run.out / "report.html").is_file()
+
+
+def scanned(data: Path, place: Path, *patients: str, series: int = 1) -> Path:
+    """Folders of DICOM, each of one patient."""
+    for patient in patients:
+        for number in range(series):
+            own = place / f"scan_{patient}"
+            own.mkdir(parents=True, exist_ok=True)
+            for path in sorted((data / "dicom" / "series" / "mr_hippocrop_study1").glob("*.dcm")):
+                header = pydicom.dcmread(path)
+                header.PatientID, header.PatientName, header.SeriesNumber = patient, "Miller", number + 1
+                header.pop("IssuerOfPatientID", None)
+                for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+                    header[name].value = pydicom.uid.generate_uid(
+                        entropy_srcs=[patient, str(number), header[name].value]
+                    )
+                header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
+                header.save_as(own / f"{number}_{path.name}")
+    return place
+
+
+@pytest.mark.parametrize("column", ["PatientID", "folder"])
+def test_rows_of_dicom_are_of_patients_or_folders_and_nobody_is_named(data, tmp_path, column):
+    people = ("MILLER-7", "SMITH-8", "JONES-9")
+    scanned(data, tmp_path, *people)
+    cells = people if column == "PatientID" else [f"scan_{name}" for name in people]
+    rows = [f"{cell},{'ill' if n == 1 else 'well'},4{n}" for n, cell in enumerate(cells)]
+    table(tmp_path / "labels.csv", f"{column},diagnosis,grade", rows)
+    dataset = read_dataset(tmp_path)
+    assert sorted(case.references["class"] for case in dataset) == ["ill", "well", "well"]
+    assert {(case.references["class"], case.covariates["grade"]) for case in dataset} == {
+        ("well", 40), ("ill", 41), ("well", 42),
+    }  # fmt: skip
+    assert dataset.patients_known
+    told = " ".join([*(f"{case.id} {case.patient}" for case in dataset), dataset.patients, str(dataset.problems)])
+    assert not any(name in told for name in people)
+    assert all(case.images["image"].modality == "MR" for case in dataset)
+
+
+def test_a_row_of_a_patient_is_that_of_each_series_and_missing_ones_are_counted_not_named(data, tmp_path):
+    scanned(data, tmp_path, "MILLER-7", "SMITH-8", series=2)
+    scanned(data, tmp_path, "BROWN-1")
+    table(tmp_path / "labels.csv", "PatientID,diagnosis", ["MILLER-7,ill", "SMITH-8,well"])
+    dataset = read_dataset(tmp_path)
+    assert sorted(case.references["class"] for case in dataset) == ["ill", "ill", "well", "well"]
+    assert len({case.patient for case in dataset}) == 2
+    [problem] = dataset.problems
+    assert (problem.severity, problem.what) == ("warning", "1 image has no row in labels.csv")
+    assert "BROWN" not in str(problem)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from isocenter.added import added
 from isocenter.errors import DatasetError, UsageError, counted
-from isocenter.files.layouts import case_folders, class_folders, image_folders, suffix_masks
+from isocenter.files.layouts import case_folders, class_folders, dicom_folder, image_folders, suffix_masks
 from isocenter.files.layouts.cases import (
     PATIENT_COLUMNS,
     SPLIT_COLUMNS,
@@ -36,6 +36,7 @@ from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Re
 from isocenter.files.layouts.manifest_rows import Manifest, columns_of_role
 from isocenter.files.layouts.named_cases import NamedCases
 from isocenter.files.modality import common_modality, modality_word
+from isocenter.values import Problem
 
 # Column names that are understood without --column, in any case, blanks as underscores.
 ROLES: dict[str, tuple[str, ...]] = {
@@ -71,9 +72,9 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     except DatasetError:  # a damaged table is reported where it would have been joined to the images
         return False
     image = table.column(ROLES["image"]) or next(iter(columns_of_files(table, folder.root)), None)
-    # Where folders or names hold the labels, a table is a manifest only if it has some itself.
+    # Where folders, names or DICOM hold the labels, a table is a manifest only if it has some itself.
     is_labelled = any(table.column(ROLES[role]) for role in ("mask", "label", "findings"))
-    others = (image_folders, suffix_masks, case_folders, class_folders)
+    others = (image_folders, suffix_masks, case_folders, class_folders, dicom_folder)
     if not is_labelled and any(layout.fits(folder, options) for layout in others):
         return False
     known = {member.path.name for member in folder.images}
@@ -106,30 +107,49 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     labels = mask_labels(folder, options) if drawn else ()
     stated = {str(value) for row in table.rows if (value := manifest.cell(row, "label")) is not None}
     classes, called = name_classes(stated, folder, options, declare=not drawn)
-    cases, missing = [], []
+    seen = manifest.named.reading if manifest.named else None
+    hidden = seen.patients if seen else ""  # people of DICOM are not called by their names
+    cases, missing, taken = [], [], set[str]()
     for index, row in enumerate(table.rows):
-        case = _case(manifest, index, row, labels, called, options)
-        if all(path.exists() for path in case.files):
-            cases.append(case)
-        else:
-            missing.append(case.name)
+        for found in manifest.cases(row) or (None,):
+            case = _case(manifest, index, row, labels, called, options, found)
+            if all(path.exists() for path in case.files):
+                cases.append(case)
+                taken |= {found.name} if found else set()
+            else:
+                missing.append(f"row_{index + 1}" if hidden else case.name)
     words = {str(word) for row in table.rows if (word := options.modality or manifest.cell(row, "modality"))}
     roles = ", ".join(f"{role}={name}" for role, name in column.items())
+    own = {"mask": labels, "class": classes, "findings": numbered_names(manifest.findings)}
     return Reading(
         tuple(cases),
         how=f"table {table.path.name} with {roles or 'no known column'}",
-        classes={"mask": labels, "class": classes, "findings": numbered_names(manifest.findings)},
-        modality=common_modality(sorted(words)),
-        patients=f"column {column['patient']} of {table.path.name}" if "patient" in column else "",
-        patient_column=column.get("patient"),
+        classes={**(seen.classes if seen else {}), **{kind: each for kind, each in own.items() if each}},
+        modality=common_modality(sorted(words)) or (seen.modality if seen else None),
+        patients=hidden or (f"column {column['patient']} of {table.path.name}" if "patient" in column else ""),
+        patient_column=None if hidden else column.get("patient"),
         columns=_whole(column),
         readers=tuple(drawn) if len(drawn) > 1 else (),
-        channels=manifest.named.channels if manifest.named else tuple(columns_of_role(column, "image")),
-        problems=left_out(
-            missing,
-            f"{counted(len(missing), 'row names', 'rows name')} files that are not there",
-            "Correct the paths, or get the files",
-        ),
+        channels=seen.channels if seen else tuple(columns_of_role(column, "image")),
+        problems=_problems(table, missing, seen, taken),
+    )
+
+
+def _problems(
+    table: Table, missing: Sequence[str], seen: Reading | None, taken: Collection[str]
+) -> tuple[Problem, ...]:
+    """Of rows without their files, and of images without a row.
+
+    seen:  the folder as it lies, where rows name its cases
+    taken: those that have a row
+    """
+    absent = f"{counted(len(missing), 'row names', 'rows name')} files that are not there"
+    rowless = [case.name for case in seen.cases if case.name not in taken] if seen else []
+    unnamed = f"{counted(len(rowless), 'image has', 'images have')} no row in {table.path.name}"
+    return (
+        *(seen.problems if seen else ()),
+        *left_out(missing, absent, "Correct the paths, or get the files"),
+        *left_out(rowless, unnamed, "Add their rows, or take the images away", "warning"),
     )
 
 
@@ -140,7 +160,9 @@ def _with_images(table: Table, column: Mapping[str, str], folder: Folder, option
     manifest = Manifest(table, paths, _base(table, paths))
     if given_image or ("image" in paths and any(_exists(manifest, row) for row in table.rows)):
         return manifest
-    named = NamedCases.beside(table, folder, options)
+    words = {str(row[column["modality"]]) for row in table.rows} if "modality" in column else set()
+    seen = options if options.modality or len(words) != 1 else replace(options, modality=modality_word(words.pop()))
+    named = NamedCases.beside(table, folder, seen)
     holders = {name for role, name in column.items() if role not in ("image", "id", "patient")}  # of something else
     found = named.column(table, column.get("image"), holders) if named else None
     return replace(manifest, column={**column, "image": found}, named=named) if found else manifest
@@ -167,31 +189,48 @@ def _with_files(table: Table, column: Mapping[str, str]) -> dict[str, str]:
 
 
 def _case(
-    manifest: Manifest, index: int, row: dict[str, Any], labels: tuple, called: dict[str, str], options: DatasetOptions
+    manifest: Manifest,
+    index: int,
+    row: dict[str, Any],
+    labels: tuple,
+    called: dict[str, str],
+    options: DatasetOptions,
+    found: CaseFiles | None,
 ) -> CaseFiles:
-    found = manifest.case(row)
-    images = manifest.images(row)
+    images = {} if found else manifest.images(row)
     drawn = columns_of_role(manifest.column, "mask")
     masks = {reader: path for reader, column in drawn.items() if (path := manifest.path(row, column)) is not None}
-    modality = options.modality or manifest.cell(row, "modality")
+    modality = modality_word(options.modality or manifest.cell(row, "modality"))
     references = _references(manifest, row, called)
     by_reader = {reader if len(drawn) > 1 else "": [path] for reader, path in masks.items()}
     references |= masks_by_reader(by_reader, labels, options.read, options.kinds)
     own = found.name.rpartition("/")[2] if found else stem_of(next(iter(images.values())).name) if images else None
     used = set(manifest.column.values())
     split, patient = manifest.cell(row, "split"), manifest.cell(row, "patient")
-    return CaseFiles(
+    case = CaseFiles(
         str(manifest.cell(row, "id") or own or patient or f"row_{index + 1}").replace("/", "-").replace("\\", "-"),
-        {
-            channel: partial(load_image, path, options.read, modality_word(modality or (channel if found else None)))
-            for channel, path in images.items()
-        },
+        {channel: partial(load_image, path, options.read, modality) for channel, path in images.items()},
         references,
         files=tuple(file for path in (*images.values(), *masks.values()) for file in _files(path)),
         key=_digest(row),
-        split=SPLIT_WORDS.get(str(split).lower(), found.split if found else None),
+        split=SPLIT_WORDS.get(str(split).lower()),
         patient=str(patient) if patient is not None else None,
         covariates={name: value for name, value in row.items() if name not in used},
+    )
+    return case if found is None else _with(case, found)
+
+
+def _with(case: CaseFiles, found: CaseFiles) -> CaseFiles:
+    """What a row says of images that it names otherwise than by a path; of DICOM's people, only their pseudonyms."""
+    return replace(
+        case,
+        name=found.name.replace("/", "-") if found.patient else case.name,
+        images=found.images,
+        references={**found.references, **case.references},
+        files=(*found.files, *case.files),
+        split=case.split or found.split,
+        patient=found.patient or case.patient,
+        covariates={**found.covariates, **case.covariates},
     )
 
 
@@ -274,4 +313,6 @@ def _base(table: Table, column: Mapping[str, str]) -> Path:
     return holders[0] if len(holders) == 1 else folder
 
 
-LAYOUT = Layout("manifest", "a table with a row for each case", fits, read, over=frozenset({"plain_images"}))
+LAYOUT = Layout(
+    "manifest", "a table with a row for each case", fits, read, over=frozenset({"plain_images", "dicom_folder"})
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -117,14 +117,12 @@ class Manifest:
             raise DatasetError(problem, str(self.table.path), "Write the path of a file, or leave the cell blank")
         return text
 
-    def case(self, row: Mapping[str, Any]) -> CaseFiles | None:
-        """The images that a row names otherwise than by a path; None where it does not."""
-        return self.named.find(row[self.column["image"]]) if self.named else None
+    def cases(self, row: Mapping[str, Any]) -> Sequence[CaseFiles]:
+        """The images that a row names otherwise than by a path; none where it names paths, or what is not there."""
+        return self.named.find(row[self.column["image"]]) if self.named else ()
 
     def images(self, row: Mapping[str, Any]) -> dict[str, Path]:
-        """{channel: file} that a row names, whether it is there or not."""
-        if found := self.case(row):
-            return dict(zip(found.images, found.files, strict=False))
+        """{channel: file} that a row names by paths, whether it is there or not."""
         each = {channel: self.path(row, column) for channel, column in columns_of_role(self.column, "image").items()}
         return {channel: path for channel, path in each.items() if path is not None}
 
