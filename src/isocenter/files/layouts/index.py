@@ -22,6 +22,7 @@ LAYOUTS: dict[str, str] = {
     "case_folders": "isocenter.files.layouts.case_folders:LAYOUT",
     "class_folders": "isocenter.files.layouts.class_folders:LAYOUT",
     "voc": "isocenter.files.layouts.voc:LAYOUT",
+    "yolo": "isocenter.files.layouts.yolo:LAYOUT",
     "coco": "isocenter.files.layouts.coco:LAYOUT",
     "box_table": "isocenter.files.layouts.box_table:LAYOUT",
     "medmnist": "isocenter.files.layouts.medmnist:LAYOUT",

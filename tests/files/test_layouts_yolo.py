@@ -1,0 +1,166 @@
+"""Boxes of YOLO: shares of the image's width and height, in a text file of the image's name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+import isocenter
+from cohorts import paired, picture
+from isocenter.errors import DatasetError, UsageError
+from isocenter.files import DatasetOptions, read_dataset
+
+# A picture of 20 rows and 30 columns, and a box of the rows 5 to 7 and the columns 3 to 12.
+SHAPE, BOX, EDGES = (20, 30), "0 0.25 0.3 0.3 0.1", [5, 3, 7, 12]
+
+
+def yolo(root: Path, texts: dict[str, str | None], names: str = "") -> Path:
+    for name, text in texts.items():
+        picture(root / "images" / f"{name}.png", shape=SHAPE)
+        if text is not None:
+            path = root / "labels" / f"{name}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    if names:
+        (root / "data.yaml").write_text(names)
+    return root
+
+
+def test_shares_become_edges_in_voxels_rows_first(tmp_path):
+    dataset = read_dataset(yolo(tmp_path, {"a": BOX, "b": f"{BOX}\n1 0.5 0.5 1 1\n", "c": ""}, "names: [red, white]"))
+    boxes = [case.references["boxes"] for case in dataset]
+    assert_allclose(boxes[0].corners, [EDGES])
+    assert_allclose(boxes[1].corners, [EDGES, [0, 0, 20, 30]])
+    assert [one.names for one in boxes] == [("red",), ("red", "white"), ()]
+    assert [label.name for label in dataset.classes["boxes"]] == ["red", "white"]
+
+
+@pytest.mark.parametrize("names", ["names:\n  0: red\n  1: white\n", "names: ['red', 'white']\nnc: 2\ntrain: images\n"])
+def test_names_are_a_list_or_a_table(tmp_path, names):
+    assert read_dataset(yolo(tmp_path, {"a": BOX}, names)).cases[0].references["boxes"].names == ("red",)
+
+
+def test_names_may_stand_line_by_line_or_be_given_and_none_is_invented(tmp_path):
+    yolo(tmp_path, {"a": BOX, "b": "2 0.5 0.5 0.2 0.2"})
+    assert [label.name for label in read_dataset(tmp_path).classes["boxes"]] == ["0", "2"]
+    named = read_dataset(tmp_path, DatasetOptions(labels="0=red,2=white"))
+    assert [label.name for label in named.classes["boxes"]] == ["red", "white"]
+    (tmp_path / "classes.txt").write_text("red\nwhite\n")
+    with pytest.raises(DatasetError, match="gives no name to class 2"):
+        read_dataset(tmp_path)
+    (tmp_path / "classes.txt").write_text("red\nwhite\nplatelet\n")
+    assert [label.name for label in read_dataset(tmp_path).classes["boxes"]] == ["red", "platelet"]
+    with pytest.raises(UsageError, match="does not name 0, 2"):
+        read_dataset(tmp_path, DatasetOptions(labels="0=red"))
+
+
+def test_parts_are_folders_and_a_picture_without_a_file_is_not_labelled(tmp_path):
+    for part, name in (("train", "a"), ("val", "b"), ("test", "c")):
+        picture(tmp_path / "images" / part / f"{name}.png", shape=SHAPE)
+        (tmp_path / "labels" / part).mkdir(parents=True)
+        (tmp_path / "labels" / part / f"{name}.txt").write_text(BOX)
+    picture(tmp_path / "images" / "train" / "bare.png", shape=SHAPE)
+    (tmp_path / "labels" / "train" / "lost.txt").write_text(BOX)
+    dataset = read_dataset(tmp_path)
+    assert dict(dataset.splits) == {"a": "train", "b": "val", "c": "test"}
+    assert {problem.cases for problem in dataset.problems} == {("bare",), ("lost",)}
+
+
+def test_texts_may_lie_beside_their_images(tmp_path):
+    picture(tmp_path / "a.png", shape=SHAPE)
+    (tmp_path / "a.txt").write_text(BOX)
+    (tmp_path / "readme.txt").write_text("boxes of cells")
+    [case] = read_dataset(tmp_path)
+    assert_allclose(case.references["boxes"].corners, [EDGES])
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (f"{BOX}\nnothing here", "line 2 is no class number with a box"),
+        ("0 0.1 0.1 0.9 0.1 0.9 0.9", "line 1 has 7 numbers, and a box 5: it is an outline"),
+        (f"{BOX}\n0 0.5 0.5 0.1", "line 2 is no class number"),
+        ("-1 0.5 0.5 0.1 0.1", "line 1 is no class number"),
+    ],
+)
+def test_what_is_no_box_is_refused_by_file_and_line(tmp_path, text, problem):
+    yolo(tmp_path, {"a": BOX, "b": text})
+    with pytest.raises(DatasetError, match=problem) as refused:
+        read_dataset(tmp_path)
+    assert str(refused.value.where).endswith("b.txt")
+
+
+@pytest.mark.parametrize("box", ["0 0.9 0.5 0.4 0.1", "0 15 10 4 4", "0 0.5 -0.2 0.1 0.1"])
+def test_a_box_beyond_its_image_is_an_error_of_its_case(tmp_path, box):
+    dataset = read_dataset(yolo(tmp_path, {"a": BOX, "b": box}))
+    assert dataset.cases[0].references["boxes"].names == ("0",)
+    with pytest.raises(DatasetError, match="line 1 reaches from"):
+        _ = dataset.cases[1].references["boxes"]
+
+
+def test_rounded_edges_are_cut_back_to_the_image(tmp_path):
+    [case] = read_dataset(yolo(tmp_path, {"a": "0 0.8335 0.5 0.334 1.0005"}))
+    assert_allclose(case.references["boxes"].corners, [[0, 19.995, 20, 30]], atol=0.02)
+
+
+def test_masks_and_other_texts_are_no_boxes(tmp_path):
+    paired(tmp_path)
+    (tmp_path / "labels" / "x0.txt").write_text("drawn by two people")
+    assert read_dataset(tmp_path).kinds == {"mask"}
+
+
+def test_damaged_names_and_endless_files_are_refused(tmp_path):
+    yolo(tmp_path, {"a": BOX}, "names: [red, 'white")
+    with pytest.raises(DatasetError, match="is no YAML"):
+        read_dataset(tmp_path)
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / "labels" / "a.txt").write_text(f"{BOX}\n" * 60000)
+    with pytest.raises(DatasetError, match="larger than any list of boxes"):
+        read_dataset(tmp_path)
+
+
+@given(
+    boxes=st.lists(
+        st.tuples(st.integers(0, 25), st.integers(0, 15), st.integers(1, 4), st.integers(1, 4)), max_size=5, unique=True
+    )
+)
+def test_any_box_comes_back(tmp_path_factory, boxes):
+    place = tmp_path_factory.mktemp("yolo")
+    lines = [f"0 {(x + w / 2) / 30:.6f} {(y + h / 2) / 20:.6f} {w / 30:.6f} {h / 20:.6f}" for x, y, w, h in boxes]
+    yolo(place, {"a": "\n".join(lines), "b": BOX})
+    found = read_dataset(place).cases[0].references["boxes"].corners
+    assert_allclose(found, np.array([[y, x, y + h, x + w] for x, y, w, h in boxes]).reshape(-1, 4), atol=1e-3)
+
+
+def test_bccd_as_yolo_has_the_boxes_of_its_own_files(data, tmp_path):
+    theirs = read_dataset(data / "bccd")
+    names = [label.name for label in theirs.classes["boxes"]]
+    for case in theirs.cases[:12]:
+        image, boxes = case.images["image"], case.references["boxes"]
+        rows, columns = image.geometry.shape
+        picture(tmp_path / "images" / f"{case.id}.png", shape=(rows, columns))
+        low, high = boxes.corners[:, 1::-1] / [columns, rows], boxes.corners[:, :1:-1] / [columns, rows]
+        shares = np.hstack([(low + high) / 2, high - low]).tolist()
+        lines = [
+            f"{names.index(name)} {' '.join(map(str, share))}" for name, share in zip(boxes.names, shares, strict=True)
+        ]
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        (tmp_path / "labels" / f"{case.id}.txt").write_text("\n".join(lines))
+    (tmp_path / "data.yaml").write_text(f"names: {names}")
+    for own, their in zip(read_dataset(tmp_path), theirs.cases[:12], strict=True):
+        assert own.references["boxes"].names == their.references["boxes"].names
+        assert_allclose(own.references["boxes"].corners, their.references["boxes"].corners, atol=1e-6)
+
+
+def test_a_detector_trains_on_them(tmp_path):
+    place, rng = yolo(tmp_path / "data", {f"x{n}": BOX if n % 3 else "" for n in range(20)}), np.random.default_rng(0)
+    for n in range(20):
+        PIL.Image.fromarray(rng.integers(0, 255, SHAPE, np.uint8)).save(place / "images" / f"x{n}.png")
+    run = isocenter.train(place, out=tmp_path / "run", assignments={"training.steps": 2}, device="cpu", threads=1)
+    assert (run.out / "report.html").is_file()
