@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts import nnunet
 from isocenter.files.layouts.cases import (
+    LABEL_NAME,
     Folder,
     Key,
     Member,
@@ -36,6 +38,8 @@ LABELS = {
     "labels", "label", "masks", "mask", "labelstr", "labelsts", "segmentations", "segmentation", "seg", "annotations",
     "ground_truth", "groundtruth", "gt",
 }  # fmt: skip
+# Names that end so are of images and masks where both are there: train_images and train_masks, Input and GroundTruth.
+IMAGE_NAME = re.compile(r"(?i)(?:image|img|input|photo|scan)s?$")
 TEST = {"imagests", "labelsts"}  # the Decathlon's and nnU-Net's test part
 
 
@@ -46,14 +50,16 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     """
     taken = {f"{kind}{part}" for kind in ("images", "labels") for part in ("Tr", "Ts")}
     taken = taken if nnunet.fits(folder, options) else set()
-    places = {_role(member) for member in folder.images if not taken.intersection(member.folders)}
+    roles = _Roles(folder)
+    places = {roles.of(member) for member in folder.images if not taken.intersection(member.folders)}
     return places >= {"image", "label"} or places == {"label"}
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Pairs by equal name; several masks of one image are joined, unless their folders or names name their readers."""
-    images = [(_key(member), member) for member in folder.images if _role(member) == "image"]
-    masks = [(_key(member), member) for member in folder.images if _role(member) == "label"]
+    roles = _Roles(folder)
+    images = [(roles.key(member), member) for member in folder.images if roles.of(member) == "image"]
+    masks = [(roles.key(member), member) for member in folder.images if roles.of(member) == "label"]
     if not images:
         raise DatasetError(
             f"holds {counted(len(masks), 'label')} and no images",
@@ -78,7 +84,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         modality=modality,
         readers=names if len(names) > 1 else (),
         channels=tuple(sorted({name for one in cases for name in one.images})) if channels else (),
-        problems=(*lost, *_outside(folder)),
+        problems=(*lost, *_outside(folder, roles)),
     )
 
 
@@ -109,28 +115,35 @@ def _case(
     )
 
 
-def _level(member: Member) -> int | None:
-    """The level of the folder that marks a file as image or label: the first or second."""
-    levels = (n for n, folder in enumerate(member.folders[:2]) if folder.lower() in IMAGES | LABELS)
-    return next(levels, None)
+class _Roles:
+    """Which folders hold images and which labels: by their whole names, else by what these end in, where both do."""
+
+    def __init__(self, folder: Folder) -> None:
+        names = {name for member in folder.images for name in member.folders[:2]}
+        images, labels = ({name for name in names if name.lower() in words} for words in (IMAGES, LABELS))
+        ending = [{name for name in names if known.search(name)} for known in (IMAGE_NAME, LABEL_NAME)]
+        if not (images or labels) and all(ending) and not ending[0] & ending[1]:
+            images, labels = ending
+        self._role = dict.fromkeys(images, "image") | dict.fromkeys(labels, "label")
+
+    def level(self, member: Member) -> int | None:
+        """The level of the folder that marks a file as image or label: the first or second."""
+        return next((n for n, name in enumerate(member.folders[:2]) if name in self._role), None)
+
+    def of(self, member: Member) -> str | None:
+        """Whether a file is an image or a label; None where no folder says it."""
+        level = self.level(member)
+        return None if level is None else self._role[member.folders[level]]
+
+    def key(self, member: Member) -> Key:
+        """The folders without the one of images or labels, the name, the split."""
+        level = self.level(member) or 0
+        folders = member.folders[:level] + member.folders[level + 1 :]
+        return Key(folders, member.stem, "test" if member.folders[level].lower() in TEST else member.split)
 
 
-def _role(member: Member) -> str | None:
-    level = _level(member)
-    if level is None:
-        return None
-    return "image" if member.folders[level].lower() in IMAGES else "label"
-
-
-def _key(member: Member) -> Key:
-    """The folders without the one of images or labels, the name, the split."""
-    level = _level(member) or 0
-    folders = member.folders[:level] + member.folders[level + 1 :]
-    return Key(folders, member.stem, "test" if member.folders[level].lower() in TEST else member.split)
-
-
-def _outside(folder: Folder) -> list[Problem]:
-    outside = sum(1 for member in folder.images if _role(member) is None)
+def _outside(folder: Folder, roles: _Roles) -> list[Problem]:
+    outside = sum(1 for member in folder.images if roles.of(member) is None)
     if not outside:
         return []
     return [Problem("note", f"{outside} images lie outside images/ and labels/", why="they are not read")]

@@ -20,6 +20,8 @@ from isocenter.values import Array, Image, Label
 UNKNOWN = "unknown"
 # Objects are counted: 255 is one of them and not another notation of 1.
 KEEP_255 = frozenset({255})
+# Grey values by which JPEG changes black and white away from edges, and the share of pixels that may lie between.
+NEARLY, MOST_BETWEEN = 32, 0.02
 # Share of a structure's voxels that may be another's too: edges that touch, and no part of a whole.
 MOST_SHARED = 0.01
 
@@ -166,8 +168,9 @@ def load_mask(paths: tuple[Path, ...], labels: tuple[Label, ...], options: ReadO
 
 def _label_map(path: Path, declared: frozenset[int], options: ReadOptions) -> Image:
     image = _indices(path) or _only(path, options)
-    pixels = as_labels(_one_channel(image, path), declared, path)
-    return replace(image, pixels=pixels, channels=("label",), padding=None, facts={})
+    stored, notes = _one_channel(image, path)
+    pixels = as_labels(stored, declared, path)
+    return replace(image, pixels=pixels, channels=("label",), padding=None, facts={}, notes=(*image.notes, *notes))
 
 
 def as_labels(pixels: Array, declared: frozenset[int], path: Path) -> Array:
@@ -202,14 +205,29 @@ def _indices(path: Path) -> Image | None:
     return reader(path) if reader else None
 
 
-def _one_channel(image: Image, path: Path) -> Array:
+def _one_channel(image: Image, path: Path) -> tuple[Array, list[str]]:
+    """The label numbers of a picture, and notes on what it took to know them."""
     data = image.data
     colours = data[:3] if len(data) in (3, 4) else data[:1]
     if image.facts.get("lossy") and len(np.unique(colours)) > 2:
-        raise FormatError("a mask blurred by JPEG compression", str(path), "Save masks as PNG")
+        return _black_and_white(colours, path)
     if not (colours == colours[:1]).all() or len(data) > 4:
         raise FormatError("a mask in colours", str(path), "Save label numbers in one channel")
-    return colours[:1]
+    return colours[:1], []
+
+
+def _black_and_white(colours: Array, path: Path) -> tuple[Array, list[str]]:
+    """The mask that JPEG has blurred, where all but its edges are still nearly black or white.
+
+    Raises FormatError where they are not: numbers that lie side by side cannot be known again.
+    """
+    grey = colours.mean(axis=0, keepdims=True)
+    between = int(np.count_nonzero((grey > NEARLY) & (grey < 255 - NEARLY)))
+    is_grey = np.ptp(colours.astype(np.int16), axis=0).max() <= NEARLY
+    if not is_grey or between > MOST_BETWEEN * grey.size or grey.max() < 255 - NEARLY:
+        raise FormatError("a mask blurred by JPEG compression", str(path), "Save masks as PNG")
+    note = f"a mask of black and white that JPEG has blurred: {counted(between, 'pixel')} between go by the nearer one"
+    return np.where(grey > 127.5, 255, 0).astype(np.uint8), [note]
 
 
 def _only(path: Path, options: ReadOptions) -> Image:

@@ -27,6 +27,8 @@ READER_FOLDER = re.compile(rf"(?i)^(?:{READER}|(?:observer|rater|expert|reader|a
 PREFIX = re.compile(rf"(?i)^(?:image|img|im|scan|volume|vol|{MASK_WORDS})[_\- ]?(?=\d)")
 # Folders into which a large set was parted, and no classes: HAM10000_images_part_1, batch2, images_001.
 PARTED = re.compile(r"(?i)(?:part|batch|chunk|fold|images?|imgs?)[_\- ]?\d+$")
+# The end of the name of a folder of masks.
+LABEL_NAME = re.compile(r"(?i)(?:mask|ground[_\- ]?truth|segmentation|annotation)s?$")
 IMAGE_SUFFIX = re.compile(r"(?i)[_.\- ](?:image|img|im|scan|volume|vol)$")
 
 
@@ -160,14 +162,10 @@ def class_names(keys: Iterable[Key]) -> set[str]:
     """The first folders, where they are classes: every case lies in one of several; none names a person, or a part."""
     firsts = [key.folders[0] if key.folders else "" for key in keys]
     names = set(firsts)
-    if (
-        "" in names
-        or len(names) < 2
-        or len(firsts) == len(names)
-        or any(names_a_person(name) or PARTED.search(name) for name in names)
-    ):
+    holds_masks = len({bool(LABEL_NAME.search(name)) for name in names}) > 1  # with_mask and without_mask are classes
+    if "" in names or len(names) < 2 or len(firsts) == len(names) or holds_masks:
         return set()
-    return names
+    return set() if any(names_a_person(name) or PARTED.search(name) for name in names) else names
 
 
 def readers(

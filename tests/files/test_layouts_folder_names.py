@@ -1,0 +1,75 @@
+"""Folders of images and masks, known by how their names end; masks that JPEG has blurred."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from cohorts import picture
+from isocenter.errors import DatasetError, FormatError
+from isocenter.files import observed_values, read_dataset
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "suffix"),
+    [
+        ("train_images", "train_masks", ""),
+        ("ISIC2018_Task1_Input", "ISIC2018_Task1_GroundTruth", "_segmentation"),
+        ("Photos", "ManualMask", "_mask"),
+    ],
+)
+def test_folders_are_known_by_how_their_names_end(tmp_path, images, labels, suffix):
+    for n in range(3):
+        picture(tmp_path / images / f"x{n}.png", n)
+        picture(tmp_path / labels / f"x{n}{suffix}.png", 255)
+    dataset = read_dataset(tmp_path)
+    assert [(case.id, observed_values(case)) for case in dataset] == [("x0", (1,)), ("x1", (1,)), ("x2", (1,))]
+
+
+def test_a_folder_of_masks_is_no_class_unless_all_are_called_so(tmp_path):
+    for name in ("CXR_png", "ManualMask"):
+        for n in range(3):
+            picture(tmp_path / "lungs" / name / f"x{n}.png")
+    with pytest.raises(DatasetError, match="no labels"):
+        read_dataset(tmp_path / "lungs")
+    for name in ("with_mask", "without_mask"):
+        for n in range(3):
+            picture(tmp_path / "faces" / name / f"x{n}.png")
+    assert read_dataset(tmp_path / "faces").kinds == {"class"}
+
+
+def blurred(root: Path, drawn: np.ndarray) -> np.ndarray:
+    """A mask as JPEG beside its image, read again."""
+    picture(root / "images" / "x.jpg", shape=drawn.shape)
+    (root / "masks").mkdir()
+    PIL.Image.fromarray(drawn).save(root / "masks" / "x.jpg", quality=90)
+    [case] = read_dataset(root)
+    return case.references["mask"].data[0]
+
+
+def test_a_mask_of_black_and_white_survives_jpeg(tmp_path):
+    rows, columns = np.mgrid[:120, :160]
+    disc = (rows - 60) ** 2 + (columns - 70) ** 2 < 35**2
+    found = blurred(tmp_path, (255 * disc).astype(np.uint8))
+    assert set(np.unique(found)) == {0, 1}
+    assert np.count_nonzero(found != disc) < 0.002 * disc.sum()
+
+
+@pytest.mark.parametrize("values", [(0, 1, 2), (0, 100, 200), (0, 128, 255)])
+def test_other_label_maps_do_not_and_are_refused(tmp_path, values):
+    drawn = np.repeat(np.array(values, np.uint8), 40)[None].repeat(60, axis=0)
+    noise = np.random.default_rng(0).integers(0, 3, drawn.shape, np.uint8) * (max(values) < 3)
+    with pytest.raises(FormatError, match="blurred by JPEG"):
+        blurred(tmp_path, drawn + noise)
+
+
+def test_the_note_says_how_many_pixels_jpeg_left_between(tmp_path):
+    disc = np.pad(np.full((60, 60), 255, np.uint8), 50)
+    picture(tmp_path / "images" / "x.jpg", shape=disc.shape)
+    (tmp_path / "masks").mkdir()
+    PIL.Image.fromarray(disc).save(tmp_path / "masks" / "x.jpg", quality=60)
+    [case] = read_dataset(tmp_path)
+    assert "a mask of black and white that JPEG has blurred" in case.references["mask"].notes[-1]
