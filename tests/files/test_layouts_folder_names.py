@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import PIL.Image
 import pytest
@@ -73,3 +74,32 @@ def test_the_note_says_how_many_pixels_jpeg_left_between(tmp_path):
     PIL.Image.fromarray(disc).save(tmp_path / "masks" / "x.jpg", quality=60)
     [case] = read_dataset(tmp_path)
     assert "a mask of black and white that JPEG has blurred" in case.references["mask"].notes[-1]
+
+
+@pytest.mark.parametrize("codes", ["LAS", "LPS", "SAR", "PIL"])
+def test_what_is_stored_in_another_order_of_axes_is_brought_onto_those_of_the_first_image(tmp_path, codes):
+    rng, drawn = np.random.default_rng(0), np.zeros((5, 6, 7), np.uint8)
+    drawn[1, 2:4, 3:6] = 1
+    stored = {name: rng.normal(size=drawn.shape).astype(np.float32) for name in ("flair", "t1")} | {"seg": drawn}
+    for name, voxels in stored.items():
+        image = nibabel.Nifti1Image(voxels, np.diag([1, 2, 3, 1]))
+        (tmp_path / "x").mkdir(exist_ok=True)
+        if name != "flair":
+            wanted = nibabel.orientations.axcodes2ornt(codes)
+            image = image.as_reoriented(nibabel.orientations.ornt_transform([[0, 1], [1, 1], [2, 1]], wanted))
+        image.to_filename(tmp_path / "x" / f"{name}.nii.gz")
+    [case] = read_dataset(tmp_path)
+    mask = case.references["mask"]
+    assert (case.images["t1"].data[0] == stored["t1"]).all()
+    assert case.images["t1"].geometry.equals(case.images["flair"].geometry)
+    assert (mask.data[0] == drawn).all()
+    assert mask.geometry.equals(case.images["flair"].geometry)
+    assert mask.notes[-1] == f"stored as {codes}, brought onto the axes of the first image (RAS)"
+
+
+def test_a_mask_that_is_mirrored_in_the_world_is_not_turned_to_fit(tmp_path):
+    for name, affine in (("images", np.eye(4)), ("masks", np.diag([-1, 1, 1, 1]))):
+        (tmp_path / name).mkdir()
+        nibabel.Nifti1Image(np.ones((5, 6, 7), np.uint8), affine).to_filename(tmp_path / name / "x.nii.gz")
+    [case] = read_dataset(tmp_path)
+    assert not case.references["mask"].geometry.equals(case.images["image"].geometry)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.errors import GeometryError
-from isocenter.values import DIRECTION_TOLERANCE, GRID_TOLERANCE, Geometry
+from isocenter.values import DIRECTION_TOLERANCE, GRID_TOLERANCE, Geometry, Image
 from strategies import geometries
 
 TILTED = np.array([[1, 0, 0, 0], [0, 1, 0.3, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
@@ -348,3 +348,26 @@ def test_a_tilted_gantry_makes_a_voxel_no_larger_than_what_lies_between_its_slic
     assert tilted.voxel_volume < np.prod(tilted.spacing)
     assert Geometry.of_pixels((4, 4)).voxel_volume is None
     assert Geometry.of_spacing((4, 4), (0.5, 2)).voxel_volume == pytest.approx(1)
+
+
+# -- one grid with its axes in another order -------------------------------------------------------------------------
+
+
+@given(geometries(), st.permutations(range(3)), st.tuples(*[st.booleans()] * 3))
+def test_a_grid_is_brought_onto_the_same_grid_in_any_order_of_its_axes(geometry, axes, flips) -> None:
+    assume(geometry.ndim == 3 and geometry.oriented)
+    other = geometry.permuted(axes, flips)
+    image = Image(places(geometry)[..., 0][None], geometry)
+    brought = image.on_axes_of(other)
+    assert brought.geometry.equals(other)
+    assert_allclose(brought.data[0], places(other)[..., 0], atol=1e-6)
+
+
+@given(geometries(), st.integers(0, 2))
+def test_a_grid_that_lies_elsewhere_is_not_brought_onto_another(geometry, axis) -> None:
+    assume(geometry.ndim == 3 and geometry.oriented and geometry.shape[axis] > 1)
+    affine = geometry.affine.copy()
+    affine[:3, 3] += 0.3 * affine[:3, axis] / np.linalg.norm(affine[:3, axis])
+    shifted = Geometry(geometry.shape, affine, geometry.frame_of_reference, geometry.physical)
+    image = Image(np.zeros((1, *geometry.shape)), geometry)
+    assert image.on_axes_of(shifted) is image

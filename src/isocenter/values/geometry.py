@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import permutations, product
 from typing import Any
 
 import numpy as np
@@ -223,6 +223,13 @@ class Geometry:
         closest = self._closest_axes()
         axes = tuple(int(axis) for axis in np.argsort([axis for axis, _ in closest]))
         return axes, tuple(closest[axis][1] < 0 for axis in axes)
+
+    def axes_onto(self, other: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...]] | None:
+        """(axes, flips) by which `permuted` makes this grid the other; None where it is another grid however turned."""
+        if not self.oriented or self.ndim != other.ndim:
+            return None
+        turns = product(permutations(range(self.ndim)), product((False, True), repeat=self.ndim))
+        return next((turn for turn in turns if self.permuted(*turn).equals(other)), None)
 
     @property
     def canonical(self) -> Geometry:

@@ -219,6 +219,21 @@ class Image:
         """The same image with other voxels, on another grid if one is given."""
         return replace(self, pixels=pixels, geometry=geometry or self.geometry)
 
+    def on_axes_of(self, grid: Geometry) -> Image:
+        """The same image with its axes in the order and direction of another grid's, where only these differ.
+
+        On any other grid it stays as it is: nothing is resampled.
+        """
+        turn = None if self.geometry.equals(grid) else self.geometry.axes_onto(grid)
+        if turn is None:
+            return self
+        extra, (axes, flips) = len(self.shape) - self.geometry.ndim, turn
+        voxels = np.transpose(self.data, [*range(extra), *(extra + axis for axis in axes)])
+        voxels = np.flip(voxels, tuple(extra + axis for axis, is_turned in enumerate(flips) if is_turned))
+        note = f"stored as {self.geometry.orientation}, brought onto the axes of the first image ({grid.orientation})"
+        turned = self.with_pixels(np.ascontiguousarray(voxels), self.geometry.permuted(axes, flips))
+        return replace(turned, notes=(*self.notes, note))
+
     def with_label_map(self, values: Array | Deferred, labels: Sequence[Label]) -> Image:
         """A label map (*spatial) or (frames, *spatial) on the same grid, with the header of the same source."""
         return replace(

@@ -68,7 +68,7 @@ def _overlay(mask: str | Path | Image | BoundingBoxes, picture: Image, name: str
     """
     match mask:
         case Image():
-            return mask
+            return mask.on_axes_of(picture.geometry)
         case BoundingBoxes():
             return box_edges(mask, picture.geometry, (), "boxes")
         case _ if files.holds_boxes(Path(mask)):
@@ -78,4 +78,4 @@ def _overlay(mask: str | Path | Image | BoundingBoxes, picture: Image, name: str
             paths = [Path(path) for path in source.paths] if source is not None and source.is_dicom else []
             return files.drawn_on(Path(mask), picture.geometry, paths)
         case _:
-            return read(mask)
+            return read(mask).on_axes_of(picture.geometry)

@@ -14,11 +14,14 @@ from isocenter.files.index import references_in
 from isocenter.files.layouts.cases.classes import mask_regions
 from isocenter.files.layouts.cases.folder import Folder, stem_of
 from isocenter.files.layouts.cases.join import Join, join_courses, join_table
+from isocenter.files.layouts.cases.load import on_axes_of_image
 from isocenter.files.layouts.cases.table import label_remedy, read_table
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Reading, left_out
 from isocenter.files.modality import modality_word
 from isocenter.files.patients import Patients, patients_by, patients_of
 from isocenter.values import Case, Dataset, Image, LazyMapping, Problem, unambiguous_name
+
+LABEL_MAPS = frozenset({"mask", "instances"})
 
 
 def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Dataset:
@@ -80,16 +83,26 @@ def case_ids(cases: Sequence[CaseFiles]) -> list[str]:
 
 
 def _case(files: CaseFiles, name: str, patient: str, courses: Mapping[str, Any]) -> Case:
+    maps = {kind: load for kind, load in files.references.items() if kind.partition(":")[0] in LABEL_MAPS}
     return Case(
         id=name,
         patient=patient,
-        images=LazyMapping(files.images),
-        references=LazyMapping(files.references),
+        images=LazyMapping(_on_axes_of_first(files, files.images)),
+        references=LazyMapping({**files.references, **_on_axes_of_first(files, maps)}),
         covariates={**files.covariates, **courses},
         group=files.group,
         files=files.files,
         key=files.key,
     )
+
+
+def _on_axes_of_first(files: CaseFiles, loaders: Mapping[str, Callable[[], Any]]) -> dict[str, Callable[[], Any]]:
+    """Images or label maps of a case, with their axes in the order of those of its first image."""
+    first = next(iter(files.images.values()), None)
+    return {
+        name: partial(on_axes_of_image, load, first) if first is not None and load is not first else load
+        for name, load in loaders.items()
+    }
 
 
 def _whole(cases: Sequence[CaseFiles]) -> tuple[list[CaseFiles], list[Problem]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError, FormatError, GeometryError, counted
+from isocenter.errors import DatasetError, FormatError, GeometryError, IsocenterError, counted
 from isocenter.files import picture, tiff
 from isocenter.files.format import ReadOptions
 from isocenter.files.index import format_of, read_volumes
@@ -53,6 +53,18 @@ def load_frame(path: Path, frame: int, frames: int, options: ReadOptions, modali
         )
     region = (slice(None), slice(frame, frame + 1), *(slice(None),) * image.geometry.ndim)
     return replace(image, pixels=np.asarray(image.pixels[region])[:, 0], times=None)
+
+
+def on_axes_of_image(load: Callable[[], Image], first: Callable[[], Image]) -> Image:
+    """A label map or further image in the order of the axes of its case's first image, where it is on the same grid."""
+    own = load()
+    if not own.geometry.oriented:
+        return own
+    try:
+        grid = first().geometry
+    except IsocenterError:  # the first image's own fault, which whoever reads it says
+        return own
+    return own.on_axes_of(grid)
 
 
 def label_maps(
