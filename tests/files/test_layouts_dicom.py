@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
 
+from cohorts import volume
 from isocenter.errors import DatasetError, FormatError
 from isocenter.files import DatasetOptions, observed_values, read_dataset
 
@@ -137,3 +139,32 @@ def test_one_file_is_one_case(data):
     [case] = read_dataset(data / "dicom" / "files" / "pydicom_CT_small.dcm", DatasetOptions(references=False))
     assert case.images["image"].modality == "CT"
     assert np.isfinite(case.images["image"].data).all()
+
+
+@pytest.mark.parametrize("place", ["mask.nii.gz", "segmentations/liver.nii.gz"])
+@pytest.mark.parametrize("codes", ["LPS", "LAS", "RAS"])
+def test_a_label_map_beside_its_series_is_its_mask_however_its_axes_are_stored(data, tmp_path, place, codes):
+    gathered(data, tmp_path / "scan", "mr_hippocrop_study1")
+    image = read_dataset(tmp_path, DatasetOptions(references=False)).cases[0].images["image"]
+    drawn = np.zeros(image.geometry.shape, np.uint8)
+    drawn[1:4, 2:6, 1:2] = 1
+    stored = nibabel.Nifti1Image(drawn, image.geometry.affine)
+    ours = nibabel.orientations.io_orientation(stored.affine)
+    turn = nibabel.orientations.ornt_transform(ours, nibabel.orientations.axcodes2ornt(codes))
+    path = tmp_path / "scan" / place
+    path.parent.mkdir(exist_ok=True)
+    stored.as_reoriented(turn).to_filename(path)
+    [case] = read_dataset(tmp_path)
+    assert case.references["mask"].geometry.equals(image.geometry)
+    assert (case.references["mask"].data[0] == drawn).all()
+    assert path in case.files
+
+
+def test_one_beside_several_series_is_left_out_and_said(data, tmp_path):
+    gathered(data, tmp_path / "scan" / "a", "mr_hippocrop_study1")
+    gathered(data, tmp_path / "scan" / "b", "ct_3slices_with_seg")
+    volume(tmp_path / "scan" / "mask.nii.gz")
+    with pytest.raises(DatasetError, match="no labels"):
+        read_dataset(tmp_path)
+    dataset = read_dataset(tmp_path, DatasetOptions(references=False))
+    assert [problem.what for problem in dataset.problems] == ["1 label map lies beside no series or several"]

@@ -123,7 +123,8 @@ def _regressed(features: Floats, offset: Floats, truth: Floats, owners: np.ndarr
     inverse, left = np.linalg.pinv(hessian), features.T @ (truth - special.expit(offset + features @ coefficients))
     variance = float((inverse @ _clustered(features * (truth - chance)[:, None], owners) @ inverse)[0, 0])
     # Where all chances are 0 or 1 to the last digit, no step leads anywhere.
-    if not variance > 0 or np.abs(left).max() > UNSOLVED * len(truth):
+    is_solved = 0 < variance < MOST_SLOPE**2 and np.abs(left).max() <= UNSOLVED * len(truth)
+    if not is_solved:
         return replace(unknown, method="none: the probabilities part the two sides, or are too sure to tell")
     spread = variance**0.5
     low, high = (float(coefficients[0] + side * DEVIATIONS * spread) for side in (-1, 1))

@@ -16,7 +16,7 @@ from typing import Any
 from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.files.layouts import suffix_masks
 from isocenter.files.layouts.cases import (
-    MASK_WORDS,
+    MASK_NAME,
     Folder,
     Key,
     Member,
@@ -35,11 +35,6 @@ from isocenter.files.modality import UNKNOWN_MODALITY, common_modality, modality
 from isocenter.values import Label
 
 IMAGE_WORD = re.compile(r"(?i)^(?:image|img|imaging|scan|volume|vol)$")
-# A mask's name: the word alone, after the structure (liver_mask) or before it (mask_liver).
-MASK = re.compile(
-    rf"(?i)^(?:(?P<before>.+?)[_.\- ])?(?:{MASK_WORDS})(?:[_\- ]?\d+)?$"
-    rf"|^(?:{MASK_WORDS})[_.\- ](?P<after>[a-z].*)$"
-)
 # More kinds of image than this in one folder are cases.
 MOST_IMAGES = 16
 
@@ -165,7 +160,7 @@ def _sorted(folder: Folder) -> dict[Key, CaseFolder]:
         if is_in_masks:
             *above, own = above
         case, name = cases[Key(tuple(above), own, member.split)], _own_name(member.stem, own)
-        fit = MASK.match(name)
+        fit = MASK_NAME.match(name)
         if fit or is_in_masks:
             case.masks[(fit["before"] or fit["after"] or "") if fit else name].append(member)
         else:

@@ -44,7 +44,7 @@ TEST = {"imagests", "labelsts"}  # the Decathlon's and nnU-Net's test part
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """Images under a folder for images and masks under one for labels; or only labels, which `read` refuses.
+    """Images under a folder for images and masks under one for labels; or only labels without DICOM: `read` refuses.
 
     What nnU-Net's own folders hold does not count where its description fits them.
     """
@@ -52,7 +52,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     taken = taken if nnunet.fits(folder, options) else set()
     roles = _Roles(folder)
     places = {roles.of(member) for member in folder.images if not taken.intersection(member.folders)}
-    return places >= {"image", "label"} or places == {"label"}
+    return places >= {"image", "label"} or (places == {"label"} and not folder.dicom)
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:

@@ -81,6 +81,8 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     names = [str(row[image]) for row in table.rows if row[image] is not None] if image else []
     if sum(Path(name).name in known for name in names) * 2 > len(names):
         return True
+    if not is_labelled or folder.description is not None:
+        return False
     named = NamedCases.beside(table, folder, options)
     return named is not None and named.column(table, image, ()) is not None
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from isocenter.files.layouts.cases.pairs import (
         IMAGE_SUFFIX,
         LABEL_NAME,
+        MASK_NAME,
         MASK_WORDS,
         PREFIX,
         READER,

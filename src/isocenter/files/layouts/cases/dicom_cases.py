@@ -36,10 +36,11 @@ from isocenter.files.dicom import (
     whole,
 )
 from isocenter.files.format import ReadOptions
-from isocenter.files.layouts.cases.classes import name_classes, parse_labels
+from isocenter.files.layouts.cases.classes import mask_labels, name_classes, parse_labels
 from isocenter.files.layouts.cases.dicom_boxes import Outlines, Reported, boxes_on, reported
 from isocenter.files.layouts.cases.folder import Folder
-from isocenter.files.layouts.cases.load import load_image, with_modality
+from isocenter.files.layouts.cases.load import load_image, masks_by_reader, with_modality
+from isocenter.files.layouts.cases.pairs import LABEL_NAME, MASK_NAME
 from isocenter.files.layouts.layout import DESCRIPTION, PSEUDONYMS, CaseFiles, DatasetOptions, Reading, left_out
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Geometry, Image, Label, Problem
@@ -62,13 +63,16 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     parts = [part for series in seen.series if series.is_image for part in _each(series)]
     images = [series for series, _ in parts]
     drawn, lost = _drawn(seen.series, images)
+    beside, lonely = _beside(folder, images)
     names = unique([_case_name(series, options) + ending for series, ending in parts])
-    labels = _labels([series for some in drawn.values() for series in some], options)
+    segmentations = [series for some in drawn.values() for series in some]
+    labels = _labels(segmentations, options) if segmentations or not beside else mask_labels(folder, options)
     reports = reported(seen.series, images) if options.references else Reported()
-    classes, called = name_classes(reports.names, folder, options, declare=not drawn)
+    classes, called = name_classes(reports.names, folder, options, declare=not (drawn or beside))
+    stated = [(reports.of.get(n, ()), called) for n in range(len(images))]
     cases = tuple(
-        _case(name, series, drawn.get(series.uid, []), labels, (reports.of.get(n, ()), called), options)
-        for n, (name, series) in enumerate(zip(names, images, strict=True))
+        _case(name, series, (drawn.get(series.uid, []), beside[series.uid]), labels, report, options)
+        for name, series, report in zip(names, images, stated, strict=True)
     )
     studies, series = {one.study for one in images}, {one.uid for one in images}
     return Reading(
@@ -80,6 +84,7 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
         problems=(
             *map(_damaged, seen.damaged),
             *_lost(lost),
+            *_lonely(lonely),
             *reports.problems,
             *_without_image(seen.series, reports.read),
         ),
@@ -184,24 +189,32 @@ def _case_name(series: SeriesFiles, options: DatasetOptions) -> str:
 def _case(
     name: str,
     series: SeriesFiles,
-    drawn: Sequence[SeriesFiles],
+    masks: tuple[Sequence[SeriesFiles], Sequence[Path]],
     labels: tuple[Label, ...],
     reports: tuple[tuple[Outlines, ...], Mapping[str, str]],
     options: DatasetOptions,
 ) -> CaseFiles:
     references: dict[str, Callable[[], Any]] = {}
+    drawn, beside = masks
     image = partial(load_series, series.paths, options.read, modality_word(options.modality))
     if drawn:
         references["mask"] = partial(load_segments, drawn[0], series.paths, labels, options.read)
     for other in drawn[1:]:
         references[f"mask:{other.name}"] = partial(load_segments, other, series.paths, labels, options.read)
+    if beside and not drawn:
+        references |= masks_by_reader({"": beside}, labels, options.read, options.kinds)
     if reports[0]:
         references["boxes"] = boxes_on(*reports, image)
     return CaseFiles(
         name,
         {"image": image},
         references,
-        files=(*series.paths, *(path for other in drawn for path in other.paths), *(path for path, _ in reports[0])),
+        files=(
+            *series.paths,
+            *(path for other in drawn for path in other.paths),
+            *(() if drawn else beside),
+            *(path for path, _ in reports[0]),
+        ),
         patient=series.patient,
         covariates=series.covariates,
     )
@@ -227,6 +240,24 @@ def _drawn(
         else:
             lost.append(series.name)
     return drawn, lost
+
+
+def _beside(folder: Folder, images: Sequence[SeriesFiles]) -> tuple[dict[str, list[Path]], list[str]]:
+    """{series UID: label maps in other formats}, by the folder in which both lie, and those beside no single series."""
+    beside: dict[str, list[Path]] = defaultdict(list)
+    lonely = []
+    for member in folder.images:
+        place = member.path.parent
+        is_inside = bool(LABEL_NAME.search(place.name) or MASK_NAME.match(place.name))
+        if not (is_inside or MASK_NAME.match(member.stem)):
+            continue
+        shared = place.parent if is_inside else place
+        owners = {series.uid for series in images if any(path.is_relative_to(shared) for path in series.paths)}
+        if len(owners) == 1:
+            beside[owners.pop()].append(member.path)
+        else:
+            lonely.append(member.name)
+    return beside, lonely
 
 
 def _labels(segmentations: Sequence[SeriesFiles], options: DatasetOptions) -> tuple[Label, ...]:
@@ -272,6 +303,11 @@ def _without_image(everything: Sequence[SeriesFiles], known: Collection[Path]) -
     files = tuple(path.name for path, _ in others)
     what = f"{counted(len(files), 'file holds', 'files hold')} no pixels ({kinds})"
     return left_out(files, what, severity="warning")
+
+
+def _lonely(names: Sequence[str]) -> tuple[Problem, ...]:
+    what = f"{counted(len(names), 'label map lies', 'label maps lie')} beside no series or several"
+    return left_out(names, what, "Put each into the folder of its one series, which may lie below it", "warning")
 
 
 def _lost(names: Sequence[str]) -> tuple[Problem, ...]:

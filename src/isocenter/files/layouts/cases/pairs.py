@@ -19,6 +19,11 @@ from isocenter.values import Image, Problem, Split
 CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net: case_0000, case_0001, ...
 MASK_WORDS = "mask|masks|seg|segmentation|label|labels|gt|groundtruth|annotation|roi"
 MASK_SUFFIX = re.compile(rf"(?i)[_.\- ](?:{MASK_WORDS})(?:[_\- ]?\d+)?$")
+# A mask in the folder of its case: the word alone, after the structure (liver_mask) or before it (mask_liver).
+MASK_NAME = re.compile(
+    rf"(?i)^(?:(?P<before>.+?)[_.\- ])?(?:{MASK_WORDS})(?:[_\- ]?\d+)?$"
+    rf"|^(?:{MASK_WORDS})[_.\- ](?P<after>[a-z].*)$"
+)
 # The reader who drew it, at the end of a mask's name or as the folder in which it lies.
 READER = r"(?:1st|2nd|3rd|[4-9]th)(?:HO|observer|manual)?|(?:manual|observer|rater|expert|reader|annotator)[_-]?\d+"
 READER_SUFFIX = re.compile(rf"(?i)[_.\- ]({READER})$")
