@@ -146,7 +146,7 @@ def _labelled(
         if len(folder.tables) == 1:
             table = read_table(folder.tables[0].path)
             also += f"; {table.path.name} has the columns {', '.join(table.columns)}"
-            remedy = f"If one of them holds the labels: {label_remedy(table)}"
+            remedy = label_remedy(table)
         raise DatasetError(
             f"holds {counted(len(cases), 'image')} and no labels{single}{also}", str(folder.root), remedy
         )

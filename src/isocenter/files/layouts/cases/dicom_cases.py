@@ -245,16 +245,20 @@ def _drawn(
 def _beside(folder: Folder, images: Sequence[SeriesFiles]) -> tuple[dict[str, list[Path]], list[str]]:
     """{series UID: label maps in other formats}, by the folder in which both lie, and those beside no single series."""
     beside: dict[str, list[Path]] = defaultdict(list)
-    lonely = []
+    lonely, below = [], defaultdict[Path, set[str]](set)
+    for series in images if folder.images else ():
+        for place in {path.parent for path in series.paths}:
+            for above in (place, *place.parents):
+                below[above].add(series.uid)
     for member in folder.images:
         place = member.path.parent
         is_inside = bool(LABEL_NAME.search(place.name) or MASK_NAME.match(place.name))
         if not (is_inside or MASK_NAME.match(member.stem)):
             continue
         shared = place.parent if is_inside else place
-        owners = {series.uid for series in images if any(path.is_relative_to(shared) for path in series.paths)}
+        owners = below.get(shared, ())
         if len(owners) == 1:
-            beside[owners.pop()].append(member.path)
+            beside[next(iter(owners))].append(member.path)
         else:
             lonely.append(member.name)
     return beside, lonely
