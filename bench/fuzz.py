@@ -268,7 +268,7 @@ def others(folder: Path, volume: np.ndarray, picture: np.ndarray) -> None:
         ({}, {"tile": (16, 16), "compression": "lzw"}, {"compression": "jpeg"}, {"rowsperstrip": 3})
     ):
         tifffile.imwrite(folder / f"plain_{n}.tif", picture, photometric="rgb", **how)
-    for suffix in ("bmp", "gif", "webp", "jp2", "jpg"):
+    for suffix in ("bmp", "gif", "webp", "jp2", "jpg", "pgm", "ppm"):
         PIL.Image.fromarray(picture).save(folder / f"picture.{suffix}")
     frames = [PIL.Image.fromarray(np.roll(picture, n, 0)) for n in range(4)]
     frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:], duration=100)

@@ -71,6 +71,14 @@ def test_pictures_named_as_their_folder_are_its_images(tmp_path):
     assert [(case.id, observed_values(case)) for case in read_dataset(tmp_path)] == [(f"p{n}", (1,)) for n in range(3)]
 
 
+def test_a_name_that_only_begins_with_the_letters_of_its_folder_stays_whole(tmp_path):
+    for case in ("t", "s"):
+        for name in ("t1", f"{case}_flair", "mask"):
+            volume(tmp_path / case / f"{name}.nii.gz")
+    names = {case.id: set(case.images) for case in read_dataset(tmp_path)}
+    assert names == dict.fromkeys("st", {"t1", "flair"})
+
+
 def test_masks_of_structures_become_one_label_map_in_the_order_of_their_names(tmp_path):
     dataset = read_dataset(organs(tmp_path))
     assert [(label.value, label.name) for label in dataset.classes["mask"]] == [(1, "liver"), (2, "spleen")]

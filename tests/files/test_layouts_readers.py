@@ -99,3 +99,28 @@ def test_columns_may_say_who_drew_a_mask(tmp_path):
     assert dataset.readers == ("anna", "berta")
     assert [who(case) for case in dataset] == [{"mask": "anna", "mask:berta": "berta"}, {"mask": "berta"}]
     assert {"mask:anna": "anna", "mask:berta": "berta"}.items() <= dataset.columns.items()
+
+
+def test_drive_has_drawings_by_hand_and_its_masks_show_the_field_of_view(tmp_path):
+    for part, numbers, readers in (("training", (21, 22), ("1st",)), ("test", (1, 2), ("1st", "2nd"))):
+        for n in numbers:
+            picture(tmp_path / part / "images" / f"{n:02}_{part}.png", 1)
+            picture(tmp_path / part / "mask" / f"{n:02}_{part}_mask.png", 1)
+            for reader in readers:
+                picture(tmp_path / part / f"{reader}_manual" / f"{n:02}_manual{reader[0]}.png", 1)
+    dataset = read_dataset(tmp_path)
+    assert {case.id: dataset.splits[case.id] for case in dataset} == {
+        "21_training": "train", "22_training": "train", "01_test": "test", "02_test": "test",
+    }  # fmt: skip
+    of_test = {"mask": "1st_manual", "mask:2nd_manual": "2nd_manual"}
+    assert [who(case) for case in dataset if case.id.endswith("test")] == [of_test] * 2
+    assert [list(case.references) for case in dataset if case.id.endswith("training")] == [["mask"]] * 2
+    assert any("show where the camera saw anything" in problem.why for problem in dataset.problems)
+
+
+def test_hrf_has_masks_of_the_image_s_own_name_and_a_field_of_view(tmp_path):
+    names = drawn(tmp_path, *(f"{folder}.png" for n in range(3) for folder in (f"images/0{n}_dr", f"manual1/0{n}_dr")))
+    drawn(names, *(f"mask/0{n}_dr_mask.png" for n in range(3)))
+    dataset = read_dataset(tmp_path)
+    assert [case.id for case in dataset] == ["00_dr", "01_dr", "02_dr"]
+    assert [list(case.references) for case in dataset] == [["mask"]] * 3

@@ -244,3 +244,44 @@ def test_the_colours_of_a_bmp_are_those_of_the_library_whichever_way_its_rows_ru
     (tmp_path / "cut.bmp").write_bytes((tmp_path / "a.bmp").read_bytes()[:-20])
     with pytest.raises(FormatError, match="no whole picture"):
         _ = read(tmp_path / "cut.bmp").data
+
+
+@given(
+    highest=st.sampled_from([1, 200, 255, 256, 4095, 65535]),
+    channels=st.sampled_from([1, 3]),
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    draw=st.data(),
+)
+def test_grey_and_colour_maps_keep_their_values_whatever_the_highest_is(
+    tmp_path_factory, highest, channels, shape, draw
+):
+    kind = np.dtype(np.uint8 if highest < 256 else np.uint16)
+    pixels = draw.draw(arrays(kind, (*shape, channels), elements=st.integers(0, highest)))
+    folder = tmp_path_factory.mktemp("netpbm")
+    head = f"# by hand\n{shape[1]} {shape[0]}\n# of 12 bits\n{highest}\n".encode()
+    suffix, raw, words = {1: (".pgm", b"P5", b"P2"), 3: (".ppm", b"P6", b"P3")}[channels]
+    binary, text = folder / f"binary{suffix}", folder / f"text{suffix}"
+    binary.write_bytes(raw + b"\n" + head + pixels.astype(kind.newbyteorder(">")).tobytes())
+    text.write_bytes(words + b"\n" + head + b" ".join(str(value).encode() for value in pixels.ravel()))
+    for path in (binary, text):
+        found = read(path)
+        assert_array_equal(np.moveaxis(found.data, 0, -1), pixels)
+        assert found.dtype == kind
+
+
+@pytest.mark.parametrize(
+    ("stream", "problem"),
+    [
+        (b"P5\n4 6\n255\n" + bytes(23), "cut short: 23 of 24"),
+        (b"P5\n99999 99999\n255\n" + bytes(24), "cut short"),
+        (b"P5\n4 6\n7\n" + bytes([8]) * 24, "states 7 as the highest"),
+        (b"P2\n2 1\n255\n-1 3", "holds -1 to 3"),
+        (b"P2\n2 1\n255\n1 x", "no whole picture"),
+        (b"P6\n0 6\n255\n", "states 0 x 6"),
+        (b"P6\nfour", "no columns, rows"),
+    ],
+)
+def test_a_damaged_grey_or_colour_map_is_refused(tmp_path, stream, problem):
+    (tmp_path / "a.pgm").write_bytes(stream)
+    with pytest.raises(FormatError, match=problem):
+        read(tmp_path / "a.pgm")

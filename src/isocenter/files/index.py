@@ -36,8 +36,8 @@ FORMATS: dict[str, Entry] = {
     "parrec": Entry("isocenter.files.parrec:FORMAT", (".par", ".rec"), ()),
     "picture": Entry(
         "isocenter.files.picture:FORMAT",
-        (".png", ".jpeg", ".jpg", ".bmp", ".jp2", ".webp", ".gif"),
-        ((0, b"\x89PNG\r\n\x1a\n"), (0, b"\xff\xd8\xff"), (0, b"BM"), (0, b"GIF8")),
+        (".png", ".jpeg", ".jpg", ".bmp", ".jp2", ".webp", ".gif", ".pgm", ".ppm"),
+        ((0, b"\x89PNG\r\n\x1a\n"), (0, b"\xff\xd8\xff"), (0, b"BM"), (0, b"GIF8"), (0, b"P5\n"), (0, b"P6\n")),
     ),
     "tiff": Entry("isocenter.files.tiff:FORMAT", (".tiff", ".tif"), ((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"))),
     "numpy": Entry("isocenter.files.numpy_file:FORMAT", (".npy", ".npz"), ((0, b"\x93NUMPY"),)),

@@ -1,4 +1,4 @@
-"""Picture formats (PNG, JPEG, BMP, GIF, WebP, JPEG 2000): pixels without size in mm and without sides.
+"""Picture formats (PNG, JPEG, BMP, GIF, WebP, JPEG 2000, PGM, PPM): pixels without size in mm and without sides.
 
 A picture's dots per inch are the size at which to print it, not that of the patient: they are not used.
 """
@@ -21,6 +21,7 @@ from isocenter.errors import FormatError
 from isocenter.files.coded import has_end, stated
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.moving import KINDS, PIL_ERRORS, frames_of, is_moving, open_header, read_moving
+from isocenter.files.netpbm import is_netpbm, read_netpbm
 from isocenter.files.webp import ORIENTATION, is_webp, read_webp
 from isocenter.values import Array, Geometry, Image, Label, Source
 
@@ -147,6 +148,8 @@ def _decoded(path: Path) -> tuple[Array, list[str], dict[str, Any]]:
     with _errors_named(path):
         if is_webp(path):
             pixels, orientation = read_webp(path)
+        elif is_netpbm(path):
+            pixels, orientation = read_netpbm(path), 1
         else:
             with _opened(path) as opened:
                 facts |= {"lossy": True} if opened.format in LOSSY else {}

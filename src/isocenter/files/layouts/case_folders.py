@@ -169,8 +169,9 @@ def _sorted(folder: Folder) -> dict[Key, CaseFolder]:
 
 
 def _own_name(stem: str, folder: str) -> str:
-    """What a file's name says beyond that of its folder: t1 of BraTS_001/BraTS_001_t1."""
-    return stem[len(folder) :].strip("_.- ") if stem.lower().startswith(folder.lower()) else stem
+    """What a file's name says beyond that of its folder: t1 of BraTS_001/BraTS_001_t1, and t1 of t/t1."""
+    begins, rest = stem.lower().startswith(folder.lower()), stem[len(folder) :]
+    return rest.strip("_.- ") if begins and not rest[:1].isalnum() else stem
 
 
 def _says_image(name: str) -> bool:

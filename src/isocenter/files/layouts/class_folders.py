@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from isocenter.files.layouts.cases import Folder, Key, Member, class_names, given, name_classes, readers
-from isocenter.files.layouts.image_folders import IMAGES, LABELS
+from isocenter.files.layouts.image_folders import BY_HAND, IMAGES, LABELS
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
 from isocenter.values import Problem
@@ -45,7 +45,9 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
 
 def _classed(members: tuple[Member, ...]) -> list[Member]:
-    return [m for m in members if m.folders and m.folders[0].lower() not in IMAGES | LABELS]
+    inside = [m for m in members if m.folders and m.folders[0].lower() not in IMAGES | LABELS]
+    beside_images = any(m.folders[:1] and m.folders[0].lower() in IMAGES for m in members)
+    return [m for m in inside if not (beside_images and BY_HAND.search(m.folders[0]))]
 
 
 LAYOUT = Layout("class_folders", "a folder for each class", fits, read, over=frozenset({"plain_images"}))

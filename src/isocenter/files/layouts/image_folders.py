@@ -40,6 +40,9 @@ LABELS = {
 }  # fmt: skip
 # Names that end so are of images and masks where both are there: train_images and train_masks, Input and GroundTruth.
 IMAGE_NAME = re.compile(r"(?i)(?:image|img|input|photo|scan)s?$")
+# Who drew by hand, where a folder is named so; what `mask` beside it shows is where the camera saw anything.
+BY_HAND = re.compile(r"(?i)^(?:(?:1st|2nd|3rd|[4-9]th)[_\- ]?)?manual(?:[_\- ]?\d+)?$")
+FIELD_OF_VIEW = {"mask", "masks", "fov"}
 TEST = {"imagests", "labelsts"}  # the Decathlon's and nnU-Net's test part
 
 
@@ -116,11 +119,19 @@ def _case(
 
 
 class _Roles:
-    """Which folders hold images and which labels: by their whole names, else by what these end in, where both do."""
+    """Which folders hold images and which labels: by their whole names, else by what these end in, where both do.
+
+    Folders of drawings by hand, `1st_manual` or `manual1` beside `images`, hold labels, and `mask` then holds none: so
+    DRIVE and HRF are laid out.
+    """
 
     def __init__(self, folder: Folder) -> None:
         names = {name for member in folder.images for name in member.folders[:2]}
         images, labels = ({name for name in names if name.lower() in words} for words in (IMAGES, LABELS))
+        self._fields: set[str] = set()
+        if images and (by_hand := {name for name in names if BY_HAND.search(name)}):
+            self._fields = {name for name in names if name.lower() in FIELD_OF_VIEW}
+            labels = (labels - self._fields) | by_hand
         ending = [{name for name in names if known.search(name)} for known in (IMAGE_NAME, LABEL_NAME)]
         if not (images or labels) and all(ending) and not ending[0] & ending[1]:
             images, labels = ending
@@ -135,18 +146,29 @@ class _Roles:
         level = self.level(member)
         return None if level is None else self._role[member.folders[level]]
 
+    def shows_field(self, member: Member) -> bool:
+        """Whether a file shows the field of view."""
+        return not self._fields.isdisjoint(member.folders[:2])
+
     def key(self, member: Member) -> Key:
-        """The folders without the one of images or labels, the name, the split."""
+        """The folders without the one of images or labels, the name, the split; a folder that names a reader stays."""
         level = self.level(member) or 0
-        folders = member.folders[:level] + member.folders[level + 1 :]
+        is_reader = bool(BY_HAND.search(member.folders[level]))
+        folders = member.folders[: level + is_reader] + member.folders[level + 1 :]
         return Key(folders, member.stem, "test" if member.folders[level].lower() in TEST else member.split)
 
 
 def _outside(folder: Folder, roles: _Roles) -> list[Problem]:
-    outside = sum(1 for member in folder.images if roles.of(member) is None)
-    if not outside:
-        return []
-    return [Problem("note", f"{outside} images lie outside images/ and labels/", why="they are not read")]
+    unread = [member for member in folder.images if roles.of(member) is None]
+    fields = [member for member in unread if roles.shows_field(member)]
+    problems = []
+    if fields:
+        what = f"{counted(len(fields), 'image')} of {fields[0].path.parent.name}/"
+        why = "beside masks drawn by hand, they show where the camera saw anything: they are not read"
+        problems.append(Problem("note", what, why=why))
+    if outside := len(unread) - len(fields):
+        problems.append(Problem("note", f"{outside} images lie outside images/ and labels/", why="they are not read"))
+    return problems
 
 
 LAYOUT = Layout(

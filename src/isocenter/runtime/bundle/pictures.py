@@ -10,5 +10,5 @@ from isocenter.runtime.bundle import volumes
 
 def formats() -> Mapping[str, Format]:
     """By suffix."""
-    pictures = (".png", ".jpeg", ".jpg", ".bmp", ".jp2", ".webp", ".gif")
+    pictures = (".png", ".jpeg", ".jpg", ".bmp", ".jp2", ".webp", ".gif", ".pgm", ".ppm")
     return {**volumes.formats(), **dict.fromkeys(pictures, picture.FORMAT)}

@@ -10,7 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 from isocenter.errors import counted
-from isocenter.files.layouts.cases.folder import Member
+from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Member
 from isocenter.files.layouts.cases.load import load_image
 from isocenter.files.layouts.layout import DatasetOptions, left_out
 from isocenter.files.patients import names_a_person
@@ -25,7 +25,9 @@ MASK_NAME = re.compile(
     rf"|^(?:{MASK_WORDS})[_.\- ](?P<after>[a-z].*)$"
 )
 # The reader who drew it, at the end of a mask's name or as the folder in which it lies.
-READER = r"(?:1st|2nd|3rd|[4-9]th)(?:HO|observer|manual)?|(?:manual|observer|rater|expert|reader|annotator)[_-]?\d+"
+READER = (
+    r"(?:1st|2nd|3rd|[4-9]th)(?:[_-]?(?:HO|observer|manual))?|(?:manual|observer|rater|expert|reader|annotator)[_-]?\d+"
+)
 READER_SUFFIX = re.compile(rf"(?i)[_.\- ]({READER})$")
 READER_FOLDER = re.compile(rf"(?i)^(?:{READER}|(?:observer|rater|expert|reader|annotator|radiologist)[_-]?[a-z\d]+)$")
 # img0001 and label0001: the rest is what both have in common.
@@ -108,10 +110,12 @@ def by_reader(
 
 
 def _read_by(key: Key) -> Iterator[tuple[Key, str]]:
-    """The key without a reader's name, and the name."""
+    """The key without a reader's name, and the name; a folder's before a file's where both bear one."""
     for place, folder in enumerate(key.folders):
         if READER_FOLDER.match(folder):
-            yield key._replace(folders=key.folders[:place] + key.folders[place + 1 :]), folder
+            rest = key._replace(folders=key.folders[:place] + key.folders[place + 1 :])
+            yield rest, folder
+            yield from ((bare, folder) for bare, _ in _read_by(rest))
     if fit := READER_SUFFIX.search(key.stem):
         yield key.called(key.stem[: fit.start()]), fit[1]
 
@@ -184,5 +188,7 @@ def readers(
 
 
 def _owner(key: Key, images: Mapping[Key, object]) -> Key | None:
+    """The image of a mask: of its name, of that without a mask's suffix, or of that and the word of its part."""
     bare = key.called(MASK_SUFFIX.sub("", key.stem))
-    return next((one for one in (key, bare) if one in images), None)
+    parted = (key.called(f"{bare.stem}_{word}") for word, part in SPLIT_WORDS.items() if part == key.split)
+    return next((one for one in (key, bare, *parted) if one in images), None)
