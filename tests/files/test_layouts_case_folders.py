@@ -76,7 +76,7 @@ def test_a_name_that_only_begins_with_the_letters_of_its_folder_stays_whole(tmp_
         for name in ("t1", f"{case}_flair", "mask"):
             volume(tmp_path / case / f"{name}.nii.gz")
     names = {case.id: set(case.images) for case in read_dataset(tmp_path)}
-    assert names == dict.fromkeys("st", {"t1", "flair"})
+    assert names == {key: {"t1", "flair"} for key in "st"}
 
 
 def test_masks_of_structures_become_one_label_map_in_the_order_of_their_names(tmp_path):
