@@ -13,6 +13,7 @@ import isocenter
 from cohorts import classed, picture, volume
 from isocenter.errors import DatasetError
 from isocenter.files import DatasetOptions, read_dataset
+from isocenter.files.layouts import cases
 from isocenter.values import Dataset
 
 
@@ -191,3 +192,12 @@ def test_a_row_of_a_patient_is_that_of_each_series_and_missing_ones_are_counted_
     [problem] = dataset.problems
     assert (problem.severity, problem.what) == ("warning", "1 image has no row in labels.csv")
     assert "BROWN" not in str(problem)
+
+
+def test_the_headers_beside_a_table_are_read_once(data, tmp_path, monkeypatch):
+    scanned(data, tmp_path, "MILLER-7", "SMITH-8")
+    table(tmp_path / "labels.csv", "PatientID,diagnosis", ["MILLER-7,ill", "SMITH-8,well"])
+    readings, once = list[object](), cases.read_dicom
+    monkeypatch.setattr(cases, "read_dicom", lambda *given: readings.append(given) or once(*given))
+    assert len(read_dataset(tmp_path).cases) == 2
+    assert len(readings) == 1

@@ -35,9 +35,15 @@ class NamedCases:
 
     @classmethod
     def beside(cls, table: Table, folder: Folder, options: DatasetOptions) -> NamedCases | None:
-        """The images in the folder of a table; None where there are none."""
+        """The images in the folder of a table; None where there are none. Its headers are read once."""
         place = Folder(table.path.parent) if folder.is_file else folder
-        return cls(place, options) if place.images or place.dicom else None
+        if not (place.images or place.dicom):
+            return None
+        before, named = place.known.get(cls, (None, None))
+        if named is None or before != options:
+            named = cls(place, options)
+            place.known[cls] = (options, named)
+        return named
 
     def find(self, cell: object) -> Sequence[CaseFiles]:
         """The cases that a cell names: one, by a path that may begin elsewhere, or those of a patient of DICOM."""

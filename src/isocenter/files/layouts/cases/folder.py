@@ -57,10 +57,14 @@ class Member:
 
 
 class Folder:
-    """The files below a folder, or one file; hidden ones left out."""
+    """The files below a folder, or one file; hidden ones left out.
+
+    known: what a layout has found out to know whether it fits, for its reading
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.known: dict[type, Any] = {}
 
     @property
     def is_file(self) -> bool:
