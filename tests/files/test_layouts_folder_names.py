@@ -20,6 +20,10 @@ from isocenter.files import observed_values, read_dataset
         ("train_images", "train_masks", ""),
         ("ISIC2018_Task1_Input", "ISIC2018_Task1_GroundTruth", "_segmentation"),
         ("Photos", "ManualMask", "_mask"),
+        ("Original", "Ground truth", ""),
+        ("CXR_png", "ManualMask", ""),
+        ("ct", "masks", "_mask"),
+        ("train/Original/left", "train/Ground truth/left", ""),
     ],
 )
 def test_folders_are_known_by_how_their_names_end(tmp_path, images, labels, suffix):
@@ -31,9 +35,9 @@ def test_folders_are_known_by_how_their_names_end(tmp_path, images, labels, suff
 
 
 def test_a_folder_of_masks_is_no_class_unless_all_are_called_so(tmp_path):
-    for name in ("CXR_png", "ManualMask"):
+    for name, letter in (("CXR_png", "x"), ("ManualMask", "y")):
         for n in range(3):
-            picture(tmp_path / "lungs" / name / f"x{n}.png")
+            picture(tmp_path / "lungs" / name / f"{letter}{n}.png")
     with pytest.raises(DatasetError, match="no labels"):
         read_dataset(tmp_path / "lungs")
     for name in ("with_mask", "without_mask"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from isocenter.files.layouts.cases import (
     name_classes,
     number_of,
     one_each,
+    owner_of,
     pair,
     readers,
 )
@@ -121,6 +122,7 @@ def _case(
 class _Roles:
     """Which folders hold images and which labels: by their whole names, else by what these end in, where both do.
 
+    Where only labels are called so, the one folder beside theirs holds the images if most of its names are the labels'.
     Folders of drawings by hand, `1st_manual` or `manual1` beside `images`, hold labels, and `mask` then holds none: so
     DRIVE and HRF are laid out.
     """
@@ -136,6 +138,22 @@ class _Roles:
         if not (images or labels) and all(ending) and not ending[0] & ending[1]:
             images, labels = ending
         self._role = dict.fromkeys(images, "image") | dict.fromkeys(labels, "label")
+        if not images and (masks := labels or ending[1]):
+            self._role |= self._beside(folder, masks)
+
+    @staticmethod
+    def _beside(folder: Folder, labels: Collection[str]) -> dict[str, str]:
+        """The roles of these folders of labels and of the one beside them; empty where their names do not pair."""
+        level = next(n for member in folder.images for n, name in enumerate(member.folders[:2]) if name in labels)
+        inside = [member for member in folder.images if len(member.folders) > level]
+        others = {member.folders[level] for member in inside} - set(labels)
+        if len(others) != 1:
+            return {}
+        keyed = [(member.folders[level], _key(member, level)) for member in inside]
+        images = {key: name for name, key in keyed if name in others}
+        drawn = [key for name, key in keyed if name in labels]
+        paired = sum(1 for key in drawn if owner_of(key, images))
+        return dict.fromkeys(others, "image") | dict.fromkeys(labels, "label") if 2 * paired > len(drawn) else {}
 
     def level(self, member: Member) -> int | None:
         """The level of the folder that marks a file as image or label: the first or second."""
@@ -152,10 +170,13 @@ class _Roles:
 
     def key(self, member: Member) -> Key:
         """The folders without the one of images or labels, the name, the split; a folder that names a reader stays."""
-        level = self.level(member) or 0
-        is_reader = bool(BY_HAND.search(member.folders[level]))
-        folders = member.folders[: level + is_reader] + member.folders[level + 1 :]
-        return Key(folders, member.stem, "test" if member.folders[level].lower() in TEST else member.split)
+        return _key(member, self.level(member) or 0)
+
+
+def _key(member: Member, level: int) -> Key:
+    is_reader = bool(BY_HAND.search(member.folders[level]))
+    folders = member.folders[: level + is_reader] + member.folders[level + 1 :]
+    return Key(folders, member.stem, "test" if member.folders[level].lower() in TEST else member.split)
 
 
 def _outside(folder: Folder, roles: _Roles) -> list[Problem]:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         class_names,
         number_of,
         one_each,
+        owner_of,
         pair,
         readers,
         without_image,

@@ -78,7 +78,7 @@ def pair(
     A mask has the image's name, or that and a mask's suffix (_mask, _mask_1, _seg); where no name fits so, the word
     before the number may differ (img0001, label0001).
     """
-    owners = [_owner(key, images) for key, _ in masks]
+    owners = [owner_of(key, images) for key, _ in masks]
     if masks and not any(owners):
         plain = {key.called(PREFIX.sub("", IMAGE_SUFFIX.sub("", key.stem))): key for key in images}
         plain = plain if len(plain) == len(images) else {}
@@ -103,7 +103,7 @@ def by_reader(
     """
     keyed, readers = [], dict[Member, str]()
     for key, member in masks:
-        read = None if _owner(key, images) else next((one for one in _read_by(key) if _owner(one[0], images)), None)
+        read = None if owner_of(key, images) else next((one for one in _read_by(key) if owner_of(one[0], images)), None)
         keyed.append((read[0] if read else key, member))
         readers |= {member: read[1]} if read else {}
     return keyed, readers
@@ -187,7 +187,7 @@ def readers(
     }
 
 
-def _owner(key: Key, images: Mapping[Key, object]) -> Key | None:
+def owner_of(key: Key, images: Mapping[Key, object]) -> Key | None:
     """The image of a mask: of its name, of that without a mask's suffix, or of that and the word of its part."""
     bare = key.called(MASK_SUFFIX.sub("", key.stem))
     parted = (key.called(f"{bare.stem}_{word}") for word, part in SPLIT_WORDS.items() if part == key.split)
