@@ -1,15 +1,27 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fingerprints import facts, several
-from isocenter.planning.rules.grid import PATCH_VOXELS, WHOLE_SIDE, GridNeeds, grid_for, thick_axis, window_for
+from isocenter.planning.rules.grid import (
+    LARGER_WINDOW,
+    PATCH_VOXELS,
+    WHOLE_SIDE,
+    GridNeeds,
+    grid_for,
+    thick_axis,
+    window_for,
+)
 from isocenter.values import Fingerprint
 
 sizes = st.tuples(*[st.integers(4, 300)] * 3)
+# What the size of a network of convolutions names.
+CONVOLVES = {"strides": [[1, 1], [2, 2]]}
 spacings = st.tuples(*[st.floats(0.3, 8)] * 3)
 
 
@@ -27,7 +39,29 @@ def test_a_patch_holds_whole_steps_of_the_strides_and_little_more_than_the_devic
     limit = PATCH_VOXELS[3]["cpu" if device == "cpu" else "gpu"]
     assert np.prod(np.asarray(grid.patch) - multiple) <= limit
     assert (np.asarray(grid.patch) < np.median(grid.extent, axis=0) + multiple).all()
-    assert not np.any(np.asarray(window_for(grid).value) % multiple)
+    window, convolved = np.asarray(window_for(grid, CONVOLVES).value), np.asarray(window_for(grid, {}).value)
+    assert not np.any(window % multiple)
+    assert (window >= convolved).all()
+    assert window.prod() <= LARGER_WINDOW * grid.voxels
+    assert (window < np.maximum(np.percentile(grid.extent, 95, axis=0) + multiple, np.asarray(grid.patch) + 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "patch", "window"),
+    [
+        ((960, 999), (256, 256), [384, 384]),
+        ((960, 300), (256, 256), [384, 304]),
+        ((160, 160, 24), (80, 80, 24), [112, 112, 24]),
+        ((128, 128, 128), (48, 48, 48), [48, 48, 56]),
+        ((128, 128, 128), (64, 64, 64), [80, 80, 80]),
+    ],
+)
+def test_a_convolving_network_predicts_in_larger_windows_than_it_learns_from(shape, patch, window):
+    grid = grid_of(several(3, shape=shape, steps=(1.0,) * len(shape)), dense=True, device="cpu")
+    grid = replace(grid, patch=patch, strides=[[2, 2, 2][: len(shape)]] * 3 + [[2, 2, 1][: len(shape)]])
+    assert window_for(grid, CONVOLVES).value == window
+    assert window_for(grid, {**CONVOLVES, "image": list(patch)}).value == list(patch)
+    assert window_for(grid, {"heads": 3}).value == list(patch)
 
 
 def test_the_spacing_is_the_median_where_voxels_are_nearly_cubes():
@@ -77,7 +111,7 @@ def test_pictures_of_28_pixels_are_looked_at_as_they_are():
     grid = grid_of(several(3, shape=(28, 28), physical=False), dense=False, device="cpu")
     assert grid.shape.value == [28, 28]
     assert grid.patch == (28, 28)
-    assert window_for(grid).value == [28, 28]
+    assert window_for(grid, CONVOLVES).value == [28, 28]
 
 
 def test_less_room_gives_a_smaller_patch():
@@ -94,7 +128,7 @@ def test_whole_images_that_keep_their_scale_have_one_spacing_at_which_the_larges
     assert grid.shape.value is None
     assert grid.spacing.value == [1.5, 1.5, 1.5]  # the median; 60 mm and a tenth then take 44 voxels
     assert grid.patch == (28, 44, 32)  # the first axis is 40 mm long in both: nothing speaks for more
-    assert window_for(grid).value == [28, 44, 32]
+    assert window_for(grid, CONVOLVES).value == [28, 44, 32]
     large = grid_of(several(20, shape=(200, 100, 100)), dense=False, device="cpu", scaled=True)
     assert large.spacing.value == pytest.approx([200 / 48] * 3, abs=1e-4)
     assert large.patch == (48, 24, 24)

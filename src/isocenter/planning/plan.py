@@ -138,7 +138,7 @@ def _training(inputs: PlanInputs, fits: Fitted) -> Section:
 
 def _inference(inputs: PlanInputs, fits: Fitted, flips: Decision, side: Decision) -> Section:
     return {
-        "patch": window_for(fits.grid),
+        "patch": window_for(fits.grid, fits.size.value),
         "overlap": Decision(0.5, "each voxel is then seen by at least two windows per axis", NNUNET),
         "batch": _window_batch(inputs.machine),
         "flips": flips_at_test(flips),

@@ -144,7 +144,7 @@ class Elements:
         return self.index.keys()
 
     def __contains__(self, name: object) -> bool:
-        return (tag_of(name) if isinstance(name, str) else name) in self.index
+        return _tag(name) in self.index
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value of a keyword."""
@@ -152,7 +152,7 @@ class Elements:
         return default if tag is None or tag not in self.index else self[tag].value
 
     def __getitem__(self, key: int | str) -> Element:
-        tag = tag_of(key) if isinstance(key, str) else key
+        tag = _tag(key)
         if tag is None or tag not in self.index:
             raise KeyError(key)
         made = self._made.get(tag)
@@ -181,6 +181,11 @@ def tag_of(keyword: str) -> int | None:
     """The tag of a keyword, None where the standard has no such word."""
     tag = TAGS.get(keyword)
     return tag if tag is not None else pydicom.datadict.tag_for_keyword(keyword)
+
+
+def _tag(key: Any) -> Any:
+    """The tag of a keyword, and any other key as it is."""
+    return tag_of(key) if isinstance(key, str) else key
 
 
 def plain_elements(file: BinaryIO) -> tuple[Elements, int, int, int] | None:

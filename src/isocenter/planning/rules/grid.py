@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,10 @@ ODD = 1.5
 # So few thick slices leave a convolution across them little to see.
 FEW_SLICES = 16
 MOST_STAGES, FEWEST_VOXELS = 6, 4
+# How much longer, and larger, a window of prediction may be than a patch of training (`bench/windows.py`).
+LONGER_WINDOW, LARGER_WINDOW = 1.5, 2.25
+# Settings of a network that works on images of one shape only.
+FOR_ONE_SHAPE = frozenset({"patch", "image"})
 
 
 @dataclass(frozen=True)
@@ -184,14 +189,28 @@ def thick_axis(spacing: Sequence[float] | None) -> int | None:
     return axis if spacing[axis] > ANISOTROPIC * others else None
 
 
-def window_for(grid: Grid) -> Decision:
-    """The training patch, or one that holds nearly every image whole where that costs little."""
+def window_for(grid: Grid, size: Mapping[str, Any]) -> Decision:
+    """The training patch; larger where one window then holds nearly every image, or where the network convolves.
+
+    size: of the network
+    """
     if grid.whole:
         return Decision(list(grid.patch), "the whole image is looked at, as in training")
-    multiple = np.prod(grid.strides, axis=0)
+    patch, multiple = np.asarray(grid.patch), np.prod(grid.strides, axis=0)
     whole = np.ceil(np.percentile(grid.extent, 95, axis=0) / multiple - ROUNDING).astype(int) * multiple
-    if whole.prod() <= 2 * grid.voxels and (whole >= np.asarray(grid.patch)).all():
+    if whole.prod() <= 2 * grid.voxels and (whole >= patch).all():
         return Decision(whole.tolist(), "it holds 95 % of the training cases whole: one window instead of several")
+    longer = whole > patch
+    if len(patch) > 1 and "strides" in size and not FOR_ONE_SHAPE.intersection(size) and longer.any():
+        by = min(LONGER_WINDOW, LARGER_WINDOW ** (1 / np.count_nonzero(longer)))
+        larger = np.where(longer, np.floor(by * patch / multiple + ROUNDING).astype(int) * multiple, patch)
+        window = np.maximum(patch, np.minimum(larger, whole))
+        if (window > patch).any():
+            because = (
+                f"{window.prod() / patch.prod():.2g} times the {'pixels' if len(patch) == 2 else 'voxels'} of a patch "
+                "of training: less of each window lies near a border, and fewer are needed"
+            )
+            return Decision(window.tolist(), because)
     return Decision(list(grid.patch), "the network then sees what it learnt from, as in training", NNUNET)
 
 
