@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,7 +24,9 @@ from isocenter.files.dicom import SeriesNames, write_series
 from isocenter.service.records import Index, opened
 from isocenter.service.records.tables import deliveries, jobs, studies
 from isocenter.values import Geometry, Image
+from service.objects_sent import data_set, drawn, encoded
 from service.receiving import dcmtk
+from service.talking import Talk, object_sent
 from service.thresholds import threshold_model
 
 QUICK = {
@@ -197,6 +200,28 @@ def test_a_node_that_exists_is_continued_by_a_command_that_says_when_it_is_ready
     finally:
         running.kill()
     assert json.loads((folder / "models.json").read_text())["rows"][0]["name"] == model.name
+
+
+@pytest.mark.whole
+def test_peers_that_stall_keep_no_node_from_ending_within_30_s(tmp_path, model):
+    config = tmp_path / "node.toml"
+    config.write_text("[dicom]\nport = 0\n[http]\nport = 0\n[node]\nmin_free_gb = 0\n", encoding="utf-8")
+    command = [sys.executable, "-m", "isocenter", "serve", str(model), "--config", str(config)]
+    head = b"POST /dicomweb/studies HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n"
+    head += b'Content-Type: multipart/related; type="application/dicom"; boundary=b\r\n\r\n--b'
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=tmp_path) as running:
+        try:
+            dicom, web = map(int, re.findall(r"127\.0\.0\.1:(\d+)", running.stdout.readline().decode()))
+            with Talk(dicom) as idle, Talk(dicom) as stalled, socket.create_connection(("127.0.0.1", web)) as uploading:
+                idle.associate()
+                stalled.associate()
+                stalled.say(object_sent(data_set(encoded(drawn())), "1.2.3.4")[:-10])
+                uploading.sendall(head)
+                until(lambda: list((tmp_path / "node").rglob("*.part")), "the half object does not come")
+                running.send_signal(signal.SIGTERM)
+                assert running.wait(30) == 0
+        finally:
+            running.kill()
 
 
 def test_check_looks_at_everything_and_starts_nothing(tmp_path, model, cli, monkeypatch):
