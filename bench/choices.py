@@ -22,6 +22,8 @@ from pathlib import Path
 from recorded import commit, record
 from trainings import ROOT, add_options, keep, kept, spread, summary, trained
 
+from isocenter.planning import read_plan
+
 # {name: (path below the data, words of the command)}
 SETS: Mapping[str, tuple[str, Sequence[str]]] = {
     "hippocampus": ("hippocampus", ("--modality", "MR")),
@@ -57,6 +59,16 @@ QUESTIONS: Mapping[str, Question] = {
         {"clipped": zscore(""), "linear": zscore("linear"), "log": zscore("log")},
         ("hippocampus", "gliomas"),
     ),
+    "batches": Question(
+        "Smaller batches, and more of them, in the same minutes",
+        {"4": (), "2": ("training.batch=2",), "1": ("training.batch=1",)},
+        ("vessels", "gliomas"),
+    ),
+    "reductions": Question(
+        "Pictures on coarser grids, in the same minutes",
+        {"1": (), "1.5": ("preprocessing.reduction=1.5",), "2": ("preprocessing.reduction=2",)},
+        ("vessels",),
+    ),
     "members": Question(
         "Several networks, or cycles of one, in as many steps",
         {
@@ -91,9 +103,10 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS)
     parser.add_argument("--choices", nargs="+", help="some of those that the question compares")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    add_options(parser, "choices", minutes=None, of="not used: steps make choices comparable", seeds=(0, 1, 2))
+    of = "of each training, where choices differ in the time of a step; without it steps are alike"
+    add_options(parser, "choices", minutes=None, of=of, seeds=(0, 1, 2))
     given = parser.parse_args()
-    given.steps = given.steps or 300
+    given.steps = given.steps or (None if given.minutes else 300)
     question = QUESTIONS[given.question]
     if unknown := set(given.choices or ()) - question.choices.keys():
         parser.error(f"{', '.join(sorted(unknown))}: the choices are {', '.join(question.choices)}")
@@ -108,8 +121,8 @@ def main() -> None:
     print(text)
     if given.record:
         words = (
-            f"{given.steps} steps each, on {given.threads} of {os.cpu_count()} cores; means over seeds, and of the "
-            "differences within a seed, with their SD. Test parts are drawn anew for each seed. "
+            f"{_length(given).replace('-', ' ')} each, on {given.threads} of {os.cpu_count()} cores; means over seeds, "
+            "and of the differences within a seed, with their SD. Test parts are drawn anew for each seed. "
             f"Commits: {', '.join(dict.fromkeys(one.commit for one in shown if one.commit))}."
         )
         record(
@@ -122,28 +135,33 @@ def main() -> None:
 
 
 def _shown(question: str, on: str, choice: str, seed: int, given: argparse.Namespace) -> Shown:
-    name = f"{question}-{on}-{choice}-{given.steps}-{seed}"
+    name = f"{question}-{on}-{choice}-{_length(given)}-{seed}"
     if (before := kept(name, given)) is not None:
         return Shown(**before)
     path, words = SETS[on]
     settings = [word for one in QUESTIONS[question].choices[choice] for word in ("--set", one)]
-    each = given.steps // QUESTIONS[question].networks.get(choice, 1)
+    each = given.steps and given.steps // QUESTIONS[question].networks.get(choice, 1)
     asked = argparse.Namespace(**{**vars(given), "steps": each})
     taken = trained(name, [given.data.resolve() / path, *words, *settings], seed, asked)
     if taken.returncode:
         problem = f"failed with exit code {taken.returncode}: see logs/{name}.err"
-        return Shown(on, choice, seed, given.steps, problem)
+        return Shown(on, choice, seed, 0, problem)
     row = next(row for row in summary(given.out / name) if row["metric"] == METRIC and row["label"] == "all")
-    shown = Shown(on, choice, seed, given.steps, "", row["metric"], row["value"], commit())
+    steps = int(read_plan(given.out / name / "plan.yaml")["training.steps"])
+    shown = Shown(on, choice, seed, steps, "", row["metric"], row["value"], commit())
     keep(name, shown, given)
     return shown
 
 
+def _length(given: argparse.Namespace) -> str:
+    return f"{given.minutes:g}-minutes" if given.steps is None else f"{given.steps}-steps"
+
+
 def _words(shown: Sequence[Shown], question: Question) -> str:
-    lines = ["| set | choice | seeds | metric | mean | difference |", "|---|---|---|---|---|---|"]
+    lines = ["| set | choice | seeds | steps | metric | mean | difference |", "|---|---|---|---|---|---|---|"]
     for on in dict.fromkeys(one.on for one in shown):
         runs = {(one.choice, one.seed): one for one in shown if one.on == on and not one.problem}
-        lines += [f"| {on} | {one.choice} | {one.seed}: {one.problem} | | | |" for one in shown if one.problem]
+        lines += [f"| {on} | {one.choice} | {one.seed}: {one.problem} | | | | |" for one in shown if one.problem]
         first = next(iter(question.choices))
         for choice in question.choices:
             own = [one for (name, _), one in runs.items() if name == choice]
@@ -152,7 +170,8 @@ def _words(shown: Sequence[Shown], question: Question) -> str:
             mean = f"{statistics.fmean(one.value for one in own):.3f}"
             differences = [one.value - runs[first, one.seed].value for one in own if (first, one.seed) in runs]
             difference = "" if choice == first or not differences else spread(differences, sign="+")
-            cells = [on, choice, str(len(own)), own[0].metric, mean, difference]
+            steps = ", ".join(dict.fromkeys(str(one.steps) for one in own))
+            cells = [on, choice, str(len(own)), steps, own[0].metric, mean, difference]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

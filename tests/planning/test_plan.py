@@ -164,3 +164,10 @@ def test_a_spacing_that_was_set_by_hand_decides_the_patch_and_the_network(blobs)
     assert coarse["preprocessing.smallest"] == coarse["training.patch"]
     with pytest.raises(PlanError, match="Give one size above 0 an axis"):
         planned(blobs, assignments={"preprocessing.spacing": [2.5, 2.5]})
+
+
+def test_so_does_a_factor_by_which_the_grid_is_coarser(blobs):
+    own, coarse = (planned(blobs, assignments=asked).plan for asked in ({}, {"preprocessing.reduction": 2.5}))
+    assert coarse.decision("preprocessing.reduction").because == BY_HAND
+    assert all(small < whole for small, whole in zip(coarse["training.patch"], own["training.patch"], strict=True))
+    assert coarse["preprocessing.smallest"] == coarse["training.patch"]

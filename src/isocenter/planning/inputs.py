@@ -80,7 +80,9 @@ class PlanInputs:
 
     @property
     def reduction(self) -> float:
-        """By which factor the task lets the grid be coarser than images are."""
+        """By which factor the grid is coarser than images are: set by hand, or as the task lets it."""
+        if self.wishes.reduction is not None:
+            return self.wishes.reduction
         stated = self.stated.get(REDUCTION)
         return 1.0 if stated is None else float(stated.value)
 

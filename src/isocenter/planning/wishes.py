@@ -20,6 +20,7 @@ class Wishes:
     context:  covariates for the network: names, or "all"
     modality_dropout: how often training leaves out an image of a case
     spacing:  of the grid that the network sees, in mm
+    reduction: by which factor that grid is coarser than images are
     """
 
     device: Decision
@@ -31,3 +32,4 @@ class Wishes:
     context: Any = None
     modality_dropout: float | None = None
     spacing: Sequence[float] | None = None
+    reduction: float | None = None

@@ -157,6 +157,12 @@ class PlanRequest:
         known = isinstance(value, list | tuple) and all(isinstance(n, int | float) and 0 < n < math.inf for n in value)
         return value if known else None
 
+    @property
+    def reduction(self) -> float | None:
+        """By which factor the grid is coarser, set by hand; None where nobody set it, or to what the plan refuses."""
+        value = self.assignments.get("preprocessing.reduction")
+        return float(value) if isinstance(value, int | float) and 1 <= value < math.inf else None
+
 
 @named_keywords(ReadingKeywords)
 def plan(
@@ -228,6 +234,7 @@ def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
             context=asked,
             modality_dropout=request.share("training.modality_dropout"),
             spacing=request.spacing,
+            reduction=request.reduction,
         ),
         _retest(examination, _training(parts), seed),
     )
