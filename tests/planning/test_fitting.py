@@ -173,3 +173,26 @@ def test_images_that_are_seen_whole_on_a_grid_of_their_own_are_not_reduced_once_
     both = [replace(one, references={**drawn, "class": "ab"[n % 2]}) for n, one in enumerate(found)]
     assert planned(Fingerprint(tuple(found)))["preprocessing.reduction"] == 4
     assert "preprocessing.reduction" not in planned(Fingerprint(tuple(both)), task="classification+segmentation")
+
+
+@pytest.mark.parametrize(
+    ("minutes", "threads", "width", "factor"),
+    [
+        (4.0, 2, 9.0, 2.0),
+        (600.0, 2, 9.0, 1.0),  # there is time for what is fine
+        (4.0, 16, 9.0, 1.0),
+        (4.0, 2, 7.0, 1.0),  # what is looked for would be lost
+        (1.0, 2, 30.0, 4.0),  # as coarse as enough looks need, and no coarser
+        (None, 2, 9.0, 1.0),
+    ],
+)
+def test_pictures_are_coarser_where_the_minutes_show_each_a_few_times_only(minutes, threads, width, factor):
+    found = several(14, shape=(960, 999), physical=False, oriented=False)
+    found = Fingerprint(tuple(replace(case, thickness={1: width}) for case in found.cases))
+    made = planned(found, replace(LAPTOP, threads=threads), minutes=minutes)
+    assert made["preprocessing.reduction"] == factor
+    assert "preprocessing.coarsest" not in made.names
+    folded = planned(found, replace(LAPTOP, threads=threads), minutes=minutes and 5 * minutes, folds=5)
+    assert folded["preprocessing.reduction"] == factor
+    by_hand = planned(found, replace(LAPTOP, threads=threads), minutes=minutes, reduction=1.0)
+    assert by_hand["training.patch"] == [256, 256]

@@ -31,7 +31,8 @@ from isocenter.runtime import Context
 from isocenter.tasks import Task, build, kind, kind_for
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan
 
-# What all folds have in common, and why that tells a fold nothing of its test cases but how large images are.
+# What all folds have in common, and why that tells a fold nothing of its test cases but how large images are, and of
+# pictures how wide what is drawn there is.
 SHARED = (
     "preprocessing.spacing",
     "preprocessing.shape",
@@ -45,7 +46,7 @@ SHARED = (
 TAUGHT_ALIKE = ("task.loss", "task.centrelines")
 SHARED_NOTE = (
     "by the training cases of fold 0, for all folds alike, because their outputs are averaged voxel by voxel: sizes "
-    "and spacings of images decide it, no intensity and no label"
+    "and spacings of images decide it, of pictures also how wide what is drawn there is, and no intensity"
 )
 OUT_OF_FOLD = "each fold tests cases that it has not seen"
 CONTEXT = "network.context"

@@ -6,12 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from isocenter.planning.machine import Machine
-from isocenter.planning.rules import GridNeeds, Holes, channels_of, context_decision, dropout_decision, frames_of
+from isocenter.planning.rules import (
+    REDUCTION,
+    GridNeeds,
+    Holes,
+    channels_of,
+    context_decision,
+    dropout_decision,
+    frames_of,
+    in_haste,
+)
 from isocenter.planning.wishes import Wishes
 from isocenter.tasks import Task, build, kind_for
 from isocenter.values import Dataset, Decision, Fingerprint
-
-REDUCTION = "preprocessing.reduction"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +56,8 @@ class PlanInputs:
         """
         settings = _task_settings(dataset, fingerprint, wishes.task)
         task = build({key: decision.value for key, decision in settings.items()})
-        stated = dict(task.decisions(fingerprint))
+        minutes = None if wishes.minutes is None else wishes.minutes / max(1, wishes.folds)
+        stated = in_haste(task.decisions(fingerprint), fingerprint, machine, minutes)
         if GridNeeds.of(task).whole:  # whose grid is chosen for images as a whole
             stated.pop(REDUCTION, None)
         frames = frames_of(fingerprint, machine.device)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from isocenter.planning.rules.covariates import context_decision, image_only
     from isocenter.planning.rules.grid import FEW_SLICES, Grid, GridNeeds, flat, grid_for, window_for
     from isocenter.planning.rules.groups import groups_decision, refuse_groups
+    from isocenter.planning.rules.haste import REDUCTION, in_haste
     from isocenter.planning.rules.learning import (
         LEAST_BATCH,
         VERY_LONG,

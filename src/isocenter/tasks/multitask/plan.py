@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.tasks.answers import Traits
+from isocenter.tasks.shared import COARSEST
 from isocenter.values import Dataset, Decision, Fingerprint, Sentence
 
 if TYPE_CHECKING:
@@ -148,6 +149,8 @@ def agreed(each: Mapping[str, Mapping[str, Decision]]) -> dict[str, Decision]:
     for decisions in each.values():
         for key, decision in decisions.items():
             made[key] = _more_careful(key, made[key], decision) if key in made else decision
+    if not all(COARSEST in decisions for decisions in each.values()):
+        made.pop(COARSEST, None)
     chosen, primary = each[first]["network.name"], each[first]["evaluation.primary"]
     others = ", ".join(f"{own['evaluation.primary'].value} of {name}" for name, own in each.items() if name != first)
     selected = " and ".join(f"{own['training.selection'].value} of {name}" for name, own in each.items())
@@ -169,7 +172,7 @@ def _more_careful(key: str, mine: Decision, other: Decision) -> Decision:
     """The more careful of two decisions of different parts; the first where no rule prefers the other."""
     if mine.value == other.value:
         return mine
-    if key == "preprocessing.reduction":
+    if key in ("preprocessing.reduction", COARSEST):
         return min(mine, other, key=lambda decision: decision.value)
     if key == "training.batch":
         return max(mine, other, key=lambda decision: decision.value)

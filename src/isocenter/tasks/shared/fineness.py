@@ -6,6 +6,8 @@ import numpy as np
 
 from isocenter.values import Decision, Fingerprint
 
+# A decision of a task that no plan keeps: how much coarser the grid may be where time is short.
+COARSEST = "preprocessing.coarsest"
 # Voxels that an image is at least: what lies around a structure tells it apart, too.
 SMALLEST_IMAGE = 128
 
