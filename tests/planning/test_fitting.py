@@ -182,7 +182,7 @@ def test_images_that_are_seen_whole_on_a_grid_of_their_own_are_not_reduced_once_
         (600.0, 2, 9.0, 1.0),  # there is time for what is fine
         (4.0, 16, 9.0, 1.0),
         (4.0, 2, 7.0, 1.0),  # what is looked for would be lost
-        (1.0, 2, 30.0, 4.0),  # as coarse as enough looks need, and no coarser
+        (1.0, 2, 30.0, 3.0),  # as coarse as enough looks need, and no coarser
         (None, 2, 9.0, 1.0),
     ],
 )
