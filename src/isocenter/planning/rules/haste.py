@@ -13,8 +13,8 @@ REDUCTION = "preprocessing.reduction"
 # Pixels from which a core, or a GPU, learns in a second: on two cores a step of four patches of 256 x 256 took .5 s; of
 # a GPU it was not measured.
 PIXELS_A_SECOND = {"cpu": 2.5e5, "gpu": 2e7}
-# With fewer looks at each picture a coarser grid learns more. Vessels of a retina with 9 looks: Dice .685, on a grid half
-# as fine .763; with 22 looks .798 and .801 (`python bench/choices.py reductions`, one seed).
+# With fewer looks at each picture a coarser grid learns more. Vessels of a retina with 9 looks: Dice .685, on a grid
+# half as fine .763; with 22 looks .798 and .801 (`python bench/choices.py reductions`, one seed).
 ENOUGH_LOOKS = 20
 
 
