@@ -355,10 +355,11 @@ def test_an_object_that_is_cut_on_an_association_for_more_leaves_nothing_for_lon
 
     with receiving(tmp_path) as node:
         for _ in range(2):
+            before = set(left())
             with Talk(node.port) as talk:
                 assert talk.associate(contexts=contexts) == ACCEPTED
                 talk.say(sent[:-20])
-                until(left)
+                until(lambda seen=before: set(left()) - seen)
             until(lambda: not node.receiver._served)
             [path] = left()  # that of the first is gone at the end of the second
             os.utime(path, (0, 0))  # as if it had been silent for longer than it may
