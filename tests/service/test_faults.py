@@ -11,14 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 import isocenter
 from isocenter.errors import UsageError
+from isocenter.files.dicom import SeriesNames, write_series
 from isocenter.service.records.tables import answers, deliveries, jobs, studies
+from isocenter.values import Geometry, Image
 from service.conftest import postgresql_server
 from service.receiving import dcmtk
-from service.test_node import QUICK, model, rows, send, study, until  # noqa: F401 - a fixture
+from service.test_node import QUICK, killed, model, rows, send, study, until  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.whole
 
@@ -143,3 +146,22 @@ def _refused(node, paths: list[Path]) -> bool:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     said = done.stdout + done.stderr
     return "OutOfResources" in said or "congestion" in said.lower()
+
+
+def test_a_job_that_kills_its_worker_again_and_again_goes_aside_with_its_reason_and_others_are_done(tmp_path, model):  # noqa: F811
+    data = np.zeros((1, 400, 400, 60), np.int16)  # so large that its worker can be killed while it works
+    data[0, 100:300, 100:300, 10:40] = 100
+    image = Image(data, Geometry((400, 400, 60), np.diag([-1.0, -1, 2, 1])), modality="MR")
+    write_series(image, SeriesNames("p1", "deadly", "series"), tmp_path / "deadly")
+    sections = {**QUICK, "queue": {"lease_s": 2, "attempts": 2}}
+    with isocenter.serve(model, folder=tmp_path / "node", **sections) as node:
+        send(node, sorted((tmp_path / "deadly").iterdir()))
+        for attempt in (1, 2):
+            claimed = [("running", attempt)]
+            until(lambda: [(row.state, row.attempts) for row in rows(node, jobs)] == claimed, "nobody works on it")  # noqa: B023
+            killed(node, "worker")
+        until(lambda: [row.state for row in rows(node, studies)] == ["aside"], "the study still waits")
+        [job] = rows(node, jobs)
+        assert (job.state, job.reason) == ("aside", "the worker died 2 times while it worked on this")
+        send(node, study(tmp_path / "harmless", 2))
+        until(lambda: sorted(row.state for row in rows(node, jobs)) == ["aside", "done"], "the next study is not done")
