@@ -1,4 +1,4 @@
-"""One split of the hippocampus volumes, laid out for both sides: 160 cases to train on, 40 kept out.
+"""Splits laid out for both sides, Isocenter and nnU-Net. Of the hippocampus volumes 160 cases train, 40 are kept out.
 
 The cases kept out are every fifth in the order of their names, those whose predictions lie beside the nnU-Net model
 of the test data; so every figure of these volumes is of the same 40.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 DATASET = "Dataset004_Hippocampus"
 LABELS = {"anterior": 1, "posterior": 2}
@@ -22,6 +24,7 @@ class Raw:
     """ours: `images/` and `labels/` to train on; nnunet: what nnU-Net calls its raw folder, with the same files
 
     test, test_nnunet: images kept out, under their own names and with nnU-Net's `_0000`; references: their labels
+    options: of our training; dataset, configuration: what nnU-Net calls the data and the way it goes
     """
 
     ours: Path
@@ -29,18 +32,32 @@ class Raw:
     test: Path
     test_nnunet: Path
     references: Path
+    options: tuple[str, ...] = ("--labels", OUR_LABELS)
+    dataset: str = DATASET
+    configuration: str = "3d_fullres"
+
+
+def raw_in(folder: Path, **about: Any) -> Raw:
+    """The places of a split in `folder`, which is emptied; about: the fields of `Raw` that differ."""
+    shutil.rmtree(folder, ignore_errors=True)
+    test = folder / "test"
+    return Raw(folder / "ours", folder / "nnUNet_raw", test / "images", folder / "imagesTs", test / "labels", **about)
+
+
+def describe(raw: Raw, channels: Sequence[str], labels: dict[str, int], cases: int, suffix: str) -> None:
+    """What nnU-Net wants to know of its raw folder."""
+    described = {
+        "channel_names": {str(number): name for number, name in enumerate(channels)},
+        "labels": {"background": 0, **labels},
+        "numTraining": cases,
+        "file_ending": suffix,
+    }
+    (raw.nnunet / raw.dataset / "dataset.json").write_text(json.dumps(described))
 
 
 def hippocampus(data: Path, folder: Path, *, train: int | None = None, test: int | None = None) -> Raw:
     """The split in `folder`, made anew; `train` and `test` take only the first so many, for a trial."""
-    shutil.rmtree(folder, ignore_errors=True)
-    raw = Raw(
-        folder / "ours",
-        folder / "nnUNet_raw",
-        folder / "test" / "images",
-        folder / "imagesTs",
-        folder / "test" / "labels",
-    )
+    raw = raw_in(folder)
     names = sorted(file.name for file in (data / "hippocampus" / "images").glob("*.nii.gz"))
     kept_out = names[::EVERY][:test]
     shown = [name for number, name in enumerate(names) if number % EVERY][:train]
@@ -49,13 +66,7 @@ def hippocampus(data: Path, folder: Path, *, train: int | None = None, test: int
         _copied(data, name, raw.ours / "images", raw.ours / "labels", dataset / "imagesTr", dataset / "labelsTr")
     for name in kept_out:
         _copied(data, name, raw.test, raw.references, raw.test_nnunet, None)
-    described = {
-        "channel_names": {"0": "MRI"},
-        "labels": {"background": 0, **LABELS},
-        "numTraining": len(shown),
-        "file_ending": ".nii.gz",
-    }
-    (dataset / "dataset.json").write_text(json.dumps(described))
+    describe(raw, ["MRI"], LABELS, len(shown), ".nii.gz")
     return raw
 
 

@@ -28,29 +28,18 @@ import shutil
 import statistics
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from agreement import compared
-from beside import ISOCENTER, PLACE, ROOT, PeerError, Program, arguments, interleaved, peer, record, versions
-from raw import DATASET, LABELS, OUR_LABELS, Raw, hippocampus
+from beside import PLACE, ROOT, arguments, record, versions
+from beside_nnunet import NNUNET, OURS, SIDES, raced
+from raw import LABELS, Raw, hippocampus
 from recorded import code
 from swayed import marked
 
-SIDES = Path(__file__).parent / "sides"
-OURS = "Isocenter"
-NNUNET: dict[str, list[str]] = {
-    "nnU-Net, float32": [],
-    "nnU-Net, float32-compiled": ["--compile"],
-    "nnU-Net, bf16": ["--half"],
-    "nnU-Net, bf16-compiled": ["--half", "--compile"],
-}
 PICTURE = ROOT / "docs" / "images" / "time_to_dice.png"
-# A training that takes so many times its minutes, and as many minutes more, hangs.
-PATIENCE, GRACE_MINUTES = 2.0, 10.0
-PREDICTING_SECONDS = 1800.0
 
 
 def main() -> None:
@@ -121,75 +110,20 @@ def _trained(
     side: str, minutes: float, seed: int, raw: Raw, folder: Path, first_core: int, given: argparse.Namespace
 ) -> dict[str, Any]:
     """One training, its prediction of the cases kept out, and their Dice; a failure in words."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    empty = {"seconds": None, "dice": None, "problem": ""}
-    try:
-        if side == OURS:
-            programs = _ours(minutes, seed, raw, folder, given)
-        else:
-            programs = _nnunet(side, minutes, seed, raw, folder)
-    except PeerError as error:
-        return {**empty, "problem": str(error)}
-    training, predicting = (replace(program, first_core=first_core) for program in programs)
-    trained = interleaved([training], 1, given.threads).iloc[0]
-    if trained["problem"]:
-        return {**empty, "problem": f"training {trained['problem']}"}
-    predicted = interleaved([predicting], 1, given.threads).iloc[0]
-    if predicted["problem"]:
-        return {**empty, "problem": f"predicting {predicted['problem']}"}
+    found = raced(side, minutes, seed, raw, folder, threads=given.threads, first_core=first_core, options=given.ours)
+    if found["problem"]:
+        return {**found, "dice": None}
     scores = compared(folder / "predicted", raw.references, LABELS)
     missing = scores[scores["problem"] != ""]
     each = {name: float(scores[name].mean()) for name in LABELS}
-    found = {
-        "seconds": float(trained["seconds"]),
-        "peak_mib": float(trained["peak_mib"]),
-        "cpu_seconds": float(trained["cpu_seconds"]),
+    found |= {
         "dice": statistics.fmean(each.values()),
         **each,
         "cases": len(scores),
-        "said": trained["said"],
-        "problem": "",
     }
     if len(missing):
         found["problem"] = "; ".join(f"{row['case']}: {row['problem']}" for _, row in missing.iterrows())
     return found
-
-
-def _ours(minutes: float, seed: int, raw: Raw, folder: Path, given: argparse.Namespace) -> tuple[Program, Program]:
-    run, cache = folder / "run", {"ISOCENTER_CACHE": str(folder / "cache")}
-    options = ["--minutes", f"{minutes:g}", "--seed", str(seed), "--labels", OUR_LABELS, "--all", *given.ours]
-    train = [ISOCENTER, "train", str(raw.ours), "--out", str(run), "--json", "--threads", str(given.threads), *options]
-    predict = [ISOCENTER, "predict", str(run), str(raw.test), "--out", str(folder / "predicted")]
-    return (
-        Program(OURS, train, env=cache, at_most=60 * (PATIENCE * minutes + GRACE_MINUTES)),
-        Program(f"{OURS}, predicting", predict, env=cache, at_most=PREDICTING_SECONDS),
-    )
-
-
-def _nnunet(side: str, minutes: float, seed: int, raw: Raw, folder: Path) -> tuple[Program, Program]:
-    python, place = peer("nnunet"), folder / "nnunet"
-    shutil.copytree(raw.nnunet, place / "nnUNet_raw")
-    options = ["--minutes", f"{minutes:g}", "--seed", str(seed), *NNUNET[side]]
-    train = [str(python), str(SIDES / "nnunet_train.py"), str(place), *options]
-    model = place / "nnUNet_results" / DATASET / "nnUNetTrainer__nnUNetPlans__3d_fullres"
-    command = [str(python), str(python.with_name("nnUNetv2_predict_from_modelfolder"))]
-    options = [
-        "-i",
-        str(raw.test_nnunet),
-        "-o",
-        str(folder / "predicted"),
-        "-m",
-        str(model),
-        "-f",
-        "all",
-        "-device",
-        "cpu",
-    ]
-    return (
-        Program(side, train, at_most=60 * (PATIENCE * minutes + GRACE_MINUTES)),
-        Program(f"{side}, predicting", [*command, *options], at_most=PREDICTING_SECONDS),
-    )
 
 
 def _results(file: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """nnU-Net's own training of a raw data set, in nnU-Net's environment: planned, prepared, trained.
 
-    nnunet_train.py WORK --steps N | --minutes M [--half] [--compile] [--plans FILE] [--prepared] [--seed S]
+    nnunet_train.py WORK --steps N | --minutes M [--configuration 2d] [--half] [--compile] [--plans FILE] [--prepared]
 
 WORK holds nnUNet_raw; the prepared data and the model go beside it. The network, the loss, the optimiser, the loaders
 and the augmentation with their processes are nnU-Net's. Only what follows differs from its stock trainer, all of it in
@@ -33,7 +33,7 @@ from pathlib import Path  # noqa: E402
 RESERVE_SECONDS = 3.0
 # Steps that warm up caches, and compile.
 WARMUP = 5
-CONFIGURATION, FOLD = "3d_fullres", "all"
+FOLD = "all"
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
         os.environ[f"nnUNet_{name}"] = str((given.work / f"nnUNet_{name}").resolve())
     dataset = next((given.work / "nnUNet_raw").iterdir()).name
     if not given.prepared:
-        _prepare(dataset, given.plans)
+        _prepare(dataset, given.configuration, given.plans)
     prepared = time.time() - STARTED
     if given.steps or given.minutes:
         print(json.dumps({"preparing": prepared, **_train(dataset, given)}))
@@ -50,8 +50,8 @@ def main() -> None:
         print(json.dumps({"preparing": prepared}))
 
 
-def _prepare(dataset: str, plans: Path | None) -> None:
-    """Fingerprint, plan and preprocess as `nnUNetv2_plan_and_preprocess -c 3d_fullres` does."""
+def _prepare(dataset: str, configuration: str, plans: Path | None) -> None:
+    """Fingerprint, plan and preprocess as `nnUNetv2_plan_and_preprocess -c CONFIGURATION` does."""
     from nnunetv2.experiment_planning import plan_and_preprocess_api as api
 
     number = int(dataset[7:10])
@@ -60,7 +60,7 @@ def _prepare(dataset: str, plans: Path | None) -> None:
     if plans is not None:  # of the test data: the network, batch and patch that are compared
         target = _preprocessed(dataset) / f"{identifier}.json"
         target.write_text(json.dumps({**json.loads(plans.read_text()), "dataset_name": dataset}))
-    api.preprocess([number], identifier, configurations=(CONFIGURATION,), num_processes=(4,))
+    api.preprocess([number], identifier, configurations=(configuration,), num_processes=(4,))
 
 
 def _preprocessed(dataset: str) -> Path:
@@ -118,12 +118,12 @@ def _train(dataset: str, given: argparse.Namespace) -> dict[str, float]:
     folder = _preprocessed(dataset)
     plans = json.loads((folder / "nnUNetPlans.json").read_text())
     described = json.loads((folder / "dataset.json").read_text())
-    trainer = nnUNetTrainer({**plans, "continue_training": False}, CONFIGURATION, FOLD, described, device)
+    trainer = nnUNetTrainer({**plans, "continue_training": False}, given.configuration, FOLD, described, device)
     trainer.current_epoch = 1  # it writes the number of the last epoch less one
     trainer.run_training()
     lengths = [after - before for before, after in pairwise(stamps)]
     counted = lengths[WARMUP:] or lengths
-    configuration = plans["configurations"][CONFIGURATION]
+    configuration = plans["configurations"][given.configuration]
     return {
         "step": statistics.median(counted) if counted else None,  # one step alone has no length
         "waiting": sum(waits[WARMUP:] or waits) / sum(counted) if counted else None,
@@ -139,6 +139,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("work", type=Path)
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=0.0)
+    parser.add_argument("--configuration", default="3d_fullres")
     parser.add_argument("--half", action="store_true")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--plans", type=Path, help="these plans in place of its own")
