@@ -23,9 +23,10 @@ from scipy.io import netcdf_file, wavfile
 
 from fuzzing import peak_of
 from isocenter.errors import FormatError
-from isocenter.files import format_of, read, read_volumes, tiff_claims, write
+from isocenter.files import format_of, read, read_volumes, write
 from isocenter.files.dicom.reading.colour import expanded
 from isocenter.files.index import load_format
+from isocenter.files.pictures import tiff_claims
 from isocenter.files.storage import expansion
 from isocenter.values import Geometry, Image
 from written_dicom import write_slice

@@ -35,11 +35,13 @@ FORMATS: dict[str, Entry] = {
     "mif": Entry("isocenter.files.mif:FORMAT", (".mif.gz", ".mif", ".mih"), ((0, b"mrtrix image"),)),
     "parrec": Entry("isocenter.files.parrec:FORMAT", (".par", ".rec"), ()),
     "picture": Entry(
-        "isocenter.files.picture:FORMAT",
+        "isocenter.files.pictures.picture:FORMAT",
         (".png", ".jpeg", ".jpg", ".bmp", ".jp2", ".webp", ".gif", ".pgm", ".ppm"),
         ((0, b"\x89PNG\r\n\x1a\n"), (0, b"\xff\xd8\xff"), (0, b"BM"), (0, b"GIF8"), (0, b"P5\n"), (0, b"P6\n")),
     ),
-    "tiff": Entry("isocenter.files.tiff:FORMAT", (".tiff", ".tif"), ((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"))),
+    "tiff": Entry(
+        "isocenter.files.pictures.tiff:FORMAT", (".tiff", ".tif"), ((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"))
+    ),
     "numpy": Entry("isocenter.files.numpy_file:FORMAT", (".npy", ".npz"), ((0, b"\x93NUMPY"),)),
     "edf": Entry("isocenter.files.edf:FORMAT", (".edf",), ()),
     "sound": Entry("isocenter.files.sound:FORMAT", (".wav",), ((8, b"WAVE"),)),

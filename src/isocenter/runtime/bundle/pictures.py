@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from isocenter.files import Format, picture
+from isocenter.files import Format
+from isocenter.files.pictures import picture
 from isocenter.runtime.bundle import volumes
 
 

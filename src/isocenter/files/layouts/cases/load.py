@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import DatasetError, FormatError, GeometryError, IsocenterError, counted
-from isocenter.files import picture, tiff
 from isocenter.files.format import ReadOptions
 from isocenter.files.index import format_of, read_volumes
+from isocenter.files.pictures import picture, tiff
 from isocenter.files.storage import is_number
 from isocenter.values import Array, Image, Label
 

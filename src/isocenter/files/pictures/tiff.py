@@ -22,9 +22,9 @@ import tifffile
 from isocenter.errors import FormatError, IsocenterError
 from isocenter.files.complex_part import real_part
 from isocenter.files.format import Format, ReadOptions
-from isocenter.files.picture import CHANNELS, is_opaque, planes_first, upright
+from isocenter.files.pictures.picture import CHANNELS, is_opaque, planes_first, upright
+from isocenter.files.pictures.tiff_claims import JPEG, check_decoded, check_whole, named_files, refuse_circle
 from isocenter.files.storage import each_once
-from isocenter.files.tiff_claims import JPEG, check_decoded, check_whole, named_files, refuse_circle
 from isocenter.files.times import even_times
 from isocenter.values import Array, Geometry, Image, LazyMapping, Source
 

@@ -21,8 +21,8 @@ from isocenter.errors import FormatError
 from isocenter.files.coded import has_end, stated
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.moving import KINDS, PIL_ERRORS, frames_of, is_moving, open_header, read_moving
-from isocenter.files.netpbm import is_netpbm, read_netpbm
-from isocenter.files.webp import ORIENTATION, is_webp, read_webp
+from isocenter.files.pictures.netpbm import is_netpbm, read_netpbm
+from isocenter.files.pictures.webp import ORIENTATION, is_webp, read_webp
 from isocenter.values import Array, Geometry, Image, Label, Source
 
 # Names of the channels, by their number.
