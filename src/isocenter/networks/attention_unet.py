@@ -6,14 +6,15 @@ Oktay et al., MIDL 2018, arXiv:1804.03999.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from monai.networks.nets.attentionunet import AttentionUnet
 from torch import Tensor, nn
 
-from isocenter.networks.family import Family, Sized, Strides
-from isocenter.networks.monai_common import OfMonai, product_of, stages_for
+from isocenter.networks.family import Family
+from isocenter.networks.monai_common import OfMonai, product_of, size_by_stages
 
 PAPER = "arXiv:1804.03999"
 # Five grids of 16 to 256 feature maps: 5.9 million weights in volumes.
@@ -75,11 +76,6 @@ class AttentionUNetWithHeads(OfMonai):
     body_of = AttentionUNet
 
 
-def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
-    """Five stages, or as many as the patch has; half the width on a processor."""
-    kept = stages_for(strides, STAGES)
-    size = {"strides": kept, "width": WIDTH // 2 if device == "cpu" else WIDTH}
-    return size, f"patch {tuple(patch)}: {len(kept)} stages; width for the {device}", PAPER
-
-
-ATTENTION_UNET = Family(build=AttentionUNetWithHeads, size_for=size_for, paper=PAPER, features="coarsest")
+# Half the width on a processor.
+SIZE_FOR = partial(size_by_stages, stages=STAGES, width=WIDTH, narrower=2, paper=PAPER)
+ATTENTION_UNET = Family(build=AttentionUNetWithHeads, size_for=SIZE_FOR, paper=PAPER, features="coarsest")

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 from torch.nn.functional import pad
+
+if TYPE_CHECKING:
+    from isocenter.networks.family import Sized, Strides
 
 
 class Body(Protocol):
@@ -129,6 +132,18 @@ def stages_for(strides: Sequence[Sequence[int]], most: int) -> list[list[int]]:
     axes = len(strides[0])
     kept = [list(stride) for stride in strides[:most]]
     return kept if len(kept) > 1 else [[1] * axes, [2] * axes]
+
+
+def size_by_stages(
+    patch: Sequence[int], strides: Strides, device: str, *, stages: int, width: int, narrower: int, paper: str
+) -> Sized:
+    """So many stages, or as many as the patch has; on a processor this part of the width.
+
+    Bind the keywords by `partial` to get a family's `size_for`.
+    """
+    kept = stages_for(strides, stages)
+    size = {"strides": kept, "width": width // narrower if device == "cpu" else width}
+    return size, f"patch {tuple(patch)}: {len(kept)} stages; width for the {device}", paper
 
 
 def halvings_for(patch: Sequence[int], most: int) -> int:

@@ -7,6 +7,7 @@ as many as there are strides, with MONAI's names.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +16,8 @@ from monai.networks.layers.factories import Conv, Pool
 from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
 from torch import Tensor, nn
 
-from isocenter.networks.family import Family, Sized, Strides
-from isocenter.networks.monai_common import OfMonai, product_of, stages_for
+from isocenter.networks.family import Family
+from isocenter.networks.monai_common import OfMonai, product_of, size_by_stages
 
 PAPER = "arXiv:1807.10165"
 # Of the paper, section 3; on a processor a quarter, because all nodes of the first row have the image's resolution.
@@ -86,11 +87,6 @@ class UNetPlusPlusWithHeads(OfMonai):
     body_of = UNetPlusPlus
 
 
-def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
-    """Five stages as in the paper, or as many as the patch has; a quarter of the paper's width on a processor."""
-    kept = stages_for(strides, STAGES)
-    size = {"strides": kept, "width": WIDTH // NARROWER if device == "cpu" else WIDTH}
-    return size, f"patch {tuple(patch)}: {len(kept)} stages; width for the {device}", PAPER
-
-
-UNET_PLUS_PLUS = Family(build=UNetPlusPlusWithHeads, size_for=size_for, paper=PAPER, features="coarsest")
+# Stages as in the paper; a quarter of its width on a processor.
+SIZE_FOR = partial(size_by_stages, stages=STAGES, width=WIDTH, narrower=NARROWER, paper=PAPER)
+UNET_PLUS_PLUS = Family(build=UNetPlusPlusWithHeads, size_for=SIZE_FOR, paper=PAPER, features="coarsest")

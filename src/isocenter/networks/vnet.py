@@ -7,6 +7,7 @@ both follow the settings, with MONAI's names.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +15,8 @@ from monai.networks.layers.factories import Conv
 from monai.networks.nets.vnet import DownTransition, InputTransition, OutputTransition, UpTransition
 from torch import Tensor, nn
 
-from isocenter.networks.family import Family, Sized, Strides
-from isocenter.networks.monai_common import OfMonai, check_axes, product_of, stages_for
+from isocenter.networks.family import Family
+from isocenter.networks.monai_common import OfMonai, check_axes, product_of, size_by_stages
 
 PAPER = "arXiv:1606.04797"
 WIDTH, STAGES, NARROWER = 16, 5, 4
@@ -97,11 +98,6 @@ class VNetWithHeads(OfMonai):
     body_of = VNet
 
 
-def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
-    """Five stages as in the paper, or as many as the patch has; a quarter of the paper's width on a processor."""
-    kept = stages_for(strides, STAGES)
-    size = {"strides": kept, "width": WIDTH // NARROWER if device == "cpu" else WIDTH}
-    return size, f"patch {tuple(patch)}: {len(kept)} stages; width for the {device}", PAPER
-
-
-VNET = Family(build=VNetWithHeads, size_for=size_for, paper=PAPER, features="coarsest")
+# Stages as in the paper; a quarter of its width on a processor.
+SIZE_FOR = partial(size_by_stages, stages=STAGES, width=WIDTH, narrower=NARROWER, paper=PAPER)
+VNET = Family(build=VNetWithHeads, size_for=SIZE_FOR, paper=PAPER, features="coarsest")
