@@ -52,7 +52,7 @@ Groups = Annotated[
     str | None,
     typer.Option(
         metavar="GROUPS",
-        help="Groups of people to compare, as sex,age:40:60,site,sex*age; by default covariates of 2 to 8 levels.",
+        help="Groups of people to compare, such as sex,age:40:60,site,sex*age; by default covariates of 2 to 8 levels.",
     ),
 ]
 UsualMinutes = Annotated[
@@ -150,6 +150,49 @@ CovariateTables = Annotated[
 Backends = Annotated[
     str,
     typer.Option(metavar="NAMES", help="Backends that the certificate tries: all, none, usual (of adopt), or names."),
+]
+# What `predict` writes beside its results.
+SaveProbabilities = Annotated[
+    bool, typer.Option("--save-probabilities", help="Also write the probabilities of every voxel.")
+]
+Overlay = Annotated[bool, typer.Option("--overlay", help="Also write a picture of each image with its result.")]
+Maps = Annotated[
+    bool, typer.Option("--maps", help="Also write how uncertain every voxel is: the entropy of its probabilities.")
+]
+Covering = Annotated[
+    bool,
+    typer.Option(
+        "--covering", help="Also write masks or objects, or list boxes, that miss at most the share task.risk."
+    ),
+]
+Calibration = Annotated[
+    str,
+    typer.Option(
+        metavar="on|off",
+        help="Calibrated probabilities, or those of the network; decisions and sets rest on calibrated ones.",
+    ),
+]
+Abstain = Annotated[
+    str,
+    typer.Option(
+        metavar="on|mark|off",
+        help="Of images unlike those of training: on gives no result, mark a result that says so, off any result.",
+    ),
+]
+# What `explain` looks for beside its maps.
+Concepts = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Concepts that answers may rest on: a folder with a folder of images for each, or measured.",
+    ),
+]
+Counterfactual = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Also change each image as little as turns its answer into this class or finding; auto picks one.",
+    ),
 ]
 FillMissing = Annotated[
     bool, typer.Option("--fill-missing", help="Accept a series with missing slices; they become padding.")

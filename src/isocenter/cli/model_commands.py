@@ -9,20 +9,28 @@ import typer
 
 import isocenter
 from isocenter.cli.flags import (
+    Abstain,
     Backend,
     Backends,
+    Calibration,
+    Concepts,
+    Counterfactual,
     CovariateTables,
+    Covering,
     Device,
     Format,
     Given,
     Inputs,
     Json,
+    Maps,
     Mirror,
     Out,
     OutPackage,
     Overlap,
+    Overlay,
     Overwrite,
     Region,
+    SaveProbabilities,
     Scheduler,
     Seconds,
     Seed,
@@ -48,22 +56,10 @@ def predict(
         typer.Option(min=0, metavar="N", help="Use one fold of a run, in place of the mean of all."),
     ] = None,
     mirror: Mirror = None,
-    save_probabilities: Annotated[
-        bool, typer.Option("--save-probabilities", help="Also write the probabilities of every voxel.")
-    ] = False,
-    overlay: Annotated[
-        bool, typer.Option("--overlay", help="Also write a picture of each image with its result.")
-    ] = False,
-    maps: Annotated[
-        bool, typer.Option("--maps", help="Also write how uncertain every voxel is: the entropy of its probabilities.")
-    ] = False,
-    covering: Annotated[
-        bool,
-        typer.Option(
-            "--covering",
-            help="Also write masks or objects, or list boxes, that miss at most the share task.risk.",
-        ),
-    ] = False,
+    save_probabilities: SaveProbabilities = False,
+    overlay: Overlay = False,
+    maps: Maps = False,
+    covering: Covering = False,
     device: Device = "auto",
     threads: Threads = None,
     backend: Backend = "auto",
@@ -72,12 +68,8 @@ def predict(
     overlap: Overlap = None,
     seconds: Seconds = None,
     covariates: CovariateTables = None,
-    calibration: Annotated[
-        str, typer.Option(metavar="on|off", help="Whether probabilities are calibrated; calls and sets always are.")
-    ] = "on",
-    abstain: Annotated[
-        str, typer.Option(metavar="on|mark|off", help="Give no result for images unlike those of training; mark: both.")
-    ] = "on",
+    calibration: Calibration = "on",
+    abstain: Abstain = "on",
     uncertainty: Uncertainty = None,
     given: Given = None,
 ) -> None:
@@ -118,7 +110,7 @@ def explain(
     out: Out = None,
     overwrite: Overwrite = False,
     json: Json = False,
-    method: Annotated[str, typer.Option(metavar="NAMES", help="Methods, as gradcam,occlusion; auto or all.")] = "auto",
+    method: Annotated[str, typer.Option(metavar="NAMES", help="Methods: gradcam,occlusion; auto or all.")] = "auto",
     target: Annotated[
         str, typer.Option(metavar="NAME", help="Class, finding, structure, value or box; auto: the model's answer.")
     ] = "auto",
@@ -140,14 +132,8 @@ def explain(
     threads: Threads = None,
     backend: Backend = "auto",
     covariates: CovariateTables = None,
-    concepts: Annotated[
-        str | None,
-        typer.Option(metavar="FOLDER", help="What answers go with: one folder of images a concept, or measured."),
-    ] = None,
-    counterfactual: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Class or finding to which a smallest change flips each case, or auto."),
-    ] = None,
+    concepts: Concepts = None,
+    counterfactual: Counterfactual = None,
     given: Given = None,
 ) -> None:
     """Map what MODEL's answers rest on, each on the image's own grid."""

@@ -47,17 +47,17 @@ def check(
     task: Kind = None,
     groups: Annotated[
         str | None,
-        typer.Option(metavar="GROUPS", help="Groups of people to count, as sex,age:40:60,site,sex*age."),
+        typer.Option(metavar="GROUPS", help="Groups of people to count: sex,age:40:60,site,sex*age."),
     ] = None,
     population: Annotated[
         Path | None,
-        typer.Option(metavar="TABLE", help="Table of the groups' shares among all people, or of people."),
+        typer.Option(metavar="TABLE", help="Table of the population: shares of groups, or a row for each person."),
     ] = None,
     shift: Annotated[
-        str | None, typer.Option(metavar="GROUPS", help="Groups whose images are compared, as site.")
+        str | None, typer.Option(metavar="GROUPS", help="Groups whose images are compared, such as site.")
     ] = None,
     match: Annotated[
-        str | None, typer.Option(metavar="COLUMNS", help="Covariates by which --shift pairs patients, as age,sex.")
+        str | None, typer.Option(metavar="COLUMNS", help="Covariates by which --shift matches patients: age,sex.")
     ] = None,
     given: Given = None,
 ) -> None:
@@ -209,7 +209,7 @@ def evaluate(
     seed: Seed = 0,
     corruptions: Annotated[
         str | None,
-        typer.Option(metavar="NAMES", help="Also score with worse images: all, or noise,blur,motion and the like."),
+        typer.Option(metavar="NAMES", help="Also score on degraded images: all, or some, such as noise,blur,motion."),
     ] = None,
     severities: Annotated[
         str | None, typer.Option(metavar="N", help="Severities of the corruptions, 1-5 or 1,3; all by default.")
@@ -284,11 +284,11 @@ def compare(
     ] = "holm",
     readers: Annotated[
         Path | None,
-        typer.Option(metavar="TABLE", help="People's scores of the same cases: reader, case, score; model if aided."),
+        typer.Option(metavar="TABLE", help="Human readers' scores: columns reader, case, score; model if aided."),
     ] = None,
     groups: Annotated[
         str | None,
-        typer.Option(metavar="COLUMNS", help="Groups that are compared by themselves: sex,age:40:60,sex*age."),
+        typer.Option(metavar="COLUMNS", help="Groups within which models are compared: sex,age:40:60,sex*age."),
     ] = None,
 ) -> None:
     """Compare models on the same cases. Each difference has an interval, a test and a verdict."""
