@@ -8,6 +8,7 @@ import inspect
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ import typer.main
 
 import isocenter
 from isocenter.cli import app
+from isocenter.networks.family import Family
+from isocenter.tasks import Task
+from isocenter.values import ReferenceKind
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -192,3 +196,22 @@ def test_the_version_stands_once_in_every_place() -> None:
     assert f'version = "{version}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"version: {version}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def described(heading: str) -> set[str]:
+    """The names in the first column of a table of CONTRIBUTING.md, by the words in its head."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    [table] = [part for part in text.split("\n\n") if part.startswith(f"| {heading} |")]
+    return {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+
+
+def test_the_table_of_a_family_of_networks_has_each_of_its_fields():
+    assert described("field of `Family`") - {"Family"} == {field.name for field in fields(Family)}
+
+
+def test_the_table_of_a_task_has_each_of_its_members():
+    assert described("member") == {name for name in {**vars(Task), **Task.__annotations__} if not name.startswith("_")}
+
+
+def test_the_table_of_a_kind_of_reference_has_each_of_its_fields():
+    assert described("field") == {field.name for field in fields(ReferenceKind)} - {"name"}
