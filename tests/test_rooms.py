@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
@@ -90,3 +91,24 @@ def test_reading_and_the_values_take_neither_torch_nor_monai_from_the_lazy_modul
     tree = ast.parse((ROOT.parent / path).read_text(encoding="utf-8"))
     lazy = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "isocenter.lazy"]
     assert {"monai", "torch"} & {alias.name for node in lazy for alias in node.names} == set()
+
+
+def test_no_folder_has_more_than_25_files_beside_its_index_but_that_of_networks():
+    sizes = Counter(path.parent for path in FILES if path.name != "__init__.py")
+    assert {str(folder): count for folder, count in sizes.items() if count > 25 and folder.name != "networks"} == {}
+
+
+# Words that name nothing: what is meant has a name in the field.
+RIDDLES = {"told", "said", "heard", "beside", "alone", "together", "way", "begin"}
+# A column of the node's database and of its journal, kept for nodes that run.
+STORED = {"way"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_no_name_that_a_file_gives_is_a_riddle(path):
+    nodes = list(ast.walk(ast.parse((ROOT.parent / path).read_text(encoding="utf-8"))))
+    given = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    given |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    given |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    stored = STORED if path.parts[1] == "service" else set()
+    assert {name.strip("_").removeprefix("is_") for name in given} & RIDDLES - stored == set()

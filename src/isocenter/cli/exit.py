@@ -76,8 +76,8 @@ def _unforeseen(error: Exception) -> tuple[str, int]:
     """The last line and the exit code for what no part of isocenter answered."""
     if message := getattr(error, "format_message", None):  # of typer's own parser, whose classes are private
         within = getattr(getattr(error, "ctx", None), "command_path", "isocenter")
-        said = message().rstrip(".")
-        return f"{within}: {said}{'' if said.endswith('?') else '.'} See `{within} --help`.", 2
+        problem = message().rstrip(".")
+        return f"{within}: {problem}{'' if problem.endswith('?') else '.'} See `{within} --help`.", 2
     if isinstance(error, OSError):
         where, reason = error.filename or "isocenter", error.strerror or str(error)
         return f"{where}: {reason}. Look at the path, and at the room on its disk.", 1

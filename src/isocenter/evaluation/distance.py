@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from isocenter.errors import GeometryError
 from isocenter.evaluation.weighting import steps_of
 from isocenter.lazy import ndimage, spatial
-from isocenter.values import Floats
+from isocenter.values import Floats, counted_in
 
 # Distances are sums of floats: what lies exactly at the tolerance must not fall out by rounding.
 ROUNDING = 1e-6
@@ -150,7 +150,7 @@ def surface_distance(prediction: ArrayLike, reference: ArrayLike, spacing: Array
         prediction=Surface.of(predicted[region], steps),
         reference=Surface.of(true[region], steps),
         worst=_diagonal(true.shape, steps),
-        unit="mm" if spacing is not None else "pixels" if true.ndim == 2 else "voxels",
+        unit="mm" if spacing is not None else counted_in(true.ndim),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import GeometryError, UsageError
-from isocenter.values import Array, Geometry
+from isocenter.values import Array, Geometry, counted_in
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def overlaps(prediction: ArrayLike, reference: ArrayLike, labels: Sequence[int])
 def volume_unit(geometry: Geometry) -> str:
     """The unit of volumes: ml, in 2D mm², of a series its axis's own; voxels or pixels where sizes are not known."""
     if not geometry.physical:
-        return "pixels" if geometry.ndim == 2 else "voxels"
+        return counted_in(geometry.ndim)
     return {1: geometry.unit, 2: "mm²"}.get(geometry.ndim, "ml")
 
 

@@ -13,7 +13,7 @@ from isocenter.errors import FormatError
 from isocenter.files import dicom, label_table
 from isocenter.files.index import FORMATS, suffix_of, write
 from isocenter.files.storage import Spool, stacked_spools
-from isocenter.values import Array, BoundingBoxes, Deferred, Image, Label, Map, Region
+from isocenter.values import Array, BoundingBoxes, Deferred, Image, Label, Map, Region, one_channel
 
 # Suffixes of formats that cannot hold labels: a table of labels is written next to the file.
 WITH_TABLE = frozenset({".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".tiff", ".tif", ".png", ".npy", ".csv"})
@@ -69,8 +69,7 @@ def write_map(name: str, made: Map, source: Image, path: Path, *, overwrite: boo
     if made.names and suffix_of(path) not in FRAMED:
         write(_of_numbers(source, made.data, made.names), path, overwrite=overwrite)
     else:
-        pixels = made.data.one_channel() if isinstance(made.data, Deferred) else made.data[None]
-        write(_of_numbers(source, pixels, (name,)), path, overwrite=overwrite)
+        write(_of_numbers(source, one_channel(made.data), (name,)), path, overwrite=overwrite)
     if made.names:
         table = [Label(place, one) for place, one in enumerate(made.names)]
         stem = path.name.removesuffix(suffix_of(path))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from isocenter.runtime.preprocessing import Preprocessing, Source, Streamed, Trace, padded_region, source_region
 from isocenter.runtime.record_files import joined
 from isocenter.transforms import label_taps, permuted, voted
-from isocenter.values import Array, Deferred, Image, Label, Prediction, Reader, Region, Slabs
+from isocenter.values import Array, Deferred, Image, Label, Prediction, Reader, Region, Slabs, reader_of
 
 if TYPE_CHECKING:
     from isocenter.runtime.model import Model
@@ -113,7 +113,7 @@ class LabelSource:
     _read: Reader = field(init=False)
 
     def __post_init__(self) -> None:
-        self._read = _reader(self.numbers)
+        self._read = reader_of(self.numbers)
 
     def __getitem__(self, region: Region) -> NDArray[np.float32]:
         trace = self.trace
@@ -147,12 +147,8 @@ def _whole(data: Array | Deferred, table: Array) -> Array:
 
 
 def _in_parts(data: Array | Deferred, table: Array) -> Reader:
-    read = _reader(data)
+    read = reader_of(data)
     return lambda region: table[np.asarray(read(region))]
-
-
-def _reader(data: Array | Deferred) -> Reader:
-    return data.reader() if isinstance(data, Deferred) else data.__getitem__
 
 
 def _with_channel(image: Image, stage: Prediction) -> Image:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import UsageError
 from isocenter.lazy import torch
-from isocenter.runtime.smaller_batches import SmallerBatches
+from isocenter.runtime.smaller_batches import within_smaller_batches
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.windows import Averaged
+from isocenter.runtime.windows import Averaged, members_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,8 +38,8 @@ class Differentiable:
     @classmethod
     def of(cls, model: Model) -> Differentiable:
         """UsageError for a model that computes without torch."""
-        run = _within(model.run)
-        members = run.members if isinstance(run, Averaged) else (run,)
+        run = within_smaller_batches(model.run)
+        members = members_of(run)
         if unlike := [one for one in members if not isinstance(one, TorchNetwork)]:
             what = model.computing.value if model.computing is not None else type(unlike[0]).__name__
             problem = f"the model computes without torch ({what}), which gives no gradients and shows no inner maps"
@@ -74,10 +74,3 @@ def twin(module: Module, *, shared: bool = True) -> Module:
 def _frozen(tensor: Tensor, *, shared: bool) -> Tensor:
     values = tensor.detach() if shared and not tensor.is_inference() else tensor.detach().clone()
     return torch.nn.Parameter(values, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else values
-
-
-def _within(run: Any) -> Any:
-    """What computes, without what only makes its batches smaller."""
-    while isinstance(run, SmallerBatches):
-        run = run.network
-    return run

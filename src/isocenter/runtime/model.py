@@ -29,7 +29,15 @@ from isocenter.runtime.uncertainty.laplace import Laplace
 from isocenter.runtime.uncertainty.masks import Masks
 from isocenter.runtime.uncertainty.methods import NONE, TTA, Method
 from isocenter.runtime.uncertainty.receiver import PartUncertainties, Uncertainty
-from isocenter.runtime.windows import Averaged, Progress, Receiver, WindowSettings, flipped_axes, run_pipeline
+from isocenter.runtime.windows import (
+    Averaged,
+    Progress,
+    Receiver,
+    WindowSettings,
+    flipped_axes,
+    members_of,
+    run_pipeline,
+)
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import Task, sureness
 from isocenter.transforms import stacked
@@ -260,13 +268,14 @@ class Model:
         return flipped_axes(self.task, self.preprocessing.ndim, inference.flips, inference.left_right, mirror)
 
     @property
-    def _average(self) -> Averaged | None:
+    def average(self) -> Averaged | None:
+        """Its networks as one, where they are several; None for a single network."""
         return self.run if isinstance(self.run, Averaged) else None
 
     @property
     def members(self) -> tuple[Network, ...]:
         """The networks whose outputs are averaged, or the only network."""
-        return (self.run,) if self._average is None else self._average.members
+        return members_of(self.run)
 
     @property
     def networks(self) -> tuple[Mapping[str, Any], ...]:
@@ -276,7 +285,7 @@ class Model:
     @property
     def shares(self) -> tuple[float, ...] | None:
         """The weight of each member; None where all members count alike."""
-        return None if self._average is None else self._average.shares
+        return None if self.average is None else self.average.shares
 
     @property
     def families(self) -> str:

@@ -68,6 +68,13 @@ def in_smaller_batches(network: Network) -> Network:
     return network if isinstance(network, SmallerBatches) else SmallerBatches(network)
 
 
+def within_smaller_batches(network: Network) -> Network:
+    """What computes, without what only makes its batches smaller."""
+    while isinstance(network, SmallerBatches):
+        network = network.network
+    return network
+
+
 def with_smaller_batches(model: Model) -> Model:
     """The model that continues with fewer windows at once where memory runs out, in both stages of a cascade."""
     first = None if model.first is None else with_smaller_batches(model.first)

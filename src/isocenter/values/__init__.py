@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         SERIES_UNITS,
         Floats,
         Geometry,
+        counted_in,
     )
     from isocenter.values.grading import grades
     from isocenter.values.image import (
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
         Source,
         blocks,
         names_of_channels,
+        one_channel,
+        reader_of,
         unambiguous_name,
     )
     from isocenter.values.plan import BY_HAND, PLAN_VERSION, Decision, Plan, Sentence, stands_for, with_pixels

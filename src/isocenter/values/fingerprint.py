@@ -82,6 +82,11 @@ class Fingerprint:
         return next((case.unit for case in self.cases if case.physical), MM)
 
     @property
+    def axes(self) -> int:
+        """How many axes its images have: the most, where they differ."""
+        return max((len(case.shape) for case in self.cases), default=0)
+
+    @property
     def shapes(self) -> np.ndarray:
         """(cases, axes) voxels."""
         return np.array([case.shape for case in self.cases])

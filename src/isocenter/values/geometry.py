@@ -24,6 +24,11 @@ MM = "mm"
 SERIES_UNITS = (MM, "s", "ppm", "cm-1", "nm", "Hz")
 
 
+def counted_in(axes: int) -> str:
+    """What a grid of so many axes is counted in where lengths are not known: pixels or voxels."""
+    return "pixels" if axes == 2 else "voxels"
+
+
 @dataclass(frozen=True, eq=False)
 class Geometry:
     """Where voxels lie: voxel index to RAS+ mm, for two axes as for three; of one axis, index to its own unit.

@@ -52,9 +52,19 @@ class Deferred:
         return self.region(region) if self.region is not None else self.load()[region]
 
 
+def reader_of(array: Array | Deferred) -> Reader:
+    """What reads parts of an array, of a deferred one without all of it in memory where that can be avoided."""
+    return array.reader() if isinstance(array, Deferred) else array.__getitem__
+
+
+def one_channel(array: Array | Deferred) -> Array | Deferred:
+    """(*spatial) as (1, *spatial); a deferred array stays one."""
+    return array.one_channel() if isinstance(array, Deferred) else array[None]
+
+
 def blocks(array: Array | Deferred, voxels: int = 2**22) -> Iterator[tuple[tuple[slice, ...], Array]]:
     """(region, part) after (region, part) along the last axis, in which files and results give their slices."""
-    read = array.reader() if isinstance(array, Deferred) else array.__getitem__
+    read = reader_of(array)
     *plane, size = array.shape
     step = max(1, voxels // max(1, math.prod(plane)))
     for start in range(0, size, step):
@@ -213,7 +223,7 @@ class Image:
 
     def reader(self) -> Reader:
         """`data` in parts, best in the order of the last axis; not in memory as a whole where that can be avoided."""
-        return self.pixels.reader() if isinstance(self.pixels, Deferred) else self.pixels.__getitem__
+        return reader_of(self.pixels)
 
     def with_pixels(self, pixels: Array | Deferred, geometry: Geometry | None = None) -> Image:
         """The same image with other voxels, on another grid if one is given."""
@@ -238,7 +248,7 @@ class Image:
         """A label map (*spatial) or (frames, *spatial) on the same grid, with the header of the same source."""
         return replace(
             self,
-            pixels=values.one_channel() if isinstance(values, Deferred) else values[None],
+            pixels=one_channel(values),
             modality="SEG",
             channels=("label",),
             times=self.times if len(values.shape) > self.geometry.ndim else None,

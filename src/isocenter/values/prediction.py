@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from isocenter.values.boxes import BoundingBoxes
-from isocenter.values.geometry import Geometry
+from isocenter.values.geometry import Geometry, counted_in
 from isocenter.values.image import Array, Code, Deferred, Label
 
 Region = tuple[slice, ...]
@@ -337,7 +337,7 @@ class Prediction:
     def _sizes(self) -> list[str]:
         """The size of each structure in ml, of two axes in mm², in voxels where nothing is known of lengths."""
         counts = np.bincount(np.asarray(self.data).ravel())
-        size, unit = self.geometry.voxel_size or (1.0, "pixels" if self.geometry.ndim == 2 else "voxels")
+        size, unit = self.geometry.voxel_size or (1.0, counted_in(self.geometry.ndim))
         structures = [label for label in self.labels if label.value]
         voxels = {label.name: counts[label.value] if label.value < len(counts) else 0 for label in structures}
         return [f"{name} {size * count:.4g} {unit}" for name, count in voxels.items()]

@@ -19,7 +19,7 @@ from isocenter.quality import Examination, guessed_modality, modality_problems, 
 from isocenter.report import InNotebook, render
 from isocenter.runtime import Cluster, write_json
 from isocenter.transforms import GREY
-from isocenter.values import SPLITS, Cohort, Dataset, Problem, sizes_in_words
+from isocenter.values import SPLITS, Cohort, Dataset, Problem, counted_in, sizes_in_words
 from isocenter.verbs.auditing import image_shift, represented
 from isocenter.verbs.evaluation import Audited
 from isocenter.verbs.reading import (
@@ -207,8 +207,7 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
             median = np.median(fingerprint.steps, axis=0)
             facts["spacing"] = f"median {' x '.join(f'{s:.4g}' for s in median)} {fingerprint.unit}"
         else:
-            counts = "pixels" if {len(shape) for shape in shapes} == {2} else "voxels"
-            facts["spacing"] = f"not known for every case: lengths are in {counts}"
+            facts["spacing"] = f"not known for every case: lengths are in {counted_in(fingerprint.axes)}"
         facts["modality"] = ", ".join(sorted({case.modality for case in fingerprint.cases}))
         unknown = facts["modality"] == dataset.modality == UNKNOWN_MODALITY
         if unknown and (guess := guessed_modality(usable, fingerprint)):

@@ -71,14 +71,14 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
     Raises DatasetError where some masks name a structure and others none, UsageError for a structure that is not there.
     """
-    found = _sorted(folder)
-    names = sorted({name for case in found.values() for name in case.images})
-    structures = _structures(found, folder, options)
+    by_key = _sorted(folder)
+    names = sorted({name for case in by_key.values() for name in case.images})
+    structures = _structures(by_key, folder, options)
     labels = tuple(structures.values()) or mask_labels(folder, options)
-    is_drawn = any(case.masks for case in found.values())
-    classes, called = name_classes(class_names(found), folder, options, declare=not is_drawn)
+    is_drawn = any(case.masks for case in by_key.values())
+    classes, called = name_classes(class_names(by_key), folder, options, declare=not is_drawn)
     cases, bare, partly = [], [], []
-    for key, case in found.items():
+    for key, case in by_key.items():
         if not case.images:
             bare.append(key.name)
         elif case.masks and not set(structures) <= set(case.masks):
@@ -99,9 +99,9 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     )
 
 
-def _structures(found: Mapping[Key, CaseFolder], folder: Folder, options: DatasetOptions) -> dict[str, Label]:
+def _structures(by_key: Mapping[Key, CaseFolder], folder: Folder, options: DatasetOptions) -> dict[str, Label]:
     """{structure that a mask's name says: its label}, or those that --labels names; empty where names say none."""
-    named = sorted({name for case in found.values() for name in case.masks})
+    named = sorted({name for case in by_key.values() for name in case.masks})
     if named in ([], [""]):
         return {}
     if "" in named:

@@ -46,8 +46,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
 def _classed(members: tuple[Member, ...]) -> list[Member]:
     inside = [m for m in members if m.folders and m.folders[0].lower() not in IMAGES | LABELS]
-    beside_images = any(m.folders[:1] and m.folders[0].lower() in IMAGES for m in members)
-    return [m for m in inside if not (beside_images and BY_HAND.search(m.folders[0]))]
+    has_image_folder = any(m.folders[:1] and m.folders[0].lower() in IMAGES for m in members)
+    return [m for m in inside if not (has_image_folder and BY_HAND.search(m.folders[0]))]
 
 
 LAYOUT = Layout("class_folders", "a folder for each class", fits, read, over=frozenset({"plain_images"}))

@@ -139,10 +139,10 @@ class _Roles:
             images, labels = ending
         self._role = dict.fromkeys(images, "image") | dict.fromkeys(labels, "label")
         if not images and (masks := labels or ending[1]):
-            self._role |= self._beside(folder, masks)
+            self._role |= self._paired_roles(folder, masks)
 
     @staticmethod
-    def _beside(folder: Folder, labels: Collection[str]) -> dict[str, str]:
+    def _paired_roles(folder: Folder, labels: Collection[str]) -> dict[str, str]:
         """The roles of these folders of labels and of the one beside them; empty where their names do not pair."""
         level = next(n for member in folder.images for n, name in enumerate(member.folders[:2]) if name in labels)
         inside = [member for member in folder.images if len(member.folders) > level]

@@ -83,7 +83,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
         return True
     if not is_labelled or folder.description is not None:
         return False
-    named = NamedCases.beside(table, folder, options)
+    named = NamedCases.of_table(table, folder, options)
     return named is not None and named.column(table, image, ()) is not None
 
 
@@ -113,11 +113,11 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     hidden = seen.patients if seen else ""  # people of DICOM are not called by their names
     cases, missing, taken = [], [], set[str]()
     for index, row in enumerate(table.rows):
-        for found in manifest.cases(row) or (None,):
-            case = _case(manifest, index, row, labels, called, options, found)
+        for named_case in manifest.cases(row) or (None,):
+            case = _case(manifest, index, row, labels, called, options, named_case)
             if all(path.exists() for path in case.files):
                 cases.append(case)
-                taken |= {found.name} if found else set()
+                taken |= {named_case.name} if named_case else set()
             else:
                 missing.append(f"row_{index + 1}" if hidden else case.name)
     words = {str(word) for row in table.rows if (word := options.modality or manifest.cell(row, "modality"))}
@@ -164,10 +164,10 @@ def _with_images(table: Table, column: Mapping[str, str], folder: Folder, option
         return manifest
     words = {str(row[column["modality"]]) for row in table.rows} if "modality" in column else set()
     seen = options if options.modality or len(words) != 1 else replace(options, modality=modality_word(words.pop()))
-    named = NamedCases.beside(table, folder, seen)
+    named = NamedCases.of_table(table, folder, seen)
     holders = {name for role, name in column.items() if role not in ("image", "id", "patient")}  # of something else
-    found = named.column(table, column.get("image"), holders) if named else None
-    return replace(manifest, column={**column, "image": found}, named=named) if found else manifest
+    image_column = named.column(table, column.get("image"), holders) if named else None
+    return replace(manifest, column={**column, "image": image_column}, named=named) if image_column else manifest
 
 
 def _exists(manifest: Manifest, row: Mapping[str, Any]) -> bool:
@@ -197,16 +197,17 @@ def _case(
     labels: tuple,
     called: dict[str, str],
     options: DatasetOptions,
-    found: CaseFiles | None,
+    named_case: CaseFiles | None,
 ) -> CaseFiles:
-    images = {} if found else manifest.images(row)
+    images = {} if named_case else manifest.images(row)
     drawn = columns_of_role(manifest.column, "mask")
     masks = {reader: path for reader, column in drawn.items() if (path := manifest.path(row, column)) is not None}
     modality = modality_word(options.modality or manifest.cell(row, "modality"))
     references = _references(manifest, row, called)
     by_reader = {reader if len(drawn) > 1 else "": [path] for reader, path in masks.items()}
     references |= masks_by_reader(by_reader, labels, options.read, options.kinds)
-    own = found.name.rpartition("/")[2] if found else stem_of(next(iter(images.values())).name) if images else None
+    stem = stem_of(next(iter(images.values())).name) if images else None
+    own = named_case.name.rpartition("/")[2] if named_case else stem
     used = set(manifest.column.values())
     split, patient = manifest.cell(row, "split"), manifest.cell(row, "patient")
     case = CaseFiles(
@@ -219,20 +220,20 @@ def _case(
         patient=str(patient) if patient is not None else None,
         covariates={name: value for name, value in row.items() if name not in used},
     )
-    return case if found is None else _with(case, found)
+    return case if named_case is None else _with(case, named_case)
 
 
-def _with(case: CaseFiles, found: CaseFiles) -> CaseFiles:
+def _with(case: CaseFiles, named_case: CaseFiles) -> CaseFiles:
     """What a row says of images that it names otherwise than by a path; of DICOM's people, only their pseudonyms."""
     return replace(
         case,
-        name=found.name.replace("/", "-") if found.patient else case.name,
-        images=found.images,
-        references={**found.references, **case.references},
-        files=(*found.files, *case.files),
-        split=case.split or found.split,
-        patient=found.patient or case.patient,
-        covariates={**found.covariates, **case.covariates},
+        name=named_case.name.replace("/", "-") if named_case.patient else case.name,
+        images=named_case.images,
+        references={**named_case.references, **case.references},
+        files=(*named_case.files, *case.files),
+        split=case.split or named_case.split,
+        patient=named_case.patient or case.patient,
+        covariates={**named_case.covariates, **case.covariates},
     )
 
 

@@ -34,7 +34,7 @@ class NamedCases:
         self._people = people
 
     @classmethod
-    def beside(cls, table: Table, folder: Folder, options: DatasetOptions) -> NamedCases | None:
+    def of_table(cls, table: Table, folder: Folder, options: DatasetOptions) -> NamedCases | None:
         """The images in the folder of a table; None where there are none. Its headers are read once."""
         place = Folder(table.path.parent) if folder.is_file else folder
         if not (place.images or place.dicom):
@@ -64,8 +64,8 @@ class NamedCases:
 
     def _names_all(self, table: Table, column: str) -> bool:
         cells: Sequence[object] = [row[column] for row in table.rows if row[column] is not None][:LOOKED_AT]
-        found = [cases[0].name for cell in cells if (cases := self.find(cell))]
-        return bool(cells) and len(set(found)) == len(cells)
+        names = [cases[0].name for cell in cells if (cases := self.find(cell))]
+        return bool(cells) and len(set(names)) == len(cells)
 
 
 def _layout(folder: Folder, options: DatasetOptions) -> Layout:

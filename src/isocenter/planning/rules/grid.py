@@ -12,7 +12,7 @@ import numpy as np
 from isocenter.planning.machine import kind_of
 from isocenter.planning.rules.profiles import NNUNET
 from isocenter.tasks import Task
-from isocenter.values import BY_HAND, Decision, Fingerprint, Floats
+from isocenter.values import BY_HAND, Decision, Fingerprint, Floats, counted_in
 
 # Voxels of a patch that two cores, or a GPU, go through in well under a second a step.
 PATCH_VOXELS = {1: {"cpu": 2**13, "gpu": 2**15}, 2: {"cpu": 2**16, "gpu": 2**18}, 3: {"cpu": 2**17, "gpu": 2**21}}
@@ -207,7 +207,7 @@ def window_for(grid: Grid, size: Mapping[str, Any]) -> Decision:
         window = np.maximum(patch, np.minimum(larger, whole))
         if (window > patch).any():
             because = (
-                f"{window.prod() / patch.prod():.2g} times the {'pixels' if len(patch) == 2 else 'voxels'} of a patch "
+                f"{window.prod() / patch.prod():.2g} times the {counted_in(len(patch))} of a patch "
                 "of training: less of each window lies near a border, and fewer are needed"
             )
             return Decision(window.tolist(), because)

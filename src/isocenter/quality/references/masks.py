@@ -20,6 +20,7 @@ from isocenter.values import (
     ReferenceKind,
     ReferenceMeasures,
     ReferenceWords,
+    counted_in,
     label_voxels,
 )
 
@@ -155,7 +156,7 @@ def _lines(cohort: Cohort) -> Mapping[str, str]:
     lines = {"readers": ", ".join(dataset.readers)} if dataset.readers else {}
     if not voxels:
         return lines
-    labels, unit = dataset.classes.get(KIND, ()), _counted_in(cohort)
+    labels, unit = dataset.classes.get(KIND, ()), counted_in(cohort.fingerprint.axes)
     ignored = [label.value for label in labels if label.is_ignored]
     if ignored:
         share = 1 - sum(voxels.get(value, 0) for value in ignored) / sum(voxels.values())
@@ -180,12 +181,8 @@ def _charts(cohort: Cohort) -> Iterator[Figure]:
         for value in values[:MOST_DRAWN]
     }
     if groups:
-        unit = "ml" if in_ml else _counted_in(cohort)
+        unit = "ml" if in_ml else counted_in(cohort.fingerprint.axes)
         yield figures.histogram(groups, "Size of the structures", axis=f"{unit} in a case")
-
-
-def _counted_in(cohort: Cohort) -> str:
-    return "pixels" if all(len(case.shape) == 2 for case in cohort.fingerprint.cases) else "voxels"
 
 
 MASK = ReferenceKind(

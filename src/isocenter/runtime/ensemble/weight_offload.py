@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from isocenter.lazy import torch
 from isocenter.runtime.model import Model
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.windows import Averaged
 
 # Of a device's free memory, what weights may take: the rest is for what is alive of the layers.
 SHARE = 0.5
@@ -57,5 +56,5 @@ def on_device(model: Model, weights: Sequence[Path], device: str) -> Model:
             if fits
             else Visiting(network.module, device)
         )
-    assert isinstance(model.run, Averaged)  # noqa: S101 - one network alone has no turns
-    return replace(model, run=replace(model.run, members=tuple(members)))
+    assert model.average is not None  # noqa: S101 - one network alone has no turns
+    return replace(model, run=replace(model.average, members=tuple(members)))

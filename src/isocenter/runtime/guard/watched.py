@@ -13,7 +13,7 @@ from isocenter import networks
 from isocenter.lazy import torch
 from isocenter.runtime.guard.observation import Observation, Watching
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.windows import POOLED, Averaged
+from isocenter.runtime.windows import POOLED
 from isocenter.runtime.windows.slide import Network
 from isocenter.transforms import stacked
 from isocenter.values import Case, Prediction
@@ -75,4 +75,4 @@ def with_features(model: Model, further: Callable[[Features], Mapping[str, Tenso
     if not (at := networks.family_of(model.networks[0]["name"]).features):
         return model.run
     shown = Watched(first.module, first.device, at, further)
-    return replace(model.run, members=(shown, *others)) if isinstance(model.run, Averaged) else shown
+    return shown if model.average is None else replace(model.average, members=(shown, *others))

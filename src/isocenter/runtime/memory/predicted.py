@@ -15,10 +15,10 @@ from isocenter.lazy import torch
 from isocenter.runtime.device import available_memory
 from isocenter.runtime.model import Model
 from isocenter.runtime.preprocessing import BLOCK_VOXELS, HELD_BYTES, YIELDED_BYTES
-from isocenter.runtime.smaller_batches import SmallerBatches
+from isocenter.runtime.smaller_batches import within_smaller_batches
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.uncertainty.methods import NONE
-from isocenter.runtime.windows import Averaged
+from isocenter.runtime.windows import members_of
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import dense_channels, voxel_bytes
 from isocenter.values import Head, Image, Region
@@ -181,8 +181,7 @@ def _walked(image: Image, spatial: Sequence[int], patch: Sequence[int]) -> int:
 def _network(model: Model, batch: int) -> int:
     """While a batch goes through: what is alive of its layers at the most, one member after the other."""
     patch = model.inference.patch
-    run = model.run.network if isinstance(model.run, SmallerBatches) else model.run
-    members = run.members if isinstance(run, Averaged) else (run,)
+    members = members_of(within_smaller_batches(model.run))
     outputs = 4 * batch * sum(_numbers(head, patch) for head in model.task.heads.values())
     held = outputs * len(members) if len(members) > 1 else 0  # what each has said waits for the others
     if isinstance(members[0], TorchNetwork) and not members[0].device.startswith("cpu"):

@@ -15,7 +15,6 @@ from isocenter.networks import hooked
 from isocenter.runtime.guard import Watched
 from isocenter.runtime.model import Model
 from isocenter.runtime.package.contents import each_head
-from isocenter.runtime.windows import Averaged
 from isocenter.tasks import BETWEEN, EACH, WITHIN
 
 
@@ -47,11 +46,12 @@ class Further:
         if isinstance(run, Watched) and run.further is not None:
             heads = tuple(run.further.args[0].heads)  # type: ignore[attr-defined]
             return replace(made, method=model.uncertainty, heads=heads, in_network=run.further)
-        if isinstance(run, Averaged):
-            made = replace(made, each=tuple(model.task.decoding.crossed))
-        if isinstance(run, Averaged) and run.differ is not None:
-            return replace(made, method=model.uncertainty, heads=tuple(run.differ.kinds), differ=run.differ)
-        return made
+        if (average := model.average) is None:
+            return made
+        made = replace(made, each=tuple(model.task.decoding.crossed))
+        if (differ := average.differ) is None:
+            return made
+        return replace(made, method=model.uncertainty, heads=tuple(differ.kinds), differ=differ)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from isocenter.runtime.uncertainty.disagreement import Disagreement
 from isocenter.runtime.uncertainty.laplace import Laplace, LastLayers
 from isocenter.runtime.uncertainty.masks import USUAL_RATE, Masks
 from isocenter.runtime.uncertainty.variational import LearntWeights
-from isocenter.runtime.windows import Averaged
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,12 +52,12 @@ def with_uncertainty(model: Model, asked: str | None = None) -> Model:
     if method == AUTO:
         is_dense = any(head.is_dense for head in model.task.heads.values())
         own = EVIDENTIAL if model.task.decoding.states_evidence else VARIATIONAL if _learnt(model) else LAPLACE
-        best = MEMBERS if isinstance(model.run, Averaged) else own if model.in_graph == NONE else model.in_graph
+        best = MEMBERS if model.average is not None else own if model.in_graph == NONE else model.in_graph
         method = NONE if asked is None and is_dense else best
     method = NONE if _lacking(model, method) else method
     run, differ = model.run, Disagreement.of(model.task)
-    if isinstance(run, Averaged):
-        run = replace(run, differ=differ if method == MEMBERS else None)
+    if model.average is not None:
+        run = replace(model.average, differ=differ if method == MEMBERS else None)
     elif method in (LAPLACE, DROPOUT, VARIATIONAL, EVIDENTIAL) and method != model.in_graph:
         assert differ is not None  # noqa: S101 - else the method would be lacking
         run = with_features(model, _further(model, method, differ))
@@ -140,7 +139,7 @@ def _lacking(model: Model, method: str) -> str:
         return ""
     if Disagreement.of(model.task) is None:
         return f"a {model.task.name} states no uncertainty"
-    if method == MEMBERS and not isinstance(model.run, Averaged):
+    if method == MEMBERS and model.average is None:
         return "the model is one network, without members that could differ"
     if method == LAPLACE and (model.laplace is None or not isinstance(model.run, TorchNetwork)):
         return "no posterior of a last layer was fitted, or what computes does not show what that layer takes"

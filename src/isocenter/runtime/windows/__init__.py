@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.runtime.windows.averaging import POOLED, Averaged, flipped_axes
+    from isocenter.runtime.windows.averaging import POOLED, Averaged, flipped_axes, members_of
     from isocenter.runtime.windows.pipeline import Receiver, WindowSettings, run_pipeline
     from isocenter.runtime.windows.slide import Progress
 

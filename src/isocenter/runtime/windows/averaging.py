@@ -54,6 +54,11 @@ class Averaged:
         return {**made, **further, **({POOLED: outputs[0][POOLED]} if POOLED in outputs[0] else {})}
 
 
+def members_of(network: Network) -> tuple[Network, ...]:
+    """The networks whose outputs are averaged, or the only one."""
+    return network.members if isinstance(network, Averaged) else (network,)
+
+
 @dataclass(frozen=True)
 class Mirrored:
     """A network that sees each window as it is and mirrored, and means what it says of them all.

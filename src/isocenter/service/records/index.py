@@ -217,19 +217,19 @@ class Index:
         busy = select(jobs.c.job).where(jobs.c.study == studies.c.study, jobs.c.state.in_(OPEN))
         over = and_(studies.c.state == "complete", studies.c.routed == studies.c.revision, ~busy.exists())
         with self.database.read() as connection:
-            found = [_settled(connection, row) for row in connection.execute(select(studies).where(over)).all()]
-        if not found:
+            settled = [_settled(connection, row) for row in connection.execute(select(studies).where(over)).all()]
+        if not settled:
             return []
         with self.database.write() as connection:
-            return [one for one in found if _is_settled(connection, one, over)]
+            return [one for one in settled if _is_settled(connection, one, over)]
 
 
-def _is_settled(connection: Connection, one: Settled, over: ColumnElement[bool]) -> bool:
+def _is_settled(connection: Connection, settled: Settled, over: ColumnElement[bool]) -> bool:
     """Note what a study came to; False where it has something left to do again since it was looked at."""
-    values = {"state": one.state, "outcome": one.outcome, "reason": one.reason}
-    if connection.execute(update(studies).where(studies.c.study == one.study, over).values(values)).rowcount == 0:
+    values = {"state": settled.state, "outcome": settled.outcome, "reason": settled.reason}
+    if connection.execute(update(studies).where(studies.c.study == settled.study, over).values(values)).rowcount == 0:
         return False
-    record_event(connection, f"study {one.state}", one.study, outcome=one.outcome, reason=one.reason)
+    record_event(connection, f"study {settled.state}", settled.study, outcome=settled.outcome, reason=settled.reason)
     return True
 
 

@@ -55,9 +55,9 @@ def _shapes(node: WebNode, asides: Sequence[Aside]) -> list[AsideShape]:
     with node.database.read() as connection:
         firsts = {row.path: (row.study_uid, row.uid) for row in connection.execute(wanted.where(of_these))}
     shapes = []
-    for one in asides:
-        study, instance = firsts.get(one.first or "", (None, None))
+    for aside in asides:
+        study, instance = firsts.get(aside.first or "", (None, None))
         shapes.append(
-            AsideShape.model_validate({**vars(one), "n": one.number, "study": study, "sop_instance_uid": instance})
+            AsideShape.model_validate({**vars(aside), "n": aside.number, "study": study, "sop_instance_uid": instance})
         )
     return shapes

@@ -13,7 +13,7 @@ from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import instance_overlap
 from isocenter.tasks.instances.decode import Decoder
 from isocenter.tasks.shared import CERTAINTY_SENTENCES, certainty_decisions, covering_decisions
-from isocenter.values import Array, CaseFacts, Dataset, Decision, Fingerprint, Prediction, Sentence, blocks
+from isocenter.values import Array, CaseFacts, Dataset, Decision, Fingerprint, Prediction, Sentence, blocks, counted_in
 
 NAYLOR, CAICEDO = "doi:10.1109/TMI.2018.2865709", "doi:10.1038/s41592-019-0612-7"
 # In voxels of the shortest side: less shows no hill, and farther from a border nothing changes for the eye.
@@ -108,7 +108,7 @@ def unit_of_size(axes: int, physical: bool) -> str:
     """The unit in which the size of an object is counted."""
     if physical:
         return "mm²" if axes == 2 else "mm³"
-    return "pixels" if axes == 2 else "voxels"
+    return counted_in(axes)
 
 
 def check_settings(numbers: Mapping[str, Any]) -> None:

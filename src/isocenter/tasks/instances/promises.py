@@ -36,8 +36,8 @@ def missed_shares(pairs: Sequence[tuple[Candidates, Array]], patients: Sequence[
 def best_scores(numbers: Numbers, scores: Floats, reference: Array) -> Floats:
     """(references,) the highest score of an object that overlaps each so much, -1 where none does."""
     overlap = instance_overlap(numbers, reference)
-    best, (found, true) = np.full(len(overlap.reference), -1.0), hits(overlap)
-    np.maximum.at(best, true, scores[found])
+    best, (predicted, true) = np.full(len(overlap.reference), -1.0), hits(overlap)
+    np.maximum.at(best, true, scores[predicted])
     return best
 
 
@@ -50,13 +50,13 @@ def covering_objects(numbers: Numbers, scores: Floats, least: float) -> Numbers:
 def covering_columns(candidates: Candidates, reference: Array, least: float) -> Mapping[str, float]:
     """The share of a case's objects that those from a score on miss, and how many of these find nothing."""
     overlap = instance_overlap(covering_objects(*candidates, least), reference)
-    found, true = hits(overlap)
+    predicted, true = hits(overlap)
     objects = len(overlap.reference)
     missed = 1 - len(np.unique(true)) / objects if objects else float("nan")
-    return {MISSED: missed, FALSE: float(len(overlap.predicted) - len(np.unique(found)))}
+    return {MISSED: missed, FALSE: float(len(overlap.predicted) - len(np.unique(predicted)))}
 
 
 def hits(overlap: InstanceOverlap) -> tuple[np.ndarray, np.ndarray]:
     """(hits,) predicted objects and the reference objects that they overlap enough, counted from 0."""
-    found, true = overlap.pairs[overlap.iou > OVERLAP].T
-    return found, true
+    predicted, true = overlap.pairs[overlap.iou > OVERLAP].T
+    return predicted, true

@@ -294,8 +294,8 @@ class InstanceSegmentation:
         maps = [(one, one.untuned) for one, _ in known]
         objects = [objects_of(one) if own is None else task._objects(own, one.geometry) for one, own in maps]
         references, patients = [self._reference(case, one) for one, case in known], [case.patient for _, case in known]
-        certainty, found = calibrated(task.certainty, unseen_objects(objects, references, patients))
-        return replace(task, certainty=certainty), {**made, **found}
+        certainty, calibration = calibrated(task.certainty, unseen_objects(objects, references, patients))
+        return replace(task, certainty=certainty), {**made, **calibration}
 
     def _parted(
         self, predictions: Sequence[Prediction], cases: Sequence[Case]

@@ -77,8 +77,8 @@ def with_parts(prediction: Prediction, made: Mapping[str, Prediction]) -> Predic
     A map of a name that there is already has that of its part before it.
     """
     whole, maps = {**prediction.parts, **made}, dict(prediction.maps)
-    for name, one in made.items():
-        maps |= {f"{name}_{kind}" if kind in prediction.maps else kind: drawn for kind, drawn in one.maps.items()}
+    for name, part in made.items():
+        maps |= {f"{name}_{kind}" if kind in prediction.maps else kind: drawn for kind, drawn in part.maps.items()}
     boxed = next((one for one in whole.values() if one.boxes is not None), prediction)
     notes = (*prediction.notes, *dict.fromkeys(note for one in made.values() for note in one.notes))
     return replace(prediction, parts=whole, maps=maps, boxes=boxed.boxes, threshold=boxed.threshold, notes=notes)

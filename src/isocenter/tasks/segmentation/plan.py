@@ -28,7 +28,7 @@ from isocenter.tasks.shared import (
     plain,
     suited_certainty,
 )
-from isocenter.values import Dataset, Decision, Fingerprint, Label, Sentence
+from isocenter.values import Dataset, Decision, Fingerprint, Label, Sentence, counted_in
 
 # A structure thinner than this (voxels) is nearly all surface; so is a piece of fewer voxels than a cube of 5.
 THIN, TINY = 4.0, 125
@@ -276,9 +276,9 @@ def _tolerance(names: Sequence[str], thin: Mapping[str, str], fingerprint: Finge
     digits = max(3, 2 - math.floor(math.log10(step)))
     value: dict[str, Any] = {name: round((1 if name in thin else 2) * step, digits) for name in names}
     because = (
-        f"two voxels of the median spacing {step:.3g} {fingerprint.unit}"
+        f"two {counted_in(fingerprint.axes)} of the median spacing {step:.3g} {fingerprint.unit}"
         if known
-        else f"two {'pixels' if fingerprint.steps.shape[1] == 2 else 'voxels'}: the spacing is not known"
+        else f"two {counted_in(fingerprint.axes)}: the spacing is not known"
     )
     if thin:
         because += f"; one for {', '.join(thin)}, of which two would be the whole"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 from isocenter.planning import settings
 from isocenter.runtime import Averaged, Model, Network, Preprocessing, averaged_model
@@ -52,8 +51,8 @@ class Joined:
 
     def counting(self, weights: Sequence[float]) -> Model:
         """The model whose members count so."""
-        run = cast(Averaged, self.model.run)
-        return replace(self.model, run=replace(run, shares=_shares(self.by_network(weights))))
+        assert self.model.average is not None  # noqa: S101 - an ensemble has members
+        return replace(self.model, run=replace(self.model.average, shares=_shares(self.by_network(weights))))
 
     def by_network(self, weights: Sequence[float]) -> list[float]:
         """The weight of each network: the folds of a run have no validation case in common, so they count alike."""

@@ -10,7 +10,7 @@ import numpy as np
 from isocenter.errors import counted
 from isocenter.quality import Examination, Look, Twin, kinds_of, reference_kinds
 from isocenter.report import Block, Facts, Figure, Gallery, Page, Paragraph, Problems, Section, Table, figures
-from isocenter.values import BoundingBoxes, Case, CaseFacts, Cohort, Image, Shortcut
+from isocenter.values import BoundingBoxes, Case, CaseFacts, Cohort, Image, Shortcut, counted_in
 
 SEVERITIES = ("error", "warning", "note")  # the worst first
 SHOWN_CASES, EACH, SHOWN_PAIRS = 12, 4, 12
@@ -138,7 +138,7 @@ def _grids(cases: Sequence[CaseFacts]) -> Iterator[Figure]:
     names = ("rows", "columns") if len(cases[0].shape) == 2 else ("first axis", "last axis")
     shapes = np.array([case.shape for case in cases])
     if len(np.unique(shapes, axis=0)) > 1:
-        unit = "pixels" if len(cases[0].shape) == 2 else "voxels"
+        unit = counted_in(len(cases[0].shape))
         axes = (f"{names[0]} ({unit})", f"{names[1]} ({unit})")
         yield figures.scatter(shapes[:, 0], shapes[:, -1], "Size", axes=axes)
     steps = np.array([case.steps for case in cases if case.physical])

@@ -63,15 +63,15 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     parts = [part for series in seen.series if series.is_image for part in _each(series)]
     images = [series for series, _ in parts]
     drawn, lost = _drawn(seen.series, images)
-    beside, lonely = _beside(folder, images)
+    maps, lonely = _label_maps(folder, images)
     names = unique([_case_name(series, options) + ending for series, ending in parts])
     segmentations = [series for some in drawn.values() for series in some]
-    labels = _labels(segmentations, options) if segmentations or not beside else mask_labels(folder, options)
+    labels = _labels(segmentations, options) if segmentations or not maps else mask_labels(folder, options)
     reports = reported(seen.series, images) if options.references else Reported()
-    classes, called = name_classes(reports.names, folder, options, declare=not (drawn or beside))
+    classes, called = name_classes(reports.names, folder, options, declare=not (drawn or maps))
     stated = [(reports.of.get(n, ()), called) for n in range(len(images))]
     cases = tuple(
-        _case(name, series, (drawn.get(series.uid, []), beside[series.uid]), labels, report, options)
+        _case(name, series, (drawn.get(series.uid, []), maps[series.uid]), labels, report, options)
         for name, series, report in zip(names, images, stated, strict=True)
     )
     studies, series = {one.study for one in images}, {one.uid for one in images}
@@ -195,14 +195,14 @@ def _case(
     options: DatasetOptions,
 ) -> CaseFiles:
     references: dict[str, Callable[[], Any]] = {}
-    drawn, beside = masks
+    drawn, maps = masks
     image = partial(load_series, series.paths, options.read, modality_word(options.modality))
     if drawn:
         references["mask"] = partial(load_segments, drawn[0], series.paths, labels, options.read)
     for other in drawn[1:]:
         references[f"mask:{other.name}"] = partial(load_segments, other, series.paths, labels, options.read)
-    if beside and not drawn:
-        references |= masks_by_reader({"": beside}, labels, options.read, options.kinds)
+    if maps and not drawn:
+        references |= masks_by_reader({"": maps}, labels, options.read, options.kinds)
     if reports[0]:
         references["boxes"] = boxes_on(*reports, image)
     return CaseFiles(
@@ -212,7 +212,7 @@ def _case(
         files=(
             *series.paths,
             *(path for other in drawn for path in other.paths),
-            *(() if drawn else beside),
+            *(() if drawn else maps),
             *(path for path, _ in reports[0]),
         ),
         patient=series.patient,
@@ -242,9 +242,9 @@ def _drawn(
     return drawn, lost
 
 
-def _beside(folder: Folder, images: Sequence[SeriesFiles]) -> tuple[dict[str, list[Path]], list[str]]:
+def _label_maps(folder: Folder, images: Sequence[SeriesFiles]) -> tuple[dict[str, list[Path]], list[str]]:
     """{series UID: label maps in other formats}, by the folder in which both lie, and those beside no single series."""
-    beside: dict[str, list[Path]] = defaultdict(list)
+    maps: dict[str, list[Path]] = defaultdict(list)
     lonely, below = [], defaultdict[Path, set[str]](set)
     for series in images if folder.images else ():
         for place in {path.parent for path in series.paths}:
@@ -258,10 +258,10 @@ def _beside(folder: Folder, images: Sequence[SeriesFiles]) -> tuple[dict[str, li
         shared = place.parent if is_inside else place
         owners = below.get(shared, ())
         if len(owners) == 1:
-            beside[next(iter(owners))].append(member.path)
+            maps[next(iter(owners))].append(member.path)
         else:
             lonely.append(member.name)
-    return beside, lonely
+    return maps, lonely
 
 
 def _labels(segmentations: Sequence[SeriesFiles], options: DatasetOptions) -> tuple[Label, ...]:

@@ -79,10 +79,10 @@ def get_instance(request: Request, node: Node, study: Uid, series: Uid, instance
     """One object."""
     stored = _stored(node, study, series, instance)
     asked = accepted(request)
-    alone = [syntax for kind, _, syntax in asked if kind == OBJECT]
-    if not alone or any(kind == "multipart/related" for kind, _, _ in asked):
+    unpacked = [syntax for kind, _, syntax in asked if kind == OBJECT]
+    if not unpacked or any(kind == "multipart/related" for kind, _, _ in asked):
         return _objects(request, stored)
-    [syntax] = _syntaxes(stored, alone)
+    [syntax] = _syntaxes(stored, unpacked)
     return StreamingResponse(_bytes(stored[0], syntax)[1], media_type=f"{OBJECT}; transfer-syntax={syntax}")
 
 
@@ -189,8 +189,8 @@ def _objects(request: Request, stored: list[StoredObject]) -> StreamingResponse:
         if kind in ("*/*", "multipart/*") or (kind == "multipart/related" and part in ("", OBJECT))
     ]
     syntaxes = _syntaxes(stored, wanted)
-    is_alone = len(stored) == 1
-    parts = (_bytes(one, syntax, is_alone=is_alone) for one, syntax in zip(stored, syntaxes, strict=True))
+    is_single = len(stored) == 1
+    parts = (_bytes(one, syntax, is_single=is_single) for one, syntax in zip(stored, syntaxes, strict=True))
     return _multipart(OBJECT, ((f"{OBJECT}; transfer-syntax={syntax}", data) for syntax, data in parts))
 
 
@@ -213,14 +213,14 @@ def _syntaxes(stored: list[StoredObject], wanted: list[str]) -> list[str]:
     return [str(dict(syntaxes)[one.syntax]) for one in stored]
 
 
-def _bytes(stored: StoredObject, syntax: str, *, is_alone: bool = True) -> tuple[str, Iterable[bytes]]:
+def _bytes(stored: StoredObject, syntax: str, *, is_single: bool = True) -> tuple[str, Iterable[bytes]]:
     """(transfer syntax, bytes) of an object; a damaged one among others comes as it is stored."""
     if syntax != stored.syntax:
         try:
             with DECODED_AT_ONCE:
                 return syntax, _spooled(native_object(stored.path), stored.path.parent)
         except FormatError as error:
-            if is_alone:
+            if is_single:
                 raise WebError(406, f"the object {error.problem}", "the request", f"Accept {AS_STORED}") from error
     return stored.syntax, _file(stored.path)
 
