@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import cv2
     import lightning_fabric
     import monai
+    import nibabel
     import onnx
     import onnxruntime
     import pandas
@@ -53,6 +54,7 @@ if not TYPE_CHECKING:
     linear_model = _LazyModule("sklearn.linear_model")
     lightning_fabric = _LazyModule("lightning_fabric")
     monai = _LazyModule("monai")
+    nibabel = _LazyModule("nibabel")
     ndimage = _LazyModule("scipy.ndimage")
     onnx = _LazyModule("onnx")
     onnxruntime = _LazyModule("onnxruntime")
@@ -119,6 +121,7 @@ __all__ = [
     "lightning_fabric",
     "monai",
     "ndimage",
+    "nibabel",
     "onnx",
     "onnxruntime",
     "optimize",

@@ -110,6 +110,20 @@ def test_a_series_is_read_without_importing_pydicom(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0
 
 
+def test_a_series_becomes_nifti_without_importing_pydicom_nibabel_or_what_only_other_formats_need(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "series").mkdir()
+    for n in range(3):
+        write_slice(tmp_path / "series" / f"{n}.dcm", np.full((4, 6), n, np.uint16), position=(0, 0, n))
+    code = (
+        "import isocenter, sys; isocenter.convert(sys.argv[1], sys.argv[2]); "
+        "print(*{'pydicom', 'nibabel', 'torch', 'pandas', 'scipy'} & set(sys.modules))"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "series"), str(tmp_path / "volume.nii")]
+    assert subprocess.run(words, check=True, capture_output=True, text=True).stdout == "\n"
+
+
 def _written(*, nested: bool) -> bytes:
     path = BytesIO()
     dataset = pydicom.Dataset()

@@ -93,6 +93,32 @@ def test_a_second_reader_finds_the_voxels_in_the_same_place(geometry: Geometry) 
             assert_allclose(qform, geometry.affine, atol=2e-3 * max(geometry.steps) * max(geometry.shape))
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(images(geometries() | unknown_geometries()))
+def test_a_new_header_is_the_one_that_nibabel_makes_of_the_same_fields(image: Image) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write(image, Path(folder) / "image.nii")
+        raw = (Path(folder) / "image.nii").read_bytes()
+    kind = nibabel.Nifti1Header if raw[0] == 348 - 256 else nibabel.Nifti2Header
+    ours, theirs = kind(raw[: kind.sizeof_hdr]), kind(endianness="<")
+    theirs.set_data_shape(ours.get_data_shape())
+    theirs.set_data_dtype(ours.get_data_dtype())
+    theirs.set_xyzt_units(*ours.get_xyzt_units())
+    theirs.set_intent(int(ours["intent_code"]))
+    if image.geometry.oriented:
+        theirs.set_sform(image.geometry.affine, 1)
+    if ours["qform_code"]:
+        theirs.set_qform(image.geometry.affine, 1)
+    theirs["pixdim"][1 : 1 + image.geometry.ndim] = image.geometry.steps
+    theirs["pixdim"][4], theirs["vox_offset"] = ours["pixdim"][4], kind.single_vox_offset
+    for name in theirs.keys():  # noqa: SIM118 - a header is no mapping
+        close = {"rtol": 0, "atol": 1e-3} if name.startswith("quatern") else {"rtol": 1e-6}
+        if ours[name].dtype.kind == "f":
+            assert_allclose(ours[name], theirs[name], **close, err_msg=name)
+        else:
+            assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
 def written_and_read(image: Image, path: Path) -> Image:
     write(image, path)
     return read(path)

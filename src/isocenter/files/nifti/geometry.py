@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import numpy as np
-from nibabel.nifti1 import Nifti1Header
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from isocenter.errors import GeometryError
+from isocenter.lazy import nibabel
 from isocenter.values import Floats, Geometry
+
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Header
 
 # nibabel's names of NIFTI_UNITS_*; a form without a unit is in mm, because NIfTI-1 defines forms in mm.
 MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}
@@ -43,7 +45,7 @@ def geometry_of(header: Any, where: str, prefer: Literal["sform", "qform"] | Non
 
 def is_nifti(header: Any) -> TypeGuard[Nifti1Header]:
     """Whether nibabel's header is one of NIfTI, and not of Analyze 7.5."""
-    return isinstance(header, Nifti1Header)
+    return isinstance(header, nibabel.nifti1.Nifti1Header)
 
 
 def _unit(header: Any) -> tuple[float, bool]:
@@ -78,7 +80,7 @@ def _qform(header: Any, where: str) -> NDArray[np.float64]:
             header["pixdim"][1 + axis] = 1.0
     try:
         return np.asarray(header.get_qform(), dtype=np.float64)
-    except (HeaderDataError, ValueError) as error:
+    except (nibabel.spatialimages.HeaderDataError, ValueError) as error:
         raise GeometryError(
             f"the qform is no rotation ({error})", where, "Give --prefer sform, or correct it"
         ) from error

@@ -10,11 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibabel.analyze import AnalyzeHeader
-from nibabel.nifti1 import Nifti1Header, Nifti1PairHeader
-from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
-from nibabel.spatialimages import HeaderDataError
-from nibabel.spm2analyze import Spm2AnalyzeHeader
 
 from isocenter.errors import FormatError
 from isocenter.files import label_table
@@ -23,6 +18,7 @@ from isocenter.files.nifti.geometry import geometry_of, is_nifti
 from isocenter.files.nifti.write import write
 from isocenter.files.storage import Block, compression_of, each_once, not_elsewhere, read_head
 from isocenter.files.times import even_times
+from isocenter.lazy import nibabel
 from isocenter.values import Image, Source
 
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
@@ -105,26 +101,32 @@ def _header(path: Path, *, single: bool) -> tuple[Any, list[str]]:
     single: whether the voxels lie in the same file, which Analyze does not know
     """
     head = read_head(path, 544)
-    kinds = {b"n+1": Nifti1Header, b"ni1": Nifti1PairHeader, b"n+2": Nifti2Header, b"ni2": Nifti2PairHeader}
-    kind: Any = kinds.get(head[344:347]) or kinds.get(head[4:7]) or AnalyzeHeader
+    kinds = {
+        b"n+1": nibabel.nifti1.Nifti1Header,
+        b"ni1": nibabel.nifti1.Nifti1PairHeader,
+        b"n+2": nibabel.nifti2.Nifti2Header,
+        b"ni2": nibabel.nifti2.Nifti2PairHeader,
+    }
+    kind: Any = kinds.get(head[344:347]) or kinds.get(head[4:7]) or nibabel.analyze.AnalyzeHeader
     size = kind.template_dtype.itemsize
     if len(head) < size:
         raise FormatError(f"a header of {len(head)} bytes where {size} are needed", str(path), "Get the file again")
     try:
         header = kind(head[:size], check=False)
-        if kind is AnalyzeHeader:
+        if kind is nibabel.analyze.AnalyzeHeader:
             if int(header["sizeof_hdr"]) != size:
                 raise FormatError("neither a NIfTI nor an Analyze header", str(path), "Check what kind of file it is")
             if single:
                 raise FormatError("a NIfTI header with no magic number", str(path), "The header is damaged: mend it")
-            header = Spm2AnalyzeHeader(head[:size], header.endianness, check=False)  # plain Analyze has no scaling
+            # Plain Analyze has no scaling.
+            header = nibabel.spm2analyze.Spm2AnalyzeHeader(head[:size], header.endianness, check=False)
         # Zero or negative voxel sizes are judged by `geometry_of`, which needs them unchanged.
         pixdim = header["pixdim"].copy()
         notes = _checked(header)
         header["pixdim"][1:] = pixdim[1:]
-        if kind in (Nifti1Header, Nifti2Header):
+        if kind in (nibabel.nifti1.Nifti1Header, nibabel.nifti2.Nifti2Header):
             header.extensions = _extensions(kind, path, int(header["vox_offset"]), size)
-    except HeaderDataError as error:
+    except nibabel.spatialimages.HeaderDataError as error:
         if "not supported" in str(error):  # of a type of number: bits, or 128 of them
             raise FormatError(f"{error}", str(path), "Convert the voxels to a common number type") from error
         raise FormatError(f"the header is damaged ({error})", str(path), "Get the file again") from error
@@ -150,7 +152,7 @@ def _extensions(kind: Any, path: Path, offset: int, size: int) -> Any:
         return kind.exts_klass()
     try:
         return kind.from_fileobj(io.BytesIO(read_head(path, offset)), check=False).extensions
-    except (HeaderDataError, ValueError):
+    except (nibabel.spatialimages.HeaderDataError, ValueError):
         return kind.exts_klass()
 
 

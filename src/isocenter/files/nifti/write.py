@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibabel.nifti1 import Nifti1Header
-from nibabel.nifti2 import Nifti2Header
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.nifti.geometry import apart_in_voxels, geometry_of, is_nifti
+from isocenter.files.nifti.header import FIELDS, NiftiHeader
 from isocenter.files.plain import (
     COLOUR_CHANNELS,
     created,
@@ -21,14 +23,13 @@ from isocenter.files.plain import (
     write_voxels,
 )
 from isocenter.files.times import uniform_step
-from isocenter.values import Floats, Geometry, Image
+from isocenter.values import Geometry, Image
 
 # How far (mm) a corner may move by writing (the geometry contract).
 WRITE_TOLERANCE = 1e-4
 # A quaternion in float32 loses precision near half a turn: a qform that is further off (voxels) is left out.
 QFORM_TOLERANCE = 0.01
 LARGEST_NIFTI1_AXIS = 32767
-SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT
 CIFTI_EXTENSION = 32
 
 
@@ -61,32 +62,33 @@ def write(image: Image, path: Path) -> None:
         write_voxels(file, ordered)
 
 
-def _header(image: Image, ordered: tuple[int, ...], dtype: np.dtype[Any], coloured: bool, where: str) -> Any:
+def _header(image: Image, ordered: tuple[int, ...], dtype: np.dtype[Any], coloured: bool, where: str) -> NiftiHeader:
     """The header for voxels of shape (i, j, k, frames, channels) and this type."""
     shape = ordered[:4] if coloured else ordered
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     dtype = np.dtype([(name, "u1") for name in image.channels]) if coloured else dtype
-    header = _copied(image, shape, dtype)
-    if header is None:
-        header = _new(image.geometry, shape, where)
-    header.set_data_dtype(dtype)
-    header.set_data_shape(shape)
+    header = _copied(image, shape, dtype) or _new(image.geometry, shape, where)
+    header.set_dtype(dtype)
+    header.set_shape(shape)
     header["scl_slope"], header["scl_inter"] = 1.0, 0.0
-    header["cal_min"], header["cal_max"], header["vox_offset"] = 0.0, 0.0, 0
+    header["cal_min"], header["cal_max"] = 0.0, 0.0
     if len(shape) > 4:
         header.set_intent("vector")
     elif image.labels:
         header.set_intent("label")
     if image.frames is not None and image.frames > 1:
-        _set_times(header, image.times)
+        # NIfTI knows one step between frames; times that are uneven are left out, they are then unknown.
+        step = uniform_step(image.times)
+        header["pixdim"][4] = step or 0.0
+        header.set_units(seconds=bool(step))
     return header
 
 
-def _copied(image: Image, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+def _copied(image: Image, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NiftiHeader | None:
     """The source's own header as a single little-endian file, if it is NIfTI and still describes this grid."""
-    source = image.source.header if image.source is not None else None
-    if not is_nifti(source):
+    source = image.source.header if image.source is not None and image.source.format == "nifti" else None
+    if source is None or not is_nifti(source):
         return None
     try:
         same = geometry_of(source, "")[0].equals(image.geometry, WRITE_TOLERANCE)
@@ -94,61 +96,63 @@ def _copied(image: Image, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         return None
     if not same or max(shape) > LARGEST_NIFTI1_AXIS:
         return None
-    kind = Nifti2Header if int(source["sizeof_hdr"]) == Nifti2Header.sizeof_hdr else Nifti1Header
-    header = kind(source.binaryblock, source.endianness, check=False).as_byteswapped("<")
-    header["magic"] = kind.single_magic
+    version = next(version for version, kind in FIELDS.items() if kind.itemsize == int(source["sizeof_hdr"]))
+    header = NiftiHeader(version, source.as_byteswapped("<").binaryblock)
     # Fields that describe the values, not the grid, hold only for the same kind of values.
     if tuple(source.get_data_shape()) == shape and source.get_data_dtype().newbyteorder("=") == dtype:
-        header.extensions.extend(e for e in source.extensions if e.get_code() != CIFTI_EXTENSION)
+        header.extensions = _extensions(source)
     else:
         header.set_intent("none")
         header["slice_code"], header["slice_start"], header["slice_end"], header["slice_duration"] = 0, 0, 0, 0
     return header
 
 
-def _new(geometry: Geometry, shape: tuple[int, ...], where: str) -> Any:
+def _extensions(source: Any) -> bytes:
+    """The extensions of nibabel's header as they stand in a little-endian file."""
+    file = BytesIO()
+    for extension in source.extensions:
+        if extension.get_code() != CIFTI_EXTENSION:
+            extension.write_to(file, byteswap=sys.byteorder == "big")
+    return file.getvalue()
+
+
+def _new(geometry: Geometry, shape: tuple[int, ...], where: str) -> NiftiHeader:
     """A header for this grid: NIfTI-1 if its float32 hold the position, else NIfTI-2."""
-    for kind in (Nifti1Header, Nifti2Header):
-        if kind is Nifti1Header and max(shape) > LARGEST_NIFTI1_AXIS:
+    for version in FIELDS:
+        if version == 1 and max(shape) > LARGEST_NIFTI1_AXIS:
             continue
-        header = kind(endianness="<")
-        header.set_data_shape(shape)
-        if geometry.oriented:
-            _set_forms(header, geometry, where)
-        else:
+        header = NiftiHeader(version)
+        header.set_shape(shape)
+        if not geometry.oriented:
             _set_steps(header, geometry, where)
-        if not geometry.oriented or geometry_of(header, where)[0].equals(geometry, WRITE_TOLERANCE):
+            return header
+        _set_forms(header, geometry, where)
+        try:
+            held = replace(geometry, affine=header.sform).equals(geometry, WRITE_TOLERANCE)
+        except GeometryError:  # of float32 no grid is left
+            held = False
+        if held:
             return header
     raise FormatError("NIfTI cannot hold this position exactly", where, "Check the affine: it is far from the body")
 
 
-def _set_forms(header: Any, geometry: Geometry, where: str) -> None:
+def _set_forms(header: NiftiHeader, geometry: Geometry, where: str) -> None:
     """sform always; qform too where it means the same: a shear has none."""
     if not geometry.is_volume or not geometry.physical:
         raise FormatError("NIfTI holds sides only for three axes in mm", where, "Write it as NRRD")
-    affine: Floats = geometry.affine
-    header.set_xyzt_units("mm")
-    header.set_sform(affine, SCANNER)
+    header.set_units(mm=True)
+    header.set_sform(geometry.affine)
     header["pixdim"][1:4] = geometry.steps
     if geometry.is_sheared:  # also of a single slice, where no voxel would show it
         return
-    with_qform = header.copy()
-    with_qform.set_qform(affine, SCANNER)
-    if apart_in_voxels(geometry, with_qform.get_qform()) <= QFORM_TOLERANCE:
-        header.set_qform(affine, SCANNER)
+    without = header.fields.copy()
+    header.set_qform(geometry.affine)
+    if apart_in_voxels(geometry, header.qform) > QFORM_TOLERANCE:
+        header.fields = without
 
 
-def _set_steps(header: Any, geometry: Geometry, where: str) -> None:
+def _set_steps(header: NiftiHeader, geometry: Geometry, where: str) -> None:
     """Voxel sizes and both codes 0: sides stay unknown, and so does the size where it was."""
     steps = steps_without_sides(geometry, where)
     header["pixdim"][1:4] = steps if len(steps) == 3 else (*steps, 0.0)
-    header["sform_code"], header["qform_code"] = 0, 0
-    header.set_xyzt_units("mm" if geometry.physical else "unknown")
-
-
-def _set_times(header: Any, times: tuple[float, ...] | None) -> None:
-    """NIfTI knows one step between frames; times that are uneven are left out, they are then unknown."""
-    step = uniform_step(times)
-    space = header.get_xyzt_units()[0]
-    header["pixdim"][4] = step or 0.0
-    header.set_xyzt_units(space, "sec" if step else "unknown")
+    header.set_units(mm=geometry.physical)
