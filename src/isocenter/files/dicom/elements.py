@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Set
-from functools import cache, cached_property
+from collections.abc import Callable, Iterable, Set
+from functools import cache, cached_property, lru_cache
 from io import BytesIO
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
@@ -17,11 +17,13 @@ from isocenter.files.dicom.syntaxes import CODED, EXPLICIT, IMPLICIT
 from isocenter.lazy import pydicom
 
 PIXEL_ELEMENTS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # float, double float, stored integers: PS3.3 C.7.6.24
+PIXELS_GROUP = 0x7FE0  # where they lie; delimiters have a higher one
 UNDEFINED = 0xFFFFFFFF  # a length that a delimiter ends: of sequences, and of compressed pixels, PS3.5 A.4
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 MAGIC_END = 132
 PIXEL_GROUP = 0x00280000  # from here on, and in Modality, stands all that the meaning of pixels depends on
 SHORTEST_HEAD = 8  # bytes before a value
+FIRST_BLOCK = 0x10  # elements 10 to FF of an odd group say who made the blocks of those numbers, PS3.5 7.8.1
 DEEPEST = 16  # sequences in sequences
 HEAD_SIZES = (1 << 14, 1 << 20)  # bytes read before the pixels: nearly all need the first, none the second
 
@@ -139,6 +141,11 @@ class Elements:
         start = self.index[first][1] - SHORTEST_HEAD
         return self.get("TransferSyntaxUID"), self.get("Modality"), first, self.raw[start:]
 
+    @cached_property
+    def creators(self) -> tuple[int, ...]:
+        """The tags by which makers claim blocks of private elements."""
+        return creators(self.index)
+
     def keys(self) -> Set[int]:
         """The tags."""
         return self.index.keys()
@@ -168,12 +175,18 @@ class Elements:
             vr = b"SS" if self.get("PixelRepresentation") == 1 else b"US"
         convert = CONVERSIONS.get(vr)
         if convert is not None:
+            raw = self.raw[start:end]
             try:
-                return Element(vr.decode(), convert(self.raw[start:end]))
+                return Element(vr.decode(), _shared(vr, raw) if vr in SHARED else convert(raw))
             except (ValueError, struct.error):  # pydicom says what is wrong with it, or takes it none the less
                 pass
         element = self.library[tag]
         return Element(str(element.VR), element.value)
+
+
+def creators(tags: Iterable[int]) -> tuple[int, ...]:
+    """Those of some tags by which makers claim blocks of private elements."""
+    return tuple(tag for tag in tags if tag & 0x1FF00 == 0x10000 and tag & 0xFF >= FIRST_BLOCK)
 
 
 @cache
@@ -246,12 +259,15 @@ def _index(
     raw: bytes, at: int, index: dict[int, tuple[bytes, int, int]], *, is_implicit: bool, end: int | None = None
 ) -> tuple[int, bytes, int, int]:
     """Enter the elements from `at` on, up to the pixels or `end`; the tag, VR, offset and length of what stops it."""
-    last = -1
+    short, last = frozenset[bytes]() if is_implicit else SHORT_LENGTH, -1
     while end is None or at < end:
-        tag, vr, start, length = element_head(raw, at, is_implicit=is_implicit)
-        if tag in PIXEL_ELEMENTS:
-            return tag, vr, start, length
-        if tag <= last or tag >> 16 == 0xFFFE:  # a delimiter of nothing
+        group, element, vr, length = _EXPLICIT.unpack_from(raw, at)
+        tag, start = group << 16 | element, at + SHORTEST_HEAD
+        if vr not in short or group >= PIXELS_GROUP:  # few: the call takes longer than all else here
+            tag, vr, start, length = element_head(raw, at, is_implicit=is_implicit)
+            if tag in PIXEL_ELEMENTS:
+                return tag, vr, start, length
+        if tag <= last or group == 0xFFFE:  # a delimiter of nothing
             raise UnusualError
         at = start + length if length != UNDEFINED else behind_sequence(raw, start, vr, is_implicit, DEEPEST)
         if at > len(raw):
@@ -266,7 +282,7 @@ def element_head(raw: bytes, at: int, *, is_implicit: bool) -> tuple[int, bytes,
     group, element, vr, length = _EXPLICIT.unpack_from(raw, at)
     tag = group << 16 | element
     if is_implicit or group == 0xFFFE:
-        is_creator = group & 1 and 0x10 <= element <= 0xFF  # of private elements, PS3.5 7.8.1
+        is_creator = group & 1 and FIRST_BLOCK <= element <= 0xFF
         vr = b"LO" if is_creator else REPRESENTATIONS.get(tag, b"")
         return tag, vr, at + 8, int.from_bytes(raw[at + 4 : at + 8], "little")
     if vr in SHORT_LENGTH:
@@ -333,7 +349,7 @@ def _packed(code: str) -> Callable[[bytes], Any]:
 
 
 def _one_or_all(values: list[Any]) -> Any:
-    return values[0] if len(values) == 1 else values
+    return values[0] if len(values) == 1 else tuple(values)
 
 
 CONVERSIONS: dict[bytes, Callable[[bytes], Any]] = {
@@ -348,3 +364,10 @@ CONVERSIONS: dict[bytes, Callable[[bytes], Any]] = {
     b"FL": _packed("f"),
     b"FD": _packed("d"),
 }
+# The files of a series share most of these; of texts that may name a person nothing is kept.
+SHARED = frozenset((b"CS", b"DS", b"IS", b"US"))
+
+
+@lru_cache(1 << 12)
+def _shared(vr: bytes, raw: bytes) -> Any:
+    return CONVERSIONS[vr](raw)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files.dicom.elements import Dataset
+from isocenter.files.dicom.elements import Dataset, Elements, creators
 from isocenter.files.dicom.geometry import Plane
 from isocenter.files.dicom.tags import lenient, numbers, pydicom_errors, text, values_in, words
 
@@ -188,9 +188,10 @@ def gradient_direction(dataset: Dataset) -> Direction | None:
 
 def private_value(dataset: Dataset, group: int, creator: str, element: int) -> Any:
     """The value of a private attribute, None where it is absent. PS3.5 7.8.1"""
-    # Makers claim their blocks at (group,0010) to (group,00FF); the library takes long to look there.
-    claims = [tag for tag in dataset.keys() if tag >> 8 == group << 8 and tag & 0xFF >= 0x10]  # noqa: SIM118
-    block = next((tag & 0xFF for tag in claims if str(dataset[tag].value).strip() == creator), None)
+    # The library takes long to look there itself.
+    claims = dataset.creators if isinstance(dataset, Elements) else creators(dataset.keys())
+    of_group = (tag for tag in claims if tag >> 16 == group)
+    block = next((tag & 0xFF for tag in of_group if str(dataset[tag].value).strip() == creator), None)
     place = None if block is None else group << 16 | block << 8 | element
     return dataset[place].value if place is not None and place in dataset else None
 

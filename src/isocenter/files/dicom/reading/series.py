@@ -71,6 +71,7 @@ def series(folder: Path) -> list[SeriesFiles]:
 def survey(folder: Path) -> Survey:
     """The series under a folder, and what is damaged there."""
     groups: dict[Key, _Gathered] = {}
+    people: dict[str, str] = {}
     damaged: list[FormatError] = []
     with quiet():  # what is odd about a header is noted when its series is read
         for path in dicom_files(folder):
@@ -80,7 +81,7 @@ def survey(folder: Path) -> Survey:
                 damaged.append(error)
                 continue
             if not head.is_directory:
-                groups.setdefault(_key(head), _Gathered(head)).add(head)
+                groups.setdefault(_key(head, people), _Gathered(head)).add(head)
         ordered = [groups[key] for key in sorted(groups, key=lambda key: _place(key, groups[key].first))]
         names = unique([safe_name(group.first.dataset) for group in ordered])
         described = [_described(group, name) for group, name in zip(ordered, names, strict=True)]
@@ -104,8 +105,9 @@ def collected(path: Path) -> list[Header]:
 def grouped(heads: Iterable[Header]) -> list[list[Header]]:
     """Headers by series; a file without series UID is its own. In an order that does not depend on file names."""
     groups: dict[Key, list[Header]] = {}
+    people: dict[str, str] = {}
     for head in heads:
-        groups.setdefault(_key(head), []).append(head)
+        groups.setdefault(_key(head, people), []).append(head)
     for group in groups.values():
         group.sort(key=_order)
     return [groups[key] for key in sorted(groups, key=lambda key: _place(key, groups[key][0]))]
@@ -115,9 +117,13 @@ def grouped(heads: Iterable[Header]) -> list[list[Header]]:
 Key = tuple[str, str, str, str]
 
 
-def _key(head: Header) -> Key:
+def _key(head: Header, people: dict[str, str]) -> Key:
+    """The series that a file belongs to; people: the pseudonyms that are made already."""
     uid = text(head.dataset, "SeriesInstanceUID") or str(head.path)
-    return patient_of(head.dataset), text(head.dataset, "StudyInstanceUID"), uid, head.sop_class
+    identity = _identity(head.dataset)
+    if identity not in people:
+        people[identity] = pseudonym(identity)
+    return people[identity], text(head.dataset, "StudyInstanceUID"), uid, head.sop_class
 
 
 def _order(head: Header) -> tuple[float, str]:
@@ -189,9 +195,12 @@ def names_the_patient(dataset: Dataset, description: str) -> bool:
 
 def patient_of(dataset: Dataset) -> str:
     """A pseudonym that is equal for one person; without an identifier the study stands for the person."""
+    return pseudonym(_identity(dataset))
+
+
+def _identity(dataset: Dataset) -> str:
     identity = text(dataset, "PatientID") or text(dataset, "PatientName") or text(dataset, "StudyInstanceUID")
-    issuer = text(dataset, "IssuerOfPatientID")
-    return pseudonym(f"{issuer}\0{identity}")
+    return f"{text(dataset, 'IssuerOfPatientID')}\0{identity}"
 
 
 def references_of(dataset: Dataset) -> tuple[str, ...]:
