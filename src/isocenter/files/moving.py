@@ -7,7 +7,6 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import PIL.Image
 
 from isocenter.errors import FormatError
 from isocenter.files.storage import refuse_expansion
+from isocenter.files.video import picked
 from isocenter.values import Array, Deferred, Geometry, Image, Source
 
 # What Pillow's readers raise at a damaged file, and at one so large that it may be an attack.
@@ -110,22 +110,3 @@ def _region(path: Path, shape: tuple[int, ...], region: tuple[slice, ...]) -> Ar
     wanted = range(shape[1])[frames]
     film = (frame for frame, _ in _frames(path))
     return picked(film, wanted, (*shape[2:], 3), tuple(inside), path)[channels]
-
-
-def picked(
-    film: Iterator[Array], wanted: range, shape: tuple[int, ...], inside: tuple[slice, ...], path: Path
-) -> Array:
-    """(channels, wanted, *inside) of a film of frames (rows, columns, channels); no frame is held but in the result.
-
-    Raises FormatError where the film ends before the last that is wanted.
-    """
-    size = tuple(len(range(n)[own]) for n, own in zip(shape, (*inside, slice(None)), strict=True))
-    kept = np.empty((len(wanted), *size), np.uint8)
-    places, there = {number: place for place, number in enumerate(wanted)}, 0
-    for number, frame in enumerate(islice(film, max(wanted, default=-1) + 1)):
-        if number in places:
-            kept[places[number]] = frame[inside]
-            there += 1
-    if there < len(wanted):
-        raise FormatError("has changed since it was opened", str(path), "Read it again")
-    return np.moveaxis(kept, -1, 0)

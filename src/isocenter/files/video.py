@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from isocenter.errors import FormatError
 from isocenter.files.format import Format, ReadOptions
-from isocenter.files.moving import picked
 from isocenter.lazy import cv2
-from isocenter.values import Deferred, Geometry, Image, Source
+from isocenter.values import Array, Deferred, Geometry, Image, Source
 
 Frame = NDArray[np.uint8]
 
@@ -184,6 +183,25 @@ def _region(path: Path, shape: tuple[int, ...], region: tuple[slice, ...]) -> Fr
 def _whole(inside: tuple[slice, ...]) -> tuple[slice, ...]:
     """The part of a frame, along both axes."""
     return (*inside, *(slice(None) for _ in range(2 - len(inside))))
+
+
+def picked(
+    film: Iterator[Array], wanted: range, shape: tuple[int, ...], inside: tuple[slice, ...], path: Path
+) -> Array:
+    """(channels, wanted, *inside) of a film of frames (rows, columns, channels); no frame is held but in the result.
+
+    Raises FormatError where the film ends before the last that is wanted.
+    """
+    size = tuple(len(range(n)[own]) for n, own in zip(shape, (*inside, slice(None)), strict=True))
+    kept = np.empty((len(wanted), *size), np.uint8)
+    places, there = {number: place for place, number in enumerate(wanted)}, 0
+    for number, frame in enumerate(islice(film, max(wanted, default=-1) + 1)):
+        if number in places:
+            kept[places[number]] = frame[inside]
+            there += 1
+    if there < len(wanted):
+        raise FormatError("has changed since it was opened", str(path), "Read it again")
+    return np.moveaxis(kept, -1, 0)
 
 
 FORMAT = Format("video", read_video)
