@@ -163,6 +163,8 @@ def test_groups_are_covariates_as_written_ranges_of_them_or_crossed():
 def test_ranges_stand_as_they_rise():
     assert sorted([">=60", "unknown", "40-60", "<40"], key=in_order) == ["<40", "40-60", ">=60", "unknown"]
     assert sorted(["M", "F"], key=in_order) == ["F", "M"]
+    crossed = ["F, <40", "F, 40-60", "F, >=60", "M, <40", "M, >=60"]
+    assert sorted(["unknown", *crossed], key=in_order) == [*crossed, "unknown"]
 
 
 def test_without_being_asked_for_covariates_of_two_to_eight_levels_make_groups():

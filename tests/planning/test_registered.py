@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from isocenter.planning import registered, registered_margin
+from isocenter.planning import registered, registered_groups, registered_margin
 from isocenter.values import BY_HAND, Decision, Plan
 
 
@@ -53,3 +53,11 @@ def test_a_margin_that_nobody_stated_changes_nothing_and_one_that_was_changed_si
     assert registered_margin(promised) == 0.05
     assert registered_margin(promised.with_decision("evaluation.margin", Decision(0.1, BY_HAND))) is None
     assert registered_margin(stated) is None and registered_margin(without) is None and registered_margin(None) is None
+
+
+def test_groups_that_were_changed_since_are_none_that_were_fixed_before_training():
+    stated = plan_of(tolerance=2.0).with_decision("evaluation.groups", Decision("sex,site", BY_HAND))
+    promised = stated.with_decision("evaluation.registered", Decision(registered(stated), "before training"))
+    assert registered_groups(promised) == "sex,site"
+    assert registered_groups(promised.with_decision("evaluation.groups", Decision("sex", BY_HAND))) is None
+    assert registered_groups(stated) is None and registered_groups(None) is None

@@ -103,6 +103,37 @@ def test_with_one_group_that_can_be_judged_gaps_are_there_and_empty():
     assert all(gap["value"] is None and gap["p"] is None for gap in gaps.values())
 
 
+def test_where_no_gap_can_be_tested_the_report_does_not_say_that_none_was_found():
+    table = table_of(40)
+    table["covariate_site"] = ["a"] * 35 + ["b"] * 5
+    words = audited(table, groups="site").sections[0].blocks[0].text
+    assert "No gap among groups of site could be tested" in words
+    assert "No gap shown" not in words
+
+
+def test_a_group_whose_figure_is_not_defined_has_its_line_in_the_forest_plot():
+    table = table_of()
+    table.loc[(table["covariate_site"] == "c") & (table["reference"] == "ill"), "covariate_site"] = "b"
+    forest = audited(table, groups="site").sections[0].blocks[1]
+    assert "site c undefined" in forest.alt
+
+
+@pytest.mark.parametrize(
+    ("registered", "late", "says"),
+    [
+        ("sex, site", [], "These groups were fixed before training"),
+        ("Sex", ["site"], "Not fixed before training, and so exploratory: site"),
+        (None, ["sex", "site"], "every gap is exploratory"),
+    ],
+)
+def test_groups_that_nobody_fixed_before_training_are_exploratory(registered, late, says):
+    scored = Scored(table_of(), (), task=Classification(("fine", "ill")))
+    options = AuditOptions(groups="sex,site")
+    found = groups(Audit(scored, None, (), 0, True, options=options, registered=registered))
+    assert found.records["fairness.json"][1]["exploratory"] == late
+    assert says in found.sections[0].blocks[0].text
+
+
 def test_those_of_whom_nobody_knows_the_group_are_stated_and_in_no_gap():
     table = table_of()
     table.loc[:29, "covariate_sex"] = None
@@ -143,12 +174,15 @@ def test_a_table_of_groups_joins_the_cases_that_an_evaluation_scores_and_needs_n
     ids = split.loc[split["split"] == "test", "case"]
     out, table = tmp_path / "out", whose(tmp_path / "who.csv", ids)
     given = ("--labels", trained.LABELS, "--device", "cpu", "--out", out)
-    cli("evaluate", segmented.out, segmented.data, "--groups", "sex", "--group-table", table, *given)
+    # Nobody has to name the groups: a table of them is given to be compared.
+    cli("evaluate", segmented.out, segmented.data, "--group-table", table, *given)
     rows = pd.read_csv(out / "groups.csv")
     assert {"dice"} <= set(rows["metric"])
     assert set(rows["judged"]) == {"too few to judge"}
     assert [name for name in pd.read_csv(out / "cases.csv") if name.startswith("covariate_")] == ["covariate_sex"]
-    assert {gap["metric"] for gap in json.loads((out / "fairness.json").read_text())["gaps"]} == {"dice"}
+    found = json.loads((out / "fairness.json").read_text())
+    assert {gap["metric"] for gap in found["gaps"]} == {"dice"}
+    assert (found["groups"], found["exploratory"]) == ("sex", ["sex"])
     assert "Groups of people" in (out / "report.html").read_text()
 
 
@@ -203,7 +237,9 @@ def test_a_run_audits_the_groups_of_its_plan_and_packages_keep_that_also_when_ca
     run = trained.classifying(peopled(tmp_path / "data"), tmp_path / "run", groups="sex", assignments=asked)
     folder = run.out / "evaluation"
     assert set(pd.read_csv(folder / "groups.csv")["attribute"]) == {"sex"}
-    assert json.loads((folder / "fairness.json").read_text())["groups"] == "sex"
+    found = json.loads((folder / "fairness.json").read_text())
+    assert (found["groups"], found["exploratory"]) == ("sex", [])
+    assert "fixed with it: the groups sex" in (run.out / "report.html").read_text()
     plan = read_plan(run.out / "plan.yaml")
     assert (plan["evaluation.groups"], plan["task.group_thresholds"]) == ("sex", "sex")
     assert plan["task.thresholds_by_group"] == {}
@@ -213,6 +249,9 @@ def test_a_run_audits_the_groups_of_its_plan_and_packages_keep_that_also_when_ca
         package = isocenter.package(run.out, out=tmp_path / "model", backends=()).out
         keep(package, isocenter.load(package, "cpu"), {"gradcam": {"passed": True}}, {})
         made = isocenter.calibrate(package, site, out=tmp_path / "calibrated", backends=())
+    isocenter.evaluate(package, site, out=tmp_path / "evaluated", device="cpu")
+    elsewhere = json.loads((tmp_path / "evaluated" / "fairness.json").read_text())
+    assert (elsewhere["groups"], elsewhere["exploratory"]) == ("sex", [])
     assert set(made.decisions["task.thresholds_by_group"].value) == {"f", "m"}
     assert set(isocenter.load(made.out, "cpu").task.grouped.levels) == {"f", "m"}
     calibrated = made.out

@@ -68,6 +68,20 @@ def test_what_was_named_before_training_stands_apart_from_what_is_exploratory():
     assert "HD95" not in headline
 
 
+def test_the_margin_and_groups_that_were_fixed_stand_with_the_primary_metric():
+    made = plan().with_decision("evaluation.margin", Decision(0.05, BY_HAND))
+    made = made.with_decision("evaluation.groups", Decision("sex,age:40", BY_HAND))
+    made = made.with_decision("evaluation.registered", Decision(registered(made), "before training"))
+    words = "fixed with it: the margin of non-inferiority 0.05 and the groups sex, age:40; all other figures"
+    assert words in page(made=made)
+
+
+def test_figures_and_charts_link_to_the_files_of_which_they_are_made():
+    text = page(made=plan())
+    results = between(text, ">Results</h2>", "</section>")
+    assert 'href="summary.json"' in results and 'href="cases.csv"' in results
+
+
 def test_a_promise_that_was_changed_since_is_no_promise():
     changed = plan().with_decision("task.tolerance", Decision({"liver": 5.0}, "set by hand"))
     text = page(made=changed)

@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from isocenter.planning.machine import Machine, cores, this_machine
     from isocenter.planning.memory import CACHED_SHARE
     from isocenter.planning.plan import make_plan
-    from isocenter.planning.plan_file import GROUPS, parse_value, plan_text, read_plan, registered, registered_margin
+    from isocenter.planning.plan_file import (
+        GROUPS,
+        parse_value,
+        plan_text,
+        read_plan,
+        registered,
+        registered_groups,
+        registered_margin,
+    )
     from isocenter.planning.plan_prose import is_silent, paragraphs, prose, sentences_of
     from isocenter.planning.plan_table import overview
     from isocenter.planning.rules import (

@@ -79,6 +79,13 @@ def registered_margin(plan: Plan | None) -> float | None:
     return float(plan[MARGIN]) if plan[REGISTERED] == registered(plan) else None
 
 
+def registered_groups(plan: Plan | None) -> str | None:
+    """The groups fixed before training; None where there are none, or something has been changed since."""
+    if plan is None or GROUPS not in plan or REGISTERED not in plan or plan[REGISTERED] != registered(plan):
+        return None
+    return None if plan[GROUPS] is None else str(plan[GROUPS])
+
+
 def read_plan(path: Path) -> Plan:
     """The plan in a file, checked; PlanError names file, line and what is wrong."""
     try:

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from isocenter.errors import DatasetError, PlanError, counted, listed
-from isocenter.evaluation import NONE, covariates_by_name, groups_of, rows_to_json
+from isocenter.evaluation import NONE, covariates_by_name, default_groups, groups_of, rows_to_json
 from isocenter.files import dataset_hash
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
-from isocenter.planning import GROUPS, read_plan, registered_margin
+from isocenter.planning import GROUPS, read_plan, registered_groups, registered_margin
 from isocenter.prediction import PROGRAM, There, algorithm_of, loaded_model
 from isocenter.quality import SHORTCUT
 from isocenter.report import InNotebook, in_words
-from isocenter.runtime import Model, Preprocessing, environment, load, read_json, with_smaller_batches, with_uncertainty
+from isocenter.runtime import (
+    PACKAGED,
+    Model,
+    Preprocessing,
+    environment,
+    is_foreign,
+    load,
+    package_record,
+    read_json,
+    unpacked,
+    with_smaller_batches,
+    with_uncertainty,
+)
 from isocenter.tasks import Task, suffices
-from isocenter.values import Case, Dataset, Image, Plan, Problem, Row
+from isocenter.values import Case, Dataset, Decision, Image, Plan, Problem, Row
 from isocenter.verbs.auditing import Audit, AuditOptions, EvaluationKeywords, audited, with_table
 from isocenter.verbs.evaluation import (
     TASK,
@@ -162,6 +174,7 @@ def evaluate(
     if run is not None:
         dataset = named_as_in_run(dataset, read_data_record(run))
     chosen = choice(loaded, dataset, run, split)
+    before = covariates_by_name(dataset, chosen.parts)
     dataset = with_table(dataset, audits.group_table, chosen.parts)
     cases = [case for case in dataset if case.id in chosen.parts]
     groups_of(covariates_by_name(dataset, chosen.parts), audits.groups)  # refused before anything is predicted
@@ -175,8 +188,11 @@ def evaluate(
     )
     if isinstance(loaded.preprocessing, Preprocessing):
         scored = with_subsets(scored, predictor, loaded.preprocessing, cases, seed=seed, patients_known=known)
-    planned = None if plan is None or GROUPS not in plan else plan[GROUPS] or NONE
-    scored = audited(Audit(scored, predictor, cases, seed, known, folds, audits, planned, run))
+    promised = plan or _packaged_plan(run)
+    planned = _planned_groups(promised, before, covariates_by_name(dataset, chosen.parts))
+    scored = audited(
+        Audit(scored, predictor, cases, seed, known, folds, audits, planned, registered_groups(promised), run)
+    )
     others = (*_own_results(loaded, cases), *_shortcut_notes(loaded, run), *unshared(loaded.task, cases))
     notes = (*chosen.notes, *scored.notes, *others)
     primary = str(loaded.record.get("primary", scored.rows[0].metric))
@@ -187,7 +203,7 @@ def evaluate(
     if result.out is not None:
         with result_folder(result.out, overwrite, MARKS) as partial:
             scored.write(partial)
-            write_verdict(partial, verdict.as_record(), registered_margin(plan))
+            write_verdict(partial, verdict.as_record(), registered_margin(promised))
             (partial / "report.html").write_text(_report(result, loaded, dataset, run, plan), encoding="utf-8")
     return result
 
@@ -273,6 +289,32 @@ def _plan_of(run: Path | None) -> Plan | None:
         return read_plan(run / "plan.yaml") if run is not None and (run / "plan.yaml").is_file() else None
     except PlanError:
         return None
+
+
+def _packaged_plan(package: Path | None) -> Plan | None:
+    """The decisions that a package keeps, for what was fixed before training; None where it is no package."""
+    if package is None or is_foreign(package):
+        return None
+    with unpacked(package) as folder:
+        if not (folder / PACKAGED).is_dir():
+            return None
+        kept = package_record(folder).get("decisions", {})
+    sections: dict[str, dict[str, Decision]] = {}
+    for name, decision in kept.items():
+        section, _, key = name.partition(".")
+        sections.setdefault(section, {})[key] = Decision(**decision)
+    return Plan(sections) if sections else None
+
+
+def _planned_groups(plan: Plan | None, before: Collection[str], covariates: Mapping[str, Sequence[Any]]) -> str | None:
+    """The plan's groups, and those that a table of groups adds; None, for the usual ones, without a plan.
+
+    before: the covariates without that table
+    """
+    if plan is None or GROUPS not in plan:
+        return None
+    added = default_groups({name: values for name, values in covariates.items() if name not in before})
+    return ",".join(one for one in (plan[GROUPS], added) if one not in (None, NONE)) or NONE
 
 
 def _log_of(run: Path | None) -> pd.DataFrame | None:

@@ -19,6 +19,8 @@ LEVELS = range(2, 9)
 MOST_GROUPS = 50
 NONE = "none"
 SIGNS = (",", ":", "*")
+# Between the parts of a crossed group.
+CROSSED = ", "
 
 Covariates = Mapping[str, Sequence[Any]]
 
@@ -59,11 +61,19 @@ def groups_of(covariates: Covariates, asked: str | None, *, strictly: bool = Tru
     return made
 
 
-def in_order(group: str) -> tuple[bool, float, str]:
-    """By which groups are sorted: ranges as they rise, others by name, those of whom nobody knows it last."""
+def in_order(group: str) -> tuple[bool, tuple[tuple[float, str], ...]]:
+    """By which groups are sorted: ranges as they rise, others by name, those of whom nobody knows it last.
+
+    Crossed groups go by each of their parts in turn.
+    """
+    return group == UNKNOWN, tuple((_lower_limit(part), part) for part in group.split(CROSSED))
+
+
+def _lower_limit(group: str) -> float:
+    """Of a range; of the first range, and of what is none, that is below all others."""
     start, dash, _ = group.removeprefix(">=").partition("-")
     limit = number_in(start) if dash or group.startswith(">=") else None
-    return group == UNKNOWN, -math.inf if limit is None else limit, group
+    return -math.inf if limit is None else limit
 
 
 def _part(text: str, asked: str) -> tuple[str, tuple[float, ...]]:
@@ -120,4 +130,4 @@ def _range(value: Any, name: str, limits: tuple[float, ...]) -> str:
 
 
 def _crossed(levels: Sequence[str]) -> str:
-    return UNKNOWN if UNKNOWN in levels else ", ".join(levels)
+    return UNKNOWN if UNKNOWN in levels else CROSSED.join(levels)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from isocenter.errors import UsageError
 from isocenter.report.figures.drawing import CROWDED, Canvas, Ink, chart, plain, short
 from isocenter.report.figures.figure import Figure
 from isocenter.report.words import interval_text, value_text
 from isocenter.values import Estimate
 
+UNDEFINED = "not defined in this group"
+
 
 def forest(rows: Sequence[tuple[str, str, Estimate, bool]], title: str, *, axis: str, caption: str = "") -> Figure:
     """A dot on its interval for each group, the groups of an attribute under its name.
 
-    rows: (attribute, group, figure, whether it can be judged: else its dot is hollow)
+    rows: (attribute, group, figure, whether it can be judged: else its dot is hollow); a figure that is not defined
+          has its line too, which says so
     Raises UsageError without a row.
     """
     if not rows:
@@ -31,6 +36,9 @@ def forest(rows: Sequence[tuple[str, str, Estimate, bool]], title: str, *, axis:
         for place, (_, estimate, judged) in enumerate(lines):
             if estimate is None:
                 continue
+            if not np.isfinite(estimate.value):
+                axes.text(0.02, place, UNDEFINED, va="center", color=ink.faint, transform=axes.get_yaxis_transform())
+                continue
             if estimate.low is not None and estimate.high is not None:
                 axes.plot([estimate.low, estimate.high], [place, place], color=ink.series[0], linewidth=1.6)
             face = ink.series[0] if judged else ink.paper
@@ -45,6 +53,6 @@ def forest(rows: Sequence[tuple[str, str, Estimate, bool]], title: str, *, axis:
             tick.set_fontweight("bold" if estimate is None else "normal")
 
     alt = "; ".join(f"{a} {g} {value_text(one)} ({interval_text(one)})" for a, g, one, _ in rows)
-    words = caption or "Dot: value, hollow where a group has too few to judge. Line: its interval. In brackets: cases."
+    words = caption or "Dot: value, hollow where a group cannot be judged. Line: its interval. In brackets: cases."
     each = 0.36 if len(lines) <= CROWDED else 0.24
     return chart(draw, title=title, caption=words, alt=alt, size=(4.4, 0.8 + each * len(lines)))

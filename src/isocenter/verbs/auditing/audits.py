@@ -27,6 +27,7 @@ class Audit:
     folds:     {case id: the fold that scored it}, where there are several
     patients_known: False where each case only stands for a patient
     planned:   groups that were to be compared before anything was trained, as far as the cases have them
+    registered: those of them that were fixed before training and not changed since; None where there are none
     path:      of the model; None of one in memory
     """
 
@@ -38,6 +39,7 @@ class Audit:
     folds: Mapping[str, Fold] = field(default_factory=dict)
     options: AuditOptions = field(default_factory=AuditOptions)
     planned: str | None = None
+    registered: str | None = None
     path: Path | None = None
 
 

@@ -117,7 +117,8 @@ def groups(audit: Audit) -> Audited | None:
         compared.rows[:] = [(a, g, replace(row, estimate=by_case(row.estimate)), j) for a, g, row, j in compared.rows]
     done = replace(compared, gaps=adjusted_gaps(compared.gaps, holm))
     alike = [one for name, own in assigned.items() if (one := _alike(audit, name, own, who)) is not None]
-    plain = {"groups": asked or ",".join(assigned), "level": LEVEL}
+    late = not_registered(asked or ",".join(assigned), audit.registered)
+    plain = {"groups": asked or ",".join(assigned), "exploratory": late, "level": LEVEL}
     each = [swapped(audit, name, dict(zip(who.index, own.tolist(), strict=True))) for name, own in assigned.items()]
     moved = [one for one in each if one is not None]
     plain |= {"gaps": [*map(_record, done.gaps)], "individual": [*map(_record, alike)]}
@@ -126,7 +127,7 @@ def groups(audit: Audit) -> Audited | None:
     return Audited(
         {GROUPS: _csv(done)},
         {FAIRNESS: (SCHEMA, plain)},
-        [_section(done, scored.metric_names, alike, moved)],
+        [_section(done, scored.metric_names, alike, moved, _when(late, audit.registered))],
         notes,
     )
 
@@ -277,20 +278,45 @@ def _words(gap: Gap, names: Mapping[str, str]) -> str:
     return f"Groups of {gap.attribute} differ: {what} by {number(gap.value)} ({how}), worst for {gap.worst}."
 
 
-def _section(
-    compared: Found, names: Mapping[str, str], alike: Sequence[Alike] = (), moved: Sequence[Swapped] = ()
-) -> Section:
+def not_registered(asked: str, registered: str | None) -> list[str]:
+    """The parts of "sex,age:40:60" that were not among the groups fixed before training."""
+    known = {_spelled(one) for one in (registered or "").split(",")}
+    return [one.strip() for one in asked.split(",") if one.strip() and _spelled(one) not in known]
+
+
+def _spelled(group: str) -> str:
+    return "".join(group.split()).casefold()
+
+
+def _when(late: Sequence[str], registered: str | None) -> str:
+    """Whether groups were fixed before anybody knew how they fare, in a sentence."""
+    if not late:
+        return "These groups were fixed before training."
+    if registered is None:
+        return "No groups were fixed before training: every gap is exploratory."
+    return f"Not fixed before training, and so exploratory: {listed(late)}."
+
+
+def _verdict(compared: Found) -> str:
+    """How many gaps are shown, of how many that could be tested, and who are too few."""
     shown, tested = _shown(compared.gaps), [gap for gap in compared.gaps if np.isfinite(gap.p)]
-    attributes = list(dict.fromkeys(gap.attribute for gap in compared.gaps))
+    attributes = listed(list(dict.fromkeys(gap.attribute for gap in compared.gaps)))
     if shown:
-        verdict = f"{counted(len(shown), 'gap')} of {len(tested)} shown among groups of {listed(attributes)}."
+        verdict = f"{counted(len(shown), 'gap')} of {len(tested)} shown among groups of {attributes}."
+    elif tested:
+        verdict = f"No gap shown among groups of {attributes} ({counted(len(tested), 'gap')} tested)."
     else:
-        verdict = f"No gap shown among groups of {listed(attributes)} ({counted(len(tested), 'gap')} tested)."
+        verdict = f"No gap among groups of {attributes} could be tested: that none is shown says nothing."
     few = list(dict.fromkeys(f"{a} {g}" for a, g, _, judged in compared.rows if judged == FEW))
-    if few:
-        verdict += f" Too few to judge, at least by some label: {listed(few)}."
-    blocks: list[Block] = [Paragraph(" ".join([verdict, *(one.words for one in moved)])), *_forest(compared, names)]
-    rows = [_cells(gap, names) for gap in (shown or compared.gaps[:0])]
+    return f"{verdict} Too few to judge, at least by some label: {listed(few)}." if few else verdict
+
+
+def _section(
+    compared: Found, names: Mapping[str, str], alike: Sequence[Alike], moved: Sequence[Swapped], when: str
+) -> Section:
+    words = [_verdict(compared), when, *(one.words for one in moved)]
+    blocks: list[Block] = [Paragraph(" ".join(words)), *_forest(compared, names)]
+    rows = [_cells(gap, names) for gap in _shown(compared.gaps)]
     columns = ("Attribute", "Gap", "Label", "Value", "95 % interval", "p", "adjusted p", "Worst for")
     if rows:
         blocks.append(PageTable(columns, rows))
@@ -318,9 +344,9 @@ def _forest(compared: Found, names: Mapping[str, str]) -> Iterator[Block]:
     own = [
         (attribute, group, row.estimate, judged == YES)
         for attribute, group, row, judged in compared.rows
-        if (row.metric, row.label) == (metric, label) and np.isfinite(row.estimate.value)
+        if (row.metric, row.label) == (metric, label)
     ]
-    if own:
+    if any(np.isfinite(estimate.value) for _, _, estimate, _ in own):
         yield figures.forest(own, f"{metric_name(metric, names)} by group", axis=metric_name(metric, names))
 
 

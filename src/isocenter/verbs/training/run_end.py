@@ -12,7 +12,7 @@ from isocenter.evaluation import NONE
 from isocenter.files import write_text, written
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
-from isocenter.planning import GROUPS, settings
+from isocenter.planning import GROUPS, registered_groups, settings
 from isocenter.quality import shortcut_notes
 from isocenter.report import Section
 from isocenter.runtime import environment, peak_memory, write_json
@@ -86,7 +86,9 @@ def evaluated(
         problem = Problem("error", what, tuple(sorted(changed)), remedy="Evaluate them by `isocenter evaluate`")
         scored = replace(scored, problems=(*scored.problems, problem))
     planned = (run.plan[GROUPS] or NONE) if GROUPS in run.plan else None
-    scored = audited(Audit(scored, model, cases, seed, known, folds, planned=planned))
+    scored = audited(
+        Audit(scored, model, cases, seed, known, folds, planned=planned, registered=registered_groups(run.plan))
+    )
     with written(run.out / folder, overwrite=True) as partial:  # a killed run may have left one
         partial.mkdir()
         scored.write(partial)

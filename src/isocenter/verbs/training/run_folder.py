@@ -135,7 +135,10 @@ def new_run(
     dataset = made.examination.dataset
     if made.plan.data and Path(made.plan.data).resolve().is_relative_to(out.resolve()):
         raise UsageError("holds the data, so no run is written over it", str(out), "Choose another --out")
-    because = "SHA-256 over primary metric, operating point, tolerances, prevalence and horizons, before the first step"
+    because = (
+        "SHA-256 over primary metric, margin, compared groups, operating point, tolerances, prevalence and horizons, "
+        "before the first step"
+    )
     plan = made.plan.with_decision("evaluation.registered", Decision(registered(made.plan), because))
     made = replace(made, plan=plan)
     with written(out, overwrite=True) as partial:

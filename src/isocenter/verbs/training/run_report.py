@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import counted
+from isocenter.evaluation import NONE
 from isocenter.lazy import pandas as pd
-from isocenter.planning import registered
+from isocenter.planning import registered, registered_groups, registered_margin
 from isocenter.report import (
     Block,
     ByLabel,
@@ -34,7 +35,17 @@ from isocenter.report import (
 )
 from isocenter.tasks import kind
 from isocenter.values import Plan, Problem, Row
-from isocenter.verbs.evaluation import ANSWERED, WRONG, Scored, Verdict, headline_rows, view_name, wrong_calls
+from isocenter.verbs.evaluation import (
+    ANSWERED,
+    CASES,
+    SUMMARY,
+    WRONG,
+    Scored,
+    Verdict,
+    headline_rows,
+    view_name,
+    wrong_calls,
+)
 from isocenter.verbs.training.believed import believed, rows_of_part
 from isocenter.verbs.training.decided_here import decided_section
 from isocenter.verbs.training.search import SearchResult
@@ -108,12 +119,12 @@ class RunReport:
 
     def _sections(self) -> Iterator[Section]:
         if self.scored is not None:
-            yield _results(self.scored, self.primary, self.plan, self.by)
-            yield from believed(self.scored, self.plan)
+            yield self._with_figures(_results(self.scored, self.primary, self.plan, self.by))
+            yield from map(self._with_figures, believed(self.scored, self.plan))
             yield from self._audited(self.scored)
         yield from self.members
         if self.scored is not None and self.scored.shown:
-            yield from _cases(self.scored, self.primary, self.views)
+            yield from map(self._with_cases, _cases(self.scored, self.primary, self.views))
         if self.log is not None and len(self.log):
             yield Section("Training", [figures.training_curves(self.log)])
         yield from self.searches
@@ -122,11 +133,17 @@ class RunReport:
         if self.problems:
             yield Section("Data", [Problems(self.problems)])
 
+    def _with_figures(self, section: Section) -> Section:
+        """With the files of which its figures and charts are made."""
+        return replace(section, files=[Link(name, f"{self.views}{name}") for name in (SUMMARY, CASES)])
+
+    def _with_cases(self, section: Section) -> Section:
+        return replace(section, files=[Link(CASES, f"{self.views}{CASES}")])
+
     def _audited(self, scored: Scored) -> Iterator[Section]:
         """What further looks found, each section with the files that hold all of it."""
-        folder = self.views or ""
         for audit in scored.audits:
-            files = [Link(name, f"{folder}{name}") for name in (*audit.tables, *audit.records)]
+            files = [Link(name, f"{self.views}{name}") for name in (*audit.tables, *audit.records)]
             yield from (replace(section, files=files) for section in audit.sections)
 
     @property
@@ -230,7 +247,7 @@ def _promise(primary: str, plan: Plan | None) -> str:
         return f"{primary} is the model's primary metric; nothing tells that it was named beforehand."
     if plan[REGISTERED] != registered(plan):
         return "What was registered before training has been changed since: every figure is exploratory."
-    named = f"{primary} was named primary before training{_registered_with(plan)}"
+    named = f"{primary} was named primary before training{_registered_with(plan)}{_also_registered(plan)}"
     return f"{named}; all other figures are exploratory."
 
 
@@ -239,6 +256,14 @@ def _registered_with(plan: Plan) -> str:
     *others, last = ["", *kind(plan["task.name"]).traits.registers.values()]
     named = [", ".join(name for name in others if name), last]
     return f", with its {' and '.join(name for name in named if name)}" if last else ""
+
+
+def _also_registered(plan: Plan) -> str:
+    """The margin and the groups that were fixed with it, in words."""
+    margin, groups = registered_margin(plan), registered_groups(plan)
+    named = [] if margin is None else [f"the margin of non-inferiority {margin:g}"]
+    named += [] if groups in (None, NONE) else [f"the groups {', '.join(str(groups).split(','))}"]
+    return f"; fixed with it: {' and '.join(named)}" if named else ""
 
 
 def _opened(scored: Scored) -> Iterator[str]:
