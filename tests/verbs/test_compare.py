@@ -284,7 +284,7 @@ def test_readers_who_read_other_cases_are_refused(models, tmp_path, change, says
 def test_groups_are_compared_by_themselves_and_none_that_there_is_not(models):
     rows = found_of(models[0], models[2], groups="sex,age:50").rows
     own = {row.label: row for row in rows if row.is_of_group}
-    assert set(own) == {"all; sex F", "all; sex M", "all; age <50", "all; age >=50"}
+    assert list(own) == ["all; sex F", "all; sex M", "all; age <50", "all; age >=50"]
     assert {row.metric for row in own.values()} == {"auroc"} and not any(row.is_primary for row in own.values())
     assert own["all; sex F"].test.difference != own["all; sex M"].test.difference
     assert all(row.p_adjusted >= row.test.p for row in own.values())
@@ -292,6 +292,30 @@ def test_groups_are_compared_by_themselves_and_none_that_there_is_not(models):
     assert ill.label == "all; ward A" and (ill.as_record()["p"], ill.verdict) == (None, "not shown")
     with pytest.raises(UsageError, match="no covariate 'height'"):
         found_of(models[0], models[2], groups="height")
+
+
+def test_groups_stand_in_the_order_of_their_ranges(models):
+    rows = found_of(models[0], models[2], groups="age:30:50").rows
+    assert [row.label for row in rows if row.is_of_group] == ["all; age <30", "all; age 30-50", "all; age >=50"]
+
+
+def test_a_registered_margin_is_stated_also_where_it_shows_nothing(models, tmp_path):
+    found = isocenter.compare(models[0], models[1], margin=0.0001, out=tmp_path / "out")
+    assert [row.verdict for row in found.tested.rows if row.is_primary] == ["not shown"]
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert "nor that it is not inferior by the margin of 0.0001" in html
+    assert 'href="comparison.json"' in html
+    registered = isocenter.compare(models[2], models[1], out=tmp_path / "registered")
+    assert registered.tested.margins["again"].is_registered
+    assert (
+        "The margin of 0.1 for again was registered before training."
+        in (tmp_path / "registered" / "report.html").read_text()
+    )
+
+
+def test_two_classes_state_each_figure_once_in_the_terminal(models):
+    lines = str(isocenter.compare(models[0], models[1])).splitlines()
+    assert len(lines) == len(set(lines)) == 4
 
 
 @pytest.mark.parametrize(

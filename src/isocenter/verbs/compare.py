@@ -9,7 +9,7 @@ from typing import Any
 from isocenter.errors import IntegrityError, UsageError, counted
 from isocenter.evaluation import SUMMARY_SCHEMA, read_cases, rows_from_json
 from isocenter.keywords import named_keywords
-from isocenter.report import Details, Page, Section, render
+from isocenter.report import Details, Link, Page, Section, render
 from isocenter.runtime import read_json, write_json
 from isocenter.verbs.comparing import (
     ComparisonOptions,
@@ -100,15 +100,16 @@ def _report(comparison: Comparison) -> str:
     rest = [row for row in rows if not row.is_primary and not row.is_of_group]
     tests = Details("Tests of all other figures", [table_of_tests(comparison, rest)])
     primary = [*primary_blocks(comparison), table_of_tests(comparison, main), *rank_blocks(comparison)]
-    by_group = [Section("Groups", [table_of_tests(comparison, groups)])] if groups else []
+    files = [Link(MARKS[0], MARKS[0])]
+    by_group = [Section("Groups", [table_of_tests(comparison, groups)], files)] if groups else []
     return render(
         Page(
             " and ".join(comparison.names),
             [],
             [
-                Section("Primary", primary),
+                Section("Primary", primary, files),
                 *by_group,
-                Section("Exploratory", [comparison_table(comparison, others), tests]),
+                Section("Exploratory", [comparison_table(comparison, others), tests], files),
             ],
             {"models": ", ".join(comparison.names)},
             lead=comparison_lead(comparison),

@@ -33,6 +33,8 @@ def sentences_of_tests(comparison: Comparison) -> Iterator[str]:
         row = next(one for one in primary if (one.first, one.second) == second)
         apart = f"{metric_name(row.metric, comparison.metric_names)} {_difference(row, comparison)}"
         margin = f" by a margin of {row.margin:g}" if row.margin is not None and row.verdict in _OF_MARGINS else ""
+        if row.margin and row.verdict == "not shown":
+            margin = f", nor that it is not inferior by the margin of {row.margin:g}"
         words = f"{row.second}: {WORDS[row.verdict]} {row.first}{margin}"
         yield sentence(f"{words} ({apart}; {TESTS[row.name]}, p {_p(row)})")
 
@@ -80,8 +82,8 @@ def caveats_of_tests(comparison: Comparison) -> Iterator[str]:
         "labels among themselves, so are those of readers, of groups, and of all else, which is exploratory."
     )
     for name, margin in tested.margins.items():
-        if not margin.is_registered:
-            yield f"The margin of {margin.value:g} for {name} is {margin.because}."
+        stated = "was" if margin.is_registered else "is"
+        yield f"The margin of {margin.value:g} for {name} {stated} {margin.because}."
 
 
 _OF_MARGINS = ("non-inferior", "equivalent")

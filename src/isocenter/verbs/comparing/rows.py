@@ -21,6 +21,7 @@ from isocenter.evaluation import (
     covariate_columns,
     folds_of,
     groups_of,
+    in_order,
     paired_bootstrap,
     usual_test,
 )
@@ -81,7 +82,7 @@ def groups_in(tables: Mapping[str, Table], asked: str) -> Iterator[tuple[str, di
     who = next(iter(tables.values())).drop_duplicates("case").set_index("case")
     covariates = {name.removeprefix(COVARIATE): who[name].tolist() for name in covariate_columns(who)}
     for attribute, own in groups_of(covariates, asked).items():
-        for group in sorted(set(own) - {UNKNOWN}):
+        for group in sorted(set(own) - {UNKNOWN}, key=in_order):
             cases = set(who.index[own == group])
             yield f"{attribute} {group}", {name: table[table["case"].isin(cases)] for name, table in tables.items()}
 

@@ -104,7 +104,7 @@ class Comparison(InNotebook):
 
     def __repr__(self) -> str:
         lines = []
-        for row in self.rows:
+        for row in _told(self.rows):
             if row.metric == self.primary:
                 own = [Row(row.metric, row.label, one) for one in row.estimates]
                 what = row_name(own[0], self.metric_names)
@@ -252,8 +252,7 @@ def comparison_table(comparison: Comparison, rows: Sequence[Compared]) -> Paragr
     if not rows:
         return Paragraph("There are no others.")
     first, *others = comparison.names
-    overall = {row.metric: _values(row) for row in rows if row.label == "all"}
-    rows = [row for row in rows if row.label == "all" or _values(row) != overall.get(row.metric)]
+    rows = _told(rows)
     columns = ["Metric", "Label", *comparison.names, *(f"{name} less {first}" for name in others)]
     cells = [
         [
@@ -265,6 +264,12 @@ def comparison_table(comparison: Comparison, rows: Sequence[Compared]) -> Paragr
         for row in rows
     ]
     return Table(columns, cells)
+
+
+def _told(rows: Sequence[Compared]) -> list[Compared]:
+    """Those over all labels, and those by label that tell more."""
+    overall = {row.metric: _values(row) for row in rows if row.label == "all"}
+    return [row for row in rows if row.label == "all" or _values(row) != overall.get(row.metric)]
 
 
 def _values(row: Compared) -> list[float]:
