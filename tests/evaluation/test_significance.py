@@ -201,7 +201,11 @@ def test_areas_without_any_variance_have_no_p_at_all():
     ("call", "says"),
     [
         (lambda: delong([1, 2], [1, 2], [True, True]), "all cases are alike"),
-        (lambda: delong([1, np.nan], [1, 2], [True, False]), "no number"),
+        (lambda: delong([1, np.nan], [1, 2], [True, False]), "or one that is none"),
+        (lambda: delong([1, 2, 3], [1, 2], [True, False]), "3,.* and .2,.* cases"),
+        (lambda: mcnemar([0.5, 1], [0, 1]), "neither right nor wrong"),
+        (lambda: holm([0.1, 1.2]), "outside 0..1"),
+        (lambda: benjamini_hochberg([[0.1], [0.2]]), "not in a row"),
         (lambda: delong([1, 2], [1, 2], [True, False], ["a"]), "1,.* patients for 2 cases"),
         (lambda: permutation([1, 2], [1]), "same cases in the same order"),
         (lambda: mrmc(np.full((2, 3, 4), np.nan), [0, 1, 0, 1]), "every reader reads every case"),

@@ -208,6 +208,13 @@ def test_the_test_that_is_asked_for_is_made_of_the_figures_that_it_fits(models, 
     )
 
 
+def test_a_test_that_does_not_fit_the_primary_metric_leaves_it_untested_and_says_so(models, tmp_path):
+    isocenter.compare(models[0], models[2], test="mcnemar", margin=0.2, out=tmp_path / "out")
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert "AUROC, the primary metric, was not tested: McNemar does not fit it." in html
+    assert "The margin of 0.2 for poor is exploratory" in html  # what must be known stands under the verdict
+
+
 def test_a_difference_of_what_is_right_at_a_value_of_its_own_makes_no_model_better():
     traits = Regression.traits
     assert traits.is_aimed("bias") and traits.is_aimed("volume_loa_lower_mm2") and not traits.is_aimed("mae")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from isocenter.errors import UsageError
 from isocenter.values import Floats
 
 # Ordered p-values and their number to the adjusted ones.
@@ -33,6 +34,8 @@ def benjamini_hochberg(p: ArrayLike) -> Floats:
 
 def _adjusted(p: ArrayLike, rule: Rule) -> Floats:
     given = np.asarray(p, dtype=np.float64)
+    if given.ndim != 1 or (given < 0).any() or (given > 1).any():
+        raise UsageError("p-values outside 0..1, or not in a row", "adjustment", "Give (tests,) p-values")
     adjusted, known = np.full(len(given), np.nan), np.flatnonzero(np.isfinite(given))
     order = known[np.argsort(given[known], kind="stable")]
     if len(order):

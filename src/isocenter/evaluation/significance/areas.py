@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
-from isocenter.evaluation.significance.outcome import Test, normal_test, owners_of
+from isocenter.evaluation.significance.outcome import Test, normal_test, numbers_of, owners_of
 from isocenter.lazy import stats
 from isocenter.values import Floats
 
@@ -67,7 +67,7 @@ def delong(first: ArrayLike, second: ArrayLike, positive: ArrayLike, patients: A
     first, second: (cases,) scores, each on a scale of its own; positive: (cases,) truths
     patients:      (cases,) whose, where patients have several: they are clusters
     """
-    areas, covariance = area_covariance(np.stack([np.asarray(first), np.asarray(second)]), positive, patients)
+    areas, covariance = area_covariance(np.stack(numbers_of(first, second)), positive, patients)
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     clustered = patients is not None and len(np.unique(np.asarray(patients))) < len(np.asarray(patients))
     method = f"DeLong, paired{'; patients are clusters (Obuchowski)' if clustered else ''}; z"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from isocenter.errors import UsageError
 from isocenter.evaluation.significance.areas import placements
 from isocenter.evaluation.significance.outcome import LEVEL, NOTHING, Test, numbers_of, owners_of
 from isocenter.lazy import stats
@@ -68,7 +69,11 @@ def mcnemar(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = No
     Exact, which is conservative, where fewer than 25 patients differ. Interval: Agresti and Min, Stat Med 2005,
     doi:10.1002/sim.1781. McNemar, Psychometrika 1947, doi:10.1007/BF02295996
     """
-    own, other = numbers_of(np.asarray(first).astype(bool), np.asarray(second).astype(bool))
+    own, other = numbers_of(first, second)
+    if not np.isin([own, other], (0.0, 1.0)).all():
+        raise UsageError(
+            "a call that is neither right nor wrong", "McNemar", "Give 1 for a right call, 0 for a wrong one"
+        )
     owner = owners_of(patients, len(own))
     sums, cases = np.bincount(owner, other - own), len(own)
     difference, kept = float(sums.sum() / cases), sums[sums != 0]
@@ -81,7 +86,7 @@ def mcnemar(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = No
     else:
         p, law = 2 * float(stats.norm.sf(abs(statistic))), "z"
     method = f"McNemar, {len(kept)} that differ; {law}"
-    return Test(difference, max(middle - half, -1.0), min(middle + half, 1.0), statistic, p, method)
+    return Test(difference, float(max(middle - half, -1.0)), float(min(middle + half, 1.0)), statistic, p, method)
 
 
 def wilcoxon(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = None) -> Test:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from isocenter.errors import listed
 from isocenter.report import Block, Paragraph, Table, metric_name, p_text, sentence
 from isocenter.values import Estimate
+from isocenter.verbs.comparing.readers import MRMC
 from isocenter.verbs.evaluation import Comparison, ModelTest, Standing, interval_of_difference, signed_number
 
 WORDS: Mapping[Standing, str] = {
@@ -29,6 +31,10 @@ CORRECTIONS = {"holm": "by Holm", "bh": "by Benjamini and Hochberg", "none": "fo
 def sentences_of_tests(comparison: Comparison) -> Iterator[str]:
     """What the test of the primary metric shows of each model beside the first, in a sentence."""
     primary = [row for row in comparison.tested.rows if row.is_primary]
+    if comparison.tested.rows and not primary:
+        fitting = {TESTS[row.name] for row in comparison.tested.rows if row.name != MRMC}
+        metric = metric_name(comparison.primary, comparison.metric_names)
+        yield f"{metric}, the primary metric, was not tested: {listed(sorted(fitting))} does not fit it."
     for second in dict.fromkeys((row.first, row.second) for row in primary):
         row = next(one for one in primary if (one.first, one.second) == second)
         apart = f"{metric_name(row.metric, comparison.metric_names)} {_difference(row, comparison)}"
