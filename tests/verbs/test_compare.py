@@ -262,6 +262,18 @@ def test_readers_stand_beside_the_models_and_with_them(models, tmp_path):
     aided.to_csv(people, index=False)
     [row] = [row for row in found_of(models[0], models[2], readers=people).rows if row.name == "mrmc"]
     assert (row.first, row.second, row.verdict) == ("good", "poor", "inferior")
+    shown = isocenter.compare(models[0], models[2], readers=people, out=tmp_path / "aided")
+    both = "readers with poor against readers with good: inferior (mrmc", "poor against good: inferior (permutation"
+    assert all(any(line.startswith(one) for line in str(shown).splitlines()) for one in both)
+    html = (tmp_path / "aided" / "report.html").read_text()
+    assert "Readers with poor: inferior to readers with good" in html and "Poor: inferior to good" in html
+
+
+def test_a_registered_margin_holds_against_readers_for_the_first_model_too(models, tmp_path):
+    people = tmp_path / "people.csv"
+    read_cases_of(models).to_csv(people, index=False)
+    rows = found_of(models[1], models[0], readers=people).rows
+    assert {row.second: row.margin for row in rows if row.name == "mrmc"} == {"again": 0.1, "good": None}
 
 
 def _without_a_case(table):

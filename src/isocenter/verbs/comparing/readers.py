@@ -12,11 +12,9 @@ from isocenter.evaluation import CaseValues, Table, Test, mrmc
 from isocenter.files import read_text_table
 from isocenter.lazy import pandas as pd
 from isocenter.values import Floats
+from isocenter.verbs.evaluation import MRMC, READERS
 
-MRMC = "mrmc"
 KEYS = ("reader", "case", "score")
-# In place of a model where readers read without any.
-READERS = "readers"
 # (metric, label, first, second, name of the test, test)
 ReaderTest = tuple[str, str, str, str, str, Test]
 

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from isocenter.errors import listed
 from isocenter.report import Block, Paragraph, Table, metric_name, p_text, sentence
 from isocenter.values import Estimate
-from isocenter.verbs.comparing.readers import MRMC
-from isocenter.verbs.evaluation import Comparison, ModelTest, Standing, interval_of_difference, signed_number
+from isocenter.verbs.evaluation import MRMC, Comparison, ModelTest, Standing, interval_of_difference, signed_number
 
 WORDS: Mapping[Standing, str] = {
     "superior": "superior to",
@@ -35,13 +34,13 @@ def sentences_of_tests(comparison: Comparison) -> Iterator[str]:
         fitting = {TESTS[row.name] for row in comparison.tested.rows if row.name != MRMC}
         metric = metric_name(comparison.primary, comparison.metric_names)
         yield f"{metric}, the primary metric, was not tested: {listed(sorted(fitting))} does not fit it."
-    for second in dict.fromkeys((row.first, row.second) for row in primary):
-        row = next(one for one in primary if (one.first, one.second) == second)
+    for sides in dict.fromkeys(row.sides for row in primary):
+        row = next(one for one in primary if one.sides == sides)
         apart = f"{metric_name(row.metric, comparison.metric_names)} {_difference(row, comparison)}"
         margin = f" by a margin of {row.margin:g}" if row.margin is not None and row.verdict in _OF_MARGINS else ""
         if row.margin and row.verdict == "not shown":
             margin = f", nor that it is not inferior by the margin of {row.margin:g}"
-        words = f"{row.second}: {WORDS[row.verdict]} {row.first}{margin}"
+        words = f"{sides[1]}: {WORDS[row.verdict]} {sides[0]}{margin}"
         yield sentence(f"{words} ({apart}; {TESTS[row.name]}, p {_p(row)})")
 
 
@@ -54,8 +53,7 @@ def table_of_tests(comparison: Comparison, rows: Sequence[ModelTest]) -> Block:
         [
             metric_name(row.metric, comparison.metric_names),
             row.label,
-            row.second,
-            row.first,
+            *reversed(row.sides),
             TESTS[row.name],
             _difference(row, comparison),
             p_text(row.test.p),

@@ -28,9 +28,9 @@ from isocenter.evaluation import (
 from isocenter.tasks import Task
 from isocenter.values import Estimate
 from isocenter.verbs.comparing.options import ComparisonOptions
-from isocenter.verbs.comparing.readers import MRMC, reader_tests
+from isocenter.verbs.comparing.readers import reader_tests
 from isocenter.verbs.comparing.standing import verdicts
-from isocenter.verbs.evaluation import Comparison, Margin, ModelTest, Ranked, Tested, compare_tables
+from isocenter.verbs.evaluation import MRMC, Comparison, Margin, ModelTest, Ranked, Tested, compare_tables
 
 ALL = "all"
 Values = Mapping[tuple[str, str], CaseValues]
@@ -66,7 +66,9 @@ def significance_of(
             overall = _primary(compare_tables(own, tasks, seed=seed, patients_known=comparison.patients_known))
             each = _rows(overall, _values(own, tasks), options.test, several, seed)
             rows += [replace(row, label=f"{row.label}; {group}", is_of_group=True) for row in each]
-    given = {name: Margin.of(options.margin, registered.get(name)) for name in comparison.names[1:]}
+    # Readers are compared with the first model too.
+    judged_names = comparison.names if options.readers is not None else comparison.names[1:]
+    given = {name: Margin.of(options.margin, registered.get(name)) for name in judged_names}
     margins = {name: margin for name, margin in given.items() if margin is not None}
     families = _families(rows, comparison)
     judged = [row for own in families for row in _judged(own, comparison, margins, options.correction)]

@@ -116,7 +116,7 @@ class Comparison(InNotebook):
                     for name, one in zip(self.names[1:], row.differences, strict=True)
                 ]
         lines += [
-            f"{one.second} against {one.first}: {one.verdict} ({one.name}, p {p_text(one.p_adjusted)})"
+            f"{one.sides[1]} against {one.sides[0]}: {one.verdict} ({one.name}, p {p_text(one.p_adjusted)})"
             for one in self.tested.rows
             if one.is_primary
         ]

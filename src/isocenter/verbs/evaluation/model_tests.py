@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from isocenter.evaluation import Test
 
+# The test of people who read the cases, and what stands in place of a model where they read without any.
+MRMC, READERS = "mrmc", "readers"
 # What the test of a difference shows.
 Standing = Literal["superior", "non-inferior", "equivalent", "inferior", "not shown"]
 
@@ -60,6 +62,14 @@ class ModelTest:
     is_primary: bool = False
     is_of_group: bool = False
     unit: str = ""
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """The first and the second in words: people who read with a model are not the model."""
+        sides = self.first, self.second
+        if self.name != MRMC or READERS in sides:
+            return sides
+        return f"{READERS} with {self.first}", f"{READERS} with {self.second}"
 
     def as_record(self) -> dict[str, Any]:
         """For `comparison.json`; what is not known is null."""
