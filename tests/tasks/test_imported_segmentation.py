@@ -10,7 +10,7 @@ from isocenter import tasks
 from isocenter.errors import PlanError
 from isocenter.tasks import Task
 from isocenter.transforms import Stretched, taps
-from isocenter.values import Geometry
+from isocenter.values import Case, Geometry, Image, Prediction
 
 LABELS = [{"value": 1, "name": "left"}, {"value": 2, "name": "right"}]
 GIVEN = {"name": "imported_segmentation", "labels": LABELS, "loss": "dice+ce", "tolerance": 2.0, "writes": [0, 1, 2]}
@@ -88,3 +88,52 @@ def test_where_nobody_looks_at_the_outputs_the_largest_is_found_without_resampli
     region = (slice(0, 8), slice(0, 4), slice(0, 4))
     made = task().decode([(region, {"mask": later})], Geometry((8, 4, 4), np.eye(4)))
     assert (np.asarray(made.data) == wanted).all()
+
+
+def balls(*, sure: float, seed: int) -> tuple[list[Case], list[dict[str, np.ndarray]]]:
+    """Six cases with a cube each, and outputs that are `sure` times too sure of it where they err at its edge."""
+    random, geometry = np.random.default_rng(seed), Geometry((12, 12, 12), np.eye(4))
+    cases, made = [], []
+    for number in range(6):
+        logits = np.full((3, *geometry.shape), -2.0, dtype=np.float32)
+        logits[0] = 2.0
+        logits[1:, 4:8, 4:8, 4:8] = random.normal(1.0, 1.0, size=(2, 4, 4, 4))
+        logits[0, 4:8, 4:8, 4:8] = 0.0
+        chances = np.exp(logits) / np.exp(logits).sum(axis=0)
+        drawn = (chances.cumsum(axis=0) < random.uniform(size=geometry.shape)).sum(axis=0).astype(np.uint8)
+        images = {"CT": Image(np.zeros((1, 12, 12, 12), dtype=np.float32), geometry)}
+        cases.append(Case(f"case{number}", f"patient{number}", images, {"mask": Image(drawn[None], geometry)}))
+        made.append({"mask": logits * sure})
+    return cases, made
+
+
+def stated(made: Task, each: list[dict[str, np.ndarray]]) -> list[Prediction]:
+    whole = (slice(0, 12),) * 3
+    return [made.decode([(whole, one)], Geometry((12, 12, 12), np.eye(4))) for one in each]
+
+
+def test_a_sites_cases_calibrate_a_network_that_is_too_sure_and_leave_its_label_maps():
+    cases, each = balls(sure=3.0, seed=0)
+    adopted = task(largest=[[1, 2]])
+    assert all(one.untuned is None for one in stated(adopted, each))
+    opened = tasks.untuned(adopted)
+    before = stated(opened, each)
+    tuned, made = opened.tuned(before, cases)
+    assert made["task.calibration"].value["cases"] == 6
+    factor = tuned.settings["calibration"]["parameters"]["all"][0]
+    assert factor == pytest.approx(1 / 3, rel=0.15)
+    assured, promised = tuned.scoring.assured(stated(tuned, each), cases, exact=False)
+    assert {"task.conformal", "task.covering"} <= set(promised)
+    after = stated(assured, each)
+    for one, other in zip(stated(adopted, each), after, strict=True):
+        assert_array_equal(np.asarray(one.data), np.asarray(other.data))
+        assert set(other.confidence.expected) == {"left", "right"}
+    assert tasks.build({"name": assured.name, **assured.settings}) == assured
+
+
+def test_regions_of_which_only_the_marks_are_known_are_not_calibrated():
+    cases, each = balls(sure=1.0, seed=0)
+    regions = tasks.untuned(task(exclusive=False, writes=[2, 1]))
+    two = [{"mask": one["mask"][1:]} for one in each]
+    assert regions.tuned(stated(regions, two), cases) == (regions, {})
+    assert regions.scoring.assured(stated(regions, two), cases, exact=False) == (regions, {})

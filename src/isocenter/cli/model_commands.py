@@ -188,7 +188,7 @@ def calibrate(
     threads: Threads = None,
     given: Given = None,
 ) -> None:
-    """Fit MODEL's calibration and thresholds to DATA. The result is a package."""
+    """Fit MODEL's calibration and thresholds to DATA. The result is a package, or the model as it is with what fits."""
     result = isocenter.calibrate(
         model,
         data,

@@ -30,7 +30,15 @@ if TYPE_CHECKING:
     from isocenter.runtime.differentiable import Differentiable, twin
     from isocenter.runtime.directions import Directions
     from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, write_members
-    from isocenter.runtime.foreign import is_foreign, load_foreign, read_postprocessing, why_unpackable
+    from isocenter.runtime.foreign import (
+        CALIBRATED,
+        is_foreign,
+        load_foreign,
+        read_postprocessing,
+        why_unkept,
+        why_unpackable,
+        write_calibrated,
+    )
     from isocenter.runtime.guard import (
         MOST_TRAINED,
         Answering,

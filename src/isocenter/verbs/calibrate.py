@@ -1,4 +1,4 @@
-"""`calibrate`: what a site's own labelled cases say about a model's probabilities, as a package that keeps it."""
+"""`calibrate`: what a site's own labelled cases say about a model's probabilities, kept with the model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.evaluation import rows_from_records
 from isocenter.keywords import named_keywords
 from isocenter.runtime import (
+    CALIBRATED,
     PACKAGED,
     Certificate,
     Evidence,
@@ -21,7 +22,9 @@ from isocenter.runtime import (
     package_record,
     refuse_unknown,
     unpacked,
+    why_unkept,
     why_unpackable,
+    write_calibrated,
     write_package,
 )
 from isocenter.tasks import suffices, untuned
@@ -44,9 +47,10 @@ from isocenter.verbs.training.validation_images import MOST, ValidationImages
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The package that was written, and what the cases decided; prints both.
+    """Where the calibrated model lies, and what the cases decided; prints both.
 
     cases, patients: how many decided
+    left_out: cases of the set's own test part, which decided nothing
     certificate:     which backends agree with torch; None where none was asked for
     """
 
@@ -55,15 +59,18 @@ class Calibrated:
     patients: int
     decisions: Mapping[str, Decision]
     certificate: Certificate | None = None
+    left_out: int = 0
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`."""
         made = {name: asdict(decision) for name, decision in self.decisions.items()}
         record = {"schema": "isocenter.calibrate", "version": 1, "out": str(self.out), "cases": self.cases}
-        return {**record, "patients": self.patients, "decisions": made}
+        return {**record, "patients": self.patients, "left_out": self.left_out, "decisions": made}
 
     def __repr__(self) -> str:
         lines = [str(self.out), f"decided by {counted(self.cases, 'case')} of {counted(self.patients, 'patient')}"]
+        if self.left_out:
+            lines.append(f"{counted(self.left_out, 'case')} of the set's own test part left out")
         lines += [f"{name}: {decision.value} ({decision.because})" for name, decision in self.decisions.items()]
         return "\n".join([*lines, *([] if self.certificate is None else self.certificate.lines)])
 
@@ -79,31 +86,70 @@ def calibrate(
     threads: int | None = None,
     **reading: Unpack[ReadingKeywords],
 ) -> Calibrated:
-    """Find a model's calibration and thresholds anew on labelled cases that it has not seen, and package it.
+    """Find a model's calibration and thresholds anew on labelled cases that it has not seen, and keep them with it.
 
-    model:    a run, also one of `train --all`, a package, or an nnU-Net v2 result folder
+    model:    a run, also one of `train --all`, a package, or a model of another program
     data:     labelled cases of the model's kind; none may have trained, selected or tested it (told by content), and a
               set's own test part is left for tests. A part called calibration alone sets the thresholds of sets and
               intervals, which are approximate without one
-    out:      a folder, or a zip where it ends so
+    out:      a package: a folder, or a zip where it ends so. A MONAI bundle or an ONNX file, which cannot become one,
+              stays as it is in a folder with `calibrated.json`, which every verb takes as the model
     backends: as `package` has them
     Rules that a person chose before the training (`task.operating_point`, `task.calibration_method`) hold on.
-    Raises UsageError where cases have had a part in the model, DatasetError where they are not of its kind.
+    Raises UsageError where cases have had a part in the model or can decide nothing of it, DatasetError where they are
+    not of its kind.
     """
     source, out = Path(model), Path(out)
     refuse_missing(source)
-    zipped = is_zip(out)
-    refuse_taken(out, overwrite, () if zipped else MARKS)
+    zipped, marks = is_zip(out), CALIBRATED if (out / CALIBRATED[0]).is_file() else MARKS
+    refuse_taken(out, overwrite, () if zipped else marks)
     refuse_unknown(backends or (), "--backends")
     loaded = load(source, "cpu", threads=threads)
-    if is_foreign(source) and (problem := why_unpackable(loaded)):
-        raise UsageError(problem, str(source), "Only a model that can become a package can keep a calibration")
+    as_it_is = _stays_as_it_is(source, loaded, out, for_packages=zipped or bool(backends))
     evidence = _evidence(source, loaded)
-    dataset = open_dataset(data, ReadingOptions.of(**reading), needs=loaded.task.needs)
-    if not suffices(loaded.task, dataset.kinds):
-        needs, where = ", ".join(sorted(loaded.task.needs)), str(dataset.root or dataset.name)
+    whole = open_dataset(data, ReadingOptions.of(**reading), needs=loaded.task.needs)
+    if not suffices(loaded.task, whole.kinds):
+        needs, where = ", ".join(sorted(loaded.task.needs)), str(whole.root or whole.name)
         raise DatasetError(f"has no references of the kind {needs}", where, f"Give data for {loaded.task.name}")
-    dataset, hashes = _unseen(with_references(dataset, loaded.task), evidence)
+    dataset, hashes = _unseen(with_references(whole, loaded.task), evidence)
+    cases = list(dataset)
+    settled, decisions = _settled(loaded, dataset, str(source))
+    limit = f"Calibrated anew on {counted(len(cases), 'case')}: its figures are those of the former calibration."
+    evidence = replace(
+        evidence,
+        limits=[*evidence.limits, limit],
+        decisions={**evidence.decisions, **decisions},
+        trained=sorted({*evidence.trained, *hashes}),
+    )
+    certificate = None
+    with becoming(out, overwrite, zipped, marks) as folder:
+        if as_it_is:
+            write_calibrated(settled, source, _facts(evidence), folder)
+        else:
+            write_package(settled, evidence, folder.name, folder)
+        if not as_it_is and backends != ():
+            kept = cases[:MOST]
+            shown = ValidationImages(f"{len(kept)} of {counted(len(cases), 'calibrating case')}", kept)
+            how: dict[str, Any] = {"names": backends, "devices": ("cpu",), "threads": threads}
+            certificate = certify(folder, settled, shown, shown.description, **how)
+    patients, left_out = len({case.patient for case in cases}), len(whole) - len(cases)
+    return Calibrated(out, len(cases), patients, decisions, certificate, left_out)
+
+
+def _stays_as_it_is(source: Path, model: Model, out: Path, *, for_packages: bool) -> bool:
+    """Whether the model, of another program, cannot become a package; UsageError for what only packages have."""
+    if not is_foreign(source) or why_unpackable(model) is None:
+        return False
+    if problem := why_unkept(model):
+        raise UsageError(problem, str(source), "Predict with it as it is")
+    if for_packages:
+        problem = f"is asked for as a package, and {why_unpackable(model)}"
+        raise UsageError(problem, str(out), "Give a folder as --out, without --backends: it keeps the model as it is")
+    return True
+
+
+def _settled(loaded: Model, dataset: Dataset, where: str) -> tuple[Model, dict[str, Decision]]:
+    """The model with what these cases decide; UsageError where that is nothing."""
     cases, open_task = list(dataset), untuned(loaded.task)
     held = [case for case in cases if dataset.splits.get(case.id) == "calibration"]
     tuning = [case for case in cases if dataset.splits.get(case.id) != "calibration"] or cases
@@ -113,29 +159,28 @@ def calibrate(
     stated = predicted(loaded, task, held) if exact else predictions
     task, promised = assured(task, stated, held if exact else tuning, exact=exact)
     settled, judged = guarded_by(replace(loaded, task=task), held if exact else tuning, exact=exact)
-    decisions |= {**promised, **judged}
-    limit = f"Calibrated anew on {counted(len(cases), 'case')}: its figures are those of the former calibration."
-    evidence = replace(
-        evidence,
-        limits=[*evidence.limits, limit],
-        decisions={**evidence.decisions, **decisions},
-        trained=sorted({*evidence.trained, *hashes}),
-    )
-    with becoming(out, overwrite, zipped) as folder:
-        write_package(settled, evidence, folder.name, folder)
-        certificate = None
-        if backends != ():
-            kept = cases[:MOST]
-            shown = ValidationImages(f"{len(kept)} of {counted(len(cases), 'calibrating case')}", kept)
-            how: dict[str, Any] = {"names": backends, "devices": ("cpu",), "threads": threads}
-            certificate = certify(folder, settled, shown, shown.description, **how)
-    return Calibrated(out, len(cases), len({case.patient for case in cases}), decisions, certificate)
+    decided = {**decisions, **promised, **judged}
+    if not decided:
+        problem = "its outputs mean nothing that these labels could calibrate"
+        raise UsageError(
+            problem, where, "Use it as it is; of overlapping regions a model has to say which labels they hold"
+        )
+    return settled, decided
+
+
+def _facts(evidence: Evidence) -> dict[str, Any]:
+    """What a folder with a model of another program keeps of the cases that calibrated it."""
+    decisions = {name: asdict(one) for name, one in evidence.decisions.items()}
+    return {"trained": list(evidence.trained), "limits": list(evidence.limits), "decisions": decisions}
 
 
 def _evidence(source: Path, model: Model) -> Evidence:
     """What is known of the model: of a run, of a package, or nothing."""
     if is_foreign(source):
-        return Evidence(limits=[f"Adopted from {model.record['origin']}: Isocenter has measured nothing of it."])
+        limits = model.record.get("limits") or [
+            f"Adopted from {model.record['origin']}: Isocenter has measured nothing of it."
+        ]
+        return Evidence(limits=limits, trained=model.record.get("trained", ()))
     if all((source / mark).is_file() for mark in OF_A_RUN):
         return evidence_of(source, model, finished_plan(source))
     with unpacked(source) as folder:

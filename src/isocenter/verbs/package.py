@@ -142,11 +142,14 @@ def is_zip(out: Path) -> bool:
 
 
 @contextmanager
-def becoming(out: Path, overwrite: bool, zipped: bool) -> Iterator[Path]:
-    """An empty folder to write the package into, which becomes `out`, or a zip there, when all went well."""
+def becoming(out: Path, overwrite: bool, zipped: bool, marks: tuple[str, ...] = MARKS) -> Iterator[Path]:
+    """An empty folder to write the package into, which becomes `out`, or a zip there, when all went well.
+
+    marks: files that tell an older folder of ours, which may be replaced
+    """
     try:
         if not zipped:
-            with result_folder(out, overwrite, MARKS) as folder:
+            with result_folder(out, overwrite, marks) as folder:
                 yield folder
             return
         with written(out, overwrite=overwrite) as partial:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from isocenter import networks
 from isocenter.errors import UsageError
 from isocenter.runtime.device import choose_device, use_threads
+from isocenter.runtime.foreign.calibrated import is_calibrated, model_of, with_calibration
 from isocenter.runtime.foreign.monai_bundle import is_bundle, load_bundle
 from isocenter.runtime.foreign.nnunet import is_nnunet, load_nnunet
 from isocenter.runtime.foreign.onnx_model import is_onnx, load_onnx
@@ -16,8 +18,8 @@ from isocenter.runtime.model import Model
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether it is a model of another program that we know."""
-    return is_onnx(path) or (path.is_dir() and (is_nnunet(path) or is_bundle(path)))
+    """Whether it is a model of another program that we know, as its maker wrote it or calibrated here."""
+    return is_calibrated(path) or is_onnx(path) or (path.is_dir() and (is_nnunet(path) or is_bundle(path)))
 
 
 def load_foreign(
@@ -36,6 +38,9 @@ def load_foreign(
     largest: groups of label values of which only the largest piece stays
     Raises UsageError where it is none that we know, IntegrityError where code would run.
     """
+    if is_calibrated(path):
+        how: dict[str, Any] = {"fold": fold, "trusted": trusted, "largest": largest, "threads": threads}
+        return with_calibration(load_foreign(model_of(path), device, **how), path)
     if is_onnx(path):
         if fold is not None:
             raise UsageError("an ONNX file has no folds", str(path), "Leave --fold out")
@@ -56,9 +61,15 @@ def load_foreign(
     )
 
 
-def why_unpackable(model: Model) -> str | None:
-    """What keeps a model of another program, which predicts as it is, out of a package; None for nothing."""
+def why_unkept(model: Model) -> str | None:
+    """What keeps a model of another program from being written anew, as a package or as it is; None for nothing."""
     if model.preprocessing.settings.get("previous"):
         return "is a cascade of two networks, and packages hold those of our own trainings alone"
+    return None
+
+
+def why_unpackable(model: Model) -> str | None:
+    """What keeps a model of another program, which predicts as it is, out of a package; None for nothing."""
     name = model.network["name"]
-    return None if name in networks.names() else f"its network is {name}, whose sources are not ours to pack"
+    others = None if name in networks.names() else f"its network is {name}, whose sources are not ours to pack"
+    return why_unkept(model) or others

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from isocenter import tasks
 from isocenter.errors import FormatError, UsageError, counted
 from isocenter.files import load_json
+from isocenter.lazy import onnx
 from isocenter.runtime.device import AUTO, CPU, CUDA
 from isocenter.runtime.model import Inference, Model
 from isocenter.runtime.package import OnnxNetwork, Provider, onnx_errors, open_onnx
@@ -69,6 +70,17 @@ class Described:
 def is_onnx(path: Path) -> bool:
     """Whether it is an ONNX file, by its name."""
     return path.suffix.lower() == ".onnx" and path.is_file()
+
+
+def files_of_onnx(path: Path) -> list[Path]:
+    """The ONNX file, its description, and files beside it that hold weights which it names."""
+    graph = onnx.load(path, load_external_data=False).graph
+    entries = [entry for weights in graph.initializer for entry in weights.external_data if entry.key == "location"]
+    further = sorted({path.parent / entry.value for entry in entries})
+    outside = [one for one in further if not one.resolve().is_relative_to(path.parent.resolve())]
+    if outside:
+        raise FormatError(f"names weights outside its folder ({outside[0]})", str(path), "Put them beside it")
+    return [path, path.with_suffix(".json"), *further]
 
 
 def load_onnx(path: Path, device: str, threads: int | None = None) -> Model:

@@ -12,22 +12,24 @@ from isocenter.errors import PlanError
 from isocenter.lazy import ndimage
 from isocenter.tasks.answers import Decoding, Traits
 from isocenter.tasks.segmentation.task import Segmentation
-from isocenter.tasks.shared import Shares, log_mean, mean_of, reading
+from isocenter.tasks.shared import FOUND, USUAL_RISK, Shares, log_mean, mean_of, reading
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
     Case,
     Dataset,
     Decision,
+    Deferred,
     Dense,
     Fingerprint,
     Geometry,
     Head,
     Prediction,
-    Slabs,
 )
 
-OWN = ("writes", "exclusive", "averaged", "weighed", "largest")
+OWN = ("writes", "exclusive", "averaged", "weighed", "largest", "sampled")
+# What a site's own cases find beside the calibration; a setting that is cleared for it is `sampled`.
+TUNES = ("expected_dice", "covering", "conformal", "sampled")
 # While the largest piece is looked for: two label maps, what belongs to the group, the numbers of pieces, what is kept.
 LARGEST_BYTES = 10
 
@@ -42,6 +44,8 @@ class ImportedSegmentation(Segmentation):
     averaged:  whether the mean of several networks and mirrored views is of their outputs, or of their probabilities
     weighed:   how overlapping windows are weighted
     largest:   groups of values; of the voxels of a group only the largest connected piece stays
+    sampled:   whether voxels are sampled while a label map is made, by which its probabilities are calibrated and
+               scored; it takes all outputs, which the label map alone does without. `untuned` sets it
     """
 
     writes: tuple[int, ...] = (0, 1)
@@ -49,9 +53,11 @@ class ImportedSegmentation(Segmentation):
     averaged: Literal["logits", "probabilities"] = "logits"
     weighed: Literal["gaussian", "mean", "nnunet"] = "gaussian"
     largest: tuple[tuple[int, ...], ...] = ()
+    sampled: bool = False
 
     name: ClassVar[str] = "imported_segmentation"
-    traits: ClassVar[Traits] = replace(Segmentation.traits, tunes=())
+    # Which pieces stay its maker has decided; what its probabilities are worth a site's own cases say.
+    traits: ClassVar[Traits] = replace(Segmentation.traits, tunes=(*FOUND, *TUNES))
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -61,12 +67,14 @@ class ImportedSegmentation(Segmentation):
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> ImportedSegmentation:
         """A segmentation with the other program's decoding; PlanError names the setting that cannot be."""
-        made = super().of({key: value for key, value in settings.items() if key not in OWN})
+        given = {key: value for key, value in settings.items() if key not in OWN}
+        made = super().of({"risk": USUAL_RISK, **given})
         assert isinstance(made, cls)  # noqa: S101 - `of` makes what it is called on
         own = {key: settings[key] for key in OWN if key in settings}
         with reading(own, OWN, "an imported segmentation"):
             own["writes"] = tuple(int(value) for value in own["writes"])
             own["largest"] = tuple(tuple(int(value) for value in group) for group in own.get("largest", ()))
+            own["sampled"] = own.get("sampled", False) in (True, None)
             task = replace(made, **own)
         known = {0, *(label.value for label in task.classes)}
         if not set(task.writes) <= known or task.averaged not in ("logits", "probabilities"):
@@ -85,6 +93,7 @@ class ImportedSegmentation(Segmentation):
             "averaged": self.averaged,
             "weighed": self.weighed,
             "largest": [list(group) for group in self.largest],
+            "sampled": self.sampled,
         }
 
     @property
@@ -105,6 +114,12 @@ class ImportedSegmentation(Segmentation):
         return replace(super().decoding, merge=self.weighed, averaged=averaged, bytes_per_voxel=held)
 
     @property
+    def tells_structures(self) -> bool:
+        """Not where regions have only the values that mark them: nobody knows what else lies in them."""
+        known = self.regions is not None or (self.exclusive and super().writes == self.writes)
+        return self.sampled and known
+
+    @property
     def _averages_probabilities(self) -> bool:
         return self.averaged == "probabilities" and self.exclusive
 
@@ -115,20 +130,23 @@ class ImportedSegmentation(Segmentation):
             return {"mask": log_mean(each, shares=shares)}
         return {"mask": mean_of(each, shares)}
 
-    def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
-        """Label values, of which only the largest piece of each group stays."""
-        prediction = super().decode(slabs, geometry)
+    def settled(self, data: Array | Deferred, geometry: Geometry) -> Array | None:
+        """The label map of which only the largest piece of each group stays; None where there is no group."""
         if not self.largest:
-            return prediction
-        mask = np.array(prediction.data)
+            return super().settled(data, geometry)
+        mask = np.array(data)
         for group in self.largest:
             own = np.isin(mask, group)
             mask[own & ~_largest_pieces(own)] = 0
-        return replace(prediction, data=mask)
+        return mask
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """Nothing is left open: its maker has decided."""
-        return self, {}
+        """The task with a calibration and with what Dice is to be expected; its maker has decided which pieces stay."""
+        if not self.tells_structures:
+            return self, {}
+        task, made = Segmentation.tuned(replace(self, postprocessing={}), predictions, cases)
+        assert isinstance(task, ImportedSegmentation)  # noqa: S101 - tuning keeps the kind
+        return replace(task, postprocessing=self.postprocessing), made
 
 
 def _largest_pieces(own: Array) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 from isocenter.evaluation import overlap
 from isocenter.lazy import ndimage
 from isocenter.tasks.shared import Tidying, tidied
-from isocenter.values import Array, Case, Decision, Label, Prediction
+from isocenter.values import Array, Case, Decision, Deferred, Geometry, Label, Prediction
 
 # A gain in mean Dice below this is not worth a rule, which may harm a case unlike those that were looked at.
 MARGIN = 0.002
@@ -32,6 +32,19 @@ def tidying_from(rule: Mapping[str, Any]) -> Tidying:
     if not isinstance(made.largest, bool) or not isinstance(made.holes, bool) or not float(made.smallest) >= 0:
         raise ValueError(f"{dict(rule)} is no post-processing")
     return replace(made, smallest=float(made.smallest))
+
+
+def settled_map(
+    data: Array | Deferred, labels: Sequence[Label], postprocessing: Mapping[str, Tidying], geometry: Geometry
+) -> Array | None:
+    """The label map after the rules of its labels; None where none changes anything.
+
+    A connected piece can reach from one end to the other: it takes the whole map, of a byte a voxel.
+    """
+    rules = {label.value: rule for label in labels if (rule := postprocessing.get(label.name))}
+    if all(rule == Tidying() for rule in rules.values()):
+        return None
+    return tidied(np.asarray(data), rules, geometry.voxel_volume or 1.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,9 +67,12 @@ def crossed_volumes(
     truth: Truth,
     believed: Believed,
 ) -> Found:
-    """With what intervals of volumes by the mean of folds rest on; nothing where they would take much memory."""
+    """With what intervals of volumes by the mean of folds rest on; nothing where they would take much memory.
+
+    Nor where no thresholds are found, by which a fold alone goes.
+    """
     networks, plain = max(folds) + 1, replace(believed, calibrator=Calibrator())
-    if networks * len(believed.names) > MOST_CHANNELS:
+    if certainty.conformal is None or networks * len(believed.names) > MOST_CHANNELS:
         return certainty, {}
     rows, whole = _volumes_off(predictions, cases, truth, plain)
     if {folds[place] for place in whole} != set(folds):

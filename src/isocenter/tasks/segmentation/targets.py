@@ -39,6 +39,11 @@ class Truth:
         return self.ignore is not None or self.sparse is not None
 
     @property
+    def outside(self) -> int | None:
+        """What a target has where nothing is known; None where everything is."""
+        return self.codes.unknown if self.is_partial else None
+
+    @property
     def is_divided(self) -> bool:
         """Whether the share of the readers is taught."""
         return self.divided > 1

@@ -13,7 +13,7 @@ from isocenter.tasks.segmentation.decoding import decoded
 from isocenter.tasks.segmentation.loss import mask_loss, mean_dice, overlap_counts, shares_of
 from isocenter.tasks.segmentation.partial_labels import PARTLY, check_partly, numbers_of, partly_from, tolerance_from
 from isocenter.tasks.segmentation.plan import KNOWN, SENTENCES, check_settings, decisions, settings_for, suited
-from isocenter.tasks.segmentation.postprocessing import NONE_OF_REGIONS, choose, tidying_from
+from isocenter.tasks.segmentation.postprocessing import NONE_OF_REGIONS, choose, settled_map, tidying_from
 from isocenter.tasks.segmentation.promises import crossed_volumes, promised
 from isocenter.tasks.segmentation.scores import ERRORS, METRICS, NAMES, OF_READERS, mask_columns, structure_volumes
 from isocenter.tasks.segmentation.scoring import MaskScoring
@@ -35,7 +35,6 @@ from isocenter.tasks.shared import (
     plain,
     reading,
     refuse_other_image_grid,
-    tidied,
     uncut,
     written,
 )
@@ -47,6 +46,7 @@ from isocenter.values import (
     Confidence,
     Dataset,
     Decision,
+    Deferred,
     Dense,
     Finding,
     Fingerprint,
@@ -205,6 +205,11 @@ class Segmentation:
         return self.regions is None
 
     @property
+    def tells_structures(self) -> bool:
+        """Whether label maps say what is true of the outputs, of which voxels are sampled."""
+        return True
+
+    @property
     def is_divided(self) -> bool:
         """Whether the share of the readers is taught."""
         return self.readers == "soft" and len(self.observers) > 1
@@ -231,7 +236,7 @@ class Segmentation:
             quality=self.quality,
             selection=self.selection,
             target_settings={"labels": [label.value for label in self.classes], **partly},
-            outside=self._outside,
+            outside=self.truth.outside,
             uncut=uncut(self.loss_name),
         )
 
@@ -263,10 +268,6 @@ class Segmentation:
         stating = (self.results, self.assured, None if self.is_divided else self.volumes_crossed)
         return MaskScoring(self.classes, self.structures, *how).answers(metrics, *stating)
 
-    @property
-    def _outside(self) -> int | None:
-        return self.truth.codes.unknown if self.truth.is_partial else None
-
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A U-Net that is selected and judged by Dice, and where little is drawn, patches about what is."""
         return {**decisions(self.labels, fingerprint), **self.under("natural")}
@@ -282,7 +283,7 @@ class Segmentation:
         Raises GeometryError where mask and image lie on different grids, DatasetError for a value without a label.
         """
         refuse_other_image_grid("mask", case.references["mask"], stated_image(case), case.id)
-        return Target(self.heads["mask"], self.truth.coded(case), self.truth.sought, self._outside)
+        return Target(self.heads["mask"], self.truth.coded(case), self.truth.sought, self.truth.outside)
 
     @property
     def truth(self) -> Truth:
@@ -336,20 +337,21 @@ class Segmentation:
         They are those of the uncalibrated outputs; calibrated probabilities say what Dice is to be expected.
         """
         most = SAMPLED if self.certainty.calibration is None else SCORED
-        sampler = Sampler(geometry, most) if "calibration" in self.traits.tunes else None
+        sampler = Sampler(geometry, most) if self.tells_structures else None
         soft = None if self.expected_dice is None else SoftDice(tuple(self.structures.values()), self.believed)
         folds = SoftDice.of_each(self.certainty.folds, tuple(self.structures.values()), self.believed)
         data = decoded(slabs, geometry, self.marked, max(self.writes), [one for one in (sampler, soft) if one], folds)
-        rules = {label.value: rule for label in self.classes if (rule := (self.postprocessing or {}).get(label.name))}
-        confidence, untuned, whole = Confidence(), sampler.drawn if sampler else None, None
-        if any(rule != Tidying() for rule in rules.values()):
-            # A connected piece can reach from one end to the other: it takes the whole map, of a byte a voxel.
-            data = whole = tidied(np.asarray(data), rules, geometry.voxel_volume or 1.0)
+        confidence, untuned, whole = Confidence(), sampler.drawn if sampler else None, self.settled(data, geometry)
         if soft is not None:
             sizes = soft.sizes(whole)
             confidence = soft.confidence(self.certainty, self.expected_dice or {}, sizes, geometry, folds)
             untuned = None if untuned is None else {**untuned, SIZES: sizes}
+        data = data if whole is None else whole
         return Prediction(geometry, data=data, labels=self.classes, confidence=confidence, untuned=untuned)
+
+    def settled(self, data: Array | Deferred, geometry: Geometry) -> Array | None:
+        """The tidied label map; None where all stays."""
+        return settled_map(data, self.classes, self.postprocessing or {}, geometry)
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
         """The task with the post-processing that helps these cases, and what their voxels say of its probabilities.
@@ -372,7 +374,7 @@ class Segmentation:
         self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
     ) -> tuple[Task, dict[str, Decision]]:
         """The task with thresholds of covering masks and of volumes; divided readers have no one truth for either."""
-        if not cases or self.is_divided:
+        if not cases or self.is_divided or not self.tells_structures:
             return self, {}
         certainty, made = promised(self.certainty, predictions, cases, self.truth, self.believed, exact=exact)
         return replace(self, certainty=certainty), made
@@ -381,8 +383,6 @@ class Segmentation:
         self, predictions: Sequence[Prediction], cases: Sequence[Case], folds: Sequence[int]
     ) -> tuple[Task, dict[str, Decision]]:
         """The task with what intervals of volumes by the mean of folds rest on."""
-        if self.certainty.conformal is None:
-            return self, {}
         certainty, made = crossed_volumes(self.certainty, predictions, cases, folds, self.truth, self.believed)
         return replace(self, certainty=certainty), made
 

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         METHODS_OF_MANY,
         PRESENT,
         SETS,
+        USUAL_RISK,
         Certainty,
         finite,
         in_json,

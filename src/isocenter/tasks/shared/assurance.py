@@ -28,7 +28,7 @@ from isocenter.evaluation import (
     proportion,
 )
 from isocenter.files import parse_json
-from isocenter.tasks.shared.certainty import AUTO, BY_CLASS, Certainty
+from isocenter.tasks.shared.certainty import AUTO, BY_CLASS, USUAL_RISK, Certainty
 from isocenter.tasks.shared.doubt import DOUBT_ERRORS
 from isocenter.values import Decision, Floats, Row, Sentence
 
@@ -176,7 +176,7 @@ def covering_decisions(
 ) -> dict[str, Decision]:
     """The settings of a task that states masks or boxes that miss little, before any case has found something."""
     return {
-        "risk": Decision(0.1, because, CRC),
+        "risk": Decision(USUAL_RISK, because, CRC),
         "risk_delta": Decision(None, "it holds on average over calibration parts: no confidence was asked for"),
         "covering": Decision(None, "it is found on cases that did not train, after training"),
     }

@@ -42,6 +42,8 @@ COVERING = ("risk", "risk_delta", "covering")
 METHODS_OF_MANY = (*METHODS, SIZE)
 PRESENT, ABSENT = "present", "absent"
 BY_CLASS = "class"
+# Of each structure, what a covering mask may miss where nobody asks for another share.
+USUAL_RISK = 0.1
 
 
 @dataclass(frozen=True)
