@@ -20,6 +20,7 @@ from isocenter.files import read_text_table
 from isocenter.planning import read_plan
 from isocenter.runtime import Answering, Model, seal
 from isocenter.runtime.model_parts import read_parts
+from isocenter.runtime.package.readme import readme
 from isocenter.runtime.preprocessing import preprocessing
 from packages import no_export
 from trained import TWO_STEPS, blobs, classifying, lesions, pictures, segmenting
@@ -130,6 +131,20 @@ def test_a_package_keeps_the_gate_and_refuses_one_that_is_not_its_own(gated, odd
     seal(package)
     with pytest.raises(IntegrityError, match=r"guard\.safetensors"):
         isocenter.load(package)
+
+
+def test_the_page_of_a_package_names_what_needs_isocenter(gated, packaged):
+    page = (packaged / "docs" / "README.md").read_text()
+    only = page.partition("## What needs Isocenter")[2].partition("\n## ")[0]
+    assert "the gate: an image unlike those that trained the model is refused (`gate_p` below 0.01" in only
+    assert "`total`, `aleatoric` and `epistemic`" in only
+    assert "`calibrate`" in only
+    assert "abstention" not in only and "--covering" not in only  # this model has neither
+    assert "Without Isocenter, which has its gate, it answers for every image" in page
+    bare = replace(isocenter.load(gated.out, "cpu"), guard=None)
+    without = readme(bare, "a model", [], [], {}, "It is one.")
+    assert "the gate:" not in without
+    assert "- It answers for every image of the right size" in without
 
 
 def test_an_ensembles_gate_is_fitted_to_cases_that_trained_no_member_and_it_keeps_it(gated, odd, tmp_path):

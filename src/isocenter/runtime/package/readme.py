@@ -48,6 +48,10 @@ def readme(
         *([_absent(model)] if model.preprocessing.settings.get("absent") else []),
         "With Isocenter:",
         '```python\nimport isocenter\n\nisocenter.load("this folder, or its .zip").predict("image")\n```',
+        "## What needs Isocenter",
+        "The command of MONAI states calibrated probabilities, and sets and intervals where the model has them. Only "
+        "Isocenter gives:",
+        "\n".join(f"- {one}" for one in _only_with_isocenter(model)),
         "## What goes in, what comes out",
         _table(
             {
@@ -69,7 +73,7 @@ def readme(
         if rows
         else "",
         "## Where that ends",
-        "\n".join(f"- {one}" for one in [*limits, *LIMITS]),
+        "\n".join(f"- {one}" for one in [*limits, *LIMITS, _any_image(model)]),
         "## Where it comes from",
         _table(
             {
@@ -89,9 +93,42 @@ MOST = 24
 LIMITS = (
     "Research only: it is no medical device, and nobody has cleared it for the care of patients.",
     "The figures hold for images like those that it was tested on: the same kind of scanner, protocol and people.",
-    "It answers for every image of the right size, also where the image shows something else.",
     "`manifest.json` shows whether a file was changed. It does not prove who made the package.",
 )
+
+
+def _only_with_isocenter(model: Model) -> list[str]:
+    """What the command of MONAI does not do, a sentence each."""
+    guard, decoding, given = model.guard, model.task.decoding, list[str]()
+    if guard is not None and guard.level:
+        given.append(
+            f"the gate: an image unlike those that trained the model is refused (`gate_p` below {guard.level:g}, and "
+            "`abstained` says why)"
+        )
+    if guard is not None and guard.answers is not None:
+        share = f"{100 * guard.answers.error:g} %"
+        given.append(f"abstention: no answer where the model is not sure enough for {share} of wrong answers")
+    if any(part.decoding.uncertainty for part in decoding.parts.values() or [model.task]):
+        given.append(
+            "uncertainty: `total`, `aleatoric` and `epistemic` of each case (`--uncertainty`), of label maps of each "
+            "voxel too (`--maps`)"
+        )
+    if decoding.by_covariates is not None:
+        given.append("sets and thresholds by a covariate of the patient: the command of MONAI takes those of everybody")
+    if any(name.endswith("covering") and found for name, found in model.task.settings.items()):
+        given.append("masks or boxes that miss little (`--covering`)")
+    return [
+        *given,
+        "DICOM and further formats, in and out, and `calibrate`, which fits the model to a site's own cases",
+    ]
+
+
+def _any_image(model: Model) -> str:
+    """Whether it knows an image that it was not made for."""
+    everywhere = "answers for every image of the right size, also where the image shows something else."
+    if model.guard is None or not model.guard.level:
+        return f"It {everywhere}"
+    return f"Without Isocenter, which has its gate, it {everywhere}"
 
 
 def _outputs(model: Model) -> str:
