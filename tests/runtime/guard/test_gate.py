@@ -12,7 +12,8 @@ from scipy import stats
 
 from isocenter.errors import IntegrityError
 from isocenter.runtime.guard import Answering, Guard, Observation, fitted_guard, refitted, strictest, tail_note
-from isocenter.runtime.guard.distances import Reference
+from isocenter.runtime.guard.composition import composition
+from isocenter.runtime.guard.distances import Ranges, Reference
 from isocenter.runtime.guard.header import header_of
 from isocenter.runtime.guard.p_values import p_value
 from isocenter.runtime.model_parts import read_parts, write_parts
@@ -73,7 +74,7 @@ def test_what_is_unlike_the_training_cases_is_refused_with_its_reason_and_its_fi
     for odd, reason in (
         (seen(rng, shift=3.0), "its intensities are unlike"),
         (seen(rng, off=12.0), "what the network sees in it is unlike"),
-        (seen(rng, of=image(spacing=4.0)), "its spacing or field of view is unlike"),
+        (seen(rng, of=image(spacing=4.0)), "its spacing left to right is unlike"),
         (seen(rng, of=image(modality="CT")), "its modality is CT; of the training cases it was MR"),
         (replace(seen(rng), sample=np.ones((2, 9), np.float32)), "one value everywhere"),
         (replace(seen(rng), features=np.full(8, np.nan)), "what the network sees in it is unlike"),
@@ -103,6 +104,100 @@ def test_training_cases_tell_as_well_how_far_headers_lie_apart():
     assert guard is not None and len(guard.held_out["header"]) == 68
     assert guard.verdict(replace(seen(rng), header=header_of(wide)))[1] is None
     assert guard.verdict(replace(seen(rng), header=header_of(image(spacing=4.0))))[1] is not None
+
+
+def textured(rng: np.random.Generator, *, along: int = 0, fine: float = 1.0) -> Observation:
+    """An observation of a noisy picture with a bright middle, smooth along one axis."""
+    pixels = rng.normal(size=(1, 32, 32)).cumsum(axis=1 + along) + fine * rng.normal(size=(1, 32, 32))
+    pixels[:, 8:24, 8:24] += 12 + rng.normal()
+    return replace(seen(rng), composed=composition(pixels.astype(np.float32)))
+
+
+def test_a_picture_that_is_turned_by_a_quarter_or_of_another_texture_is_refused():
+    """Few cases did not train: that no network has a say lets the training cases tell how far others may lie."""
+    rng = np.random.default_rng(2)
+    guard = fitted_guard([textured(rng) for _ in range(33)], [textured(rng) for _ in range(7)], LEVEL, exact=False)
+    assert guard is not None
+    assert {name: len(one) for name, one in guard.held_out.items()} == {
+        "header": 40, "intensities": 40, "texture": 40, "layout": 40, "features": 7, "neighbours": 7
+    }  # fmt: skip
+    assert "its texture is unlike" in str(guard.verdict(textured(rng, along=1))[1])
+    assert "its texture is unlike" in str(guard.verdict(textured(rng, fine=20.0))[1])
+    inside_out = textured(rng)
+    assert inside_out.composed is not None
+    other = inside_out.composed._replace(layout=-inside_out.composed.layout)
+    assert "where it is bright and dark is unlike" in str(guard.verdict(replace(inside_out, composed=other))[1])
+    assert sum(guard.verdict(textured(rng))[1] is not None for _ in range(100)) <= 3
+
+
+def test_enough_cases_that_did_not_train_tell_alone_how_far_others_may_lie():
+    rng = np.random.default_rng(6)
+    trained, held_out = [textured(rng) for _ in range(20)], [textured(rng) for _ in range(60)]
+    guard = fitted_guard(trained, held_out, 0.2, exact=True)
+    assert guard is not None and {len(one) for one in guard.held_out.values()} == {60}
+
+
+def test_images_of_one_patient_do_not_judge_each_other():
+    """Eight images of a patient unlike all others: among the others nothing is of their kind."""
+    rng = np.random.default_rng(7)
+    plain = textured(rng)
+    assert plain.composed is not None
+    odd = replace(plain, patient="odd", composed=plain.composed._replace(layout=-plain.composed.layout))
+    trained = [*(replace(textured(rng), patient=str(n)) for n in range(30)), *[odd] * 8]
+    held_out = [textured(rng) for _ in range(6)]
+    known = fitted_guard(trained, held_out, LEVEL, exact=False)
+    unknown = fitted_guard([replace(one, patient="") for one in trained], held_out, LEVEL, exact=False)
+    assert known is not None and unknown is not None
+    assert known.held_out["layout"][-1] > 1.5 * unknown.held_out["layout"][-1]
+
+
+@pytest.mark.parametrize("shape", [(64,), (40, 30), (20, 24, 7)])
+def test_the_composition_of_an_image_is_that_of_its_mirror_image_in_other_light(shape):
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(size=(2, *shape)).cumsum(axis=1).astype(np.float32)
+    own = composition(pixels)
+    for axis in range(1, len(shape) + 1):
+        other = composition(5 * np.flip(pixels, axis) - 300)
+        assert_allclose(other.layout, own.layout, atol=1e-3)
+        assert_allclose(other.texture, own.texture, atol=0.05)  # of long axes some lines are looked at
+    assert len(own.texture) == 5 * len(shape)
+    exchanged = composition(np.swapaxes(pixels, 1, -1))
+    assert len(shape) == 1 or abs(exchanged.texture - own.texture).max() > 1
+
+
+def test_the_composition_of_what_is_empty_or_absent_is_known():
+    absent = np.full((1, 16, 16), np.nan, np.float32)
+    for one in (composition(absent), composition(np.ones((1, 16, 16), np.float32))):
+        assert np.isfinite(one.texture).all() and (one.layout == 0).all()
+    half = np.concatenate([absent, np.random.default_rng(0).normal(size=(1, 16, 16)).astype(np.float32)])
+    assert all(np.isfinite(numbers).all() for numbers in composition(half))
+
+
+def test_of_numbers_the_furthest_from_its_middle_counts_in_spreads():
+    ranges = Ranges.of(np.column_stack([np.linspace(-1, 1, 101), np.zeros(101)]))
+    assert_allclose(ranges.furthest(np.array([0.0, 0.3])), 3.0)  # what never differed may differ by a tenth
+    assert_allclose(ranges.furthest(np.array([2.0, 0.0])), 2 / (np.sqrt(np.pi / 2) * 0.505), rtol=1e-2)
+
+
+def picture(colour: float, *, channels: int = 3) -> Image:
+    """Grey noise, and on top of its red so much of colour."""
+    grey = np.random.default_rng(0).uniform(0, 200, size=(40, 40)).astype(np.float32)
+    pixels = np.stack([grey + 50 * colour, grey, grey][:channels]).astype(np.uint8)
+    return Image(pixels, Geometry.of_pixels((40, 40)), channels=("R", "G", "B") if channels == 3 else ())
+
+
+def test_a_picture_in_colour_is_none_of_the_grey_ones_however_these_are_kept():
+    rng = np.random.default_rng(1)
+    grey = [replace(seen(rng), header=header_of(picture(0.0, channels=1 + 2 * (n % 2)))) for n in range(40)]
+    guard = fitted_guard(grey[:33], grey[33:], LEVEL, exact=False)
+    assert guard is not None
+    for colour, refused in ((0.0, False), (0.04, False), (1.0, True)):
+        reason = guard.verdict(replace(seen(rng), header=header_of(picture(colour))))[1]
+        assert ("its colour is unlike" in str(reason)) == refused, (colour, reason)
+    coloured = [replace(seen(rng), header=header_of(picture(1.0))) for _ in range(40)]
+    of_colours = fitted_guard(coloured[:33], coloured[33:], LEVEL, exact=False)
+    assert of_colours is not None and of_colours.verdict(coloured[0])[1] is None
+    assert "its colour is unlike" in str(of_colours.verdict(replace(seen(rng), header=grey[0].header))[1])
 
 
 def test_other_cases_decide_anew_how_far_images_may_lie_and_few_of_them_nothing():
@@ -148,7 +243,10 @@ def test_a_gate_says_on_what_it_rests():
 
 
 def test_a_gate_is_the_same_when_it_was_written_and_read(tmp_path):
-    guard, odd = gate(), seen(np.random.default_rng(9), off=2.0)
+    rng = np.random.default_rng(9)
+    made = fitted_guard([textured(rng) for _ in range(20)], [textured(rng) for _ in range(9)], LEVEL, exact=True)
+    assert made is not None
+    guard, odd = made, replace(textured(rng, along=1), features=None)
     write_parts({"guard": guard}, tmp_path)
     record = json.loads(json.dumps({"guard": guard.settings}))
     again = read_parts(record, tmp_path)["guard"]

@@ -14,6 +14,10 @@ Floats = NDArray[np.float64]
 HELD, CASES_AN_AXIS, MOST_AXES = 0.99, 8, 32
 # Of the mean variance, what an axis has at least: numbers that never differed would divide by 0.
 LEAST = 1e-6
+# Logarithms that differ by a tenth are alike: those of a set may not differ at all.
+LEAST_SPREAD = 0.1
+# Of a normal distribution, the standard deviation for each mean absolute deviation.
+OF_MEAN_DEVIATION = float(np.sqrt(np.pi / 2))
 # The neighbour to which the distance is taken.
 NEIGHBOUR = 5
 
@@ -24,6 +28,37 @@ def means_by_patient(rows: Floats, patients: Sequence[str]) -> Floats:
     sums = np.zeros((len(counts), rows.shape[1]))
     np.add.at(sums, place, rows)
     return np.asarray(sums / counts[:, None])
+
+
+@dataclass(frozen=True, eq=False)
+class Ranges:
+    """Where each of several logarithms lies in training cases.
+
+    middles, spreads: (numbers,) medians and, of a normal distribution, standard deviations
+    """
+
+    middles: Floats
+    spreads: Floats
+
+    @classmethod
+    def of(cls, rows: Floats) -> Ranges:
+        """Of (cases, numbers)."""
+        middles = np.median(rows, axis=0)
+        spreads = OF_MEAN_DEVIATION * np.mean(np.abs(rows - middles), axis=0)
+        return cls(middles, np.maximum(LEAST_SPREAD, spreads))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Floats], name: str) -> Ranges:
+        """As `arrays` gave them; KeyError where one is missing."""
+        return cls(*(np.asarray(arrays[f"{name}.{one.name}"], dtype=np.float64) for one in fields(cls)))
+
+    def arrays(self, name: str) -> dict[str, Floats]:
+        """Its arrays by names that begin so."""
+        return {f"{name}.{one.name}": getattr(self, one.name) for one in fields(self)}
+
+    def furthest(self, row: Floats) -> float:
+        """Of the numbers the furthest from its middle, in spreads."""
+        return float(np.max(np.abs(row - self.middles) / self.spreads))
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import counted
-from isocenter.runtime.guard.distances import Floats, Reference, means_by_patient
-from isocenter.runtime.guard.guard import HEADER, SCORES, Guard, header_distance, spectrum
+from isocenter.runtime.guard.distances import Floats, Ranges, Reference, means_by_patient
+from isocenter.runtime.guard.guard import HEADER, INTENSITIES, LAYOUT, SCORES, TEXTURE, Guard, spectrum
 from isocenter.runtime.guard.header import Header
 from isocenter.runtime.guard.observation import Observation
 from isocenter.runtime.guard.p_values import is_enough
@@ -19,11 +20,7 @@ from isocenter.runtime.guard.p_values import is_enough
 MOST_TRAINED, FEWEST = 200, 5
 # Bins of a histogram, over the range of all but these shares of the intensities.
 BINS, TAILS = 32, 1e-3
-# Spacings and fields of view that differ by a tenth are alike: those of a set may not differ at all.
-LEAST_SPREAD = 0.1
-# Of a normal distribution, the standard deviation for each mean absolute deviation.
-OF_MEAN_DEVIATION = float(np.sqrt(np.pi / 2))
-# In so many parts headers of training cases are judged by the others.
+# In so many parts training cases are judged by the others, where no network has a say.
 PARTS = 5
 
 
@@ -40,18 +37,24 @@ def fitted_guard(
     if min(len(seen), sum(one.is_seen for one in held_out)) < FEWEST:
         return None
     edges = _edges([one.sample for one in seen])
-    spectra = Reference.of(np.stack([spectrum(one.sample, edges) for one in seen]))
     rows = [one.features for one in seen if one.features is not None]
-    features = Reference.of(np.stack(rows)) if len(rows) == len(seen) else None
+    composed = [one.composed for one in seen if one.composed is not None]
+    is_composed = len(composed) == len(seen)
     headers = [one.header for one in trained]
-    words = {name: _words(headers, name) for name in sorted({name for header in headers for name in header.words})}
-    numbers = _ranges(headers)
-    bare = Guard(level, exact, words, numbers, edges, spectra, features, {}, len(seen))
-    guard = refitted(bare, held_out, exact=exact)
-    if HEADER not in guard.held_out:
-        return guard
-    distances = np.sort([*guard.held_out[HEADER].tolist(), *_crossed(headers)])
-    return replace(guard, held_out={**guard.held_out, HEADER: distances})
+    bare = Guard(
+        level,
+        exact,
+        words={name: _words(headers, name) for name in sorted({name for header in headers for name in header.words})},
+        numbers=_ranges(headers),
+        edges=edges,
+        spectra=Reference.of(np.stack([spectrum(one.sample, edges) for one in seen])),
+        features=Reference.of(np.stack(rows)) if len(rows) == len(seen) else None,
+        held_out={},
+        trained=len(seen),
+        texture=Ranges.of(np.stack([one.texture for one in composed])) if is_composed else None,
+        layout=Reference.of(np.stack([one.layout for one in composed])) if is_composed else None,
+    )
+    return _with_trained(refitted(bare, held_out, exact=exact), trained)
 
 
 def refitted(guard: Guard, held_out: Sequence[Observation], *, exact: bool) -> Guard:
@@ -72,13 +75,42 @@ def _with_words(known: Sequence[str], held_out: Sequence[Observation], name: str
     return tuple(sorted({*known, *theirs})) if theirs else ()
 
 
-def _crossed(headers: Sequence[Header]) -> list[float]:
-    """Distances of training cases by the ranges of others: no network has a say in a header, so these tell as well."""
-    made = []
-    for part in range(PARTS):
-        rest = [one for number, one in enumerate(headers) if number % PARTS != part]
-        made += [header_distance(one, _ranges(rest)) for one in headers[part::PARTS]]
-    return [one for one in made if one is not None]
+def _with_trained(guard: Guard, trained: Sequence[Observation]) -> Guard:
+    """The gate with distances of training cases by others, where those that did not train are too few for its level.
+
+    No network has a say in a header, in intensities, texture and layout, so these cases tell as well.
+    """
+    smallest = guard.level / max(1, len(guard.held_out))
+    few = {name for name, held_out in guard.held_out.items() if not is_enough(len(held_out), smallest)}
+    made = {name: list[float]() for name in (HEADER, INTENSITIES, TEXTURE, LAYOUT) if name in few}
+    _, owner = np.unique([one.patient or f"{n}" for n, one in enumerate(trained)], return_inverse=True)
+    for part in range(PARTS) if made else ():
+        judges = _part_of(guard, [one for one, own in zip(trained, owner, strict=True) if own % PARTS != part])
+        if judges is None:
+            continue
+        for one in compress(trained, owner % PARTS == part):
+            distances = judges.distances(one)
+            for name in made.keys() & distances.keys():
+                made[name].append(distances[name])
+    more = {name: np.sort([*guard.held_out[name].tolist(), *added]) for name, added in made.items()}
+    return replace(guard, held_out={**guard.held_out, **more})
+
+
+def _part_of(guard: Guard, cases: Sequence[Observation]) -> Guard | None:
+    """What needs no network of the gate, by some of its training cases; None where these are too few."""
+    seen = [one for one in cases if one.is_seen]
+    if len(seen) < FEWEST:
+        return None
+    composed = [one.composed for one in seen if one.composed is not None]
+    return replace(
+        guard,
+        numbers=_ranges([one.header for one in cases]),
+        spectra=Reference.of(np.stack([guard.spectrum(one.sample) for one in seen])),
+        texture=guard.texture and Ranges.of(np.stack([one.texture for one in composed])),
+        layout=guard.layout and Reference.of(np.stack([one.layout for one in composed])),
+        features=None,
+        held_out={},
+    )
 
 
 def tail_note(guard: Guard) -> str:
@@ -119,6 +151,5 @@ def _ranges(headers: Sequence[Header]) -> dict[str, tuple[float, float]]:
 
 
 def _range(headers: Sequence[Header], name: str) -> tuple[float, float]:
-    values = np.array([header.numbers[name] for header in headers if name in header.numbers])
-    middle = float(np.median(values))
-    return middle, max(LEAST_SPREAD, OF_MEAN_DEVIATION * float(np.mean(np.abs(values - middle))))
+    own = Ranges.of(np.array([[header.numbers[name]] for header in headers if name in header.numbers]))
+    return float(own.middles[0]), float(own.spreads[0])

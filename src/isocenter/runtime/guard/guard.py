@@ -14,20 +14,23 @@ from safetensors.numpy import save
 
 from isocenter.errors import counted, listed
 from isocenter.runtime.guard.answering import Answering
-from isocenter.runtime.guard.distances import Floats, Reference
+from isocenter.runtime.guard.distances import Floats, Ranges, Reference
 from isocenter.runtime.guard.header import Header
 from isocenter.runtime.guard.observation import Observation, Watching
 from isocenter.runtime.guard.p_values import is_enough, p_value
 from isocenter.values import Image, Prediction
 
 # {score: what it says}, in the order in which they are computed.
-HEADER, INTENSITIES, FEATURES, NEIGHBOURS = "header", "intensities", "features", "neighbours"
+HEADER, INTENSITIES, TEXTURE, LAYOUT = "header", "intensities", "texture", "layout"
+FEATURES, NEIGHBOURS = "features", "neighbours"
 # Of a tail's mean excess, in spreads: headers of a set are often all the same, and another one is not odd for a trifle.
 LEAST_EXCESS = {HEADER: 0.25}
 UNSEEN = "the gate could not look at"
 SCORES = {
-    HEADER: "its spacing or field of view is",
+    HEADER: "its {} is",
     INTENSITIES: "its intensities are",
+    TEXTURE: "its texture is",
+    LAYOUT: "where it is bright and dark is",
     FEATURES: "what the network sees in it is",
     NEIGHBOURS: "what the network sees in it is",
 }
@@ -44,11 +47,14 @@ class Guard:
     edges:    (channels, bins - 1) of the histogram of the network's input, the outer bins being open
     spectra:  of the square roots of histograms, Vasiliuk et al., arXiv:2212.06506
     features: of pooled features; None for a network without
-    held_out: {score: (n,) distances, sorted} of cases that did not train; of headers also of training cases, by others
+    held_out: {score: (n,) distances, sorted} of cases that did not train; where these are few and no network has a say,
+              of training cases by others too
     trained:  number of training cases that were looked at
     calibrated: (patients, features) what the network saw in these, for a comparison with other cases; no rows where
               that is not known
     answers:  which answers are sure enough to be given; None: all
+    texture:  of variograms; None where an older version fitted the gate
+    layout:   of coarse pictures, the same
     """
 
     level: float
@@ -62,6 +68,8 @@ class Guard:
     trained: int
     calibrated: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
     answers: Answering | None = None
+    texture: Ranges | None = None
+    layout: Reference | None = None
 
     def __repr__(self) -> str:
         unseen = min((len(distances) for distances in self.held_out.values()), default=0)
@@ -120,7 +128,8 @@ class Guard:
         }
         name = min(each, key=each.__getitem__)
         joint = min(1.0, len(each) * each[name])
-        reason = self._reason(name, distances[name], joint) if joint < self.level else None
+        what = SCORES[name].format(_furthest(observation.header, self.numbers))
+        reason = self._reason(what, name, distances[name], joint) if joint < self.level else None
         return joint, reason, self._unseen(distances)
 
     def distances(self, observation: Observation) -> dict[str, float]:
@@ -130,6 +139,9 @@ class Guard:
             made[HEADER] = distance
         if observation.is_seen:
             made[INTENSITIES] = self.spectra.mahalanobis(self.spectrum(observation.sample))
+        if self.texture is not None and self.layout is not None and observation.composed is not None:
+            made[TEXTURE] = self.texture.furthest(observation.composed.texture)
+            made[LAYOUT] = self.layout.mahalanobis(observation.composed.layout)
         if self.features is not None and observation.features is not None:
             made[FEATURES] = self.features.mahalanobis(observation.features)
             made[NEIGHBOURS] = self.features.neighbour(observation.features)
@@ -139,13 +151,13 @@ class Guard:
         """(channels * bins,) square roots of the shares of voxels in each bin."""
         return spectrum(sample, self.edges)
 
-    def _reason(self, name: str, distance: float, p: float) -> str:
+    def _reason(self, what: str, name: str, distance: float, p: float) -> str:
         held_out = self.held_out[name]
         smallest = self.level / len(self.held_out)
         how = "" if is_enough(len(held_out), smallest) else ", extrapolated"
         others = f"of {counted(len(held_out), 'other case')} at most {held_out[-1]:.3g}"
         figures = f"distance {distance:.3g}; {others}; p {p:.2g} below {self.level:g}{how}"
-        return f"{SCORES[name]} unlike the training cases ({figures})"
+        return f"{what} unlike the training cases ({figures})"
 
     def _unseen(self, distances: Mapping[str, float]) -> list[str]:
         """A note on scores that this model has and that could not be computed."""
@@ -168,13 +180,14 @@ class Guard:
     @cached_property
     def content(self) -> bytes:
         """The arrays as safetensors."""
-        features = {} if self.features is None else self.features.arrays(FEATURES)
+        known = {FEATURES: self.features, TEXTURE: self.texture, LAYOUT: self.layout}
+        parts = [part.arrays(name) for name, part in known.items() if part is not None]
         held_out = {f"held_out.{name}": distances for name, distances in self.held_out.items()}
         arrays = {
             "edges": self.edges,
             "calibrated": self.calibrated,
             **self.spectra.arrays(INTENSITIES),
-            **features,
+            **{name: array for part in parts for name, array in part.items()},
             **held_out,
         }
         return save({name: np.ascontiguousarray(one) for name, one in arrays.items()})  # it writes memory as it lies
@@ -195,13 +208,25 @@ class Guard:
             int(settings["trained"]),
             np.asarray(arrays.get("calibrated", np.empty((0, 0))), dtype=np.float32),
             None if answers is None else Answering.of(answers),
+            Ranges.from_arrays(arrays, TEXTURE) if f"{TEXTURE}.middles" in arrays else None,
+            Reference.from_arrays(arrays, LAYOUT) if f"{LAYOUT}.mean" in arrays else None,
         )
 
 
 def header_distance(header: Header, numbers: Mapping[str, tuple[float, float]]) -> float | None:
     """Of its numbers the furthest from the middle, in spreads; None where it states none of them."""
-    pairs = [(header.numbers[name], *own) for name, own in numbers.items() if name in header.numbers]
-    return max((abs(number - middle) / spread for number, middle, spread in pairs), default=None)
+    return max(_spreads(header, numbers).values(), default=None)
+
+
+def _furthest(header: Header, numbers: Mapping[str, tuple[float, float]]) -> str:
+    """The name of that number."""
+    each = _spreads(header, numbers)
+    return max(each, key=each.__getitem__, default="header")
+
+
+def _spreads(header: Header, numbers: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    known = {name: own for name, own in numbers.items() if name in header.numbers}
+    return {name: abs(header.numbers[name] - middle) / spread for name, (middle, spread) in known.items()}
 
 
 def spectrum(sample: NDArray[np.float32], edges: Floats) -> Floats:

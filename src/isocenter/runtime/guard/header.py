@@ -1,4 +1,4 @@
-"""What an image's header tells of its kind, without a look at its voxels."""
+"""What an image's header tells of its kind, and its colours."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from isocenter.transforms import COLOUR, without_alpha
 from isocenter.values import Geometry, Image
 
 UNKNOWN = "unknown"
@@ -13,6 +16,10 @@ RADIOGRAPH = "radiograph"
 # DICOM's words for one kind of image, PS3.3 C.7.3.1.1.1.
 ALIKE = {"CR": RADIOGRAPH, "DX": RADIOGRAPH, "RG": RADIOGRAPH, "PX": RADIOGRAPH}
 AXES = ("left to right", "back to front", "feet to head")
+# Of the range, a share of colour that is next to none: a tint, or marks that somebody drew, have a hundredth or two.
+TINT = 0.1
+# Lines of a picture at which its colour is looked at, about.
+LINES = 64
 
 
 class Header(NamedTuple):
@@ -20,7 +27,8 @@ class Header(NamedTuple):
 
     words:   {fact: word} of what is known: modality, body part, whether the orientation is
     numbers: {fact: natural logarithm} of spacing and field of view in mm along each axis of the canonical order; of an
-             image without physical size of the proportions of its sides
+             image without physical size of the proportions of its sides; and of the colour of a picture, which no
+             longer shows in what a network of grey pictures sees
     """
 
     words: Mapping[str, str]
@@ -35,7 +43,7 @@ def header_of(image: Image, covariates: Mapping[str, Any] | None = None) -> Head
         "body part": str((covariates or {}).get("body_part") or ""),
         "orientation": ("known" if image.geometry.oriented else UNKNOWN) if image.geometry.is_volume else "",
     }
-    return Header({name: word for name, word in words.items() if word}, _numbers(image.geometry))
+    return Header({name: word for name, word in words.items() if word}, {**_numbers(image.geometry), **_colour(image)})
 
 
 def _numbers(geometry: Geometry) -> dict[str, float]:
@@ -51,3 +59,18 @@ def _numbers(geometry: Geometry) -> dict[str, float]:
     axes = list(zip(names, own.steps, extents, strict=False))
     spacings = {f"spacing {name}": math.log(step) for name, step, _ in axes}
     return {**proportions, **spacings, **{f"field of view {name}": math.log(extent) for name, _, extent in axes}}
+
+
+def _colour(image: Image) -> dict[str, float]:
+    """How far the channels of a picture lie apart, as a share of its range; a grey one has none, however it is kept."""
+    own = without_alpha(image.channels)
+    if len(own) == 1 and image.geometry.ndim > 1:
+        return {"colour": math.log(TINT)}
+    if own != COLOUR:
+        return {}
+    read, step = image.reader(), max(1, image.shape[1] // LINES)
+    rest = (slice(None),) * (len(image.shape) - 2)
+    lines = [read((slice(0, len(COLOUR)), slice(n, n + 1), *rest)) for n in range(0, image.shape[1], step)]
+    pixels = np.concatenate(lines, axis=1).astype(np.float32)
+    apart, extent = float(np.nanmean(np.ptp(pixels, axis=0))), float(np.nanmax(pixels) - np.nanmin(pixels))
+    return {"colour": math.log(TINT + (apart / extent if extent > 0 else 0.0))}

@@ -1,4 +1,4 @@
-"""What a network sees of one image, noted while it predicts it: intensities and pooled features."""
+"""What a network sees of one image, noted while it predicts it: intensities, texture, layout and pooled features."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isocenter.runtime.guard.composition import Composition, composition, mean_composition
 from isocenter.runtime.guard.header import Header, header_of
 from isocenter.runtime.windows import POOLED
 from isocenter.runtime.windows.slide import Network
@@ -25,12 +26,14 @@ class Observation:
     sample:   (channels, n) intensities of the network's input; (0, 0) where it has not seen it yet
     features: (features,) pooled, the mean of all windows; None where what computes the network gives none
     patient:  whose image it is, where somebody asks
+    composed: how it is composed, the mean of all windows; None where the network has not seen it yet
     """
 
     header: Header
     sample: NDArray[np.float32]
     features: NDArray[np.float64] | None = None
     patient: str = ""
+    composed: Composition | None = None
 
     @property
     def is_seen(self) -> bool:
@@ -54,6 +57,7 @@ class Watching:
     passes_on: bool = False
     samples: list[NDArray[np.float32]] = field(default_factory=list)
     features: list[NDArray[np.float64]] = field(default_factory=list)
+    composed: list[Composition] = field(default_factory=list)
 
     def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
         outputs = dict(self.network(batch, *context))
@@ -63,6 +67,7 @@ class Watching:
                 del outputs[POOLED]
         step = max(1, batch[0, 0].size // OF_A_WINDOW)
         self.samples.extend(np.array(window.reshape(len(window), -1)[:, ::step]) for window in batch)
+        self.composed.extend(composition(window) for window in batch)
         return outputs
 
     def observation(
@@ -73,4 +78,5 @@ class Watching:
             return Observation(header_of(image, covariates), np.empty((0, 0), np.float32))
         sample = np.concatenate(self.samples, axis=1)
         features = np.mean(self.features, axis=0) if self.features else None
-        return Observation(header_of(image, covariates), sample[:, :: max(1, sample.shape[1] // OF_AN_IMAGE)], features)
+        spread = sample[:, :: max(1, sample.shape[1] // OF_AN_IMAGE)]
+        return Observation(header_of(image, covariates), spread, features, composed=mean_composition(self.composed))
