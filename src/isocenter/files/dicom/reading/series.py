@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +13,7 @@ from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.header import Header, looks_like_dicom, read_header
 from isocenter.files.dicom.tags import items, lenient, named, text, words
 from isocenter.files.dicom.warnings import quiet
-from isocenter.files.storage import is_inside, pseudonym
+from isocenter.files.storage import files_below, is_inside, pseudonym
 
 # Storage classes, PS3.4 B.5: Segmentation, Label Map Segmentation and Surface Segmentation.
 SEGMENTATIONS = tuple(f"1.2.840.10008.5.1.4.1.1.66.{n}" for n in (4, 7, 5))
@@ -278,17 +277,14 @@ def _years(age: str) -> float | None:
 
 
 def dicom_files(folder: Path) -> Iterator[Path]:
-    """Every file under a folder that starts as DICOM does; hidden ones and links to folders are passed over."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent, name)
-            if name.startswith(".") or not path.is_file():  # a pipe would never end
-                continue
-            with path.open("rb") as file:
-                start = file.read(132)
-            if start[128:132] == b"DICM" or (_may_lack_a_preamble(path) and looks_like_dicom(start)):
-                yield path
+    """Every file under a folder that starts as DICOM does; hidden ones are passed over."""
+    for path in files_below(folder):
+        if not path.is_file():  # a pipe would never end
+            continue
+        with path.open("rb") as file:
+            start = file.read(132)
+        if start[128:132] == b"DICM" or (_may_lack_a_preamble(path) and looks_like_dicom(start)):
+            yield path
 
 
 def listed(dicomdir: Header) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ from isocenter.files.index import FORMATS, entries, may_be_nameless_dicom, suffi
 from isocenter.files.layouts.cases.table import TABLE_SUFFIXES
 from isocenter.files.layouts.cases.time_series import Long
 from isocenter.files.series import is_series
-from isocenter.files.storage import load_json
+from isocenter.files.storage import files_below, load_json
 from isocenter.values import Split
 
 SPLIT_WORDS: dict[str, Split] = {
@@ -74,8 +73,9 @@ class Folder:
     @cached_property
     def members(self) -> tuple[Member, ...]:
         """All files, in the order of their paths."""
-        relative = [PurePosixPath(self.root.name)] if self.is_file else _below(self.root)
         base = self.root.parent if self.is_file else self.root
+        found = [self.root] if self.is_file else files_below(self.root)
+        relative = [PurePosixPath(path.relative_to(base).as_posix()) for path in found]
         level = _split_level(relative)
         return tuple(_member(base, path, level) for path in relative)
 
@@ -140,15 +140,6 @@ def stem_of(name: str) -> str:
     """A file's name without the suffix of its format."""
     suffix = suffix_of(Path(name))
     return name[: len(name) - len(suffix)]
-
-
-def _below(root: Path) -> list[PurePosixPath]:
-    paths = []
-    for place, folders, files in os.walk(root):
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-        inside = PurePosixPath(Path(place).relative_to(root).as_posix())
-        paths += [inside / name for name in sorted(files) if not name.startswith(".")]
-    return paths
 
 
 def _split_level(paths: list[PurePosixPath]) -> int | None:
