@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -252,6 +253,27 @@ def test_unlike_shapes_frames_of_reference_and_knowledge_are_unlike_grids() -> N
 
 
 # -- what cannot be --------------------------------------------------------------------------------------------------
+
+
+def test_how_two_grids_differ_is_said_in_words() -> None:
+    grid = Geometry((4, 5, 6), np.diag([1.0, 1.0, 2.0, 1.0]))
+    moved = replace(grid, affine=grid.affine + np.array([[0.0, 0, 0, 10], [0] * 4, [0] * 4, [0] * 4]))
+    assert grid.difference(grid) == ""
+    assert grid.difference(moved) == "corners up to 10 mm apart"
+    assert grid.difference(grid.cropped((slice(2), slice(5), slice(6)))) == "4 x 5 x 6 and 2 x 5 x 6 voxels"
+    assert grid.difference(grid.resampled((1, 1, 1))) == (
+        "4 x 5 x 6 and 4 x 5 x 12 voxels, voxels of 1 x 1 x 2 mm and 1 x 1 x 1 mm"
+    )
+    assert grid.difference(replace(grid, oriented=False)) == "the sides of the patient known of the first only"
+    assert grid.difference(grid.permuted((0, 1, 2), (True, False, False))) == "axes to RAS and LAS"
+    here, there = replace(grid, frame_of_reference="1.2"), replace(grid, frame_of_reference="1.3")
+    assert here.difference(there) == "different frames of reference"
+
+
+@given(geometries(), geometries())
+def test_what_differs_has_words_and_what_does_not_has_none(one: Geometry, other: Geometry) -> None:
+    assert bool(one.difference(other)) != one.equals(other)
+    assert one.difference(one) == ""
 
 
 def test_slices_that_all_lie_in_one_plane_are_refused() -> None:

@@ -47,7 +47,7 @@ def against(data: Singles, inside: NDArray[np.bool_]) -> dict[str, float]:
 def _of_mask(mask: Image, image: Image, target: str, labels: tuple[Label, ...], where: str) -> NDArray[np.bool_]:
     if not mask.geometry.equals(image.geometry):
         raise GeometryError(
-            f"its mask ({mask.geometry!r}) lies on another grid than the image ({image.geometry!r})",
+            f"its mask lies on another grid than the image: {mask.geometry.difference(image.geometry)}",
             where,
             DRAWN_HERE,
         )

@@ -10,7 +10,6 @@ from isocenter.quality.image_quality import FEWEST_LETTERS
 from isocenter.quality.thumbnail import Look
 from isocenter.transforms import COLOUR, GREY, all_channels, placed, without_alpha
 from isocenter.values import (
-    GRID_TOLERANCE,
     Array,
     Case,
     CaseReference,
@@ -53,8 +52,7 @@ def on_other_grids(case: Case, image: Image, masks: Sequence[CaseReference]) -> 
         if not mask.geometry.equals(image.geometry):
             yield Problem(
                 "error",
-                f"{kind} ({mask.geometry!r}) and image ({image.geometry!r}) lie on different grids, "
-                f"more than {GRID_TOLERANCE} mm apart",
+                f"{kind} and image lie on different grids: {mask.geometry.difference(image.geometry)}",
                 (case.id,),
                 "a label would be learnt in the wrong place",
                 "Resample one onto the other, or leave the case out",

@@ -101,7 +101,9 @@ def _check(overlay: Image, image: Image) -> None:
     where = overlay.source.paths[0] if overlay.source and overlay.source.paths else overlay.channels[0]
     if not overlay.geometry.equals(image.geometry):
         raise GeometryError(
-            f"lies on {overlay.geometry!r}, the image on {image.geometry!r}", where, "Give overlays on the image's grid"
+            f"lies on another grid than the image: {overlay.geometry.difference(image.geometry)}",
+            where,
+            "Give overlays on the image's grid",
         )
     if overlay.frames not in (None, image.frames):
         raise GeometryError(

@@ -35,7 +35,7 @@ def stacked(images: Mapping[str, Image], where: str) -> Image:
     for name, image in images.items():
         if not image.geometry.equals(first.geometry):
             raise GeometryError(
-                f"{name!r} lies on another grid ({image.geometry!r}) than the first image ({first.geometry!r})",
+                f"{name!r} lies on another grid than the first image: {image.geometry.difference(first.geometry)}",
                 where,
                 "Resample them with --align, or bring them onto one grid first",
             )

@@ -20,7 +20,11 @@ def region_series(image: Image, atlas: Image, where: str) -> Image:
     if image.frames is None or atlas.frames is not None:
         raise GeometryError("needs frames, and an atlas without", where, "Give a 4D image and one label map")
     if not atlas.geometry.equals(image.geometry):
-        raise GeometryError(f"lies on {image.geometry!r}, the atlas on {atlas.geometry!r}", where, "Resample the atlas")
+        raise GeometryError(
+            f"lies on another grid than the atlas: {image.geometry.difference(atlas.geometry)}",
+            where,
+            "Resample the atlas",
+        )
     regions = atlas.data[0]
     values = [int(value) for value in np.unique(regions) if value != 0]
     if not values:

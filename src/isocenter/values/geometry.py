@@ -172,6 +172,28 @@ class Geometry:
             return False
         return bool(np.linalg.norm(self.corners - other.corners, axis=1).max() <= tolerance)
 
+    def difference(self, other: Geometry) -> str:
+        """In words, how another grid is not this one: "36 x 52 x 38 and 18 x 52 x 38 voxels"; empty where it is."""
+        parts = []
+        if self.shape != other.shape:
+            parts.append(" and ".join(" x ".join(map(str, one.shape)) for one in (self, other)) + " voxels")
+        for what, mine, theirs in (
+            ("the size of a voxel", self.physical, other.physical),
+            ("the sides of the patient", self.oriented, other.oriented),
+        ):
+            if mine != theirs:
+                parts.append(f"{what} known of the {'first' if mine else 'second'} only")
+        if self.physical and other.physical:
+            steps = [" x ".join(f"{step:.4g}" for step in one.steps) + f" {one.unit}" for one in (self, other)]
+            parts += [f"voxels of {steps[0]} and {steps[1]}"] if steps[0] != steps[1] else []
+        if self.has_sides and other.has_sides and self.orientation != other.orientation:
+            parts.append(f"axes to {self.orientation} and {other.orientation}")
+        if not parts and not self.equals(other):
+            apart = float(np.linalg.norm(self.corners - other.corners, axis=1).max())
+            frames = "different frames of reference"
+            parts.append(frames if apart <= GRID_TOLERANCE else f"corners up to {apart:.4g} {self.unit} apart")
+        return ", ".join(parts)
+
     # Each of the following makes a new grid over the same world; `transforms` moves the voxels along.
 
     def cropped(self, region: Sequence[slice]) -> Geometry:

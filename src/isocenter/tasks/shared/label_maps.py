@@ -52,7 +52,7 @@ def refuse_other_image_grid(what: str, reference: Image, image: Image, where: st
     """GeometryError where a reference (what: its name in words) lies on another grid than the image."""
     if not reference.geometry.equals(image.geometry):
         raise GeometryError(
-            f"{what} ({reference.geometry!r}) and image ({image.geometry!r}) lie on different grids",
+            f"{what} and image lie on different grids: {reference.geometry.difference(image.geometry)}",
             where,
             "Resample one onto the other, or leave the case out",
         )
@@ -62,7 +62,9 @@ def refuse_other_grid(prediction: Prediction, reference: Image, where: str) -> N
     """GeometryError where a prediction lies on another grid than the reference that it is compared with."""
     if not prediction.geometry.equals(reference.geometry):
         raise GeometryError(
-            "prediction and reference lie on different grids", where, "Predict on the image that was labelled"
+            f"prediction and reference lie on different grids: {prediction.geometry.difference(reference.geometry)}",
+            where,
+            "Predict on the image that was labelled",
         )
 
 
