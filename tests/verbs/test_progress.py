@@ -45,16 +45,27 @@ def test_where_nobody_watches_the_last_line_says_how_training_went(caplog):
 def test_the_first_line_comes_as_soon_as_the_rest_is_seen_to_take_long(caplog):
     def lines(seconds: float, *done: int) -> list[str]:
         caplog.clear()
-        tracker = Tracker("testing", None, began=time.monotonic() - seconds)
+        now = time.monotonic()
+        tracker = Tracker("testing", None, began=now - seconds, first=(1, now - seconds / 2))
         for number in done:
             tracker(number, 20)
         return [record.message for record in caplog.records]
 
     with caplog.at_level(logging.INFO, logger="isocenter"):
-        assert lines(12.0, 0, 1, 2, 3) == ["testing: 1 of 20 in 12 s, 228 s left"]
-        assert lines(12.0, 0, 18) == []  # a moment more
-        assert lines(0.5, 0, 1) == []  # one piece of a moment says little of the others
-        assert lines(12.0, 0, 20) == ["testing: 20 of 20 in 12 s"]
+        assert lines(12.0, 2, 3, 4) == ["testing: 2 of 20 in 12 s, 108 s left"]
+        assert lines(12.0, 18) == []  # a moment more
+        assert lines(0.5, 2) == []  # pieces of a moment say little of the others
+        assert lines(12.0, 20) == ["testing: 20 of 20 in 12 s"]
+
+
+def test_the_start_of_libraries_is_not_taken_for_the_speed(caplog):
+    tracker = Tracker("testing", None, began=time.monotonic() - 12.0)
+    with caplog.at_level(logging.INFO, logger="isocenter"):
+        for number in range(20):
+            tracker(number, 20)
+        assert not caplog.records
+        tracker(20, 20)
+    assert [record.message for record in caplog.records] == ["testing: 20 of 20 in 12 s"]
 
 
 def test_the_time_left_follows_from_the_speed_that_was_seen():

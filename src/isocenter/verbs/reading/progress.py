@@ -31,7 +31,8 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 class Tracker:
     """Tells how far one piece of work is; call it with (done, all) and, if there is more to say, a few words.
 
-    Of lines the first comes as soon as what is done shows that the rest takes long.
+    Of lines the first comes as soon as what is done shows that the rest takes long. The first report says nothing of
+    that: libraries and processes start in it.
     """
 
     what: str
@@ -40,6 +41,7 @@ class Tracker:
     last_line: float = field(default_factory=time.monotonic)
     row: int | None = None
     lines: int = 0
+    first: tuple[int, float] | None = None
 
     def __call__(self, done: int, total: int, words: str = "") -> None:
         if self.bar is not None:
@@ -49,11 +51,14 @@ class Tracker:
             return
         now = time.monotonic()
         spent = now - self.began
-        left = spent / done * (total - done) if done else 0.0
+        if self.first is None and done:
+            self.first = (done, now)
+        begun, since = self.first or (0, now)
+        left = (now - since) / (done - begun) * (total - done) if done > begun else 0.0
         is_over, is_foreseen = done == total, not self.lines and left > QUIET_SECONDS
         if now - self.last_line > QUIET_SECONDS or (spent > 1 and (is_over or is_foreseen)):
             self.last_line, self.lines = now, self.lines + 1
-            then = f", {left:.0f} s left" if 0 < done < total else ""
+            then = f", {left:.0f} s left" if begun < done < total else ""
             log.info("%s: %d of %d in %.0f s%s%s", self.what, done, total, spent, then, f", {words}" if words else "")
 
 
