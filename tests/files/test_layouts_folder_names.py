@@ -107,3 +107,36 @@ def test_a_mask_that_is_mirrored_in_the_world_is_not_turned_to_fit(tmp_path):
         nibabel.Nifti1Image(np.ones((5, 6, 7), np.uint8), affine).to_filename(tmp_path / name / "x.nii.gz")
     [case] = read_dataset(tmp_path)
     assert not case.references["mask"].geometry.equals(case.images["image"].geometry)
+
+
+def test_folders_that_each_hold_images_and_masks_of_one_person_are_no_classes(tmp_path):
+    for person in ("SC-HF-01", "SC-HYP-02", "SC-N-03"):
+        for n in range(3):
+            picture(tmp_path / person / "images" / f"{person}-IM-0001-{n}.png", n)
+            picture(tmp_path / person / "masks" / f"{person}-IM-0001-{n}.png", 255)
+    dataset = read_dataset(tmp_path)
+    assert dataset.kinds == {"mask"}
+    assert len({case.patient for case in dataset}) == 3
+
+
+def test_folders_of_several_people_with_images_and_masks_are_classes(tmp_path):
+    for name in ("benign", "malignant"):
+        for n in range(4):
+            picture(tmp_path / name / "images" / f"{name}{n // 2}-IM-0001-{n}.png", n)
+            picture(tmp_path / name / "masks" / f"{name}{n // 2}-IM-0001-{n}.png", 255)
+    dataset = read_dataset(tmp_path)
+    assert {case.references["class"] for case in dataset} == {"benign", "malignant"}
+    assert dataset.kinds == {"mask", "class"}
+
+
+def test_linked_folders_are_read_and_links_to_what_is_read_anyway_are_not(tmp_path):
+    for n in range(3):
+        picture(tmp_path / "elsewhere" / f"x{n}.png", n)
+        picture(tmp_path / "set" / "masks" / f"x{n}.png", 255)
+    (tmp_path / "set" / "images").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "masks" / "up").symlink_to(tmp_path)
+    (tmp_path / "set" / "again").symlink_to(tmp_path / "set" / "masks")
+    dataset = read_dataset(tmp_path / "set")
+    assert [case.id for case in dataset] == ["x0", "x1", "x2"]
+    assert not dataset.problems

@@ -201,3 +201,31 @@ def test_the_headers_beside_a_table_are_read_once(data, tmp_path, monkeypatch):
     monkeypatch.setattr(cases, "read_dicom", lambda *given: readings.append(given) or once(*given))
     assert len(read_dataset(tmp_path).cases) == 2
     assert len(readings) == 1
+
+
+def test_numbers_with_decimal_commas_are_numbers_in_a_table_of_semicolons(tmp_path):
+    for n in range(3):
+        picture(tmp_path / "images" / f"x{n}.png", n)
+    rows = (f"x{n}.png;{n % 2};4{n},5;1,23{n};{n},{n};00{n}" for n in range(3))
+    header = "\ufeffimage;label;age;volume;beside;code"
+    table(tmp_path / "table.csv", header, (row.replace(f"{n},{n};", f"{n},{n} mm;") for n, row in enumerate(rows)))
+    first = read_dataset(tmp_path).cases[0].covariates
+    # Three digits behind each comma may also be thousands: they stay as they are written.
+    assert first == {"age": 40.5, "volume": "1,230", "beside": "0,0 mm", "code": "000"}
+
+
+def test_a_table_in_another_encoding_names_itself_and_the_way_out(tmp_path):
+    for n in range(3):
+        picture(tmp_path / "images" / f"x{n}.png", n)
+    path = tmp_path / "table.csv"
+    path.write_bytes("image;label\nx0.png;Lungenentzündung\n".encode("cp1252"))
+    with pytest.raises(DatasetError, match=r"table\.csv: is not written in UTF-8.*Excel"):
+        read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["set.zip", "Set.tar.gz"])
+def test_a_packed_folder_is_to_be_unpacked(tmp_path, name):
+    (tmp_path / name).write_bytes(b"PK\3\4")
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(DatasetError, match="Unpack"):
+            read_dataset(path)

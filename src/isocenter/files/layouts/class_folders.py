@@ -12,9 +12,12 @@ from isocenter.values import Problem
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """Several folders with images that are called neither images/ and labels/ nor after persons."""
+    """Several folders with images that are called neither images/ and labels/, nor hold these, nor after persons."""
     del options
     members = _classed(folder.images)
+    inside = {member.folders[1].lower() if len(member.folders) > 1 else "" for member in members}
+    if inside <= IMAGES | LABELS and inside & IMAGES and inside & LABELS:
+        return False  # masks would be images of a class
     return bool(class_names(Key(member.folders, member.stem) for member in members))
 
 

@@ -18,7 +18,7 @@ from isocenter.files.layouts.cases import (
     Pair,
     by_channel,
     by_reader,
-    class_names,
+    class_names_of_pairs,
     described_channels,
     given,
     mask_labels,
@@ -77,7 +77,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     masks, people = by_reader(masks, by_key)
     pairs, lost = pair(by_key, masks)
     labels = mask_labels(folder, options)
-    classes, called = name_classes(class_names(one.key for one in pairs), folder, options, declare=not masks)
+    classes, called = name_classes(class_names_of_pairs(pairs), folder, options, declare=not masks)
     modality = options.modality or common_modality(described_channels(folder))
     cases = tuple(_case(one, bool(channels), labels, called, modality, options, people) for one in pairs)
     names = tuple(sorted(set(people.values())))

@@ -31,6 +31,9 @@ LAYOUTS: dict[str, str] = {
     "plain_images": "isocenter.files.layouts.plain_images:LAYOUT",
 }
 
+# How files end in which whole folders are packed; they are not unpacked unasked.
+PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
+
 
 def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dataset:
     """The data set in a folder, a table or an archive; images and references are read when they are asked for.
@@ -70,6 +73,12 @@ def _layout_of(folder: Folder, options: DatasetOptions) -> Layout:
         readings = "; ".join(f"{layout.name}: {layout.what}" for layout in meant)
         raise DatasetError(
             f"can be read in {len(meant)} ways ({readings})", str(folder.root), "Choose one with --layout NAME"
+        )
+    if not meant and (packed := [one.path.name for one in folder.members if one.path.name.lower().endswith(PACKED)]):
+        raise DatasetError(
+            f"holds no image, only packed files ({listed(packed)})",
+            str(folder.root),
+            "Unpack them, and name the folder",
         )
     if not meant:
         raise DatasetError(

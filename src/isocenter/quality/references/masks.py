@@ -100,7 +100,7 @@ def _labels(cohort: Cohort) -> Iterator[Problem]:
             f"masks hold values without a label: {listed(sorted(set().union(*strange.values())))}",
             tuple(strange),
             "nobody knows what they mean",
-            "Declare them with --labels VALUE=NAME,..., or correct the masks",
+            "Declare them with --labels VALUE=NAME,VALUE=NAME, or correct the masks",
         )
     values = sorted(set(cohort.fingerprint.voxels()) - {0})
     count = len(cohort.fingerprint.voxels())
@@ -111,7 +111,7 @@ def _labels(cohort: Cohort) -> Iterator[Problem]:
             f"nobody named the mask values {listed(values)}",
             (),
             "results and reports call the structures by these numbers",
-            "Name them with --labels VALUE=NAME,...",
+            "Name them with --labels VALUE=NAME,VALUE=NAME",
         )
     if len(declared) == 1 and count > MOST_LABELS:
         yield Problem(

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         by_channel,
         by_reader,
         class_names,
+        class_names_of_pairs,
         number_of,
         one_each,
         owner_of,

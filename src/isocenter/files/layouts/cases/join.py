@@ -49,7 +49,9 @@ def join_table(
         try:
             table = read_table(member.path)
         except DatasetError as error:
-            problems.append(Problem("note", f"{member.path.name} {error.problem}", why="it is not used"))
+            problems.append(
+                Problem("note", f"{member.path.name} {error.problem}", why="it is not used", remedy=error.remedy)
+            )
             continue
         column = table.column(names)
         if joined := _by_case(table, cases, ids, column) or _by_patient(table, cases, ids, column):

@@ -13,7 +13,7 @@ from isocenter.errors import counted
 from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Member
 from isocenter.files.layouts.cases.load import load_image
 from isocenter.files.layouts.layout import DatasetOptions, left_out
-from isocenter.files.patients import names_a_person
+from isocenter.files.patients import names_a_person, patients_of
 from isocenter.values import Image, Problem, Split
 
 CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net: case_0000, case_0001, ...
@@ -175,6 +175,15 @@ def class_names(keys: Iterable[Key]) -> set[str]:
     if "" in names or len(names) < 2 or len(firsts) == len(names) or holds_masks:
         return set()
     return set() if any(names_a_person(name) or PARTED.search(name) for name in names) else names
+
+
+def class_names_of_pairs(pairs: Sequence[Pair]) -> set[str]:
+    """The first folders, where they are classes; not where the names of the files show that each holds one person."""
+    names = class_names(one.key for one in pairs)
+    people = patients_of([one.key.stem for one in pairs])
+    owners = {(one.key.folders[0], owner) for one, owner in zip(pairs, people.names, strict=True)} if names else set()
+    of_persons = people.known and len(owners) == len(names) == len(set(people.names))
+    return set() if of_persons else names
 
 
 def readers(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
 LONGEST_NAME, LONGEST_PATH, LOOKED_AT = 255, 4096, 20
 # A column of more different values is none of classes.
 MOST_CLASSES = 20
+# A number as spreadsheets write it where the comma stands before the decimals.
+COMMA_NUMBER = re.compile(r"[+-]?\d+(,\d+)?")
 MISSING = frozenset({"", "n/a", "na", "nan"})
 
 
@@ -46,16 +49,21 @@ def read_table(path: Path, most: int | None = None) -> Table:
 
     Raises DatasetError where it is damaged.
     """
+    separator = ","
     try:
         if path.suffix.lower() in PARQUET:
             frame = pandas.read_parquet(path)[:most]
         else:
             separator = SEPARATORS.get(path.suffix.lower()) or _separator(path)
             frame = read_text_table(path, separator=separator, most=most)
+    except UnicodeDecodeError as error:
+        problem = "is not written in UTF-8, as tables with letters such as ä or é need it"
+        raise DatasetError(problem, str(path), "Save it as CSV in UTF-8 (in Excel: CSV UTF-8)") from error
     except (ValueError, OSError, pandas.errors.ParserError) as error:
         raise DatasetError(f"cannot be read as a table ({error})", str(path), "Save it as CSV in UTF-8") from error
     columns = tuple(str(column) for column in frame.columns)
-    values = {column: _column(frame.iloc[:, n].tolist()) for n, column in enumerate(columns)}
+    cells = {column: frame.iloc[:, n].tolist() for n, column in enumerate(columns)}
+    values = {column: _column(_with_points(own) if separator == ";" else own) for column, own in cells.items()}
     rows = tuple(dict(zip(columns, row, strict=True)) for row in zip(*values.values(), strict=True))
     return Table(path, columns, rows)
 
@@ -119,6 +127,18 @@ def _column(values: list[Any]) -> list[Any]:
     if texts and all(number(text) is not None and not _is_code(text) for text in texts):
         return [_numeric(value) if isinstance(value, str) else value for value in known]
     return known
+
+
+def _with_points(values: list[Any]) -> list[Any]:
+    """A column of a table parted by semicolons with points for decimal commas, where it surely has such.
+
+    1,234 may also be a thousand and more: a column of nothing else stays text.
+    """
+    texts = [value.strip() for value in values if isinstance(value, str) and not _is_missing(value)]
+    decimals = [text.partition(",")[2] for text in texts if "," in text]
+    if all(COMMA_NUMBER.fullmatch(text) for text in texts) and any(len(part) != 3 for part in decimals):
+        return [value.replace(",", ".") if isinstance(value, str) else value for value in values]
+    return values
 
 
 def _numeric(text: str) -> float | int:
