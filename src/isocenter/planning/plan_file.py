@@ -7,8 +7,8 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +42,34 @@ def plan_text(plan: Plan) -> str:
         section: {name: _entry(decision) for name, decision in decisions.items()}
         for section, decisions in plan.sections.items()
     }
-    record = {
+    head = {
         "isocenter_plan": plan.version,
         "data": plan.data,
         "data_hash": plan.data_hash,
         "options": dict(plan.options),
-        **sections,
-        "as_planned": {name: _digest(decision.value) for name, decision in plan},
     }
+    digests = {name: _digest(decision.value) for name, decision in plan}
+    parts = [head, *({name: section} for name, section in sections.items()), {"as_planned": digests}]
+    return HEADER + "".join(_written(_Part(repr(part), part)) for part in parts)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of a plan's file, known by its text: a run writes its plan after every decision, and most parts stay."""
+
+    text: str
+    content: Mapping[str, Any] = field(compare=False)
+
+
+@lru_cache(maxsize=64)
+def _written(part: _Part) -> str:
     yaml = YAML()
     yaml.width = 1000
     yaml.default_flow_style = None  # lists of numbers on one line
     yaml.representer.ignore_aliases = lambda _: True  # two decisions may share a list, and no alias is read
     text = io.StringIO()
-    yaml.dump(record, text)
-    return HEADER + text.getvalue()
+    yaml.dump(part.content, text)
+    return text.getvalue()
 
 
 def registered(plan: Plan) -> str:

@@ -7,6 +7,7 @@ when patients are given each other's.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def discrimination(
     if np.ptp(values, axis=0).max() < 1e-9:
         return Estimate(0.5, n=len(outcome), patients=len(np.unique(patient)), method="none: the same for all"), 1.0
     own, fold = np.arange(len(outcome)), _folds(outcome.strata, patient, seed)
-    orders = np.stack([own, *_shuffled(patient, seed)])
+    orders = _shuffled(patient, seed)
     truth = np.stack([outcome.truth(order) for order in orders])  # (1 + shuffles, cases, columns)
     scores = predict(values, truth, fold)
     reached = outcome.each_reached(scores, orders)
@@ -76,10 +77,18 @@ def _folds(label: Array, patient: Array, seed: int) -> Array:
     return fold[patient]
 
 
-def _shuffled(patient: Array, seed: int) -> list[Array]:
-    """(cases,) whose answer each case gets when each patient has another's: that of the other's first image."""
+def _shuffled(patient: Array, seed: int) -> Array:
+    """(1 + shuffles, cases) whose answer each case gets: first its own, then that of another patient's first image."""
+    return _orders(tuple(patient.tolist()), seed)
+
+
+@lru_cache(maxsize=8)  # of the same patients everything is asked that might predict
+def _orders(patient: tuple[int, ...], seed: int) -> Array:
     first = np.unique(patient, return_index=True)[1]
-    return [np.asarray(generator(seed, 12, draw).permutation(first)[patient]) for draw in range(SHUFFLES)]
+    others = [generator(seed, 12, draw).permutation(first)[list(patient)] for draw in range(SHUFFLES)]
+    orders = np.stack([np.arange(len(patient)), *others])
+    orders.setflags(write=False)
+    return orders
 
 
 def _predicted(design: Floats, truth: Floats, fold: Array) -> Floats:

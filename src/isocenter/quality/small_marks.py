@@ -186,7 +186,7 @@ def _separation(ranks: Floats, column: Floats) -> Floats:
 
 def _correlation(ranks: Floats, columns: Floats) -> Floats:
     """(rows of `columns`, numbers) Pearson's correlation."""
-    centred = columns - columns.mean(axis=1, keepdims=True)
-    spread, deviation = ranks.std(axis=0), columns.std(axis=1, keepdims=True)
-    product = (centred.astype(ranks.dtype) @ ranks) / len(ranks)
-    return np.asarray(product / np.maximum(spread, 1e-3) / np.maximum(deviation, 1e-9))
+    # Scaled before they are multiplied: the product has a row for each shuffle, and is what takes long.
+    deviation = np.maximum(columns.std(axis=1, keepdims=True), 1e-9)
+    centred = (columns - columns.mean(axis=1, keepdims=True)) / deviation / len(ranks)
+    return np.asarray(centred.astype(ranks.dtype) @ (ranks / np.maximum(ranks.std(axis=0), 1e-3)))
