@@ -64,6 +64,10 @@ THREADS = (
     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
 )
 
+# Of this process, not of a user's: without compiled files a program from a checkout compiles itself at every start,
+# which one that was installed does not.
+NOT_HANDED_ON = ("OMP_", "GOMP_", "KMP_", "PYTHONDONTWRITEBYTECODE")
+
 # What the system tells of a run; not a number where it could not be started.
 MEASURED = ("seconds", "peak_mib", "peak_rss_mib", "peak_pss_mib", "processes", "cpu_seconds")
 
@@ -156,7 +160,7 @@ def _run(program: Program, repeat: int, threads: int) -> dict[str, Any]:
     name = re.sub(r"[^A-Za-z0-9]+", "-", program.name).strip("-")
     log = PLACE / "log" / f"{Path(sys.argv[0]).stem or 'bench'}-{name}-{repeat}.log"
     values = dict.fromkeys(THREADS, str(threads))
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "GOMP_", "KMP_"))}
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(NOT_HANDED_ON)}
     command, folder = [str(part) for part in program.command], program.folder or ROOT
     row: dict[str, Any] = {"program": program.name, "repeat": repeat}
     try:

@@ -72,10 +72,10 @@ def test_compressed_slices_too_are_found_by_their_place_in_the_file(tmp_path, sy
 
 def test_what_follows_the_last_row_of_a_run_length_segment_is_left_out():
     packed = imagecodecs.packbits_encode(bytes(range(10)) * 2)
-    assert bytes(_segment_of_rle(memoryview(packed), bytearray(20))) == bytes(range(10)) * 2
-    assert bytes(_segment_of_rle(memoryview(packed), bytearray(13))) == bytes([*range(10), 0, 1, 2])
+    assert bytes(_segment_of_rle(packed, bytearray(20))) == bytes(range(10)) * 2
+    assert bytes(_segment_of_rle(packed, bytearray(13))) == bytes([*range(10), 0, 1, 2])
     with pytest.raises(ValueError, match="20 bytes instead of 21"):
-        _segment_of_rle(memoryview(packed), bytearray(21))
+        _segment_of_rle(packed, bytearray(21))
 
 
 @pytest.mark.parametrize("signed", [False, True])

@@ -133,11 +133,11 @@ def _rle(frame: bytes, bits: int, limit: int) -> memoryview:
     ends = [*offsets[1:count], len(frame)]
     if not 1 <= count <= 15 or count % wide or not all(64 <= a <= b for a, b in zip(offsets, ends, strict=False)):
         raise ValueError(f"{count} RLE segments")
-    size, parts = limit // count, memoryview(frame)
+    size = limit // count
     words = np.empty((count // wide, size), f"<u{wide}")
     room = bytearray(size)
     for n, (start, end) in enumerate(zip(offsets, ends, strict=False)):
-        part, word = np.frombuffer(_segment_of_rle(parts[start:end], room), np.uint8), words[n // wide]
+        part, word = np.frombuffer(_segment_of_rle(frame[start:end], room), np.uint8), words[n // wide]
         if n % wide == 0:
             word[:] = part
         else:  # whole words are moved in half of the time of single bytes
@@ -146,7 +146,7 @@ def _rle(frame: bytes, bits: int, limit: int) -> memoryview:
     return words.view(np.uint8).reshape(-1).data
 
 
-def _segment_of_rle(segment: memoryview, room: bytearray) -> bytes | bytearray | memoryview:
+def _segment_of_rle(segment: bytes, room: bytearray) -> bytes | bytearray | memoryview:
     """The bytes of a segment, in `room` where it holds no more than belong there."""
     size = len(room)
     if size > 64 * len(segment):  # PS3.5 G.3: two bytes make at most 128
@@ -154,7 +154,7 @@ def _segment_of_rle(segment: memoryview, room: bytearray) -> bytes | bytearray |
     try:
         data = imagecodecs.packbits_decode(segment, out=room)  # its size is then not counted first
     except RuntimeError:  # some writers encode what follows the last row too
-        data = imagecodecs.packbits_decode(bytes(segment))[:size]
+        data = imagecodecs.packbits_decode(segment)[:size]
     if len(data) < size:
         raise ValueError(f"an RLE segment of {len(data)} bytes instead of {size}")
     return data
