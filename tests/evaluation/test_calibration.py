@@ -8,8 +8,11 @@ from scipy.special import expit, log_softmax
 
 from isocenter.evaluation import (
     adaptive_calibration_error,
+    brier_parts,
+    calibration_error,
     ece,
     ece_of_equal_mass,
+    equal_mass,
     largest_calibration_error,
     remaining_temperature,
     slope_and_intercept,
@@ -27,7 +30,7 @@ def test_bins_of_equal_mass_see_an_error_that_one_bin_of_equal_width_averages_aw
     assert ece_of_equal_mass(chance, happened) > 0.008
 
 
-@pytest.mark.parametrize("error", [ece, ece_of_equal_mass])
+@pytest.mark.parametrize("error", [ece, ece_of_equal_mass, largest_calibration_error])
 def test_errors_of_several_draws_at_once_are_those_of_each_alone(error):
     random = np.random.default_rng(0)
     chance = random.integers(0, 30, 200) / 30
@@ -93,3 +96,36 @@ def test_probabilities_that_are_too_sure_for_any_step_have_no_slope_in_place_of_
     _, intercept = slope_and_intercept(np.linspace(-800, -799, 40), np.arange(40) < 20, range(40))
     assert np.isnan(intercept.value)
     assert "too sure to tell" in intercept.method
+
+
+def probable(cases: int, classes: int = 4, power: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """(cases, classes) probabilities, and references that are as frequent as their powers say."""
+    random = np.random.default_rng(0)
+    logs = log_softmax(random.normal(0, 2, (cases, classes)), axis=1)
+    truth = np.array([random.choice(classes, p=np.exp(one)) for one in logs])
+    return np.exp(log_softmax(power * logs, axis=1)), truth
+
+
+def test_the_parts_of_the_brier_score_of_several_classes_add_up_to_it():
+    chances, truth = probable(4000)
+    true = np.eye(4)[truth]
+    reliable, resolved, uncertain = brier_parts(chances, true)
+    score = float(((chances - true) ** 2).sum(axis=1).mean())
+    assert reliable - resolved + uncertain == pytest.approx(score, abs=0.005)  # within a bin probabilities differ
+    assert reliable < 0.005
+    assert brier_parts(probable(4000, power=3.0)[0], true)[0] > 0.02
+
+
+def test_an_error_of_several_classes_is_the_mean_of_theirs_beside_a_perfect_models_and_states_its_bins():
+    chances, truth = probable(400)
+    found = calibration_error(
+        chances, np.eye(4)[truth], people(400), seed=0, error=ece_of_equal_mass, bins_of=equal_mass
+    )
+    assert found.value == pytest.approx(adaptive_calibration_error(chances, truth))
+    expected = float(found.method.split(" has ")[1].split()[0])
+    assert found.value == pytest.approx(expected, abs=0.02)  # these probabilities are right
+    assert found.method.endswith("; 15 bins of equal mass")
+    few = calibration_error(
+        chances[:40, 1], truth[:40] == 1, people(40), seed=0, error=ece_of_equal_mass, bins_of=equal_mass
+    )
+    assert few.method.endswith("; 4 bins of equal mass")

@@ -365,3 +365,34 @@ def test_rows_state_how_far_probabilities_were_right_before_and_after_calibratio
         assert rows[metric].value < rows[f"{metric}_uncalibrated"].value, metric
     off, apart, base = (rows[f"brier_{part}"].value for part in ("reliability", "resolution", "uncertainty"))
     assert off - apart + base == pytest.approx(rows["brier"].value, abs=0.01)
+
+
+def test_of_several_classes_each_has_a_slope_and_an_intercept_and_the_parts_of_the_brier_score_are_their_sum():
+    random = np.random.default_rng(0)
+    logs = np.log(random.dirichlet([1.0, 1.0, 1.0], size=1500))
+    truth = np.array([random.choice(3, p=np.exp(one)) for one in logs])
+    sure = np.exp(2 * logs) / np.exp(2 * logs).sum(axis=1, keepdims=True)
+    task = Classification(("low", "middle", "high"))
+    cases = [case(str(number), task.classes[true]) for number, true in enumerate(truth)]
+    right, wrong = (
+        {(row.metric, row.label): row.estimate for row in summary_of(task, cases, chances)}
+        for chances in (np.exp(logs), sure)
+    )
+    for name in task.classes:
+        assert right["calibration_slope", name].value == pytest.approx(1, abs=0.15)
+        assert wrong["calibration_slope", name].high < 0.75
+        assert right["calibration_intercept", name].low < 0 < right["calibration_intercept", name].high
+    for given in (right, wrong):
+        reliable, resolved, uncertain = (
+            given[f"brier_{part}", "all"].value for part in ("reliability", "resolution", "uncertainty")
+        )
+        assert reliable - resolved + uncertain == pytest.approx(given["brier", "all"].value, abs=0.01)
+    assert wrong["brier_reliability", "all"].value > 5 * right["brier_reliability", "all"].value
+    for metric, kind in (("ece", "width"), ("mce", "width"), ("ece_equal_mass", "mass"), ("ace", "mass")):
+        assert right[metric, "all"].method.endswith(f"15 bins of equal {kind}"), metric
+        assert "a calibrated model has" in right[metric, "all"].method
+
+
+def summary_of(task: Classification, cases: list[Case], chances: np.ndarray):
+    made = [Prediction(GRID, probabilities=dict(zip(task.classes, one, strict=True))) for one in chances.tolist()]
+    return task.scoring.summary(task.scoring.score(made, cases), seed=0)

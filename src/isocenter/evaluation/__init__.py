@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         adaptive_calibration_error,
         brier_parts,
         ece_of_equal_mass,
-        largest_calibration_error,
+        equal_mass,
         remaining_temperature,
         slope_and_intercept,
     )
@@ -40,12 +40,14 @@ if TYPE_CHECKING:
     from isocenter.evaluation.centrelines import Centreline, betti, centreline, skeleton
     from isocenter.evaluation.classification import (
         BINS,
+        EQUAL_WIDTH,
         Confusion,
         auroc,
         average_precision,
         brier,
         calibration_error,
         ece,
+        largest_calibration_error,
         log_loss,
         one_against_rest,
         precision_recall_curve,

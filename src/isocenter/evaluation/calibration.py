@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
+from isocenter.errors import counted
 from isocenter.evaluation.calibration_fit import LEAST_FACTOR, MOST_FACTOR, Unseen, fitted_calibrator
 from isocenter.evaluation.classification import BINS, reliability
 from isocenter.evaluation.weighting import ratio, weights_of
@@ -32,7 +33,7 @@ def ece_of_equal_mass(
     Nguyen and O'Connor, arXiv:1508.05154; images of equal probability share their outcomes, wherever a bin ends
     """
     chance, outcome = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
-    count, bins = weights_of(weights, len(chance)), max(1, min(bins, len(chance) // FEWEST_IN_BIN))
+    count, bins = weights_of(weights, len(chance)), _bins_of_equal_mass(len(chance), bins)
     order = np.argsort(chance, kind="stable")
     _, starts, ties = np.unique(chance[order], return_index=True, return_counts=True)
     shared = np.repeat(np.add.reduceat(outcome[..., order], starts, axis=-1) / ties, ties, axis=-1)
@@ -41,13 +42,14 @@ def ece_of_equal_mass(
     return ratio(gap.sum(axis=-1), count.sum(axis=-1))
 
 
-def largest_calibration_error(probabilities: ArrayLike, happened: ArrayLike) -> float:
-    """The largest distance between probability and frequency of any of the bins of `ece`.
+def _bins_of_equal_mass(cases: int, bins: int = BINS) -> int:
+    """How many bins `ece_of_equal_mass` has of so many cases."""
+    return max(1, min(bins, cases // FEWEST_IN_BIN))
 
-    Naeini et al., AAAI 2015, doi:10.1609/aaai.v29i1.9602
-    """
-    chance, frequency, _ = reliability(probabilities, happened)
-    return float(np.abs(chance - frequency).max(initial=0.0))
+
+def equal_mass(cases: int) -> str:
+    """The bins of `ece_of_equal_mass` in words."""
+    return f"{counted(_bins_of_equal_mass(cases), 'bin')} of equal mass"
 
 
 def adaptive_calibration_error(table: ArrayLike, reference: ArrayLike) -> float:
@@ -62,10 +64,19 @@ def adaptive_calibration_error(table: ArrayLike, reference: ArrayLike) -> float:
 def brier_parts(probabilities: ArrayLike, happened: ArrayLike, *, bins: int = BINS) -> tuple[float, float, float]:
     """Reliability, resolution and uncertainty, so that the score is about the first less the second plus the third.
 
+    probabilities: (images,), or (images, classes), whose parts are summed as the score of several classes is
+    happened:      the same
     Murphy, J Appl Meteorol 1973, doi:10.1175/1520-0450(1973)012<0595:ANVPOT>2.0.CO;2; by the bins of `ece`
     """
+    given, true = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
+    columns = zip(given.reshape(len(given), -1).T, true.reshape(len(true), -1).T, strict=True)
+    reliable, resolved, uncertain = np.array([_parts_of_one(*column, bins) for column in columns]).sum(axis=0).tolist()
+    return reliable, resolved, uncertain
+
+
+def _parts_of_one(probabilities: Floats, happened: Floats, bins: int) -> tuple[float, float, float]:
     chance, frequency, counts = reliability(probabilities, happened, bins=bins)
-    share, base = counts / counts.sum(), float(np.mean(np.asarray(happened, dtype=np.float64)))
+    share, base = counts / counts.sum(), float(np.mean(happened))
     return float(share @ (chance - frequency) ** 2), float(share @ (frequency - base) ** 2), base * (1 - base)
 
 

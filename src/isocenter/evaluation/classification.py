@@ -31,6 +31,7 @@ from isocenter.values import Estimate, Floats
 
 # Bins of equal width, as in Guo et al., ICML 2017, arXiv:1706.04599.
 BINS = 15
+EQUAL_WIDTH = f"{BINS} bins of equal width"
 # Points of 1 - specificity at which the band of a ROC curve is computed.
 POINTS = 101
 # A probability of 0 for what happened would cost infinitely much; float32 knows no smaller step beside 1.
@@ -217,6 +218,19 @@ def ece(probabilities: ArrayLike, happened: ArrayLike, weights: Floats | None = 
     return ratio(gap.sum(axis=-1), count.sum(axis=-1))
 
 
+def largest_calibration_error(probabilities: ArrayLike, happened: ArrayLike, *, bins: int = BINS) -> Floats:
+    """The largest distance between probability and frequency of any of the bins of `ece`.
+
+    happened: (images,), or (..., images) of several draws
+    Naeini et al., AAAI 2015, doi:10.1609/aaai.v29i1.9602
+    """
+    chance, outcome = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
+    member = np.eye(bins)[_bin(chance, bins)]
+    counts = member.sum(axis=0)
+    gaps = np.abs((chance - outcome) @ member[:, counts > 0]) / counts[counts > 0]
+    return np.asarray(gaps.max(axis=-1, initial=0.0))
+
+
 def calibration_error(
     probabilities: ArrayLike,
     happened: ArrayLike,
@@ -225,22 +239,30 @@ def calibration_error(
     seed: Seed,
     draws: int = 200,
     error: Callable[[ArrayLike, ArrayLike], Floats] = ece,
+    bins_of: Callable[[int], str] = lambda count: EQUAL_WIDTH,
 ) -> Estimate:
     """`ece`, or another error by bins; `method` says what it would be on average if the probabilities were right.
 
+    probabilities: (images,), or (images, columns) of several questions, of whose errors the mean is taken
+    happened:      the same
     It has no interval: each draw with replacement is worse calibrated than the cases it is drawn from, so that a
     bootstrap misses the truth (bench/interval_coverage.py).
     Bröcker and Smith, Weather Forecast 2007, doi:10.1175/WAF993.1
     """
     chance, random = np.asarray(probabilities, dtype=np.float64), np.random.default_rng(Resampling.of(seed).seed)
-    if not len(chance):
+    count = len(chance)
+    if not count:
         return Estimate(float("nan"), method="none: no cases")
-    draws, at_once = min(draws, Resampling.of(seed).draws), max(1, CHUNK // len(chance))
+    draws, at_once = min(draws, Resampling.of(seed).draws), max(1, CHUNK // count)
     parts = [min(at_once, draws - start) for start in range(0, draws, at_once)]
-    expected = np.concatenate([error(chance, random.random((rows, len(chance))) < chance) for rows in parts]).mean()
+    right, values = [], []
+    for own, true in zip(chance.reshape(count, -1).T, np.asarray(happened).reshape(count, -1).T, strict=True):
+        right += [error(own, random.random((rows, count)) < own) for rows in parts]
+        values.append(float(error(own, true)))
+    expected, value = float(np.concatenate(right).mean()), float(np.mean(values))
     people = len(np.unique(np.asarray(patients)))
-    method = f"none: a calibrated model has {expected:.3f} on average with as many cases"
-    return Estimate(float(error(chance, happened)), n=len(chance), patients=people, method=method)
+    method = f"none: a calibrated model has {expected:.3f} on average with as many cases; {bins_of(count)}"
+    return Estimate(value, n=count, patients=people, method=method)
 
 
 def roc_curve(scores: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats, Floats]:

@@ -40,6 +40,7 @@ from isocenter.tasks.shared import (
     label_rows,
     levels_in_words,
     noted,
+    slope_rows,
     stated_chance,
 )
 from isocenter.values import Case, Estimate, Floats, Row
@@ -260,6 +261,8 @@ def _overall(answers: Answers, seed: Seed) -> Iterator[Row]:
     yield Row("ece", "all", calibration_error(*stated_chance(probabilities, reference), answers.patients, seed=seed))
     given = (answers.probabilities, answers.reference, answers.patients)
     yield from calibration_rows("all", *given, uncalibrated=answers.uncalibrated, seed=seed)
+    if size > 2:
+        yield from slope_rows(answers.classes, *given, uncalibrated=answers.uncalibrated)
 
 
 def _of_class(answers: Answers, index: int, seed: Seed) -> Iterator[Row]:

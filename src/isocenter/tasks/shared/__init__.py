@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         calibration_rows,
         of_before,
         rows_of_many,
+        slope_rows,
         stated_chance,
     )
     from isocenter.tasks.shared.certainty import (

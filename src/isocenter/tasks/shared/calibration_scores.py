@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from isocenter.evaluation import (
+    EQUAL_WIDTH,
     UNCALIBRATED,
     Seed,
     Table,
-    adaptive_calibration_error,
     bootstrap,
     brier_parts,
     calibration_error,
     ece_of_equal_mass,
+    equal_mass,
     largest_calibration_error,
     remaining_temperature,
     slope_and_intercept,
 )
-from isocenter.tasks.shared.calibration import LEAST_CHANCE
+from isocenter.tasks.shared.calibration import LEAST_CHANCE, log_odds
 from isocenter.tasks.shared.doubt import OF_DOUBT
 from isocenter.values import Estimate, Floats, Row
 
@@ -30,7 +32,9 @@ SLOPES = ("calibration_slope", "calibration_intercept")
 PARTS = ("brier_reliability", "brier_resolution", "brier_uncertainty")
 # Metrics that a report shows apart, in this order.
 BELIEF = ("log_loss", "brier", "ece", "ece_equal_mass", "temperature", *SLOPES, "mce", "ace", *PARTS, *OF_DOUBT)
-BY_BINS = "none: errors by bins are biased upwards"
+BY_BINS = f"none: parts by bins are biased; {EQUAL_WIDTH}"
+# How `ece_equal_mass` and `ace` are made by `calibration_error`.
+BY_MASS: dict[str, Any] = {"error": ece_of_equal_mass, "bins_of": equal_mass}
 OF_CALIBRATION = frozenset(
     {
         *(
@@ -62,8 +66,7 @@ def calibration_rows(
             continue
         logs, stated = np.log(table.clip(LEAST_CHANCE)), stated_chance(table, reference)
         yield Row(f"log_loss{side}", label, bootstrap(-logs[np.arange(len(logs)), reference], patients, seed=seed))
-        by_mass = calibration_error(*stated, patients, seed=seed, error=ece_of_equal_mass)
-        yield Row(f"ece_equal_mass{side}", label, by_mass)
+        yield Row(f"ece_equal_mass{side}", label, calibration_error(*stated, patients, seed=seed, **BY_MASS))
         if side:
             classes = table.shape[1]
             squares = ((table - np.eye(classes)[reference]) ** 2).sum(axis=1) / (2 if classes == 2 else 1)
@@ -73,12 +76,30 @@ def calibration_rows(
         if table.shape[1] == 2:
             both = slope_and_intercept(logs[:, 1] - logs[:, 0], reference == 1, patients)
             yield from (Row(f"{name}{side}", label, one) for name, one in zip(SLOPES, both, strict=True))
-    stated, cases, people = stated_chance(probabilities, reference), len(reference), len(np.unique(patients))
-    figures = {"mce": largest_calibration_error(*stated), "ace": adaptive_calibration_error(probabilities, reference)}
-    if probabilities.shape[1] == 2:
-        figures |= dict(zip(PARTS, brier_parts(*stated), strict=True))
-    for name, value in figures.items():
+    stated, true = stated_chance(probabilities, reference), np.eye(probabilities.shape[1])[reference]
+    worst = calibration_error(*stated, patients, seed=seed, error=largest_calibration_error)
+    yield Row("mce", label, worst)
+    yield Row("ace", label, calibration_error(probabilities, true, patients, seed=seed, **BY_MASS))
+    # The Brier score of two classes is that of the second, of several the sum over them.
+    parts = brier_parts(*stated) if probabilities.shape[1] == 2 else brier_parts(probabilities, true)
+    cases, people = len(reference), len(np.unique(patients))
+    for name, value in zip(PARTS, parts, strict=True):
         yield Row(name, label, Estimate(value, n=cases, patients=people, method=BY_BINS))
+
+
+def slope_rows(
+    names: Sequence[str],
+    probabilities: Floats,
+    reference: np.ndarray,
+    patients: np.ndarray,
+    *,
+    uncalibrated: Floats | None,
+) -> Iterator[Row]:
+    """Slope and intercept of each of several classes against the rest; the arguments of `calibration_rows`."""
+    for side, table in (("", probabilities), (BEFORE, uncalibrated)):
+        for place, name in enumerate(names) if table is not None else ():
+            both = slope_and_intercept(log_odds(table[:, place]), reference == place, patients)
+            yield from (Row(f"{metric}{side}", name, one) for metric, one in zip(SLOPES, both, strict=True))
 
 
 def binary_calibration_rows(
