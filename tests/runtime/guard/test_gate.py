@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from safetensors.numpy import load
 from scipy import stats
 
 from isocenter.errors import IntegrityError
@@ -255,6 +256,18 @@ def test_a_gate_is_the_same_when_it_was_written_and_read(tmp_path):
     assert again.settings == guard.settings
     assert_allclose(again.calibrated, guard.calibrated)
     assert read_parts({}, tmp_path) == {}
+
+
+def test_a_gate_of_before_there_were_texture_and_layout_judges_as_it_did():
+    rng = np.random.default_rng(3)
+    trained, held_out = ([textured(rng) for _ in range(count)] for count in (40, 20))
+    bare = [[replace(one, composed=None) for one in each] for each in (trained, held_out)]
+    older, newer = (fitted_guard(*each, LEVEL, exact=True) for each in (bare, (trained, held_out)))
+    assert older is not None and newer is not None and older.texture is None
+    again = Guard.of(json.loads(json.dumps(older.settings)), load(older.content))
+    turned = textured(rng, along=1)
+    assert again.verdict(turned) == older.verdict(turned) == older.verdict(replace(turned, composed=None))
+    assert older.verdict(turned)[1] is None and newer.verdict(turned)[1] is not None
 
 
 def test_a_gate_keeps_what_the_network_saw_in_each_patient_who_did_not_train():

@@ -121,16 +121,20 @@ class Guard:
         distances = self.distances(observation)
         if not distances:
             return 1.0, None, [f"{UNSEEN} it: its header says nothing"]
-        smallest = self.level / len(distances)
-        each = {
-            name: p_value(distance, self.held_out[name], smallest, LEAST_EXCESS.get(name, 0.0))
-            for name, distance in distances.items()
-        }
+        each = self.p_values(distances)
         name = min(each, key=each.__getitem__)
         joint = min(1.0, len(each) * each[name])
         what = SCORES[name].format(_furthest(observation.header, self.numbers))
         reason = self._reason(what, name, distances[name], joint) if joint < self.level else None
         return joint, reason, self._unseen(distances)
+
+    def p_values(self, distances: Mapping[str, float]) -> dict[str, float]:
+        """{score: p-value} of its distances, before they are joined."""
+        smallest = self.level / max(1, len(distances))
+        return {
+            name: p_value(one, self.held_out[name], smallest, LEAST_EXCESS.get(name, 0.0))
+            for name, one in distances.items()
+        }
 
     def distances(self, observation: Observation) -> dict[str, float]:
         """{score: distance from the training cases}, of all that can be computed."""
