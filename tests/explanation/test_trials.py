@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from explanation.looking import Linear, corner_model, model, textured
+from explanation.looking import Linear, classes, corner_model, model, textured
 from isocenter.errors import GeometryError, UsageError
 from isocenter.explanation import (
     CaseOnGrid,
@@ -25,7 +25,10 @@ from isocenter.explanation import (
     verdict_of,
 )
 from isocenter.report.figures.heat_map import heat
-from isocenter.values import BoundingBoxes, Case, Geometry, Image
+from isocenter.tasks.detection.task import Detection
+from isocenter.tasks.instances.task import InstanceSegmentation
+from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.values import BoundingBoxes, Case, Geometry, Image, Label
 
 COUNT = 8
 
@@ -134,11 +137,44 @@ def test_the_pointing_game_and_the_evidence_inside_are_those_of_the_marks():
     inside = np.zeros((20, 20), dtype=np.uint8)
     inside[:4, :4] = 1
     case = Case("a", "a", {"image": image}, {"mask": Image(inside[None], image.geometry)})
-    measured = against(explained(of, case, method, target="bright").data, marked_in(case, image, "bright", ()))
+    measured = against(explained(of, case, method, target="bright").data, marked_in(case, image, "bright", classes()))
     assert measured["pointing"] == 1
     assert_allclose([measured["energy"], measured["area"]], [1.0, 0.04], atol=1e-3)
     boxed = replace(case, references={"boxes": BoundingBoxes(np.array([[0.0, 0, 4, 4]]), ("thing",))})
-    assert_allclose(marked_in(boxed, image, "bright", ()), inside > 0)
+    assert_allclose(marked_in(boxed, image, "bright", classes()), inside > 0)
+
+
+def test_a_class_of_the_whole_image_marks_nothing_so_that_its_number_is_no_value_of_a_mask():
+    image, drawn = textured(0), np.zeros((20, 20), dtype=np.uint8)
+    drawn[:4, :4] = 1
+    case = Case("a", "a", {"image": image}, {"mask": Image(drawn[None], image.geometry)})
+    for target in classes().classes:  # "calm" is class 0, as what is not marked is
+        assert_allclose(marked_in(case, image, target, classes()), drawn > 0)
+
+
+def test_a_structure_that_is_not_drawn_in_a_case_is_not_held_against_another():
+    image, drawn = textured(0), np.zeros((20, 20), dtype=np.uint8)
+    drawn[:4, :4] = 1
+    kidneys = Segmentation((Label(1, "kidney"), Label(2, "tumour")))
+    case = Case("a", "a", {"image": image}, {"mask": Image(drawn[None], image.geometry)})
+    assert_allclose(marked_in(case, image, "kidney", kidneys), drawn > 0)
+    assert marked_in(case, image, "tumour", kidneys) is None
+    # The names that came with the mask go before the model's numbers.
+    named = replace(case.references["mask"], labels=(Label(1, "tumour"), Label(2, "kidney")))
+    turned = replace(case, references={"mask": named})
+    assert_allclose(marked_in(turned, image, "tumour", kidneys), drawn > 0)
+    cells = Detection(("red", "white"), 2, 4.0)
+    boxed = replace(case, references={"boxes": BoundingBoxes(np.array([[0.0, 0, 4, 4]]), ("red",))})
+    assert_allclose(marked_in(boxed, image, "red", cells), drawn > 0)
+    assert marked_in(boxed, image, "white", cells) is None
+    assert_allclose(marked_in(boxed, image, "box 1", cells), drawn > 0)
+
+
+def test_objects_that_are_numbered_are_all_marked():
+    image, drawn = textured(0), np.zeros((20, 20), dtype=np.uint8)
+    drawn[:4, :4], drawn[8:12, 8:12] = 1, 2
+    case = Case("a", "a", {"image": image}, {"instances": Image(drawn[None], image.geometry)})
+    assert_allclose(marked_in(case, image, "object", InstanceSegmentation((1.0, 1.0), 4.0)), drawn > 0)
 
 
 def test_references_on_another_grid_are_refused_with_the_case():
@@ -146,7 +182,7 @@ def test_references_on_another_grid_are_refused_with_the_case():
     other = Image(np.ones((1, 20, 20), dtype=np.uint8), Geometry((20, 20), np.diag([2.0, 2.0, 1.0])))
     case = Case("p7", "p7", {"image": image}, {"mask": other})
     with pytest.raises(GeometryError, match=r"p7: .* lies on another grid than the image"):
-        marked_in(case, image, "bright", ())
+        marked_in(case, image, "bright", classes())
 
 
 def test_several_images_have_a_map_each_and_a_network_that_sees_the_first_alone_has_nothing_in_the_second():

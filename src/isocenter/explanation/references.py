@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from isocenter.errors import GeometryError
 from isocenter.explanation.measures import evidence_of
+from isocenter.tasks import Task
 from isocenter.tasks.shared import label_values
 from isocenter.values import BoundingBoxes, Case, Image, Label
 
@@ -16,17 +17,21 @@ DRAWN_HERE = "Give references that were drawn on these images"
 PLACED = ("mask", "instances", "boxes")
 
 
-def marked_in(case: Case, image: Image, target: str, labels: tuple[Label, ...]) -> NDArray[np.bool_] | None:
-    """(*spatial) where a case's references mark the target, or anything where no label is called so.
+def marked_in(case: Case, image: Image, target: str, task: Task) -> NDArray[np.bool_] | None:
+    """(*spatial) where a case's references mark the target, or anything where they have no name for it.
 
-    None for a case without mask and boxes, or with empty ones. Raises GeometryError for a mask on another grid.
+    None for a case without mask and boxes, or whose references do not hold the target. Raises GeometryError for a mask
+    on another grid.
     """
+    # Classes of the whole image are numbered too, but no voxel of a mask bears their number.
+    placed = task.labels if any(not head.is_vector for head in task.heads.values()) else ()
     for kind in PLACED:
         match case.references.get(kind):
             case Image() as mask:
-                inside = _of_mask(mask, image, target, labels, case.id)
+                # In a map of objects values are their numbers, and mean nothing.
+                inside = _of_mask(mask, image, target, placed if kind == "mask" else (), case.id)
             case BoundingBoxes() as boxes:
-                inside = _of_boxes(boxes, image, target, case.id)
+                inside = _of_boxes(boxes, image, target, placed, case.id)
             case _:
                 continue
         return inside if inside.any() else None
@@ -52,16 +57,22 @@ def _of_mask(mask: Image, image: Image, target: str, labels: tuple[Label, ...], 
             DRAWN_HERE,
         )
     values = label_values(mask.data if mask.frames is None else mask.data.max(axis=1), where)
-    own = [label.value for label in (*mask.labels, *labels) if label.name == target.rpartition(":")[2]]
-    return np.asarray(np.isin(values, own) if own and np.isin(values, own).any() else values > 0)
+    # What came with the mask says what its values mean; a model's numbers are for masks that say nothing.
+    known = {label.name: label.value for label in (mask.labels or labels)}
+    own = known.get(target.rpartition(":")[2])
+    return np.asarray(values == own if own is not None else values > 0)
 
 
-def _of_boxes(boxes: BoundingBoxes, image: Image, target: str, where: str) -> NDArray[np.bool_]:
+def _of_boxes(
+    boxes: BoundingBoxes, image: Image, target: str, labels: tuple[Label, ...], where: str
+) -> NDArray[np.bool_]:
     shape = image.geometry.shape
     if boxes.corners.shape[1] != 2 * len(shape) or (boxes.corners[:, len(shape) :] > np.array(shape) + 1).any():
         raise GeometryError("its boxes reach beyond the image", where, DRAWN_HERE)
     inside = np.zeros(shape, dtype=bool)
-    named = boxes.of(target) if target in boxes.names else boxes
+    name, known = target.rpartition(":")[2], {label.name for label in labels}
+    # Boxes under the names of the model's classes, of which this is one, say where there is none of it.
+    named = boxes.of(name) if name in boxes.names or (name in known and known & set(boxes.names)) else boxes
     for corners in named.corners:
         low, high = np.floor(corners[: len(shape)]).astype(int), np.ceil(corners[len(shape) :]).astype(int)
         inside[tuple(slice(max(start, 0), stop) for start, stop in zip(low, high, strict=True))] = True

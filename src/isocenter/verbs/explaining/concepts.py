@@ -107,6 +107,16 @@ def concepts_of(cohort: Cohort, asked: str, reading: ReadingOptions, *, seed: in
     return _by_examples(fixed, Path(asked), reading, seed)
 
 
+def refuse_no_folder(asked: str, torch_model: Differentiable | None) -> None:
+    """Raises UsageError for concepts that are no folder, UnfitError where they need gradients that there are not."""
+    if asked == MEASURED:
+        return
+    if not Path(asked).is_dir():
+        raise UsageError("is no folder", f"--concepts {asked}", "Give a folder with one folder a concept, or measured")
+    if torch_model is None:
+        raise UnfitError("--concepts", "its backend has no gradients", "Give a run or a package, with --backend torch")
+
+
 def _by_measurements(cohort: Cohort, seed: int) -> Audited:
     rows, answers, people = list[Mapping[str, float]](), list[float](), list[str]()
     with tracked("measuring") as tracker:
@@ -142,9 +152,8 @@ def _answer(grid: CaseOnGrid) -> float:
 
 def _region(cohort: Cohort, case: Case, image: Image) -> Array:
     """(*spatial) what experts mark, else what the model marks, else where the map of the first method is strongest."""
-    labels = cohort.model.task.labels
     if case.id in cohort.references:
-        drawn = marked_in(cohort.references[case.id], image, cohort.target, labels)
+        drawn = marked_in(cohort.references[case.id], image, cohort.target, cohort.model.task)
         if drawn is not None:
             return drawn
     prediction = cohort.model.predict(case)
@@ -184,11 +193,8 @@ def _strongest(data: Array) -> Array:
 
 
 def _by_examples(cohort: Cohort, folder: Path, reading: ReadingOptions, seed: int) -> Audited:
-    if not folder.is_dir():
-        raise UsageError("is no folder", f"--concepts {folder}", "Give a folder with one folder a concept, or measured")
-    if cohort.torch_model is None:
-        raise UnfitError("--concepts", "its backend has no gradients", "Give a run or a package, with --backend torch")
-    inside = sorted(one for one in folder.iterdir() if one.is_dir())
+    refuse_no_folder(str(folder), cohort.torch_model)
+    inside = sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
     concepts: dict[str, list[Case]] = {}
     for place in inside or [folder]:
         concepts[place.name] = open_inputs([place], reading, cohort.model)[0]
