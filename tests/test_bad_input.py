@@ -391,18 +391,21 @@ def test_a_full_disk_leaves_no_half_of_a_prediction(cli, here, segmented):
     assert nothing_in(here)
 
 
-def test_ctrl_c_while_predicting_says_what_is_kept_and_how_to_go_on(cli, here, segmented, monkeypatch, caplog):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_while_predicting_says_what_is_kept_and_how_to_go_on(
+    cli, here, segmented, monkeypatch, caplog, number, code
+):
     predict, cases = Model.predict, []
 
     def pressed(self, image, *rest, **given):
         cases.append(image)
         if len(cases) == 3:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return predict(self, image, *rest, **given)
 
     monkeypatch.setattr(Model, "predict", pressed)
     done = cli("predict", segmented.out, segmented.data / "images", "--out", here / "out", "--device", "cpu")
-    assert done.code == 130
+    assert done.code == code
     assert f"2 cases predicted before the stop: {here / 'out'}" in caplog.text
     # The same command would be refused: its --out is there.
     assert done.last.startswith("isocenter predict: stopped. Give another --out for the rest, or --overwrite")

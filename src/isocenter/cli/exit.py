@@ -6,9 +6,14 @@ import json
 import logging
 import os
 import shlex
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
+from types import FrameType
 from typing import Any
 
 import typer
@@ -38,8 +43,9 @@ def main() -> None:
     handler.setFormatter(_Lines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("isocenter").setLevel(logging.INFO if speaks() else logging.ERROR)
+    ended: list[int] = []
     try:
-        with command_timed(), witnessed(sys.argv[1:] if speaks() else []):
+        with _ending_as_ctrl_c(ended), command_timed(), witnessed(sys.argv[1:] if speaks() else []):
             code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
         if code == 130:  # how typer says that Ctrl-C was pressed
             raise KeyboardInterrupt
@@ -49,7 +55,7 @@ def main() -> None:
         # typer takes a file that ends too early for the end of what a person types.
         defect = stop.__cause__ if isinstance(stop.__cause__, EOFError) else None
         stopped = _stopped(sys.argv[1:]) if speaks() else ""
-        code = _end(stopped, 130) if defect is None else _end(*_unforeseen(defect))
+        code = _end(stopped, 143 if ended else 130) if defect is None else _end(*_unforeseen(defect))
     except IsocenterError as error:
         # Of several processes all meet these alike.
         is_shown = speaks() or not isinstance(error, UsageError | WorkerLostError)
@@ -59,8 +65,31 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+@contextmanager
+def _ending_as_ctrl_c(ended: list[int]) -> Iterator[None]:
+    """SIGTERM, by which batch systems and containers end a program, stops it as Ctrl-C does; the second ends it.
+
+    ended: gets its number where it came
+    """
+    # Under torchrun it means that another process has died.
+    if "TORCHELASTIC_RUN_ID" in os.environ or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        ended.append(number)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
 def _stopped(words: list[str]) -> str:
-    """The last line after Ctrl-C: a training keeps what it had, and predictions those that were done.
+    """The last line after Ctrl-C or SIGTERM: a training keeps what it had, and predictions those that were done.
 
     words: of the command line
     """
