@@ -219,7 +219,7 @@ def test_a_table_in_another_encoding_names_itself_and_the_way_out(tmp_path):
         picture(tmp_path / "images" / f"x{n}.png", n)
     path = tmp_path / "table.csv"
     path.write_bytes("image;label\nx0.png;Lungenentzündung\n".encode("cp1252"))
-    with pytest.raises(DatasetError, match=r"table\.csv: is not written in UTF-8.*Excel"):
+    with pytest.raises(DatasetError, match=r"no labels; table\.csv is not written in UTF-8.*Excel"):
         read_dataset(tmp_path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import keyword
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -107,7 +108,8 @@ def _remove(*files: Path) -> None:
 
 
 def _export(module: Module, examples: tuple[Any, ...], path: Path, outside: bool, names: list[str]) -> None:
-    silent = StringIO()  # the exporter tells its steps on both streams
+    silent = StringIO()  # the exporter tells its steps on both streams, and its optimiser in a log
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)
     count = torch.export.Dim("batch", min=1)
     with warnings.catch_warnings(), redirect_stdout(silent), redirect_stderr(silent):
         warnings.simplefilter("ignore")

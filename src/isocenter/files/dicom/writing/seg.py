@@ -256,7 +256,7 @@ def _segmentation(
         content_label="SEGMENTATION",
         content_description=description[:64],
         series_description=description[:64],
-        omit_empty_frames=True,
+        omit_empty_frames=bool(planes.any()),  # there must be a frame
         **places,
     )
 

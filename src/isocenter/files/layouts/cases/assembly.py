@@ -144,7 +144,13 @@ def _labelled(
         also = "; its XML or JSON files are no boxes of Pascal VOC or COCO" if unread else ""
         remedy = "Add class folders, a labels/ or masks/ folder, or a table with a label column"
         if len(folder.tables) == 1:
-            table = read_table(folder.tables[0].path)
+            try:
+                table = read_table(folder.tables[0].path)
+            except DatasetError as error:
+                problem = (
+                    f"holds {counted(len(cases), 'image')} and no labels; {folder.tables[0].path.name} {error.problem}"
+                )
+                raise error.stating(problem=problem, where=str(folder.root)) from error
             also += f"; {table.path.name} has the columns {', '.join(table.columns)}"
             remedy = label_remedy(table)
         raise DatasetError(
