@@ -62,6 +62,21 @@ def test_a_package_of_it_is_calibrated_again_with_what_it_knows_of_its_model(cal
     assert isocenter.load(again.out, "cpu").task.certainty.calibrator.cases == 12
 
 
+def test_a_rule_that_a_sites_cases_cannot_keep_is_said_and_one_that_they_keep_is_so_no_longer(
+    classified, site, tmp_path
+):
+    rule = {**trained.TWO_STEPS, "task.operating_point": "sensitivity>=0.95"}
+    run = trained.classifying(classified.data, tmp_path / "run", assignments=rule).out
+    few = trained.pictures(tmp_path / "few", count=12, first=5000)
+    for cases, kept in ((few, False), (site, True)):
+        result = isocenter.calibrate(run, cases, out=tmp_path / f"with_{kept}", **SITE)
+        limits = read_json(result.out / "isocenter" / "model.json", "isocenter.model")["record"]["limits"]
+        said = [limit for limit in limits if "could not be kept" in limit]
+        because = result.decisions["task.thresholds"].because
+        assert said == ([] if kept else [f"The rule sensitivity>=0.95 could not be kept: {because}."])
+        assert all(one in repr(result) for one in said)
+
+
 def test_cases_that_had_a_part_in_the_model_are_refused_and_nothing_is_written(classified, tmp_path):
     with pytest.raises(UsageError, match=r"told by content.*trained or selected this model"):
         isocenter.calibrate(classified.out, classified.data, out=tmp_path / "model", **SITE)

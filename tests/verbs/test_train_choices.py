@@ -21,6 +21,7 @@ from isocenter.runtime import read_json, verify
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.values import Decision
 from isocenter.verbs.train import Run, train
+from packages import no_export
 
 
 def weights(run, name="last/weights"):
@@ -91,6 +92,11 @@ def test_a_rule_that_validation_cases_cannot_keep_is_a_warning_before_any_figure
     [warning] = [note for note in run.verdict.against if "could not be kept" in note]
     assert "The rule sensitivity>=0.95 could not be kept: 2 unseen cases of dark" in warning
     assert warning in (tmp_path / "run" / "report.html").read_text().replace("&gt;", ">")
+    with no_export():
+        package = isocenter.package(run.out, out=tmp_path / "package", backends=()).out
+    more = trained.pictures(tmp_path / "more", count=8, first=3000)
+    for model in (run.out, package):  # who scores it on other cases reads the same before any figure
+        assert warning in isocenter.evaluate(model, more).verdict.against
 
 
 @pytest.fixture(scope="module")

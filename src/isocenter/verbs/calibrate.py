@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -27,7 +27,7 @@ from isocenter.runtime import (
     write_calibrated,
     write_package,
 )
-from isocenter.tasks import suffices, untuned
+from isocenter.tasks import UNKEPT, Task, suffices, untuned
 from isocenter.values import Dataset, Decision
 from isocenter.verbs.evaluation import hashes_by_case
 from isocenter.verbs.explaining import kept_content
@@ -50,7 +50,8 @@ class Calibrated:
     """Where the calibrated model lies, and what the cases decided; prints both.
 
     cases, patients: how many decided
-    left_out: cases of the set's own test part, which decided nothing
+    left_out:        cases of the set's own test part, which decided nothing
+    unkept:          sentences on a rule that a person chose and the cases were too few for
     certificate:     which backends agree with torch; None where none was asked for
     """
 
@@ -60,17 +61,25 @@ class Calibrated:
     decisions: Mapping[str, Decision]
     certificate: Certificate | None = None
     left_out: int = 0
+    unkept: tuple[str, ...] = ()
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`."""
         made = {name: asdict(decision) for name, decision in self.decisions.items()}
         record = {"schema": "isocenter.calibrate", "version": 1, "out": str(self.out), "cases": self.cases}
-        return {**record, "patients": self.patients, "left_out": self.left_out, "decisions": made}
+        return {
+            **record,
+            "patients": self.patients,
+            "left_out": self.left_out,
+            "decisions": made,
+            "unkept": list(self.unkept),
+        }
 
     def __repr__(self) -> str:
         lines = [str(self.out), f"decided by {counted(self.cases, 'case')} of {counted(self.patients, 'patient')}"]
         if self.left_out:
             lines.append(f"{counted(self.left_out, 'case')} of the set's own test part left out")
+        lines += [f"warning: {sentence}" for sentence in self.unkept]
         lines += [f"{name}: {decision.value} ({decision.because})" for name, decision in self.decisions.items()]
         return "\n".join([*lines, *([] if self.certificate is None else self.certificate.lines)])
 
@@ -114,13 +123,7 @@ def calibrate(
     dataset, hashes = _unseen(with_references(whole, loaded.task), evidence)
     cases = list(dataset)
     settled, decisions = _settled(loaded, dataset, str(source))
-    limit = f"Calibrated anew on {counted(len(cases), 'case')}: its figures are those of the former calibration."
-    evidence = replace(
-        evidence,
-        limits=[*evidence.limits, limit],
-        decisions={**evidence.decisions, **decisions},
-        trained=sorted({*evidence.trained, *hashes}),
-    )
+    evidence, unkept = _calibrated_anew(evidence, settled.task, decisions, len(cases), hashes)
     certificate = None
     with becoming(out, overwrite, zipped, marks) as folder:
         if as_it_is:
@@ -133,7 +136,7 @@ def calibrate(
             how: dict[str, Any] = {"names": backends, "devices": ("cpu",), "threads": threads}
             certificate = certify(folder, settled, shown, shown.description, **how)
     patients, left_out = len({case.patient for case in cases}), len(whole) - len(cases)
-    return Calibrated(out, len(cases), patients, decisions, certificate, left_out)
+    return Calibrated(out, len(cases), patients, decisions, certificate, left_out, unkept)
 
 
 def _stays_as_it_is(source: Path, model: Model, out: Path, *, for_packages: bool) -> bool:
@@ -166,6 +169,19 @@ def _settled(loaded: Model, dataset: Dataset, where: str) -> tuple[Model, dict[s
             problem, where, "Use it as it is; of overlapping regions a model has to say which labels they hold"
         )
     return settled, decided
+
+
+def _calibrated_anew(
+    evidence: Evidence, task: Task, made: Mapping[str, Decision], cases: int, hashes: Iterable[str]
+) -> tuple[Evidence, tuple[str, ...]]:
+    """What is known of the model now, and sentences on a rule of a person that so few cases could not keep."""
+    decisions = {**evidence.decisions, **made}
+    own = {name.removeprefix("task."): one for name, one in decisions.items() if name.startswith("task.")}
+    unkept = tuple(task.traits.unkept(own))
+    former = [limit for limit in evidence.limits if not limit.startswith(UNKEPT)]
+    limit = f"Calibrated anew on {counted(cases, 'case')}: its figures are those of the former calibration."
+    trained = sorted({*evidence.trained, *hashes})
+    return replace(evidence, limits=[*former, *unkept, limit], decisions=decisions, trained=trained), unkept
 
 
 def _facts(evidence: Evidence) -> dict[str, Any]:

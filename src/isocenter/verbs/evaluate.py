@@ -29,7 +29,7 @@ from isocenter.runtime import (
     with_smaller_batches,
     with_uncertainty,
 )
-from isocenter.tasks import Task, suffices
+from isocenter.tasks import UNKEPT, Task, suffices
 from isocenter.values import Case, Dataset, Decision, Image, Plan, Problem, Row
 from isocenter.verbs.auditing import Audit, AuditOptions, EvaluationKeywords, audited, with_table
 from isocenter.verbs.evaluation import (
@@ -193,7 +193,7 @@ def evaluate(
     scored = audited(
         Audit(scored, predictor, cases, seed, known, folds, audits, planned, registered_groups(promised), run)
     )
-    others = (*_own_results(loaded, cases), *_shortcut_notes(loaded, run), *unshared(loaded.task, cases))
+    others = (*_own_results(loaded, cases), *_standing_notes(loaded, run), *unshared(loaded.task, cases))
     notes = (*chosen.notes, *scored.notes, *others)
     primary = str(loaded.record.get("primary", scored.rows[0].metric))
     log = _log_of(run)
@@ -275,12 +275,12 @@ def _own_results(model: Model, cases: Sequence[Case]) -> Iterator[str]:
             yield f"The references of {cases_of} were written by {which} and not drawn: agreement proves nothing."
 
 
-def _shortcut_notes(model: Model, run: Path | None) -> Iterator[str]:
-    """What the run, or the package, says of shortcuts in its data: on other cases figures may rest on them too."""
+def _standing_notes(model: Model, run: Path | None) -> Iterator[str]:
+    """What the run, or the package, says that holds on other cases too: shortcuts in its data, and an unkept rule."""
     notes: Sequence[Any] = model.record.get("limits", ())
     if run is not None and (run / NOTES).is_file():
         notes = read_json(run / NOTES, "isocenter.run")["notes"]
-    return (note for note in notes if str(note).startswith(SHORTCUT))
+    return (note for note in notes if str(note).startswith((SHORTCUT, UNKEPT)))
 
 
 def _plan_of(run: Path | None) -> Plan | None:

@@ -16,6 +16,7 @@ RULE = re.compile(r"(?P<youden>youden)|((?P<sensitivity>sensitivity)|specificity
 # Unseen cases of the class and of the rest; fewer say too little about a threshold.
 FEWEST_CASES = 10
 TOO_FEW = "are too few for a threshold"
+UNKEPT = "The rule "  # begins the sentence on a rule that could not be kept
 # Above every probability, so that nobody is called.
 NOBODY = 1.0001
 # The sentences of plans about operating points.
@@ -101,7 +102,7 @@ def unkept_rule(decisions: Mapping[str, Decision]) -> Sequence[str]:
     rule, chosen = decisions.get("operating_point"), decisions.get("thresholds")
     if rule is None or chosen is None or rule.because != BY_HAND or TOO_FEW not in chosen.because:
         return []
-    return [f"The rule {rule.value} could not be kept: {chosen.because}."]
+    return [f"{UNKEPT}{rule.value} could not be kept: {chosen.because}."]
 
 
 def check_numbers(where: str, given: Mapping[str, float], names: Sequence[str], low: float, high: float) -> None:
