@@ -329,6 +329,40 @@ def test_a_lower_bound_of_times_holds_whatever_ends_an_observation(censoring):
     assert np.corrcoef(np.log(lows), ratios[400:])[0, 1] < -0.99
 
 
+def test_a_bound_of_the_events_time_holds_and_is_sharper_where_many_leave_for_reasons_of_their_own():
+    random = np.random.default_rng(11)
+    ratios, count = random.normal(size=1600), 1600
+    event, ends = random.exponential(2 * np.exp(-ratios)) + 1e-3, random.exponential(1.5, count) + 1e-3
+    outcomes = list(zip(np.minimum(event, ends).tolist(), (event <= ends).tolist(), strict=True))
+    cases, when = cases_of("event", outcomes), np.linspace(0.02, 4.0, 100)
+    followed = {"time": when.tolist(), "share": np.exp(-when / 1.5).tolist()}
+    lows, stated = {}, {}
+    for kind in ("observed", "event"):
+        raw = survival(bound=kind, censoring=followed, horizons=[0.5, 1.0, 2.0])
+        task, _ = raw.tuned(decoded(raw, ratios[:800, None]), cases[:800])
+        made, decisions = task.scoring.assured(decoded(task, ratios[:800, None]), cases[:800], exact=True)
+        stated[kind] = decisions["task.conformal"]
+        assert tasks.build({"name": "survival", **made.settings}) == made
+        table = made.scoring.score(decoded(made, ratios[800:, None]), cases[800:]).assign(split="test")
+        lows[kind] = table["time_low"].to_numpy(float)
+        [row] = [row for row in made.scoring.summary(table, seed=0) if row.metric == "coverage"]
+        assert row.estimate.value == pytest.approx(0.9, abs=0.04)
+    held = {kind: (event[800:] >= low).mean() for kind, low in lows.items()}
+    assert held["event"] == pytest.approx(0.9, abs=0.03)
+    assert held["observed"] > held["event"] + 0.03
+    assert np.median(lows["event"]) > 1.3 * np.median(lows["observed"])
+    # exp(-1 / 1.5) = .51 of the cases would be observed at 1, and of all that were, or would have been, that many told.
+    assert lows["event"].max() <= 1.0
+    assert stated["event"].value["n"]["all"] == pytest.approx(408, abs=50)
+    assert "if nothing that ends an observation has to do with the patient" in stated["event"].because
+    assert "if nothing that ends" not in stated["observed"].because
+
+
+def test_an_unknown_bound_of_times_is_refused_by_its_name():
+    with pytest.raises(PlanError, match=r"task\.bound.*observed, event"):
+        survival(bound="sharp")
+
+
 def test_with_too_few_patients_the_lower_bound_of_times_is_zero_and_without_any_blank():
     cases = cases_of("event", [(1.0, True)] * 8)
     (before,) = decoded(survival(), [[0.0]])

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Steps, calibration_slope, censoring, kaplan_meier
 from isocenter.tasks.shared import SET_SENTENCES, interval_decisions
+from isocenter.tasks.survival.bounds import BOUNDS
 from isocenter.tasks.survival.curves import HALVINGS, MODELS, MOST
 from isocenter.values import Dataset, Decision, Fingerprint, Floats, Sentence
 
@@ -24,6 +25,7 @@ MOST_EPOCHS, LEAST_STEPS = 20, 64
 HORIZONS = (0.25, 0.5, 0.75)
 # Intervals of discrete time, each with at least so many training events.
 MOST_BINS, EVENTS_A_BIN = 10, 5
+CANDES = "arXiv:2103.09672"
 # Steps of a curve that a plan and a model keep, and the digits of each: more would not be seen.
 MOST_STEPS, DIGITS = 100, 6
 LATER = "validation cases tell it once the network is trained; where every case trains, the training cases"
@@ -36,6 +38,7 @@ VAN_HOUWELINGEN = "doi:10.1002/1097-0258(20001230)19:24<3401::AID-SIM554>3.0.CO;
 SLOPES = (0.05, 3.0)
 SENTENCES: Mapping[str, Sentence] = {
     **SET_SENTENCES,
+    "bound": Sentence("Lower bounds are those of the {value} time"),
     "model": Sentence("The model is {value}"),
     "horizons": Sentence("Probabilities are predicted by the times {value}"),
     "unit": Sentence("Times are counted in {value}", "The unit of times is not known"),
@@ -88,6 +91,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
             curve(kaplan_meier(times, happened), "share"), "on average the predicted curves of other cases are this one"
         ),
         **{name: Decision(None, LATER) for name in ("baseline", "slope", "median_risk")},
+        "bound": Decision("observed", "a lower bound of the observed time holds whatever ends an observation", CANDES),
         **interval_decisions(),
     }
 
@@ -225,6 +229,9 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     """PlanError names the setting that cannot be."""
     if settings["model"] not in MODELS:
         raise PlanError(f"there is no model {settings['model']!r}", "task.model", f"Choose one of {', '.join(MODELS)}")
+    if settings["bound"] not in BOUNDS:
+        problem = f"there is no bound of the time {settings['bound']!r}"
+        raise PlanError(problem, "task.bound", f"Choose one of {', '.join(BOUNDS)}")
     last = settings["followed"]
     for name in ("scale", "followed"):
         if not 0 < settings[name] < math.inf:

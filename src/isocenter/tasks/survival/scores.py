@@ -259,12 +259,19 @@ def time_axis(unit: str) -> str:
     return f"time ({unit})" if unit else "time, in the unit of the data"
 
 
-def bound_rows(table: Table, *, seed: Seed) -> Iterator[Row]:
-    """How often the observed time reaches its lower bound, of cases that have one."""
+def bound_rows(table: Table, reached: Callable[[Floats, Floats, Floats], Floats], *, seed: Seed) -> Iterator[Row]:
+    """How often times reach their lower bound, of cases that have one.
+
+    reached: (times, events, bounds) to 1 where it does, 0 where not, or what each case adds to the mean of these
+    """
     own = table[table[TIME_LOW].notna()] if TIME_LOW in table else table.iloc[:0]
     if len(own):
-        held = own["time"].to_numpy(float) >= own[TIME_LOW].to_numpy(float)
-        yield Row("coverage", "all", proportion(held, own["patient"].to_numpy(str), seed=seed))
+        held = reached(*(own[name].to_numpy(float) for name in ("time", "event", TIME_LOW)))
+        owners = own["patient"].to_numpy(str)
+        whole = bool(np.isin(held, (0, 1)).all())
+        yield Row(
+            "coverage", "all", proportion(held > 0, owners, seed=seed) if whole else bootstrap(held, owners, seed=seed)
+        )
 
 
 def event_of(case: Case) -> tuple[float, bool]:

@@ -15,7 +15,7 @@ from isocenter.evaluation import Seed, Steps, Table, brier_errors, harrell_c, in
 from isocenter.lazy import pandas as pd
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.shared import BETWEEN, INTERVALS, OF_SETS, Certainty, Shares, each_of, finite, mean_of, reading
-from isocenter.tasks.survival.bounds import TIME, bounded, crossed_bound, lower_bound
+from isocenter.tasks.survival.bounds import TIME, LowerBound, crossed_bound
 from isocenter.tasks.survival.curves import LEAST, MODELS, HazardModel, Known, median_time, plain_curve, variances
 from isocenter.tasks.survival.losses import LOSSES, RISK, log_hazard, rising
 from isocenter.tasks.survival.pictures import MEDIAN, SurvivalPictures, values_of
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 TIMES, CURVE = ("horizons", "edges"), ("censoring", "event_free", "baseline")
 NUMBERS, OPTIONAL = (
     ("scale", "followed", "slope", "median_risk"),
-    ("unit", "event_free", "baseline", "slope", "median_risk"),
+    ("unit", "event_free", "baseline", "slope", "median_risk", "bound"),
 )
 
 
@@ -86,6 +86,8 @@ class Survival:
     event_free:  {"time", "share"} of training cases to whom the event had not happened; None in older plans
     baseline:    {"time", "hazard"} cumulative, of a log hazard ratio of 0; None until it is estimated after training
     certainty:   the lower bound of times that is to hold, and what makes it so
+    bound:       what the lower bound of times is of: "observed", valid whatever censors, or "event", if nothing that
+                 ends an observation has to do with the patient
     slope:       what log hazard ratios are multiplied by; median_risk: of validation cases; None as the baseline
     """
 
@@ -100,6 +102,7 @@ class Survival:
     median_risk: float | None = None
     event_free: Mapping[str, Sequence[float]] | None = None
     slope: float | None = None
+    bound: str = "observed"
     certainty: Certainty = field(default_factory=Certainty)
 
     name: ClassVar[str] = "survival"
@@ -153,6 +156,7 @@ class Survival:
             "baseline": plain_curve(self.baseline),
             "slope": self.slope,
             "median_risk": self.median_risk,
+            "bound": self.bound,
             **self.certainty.of_intervals,
         }
 
@@ -276,7 +280,7 @@ class Survival:
             values |= {} if median is None else {MEDIAN: rounded(median)}
         raw, each = self._uncalibrated(outputs), each_of(arrays, "event", len(outputs))
         by_fold = [self._uncalibrated(one) for one in ([] if each is None else each)]
-        low = lower_bound(self.certainty, self._usual_time(raw), by_fold)
+        low = self._bound.stated(self.certainty, self._usual_time(raw), by_fold)
         between = arrays.get(f"event{BETWEEN}")
         spread: dict[str, Any] = {} if between is None else variances(between)
         confidence = Confidence(low=low, uncalibrated={"risk": raw}, **spread)
@@ -289,14 +293,14 @@ class Survival:
         if not cases or self.certainty.conformal is not None:
             return self, {}
         usual = [self._usual_time(one.confidence.uncalibrated["risk"]) for one in predictions]
-        certainty, made = bounded(self.certainty, usual, cases, exact=exact)
+        certainty, made = self._bound.found(self.certainty, usual, cases, exact=exact)
         return replace(self, certainty=certainty), made
 
     def crossed(
         self, predictions: Sequence[Prediction], cases: Sequence[Case], folds: Sequence[int]
     ) -> tuple[Task, dict[str, Decision]]:
-        """The task with what a bound of the mean of folds rests on."""
-        if self.certainty.conformal is None:
+        """The task with what a bound of the mean of folds rests on; one of the event's time goes by its threshold."""
+        if self.certainty.conformal is None or self.bound == "event":
             return self, {}
         risks = [one.confidence.uncalibrated["risk"] for one in predictions]
         certainty, made = crossed_bound(self.certainty, risks, cases, folds)
@@ -337,7 +341,7 @@ class Survival:
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Uno's c, Harrell's c, integrated Brier score; then AUC, Brier score and calibration by each horizon."""
-        return [*summary_rows(self._outcomes(table), seed=seed), *bound_rows(table, seed=seed)]
+        return [*summary_rows(self._outcomes(table), seed=seed), *bound_rows(table, self._bound.reached, seed=seed)]
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """Risk, survival by each horizon, the median, blank where it is not reached, and a lower bound of the time."""
@@ -363,6 +367,10 @@ class Survival:
     def _risk(self, outputs: Floats) -> float:
         hazard = self._hazard_model.curve(outputs, np.array([self.horizons[-1]]), self._known)
         return float(np.log(np.maximum(hazard[0], LEAST)))
+
+    @property
+    def _bound(self) -> LowerBound:
+        return LowerBound(self.bound, self.horizons, self._followed)
 
     @property
     def _followed(self) -> Steps:
