@@ -97,7 +97,9 @@ def slope_rows(
 ) -> Iterator[Row]:
     """Slope and intercept of each of several classes against the rest; the arguments of `calibration_rows`."""
     for side, table in (("", probabilities), (BEFORE, uncalibrated)):
-        for place, name in enumerate(names) if table is not None else ():
+        if table is None:
+            continue
+        for place, name in enumerate(names):
             both = slope_and_intercept(log_odds(table[:, place]), reference == place, patients)
             yield from (Row(f"{metric}{side}", name, one) for metric, one in zip(SLOPES, both, strict=True))
 
