@@ -195,6 +195,8 @@ def test_a_picture_in_colour_is_none_of_the_grey_ones_however_these_are_kept():
     for colour, refused in ((0.0, False), (0.04, False), (1.0, True)):
         reason = guard.verdict(replace(seen(rng), header=header_of(picture(colour))))[1]
         assert ("its colour is unlike" in str(reason)) == refused, (colour, reason)
+    unnamed = replace(picture(1.0), channels=("0", "1", "2"))  # from an array
+    assert header_of(unnamed) == header_of(picture(1.0))
     coloured = [replace(seen(rng), header=header_of(picture(1.0))) for _ in range(40)]
     of_colours = fitted_guard(coloured[:33], coloured[33:], LEVEL, exact=False)
     assert of_colours is not None and of_colours.verdict(coloured[0])[1] is None

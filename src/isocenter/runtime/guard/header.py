@@ -18,6 +18,8 @@ ALIKE = {"CR": RADIOGRAPH, "DX": RADIOGRAPH, "RG": RADIOGRAPH, "PX": RADIOGRAPH}
 AXES = ("left to right", "back to front", "feet to head")
 # Of the range, a share of colour that is next to none: a tint, or marks that somebody drew, have a hundredth or two.
 TINT = 0.1
+# Channels of a picture from an array, which a model takes for R, G and B.
+UNNAMED = ("0", "1", "2")
 # Lines of a picture at which its colour is looked at, about.
 LINES = 64
 
@@ -66,7 +68,7 @@ def _colour(image: Image) -> dict[str, float]:
     own = without_alpha(image.channels)
     if len(own) == 1 and image.geometry.ndim > 1:
         return {"colour": math.log(TINT)}
-    if own != COLOUR:
+    if own != COLOUR and not (own == UNNAMED and image.geometry.ndim == 2):
         return {}
     read, step = image.reader(), max(1, image.shape[1] // LINES)
     rest = (slice(None),) * (len(image.shape) - 2)
