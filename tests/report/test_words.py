@@ -132,8 +132,8 @@ def test_the_method_says_how_or_why_not() -> None:
 
 def test_a_metric_has_the_name_of_the_papers_and_leaves_its_unit_to_the_value() -> None:
     spelled = {"hd95": "HD95", "nsd": "NSD", "nsd_pixels": "NSD, tolerance in pixels"}
-    metrics = ("hd95", "hd95_pixels", "nsd_pixels", "volume_error_mm2", "my_metric")
-    names = ["HD95", "HD95", "NSD, tolerance in pixels", "Volume error", "My metric"]
+    metrics = ("hd95", "hd95_pixels", "nsd_pixels", "volume_error_mm2", "my_metric", "hd95_answered")
+    names = ["HD95", "HD95", "NSD, tolerance in pixels", "Volume error", "My metric", "HD95, answered"]
     assert [metric_name(metric, spelled) for metric in metrics] == names
 
 

@@ -30,6 +30,14 @@ def test_a_word_of_the_command_line_leads_to_the_keyword(word, keyword):
         isocenter.train("nowhere", **{word: 1})
 
 
+@pytest.mark.parametrize("verb", ["plan", "train"])
+def test_a_flag_that_sets_one_value_of_the_plan_leads_to_that(verb):
+    with pytest.raises(TypeError, match=r'Use assignments=\{"network\.context": \["age", "sex"\]\}'):
+        getattr(isocenter, verb)("nowhere", covariates="age,sex")
+    with pytest.raises(TypeError, match="Its keywords are"):
+        isocenter.check("nowhere", covariates="age,sex")
+
+
 @pytest.mark.parametrize("verb", ["check", "evaluate", "plan", "predict", "train"])
 @pytest.mark.parametrize(
     ("near", "right"), [("label", "labels"), ("columns", "column"), ("fillmissing", "fill_missing")]

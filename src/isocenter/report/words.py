@@ -13,6 +13,8 @@ from isocenter.values import SERIES_UNITS, Estimate, Row
 
 # Endings of metrics that are not in mm or ml.
 UNIT_ENDINGS = ("_pixels", "_voxels", "_mm2", *(f"_{name}" for name in SERIES_UNITS))
+# Endings that say of which answers, or by which probabilities, a metric is.
+QUALIFIERS = ("_answered", "_uncalibrated", "_epistemic")
 EN_DASH = "\N{EN DASH}"
 ALL = "all"  # the label of the row over all labels
 MOST_DECIMALS = 6
@@ -26,6 +28,9 @@ def metric_name(metric: str, names: Mapping[str, str]) -> str:
     """
     for unit in UNIT_ENDINGS:
         metric = metric if metric in names else metric.removesuffix(unit)
+    for ending in QUALIFIERS:
+        if metric not in names and metric.endswith(ending) and metric != ending:
+            return f"{metric_name(metric.removesuffix(ending), names)}, {ending[1:]}"
     words = metric.replace("_", " ").strip()
     return names.get(metric, words[:1].upper() + words[1:])
 
