@@ -160,6 +160,18 @@ def test_a_case_without_images_is_left_out_by_name():
     assert [problem.what for problem in found.problems if problem.cases == ("bare",)] == ["has no image"]
 
 
+def test_the_same_fault_of_many_files_is_said_once_with_the_first_of_them():
+    def broken(number: int) -> Image:
+        raise FormatError("a mask in colours" if number else "is cut short", f"masks/c{number}.png", "Save it anew")
+
+    bad = [Case(f"c{n}", f"p{n}", LazyMapping({"image": partial(broken, n)}), {"mask": mask()}) for n in range(6)]
+    found = examine(cohort(*bad, case(6), case(7))).problems
+    assert [(one.what, one.cases) for one in found] == [
+        ("masks/c0.png: is cut short", ("c0",)),
+        ("a mask in colours, as in masks/c1.png", ("c1", "c2", "c3", "c4", "c5")),
+    ]
+
+
 def test_what_many_cases_have_is_said_once():
     other = Geometry((4, 5, 3), np.diag([1.0, 1.0, 4.0, 1.0]))
     two = [Case(f"c{n}", f"p{n}", {"T1": image(n), "T2": image(n, other)}, {"mask": mask()}) for n in range(3)]

@@ -53,6 +53,9 @@ from isocenter.values import (
 # Called with the number of cases done and of all.
 Progress = Callable[[int, int], None]
 
+# Why a case whose files are at fault is left out; of so many with the same fault only the first file is named.
+UNUSABLE, MANY = "cannot be used", 4
+
 
 @dataclass(frozen=True, eq=False)
 class Examination:
@@ -199,7 +202,7 @@ def _content(data: Array, valid: Array) -> float:
 def _unusable(case: Case, error: IsocenterError) -> Problem:
     # Without the case's name in it, what many cases have is said once.
     what = error.problem if error.where == case.id else f"{error.where}: {error.problem}"
-    return Problem("error", what, (case.id,), "cannot be used", error.remedy)
+    return Problem("error", what, (case.id,), UNUSABLE, error.remedy)
 
 
 def _read(case: Case, name: str, image: Image, valid: Array) -> CaseReference:
@@ -238,4 +241,20 @@ def _joined(problems: Sequence[Problem]) -> list[Problem]:
     cases: dict[Problem, list[str]] = {}
     for problem in problems:
         cases.setdefault(replace(problem, cases=()), []).extend(problem.cases)
-    return [replace(problem, cases=tuple(found)) for problem, found in cases.items()]
+    return _of_many_files([replace(problem, cases=tuple(found)) for problem, found in cases.items()])
+
+
+def _of_many_files(problems: Sequence[Problem]) -> list[Problem]:
+    """One problem, with the first file, for all cases that cannot be used for the same fault of their own files."""
+    alike: dict[tuple[str, str], list[Problem]] = {}
+    for problem in problems:
+        where, colon, fault = problem.what.partition(": ")
+        if colon and problem.why == UNUSABLE:
+            alike.setdefault((fault, problem.remedy), []).append(problem)
+    joined: dict[Problem, Problem | None] = {}
+    for (fault, _), own in alike.items():
+        if len(own) >= MANY:
+            where = own[0].what.partition(": ")[0]
+            cases = tuple(case for one in own for case in one.cases)
+            joined |= dict.fromkeys(own) | {own[0]: replace(own[0], what=f"{fault}, as in {where}", cases=cases)}
+    return [one for problem in problems if (one := joined.get(problem, problem)) is not None]

@@ -88,7 +88,6 @@ def readme(
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-# What a model makes of images of something else, without a gate and with one.
 # Columns that are named one by one.
 MOST = 24
 LIMITS = (
