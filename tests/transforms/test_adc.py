@@ -65,3 +65,9 @@ def test_b_values_lie_beside_a_nifti_and_convert_makes_the_map(tmp_path):
     (tmp_path / "dwi.bval").write_text("0 400\n")
     with pytest.raises(FormatError, match="2 b-values for 3 frames"):
         isocenter.read(tmp_path / "dwi.nii.gz")
+
+
+def test_what_was_written_is_said_in_words(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((3, 4, 5), np.int16), np.diag([1.0, 1, 2, 1])), tmp_path / "scan.nii.gz")
+    written = isocenter.convert(tmp_path / "scan.nii.gz", tmp_path / "scan.nrrd")
+    assert "scan.nrrd: 3 x 4 x 5 voxels of 1 x 1 x 2 mm, RAS, int16" in str(written)

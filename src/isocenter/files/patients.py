@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from isocenter.errors import UsageError
+from isocenter.errors import UsageError, counted
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def patients_of(names: Sequence[str]) -> Patients:
     joins = FEWEST <= len(set(owners)) < len(names)
     if not (proven or joins):
         return Patients(tuple(names), UNKNOWN, known=False)
-    return Patients(owners, f"{len(set(owners))} patients, identified by {' or '.join(rules)}", known=True)
+    return Patients(owners, f"{counted(len(set(owners)), 'patient')}, identified by {' or '.join(rules)}", known=True)
 
 
 def patients_by(pattern: str, names: Sequence[str]) -> Patients:
@@ -100,7 +100,7 @@ def patients_by(pattern: str, names: Sequence[str]) -> Patients:
             "Give the name of a column, or an expression with a group around the patient, such as (case\\d+)",
         )
     owners = tuple(fit.group(1 if rule.groups else 0) for fit in fits if fit is not None)
-    return Patients(owners, f"{len(set(owners))} patients, identified by --patient {pattern}", known=True)
+    return Patients(owners, f"{counted(len(set(owners)), 'patient')}, identified by --patient {pattern}", known=True)
 
 
 def names_a_person(name: str) -> bool:

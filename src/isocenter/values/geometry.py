@@ -284,12 +284,16 @@ class Geometry:
         affine[:-1, -1] = self.to_world(start)
         return replace(self, shape=shape, affine=affine)
 
-    def __repr__(self) -> str:
+    @property
+    def words(self) -> str:
+        """Size, spacing and sides: "64 x 64 x 20 voxels of 1 x 1 x 3 mm, RAS"."""
         size = " x ".join(str(n) for n in self.shape)
         if self.spacing is None:
-            return f"Geometry({size} voxels, size in mm unknown)"
+            return f"{size} voxels, size in mm unknown"
         if self.is_series:
-            return f"Geometry({size} samples of {self.spacing[0]:.4g} {self.unit})"
+            return f"{size} samples of {self.spacing[0]:.4g} {self.unit}"
         spacing = " x ".join(f"{s:.4g}" for s in self.spacing)
-        sides = f", {self.orientation or 'orientation unknown'}"
-        return f"Geometry({size} voxels of {spacing} {self.unit}{sides})"
+        return f"{size} voxels of {spacing} {self.unit}, {self.orientation or 'orientation unknown'}"
+
+    def __repr__(self) -> str:
+        return f"Geometry({self.words})"

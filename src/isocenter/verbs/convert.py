@@ -47,7 +47,12 @@ class Converted(InNotebook):
     def __repr__(self) -> str:
         lines = []
         for path, image in zip(self.files, self.images, strict=True):
-            lines += [f"{path}: {image!r}", *(f"note: {note}" for note in image.notes)]
+            many = f", {len(image.channels)} channels" if len(image.channels) > 1 else ""
+            frames = f", {image.frames} frames" if image.frames else ""
+            lines += [
+                f"{path}: {image.geometry.words}{many}{frames}, {image.dtype}",
+                *(f"note: {note}" for note in image.notes),
+            ]
         lines += [f"not written: {one.what}. {one.remedy}" for one in self.problems]
         return "\n".join(lines)
 

@@ -176,7 +176,7 @@ def _patients(
     names = tuple(str(owner) if owner else f"unknown-{name}" for owner, name in zip(owners, ids, strict=True))
     unknown = sum(1 for owner in owners if not owner)
     gap = f"; {unknown} cases without one stand for themselves" if unknown else ""
-    return Patients(names, f"{len(set(names))} patients, identified by {words}{gap}", known=True)
+    return Patients(names, f"{counted(len(set(names)), 'patient')}, identified by {words}{gap}", known=True)
 
 
 def _remedy(problems: Sequence[Problem]) -> str:
