@@ -28,8 +28,8 @@ from isocenter.values import Case
 
 distributed = pytest.importorskip("distributed")
 
-# A worker that was killed is given up in a second: by default who asks it for a result goes on trying for thirty. A case
-# is given up once two have died of it: by default four, each of which takes seconds to start.
+# A worker that was killed is given up in a second: by default who asks it for a result goes on trying for thirty.
+# A case is given up once two have died of it: by default four, each of which takes seconds to start.
 QUIET = {
     "DASK_DISTRIBUTED__DASHBOARD__ENABLED": "False",
     "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s",

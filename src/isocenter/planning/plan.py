@@ -143,7 +143,7 @@ def _inference(inputs: PlanInputs, fits: Fitted, flips: Decision, side: Decision
         "batch": _window_batch(inputs.machine),
         "flips": flips_at_test(flips),
         "left_right": side,
-        "uncertainty": Decision("auto", "members are compared, or draws of the last layer's weights: no further pass"),
+        "uncertainty": Decision("auto", "members are compared, or draws of the last layer, which take no further pass"),
         "draws": Decision(16, "the spread of so many draws is known within a fifth"),
     }
 

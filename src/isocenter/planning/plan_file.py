@@ -49,7 +49,8 @@ def plan_text(plan: Plan) -> str:
         "options": dict(plan.options),
     }
     digests = {name: _digest(decision.value) for name, decision in plan}
-    parts = [head, *({name: section} for name, section in sections.items()), {"as_planned": digests}]
+    own = [{name: section} for name, section in sections.items()]
+    parts: list[Mapping[str, Any]] = [head, *own, {"as_planned": digests}]
     return HEADER + "".join(_written(_Part(repr(part), part)) for part in parts)
 
 

@@ -41,7 +41,7 @@ APPROXIMATE = ": approximate, no guarantee, for these cases decided other things
 SET_SENTENCES: Mapping[str, Sentence] = {
     "coverage": Sentence("Sets and intervals are to hold the truth in {percent} of new patients"),
     "conformal_method": Sentence("Classes are scored for them by the method {value}"),
-    "conformal_by": Sentence("They hold by {value}"),
+    "conformal_by": Sentence("They hold by the rule {value}"),
     "conformal": Sentence(
         "Thresholds of sets or intervals are found", "No sets or intervals are found yet", always=True
     ),
@@ -77,13 +77,13 @@ def interval_decisions() -> dict[str, Decision]:
     """The settings of a task that states intervals, before any case has found something."""
     return {
         "coverage": Decision(Certainty.coverage, "the truth may lie outside in one patient of ten", ANGELOPOULOS),
-        "conformal": Decision(None, "it is found on cases that did not train, after training"),
+        "conformal": Decision(None, "they are found after training, on cases that did not train"),
     }
 
 
 def set_decisions() -> dict[str, Decision]:
     """The settings of a task that states sets, before any case has found something."""
-    by = f"in each class where each has {FEWEST_OF_CLASS} cases, else over all"
+    by = f"each class by itself where each has {FEWEST_OF_CLASS} cases, else all cases together"
     return interval_decisions() | {
         "conformal_method": Decision(AUTO, "lac, which makes the smallest sets, of grades those without gaps"),
         "conformal_by": Decision(AUTO, by),
@@ -178,7 +178,7 @@ def covering_decisions(
     return {
         "risk": Decision(USUAL_RISK, because, CRC),
         "risk_delta": Decision(None, "it holds on average over calibration parts: no confidence was asked for"),
-        "covering": Decision(None, "it is found on cases that did not train, after training"),
+        "covering": Decision(None, "they are found after training, on cases that did not train"),
     }
 
 
