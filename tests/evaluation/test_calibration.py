@@ -80,6 +80,17 @@ def test_copies_of_every_image_make_no_interval_narrower():
     assert intercept.low < -0.5 < intercept.high
 
 
+@pytest.mark.parametrize("apart", [0.7, 1.6])
+def test_the_interval_of_a_slope_holds_the_true_one_also_of_few_cases_that_are_almost_parted(apart):
+    random, held = np.random.default_rng(1), []
+    for _ in range(200):
+        ill = random.random(40) < 0.35
+        seen = apart * (2 * ill - 1) + random.normal(size=40)
+        slope, _ = slope_and_intercept(2 * apart * seen + np.log(0.35 / 0.65), ill, people(40))
+        held += [] if np.isnan(slope.value) else [slope.low <= 1 <= slope.high]
+    assert np.mean(held) > 0.92
+
+
 def test_cases_that_a_line_parts_have_no_slope():
     odds = np.linspace(-3, 3, 40)
     slope, _ = slope_and_intercept(odds, odds > 0, people(40))

@@ -71,7 +71,8 @@ def _sentences(curves: dict[str, DecisionCurve]) -> Iterator[str]:
             what = f"Calling {_in_words(label)} by the model"
             yield f"{what} is worth more than calling all or nobody at thresholds {ends}."
     if none := [_in_words(label) for label, curve in curves.items() if curve.gains is None]:
-        yield f"At no threshold is it shown that calls are worth more than calling all or nobody: {listed(none)}."
+        what = f"Calling {listed(none)} by the model"
+        yield f"{what} is shown at no threshold to be worth more than calling all or nobody."
 
 
 def _in_words(label: str) -> str:

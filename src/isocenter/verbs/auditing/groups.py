@@ -65,7 +65,8 @@ HOW = (
 )
 NEAREST = (
     "How far the answer to a case lies from that to its nearest neighbour, by what the network sees: of other groups, "
-    "and of its own. p is that of groups dealt anew."
+    "and of its own. p is that of groups dealt anew: a small group is near to few of its own, so that the difference "
+    "that chance makes may be below 0."
 )
 
 
