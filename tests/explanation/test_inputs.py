@@ -19,6 +19,7 @@ from isocenter.explanation import CaseOnGrid, UnfitError, explained, named_metho
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork
 from isocenter.transforms import Normalisation
 from isocenter.values import Case, Geometry, Image
+from isocenter.verbs.explaining import Explainer
 
 AGE = {"age": {"median": 50.0, "mean": 50.0, "deviation": 10.0, "missing": 0.0}}
 SEX = {"sex": {"levels": {"f": 0.5, "m": 0.5}, "missing": 0.0}}
@@ -117,6 +118,9 @@ def test_each_covariate_has_a_bar_of_what_the_score_loses_without_it():
     assert set(bars) == {"age", "sex"}
     assert bars["age"] == pytest.approx(6.0)  # two deviations above the mean, at which a missing age stands
     assert bars["sex"] == pytest.approx(0.0)
+    made = Explainer.of(of, named_methods("occlusion"), by_name=True, target="bright")(case)
+    assert dict(made.covariates) == bars
+    assert dict(made.explanations[0].covariates) == bars
 
 
 def test_a_model_that_averages_mirrored_views_is_explained_in_all_of_them():

@@ -15,6 +15,7 @@ from isocenter import networks
 from isocenter.explanation import CaseOnGrid, UnfitError, explained, named_methods
 from isocenter.runtime import Averaged, TorchNetwork
 from isocenter.values import Vector
+from isocenter.verbs.explaining.cohort import pictures_of
 
 # The first axis runs to the head, the second to the left, the third backwards, with unlike voxels and a slight turn.
 TURNED = np.array([[0, -1.5, 0.1, 40.0], [0.05, 0.1, -3.0, 20.0], [0.8, 0, 0.1, -7.0], [0, 0, 0, 1.0]])
@@ -90,6 +91,8 @@ def test_members_are_averaged_and_their_disagreement_is_a_map():
     assert_allclose(made.data, (0.75 * first + 0.25 * second)[0] * image.data[0], rtol=1e-4, atol=1e-5)
     apart = abs((first - second)[0] * image.data[0]) * np.sqrt(0.75 * 0.25)
     assert_allclose(made.disagreement, apart, rtol=1e-3, atol=1e-5)
+    drawn = pictures_of(made, image, named_methods("integrated_gradients")[0], None, failed=False)
+    assert list(drawn) == ["integrated_gradients", "integrated_gradients_disagreement"]
 
 
 def test_the_weights_of_the_model_stay_as_they_are_and_get_no_gradients():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from numpy.testing import assert_allclose
@@ -29,6 +31,7 @@ from isocenter.tasks.detection.task import Detection
 from isocenter.tasks.instances.task import InstanceSegmentation
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.values import BoundingBoxes, Case, Geometry, Image, Label
+from isocenter.verbs.explaining.cohort import pictures_of
 
 COUNT = 8
 
@@ -199,6 +202,20 @@ def test_several_images_have_a_map_each_and_a_network_that_sees_the_first_alone_
         assert_allclose(made.data, made.images["T1"] + made.images["T2"], atol=1e-5)
 
 
+def test_of_several_images_each_has_a_picture_of_its_own_map_and_one_that_the_case_lacks_has_none():
+    weights = np.ones((2, 8, 8))
+    of = model(Linear(weights), (8, 8), channels=("T1", "T2"))
+    pixels = np.random.default_rng(0).uniform(0.1, 1, (2, 8, 8)).astype(np.float32)
+    image = Image(pixels, Geometry((8, 8), np.eye(3)), channels=("T1", "T2"))
+    [method] = named_methods("occlusion")
+    made = explained(of, image, method, target="bright")
+    drawn = pictures_of(made, image, method, None, failed=False)
+    assert list(drawn) == ["occlusion", "occlusion_T1", "occlusion_T2"]
+    assert "all images together, over T1" in drawn["occlusion"].caption
+    one = Image(pixels[1:], image.geometry, channels=("T2",))
+    assert list(pictures_of(made, one, method, None, failed=False)) == ["occlusion", "occlusion_T2"]
+
+
 def test_an_unknown_target_is_refused():
     with pytest.raises(UsageError, match="no target 'dog'"):
         CaseOnGrid.of(corner_model(), textured(0), "dog")
@@ -211,3 +228,29 @@ def test_a_map_without_any_evidence_says_so_and_shows_the_middle_of_the_volume()
     assert "axial, slice 6 of 11" in drawn.caption
     seen = heat(image, np.eye(8, 9, dtype=np.float32)[..., None] * np.ones(11), "gradcam: ball")
     assert "Nothing" not in seen.caption
+
+
+@pytest.mark.pictures
+def test_a_few_voxels_far_above_all_others_do_not_make_the_rest_of_a_map_unseen():
+    image, data = Image(np.zeros((1, 20, 20), dtype=np.float32), Geometry((20, 20), np.eye(3))), np.zeros((20, 20))
+    data[5:15, 5:15] = 1.0
+    data[0, 0] = 100.0
+    assert pixels_of(heat(image, data, "rise: ill"))[5:15, 5:15].max(axis=2).min() > 60
+
+
+@pytest.mark.pictures
+def test_what_experts_marked_is_outlined_and_failed_stands_across_the_whole_map():
+    image, data = Image(np.zeros((1, 20, 20), dtype=np.float32), Geometry((20, 20), np.eye(3))), np.zeros((20, 20))
+    plain = pixels_of(heat(image, data, "rise: ill"), 200)
+    outlined = pixels_of(heat(image, data, "rise: ill", inside=np.pad(np.ones((8, 8), dtype=bool), 6)), 200)
+    differ = np.abs(outlined - plain).sum(axis=2) > 60
+    assert differ[55:145, 58:62].any()
+    assert not differ[80:120, 80:120].any()
+    written = np.abs(pixels_of(heat(image, data, "rise: ill", failed=True), 200) - plain).sum(axis=2) > 60
+    assert np.ptp(np.flatnonzero(written.any(axis=0))) > 120
+
+
+def pixels_of(figure, side=20):
+    """(side, side, 3) of a picture of a square image."""
+    seen = PIL.Image.open(BytesIO(figure.png)).convert("RGB").resize((side, side), PIL.Image.Resampling.BOX)
+    return np.asarray(seen).astype(int)

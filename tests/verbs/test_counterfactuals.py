@@ -70,6 +70,13 @@ def test_a_name_that_is_not_called_and_a_model_that_calls_nothing_are_refused(cl
         isocenter.explain(segmented.out, volume, method="gradcam", tests=0, counterfactual="core")
 
 
+def test_what_suits_no_case_is_refused_before_any_is_read(classified, tmp_path):
+    nowhere = tmp_path / "not there.png"
+    for wrong in ({"counterfactual": "cat"}, {"target": "cat"}, {"concepts": tmp_path / "no folder"}):
+        with pytest.raises(UsageError, match=r"cat|no folder"):
+            isocenter.explain(classified.out, nowhere, method="gradcam", **wrong)
+
+
 def test_of_findings_the_one_that_is_named_is_called_the_other_way():
     task = kind("findings").of({"findings": ["cyst", "node"], "thresholds": {"cyst": 0.3}})
     prediction = Prediction(Geometry.of_pixels((4, 4)), probabilities={"cyst": 0.4, "node": 0.2})

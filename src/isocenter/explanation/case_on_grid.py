@@ -15,7 +15,7 @@ from isocenter.errors import UsageError, listed
 from isocenter.explanation.subject import Objective, Run, Subject
 from isocenter.lazy import torch
 from isocenter.runtime import Differentiable, Model, image_of, slide, window_count, with_covariates
-from isocenter.tasks import rows_in
+from isocenter.tasks import Task, rows_in
 from isocenter.transforms import COLOUR, looked_at
 from isocenter.values import Array, Case, Image
 
@@ -28,6 +28,14 @@ AUTO = "auto"
 WHOLE = "all"
 # (members, channels, *window) of the map of a window, from its subjects, one a member.
 Mapped = Callable[[Sequence[Subject]], "Tensor"]
+
+
+def refuse_unknown_target(task: Task, target: str) -> None:
+    """Raises UsageError for a target that the task does not have."""
+    known = task.decoding.targets
+    if target not in (AUTO, WHOLE, *known):
+        choice = listed([AUTO, *known]) if known else AUTO
+        raise UsageError(f"there is no target {target!r}", "--target", f"Choose one of {choice}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +78,8 @@ class CaseOnGrid:
     def chosen(self, target: str) -> str | None:
         """A target by name, or what "auto" stands for in this case."""
         known, decoding = self.model.task.decoding.targets, self.model.task.decoding
+        refuse_unknown_target(self.model.task, target)
         if target not in (AUTO, WHOLE):
-            if target not in known:
-                choice = listed([AUTO, *known]) if known else AUTO
-                raise UsageError(f"there is no target {target!r}", "--target", f"Choose one of {choice}")
             return target
         if target == AUTO and len(known) == 1:
             return known[0]

@@ -57,6 +57,20 @@ class Flip:
     def of(cls, task: Task, asked: str, prediction: Prediction) -> Flip:
         """What is asked for, as "class", "finding" or "part:class"; "auto" is the likeliest other class.
 
+        Raises what `asked_for` does.
+        """
+        made = cls.asked_for(task, asked)
+        before, name = made.called(prediction), made.name
+        if name == AUTO:
+            chances = made.own(prediction).probabilities or {}
+            name = max((one for one in chances if one != before), key=lambda name: chances[name])
+        flip = replace(made, name=name)
+        return replace(flip, before=flip.called(prediction))
+
+    @classmethod
+    def asked_for(cls, task: Task, asked: str) -> Flip:
+        """The same before any case is known: `before` is empty, and the name may be "auto".
+
         Raises UsageError for a task that calls nothing, and for a name that it does not call.
         """
         part, _, name = asked.rpartition(":") if task.decoding.parts else ("", "", asked)
@@ -66,16 +80,11 @@ class Flip:
             parts = f"; name one of {listed(list(task.decoding.parts))}, as part:class" if task.decoding.parts else ""
             raise UsageError(f"a {own.name} calls no class or finding that could flip{parts}", WHERE, "Leave it away")
         made = cls(task, part, name, "")
-        before = made.called(prediction)
-        if name == AUTO and made.picks:
-            chances = made.own(prediction).probabilities or {}
-            name = max((one for one in chances if one != before), key=lambda name: chances[name])
-        if name not in own.decoding.targets:
+        if name not in own.decoding.targets and not (name == AUTO and made.picks):
             raise UsageError(
                 f"there is no {asked!r} to flip to", WHERE, f"Choose of {listed(list(own.decoding.targets))}"
             )
-        flip = replace(made, name=name)
-        return replace(flip, before=flip.called(prediction))
+        return made
 
     @property
     def picks(self) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from isocenter.errors import DatasetError, IsocenterError, UsageError, counted
-from isocenter.explanation import ALL, AUTO, METHODS, PLACED, TESTED, Explanation, named_methods
+from isocenter.explanation import ALL, AUTO, METHODS, PLACED, TESTED, Explanation, named_methods, refuse_unknown_target
 from isocenter.files import write_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
@@ -27,7 +27,9 @@ from isocenter.verbs.explaining import (
     counterfactuals_of,
     explanation_page,
     findings_sentence,
+    refuse_no_folder,
     verdict_sentence,
+    with_gradients,
     with_references,
     with_tests,
 )
@@ -58,6 +60,7 @@ class Explained(InNotebook):
     refused:  {method: why it cannot explain this model}
     problems: errors are cases without a map
     tables:   {file name: what further looks found}, such as concepts.csv
+    covariates: {case: {name: how much lower the score is without its value}}, of networks that get some
     """
 
     table: pd.DataFrame
@@ -69,6 +72,7 @@ class Explained(InNotebook):
     out: Path | None = None
     findings: Sequence[Mapping[str, Any]] = field(default_factory=list)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    covariates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def failures(self) -> list[Problem]:
@@ -84,6 +88,7 @@ class Explained(InNotebook):
             "methods": {name: dict(one) for name, one in self.methods.items()},
             "refused": dict(self.refused),
             "findings": [dict(one) for one in self.findings],
+            "covariates": {case: dict(each) for case, each in self.covariates.items()},
             "failed": failed,
             "files": [str(path) for path in self.files],
             "rows": self.table.to_dict("records"),
@@ -149,6 +154,12 @@ def explain(
         refuse_taken(folder, overwrite, MARKS)
     loaded = loaded_model(model, device, fold=fold, threads=threads, backend=backend)
     explainer = Explainer.of(loaded, methods, by_name=method not in (AUTO, ALL), target=target, seconds=seconds)
+    # What suits no case is refused before any is read, let alone explained.
+    refuse_unknown_target(loaded.task, target)
+    if counterfactual is not None:
+        with_gradients(loaded, explainer.torch_model, counterfactual)
+    if concepts is not None:
+        refuse_no_folder(str(concepts), explainer.torch_model)
     opened, problems = open_inputs(inputs, options, loaded)
     cases = covered(with_own_names(opened, list(METHODS)), covariates)
     explainer = replace(explainer, references=_references(references, options, loaded, cases))
@@ -220,5 +231,6 @@ def _explained(
         failed,
         [path for one in made for path in one.files],
         findings=cohort_findings(made, seed=seed),
+        covariates={one.case: one.covariates for one in made if one.covariates},
     )
     return result, made

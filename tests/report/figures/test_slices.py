@@ -219,3 +219,11 @@ def test_a_thin_line_keeps_its_colour_on_a_photograph_of_many_colours() -> None:
     photograph[150, :40] = PALETTE[2]
     with Picture.open(io.BytesIO(_packed(Picture.fromarray(photograph), 64))) as packed:
         assert (np.asarray(packed.convert("RGB"))[150, :40] == PALETTE[2]).all()
+
+
+def test_a_contact_sheet_shows_the_slice_that_it_is_told_to_go_through() -> None:
+    volume, mark = np.zeros((1, 12, 12, 9), dtype=np.float32), np.zeros((12, 12, 9), dtype=bool)
+    volume[..., 7], mark[3:6, 3:6, 7] = 1.0, True
+    image = Image(volume, Geometry((12, 12, 9), np.eye(4)))
+    middle, told = (pixels(figures.contact_sheet({"one": image}, "a sheet", through=at)) for at in (None, mark))
+    assert told[:100].mean() > middle[:100].mean() + 100

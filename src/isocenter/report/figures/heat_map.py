@@ -2,59 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 
 from isocenter.report.display import Plane, planes, turned, unit_of, upright
 from isocenter.report.figures.drawing import Canvas, Ink, chart, plain, png, short
 from isocenter.report.figures.figure import Figure
 from isocenter.report.figures.lines import MOST_PANELS, put_trace
-from isocenter.report.figures.slices import SLICE_DPI, panels_of, put_greys, put_letters, put_scale_bar
+from isocenter.report.figures.slices import (
+    REFERENCE_LINE,
+    SLICE_DPI,
+    panels_of,
+    put_greys,
+    put_letters,
+    put_outlines,
+    put_scale_bar,
+)
 from isocenter.report.figures.view import View, cut, view_of
-from isocenter.values import Array, Image
+from isocenter.values import Array, Image, Label
 
 # Share of the largest value from which a map is opaque, and below which it is not seen.
 FULL, FAINT = 0.85, 0.15
+# Of the voxels with evidence; what is above has the same colour (0.99 in Smilkov et al., arXiv:1706.03825 section 3).
+STRONGEST = 0.99
+# Of what experts marked, on a map between violet and yellow.
+MARKED = (Label(1, "marked", colour=(90, 220, 255)),)
 FAILED = "failed"
 # Beneath a map without any evidence, which would else look like one that was forgotten.
 NOWHERE = "Nothing in the image speaks for the target"
 
 
-def heat(image: Image, data: Array, title: str, *, caption: str = "", failed: bool = False) -> Figure:
+def heat(
+    image: Image,
+    data: Array,
+    title: str,
+    *,
+    caption: str = "",
+    failed: bool = False,
+    channel: int = 0,
+    among: Sequence[Array] = (),
+    inside: Array | None = None,
+) -> Figure:
     """A map over its image, through the voxel of the most evidence, or the middle without any; of a clip one frame.
 
-    data:   (*spatial), of a clip (frames, *spatial); more is more evidence, and what is below 0 is not shown
-    failed: the method did not pass its tests, which is written across
+    data:    (*spatial), of a clip (frames, *spatial); more is more evidence, and what is below 0 is not shown
+    failed:  the method did not pass its tests, which is written across
+    channel: the image beneath, of several
+    among:   maps beside which this one is seen: their sum sets the place that is shown, the strongest of them the
+             colours, so that their pictures can be compared
+    inside:  (*spatial) what experts marked, which is outlined
     """
-    frame = 0
+    whole, top = (
+        _evidence(np.sum(np.stack(among), axis=0) if among else data),
+        max(_strongest(one) for one in among or [data]),
+    )
+    evidence, frame = np.clip(_evidence(data) / max(top, 1e-30), 0, 1), 0
     if image.frames is not None:
-        frame = int(np.clip(data, 0, None).reshape(len(data), -1).sum(axis=1).argmax())
-        data = data[frame]
-    evidence = np.clip(np.nan_to_num(data), 0, None)
-    evidence = evidence / max(float(evidence.max()), 1e-30)
+        frame = int(whole.reshape(len(whole), -1).sum(axis=1).argmax())
+        evidence, whole = evidence[frame], whole[frame]
     there = bool(evidence.any())
     caption = caption if there else ". ".join(filter(None, (caption.rstrip("."), NOWHERE)))
     what = f"{'Failed map' if failed else 'Map'} of what the answer rests on"
     if image.geometry.is_series:
         return _over_series(image, evidence, title, caption, what, failed=failed)
     axes, flips = upright(image.geometry)
-    view, evidence = view_of(image, frame=frame), turned(evidence, axes, flips)
-    peak = np.unravel_index(int(evidence.argmax()), evidence.shape) if there else [size // 2 for size in evidence.shape]
+    view = view_of(image, None if inside is None else inside.astype(np.uint8), frame=frame, channel=channel)
+    evidence, whole = turned(evidence, axes, flips), turned(whole, axes, flips)
+    peak = np.unravel_index(int(whole.argmax()), whole.shape) if whole.any() else [size // 2 for size in whole.shape]
     shown = [(plane, 0 if plane.through is None else int(peak[plane.through])) for plane in planes(view.grid)]
     canvas, panels = panels_of(view.grid, [plane for plane, _ in shown])
     for panel, (plane, at) in zip(panels, shown, strict=True):
         put_greys(panel, view, plane, at)
         _put_heat(panel, view, cut(evidence, plane, at), plane)
+        if view.reference is not None:
+            put_outlines(panel, cut(view.reference, plane, at), view.steps(plane), MARKED, REFERENCE_LINE)
         put_letters(panel, plane)
     put_scale_bar(panels[0], view.grid, shown[0][0])
     if failed:
-        canvas.text(0.5, 0.5, FAILED, fontsize=30, color="#ffffffd0", ha="center", va="center", rotation=24)
+        _put_failed(canvas)
     places = [view.place(plane, at) for plane, at in shown] + ([f"frame {frame}"] if image.frames else [])
     text = "; ".join(filter(None, places))
     full = " ".join(filter(None, (f"{caption.rstrip('.')}." if caption else "", f"Shown: {text}." if text else "")))
     return Figure(title, png(canvas, SLICE_DPI), f"{what} ({title})", full, wide=len(shown) > 1)
+
+
+def _evidence(data: Array) -> Array:
+    return np.clip(np.nan_to_num(data), 0, None)
+
+
+def _strongest(data: Array) -> float:
+    """What has the strongest colour: a few single voxels far above all others would leave the rest unseen."""
+    held = _evidence(data)
+    return float(np.quantile(held[held > 0], STRONGEST)) if held.any() else 0.0
+
+
+def _put_failed(canvas: Canvas) -> None:
+    """Across the whole width, white with a dark edge, so that it is read on a bright image too."""
+    size = 72 * min(0.9 * canvas.get_figwidth() / (0.62 * len(FAILED)), 0.6 * canvas.get_figheight())
+    halo = [withStroke(linewidth=3, foreground="#000000d0")]
+    canvas.text(
+        0.5, 0.5, FAILED, fontsize=size, color="#ffffffa0", ha="center", va="center", rotation=18, path_effects=halo
+    )
 
 
 def bars(values: Mapping[str, float], title: str, *, axis: str, caption: str = "") -> Figure:

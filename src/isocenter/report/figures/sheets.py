@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 
 from isocenter.errors import UsageError
@@ -14,7 +15,7 @@ from isocenter.report.figures.figure import Figure
 from isocenter.report.figures.lines import put_trace
 from isocenter.report.figures.slices import GROUND, LETTERS, MARK, REFERENCE_LINE, SLICE_DPI, put_greys, put_outlines
 from isocenter.report.figures.view import cut, view_of
-from isocenter.values import BoundingBoxes, Image, Label
+from isocenter.values import Array, BoundingBoxes, Image, Label
 
 # A line on a picture of an inch is thinner than on one that fills a page.
 THIN = 0.8
@@ -30,12 +31,14 @@ def contact_sheet(
     labels: Sequence[Label] = (),
     marked: Collection[str] = (),
     classes: Mapping[str, str] | None = None,
+    through: Array | None = None,
 ) -> Figure:
     """One slice of each image, all at one size, with name and class: that of the most reference, else the middle.
 
     references: {name: label map or boxes on the image's grid}, drawn as outlines
     marked:     names that stand out
     classes:    {name: what the case is}, in a second line under it
+    through:    (*spatial) mark on the grid of all images; the slice with most of it is shown, in place of the middle
     Raises UsageError where there is no image.
     """
     if not images:
@@ -49,7 +52,7 @@ def contact_sheet(
         # 0.2 of the 1.7 inches of a cell are for the name.
         axes = canvas.add_axes((left + 0.01 / columns, bottom + 0.14 / rows, 0.98 / columns, 0.85 / rows))
         axes.set_axis_off()
-        _put_small(axes, image, (references or {}).get(name), labels)
+        _put_small(axes, image, (references or {}).get(name), labels, through)
         colour = MARK if name in marked else LETTERS
         middle = left + 0.5 / columns
         for line, text in enumerate(filter(None, ((classes or {}).get(name, ""), name))):
@@ -91,7 +94,11 @@ def pair_sheet(pairs: Sequence[tuple[str, Image, str, Image, str]], title: str, 
 
 
 def _put_small(
-    axes: Axes, image: Image, reference: Image | BoundingBoxes | None = None, labels: Sequence[Label] = ()
+    axes: Axes,
+    image: Image,
+    reference: Image | BoundingBoxes | None = None,
+    labels: Sequence[Label] = (),
+    through: Array | None = None,
 ) -> None:
     """The slice with the most of the reference, else the middle one, and its outlines; a series' first channel."""
     if image.geometry.is_series:
@@ -106,7 +113,7 @@ def _put_small(
         return
     view = view_of(image, None if reference is None else reference.data)
     plane = main_plane(view.grid)
-    at = view.fullest_slice(plane)
+    at = (view if through is None else view_of(image, through.astype(np.uint8))).fullest_slice(plane)
     put_greys(axes, view, plane, at)
     if view.reference is not None:
         put_outlines(axes, cut(view.reference, plane, at), view.steps(plane), labels, REFERENCE_LINE, width=THIN)

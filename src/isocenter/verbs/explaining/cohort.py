@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ COLUMNS = (
     "border_share",
     "seconds",
 )
+DISAGREEMENT = "disagreement"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,8 @@ class Made:
 
     rows:    of `explanations.csv`
     figures: of each method, and of covariates
+    details: of single images, and of where members disagree
+    covariates: {name: how much lower the score is without its value}
     refused: {method: why it cannot explain this model}
     small:   {method: the map brought down, for what the cohort looks at}
     """
@@ -62,6 +65,8 @@ class Made:
     rows: Sequence[Mapping[str, Any]]
     figures: Sequence[Figure]
     files: Sequence[Path]
+    details: Sequence[Figure] = ()
+    covariates: Mapping[str, float] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     explanations: Sequence[Explanation] = ()
     small: Mapping[str, Small] = field(default_factory=dict)
@@ -114,40 +119,48 @@ class Explainer:
         image = stacked(case.images, case.id)
         model = fitting_memory(self.model, image, case.id)
         rows, drawn, files = list[Mapping[str, Any]](), list[Figure](), list[Path]()
-        refused, maps, small = dict[str, str](), list[Explanation](), dict[str, Small]()
-        letters = _letters(image)
+        details, refused, maps, small = list[Figure](), dict[str, str](), list[Explanation](), dict[str, Small]()
+        letters, bars = _letters(image), self._covariates(model, case, image)
         how: dict[str, Any] = {"target": self.target, "seconds": self.seconds, "torch_model": self.torch_model}
         for method in self.methods:
             try:
-                made = explained(model, case, method, **how)
+                made = replace(explained(model, case, method, **how), covariates=bars)
             except UnfitError as error:
                 if self.by_name:
                     raise
                 refused[method.name] = error.reason
                 continue
-            rows.append(self._row(case, image, made))
-            target = "the answer as a whole" if made.target == WHOLE else made.target
-            title, failed = f"{method.name}: {target}", rows[-1]["passed"] is False
-            drawn.append(figures.heat(image, made.data, title, caption=method.words, failed=failed))
+            inside = self._marked(case, image, made.target)
+            rows.append(self._row(case, image, made, inside))
+            pictures = pictures_of(made, image, method, inside, failed=rows[-1]["passed"] is False)
+            drawn.append(pictures[method.name])
+            details += list(pictures.values())[1:]
             small[method.name] = Small.of(case.id, made.target, made.data, image.geometry.ndim, letters)
             if self.folder is not None:
-                files += _written(made, image, case.id, self.folder, drawn[-1])
+                files += _written(made, image, case.id, self.folder, pictures)
             elif self.keeps:
                 maps.append(made)
-        if not model.goes_by_frame(image) and model.context.names:
-            bars = CaseOnGrid.of(model, case, self.target, self.torch_model).covariates()
+        if bars:
             drawn.append(figures.bars(bars, "Covariates", axis="score lost without the value"))
-        return Made(case.id, rows, drawn, files, refused, maps, small)
+        return Made(case.id, rows, drawn, files, details, bars, refused, maps, small)
 
-    def _row(self, case: Case, image: Image, made: Explanation) -> dict[str, Any]:
+    def _covariates(self, model: Model, case: Case, image: Image) -> dict[str, float]:
+        """What each covariate that the network gets is worth to the score of this case."""
+        if model.goes_by_frame(image) or not model.context.names:
+            return {}
+        return CaseOnGrid.of(model, case, self.target, self.torch_model).covariates()
+
+    def _marked(self, case: Case, image: Image, target: str) -> NDArray[np.bool_] | None:
+        reference = self.references.get(case.id)
+        return None if reference is None else marked_in(reference, image, target, self.model.task)
+
+    def _row(self, case: Case, image: Image, made: Explanation, inside: NDArray[np.bool_] | None) -> dict[str, Any]:
         """Of `explanations.csv`, and the share of the image that experts marked (`area`)."""
         record, measures = self.tested.records.get(made.method, {}), self.tested.cases.get((case.id, made.method), {})
         own = {"case": case.id, "target": made.target, "method": made.method, "passed": record.get("passed")}
         own |= {name: measures.get(name) for name in ("deletion", "insertion", "stability")}
         own |= map_measures(made.data, image.geometry.ndim)
-        if (reference := self.references.get(case.id)) is not None:
-            inside = marked_in(reference, image, made.target, self.model.task.labels)
-            own |= {} if inside is None else against(made.data, inside)
+        own |= {} if inside is None else against(made.data, inside)
         return dict.fromkeys(COLUMNS) | own | {"seconds": round(made.seconds, 3)}
 
 
@@ -158,12 +171,39 @@ def _letters(image: Image) -> NDArray[np.bool_] | None:
     return letters_in(np.nan_to_num(image.data.astype(np.float64).mean(axis=0)))
 
 
-def _written(made: Explanation, image: Image, name: str, folder: Path, figure: Figure) -> Iterator[Path]:
-    """The files of a map: itself, those of single images, the members' disagreement, a picture."""
+def pictures_of(
+    made: Explanation, image: Image, method: Method, inside: NDArray[np.bool_] | None, *, failed: bool
+) -> dict[str, Figure]:
+    """{end of the file's name: picture}: the map first, then that of each image, then where members disagree."""
+    target = "the answer as a whole" if made.target == WHOLE else made.target
+    title = f"{method.name}: {target}"
+    how: dict[str, Any] = {"failed": failed, "inside": inside}
+    words = method.words if inside is None else f"{method.words}; outlined what experts marked"
+    together = f"{words}; all images together, over {image.channels[0]}" if made.images else words
+    drawn = {method.name: figures.heat(image, made.data, title, caption=together, **how)}
+    for name, data in made.images.items():
+        if name not in image.channels:
+            continue  # the case lacks it
+        own: dict[str, Any] = {"channel": image.channels.index(name), "among": list(made.images.values()), **how}
+        caption = f"{words}; colours are those of all images"
+        drawn[f"{method.name}_{name}"] = figures.heat(image, data, f"{title}, {name}", caption=caption, **own)
+    if made.disagreement is not None:
+        caption = "standard deviation over the members' maps, in the colours of their mean"
+        own = {"among": [made.data], **how}
+        name = f"{method.name}_{DISAGREEMENT}"
+        drawn[name] = figures.heat(image, made.disagreement, f"{title}, {DISAGREEMENT}", caption=caption, **own)
+    return drawn
+
+
+def _written(
+    made: Explanation, image: Image, name: str, folder: Path, pictures: Mapping[str, Figure]
+) -> Iterator[Path]:
+    """The files of a map: itself, those of single images, the members' disagreement, and a picture of each."""
     each = {made.method: Map(made.data)}
     each |= {f"{made.method}_{one}": Map(data) for one, data in made.images.items()}
-    each |= {} if made.disagreement is None else {f"{made.method}_disagreement": Map(made.disagreement)}
+    each |= {} if made.disagreement is None else {f"{made.method}_{DISAGREEMENT}": Map(made.disagreement)}
     yield from write_maps(each, image, folder, name)
-    picture = folder / f"{name}_{made.method}.png"
-    picture.write_bytes(figure.png)
-    yield picture
+    for end, figure in pictures.items():
+        picture = folder / f"{name}_{end}.png"
+        picture.write_bytes(figure.png)
+        yield picture

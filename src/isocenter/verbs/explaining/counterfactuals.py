@@ -14,8 +14,9 @@ from isocenter.explanation import Counterfactual, Flip, UnfitError, counterfactu
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import write_maps
 from isocenter.report import Figure, Gallery, Paragraph, Section, figures
+from isocenter.runtime import Differentiable, Model
 from isocenter.transforms import stacked
-from isocenter.values import Case, Map
+from isocenter.values import Case, Image, Map
 from isocenter.verbs.evaluation import Audited
 from isocenter.verbs.explaining.concepts import Cohort
 from isocenter.verbs.reading import tracked
@@ -46,9 +47,7 @@ def counterfactuals_of(cohort: Cohort, asked: str, folder: Path | None) -> Flipp
     folder: for <case>_counterfactual, <case>_difference and the strip <case>_counterfactual.png
     Raises UsageError for a kind of problem that calls nothing, or a name that it does not call.
     """
-    torch_model = cohort.torch_model
-    if torch_model is None:
-        raise UnfitError("--counterfactual", "its backend has no gradients", "Give a run, or --backend torch")
+    torch_model = with_gradients(cohort.model, cohort.torch_model, asked)
     rows, strips, files, same = list[Mapping[str, Any]](), list[Figure](), list[Path](), 0
     with tracked("looking for counterfactuals") as tracker:
         for done, case in enumerate(cohort.cases, start=1):
@@ -69,6 +68,14 @@ def counterfactuals_of(cohort: Cohort, asked: str, folder: Path | None) -> Flipp
     return Flipped(Audited({COUNTERFACTUALS: table}, sections=[_section(rows, strips, same)]), files)
 
 
+def with_gradients(model: Model, torch_model: Differentiable | None, asked: str) -> Differentiable:
+    """The networks with gradients. Raises UsageError where no case of this model can be flipped to what is asked."""
+    Flip.asked_for(model.task, asked)
+    if torch_model is None:
+        raise UnfitError("--counterfactual", "its backend has no gradients", "Give a run, or --backend torch")
+    return torch_model
+
+
 def _row(case: Case, flip: Flip, flipped: Counterfactual, space: str) -> dict[str, Any]:
     figures_of = (flipped.before, flipped.after, flipped.share_changed, flipped.gate_p)
     stated = (case.id, space, flip.before, flip.after, *figures_of)
@@ -86,13 +93,18 @@ def _of_covariates(cohort: Cohort, case: Case, flip: Flip, before: float) -> Ite
 
 
 def _strip(case: Case, flip: Flip, flipped: Counterfactual, space: str) -> Figure:
-    """The way from the case to its counterfactual."""
+    """The way from the case to its counterfactual, through the slice that changes most, and the change itself."""
     steps = {f"p {p:.2f}{' ' * n}": image for n, (image, p) in enumerate(flipped.path)} or {"unchanged": flipped.image}
     how = ", as training images differ" if space == ALONG else ""
     caption = f"From {flip.before} to {flip.after}: the probability of {flip.name} along the change{how}"
+    change = flipped.difference.mean(axis=0)
+    if change.any():
+        steps["change"] = Image(change[None], flipped.image.geometry)
+        caption += "; at the right the change, bright where the image becomes brighter"
     caption += "." if flipped.flipped else "; no change that was tried flips the call."
     caption += "" if flipped.passes else " The gate refuses it: it shows what no patient has."
-    return figures.contact_sheet(steps, case.id, caption=caption, columns=5)
+    through = np.abs(change) > 0.5 * np.abs(change).max()
+    return figures.contact_sheet(steps, case.id, caption=caption, columns=6, through=through)
 
 
 def _written(case: Case, flipped: Counterfactual, strip: Figure, space: str, folder: Path) -> Iterator[Path]:
