@@ -16,10 +16,12 @@ from isocenter.errors import UsageError
 from isocenter.evaluation import auroc, cross_sets
 from isocenter.planning import read_plan
 from isocenter.report import figures
+from isocenter.tasks import untuned
 from isocenter.tasks.classification.task import Classification
 from isocenter.training import Clock
 from isocenter.values import Case, Geometry, Image, Prediction
 from isocenter.verbs.evaluation import Fold, score, summed_up
+from isocenter.verbs.reading import ReadingOptions, open_dataset
 from isocenter.verbs.train import train
 from isocenter.verbs.training.run_end import training_log
 from isocenter.verbs.training.run_folder import new_run
@@ -240,6 +242,28 @@ def test_the_mean_of_folds_states_sets_by_what_each_fold_says_and_its_package_do
     assert len(found) > 1
 
 
+def test_each_fold_gets_from_the_cases_of_the_other_folds_what_is_found_after_training(halved):
+    """Of two folds each has what the other one says of the cases that it has not seen; their mean has both."""
+    split = pd.read_csv(halved / "split.csv", dtype=str, keep_default_na=False)
+    dataset = {case.id: case for case in open_dataset(halved.parent / "twelve.npz", ReadingOptions())}
+    models = [isocenter.load(halved, "cpu", fold=n) for n in range(2)]
+    predictions, cases = [], []
+    for fold, model in enumerate(models):
+        tested = set(split.loc[(split["fold"] == str(fold)) & (split["split"] == "test"), "case"])
+        unseen = [case for name, case in dataset.items() if name in tested]
+        plain = replace(model, task=untuned(model.task))
+        of_fold = [plain.predict(case) for case in unseen]
+        decided, _ = plain.task.tuned(of_fold, unseen)
+        other = json.loads((halved / f"fold_{1 - fold}" / "task.json").read_text())
+        assert other["thresholds"] == pytest.approx(decided.settings["thresholds"], abs=1e-6)
+        assert other["calibration"]["cases"] == decided.settings["calibration"]["cases"] == 12
+        predictions, cases = [*predictions, *of_fold], [*cases, *unseen]
+    mean, _ = plain.task.tuned(predictions, cases)
+    plan = read_plan(halved / "plan.yaml")
+    assert plan["task.thresholds"] == pytest.approx(mean.settings["thresholds"], abs=1e-6)
+    assert "of 24 cases, each predicted by the fold that has not seen it" in plan.decision("task.thresholds").because
+
+
 def test_the_mean_of_folds_and_its_package_have_a_gate_by_cases_that_the_first_fold_has_not_seen(halved, tmp_path):
     split = pd.read_csv(halved / "split.csv", dtype=str, keep_default_na=False)
     unseen = int(((split["fold"] == "0") & (split["split"] == "test")).sum())
@@ -285,7 +309,7 @@ class Certain:
         return Prediction(Geometry((4, 4), np.eye(3)), probabilities={"well": 1 - likely, "ill": likely})
 
 
-def test_each_fold_is_scored_at_the_threshold_of_its_own_validation_cases():
+def test_each_fold_is_scored_at_its_own_threshold():
     """The same probabilities, called from 0.2 on by one fold and from 0.7 on by the other."""
     task = Classification(("well", "ill"))
     likely, ill = [0.1, 0.3, 0.6, 0.9] * 2, [False, True, True, True, False, False, True, True]

@@ -16,9 +16,9 @@ from isocenter.verbs.evaluation.lineage import lineage_notes
 
 TEST, ALL = "test", "all"
 OVER_FOLDS = (
-    "Each case was scored by the fold that had not seen it, with the thresholds and the post-processing of that fold's "
-    "own validation cases. The figures estimate how good the model of one fold is, not their mean; those that "
-    "set cases against each other are means over the folds."
+    "Each case was scored by the fold that had not seen it, with thresholds, calibration and post-processing that were "
+    "found on cases which this fold does not test. The figures estimate how good the model of one fold is, not their "
+    "mean; those that set cases against each other are means over the folds."
 )
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.training.configurations import configuration_sections, configured
     from isocenter.verbs.training.covariate_baseline import CovariateShare, covariates_stated
     from isocenter.verbs.training.distributed import in_all_processes
-    from isocenter.verbs.training.fit import assured, predicted, prepared
+    from isocenter.verbs.training.fit import prepared
     from isocenter.verbs.training.gate import guarded_by
     from isocenter.verbs.training.initial_weights import weights_of
     from isocenter.verbs.training.run_end import (
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.training.run_report import RunReport, search_sections, selecting
     from isocenter.verbs.training.search import refuse_unsearchable, result_in
     from isocenter.verbs.training.trainings import OutOfFold, Trained, trained
+    from isocenter.verbs.training.tuning import assured, predicted
     from isocenter.verbs.training.validation_course import training_length
 
 if not TYPE_CHECKING:

@@ -25,7 +25,7 @@ from isocenter.values import Decision, Estimate, Plan
 from isocenter.verbs.evaluation import compare_tables, signed
 from isocenter.verbs.plan import room_of
 from isocenter.verbs.training.decisions import log_decisions, with_decisions
-from isocenter.verbs.training.fit import Job, More, tuned
+from isocenter.verbs.training.fit import Job, More
 from isocenter.verbs.training.image_only_control import predicted_rows
 from isocenter.verbs.training.run_folder import CONFIGURED, RunFolder
 from isocenter.verbs.training.time_budget import Afterwards, Shares
@@ -39,6 +39,7 @@ from isocenter.verbs.training.trainings import (
     folds_of,
     jobs_of,
 )
+from isocenter.verbs.training.tuning import tuned
 
 log = logging.getLogger("isocenter")
 WANTED, RECORD, SCHEMA = "search.configurations", "configurations.json", "isocenter.configurations"

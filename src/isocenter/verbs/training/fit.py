@@ -1,4 +1,4 @@
-"""One training of a run: its cases prepared, followed step by step, and what validation cases decide afterwards."""
+"""One training of a run: its cases prepared, and followed step by step."""
 
 from __future__ import annotations
 
@@ -8,24 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from isocenter.evaluation import groups_of
 from isocenter.planning import CACHED_SHARE, Settings, Training, settings
 from isocenter.report import metric_name
 from isocenter.runtime import (
-    WEIGHTS,
     Context,
-    Model,
     available_memory,
-    averaged_model,
     choose_device,
     environment,
-    load,
-    on_device,
-    with_uncertainty,
 )
-from isocenter.tasks import Task
 from isocenter.training import (
     Clock,
     Decided,
@@ -38,19 +31,18 @@ from isocenter.training import (
     finished,
     length_of,
     prepare_all,
-    with_task,
 )
 from isocenter.training import train as follow
-from isocenter.values import BY_HAND, Case, Decision, Plan, Prediction, Split
-from isocenter.verbs.evaluation import write_task
+from isocenter.values import BY_HAND, Case, Decision, Plan, Split
 from isocenter.verbs.reading import ReadingOptions, tracked, watched
 from isocenter.verbs.training.decisions import with_decisions
 
 log = logging.getLogger("isocenter")
 # Cases of a fold whose label maps say how wide intervals of volumes are, at most.
-MOST_CROSSING = 30
+MOST_UNSEEN = 30
 # {folder of a training: what further networks of other seeds came to, whose mean with its own is its model}
 More = Mapping[Path, Sequence[Outcome]]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +82,20 @@ class Job:
         return self.plan.decision("training.batch").because != BY_HAND and not self.plan["training.deterministic"]
 
     @property
+    def is_crossed(self) -> bool:
+        """Whether a fold gets what is found after training from the other folds, by the cases that those have not seen.
+
+        Not where outputs of several networks have no scale in common: there its own validation cases decide.
+        """
+        task = self.settings.task
+        parts = (task, *task.decoding.parts.values())
+        return self.fold is not None and bool(self.test) and all(one.traits.tuned_on == ("val",) for one in parts)
+
+    @property
     def tuning(self) -> Sequence[Case]:
-        """The cases whose predictions decide what the task leaves open until then."""
+        """The cases whose predictions decide what the task leaves open until then; none of a fold that is crossed."""
+        if self.is_crossed:
+            return ()
         parts: Mapping[Split, Sequence[Case]] = {"train": self.train, "val": self.val}
         return next((parts[name] for name in self.settings.task.traits.tuned_on if parts[name]), ())
 
@@ -101,14 +105,18 @@ class Job:
         return self.calibration if self.settings.task.scoring.assured is not None else ()
 
     @property
-    def crossing(self) -> Sequence[Case]:
-        """Of a fold the cases that it has not seen, by which sets of the mean of all folds are promised."""
+    def unseen(self) -> Sequence[Case]:
+        """Of a fold the cases that it has not seen, which decide for other folds and promise for the mean of all."""
         task = self.settings.task
-        if self.fold is None or task.scoring.crossed is None:
+        if self.fold is None or not (self.is_crossed or task.scoring.crossed is not None):
             return ()
         # Label maps take their time: so many of each fold, from all over it, are enough.
-        is_dense = any(head.is_dense for head in task.heads.values())
-        return self.test[:: -(-len(self.test) // MOST_CROSSING) or 1] if is_dense else self.test
+        return evenly(self.test, MOST_UNSEEN) if self.is_dense else self.test
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether a result has values at every voxel."""
+        return any(head.is_dense for head in self.settings.task.heads.values())
 
     def deciding(self, decisions: Mapping[str, Decision]) -> Job:
         """The same training with these decisions in its plan."""
@@ -220,112 +228,6 @@ def in_groups(made: Sequence[Prepared], cases: Sequence[Case], chosen: Training)
     return [replace(one, group=str(group)) for one, group in zip(made, groups, strict=True)]
 
 
-def predicted(model: Model, task: Task, cases: Sequence[Case]) -> list[Prediction]:
-    """Cases as the model would predict them with this task."""
-    untuned = replace(model, task=task)
-    predictions = []
-    with tracked("predicting cases that decide") as tracker:
-        for done, case in enumerate(cases, start=1):
-            predictions.append(untuned.predict(case))
-            tracker(done, len(cases))
-    return predictions
-
-
-def tuned(
-    jobs: Sequence[Job],
-    outcomes: Sequence[Outcome],
-    task: Task,
-    inner: Sequence[tuple[Job, Outcome]] = (),
-    more: Mapping[Path, Sequence[Outcome]] = {},
-) -> Tuned:
-    """Decide what the task leaves open: for each training by its own cases, so that no test case has a say.
-
-    task:  of the run, which several trainings have in common: all their cases decide for their mean
-    inner: trainings beside a single one, each of which adds predictions of the cases that it has not seen
-    more:  further networks of each training, inner ones too
-    The common task goes into every checkpoint, because the trainings are one model; a fold's own lies beside them.
-    """
-    predictions, cases, models = list[Prediction](), list[Case](), list[Model]()
-    decisions: Mapping[str, Decision] = {}
-    for job, outcome in zip(jobs, outcomes, strict=True):
-        model = model_of(job, outcome, more)
-        if job.tuning:
-            own, of_whom = predicted(model, job.settings.task, job.tuning), list(job.tuning)
-            for other, reached in inner:
-                own += predicted(model_of(other, reached, more), job.settings.task, other.test)
-                of_whom += other.test
-            decided, decisions = job.settings.task.tuned(own, of_whom)
-            decisions = {name: _with_inner(decision, job, inner) for name, decision in decisions.items()}
-            held = predicted(model, decided, job.calibrating) if job.calibrating else own
-            if job.calibrating or job.val:  # cases that trained promise nothing
-                decided, promised = assured(decided, held, job.calibrating or of_whom, exact=bool(job.calibrating))
-                decisions |= promised
-            model, predictions, cases = replace(model, task=decided), [*predictions, *own], [*cases, *of_whom]
-            if job.fold is not None:
-                write_task(decided, job.out)
-        models.append(model)
-    common = models[0].task
-    if len(jobs) > 1:
-        common, decisions = task.tuned(predictions, cases) if cases else (task, {})
-        common, promised = assured(common, predictions, cases, exact=False)
-        common, of_mean = (common, {}) if more else crossed(task, common, jobs, models)
-        decisions = {**decisions, **promised, **of_mean}
-    for job in jobs if cases else ():
-        for name in ("best", "last"):
-            if (job.out / "checkpoints" / name).is_dir():
-                with_task(job.out / "checkpoints" / name, common)
-    return Tuned(models, common, decisions)
-
-
-def model_of(job: Job, outcome: Outcome, more: More) -> Model:
-    """The model that a training came to: its network, or the mean of its networks."""
-    checkpoints = [outcome.checkpoint, *(one.checkpoint for one in more.get(job.out, ()))]
-    device = job.settings.training.device
-    if len(checkpoints) == 1:
-        return load(outcome.checkpoint, device)
-    networks = [load(one, "cpu") for one in checkpoints]
-    mean = averaged_model(networks, networks[0].task, networks[0].inference)
-    return with_uncertainty(on_device(mean, [one / WEIGHTS for one in checkpoints], device))
-
-
-def assured(
-    task: Task, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
-) -> tuple[Task, Mapping[str, Decision]]:
-    """The task with thresholds of sets or intervals, where it states any; exact: as in `Assured`"""
-    state = task.scoring.assured
-    return (task, {}) if state is None or not cases else state(predictions, cases, exact=exact)
-
-
-def crossed(
-    task: Task, common: Task, jobs: Sequence[Job], models: Sequence[Model]
-) -> tuple[Task, Mapping[str, Decision]]:
-    """The task of the mean of folds with sets or intervals by what each fold says of cases that it has not seen.
-
-    task: before anything was decided
-    """
-    asked = [(predicted(model, task, job.crossing), job.crossing) for job, model in zip(jobs, models, strict=True)]
-    if common.scoring.crossed is None or not all(cases for _, cases in asked):
-        return common, {}
-    folds = [number for number, (_, cases) in enumerate(asked) for _ in cases]
-    predictions = [one for own, _ in asked for one in own]
-    return common.scoring.crossed(predictions, [case for _, cases in asked for case in cases], folds)
-
-
-def _with_inner(decision: Decision, job: Job, inner: Sequence[tuple[Job, Outcome]]) -> Decision:
-    """A decision with what was predicted by whom, where there are inner folds."""
-    if not inner:
-        return decision
-    parts = f"{len(job.tuning)} validation cases, and {len(job.train)} training cases predicted by"
-    return replace(decision, because=f"{decision.because}; {parts} {len(inner)} networks that had not seen them")
-
-
-@dataclass(frozen=True, eq=False)
-class Tuned:
-    """The models of all trainings, each tuned by its own cases, and the task that they have in common.
-
-    decisions: {decision: value} of the common task
-    """
-
-    models: Sequence[Model]
-    task: Task
-    decisions: Mapping[str, Decision]
+def evenly(items: Sequence[Item], most: int) -> Sequence[Item]:
+    """So many of them at most, from all over."""
+    return items[:: -(-len(items) // most) or 1]

@@ -31,9 +31,10 @@ from isocenter.transforms import stacked
 from isocenter.values import Case, Decision, Prediction
 from isocenter.verbs.evaluation import case_errors
 from isocenter.verbs.reading import tracked
-from isocenter.verbs.training.fit import Job, Tuned
+from isocenter.verbs.training.fit import Job
 from isocenter.verbs.training.run_folder import RunFolder, minutes_decide
 from isocenter.verbs.training.time_budget import FEWEST_LOOKED, looking_seconds
+from isocenter.verbs.training.tuning import Tuned
 
 GATE, ERROR = "guard.gate", "guard.error"
 NO_GATE = "too few cases did not train: no image is refused"

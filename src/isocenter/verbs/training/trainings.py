@@ -30,7 +30,7 @@ from isocenter.verbs.training.decisions import (
     with_reasons,
     with_searches,
 )
-from isocenter.verbs.training.fit import Job, More, fit, tuned
+from isocenter.verbs.training.fit import Job, More, fit
 from isocenter.verbs.training.gate import guarded, looked_at
 from isocenter.verbs.training.image_only_control import evaluated_control, image_job, is_wanted
 from isocenter.verbs.training.inner_folds import inner_jobs
@@ -47,6 +47,7 @@ from isocenter.verbs.training.run_end import Trained, evaluated
 from isocenter.verbs.training.run_folder import RunFolder, minutes_decide, state_of
 from isocenter.verbs.training.search import searched
 from isocenter.verbs.training.time_budget import Afterwards, Costs, Shares, Turn, fitting_seconds, fresh_model
+from isocenter.verbs.training.tuning import tuned
 
 # What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
 # are averaged voxel by voxel, and so are labels and tolerances, by which it is scored.
@@ -313,7 +314,7 @@ def afterwards(run: RunFolder, jobs: Sequence[Job], trainings: int) -> Afterward
     return Afterwards(
         training.minutes,
         [*jobs[0].val, *jobs[0].train][0],
-        trainings * sum(len(job.tuning) + len(job.calibrating) + len(job.crossing) for job in jobs)
+        trainings * sum(len(job.tuning) + len(job.calibrating) + len(job.unseen) for job in jobs)
         + (len(jobs[0].train) if inner else 0),
         [*[(tested, 1)] * (often + trainings - 1), *[(len(run.own_test), len(jobs))] * often],
         *_looked_at(run, jobs),
