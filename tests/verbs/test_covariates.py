@@ -265,11 +265,12 @@ def test_the_mean_of_folds_prepares_covariates_for_each_as_that_fold_learnt_them
     assert len(json.loads((crossed / "evaluation" / "covariates.json").read_text())["images"]) > 0
     assert {model.context.names for model in (*joint, *apart)} == {("marker", "sex")}
     for known in ({"marker": 0.3, "sex": "F"}, {"sex": "M"}):
-        each = [one.predict(informed[0] / "00.png", covariates=known).probabilities["ill"] for one in apart]
+        # Before calibration: the mean has one of its own, and each fold another.
+        each = [one.predict(informed[0] / "00.png", covariates=known).confidence.uncalibrated["ill"] for one in apart]
         assert each[:2] == pytest.approx(each[2:]) and each[0] != each[1]
         for model in joint:
             found = model.predict(informed[0] / "00.png", covariates=known)
-            assert found.probabilities["ill"] == pytest.approx(np.mean(each[:2]), abs=1e-6)
+            assert found.confidence.uncalibrated["ill"] == pytest.approx(np.mean(each[:2]), abs=1e-6)
             assert len(found.notes) == ("marker" not in known)
     assert "each of 2 networks by its own" in joint[0].predict(informed[0] / "00.png", covariates=known).notes[0]
     table, pictures = tmp_path / "patients.csv", tmp_path / "pictures"
