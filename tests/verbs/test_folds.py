@@ -271,7 +271,7 @@ def test_the_mean_of_folds_and_its_package_have_a_gate_by_cases_that_the_first_f
     image = Image(np.full((1, 12, 12), 250, np.float32) + np.eye(12), Geometry.of_pixels((12, 12)))
     models = [isocenter.load(place, "cpu") for place in (halved, tmp_path / "package")]
     for model in models:
-        assert model.guard.exact and len(model.guard.held_out["intensities"]) == unseen
+        assert model.guard.exact and len(model.guard.held_out["features"]) == unseen
     assert f"by {unseen} cases that chose nothing" in read_plan(halved / "plan.yaml").decision("guard.gate").because
     first, second = (model.predict(image).confidence.gate_p for model in models)
     assert first == pytest.approx(second) and first < 0.5

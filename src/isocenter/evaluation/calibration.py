@@ -133,13 +133,13 @@ def _regressed(features: Floats, offset: Floats, truth: Floats, owners: np.ndarr
             return replace(unknown, method="none: the probabilities part the two sides")
     inverse, left = np.linalg.pinv(hessian), features.T @ (truth - special.expit(offset + features @ coefficients))
     scores = features * (truth - chance)[:, None]
-    variance, alone = (
+    variance, of_images = (
         float((inverse @ _clustered(scores, whose) @ inverse)[0, 0]) for whose in (owners, np.arange(len(truth)))
     )
     # Where a model almost parts the two sides, what is left of the cases is next to nothing, and the robust variance
     # with it: of 40 cases with an AUROC of .99 three in four intervals held the true slope. It is widened by as much
     # as it falls short of the regression's own, were each image a patient's.
-    variance *= max(1.0, float(inverse[0, 0]) / alone) if alone > 0 else 1.0
+    variance *= max(1.0, float(inverse[0, 0]) / of_images) if of_images > 0 else 1.0
     # Where all chances are 0 or 1 to the last digit, no step leads anywhere.
     is_solved = 0 < variance < MOST_SLOPE**2 and np.abs(left).max() <= UNSOLVED * len(truth)
     if not is_solved:

@@ -104,7 +104,7 @@ class Comparison(InNotebook):
 
     def __repr__(self) -> str:
         lines = []
-        for row in _told(self.rows):
+        for row in _printed_rows(self.rows):
             if row.metric == self.primary:
                 own = [Row(row.metric, row.label, one) for one in row.estimates]
                 what = row_name(own[0], self.metric_names)
@@ -252,7 +252,7 @@ def comparison_table(comparison: Comparison, rows: Sequence[Compared]) -> Paragr
     if not rows:
         return Paragraph("There are no others.")
     first, *others = comparison.names
-    rows = _told(rows)
+    rows = _printed_rows(rows)
     columns = ["Metric", "Label", *comparison.names, *(f"{name} less {first}" for name in others)]
     cells = [
         [
@@ -266,7 +266,7 @@ def comparison_table(comparison: Comparison, rows: Sequence[Compared]) -> Paragr
     return Table(columns, cells)
 
 
-def _told(rows: Sequence[Compared]) -> list[Compared]:
+def _printed_rows(rows: Sequence[Compared]) -> list[Compared]:
     """Those over all labels, and those by label that tell more."""
     overall = {row.metric: _values(row) for row in rows if row.label == "all"}
     return [row for row in rows if row.label == "all" or _values(row) != overall.get(row.metric)]

@@ -179,8 +179,8 @@ def pictures_of(
     title = f"{method.name}: {target}"
     how: dict[str, Any] = {"failed": failed, "inside": inside}
     words = method.words if inside is None else f"{method.words}; outlined what experts marked"
-    together = f"{words}; all images together, over {image.channels[0]}" if made.images else words
-    drawn = {method.name: figures.heat(image, made.data, title, caption=together, **how)}
+    for_all = f"{words}; all images together, over {image.channels[0]}" if made.images else words
+    drawn = {method.name: figures.heat(image, made.data, title, caption=for_all, **how)}
     for name, data in made.images.items():
         if name not in image.channels:
             continue  # the case lacks it
