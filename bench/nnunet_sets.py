@@ -143,10 +143,10 @@ def _lane(sides: Sequence[str], lane: int, work: Path, given: argparse.Namespace
                 found["scores"] = _scores(SETS[name], given.data, raw, place / "predicted", of_ours=side == OURS)
             with (work / "results.jsonl").open("a") as file:
                 file.write(json.dumps({**job, **found}) + "\n")
-            print(f"{name}, {side}, {minutes:g} min, seed {seed}: {_told(found)}", file=sys.stderr, flush=True)
+            print(f"{name}, {side}, {minutes:g} min, seed {seed}: {_outcome(found)}", file=sys.stderr, flush=True)
 
 
-def _told(found: Mapping[str, Any]) -> str:
+def _outcome(found: Mapping[str, Any]) -> str:
     if found["problem"]:
         return str(found["problem"])
     mean = np.mean([score["dice"] for score in found["scores"]])

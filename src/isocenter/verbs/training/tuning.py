@@ -46,11 +46,14 @@ def tuned(
     The common task goes into every checkpoint, because the trainings are one model; a fold's own lies beside them.
     """
     models = [model_of(job, outcome, more) for job, outcome in zip(jobs, outcomes, strict=True)]
+    is_crossed = all(job.is_crossed for job in jobs)
+    # Of folds with several networks nothing is promised by fold: where they are not crossed either, nobody asks.
+    asked = [job.unseen if is_crossed or not more else () for job in jobs]
     unseen = [
-        Evidence(predicted(model, job.settings.task, job.unseen), job.unseen)
-        for job, model in zip(jobs, models, strict=True)
+        Evidence(predicted(model, job.settings.task, cases), cases)
+        for job, model, cases in zip(jobs, models, asked, strict=True)
     ]
-    if all(job.is_crossed for job in jobs):
+    if is_crossed:
         most = -(-MOST_DECIDING // max(1, len(jobs) - 1))
         deciding = [one.some(most) if job.is_dense else one for job, one in zip(jobs, unseen, strict=True)]
         each = [joined([*deciding[:place], *deciding[place + 1 :]]) for place in range(len(jobs))]
@@ -68,7 +71,8 @@ def tuned(
     common = models[0].task
     if len(jobs) > 1:
         common, decisions = task.tuned(*everything) if everything.cases else (task, {})
-        decisions = {name: _with_unseen(decision, jobs, everything) for name, decision in decisions.items()}
+        if is_crossed:
+            decisions = {name: _with_unseen(decision, everything) for name, decision in decisions.items()}
         common, promised = assured(common, *everything, exact=False)
         common, of_mean = (common, {}) if more else crossed(common, unseen)
         decisions = {**decisions, **promised, **of_mean}
@@ -148,10 +152,8 @@ def crossed(common: Task, unseen: Sequence[Evidence]) -> tuple[Task, Mapping[str
     return common.scoring.crossed(*joined(unseen), folds)
 
 
-def _with_unseen(decision: Decision, jobs: Sequence[Job], everything: Evidence) -> Decision:
-    """A decision for the mean of folds with what was predicted by whom, where the folds are crossed."""
-    if not all(job.is_crossed for job in jobs):
-        return decision
+def _with_unseen(decision: Decision, everything: Evidence) -> Decision:
+    """A decision for the mean of crossed folds with what was predicted by whom."""
     cases = counted(len(everything.cases), "case")
     return replace(decision, because=f"{decision.because}; of {cases}, each predicted by the fold that has not seen it")
 
@@ -166,7 +168,7 @@ def _with_inner(decision: Decision, job: Job, inner: Sequence[tuple[Job, Outcome
 
 @dataclass(frozen=True, eq=False)
 class Tuned:
-    """The models of all trainings, each tuned by its own cases, and the task that they have in common.
+    """The models of all trainings, each tuned by cases that it does not test, and the task that they have in common.
 
     decisions: {decision: value} of the common task
     """
