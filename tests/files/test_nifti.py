@@ -7,6 +7,7 @@ import gzip
 import pickle
 import shutil
 import struct
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -609,6 +610,39 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path: Path) -> None:
         write(image, tmp_path / "a.nii")
     write(image, tmp_path / "a.nii", overwrite=True)
     assert read(tmp_path / "a.nii").shape == image.shape
+
+
+@pytest.mark.parametrize(
+    ("record", "modality"),
+    [
+        (b'{"Modality": "MR", "MagneticFieldStrength": 3}', "MR"),
+        (b'{"Modality": "PT"}', "PT"),
+        (b'{"Modality": "my own word"}', "unknown"),
+        (b'{"Modality": ["MR"]}', "unknown"),
+        (b'["Modality", "MR"]', "unknown"),
+        (b'{"Modality": "MR"', "unknown"),
+        (b"\xff\xfe\x00", "unknown"),
+        (b"[" * 100_000, "unknown"),
+        (b'{"Modality": "MR", "more": "' + b"x" * (1 << 20) + b'"}', "unknown"),
+    ],
+    ids=["MR", "PT", "no code", "a list", "no object", "cut short", "no text", "deep", "too large"],
+)
+def test_the_record_in_an_images_folder_states_its_modality(
+    record: bytes, modality: str, ramp: np.ndarray, tmp_path: Path
+) -> None:
+    path = save(tmp_path / "head.nii.gz", ramp)
+    (tmp_path / "head.json").write_bytes(record)
+    image = read(path)
+    assert image.modality == modality
+    assert any("head.json" in note for note in image.notes) == (modality != "unknown")
+
+
+@pytest.mark.skipif(shutil.which("dcm2niix") is None, reason="dcm2niix is not installed")
+@pytest.mark.parametrize("series", ["mr_hitachi_oblique", "mr_ge_epi_interleaved_3vol"])
+def test_what_dcm2niix_writes_has_the_modality_of_its_series(series: str, data: Path, tmp_path: Path) -> None:
+    folder = data / "dicom" / "series" / series
+    subprocess.run(["dcm2niix", "-z", "y", "-f", "x", "-o", tmp_path, folder], check=True, capture_output=True)
+    assert read(tmp_path / "x.nii.gz").modality == read(folder).modality == "MR"
 
 
 @pytest.mark.parametrize("name", ["head.nii.gz", "head.nii", "head.HDR", "head.img", "head.img.gz", "head"])

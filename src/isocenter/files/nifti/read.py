@@ -14,9 +14,10 @@ import numpy as np
 from isocenter.errors import FormatError
 from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
+from isocenter.files.modality import CODES, UNKNOWN_MODALITY
 from isocenter.files.nifti.geometry import geometry_of, is_nifti
 from isocenter.files.nifti.write import write
-from isocenter.files.storage import Block, compression_of, each_once, not_elsewhere, read_head
+from isocenter.files.storage import Block, compression_of, each_once, load_json, not_elsewhere, read_head
 from isocenter.files.times import even_times
 from isocenter.lazy import nibabel
 from isocenter.values import Image, Source
@@ -24,6 +25,8 @@ from isocenter.values import Image, Source
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 # Header extensions are text of a few kB; more is a damaged offset.
 LARGEST_HEAD = 1 << 24
+# The JSON file of an image has some KiB; more is another kind of record.
+LARGEST_SIDECAR = 1 << 20
 HEADERS = (".hdr", ".HDR")
 PAIRS = ((".hdr", ".img"), (".img", ".hdr"), (".HDR", ".IMG"), (".IMG", ".HDR"))
 # NIfTI intents whose "voxels" are points of a surface, and the range of CIFTI-2.
@@ -54,15 +57,17 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         notes.append("The values are scaled by the factor that SPM keeps in an unused field of Analyze 7.5.")
     colours = header.get_data_dtype().names or ()
     frames = pixels.shape[1] if len(pixels.shape) == geometry.ndim + 2 else None
+    modality, about_modality = stated_modality(path, stem(path))
     b_values = read_b_values(path, stem(path), frames)
     tables = [*label_table.own_tables(path), *([] if b_values is None else [b_value_table(path, stem(path))])]
     image = Image(
         pixels,
         geometry,
+        modality=modality,
         channels=tuple(colours),
         times=times,
         labels=label_table.of_file(path),
-        notes=(*notes, *about_geometry, *about_times, *about_values),
+        notes=(*notes, *about_geometry, *about_times, *about_values, *about_modality),
         facts={} if b_values is None else {"b_values": b_values},
         source=Source("nifti", each_once(path, head_path, voxel_path, *tables), header),
     )
@@ -263,6 +268,25 @@ def read_b_values(path: Path, stem: str, frames: int | None) -> tuple[float, ...
         problem = f"has {len(b_values)} b-values for {frames} frames, or one below 0"
         raise FormatError(problem, str(table), "Write one b-value for each frame")
     return b_values
+
+
+def stated_modality(path: Path, stem: str) -> tuple[str, list[str]]:
+    """(modality, notes) by the `.json` that dcm2niix and BIDS keep in the image's folder; "unknown" without one.
+
+    A record that cannot be read, or that names no modality of DICOM's, is another program's, and states nothing. It is no
+    part of the image's source: hashes of images go by their voxels and grid, which it does not change.
+    """
+    record = path.with_name(f"{stem}.json")
+    if not record.is_file():
+        return UNKNOWN_MODALITY, []
+    try:
+        facts = load_json(record, largest=LARGEST_SIDECAR)
+    except (OSError, ValueError):
+        return UNKNOWN_MODALITY, []
+    word = facts.get("Modality") if isinstance(facts, dict) else None
+    if not isinstance(word, str) or word not in CODES:
+        return UNKNOWN_MODALITY, []
+    return word, [f"The modality is {word}, as {record.name} states."]
 
 
 FORMAT = Format("nifti", read, write)
