@@ -202,9 +202,10 @@ def test_tables_in_the_images_folder_are_listed_too(tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(np.zeros((2, 3, 4, 2), np.int16), np.eye(4)), tmp_path / "dwi.nii")
     (tmp_path / "dwi.bval").write_text("0 1000")
     (tmp_path / "dwi.labels.csv").write_text("value,name\n1,one\n")
+    (tmp_path / "dwi.json").write_text('{"Modality": "MR"}')
     image = read(tmp_path / "dwi.nii")
     assert image.source is not None
-    assert {Path(path).name for path in image.source.paths} == {"dwi.nii", "dwi.bval", "dwi.labels.csv"}
+    assert {Path(path).name for path in image.source.paths} == {"dwi.nii", "dwi.bval", "dwi.labels.csv", "dwi.json"}
 
 
 @pytest.mark.parametrize(

@@ -57,9 +57,11 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         notes.append("The values are scaled by the factor that SPM keeps in an unused field of Analyze 7.5.")
     colours = header.get_data_dtype().names or ()
     frames = pixels.shape[1] if len(pixels.shape) == geometry.ndim + 2 else None
-    modality, about_modality = stated_modality(path, stem(path))
+    modality, records = stated_modality(path, stem(path))
     b_values = read_b_values(path, stem(path), frames)
-    tables = [*label_table.own_tables(path), *([] if b_values is None else [b_value_table(path, stem(path))])]
+    b_value_tables = () if b_values is None else (b_value_table(path, stem(path)),)
+    tables = (*label_table.own_tables(path), *b_value_tables, *records)
+    about_modality = [f"The modality is {modality}, as {record.name} states." for record in records]
     image = Image(
         pixels,
         geometry,
@@ -270,23 +272,22 @@ def read_b_values(path: Path, stem: str, frames: int | None) -> tuple[float, ...
     return b_values
 
 
-def stated_modality(path: Path, stem: str) -> tuple[str, list[str]]:
-    """(modality, notes) by the `.json` that dcm2niix and BIDS keep in the image's folder; "unknown" without one.
+def stated_modality(path: Path, stem: str) -> tuple[str, tuple[Path, ...]]:
+    """(modality, files that state it) by the `.json` of dcm2niix or BIDS in the image's folder; "unknown" without one.
 
-    A record that cannot be read, or that names no modality of DICOM's, is another program's, and states nothing. It is no
-    part of the image's source: hashes of images go by their voxels and grid, which it does not change.
+    A record that cannot be read, or that names no modality of DICOM's, is another program's, and states nothing.
     """
     record = path.with_name(f"{stem}.json")
     if not record.is_file():
-        return UNKNOWN_MODALITY, []
+        return UNKNOWN_MODALITY, ()
     try:
         facts = load_json(record, largest=LARGEST_SIDECAR)
     except (OSError, ValueError):
-        return UNKNOWN_MODALITY, []
+        return UNKNOWN_MODALITY, ()
     word = facts.get("Modality") if isinstance(facts, dict) else None
     if not isinstance(word, str) or word not in CODES:
-        return UNKNOWN_MODALITY, []
-    return word, [f"The modality is {word}, as {record.name} states."]
+        return UNKNOWN_MODALITY, ()
+    return word, (record,)
 
 
 FORMAT = Format("nifti", read, write)
