@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel
@@ -140,3 +144,36 @@ def test_linked_folders_are_read_and_links_to_what_is_read_anyway_are_not(tmp_pa
     dataset = read_dataset(tmp_path / "set")
     assert [case.id for case in dataset] == ["x0", "x1", "x2"]
     assert not dataset.problems
+
+
+def test_a_folder_that_may_not_be_listed_is_refused_and_not_left_out(folder_for_all):
+    for n in range(3):
+        picture(folder_for_all / "ill" / f"x{n}.png", n)
+        picture(folder_for_all / "well" / f"y{n}.png", n)
+    (folder_for_all / "lost+found").mkdir(mode=0o700)
+    (folder_for_all / "well").chmod(0o000)
+    with as_anybody(), pytest.raises(DatasetError, match=r"well: the folder cannot be listed \(Permission denied\)"):
+        read_dataset(folder_for_all)
+    (folder_for_all / "well").chmod(0o755)
+    with as_anybody():
+        assert len(read_dataset(folder_for_all)) == 6
+
+
+@pytest.fixture
+def folder_for_all():
+    """A folder that other users may enter: pytest's own may not be."""
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        yield Path(place)
+
+
+@contextmanager
+def as_anybody() -> Iterator[None]:
+    """Within, this process has the rights of an ordinary user: root may list every folder."""
+    own = os.geteuid()
+    if own == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(own)
