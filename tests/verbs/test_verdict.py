@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -14,8 +15,8 @@ from isocenter.verbs.training.validation_course import training_length
 CLASSES = build({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
 
 
-def scored(chances: list[float], truth: list[int]) -> Scored:
-    """A classification of so many patients; chances: that they are malignant."""
+def scored(chances: list[float], truth: list[int], before: list[float] | None = None) -> Scored:
+    """A classification of so many patients; chances: that they are malignant; before: before calibration."""
     names = ["benign", "malignant"]
     table = pd.DataFrame(
         {
@@ -28,6 +29,11 @@ def scored(chances: list[float], truth: list[int]) -> Scored:
             "predicted": [names[int(chance >= 0.5)] for chance in chances],
             "probability_benign": [1 - chance for chance in chances],
             "probability_malignant": chances,
+            **(
+                {}
+                if before is None
+                else {"uncalibrated_benign": 1 - np.array(before), "uncalibrated_malignant": before}
+            ),
         }
     )
     return Scored(table, CLASSES.scoring.summary(table, seed=0), task=CLASSES)
@@ -73,6 +79,21 @@ def test_without_test_cases_nothing_is_estimated():
     made = verdict_of(None, seed=0, patients_known=True)
     assert made.answer.startswith("Nothing is estimated")
     assert made.as_record()["gains"] == []
+
+
+def test_a_calibration_that_makes_probabilities_worse_on_these_cases_speaks_against_them():
+    truth, fair, too_sure = [0] * 30 + [1] * 30, ([0.2] * 24 + [0.8] * 6) * 2, ([0.01] * 24 + [0.99] * 6) * 2
+    fair[30:], too_sure[30:] = [1 - one for one in fair[30:]], [1 - one for one in too_sure[30:]]
+    worse = scored(too_sure, truth, before=fair)
+    [change] = [row.estimate for row in worse.rows if row.metric == "log_loss_change"]
+    # Four of five are right: the loss of p in the right ones and 1 - p in the others.
+    expected = 0.8 * np.log(0.8 / 0.99) + 0.2 * np.log(0.2 / 0.01)
+    assert change.value == pytest.approx(expected) and change.low > 0
+    [sentence] = verdict_of(worse, seed=0, patients_known=True).against
+    assert sentence.startswith("Calibration made the probabilities of these cases worse (change of the log loss: 0.4")
+    better = scored(fair, truth, before=too_sure)
+    assert verdict_of(better, seed=0, patients_known=True).against == ()
+    assert not [row for row in scored(fair, truth).rows if row.metric == "log_loss_change"]
 
 
 def test_less_error_is_better_and_an_interval_with_zero_shows_no_difference():

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from isocenter.tasks.shared.calibration_scores import (
         BEFORE,
         BELIEF,
+        CHANGED,
         OF_CALIBRATION,
         binary_calibration_rows,
         calibration_rows,

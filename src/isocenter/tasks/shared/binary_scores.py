@@ -34,6 +34,7 @@ PROBABILITY_NAMES: Mapping[str, str] = {
     "brier_uncalibrated": "Brier score, uncalibrated",
     "log_loss": "Log loss",
     "log_loss_uncalibrated": "Log loss, uncalibrated",
+    "log_loss_change": "Change of the log loss by calibration",
     "calibration_slope": "Calibration slope",
     "calibration_intercept": "Calibration intercept",
     "temperature": "Temperature that remains",

@@ -28,6 +28,8 @@ from isocenter.values import Estimate, Floats, Row
 
 # The end of metrics of probabilities before they were calibrated.
 BEFORE = f"_{UNCALIBRATED}"
+# How much calibration changed the log loss of the same cases; above 0 it made their probabilities worse.
+CHANGED = "log_loss_change"
 SLOPES = ("calibration_slope", "calibration_intercept")
 PARTS = ("brier_reliability", "brier_resolution", "brier_uncertainty")
 # Metrics that a report shows apart, in this order.
@@ -42,7 +44,7 @@ OF_CALIBRATION = frozenset(
             for metric in ("log_loss", "ece_equal_mass", "temperature", *SLOPES)
             for side in ("", BEFORE)
         ),
-        *(f"brier{BEFORE}", f"ece{BEFORE}", "mce", "ace", *PARTS, *OF_DOUBT),
+        *(f"brier{BEFORE}", f"ece{BEFORE}", CHANGED, "mce", "ace", *PARTS, *OF_DOUBT),
     }
 )
 
@@ -56,7 +58,7 @@ def calibration_rows(
     uncalibrated: Floats | None,
     seed: Seed,
 ) -> Iterator[Row]:
-    """Log loss, errors by bins, and the temperature, slope and intercept that remain.
+    """Log loss and how calibration changed it, errors by bins, and the temperature, slope and intercept that remain.
 
     probabilities, uncalibrated: (cases, classes), those before calibration None where that changed nothing
     reference: (cases,) index of the class; patients: (cases,)
@@ -65,7 +67,7 @@ def calibration_rows(
         if table is None:
             continue
         logs, stated = np.log(table.clip(LEAST_CHANCE)), stated_chance(table, reference)
-        yield Row(f"log_loss{side}", label, bootstrap(-logs[np.arange(len(logs)), reference], patients, seed=seed))
+        yield Row(f"log_loss{side}", label, bootstrap(_losses(table, reference), patients, seed=seed))
         yield Row(f"ece_equal_mass{side}", label, calibration_error(*stated, patients, seed=seed, **BY_MASS))
         if side:
             classes = table.shape[1]
@@ -76,6 +78,9 @@ def calibration_rows(
         if table.shape[1] == 2:
             both = slope_and_intercept(logs[:, 1] - logs[:, 0], reference == 1, patients)
             yield from (Row(f"{name}{side}", label, one) for name, one in zip(SLOPES, both, strict=True))
+    if uncalibrated is not None:
+        now, before = (_losses(table, reference) for table in (probabilities, uncalibrated))
+        yield Row(CHANGED, label, bootstrap(now - before, patients, seed=seed))
     stated, true = stated_chance(probabilities, reference), np.eye(probabilities.shape[1])[reference]
     worst = calibration_error(*stated, patients, seed=seed, error=largest_calibration_error)
     yield Row("mce", label, worst)
@@ -85,6 +90,12 @@ def calibration_rows(
     cases, people = len(reference), len(np.unique(patients))
     for name, value in zip(PARTS, parts, strict=True):
         yield Row(name, label, Estimate(value, n=cases, patients=people, method=BY_BINS))
+
+
+def _losses(probabilities: Floats, reference: np.ndarray) -> Floats:
+    """(cases,) the negative logarithm of the probability of what is true."""
+    losses: Floats = -np.log(probabilities.clip(LEAST_CHANCE))[np.arange(len(probabilities)), reference]
+    return losses
 
 
 def slope_rows(

@@ -11,6 +11,7 @@ import numpy as np
 from isocenter.evaluation import Compared, Table, class_names, compared
 from isocenter.report import count_text, metric_name, number, sentence, value_text
 from isocenter.tasks import Task
+from isocenter.tasks.shared import CHANGED
 from isocenter.values import Estimate, Row
 from isocenter.verbs.evaluation.comparison import Comparison, interval_of_difference, signed_number
 from isocenter.verbs.evaluation.scoring import Scored, by_case
@@ -138,7 +139,7 @@ def verdict_of(
     if scored is None:
         return Verdict((), tuple(training), tuple(notes), (NOTHING_ESTIMATED,))
     gains = [*gains_over_guess(scored, seed=seed, patients_known=patients_known), *covariates]
-    against = [*_constant_parts(scored), *few_patients(scored.rows), *notes]
+    against = [*_constant_parts(scored), *few_patients(scored.rows), *worse_by_calibration(scored.rows), *notes]
     return Verdict(tuple(gains), tuple(training), tuple(against), tuple(_without(scored, gains)))
 
 
@@ -226,6 +227,18 @@ def few_patients(rows: Sequence[Row]) -> Iterator[str]:
     if rows and UNRELIABLE in rows[0].estimate.method:
         reason = rows[0].estimate.method.partition(f"{UNRELIABLE}: ")[2].partition(";")[0]
         yield f"The test is small ({reason}): the intervals are unreliable."
+
+
+def worse_by_calibration(rows: Sequence[Row]) -> Iterator[str]:
+    """A sentence where calibration made the probabilities of these cases worse, by the interval of the change."""
+    worse = [row for row in rows if row.metric == CHANGED and row.estimate.low is not None and row.estimate.low > 0]
+    if worse:
+        changes = [(row.label.removesuffix("all").removesuffix(OF_PART), row.estimate) for row in worse]
+        listed = ", ".join(f"{label}: {value_text(one)}" if label else value_text(one) for label, one in changes)
+        yield (
+            f"Calibration made the probabilities of these cases worse (change of the log loss: {listed}): they may "
+            "differ from the cases that it was fitted on. Fit it anew by isocenter calibrate, on cases of this source."
+        )
 
 
 def _constant(label: str, known: Table) -> Iterator[str]:
