@@ -48,6 +48,8 @@ def test_a_site_gets_a_package_with_its_own_calibration_and_says_by_how_many_cas
     assert "task.calibration" in repr(calibrated)
     before, after = isocenter.load(classified.out, "cpu"), isocenter.load(calibrated.out, "cpu")
     assert after.task.certainty.calibrator.settings == decided.value
+    limits = read_json(calibrated.out / "isocenter" / "model.json", "isocenter.model")["record"]["limits"]
+    assert limits[-1] == "Calibrated on 40 cases after training; the figures are of the model before that."
     picture = next(site.rglob("*.png"))
     ours, theirs = before.predict(picture), after.predict(picture)
     assert ours.confidence.uncalibrated == pytest.approx(theirs.confidence.uncalibrated, abs=1e-5)

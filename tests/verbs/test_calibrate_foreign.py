@@ -65,6 +65,8 @@ def test_an_onnx_file_is_kept_as_it_is_beside_what_a_sites_cases_say_of_it(site,
     assert made.decisions["task.calibration"].value["cases"] == 40
     assert {"task.calibration", "task.thresholds", "task.conformal"} <= set(made.decisions)
     assert (made.out / "network.onnx").read_bytes() == source.read_bytes()
+    kept = json.loads((made.out / "calibrated.json").read_text())
+    assert kept["limits"][-1] == "Calibrated on 40 cases after training."  # nothing was measured of it
     picture = next(site.rglob("*.png"))
     before, after = (isocenter.load(path).predict(picture) for path in (source, made.out))
     assert max(before.probabilities.values()) > max(after.probabilities.values())  # three in four are right
