@@ -291,7 +291,7 @@ def test_a_qform_that_needs_a_voxel_size_the_header_lacks_is_refused(tmp_path: P
 def test_a_flat_sform_is_refused_and_the_qform_can_be_preferred(tmp_path: Path, ramp: np.ndarray) -> None:
     path = save(tmp_path / "a.nii", ramp, OBLIQUE, sform_code=2, qform_code=1)
     path = patched(path, tmp_path / "flat.nii", "4f", 280, 0, 0, 0, 0)
-    with pytest.raises(GeometryError, match=r"flat\.nii: the affine is no grid"):
+    with pytest.raises(GeometryError, match=r"flat\.nii: the affine is not a grid"):
         read(path)
     assert_allclose(read(path, prefer="qform").geometry.affine, OBLIQUE, atol=1e-4)
 

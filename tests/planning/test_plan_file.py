@@ -135,7 +135,7 @@ def test_what_is_not_yaml_is_refused_by_name(tmp_path, text):
 @pytest.mark.parametrize("text", ["", "5", "[1, 2]", "colour: blue"])
 def test_yaml_that_is_no_plan_is_refused(tmp_path, text):
     (tmp_path / "plan.yaml").write_text(text)
-    with pytest.raises(PlanError, match="is no plan"):
+    with pytest.raises(PlanError, match="is not an Isocenter plan"):
         read_plan(tmp_path / "plan.yaml")
 
 

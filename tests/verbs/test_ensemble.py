@@ -312,7 +312,7 @@ def test_a_member_or_a_weight_that_was_changed_is_not_loaded(mixed, tmp_path):
     with pytest.raises(IntegrityError, match="is not the file that was written"):
         isocenter.load(tmp_path / "changed")
     place.write_text(place.read_text().replace("0.9", "0.7"))
-    with pytest.raises(IntegrityError, match="are no shares of 2 members"):
+    with pytest.raises(IntegrityError, match="are not shares of 2 members"):
         isocenter.load(tmp_path / "changed")
 
 

@@ -88,7 +88,7 @@ def read_cases(path: Path) -> Table:
     try:
         table, text = pd.read_csv(path), read_text_table(path)
     except (ValueError, UnicodeDecodeError) as error:
-        raise FormatError(f"is no table of cases ({error})", str(path), "Evaluate again") from error
+        raise FormatError(f"is not a table of cases ({error})", str(path), "Evaluate again") from error
     table.columns = text.columns
     for name in table.select_dtypes(exclude=["number", "bool"]):
         table[name] = table[name].map(unmarked)

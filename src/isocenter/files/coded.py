@@ -56,7 +56,7 @@ def stated(stream: bytes) -> Stated:
             return _webp(stream)
     except (struct.error, IndexError, KeyError) as error:
         raise ValueError(f"its header is damaged ({error})") from error
-    raise ValueError("it is no coded picture of a known kind")
+    raise ValueError("it is not a compressed picture of a known kind")
 
 
 @dataclass(frozen=True)

@@ -216,7 +216,7 @@ def _imported(name: str, target: str) -> Family:
     module, _, attribute = target.partition(":")
     value = getattr(importlib.import_module(module), attribute)
     if not isinstance(value, Family):
-        problem, remedy = f"{target} is no isocenter.networks.Family", "Update the package that adds it"
+        problem, remedy = f"{target} is not an isocenter.networks.Family", "Update the package that adds it"
         raise PlanError(f"{name} cannot be used: {problem}", "network.name", remedy)
     return value
 

@@ -114,7 +114,7 @@ def read_plan(path: Path) -> Plan:
         raise PlanError(f"is not YAML{line and ':'}{line}", str(path), "Mend the line, or plan anew") from error
     lines = Lines(text)
     if not isinstance(plain, dict) or "isocenter_plan" not in plain:
-        raise PlanError("is no plan of isocenter", str(path), "Give a file that `isocenter plan` wrote")
+        raise PlanError("is not an Isocenter plan", str(path), "Give a file that `isocenter plan` wrote")
     if (version := plain.pop("isocenter_plan")) != PLAN_VERSION:
         raise PlanError(
             f"is a plan of version {version}, this isocenter follows version {PLAN_VERSION}",

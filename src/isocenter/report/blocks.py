@@ -31,7 +31,9 @@ class Link:
 
     def __post_init__(self) -> None:
         if not self.path or self.path.startswith(("/", "\\")):
-            raise UsageError(f"{self.path!r} is no relative path", "Link", "Link to a file in the folder of the report")
+            raise UsageError(
+                f"{self.path!r} is not a relative path", "Link", "Link to a file in the folder of the report"
+            )
 
     @property
     def href(self) -> str:

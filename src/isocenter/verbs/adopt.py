@@ -86,7 +86,7 @@ def adopt(
         refuse_missing(Path(images))
     if not is_foreign(source):
         remedy = "Give a result folder of nnU-Net v2, a MONAI bundle or an ONNX file; for a run use `isocenter package`"
-        raise UsageError("is no model of another program that can be adopted", str(source), remedy)
+        raise UsageError("is not a model of another program that can be adopted", str(source), remedy)
     zipped = is_zip(out)
     refuse_taken(out, overwrite, () if zipped else MARKS)
     backends = None if backends is None else tuple(backends)

@@ -208,7 +208,7 @@ def plan(
 def _refuse_other_suffix(out: Path) -> None:
     """UsageError for a name that `train` would not read as a plan."""
     if out.suffix.lower() not in PLAN_SUFFIXES:
-        raise UsageError("is no name of a plan", str(out), "Give one that ends in .yaml")
+        raise UsageError("is not a file name for a plan", str(out), "Give one that ends in .yaml")
 
 
 def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:

@@ -141,7 +141,7 @@ def test_an_onnx_file_without_a_description_says_what_to_write(tmp_path):
     with pytest.raises(UsageError, match="no folds"):
         isocenter.load(path, fold=0)
     path.with_suffix(".json").write_text("{")
-    with pytest.raises(FormatError, match="no JSON"):
+    with pytest.raises(FormatError, match="not JSON"):
         isocenter.load(path)
     path.with_suffix(".json").unlink()
     with pytest.raises(UsageError, match="labels, channels, patch, normalisation"):

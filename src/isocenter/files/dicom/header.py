@@ -142,7 +142,7 @@ def _unusual_header(path: Path) -> Header:
     """The header as the DICOM library reads it, with its warnings."""
     with path.open("rb") as file, quiet() as warnings:
         if not looks_like_dicom(file.read(132)):
-            raise FormatError("is no DICOM file", str(path), "Give a DICOM file, or name it by its real format")
+            raise FormatError("is not a DICOM file", str(path), "Give a DICOM file, or name it by its real format")
         _refuse_bomb(file, str(path))
         try:
             file.seek(0)

@@ -127,7 +127,7 @@ def listed_in(path: Path, split: Split | None = None) -> list[Listed]:
             for entry in record["images"]
         ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        problem = f"is no list of boxes as COCO has it ({type(error).__name__}: {error})"
+        problem = f"is not a list of boxes in COCO's format ({type(error).__name__}: {error})"
         raise DatasetError(problem, str(path), "Correct it") from error
 
 

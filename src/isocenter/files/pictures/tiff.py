@@ -157,7 +157,7 @@ def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tuple[Path, ...]]]:
     except IsocenterError:
         raise
     except TIFF_ERRORS as error:
-        raise FormatError(f"is no whole TIFF ({error})", str(path), "Get the file again") from error
+        raise FormatError(f"is not a complete TIFF ({error})", str(path), "Get the file again") from error
 
 
 def _image(file: tifffile.TiffFile, number: int, path: Path, others: tuple[Path, ...], options: ReadOptions) -> Image:

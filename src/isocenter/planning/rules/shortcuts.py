@@ -95,7 +95,11 @@ def _tried(before: Shortcut, after: Sequence[Shortcut], cure: str | float, nothi
     because = f"of the training cases {before.sentence}: {before.figure} {before.auc}, {done} {value:.3f}"
     if left is None or not left.standing or value - 0.5 <= LEFT * (before.auc.value - 0.5):
         return Decision(cure, because, GEIRHOS)
-    return Decision(nothing, f"{because}; that is no cure, so nothing is cut away, and the report says so", GEIRHOS)
+    return Decision(
+        nothing,
+        f"{because}; cutting does not remove the shortcut, so nothing is cut away, and the report says so",
+        GEIRHOS,
+    )
 
 
 def _stretch(whole: bool) -> Decision:

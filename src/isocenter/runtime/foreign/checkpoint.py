@@ -69,7 +69,7 @@ def without_repeats(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def number(kind: Any, data: Any = b"") -> Any:
     """NumPy's maker of numbers, for numbers alone."""
     if not isinstance(kind, np.dtype) or kind.kind not in NUMBERS or not isinstance(data, bytes):
-        raise UnpicklingError(f"a NumPy value of the kind {kind} is no number")
+        raise UnpicklingError(f"a NumPy value of the kind {kind} is not a number")
     return np.frombuffer(data, dtype=kind, count=1)[0]
 
 

@@ -112,7 +112,7 @@ def _windows(given: Any, where: str) -> tuple[tuple[int, ...], Inference]:
     except KeyError as error:
         raise UsageError("its inferer states no roi_size, the voxels of a window", where, REMEDY) from error
     except (TypeError, ValueError) as error:
-        problem = f"its inferer states a roi_size, overlap or sw_batch_size that is no number ({error})"
+        problem = f"its inferer states a roi_size, overlap or sw_batch_size that is not a number ({error})"
         raise UsageError(problem, where, REMEDY) from error
 
 

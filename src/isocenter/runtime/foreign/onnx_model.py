@@ -129,9 +129,9 @@ def _description(path: Path) -> dict[str, Any]:
     try:
         description = load_json(path)
     except (OSError, ValueError) as error:
-        raise FormatError(f"is no JSON ({error})", where, "Correct it") from error
+        raise FormatError(f"is not JSON ({error})", where, "Correct it") from error
     if not isinstance(description, dict):
-        raise FormatError("is no JSON object", where, "Write one with labels, channels and outputs")
+        raise FormatError("is not a JSON object", where, "Write one with labels, channels and outputs")
     missing, unknown = [key for key in NEEDED if key not in description], sorted(set(description) - set(KNOWN))
     if missing or unknown:
         problem = f"lacks {', '.join(missing)}" if missing else f"says {', '.join(unknown)}, which nobody knows"
@@ -147,7 +147,7 @@ def _refuse_normalisation(description: Mapping[str, Any], where: str) -> None:
     each, channels = description["normalisation"], description["channels"]
     if not isinstance(each, list) or not isinstance(channels, list) or not all(isinstance(one, dict) for one in each):
         remedy = 'Give one for each channel, as in "channels": ["T1"], "normalisation": [{"method": "zscore"}]'
-        raise FormatError("channels and normalisation are no lists that belong together", where, remedy)
+        raise FormatError("channels and normalisation are not lists that belong together", where, remedy)
     if len(each) != len(channels):
         problem = f"{counted(len(each), 'normalisation')} for {counted(len(channels), 'channel')}"
         raise FormatError(problem, where, "Give one for each channel")

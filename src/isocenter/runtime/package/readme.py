@@ -91,7 +91,7 @@ def readme(
 # Columns that are named one by one.
 MOST = 24
 LIMITS = (
-    "Research only: it is no medical device, and nobody has cleared it for the care of patients.",
+    "Research only: it is not a medical device, and nobody has cleared it for the care of patients.",
     "The figures hold for images like those that it was tested on: the same kind of scanner, protocol and people.",
     "`manifest.json` shows whether a file was changed. It does not prove who made the package.",
 )

@@ -161,7 +161,7 @@ def _modules(model: Model) -> list[Module]:
     """The network of the model, or those of its folds."""
     modules = [one.module.cpu() for one in model.members if isinstance(one, TorchNetwork)]
     if len(modules) != len(model.members):
-        raise PlanError("the model's network is no torch module", "package", "Load the model from its run")
+        raise PlanError("the model's network is not a torch module", "package", "Load the model from its run")
     return modules
 
 

@@ -73,7 +73,7 @@ def check_settings(rest: Mapping[str, Any], parts: Sequence[str]) -> None:
     if weights is None:
         return
     if not isinstance(weights, Mapping) or set(weights) - set(parts):
-        problem = f"{weights!r} are no weights of {', '.join(parts)}"
+        problem = f"{weights!r} are not weights of {', '.join(parts)}"
         raise PlanError(problem, "task.loss_weights", "Give one number above 0 for each part")
     for name, value in weights.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:

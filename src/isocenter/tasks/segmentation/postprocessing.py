@@ -30,7 +30,7 @@ def tidying_from(rule: Mapping[str, Any]) -> Tidying:
     """The rule of a plan or a record; ValueError for what is none."""
     made = Tidying(**rule)
     if not isinstance(made.largest, bool) or not isinstance(made.holes, bool) or not float(made.smallest) >= 0:
-        raise ValueError(f"{dict(rule)} is no post-processing")
+        raise ValueError(f"{dict(rule)} is not a post-processing rule")
     return replace(made, smallest=float(made.smallest))
 
 

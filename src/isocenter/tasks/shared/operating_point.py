@@ -32,7 +32,7 @@ def check_rule(rule: object) -> str:
     """The rule itself; PlanError for one that is none."""
     if not isinstance(rule, str) or not RULE.fullmatch(rule):
         remedy = "Choose youden, or as in sensitivity>=0.95 or specificity>=0.9"
-        raise PlanError(f"{rule!r} is no rule for an operating point", "task.operating_point", remedy)
+        raise PlanError(f"{rule!r} is not an operating-point rule", "task.operating_point", remedy)
     return rule
 
 

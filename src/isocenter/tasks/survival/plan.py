@@ -235,7 +235,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     last = settings["followed"]
     for name in ("scale", "followed"):
         if not 0 < settings[name] < math.inf:
-            raise PlanError(f"{settings[name]} is no time", f"task.{name}", "Give a number above 0")
+            raise PlanError(f"{settings[name]} is not a time", f"task.{name}", "Give a number above 0")
     for name in ("horizons", "edges"):
         if not settings[name] or not _rise(settings[name], above=0.0):
             problem = f"{list(settings[name])} are not rising times"
@@ -265,7 +265,7 @@ def _check_curve(name: str, given: Mapping[str, Sequence[float]], key: str) -> N
     sound = all(0 <= one < math.inf for one in values)
     ordered = sorted(values, reverse=key == "share") == list(values)
     if set(given) != {"time", key} or len(times) != len(values) or not (rising and sound and ordered):
-        raise PlanError(f"it is no curve of {key} over time", f"task.{name}", "Plan anew")
+        raise PlanError(f"it is not a curve of {key} over time", f"task.{name}", "Plan anew")
 
 
 def _rise(values: Sequence[float], *, above: float) -> bool:

@@ -77,7 +77,7 @@ def _shares(path: Path, asked: str) -> dict[tuple[str, str], float]:
     if {"attribute", "group", "share"} <= set(table):
         shares = [number_in(one) for one in table["share"]]
         if None in shares:
-            raise DatasetError("a share is no number", str(path), "Give shares from 0 to 1")
+            raise DatasetError("a share is not a number", str(path), "Give shares from 0 to 1")
         return {(a, g): float(s or 0) for a, g, s in zip(table["attribute"], table["group"], shares, strict=True)}
     people = groups_of({str(name): table[name].tolist() for name in table}, asked, strictly=False)
     if not people:

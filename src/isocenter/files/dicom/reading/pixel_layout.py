@@ -148,7 +148,7 @@ def _check_photometric(photometric: str, samples: int, where: str) -> None:
     fits = samples == 1 if photometric in (*MONOCHROME, PALETTE) else samples == 3 and photometric in COLOURS
     if not fits:
         raise FormatError(
-            f"{samples} samples of {photometric or 'no photometric interpretation'} are no known colour model",
+            f"{samples} samples of {photometric or 'no photometric interpretation'} are not a known colour model",
             where,
             "Convert it to RGB or MONOCHROME2 with the software it came from",
         )
@@ -163,7 +163,7 @@ def _whole(dataset: Dataset, keyword: str, where: str, default: int | None = Non
             raise FormatError(f"{keyword} is missing", where, GET_AGAIN)
         number = int(value)
     except (ValueError, TypeError) as error:
-        raise FormatError(f"{keyword} is no number", where, GET_AGAIN) from error
+        raise FormatError(f"{keyword} is not a number", where, GET_AGAIN) from error
     if number < least:
         raise FormatError(f"{keyword} is {number}", where, GET_AGAIN)
     return number

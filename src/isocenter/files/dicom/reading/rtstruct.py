@@ -99,7 +99,7 @@ def rasterise(path: Path | str, on: Geometry, instances: Collection[str] = ()) -
 def _dataset(path: Path | str) -> Dataset:
     head = read_header(Path(path))
     if head.sop_class != STRUCTURE_SET:
-        raise FormatError("is no RT structure set", str(path), "Give an RTSTRUCT object")
+        raise FormatError("is not an RT structure set", str(path), "Give an RTSTRUCT object")
     return head.dataset
 
 

@@ -77,7 +77,7 @@ def _dataset(path: Path, where: str) -> Dataset:
     """The object with its pixels, once its header has shown that they can be there."""
     head = read_header(path)
     if head.sop_class not in SOP_CLASSES:
-        raise FormatError("is no DICOM segmentation", where, "Give a SEG object")
+        raise FormatError("is not a DICOM segmentation", where, "Give a SEG object")
     organised = text(head.dataset, "DimensionOrganizationType")
     if organised.startswith("TILED") or "TotalPixelMatrixRows" in head.dataset:
         raise FormatError("segments tiles of a slide", where, "Convert it to a label map of the whole slide")

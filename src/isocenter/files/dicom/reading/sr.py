@@ -126,7 +126,7 @@ def read_report(path: Path | str) -> Report:
     """
     head, where = read_header(Path(path)), str(path)
     if head.sop_class not in REPORT_CLASSES:
-        raise FormatError("is no structured report with coordinates", where, "Give a measurement or CAD report")
+        raise FormatError("is not a structured report with coordinates", where, "Give a measurement or CAD report")
     try:
         nodes = {node.place: node for node in _Node(head.dataset, (1,), None).walk()}
     except RecursionError as error:

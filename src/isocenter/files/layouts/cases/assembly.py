@@ -139,9 +139,9 @@ def _labelled(
     bare = [case for case in cases if not case.references]
     if len(bare) == len(cases):
         firsts = {case.name.partition("/")[0] for case in cases if "/" in case.name}
-        single = f" (one folder, {min(firsts)}, is no choice between classes)" if len(firsts) == 1 else ""
+        single = f" (one folder, {min(firsts)}, cannot define two classes)" if len(firsts) == 1 else ""
         unread = any(member.suffix in (".xml", ".json") for member in folder.members)
-        also = "; its XML or JSON files are no boxes of Pascal VOC or COCO" if unread else ""
+        also = "; its XML or JSON files are not Pascal VOC or COCO boxes" if unread else ""
         remedy = "Add class folders, a labels/ or masks/ folder, or a table with a label column"
         if len(folder.tables) == 1:
             try:
