@@ -227,4 +227,4 @@ def test_an_archive_that_is_no_zip_is_refused_before_the_run_is_read(segmented, 
 def test_none_stands_alone(segmented, tmp_path, cli):
     done = cli("package", segmented.out, "--out", tmp_path / "out", "--backends", "onnx,none")
     assert done.code == 2
-    assert "'none' stands among other names: 'onnx,none'" in done.last
+    assert "'none' is mixed with other names: 'onnx,none'" in done.last

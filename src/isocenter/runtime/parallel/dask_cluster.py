@@ -123,7 +123,7 @@ class Cluster:
 
     def _lost(self, what: str, left: int) -> ResourceError:
         undone = f"; {counted(left, 'case')} not done" if left else ""
-        return ResourceError(f"{what}{undone}", self.address, "Look at the cluster's logs, and give the command again")
+        return ResourceError(f"{what}{undone}", self.address, "Look at the cluster's logs, and run the command again")
 
 
 def _version() -> str:
