@@ -132,7 +132,7 @@ REFUSED = {
     "broken/pydicom_MR_truncated.dcm": "the pixel data are cut short: 8130 bytes where 8192 belong",
     "broken/pydicom_badVR.dcm": "NumberOfFrames (0028,0008): '1A' is not a number",
     "broken/pydicom_meta_missing_tsyntax.dcm": "Rows (0028,0010) is missing, so there is no image",
-    "broken/pydicom_no_meta.dcm": "is no DICOM file",
+    "broken/pydicom_no_meta.dcm": "is not a DICOM file",
     "broken/pydicomdata_emri_j2k_too_short.dcm": "the compressed pixels are damaged or cut short",
 }
 

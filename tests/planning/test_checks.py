@@ -20,7 +20,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"assignments": {"training.deterministic": True}}, "training.steps: no number"),
     ({"assignments": {"network.name": "perceptron"}}, "no network 'perceptron'"),
     ({"assignments": {"network.pretrained": "nowhere.safetensors"}}, "no file nowhere.safetensors"),
-    ({"assignments": {"split.method": "own"}}, "split.method: it follows from the rest"),
+    ({"assignments": {"split.method": "own"}}, "split.method: it follows from other decisions"),
 ]
 
 

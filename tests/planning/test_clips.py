@@ -94,7 +94,7 @@ def test_nothing_is_looked_at_between_two_frames():
 
 
 def test_still_images_are_no_clips():
-    with pytest.raises(PlanError, match="clip_gru looks at clips, and these are still images"):
+    with pytest.raises(PlanError, match="clip_gru takes clips, and these are still images"):
         settings(planned(filmed([None] * 4), **{"network.name": "clip_gru"}))
 
 
@@ -103,7 +103,7 @@ def test_still_images_are_no_clips():
     [
         ({"preprocessing.interval": 0.0}, r"preprocessing.interval: .*0"),
         ({"preprocessing.interval": float("inf")}, "frames every inf"),
-        ({"preprocessing.interval": 0.2, "network.name": "resnet"}, "resnet cannot leave them out"),
+        ({"preprocessing.interval": 0.2, "network.name": "resnet"}, "resnet cannot handle missing frames"),
         ({"preprocessing.interval": 0.2, "preprocessing.frames": None}, "still images"),
     ],
 )

@@ -110,7 +110,7 @@ def test_with_too_few_patients_every_class_is_in_every_set_and_that_is_said():
     logits, truths = drawn(8)
     made, decisions = assured(classes(), logits, cases_of("class", [*"abc", *truths[3:]]))
     assert "too few patients" in decisions["task.conformal"].because
-    assert "9 are the least: nothing is left out" in decisions["task.conformal"].because
+    assert "(at least 9), so nothing is left out" in decisions["task.conformal"].because
     assert decoded(made, logits)[0].confidence.set == {"": ("a", "b", "c")}
 
 

@@ -95,7 +95,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
         "stem_stride": stride,
         "dropout": 0.1 if slow else 0.2,
     }
-    stem = "the stem keeps the resolution" if stride == 1 else "the stem halves it"
+    stem = "the stem keeps the resolution" if stride == 1 else "the stem halves the resolution"
     return size, f"images of {tuple(patch)}: {stem}; width {width} and depth {depth} for the {device}", PAPER
 
 

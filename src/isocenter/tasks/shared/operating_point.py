@@ -74,7 +74,7 @@ def chosen_thresholds(
         numbers = f"{counted(int(positive.sum()), 'unseen case')} of {name}"
         numbers += f" and {counted(int((~positive).sum()), 'other')}"
         if min(positive.sum(), (~positive).sum()) < FEWEST_CASES:
-            reasons.append(f"{numbers} {TOO_FEW}, {FEWEST_CASES} each are the least: {instead}")
+            reasons.append(f"{numbers} {TOO_FEW} (at least {FEWEST_CASES} of each are needed): {instead}")
         else:
             levels[name] = round(threshold(rule, probabilities, positive), 6)
             reasons.append(f"{rule} of {numbers}")

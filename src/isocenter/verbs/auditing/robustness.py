@@ -100,7 +100,7 @@ def _conditions(audit: Audit, case: Case) -> tuple[list[Condition], list[str]]:
     foreign = [name for name, one in known.items() if one.befalls and not profile.changes.get(one.befalls)]
     notes = [f"Not tried, because it needs two axes: {listed(few)}."] * bool(few)
     if foreign and not audit.options.all_corruptions:
-        notes.append(f"Not tried, because it does not befall {profile.name}: {listed(foreign)}.")
+        notes.append(f"Not tried, because it does not occur in {profile.name}: {listed(foreign)}.")
     names = [name for name in known if name not in (*few, *foreign)]
     made = [Condition(name, severity) for name in names for severity in audit.options.chosen_severities]
     channels = [one for name, own in case.images.items() for one in _channels_of(name, own, len(case.images))]
