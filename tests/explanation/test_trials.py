@@ -64,7 +64,7 @@ def test_a_map_that_follows_the_network_passes_its_tests():
 def test_an_edge_filter_fails_because_it_stays_the_same_when_the_weights_are_drawn_anew():
     made = verdict(Method("edges", edges, "edges"), corner_model())
     assert made.passed is False
-    assert "stay alike when weights are drawn anew (rank correlation 1.00)" in made.because
+    assert "stay alike when weights are redrawn (rank correlation 1.00)" in made.because
     assert "deletion and insertion not shown to be better than of an edge filter" in made.because
     assert_allclose(made.measures["deletion_over_edges"].value, 0, atol=0.3)
 

@@ -591,9 +591,9 @@ def test_an_analyze_pair_has_a_size_but_no_sides(tmp_path: Path, ramp: np.ndarra
 def test_what_nifti_cannot_hold_is_refused(tmp_path: Path) -> None:
     voxels = np.zeros((1, 2, 2, 2), np.uint8)
     turned = Geometry((2, 2, 2), OBLIQUE, oriented=False)
-    with pytest.raises(FormatError, match="turned axes without known sides"):
+    with pytest.raises(FormatError, match="rotated axes whose orientation is unknown"):
         write(Image(voxels, turned), tmp_path / "a.nii")
-    with pytest.raises(FormatError, match="sides only for three axes in mm"):
+    with pytest.raises(FormatError, match="an orientation only for three axes in mm"):
         write(Image(voxels, Geometry((2, 2, 2), OBLIQUE, physical=False)), tmp_path / "a.nii")
     with pytest.raises(FormatError, match="complex"):
         write(Image(voxels.astype(np.complex64), Geometry((2, 2, 2), OBLIQUE)), tmp_path / "a.nii")

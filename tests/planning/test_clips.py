@@ -89,7 +89,7 @@ def test_a_size_set_by_hand_is_told_of_the_frames_and_another_number_is_refused(
 
 
 def test_nothing_is_looked_at_between_two_frames():
-    with pytest.raises(PlanError, match=r"every 0\.5 frames"):
+    with pytest.raises(PlanError, match=r"an interval of 0\.5 frames is shorter"):
         settings(planned(filmed([9, 12, 9, 12], step=None), **{"preprocessing.interval": 0.5}))
 
 

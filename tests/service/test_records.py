@@ -276,7 +276,7 @@ def test_a_value_that_the_database_cannot_hold_is_said_to_be_that_and_none_of_th
         pytest.skip("SQLite holds a zero in a text")
     with pytest.raises(RecordError, match="cannot hold what it is given") as error:
         Index(database).complete("a" * 32, 1, {}, {"b" * 32: value})
-    assert "Is it running" not in str(error.value)
+    assert "Check that it is running" not in str(error.value)
     assert [row.state for row in rows(database, studies)] == ["receiving"]
 
 

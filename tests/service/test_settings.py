@@ -83,7 +83,7 @@ def test_models_are_named_by_their_folders(tmp_path):
         ('uid_root = "2.25"', 'uid_root = "2.025"', 5, "root of UIDs"),
         ('path = "hippocampus"', "", 14, "models.hippocampus.path"),
         ('send = ["pacs"]', 'send = ["archive"]', 1, "not a listed peer"),
-        ('model = "hippocampus"\n', 'model = "lung"\n', 1, "is not there"),
+        ('model = "hippocampus"\n', 'model = "lung"\n', 1, "does not exist"),
         ('"~(?i)hippo"', '"~(hippo"', 16, "not a regular expression"),
         ('ae_title = "ORTHANC"', 'ae_title = "A TITLE THAT IS TOO LONG"', 11, "AE title"),
         ('send = ["pacs"]', 'send = ["pacs"]\nhours = "7-19"', 22, "hours"),
@@ -143,7 +143,7 @@ def test_two_models_of_one_name_are_refused(tmp_path):
 
 @pytest.mark.parametrize("role", ["worker", "web"])
 def test_a_part_on_another_machine_needs_the_folder_of_a_keeper(tmp_path, role):
-    with pytest.raises(UsageError, match="no node lies there"):
+    with pytest.raises(UsageError, match="no node in this folder"):
         prepared(read_settings(folder=tmp_path / "node", http={"port": 0}), role)
     assert not (tmp_path / "node").exists()
 
@@ -175,7 +175,7 @@ def test_a_model_of_a_further_machine_that_does_not_load_is_refused(tmp_path):
 
 def test_a_folder_of_something_else_is_no_nodes(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(UsageError, match="folder of something else"):
+    with pytest.raises(UsageError, match="holds something else than a node"):
         prepared(read_settings(folder=tmp_path, dicom={"port": 0}, http={"port": 0}))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 

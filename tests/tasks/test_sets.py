@@ -102,7 +102,7 @@ def test_a_class_without_calibration_cases_is_in_every_set(by):
     logits = np.column_stack([logits, np.full(200, -9.0)])
     made, decisions = assured(classes(conformal_by=by), logits, cases_of("class", truths))
     assert decisions["task.conformal"].value["thresholds"]["c"] is None
-    assert "of c (0) too few patients" in decisions["task.conformal"].because
+    assert "c (0): too few patients" in decisions["task.conformal"].because
     assert all("c" in one.confidence.set[""] for one in decoded(made, logits[:40]))
 
 

@@ -212,7 +212,7 @@ def repeatability(
         problem = (
             f"{before.size} first and {after.size} second measurements, or one that is not a number (or not above 0)"
         )
-        raise UsageError(problem, "repeatability", "Give two of each of at least two people")
+        raise UsageError(problem, "repeatability", "Give two measurements each of at least two people")
     apart = 100 * (after - before) / ((before + after) / 2) if relative else after - before
     count = len(apart)
     squares = float((apart**2).sum()) / 2  # a difference has twice the variance of a measurement

@@ -65,7 +65,7 @@ def check_table(table: Table) -> None:
         raise _wrong(f"a row without {' and '.join(absent)}", "Give case, patient, split and label")
     twice = table[table.duplicated(["case", "label"])]
     if len(twice):
-        raise _wrong(f"case {twice.iloc[0]['case']} stands there twice", "Give one row a case and label")
+        raise _wrong(f"case {twice.iloc[0]['case']} occurs twice", "Give one row per case and label")
     torn = table.groupby("case")[["patient", "split"]].nunique().max(axis=1)
     if (torn > 1).any():
         raise _wrong(f"case {torn.idxmax()} has two patients or splits", "Give each case one patient and one split")

@@ -169,7 +169,11 @@ def _columns(header: list[str], where: str) -> dict[str, int]:
     }
     columns = {what: next((header.index(w) for w in names if w in header), None) for what, names in words.items()}
     if columns["value"] is None or columns["name"] is None:
-        raise FormatError(f"the columns {', '.join(header)}", where, "Name the columns value,name[,red,green,blue]")
+        raise FormatError(
+            f"the label table has the columns {', '.join(header)}",
+            where,
+            "Name the columns value,name[,red,green,blue]",
+        )
     return {what: at for what, at in columns.items() if at is not None}
 
 

@@ -79,7 +79,7 @@ def _image(stated: StatedArray, options: ReadOptions, notes: tuple[str, ...]) ->
     colours = _looks_coloured(stated.dtype, stated.shape)
     if len(stated.shape) not in ((3, 4) if colours else (1, 2, 3)) or 0 in stated.shape:
         raise FormatError(
-            f"an array of shape {stated.shape} is not an image", where, "Save one image or volume an array"
+            f"an array of shape {stated.shape} is not an image", where, "Save one image or volume per array"
         )
     array = loaded(stated, partial(real_part, part=options.part, where=where))
     pixels = np.moveaxis(array, -1, 0) if colours else array[None]

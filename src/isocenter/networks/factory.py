@@ -84,7 +84,7 @@ def build(
     try:
         return made.build(channels, spatial_dims, **answered(name, heads), **sized(name, heads, size, context, fusion))
     except (TypeError, ValueError, RuntimeError) as error:  # torch refuses sizes with a RuntimeError
-        remedy = "Correct network.size, or plan anew with another --set network.name"
+        remedy = "Correct network.size, or plan again with another --set network.name"
         raise PlanError(f"{name} cannot be built: {error}", "network.size", remedy) from error
 
 

@@ -114,7 +114,7 @@ def _check_patches(made: Settings) -> None:
     ndim = made.preprocessing.ndim
     for name, sizes in (("inference.patch", made.inference.patch), ("training.patch", made.training.patch)):
         if len(sizes) != ndim or min(sizes) < 1:
-            raise PlanError(f"{sizes} in {ndim} dimensions", name, "Give one size an axis, from 1")
+            raise PlanError(f"{sizes} in {ndim} dimensions", name, "Give one size per axis, from 1")
     smallest, patch = made.preprocessing.smallest, made.training.patch
     if smallest != patch:
         raise PlanError(
@@ -137,14 +137,14 @@ def _check_shape(made: Settings) -> None:
         sizes = getattr(chosen, name)
         if sizes is not None and (len(sizes) != chosen.ndim or min(sizes) <= 0):
             where = f"preprocessing.{name}"
-            raise PlanError(f"{sizes} in {chosen.ndim} dimensions", where, "Give one size above 0 an axis")
+            raise PlanError(f"{sizes} in {chosen.ndim} dimensions", where, "Give one size above 0 per axis")
     strangers = sorted(set(chosen.absent) - set(chosen.channels))
     if strangers:
         problem = f"there is no channel {strangers[0]!r}"
         raise PlanError(problem, "preprocessing.absent", f"Choose from {', '.join(chosen.channels)}")
     if made.training.modality_dropout > 0 and set(chosen.absent) != set(chosen.channels):
         problem = "training would leave out images, but no case may lack one"
-        remedy = "Plan anew with --set training.modality_dropout=..., or give 0"
+        remedy = "Plan again with --set training.modality_dropout=..., or give 0"
         raise PlanError(problem, "training.modality_dropout", remedy)
     if len(chosen.normalisation) != len(chosen.channels):
         problem = f"{len(chosen.normalisation)} ways for {len(chosen.channels)} channels"

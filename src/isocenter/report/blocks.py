@@ -62,7 +62,7 @@ class Table:
         uneven = [row for row in self.rows if len(row) != len(self.columns)]
         if uneven:
             raise UsageError(
-                f"a row of {len(uneven[0])} under {len(self.columns)} columns", "Table", "Give one cell a column"
+                f"a row of {len(uneven[0])} under {len(self.columns)} columns", "Table", "Give one cell per column"
             )
 
 

@@ -119,7 +119,9 @@ class Couriers:
         try:
             answer = client.store_instances(list(datasets.values()))
         except OSError as error:  # requests' errors are of this kind
-            raise PeerError(f"does not answer ({type(error).__name__})", to.dicomweb, "Is it running?") from error
+            raise PeerError(
+                f"does not answer ({type(error).__name__})", to.dicomweb, "Check that it is running"
+            ) from error
         refused = {
             str(one.ReferencedSOPInstanceUID): int(one.FailureReason) for one in answer.get("FailedSOPSequence", [])
         }

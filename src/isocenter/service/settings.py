@@ -253,7 +253,7 @@ class Settings(Section):
         rules = {rule.name for rule in self.rules}
         for rule in self.rules:
             if rule.model not in self.models:
-                raise ValueError(f"rule {rule.name!r} names the model {rule.model!r}, which is not there")
+                raise ValueError(f"rule {rule.name!r} names the model {rule.model!r}, which does not exist")
             if unknown := set(rule.send) - set(names):
                 raise ValueError(
                     f"rule {rule.name!r} sends to {', '.join(sorted(unknown))}, which is not a listed peer"
@@ -317,7 +317,7 @@ def read_settings(
         except OSError as error:
             raise UsageError(f"cannot be read: {error.strerror}", str(path), "Check --config") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"is not TOML: {error}", str(path), "Mend the file") from error
+            raise UsageError(f"is not TOML: {error}", str(path), "Correct the file") from error
     for section, keys in changes.items():
         stated[section] = {**stated.get(section, {}), **keys} if isinstance(keys, Mapping) else keys
     if folder is not None:

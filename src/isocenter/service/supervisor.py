@@ -183,7 +183,7 @@ class Node:
         """Until `stop` is set. Raises ResourceError where a process cannot go on."""
         while not stop.wait(0.2):
             if self._failed:
-                raise ResourceError(self._failed, str(self.settings.folder), "Mend that, and start the node again")
+                raise ResourceError(self._failed, str(self.settings.folder), "Correct that, and start the node again")
 
     def stop(self) -> None:
         """No new association; what is coming is received; jobs end or give back their claims."""
@@ -228,9 +228,9 @@ def prepared(settings: Settings, role: str = "all") -> Settings:
     """
     folder = settings.folder
     if folder.exists() and any(folder.iterdir()) and not any(folder.glob("settings*.json")):
-        raise UsageError("is a folder of something else", str(folder), "Choose another --folder")
+        raise UsageError("holds something else than a node", str(folder), "Choose another --folder")
     if role in ("worker", "web") and not (folder / MODELS).exists():
-        raise UsageError("no node lies there", str(folder), "Start its keeper first, and share its folder")
+        raise UsageError("there is no node in this folder", str(folder), "Start its keeper first, and share its folder")
     listening = listening_of(settings)  # refuses peers' certificates that are none
     if runs(role, "receiver"):
         dicom = settings.dicom
@@ -271,7 +271,7 @@ def _load_models(settings: Settings, role: str) -> None:
     done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
     if done.returncode != 0:
         words = done.stderr.decode(errors="replace").strip().splitlines()
-        raise UsageError(words[-1] if words else "does not load", "the node's models", "Mend it, or leave it out")
+        raise UsageError(words[-1] if words else "does not load", "the node's models", "Correct it, or leave it out")
 
 
 def _free(host: str, port: int) -> int:

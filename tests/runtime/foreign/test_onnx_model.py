@@ -98,7 +98,7 @@ def test_torch_is_not_imported_for_it(tmp_path):
     [
         ({"patch": None}, "lacks patch"),
         ({"patches": [4]}, "says patches"),
-        ({"outputs": "logits"}, "Say classes or regions"),
+        ({"outputs": "logits"}, "Write classes or regions"),
         ({"normalisation": [{"method": "zscore", "of": 1}]}, "of"),
         ({"labels": {"a": "one"}}, "network.json"),
         ({"overlap": "half", "patch": 3}, "network.json"),

@@ -79,7 +79,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             missing.append(entry.name)
             continue
         if image.path in cases:
-            raise DatasetError(f"lists {entry.name}, which is listed twice", str(entry.annotation.path), "Keep one")
+            raise DatasetError(f"lists {entry.name}, which is listed already", str(entry.annotation.path), "Keep one")
         loader = partial(load_image, image.path, options.read, modality)
         cases[image.path] = CaseFiles(
             image.name,

@@ -53,7 +53,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         beyond = tuple(one.name for one in pairs if one not in known)
         what = f"{counted(len(beyond), 'case has', 'cases have')} more channels than dataset.json names"
         what = f"{what} ({', '.join(names)})"
-        problems += left_out(beyond, what, "Name the channels in dataset.json, or take the files away")
+        problems += left_out(beyond, what, "Name the channels in dataset.json, or remove the files")
         cases += [
             CaseFiles(
                 one.name,

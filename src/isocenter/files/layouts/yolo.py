@@ -88,7 +88,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 def annotation_of(path: Path) -> Annotation:
     """The boxes of a file, in shares of the image."""
     if path.stat().st_size > LARGEST:
-        raise DatasetError("is larger than any list of boxes", str(path), "Give one file an image")
+        raise DatasetError("is larger than any list of boxes", str(path), "Give one file per image")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -168,7 +168,7 @@ def _names(folder: Folder) -> dict[str, str]:
         try:
             stated = YAML(typ="safe", pure=True).load(text)
         except YAMLError as error:
-            raise DatasetError("is not YAML", str(path), "Correct it, or take it away") from error
+            raise DatasetError("is not YAML", str(path), "Correct or remove it") from error
         names = stated.get("names") if isinstance(stated, Mapping) else None
         listed_names = dict(enumerate(names)) if isinstance(names, list) else names
         if isinstance(listed_names, Mapping):

@@ -117,7 +117,7 @@ def _header(path: Path, *, single: bool) -> tuple[Any, list[str]]:
             if int(header["sizeof_hdr"]) != size:
                 raise FormatError("neither a NIfTI nor an Analyze header", str(path), "Check what kind of file it is")
             if single:
-                raise FormatError("a NIfTI header with no magic number", str(path), "The header is damaged: mend it")
+                raise FormatError("a NIfTI header with no magic number", str(path), "The header is damaged: correct it")
             # Plain Analyze has no scaling.
             header = nibabel.spm2analyze.Spm2AnalyzeHeader(head[:size], header.endianness, check=False)
         # Zero or negative voxel sizes are judged by `geometry_of`, which needs them unchanged.

@@ -78,7 +78,7 @@ def read_indices(path: Path) -> Image | None:
         check_decoded(file.series[0], path)
         pixels = _pixels_of(file.series[0])
     if pixels.ndim != 2:
-        raise FormatError("a palette with several pages", str(path), "Save one picture a file")
+        raise FormatError("a palette with several pages", str(path), "Save one picture per file")
     return Image(
         pixels[None],
         Geometry.of_pixels(pixels.shape),

@@ -91,7 +91,7 @@ def split(
     counts = {part: list(parts.values()).count(part) for part in SPLITS}
     if not counts["train"] or (not everything and not counts["val"]):
         raise DatasetError(
-            f"{counted(len(dataset), 'case')} of {counted(_patients(dataset), 'patient')}: too few to part",
+            f"{counted(len(dataset), 'case')} of {counted(_patients(dataset), 'patient')}: too few to split",
             str(dataset.root or dataset.name),
             "Give more cases, or --all to train on every case",
         )
@@ -167,7 +167,7 @@ def split_folds(
     people = _people(cases, twins)
     if not 2 <= folds <= len(set(people.values())) or len(set(people.values())) < 3:
         raise PlanError(
-            f"{counted(len(set(people.values())), 'patient')} cannot be parted into {counted(folds, 'fold')}",
+            f"{counted(len(set(people.values())), 'patient')} cannot be split into {counted(folds, 'fold')}",
             "split.folds",
             f"Give 2 to {len(set(people.values()))} folds" if len(set(people.values())) > 2 else "Give more patients",
         )

@@ -88,7 +88,7 @@ def _refused(path: Path, reason: str) -> IntegrityError:
     if wanted:
         names = ", ".join(sorted(wanted))
         trust = " ".join(f"--trust {name}" for name in sorted(wanted))
-        remedy = f"If you trust who made it: isocenter adopt ... {trust}. Else do not use it"
+        remedy = f"If you trust who made it: isocenter adopt ... {trust}. Otherwise do not use it"
         return IntegrityError(f"is not only weights and numbers: it would call {names}", str(path), remedy)
     return IntegrityError(f"is not only weights ({reason.strip().splitlines()[0]})", str(path), "Do not use it")
 

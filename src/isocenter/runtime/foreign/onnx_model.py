@@ -79,7 +79,7 @@ def files_of_onnx(path: Path) -> list[Path]:
     further = sorted({path.parent / entry.value for entry in entries})
     outside = [one for one in further if not one.resolve().is_relative_to(path.parent.resolve())]
     if outside:
-        raise FormatError(f"names weights outside its folder ({outside[0]})", str(path), "Put them beside it")
+        raise FormatError(f"names weights outside its folder ({outside[0]})", str(path), "Put them into its folder")
     return [path, path.with_suffix(".json"), *further]
 
 
@@ -134,10 +134,10 @@ def _description(path: Path) -> dict[str, Any]:
         raise FormatError("is not a JSON object", where, "Write one with labels, channels and outputs")
     missing, unknown = [key for key in NEEDED if key not in description], sorted(set(description) - set(KNOWN))
     if missing or unknown:
-        problem = f"lacks {', '.join(missing)}" if missing else f"says {', '.join(unknown)}, which nobody knows"
+        problem = f"lacks {', '.join(missing)}" if missing else f"has the unknown entries {', '.join(unknown)}"
         raise UsageError(problem, where, f"Known are {', '.join(KNOWN)}")
     if description.get("outputs", "classes") not in ("classes", "regions"):
-        raise UsageError(f"outputs are {description['outputs']!r}", where, "Say classes or regions")
+        raise UsageError(f"outputs are {description['outputs']!r}", where, "Write classes or regions")
     _refuse_normalisation(description, where)
     return description
 

@@ -42,7 +42,7 @@ def readme(
         "## Run it",
         f"From this folder, without Isocenter, with MONAI{_and(needs)}:",
         f"```console\n$ {RUN_COMMAND}\n```",
-        f"IMAGES is a file or a folder of files that end in {ends}{named}. RESULTS is made: one label map a case, on "
+        f"IMAGES is a file or a folder of files that end in {ends}{named}. RESULTS is made: one label map per case, on "
         "the grid of its image, where the model marks structures, and `predictions.csv` and `predictions.json`.",
         *([_covariates(model)] if model.context.names else []),
         *([_absent(model)] if model.preprocessing.settings.get("absent") else []),

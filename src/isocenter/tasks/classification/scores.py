@@ -111,7 +111,7 @@ def class_index(case: Case, classes: Sequence[str]) -> int:
     """The number of the case's class; DatasetError for one that was not trained."""
     name = case.references["class"]
     if name not in classes:
-        raise DatasetError(f"class {name!r} is none of {', '.join(classes)}", case.id, "Declare it, or mend it")
+        raise DatasetError(f"class {name!r} is none of {', '.join(classes)}", case.id, "Declare it, or correct it")
     return classes.index(name)
 
 

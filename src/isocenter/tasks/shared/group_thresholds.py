@@ -79,7 +79,7 @@ class GroupThresholds:
         try:
             made = groups_of({name: [one] for name, one in covariates.items()}, self.groups, strictly=False)
         except UsageError as error:
-            raise PlanError(error.problem, "task.group_thresholds", "Mend the covariate of the case") from error
+            raise PlanError(error.problem, "task.group_thresholds", "Correct the covariate of the case") from error
         return next((str(own[0]).casefold() for own in made.values()), UNKNOWN)
 
     def stated(self, prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:

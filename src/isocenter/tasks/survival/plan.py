@@ -253,7 +253,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     if settings["slope"] is not None and not 0 < settings["slope"] < math.inf:
         raise PlanError(f"a slope of {settings['slope']}", "task.slope", "Give a number above 0")
     if settings["censoring"] is None:
-        raise PlanError("there are no weights for censored cases", "task.censoring", "Plan anew")
+        raise PlanError("there are no weights for censored cases", "task.censoring", "Plan again")
     if not steps_of(settings["censoring"], "share").at(furthest) > 0:
         problem = f"no training case was followed beyond {furthest:g}"
         raise PlanError(problem, "task.horizons", "Give earlier times")
@@ -265,7 +265,7 @@ def _check_curve(name: str, given: Mapping[str, Sequence[float]], key: str) -> N
     sound = all(0 <= one < math.inf for one in values)
     ordered = sorted(values, reverse=key == "share") == list(values)
     if set(given) != {"time", key} or len(times) != len(values) or not (rising and sound and ordered):
-        raise PlanError(f"it is not a curve of {key} over time", f"task.{name}", "Plan anew")
+        raise PlanError(f"it is not a curve of {key} over time", f"task.{name}", "Plan again")
 
 
 def _rise(values: Sequence[float], *, above: float) -> bool:

@@ -96,4 +96,4 @@ class Learner:
         """IsocenterError once nothing was learnt from many batches in a row."""
         if self.lost >= MOST_LOST:
             problem = f"the loss or the gradient of {MOST_LOST} batches in a row, up to step {step}, is not a number"
-            raise IsocenterError(problem, where, "Train anew with a smaller --set training.learning_rate")
+            raise IsocenterError(problem, where, "Train again with a smaller --set training.learning_rate")

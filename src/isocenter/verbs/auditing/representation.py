@@ -81,7 +81,7 @@ def _shares(path: Path, asked: str) -> dict[tuple[str, str], float]:
         return {(a, g): float(s or 0) for a, g, s in zip(table["attribute"], table["group"], shares, strict=True)}
     people = groups_of({str(name): table[name].tolist() for name in table}, asked, strictly=False)
     if not people:
-        remedy = "Give the columns attribute, group and share, or a row a person with the covariates"
+        remedy = "Give the columns attribute, group and share, or one row per person with the covariates"
         raise DatasetError("names none of the groups", str(path), remedy)
     return {
         (attribute, group): float(np.mean(own[own != UNKNOWN] == group))

@@ -159,4 +159,4 @@ def by_content(members: Sequence[Member], cases: Sequence[Case], hashes: Mapping
         changed = [case.id for case in cases if known.get(case.id, hashes[case.id]) != hashes[case.id]]
         if changed:
             problem = f"{counted(len(changed), 'case')} changed since {own.name} was trained"
-            raise UsageError(problem, WHERE, "Give the data back as they were, or train the members anew")
+            raise UsageError(problem, WHERE, "Restore the data as they were, or train the members anew")

@@ -113,7 +113,7 @@ def refuse_no_folder(asked: str, torch_model: Differentiable | None) -> None:
         return
     if not Path(asked).is_dir():
         raise UsageError(
-            "is not a folder", f"--concepts {asked}", "Give a folder with one folder a concept, or measured"
+            "is not a folder", f"--concepts {asked}", "Give a folder with one folder per concept, or measured"
         )
     if torch_model is None:
         raise UnfitError("--concepts", "its backend has no gradients", "Give a run or a package, with --backend torch")

@@ -74,7 +74,7 @@ def evaluated(
     record = read_data_record(run.out)
     changed = {case.id for case in cases} & (set() if record is None else record.changed(cases))
     if len(changed) == len(cases):
-        remedy = "Give the data back as they were: `isocenter train --resume` goes on"
+        remedy = "Restore the data as they were: `isocenter train --resume` goes on"
         raise IntegrityError("every case that it tests has changed since it began", str(run.out), remedy)
     cases = [case for case in cases if case.id not in changed]
     known, seed = run.dataset.patients_known, int(run.plan["training.seed"])

@@ -105,7 +105,9 @@ def layout_of(dataset: Dataset, where: str) -> Layout:
     photometric = str(dataset.get("PhotometricInterpretation", "") or "").strip().upper()
     signed = _whole(dataset, "PixelRepresentation", where, 0, least=0) == 1
     if allocated not in (1, 8, 16, 32, 64) or not 1 <= stored <= allocated or not stored - 1 <= high < allocated:
-        raise FormatError(f"{stored} of {allocated} bits up to bit {high} make no pixel", where, GET_AGAIN)
+        raise FormatError(
+            f"BitsStored {stored}, BitsAllocated {allocated} and HighBit {high} do not fit together", where, GET_AGAIN
+        )
     if floating and (allocated, samples) != (floating, 1):
         raise FormatError(f"floating point pixels of {allocated} bits and {samples} samples", where, GET_AGAIN)
     _check_photometric(photometric, samples, where)

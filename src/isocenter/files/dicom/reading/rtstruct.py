@@ -133,7 +133,9 @@ def _regions(dataset: Dataset, where: str) -> tuple[list[_Region], tuple[str, ..
     for contours in items(dataset, "ROIContourSequence"):
         number = whole(contours, "ReferencedROINumber", where)
         if number not in described or number is None:
-            raise FormatError(f"contours of a region {number} that is not described", where, "Get the file again")
+            raise FormatError(
+                f"has contours of a region {number} that it does not describe", where, "Get the file again"
+            )
         name = text(described[number], "ROIName") or str(number)
         closed = _closed(contours, name, where)
         if not closed:

@@ -94,7 +94,7 @@ def _labels(dataset: Dataset, where: str) -> tuple[Label, ...]:
     for segment in items(dataset, "SegmentSequence"):
         value = whole(segment, "SegmentNumber", where)
         if value is None:
-            raise FormatError("a segment without number", where, "Get the file again")
+            raise FormatError("has a segment without a number", where, "Get the file again")
         code = _code(first_item(segment, "SegmentedPropertyTypeCodeSequence"))
         name = text(segment, "SegmentLabel") or (code.meaning if code else str(value))
         labels.append(Label(value, name, _colour(segment, where), code))

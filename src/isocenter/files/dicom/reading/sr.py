@@ -130,9 +130,7 @@ def read_report(path: Path | str) -> Report:
     try:
         nodes = {node.place: node for node in _Node(head.dataset, (1,), None).walk()}
     except RecursionError as error:
-        raise FormatError(
-            "its items lie too deep in one another", where, "The file is damaged: get it again"
-        ) from error
+        raise FormatError("its items are nested too deeply", where, "The file is damaged: get it again") from error
     marked, passed, seen = list[Marked](), Counter[str](), set[bytes]()
     for node in nodes.values():
         group = _group(node)

@@ -157,7 +157,7 @@ def _labelled(
             f"holds {counted(len(cases), 'image')} and no labels{single}{also}", str(folder.root), remedy
         )
     what = f"{len(bare)} of {counted(len(cases), 'image')} without a label"
-    problems = left_out((case.name for case in bare), what, "Add their labels, or take the images away", "warning")
+    problems = left_out((case.name for case in bare), what, "Add their labels, or remove the images", "warning")
     return [case for case in cases if case.references], problems
 
 

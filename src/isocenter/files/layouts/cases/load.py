@@ -140,7 +140,7 @@ def _joined(numbered: Sequence[tuple[int, Path]], options: ReadOptions) -> tuple
             raise GeometryError(f"does not lie on the grid of {where.name}", str(path), "Draw both on one grid")
         if mask.data.max() > 1:
             problem = "several maps of one image with numbers above 1"
-            raise FormatError(problem, str(path), "Make it one map, or one mask of 0 and 1 an object")
+            raise FormatError(problem, str(path), "Make it one map, or one mask of 0 and 1 per object")
         own = mask.data > 0
         free = own & (pixels == 0)
         sizes.append(int(np.count_nonzero(own)))
