@@ -124,8 +124,8 @@ class Node:
         while not all(self._sign(child).exists() for child in self._children):
             if self._failed or time.monotonic() - began > UP_S:
                 self.stop()
-                problem = self._failed or "a process of the node did not come up"
-                raise ResourceError(problem, str(folder), f"Look at the end of {folder / 'node.jsonl'}")
+                problem = self._failed or "a process of the node did not start"
+                raise ResourceError(problem, str(folder), f"See the end of {folder / 'node.jsonl'}")
             time.sleep(0.05)
         self._say(f"ready: {', '.join(self.places)}")
         return self
@@ -156,7 +156,7 @@ class Node:
         # What an unforeseen error says may hold what a file says: its kind alone is told.
         kind = words if code in (WRONG_USE, REFUSED) else words.partition(":")[0]
         ended = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
-        again = "" if code == WRONG_USE else f"; it is begun again in {child.pause:g} s"
+        again = "" if code == WRONG_USE else f"; it is restarted in {child.pause:g} s"
         self._say(f"{child.name} {ended}{f': {kind}' if kind else ''}{again}", logging.WARNING)
         if code == WRONG_USE:
             self._failed = words or f"{child.name} cannot go on"

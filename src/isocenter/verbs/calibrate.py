@@ -179,7 +179,7 @@ def _calibrated_anew(
     own = {name.removeprefix("task."): one for name, one in decisions.items() if name.startswith("task.")}
     unkept = tuple(task.traits.unkept(own))
     former = [limit for limit in evidence.limits if not limit.startswith(UNKEPT)]
-    limit = f"Calibrated anew on {counted(cases, 'case')}: its figures are those of the former calibration."
+    limit = f"Recalibrated on {counted(cases, 'case')}: its figures are those of the former calibration."
     trained = sorted({*evidence.trained, *hashes})
     return replace(evidence, limits=[*former, *unkept, limit], decisions=decisions, trained=trained), unkept
 

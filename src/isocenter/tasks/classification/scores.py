@@ -180,7 +180,7 @@ def overview(answers: Answers, folds: int) -> list[Figure]:
     return [
         *discrimination({classes[n]: (reference == n, probabilities[:, n], answers.patients) for n in shown}, folds),
         figures.reliability(happened, chance, "Can the probabilities be believed?"),
-        figures.confusion(counts, classes, "What was taken for what", caption=_how_called(answers)),
+        figures.confusion(counts, classes, "Confusion matrix", caption=_how_called(answers)),
     ]
 
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 ROBUSTNESS, TITLE = "robustness.csv", "When images get worse"
 NONE, WITHOUT = "none", "without "
 HOW = (
-    "Images are made worse as they come from the file, before any preprocessing; severity 0 is as they are. What the "
-    "model is not given is replaced by its mean, a covariate by nothing."
+    "Images are degraded as read from the file, before any preprocessing; severity 0 is the original. An "
+    "input that is left out is replaced by its mean, a covariate by a blank."
 )
 
 

@@ -234,7 +234,7 @@ def _by(run: RunFolder, folds: int) -> str:
     return (
         f"Each case was scored by the one of {folds} folds that had not seen it; "
         "the model of this run is their mean, which has seen all of them. The figures estimate how good the model of "
-        "one fold is: of the mean nothing is known here. Those that set cases against each other, such as AUROC, are "
+        "one fold is: the mean itself was not scored. Those that set cases against each other, such as AUROC, are "
         "means over the folds, because the scores of different models make no common order."
     )
 
