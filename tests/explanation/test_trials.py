@@ -224,7 +224,7 @@ def test_an_unknown_target_is_refused():
 def test_a_map_without_any_evidence_says_so_and_shows_the_middle_of_the_volume():
     image = Image(np.random.default_rng(0).random((1, 8, 9, 11)).astype(np.float32), Geometry((8, 9, 11), np.eye(4)))
     drawn = heat(image, np.zeros((8, 9, 11), dtype=np.float32), "gradcam: ball", caption="how it is made")
-    assert "how it is made. Nothing in the image speaks for the target." in drawn.caption
+    assert "how it is made. Nothing in the image supports the target." in drawn.caption
     assert "axial, slice 6 of 11" in drawn.caption
     seen = heat(image, np.eye(8, 9, dtype=np.float32)[..., None] * np.ones(11), "gradcam: ball")
     assert "Nothing" not in seen.caption

@@ -506,7 +506,7 @@ def test_a_network_that_was_taught_evidence_states_both_parts_by_its_outputs_alo
     assert (stated.probabilities, stated.values) == (plain.probabilities, plain.values)
     if task["name"] == "regression":
         assert_allclose(own.aleatoric, own.deviations[0] ** 2, rtol=1e-5)
-    with pytest.raises(UsageError, match="was not taught to state evidence"):
+    with pytest.raises(UsageError, match="was not trained to state evidence"):
         with_uncertainty(model(CLASSES), "evidential")
 
 

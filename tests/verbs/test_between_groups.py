@@ -68,7 +68,7 @@ def test_sites_with_other_images_are_told_apart_also_among_matched_patients(cli,
     assert set(rows["matched"]) == {False, True}
     assert (rows["p_adjusted"] < 0.05).all()
     assert set(pd.read_csv(tmp_path / "out" / "balance.csv")["covariate"]) == {"age", "sex=f", "sex=m"}
-    assert "how images are made differs" in (tmp_path / "out" / "check.html").read_text()
+    assert "the acquisition differs" in (tmp_path / "out" / "check.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def route(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Say which series of STUDY the rules take, and why."""
+    """Show which series of STUDY the rules take, and why."""
     result = isocenter.route(study, *(models or []), config=config, folder=folder)
     if explain and not json:
         say(result.explained())

@@ -61,7 +61,7 @@ def check(
     ] = None,
     given: Given = None,
 ) -> None:
-    """Read DATA and report whether it is fit to learn from."""
+    """Check DATA and report whether a model can be trained on it."""
     target = out or default_out("check", data)
     result = isocenter.check(
         data,
@@ -109,7 +109,7 @@ def plan(
     explain: Annotated[bool, typer.Option("--explain", help="Print the reasons as prose.")] = False,
     given: Given = None,
 ) -> None:
-    """Plan a training on DATA, and give the reason of every decision."""
+    """Plan a training on DATA, and give the reason for every decision."""
     result = isocenter.plan(
         data,
         minutes=minutes,

@@ -99,7 +99,7 @@ def _labels(cohort: Cohort) -> Iterator[Problem]:
             "error",
             f"masks hold values without a label: {listed(sorted(set().union(*strange.values())))}",
             tuple(strange),
-            "nobody knows what they mean",
+            "their meaning is not known",
             "Declare them with --labels VALUE=NAME,VALUE=NAME, or correct the masks",
         )
     values = sorted(set(cohort.fingerprint.voxels()) - {0})

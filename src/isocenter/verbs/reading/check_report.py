@@ -212,7 +212,7 @@ def _shortcuts(examination: Examination) -> Iterator[Section]:
         "the share of pairs in the right order; 0.5 is chance. p: that chance does as well, adjusted after Holm."
     )
     table = Table(["Question", "Predicted from", "AUC or c", "p", "Answer"], rows)
-    yield Section("What gives the answer away", [Paragraph(explanation), table])
+    yield Section("Shortcuts to the answer", [Paragraph(explanation), table])
 
 
 def _judged(shortcut: Shortcut) -> str:
