@@ -153,7 +153,7 @@ def _inference(inputs: PlanInputs, fits: Fitted, flips: Decision, side: Decision
 
 
 def _guard() -> Section:
-    because = "of a hundred images like the training images at most one is refused wrongly"
+    because = "at most one in a hundred images like the training images is refused wrongly"
     return {
         "gate": Decision(True, "an image unlike the training images gets no answer instead of a wrong one"),
         "level": Decision(0.01, because, "arXiv:2308.03723"),

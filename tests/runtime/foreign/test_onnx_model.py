@@ -97,7 +97,7 @@ def test_torch_is_not_imported_for_it(tmp_path):
     ("changes", "says"),
     [
         ({"patch": None}, "lacks patch"),
-        ({"patches": [4]}, "says patches"),
+        ({"patches": [4]}, "has the unknown entries patches"),
         ({"outputs": "logits"}, "Write classes or regions"),
         ({"normalisation": [{"method": "zscore", "of": 1}]}, "of"),
         ({"labels": {"a": "one"}}, "network.json"),

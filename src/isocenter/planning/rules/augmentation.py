@@ -35,7 +35,7 @@ REASONS = {
     "noise": "doses, coils and counts differ",
     "blur": "sharpness differs",
     "low_resolution": "some images have larger voxels than others",
-    "accidents": "such artefacts are rare, so few samples show them",
+    "accidents": "such artefacts are rare",
 }
 
 

@@ -152,9 +152,7 @@ def _unit(fingerprint: Fingerprint) -> Decision:
     units = sorted({case.unit for case in fingerprint.cases if case.physical})
     if len(units) > 1:
         raise DatasetError(f"axes in {' and '.join(units)}", "preprocessing.unit", "Bring all series to one unit")
-    because = (
-        "lengths in space are in mm" if fingerprint.unit == MM else f"the axes of {len(fingerprint)} series are in it"
-    )
+    because = "all axes are spatial" if fingerprint.unit == MM else f"the axes of {len(fingerprint)} series are in it"
     return Decision(fingerprint.unit, because)
 
 

@@ -70,7 +70,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
     here = {name: counts.get(name, 0) for name in declared}
     taught = loss(fingerprint)
     return {
-        "classes": Decision(declared, f"of {sum(counts.values())} training cases: {shares}"),
+        "classes": Decision(declared, f"among {sum(counts.values())} training cases {shares}"),
         "counts": Decision(here, "their shares are what probabilities refer to"),
         "loss": taught,
         "smoothing": Decision(0.0, "smoothed targets would distort the probabilities"),

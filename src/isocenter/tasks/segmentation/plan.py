@@ -115,7 +115,7 @@ def _several(labels: Sequence[Label], fingerprint: Fingerprint) -> Decision:
     """In which share of the training references each label has several pieces."""
     counts = {label.name: _components(label, fingerprint) for label in labels}
     shares = {name: round(float(np.mean(np.array(own) > 1)), 4) for name, own in counts.items() if own}
-    words = [f"{name} in {sum(n > 1 for n in own)} of {len(own)}" for name, own in counts.items() if own]
+    words = [f"label {name} in {sum(n > 1 for n in own)} of {len(own)}" for name, own in counts.items() if own]
     return Decision(shares, f"training references with several pieces: {', '.join(words)}")
 
 
