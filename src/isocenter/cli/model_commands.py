@@ -127,7 +127,7 @@ def explain(
     ] = None,
     tests: Annotated[
         int,
-        typer.Option(min=0, metavar="N", help="Number of cases to test methods on that were never tested on MODEL."),
+        typer.Option(min=0, metavar="N", help="Number of cases for tests of methods that were never tested on MODEL."),
     ] = 20,
     seed: Seed = 0,
     seconds: Annotated[

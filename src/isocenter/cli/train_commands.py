@@ -109,7 +109,7 @@ def plan(
     explain: Annotated[bool, typer.Option("--explain", help="Print the reasons as prose.")] = False,
     given: Given = None,
 ) -> None:
-    """Plan a training on DATA, and give the reason for every decision."""
+    """Plan a training on DATA, with a reason for every decision."""
     result = isocenter.plan(
         data,
         minutes=minutes,
