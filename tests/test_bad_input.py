@@ -184,7 +184,7 @@ def test_a_plan_of_another_version_is_refused_with_its_line(cli, here, tmp_path,
     plan = tmp_path / "old.yaml"
     text = (segmented.out / "plan.yaml").read_text()
     plan.write_text(text.replace("isocenter_plan: 1", "isocenter_plan: 99"))
-    refused(cli("train", plan), 2, plan, "line 3", "version 99", "Plan anew")
+    refused(cli("train", plan), 2, plan, "line 3", "version 99", "Plan again")
     assert nothing_in(here)
 
 

@@ -80,7 +80,7 @@ def test_a_damaged_record_of_the_data_is_named(cli, here, tmp_path, segmented):
         ("task.tolerance=-1", "-1.0 for"),
         ("task.loss=mse", "there is no loss 'mse'"),
         ("task.weights={lung: 2}", "there is no label 'lung'"),
-        ("task.postprocessing={shell: {largest: maybe}}", "no post-processing"),
+        ("task.postprocessing={shell: {largest: maybe}}", "not a post-processing rule"),
     ],
 )
 def test_an_impossible_setting_of_the_task_is_refused_by_name(cli, here, segmented, setting, message):

@@ -170,4 +170,7 @@ def test_minutes_count_from_the_beginning_of_the_command_and_in_python_from_the_
 
 def test_a_plan_is_written_only_under_a_name_that_train_reads(cli, tmp_path):
     done = cli("plan", tmp_path, "--out", tmp_path / "plan.txt")
-    assert (done.code, done.last) == (2, f"{tmp_path / 'plan.txt'}: is no name of a plan. Give one that ends in .yaml.")
+    assert (done.code, done.last) == (
+        2,
+        f"{tmp_path / 'plan.txt'}: is not a file name for a plan. Give one that ends in .yaml.",
+    )

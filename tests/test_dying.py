@@ -56,7 +56,7 @@ def test_a_check_that_crashes_names_the_case_that_it_was_at(tmp_path):
     data = trained.blobs(tmp_path / "data", 3)
     done = killed("case01", "SIGSEGV", "check", data, "--out", tmp_path / "out", "--threads", 1)
     assert done.returncode == -11
-    assert last(done).startswith("case01: isocenter check was killed or crashed over it")
+    assert last(done).startswith("case01: isocenter check was killed or crashed while it processed this")
     assert "Close other programs or give fewer --threads" in last(done)
     assert not (tmp_path / "out").exists()
 
@@ -65,7 +65,7 @@ def test_a_prediction_that_is_killed_names_the_case_that_it_was_at(segmented, tm
     done = killed("case02", "SIGKILL", "predict", segmented.out, segmented.data / "images", "--out", tmp_path / "out")
     assert done.returncode == -9
     assert "case02" in last(done)
-    assert "isocenter predict was killed or crashed over it" in last(done)
+    assert "isocenter predict was killed or crashed while it processed this" in last(done)
     assert not (tmp_path / "out").exists()
 
 
@@ -73,7 +73,7 @@ def test_a_training_that_is_killed_says_how_it_goes_on(segmented, tmp_path):
     words = ["--out", tmp_path / "run", "--labels", trained.LABELS, "--minutes", 1, "--device", "cpu", "--threads", 1]
     done = killed("case03", "SIGKILL", "train", segmented.data, *words)
     assert done.returncode == -9
-    assert "`isocenter train --resume RUN` goes on" in last(done)
+    assert "`isocenter train --resume RUN` continues a run" in last(done)
 
 
 def test_a_case_may_be_called_as_a_file_whose_name_is_no_text(capfd):

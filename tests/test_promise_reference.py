@@ -187,7 +187,7 @@ def test_a_table_can_state_it_in_a_column_of_its_name(promised, tmp_path):
     dataset = isocenter.check(tmp_path / "cases.csv", column={"tip": "where"}, threads=1).dataset
     assert [case.references["tip"] for case in dataset] == [(n + 4.0, 8.0) for n in range(4)]
     (tmp_path / "cases.csv").write_text(rows[0] + "\n" + rows[1].replace("4 8", "thumb"))
-    with pytest.raises(DatasetError, match="column where holds 'thumb', which is no tip"):
+    with pytest.raises(DatasetError, match="column where holds 'thumb', which is not a tip"):
         isocenter.check(tmp_path / "cases.csv", column={"tip": "where"}, threads=1)
 
 

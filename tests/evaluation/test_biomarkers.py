@@ -115,7 +115,7 @@ def test_a_change_is_told_from_what_repeating_alone_does():
 
 @pytest.mark.parametrize(("first", "second"), [([1.0], [2.0]), ([1.0, 2.0], [1.0]), ([], []), ([1.0, np.nan], [1, 2])])
 def test_too_few_or_unpaired_measurements_are_refused(first, second):
-    with pytest.raises(UsageError, match="two of each"):
+    with pytest.raises(UsageError, match="two measurements each"):
         repeatability(first, second)
 
 

@@ -95,7 +95,7 @@ def test_cases_that_a_line_parts_have_no_slope():
     odds = np.linspace(-3, 3, 40)
     slope, _ = slope_and_intercept(odds, odds > 0, people(40))
     assert np.isnan(slope.value)
-    assert "part the two sides" in slope.method
+    assert "separate the two outcomes" in slope.method
 
 
 @pytest.mark.filterwarnings("error")

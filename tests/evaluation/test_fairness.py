@@ -180,9 +180,9 @@ def test_without_being_asked_for_covariates_of_two_to_eight_levels_make_groups()
     [
         ("height", "there is no covariate 'height'.*Choose from sex"),
         ("ward", "ward has 1000 levels.*limits of ranges"),
-        ("age:60:40", "'age:60:40' is no group"),
-        ("age:old", "is no group"),
-        ("sex:1", "holds 'F', which is no number"),
+        ("age:60:40", "'age:60:40' is not a group"),
+        ("age:old", "is not a group"),
+        ("sex:1", "holds 'F', which is not a number"),
     ],
 )
 def test_what_makes_no_groups_is_refused(asked, match):

@@ -120,7 +120,7 @@ def test_a_dear_miss_is_avoided_though_it_is_unlikely():
 
 
 def test_costs_and_probabilities_of_other_shapes_are_refused():
-    with pytest.raises(UsageError, match="one row and column a class"):
+    with pytest.raises(UsageError, match="one row and column per class"):
         least_cost([[0.5, 0.5]], np.zeros((3, 3)))
     with pytest.raises(UsageError, match="images, grades"):
         ranked_probability_score([0.5, 0.5], [0, 1])

@@ -116,5 +116,5 @@ def test_the_likelihood_and_the_coverage_are_those_of_the_normal_distribution():
 
 @pytest.mark.parametrize(("predicted", "reference"), [([1.0, np.nan], [1.0, 2.0]), ([1.0], [1.0, 2.0])])
 def test_what_is_no_pair_of_numbers_is_refused(predicted, reference):
-    with pytest.raises(UsageError, match="no number"):
+    with pytest.raises(UsageError, match="not a number"):
         mean_absolute_error(predicted, reference)

@@ -152,7 +152,7 @@ def test_drawn_exchanges_of_many_agree_with_the_normal_law_of_very_many():
     assert found.p == pytest.approx(student.pvalue, abs=2e-3)
     assert (found.low, found.high) == pytest.approx(tuple(student.confidence_interval()), abs=5e-3)
     many = permutation(np.zeros(2100), np.append(apart, random.normal(0.1, 1, 200)))
-    assert "normal law" in many.method and many.low < many.difference < many.high
+    assert "normal distribution" in many.method and many.low < many.difference < many.high
 
 
 @settings(max_examples=15)

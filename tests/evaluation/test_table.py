@@ -56,7 +56,7 @@ def test_a_table_comes_back_whole_from_its_file(tmp_path):
         ([], "without case"),
         ([{"case": "a", "patient": "p", "label": "all"}], "without split"),
         ([line() | {"patient": None}], "without patient"),
-        ([line(), line()], "case a stands there twice"),
+        ([line(), line()], "case a occurs twice"),
         ([line(label="left"), line(label="right") | {"patient": "another"}], "two patients"),
         ([line() | {"split": "holdout"}], "split 'holdout'"),
         ([a_row(chance=1.5)], "outside 0..1"),

@@ -120,7 +120,9 @@ def test_a_subject_has_gradients_by_its_image_and_its_score_is_the_logit_of_the_
 
 def test_a_method_that_cannot_explain_a_model_says_why():
     of, image = model(Bright(2), (8, 8)), spot((8, 8), (5, 2))
-    with pytest.raises(UnfitError, match="attention cannot explain this model: its answer does not come by attention"):
+    with pytest.raises(
+        UnfitError, match="attention cannot explain this model: its answer is not computed by attention"
+    ):
         explained(of, image, named_methods("attention")[0])
 
 

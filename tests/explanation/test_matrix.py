@@ -10,10 +10,10 @@ import pytest
 from isocenter.explanation import METHODS
 
 BENCH = Path(__file__).parents[2] / "bench"
-VECTOR = dict.fromkeys(("attention", "attention_gradients"), "does not come by attention among all patches")
-AROUND = dict.fromkeys(VECTOR, "by ways around its attention")
-DENSE = {**VECTOR, "cam": "meets no linear layer"}
-TOKENS = dict.fromkeys(("cam", "gradcam", "gradcam++", "scorecam"), "is a vector, which lies nowhere in the image")
+VECTOR = dict.fromkeys(("attention", "attention_gradients"), "is not computed by attention among all patches")
+AROUND = dict.fromkeys(VECTOR, "on paths that bypass its attention")
+DENSE = {**VECTOR, "cam": "no linear layer follows"}
+TOKENS = dict.fromkeys(("cam", "gradcam", "gradcam++", "scorecam"), "are a vector, which has no place in the image")
 
 
 @pytest.fixture
@@ -32,10 +32,10 @@ def matrix(monkeypatch):
         ("resnet", 2, "regression", VECTOR),
         ("resnet", 2, "survival", VECTOR),
         ("timm", 2, "classification", VECTOR),
-        ("clip_resnet", 2, "classification", {**VECTOR, "cam": "meets no linear layer"}),
+        ("clip_resnet", 2, "classification", {**VECTOR, "cam": "no linear layer follows"}),
         ("vit", 2, "classification", TOKENS),
         ("unetr", 2, "classification", {}),
-        ("transunet", 1, "dense", {**AROUND, "cam": "meets no linear layer"}),
+        ("transunet", 1, "dense", {**AROUND, "cam": "no linear layer follows"}),
         ("unet", 2, "dense", DENSE),
         ("unet", 2, "objects", DENSE),
         ("unet", 1, "boxes", DENSE),
@@ -57,7 +57,7 @@ def test_a_volume_cut_into_slices_has_maps_in_which_the_slices_lie_one_after_the
 def test_a_network_that_paints_over_its_numbers_has_no_gradients_and_says_so(matrix):
     found = matrix.outcome(matrix.Cell("faster_rcnn", 2, "boxes"), ["gradcam"])
     assert found.failed == []
-    assert found.methods["gradcam"] in ("yes", "its network overwrites numbers that gradients need")
+    assert found.methods["gradcam"] in ("yes", "its network overwrites values that gradients need")
 
 
 def test_the_page_numbers_the_reasons_and_names_what_was_not_tried(matrix):

@@ -64,7 +64,7 @@ def test_a_map_that_follows_the_network_passes_its_tests():
 def test_an_edge_filter_fails_because_it_stays_the_same_when_the_weights_are_drawn_anew():
     made = verdict(Method("edges", edges, "edges"), corner_model())
     assert made.passed is False
-    assert "stay alike when weights are drawn anew (rank correlation 1.00)" in made.because
+    assert "stay alike when weights are redrawn (rank correlation 1.00)" in made.because
     assert "deletion and insertion not shown to be better than of an edge filter" in made.because
     assert_allclose(made.measures["deletion_over_edges"].value, 0, atol=0.3)
 
@@ -224,7 +224,7 @@ def test_an_unknown_target_is_refused():
 def test_a_map_without_any_evidence_says_so_and_shows_the_middle_of_the_volume():
     image = Image(np.random.default_rng(0).random((1, 8, 9, 11)).astype(np.float32), Geometry((8, 9, 11), np.eye(4)))
     drawn = heat(image, np.zeros((8, 9, 11), dtype=np.float32), "gradcam: ball", caption="how it is made")
-    assert "how it is made. Nothing in the image speaks for the target." in drawn.caption
+    assert "how it is made. Nothing in the image supports the target." in drawn.caption
     assert "axial, slice 6 of 11" in drawn.caption
     seen = heat(image, np.eye(8, 9, dtype=np.float32)[..., None] * np.ones(11), "gradcam: ball")
     assert "Nothing" not in seen.caption

@@ -193,7 +193,7 @@ def test_a_dicomdir_never_leads_out_of_its_folder(slice_: Path, tmp_path: Path, 
 
 
 def test_a_dicomdir_whose_files_are_gone_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="none of the files it lists is there"):
+    with pytest.raises(FormatError, match="none of the files that it lists exists"):
         read(dicomdir(tmp_path, ["GONE"]))
 
 

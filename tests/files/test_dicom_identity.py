@@ -26,5 +26,5 @@ def test_the_uids_of_real_objects_are_those_that_the_dicom_library_reads(data):
 def test_a_file_that_is_no_dicom_is_refused(tmp_path):
     path = tmp_path / "picture.dcm"
     path.write_bytes(b"not an object" * 100)
-    with pytest.raises(FormatError, match="no DICOM file"):
+    with pytest.raises(FormatError, match="not a DICOM file"):
         read_identity(path)

@@ -116,12 +116,12 @@ def test_one_frame_is_that_frame_of_all(data: Path):
 
 
 BROKEN = {
-    "dcm4che_3gb_truncated": "BitsAllocated is no number",
+    "dcm4che_3gb_truncated": "BitsAllocated is not a number",
     "dwv_no_rows": "Rows is missing",
     "fodicom_mr_no_pixels": "0 bytes of pixels where the header needs 524288",
     "fodicom_unreadable_GH340": "12 of 12 bits",
     "pydicom_MR_truncated": "8130 bytes of pixels where the header needs 8192",
-    "pydicom_badVR": "NumberOfFrames is no number",
+    "pydicom_badVR": "NumberOfFrames is not a number",
     "pydicom_meta_missing_tsyntax": "BitsAllocated is missing",
     "pydicomdata_emri_j2k_too_short": "holds no picture",
 }
@@ -212,5 +212,5 @@ def test_pixels_for_one_frame_more_than_the_header_says_are_refused():
 @pytest.mark.parametrize("photometric", ["CMYK", "HSV", "", "RGB"])
 def test_a_colour_model_that_does_not_fit_the_samples_is_refused(photometric: str):
     dataset = picture(np.zeros((4, 4), np.uint8), PhotometricInterpretation=photometric)
-    with pytest.raises(FormatError, match="no known colour model"):
+    with pytest.raises(FormatError, match="not a known colour model"):
         decode(dataset, "")

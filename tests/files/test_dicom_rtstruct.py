@@ -270,5 +270,5 @@ def test_half_a_point_is_refused(tmp_path: Path):
 
 
 def test_an_image_is_no_structure_set(data: Path):
-    with pytest.raises(FormatError, match="no RT structure set"):
+    with pytest.raises(FormatError, match="not an RT structure set"):
         rasterise(data / "dicom/files/pydicom_CT_small.dcm", GRID)

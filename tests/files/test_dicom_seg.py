@@ -175,7 +175,7 @@ def test_a_segment_outside_the_image_is_refused(data: Path):
 
 
 def test_an_image_is_no_segmentation(data: Path):
-    with pytest.raises(FormatError, match="is no DICOM segmentation"):
+    with pytest.raises(FormatError, match="is not a DICOM segmentation"):
         read_segmentation(data / "dicom/files/pydicom_CT_small.dcm")
 
 

@@ -282,7 +282,7 @@ def test_reports_of_other_programs_are_read(data):
 
 
 def test_what_is_no_report_or_damaged_is_refused_by_name(tmp_path, data):
-    with pytest.raises(FormatError, match="no structured report with coordinates"):
+    with pytest.raises(FormatError, match="not a structured report with coordinates"):
         read_report(data / "dicom" / "files" / "pydicom_CT_small.dcm")
     [image] = radiographs(tmp_path)
     path = report(tmp_path / "sr.dcm", [image], [planar(rectangle(image, 3, 5, 10, 7))])

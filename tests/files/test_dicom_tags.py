@@ -28,7 +28,7 @@ def test_absent_and_empty_are_one() -> None:
     ("keyword", "vr", "value", "words_"),
     [
         ("PixelSpacing", "DS", [1.0, 2.0, 3.0], "3 values where 2 belong"),
-        ("PixelSpacing", "LO", ["one", "two"], "is no number"),
+        ("PixelSpacing", "LO", ["one", "two"], "is not a number"),
         ("PixelSpacing", "FD", [1.0, float("nan")], "is not finite"),
     ],
 )
@@ -40,7 +40,7 @@ def test_what_is_no_number_is_refused_by_its_tag(keyword: str, vr: str, value: o
 
 
 def test_half_a_row_is_refused() -> None:
-    with pytest.raises(FormatError, match="no whole number"):
+    with pytest.raises(FormatError, match="not a whole number"):
         whole(dataset("Rows", "FD", 1.5), "Rows", "here")
 
 

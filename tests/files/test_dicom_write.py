@@ -163,12 +163,12 @@ def test_rows_that_are_not_at_right_angles_to_columns_are_refused(tmp_path: Path
 def test_values_that_are_no_numbers_are_refused(value: float, tmp_path: Path) -> None:
     data = numbered("f4")
     data[1, 2, 3] = value
-    with pytest.raises(FormatError, match="no numbers"):
+    with pytest.raises(FormatError, match="not numbers"):
         write_series(image(data), NAMES, tmp_path / "series")
 
 
 def test_what_is_neither_ct_nor_mr_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="no CT or MR"):
+    with pytest.raises(FormatError, match="not a CT or MR"):
         write_series(image(numbered(), modality="PT"), NAMES, tmp_path / "series")
 
 

@@ -122,7 +122,7 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
 def test_only_web_addresses_are_followed(tmp_path: Path) -> None:
     secret = tmp_path.parent / "secret.txt"
     secret.write_bytes(CONTENT)
-    assert "is no web address" in refused(secret.as_uri(), tmp_path).problem
+    assert "is not a web address" in refused(secret.as_uri(), tmp_path).problem
 
 
 # The archive

@@ -87,14 +87,14 @@ def test_an_itk_snap_table_says_what_was_written(tmp_path: Path) -> None:
         ("1,a\n1,b\n", "the value 1 occurs twice"),
         ("1,a\n2,a\n", "the name 'a' occurs twice"),
         ("1,a,300,0,0\n", "not in 0 to 255"),
-        ("1,a,red,0,0\n", "no whole number"),
-        ("1\n", "is no label"),
+        ("1,a,red,0,0\n", "not a whole number"),
+        ("1\n", "is not a label"),
         ("one,two\n", "the columns one, two"),
-        ("value,name\nx,liver\n", "'x' or its colour is no whole number"),
+        ("value,name\nx,liver\n", "'x' or its colour is not a whole number"),
         ("value,name\n-1,liver\n", "negative"),
         ("1,\x07\n", "without name"),
         ("# nothing\n", "no labels"),
-        ('1 255 0 0 1 1 1 "a"\n2 255 0 0 1 1 b\n', "is no label"),
+        ('1 255 0 0 1 1 1 "a"\n2 255 0 0 1 1 b\n', "is not a label"),
     ],
 )
 def test_a_table_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, reason: str) -> None:

@@ -237,7 +237,7 @@ def test_each_of_dicoms_modalities_may_be_said(tmp_path, stated, word):
 
 @pytest.mark.parametrize("stated", ["MIR", "XYZ", "brain", ""])
 def test_a_modality_that_is_none_is_refused_with_the_list(tmp_path, stated):
-    with pytest.raises(UsageError, match=r"--modality .*is no modality.*Choose one of MR, CT, PT.*RTSTRUCT"):
+    with pytest.raises(UsageError, match=r"--modality .*is not a modality.*Choose one of MR, CT, PT.*RTSTRUCT"):
         read_dataset(paired(tmp_path), DatasetOptions(modality=stated))
 
 

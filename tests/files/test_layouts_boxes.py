@@ -138,7 +138,7 @@ def test_a_box_without_extent_or_twice_or_a_little_outside_is_noted_and_the_othe
         ((2, 2, 40, 8), "lies outside the image of .30, 20."),
         ((2, -5, 8, 8), "lies outside"),
         ((31.5, 2, 32, 8), "lies outside"),
-        ((2, "nan", 8, 8), "is no box"),
+        ((2, "nan", 8, 8), "is not a box"),
         ((2, "two", 8, 8), "'two' as its ymin"),
     ],
 )
@@ -260,7 +260,7 @@ def test_coco_that_names_what_it_does_not_list_or_an_image_twice_is_refused(tmp_
     with pytest.raises(DatasetError, match="one number"):
         read_dataset(tmp_path)
     path.write_text(json.dumps(whole | {"annotations": [{"id": 1}]}))
-    with pytest.raises(DatasetError, match="no list of boxes"):
+    with pytest.raises(DatasetError, match="not a list of boxes"):
         read_dataset(tmp_path)
 
 

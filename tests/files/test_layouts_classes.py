@@ -370,7 +370,9 @@ def test_a_case_without_its_time_or_its_event_has_no_such_reference(tmp_path):
     assert [(case.id, dict(case.references)) for case in dataset] == [("2", {"event": (4.0, False)})]
 
 
-@pytest.mark.parametrize(("days", "died", "match"), [("3", "2", "neither yes nor no"), ("3 months", "1", "no number")])
+@pytest.mark.parametrize(
+    ("days", "died", "match"), [("3", "2", "neither yes nor no"), ("3 months", "1", "not a number")]
+)
 def test_an_event_that_is_neither_yes_nor_no_and_a_time_in_words_are_refused(tmp_path, days, died, match):
     path = manifest(tmp_path, f"image,days,died\npictures/0.png,{days},{died}\n")
     with pytest.raises(DatasetError, match=match):

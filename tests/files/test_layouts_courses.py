@@ -73,7 +73,7 @@ def test_other_tables_with_times_are_no_courses(text, tmp_path):
 def test_a_row_whose_time_is_none_is_refused(tmp_path):
     pictures(tmp_path)
     (tmp_path / "vitals.csv").write_text("case,time,pulse\nx1,0,80\nx1,later,90\n")
-    with pytest.raises(DatasetError, match=r"vitals\.csv: 'later' is no time, in column time"):
+    with pytest.raises(DatasetError, match=r"vitals\.csv: 'later' is not a time, in column time"):
         read_dataset(tmp_path)
 
 

@@ -45,7 +45,7 @@ def test_a_folder_a_case_with_one_mask_an_object_is_read_as_instances(tmp_path):
     dataset = read_dataset(bowl(tmp_path, {"aa": squares((1, 1), (10, 10)), "bb": squares((5, 5))}))
     assert dataset.kinds == {"instances"}
     assert [case.id for case in dataset] == ["aa", "bb"]
-    assert "one mask an object" in dataset.layout
+    assert "one mask per object" in dataset.layout
     numbers = dataset.cases[0].references["instances"].data[0]
     assert_array_equal(np.unique(numbers), [0, 1, 2])
     assert numbers[1, 1] == 1

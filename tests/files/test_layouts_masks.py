@@ -304,7 +304,7 @@ def test_nnunets_test_images_are_test_cases_only_with_labels(tmp_path):
     [
         ({"labels": {"background": 0, "whole": [1, 2]}}, "regions_class_order"),
         ({"labels": {"background": 0, "whole": [1, 2], "core": 2}, "regions_class_order": [3, 2]}, "marked by 3"),
-        ({"labels": {"background": 0, "whole": ["1", "two"]}, "regions_class_order": [1]}, "no list of mask values"),
+        ({"labels": {"background": 0, "whole": ["1", "two"]}, "regions_class_order": [1]}, "not a list of mask values"),
         ({"channel_names": {"0": "T2", "1": "T2"}}, "one name"),
         ({"channel_names": ["T2", "ADC"]}, "channel_names"),
     ],

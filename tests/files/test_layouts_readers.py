@@ -54,7 +54,7 @@ def test_or_from_the_flag(tmp_path):
 
 @pytest.mark.parametrize("labels", ["1+2=whole,core", "1+=whole", "1+2=whole,1=whole", "1+x=whole"])
 def test_what_is_no_region_is_refused(tmp_path, labels):
-    with pytest.raises(UsageError, match="is no region"):
+    with pytest.raises(UsageError, match="is not a region"):
         read_dataset(nnunet(tmp_path, {"organ": 1}), DatasetOptions(labels=labels))
 
 

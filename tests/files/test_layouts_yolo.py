@@ -83,10 +83,10 @@ def test_texts_may_lie_beside_their_images(tmp_path):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (f"{BOX}\nnothing here", "line 2 is no class number with a box"),
+        (f"{BOX}\nnothing here", "line 2 is not a class number with a box"),
         ("0 0.1 0.1 0.9 0.1 0.9 0.9", "line 1 has 7 numbers, and a box 5: it is an outline"),
-        (f"{BOX}\n0 0.5 0.5 0.1", "line 2 is no class number"),
-        ("-1 0.5 0.5 0.1 0.1", "line 1 is no class number"),
+        (f"{BOX}\n0 0.5 0.5 0.1", "line 2 is not a class number"),
+        ("-1 0.5 0.5 0.1 0.1", "line 1 is not a class number"),
     ],
 )
 def test_what_is_no_box_is_refused_by_file_and_line(tmp_path, text, problem):
@@ -117,7 +117,7 @@ def test_masks_and_other_texts_are_no_boxes(tmp_path):
 
 def test_damaged_names_and_endless_files_are_refused(tmp_path):
     yolo(tmp_path, {"a": BOX}, "names: [red, 'white")
-    with pytest.raises(DatasetError, match="is no YAML"):
+    with pytest.raises(DatasetError, match="is not YAML"):
         read_dataset(tmp_path)
     (tmp_path / "data.yaml").unlink()
     (tmp_path / "labels" / "a.txt").write_text(f"{BOX}\n" * 60000)

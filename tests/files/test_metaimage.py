@@ -145,7 +145,7 @@ def test_a_damaged_header_is_refused(tmp_path: Path, old: str, new: str, reason:
 
 
 def test_a_flat_direction_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(GeometryError, match=r"a\.mha: the affine is no grid"):
+    with pytest.raises(GeometryError, match=r"a\.mha: the affine is not a grid"):
         read(saved(tmp_path / "a.mha", HEAD.replace("0 0 0 1\n", "0 0 0 0\n")))
 
 

@@ -223,7 +223,7 @@ def test_a_list_of_films_is_no_film(tmp_path: Path, text: str, name: str) -> Non
     film.release()
     assert read(canary).frames == 1
     (tmp_path / name).write_text(text.format(canary.name))
-    with pytest.raises(FormatError, match="no film of a known kind"):
+    with pytest.raises(FormatError, match="not a film of a known kind"):
         read(tmp_path / name)
 
 

@@ -292,7 +292,7 @@ def test_a_qform_that_needs_a_voxel_size_the_header_lacks_is_refused(tmp_path: P
 def test_a_flat_sform_is_refused_and_the_qform_can_be_preferred(tmp_path: Path, ramp: np.ndarray) -> None:
     path = save(tmp_path / "a.nii", ramp, OBLIQUE, sform_code=2, qform_code=1)
     path = patched(path, tmp_path / "flat.nii", "4f", 280, 0, 0, 0, 0)
-    with pytest.raises(GeometryError, match=r"flat\.nii: the affine is no grid"):
+    with pytest.raises(GeometryError, match=r"flat\.nii: the affine is not a grid"):
         read(path)
     assert_allclose(read(path, prefer="qform").geometry.affine, OBLIQUE, atol=1e-4)
 
@@ -592,9 +592,9 @@ def test_an_analyze_pair_has_a_size_but_no_sides(tmp_path: Path, ramp: np.ndarra
 def test_what_nifti_cannot_hold_is_refused(tmp_path: Path) -> None:
     voxels = np.zeros((1, 2, 2, 2), np.uint8)
     turned = Geometry((2, 2, 2), OBLIQUE, oriented=False)
-    with pytest.raises(FormatError, match="turned axes without known sides"):
+    with pytest.raises(FormatError, match="rotated axes whose orientation is unknown"):
         write(Image(voxels, turned), tmp_path / "a.nii")
-    with pytest.raises(FormatError, match="sides only for three axes in mm"):
+    with pytest.raises(FormatError, match="an orientation only for three axes in mm"):
         write(Image(voxels, Geometry((2, 2, 2), OBLIQUE, physical=False)), tmp_path / "a.nii")
     with pytest.raises(FormatError, match="complex"):
         write(Image(voxels.astype(np.complex64), Geometry((2, 2, 2), OBLIQUE)), tmp_path / "a.nii")

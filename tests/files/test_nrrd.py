@@ -197,7 +197,7 @@ def test_a_unit_that_is_no_length_gives_no_size(tmp_path: Path, ramp: np.ndarray
 def test_directions_that_span_no_volume_are_refused(tmp_path: Path, ramp: np.ndarray) -> None:
     path = nrrd(tmp_path / "a.nrrd", ramp, "space: RAS", "space directions: (1,0,0) (1,0,0) (0,0,1)",
                 "space origin: (0,0,0)")  # fmt: skip
-    with pytest.raises(GeometryError, match=r"a\.nrrd: the affine is no grid"):
+    with pytest.raises(GeometryError, match=r"a\.nrrd: the affine is not a grid"):
         read(path)
 
 

@@ -54,7 +54,7 @@ def test_what_is_no_picture_beside_one_is_left_out_and_said_so(tmp_path):
     np.savez(tmp_path / "scan.npz", image=np.ones((4, 5)), spacing=np.array([1.0, 2.0]), names=np.array(["a", "b"]))
     image = read(tmp_path / "scan.npz")
     assert_array_equal(image.data[0], np.ones((4, 5)))
-    assert image.notes == ("left out, because they are no images: spacing, names",)
+    assert image.notes == ("left out, because they are not images: spacing, names",)
 
 
 def test_objects_beside_an_image_are_refused(tmp_path):
@@ -87,9 +87,9 @@ def test_objects_are_refused_and_never_executed(tmp_path, name):
     ("array", "problem"),
     [
         (np.array([["a", "b"]]), "not common numbers"),
-        (np.zeros(()), "no image"),
-        (np.zeros((0, 5)), "no image"),
-        (np.zeros((2, 2, 2, 2, 2)), "no image"),
+        (np.zeros(()), "not an image"),
+        (np.zeros((0, 5)), "not an image"),
+        (np.zeros((2, 2, 2, 2, 2)), "not an image"),
         (np.zeros((4, 5), np.complex64), "--part"),
     ],
 )

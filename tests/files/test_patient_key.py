@@ -71,7 +71,7 @@ def test_a_damaged_key_is_refused_and_no_other_is_drawn(installation):
     [key] = installation.iterdir()
     key.write_text("00ff")
     patient_key._kept.cache_clear()
-    with pytest.raises(IntegrityError, match="is no key of this installation"):
+    with pytest.raises(IntegrityError, match="is not a key of this installation"):
         pseudonym("1234567")
     assert key.read_text() == "00ff"
 

@@ -242,7 +242,7 @@ def test_the_colours_of_a_bmp_are_those_of_the_library_whichever_way_its_rows_ru
     assert_array_equal(np.moveaxis(read(tmp_path / "a.bmp").data, 0, -1), pixels)
     assert_array_equal(np.asarray(PIL.Image.open(tmp_path / "a.bmp")), pixels)
     (tmp_path / "cut.bmp").write_bytes((tmp_path / "a.bmp").read_bytes()[:-20])
-    with pytest.raises(FormatError, match="no whole picture"):
+    with pytest.raises(FormatError, match="not a complete picture"):
         _ = read(tmp_path / "cut.bmp").data
 
 
@@ -276,7 +276,7 @@ def test_grey_and_colour_maps_keep_their_values_whatever_the_highest_is(
         (b"P5\n99999 99999\n255\n" + bytes(24), "cut short"),
         (b"P5\n4 6\n7\n" + bytes([8]) * 24, "states 7 as the highest"),
         (b"P2\n2 1\n255\n-1 3", "holds -1 to 3"),
-        (b"P2\n2 1\n255\n1 x", "no whole picture"),
+        (b"P2\n2 1\n255\n1 x", "not a complete picture"),
         (b"P6\n0 6\n255\n", "states 0 x 6"),
         (b"P6\nfour", "no columns, rows"),
     ],

@@ -103,7 +103,7 @@ def test_usual_factors_are_taken(file: Callable[[Path, float, float], Path], tmp
 def test_factors_that_give_no_numbers_are_refused(
     file: Callable[[Path, float, float], Path], slope: float, intercept: float, tmp_path: Path
 ) -> None:
-    with pytest.raises(FormatError, match=r"usable|finite|no number|empty"):
+    with pytest.raises(FormatError, match=r"usable|finite|not a number|empty"):
         read(file(tmp_path, slope, intercept))
 
 
@@ -115,7 +115,7 @@ def test_a_slope_that_is_no_number_or_zero_is_refused(
     if file is minc and slope == 0:
         assert (read(minc(tmp_path, 0.0, 7.0)).data == 7).all()  # a blank slice, which MINC states so
         return
-    with pytest.raises(FormatError, match=r"usable|finite|no number|empty"):
+    with pytest.raises(FormatError, match=r"usable|finite|not a number|empty"):
         read(file(tmp_path, slope, 0.0))
 
 

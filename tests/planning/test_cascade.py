@@ -86,7 +86,7 @@ def test_what_has_no_label_map_has_no_cascade():
     [
         ({"preprocessing.cascade": 2.0, "split.folds": 3}, "leave out --folds"),
         ({"preprocessing.cascade": 1.0}, "shows no more of an image"),
-        ({"augmentation.marks": 0.4}, "no network marks labels"),
+        ({"augmentation.marks": 0.4}, "no first network marks labels"),
     ],
 )
 def test_what_cannot_be_a_cascade_is_refused(assignments, problem):

@@ -11,16 +11,16 @@ from isocenter.planning import check_wishes
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"folds": 1}, "1 fold leaves nothing"),
     ({"device": "banana"}, "no device 'banana'"),
-    ({"device": "cuda:99"}, "cuda:99 is not there"),
+    ({"device": "cuda:99"}, "cuda:99 is not available"),
     ({"assignments": {"training.stepz": 3}}, "no 'training.stepz'.*training.steps"),
     ({"assignments": {"steps": 3}}, "no 'steps'"),
     ({"assignments": {"training.steps": "many"}}, "training.steps: 'many'"),
     ({"assignments": {"training.patch": [0, 32]}}, r"training.patch: 0"),
-    ({"assignments": {"training.device": "cuda:99"}}, "cuda:99 is not there"),
+    ({"assignments": {"training.device": "cuda:99"}}, "cuda:99 is not available"),
     ({"assignments": {"training.deterministic": True}}, "training.steps: no number"),
     ({"assignments": {"network.name": "perceptron"}}, "no network 'perceptron'"),
     ({"assignments": {"network.pretrained": "nowhere.safetensors"}}, "no file nowhere.safetensors"),
-    ({"assignments": {"split.method": "own"}}, "split.method: it follows from the rest"),
+    ({"assignments": {"split.method": "own"}}, "split.method: it follows from other decisions"),
 ]
 
 

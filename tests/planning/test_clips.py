@@ -89,12 +89,12 @@ def test_a_size_set_by_hand_is_told_of_the_frames_and_another_number_is_refused(
 
 
 def test_nothing_is_looked_at_between_two_frames():
-    with pytest.raises(PlanError, match=r"every 0\.5 frames"):
+    with pytest.raises(PlanError, match=r"an interval of 0\.5 frames is shorter"):
         settings(planned(filmed([9, 12, 9, 12], step=None), **{"preprocessing.interval": 0.5}))
 
 
 def test_still_images_are_no_clips():
-    with pytest.raises(PlanError, match="clip_gru looks at clips, and these are still images"):
+    with pytest.raises(PlanError, match="clip_gru takes clips, and these are still images"):
         settings(planned(filmed([None] * 4), **{"network.name": "clip_gru"}))
 
 
@@ -103,7 +103,7 @@ def test_still_images_are_no_clips():
     [
         ({"preprocessing.interval": 0.0}, r"preprocessing.interval: .*0"),
         ({"preprocessing.interval": float("inf")}, "frames every inf"),
-        ({"preprocessing.interval": 0.2, "network.name": "resnet"}, "resnet cannot leave them out"),
+        ({"preprocessing.interval": 0.2, "network.name": "resnet"}, "resnet cannot handle missing frames"),
         ({"preprocessing.interval": 0.2, "preprocessing.frames": None}, "still images"),
     ],
 )

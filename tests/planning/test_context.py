@@ -66,8 +66,8 @@ def test_all_leaves_out_what_tells_nothing_and_says_why():
     for stated in (
         "constant (constant in the training cases)",
         "note (60 words",
-        "scanner (it says how the image was made",
-        "kv (it says how the image was made",
+        "scanner (it describes the acquisition",
+        "kv (it describes the acquisition",
         "rare (40 of 60 training cases lack it)",
         "coded (a proxy of the label, which it predicts by itself (score 1.000",
     ):

@@ -107,7 +107,7 @@ def test_whole_images_of_a_class_each_are_not_learnt_by_heart():
     classes = tuple(facts(name=f"c{n}", references={"class": "ab"[n % 2]}) for n in range(40))
     whole, dense = planned(Fingerprint(classes), minutes=600.0), planned(several(3), minutes=600.0)
     assert whole["training.epochs"] == MOST_EPOCHS
-    assert "by heart" in whole.decision("training.epochs").because
+    assert "memorises" in whole.decision("training.epochs").because
     assert dense["training.epochs"] is None
     assert "did not harm" in dense.decision("training.epochs").because
 
@@ -116,7 +116,7 @@ def test_times_of_few_cases_are_not_learnt_by_heart_and_further_networks_have_th
     few, many = (planned(followed(count), minutes=600.0) for count in (200, 800))
     # 64 steps of the 96 cases that hold 24 events are 31 passes over 200 cases, and fewer than 20 over 800.
     assert (few["training.epochs"], many["training.epochs"]) == (31, 20)
-    assert "by heart" in many.decision("training.epochs").because
+    assert "memorises" in many.decision("training.epochs").because
     assert "64 steps" in few.decision("training.epochs").because
     assert few["training.networks"] is None
 

@@ -55,7 +55,7 @@ def test_a_ct_without_masks_by_percentiles_of_the_whole():
 def test_a_ct_that_was_brought_to_grey_levels_is_not_taken_for_hounsfield_units():
     decision = normalisation(several(2, intensity={"min": 0.0}), ("0",), "CT", ["liver"])
     assert decision.value[0]["method"] == "zscore"
-    assert "no Hounsfield units" in decision.because
+    assert "not Hounsfield units" in decision.because
 
 
 def test_pet_beside_ct_goes_each_by_its_own():
@@ -78,7 +78,7 @@ def test_lesions_of_different_uptake_stay_apart_and_mean_the_same_in_every_pet()
 def test_pet_in_becquerels_goes_by_each_images_own_mean():
     decision = normalisation(several(3, intensity={"max": 43_000.0}), ("0",), "PT", ["lesion"])
     assert decision.value[0]["method"] == "zscore"
-    assert "no uptake value" in decision.because
+    assert "not a standardised uptake value" in decision.because
 
 
 def test_images_that_become_one_value_are_named():

@@ -81,7 +81,7 @@ def test_a_device_whose_memory_holds_no_patch_is_refused_with_a_remedy():
 def test_a_plan_on_paper_needs_no_gpu(segmented, cli):
     made = isocenter.plan(segmented.data, labels=trained.LABELS, device="cuda:0", device_memory=24).plan
     assert made["training.device"] == "cuda:0"
-    assert "24 GiB of memory, on paper" in made.decision("training.device").because
+    assert "24 GiB of memory, which need not be on this machine" in made.decision("training.device").because
     ended = cli("plan", segmented.data, "--labels", trained.LABELS, "--device", "cpu", "--device-memory", 24)
     assert ended.code == 2
     assert "24 GiB are those of a GPU, and the device is cpu" in ended.last

@@ -162,7 +162,7 @@ def test_a_spacing_that_was_set_by_hand_decides_the_patch_and_the_network(blobs)
     assert coarse.decision("preprocessing.spacing").because == BY_HAND
     assert all(small < whole for small, whole in zip(coarse["training.patch"], own["training.patch"], strict=True))
     assert coarse["preprocessing.smallest"] == coarse["training.patch"]
-    with pytest.raises(PlanError, match="Give one size above 0 an axis"):
+    with pytest.raises(PlanError, match="Give one size above 0 per axis"):
         planned(blobs, assignments={"preprocessing.spacing": [2.5, 2.5]})
 
 

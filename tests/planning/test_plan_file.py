@@ -82,7 +82,7 @@ WRONG = {
         "only whole images are drawn class by class",
     ),
     "less than no memory": (r"^  memory: {value: ", "  memory: {value: -", "training.memory"),
-    "memory that is wished for": (r"^  memory: {value: ", "  memory: {value: 1", "it follows from the rest"),
+    "memory that is wished for": (r"^  memory: {value: ", "  memory: {value: 1", "it follows from other decisions"),
     "a split by its name": (r"method: {value: drawn", "method: {value: own", "split.method"),
     "one fold": (r"^  folds: {value: 0", "  folds: {value: 1", "split.folds"),
     "folds that are fewer than none": (r"^  folds: {value: 0", "  folds: {value: -2", "split.folds"),
@@ -135,7 +135,7 @@ def test_what_is_not_yaml_is_refused_by_name(tmp_path, text):
 @pytest.mark.parametrize("text", ["", "5", "[1, 2]", "colour: blue"])
 def test_yaml_that_is_no_plan_is_refused(tmp_path, text):
     (tmp_path / "plan.yaml").write_text(text)
-    with pytest.raises(PlanError, match="is no plan"):
+    with pytest.raises(PlanError, match="is not an Isocenter plan"):
         read_plan(tmp_path / "plan.yaml")
 
 

@@ -47,7 +47,7 @@ def test_sentences_are_whole(made):
 
 def test_a_number_stands_before_its_unit_and_apart_from_a_label_that_is_a_number_too(made):
     text = prose(with_settings(made, {"task.labels": [{"value": 1, "name": "1"}], "task.tolerance": {"1": 2.0}}))
-    assert "within this many mm (voxels where the spacing is unknown): 2 for 1, as set by hand." in text
+    assert "in mm (in voxels where the spacing is unknown) is 2 for 1, as set by hand." in text
 
 
 def test_a_strength_is_stated_in_its_unit(made):

@@ -225,7 +225,7 @@ def test_a_sets_own_test_part_and_its_twins_are_in_no_fold():
 
 
 def test_fewer_patients_than_folds_are_refused_with_what_would_do():
-    with pytest.raises(PlanError, match=r"4 patients cannot be parted into 5 folds. Give 2 to 4 folds"):
+    with pytest.raises(PlanError, match=r"4 patients cannot be split into 5 folds. Give 2 to 4 folds"):
         split_folds(cohort([0, 0, 1, 1, 2, 3]), 5, seed=0)
     with pytest.raises(PlanError, match="Give more patients"):
         split_folds(cohort([0, 0, 1, 1]), 2, seed=0)

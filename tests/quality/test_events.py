@@ -38,7 +38,7 @@ def judged(times, happened=None, splits=None):
     return list(EVENT.checks.cohort(Cohort(dataset, Fingerprint(facts))))
 
 
-@pytest.mark.parametrize(("time", "word"), [(0.0, "0"), (-4.0, "negative"), (math.nan, "no number")])
+@pytest.mark.parametrize(("time", "word"), [(0.0, "0"), (-4.0, "negative"), (math.nan, "not a number")])
 def test_a_time_that_nobody_can_be_followed_for_leaves_its_case_out(time, word):
     found = examine(cohort([time, *range(1, 12)]))
     [one] = [problem for problem in found.problems if "last contact" in problem.what]

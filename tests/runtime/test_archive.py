@@ -70,7 +70,7 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(zipped, tmp_path, name):
 
 def test_a_link_is_refused(zipped, tmp_path):
     bad = with_entry(zipped, tmp_path / "bad.zip", "tiny/link", b"/etc/passwd", stat.S_IFLNK | 0o777)
-    with pytest.raises(IntegrityError, match="no plain file"):
+    with pytest.raises(IntegrityError, match="not a regular file"):
         load(bad, "cpu")
 
 
@@ -139,7 +139,7 @@ def test_an_error_names_the_zip_and_not_where_it_was_unpacked(package, zipped, t
 @pytest.mark.parametrize("content", [b"no zip", b""])
 def test_a_file_that_is_no_zip_is_no_model(tmp_path, content):
     (tmp_path / "model.bin").write_bytes(content)
-    with pytest.raises(UsageError, match="no model"):
+    with pytest.raises(UsageError, match="not a model"):
         load(tmp_path / "model.bin", "cpu")
 
 

@@ -26,7 +26,7 @@ def test_a_device_that_nobody_knows_is_wrong_use(name):
 
 
 def test_a_device_that_the_machine_lacks_is_refused():
-    with pytest.raises(ResourceError, match=r"cuda:97 is not there \(\d+ found\)"):
+    with pytest.raises(ResourceError, match=r"cuda:97 is not available \(\d+ found\)"):
         choose_device("cuda:97")
 
 

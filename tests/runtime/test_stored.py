@@ -237,5 +237,5 @@ def test_what_a_record_says_of_its_model_has_types_too(tmp_path, entry, value):
     record = json.loads((best / "model.json").read_text())
     (best / "model.json").write_text(json.dumps({**record, "record": {**record["record"], entry: value}}))
     seal(best)
-    with pytest.raises(IntegrityError, match="its record is no model's"):
+    with pytest.raises(IntegrityError, match="its record is not that of a model"):
         load(best, "cpu")

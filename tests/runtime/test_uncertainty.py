@@ -319,7 +319,7 @@ def test_dropout_of_a_network_leaves_out_whole_channels_in_training_only(task):
 
 def test_last_layers_whose_weights_are_distributions_are_drawn_alike_for_every_image(tmp_path):
     of, image = model(CLASSES), noise((10, 8, 8))
-    with pytest.raises(UsageError, match="weights of its last layer are no distributions"):
+    with pytest.raises(UsageError, match="weights of its last layer are not distributions"):
         with_uncertainty(of, "variational")
     size = {"token": 4, "image": [8, 8, 8], "layers": 1, "width": 12, "heads": 3, "bayesian": 50}
     network = {**of.network, "name": "vit", "size": size}
@@ -506,7 +506,7 @@ def test_a_network_that_was_taught_evidence_states_both_parts_by_its_outputs_alo
     assert (stated.probabilities, stated.values) == (plain.probabilities, plain.values)
     if task["name"] == "regression":
         assert_allclose(own.aleatoric, own.deviations[0] ** 2, rtol=1e-5)
-    with pytest.raises(UsageError, match="was not taught to state evidence"):
+    with pytest.raises(UsageError, match="was not trained to state evidence"):
         with_uncertainty(model(CLASSES), "evidential")
 
 

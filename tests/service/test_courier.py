@@ -120,7 +120,7 @@ def test_a_courier_outlives_whatever_it_meets(caplog, monkeypatch):
     monkeypatch.setattr(courier, "AGAIN_S", 0.0)
     courier._repeated(step, 0.0, stop)
     assert len(calls) == 2
-    assert "a courier met an error that nobody foresaw" in caplog.text
+    assert "a courier met an unexpected error" in caplog.text
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [SyntaxError]  # as `node.jsonl` says
 
 

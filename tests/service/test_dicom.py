@@ -296,7 +296,7 @@ def test_a_peer_whose_certificate_another_authority_signed_is_not_spoken_to(tmp_
     made = ["openssl", "req", "-x509", "-subj", "/CN=localhost", "-nodes", "-newkey", "rsa:2048"]
     subprocess.run([*made, "-keyout", tmp_path / "other.key", "-out", other], check=True, capture_output=True)
     peer = Peer("node", "ISOCENTER", "localhost", tls.port, tls=Trusted(other, tls.certificate, tls.key))
-    with receiving(tmp_path / "node", tls=tls), pytest.raises(PeerError, match="cannot be spoken to"):
+    with receiving(tmp_path / "node", tls=tls), pytest.raises(PeerError, match="cannot be reached"):
         echo("SCANNER", peer)
 
 

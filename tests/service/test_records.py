@@ -239,9 +239,7 @@ def test_a_study_that_was_given_another_object_of_the_same_uid_is_aside_until_so
     assert index.contest("a" * 32, "aside/1/object.dcm") and not index.contest("a" * 32, "aside/1/object.dcm")
     state, outcome, reason = settled(queue, [], "no rule takes it")
     assert (state, outcome) == ("aside", "refused")
-    assert reason.startswith(
-        "another object of a UID that it has lies in aside/1: release it, or reroute the study; no"
-    )
+    assert reason.startswith("another object with the same UID lies in aside/1: release it, or reroute the study; no")
     assert not index.contest("c" * 32, "aside/2/object.dcm")
     assert index.reroute("a" * 32)
     assert settled(queue, [], "no rule takes it") == ("done", "refused", "no rule takes it")
@@ -276,7 +274,7 @@ def test_a_value_that_the_database_cannot_hold_is_said_to_be_that_and_none_of_th
         pytest.skip("SQLite holds a zero in a text")
     with pytest.raises(RecordError, match="cannot hold what it is given") as error:
         Index(database).complete("a" * 32, 1, {}, {"b" * 32: value})
-    assert "Is it running" not in str(error.value)
+    assert "Check that it is running" not in str(error.value)
     assert [row.state for row in rows(database, studies)] == ["receiving"]
 
 

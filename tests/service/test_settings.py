@@ -82,9 +82,9 @@ def test_models_are_named_by_their_folders(tmp_path):
         ("port = 4242", "port = 99999", 13, "peers.0.port"),
         ('uid_root = "2.25"', 'uid_root = "2.025"', 5, "root of UIDs"),
         ('path = "hippocampus"', "", 14, "models.hippocampus.path"),
-        ('send = ["pacs"]', 'send = ["archive"]', 1, "no peer"),
-        ('model = "hippocampus"\n', 'model = "lung"\n', 1, "is not there"),
-        ('"~(?i)hippo"', '"~(hippo"', 16, "no regular expression"),
+        ('send = ["pacs"]', 'send = ["archive"]', 1, "not a listed peer"),
+        ('model = "hippocampus"\n', 'model = "lung"\n', 1, "does not exist"),
+        ('"~(?i)hippo"', '"~(hippo"', 16, "not a regular expression"),
         ('ae_title = "ORTHANC"', 'ae_title = "A TITLE THAT IS TOO LONG"', 11, "AE title"),
         ('send = ["pacs"]', 'send = ["pacs"]\nhours = "7-19"', 22, "hours"),
         ("[dicom]", '[dicom]\nhost = "0.0.0.0"\n[[peer]]', 8, "no such key"),
@@ -97,8 +97,8 @@ def test_models_are_named_by_their_folders(tmp_path):
         ("port = 4242", 'port = 4242\ntls = { authorities = "a.pem", key = "k.pem" }', 14, "a key its certificate"),
         ("[models", '[[peers]]\nname = "pacs"\nae_title = "B"\nhost = "b"\nport = 1\n[models', 1, "two peers are"),
         ("[[rules]]", '[[rules]]\nname = "hippocampus on MR"\nmodel = "hippocampus"\n[[rules]]', 1, "two rules are"),
-        ('send = ["pacs"]', 'inside = { rule = "liver", label = "liver" }', 1, "no other rule"),
-        ('send = ["pacs"]', 'only_if = { rule = "hippocampus on MR", finding = "f" }', 1, "no other rule"),
+        ('send = ["pacs"]', 'inside = { rule = "liver", label = "liver" }', 1, "not another rule"),
+        ('send = ["pacs"]', 'only_if = { rule = "hippocampus on MR", finding = "f" }', 1, "not another rule"),
         ('send = ["pacs"]', 'take = "some"', 21, "rules.0.take"),
         ('send = ["pacs"]', 'priority = "soon"', 21, "rules.0.priority"),
         ("slices = [20, 400]", "slices = [400, 20]", 16, "no number lies between 400 and 20"),
@@ -143,7 +143,7 @@ def test_two_models_of_one_name_are_refused(tmp_path):
 
 @pytest.mark.parametrize("role", ["worker", "web"])
 def test_a_part_on_another_machine_needs_the_folder_of_a_keeper(tmp_path, role):
-    with pytest.raises(UsageError, match="no node lies there"):
+    with pytest.raises(UsageError, match="no node in this folder"):
         prepared(read_settings(folder=tmp_path / "node", http={"port": 0}), role)
     assert not (tmp_path / "node").exists()
 
@@ -175,7 +175,7 @@ def test_a_model_of_a_further_machine_that_does_not_load_is_refused(tmp_path):
 
 def test_a_folder_of_something_else_is_no_nodes(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(UsageError, match="folder of something else"):
+    with pytest.raises(UsageError, match="holds something else than a node"):
         prepared(read_settings(folder=tmp_path, dicom={"port": 0}, http={"port": 0}))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -243,7 +243,7 @@ def test_a_port_for_tls_that_is_in_use_is_refused(certified):
 
 
 def test_a_file_that_is_no_toml_is_named(tmp_path):
-    with pytest.raises(UsageError, match="no TOML"):
+    with pytest.raises(UsageError, match="not TOML"):
         read_settings(written(tmp_path, "[dicom\n"))
     with pytest.raises(UsageError, match="cannot be read"):
         read_settings(tmp_path / "none.toml")

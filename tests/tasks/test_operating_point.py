@@ -52,5 +52,5 @@ def test_a_rule_is_taken_as_it_is_written(rule):
 
 @pytest.mark.parametrize("rule", ["Youden", "sensitivity", "sensitivity>0.9", "specificity>=90", "ppv>=0.5", 0.5, None])
 def test_what_is_no_rule_is_refused(rule):
-    with pytest.raises(PlanError, match="no rule for an operating point"):
+    with pytest.raises(PlanError, match="not an operating-point rule"):
         check_rule(rule)

@@ -102,7 +102,7 @@ def test_a_class_without_calibration_cases_is_in_every_set(by):
     logits = np.column_stack([logits, np.full(200, -9.0)])
     made, decisions = assured(classes(conformal_by=by), logits, cases_of("class", truths))
     assert decisions["task.conformal"].value["thresholds"]["c"] is None
-    assert "of c (0) too few patients" in decisions["task.conformal"].because
+    assert "c (0): too few patients" in decisions["task.conformal"].because
     assert all("c" in one.confidence.set[""] for one in decoded(made, logits[:40]))
 
 
@@ -110,7 +110,7 @@ def test_with_too_few_patients_every_class_is_in_every_set_and_that_is_said():
     logits, truths = drawn(8)
     made, decisions = assured(classes(), logits, cases_of("class", [*"abc", *truths[3:]]))
     assert "too few patients" in decisions["task.conformal"].because
-    assert "9 are the least: nothing is left out" in decisions["task.conformal"].because
+    assert "(at least 9), so nothing is left out" in decisions["task.conformal"].because
     assert decoded(made, logits)[0].confidence.set == {"": ("a", "b", "c")}
 
 

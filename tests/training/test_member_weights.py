@@ -122,7 +122,7 @@ def test_a_loss_that_says_nothing_of_a_single_case_leaves_members_equal():
     silent = replace(answers(probabilities, truth), judge=lambda outputs, targets: outputs["class"].sum() * 0)
     assert "gain nothing sure" in member_weights(silent, seed=0).because
     broken = replace(silent, judge=lambda outputs, targets: outputs["class"].sum() * float("nan"))
-    assert "is no number" in member_weights(broken, seed=0).because
+    assert "is not a number" in member_weights(broken, seed=0).because
 
 
 def test_a_member_that_adds_nothing_is_left_out():

@@ -234,7 +234,7 @@ def test_steps_that_a_person_set_are_never_changed(classified, tmp_path):
 
 def test_a_training_whose_loss_is_no_number_ends_with_what_to_do(classified, tmp_path):
     assignments = {"training.learning_rate": 1e30, "training.steps": 60, "training.clip": 1e30}
-    with pytest.raises(IsocenterError, match=r"is no number.*smaller --set training.learning_rate"):
+    with pytest.raises(IsocenterError, match=r"is not a number.*smaller --set training.learning_rate"):
         trained.classifying(classified.data, tmp_path / "run", assignments=assignments)
 
 

@@ -47,5 +47,5 @@ def test_images_of_two_frames_of_reference_are_not_aligned():
 
 def test_pictures_have_no_world_to_align_in():
     picture = Geometry.of_pixels((4, 4))
-    with pytest.raises(GeometryError, match="size or sides"):
+    with pytest.raises(GeometryError, match="spacing or orientation"):
         aligned(Image(np.zeros((1, 4, 4)), picture), picture, "case")

@@ -71,15 +71,15 @@ def test_a_slot_without_a_frame_is_no_number_and_the_others_are_what_they_were()
 @pytest.mark.parametrize(
     ("image", "interval", "unit", "says"),
     [
-        (clip(3).frame(0), None, None, "has no frames, and the model looks at 6 of a clip"),
+        (clip(3).frame(0), None, None, "has no frames, and the model takes 6 of a clip"),
         (clip(3).frame(0), 0.1, "s", "has no frames"),
-        (clip(1), None, None, "has 1 frame, and the model looks at what changes"),
+        (clip(1), None, None, "has 1 frame, and the model needs what changes"),
         (clip(1), 0.1, "s", "has 1 frame"),
-        (clip(9), 0.1, "s", r"lasts 0\.8 s, and the model looks every 0\.1, 6 times at most"),
-        (clip(9), 1, "frame", "lasts 8 frames, and the model looks every 1, 6 times at most"),
+        (clip(9), 0.1, "s", r"lasts 0\.8 s, and the model takes a frame every 0\.1, 6 times at most"),
+        (clip(9), 1, "frame", "lasts 8 frames, and the model takes a frame every 1, 6 times at most"),
         (clip(2), 0.5, "s", r"lasts 0\.1 s.* Give a longer clip"),
         (clip(2), 0.02, "s", "has 2 frames, .* Give a clip with more of them"),
-        (replace(clip(3), times=None), 0.1, "s", r"nothing says when its frames were taken.* every 0\.1 s"),
+        (replace(clip(3), times=None), 0.1, "s", r"does not state the times of its frames.* every 0\.1 s"),
     ],
 )
 def test_a_clip_that_the_model_cannot_look_at_is_refused_by_what_is_wrong_with_it(image, interval, unit, says):

@@ -43,7 +43,7 @@ def test_who_is_here_stands_beside_the_population(sites, tmp_path):
     assert rows.loc["X", "patients"] == 0
     assert rows.loc["M", "population"] == 0.4
     assert rows.loc["F", "label_bright"] + rows.loc["F", "label_dark"] == 1
-    assert "Nobody of sex X is here" in (tmp_path / "out" / "check.html").read_text()
+    assert "The data have nobody of sex X" in (tmp_path / "out" / "check.html").read_text()
 
 
 def test_a_population_of_people_is_counted(sites, tmp_path):
@@ -68,7 +68,7 @@ def test_sites_with_other_images_are_told_apart_also_among_matched_patients(cli,
     assert set(rows["matched"]) == {False, True}
     assert (rows["p_adjusted"] < 0.05).all()
     assert set(pd.read_csv(tmp_path / "out" / "balance.csv")["covariate"]) == {"age", "sex=f", "sex=m"}
-    assert "how images are made differs" in (tmp_path / "out" / "check.html").read_text()
+    assert "the acquisition differs" in (tmp_path / "out" / "check.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_what_was_drawn_in_parts_only_gives_no_boxes(tmp_path):
     volume(tmp_path / "labels" / "a.nii.gz", values)
     found = isocenter.check(tmp_path, task="detection", labels="1=cyst,2=ignore")
     assert not found.passed
-    assert any("boxes need an image that was looked at as a whole" in problem.what for problem in found.problems)
+    assert any("boxes need an image that was annotated as a whole" in problem.what for problem in found.problems)
 
 
 @pytest.mark.parametrize("labels", ["each=", "each"])

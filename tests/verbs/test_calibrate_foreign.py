@@ -150,6 +150,6 @@ def test_regions_of_which_only_the_marks_are_known_are_refused_instead_of_being_
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "network.onnx"
     )
     data = volumes(tmp_path / "site", isocenter.load(tmp_path / "network.onnx"), count=3)
-    with pytest.raises(UsageError, match="nothing that these labels could calibrate"):
+    with pytest.raises(UsageError, match="correspond to labels that could be calibrated"):
         isocenter.calibrate(tmp_path / "network.onnx", data, out=tmp_path / "out", labels="1=bright,2=brighter")
     assert not (tmp_path / "out").exists()

@@ -49,7 +49,7 @@ def test_the_page_says_in_its_lead_that_patients_are_unknown_and_shows_twins(che
     page = (out / "check.html").read_text(encoding="utf-8")
     assert "Patients are unknown: a split is by case, and leakage cannot be excluded." in page
     assert "benign (433) and malignant (145), equal images" in page
-    assert "What gives the answer away" in page
+    assert "Shortcuts to the answer" in page
     assert re.search(r"benign \(\d+\), malignant \(\d+\)", page)
 
 

@@ -285,7 +285,7 @@ def _without_a_case(table):
     [
         (_without_a_case, "reader r1 read other cases: 1 case, c3 not read"),
         (lambda table: table.assign(case=table["case"] + "x"), "read other cases: 160 cases"),
-        (lambda table: table.assign(score="?"), "is no number"),
+        (lambda table: table.assign(score="?"), "is not a number"),
         (lambda table: table.drop(columns="reader"), "has no column reader"),
         (lambda table: table.assign(model="theirs"), "readers with"),
         (lambda table: pd.concat([table, table]), "twice"),
@@ -342,7 +342,7 @@ def test_two_classes_state_each_figure_once_in_the_terminal(models):
     [
         ({"test": "t"}, "there is no test 't'"),
         ({"correction": "bonferroni"}, "there is no 'bonferroni'"),
-        ({"margin": -0.1}, "-0.1 is no margin"),
+        ({"margin": -0.1}, "-0.1 is not a valid margin"),
     ],
 )
 def test_impossible_options_are_refused(models, given, says):

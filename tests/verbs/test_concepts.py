@@ -62,7 +62,7 @@ def test_a_concept_folder_with_three_images_is_refused_and_so_is_one_that_is_not
     stripes(tmp_path / "concepts" / "striped", 3, 100)
     with pytest.raises(DatasetError, match=r"striped: the concept has 3 images.*10 or more"):
         isocenter.explain(classified.out, cohort, method="gradcam", tests=0, concepts=tmp_path / "concepts")
-    with pytest.raises(UsageError, match="one folder a concept, or measured"):
+    with pytest.raises(UsageError, match="one folder per concept, or measured"):
         isocenter.explain(classified.out, cohort, method="gradcam", tests=0, concepts=tmp_path / "nowhere")
 
 

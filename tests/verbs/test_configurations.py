@@ -70,7 +70,7 @@ def test_the_mean_of_both_is_one_model_whose_folds_have_two_networks_each(blobs,
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        ({"folds": 0, "assignments": {"search.configurations": "auto"}}, "cases that folds have not seen"),
+        ({"folds": 0, "assignments": {"search.configurations": "auto"}}, "held-out cases of folds"),
         ({"folds": 5, "minutes": 6, "assignments": {"search.configurations": "auto"}}, "6 minutes for 10 trainings"),
     ],
     ids=["without folds", "too few minutes"],
@@ -83,5 +83,5 @@ def test_a_comparison_that_cannot_be_is_refused_before_anything_is_trained(blobs
 
 def test_pictures_have_no_slices_to_compare_with(tmp_path):
     data = trained.pictures(tmp_path / "data", 12)
-    with pytest.raises(PlanError, match="only results for every voxel of a volume"):
+    with pytest.raises(PlanError, match="slices and volumes can be compared only"):
         isocenter.train(data, out=tmp_path / "run", folds=2, assignments={"search.configurations": "auto"})

@@ -106,5 +106,5 @@ def test_a_bundle_reads_the_same_of_a_table_of_times(tmp_path):
     assert ours["pulse"] == Course((300.0, 3000.0), (60.0, 95.5), "s")
     assert {case: {name: one[name] for name in ours} for case, one in theirs.items()} == {"a": ours, "b": other}
     table.write_text("case,time,pulse\na.png,5,60\na.png,soon,99\n")
-    with pytest.raises(DatasetError, match="'soon' is no time, in column time"):
+    with pytest.raises(DatasetError, match="'soon' is not a time, in column time"):
         inference._covariates(table)

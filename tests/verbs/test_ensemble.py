@@ -254,7 +254,7 @@ def test_folds_leave_their_own_test_part_and_nothing_to_select_on():
 def test_a_case_that_one_member_left_out_and_members_that_disagree_about_patients():
     one = member("one", {"c0": "train", "c1": "val", "c2": "test"})
     assert parts_of_all([one, member("two", {"c0": "train", "c1": "val"})]) == {"c0": "train", "c1": "val"}
-    with pytest.raises(UsageError, match="some case for another patient"):
+    with pytest.raises(UsageError, match="some case to another patient"):
         parts_of_all([one, member("two", {"c0": "train"}, {"c0": "somebody"})])
 
 
@@ -285,7 +285,7 @@ def test_runs_that_cannot_be_one_are_refused_with_what_differs_and_what_to_do(
     shutil.copytree(runs[1], tmp_path / "unfinished")
     (tmp_path / "unfinished" / "report.html").unlink()
     refused([runs[0], tmp_path / "other split"], r"8 test patients of run trained other split.*split\.seed=N")
-    refused([runs[0], tmp_path / "other patients"], "for another patient's than run")
+    refused([runs[0], tmp_path / "other patients"], "to another patient than run")
     refused([runs[0], tmp_path / "unfinished"], "is not finished")
     shutil.copytree(runs[1], tmp_path / "other windows")
     checkpoint = tmp_path / "other windows" / "checkpoints" / "best"
@@ -293,7 +293,7 @@ def test_runs_that_cannot_be_one_are_refused_with_what_differs_and_what_to_do(
     record["preprocessing"]["modality"], record["task"]["prior_shift"] = "CT", {"dark": 1.0}
     (checkpoint / "model.json").write_text(json.dumps(record))
     seal(checkpoint)
-    refused([runs[0], tmp_path / "other windows"], r"other windows does otherwise than run: preprocessing\.modality")
+    refused([runs[0], tmp_path / "other windows"], r"other windows differs from run: preprocessing\.modality")
     record["preprocessing"]["modality"] = "unknown"
     (checkpoint / "model.json").write_text(json.dumps(record))
     seal(checkpoint)
@@ -312,7 +312,7 @@ def test_a_member_or_a_weight_that_was_changed_is_not_loaded(mixed, tmp_path):
     with pytest.raises(IntegrityError, match="is not the file that was written"):
         isocenter.load(tmp_path / "changed")
     place.write_text(place.read_text().replace("0.9", "0.7"))
-    with pytest.raises(IntegrityError, match="are no shares of 2 members"):
+    with pytest.raises(IntegrityError, match="are not shares of 2 members"):
         isocenter.load(tmp_path / "changed")
 
 

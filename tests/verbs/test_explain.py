@@ -96,7 +96,7 @@ def test_a_family_without_attention_is_refused_by_name_with_the_reason(classifie
     picture = sorted((classified.data / "dark").glob("*.png"))[0]
     ended = cli("explain", classified.out, picture, "--method", "attention", "--out", tmp_path / "out")
     assert ended.code == 2
-    assert "attention cannot explain this model: its answer does not come by attention" in ended.last
+    assert "attention cannot explain this model: its answer is not computed by attention" in ended.last
     assert ended.last.count("cannot explain") == 1
     assert not (tmp_path / "out").exists()
 

@@ -90,7 +90,7 @@ def test_clips_of_unequal_length_are_learnt_together_and_each_is_predicted_as_lo
     for refused, says in (
         (image.frame(0), "no frames"),
         (replace(image, pixels=frames[:, :1], times=(0.0,)), "has 1 frame"),
-        (replace(image, times=None), "nothing says when"),
+        (replace(image, times=None), "does not state the times"),
         (twice, "8 times at most"),
     ):
         with pytest.raises(isocenter.errors.GeometryError, match=says):

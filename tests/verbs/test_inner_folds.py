@@ -129,7 +129,7 @@ def test_inner_folds_have_their_share_of_the_minutes_and_none_more_than_the_mode
         (
             {"assignments": {"task.thresholds": {"dark": 0.3}, "task.calibration_method": "none"}},
             0,
-            "nothing is left to find",
+            "nothing is left to decide",
         ),
         ({"assignments": {"training.steps": 10}}, 0, "steps were set by hand"),
         ({"assignments": {"split.inner_folds": 5}}, 5, "set by hand"),

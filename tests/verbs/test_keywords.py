@@ -82,7 +82,7 @@ def test_columns_can_be_text_several_texts_or_a_mapping(column):
 
 
 def test_a_column_without_a_value_is_refused():
-    with pytest.raises(UsageError, match="'filename' is no name=value"):
+    with pytest.raises(UsageError, match="'filename' is not of the form name=value"):
         ReadingOptions.of(column="filename")
 
 

@@ -42,7 +42,7 @@ def test_the_ends_of_the_cycles_of_a_rate_are_members_whose_mean_is_the_model(cl
     assert stated.epistemic > 0
     assert stated.total == pytest.approx(stated.aleatoric + stated.epistemic, abs=1e-6)
     chosen = {**SNAPSHOTS, "training.swag": 2}
-    with pytest.raises(PlanError, match=r"training\.swag: moments are of one course of the rate"):
+    with pytest.raises(PlanError, match=r"training\.swag: training\.swag needs a single cycle"):
         trained.classifying(classified.data, tmp_path / "both", assignments=chosen)
 
 

@@ -113,7 +113,7 @@ def test_it_says_what_was_measured_and_where_that_ends(segmented, packaged):
     assert f"Dice {dice['value']:.3f} (95 % interval" in page
     assert "Patients unknown, split by case: leakage cannot be excluded." in page
     assert "9 for training, 1 for selection, 2 for testing" in page
-    assert "no medical device" in page
+    assert "not a medical device" in page
     assert (isocenter.load(packaged.out, "cpu").guard is not None) == ("its gate refuses images" in page)
 
 
@@ -227,4 +227,4 @@ def test_an_archive_that_is_no_zip_is_refused_before_the_run_is_read(segmented, 
 def test_none_stands_alone(segmented, tmp_path, cli):
     done = cli("package", segmented.out, "--out", tmp_path / "out", "--backends", "onnx,none")
     assert done.code == 2
-    assert "'none' stands among other names: 'onnx,none'" in done.last
+    assert "'none' is mixed with other names: 'onnx,none'" in done.last

@@ -78,7 +78,7 @@ def test_volumes_and_structures_have_their_figures_too(segmented, tmp_path):
     table = pd.read_csv(tmp_path / "out" / FILE)
     assert set(table["corruption"]) == {"none", "motion", "without image"}
     assert {"all", "shell", "core"} <= set(table["label"])
-    assert any("metal" in note and "does not befall" in note for note in result.notes)
+    assert any("metal" in note and "does not occur in" in note for note in result.notes)
 
 
 def test_an_unknown_corruption_is_refused_with_the_list_and_a_severity_that_is_none_too():

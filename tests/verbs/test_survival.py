@@ -172,7 +172,7 @@ def test_where_every_case_trains_the_baseline_is_known_too(followed, tmp_path):
 def test_an_event_that_is_neither_yes_nor_no_and_a_time_in_words_are_refused(tmp_path):
     data = cohort(tmp_path / "data", 12)
     table = pd.read_csv(data / "table.csv", dtype=str)
-    for column, stated, match in (("died", "2", "neither yes nor no"), ("days", "3 months", "no number")):
+    for column, stated, match in (("died", "2", "neither yes nor no"), ("days", "3 months", "not a number")):
         changed = table.copy()
         changed.loc[5, column] = stated
         changed.to_csv(data / "table.csv", index=False)

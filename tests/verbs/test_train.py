@@ -126,7 +126,7 @@ def test_every_case_trains_with_everything_and_nothing_is_estimated_as_its_packa
     with no_export():
         assert "nothing is estimated" in repr(isocenter.package(run.out, out=tmp_path / "out", backends=()))
     page = (tmp_path / "out" / "docs" / "README.md").read_text()
-    assert "Nothing was estimated" in page
+    assert "No performance was estimated" in page
     assert "Every case was trained on" in page
 
 

@@ -18,8 +18,8 @@ from isocenter.errors import listed, printable
 SHELL = Path("/bin/sh")
 # Keeps the last line that it hears, and says it where the end was not "done".
 KEEP = 'while IFS= read -r line; do last=$line; done; [ "$last" = done ] || printf "%s\\n" "$last" >&2'
-WENT_ON = "`isocenter train --resume RUN` goes on with a run that had begun"
-AGAIN = "Close other programs or give fewer --threads; leave the case out if it is this one alone"
+WENT_ON = "`isocenter train --resume RUN` continues a run that had started"
+AGAIN = "Close other programs or give fewer --threads; leave the case out if it is the only one that fails"
 
 
 @contextmanager
@@ -71,6 +71,8 @@ class _Reports(logging.Handler):
     def last_words(self) -> str:
         """The line to print should the program die now."""
         at, verb = listed(self.cases), f"isocenter {self.verb}"
-        remedy = WENT_ON if self.verb in ("train", "demo") else AGAIN if at else "Give the command again"
-        where = f"{at}: {verb} was killed or crashed over it" if at else f"{verb}: was killed or crashed"
+        remedy = WENT_ON if self.verb in ("train", "demo") else AGAIN if at else "Run the command again"
+        where = (
+            f"{at}: {verb} was killed or crashed while it processed this" if at else f"{verb}: was killed or crashed"
+        )
         return f"{where}, most often because memory ran out. {remedy}."

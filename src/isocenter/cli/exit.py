@@ -95,10 +95,14 @@ def _stopped(words: list[str]) -> str:
     """
     given = [one for flag, one in pairwise(words) if flag in ("--out", "--resume")]
     run = shlex.quote(given[-1]) if given else "RUN"
-    resume = f"`isocenter train --resume {run}` goes on with a run that had begun"
-    rest = {"train": resume, "demo": resume, "predict": "Give another --out for the rest, or --overwrite to begin anew"}
+    resume = f"`isocenter train --resume {run}` continues a run that had started"
+    rest = {
+        "train": resume,
+        "demo": resume,
+        "predict": "Give another --out for the rest, or --overwrite to start again",
+    }
     name = "".join(words[:1])
-    return f"isocenter {name}".rstrip() + f": stopped. {rest.get(name, 'Give the command again')}."
+    return f"isocenter {name}".rstrip() + f": stopped. {rest.get(name, 'Run the command again')}."
 
 
 def _unforeseen(error: Exception) -> tuple[str, int]:
@@ -109,15 +113,16 @@ def _unforeseen(error: Exception) -> tuple[str, int]:
         return f"{within}: {problem}{'' if problem.endswith('?') else '.'} See `{within} --help`.", 2
     if isinstance(error, OSError):
         where, reason = error.filename or "isocenter", error.strerror or str(error)
-        return f"{where}: {reason}. Look at the path, and at the room on its disk.", 1
+        return f"{where}: {reason}. Check the path and the free space on its disk.", 1
     if is_out_of_memory(error):
         return (
-            "isocenter: there is not enough memory. Give smaller patches or batches by --set, or a larger machine.",
+            "isocenter: there is not enough memory. Give smaller patches or batches with --set, or "
+            "use a machine with more memory.",
             1,
         )
     say("".join(traceback.format_exception(error)), err=True)
     kind = type(error).__name__
-    return f"isocenter: a defect of ours ({kind}: {error}). Please report it with the lines above.", 1
+    return f"isocenter: an internal error ({kind}: {error}). Please report it with the lines above.", 1
 
 
 def _end(failure: IsocenterError | str, code: int) -> int:

@@ -27,7 +27,7 @@ OutPackage = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an older result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
-Device = Annotated[str, typer.Option(metavar="NAME", help="Device that computes: auto, cpu, cuda:0 or mps.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="Device to compute on: auto, cpu, cuda:0 or mps.")]
 Scheduler = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers process the cases: tcp://host:8786."),
@@ -59,7 +59,7 @@ UsualMinutes = Annotated[
     float | None, typer.Option(metavar="M", help="Minutes from now to the finished model; 60 by default.")
 ]
 Folds = Annotated[
-    int, typer.Option(min=0, metavar="K", help="Number of folds of a cross-validation; 0 for one test part.")
+    int, typer.Option(min=0, metavar="K", help="Number of cross-validation folds; 0 for a single test part.")
 ]
 Everything = Annotated[bool, typer.Option("--all", help="Train on every case; no performance is estimated.")]
 Kind = Annotated[
@@ -93,7 +93,11 @@ Patient = Annotated[
 ]
 Column = Annotated[
     list[str] | None,
-    typer.Option(metavar="ROLE=COLUMN", help="Columns of a table: image=filename,label=finding; repeatable."),
+    typer.Option(
+        metavar="ROLE=COLUMN",
+        help="Roles of a table's columns: image, mask, label, patient, split, modality, id, findings, finding:NAME, "
+        "value:NAME, time, event, as in image=filename,label=diagnosis; repeatable.",
+    ),
 ]
 Modality = Annotated[
     str | None, typer.Option(metavar="NAME", help="Modality of all images, where the files do not state it.")
@@ -103,14 +107,17 @@ Part = Annotated[
     typer.Option(metavar="NAME", help="Part of complex voxels to read: magnitude, real, imaginary or phase."),
 ]
 Prefer = Annotated[
-    str | None, typer.Option(metavar="FORM", help="Form of a NIfTI file to use where its two disagree: sform or qform.")
+    str | None,
+    typer.Option(metavar="FORM", help="Transform of a NIfTI file to use where the two disagree: sform or qform."),
 ]
 Volume = Annotated[
     str | None, typer.Option(metavar="NAME", help="Volume to read, where the file holds several on different grids.")
 ]
 Region = Annotated[
     str | None,
-    typer.Option(metavar="REGION", help="Part of each image: voxels 0:120,40:200,10:50, or a mask's FILE[=VALUE]."),
+    typer.Option(
+        metavar="REGION", help="Part of each image to predict: voxels 0:120,40:200,10:50, or a mask FILE[=VALUE]."
+    ),
 ]
 Format = Annotated[
     str,
@@ -123,7 +130,8 @@ Backend = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="What computes a package: auto, compiled, onnx, openvino, openvino-bf16, tensorrt, torch or torch-bf16.",
+        help="Backend that runs a package: auto, compiled, onnx, openvino, openvino-bf16, "
+        "tensorrt, torch or torch-bf16.",
     ),
 ]
 Mirror = Annotated[bool | None, typer.Option(help="Average over mirrored images, or do not; as planned by default.")]
@@ -131,7 +139,7 @@ Uncertainty = Annotated[
     str | None,
     typer.Option(
         metavar="METHOD",
-        help="Where uncertainty comes from: auto, none, members, laplace, mc_dropout, variational, evidential, tta; "
+        help="Source of uncertainty: auto, none, members, laplace, mc_dropout, variational, evidential, tta; "
         "as planned by default.",
     ),
 ]
@@ -141,7 +149,9 @@ Overlap = Annotated[
 ]
 Seconds = Annotated[
     float | None,
-    typer.Option(min=0, metavar="S", help="Seconds for the windows of each image; their overlap shrinks to fit."),
+    typer.Option(
+        min=0, metavar="S", help="Seconds allowed for the windows of each image; their overlap shrinks to fit."
+    ),
 ]
 CovariateTables = Annotated[
     list[Path] | None,
@@ -149,7 +159,10 @@ CovariateTables = Annotated[
 ]
 Backends = Annotated[
     str,
-    typer.Option(metavar="NAMES", help="Backends that the certificate tries: all, none, usual (of adopt), or names."),
+    typer.Option(
+        metavar="NAMES",
+        help="Backends that the certificate tries: all, none, usual (those that predict may pick here), or names.",
+    ),
 ]
 # What `predict` writes beside its results.
 SaveProbabilities = Annotated[
@@ -157,26 +170,28 @@ SaveProbabilities = Annotated[
 ]
 Overlay = Annotated[bool, typer.Option("--overlay", help="Also write a picture of each image with its result.")]
 Maps = Annotated[
-    bool, typer.Option("--maps", help="Also write how uncertain every voxel is: the entropy of its probabilities.")
+    bool, typer.Option("--maps", help="Also write a map of uncertainty: the entropy of each voxel's probabilities.")
 ]
 Covering = Annotated[
     bool,
     typer.Option(
-        "--covering", help="Also write masks or objects, or list boxes, that miss at most the share task.risk."
+        "--covering", help="Also write covering masks, objects or boxes, which miss at most the share task.risk."
     ),
 ]
 Calibration = Annotated[
     str,
     typer.Option(
         metavar="on|off",
-        help="Calibrated probabilities, or those of the network; decisions and sets rest on calibrated ones.",
+        help="Write calibrated probabilities, or those of the network; decisions and sets "
+        "always use the calibrated ones.",
     ),
 ]
 Abstain = Annotated[
     str,
     typer.Option(
         metavar="on|mark|off",
-        help="Of images unlike those of training: on gives no result, mark a result that says so, off any result.",
+        help="What images unlike the training images get: on, no result; mark, a result with a "
+        "mark; off, a result without a check.",
     ),
 ]
 # What `explain` looks for beside its maps.
@@ -184,20 +199,21 @@ Concepts = Annotated[
     str | None,
     typer.Option(
         metavar="FOLDER",
-        help="Concepts that answers may rest on: a folder with a folder of images for each, or measured.",
+        help="Concepts to look for in the answers: a folder with one folder of images per concept, or measured.",
     ),
 ]
 Counterfactual = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Also change each image as little as turns its answer into this class or finding; auto picks one.",
+        help="Also find the smallest change of each image that flips its answer to this "
+        "class or finding; auto picks one.",
     ),
 ]
 FillMissing = Annotated[
     bool, typer.Option("--fill-missing", help="Accept a series with missing slices; they become padding.")
 ]
-Align = Annotated[bool, typer.Option("--align", help="Resample all images of a case onto the grid of its first.")]
+Align = Annotated[bool, typer.Option("--align", help="Resample all images of a case onto the grid of the first.")]
 CaseNames = Annotated[
     str | None,
     typer.Option(
@@ -262,7 +278,7 @@ def assigned(given: list[str] | None, covariates: str | None = None, groups: str
     if covariates is None:
         return values
     if "network.context" in values:
-        raise UsageError("stands with --set network.context", "--covariates", "Give one of the two")
+        raise UsageError("conflicts with --set network.context", "--covariates", "Give one of the two")
     names = named(covariates, "--covariates")
     return {**values, "network.context": "all" if names is None else list(names) or None}
 
@@ -273,5 +289,5 @@ def named(text: str, flag: str) -> tuple[str, ...] | None:
     if len(names) == 1 and names[0] in WORDS:
         return WORDS[names[0]]
     if mixed := WORDS.keys() & set(names):
-        raise UsageError(f"{mixed.pop()!r} stands among other names: {text!r}", flag, "Give names, or this word only")
+        raise UsageError(f"{mixed.pop()!r} is mixed with other names: {text!r}", flag, "Give names, or only this word")
     return names

@@ -68,7 +68,7 @@ def view(
     part: Part = None,
     prefer: Prefer = None,
 ) -> None:
-    """Write a page to look through IMAGE, with MASK on top."""
+    """Write a page to browse IMAGE, with MASK on top."""
     target = out or Path(f"view-{name_of(image)}.html")
     options: dict[str, Any] = {"part": part, "prefer": prefer}
     show(isocenter.view(image, mask, out=target, overwrite=overwrite, volume=volume, **options), None)

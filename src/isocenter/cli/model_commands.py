@@ -110,20 +110,31 @@ def explain(
     out: Out = None,
     overwrite: Overwrite = False,
     json: Json = False,
-    method: Annotated[str, typer.Option(metavar="NAMES", help="Methods: gradcam,occlusion; auto or all.")] = "auto",
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="Methods: auto, all, or names of cam, gradcam, gradcam++, scorecam, integrated_gradients, "
+            "smoothgrad, occlusion, rise, attention, attention_gradients, as in gradcam,occlusion.",
+        ),
+    ] = "auto",
     target: Annotated[
         str, typer.Option(metavar="NAME", help="Class, finding, structure, value or box; auto: the model's answer.")
     ] = "auto",
     references: Annotated[
-        Path | None, typer.Option(metavar="DATA", help="Masks or boxes of the cases, to compare the maps with.")
+        Path | None,
+        typer.Option(metavar="DATA", help="Data set with masks or boxes of the same cases, to compare the maps with."),
     ] = None,
     tests: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Cases that test methods which were never tested on MODEL.")
+        int,
+        typer.Option(min=0, metavar="N", help="Number of cases for tests of methods that were never tested on MODEL."),
     ] = 20,
     seed: Seed = 0,
     seconds: Annotated[
         float | None,
-        typer.Option(min=0, metavar="S", help="Seconds for a map of occlusion or rise; by default a number of masks."),
+        typer.Option(
+            min=0, metavar="S", help="Seconds for each map of occlusion or rise; by default a fixed number of masks."
+        ),
     ] = None,
     fold: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Explain one fold of a run, in place of the mean of all.")
@@ -136,7 +147,7 @@ def explain(
     counterfactual: Counterfactual = None,
     given: Given = None,
 ) -> None:
-    """Map what MODEL's answers rest on, each on the image's own grid."""
+    """Explain MODEL's answers by maps on each image's own grid."""
     result = isocenter.explain(
         model,
         *inputs,
@@ -188,7 +199,7 @@ def calibrate(
     threads: Threads = None,
     given: Given = None,
 ) -> None:
-    """Fit MODEL's calibration and thresholds to DATA. The result is a package, or the model as it is with what fits."""
+    """Fit MODEL's calibration and thresholds to DATA. The result is a package; a bundle or ONNX file keeps its form."""
     result = isocenter.calibrate(
         model,
         data,
@@ -213,16 +224,21 @@ def adopt(
     overwrite: Overwrite = False,
     json: Json = False,
     fold: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Take one of its networks, in place of the mean of all.")
+        int | None, typer.Option(min=0, metavar="N", help="Use one fold of SOURCE, in place of the mean of all.")
     ] = None,
     trust: Annotated[
         list[str] | None,
-        typer.Option(metavar="MODULE.NAME", help="What its checkpoint may call, which runs code; repeatable."),
+        typer.Option(
+            metavar="MODULE.NAME",
+            help="Function or class that the checkpoint of SOURCE may call, which runs code; repeatable.",
+        ),
     ] = None,
     postprocessing: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The postprocessing.pkl of nnU-Net.")
     ] = None,
-    images: Annotated[Path | None, typer.Option(metavar="DATA", help="Images to make the certificate with.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DATA", help="Images to compare the backends on for the certificate.")
+    ] = None,
     backends: Backends = "usual",
     threads: Threads = None,
 ) -> None:
@@ -242,6 +258,6 @@ def adopt(
 
 
 def networks(json: Json = False) -> None:
-    """List the families of network that a plan may name."""
+    """List the network families that a plan may name."""
     table = isocenter.describe_networks()
     show(table, table.as_record() if json else None)

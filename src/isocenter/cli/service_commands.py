@@ -13,7 +13,7 @@ import isocenter
 from isocenter.cli.flags import Json
 from isocenter.cli.shell import say, show
 
-Config = Annotated[Path | None, typer.Option(metavar="FILE", help="Settings of the node, a node.toml.")]
+Config = Annotated[Path | None, typer.Option(metavar="FILE", help="File with the node's settings: node.toml.")]
 Folder = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The node's folder; by default ./node.")]
 
 
@@ -24,10 +24,10 @@ def serve(
     config: Config = None,
     folder: Folder = None,
     role: Annotated[
-        str, typer.Option(metavar="ROLE", help="all, or one part: receiver, keeper, worker or web.")
+        str, typer.Option(metavar="ROLE", help="Part of the node to run: all, receiver, keeper, worker or web.")
     ] = "all",
     check: Annotated[
-        bool, typer.Option("--check", help="Look at settings, models and ports, and start nothing.")
+        bool, typer.Option("--check", help="Check settings, models and ports, and start nothing.")
     ] = False,
 ) -> None:
     """Run a DICOM node. Studies come in, MODEL answers them, answers go out."""
@@ -36,11 +36,11 @@ def serve(
         signal.signal(number, lambda *_: stop.set())
     node = isocenter.serve(*(models or []), config=config, folder=folder, role=role, check=check)
     if check:
-        say(f"nothing is wrong with {config or 'the settings'}, the models and the ports")
+        say(f"{config or 'the settings'}, the models and the ports are in order")
         return
     with node:
         if not node.settings.models:
-            say("there is no model: studies are kept, and nothing answers them", err=True)
+            say("no model is given: studies are kept but not answered", err=True)
         say(f"ready: {', '.join(node.places)}")
         node.wait(stop)
 
@@ -48,14 +48,16 @@ def serve(
 def route(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="A folder of DICOM files, or a UID in the node.")],
     models: Annotated[
-        list[Path] | None, typer.Argument(metavar="MODEL", help="Models, in addition to those of the file.")
+        list[Path] | None, typer.Argument(metavar="MODEL", help="Models, in addition to those of --config.")
     ] = None,
     config: Config = None,
     folder: Folder = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Every condition of every rule on every series.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show every condition of every rule for every series.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Say which series of STUDY the rules take, and why."""
+    """Show which series of STUDY the rules take, and why."""
     result = isocenter.route(study, *(models or []), config=config, folder=folder)
     if explain and not json:
         say(result.explained())

@@ -61,7 +61,7 @@ def check(
     ] = None,
     given: Given = None,
 ) -> None:
-    """Read DATA and report whether it is fit to learn from."""
+    """Check DATA and report whether a model can be trained on it."""
     target = out or default_out("check", data)
     result = isocenter.check(
         data,
@@ -93,7 +93,9 @@ def plan(
     device_memory: Annotated[
         float | None,
         typer.Option(
-            "--device-memory", metavar="GIB", help="Memory of a GPU, as in --device cuda:0, that need not be here."
+            "--device-memory",
+            metavar="GIB",
+            help="Memory of the GPU that --device names, as in cuda:0; the GPU need not be in this machine.",
         ),
     ] = None,
     threads: Threads = None,
@@ -107,7 +109,7 @@ def plan(
     explain: Annotated[bool, typer.Option("--explain", help="Print the reasons as prose.")] = False,
     given: Given = None,
 ) -> None:
-    """Plan a training on DATA, and give the reason of every decision."""
+    """Plan a training on DATA, with a reason for every decision."""
     result = isocenter.plan(
         data,
         minutes=minutes,
@@ -143,18 +145,17 @@ def train(
         str | None,
         typer.Option(metavar="FILE", help="File of weights, or auto for those that the network's authors published."),
     ] = None,
-    folds: Annotated[
-        int | None, typer.Option(min=2, metavar="K", help="Number of folds of a cross-validation.")
-    ] = None,
+    folds: Annotated[int | None, typer.Option(min=2, metavar="K", help="Number of cross-validation folds.")] = None,
     tune: Annotated[
-        float | None, typer.Option(metavar="M", help="Minutes, out of all, for a search over other decisions.")
+        float | None,
+        typer.Option(metavar="M", help="Minutes, out of --minutes, to search for better decisions of the plan."),
     ] = None,
     deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="Make two runs equal to the bit; needs --set training.steps=N.")
+        bool, typer.Option("--deterministic", help="Make two runs bit-for-bit equal; needs --set training.steps=N.")
     ] = False,
     device: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Device that computes: auto (the default), cpu, cuda:0 or mps."),
+        typer.Option(metavar="NAME", help="Device to compute on: auto (the default), cpu, cuda:0 or mps."),
     ] = None,
     threads: Threads = None,
     seed: Annotated[
@@ -215,7 +216,7 @@ def evaluate(
         str | None, typer.Option(metavar="N", help="Severities of the corruptions, 1-5 or 1,3; all by default.")
     ] = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Also map what the answers to the best and worst cases rest on.")
+        bool, typer.Option("--explain", help="Also explain the answers to the best and worst cases by maps.")
     ] = False,
     groups: Groups = None,
     group_table: Annotated[
@@ -225,7 +226,7 @@ def evaluate(
         ),
     ] = None,
     shift: Annotated[
-        bool, typer.Option("--shift", help="Compare what the network sees in groups, also in matched patients.")
+        bool, typer.Option("--shift", help="Compare the network's features between groups, also in matched patients.")
     ] = False,
     given: Given = None,
 ) -> None:
@@ -276,15 +277,18 @@ def compare(
         float | None,
         typer.Option(
             metavar="M",
-            help="Loss in the primary metric up to which a model is not inferior; by default as its plan registered.",
+            help="Margin of non-inferiority in the primary metric; by default the one that the plan registered.",
         ),
     ] = None,
     correction: Annotated[
-        str, typer.Option(metavar="NAME", help="Adjustment of p-values for each other: holm, bh or none.")
+        str, typer.Option(metavar="NAME", help="Correction of p-values for multiple testing: holm, bh or none.")
     ] = "holm",
     readers: Annotated[
         Path | None,
-        typer.Option(metavar="TABLE", help="Human readers' scores: columns reader, case, score; model if aided."),
+        typer.Option(
+            metavar="TABLE",
+            help="Scores of human readers: columns reader, case and score, and model where a model aided the reader.",
+        ),
     ] = None,
     groups: Annotated[
         str | None,
@@ -310,11 +314,13 @@ def ensemble(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Two or more finished runs on the same data.")],
     out: Out = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where the runs' data lie now, if they were moved.")
+        Path | None, typer.Option(metavar="FOLDER", help="Folder where the runs' data are now, if they were moved.")
     ] = None,
     weights: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Weights of the runs: fitted to the validation cases if better, or equal."),
+        typer.Option(
+            metavar="NAME", help="Weights of the runs: fitted to the validation cases where that is better, or equal."
+        ),
     ] = "fitted",
     overwrite: Overwrite = False,
     json: Json = False,

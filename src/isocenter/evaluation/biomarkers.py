@@ -209,8 +209,10 @@ def repeatability(
     before, after = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     whole = are_paired(before, after) and bool(np.isfinite([before, after]).all())
     if not whole or len(before) < FEWEST or (relative and min(before.min(), after.min()) <= 0):
-        problem = f"{before.size} first and {after.size} second measurements, or one that is no number (or not above 0)"
-        raise UsageError(problem, "repeatability", "Give two of each of at least two people")
+        problem = (
+            f"{before.size} first and {after.size} second measurements, or one that is not a number (or not above 0)"
+        )
+        raise UsageError(problem, "repeatability", "Give two measurements each of at least two people")
     apart = 100 * (after - before) / ((before + after) / 2) if relative else after - before
     count = len(apart)
     squares = float((apart**2).sum()) / 2  # a difference has twice the variance of a measurement

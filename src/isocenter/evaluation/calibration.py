@@ -99,7 +99,7 @@ def remaining_temperature(logs: ArrayLike, reference: ArrayLike, patients: Array
     spread = _clustered(scores[:, None], owners)[0, 0] ** 0.5 / max(information, 1e-12)
     least, most = factor - DEVIATIONS * spread, factor + DEVIATIONS * spread
     if least <= 0 or not LEAST_FACTOR * 1.01 < factor < MOST_FACTOR / 1.01:
-        method = "none: the probabilities tell the cases apart too little, or all of them, to find one"
+        method = "none: the probabilities discriminate too little, or completely, to fit one"
         return Estimate(float("nan"), n=len(given), patients=people, method=method)
     method = "maximum likelihood, robust to patients with several images"
     return Estimate(1 / factor, 1 / most, 1 / least, LEVEL, len(given), people, method=method)
@@ -130,7 +130,7 @@ def _regressed(features: Floats, offset: Floats, truth: Floats, owners: np.ndarr
         hessian = (features * (chance * (1 - chance))[:, None]).T @ features
         coefficients = coefficients + np.linalg.lstsq(hessian, gradient, rcond=None)[0]
         if np.abs(coefficients).max() > MOST_SLOPE:
-            return replace(unknown, method="none: the probabilities part the two sides")
+            return replace(unknown, method="none: the probabilities separate the two outcomes completely")
     inverse, left = np.linalg.pinv(hessian), features.T @ (truth - special.expit(offset + features @ coefficients))
     scores = features * (truth - chance)[:, None]
     variance, of_images = (
@@ -143,7 +143,9 @@ def _regressed(features: Floats, offset: Floats, truth: Floats, owners: np.ndarr
     # Where all chances are 0 or 1 to the last digit, no step leads anywhere.
     is_solved = 0 < variance < MOST_SLOPE**2 and np.abs(left).max() <= UNSOLVED * len(truth)
     if not is_solved:
-        return replace(unknown, method="none: the probabilities part the two sides, or are too sure to tell")
+        return replace(
+            unknown, method="none: the probabilities separate the two outcomes completely, or are too sure to tell"
+        )
     spread = variance**0.5
     low, high = (float(coefficients[0] + side * DEVIATIONS * spread) for side in (-1, 1))
     method = "logistic regression, robust to patients with several images"

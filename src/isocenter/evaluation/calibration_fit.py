@@ -157,7 +157,7 @@ def chosen_calibrator(
     """
     unseen = unseen.only(np.asarray(np.isfinite(unseen.logs).all(axis=1)))
     if not len(unseen.patients):
-        return Choice(Calibrator(), "no unseen case can say how far probabilities are right")
+        return Choice(Calibrator(), "there is no unseen case to fit a calibration on")
     of = f"fitted on {len(unseen.patients)} unseen samples of {len(np.unique(unseen.patients))} patients"
     if method != "auto":
         return Choice(fitted_calibrator(method, unseen), f"{of}, set by hand")

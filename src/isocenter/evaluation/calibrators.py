@@ -48,12 +48,12 @@ class Calibrator:
         parameters = {str(name): [float(n) for n in given] for name, given in settings["parameters"].items()}
         made = cls(str(settings["method"]), parameters, int(settings["cases"]))
         if made.method not in (*METHODS, SIZE):
-            raise ValueError(f"{made.method!r} is no calibration")
+            raise ValueError(f"{made.method!r} is not a calibration method")
         lengths = {"none": 0, "temperature": 1, "vector": 2, "platt": 2, "beta": 3, SIZE: 3}
         for name, numbers in parameters.items():
             odd = len(numbers) % 2 or not numbers if made.method == "isotonic" else len(numbers) != lengths[made.method]
             if odd or not np.isfinite(numbers).all():
-                raise ValueError(f"{numbers} are no {made.method} calibration of {name}")
+                raise ValueError(f"{numbers} are not a {made.method} calibration of {name}")
         return made
 
     @property

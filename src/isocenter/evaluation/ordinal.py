@@ -61,5 +61,5 @@ def least_cost(probabilities: ArrayLike, costs: ArrayLike) -> np.ndarray:
 def _square(costs: ArrayLike, classes: int) -> Floats:
     each = np.asarray(costs, dtype=np.float64)
     if each.shape != (classes, classes):
-        raise UsageError(f"costs of {each.shape} for {classes} classes", "costs", "Give one row and column a class")
+        raise UsageError(f"costs of {each.shape} for {classes} classes", "costs", "Give one row and column per class")
     return each

@@ -119,7 +119,7 @@ def is_covered(predicted: ArrayLike, deviation: ArrayLike, reference: ArrayLike)
 def _paired(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None) -> tuple[Floats, Floats, Floats]:
     values, true = np.asarray(predicted, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     if not (are_paired(values, true) and np.isfinite([values, true]).all()):
-        problem = f"predictions of {values.shape} for references of {true.shape}, or one that is no number"
+        problem = f"predictions of {values.shape} for references of {true.shape}, or one that is not a number"
         raise UsageError(problem, "regression", "Give one prediction and one reference for each case")
     return values, true, weights_of(weights, len(values))
 

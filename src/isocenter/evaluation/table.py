@@ -65,7 +65,7 @@ def check_table(table: Table) -> None:
         raise _wrong(f"a row without {' and '.join(absent)}", "Give case, patient, split and label")
     twice = table[table.duplicated(["case", "label"])]
     if len(twice):
-        raise _wrong(f"case {twice.iloc[0]['case']} stands there twice", "Give one row a case and label")
+        raise _wrong(f"case {twice.iloc[0]['case']} occurs twice", "Give one row per case and label")
     torn = table.groupby("case")[["patient", "split"]].nunique().max(axis=1)
     if (torn > 1).any():
         raise _wrong(f"case {torn.idxmax()} has two patients or splits", "Give each case one patient and one split")
@@ -88,7 +88,7 @@ def read_cases(path: Path) -> Table:
     try:
         table, text = pd.read_csv(path), read_text_table(path)
     except (ValueError, UnicodeDecodeError) as error:
-        raise FormatError(f"is no table of cases ({error})", str(path), "Evaluate again") from error
+        raise FormatError(f"is not a table of cases ({error})", str(path), "Evaluate again") from error
     table.columns = text.columns
     for name in table.select_dtypes(exclude=["number", "bool"]):
         table[name] = table[name].map(unmarked)

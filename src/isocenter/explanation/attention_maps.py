@@ -22,11 +22,11 @@ def attention_by_gradients(subject: Subject) -> Tensor:
 
 def _rolled(subject: Subject, name: str, *, by_gradients: bool) -> Tensor:
     if subject.module is None or subject.family is None or not subject.family.attention:
-        raise UnfitError(name, "its answer does not come by attention among all patches of the image")
+        raise UnfitError(name, "its answer is not computed by attention among all patches of the image")
     if refused := networks.without_rollout(subject.module, subject.family.attention):
         raise UnfitError(name, refused)
     if subject.objective.places is not None:
-        raise UnfitError(name, "what it says of each voxel also comes by ways around its attention")
+        raise UnfitError(name, "its answer for each voxel also depends on paths that bypass its attention")
     given = [one for one in (subject.image, subject.context) if one is not None]
     with torch.set_grad_enabled(by_gradients):
         image = given[0].clone().requires_grad_(by_gradients)

@@ -70,7 +70,7 @@ def seen_by_network(grid: CaseOnGrid) -> Seen:
     pooled, gradients = list[Floats](), list[Floats]()
     for subject, share in zip(grid.subjects(grid.fullest_window()), grid.shares, strict=True):
         if subject.module is None or subject.family is None or not subject.family.features:
-            raise UnfitError(METHOD, "where the deepest map of this model lies is not known")
+            raise UnfitError(METHOD, "the deepest feature map of this model is not known")
         given = [one for one in (subject.image, subject.context) if one is not None]
         with torch.enable_grad():
             given[0] = given[0].clone().requires_grad_()
@@ -129,5 +129,5 @@ def tcav(concepts: Mapping[str, ArrayLike], pool: ArrayLike, gradients: ArrayLik
 def refuse_few(name: str, images: int) -> None:
     """Raises DatasetError for a concept of so few images that its direction would be theirs alone."""
     if images < FEWEST:
-        problem = f"the concept has {counted(images, 'image')}, which say too little"
+        problem = f"the concept has {counted(images, 'image')}, which are too few"
         raise DatasetError(problem, f"{METHOD} {name}", f"Give {FEWEST} or more")

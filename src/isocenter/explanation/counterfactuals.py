@@ -78,11 +78,11 @@ class Flip:
         calls = own.decoding.uncertainty in ("classes", "labels") and all(one.is_vector for one in own.heads.values())
         if not calls:
             parts = f"; name one of {listed(list(task.decoding.parts))}, as part:class" if task.decoding.parts else ""
-            raise UsageError(f"a {own.name} calls no class or finding that could flip{parts}", WHERE, "Leave it away")
+            raise UsageError(f"a {own.name} calls no class or finding that could flip{parts}", WHERE, "Leave it out")
         made = cls(task, part, name, "")
         if name not in own.decoding.targets and not (name == AUTO and made.picks):
             raise UsageError(
-                f"there is no {asked!r} to flip to", WHERE, f"Choose of {listed(list(own.decoding.targets))}"
+                f"there is no {asked!r} to flip to", WHERE, f"Choose one of {listed(list(own.decoding.targets))}"
             )
         return made
 
@@ -158,7 +158,7 @@ def counterfactual(
     """
     preprocessing = model.preprocessing
     if not isinstance(preprocessing, Preprocessing) or model.first is not None or preprocessing.frames is not None:
-        raise UsageError("a foreign model, a cascade or a clip has none", WHERE, "Leave it away")
+        raise UsageError("foreign models, cascades and clips have no counterfactuals", WHERE, "Leave it out")
     image = stacked(case.images, case.id)
     plain = replace(model, inference=replace(model.inference, flips=()))
     grid = CaseOnGrid.of(plain, case, flip.target, torch_model)

@@ -79,7 +79,7 @@ class _Scored(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         score = self.subject.score(images)
         if torch.is_grad_enabled() and not score.requires_grad:
-            raise UnfitError(self.method, "what it finds has no gradient by its deepest map")
+            raise UnfitError(self.method, "its detections have no gradient with respect to its deepest feature map")
         # MONAI's Grad-CAM++ takes the exponential of the score, a factor of the whole map: of 0 it is no overflow.
         return (score - score.detach())[:, None]
 
@@ -125,7 +125,7 @@ def _deepest_of(family: networks.Family) -> str:
 
 def _refuse_unknown(subject: Subject, method: str) -> None:
     if subject.family is None or not subject.family.features:
-        raise UnfitError(method, "where the deepest map of this family lies is not known")
+        raise UnfitError(method, "the deepest feature map of this family is not known")
 
 
 def _by_image(deepest: Tensor, subject: Subject, method: str) -> Tensor:
@@ -138,9 +138,9 @@ def _by_image(deepest: Tensor, subject: Subject, method: str) -> Tensor:
     elif axes == ndim and count > 1:
         deepest = deepest.unflatten(0, (-1, count)).flatten(1, 2)
     elif axes != ndim:
-        raise UnfitError(method, "the deepest part of its network is a vector, which lies nowhere in the image")
+        raise UnfitError(method, "the deepest features of its network are a vector, which has no place in the image")
     if math.prod(deepest.shape[2:]) == 1:
-        raise UnfitError(method, "the deepest map of its network is a single voxel")
+        raise UnfitError(method, "the deepest feature map of its network is a single voxel")
     return deepest
 
 
@@ -161,7 +161,7 @@ def _last_layer(subject: Subject, seen: Features) -> tuple[Tensor, Tensor]:
         subject.objective(outputs).sum().backward()
     moved = {name: one.grad[0] for name, one in outputs.items() if one.grad is not None and one.grad.any()}
     maps = seen.pooled.shape[1]
-    reason = "the mean of the deepest map meets no linear layer"
+    reason = "no linear layer follows the mean of the deepest feature map"
     name = next(iter(moved), "")
     layer, taken = layers.get(name), seen.inputs.get(name)
     if len(moved) != 1 or taken is None or not isinstance(layer, nn.Linear):

@@ -51,5 +51,5 @@ class _Scored:
         given = images.masked_fill(torch.isnan(self.subject.image), torch.nan)
         score = self.subject.score(given)
         if torch.is_grad_enabled() and not score.requires_grad:
-            raise UnfitError(self.method, "what it finds has no gradient by the image")
+            raise UnfitError(self.method, "its detections have no gradient with respect to the image")
         return score

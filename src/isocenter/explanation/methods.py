@@ -45,23 +45,23 @@ class Method:
         except RuntimeError as error:  # torch's, of a network that paints over its own numbers
             if NO_GRADIENT not in str(error):
                 raise
-            raise UnfitError(self.name, "its network overwrites numbers that gradients need") from error
+            raise UnfitError(self.name, "its network overwrites values that gradients need") from error
         return made.float()
 
 
 METHODS: Mapping[str, Method] = {
     one.name: one
     for one in (
-        Method("cam", cam, "the last layer's say at each place of the deepest map"),
-        Method("gradcam", gradcam, "the deepest maps, weighed by the gradient of the target"),
-        Method("gradcam++", gradcam_plus, "the deepest maps, weighed by positive gradients of the target"),
-        Method("scorecam", scorecam, "the deepest maps, weighed by what the image scores where each is high"),
-        Method("integrated_gradients", integrated_gradients, "the share of each place in the score"),
+        Method("cam", cam, "the deepest maps, weighted by the last layer"),
+        Method("gradcam", gradcam, "the deepest maps, weighted by the gradient of the target"),
+        Method("gradcam++", gradcam_plus, "the deepest maps, weighted by positive gradients of the target"),
+        Method("scorecam", scorecam, "the deepest maps, each weighted by the score of the image under it"),
+        Method("integrated_gradients", integrated_gradients, "the contribution of each place to the score"),
         Method("smoothgrad", smoothgrad, "how much the score changes with each place"),
-        Method("occlusion", occlusion, "the loss of score where the image is blurred away", module=False, timed=True),
+        Method("occlusion", occlusion, "the loss of score where the image is blurred", module=False, timed=True),
         Method("rise", rise, "the score of random masks that show each place", module=False, timed=True),
         Method("attention", attention, "attention of the class token to each patch, through all layers"),
-        Method("attention_gradients", attention_by_gradients, "attention, weighed by the gradient of the target"),
+        Method("attention_gradients", attention_by_gradients, "attention, weighted by the gradient of the target"),
     )
 }
 

@@ -43,7 +43,7 @@ def additive_surrogate(
     """
     response, people = np.asarray(answers, dtype=np.float64), np.asarray(patients, dtype=str)
     if len(set(people.tolist())) < FEWEST:
-        problem = f"{counted(len(set(people.tolist())), 'patient')} cannot show what measurements explain"
+        problem = f"{counted(len(set(people.tolist())), 'patient')} are too few to show what measurements explain"
         raise DatasetError(problem, "--concepts measured", f"Give {FEWEST} or more")
     if np.ptp(response) <= 1e-9 * max(np.abs(response).max(), 1e-9):
         raise DatasetError("the model answers every case alike", "--concepts measured", "Give cases that differ")

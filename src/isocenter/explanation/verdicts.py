@@ -53,7 +53,7 @@ def verdict_of(tested: Sequence[Mapping[str, float]], patients: Sequence[str], *
     if faults:
         return Verdict(False, "; ".join(faults), measures)
     if not np.isfinite(measures["randomisation"].value):
-        return Verdict(None, "the weights cannot be drawn anew without torch; it passed the other tests", measures)
+        return Verdict(None, "the weights cannot be redrawn without torch; it passed the other tests", measures)
     because = (
         f"rank correlation {measures['randomisation'].value:.2f} with maps of redrawn weights; deletion and insertion "
         "better than of random maps and of an edge filter"
@@ -64,7 +64,7 @@ def verdict_of(tested: Sequence[Mapping[str, float]], patients: Sequence[str], *
 def _faults(measures: Mapping[str, Estimate]) -> Iterator[str]:
     alike, stability = measures["randomisation"].value, measures["stability"].value
     if alike > MOST_ALIKE:
-        yield f"maps stay alike when weights are drawn anew (rank correlation {alike:.2f})"
+        yield f"maps stay alike when weights are redrawn (rank correlation {alike:.2f})"
     for other, words in OTHERS.items():
         lows = {curve: measures[f"{curve}_over_{other}"].low for curve in CURVES}
         if worse := [curve for curve, low in lows.items() if low is None or not low > 0]:

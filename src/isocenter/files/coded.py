@@ -56,7 +56,7 @@ def stated(stream: bytes) -> Stated:
             return _webp(stream)
     except (struct.error, IndexError, KeyError) as error:
         raise ValueError(f"its header is damaged ({error})") from error
-    raise ValueError("it is no coded picture of a known kind")
+    raise ValueError("it is not a compressed picture of a known kind")
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _jpeg_xl(stream: bytes) -> Stated:
         if bits(1):  # the size at which to show it
             _size_of_jpeg_xl(bits)
         if bits(1) or bits(1):
-            raise ValueError("it moves, or has a preview")
+            raise ValueError("it is animated, or has a preview")
     if bits(1):
         depth = bits.choice((32, 0), (16, 0), (24, 0), (1, 6))
         bits(4)

@@ -57,7 +57,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         head = file.read(FIXED)
         count = _whole(head[252:256], "number of signals", path)
         if not head.startswith(b"0 ") or not 0 < count <= MOST_SIGNALS:
-            raise FormatError("is no recording in EDF", str(path), REMEDY)
+            raise FormatError("is not an EDF recording", str(path), REMEDY)
         if head[192:236].startswith(INTERRUPTED.encode()):
             problem = f"was interrupted ({INTERRUPTED}), so its samples lie at uneven steps"
             raise GeometryError(problem, str(path), "Export each stretch as a file of its own")
@@ -152,7 +152,7 @@ def _number(field: bytes, what: str, path: Path) -> float:
     try:
         number = float(field.decode("ascii"))
     except ValueError as error:
-        raise FormatError(f"its {what} is no number", str(path), REMEDY) from error
+        raise FormatError(f"its {what} is not a number", str(path), REMEDY) from error
     if not np.isfinite(number):
         raise FormatError(f"its {what} is not finite", str(path), REMEDY)
     return number
@@ -161,7 +161,7 @@ def _number(field: bytes, what: str, path: Path) -> float:
 def _whole(field: bytes, what: str, path: Path) -> int:
     number = _number(field, what, path)
     if number != int(number):
-        raise FormatError(f"its {what} is no whole number", str(path), REMEDY)
+        raise FormatError(f"its {what} is not a whole number", str(path), REMEDY)
     return int(number)
 
 

@@ -147,7 +147,7 @@ def _from_csv(lines: list[str], where: str) -> list[Label]:
     labels = []
     for row in (row for row in rows if any(cell.strip() for cell in row)):
         if len(row) <= max(columns["value"], columns["name"]):
-            raise FormatError(f"the line {','.join(row)!r} is no label", where, "Write lines of value,name")
+            raise FormatError(f"the line {','.join(row)!r} is not a label", where, "Write lines of value,name")
         parts = [row[columns[c]].strip() for c in ("red", "green", "blue") if columns.get(c, len(row)) < len(row)]
         colour = (parts[0], parts[1], parts[2]) if len(parts) == 3 and all(parts) else None
         labels.append(_label(row[columns["value"]], unmarked(row[columns["name"]]), colour, where))
@@ -169,14 +169,20 @@ def _columns(header: list[str], where: str) -> dict[str, int]:
     }
     columns = {what: next((header.index(w) for w in names if w in header), None) for what, names in words.items()}
     if columns["value"] is None or columns["name"] is None:
-        raise FormatError(f"the columns {', '.join(header)}", where, "Name the columns value,name[,red,green,blue]")
+        raise FormatError(
+            f"the label table has the columns {', '.join(header)}",
+            where,
+            "Name the columns value,name[,red,green,blue]",
+        )
     return {what: at for what, at in columns.items() if at is not None}
 
 
 def _matched(pattern: str, line: str, where: str) -> re.Match[str]:
     match = re.match(pattern, line)
     if match is None:
-        raise FormatError(f"the line {line.strip()[:60]!r} is no label", where, "Compare it with the lines before it")
+        raise FormatError(
+            f"the line {line.strip()[:60]!r} is not a label", where, "Compare it with the lines before it"
+        )
     return match
 
 
@@ -185,7 +191,7 @@ def _label(value: str, name: str, colour: tuple[str, str, str] | None, where: st
         parts = tuple(int(part) for part in colour or ())
         number = int(value.strip())
     except ValueError as error:
-        raise FormatError(f"{value!r} or its colour is no whole number", where, "Write whole numbers") from error
+        raise FormatError(f"{value!r} or its colour is not a whole number", where, "Write whole numbers") from error
     if any(not 0 <= part <= 255 for part in parts):
         raise FormatError(f"the colour of {clean(name)!r} is not in 0 to 255", where, "Write colours as 0 to 255")
     return Label(number, clean(name), (parts[0], parts[1], parts[2]) if parts else None)

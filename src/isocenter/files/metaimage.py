@@ -215,7 +215,7 @@ def _space_lines(geometry: Geometry, n: int, where: str) -> list[str]:
             raise FormatError("MetaImage holds voxel sizes only in mm", where, "Write it as NRRD")
         return []
     if not geometry.is_volume or not geometry.physical:
-        raise FormatError("MetaImage holds sides only for three axes in mm", where, "Write it as NRRD")
+        raise FormatError("MetaImage holds an orientation only for three axes in mm", where, "Write it as NRRD")
     affine = from_lps(geometry.affine)
     direction = np.eye(n)
     direction[:3, :3] = affine[:3, :3] / np.array(geometry.steps)

@@ -71,7 +71,9 @@ def _numbers(header: Mapping[str, list[str]], key: str, path: Path) -> list[floa
     try:
         return [float(word) for line in header[key] for word in line.replace(",", " ").split()]
     except ValueError as error:
-        raise FormatError(f"{key} is {header[key]}", str(path), "The MRtrix header is damaged") from error
+        raise FormatError(
+            f"{key} is {header[key]}", str(path), "The MRtrix header is damaged: get the file again"
+        ) from error
 
 
 def _strides(header: Mapping[str, list[str]], path: Path) -> list[tuple[int, bool]]:

@@ -48,7 +48,7 @@ def asked_modality(name: str) -> str:
         return word
     near = get_close_matches(name.upper(), sorted(CODES), 1, cutoff=0.5)
     raise UsageError(
-        f"is no modality{f'; perhaps {near[0]} is meant' if near else ''}",
+        f"is not a modality{f'; perhaps {near[0]} is meant' if near else ''}",
         f"--modality {name}",
         f"Choose one of {', '.join(WORDS)}, a word such as MRI or X-ray, or another of DICOM's codes "
         f"({', '.join(sorted(CODES - set(WORDS)))})",

@@ -84,7 +84,7 @@ def _refuse_claims(path: Path) -> None:
         with open_header(path) as opened:
             (columns, rows), frames = opened.size, frames_of(opened)
     except PIL_ERRORS as error:
-        raise FormatError(f"is no whole film ({error})", str(path), "Get the file again") from error
+        raise FormatError(f"is not a complete film ({error})", str(path), "Get the file again") from error
     refuse_expansion(path.stat().st_size, 3 * columns * rows * frames, str(path))
 
 
@@ -96,7 +96,7 @@ def _frames(path: Path) -> Iterator[tuple[Array, float]]:
                 opened.seek(number)
                 yield np.asarray(opened.convert("RGB")), float(opened.info.get("duration", 0)) / 1000
     except (OSError, EOFError, SyntaxError, ValueError) as error:
-        raise FormatError(f"is no whole film ({error})", str(path), "Get the file again") from error
+        raise FormatError(f"is not a complete film ({error})", str(path), "Get the file again") from error
 
 
 def _all(path: Path, shape: tuple[int, ...]) -> Array:

@@ -34,7 +34,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         return {path.stem: _series(arrays, path)}
     if len(lists) == len(arrays):
         lists = []  # nothing is an image, and the first is refused with the reason
-    notes = (f"left out, because they are no images: {', '.join(lists)}",) if lists else ()
+    notes = (f"left out, because they are not images: {', '.join(lists)}",) if lists else ()
     images = {name: array for name, array in arrays.items() if name not in lists}
     if len(images) == 1:
         return {name: _image(array, options, notes) for name, array in images.items()}
@@ -78,7 +78,9 @@ def _image(stated: StatedArray, options: ReadOptions, notes: tuple[str, ...]) ->
         raise FormatError(problem, where, "Save plain arrays of numbers")
     colours = _looks_coloured(stated.dtype, stated.shape)
     if len(stated.shape) not in ((3, 4) if colours else (1, 2, 3)) or 0 in stated.shape:
-        raise FormatError(f"an array of shape {stated.shape} is no image", where, "Save one image or volume an array")
+        raise FormatError(
+            f"an array of shape {stated.shape} is not an image", where, "Save one image or volume per array"
+        )
     array = loaded(stated, partial(real_part, part=options.part, where=where))
     pixels = np.moveaxis(array, -1, 0) if colours else array[None]
     return Image(

@@ -90,12 +90,12 @@ def patients_by(pattern: str, names: Sequence[str]) -> Patients:
     try:
         rule = re.compile(pattern)
     except re.error as error:
-        raise UsageError(f"is no regular expression ({error})", f"--patient {pattern}", "Try (case\\d+)") from error
+        raise UsageError(f"is not a regular expression ({error})", f"--patient {pattern}", "Try (case\\d+)") from error
     fits = [rule.search(name) for name in names]
     missed = [name for name, fit in zip(names, fits, strict=True) if fit is None]
     if missed:
         raise UsageError(
-            f"is no column and fits {len(missed)} of {len(names)} names not, such as {missed[0]}",
+            f"is not a column, and does not match {len(missed)} of {len(names)} case names, such as {missed[0]}",
             f"--patient {pattern}",
             "Give the name of a column, or an expression with a group around the patient, such as (case\\d+)",
         )

@@ -62,7 +62,7 @@ def steps_without_sides(geometry: Geometry, where: str) -> tuple[float, ...]:
     """
     linear = geometry.affine[:-1, :-1]
     if not np.allclose(linear, np.diag(geometry.steps), rtol=0, atol=1e-6 * max(geometry.steps)):
-        raise FormatError("the format cannot hold turned axes without known sides", where, "Write it as NRRD")
+        raise FormatError("the format cannot hold rotated axes whose orientation is unknown", where, "Write it as NRRD")
     return geometry.steps if geometry.is_volume else geometry.steps[::-1]
 
 

@@ -54,14 +54,16 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         for row in rows if titled else chain([first], rows):
             values = [_number(cell) for cell in row]
             if len(values) != len(titles):
-                raise FormatError("is no table of numbers", str(path), "Write a row a sample and a column a channel")
+                raise FormatError(
+                    "is not a table of numbers", str(path), "Write one row per sample and one column per channel"
+                )
             try:
                 numbers.extend(values)  # type: ignore[arg-type]
             except TypeError as error:
                 problem, remedy = "holds text among its numbers", "Write only numbers under one row of names"
                 raise FormatError(problem, str(path), remedy) from error
     if not numbers:
-        raise FormatError("is no table of numbers", str(path), "Write a row a sample and a column a channel")
+        raise FormatError("is not a table of numbers", str(path), "Write one row per sample and one column per channel")
     table = np.frombuffer(numbers, np.float64).reshape(-1, len(titles)).T
     return {path.stem: series(titles, table, path)}
 

@@ -117,7 +117,7 @@ def frames(path: Path, where: str) -> Iterator[Frame]:
 @contextmanager
 def _opened(path: Path, where: str) -> Iterator[Any]:
     if not _starts_as_film(path):
-        raise FormatError("is no film of a known kind", where, REMEDY)
+        raise FormatError("is not a film of a known kind", where, REMEDY)
     os.environ.setdefault(
         "OPENCV_FFMPEG_LOGLEVEL", "-8"
     )  # FFmpeg's messages about a damaged film are not printed: our error has them

@@ -25,7 +25,7 @@ CHANNELS_LAST = "NHWC"
 # timm's transformers in which each patch attends to all others in every block.
 AMONG_ALL = (VisionTransformer, VisionTransformerRelPos, Eva, Beit)
 WITHIN_WINDOWS = "its patches attend within windows that change from layer to layer, and never among all of the image"
-NOT_AMONG_ALL = "its answer does not come by attention among all patches of the image"
+NOT_AMONG_ALL = "its answer is not computed by attention among all patches of the image"
 
 
 class Backbone(PooledHead):

@@ -189,7 +189,7 @@ def _refuse(
     if len(patch) != ndim or min(patch) < 1:
         raise ValueError(f"patch needs {ndim} sizes from 1, not {patch}")
     if not 0 <= left_out < 1:
-        raise ValueError(f"left_out {left_out} is no share below 1 of the samples")
+        raise ValueError(f"left_out {left_out}: give a share of the samples, from 0 to below 1")
 
 
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:

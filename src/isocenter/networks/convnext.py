@@ -99,7 +99,7 @@ class ConvNeXt(PooledHead):
     ) -> None:
         super().__init__()
         if not 0 <= left_out < 1:
-            raise ValueError(f"left_out {left_out} is no share below 1 of the samples")
+            raise ValueError(f"left_out {left_out}: give a share of the samples, from 0 to below 1")
         if kernel % 2 != 1:
             raise ValueError(f"kernel {kernel} has no voxel in its middle: give an odd one")
         layers: list[nn.Module] = [Reduction(spatial_dims, channels, width, stem_stride), Normalisation(width)]

@@ -133,7 +133,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
         "stem_stride": stride,
         "efficient": voxels >= LARGE_IMAGE,
     }
-    stem = "the stem keeps the resolution" if stride == 1 else "the stem halves it"
+    stem = "the stem keeps the resolution" if stride == 1 else "the stem halves the resolution"
     again = "; joined maps are computed twice to save memory" if size["efficient"] else ""
     return size, f"images of {tuple(patch)}: {sum(blocks)} layers in {len(blocks)} blocks, {stem}{again}", PAPER
 

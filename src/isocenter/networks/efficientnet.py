@@ -63,7 +63,7 @@ class EfficientNet(PooledHead):
     ) -> None:
         super().__init__()
         if not 0 <= left_out < 1:
-            raise ValueError(f"left_out {left_out} is no share below 1 of the samples")
+            raise ValueError(f"left_out {left_out}: give a share of the samples, from 0 to below 1")
         inside = scaled(STEM, width)
         layers: list[nn.Module] = [convolved(spatial_dims, channels, inside, 3, stem_stride, activation=nn.SiLU)]
         counts = [math.ceil(count * depth) for *_, count, _ in stages]
@@ -95,7 +95,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
         "stem_stride": stride,
         "dropout": 0.1 if slow else 0.2,
     }
-    stem = "the stem keeps the resolution" if stride == 1 else "the stem halves it"
+    stem = "the stem keeps the resolution" if stride == 1 else "the stem halves the resolution"
     return size, f"images of {tuple(patch)}: {stem}; width {width} and depth {depth} for the {device}", PAPER
 
 

@@ -84,7 +84,7 @@ def build(
     try:
         return made.build(channels, spatial_dims, **answered(name, heads), **sized(name, heads, size, context, fusion))
     except (TypeError, ValueError, RuntimeError) as error:  # torch refuses sizes with a RuntimeError
-        remedy = "Correct network.size, or plan anew with another --set network.name"
+        remedy = "Correct network.size, or plan again with another --set network.name"
         raise PlanError(f"{name} cannot be built: {error}", "network.size", remedy) from error
 
 
@@ -216,7 +216,7 @@ def _imported(name: str, target: str) -> Family:
     module, _, attribute = target.partition(":")
     value = getattr(importlib.import_module(module), attribute)
     if not isinstance(value, Family):
-        problem, remedy = f"{target} is no isocenter.networks.Family", "Update the package that adds it"
+        problem, remedy = f"{target} is not an isocenter.networks.Family", "Update the package that adds it"
         raise PlanError(f"{name} cannot be used: {problem}", "network.name", remedy)
     return value
 

@@ -113,7 +113,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
         "stem_stride": stride,
         "dropout": 0.1 if slow else 0.4,
     }
-    stem = "the stem keeps the resolution" if stride == 1 else f"the stem reduces it by {stride}"
+    stem = "the stem keeps the resolution" if stride == 1 else f"the stem reduces the resolution by {stride}"
     return size, f"images of {tuple(patch)}: {stem}; width and blocks for the {device}", PAPER
 
 

@@ -248,7 +248,7 @@ def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
     del channels
     model = size.get("model", "resnet18")
     if model not in FILES or size.get("width", WIDTH) != WIDTH:
-        raise ValueError(f"there are published weights of {', '.join(FILES)} with a width of {WIDTH} alone")
+        raise ValueError(f"weights are published only of {', '.join(FILES)} with a width of {WIDTH}")
     address = f"{PUBLISHED_AT}/models/{FILES[model]}"
     fetched: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
         address, map_location="cpu", check_hash=True, progress=False, weights_only=True

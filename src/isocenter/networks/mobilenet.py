@@ -109,7 +109,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     stride = 1 if max(patch) <= 64 and not (slow and volume) else 2
     width = (0.35 if volume else 0.5) if slow else 1.0
     size = {"width": width, "last": 320 if slow else LAST, "stem_stride": stride, "dropout": 0.1 if slow else 0.2}
-    stem = "the stem keeps the resolution" if stride == 1 else "the stem halves it"
+    stem = "the stem keeps the resolution" if stride == 1 else "the stem halves the resolution"
     return size, f"images of {tuple(patch)}: {stem}; width {width} for the {device}", PAPER
 
 

@@ -204,7 +204,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """Fewer stages and a stem without stride for small images; axes with longer voxels are halved later."""
     small = max(patch) <= 64
     blocks = [2, 2, 2] if small else [2, 2, 2, 2]
-    stem = "the stem keeps the resolution" if small else "the stem halves it"
+    stem = "the stem keeps the resolution" if small else "the stem halves the resolution"
     # On a processor a volume takes as long as thirty pictures; at half the width, three times as many fit in the time.
     width = 16 if device == "cpu" and len(patch) == 3 else 32
     size: dict[str, Any] = {"width": width, "blocks": blocks, "stem_stride": 1 if small else 2}
@@ -234,7 +234,11 @@ def size_for_costly(patch: Sequence[int], strides: Strides, device: str) -> Size
     size, because, source = size_for(patch, strides, device)
     if device != "cpu" or len(patch) < 3 or size["stem_stride"] > 1:
         return size, because, source
-    return {**size, "stem_stride": 2}, because.replace("the stem keeps the resolution", "the stem halves it"), source
+    return (
+        {**size, "stem_stride": 2},
+        because.replace("the stem keeps the resolution", "the stem halves the resolution"),
+        source,
+    )
 
 
 def size_for_resnext(patch: Sequence[int], strides: Strides, device: str) -> Sized:
@@ -250,7 +254,7 @@ def size_for_resnext(patch: Sequence[int], strides: Strides, device: str) -> Siz
         "stem_stride": stride,
         "groups": groups,
     }
-    stem = "the stem keeps the resolution" if stride == 1 else f"the stem reduces it by {stride}"
+    stem = "the stem keeps the resolution" if stride == 1 else f"the stem reduces the resolution by {stride}"
     because = f"images of {tuple(patch)}: {stages} stages, {stem}; {groups} paths a block for the {device}"
     return size, because, RESNEXT.paper
 

@@ -333,9 +333,7 @@ VIT = Family(
     answers=frozenset({"vector"}),
     takes_context=("tokens",),
     # PneumoniaMNIST, three minutes on one core, one seed.
-    rate={
-        "vector": (0.5, "came to an AUROC of 0.952 with it, of 0.918 with the usual one and of 0.943 with a quarter")
-    },
+    rate={"vector": (0.5, "reached an AUROC of 0.952 with it, 0.918 with the usual one and 0.943 with a quarter")},
     translated=translated,
     features="norm",
     attention="blocks",

@@ -50,7 +50,7 @@ SHARED_NOTE = (
 )
 OUT_OF_FOLD = "each fold tests cases that it has not seen"
 CONTEXT = "network.context"
-CONTEXT_NOTE = "in fold 0; each fold has covariates as its own training cases have them"
+CONTEXT_NOTE = "in fold 0; each fold encodes covariates from its own training cases"
 
 
 def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
@@ -186,7 +186,9 @@ def _refuse_part(fingerprint: Fingerprint, spacing: Sequence[float] | None, patc
     extent = np.rint(shapes if spacing is None else shapes * steps / np.asarray(spacing, dtype=float))
     cut = (extent > np.asarray(patch)).any(axis=1)
     if cut.any():
-        problem = f"{counted(int(cut.sum()), 'training case')} would not be seen whole, and a part tells no size"
+        problem = (
+            f"{counted(int(cut.sum()), 'training case')} would be cut, and a part of an image does not show its size"
+        )
         needed = [int(n) for n in np.ceil(extent.max(axis=0) / 4) * 4]
         raise PlanError(problem, name, f"Give {needed}, or a coarser preprocessing.spacing")
 

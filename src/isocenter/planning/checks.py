@@ -94,7 +94,7 @@ def _check_file(source: Any) -> None:
 
 def _refuse_following(name: str) -> None:
     if name in FOLLOWS:
-        raise PlanError("it follows from the rest and is not chosen", name, FOLLOWS[name])
+        raise PlanError("it follows from other decisions and cannot be set", name, FOLLOWS[name])
 
 
 def _check_prior(plan: Plan, made: Settings) -> None:
@@ -114,7 +114,7 @@ def _check_patches(made: Settings) -> None:
     ndim = made.preprocessing.ndim
     for name, sizes in (("inference.patch", made.inference.patch), ("training.patch", made.training.patch)):
         if len(sizes) != ndim or min(sizes) < 1:
-            raise PlanError(f"{sizes} in {ndim} dimensions", name, "Give one size an axis, from 1")
+            raise PlanError(f"{sizes} in {ndim} dimensions", name, "Give one size per axis, from 1")
     smallest, patch = made.preprocessing.smallest, made.training.patch
     if smallest != patch:
         raise PlanError(
@@ -137,14 +137,14 @@ def _check_shape(made: Settings) -> None:
         sizes = getattr(chosen, name)
         if sizes is not None and (len(sizes) != chosen.ndim or min(sizes) <= 0):
             where = f"preprocessing.{name}"
-            raise PlanError(f"{sizes} in {chosen.ndim} dimensions", where, "Give one size above 0 an axis")
+            raise PlanError(f"{sizes} in {chosen.ndim} dimensions", where, "Give one size above 0 per axis")
     strangers = sorted(set(chosen.absent) - set(chosen.channels))
     if strangers:
         problem = f"there is no channel {strangers[0]!r}"
         raise PlanError(problem, "preprocessing.absent", f"Choose from {', '.join(chosen.channels)}")
     if made.training.modality_dropout > 0 and set(chosen.absent) != set(chosen.channels):
-        problem = "training leaves out images that no case may lack"
-        remedy = "Plan anew with --set training.modality_dropout=..., or give 0"
+        problem = "training would leave out images, but no case may lack one"
+        remedy = "Plan again with --set training.modality_dropout=..., or give 0"
         raise PlanError(problem, "training.modality_dropout", remedy)
     if len(chosen.normalisation) != len(chosen.channels):
         problem = f"{len(chosen.normalisation)} ways for {len(chosen.channels)} channels"
@@ -156,7 +156,7 @@ def _check_clips(made: Settings) -> None:
     chosen, name, where = made.preprocessing, made.network.name, "preprocessing.interval"
     takes = networks.takes_gaps(name)
     if takes and chosen.frames is None:
-        raise PlanError(f"{name} looks at clips, and these are still images", "network.name", "Choose another")
+        raise PlanError(f"{name} takes clips, and these are still images", "network.name", "Choose another")
     if takes and (stated := made.network.size.get("frames", 1)) != chosen.frames:
         problem = f"{stated} frames, where preprocessing.frames is {chosen.frames}"
         raise PlanError(problem, "network.size", "Give both the same number")
@@ -167,11 +167,11 @@ def _check_clips(made: Settings) -> None:
             f"frames every {chosen.interval}", where, "Give a number above 0, or none to spread them evenly"
         )
     if chosen.frames is None:
-        raise PlanError("still images have no frames to look at", where, "Give none")
+        raise PlanError("still images have no frames", where, "Give none")
     if chosen.time_unit == "frame" and chosen.interval < 1:
-        raise PlanError(f"every {chosen.interval:g} frames, and there is nothing between two", where, "Give 1 or more")
+        raise PlanError(f"an interval of {chosen.interval:g} frames is shorter than one frame", where, "Give 1 or more")
     if not takes:
-        problem = f"of shorter clips frames are not there, and {name} cannot leave them out"
+        problem = f"shorter clips lack frames, and {name} cannot handle missing frames"
         raise PlanError(problem, where, "Give none, or a network of clips such as clip_resnet")
 
 
@@ -180,14 +180,14 @@ def _check_cascade(made: Settings) -> None:
     where, off = "preprocessing.cascade", "Give none"
     if made.preprocessing.cascade is None:
         if made.augmentation.marks:
-            raise PlanError("no network marks labels before this one", "augmentation.marks", "Give 0")
+            raise PlanError("no first network marks labels for this one", "augmentation.marks", "Give 0")
         return
     if not made.task.traits.cascades:
         raise PlanError(f"a {made.task.name} gives no label map that a second network could see", where, off)
     if made.preprocessing.shape is not None or made.preprocessing.frames is not None:
-        raise PlanError("each image is looked at as a whole already", where, off)
+        raise PlanError("the network already sees each image as a whole", where, off)
     if made.split.folds or made.split.inner_folds:
-        problem = "each fold would need a cascade of its own, which nobody can train yet"
+        problem = "each fold would need a cascade of its own, which is not supported yet"
         raise PlanError(problem, where, f"{off}, or leave out --folds and split.inner_folds")
 
 
@@ -217,7 +217,7 @@ def _check_learning(made: Settings) -> None:
     several = len(made.task.heads) > 1
     mixing = [name for name in ("mixup", "cutmix") if getattr(made.augmentation, name) > 0]
     if mixing and training.fairness in ("reweigh", "group_dro", "adversarial"):
-        raise PlanError("an image of two people is of no group", f"augmentation.{mixing[0]}", "Give 0")
+        raise PlanError("an image mixed from two people belongs to no group", f"augmentation.{mixing[0]}", "Give 0")
     if mixing and (several or not vectors):
         problem = "images are mixed only where each has one answer"
         raise PlanError(problem, f"augmentation.{mixing[0]}", "Give 0")
@@ -230,7 +230,9 @@ def _check_members(training: Training, *, cascaded: bool) -> None:
         return
     where, off = f"training.{several[0]}", "Leave it out"
     if len(several) > 1:
-        raise PlanError("moments are of one course of the rate, and training.snapshots makes several", where, off)
+        raise PlanError(
+            "training.swag needs a single cycle of the learning rate, and training.snapshots makes several", where, off
+        )
     if cascaded:
         raise PlanError("preprocessing.cascade makes a model of several networks already", where, off)
     if training.steps is not None and training.steps < training.snapshots:
@@ -245,7 +247,7 @@ def _check_fairness(training: Training, family: networks.Family) -> None:
         remedy = "Give --set training.protected=sex, or another covariate"
         raise PlanError(f"{training.fairness} needs groups", "training.protected", remedy)
     if training.fairness == "adversarial" and (not family.features or family.sees_targets):
-        problem = "an adversary needs the features of a network, which are not known of this family"
+        problem = "the adversary needs the network's features, which this family does not expose"
         raise PlanError(problem, "training.fairness", "Give group_dro, or another --set network.name, such as resnet")
     if training.fairness in ("resample", "balanced_batches") and training.sampling != "natural":
         problem = f"cases cannot be drawn {training.sampling} and by groups at once"
@@ -299,14 +301,16 @@ def _check_configurations(made: Settings) -> None:
     if search.configurations not in ("auto", "ensemble"):
         return
     if not made.split.folds:
-        raise PlanError(
-            "configurations are compared by the cases that folds have not seen", where, f"Add --folds 5, {off}"
-        )
+        raise PlanError("configurations are compared on the held-out cases of folds", where, f"Add --folds 5, {off}")
     if made.preprocessing.ndim != 3 or not any(head.is_dense for head in made.task.heads.values()):
-        raise PlanError("only results for every voxel of a volume have slices to compare with", where, "Leave it out")
+        raise PlanError(
+            "slices and volumes can be compared only where every voxel of a volume gets a result", where, "Leave it out"
+        )
     if search.is_on or made.preprocessing.cascade is not None:
         other = "a search" if search.is_on else "a cascade"
-        raise PlanError(f"{other} and a comparison of configurations are one too many", where, f"Leave out one {off}")
+        raise PlanError(
+            f"{other} cannot be combined with a comparison of configurations", where, f"Leave out one {off}"
+        )
     trainings, minutes = len(CONFIGURATIONS) * made.split.folds, made.training.minutes
     if made.training.steps is None and minutes is not None and minutes < trainings * MINUTES_A_TRAINING:
         problem = f"{minutes:g} minutes for {trainings} trainings: each takes at least {MINUTES_A_TRAINING:g}"
@@ -330,7 +334,7 @@ def _check_folds(split: Splitting) -> None:
             raise PlanError("1 fold leaves nothing to train on", f"split.{name}", "Give 2 or more, or 0 for none")
     for name, value in (("inner_folds", split.inner_folds), ("calibration", split.calibration)):
         if split.folds and value:
-            problem = "each fold tests cases that it has not seen, so that others would decide nothing"
+            problem = "each fold tests cases that it has not seen, so further parts would decide nothing"
             raise PlanError(problem, f"split.{name}", "Give 0, or leave out --folds")
 
 

@@ -162,7 +162,7 @@ def _family(inputs: PlanInputs, grid: Grid) -> Decision:
     if stated.value in EARLY_FUSION and frames is None and holes.many:
         return replace(stated, because=f"{stated.because}; {holes.words}: {EARLY}")
     if stated.value in FOR_CLIPS and frames is not None:
-        because = f"one encoder looks at each of {frames} frames, then time is gone through"
+        because = f"one encoder processes each of {frames} frames, then the network combines them over time"
         return Decision(FOR_CLIPS[stated.value], because, CLIPS)
     if stated.value not in FOR_SLICES or grid.thick is None or grid.slices > FEW_SLICES:
         return stated
@@ -170,7 +170,7 @@ def _family(inputs: PlanInputs, grid: Grid) -> Decision:
     longest, shortest = f"{spacing[grid.thick]:.3g}", f"{min(spacing):.3g}"
     because = (
         f"voxels are {longest} mm long along axis {grid.thick} and {shortest} mm at least along the others, and the "
-        f"median case has {grid.slices} slices: each is looked at in its plane, with its neighbours as channels"
+        f"median case has {grid.slices} slices: each is processed in its plane, with its neighbours as channels"
     )
     return Decision(FOR_SLICES[stated.value], because, NNUNET)
 

@@ -66,7 +66,7 @@ class Peak:
 
     def because(self, machine: Machine) -> str:
         """The parts in words, and what is free."""
-        parts = f"{self.kept:.2f} for a batch on its way through the network and back, {self.weights:.2f} for weights"
+        parts = f"{self.kept:.2f} for the forward and backward pass of a batch, {self.weights:.2f} for weights"
         if machine.is_processor:
             parts += f", {self.program:.2f} for the program and {self.cases:.2f} for prepared cases"
         return (

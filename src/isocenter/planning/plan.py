@@ -34,7 +34,7 @@ from isocenter.planning.wishes import Wishes
 from isocenter.values import Dataset, Decision, Fingerprint, Plan
 
 # What another training.seed changes too, unless somebody wants runs of several seeds on the same parts.
-DRAWN_BY = "training.seed draws the parts too, so that another seed parts anew"
+DRAWN_BY = "training.seed also draws the split, so another seed gives another split"
 # Decisions of a task on which memory decides too.
 LEFT_TO_MEMORY = ("network.name", "training.batch")
 
@@ -73,7 +73,7 @@ def make_plan(
         "evaluation": {
             "image_only": image_only(inputs.context, cascade["preprocessing.cascade"].value),
             "groups": groups_decision(dataset, {one.id for one in fingerprint.cases}),
-            "margin": Decision(None, "nobody stated by how much it may be worse than another model"),
+            "margin": Decision(None, "no margin of non-inferiority was stated"),
         },
         "search": unsearched(),
         "guard": _guard(),
@@ -90,14 +90,14 @@ def make_plan(
 
 
 def _split(method: Decision, wishes: Wishes) -> Section:
-    because = "asked for" if wishes.folds else "one test part is enough: no folds were asked for"
+    because = "asked for" if wishes.folds else "no folds were asked for: there is a single test part"
     return {
         "method": method,
         "folds": Decision(wishes.folds, because),
         "seed": Decision(None, DRAWN_BY),
         "inner_folds": Decision(0, "it is decided once the whole plan is known"),
-        "inner_share": Decision(0.5, "together inner folds have as long as the main network"),
-        "calibration": Decision(0, "it is decided with the parts"),
+        "inner_share": Decision(0.5, "all inner folds together get as much time as the main network"),
+        "calibration": Decision(0, "it is decided with the split"),
     }
 
 
@@ -118,9 +118,11 @@ def _network(inputs: PlanInputs, fits: Fitted) -> Section:
     return {
         "name": fits.network,
         "size": fits.size,
-        "pretrained": Decision(None, "no others were asked for"),
-        "inflation": Decision("mean", "a volume of equal slices is then seen as one", "arXiv:1705.07750"),
-        "dropout": Decision(0.0, "it was not asked for: draws of the last layer's weights need none"),
+        "pretrained": Decision(None, "no pretrained weights were asked for"),
+        "inflation": Decision(
+            "mean", "a volume of equal slices then gives the same response as one slice", "arXiv:1705.07750"
+        ),
+        "dropout": Decision(0.0, "it was not asked for; drawing the last layer's weights needs no dropout"),
         "noise": Decision("none", "it was not asked for, and twice as many outputs take longer", "arXiv:1703.04977"),
         "context": with_presence(inputs.context, fits.context, inputs.holes, fits.network.value),
         **fits.fusion,
@@ -143,25 +145,27 @@ def _inference(inputs: PlanInputs, fits: Fitted, flips: Decision, side: Decision
         "batch": _window_batch(inputs.machine),
         "flips": flips_at_test(flips),
         "left_right": side,
-        "uncertainty": Decision("auto", "members are compared, or draws of the last layer, which take no further pass"),
-        "draws": Decision(16, "the spread of so many draws is known within a fifth"),
+        "uncertainty": Decision(
+            "auto", "members are compared, or draws of the last layer, which need no further forward pass"
+        ),
+        "draws": Decision(16, "so many draws estimate the spread to within a fifth"),
     }
 
 
 def _guard() -> Section:
-    because = "of a hundred images like those that trained it the model refuses one wrongly, at most"
+    because = "at most one in a hundred images like the training images is refused wrongly"
     return {
-        "gate": Decision(True, "an image unlike those that trained the model gets no answer instead of a wrong one"),
+        "gate": Decision(True, "an image unlike the training images gets no answer instead of a wrong one"),
         "level": Decision(0.01, because, "arXiv:2308.03723"),
-        "error": Decision(None, "nobody said how often an answer may be wrong: it answers however unsure it is"),
-        "delta": Decision(0.1, "a promise about errors may fail for one calibration part of ten", "arXiv:2110.01052"),
+        "error": Decision(None, "no limit on wrong answers was asked for: the model answers however unsure it is"),
+        "delta": Decision(0.1, "the limit on errors may fail for one calibration set in ten", "arXiv:2110.01052"),
     }
 
 
 def _window_batch(machine: Machine) -> Decision:
     if machine.is_processor:
-        return Decision(1, "a processor gains nothing from more at a time, and memory stays small")
-    return Decision(4, f"the {machine.device} goes through several at a time as quickly as through one")
+        return Decision(1, "a CPU gains nothing from larger batches, and memory stays small")
+    return Decision(4, f"the {machine.device} computes several at a time as quickly as one")
 
 
 def _decided(sections: Mapping[str, Section], stated: Section) -> Mapping[str, Section]:

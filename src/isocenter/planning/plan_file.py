@@ -111,15 +111,15 @@ def read_plan(path: Path) -> Plan:
     except (YAMLError, UnicodeDecodeError, ValueError) as error:  # ValueError: an impossible date
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
-        raise PlanError(f"is not YAML{line and ':'}{line}", str(path), "Mend the line, or plan anew") from error
+        raise PlanError(f"is not YAML{line and ':'}{line}", str(path), "Correct the line, or plan again") from error
     lines = Lines(text)
     if not isinstance(plain, dict) or "isocenter_plan" not in plain:
-        raise PlanError("is no plan of isocenter", str(path), "Give a file that `isocenter plan` wrote")
+        raise PlanError("is not an Isocenter plan", str(path), "Give a file that `isocenter plan` wrote")
     if (version := plain.pop("isocenter_plan")) != PLAN_VERSION:
         raise PlanError(
             f"is a plan of version {version}, this isocenter follows version {PLAN_VERSION}",
             f"{path}, line {lines.of('isocenter_plan')}",
-            "Plan anew with this version",
+            "Plan again with this version",
         )
     head = {key: _head(path, lines, key, plain.pop(key, type_())) for key, type_ in HEAD.items()}
     planned = head.pop("as_planned")
@@ -187,7 +187,7 @@ def _head(path: Path, lines: Lines, key: str, value: Any) -> Any:
     if isinstance(value, wanted):
         return value
     what = "names with values" if wanted is dict else "text"
-    raise PlanError(f"{key} holds {value!r}, not {what}", f"{path}, line {lines.of(key)}", "Mend it, or plan anew")
+    raise PlanError(f"{key} holds {value!r}, not {what}", f"{path}, line {lines.of(key)}", "Correct it, or plan again")
 
 
 def _check_names(
@@ -200,9 +200,9 @@ def _check_names(
     for full, (section, name) in there.items():
         if full not in planned:
             where = f"{path}, line {lines.of_key(section, name)}"
-            raise PlanError(f"{full}: there is no such decision", where, "Mend the name, or plan anew")
+            raise PlanError(f"{full}: there is no such decision", where, "Correct the name, or plan again")
     if missing := sorted(set(planned) - set(there)):
-        raise PlanError(f"has no {missing[0]}", str(path), "Put it back, or plan anew")
+        raise PlanError(f"has no {missing[0]}", str(path), "Put it back, or plan again")
 
 
 def parse_value(text: str) -> Any:

@@ -32,9 +32,11 @@ SENTENCES: Mapping[str, Sentence] = {
     "split.method": Sentence("The split is {value}"),
     "split.folds": Sentence("There are {value} folds", "There are no folds"),
     "split.inner_folds": Sentence("There are {value} inner folds", "There are no inner folds", always=True),
-    "split.inner_share": Sentence("Inner folds would have {percent} of the minutes"),
+    "split.inner_share": Sentence("Inner folds would get {percent} of the minutes"),
     "split.calibration": Sentence(
-        "{value} cases only calibrate: guarantees come from them", "No cases are kept for guarantees alone", always=True
+        "{value} cases only calibrate, so that guarantees come from them",
+        "No cases are kept only for calibration",
+        always=True,
     ),
     "split.seed": Sentence(
         "The parts are drawn by seed {value}", "The parts have no seed of their own", zero_counts=True
@@ -75,9 +77,9 @@ SENTENCES: Mapping[str, Sentence] = {
     "network.pretrained": Sentence("It starts from the weights {value}", "It starts from new weights"),
     "network.inflation": Sentence("Weights for images with one axis less would be inflated by the {value}"),
     "network.dropout": Sentence(
-        "Each step leaves out {percent} of the channels that the last layers take", "No channel is left out"
+        "Dropout leaves out {percent} of the channels that the last layers take", "No channel is left out"
     ),
-    "network.noise": Sentence("The network states the noise of its {value}", "It states no noise of its logits"),
+    "network.noise": Sentence("The network predicts the noise of its {value}", "It predicts no noise of its logits"),
     "training.minutes": Sentence("Training has {value} minutes", "No time is set"),
     "training.steps": Sentence("There are {value} steps", "The number of steps is still open", always=True),
     "training.epochs": Sentence(
@@ -91,7 +93,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "training.memory": Sentence("The predicted peak of memory is {value} GiB", "The peak of memory is not predicted"),
     "training.learning_rate": Sentence("The highest learning rate is {value}"),
     "training.weight_decay": Sentence("Weight decay is {value}", "There is no weight decay"),
-    "training.warmup": Sentence("The rate rises over {percent} of the steps", "There is no warm-up"),
+    "training.warmup": Sentence("The learning rate rises over {percent} of the steps", "There is no warm-up"),
     "training.ema": Sentence("Weights are averaged over about {percent} of the steps", "Weights are not averaged"),
     "training.clip": Sentence("Gradients are clipped at a norm of {value}"),
     "training.precision": Sentence("Arithmetic is in {value}"),
@@ -105,17 +107,18 @@ SENTENCES: Mapping[str, Sentence] = {
     "training.device": Sentence("The device is {value}"),
     "training.threads": Sentence("The number of threads is {value}"),
     "training.optimiser": Sentence("The optimiser is {value}"),
-    "training.schedule": Sentence("The rate falls by the schedule {value}"),
+    "training.schedule": Sentence("The learning rate falls by the schedule {value}"),
     "training.early_stop": Sentence(
         "Training ends after {value} validations without improvement", "Training never ends early"
     ),
-    "training.snapshots": Sentence("The number of cycles of the rate, each of which leaves a network, is {value}"),
+    "training.snapshots": Sentence("The number of learning-rate cycles, each of which gives a network, is {value}"),
     "training.swag": Sentence(
-        "{value} networks are drawn about the mean of the last weights", "No networks are drawn about the last weights"
+        "{value} networks are drawn around the mean of the last weights",
+        "No networks are drawn around the last weights",
     ),
     "training.sampling": Sentence("The sampling of cases is {value}"),
-    "training.fairness": Sentence("Groups of people are treated alike by {value}"),
-    "training.protected": Sentence("These groups are {value}", "No groups of people are treated alike"),
+    "training.fairness": Sentence("Differences between groups of people are reduced by {value}"),
+    "training.protected": Sentence("These groups are {value}", "No groups of people are named for it"),
     "training.modality_dropout": Sentence(
         "Each image of a case is left out in {percent} of the draws", "No image is left out"
     ),
@@ -124,7 +127,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "augmentation.scale": Sentence("They are scaled by up to {percent}", "They are not scaled"),
     "augmentation.shift": Sentence("They are shifted by up to {percent} of the patch", "They are not shifted"),
     "augmentation.accidents": Sentence(
-        "Motion, ghosts, spikes and metal, where they are on, change {percent} of the samples",
+        "Each artefact that is on (motion, ghosts, spikes, metal) changes {percent} of the samples",
         "Motion, ghosts, spikes and metal change no sample",
     ),
     "augmentation.contrast": Sentence("Contrast changes by up to {percent}"),
@@ -148,10 +151,10 @@ SENTENCES: Mapping[str, Sentence] = {
     "augmentation.mixup": Sentence("Images are mixed (MixUp, alpha {value})"),
     "augmentation.cutmix": Sentence("Boxes are exchanged between images (CutMix, alpha {value})"),
     "augmentation.marks": Sentence(
-        "Of what was marked before, each label is marked too large or too small in {percent} of the samples",
-        "Nothing was marked before",
+        "Each label that the first network marked is shown too large or too small in {percent} of the samples",
+        "No first network marks labels",
     ),
-    "augmentation.quarter_turns": Sentence("Images are turned by quarters"),
+    "augmentation.quarter_turns": Sentence("Images are rotated by quarter turns"),
     "augmentation.flips": Sentence("They are mirrored along axes {value}", "They are not mirrored", always=True),
     "augmentation.left_right": Sentence(
         "Axis {value} runs from left to right", "Which axis runs from left to right is open", zero_counts=True
@@ -159,15 +162,15 @@ SENTENCES: Mapping[str, Sentence] = {
     "augmentation.probability": Sentence("Each of the following changes is applied to {percent} of the samples"),
     "inference.patch": Sentence("The window is {size} voxels"),
     "inference.overlap": Sentence("Windows overlap by {percent}", "Windows do not overlap"),
-    "inference.batch": Sentence("The number of windows that go through the network at a time is {value}"),
+    "inference.batch": Sentence("The number of windows in a batch is {value}"),
     "inference.flips": Sentence(
         "Predictions are averaged with those mirrored along axes {value}", "Nothing is mirrored"
     ),
     "inference.left_right": Sentence(
         "Axis {value} runs from left to right", "Which axis runs from left to right is open", zero_counts=True
     ),
-    "inference.uncertainty": Sentence("The method that looks for uncertainty is {value}"),
-    "inference.draws": Sentence("Weights, or masks, of the last layer are drawn {value} times"),
+    "inference.uncertainty": Sentence("Uncertainty is estimated by the method {value}"),
+    "inference.draws": Sentence("Weights of the last layer, or dropout masks, are drawn {value} times"),
     "evaluation.primary": Sentence("The primary metric is {value}"),
     "evaluation.image_only": Sentence(
         "The same network is also trained without the covariates, for as long",
@@ -175,7 +178,7 @@ SENTENCES: Mapping[str, Sentence] = {
     ),
     "evaluation.groups": Sentence("Groups are compared by {value}", "No groups are compared"),
     "evaluation.margin": Sentence(
-        "It may be worse than another model by {value} in the primary metric and count as none the worse",
+        "A model that is worse than another by less than {value} in the primary metric counts as not inferior",
         "No margin of non-inferiority is stated",
     ),
     "evaluation.registered": Sentence(
@@ -189,7 +192,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "search.steps": Sentence("Each trial has {value} steps", "The length of a trial is open"),
     "guard.gate": Sentence("Images unlike those of training are refused", "No image is refused", always=True),
     "guard.level": Sentence("{percent} of good images may be refused wrongly"),
-    "guard.error": Sentence("At most {percent} of the answers may be wrong", "It answers however unsure it is"),
+    "guard.error": Sentence("At most {percent} of the answers may be wrong", "The model answers however unsure it is"),
     "guard.delta": Sentence("A limit of errors, where there is one, may be missed with a probability of {value}"),
 }
 # Values that a sentence names one by one.

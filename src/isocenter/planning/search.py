@@ -127,7 +127,7 @@ def unsearched() -> dict[str, Decision]:
         "minutes": Decision(None, "no search was asked for"),
         "trials": Decision(None, "as many as the minutes of a search allow"),
         "configurations": Decision(None, "no comparison of slices with volumes was asked for"),
-        "steps": Decision(None, "trials have equal times, or where the steps are set a share of them"),
+        "steps": Decision(None, "trials get equal times, or equal shares of the steps where those are set"),
     }
 
 

@@ -307,4 +307,4 @@ def _validated(kind: Any, value: Any, where: tuple[str, ...]) -> Any:
         first = error.errors()[0]
         place = ".".join(str(part) for part in (*where, *first["loc"])[:2])
         message = first["msg"].replace("a valid tuple", "a list, as in [32, 32]")
-        raise PlanError(f"{first.get('input')!r}: {message}", place, "Correct it, or plan anew") from error
+        raise PlanError(f"{first.get('input')!r}: {message}", place, "Correct it, or plan again") from error

@@ -73,7 +73,7 @@ def _voxels(asked: str, shape: tuple[int, ...], where: str) -> Region:
 def _around(mask: Image, label: str | None, geometry: Geometry, path: str) -> Region:
     """The smallest box that holds all of a label, or of all labels."""
     if label is not None and not label.isdecimal():
-        raise UsageError(f"{label!r} is no value of a label map", FLAG, REMEDY)
+        raise UsageError(f"{label!r} is not a value of a label map", FLAG, REMEDY)
     if mask.frames is not None or mask.shape[0] != 1 or not mask.geometry.equals(geometry):
         raise GeometryError("the mask lies on another grid than the image", path, "Resample it onto the image's grid")
     used = [np.zeros(size, bool) for size in geometry.shape]

@@ -69,7 +69,7 @@ def odd_image(case: Case, image: Image, valid: Array, masks: Sequence[CaseRefere
                 "note",
                 f"{reference.name} is empty",
                 (case.id,),
-                "it only shows where nothing is",
+                "it teaches only background",
                 "Check that this is meant",
             )
 

@@ -55,15 +55,16 @@ def proxy_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Probl
                 f"whether a case has {name} predicts the label (score {score:.3f} of 1; {sum(has):.0f} of {len(has)} "
                 "have it)",
                 (),
-                "a model learns who was sent for it, not what it shows, and fails where others are sent",
-                "Leave it out, or keep to cases that were examined alike",
+                "a model learns who was sent for the examination, not what it shows, and fails "
+                "where other patients are sent",
+                "Leave it out, or use only cases with the same examinations",
             )
     if constant and len(cases) > 1:
         yield Problem(
             "note",
             f"{listed(constant)}: covariates that are the same in all cases",
             (),
-            "they say nothing about a patient",
+            "they tell nothing about a patient",
             "Leave them out",
         )
 

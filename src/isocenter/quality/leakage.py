@@ -39,7 +39,7 @@ def _split_patients(dataset: Dataset) -> Iterator[Problem]:
             "error",
             f"{counted(len(both), 'patient is', 'patients are')} in more than one part of the set's own split",
             tuple(case.id for case in dataset if case.patient in both),
-            "a model that recognises a person would pass the test",
+            "a model that only recognises a person would pass the test",
             "Correct the split, so that all cases of a patient are in one part",
         )
 
@@ -57,7 +57,7 @@ def _twins(dataset: Dataset, fingerprint: Fingerprint, pairs: Sequence[Twin], ho
         "warning",
         across,
         f"{how} the same image in two parts of the set's own split",
-        "a model that remembers its training images would pass the test",
+        "a model that only remembers its training images would pass the test",
         "Nothing to do: the test part stays whole, and the plan leaves the others out of training",
     )
     yield from _pairs(

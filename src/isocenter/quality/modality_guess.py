@@ -104,8 +104,8 @@ def modality_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Pr
         yield Problem(
             "warning",
             f"the kind of image is not known: {STATED}, and neither names nor values tell it",
-            why="images are then not mirrored, and varied as no scanner in particular varies them: where cases are "
-            "few, a network learns less",
+            why="images are then not mirrored, and augmentation is not specific to a modality: where cases are few, "
+            "a network learns less",
             remedy="Give it, as in --modality MR, CT, DX, US or OP",
         )
 

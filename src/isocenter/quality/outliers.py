@@ -117,7 +117,7 @@ def _span(values: Floats) -> str:
     return " to ".join(f"{value:.3g}" for value in np.unique([values.min(), values.max()]))
 
 
-LOOK = "Look at them; leave them out, or see that such images are meant"
+LOOK = "Check them: leave them out, or confirm that such images belong to the data"
 RULES = (
     Rule(
         "warning",

@@ -31,7 +31,9 @@ class Link:
 
     def __post_init__(self) -> None:
         if not self.path or self.path.startswith(("/", "\\")):
-            raise UsageError(f"{self.path!r} is no relative path", "Link", "Link to a file in the folder of the report")
+            raise UsageError(
+                f"{self.path!r} is not a relative path", "Link", "Link to a file in the folder of the report"
+            )
 
     @property
     def href(self) -> str:
@@ -60,7 +62,7 @@ class Table:
         uneven = [row for row in self.rows if len(row) != len(self.columns)]
         if uneven:
             raise UsageError(
-                f"a row of {len(uneven[0])} under {len(self.columns)} columns", "Table", "Give one cell a column"
+                f"a row of {len(uneven[0])} under {len(self.columns)} columns", "Table", "Give one cell per column"
             )
 
 

@@ -110,7 +110,7 @@ def _check(overlay: Image, image: Image) -> None:
             f"has {overlay.frames} frames, the image {image.frames or 'none'}", where, "Give as many, or none"
         )
     if np.issubdtype(overlay.dtype, np.floating) and not np.array_equal(overlay.data, np.rint(overlay.data)):
-        raise FormatError("has values that are no whole numbers", where, "Give a label map as overlay")
+        raise FormatError("has values that are not whole numbers", where, "Give a label map as overlay")
 
 
 def _laid_out(image: Image, every: Sequence[int]) -> Array:

@@ -247,7 +247,7 @@ class Monitored:
         if course.unit != self.unit:
             units = [f"in {unit}" if unit else "without a unit" for unit in (course.unit, self.unit)]
             problem = f"its times are {units[0]}, those that the model learnt {units[1]}"
-            raise PlanError(problem, self.name, "Call the column of times as in the training's table")
+            raise PlanError(problem, self.name, "Name the column of times as in the training table")
         times, values = np.array(course.times), (np.array(course.values) - self.mean) / self.deviation
         seen = (times >= self.start) & (times <= self.stop)
         places = ((times[seen] - self.start) / (self.stop - self.start) * self.stretches).astype(int)
@@ -291,12 +291,12 @@ class Context:
             return cls(tuple(column for own in settings for column in cls.of(own).columns))
         if not isinstance(settings, Mapping | None):
             problem = f"{settings!r} does not say what the training cases have in these columns"
-            raise PlanError(problem, "network.context", "Plan anew from the data, and name them there")
+            raise PlanError(problem, "network.context", "Plan again from the data, and name them there")
         columns = [_column(name, own) for name, own in (settings or {}).items()]
         context = cls(tuple(sorted(columns, key=lambda column: column.place)))
         if len({column.span for column in context.monitored}) > 1:
             problem = "columns with readings over time have stretches that are not the same"
-            raise PlanError(problem, "network.context", "Plan anew")
+            raise PlanError(problem, "network.context", "Plan again")
         return context
 
     @property
@@ -383,7 +383,7 @@ def _share(missing: float) -> bool:
 
 
 def _impossible(name: str, problem: str) -> PlanError:
-    return PlanError(f"{name} cannot be an entry of the context ({problem})", "network.context", "Plan anew")
+    return PlanError(f"{name} cannot be an entry of the context ({problem})", "network.context", "Plan again")
 
 
 def with_covariates(network: Any, vector: NDArray[np.float32] | None) -> Any:

@@ -53,7 +53,7 @@ def choose_device(name: str = "auto") -> Decision:
         raise UsageError(f"there is no device {name!r}", "--device", "Choose auto, cpu, cuda:0 or mps")
     there = torch.cuda.device_count() if kind == CUDA else int(torch.backends.mps.is_available())
     if int(number or 0) >= there:
-        raise ResourceError(f"{name} is not there ({there} found)", "--device", "Choose auto or cpu")
+        raise ResourceError(f"{name} is not available ({there} found)", "--device", "Choose auto or cpu")
     return Decision(name, because="asked for")
 
 

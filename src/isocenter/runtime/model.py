@@ -350,7 +350,7 @@ def build_module(task: Task, network: Mapping[str, Any]) -> Module:
     heads, noisy = heads_of(task, network)
     module = networks.build(network["name"], own, network["spatial_dims"], heads, network["size"], context, fusion)
     if (share := network.get("dropout")) and not _drops(module, network["name"], share):
-        problem = f"what the last layers of {network['name']} take is not known for these answers"
+        problem = f"the inputs of the last layers of {network['name']} are not known for these answers"
         remedy = "Give 0, or another --set network.name, such as unet or resnet"
         raise PlanError(problem, "network.dropout", remedy)
     module = networks.with_quick_single_volumes(module)

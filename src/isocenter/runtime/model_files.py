@@ -85,7 +85,7 @@ def _refuse_backend(backend: str, path: str | Path) -> None:
     if backend not in (AUTO, PLAIN):
         refuse_unknown([backend])
         remedy = "Give what `isocenter package` or `isocenter adopt` wrote"
-        raise UsageError(f"is no package, so {backend} cannot compute it", str(path), remedy)
+        raise UsageError(f"is not a package, so {backend} cannot compute it", str(path), remedy)
 
 
 def _read_run(path: Path, device: str, fold: int | None) -> Model:

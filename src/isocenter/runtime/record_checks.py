@@ -69,4 +69,6 @@ def _refuse_other_types(record: Mapping[str, Any], place: Path) -> None:
 
 
 def _malformed(place: Path, problem: str) -> IntegrityError:
-    return IntegrityError(f"its record is no model's: {problem}", str(place), "Get the model again from its maker")
+    return IntegrityError(
+        f"its record is not that of a model: {problem}", str(place), "Get the model again from its maker"
+    )

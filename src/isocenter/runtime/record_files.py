@@ -39,9 +39,13 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise IntegrityError("is missing", str(path), "Get the folder again, whole") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"is no {schema} record ({error})", str(path), "Get the folder again") from error
+        raise IntegrityError(
+            f"is not a record of the kind {schema} ({error})", str(path), "Get the folder again"
+        ) from error
     if not known:
-        raise IntegrityError(f"is no {schema} record", str(path), "Give the folder that was written for it")
+        raise IntegrityError(
+            f"is not a record of the kind {schema}", str(path), "Give the folder that was written for it"
+        )
     if record["version"] > VERSION:
         raise IntegrityError(
             f"was written by a newer version (record {record['version']}, known {VERSION})",

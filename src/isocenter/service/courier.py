@@ -67,7 +67,7 @@ class Couriers:
             case CommitmentReport():
                 self._believe(line)
             case _:
-                log.warning("a line of a journal was not understood")
+                log.warning("a line of a journal could not be read")
 
     def start(self, stop: threading.Event) -> None:
         """A thread for each peer, and one for those who ask what is safe here, until `stop`."""
@@ -119,7 +119,9 @@ class Couriers:
         try:
             answer = client.store_instances(list(datasets.values()))
         except OSError as error:  # requests' errors are of this kind
-            raise PeerError(f"does not answer ({type(error).__name__})", to.dicomweb, "Is it running?") from error
+            raise PeerError(
+                f"does not answer ({type(error).__name__})", to.dicomweb, "Check that it is running"
+            ) from error
         refused = {
             str(one.ReferencedSOPInstanceUID): int(one.FailureReason) for one in answer.get("FailedSOPSequence", [])
         }
@@ -179,7 +181,7 @@ class Couriers:
         try:
             report_commitment(self.us, spoken_to(peer), request, frozenset(paths))
         except PeerError as error:
-            log.warning("peer %s hears no report of commitment: %s", peer.name, error.problem)
+            log.warning("peer %s gets no commitment report: %s", peer.name, error.problem)
         return len(paths)
 
     def count(self) -> int:
@@ -226,9 +228,9 @@ def _repeated(step: Callable[[], int], rest_s: float, stop: threading.Event) -> 
             log.warning("courier: %s", error.problem)
             stop.wait(AGAIN_S)
         except (IsocenterError, MemoryError) as error:  # a thread that ends carries nothing more, and nobody sees why
-            log.error("a courier met an error that nobody foresaw", exc_info=error.__cause__ or error)
+            log.error("a courier met an unexpected error", exc_info=error.__cause__ or error)
             stop.wait(AGAIN_S)
 
 
 def _unforeseen(error: Exception) -> IsocenterError:
-    return IsocenterError(f"{type(error).__name__} was not foreseen", "courier", "It tries again")
+    return IsocenterError(f"{type(error).__name__} was not expected", "courier", "It tries again")

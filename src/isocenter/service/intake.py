@@ -72,7 +72,7 @@ class WatchedFolder:
                     part.write(data)
                 self.store.keep(part, "watch", "watch")
         except FormatError:
-            log.info("a file of the watched folder is no DICOM object with its UIDs")
+            log.info("a file of the watched folder is not a DICOM object with its UIDs")
             return False
         except (FileNotFoundError, PermissionError) as error:
             log.warning("a file of the watched folder cannot be read: %s", error.strerror)

@@ -213,7 +213,7 @@ class Rule(Section):
                         try:
                             re.compile(text[1:])
                         except re.error as error:
-                            raise ValueError(f"{key}: {text!r} is no regular expression: {error}") from error
+                            raise ValueError(f"{key}: {text!r} is not a regular expression: {error}") from error
         return self
 
 
@@ -253,12 +253,14 @@ class Settings(Section):
         rules = {rule.name for rule in self.rules}
         for rule in self.rules:
             if rule.model not in self.models:
-                raise ValueError(f"rule {rule.name!r} names the model {rule.model!r}, which is not there")
+                raise ValueError(f"rule {rule.name!r} names the model {rule.model!r}, which does not exist")
             if unknown := set(rule.send) - set(names):
-                raise ValueError(f"rule {rule.name!r} sends to {', '.join(sorted(unknown))}, which is no peer")
+                raise ValueError(
+                    f"rule {rule.name!r} sends to {', '.join(sorted(unknown))}, which is not a listed peer"
+                )
             for other in (rule.inside, rule.only_if):
                 if other is not None and (other.rule not in rules or other.rule == rule.name):
-                    raise ValueError(f"rule {rule.name!r} waits for {other.rule!r}, which is no other rule")
+                    raise ValueError(f"rule {rule.name!r} waits for {other.rule!r}, which is not another rule")
         listening = [(self.dicom.host, self.dicom.port), (self.http.host, self.http.port)]
         listening += [(self.dicom.host, self.dicom.tls.port)] if self.dicom.tls is not None else []
         if shared := [port for host, port in listening if port and listening.count((host, port)) > 1]:
@@ -315,7 +317,7 @@ def read_settings(
         except OSError as error:
             raise UsageError(f"cannot be read: {error.strerror}", str(path), "Check --config") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"is no TOML: {error}", str(path), "Mend the file") from error
+            raise UsageError(f"is not TOML: {error}", str(path), "Correct the file") from error
     for section, keys in changes.items():
         stated[section] = {**stated.get(section, {}), **keys} if isinstance(keys, Mapping) else keys
     if folder is not None:

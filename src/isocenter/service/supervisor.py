@@ -124,8 +124,8 @@ class Node:
         while not all(self._sign(child).exists() for child in self._children):
             if self._failed or time.monotonic() - began > UP_S:
                 self.stop()
-                problem = self._failed or "a process of the node did not come up"
-                raise ResourceError(problem, str(folder), f"Look at the end of {folder / 'node.jsonl'}")
+                problem = self._failed or "a process of the node did not start"
+                raise ResourceError(problem, str(folder), f"See the end of {folder / 'node.jsonl'}")
             time.sleep(0.05)
         self._say(f"ready: {', '.join(self.places)}")
         return self
@@ -156,7 +156,7 @@ class Node:
         # What an unforeseen error says may hold what a file says: its kind alone is told.
         kind = words if code in (WRONG_USE, REFUSED) else words.partition(":")[0]
         ended = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
-        again = "" if code == WRONG_USE else f"; it is begun again in {child.pause:g} s"
+        again = "" if code == WRONG_USE else f"; it is restarted in {child.pause:g} s"
         self._say(f"{child.name} {ended}{f': {kind}' if kind else ''}{again}", logging.WARNING)
         if code == WRONG_USE:
             self._failed = words or f"{child.name} cannot go on"
@@ -183,7 +183,7 @@ class Node:
         """Until `stop` is set. Raises ResourceError where a process cannot go on."""
         while not stop.wait(0.2):
             if self._failed:
-                raise ResourceError(self._failed, str(self.settings.folder), "Mend that, and start the node again")
+                raise ResourceError(self._failed, str(self.settings.folder), "Correct that, and start the node again")
 
     def stop(self) -> None:
         """No new association; what is coming is received; jobs end or give back their claims."""
@@ -228,9 +228,9 @@ def prepared(settings: Settings, role: str = "all") -> Settings:
     """
     folder = settings.folder
     if folder.exists() and any(folder.iterdir()) and not any(folder.glob("settings*.json")):
-        raise UsageError("is a folder of something else", str(folder), "Choose another --folder")
+        raise UsageError("holds something else than a node", str(folder), "Choose another --folder")
     if role in ("worker", "web") and not (folder / MODELS).exists():
-        raise UsageError("no node lies there", str(folder), "Start its keeper first, and share its folder")
+        raise UsageError("there is no node in this folder", str(folder), "Start its keeper first, and share its folder")
     listening = listening_of(settings)  # refuses peers' certificates that are none
     if runs(role, "receiver"):
         dicom = settings.dicom
@@ -271,7 +271,7 @@ def _load_models(settings: Settings, role: str) -> None:
     done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
     if done.returncode != 0:
         words = done.stderr.decode(errors="replace").strip().splitlines()
-        raise UsageError(words[-1] if words else "does not load", "the node's models", "Mend it, or leave it out")
+        raise UsageError(words[-1] if words else "does not load", "the node's models", "Correct it, or leave it out")
 
 
 def _free(host: str, port: int) -> int:

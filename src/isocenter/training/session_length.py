@@ -63,7 +63,7 @@ class FixedLength:
         chosen = session.chosen
         assert chosen.steps is not None  # noqa: S101 - `length_of` has seen to it
         compute = Compute.of(chosen.compute or "", chosen).name(chosen)
-        because = "set beforehand" if chosen.compute else "the number of steps is set, so that no clock has a say"
+        because = "set beforehand" if chosen.compute else "the number of steps is set, so that no clock decides"
         self.decided({"training.compute": Decision(compute, because)})
         return State(0, Pace(chosen.steps), chosen.validations, compute=compute)
 

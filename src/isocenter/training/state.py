@@ -259,4 +259,4 @@ class State:
             share = None if record.get("share") is None else Share(**record["share"])
             return cls(**kept, **since, best=best, speed=speed, pace=Pace(**record["pace"]), work=work, share=share)
         except (KeyError, TypeError) as error:
-            raise IntegrityError(f"is no state of a training ({error})", where, "Train anew") from error
+            raise IntegrityError(f"is not a training state ({error})", where, "Train again") from error

@@ -19,7 +19,11 @@ def aligned(image: Image, geometry: Geometry, where: str) -> Image:
     """
     for grid in (image.geometry, geometry):
         if not (grid.physical and grid.oriented):
-            raise GeometryError("a grid without size or sides", where, "Only images with a place in the patient align")
+            raise GeometryError(
+                "a grid without spacing or orientation",
+                where,
+                "Give images with a position in the patient: only these can be aligned",
+            )
     frames = {image.geometry.frame_of_reference, geometry.frame_of_reference} - {None}
     if len(frames) > 1:
         raise GeometryError(

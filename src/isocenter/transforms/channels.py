@@ -28,7 +28,7 @@ def stacked(images: Mapping[str, Image], where: str) -> Image:
     Raises GeometryError where grids or numbers of frames differ, DatasetError for a case without images.
     """
     if not images:
-        raise DatasetError("has no image", where, "Name its file, or take the case away")
+        raise DatasetError("has no image", where, "Name its file, or remove the case")
     first = next(iter(images.values()))
     if len(images) == 1:
         return first

@@ -42,18 +42,18 @@ def looked_at(image: Image, wanted: int, interval: float | None, unit: str | Non
     Raises GeometryError for an image without frames, with one alone, or of which not all that happens has a slot.
     """
     if image.frames is None:
-        raise GeometryError(f"has no frames, and the model looks at {wanted} of a clip", where, "Give the whole clip")
+        raise GeometryError(f"has no frames, and the model takes {wanted} of a clip", where, "Give the whole clip")
     if image.frames < min(2, wanted):
-        problem = f"has {counted(image.frames, 'frame')}, and the model looks at what changes with time"
+        problem = f"has {counted(image.frames, 'frame')}, and the model needs what changes with time"
         raise GeometryError(problem, where, "Give the whole clip")
     if interval is None:
         return [*evenly(image.frames, wanted)]
     times: Sequence[float] | None = range(image.frames) if unit == FRAME else image.times
     if times is None:
-        problem = f"nothing says when its frames were taken, and the model looks every {interval:g} s"
+        problem = f"it does not state the times of its frames, and the model takes one every {interval:g} s"
         raise GeometryError(problem, where, "Give a clip with times, as DICOM and NIfTI (pixdim[4]) can state them")
     slots, lasts, unit = at_steps(times, interval, wanted), max(times) - min(times), unit or "s"
-    lasting = f"lasts {lasts:.3g} {unit}{'s' * (unit == FRAME)}, and the model looks every {interval:g}"
+    lasting = f"lasts {lasts:.3g} {unit}{'s' * (unit == FRAME)}, and the model takes a frame every {interval:g}"
     if lasts / interval + 0.5 >= wanted:
         remedy = "Give a part of it, or plan with more preprocessing.frames or a longer preprocessing.interval"
         raise GeometryError(f"{lasting}, {wanted} times at most", where, remedy)

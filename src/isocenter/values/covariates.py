@@ -150,5 +150,5 @@ def _time(cell: Any) -> tuple[str, float]:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no time") from None
+        raise ValueError(f"{text!r} is not a time") from None
     return DATE, (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

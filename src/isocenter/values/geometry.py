@@ -59,7 +59,7 @@ class Geometry:
             raise GeometryError(f"shape {self.shape} with an affine of {affine.shape}", "Geometry", "Give (n+1, n+1)")
         whole = np.isfinite(affine).all() and np.array_equal(affine[-1], np.eye(n + 1)[-1])
         if not whole or np.linalg.matrix_rank(affine[:-1, :-1]) < n:
-            raise GeometryError("the affine is no grid", "Geometry", "Check the file's header")
+            raise GeometryError("the affine is not a grid", "Geometry", "Check the file's header")
         if self.unit not in (SERIES_UNITS if n == 1 else (MM,)):
             raise GeometryError(f"{n} axes in {self.unit!r}", "Geometry", "Space is in mm")
         if not self.physical and self.frame_of_reference is not None:

@@ -175,7 +175,7 @@ class Image:
         if len(self.channels) != self.shape[0]:
             raise GeometryError(f"{self.shape[0]} channels named {self.channels}", where, "Name each channel once")
         if self.times is not None and len(self.times) != self.frames:
-            raise GeometryError(f"{self.frames} frames at {len(self.times)} times", where, "Give one time a frame")
+            raise GeometryError(f"{self.frames} frames at {len(self.times)} times", where, "Give one time per frame")
         object.__setattr__(self, "facts", _locked(self.facts))
 
     @property

@@ -52,7 +52,10 @@ class Adopted(Packaged):
         trusted = f"its checkpoints were opened trusting {', '.join(self.trusted)}"
         lines.append(f"from {self.origin}; Isocenter has measured nothing of it")
         if self.usual:
-            lines.append("certified: what predict may take on this machine. For others: --backends all, or their names")
+            lines.append(
+                "certified: the backends that predict may use on this machine. For others: "
+                "--backends all, or their names"
+            )
         return "\n".join([*lines, trusted] if self.trusted else lines)
 
 
@@ -86,7 +89,7 @@ def adopt(
         refuse_missing(Path(images))
     if not is_foreign(source):
         remedy = "Give a result folder of nnU-Net v2, a MONAI bundle or an ONNX file; for a run use `isocenter package`"
-        raise UsageError("is no model of another program that can be adopted", str(source), remedy)
+        raise UsageError("is not a model of another program that can be adopted", str(source), remedy)
     zipped = is_zip(out)
     refuse_taken(out, overwrite, () if zipped else MARKS)
     backends = None if backends is None else tuple(backends)
@@ -96,7 +99,7 @@ def adopt(
     if problem := why_unpackable(model):
         raise UsageError(problem, str(source), "Predict with it as it is: it needs no package")
     origin = str(model.record["origin"])
-    limits = [f"Adopted from {origin}: Isocenter has measured nothing of it. Whose weights they are, its maker says."]
+    limits = [f"Adopted from {origin}: Isocenter has measured nothing of it. Ask its maker who owns the weights."]
     if trust:
         limits.append(f"Its checkpoints were opened trusting {', '.join(trust)}.")
     evidence = Evidence(limits=limits, decisions=_decisions(trust, largest))

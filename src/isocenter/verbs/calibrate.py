@@ -164,7 +164,7 @@ def _settled(loaded: Model, dataset: Dataset, where: str) -> tuple[Model, dict[s
     settled, judged = guarded_by(replace(loaded, task=task), held if exact else tuning, exact=exact)
     decided = {**decisions, **promised, **judged}
     if not decided:
-        problem = "its outputs mean nothing that these labels could calibrate"
+        problem = "its outputs do not correspond to labels that could be calibrated"
         raise UsageError(
             problem, where, "Use it as it is; of overlapping regions a model has to say which labels they hold"
         )

@@ -113,7 +113,7 @@ def _picture(image: Image, where: str) -> Image:
     if len(shape) == 3:
         single = [axis for axis, size in enumerate(shape) if size == 1]
         if not single:
-            raise UsageError(f"a volume of {shape} is no picture", where, "Give one slice, or write .nii.gz")
+            raise UsageError(f"a volume of {shape} is not a picture", where, "Give one slice, or write .nii.gz")
         # (column, row) to (row, column), as every picture library has it
         data = data.squeeze(single[-1] - 3).swapaxes(-1, -2)
     spatial = data.shape[-2:]

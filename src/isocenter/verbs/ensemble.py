@@ -188,7 +188,7 @@ def _data_of(members: Sequence[Member], task: Task, data: str | Path | None) -> 
     there = {case.id for case in dataset}
     if lacking := set(first.split["case"]) - there:
         problem = f"{counted(len(lacking), 'case')} of {first.name} no longer there"
-        raise DatasetError(problem, str(dataset.root or dataset.name), "Give the data back as they were")
+        raise DatasetError(problem, str(dataset.root or dataset.name), "Restore the data as they were")
     cases = [case for case in dataset if case.id in set(first.split["case"])]
     by_content(members, cases, {case.id: content_hash(case) for case in cases})
     return dataset

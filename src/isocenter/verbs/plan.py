@@ -208,7 +208,7 @@ def plan(
 def _refuse_other_suffix(out: Path) -> None:
     """UsageError for a name that `train` would not read as a plan."""
     if out.suffix.lower() not in PLAN_SUFFIXES:
-        raise UsageError("is no name of a plan", str(out), "Give one that ends in .yaml")
+        raise UsageError("is not a file name for a plan", str(out), "Give one that ends in .yaml")
 
 
 def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
@@ -293,7 +293,10 @@ def _examined(data: str | Path | Dataset, request: PlanRequest) -> tuple[Examina
     if request.device_memory is None:
         device = announced_device(request.device or "auto")
     else:
-        device = Decision(request.device, f"asked for, with {request.device_memory:g} GiB of memory, on paper")
+        device = Decision(
+            request.device,
+            f"asked for, with {request.device_memory:g} GiB of memory, which need not be on this machine",
+        )
     machine = this_machine(device.value, request.threads, request.device_memory)
     _, examination, numbered = opened_and_looked_through(
         lambda needs: open_dataset(data, request.reading, needs=needs), request.task, machine.threads

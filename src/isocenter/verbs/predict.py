@@ -171,7 +171,7 @@ def predict(
     wanted = Wanted(format, save_probabilities, overlay, maps, covering)
     asked = Asked(None, wanted, mirror, region, overlap, seconds, abstain, calibration)
     if out is None and (save_probabilities or overlay):
-        raise UsageError("probabilities and overlays are files, and have no place", "predict", "Give out=FOLDER")
+        raise UsageError("probabilities and overlays are written as files", "predict", "Give out=FOLDER")
     if out is not None:
         refuse_taken(Path(out), overwrite, MARKS)
     sought = uncertainty or ("auto" if maps else None)

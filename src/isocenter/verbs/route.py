@@ -90,7 +90,7 @@ def route(
 def _known(uid: str, settings: Settings) -> tuple[list[SeriesFacts], StudyAnswers]:
     """The series of a study that the node has, and what finished jobs say of it."""
     if not (settings.folder / "node.sqlite").exists() and settings.database.url == "sqlite":
-        raise UsageError("is no folder, and there is no node here", uid, "Give a folder of DICOM files, or --config")
+        raise UsageError("is not a folder, and there is no node here", uid, "Give a folder of DICOM files, or --config")
     database = service.opened(settings.database_url)
     rows = service.Index(database).series_of(service.key_of(uid))
     answers, _ = service.study_answers(database, service.key_of(uid))

@@ -199,7 +199,7 @@ def _finished(run: RunFolder) -> Run:
         run, others = configured(run)
         return _reported(run, trained(run, others))
     except FileNotFoundError as error:
-        remedy = "Give the data back as they were: `isocenter train --resume` goes on"
+        remedy = "Restore the data as they were: `isocenter train --resume` goes on"
         raise IntegrityError("was deleted while the run trained", str(error.filename or run.out), remedy) from error
     except MEMORY_ERRORS as error:
         if is_out_of_memory(error):

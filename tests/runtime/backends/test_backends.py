@@ -209,7 +209,7 @@ def test_a_backend_that_uses_no_gpu_computes_on_the_cpu_without_asking_torch():
 
 
 def test_a_run_is_computed_by_torch_alone(segmented):
-    with pytest.raises(UsageError, match=r"no package.*isocenter package"):
+    with pytest.raises(UsageError, match=r"not a package.*isocenter package"):
         load(segmented.out, "cpu", backend="onnx")
     assert load(segmented.out, "cpu", backend="auto").computing.value == "cpu"
 

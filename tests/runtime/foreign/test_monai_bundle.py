@@ -92,7 +92,7 @@ def test_a_largest_piece_of_another_kind_is_refused(tmp_path, given, says):
 
 def test_a_largest_piece_of_what_is_no_label_yet_is_refused(tmp_path):
     piece = {"_target_": "KeepLargestConnectedComponentd", "keys": "pred"}
-    with pytest.raises(UsageError, match="before its outputs are called"):
+    with pytest.raises(UsageError, match="before its outputs are thresholded"):
         isocenter.load(bundle(tmp_path, [AFTER[0], piece, *AFTER[1:]]), "cpu")
 
 
@@ -114,8 +114,8 @@ def test_a_largest_piece_of_what_is_no_label_yet_is_refused(tmp_path):
         ),
         ({"inferer": {"_target_": "SimpleInferer"}}, "SimpleInferer"),
         ({"inferer": {"_target_": "SlidingWindowInferer"}}, "no roi_size"),
-        ({"inferer": {"_target_": "SlidingWindowInferer", "roi_size": 96}}, "no number"),
-        ({"inferer": {"_target_": "SlidingWindowInferer", "roi_size": ["a", 1, 1]}}, "no number"),
+        ({"inferer": {"_target_": "SlidingWindowInferer", "roi_size": 96}}, "not a number"),
+        ({"inferer": {"_target_": "SlidingWindowInferer", "roi_size": ["a", 1, 1]}}, "not a number"),
         ({"postprocessing": {"_target_": "Compose", "transforms": [{"_target_": "FillHolesd"}]}}, "FillHolesd"),
         ({"postprocessing": None}, "what its outputs mean"),
     ],

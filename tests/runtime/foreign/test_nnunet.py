@@ -165,7 +165,7 @@ def test_a_folder_that_is_not_whole_is_refused(tmp_path):
     folder = result_folder(tmp_path, "3d_fullres", outputs=4)
     with pytest.raises(IntegrityError, match="not of the planned network"):
         isocenter.load(folder, "cpu")
-    with pytest.raises(UsageError, match="is no package"):
+    with pytest.raises(UsageError, match="is not a package"):
         isocenter.load(folder, "cpu", backend="onnx")
     (folder / "plans.json").write_text("{")
     with pytest.raises(FormatError, match=r"plans\.json"):

@@ -97,8 +97,8 @@ def test_torch_is_not_imported_for_it(tmp_path):
     ("changes", "says"),
     [
         ({"patch": None}, "lacks patch"),
-        ({"patches": [4]}, "says patches"),
-        ({"outputs": "logits"}, "Say classes or regions"),
+        ({"patches": [4]}, "has the unknown entries patches"),
+        ({"outputs": "logits"}, "Write classes or regions"),
         ({"normalisation": [{"method": "zscore", "of": 1}]}, "of"),
         ({"labels": {"a": "one"}}, "network.json"),
         ({"overlap": "half", "patch": 3}, "network.json"),
@@ -141,7 +141,7 @@ def test_an_onnx_file_without_a_description_says_what_to_write(tmp_path):
     with pytest.raises(UsageError, match="no folds"):
         isocenter.load(path, fold=0)
     path.with_suffix(".json").write_text("{")
-    with pytest.raises(FormatError, match="no JSON"):
+    with pytest.raises(FormatError, match="not JSON"):
         isocenter.load(path)
     path.with_suffix(".json").unlink()
     with pytest.raises(UsageError, match="labels, channels, patch, normalisation"):

@@ -82,7 +82,7 @@ def _part(text: str, asked: str) -> tuple[str, tuple[float, ...]]:
     limits = [number_in(one) for one in numbers]
     rising = [one for one in limits if one is not None]
     if not name or len(rising) < len(limits) or rising != sorted(set(rising)):
-        problem = f"{text.strip() or asked!r} is no group"
+        problem = f"{text.strip() or asked!r} is not a group"
         raise UsageError(problem, "--groups", "Give names, with rising limits of ranges, such as sex,age:40:60,sex*age")
     return name, tuple(rising)
 
@@ -122,7 +122,7 @@ def _range(value: Any, name: str, limits: tuple[float, ...]) -> str:
         return UNKNOWN
     if (number := number_in(value)) is None:
         remedy = f"Leave its limits out: --groups {name}"
-        raise UsageError(f"{name} holds {str(value)!r}, which is no number", "--groups", remedy)
+        raise UsageError(f"{name} holds {str(value)!r}, which is not a number", "--groups", remedy)
     place = int(np.searchsorted(limits, number, side="right"))
     if place == 0:
         return f"<{limits[0]:g}"

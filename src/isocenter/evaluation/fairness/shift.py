@@ -122,14 +122,13 @@ def shift_words(attribute: str, shifts: Sequence[Shifted], matched_by: Sequence[
     if before >= LEVEL:
         return f"{attribute}: no difference shown between what its groups look like ({p})."
     if after is None:
-        return f"{attribute}: its groups look different ({p}); no pairs of patients who are alike to look further."
+        return f"{attribute}: its groups look different ({p}); there are no pairs of similar patients to compare."
     alike = f"among patients alike in {listed(matched_by)} (adjusted p {after:.2g})"
     if after < LEVEL:
-        return (
-            f"{attribute}: its groups look different ({p}), also {alike}: how images are made differs, not who is seen."
-        )
+        return f"{attribute}: its groups look different ({p}), also {alike}: the acquisition differs, not the patients."
     return (
-        f"{attribute}: its groups look different ({p}), no longer shown {alike}: other people rather than other images."
+        f"{attribute}: its groups look different ({p}), no longer shown {alike}: the patients "
+        "differ rather than the acquisition."
     )
 
 

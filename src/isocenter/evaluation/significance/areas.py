@@ -19,7 +19,7 @@ def placements(scores: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats]:
     """
     given, truth = np.asarray(scores, dtype=np.float64), np.asarray(positive).astype(bool)
     if not given.shape[1:] == truth.shape == (truth.size,) or not np.isfinite(given).all():
-        problem = f"scores of {given.shape} for {truth.shape} references, or one that is no number"
+        problem = f"scores of {given.shape} for {truth.shape} references, or one that is not a number"
         raise UsageError(problem, "AUROC", "Give (models, cases) scores and (cases,) truths")
     if truth.all() or not truth.any():
         raise UsageError("all cases are alike", "AUROC", "Give cases with and without what is looked for")

@@ -40,7 +40,9 @@ def equivalence(test: Test, margin: float) -> Test:
 def _error(test: Test, margin: float) -> float | None:
     """The standard error by which the interval was made; None without an interval."""
     if not margin >= 0:
-        raise UsageError(f"{margin} is no margin", "margin", "Give a number above 0, in the unit of the metric")
+        raise UsageError(
+            f"{margin} is not a valid margin", "margin", "Give a number above 0, in the unit of the metric"
+        )
     if test.low is None or test.high is None or test.high <= test.low:
         return None
     return (test.high - test.low) / (2 * float(stats.norm.ppf((1 + LEVEL) / 2)))

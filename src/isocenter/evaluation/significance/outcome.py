@@ -52,7 +52,7 @@ def owners_of(patients: ArrayLike | None, cases: int) -> NDArray[np.intp]:
         return np.arange(cases)
     given = np.asarray(patients)
     if given.shape != (cases,):
-        raise UsageError(f"{given.shape} patients for {cases} cases", "test", "Give one patient a case")
+        raise UsageError(f"{given.shape} patients for {cases} cases", "test", "Give one patient per case")
     return np.asarray(np.unique(given, return_inverse=True)[1])
 
 
@@ -61,5 +61,5 @@ def numbers_of(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
     own, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if not own.shape == other.shape == (own.size,) or not np.isfinite([own, other]).all():
         problem = f"numbers of {own.shape} and {other.shape} cases, or one that is none"
-        raise UsageError(problem, "test", "Give one number a case, of the same cases in the same order")
+        raise UsageError(problem, "test", "Give one number per case, of the same cases in the same order")
     return own, other

@@ -51,7 +51,7 @@ def permutation(
     if len(kept) > MOST_DRAWN:
         half = float(stats.norm.ppf((1 + LEVEL) / 2)) * difference / statistic if difference else 0.0
         p = 2 * float(stats.norm.sf(abs(statistic)))
-        return Test(difference, difference - half, difference + half, statistic, p, f"{what}; normal law")
+        return Test(difference, difference - half, difference + half, statistic, p, f"{what}; normal distribution")
     reached, exact = _exchanged(kept, seed, draws)
     extreme = int((reached >= abs(difference) - 1e-9 * np.abs(kept).sum()).sum())
     p = extreme / len(reached) if exact else (1 + extreme) / (1 + len(reached))

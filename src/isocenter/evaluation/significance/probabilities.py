@@ -119,5 +119,5 @@ def _paired(probabilities: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floa
     chance, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(positive, dtype=np.float64)
     if not chance.shape == truth.shape == (chance.size,) or not ((chance >= 0) & (chance <= 1)).all():
         problem = f"{chance.shape} probabilities for {truth.shape} references, or one outside 0..1"
-        raise UsageError(problem, "probabilities", "Give one probability and one truth a case")
+        raise UsageError(problem, "probabilities", "Give one probability and one truth per case")
     return chance, truth

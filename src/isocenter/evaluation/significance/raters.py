@@ -35,7 +35,7 @@ def icc(ratings: ArrayLike, form: Form = "2") -> Test:
         raise UsageError(problem, "icc", "Give (subjects, raters), at least two of each")
     kind, raters = form.removesuffix("k"), table.shape[1]
     if kind not in WORDS:
-        raise UsageError(f"{form!r} is no form", "icc", "Choose 1, 2, 3, 1k, 2k or 3k")
+        raise UsageError(f"{form!r} is not a form of the ICC", "icc", "Choose 1, 2, 3, 1k, 2k or 3k")
     value, low, high, statistic, p = _two_way(table) if kind == "2" else _by_ratio(table, one_way=kind == "1")
     if form.endswith("k"):
         value, low, high = (raters * one / (1 + one * (raters - 1)) for one in (value, low, high))

@@ -248,7 +248,7 @@ def plane_of(sources: list[Dataset], where: str, *, required: bool) -> Plane | N
         return None
     missing = next(keyword for keyword, value in stated.items() if value is None)
     raise GeometryError(
-        f"{named(missing)} is missing, so it cannot be known where the voxels lie",
+        f"{named(missing)} is missing, so the position of the voxels is not known",
         where,
         "Export the series again with all attributes",
     )

@@ -142,7 +142,7 @@ def _unusual_header(path: Path) -> Header:
     """The header as the DICOM library reads it, with its warnings."""
     with path.open("rb") as file, quiet() as warnings:
         if not looks_like_dicom(file.read(132)):
-            raise FormatError("is no DICOM file", str(path), "Give a DICOM file, or name it by its real format")
+            raise FormatError("is not a DICOM file", str(path), "Give a DICOM file, or name it by its real format")
         _refuse_bomb(file, str(path))
         try:
             file.seek(0)
@@ -201,7 +201,7 @@ def check_pixels(head: Header) -> None:
     # Each fragment of compressed pixels holds one frame at most, but that of a film all of them.
     most = min(MOST_FRAMES, fragments if head.is_compressed and head.transfer_syntax not in VIDEO else size)
     if frames > most:
-        raise FormatError(f"claims {frames} frames where {most} can be", head.where, "Get the file again")
+        raise FormatError(f"claims {frames} frames, but at most {most} are possible", head.where, "Get the file again")
 
 
 def read_object(path: Path) -> pydicom.Dataset:
@@ -212,7 +212,9 @@ def read_object(path: Path) -> pydicom.Dataset:
             file.seek(0)
             return pydicom.dcmread(file, force=True)
     except OSError as error:
-        raise FormatError(f"cannot be read any more ({error.strerror})", str(path), "Was the file moved?") from error
+        raise FormatError(
+            f"cannot be read any more ({error.strerror})", str(path), "Check whether the file was moved"
+        ) from error
     except pydicom_errors() as error:  # a file that is cut short in the middle of its pixels
         raise FormatError(f"cannot be read ({error})", str(path), "Get the file again") from error
 

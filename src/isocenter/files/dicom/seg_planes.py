@@ -67,7 +67,7 @@ def _check_coincident(grid: Geometry, meant: Floats, place: Placement, voxels: I
     off = grid.to_index(meant) - voxels
     across = (place.row_step == 0) & (place.column_step == 0)
     if across.sum() != 1:
-        raise GeometryError("its pixels are not the image's pixels", where, ON_ITS_IMAGE)
+        raise GeometryError("its pixels do not coincide with the image's pixels", where, ON_ITS_IMAGE)
     along = np.where(across, 0.0, off) @ grid.affine[:3, :3].T
     distance = float(np.linalg.norm(along, axis=1).max())
     slices = float(np.abs(off[:, across]).max())

@@ -68,7 +68,7 @@ def numbers(dataset: Dataset, keyword: str, where: str, count: int | None = None
     try:
         values = tuple(float(v) for v in values_in(value))
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise malformed(keyword, f"{_short(value)} is no number", where) from error
+        raise malformed(keyword, f"{_short(value)} is not a number", where) from error
     if not all(math.isfinite(v) for v in values):
         raise malformed(keyword, f"{_short(value)} is not finite", where)
     if count is not None and len(values) != count:
@@ -86,7 +86,7 @@ def whole(dataset: Dataset, keyword: str, where: str) -> int | None:
     """A whole number, None where it is absent. Raises FormatError for anything else."""
     value = number(dataset, keyword, where)
     if value is not None and value != int(value):
-        raise malformed(keyword, f"{value} is no whole number", where)
+        raise malformed(keyword, f"{value} is not a whole number", where)
     return None if value is None else int(value)
 
 

@@ -69,7 +69,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     """
     tables = _tables(folder)
     if len(tables) != 1:
-        raise UsageError("holds not one table", str(folder.root), "Give a CSV, TSV or Parquet file")
+        raise UsageError("does not hold exactly one table", str(folder.root), "Give a CSV, TSV or Parquet file")
     table = read_table(tables[0].path)
     column = columns_in(table, options)
     rows = _by_image(table, column)
@@ -111,7 +111,7 @@ def _by_image(table: Table, column: Mapping[str, str]) -> dict[str, Rows]:
     rows: dict[str, Rows] = {}
     for place, row in enumerate(table.rows, start=2):  # as a spreadsheet counts: the first has the names
         if row[column["image"]] is None:
-            raise DatasetError(f"row {place} names no image", str(table.path), "Write it")
+            raise DatasetError(f"row {place} names no image", str(table.path), "Write the image's name in it")
         rows.setdefault(str(row[column["image"]]), []).append((place, row))
     return rows
 
@@ -127,7 +127,7 @@ def _images(table: Table, names: Iterable[str], folder: Folder) -> tuple[dict[Pa
             missing.append(name)
         elif by_path.setdefault(image.path, name) != name:
             problem = f"calls one image {by_path[image.path]} and {name}"
-            raise DatasetError(problem, str(table.path), "Write its name alike in all rows")
+            raise DatasetError(problem, str(table.path), "Write the same name in all its rows")
     return by_path, missing
 
 
@@ -157,7 +157,7 @@ def _common(path: Path, column: Mapping[str, str], role: str, name: str, rows: R
     values = {str(row[column[role]]) for _, row in rows if row[column[role]] is not None} if role in column else set()
     if len(values) > 1:
         raise DatasetError(
-            f"{name} is of {role} {' and '.join(sorted(values))}", str(path), "Write the same in all its rows"
+            f"{name} is of {role} {' and '.join(sorted(values))}", str(path), "Write the same value in all its rows"
         )
     return next(iter(values), None)
 
@@ -177,7 +177,7 @@ def columns_in(table: Table, options: DatasetOptions) -> dict[str, str]:
         problem = f"has no column for {', '.join(lacking)} (columns: {', '.join(table.columns)})"
         raise DatasetError(problem, str(table.path), f"Name it, as in --column {lacking[0]}=COLUMN")
     if ("z0" in columns) != ("z1" in columns):
-        raise DatasetError("has one of z0 and z1", str(table.path), "Give both, or neither")
+        raise DatasetError("has only one of z0 and z1", str(table.path), "Give both, or neither")
     return columns
 
 

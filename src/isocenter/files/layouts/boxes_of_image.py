@@ -40,5 +40,5 @@ def _in_table(path: Path, name: str) -> Annotation:
         if PurePosixPath(str(row[column["image"]]).replace("\\", "/")).name == name:
             own.append((place, row))
     if not own:
-        raise DatasetError(f"has no row of {name}", str(path), "Give the table that names the image")
+        raise DatasetError(f"has no row for {name}", str(path), "Give the table that names the image")
     return Annotation(path, boxes_in(path, column, own))

@@ -88,7 +88,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     lacking = f"{counted(len(partly), 'case lacks', 'cases lack')} masks of some of {listed(structures)}"
     return Reading(
         tuple(cases),
-        how=f"a folder a case, {counted(len(cases), 'case')}, with {listed(names)}",
+        how=f"a folder per case, {counted(len(cases), 'case')}, with {listed(names)}",
         classes={"mask": labels, "class": classes},
         modality=options.modality or common_modality(names),
         channels=tuple(names) if len(names) > 1 else (),
@@ -181,7 +181,7 @@ def _says_image(name: str) -> bool:
 
 LAYOUT = Layout(
     "case_folders",
-    "a folder a case: images known by their names, masks beside them or in a folder",
+    "a folder per case: images known by their names, masks beside them or in a folder",
     fits,
     read,
     over=frozenset({"class_folders", "plain_images"}),

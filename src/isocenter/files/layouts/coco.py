@@ -79,7 +79,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             missing.append(entry.name)
             continue
         if image.path in cases:
-            raise DatasetError(f"lists {entry.name}, which is listed twice", str(entry.annotation.path), "Keep one")
+            raise DatasetError(f"lists {entry.name}, which is listed already", str(entry.annotation.path), "Keep one")
         loader = partial(load_image, image.path, options.read, modality)
         cases[image.path] = CaseFiles(
             image.name,
@@ -127,7 +127,7 @@ def listed_in(path: Path, split: Split | None = None) -> list[Listed]:
             for entry in record["images"]
         ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        problem = f"is no list of boxes as COCO has it ({type(error).__name__}: {error})"
+        problem = f"is not a list of boxes in COCO's format ({type(error).__name__}: {error})"
         raise DatasetError(problem, str(path), "Correct it") from error
 
 

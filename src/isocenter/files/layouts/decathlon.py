@@ -72,7 +72,7 @@ def _entry(entry: Any, where: str) -> tuple[str, str | None]:
             return image, label
         case str(image) | {"image": str(image)}:
             return image, None
-    raise DatasetError(f"{entry!r} is no pair of image and label", where, 'Write {"image": ..., "label": ...}')
+    raise DatasetError(f"{entry!r} is not a pair of image and label", where, 'Write {"image": ..., "label": ...}')
 
 
 def _inside(root: Path, text: str, where: str) -> Path:

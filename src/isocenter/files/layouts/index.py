@@ -63,7 +63,7 @@ def load_layout(name: str) -> Layout:
 def _layout_of(folder: Folder, options: DatasetOptions) -> Layout:
     if options.layout is not None:
         if options.layout not in LAYOUTS:
-            raise UsageError("is no layout", f"--layout {options.layout}", f"Choose one of {', '.join(LAYOUTS)}")
+            raise UsageError("is not a layout", f"--layout {options.layout}", f"Choose one of {', '.join(LAYOUTS)}")
         return load_layout(options.layout)
     if options.column:  # columns are those of a table
         return load_layout("manifest")

@@ -96,7 +96,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         raise DatasetError(f"holds {len(folder.tables)} tables ({names})", str(folder.root), "Give one of the files")
     table = read_table(folder.members[0].path if folder.is_file else folder.tables[0].path)
     if not table.rows:
-        raise DatasetError("the table has no rows", str(table.path), "Write one row a case")
+        raise DatasetError("the table has no rows", str(table.path), "Write one row per case")
     manifest = _with_images(table, _columns(table, options), folder, options)
     column = manifest.column
     if options.references and not {*REFERENCES, *added_kinds()} & {role.partition(":")[0] for role in column}:
@@ -151,7 +151,7 @@ def _problems(
     return (
         *(seen.problems if seen else ()),
         *left_out(missing, absent, "Correct the paths, or get the files"),
-        *left_out(rowless, unnamed, "Add their rows, or take the images away", "warning"),
+        *left_out(rowless, unnamed, "Add their rows, or remove the images", "warning"),
     )
 
 

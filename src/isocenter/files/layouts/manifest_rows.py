@@ -71,7 +71,7 @@ class Manifest:
         if value is None or not math.isfinite(value):
             remedy = "Write a number with a decimal point and without its unit, or leave it blank"
             raise DatasetError(
-                f"column {column} holds {row[column]!r}, which is no number", str(self.table.path), remedy
+                f"column {column} holds {row[column]!r}, which is not a number", str(self.table.path), remedy
             )
         return value
 
@@ -84,7 +84,7 @@ class Manifest:
         try:
             return reference.facts.of_cell(cell)
         except ValueError as error:
-            problem = f"column {column} holds {cell!r}, which is no {kind} ({error})"
+            problem = f"column {column} holds {cell!r}, which is not a {kind} ({error})"
             raise DatasetError(problem, str(self.table.path), "Correct the cell, or leave it blank") from error
 
     @cached_property

@@ -138,7 +138,7 @@ def _names(path: Path) -> frozenset[str]:
         with opened_zip(path) as archive:
             return frozenset(name.removesuffix(".npy") for name in archive.namelist())
     except (ValueError, OSError) as error:
-        raise FormatError(f"is no whole archive ({error})", str(path), "Get the file again") from error
+        raise FormatError(f"is not a complete archive ({error})", str(path), "Get the file again") from error
 
 
 def _archives(folder: Folder) -> list[Path]:

@@ -53,7 +53,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         beyond = tuple(one.name for one in pairs if one not in known)
         what = f"{counted(len(beyond), 'case has', 'cases have')} more channels than dataset.json names"
         what = f"{what} ({', '.join(names)})"
-        problems += left_out(beyond, what, "Name the channels in dataset.json, or take the files away")
+        problems += left_out(beyond, what, "Name the channels in dataset.json, or remove the files")
         cases += [
             CaseFiles(
                 one.name,
@@ -81,7 +81,7 @@ def channel_names(folder: Folder) -> tuple[str, ...]:
     """
     names, where = described_channels(folder), str(folder.root / "dataset.json")
     if not names:
-        raise DatasetError("`channel_names` is no table of numbers and names", where, 'Write {"0": "T1", "1": "T2"}')
+        raise DatasetError("`channel_names` is not a table of numbers and names", where, 'Write {"0": "T1", "1": "T2"}')
     if len(set(names)) < len(names):
         raise DatasetError(f"two channels have one name ({', '.join(names)})", where, "Name each channel once")
     return names

@@ -55,7 +55,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         )
     return Reading(
         tuple(cases),
-        how=f"a folder a case with one mask an object, {counted(len(cases), 'case')}",
+        how=f"a folder per case with one mask per object, {counted(len(cases), 'case')}",
         classes={"mask": labels},
         problems=left_out(
             several, f"{counted(len(several), 'case has', 'cases have')} several images", "Give each case one image"
@@ -81,7 +81,7 @@ def _sorted(folder: Folder) -> tuple[dict[Place, list[Member]], dict[Place, list
 
 LAYOUT = Layout(
     "object_masks",
-    "a folder a case with images/ of one file and masks/ of one file an object",
+    "a folder per case with images/ of one file and masks/ of one file per object",
     fits,
     read,
     over=frozenset({"image_folders", "suffix_masks", "case_folders", "class_folders", "plain_images"}),

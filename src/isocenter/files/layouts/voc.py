@@ -124,7 +124,7 @@ def parsed(path: Path) -> Element:
 
     def refuse(*declared: object) -> None:
         """Raise DatasetError for a document type."""
-        raise _wrong(path, "brings a document type of its own (DOCTYPE)", "Take that line away")
+        raise _wrong(path, "brings a document type of its own (DOCTYPE)", "Remove that line")
 
     parser.StartDoctypeDeclHandler = refuse
     parser.StartElementHandler = builder.start
@@ -132,7 +132,7 @@ def parsed(path: Path) -> Element:
     parser.CharacterDataHandler = builder.data
     try:
         if path.stat().st_size > XML_LIMIT:
-            raise _wrong(path, "is larger than any annotation", "Give one file an image")
+            raise _wrong(path, "is larger than any annotation", "Give one file per image")
         parser.Parse(path.read_bytes(), True)
         return builder.close()
     except (expat.ExpatError, OSError, AssertionError, ValueError) as error:

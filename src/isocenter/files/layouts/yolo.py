@@ -88,7 +88,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 def annotation_of(path: Path) -> Annotation:
     """The boxes of a file, in shares of the image."""
     if path.stat().st_size > LARGEST:
-        raise DatasetError("is larger than any list of boxes", str(path), "Give one file an image")
+        raise DatasetError("is larger than any list of boxes", str(path), "Give one file per image")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -98,7 +98,7 @@ def annotation_of(path: Path) -> Annotation:
         if not (cells := line.split()):
             continue
         if not LINE.match(line.strip()):
-            problem = f"line {number} is no class number with a box: {line[:60]!r}"
+            problem = f"line {number} is not a class number with a box: {line[:60]!r}"
             raise DatasetError(problem, str(path), "Write class, centre x, centre y, width, height")
         if len(cells) != NUMBERS:
             problem = f"line {number} has {len(cells)} numbers, and a box {NUMBERS}: it is an outline, or a prediction"
@@ -168,7 +168,7 @@ def _names(folder: Folder) -> dict[str, str]:
         try:
             stated = YAML(typ="safe", pure=True).load(text)
         except YAMLError as error:
-            raise DatasetError("is no YAML", str(path), "Correct it, or take it away") from error
+            raise DatasetError("is not YAML", str(path), "Correct or remove it") from error
         names = stated.get("names") if isinstance(stated, Mapping) else None
         listed_names = dict(enumerate(names)) if isinstance(names, list) else names
         if isinstance(listed_names, Mapping):

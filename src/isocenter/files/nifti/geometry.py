@@ -82,7 +82,7 @@ def _qform(header: Any, where: str) -> NDArray[np.float64]:
         return np.asarray(header.get_qform(), dtype=np.float64)
     except (nibabel.spatialimages.HeaderDataError, ValueError) as error:
         raise GeometryError(
-            f"the qform is no rotation ({error})", where, "Give --prefer sform, or correct it"
+            f"the qform is not a rotation ({error})", where, "Give --prefer sform, or correct it"
         ) from error
 
 

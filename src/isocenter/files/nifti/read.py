@@ -124,7 +124,7 @@ def _header(path: Path, *, single: bool) -> tuple[Any, list[str]]:
             if int(header["sizeof_hdr"]) != size:
                 raise FormatError("neither a NIfTI nor an Analyze header", str(path), "Check what kind of file it is")
             if single:
-                raise FormatError("a NIfTI header with no magic number", str(path), "The header is damaged: mend it")
+                raise FormatError("a NIfTI header with no magic number", str(path), "The header is damaged: correct it")
             # Plain Analyze has no scaling.
             header = nibabel.spm2analyze.Spm2AnalyzeHeader(head[:size], header.endianness, check=False)
         # Zero or negative voxel sizes are judged by `geometry_of`, which needs them unchanged.
@@ -228,7 +228,7 @@ def _scaling(header: Any) -> tuple[tuple[float, float], list[str]]:
         return (1.0, 0.0), []
     slope = float(header["scl_slope"])
     if not np.isfinite(slope):  # as nibabel and SPM read it
-        return (1.0, 0.0), [f"The header's scl_slope is {slope}, which is no number: values are not scaled."]
+        return (1.0, 0.0), [f"The header's scl_slope is {slope}, which is not a number: values are not scaled."]
     if is_nifti(header):
         return ((slope, float(header["scl_inter"])) if slope else (1.0, 0.0)), []
     slope, intercept = header.get_slope_inter()
@@ -264,7 +264,7 @@ def read_b_values(path: Path, stem: str, frames: int | None) -> tuple[float, ...
         b_values = tuple(float(word) for word in table.read_text(encoding="utf-8").split())
     except ValueError as error:
         raise FormatError(
-            f"holds what is no number ({error})", str(table), "Write one b-value for each frame"
+            f"holds a value that is not a number ({error})", str(table), "Write one b-value for each frame"
         ) from error
     if len(b_values) != frames or min(b_values) < 0:
         problem = f"has {len(b_values)} b-values for {frames} frames, or one below 0"

@@ -139,7 +139,7 @@ def _new(geometry: Geometry, shape: tuple[int, ...], where: str) -> NiftiHeader:
 def _set_forms(header: NiftiHeader, geometry: Geometry, where: str) -> None:
     """sform always; qform too where it means the same: a shear has none."""
     if not geometry.is_volume or not geometry.physical:
-        raise FormatError("NIfTI holds sides only for three axes in mm", where, "Write it as NRRD")
+        raise FormatError("NIfTI holds an orientation only for three axes in mm", where, "Write it as NRRD")
     header.set_units(mm=True)
     header.set_sform(geometry.affine)
     header["pixdim"][1:4] = geometry.steps

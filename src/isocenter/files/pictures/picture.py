@@ -265,10 +265,12 @@ def _errors_named(path: Path) -> Iterator[None]:
         ) from error
     except PIL.UnidentifiedImageError as error:
         raise FormatError(
-            "is no whole picture, or one of a kind that is not read", str(path), "Check what it is, or save it as PNG"
+            "is not a complete picture, or one of a kind that is not read",
+            str(path),
+            "Check what it is, or save it as PNG",
         ) from error
     except PIL_ERRORS as error:
-        raise FormatError(f"is no whole picture ({error})", str(path), "Get the file again") from error
+        raise FormatError(f"is not a complete picture ({error})", str(path), "Get the file again") from error
 
 
 def _has_palette(path: Path) -> bool:

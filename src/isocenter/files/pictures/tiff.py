@@ -78,7 +78,7 @@ def read_indices(path: Path) -> Image | None:
         check_decoded(file.series[0], path)
         pixels = _pixels_of(file.series[0])
     if pixels.ndim != 2:
-        raise FormatError("a palette with several pages", str(path), "Save one picture a file")
+        raise FormatError("a palette with several pages", str(path), "Save one picture per file")
     return Image(
         pixels[None],
         Geometry.of_pixels(pixels.shape),
@@ -157,7 +157,7 @@ def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tuple[Path, ...]]]:
     except IsocenterError:
         raise
     except TIFF_ERRORS as error:
-        raise FormatError(f"is no whole TIFF ({error})", str(path), "Get the file again") from error
+        raise FormatError(f"is not a complete TIFF ({error})", str(path), "Get the file again") from error
 
 
 def _image(file: tifffile.TiffFile, number: int, path: Path, others: tuple[Path, ...], options: ReadOptions) -> Image:

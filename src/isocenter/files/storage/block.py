@@ -203,7 +203,7 @@ class Block:
                 words = (rest + text).split()
                 rest = words.pop() if words and not text[-1:].isspace() else b""
                 if len(rest) > LONGEST_WORD:
-                    raise self._broken("a voxel is no number")
+                    raise self._broken("a voxel is not a number")
                 done += self._put_words(values[done:], words)
         done += self._put_words(values[done:], rest.split())
         if done < len(values):
@@ -215,7 +215,7 @@ class Block:
         try:
             room[: len(words)] = self._values(np.array(words, dtype="S").astype(self.dtype))
         except (ValueError, OverflowError) as error:
-            raise self._broken(f"a voxel is no number ({error})") from error
+            raise self._broken(f"a voxel is not a number ({error})") from error
         return len(words)
 
     @property

@@ -77,4 +77,4 @@ def _draw(place: Path) -> None:
 
 def _damaged(place: Path) -> IntegrityError:
     remedy = "Restore it from a copy, or delete it: pseudonyms of patients will then be others"
-    return IntegrityError("is no key of this installation", str(place), remedy)
+    return IntegrityError("is not a key of this installation", str(place), remedy)

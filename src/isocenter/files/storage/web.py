@@ -40,7 +40,7 @@ def download(
     Raises ResourceError where it cannot be got, IntegrityError where something else came.
     """
     if not url.startswith(("http://", "https://")):
-        raise ResourceError("is no web address", url, "Give one that starts with https://")
+        raise ResourceError("is not a web address", url, "Give one that starts with https://")
     deadline = time.monotonic() + seconds
     with written(path) as partial:
         try:

@@ -28,14 +28,14 @@ REASONS = {
     "scale": "people differ in size",
     "shift": "what matters is not always in the middle",
     "elastic": "it has not been shown to help",
-    "probability": "most samples should look like the images that will come",
+    "probability": "most samples should look like the images that the model will meet",
     "contrast": "scanners differ",
     "brightness": "scanners differ",
     "gamma": "scanners and displays differ",
     "noise": "doses, coils and counts differ",
     "blur": "sharpness differs",
     "low_resolution": "some images have larger voxels than others",
-    "accidents": "they are rare, and the network has other things to learn first",
+    "accidents": "such artefacts are rare",
 }
 
 
@@ -65,7 +65,7 @@ def augmentation(
     for name, value in {**asdict(off), **chosen}.items():
         made[name] = Decision(value, _reason(name, value, profile, tiny), _source(name, value, profile))
     if sized:
-        made["scale"] = Decision(0.0, "sizes may be what is asked for: an image that was stretched would have another")
+        made["scale"] = Decision(0.0, "a size may be the answer, and a stretched image would show another")
     made["flips"] = Decision(list(flips), reason, profile.source if flips else "")
     made["left_right"] = left_right
     made["quarter_turns"] = Decision(quarters, _upright(profile, is_picture))
@@ -76,7 +76,9 @@ def flips_at_test(flips: Decision) -> Decision:
     """The axes along which predictions are averaged with their mirror images: those of training."""
     if not flips.value:
         return Decision([], "training does not mirror either")
-    return Decision(flips.value, "training mirrors along them, and the mean of several views errs less", NNUNET)
+    return Decision(
+        flips.value, "training mirrors along them, and the mean of several views has a smaller error", NNUNET
+    )
 
 
 def _flips(
@@ -96,7 +98,7 @@ def _flips(
     if profile.mirrors == NEVER:
         return (), profile.why["mirrors"]
     if anatomy.sides == DIFFERENT and profile.mirrors != ALWAYS:
-        return (), f'"{anatomy.word}" means the trunk, whose organs have their side'
+        return (), f'"{anatomy.word}" means the trunk, whose organs differ between left and right'
     if anatomy.sides is None and profile.mirrors == SYMMETRIC:
         return (), f"{profile.why['mirrors']}, and no name says what is imaged"
     alike = f'the two sides of "{anatomy.word}" are alike' if anatomy.sides == ALIKE else profile.why["mirrors"]
@@ -112,20 +114,24 @@ def _sided(task: Task, because: str) -> str:
 
 def _upright(profile: Profile, is_picture: bool) -> str:
     if not is_picture:
-        return "only pictures are turned so"
+        return "only 2D images are turned this way"
     if profile.upright:
-        return "the image has an up" if profile != UNKNOWN else "the image may have an up"
-    return "the image has no up"
+        return (
+            "the image has an upright orientation"
+            if profile != UNKNOWN
+            else "the image may have an upright orientation"
+        )
+    return "the image has no upright orientation"
 
 
 def _reason(name: str, value: Any, profile: Profile, tiny: bool) -> str:
     if value:
-        return profile.why.get(name) or REASONS.get(name, "it befalls such images")
+        return profile.why.get(name) or REASONS.get(name, "it occurs in such images")
     if tiny and name in profile.changes:
         return f"images of at most {TINY} voxels a side have no detail to lose"
     if name in UNPROVEN:
         return REASONS["elastic"]
-    return "the kind of image is not known" if profile == UNKNOWN else f"it does not befall {profile.name}"
+    return "the kind of image is not known" if profile == UNKNOWN else f"it does not occur in {profile.name}"
 
 
 def _source(name: str, value: Any, profile: Profile) -> str:

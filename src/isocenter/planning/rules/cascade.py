@@ -36,8 +36,8 @@ def cascade_decision(
 def marks_decision(cascade: float | None) -> Decision:
     """How often what the first network has marked is marked worse in training."""
     if cascade is None:
-        return Decision(0.0, "no network marks labels before this one")
-    because = "what is marked before may be wrong: labels are now and then shown too large, too small or not at all"
+        return Decision(0.0, "no first network marks labels for this one")
+    because = "the first network's labels may be wrong: some are shown too large, too small or not at all"
     return Decision(MISTAKES, because, NNUNET)
 
 
@@ -45,7 +45,7 @@ def _cascade(task: Task, grid: Grid, machine: Machine, minutes: float | None, fo
     if not task.traits.cascades:
         return Decision(None, f"a {task.name} gives no label map that a second network could see")
     if grid.whole:
-        return Decision(None, "each image is looked at as a whole")
+        return Decision(None, "the network sees each image as a whole")
     share = grid.voxels / float(np.median(grid.extent, axis=0).prod())
     shown = f"a patch shows {min(1.0, share):.0%} of the median image"
     if share >= LEAST_SHARE:
@@ -60,8 +60,8 @@ def _cascade(task: Task, grid: Grid, machine: Machine, minutes: float | None, fo
     return Decision(
         factor,
         f"{shown}: {CROSS_FITS} networks on a grid coarser by this factor{spacing} see all of it first, each trained "
-        "on a part of the cases and marking the others; what they mark is shown beside the image. Each of "
-        f"{CROSS_FITS + 1} trainings has an equal part of the minutes",
+        "on a part of the cases and marking the others; their labels are further input channels. Each of "
+        f"{CROSS_FITS + 1} trainings gets an equal share of the minutes",
         NNUNET,
     )
 
@@ -92,9 +92,9 @@ def low_resolution(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Pl
     grid = grid_for(fingerprint, needs, machine.device, reduction=reduction, room=room, spacing=spacing)
     chosen, because, source = networks.size_for(plan["network.name"], grid.patch, grid.strides, machine.device)
     wide = {key: value for key, value in plan["network.size"].items() if key in WIDTHS and key in chosen}
-    seen = f"the first network sees the median image, or as much of it as the {machine.device} goes through quickly"
+    seen = f"the first network sees the median image, or as much of it as the {machine.device} processes quickly"
     once = "each image of median size is then one window"
-    no_other = Decision(None, "no network goes before this one")
+    no_other = Decision(None, "there is no first network before this one")
     changes: Mapping[str, Decision] = {
         "preprocessing.cascade": no_other,
         "preprocessing.reduction": Decision(reduction, "the first network of a cascade sees images at low resolution"),
@@ -103,8 +103,8 @@ def low_resolution(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Pl
         "network.size": Decision({**chosen, **wide}, f"{because}; as wide as the one after it", source),
         "training.patch": Decision(list(grid.patch), seen, NNUNET),
         "inference.patch": Decision(list(grid.patch), once),
-        "training.early_stop": Decision(None, "nothing selects: no case decides on what is shown of it"),
-        "training.validations": Decision(1, "nothing selects: no case decides on what is shown of it"),
+        "training.early_stop": Decision(None, "no validation case decides anything about this network"),
+        "training.validations": Decision(1, "no validation case decides anything about this network"),
     }
     for name, decision in changes.items():
         plan = plan.with_decision(name, decision)
@@ -120,5 +120,5 @@ def _room(plan: Plan, machine: Machine) -> float:
 
 
 def _usual(patch: Sequence[int], machine: Machine) -> int:
-    """Voxels of a patch that the device goes through quickly."""
+    """Voxels of a patch that the device processes quickly."""
     return PATCH_VOXELS[len(patch)][kind_of(machine.device)]

@@ -22,9 +22,9 @@ SPARSITY = 0.3
 PEREZ, BICKEL = "arXiv:1709.07871", "doi:10.1214/08-AOS620"
 MOBADERSANY, GORISHNIY = "doi:10.1073/pnas.1717139115", "arXiv:2106.11959"
 REASONS = {
-    "concatenate": ("one answer is given for the whole image: they join what was made of it", MOBADERSANY),
-    "film": ("an answer is given for every voxel: they scale and shift its features, at first by nothing", PEREZ),
-    "tokens": ("the image is tokens, and each of them is one more", GORISHNIY),
+    "concatenate": ("the whole image gets one answer: covariates join its pooled features", MOBADERSANY),
+    "film": ("every voxel gets an answer: covariates scale and shift its features, starting from no change", PEREZ),
+    "tokens": ("the image is a sequence of tokens, and each covariate is one more", GORISHNIY),
     "attention": ("it is the only method of this network", ""),
 }
 
@@ -53,7 +53,7 @@ def _method(task: Task, known: tuple[str, ...]) -> Decision:
     because, source = REASONS[method]
     others = [one for one in known if one != method]
     if method == "film" and not dense:
-        because = "what joins its features would be taken out by its normalisation: they scale and shift them"
+        because = "normalisation would remove values that join the features, so covariates scale and shift the features"
     return Decision(
         method, because + (f" (or {', '.join(others)}: --set network.context_fusion)" if others else ""), source
     )
@@ -63,10 +63,10 @@ def _narrowing(entries: int, cases: int) -> dict[str, Decision]:
     if entries < MANY_ENTRIES:
         few = f"{entries} entries are few enough to be used as they are (fewer than {MANY_ENTRIES})"
         return {"narrow": Decision(None, few), "sparsity": Decision(0.0, few)}
-    because = f"{entries} entries would drown the image: they are brought down to {FEATURES} features first"
+    because = f"{entries} entries would dominate the image: they are reduced to {FEATURES} features first"
     sparsity = round(SPARSITY * math.sqrt(math.log(entries) / max(1, cases)), 4)
     cost = (
-        f"each entry's weights begin at 0, and their length costs {SPARSITY:g} times the root of (log {entries} / "
-        f"{cases} training cases): what tells no more than chance does among so many keeps none"
+        f"each entry's weights start at 0, and their norm costs {SPARSITY:g} times the root of (log {entries} / "
+        f"{cases} training cases): entries that tell no more than chance among so many keep weights of 0"
     )
     return {"narrow": Decision(FEATURES, because), "sparsity": Decision(sparsity, cost, BICKEL)}

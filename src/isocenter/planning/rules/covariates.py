@@ -70,7 +70,7 @@ def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any, *, 
         return Decision(None, f"no column is fit: {listed(without, MOST_DESCRIBED)}")
     few = len(columns) <= MOST_DESCRIBED
     described = "; ".join(map(_described, columns)) if few else _summed(columns)
-    because = f"asked for: they join what the network makes of the image; {described}"
+    because = f"asked for: the network gets them with the image; {described}"
     because += f"; left out: {listed(without, MOST_DESCRIBED)}" if without else ""
     context = Context.of({one.name: one.settings for one in columns})
     return Decision(context.settings, because, f"{MOBADERSANY}, {CHE}" if context.courses[0] else MOBADERSANY)
@@ -139,7 +139,7 @@ def _column(
     if (score := label_association(values, references, patients)) >= PROXY:
         return f"a proxy of the label, which it predicts by itself (score {score:.3f} of 1)"
     if every and words_of(name) & MADE:
-        return "it says how the image was made, not who the patient is"
+        return "it describes the acquisition, not the patient"
     if every and len(known) < KNOWN * len(values):
         return f"{len(values) - len(known)} of {len(values)} training cases lack it"
     numbers = [number_in(one) for one in known]

@@ -195,7 +195,7 @@ def window_for(grid: Grid, size: Mapping[str, Any]) -> Decision:
     size: of the network
     """
     if grid.whole:
-        return Decision(list(grid.patch), "the whole image is looked at, as in training")
+        return Decision(list(grid.patch), "the network sees the whole image, as in training")
     patch, multiple = np.asarray(grid.patch), np.prod(grid.strides, axis=0)
     whole = np.ceil(np.percentile(grid.extent, 95, axis=0) / multiple - ROUNDING).astype(int) * multiple
     if whole.prod() <= 2 * grid.voxels and (whole >= patch).all():
@@ -211,7 +211,7 @@ def window_for(grid: Grid, size: Mapping[str, Any]) -> Decision:
                 "of training: less of each window lies near a border, and fewer are needed"
             )
             return Decision(window.tolist(), because)
-    return Decision(list(grid.patch), "the network then sees what it learnt from, as in training", NNUNET)
+    return Decision(list(grid.patch), "the network then sees windows of the size that it was trained on", NNUNET)
 
 
 def _spacing(
@@ -273,7 +273,7 @@ def _scaled(
     least = float(size.max()) / longest
     spacing = _rounded(np.maximum(median, least)) if asked is None else np.asarray(asked, dtype=float)
     fine = _spaced(median, least, device, unit)
-    because = f"sizes in {unit} may be what is asked for, so every image keeps its own; {fine}{_odd(sizes, unit)}"
+    because = f"sizes in {unit} may be the answer, so every image keeps its own; {fine}{_odd(sizes, unit)}"
     evens = [(n, _even(n, dense)) for n in (size / spacing).tolist()]
     patch = [max(8, math.ceil(n / even - ROUNDING) * even) for n, even in evens]
     padded = (
@@ -315,7 +315,7 @@ def _rounded(spacing: Floats) -> Floats:
 def _spaced(median: Floats, least: float, device: str, unit: str) -> str:
     if (median >= least).all():
         return "the median spacing of the training cases is fine enough"
-    return f"{least:.3g} {unit} at least, so that the {device} goes through large ones as a whole"
+    return f"{least:.3g} {unit} at least, so that the {device} processes large ones as a whole"
 
 
 def _patch(extent: Floats, spacing: Sequence[float] | None, voxels: float) -> tuple[tuple[int, ...], list[list[int]]]:

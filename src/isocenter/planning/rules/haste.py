@@ -36,8 +36,9 @@ def in_haste(
     factor = next((float(one) for one in factors if looks * one**2 >= ENOUGH_LOOKS), float(coarsest.value))
     if factor > own.value:
         because = (
-            f"on a grid {factor / own.value:g} times as fine, {minutes:g} minutes would show training each picture "
-            f"about {looks * own.value**2:.0f} times; so they show it {looks * factor**2:.0f} times, and more is learnt"
+            f"on a grid {factor / own.value:g} times as fine, {minutes:g} minutes would show the network each picture "
+            f"about {looks * own.value**2:.0f} times; on this grid they show it "
+            f"{looks * factor**2:.0f} times, and it learns more"
         )
         made[REDUCTION] = Decision(factor, because)
     return made

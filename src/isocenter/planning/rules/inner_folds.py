@@ -31,8 +31,8 @@ def with_inner_folds(plan: Plan, task: Task, dataset: Dataset, parts: Parts) -> 
     patients = len({case.patient for case in dataset if parts.get(case.id) == "train"})
     missing = _without(plan, task, counts, patients)
     because = missing or (
-        f"{counted(counts['val'], 'validation case')} are too few for what is found after training: each of the "
-        f"{counts['train']} training cases is predicted by one of so many networks that has not seen it"
+        f"{counted(counts['val'], 'validation case')} are too few for what is decided after training: each of the "
+        f"{counts['train']} training cases is predicted by the one of these networks that has not seen it"
     )
     folds = Decision(0 if missing else INNER_FOLDS, because, "" if missing else MEASURED)
     name = "split.inner_folds"
@@ -45,22 +45,22 @@ def _without(plan: Plan, task: Task, counts: Mapping[str, int], patients: int) -
     if plan["split.folds"]:
         return "each fold tests cases that it has not seen"
     if not counts["val"]:
-        return "every case trains, and nothing is found afterwards"
+        return "every case trains, and nothing is decided afterwards"
     if not all(head.is_vector for head in task.heads.values()):
-        return "each image has many answers, so that the validation cases have enough of them"
+        return "each image gives many answers, so the validation cases give enough of them"
     if not any(_is_open(plan, setting) for setting in task.traits.tunes if not setting.endswith(NEED_NO_FOLDS)):
-        return "nothing is left to find on validation cases"
+        return "nothing is left to decide on validation cases"
     if task.traits.tuned_on != ("val",):
         return "hazard ratios of several networks have no common zero, so that the validation cases decide alone"
     if counts["val"] >= FEWEST_OF_LARGE:
-        return f"{counts['val']} validation cases are enough for what is found after training"
+        return f"{counts['val']} validation cases are enough for what is decided after training"
     if patients < FEWEST_PATIENTS:
-        return f"{counted(patients, 'patient')} are too few to part once more"
+        return f"{counted(patients, 'patient')} are too few to split once more"
     if plan.decision("training.steps").because == BY_HAND:
         return "steps were set by hand, so that no minutes are shared: the validation cases alone decide"
     minutes = plan["training.minutes"]
     if minutes is not None and minutes < LEAST_MINUTES:
-        return f"{minutes:g} minutes are too few for {INNER_FOLDS + 1} trainings, {LEAST_MINUTES:g} are the least"
+        return f"{minutes:g} minutes are too few for {INNER_FOLDS + 1} trainings, which take at least {LEAST_MINUTES:g}"
     return ""
 
 

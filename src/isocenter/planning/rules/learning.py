@@ -69,7 +69,7 @@ def training(
         "minutes": Decision(minutes, "asked for") if minutes else Decision(None, "the number of steps decides"),
         "steps": Decision(None, "a probe turns the minutes into steps when training starts"),
         "epochs": Decision(None, "in our measurements more epochs did not harm results for every voxel"),
-        "networks": Decision(1, "one network has all the minutes"),
+        "networks": Decision(1, "one network gets all the minutes"),
         "batch": batch,
         "patch": _patch(grid, machine, len(fingerprint)),
         "learning_rate": _rate(dense, family),
@@ -92,9 +92,9 @@ def training(
         ),
         "schedule": Decision("cosine", "it falls to zero with the last step", "arXiv:1608.03983"),
         "early_stop": _early_stop(each),
-        "snapshots": Decision(1, "the rate falls once: members of one training were not asked for"),
-        "swag": Decision(0, "no draws about the mean of the weights were asked for"),
-        "sampling": Decision("natural", "each case comes as often as any other"),
+        "snapshots": Decision(1, "the learning rate falls once: no snapshots were asked for"),
+        "swag": Decision(0, "no draws around the mean of the weights were asked for"),
+        "sampling": Decision("natural", "each case is drawn as often as any other"),
         "fairness": Decision("none", "no group was named (--set training.protected=sex)"),
         "protected": Decision(None, "no group was named"),
         "modality_dropout": modality_dropout,
@@ -108,7 +108,7 @@ def batch_decision(chosen: int, usual: int, fingerprint: Fingerprint, grid: Grid
     dense = not grid.whole
     what = "patches" if dense else "images"
     if dense and not machine.is_processor and grid.voxels > usual_voxels(grid, machine.device):
-        because = f"the patch is as large as two of them fill {machine.device_memory:.1f} GiB of the {machine.device}"
+        because = f"the patch is so large that two of them fill {machine.device_memory:.1f} GiB of the {machine.device}"
         return Decision(chosen, f"{because}, or as the median image is; then as many as fit", NNUNET)
     if dense and chosen > usual:
         because = f"{machine.device_memory:.1f} GiB of the {machine.device} hold so many"
@@ -133,12 +133,12 @@ def batch_decision(chosen: int, usual: int, fingerprint: Fingerprint, grid: Grid
 
 def _patch(grid: Grid, machine: Machine, cases: int) -> Decision:
     if grid.whole:
-        return Decision(list(grid.patch), "the whole image is looked at")
+        return Decision(list(grid.patch), "the network sees the whole image")
     median = tuple(int(n) for n in np.median(grid.extent, axis=0).round())
     fits = all(size >= whole for size, whole in zip(grid.patch, median, strict=True))
     because = f"the median of {cases} training cases is {median} voxels on that grid"
     if not fits:
-        because += f", and {grid.voxels} are what the {machine.device} goes through quickly and has memory for"
+        because += f", and {grid.voxels} are what the {machine.device} processes quickly and has memory for"
     return Decision(list(grid.patch), because, NNUNET)
 
 
@@ -152,14 +152,14 @@ def _rate(dense: bool, family: str) -> Decision:
 
 def _foreground(dense: bool) -> Decision:
     if not dense:
-        return Decision(0.0, "images are looked at as a whole")
+        return Decision(0.0, "the network sees each image as a whole")
     return Decision(0.33, "patches drawn anywhere mostly show background", NNUNET)
 
 
 def _validations(minutes: float | None) -> Decision:
     if minutes is None or minutes < LONG:
         return Decision(10, "each validation takes time from training; fewer where validations are slow")
-    return Decision(20 if minutes < VERY_LONG else 40, f"{minutes:g} minutes leave time for more than 10 looks")
+    return Decision(20 if minutes < VERY_LONG else 40, f"{minutes:g} minutes leave time for more than 10 validations")
 
 
 def _early_stop(minutes: float | None) -> Decision:

@@ -65,7 +65,10 @@ def _by_image(fingerprint: Fingerprint, channel: int, channels: Sequence[str], s
 def _hounsfield(fingerprint: Fingerprint, channel: int, channels: Sequence[str], structures: Sequence[str]) -> Rule:
     lowest = float(np.median([one["min"] for one in _facts_of(fingerprint, channel, channels, inside=False)]))
     if lowest > MOST_LOWEST:
-        because = f"the median CT begins at {lowest:g}: those are no Hounsfield units, so each goes by its own mean"
+        because = (
+            f"the median CT begins at {lowest:g}: those are not Hounsfield units, so each image is "
+            "scaled by its own mean and deviation"
+        )
         return ZSCORE, because, NNUNET
     known = window_for(structures)
     if known is not None:
@@ -82,7 +85,10 @@ def _hounsfield(fingerprint: Fingerprint, channel: int, channels: Sequence[str],
 def _uptake(fingerprint: Fingerprint, channel: int, channels: Sequence[str], structures: Sequence[str]) -> Rule:
     highest = float(np.median([one["max"] for one in _facts_of(fingerprint, channel, channels, inside=False)]))
     if highest > MOST_SUV:
-        because = f"the median PET reaches {highest:g}: that is no uptake value, so each goes by its own mean"
+        because = (
+            f"the median PET reaches {highest:g}: that is not a standardised uptake value, so each image is "
+            "scaled by its own mean and deviation"
+        )
         return ZSCORE, because, NNUNET
     because = f"standardised uptake values mean the same in every PET: 0 to {SUV.high:g} on one scale"
     return SUV, because, "doi:10.2967/jnumed.108.057307"

@@ -89,7 +89,8 @@ def frames_of(fingerprint: Fingerprint, device: str) -> Decision:
         raise DatasetError(problem, "preprocessing.frames", "Leave them out, or give stills alone")
     spread = f"{min(clips)} to {max(clips)} frames" if len(set(clips)) > 1 else f"{clips[0]} frames"
     because = (
-        f"clips have {spread}; evenly spread over each, {most} at most for the {device}; of shorter ones some twice"
+        f"clips have {spread}; evenly spread over each, {most} at most for the {device}; "
+        "shorter clips repeat some frames"
     )
     return Decision(wanted, because, CLIPS)
 
@@ -151,9 +152,7 @@ def _unit(fingerprint: Fingerprint) -> Decision:
     units = sorted({case.unit for case in fingerprint.cases if case.physical})
     if len(units) > 1:
         raise DatasetError(f"axes in {' and '.join(units)}", "preprocessing.unit", "Bring all series to one unit")
-    because = (
-        "space is measured in it" if fingerprint.unit == MM else f"the axes of {len(fingerprint)} series are in it"
-    )
+    because = "all axes are spatial" if fingerprint.unit == MM else f"the axes of {len(fingerprint)} series are in it"
     return Decision(fingerprint.unit, because)
 
 
@@ -168,5 +167,5 @@ def _modality(dataset: Dataset, fingerprint: Fingerprint) -> Decision:
         because = f"it is a guess: {guess.because}; {STATED} (--modality decides otherwise)"
         return Decision(guess.modality, f"{because}; taken as {profile_for(guess.modality).name}")
     profile = profile_for(value)
-    known = f"taken as {profile.name}" if profile != UNKNOWN else "a kind of which nothing is known here"
+    known = f"taken as {profile.name}" if profile != UNKNOWN else "a kind of image that has no profile here"
     return Decision(value, f"the files or the data set say so; {known}", profile.source)

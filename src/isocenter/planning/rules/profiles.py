@@ -67,10 +67,10 @@ CT = Profile(
     changes={"contrast": 0.1, "brightness": 0.1, "gamma": 0.2, "noise": 0.05, "blur": 0.7, "low_resolution": 0.5}
     | {"dose_noise": 0.2, "metal": 0.5},
     why={
-        "mirrors": "a CT mostly shows the trunk, whose organs have their side",
+        "mirrors": "a CT mostly shows the trunk, whose organs differ between left and right",
         "contrast": "Hounsfield units mean the same in every scanner, so little may change",
         "dose_noise": "doses differ, and noise grows where the body absorbs more",
-        "metal": "implants and fillings throw streaks",
+        "metal": "implants and fillings cause streaks",
     },
     source="doi:10.1371/journal.pone.0107843",
 )
@@ -81,11 +81,11 @@ MRI = Profile(
     changes={**DISPLAY, "blur": 0.5, "low_resolution": 0.5, "bias_field": 0.3, "motion": 2.0, "ghosting": 0.3}
     | {"spikes": 0.3},
     why={
-        "mirrors": "most of what MRI is asked about is alike on both sides",
-        "bias_field": "coils see what is near more brightly",
+        "mirrors": "most of the anatomy that MRI is used for is symmetric",
+        "bias_field": "coils receive more signal from tissue nearby",
         "motion": "people move during minutes of acquisition",
         "ghosting": "pulsation repeats structures along the phase direction",
-        "spikes": "a discharge during acquisition draws stripes",
+        "spikes": "a discharge during acquisition causes stripes",
     },
     source="doi:10.1016/j.cmpb.2021.106236",
 )
@@ -137,7 +137,10 @@ HISTOPATHOLOGY = Profile(
     mirrors="always",
     upright=False,
     changes={"contrast": 0.25, "brightness": 0.2, "gamma": 0.2, "noise": 0.05, "blur": 0.7},
-    why={"mirrors": "a section has no up and no side", "contrast": "stains differ from laboratory to laboratory"},
+    why={
+        "mirrors": "a section has no upright orientation and no side",
+        "contrast": "stains differ from laboratory to laboratory",
+    },
     source="doi:10.1016/j.media.2019.101544",
 )
 DERMATOLOGY = Profile(
@@ -146,7 +149,7 @@ DERMATOLOGY = Profile(
     mirrors="always",
     upright=False,
     changes={"contrast": 0.25, "brightness": 0.2, "gamma": 0.3, "noise": 0.05, "blur": 0.5},
-    why={"mirrors": "a lesion has no up and no side", "brightness": "light and skin differ"},
+    why={"mirrors": "a lesion has no upright orientation and no side", "brightness": "light and skin differ"},
     source="doi:10.1038/nature21056",
 )
 ENDOSCOPY = Profile(
@@ -164,7 +167,7 @@ PET = Profile(
     scheme="uptake",
     mirrors="symmetric",
     changes={"contrast": 0.15, "brightness": 0.1, "gamma": 0.2, "noise": 0.1, "blur": 0.7, "low_resolution": 0.5},
-    why={"mirrors": "uptake in heart, liver and spleen has its side", "noise": "counts are few"},
+    why={"mirrors": "uptake in heart, liver and spleen differs between left and right", "noise": "counts are few"},
     source="doi:10.1038/s41597-022-01718-3",
 )
 # Counts have no unit that another scanner shares.
@@ -175,7 +178,7 @@ MICROSCOPY = Profile(
     mirrors="always",
     upright=False,
     changes={**DISPLAY, "blur": 0.7},
-    why={"mirrors": "a cell has no up and no side", "blur": "focus differs"},
+    why={"mirrors": "a cell has no upright orientation and no side", "blur": "focus differs"},
     source="doi:10.1038/s41592-019-0612-7",
 )
 SERIES = Profile(

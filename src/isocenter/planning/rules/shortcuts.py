@@ -75,9 +75,9 @@ def _decided(
     if known is None:
         return usual
     # All cases together may show what the training cases, which alone decide, do not.
-    because = f"of all cases {known.sentence}: {known.figure} {known.auc}; "
+    because = f"in all cases {known.sentence}: {known.figure} {known.auc}; "
     if weak := _strongest(shortcuts, setting):
-        because += f"of the training cases {weak.sentence} hardly: {weak.figure} {weak.auc}"
+        because += f"in the training cases {weak.sentence} hardly: {weak.figure} {weak.auc}"
     else:
         because += f"not measurable with {counted(retest.patients, 'training patient')}"
     return Decision(usual.value, f"{because}, so nothing is cut away")
@@ -92,10 +92,14 @@ def _strongest(shortcuts: Sequence[Shortcut], setting: str) -> Shortcut | None:
 def _tried(before: Shortcut, after: Sequence[Shortcut], cure: str | float, nothing: str | float, done: str) -> Decision:
     left = next((one for one in after if (one.name, one.what) == (before.name, before.what)), None)
     value = 0.5 if left is None else left.auc.value
-    because = f"of the training cases {before.sentence}: {before.figure} {before.auc}, {done} {value:.3f}"
+    because = f"in the training cases {before.sentence}: {before.figure} {before.auc}, {done} {value:.3f}"
     if left is None or not left.standing or value - 0.5 <= LEFT * (before.auc.value - 0.5):
         return Decision(cure, because, GEIRHOS)
-    return Decision(nothing, f"{because}; that is no cure, so nothing is cut away, and the report says so", GEIRHOS)
+    return Decision(
+        nothing,
+        f"{because}; cutting does not remove the shortcut, so nothing is cut away, and the report says so",
+        GEIRHOS,
+    )
 
 
 def _stretch(whole: bool) -> Decision:

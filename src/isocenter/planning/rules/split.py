@@ -84,14 +84,14 @@ def split(
     if not everything and "calibration" in own.values():
         parts, left_out = _without_twins(parts, twins, ("test", "val", "calibration"))
         notes += _left_out(left_out, "calibration")
-    calibrating = Decision(0, "every case trains, so that nothing is promised")
+    calibrating = Decision(0, "every case trains, so nothing is guaranteed")
     if not everything:
         drawn, calibrating = _calibrating(dataset, parts, seed, twins, calibration)
         parts |= dict.fromkeys(drawn, "calibration")
     counts = {part: list(parts.values()).count(part) for part in SPLITS}
     if not counts["train"] or (not everything and not counts["val"]):
         raise DatasetError(
-            f"{counted(len(dataset), 'case')} of {counted(_patients(dataset), 'patient')}: too few to part",
+            f"{counted(len(dataset), 'case')} of {counted(_patients(dataset), 'patient')}: too few to split",
             str(dataset.root or dataset.name),
             "Give more cases, or --all to train on every case",
         )
@@ -128,7 +128,7 @@ def _calibrating(
         count, because = 0, f"{counted(patients, 'training patient')} are too few to spare any"
     count = count if wanted is None else wanted
     if not count:
-        return [], Decision(0, f"{because}: sets and intervals come from cases that decide other things too")
+        return [], Decision(0, f"{because}: sets and intervals use cases that also decide other things")
     drawn = _draw(source, count / len(source), seed, CALIBRATION_DRAW, twins)
     because = f"{because}: they train and choose nothing, so that sets and intervals hold as promised"
     return drawn, Decision(len(drawn) if wanted is None else wanted, because, GUARANTEES)
@@ -167,7 +167,7 @@ def split_folds(
     people = _people(cases, twins)
     if not 2 <= folds <= len(set(people.values())) or len(set(people.values())) < 3:
         raise PlanError(
-            f"{counted(len(set(people.values())), 'patient')} cannot be parted into {counted(folds, 'fold')}",
+            f"{counted(len(set(people.values())), 'patient')} cannot be split into {counted(folds, 'fold')}",
             "split.folds",
             f"Give 2 to {len(set(people.values()))} folds" if len(set(people.values())) > 2 else "Give more patients",
         )

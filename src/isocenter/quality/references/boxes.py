@@ -45,7 +45,7 @@ def _odd(reference: CaseReference, _: ReferenceMeasures) -> Iterator[Problem]:
             "Correct the annotation",
         )
     if not len(reference.value):
-        yield Problem("note", f"{KIND} is empty", case, "it only shows where nothing is", "Check that this is meant")
+        yield Problem("note", f"{KIND} is empty", case, "it teaches only background", "Check that this is meant")
 
 
 def _checked(cohort: Cohort) -> Iterator[Problem]:

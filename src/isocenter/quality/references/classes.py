@@ -51,7 +51,7 @@ def _taught(cohort: Cohort) -> Iterator[Problem]:
             f"{f'all {count} {which}cases are' if count > 1 else f'the one {which}case is'} of one class, {name}",
             (),
             "there is nothing to tell apart",
-            "Add cases of another class: two classes are the least",
+            "Add cases of another class: at least two classes are needed",
         )
         return
     classes = cohort.summaries(KIND)

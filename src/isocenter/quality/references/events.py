@@ -55,7 +55,7 @@ def _unusable(reference: CaseReference) -> Iterator[Problem]:
     time = float(reference.value[0])
     if math.isfinite(time) and time > 0:
         return
-    what = "no number" if not math.isfinite(time) else "0" if time == 0 else "negative"
+    what = "not a number" if not math.isfinite(time) else "0" if time == 0 else "negative"
     yield Problem(
         "error",
         f"the time to the event or to the last contact is {what}",

@@ -57,8 +57,8 @@ def _odd(reference: CaseReference, measures: ReferenceMeasures) -> Iterator[Prob
             "note",
             "mask holds specks: pieces of a few voxels apart from the rest of their structure",
             (reference.case,),
-            "a slip of the pen is learnt, and determines distances",
-            "Look at them, and remove those that are not meant",
+            "the network learns slips of the pen, and they dominate surface distances",
+            "Check them, and remove those that are not intended",
         )
 
 
@@ -99,7 +99,7 @@ def _labels(cohort: Cohort) -> Iterator[Problem]:
             "error",
             f"masks hold values without a label: {listed(sorted(set().union(*strange.values())))}",
             tuple(strange),
-            "nobody knows what they mean",
+            "their meaning is not known",
             "Declare them with --labels VALUE=NAME,VALUE=NAME, or correct the masks",
         )
     values = sorted(set(cohort.fingerprint.voxels()) - {0})

@@ -80,7 +80,7 @@ def _checked(cohort: Cohort) -> Iterator[Problem]:
                 "warning",
                 f"{name} seems to be an identifier: {len(numbers)} whole numbers, no two of them alike",
                 (),
-                "no image shows it",
+                "no image can show it",
                 "Give the column of a measurement",
             )
             continue

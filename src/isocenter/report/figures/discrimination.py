@@ -164,7 +164,9 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], title: str, *, caption:
     """What was taken for what. matrix: (reference, predicted) counts of cases."""
     counts = np.asarray(matrix)
     if counts.shape != (len(classes), len(classes)):
-        raise UsageError(f"{counts.shape} counts for {len(classes)} classes", title, "Give one row and column a class")
+        raise UsageError(
+            f"{counts.shape} counts for {len(classes)} classes", title, "Give one row and column per class"
+        )
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     crowded = len(classes) > CROWDED
     side = 1.6 + (0.3 if crowded else 0.62) * len(classes)

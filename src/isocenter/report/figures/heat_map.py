@@ -32,7 +32,7 @@ STRONGEST = 0.99
 MARKED = (Label(1, "marked", colour=(90, 220, 255)),)
 FAILED = "failed"
 # Beneath a map without any evidence, which would else look like one that was forgotten.
-NOWHERE = "Nothing in the image speaks for the target"
+NOWHERE = "Nothing in the image supports the target"
 
 
 def heat(

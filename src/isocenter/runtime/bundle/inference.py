@@ -85,7 +85,7 @@ class Inferer:
         if not len(self.context):
             return None, []
         if self.context.names and case not in self.covariates:
-            problem = f"the model was trained with {listed(self.context.names)} beside the image: nobody gives them"
+            problem = f"the model was trained with {listed(self.context.names)} beside the image, and none was given"
             raise DatasetError(problem, case, "Give --covariates TABLE.csv, whose first column names the cases")
         present = self.preprocessing.present(image, case) if self.context.channels else ()
         channels = list(compress(self.preprocessing.channels, present))

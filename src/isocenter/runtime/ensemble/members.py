@@ -128,7 +128,7 @@ def read_list(folder: Path) -> dict[str, Any]:
     if not isinstance(count, int) or not 1 <= count <= MOST_MEMBERS:
         raise IntegrityError(f"has {count} members", str(place / LIST), "Get the ensemble again")
     if shares is not None and not _are_shares(shares, count):
-        raise IntegrityError(f"{shares} are no shares of {count} members", str(place / LIST), "Get the ensemble again")
+        raise IntegrityError(f"{shares} are not shares of {count} members", str(place / LIST), "Get the ensemble again")
     verify(place, needed=(LIST, *(f"{number}/{name}" for number in range(count) for name in (RECORD, WEIGHTS))))
     return record
 

@@ -69,7 +69,7 @@ def without_repeats(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def number(kind: Any, data: Any = b"") -> Any:
     """NumPy's maker of numbers, for numbers alone."""
     if not isinstance(kind, np.dtype) or kind.kind not in NUMBERS or not isinstance(data, bytes):
-        raise UnpicklingError(f"a NumPy value of the kind {kind} is no number")
+        raise UnpicklingError(f"a NumPy value of the kind {kind} is not a number")
     return np.frombuffer(data, dtype=kind, count=1)[0]
 
 
@@ -88,7 +88,7 @@ def _refused(path: Path, reason: str) -> IntegrityError:
     if wanted:
         names = ", ".join(sorted(wanted))
         trust = " ".join(f"--trust {name}" for name in sorted(wanted))
-        remedy = f"If you trust who made it: isocenter adopt ... {trust}. Else do not use it"
+        remedy = f"If you trust who made it: isocenter adopt ... {trust}. Otherwise do not use it"
         return IntegrityError(f"is not only weights and numbers: it would call {names}", str(path), remedy)
     return IntegrityError(f"is not only weights ({reason.strip().splitlines()[0]})", str(path), "Do not use it")
 

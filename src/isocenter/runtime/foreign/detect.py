@@ -57,7 +57,7 @@ def load_foreign(
         chosen = choose_device(device)
         return replace(load_bundle(path, chosen.value, trusted=trusted), computing=chosen)
     raise UsageError(
-        "is no model of a known program", str(path), "Give an nnU-Net v2 result folder, a MONAI bundle or ONNX"
+        "is not a model of a known program", str(path), "Give an nnU-Net v2 result folder, a MONAI bundle or ONNX"
     )
 
 

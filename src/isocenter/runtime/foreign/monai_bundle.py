@@ -42,7 +42,7 @@ def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Mo
     """
     file = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
     if file is None:
-        raise UsageError(f"has no {CONFIGS[0]}", str(folder), "A configuration in YAML: write it as JSON")
+        raise UsageError(f"has no {CONFIGS[0]}", str(folder), "Write a configuration in YAML as JSON")
     config, where = Config.read(file), str(file)
     metadata = Config.read(folder / METADATA).content
     post = steps_of(config.described(config.content.get("postprocessing")), where)
@@ -112,7 +112,7 @@ def _windows(given: Any, where: str) -> tuple[tuple[int, ...], Inference]:
     except KeyError as error:
         raise UsageError("its inferer states no roi_size, the voxels of a window", where, REMEDY) from error
     except (TypeError, ValueError) as error:
-        problem = f"its inferer states a roi_size, overlap or sw_batch_size that is no number ({error})"
+        problem = f"its inferer states a roi_size, overlap or sw_batch_size that is not a number ({error})"
         raise UsageError(problem, where, REMEDY) from error
 
 
@@ -124,12 +124,12 @@ def _task(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], mode: str
             case "AsDiscreted":
                 exclusive, called = bool(step.get("argmax", False)), True
                 if not exclusive and step.get("threshold") not in (0.5, None):
-                    raise UsageError(f"calls a region from {step['threshold']} on, not from 0.5", where, REMEDY)
+                    raise UsageError(f"calls a region at a threshold of {step['threshold']}, not 0.5", where, REMEDY)
             case "Activationsd":
                 exclusive = bool(step.get("softmax", False)) if exclusive is None else exclusive
             case "KeepLargestConnectedComponentd":
                 if not called:
-                    raise UsageError("keeps the largest piece before its outputs are called", where, REMEDY)
+                    raise UsageError("keeps the largest component before its outputs are thresholded", where, REMEDY)
                 largest += _largest(step, names, where)
             case "Invertd" | "EnsureTyped":
                 pass

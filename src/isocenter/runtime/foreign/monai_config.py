@@ -91,7 +91,7 @@ class Config:
         except (OSError, ValueError) as error:
             raise FormatError(f"cannot be read ({error})", str(path), "Get the bundle again") from error
         if not isinstance(content, dict):
-            raise FormatError("is no configuration", str(path), "Get the bundle again")
+            raise FormatError("is not a configuration", str(path), "Get the bundle again")
         return cls(content, str(path))
 
     def described(self, value: Any) -> Any:

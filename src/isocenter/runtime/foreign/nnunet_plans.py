@@ -279,5 +279,5 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise FormatError(f"cannot be read ({error})", str(path), "Get the folder again") from error
     if not isinstance(content, dict):
-        raise FormatError("is no record", str(path), "Get the folder again")
+        raise FormatError("is not a record", str(path), "Get the folder again")
     return content

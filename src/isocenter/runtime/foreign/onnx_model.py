@@ -79,7 +79,7 @@ def files_of_onnx(path: Path) -> list[Path]:
     further = sorted({path.parent / entry.value for entry in entries})
     outside = [one for one in further if not one.resolve().is_relative_to(path.parent.resolve())]
     if outside:
-        raise FormatError(f"names weights outside its folder ({outside[0]})", str(path), "Put them beside it")
+        raise FormatError(f"names weights outside its folder ({outside[0]})", str(path), "Put them into its folder")
     return [path, path.with_suffix(".json"), *further]
 
 
@@ -129,15 +129,15 @@ def _description(path: Path) -> dict[str, Any]:
     try:
         description = load_json(path)
     except (OSError, ValueError) as error:
-        raise FormatError(f"is no JSON ({error})", where, "Correct it") from error
+        raise FormatError(f"is not JSON ({error})", where, "Correct it") from error
     if not isinstance(description, dict):
-        raise FormatError("is no JSON object", where, "Write one with labels, channels and outputs")
+        raise FormatError("is not a JSON object", where, "Write one with labels, channels and outputs")
     missing, unknown = [key for key in NEEDED if key not in description], sorted(set(description) - set(KNOWN))
     if missing or unknown:
-        problem = f"lacks {', '.join(missing)}" if missing else f"says {', '.join(unknown)}, which nobody knows"
+        problem = f"lacks {', '.join(missing)}" if missing else f"has the unknown entries {', '.join(unknown)}"
         raise UsageError(problem, where, f"Known are {', '.join(KNOWN)}")
     if description.get("outputs", "classes") not in ("classes", "regions"):
-        raise UsageError(f"outputs are {description['outputs']!r}", where, "Say classes or regions")
+        raise UsageError(f"outputs are {description['outputs']!r}", where, "Write classes or regions")
     _refuse_normalisation(description, where)
     return description
 
@@ -147,7 +147,7 @@ def _refuse_normalisation(description: Mapping[str, Any], where: str) -> None:
     each, channels = description["normalisation"], description["channels"]
     if not isinstance(each, list) or not isinstance(channels, list) or not all(isinstance(one, dict) for one in each):
         remedy = 'Give one for each channel, as in "channels": ["T1"], "normalisation": [{"method": "zscore"}]'
-        raise FormatError("channels and normalisation are no lists that belong together", where, remedy)
+        raise FormatError("channels and normalisation are not lists that belong together", where, remedy)
     if len(each) != len(channels):
         problem = f"{counted(len(each), 'normalisation')} for {counted(len(channels), 'channel')}"
         raise FormatError(problem, where, "Give one for each channel")

@@ -30,16 +30,16 @@ class Answering:
             return None
         if math.isinf(self.least):
             return f"{counted(self.cases, 'case')} do not show when at most {100 * self.error:g} % of answers are wrong"
-        enough = f"at most {100 * self.error:g} % of answers are wrong from {self.least:.3f} on"
+        enough = f"at most {100 * self.error:g} % of answers with {self.least:.3f} or more are wrong"
         return f"the answer is not sure enough ({sure:.3f}; {enough})"
 
     def words(self, *, exact: bool) -> str:
         """On what the promise rests; exact: whether the cases chose nothing."""
         whom = counted(self.cases, "case") + (" that chose nothing" if exact else " that decided other things too")
         if math.isinf(self.least):
-            return f"of {whom} too few show when so few answers are wrong: it gives no answer at all"
+            return f"{whom} are too few to show when so few answers are wrong: the model gives no answer at all"
         how = "" if exact else "; approximate, no guarantee"
-        return f"by {whom} answers from a sureness of {self.least:.3f} on are right so often{how}"
+        return f"by {whom}, answers with a sureness of {self.least:.3f} or more are right so often{how}"
 
     @property
     def settings(self) -> dict[str, Any]:

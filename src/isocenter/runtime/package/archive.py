@@ -39,7 +39,7 @@ def unpacked(path: Path) -> Iterator[Path]:
     if not path.exists():
         raise UsageError("there is no such model", str(path), "Give a run's folder or a package")
     if not zipfile.is_zipfile(path):
-        raise UsageError("is no model", str(path), "Give a run's folder, a package's folder or its .zip")
+        raise UsageError("is not a model", str(path), "Give a run's folder, a package's folder or its .zip")
     with tempfile.TemporaryDirectory(prefix="isocenter-") as room:
         folder = _extracted(path, Path(room))
         try:
@@ -56,7 +56,7 @@ def _extracted(path: Path, room: Path) -> Path:
             _refuse_harm(archive.infolist(), path)
             archive.extractall(room)
     except ValueError as error:
-        raise IntegrityError(f"is no whole package ({error})", str(path), "Do not use this package") from error
+        raise IntegrityError(f"is not a complete package ({error})", str(path), "Do not use this package") from error
     tops = [room, *sorted(one for one in room.iterdir() if one.is_dir())]
     folders = [top for top in tops if (top / MANIFEST).is_file()]
     if len(folders) != 1:
@@ -73,4 +73,4 @@ def _refuse_harm(entries: list[zipfile.ZipInfo], path: Path) -> None:
             raise IntegrityError(f"holds {entry.filename}, outside its folder", str(path), remedy)
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise IntegrityError(f"holds {entry.filename}, which is no plain file", str(path), remedy)
+            raise IntegrityError(f"holds {entry.filename}, which is not a regular file", str(path), remedy)

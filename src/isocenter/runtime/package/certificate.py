@@ -169,7 +169,7 @@ def read_certificate(folder: Path) -> Certificate | None:
         named = {key: record[key] for key in ("images", "machine", "opset", "reference")}
         return Certificate(trials=tuple(trials), tolerances=tolerances, **named)
     except (KeyError, TypeError) as error:
-        raise IntegrityError(f"is no certificate ({error})", str(path), "Get the package again") from error
+        raise IntegrityError(f"is not a certificate ({error})", str(path), "Get the package again") from error
 
 
 def _trial(record: Mapping[str, Any]) -> Trial:

@@ -59,7 +59,7 @@ def metadata(model: Model, needs: Collection[str], texts: Mapping[str, str]) -> 
         "required_packages_version": required_packages(needs),
         "authors": plain(os.environ.get("ISOCENTER_AUTHORS", NOT_STATED)),
         "copyright": plain(os.environ.get("ISOCENTER_COPYRIGHT", NOT_STATED)),
-        "intended_use": "Research. It is no medical device: see docs/README.md",
+        "intended_use": "Research. It is not a medical device: see docs/README.md",
         **{key: plain(value) for key, value in texts.items()},
         "network_data_format": {"inputs": {"image": _input(model)}, "outputs": {"pred": _output(model)}},
     }

@@ -15,7 +15,7 @@ from isocenter.values import Row
 RUN_COMMAND = (
     "python -m monai.bundle run --config_file configs/inference.json --dataset_dir IMAGES --output_dir RESULTS"
 )
-NOTHING = "Nothing was estimated: there are no figures for this model."
+NOTHING = "No performance was estimated: there are no figures for this model."
 
 
 def readme(
@@ -42,7 +42,7 @@ def readme(
         "## Run it",
         f"From this folder, without Isocenter, with MONAI{_and(needs)}:",
         f"```console\n$ {RUN_COMMAND}\n```",
-        f"IMAGES is a file or a folder of files that end in {ends}{named}. RESULTS is made: one label map a case, on "
+        f"IMAGES is a file or a folder of files that end in {ends}{named}. RESULTS is made: one label map per case, on "
         "the grid of its image, where the model marks structures, and `predictions.csv` and `predictions.json`.",
         *([_covariates(model)] if model.context.names else []),
         *([_absent(model)] if model.preprocessing.settings.get("absent") else []),
@@ -68,8 +68,8 @@ def readme(
         _outputs(model),
         "## What was measured",
         "\n".join(f"- {in_words(row, model.task.traits.metric_names)}" for row in rows) if rows else NOTHING,
-        "The intervals say how the figures vary with the cases. That another training would give other weights is not "
-        "in them."
+        "The intervals show how the figures vary with the cases. They do not show how much another training would "
+        "differ."
         if rows
         else "",
         "## Where that ends",
@@ -82,8 +82,8 @@ def readme(
                 "made with": ", ".join(f"{name} {number}" for name, number in _versions(model).items()) or NOT_STATED,
             }
         ),
-        "`LICENSE` is that of the files under `scripts/`, which are copies of Isocenter's. Who may use the weights is "
-        "for those to say whose data they were trained on.",
+        "`LICENSE` is that of the files under `scripts/`, which are copies of Isocenter's. Whoever "
+        "owns the training data decides who may use the weights.",
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -91,7 +91,7 @@ def readme(
 # Columns that are named one by one.
 MOST = 24
 LIMITS = (
-    "Research only: it is no medical device, and nobody has cleared it for the care of patients.",
+    "Research only: it is not a medical device, and nobody has cleared it for the care of patients.",
     "The figures hold for images like those that it was tested on: the same kind of scanner, protocol and people.",
     "`manifest.json` shows whether a file was changed. It does not prove who made the package.",
 )
@@ -145,9 +145,9 @@ def _covariates(model: Model) -> str:
     """What has to be given beside the images, and how."""
     columns, entries = listed([f"`{name}`" for name in model.context.names], MOST), listed(model.context.entries, MOST)
     return (
-        f"Beside each image the model is told {columns} of the patient: add `--covariates TABLE.csv`, with a row for "
+        f"With each image the model gets {columns} of the patient: add `--covariates TABLE.csv`, with a row for "
         "each case, its name in the first column, and a column of each of these. A blank is filled in as in "
-        "`isocenter/model.json`, and `predictions.json` tells of it. In ONNX they are the second input, `context`, "
+        "`isocenter/model.json`, and `predictions.json` records it. In ONNX they are the second input, `context`, "
         f"of {len(model.context)} numbers: {entries}, prepared as there."
     )
 
@@ -160,7 +160,7 @@ def _absent(model: Model) -> str:
         f", and 0 in its entry of `context` ({', '.join(shown)}), which is 1 for one that is there" if shown else ""
     )
     return (
-        f"A case may lack {names}, as long as one image is there: leave the file away. In ONNX such an image is 0 "
+        f"A case may lack {names}, as long as one image is there: leave the file out. In ONNX such an image is 0 "
         f"throughout{entries}."
     )
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 # What of a kind of problem a packaged model needs: what comes after the network.
 PREDICTS = frozenset({"name", "of", "heads", "labels", "decoding"})
 LICENSE = "LICENSE"
-OF_A_CASCADE = "It is the first stage of a cascade, at low resolution: of it alone nothing was estimated."
+OF_A_CASCADE = "It is the first stage of a cascade, at low resolution: its performance alone was not estimated."
 # By how much one tensor of several networks may differ from what the task averages them to, of the largest output.
 AGREEMENT = 1e-4
 
@@ -161,7 +161,7 @@ def _modules(model: Model) -> list[Module]:
     """The network of the model, or those of its folds."""
     modules = [one.module.cpu() for one in model.members if isinstance(one, TorchNetwork)]
     if len(modules) != len(model.members):
-        raise PlanError("the model's network is no torch module", "package", "Load the model from its run")
+        raise PlanError("the model's network is not a torch module", "package", "Load the model from its run")
     return modules
 
 

@@ -104,7 +104,7 @@ class Cluster:
                 "no scheduler answers", self.address, "Start one with `dask scheduler`, and workers with `dask worker`"
             ) from error
         except ValueError as error:
-            raise UsageError(f"is no address ({error})", self.address, "Write it as tcp://host:8786") from error
+            raise UsageError(f"is not an address ({error})", self.address, "Write it as tcp://host:8786") from error
 
     def _refuse_strangers(self, client: Any) -> None:
         """Every worker has to be there with our version: another one gives other results."""
@@ -123,7 +123,7 @@ class Cluster:
 
     def _lost(self, what: str, left: int) -> ResourceError:
         undone = f"; {counted(left, 'case')} not done" if left else ""
-        return ResourceError(f"{what}{undone}", self.address, "Look at the cluster's logs, and give the command again")
+        return ResourceError(f"{what}{undone}", self.address, "Look at the cluster's logs, and run the command again")
 
 
 def _version() -> str:

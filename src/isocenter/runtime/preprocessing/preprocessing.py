@@ -102,7 +102,7 @@ class Preprocessing:
             values["normalisation"] = tuple(Normalisation(**one) for one in settings["normalisation"])
             return cls(**values)
         except (TypeError, KeyError) as error:
-            raise PlanError(f"impossible settings: {error}", "preprocessing", "Plan anew, or correct it") from error
+            raise PlanError(f"impossible settings: {error}", "preprocessing", "Plan again, or correct it") from error
 
     @property
     def inputs(self) -> int:
@@ -275,7 +275,7 @@ class Preprocessing:
     def _check(self, image: Image, where: str) -> None:
         if image.frames is not None and self.frames is None:
             raise GeometryError(
-                f"has {image.frames} frames on a fourth axis", where, "Give one volume (volume=..., one file a frame)"
+                f"has {image.frames} frames on a fourth axis", where, "Give one volume (volume=..., one file per frame)"
             )
         if self.spacing is not None and image.spacing is None:
             raise GeometryError(

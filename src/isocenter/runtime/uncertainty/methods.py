@@ -142,15 +142,15 @@ def _lacking(model: Model, method: str) -> str:
     if method == MEMBERS and model.average is None:
         return "the model is one network, without members that could differ"
     if method == LAPLACE and (model.laplace is None or not isinstance(model.run, TorchNetwork)):
-        return "no posterior of a last layer was fitted, or what computes does not show what that layer takes"
+        return "no posterior of a last layer was fitted, or the backend does not expose the inputs of that layer"
     if method == DROPOUT and _masks(model) is None:
-        return "the last layer of the network is not known, or what computes does not show what it takes"
+        return "the last layer of the network is not known, or the backend does not expose its inputs"
     if method == VARIATIONAL and _learnt(model) is None:
-        return "the weights of its last layer are no distributions (network.name vit, bayesian in network.size)"
+        return "the weights of its last layer are not distributions (network.name vit, bayesian in network.size)"
     if method == EVIDENTIAL and not model.task.decoding.states_evidence:
-        return "its network was not taught to state evidence (task.loss or task.noise evidential)"
+        return "its network was not trained to state evidence (task.loss or task.noise evidential)"
     if method == EVIDENTIAL and not (isinstance(model.run, TorchNetwork) and _deepest(model)):
-        return "what computes is no single network of ours, whose evidence could be taken"
+        return "the backend does not run a single network of Isocenter, whose evidence could be read"
     if method == TTA:
         try:
             model.flips(True)

@@ -106,7 +106,7 @@ class Receiver:
             with self._lock, suppress(ValueError):
                 self._silent.remove(plain)
         if kind != ASSOCIATE_RQ:
-            raise ProtocolError("a first PDU that is no request")
+            raise ProtocolError("a first PDU that is not an association request")
         request = parse_request(body)
         permits = self.listening.permits(request.calling, connection.address)
         served = self._served_by(connection, request, permits)

@@ -163,7 +163,7 @@ def _opened(us: str, peer: Peer, pairs: Sequence[tuple[str, str]], idle_s: float
             connection.send(pdu(RELEASE_RQ, bytes(4)))
             connection.first()
     except (OSError, EOFError, ProtocolError, struct.error) as error:
-        raise PeerError(f"cannot be spoken to ({str(error) or type(error).__name__})", peer.place, remedy) from error
+        raise PeerError(f"cannot be reached ({str(error) or type(error).__name__})", peer.place, remedy) from error
 
 
 def _few_contexts(known: Mapping[Path, Identity]) -> Iterator[dict[Path, Identity]]:

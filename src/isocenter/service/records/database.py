@@ -85,7 +85,9 @@ class Database:
             if is_unsent or isinstance(error, OF_VALUES):
                 remedy = "Report it with the words of the error"
                 raise RecordError(f"the database cannot hold what it is given: {words}", self.shown, remedy) from error
-            raise ResourceError(f"the database does not answer: {words}", self.shown, "Is it running?") from error
+            raise ResourceError(
+                f"the database does not answer: {words}", self.shown, "Check that it is running"
+            ) from error
 
     @property
     def shown(self) -> str:

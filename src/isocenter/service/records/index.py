@@ -242,7 +242,7 @@ def _settled(connection: Connection, study: Row[Any]) -> Settled:
     aside = [f"a job is aside: {row.reason}" for row in own if row.state == "aside"]
     if study.contested is not None:
         place = study.contested.rpartition("/")[0]
-        aside.append(f"another object of a UID that it has lies in {place}: release it, or reroute the study")
+        aside.append(f"another object with the same UID lies in {place}: release it, or reroute the study")
     outcome, because = None, None  # every job is aside
     if ranked:
         outcome, because = ranked[0].outcome, ranked[0].reason

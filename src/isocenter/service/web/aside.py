@@ -31,7 +31,7 @@ def release_aside(node: Node, n: Annotated[int, Path(ge=1, le=2**31)]) -> AsideS
     """Let an object take the place of the one that came first, which lies aside instead; its study is done anew."""
     aside = next((one for one in read_asides(node.folder) if one.number == n), None)
     if aside is None:
-        raise WebError(404, "nothing lies aside there", str(n), "See /api/aside")
+        raise WebError(404, "there is no such object set aside", str(n), "See /api/aside")
     try:
         identity = read_identity(aside.path)
     except FormatError as error:
@@ -44,7 +44,7 @@ def release_aside(node: Node, n: Annotated[int, Path(ge=1, le=2**31)]) -> AsideS
         exchange=lambda: exchange(node.folder, aside),
     )
     if not is_exchanged:
-        raise WebError(409, "the records know no object in whose place it could come", str(n), "Have it sent again")
+        raise WebError(409, "the records have no object that it could replace", str(n), "Have it sent again")
     return _shapes(node, [aside])[0]
 
 

@@ -120,19 +120,19 @@ def _region(within: Within, geometry: Geometry) -> str:
     mask = read(within.path)
     places = np.argwhere(np.asarray(mask.data)[0] == within.value)
     if not len(places):
-        raise DatasetError("the answer that it is to look within marks nothing", NAME, "There is nothing to predict")
+        raise DatasetError("the answer of the rule in `inside` marks nothing", NAME, "There is nothing to predict")
     beyond = within.margin_mm / np.asarray(mask.geometry.steps)
     ends = zip(places.min(axis=0) - 0.5 - beyond, places.max(axis=0) + 0.5 + beyond, strict=True)
     corners = np.array(list(product(*ends)))
     if within.frames is not None:
         if geometry.frame_of_reference is None or within.frames != {geometry.frame_of_reference}:
-            problem = "the answer that it is to look within is on another frame of reference"
+            problem = "the answer of the rule in `inside` has another frame of reference"
             raise GeometryError(problem, NAME, "Let both rules take series of one frame of reference")
         corners = geometry.to_index(mask.geometry.to_world(corners))
     firsts = np.floor(corners.min(axis=0) + 0.5 + ROUNDING).clip(0).astype(int)
     lasts = np.ceil(corners.max(axis=0) + 0.5 - ROUNDING).clip(max=geometry.shape).astype(int)
     if (firsts >= lasts).any():
-        problem = "the answer that it is to look within lies outside of the image"
+        problem = "the answer of the rule in `inside` lies outside the image"
         raise DatasetError(problem, NAME, "There is nothing to predict")
     return ",".join(f"{first}:{last}" for first, last in zip(firsts, lasts, strict=True))
 

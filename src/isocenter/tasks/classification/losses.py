@@ -63,20 +63,23 @@ class Loss:
 
 LOSSES: Mapping[str, Loss] = {
     "ce": Loss(
-        _entropy, "cross-entropy: its probabilities are to be believed", "doi:10.1198/016214506000001437", plain=True
+        _entropy,
+        "cross-entropy is a proper scoring rule, so its probabilities can be trusted",
+        "doi:10.1198/016214506000001437",
+        plain=True,
     ),
     "focal": Loss(
-        _focal, "what is nearly right counts little; probabilities come out too near one another", "arXiv:1708.02002"
+        _focal, "nearly right answers count little; probabilities come out too close to one another", "arXiv:1708.02002"
     ),
     "hardest": Loss(
         _entropy,
-        "the hardest half of each batch alone counts; probabilities come out unsure",
+        "only the hardest half of each batch counts; probabilities come out unsure",
         "arXiv:1604.03540",
         hardest=0.5,
     ),
     "class_balanced": Loss(
         _entropy,
-        "cross-entropy in which classes of few cases count more, and probabilities are brought back",
+        "cross-entropy in which classes of few cases count more, and probabilities are corrected afterwards",
         "arXiv:1901.05555",
         weighs=True,
     ),
@@ -88,7 +91,7 @@ LOSSES: Mapping[str, Loss] = {
     ),
     "evidential": Loss(
         evidential,
-        "the network says how much evidence there is, which epistemic uncertainty takes",
+        "the network states its evidence, from which epistemic uncertainty is computed",
         "arXiv:1806.01768",
         states_evidence=True,
     ),
@@ -153,7 +156,7 @@ def check_loss(name: str, *, smoothing: float, weighted: bool, counted: bool, be
 def check_drawn(name: str, drawn: str) -> None:
     """PlanError where the sampling would balance the classes once more, or in shares that nobody knows."""
     if drawn == "by_loss":
-        problem = "classes would come in shares that nobody knows, so that probabilities could not be brought back"
+        problem = "the class shares in training would not be known, so probabilities could not be corrected"
         raise PlanError(problem, "training.sampling", "Give natural, and --set task.loss=hardest")
     if LOSSES[name].balances and drawn != "natural":
         problem = f"{name} balances the classes by itself, and {drawn} sampling would do it twice"

@@ -167,7 +167,7 @@ def costs_of(given: Any, classes: int) -> tuple[tuple[float, ...], ...] | None:
         return None
     table = np.asarray(given, dtype=np.float64)
     if table.shape != (classes, classes) or not np.isfinite(table).all() or (table < 0).any() or np.diag(table).any():
-        problem = f"{given} are no costs of {classes} classes"
+        problem = f"{given} are not costs of {classes} classes"
         remedy = f"Give {classes} rows of {classes} numbers from 0, of each reference what each call costs, 0 if right"
         raise PlanError(problem, COSTS, remedy)
     return tuple(tuple(row) for row in table.tolist())

@@ -70,10 +70,10 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
     here = {name: counts.get(name, 0) for name in declared}
     taught = loss(fingerprint)
     return {
-        "classes": Decision(declared, f"of {sum(counts.values())} training cases: {shares}"),
+        "classes": Decision(declared, f"among {sum(counts.values())} training cases {shares}"),
         "counts": Decision(here, "their shares are what probabilities refer to"),
         "loss": taught,
-        "smoothing": Decision(0.0, "probabilities are to be believed as they are"),
+        "smoothing": Decision(0.0, "smoothed targets would distort the probabilities"),
         "weights": Decision(None, "where a class is scarce its cases are drawn more often instead"),
         "prior_shift": prior_shift(here, None, str(sampling(fingerprint).value), str(taught.value)),
         "operating_point": Decision("youden", "no rule was asked for: sensitivity and specificity count alike", YOUDEN),
@@ -94,14 +94,13 @@ def order(classes: Sequence[str]) -> Decision:
     if len(classes) > 2 and grades(classes) is not None:
         remedy = "if they are grades, --set task.order=corn (or cumulative, softmax) teaches and measures their order"
         return Decision(NONE, f"{', '.join(classes)} may be grades or the numbers of classes: {remedy}", CORN)
-    return Decision(NONE, "nobody said that the classes have an order")
+    return Decision(NONE, "no order of the classes was stated")
 
 
 def epochs() -> Decision:
     """The number of passes over its cases after which a training ends, however many minutes are left."""
     because = (
-        "the network answers once for each image: where cases are hard it learns them by heart in more, and where they "
-        "are easy it gains little"
+        "each image gives one answer: in more epochs the network memorises hard cases, and it gains little on easy ones"
     )
     return Decision(MOST_EPOCHS, because, "docs/benchmarks.md")
 
@@ -136,7 +135,7 @@ def loss(fingerprint: Fingerprint) -> Decision:
     ratio = max(counts.values()) / counts[rarest]
     if ratio >= SCARCEST:
         because = f"{rarest} has {ratio:.0f} times fewer training cases than the largest class: drawn as often they "
-        because += f"would be learnt by heart; {LOSSES['logit_adjusted'].because}"
+        because += f"would be memorised; {LOSSES['logit_adjusted'].because}"
         return Decision("logit_adjusted", because, LOSSES["logit_adjusted"].source)
     others = ", ".join(name for name in LOSSES if name != "ce")
     return Decision("ce", f"{LOSSES['ce'].because} (for scarce or hard classes: {others})", LOSSES["ce"].source)
@@ -149,10 +148,14 @@ def sampling(fingerprint: Fingerprint) -> Decision:
     share, equal = counts[rarest] / sum(counts.values()), 1 / len(counts)
     scarcity = f"{rarest} has {counts[rarest]} of {sum(counts.values())} training cases ({100 * share:.1f} %)"
     if LOSSES[loss(fingerprint).value].adjusts:
-        return Decision("natural", f"{scarcity}: the loss sees to it, and each case comes as often as any other")
+        return Decision("natural", f"{scarcity}: the loss balances them, and each case is drawn as often as any other")
     if share < SCARCE * equal:
-        return Decision("balanced", f"{scarcity}: classes are drawn alike, probabilities corrected", "arXiv:1710.05381")
-    return Decision("natural", f"{scarcity}: each case as often as any other")
+        return Decision(
+            "balanced",
+            f"{scarcity}: classes are drawn equally often, and probabilities are corrected",
+            "arXiv:1710.05381",
+        )
+    return Decision("natural", f"{scarcity}: each case is drawn as often as any other")
 
 
 def prior_shift(
@@ -228,6 +231,6 @@ def check_settings(
 def check_grouped(grouped: GroupThresholds, classes: Sequence[str], *, parted: bool) -> None:
     """PlanError for thresholds of groups that cannot be; parted: neither an order nor costs decide what is called."""
     if grouped.groups is not None and (len(classes) != 2 or not parted):
-        problem = "thresholds part two classes only, without an order or costs"
+        problem = "thresholds exist only for two classes, without an order or costs"
         raise PlanError(problem, "task.group_thresholds", "Give none, or training.fairness for more classes")
     grouped.check(classes)

@@ -111,7 +111,7 @@ def class_index(case: Case, classes: Sequence[str]) -> int:
     """The number of the case's class; DatasetError for one that was not trained."""
     name = case.references["class"]
     if name not in classes:
-        raise DatasetError(f"class {name!r} is none of {', '.join(classes)}", case.id, "Declare it, or mend it")
+        raise DatasetError(f"class {name!r} is none of {', '.join(classes)}", case.id, "Declare it, or correct it")
     return classes.index(name)
 
 
@@ -180,7 +180,7 @@ def overview(answers: Answers, folds: int) -> list[Figure]:
     return [
         *discrimination({classes[n]: (reference == n, probabilities[:, n], answers.patients) for n in shown}, folds),
         figures.reliability(happened, chance, "Can the probabilities be believed?"),
-        figures.confusion(counts, classes, "What was taken for what", caption=_how_called(answers)),
+        figures.confusion(counts, classes, "Confusion matrix", caption=_how_called(answers)),
     ]
 
 

@@ -41,8 +41,8 @@ FEWEST_BOXES = 10
 SENTENCES: Mapping[str, Sentence] = {
     **SETTING_SENTENCES,
     **CERTAINTY_SENTENCES,
-    "risk": Sentence("Covering boxes may miss {percent} of those of a case", "No covering boxes are looked for"),
-    "risk_delta": Sentence("They may miss more in {percent} of calibration parts"),
+    "risk": Sentence("Covering boxes may miss {percent} of those of a case", "No covering boxes are made"),
+    "risk_delta": Sentence("They may miss more in {percent} of calibration sets"),
     "covering": Sentence("Scores of covering boxes are found", "No covering boxes are found yet", always=True),
     "axes": Sentence("Boxes have {value} axes"),
     "typical": Sentence("An output of 1 is a length of {value} voxels"),
@@ -143,7 +143,9 @@ def threshold(
         right.append(matches.right)
         total += int(matches.references.sum())
     if total < FEWEST_BOXES or not np.concatenate(right).any():
-        because = f"{counted(total, 'box', 'boxes')} of validation cases are too few, {FEWEST_BOXES} are the least"
+        because = (
+            f"{counted(total, 'box', 'boxes')} of validation cases are too few (at least {FEWEST_BOXES} are needed)"
+        )
         return Decision(THRESHOLD, because if total < FEWEST_BOXES else "no box of a validation case was found")
     every = np.concatenate(scores)
     order = np.argsort(-every, kind="stable")

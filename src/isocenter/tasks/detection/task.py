@@ -378,7 +378,7 @@ class Detection:
             raise DatasetError(
                 f"boxes of {unknown[0]!r}, which is none of {', '.join(self.classes)}",
                 case.id,
-                "Declare the class, or mend it",
+                "Declare the class, or correct it",
             )
         return boxes
 

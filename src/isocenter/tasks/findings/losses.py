@@ -60,19 +60,21 @@ class Loss:
 
 LOSSES: Mapping[str, Loss] = {
     "bce": Loss(
-        _binary, "binary cross-entropy: its probabilities are to be believed", "doi:10.1198/016214506000001437"
+        _binary,
+        "binary cross-entropy is a proper scoring rule, so its probabilities can be trusted",
+        "doi:10.1198/016214506000001437",
     ),
     "class_balanced": Loss(
         _binary,
-        "binary cross-entropy in which what few cases show counts more, and probabilities are brought back",
+        "binary cross-entropy in which rare findings count more, and probabilities are corrected afterwards",
         "arXiv:1901.05555",
     ),
     "focal": Loss(
-        _focal, "what is nearly right counts little; probabilities come out too near 0.5", "arXiv:1708.02002"
+        _focal, "nearly right answers count little; probabilities come out too close to 0.5", "arXiv:1708.02002"
     ),
     "asymmetric": Loss(
         _asymmetric,
-        "what is easily seen to be absent counts little; probabilities come out too high",
+        "easily absent findings count little; probabilities come out too high",
         "arXiv:2009.14119",
     ),
 }

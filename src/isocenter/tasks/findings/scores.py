@@ -84,7 +84,7 @@ def overview(known: Mapping[str, Called], folds: int) -> list[Figure]:
     for name, own in list(known.items())[:MOST_SHOWN]:
         drawn.append(figures.reliability(own.truth, own.scores, f"Can the probabilities of {name} be believed?"))
         counts = Confusion.of(own.called, own.truth).counts.astype(int)
-        drawn.append(figures.confusion(counts, (f"no {name}", name), f"{name}: what was taken for what"))
+        drawn.append(figures.confusion(counts, (f"no {name}", name), f"{name}: confusion matrix"))
     return drawn
 
 

@@ -31,8 +31,8 @@ TRIED: Mapping[str, tuple[float, ...]] = {
 FEWEST_OBJECTS = 10
 SENTENCES: Mapping[str, Sentence] = {
     **CERTAINTY_SENTENCES,
-    "risk": Sentence("Covering objects may miss {percent} of those of a case", "No covering objects are looked for"),
-    "risk_delta": Sentence("They may miss more in {percent} of calibration parts"),
+    "risk": Sentence("Covering objects may miss {percent} of those of a case", "No covering objects are made"),
+    "risk_delta": Sentence("They may miss more in {percent} of calibration sets"),
     "covering": Sentence("Scores of covering objects are found", "No covering objects are found yet", always=True),
     "steps": Sentence("The sides of a voxel are {size}, the shortest being 1"),
     "reach": Sentence("Heights rise up to {value} sides of a voxel from the border"),
@@ -40,7 +40,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "inside": Sentence(
         "A voxel belongs to an object from a probability of {value} on", "No probability of inside is set yet"
     ),
-    "prominence": Sentence("Hills that rise by {value} are objects of their own", "No prominence of hills is set yet"),
+    "prominence": Sentence("Peaks that rise by {value} are separate objects", "No prominence of peaks is set yet"),
 }
 
 
@@ -139,7 +139,7 @@ def thresholds(
     """
     total = sum(len(np.setdiff1d(one, 0)) for one in references)
     if total < FEWEST_OBJECTS:
-        because = f"{counted(total, 'object')} of validation cases are too few, {FEWEST_OBJECTS} are the least"
+        because = f"{counted(total, 'object')} of validation cases are too few (at least {FEWEST_OBJECTS} are needed)"
         return {name: Decision(getattr(decoder, name), because) for name in names}
 
     given = [(np.asarray(one["inside"]), np.asarray(one["height"])) for one in maps]

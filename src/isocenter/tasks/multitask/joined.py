@@ -28,7 +28,7 @@ class Joined:
         ordered = tuple(sorted(kinds, key=lambda kind: kind.name))
         if len({kind.name for kind in ordered}) < len(ordered) or len(ordered) < 2:
             named = SIGN.join(kind.name for kind in ordered)
-            raise PlanError(f"{named} is no set of different kinds", "task.name", "Name each kind once")
+            raise PlanError(f"{named} is not a set of different kinds", "task.name", "Name each kind once")
         return cls(ordered)
 
     @property

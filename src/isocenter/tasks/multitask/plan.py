@@ -58,7 +58,7 @@ def _weighting(kinds: Sequence[type[Task]], fingerprint: Fingerprint) -> Decisio
 
 def _weights(kinds: Sequence[type[Task]]) -> Decision:
     weights = {kind.name: 1.0 for kind in kinds}
-    return Decision(weights, "nobody said that one part matters more than another")
+    return Decision(weights, "no weights of the parts were asked for")
 
 
 def check_settings(rest: Mapping[str, Any], parts: Sequence[str]) -> None:
@@ -73,7 +73,7 @@ def check_settings(rest: Mapping[str, Any], parts: Sequence[str]) -> None:
     if weights is None:
         return
     if not isinstance(weights, Mapping) or set(weights) - set(parts):
-        problem = f"{weights!r} are no weights of {', '.join(parts)}"
+        problem = f"{weights!r} are not weights of {', '.join(parts)}"
         raise PlanError(problem, "task.loss_weights", "Give one number above 0 for each part")
     for name, value in weights.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
@@ -159,11 +159,11 @@ def agreed(each: Mapping[str, Mapping[str, Decision]]) -> dict[str, Decision]:
         "training.sampling": Decision(
             "natural", "cases drawn by the class of one part would change what the others see"
         ),
-        "training.epochs": Decision(None, "what more of them do was measured for classes alone"),
-        "training.networks": Decision(1, "one network has all the minutes"),
+        "training.epochs": Decision(None, "the effect of several networks was measured only for classification"),
+        "training.networks": Decision(1, "one network gets all the minutes"),
         "training.selection": Decision(SELECTED, f"it is the mean of {selected}, of the validation cases that have it"),
         "evaluation.primary": Decision(
-            primary.value, f"{first}: {primary.because}; beside it stands {others}", primary.source
+            primary.value, f"{first}: {primary.because}; also reported: {others}", primary.source
         ),
     }
 

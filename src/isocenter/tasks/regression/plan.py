@@ -66,12 +66,12 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         "units": Decision(units or None, named),
         "mean": Decision(means, "of the training cases: the network learns how far a case lies from it"),
         "deviation": Decision(
-            deviations, "of the training cases: in it targets of different units cost alike, and the network's outputs"
-            " are about 1"
+            deviations, "of the training cases: divided by it, targets of different units count alike, and the "
+            "network's outputs are about 1"
         ),
         "noise": Decision("none", "no error bar was asked for (gaussian gives one to each case)", "arXiv:1703.04977"),
         "loss": Decision(
-            "huber", "beyond one deviation an error costs by its size, so that no odd value rules; with noise the "
+            "huber", "beyond one deviation the cost grows linearly, so that no outlier dominates; with noise the "
             "likelihood takes its place", HUBER
         ),
         "error_factor": Decision({}, "there are no error bars"),
@@ -131,7 +131,7 @@ def error_factors(targets: Sequence[str], measured: Sequence[Measured]) -> tuple
         own = by_target.get(name)
         if own is None or own.errors is None or len(own.cases) < FEWEST_CASES:
             cases = counted(0 if own is None else len(own.cases), "unseen case")
-            reasons.append(f"{name}: {cases} are too few for a factor, {FEWEST_CASES} are the least")
+            reasons.append(f"{name}: {cases} are too few for a factor (at least {FEWEST_CASES} are needed)")
             continue
         total, count = float((((own.predicted - own.reference) / own.errors) ** 2).sum()), len(own.cases)
         low, high = (float(stats.chi2.ppf(share, count)) for share in (CHANCE / 2, 1 - CHANCE / 2))

@@ -33,7 +33,7 @@ PARTLY_SENTENCES: Mapping[str, Sentence] = {
     ),
     "background": Sentence("The value {value} of the masks is the background", "The background of the masks is 0"),
     "sparse": Sentence("Masks are known in single {value} only", "Masks are known as a whole"),
-    "readers": Sentence("Of several readers, what is taught is decided by {value}"),
+    "readers": Sentence("Where several readers drew a case, the network learns by the rule {value}"),
     "observers": Sentence("The readers are {value}", "No readers are named"),
 }
 
@@ -49,7 +49,9 @@ def partly_decisions(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, De
     return {
         "regions": _regions(dataset),
         "ignore": Decision(ignore, because, NNUNET_IGNORE if ignore is not None else ""),
-        "background": Decision(background, "the data set declares it" if background else "it is what has no label"),
+        "background": Decision(
+            background, "the data set declares it" if background else "it marks voxels without a label"
+        ),
         "sparse": _sparse(ignore, fingerprint),
         **_readers(dataset),
     }
@@ -75,15 +77,16 @@ def _sparse(ignore: int | None, fingerprint: Fingerprint) -> Decision:
 def _readers(dataset: Dataset) -> dict[str, Decision]:
     names = list(dataset.readers)
     if len(names) < 2:
-        nobody = Decision([], "the data set does not say who drew it")
+        nobody = Decision([], "the data set does not name its readers")
         return {"readers": Decision("first", "each case was drawn once"), "observers": nobody}
     who = f"{counted(len(names), 'reader')} drew the cases"
     if len(names) < FEWEST_READERS:
         chosen = Decision(
-            "first", f"{who}, who have no majority: {names[0]} is learnt, and the other tells how far people agree"
+            "first",
+            f"{who}, who have no majority: the network learns {names[0]}, and the other shows how far readers agree",
         )
     else:
-        chosen = Decision("majority", f"{who}: what most of them say is learnt")
+        chosen = Decision("majority", f"{who}: the network learns the majority")
     return {"readers": chosen, "observers": Decision(names, "the data set names them")}
 
 

@@ -58,9 +58,7 @@ SENTENCES: Mapping[str, Sentence] = {
     **COVERING_SENTENCES,
     **{name: SET_SENTENCES[name] for name in INTERVALS},
     "labels": Sentence("The structures are {value}"),
-    "tolerance": Sentence(
-        "A surface counts as found within this many mm (voxels where the spacing is unknown): {each}"
-    ),
+    "tolerance": Sentence("The tolerance of NSD in mm (in voxels where the spacing is unknown) is {each}"),
     "centrelines": Sentence("Centrelines are followed of {value}", "No structure has a centreline"),
     "several": Sentence("The share of training references in which a structure has several pieces is: {each}"),
     "expected_dice": Sentence(
@@ -117,8 +115,8 @@ def _several(labels: Sequence[Label], fingerprint: Fingerprint) -> Decision:
     """In which share of the training references each label has several pieces."""
     counts = {label.name: _components(label, fingerprint) for label in labels}
     shares = {name: round(float(np.mean(np.array(own) > 1)), 4) for name, own in counts.items() if own}
-    words = [f"{name} in {sum(n > 1 for n in own)} of {len(own)}" for name, own in counts.items() if own]
-    return Decision(shares, f"several pieces in training references: {', '.join(words)}")
+    words = [f"label {name} in {sum(n > 1 for n in own)} of {len(own)}" for name, own in counts.items() if own]
+    return Decision(shares, f"training references with several pieces: {', '.join(words)}")
 
 
 def _components(label: Label, fingerprint: Fingerprint) -> list[int]:
@@ -133,7 +131,8 @@ def decisions(labels: Sequence[Label], fingerprint: Fingerprint) -> dict[str, De
         "network.name": Decision("unet", "it gives an output for every voxel", "arXiv:1505.04597"),
         "training.networks": Decision(
             None,
-            "where the minutes are enough for several networks they share them: the loss of a mean of probabilities is "
+            "where the minutes are enough for several networks, these share them: the loss "
+            "of a mean of probabilities is "
             "never above the mean of their losses",
             LAKSHMINARAYANAN,
         ),
@@ -148,11 +147,11 @@ def _reduction(labels: Sequence[Label], fingerprint: Fingerprint, enough: float)
     enough: voxels that have to be left of its width
     """
     if axes_of(fingerprint) != 2:
-        return Decision(1.0, "volumes are thin along one axis or the other: patches keep their grid")
+        return Decision(1.0, "a volume may have few slices along an axis, so patches keep their grid")
     widths = {label.name: _width(label, fingerprint) for label in labels}
     thinnest = min(widths, key=widths.__getitem__)
     if math.isinf(widths[thinnest]):
-        return Decision(1.0, "nobody measured how wide structures are")
+        return Decision(1.0, "the width of the structures was not measured")
     return coarser(fingerprint, widths[thinnest], enough, f"{thinnest} is {widths[thinnest]:.3g} voxels wide")
 
 
@@ -238,14 +237,14 @@ def _loss(
     """known: voxels, the background's too"""
     all_known = partly["ignore"].value is None
     if lines:
-        because = f"{'; '.join(lines.values())} (medians of the training cases): what breaks it shall cost"
+        because = f"{'; '.join(lines.values())} (medians of the training cases): the loss should penalise breaks"
         return Decision("dice+ce+cldice", because, CLDICE)
     if thin and all_known:
         because = f"{'; '.join(thin.values())} (medians of the training cases): nearly all of it is surface"
         return Decision("dice+ce+boundary", because, "arXiv:1905.07852")
     share = sum(voxels.values()) / max(1, known)
     if share < SPARSE:
-        because = f"structures fill {100 * share:.3f} % of the voxels: what is easily background shall count little"
+        because = f"structures fill {100 * share:.3f} % of the voxels: easy background should count little"
         return Decision("dice+focal", because, "doi:10.1016/j.media.2021.102035")
     which = "voxels" if all_known else "known voxels"
     because = (

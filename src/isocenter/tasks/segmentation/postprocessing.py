@@ -30,7 +30,7 @@ def tidying_from(rule: Mapping[str, Any]) -> Tidying:
     """The rule of a plan or a record; ValueError for what is none."""
     made = Tidying(**rule)
     if not isinstance(made.largest, bool) or not isinstance(made.holes, bool) or not float(made.smallest) >= 0:
-        raise ValueError(f"{dict(rule)} is no post-processing")
+        raise ValueError(f"{dict(rule)} is not a post-processing rule")
     return replace(made, smallest=float(made.smallest))
 
 
@@ -71,7 +71,7 @@ def choose(
     a bootstrap bound. A label that neither side has counts as 1: what is removed there is a gain.
     """
     if len(cases) < FEWEST_CASES:
-        because = f"off: {len(cases)} validation cases are too few to choose it on, {FEWEST_CASES} are the least"
+        because = f"off: {len(cases)} validation cases are too few to choose it on (at least {FEWEST_CASES} are needed)"
         return {}, Decision({}, because, NNUNET)
     pairs = [
         _Pair(np.asarray(one.data), *truth(case), one.geometry.voxel_volume or 1.0)

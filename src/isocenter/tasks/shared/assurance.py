@@ -39,16 +39,16 @@ ROMANO = "arXiv:2006.02544"
 EXACT = ": these cases trained nothing and decided nothing else"
 APPROXIMATE = ": approximate, no guarantee, for these cases decided other things too"
 SET_SENTENCES: Mapping[str, Sentence] = {
-    "coverage": Sentence("Sets and intervals are to hold the truth in {percent} of new patients"),
-    "conformal_method": Sentence("Classes are scored for them by the method {value}"),
-    "conformal_by": Sentence("They hold by the rule {value}"),
+    "coverage": Sentence("Prediction sets and intervals should contain the truth in {percent} of new patients"),
+    "conformal_method": Sentence("Sets of classes use the score {value}"),
+    "conformal_by": Sentence("Their coverage holds by the rule {value}"),
     "conformal": Sentence(
         "Thresholds of sets or intervals are found", "No sets or intervals are found yet", always=True
     ),
 }
 COVERING_SENTENCES: Mapping[str, Sentence] = {
     "risk": Sentence("A covering mask may miss {percent} of its structure", "No covering masks are made"),
-    "risk_delta": Sentence("It may miss more in {percent} of calibration parts"),
+    "risk_delta": Sentence("It may miss more in {percent} of calibration sets"),
     "covering": Sentence("Thresholds of covering masks are found", "No covering masks are found yet", always=True),
 }
 SET_NAMES: Mapping[str, str] = {
@@ -83,9 +83,9 @@ def interval_decisions() -> dict[str, Decision]:
 
 def set_decisions() -> dict[str, Decision]:
     """The settings of a task that states sets, before any case has found something."""
-    by = f"each class by itself where each has {FEWEST_OF_CLASS} cases, else all cases together"
+    by = f"auto: each class by itself where each has {FEWEST_OF_CLASS} cases, else all cases together"
     return interval_decisions() | {
-        "conformal_method": Decision(AUTO, "lac, which makes the smallest sets, of grades those without gaps"),
+        "conformal_method": Decision(AUTO, "auto: lac, which gives the smallest sets; for grades, sets without gaps"),
         "conformal_by": Decision(AUTO, by),
     }
 
@@ -165,8 +165,10 @@ def crossed_each(certainty: Certainty, scores: Mapping[str, Scored], networks: i
     because = (
         f"sets and intervals of the mean of {networks} folds hold the truth in about {100 * conformal.level:g} % of "
     )
-    because += f"{whom}, surely in {100 * surely:.0f} %, like the {counted(patients, 'patient')} whose cases the fold "
-    because += "that had not seen them scored (CV+); a fold alone goes by thresholds, which are approximate"
+    because += (
+        f"{whom}, surely in {100 * surely:.0f} %, like the {counted(patients, 'patient')} each scored by the fold "
+    )
+    because += "that had not seen them (CV+); a single fold uses thresholds, which are approximate"
     made = replace(conformal, crossed=crossed)
     return replace(certainty, conformal=made), {"task.conformal": Decision(made.settings, because, ROMANO)}
 
@@ -177,7 +179,7 @@ def covering_decisions(
     """The settings of a task that states masks or boxes that miss little, before any case has found something."""
     return {
         "risk": Decision(USUAL_RISK, because, CRC),
-        "risk_delta": Decision(None, "it holds on average over calibration parts: no confidence was asked for"),
+        "risk_delta": Decision(None, "it holds on average over calibration sets: no confidence was asked for"),
         "covering": Decision(None, "they are found after training, on cases that did not train"),
     }
 
@@ -241,7 +243,7 @@ def _with(
     if endless := [name for name, limit in limits.items() if math.isinf(limit)]:
         least = math.ceil(level / (1 - level) - 1e-9)
         lacking = ", ".join(f"{name} ({counts[name]})" for name in endless)
-        because += f"; of {lacking} too few patients with finite outputs, {least} are the least: nothing is left out"
+        because += f"; {lacking}: too few patients with finite outputs (at least {least}), so nothing is left out"
     decision = Decision(conformal.settings, because, ANGELOPOULOS)
     return replace(certainty, conformal=conformal), {"task.conformal": decision}
 

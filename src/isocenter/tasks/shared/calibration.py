@@ -36,7 +36,9 @@ def calibrated(certainty: Certainty, unseen: Unseen) -> tuple[Certainty, dict[st
 
 def certainty_decisions() -> dict[str, Decision]:
     """The settings of a task whose probabilities are calibrated, before any case has found something."""
-    because = "the simplest method that is not surely worse than the best for patients whom it was not fitted on"
+    because = (
+        "auto takes the simplest method that is not surely worse than the best in patients that it was not fitted on"
+    )
     return {
         "calibration_method": Decision(AUTO, because, GUO),
         "calibration": Decision(None, "it is fitted to predictions of unseen cases after training"),

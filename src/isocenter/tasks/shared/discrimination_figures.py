@@ -10,8 +10,8 @@ from isocenter.evaluation import roc_band
 from isocenter.report import Figure, figures
 
 POOLED = (
-    "The scores of {} folds in one order, although they are of different models: the area is not the one stated, which "
-    "is a mean over the folds."
+    "The scores of {} folds are pooled, although they come from different models: the area differs from the one "
+    "stated, which is a mean over the folds."
 )
 # More bands than these would hide one another.
 MOST_BANDS = 4

@@ -79,7 +79,7 @@ class GroupThresholds:
         try:
             made = groups_of({name: [one] for name, one in covariates.items()}, self.groups, strictly=False)
         except UsageError as error:
-            raise PlanError(error.problem, "task.group_thresholds", "Mend the covariate of the case") from error
+            raise PlanError(error.problem, "task.group_thresholds", "Correct the covariate of the case") from error
         return next((str(own[0]).casefold() for own in made.values()), UNKNOWN)
 
     def stated(self, prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:
@@ -144,9 +144,9 @@ def group_threshold(
 
 def grouped_decisions() -> dict[str, Decision]:
     """The settings of a task that has thresholds, before training."""
-    because = "the sick of every group are then found as often; with equalised_odds false alarms count alike"
+    because = "sensitivity is then equal in all groups; equalised_odds equalises false alarms too"
     return {
-        "group_thresholds": Decision(None, "people are treated by group only where a person says so"),
+        "group_thresholds": Decision(None, "groups get thresholds of their own only where somebody asks for it"),
         "group_criterion": Decision(OPPORTUNITY, because, HARDT),
         BY_GROUP: Decision(None, "they are found with the common threshold, where task.group_thresholds names groups"),
     }

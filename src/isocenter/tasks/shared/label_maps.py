@@ -15,7 +15,7 @@ from isocenter.values import Array, Code, Image, Label, Prediction
 def label_values(data: Array, where: str) -> Array:
     """(1, *spatial) as whole numbers (*spatial); a float file may hold them too. DatasetError where they are not."""
     if len(data) != 1:
-        raise DatasetError(f"a mask with {len(data)} channels", where, "Give one label map a case")
+        raise DatasetError(f"a mask with {len(data)} channels", where, "Give one label map per case")
     values = data[0]
     if values.dtype.kind == "f":
         whole = np.rint(values)

@@ -87,13 +87,18 @@ class Term:
 
 
 TERMS: Mapping[str, Term] = {
-    "ce": Term(entropy, "voxels", "its probabilities are to be believed", "doi:10.1198/016214506000001437"),
-    "focal": Term(focal, "voxels", "what is easily background counts little", "arXiv:1708.02002"),
-    "topk": Term(hardest, "voxels", "the hardest tenth of the voxels alone counts", "arXiv:1605.06885"),
+    "ce": Term(
+        entropy,
+        "voxels",
+        "it is a proper scoring rule, so its probabilities can be trusted",
+        "doi:10.1198/016214506000001437",
+    ),
+    "focal": Term(focal, "voxels", "easy background counts little", "arXiv:1708.02002"),
+    "topk": Term(hardest, "voxels", "only the hardest tenth of the voxels counts", "arXiv:1605.06885"),
     "evidential": Term(
         mean_evidential,
         "voxels",
-        "a voxel says how much evidence there is, which epistemic uncertainty takes",
+        "the network states the evidence of each voxel, from which epistemic uncertainty is computed",
         "arXiv:1806.01768",
     ),
     "dice": Term(dice, "overlap", "labels count alike, whatever their size", "arXiv:1606.04797"),

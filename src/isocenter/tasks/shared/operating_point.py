@@ -32,7 +32,7 @@ def check_rule(rule: object) -> str:
     """The rule itself; PlanError for one that is none."""
     if not isinstance(rule, str) or not RULE.fullmatch(rule):
         remedy = "Choose youden, or as in sensitivity>=0.95 or specificity>=0.9"
-        raise PlanError(f"{rule!r} is no rule for an operating point", "task.operating_point", remedy)
+        raise PlanError(f"{rule!r} is not an operating-point rule", "task.operating_point", remedy)
     return rule
 
 
@@ -74,7 +74,7 @@ def chosen_thresholds(
         numbers = f"{counted(int(positive.sum()), 'unseen case')} of {name}"
         numbers += f" and {counted(int((~positive).sum()), 'other')}"
         if min(positive.sum(), (~positive).sum()) < FEWEST_CASES:
-            reasons.append(f"{numbers} {TOO_FEW}, {FEWEST_CASES} each are the least: {instead}")
+            reasons.append(f"{numbers} {TOO_FEW} (at least {FEWEST_CASES} of each are needed): {instead}")
         else:
             levels[name] = round(threshold(rule, probabilities, positive), 6)
             reasons.append(f"{rule} of {numbers}")

@@ -31,7 +31,7 @@ def reading(settings: Mapping[str, Any], known: Iterable[str], kind: str) -> Ite
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         problem = f"impossible settings of {kind} ({type(error).__name__}: {error})"
-        raise PlanError(problem, "task", "Plan anew, or mend it") from error
+        raise PlanError(problem, "task", "Plan again, or correct it") from error
 
 
 def numbers_by_name(given: Mapping[str, Any] | None) -> dict[str, float] | None:

@@ -28,7 +28,7 @@ MOST_BINS, EVENTS_A_BIN = 10, 5
 CANDES = "arXiv:2103.09672"
 # Steps of a curve that a plan and a model keep, and the digits of each: more would not be seen.
 MOST_STEPS, DIGITS = 100, 6
-LATER = "validation cases tell it once the network is trained; where every case trains, the training cases"
+LATER = "it is set on the validation cases after training; where every case trains, on the training cases"
 KVAMME = "arXiv:1907.00825"
 GENSHEIMER = "doi:10.7717/peerj.6257"
 UNO = "doi:10.1002/sim.4154"
@@ -45,7 +45,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "scale": Sentence("A time of {value} counts as 1"),
     "edges": Sentence("Intervals of time end at {value}"),
     "followed": Sentence("Nobody was followed for longer than {value}"),
-    "censoring": Sentence("Those who were censored are made up for by weights ({value})"),
+    "censoring": Sentence("Censored cases are accounted for by weights ({value})"),
     "event_free": Sentence("Of the training cases so many were free of the event ({value})"),
     "baseline": Sentence("The baseline hazard is {value}", "No baseline hazard is known yet"),
     "slope": Sentence("Log hazard ratios are multiplied by {value}", "No slope of log hazard ratios is known yet"),
@@ -60,7 +60,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
     if len(np.unique(had)) < 2:
         raise DatasetError(
             f"{counted(len(had), 'event')} among {counted(len(times), 'training case')}, at "
-            f"{counted(len(np.unique(had)), 'time')}: nobody has it before anybody else",
+            f"{counted(len(np.unique(had)), 'time')}: no case has it before another",
             str(dataset.root or dataset.name),
             "Give cases of whom at least two had the event, at different times",
         )
@@ -68,11 +68,11 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
     edges = interval_edges(had)
     scale, last, followed = rounded(float(np.median(had)), 2), float(times.max()), censoring(times, happened)
     return {
-        "model": Decision("cox", f"{share}: it asks how risks compare, and not how they change with time", KVAMME),
+        "model": Decision("cox", f"{share}: it learns how risks compare, and not how they change with time", KVAMME),
         "horizons": Decision(
             horizons(had, followed), "by then a quarter, half and three quarters of the training events had happened"
         ),
-        "unit": Decision(None, "no file says it: --set task.unit=days does"),
+        "unit": Decision(None, "no file states it: state it with --set task.unit=days"),
         "scale": Decision(scale, "the median time of the training events is what counts as 1 for the network"),
         "edges": Decision(
             edges,
@@ -80,11 +80,11 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
             GENSHEIMER,
         ),
         "followed": Decision(
-            last, f"that is the longest of {counted(len(times), 'training time')}, and nothing is said beyond it"
+            last, f"that is the longest of {counted(len(times), 'training time')}, and nothing is predicted beyond it"
         ),
         "censoring": Decision(
             curve(followed, "share"),
-            f"{len(times) - len(had)} training cases are censored: what they would have told is made up for by others",
+            f"{len(times) - len(had)} training cases are censored: cases that were followed longer count for them too",
             UNO,
         ),
         "event_free": Decision(
@@ -119,7 +119,7 @@ def decisions(fingerprint: Fingerprint, *, in_batches: bool) -> dict[str, Decisi
     made = {
         "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
         "training.sampling": Decision(
-            "natural", "risks are those of the training cases: who had the event comes no oftener than he is"
+            "natural", "risks are those of the training cases: cases with the event are not drawn more often"
         ),
         "training.epochs": epochs(fingerprint),
         "training.networks": Decision(
@@ -140,7 +140,7 @@ def epochs(fingerprint: Fingerprint) -> Decision:
     """The passes over its cases after which a training ends, however many minutes are left."""
     cases = len(fingerprint)
     least = math.ceil(LEAST_STEPS * batch(fingerprint).value / max(1, cases))
-    because = "a time says little about a case, and in more passes the network learns times by heart"
+    because = "a time says little about a case, and in more passes the network memorises times"
     if least > MOST_EPOCHS:
         because += f"; {MOST_EPOCHS} passes over {counted(cases, 'case')} would be fewer than {LEAST_STEPS} steps"
     return Decision(max(MOST_EPOCHS, least), because, "docs/benchmarks/kinds.md")
@@ -235,7 +235,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     last = settings["followed"]
     for name in ("scale", "followed"):
         if not 0 < settings[name] < math.inf:
-            raise PlanError(f"{settings[name]} is no time", f"task.{name}", "Give a number above 0")
+            raise PlanError(f"{settings[name]} is not a time", f"task.{name}", "Give a number above 0")
     for name in ("horizons", "edges"):
         if not settings[name] or not _rise(settings[name], above=0.0):
             problem = f"{list(settings[name])} are not rising times"
@@ -253,7 +253,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     if settings["slope"] is not None and not 0 < settings["slope"] < math.inf:
         raise PlanError(f"a slope of {settings['slope']}", "task.slope", "Give a number above 0")
     if settings["censoring"] is None:
-        raise PlanError("nothing makes up for those who are censored", "task.censoring", "Plan anew")
+        raise PlanError("there are no weights for censored cases", "task.censoring", "Plan again")
     if not steps_of(settings["censoring"], "share").at(furthest) > 0:
         problem = f"no training case was followed beyond {furthest:g}"
         raise PlanError(problem, "task.horizons", "Give earlier times")
@@ -265,7 +265,7 @@ def _check_curve(name: str, given: Mapping[str, Sequence[float]], key: str) -> N
     sound = all(0 <= one < math.inf for one in values)
     ordered = sorted(values, reverse=key == "share") == list(values)
     if set(given) != {"time", key} or len(times) != len(values) or not (rising and sound and ordered):
-        raise PlanError(f"it is no curve of {key} over time", f"task.{name}", "Plan anew")
+        raise PlanError(f"it is not a curve of {key} over time", f"task.{name}", "Plan again")
 
 
 def _rise(values: Sequence[float], *, above: float) -> bool:

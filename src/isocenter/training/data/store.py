@@ -63,7 +63,7 @@ class OnDisk:
             return np.asarray(blosc2.open(str(self.path), mode="r", dparams=READING)[region])
         except (RuntimeError, FileNotFoundError) as error:  # it was whole when the work began
             problem = f"this entry of the cache was damaged or deleted while it was in use ({error})"
-            remedy = "Give the command again; a training goes on by --resume"
+            remedy = "Run the command again; continue a training with --resume"
             raise IntegrityError(problem, str(self.path), remedy) from error
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:

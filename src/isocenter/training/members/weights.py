@@ -114,7 +114,7 @@ def member_weights(outputs: MemberOutputs, *, seed: int) -> MemberWeights:
     gain = bootstrap(gains, outputs.patients, seed=seed, unit="of loss")
     how = f"fitted to {cases} in {PARTS} parts, each judged by weights fitted without it: the loss of equal weights is"
     if not np.isfinite(gain.value):
-        return equal_weights(members, f"equal: the task's loss of {cases} is no number for a single case", gain)
+        return equal_weights(members, f"equal: the task's loss of {cases} is not a number for a single case", gain)
     if gain.low is None or gain.high is None or gain.low <= 0:
         return equal_weights(members, f"equal, because others gain nothing sure: {how} {_interval(gain)} higher", gain)
     shares = _without_negligible(np.mean(of_part, axis=0))

@@ -95,5 +95,5 @@ class Learner:
     def refuse_lost(self, step: int, where: str) -> None:
         """IsocenterError once nothing was learnt from many batches in a row."""
         if self.lost >= MOST_LOST:
-            problem = f"the loss or the gradient of {MOST_LOST} batches in a row, up to step {step}, is no number"
-            raise IsocenterError(problem, where, "Train anew with a smaller --set training.learning_rate")
+            problem = f"the loss or the gradient of {MOST_LOST} batches in a row, up to step {step}, is not a number"
+            raise IsocenterError(problem, where, "Train again with a smaller --set training.learning_rate")

@@ -35,8 +35,8 @@ COLUMNS, BALANCED = [*Shifted.__dataclass_fields__], [*Balance.__dataclass_field
 TITLE = "Do groups look different?"
 HOW = (
     "Two-sample tests of patients: maximum mean discrepancy (mmd), energy distance, and the area under the curve of a "
-    "classifier that tells the groups apart. p is that of dealing patients anew, adjusted by Holm. Matched: only pairs "
-    "with nearly the same probability of being in the group, given who they are."
+    "classifier that tells the groups apart. p comes from a permutation of patients, adjusted by Holm. Matched: only "
+    "pairs with nearly the same probability of being in the group, given their covariates."
 )
 
 

@@ -60,13 +60,15 @@ MOST_WORK, FEWEST_DRAWS, DRAWS = 1_000_000, 100, 1000
 # Between a person and the group: a person who changes it is two.
 SIGN = "\x1f"
 HOW = (
-    "Gaps are those of the best and the worst group; p is that of a permutation of patients (of very many the normal "
-    "law's), adjusted by Holm for all gaps here. Intervals are those of these two groups, from a bootstrap of patients."
+    "Gaps are those of the best and the worst group; p comes from a permutation of patients (of very many, from "
+    "the normal distribution), adjusted by Holm for all gaps here. Intervals are those of these two "
+    "groups, from a bootstrap of patients."
 )
 NEAREST = (
-    "How far the answer to a case lies from that to its nearest neighbour, by what the network sees: of other groups, "
-    "and of its own. p is that of groups dealt anew: a small group is near to few of its own, so that the difference "
-    "that chance makes may be below 0."
+    "Distance between the answer to a case and that to its nearest neighbour, by what "
+    "the network sees, in other groups "
+    "and in its own. p comes from a permutation of groups: a case of a small group has few neighbours of its own, so "
+    "that the difference by chance may be below 0."
 )
 
 
@@ -332,7 +334,7 @@ def _section(
     if alike:
         cells = [(one.attribute, *map(number, (one.others, one.own, one.difference)), f"{one.p:.2g}") for one in alike]
         heads = ("Attribute", "Other groups", "Own group", "Difference", "p")
-        blocks.append(Details("Are people who look alike answered alike?", [PageTable(heads, cells, NEAREST)]))
+        blocks.append(Details("Do people with similar images get similar answers?", [PageTable(heads, cells, NEAREST)]))
     return Section(TITLE, blocks)
 
 

@@ -73,7 +73,7 @@ class AuditOptions:
         for part in str(self.severities).split(","):
             first, _, last = (one.strip() for one in part.partition("-"))
             if not (first.isdecimal() and (last or first).isdecimal()):
-                raise UsageError(f"{part.strip()!r} is no severity", "--severities", "Write 1-5, or 1,3")
+                raise UsageError(f"{part.strip()!r} is not a severity", "--severities", "Write 1-5, or 1,3")
             chosen |= set(range(int(first), int(last or first) + 1)) or {0}
         if not chosen <= set(SEVERITIES):
             raise UsageError(f"{self.severities!r} leaves 1 to 5", "--severities", "Write 1-5, or 1,3")

@@ -18,7 +18,7 @@ from isocenter.report import Table as PageTable
 from isocenter.values import Case, Dataset, is_missing, number_in
 from isocenter.verbs.evaluation import Audited
 
-REPRESENTATION, TITLE = "representation.csv", "Who is here"
+REPRESENTATION, TITLE = "representation.csv", "Representation of groups"
 COLUMNS = ("attribute", "group", "patients", "share", "population", "missing")
 LABEL = "label_"
 
@@ -77,11 +77,11 @@ def _shares(path: Path, asked: str) -> dict[tuple[str, str], float]:
     if {"attribute", "group", "share"} <= set(table):
         shares = [number_in(one) for one in table["share"]]
         if None in shares:
-            raise DatasetError("a share is no number", str(path), "Give shares from 0 to 1")
+            raise DatasetError("a share is not a number", str(path), "Give shares from 0 to 1")
         return {(a, g): float(s or 0) for a, g, s in zip(table["attribute"], table["group"], shares, strict=True)}
     people = groups_of({str(name): table[name].tolist() for name in table}, asked, strictly=False)
     if not people:
-        remedy = "Give the columns attribute, group and share, or a row a person with the covariates"
+        remedy = "Give the columns attribute, group and share, or one row per person with the covariates"
         raise DatasetError("names none of the groups", str(path), remedy)
     return {
         (attribute, group): float(np.mean(own[own != UNKNOWN] == group))
@@ -92,6 +92,6 @@ def _shares(path: Path, asked: str) -> dict[tuple[str, str], float]:
 
 def _section(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Section:
     absent = [f"{row['attribute']} {row['group']}" for row in rows if not row["patients"] and row["population"]]
-    words = f"Nobody of {', '.join(absent)} is here." if absent else "Patients by group, and their labels."
+    words = f"The data have nobody of {', '.join(absent)}." if absent else "Patients by group, and their labels."
     cells = [[row.get(name) for name in columns] for row in rows]
     return Section(TITLE, [Paragraph(words), PageTable([name.removeprefix(LABEL) for name in columns], cells)])

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 ROBUSTNESS, TITLE = "robustness.csv", "When images get worse"
 NONE, WITHOUT = "none", "without "
 HOW = (
-    "Images are made worse as they come from the file, before any preprocessing; severity 0 is as they are. What the "
-    "model is not given is replaced by its mean, a covariate by nothing."
+    "Images are degraded as read from the file, before any preprocessing; severity 0 is the original. An "
+    "input that is left out is replaced by its mean, a covariate by a blank."
 )
 
 
@@ -100,7 +100,7 @@ def _conditions(audit: Audit, case: Case) -> tuple[list[Condition], list[str]]:
     foreign = [name for name, one in known.items() if one.befalls and not profile.changes.get(one.befalls)]
     notes = [f"Not tried, because it needs two axes: {listed(few)}."] * bool(few)
     if foreign and not audit.options.all_corruptions:
-        notes.append(f"Not tried, because it does not befall {profile.name}: {listed(foreign)}.")
+        notes.append(f"Not tried, because it does not occur in {profile.name}: {listed(foreign)}.")
     names = [name for name in known if name not in (*few, *foreign)]
     made = [Condition(name, severity) for name in names for severity in audit.options.chosen_severities]
     channels = [one for name, own in case.images.items() for one in _channels_of(name, own, len(case.images))]

@@ -35,4 +35,4 @@ class ComparisonOptions:
             raise UsageError(f"there is no {self.correction!r}", "--correction", f"Choose {', '.join(CORRECTIONS)}")
         if self.margin is not None and not 0 <= self.margin < float("inf"):
             remedy = "Give a number above 0, in the unit of the primary metric"
-            raise UsageError(f"{self.margin} is no margin", "--margin", remedy)
+            raise UsageError(f"{self.margin} is not a valid margin", "--margin", remedy)

@@ -64,7 +64,7 @@ def _read(path: Path) -> Table:
     scores = pd.to_numeric(table["score"], errors="coerce")
     if scores.isna().any():
         row = table[scores.isna()].iloc[0]
-        problem = f"score {row['score']!r} of reader {row['reader']}, case {row['case']}, is no number"
+        problem = f"score {row['score']!r} of reader {row['reader']}, case {row['case']}, is not a number"
         raise DatasetError(problem, str(path), "Give a number for every reader and case")
     return table.assign(score=scores)
 

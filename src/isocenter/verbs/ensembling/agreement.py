@@ -54,7 +54,7 @@ def refuse_differing(names: tuple[str, str], ours: Mapping[str, Any], theirs: Ma
     """UsageError where values differ, with both."""
     differing = [f"{key} is {theirs.get(key)}, not {value}" for key, value in ours.items() if theirs.get(key) != value]
     if differing:
-        raise UsageError(f"{names[1]} does otherwise than {names[0]}: {'; '.join(differing)}", WHERE, ALIKE)
+        raise UsageError(f"{names[1]} differs from {names[0]}: {'; '.join(differing)}", WHERE, ALIKE)
 
 
 def decode_alike(first: Task, other: Task, ndim: int) -> bool:

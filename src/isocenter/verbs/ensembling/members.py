@@ -132,7 +132,7 @@ def _owners(members: Sequence[Member]) -> dict[str, str]:
     for own in members:
         for case, patient in zip(own.split["case"], own.split["patient"], strict=True):
             if owners.setdefault(case, patient) != patient:
-                problem = f"{own.name} takes some case for another patient's than {members[0].name}"
+                problem = f"{own.name} assigns some case to another patient than {members[0].name}"
                 raise UsageError(problem, WHERE, "Train all members with the same --patient")
     return owners
 
@@ -145,7 +145,7 @@ def same_data(members: Sequence[Member]) -> None:
             problem = f"{other.name} was trained on other data than {first.name} (their hashes differ)"
             raise UsageError(problem, WHERE, "Give runs on the same, unchanged data")
         if differing := [key for key in VOXELS if other.plan.options.get(key) != first.plan.options.get(key)]:
-            problem = f"{other.name} read the data otherwise than {first.name}: {', '.join(differing)}"
+            problem = f"{other.name} read the data with other options than {first.name}: {', '.join(differing)}"
             raise UsageError(problem, WHERE, "Train all members with the same flags of reading")
 
 
@@ -159,4 +159,4 @@ def by_content(members: Sequence[Member], cases: Sequence[Case], hashes: Mapping
         changed = [case.id for case in cases if known.get(case.id, hashes[case.id]) != hashes[case.id]]
         if changed:
             problem = f"{counted(len(changed), 'case')} changed since {own.name} was trained"
-            raise UsageError(problem, WHERE, "Give the data back as they were, or train the members anew")
+            raise UsageError(problem, WHERE, "Restore the data as they were, or train the members anew")

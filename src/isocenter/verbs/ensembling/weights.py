@@ -112,7 +112,7 @@ def tuned_task(joined: Joined, weighed: MemberWeights) -> tuple[Task, dict[str, 
 def _cross_predicted(joined: Joined, cases: Sequence[Case], of_case: Sequence[Sequence[float]]) -> list[Prediction]:
     """Each case by the weights that were fitted without it and its patient."""
     made = []
-    with tracked("predicting cases that decide") as tracker:
+    with tracked("predicting cases for the weights") as tracker:
         for done, (case, weights) in enumerate(zip(cases, of_case, strict=True), start=1):
             made.append(joined.counting(weights).predict(case))
             tracker(done, len(cases))

@@ -86,7 +86,9 @@ def _of_own(model: Model, table: pd.DataFrame, split: str | None, where: str, re
     if wanted == TEST:
         notes += lineage_notes(record, [case for case, part in own.items() if part == TEST])
     elif wanted == "calibration":
-        notes.append("These cases set the thresholds of sets and intervals: how often these hold says nothing new.")
+        notes.append(
+            "These cases set the thresholds of sets and intervals, so how often these hold here is no independent test."
+        )
     else:
         some = "Some of these" if wanted == ALL else "These"
         notes.append(f"{some} cases were used in training: the figures say nothing about new patients.")

@@ -112,7 +112,9 @@ def refuse_no_folder(asked: str, torch_model: Differentiable | None) -> None:
     if asked == MEASURED:
         return
     if not Path(asked).is_dir():
-        raise UsageError("is no folder", f"--concepts {asked}", "Give a folder with one folder a concept, or measured")
+        raise UsageError(
+            "is not a folder", f"--concepts {asked}", "Give a folder with one folder per concept, or measured"
+        )
     if torch_model is None:
         raise UnfitError("--concepts", "its backend has no gradients", "Give a run or a package, with --backend torch")
 
@@ -237,6 +239,9 @@ def _section_of_concepts(concepts: Sequence[Concept]) -> Section:
     named = [one.concept for one in concepts if one.is_found]
     verdict = f"The answers go with {listed(named)}." if named else "The answers are not shown to go with any concept."
     rows = [[one.concept, *map(number, (one.score, one.low, one.high, one.effect, one.p_adjusted))] for one in concepts]
-    how = "TCAV: the share of cases in which the answer grows along the concept; p beside 50 random concepts, Holm."
+    how = (
+        "TCAV: the share of cases in which the answer grows along the concept; p against 50 "
+        "random concepts, adjusted by Holm."
+    )
     columns = ["Concept", "TCAV", "from", "to", "Answer moves by", "p after Holm"]
     return Section(TITLE, [Paragraph(f"{verdict} {how}"), PageTable(columns, rows)])

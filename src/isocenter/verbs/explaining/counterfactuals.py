@@ -102,7 +102,7 @@ def _strip(case: Case, flip: Flip, flipped: Counterfactual, space: str) -> Figur
         steps["change"] = Image(change[None], flipped.image.geometry)
         caption += "; at the right the change, bright where the image becomes brighter"
     caption += "." if flipped.flipped else "; no change that was tried flips the call."
-    caption += "" if flipped.passes else " The gate refuses it: it shows what no patient has."
+    caption += "" if flipped.passes else " The gate refuses it: the changed image is unlike the training images."
     through = np.abs(change) > 0.5 * np.abs(change).max()
     return figures.contact_sheet(steps, case.id, caption=caption, columns=6, through=through)
 
@@ -128,7 +128,7 @@ def _section(rows: Sequence[Mapping[str, Any]], strips: Sequence[Figure], same: 
     passing = sum(bool(row["passes_gate"]) for row in flipped)
     verdict = f"A change of the image flips {len(flipped)} of {counted(len(images), 'case')}"
     verdict += f"; the gate takes {passing} of these changed images." if flipped else "."
-    verdict += f" {counted(same, 'case')} called so already." if same else ""
+    verdict += f" {counted(same, 'case')} already have this answer." if same else ""
     if changes := [f"{row['case']}: {row['change']}" for row in rows if row["space"] == OF_COVARIATE]:
         verdict += f" A single covariate flips: {'; '.join(changes[:MOST_STRIPS])}."
     return Section(TITLE, [Paragraph(verdict), *([Gallery(strips[:MOST_STRIPS])] if strips else [])])

@@ -60,7 +60,7 @@ def _boxes(case: Case, kind: str, name: str, structures: Mapping[str, Sequence[i
     ignored = [label.value for label in drawn.labels if label.is_ignored]
     values = {int(value) for value in np.unique(drawn.data)} - {0}
     if values & set(ignored):
-        problem = "its mask holds voxels to be ignored, and boxes need an image that was looked at as a whole"
+        problem = "its mask holds voxels to be ignored, and boxes need an image that was annotated as a whole"
         raise DatasetError(problem, case.id, "Give masks that are drawn everywhere, or choose --task segmentation")
     named = {label.value: label.name for label in _boxed(drawn.labels)}
     return boxes_of_pieces(drawn, structures or {named.get(one, str(one)): (one,) for one in sorted(values)}, case.id)

@@ -25,11 +25,11 @@ def check_page(examination: Examination, facts: Mapping[str, Any], more: Sequenc
     )  # fmt: skip
     return Page(
         title=f"Check of {facts['data']}",
-        lead=f"What is here, and what speaks against learning from it.{unknown}",
+        lead=f"What the data hold, and what speaks against training on them.{unknown}",
         verdict=_verdict(examination),
         sections=[
             Section("What was found", [Problems(problems, none="Nothing was found that speaks against training.")]),
-            Section("What is here", [Facts(facts), *_numbers(examination)]),
+            Section("What the data hold", [Facts(facts), *_numbers(examination)]),
             Section("How it looks", list(_pictures(examination))),
             *_twins(examination),
             *_shortcuts(examination),
@@ -43,7 +43,7 @@ def _verdict(examination: Examination) -> str:
     counts = {name: sum(one.severity == name for one in examination.problems) for name in SEVERITIES[:2]}
     spoken = " and ".join(counted(count, name) for name, count in counts.items() if count)
     if examination.fatal:
-        return f"Not fit to learn from as they are: {spoken or 'no case can be used'}."
+        return f"Not fit for training as they are: {spoken or 'no case can be used'}."
     usable = counted(len(examination.dataset), "case")
     if not spoken:
         return f"{usable} to learn from; nothing speaks against it."
@@ -212,7 +212,7 @@ def _shortcuts(examination: Examination) -> Iterator[Section]:
         "the share of pairs in the right order; 0.5 is chance. p: that chance does as well, adjusted after Holm."
     )
     table = Table(["Question", "Predicted from", "AUC or c", "p", "Answer"], rows)
-    yield Section("What gives the answer away", [Paragraph(explanation), table])
+    yield Section("Shortcuts to the answer", [Paragraph(explanation), table])
 
 
 def _judged(shortcut: Shortcut) -> str:

@@ -91,7 +91,7 @@ def with_references(dataset: Dataset, kind: type[Task] | Task) -> Dataset:
         f"{counted(len(lacking), 'case has', 'cases have')} no reference of the kind {kinds}",
         lacking,
         "they are left out",
-        "Add their references, or take the images away",
+        "Add their references, or remove the images",
     )
     kept = dataset.only({case.id for case in dataset} - set(lacking))
     return replace(kept, problems=(*dataset.problems, problem))

@@ -13,7 +13,7 @@ def pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not equals or not name:
-            raise UsageError(f"{text!r} is no name=value", flag, "Write it as name=value")
+            raise UsageError(f"{text!r} is not of the form name=value", flag, "Write it as name=value")
         if values.setdefault(name, value) != value:
             raise UsageError(f"{name} is {values[name]!r} and {value!r}", flag, "Give it once")
     return values

@@ -31,7 +31,7 @@ def refuse_taken(out: Path, overwrite: bool, marks: tuple[str, ...] = ()) -> Non
         raise UsageError(f"holds no {marks[0]}, so it is not overwritten", str(out), "Choose another --out")
     above = next(parent for parent in out.absolute().parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
-        raise UsageError(f"cannot be written: {above} is no folder to write into", str(out), "Choose another --out")
+        raise UsageError(f"cannot be written: {above} is not a folder to write into", str(out), "Choose another --out")
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def evaluated(
     record = read_data_record(run.out)
     changed = {case.id for case in cases} & (set() if record is None else record.changed(cases))
     if len(changed) == len(cases):
-        remedy = "Give the data back as they were: `isocenter train --resume` goes on"
+        remedy = "Restore the data as they were: `isocenter train --resume` goes on"
         raise IntegrityError("every case that it tests has changed since it began", str(run.out), remedy)
     cases = [case for case in cases if case.id not in changed]
     known, seed = run.dataset.patients_known, int(run.plan["training.seed"])
@@ -234,7 +234,7 @@ def _by(run: RunFolder, folds: int) -> str:
     return (
         f"Each case was scored by the one of {folds} folds that had not seen it; "
         "the model of this run is their mean, which has seen all of them. The figures estimate how good the model of "
-        "one fold is: of the mean nothing is known here. Those that set cases against each other, such as AUROC, are "
+        "one fold is: the mean itself was not scored. Those that set cases against each other, such as AUROC, are "
         "means over the folds, because the scores of different models make no common order."
     )
 

@@ -161,7 +161,7 @@ def planned_from(path: Path, request: PlanRequest) -> Planned:
         raise UsageError("there is no such plan", str(path), "Check the path")
     edited = read_plan(path)
     if request.task not in (None, edited["task.name"]):
-        raise UsageError(f"is a plan for {edited['task.name']}", str(path), "Plan anew for another --task")
+        raise UsageError(f"is a plan for {edited['task.name']}", str(path), "Plan again for another --task")
     edited = _requested(edited, request)
     settings(edited)  # refuses what cannot be followed before the data are read
     # A plan of before there were such cases has none.
@@ -223,7 +223,7 @@ def resumed_run(out: Path, began: float) -> RunFolder:
     if not (out / "plan.yaml").is_file():
         raise UsageError("holds no run", str(out), "Give the folder of a run that was begun")
     if (out / REPORT).is_file():
-        raise UsageError("is a finished run", str(out), "Train anew with another --out")
+        raise UsageError("is a finished run", str(out), "Train again with another --out")
     recover(out)
     plan = read_plan(out / "plan.yaml")
     dataset = open_dataset(out / plan.data, ReadingOptions.of_plan(plan.options), needs=needs_of(plan["task.name"]))
@@ -232,7 +232,7 @@ def resumed_run(out: Path, began: float) -> RunFolder:
     usable = with_references(examination.dataset, settings(plan).task)
     examination = replace(examination, dataset=usable, problems=usable.problems)
     if dataset_hash(usable) != plan.data_hash:
-        raise IntegrityError("the data have changed since the run began", str(out), "Train anew with another --out")
+        raise IntegrityError("the data have changed since the run began", str(out), "Train again with another --out")
     parts, folds = _parts(out, int(plan["split.folds"]))
     spent = max(float(state_of(folder).get("seconds", 0.0)) for folder in (out, *_trainings_within(out)))
     made = Planned(replace(plan, data=str(out / plan.data)), examination, parts, folds=folds)

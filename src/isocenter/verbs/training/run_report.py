@@ -244,7 +244,7 @@ def _by_images(scored: Scored, primary: str) -> list[Row]:
 def _promise(primary: str, plan: Plan | None) -> str:
     """Whether the primary metric, given as papers spell it, was named before training."""
     if plan is None or REGISTERED not in plan:
-        return f"{primary} is the model's primary metric; nothing tells that it was named beforehand."
+        return f"{primary} is the model's primary metric; nothing shows that it was named beforehand."
     if plan[REGISTERED] != registered(plan):
         return "What was registered before training has been changed since: every figure is exploratory."
     named = f"{primary} was named primary before training{_registered_with(plan)}{_also_registered(plan)}"
@@ -271,7 +271,7 @@ def _opened(scored: Scored) -> Iterator[str]:
         times = "for the first time" if scored.openings == 1 else f"{scored.openings} times"
         yield f"These test cases have been opened {times} on this machine."
     if scored.openings > 1:
-        yield "Whoever chose a model by such a look has no test left."
+        yield "A model that was chosen by such results needs other cases to test it."
 
 
 def _level_of(rows: Sequence[Row]) -> str:

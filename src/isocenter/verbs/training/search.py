@@ -185,7 +185,7 @@ class _Search:
             self.study.finish(trial, IMPOSSIBLE, **facts, why=str(error), seconds=seconds, steps=0)
         else:
             value = _value(job, outcome)
-            state, why = (COMPLETE, "") if math.isfinite(value) else (IMPOSSIBLE, f"its {self._metric} is no number")
+            state, why = (COMPLETE, "") if math.isfinite(value) else (IMPOSSIBLE, f"its {self._metric} is not a number")
             seconds = self.clock.seconds - began
             self.study.finish(trial, state, value, **facts, why=why, seconds=seconds, steps=outcome.steps)
             log.info("trial %d: %s %.4f with %s", trial.number, self._metric, value, facts[TRIED])

@@ -24,7 +24,7 @@ def predicted(model: Model, task: Task, cases: Sequence[Case]) -> list[Predictio
     """Cases as the model would predict them with this task."""
     untuned = replace(model, task=task)
     predictions = []
-    with tracked("predicting cases that decide") as tracker:
+    with tracked("predicting cases for calibration and thresholds") as tracker:
         for done, case in enumerate(cases, start=1):
             predictions.append(untuned.predict(case))
             tracker(done, len(cases))

@@ -60,12 +60,14 @@ def native_object(path: Path) -> bytes:
     """
     head = read_header(path)
     if path.stat().st_size > MOST_DECODED:
-        raise FormatError("is too large to be written anew", head.where, "Ask for it as it is stored")
+        raise FormatError("is too large to be re-encoded", head.where, "Ask for it as it is stored")
     dataset = read_object(path)
     if head.is_compressed:
         layout, frames = _layout(head, 0), frame_count(head)
         if layout.frame_bits % 8 or frames * layout.frame_bits > 8 * MOST_DECODED:
-            raise FormatError("is too large to be decoded, or made of bits", head.where, "Ask for it as it is stored")
+            raise FormatError(
+                "is too large to be decoded, or has pixels of one bit", head.where, "Ask for it as it is stored"
+            )
         pixels = b"".join(native_frame(head, number) for number in range(frames))
         if 8 * len(pixels) != frames * layout.frame_bits:
             raise FormatError("its frames are not as large as its header says", head.where, GET_AGAIN)
@@ -82,7 +84,7 @@ def native_object(path: Path) -> bytes:
                 dataset.walk(_lowest_first)
             pydicom.dcmwrite(file, dataset, implicit_vr=False, little_endian=True, enforce_file_format=True)
     except pydicom_errors() as error:
-        raise FormatError(f"cannot be written anew ({error})", head.where, "Ask for it as it is stored") from error
+        raise FormatError(f"cannot be re-encoded ({error})", head.where, "Ask for it as it is stored") from error
     return file.getvalue()
 
 

@@ -105,7 +105,9 @@ def layout_of(dataset: Dataset, where: str) -> Layout:
     photometric = str(dataset.get("PhotometricInterpretation", "") or "").strip().upper()
     signed = _whole(dataset, "PixelRepresentation", where, 0, least=0) == 1
     if allocated not in (1, 8, 16, 32, 64) or not 1 <= stored <= allocated or not stored - 1 <= high < allocated:
-        raise FormatError(f"{stored} of {allocated} bits up to bit {high} make no pixel", where, GET_AGAIN)
+        raise FormatError(
+            f"BitsStored {stored}, BitsAllocated {allocated} and HighBit {high} do not fit together", where, GET_AGAIN
+        )
     if floating and (allocated, samples) != (floating, 1):
         raise FormatError(f"floating point pixels of {allocated} bits and {samples} samples", where, GET_AGAIN)
     _check_photometric(photometric, samples, where)
@@ -148,7 +150,7 @@ def _check_photometric(photometric: str, samples: int, where: str) -> None:
     fits = samples == 1 if photometric in (*MONOCHROME, PALETTE) else samples == 3 and photometric in COLOURS
     if not fits:
         raise FormatError(
-            f"{samples} samples of {photometric or 'no photometric interpretation'} are no known colour model",
+            f"{samples} samples of {photometric or 'no photometric interpretation'} are not a known colour model",
             where,
             "Convert it to RGB or MONOCHROME2 with the software it came from",
         )
@@ -163,7 +165,7 @@ def _whole(dataset: Dataset, keyword: str, where: str, default: int | None = Non
             raise FormatError(f"{keyword} is missing", where, GET_AGAIN)
         number = int(value)
     except (ValueError, TypeError) as error:
-        raise FormatError(f"{keyword} is no number", where, GET_AGAIN) from error
+        raise FormatError(f"{keyword} is not a number", where, GET_AGAIN) from error
     if number < least:
         raise FormatError(f"{keyword} is {number}", where, GET_AGAIN)
     return number

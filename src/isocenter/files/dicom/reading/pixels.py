@@ -129,7 +129,7 @@ def _native_frame(data: bytes, layout: Layout, frame: int) -> Stored:
 def _compressed(dataset: Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Coloured]:
     if not codecs.is_known(layout.syntax):
         raise FormatError(
-            f"no free decoder for transfer syntax {pydicom.uid.UID(layout.syntax).name} ({layout.syntax})",
+            f"there is no decoder for transfer syntax {pydicom.uid.UID(layout.syntax).name} ({layout.syntax})",
             where,
             "Decompress it with the software it came from",
         )

@@ -80,9 +80,9 @@ def refuse_grid(dataset: Dataset, where: str) -> None:
     Raises FormatError for United Imaging's grids, and for a mosaic in an object of several frames.
     """
     if is_mosaic(dataset) and text(dataset, "NumberOfFrames") not in SINGLE_FRAME:
-        raise FormatError("is a mosaic of several frames, which is not taken apart here", where, REMEDY)
+        raise FormatError("is a mosaic of several frames, which is not supported", where, REMEDY)
     if UIH_GRID in dataset and text(dataset, "Manufacturer").startswith("U"):
-        raise FormatError("is a United Imaging grid of slices, which is not taken apart here", where, REMEDY)
+        raise FormatError("is a United Imaging grid of slices, which is not supported", where, REMEDY)
 
 
 def mosaic_of(dataset: Dataset, plane: Plane, rows: int, columns: int, where: str) -> Mosaic:

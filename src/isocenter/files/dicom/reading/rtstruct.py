@@ -99,7 +99,7 @@ def rasterise(path: Path | str, on: Geometry, instances: Collection[str] = ()) -
 def _dataset(path: Path | str) -> Dataset:
     head = read_header(Path(path))
     if head.sop_class != STRUCTURE_SET:
-        raise FormatError("is no RT structure set", str(path), "Give an RTSTRUCT object")
+        raise FormatError("is not an RT structure set", str(path), "Give an RTSTRUCT object")
     return head.dataset
 
 
@@ -133,7 +133,9 @@ def _regions(dataset: Dataset, where: str) -> tuple[list[_Region], tuple[str, ..
     for contours in items(dataset, "ROIContourSequence"):
         number = whole(contours, "ReferencedROINumber", where)
         if number not in described or number is None:
-            raise FormatError(f"contours of a region {number} that is not described", where, "Get the file again")
+            raise FormatError(
+                f"has contours of a region {number} that it does not describe", where, "Get the file again"
+            )
         name = text(described[number], "ROIName") or str(number)
         closed = _closed(contours, name, where)
         if not closed:

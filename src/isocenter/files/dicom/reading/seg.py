@@ -77,7 +77,7 @@ def _dataset(path: Path, where: str) -> Dataset:
     """The object with its pixels, once its header has shown that they can be there."""
     head = read_header(path)
     if head.sop_class not in SOP_CLASSES:
-        raise FormatError("is no DICOM segmentation", where, "Give a SEG object")
+        raise FormatError("is not a DICOM segmentation", where, "Give a SEG object")
     organised = text(head.dataset, "DimensionOrganizationType")
     if organised.startswith("TILED") or "TotalPixelMatrixRows" in head.dataset:
         raise FormatError("segments tiles of a slide", where, "Convert it to a label map of the whole slide")
@@ -94,7 +94,7 @@ def _labels(dataset: Dataset, where: str) -> tuple[Label, ...]:
     for segment in items(dataset, "SegmentSequence"):
         value = whole(segment, "SegmentNumber", where)
         if value is None:
-            raise FormatError("a segment without number", where, "Get the file again")
+            raise FormatError("has a segment without a number", where, "Get the file again")
         code = _code(first_item(segment, "SegmentedPropertyTypeCodeSequence"))
         name = text(segment, "SegmentLabel") or (code.meaning if code else str(value))
         labels.append(Label(value, name, _colour(segment, where), code))

@@ -308,7 +308,7 @@ def listed(dicomdir: Header) -> list[Path]:
         if path.is_file():
             paths.append(path)
     if not paths:
-        raise FormatError("none of the files it lists is there", dicomdir.where, "Copy the whole medium")
+        raise FormatError("none of the files that it lists exists", dicomdir.where, "Copy the whole medium")
     return list(dict.fromkeys(paths))
 
 

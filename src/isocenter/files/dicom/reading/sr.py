@@ -126,13 +126,11 @@ def read_report(path: Path | str) -> Report:
     """
     head, where = read_header(Path(path)), str(path)
     if head.sop_class not in REPORT_CLASSES:
-        raise FormatError("is no structured report with coordinates", where, "Give a measurement or CAD report")
+        raise FormatError("is not a structured report with coordinates", where, "Give a measurement or CAD report")
     try:
         nodes = {node.place: node for node in _Node(head.dataset, (1,), None).walk()}
     except RecursionError as error:
-        raise FormatError(
-            "its items lie too deep in one another", where, "The file is damaged: get it again"
-        ) from error
+        raise FormatError("its items are nested too deeply", where, "The file is damaged: get it again") from error
     marked, passed, seen = list[Marked](), Counter[str](), set[bytes]()
     for node in nodes.values():
         group = _group(node)

@@ -166,7 +166,9 @@ def _place_plain(file: tuple[str, tuple[Place, ...]], plain: Plain, plan: Plan, 
                     put_plain(opened, plain, place.frame, path, mosaic)
                 _put(mosaic, place, plan, out)
     except OSError as error:
-        raise FormatError(f"cannot be read any more ({error.strerror})", path, "Was the file moved?") from error
+        raise FormatError(
+            f"cannot be read any more ({error.strerror})", path, "Check whether the file was moved"
+        ) from error
 
 
 def _put(values: NDArray[Any], place: Place, plan: Plan, out: NDArray[Any]) -> None:

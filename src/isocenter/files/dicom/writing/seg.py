@@ -138,7 +138,9 @@ def _check_reference(slices: list[_Slice], geometry: Geometry, where: str) -> No
     if int(np.prod(geometry.shape[:2])) < 8:  # highdicom then starts each frame on a byte, which no reader expects
         raise FormatError("the image has fewer than 8 pixels a slice", where, "Write .nii.gz instead")
     if geometry.is_picture and len(slices) > 1:
-        raise FormatError("the image is a film, a SEG has one frame a picture", where, "Write .png or .nii.gz instead")
+        raise FormatError(
+            "the image is a film, a SEG has one frame per picture", where, "Write .png or .nii.gz instead"
+        )
 
 
 def _number(frame: Frame, geometry: Geometry) -> int:

@@ -99,13 +99,13 @@ def _check(image: Image, where: str) -> None:
     if abs(float(axes[:, 0] @ axes[:, 1])) > DIRECTION_TOLERANCE:
         raise GeometryError("rows and columns are not at right angles", where, "Resample it, or write .nii.gz")
     if image.modality not in KINDS or image.shape[0] != 1 or image.frames is not None:
-        raise FormatError(f"{image!r} is no CT or MR volume of one channel", where, "Write .nii.gz instead")
+        raise FormatError(f"{image!r} is not a CT or MR volume of one channel", where, "Write .nii.gz instead")
 
 
 def _stored(data: NDArray[Any], where: str) -> tuple[NDArray[Any], dict[str, Any]]:
     """16 bit numbers, and the slope and intercept that make them the image's values again."""
     if not np.isfinite(data).all():
-        raise FormatError("has values that are no numbers", where, "Replace them, or write .nii.gz")
+        raise FormatError("has values that are not numbers", where, "Replace them, or write .nii.gz")
     low, high = float(data.min()), float(data.max())
     whole = bool((data == np.rint(data)).all())
     for kind in ("<u2", "<i2"):

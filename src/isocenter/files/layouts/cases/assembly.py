@@ -139,9 +139,9 @@ def _labelled(
     bare = [case for case in cases if not case.references]
     if len(bare) == len(cases):
         firsts = {case.name.partition("/")[0] for case in cases if "/" in case.name}
-        single = f" (one folder, {min(firsts)}, is no choice between classes)" if len(firsts) == 1 else ""
+        single = f" (one folder, {min(firsts)}, cannot define two classes)" if len(firsts) == 1 else ""
         unread = any(member.suffix in (".xml", ".json") for member in folder.members)
-        also = "; its XML or JSON files are no boxes of Pascal VOC or COCO" if unread else ""
+        also = "; its XML or JSON files are not Pascal VOC or COCO boxes" if unread else ""
         remedy = "Add class folders, a labels/ or masks/ folder, or a table with a label column"
         if len(folder.tables) == 1:
             try:
@@ -157,7 +157,7 @@ def _labelled(
             f"holds {counted(len(cases), 'image')} and no labels{single}{also}", str(folder.root), remedy
         )
     what = f"{len(bare)} of {counted(len(cases), 'image')} without a label"
-    problems = left_out((case.name for case in bare), what, "Add their labels, or take the images away", "warning")
+    problems = left_out((case.name for case in bare), what, "Add their labels, or remove the images", "warning")
     return [case for case in cases if case.references], problems
 
 

@@ -129,7 +129,7 @@ def _inside(box: Drawn, size: tuple[int, ...], where: str) -> tuple[Floats, bool
     low, high = np.array([*box.low, *[0.0] * flat]), np.array([*box.high, *[1.0] * flat])
     stated = f"{box.where} ({box.name}) from {_spelled(box.low)} to {_spelled(box.high)}"
     if not np.isfinite([low, high]).all():
-        raise DatasetError(f"{stated} is no box", where, "Give numbers")
+        raise DatasetError(f"{stated} is not a box", where, "Give numbers")
     if (high < low).any():
         raise DatasetError(f"{stated} ends before it starts", where, "Write the smaller corner first")
     whole = np.array(size, dtype=float)

@@ -24,7 +24,7 @@ def parse_labels(text: str) -> tuple[Label, ...]:
         value, equals, name = part.partition("=")
         # A second equals sign is a comma that was forgotten.
         if not (equals and value.strip().isdecimal() and name.strip()) or "=" in name:
-            raise UsageError(f"{part!r} is no label", f"--labels {text}", "Write 1=anterior,2=posterior")
+            raise UsageError(f"{part!r} is not a label", f"--labels {text}", "Write 1=anterior,2=posterior")
         labels.append(Label(int(value), name.strip()))
     if len({label.value for label in labels}) < len(labels) or len({label.name for label in labels}) < len(labels):
         raise UsageError("a value or a name occurs twice", f"--labels {text}", "Write 1=anterior,2=posterior")
@@ -82,7 +82,7 @@ def parse_regions(text: str) -> dict[str, tuple[int, ...]]:
         numbers, equals, name = (piece.strip() for piece in part.partition("="))
         values = [one.strip() for one in numbers.split("+")]
         if not (equals and name) or "=" in name or name in regions or not all(one.isdecimal() for one in values):
-            raise UsageError(f"{part!r} is no region", f"--labels {text}", "Write 1+2+3=whole,2+3=core,3=enhancing")
+            raise UsageError(f"{part!r} is not a region", f"--labels {text}", "Write 1+2+3=whole,2+3=core,3=enhancing")
         regions[name] = tuple(int(one) for one in values)
     return {name: values for name, values in regions.items() if values != (0,) and not Label(0, name).is_ignored}
 
@@ -94,7 +94,7 @@ def described_labels(described: Any, where: str) -> tuple[Label, ...]:
     """
     table = _table_in(described)
     if table != described:
-        raise DatasetError("`labels` is no table of names and numbers", where, "Correct it, or give --labels")
+        raise DatasetError("`labels` is not a table of names and numbers", where, "Correct it, or give --labels")
     labels = []
     for key, value in table.items():
         number, name = (key, value) if str(key).isdecimal() and not _is_number(value) else (value, key)
@@ -168,7 +168,7 @@ def _ignored_among_regions(folder: Folder, options: DatasetOptions) -> Iterator[
 def _numbers(value: Any, where: str) -> tuple[int, ...]:
     values = _list_in(value) or [value]
     if not all(_is_number(one) for one in values):
-        raise DatasetError(f"{value!r} is no list of mask values", where, "Write [1, 2, 3]")
+        raise DatasetError(f"{value!r} is not a list of mask values", where, "Write [1, 2, 3]")
     return tuple(int(one) for one in values)
 
 

@@ -117,7 +117,7 @@ def _in_pixels(outline: Marked, on: Image, places: Mapping[tuple[str, int], int]
     several = sum(known == uid for known, _ in places) > 1
     place = places.get((uid, (frame or 1) - 1))
     if not any(known == uid for known, _ in places):
-        problem = f"marks the image {uid}, which is no slice of the volume that was read"
+        problem = f"marks the image {uid}, which is not a slice of the volume that was read"
         raise DatasetError(problem, str(path), "Put each volume of the series into a folder of its own")
     if place is None or (several and frame is None):
         frames = f"frame {frame}" if frame else "all frames at once"

@@ -144,7 +144,7 @@ def load_segments(
         mask = data[n] > 0 if several else data[0] == label.value
         if value and pixels[mask].any():
             raise FormatError(
-                f"{label.name} overlaps another structure, so there is no one label a voxel",
+                f"{label.name} overlaps another structure, so a voxel would have several labels",
                 str(path),
                 "Choose structures that do not overlap, as in --labels 1=NAME,2=NAME",
             )

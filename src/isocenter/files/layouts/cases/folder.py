@@ -132,7 +132,7 @@ class Folder:
         try:
             described = load_json(path)
         except (ValueError, OSError) as error:
-            raise DatasetError(f"cannot be read ({error})", str(path), "Correct it, or take it away") from error
+            raise DatasetError(f"cannot be read ({error})", str(path), "Correct or remove it") from error
         return described if isinstance(described, dict) else None
 
 

@@ -140,7 +140,7 @@ def _joined(numbered: Sequence[tuple[int, Path]], options: ReadOptions) -> tuple
             raise GeometryError(f"does not lie on the grid of {where.name}", str(path), "Draw both on one grid")
         if mask.data.max() > 1:
             problem = "several maps of one image with numbers above 1"
-            raise FormatError(problem, str(path), "Make it one map, or one mask of 0 and 1 an object")
+            raise FormatError(problem, str(path), "Make it one map, or one mask of 0 and 1 per object")
         own = mask.data > 0
         free = own & (pixels == 0)
         sizes.append(int(np.count_nonzero(own)))
@@ -189,9 +189,11 @@ def as_labels(pixels: Array, declared: frozenset[int], path: Path) -> Array:
     """Whole numbers in the smallest type that holds them; {0, 255} as {0, 1} where 255 is not declared."""
     if np.issubdtype(pixels.dtype, np.floating):
         if not np.isfinite(pixels).all() or not np.array_equal(pixels, np.rint(pixels)):
-            raise FormatError("holds values between whole numbers, so it is no mask", str(path), "Save whole numbers")
+            raise FormatError(
+                "holds values between whole numbers, so it is not a mask", str(path), "Save whole numbers"
+            )
     elif not is_number(pixels.dtype):
-        raise FormatError(f"holds {pixels.dtype} values, so it is no mask", str(path), "Save whole numbers")
+        raise FormatError(f"holds {pixels.dtype} values, so it is not a mask", str(path), "Save whole numbers")
     low, high = int(pixels.min()), int(pixels.max())
     if low < 0:
         raise FormatError(f"holds the label {low}", str(path), "Number labels from 0 (background) upwards")

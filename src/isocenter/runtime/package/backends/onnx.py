@@ -65,7 +65,7 @@ def open_onnx(
     wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
     if session.get_providers()[0] != wanted:  # it goes on without a word on the next one of the list
         raise ResourceError(
-            f"{wanted} could not be started", str(path), "Choose --backend torch, or mend its libraries"
+            f"{wanted} could not be started", str(path), "Choose --backend torch, or repair its libraries"
         )
     others = [one.name for one in session.get_inputs()[1:]]
     if others not in ([], [CONTEXT]) or len(session.get_outputs()) != len(heads):

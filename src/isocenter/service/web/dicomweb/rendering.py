@@ -42,5 +42,5 @@ def _window(text: str | None) -> Window | None:
         return None
     centre, width, function = re.split(",", f"{text},")[:3]
     if float(width) <= 0:
-        raise WebError(400, "a window has a width above 0", "window", "Give window=centre,width,linear")
+        raise WebError(400, "the width of a window must be above 0", "window", "Give window=centre,width,linear")
     return Window(float(centre), float(width), FUNCTIONS[function])

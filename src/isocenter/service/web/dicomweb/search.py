@@ -172,7 +172,7 @@ def _answer(query: Query, answers: Iterator[DicomJson], level: frozenset[str] | 
     is_cut = len(rows) == query.limit and next(answers, None) is not None
     ignored = sorted(set(query.wanted) - level) if level is not None else []
     warnings = ["there are more results, which can be asked for by offset"] if is_cut else []
-    warnings += [f"these are no attributes of this level, and were ignored: {', '.join(ignored)}"] if ignored else []
+    warnings += [f"these are not attributes of this level, and were ignored: {', '.join(ignored)}"] if ignored else []
     headers = {"Warning": "; ".join(f"299 isocenter: {warning}" for warning in warnings)} if warnings else {}
     return JSONResponse(rows, 200, headers, MEDIA) if rows else Response(status_code=204)
 
@@ -181,6 +181,6 @@ def _known(name: str) -> str:
     tag = tag_of(name)
     if tag is None:
         raise WebError(
-            400, f"{name[:64]!r} is no attribute that can be asked for", "the query", "Use DICOM keywords or tags"
+            400, f"{name[:64]!r} is not an attribute that can be queried", "the query", "Use DICOM keywords or tags"
         )
     return tag
