@@ -144,7 +144,7 @@ def group_threshold(
 
 def grouped_decisions() -> dict[str, Decision]:
     """The settings of a task that has thresholds, before training."""
-    because = "sensitivity is then equal in all groups; equalised_odds equalises false alarms too"
+    because = "sensitivity is then as alike in all groups as their cases allow; equalised_odds minds false alarms too"
     return {
         "group_thresholds": Decision(None, "groups get thresholds of their own only where somebody asks for it"),
         "group_criterion": Decision(OPPORTUNITY, because, HARDT),
