@@ -217,7 +217,7 @@ def adopt(
         Path,
         typer.Argument(
             metavar="SOURCE",
-            help="A result folder of nnU-Net v2, a MONAI bundle, or an ONNX file.",
+            help="A result folder of nnU-Net v2. A MONAI bundle or an ONNX file needs no package: predict with it.",
         ),
     ],
     out: OutPackage = None,

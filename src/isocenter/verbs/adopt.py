@@ -88,7 +88,7 @@ def adopt(
     if images is not None:
         refuse_missing(Path(images))
     if not is_foreign(source):
-        remedy = "Give a result folder of nnU-Net v2, a MONAI bundle or an ONNX file; for a run use `isocenter package`"
+        remedy = "Give a result folder of nnU-Net v2; for a run use `isocenter package`"
         raise UsageError("is not a model of another program that can be adopted", str(source), remedy)
     zipped = is_zip(out)
     refuse_taken(out, overwrite, () if zipped else MARKS)
