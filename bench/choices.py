@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from recorded import commit, record
+from recorded import commit, known, record
 from trainings import ROOT, add_options, keep, kept, spread, summary, trained
 
 from isocenter.planning import read_plan
@@ -117,20 +117,18 @@ def main() -> None:
         for choice in question.choices
         if not given.choices or choice in given.choices
     ]
-    text = _words(shown, question)
-    print(text)
+    print(_words(shown, question))
     if given.record:
+        part, sets = f"choice_{given.question}", {one.on for one in shown}
+        others = [Shown(**one) for one in known(part).get("runs", ()) if one["on"] not in sets]
+        commits = ", ".join(dict.fromkeys(one.commit for one in shown if one.commit))
         words = (
-            f"{_length(given).replace('-', ' ')} each, on {given.threads} of {os.cpu_count()} cores; means over seeds, "
-            "and of the differences within a seed, with their SD. Test parts are drawn anew for each seed. "
-            f"Commits: {', '.join(dict.fromkeys(one.commit for one in shown if one.commit))}."
+            f"{_length(given).replace('-', ' ')} each of {', '.join(sorted(sets))}, on {given.threads} of "
+            f"{os.cpu_count()} cores; means over seeds, and of the differences within a seed, with their SD. Test "
+            f"parts are drawn anew for each seed. Commits: {commits}."
         )
-        record(
-            f"choice_{given.question}",
-            question.title,
-            f"{words}\n\n{text}",
-            {"runs": [asdict(one) for one in shown]},
-        )
+        runs = [*others, *shown]
+        record(part, question.title, f"{words}\n\n{_words(runs, question)}", {"runs": [asdict(one) for one in runs]})
     sys.exit(any(one.problem for one in shown))
 
 

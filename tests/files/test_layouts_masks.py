@@ -276,6 +276,33 @@ def test_a_mask_in_colours_or_blurred_by_jpeg_is_refused(tmp_path):
         _ = blurred.references["mask"]
 
 
+@pytest.mark.parametrize("alpha", [False, True])
+def test_a_mask_in_colours_is_read_by_the_colours_of_the_table_of_labels(tmp_path, alpha):
+    numbers = np.random.default_rng(0).integers(0, 3, (16, 12), dtype=np.uint8)
+    colours = np.array([[0, 0, 0], [255, 0, 0], [0, 128, 255]], np.uint8)[numbers]
+    opaque = np.full((16, 12, 1), 255, np.uint8)
+    picture(tmp_path / "images" / "a.png", shape=(16, 12))
+    (tmp_path / "masks").mkdir()
+    PIL.Image.fromarray(np.concatenate([colours, opaque], axis=2) if alpha else colours).save(tmp_path / "masks/a.png")
+    (tmp_path / "classes.csv").write_text("value,name,red,green,blue\n1,artery,255,0,0\n2,vein,0,128,255\n")
+    dataset = read_dataset(tmp_path)
+    assert_array_equal(dataset.cases[0].references["mask"].data[0], numbers)
+    assert [label.name for label in dataset.classes["mask"]] == ["artery", "vein"]
+
+
+def test_a_colour_that_no_label_has_is_refused_with_the_colour(tmp_path):
+    colours = np.zeros((4, 5, 3), np.uint8)
+    colours[1:3] = (255, 0, 0)
+    colours[3] = (254, 0, 0)
+    picture(tmp_path / "images" / "a.png")
+    (tmp_path / "masks").mkdir()
+    PIL.Image.fromarray(colours).save(tmp_path / "masks" / "a.png")
+    (tmp_path / "classes.csv").write_text("value,name,red,green,blue\n1,artery,255,0,0\n")
+    [case] = read_dataset(tmp_path)
+    with pytest.raises(FormatError, match=r"colour \(254, 0, 0\), which no label has"):
+        _ = case.references["mask"]
+
+
 # nnU-Net and the Decathlon
 
 

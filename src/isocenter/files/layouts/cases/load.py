@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from isocenter.files.storage import is_number
 from isocenter.values import Array, Image, Label
 
 UNKNOWN = "unknown"
+Colour = tuple[int, int, int]
 # Objects are counted: 255 is one of them and not another notation of 1.
 KEEP_255 = frozenset({255})
 # Grey values by which JPEG changes black and white away from edges, and the share of pixels that may lie between.
@@ -161,12 +163,13 @@ def _overlapping(what: str, both: int, hidden: int = 0) -> list[str]:
 def load_mask(paths: tuple[Path, ...], labels: tuple[Label, ...], options: ReadOptions, reader: str = "") -> Image:
     """A label map of integers; several masks of one image are joined: a pixel in any of them is in.
 
-    Values 0 and 255 are 0 and 1 unless 255 is declared as a label.
+    Values 0 and 255 are 0 and 1 unless 255 is declared as a label. A mask in colours is read by those of the labels.
     reader: who drew it, where several people did
     Raises FormatError for values that are no labels, GeometryError for masks on different grids.
     """
     declared = frozenset(label.value for label in labels)
-    masks = [_label_map(path, declared, options) for path in paths]
+    coloured = {label.colour: label.value for label in labels if label.colour is not None}
+    masks = [_label_map(path, declared, options, coloured) for path in paths]
     first = masks[0]
     pixels = first.data
     if len(masks) > 1 and any(mask.data.max() > 1 for mask in masks):
@@ -178,9 +181,11 @@ def load_mask(paths: tuple[Path, ...], labels: tuple[Label, ...], options: ReadO
     return replace(first, pixels=pixels, labels=labels or first.labels, facts={"reader": reader} if reader else {})
 
 
-def _label_map(path: Path, declared: frozenset[int], options: ReadOptions) -> Image:
+def _label_map(
+    path: Path, declared: frozenset[int], options: ReadOptions, coloured: Mapping[Colour, int] = MappingProxyType({})
+) -> Image:
     image = _indices(path) or _only(path, options)
-    stored, notes = _one_channel(image, path)
+    stored, notes = _one_channel(image, path, coloured)
     pixels = as_labels(stored, declared, path)
     return replace(image, pixels=pixels, channels=("label",), padding=None, facts={}, notes=(*image.notes, *notes))
 
@@ -219,15 +224,34 @@ def _indices(path: Path) -> Image | None:
     return reader(path) if reader else None
 
 
-def _one_channel(image: Image, path: Path) -> tuple[Array, list[str]]:
-    """The label numbers of a picture, and notes on what it took to know them."""
+def _one_channel(image: Image, path: Path, coloured: Mapping[Colour, int]) -> tuple[Array, list[str]]:
+    """The label numbers of a picture, and notes on what it took to know them; coloured: {colour: label}."""
     data = image.data
     colours = data[:3] if len(data) in (3, 4) else data[:1]
     if image.facts.get("lossy") and len(np.unique(colours)) > 2:
         return _black_and_white(colours, path)
-    if not (colours == colours[:1]).all() or len(data) > 4:
-        raise FormatError("a mask in colours", str(path), "Save label numbers in one channel")
-    return colours[:1], []
+    if len(data) > 4:
+        raise FormatError(f"a mask of {len(data)} channels", str(path), "Save label numbers in one channel")
+    return (colours[:1], []) if (colours == colours[:1]).all() else (_by_colour(colours, path, coloured), [])
+
+
+def _by_colour(colours: Array, path: Path, coloured: Mapping[Colour, int]) -> Array:
+    """(1, *spatial) label numbers of a mask in colours; black is the background where no label is black.
+
+    Raises FormatError for a colour that no label has.
+    """
+    if not coloured or colours.dtype != np.uint8:
+        table = "classes.csv in the data set's folder, with value,name,red,green,blue"
+        raise FormatError("a mask in colours", str(path), f"Say what they mean in {table}, or save label numbers")
+    red, green, blue = colours.astype(np.uint32)
+    stored, places = np.unique(red << 16 | green << 8 | blue, return_inverse=True)
+    known = {(0, 0, 0): 0, **coloured}
+    present = [(code >> 16, code >> 8 & 255, code & 255) for code in stored.tolist()]
+    strangers = [colour for colour in present if colour not in known]
+    if strangers:
+        problem = f"has the colour {strangers[0]}, which no label has"
+        raise FormatError(problem, str(path), "Add it to the table of labels, or save the mask without it")
+    return np.array([known[colour] for colour in present])[places].reshape(1, *red.shape)
 
 
 def _black_and_white(colours: Array, path: Path) -> tuple[Array, list[str]]:
