@@ -107,7 +107,7 @@ def test_what_is_trusted_is_said_in_the_package(tmp_path):
 
 
 def test_what_is_no_model_of_another_program_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="no model of another program"):
+    with pytest.raises(UsageError, match="not a model of another program"):
         isocenter.adopt(tmp_path, out=tmp_path / "out")
 
 

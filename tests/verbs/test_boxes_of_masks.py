@@ -101,7 +101,7 @@ def test_each_without_a_name_is_refused(tmp_path, cli, labels):
     done = cli(
         "check", smears(tmp_path / "data", 2), "--task", "detection", "--labels", labels, "--out", tmp_path / "check"
     )
-    assert (done.code, "no label" in done.err) == (2, True)
+    assert (done.code, "not a label" in done.err) == (2, True)
 
 
 def test_numbers_that_wrapped_in_8_bits_teach_no_boxes(tmp_path):
