@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -121,16 +122,22 @@ def peak_memory() -> float:
 
 def environment() -> Mapping[str, Any]:
     """Machine and versions, for the record of a run."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "versions": dict(_versions()),
+    }
+
+
+@cache
+def _versions() -> Mapping[str, str]:
+    """{package: its version}; looked up once, as each takes 8 ms and a run is recorded several times."""
     versions = {}
     for package in RECORDED:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "versions": versions,
-    }
+    return versions
