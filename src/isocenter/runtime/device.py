@@ -91,7 +91,7 @@ def left_to_group(*folders: Path) -> float:
     """
     left = [float("inf")]
     for folder in folders:
-        for limit, usage, cache in (
+        for limit, usage, cached in (
             ("memory.max", "memory.current", "inactive_file"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
         ):
@@ -103,7 +103,7 @@ def left_to_group(*folders: Path) -> float:
             except (OSError, ValueError):
                 continue  # no such group, or none of this version
             if most.isdecimal():  # else "max"
-                left.append(max(0.0, float(most) - float(used) + float(counted.get(cache, 0))))
+                left.append(max(0.0, float(most) - float(used) + float(counted.get(cached, 0))))
     return min(left)
 
 
