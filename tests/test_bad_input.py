@@ -423,7 +423,7 @@ def test_ctrl_c_while_training_exits_with_130_and_the_run_can_be_resumed(cli, he
         done = cli(*words)
     assert done.code == 130
     assert "Traceback" not in done.err
-    assert done.last.startswith(f"isocenter train: stopped. `isocenter train --resume {here / 'run'}` goes on")
+    assert done.last.startswith(f"isocenter train: stopped. `isocenter train --resume {here / 'run'}` continues")
     state = json.loads((here / "run" / "checkpoints" / "last" / "state.json").read_text())
     assert state["step"] == len((here / "run" / "log.csv").read_text().splitlines()) - 1 == 4
     assert not (here / "run" / "report.html").exists()

@@ -230,7 +230,7 @@ def test_a_training_that_runs_out_of_memory_ends_with_one_line_and_goes_on_where
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert last(done).startswith(f"{run}: memory ran out while it trained. Close other programs")
-    assert f"`isocenter train --resume {run}` goes on" in last(done)
+    assert f"`isocenter train --resume {run}` continues" in last(done)
     assert "--set training.batch=N below 48" in last(done)
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".partial", ".lock")]
     assert not (run / "report.html").exists()

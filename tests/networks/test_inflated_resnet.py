@@ -125,7 +125,7 @@ def test_the_addresses_of_published_weights_are_torchvisions_and_all_of_them_fit
     assert "the published weights of resnet50" in said
     assert "without a place here: encoder.fc.weight, encoder.fc.bias" in said
     assert said.endswith("fresh: vectors.class.weight, vectors.class.bias")
-    with pytest.raises(PlanError, match="width of 64 alone"):
+    with pytest.raises(PlanError, match="with a width of 64"):
         networks.pretrained(network, "inflated_resnet", {**size, "width": 32}, "auto")
 
 

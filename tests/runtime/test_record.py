@@ -55,13 +55,13 @@ def test_a_record_holds_plain_json_with_null_for_what_is_no_number(tmp_path):
     ("text", "says"),
     [
         ('{"schema": "isocenter.test", "version": 2}', "newer version"),
-        ('{"schema": "isocenter.other", "version": 1}', "no isocenter.test record"),
-        ('{"schema": "isocenter.test", "version": "1"}', "no isocenter.test record"),
-        ('{"schema": "isocenter.test"}', "no isocenter.test record"),
-        ('{"schema": "isocenter.test", "ver', "no isocenter.test record"),
-        ("[1, 2]", "no isocenter.test record"),
-        ("", "no isocenter.test record"),
-        ("\xff\xfe", "no isocenter.test record"),
+        ('{"schema": "isocenter.other", "version": 1}', "not a record of the kind isocenter.test"),
+        ('{"schema": "isocenter.test", "version": "1"}', "not a record of the kind isocenter.test"),
+        ('{"schema": "isocenter.test"}', "not a record of the kind isocenter.test"),
+        ('{"schema": "isocenter.test", "ver', "not a record of the kind isocenter.test"),
+        ("[1, 2]", "not a record of the kind isocenter.test"),
+        ("", "not a record of the kind isocenter.test"),
+        ("\xff\xfe", "not a record of the kind isocenter.test"),
     ],
 )
 def test_another_damaged_or_newer_record_is_refused_by_its_path(tmp_path, text, says):
