@@ -119,7 +119,7 @@ BROKEN = {
     "dcm4che_3gb_truncated": "BitsAllocated is not a number",
     "dwv_no_rows": "Rows is missing",
     "fodicom_mr_no_pixels": "0 bytes of pixels where the header needs 524288",
-    "fodicom_unreadable_GH340": "12 of 12 bits",
+    "fodicom_unreadable_GH340": "BitsStored 12, BitsAllocated 12 and HighBit 11",
     "pydicom_MR_truncated": "8130 bytes of pixels where the header needs 8192",
     "pydicom_badVR": "NumberOfFrames is not a number",
     "pydicom_meta_missing_tsyntax": "BitsAllocated is missing",

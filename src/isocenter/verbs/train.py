@@ -199,13 +199,13 @@ def _finished(run: RunFolder) -> Run:
         run, others = configured(run)
         return _reported(run, trained(run, others))
     except FileNotFoundError as error:
-        remedy = "Restore the data as they were: `isocenter train --resume` goes on"
+        remedy = "Restore the data as they were: `isocenter train --resume` continues"
         raise IntegrityError("was deleted while the run trained", str(error.filename or run.out), remedy) from error
     except MEMORY_ERRORS as error:
         if is_out_of_memory(error):
-            resumed = f"`isocenter train --resume {run.out}` goes on from the last checkpoint"
+            resumed = f"`isocenter train --resume {run.out}` continues from the last checkpoint"
             less = f"--set training.batch=N below {run.plan['training.batch']}, or a smaller patch"
-            remedy = f"Close other programs: {resumed}. Or begin anew with less at once: {less}"
+            remedy = f"Close other programs: {resumed}. Or start again with less at once: {less}"
             raise MemoryShortageError("memory ran out while it trained", str(run.out), remedy) from error
         if isinstance(error, OSError):  # of the system: all that is read raises errors of ours
             raise unwritable(error, Path(error.filename or run.out)) from error
