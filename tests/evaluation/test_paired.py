@@ -128,7 +128,7 @@ def test_names_that_look_like_numbers_or_like_nothing_stay_names(tmp_path):
 
 def test_a_file_that_is_no_table_of_cases_is_refused(tmp_path):
     (tmp_path / "cases.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(FormatError, match="no table of cases"):
+    with pytest.raises(FormatError, match="not a table of cases"):
         read_cases(tmp_path / "cases.csv")
     (tmp_path / "cases.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DatasetError, match="a row without case"):

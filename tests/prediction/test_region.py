@@ -45,7 +45,7 @@ def test_a_mask_means_the_box_around_all_that_it_marks(mask):
 def test_a_label_that_marks_nothing_or_a_mask_on_another_grid_is_refused(mask):
     with pytest.raises(UsageError, match="nothing is marked with 9"):
         region_of(f"{mask}=9", IMAGE, "case")
-    with pytest.raises(UsageError, match="no value"):
+    with pytest.raises(UsageError, match="is not a value"):
         region_of(f"{mask}=x", IMAGE, "case")
     shifted = Geometry(GRID.shape, GRID.affine + np.eye(4, k=3))
     with pytest.raises(GeometryError, match="another grid"):

@@ -117,9 +117,9 @@ def test_groups_of_too_few_unseen_cases_change_nothing():
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"classes": ["a", "b", "c"], "group_thresholds": "sex"}, "two classes only"),
-        ({"order": "softmax", "group_thresholds": "sex"}, "two classes only"),
-        ({"costs": [[0, 1], [5, 0]], "group_thresholds": "sex"}, "two classes only"),
+        ({"classes": ["a", "b", "c"], "group_thresholds": "sex"}, "only for two classes"),
+        ({"order": "softmax", "group_thresholds": "sex"}, "only for two classes"),
+        ({"costs": [[0, 1], [5, 0]], "group_thresholds": "sex"}, "only for two classes"),
         ({"group_thresholds": True}, "True names no groups"),
         ({"group_thresholds": "sex,age:60"}, "names no groups"),
         ({"group_thresholds": "sex", "group_criterion": "demographic_parity"}, "there is no criterion"),
