@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -127,17 +127,19 @@ def environment() -> Mapping[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "versions": dict(_versions()),
+        "versions": versions(RECORDED),
     }
 
 
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """{package: its version, as it is installed here}."""
+    return {name: _version_of(name) for name in packages}
+
+
 @cache
-def _versions() -> Mapping[str, str]:
-    """{package: its version}; looked up once, as each takes 8 ms and a run is recorded several times."""
-    versions = {}
-    for package in RECORDED:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
+def _version_of(package: str) -> str:
+    """Looked up once: each takes 8 ms, and a run is recorded several times."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

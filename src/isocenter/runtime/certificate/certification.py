@@ -20,7 +20,7 @@ from isocenter.errors import ResourceError, counted
 from isocenter.files import load_json
 from isocenter.lazy import onnx
 from isocenter.runtime.certificate.backend_trial import FOUND, REPEATS, TASK, images_in, keep_image
-from isocenter.runtime.device import processor
+from isocenter.runtime.device import processor, versions
 from isocenter.runtime.model import Model
 from isocenter.runtime.package import (
     ONNX,
@@ -32,7 +32,6 @@ from isocenter.runtime.package import (
     Trial,
     backends,
     usable_cores,
-    versions,
 )
 from isocenter.runtime.record_files import seal
 from isocenter.transforms import COLOUR

@@ -5,14 +5,13 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from isocenter.errors import ResourceError, UsageError
-from isocenter.runtime.device import AUTO, CPU, WINDOWS, choose_device
+from isocenter.runtime.device import AUTO, CPU, WINDOWS, choose_device, versions
 from isocenter.runtime.package import backends
 from isocenter.runtime.package.certificate import Certificate, Trial
 from isocenter.values import Decision
@@ -122,17 +121,6 @@ def _fastest(device: str, certificate: Certificate | None) -> Computing:
     figures = f"{_seconds(first)}{slower}, on {certificate.machine}"
     because = f"the fastest certified one for {TYPICAL_IMAGES} images: {figures}"
     return Computing(backends.backend(first.backend), chosen.value, because)
-
-
-def versions(packages: Sequence[str]) -> dict[str, str]:
-    """Of what decides a backend's result, as they are installed here."""
-    installed = {}
-    for name in packages:
-        try:
-            installed[name] = version(name)
-        except PackageNotFoundError:
-            installed[name] = "not installed"
-    return installed
 
 
 def _seconds(trial: Trial) -> str:
