@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -290,16 +291,19 @@ def test_a_mask_in_colours_is_read_by_the_colours_of_the_table_of_labels(tmp_pat
     assert [label.name for label in dataset.classes["mask"]] == ["artery", "vein"]
 
 
-def test_a_colour_that_no_label_has_is_refused_with_the_colour(tmp_path):
+@pytest.mark.parametrize(
+    ("table", "colour"),
+    [("1,artery,255,0,0", (254, 0, 0)), ("1,artery,255,0,0\n2,vein,255,0,0\n3,nerve,0,0,255", (255, 0, 0))],
+)
+def test_a_colour_that_is_not_that_of_one_label_is_refused_with_the_colour(tmp_path, table, colour):
     colours = np.zeros((4, 5, 3), np.uint8)
-    colours[1:3] = (255, 0, 0)
-    colours[3] = (254, 0, 0)
+    colours[1:3] = colour
     picture(tmp_path / "images" / "a.png")
     (tmp_path / "masks").mkdir()
     PIL.Image.fromarray(colours).save(tmp_path / "masks" / "a.png")
-    (tmp_path / "classes.csv").write_text("value,name,red,green,blue\n1,artery,255,0,0\n")
+    (tmp_path / "classes.csv").write_text(f"value,name,red,green,blue\n{table}\n")
     [case] = read_dataset(tmp_path)
-    with pytest.raises(FormatError, match=r"colour \(254, 0, 0\), which no label has"):
+    with pytest.raises(FormatError, match=re.escape(f"has the colour {colour}, which is not that of one label")):
         _ = case.references["mask"]
 
 

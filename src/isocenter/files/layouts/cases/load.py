@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -168,7 +169,8 @@ def load_mask(paths: tuple[Path, ...], labels: tuple[Label, ...], options: ReadO
     Raises FormatError for values that are no labels, GeometryError for masks on different grids.
     """
     declared = frozenset(label.value for label in labels)
-    coloured = {label.colour: label.value for label in labels if label.colour is not None}
+    times = Counter(label.colour for label in labels)
+    coloured = {label.colour: label.value for label in labels if label.colour is not None and times[label.colour] == 1}
     masks = [_label_map(path, declared, options, coloured) for path in paths]
     first = masks[0]
     pixels = first.data
@@ -238,7 +240,7 @@ def _one_channel(image: Image, path: Path, coloured: Mapping[Colour, int]) -> tu
 def _by_colour(colours: Array, path: Path, coloured: Mapping[Colour, int]) -> Array:
     """(1, *spatial) label numbers of a mask in colours; black is the background where no label is black.
 
-    Raises FormatError for a colour that no label has.
+    Raises FormatError for a colour that no label has, or more than one.
     """
     if not coloured or colours.dtype != np.uint8:
         table = "classes.csv in the data set's folder, with value,name,red,green,blue"
@@ -249,8 +251,8 @@ def _by_colour(colours: Array, path: Path, coloured: Mapping[Colour, int]) -> Ar
     present = [(code >> 16, code >> 8 & 255, code & 255) for code in stored.tolist()]
     strangers = [colour for colour in present if colour not in known]
     if strangers:
-        problem = f"has the colour {strangers[0]}, which no label has"
-        raise FormatError(problem, str(path), "Add it to the table of labels, or save the mask without it")
+        problem = f"has the colour {strangers[0]}, which is not that of one label"
+        raise FormatError(problem, str(path), "Give each label a colour of its own in the table of labels")
     return np.array([known[colour] for colour in present])[places].reshape(1, *red.shape)
 
 
