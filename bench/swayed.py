@@ -14,6 +14,8 @@ SWAYED = frozenset(
         "adrenalmnist3d",
         "bccd",
         "cardiac_sunnybrook",
+        "chasedb1",
+        "lgg_flair",
         "ultrasound",
     }
 )
