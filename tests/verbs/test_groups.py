@@ -15,8 +15,9 @@ from isocenter.planning import read_plan, settings, with_settings
 from isocenter.runtime import read_json
 from isocenter.tasks import Task
 from isocenter.tasks.classification.task import Classification
+from isocenter.values import Case, Dataset
 from isocenter.verbs.auditing import Audit, AuditOptions
-from isocenter.verbs.auditing.groups import groups
+from isocenter.verbs.auditing.groups import groups, with_table
 from isocenter.verbs.evaluation import Scored
 from isocenter.verbs.explaining.kept import keep
 from packages import no_export
@@ -184,6 +185,17 @@ def test_a_table_of_groups_joins_the_cases_that_an_evaluation_scores_and_needs_n
     assert {gap["metric"] for gap in found["gaps"]} == {"dice"}
     assert (found["groups"], found["exploratory"]) == ("sex", ["sex"])
     assert "Groups of people" in (out / "report.html").read_text()
+
+
+def test_a_table_of_groups_fills_in_what_the_headers_leave_empty_and_changes_nothing_that_they_state(tmp_path):
+    headers = [{"sex": None, "age": None, "model": "Aera"}, {"sex": "F", "age": 50.0, "model": "Aera"}]
+    dataset = Dataset(tuple(Case(f"c{n}", f"p{n}", {}, covariates=own) for n, own in enumerate(headers)))
+    (tmp_path / "who.csv").write_text("case,Sex,age,site\nc0,M,70,north\nc1,M,70,south\n")
+    first, second = with_table(dataset, tmp_path / "who.csv", {"c0", "c1"})
+    assert first.covariates == {"sex": "M", "age": 70, "model": "Aera", "site": "north"}
+    assert second.covariates == {"sex": "F", "age": 50.0, "model": "Aera", "site": "south"}
+    [unscored, _] = with_table(dataset, tmp_path / "who.csv", {"c1"})
+    assert unscored.covariates == headers[0]
 
 
 def test_an_unknown_covariate_is_refused_before_anything_is_predicted(segmented):

@@ -41,7 +41,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.report import Block, Details, Paragraph, Section, figures, metric_name, number
 from isocenter.report import Table as PageTable
 from isocenter.tasks import Task
-from isocenter.values import Dataset, Estimate, Row
+from isocenter.values import Dataset, Estimate, Row, is_missing
 from isocenter.verbs.auditing.swapped import Swapped, answer_columns, swapped
 from isocenter.verbs.evaluation import Audited, by_case
 
@@ -84,7 +84,7 @@ class Found:
 
 
 def with_table(dataset: Dataset, table: str | Path | None, scored: Container[str]) -> Dataset:
-    """The data set with further covariates of cases that are scored, by case or patient; those of its own stay.
+    """The data set with further covariates of cases that are scored, by case or patient; known ones of its own stay.
 
     Raises DatasetError for a table that names neither, or lacks one of them.
     """
@@ -92,8 +92,18 @@ def with_table(dataset: Dataset, table: str | Path | None, scored: Container[str
         return dataset
     whose = [(case.id, case.patient) for case in dataset if case.id in scored]
     rows = dict(zip(whose, covariates_in(Path(table), whose), strict=True))
-    cases = [replace(case, covariates={**rows.get((case.id, case.patient), {}), **case.covariates}) for case in dataset]
+    cases = [
+        replace(case, covariates=_completed(case.covariates, rows.get((case.id, case.patient), {}))) for case in dataset
+    ]
     return replace(dataset, cases=tuple(cases))
+
+
+def _completed(own: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Covariates and more of them: names as the first spell them, whose missing values the second fill in."""
+    spelled = {name.casefold(): name for name in own}
+    # DICOM has every patient's sex and age, which are empty where somebody has hidden them.
+    known = {name: value for name, value in own.items() if not is_missing(value)}
+    return {**own, **{spelled.get(name.casefold(), name): value for name, value in more.items()}, **known}
 
 
 def groups(audit: Audit) -> Audited | None:
