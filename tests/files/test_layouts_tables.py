@@ -12,7 +12,7 @@ import pytest
 import isocenter
 from cohorts import classed, picture, volume
 from isocenter.errors import DatasetError
-from isocenter.files import DatasetOptions, read_dataset
+from isocenter.files import DatasetOptions, covariates_in, read_dataset
 from isocenter.files.layouts import cases
 from isocenter.values import Dataset
 
@@ -192,6 +192,30 @@ def test_a_row_of_a_patient_is_that_of_each_series_and_missing_ones_are_counted_
     [problem] = dataset.problems
     assert (problem.severity, problem.what) == ("warning", "1 image has no row in labels.csv")
     assert "BROWN" not in str(problem)
+
+
+def test_a_table_of_patient_numbers_is_joined_to_cases_whose_patients_are_hidden(data, tmp_path):
+    scanned(data, tmp_path / "scans", "MILLER-7", "007", series=2)
+    cases = list(read_dataset(tmp_path / "scans", DatasetOptions(references=False)))
+    whose = [(case.id, case.patient) for case in cases]
+    table(tmp_path / "who.csv", "PatientID,sex", ["MILLER-7,F", "007,M", "BROWN-1,F"])
+    read = covariates_in(tmp_path / "who.csv", whose)
+    assert sorted(one["sex"] for one in read) == ["F", "F", "M", "M"]
+    assert len({(patient, one["sex"]) for (_, patient), one in zip(whose, read, strict=True)}) == 2
+    table(tmp_path / "vitals.csv", "PatientID,time,pulse", ["MILLER-7,0,80", "MILLER-7,60,90", "007,0,70"])
+    courses = {
+        patient: one["pulse"]
+        for (_, patient), one in zip(whose, covariates_in(tmp_path / "vitals.csv", whose), strict=True)
+    }
+    assert sorted(one.values for one in courses.values()) == [(70.0,), (80.0, 90.0)]
+
+
+def test_a_table_of_other_patient_numbers_is_refused_without_a_word_of_whose_they_are(data, tmp_path):
+    [case] = read_dataset(scanned(data, tmp_path / "scans", "MILLER-7"), DatasetOptions(references=False))
+    table(tmp_path / "who.csv", "PatientID,sex", ["SMITH-8,F", "BROWN-1,M"])
+    with pytest.raises(DatasetError, match=r"names other patients\. Give PatientIDs") as refused:
+        covariates_in(tmp_path / "who.csv", [(case.id, case.patient)])
+    assert not any(name in str(refused.value) for name in ("MILLER", "SMITH", "BROWN"))
 
 
 def test_the_headers_beside_a_table_are_read_once(data, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from pathlib import Path
 from isocenter.files.layouts import case_folders, dicom_folder, plain_images
 from isocenter.files.layouts.cases import Folder, Table, stem_of
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout
-from isocenter.files.storage import pseudonym
+from isocenter.files.storage import pseudonym_of_number
 
 # Cells of a column that must all name images.
 LOOKED_AT = 20
@@ -52,7 +52,7 @@ class NamedCases:
         case = next((self._known[name] for name in names if name in self._known), None)
         if case is not None:
             return (case,)
-        return self._people.get(pseudonym(f"\0{text}"), ()) if self._people else ()
+        return self._people.get(pseudonym_of_number(text), ()) if self._people else ()
 
     def column(self, table: Table, first: str | None, without: Collection[str]) -> str | None:
         """The column that names cases, this one before others; None where none does.

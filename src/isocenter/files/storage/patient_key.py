@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import uuid
 from contextlib import suppress
@@ -22,6 +23,7 @@ VARIABLE = "ISOCENTER_PATIENT_KEY"
 KEY_BYTES = 32
 # Letters of a pseudonym (64 bits), and of the key's id.
 LETTERS, ID_LETTERS = 16, 12
+PSEUDONYM = re.compile(rf"[0-9a-f]{{{LETTERS}}}")
 
 
 def pseudonym(identity: str) -> str:
@@ -30,6 +32,16 @@ def pseudonym(identity: str) -> str:
     Raises UsageError where there is no key yet and none can be written, IntegrityError for a damaged one.
     """
     return hmac.digest(_key(), identity.encode(), hashlib.sha256).hex()[:LETTERS]
+
+
+def pseudonym_of_number(number: str) -> str:
+    """The pseudonym of a patient by a PatientID as tables write it, without the issuer that DICOM may name too."""
+    return pseudonym(f"\0{number.strip()}")
+
+
+def is_pseudonym(patient: str) -> bool:
+    """Whether a patient's name looks as pseudonyms do."""
+    return PSEUDONYM.fullmatch(patient) is not None
 
 
 def patient_key_id() -> str:

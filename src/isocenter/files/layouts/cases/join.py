@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, stem_of
 from isocenter.files.layouts.cases.table import CASE_COLUMNS, PATIENT_COLUMNS, Table, read_table
 from isocenter.files.layouts.cases.time_series import Long
 from isocenter.files.layouts.layout import CaseFiles
+from isocenter.files.storage import is_pseudonym, pseudonym_of_number
 from isocenter.values import Problem
 
 SPLIT_COLUMNS: tuple[str, ...] = ("split", "subset", "partition")
@@ -86,24 +87,49 @@ def covariates_in(path: Path, cases: Sequence[tuple[str, str]]) -> list[Mapping[
         raise DatasetError(problem, str(path), "Call a column case, with the files' names, or patient")
     if (long := Long.of(table)) is not None:
         return _read_of(long, cases)
-    rows = {_bare(row[by_patient]): row for row in table.rows} if by_patient else {}
-    rows |= {_bare(row[by_case]): row for row in table.rows} if by_case else {}
-    if missing := [case for case, patient in cases if case not in rows and patient not in rows]:
-        problem = f"has no row for {listed(missing)}"
-        remedy = "Add a row, if need be with blanks: what is missing is filled in"
-        if len(missing) == len(cases):
-            problem += f"; its column {by_case or by_patient} names {listed(rows)}"
-            remedy = "Give the names of the cases' files, without their endings, or of their patients"
-        raise DatasetError(problem, str(path), remedy)
+    rows = {str(row[by_patient]): row for row in table.rows} if by_patient else {}
+    rows |= {str(row[by_case]): row for row in table.rows} if by_case else {}
+    of_cases = _rows_of(rows, cases)
+    if missing := [case for (case, _), row in zip(cases, of_cases, strict=True) if row is None]:
+        raise _lacking(table, f"its column {by_case or by_patient}", rows, missing, cases)
     known = [name for name in table.columns if name not in (by_case, by_patient)]
-    return [{name: rows[case if case in rows else patient][name] for name in known} for case, patient in cases]
+    return [{name: row[name] for name in known} for row in of_cases if row is not None]
+
+
+def _lacking(
+    table: Table, column: str, names: Collection[str], missing: Sequence[str], cases: Sequence[tuple[str, str]]
+) -> DatasetError:
+    """What to say of cases without a row; where patients are hidden, no name in the table is repeated."""
+    problem = f"has no row for {listed(missing)}"
+    remedy = "Add a row, if need be with blanks: what is missing is filled in"
+    if len(missing) < len(cases):
+        return DatasetError(problem, str(table.path), remedy)
+    if any(is_pseudonym(patient) for _, patient in cases):
+        problem += f"; {column} names other patients"
+        remedy = "Give PatientIDs as the files have them, or the names in cases.csv of an evaluation"
+    else:
+        problem += f"; {column} names {listed([_bare(name) for name in names])}"
+        remedy = "Give the names of the cases' files, without their endings, or of their patients"
+    return DatasetError(problem, str(table.path), remedy)
 
 
 def _read_of(long: Long, cases: Sequence[tuple[str, str]]) -> list[Mapping[str, Any]]:
     """The readings by the row's case or else its patient; without rows every column is missing."""
-    read = {_bare(name): own for name, own in long.courses().items()}
     nothing = {name: None for name in long.table.columns if name not in (long.owner, long.time)}
-    return [read.get(case, read.get(patient, nothing)) for case, patient in cases]
+    return [nothing if own is None else own for own in _rows_of(long.courses(), cases)]
+
+
+def _rows_of(rows: Mapping[str, Mapping[str, Any]], cases: Sequence[tuple[str, str]]) -> list[Mapping[str, Any] | None]:
+    """The row of each case, (id, patient), by its name or else its patient's; None without any.
+
+    Patients of DICOM are pseudonyms, and a table may name them by these or by their PatientIDs.
+    """
+    named = {_bare(name): row for name, row in rows.items()}
+    of_cases = [named.get(case, named.get(patient)) for case, patient in cases]
+    if not any(row is None and is_pseudonym(patient) for row, (_, patient) in zip(of_cases, cases, strict=True)):
+        return of_cases
+    hidden = {pseudonym_of_number(name): row for name, row in rows.items()}
+    return [hidden.get(patient) if row is None else row for row, (_, patient) in zip(of_cases, cases, strict=True)]
 
 
 def _without_row(table: Table, ids: Sequence[str]) -> tuple[str, ...]:
