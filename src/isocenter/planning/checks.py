@@ -246,6 +246,10 @@ def _check_fairness(training: Training, family: networks.Family) -> None:
     if training.protected is None:
         remedy = "Give --set training.protected=sex, or another covariate"
         raise PlanError(f"{training.fairness} needs groups", "training.protected", remedy)
+    attributes = [name.strip() for name in training.protected.split(",") if name.strip()]
+    if len(attributes) != 1 or attributes == ["none"]:
+        remedy = "Give one covariate, as in sex, age:60, or sex*site for groups by both"
+        raise PlanError(f"{training.protected!r} is not one attribute", "training.protected", remedy)
     if training.fairness == "adversarial" and (not family.features or family.sees_targets):
         problem = "the adversary needs the network's features, which this family does not expose"
         raise PlanError(problem, "training.fairness", "Give group_dro, or another --set network.name, such as resnet")
