@@ -85,6 +85,37 @@ def test_labels_that_are_probably_wrong_come_first_and_then_the_worst_cases(two)
     assert first["probability_probable"] == pytest.approx(0.9)
 
 
+def test_a_rare_class_is_left_out_of_the_suspects_by_name_and_takes_no_other_with_it():
+    three = kind("classification").of({"classes": ["a", "b", "rare"], "smoothing": 0.0})
+    rows = [row | {"probability_rare": 0.0} for row in calling(60, [False] * 60, flipped={4, 9})]
+    of_the_rare = {"predicted": "rare", "probability_a": 0.02, "probability_b": 0.02, "probability_rare": 0.96}
+    labels = ["rare", "rare", "rare", "a"]  # the last one probably wrong, which four labels cannot show
+    rows += [
+        {"case": f"r{n}", "patient": f"r{n}", "label": "all", "reference": label, **of_the_rare}
+        for n, label in enumerate(labels)
+    ]
+    result = audited(three, rows)
+    table = result.tables["relabel.csv"]
+    assert table.loc[table["why"] == "probable label error", "case"].tolist() == ["c4", "c9"]
+    words = [block.text for block in result.sections[0].blocks if hasattr(block, "text")]
+    assert "Not looked at for label errors, with fewer than 5 labels of unseen cases: rare (3)." in words
+
+
+def test_a_finding_that_few_have_is_left_out_of_the_suspects_and_the_others_stay():
+    findings = kind("findings").of({"findings": ["often", "seldom"]})
+    rows = [
+        {"case": f"c{n}", "patient": f"p{n}", "label": label, "reference": word, "predicted": word}
+        | {"probability": 0.9 if (word == "present") != (n == 3 and label == "often") else 0.1}
+        for n in range(40)
+        for label, word in (("often", ["absent", "present"][n % 2]), ("seldom", ["absent", "present"][n < 2]))
+    ]
+    result = audited(findings, rows)
+    table = result.tables["relabel.csv"]
+    assert table.loc[table["why"] == "probable label error", ["case", "label"]].to_numpy().tolist() == [["c3", "often"]]
+    words = [block.text for block in result.sections[0].blocks if hasattr(block, "text")]
+    assert any(text.endswith(": seldom present (2).") for text in words)
+
+
 def test_cases_that_trained_are_never_suspected_unless_another_fold_has_scored_them(two):
     rows = [row | {"split": "train"} for row in calling(60, [False] * 60, flipped={4, 9})]
     assert set(audited(two, rows).tables["relabel.csv"]["why"]) == {"among the worst"}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isocenter.errors import counted
+from isocenter.errors import counted, listed
 from isocenter.evaluation import (
+    ALL,
     COVARIATE,
     FOLD,
     PROBABILITY,
@@ -24,7 +26,9 @@ from isocenter.evaluation import (
 from isocenter.lazy import pandas as pd
 from isocenter.report import Block, Details, Paragraph, Section, number
 from isocenter.report import Table as PageTable
+from isocenter.tasks import Task
 from isocenter.tasks.shared import ABSENT, PRESENT
+from isocenter.values import Floats
 from isocenter.verbs.evaluation import Audited, case_failures
 
 if TYPE_CHECKING:
@@ -63,7 +67,8 @@ def mistakes(audit: Audit) -> Audited | None:
     sources = _attributes(audit, cases)
     named = {name: values for own in sources.values() for name, values in own.items()}
     groups = weak_groups(list(errors.values()), cases["patient"].tolist(), named, seed=audit.seed)
-    looked = _to_look_at(audit, errors)
+    labelled = list(_labelled(task, table))
+    looked, rare = _to_look_at(labelled, errors), _too_rare(labelled)
     source = {name: one for one, own in sources.items() for name in own}
     rows = [{"source": source[one.attribute], **asdict(one)} for one in groups]
     weak = pd.DataFrame(rows, columns=["source", *WeakGroup.__dataclass_fields__])
@@ -72,7 +77,7 @@ def mistakes(audit: Audit) -> Audited | None:
     weaker = [one for one in groups if one.is_found]
     notes = [f"It fails more in {_words(one)}." for one in weaker]
     shown = any(one.judged == "yes" for one in groups) or (looked["why"] == PROBABLE).any()
-    sections = [_section(groups, looked)] if shown else []
+    sections = [_section(groups, looked, rare)] if shown else []
     return Audited({WEAK_GROUPS: weak, RELABEL: looked}, sections=sections, notes=notes)
 
 
@@ -94,15 +99,9 @@ def _attributes(audit: Audit, cases: Table) -> dict[str, dict[str, Sequence[Any]
     return {COVARIATES: covariates, FACTS: facts, FEATURES: features}
 
 
-def _to_look_at(audit: Audit, errors: Mapping[str, float]) -> Table:
+def _to_look_at(labelled: Sequence[Labelled], errors: Mapping[str, float]) -> Table:
     """`relabel.csv`: labels that are probably wrong, the surest first, and then the worst cases."""
-    task, table = audit.predictor.task, audit.scored.table
-    tables = task.scoring.tables(table)
-    suspected = [
-        {**row, "label": f"{part}: {row['label']}" if part else row["label"], "error": errors.get(row["case"])}
-        for part, own in tables.items()
-        for row in _suspected(own)
-    ]
+    suspected = [{**row, "error": errors.get(row["case"])} for own in labelled for row in own.suspected()]
     suspected.sort(key=lambda row: row["probability_reference"] - row["probability_probable"])
     doubted = {row["case"] for row in suspected}
     worst = sorted(
@@ -112,36 +111,78 @@ def _to_look_at(audit: Audit, errors: Mapping[str, float]) -> Table:
     return pd.DataFrame([*suspected, *rest], columns=LOOK)
 
 
-def _suspected(own: Table) -> Iterator[dict[str, Any]]:
-    """Of a table of one task: of exclusive classes together, of findings each for itself."""
-    unseen = own[own["reference"].notna()] if "reference" in own else own[:0]
-    if FOLD not in unseen:
-        unseen = unseen[unseen["split"] != "train"]
-    if classes := list(class_names(unseen)):
-        chances = unseen[[f"{PROBABILITY}{name}" for name in classes]].to_numpy(float)
-        yield from _of_classes(unseen, chances, classes, unseen["reference"].map(str).tolist())
-    elif "probability" in unseen:
-        for _, rows in unseen.groupby("label", sort=False):
-            p = rows["probability"].to_numpy(float)
-            yield from _of_classes(rows, np.stack([1 - p, p], axis=1), [ABSENT, PRESENT], rows["reference"].tolist())
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Cases labelled with one of several exclusive classes, and what models that have not seen them answer.
+
+    part:      of a problem of several parts; empty without any
+    chances:   (cases, classes)
+    reference: (cases,)
+    """
+
+    part: str
+    rows: Table
+    chances: Floats
+    classes: list[str]
+    reference: list[str]
+
+    @property
+    def rare(self) -> dict[str, int]:
+        """{class: labels} of those with too few labels, by which nothing is known of it."""
+        counts = Counter(self.reference)
+        return {name: counts[name] for name in self.classes if 0 < counts[name] < FEWEST_LABELLED}
+
+    def named(self, label: object) -> str:
+        return f"{self.part}: {label}" if self.part else str(label)
+
+    def suspected(self) -> Iterator[dict[str, Any]]:
+        """The cases that are probably labelled wrongly; a rare class is neither suspected nor proposed."""
+        if not set(self.reference) <= set(self.classes):
+            return
+        kept = [n for n, name in enumerate(self.reference) if name not in self.rare]
+        labels = [self.classes.index(self.reference[n]) for n in kept]
+        if len(set(labels)) < 2:
+            return
+        guessed = probable_label_errors(self.chances[kept], labels).tolist()
+        for n, own, probable in zip(kept, labels, guessed, strict=True):
+            if probable >= 0:
+                yield {
+                    "case": str(self.rows.iloc[n]["case"]),
+                    "label": self.named(self.rows.iloc[n]["label"]),
+                    "why": PROBABLE,
+                    "reference": self.reference[n],
+                    "probable": self.classes[probable],
+                    "probability_reference": float(self.chances[n][own]),
+                    "probability_probable": float(self.chances[n][probable]),
+                }
 
 
-def _of_classes(rows: Table, chances: Any, classes: list[str], reference: list[str]) -> Iterator[dict[str, Any]]:
-    labels = [classes.index(name) for name in reference] if set(reference) <= set(classes) else []
-    if not labels or min(np.bincount(labels)[np.unique(labels)]) < FEWEST_LABELLED or len(set(labels)) < 2:
-        return
-    for place, probable in enumerate(probable_label_errors(chances, labels).tolist()):
-        if probable >= 0:
-            case = rows.iloc[place]
-            yield {
-                "case": str(case["case"]),
-                "label": case["label"],
-                "why": PROBABLE,
-                "reference": reference[place],
-                "probable": classes[probable],
-                "probability_reference": float(chances[place][labels[place]]),
-                "probability_probable": float(chances[place][probable]),
-            }
+def _labelled(task: Task, table: Table) -> Iterator[Labelled]:
+    """Of each task: of exclusive classes all cases, of findings those of each finding."""
+    for part, own in task.scoring.tables(table).items():
+        unseen = own[own["reference"].notna()] if "reference" in own else own[:0]
+        if FOLD not in unseen:
+            unseen = unseen[unseen["split"] != "train"]
+        if classes := list(class_names(unseen)):
+            chances = unseen[[f"{PROBABILITY}{name}" for name in classes]].to_numpy(float)
+            yield Labelled(part, unseen, chances, classes, unseen["reference"].map(str).tolist())
+        elif "probability" in unseen:
+            for _, rows in unseen.groupby("label", sort=False):
+                p = rows["probability"].to_numpy(float)
+                both = np.stack([1 - p, p], axis=1)
+                yield Labelled(part, rows, both, [ABSENT, PRESENT], rows["reference"].tolist())
+
+
+def _too_rare(labelled: Sequence[Labelled]) -> str:
+    """The classes that were left out, in a sentence; empty without any."""
+    rare = [
+        f"{own.named(name if label == ALL else f'{label} {name}')} ({count})"
+        for own in labelled
+        for name, count in own.rare.items()
+        for label in own.rows["label"].unique()[:1]
+    ]
+    few = f"fewer than {FEWEST_LABELLED} labels of unseen cases"
+    return f"Not looked at for label errors, with {few}: {listed(rare)}." if rare else ""
 
 
 def _words(weak: WeakGroup) -> str:
@@ -154,7 +195,7 @@ def _words(weak: WeakGroup) -> str:
     )
 
 
-def _section(groups: Sequence[WeakGroup], looked: Table) -> Section:
+def _section(groups: Sequence[WeakGroup], looked: Table, rare: str) -> Section:
     """The verdict first; the groups and the labels that are probably wrong folded."""
     judged, weaker = [one for one in groups if one.judged == "yes"], [one for one in groups if one.is_found]
     if weaker:
@@ -167,6 +208,8 @@ def _section(groups: Sequence[WeakGroup], looked: Table) -> Section:
     blocks: list[Block] = [Paragraph(f"{verdict} {HOW}")]
     if len(suspected):
         blocks.append(Paragraph(f"{counted(len(suspected), 'label')} may be wrong and should be looked at again."))
+    if rare:
+        blocks.append(Paragraph(rare))
     cells = [
         [
             f"{one.attribute}: {one.group}",
