@@ -5,16 +5,19 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy import stats
 
 from isocenter.errors import UsageError
 from isocenter.evaluation import (
+    Resampling,
+    Test,
     area_covariance,
     auroc,
     benjamini_hochberg,
+    bootstrap,
     decision_curve,
     delong,
     delong_unpaired,
@@ -26,6 +29,7 @@ from isocenter.evaluation import (
     mrmc,
     net_benefit,
     non_inferiority,
+    paired_bootstrap,
     permutation,
     wilcoxon,
 )
@@ -234,6 +238,35 @@ def test_a_margin_is_kept_where_the_whole_interval_lies_within_it():
     errors = non_inferiority(test, max(test.high, 0.0), more=False)
     assert errors.p <= 0.0251
     assert np.isnan(non_inferiority(delong(first, first, positive), 0.1).p)
+
+
+def uneven(difference: float, low: float, high: float) -> Test:
+    return Test(difference, low, high, 0.0, 1.0, "an interval")
+
+
+def test_a_margin_within_the_longer_half_of_an_uneven_interval_is_not_kept():
+    # The worse end is -.051, which is beyond the margin although half of the interval's width is not.
+    assert non_inferiority(uneven(-0.02, -0.051, 0.0), 0.05).p == pytest.approx(0.0289, abs=1e-4)
+    assert equivalence(uneven(0.02, 0.0, 0.051), 0.05).p > 0.025
+    correct = np.arange(100) < 80
+    calls = mcnemar(correct, correct ^ (np.arange(100) % 11 == 0))
+    assert calls.high - calls.difference > calls.difference - calls.low
+    assert non_inferiority(calls, -calls.low).p == pytest.approx(0.025)
+    tailed, kept = np.random.default_rng(0).random((2, 40)) ** 9, Resampling(keeps_draws=True)
+    errors = paired_bootstrap(*(bootstrap(one, np.arange(40), seed=kept) for one in tailed))
+    assert abs(errors.high + errors.low - 2 * errors.difference) > 0.001
+    assert non_inferiority(errors, errors.high, more=False).p == pytest.approx(0.025)
+
+
+@settings(max_examples=50)
+@given(st.tuples(*[st.floats(-1, 1)] * 3), st.floats(0, 1), st.booleans())
+def test_a_margin_is_kept_by_p_exactly_where_the_interval_keeps_it(ends, margin, more):
+    low, difference, high = sorted(ends)
+    assume(high - low > 1e-6)
+    worse = low if more else -high
+    assume(abs(worse + margin) > 1e-6)
+    found = non_inferiority(uneven(difference, low, high), margin, more=more)
+    assert (found.p < 0.025) == (worse > -margin)
 
 
 @settings(max_examples=25)
