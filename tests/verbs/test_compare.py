@@ -12,7 +12,7 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import DatasetError, IntegrityError, UsageError
-from isocenter.evaluation import Compared, read_cases, wilcoxon
+from isocenter.evaluation import Compared, Test, read_cases, wilcoxon
 from isocenter.tasks.classification.task import Classification
 from isocenter.tasks.regression.task import Regression
 from isocenter.values import Estimate
@@ -222,6 +222,25 @@ def test_a_difference_of_what_is_right_at_a_value_of_its_own_makes_no_model_bett
     [(p, verdict)] = verdicts([apart], [None], [None], "none")
     assert p < 0.001 and verdict == "not shown"
     assert [one for _, one in verdicts([apart] * 2, [None] * 2, [True, False], "none")] == ["superior", "inferior"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.01, 0.03, "equivalent"),
+        (0.01, 0.08, "superior"),
+        (-0.01, 0.08, "non-inferior"),
+        (-0.08, -0.01, "inferior"),
+        (-0.03, -0.01, "equivalent"),
+        (-0.08, 0.08, "not shown"),
+    ],
+)
+def test_a_difference_that_is_shown_matters_unless_its_interval_lies_within_the_margin(low, high, verdict):
+    p = 0.01 if low * high > 0 else 0.4
+    more = Test((low + high) / 2, low, high, 0.0, p, "an interval")
+    less = Test(-more.difference, -high, -low, 0.0, p, "an interval")  # an error is better where there is less of it
+    found = verdicts([more, less], [0.05, 0.05], [True, False], "none")
+    assert found == [(p, verdict)] * 2
 
 
 def test_identical_models_have_a_p_of_1_and_no_verdict(models, tmp_path):

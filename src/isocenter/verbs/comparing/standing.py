@@ -27,7 +27,7 @@ def verdicts(
 
     margins: in the unit of each metric; more: whether more of it is better; None where neither is, so
              that a difference makes no model the better one
-    A difference that is shown and lies within the margin is none that matters: then the margin decides.
+    A difference that is shown and lies within the margin on both sides is none that matters: the models are equivalent.
     """
     each = list(zip(tests, margins, more, strict=True))
     p = adjusted([test.p for test in tests], correction)
@@ -38,10 +38,10 @@ def verdicts(
     for n, (test, _, up) in enumerate(each):
         differs = p[n] < LEVEL and up is not None
         verdict: Standing = "not shown"
-        if differs and (test.difference > 0) == up:
-            verdict = "superior"
-        elif alike[n]:
+        if alike[n]:
             verdict = "equivalent"
+        elif differs and (test.difference > 0) == up:
+            verdict = "superior"
         elif not_worse[n]:
             verdict = "non-inferior"
         elif differs:
