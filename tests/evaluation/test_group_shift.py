@@ -5,7 +5,17 @@ import pytest
 from numpy.testing import assert_allclose
 from sklearn.linear_model import LogisticRegression
 
-from isocenter.evaluation import Patients, encoded, group_shift, matched, neighbour_gap, propensity, two_sample_tests
+from isocenter.evaluation import (
+    Patients,
+    Shifted,
+    encoded,
+    group_shift,
+    matched,
+    neighbour_gap,
+    propensity,
+    shift_words,
+    two_sample_tests,
+)
 
 
 def test_alike_groups_are_seldom_called_different_and_unlike_ones_are_found():
@@ -79,6 +89,42 @@ def test_another_scanner_stays_another_after_matching():
     found, _ = group_shift("site", patients(scanner=1.5, population=1), seed=0)
     assert least(found, False) < 0.05
     assert least(found, True) < 0.05
+
+
+REASON = "the acquisition differs, or the patients in something else"
+
+
+def shifted(first: str, p: float, matched_p: float | None = None, pairs: int = 60) -> list[Shifted]:
+    """Those of a group and the others, and of so many pairs."""
+    given = {"attribute": "site", "first": first, "second": "the others", "test": "mmd", "value": 0.1, "p": p}
+    all_of_them = Shifted(**given, matched=False, p_adjusted=p, patients_first=90, patients_second=180)
+    if matched_p is None:
+        return [all_of_them]
+    given |= {"matched": True, "p_adjusted": matched_p}
+    return [all_of_them, Shifted(**given, patients_first=pairs, patients_second=pairs)]
+
+
+def test_a_difference_that_few_pairs_do_not_show_has_no_reason_yet():
+    words = shift_words("site", shifted("north", 0.001, 0.4, pairs=10), ["age"])
+    assert "site: north and the others look different (adjusted p 0.001), not shown in 10 pairs of patients" in words
+    assert "patients differ" not in words
+
+
+def test_each_group_is_judged_by_its_own_pairs():
+    """The matched test of north, which looks like the others, says nothing of south, which has no pairs."""
+    tests = [*shifted("north", 0.2, 0.01), *shifted("south", 0.001), *shifted("west", 0.01, 0.02)]
+    south, west, north = shift_words("site", tests, ["age"]).removesuffix(".").split(". ")
+    assert south.startswith(
+        "site: south and the others look different (adjusted p 0.001); there are fewer than 10 pairs"
+    )
+    shown = "also shown in 60 pairs of patients alike in age (adjusted p 0.02)"
+    assert west == f"site: west and the others look different (adjusted p 0.01), {shown}: {REASON}"
+    assert north == "site: no difference shown: north and the others (adjusted p 0.2)"
+
+
+def test_without_covariates_nobody_is_matched_and_without_tests_nothing_is_compared():
+    assert "no covariate to match" in shift_words("site", shifted("north", 0.001), [])
+    assert "too few patients" in shift_words("site", [], ["age"])
 
 
 @pytest.mark.parametrize(("unfair", "found"), [(0.0, False), (0.4, True)])

@@ -111,25 +111,37 @@ def group_shift(attribute: str, patients: Patients, *, seed: int) -> tuple[list[
 
 
 def shift_words(attribute: str, shifts: Sequence[Shifted], matched_by: Sequence[str]) -> str:
-    """What the tests of an attribute say, in a sentence."""
-    sides = {
-        side: min((one.p_adjusted for one in shifts if one.matched is side), default=None) for side in (False, True)
-    }
-    before, after = sides[False], sides[True]
-    if before is None:
+    """What the tests of an attribute show: a sentence for each two groups that look different, one for all others."""
+    compared = dict.fromkeys((one.first, one.second) for one in shifts)
+    if not compared:
         return f"{attribute}: too few patients to compare its groups."
-    p = f"adjusted p {before:.2g}"
-    if before >= LEVEL:
-        return f"{attribute}: no difference shown between what its groups look like ({p})."
-    if after is None:
-        return f"{attribute}: its groups look different ({p}); there are no pairs of similar patients to compare."
-    alike = f"among patients alike in {listed(matched_by)} (adjusted p {after:.2g})"
-    if after < LEVEL:
-        return f"{attribute}: its groups look different ({p}), also {alike}: the acquisition differs, not the patients."
-    return (
-        f"{attribute}: its groups look different ({p}), no longer shown {alike}: the patients "
-        "differ rather than the acquisition."
-    )
+    unlike, others = list[str](), dict[str, float]()
+    for first, second in compared:
+        own = [one for one in shifts if (one.first, one.second) == (first, second)]
+        p, pair = min(one.p_adjusted for one in own if not one.matched), f"{first} and {second}"
+        if p < LEVEL:
+            pairs = [one for one in own if one.matched]
+            unlike.append(f"{pair} look different (adjusted p {p:.2g}){_matched_words(pairs, matched_by)}.")
+        else:
+            others[pair] = p
+    if others:
+        least = f"adjusted p {min(others.values()):.2g}{' and more' if len(others) > 1 else ''}"
+        unlike.append(f"no difference shown: {listed(others)} ({least}).")
+    return " ".join(f"{attribute}: {words}" for words in unlike)
+
+
+def _matched_words(pairs: Sequence[Shifted], matched_by: Sequence[str]) -> str:
+    """What pairs of patients add to a difference; that pairs do not show it, proves nothing of its reason."""
+    if not matched_by:
+        return "; there is no covariate to match their patients by"
+    alike = f"pairs of patients alike in {listed(matched_by)}"
+    if not pairs:
+        return f"; there are fewer than {FEW_PATIENTS} {alike}"
+    p = min(one.p_adjusted for one in pairs)
+    where = f"shown in {pairs[0].patients_first} {alike} (adjusted p {p:.2g})"
+    if p < LEVEL:
+        return f", also {where}: the acquisition differs, or the patients in something else"
+    return f", not {where}: other patients may explain it, or the pairs are too few"
 
 
 def _compared(groups: np.ndarray) -> Iterator[tuple[str, str]]:
