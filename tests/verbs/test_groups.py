@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from isocenter.planning import read_plan, settings, with_settings
 from isocenter.runtime import read_json
 from isocenter.tasks import Task
 from isocenter.tasks.classification.task import Classification
-from isocenter.values import Case, Dataset
+from isocenter.values import Case, Dataset, Geometry, Prediction
 from isocenter.verbs.auditing import Audit, AuditOptions
 from isocenter.verbs.auditing.groups import groups, with_table
 from isocenter.verbs.evaluation import Scored
@@ -326,6 +327,41 @@ def test_a_task_without_classes_is_refused_a_constraint(segmented):
 def test_a_training_that_cannot_treat_groups_alike_is_refused(asked, match, tmp_path):
     with pytest.raises(PlanError, match=match):
         isocenter.plan(peopled(tmp_path / "data"), device="cpu", assignments=asked)
+
+
+class Counting:
+    """A network that gets the sex and the site, and answers by them; it counts what it is asked."""
+
+    task, context = Classification(("fine", "ill")), SimpleNamespace(names=("sex", "site"))
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def model_of(self, _: str) -> Counting:
+        return self
+
+    def predict(self, case: Case) -> Prediction:
+        self.asked += 1
+        ill = 0.2 + 0.5 * (case.covariates["sex"] == "F")
+        return Prediction(Geometry.of_pixels((2, 2)), probabilities={"fine": 1 - ill, "ill": ill})
+
+
+@pytest.mark.parametrize(("count", "cases"), [(200, {"sex": 10, "site": 5}), (40, {"sex": 5, "site": 5})])
+def test_a_tenth_of_the_cases_is_predicted_again_for_all_covariates_and_of_few_cases_five_of_each(count, cases):
+    table = table_of(count).assign(probability_ill=lambda rows: 0.2 + 0.5 * (rows["covariate_sex"] == "F"))
+    table["probability_fine"] = 1 - table["probability_ill"]
+    people = [
+        Case(
+            one.case, one.patient, {}, {"class": one.reference}, {"sex": one.covariate_sex, "site": one.covariate_site}
+        )
+        for one in table.itertuples()
+    ]
+    network = Counting()
+    found = groups(Audit(Scored(table, (), task=network.task), network, people, 0, True))
+    rows = {row["attribute"]: row for row in found.records["fairness.json"][1]["swapped"]}
+    assert {name: row["cases"] for name, row in rows.items()} == cases
+    assert network.asked == cases["sex"] + 2 * cases["site"] <= max(count // 10, 15)
+    assert (rows["sex"]["moved"], rows["site"]["moved"]) == (pytest.approx(0.5), pytest.approx(0.0))
 
 
 def test_people_who_look_alike_to_the_network_are_compared():

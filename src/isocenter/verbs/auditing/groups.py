@@ -132,8 +132,7 @@ def groups(audit: Audit) -> Audited | None:
     alike = [one for name, own in assigned.items() if (one := _alike(audit, name, own, who)) is not None]
     late = not_registered(asked or ",".join(assigned), audit.registered)
     plain = {"groups": asked or ",".join(assigned), "exploratory": late, "level": LEVEL}
-    each = [swapped(audit, name, dict(zip(who.index, own.tolist(), strict=True))) for name, own in assigned.items()]
-    moved = [one for one in each if one is not None]
+    moved = swapped(audit, {name: dict(zip(who.index, own.tolist(), strict=True)) for name, own in assigned.items()})
     plain |= {"gaps": [*map(_record, done.gaps)], "individual": [*map(_record, alike)]}
     plain["swapped"] = [*map(_record, moved)]
     notes = [_words(gap, scored.metric_names) for gap in _shown(done.gaps)]

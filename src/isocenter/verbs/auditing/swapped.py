@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,9 @@ from isocenter.verbs.evaluation import rows_of
 if TYPE_CHECKING:
     from isocenter.verbs.auditing.audits import Audit
 
-# Cases that are predicted again: of many a twentieth, so that an evaluation takes little longer.
-FEWEST, SHARE = 20, 0.05
+# All further predictions are at most this share of the cases, so that an evaluation takes little longer; with so many
+# cases of each covariate at least something can be stated, of a small set at a higher price.
+SHARE, FEWEST = 0.1, 5
 CALLED = "predicted"
 
 
@@ -47,25 +48,42 @@ class Swapped:
         return f"With the {self.attribute} of another group and all else alike {moves} ({counted(self.cases, 'case')})."
 
 
-def swapped(audit: Audit, attribute: str, groups: Mapping[str, str]) -> Swapped | None:
-    """None where the network does not get the covariate, or there are not two groups.
+def swapped(audit: Audit, assigned: Mapping[str, Mapping[str, str]]) -> list[Swapped]:
+    """Of each covariate that the network gets, and that makes two groups or more.
 
-    groups: {case id: its group}
+    assigned: {attribute: {case id: its group}}
     Counterfactual fairness of inputs alone: Kusner et al., NeurIPS 2017, arXiv:1703.06856
     """
-    known = [case for case in audit.cases if groups.get(case.id, UNKNOWN) != UNKNOWN]
-    values, table = _values(known, attribute, groups), audit.scored.table
+    if not answer_columns(audit.scored.table):
+        return []
+    asked: dict[str, tuple[list[Case], dict[str, Any]]] = {}
+    for attribute, groups in assigned.items():
+        known = [case for case in audit.cases if groups.get(case.id, UNKNOWN) != UNKNOWN]
+        values = _values(known, attribute, groups)
+        if len(values) > 1 and attribute in audit.predictor.model_of(known[0].id).context.names:
+            asked[attribute] = known, values
+    return [
+        _swapped(audit, attribute, _some(known, len(values), len(asked), audit), values, assigned[attribute])
+        for attribute, (known, values) in asked.items()
+    ]
+
+
+def _some(known: Sequence[Case], groups: int, attributes: int, audit: Audit) -> list[Case]:
+    """The cases that are predicted again as those of each other group: attributes share what predictions there are."""
+    each = int(SHARE * len(audit.cases) / attributes / (groups - 1))
+    count = min(len(known), max(FEWEST, each))
+    return [
+        known[place] for place in sorted(np.random.default_rng(audit.seed).choice(len(known), count, replace=False))
+    ]
+
+
+def _swapped(
+    audit: Audit, attribute: str, cases: Sequence[Case], values: Mapping[str, Any], groups: Mapping[str, str]
+) -> Swapped:
+    table = audit.scored.table
     is_called = CALLED in table and not pd.api.types.is_numeric_dtype(table[CALLED])
-    if (
-        len(values) < 2
-        or not answer_columns(table)
-        or attribute not in audit.predictor.model_of(known[0].id).context.names
-    ):
-        return None
-    count = min(len(known), max(FEWEST, round(SHARE * len(known))))
-    chosen = np.random.default_rng(audit.seed).choice(len(known), count, replace=False)
     moved, changed, patients = list[float](), list[bool](), list[str]()
-    for case in (known[place] for place in sorted(chosen)):
+    for case in cases:
         own = table[table["case"] == case.id]
         others = [_scored(audit, case, attribute, value) for name, value in values.items() if name != groups[case.id]]
         here, calls = _answers(own), own[CALLED].astype(str).tolist() if is_called else []
@@ -74,7 +92,7 @@ def swapped(audit: Audit, attribute: str, groups: Mapping[str, str]) -> Swapped 
         patients.append(case.patient)
     estimate = bootstrap(np.array(moved), np.array(patients), seed=audit.seed)
     share = float(np.mean(changed)) if is_called else None
-    return Swapped(attribute, estimate.value, estimate.low, estimate.high, share, count)
+    return Swapped(attribute, estimate.value, estimate.low, estimate.high, share, len(cases))
 
 
 def answer_columns(table: Table) -> list[str]:
