@@ -41,6 +41,8 @@ from isocenter.evaluation import (
 
 SIZES, POWER_SIZES = (50, 100, 400), (50, 100, 400)
 POSITIVE, ALIKE, IMAGES_ALIKE = 0.3, 0.5, 0.6
+# By which the second is worse where it is tested that it is no worse.
+MARGIN = 0.05
 # Of a test that draws; the program's defaults are five times as many, which makes p smoother and no smaller.
 DRAWS = 1999
 KEPT = Resampling(keeps_draws=True)
@@ -108,10 +110,21 @@ def by_bootstrap(random: Random, patients: int, effect: float, images: int = 1) 
     return paired_bootstrap(*(bootstrap_statistic(partial(auroc, one, truth), owner, **given) for one in scores)).p
 
 
-def not_worse(random: Random, patients: int, effect: float) -> float:
+def not_worse(random: Random, patients: int, effect: float, by: Callable[..., Test] = delong) -> float:
     """Twice the one-sided p, so that 2.5 % of them are right; the second is worse by just the margin of .05."""
-    (first, second), truth, _ = diagnosed(random, patients, 1, 0.85, effect - 0.05)
-    return 2 * non_inferiority(delong(first, second, truth), 0.05).p
+    (first, second), truth, _ = diagnosed(random, patients, 1, 0.85, effect - MARGIN)
+    return 2 * non_inferiority(by(first, second, truth), MARGIN).p
+
+
+def right_not_worse(random: Random, patients: int, effect: float) -> float:
+    """As `not_worse`, of calls; without an interval nothing is shown."""
+    return 2 * non_inferiority(mcnemar(*right(random, patients, 1, effect - MARGIN)), MARGIN).p
+
+
+def means_not_worse(random: Random, patients: int, effect: float) -> float:
+    """As `not_worse`, of means."""
+    first, second, owner = dice_like(random, patients, 1, effect - MARGIN)
+    return 2 * non_inferiority(permutation(first, second, None, owner, draws=DRAWS), MARGIN).p
 
 
 def right(random: Random, patients: int, images: int, effect: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -214,12 +227,17 @@ STUDIES: dict[str, Study] = {
     "calibration slope": slopes,
     "DeLong, unlike spreads": partial(unlike, delong),
     "permutation, unlike spreads": partial(unlike, partial(permutation, draws=DRAWS)),
+    # The place of a study is the seed of its draws: further ones stand at the end.
+    "non-inferiority (permutation), at the margin": partial(not_worse, by=partial(permutation, draws=DRAWS)),
+    "non-inferiority (permutation of means), at the margin": means_not_worse,
+    "non-inferiority (McNemar), at the margin": right_not_worse,
 }
 # {study: how much better the second is, or how far off the odds are}
 EFFECTS: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(("DeLong, AUROC .80", "permutation, AUROC .80", "bootstrap, AUROC .80"), (0.03, 0.06, 0.1)),
     "DeLong, clusters": (0.03, 0.06, 0.1),
     "non-inferiority (DeLong), at the margin": (0.05, 0.1),
+    "non-inferiority (permutation), at the margin": (0.05, 0.1),
     "McNemar": (0.03, 0.06, 0.1),
     **dict.fromkeys(("Wilcoxon", "permutation of means", "bootstrap of means"), (0.01, 0.02, 0.04)),
     "readers, random: 5, HL": (0.03, 0.06, 0.1),
