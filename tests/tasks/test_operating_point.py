@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isocenter.errors import PlanError
-from isocenter.tasks.shared.operating_point import check_rule, threshold
+from isocenter.tasks.shared.operating_point import check_rule, chosen_thresholds, threshold, unkept_rule
+from isocenter.values import BY_HAND, Decision
 
 CASES = st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=4, max_size=60).filter(
     lambda cases: len({truth for _, truth in cases}) == 2
@@ -54,3 +55,22 @@ def test_a_rule_is_taken_as_it_is_written(rule):
 def test_what_is_no_rule_is_refused(rule):
     with pytest.raises(PlanError, match="not an operating-point rule"):
         check_rule(rule)
+
+
+REGISTERED = {"operating_point": Decision("sensitivity>=0.95", BY_HAND)}
+
+
+def test_a_registered_rule_is_a_warning_where_no_case_was_left_to_choose_its_threshold():
+    [warning] = unkept_rule({**REGISTERED, "thresholds": Decision(None, "they are found after training")})
+    assert warning.startswith("The rule sensitivity>=0.95 could not be kept: no case was left that did not train")
+    assert "after training" not in warning
+    nothing_known = chosen_thresholds("sensitivity>=0.95", {}, "0.5")[1]
+    assert unkept_rule({**REGISTERED, "thresholds": nothing_known})
+
+
+def test_a_rule_that_has_its_threshold_or_that_nobody_registered_is_no_warning():
+    truths = np.arange(40) % 2 > 0
+    kept = chosen_thresholds("sensitivity>=0.95", {"ill": (truths * 0.8, truths)}, "0.5")[1]
+    assert unkept_rule({**REGISTERED, "thresholds": kept}) == []
+    by_rule = {"operating_point": Decision("youden", "no rule was asked for")}
+    assert unkept_rule({**by_rule, "thresholds": Decision(None, "they are found after training")}) == []

@@ -16,6 +16,7 @@ RULE = re.compile(r"(?P<youden>youden)|((?P<sensitivity>sensitivity)|specificity
 # Unseen cases of the class and of the rest; fewer say too little about a threshold.
 FEWEST_CASES = 10
 TOO_FEW = "are too few for a threshold"
+NOBODY_LEFT = "no case was left that did not train and could choose a threshold, so the default one holds"
 UNKEPT = "The rule "  # begins the sentence on a rule that could not be kept
 # Above every probability, so that nobody is called.
 NOBODY = 1.0001
@@ -98,11 +99,14 @@ def levels_in_words(levels: Floats, rule: str, default: str, *, by_group: bool) 
 
 
 def unkept_rule(decisions: Mapping[str, Decision]) -> Sequence[str]:
-    """Sentences on a rule that a person chose, where unseen cases were too few to find its threshold."""
+    """Sentences on a rule that a person chose, where unseen cases were too few to find its threshold, or none."""
     rule, chosen = decisions.get("operating_point"), decisions.get("thresholds")
-    if rule is None or chosen is None or rule.because != BY_HAND or TOO_FEW not in chosen.because:
+    if rule is None or chosen is None or rule.because != BY_HAND:
         return []
-    return [f"{UNKEPT}{rule.value} could not be kept: {chosen.because}."]
+    why = chosen.because if chosen.value is not None else NOBODY_LEFT
+    if chosen.value and TOO_FEW not in why:
+        return []
+    return [f"{UNKEPT}{rule.value} could not be kept: {why}."]
 
 
 def check_numbers(where: str, given: Mapping[str, float], names: Sequence[str], low: float, high: float) -> None:
