@@ -14,6 +14,7 @@ from torchsurv.loss.weibull import neg_log_likelihood_weibull, survival_function
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Steps, censoring
+from isocenter.tasks.answers import tuned_by
 from isocenter.tasks.survival.curves import Known, weibull
 from isocenter.tasks.survival.plan import baseline, batch, horizons, interval_edges
 from isocenter.tasks.survival.scores import _frequency
@@ -209,6 +210,22 @@ def test_cases_tell_slope_baseline_and_median_risk_anew_for_each_network():
     assert len(task.baseline["time"]) == 100
     assert tasks.build({"name": "survival", **json.loads(json.dumps(task.settings))}) == task
     assert task.traits.tuned_on == ("val", "train")
+
+
+def test_cases_that_trained_decide_no_slope_because_a_network_knows_their_times_too_well():
+    random = np.random.default_rng(0)
+    truth = random.normal(size=300)
+    times = random.exponential(np.exp(-truth) * 8)
+    cases = [case(str(n), float(time), True) for n, time in enumerate(times)]
+    learnt_by_heart = -np.log(times)  # the time itself, of which a slope that fits makes still more
+    predictions = [decoded(COX, one) for one in learnt_by_heart]
+    assert tuned_by(COX, "val", predictions, cases)[0].slope > 1
+    task, decisions = tuned_by(COX, "train", predictions, cases)
+    assert task.slope == 1.0
+    assert "every case trains" in decisions["task.slope"].because
+    assert "at a slope of 1" in decisions["task.baseline"].because
+    mean = np.mean([decoded(task, one).values["survival_5"] for one in learnt_by_heart])
+    assert mean == pytest.approx((times > 5).mean(), abs=0.02)
 
 
 def test_cases_of_whom_nobody_had_the_event_decide_nothing():

@@ -163,10 +163,13 @@ def test_each_fold_has_the_baseline_of_its_own_validation_cases_and_their_mean_o
     assert table.filter(like="survival_").notna().all().iloc[:-1].all()
 
 
-def test_where_every_case_trains_the_baseline_is_known_too(followed, tmp_path):
+def test_where_every_case_trains_the_baseline_is_known_and_the_slope_is_one(followed, tmp_path):
     given = {**FEW, "training.steps": 2, "training.validations": 1}
     isocenter.train(followed[0], out=tmp_path / "run", everything=True, assignments=given, **READING)
-    assert isocenter.load(tmp_path / "run", "cpu").task.baseline is not None
+    task = isocenter.load(tmp_path / "run", "cpu").task
+    assert task.baseline is not None
+    assert task.slope == 1.0
+    assert "every case trains" in read_plan(tmp_path / "run" / "plan.yaml").decision("task.slope").because
 
 
 def test_an_event_that_is_neither_yes_nor_no_and_a_time_in_words_are_refused(tmp_path):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         states_covering,
         suffices,
         sureness,
+        tuned_by,
     )
     from isocenter.tasks.catalogue import (
         TASKS,

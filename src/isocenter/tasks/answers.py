@@ -230,6 +230,13 @@ class Guess:
     metrics: tuple[str, ...]
 
 
+class Tuned(Protocol):
+    """A task with what predictions decide, and those decisions."""
+
+    def __call__(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
+        """predictions: before anything was decided"""
+
+
 class Assured(Protocol):
     """A task with thresholds of sets or intervals by cases that did not train, and that decision."""
 
@@ -270,6 +277,7 @@ class Scoring:
     guess:    a table of cases to that of a guess without images; None where nothing can be guessed, as with masks
     assured:  the task with what unseen cases say about sets, intervals or covering masks; None where it states none
     crossed:  the same of the mean of folds, after `assured`; None where it needs more than their outputs
+    by_training: as `Task.tuned`, by cases that trained, which the network knows too well; None where they say as much
     tables:   a table of cases to {part: its rows, with its own labels and columns} of a task that is made of tasks
     case_values: a table of cases to what its figures are made of, by which models are tested; those that are means of
               columns of the same name need nothing said
@@ -285,8 +293,19 @@ class Scoring:
     guess: Callable[[Table], Guess | None] = _no_guess
     assured: Assured | None = None
     crossed: Crossed | None = None
+    by_training: Tuned | None = None
     tables: Callable[[Table], Mapping[str, Table]] = _one_table
     case_values: Callable[[Table], Sequence[CaseValues]] = column_values
+
+
+def tuned_by(
+    task: Task, part: Split, predictions: Sequence[Prediction], cases: Sequence[Case]
+) -> tuple[Task, dict[str, Decision]]:
+    """The task with what predictions of cases of this part decide, and those decisions."""
+    by_training = task.scoring.by_training
+    if part == "train" and by_training is not None:
+        return by_training(predictions, cases)
+    return task.tuned(predictions, cases)
 
 
 def sureness(task: Task, prediction: Prediction) -> float:

@@ -28,7 +28,8 @@ MOST_BINS, EVENTS_A_BIN = 10, 5
 CANDES = "arXiv:2103.09672"
 # Steps of a curve that a plan and a model keep, and the digits of each: more would not be seen.
 MOST_STEPS, DIGITS = 100, 6
-LATER = "it is set on the validation cases after training; where every case trains, on the training cases"
+LATER = "it is set on the validation cases after training; where every case trains, "
+BY_TRAINING = {"baseline": "on the training cases", "slope": "it is 1", "median_risk": "on the training cases"}
 KVAMME = "arXiv:1907.00825"
 GENSHEIMER = "doi:10.7717/peerj.6257"
 UNO = "doi:10.1002/sim.4154"
@@ -90,7 +91,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         "event_free": Decision(
             curve(kaplan_meier(times, happened), "share"), "on average the predicted curves of other cases are this one"
         ),
-        **{name: Decision(None, LATER) for name in ("baseline", "slope", "median_risk")},
+        **{name: Decision(None, LATER + instead) for name, instead in BY_TRAINING.items()},
         "bound": Decision("observed", "a lower bound of the observed time holds whatever ends an observation", CANDES),
         **interval_decisions(),
     }
@@ -163,18 +164,30 @@ def batch(fingerprint: Fingerprint) -> Decision:
 
 
 def calibrated(
-    times: ArrayLike, happened: ArrayLike, ratio: ArrayLike, event_free: Mapping[str, Sequence[float]] | None
+    times: ArrayLike,
+    happened: ArrayLike,
+    ratio: ArrayLike,
+    event_free: Mapping[str, Sequence[float]] | None,
+    *,
+    trained: bool = False,
 ) -> dict[str, Decision]:
-    """Slope and baseline by the log hazard ratios of cases that did not train; event_free: as `Survival` keeps it."""
+    """Slope and baseline by the log hazard ratios of cases that did not train; event_free: as `Survival` keeps it.
+
+    trained: they did, because every case trains: the network knows their times, and a slope by them would exceed 1
+    """
     events, people = np.asarray(happened, dtype=bool), counted(np.size(times), "case")
-    multiplied = slope(times, events, ratio)
+    multiplied = 1.0 if trained else slope(times, events, ratio)
     shares = kaplan_meier(times, events) if event_free is None else steps_of(event_free, "share")
     hazard = curve(baseline(shares, multiplied * np.asarray(ratio, dtype=float)), "hazard")
     fits = f"so the log hazard ratios of {people} fit their times; {events.sum()} had the event"
     whose = people if event_free is None else "the training cases"
+    equal = f"with it the mean survival of {people} is that of {whose}"
+    if trained:
+        fits = "every case trains, and a slope that fits the times of cases that trained would be too large"
+        equal += ", at a slope of 1, because every case trains"
     return {
-        "task.slope": Decision(multiplied, fits, VAN_HOUWELINGEN),
-        "task.baseline": Decision(hazard, f"with it the mean survival of {people} is that of {whose}"),
+        "task.slope": Decision(multiplied, fits, "" if trained else VAN_HOUWELINGEN),
+        "task.baseline": Decision(hazard, equal),
     }
 
 

@@ -196,7 +196,8 @@ class Survival:
         """Discrimination and calibration by the horizons."""
         shown = SurvivalPictures(self.horizons, self.unit, self.is_absolute, self._outcomes)
         own = (self.score, self.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
-        return Scoring(METRICS, *own, self.assured, self.crossed, case_values=error_values)
+        by_training = partial(self.tuned, trained=True)
+        return Scoring(METRICS, *own, self.assured, self.crossed, by_training, case_values=error_values)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, two kinds of c to select and judge, for Cox a large batch."""
@@ -246,8 +247,10 @@ class Survival:
         when = np.array([last / 2, last][-len(outputs) :])
         return {"event": -np.expm1(-self._hazard_model.curve(outputs, when, self._known))}
 
-    def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """The task with slope, baseline and median risk of these, cases that did not train where there are any.
+    def tuned(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, trained: bool = False
+    ) -> tuple[Task, dict[str, Decision]]:
+        """The task with slope, baseline and median risk of cases that did not train; trained: they did, and none else.
 
         All belong to one network's weights: those of a plan of another training are estimated anew.
         """
@@ -259,7 +262,7 @@ class Survival:
         risks = np.array([values_of(prediction)["risk"] for prediction in predictions])
         if self._hazard_model.relative:
             ratios = (risks - self._risk(np.zeros(1))) / self._known.slope
-            made = calibrated(times, happened, ratios, self.event_free)
+            made = calibrated(times, happened, ratios, self.event_free, trained=trained)
             task = replace(task, slope=made["task.slope"].value, baseline=made["task.baseline"].value)
             risks = task._known.slope * ratios + task._risk(np.zeros(1))
         middle = rounded(float(np.median(risks)))

@@ -14,7 +14,7 @@ import numpy as np
 from isocenter.lazy import torch
 from isocenter.planning import MANY_ENTRIES
 from isocenter.runtime import Context
-from isocenter.tasks import Task
+from isocenter.tasks import Task, tuned_by
 from isocenter.training.linear.elastic_net import INNER_FOLDS, sparse
 from isocenter.values import Case, Floats, Geometry, Prediction, Split
 
@@ -51,11 +51,12 @@ def fit_covariate_model(
     with torch.random.fork_rng(devices=()):  # a loss may draw; the training's own draws go on unchanged
         model = (_sparse if len(context) >= MANY_ENTRIES else _ridge)(task, context, train)
     parts: Mapping[Split, Sequence[Case]] = {"train": train, "val": val}
-    tuning = next((parts[name] for name in task.traits.tuned_on if parts[name]), ())
-    if not tuning:
+    part = next((name for name in task.traits.tuned_on if parts[name]), None)
+    if part is None:
         return model
+    tuning = parts[part]
     predictions = [model.predict(case) for case in tuning]
-    tuned, _ = task.tuned(predictions, tuning)
+    tuned, _ = tuned_by(task, part, predictions, tuning)
     if val and (assured := tuned.scoring.assured) is not None:
         tuned, _ = assured(predictions, tuning, exact=False)
     return replace(model, task=tuned)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from isocenter.planning import settings
 from isocenter.runtime import Averaged, Model, Network, Preprocessing, averaged_model
-from isocenter.tasks import Task
+from isocenter.tasks import Task, tuned_by
 from isocenter.training import MemberWeights, equal_weights, member_outputs, member_weights
 from isocenter.values import Case, Dataset, Decision, Prediction, Split
 from isocenter.verbs.ensembling.members import Member, Parts
@@ -101,7 +101,7 @@ def tuned_task(joined: Joined, weighed: MemberWeights) -> tuple[Task, dict[str, 
         made = predicted(joined.counting(weighed.shares), task, cases)
     else:
         made = _cross_predicted(joined, cases, weighed.of_case)
-    task, decisions = task.tuned(made, cases)
+    task, decisions = tuned_by(task, part, made, cases)
     held = joined.cases("calibration") if task.scoring.assured is not None else []
     if held:
         made = predicted(joined.counting(weighed.shares), task, held)

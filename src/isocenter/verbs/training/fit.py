@@ -100,6 +100,11 @@ class Job:
         return next((parts[name] for name in self.settings.task.traits.tuned_on if parts[name]), ())
 
     @property
+    def tuned_on(self) -> Split:
+        """The part of the cases that decide; of a crossed fold that of the others' cases, which have not trained it."""
+        return "val" if self.is_crossed or self.val else "train"
+
+    @property
     def calibrating(self) -> Sequence[Case]:
         """The cases that set what is promised, of a task that promises anything."""
         return self.calibration if self.settings.task.scoring.assured is not None else ()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from isocenter.errors import counted
 from isocenter.runtime import WEIGHTS, Model, averaged_model, load, on_device, with_uncertainty
-from isocenter.tasks import Task
+from isocenter.tasks import Task, tuned_by
 from isocenter.training import Outcome, with_task
 from isocenter.values import Case, Decision, Prediction
 from isocenter.verbs.evaluation import write_task
@@ -114,7 +114,7 @@ def _tuned_by(
     job: Job, model: Model, evidence: Evidence, inner: Sequence[tuple[Job, Outcome]]
 ) -> tuple[Task, dict[str, Decision]]:
     """The task of a training as the evidence decides it, and what it promises."""
-    decided, made = job.settings.task.tuned(*evidence)
+    decided, made = tuned_by(job.settings.task, job.tuned_on, *evidence)
     decisions = {name: _with_inner(decision, job, inner) for name, decision in made.items()}
     promised: Mapping[str, Decision] = {}
     if job.calibrating:
