@@ -13,7 +13,9 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import DatasetError, PlanError
+from isocenter.evaluation import kaplan_meier
 from isocenter.planning import read_plan
+from isocenter.tasks.survival.plan import curve
 from packages import CONFIG, no_export, without_isocenter
 from trained import SMALL_RESNET
 
@@ -161,6 +163,13 @@ def test_each_fold_has_the_baseline_of_its_own_validation_cases_and_their_mean_o
     table = pd.read_csv(tmp_path / "run" / "evaluation" / "cases.csv")
     assert len(table) == 60
     assert table.filter(like="survival_").notna().all().iloc[:-1].all()
+    split = pd.read_csv(tmp_path / "run" / "split.csv", dtype=str)
+    followed_for = pd.read_csv(followed[0] / "table.csv").assign(case=lambda table: table["file"].str[:-4])
+    for fold in ("0", "1"):  # the baseline of a fold goes by the times of its own training cases
+        trained_on = split[(split["fold"] == fold) & (split["split"] == "train")]["case"]
+        own = followed_for[followed_for["case"].isin(trained_on)]
+        free = json.loads((tmp_path / "run" / f"fold_{fold}" / "task.json").read_text())["event_free"]
+        assert free == curve(kaplan_meier(own["days"], own["died"] == "dead"), "share")
 
 
 def test_where_every_case_trains_the_baseline_is_known_and_the_slope_is_one(followed, tmp_path):

@@ -51,7 +51,8 @@ from isocenter.verbs.training.tuning import tuned
 
 # What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
 # are averaged voxel by voxel, and so are labels and tolerances, by which it is scored.
-OWN = ("task.counts", "task.weights", "task.prior_shift", "network.context", SCALE)
+STATISTICS = ("counts", "weights", "prior_shift", "several", "event_free")
+OWN = (*(f"task.{name}" for name in STATISTICS), "network.context", SCALE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,13 +225,10 @@ def _of_fold(run: RunFolder, fold: int) -> Plan:
     """The run's plan with the statistics of a fold's own training cases."""
     plan, own = run.plan, run.made.of_fold(fold).plan
     names = [name for name in own.names if any(stands_for(name, option) for option in OWN)]
-    if _methods(own) != _methods(plan):  # one model, one kind of scale
+    of_fold, of_all = ([channel["method"] for channel in one[SCALE]] for one in (own, plan))
+    if of_fold != of_all:  # one model, one kind of scale
         names = [name for name in names if name != SCALE]
     return with_decisions(plan, {name: own.decision(name) for name in names})
-
-
-def _methods(plan: Plan) -> list[str]:
-    return [channel["method"] for channel in plan[SCALE]]
 
 
 def _searched(run: RunFolder, job: Job) -> Job:
