@@ -64,6 +64,24 @@ def test_hounsfield_units_are_told_by_their_air(tmp_path, fill):
     assert guess_of(volumes(tmp_path / "cases", hounsfield(fill))) == "CT"
 
 
+@pytest.mark.parametrize("name", ["scans_oct_2024", "mri_export", "ct_scans"])
+def test_hounsfield_units_go_before_what_a_folder_is_called(tmp_path, name):
+    dataset = open_dataset(volumes(tmp_path / name, hounsfield(-1000)), ReadingOptions.of())
+    examination = looked_through(dataset, 1)
+    guess = guessed_modality(examination.dataset, examination.fingerprint)
+    assert guess.modality == "CT"
+    assert ('"mri", which would be MR' in guess.because) == (name == "mri_export")  # both are named where they disagree
+
+
+@pytest.mark.parametrize(
+    ("name", "modality"),
+    [("scans_oct_2024", None), ("12-Oct", None), ("3oct2024", None), ("retina_oct", "OPT"), ("oct_2024_mri", "MR")],
+)
+def test_an_october_in_the_name_of_volumes_is_no_optical_coherence_tomography(tmp_path, name, modality):
+    grey = volumes(tmp_path / name, lambda n: np.abs(RNG.normal(300, 80, (12, 12, 12))).astype(np.int16))
+    assert guess_of(grey) == modality
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from isocenter.values import Dataset, Fingerprint, Floats, Problem
 
 # Of two letters or more that data sets are rarely called by for another reason: "us" and "pt" may be anything.
 SHORT_WORDS = ("mr", "ct")
+# October with its year or day, which is no optical coherence tomography.
+DATE = re.compile(r"\d[^a-z0-9]*oct(?![a-z0-9])|(?<![a-z0-9])oct[^a-z0-9]*\d")
 # What is imaged, where pictures of it are radiographs, or seen through an endoscope.
 RADIOGRAPHED = (
     "chest thorax lung pneumonia covid covid19 tuberculosis cardiomegaly fracture hand wrist elbow shoulder knee hip "
@@ -47,10 +49,14 @@ def guessed_modality(dataset: Dataset, fingerprint: Fingerprint) -> Guess | None
     """The kind of image of these cases; None where nothing tells it.
 
     fingerprint: of the cases that may have a say
+    A name goes before colours and objects, of which several kinds of image have the same, and after Hounsfield units.
     """
-    for word in _words(dataset.name):
-        if (len(word) > 2 or word in SHORT_WORDS) and (modality := modality_word(word)) != UNKNOWN_MODALITY:
-            return Guess(modality, f'the data set\'s name holds "{word}"')
+    named, measured = _by_name(dataset.name, fingerprint), _by_hounsfield(fingerprint)
+    if named is not None and measured is not None and named.modality != measured.modality:
+        unlike = f"although {named.because}, which would be {named.modality}"
+        return replace(measured, because=f"{measured.because}, {unlike}")
+    if named is not None or measured is not None:
+        return named or measured
     labels = [label.name for own in dataset.classes.values() for label in own]
     words = [word for name in (dataset.name, *labels) for word in _words(name)]
     if not fingerprint.cases or len({len(case.channels) for case in fingerprint.cases}) > 1:
@@ -58,12 +64,28 @@ def guessed_modality(dataset: Dataset, fingerprint: Fingerprint) -> Guess | None
     return _by_values(fingerprint, words) or _by_objects(fingerprint, words)
 
 
+def _by_name(name: str, fingerprint: Fingerprint) -> Guess | None:
+    is_dated = DATE.search(name.lower()) is not None and not _flat(fingerprint)
+    for word in _words(name):
+        if (len(word) < 3 and word not in SHORT_WORDS) or (word == "oct" and is_dated):
+            continue
+        if (modality := modality_word(word)) != UNKNOWN_MODALITY:
+            return Guess(modality, f'the data set\'s name holds "{word}"')
+    return None
+
+
+def _by_hounsfield(fingerprint: Fingerprint) -> Guess | None:
+    if {len(case.intensity) for case in fingerprint.cases} != {1}:
+        return None
+    low, high, most = (_values(fingerprint, name) for name in ("low", "high", "max"))
+    if not _nearly((low > FILLED) & (low < AIR) & (high > 0) & (most < METAL)):
+        return None
+    return Guess("CT", "its values are those of Hounsfield units: air at -1000, nothing below what scanners fill")
+
+
 def _by_values(fingerprint: Fingerprint, words: Sequence[str]) -> Guess | None:
-    low, middle, high, mean = (_values(fingerprint, name) for name in ("low", "median", "high", "mean"))
+    low, middle, mean = (_values(fingerprint, name) for name in ("low", "median", "mean"))
     least, most = _values(fingerprint, "min"), _values(fingerprint, "max")
-    hounsfield = (low > FILLED) & (low < AIR) & (high > 0) & (most < METAL)
-    if least.shape[1] == 1 and _nearly(hounsfield):
-        return Guess("CT", "its values are those of Hounsfield units: air at -1000, nothing below what scanners fill")
     if not _flat(fingerprint) or least.min() < 0 or most.max() > 255:
         return None
     grey = least.shape[1] == 1 or bool(np.ptp(mean, axis=1).max() < 1.0)
