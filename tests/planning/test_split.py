@@ -57,6 +57,15 @@ def test_a_hundred_select_of_sets_that_have_four_hundred(cases, selecting):
     assert list(split(cohort(list(range(cases))), seed=3)[0].values()).count("val") == selecting
 
 
+def test_the_patients_of_a_sets_own_test_part_make_no_large_set_of_the_others():
+    """A hundred patients beside a test part of 300: half of them would be a high price for a validation part."""
+    data = cohort(list(range(400)), splits={f"c{n}": "test" for n in range(300)})
+    assert list(split(data, seed=3)[0].values()).count("val") == 15
+    first, *_ = split_folds(data, 5, seed=3)
+    assert list(first.values()).count("val") == 12
+    assert "at least" not in folds_decision(data, split_folds(data, 5, seed=3), 3).because.partition("to select")[2]
+
+
 def test_many_images_of_few_patients_are_no_large_set():
     """Thirty patients with twenty images each: a third of the patients would be a high price for a validation part."""
     data = cohort([patient for patient in range(30) for _ in range(20)])

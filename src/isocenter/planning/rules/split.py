@@ -45,9 +45,9 @@ def split(
     """{case id: part}, and the decisions "method" and "calibration": how it was made.
 
     A set's own test part is kept whole. Without one, a fifth of the patients is test; of the rest 15 % select, of sets
-    of 400 patients and more at least 100 patients. Where 300 patients or more are left to train, a tenth of their cases
-    calibrates. Patients are drawn within their rarest class or finding, so that each part has all of them; measured
-    values are parted into quarters for it.
+    of 400 patients and more (outside their own test part) at least 100 patients. Where 300 patients or more are left to
+    train, a tenth of their cases calibrates. Patients are drawn within their rarest class or finding, so that each part
+    has all of them; measured values are parted into quarters for it.
     everything: all cases but a set's own test part train, nothing selects
     twins:      groups of cases with nearly the same image, drawn like one patient; in a set's own split a case that has
                 a twin in test is in no part, and a validation case that has one in training trains
@@ -77,7 +77,7 @@ def split(
         notes += _left_out(left_out, "validation")
     else:
         rest = [case for case in dataset if parts.get(case.id) == "train"]
-        share, words = _val_share(rest, _patients(dataset), volumes)
+        share, words = _val_share(rest, _patients(_not_held_out(dataset)), volumes)
         drawn = _draw(rest, share, seed, VAL_DRAW, twins)
         parts |= dict.fromkeys(drawn, "val")
         notes.append(f"{counted(len(drawn), 'validation case')}: {words}")
@@ -175,7 +175,7 @@ def split_folds(
     made = []
     for fold in range(folds):
         rest = [case for case in cases if number[case.id] != fold]
-        share, _ = _val_share(rest, _patients(dataset), volumes)
+        share, _ = _val_share(rest, _patients(_not_held_out(dataset)), volumes)
         selecting = set(_draw(rest, share, seed, VAL_DRAW + FOLD_DRAW * (fold + 1), twins))
         parts: dict[str, Split] = {}
         for case in cases:
@@ -190,9 +190,10 @@ def folds_decision(dataset: Dataset, folds: Sequence[Parts], seed: int, *, volum
     outside = [case.id for case in dataset if case.id not in folds[0]]
     tested = sum(dataset.splits.get(case) == "test" for case in outside)
     least = min(list(parts.values()).count("test") for parts in folds)
+    share_in_words = _val_share(list(dataset), _patients(_not_held_out(dataset)), volumes)[1]
     because = (
         f"{cases} cases lie in {len(folds)} folds of at least {least}, {_grouped(dataset)}, {_spread(dataset)} "
-        f"spread evenly, drawn by seed {seed}; to select, {_val_share(list(dataset), _patients(dataset), volumes)[1]}"
+        f"spread evenly, drawn by seed {seed}; to select, {share_in_words}"
     )
     if tested:
         because += f"; the set's own test part of {counted(tested, 'case')} is in no fold"
@@ -211,8 +212,16 @@ def _patients(cases: Iterable[Case]) -> int:
     return len({case.patient for case in cases})
 
 
+def _not_held_out(dataset: Dataset) -> list[Case]:
+    """The cases outside the set's own test part, of which none can select."""
+    return [case for case in dataset if dataset.splits.get(case.id) != "test"]
+
+
 def _val_share(cases: Sequence[Case], patients: int, volumes: bool) -> tuple[float, str]:
-    """The share that selects of cases that are not tested, in a set of so many patients, and in words."""
+    """The share that selects of cases that are not tested, and in words.
+
+    patients: so many are outside the set's own test part
+    """
     if volumes:
         words = f"a tenth of the other patients, at most {MOST_VOLUMES} cases"
         return min(VOLUME_SHARE, MOST_VOLUMES / max(1, len(cases))), words
