@@ -225,9 +225,17 @@ def test_a_run_shows_every_trial_and_what_came_of_them(run):
 
 def test_too_few_validation_cases_to_tell_luck_from_skill_are_refused_before_anything_is_trained(tmp_path):
     data = trained.pictures(tmp_path / "data", 30)
-    with pytest.raises(UsageError, match="validation cases"):
+    with pytest.raises(UsageError, match="4 validation patients"):
         train(data, out=tmp_path / "run", device="cpu", assignments=TINY)
     assert not (tmp_path / "run").exists()
+
+
+def test_many_validation_cases_of_few_patients_are_refused_because_no_draw_of_them_can_change_the_plan(data, tmp_path):
+    rows = [f"{path},{path.parent.name},p{n % 20}" for n, path in enumerate(sorted(data.rglob("*.png")))]
+    table = tmp_path / "cases.csv"
+    table.write_text("\n".join(["image,label,patient", *rows]))
+    with pytest.raises(UsageError, match=r"2 validation patients.*Give more patients"):
+        train(table, out=tmp_path / "run", device="cpu", assignments=TINY)
 
 
 def test_a_clock_may_not_decide_what_is_to_be_alike_to_the_bit(tmp_path):

@@ -354,8 +354,15 @@ def _training(parts: Parts) -> set[str]:
 
 
 def fewest_that_select(made: Planned) -> int:
-    """Validation cases, of folds those of the one that has fewest."""
-    return min(list(parts.values()).count("val") for parts in made.folds or (made.parts,))
+    """Validation patients, of folds those of the one that has fewest; with inner folds validation cases.
+
+    The cases of one patient are no independent evidence; with inner folds they only choose what training cases confirm.
+    """
+    confirmed = settings(made.plan).split.inner_folds
+    owners = {case.id: case.id if confirmed else case.patient for case in made.examination.dataset}
+    return min(
+        len({owners[case] for case, part in parts.items() if part == "val"}) for parts in made.folds or (made.parts,)
+    )
 
 
 def room_of(made: Planned) -> Room:

@@ -80,16 +80,19 @@ class SearchResult:
 def refuse_unsearchable(plan: Plan, validating: int) -> None:
     """UsageError where no search could tell luck from skill; ResourceError where nothing could choose its trials.
 
-    validating: validation cases, of folds those of the one that has fewest
+    validating: as `fewest_that_select` counts them
     """
-    if not settings(plan).search.is_on:
+    chosen = settings(plan)
+    if not chosen.search.is_on:
         return
     refuse_without_optuna()
     if validating < FEWEST_CASES:
+        whom = "case" if chosen.split.inner_folds else "patient"
         problem = (
-            f"{counted(validating, 'validation case')}: of fewer than {FEWEST_CASES} nothing can be told from luck"
+            f"{counted(validating, f'validation {whom}')}: of fewer than {FEWEST_CASES} nothing can be told from luck"
         )
-        raise UsageError(problem, "--tune", "Give more cases, or leave out --tune (with --all nothing selects)")
+        remedy = f"Give more {whom}s, or leave out --tune (with --all nothing selects)"
+        raise UsageError(problem, "--tune", remedy)
     if Ranks.here().count > 1:
         problem = "trials are given up by one process, and others would wait for it"
         raise UsageError(problem, "--tune", "Search in one process, then train its plan.yaml in several")
