@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +13,9 @@ GRID = Geometry((16, 16, 8), np.diag([1.0, 1.0, 2.0, 1.0]))
 TASK = Segmentation((Label(1, "organ"), Label(4, "lesion")))
 
 
-def case(name: str, mask: np.ndarray) -> Case:
+def case(name: str, mask: np.ndarray, patient: str | None = None) -> Case:
     image = Image(np.zeros((1, *GRID.shape), np.float32), GRID)
-    return Case(name, name, {"image": image}, {"mask": Image(mask[None], GRID)})
+    return Case(name, patient or name, {"image": image}, {"mask": Image(mask[None], GRID)})
 
 
 def organ() -> np.ndarray:
@@ -23,9 +24,11 @@ def organ() -> np.ndarray:
     return mask
 
 
-def tuned(pairs: list[tuple[np.ndarray, np.ndarray]]):
+def tuned(pairs: list[tuple[np.ndarray, np.ndarray]], patients: Sequence[str] = ()):
     predictions = [Prediction(GRID, data=predicted, labels=TASK.classes) for predicted, _ in pairs]
-    return TASK.tuned(predictions, [case(str(n), truth) for n, (_, truth) in enumerate(pairs)])
+    owners = patients or [str(n) for n in range(len(pairs))]
+    cases = [case(str(n), truth, owner) for n, ((_, truth), owner) in enumerate(zip(pairs, owners, strict=True))]
+    return TASK.tuned(predictions, cases)
 
 
 def with_speck(size: int) -> np.ndarray:
@@ -67,6 +70,19 @@ def test_the_largest_piece_alone_is_kept_only_where_the_gain_is_sure():
     assert not task.postprocessing.get("organ", Tidying()).largest, decisions
     task, _ = tuned([(large, true)] * 6 + [(true, true)] * 4)
     assert task.postprocessing["organ"].largest
+
+
+def test_several_slices_of_one_patient_are_no_several_gains():
+    """Six slices that gain, all of one patient of five: in one of three draws this patient would not be there."""
+    large = with_speck(2)
+    large[12:16, 10:16, 1:7] = 1
+    pairs = [(large, organ())] * 6 + [(organ(), organ())] * 4
+    assert tuned(pairs)[0].postprocessing["organ"].largest
+    of_five = tuned(pairs, ["a"] * 6 + ["b", "c", "d", "e"])[0]
+    assert not of_five.postprocessing.get("organ", Tidying()).largest
+    few, decisions = tuned(pairs, ["a"] * 5 + ["b"] * 5)
+    assert few.postprocessing == {}
+    assert "10 validation cases of 2 patients are too few" in decisions["task.postprocessing"].because
 
 
 def outputs(mask: np.ndarray) -> np.ndarray:

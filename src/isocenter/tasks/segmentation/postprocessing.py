@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.errors import counted
 from isocenter.evaluation import overlap
 from isocenter.lazy import ndimage
 from isocenter.tasks.shared import Tidying, tidied
@@ -15,11 +16,11 @@ from isocenter.values import Array, Case, Decision, Deferred, Geometry, Label, P
 
 # A gain in mean Dice below this is not worth a rule, which may harm a case unlike those that were looked at.
 MARGIN = 0.002
-# Fewer cases say too little about a rule.
-FEWEST_CASES = 5
+# Fewer patients say too little about a rule.
+FEWEST_PATIENTS = 5
 # Where more of the references have several pieces, keeping the largest would lose a lesion.
 RARELY = 0.02
-# One-sided bound of the gain, over draws of the cases with replacement.
+# One-sided bound of the gain, over draws of the patients with replacement.
 SURE, DRAWS = 0.95, 2000
 LARGEST = "largest piece kept"
 NNUNET = "doi:10.1038/s41592-020-01008-z"
@@ -53,6 +54,7 @@ class _Pair:
     truth: Array
     known: Array | None
     voxel: float
+    patient: str
 
 
 def choose(
@@ -68,13 +70,16 @@ def choose(
     several: share of the training references in which a label has several pieces, by its name, where it is known
     A step is taken where the label's mean Dice over all cases rises by `MARGIN` and most of the cases that it changes
     get better. The largest piece alone is kept only where references seldom have several, and where the gain is sure by
-    a bootstrap bound. A label that neither side has counts as 1: what is removed there is a gain.
+    a bootstrap bound over patients, whose cases are alike. A label that neither side has counts as 1: what is removed
+    there is a gain.
     """
-    if len(cases) < FEWEST_CASES:
-        because = f"off: {len(cases)} validation cases are too few to choose it on (at least {FEWEST_CASES} are needed)"
+    patients = len({case.patient for case in cases})
+    if patients < FEWEST_PATIENTS:
+        few = f"{counted(len(cases), 'validation case')} of {counted(patients, 'patient')}"
+        because = f"off: {few} are too few to choose it on (at least {FEWEST_PATIENTS} patients are needed)"
         return {}, Decision({}, because, NNUNET)
     pairs = [
-        _Pair(np.asarray(one.data), *truth(case), one.geometry.voxel_volume or 1.0)
+        _Pair(np.asarray(one.data), *truth(case), one.geometry.voxel_volume or 1.0, case.patient)
         for one, case in zip(predictions, cases, strict=True)
     ]
     chosen: dict[str, Tidying] = {}
@@ -108,7 +113,7 @@ def _chosen_for(value: int, pairs: Sequence[_Pair], several: float) -> tuple[Tid
         after = _dice(value, tried, pairs)
         changed = after != before
         gain = float((after - before).mean())
-        rises = gain > MARGIN and (words != LARGEST or _surely_rises(after - before))
+        rises = gain > MARGIN and (words != LARGEST or _surely_rises(after - before, pairs))
         if rises and (after > before).sum() > changed.sum() / 2:
             reasons.append(
                 f"{words}, mean Dice {before.mean():.4f} to {after.mean():.4f}, "
@@ -129,10 +134,12 @@ def _dice(value: int, rule: Tidying, pairs: Sequence[_Pair]) -> np.ndarray:
     return np.array(scores)
 
 
-def _surely_rises(gains: np.ndarray) -> bool:
-    """Whether the mean over (cases,) lies above 0 in 95 % of the draws."""
-    drawn = np.random.default_rng(0).integers(len(gains), size=(DRAWS, len(gains)))
-    return bool(np.quantile(gains[drawn].mean(axis=1), 1 - SURE) > 0)
+def _surely_rises(gains: np.ndarray, pairs: Sequence[_Pair]) -> bool:
+    """Whether the mean over (cases,) lies above 0 in 95 % of the draws of patients, each with all its cases."""
+    people, owner = np.unique([pair.patient for pair in pairs], return_inverse=True)
+    sums, counts = np.bincount(owner, gains), np.bincount(owner)
+    drawn = np.random.default_rng(0).integers(len(people), size=(DRAWS, len(people)))
+    return bool(np.quantile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), 1 - SURE) > 0)
 
 
 def _pieces(mask: Array) -> Array:
