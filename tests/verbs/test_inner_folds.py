@@ -16,10 +16,11 @@ import trained
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
 from isocenter.files import read_dataset
-from isocenter.planning import read_plan
+from isocenter.planning import read_plan, settings, split, with_inner_folds
 from isocenter.runtime import read_json
 from isocenter.tasks.shared.operating_point import threshold
 from isocenter.training import STATE_SCHEMA
+from isocenter.values import Case, Dataset
 from isocenter.verbs.plan import PlanRequest
 from isocenter.verbs.training import fit, planned_from
 
@@ -137,6 +138,28 @@ def test_inner_folds_have_their_share_of_the_minutes_and_none_more_than_the_mode
 )
 def test_a_plan_says_whether_there_are_inner_folds_and_why(classified, given, folds, because):
     decision = isocenter.plan(classified.data, device="cpu", **given).plan.decision("split.inner_folds")
+    assert decision.value == folds
+    assert because in decision.because
+
+
+@pytest.mark.parametrize(
+    ("ill", "assignments", "folds", "because"),
+    [
+        (50, {"task.operating_point": "sensitivity>=0.95"}, 3, "6 validation cases of ill are too few"),
+        (50, {}, 0, "120 validation cases are enough"),
+        (50, {"task.operating_point": "youden", "task.thresholds": {"dark": 0.3}}, 0, "are enough"),
+        (300, {"task.operating_point": "sensitivity>=0.95"}, 0, "are enough"),
+        (16, {"task.operating_point": "sensitivity>=0.95"}, 0, "are enough"),  # all of them would not do either
+    ],
+)
+def test_a_registered_rule_keeps_them_where_its_rarest_class_has_too_few_validation_cases(
+    classified, ill, assignments, folds, because
+):
+    made = isocenter.plan(classified.data, device="cpu", minutes=60, assignments=assignments).plan
+    cases = tuple(Case(f"c{n}", f"p{n}", {}, {"class": "ill" if n < ill else "well"}) for n in range(1000))
+    data = Dataset(cases, patients_known=True)
+    parts = split(data, seed=0, calibration=0)[0]
+    decision = with_inner_folds(made, settings(made).task, data, parts).decision("split.inner_folds")
     assert decision.value == folds
     assert because in decision.because
 

@@ -6,18 +6,20 @@ the validation part of a small set has too few (bench/operating_points.py).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from isocenter.errors import counted
-from isocenter.planning.rules.split import FEWEST_OF_LARGE, Parts
-from isocenter.tasks import Task
-from isocenter.values import BY_HAND, Dataset, Decision, Plan
+from isocenter.planning.rules.split import FEWEST_OF_LARGE, Parts, strata_names
+from isocenter.tasks import FEWEST_UNSEEN, Task
+from isocenter.values import BY_HAND, Dataset, Decision, Plan, stands_for
 
 INNER_FOLDS = 3
 # Below, each of the networks has too few steps to be like the main one.
 LEAST_MINUTES = 10.0
 FEWEST_PATIENTS = 20
 MEASURED = "bench/inner_folds.py"
+RULE, THRESHOLDS = "task.operating_point", "task.thresholds"
 # Thresholds of intervals, and of groups of people: nobody trains three networks more only for these.
 NEED_NO_FOLDS = ("conformal", "thresholds_by_group")
 
@@ -29,9 +31,11 @@ def with_inner_folds(plan: Plan, task: Task, dataset: Dataset, parts: Parts) -> 
     """
     counts = {part: list(parts.values()).count(part) for part in ("train", "val")}
     patients = len({case.patient for case in dataset if parts.get(case.id) == "train"})
-    missing = _without(plan, task, counts, patients)
+    scarce = _scarce(plan, dataset, parts)
+    missing = _without(plan, task, counts, patients, scarce)
+    few = scarce if counts["val"] >= FEWEST_OF_LARGE else counted(counts["val"], "validation case")
     because = missing or (
-        f"{counted(counts['val'], 'validation case')} are too few for what is decided after training: each of the "
+        f"{few} are too few for what is decided after training: each of the "
         f"{counts['train']} training cases is predicted by the one of these networks that has not seen it"
     )
     folds = Decision(0 if missing else INNER_FOLDS, because, "" if missing else MEASURED)
@@ -40,7 +44,26 @@ def with_inner_folds(plan: Plan, task: Task, dataset: Dataset, parts: Parts) -> 
     return plan if by_hand else plan.with_decision(name, folds)
 
 
-def _without(plan: Plan, task: Task, counts: Mapping[str, int], patients: int) -> str:
+def _scarce(plan: Plan, dataset: Dataset, parts: Parts) -> str:
+    """The class or finding that needs more than its validation cases for a threshold by a registered rule, in words.
+
+    Empty where there is none, or where training cases would not be enough either.
+    """
+    registered = any(stands_for(name, RULE) and plan.decision(name).because == BY_HAND for name in plan.names)
+    if not registered or not any(stands_for(name, THRESHOLDS) and plan[name] is None for name in plan.names):
+        return ""
+    cases = [case for case in dataset if parts.get(case.id) in ("train", "val")]
+    names = strata_names(cases)
+    seen = Counter(name for own in names.values() for name in own)
+    select = Counter(name for case, own in names.items() if parts[case] == "val" for name in own)
+    enough = {name for name, count in seen.items() if name and count >= 2 * FEWEST_UNSEEN}
+    rarest = min(sorted(enough), key=select.__getitem__, default="")
+    if not rarest or select[rarest] >= FEWEST_UNSEEN:
+        return ""
+    return f"{counted(select[rarest], 'validation case')} of {rarest}"
+
+
+def _without(plan: Plan, task: Task, counts: Mapping[str, int], patients: int, scarce: str) -> str:
     """Why there are none; empty where there are."""
     if plan["split.folds"]:
         return "each fold tests cases that it has not seen"
@@ -52,7 +75,7 @@ def _without(plan: Plan, task: Task, counts: Mapping[str, int], patients: int) -
         return "nothing is left to decide on validation cases"
     if task.traits.tuned_on != ("val",):
         return "hazard ratios of several networks have no common zero, so that the validation cases decide alone"
-    if counts["val"] >= FEWEST_OF_LARGE:
+    if counts["val"] >= FEWEST_OF_LARGE and not scarce:
         return f"{counts['val']} validation cases are enough for what is decided after training"
     if patients < FEWEST_PATIENTS:
         return f"{counted(patients, 'patient')} are too few to split once more"

@@ -292,7 +292,7 @@ def _strata(cases: Sequence[Case], people: Mapping[str, str]) -> list[tuple[str,
     owned: dict[str, list[Case]] = {}
     for case in cases:
         owned.setdefault(people[case.id], []).append(case)
-    named = _names(cases)
+    named = strata_names(cases)
     counts = Counter(name for names in named.values() for name in names)
     strata: dict[str, list[list[Case]]] = {}
     for _, own in sorted(owned.items()):
@@ -340,7 +340,7 @@ def _dealt(cases: Sequence[Case], people: Mapping[str, str], folds: int, seed: i
     return number
 
 
-def _names(cases: Sequence[Case]) -> dict[str, list[str]]:
+def strata_names(cases: Sequence[Case]) -> dict[str, list[str]]:
     """{case id: its strata}: its class and each finding; else whether its event happened, or the level of its value.
 
     An empty name where a case has nothing of all this.

@@ -106,6 +106,7 @@ if TYPE_CHECKING:
     )
     from isocenter.tasks.shared.operating_point import (
         CALLING_SENTENCES,
+        FEWEST_UNSEEN,
         NOBODY,
         UNKEPT,
         YOUDEN,

@@ -13,7 +13,7 @@ import numpy as np
 
 from isocenter.errors import PlanError, UsageError, counted
 from isocenter.evaluation import UNKNOWN, groups_of, roc_curve
-from isocenter.tasks.shared.operating_point import FEWEST_CASES, NOBODY, between, check_numbers
+from isocenter.tasks.shared.operating_point import FEWEST_UNSEEN, NOBODY, between, check_numbers
 from isocenter.tasks.shared.settings import numbers_by_name
 from isocenter.values import Case, Decision, Prediction, Sentence
 
@@ -117,7 +117,7 @@ def tuned_by_group(
             here = known & (of_case == group)
             positive = truth[here] > 0
             numbers = f"{group}: {int(positive.sum())} with {name} and {int((~positive).sum())} without"
-            if min(positive.sum(), (~positive).sum()) < FEWEST_CASES:
+            if min(positive.sum(), (~positive).sum()) < FEWEST_UNSEEN:
                 reasons.append(f"{numbers} are too few, the common threshold holds")
                 continue
             own = group_threshold(grouped.criterion, chances[here], positive, aims[0], aims[1])

@@ -14,7 +14,7 @@ from isocenter.values import BY_HAND, Decision, Floats, Sentence
 
 RULE = re.compile(r"(?P<youden>youden)|((?P<sensitivity>sensitivity)|specificity)>=(?P<level>0?\.\d+|1(?:\.0*)?)")
 # Unseen cases of the class and of the rest; fewer say too little about a threshold.
-FEWEST_CASES = 10
+FEWEST_UNSEEN = 10
 TOO_FEW = "are too few for a threshold"
 NOBODY_LEFT = "no case was left that did not train and could choose a threshold, so the default one holds"
 UNKEPT = "The rule "  # begins the sentence on a rule that could not be kept
@@ -74,8 +74,8 @@ def chosen_thresholds(
     for name, (probabilities, positive) in cases.items():
         numbers = f"{counted(int(positive.sum()), 'unseen case')} of {name}"
         numbers += f" and {counted(int((~positive).sum()), 'other')}"
-        if min(positive.sum(), (~positive).sum()) < FEWEST_CASES:
-            reasons.append(f"{numbers} {TOO_FEW} (at least {FEWEST_CASES} of each are needed): {instead}")
+        if min(positive.sum(), (~positive).sum()) < FEWEST_UNSEEN:
+            reasons.append(f"{numbers} {TOO_FEW} (at least {FEWEST_UNSEEN} of each are needed): {instead}")
         else:
             levels[name] = round(threshold(rule, probabilities, positive), 6)
             reasons.append(f"{rule} of {numbers}")
