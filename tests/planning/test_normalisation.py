@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fingerprints import facts, several
+from fingerprints import cohort, facts, several
+from isocenter.planning import normalised_problems
 from isocenter.planning.rules.normalisation import normalisation
 from isocenter.quality.intensities import intensity
 from isocenter.runtime import Preprocessing
@@ -87,6 +88,26 @@ def test_images_that_become_one_value_are_named():
     beyond = facts(name="odd", intensity={"min": 5000.0, "max": 9000.0})
     decision = normalisation(Fingerprint((*cases, beyond)), ("0",), "CT", ["liver"])
     assert "1 training case will be one value everywhere (odd)" in decision.because
+
+
+def test_check_names_the_cases_that_are_one_value_once_normalised_and_no_constant_file_twice():
+    cases = [facts(name=str(n), intensity=HU) for n in range(3)]
+    beyond = facts(name="odd", intensity={"min": 5000.0, "max": 9000.0})
+    constant = facts(name="flat", intensity={"min": 0.0, "max": 0.0})
+    found = Fingerprint((*cases, beyond, constant))
+    [problem] = normalised_problems(cohort(found.cases, ["liver"], "ct"), found)
+    assert (problem.severity, problem.cases) == ("warning", ("odd",))
+    assert "one value everywhere once it is normalised" in problem.what
+    assert "rescale slope" in problem.remedy
+    assert not list(normalised_problems(cohort(cases, ["liver"], "ct"), Fingerprint(tuple(cases))))
+    assert not list(normalised_problems(cohort(found.cases, ["liver"], "mri"), found))  # each by its own deviation
+
+
+def test_a_picture_of_one_colour_is_named_in_the_reason_too():
+    blank = facts(name="blank", channels=("R", "G", "B"), shape=(20, 20), intensity={"min": 7.0, "max": 7.0})
+    found = Fingerprint((*several(2, channels=("R", "G", "B"), shape=(20, 20)).cases, blank))
+    decision = normalisation(found, ("R", "G", "B"), "unknown", [])
+    assert "1 training case will be one value everywhere (blank)" in decision.because
 
 
 def test_colours_keep_their_relation():

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
         split_folds,
     )
     from isocenter.planning.rules.inner_folds import with_inner_folds
+    from isocenter.planning.rules.normalisation import constant_problems
+    from isocenter.planning.rules.preprocessing import normalised_problems
     from isocenter.planning.rules.split import split
     from isocenter.planning.search import (
         Between,

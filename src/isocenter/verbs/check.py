@@ -14,7 +14,7 @@ from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files import UNKNOWN_MODALITY, dataset_hash
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
-from isocenter.planning import cores
+from isocenter.planning import cores, normalised_problems
 from isocenter.quality import Examination, guessed_modality, modality_problems, reference_kinds
 from isocenter.report import InNotebook, render
 from isocenter.runtime import Cluster, write_json
@@ -141,7 +141,8 @@ def check(
     spread = None if scheduler is None else Cluster(scheduler)
     dataset, examination, _ = opened_and_looked_through(opened, task, threads or cores(), spread)
     unknown = modality_problems(examination.dataset, examination.fingerprint)
-    examination = replace(examination, problems=(*examination.problems, *unknown))
+    lost = normalised_problems(examination.dataset, examination.fingerprint)
+    examination = replace(examination, problems=(*examination.problems, *unknown, *lost))
     facts = _facts(dataset, examination)
     audits = tuple(_audits(examination, groups, population, shift, match))
     result = Check(dataset, examination, facts, Path(out) if out is not None else None, audits)

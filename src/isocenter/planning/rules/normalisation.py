@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +14,7 @@ from isocenter.files import modality_word
 from isocenter.planning.rules.anatomy import WINDOWS, window_for
 from isocenter.planning.rules.profiles import NNUNET, UNKNOWN_MODALITY, UPTAKE, WINDOW, profile_for
 from isocenter.transforms import COLOUR, Normalisation, placed
-from isocenter.values import CaseFacts, Decision, Fingerprint
+from isocenter.values import CaseFacts, Decision, Fingerprint, Problem
 
 RADIOPAEDIA = "radiopaedia.org: Windowing (CT)"
 # Air is -1000 HU and fat -100; what begins above has been brought to another scale.
@@ -43,7 +43,8 @@ def normalisation(
     """
     if tuple(channels) == COLOUR:
         made = [_range(fingerprint, n, channels) for n in range(len(channels))]
-        return _decision(made, "colours keep their relation to each other, by mean and deviation of the training cases")
+        colours = "colours keep their relation to each other, by mean and deviation of the training cases"
+        return _decision(made, "; ".join([colours, *_constant(fingerprint, channels, made)]))
     rules = [_RULES.get(profile_for(_modality(name, modality)).scheme, _by_image) for name in channels]
     each = [rule(fingerprint, n, channels, structures) for n, rule in enumerate(rules)]
     # What a unit decides goes before what holds for lack of one.
@@ -97,17 +98,42 @@ def _uptake(fingerprint: Fingerprint, channel: int, channels: Sequence[str], str
 _RULES = {WINDOW: _hounsfield, UPTAKE: _uptake}
 
 
+def constant_problems(
+    fingerprint: Fingerprint, channels: Sequence[str], made: Sequence[Normalisation]
+) -> Iterator[Problem]:
+    """Which cases become one value, though their files hold more: those that are constant themselves are known before.
+
+    made: how each channel is normalised
+    """
+    empty = _one_value(fingerprint, channels, made)
+    varied = [case.id for case in fingerprint.cases if any(own["min"] < own["max"] for own in case.intensity)]
+    if lost := tuple(case for case in varied if case in empty):
+        yield Problem(
+            "warning",
+            "the image is one value everywhere once it is normalised: all of it lies on one side of the window",
+            lost,
+            "the network sees nothing of it",
+            "Check the unit of its values (rescale slope and intercept), or leave it out",
+        )
+
+
 def _constant(fingerprint: Fingerprint, channels: Sequence[str], made: Sequence[Normalisation]) -> list[str]:
     """Which training cases become one value, in words."""
+    empty = _one_value(fingerprint, channels, made)
+    if not empty:
+        return []
+    return [f"{counted(len(empty), 'training case')} will be one value everywhere ({listed(empty)}): leave them out"]
+
+
+def _one_value(fingerprint: Fingerprint, channels: Sequence[str], made: Sequence[Normalisation]) -> list[str]:
+    """The cases that become one value in every channel."""
     empty = []
     for case in fingerprint.cases:
         facts = [_facts(case, n, channels, inside=False) for n in range(len(channels))]
         known = [(one, scale) for one, scale in zip(facts, made, strict=True) if one is not None]
         if all(_is_one_value(one, scale) for one, scale in known):
             empty.append(case.id)
-    if not empty:
-        return []
-    return [f"{counted(len(empty), 'training case')} will be one value everywhere ({listed(empty)}): leave them out"]
+    return empty
 
 
 def _is_one_value(facts: Mapping[str, float], scale: Normalisation) -> bool:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
 from isocenter.errors import DatasetError, listed
 from isocenter.planning.machine import kind_of
 from isocenter.planning.rules.grid import Grid, flat
-from isocenter.planning.rules.normalisation import normalisation
+from isocenter.planning.rules.normalisation import constant_problems, normalisation
 from isocenter.planning.rules.profiles import NNUNET, UNKNOWN, UNKNOWN_MODALITY, profile_for
 from isocenter.planning.rules.shortcuts import Retest, without_shortcuts
 from isocenter.quality import STATED, guessed_modality
 from isocenter.tasks import Task
-from isocenter.transforms import COLOUR, GREY, all_channels, without_alpha
-from isocenter.values import MM, Dataset, Decision, Fingerprint, sizes_in_words
+from isocenter.transforms import COLOUR, GREY, Normalisation, all_channels, without_alpha
+from isocenter.values import MM, Dataset, Decision, Fingerprint, Problem, sizes_in_words
 
 # Of a clip; published networks look at 8 to 32.
 FRAMES, CLIPS = {"cpu": 8, "gpu": 16}, "arXiv:1711.11248"
@@ -58,6 +59,16 @@ def preprocessing(
         "order": Decision("linear", "it does not overshoot beside sharp edges"),
         "smallest": Decision(list(grid.patch), "the network sees at least one whole patch"),
     }
+
+
+def normalised_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
+    """What is lost of these cases by the normalisation that a plan of them would have."""
+    if not fingerprint.cases:
+        return
+    channels, modality = channels_of(fingerprint).value, _modality(dataset, fingerprint).value
+    structures = [label.name for labels in dataset.classes.values() for label in labels]
+    made = normalisation(fingerprint, channels, modality, structures).value
+    yield from constant_problems(fingerprint, channels, [Normalisation(**one) for one in made])
 
 
 def channels_of(fingerprint: Fingerprint) -> Decision:

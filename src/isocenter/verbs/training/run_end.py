@@ -12,7 +12,7 @@ from isocenter.evaluation import NONE
 from isocenter.files import write_text, written
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
-from isocenter.planning import GROUPS, registered_groups, settings
+from isocenter.planning import GROUPS, constant_problems, registered_groups, settings
 from isocenter.quality import shortcut_notes
 from isocenter.report import Section
 from isocenter.runtime import environment, peak_memory, write_json
@@ -173,7 +173,7 @@ def write_report(
     compared: sections about other models on the same cases
     verdict:  what the figures support
     """
-    plan, scored, outcomes = done.plan, done.scored, done.outcomes
+    plan, scored, outcomes, chosen = done.plan, done.scored, done.outcomes, settings(done.plan).preprocessing
     record = write_environment(run, plan, outcomes)
     waiting = sum(one.waiting for one in outcomes) / len(outcomes)
     page = RunReport(
@@ -198,7 +198,11 @@ def write_report(
         views=f"{EVALUATION}/",
         plan=plan,
         log=log,
-        problems=(*run.examination.problems, *(scored.problems if scored is not None else ())),
+        problems=(
+            *run.examination.problems,
+            *constant_problems(run.examination.fingerprint, chosen.channels, chosen.normalisation),
+            *(scored.problems if scored is not None else ()),
+        ),
         environment=environment(),
         by=_by(run, len(outcomes)),
         searches=searches,
