@@ -9,10 +9,12 @@ import torch
 import isocenter
 import trained
 from fingerprints import LAPTOP, cohort, several
+from isocenter.errors import PlanError
 from isocenter.planning import Wishes, make_plan, settings
 from isocenter.planning.rules.anatomy import anatomy
 from isocenter.planning.rules.augmentation import augmentation, flips_at_test
 from isocenter.planning.rules.profiles import profile_for
+from isocenter.runtime.windows import flipped_axes
 from isocenter.tasks import build
 from isocenter.transforms import Augmentation, generator
 from isocenter.values import Decision
@@ -65,6 +67,29 @@ def test_what_has_no_up_is_mirrored_and_turned_along_every_axis():
     upright = decided("OP", "vessel", axis=1, patch=(64, 64))
     assert upright["flips"].value == [1]
     assert upright["quarter_turns"].value is False
+
+
+@pytest.mark.parametrize("modality", ["OP", "SM"])
+@pytest.mark.parametrize(
+    "classes", [("OD", "OS"), ("left", "right"), ("Auge links", "Auge rechts"), ("left", "blurred")]
+)
+def test_a_picture_whose_classes_are_sides_is_never_mirrored(modality, classes):
+    axis = Decision(1, "for a test")
+    task = build({"name": "classification", "classes": list(classes), "smoothing": 0.0})
+    chosen = augmentation(profile_for(modality), anatomy(classes), axis, task, (64, 64))
+    assert chosen["flips"].value == flips_at_test(chosen["flips"]).value == []
+    assert "the classes are sides" in chosen["flips"].because
+    assert chosen["quarter_turns"].value is False
+    with pytest.raises(PlanError, match="the classes are sides"):
+        flipped_axes(task, 2, (), 1, True)
+    assert flipped_axes(task, 2, (), 1) == ()
+    other = build({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
+    assert augmentation(profile_for("OP"), anatomy(other.classes), axis, other, (64, 64))["flips"].value == [1]
+
+
+def test_a_model_that_was_planned_to_mirror_such_pictures_still_does():
+    task = build({"name": "classification", "classes": ["OD", "OS"], "smoothing": 0.0})
+    assert flipped_axes(task, 2, (1,), 1) == flipped_axes(task, 2, (1,), 1, True) == (1,)
 
 
 @pytest.mark.parametrize("modality", ["MR", "CT", "unknown", "SM"])

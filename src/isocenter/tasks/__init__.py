@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         head_of,
         masks_from,
         own_outputs,
+        picks_a_side,
         rows_in,
         sides_of,
         stated_image,

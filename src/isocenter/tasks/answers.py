@@ -11,6 +11,7 @@ import numpy as np
 from isocenter.evaluation import UNCALIBRATED, CaseValues, Seed, Table, column_values
 from isocenter.report import Figure
 from isocenter.tasks.shared import ENDS, Shares
+from isocenter.transforms import names_sides
 from isocenter.values import (
     Array,
     Case,
@@ -331,6 +332,15 @@ def masks_from(task: Task) -> dict[str, Mapping[str, float]]:
     own = {head_of(name, head): one for name, part in decoding.parts.items() for head, one in masks_from(part).items()}
     least = decoding.covers_from
     return own if least is None else {next(name for name, head in task.heads.items() if head.is_dense): least}
+
+
+def picks_a_side(task: Task) -> bool:
+    """Whether its answer about an image is one of two sides, as of the classes OD and OS.
+
+    Such a picture is not mirrored: a right eye in the mirror looks like a left one, and is none.
+    """
+    parts = task.decoding.parts.values() or (task,)
+    return any(part.decoding.picks and names_sides(part.decoding.mirrored) for part in parts)
 
 
 def states_covering(task: Task) -> bool:

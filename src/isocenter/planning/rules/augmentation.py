@@ -9,10 +9,12 @@ from typing import Any
 from isocenter.planning.rules.anatomy import ALIKE, DIFFERENT, Anatomy
 from isocenter.planning.rules.grid import GridNeeds
 from isocenter.planning.rules.profiles import ALWAYS, NEVER, NNUNET, SYMMETRIC, UNKNOWN, Profile
-from isocenter.tasks import Task
+from isocenter.tasks import Task, picks_a_side
 from isocenter.transforms import Augmentation, names_sides
 from isocenter.values import Decision
 
+# Axes of a picture.
+PICTURE = 2
 # Images up to this side have no detail to lose, and show neither streaks nor ghosts.
 TINY = 32
 FINE = ("blur", "low_resolution", "motion", "ghosting", "spikes", "dose_noise", "metal")
@@ -45,7 +47,7 @@ def augmentation(
     """Every strength with its reason; what does not befall this kind of image is off."""
     flips, reason = _flips(profile, anatomy, left_right, task, len(patch))
     tiny = max(patch) <= TINY
-    is_picture = len(patch) == 2
+    is_picture = len(patch) == PICTURE
     quarters = not profile.upright and is_picture and not names_sides(task.decoding.mirrored)
     sized = GridNeeds.of(task).scaled
     # Of few pixels a large turn reads much from outside the image.
@@ -85,6 +87,8 @@ def _flips(
     profile: Profile, anatomy: Anatomy, left_right: Decision, task: Task, ndim: int
 ) -> tuple[tuple[int, ...], str]:
     axis = left_right.value
+    if ndim == PICTURE and picks_a_side(task):
+        return (), "the classes are sides, and a picture in the mirror would be of the other one without being it"
     if names_sides(task.decoding.mirrored) and axis is None:
         return (), f"labels name a side, and {left_right.because}"
     if not profile.upright:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from isocenter.errors import GeometryError, PlanError
 from isocenter.runtime.preprocessing import Trace
 from isocenter.runtime.windows.slide import Network
-from isocenter.tasks import BETWEEN, EACH, WITHIN, mean_of, sides_of
+from isocenter.tasks import BETWEEN, EACH, WITHIN, mean_of, picks_a_side, sides_of
 from isocenter.transforms import check_flips, names_sides
 from isocenter.values import Array
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Average = Callable[..., Mapping[str, Array]]
 
 NO_MIRROR = "Predict with --no-mirror"
+# Axes of a picture.
+PICTURE = 2
 # Under this name a network may give pooled features beside its heads, (batch, features).
 POOLED = ":pooled"
 
@@ -136,6 +138,9 @@ def flipped_axes(
     """
     if mirror is False or not (planned or mirror):
         return ()
+    if not planned and ndim == PICTURE and picks_a_side(task):
+        problem = "the classes are sides, and a picture in the mirror would be of the other one without being it"
+        raise PlanError(problem, "--mirror", NO_MIRROR)
     axes = tuple(planned) or (() if left_right is None else (left_right,))
     if not axes:
         problem = "the model does not know which axis runs from left to right, so it cannot mirror"
