@@ -11,7 +11,7 @@ import numpy as np
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.quality import reference_kinds
 from isocenter.transforms import generator
-from isocenter.values import SPLITS, Case, Dataset, Decision, Split
+from isocenter.values import Case, Dataset, Decision, Split
 
 TEST_SHARE = 0.2
 # Thresholds, and what is compared on validation cases, need many of them: from 20 with few positives no operating point
@@ -88,15 +88,19 @@ def split(
     if not everything:
         drawn, calibrating = _calibrating(dataset, parts, seed, twins, calibration)
         parts |= dict.fromkeys(drawn, "calibration")
-    counts = {part: list(parts.values()).count(part) for part in SPLITS}
-    if not counts["train"] or (not everything and not counts["val"]):
+    _refuse_empty(dataset, parts, ("train",) if everything else ("train", "val"))
+    because = f"{counts_of(parts)}, {_grouped(dataset)}; {', '.join(notes)}"
+    return parts, {"method": Decision("own" if own else "drawn", because, CHECKLIST), "calibration": calibrating}
+
+
+def _refuse_empty(dataset: Dataset, parts: Parts, needed: Sequence[Split]) -> None:
+    """Refuse a split that leaves one of these parts without a case."""
+    if not set(needed) <= set(parts.values()):
         raise DatasetError(
             f"{counted(len(dataset), 'case')} of {counted(_patients(dataset), 'patient')}: too few to split",
             str(dataset.root or dataset.name),
             "Give more cases, or --all to train on every case",
         )
-    because = f"{counts_of(parts)}, {_grouped(dataset)}; {', '.join(notes)}"
-    return parts, {"method": Decision("own" if own else "drawn", because, CHECKLIST), "calibration": calibrating}
 
 
 def counts_of(parts: Parts) -> str:
