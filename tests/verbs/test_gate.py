@@ -18,10 +18,14 @@ from isocenter.cli import app
 from isocenter.errors import IntegrityError, PlanError, UsageError
 from isocenter.files import read_text_table
 from isocenter.planning import read_plan
-from isocenter.runtime import Answering, Model, seal
+from isocenter.runtime import Answering, Inference, Model, Preprocessing, seal
 from isocenter.runtime.model_parts import read_parts
 from isocenter.runtime.package.readme import readme
 from isocenter.runtime.preprocessing import preprocessing
+from isocenter.tasks import build
+from isocenter.transforms import Normalisation
+from isocenter.values import Case, Geometry, Image
+from isocenter.verbs.training import guarded_by
 from packages import no_export
 from trained import TWO_STEPS, blobs, classifying, lesions, pictures, segmenting
 
@@ -234,6 +238,26 @@ def test_a_model_gives_only_answers_that_are_sure_enough_and_says_on_what_that_r
     refused = isocenter.predict(with_answers(careful, 0.99999), odd, abstain="mark").predictions["odd"]
     assert "not sure enough" in refused.abstained and refused.probabilities == stated.probabilities
     assert isocenter.predict(with_answers(careful, np.inf), odd).predictions["odd"].probabilities is None
+
+
+def test_a_case_that_is_known_only_for_a_finding_that_the_model_lacks_says_nothing_about_its_errors(gated):
+    """Such a finding was left out of the model, because all its training cases had it, or none."""
+    task = build({"name": "findings", "findings": ["lump"]})
+    prepared = Preprocessing(2, ("0",), (Normalisation("zscore"),), shape=(12, 12))
+    model = Model(task, prepared, Inference((12, 12)), {}, lambda batch: {"findings": np.zeros((len(batch), 1))})
+    guard = replace(isocenter.load(gated.out, "cpu").guard, answers=Answering(0.5, 0.5, 0.0, 8))
+
+    def case(number: int, finding: str) -> Case:
+        pixels = np.random.default_rng(number).normal(size=(1, 24, 24)).astype(np.float32)
+        images = {"0": Image(pixels, Geometry.of_pixels((24, 24)))}
+        return Case(f"{number}", f"{number}", images, {"findings": {finding: 1.0}})
+
+    cases = [case(number, "lump" if number < 6 else "rare") for number in range(10)]
+    settled, decisions = guarded_by(replace(model, guard=guard), cases, exact=True)
+    assert settled.guard.answers.cases == 6
+    assert "6 cases" in decisions["guard.error"].because
+    nobody, _ = guarded_by(replace(model, guard=guard), cases[6:], exact=True)
+    assert nobody.guard.answers.cases == 0 and nobody.guard.answers.refusal(1.0) is not None
 
 
 def test_what_is_answered_is_kept_with_a_model_and_an_older_gate_answers_all(careful):

@@ -90,7 +90,7 @@ def _guarded(run: RunFolder, job: Job, model: Model) -> tuple[Model, Model]:
         others, sure = _looked(model, cases, judged=wanted.error is not None)
         guard = fitted_guard(seen, others, wanted.level if wanted.gate else 0.0, exact=exact)
         if guard is not None and wanted.error:
-            guard = replace(guard, answers=_answering(wanted.error, wanted.delta, sure, cases))
+            guard = replace(guard, answers=_answering(wanted.error, wanted.delta, sure))
         return with_uncertainty(with_guard(own, guard))
 
     scored = judged(held_out, exact)
@@ -124,13 +124,14 @@ def guarded_by(
     if guard.level and after is not guard:
         decisions[GATE] = Decision(True, tail_note(after))
     if guard.answers is not None:
-        answers = _answering(guard.answers.error, guard.answers.delta, sure, cases)
+        answers = _answering(guard.answers.error, guard.answers.delta, sure)
         decisions[ERROR] = Decision(answers.error, answers.words(exact=exact))
         after = replace(after, answers=answers)
     return replace(model, guard=after), decisions
 
 
-Sure = list[tuple[float, float]]
+# Of each case whose answer can be right or wrong: the patient, how sure the answer is, and how wrong.
+Sure = list[tuple[str, float, float]]
 
 
 def _looked(
@@ -152,20 +153,19 @@ def _looked(
             observation, prediction = observed(model, case, layers)
             seen.append(observation)
             if judged:
-                sure.append(_sure_and_wrong(model.task, prediction, case))
+                sure += _sure_and_wrong(model.task, prediction, case)
             tracker(done, len(cases))
             if done >= FEWEST_LOOKED and time.monotonic() - began > seconds:
                 break
     return seen, sure
 
 
-def _answering(error: float, delta: float, sure: Sure, cases: Sequence[Case]) -> Answering:
-    patients = [case.patient for case in cases]
-    least = least_sureness([one for one, _ in sure], [wrong for _, wrong in sure], error, delta, patients)
-    return Answering(error, delta, least, len(sure))
+def _answering(error: float, delta: float, sure: Sure) -> Answering:
+    patients, sureness_of, wrong = ([row[place] for row in sure] for place in range(3))
+    return Answering(error, delta, least_sureness(sureness_of, wrong, error, delta, patients), len(sure))
 
 
-def _sure_and_wrong(task: Task, prediction: Prediction, case: Case) -> tuple[float, float]:
-    """How sure the answer to a case is, and how wrong."""
-    [wrong] = case_errors(task, task.scoring.score([prediction], [case])).values()
-    return sureness(task, prediction), wrong
+def _sure_and_wrong(task: Task, prediction: Prediction, case: Case) -> Sure:
+    """How sure the answer to a case is, and how wrong; nothing of a case without any reference that the task knows."""
+    errors = case_errors(task, task.scoring.score([prediction], [case]))
+    return [(case.patient, sureness(task, prediction), wrong) for wrong in errors.values()]
