@@ -310,15 +310,21 @@ def tuned_by(
 
 
 def sureness(task: Task, prediction: Prediction) -> float:
-    """How sure an answer is, 0 to 1: the expected Dice, or the probability of the least sure part; 0: nobody knows."""
+    """How sure an answer is, 0 to 1: the expected Dice, or the probability of the least sure part; 0: nobody knows.
+
+    Of a class or a finding it is the probability of what is called, by thresholds and costs too: below 0.5 where these
+    call what is less likely.
+    """
     if task.decoding.parts:
         return min(sureness(part, prediction.parts[name]) for name, part in task.decoding.parts.items())
     if expected := prediction.confidence.expected:
         return float(np.mean(list(expected.values())))
-    chances = list((prediction.probabilities or {}).values())
+    if not (chances := prediction.probabilities):
+        return 0.0
+    [columns, *_] = rows_in(task.decoding.outputs(prediction))
     if task.decoding.uncertainty == "labels":
-        return min((max(one, 1 - one) for one in chances), default=0.0)
-    return max(chances, default=0.0)
+        return min(p if columns[f"called_{name}"] else 1 - p for name, p in chances.items())
+    return chances.get(str(columns.get("predicted")), max(chances.values()))
 
 
 def suffices(kind: type[Task] | Task, references: Collection[str]) -> bool:
