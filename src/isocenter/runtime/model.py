@@ -158,7 +158,8 @@ class Model:
                 return self.predict(still, own, mirror=mirror, region=region, overlap=overlap, seconds=seconds)
 
             clip = replace(predict_frames(image, of_frame), case=where, task=self.task.name)
-            return clip if self.guard is None else self.guard.of_frames(clip)
+            sure = [sureness(self.task, frame) for frame in clip.frames]
+            return clip if self.guard is None else self.guard.of_frames(clip, sure)
         if covariates is None and isinstance(subject, Case):
             covariates = subject.covariates or None
         vector, notes = self.context_vector(image, covariates, where)

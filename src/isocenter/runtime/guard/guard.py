@@ -100,11 +100,20 @@ class Guard:
         bare = replace(prediction, abstained=None, notes=notes)
         return self.judged(bare, watching.observation(image, covariates), sure)
 
-    def of_frames(self, clip: Prediction) -> Prediction:
-        """The prediction of a clip whose frames were judged one by one, refused with its oddest frame."""
+    def of_frames(self, clip: Prediction, sure: Sequence[float]) -> Prediction:
+        """The prediction of a clip whose frames were judged one by one: an answer for all of them, or none.
+
+        sure: how sure the answer to each frame is
+        It is refused with its oddest frame, by the joint p-value of all; and with its least sure frame, because a blank
+        frame in a label map would read as one in which nothing is.
+        """
         oddest = min(clip.frames, key=lambda frame: 1.0 if (p := frame.confidence.gate_p) is None else p)
         joint = min(1.0, len(clip.frames) * (oddest.confidence.gate_p or 0.0))
         reason = oddest.abstained if joint < self.level else None
+        if joint >= self.level and self.answers is not None:
+            least = int(np.argmin(sure))
+            refusal = self.answers.refusal(sure[least])
+            reason = None if refusal is None else f"frame {least}: {refusal}"
         return replace(clip, confidence=replace(clip.confidence, gate_p=joint), abstained=reason)
 
     def verdict(self, observation: Observation) -> tuple[float, str | None, list[str]]:
