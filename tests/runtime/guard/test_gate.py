@@ -16,7 +16,7 @@ from isocenter.runtime.guard import Answering, Guard, Observation, fitted_guard,
 from isocenter.runtime.guard.composition import composition
 from isocenter.runtime.guard.distances import Ranges, Reference
 from isocenter.runtime.guard.header import header_of
-from isocenter.runtime.guard.p_values import p_value
+from isocenter.runtime.guard.p_values import Known, p_value
 from isocenter.runtime.model_parts import read_parts, write_parts
 from isocenter.values import Geometry, Image, Prediction
 
@@ -44,18 +44,22 @@ def gate(seed: int = 0, trained: int = 60, held_out: int = 40, level: float = LE
     return made
 
 
+def each_a_patient(distances: np.ndarray) -> Known:
+    return Known.of(distances.tolist(), [""] * len(distances))
+
+
 @pytest.mark.parametrize(("count", "smallest"), [(30, 0.9), (400, 0.0025)])
 def test_p_values_of_cases_like_those_that_did_not_train_are_uniform(count, smallest):
     rng = np.random.default_rng(0)
-    drawn = [p_value(rng.gamma(4.0), np.sort(rng.gamma(4.0, size=count)), smallest) for _ in range(2000)]
+    drawn = [p_value(rng.gamma(4.0), each_a_patient(rng.gamma(4.0, size=count)), smallest) for _ in range(2000)]
     assert stats.kstest(np.array(drawn) - rng.uniform(size=2000) / (count + 1), "uniform").pvalue > 0.001
 
 
 @pytest.mark.parametrize("count", [8, 20, 60])
 def test_the_extrapolated_tail_is_exact_for_exponential_excesses_and_errs_upwards_for_lighter_ones(count):
     rng = np.random.default_rng(1)
-    exponential = [p_value(rng.exponential(), np.sort(rng.exponential(size=count)), 1e-4) for _ in range(20000)]
-    lighter = [p_value(abs(rng.normal()), np.sort(abs(rng.normal(size=count))), 1e-4) for _ in range(20000)]
+    exponential = [p_value(rng.exponential(), each_a_patient(rng.exponential(size=count)), 1e-4) for _ in range(20000)]
+    lighter = [p_value(abs(rng.normal()), each_a_patient(abs(rng.normal(size=count))), 1e-4) for _ in range(20000)]
     for level in (0.01, 0.003):
         assert stats.binomtest(int(np.sum(np.array(exponential) < level)), 20000, level).pvalue > 0.001
         assert np.mean(np.array(lighter) < level) <= level
@@ -149,7 +153,7 @@ def test_images_of_one_patient_do_not_judge_each_other():
     known = fitted_guard(trained, held_out, LEVEL, exact=False)
     unknown = fitted_guard([replace(one, patient="") for one in trained], held_out, LEVEL, exact=False)
     assert known is not None and unknown is not None
-    assert known.held_out["layout"][-1] > 1.5 * unknown.held_out["layout"][-1]
+    assert known.held_out["layout"].distances[-1] > 1.5 * unknown.held_out["layout"].distances[-1]
 
 
 @pytest.mark.parametrize("shape", [(64,), (40, 30), (20, 24, 7)])

@@ -9,12 +9,11 @@ from itertools import compress
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import counted
 from isocenter.runtime.guard.distances import Floats, Ranges, Reference, means_by_patient
 from isocenter.runtime.guard.guard import HEADER, INTENSITIES, LAYOUT, SCORES, TEXTURE, Guard, spectrum
 from isocenter.runtime.guard.header import Header
 from isocenter.runtime.guard.observation import Observation
-from isocenter.runtime.guard.p_values import is_enough
+from isocenter.runtime.guard.p_values import Known, is_enough
 
 # Training cases that are looked at, and cases without which nothing is refused.
 MOST_TRAINED, FEWEST = 200, 5
@@ -60,11 +59,12 @@ def fitted_guard(
 def refitted(guard: Guard, held_out: Sequence[Observation], *, exact: bool) -> Guard:
     """The gate with other cases that did not train, by which it judges distances; the same where these are too few."""
     bare = replace(guard, held_out={})
-    each = [distances for one in held_out if one.is_seen and (distances := bare.distances(one))]
-    if len(each) < FEWEST:
+    pairs = [(one.patient, distances) for one in held_out if one.is_seen and (distances := bare.distances(one))]
+    if len(pairs) < FEWEST:
         return guard
+    patients, each = zip(*pairs, strict=True)
     known = [name for name in SCORES if all(name in one for one in each)]
-    judged = {name: np.sort(np.array([one[name] for one in each])) for name in known}
+    judged = {name: Known.of([one[name] for one in each], patients) for name in known}
     words = {name: own and _with_words(own, held_out, name) for name, own in guard.words.items()}
     return replace(guard, words=words, held_out=judged, calibrated=_calibrated(held_out), exact=exact)
 
@@ -81,8 +81,8 @@ def _with_trained(guard: Guard, trained: Sequence[Observation]) -> Guard:
     No network has a say in a header, in intensities, texture and layout, so these cases tell as well.
     """
     smallest = guard.level / max(1, len(guard.held_out))
-    few = {name for name, held_out in guard.held_out.items() if not is_enough(len(held_out), smallest)}
-    made = {name: list[float]() for name in (HEADER, INTENSITIES, TEXTURE, LAYOUT) if name in few}
+    few = {name for name, held_out in guard.held_out.items() if not is_enough(held_out.patients, smallest)}
+    made = {name: list[tuple[float, str]]() for name in (HEADER, INTENSITIES, TEXTURE, LAYOUT) if name in few}
     _, owner = np.unique([one.patient or f"{n}" for n, one in enumerate(trained)], return_inverse=True)
     for part in range(PARTS) if made else ():
         judges = _part_of(guard, [one for one, own in zip(trained, owner, strict=True) if own % PARTS != part])
@@ -91,8 +91,9 @@ def _with_trained(guard: Guard, trained: Sequence[Observation]) -> Guard:
         for one in compress(trained, owner % PARTS == part):
             distances = judges.distances(one)
             for name in made.keys() & distances.keys():
-                made[name].append(distances[name])
-    more = {name: np.sort([*guard.held_out[name].tolist(), *added]) for name, added in made.items()}
+                made[name].append((distances[name], one.patient))
+    known = {name: Known.of(*zip(*rows, strict=True)) for name, rows in made.items() if rows}
+    more = {name: guard.held_out[name].joined(one) for name, one in known.items()}
     return replace(guard, held_out={**guard.held_out, **more})
 
 
@@ -115,10 +116,10 @@ def _part_of(guard: Guard, cases: Sequence[Observation]) -> Guard | None:
 
 def tail_note(guard: Guard) -> str:
     """How far the gate's level can be believed."""
-    count = min(len(one) for one in guard.held_out.values())
-    whom = f"{counted(count, 'case')} that chose nothing" if guard.exact else f"{counted(count, 'validation case')}"
+    fewest = min(guard.held_out.values(), key=lambda known: (known.patients, len(known)))
+    whom = f"{fewest.words()} that chose nothing" if guard.exact else fewest.words("validation case")
     approximate = "" if guard.exact else "; these chose the checkpoint, so that the level is approximate"
-    enough = is_enough(count, guard.level / len(guard.held_out))
+    enough = is_enough(fewest.patients, guard.level / len(guard.held_out))
     tail = "" if enough else "; the tail beyond them is extrapolated"
     return f"The gate refuses below p {guard.level:g} by {whom}{tail}{approximate}."
 

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from isocenter.errors import counted, listed
+from isocenter.errors import listed
 from isocenter.runtime.guard.answering import Answering
 from isocenter.runtime.guard.distances import Floats, Ranges, Reference
 from isocenter.runtime.guard.header import Header
 from isocenter.runtime.guard.observation import Observation, Watching
-from isocenter.runtime.guard.p_values import is_enough, p_value
+from isocenter.runtime.guard.p_values import Known, is_enough, p_value
 from isocenter.values import Image, Prediction
 
 # {score: what it says}, in the order in which they are computed.
@@ -47,8 +47,8 @@ class Guard:
     edges:    (channels, bins - 1) of the histogram of the network's input, the outer bins being open
     spectra:  of the square roots of histograms, Vasiliuk et al., arXiv:2212.06506
     features: of pooled features; None for a network without
-    held_out: {score: (n,) distances, sorted} of cases that did not train; where these are few and no network has a say,
-              of training cases by others too
+    held_out: {score: distances} of cases that did not train; where these are few and no network has a say, of training
+              cases by others too
     trained:  number of training cases that were looked at
     calibrated: (patients, features) what the network saw in these, for a comparison with other cases; no rows where
               that is not known
@@ -64,7 +64,7 @@ class Guard:
     edges: Floats
     spectra: Reference
     features: Reference | None
-    held_out: Mapping[str, Floats]
+    held_out: Mapping[str, Known]
     trained: int
     calibrated: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
     answers: Answering | None = None
@@ -72,7 +72,7 @@ class Guard:
     layout: Reference | None = None
 
     def __repr__(self) -> str:
-        unseen = min((len(distances) for distances in self.held_out.values()), default=0)
+        unseen = min((len(known) for known in self.held_out.values()), default=0)
         return f"a gate at the level of {self.level:g}, of {self.trained} training cases and {unseen} others"
 
     def judged(self, prediction: Prediction, observation: Observation, sure: float = 1.0) -> Prediction:
@@ -166,9 +166,8 @@ class Guard:
 
     def _reason(self, what: str, name: str, distance: float, p: float) -> str:
         held_out = self.held_out[name]
-        smallest = self.level / len(self.held_out)
-        how = "" if is_enough(len(held_out), smallest) else ", extrapolated"
-        others = f"of {counted(len(held_out), 'other case')} at most {held_out[-1]:.3g}"
+        how = "" if is_enough(held_out.patients, self.level / len(self.held_out)) else ", extrapolated"
+        others = f"of {held_out.words('other case')} at most {held_out.distances[-1]:.3g}"
         figures = f"distance {distance:.3g}; {others}; p {p:.2g} below {self.level:g}{how}"
         return f"{what} unlike the training cases ({figures})"
 
@@ -195,13 +194,15 @@ class Guard:
         """The arrays as safetensors."""
         known = {FEATURES: self.features, TEXTURE: self.texture, LAYOUT: self.layout}
         parts = [part.arrays(name) for name, part in known.items() if part is not None]
-        held_out = {f"held_out.{name}": distances for name, distances in self.held_out.items()}
+        held_out = {f"held_out.{name}": known.distances for name, known in self.held_out.items()}
+        weights = {f"weights.{name}": known.weights for name, known in self.held_out.items()}
         arrays = {
             "edges": self.edges,
             "calibrated": self.calibrated,
             **self.spectra.arrays(INTENSITIES),
             **{name: array for part in parts for name, array in part.items()},
             **held_out,
+            **weights,
         }
         return save({name: np.ascontiguousarray(one) for name, one in arrays.items()})  # it writes memory as it lies
 
@@ -217,13 +218,19 @@ class Guard:
             arrays["edges"],
             Reference.from_arrays(arrays, INTENSITIES),
             Reference.from_arrays(arrays, FEATURES) if f"{FEATURES}.mean" in arrays else None,
-            {name: arrays[f"held_out.{name}"] for name in SCORES if f"held_out.{name}" in arrays},
+            {name: _known(arrays, name) for name in SCORES if f"held_out.{name}" in arrays},
             int(settings["trained"]),
             np.asarray(arrays.get("calibrated", np.empty((0, 0))), dtype=np.float32),
             None if answers is None else Answering.of(answers),
             Ranges.from_arrays(arrays, TEXTURE) if f"{TEXTURE}.middles" in arrays else None,
             Reference.from_arrays(arrays, LAYOUT) if f"{LAYOUT}.mean" in arrays else None,
         )
+
+
+def _known(arrays: Mapping[str, Floats], name: str) -> Known:
+    """The distances of a score; in a gate of an older version each case counts as a patient."""
+    distances = arrays[f"held_out.{name}"]
+    return Known(distances, arrays.get(f"weights.{name}", np.ones(len(distances))))
 
 
 def header_distance(header: Header, numbers: Mapping[str, tuple[float, float]]) -> float | None:

@@ -2,39 +2,91 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
-from numpy.typing import NDArray
+
+from isocenter.errors import counted
+from isocenter.evaluation import shares_of
+from isocenter.runtime.guard.distances import Floats
 
 # Of the largest distances, the part from which the tail goes on, and how many of them at most.
 TAIL, MOST_OF_TAIL = 0.5, 30
-# Of a distance, what is no difference.
+# Of a distance, what is no difference; and so of a sum of weights.
 ROUNDING = 1e-9
 
 
-def p_value(distance: float, held_out: NDArray[np.float64], smallest: float, least: float = 0.0) -> float:
-    """The share of cases like the held-out ones that lie at least as far away.
+@dataclass(frozen=True, eq=False)
+class Known:
+    """How far cases lie from those that trained, each judged by cases other than itself.
 
-    held_out: (n,) distances of cases that did not train, sorted
-    smallest: the p-value that has to be told apart; where so many cases cannot, the tail is extrapolated
-    least:    mean excess of the tail, at least: cases that are all alike say nothing of how far others may lie
-    With enough cases it is (1 + number as far away) / (n + 1), uniform for a case like these (Vovk et al., 2005).
-    Beyond the u-th largest the excesses are else taken as exponential: of k of them with the sum s a further one is
-    above x with probability (1 + x / s)^-k, whatever their mean. Distances have lighter tails, so that it errs upwards.
+    distances: (n,) sorted
+    weights:   (n,) of each 1 / (cases of its patient): cases of one patient are alike, so that patients count
     """
-    count = len(held_out)
+
+    distances: Floats
+    weights: Floats
+
+    @classmethod
+    def of(cls, distances: Sequence[float], patients: Sequence[str]) -> Known:
+        """Of cases of these patients; a case of nobody is a patient of its own."""
+        owners = [f"patient {one}" if one else f"case {n}" for n, one in enumerate(patients)]
+        values, (weights, _) = np.asarray(distances, dtype=np.float64), shares_of(len(owners), owners)
+        order = np.argsort(values, kind="stable")
+        return cls(values[order], weights[order].astype(np.float64))
+
+    def __len__(self) -> int:
+        return len(self.distances)
+
+    @property
+    def patients(self) -> int:
+        """How many patients the cases are of."""
+        return round(float(self.weights.sum()))
+
+    def words(self, what: str = "case") -> str:
+        """How many cases, of how many patients where these are fewer."""
+        cases = counted(len(self), what)
+        return cases if self.patients == len(self) else f"{cases} of {counted(self.patients, 'patient')}"
+
+    def joined(self, other: Known) -> Known:
+        """Both, of other patients each."""
+        values, weights = (np.concatenate(pair) for pair in zip(self._pair, other._pair, strict=True))
+        order = np.argsort(values, kind="stable")
+        return Known(values[order], weights[order])
+
+    @property
+    def _pair(self) -> tuple[Floats, Floats]:
+        return self.distances, self.weights
+
+
+def p_value(distance: float, held_out: Known, smallest: float, least: float = 0.0) -> float:
+    """The share of patients like the held-out ones whose images lie at least as far away.
+
+    smallest: the p-value that has to be told apart; where so many patients cannot, the tail is extrapolated
+    least:    mean excess of the tail, at least: cases that are all alike say nothing of how far others may lie
+    With enough patients it is (1 + the weight of what is as far away) / (patients + 1), valid for a case of a patient
+    like these, Lee et al., arXiv:2306.06342; with one case of each it is uniform (Vovk et al., 2005). Beyond the u-th
+    largest the excesses are else taken as exponential: of k of them with the sum s a further one is above x with
+    probability (1 + x / s)^-k, whatever their mean. Distances have lighter tails, so that it errs upwards.
+    """
+    distances, weights, count = held_out.distances, held_out.weights, held_out.patients
     if not np.isfinite(distance):
         return 0.0
-    counted = (1 + int(np.sum(held_out >= distance))) / (count + 1)
-    if is_enough(count, smallest):
-        return counted
-    k = min(max(1, int(TAIL * count)), MOST_OF_TAIL, count - 1)
-    threshold, excesses = held_out[-k - 1], held_out[-k:] - held_out[-k - 1]
+    share = float(1 + weights[distances >= distance].sum()) / (count + 1)
+    if is_enough(count, smallest) or count < 2:
+        return share
+    # The largest distances that weigh so much; the last of them may exceed it.
+    above = np.cumsum(weights[::-1])
+    size = 1 + int(np.searchsorted(above, min(max(1, int(TAIL * count)), MOST_OF_TAIL, count - 1) - ROUNDING))
+    threshold, k = distances[-size - 1], float(above[size - 1])
     if distance <= threshold:
-        return counted
-    total = max(float(excesses.sum()), k * least, ROUNDING * distance)
+        return share
+    excess = float(weights[-size:] @ (distances[-size:] - threshold))
+    total = max(excess, k * least, ROUNDING * distance)
     return float((k + 1) / (count + 1) * np.exp(-k * np.log1p((distance - threshold) / total)))
 
 
-def is_enough(count: int, smallest: float) -> bool:
-    """Whether so many cases tell such a p-value without extrapolation."""
-    return (count + 1) * smallest >= 1
+def is_enough(patients: int, smallest: float) -> bool:
+    """Whether so many patients tell such a p-value without extrapolation."""
+    return (patients + 1) * smallest >= 1
