@@ -157,7 +157,7 @@ def test_an_ensembles_gate_is_fitted_to_cases_that_trained_no_member_and_it_keep
     made = isocenter.ensemble(both, out=tmp_path / "both", device="cpu")
     parts = read_text_table(made.out / "split.csv")["split"].tolist()
     guard, first = (isocenter.load(place, "cpu").guard for place in (made.out, gated.out))
-    assert len(guard.held_out["intensities"]) == (parts.count("calibration") or parts.count("val"))
+    assert len(guard.held_out["features"]) == (parts.count("calibration") or parts.count("val"))
     assert guard.exact == ("calibration" in parts)
     assert "the gate refuses below p" in read_plan(made.out / "plan.yaml").decision("guard.gate").because.lower()
     assert np.array_equal(guard.edges, first.edges)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import compress
 
@@ -53,11 +53,24 @@ def fitted_guard(
         texture=Ranges.of(np.stack([one.texture for one in composed])) if is_composed else None,
         layout=Reference.of(np.stack([one.layout for one in composed])) if is_composed else None,
     )
-    return _with_trained(refitted(bare, held_out, exact=exact), trained)
+    bare = replace(bare, by_others=_by_others(bare, trained))
+    return _with_trained(_judging_by(bare, held_out, exact), bare.by_others)
 
 
 def refitted(guard: Guard, held_out: Sequence[Observation], *, exact: bool) -> Guard:
-    """The gate with other cases that did not train, by which it judges distances; the same where these are too few."""
+    """The gate with other cases that did not train, by which it judges distances; the same where these are too few.
+
+    They may come from another source, so that training cases say with few of them only how distances spread.
+    """
+    if (after := _judging_by(guard, held_out, exact)) is guard:
+        return guard
+    known = {name: (own, after.held_out[name]) for name, own in guard.by_others.items() if name in after.held_out}
+    scaled = {name: own.as_far_as(others) for name, (own, others) in known.items()}
+    return _with_trained(after, {name: own for name, own in scaled.items() if own is not None})
+
+
+def _judging_by(guard: Guard, held_out: Sequence[Observation], exact: bool) -> Guard:
+    """The gate that judges distances by these cases; the same where they are too few."""
     bare = replace(guard, held_out={})
     pairs = [(one.patient, distances) for one in held_out if one.is_seen and (distances := bare.distances(one))]
     if len(pairs) < FEWEST:
@@ -75,16 +88,26 @@ def _with_words(known: Sequence[str], held_out: Sequence[Observation], name: str
     return tuple(sorted({*known, *theirs})) if theirs else ()
 
 
-def _with_trained(guard: Guard, trained: Sequence[Observation]) -> Guard:
-    """The gate with distances of training cases by others, where those that did not train are too few for its level.
-
-    No network has a say in a header, in intensities, texture and layout, so these cases tell as well.
-    """
+def _with_trained(guard: Guard, by_others: Mapping[str, Known]) -> Guard:
+    """The gate with distances of training cases too, where those that did not train are too few for its level."""
     smallest = guard.level / max(1, len(guard.held_out))
-    few = {name for name, held_out in guard.held_out.items() if not is_enough(held_out.patients, smallest)}
-    made = {name: list[tuple[float, str]]() for name in (HEADER, INTENSITIES, TEXTURE, LAYOUT) if name in few}
+    more = {
+        name: held_out.joined(by_others[name])
+        for name, held_out in guard.held_out.items()
+        if name in by_others and not is_enough(held_out.patients, smallest)
+    }
+    return replace(guard, held_out={**guard.held_out, **more})
+
+
+def _by_others(guard: Guard, trained: Sequence[Observation]) -> dict[str, Known]:
+    """{score: distances of training cases, each judged by those of other patients}, where no network has a say.
+
+    It has none in a header, in intensities, texture and layout, so that these cases tell as well as those that did not
+    train.
+    """
+    made = {name: list[tuple[float, str]]() for name in (HEADER, INTENSITIES, TEXTURE, LAYOUT)}
     _, owner = np.unique([one.patient or f"{n}" for n, one in enumerate(trained)], return_inverse=True)
-    for part in range(PARTS) if made else ():
+    for part in range(PARTS):
         judges = _part_of(guard, [one for one, own in zip(trained, owner, strict=True) if own % PARTS != part])
         if judges is None:
             continue
@@ -92,9 +115,7 @@ def _with_trained(guard: Guard, trained: Sequence[Observation]) -> Guard:
             distances = judges.distances(one)
             for name in made.keys() & distances.keys():
                 made[name].append((distances[name], one.patient))
-    known = {name: Known.of(*zip(*rows, strict=True)) for name, rows in made.items() if rows}
-    more = {name: guard.held_out[name].joined(one) for name, one in known.items()}
-    return replace(guard, held_out={**guard.held_out, **more})
+    return {name: Known.of(*zip(*rows, strict=True)) for name, rows in made.items() if rows}
 
 
 def _part_of(guard: Guard, cases: Sequence[Observation]) -> Guard | None:

@@ -23,6 +23,7 @@ from isocenter.values import Image, Prediction
 # {score: what it says}, in the order in which they are computed.
 HEADER, INTENSITIES, TEXTURE, LAYOUT = "header", "intensities", "texture", "layout"
 FEATURES, NEIGHBOURS = "features", "neighbours"
+HELD_OUT, BY_OTHERS = "held_out", "by_others"
 # Of a tail's mean excess, in spreads: headers of a set are often all the same, and another one is not odd for a trifle.
 LEAST_EXCESS = {HEADER: 0.25}
 UNSEEN = "the gate could not look at"
@@ -55,6 +56,8 @@ class Guard:
     answers:  which answers are sure enough to be given; None: all
     texture:  of variograms; None where an older version fitted the gate
     layout:   of coarse pictures, the same
+    by_others: {score: distances} of training cases by others, where no network has a say; empty in a gate of an older
+              version
     """
 
     level: float
@@ -70,6 +73,7 @@ class Guard:
     answers: Answering | None = None
     texture: Ranges | None = None
     layout: Reference | None = None
+    by_others: Mapping[str, Known] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         unseen = min((len(known) for known in self.held_out.values()), default=0)
@@ -194,15 +198,16 @@ class Guard:
         """The arrays as safetensors."""
         known = {FEATURES: self.features, TEXTURE: self.texture, LAYOUT: self.layout}
         parts = [part.arrays(name) for name, part in known.items() if part is not None]
-        held_out = {f"held_out.{name}": known.distances for name, known in self.held_out.items()}
-        weights = {f"weights.{name}": known.weights for name, known in self.held_out.items()}
+        distances = [
+            known.arrays(f"{of}.{name}")
+            for of, each in ((HELD_OUT, self.held_out), (BY_OTHERS, self.by_others))
+            for name, known in each.items()
+        ]
         arrays = {
             "edges": self.edges,
             "calibrated": self.calibrated,
             **self.spectra.arrays(INTENSITIES),
-            **{name: array for part in parts for name, array in part.items()},
-            **held_out,
-            **weights,
+            **{name: array for part in (*parts, *distances) for name, array in part.items()},
         }
         return save({name: np.ascontiguousarray(one) for name, one in arrays.items()})  # it writes memory as it lies
 
@@ -218,19 +223,14 @@ class Guard:
             arrays["edges"],
             Reference.from_arrays(arrays, INTENSITIES),
             Reference.from_arrays(arrays, FEATURES) if f"{FEATURES}.mean" in arrays else None,
-            {name: _known(arrays, name) for name in SCORES if f"held_out.{name}" in arrays},
+            {name: Known.from_arrays(arrays, own) for name in SCORES if (own := f"{HELD_OUT}.{name}") in arrays},
             int(settings["trained"]),
             np.asarray(arrays.get("calibrated", np.empty((0, 0))), dtype=np.float32),
             None if answers is None else Answering.of(answers),
             Ranges.from_arrays(arrays, TEXTURE) if f"{TEXTURE}.middles" in arrays else None,
             Reference.from_arrays(arrays, LAYOUT) if f"{LAYOUT}.mean" in arrays else None,
+            {name: Known.from_arrays(arrays, own) for name in SCORES if (own := f"{BY_OTHERS}.{name}") in arrays},
         )
-
-
-def _known(arrays: Mapping[str, Floats], name: str) -> Known:
-    """The distances of a score; in a gate of an older version each case counts as a patient."""
-    distances = arrays[f"held_out.{name}"]
-    return Known(distances, arrays.get(f"weights.{name}", np.ones(len(distances))))
 
 
 def header_distance(header: Header, numbers: Mapping[str, tuple[float, float]]) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,8 @@ from isocenter.runtime.guard.distances import Floats
 
 # Of the largest distances, the part from which the tail goes on, and how many of them at most.
 TAIL, MOST_OF_TAIL = 0.5, 30
+# So many times further away than others cases of another source say nothing with them.
+MOST_TIMES = 3.0
 # Of a distance, what is no difference; and so of a sum of weights.
 ROUNDING = 1e-9
 
@@ -36,6 +38,15 @@ class Known:
         order = np.argsort(values, kind="stable")
         return cls(values[order], weights[order].astype(np.float64))
 
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Floats], name: str) -> Known:
+        """As `arrays` gave them; in a gate of an older version each case counts as a patient."""
+        return cls(arrays[name], arrays.get(f"{name}.weights", np.ones(len(arrays[name]))))
+
+    def arrays(self, name: str) -> dict[str, Floats]:
+        """Its arrays by names that begin so."""
+        return {name: self.distances, f"{name}.weights": self.weights}
+
     def __len__(self) -> int:
         return len(self.distances)
 
@@ -54,6 +65,24 @@ class Known:
         values, weights = (np.concatenate(pair) for pair in zip(self._pair, other._pair, strict=True))
         order = np.argsort(values, kind="stable")
         return Known(values[order], weights[order])
+
+    def as_far_as(self, others: Known) -> Known | None:
+        """These distances, larger where cases of another source lie further away on average; None where far further.
+
+        Their mean counts with its standard error: the spread of few cases is known from more of them, once scaled, and
+        images like theirs are still refused no more often than the level says.
+        """
+        (own, _), (mean, error) = self._mean, others._mean
+        if not mean + error <= MOST_TIMES * own:
+            return None
+        return Known(self.distances * max(1.0, (mean + error) / own if own else 1.0), self.weights)
+
+    @property
+    def _mean(self) -> tuple[float, float]:
+        """The mean over patients, and its standard error."""
+        mean = float(self.weights @ self.distances) / self.patients
+        squares = float(self.weights @ np.square(self.distances - mean))
+        return mean, float(np.sqrt(squares / (self.patients * (self.patients - 1)))) if self.patients > 1 else np.inf
 
     @property
     def _pair(self) -> tuple[Floats, Floats]:

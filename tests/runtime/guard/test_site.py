@@ -1,0 +1,89 @@
+"""Few cases of a site judge with what training cases say about how distances spread."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from safetensors.numpy import load
+
+from isocenter.runtime.guard import Guard, Observation, fitted_guard, refitted
+from isocenter.runtime.guard.composition import composition
+from isocenter.runtime.guard.header import header_of
+from isocenter.runtime.guard.p_values import Known, p_value
+from isocenter.values import Geometry, Image
+
+DRAWS, LEVEL = 1000, 0.01
+
+
+def each_a_patient(distances: np.ndarray) -> Known:
+    return Known.of(distances.tolist(), [""] * len(distances))
+
+
+@pytest.mark.parametrize("count", [5, 10, 30])
+@pytest.mark.parametrize(("times", "further"), [(1.0, 0.0), (1.5, 0.0), (2.0, 0.0), (4.0, 0.0), (1.0, 4.0), (0.5, 0.0)])
+def test_images_of_a_site_are_refused_at_the_level_at_most_however_far_it_lies(count, times, further):
+    rng, refused = np.random.default_rng(count), 0
+    for _ in range(DRAWS):
+        *site, new = further + times * rng.gamma(4.0, size=count + 1)
+        own, trained = each_a_patient(np.array(site)), each_a_patient(rng.gamma(4.0, size=100))
+        scaled = trained.as_far_as(own)
+        refused += p_value(new, own if scaled is None else own.joined(scaled), LEVEL) < LEVEL
+    assert refused / DRAWS <= LEVEL + 3 * np.sqrt(LEVEL * (1 - LEVEL) / DRAWS)
+
+
+def test_distances_of_training_cases_grow_with_the_mean_of_a_site_and_its_error_and_say_nothing_of_a_far_one():
+    trained = each_a_patient(np.array([1.0, 2.0, 3.0]))
+    alike, near, far = (each_a_patient(np.array(one)) for one in ([0.5, 1.5], [2.0, 4.0], [6.0, 7.0]))
+    for site, times in ((alike, 1.0), (near, 2.0)):  # means 1 and 3, with errors of 0.5 and 1
+        scaled = trained.as_far_as(site)
+        assert scaled is not None
+        assert_allclose(scaled.distances, times * trained.distances)
+    assert trained.as_far_as(far) is None
+    assert trained.as_far_as(Known.of([1.0, 1.0], ["a", "a"])) is None  # of one patient nobody knows how others differ
+    zeros = each_a_patient(np.zeros(3))
+    assert zeros.as_far_as(zeros) is not None and zeros.as_far_as(near) is None
+
+
+def seen(rng: np.random.Generator, *, fine: float = 1.0) -> Observation:
+    """A noisy picture with a bright middle."""
+    pixels = rng.normal(size=(1, 32, 32)).cumsum(axis=1) + fine * rng.normal(size=(1, 32, 32))
+    pixels[:, 8:24, 8:24] += 12 + rng.normal()
+    header = header_of(Image(pixels, Geometry.of_pixels((32, 32))))
+    return Observation(
+        header, pixels.reshape(1, -1).astype(np.float32), composed=composition(pixels.astype(np.float32))
+    )
+
+
+def gate(held_out: int) -> Guard:
+    rng = np.random.default_rng(2)
+    made = fitted_guard([seen(rng) for _ in range(40)], [seen(rng) for _ in range(held_out)], LEVEL, exact=True)
+    assert made is not None
+    return made
+
+
+@pytest.mark.parametrize("held_out", [7, 420])
+def test_a_gate_that_few_cases_of_a_site_have_calibrated_still_refuses_what_is_odd(held_out):
+    """Also where so many cases had not trained that the gate itself did without the distances of training cases."""
+    made, rng = gate(held_out), np.random.default_rng(5)
+    older, refused = replace(made, by_others={}), list[tuple[bool, ...]]()
+    for _ in range(15):
+        site, odd, good = [seen(rng) for _ in range(5)], seen(rng, fine=6.0), seen(rng)
+        again, bare = (refitted(one, site, exact=True) for one in (made, older))
+        refused.append(
+            tuple(gate.verdict(one)[1] is not None for gate, one in ((again, odd), (bare, odd), (again, good)))
+        )
+    assert (again.by_others["texture"].patients, again.held_out["texture"].patients) == (40, 45)
+    of_again, of_bare, wrongly = np.mean(refused, axis=0)
+    assert of_again >= 0.9 and wrongly <= 0.1
+    assert of_bare <= 0.6  # nearly blind, as it was before
+
+
+def test_a_gate_keeps_the_distances_of_its_training_cases():
+    made, rng = gate(7), np.random.default_rng(8)
+    site, odd = [seen(rng) for _ in range(6)], seen(rng, fine=4.0)
+    again = Guard.of(json.loads(json.dumps(made.settings)), load(made.content))
+    assert refitted(again, site, exact=True).verdict(odd) == refitted(made, site, exact=True).verdict(odd)
