@@ -16,6 +16,11 @@ RADIOGRAPH = "radiograph"
 # DICOM's words for one kind of image, PS3.3 C.7.3.1.1.1.
 ALIKE = {"CR": RADIOGRAPH, "DX": RADIOGRAPH, "RG": RADIOGRAPH, "PX": RADIOGRAPH}
 AXES = ("left to right", "back to front", "feet to head")
+# The planes of slices by the world axis across them, and the cosine from which on one is none of these, as DICOM
+# toolkits take it (Clunie, PixelMed).
+PLANES, OBLIQUE, STRAIGHT = ("sagittal", "coronal", "axial"), "oblique", 0.8
+# By this factor slices lie further apart than voxels in them; else nobody knows across which axis they were taken.
+APART = 1.5
 # Of the range, a share of colour that is next to none: a tint, or marks that somebody drew, have a hundredth or two.
 TINT = 0.1
 # Channels of a picture from an array, which a model takes for R, G and B.
@@ -27,7 +32,7 @@ LINES = 64
 class Header(NamedTuple):
     """Facts of a header.
 
-    words:   {fact: word} of what is known: modality, body part, whether the orientation is
+    words:   {fact: word} of what is known: modality, body part, whether the orientation is, the plane of slices
     numbers: {fact: natural logarithm} of spacing and field of view in mm along each axis of the canonical order; of an
              image without physical size of the proportions of its sides; and of the colour of a picture, which no
              longer shows in what a network of grey pictures sees
@@ -44,8 +49,26 @@ def header_of(image: Image, covariates: Mapping[str, Any] | None = None) -> Head
         "modality": "" if modality == UNKNOWN else modality,
         "body part": str((covariates or {}).get("body_part") or ""),
         "orientation": ("known" if image.geometry.oriented else UNKNOWN) if image.geometry.is_volume else "",
+        "plane": _plane(image.geometry),
     }
     return Header({name: word for name, word in words.items() if word}, {**_numbers(image.geometry), **_colour(image)})
+
+
+def _plane(geometry: Geometry) -> str:
+    """The plane in which slices were taken; empty where sides or the axis across them are not known."""
+    if not geometry.has_sides:
+        return ""
+    *_, second, across = np.argsort(geometry.steps)
+    single = [axis for axis, size in enumerate(geometry.shape) if size == 1]
+    if len(single) == 1:
+        [across] = single
+    elif geometry.steps[across] < APART * geometry.steps[second]:
+        return ""
+    # Across the slices, not along their axis: a tilted gantry shears the grid.
+    first, other = np.delete(geometry.affine[:3, :3], across, axis=1).T
+    normal = np.abs(np.cross(first, other))
+    closest = int(np.argmax(normal))
+    return PLANES[closest] if normal[closest] >= STRAIGHT * np.linalg.norm(normal) else OBLIQUE
 
 
 def _numbers(geometry: Geometry) -> dict[str, float]:

@@ -1,0 +1,81 @@
+"""The facts that a header states of an image."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors.numpy import load
+
+from isocenter.runtime.guard import Guard, Observation, fitted_guard
+from isocenter.runtime.guard.header import header_of
+from isocenter.values import Geometry, Image
+
+
+def turned(degrees: float) -> np.ndarray:
+    """About the axis from left to right."""
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+
+
+def slices(*, across: int = 2, spacing: float = 5.0, degrees: float = 0.0, **changes: object) -> Image:
+    """Slices of 1 mm pixels, which lie so far apart along an axis of the file."""
+    steps = np.ones(3)
+    steps[across] = spacing
+    affine = np.eye(4)
+    affine[:3, :3] = turned(degrees) @ np.diag(steps)
+    shape = (8, 8, 8)
+    return Image(np.zeros((1, *shape), np.float32), replace(Geometry(shape, affine), **changes))
+
+
+@pytest.mark.parametrize(("across", "plane"), [(0, "sagittal"), (1, "coronal"), (2, "axial")])
+def test_the_plane_is_that_across_which_slices_lie_apart(across, plane):
+    assert header_of(slices(across=across)).words["plane"] == plane
+
+
+@pytest.mark.parametrize(
+    ("degrees", "plane"), [(20, "axial"), (-30, "axial"), (45, "oblique"), (65, "coronal"), (90, "coronal")]
+)
+def test_slices_that_are_turned_far_from_every_plane_are_oblique(degrees, plane):
+    assert header_of(slices(degrees=degrees)).words["plane"] == plane
+
+
+def test_the_plane_of_a_tilted_gantry_is_that_of_its_slices():
+    sheared = np.diag([1.0, 1.0, 5.0, 1.0])
+    sheared[1, 2] = 8.0  # from slice to slice so far to the front: their axis alone would be coronal
+    assert header_of(Image(np.zeros((1, 8, 8, 8)), Geometry((8, 8, 8), sheared))).words["plane"] == "axial"
+
+
+def test_a_single_slice_has_a_plane_whatever_its_thickness():
+    affine = np.eye(4)
+    assert header_of(Image(np.zeros((1, 8, 1, 8)), Geometry((8, 1, 8), affine))).words["plane"] == "coronal"
+
+
+def test_no_plane_is_known_of_even_voxels_without_sides_and_of_pictures():
+    for image in (
+        slices(spacing=1.2),
+        slices(oriented=False),
+        Image(np.zeros((1, 8, 8)), Geometry.of_pixels((8, 8))),
+    ):
+        assert "plane" not in header_of(image).words
+
+
+def test_slices_of_another_plane_are_refused_and_a_gate_of_before_planes_were_known_judges_as_it_did():
+    rng = np.random.default_rng(0)
+
+    def seen(image: Image) -> Observation:
+        return Observation(header_of(image), rng.normal(size=(1, 500)).astype(np.float32))
+
+    made = fitted_guard([seen(slices()) for _ in range(30)], [seen(slices()) for _ in range(30)], 0.01, exact=True)
+    assert made is not None
+    sagittal = seen(slices(across=0))
+    assert made.verdict(sagittal)[1] == "its plane is sagittal; of the training cases it was axial"
+    assert made.verdict(seen(slices()))[1] is None
+    settings = json.loads(json.dumps(made.settings))
+    del settings["words"]["plane"]
+    reason = Guard.of(settings, load(made.content)).verdict(sagittal)[1]
+    assert reason is not None and "plane" not in reason  # its spacings tell
+    even = seen(slices(spacing=1.0))
+    assert "plane" not in str(made.verdict(even)[1])
