@@ -25,6 +25,7 @@ from isocenter.runtime.preprocessing import preprocessing
 from isocenter.tasks import build
 from isocenter.transforms import Normalisation
 from isocenter.values import Case, Geometry, Image
+from isocenter.verbs.reading import ReadingOptions, open_dataset
 from isocenter.verbs.training import guarded_by
 from packages import no_export
 from trained import TWO_STEPS, blobs, classifying, lesions, pictures, segmenting
@@ -331,3 +332,18 @@ def test_a_site_calibrates_the_gate_too_and_its_own_kind_of_image_is_refused_no_
     assert isocenter.predict(model, image).predictions["206"].abstained is None
     assert "24 cases that decided other things too" in answers["guard.error"].because
     assert isocenter.load(tmp_path / "careful", "cpu").guard.answers.cases == 24
+
+
+def test_a_site_completes_the_gate_of_a_model_that_was_trained_on_all_cases(gated, odd, tmp_path):
+    model = isocenter.load(gated.out, "cpu")
+    everything = replace(model, guard=replace(model.guard, held_out={}))  # none was left to judge by
+    assert everything.predict(odd).abstained is None
+    site = list(open_dataset(pictures(tmp_path / "site", count=12, first=200), ReadingOptions()))
+    few, decisions = guarded_by(everything, site[:3], exact=True)
+    assert "no image is refused, until `isocenter calibrate`" in decisions["guard.gate"].because
+    assert few.predict(odd).abstained is None
+    settled, decisions = guarded_by(everything, site, exact=True)
+    assert "by 12 cases that chose nothing" in decisions["guard.gate"].because
+    assert "unlike the training cases" in settled.predict(odd).abstained
+    assert "the gate:" not in readme(everything, "a model", [], [], {}, "It is one.")
+    assert "the gate:" in readme(settled, "a model", [], [], {}, "It is one.")

@@ -237,10 +237,31 @@ def test_a_distance_counts_what_lies_beside_the_principal_axes():
     assert reference.neighbour(rows[0]) < 1 < reference.neighbour(np.array([0.0, 0.0, 20.0]))
 
 
-def test_there_is_no_gate_without_a_few_cases_that_did_not_train():
+def test_there_is_no_gate_without_a_few_training_cases():
     rng = np.random.default_rng(0)
-    trained = [seen(rng) for _ in range(20)]
-    assert fitted_guard(trained, trained[:2], LEVEL, exact=True) is None
+    others = [seen(rng) for _ in range(20)]
+    assert fitted_guard(others[:3], others, LEVEL, exact=True) is None
+
+
+@pytest.mark.parametrize("held_out", [0, 2])
+def test_a_gate_without_a_few_cases_that_did_not_train_refuses_nothing_until_others_calibrate_it(held_out, tmp_path):
+    rng = np.random.default_rng(0)
+    trained = [seen(rng) for _ in range(40)]
+    made = fitted_guard(trained, trained[:held_out], LEVEL, exact=True)
+    assert made is not None and not made.is_calibrated
+    write_parts({"guard": made}, tmp_path)
+    kept = read_parts(json.loads(json.dumps({"guard": made.settings})), tmp_path)["guard"]
+    good, odd, given = seen(rng), seen(rng, shift=3.0), Prediction(Geometry.of_pixels((4, 4)))
+    judged = kept.judged(given, odd, 0.0)
+    assert judged.abstained is None and judged.confidence.gate_p is None
+    assert judged.confidence.features is odd.features
+    clip = replace(given, frames=(judged, judged))
+    assert kept.of_frames(clip, [0.0, 0.0]) is clip
+    assert refitted(kept, trained[:2], exact=True) is kept
+    again = refitted(kept, [seen(rng) for _ in range(8)], exact=True)
+    assert again.is_calibrated and again.held_out["intensities"].patients == 48
+    assert "its intensities are unlike" in str(again.judged(given, odd).abstained)
+    assert again.judged(given, good).abstained is None
 
 
 def test_a_gate_says_on_what_it_rests():

@@ -15,7 +15,7 @@ from isocenter.runtime.guard.header import Header
 from isocenter.runtime.guard.observation import Observation
 from isocenter.runtime.guard.p_values import Known, is_enough
 
-# Training cases that are looked at, and cases without which nothing is refused.
+# Training cases that are looked at, and cases without which there is no gate, or nothing is refused.
 MOST_TRAINED, FEWEST = 200, 5
 # Bins of a histogram, over the range of all but these shares of the intensities.
 BINS, TAILS = 32, 1e-3
@@ -26,14 +26,14 @@ PARTS = 5
 def fitted_guard(
     trained: Sequence[Observation], held_out: Sequence[Observation], level: float, *, exact: bool
 ) -> Guard | None:
-    """A gate; None where there are too few cases for one.
+    """A gate; None where there are too few training cases for one.
 
     trained:  the model's training cases, or some of them
-    held_out: cases that did not train it
+    held_out: cases that did not train it; where these are too few it refuses nothing until others calibrate it
     exact:    as in `Guard`
     """
     seen = [one for one in trained if one.is_seen]
-    if min(len(seen), sum(one.is_seen for one in held_out)) < FEWEST:
+    if len(seen) < FEWEST:
         return None
     edges = _edges([one.sample for one in seen])
     rows = [one.features for one in seen if one.features is not None]

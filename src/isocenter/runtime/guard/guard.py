@@ -49,7 +49,7 @@ class Guard:
     spectra:  of the square roots of histograms, Vasiliuk et al., arXiv:2212.06506
     features: of pooled features; None for a network without
     held_out: {score: distances} of cases that did not train; where these are few and no network has a say, of training
-              cases by others too
+              cases by others too. Empty until there are such cases: it refuses nothing
     trained:  number of training cases that were looked at
     calibrated: (patients, features) what the network saw in these, for a comparison with other cases; no rows where
               that is not known
@@ -79,11 +79,18 @@ class Guard:
         unseen = min((len(known) for known in self.held_out.values()), default=0)
         return f"a gate at the level of {self.level:g}, of {self.trained} training cases and {unseen} others"
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether cases that did not train say how far others may lie; else it refuses nothing."""
+        return bool(self.held_out)
+
     def judged(self, prediction: Prediction, observation: Observation, sure: float = 1.0) -> Prediction:
         """The prediction with the gate's p-value, and why the model gives no answer where it gives none.
 
         sure: how sure the answer is, 0 to 1
         """
+        if not self.is_calibrated:
+            return replace(prediction, confidence=replace(prediction.confidence, features=observation.features))
         p, reason, notes = self.verdict(observation)
         if p >= self.level:
             reason = None if self.answers is None else self.answers.refusal(sure)
@@ -111,6 +118,8 @@ class Guard:
         It is refused with its oddest frame, by the joint p-value of all; and with its least sure frame, because a blank
         frame in a label map would read as one in which nothing is.
         """
+        if not self.is_calibrated:
+            return clip
         oddest = min(clip.frames, key=lambda frame: 1.0 if (p := frame.confidence.gate_p) is None else p)
         joint = min(1.0, len(clip.frames) * (oddest.confidence.gate_p or 0.0))
         reason = oddest.abstained if joint < self.level else None

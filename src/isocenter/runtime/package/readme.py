@@ -100,7 +100,7 @@ LIMITS = (
 def _only_with_isocenter(model: Model) -> list[str]:
     """What the command of MONAI does not do, a sentence each."""
     guard, decoding, given = model.guard, model.task.decoding, list[str]()
-    if guard is not None and guard.level:
+    if guard is not None and guard.level and guard.is_calibrated:
         given.append(
             f"the gate: an image unlike those that trained the model is refused (`gate_p` below {guard.level:g}, and "
             "`abstained` says why)"
@@ -126,7 +126,7 @@ def _only_with_isocenter(model: Model) -> list[str]:
 def _any_image(model: Model) -> str:
     """Whether it knows an image that it was not made for."""
     everywhere = "answers for every image of the right size, also where the image shows something else."
-    if model.guard is None or not model.guard.level:
+    if model.guard is None or not (model.guard.level and model.guard.is_calibrated):
         return f"It {everywhere}"
     return f"Without Isocenter, which has its gate, it {everywhere}"
 

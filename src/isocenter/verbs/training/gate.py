@@ -14,6 +14,7 @@ from isocenter.runtime import (
     MOST_TRAINED,
     Answering,
     Directions,
+    Guard,
     LastLayers,
     Model,
     Observation,
@@ -37,7 +38,8 @@ from isocenter.verbs.training.time_budget import FEWEST_LOOKED, looking_seconds
 from isocenter.verbs.training.tuning import Tuned
 
 GATE, ERROR = "guard.gate", "guard.error"
-NO_GATE = "too few cases did not train: no image is refused"
+TOO_FEW = "too few cases did not train: every image gets an answer"
+NO_GATE = "too few cases did not train: no image is refused, until `isocenter calibrate` is given others"
 
 
 def guarded(run: RunFolder, jobs: Sequence[Job], outcomes: Sequence[Outcome], tuned: Tuned) -> Tuned:
@@ -51,13 +53,17 @@ def guarded(run: RunFolder, jobs: Sequence[Job], outcomes: Sequence[Outcome], tu
         with_parts(outcome.checkpoint, model)
     decisions, first = dict(tuned.decisions), kept[0].guard
     if wanted.gate:
-        decisions[GATE] = Decision(True, NO_GATE if first is None else tail_note(first))
+        decisions[GATE] = Decision(True, _gate_note(first))
     if wanted.error:
         answers = None if first is None else first.answers
-        because = NO_GATE if first is None or answers is None else answers.words(exact=first.exact)
+        because = TOO_FEW if first is None or answers is None else answers.words(exact=first.exact)
         because += "" if jobs[0].fold is None or answers is None else "; of the mean of folds it is approximate"
         decisions[ERROR] = Decision(wanted.error, because)
     return replace(tuned, models=list(models), decisions=decisions)
+
+
+def _gate_note(guard: Guard | None) -> str:
+    return NO_GATE if guard is None or not guard.is_calibrated else tail_note(guard)
 
 
 def looked_at(run: RunFolder, job: Job) -> tuple[Sequence[Case], Sequence[Case]]:
@@ -89,7 +95,7 @@ def _guarded(run: RunFolder, job: Job, model: Model) -> tuple[Model, Model]:
     def judged(cases: Sequence[Case], exact: bool) -> Model:
         others, sure = _looked(model, cases, judged=wanted.error is not None)
         guard = fitted_guard(seen, others, wanted.level if wanted.gate else 0.0, exact=exact)
-        if guard is not None and wanted.error:
+        if guard is not None and guard.is_calibrated and wanted.error:
             guard = replace(guard, answers=_answering(wanted.error, wanted.delta, sure))
         return with_uncertainty(with_guard(own, guard))
 
@@ -121,8 +127,8 @@ def guarded_by(
         return model, {}
     seen, sure = _looked(model, cases, judged=guard.answers is not None)
     decisions, after = {}, refitted(guard, seen, exact=not chose)
-    if guard.level and after is not guard:
-        decisions[GATE] = Decision(True, tail_note(after))
+    if guard.level and (after is not guard or not guard.is_calibrated):
+        decisions[GATE] = Decision(True, _gate_note(after))
     if guard.answers is not None:
         answers = _answering(guard.answers.error, guard.answers.delta, sure)
         decisions[ERROR] = Decision(answers.error, answers.words(exact=exact))
