@@ -6,6 +6,7 @@ import shutil
 import nibabel
 import numpy as np
 import onnx
+import PIL.Image
 import pytest
 from onnx import TensorProto, helper
 
@@ -88,6 +89,27 @@ def test_cases_that_calibrated_it_are_refused_a_second_time_and_a_changed_file_a
     record.write_text(record.read_text().replace('"level": 0.9', '"level": 0.8'))
     with pytest.raises(IntegrityError, match="SHA-256"):
         isocenter.load(again.out)
+
+
+def test_a_model_of_another_program_gets_a_gate_for_images_like_those_of_the_site(calibrated, tmp_path):
+    source, made = calibrated
+    assert "20 of the site's cases stand for those that trained the model" in made.decisions["guard.gate"].because
+    stripes = np.zeros((24, 24), np.uint8)
+    stripes[::2] = 255
+    PIL.Image.fromarray(stripes).save(tmp_path / "odd.png")
+    assert "unlike" in isocenter.load(made.out).predict(tmp_path / "odd.png").abstained
+    assert isocenter.load(source).predict(tmp_path / "odd.png").abstained is None
+    record = json.loads((made.out / "calibrated.json").read_text())
+    assert record["guard"]["trained"] == 20 and record["decisions"]["guard.gate"]["value"] is True
+
+
+def test_few_cases_of_a_site_give_a_model_of_another_program_no_gate_and_it_is_stated_why(calibrated, tmp_path):
+    source, _ = calibrated
+    few = trained.pictures(tmp_path / "few", count=14, first=700)
+    made = isocenter.calibrate(source, few, out=tmp_path / "calibrated")
+    decision = made.decisions["guard.gate"]
+    assert decision.value is False and "14 patients of at least 20 are too few" in decision.because
+    assert isocenter.load(made.out).guard is None
 
 
 def test_what_only_packages_have_is_refused_for_it(site, calibrated, tmp_path):

@@ -41,7 +41,7 @@ from isocenter.verbs.reading import (
     with_references,
 )
 from isocenter.verbs.training import MARKS as OF_A_RUN
-from isocenter.verbs.training import assured, guarded_by, predicted
+from isocenter.verbs.training import assured, gate_of_site, guarded_by, predicted
 from isocenter.verbs.training.validation_images import MOST, ValidationImages
 
 
@@ -123,6 +123,9 @@ def calibrate(
     dataset, hashes = _unseen(with_references(whole, loaded.task), evidence)
     cases = list(dataset)
     settled, decisions = _settled(loaded, dataset, str(source))
+    if is_foreign(source) and settled.guard is None:
+        settled, judged = gate_of_site(settled, cases)
+        decisions |= judged
     evidence, unkept = _calibrated_anew(evidence, settled.task, decisions, len(cases), hashes)
     certificate = None
     with becoming(out, overwrite, zipped, marks) as folder:

@@ -7,14 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose
 from safetensors.numpy import load
 
-from isocenter.runtime.guard import Guard, Observation, fitted_guard, refitted
+from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork
+from isocenter.runtime.guard import Guard, Observation, fitted_guard, observed, refitted
 from isocenter.runtime.guard.composition import composition
 from isocenter.runtime.guard.header import header_of
 from isocenter.runtime.guard.p_values import Known, p_value
-from isocenter.values import Geometry, Image
+from isocenter.tasks import build
+from isocenter.transforms import Normalisation
+from isocenter.values import Case, Geometry, Image
 
 DRAWS, LEVEL = 1000, 0.01
 
@@ -87,3 +91,21 @@ def test_a_gate_keeps_the_distances_of_its_training_cases():
     site, odd = [seen(rng) for _ in range(6)], seen(rng, fine=4.0)
     again = Guard.of(json.loads(json.dumps(made.settings)), load(made.content))
     assert refitted(again, site, exact=True).verdict(odd) == refitted(made, site, exact=True).verdict(odd)
+
+
+class Means(torch.nn.Module):
+    """A network of a program that is not ours."""
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        mean = images.mean(dim=(1, 2, 3))
+        return {"class": torch.stack([-mean, mean], dim=1)}
+
+
+def test_a_network_that_is_none_of_ours_is_observed_without_features():
+    task = build({"name": "classification", "classes": ["dark", "bright"], "smoothing": 0.0})
+    prepared = Preprocessing(2, ("0",), (Normalisation("zscore"),), shape=(12, 12))
+    model = Model(task, prepared, Inference((12, 12)), {"name": "UNet"}, TorchNetwork(Means().eval()))
+    image = Image(np.random.default_rng(0).normal(size=(1, 12, 12)).astype(np.float32), Geometry.of_pixels((12, 12)))
+    observation, prediction = observed(model, Case("a", "a", {"0": image}))
+    assert observation.is_seen and observation.features is None
+    assert prediction.probabilities is not None

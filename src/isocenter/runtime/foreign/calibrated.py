@@ -1,6 +1,7 @@
 """A model of another program that cannot become a package, kept as it is beside what a site's cases decided.
 
-A folder with `calibrated.json` (what the cases decided, and hashes of them), the model's own files, and a manifest.
+A folder with `calibrated.json` (what the cases decided, and hashes of them), the gate that they gave it, the model's
+own files, and a manifest.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from isocenter import tasks
 from isocenter.errors import IntegrityError
 from isocenter.runtime.foreign.onnx_model import files_of_onnx, is_onnx
 from isocenter.runtime.model import Model
+from isocenter.runtime.model_parts import with_parts, write_parts
 from isocenter.runtime.record_checks import BUILDING_ERRORS
 from isocenter.runtime.record_files import MANIFEST, read_json, seal, verify, write_json
 
@@ -46,7 +48,9 @@ def write_calibrated(model: Model, source: Path, facts: Mapping[str, Any], folde
         inner = BUNDLE
         shutil.copytree(name, folder / inner)
     found = {setting: model.task.settings[setting] for setting in model.task.traits.tunes}
-    write_json(folder / RECORD, SCHEMA, {"model": inner, "task": found, **facts})
+    write_parts(model.parts, folder)
+    parts = {name: part.settings for name, part in model.parts.items()}
+    write_json(folder / RECORD, SCHEMA, {"model": inner, "task": found, **parts, **facts})
     seal(folder)
 
 
@@ -69,7 +73,7 @@ def with_calibration(model: Model, path: Path) -> Model:
     except BUILDING_ERRORS as error:
         raise IntegrityError(f"does not fit its model ({error})", str(path / RECORD), "Calibrate it again") from error
     kept = {name: record.get(name, []) for name in ("trained", "limits")}
-    return replace(model, task=task, record={**model.record, **kept})
+    return with_parts(replace(model, task=task, record={**model.record, **kept}), record, path)
 
 
 def _record(path: Path) -> Mapping[str, Any]:

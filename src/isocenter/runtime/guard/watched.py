@@ -72,7 +72,8 @@ def with_features(model: Model, further: Callable[[Features], Mapping[str, Tenso
     # What computes without torch imports it for no family either.
     if not isinstance(first, TorchNetwork) or type(first) not in (TorchNetwork, Watched):
         return model.run
-    if not (at := networks.family_of(model.networks[0]["name"]).features):
+    name = model.networks[0]["name"]
+    if name not in networks.names() or not (at := networks.family_of(name).features):  # of a bundle its maker's own
         return model.run
     shown = Watched(first.module, first.device, at, further)
     return shown if model.average is None else replace(model.average, members=(shown, *others))

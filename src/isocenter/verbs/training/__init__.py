@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.training.covariate_baseline import CovariateShare, covariates_stated
     from isocenter.verbs.training.distributed import in_all_processes
     from isocenter.verbs.training.fit import prepared
-    from isocenter.verbs.training.gate import guarded_by
+    from isocenter.verbs.training.gate import gate_of_site, guarded_by
     from isocenter.verbs.training.initial_weights import weights_of
     from isocenter.verbs.training.run_end import (
         ENVIRONMENT,

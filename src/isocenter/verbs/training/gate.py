@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from isocenter.errors import counted
 from isocenter.evaluation import least_sureness
 from isocenter.runtime import (
     MOST_TRAINED,
@@ -38,6 +39,8 @@ from isocenter.verbs.training.time_budget import FEWEST_LOOKED, looking_seconds
 from isocenter.verbs.training.tuning import Tuned
 
 GATE, ERROR = "guard.gate", "guard.error"
+# Patients of a site that can stand for those that trained a model of another program, and judge; at the usual level.
+FEWEST_OF_SITE, USUAL_LEVEL = 20, 0.01
 TOO_FEW = "too few cases did not train: every image gets an answer"
 NO_GATE = "too few cases did not train: no image is refused, until `isocenter calibrate` is given others"
 
@@ -134,6 +137,27 @@ def guarded_by(
         decisions[ERROR] = Decision(answers.error, answers.words(exact=exact))
         after = replace(after, answers=answers)
     return replace(model, guard=after), decisions
+
+
+def gate_of_site(model: Model, cases: Sequence[Case]) -> tuple[Model, dict[str, Decision]]:
+    """A model of which nobody knows what trained it, with a gate for images like those of a site.
+
+    The cases of one half of the patients stand for those that trained it, and those of the other half judge distances.
+    """
+    patients = sorted({case.patient for case in cases})
+    if len(patients) < FEWEST_OF_SITE:
+        few = f"{counted(len(patients), 'patient')} of at least {FEWEST_OF_SITE} are too few to stand for them"
+        return model, {
+            GATE: Decision(False, f"no case that trained the model is known, and {few}: no image is refused")
+        }
+    drawn = np.random.default_rng(0).permutation(len(patients))[: len(patients) // 2]
+    first = {patients[place] for place in drawn}
+    references, others = ([case for case in cases if (case.patient in first) == own] for own in (True, False))
+    seen, unseen = (_looked(model, half)[0] for half in (references[:MOST_TRAINED], others))
+    if (guard := fitted_guard(seen, unseen, USUAL_LEVEL, exact=True)) is None or not guard.is_calibrated:
+        return model, {GATE: Decision(False, NO_GATE)}
+    whom = f"{guard.trained} of the site's cases stand for those that trained the model"
+    return with_guard(model, guard), {GATE: Decision(True, f"{tail_note(guard)} {whom}.")}
 
 
 # Of each case whose answer can be right or wrong: the patient, how sure the answer is, and how wrong.
