@@ -157,9 +157,7 @@ class Model:
                 own = _of_frame(progress, number, count)
                 return self.predict(still, own, mirror=mirror, region=region, overlap=overlap, seconds=seconds)
 
-            clip = replace(predict_frames(image, of_frame), case=where, task=self.task.name)
-            sure = [sureness(self.task, frame) for frame in clip.frames]
-            return clip if self.guard is None else self.guard.of_frames(clip, sure)
+            return self._judged_clip(replace(predict_frames(image, of_frame), case=where, task=self.task.name))
         if covariates is None and isinstance(subject, Case):
             covariates = subject.covariates or None
         vector, notes = self.context_vector(image, covariates, where)
@@ -186,6 +184,12 @@ class Model:
         # A part of an image is judged by its header alone: nobody has seen parts of the others.
         seen = watching.observation(given, covariates, whole=region is None)
         return self.guard.judged(prediction, seen, sureness(self.task, prediction))
+
+    def _judged_clip(self, clip: Prediction) -> Prediction:
+        """The clip with what the gate says of all its frames."""
+        if self.guard is None:
+            return clip
+        return self.guard.of_frames(clip, [sureness(self.task, frame) for frame in clip.frames])
 
     def model_of(self, case: str) -> Model:
         """The model that predicts a case of this id: this one."""
