@@ -14,8 +14,9 @@ import isocenter
 import trained
 from isocenter import tasks
 from isocenter.errors import DatasetError, UsageError
-from isocenter.evaluation import Conformal
+from isocenter.evaluation import Calibrator, Conformal
 from isocenter.runtime import Inference, Model, Preprocessing
+from isocenter.tasks.shared import Certainty
 from isocenter.transforms import Normalisation
 
 SERIES = Path("dicom", "series", "mr_hippocrop_study1")
@@ -30,7 +31,7 @@ def image(segmented) -> Path:
     return segmented.data / "images" / "case01.nii.gz"
 
 
-def saved_probabilities(run: Path, image: Path, out: Path, **flags: object) -> np.ndarray:
+def saved_probabilities(run: Path | Model, image: Path, out: Path, **flags: object) -> np.ndarray:
     isocenter.predict(run, image, device="cpu", out=out, save_probabilities=True, **flags)
     return nibabel.load(out / f"{image.name.split('.')[0]}_probabilities.nii.gz").get_fdata()
 
@@ -226,6 +227,24 @@ def test_a_covering_mask_of_one_structure_has_the_axes_of_the_image(segmented, i
         covering(isocenter.load(segmented.out, "cpu"), {"core": 0.5}), image, covering=True
     ).predictions.values()
     assert kept.maps["covering"].data.shape == kept.geometry.shape
+
+
+def test_without_calibration_probabilities_alone_are_those_of_the_network(segmented, image, tmp_path):
+    loaded = isocenter.load(segmented.out, "cpu")
+    found = Conformal("doubt", 0.9, "label", {"shell": 20, "core": 20}, {"shell": 0.5, "core": 2.0}, exact=True)
+    certainty = Certainty(calibration=Calibrator("temperature", {"all": [0.25]}, 20), conformal=found)
+    calibrated = replace(loaded, task=replace(loaded.task, certainty=certainty, expected_dice={"shell": 1, "core": 2}))
+    plain = replace(calibrated, task=tasks.uncalibrated(calibrated.task))
+    tables, chances = {}, {}
+    for name, model, word in (("on", calibrated, "on"), ("off", calibrated, "off"), ("raw", plain, "on")):
+        chances[name] = saved_probabilities(model, image, tmp_path / name, calibration=word)
+        tables[name] = isocenter.predict(model, image, device="cpu", calibration=word).table
+    sets = [name for name in tables["on"] if name.startswith("expected_dice_") or name.endswith(("_low", "_high"))]
+    assert len(sets) == 6
+    pd.testing.assert_frame_equal(tables["off"], tables["on"])
+    assert (tables["raw"][sets].to_numpy() != tables["on"][sets].to_numpy()).any()
+    assert_array_equal(chances["off"], chances["raw"])
+    assert abs(chances["off"] - chances["on"]).max() > 0.05
 
 
 def test_covering_masks_without_thresholds_or_calibration_are_refused(segmented, classified, image):

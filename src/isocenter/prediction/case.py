@@ -20,6 +20,7 @@ from isocenter.prediction.withheld import confidence_columns, withheld
 from isocenter.runtime import (
     CoveringMap,
     Model,
+    Receiver,
     Watching,
     available_memory,
     each_of,
@@ -27,9 +28,9 @@ from isocenter.runtime import (
     measurements,
     size_changes,
 )
-from isocenter.tasks import masks_from, rows_in, sureness, uncalibrated
+from isocenter.tasks import OUTPUT, Task, masks_from, rows_in, sureness, uncalibrated
 from isocenter.transforms import stacked
-from isocenter.values import Case, Deferred, Finding, Image, Prediction, Problem
+from isocenter.values import Array, Case, Deferred, Finding, Image, Prediction, Problem, Region
 
 # An image that takes more than this share of the free memory, or than this many bytes, is not read ahead: it is read,
 # or streamed, at its turn.
@@ -50,7 +51,8 @@ class Asked:
     folder: where it is written; where there is none it is kept
     mirror, overlap, seconds: as in `Model.predict`
     abstain: one of `ABSTAIN`
-    calibration: "on", or "off": probabilities as the network states them; what is called, and sets, stay
+    calibration: "on", or "off": probabilities as the network states them; what is called, sets, intervals, expected
+                 Dice and what is refused stay
     findings: whether what became of a case states its findings too
     region: as `region_of` understands it; a file by its full path, because a worker may run in another folder
     Raises UsageError for a region that no image can have, or an overlap that is no share.
@@ -155,7 +157,6 @@ def computed(
     Raises MemoryShortageError, before anything is computed, for an image that would take more memory than is free.
     """
     model = replace(model, guard=None) if asked.abstain == "off" else model
-    model = replace(model, task=uncalibrated(model.task)) if asked.calibration == "off" else model
     with ExitStack() as stack:
         room = None if asked.folder is None else stack.enter_context(room_for(asked.folder, case.id))
         files: AbstractContextManager[Any] = nullcontext((None, []))
@@ -164,6 +165,7 @@ def computed(
             stack.callback(_emptied, room, refusals)
             files = probability_files(model.task, image, room, case.id, asked.wanted)
         receiver, probabilities = stack.enter_context(files)
+        receiver = _before_calibration(model.task, receiver) if asked.calibration == "off" and receiver else receiver
         decoding = model.task.decoding
         masks = asked.wanted.covering and masks_from(model.task)
         covering = CoveringMap(model.task, image.geometry) if masks else None
@@ -195,6 +197,18 @@ def computed(
         done = rest()
         return lambda: done
     return rest
+
+
+def _before_calibration(task: Task, receiver: Receiver) -> Receiver:
+    """A receiver that hands on the probabilities of before calibration; all that is calibrated stays so."""
+    plain = uncalibrated(task)
+
+    def handed_on(region: Region, arrays: Mapping[str, Array]) -> None:
+        """Hand on what the network's outputs of a part say without calibration."""
+        outputs = {name: arrays[f"{name}{OUTPUT}"] for name in plain.heads if f"{name}{OUTPUT}" in arrays}
+        receiver(region, plain.decoding.probabilities(outputs))
+
+    return handed_on
 
 
 def _emptied(room: Path, refusals: Sequence[str]) -> None:

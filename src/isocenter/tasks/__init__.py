@@ -39,7 +39,18 @@ if TYPE_CHECKING:
         untuned,
         voxel_bytes,
     )
-    from isocenter.tasks.shared import BETWEEN, COARSEST, EACH, FEWEST_UNSEEN, UNKEPT, WITHIN, Shares, mean_of, reading
+    from isocenter.tasks.shared import (
+        BETWEEN,
+        COARSEST,
+        EACH,
+        FEWEST_UNSEEN,
+        OUTPUT,
+        UNKEPT,
+        WITHIN,
+        Shares,
+        mean_of,
+        reading,
+    )
     from isocenter.tasks.task import Task
 
 if not TYPE_CHECKING:

@@ -25,7 +25,7 @@ from isocenter.files import load_json
 from isocenter.runtime.device import peak_memory
 from isocenter.runtime.model import Model
 from isocenter.runtime.model_files import load
-from isocenter.tasks import BETWEEN, WITHIN
+from isocenter.tasks import BETWEEN, OUTPUT, WITHIN
 from isocenter.values import Array, Image, Prediction, Region
 
 TASK, FOUND = "task.json", "found.json"
@@ -44,7 +44,7 @@ class Kept:
     vectors: list[Array] = field(default_factory=list)
 
     def __call__(self, region: Region, arrays: Mapping[str, Array]) -> None:
-        for array in (one for name, one in arrays.items() if not name.endswith((WITHIN, BETWEEN))):
+        for array in (one for name, one in arrays.items() if not name.endswith((WITHIN, BETWEEN, OUTPUT))):
             flat = np.ravel(np.asarray(array, dtype=np.float32))[: self.room]
             self.file.write(flat.tobytes())
             self.room -= len(flat)

@@ -13,7 +13,7 @@ import numpy as np
 from isocenter.errors import counted
 from isocenter.runtime.windows.averaging import mirrored
 from isocenter.runtime.windows.slide import Network, Progress, slide, window_count
-from isocenter.tasks import BETWEEN, WITHIN, dense_channels
+from isocenter.tasks import BETWEEN, OUTPUT, WITHIN, dense_channels
 from isocenter.values import Array, Image, Prediction, Region, Slabs
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from isocenter.runtime.uncertainty.disagreement import Disagreement
     from isocenter.tasks import Task
 
-# Takes a part of a grid, and {head: (classes, *region) or (classes,)} its probabilities; of several views also what
-# they say of uncertainty, under the head's name with an end.
+# Takes a part of a grid, and {head: (classes, *region) or (classes,)} its probabilities; under the head's name with an
+# end also the outputs that they were made of, and what several views say of uncertainty.
 Receiver = Callable[[Region, Mapping[str, Array]], None]
 # Shares of a window that the next window covers too, tried in this order where the time is limited.
 OVERLAPS = (0.5, 0.375, 0.25, 0.125, 0.0)
@@ -180,5 +180,6 @@ def _sent(slabs: Slabs, task: Task, receiver: Receiver) -> Slabs:
     for region, arrays in slabs:
         made = {name: np.asarray(array) for name, array in arrays.items()}
         further = {name: array for name, array in made.items() if name.endswith((WITHIN, BETWEEN))}
-        receiver(region, {**task.decoding.probabilities(made), **further})
+        outputs = {f"{name}{OUTPUT}": made[name] for name in task.heads if name in made}
+        receiver(region, {**task.decoding.probabilities(made), **further, **outputs})
         yield region, made

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         set_decisions,
         set_rows,
     )
-    from isocenter.tasks.shared.averages import BETWEEN, EACH, ENDS, WITHIN, Shares, each_of, mean_of
+    from isocenter.tasks.shared.averages import BETWEEN, EACH, ENDS, OUTPUT, WITHIN, Shares, each_of, mean_of
     from isocenter.tasks.shared.binary_scores import PROBABILITY_NAMES, Called, called_values, label_rows, noted
     from isocenter.tasks.shared.calibration import (
         CERTAINTY_SENTENCES,

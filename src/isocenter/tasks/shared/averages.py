@@ -15,6 +15,8 @@ WITHIN, BETWEEN = ":within", ":between"
 # And what each of them says itself, one after the other along the channels.
 EACH = ":each"
 ENDS = (WITHIN, BETWEEN, EACH)
+# The outputs from which the probabilities of a head were made.
+OUTPUT = ":output"
 # How much each of several outputs counts, in sum 1; None where all count alike.
 Shares = Sequence[float] | None
 
