@@ -237,6 +237,17 @@ def test_maps_of_overlapping_windows_have_the_mean_of_the_case_and_change_no_lab
     assert not with_uncertainty(of).predict(image).maps
 
 
+def test_each_of_two_tasks_that_mark_voxels_has_maps_of_its_own():
+    joint = {"name": "instances+segmentation", "weighting": "fixed"}
+    joint |= {f"{one['name']}.{key}": value for one in (INSTANCES, MASK) for key, value in one.items() if key != "name"}
+    stated = with_uncertainty(model(joint, members=2), "members").predict(noise(), maps=True)
+    assert list(stated.maps) == ["total", "epistemic", "segmentation_total", "segmentation_epistemic"]
+    for part, start in (("instances", ""), ("segmentation", "segmentation_")):
+        own = stated.parts[part].confidence
+        means = [np.asarray(stated.maps[f"{start}{name}"].data).mean() for name in ("total", "epistemic")]
+        assert_allclose(means, [own.total, own.epistemic], rtol=1e-5)
+
+
 @pytest.mark.parametrize("flips", [(), (1,)])
 def test_mirrored_views_say_how_uncertain_a_result_is_and_change_nothing(flips):
     of, image = model(CLASSES, flips=flips), noise()

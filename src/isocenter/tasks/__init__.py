@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         untuned,
         voxel_bytes,
     )
+    from isocenter.tasks.multitask.slabs import joined_maps
     from isocenter.tasks.shared import (
         BETWEEN,
         COARSEST,

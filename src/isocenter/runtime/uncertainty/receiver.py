@@ -11,7 +11,7 @@ import numpy as np
 
 from isocenter.evaluation import entropy
 from isocenter.files import Spool
-from isocenter.tasks import BETWEEN, WITHIN, Task, own_outputs
+from isocenter.tasks import BETWEEN, WITHIN, Task, joined_maps, own_outputs
 from isocenter.values import Array, Geometry, Map, Prediction, Region
 
 TOTAL, EPISTEMIC = "total", "epistemic"
@@ -39,8 +39,7 @@ class PartUncertainties:
     def stated(self, prediction: Prediction) -> Prediction:
         """The prediction whose parts have their uncertainty each, and the maps."""
         made = {name: own.stated(prediction.parts[name]) for name, (_, own) in self._each.items()}
-        maps = {key: one for part in made.values() for key, one in part.maps.items()}
-        return replace(prediction, parts={**prediction.parts, **made}, maps={**prediction.maps, **maps})
+        return replace(prediction, parts={**prediction.parts, **made}, maps=joined_maps(prediction.maps, made))
 
 
 class Uncertainty:

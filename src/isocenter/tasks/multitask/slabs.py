@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from isocenter.values import Array, Geometry, Prediction, Slabs
+from isocenter.values import Array, Geometry, Map, Prediction, Slabs
 
 R = TypeVar("R")
 
@@ -72,16 +72,19 @@ def mean(each: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
 
 
 def with_parts(prediction: Prediction, made: Mapping[str, Prediction]) -> Prediction:
-    """The same with other results of some parts, whose boxes, maps and notes are its own too.
-
-    A map of a name that there is already has that of its part before it.
-    """
-    whole, maps = {**prediction.parts, **made}, dict(prediction.maps)
-    for name, part in made.items():
-        maps |= {f"{name}_{kind}" if kind in prediction.maps else kind: drawn for kind, drawn in part.maps.items()}
+    """The same with other results of some parts, whose boxes, maps and notes are its own too."""
+    whole, maps = {**prediction.parts, **made}, joined_maps(prediction.maps, made)
     boxed = next((one for one in whole.values() if one.boxes is not None), prediction)
     notes = (*prediction.notes, *dict.fromkeys(note for one in made.values() for note in one.notes))
     return replace(prediction, parts=whole, maps=maps, boxes=boxed.boxes, threshold=boxed.threshold, notes=notes)
+
+
+def joined_maps(maps: Mapping[str, Map], made: Mapping[str, Prediction]) -> dict[str, Map]:
+    """These maps and those of parts; one of a name that there is already has that of its part before it."""
+    joined = dict(maps)
+    for name, part in made.items():
+        joined |= {f"{name}_{kind}" if kind in joined else kind: drawn for kind, drawn in part.maps.items()}
+    return joined
 
 
 def joined_prediction(geometry: Geometry, parts: Mapping[str, Prediction]) -> Prediction:
