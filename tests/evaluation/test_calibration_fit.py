@@ -9,7 +9,7 @@ from sklearn.calibration import _SigmoidCalibration
 from sklearn.isotonic import IsotonicRegression
 
 from isocenter.evaluation import USUAL_SPREAD, Calibrator, Unseen, chosen_calibrator, fitted_calibrator, normalised
-from isocenter.evaluation.calibration_fit import SIMPLEST
+from isocenter.evaluation.calibration_fit import SIMPLEST, dealt
 from isocenter.evaluation.calibrators import from_odds, odds_of
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -68,6 +68,14 @@ def test_platt_and_isotonic_are_those_of_scikit_learn():
 
 def test_of_few_cases_only_a_temperature_is_fitted():
     assert chosen_calibrator("auto", unseen(29, 2, sure=4.0)).calibrator.method == "temperature"
+
+
+@pytest.mark.parametrize(("classes", "scale"), [(2, "classes"), (4, "classes"), (4, "grades")])
+def test_each_fifth_of_the_patients_has_its_share_of_every_class(classes, scale):
+    own = unseen(200, classes, scale=scale)
+    truth = np.minimum(np.arange(200) // 10, classes - 1)  # ten patients of each class but the last
+    parts = dealt(Unseen(own.logs, truth, own.patients, own.names, scale))
+    assert [np.bincount(parts[truth == one]).tolist() for one in range(classes - 1)] == [[2] * 5] * (classes - 1)
 
 
 def test_what_is_calibrated_stays_nearly_as_it_is():

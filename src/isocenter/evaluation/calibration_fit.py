@@ -167,7 +167,7 @@ def chosen_calibrator(
         left_out += ["isotonic"] if len(unseen.patients) < FEWEST_OF_STEPS else []
         tried = [name for name in SIMPLEST if name not in left_out] + [SIZE] * (unseen.sizes is not None)
         tried = tried if _is_enough(unseen) else tried[:1]
-    parts = _parts(unseen)
+    parts = dealt(unseen)
     if parts is None:
         return Choice(replace(Calibrator(), cases=len(unseen.patients)), "one patient alone cannot be cross-fitted")
     losses = {name: _cross_fitted(name, unseen, parts) for name in ("none", *tried)}
@@ -216,12 +216,13 @@ def _keeps_order(unseen: Unseen, calibrator: Calibrator) -> bool:
     return True
 
 
-def _parts(unseen: Unseen) -> np.ndarray | None:
+def dealt(unseen: Unseen) -> np.ndarray | None:
     """(samples,) the part of each sample's patient, who are dealt class by class; None for one patient."""
     people, first, place = np.unique(unseen.patients, return_index=True, return_inverse=True)
     if len(people) < 2:
         return None
-    classes = np.nansum(unseen.positive, axis=1)[first]
+    # Of several classes each row of `positive` has one answer yes, whichever class it is of.
+    classes = (unseen.truth if unseen.is_exclusive else np.nansum(unseen.positive, axis=1))[first]
     mixed = np.random.default_rng(0).permutation(len(people))
     order = mixed[np.argsort(classes[mixed], kind="stable")]
     part = np.empty(len(people), dtype=int)
