@@ -70,6 +70,27 @@ def test_of_few_cases_only_a_temperature_is_fitted():
     assert chosen_calibrator("auto", unseen(29, 2, sure=4.0)).calibrator.method == "temperature"
 
 
+@pytest.mark.parametrize(("patients", "methods"), [(2, {"temperature"}), (60, {"platt", "beta"})])
+def test_few_patients_are_few_cases_however_many_answers_they_have(patients, methods):
+    own = unseen(600, 2)
+    shifted, owners = own.logs + np.array([0.0, 1.5]), (np.arange(600) % patients).astype(str)
+    assert chosen_calibrator("auto", Unseen(shifted, own.truth, owners, own.names)).calibrator.method in methods
+
+
+def test_steps_follow_a_thousand_patients_and_not_a_thousand_answers():
+    own = unseen(1200, 2)
+    steps = np.where(own.logs[:, 1] > own.logs[:, 0], 0.9, 0.1)  # what no line through the odds gives
+    positive = (np.random.default_rng(0).random(1200) < steps).astype(float)
+    odds = (own.logs[:, 1] - own.logs[:, 0])[:, None] ** 3
+
+    def method(each: int) -> str:
+        owners = (np.arange(1200) // each).astype(str)
+        return chosen_calibrator("auto", Unseen(odds, positive[:, None], owners, ("a",), "labels")).calibrator.method
+
+    assert method(1) == "isotonic"
+    assert method(2) != "isotonic"
+
+
 @pytest.mark.parametrize(("classes", "scale"), [(2, "classes"), (4, "classes"), (4, "grades")])
 def test_each_fifth_of_the_patients_has_its_share_of_every_class(classes, scale):
     own = unseen(200, classes, scale=scale)

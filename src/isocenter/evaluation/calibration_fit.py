@@ -16,12 +16,12 @@ from isocenter.values import Floats
 
 # The simplest first. A vector is for classes that exclude each other, platt for every column of odds.
 SIMPLEST = ("temperature", "vector", "platt", "beta", "isotonic")
-# Of fewer cases, or fewer with a label or without, only a temperature is fitted.
+# Of fewer patients, or fewer with a label or without, only a temperature is fitted: boxes of one image are no cases.
 FEWEST, FEWEST_OF_A_LABEL = 30, 10
 # `Unseen.spread` of cases with one answer each. Without it a temperature of 20 to 100 simulated cases, most of which
 # are told apart, raises the log loss up to threefold (bench/few_to_calibrate.py).
 USUAL_SPREAD = 0.5
-# Steps follow single cases; scikit-learn's manual asks for so many.
+# Steps follow single cases; scikit-learn's manual asks for so many of them, here patients.
 FEWEST_OF_STEPS = 1000
 PARTS = 5
 # Beyond this a factor says more of a few cases that can be told apart than of the network.
@@ -148,7 +148,7 @@ def chosen_calibrator(
 ) -> Choice:
     """The calibrator of a method, or of "auto" the simplest that is not surely worse than the best.
 
-    tried:  the methods of "auto", the simplest first; None tries all where there are 30 cases and 10 of each label,
+    tried:  the methods of "auto", the simplest first; None tries all where there are 30 patients and 10 of each label,
             at last those of boxes with their size, else a temperature alone
     admits: whether a calibrator that "auto" would take may be taken
     Methods are compared by the negative log likelihood of patients that each was fitted without (five parts): of those
@@ -164,7 +164,7 @@ def chosen_calibrator(
     if tried is None:
         several = unseen.scale == "classes" and len(unseen.names) > 2
         left_out = ["platt" if several else "vector"]
-        left_out += ["isotonic"] if len(unseen.patients) < FEWEST_OF_STEPS else []
+        left_out += ["isotonic"] if len(np.unique(unseen.patients)) < FEWEST_OF_STEPS else []
         tried = [name for name in SIMPLEST if name not in left_out] + [SIZE] * (unseen.sizes is not None)
         tried = tried if _is_enough(unseen) else tried[:1]
     parts = dealt(unseen)
@@ -189,8 +189,8 @@ def chosen_calibrator(
 
 
 def _is_enough(unseen: Unseen) -> bool:
-    counts = [min((own == 1).sum(), (own == 0).sum()) for own in unseen.positive.T]
-    return len(unseen.patients) >= FEWEST and min(counts) >= FEWEST_OF_A_LABEL
+    people = [len(np.unique(unseen.patients[own == side])) for own in unseen.positive.T for side in (0, 1)]
+    return len(np.unique(unseen.patients)) >= FEWEST and min(people) >= FEWEST_OF_A_LABEL
 
 
 def _is_near(losses: Floats, best: Floats) -> bool:
