@@ -56,7 +56,7 @@ def reached(selecting: int, cases: int, prevalence: float, random: np.random.Gen
     scores = random.normal(size=len(ill)) + APART * ill
     offset = np.log(prevalence / (1 - prevalence))
     probabilities = 1 / (1 + np.exp(-(APART * scores - APART**2 / 2 + offset)))
-    levels, _ = chosen_thresholds(RULE, {"ill": (probabilities, ill)}, "0.5")
+    levels, _ = chosen_thresholds(RULE, {"ill": (probabilities, ill, np.arange(len(ill)))}, "0.5")
     level = min(max(levels.get("ill", 0.5), 1e-9), 1 - 1e-9)
     score = (np.log(level / (1 - level)) - offset + APART**2 / 2) / APART
     return float(stats.norm.sf(score - APART)), bool(levels)

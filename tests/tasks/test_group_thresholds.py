@@ -57,6 +57,27 @@ def test_a_group_gets_the_threshold_that_comes_nearest_to_the_common_sensitivity
     assert group_threshold("equal_opportunity", chances, positive, 1.0, 0.0) == pytest.approx(0.15)
 
 
+@pytest.mark.parametrize("criterion", ["equal_opportunity", "equalised_odds"])
+def test_a_patient_of_a_group_decides_as_much_as_another_however_many_images_there_are_of_it(criterion):
+    chances, positive = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]), np.array([False, True, False, True, True, True])
+    owners = np.repeat(np.arange(6), [3, 7, 1, 1, 1, 1])
+    many = group_threshold(criterion, chances[owners], positive[owners], 0.8, 0.0, owners)
+    assert many == group_threshold(criterion, chances, positive, 0.8, 0.0)
+    assert many != group_threshold(criterion, chances[owners], positive[owners], 0.8, 0.0)
+
+
+@pytest.mark.parametrize("task", [FINE_ILL, Findings(("ill",), certainty=AS_GIVEN)])
+def test_many_images_of_a_patient_move_no_threshold(task):
+    task = replace(task, grouped=GroupThresholds("sex"))
+    predictions, cases, *_ = drawn(task)
+    again = [0, *[0] * 40, *range(1, len(cases)), *[1] * 40]
+    once, often = (
+        task.tuned([predictions[n] for n in own], [cases[n] for n in own])[0] for own in (range(len(cases)), again)
+    )
+    assert often.thresholds == once.thresholds
+    assert often.grouped == once.grouped
+
+
 @pytest.mark.parametrize("task", [FINE_ILL, Findings(("ill",), certainty=AS_GIVEN, grouped=GroupThresholds("sex"))])
 def test_unseen_cases_of_each_group_find_its_threshold_and_the_sick_are_then_found_as_often(task):
     predictions, cases, sex, ill, chances = drawn(task)
@@ -101,6 +122,15 @@ def test_a_case_of_an_unknown_group_gets_the_common_threshold_and_its_result_say
     assert not made["f"].notes
     for stated in (made["D"], made[""], tuned.decoding.by_covariates(own, {})):
         assert "the common threshold holds" in stated.notes[0]
+
+
+def test_where_no_unseen_case_is_sick_a_threshold_that_is_set_holds_for_all():
+    predictions, cases, _, ill, _ = drawn(FINE_ILL)
+    well = np.flatnonzero(~ill)
+    task = replace(FINE_ILL, thresholds={"ill": 0.5})
+    tuned, decisions = task.tuned([predictions[n] for n in well], [cases[n] for n in well])
+    assert tuned.grouped.levels == {}
+    assert "too few, the common threshold holds" in decisions["task.thresholds_by_group"].because
 
 
 def test_groups_of_too_few_unseen_cases_change_nothing():

@@ -46,6 +46,21 @@ def test_the_threshold_lies_midway_between_the_cases_that_it_parts():
     assert threshold("youden", [0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1]) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("rule", ["youden", "sensitivity>=0.6", "sensitivity>=0.8", "specificity>=0.6"])
+@given(CASES, st.data())
+def test_a_patient_decides_as_much_as_another_however_many_images_there_are_of_it(rule, cases, data):
+    chances, truths = split(cases)
+    images = data.draw(st.lists(st.integers(1, 9), min_size=len(cases), max_size=len(cases)))
+    owners = np.repeat(np.arange(len(cases)), images)
+    assert threshold(rule, chances[owners], truths[owners], owners) == threshold(rule, chances, truths)
+
+
+def test_three_images_of_a_patient_do_not_outweigh_two_others():
+    chances, truths = [0.1, 0.4, 0.4, 0.4, 0.3, 0.3, 0.9], [0, 0, 0, 0, 1, 1, 1]
+    assert threshold("youden", chances, truths) == pytest.approx(0.65)  # 1/3 found, none called wrongly
+    assert threshold("youden", chances, truths, list("abbbcde")) == pytest.approx(0.2)  # all found, 1 of 2 spared
+
+
 @pytest.mark.parametrize("rule", ["youden", "sensitivity>=0.95", "specificity>=.9", "sensitivity>=1"])
 def test_a_rule_is_taken_as_it_is_written(rule):
     assert check_rule(rule) == rule

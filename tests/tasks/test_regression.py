@@ -181,6 +181,18 @@ def test_error_bars_that_are_too_small_get_a_factor_and_right_ones_none():
     assert VOLUME.tuned(small, cases) == (VOLUME, {})
 
 
+def test_many_images_of_a_patient_whose_value_is_far_off_change_no_factor():
+    task = replace(VOLUME, noise="gaussian")
+    predictions, cases = cohort()
+    small = [replace(one, confidence=Confidence(deviations=one.confidence.deviations / 3)) for one in predictions]
+    worst = int(np.argmax([abs(r["predicted"] - r["reference"]) for r in task.score(small, cases).to_dict("records")]))
+    factors = [
+        task.tuned([*small, *[small[worst]] * more], [*cases, *[cases[worst]] * more])[0].error_factor["volume"]
+        for more in (0, 30)
+    ]
+    assert factors[0] == factors[1]
+
+
 def test_with_its_factor_an_error_bar_is_as_large_as_the_errors():
     task = replace(VOLUME, noise="gaussian")
     predictions, cases = cohort(400)

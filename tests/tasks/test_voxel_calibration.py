@@ -151,6 +151,18 @@ def test_the_dice_that_is_expected_is_that_of_sums_and_on_average_the_true_one()
     assert "mean Dice of 10 unseen cases" in decisions["task.expected_dice"].because
 
 
+def test_many_images_of_a_patient_whose_mask_is_wrong_do_not_decide_what_dice_is_expected():
+    _, _, made, references = tuned(TASK, 10, 2.0)
+    odd = replace(references[0], references=references[5].references)  # the mask of another patient
+    powers = [
+        replace(TASK, certainty=Certainty("none", Calibrator()))
+        .tuned([*made, *[made[0]] * more], [odd, *references[1:], *[odd] * more])[0]
+        .expected_dice
+        for more in (0, 20)
+    ]
+    assert powers[0] == powers[1]
+
+
 def test_an_empty_mask_has_no_expected_dice():
     task = replace(tuned(TASK, 2, 2.0)[0], expected_dice={"organ": 1.0, "lesion": 1.0})
     outputs = np.stack([np.full(GRID.shape, 9.0), *np.zeros((2, *GRID.shape))]).astype(np.float32)

@@ -265,12 +265,13 @@ def calibration_error(
     return Estimate(value, n=count, patients=people, method=method)
 
 
-def roc_curve(scores: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats, Floats]:
+def roc_curve(scores: ArrayLike, positive: ArrayLike, weights: Floats | None = None) -> tuple[Floats, Floats, Floats]:
     """1 - specificity, sensitivity and threshold ("positive from here up"), from no call to every call.
 
+    weights: (images,) how much each counts; None: all alike
     The first threshold is infinite; the area under straight lines through the points is `auroc`.
     """
-    yes, no = (counts[::-1] for counts in _tied(scores, positive, None))
+    yes, no = (counts[::-1] for counts in _tied(scores, positive, weights))
     thresholds = np.unique(np.asarray(scores, dtype=np.float64))[::-1]
     wrong, hits = (np.concatenate([[0.0], np.cumsum(part)]) for part in (no, yes))
     return ratio(wrong, wrong[-1]), ratio(hits, hits[-1]), np.concatenate([[np.inf], thresholds])

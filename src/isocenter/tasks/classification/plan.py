@@ -183,14 +183,15 @@ def prior_shift(
 
 
 def thresholds(
-    rule: str, classes: Sequence[str], probabilities: np.ndarray, reference: np.ndarray
+    rule: str, classes: Sequence[str], probabilities: np.ndarray, reference: np.ndarray, patients: np.ndarray
 ) -> tuple[dict[str, float], Decision]:
     """{class: threshold} by the rule for (cases, classes) probabilities, and the decision; of two classes the second.
 
+    patients: (cases,) whose; all weigh alike, however many cases they have
     A class with too few validation cases has none: two classes are then parted at 0.5, several by what is called.
     """
     chosen = (1,) if len(classes) == 2 else range(len(classes))
-    cases = {classes[index]: (probabilities[:, index], reference == index) for index in chosen}
+    cases = {classes[index]: (probabilities[:, index], reference == index, patients) for index in chosen}
     return chosen_thresholds(rule, cases, "0.5" if len(classes) == 2 else "the class that is called")
 
 

@@ -326,7 +326,7 @@ class Classification:
         likely = own.probabilities if not made else np.exp(unseen.calibrated(certainty.calibrator))
         levels = self.thresholds
         if levels is None:
-            levels, decision = thresholds(self.operating_point, self.classes, likely, own.reference)
+            levels, decision = thresholds(self.operating_point, self.classes, likely, own.reference, own.patients)
             made = {**made, "task.thresholds": decision}
         second = {self.classes[-1]: (likely[:, -1], (own.reference == 1).astype(float))}
         grouped, made_by_group = tuned_by_group(self.grouped, cases, second, levels)

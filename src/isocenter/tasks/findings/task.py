@@ -295,8 +295,11 @@ class Findings:
         each = {name: (chances[:, n], unseen.truth[:, n]) for n, name in enumerate(self.findings)}
         if levels is None:
             known = {name: np.isfinite(truth) for name, (_, truth) in each.items()}
-            chosen = {name: (own[known[name]], truth[known[name]] > 0) for name, (own, truth) in each.items()}
-            chosen = {name: both for name, both in chosen.items() if len(both[1])}
+            chosen = {
+                name: (own[known[name]], truth[known[name]] > 0, unseen.patients[known[name]])
+                for name, (own, truth) in each.items()
+                if known[name].any()
+            }
             levels, made["task.thresholds"] = chosen_thresholds(self.operating_point, chosen, str(DEFAULT_THRESHOLD))
         grouped, made_by_group = tuned_by_group(self.grouped, cases, each, levels)
         return replace(task, thresholds=levels, grouped=grouped), {**made, **made_by_group}

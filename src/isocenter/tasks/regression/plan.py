@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isocenter.errors import DatasetError, PlanError, counted
+from isocenter.evaluation import shares_of
 from isocenter.lazy import stats
 from isocenter.tasks.regression.losses import LOSSES, NOISES
 from isocenter.tasks.shared import SET_SENTENCES, SETTING_SENTENCES, interval_decisions
@@ -122,7 +123,8 @@ def error_factors(targets: Sequence[str], measured: Sequence[Measured]) -> tuple
     """{target: by what its error bar is multiplied} where validation cases show it too small or too large.
 
     The factor of greatest likelihood is the root of the mean squared ratio of error and error bar. Its square, times
-    the cases, follows chi-squared where the error bar is right: a factor that chance explains is not taken.
+    the patients, follows chi-squared where the error bar is right: a factor that chance explains is not taken. Patients
+    weigh alike, however many cases they have, because the errors of their cases may be the same.
     """
     factors: dict[str, float] = {}
     reasons = []
@@ -133,10 +135,11 @@ def error_factors(targets: Sequence[str], measured: Sequence[Measured]) -> tuple
             cases = counted(0 if own is None else len(own.cases), "unseen case")
             reasons.append(f"{name}: {cases} are too few for a factor (at least {FEWEST_CASES} are needed)")
             continue
-        total, count = float((((own.predicted - own.reference) / own.errors) ** 2).sum()), len(own.cases)
-        low, high = (float(stats.chi2.ppf(share, count)) for share in (CHANCE / 2, 1 - CHANCE / 2))
-        factor = round(float(np.sqrt(total / count)), DIGITS)
-        errors = f"{name}: errors of {counted(count, 'unseen case')} are {factor:.3g} times their error bars"
+        shares, people = shares_of(len(own.cases), own.patients)
+        total = float(shares @ ((own.predicted - own.reference) / own.errors) ** 2)
+        low, high = (float(stats.chi2.ppf(share, people)) for share in (CHANCE / 2, 1 - CHANCE / 2))
+        factor = round(float(np.sqrt(total / people)), DIGITS)
+        errors = f"{name}: errors of {counted(len(own.cases), 'unseen case')} are {factor:.3g} times their error bars"
         if low <= total <= high:
             reasons.append(f"{errors}, as chance explains: left as they are")
         else:

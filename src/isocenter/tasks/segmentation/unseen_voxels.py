@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import compress
 
 import numpy as np
 
-from isocenter.evaluation import Calibrator, Unseen, chosen_calibrator, normalised, overlap
+from isocenter.evaluation import Calibrator, Unseen, chosen_calibrator, normalised, overlap, shares_of
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.voxel_calibration import VOXEL_METHODS, Believed
 from isocenter.tasks.segmentation.voxel_sample import VoxelSample
@@ -115,7 +116,7 @@ class UnseenVoxels:
         return calibrator, Decision(calibrator.settings, because, GUO)
 
     def expected(self, calibrator: Calibrator) -> tuple[dict[str, float], Decision]:
-        """{structure: power that makes of the Dice of calibrated probabilities the true one, on average}."""
+        """{structure: power that makes the Dice of calibrated probabilities the true one, on average of patients}."""
         soft = np.array(
             [soft_dice(one, one.probabilities(replace(self.believed, calibrator=calibrator))) for one in self.cases]
         )
@@ -123,7 +124,7 @@ class UnseenVoxels:
         names = self.believed.names[-self.dice.shape[1] :]
         for name, own, dice in zip(names, soft.T, self.dice.T, strict=True):
             there, power = np.isfinite(own) & np.isfinite(dice), 1.0
-            means = [float(each[there].mean()) if there.any() else 1.0 for each in (dice, own)]
+            means = [self._mean(np.where(there, each, np.nan), 1.0) for each in (dice, own)]
             if min(means) > 0 and max(means) < 1:
                 power = float(np.clip(np.log(means[0]) / np.log(means[1]), LEAST_POWER, MOST_POWER))
             powers[name] = round(power, 4)
@@ -132,13 +133,17 @@ class UnseenVoxels:
         return powers, Decision(powers, because)
 
     def _volume_error(self, calibrator: Calibrator) -> float:
-        """The relative error of summed probabilities: of each structure the mean over cases, their sizes averaged."""
+        """The relative error of summed probabilities: of each structure the mean, their sizes averaged."""
         errors = np.array(
             [volume_errors(one, one.probabilities(replace(self.believed, calibrator=calibrator))) for one in self.cases]
         )
-        there = np.isfinite(errors)
-        means = np.where(there, errors, 0.0).sum(axis=0) / there.sum(axis=0).clip(min=1)
-        return float(np.abs(means).mean())
+        return float(np.mean([abs(self._mean(own, 0.0)) for own in errors.T]))
+
+    def _mean(self, values: Floats, instead: float) -> float:
+        """Mean of (cases,) values, of which patients weigh alike and NaN is left out; `instead` of none."""
+        there = np.isfinite(values)
+        shares, people = shares_of(int(there.sum()), [one.patient for one in compress(self.cases, there)])
+        return float(shares @ values[there] / people) if people else instead
 
     @cached_property
     def _unseen(self) -> Unseen:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import PlanError, UsageError, counted
-from isocenter.evaluation import UNKNOWN, groups_of, roc_curve
-from isocenter.tasks.shared.operating_point import FEWEST_UNSEEN, NOBODY, between, check_numbers
+from isocenter.evaluation import UNKNOWN, groups_of, shares_of
+from isocenter.tasks.shared.operating_point import DIGITS, FEWEST_UNSEEN, NOBODY, between, check_numbers, weighted_curve
 from isocenter.tasks.shared.settings import numbers_by_name
 from isocenter.values import Case, Decision, Prediction, Sentence
 
@@ -25,6 +25,8 @@ CRITERIA: Mapping[str, str] = {
 # The names of its settings in the plan's section "task", and that of those which `Task.tuned` finds.
 GROUPED, BY_GROUP = ("group_thresholds", "group_criterion", "thresholds_by_group"), "thresholds_by_group"
 HARDT = "arXiv:1610.02413"
+# Where there is nobody of a side, no group has the cases either.
+LEAST = 1e-9
 GROUPED_SENTENCES: Mapping[str, Sentence] = {
     "group_thresholds": Sentence("Groups with thresholds of their own are {value}", "All people have one threshold"),
     "group_criterion": Sentence("Thresholds of groups keep to {value}"),
@@ -106,13 +108,16 @@ def tuned_by_group(
     if not grouped.is_open:
         return grouped, {}
     of_case = np.array([grouped.group_in(case.covariates) for case in cases], dtype=object)
+    patients = np.array([case.patient for case in cases])
     levels, reasons = dict[str, dict[str, float]](), []
     for name, (chances, truth) in probabilities.items():
         if name not in common:
             reasons.append(f"the cases of {name} are too few for a common threshold")
             continue
         known = np.isfinite(truth)
-        aims = [float((chances[known & (truth == side)] >= common[name]).mean()) for side in (1, 0)]
+        shares, _ = shares_of(int(known.sum()), patients[known])
+        called, sick = chances[known] >= common[name], truth[known] > 0
+        hits, wrong = (float(shares[own] @ called[own] / max(shares[own].sum(), LEAST)) for own in (sick, ~sick))
         for group in sorted(set(of_case[known].tolist()) - {UNKNOWN}):
             here = known & (of_case == group)
             positive = truth[here] > 0
@@ -120,7 +125,7 @@ def tuned_by_group(
             if min(positive.sum(), (~positive).sum()) < FEWEST_UNSEEN:
                 reasons.append(f"{numbers} are too few, the common threshold holds")
                 continue
-            own = group_threshold(grouped.criterion, chances[here], positive, aims[0], aims[1])
+            own = group_threshold(grouped.criterion, chances[here], positive, hits, wrong, patients[here])
             levels.setdefault(group, {})[name] = round(own, 6)
             reasons.append(numbers)
     because = f"each group keeps {CRITERIA[grouped.criterion]}, by {counted(len(cases), 'unseen case')}: "
@@ -129,17 +134,23 @@ def tuned_by_group(
 
 
 def group_threshold(
-    criterion: str, probabilities: np.ndarray, positive: np.ndarray, hits: float, wrong: float
+    criterion: str,
+    probabilities: np.ndarray,
+    positive: np.ndarray,
+    hits: float,
+    wrong: float,
+    patients: np.ndarray | None = None,
 ) -> float:
     """The threshold by which a group's cases come nearest to a sensitivity (hits), or to 1 - specificity (wrong) too.
 
     probabilities, positive: (cases,) of which some are positive and some are not
+    patients: (cases,) whose; all weigh alike. None: each case is one of its own
     """
-    false, right, thresholds = roc_curve(probabilities, positive)
+    false, right, thresholds = weighted_curve(probabilities, positive, patients)
     missed = np.abs(right - hits)
     if criterion == ODDS:
         missed = np.maximum(missed, np.abs(false - wrong))
-    return between(thresholds, int(missed.argmin()))  # the first has the fewest false calls
+    return between(thresholds, int(missed.round(DIGITS).argmin()))  # the first has the fewest false calls
 
 
 def grouped_decisions() -> dict[str, Decision]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isocenter.errors import PlanError, counted
-from isocenter.evaluation import roc_curve
+from isocenter.evaluation import roc_curve, shares_of
 from isocenter.values import BY_HAND, Decision, Floats, Sentence
 
 RULE = re.compile(r"(?P<youden>youden)|((?P<sensitivity>sensitivity)|specificity)>=(?P<level>0?\.\d+|1(?:\.0*)?)")
@@ -18,6 +18,8 @@ FEWEST_UNSEEN = 10
 TOO_FEW = "are too few for a threshold"
 NOBODY_LEFT = "no case was left that did not train and could choose a threshold, so the default one holds"
 UNKEPT = "The rule "  # begins the sentence on a rule that could not be kept
+# Shares of patients add up to this.
+DIGITS = 9
 # Above every probability, so that nobody is called.
 NOBODY = 1.0001
 # The sentences of plans about operating points.
@@ -37,23 +39,32 @@ def check_rule(rule: object) -> str:
     return rule
 
 
-def threshold(rule: str, probabilities: ArrayLike, positive: ArrayLike) -> float:
+def threshold(rule: str, probabilities: ArrayLike, positive: ArrayLike, patients: ArrayLike | None = None) -> float:
     """The probability from which on a case is called positive, so that these cases fulfil the rule best.
 
     probabilities, positive: (cases,) of which some are positive and some are not
+    patients: (cases,) whose; all weigh alike, however many cases they have. None: each case is one of its own
     "youden" has the largest sum of sensitivity and specificity; of the others the named one is kept and the other as
     high as can be. It lies midway to the next lower probability, so that no case decides by a rounding.
     """
     parts = RULE.fullmatch(check_rule(rule))
     assert parts is not None  # noqa: S101 - checked above
-    wrong, right, thresholds = roc_curve(probabilities, positive)
+    wrong, right, thresholds = weighted_curve(probabilities, positive, patients)
     if parts["youden"]:
-        place = int(np.argmax(right - wrong))
+        place = int(np.argmax((right - wrong).round(DIGITS)))
     elif parts["sensitivity"]:
-        place = int(np.argmax(right >= float(parts["level"])))
+        place = int(np.argmax(right.round(DIGITS) >= float(parts["level"])))
     else:
-        place = int(np.flatnonzero(1 - wrong >= float(parts["level"]))[-1])
+        place = int(np.flatnonzero((1 - wrong).round(DIGITS) >= float(parts["level"]))[-1])
     return between(thresholds, place)
+
+
+def weighted_curve(
+    probabilities: ArrayLike, positive: ArrayLike, patients: ArrayLike | None
+) -> tuple[Floats, Floats, Floats]:
+    """`roc_curve` of cases of which each patient's weigh as much in all."""
+    shares, _ = shares_of(len(np.asarray(positive)), patients)
+    return roc_curve(probabilities, positive, shares)
 
 
 def between(thresholds: Floats, place: int) -> float:
@@ -63,21 +74,21 @@ def between(thresholds: Floats, place: int) -> float:
 
 
 def chosen_thresholds(
-    rule: str, cases: Mapping[str, tuple[np.ndarray, np.ndarray]], instead: str
+    rule: str, cases: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], instead: str
 ) -> tuple[dict[str, float], Decision]:
     """{label: threshold by the rule}, without labels of too few cases, and the decision with the reasons.
 
-    cases:   {label: (cases,) probabilities, and whether each case is positive}
+    cases:   {label: (cases,) probabilities, whether each case is positive, and patients, who weigh alike}
     instead: what holds for a label without a threshold, in words
     """
     levels, reasons = dict[str, float](), []
-    for name, (probabilities, positive) in cases.items():
+    for name, (probabilities, positive, patients) in cases.items():
         numbers = f"{counted(int(positive.sum()), 'unseen case')} of {name}"
         numbers += f" and {counted(int((~positive).sum()), 'other')}"
         if min(positive.sum(), (~positive).sum()) < FEWEST_UNSEEN:
             reasons.append(f"{numbers} {TOO_FEW} (at least {FEWEST_UNSEEN} of each are needed): {instead}")
         else:
-            levels[name] = round(threshold(rule, probabilities, positive), 6)
+            levels[name] = round(threshold(rule, probabilities, positive, patients), 6)
             reasons.append(f"{rule} of {numbers}")
     because = "; ".join(reasons) or "no unseen case says anything"
     return levels, Decision(levels, because, YOUDEN if levels and rule == "youden" else "")
