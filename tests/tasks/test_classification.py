@@ -361,10 +361,12 @@ def test_rows_state_how_far_probabilities_were_right_before_and_after_calibratio
     assert rows["temperature_uncalibrated"].low < 3 < rows["temperature_uncalibrated"].high
     assert rows["temperature"].low < 1 < rows["temperature"].high
     assert rows["calibration_slope_uncalibrated"].value == pytest.approx(1 / 3, abs=0.1)
-    for metric in ("log_loss", "ece", "ece_equal_mass", "brier"):
+    for metric in ("log_loss", "ece", "ece_equal_mass", "brier", "mce", "ace", "brier_reliability"):
         assert rows[metric].value < rows[f"{metric}_uncalibrated"].value, metric
-    off, apart, base = (rows[f"brier_{part}"].value for part in ("reliability", "resolution", "uncertainty"))
-    assert off - apart + base == pytest.approx(rows["brier"].value, abs=0.01)
+    for side in ("", "_uncalibrated"):
+        off, apart, base = (rows[f"brier_{part}{side}"].value for part in ("reliability", "resolution", "uncertainty"))
+        assert off - apart + base == pytest.approx(rows[f"brier{side}"].value, abs=0.01)
+    assert {metric for metric in rows if metric.startswith(("mce", "ace", "brier_"))} <= OF_CALIBRATION | {"brier"}
 
 
 def test_of_several_classes_each_has_a_slope_and_an_intercept_and_the_parts_of_the_brier_score_are_their_sum():

@@ -41,10 +41,10 @@ OF_CALIBRATION = frozenset(
     {
         *(
             f"{metric}{side}"
-            for metric in ("log_loss", "ece_equal_mass", "temperature", *SLOPES)
+            for metric in ("log_loss", "ece_equal_mass", "temperature", *SLOPES, "mce", "ace", *PARTS)
             for side in ("", BEFORE)
         ),
-        *(f"brier{BEFORE}", f"ece{BEFORE}", CHANGED, "mce", "ace", *PARTS, *OF_DOUBT),
+        *(f"brier{BEFORE}", f"ece{BEFORE}", CHANGED, *OF_DOUBT),
     }
 )
 
@@ -63,9 +63,8 @@ def calibration_rows(
     probabilities, uncalibrated: (cases, classes), those before calibration None where that changed nothing
     reference: (cases,) index of the class; patients: (cases,)
     """
-    for side, table in (("", probabilities), (BEFORE, uncalibrated)):
-        if table is None:
-            continue
+    sides = {"": probabilities} if uncalibrated is None else {"": probabilities, BEFORE: uncalibrated}
+    for side, table in sides.items():
         logs, stated = np.log(table.clip(LEAST_CHANCE)), stated_chance(table, reference)
         yield Row(f"log_loss{side}", label, bootstrap(_losses(table, reference), patients, seed=seed))
         yield Row(f"ece_equal_mass{side}", label, calibration_error(*stated, patients, seed=seed, **BY_MASS))
@@ -81,15 +80,23 @@ def calibration_rows(
     if uncalibrated is not None:
         now, before = (_losses(table, reference) for table in (probabilities, uncalibrated))
         yield Row(CHANGED, label, bootstrap(now - before, patients, seed=seed))
+    for side, table in sides.items():
+        yield from _rows_by_bins(label, side, table, reference, patients, seed)
+
+
+def _rows_by_bins(
+    label: str, side: str, probabilities: Floats, reference: np.ndarray, patients: np.ndarray, seed: Seed
+) -> Iterator[Row]:
+    """The largest and the adaptive error, and the parts of the Brier score; side: the end of their names."""
     stated, true = stated_chance(probabilities, reference), np.eye(probabilities.shape[1])[reference]
     worst = calibration_error(*stated, patients, seed=seed, error=largest_calibration_error)
-    yield Row("mce", label, worst)
-    yield Row("ace", label, calibration_error(probabilities, true, patients, seed=seed, **BY_MASS))
+    yield Row(f"mce{side}", label, worst)
+    yield Row(f"ace{side}", label, calibration_error(probabilities, true, patients, seed=seed, **BY_MASS))
     # The Brier score of two classes is that of the second, of several the sum over them.
     parts = brier_parts(*stated) if probabilities.shape[1] == 2 else brier_parts(probabilities, true)
     cases, people = len(reference), len(np.unique(patients))
     for name, value in zip(PARTS, parts, strict=True):
-        yield Row(name, label, Estimate(value, n=cases, patients=people, method=BY_BINS))
+        yield Row(f"{name}{side}", label, Estimate(value, n=cases, patients=people, method=BY_BINS))
 
 
 def _losses(probabilities: Floats, reference: np.ndarray) -> Floats:
