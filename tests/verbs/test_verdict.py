@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from isocenter.tasks import kind as task_kind
 from isocenter.tasks.multitask.scores import with_part
 from isocenter.values import Estimate
 from isocenter.verbs.evaluation.scoring import Scored, wrong_calls
-from isocenter.verbs.evaluation.verdict import Gain, Verdict, constant_predictions, headline_rows, verdict_of
+from isocenter.verbs.evaluation.verdict import Gain, Verdict, boundless, constant_predictions, headline_rows, verdict_of
 from isocenter.verbs.training.validation_course import training_length
 
 CLASSES = build({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
@@ -94,6 +96,31 @@ def test_a_calibration_that_makes_probabilities_worse_on_these_cases_speaks_agai
     better = scored(fair, truth, before=too_sure)
     assert verdict_of(better, seed=0, patients_known=True).against == ()
     assert not [row for row in scored(fair, truth).rows if row.metric == "log_loss_change"]
+
+
+def test_sets_and_masks_that_leave_nothing_out_speak_against_a_model():
+    limits = {"benign": 0.7, "malignant": None}
+    sets = {"method": "lac", "level": 0.9, "by": "class", "n": {"benign": 30, "malignant": 0}, "exact": False}
+    masks = {**sets, "method": "crc", "by": "label", "n": {"organ": 20, "lesion": 3}}
+    segmentation = {"name": "segmentation", "loss": "ce", "tolerance": 1.0}
+    segmentation |= {"labels": [{"value": 1, "name": "organ"}, {"value": 2, "name": "lesion"}]}
+    segmentation |= {"risk": 0.1, "covering": {**masks, "thresholds": {"organ": 0.8, "lesion": None}}}
+    settings = {**CLASSES.settings, "conformal": {**sets, "thresholds": limits}}
+    in_parts = {"classification": settings, "segmentation": segmentation}
+    joint = {f"{part}.{key}": one for part, own in in_parts.items() for key, one in own.items() if key != "name"}
+    several = build({"name": "classification+segmentation", "weighting": "fixed", **joint})
+    sentences = [
+        "Sets and intervals leave nothing out for malignant (0 patients): too few patients decided their thresholds.",
+        "Covering results leave nothing out for lesion (3 patients): nothing smaller is known to miss little enough.",
+    ]
+    assert list(boundless(build({"name": "classification", **settings}))) == sentences[:1]
+    assert list(boundless(build(segmentation))) == sentences[1:]
+    named = [f"{part}: {text[0].lower()}{text[1:]}" for part, text in zip(in_parts, sentences, strict=True)]
+    assert sorted(boundless(several)) == named
+    assert list(boundless(CLASSES)) == []
+    own = scored([0.1] * 30 + [0.9] * 10, [0] * 30 + [1] * 10)
+    of_sets = replace(own, task=build({"name": "classification", **settings}))
+    assert verdict_of(of_sets, seed=0, patients_known=True).against == (sentences[0],)
 
 
 def test_less_error_is_better_and_an_interval_with_zero_shows_no_difference():

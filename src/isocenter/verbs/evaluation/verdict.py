@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from isocenter.evaluation import Compared, Table, class_names, compared
+from isocenter.errors import counted, listed
+from isocenter.evaluation import Compared, Conformal, Table, class_names, compared
 from isocenter.report import count_text, metric_name, number, sentence, value_text
 from isocenter.tasks import Task
 from isocenter.tasks.shared import CHANGED
@@ -25,6 +26,11 @@ RARELY = 0.01
 OF_PART = ": "
 # How `evaluation` marks intervals of too few patients.
 UNRELIABLE = "unreliable"
+# By the setting whose thresholds are infinite, for {}.
+BOUNDLESS = {
+    "conformal": "Sets and intervals leave nothing out for {}: too few patients decided their thresholds.",
+    "covering": "Covering results leave nothing out for {}: nothing smaller is known to miss little enough.",
+}
 NOTHING_ESTIMATED = "Nothing is estimated: every case was trained on."
 NO_GUESS = "there is no guess without the image to compare it with."
 
@@ -139,7 +145,8 @@ def verdict_of(
     if scored is None:
         return Verdict((), tuple(training), tuple(notes), (NOTHING_ESTIMATED,))
     gains = [*gains_over_guess(scored, seed=seed, patients_known=patients_known), *covariates]
-    against = [*_constant_parts(scored), *few_patients(scored.rows), *worse_by_calibration(scored.rows), *notes]
+    against = [*_constant_parts(scored), *few_patients(scored.rows), *worse_by_calibration(scored.rows)]
+    against += [*([] if scored.task is None else boundless(scored.task)), *notes]
     return Verdict(tuple(gains), tuple(training), tuple(against), tuple(_without(scored, gains)))
 
 
@@ -239,6 +246,21 @@ def worse_by_calibration(rows: Sequence[Row]) -> Iterator[str]:
             f"Calibration made the probabilities of these cases worse (change of the log loss: {listed}): they may "
             "differ from the cases that it was fitted on. Fit it anew by isocenter calibrate, on cases of this source."
         )
+
+
+def boundless(task: Task) -> Iterator[str]:
+    """Sentences on sets, intervals and covering results that leave nothing out, those of each task after its name."""
+    for part, own in (task.decoding.parts or {"": task}).items():
+        for setting, words in BOUNDLESS.items():
+            if (given := own.settings.get(setting)) is None:
+                continue
+            conformal = Conformal.of(given)
+            names = [name for name, limit in conformal.thresholds.items() if not np.isfinite(limit)]
+            if names:
+                text = words.format(
+                    listed(f"{name} ({counted(conformal.n.get(name, 0), 'patient')})" for name in names)
+                )
+                yield f"{part}: {text[0].lower()}{text[1:]}" if part else text
 
 
 def _constant(label: str, known: Table) -> Iterator[str]:
