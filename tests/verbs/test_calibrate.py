@@ -85,6 +85,22 @@ def test_cases_that_had_a_part_in_the_model_are_refused_and_nothing_is_written(c
     assert not (tmp_path / "model").exists()
 
 
+def test_cases_of_a_sets_own_test_part_decide_nothing_and_the_result_and_its_package_say_why(classified, tmp_path):
+    data = trained.pictures(tmp_path / "site", count=16, first=3000)
+    paths = sorted(data.rglob("*.png"))
+    rows = [f"{path},{path.parent.name},{'test' if n < 4 else 'train'}" for n, path in enumerate(paths)]
+    (tmp_path / "site.csv").write_text("\n".join(["image,label,split", *rows]))
+    made = isocenter.calibrate(classified.out, tmp_path / "site.csv", out=tmp_path / "model", **SITE)
+    assert (made.cases, made.left_out) == (12, 4)
+    sentence = "4 cases of the set's own test part left out: what calibrates a model cannot test it"
+    assert f"warning: {sentence}" in repr(made)
+    limits = read_json(made.out / "isocenter" / "model.json", "isocenter.model")["record"]["limits"]
+    assert limits[-1].startswith("Calibrated on 12 cases after training") and sentence in limits[-1]
+    (tmp_path / "tests.csv").write_text("\n".join(["image,label,split", *rows[:4]]))
+    with pytest.raises(UsageError, match="only cases of the set's own test part"):
+        isocenter.calibrate(classified.out, tmp_path / "tests.csv", out=tmp_path / "none", **SITE)
+
+
 def test_cases_that_tested_the_model_are_refused_also_for_its_package(classified, tmp_path):
     rows = [line.split(",") for line in (classified.out / "split.csv").read_text().splitlines()[1:]]
     tested = {row[0] for row in rows if row[2] == "test"}

@@ -44,6 +44,8 @@ from isocenter.verbs.training import MARKS as OF_A_RUN
 from isocenter.verbs.training import assured, gate_of_site, guarded_by, predicted
 from isocenter.verbs.training.validation_images import MOST, ValidationImages
 
+NO_TEST = "what calibrates a model cannot test it"
+
 
 @dataclass(frozen=True)
 class Calibrated:
@@ -78,7 +80,7 @@ class Calibrated:
     def __repr__(self) -> str:
         lines = [str(self.out), f"decided by {counted(self.cases, 'case')} of {counted(self.patients, 'patient')}"]
         if self.left_out:
-            lines.append(f"{counted(self.left_out, 'case')} of the set's own test part left out")
+            lines.append(f"warning: {_left_out(self.left_out)}")
         lines += [f"warning: {sentence}" for sentence in self.unkept]
         lines += [f"{name}: {decision.value} ({decision.because})" for name, decision in self.decisions.items()]
         return "\n".join([*lines, *([] if self.certificate is None else self.certificate.lines)])
@@ -120,13 +122,14 @@ def calibrate(
     if not suffices(loaded.task, whole.kinds):
         needs, where = ", ".join(sorted(loaded.task.needs)), str(whole.root or whole.name)
         raise DatasetError(f"has no references of the kind {needs}", where, f"Give data for {loaded.task.name}")
-    dataset, hashes = _unseen(with_references(whole, loaded.task), evidence)
-    cases = list(dataset)
+    known = with_references(whole, loaded.task)
+    dataset, hashes = _unseen(known, evidence)
+    cases, left_out = list(dataset), len(known) - len(dataset)
     settled, decisions = _settled(loaded, dataset, str(source))
     if is_foreign(source) and settled.guard is None:
         settled, judged = gate_of_site(settled, cases)
         decisions |= judged
-    evidence, unkept = _calibrated_anew(evidence, settled.task, decisions, len(cases), hashes)
+    evidence, unkept = _calibrated_anew(evidence, settled.task, decisions, len(cases), hashes, left_out=left_out)
     certificate = None
     with becoming(out, overwrite, zipped, marks) as folder:
         if as_it_is:
@@ -138,7 +141,7 @@ def calibrate(
             shown = ValidationImages(f"{len(kept)} of {counted(len(cases), 'calibrating case')}", kept)
             how: dict[str, Any] = {"names": backends, "devices": ("cpu",), "threads": threads}
             certificate = certify(folder, settled, shown, shown.description, **how)
-    patients, left_out = len({case.patient for case in cases}), len(whole) - len(cases)
+    patients = len({case.patient for case in cases})
     return Calibrated(out, len(cases), patients, decisions, certificate, left_out, unkept)
 
 
@@ -175,7 +178,7 @@ def _settled(loaded: Model, dataset: Dataset, where: str) -> tuple[Model, dict[s
 
 
 def _calibrated_anew(
-    evidence: Evidence, task: Task, made: Mapping[str, Decision], cases: int, hashes: Iterable[str]
+    evidence: Evidence, task: Task, made: Mapping[str, Decision], cases: int, hashes: Iterable[str], *, left_out: int
 ) -> tuple[Evidence, tuple[str, ...]]:
     """What is known of the model now, and sentences on a rule of a person that so few cases could not keep."""
     decisions = {**evidence.decisions, **made}
@@ -184,8 +187,13 @@ def _calibrated_anew(
     former = [limit for limit in evidence.limits if not limit.startswith(UNKEPT)]
     before = "; the figures are of the model before that" if evidence.rows else ""
     limit = f"Calibrated on {counted(cases, 'case')} after training{before}."
+    limit += f" {_left_out(left_out)}." if left_out else ""
     trained = sorted({*evidence.trained, *hashes})
     return replace(evidence, limits=[*former, *unkept, limit], decisions=decisions, trained=trained), unkept
+
+
+def _left_out(cases: int) -> str:
+    return f"{counted(cases, 'case')} of the set's own test part left out: {NO_TEST}"
 
 
 def _facts(evidence: Evidence) -> dict[str, Any]:
@@ -217,7 +225,7 @@ def _unseen(dataset: Dataset, evidence: Evidence) -> tuple[Dataset, set[str]]:
     where = str(dataset.root or dataset.name)
     kept = dataset.only({case.id for case in dataset if dataset.splits.get(case.id) != "test"})
     if not len(kept):
-        remedy = "Give other labelled cases: what calibrates a model cannot test it"
+        remedy = f"Give other labelled cases: {NO_TEST}"
         raise UsageError("holds only cases of the set's own test part", where, remedy)
     by_case = hashes_by_case(kept)
     for known, verb in ((evidence.trained, "trained or selected"), (evidence.tested, "tested")):
