@@ -85,7 +85,7 @@ def test_a_registered_rule_is_a_warning_where_no_case_was_left_to_choose_its_thr
 
 def test_a_rule_that_has_its_threshold_or_that_nobody_registered_is_no_warning():
     truths = np.arange(40) % 2 > 0
-    kept = chosen_thresholds("sensitivity>=0.95", {"ill": (truths * 0.8, truths)}, "0.5")[1]
+    kept = chosen_thresholds("sensitivity>=0.95", {"ill": (truths * 0.8, truths, np.arange(40))}, "0.5")[1]
     assert unkept_rule({**REGISTERED, "thresholds": kept}) == []
     by_rule = {"operating_point": Decision("youden", "no rule was asked for")}
     assert unkept_rule({**by_rule, "thresholds": Decision(None, "they are found after training")}) == []
