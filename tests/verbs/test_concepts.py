@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import PIL.Image
@@ -9,7 +12,9 @@ import pytest
 
 import isocenter
 import trained
-from isocenter.errors import DatasetError, UsageError
+from explanation.looking import corner_model, textured
+from isocenter.errors import DatasetError, FormatError, UsageError
+from isocenter.values import Case, Dataset, LazyMapping
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +76,40 @@ def test_of_few_images_nothing_can_be_said(classified, cohort):
         isocenter.explain(
             classified.out, *sorted(cohort.glob("*.png"))[:4], method="gradcam", tests=0, concepts="measured"
         )
+
+
+def spread_cases(count, damaged=()):
+    """Pictures with a bright corner of which some cannot be read, in memory."""
+
+    def unreadable():
+        raise FormatError("the pixels are damaged", "scan", "Copy it again")
+
+    loaders = [unreadable if n in damaged else partial(textured, n) for n in range(count)]
+    return Dataset([Case(f"c{n:02}", f"p{n:02}", LazyMapping({"image": one})) for n, one in enumerate(loaders)])
+
+
+@pytest.mark.parametrize("target", ["auto", "bright"])
+def test_a_damaged_case_is_reported_and_the_others_are_measured(target):
+    how = {"method": "integrated_gradients", "tests": 0, "concepts": "measured", "target": target}
+    result = isocenter.explain(corner_model(), spread_cases(22, damaged=(3,)), **how)
+    assert [problem.what for problem in result.failures] == ["c03: the pixels are damaged"]
+    assert (result.tables["concepts.csv"]["cases"] == 21).all()
+
+
+def test_where_every_case_is_damaged_nothing_is_measured():
+    with pytest.raises(DatasetError, match="0 patients are too few"):
+        isocenter.explain(corner_model(), spread_cases(2, (0, 1)), method="occlusion", tests=0, concepts="measured")
+
+
+def test_a_damaged_case_and_a_damaged_example_are_reported_and_the_others_show_the_concept(
+    classified, cohort, tmp_path
+):
+    stripes(tmp_path / "concepts" / "striped", 12, 100)
+    broken, cases = tmp_path / "concepts" / "striped" / "00.png", shutil.copytree(cohort, tmp_path / "cases")
+    for path in (broken, sorted(cases.glob("*.png"))[0]):
+        path.write_bytes(path.read_bytes()[:-300])
+    how = {"method": "gradcam", "target": "dark", "tests": 0, "concepts": tmp_path / "concepts"}
+    result = isocenter.explain(classified.out, cases, **how)
+    assert {name for problem in result.failures for name in problem.cases} == {"00", "500"}
+    [row] = result.tables["concepts.csv"].to_dict("records")
+    assert (row["images"], row["cases"]) == (11, 23)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,11 +13,12 @@ import pytest
 import tifffile
 
 import isocenter
-from isocenter.errors import UsageError
+from explanation.looking import Linear, corner_model, model, textured
+from isocenter.errors import DatasetError, FormatError, UsageError
 from isocenter.explanation import Flip, flipping_covariates
 from isocenter.runtime import Directions
 from isocenter.tasks import kind
-from isocenter.values import Case, Geometry, Image, Prediction
+from isocenter.values import Case, Dataset, Geometry, Image, LazyMapping, Prediction
 
 COLUMNS = ["case", "space", "from", "to", "probability_before", "probability_after", "share_changed", "gate_p"]
 
@@ -141,3 +143,48 @@ def test_along_the_directions_of_training_images_there_is_a_second_counterfactua
 def model_image(run) -> Image:
     pixels = np.asarray(PIL.Image.open(sorted((run.data / "dark").glob("*.png"))[0]))
     return Image(pixels[None], Geometry.of_pixels(pixels.shape))
+
+
+def unreadable() -> Image:
+    raise FormatError("the pixels are damaged", "scan", "Copy it again")
+
+
+def corners(count: int, *damaged: int) -> Dataset:
+    """Pictures with a bright corner in memory, of which some cannot be read."""
+    pictures = [replace(textured(n), geometry=Geometry.of_pixels((20, 20))) for n in range(count)]
+    loaders = [unreadable if n in damaged else partial(lambda one: one, pictures[n]) for n in range(count)]
+    return Dataset([Case(f"c{n:02}", f"p{n:02}", LazyMapping({"image": one})) for n, one in enumerate(loaders)])
+
+
+def test_a_damaged_case_is_reported_once_and_the_other_has_its_map_and_its_counterfactual(tmp_path):
+    how = {"method": "integrated_gradients", "tests": 0, "counterfactual": "auto"}
+    result = isocenter.explain(corner_model(), corners(2, 0), out=tmp_path / "out", **how)
+    assert [problem.what for problem in result.failures] == ["c00: the pixels are damaged"]
+    table = pd.read_csv(tmp_path / "out" / "counterfactuals.csv")
+    assert table["case"].tolist() == ["c01"]
+    assert result.table["case"].tolist() == ["c01"]
+    assert {"c01_counterfactual.tiff", "c01_difference.tiff"} <= {path.name for path in result.files}
+
+
+def test_a_case_whose_counterfactual_fails_keeps_its_map_and_is_reported(tmp_path, monkeypatch):
+    of = corner_model()
+
+    def predict(self, case, *given, **more):
+        if isinstance(case, Case) and case.id == "c01":
+            raise DatasetError("cannot be predicted", case.id, "Look at it")
+        return plain(self, case, *given, **more)
+
+    plain = type(of).predict
+    monkeypatch.setattr(type(of), "predict", predict)
+    how = {"method": "integrated_gradients", "tests": 0, "counterfactual": "auto"}
+    result = isocenter.explain(of, corners(2), out=tmp_path / "out", **how)
+    assert [problem.cases for problem in result.failures] == [("c01",)]
+    assert result.table["case"].tolist() == ["c00", "c01"]
+    assert result.tables["counterfactuals.csv"]["case"].tolist() == ["c00"]
+
+
+def test_models_of_clips_and_cascades_are_refused_before_any_case_is_read():
+    clips = model(Linear(np.ones((3, 8, 8))), (8, 8), frames=3)
+    for of in (clips, replace(corner_model(), first=corner_model())):
+        with pytest.raises(UsageError, match="cascades and clips have no counterfactuals"):
+            isocenter.explain(of, corners(1, 0), method="occlusion", tests=0, counterfactual="auto")

@@ -8,8 +8,14 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.explanation.case_on_grid import WHOLE, CaseOnGrid, refuse_unknown_target
-    from isocenter.explanation.concepts import Concept, refuse_few, seen_by_network, tcav
-    from isocenter.explanation.counterfactuals import Counterfactual, Flip, counterfactual, flipping_covariates
+    from isocenter.explanation.concepts import Concept, Seen, refuse_few, seen_by_network, tcav
+    from isocenter.explanation.counterfactuals import (
+        Counterfactual,
+        Flip,
+        changeable,
+        counterfactual,
+        flipping_covariates,
+    )
     from isocenter.explanation.faithfulness import Window, tried
     from isocenter.explanation.findings import Small, findings_of
     from isocenter.explanation.maps import Explanation, explained

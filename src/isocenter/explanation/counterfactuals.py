@@ -148,6 +148,17 @@ class Counterfactual:
     path: Sequence[tuple[Image, float]] = ()
 
 
+def changeable(model: Model) -> Preprocessing:
+    """The model's preprocessing, through which a change reaches the image.
+
+    Raises UsageError for a foreign model, a cascade and a model of clips, which have no counterfactuals.
+    """
+    preprocessing = model.preprocessing
+    if not isinstance(preprocessing, Preprocessing) or model.first is not None or preprocessing.frames is not None:
+        raise UsageError("foreign models, cascades and clips have no counterfactuals", WHERE, "Leave it out")
+    return preprocessing
+
+
 def counterfactual(
     model: Model, case: Case, flip: Flip, torch_model: Differentiable, *, prediction: Prediction, along: bool = False
 ) -> Counterfactual:
@@ -156,9 +167,7 @@ def counterfactual(
     prediction: of the case itself
     along:      only along the model's `directions`, as training images differ
     """
-    preprocessing = model.preprocessing
-    if not isinstance(preprocessing, Preprocessing) or model.first is not None or preprocessing.frames is not None:
-        raise UsageError("foreign models, cascades and clips have no counterfactuals", WHERE, "Leave it out")
+    preprocessing = changeable(model)
     image = stacked(case.images, case.id)
     plain = replace(model, inference=replace(model.inference, flips=()))
     grid = CaseOnGrid.of(plain, case, flip.target, torch_model)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from isocenter.errors import DatasetError, IsocenterError, UsageError, counted
+from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.explanation import ALL, AUTO, METHODS, PLACED, TESTED, Explanation, named_methods, refuse_unknown_target
 from isocenter.files import write_table
 from isocenter.keywords import named_keywords
@@ -21,13 +21,16 @@ from isocenter.verbs.explaining import (
     COLUMNS,
     Cohort,
     Explainer,
+    Looked,
     Made,
     cohort_findings,
     concepts_of,
     counterfactuals_of,
+    each_case,
     explanation_page,
     findings_sentence,
-    refuse_no_folder,
+    refuse_clips,
+    refuse_concepts,
     verdict_sentence,
     with_gradients,
     with_references,
@@ -44,7 +47,6 @@ from isocenter.verbs.reading import (
     path_of,
     refuse_taken,
     result_folder,
-    tracked,
 )
 
 MARKS = ("explanations.csv", "explanations.json")
@@ -58,7 +60,7 @@ class Explained(InNotebook):
     maps:     {(case, method): Explanation}; empty where they were written, so that a cohort of any size fits
     methods:  {method: {passed, because, ...}} of those that were tested
     refused:  {method: why it cannot explain this model}
-    problems: errors are cases without a map
+    problems: errors are cases without a map, or which a further look lacks
     tables:   {file name: what further looks found}, such as concepts.csv
     covariates: {case: {name: how much lower the score is without its value}}, of networks that get some
     """
@@ -76,12 +78,14 @@ class Explained(InNotebook):
 
     @property
     def failures(self) -> list[Problem]:
-        """What stands for a case without a map."""
+        """What stands for a case that something is lacking of."""
         return [problem for problem in self.problems if problem.severity == "error"]
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`, and `explanations.json`."""
-        failed = [{"case": one.cases[0], "problem": one.what, "remedy": one.remedy} for one in self.failures]
+        failed = [
+            {"case": next(iter(one.cases), None), "problem": one.what, "remedy": one.remedy} for one in self.failures
+        ]
         record = {
             "schema": EXPLANATIONS_SCHEMA,
             "version": 1,
@@ -143,7 +147,7 @@ def explain(
     counterfactual: class or finding that a smallest change of each case is to be called, "auto" for the likeliest other
              class: <case>_counterfactual, <case>_difference, and counterfactuals.csv
     reading: the fields of `ReadingOptions`: layout, patient, column and so on
-    A case that fails is reported and the rest goes on; DatasetError where every one fails.
+    A case that fails is reported and the rest goes on, in further looks too; DatasetError where every one fails.
     Raises UsageError for an unknown method or target, and where a method that was named cannot explain the model.
     """
     options, methods = ReadingOptions.of(**reading), named_methods(method)
@@ -159,33 +163,46 @@ def explain(
     if counterfactual is not None:
         with_gradients(loaded, explainer.torch_model, counterfactual)
     if concepts is not None:
-        refuse_no_folder(str(concepts), explainer.torch_model)
+        refuse_concepts(str(concepts), explainer.torch_model)
     opened, problems = open_inputs(inputs, options, loaded)
     cases = covered(with_own_names(opened, list(METHODS)), covariates)
+    if concepts is not None:
+        refuse_clips(str(concepts), loaded, cases)
     explainer = replace(explainer, references=_references(references, options, loaded, cases))
     explainer = with_tests(explainer, cases, path_of(model), tests, seed=seed)
     explainer = replace(explainer, methods=explainer.believed) if method == AUTO else explainer
     cohort = Cohort(loaded, explainer.torch_model, explainer.methods, target, cases, explainer.references)
     looks = [] if concepts is None else [concepts_of(cohort, str(concepts), options, seed=seed)]
     with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
+        problems = [*problems, *(problem for one in looks for problem in one.problems)]
         result, made = _explained(replace(explainer, folder=partial), cases, problems, seed)
         if counterfactual is not None:
-            flipped = counterfactuals_of(cohort, counterfactual, partial)
-            looks.append(flipped.look)
-            result = replace(result, files=[*result.files, *flipped.files])
-        result = replace(result, tables={name: table for one in looks for name, table in one.tables.items()})
+            mapped = {one.case for one in made}
+            flipping = replace(cohort, cases=[case for case in cases if case.id in mapped])
+            looks.append(counterfactuals_of(flipping, counterfactual, partial))
+        result = _with_looks(result, looks)
         if folder is None or partial is None:
             return result
-        for look in looks:
-            look.write(partial)
+        for looked in looks:
+            looked.audited.write(partial)
         result = replace(result, files=[folder / path.name for path in result.files], out=folder)
         write_table(result.table, partial / MARKS[0])
         write_json(partial / MARKS[1], EXPLANATIONS_SCHEMA, result.as_record())
         facts = {"weights": loaded.record.get("weights_sha256", "not recorded"), "target": target, "seed": seed}
-        sections = [section for look in looks for section in look.sections]
+        sections = [section for one in looks for section in one.audited.sections]
         page = explanation_page(made, result.methods, result.refused, result.findings, facts, sections)
         (partial / "report.html").write_text(page, encoding="utf-8")
     return result
+
+
+def _with_looks(result: Explained, looks: Sequence[Looked]) -> Explained:
+    """The result with what further looks found, the files that they wrote, and the cases that they lack."""
+    return replace(
+        result,
+        tables={name: table for one in looks for name, table in one.audited.tables.items()},
+        files=[*result.files, *(path for one in looks for path in one.files)],
+        problems=list(dict.fromkeys([*result.problems, *(problem for one in looks for problem in one.problems)])),
+    )
 
 
 def _references(
@@ -207,17 +224,9 @@ def _explained(
     explainer: Explainer, cases: Sequence[Case], problems: Sequence[Problem], seed: int
 ) -> tuple[Explained, list[Made]]:
     """Every case by every method; what failed is named, and the rest goes on."""
-    made, failed = list[Made](), list(problems)
-    with tracked("explaining") as tracker:
-        for number, case in enumerate(cases):
-            tracker(number, len(cases))
-            try:
-                made.append(explainer(case))
-            except UsageError:
-                raise  # what was asked for suits no case
-            except IsocenterError as error:
-                failed.append(Problem("error", f"{case.id}: {error.problem}", (case.id,), remedy=error.remedy))
-        tracker(len(cases), len(cases))
+    made, lost = each_case(cases, explainer, "explaining")
+    # A further look may have failed for the same reason before.
+    failed = list(dict.fromkeys([*problems, *lost]))
     if not made:
         first = failed[0] if failed else Problem("error", "there is no case", remedy="Give images")
         raise DatasetError(f"no case could be explained; the first: {first.what}", "explain", first.remedy)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from isocenter.errors import UsageError, counted, listed
+from isocenter.errors import IsocenterError, UsageError, counted, listed
 from isocenter.explanation import (
     AUTO,
     CaseOnGrid,
     Concept,
     Method,
+    Seen,
     Surrogate,
     UnfitError,
     additive_surrogate,
@@ -31,9 +33,10 @@ from isocenter.report import Block, Paragraph, Section, number
 from isocenter.report import Table as PageTable
 from isocenter.runtime import Differentiable, Model
 from isocenter.transforms import COLOUR, stacked
-from isocenter.values import Array, BoundingBoxes, Case, Image, Prediction
+from isocenter.values import Array, BoundingBoxes, Case, Image, Prediction, Problem
 from isocenter.verbs.evaluation import Audited
-from isocenter.verbs.reading import ReadingOptions, open_inputs, tracked
+from isocenter.verbs.explaining.case_by_case import Looked, each_case
+from isocenter.verbs.reading import ReadingOptions, open_inputs
 
 CONCEPTS, MEASURED, TITLE = "concepts.csv", "measured", "What the answers go with"
 FOLDER, SURROGATE = "folder", "measured"
@@ -89,25 +92,30 @@ class Cohort:
         """The one target that is asked about in every case: of "auto" what most of them are answered with."""
         if self.target != AUTO or not self.model.task.decoding.picks:
             return self.target
-        answered = Counter(self.grid(case, AUTO).target or AUTO for case in self.cases)
-        return answered.most_common(1)[0][0]
+        answered = Counter(target for case in self.cases if (target := self._answer(case)) is not None)
+        return answered.most_common(1)[0][0] if answered else self.target
+
+    def _answer(self, case: Case) -> str | None:
+        """What a case is answered with; None of one that cannot be read, which is reported where it is looked at."""
+        try:
+            return self.grid(case, AUTO).target or AUTO
+        except IsocenterError:
+            return None
 
 
-def concepts_of(cohort: Cohort, asked: str, reading: ReadingOptions, *, seed: int) -> Audited:
+def concepts_of(cohort: Cohort, asked: str, reading: ReadingOptions, *, seed: int) -> Looked:
     """`concepts.csv` and its section; asked: "measured", or a folder with one folder a concept.
 
+    A case that fails is a problem of the result.
     Raises DatasetError for too few cases or images of a concept, UnfitError for a model without a known deepest map.
     """
-    clips = [case.id for case in cohort.cases if cohort.model.goes_by_frame(stacked(case.images, case.id))]
-    if clips:
-        raise UsageError(f"{listed(clips)} are predicted frame by frame", "--concepts", "Give still images")
     fixed = replace(cohort, target=cohort.common_target)
     if asked == MEASURED:
         return _by_measurements(fixed, seed)
     return _by_examples(fixed, Path(asked), reading, seed)
 
 
-def refuse_no_folder(asked: str, torch_model: Differentiable | None) -> None:
+def refuse_concepts(asked: str, torch_model: Differentiable | None) -> None:
     """Raises UsageError for concepts that are no folder, UnfitError where they need gradients that there are not."""
     if asked == MEASURED:
         return
@@ -119,23 +127,27 @@ def refuse_no_folder(asked: str, torch_model: Differentiable | None) -> None:
         raise UnfitError("--concepts", "its backend has no gradients", "Give a run or a package, with --backend torch")
 
 
-def _by_measurements(cohort: Cohort, seed: int) -> Audited:
-    rows, answers, people = list[Mapping[str, float]](), list[float](), list[str]()
-    with tracked("measuring") as tracker:
-        for done, case in enumerate(cohort.cases, start=1):
-            image = stacked(case.images, case.id)
-            values = image.data.mean(axis=0) if image.channels == COLOUR else image.data[0]
-            region = _region(cohort, case, image)
-            steps = image.geometry.steps
-            measured = region_measurements(np.where(image.valid.all(axis=0), values, np.nan), region, steps)
-            if measured:
-                rows.append(measured)
-                answers.append(_answer(cohort.grid(case)))
-                people.append(case.patient)
-            tracker(done, len(cohort.cases))
-    table = pd.DataFrame(rows)
+def refuse_clips(asked: str, model: Model, cases: Sequence[Case]) -> None:
+    """Raises UsageError for clips that are predicted frame by frame; their headers are read."""
+    clips = [case.id for case in cases if (image := _first_image(case)) is not None and model.goes_by_frame(image)]
+    if clips:
+        raise UsageError(f"{listed(clips)} are predicted frame by frame", "--concepts", "Give still images")
+
+
+def _first_image(case: Case) -> Image | None:
+    """None of a case whose image cannot be read, which is reported where it is looked at."""
+    try:
+        return next(iter(case.images.values()), None)
+    except IsocenterError:
+        return None
+
+
+def _by_measurements(cohort: Cohort, seed: int) -> Looked:
+    made, failed = each_case(cohort.cases, partial(_measured, cohort), "measuring")
+    rows = [one for one in made if one is not None]
+    table = pd.DataFrame([one.measurements for one in rows])
     named = {str(name): table[name].tolist() for name in table}
-    surrogate = additive_surrogate(named, answers, people, seed=seed)
+    surrogate = additive_surrogate(named, [one.answer for one in rows], [one.patient for one in rows], seed=seed)
     r2 = surrogate.r2
     lines = [
         {"target": cohort.named, "concept": name, "source": SURROGATE, "cases": len(rows)}
@@ -143,7 +155,24 @@ def _by_measurements(cohort: Cohort, seed: int) -> Audited:
         | {"direction": surrogate.direction[name]}
         for name, share in surrogate.shares.items()
     ]
-    return _audited(lines, _section_of_measurements(surrogate, len(rows)))
+    return Looked(_audited(lines, _section_of_measurements(surrogate, len(rows))), failed)
+
+
+class _Measured(NamedTuple):
+    """Measurements of the region of a case, and how much of the target the model answers."""
+
+    measurements: Mapping[str, float]
+    answer: float
+    patient: str
+
+
+def _measured(cohort: Cohort, case: Case) -> _Measured | None:
+    """None of a case whose region is empty."""
+    image = stacked(case.images, case.id)
+    values = image.data.mean(axis=0) if image.channels == COLOUR else image.data[0]
+    region, steps = _region(cohort, case, image), image.geometry.steps
+    measured = region_measurements(np.where(image.valid.all(axis=0), values, np.nan), region, steps)
+    return _Measured(measured, _answer(cohort.grid(case)), case.patient) if measured else None
 
 
 def _answer(grid: CaseOnGrid) -> float:
@@ -194,25 +223,29 @@ def _strongest(data: Array) -> Array:
     return inside.reshape(evidence.shape)
 
 
-def _by_examples(cohort: Cohort, folder: Path, reading: ReadingOptions, seed: int) -> Audited:
-    refuse_no_folder(str(folder), cohort.torch_model)
+def _by_examples(cohort: Cohort, folder: Path, reading: ReadingOptions, seed: int) -> Looked:
     inside = sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
-    concepts: dict[str, list[Case]] = {}
+    concepts, failed = dict[str, list[Case]](), list[Problem]()
     for place in inside or [folder]:
-        concepts[place.name] = open_inputs([place], reading, cohort.model)[0]
+        concepts[place.name], unread = open_inputs([place], reading, cohort.model)
+        failed += unread
         refuse_few(place.name, len(concepts[place.name]))
-    with tracked("looking at concepts") as tracker:
-        seen = []
-        for done, case in enumerate(cohort.cases, start=1):
-            seen.append(seen_by_network(cohort.grid(case)))
-            tracker(done, len(cohort.cases))
-        shown = {
-            name: [seen_by_network(cohort.grid(case)).pooled for case in cases] for name, cases in concepts.items()
-        }
-    pool, gradients = np.stack([one.pooled for one in seen]), np.stack([one.gradient for one in seen])
-    tested = tcav({name: np.stack(rows) for name, rows in shown.items()}, pool, gradients, seed=seed)
+
+    def looked_at(cases: Sequence[Case], what: str) -> list[Seen]:
+        """The cases as the network sees them; what failed is kept."""
+        seen, lost = each_case(cases, lambda case: seen_by_network(cohort.grid(case)), what)
+        failed.extend(lost)
+        return seen
+
+    seen = looked_at(cohort.cases, "looking at concepts")
+    shown = {
+        name: np.array([one.pooled for one in looked_at(cases, f"looking at {name}")])
+        for name, cases in concepts.items()
+    }
+    pool, gradients = np.array([one.pooled for one in seen]), np.array([one.gradient for one in seen])
+    tested = tcav(shown, pool, gradients, seed=seed)
     lines = [{"target": cohort.named, "source": FOLDER, **asdict(one)} for one in tested]
-    return _audited(lines, _section_of_concepts(tested))
+    return Looked(_audited(lines, _section_of_concepts(tested)), failed)
 
 
 def _audited(lines: Sequence[Mapping[str, Any]], section: Section) -> Audited:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from isocenter.errors import counted
-from isocenter.explanation import Counterfactual, Flip, UnfitError, counterfactual, flipping_covariates
+from isocenter.explanation import (
+    Counterfactual,
+    Flip,
+    UnfitError,
+    changeable,
+    counterfactual,
+    flipping_covariates,
+)
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import write_maps
 from isocenter.report import Figure, Gallery, Paragraph, Section, figures
@@ -18,8 +26,8 @@ from isocenter.runtime import Differentiable, Model
 from isocenter.transforms import stacked
 from isocenter.values import Case, Image, Map
 from isocenter.verbs.evaluation import Audited
+from isocenter.verbs.explaining.case_by_case import Looked, each_case
 from isocenter.verbs.explaining.concepts import Cohort
-from isocenter.verbs.reading import tracked
 
 COUNTERFACTUALS, TITLE, NAME, DIFFERENCE = (
     "counterfactuals.csv",
@@ -34,43 +42,55 @@ MOST_STRIPS = 12
 
 
 @dataclass(frozen=True, eq=False)
-class Flipped:
-    """What the cases came to, and the files that were written of them."""
+class _Flips:
+    """What one case came to; without strips it has the answer already."""
 
-    look: Audited
-    files: Sequence[Path]
+    rows: Sequence[Mapping[str, Any]] = ()
+    strips: Sequence[Figure] = ()
+    files: Sequence[Path] = ()
 
 
-def counterfactuals_of(cohort: Cohort, asked: str, folder: Path | None) -> Flipped:
+def counterfactuals_of(cohort: Cohort, asked: str, folder: Path | None) -> Looked:
     """Every case by the smallest change that flips it to `asked`, or to the likeliest other class for "auto".
 
     folder: for <case>_counterfactual, <case>_difference and the strip <case>_counterfactual.png
+    A case that fails is a problem of the result.
     Raises UsageError for a kind of problem that calls nothing, or a name that it does not call.
     """
     torch_model = with_gradients(cohort.model, cohort.torch_model, asked)
-    rows, strips, files, same = list[Mapping[str, Any]](), list[Figure](), list[Path](), 0
-    with tracked("looking for counterfactuals") as tracker:
-        for done, case in enumerate(cohort.cases, start=1):
-            prediction = cohort.model.predict(case)
-            flip = Flip.of(cohort.model.task, asked, prediction)
-            if flip.before == flip.after:
-                same += 1
-            else:
-                for space in (IN_IMAGE, *([ALONG] * (cohort.model.directions is not None))):
-                    how: dict[str, Any] = {"prediction": prediction, "along": space == ALONG}
-                    flipped = counterfactual(cohort.model, case, flip, torch_model, **how)
-                    strips.append(_strip(case, flip, flipped, space))
-                    rows.append(_row(case, flip, flipped, space))
-                    files += [] if folder is None else _written(case, flipped, strips[-1], space, folder)
-                rows += _of_covariates(cohort, case, flip, flip.probability(prediction))
-            tracker(done, len(cohort.cases))
+    made, failed = each_case(
+        cohort.cases, partial(_flipped, cohort, asked, torch_model, folder), "looking for counterfactuals"
+    )
+    rows, strips = [row for one in made for row in one.rows], [strip for one in made for strip in one.strips]
     table = pd.DataFrame(rows, columns=[*COLUMNS, *COLUMNS_AFTER])
-    return Flipped(Audited({COUNTERFACTUALS: table}, sections=[_section(rows, strips, same)]), files)
+    section = _section(rows, strips, sum(not one.strips for one in made))
+    audited = Audited({COUNTERFACTUALS: table}, sections=[section])
+    return Looked(audited, failed, [path for one in made for path in one.files])
+
+
+def _flipped(cohort: Cohort, asked: str, torch_model: Differentiable, folder: Path | None, case: Case) -> _Flips:
+    """One case in each space; its files are written once all of it is known."""
+    prediction = cohort.model.predict(case)
+    flip = Flip.of(cohort.model.task, asked, prediction)
+    if flip.before == flip.after:
+        return _Flips()
+    made = {
+        space: counterfactual(cohort.model, case, flip, torch_model, prediction=prediction, along=space == ALONG)
+        for space in (IN_IMAGE, *([ALONG] * (cohort.model.directions is not None)))
+    }
+    rows = [_row(case, flip, one, space) for space, one in made.items()]
+    rows += _of_covariates(cohort, case, flip, flip.probability(prediction))
+    strips, files = {space: _strip(case, flip, one, space) for space, one in made.items()}, list[Path]()
+    if folder is not None:
+        for space, change in made.items():
+            files += _written(case, change, strips[space], space, folder)
+    return _Flips(rows, list(strips.values()), files)
 
 
 def with_gradients(model: Model, torch_model: Differentiable | None, asked: str) -> Differentiable:
     """The networks with gradients. Raises UsageError where no case of this model can be flipped to what is asked."""
     Flip.asked_for(model.task, asked)
+    changeable(model)
     if torch_model is None:
         raise UnfitError("--counterfactual", "its backend has no gradients", "Give a run, or --backend torch")
     return torch_model

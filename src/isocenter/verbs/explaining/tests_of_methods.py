@@ -65,9 +65,9 @@ def tested_methods(
         if number >= FEWEST and time.monotonic() - began > at_most:
             break
         tracker(number, _reached(number, time.monotonic() - began, len(cases), at_most))
-        image = stacked(case.images, case.id)
-        still = image.frame((image.frames or 1) // 2) if model.goes_by_frame(image) else case
         try:
+            image = stacked(case.images, case.id)
+            still = image.frame((image.frames or 1) // 2) if model.goes_by_frame(image) else case
             grid = CaseOnGrid.of(model, still, target, torch_model)
             window = Window(grid.subjects(grid.fullest_window()), grid.shares)
         except IsocenterError:
