@@ -12,9 +12,9 @@ import pytest
 
 import isocenter
 import trained
-from explanation.looking import corner_model, textured
+from explanation.looking import Linear, corner_model, model, textured
 from isocenter.errors import DatasetError, FormatError, UsageError
-from isocenter.values import Case, Dataset, LazyMapping
+from isocenter.values import Case, Dataset, Geometry, Image, LazyMapping
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +113,21 @@ def test_a_damaged_case_and_a_damaged_example_are_reported_and_the_others_show_t
     assert {name for problem in result.failures for name in problem.cases} == {"00", "500"}
     [row] = result.tables["concepts.csv"].to_dict("records")
     assert (row["images"], row["cases"]) == (11, 23)
+
+
+def test_measurements_of_clips_are_refused_before_any_case_is_explained():
+    of_clips = model(Linear(np.ones((3, 8, 8))), (8, 8), frames=3)
+    with pytest.raises(UsageError, match=r"measured: the model takes clips, and only still images are measured"):
+        isocenter.explain(of_clips, spread_cases(1, (0,)), method="occlusion", concepts="measured")
+    clip = Image(np.zeros((1, 3, 20, 20), dtype=np.float32), Geometry((20, 20), np.eye(3)))
+    both = Dataset([*spread_cases(1, (0,)), Case("clip", "p", {"image": clip})])
+    with pytest.raises(UsageError, match=r"clip is a clip: only still images are measured.*Give still images"):
+        isocenter.explain(corner_model(), both, method="occlusion", concepts="measured")
+
+
+def test_a_mask_model_that_goes_frame_by_frame_through_a_clip_has_no_concepts(segmented, tmp_path):
+    stripes(tmp_path / "concepts" / "striped", 1, 100)
+    clip = Image(np.zeros((1, 3, 16, 16, 16), dtype=np.float32), Geometry((16, 16, 16), np.eye(4)))
+    cases = Dataset([Case("clip", "p", {"image": clip})])
+    with pytest.raises(UsageError, match="clip is predicted frame by frame"):
+        isocenter.explain(segmented.out, cases, method="gradcam", tests=0, concepts=tmp_path / "concepts")

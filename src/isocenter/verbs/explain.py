@@ -163,7 +163,7 @@ def explain(
     if counterfactual is not None:
         with_gradients(loaded, explainer.torch_model, counterfactual)
     if concepts is not None:
-        refuse_concepts(str(concepts), explainer.torch_model)
+        refuse_concepts(str(concepts), loaded, explainer.torch_model)
     opened, problems = open_inputs(inputs, options, loaded)
     cases = covered(with_own_names(opened, list(METHODS)), covariates)
     if concepts is not None:

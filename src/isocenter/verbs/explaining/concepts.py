@@ -40,6 +40,7 @@ from isocenter.verbs.reading import ReadingOptions, open_inputs
 
 CONCEPTS, MEASURED, TITLE = "concepts.csv", "measured", "What the answers go with"
 FOLDER, SURROGATE = "folder", "measured"
+WHERE_MEASURED, EXAMPLES = "--concepts measured", "Give a folder with one folder per concept"
 # Of a map's evidence, the strongest voxels that hold so much are the region that it looks at.
 HALF, SHOWN = 0.5, 8
 COLUMNS = (
@@ -115,9 +116,14 @@ def concepts_of(cohort: Cohort, asked: str, reading: ReadingOptions, *, seed: in
     return _by_examples(fixed, Path(asked), reading, seed)
 
 
-def refuse_concepts(asked: str, torch_model: Differentiable | None) -> None:
-    """Raises UsageError for concepts that are no folder, UnfitError where they need gradients that there are not."""
+def refuse_concepts(asked: str, model: Model, torch_model: Differentiable | None) -> None:
+    """Raises UsageError for concepts that are no folder and for measurements of a model of clips.
+
+    UnfitError where examples need gradients that there are not.
+    """
     if asked == MEASURED:
+        if model.preprocessing.frames is not None:
+            raise UsageError("the model takes clips, and only still images are measured", WHERE_MEASURED, EXAMPLES)
         return
     if not Path(asked).is_dir():
         raise UsageError(
@@ -128,10 +134,15 @@ def refuse_concepts(asked: str, torch_model: Differentiable | None) -> None:
 
 
 def refuse_clips(asked: str, model: Model, cases: Sequence[Case]) -> None:
-    """Raises UsageError for clips that are predicted frame by frame; their headers are read."""
-    clips = [case.id for case in cases if (image := _first_image(case)) is not None and model.goes_by_frame(image)]
-    if clips:
-        raise UsageError(f"{listed(clips)} are predicted frame by frame", "--concepts", "Give still images")
+    """Raises UsageError for clips that would be measured or are predicted frame by frame; their headers are read."""
+    opened = {case.id: image for case in cases if (image := _first_image(case)) is not None}
+    if clips := [name for name, image in opened.items() if image.frames is not None]:
+        named = f"{listed(clips)} {'is' if len(clips) == 1 else 'are'}"
+        if asked == MEASURED:
+            what = "a clip" if len(clips) == 1 else "clips"
+            raise UsageError(f"{named} {what}: only still images are measured", WHERE_MEASURED, "Give still images")
+        if any(model.goes_by_frame(opened[name]) for name in clips):
+            raise UsageError(f"{named} predicted frame by frame", "--concepts", "Give still images")
 
 
 def _first_image(case: Case) -> Image | None:
