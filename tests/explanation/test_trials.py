@@ -64,9 +64,19 @@ def test_a_map_that_follows_the_network_passes_its_tests():
 def test_an_edge_filter_fails_because_it_stays_the_same_when_the_weights_are_drawn_anew():
     made = verdict(Method("edges", edges, "edges"), corner_model())
     assert made.passed is False
-    assert "stay alike when weights are redrawn (rank correlation 1.00)" in made.because
+    assert "stay alike when weights are redrawn (absolute rank correlation 1.00)" in made.because
     assert "deletion and insertion not shown to be better than of an edge filter" in made.because
     assert_allclose(made.measures["deletion_over_edges"].value, 0, atol=0.3)
+
+
+def test_a_map_that_only_changes_its_sign_when_the_weights_are_drawn_anew_fails():
+    def signed_edges(subject):
+        """An edge filter whose sign is drawn anew with the weights."""
+        return edges(subject) * torch.sign(subject.module.weights.sum()).detach()
+
+    made = verdict(Method("edges", signed_edges, "edges"), corner_model())
+    assert made.passed is False
+    assert "stay alike when weights are redrawn (absolute rank correlation 1.00)" in made.because
 
 
 def test_few_cases_judge_nothing():

@@ -61,7 +61,9 @@ class Window:
 def tried(window: Window, method: Method, seed: int, seconds: float | None = None) -> dict[str, float]:
     """What the tests find of a method on a window; NaN where one cannot be.
 
-    randomisation: mean rank correlation with maps of networks whose weights are drawn anew, group by group
+    randomisation: mean absolute rank correlation with maps of networks whose weights are drawn anew, group by group:
+                   a map that only changes its sign shows the same places. Adebayo et al., NeurIPS 2018,
+                   arXiv:1810.03292, report it with the sign and without
     deletion:      mean score while what the map marks most is blurred away; lower is better
     insertion:     mean score while what it marks most is shown on a blurred image; higher is better
     over_random, over_edges: by how much both are better than of random maps, and of an edge filter
@@ -83,7 +85,7 @@ def tried(window: Window, method: Method, seed: int, seconds: float | None = Non
     measures["randomisation"] = float("nan")
     if all(one.module is not None for one in window.subjects):
         again = [window.redrawn(stage, seed).mapped(method, seconds=seconds) for stage in range(1, STAGES + 1)]
-        measures["randomisation"] = float(np.mean([alike(flat, one.sum(dim=0)) for one in again]))
+        measures["randomisation"] = float(np.mean([abs(alike(flat, one.sum(dim=0))) for one in again]))
     return {**measures, **_by_captum(window, method, own, seed, seconds)}
 
 

@@ -14,7 +14,8 @@ from isocenter.values import Estimate
 
 # Cases from which a method is judged, and of which it is judged if not said otherwise.
 FEWEST, TESTED = 5, 20
-# Rank correlation with maps of redrawn weights that a method may have, and with maps of noisy images that it needs.
+# Absolute rank correlation with maps of redrawn weights that a method may have, and rank correlation with maps of noisy
+# images that it needs.
 MOST_ALIKE, LEAST_STABLE = 0.5, 0.5
 # Beside which maps both curves have to be better.
 OTHERS = {"random": "random maps", "edges": "an edge filter"}
@@ -55,8 +56,8 @@ def verdict_of(tested: Sequence[Mapping[str, float]], patients: Sequence[str], *
     if not np.isfinite(measures["randomisation"].value):
         return Verdict(None, "the weights cannot be redrawn without torch; it passed the other tests", measures)
     because = (
-        f"rank correlation {measures['randomisation'].value:.2f} with maps of redrawn weights; deletion and insertion "
-        "better than of random maps and of an edge filter"
+        f"absolute rank correlation {measures['randomisation'].value:.2f} with maps of redrawn weights; deletion and "
+        "insertion better than of random maps and of an edge filter"
     )
     return Verdict(True, because, measures)
 
@@ -64,7 +65,7 @@ def verdict_of(tested: Sequence[Mapping[str, float]], patients: Sequence[str], *
 def _faults(measures: Mapping[str, Estimate]) -> Iterator[str]:
     alike, stability = measures["randomisation"].value, measures["stability"].value
     if alike > MOST_ALIKE:
-        yield f"maps stay alike when weights are redrawn (rank correlation {alike:.2f})"
+        yield f"maps stay alike when weights are redrawn (absolute rank correlation {alike:.2f})"
     for other, words in OTHERS.items():
         lows = {curve: measures[f"{curve}_over_{other}"].low for curve in CURVES}
         if worse := [curve for curve, low in lows.items() if low is None or not low > 0]:
