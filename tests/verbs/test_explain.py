@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import zipfile
+from dataclasses import replace
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -228,3 +231,37 @@ def test_tests_that_take_long_end_once_there_are_enough_cases_to_judge():
     # What is shown as ahead are no cases that the time does not reach.
     assert tracked == [(0, 8), (1, FEWEST), (2, FEWEST), (3, FEWEST), (4, FEWEST)]
     assert tested.records["smoothgrad"]["deletion"]["n"] == FEWEST
+
+
+def test_what_tests_find_of_a_zip_is_kept_in_the_cache_for_the_same_weights_alone(classified, tmp_path, caplog):
+    with no_export():
+        package = isocenter.package(classified.out, out=tmp_path / "package", backends=()).out
+    archive = Path(shutil.make_archive(str(tmp_path / "model"), "zip", package))
+    few = sorted((classified.data / "dark").glob("*.png"))[:FEWEST]
+    how = {"method": "gradcam", "tests": FEWEST, "device": "cpu"}
+    with caplog.at_level(logging.INFO, logger="isocenter"):
+        first = isocenter.explain(archive, *few, **how)
+        assert [one for one in caplog.messages if "once for this model" in one]
+        caplog.clear()
+        again = isocenter.explain(archive, *few, **how)
+        assert not [one for one in caplog.messages if "this may take minutes" in one]
+    assert first.methods["gradcam"]["passed"] is not None
+    assert again.methods == first.methods
+    other = replace(isocenter.load(archive, "cpu"), record={"weights_sha256": "0" * 64})
+    assert explaining.kept_records(archive, other) == ({}, {})
+
+
+@pytest.mark.parametrize("weights", [None, "../../elsewhere", "f" * 64])
+def test_verdicts_on_weights_without_a_hash_or_in_a_cache_that_cannot_be_written_are_not_kept(
+    weights, tmp_path, monkeypatch, caplog
+):
+    archive = tmp_path / "model.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("isocenter/manifest.json", "{}")
+    (tmp_path / "cache").write_text("a file in the place of the folder")
+    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    of = replace(corner_model(), record={"weights_sha256": weights})
+    explaining.keep(archive, of, {"gradcam": {"passed": True}}, {})
+    assert [one for one in caplog.messages if "is not kept" in one] == caplog.messages
+    assert bool(caplog.messages) == (weights == "f" * 64)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "model.zip"]

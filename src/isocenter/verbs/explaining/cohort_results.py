@@ -36,7 +36,7 @@ def with_tests(explainer: Explainer, cases: Sequence[Case], path: Path | None, w
         return replace(explainer, tested=Tested(records))
     # One that could not explain the model before is asked again, for another target; it says no at once.
     if new := [method for method in missing if method.name not in unfit]:
-        once = ", once for this model" if is_kept(path) and explainer.torch_model is not None else ""
+        once = ", once for this model" if is_kept(path, explainer.model) and explainer.torch_model is not None else ""
         many = f"{counted(len(new), 'method')} of explanation on {counted(len(chosen), 'case')}"
         log.info("testing %s%s: this may take minutes", many, once)
     with tracked("testing the maps") as tracker:

@@ -1,13 +1,19 @@
-"""What tests found of the methods on a model, kept beside it: in a run's folder, in a package's `isocenter/`."""
+"""What tests found of the methods on a model, kept beside it: in a run's folder, in a package's `isocenter/`.
+
+Of a package that cannot be written, such as a zip, it lies in the cache, by the hash of the weights.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import IntegrityError
+from isocenter.errors import IntegrityError, IsocenterError
+from isocenter.files import cache_folder, cached
 from isocenter.runtime import (
     EXPLANATIONS,
     EXPLANATIONS_SCHEMA,
@@ -19,7 +25,9 @@ from isocenter.runtime import (
     write_json,
 )
 
+log = logging.getLogger("isocenter")
 Records = Mapping[str, Mapping[str, Any]]
+SHA_256 = re.compile(r"[0-9a-f]{64}")
 
 
 def kept_records(path: Path | None, model: Model) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
@@ -30,37 +38,66 @@ def kept_records(path: Path | None, model: Model) -> tuple[dict[str, Mapping[str
     if path is None or not path.exists():
         return {}, {}
     with unpacked(path) as folder:
-        place = _place(folder)
-        if not place.is_file():
-            return {}, {}
-        try:
-            record = read_json(place, EXPLANATIONS_SCHEMA)
-        except IntegrityError:
-            return {}, {}
-    same = record.get("weights_sha256") == model.record.get("weights_sha256")
-    return (dict(record.get("methods") or {}), dict(record.get("refused") or {})) if same else ({}, {})
+        records, refused = _records_in(_place(folder), model)
+    if _is_writable(path) or (entry := _cache_entry(model)) is None:
+        return records, refused
+    others, also_refused = _records_in(entry, model)
+    return others | records, also_refused | refused
 
 
-def is_kept(path: Path | None) -> bool:
-    """Whether what tests find can be kept beside a model: it is a folder that can be written."""
-    return path is not None and path.is_dir() and os.access(path, os.W_OK)
+def is_kept(path: Path | None, model: Model) -> bool:
+    """Whether what tests find can be kept: beside the model, or in the cache by the hash of its weights."""
+    return path is not None and (_is_writable(path) or _cache_entry(model) is not None)
 
 
 def keep(path: Path | None, model: Model, records: Records, refused: Mapping[str, str]) -> None:
-    """Beside the model, where that can be; refused: {method: why it cannot explain the model}."""
-    if path is None or not is_kept(path):
+    """Beside the model, or in the cache where its package cannot be written, such as a zip.
+
+    refused: {method: why it cannot explain the model}
+    """
+    if path is None:
         return
-    place, judged = _place(path), {name: one for name, one in records.items() if one.get("passed") is not None}
+    judged = {name: one for name, one in records.items() if one.get("passed") is not None}
     content = {"weights_sha256": model.record.get("weights_sha256"), "methods": judged, "refused": dict(refused)}
-    write_json(place, EXPLANATIONS_SCHEMA, content)
-    if place.parent.name == PACKAGED:
-        seal(path)
+    if _is_writable(path):
+        place = _place(path)
+        write_json(place, EXPLANATIONS_SCHEMA, content)
+        if place.parent.name == PACKAGED:
+            seal(path)
+    elif (entry := _cache_entry(model)) is not None:
+        try:
+            with cached(entry) as partial:
+                write_json(partial, EXPLANATIONS_SCHEMA, content)
+        except IsocenterError as error:  # what was found holds all the same, and is only found again next time
+            log.warning("what the tests of methods found is not kept: %s", error)
 
 
 def kept_content(folder: Path) -> dict[str, Any]:
     """What is kept in a run's folder, for its package."""
     place = _place(folder)
     return read_json(place, EXPLANATIONS_SCHEMA) if place.is_file() else {}
+
+
+def _records_in(place: Path, model: Model) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+    """What a file holds of this model; nothing of another model, of a damaged file and of one that is not there."""
+    if not place.is_file():
+        return {}, {}
+    try:
+        record = read_json(place, EXPLANATIONS_SCHEMA)
+    except IntegrityError:
+        return {}, {}
+    same = record.get("weights_sha256") == model.record.get("weights_sha256")
+    return (dict(record.get("methods") or {}), dict(record.get("refused") or {})) if same else ({}, {})
+
+
+def _is_writable(path: Path) -> bool:
+    return path.is_dir() and os.access(path, os.W_OK)
+
+
+def _cache_entry(model: Model) -> Path | None:
+    """The file of a model's weights in the cache; None where their hash is not known."""
+    weights = str(model.record.get("weights_sha256") or "")
+    return cache_folder() / "explanations" / f"{weights}.json" if SHA_256.fullmatch(weights) else None
 
 
 def _place(folder: Path) -> Path:
