@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.quality.ibsi import histogram, intensity_statistics, morphology, region_measurements, texture
+from isocenter.quality.ibsi import (
+    channel_measurements,
+    histogram,
+    intensity_statistics,
+    morphology,
+    region_measurements,
+    texture,
+)
 
 # The digital phantom of the IBSI reference manual, slice after slice; 0 lies outside the region. Voxels of 2 mm.
 PHANTOM = [
@@ -113,3 +120,14 @@ def test_one_voxel_an_even_region_and_none_are_measured_or_empty():
     even = region_measurements(np.ones((4, 4)), np.ones((4, 4), dtype=bool), (1, 1))
     assert all(np.isfinite(value) for value in even.values())
     assert even["cm_contrast"] == 0
+
+
+def test_of_several_channels_each_has_its_values_and_the_region_its_shape_once():
+    values = {"T1": LEVELS.astype(float), "T2": 10.0 - LEVELS}
+    values["T2"][0, 0, 0] = np.nan  # there no channel is measured
+    both = channel_measurements(values, LEVELS > 0, (2.0, 2.0, 2.0))
+    region = (LEVELS > 0) & np.isfinite(values["T2"])
+    for name, channel in values.items():
+        own = region_measurements(channel, region, (2.0, 2.0, 2.0))
+        assert {key: both[key if key.startswith("morph") else f"{name} {key}"] for key in own} == own
+    assert len(both) == 2 * len(own) - sum(key.startswith("morph") for key in own)

@@ -131,3 +131,23 @@ def test_a_mask_model_that_goes_frame_by_frame_through_a_clip_has_no_concepts(se
     cases = Dataset([Case("clip", "p", {"image": clip})])
     with pytest.raises(UsageError, match="clip is predicted frame by frame"):
         isocenter.explain(segmented.out, cases, method="gradcam", tests=0, concepts=tmp_path / "concepts")
+
+
+def test_of_several_images_the_values_of_each_are_measured_under_its_name():
+    """The answer follows the second image; the first is the same noise in every case."""
+    weights = np.zeros((2, 20, 20))
+    weights[1] = 1.0
+    of = model(Linear(weights), (20, 20), channels=("T1", "T2"))
+    rng = np.random.default_rng(0)
+    noise = rng.uniform(0, 1, (20, 20)).astype(np.float32)
+    pixels = [np.stack([noise, noise * bright]) for bright in rng.uniform(0.2, 1, 20)]
+    cases = [
+        Case(f"c{n}", f"p{n}", {"image": Image(one, Geometry((20, 20), np.eye(3)), channels=("T1", "T2"))})
+        for n, one in enumerate(pixels)
+    ]
+    how = {"method": "integrated_gradients", "tests": 0, "concepts": "measured", "target": "bright"}
+    table = isocenter.explain(of, Dataset(cases), **how).tables["concepts.csv"].set_index("concept")
+    assert {"morph_diam", "T1 stat_mean", "T2 cm_contrast"} <= set(table.index)
+    assert "stat_mean" not in table.index
+    shares = table["share"]
+    assert shares[[name for name in shares.index if name.startswith("T2")]].sum() > 0.9

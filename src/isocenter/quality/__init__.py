@@ -9,7 +9,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.quality.covariates import names_a_person, words_of
     from isocenter.quality.examination import Examination, Progress, examine, retested
-    from isocenter.quality.ibsi import region_measurements
+    from isocenter.quality.ibsi import channel_measurements, region_measurements
     from isocenter.quality.image_descriptors import descriptors
     from isocenter.quality.image_profile import image_facts
     from isocenter.quality.image_quality import letters_in

@@ -6,7 +6,7 @@ tables (https://ibsi.readthedocs.io). In two axes the same definitions hold, of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -24,17 +24,26 @@ MOST_POINTS = 3000
 
 def region_measurements(values: ArrayLike, mask: ArrayLike, spacing: Sequence[float]) -> dict[str, float]:
     """{IBSI name: number} of the voxels of (*spatial) values that lie in the mask; nothing of an empty region."""
-    image, inside = np.asarray(values, dtype=np.float64), np.asarray(mask, dtype=bool)
-    inside = inside & np.isfinite(image)
+    return channel_measurements({"": values}, mask, spacing)
+
+
+def channel_measurements(
+    channels: Mapping[str, ArrayLike], mask: ArrayLike, spacing: Sequence[float]
+) -> dict[str, float]:
+    """The same of several channels: the region's shape once, and "<channel> <IBSI name>" of the values in each.
+
+    channels: {name: (*spatial)}; the region is where all of them are numbers
+    """
+    images = {name: np.asarray(values, dtype=np.float64) for name, values in channels.items()}
+    inside = np.asarray(mask, dtype=bool) & np.all([np.isfinite(image) for image in images.values()], axis=0)
     if not inside.any():
         return {}
-    levels = discretised(image, inside)
-    return {
-        **morphology(inside, spacing),
-        **intensity_statistics(image[inside]),
-        **histogram(levels[inside]),
-        **texture(levels, inside),
-    }
+    measured = morphology(inside, spacing)
+    for channel, image in images.items():
+        levels = discretised(image, inside)
+        own = intensity_statistics(image[inside]) | histogram(levels[inside]) | texture(levels, inside)
+        measured |= {f"{channel} {name}".strip(): value for name, value in own.items()}
+    return measured
 
 
 def discretised(values: Floats, inside: Array, bins: int = BINS) -> Array:

@@ -28,11 +28,11 @@ from isocenter.explanation import (
     tcav,
 )
 from isocenter.lazy import pandas as pd
-from isocenter.quality import region_measurements
+from isocenter.quality import channel_measurements
 from isocenter.report import Block, Paragraph, Section, number
 from isocenter.report import Table as PageTable
 from isocenter.runtime import Differentiable, Model
-from isocenter.transforms import COLOUR, stacked
+from isocenter.transforms import COLOUR, recoloured, stacked
 from isocenter.values import Array, BoundingBoxes, Case, Image, Prediction, Problem
 from isocenter.verbs.evaluation import Audited
 from isocenter.verbs.explaining.case_by_case import Looked, each_case
@@ -180,10 +180,21 @@ class _Measured(NamedTuple):
 def _measured(cohort: Cohort, case: Case) -> _Measured | None:
     """None of a case whose region is empty."""
     image = stacked(case.images, case.id)
-    values = image.data.mean(axis=0) if image.channels == COLOUR else image.data[0]
-    region, steps = _region(cohort, case, image), image.geometry.steps
-    measured = region_measurements(np.where(image.valid.all(axis=0), values, np.nan), region, steps)
+    channels = _channels(image, cohort.model.preprocessing.channels)
+    measured = channel_measurements(channels, _region(cohort, case, image), image.geometry.steps)
     return _Measured(measured, _answer(cohort.grid(case)), case.patient) if measured else None
+
+
+def _channels(image: Image, names: tuple[str, ...]) -> dict[str, Array]:
+    """{channel: (*spatial), NaN where nothing was measured} of those that the model takes; "" of a single picture."""
+    shown = recoloured(image, names)
+    known = np.where(shown.valid.all(axis=0), shown.data, np.nan)
+    if shown.channels == COLOUR:
+        return {"": known.mean(axis=0)}
+    if len(names) == 1:
+        return {"": known[0]}
+    of_model = [name for name in shown.channels if name in names] or shown.channels
+    return {name: known[shown.channels.index(name)] for name in of_model}
 
 
 def _answer(grid: CaseOnGrid) -> float:
