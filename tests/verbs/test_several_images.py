@@ -80,6 +80,15 @@ def test_a_patient_who_lacks_an_image_gets_the_answer_of_the_others(holed, tmp_p
         whole.predict(isocenter.read(folder / "pt01.png"))  # nothing says which of the two it is
 
 
+def test_each_image_is_left_out_once_although_the_first_case_lacks_it(holed, tmp_path):
+    data, run = holed
+    given = {"split": "all", "corruptions": "noise", "severities": "1", "out": tmp_path / "out"}
+    scored = isocenter.evaluate(run, data, **READING, **given).scored.table
+    assert scored["case"].iloc[0] == "c00"  # of which there is no CT
+    table = pd.read_csv(tmp_path / "out" / "robustness.csv")
+    assert set(table["corruption"]) == {"none", "noise", "without PT", "without CT"}
+
+
 def test_a_package_does_without_an_image_in_onnx_and_without_isocenter(holed, tmp_path):
     data, run = holed
     packaged = isocenter.package(run, out=tmp_path / "package", backends=())

@@ -77,7 +77,7 @@ def robustness(audit: Audit) -> Audited | None:
     with_images = [case for case in cases if case.images]
     if not with_images:
         return Audited(notes=("Robustness was not looked at: there is no image to make worse.",))
-    conditions, notes = _conditions(audit, with_images[0])
+    conditions, notes = _conditions(audit, with_images)
     tried = {condition: _Tried() for condition in conditions}
     with tracked("scoring with worse images") as tracker:
         for done, case in enumerate(with_images, start=1):
@@ -91,9 +91,9 @@ def robustness(audit: Audit) -> Audited | None:
     return Audited({ROBUSTNESS: table}, sections=[_section(audit, lines)], notes=notes)
 
 
-def _conditions(audit: Audit, case: Case) -> tuple[list[Condition], list[str]]:
+def _conditions(audit: Audit, cases: Sequence[Case]) -> tuple[list[Condition], list[str]]:
     """What is tried, and a note on what such images do not have."""
-    image = next(iter(case.images.values()))
+    image = next(iter(cases[0].images.values()))
     profile = profile_for(image.modality, image.geometry.ndim)
     known = {name: CORRUPTIONS[name] for name in audit.options.corruption_names}
     few = [name for name, one in known.items() if one.fewest > image.geometry.ndim]
@@ -103,9 +103,19 @@ def _conditions(audit: Audit, case: Case) -> tuple[list[Condition], list[str]]:
         notes.append(f"Not tried, because it does not occur in {profile.name}: {listed(foreign)}.")
     names = [name for name in known if name not in (*few, *foreign)]
     made = [Condition(name, severity) for name in names for severity in audit.options.chosen_severities]
-    channels = [one for name, own in case.images.items() for one in _channels_of(name, own, len(case.images))]
-    covariates = audit.predictor.model_of(case.id).context.names
-    return [*made, *(Condition(WITHOUT + one, None) for one in dict.fromkeys([*channels, *covariates]))], notes
+    covariates = audit.predictor.model_of(cases[0].id).context.names
+    inputs = dict.fromkeys([*_channels_of_all(cases), *covariates])
+    return [*made, *(Condition(WITHOUT + one, None) for one in inputs)], notes
+
+
+def _channels_of_all(cases: Sequence[Case]) -> Iterator[str]:
+    """The channels of all cases, some of which may lack an image; cases with the same images are opened once."""
+    firsts = dict[tuple[str, ...], Case]()
+    for case in cases:
+        firsts.setdefault(tuple(case.images), case)
+    for case in firsts.values():
+        for name, image in case.images.items():
+            yield from _channels_of(name, image, len(case.images))
 
 
 def _channels_of(name: str, image: Image, images: int) -> list[str]:
