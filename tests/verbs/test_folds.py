@@ -94,6 +94,7 @@ def test_the_folds_have_learnt_from_different_cases(crossed):
 def test_the_report_says_how_far_the_folds_lie_apart(crossed):
     _, run = crossed
     text = (run / "report.html").read_text(encoding="utf-8")
+    assert [f'href="fold_{fold}/log.csv"' in text for fold in range(3)] == [True] * 3
     for fold in range(3):
         assert f"Dice, fold {fold}" in text
     assert "Dice over folds" in text

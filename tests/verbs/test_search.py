@@ -216,6 +216,7 @@ def test_a_run_shows_every_trial_and_what_came_of_them(run):
     assert pd.read_csv(run.out / "search" / "trials.csv")["trial"].tolist() == [0, 1]
     page = run.report.read_text(encoding="utf-8")
     assert ">Search</h2>" in page and "Searched:" in page
+    assert 'href="search/trials.csv"' in page.partition(">Search</h2>")[2].partition("</h2>")[0]
     assert any(note.startswith("Searched:") for note in run.notes)
     assert sorted(path.name for path in (run.out / "search").iterdir()) == [
         *("plan.yaml", "result.json", "study.db", "trial_000", "trial_001", "trials.csv")

@@ -37,6 +37,12 @@ def test_the_report_is_written_last(segmented):
     assert max(times, key=lambda path: times[path]).name == "report.html"
 
 
+def test_the_training_curves_link_to_the_log_of_which_they_are_drawn(segmented):
+    text = (segmented.out / "report.html").read_text(encoding="utf-8")
+    assert 'href="log.csv"' in text.partition(">Training</h2>")[2].partition("</section>")[0]
+    assert (segmented.out / "log.csv").is_file()
+
+
 def test_the_report_needs_no_other_file_but_the_viewers_pages(segmented):
     text = (segmented.out / "report.html").read_text(encoding="utf-8")
     assert "http://" not in text.replace("http://www.w3.org", "")

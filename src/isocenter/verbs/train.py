@@ -44,6 +44,7 @@ from isocenter.verbs.training import (
     trained,
     training_length,
     training_log,
+    trials_in,
     weights_of,
     write_environment,
     write_report,
@@ -234,7 +235,11 @@ def _reported(run: RunFolder, done: Trained) -> Run:
     )
     write_json(run.out / NOTES, "isocenter.run", {"notes": notes, "minutes": minutes, "verdict": verdict.as_record()})
     write_verdict(run.out / EVALUATION, verdict.as_record(), registered_margin(done.plan))
-    sections = [*search_sections(searches, done.plan), *configuration_sections(run.out)]
+    tables = [path for fold in run.folds if (path := trials_in(run.folder(fold))).is_file()]
+    sections = [
+        *search_sections(searches, done.plan, [path.relative_to(run.out).as_posix() for path in tables]),
+        *configuration_sections(run.out),
+    ]
     finished = replace(done, facts={**share.facts, **done.facts})
     write_report(
         run, finished, notes, log=log, minutes=minutes, searches=sections, compared=share.sections, verdict=verdict

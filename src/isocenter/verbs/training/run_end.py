@@ -198,6 +198,7 @@ def write_report(
         views=f"{EVALUATION}/",
         plan=plan,
         log=log,
+        logs=[(run.folder(fold) / "log.csv").relative_to(run.out).as_posix() for fold in run.folds],
         problems=(
             *run.examination.problems,
             *constant_problems(run.examination.fingerprint, chosen.channels, chosen.normalisation),

@@ -79,6 +79,7 @@ class RunReport:
 
     primary:  the metric of the headline; if the plan registered it before training, all others are exploratory
     views:    folder of the viewers' pages, relative to the report
+    log, logs: how it was trained, and the files that hold it, relative to the report; none where they lie elsewhere
     by:       which model scored which case, where that is not plain, in a sentence
     searches: sections about searches before the training
     members:  sections about other models on the same cases
@@ -94,6 +95,7 @@ class RunReport:
     views: str
     plan: Plan | None = None
     log: pd.DataFrame | None = None
+    logs: Sequence[str] = ()
     problems: Sequence[Problem] = ()
     environment: Mapping[str, Any] | None = None
     by: str = ""
@@ -126,7 +128,7 @@ class RunReport:
         if self.scored is not None and self.scored.shown:
             yield from map(self._with_cases, _cases(self.scored, self.primary, self.views))
         if self.log is not None and len(self.log):
-            yield Section("Training", [figures.training_curves(self.log)])
+            yield Section("Training", [figures.training_curves(self.log)], [Link(name, name) for name in self.logs])
         yield from self.searches
         if self.plan is not None:
             yield decided_section(self.plan)
@@ -321,10 +323,11 @@ def selecting(plan: Plan | None) -> str:
     return metric_name(str(plan["training.selection"]), kind(plan["task.name"]).traits.metric_names)
 
 
-def search_sections(results: Mapping[str, SearchResult], plan: Plan) -> list[Section]:
+def search_sections(results: Mapping[str, SearchResult], plan: Plan, tables: Sequence[str] = ()) -> list[Section]:
     """A section with every trial of each search, in a picture and a table; none without a search.
 
     results: {fold in words: result of its search}; "" where there are no folds
+    tables:  the files of their trials, relative to the report
     """
     if not results:
         return []
@@ -333,7 +336,7 @@ def search_sections(results: Mapping[str, SearchResult], plan: Plan) -> list[Sec
     for where, result in results.items():
         named = f"{where}: {result.statement}" if where else result.statement
         blocks += [Paragraph(f"{named}."), _trials(result, metric, where), _trial_table(result, metric)]
-    return [Section("Search", blocks)]
+    return [Section("Search", blocks, [Link(name, name) for name in tables])]
 
 
 def _trials(result: SearchResult, metric: str, where: str) -> Gallery:

@@ -301,6 +301,11 @@ def result_in(folder: Path) -> SearchResult | None:
     return _read(place) if place.is_file() else None
 
 
+def trials_in(folder: Path) -> Path:
+    """The table of the trials of such a search."""
+    return folder / SEARCH / TABLE
+
+
 def _base(job: Job, out: Path) -> Plan:
     """The plan as it stood when the search began, which is what every trial is compared with."""
     place = out / BASE
