@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from explanation.looking import Bright, Linear, classes, corner_model, model, spot, textured
+from explanation.looking import Linear, classes, corner_model, model, textured
 from isocenter.errors import GeometryError, UsageError
 from isocenter.explanation import (
     CaseOnGrid,
@@ -83,21 +83,6 @@ def test_few_cases_judge_nothing():
     made = verdict(named_methods("integrated_gradients")[0], corner_model(), count=3)
     assert made.passed is None
     assert "3 cases, which is too few to judge" in made.because
-
-
-@pytest.mark.parametrize(
-    ("of", "image"),
-    [(corner_model(), textured(1)), (model(Bright(2), (8, 8), overlap=0.0), spot((8, 24), (4, 20)))],
-    ids=["one window", "the third of three windows"],
-)
-def test_deletion_and_insertion_of_a_map_are_those_of_the_window_that_tests_look_at(of, image):
-    [method] = named_methods("integrated_gradients")
-    grid = CaseOnGrid.of(of, image, "bright", of.differentiable())
-    tests = tried(Window(grid.subjects(grid.fullest_window()), grid.shares), method, seed=0)
-    made = explained(of, image, method, target="bright", measured=True)
-    assert_allclose([made.deletion, made.insertion], [tests["deletion"], tests["insertion"]], rtol=1e-5)
-    assert made.deletion < made.insertion
-    assert explained(of, image, method, target="bright").deletion is None
 
 
 def test_drawing_weights_anew_for_a_test_leaves_the_model_as_it_is():

@@ -66,7 +66,7 @@ def test_the_record_on_standard_output_is_json_in_which_what_is_not_known_is_nul
     assert ended.code == 0, ended.err
     [row] = json.loads(ended.out)["rows"]
     assert list(row) == COLUMNS
-    assert (row["method"], row["passed"], row["stability"], row["pointing"]) == ("gradcam", None, None, None)
+    assert (row["method"], row["passed"], row["deletion"], row["pointing"]) == ("gradcam", None, None, None)
 
 
 def test_volumes_have_maps_on_the_grid_of_their_source(segmented, tmp_path):
@@ -124,15 +124,12 @@ def test_methods_are_tested_once_a_model_and_what_was_found_travels_with_its_pac
     assert {"passed", "because", "randomisation", "deletion", "insertion", "stability", "infidelity"} <= set(found)
     assert set(found["randomisation"]) == {"value", "low", "high", "n", "method"}
     rows = pd.read_csv(out / "explanations.csv")
-    assert rows[["deletion", "insertion"]].notna().all().all()
-    assert rows["stability"].notna().sum() == 6
+    assert rows["deletion"].notna().sum() == 6
     assert rows["passed"].nunique() == 1
     assert {"kind", "share", "area", "p", "cases"} <= set(record["findings"][0])
     again = isocenter.explain(run, few, method="integrated_gradients", tests=6)
     assert again.methods == first.methods
-    assert again.table["stability"].isna().all()  # nothing was tested once more
-    np.testing.assert_allclose(again.table["deletion"], rows["deletion"], rtol=1e-3)
-    assert isocenter.explain(run, few, method="integrated_gradients", tests=0).table["deletion"].isna().all()
+    assert again.table["deletion"].isna().all()  # nothing was tested once more
     with no_export():
         made = isocenter.package(run, out=tmp_path / "package", backends=())
     kept = json.loads((made.out / "isocenter" / "explanations.json").read_text())

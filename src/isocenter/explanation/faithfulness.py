@@ -73,13 +73,13 @@ def tried(window: Window, method: Method, seed: int, seconds: float | None = Non
     """
     own = window.mapped(method, seconds=seconds)
     flat, random = own.sum(dim=0), np.random.default_rng(seed)
-    deletion, insertion = curves(window, flat)
+    deletion, insertion = _curves(window, flat)
     measures = {"deletion": deletion, "insertion": insertion}
     others = [_random_map(window, random) for _ in range(RANDOM_MAPS)]
     for name, maps in (("random", others), ("edges", [_edges(window)])):
-        areas = np.mean([curves(window, one) for one in maps], axis=0)
-        measures[f"deletion_over_{name}"] = float(areas[0] - deletion)
-        measures[f"insertion_over_{name}"] = float(insertion - areas[1])
+        curves = np.mean([_curves(window, one) for one in maps], axis=0)
+        measures[f"deletion_over_{name}"] = float(curves[0] - deletion)
+        measures[f"insertion_over_{name}"] = float(insertion - curves[1])
     noisy = window.image + _noise(window, NOISE, seed)
     measures["stability"] = alike(flat, window.mapped(method, noisy, seconds).sum(dim=0))
     measures["randomisation"] = float("nan")
@@ -123,11 +123,8 @@ def _redraw(layer: Module, drawn: torch.Generator) -> None:
             tensor.data = tensor.data[torch.randperm(len(tensor), generator=drawn).to(tensor.device)]
 
 
-def curves(window: Window, flat: Tensor) -> tuple[float, float]:
-    """Mean scores of deletion and insertion in the order of a map, (*window), as shares of what the blur changes.
-
-    NaN where the blur changes nothing.
-    """
+def _curves(window: Window, flat: Tensor) -> tuple[float, float]:
+    """Mean scores of deletion and insertion in the order of a map, (*window), as shares of what the blur changes."""
     image, base = window.image, blurred(window.image)
     ends = window.score(torch.cat([image, base])).double()
     change = float(abs(ends[0] - ends[1]))

@@ -140,8 +140,7 @@ def explain(
              explanations.csv, explanations.json and report.html
     references: masks or boxes of the cases, by their names, with which maps are compared
     tests:   so many of the cases test methods that were never tested on this model, from 5 on; what they find is kept
-             beside the model. 0 tests none, and measures no deletion and insertion of maps either; of the usual 20 none
-             begins after ten minutes once 5 are done
+             beside the model. 0 tests none; of the usual 20 none begins after ten minutes once 5 are done
     seconds: for each map of a method that draws at random: as many masks as there is time for
     fold, device, threads, backend, covariates: as in `predict`
     concepts: "measured", or a folder with one folder of images a concept: what the answers go with, in concepts.csv
@@ -159,7 +158,6 @@ def explain(
         refuse_taken(folder, overwrite, MARKS)
     loaded = loaded_model(model, device, fold=fold, threads=threads, backend=backend)
     explainer = Explainer.of(loaded, methods, by_name=method not in (AUTO, ALL), target=target, seconds=seconds)
-    explainer = replace(explainer, measured=tests > 0)
     # What suits no case is refused before any is read, let alone explained.
     refuse_unknown_target(loaded.task, target)
     if counterfactual is not None:

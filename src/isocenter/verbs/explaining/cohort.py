@@ -82,7 +82,6 @@ class Explainer:
     references:  {case: the same with what experts marked}
     folder:      where maps and pictures are written
     keeps:       whether the maps are kept where they are not written
-    measured:    whether deletion and insertion of each map are measured
     """
 
     model: Model
@@ -95,7 +94,6 @@ class Explainer:
     references: Mapping[str, Case] = field(default_factory=dict)
     folder: Path | None = None
     keeps: bool = True
-    measured: bool = True
 
     @classmethod
     def of(cls, model: Model, methods: Sequence[Method], *, by_name: bool, **more: Any) -> Explainer:
@@ -124,7 +122,6 @@ class Explainer:
         details, refused, maps, small = list[Figure](), dict[str, str](), list[Explanation](), dict[str, Small]()
         letters, bars = _letters(image), self._covariates(model, case, image)
         how: dict[str, Any] = {"target": self.target, "seconds": self.seconds, "torch_model": self.torch_model}
-        how["measured"] = self.measured
         for method in self.methods:
             try:
                 made = replace(explained(model, case, method, **how), covariates=bars)
@@ -161,7 +158,7 @@ class Explainer:
         """Of `explanations.csv`, and the share of the image that experts marked (`area`)."""
         record, measures = self.tested.records.get(made.method, {}), self.tested.cases.get((case.id, made.method), {})
         own = {"case": case.id, "target": made.target, "method": made.method, "passed": record.get("passed")}
-        own |= {"deletion": made.deletion, "insertion": made.insertion, "stability": measures.get("stability")}
+        own |= {name: measures.get(name) for name in ("deletion", "insertion", "stability")}
         own |= map_measures(made.data, image.geometry.ndim)
         own |= {} if inside is None else against(made.data, inside)
         return dict.fromkeys(COLUMNS) | own | {"seconds": round(made.seconds, 3)}
