@@ -5,9 +5,12 @@
 
 Each leaves its run in `<out>/<name>/` (of another seed in `<name>-seed<N>/`), whose `report.html` says what was trained
 and how well it does. Minutes and memory are those of the whole command, from raw files to the report. Short trainings
-show that the way is open from data to report, and are no measure of what can be reached. What failed, and a kind for
-which no data are named, is said at the end, and the exit is then 1. With --resume what has ended well stays. A new kind
-is one line in `EXAMPLES`.
+show that the way is open from data to report, and are no measure of what can be reached. An evaluation of the test
+cases follows in `<out>/<name>-evaluation/`, with explanations, shift between groups and worse images, as far as they
+fit; it ends after --look minutes, and 0 leaves it out. The times of the survival example are simulated: the real ones
+of Lung1 come with a table without images, which `train` refuses and `bench/survival.py table` scores. What failed, and
+a kind for which no data are named, is said at the end, and the exit is then 1. With --resume what has ended well stays.
+A new kind is one line in `EXAMPLES`.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import numpy as np
 import pandas as pd
 from recorded import commit, record
 from swayed import marked
-from trainings import ROOT, add_options, keep, kept, summary, trained
+from trainings import ROOT, add_options, keep, kept, looked_at, summary, trained
 
 import isocenter
 from isocenter import tasks
@@ -244,6 +247,7 @@ class Shown:
     low, high: 95 % interval over cases; None where there is none
     minutes:   of the whole command
     memory:    GiB at the most, of all its processes
+    looks:     the report of the evaluation that followed
     """
 
     name: str
@@ -258,6 +262,7 @@ class Shown:
     minutes: float = 0.0
     memory: float = 0.0
     report: str = ""
+    looks: str = ""
     commit: str = ""
     failed: bool = False
 
@@ -266,6 +271,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(EXAMPLES))
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--look", type=float, default=15.0, help="minutes of each evaluation at the most; 0 for none")
     add_options(parser, "examples", minutes=2.0, of="of each training")
     given = parser.parse_args()
     if unknown := sorted(set(given.names) - set(EXAMPLES)):
@@ -276,7 +282,7 @@ def main() -> None:
         shown += [Shown(kind, 0, "no data are named in bench/examples.py", failed=True) for kind in unnamed()]
     text = _words(shown)
     print(f"\n{text}")
-    print("\n".join(one.report for one in shown if one.report))
+    print("\n".join(path for one in shown for path in (one.report, one.looks) if path))
     if given.record:
         about = (
             f"Trainings of {given.minutes:g} minutes, from raw files to the report, each on {given.threads} of "
@@ -309,7 +315,9 @@ def _shown(name: str, seed: int, given: argparse.Namespace) -> Shown:
     if found.returncode:
         about = f"failed with exit code {found.returncode}: see {run}.err in logs/"
         return Shown(name, seed, about, **taken, failed=True)
-    shown = Shown(name, seed, **_figure(out), **taken, report=str(out / "report.html"))
+    looks, failed = looked_at(out, source, example.flags, given)
+    figure = {**_figure(out), "report": str(out / "report.html")}
+    shown = Shown(name, seed, **figure, **taken, looks=looks, failed=failed)
     keep(run, shown, given)
     print(f"{shown.metric} {_with_interval(shown)} in {shown.minutes:.1f} minutes", file=sys.stderr, flush=True)
     return shown

@@ -15,6 +15,9 @@ from typing import Any
 from watched import Watched, watched
 
 ROOT = Path(__file__).resolve().parents[1]
+# Of an evaluation after a training; and the flags of `train` that `evaluate` does not have.
+LOOKS = ("--explain", "--shift", "--corruptions", "noise,blur", "--severities", "3")
+OF_TRAINING = ("--set",)
 
 
 def add_options(
@@ -31,6 +34,27 @@ def add_options(
     parser.add_argument("--record", action="store_true", help="write the table to docs/benchmarks")
 
 
+def looked_at(run: Path, source: Path, flags: Sequence[str], given: argparse.Namespace) -> tuple[str, bool]:
+    """The report of `isocenter evaluate` with all looks at the answers of a run, and whether it failed.
+
+    flags: of the training, in pairs
+    The report is "" where there is none: it failed, or took more than `given.look` minutes; 0 leaves it out.
+    """
+    if not given.look:
+        return "", False
+    out = run.with_name(f"{run.name}-evaluation")
+    pairs = zip(flags[::2], flags[1::2], strict=True)
+    reading = [word for flag, value in pairs if flag not in OF_TRAINING for word in (flag, value)]
+    ended = _isocenter(
+        ["evaluate", run, source, *reading, *LOOKS, "--out", out], out.name, given, at_most=60 * given.look
+    )
+    if ended.late or ended.returncode:
+        why = f"took longer than {given.look:g} minutes" if ended.late else f"failed: see {out.name}.err in logs/"
+        print(f"the evaluation of {run.name} {why}", file=sys.stderr, flush=True)
+        return "", not ended.late
+    return str(out / "report.html"), False
+
+
 def trained(name: str, words: Sequence[object], seed: int, given: argparse.Namespace, share: int = 1) -> Watched:
     """`isocenter train` with these words, in a share of the minutes, into the folder `name`."""
     print(f"=== {name}", file=sys.stderr, flush=True)
@@ -39,14 +63,19 @@ def trained(name: str, words: Sequence[object], seed: int, given: argparse.Names
     length: list[object] = [] if given.minutes is None else ["--minutes", given.minutes / share]
     if given.steps is not None:
         length = ["--set", f"training.steps={max(1, given.steps // share)}"]
-    every = ["train", *words, *length, "--seed", seed, "--out", out, "--threads", given.threads, "--overwrite"]
+    return _isocenter(["train", *words, *length, "--seed", seed, "--out", out], name, given)
+
+
+def _isocenter(words: Sequence[object], name: str, given: argparse.Namespace, at_most: float | None = None) -> Watched:
+    """The program with these words, as a process of its own whose log has this name."""
+    every = [*words, "--threads", given.threads, "--overwrite"]
     return watched(
         [sys.executable, "-m", "isocenter", *map(str, every)],
         environment=dict(os.environ),
         folder=ROOT,
         log=given.out.resolve() / "logs" / name,
         cores=given.threads,
-        at_most=None,
+        at_most=at_most,
         first_core=given.core,
     )
 

@@ -216,6 +216,9 @@ def test_every_kind_has_an_example_and_one_that_fails_or_lacks_its_data_is_said(
     output = capfd.readouterr().out
     assert "| pictures | pictures: bright or dark | auroc " in output
     assert str(tmp_path / "examples" / "pictures" / "report.html") in output
+    assert str(tmp_path / "examples" / "pictures-evaluation" / "report.html") in output
+    looks = {path.name for path in (tmp_path / "examples" / "pictures-evaluation").iterdir()}
+    assert {"explanations.csv", "robustness.csv"} <= looks
     assert "| broken | none: nothing at all | failed with exit code 1: see broken.err in logs/ |" in output
     assert "elsewhere is not there" in output
     assert "| detection |  | no data are named in bench/examples.py |" in output
