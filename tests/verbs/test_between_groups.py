@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import PIL.Image
@@ -106,8 +108,14 @@ def test_an_evaluation_compares_what_the_network_sees_in_groups():
     assert (feature_shift(scored(shifted=0.0)).tables["shift.csv"]["p_adjusted"] > 0.05).all()
 
 
-def test_of_a_model_that_keeps_no_features_it_is_said(cli, classified, tmp_path):
+def test_a_run_whose_gate_nobody_has_calibrated_has_features_to_compare(cli, classified, tmp_path):
     data, out = from_two_sites(tmp_path / "data", first=100), tmp_path / "out"
-    made = cli("evaluate", classified.out, data, "--device", "cpu", "--groups", "site", "--shift", "--out", out)
-    assert "a model without a gate keeps none" in made.out
+    cli("evaluate", classified.out, data, "--device", "cpu", "--groups", "site", "--shift", "--out", out)
+    assert set(pd.read_csv(out / "shift.csv")["attribute"]) == {"site"}
     assert set(pd.read_csv(out / "groups.csv")["group"]) == {"north", "south"}
+
+
+def test_of_a_model_that_keeps_no_features_it_is_stated():
+    audit = scored(shifted=2.0)
+    [note] = feature_shift(replace(audit, scored=replace(audit.scored, features={}))).notes
+    assert "a model without a gate keeps none" in note
