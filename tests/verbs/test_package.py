@@ -114,7 +114,8 @@ def test_it_says_what_was_measured_and_where_that_ends(segmented, packaged):
     assert "Patients unknown, split by case: leakage cannot be excluded." in page
     assert "9 for training, 1 for selection, 2 for testing" in page
     assert "not a medical device" in page
-    assert (isocenter.load(packaged.out, "cpu").guard is not None) == ("its gate refuses images" in page)
+    guard = isocenter.load(packaged.out, "cpu").guard
+    assert (guard is not None and guard.is_calibrated) == ("its gate refuses images" in page)
 
 
 def test_the_record_holds_what_is_known_of_the_model(segmented, packaged):
