@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from recorded import commit, known, record
+from swayed import marked
 from trainings import ROOT, add_options, keep, kept, spread, summary, trained
 
 from isocenter.planning import read_plan
@@ -169,7 +170,7 @@ def _words(shown: Sequence[Shown], question: Question) -> str:
             differences = [one.value - runs[first, one.seed].value for one in own if (first, one.seed) in runs]
             difference = "" if choice == first or not differences else spread(differences, sign="+")
             steps = ", ".join(dict.fromkeys(str(one.steps) for one in own))
-            cells = [on, choice, str(len(own)), steps, own[0].metric, mean, difference]
+            cells = [marked(SETS[on][0], on), choice, str(len(own)), steps, own[0].metric, mean, difference]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
