@@ -221,6 +221,14 @@ def test_a_thin_line_keeps_its_colour_on_a_photograph_of_many_colours() -> None:
         assert (np.asarray(packed.convert("RGB"))[150, :40] == PALETTE[2]).all()
 
 
+def test_a_photograph_whose_colours_are_near_to_those_of_outlines_keeps_them() -> None:
+    photograph = np.empty((60, 60, 3), dtype=np.uint8)
+    photograph[:] = np.array(PALETTE[2]) // 2 + 40
+    photograph[20:40] = np.clip(np.array(PALETTE[2]) - 15, 0, 255)
+    with Picture.open(io.BytesIO(_packed(Picture.fromarray(photograph), 64))) as packed:
+        assert np.abs(np.asarray(packed.convert("RGB")).astype(int) - photograph).max() <= 4
+
+
 def test_a_contact_sheet_shows_the_slice_that_it_is_told_to_go_through() -> None:
     volume, mark = np.zeros((1, 12, 12, 9), dtype=np.float32), np.zeros((12, 12, 9), dtype=bool)
     volume[..., 7], mark[3:6, 3:6, 7] = 1.0, True

@@ -26,6 +26,8 @@ from isocenter.values import Array, Image, Label
 
 # Share of the largest value from which a map is opaque, and below which it is not seen.
 FULL, FAINT = 0.85, 0.15
+# Images up to this side, in voxels, are shown with fewer pixels: they have no detail for more.
+COARSE, COARSE_DPI = 128, 100
 # Of the voxels with evidence; what is above has the same colour (0.99 in Smilkov et al., arXiv:1706.03825 section 3).
 STRONGEST = 0.99
 # Of what experts marked, on a map between violet and yellow.
@@ -86,7 +88,8 @@ def heat(
     places = [view.place(plane, at) for plane, at in shown] + ([f"frame {frame}"] if image.frames else [])
     text = "; ".join(filter(None, places))
     full = " ".join(filter(None, (f"{caption.rstrip('.')}." if caption else "", f"Shown: {text}." if text else "")))
-    return Figure(title, png(canvas, SLICE_DPI), f"{what} ({title})", full, wide=len(shown) > 1)
+    dpi = COARSE_DPI if max(view.grid.shape) <= COARSE else SLICE_DPI
+    return Figure(title, png(canvas, dpi), f"{what} ({title})", full, wide=len(shown) > 1)
 
 
 def _evidence(data: Array) -> Array:
