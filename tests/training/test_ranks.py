@@ -21,14 +21,15 @@ from isocenter.training import SINGLE_PROCESS, Ranks
 from isocenter.verbs.training.distributed import in_all_processes
 from ports import free_port
 
-FIFTY = {"training.steps": 50, "training.validations": 2, "training.batch": 4, "training.precision": "float32"}
+STEPS = 24
+LONG = {"training.steps": STEPS, "training.validations": 2, "training.batch": 4, "training.precision": "float32"}
 # Of the same machine: what a process waits for is there within moments, or never.
 SECONDS = 300
 
 
 def words(data: Path, out: Path) -> list[str]:
     """The command line of one of two processes, each with one thread."""
-    settings = [f"--set={name}={value}" for name, value in {**FIFTY, "network.size": trained.SMALL_UNET}.items()]
+    settings = [f"--set={name}={value}" for name, value in {**LONG, "network.size": trained.SMALL_UNET}.items()]
     given = ["train", str(data), "--out", str(out), "--labels", trained.LABELS]
     return [*given, "--device", "cpu", "--threads", "2", *settings]
 
@@ -77,7 +78,7 @@ DYING = """
 import os, signal, threading, time
 from pathlib import Path
 def die(run):
-    while not (run / "checkpoints/last").is_dir() or len((run / "log.csv").read_text().splitlines()) < 27:
+    while not (run / "checkpoints/last").is_dir() or len((run / "log.csv").read_text().splitlines()) < 14:
         time.sleep(0.02)
     os.kill(os.getpid(), signal.SIGKILL)
 if os.environ["RANK"] == "1":
@@ -91,7 +92,7 @@ def runs(tmp_path_factory) -> tuple[Path, Path, Path]:
     root = tmp_path_factory.mktemp("ranks")
     with pytest.MonkeyPatch.context() as patch:
         data = trained.blobs(root / "data")
-        trained.segmenting(data, root / "one", assignments=FIFTY)
+        trained.segmenting(data, root / "one", assignments=LONG)
         program = DYING.format(run=str(root / "two")) + COMMAND.format(words=words(data, root / "two"))
         died = pair(program, patch, "LOCAL_RANK", LOCAL_WORLD_SIZE="2")
         assert died.returncode == signal.SIGKILL, died.stderr
@@ -127,7 +128,7 @@ def test_torchrun_begins_them(runs, tmp_path):
 def test_only_the_first_process_writes(runs):
     _, one, two = runs
     logs = [pd.read_csv(run / "log.csv") for run in (one, two)]
-    assert logs[1]["step"].tolist() == list(range(1, 51))
+    assert logs[1]["step"].tolist() == list(range(1, STEPS + 1))
     np.testing.assert_allclose(logs[0]["loss"], logs[1]["loss"], rtol=1e-4)
     files = [{path.relative_to(run) for path in run.iterdir()} for run in (one, two)]
     assert files[0] == files[1]
