@@ -100,7 +100,10 @@ def _verdicts(kind: str, timed: pd.DataFrame) -> list[str]:
     found = []
     for (plain, more), asked in pairs.items():
         times = ratio(timed, f"{kind}: {plain}", f"{kind}: {more}", "cpu_seconds")
-        found.append(f"{kind}, {more}: {times} times the processor seconds of {plain} (asked: at most {asked:g}).")
+        found.append(
+            f"{kind}, {more}: {times.value:.2f} ({times.low:.2f} to {times.high:.2f}) times the processor seconds of "
+            f"{plain} (asked: at most {asked:g})."
+        )
     return found
 
 
