@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from PIL import Image as Picture
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from isocenter.errors import UsageError
@@ -168,3 +171,15 @@ def test_few_values_are_dots_and_many_a_histogram() -> None:
     few, many = (figures.histogram({"dice": np.linspace(0, 1, n)}, "Dice", axis="Dice") for n in (12, 60))
     assert few.alt.startswith("Dots of Dice") and "Dot: one value" in few.caption
     assert many.alt.startswith("Histogram of Dice")
+
+
+def test_a_chart_lies_on_paper_exactly_as_white_as_the_page() -> None:
+    def draw(canvas: drawing.Canvas, ink: drawing.Ink) -> None:
+        axes = canvas.subplots()
+        drawing.plain(axes, ink)
+        axes.fill_between([0, 1], [0, 1], color=ink.series[0], alpha=0.2)
+
+    shown = drawing.chart(draw, title="a chart", caption="", alt="")
+    for picture, paper in ((shown.png, (255, 255, 255)), (shown.dark, (22, 28, 34))):
+        with Picture.open(io.BytesIO(picture)) as opened:
+            assert max(opened.convert("RGB").getcolors(1 << 20))[1] == paper

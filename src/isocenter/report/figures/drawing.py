@@ -28,8 +28,6 @@ CHART_DPI = 200  # twice the pixels of a plain screen, so that letters stay shar
 # (channels, 256) bit n: whether a level is near to that of colour n of the outlines; far faster than differences.
 _APART = np.abs(np.arange(256)[:, None, None] - np.array(PALETTE)[None])  # (256, colours, channels)
 NEAR = ((_APART < ALIKE) << np.arange(len(PALETTE))[:, None]).sum(axis=1).T.astype(np.uint16)
-# Of the pixels along each axis, those that choose the colours of a palette: the choice takes most of the time.
-EVERY = 2
 CROWDED = 10  # more bars or classes than these are drawn smaller
 
 
@@ -140,9 +138,7 @@ def _packed(picture: Picture.Image, colours: int) -> bytes:
     the photograph that looks like an outline keeps a colour of its own where one is nearer.
     """
     out, own = io.BytesIO(), colours - len(PALETTE)
-    some = picture.resize([max(1, side // EVERY) for side in picture.size], Picture.Resampling.NEAREST)
-    palette = some.quantize(own, method=Picture.Quantize.MEDIANCUT, dither=Picture.Dither.NONE)
-    packed = picture.quantize(palette=palette, dither=Picture.Dither.NONE)
+    packed = picture.quantize(own, method=Picture.Quantize.MEDIANCUT, dither=Picture.Dither.NONE)
     common = (packed.getpalette() or [])[: 3 * own]
     every = np.array([*common, *[0] * (3 * own - len(common)), *np.ravel(PALETTE)]).reshape(colours, 3)
     pixels, places = np.asarray(picture), np.array(packed)

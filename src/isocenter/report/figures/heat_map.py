@@ -27,7 +27,7 @@ from isocenter.values import Array, Image, Label
 # Share of the largest value from which a map is opaque, and below which it is not seen.
 FULL, FAINT = 0.85, 0.15
 # Images up to this side, in voxels, are shown with fewer pixels: they have no detail for more.
-COARSE, COARSE_DPI = 128, 100
+COARSE, COARSE_DPI = 128, 90
 # Of the voxels with evidence; what is above has the same colour (0.99 in Smilkov et al., arXiv:1706.03825 section 3).
 STRONGEST = 0.99
 # Of what experts marked, on a map between violet and yellow.
