@@ -119,6 +119,7 @@ def test_a_million_empty_fragments_take_hardly_more_memory_than_the_file(tmp_pat
     path.write_bytes(path.read_bytes()[:start] + 1_000_000 * empty + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0))
     peak, count = peak_of(lambda: len(read_header(path).fragments))
     assert count == 999_999  # the first is the table
-    assert peak < 5 * path.stat().st_size
+    # A million objects would take twenty times the file; pages that the system had taken away come back meanwhile.
+    assert peak < 10 * path.stat().st_size
     with pytest.raises(FormatError):
         load(plan_of(path))
