@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 
 import numpy as np
 import pandas as pd
@@ -147,6 +148,8 @@ def test_tensorboard_has_every_step_once_also_after_a_kill(classified, tmp_path)
 
     with trained.watching(dies), pytest.raises(RuntimeError, match="went down"):
         trained.classifying(classified.data, tmp_path / "run")
+    # TensorBoard orders files of one second by a number without leading zeros: the tenth would come before the ninth.
+    time.sleep(1)
     train(resume=tmp_path / "run")
     seen = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     seen.Reload()
