@@ -41,10 +41,11 @@ layers: .venv/installed
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
 # Files of tests side by side, one core each: threads of two that wait for each other would slow both. The order is that
-# of tests/conftest.py: rooms that take longest first, so that no core waits at the end.
+# of tests/conftest.py: rooms that take longest first, so that no core waits at the end. Bytecode is kept, whatever the
+# environment says: else each of the hundreds of processes that tests start compiles the whole source anew.
 CHOICE = -m "not whole"
 tests: .venv/installed
-	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest $(CHOICE) --numprocesses auto --maxprocesses 4 \
+	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest $(CHOICE) --numprocesses auto --maxprocesses 4 \
 		--dist loadfile --no-loadscope-reorder $(if $(ROOM),tests/$(ROOM))
 
 matrix: .venv/installed
