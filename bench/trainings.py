@@ -21,10 +21,17 @@ OF_TRAINING = ("--set",)
 
 
 def add_options(
-    parser: argparse.ArgumentParser, out: str, *, minutes: float | None, of: str, seeds: Sequence[int] = (0,)
+    parser: argparse.ArgumentParser,
+    out: str,
+    *,
+    minutes: float | Sequence[float] | None,
+    of: str,
+    seeds: Sequence[int] = (0,),
 ) -> None:
-    """out: the folder of this project that holds what is written; of: what has so many minutes"""
-    parser.add_argument("--minutes", type=float, default=minutes, help=of)
+    """out: the folder of this project that holds what is written; minutes: several where a bench compares budgets;
+    of: what has so many minutes"""
+    several = "+" if isinstance(minutes, Sequence) else None
+    parser.add_argument("--minutes", type=float, nargs=several, default=minutes, help=of)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
     parser.add_argument("--steps", type=int, help="in place of the minutes: for a trial, which shows nothing")
     parser.add_argument("--out", type=Path, default=ROOT / out)
