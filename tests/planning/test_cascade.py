@@ -84,7 +84,7 @@ def test_what_has_no_label_map_has_no_cascade():
 @pytest.mark.parametrize(
     ("assignments", "problem"),
     [
-        ({"preprocessing.cascade": 2.0, "split.folds": 3}, "leave out --folds"),
+        ({"preprocessing.cascade": 2.0, "split.inner_folds": 3}, "give split.inner_folds 0"),
         ({"preprocessing.cascade": 1.0}, "shows no more of an image"),
         ({"augmentation.marks": 0.4}, "no first network marks labels"),
     ],

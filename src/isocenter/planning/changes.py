@@ -104,8 +104,10 @@ def shared_by_folds(plan: Plan) -> Plan:
     it could be drawn from is the test case of some fold.
     """
     for name, note in {**dict.fromkeys(SHARED, SHARED_NOTE), CONTEXT: CONTEXT_NOTE}.items():
-        if name in plan and plan[name] is not None and plan.decision(name).because != BY_HAND:
-            decision = plan.decision(name)
+        if name not in plan or plan[name] is None:
+            continue
+        decision = plan.decision(name)
+        if decision.because != BY_HAND and not decision.because.endswith(note):
             plan = plan.with_decision(name, Decision(decision.value, f"{decision.because}; {note}", decision.source))
     return plan
 

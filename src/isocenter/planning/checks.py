@@ -186,9 +186,9 @@ def _check_cascade(made: Settings) -> None:
         raise PlanError(f"a {made.task.name} gives no label map that a second network could see", where, off)
     if made.preprocessing.shape is not None or made.preprocessing.frames is not None:
         raise PlanError("the network already sees each image as a whole", where, off)
-    if made.split.folds or made.split.inner_folds:
-        problem = "each fold would need a cascade of its own, which is not supported yet"
-        raise PlanError(problem, where, f"{off}, or leave out --folds and split.inner_folds")
+    if made.split.inner_folds:
+        problem = "each inner fold would need a cascade of its own, which is not supported"
+        raise PlanError(problem, where, f"{off}, or give split.inner_folds 0")
 
 
 def _check_axes(made: Settings) -> None:

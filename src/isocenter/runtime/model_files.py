@@ -99,16 +99,33 @@ def _read_run(path: Path, device: str, fold: int | None) -> Model:
     if not folds:
         return _read(_folder_of(path), choose_device(device).value)
     _refuse_unfinished(path, folds)
-    chosen = choose_device(device).value
     log.info("%s: the mean of its folds %s", path, ", ".join(map(str, folds)))
-    folders = [_folder_of(folder) for folder in folds.values()]
-    averaged = _averaged([_read(folder, "cpu") for folder in folders], str(path))
-    return on_device(averaged, [folder / WEIGHTS for folder in folders], chosen)
+    return _mean_of_folds(list(folds.values()), str(path), choose_device(device).value)
 
 
-def _averaged(members: Sequence[Model], where: str) -> Model:
+def _mean_of_folds(folds: Sequence[Path], where: str, device: str) -> Model:
+    """The mean of the models in these folders; of cascades the mean of the second stages, for whom all first ones mark.
+
+    So nnU-Net predicts with a cascade of folds (doi:10.1038/s41592-020-01008-z): its members see one image.
+    """
+    folders = [_folder_of(folder) for folder in folds]
+    mean = on_device(_averaged([_read_single(one, "cpu") for one in folders], where), _weights(folders), device)
+    if mean.preprocessing.cascade is None:
+        return mean
+    before = [_folder_of(one) for folder in folders for one in _folds(_before(folder)).values()]
+    # Nothing is found after the training of a first stage: what they take from their own cases serves training alone.
+    first = _averaged([_read_single(one, "cpu") for one in before], where, decode_alike=False)
+    return with_first_stage(mean, on_device(first, _weights(before), device))
+
+
+def _weights(folders: Sequence[Path]) -> list[Path]:
+    return [folder / WEIGHTS for folder in folders]
+
+
+def _averaged(members: Sequence[Model], where: str, *, decode_alike: bool = True) -> Model:
     """Several models as one, which averages what their networks say window by window.
 
+    decode_alike: whether their tasks must have all settings in common
     Raises UsageError for members that differ in labels, preprocessing, windows or in what validation cases decided:
     their outputs cannot be averaged.
     """
@@ -119,7 +136,8 @@ def _averaged(members: Sequence[Model], where: str) -> Model:
             raise UsageError("its members differ in their labels", where, "Choose one with --fold")
         if member.inference != first.inference:
             raise UsageError("its members use different window settings", where, "Choose one with --fold")
-        if member.task.settings != first.task.settings:  # training writes one task into all of them at its end
+        # Training writes one task into all of them at its end.
+        if decode_alike and member.task.settings != first.task.settings:
             problem = "its members decode what their networks say in different ways"
             raise UsageError(problem, where, "Finish it with `isocenter train --resume`, or choose one with --fold")
     return averaged_model(members, first.task, first.inference, where=where)
@@ -158,16 +176,26 @@ def _ensemble(path: Path, device: str, fold: int | None) -> Model:
 
 def _read(folder: Path, device: str) -> Model:
     """The model in this very folder; the second stage of a cascade with the first, which lies beside it in the run."""
-    record = current_record(read_json(folder / RECORD, SCHEMA))
-    verify(folder, needed=(RECORD, WEIGHTS, *files_of(record)))
-    model = _built(record, folder / WEIGHTS, device, folder)
+    model = _read_single(folder, device)
     if model.preprocessing.cascade is None:
         return model
+    return with_first_stage(model, _read_run(_before(folder), device, None))
+
+
+def _read_single(folder: Path, device: str) -> Model:
+    """The model in this very folder, of a cascade its second stage without the first."""
+    record = current_record(read_json(folder / RECORD, SCHEMA))
+    verify(folder, needed=(RECORD, WEIGHTS, *files_of(record)))
+    return _built(record, folder / WEIGHTS, device, folder)
+
+
+def _before(folder: Path) -> Path:
+    """Where the first stage lies of the second one in this folder; UsageError where there is none."""
     run = next((one for one in (folder, *folder.resolve().parents[:2]) if (one / BEFORE).is_dir()), None)
     if run is None:
         problem = f"is the second stage of a cascade, and {BEFORE} is not beside it"
         raise UsageError(problem, str(folder), "Give the folder that `isocenter train` wrote, whole")
-    return with_first_stage(model, _read_run(run / BEFORE, device, None))
+    return run / BEFORE
 
 
 def _built(record: Mapping[str, Any], weights: Path, device: str, folder: Path) -> Model:

@@ -83,11 +83,13 @@ def networks_in(record: Mapping[str, Any], count: int = 1) -> list[Mapping[str, 
     return list(record.get("architectures") or [record["network"]] * count)
 
 
-def of_one_member(record: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """The record of a model that is one of several networks alone."""
-    chosen = networks_in(record, int(record["members"]))[number]
-    chosen = {**chosen, **({"first_entry": 0} if "first_entry" in chosen else {})}  # the only one now
-    return {**record, "network": chosen, "architectures": None, "shares": None}
+def of_members(record: Mapping[str, Any], numbers: Sequence[int]) -> dict[str, Any]:
+    """The record of a model that is one of several networks alone, or some of them that have the same covariates."""
+    each = networks_in(record, int(record["members"]))
+    # Their covariates are the only ones now.
+    chosen = [{**each[number], **({"first_entry": 0} if "first_entry" in each[number] else {})} for number in numbers]
+    alike = all(one == chosen[0] for one in chosen)
+    return {**record, "network": chosen[0], "architectures": None if alike else chosen, "shares": None}
 
 
 def mean_of(task: Task, head: str) -> Literal["outputs", "probabilities"]:

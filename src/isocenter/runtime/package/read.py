@@ -17,7 +17,7 @@ from isocenter.runtime.model_parts import files_of, with_parts
 from isocenter.runtime.package.backends.torch_eager import averaged
 from isocenter.runtime.package.certificate import CERTIFICATE, read_certificate
 from isocenter.runtime.package.choose_backend import PLAIN, Computing, choose_backend
-from isocenter.runtime.package.contents import FIRST, PACKAGED, RECORD, of_one_member, package_record, weights_files
+from isocenter.runtime.package.contents import FIRST, PACKAGED, RECORD, of_members, package_record, weights_files
 from isocenter.runtime.preprocessing_kinds import preprocessing_of
 from isocenter.runtime.record_checks import built_from
 from isocenter.runtime.record_files import MANIFEST, added, joined, read_json, verify
@@ -53,7 +53,10 @@ def _computed(
     verify(path, needed=(f"{PACKAGED}/{RECORD}", *own, *parts, *computing.backend.files(record)))
     with built_from(record, path):
         network = computing.backend.network(path, computing.device, threads)
-    model = _model(path, record, network, computing, weights_files(record), threads)
+    model = _single_stage(path, record, network, computing, weights_files(record))
+    if model.preprocessing.cascade is not None:
+        # On the same backend: the certificate is that of what both say together.
+        model = with_first_stage(model, _computed(path / FIRST, package_record(path / FIRST), computing, threads))
     return with_parts(model, record, path / PACKAGED)
 
 
@@ -66,23 +69,33 @@ def _one_fold(
         raise no_fold(fold, range(count if count > 1 else 0), path)
     if backend not in (AUTO, PLAIN):
         raise UsageError(f"{backend} computes all folds as one", str(path), f"Choose --backend {PLAIN} for one fold")
-    name, record = weights_files(record)[fold], of_one_member(record, fold)
-    verify(path, needed=(f"{PACKAGED}/{RECORD}", name))
     computing = choose_backend(PLAIN, device, record, None, str(path))
-    with built_from(record, path):
-        network = averaged(record, [path / name], computing.device, threads)
-    apart = replace(computing, because="torch alone has the folds apart")
-    return _model(path, record, network, apart, [name], threads)
+    computing = replace(computing, because="torch alone has the folds apart")
+    model = _of_members(path, record, [fold], computing, threads)
+    if model.preprocessing.cascade is None:
+        return model
+    # The networks of the first stage lie fold after fold. Those of the others may have seen what this fold has not.
+    before = package_record(path / FIRST)
+    each = before["members"] // count
+    own = range(fold * each, (fold + 1) * each)
+    return with_first_stage(model, _of_members(path / FIRST, before, own, computing, threads))
 
 
-def _model(
-    path: Path,
-    record: Mapping[str, Any],
-    network: Network,
-    computing: Computing,
-    weights: Sequence[str],
-    threads: int | None,
+def _of_members(
+    path: Path, record: Mapping[str, Any], numbers: Sequence[int], computing: Computing, threads: int | None
 ) -> Model:
+    """Some of several networks as a model, by torch; of a cascade those of one stage."""
+    names, record = [weights_files(record)[number] for number in numbers], of_members(record, numbers)
+    verify(path, needed=(f"{PACKAGED}/{RECORD}", *names))
+    with built_from(record, path):
+        network = averaged(record, [path / name for name in names], computing.device, threads)
+    return _single_stage(path, record, network, computing, names)
+
+
+def _single_stage(
+    path: Path, record: Mapping[str, Any], network: Network, computing: Computing, weights: Sequence[str]
+) -> Model:
+    """The model of this very package, of a cascade its second stage without the first."""
     with built_from(record, path):
         task = tasks.build(record["task"])
         preprocessing, inference = preprocessing_of(record["preprocessing"]), Inference.of(record["inference"])
@@ -91,11 +104,7 @@ def _model(
     model = Model(task, preprocessing, inference, record["network"], network, origin, computing.decision, each)
     if not isinstance(network, TorchNetwork | Averaged):
         model = replace(model, in_graph=(record["onnx"].get("uncertainty") or {}).get("method", NONE))
-    if preprocessing.cascade is None:
-        return model
-    # On the same backend: the certificate is that of what both say together.
-    first = _computed(path / FIRST, package_record(path / FIRST), computing, threads)
-    return with_first_stage(model, first)
+    return model
 
 
 def _digest(path: Path, weights: Sequence[str]) -> str:

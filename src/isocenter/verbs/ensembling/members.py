@@ -11,7 +11,7 @@ from isocenter.errors import UsageError, counted
 from isocenter.evaluation import Table
 from isocenter.files import read_text_table
 from isocenter.planning import read_plan
-from isocenter.runtime import BEFORE, MEMBERS, Model, averaged_model, checkpoints_of, load
+from isocenter.runtime import MEMBERS, Model, averaged_model, checkpoints_of, load
 from isocenter.tasks import Task, untuned
 from isocenter.values import BY_HAND, SPLITS, Case, Plan, Split
 from isocenter.verbs.ensembling.agreement import ALIKE, WHERE, common_windows, refuse_unlike
@@ -80,11 +80,11 @@ def member(run: Path, name: str) -> Member:
         raise UsageError("holds no run", str(run), remedy)
     if not (run / REPORT).is_file():
         raise UsageError("is not finished", str(run), f"Finish it with `isocenter train --resume {run}`")
-    if (run / BEFORE).is_dir():
-        problem = "is a cascade, whose networks see what their own first stage marked"
-        raise UsageError(problem, str(run), "Give runs that were trained with --set preprocessing.cascade=none")
     checkpoints = tuple(checkpoints_of(run))
     models = tuple(load(one, "cpu") for one in checkpoints)
+    if any(one.first is not None for one in models):
+        problem = "is a cascade, whose networks see what their own first stage marked"
+        raise UsageError(problem, str(run), "Give runs that were trained with --set preprocessing.cascade=none")
     split = read_text_table(run / "split.csv")
     return Member(name, run, read_plan(run / "plan.yaml"), checkpoints, models, split, read_data_record(run))
 

@@ -23,13 +23,12 @@ from isocenter.planning import (
     plan_text,
     read_plan,
     settings,
-    this_machine,
-    with_memory,
+    shared_by_folds,
 )
 from isocenter.runtime import BEFORE, Model, label_numbers, load, with_first_stage
 from isocenter.training import Clock, keep_marked
 from isocenter.values import Case, Decision, Plan
-from isocenter.verbs.plan import relative_to
+from isocenter.verbs.plan import relative_to, room_of
 from isocenter.verbs.reading import tracked
 from isocenter.verbs.training.decisions import log_decisions, with_decisions, with_reasons
 from isocenter.verbs.training.fit import Job, fit
@@ -44,7 +43,7 @@ PLAN = "plan.yaml"
 class CascadeStage:
     """The first stage of a cascade, whose marks the networks of a job see.
 
-    out:   its folder, in that of the run
+    out:   its folder, in that of the run or of the fold
     parts: {case id: the network that has not seen it} of the training cases
     """
 
@@ -56,7 +55,7 @@ class CascadeStage:
     @classmethod
     def of(cls, run: RunFolder, job: Job) -> CascadeStage:
         """The stage as it was planned, or as it follows from the plan of the second stage."""
-        out = run.out / BEFORE
+        out = job.out / BEFORE
         return cls(out, _planned(run, job, out), job, fold_by_case(run, job, CROSS_FITS))
 
     def joined(self, second: Model) -> Model:
@@ -93,7 +92,7 @@ class CascadeStage:
             train=[case for case in self.job.train if self.parts[case.id] != number],
             val=[],
             record={**self.job.record, "fold": number, "folds": CROSS_FITS},
-            what=f"training at low resolution ({number + 1} of {CROSS_FITS})",
+            what=f"{self.job.what} at low resolution ({number + 1} of {CROSS_FITS})",
             start=None,
         )
 
@@ -116,9 +115,10 @@ class CascadeStage:
 def _planned(run: RunFolder, job: Job, out: Path) -> Plan:
     if (out / PLAN).is_file():
         return read_plan(out / PLAN)
-    training = run.examination.fingerprint.only({case.id for case in job.train})
-    machine = this_machine(job.settings.training.device, job.settings.training.threads)
-    plan = with_memory(low_resolution(job.plan, training, machine), training, machine)
+    # All folds have one grid at low resolution too: what their first stages say of a new case is averaged.
+    room = room_of(run.made)
+    plan = room.fitted(low_resolution(job.plan, room.fingerprint, room.machine))
+    plan = plan if job.fold is None else shared_by_folds(plan)
     _write(plan, out)
     return plan
 

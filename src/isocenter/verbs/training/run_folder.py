@@ -240,14 +240,15 @@ def resumed_run(out: Path, began: float) -> RunFolder:
 
 
 def _trainings_within(out: Path) -> list[Path]:
-    """The folders of folds, of a cascade's first stage, of the control, of inner folds, trials, further networks."""
+    """The folders of folds, of first stages of cascades, of the control, of inner folds, trials, further networks."""
     control = out / IMAGE_ONLY
     folds = sorted(out.glob("fold_*"))
     trials = [trial for folder in (out, *folds) for trial in sorted((folder / SEARCH).glob("*_*"))]
-    others = [folder for place in (out / BEFORE, control, out / INNER) for folder in sorted(place.glob("fold_*"))]
+    others = [folder for place in (control, out / INNER) for folder in sorted(place.glob("fold_*"))]
     configured = sorted((out / CONFIGURED).glob("*/fold_*"))
+    before = [stage for one in (out, *folds, *configured) for stage in sorted((one / BEFORE).glob("fold_*"))]
     more = [folder for place in sorted(out.rglob(MORE)) for folder in sorted(place.iterdir()) if folder.is_dir()]
-    return [*folds, *others, *([control] if control.is_dir() else []), *trials, *configured, *more]
+    return [*folds, *others, *([control] if control.is_dir() else []), *trials, *configured, *before, *more]
 
 
 def state_of(folder: Path) -> dict[str, Any]:
