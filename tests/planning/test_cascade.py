@@ -10,7 +10,7 @@ import pytest
 
 from fingerprints import DRAWN, LAPTOP, cohort, facts, several
 from isocenter.errors import PlanError
-from isocenter.planning import Wishes, low_resolution, make_plan, settings, with_memory, with_settings
+from isocenter.planning import Wishes, low_resolution, make_plan, settings, with_memory, with_settings, without_cascade
 from isocenter.values import Decision, Fingerprint, Plan
 
 # A body of 240 x 220 x 200 mm, of which two cores look at some 50 mm a side.
@@ -55,12 +55,43 @@ def test_the_memory_is_that_of_the_stage_that_takes_more():
 
 @pytest.mark.parametrize(
     ("given", "because"),
-    [({"minutes": 30.0}, "30 minutes are too few for 3 trainings"), ({"folds": 3}, "2 trainings more for each fold")],
+    [
+        ({"minutes": 30.0}, "30 minutes are too few for 3 trainings: 120 would do"),
+        ({"minutes": 300.0, "folds": 3}, "300 minutes are too few for 9 trainings: 360 would do"),
+        (
+            {"minutes": 26.0, "folds": 3, "configurations": "auto"},
+            "26 minutes are too few for 9 trainings and the other configurations: 27 would do",
+        ),
+        ({"folds": 3, "configurations": "ensemble"}, "the mean of slices and volumes was asked for"),
+    ],
 )
 def test_where_there_is_no_time_for_it_the_plan_says_so(given, because):
     plan = planned(several(6, **LARGE), **given)
     assert plan["preprocessing.cascade"] is None
     assert because in plan.decision("preprocessing.cascade").because
+
+
+@pytest.mark.parametrize(
+    ("given", "because"),
+    [
+        ({"minutes": 360.0}, "Each of 9 trainings gets an equal share of the minutes"),
+        ({"minutes": 27.0, "configurations": "auto"}, "All configurations get equal parts of the minutes"),
+    ],
+)
+def test_each_fold_has_a_cascade_of_its_own_where_the_minutes_are_enough_for_all_of_them(given, because):
+    plan = planned(several(6, **LARGE), folds=3, **given)
+    assert plan["preprocessing.cascade"] > 2
+    assert because in plan.decision("preprocessing.cascade").because
+    assert "in each fold 2 networks" in plan.decision("preprocessing.cascade").because
+
+
+def test_a_plan_loses_its_cascade_with_all_that_follows_from_it():
+    plan = without_cascade(planned(several(6, **LARGE)), "a test")
+    assert (plan["preprocessing.cascade"], plan["augmentation.marks"]) == (None, 0)
+    assert settings(plan).architecture["channels"] == 1
+    age = {"median": 50.0, "mean": 50.0, "deviation": 9.0, "missing": False}
+    with_covariates = plan.with_decision("network.context", Decision({"age": age}, "a test"))
+    assert without_cascade(with_covariates, "a test")["evaluation.image_only"] is True
 
 
 def test_a_person_switches_it_on_and_off():

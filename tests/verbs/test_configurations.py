@@ -11,8 +11,13 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import PlanError
-from isocenter.planning import read_plan
+from isocenter.planning import read_plan, settings
 from isocenter.runtime import Averaged
+from isocenter.training import Clock
+from isocenter.values import Estimate
+from isocenter.verbs.training import configurations
+from isocenter.verbs.training.configurations import plans_of
+from isocenter.verbs.training.run_folder import new_run
 
 FOLDS = {"training.steps": 4, "training.validations": 1, "search.configurations": "auto"}
 
@@ -67,13 +72,61 @@ def test_the_mean_of_both_is_one_model_whose_folds_have_two_networks_each(blobs,
     assert np.isfinite(now)
 
 
+CASCADE = {
+    "preprocessing.cascade": 2.0,
+    "training.patch": [8, 8, 8],
+    "inference.patch": [16, 16, 16],
+    "augmentation.flips": [],
+}
+
+
+def test_a_plan_with_a_cascade_compares_it_with_networks_that_see_the_image_alone(blobs, tmp_path):
+    chosen = {**trained.TWO_STEPS, "search.configurations": "auto", "network.size": trained.SMALL_UNET, **CASCADE}
+    made = isocenter.plan(blobs, labels=trained.LABELS, device="cpu", threads=1, folds=2, assignments=chosen)
+    run = new_run(tmp_path / "run", made, Clock(0.0))
+    found = {name: (plan["network.name"], plan["preprocessing.cascade"]) for name, plan in plans_of(run).items()}
+    assert found == {"2d": ("unet_slices", None), "3d": ("unet", None), "cascade": ("unet", 2.0)}
+    for name, plan in plans_of(run).items():
+        assert settings(plan).architecture["channels"] == 1 + (name == "cascade")
+
+
+@pytest.mark.whole
+def test_a_cascade_is_compared_too_and_is_the_model_where_it_is_taken(blobs, tmp_path, monkeypatch):
+    monkeypatch.setattr(configurations, "_is_below", lambda difference, sign: True)
+    monkeypatch.setattr(configurations, "_figure", lambda task, table, primary, seed: next(figures))
+    figures = iter([Estimate(value) for value in (0.1, 0.2, 0.4, 0.3)])  # by slices, by volumes, cascade, ensemble
+    run = trained.segmenting(blobs, tmp_path / "run", folds=2, assignments={**FOLDS, **CASCADE}).out
+    record = json.loads((run / "configurations.json").read_text(encoding="utf-8"))
+    assert record["chosen"] == "cascade" and not record["left_out"]
+    assert {row["name"] for row in record["rows"]} == {"2d", "3d", "cascade", "ensemble"}
+    assert all(Estimate(**row["estimate"]).n == 8 for row in record["rows"])
+    plan, model = read_plan(run / "plan.yaml"), isocenter.load(run, "cpu")
+    assert (plan["search.configurations"], plan["preprocessing.cascade"]) == ("cascade", 2.0)
+    assert (len(model.members), len(model.first.members)) == (2, 4)
+    assert "cascade was taken" in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_comparison_says_why_it_leaves_a_cascade_out(compared):
+    record = json.loads((compared / "configurations.json").read_text(encoding="utf-8"))
+    assert record["left_out"].startswith("a cascade: ")
+    assert record["left_out"] in (compared / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
+        (
+            {"folds": 2, "minutes": 17, "assignments": {"search.configurations": "auto", **CASCADE}},
+            "17 minutes for 10 trainings.*Give --minutes 18 or more",
+        ),
+        (
+            {"folds": 2, "assignments": {"search.configurations": "ensemble", **CASCADE}},
+            "without a first stage",
+        ),
         ({"folds": 0, "assignments": {"search.configurations": "auto"}}, "held-out cases of folds"),
         ({"folds": 5, "minutes": 6, "assignments": {"search.configurations": "auto"}}, "6 minutes for 10 trainings"),
     ],
-    ids=["without folds", "too few minutes"],
+    ids=["too few minutes for a cascade", "a mean with a cascade", "without folds", "too few minutes"],
 )
 def test_a_comparison_that_cannot_be_is_refused_before_anything_is_trained(blobs, tmp_path, given, problem):
     with pytest.raises(PlanError, match=problem):

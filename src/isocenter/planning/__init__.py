@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.planning.changes import for_fold, shared_by_folds, with_memory, with_settings
-    from isocenter.planning.checks import CONFIGURATIONS, check_wishes, settings
+    from isocenter.planning.changes import for_fold, shared_by_folds, with_memory, with_settings, without_cascade
+    from isocenter.planning.checks import check_wishes, settings
     from isocenter.planning.machine import Machine, cores, this_machine
     from isocenter.planning.memory import CACHED_SHARE
     from isocenter.planning.plan import make_plan
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from isocenter.planning.plan_prose import is_silent, paragraphs, prose, sentences_of
     from isocenter.planning.plan_table import overview
     from isocenter.planning.rules import (
+        CASCADE,
         CROSS_FITS,
         LEAST_BATCH,
         MANY_ENTRIES,
         Parts,
         Retest,
+        compared_configurations,
         counts_of,
         folds_decision,
         low_resolution,

@@ -21,6 +21,7 @@ from isocenter.planning.rules import (
     context_decision,
     flat,
     grid_for,
+    image_only,
     lasting,
     low_resolution,
     marks_decision,
@@ -81,6 +82,15 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     if "augmentation.flips" in assignments:
         because = "they follow augmentation.flips, which was set by hand"
         follows["inference.flips"] = Decision(assignments["augmentation.flips"], because)
+    return _unless_by_hand(plan, follows)
+
+
+def without_cascade(plan: Plan, because: str) -> Plan:
+    """The plan without a first stage, and what follows from that; its memory is still that of before."""
+    plan = plan.with_decision("preprocessing.cascade", Decision(None, because))
+    follows = {"augmentation.marks": marks_decision(None)}
+    if Context.of(plan[CONTEXT]).names:
+        follows["evaluation.image_only"] = image_only(plan.decision(CONTEXT), None)
     return _unless_by_hand(plan, follows)
 
 

@@ -10,15 +10,11 @@ from typing import Any
 from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
+from isocenter.planning.rules import CASCADE, MINUTES_A_TRAINING, TRAININGS, compared_configurations, least_minutes
 from isocenter.planning.sections import Settings, Splitting, Training, check_value, typed
 from isocenter.runtime import Context, build_module, choose_device
 from isocenter.transforms import check_flips
 from isocenter.values import BY_HAND, Plan, Vector
-
-# From the simplest on; by slices, and by volumes.
-CONFIGURATIONS = ("2d", "3d")
-# Fewer show nothing of a configuration.
-MINUTES_A_TRAINING = 1.0
 
 # What follows from the data and the rest of the plan, and what a person changes instead.
 FOLLOWS = {
@@ -310,17 +306,21 @@ def _check_configurations(made: Settings) -> None:
         raise PlanError(
             "slices and volumes can be compared only where every voxel of a volume gets a result", where, "Leave it out"
         )
-    if search.is_on or made.preprocessing.cascade is not None:
-        other = "a search" if search.is_on else "a cascade"
-        raise PlanError(
-            f"{other} cannot be combined with a comparison of configurations", where, f"Leave out one {off}"
-        )
-    trainings, minutes = len(CONFIGURATIONS) * made.split.folds, made.training.minutes
-    if made.training.steps is None and minutes is not None and minutes < trainings * MINUTES_A_TRAINING:
+    if search.is_on:
+        problem = "a search cannot be combined with a comparison of configurations"
+        raise PlanError(problem, where, f"Leave out one {off}")
+    has_cascade, minutes, folds = made.preprocessing.cascade is not None, made.training.minutes, made.split.folds
+    if has_cascade and search.configurations == "ensemble":
+        problem = "the mean is that of slices and volumes without a first stage"
+        raise PlanError(problem, where, "Give auto, or --set preprocessing.cascade=none")
+    least = least_minutes(folds, cascade=has_cascade)
+    if made.training.steps is None and minutes is not None and minutes < least:
+        trainings = folds * sum(TRAININGS[name] for name in compared_configurations(cascade=has_cascade))
         problem = f"{minutes:g} minutes for {trainings} trainings: each takes at least {MINUTES_A_TRAINING:g}"
-        raise PlanError(
-            problem, where, f"Give --minutes {trainings * MINUTES_A_TRAINING:g} or more, fewer folds, {off}"
-        )
+        if has_cascade:
+            problem += f", and the {TRAININGS[CASCADE]} of a cascade share the part of one configuration"
+            off = f"--set preprocessing.cascade=none, {off}"
+        raise PlanError(problem, where, f"Give --minutes {least:g} or more, fewer folds, {off}")
 
 
 def _unending() -> PlanError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from isocenter.errors import ResourceError
-from isocenter.planning.changes import with_memory
+from isocenter.planning.changes import with_memory, without_cascade
 from isocenter.planning.fit_to_memory import Fitted, fitted, memory_decision
 from isocenter.planning.inputs import PlanInputs
 from isocenter.planning.machine import Machine
@@ -19,7 +19,6 @@ from isocenter.planning.rules import (
     groups_decision,
     image_only,
     left_right,
-    marks_decision,
     names_of,
     profile_for,
     training,
@@ -58,7 +57,7 @@ def make_plan(
     """
     inputs = PlanInputs.of(dataset, fingerprint, machine, wishes)
     fits = fitted(inputs)
-    cascade = cascade_decision(inputs.task, fits.grid, machine, wishes.minutes, wishes.folds)
+    cascade = cascade_decision(inputs.task, fits.grid, machine, wishes)
     prepared = _preprocessing(inputs, fits, cascade, retest)
     side = left_right(fingerprint, prepared["ndim"].value)
     varied = _augmentation(inputs, fits, prepared, cascade, side)
@@ -84,9 +83,7 @@ def make_plan(
     try:  # its second network takes more channels than was reckoned with, its first one a patch of its own
         return with_memory(plan, fingerprint, machine)
     except ResourceError as error:
-        without = Decision(None, f"a cascade does not fit into memory: {error.problem}")
-        plan = plan.with_decision("preprocessing.cascade", without)
-        return plan.with_decision("augmentation.marks", marks_decision(None))
+        return without_cascade(plan, f"a cascade does not fit into memory: {error.problem}")
 
 
 def _split(method: Decision, wishes: Wishes) -> Section:

@@ -145,14 +145,14 @@ class Search:
     minutes: of the run's minutes, for all its trials; None where `trials` decides, or where nothing is searched
     trials:  how many there are, the plan's own among them; None until the minutes are over
     steps:   of each; None where each has an equal part of the minutes
-    configurations: "auto" compares networks of slices, of volumes, and their mean, by the folds; one of these names is
-             what an earlier comparison has chosen. None where nothing is compared
+    configurations: "auto" compares networks of slices, of volumes, their mean and, where the plan has one, a cascade,
+             by the folds; one of these names is what an earlier comparison has chosen. None where nothing is compared
     """
 
     minutes: Annotated[float, Gt(0), Lt(math.inf)] | None = None
     trials: Annotated[int, Ge(2)] | None = None
     steps: Count | None = None
-    configurations: Literal["auto", "2d", "3d", "ensemble"] | None = None
+    configurations: Literal["auto", "2d", "3d", "cascade", "ensemble"] | None = None
 
     @property
     def is_on(self) -> bool:

@@ -21,6 +21,7 @@ class Wishes:
     modality_dropout: how often training leaves out an image of a case
     spacing:  of the grid that the network sees, in mm
     reduction: by which factor that grid is coarser than images are
+    configurations: which are compared by folds, as in `Search`; None where none are
     """
 
     device: Decision
@@ -33,3 +34,4 @@ class Wishes:
     modality_dropout: float | None = None
     spacing: Sequence[float] | None = None
     reduction: float | None = None
+    configurations: str | None = None

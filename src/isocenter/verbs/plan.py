@@ -235,6 +235,7 @@ def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
             modality_dropout=request.share("training.modality_dropout"),
             spacing=request.spacing,
             reduction=request.reduction,
+            configurations=request.assignments.get("search.configurations"),
         ),
         _retest(examination, _training(parts), seed),
     )

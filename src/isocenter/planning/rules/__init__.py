@@ -9,7 +9,15 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.planning.rules.anatomy import left_right, names_of
     from isocenter.planning.rules.augmentation import flips_at_test
-    from isocenter.planning.rules.cascade import CROSS_FITS, cascade_decision, low_resolution, marks_decision
+    from isocenter.planning.rules.cascade import cascade_decision, low_resolution, marks_decision
+    from isocenter.planning.rules.configurations import (
+        CASCADE,
+        CROSS_FITS,
+        MINUTES_A_TRAINING,
+        TRAININGS,
+        compared_configurations,
+        least_minutes,
+    )
     from isocenter.planning.rules.context_fusion import MANY_ENTRIES, fusion_decisions
     from isocenter.planning.rules.covariates import context_decision, image_only
     from isocenter.planning.rules.grid import FEW_SLICES, Grid, GridNeeds, flat, grid_for, window_for

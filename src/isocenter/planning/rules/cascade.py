@@ -9,27 +9,25 @@ import numpy as np
 
 from isocenter import networks
 from isocenter.planning.machine import Machine, kind_of
+from isocenter.planning.rules.configurations import CROSS_FITS, least_minutes
 from isocenter.planning.rules.grid import PATCH_VOXELS, Grid, GridNeeds, grid_for
 from isocenter.planning.rules.learning import LONG
 from isocenter.planning.rules.profiles import NNUNET
+from isocenter.planning.wishes import Wishes
 from isocenter.tasks import Task, build
 from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
 
 # A patch that shows less of the median image is blind for what lies around it.
 LEAST_SHARE = 0.25
-# Networks that go before: each marks the training cases that it has not seen.
-CROSS_FITS = 2
 # Settings of a network that say how wide it is.
 WIDTHS = ("width", "widest")
 # Of each label to be marked worse in training.
 MISTAKES = 0.4
 
 
-def cascade_decision(
-    task: Task, grid: Grid, machine: Machine, minutes: float | None, folds: int
-) -> dict[str, Decision]:
+def cascade_decision(task: Task, grid: Grid, machine: Machine, wishes: Wishes) -> dict[str, Decision]:
     """`preprocessing.cascade` and what follows from it."""
-    decision = _cascade(task, grid, machine, minutes, folds)
+    decision = _cascade(task, grid, machine, wishes)
     return {"preprocessing.cascade": decision, "augmentation.marks": marks_decision(decision.value)}
 
 
@@ -41,7 +39,7 @@ def marks_decision(cascade: float | None) -> Decision:
     return Decision(MISTAKES, because, NNUNET)
 
 
-def _cascade(task: Task, grid: Grid, machine: Machine, minutes: float | None, folds: int) -> Decision:
+def _cascade(task: Task, grid: Grid, machine: Machine, wishes: Wishes) -> Decision:
     if not task.traits.cascades:
         return Decision(None, f"a {task.name} gives no label map that a second network could see")
     if grid.whole:
@@ -50,20 +48,30 @@ def _cascade(task: Task, grid: Grid, machine: Machine, minutes: float | None, fo
     shown = f"a patch shows {min(1.0, share):.0%} of the median image"
     if share >= LEAST_SHARE:
         return Decision(None, f"{shown}, enough to see what lies around a place", NNUNET)
-    if folds:
-        return Decision(None, f"{shown}; a cascade would take {CROSS_FITS} trainings more for each fold", NNUNET)
-    if minutes is not None and minutes < LONG:
-        because = f"{shown}, but {minutes:g} minutes are too few for {CROSS_FITS + 1} trainings: {LONG:g} would do"
-        return Decision(None, because, NNUNET)
+    if wishes.configurations == "ensemble":
+        return Decision(None, f"{shown}, but the mean of slices and volumes was asked for, without a cascade")
+    parts, is_compared = max(1, wishes.folds), wishes.configurations == "auto" and wishes.folds > 0
+    trainings = parts * (CROSS_FITS + 1)
+    least = least_minutes(parts, cascade=True) if is_compared else parts * LONG
+    if wishes.minutes is not None and wishes.minutes < least:
+        few = f"{wishes.minutes:g} minutes are too few for {trainings} trainings"
+        few += " and the other configurations" if is_compared else ""
+        return Decision(None, f"{shown}, but {few}: {least:g} would do", NNUNET)
     factor = _factor(grid, _usual(grid.patch, machine))
     spacing = _low_spacing(grid, factor)
+    where, shared = "in each fold " if wishes.folds else "", _shared(trainings, is_compared=is_compared)
     return Decision(
         factor,
-        f"{shown}: {CROSS_FITS} networks on a grid coarser by this factor{spacing} see all of it first, each trained "
-        "on a part of the cases and marking the others; their labels are further input channels. Each of "
-        f"{CROSS_FITS + 1} trainings gets an equal share of the minutes",
+        f"{shown}: {where}{CROSS_FITS} networks on a grid coarser by this factor{spacing} see all of it first, each "
+        f"trained on a part of the cases and marking the others; their labels are further input channels. {shared}",
         NNUNET,
     )
+
+
+def _shared(trainings: int, *, is_compared: bool) -> str:
+    if is_compared:
+        return f"All configurations get equal parts of the minutes, and so do the {trainings} trainings of this one"
+    return f"Each of {trainings} trainings gets an equal share of the minutes"
 
 
 def _factor(grid: Grid, usual: int) -> float:

@@ -1,4 +1,4 @@
-"""Networks of slices, networks of volumes and their mean, compared by the folds of a run, each within the same minutes.
+"""Networks of slices, of volumes, their mean and a cascade, compared by the folds of a run, each in equal minutes.
 
 nnU-Net chooses its best configuration so (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z), by the mean alone. Here
 the simplest is taken that is not surely worse than the best, by the paired interval of their difference over patients.
@@ -16,7 +16,7 @@ from typing import Any
 from isocenter.errors import listed
 from isocenter.evaluation import Table as Cases
 from isocenter.evaluation import case_table
-from isocenter.planning import CONFIGURATIONS, settings
+from isocenter.planning import CASCADE, compared_configurations, settings, without_cascade
 from isocenter.report import Paragraph, Section, Table, metric_name
 from isocenter.runtime import read_json, write_json
 from isocenter.tasks import Task
@@ -44,8 +44,7 @@ from isocenter.verbs.training.tuning import tuned
 log = logging.getLogger("isocenter")
 WANTED, RECORD, SCHEMA = "search.configurations", "configurations.json", "isocenter.configurations"
 SLICES, VOLUMES, BOTH = "unet_slices", "unet", "ensemble"
-# From the simplest on: the mean takes as long as both together.
-ORDER = (*CONFIGURATIONS, BOTH)
+BY_SLICES, BY_VOLUMES = "2d", "3d"
 NNUNET = "doi:10.1038/s41592-020-01008-z"
 Trainings = tuple[Sequence[Job], Sequence[Outcome]]
 
@@ -58,7 +57,7 @@ def configured(run: RunFolder) -> tuple[RunFolder, More]:
     if WANTED not in run.plan or run.plan[WANTED] not in ("auto", BOTH):
         return run, {}
     runs = {name: replace(run, out=run.out / CONFIGURED / name, made=replace(run.made, plan=plan))
-            for name, plan in _plans(run).items()}  # fmt: skip
+            for name, plan in plans_of(run).items()}  # fmt: skip
     if not (run.out / RECORD).is_file():
         trainings = _trained(run, runs)
         record = {"chosen": BOTH, "because": "it was chosen before", "rows": []}
@@ -67,7 +66,7 @@ def configured(run: RunFolder) -> tuple[RunFolder, More]:
         log.info("configuration: %s: %s", record["chosen"], record["because"])
     record = read_json(run.out / RECORD, SCHEMA)
     chosen = str(record["chosen"])
-    first, *others = sorted(runs, key=lambda name: name != (CONFIGURATIONS[-1] if chosen == BOTH else chosen))
+    first = BY_VOLUMES if chosen == BOTH else chosen
     for fold in run.folds:
         place = runs[first].folder(fold)
         if place.is_dir():
@@ -77,9 +76,9 @@ def configured(run: RunFolder) -> tuple[RunFolder, More]:
     after.write_plan(after.plan)
     if chosen != BOTH:
         return after, {}
-    [other] = others
-    pairs = zip(run.folds, jobs_of(runs[other]), strict=True)
-    return after, {run.folder(fold): [_outcome(runs[other], job)] for fold, job in pairs}
+    slices = runs[BY_SLICES]
+    pairs = zip(run.folds, jobs_of(slices), strict=True)
+    return after, {run.folder(fold): [_outcome(slices, job)] for fold, job in pairs}
 
 
 def configuration_sections(run: Path) -> list[Section]:
@@ -91,20 +90,39 @@ def configuration_sections(run: Path) -> list[Section]:
         return []
     columns = ["configuration", metric_name(record["metric"], {}), "less the best"]
     rows = [[row["name"], Estimate(**row["estimate"]), row["difference"]] for row in record["rows"]]
-    text = f"{record['chosen']} was taken: {record['because']}. Left out: {record['left_out']}."
+    text = f"{record['chosen']} was taken: {record['because']}."
+    text += f" Left out: {record['left_out']}." if record["left_out"] else ""
     return [Section("Configurations", [Paragraph(text), Table(columns, rows)])]
 
 
-def _plans(run: RunFolder) -> dict[str, Plan]:
+def plans_of(run: RunFolder) -> dict[str, Plan]:
     """{configuration: its plan}; the plan's own network is one of them."""
     own, room = str(run.plan["network.name"]), room_of(run.made)
     plans = {}
-    for name, family in zip(CONFIGURATIONS, (SLICES, VOLUMES if own == SLICES else own), strict=True):
+    for name in _names(run):
+        plan, family = run.plan, SLICES if name == BY_SLICES else VOLUMES if own == SLICES else own
         because = f"the configuration {name}, which is compared with others"
-        size = {"network.size": Decision(dict(room.size(run.plan, family)), because)}
-        network = {"network.name": Decision(family, because), **size}
-        plans[name] = run.plan if family == own else room.fitted(with_decisions(run.plan, network))
+        if family != own:
+            size = {"network.size": Decision(dict(room.size(plan, family)), because)}
+            plan = with_decisions(plan, {"network.name": Decision(family, because), **size})
+        if name != CASCADE and _has_cascade(run):
+            plan = without_cascade(plan, because)
+        plans[name] = plan if plan is run.plan else room.fitted(plan)
     return plans
+
+
+def _has_cascade(run: RunFolder) -> bool:
+    """Whether one is compared too: where the plan has one."""
+    return run.plan["preprocessing.cascade"] is not None
+
+
+def _names(run: RunFolder) -> tuple[str, ...]:
+    """The configurations that are trained, from the simplest on."""
+    return compared_configurations(cascade=_has_cascade(run))
+
+
+def _left_out(run: RunFolder) -> str:
+    return "" if _has_cascade(run) else f"a cascade: {run.plan.decision('preprocessing.cascade').because}"
 
 
 def _trained(run: RunFolder, runs: Mapping[str, RunFolder]) -> dict[str, Trainings]:
@@ -116,7 +134,7 @@ def _trained(run: RunFolder, runs: Mapping[str, RunFolder]) -> dict[str, Trainin
         outcomes = []
         for own_job in own:
             job = replace(own_job, what=f"{own_job.what}, {name}")
-            part, timed = Part(job, None), None
+            part, timed = Part.of(runs[name], job), None
             if after is not None:
                 turn = shares.turn(0.0 if run.clock.spent and not number else run.clock.seconds)
                 timed = Timed(after, turn, partial(first_limit, after, part, None))
@@ -128,12 +146,12 @@ def _trained(run: RunFolder, runs: Mapping[str, RunFolder]) -> dict[str, Trainin
 
 def _after(run: RunFolder, jobs: Mapping[str, Sequence[Job]]) -> Afterwards | None:
     """What follows all trainings: the comparison, then all that follows the folds of the one that is taken."""
-    after = afterwards(run, jobs[CONFIGURATIONS[-1]], 1)
+    after = afterwards(run, jobs[BY_VOLUMES], 1)
     if after is None:
         return None
-    tested = sum(len(job.test) for job in jobs[CONFIGURATIONS[-1]])
-    compared = [*[(tested, 1)] * len(CONFIGURATIONS), (tested, len(CONFIGURATIONS))]
-    return replace(after, tested=[*after.tested, *compared], selecting=(2 + len(ORDER)) * after.selecting)
+    tested = sum(len(job.test) for job in jobs[BY_VOLUMES])
+    compared = [*[(tested, 1)] * len(jobs), (tested, 2)]  # of the mean both networks predict each case
+    return replace(after, tested=[*after.tested, *compared], selecting=(2 + len(compared)) * after.selecting)
 
 
 def _outcome(run: RunFolder, job: Job) -> Outcome:
@@ -143,17 +161,17 @@ def _outcome(run: RunFolder, job: Job) -> Outcome:
 
 def _compared(run: RunFolder, trainings: Mapping[str, Trainings]) -> dict[str, Any]:
     """The simplest configuration that is not surely worse than the best, why, and the figures of all."""
-    slices, volumes = (trainings[name] for name in CONFIGURATIONS)
+    slices, volumes, order = trainings[BY_SLICES], trainings[BY_VOLUMES], (*trainings, BOTH)
     more = {job.out: [outcome] for job, outcome in zip(volumes[0], slices[1], strict=True)}
     tables, tasks = dict[str, Cases](), dict[str, Task]()
-    for name in ORDER:
+    for name in order:
         jobs, outcomes = volumes if name == BOTH else trainings[name]
         tables[name], tasks[name] = _scored(run, jobs, outcomes, more if name == BOTH else {}, name)
     primary, seed = str(run.plan["evaluation.primary"]), int(run.plan["training.seed"])
     figures = {name: _figure(tasks[name], table, primary, seed) for name, table in tables.items()}
     sign = -1 if tasks[BOTH].traits.is_error(primary) else 1
-    best = max(ORDER, key=lambda name: sign * figures[name].value)
-    names = [best, *(name for name in ORDER if name != best)]
+    best = max(order, key=lambda name: sign * figures[name].value)
+    names = [best, *(name for name in order if name != best)]
     known = run.dataset.patients_known
     comparison = compare_tables(
         {name: tables[name] for name in names}, [tasks[name] for name in names], seed=seed, patients_known=known
@@ -161,7 +179,7 @@ def _compared(run: RunFolder, trainings: Mapping[str, Trainings]) -> dict[str, A
     row = next(row for row in comparison.rows if row.metric == primary)
     apart = dict(zip(names[1:], row.differences, strict=True))
     worse = [name for name, one in apart.items() if _is_below(one, sign)]
-    chosen = next(name for name in ORDER if name not in worse)
+    chosen = next(name for name in order if name not in worse)
     shown = ", ".join(f"{name} {figure.value:.4f}" for name, figure in figures.items())
     named = metric_name(primary, comparison.metric_names)
     because = f"the simplest that is not surely worse than {best}, by {named} of the cases that folds test: {shown}"
@@ -174,8 +192,7 @@ def _compared(run: RunFolder, trainings: Mapping[str, Trainings]) -> dict[str, A
         }
         for place, name in enumerate(names)
     ]
-    left_out = "a cascade, because folds of a cascade cannot be trained yet"
-    return {"chosen": chosen, "because": because, "metric": primary, "rows": rows, "left_out": left_out}
+    return {"chosen": chosen, "because": because, "metric": primary, "rows": rows, "left_out": _left_out(run)}
 
 
 def _scored(
