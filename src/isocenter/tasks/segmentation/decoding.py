@@ -5,12 +5,13 @@ NumPy only: a packaged model carries a copy of this file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
 from isocenter.files import Spool
+from isocenter.tasks.segmentation.voxel_calibration import Believed
 from isocenter.tasks.shared import EACH
 from isocenter.values import Array, Deferred, Geometry, Region, Slabs
 
@@ -25,25 +26,25 @@ class Taker(Protocol):
 def decoded(
     slabs: Slabs,
     geometry: Geometry,
-    marked: Callable[[Array], Array],
+    believed: Believed,
     largest: int,
     takers: Sequence[Taker],
     networks: Sequence[Taker] = (),
 ) -> Array | Deferred:
     """(*spatial) label values; what no slab covers (cut away before the network) is background.
 
-    marked:   (channels, *region) outputs to (*region) label values, of which `largest` is the largest
+    believed: what makes label values of outputs, of which `largest` is the largest
     networks: each looks at the outputs of one of the networks whose mean the outputs are, where these are known
     """
     mask = Spool(geometry.shape, np.min_scalar_type(largest))
     for region, arrays in slabs:
         # The largest of outputs that are yet to be resampled is found without all of them; takers need them all.
         outputs = np.asarray(arrays["mask"]) if takers else arrays["mask"]
-        mask[region] = labels = marked(outputs)
+        mask[region] = labels = believed.marked(outputs)
         for taker in takers:
             taker.take(region, labels, outputs)
         if networks and f"mask{EACH}" in arrays:
             each = np.split(np.asarray(arrays[f"mask{EACH}"]), len(networks))
             for taker, own in zip(networks, each, strict=True):
-                taker.take(region, marked(own), own)
+                taker.take(region, believed.plain.marked(own), own)
     return mask.data

@@ -141,12 +141,12 @@ class ImportedSegmentation(Segmentation):
         return mask
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """The task with a calibration and with what Dice is to be expected; its maker has decided which pieces stay."""
+        """The task with a calibration and with what Dice is to be expected; its maker has decided what is marked."""
         if not self.tells_structures:
             return self, {}
-        task, made = Segmentation.tuned(replace(self, postprocessing={}), predictions, cases)
+        task, made = Segmentation.tuned(replace(self, postprocessing={}, calibrated_map=False), predictions, cases)
         assert isinstance(task, ImportedSegmentation)  # noqa: S101 - tuning keeps the kind
-        return replace(task, postprocessing=self.postprocessing), made
+        return replace(task, postprocessing=self.postprocessing, calibrated_map=self.calibrated_map), made
 
 
 def _largest_pieces(own: Array) -> Array:

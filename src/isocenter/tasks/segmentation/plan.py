@@ -49,7 +49,7 @@ CLDICE = "arXiv:2003.07311"
 MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
 LAKSHMINARAYANAN = "arXiv:1612.01474"
 # All settings of a segmentation.
-OWN = ("labels", "loss", "tolerance", "postprocessing", "centrelines", *BY_NAME)
+OWN = ("labels", "loss", "tolerance", "postprocessing", "centrelines", "calibrated_map", *BY_NAME)
 KNOWN = (*OWN, *PARTLY, *CERTAINTY, *COVERING, *INTERVALS)
 SENTENCES: Mapping[str, Sentence] = {
     **SETTING_SENTENCES,
@@ -61,6 +61,10 @@ SENTENCES: Mapping[str, Sentence] = {
     "tolerance": Sentence("The tolerance of NSD in mm (in voxels where the spacing is unknown) is {each}"),
     "centrelines": Sentence("Centrelines are followed of {value}", "No structure has a centreline"),
     "several": Sentence("The share of training references in which a structure has several pieces is: {each}"),
+    "calibrated_map": Sentence(
+        "Each voxel gets the label of the largest calibrated probability",
+        "Each voxel gets the label of the largest output of the network",
+    ),
     "expected_dice": Sentence(
         "The Dice that probabilities expect is taken to the power of {each}", "No expected Dice is stated"
     ),
@@ -102,6 +106,10 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         **certainty_decisions(),
         **covering_decisions(),
         **interval_decisions(),
+        "calibrated_map": Decision(
+            None,
+            "label maps follow the uncalibrated outputs unless calibrated ones surely raise the Dice of unseen cases",
+        ),
         "expected_dice": Decision(None, "it is fitted to predictions of unseen cases after training"),
     }
 

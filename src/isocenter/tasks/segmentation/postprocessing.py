@@ -113,7 +113,7 @@ def _chosen_for(value: int, pairs: Sequence[_Pair], several: float) -> tuple[Tid
         after = _dice(value, tried, pairs)
         changed = after != before
         gain = float((after - before).mean())
-        rises = gain > MARGIN and (words != LARGEST or _surely_rises(after - before, pairs))
+        rises = gain > MARGIN and (words != LARGEST or surely_rises(after - before, [pair.patient for pair in pairs]))
         if rises and (after > before).sum() > changed.sum() / 2:
             reasons.append(
                 f"{words}, mean Dice {before.mean():.4f} to {after.mean():.4f}, "
@@ -134,9 +134,9 @@ def _dice(value: int, rule: Tidying, pairs: Sequence[_Pair]) -> np.ndarray:
     return np.array(scores)
 
 
-def _surely_rises(gains: np.ndarray, pairs: Sequence[_Pair]) -> bool:
+def surely_rises(gains: np.ndarray, patients: Sequence[str]) -> bool:
     """Whether the mean over (cases,) lies above 0 in 95 % of the draws of patients, each with all its cases."""
-    people, owner = np.unique([pair.patient for pair in pairs], return_inverse=True)
+    people, owner = np.unique(patients, return_inverse=True)
     sums, counts = np.bincount(owner, gains), np.bincount(owner)
     drawn = np.random.default_rng(0).integers(len(people), size=(DRAWS, len(people)))
     return bool(np.quantile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), 1 - SURE) > 0)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from isocenter.evaluation import Calibrator, value_scores
+from isocenter.evaluation import value_scores
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.unseen_voxels import Voxels
 from isocenter.tasks.segmentation.voxel_calibration import SIZES, Believed
@@ -71,7 +70,7 @@ def crossed_volumes(
 
     Nor where no thresholds are found, by which a fold alone goes.
     """
-    networks, plain = max(folds) + 1, replace(believed, calibrator=Calibrator())
+    networks, plain = max(folds) + 1, believed.plain
     if certainty.conformal is None or networks * len(believed.names) > MOST_CHANNELS:
         return certainty, {}
     rows, whole = _volumes_off(predictions, cases, truth, plain)
@@ -109,6 +108,10 @@ def sizes_of(made: Prediction, drawn: Array, patient: str, truth: Truth, believe
         return None
     mask = np.asarray(made.data)
     marked = np.array([float(np.count_nonzero(place_of(values, mask))) for values in truth.structures])
+    if believed.maps:  # the map was made before calibrated outputs were chosen to make it
+        mapped = voxels.mapped_by(believed, truth.structures)
+        marked = (marked + voxels.weights @ (mapped.marked * 1.0 - voxels.marked)).clip(0.0)
+        voxels = mapped
     return np.stack([marked, voxels.weights @ np.abs(voxels.marked - voxels.probabilities(believed))])
 
 

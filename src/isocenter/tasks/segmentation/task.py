@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
 from isocenter.tasks.segmentation.decoding import decoded
 from isocenter.tasks.segmentation.loss import mask_loss, mean_dice, overlap_counts, shares_of
@@ -18,7 +16,7 @@ from isocenter.tasks.segmentation.promises import crossed_volumes, promised
 from isocenter.tasks.segmentation.scores import ERRORS, METRICS, NAMES, OF_READERS, mask_columns, structure_volumes
 from isocenter.tasks.segmentation.scoring import MaskScoring
 from isocenter.tasks.segmentation.targets import Truth
-from isocenter.tasks.segmentation.unseen_voxels import unseen_voxels
+from isocenter.tasks.segmentation.unseen_voxels import Found, unseen_voxels
 from isocenter.tasks.segmentation.voxel_calibration import SIZES, Believed, SoftDice, check_voxels
 from isocenter.tasks.segmentation.voxel_sample import SAMPLED, SCORED, Sampler
 from isocenter.tasks.segmentation.voxel_scores import BELIEF, ECE
@@ -36,10 +34,8 @@ from isocenter.tasks.shared import (
     reading,
     refuse_other_image_grid,
     uncut,
-    written,
 )
 from isocenter.tasks.task import Task
-from isocenter.transforms import winners
 from isocenter.values import (
     Array,
     Case,
@@ -74,6 +70,7 @@ class Segmentation:
     several:        share of the training references in which a label has several pieces, by its name; None: unknown
     certainty:      how far the probabilities of voxels can be believed, and what makes them so
     expected_dice:  {structure: power that makes the true Dice of what its probabilities expect}; None: not found yet
+    calibrated_map: whether calibrated outputs make the label map; None: nobody has compared, and they do not
     centrelines:    names of labels that are lines (vessels, nerves); their centrelines are taught and measured
     regions:        {name: values} of structures that overlap, each an output of its own; the first value marks it in
                     the label map, where a later region overwrites an earlier one. Other settings go by their names
@@ -98,11 +95,12 @@ class Segmentation:
     several: Mapping[str, float] | None = None
     certainty: Certainty = field(default_factory=Certainty)
     expected_dice: Mapping[str, float] | None = None
+    calibrated_map: bool | None = None
 
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     traits: ClassVar[Traits] = Traits(
-        tunes=("postprocessing", *FOUND, "expected_dice", "covering", "conformal"),
+        tunes=("postprocessing", *FOUND, "calibrated_map", "expected_dice", "covering", "conformal"),
         registers={"tolerance": "tolerance"},
         case_metric="dice",
         cascades=True,
@@ -136,6 +134,7 @@ class Segmentation:
                 tolerance_from(settings["tolerance"], labels, partly["regions"]),
                 postprocessing=None if rules is None else {name: tidying_from(rule) for name, rule in rules.items()},
                 centrelines=tuple(str(name) for name in settings.get("centrelines") or ()),
+                calibrated_map=settings.get("calibrated_map"),
                 certainty=Certainty.of(settings),
                 **by_name,
                 **partly,
@@ -143,7 +142,7 @@ class Segmentation:
         check_partly(labels, task.loss_name, partly)
         each = (task.tolerances, task.weights or {}, task.postprocessing or {}, task.centrelines)
         check_settings(task.names, labels, task.loss_name, *each)
-        check_voxels(task.certainty.calibration_method, task.believed, task.expected_dice)
+        check_voxels(task.certainty.calibration_method, task.believed, task.expected_dice, task.calibrated_map)
         return task
 
     @property
@@ -157,6 +156,7 @@ class Segmentation:
             **{name: given and dict(given) for name, given in by_name.items()},
             "postprocessing": self.postprocessing and {n: asdict(rule) for n, rule in self.postprocessing.items()},
             "centrelines": list(self.centrelines),
+            "calibrated_map": self.calibrated_map,
             "regions": None if self.regions is None else {name: list(values) for name, values in self.regions.items()},
             "ignore": self.ignore,
             "background": self.background,
@@ -321,26 +321,21 @@ class Segmentation:
 
     @property
     def believed(self) -> Believed:
-        """What makes probabilities of outputs."""
+        """What makes probabilities, and label maps, of outputs."""
         names = ("background", *self.names) if self.exclusive else self.names
-        return Believed(names, self.exclusive, self.certainty.calibrator)
-
-    def marked(self, outputs: Array) -> Array:
-        """(channels, ...) outputs of a part of the grid to label values: of the largest, or the last likely one."""
-        if not self.exclusive:
-            return written(outputs, self.writes)
-        return np.array(self.writes, dtype=np.min_scalar_type(max(self.writes)))[winners(outputs)]
+        return Believed(names, self.exclusive, self.certainty.calibrator, self.writes, bool(self.calibrated_map))
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Label values, tidied; what no slab covers (cut away before the network) is background.
 
-        They are those of the uncalibrated outputs; calibrated probabilities say what Dice is to be expected.
+        Calibrated probabilities say what Dice is to be expected, whichever outputs make the label map.
         """
         most = SAMPLED if self.certainty.calibration is None else SCORED
         sampler = Sampler(geometry, most) if self.tells_structures else None
         soft = None if self.expected_dice is None else SoftDice(tuple(self.structures.values()), self.believed)
         folds = SoftDice.of_each(self.certainty.folds, tuple(self.structures.values()), self.believed)
-        data = decoded(slabs, geometry, self.marked, max(self.writes), [one for one in (sampler, soft) if one], folds)
+        takers = [one for one in (sampler, soft) if one]
+        data = decoded(slabs, geometry, self.believed, max(self.writes), takers, folds)
         confidence, untuned, whole = Confidence(), sampler.drawn if sampler else None, self.settled(data, geometry)
         if soft is not None:
             sizes = soft.sizes(whole)
@@ -364,11 +359,14 @@ class Segmentation:
             if self.exclusive:
                 rules, decision = choose(predictions, cases, self.classes, self.truth.of, self.several or {})
             task, made = replace(self, postprocessing=rules), {"task.postprocessing": decision}
-        if self.is_divided or None not in (self.certainty.calibration, self.expected_dice):
+        found = Found(self.certainty, self.calibrated_map, self.expected_dice)
+        if self.is_divided or found.is_whole:
             return task, made
         unseen = unseen_voxels(predictions, cases, self.truth, self.believed, task.postprocessing or {}, self.classes)
-        certainty, expected, decisions = unseen.tuned(self.certainty, self.expected_dice)
-        return replace(task, certainty=certainty, expected_dice=expected), {**made, **decisions}
+        found, decisions = unseen.tuned(found if not self.postprocessing else found._replace(calibrated_map=False))
+        if "task.postprocessing" in decisions:
+            task = replace(task, postprocessing={})
+        return replace(task, **found._asdict()), {**made, **decisions}
 
     def assured(
         self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool

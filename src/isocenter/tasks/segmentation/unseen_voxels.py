@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import compress
+from typing import NamedTuple
 
 import numpy as np
 
+from isocenter.errors import counted
 from isocenter.evaluation import Calibrator, Unseen, chosen_calibrator, normalised, overlap, shares_of
+from isocenter.tasks.segmentation.postprocessing import FEWEST_PATIENTS, MARGIN, surely_rises
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.voxel_calibration import VOXEL_METHODS, Believed
 from isocenter.tasks.segmentation.voxel_sample import VoxelSample
@@ -24,6 +27,19 @@ MOST_NUMBERS = 300_000
 MOST_VOLUME_LOST = 0.02
 LEAST_POWER, MOST_POWER = 0.2, 5.0
 GUO = "arXiv:1706.04599"
+
+
+class Found(NamedTuple):
+    """Settings of a segmentation that unseen voxels find: fields of its task, None where they are open."""
+
+    certainty: Certainty
+    calibrated_map: bool | None
+    expected_dice: Mapping[str, float] | None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is left to be found; label maps are compared only where a calibration is found."""
+        return self.certainty.calibration is not None and self.expected_dice is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +85,11 @@ class Voxels:
         numbers = (true * np.arange(1, true.shape[1] + 1)).sum(axis=1) if exclusive else true
         return cls(patient, sample.places[there], sample.outputs[there], numbers, marked, sample.weights[there])
 
+    def mapped_by(self, believed: Believed, structures: Sequence[tuple[int, ...]]) -> Voxels:
+        """The same voxels in the label map that these beliefs make."""
+        values = believed.marked(self.outputs.T)
+        return replace(self, marked=np.stack([np.isin(values, own) for own in structures], axis=1))
+
     @property
     def true(self) -> Array:
         """(n, structures) truths."""
@@ -83,24 +104,65 @@ class Voxels:
 class UnseenVoxels:
     """The voxels of all unseen cases.
 
-    dice: (cases, structures) of the tidied label maps; NaN where neither side has the structure
+    dice, untidied: (cases, structures) of the label maps after and before tidying; NaN where neither side has it
+    structures:     the values of each
+    tidies:         whether any rule tidies label maps
     """
 
     cases: Sequence[Voxels]
     dice: Floats
+    untidied: Floats
     believed: Believed
+    structures: Sequence[tuple[int, ...]]
+    tidies: bool
 
-    def tuned(
-        self, certainty: Certainty, powers: Mapping[str, float] | None
-    ) -> tuple[Certainty, Mapping[str, float] | None, dict[str, Decision]]:
-        """What they find of a calibration and of the powers of `expected`, where it is not set yet."""
+    def tuned(self, found: Found) -> tuple[Found, dict[str, Decision]]:
+        """What these voxels find of that which is not set yet."""
         made = dict[str, Decision]()
-        if self.cases and certainty.calibration is None:
+        if not self.cases:
+            return found, made
+        certainty, calibrated_map, powers = found
+        if certainty.calibration is None:
             calibration, made["task.calibration"] = self.calibration(certainty.calibration_method)
             certainty = replace(certainty, calibration=calibration)
-        if self.cases and powers is None:
-            powers, made["task.expected_dice"] = self.expected(certainty.calibrator)
-        return certainty, powers, made
+        unseen = self if calibrated_map is False else self.mapped_by(certainty.calibrator)
+        if calibrated_map is None:
+            calibrated_map, because = self.gains(unseen, certainty.calibrator)
+            made["task.calibrated_map"] = Decision(calibrated_map, because)
+            if calibrated_map and self.tidies:
+                because = "off: label maps of calibrated outputs score more without it than others with it"
+                made["task.postprocessing"] = Decision({}, because)
+        if powers is None:
+            powers, made["task.expected_dice"] = (unseen if calibrated_map else self).expected(certainty.calibrator)
+        return Found(certainty, calibrated_map, powers), made
+
+    def mapped_by(self, calibrator: Calibrator) -> UnseenVoxels:
+        """The same voxels with the label maps of outputs calibrated so, which nothing tidies.
+
+        Their Dice is that of the untidied maps, and what the sampled voxels say of the difference: no image is
+        predicted anew.
+        """
+        believed = replace(self.believed, calibrator=calibrator, maps=True)
+        if not believed.moves_edges:
+            return self
+        cases = [one.mapped_by(believed, self.structures) for one in self.cases]
+        change = [true_dice(now) - true_dice(before) for now, before in zip(cases, self.cases, strict=True)]
+        dice = (np.nan_to_num(self.untidied, nan=1.0) + change).clip(0.0, 1.0)
+        return replace(self, cases=cases, dice=dice)
+
+    def gains(self, mapped: UnseenVoxels, calibrator: Calibrator) -> tuple[bool, str]:
+        """Whether calibrated label maps surely have the higher Dice, and why."""
+        if not replace(self.believed, calibrator=calibrator).moves_edges:
+            return False, "a calibration by one factor, or none, changes no label"
+        patients = [one.patient for one in self.cases]
+        if len(set(patients)) < FEWEST_PATIENTS:
+            few = f"{counted(len(set(patients)), 'patient')} are too few to compare label maps"
+            return False, f"{few} (at least {FEWEST_PATIENTS} are needed)"
+        before, after = (np.nan_to_num(one.dice, nan=1.0).mean(axis=1) for one in (self, mapped))
+        sure = bool((after - before).mean() > MARGIN) and surely_rises(after - before, patients)
+        words = f"mean Dice of {counted(len(self.cases), 'unseen case')} {before.mean():.4f} by outputs of the network"
+        words += f", {after.mean():.4f} by calibrated ones: "
+        return sure, words + ("a gain in 95 % of the draws of patients" if sure else "no sure gain")
 
     def calibration(self, method: str) -> tuple[Calibrator, Decision]:
         """The calibration of a method ("auto" chooses), by voxels of which each patient's weigh as much in all."""
@@ -170,16 +232,30 @@ def unseen_voxels(
 ) -> UnseenVoxels:
     """The sampled voxels of cases that did not train; of those without a sample none."""
     rules = {label.value: postprocessing[label.name] for label in labels if label.name in postprocessing}
-    voxels, dice = list[Voxels](), []
+    voxels, dice, untidied = list[Voxels](), [], []
     for made, case in zip(predictions, cases, strict=True):
         drawn, known = truth.of(case)
         own = Voxels.of(made, (drawn, known), case.patient, truth.structures, exclusive=believed.exclusive)
         if own is not None:
-            mask = tidied(np.asarray(made.data), rules, made.geometry.voxel_volume or 1.0)
-            mask = mask if known is None else np.where(known, mask, 0)
-            dice.append([overlap(place_of(one, mask), place_of(one, drawn)).dice for one in truth.structures])
+            data = np.asarray(made.data)
+            mask = tidied(data, rules, made.geometry.voxel_volume or 1.0) if rules else data
+            dice.append(dice_of(mask, drawn, known, truth.structures))
+            untidied.append(dice_of(data, drawn, known, truth.structures) if rules else dice[-1])
             voxels.append(own)
-    return UnseenVoxels(voxels, np.array(dice), believed)
+    return UnseenVoxels(voxels, np.array(dice), np.array(untidied), believed, truth.structures, bool(rules))
+
+
+def dice_of(mask: Array, drawn: Array, known: Array | None, structures: Sequence[tuple[int, ...]]) -> list[float]:
+    """(structures,) of a label map, within what is known."""
+    mask = mask if known is None else np.where(known, mask, 0)
+    return [overlap(place_of(one, mask), place_of(one, drawn)).dice for one in structures]
+
+
+def true_dice(voxels: Voxels) -> Floats:
+    """(structures,) 2 sum(t m) / (sum(t) + sum(m)) by weighted voxels; 1 where neither side has the structure."""
+    both = voxels.weights @ (voxels.true * voxels.marked)
+    size = voxels.weights @ (voxels.true * 1.0 + voxels.marked)
+    return np.where(size > 0, 2 * both / np.maximum(size, 1e-9), 1.0)
 
 
 def soft_dice(voxels: Voxels, probabilities: Floats) -> Floats:

@@ -5,14 +5,15 @@ NumPy only: a packaged model carries a copy of this file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator, volume_unit
-from isocenter.tasks.shared import Certainty, place_of, sigmoid, softmax
+from isocenter.tasks.shared import Certainty, place_of, sigmoid, softmax, written
+from isocenter.transforms import winners
 from isocenter.values import MM3_PER_ML, Array, Confidence, Floats, Geometry, Region
 
 # What a prediction keeps of its masks until it is tuned.
@@ -31,17 +32,54 @@ class Believed:
 
     names:     of the channels; of exclusive labels the first is the background's
     exclusive: factors and shifts are of the logarithms of probabilities; else of each region's logarithm of odds
+    writes:    the value that each channel marks in label maps
+    maps:      whether calibrated outputs make the label map, else those of the network
     """
 
     names: tuple[str, ...]
     exclusive: bool
     calibrator: Calibrator
+    writes: tuple[int, ...] = ()
+    maps: bool = False
 
     def __call__(self, outputs: Array) -> Array:
         """(channels, ...) outputs to as many calibrated probabilities."""
+        scores = self._calibrated(outputs) if self.moves else outputs
+        return softmax(scores) if self.exclusive else sigmoid(scores)
+
+    @property
+    def plain(self) -> Believed:
+        """The same of outputs that nobody has calibrated."""
+        return replace(self, calibrator=Calibrator(), maps=False)
+
+    @property
+    def moves(self) -> bool:
+        """Whether calibrated probabilities differ from those of the network."""
+        return bool(self.calibrator.parameters)
+
+    @property
+    def moves_edges(self) -> bool:
+        """Whether the most probable label of a voxel can be another one than before: one factor keeps all of them."""
+        return self.moves and "all" not in self.calibrator.parameters
+
+    def marked(self, outputs: Array) -> Array:
+        """(channels, ...) outputs to label values: of the largest, or of the last region likelier than not."""
+        if not (self.maps and self.moves_edges):
+            return self._largest(outputs)
+        outputs = np.asarray(outputs)
+        values = np.empty(outputs.shape[1:], dtype=np.min_scalar_type(max(self.writes)))
+        for rows in _rows(values, outputs):
+            values[rows] = self._largest(self._calibrated(outputs[:, rows]))
+        return values
+
+    def _largest(self, scores: Array) -> Array:
+        if not self.exclusive:
+            return written(scores, self.writes)
+        return np.array(self.writes, dtype=np.min_scalar_type(max(self.writes)))[winners(scores)]
+
+    def _calibrated(self, outputs: Array) -> Array:
+        """(channels, ...) outputs whose softmax or sigmoid the probabilities are."""
         own = self.calibrator.parameters
-        if not own:
-            return softmax(outputs) if self.exclusive else sigmoid(outputs)
         if "all" in own:
             numbers = [[own["all"][0], 0.0]] * len(self.names)
         elif self.exclusive and len(self.names) == 2:
@@ -56,7 +94,13 @@ class Believed:
         for place, (factor, shift) in enumerate(numbers):
             made[place] *= np.float32(factor)
             made[place] += np.float32(shift)
-        return softmax(made) if self.exclusive else sigmoid(made)
+        return made
+
+
+def _rows(labels: Array, outputs: Array) -> Iterator[slice]:
+    """The rows of a part, so many at a time that their outputs are no more than `AT_ONCE`."""
+    step = max(1, AT_ONCE * len(labels) // max(1, outputs.size))
+    return (slice(row, row + step) for row in range(0, len(labels), step))
 
 
 def voxel_in_unit(geometry: Geometry) -> float:
@@ -80,12 +124,11 @@ class SoftDice:
     @classmethod
     def of_each(cls, networks: int, structures: Sequence[Sequence[int]], believed: Believed) -> list[SoftDice]:
         """One for each of so many networks, by their own probabilities, which nobody has calibrated."""
-        return [cls(structures, replace(believed, calibrator=Calibrator())) for _ in range(networks)]
+        return [cls(structures, believed.plain) for _ in range(networks)]
 
     def take(self, region: Region, labels: Array, outputs: Array) -> None:
         """(*region) the label map of a part, and (channels, *region) its outputs."""
-        step = max(1, AT_ONCE * len(labels) // max(1, outputs.size))
-        for rows in (slice(row, row + step) for row in range(0, len(labels), step)):
+        for rows in _rows(labels, outputs):
             own = self._believed(outputs[:, rows])[-len(self._structures) :]
             for place, values in enumerate(self._structures):
                 mask = labels[rows] == values[0] if len(values) == 1 else np.isin(labels[rows], values)
@@ -129,7 +172,9 @@ class SoftDice:
         return Confidence(low=low, high=high, expected=self.expected(powers))
 
 
-def check_voxels(method: str, believed: Believed, expected: Mapping[str, float] | None) -> None:
+def check_voxels(
+    method: str, believed: Believed, expected: Mapping[str, float] | None, calibrated_map: bool | None
+) -> None:
     """PlanError for a calibration that voxels do not have, or that is not of these channels.
 
     method: as a person chose it
@@ -144,6 +189,9 @@ def check_voxels(method: str, believed: Believed, expected: Mapping[str, float] 
     if columns and "all" not in columns and set(columns) not in (set(believed.names), set(structures[-1:])):
         remedy = "Leave it to `isocenter train`"
         raise PlanError(f"it is of {', '.join(columns)}, not of the channels", "task.calibration", remedy)
+    if calibrated_map not in (None, True, False):
+        problem = f"{calibrated_map!r} does not say whether calibrated outputs make the label map"
+        raise PlanError(problem, "task.calibrated_map", "Give true, false or none")
     if expected is not None and (set(expected) != set(structures) or min(expected.values()) <= 0):
         remedy = f"Give a number above 0 for each of {', '.join(structures)}"
         raise PlanError("there is not one for each structure", "task.expected_dice", remedy)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.evaluation import BINS, Calibrator, Seed, Table, bootstrap, bootstrap_statistic, pearson, spearman
+from isocenter.evaluation import BINS, Seed, Table, bootstrap, bootstrap_statistic, pearson, spearman
 from isocenter.files import parse_json
 from isocenter.tasks.segmentation.promises import TIMES, covering_columns
 from isocenter.tasks.segmentation.unseen_voxels import Voxels, volume_errors
@@ -58,8 +58,8 @@ def voxel_columns(
         return rows
     near = near_edges(reference[0], made.geometry)[tuple(voxels.places.T)]
     sides = {"": believed}
-    if believed.calibrator.parameters:
-        sides[BEFORE] = replace(believed, calibrator=Calibrator())
+    if believed.moves:
+        sides[BEFORE] = believed.plain
     for side, own in sides.items():
         chances = voxels.probabilities(own)
         for place, (name, error) in enumerate(zip(structures, volume_errors(voxels, chances), strict=True)):
