@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -33,6 +35,16 @@ def test_a_number_that_only_names_the_patient_tells_nothing_of_other_patients():
 def test_what_is_the_same_for_all_is_not_tried():
     auc, p = discrimination(np.ones((80, 2)), Called(LABEL), PATIENT, seed=0)
     assert (auc.value, p) == (0.5, pytest.approx(1.0)) and "none" in auc.method
+
+
+def test_where_every_patient_has_the_same_classes_nothing_is_known_of_chance_and_no_number_warns():
+    """The first image of each patient is of one class: no shuffle of patients holds the other."""
+    patient, label = np.repeat(np.arange(20), 2), np.tile([0, 1], 20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        auc, p = discrimination(label[:, None] + 0.0, Called(label), patient, seed=0)
+    assert auc.value == 1
+    assert p == 1
 
 
 def test_numbers_that_are_the_value_or_the_time_tell_it_and_noise_does_not():

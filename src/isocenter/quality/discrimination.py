@@ -20,6 +20,8 @@ from isocenter.values import Array, Estimate, Floats
 FOLDS = 5
 # Shuffles tell mean and deviation of chance; the tail follows from the normal law, so few are enough.
 SHUFFLES, DRAWS = 200, 500
+# Fewer that hold every class tell neither: where the first images of all patients are of one class, none does.
+FEWEST_SHUFFLES = 20
 # Further out in the tail nobody knows whether the normal law still holds.
 SMALLEST_P = 1e-6
 
@@ -40,6 +42,7 @@ def discrimination(
 
     values:  (cases, numbers)
     patient: (cases,) index of the person
+    p is 1 where patients cannot be given each other's outcome: their first images are alike.
     """
     if np.ptp(values, axis=0).max() < 1e-9:
         return Estimate(0.5, n=len(outcome), patients=len(np.unique(patient)), method="none: the same for all"), 1.0
@@ -48,8 +51,10 @@ def discrimination(
     truth = np.stack([outcome.truth(order) for order in orders])  # (1 + shuffles, cases, columns)
     scores = predict(values, truth, fold)
     reached = outcome.each_reached(scores, orders)
-    spread = max(float(reached[1:].std(ddof=1)), 1e-6)
-    p = float(stats.norm.sf((reached[0] - reached[1:].mean()) / spread))
+    by_chance, p = reached[1:][np.isfinite(reached[1:])], 1.0
+    if len(by_chance) >= FEWEST_SHUFFLES:
+        spread = max(float(by_chance.std(ddof=1)), 1e-6)
+        p = float(stats.norm.sf((reached[0] - by_chance.mean()) / spread))
     estimate = bootstrap_statistic(
         lambda weights: outcome.reached(scores[0], own, weights),
         patient,

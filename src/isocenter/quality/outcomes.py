@@ -59,14 +59,18 @@ class Called:
         return one_against_rest(auroc, scores, self.label[order], weights)
 
     def each_reached(self, scores: Floats, orders: Array) -> Floats:
-        """The AUC of each shuffle, by the sum of the ranks of a class (Mann and Whitney, Ann Math Stat 1947)."""
+        """The AUC of each shuffle, by the sum of the ranks of a class (Mann and Whitney, Ann Math Stat 1947).
+
+        NaN of a shuffle in which a class has no case, or all of them.
+        """
         truths, classes = self.label[orders], scores.shape[2]
         each = []
         for label in range(classes) if classes > 2 else (1,):
             own = truths == label
             count, ranks = own.sum(axis=1), stats.rankdata(scores[:, :, label], axis=1)
             below = (ranks * own).sum(axis=1) - count * (count + 1) / 2
-            each.append(below / (count * (own.shape[1] - count)))
+            pairs = (count * (own.shape[1] - count)).astype(np.float64)
+            each.append(np.divide(below, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0))
         return np.asarray(np.mean(each, axis=0))
 
 
