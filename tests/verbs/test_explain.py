@@ -18,12 +18,12 @@ import tifffile
 import isocenter
 from explanation.looking import corner_model, textured
 from isocenter.errors import UsageError
-from isocenter.explanation import FEWEST, TESTED, named_methods
+from isocenter.explanation import FEWEST, TESTED, TESTS_VERSION, named_methods
 from isocenter.explanation import METHODS as ALL_METHODS
-from isocenter.runtime import write_json
+from isocenter.runtime import read_json, write_json
 from isocenter.values import Case
 from isocenter.verbs import explaining
-from isocenter.verbs.explaining import findings_sentence
+from isocenter.verbs.explaining import findings_sentence, keep, kept_records
 from packages import no_export
 
 METHODS = "gradcam,occlusion,integrated_gradients"
@@ -139,6 +139,16 @@ def test_methods_are_tested_once_a_model_and_what_was_found_travels_with_its_pac
     assert set(other.table["method"]) == {"integrated_gradients"}  # what "auto" believes
 
 
+@pytest.mark.parametrize("former", [{}, {"tests": TESTS_VERSION - 1}])
+def test_verdicts_of_tests_that_have_changed_since_are_not_kept(segmented, tmp_path, former):
+    model, judged = isocenter.load(segmented.out), {"gradcam": {"passed": True, "because": "as given"}}
+    keep(tmp_path, model, judged, {"attention": "it has none"})
+    assert kept_records(tmp_path, model) == (judged, {"attention": "it has none"})
+    content = read_json(tmp_path / "explanations.json", "isocenter.explanations")
+    write_json(tmp_path / "explanations.json", "isocenter.explanations", {**content, "tests": None, **former})
+    assert kept_records(tmp_path, model) == ({}, {})
+
+
 def test_maps_are_compared_with_masks_and_masks_on_another_grid_are_a_failure_with_its_case(segmented, tmp_path):
     few = tmp_path / "few"
     for folder in ("images", "labels"):
@@ -164,6 +174,7 @@ def test_evaluate_shows_maps_beside_its_best_and_worst_cases_by_methods_that_wer
     run = shutil.copytree(segmented.out, tmp_path / "run")
     methods = {name: {"passed": name == "gradcam", "because": "as given"} for name in ALL_METHODS}
     content = {"weights_sha256": isocenter.load(run).record["weights_sha256"], "methods": methods}
+    content["tests"] = TESTS_VERSION
     write_json(run / "explanations.json", "isocenter.explanations", content)
     made = isocenter.evaluate(run, segmented.data, labels="1=shell,2=core", explain=True, out=tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "explanations.csv")
@@ -185,6 +196,7 @@ def test_evaluate_says_before_it_tests_methods_that_it_takes_long_and_happens_on
     methods = {name: {"passed": False, "because": "as given"} for name in ALL_METHODS if name != "gradcam"}
     attention = {name: "as given" for name in methods if name.startswith("attention")}
     content = {"weights_sha256": isocenter.load(run).record["weights_sha256"], "refused": attention}
+    content["tests"] = TESTS_VERSION
     content["methods"] = {name: one for name, one in methods.items() if name not in attention}
     write_json(run / "explanations.json", "isocenter.explanations", content)
     options = {"labels": "1=shell,2=core", "split": "all", "device": "cpu", "explain": True}

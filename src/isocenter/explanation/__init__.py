@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from isocenter.explanation.subject import Objective, Subject
     from isocenter.explanation.surrogate import Surrogate, additive_surrogate
     from isocenter.explanation.unfit import UnfitError
-    from isocenter.explanation.verdicts import FEWEST, TESTED, Verdict, plain_estimate, verdict_of
+    from isocenter.explanation.verdicts import FEWEST, TESTED, TESTS_VERSION, Verdict, plain_estimate, verdict_of
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import IntegrityError, IsocenterError
+from isocenter.explanation import TESTS_VERSION
 from isocenter.files import cache_folder, cached
 from isocenter.runtime import (
     EXPLANATIONS,
@@ -33,7 +34,7 @@ SHA_256 = re.compile(r"[0-9a-f]{64}")
 def kept_records(path: Path | None, model: Model) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
     """{method: what its tests found} and {method: why it could not explain} of this model.
 
-    Both are empty where it was not tested, or another model was.
+    Both are empty where it was not tested, or only by tests that have changed since, or another model was.
     """
     if path is None or not path.exists():
         return {}, {}
@@ -58,7 +59,8 @@ def keep(path: Path | None, model: Model, records: Records, refused: Mapping[str
     if path is None:
         return
     judged = {name: one for name, one in records.items() if one.get("passed") is not None}
-    content = {"weights_sha256": model.record.get("weights_sha256"), "methods": judged, "refused": dict(refused)}
+    weights = model.record.get("weights_sha256")
+    content = {"weights_sha256": weights, "tests": TESTS_VERSION, "methods": judged, "refused": dict(refused)}
     if _is_writable(path):
         place = _place(path)
         write_json(place, EXPLANATIONS_SCHEMA, content)
@@ -79,14 +81,17 @@ def kept_content(folder: Path) -> dict[str, Any]:
 
 
 def _records_in(place: Path, model: Model) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
-    """What a file holds of this model; nothing of another model, of a damaged file and of one that is not there."""
+    """What a file holds of this model by the tests of today.
+
+    Nothing of another model or of former tests, of a damaged file and of one that is not there.
+    """
     if not place.is_file():
         return {}, {}
     try:
         record = read_json(place, EXPLANATIONS_SCHEMA)
     except IntegrityError:
         return {}, {}
-    same = record.get("weights_sha256") == model.record.get("weights_sha256")
+    same = record.get("weights_sha256") == model.record.get("weights_sha256") and record.get("tests") == TESTS_VERSION
     return (dict(record.get("methods") or {}), dict(record.get("refused") or {})) if same else ({}, {})
 
 
