@@ -93,7 +93,8 @@ class MonaiTransforms:
 
     def _check(self, image: Image, where: str) -> None:
         if len(image.channels) != len(self.channels):
-            problem = f"has {counted(len(image.channels), 'channel')}, the model expects {len(self.channels)}"
+            problem = f"has {counted(len(image.channels), 'channel')} ({', '.join(image.channels)}), the model expects "
+            problem += f"{len(self.channels)} ({', '.join(self.channels)})"
             raise DatasetError(problem, where, f"Give {', '.join(self.channels)}, in that order")
         if image.geometry.ndim != self.ndim or image.frames is not None:
             raise GeometryError(f"has not {self.ndim} axes", where, "Give images of the kind it was trained on")
