@@ -48,7 +48,8 @@ def augmentation(
     flips, reason = _flips(profile, anatomy, left_right, task, len(patch))
     tiny = max(patch) <= TINY
     is_picture = len(patch) == PICTURE
-    quarters = not profile.upright and is_picture and not names_sides(task.decoding.mirrored)
+    sided = names_sides(task.decoding.mirrored)
+    quarters = not profile.upright and is_picture and not sided
     sized = GridNeeds.of(task).scaled
     # Of few pixels a large turn reads much from outside the image.
     chosen: dict[str, Any] = {
@@ -70,7 +71,7 @@ def augmentation(
         made["scale"] = Decision(0.0, "a size may be the answer, and a stretched image would show another")
     made["flips"] = Decision(list(flips), reason, profile.source if flips else "")
     made["left_right"] = left_right
-    made["quarter_turns"] = Decision(quarters, _upright(profile, is_picture))
+    made["quarter_turns"] = Decision(quarters, _upright(profile, is_picture, sided))
     return {field.name: made[field.name] for field in fields(Augmentation)}
 
 
@@ -116,7 +117,8 @@ def _sided(task: Task, because: str) -> str:
     return f"{because}; paired labels change places" if names_sides(task.decoding.mirrored) else because
 
 
-def _upright(profile: Profile, is_picture: bool) -> str:
+def _upright(profile: Profile, is_picture: bool, sided: bool) -> str:
+    """Why images are rotated by quarter turns, or not. sided: a label names a side."""
     if not is_picture:
         return "only 2D images are turned this way"
     if profile.upright:
@@ -125,6 +127,8 @@ def _upright(profile: Profile, is_picture: bool) -> str:
             if profile != UNKNOWN
             else "the image may have an upright orientation"
         )
+    if sided:
+        return "a label names a side, and half a turn brings left to where right was"
     return "the image has no upright orientation"
 
 
