@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isocenter.errors import PlanError
+from isocenter.tasks import build
 from isocenter.tasks.shared.operating_point import check_rule, chosen_thresholds, threshold, unkept_rule
 from isocenter.values import BY_HAND, Decision
 
@@ -89,3 +90,14 @@ def test_a_rule_that_has_its_threshold_or_that_nobody_registered_is_no_warning()
     assert unkept_rule({**REGISTERED, "thresholds": kept}) == []
     by_rule = {"operating_point": Decision("youden", "no rule was asked for")}
     assert unkept_rule({**by_rule, "thresholds": Decision(None, "they are found after training")}) == []
+
+
+def test_a_rule_of_a_part_that_could_not_be_kept_names_the_part():
+    classes = build({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
+    findings = build({"name": "findings", "findings": ["effusion"]})
+    own = {f"{one.name}.{key}": value for one in (classes, findings) for key, value in one.settings.items()}
+    joint = build({"name": "classification+findings", "weighting": "fixed", **own})
+    thresholds = Decision(None, "they are found after training")
+    given = {f"findings.{name}": one for name, one in {**REGISTERED, "thresholds": thresholds}.items()}
+    [warning] = joint.traits.unkept(given)
+    assert warning.startswith("The rule sensitivity>=0.95 of findings could not be kept: no case was left")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.tasks.answers import Traits
-from isocenter.tasks.shared import COARSEST
+from isocenter.tasks.shared import COARSEST, NOT_KEPT
 from isocenter.values import Dataset, Decision, Fingerprint, Sentence
 
 if TYPE_CHECKING:
@@ -130,7 +130,12 @@ def _suited(parts: Mapping[str, Traits], settings: Mapping[str, Any]) -> dict[st
 
 
 def _unkept(parts: Mapping[str, Traits], decisions: Mapping[str, Decision]) -> Sequence[str]:
-    return [one for name, traits in parts.items() for one in traits.unkept(_given_for(name, decisions))]
+    """Their sentences, each with the part whose rule it is."""
+    return [
+        one.replace(NOT_KEPT, f" of {name}{NOT_KEPT}", 1)
+        for name, traits in parts.items()
+        for one in traits.unkept(_given_for(name, decisions))
+    ]
 
 
 def _given_for(part: str, given: Mapping[str, Any]) -> dict[str, Any]:

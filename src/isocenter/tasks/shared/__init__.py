@@ -108,6 +108,7 @@ if TYPE_CHECKING:
         CALLING_SENTENCES,
         FEWEST_UNSEEN,
         NOBODY,
+        NOT_KEPT,
         UNKEPT,
         YOUDEN,
         check_numbers,

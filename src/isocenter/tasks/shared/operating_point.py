@@ -17,7 +17,7 @@ RULE = re.compile(r"(?P<youden>youden)|((?P<sensitivity>sensitivity)|specificity
 FEWEST_UNSEEN = 10
 TOO_FEW = "are too few for a threshold"
 NOBODY_LEFT = "no case was left that did not train and could choose a threshold, so the default one holds"
-UNKEPT = "The rule "  # begins the sentence on a rule that could not be kept
+UNKEPT, NOT_KEPT = "The rule ", " could not be kept"  # of the sentence on a rule that could not be kept
 # Shares of patients add up to this.
 DIGITS = 9
 # Above every probability, so that nobody is called.
@@ -117,7 +117,7 @@ def unkept_rule(decisions: Mapping[str, Decision]) -> Sequence[str]:
     why = chosen.because if chosen.value is not None else NOBODY_LEFT
     if chosen.value and TOO_FEW not in why:
         return []
-    return [f"{UNKEPT}{rule.value} could not be kept: {why}."]
+    return [f"{UNKEPT}{rule.value}{NOT_KEPT}: {why}."]
 
 
 def check_numbers(where: str, given: Mapping[str, float], names: Sequence[str], low: float, high: float) -> None:
