@@ -76,6 +76,31 @@ def test_what_is_off_is_listed_without_reasons(made):
     assert "still images" not in text
 
 
+def test_what_has_no_effect_is_named_without_reasons_unless_a_person_set_it_or_what_it_belongs_to_is_on(made):
+    text = prose(made)
+    assert "Inner folds get" not in text
+    assert "Without effect here: inner share." in text
+    assert "Without effect here: aspect." in text
+    assert "Without effect here: accidents." in text
+    assert "Inner folds get 50 % of the minutes, because" in prose(
+        made.with_decision("split.inner_folds", Decision(3, "for a test"))
+    )
+    assert "Inner folds get 30 % of the minutes, as set by hand." in prose(
+        with_settings(made, {"split.inner_share": 0.3})
+    )
+    moving = prose(with_settings(made, {"augmentation.motion": 2.0}))
+    assert "changes 5 % of the samples, because such artefacts are rare" in moving
+
+
+def test_what_is_chosen_later_is_no_choice_yet(made):
+    text = prose(made)
+    assert "The method of calibration is chosen after training, because auto takes the simplest" in text
+    assert "The method of uncertainty is chosen for each model, because" in text
+    assert "method auto" not in text
+    by_hand = prose(with_settings(made, {"task.calibration_method": "temperature"}))
+    assert "Probabilities are calibrated by the method temperature, as set by hand." in by_hand
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [

@@ -32,7 +32,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "split.method": Sentence("The split is {value}"),
     "split.folds": Sentence("There are {value} folds", "There are no folds"),
     "split.inner_folds": Sentence("There are {value} inner folds", "There are no inner folds", always=True),
-    "split.inner_share": Sentence("Inner folds would get {percent} of the minutes"),
+    "split.inner_share": Sentence("Inner folds get {percent} of the minutes", only_with=("split.inner_folds",)),
     "split.calibration": Sentence(
         "{value} cases only calibrate, so that guarantees come from them",
         "No cases are kept only for calibration",
@@ -64,7 +64,9 @@ SENTENCES: Mapping[str, Sentence] = {
     "preprocessing.crop": Sentence("Images are cropped to their {value}", "Images are not cropped", always=True),
     "preprocessing.order": Sentence("Interpolation is {value}"),
     "preprocessing.smallest": Sentence("Smaller images are padded to {size} voxels"),
-    "preprocessing.aspect": Sentence("Images of other proportions are brought to one shape by {value}"),
+    "preprocessing.aspect": Sentence(
+        "Images of other proportions are brought to one shape by {value}", only_with=("preprocessing.shape",)
+    ),
     "preprocessing.border": Sentence("{percent} of each side is cut away", "No border is cut away", always=True),
     "network.name": Sentence("The network is {value}"),
     "network.size": Sentence("Its size is {value}"),
@@ -75,7 +77,9 @@ SENTENCES: Mapping[str, Sentence] = {
         "The loss adds {value} times the length of their weights", "The loss ignores the length of their weights"
     ),
     "network.pretrained": Sentence("It starts from the weights {value}", "It starts from new weights"),
-    "network.inflation": Sentence("Weights for images with one axis less would be inflated by the {value}"),
+    "network.inflation": Sentence(
+        "Weights for images with one axis less are inflated by the {value}", only_with=("network.pretrained",)
+    ),
     "network.dropout": Sentence(
         "Dropout leaves out {percent} of the channels that the last layers take", "No channel is left out"
     ),
@@ -129,6 +133,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "augmentation.accidents": Sentence(
         "Each artefact that is on (motion, ghosts, spikes, metal) changes {percent} of the samples",
         "Motion, ghosts, spikes and metal change no sample",
+        only_with=tuple(f"augmentation.{name}" for name in ("motion", "ghosting", "spikes", "metal")),
     ),
     "augmentation.contrast": Sentence("Contrast changes by up to {percent}"),
     "augmentation.brightness": Sentence("Brightness moves by up to {value} standard deviations of the image"),
@@ -169,8 +174,12 @@ SENTENCES: Mapping[str, Sentence] = {
     "inference.left_right": Sentence(
         "Axis {value} runs from left to right", "Which axis runs from left to right is open", zero_counts=True
     ),
-    "inference.uncertainty": Sentence("Uncertainty is estimated by the method {value}"),
-    "inference.draws": Sentence("Weights of the last layer, or dropout masks, are drawn {value} times"),
+    "inference.uncertainty": Sentence(
+        "Uncertainty is estimated by the method {value}", open="The method of uncertainty is chosen for each model"
+    ),
+    "inference.draws": Sentence(
+        "Weights of the last layer, or dropout masks, are drawn {value} times", only_with=("inference.uncertainty",)
+    ),
     "evaluation.primary": Sentence("The primary metric is {value}"),
     "evaluation.image_only": Sentence(
         "The same network is also trained without the covariates, for as long",
@@ -191,9 +200,9 @@ SENTENCES: Mapping[str, Sentence] = {
     "search.configurations": Sentence("The configuration is {value}", "No configurations are compared"),
     "search.steps": Sentence("Each trial has {value} steps", "The length of a trial is open"),
     "guard.gate": Sentence("Images unlike those of training are refused", "No image is refused", always=True),
-    "guard.level": Sentence("{percent} of good images may be refused wrongly"),
+    "guard.level": Sentence("{percent} of good images may be refused wrongly", only_with=("guard.gate",)),
     "guard.error": Sentence("At most {percent} of the answers may be wrong", "The model answers however unsure it is"),
-    "guard.delta": Sentence("A limit of errors, where there is one, may be missed with a probability of {value}"),
+    "guard.delta": Sentence("This limit may be missed with a probability of {value}", only_with=("guard.error",)),
 }
 # Values that a sentence names one by one.
 MOST_LISTED = 24
@@ -224,7 +233,19 @@ def paragraphs(plan: Plan, names: Collection[str]) -> dict[str, str]:
 
 
 def sentences_of(plan: Plan) -> dict[str, Sentence]:
-    """{"section.name": sentence}, those of the section "task" by the plan's kind of problem."""
+    """{"section.name": sentence}, those of the section "task" by the plan's kind of problem.
+
+    `only_with` stays where none of those decisions is on, so that the sentence has no effect.
+    """
+    made = _sentences_of(plan)
+    known = {name: [other for other in one.only_with if other in plan] for name, one in made.items()}
+    on = [name for name, others in known.items() if any(not is_off(plan[other], made[other]) for other in others)]
+    # An older plan lacks what would say so.
+    on += [name for name, others in known.items() if not others]
+    return {**made, **{name: replace(made[name], only_with=()) for name in on}}
+
+
+def _sentences_of(plan: Plan) -> dict[str, Sentence]:
     if "task.name" not in plan:
         return dict(SENTENCES)
     traits = kind(plan["task.name"]).traits
@@ -239,24 +260,29 @@ def sentences_of(plan: Plan) -> dict[str, Sentence]:
 
 
 def _paragraph(section: str, decisions: Mapping[str, Decision], sentences: Mapping[str, Sentence]) -> str:
-    stated, off = [], []
+    stated, off, idle = [], [], []
     unit = decisions["unit"].value if "unit" in decisions else MM
     for name, decision in decisions.items():
         part, _, own = name.rpartition(".")
         sentence = sentences.get(f"{section}.{name}", Sentence(f"{_words(own).capitalize()} is {{value}}"))
-        if is_silent(decision, sentence) or (is_off(decision.value, sentence) and not sentence.without):
+        if is_off(decision.value, sentence) and (is_silent(decision, sentence) or not sentence.without):
             off.append(_words(name))
+        elif is_silent(decision, sentence):
+            idle.append(_words(name))
         else:
             text = _stated(sentence, decision, unit)
             stated.append(f"{part.capitalize()}: {text[0].lower()}{text[1:]}" if part else text)
     if off:
         stated.append(f"Off or not set: {', '.join(off)}.")
+    if idle:
+        stated.append(f"Without effect here: {', '.join(idle)}.")
     return " ".join(stated)
 
 
 def _stated(sentence: Sentence, decision: Decision, unit: str) -> str:
     value = decision.value
     text = sentence.without if is_off(value, sentence) else sentence.text
+    text = sentence.open if value == "auto" and sentence.open else text
     lead = text.format(
         value=in_words(value), size=size_words(value), percent=_percent(value), each=_each(value), unit=unit
     )
@@ -274,9 +300,12 @@ def _reason(because: str) -> str:
 
 
 def is_silent(decision: Decision, sentence: Sentence | None) -> bool:
-    """Whether a decision is off by the plan, and its reason is not worth reading."""
-    stated = decision.because == BY_HAND or (sentence is not None and sentence.always)
-    return is_off(decision.value, sentence) and not stated
+    """Whether a decision is off by the plan, or has no effect, and its reason is not worth reading."""
+    if decision.because == BY_HAND:
+        return False
+    if sentence is not None and sentence.only_with:
+        return True
+    return is_off(decision.value, sentence) and not (sentence is not None and sentence.always)
 
 
 def is_off(value: Any, sentence: Sentence | None) -> bool:

@@ -36,12 +36,17 @@ class Sentence:
     zero_counts: 0 is a value like any other
     always:      its reason is worth reading also where the value is none, zero or no; others are then only named as
                  off, unless a person turned them off
+    open:        the sentence where the value is "auto": what is chosen later; empty: like any other value
+    only_with:   the decisions of which one has to be on for this one to have an effect; where none is, this one is only
+                 named, unless a person set it
     """
 
     text: str
     without: str = ""
     zero_counts: bool = False
     always: bool = False
+    open: str = ""
+    only_with: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,13 @@ EXACT = ": these cases trained nothing and decided nothing else"
 APPROXIMATE = ": approximate, no guarantee, for these cases decided other things too"
 SET_SENTENCES: Mapping[str, Sentence] = {
     "coverage": Sentence("Prediction sets and intervals should contain the truth in {percent} of new patients"),
-    "conformal_method": Sentence("Sets of classes use the score {value}"),
-    "conformal_by": Sentence("Their coverage holds by the rule {value}"),
+    "conformal_method": Sentence(
+        "Sets of classes use the score {value}", open="The score of sets of classes follows from the kind of classes"
+    ),
+    "conformal_by": Sentence(
+        "Their coverage holds by the rule {value}",
+        open="Whether it holds in each class is decided after training",
+    ),
     "conformal": Sentence(
         "Thresholds of sets or intervals are found", "No sets or intervals are found yet", always=True
     ),
@@ -83,9 +88,11 @@ def interval_decisions() -> dict[str, Decision]:
 
 def set_decisions() -> dict[str, Decision]:
     """The settings of a task that states sets, before any case has found something."""
-    by = f"auto: each class by itself where each has {FEWEST_OF_CLASS} cases, else all cases together"
+    by = f"auto takes each class by itself where each has {FEWEST_OF_CLASS} cases, else all cases together"
     return interval_decisions() | {
-        "conformal_method": Decision(AUTO, "auto: lac, which gives the smallest sets; for grades, sets without gaps"),
+        "conformal_method": Decision(
+            AUTO, "auto takes lac, which gives the smallest sets, and sets without gaps for grades"
+        ),
         "conformal_by": Decision(AUTO, by),
     }
 

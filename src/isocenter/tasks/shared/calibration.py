@@ -15,7 +15,9 @@ from isocenter.values import Decision, Floats, Sentence
 # The settings of a task's certainty that `Task.tuned` finds.
 FOUND = ("calibration",)
 CERTAINTY_SENTENCES: Mapping[str, Sentence] = {
-    "calibration_method": Sentence("Probabilities are calibrated by the method {value}"),
+    "calibration_method": Sentence(
+        "Probabilities are calibrated by the method {value}", open="The method of calibration is chosen after training"
+    ),
     "calibration": Sentence("The calibration is {value}", "No calibration is fitted yet", always=True),
 }
 # The logarithm of less is no number.
