@@ -23,6 +23,7 @@ from isocenter.evaluation import (
     auroc,
     bootstrap,
     bootstrap_statistic,
+    calibration_error,
     clopper_pearson,
     ece,
     median,
@@ -169,6 +170,11 @@ def ece_of_a_calibrated_model(random: Random, patients: int, draws: int) -> Esti
     return bootstrap_statistic(partial(ece, chance, happened), np.arange(patients), seed=0, draws=draws)
 
 
+def ece_by_gaps(random: Random, patients: int, draws: int) -> Estimate:
+    chance = random.random(patients)
+    return calibration_error(chance, random.random(patients) < chance, np.arange(patients), seed=0, draws=2)
+
+
 def true_f1() -> float:
     hit = stats.norm.cdf(SEPARATION / 2)
     return float(2 * 0.3 * hit / (2 * 0.3 * hit + 0.7 * (1 - hit) + 0.3 * (1 - hit)))
@@ -209,7 +215,8 @@ STUDIES: list[tuple[str, str, float, Study]] = [
     ("AUROC 0.90 out of 5 folds", "all scores in one order (wrong)", 0.90, auroc_of_all_folds),
     (f"F1 {true_f1():.2f}", "patient bootstrap by class", true_f1(), f1_stratified),
     (f"PPV {true_ppv():.2f}, at 5 %", "patient bootstrap by class", true_ppv(), ppv_at_five_per_cent),
-    ("ECE 0", "patient bootstrap (why there is none)", 0.0, ece_of_a_calibrated_model),
+    ("ECE 0", "patient bootstrap (why it is not used)", 0.0, ece_of_a_calibrated_model),
+    ("ECE 0", "normal law of the gaps by patient", 0.0, ece_by_gaps),
 ]
 
 

@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 import torch
 from monai.metrics import CalibrationErrorMetric, CalibrationReduction
-from scipy.special import expit, log_softmax
+from scipy.special import expit, log_softmax, ndtr
 
 from isocenter.evaluation import (
+    BY_MASS,
+    BY_WIDTH,
+    LARGEST_GAP,
     adaptive_calibration_error,
     brier_parts,
     calibration_error,
     ece,
     ece_of_equal_mass,
-    equal_mass,
     largest_calibration_error,
     remaining_temperature,
     slope_and_intercept,
@@ -129,14 +131,54 @@ def test_the_parts_of_the_brier_score_of_several_classes_add_up_to_it():
 
 def test_an_error_of_several_classes_is_the_mean_of_theirs_beside_a_perfect_models_and_states_its_bins():
     chances, truth = probable(400)
-    found = calibration_error(
-        chances, np.eye(4)[truth], people(400), seed=0, error=ece_of_equal_mass, bins_of=equal_mass
-    )
+    found = calibration_error(chances, np.eye(4)[truth], people(400), seed=0, kind=BY_MASS)
     assert found.value == pytest.approx(adaptive_calibration_error(chances, truth))
     expected = float(found.method.split(" has ")[1].split()[0])
     assert found.value == pytest.approx(expected, abs=0.02)  # these probabilities are right
     assert found.method.endswith("; 15 bins of equal mass")
-    few = calibration_error(
-        chances[:40, 1], truth[:40] == 1, people(40), seed=0, error=ece_of_equal_mass, bins_of=equal_mass
-    )
+    few = calibration_error(chances[:40, 1], truth[:40] == 1, people(40), seed=0, kind=BY_MASS)
     assert few.method.endswith("; 4 bins of equal mass")
+
+
+def studied(seed: int, power: float, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(images,) probabilities, outcomes that they are right of for the power 1, and whose each of two images is."""
+    random = np.random.default_rng(seed)
+    person, image, luck = random.normal(size=(count, 1)), random.normal(size=(count, 2)), random.random((count, 2))
+    true = ndtr((person + image) / 2**0.5).ravel()
+    odds = power * (np.log(true) - np.log1p(-true))
+    return expit(odds), luck.ravel() < true, np.arange(count).repeat(2)
+
+
+@pytest.mark.parametrize("kind", [BY_WIDTH, BY_MASS, LARGEST_GAP], ids=["width", "mass", "largest"])
+@pytest.mark.parametrize("power", [1.0, 2.5])
+def test_intervals_of_errors_by_bins_hold_what_many_more_images_would_have(kind, power):
+    """A bootstrap of the error holds none of those of a calibrated model, which are 0."""
+    chance, _, _ = studied(0, power, 100_000)
+    right = expit((np.log(chance) - np.log1p(-chance)) / power)
+    place = kind.shares(chance)
+    apart = np.abs((chance - right) @ place)
+    true = (apart / place.sum(axis=0)).max() if kind.largest else apart.sum() / len(chance)
+    found = [calibration_error(*studied(seed, power, 100), seed=0, kind=kind, draws=2) for seed in range(60)]
+    assert np.mean([one.low <= true <= one.high for one in found]) >= 0.93
+    if power > 1:
+        assert np.mean([one.low for one in found]) > 0.01
+    else:
+        assert true == pytest.approx(0)
+        assert all(one.value > 0 for one in found)
+
+
+def test_copies_of_an_image_leave_the_interval_of_an_error_by_bins_as_it_is():
+    chance, happened, _ = studied(3, 2.0, 60)
+    once = calibration_error(chance, happened, people(120), seed=0)
+    often = calibration_error(*(np.tile(one, 5) for one in (chance, happened, people(120))), seed=0)
+    assert (often.low, often.high) == pytest.approx((once.low, once.high), abs=0.02)
+    alone = calibration_error(chance, happened, np.zeros(120), seed=0)
+    assert alone.low is None
+    assert alone.method.startswith("none: one patient; a calibrated model has")
+
+
+def test_a_bin_in_which_nothing_happened_is_no_sure_error():
+    """Of 40 images with a probability of 2 % most sets have no event: nothing is shown against the 2 %."""
+    found = calibration_error(np.full(40, 0.02), np.zeros(40), people(40), seed=0)
+    assert found.value == pytest.approx(0.02)
+    assert found.low == 0

@@ -7,6 +7,15 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
+    from isocenter.evaluation.binned_errors import (
+        BY_MASS,
+        BY_WIDTH,
+        LARGEST_GAP,
+        BinnedError,
+        Gaps,
+        calibration_error,
+        estimate_of,
+    )
     from isocenter.evaluation.biomarkers import (
         Change,
         Diameters,
@@ -23,6 +32,7 @@ if TYPE_CHECKING:
         brier_parts,
         ece_of_equal_mass,
         equal_mass,
+        places_of_equal_mass,
         remaining_temperature,
         slope_and_intercept,
     )
@@ -45,11 +55,11 @@ if TYPE_CHECKING:
         auroc,
         average_precision,
         brier,
-        calibration_error,
         ece,
         largest_calibration_error,
         log_loss,
         one_against_rest,
+        place_in_bins,
         precision_recall_curve,
         predictive_values,
         reliability,

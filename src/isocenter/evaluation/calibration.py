@@ -42,6 +42,16 @@ def ece_of_equal_mass(
     return ratio(gap.sum(axis=-1), count.sum(axis=-1))
 
 
+def places_of_equal_mass(chance: Floats) -> Floats:
+    """(images, bins) how much of each probability lies in each of those bins: equals are spread alike."""
+    bins, order = _bins_of_equal_mass(len(chance)), np.argsort(chance, kind="stable")
+    member = np.eye(bins)[np.arange(len(chance)) * bins // len(chance)]
+    _, starts, ties = np.unique(chance[order], return_index=True, return_counts=True)
+    places = np.empty_like(member)
+    places[order] = np.repeat(np.add.reduceat(member, starts, axis=0) / ties[:, None], ties, axis=0)
+    return places
+
+
 def _bins_of_equal_mass(cases: int, bins: int = BINS) -> int:
     """How many bins `ece_of_equal_mass` has of so many cases."""
     return max(1, min(bins, cases // FEWEST_IN_BIN))

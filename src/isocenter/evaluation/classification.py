@@ -15,10 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import UsageError
 from isocenter.evaluation.intervals import (
-    CHUNK,
     FEW_PATIENTS,
     LEVEL,
-    Resampling,
     Seed,
     bootstrap_statistic,
     clopper_pearson,
@@ -213,7 +211,7 @@ def ece(probabilities: ArrayLike, happened: ArrayLike, weights: Floats | None = 
     Guo et al., ICML 2017, arXiv:1706.04599; it is never below 0 and so too high in small sets
     """
     chance, count = np.asarray(probabilities, dtype=np.float64), weights_of(weights, np.size(probabilities))
-    member = np.eye(bins)[_bin(chance, bins)]
+    member = np.eye(bins)[place_in_bins(chance, bins)]
     gap = np.abs((count * (chance - np.asarray(happened, dtype=np.float64))) @ member)
     return ratio(gap.sum(axis=-1), count.sum(axis=-1))
 
@@ -225,44 +223,10 @@ def largest_calibration_error(probabilities: ArrayLike, happened: ArrayLike, *, 
     Naeini et al., AAAI 2015, doi:10.1609/aaai.v29i1.9602
     """
     chance, outcome = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
-    member = np.eye(bins)[_bin(chance, bins)]
+    member = np.eye(bins)[place_in_bins(chance, bins)]
     counts = member.sum(axis=0)
     gaps = np.abs((chance - outcome) @ member[:, counts > 0]) / counts[counts > 0]
     return np.asarray(gaps.max(axis=-1, initial=0.0))
-
-
-def calibration_error(
-    probabilities: ArrayLike,
-    happened: ArrayLike,
-    patients: ArrayLike,
-    *,
-    seed: Seed,
-    draws: int = 200,
-    error: Callable[[ArrayLike, ArrayLike], Floats] = ece,
-    bins_of: Callable[[int], str] = lambda count: EQUAL_WIDTH,
-) -> Estimate:
-    """`ece`, or another error by bins; `method` says what it would be on average if the probabilities were right.
-
-    probabilities: (images,), or (images, columns) of several questions, of whose errors the mean is taken
-    happened:      the same
-    It has no interval: each draw with replacement is worse calibrated than the cases it is drawn from, so that a
-    bootstrap misses the truth (bench/interval_coverage.py).
-    Bröcker and Smith, Weather Forecast 2007, doi:10.1175/WAF993.1
-    """
-    chance, random = np.asarray(probabilities, dtype=np.float64), np.random.default_rng(Resampling.of(seed).seed)
-    count = len(chance)
-    if not count:
-        return Estimate(float("nan"), method="none: no cases")
-    draws, at_once = min(draws, Resampling.of(seed).draws), max(1, CHUNK // count)
-    parts = [min(at_once, draws - start) for start in range(0, draws, at_once)]
-    right, values = [], []
-    for own, true in zip(chance.reshape(count, -1).T, np.asarray(happened).reshape(count, -1).T, strict=True):
-        right += [error(own, random.random((rows, count)) < own) for rows in parts]
-        values.append(float(error(own, true)))
-    expected, value = float(np.concatenate(right).mean()), float(np.mean(values))
-    people = len(np.unique(np.asarray(patients)))
-    method = f"none: a calibrated model has {expected:.3f} on average with as many cases; {bins_of(count)}"
-    return Estimate(value, n=count, patients=people, method=method)
 
 
 def roc_curve(scores: ArrayLike, positive: ArrayLike, weights: Floats | None = None) -> tuple[Floats, Floats, Floats]:
@@ -288,7 +252,7 @@ def reliability(
 ) -> tuple[Floats, Floats, NDArray[np.intp]]:
     """Mean probability, frequency and images of each bin of `ece` that is not empty, for a figure."""
     chance, outcome = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
-    place = _bin(chance, bins)
+    place = place_in_bins(chance, bins)
     counts = np.bincount(place, minlength=bins)
     full = counts > 0
     mean, frequency = (np.bincount(place, each, minlength=bins)[full] / counts[full] for each in (chance, outcome))
@@ -370,7 +334,7 @@ def _by_class(probabilities: ArrayLike, reference: ArrayLike) -> tuple[Floats, N
     return table, truth
 
 
-def _bin(chance: Floats, bins: int) -> NDArray[np.intp]:
+def place_in_bins(chance: Floats, bins: int) -> NDArray[np.intp]:
     """Place among bins of equal width; 1 belongs to the last."""
     return np.minimum((chance * bins).astype(np.intp), bins - 1)
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from isocenter.evaluation import BINS, Seed, Table, bootstrap, bootstrap_statistic, pearson, spearman
+from isocenter.evaluation import BINS, Gaps, Seed, Table, bootstrap, bootstrap_statistic, estimate_of, pearson, spearman
 from isocenter.files import parse_json
 from isocenter.tasks.segmentation.promises import TIMES, covering_columns
 from isocenter.tasks.segmentation.unseen_voxels import Voxels, volume_errors
@@ -79,7 +78,7 @@ def _gaps(chances: Floats, true: Array, weights: Array) -> Floats:
 def voxel_rows(table: Table, *, seed: Seed) -> list[Row]:
     """The calibration error of voxels near edges, and bias and correlation of the expected Dice."""
     labels = {str(label): own for label, own in table.groupby("label", sort=False)}
-    rows = [row for side in ("", BEFORE) for row in _near_rows(labels, f"{GAPS}{side}", f"{ECE}{side}")]
+    rows = [row for side in ("", BEFORE) for row in _near_rows(labels, f"{GAPS}{side}", f"{ECE}{side}", seed)]
     if EXPECTED not in table:
         return rows
     known = table[table[EXPECTED].notna() & table["dice"].notna()]
@@ -102,18 +101,30 @@ def _correlation(figure: Callable[..., Floats], table: Table, seed: Seed) -> Est
     return bootstrap_statistic(statistic, table["patient"], seed=seed, exact=False)
 
 
-def _near_rows(labels: Mapping[str, Table], column: str, metric: str) -> Iterator[Row]:
+def _near_rows(labels: Mapping[str, Table], column: str, metric: str, seed: Seed) -> Iterator[Row]:
     """Gaps are averaged over cases, which weigh alike, before their sizes are added; over all labels their mean."""
     where = f"{BINS} bins of what lies within {NEAR:g} mm of an edge (or as many voxels, where their size is unknown)"
-    method = f"none: errors by bins are biased upwards; {where}"
-    each: dict[str, Estimate] = {}
-    for label, own in labels.items():
-        known = own[own[column].notna()] if column in own else own[:0]
-        if len(known):
-            gaps = np.array([parse_json(text) for text in known[column]])
-            people = known["patient"].nunique()
-            each[label] = Estimate(float(np.abs(gaps.mean(axis=0)).sum()), n=len(gaps), patients=people, method=method)
-    if each:
-        most = max(each.values(), key=lambda estimate: estimate.n)
-        yield Row(metric, "all", replace(most, value=float(np.mean([one.value for one in each.values()]))))
-    yield from (Row(metric, label, one) for label, one in each.items())
+    known = {label: own[own[column].notna()] for label, own in labels.items() if column in own}
+    known = {label: own for label, own in known.items() if len(own)}
+    if not known:
+        return
+    people = np.unique(np.concatenate([own["patient"].to_numpy() for own in known.values()]))
+    each = {label: _gaps_of(own, column, people) for label, own in known.items()}
+    values = {label: float(np.abs(gaps.values).sum()) for label, gaps in each.items()}
+    most = max(len(own) for own in known.values())
+    given: dict[str, Any] = {"seed": seed, "known": where}
+    yield Row(
+        metric, "all", estimate_of(float(np.mean([*values.values()])), Gaps.joined([*each.values()]), n=most, **given)
+    )
+    for label, gaps in each.items():
+        yield Row(metric, label, estimate_of(values[label], gaps.of_people(), n=len(known[label]), **given))
+
+
+def _gaps_of(table: Table, column: str, people: np.ndarray) -> Gaps:
+    """Of the cases of a label, which weigh alike, with what each of these people adds."""
+    owner = np.searchsorted(people, table["patient"].to_numpy())
+    gaps = np.array([parse_json(text) for text in table[column]]) / len(table)
+    added = np.zeros((len(people), gaps.shape[1]))
+    np.add.at(added, owner, gaps)
+    shares = np.bincount(owner, minlength=len(people))[:, None] / len(table)
+    return Gaps(added, np.broadcast_to(shares, added.shape), np.zeros(gaps.shape[1]))

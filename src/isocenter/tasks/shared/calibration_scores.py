@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from isocenter.evaluation import (
+    BY_MASS,
     EQUAL_WIDTH,
+    LARGEST_GAP,
     UNCALIBRATED,
     Seed,
     Table,
     bootstrap,
     brier_parts,
     calibration_error,
-    ece_of_equal_mass,
-    equal_mass,
-    largest_calibration_error,
     remaining_temperature,
     slope_and_intercept,
 )
@@ -35,8 +33,6 @@ PARTS = ("brier_reliability", "brier_resolution", "brier_uncertainty")
 # Metrics that a report shows apart, in this order.
 BELIEF = ("log_loss", "brier", "ece", "ece_equal_mass", "temperature", *SLOPES, "mce", "ace", *PARTS, *OF_DOUBT)
 BY_BINS = f"none: parts by bins are biased; {EQUAL_WIDTH}"
-# How `ece_equal_mass` and `ace` are made by `calibration_error`.
-BY_MASS: dict[str, Any] = {"error": ece_of_equal_mass, "bins_of": equal_mass}
 OF_CALIBRATION = frozenset(
     {
         *(
@@ -67,7 +63,7 @@ def calibration_rows(
     for side, table in sides.items():
         logs, stated = np.log(table.clip(LEAST_CHANCE)), stated_chance(table, reference)
         yield Row(f"log_loss{side}", label, bootstrap(_losses(table, reference), patients, seed=seed))
-        yield Row(f"ece_equal_mass{side}", label, calibration_error(*stated, patients, seed=seed, **BY_MASS))
+        yield Row(f"ece_equal_mass{side}", label, calibration_error(*stated, patients, seed=seed, kind=BY_MASS))
         if side:
             classes = table.shape[1]
             squares = ((table - np.eye(classes)[reference]) ** 2).sum(axis=1) / (2 if classes == 2 else 1)
@@ -89,9 +85,9 @@ def _rows_by_bins(
 ) -> Iterator[Row]:
     """The largest and the adaptive error, and the parts of the Brier score; side: the end of their names."""
     stated, true = stated_chance(probabilities, reference), np.eye(probabilities.shape[1])[reference]
-    worst = calibration_error(*stated, patients, seed=seed, error=largest_calibration_error)
+    worst = calibration_error(*stated, patients, seed=seed, kind=LARGEST_GAP)
     yield Row(f"mce{side}", label, worst)
-    yield Row(f"ace{side}", label, calibration_error(probabilities, true, patients, seed=seed, **BY_MASS))
+    yield Row(f"ace{side}", label, calibration_error(probabilities, true, patients, seed=seed, kind=BY_MASS))
     # The Brier score of two classes is that of the second, of several the sum over them.
     parts = brier_parts(*stated) if probabilities.shape[1] == 2 else brier_parts(probabilities, true)
     cases, people = len(reference), len(np.unique(patients))
