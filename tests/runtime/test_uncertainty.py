@@ -258,9 +258,16 @@ def test_mirrored_views_say_how_uncertain_a_result_is_and_change_nothing(flips):
     assert plain.confidence.epistemic is None
 
 
-def test_a_dense_result_is_looked_at_only_where_somebody_asks_or_the_plan_does():
-    for asked, planned, method in ((None, "auto", "none"), ("auto", "auto", "members"), (None, "members", "members")):
+def test_of_a_dense_result_members_are_compared_and_nothing_else_unless_somebody_asks_or_the_plan_does():
+    for asked, planned, method in ((None, "auto", "members"), (None, "none", "none"), ("none", "members", "none")):
         assert with_uncertainty(model(MASK, members=2, uncertainty=planned), asked).uncertainty == method
+    of = model(MASK)
+    layers = last_layers_of(of)
+    replace(of, run=with_features(of, layers)).predict(noise())
+    fitted = replace(of, laplace=layers.fitted(1))
+    for asked, planned, method in ((None, "auto", "none"), ("auto", "auto", "laplace"), (None, "laplace", "laplace")):
+        planned_so = replace(fitted, inference=replace(fitted.inference, uncertainty=planned))
+        assert with_uncertainty(planned_so, asked).uncertainty == method
 
 
 @pytest.mark.parametrize(

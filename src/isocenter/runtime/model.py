@@ -61,7 +61,7 @@ class Inference:
     flips:      axes of the network's grid along which the network also sees each window mirrored; empty for none
     left_right: axis of the network's grid between left and right; None where unknown
     uncertainty: method by which the model looks for what it does not know; "auto" takes the members of a model that
-                has several, else the posterior of the last layer
+                has several, else, where the result is not dense, the posterior of the last layer
     draws:      weights that are drawn from a posterior
     """
 

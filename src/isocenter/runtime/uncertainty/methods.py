@@ -39,8 +39,9 @@ KINDS = ("classes", "labels")
 def with_uncertainty(model: Model, asked: str | None = None) -> Model:
     """The model that looks for its uncertainty by a method; what it predicts stays the same.
 
-    asked: by a person, one of `METHODS`; None follows the plan, which with "auto" leaves dense results as they are:
-           there every voxel costs time
+    asked: by a person, one of `METHODS`; None follows the plan, whose "auto" only compares members of dense results.
+           Of a volume of 64³ voxels and a U-Net of 16 channels two members took 1.03 times the processor seconds (of
+           104³ in several windows 0.98 times), 16 draws of the last layer 1.44 times (medians of 6 in turn)
     Raises UsageError for a method that this model does not have.
     """
     if asked not in (None, *METHODS):
@@ -53,7 +54,7 @@ def with_uncertainty(model: Model, asked: str | None = None) -> Model:
         is_dense = any(head.is_dense for head in model.task.heads.values())
         own = EVIDENTIAL if model.task.decoding.states_evidence else VARIATIONAL if _learnt(model) else LAPLACE
         best = MEMBERS if model.average is not None else own if model.in_graph == NONE else model.in_graph
-        method = NONE if asked is None and is_dense else best
+        method = NONE if asked is None and is_dense and best != MEMBERS else best
     method = NONE if _lacking(model, method) else method
     run, differ = model.run, Disagreement.of(model.task)
     if model.average is not None:
