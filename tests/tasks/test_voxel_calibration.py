@@ -13,52 +13,8 @@ from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.segmentation.voxel_calibration import SIZES, Believed
 from isocenter.tasks.segmentation.voxel_sample import near_edges
 from isocenter.tasks.shared import Certainty, softmax
-from isocenter.values import Case, Geometry, Image, Label
-
-GRID = Geometry((48, 48), np.eye(3))
-WHOLE = (slice(0, 48), slice(0, 48))
-TASK = Segmentation((Label(2, "organ"), Label(5, "lesion")))
-REGIONS = Segmentation(TASK.classes, "dice+ce", regions={"organ": (2, 5), "lesion": (5,)})
-
-
-def true_outputs(seed: int, channels: int = 3) -> np.ndarray:
-    """(channels, 48, 48) log probabilities that are right, with two structures beside each other."""
-    rows, columns = np.indices(GRID.shape) - 24.0
-    shift = np.random.default_rng(seed).normal(scale=1.5, size=2)
-    far = [np.hypot(rows - shift[0], columns - shift[1] + side) for side in (6.0, -8.0)]
-    odds = np.stack([np.zeros(GRID.shape), *((radius - one) / 1.5 for radius, one in zip((9, 6), far, strict=True))])
-    return odds.clip(-12, 12)[3 - channels :]
-
-
-def drawn(outputs: np.ndarray, seed: int) -> np.ndarray:
-    """The truth of an image whose labels are drawn by these probabilities."""
-    random = np.random.default_rng(seed).random(GRID.shape)
-    return np.array([0, 2, 5], np.uint8)[(random > softmax(outputs).cumsum(axis=0)).sum(axis=0)]
-
-
-def case(mask: np.ndarray, seed: int) -> Case:
-    image = Image(np.zeros((1, *GRID.shape), np.float32), GRID)
-    return Case(str(seed), str(seed), {"image": image}, {"mask": Image(mask[None], GRID)})
-
-
-def tuned(task: Segmentation, cases: int, factor: float, shift: float = 0.0):
-    """The task tuned on outputs that are the right ones times a factor; of the organ shifted too."""
-    made, references = [], []
-    for seed in range(cases):
-        right = true_outputs(seed)
-        if task.exclusive:
-            mask = drawn(right, seed)
-        else:
-            # One draw for both, so that the lesion lies within the organ.
-            right = np.stack([right[1], np.minimum(right[2], right[1])])
-            chance = np.random.default_rng(seed).random(GRID.shape)
-            organ, lesion = np.log(chance / (1 - chance)) < right
-            mask = np.select([lesion, organ], [5, 2]).astype(np.uint8)
-        outputs = factor * right
-        outputs[-2] += shift
-        made.append(task.decode([(WHOLE, {"mask": outputs.astype(np.float32)})], GRID))
-        references.append(case(mask, seed))
-    return *task.tuned(made, references), made, references
+from isocenter.values import Geometry
+from tasks.drawn_voxels import GRID, REGIONS, TASK, WHOLE, case, drawn, true_outputs, tuned
 
 
 def test_a_network_that_is_twice_as_sure_as_it_should_be_gets_half_of_its_factor():
@@ -89,82 +45,6 @@ def test_a_class_that_is_too_likely_gets_a_shift_and_its_volume_is_right():
     again = Segmentation.of({**task.settings})
     assert again == task
     assert decisions["task.calibration"].value == calibration.settings
-
-
-def moved(seed: int) -> np.ndarray:
-    """Outputs of a network that is twice as sure as it should be, and marks too little of the organ."""
-    outputs = 2 * true_outputs(seed)
-    outputs[1] -= 3.0
-    return outputs.astype(np.float32)
-
-
-def of_map(task: Segmentation, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(labels,) Dice of the label map of such outputs, and its sizes."""
-    marked = np.asarray(task.decode([(WHOLE, {"mask": moved(seed)})], GRID).data)
-    each = [(marked == value, drawn(true_outputs(seed), seed) == value) for value in (2, 5)]
-    dice = [2 * (own & truth).sum() / (own.sum() + truth.sum()) for own, truth in each]
-    return np.array(dice), np.array([own.sum() for own, _ in each])
-
-
-def test_calibrated_outputs_make_the_label_map_where_they_surely_raise_the_dice_of_unseen_cases():
-    task, decisions, made, references = tuned(TASK, 8, 2.0, shift=-3.0)
-    assert task.calibrated_map is True, decisions["task.calibrated_map"].because
-    assert "a gain in 95 % of the draws of patients" in decisions["task.calibrated_map"].because
-    assert Segmentation.of(task.settings) == task
-    plain = replace(task, calibrated_map=False)
-    gains = [of_map(task, seed)[0] - of_map(plain, seed)[0] for seed in range(50, 60)]
-    assert np.mean(gains) > 0.01
-    # What was not predicted anew is known all the same: an image this small is its own sample.
-    for seed, (prediction, reference) in enumerate(zip(made[:3], references, strict=False)):
-        drawn_mask = reference.references["mask"].data[0]
-        sizes = sizes_of(prediction, drawn_mask, str(seed), task.truth, task.believed)[0]
-        assert_allclose(sizes, of_map(task, seed)[1], atol=1e-3)
-    expected = [task.decode([(WHOLE, {"mask": moved(n)})], GRID).confidence.expected["organ"] for n in range(8)]
-    assert np.mean(expected) == pytest.approx(np.mean([of_map(task, n)[0][0] for n in range(8)]), abs=0.01)
-
-
-def test_the_label_map_stays_that_of_the_network_where_nothing_is_sure():
-    few, of_few, *_ = tuned(replace(TASK, certainty=Certainty("vector")), 4, 2.0, shift=-3.0)
-    assert few.calibrated_map is False
-    assert "4 patients are too few" in of_few["task.calibrated_map"].because
-    same, of_same, *_ = tuned(replace(TASK, certainty=Certainty("vector")), 8, 2.0)
-    assert same.certainty.calibration.method == "vector"
-    assert same.calibrated_map is False, of_same["task.calibrated_map"].because
-    assert "no sure gain" in of_same["task.calibrated_map"].because
-    for task in (few, same):
-        assert np.array_equal(of_map(task, 60)[1], of_map(TASK, 60)[1])
-
-
-def test_a_label_map_that_is_tidied_stays_that_of_the_network_where_a_calibrated_one_untidied_scores_less():
-    mapped = []
-    for speck in (0.0, 60.0):
-        outputs = [moved(seed) for seed in range(6)]
-        smooth = [np.array([0, 2, 5], np.uint8)[true_outputs(seed).argmax(axis=0)] for seed in range(6)]
-        for one in outputs:
-            one[2, 2:9:3, 2:44:3] += speck
-        made = [TASK.decode([(WHOLE, {"mask": one})], GRID) for one in outputs]
-        task, decisions = TASK.tuned(made, [case(mask, seed) for seed, mask in enumerate(smooth)])
-        assert ("lesion" in task.postprocessing) is bool(speck), decisions["task.postprocessing"].because
-        mapped.append(task.calibrated_map)
-    assert mapped == [True, False]
-
-
-def test_a_plan_that_does_not_say_what_makes_the_label_map_has_that_of_the_network():
-    settings = dict(tuned(TASK, 6, 2.0, shift=-3.0)[0].settings)
-    del settings["calibrated_map"]
-    assert np.array_equal(of_map(Segmentation.of(settings), 60)[1], of_map(TASK, 60)[1])
-    with pytest.raises(PlanError, match="'often' does not say"):
-        Segmentation.of({**settings, "calibrated_map": "often"})
-
-
-def test_a_shift_moves_the_edges_of_regions_too():
-    task, decisions, *_ = tuned(REGIONS, 6, 2.0, shift=-3.0)
-    assert task.calibrated_map is True, decisions["task.calibrated_map"].because
-    organ, lesion = np.meshgrid(np.linspace(-4, 4, 48), np.linspace(-4, 4, 48), indexing="ij")
-    outputs = np.stack([organ, lesion]).astype(np.float32)
-    marked = np.asarray(task.decode([(WHOLE, {"mask": outputs})], GRID).data)
-    likely = task.probabilities({"mask": outputs})["mask"] > 0.5
-    assert np.array_equal(marked, np.select([likely[1], likely[0]], [5, 2]))
 
 
 def test_regions_are_calibrated_each_by_itself():

@@ -151,18 +151,27 @@ class UnseenVoxels:
         return replace(self, cases=cases, dice=dice)
 
     def gains(self, mapped: UnseenVoxels, calibrator: Calibrator) -> tuple[bool, str]:
-        """Whether calibrated label maps surely have the higher Dice, and why."""
+        """Whether calibrated label maps surely have the higher Dice, and that of no structure is lower, and why."""
         if not replace(self.believed, calibrator=calibrator).moves_edges:
             return False, "a calibration by one factor, or none, changes no label"
         patients = [one.patient for one in self.cases]
         if len(set(patients)) < FEWEST_PATIENTS:
             few = f"{counted(len(set(patients)), 'patient')} are too few to compare label maps"
             return False, f"{few} (at least {FEWEST_PATIENTS} are needed)"
-        before, after = (np.nan_to_num(one.dice, nan=1.0).mean(axis=1) for one in (self, mapped))
-        sure = bool((after - before).mean() > MARGIN) and surely_rises(after - before, patients)
-        words = f"mean Dice of {counted(len(self.cases), 'unseen case')} {before.mean():.4f} by outputs of the network"
+        before, after = (np.nan_to_num(one.dice, nan=1.0) for one in (self, mapped))
+        apart = after - before
+        words = f"mean Dice of {counted(len(patients), 'unseen case')} {before.mean():.4f} by outputs of the network"
         words += f", {after.mean():.4f} by calibrated ones: "
-        return sure, words + ("a gain in 95 % of the draws of patients" if sure else "no sure gain")
+        if apart.mean() <= MARGIN or not surely_rises(apart.mean(axis=1), patients):
+            return False, f"{words}no sure gain"
+        if lost := [name for name, own in zip(self.names, apart.T, strict=True) if own.mean() < -MARGIN]:
+            return False, f"{words}a gain, at the cost of {', '.join(lost)}"
+        return True, f"{words}a gain in 95 % of the draws of patients"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of the structures."""
+        return self.believed.names[-self.dice.shape[1] :]
 
     def calibration(self, method: str) -> tuple[Calibrator, Decision]:
         """The calibration of a method ("auto" chooses), by voxels of which each patient's weigh as much in all."""
@@ -183,8 +192,7 @@ class UnseenVoxels:
             [soft_dice(one, one.probabilities(replace(self.believed, calibrator=calibrator))) for one in self.cases]
         )
         powers, words = dict[str, float](), []
-        names = self.believed.names[-self.dice.shape[1] :]
-        for name, own, dice in zip(names, soft.T, self.dice.T, strict=True):
+        for name, own, dice in zip(self.names, soft.T, self.dice.T, strict=True):
             there, power = np.isfinite(own) & np.isfinite(dice), 1.0
             means = [self._mean(np.where(there, each, np.nan), 1.0) for each in (dice, own)]
             if min(means) > 0 and max(means) < 1:
