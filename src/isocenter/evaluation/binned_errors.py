@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -44,12 +45,14 @@ LARGEST_GAP = replace(BY_WIDTH, error=largest_calibration_error, largest=True)
 class Gaps:
     """Signed distances of probability from frequency, bin by bin, and what each patient adds to them.
 
+    who:    (people,) their ids
     added:  (people, bins), of which the sums are the distances
     shares: (people, bins) of the images that a distance is the mean of; their sums are 1
     least:  (bins,) the variance at least, of outcomes that the stated probabilities themselves draw: a bin in which
             nothing happened says nothing of its own
     """
 
+    who: NDArray[Any]
     added: Floats
     shares: Floats
     least: Floats
@@ -66,27 +69,25 @@ class Gaps:
             np.stack([np.bincount(owner, column, len(people)).astype(np.float64) for column in columns.T], axis=1)
             for columns in (each * (chance - happened)[:, None], images)
         )
-        return cls(
-            added, np.broadcast_to(shares, added.shape), (each**2 * (chance * (1 - chance))[:, None]).sum(axis=0)
-        )
+        least = (each**2 * (chance * (1 - chance))[:, None]).sum(axis=0)
+        return cls(people, added, np.broadcast_to(shares, added.shape), least)
 
     @classmethod
     def joined(cls, parts: Sequence[Gaps]) -> Gaps:
-        """Those of several questions about the same people, of whose errors the mean is taken."""
-        added, shares, least = (
-            np.concatenate([getattr(one, name) for one in parts], axis=-1) for name in ("added", "shares", "least")
-        )
-        return cls(added / len(parts), shares, least / len(parts) ** 2)
-
-    def of_people(self) -> Gaps:
-        """Those of the people who have any image."""
-        own = self.shares.any(axis=1)
-        return Gaps(self.added[own], self.shares[own], self.least)
+        """Those of several questions, of whose errors the mean is taken; not everybody need be asked each."""
+        who = np.unique(np.concatenate([one.who for one in parts]))
+        added, shares = (np.zeros((len(who), sum(one.added.shape[1] for one in parts))) for _ in range(2))
+        start = 0
+        for one in parts:
+            place, columns = np.searchsorted(who, one.who), slice(start, start + one.added.shape[1])
+            added[place, columns], shares[place, columns] = one.added / len(parts), one.shares
+            start = columns.stop
+        return cls(who, added, shares, np.concatenate([one.least for one in parts]) / len(parts) ** 2)
 
     @property
     def people(self) -> int:
         """How many people there are."""
-        return len(self.added)
+        return len(self.who)
 
     @property
     def values(self) -> Floats:

@@ -8,15 +8,19 @@ from typing import Any
 import numpy as np
 
 from isocenter.evaluation import (
+    BY_WIDTH,
+    EQUAL_WIDTH,
     THRESHOLD,
     UNCALIBRATED,
     Confusion,
+    Gaps,
     Seed,
     Table,
     auroc,
     average_precision,
     bootstrap_statistic,
     brier,
+    estimate_of,
     folds_of,
 )
 from isocenter.report import Figure, figures
@@ -107,7 +111,13 @@ def _means(
     for metric in dict.fromkeys(row.metric for row in rows):
         defined = [name for name in known if np.isfinite(values.get((metric, name), np.nan))]
         note = f"; unweighted mean of {len(defined)} of {len(known)} findings"
-        if metric == "ece" or metric in OF_CALIBRATION or not defined:
+        if metric == "ece" and defined:
+            gaps = [_gaps(known[name]) for name in defined]
+            mean = float(np.mean([values[metric, name] for name in defined]))
+            words = f"{EQUAL_WIDTH}{note}"
+            yield Row(metric, "all", estimate_of(mean, Gaps.joined(gaps), n=len(cases), seed=seed, known=words))
+            continue
+        if metric in OF_CALIBRATION or not defined:
             mean = float(np.mean([values[metric, name] for name in defined])) if defined else float("nan")
             people = int(cases["patient"].nunique())
             method = f"none: {note.lstrip('; ')}"
@@ -122,6 +132,11 @@ def _means(
         how: dict[str, Any] = {"strata": strata, "seed": seed, "exact": False, "compares": metric in RANKED}
         estimate = bootstrap_statistic(mean_of, cases["patient"].to_numpy(str), **how)
         yield Row(metric, "all", noted(estimate, note))
+
+
+def _gaps(called: Called) -> Gaps:
+    """The distances of a finding's probabilities from frequencies."""
+    return Gaps.of(called.scores, np.asarray(called.truth, dtype=np.float64), np.asarray(called.patients), BY_WIDTH)
 
 
 def _figure(metric: str, called: Called, weights: Floats, prevalence: float | None) -> Floats:

@@ -108,8 +108,7 @@ def _near_rows(labels: Mapping[str, Table], column: str, metric: str, seed: Seed
     known = {label: own for label, own in known.items() if len(own)}
     if not known:
         return
-    people = np.unique(np.concatenate([own["patient"].to_numpy() for own in known.values()]))
-    each = {label: _gaps_of(own, column, people) for label, own in known.items()}
+    each = {label: _gaps_of(own, column) for label, own in known.items()}
     values = {label: float(np.abs(gaps.values).sum()) for label, gaps in each.items()}
     most = max(len(own) for own in known.values())
     given: dict[str, Any] = {"seed": seed, "known": where}
@@ -117,14 +116,14 @@ def _near_rows(labels: Mapping[str, Table], column: str, metric: str, seed: Seed
         metric, "all", estimate_of(float(np.mean([*values.values()])), Gaps.joined([*each.values()]), n=most, **given)
     )
     for label, gaps in each.items():
-        yield Row(metric, label, estimate_of(values[label], gaps.of_people(), n=len(known[label]), **given))
+        yield Row(metric, label, estimate_of(values[label], gaps, n=len(known[label]), **given))
 
 
-def _gaps_of(table: Table, column: str, people: np.ndarray) -> Gaps:
-    """Of the cases of a label, which weigh alike, with what each of these people adds."""
-    owner = np.searchsorted(people, table["patient"].to_numpy())
+def _gaps_of(table: Table, column: str) -> Gaps:
+    """Of the cases of a label, which weigh alike."""
+    who, owner = np.unique(table["patient"].to_numpy(), return_inverse=True)
     gaps = np.array([parse_json(text) for text in table[column]]) / len(table)
-    added = np.zeros((len(people), gaps.shape[1]))
+    added = np.zeros((len(who), gaps.shape[1]))
     np.add.at(added, owner, gaps)
-    shares = np.bincount(owner, minlength=len(people))[:, None] / len(table)
-    return Gaps(added, np.broadcast_to(shares, added.shape), np.zeros(gaps.shape[1]))
+    shares = np.bincount(owner)[:, None] / len(table)
+    return Gaps(who, added, np.broadcast_to(shares, added.shape), np.zeros(gaps.shape[1]))
