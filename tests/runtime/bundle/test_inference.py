@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -15,11 +16,13 @@ from numpy.testing import assert_array_equal
 
 from isocenter import tasks
 from isocenter.errors import DatasetError, FormatError, UsageError
+from isocenter.evaluation import Calibrator
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module
 from isocenter.runtime.bundle import pictures, volumes
 from isocenter.runtime.bundle.inference import Evaluator, Inferer, cases
 from isocenter.runtime.bundle.network import OneTensor
 from isocenter.runtime.windows.averaging import Averaged
+from isocenter.tasks.shared import Certainty
 from isocenter.transforms import Normalisation
 from packages import segmenting
 
@@ -63,6 +66,17 @@ def test_one_file_is_a_cohort_of_one(tmp_path):
     assert_array_equal(found, np.asarray(model.predict(tmp_path / "scan.nii").data))
     record = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert [row["case"] for row in record["rows"]] == ["scan"]
+
+
+def test_calibrated_outputs_make_the_label_map_here_too(tmp_path):
+    plain, source = segmenting(), nifti(tmp_path / "scan.nii.gz")
+    shifted = {"background": [0.5, -1.0], "kidney left": [1.5, 0.4], "kidney right": [0.8, 0.6]}
+    certainty = Certainty(calibration=Calibrator("vector", shifted, cases=9))
+    made = replace(plain, task=replace(plain.task, certainty=certainty, calibrated_map=True))
+    ran(made, source, tmp_path / "out")
+    [written] = (tmp_path / "out").rglob("scan*.nii.gz")
+    assert_array_equal(np.asarray(nibabel.load(written).dataobj), np.asarray(made.predict(source).data))
+    assert (np.asarray(plain.predict(source).data) != np.asarray(made.predict(source).data)).mean() > 0.05
 
 
 def test_the_table_beside_a_label_map_says_what_its_values_mean(tmp_path):
