@@ -362,3 +362,24 @@ def test_a_target_of_several_parts_is_stored_by_part():
     target = Target(Several({"segmentation": Dense(2)}), {"segmentation": LEFT.data[0]})
     assert kind.stored(target.data)["segmentation"][0]  # large: read in chunks
     assert kind.opened({"segmentation": LEFT.data[0]}).keys() == {"segmentation"}
+
+
+def test_of_another_network_the_hazard_ratios_alone_get_the_zero_of_the_models():
+    times = {"model": "cox", "horizons": [5.0], "scale": 6.0, "edges": [5.0, 20.0], "followed": 20.0}
+    settings = {**times, "censoring": {"time": [], "share": []}}
+    both = tasks.build(
+        {
+            "name": "classification+survival",
+            **{f"classification.{key}": value for key, value in CLASSES.items()},
+            **{f"survival.{key}": value for key, value in settings.items()},
+        }
+    )
+    answer = {"classification_class": np.array([0.0, 1.0], np.float32)}
+    ours, theirs = (
+        [both.decoding.decode([((), answer | {"survival_event": np.float32([one + zero])})], GRID) for one in (0, 2, 3)]
+        for zero in (0.0, -4.0)
+    )
+    made = both.scoring.aligned(theirs[2:], theirs[:2], ours[:2])
+    assert made[0].parts["survival"].values["risk"] == pytest.approx(3.0)
+    assert made[0].parts["classification"] is theirs[2].parts["classification"]
+    assert BOTH.scoring.aligned is None

@@ -13,10 +13,10 @@ from torchsurv.loss.weibull import neg_log_likelihood_weibull, survival_function
 
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
-from isocenter.evaluation import Steps, censoring
+from isocenter.evaluation import Steps, censoring, kaplan_meier
 from isocenter.tasks.answers import tuned_by
-from isocenter.tasks.survival.curves import Known, weibull
-from isocenter.tasks.survival.plan import baseline, batch, horizons, interval_edges
+from isocenter.tasks.survival.curves import Known, proportional, weibull
+from isocenter.tasks.survival.plan import baseline, batch, curve, horizons, interval_edges
 from isocenter.tasks.survival.scores import _frequency
 from isocenter.tasks.survival.task import Survival
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction
@@ -210,6 +210,45 @@ def test_cases_tell_slope_baseline_and_median_risk_anew_for_each_network():
     assert len(task.baseline["time"]) == 100
     assert tasks.build({"name": "survival", **json.loads(json.dumps(task.settings))}) == task
     assert task.traits.tuned_on == ("val", "train")
+
+
+def test_ratios_of_another_network_get_the_zero_of_the_models_before_and_after_calibration():
+    ratios, known = np.array([-1.0, 0.2, 0.9, 2.0]), replace(KNOWN, slope=0.5)
+    ours, theirs = ([decoded(known, one + zero) for one in ratios] for zero in (0.0, 2.5))
+    made = known.scoring.aligned(theirs[2:], theirs[:2], ours[:2])
+    assert [one.values["risk"] for one in made] == pytest.approx([one.values["risk"] for one in ours[2:]], abs=1e-6)
+    assert [one.confidence.uncalibrated["risk"] for one in made] == pytest.approx(ratios[2:], abs=1e-6)
+    assert HAZARDS.scoring.aligned is None  # its risks are logarithms of hazards, whose zero is the same for all
+
+
+def distances(random: np.random.Generator) -> list[float]:
+    """How far curves lie from the true ones: by validation cases, by cross-fitted ones, and by those not aligned.
+
+    The hazard is e^x / 8. Every network says 2x with noise, from a zero of its own: the model of 15 validation cases,
+    three others of those and of 20 training cases each.
+    """
+    x, zeros = random.normal(size=75), [0.0, *random.normal(0, 2, size=3)]
+    times = random.exponential(8 * np.exp(-x))
+    cases = [case(str(n), float(time), True) for n, time in enumerate(times)]
+    networks = [[decoded(COX, one) for one in 2 * (x + random.normal(0, 0.2, size=75)) + zero] for zero in zeros]
+    ours, parts = networks[0][:15], [range(first, first + 20) for first in (15, 35, 55)]
+    raw = [[network[n] for n in part] for network, part in zip(networks[1:], parts, strict=True)]
+    aligned = [COX.scoring.aligned(own, other[:15], ours) for own, other in zip(raw, networks[1:], strict=True)]
+    free = curve(kaplan_meier(times[15:], np.ones(60)), "share")
+    when, truth = np.array([2.0, 5.0, 10.0]), np.linspace(-2, 2, 9)
+    survival, apart = np.exp(-when / 8 * np.exp(truth)[:, None]), []
+    for each in (ours, sum(aligned, ours), sum(raw, ours)):
+        task, _ = replace(COX, event_free=free).tuned(each, cases[: len(each)])
+        curves = [np.exp(-proportional(np.array([2 * one]), when, task._known)) for one in truth]
+        apart.append(float(((curves - survival) ** 2).mean()))
+    return apart
+
+
+def test_slope_and_baseline_of_cross_fitted_cases_are_nearer_the_truth_than_those_of_few_validation_cases():
+    random = np.random.default_rng(0)
+    validation, crossed, unaligned = np.mean([distances(random) for _ in range(12)], axis=0)
+    assert crossed < 0.6 * validation
+    assert crossed < 0.6 * unaligned
 
 
 def test_cases_that_trained_decide_no_slope_because_a_network_knows_their_times_too_well():

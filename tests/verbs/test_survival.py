@@ -14,8 +14,9 @@ import isocenter
 import trained
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import kaplan_meier
+from isocenter.files import DatasetOptions, read_dataset
 from isocenter.planning import read_plan
-from isocenter.tasks.survival.plan import curve
+from isocenter.tasks.survival.plan import calibrated, curve
 from packages import CONFIG, no_export, without_isocenter
 from trained import SMALL_RESNET
 
@@ -58,6 +59,40 @@ def test_several_networks_are_the_mean_of_their_log_hazard_ratios_with_one_slope
     assert mean == pytest.approx((first + second) / 2, abs=1e-6)
     assert models[0].task.settings["slope"] == models[2].task.settings["slope"]
     assert models[2].task.settings["baseline"] == read_plan(run / "plan.yaml")["task.baseline"]
+
+
+def test_slope_and_baseline_are_of_validation_cases_and_of_training_cases_that_inner_folds_have_not_seen(
+    followed, tmp_path
+):
+    data, run = followed[0], tmp_path / "run"
+    given = {**FEW, "training.steps": 2, "training.validations": 1, "split.inner_folds": 2, "guard.gate": False}
+    isocenter.train(data, out=run, assignments=given, **READING)
+    cases = {case.id: case for case in read_dataset(data, DatasetOptions(column=COLUMN))}
+    val = pd.read_csv(run / "split.csv", dtype=str).query("split == 'val'")["case"].tolist()
+    folds = pd.read_csv(run / "inner" / "split.csv", dtype={"case": str})
+
+    def ratios(place: Path, names: list[str]) -> np.ndarray:
+        model = isocenter.load(place / "checkpoints" / "best", "cpu")
+        return np.array([model.predict(cases[name]).confidence.uncalibrated["risk"] for name in names])
+
+    own = dict(zip(val, ratios(run, val), strict=True))
+    zero = np.mean(list(own.values()))
+    for fold, rows in folds.groupby("fold"):
+        unseen, place = rows["case"].tolist(), run / "inner" / f"fold_{fold}"
+        own |= dict(zip(unseen, ratios(place, unseen) + zero - ratios(place, val).mean(), strict=True))
+    outcomes = np.array([cases[case].references["event"] for case in own], dtype=float).T
+    plan = read_plan(run / "plan.yaml")
+    made = calibrated(*outcomes, list(own.values()), plan["task.event_free"])
+    assert len(own) == len(val) + len(folds) > 30
+    assert plan["task.slope"] == pytest.approx(made["task.slope"].value, rel=1e-4)
+    assert plan["task.baseline"]["hazard"] == pytest.approx(made["task.baseline"].value["hazard"], rel=1e-4)
+    assert f"{len(folds)} training cases predicted by 2 networks" in plan.decision("task.slope").because
+
+
+@pytest.mark.parametrize(("model", "folds"), [("cox", 3), ("weibull", 0)])
+def test_a_small_set_has_inner_folds_where_a_baseline_is_to_be_found(followed, model, folds):
+    plan = isocenter.plan(followed[0], minutes=30, assignments={"task.model": model}, **READING).plan
+    assert plan["split.inner_folds"] == folds
 
 
 def test_a_look_at_the_data_counts_the_events(tmp_path):

@@ -256,6 +256,15 @@ class Crossed(Protocol):
         """predictions: each by the fold that has not seen the case; folds: the number of that fold"""
 
 
+class Aligned(Protocol):
+    """Predictions of another network of the same plan, as if its outputs had the zero of the model's."""
+
+    def __call__(
+        self, predictions: Sequence[Prediction], theirs: Sequence[Prediction], ours: Sequence[Prediction]
+    ) -> list[Prediction]:
+        """theirs, ours: of the same cases, by that network and by the model; all before anything was decided"""
+
+
 def _no_guess(table: Table) -> None:
     return None
 
@@ -278,6 +287,7 @@ class Scoring:
     guess:    a table of cases to that of a guess without images; None where nothing can be guessed, as with masks
     assured:  the task with what unseen cases say about sets, intervals or covering masks; None where it states none
     crossed:  the same of the mean of folds, after `assured`; None where it needs more than their outputs
+    aligned:  brings predictions of several networks together; None where their outputs have one zero by themselves
     by_training: as `Task.tuned`, by cases that trained, which the network knows too well; None where they say as much
     tables:   a table of cases to {part: its rows, with its own labels and columns} of a task that is made of tasks
     case_values: a table of cases to what its figures are made of, by which models are tested; those that are means of
@@ -297,6 +307,7 @@ class Scoring:
     by_training: Tuned | None = None
     tables: Callable[[Table], Mapping[str, Table]] = _one_table
     case_values: Callable[[Table], Sequence[CaseValues]] = column_values
+    aligned: Aligned | None = None
 
 
 def tuned_by(

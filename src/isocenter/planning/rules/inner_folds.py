@@ -73,8 +73,8 @@ def _without(plan: Plan, task: Task, counts: Mapping[str, int], patients: int, s
         return "each image gives many answers, so the validation cases give enough of them"
     if not any(_is_open(plan, setting) for setting in task.traits.tunes if not setting.endswith(NEED_NO_FOLDS)):
         return "nothing is left to decide on validation cases"
-    if task.traits.tuned_on != ("val",):
-        return "hazard ratios of several networks have no common zero, so that the validation cases decide alone"
+    if task.traits.tuned_on != ("val",) and task.scoring.aligned is None:
+        return "its outputs need no baseline, and the validation cases give the risk at which cases are parted"
     if counts["val"] >= FEWEST_OF_LARGE and not scarce:
         return f"{counts['val']} validation cases are enough for what is decided after training"
     if patients < FEWEST_PATIENTS:

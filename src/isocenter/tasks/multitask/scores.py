@@ -12,6 +12,7 @@ from isocenter.evaluation import CaseValues, Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure
 from isocenter.tasks.answers import Guess
+from isocenter.tasks.multitask.slabs import with_parts
 from isocenter.values import Case, Finding, Prediction, Row
 
 if TYPE_CHECKING:
@@ -94,6 +95,17 @@ class PartScoring:
         return [
             finding for name, part in self.parts.items() for finding in part.scoring.results(prediction.parts[name])
         ]
+
+    def aligned(
+        self, predictions: Sequence[Prediction], theirs: Sequence[Prediction], ours: Sequence[Prediction]
+    ) -> list[Prediction]:
+        """Another network's predictions, of the parts whose outputs have no common zero by themselves."""
+        for name, part in self.parts.items():
+            if (align := part.scoring.aligned) is not None:
+                each = ([one.parts[name] for one in many] for many in (predictions, theirs, ours))
+                made = align(*each)
+                predictions = [with_parts(one, {name: own}) for one, own in zip(predictions, made, strict=True)]
+        return list(predictions)
 
     def tables(self, table: Table) -> dict[str, Table]:
         """{part: its rows}, of the parts that have any."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from isocenter.evaluation import Steps, calibration_slope, censoring, kaplan_mei
 from isocenter.tasks.shared import SET_SENTENCES, interval_decisions
 from isocenter.tasks.survival.bounds import BOUNDS
 from isocenter.tasks.survival.curves import HALVINGS, MODELS, MOST
-from isocenter.values import Dataset, Decision, Fingerprint, Floats, Sentence
+from isocenter.values import Dataset, Decision, Fingerprint, Floats, Prediction, Sentence
 
 # Cox's partial likelihood of a batch compares each event with those of the batch who are still at risk.
 EVENTS_A_BATCH, MOST_A_BATCH = 24, 128
@@ -189,6 +190,32 @@ def calibrated(
         "task.slope": Decision(multiplied, fits, "" if trained else VAN_HOUWELINGEN),
         "task.baseline": Decision(hazard, equal),
     }
+
+
+def with_zero_of(
+    predictions: Sequence[Prediction], theirs: Sequence[Prediction], ours: Sequence[Prediction]
+) -> list[Prediction]:
+    """Predictions of another network whose log hazard ratios have the zero of the model's.
+
+    theirs, ours: of the same cases, by that network and by the model
+    A partial likelihood says how cases compare: each network's ratios have a zero of their own. Means of the same cases
+    differ by that and by what the networks disagree about, not by which cases they are.
+    """
+    risk, raw = (float(np.mean(own) - np.mean(other)) for own, other in zip(_risks(ours), _risks(theirs), strict=True))
+    return [
+        replace(
+            prediction,
+            values={**(prediction.values or {}), "risk": one + risk},
+            confidence=replace(prediction.confidence, uncalibrated={"risk": other + raw}),
+        )
+        for prediction, one, other in zip(predictions, *_risks(predictions), strict=True)
+    ]
+
+
+def _risks(predictions: Sequence[Prediction]) -> tuple[list[float], list[float]]:
+    """The risks, and those before calibration."""
+    risks = [float((one.values or {})["risk"]) for one in predictions]
+    return risks, [float(one.confidence.uncalibrated["risk"]) for one in predictions]
 
 
 def slope(times: ArrayLike, happened: ArrayLike, ratio: ArrayLike) -> float:

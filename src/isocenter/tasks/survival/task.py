@@ -27,6 +27,7 @@ from isocenter.tasks.survival.plan import (
     rounded,
     settings_for,
     steps_of,
+    with_zero_of,
 )
 from isocenter.tasks.survival.scores import (
     AT_TIME,
@@ -197,7 +198,8 @@ class Survival:
         shown = SurvivalPictures(self.horizons, self.unit, self.is_absolute, self._outcomes)
         own = (self.score, self.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
         by_training = partial(self.tuned, trained=True)
-        return Scoring(METRICS, *own, self.assured, self.crossed, by_training, case_values=error_values)
+        align = with_zero_of if self._hazard_model.relative else None
+        return Scoring(METRICS, *own, self.assured, self.crossed, by_training, case_values=error_values, aligned=align)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, two kinds of c to select and judge, for Cox a large batch."""

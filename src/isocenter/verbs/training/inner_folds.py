@@ -26,6 +26,12 @@ def fold_by_case(run: RunFolder, job: Job, count: int) -> dict[str, int]:
     return {case: number for number, parts in enumerate(folds) for case, part in parts.items() if part == "test"}
 
 
+def predicted_by_folds(job: Job) -> int:
+    """How many predictions inner folds make of its cases: of validation cases too where these align the networks."""
+    count, aligned = job.settings.split.inner_folds, job.settings.task.scoring.aligned is not None
+    return (len(job.train) if count else 0) + count * aligned * len(job.tuning)
+
+
 def inner_jobs(run: RunFolder, job: Job, plan: Plan, *, timed: bool) -> list[Job]:
     """The trainings beside that of a job, none where its plan has no inner folds; `test` is what each has not seen.
 

@@ -33,7 +33,7 @@ from isocenter.verbs.training.decisions import (
 from isocenter.verbs.training.fit import Job, More, fit
 from isocenter.verbs.training.gate import guarded, looked_at
 from isocenter.verbs.training.image_only_control import evaluated_control, image_job, is_wanted
-from isocenter.verbs.training.inner_folds import inner_jobs
+from isocenter.verbs.training.inner_folds import inner_jobs, predicted_by_folds
 from isocenter.verbs.training.more_networks import (
     NETWORKS,
     may_share,
@@ -305,7 +305,7 @@ def afterwards(run: RunFolder, jobs: Sequence[Job], trainings: int) -> Afterward
 
     trainings: of each part, 2 with a control
     """
-    training, inner = jobs[0].settings.training, jobs[0].settings.split.inner_folds
+    training = jobs[0].settings.training
     if training.minutes is None or not minutes_decide(training, jobs[0].out):
         return None
     often, tested = max(1, len(Subsets.of(jobs[0].settings.preprocessing).wanted)), sum(len(job.test) for job in jobs)
@@ -313,7 +313,7 @@ def afterwards(run: RunFolder, jobs: Sequence[Job], trainings: int) -> Afterward
         training.minutes,
         [*jobs[0].val, *jobs[0].train][0],
         trainings * sum(len(job.tuning) + len(job.calibrating) + len(job.unseen) for job in jobs)
-        + (len(jobs[0].train) if inner else 0),
+        + predicted_by_folds(jobs[0]),
         [*[(tested, 1)] * (often + trainings - 1), *[(len(run.own_test), len(jobs))] * often],
         *_looked_at(run, jobs),
         covariates_seconds(jobs) + fitting_seconds(jobs[0].settings.task, training.minutes, len(jobs)),

@@ -104,9 +104,15 @@ def _own(job: Job, model: Model, inner: Sequence[tuple[Job, Outcome]], more: Mor
     """The cases that decide for a training by itself, and those of the trainings beside it."""
     if not job.tuning:
         return Evidence((), ())
-    each = [Evidence(predicted(model, job.settings.task, job.tuning), job.tuning)]
+    task = job.settings.task
+    own, align = Evidence(predicted(model, task, job.tuning), job.tuning), task.scoring.aligned
+    each = [own]
     for other, reached in inner:
-        each.append(Evidence(predicted(model_of(other, reached, more), job.settings.task, other.test), other.test))
+        network = model_of(other, reached, more)
+        unseen = predicted(network, task, other.test)
+        if align is not None:
+            unseen = align(unseen, predicted(network, task, own.cases), own.predictions)
+        each.append(Evidence(unseen, other.test))
     return joined(each)
 
 
