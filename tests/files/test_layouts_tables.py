@@ -145,8 +145,8 @@ def test_such_a_table_trains(tmp_path):
     assert (run.out / "report.html").is_file()
 
 
-def scanned(data: Path, place: Path, *patients: str, series: int = 1) -> Path:
-    """Folders of DICOM, each of one patient."""
+def scanned(data: Path, place: Path, *patients: str, series: int = 1, issuer: str = "") -> Path:
+    """Folders of DICOM, each of one patient, whose number an issuer gave."""
     for patient in patients:
         for number in range(series):
             own = place / f"scan_{patient}"
@@ -154,10 +154,10 @@ def scanned(data: Path, place: Path, *patients: str, series: int = 1) -> Path:
             for path in sorted((data / "dicom" / "series" / "mr_hippocrop_study1").glob("*.dcm")):
                 header = pydicom.dcmread(path)
                 header.PatientID, header.PatientName, header.SeriesNumber = patient, "Miller", number + 1
-                header.pop("IssuerOfPatientID", None)
+                header.IssuerOfPatientID = issuer
                 for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
                     header[name].value = pydicom.uid.generate_uid(
-                        entropy_srcs=[patient, str(number), header[name].value]
+                        entropy_srcs=[patient, issuer, str(number), header[name].value]
                     )
                 header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
                 header.save_as(own / f"{number}_{path.name}")
@@ -208,6 +208,35 @@ def test_a_table_of_patient_numbers_is_joined_to_cases_whose_patients_are_hidden
         for (_, patient), one in zip(whose, covariates_in(tmp_path / "vitals.csv", whose), strict=True)
     }
     assert sorted(one.values for one in courses.values()) == [(70.0,), (80.0, 90.0)]
+
+
+def test_numbers_that_one_issuer_gave_are_known_by_the_number_alone(data, tmp_path):
+    scanned(data, tmp_path / "scans", "MILLER-7", "007", issuer="north")
+    cases = list(read_dataset(tmp_path / "scans", DatasetOptions(references=False)))
+    whose, firsts = [(case.id, case.patient) for case in cases], [case.files[0] for case in cases]
+    table(tmp_path / "who.csv", "PatientID,sex,diagnosis", ["MILLER-7,F,ill", "007,M,well"])
+    assert sorted(row["sex"] for row in covariates_in(tmp_path / "who.csv", whose, firsts)) == ["F", "M"]
+    (tmp_path / "who.csv").rename(tmp_path / "scans" / "who.csv")
+    labelled = read_dataset(tmp_path / "scans")
+    assert {case.patient: case.references["class"] for case in labelled} == {
+        case.patient: "ill" if "MILLER" in str(case.files[0]) else "well" for case in cases
+    }
+
+
+def test_numbers_of_two_issuers_are_refused_because_one_may_be_of_two_people(data, tmp_path):
+    for issuer in ("north", "south"):
+        scanned(data, tmp_path / "scans" / issuer, "MILLER-7", issuer=issuer)
+    cases = list(read_dataset(tmp_path / "scans", DatasetOptions(references=False)))
+    assert len({case.patient for case in cases}) == 2
+    table(tmp_path / "who.csv", "PatientID,diagnosis", ["MILLER-7,ill"])
+    with pytest.raises(DatasetError, match=r"2 issuers gave.*several people.*cases\.csv") as refused:
+        covariates_in(
+            tmp_path / "who.csv", [(case.id, case.patient) for case in cases], [case.files[0] for case in cases]
+        )
+    assert "MILLER" not in str(refused.value)
+    (tmp_path / "who.csv").rename(tmp_path / "scans" / "who.csv")
+    with pytest.raises(DatasetError, match="2 issuers gave"):
+        read_dataset(tmp_path / "scans")
 
 
 def test_a_table_of_other_patient_numbers_is_refused_without_a_word_of_whose_they_are(data, tmp_path):

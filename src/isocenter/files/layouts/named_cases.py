@@ -10,9 +10,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from isocenter.files.layouts import case_folders, dicom_folder, plain_images
-from isocenter.files.layouts.cases import Folder, Table, stem_of
+from isocenter.files.layouts.cases import Folder, Numbered, Table, stem_of
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout
-from isocenter.files.storage import pseudonym_of_number
 
 # Cells of a column that must all name images.
 LOOKED_AT = 20
@@ -32,6 +31,8 @@ class NamedCases:
                 people[case.patient].append(case)
         self._known = {name: cases[0] for name, cases in known.items() if len(cases) == 1}
         self._people = people
+        firsts = [case.files[0] for cases in people.values() for case in cases if case.files]
+        self._numbered = Numbered(firsts, str(folder.root))
 
     @classmethod
     def of_table(cls, table: Table, folder: Folder, options: DatasetOptions) -> NamedCases | None:
@@ -52,7 +53,8 @@ class NamedCases:
         case = next((self._known[name] for name in names if name in self._known), None)
         if case is not None:
             return (case,)
-        return self._people.get(pseudonym_of_number(text), ()) if self._people else ()
+        patients = self._numbered.patients(text, self._people) if self._people else ()
+        return [case for patient in patients for case in self._people[patient]]
 
     def column(self, table: Table, first: str | None, without: Collection[str]) -> str | None:
         """The column that names cases, this one before others; None where none does.

@@ -34,9 +34,9 @@ def pseudonym(identity: str) -> str:
     return hmac.digest(_key(), identity.encode(), hashlib.sha256).hex()[:LETTERS]
 
 
-def pseudonym_of_number(number: str) -> str:
-    """The pseudonym of a patient by a PatientID as tables write it, without the issuer that DICOM may name too."""
-    return pseudonym(f"\0{number.strip()}")
+def pseudonym_of_number(number: str, issuer: str = "") -> str:
+    """The pseudonym of a patient by a PatientID as tables write it, of the issuer that DICOM may name too."""
+    return pseudonym(f"{issuer}\0{number.strip()}")
 
 
 def is_pseudonym(patient: str) -> bool:

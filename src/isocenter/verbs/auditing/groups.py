@@ -90,8 +90,10 @@ def with_table(dataset: Dataset, table: str | Path | None, scored: Container[str
     """
     if table is None:
         return dataset
-    whose = [(case.id, case.patient) for case in dataset if case.id in scored]
-    rows = dict(zip(whose, covariates_in(Path(table), whose), strict=True))
+    known = [case for case in dataset if case.id in scored]
+    whose = [(case.id, case.patient) for case in known]
+    firsts = [case.files[0] for case in known if case.files]
+    rows = dict(zip(whose, covariates_in(Path(table), whose, firsts), strict=True))
     cases = [
         replace(case, covariates=_completed(case.covariates, rows.get((case.id, case.patient), {}))) for case in dataset
     ]

@@ -41,8 +41,9 @@ def covered(cases: Sequence[Case], covariates: Covariates) -> list[Case]:
         case _:
             tables = covariates
     merged = list(cases)
+    firsts = [case.files[0] for case in cases if case.files]
     for table in tables:
-        rows = files.covariates_in(Path(table), [(case.id, case.patient) for case in cases])
+        rows = files.covariates_in(Path(table), [(case.id, case.patient) for case in cases], firsts)
         merged = [replace(case, covariates={**case.covariates, **row}) for case, row in zip(merged, rows, strict=True)]
     return merged
 

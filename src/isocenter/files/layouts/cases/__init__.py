@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         load_structures,
         masks_by_reader,
     )
+    from isocenter.files.layouts.cases.numbered import Numbered
     from isocenter.files.layouts.cases.pairs import (
         IMAGE_SUFFIX,
         LABEL_NAME,

@@ -40,7 +40,8 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
     join, odd = (None, []) if reading.columns or reading.patients else join_table(folder, files, ids, options.patient)
     files = join.cases if join else files
     patients = _patients(files, ids, reading, options, join)
-    read, courses = join_courses(folder, list(zip(ids, patients.names, strict=True)))
+    firsts = [case.files[0] for case in files if case.files]
+    read, courses = join_courses(folder, list(zip(ids, patients.names, strict=True)), firsts)
     cases = tuple(
         _case(case, name, owner, course)
         for case, name, owner, course in zip(files, ids, patients.names, read, strict=True)

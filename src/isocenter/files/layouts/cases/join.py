@@ -9,10 +9,11 @@ from typing import Any
 
 from isocenter.errors import DatasetError, listed
 from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, stem_of
+from isocenter.files.layouts.cases.numbered import Numbered
 from isocenter.files.layouts.cases.table import CASE_COLUMNS, PATIENT_COLUMNS, Table, read_table
 from isocenter.files.layouts.cases.time_series import Long
 from isocenter.files.layouts.layout import CaseFiles
-from isocenter.files.storage import is_pseudonym, pseudonym_of_number
+from isocenter.files.storage import is_pseudonym
 from isocenter.values import Problem
 
 SPLIT_COLUMNS: tuple[str, ...] = ("split", "subset", "partition")
@@ -63,21 +64,24 @@ def join_table(
     return None, problems
 
 
-def join_courses(folder: Folder, cases: Sequence[tuple[str, str]]) -> tuple[list[Mapping[str, Any]], str]:
-    """The readings of each case, (id, patient), in the long tables, and their names in words."""
+def join_courses(
+    folder: Folder, cases: Sequence[tuple[str, str]], files: Sequence[Path] = ()
+) -> tuple[list[Mapping[str, Any]], str]:
+    """The readings of each case, (id, patient), in the long tables, and their names in words; files: one of each."""
     joined: list[Mapping[str, Any]] = [{} for _ in cases]
     used = []
     for member, long in folder.long_tables.items():
-        own = _read_of(long, cases)
+        own = _read_of(long, cases, files)
         if any(value is not None for one in own for value in one.values()):
             joined = [{**had, **one} for had, one in zip(joined, own, strict=True)]
             used.append(member.path.name)
     return joined, f"courses from {listed(used)}" if used else ""
 
 
-def covariates_in(path: Path, cases: Sequence[tuple[str, str]]) -> list[Mapping[str, Any]]:
+def covariates_in(path: Path, cases: Sequence[tuple[str, str]], files: Sequence[Path] = ()) -> list[Mapping[str, Any]]:
     """The columns of a table for each case, (id, patient), without those that name either: of its row or the patient's.
 
+    files: one of each case, in whose headers issuers of PatientIDs are looked up where the table states such numbers
     Raises DatasetError for a table that names neither, or has no row for one of them.
     """
     table = read_table(path)
@@ -86,10 +90,10 @@ def covariates_in(path: Path, cases: Sequence[tuple[str, str]]) -> list[Mapping[
         problem = f"no column names cases or patients (columns: {', '.join(table.columns)})"
         raise DatasetError(problem, str(path), "Call a column case, with the files' names, or patient")
     if (long := Long.of(table)) is not None:
-        return _read_of(long, cases)
+        return _read_of(long, cases, files)
     rows = {str(row[by_patient]): row for row in table.rows} if by_patient else {}
     rows |= {str(row[by_case]): row for row in table.rows} if by_case else {}
-    of_cases = _rows_of(rows, cases)
+    of_cases = _rows_of(rows, cases, Numbered(files, str(path)))
     if missing := [case for (case, _), row in zip(cases, of_cases, strict=True) if row is None]:
         raise _lacking(table, f"its column {by_case or by_patient}", rows, missing, cases)
     known = [name for name in table.columns if name not in (by_case, by_patient)]
@@ -113,22 +117,26 @@ def _lacking(
     return DatasetError(problem, str(table.path), remedy)
 
 
-def _read_of(long: Long, cases: Sequence[tuple[str, str]]) -> list[Mapping[str, Any]]:
+def _read_of(long: Long, cases: Sequence[tuple[str, str]], files: Sequence[Path]) -> list[Mapping[str, Any]]:
     """The readings by the row's case or else its patient; without rows every column is missing."""
     nothing = {name: None for name in long.table.columns if name not in (long.owner, long.time)}
-    return [nothing if own is None else own for own in _rows_of(long.courses(), cases)]
+    rows = _rows_of(long.courses(), cases, Numbered(files, str(long.table.path)))
+    return [nothing if own is None else own for own in rows]
 
 
-def _rows_of(rows: Mapping[str, Mapping[str, Any]], cases: Sequence[tuple[str, str]]) -> list[Mapping[str, Any] | None]:
+def _rows_of(
+    rows: Mapping[str, Mapping[str, Any]], cases: Sequence[tuple[str, str]], numbered: Numbered
+) -> list[Mapping[str, Any] | None]:
     """The row of each case, (id, patient), by its name or else its patient's; None without any.
 
     Patients of DICOM are pseudonyms, and a table may name them by these or by their PatientIDs.
     """
     named = {_bare(name): row for name, row in rows.items()}
     of_cases = [named.get(case, named.get(patient)) for case, patient in cases]
-    if not any(row is None and is_pseudonym(patient) for row, (_, patient) in zip(of_cases, cases, strict=True)):
+    nameless = {patient for row, (_, patient) in zip(of_cases, cases, strict=True) if row is None}
+    if not any(map(is_pseudonym, nameless)):
         return of_cases
-    hidden = {pseudonym_of_number(name): row for name, row in rows.items()}
+    hidden = {patient: row for name, row in rows.items() for patient in numbered.patients(name, nameless)}
     return [hidden.get(patient) if row is None else row for row, (_, patient) in zip(of_cases, cases, strict=True)]
 
 
