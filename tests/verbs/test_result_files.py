@@ -15,9 +15,11 @@ import trained
 from isocenter import tasks
 from isocenter.errors import DatasetError, UsageError
 from isocenter.evaluation import Calibrator, Conformal
+from isocenter.prediction import kinds_of_maps, with_own_names
 from isocenter.runtime import Inference, Model, Preprocessing
 from isocenter.tasks.shared import Certainty
 from isocenter.transforms import Normalisation
+from isocenter.values import Case
 
 SERIES = Path("dicom", "series", "mr_hippocrop_study1")
 
@@ -110,6 +112,24 @@ def test_a_case_that_is_called_like_the_files_of_another_gets_a_name_of_its_own(
     names = [path.name for path in result.files]
     assert len(set(names)) == 4
     assert {path.name for path in (tmp_path / "out").glob("*.nii.gz")} == set(names)
+
+
+def test_a_case_that_is_called_like_a_map_of_another_gets_a_name_of_its_own():
+    """Of two parts that have a map of the same kind the second's has the part's name before it."""
+    masks = {"labels": [{"value": 1, "name": "lesion"}], "loss": "dice+ce", "tolerance": 2.0}
+    parts = {"segmentation": masks, "instances": {"steps": [1.0, 1.0], "reach": 8.0, "smallest": 9}}
+    settings = {f"{part}.{key}": value for part, own in parts.items() for key, value in own.items()}
+    kinds = kinds_of_maps(tasks.build({"name": "instances+segmentation", **settings}))
+    ids = ("x", "x_segmentation_total", "x_instances_covering", "x_epistemic", "x_total_2", "y_segmentation_total")
+    named = [case.id for case in with_own_names([Case(name, name, {}) for name in ids], kinds)]
+    assert named == [
+        "x",
+        "x_segmentation_total_2",
+        "x_instances_covering_2",
+        "x_epistemic_2",
+        "x_total_2",
+        "y_segmentation_total",
+    ]
 
 
 def test_classes_have_their_probabilities_in_the_table_and_nothing_beside(classified, tmp_path):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         PROGRAM,
         Wanted,
         algorithm_of,
+        kinds_of_maps,
         with_own_names,
         write_maps,
     )

@@ -52,7 +52,13 @@ class Wanted:
             raise UsageError(f"cannot write {self.format!r}", "--format", remedy)
 
 
-def with_own_names(cases: Sequence[Case], kinds: Sequence[str] = (TOTAL, EPISTEMIC, COVERING)) -> list[Case]:
+def kinds_of_maps(task: Task) -> list[str]:
+    """The names of maps of a case, which end its files' names: several parts have the same, with the part before it."""
+    own = (TOTAL, EPISTEMIC, COVERING)
+    return [*own, *(f"{part}_{kind}" for part in task.decoding.parts for kind in own)]
+
+
+def with_own_names(cases: Sequence[Case], kinds: Sequence[str]) -> list[Case]:
     """Cases with file names of their own: ids can be anything, and two inputs may share one.
 
     kinds: of maps that a case may have, which end the names of its files

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from isocenter.errors import DatasetError, UsageError, counted
-from isocenter.explanation import ALL, AUTO, METHODS, PLACED, TESTED, Explanation, named_methods, refuse_unknown_target
+from isocenter.explanation import ALL, AUTO, PLACED, TESTED, Explanation, named_methods, refuse_unknown_target
 from isocenter.files import write_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
@@ -29,6 +29,7 @@ from isocenter.verbs.explaining import (
     each_case,
     explanation_page,
     findings_sentence,
+    kinds_of_maps,
     refuse_clips,
     refuse_concepts,
     verdict_sentence,
@@ -165,7 +166,7 @@ def explain(
     if concepts is not None:
         refuse_concepts(str(concepts), loaded, explainer.torch_model)
     opened, problems = open_inputs(inputs, options, loaded)
-    cases = covered(with_own_names(opened, list(METHODS)), covariates)
+    cases = covered(with_own_names(opened, kinds_of_maps(opened)), covariates)
     if concepts is not None:
         refuse_clips(str(concepts), loaded, cases)
     explainer = replace(explainer, references=_references(references, options, loaded, cases))
@@ -211,7 +212,8 @@ def _references(
     """{case: the same with what experts marked}; DatasetError where no case has any."""
     if given is None:
         return {}
-    named = with_own_names(list(open_dataset(given, reading)), list(METHODS))
+    opened = list(open_dataset(given, reading))
+    named = with_own_names(opened, kinds_of_maps(opened))
     marked = {case.id: case for case in named if set(PLACED) & set(case.references)}
     references = {case.id: marked[case.id] for case in cases if case.id in marked}
     if not references:

@@ -30,6 +30,7 @@ from isocenter.prediction import (
     There,
     Wanted,
     in_full,
+    kinds_of_maps,
     loaded_model,
     with_own_names,
 )
@@ -234,7 +235,7 @@ def _predicted(
         asked = in_full(asked)
     places = [_in_full(one) for one in inputs] if predictor.is_elsewhere else inputs
     opened, problems = open_inputs(places, reading, model)
-    cases = covered(with_own_names(opened), covariates)
+    cases = covered(with_own_names(opened, kinds_of_maps(model.task)), covariates)
     done: dict[str, Done] = {}
     stopped: BaseException | None = None
     if asked.folder is not None:

@@ -11,7 +11,12 @@ if TYPE_CHECKING:
     from isocenter.verbs.explaining.cohort import COLUMNS, Explainer, Made
     from isocenter.verbs.explaining.cohort_results import cohort_findings, with_references, with_tests
     from isocenter.verbs.explaining.concepts import CONCEPTS, Cohort, concepts_of, refuse_clips, refuse_concepts
-    from isocenter.verbs.explaining.counterfactuals import COUNTERFACTUALS, counterfactuals_of, with_gradients
+    from isocenter.verbs.explaining.counterfactuals import (
+        COUNTERFACTUALS,
+        counterfactuals_of,
+        kinds_of_maps,
+        with_gradients,
+    )
     from isocenter.verbs.explaining.kept import keep, kept_content, kept_records
     from isocenter.verbs.explaining.report import (
         explanation_page,

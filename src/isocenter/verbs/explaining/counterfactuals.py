@@ -12,6 +12,7 @@ import numpy as np
 
 from isocenter.errors import counted
 from isocenter.explanation import (
+    METHODS,
     Counterfactual,
     Flip,
     UnfitError,
@@ -27,6 +28,7 @@ from isocenter.transforms import stacked
 from isocenter.values import Case, Image, Map
 from isocenter.verbs.evaluation import Audited
 from isocenter.verbs.explaining.case_by_case import Looked, each_case
+from isocenter.verbs.explaining.cohort import DISAGREEMENT
 from isocenter.verbs.explaining.concepts import Cohort
 
 COUNTERFACTUALS, TITLE, NAME, DIFFERENCE = (
@@ -48,6 +50,13 @@ class _Flips:
     rows: Sequence[Mapping[str, Any]] = ()
     strips: Sequence[Figure] = ()
     files: Sequence[Path] = ()
+
+
+def kinds_of_maps(cases: Sequence[Case]) -> list[str]:
+    """The names of maps that explanations of these cases have, which end the names of their files."""
+    images = dict.fromkeys(name for case in cases for name in case.images)
+    made = (*METHODS, NAME, DIFFERENCE, f"{NAME}_{ALONG}", f"{DIFFERENCE}_{ALONG}")
+    return [f"{kind}{end}" for kind in made for end in ("", f"_{DISAGREEMENT}", *(f"_{name}" for name in images))]
 
 
 def counterfactuals_of(cohort: Cohort, asked: str, folder: Path | None) -> Looked:
