@@ -72,6 +72,20 @@ def test_start_up_and_reading_load_no_torch(path, code):
     assert heavy == "set()"
 
 
+def test_volumes_of_nifti_are_read_without_libraries_of_other_formats(path):
+    """Of nibabel too, which needs a third of a second: only headers in which something is odd are its."""
+    folder = path.parent / "set"
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / path.name).write_bytes(path.read_bytes())
+    code = (
+        f"from isocenter.files import read_dataset; import sys; [case] = read_dataset({str(folder)!r}); "
+        "case.images['image'].data, case.references['mask'].data; "
+        f"print({LATE | {'tifffile', 'PIL', 'imagecodecs'}} & set(sys.modules))"
+    )
+    assert printed(code) == ["set()"]
+
+
 def test_verbs_that_are_looked_at_have_imported_nothing_that_takes_long():
     verbs = ", ".join(f"isocenter.{one}" for one in ("predict", "check", "convert", "view", "plan", "load", "train"))
     [loaded] = printed(f"import isocenter, sys; {verbs}; print(({HEAVY} | {LATE}) & set(sys.modules))")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import GeometryError
+from isocenter.files.nifti.header import NiftiHeader
 from isocenter.lazy import nibabel
 from isocenter.values import Floats, Geometry
 
@@ -44,7 +45,9 @@ def geometry_of(header: Any, where: str, prefer: Literal["sform", "qform"] | Non
 
 
 def is_nifti(header: Any) -> TypeGuard[Nifti1Header]:
-    """Whether nibabel's header is one of NIfTI, and not of Analyze 7.5."""
+    """Whether a header is one of NIfTI, and not of Analyze 7.5."""
+    if isinstance(header, NiftiHeader):  # without a look at nibabel, which would be imported
+        return True
     return isinstance(header, nibabel.nifti1.Nifti1Header)
 
 
@@ -72,7 +75,7 @@ def _forms(header: Any, where: str, prefer: str | None) -> dict[str, tuple[NDArr
 
 
 def _qform(header: Any, where: str) -> NDArray[np.float64]:
-    """nibabel's qform; the missing thickness of a single slice is taken as 1, as no voxel depends on it."""
+    """The header's qform; the missing thickness of a single slice is taken as 1, as no voxel depends on it."""
     header = header.copy()
     sizes = header["dim"][1:4]
     for axis in range(3):

@@ -1,6 +1,6 @@
 """The header of a NIfTI file that is written, little-endian. https://nifti.nimh.nih.gov: nifti1.h, nifti2.h
 
-Its own, because nibabel, which reads headers here, takes a third of a second to import: as long as converting a series.
+Its own, because nibabel, which reads odd headers, takes a third of a second to import: as long as converting a series.
 """
 
 from __future__ import annotations

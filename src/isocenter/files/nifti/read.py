@@ -16,6 +16,7 @@ from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.modality import CODES, UNKNOWN_MODALITY
 from isocenter.files.nifti.geometry import geometry_of, is_nifti
+from isocenter.files.nifti.sound import SoundHeader
 from isocenter.files.nifti.write import write
 from isocenter.files.storage import Block, compression_of, each_once, load_json, not_elsewhere, read_head
 from isocenter.files.times import even_times
@@ -103,11 +104,13 @@ def _pair(path: Path) -> tuple[Path, Path]:
 
 
 def _header(path: Path, *, single: bool) -> tuple[Any, list[str]]:
-    """nibabel's header, of the kind that the magic number states, and notes on what is odd in it.
+    """The header where there is nothing to repair, else nibabel's, and notes on what is odd in it.
 
     single: whether the voxels lie in the same file, which Analyze does not know
     """
     head = read_head(path, 544)
+    if single and (sound := SoundHeader.of(head)) is not None:
+        return sound, []
     kinds = {
         b"n+1": nibabel.nifti1.Nifti1Header,
         b"ni1": nibabel.nifti1.Nifti1PairHeader,

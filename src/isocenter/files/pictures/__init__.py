@@ -8,7 +8,9 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.files.pictures.picture import FORMAT as PICTURE
+    from isocenter.files.pictures.picture import read_indices as picture_indices
     from isocenter.files.pictures.tiff import FORMAT as TIFF
+    from isocenter.files.pictures.tiff import read_indices as tiff_indices
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import DatasetError, FormatError, GeometryError, IsocenterError, counted
+from isocenter.files import pictures
 from isocenter.files.format import ReadOptions
 from isocenter.files.index import format_of, read_volumes
-from isocenter.files.pictures import picture, tiff
 from isocenter.files.storage import is_number
 from isocenter.values import Array, Image, Label
 
@@ -221,9 +221,13 @@ def as_labels(pixels: Array, declared: frozenset[int], path: Path) -> Array:
 
 def _indices(path: Path) -> Image | None:
     """The label map in a picture with a palette; None for all other files."""
-    readers = {"picture": picture.read_indices, "tiff": tiff.read_indices}
-    reader = readers.get(format_of(path) or "")
-    return reader(path) if reader else None
+    match format_of(path):
+        case "picture":
+            return pictures.picture_indices(path)
+        case "tiff":
+            return pictures.tiff_indices(path)
+        case _:
+            return None
 
 
 def _one_channel(image: Image, path: Path, coloured: Mapping[Colour, int]) -> tuple[Array, list[str]]:
