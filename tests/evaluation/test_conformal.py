@@ -13,6 +13,7 @@ from isocenter.evaluation import (
     conformal_threshold,
     controlled_on_average,
     controlled_with_confidence,
+    fewest_controlling,
     least_sureness,
     mondrian_thresholds,
     prediction_sets,
@@ -311,3 +312,11 @@ def test_where_few_or_wrong_answers_show_nothing_none_is_sure_enough_and_where_a
     assert least_sureness(sure, np.zeros(300), 0.05, 0.1) == 0.0
     assert least_sureness(np.full(300, np.nan), np.zeros(300), 0.05, 0.1) == math.inf
     assert least_sureness([], [], 0.05, 0.1) == math.inf
+
+
+@pytest.mark.parametrize("risk", [0.02, 0.05, 0.1, 0.3])
+def test_a_risk_is_controlled_from_so_many_patients_on_of_whom_nothing_is_missed(risk):
+    few = fewest_controlling(risk)
+    assert [controlled_on_average(np.zeros((n, 3)), risk) for n in (few - 1, few)] == [-1, 0]
+    few = fewest_controlling(risk, 0.1)
+    assert [controlled_with_confidence(np.zeros((n, 3)), risk, 0.1) for n in (few - 1, few)] == [-1, 0]

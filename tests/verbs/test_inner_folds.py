@@ -164,6 +164,52 @@ def test_a_registered_rule_keeps_them_where_its_rarest_class_has_too_few_validat
     assert because in decision.because
 
 
+# A data set of which 2 patients select and 46 train.
+PATIENTS = tuple(Case(f"c{n}", f"p{n}", {}, {}) for n in range(60))
+FORTY_EIGHT = (
+    Dataset(PATIENTS, patients_known=True),
+    {case.id: "val" if n < 2 else "train" if n < 48 else "test" for n, case in enumerate(PATIENTS)},
+)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "folds", "because"),
+    [
+        ({"task.risk": 0.05}, 3, "2 validation patients, of 38 for the registered risk, are too few"),
+        ({"task.risk": 0.1, "task.risk_delta": 0.3}, 3, "of 24 for the registered risk"),
+        ({"task.risk": 0.01}, 0, "many answers"),  # all cases would not be enough either
+        ({"task.risk": None}, 0, "many answers"),
+        ({}, 0, "many answers"),  # nobody has registered the usual one
+        ({"task.risk": 0.05, "split.inner_folds": 2}, 2, "set by hand"),
+    ],
+)
+def test_many_boxes_have_them_where_a_registered_risk_needs_more_patients_than_select(
+    detected, assignments, folds, because
+):
+    made = isocenter.plan(detected.data, device="cpu", minutes=60, assignments=assignments).plan
+    decision = with_inner_folds(made, settings(made).task, *FORTY_EIGHT).decision("split.inner_folds")
+    assert decision.value == folds
+    assert because in decision.because
+
+
+def test_volumes_have_none_by_themselves_whatever_risk_is_registered(segmented):
+    given = {"labels": trained.LABELS, "device": "cpu", "minutes": 60, "assignments": {"task.risk": 0.05}}
+    made = isocenter.plan(segmented.data, **given).plan
+    decision = with_inner_folds(made, settings(made).task, *FORTY_EIGHT).decision("split.inner_folds")
+    assert decision.value == 0
+    assert "networks of volumes need all the minutes" in decision.because
+
+
+def test_covering_boxes_go_by_every_case_that_its_network_has_not_seen(detected, tmp_path):
+    given = {**trained.TWO_STEPS, "split.inner_folds": 2, "task.risk": 0.2, "guard.gate": False}
+    run = trained.detecting(detected.data, tmp_path / "run", assignments=given)
+    parts, plan = parts_of(run.out), read_plan(run.out / "plan.yaml")
+    assert set.union(*folds_of(run.out)) == parts["train"]
+    counted = plan["task.covering"]["n"]
+    assert max(counted.values()) > len(parts["val"])
+    assert f"{len(parts['train'])} training cases predicted by 2 networks" in plan.decision("task.threshold").because
+
+
 def test_masks_need_none(segmented):
     plan = isocenter.plan(segmented.data, labels=trained.LABELS, device="cpu").plan
     assert (plan["split.inner_folds"], "many answers" in plan.decision("split.inner_folds").because) == (0, True)

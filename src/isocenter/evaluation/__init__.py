@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         conformal_threshold,
         controlled_on_average,
         controlled_with_confidence,
+        fewest_controlling,
         least_sureness,
         mondrian_thresholds,
         prediction_sets,

@@ -222,6 +222,16 @@ def controlled_on_average(
     return _first(means * people + largest <= risk * (people + 1) + ROUNDING)
 
 
+def fewest_controlling(risk: float, delta: float | None = None) -> int:
+    """How many patients control a risk at least: with fewer no setting is known to, though it be wrong for none.
+
+    delta: as of `controlled_with_confidence`; None on average
+    """
+    if delta is None:
+        return math.ceil(1 / risk - 1 - ROUNDING)
+    return math.ceil(math.log(delta) / math.log(1 - risk) - ROUNDING)
+
+
 def controlled_with_confidence(losses: ArrayLike, risk: float, delta: float, patients: ArrayLike | None = None) -> int:
     """The first setting whose risk is at most `risk`, with a confidence of 1 - delta; -1 where none is known to be.
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from isocenter.errors import counted
+from isocenter.evaluation import fewest_controlling
 from isocenter.planning.rules.split import FEWEST_OF_LARGE, Parts, strata_names
 from isocenter.tasks import FEWEST_UNSEEN, Task
 from isocenter.values import BY_HAND, Dataset, Decision, Plan, stands_for
@@ -20,6 +21,9 @@ LEAST_MINUTES = 10.0
 FEWEST_PATIENTS = 20
 MEASURED = "bench/inner_folds.py"
 RULE, THRESHOLDS = "task.operating_point", "task.thresholds"
+RISK = "task.risk"
+# By so many times as many patients as control a risk at least covering masks may miss half of it.
+CONTROLLING = 2
 # Thresholds of intervals, and of groups of people: nobody trains three networks more only for these.
 NEED_NO_FOLDS = ("conformal", "thresholds_by_group")
 
@@ -31,9 +35,10 @@ def with_inner_folds(plan: Plan, task: Task, dataset: Dataset, parts: Parts) -> 
     """
     counts = {part: list(parts.values()).count(part) for part in ("train", "val")}
     patients = len({case.patient for case in dataset if parts.get(case.id) == "train"})
-    scarce = _scarce(plan, dataset, parts)
-    missing = _without(plan, task, counts, patients, scarce)
-    few = scarce if counts["val"] >= FEWEST_OF_LARGE else counted(counts["val"], "validation case")
+    promised = _promised(plan, dataset, parts)
+    scarce = _scarce(plan, dataset, parts) or promised
+    missing = _dense(plan, task, promised) or _without(plan, task, counts, patients, scarce)
+    few = scarce if promised or counts["val"] >= FEWEST_OF_LARGE else counted(counts["val"], "validation case")
     because = missing or (
         f"{few} are too few for what is decided after training: each of the "
         f"{counts['train']} training cases is predicted by the one of these networks that has not seen it"
@@ -63,14 +68,44 @@ def _scarce(plan: Plan, dataset: Dataset, parts: Parts) -> str:
     return f"{counted(select[rarest], 'validation case')} of {rarest}"
 
 
+def _promised(plan: Plan, dataset: Dataset, parts: Parts) -> str:
+    """The patients who are too few for covering masks, boxes or objects of a registered risk, in words.
+
+    Empty where no risk is registered, where calibration cases decide, or where training cases would not be enough.
+    """
+    needed = 0
+    for name in (one for one in plan.names if stands_for(one, RISK) and plan[one] is not None):
+        delta, covering = (name.removesuffix("risk") + end for end in ("risk_delta", "covering"))
+        by_hand = any(one in plan and plan.decision(one).because == BY_HAND for one in (name, delta))
+        if by_hand and plan[covering] is None:
+            needed = max(needed, CONTROLLING * fewest_controlling(plan[name], plan[delta]))
+    if not needed or any(part == "calibration" for part in parts.values()):
+        return ""
+    own, val = (
+        len({case.patient for case in dataset if parts.get(case.id) in known}) for known in (("train", "val"), ("val",))
+    )
+    return f"{counted(val, 'validation patient')}, of {needed} for the registered risk," if val < needed <= own else ""
+
+
+def _dense(plan: Plan, task: Task, promised: str) -> str:
+    """Why there are none where each image gives many answers; empty where there may be."""
+    if all(head.is_vector for head in task.heads.values()):
+        return ""
+    if plan["preprocessing.cascade"] is not None:
+        return "each fold would need a cascade of its own"
+    if not promised:
+        return "each image gives many answers, so the validation cases give enough of them"
+    if len(plan["training.patch"]) > 2:
+        return f"networks of volumes need all the minutes; {promised} are few: --folds or inner folds by hand have more"
+    return ""
+
+
 def _without(plan: Plan, task: Task, counts: Mapping[str, int], patients: int, scarce: str) -> str:
     """Why there are none; empty where there are."""
     if plan["split.folds"]:
         return "each fold tests cases that it has not seen"
     if not counts["val"]:
         return "every case trains, and nothing is decided afterwards"
-    if not all(head.is_vector for head in task.heads.values()):
-        return "each image gives many answers, so the validation cases give enough of them"
     if not any(_is_open(plan, setting) for setting in task.traits.tunes if not setting.endswith(NEED_NO_FOLDS)):
         return "nothing is left to decide on validation cases"
     if task.traits.tuned_on != ("val",) and task.scoring.aligned is None:

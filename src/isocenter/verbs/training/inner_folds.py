@@ -13,7 +13,7 @@ from isocenter.files import write_table
 from isocenter.lazy import pandas as pd
 from isocenter.planning import split_folds
 from isocenter.values import Case, Decision, Plan
-from isocenter.verbs.training.fit import Job
+from isocenter.verbs.training.fit import MOST_UNSEEN, Job, evenly
 from isocenter.verbs.training.run_folder import INNER, RunFolder
 
 SPLIT = "split.csv"
@@ -29,7 +29,8 @@ def fold_by_case(run: RunFolder, job: Job, count: int) -> dict[str, int]:
 def predicted_by_folds(job: Job) -> int:
     """How many predictions inner folds make of its cases: of validation cases too where these align the networks."""
     count, aligned = job.settings.split.inner_folds, job.settings.task.scoring.aligned is not None
-    return (len(job.train) if count else 0) + count * aligned * len(job.tuning)
+    unseen = min(len(job.train), count * MOST_UNSEEN) if job.is_dense else len(job.train)
+    return (unseen if count else 0) + count * aligned * len(job.tuning)
 
 
 def inner_jobs(run: RunFolder, job: Job, plan: Plan, *, timed: bool) -> list[Job]:
@@ -59,7 +60,8 @@ def _without(job: Job, number: int, part: Sequence[Case]) -> Job:
         job,
         out=job.out / INNER / f"fold_{number}",
         train=[case for case in job.train if case.id not in unseen],
-        test=part,
+        # Label maps take their time: so many of each fold, from all over it, are enough.
+        test=evenly(part, MOST_UNSEEN) if job.is_dense else part,
         record={**job.record, "inner_fold": number},
         what=f"{job.what}, inner fold {number}",
     )

@@ -120,7 +120,8 @@ def _tuned_by(
     job: Job, model: Model, evidence: Evidence, inner: Sequence[tuple[Job, Outcome]]
 ) -> tuple[Task, dict[str, Decision]]:
     """The task of a training as the evidence decides it, and what it promises."""
-    decided, made = tuned_by(job.settings.task, job.tuned_on, *evidence)
+    few = evidence.some(max(MOST_DECIDING, len(job.tuning))) if inner and job.is_dense else evidence
+    decided, made = tuned_by(job.settings.task, job.tuned_on, *few)
     decisions = {name: _with_inner(decision, job, inner) for name, decision in made.items()}
     promised: Mapping[str, Decision] = {}
     if job.calibrating:
@@ -168,7 +169,8 @@ def _with_inner(decision: Decision, job: Job, inner: Sequence[tuple[Job, Outcome
     """A decision with what was predicted by whom, where there are inner folds."""
     if not inner:
         return decision
-    parts = f"{len(job.tuning)} validation cases, and {len(job.train)} training cases predicted by"
+    unseen = sum(len(other.test) for other, _ in inner)
+    parts = f"{len(job.tuning)} validation cases, and {unseen} training cases predicted by"
     return replace(decision, because=f"{decision.because}; {parts} {len(inner)} networks that had not seen them")
 
 
