@@ -16,8 +16,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter import tasks
 from isocenter.files.storage import spool
+from isocenter.prediction.where import _Words
 from isocenter.runtime import Inference, Model, Preprocessing
-from isocenter.runtime.preprocessing import columns, preprocessing
+from isocenter.runtime.preprocessing import columns, preprocessing, restore
 from isocenter.runtime.windows.averaging import Averaged
 from isocenter.runtime.windows.slide import importance, starts
 from isocenter.transforms import Normalisation, resample, unpermuted
@@ -195,8 +196,23 @@ def test_progress_of_all_columns_is_one(monkeypatch):
     image = noise(Geometry((12, 12, 12), np.eye(4)), 1, 0)
     seen: list[tuple[int, int]] = []
     model((4, 4, 4), 0.5, 1).predict(image, progress=lambda done, of: seen.append((done, of)))
-    assert [done for done, _ in seen] == [*range(1, len(seen) + 1)]
-    assert {of for _, of in seen} == {len(seen)}
+    windows = list(dict.fromkeys(done for done, _ in seen))
+    assert windows == [*range(1, len(windows) + 1)]
+    assert {of for _, of in seen} == {len(windows)}
+
+
+def test_parts_of_the_result_that_are_back_on_the_images_grid_are_progress_too(monkeypatch):
+    monkeypatch.setattr(restore, "YIELDED_BYTES", 1)  # a row is a part
+    image = noise(Geometry((12, 12, 12), np.eye(4)), 1, 0)
+    seen: list[tuple[int, int]] = []
+    model((12, 12, 12), 0.5, 1).predict(image, progress=lambda done, of: seen.append((done, of)))
+    assert seen == [(1, 1)] * 13
+    lines: list[str] = []
+    words = _Words("case 1 of 1", lines.append)
+    for one in seen[:3]:
+        words(*one)
+    assert lines[0] == "case 1 of 1: window 1 of 1"
+    assert lines[2] == "case 1 of 1: window 1 of 1, 2 parts of the result back on the image's grid"
 
 
 def test_several_models_see_each_window_in_one_pass():

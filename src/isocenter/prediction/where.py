@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from isocenter.errors import IntegrityError, ResourceError, UsageError
+from isocenter.errors import IntegrityError, ResourceError, UsageError, counted
 from isocenter.prediction.case import Asked, Done, computed, image_of
 from isocenter.prediction.pipelined import Take, overlapped
 from isocenter.prediction.result_files import AUTO
@@ -77,6 +77,21 @@ class Predictor(Protocol):
     def __call__(self, cases: Sequence[Case], asked: Asked, take: Take[Done], tracker: Progress) -> None: ...
 
 
+@dataclass
+class _Words:
+    """How far a case is, in words: called with windows, and with the same again for each part that is back."""
+
+    case: str
+    say: Callable[[str], None]
+    windows: int = 0
+    parts: int = 0
+
+    def __call__(self, done: int, of: int) -> None:
+        self.windows, self.parts = done, self.parts + (done == self.windows)
+        back = f", {counted(self.parts, 'part')} of the result back on the image's grid" if self.parts else ""
+        self.say(f"{self.case}: window {done} of {of}{back}")
+
+
 @dataclass(frozen=True, eq=False)
 class Here:
     """On this machine's device, while the next case is read and the last one written."""
@@ -91,11 +106,8 @@ class Here:
         def compute(case: Case, image: Image) -> Callable[[], Done]:
             number = numbers[case.id]
             tracker(number - 1, len(cases))
-
-            def windows(n: int, of: int) -> None:
-                tracker(number - 1, len(cases), f"case {number} of {len(cases)}: window {n} of {of}")
-
-            return computed(model, case, image, asked, windows)
+            say = partial(tracker, number - 1, len(cases))
+            return computed(model, case, image, asked, _Words(f"case {number} of {len(cases)}", say))
 
         overlapped(cases, image_of, compute, take)
         tracker(len(cases), len(cases))

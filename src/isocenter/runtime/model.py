@@ -133,7 +133,8 @@ class Model:
     ) -> Prediction:
         """Return the result on the subject's own grid; a path is read first.
 
-        progress: called with the number of windows done, and of all windows
+        progress: called with the number of windows done, and of all windows; again for each part of the result that
+                  they bring back onto the subject's grid
         mirror:   whether the network also sees windows mirrored, and the results are averaged; None follows the plan
         receiver: called with the probabilities of each finished part of the subject's grid, in order
         region:   of the subject's grid, slices of voxels; everything outside stays background

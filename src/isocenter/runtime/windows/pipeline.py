@@ -53,6 +53,32 @@ class WindowSettings:
     plain: bool = False
 
 
+@dataclass
+class _AllWindows:
+    """Progress of the windows of one part after the other, reported as progress of all; count: how many there are."""
+
+    progress: Progress | None
+    count: int
+    done: int = 0
+
+    def after(self, before: int) -> Progress | None:
+        """Progress of a part before which so many windows passed."""
+        if self.progress is None:
+            return None
+
+        def report(done: int, _: int) -> None:
+            """Report how many of all windows are done."""
+            self.done = before + done
+            self.again()
+
+        return report
+
+    def again(self) -> None:
+        """Report the same once more, because a part of the result is back on the image's grid."""
+        if self.progress is not None:
+            self.progress(self.done, self.count)
+
+
 def run_pipeline(
     image: Image,
     where: str,
@@ -84,6 +110,7 @@ def run_pipeline(
     if windows.seconds is not None:
         overlap = overlap_within(windows.seconds, overlap, seen, data, patch, lambda share: sum(counts_with(share)))
     counts = counts_with(overlap)
+    seen_windows = _AllWindows(progress, sum(counts))
 
     def restored() -> Slabs:
         """The parts' outputs on the image's own grid."""
@@ -95,11 +122,14 @@ def run_pipeline(
                 overlap=overlap,
                 batch=windows.batch,
                 merge=task.decoding.merge,
-                progress=_of_all(progress, sum(counts[:number]), sum(counts)),
+                progress=seen_windows.after(sum(counts[:number])),
                 wanted=part.needed,
                 slice_order=part.slice_order,
             )
-            yield from _with_axes(preprocessing.restored(slabs, trace, part.kept), task, trace)
+            for slab in _with_axes(preprocessing.restored(slabs, trace, part.kept), task, trace):
+                yield slab
+                if slab[0]:  # on a large grid a part takes as long as many windows, none of which passes in it
+                    seen_windows.again()
 
     slabs = restored() if region is None else _within(restored(), region)
     prediction = task.decoding.decode(slabs if receiver is None else _sent(slabs, task, receiver), trace.source)
@@ -159,11 +189,6 @@ def _with_axes(slabs: Slabs, task: Task, trace: Trace) -> Slabs:
         return
     for region, arrays in slabs:
         yield region, {**arrays, **{name: head.turned(arrays[name], trace) for name, head in turning.items()}}
-
-
-def _of_all(progress: Progress | None, before: int, count: int) -> Progress | None:
-    """Progress of one part, reported as progress of all parts."""
-    return None if progress is None else lambda done, _: progress(before + done, count)
 
 
 def _within(slabs: Slabs, region: Region) -> Slabs:
