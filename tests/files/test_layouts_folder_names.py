@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from cohorts import picture
+from cohorts import picture, volume
 from isocenter.errors import DatasetError, FormatError
 from isocenter.files import observed_values, read_dataset
 
@@ -144,6 +145,27 @@ def test_linked_folders_are_read_and_links_to_what_is_read_anyway_are_not(tmp_pa
     dataset = read_dataset(tmp_path / "set")
     assert [case.id for case in dataset] == ["x0", "x1", "x2"]
     assert not dataset.problems
+
+
+@pytest.mark.parametrize("listed_in", ["table.csv", "dataset.json"])
+def test_files_that_a_list_names_may_be_links_to_elsewhere(tmp_path, listed_in):
+    """Data stores such as DVC and DataLad make data sets of links."""
+    folder = tmp_path / "set"
+    for kind in ("image", "mask"):
+        store, place = tmp_path / "store" / kind, folder / kind
+        place.mkdir(parents=True)
+        for n in range(2):
+            volume(store / f"{n}.nii.gz", np.full((3, 4, 5), n, np.uint8))
+            (place / f"{n}.nii.gz").symlink_to(store / f"{n}.nii.gz")
+    pairs = [{"image": f"image/{n}.nii.gz", "label": f"mask/{n}.nii.gz"} for n in range(2)]
+    (folder / "table.csv").write_text("\n".join(["image,mask", *(",".join(pair.values()) for pair in pairs)]))
+    described = {"modality": {"0": "MR"}, "labels": {"0": "background", "1": "a"}, "training": pairs}
+    if listed_in == "dataset.json":
+        (folder / "table.csv").unlink()
+        (folder / listed_in).write_text(json.dumps(described))
+    dataset = read_dataset(folder / "table.csv" if listed_in == "table.csv" else folder)
+    assert listed_in in dataset.layout
+    assert [int(case.references["mask"].data.max()) for case in dataset] == [0, 1]
 
 
 def test_a_folder_that_may_not_be_listed_is_refused_and_not_left_out(folder_for_all):

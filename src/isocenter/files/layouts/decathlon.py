@@ -16,7 +16,7 @@ from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Re
 from isocenter.files.layouts.nnunet import channel_names
 from isocenter.files.layouts.nnunet import fits as fits_nnunet
 from isocenter.files.modality import common_modality, modality_word
-from isocenter.files.storage import is_inside
+from isocenter.files.storage import is_named_inside
 from isocenter.values import Image
 
 
@@ -78,7 +78,7 @@ def _entry(entry: Any, where: str) -> tuple[str, str | None]:
 def _inside(root: Path, text: str, where: str) -> Path:
     """A listed path; what leads out of the folder is not followed."""
     path = root / text
-    if not is_inside(path, root):
+    if not is_named_inside(path, root):
         raise DatasetError(f"lists {text}, which lies outside the folder", where, "List paths below dataset.json")
     return path
 

@@ -14,7 +14,7 @@ from isocenter.errors import DatasetError
 from isocenter.files.layouts.cases import Table, as_whole, can_be_named, number
 from isocenter.files.layouts.layout import CaseFiles
 from isocenter.files.layouts.named_cases import NamedCases
-from isocenter.files.storage import is_inside
+from isocenter.files.storage import is_named_inside
 from isocenter.values import ReferenceKind
 
 ONLY_NAMES = {"image": "image"}  # of a single column in a role of several; else the column's name
@@ -131,8 +131,8 @@ class Manifest:
         if row[column] is None:
             return None
         text = self._name(row, column)
-        path = Path(text) if Path(text).is_absolute() else self.base / text
-        if not Path(text).is_absolute() and not is_inside(path, self.table.path.parent):
+        path = self.base / text
+        if not (Path(text).is_absolute() or is_named_inside(path, self.table.path.parent)):
             raise DatasetError(
                 f"names {text}, which lies outside its folder", str(self.table.path), "Write the whole path"
             )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from isocenter.files.storage.patient_key import is_pseudonym, patient_key_id, pseudonym, pseudonym_of_number
     from isocenter.files.storage.scale_factors import largest_stored, refuse_scale
-    from isocenter.files.storage.sidecar import each_once, inside_folder, is_inside, not_elsewhere
+    from isocenter.files.storage.sidecar import each_once, inside_folder, is_inside, is_named_inside, not_elsewhere
     from isocenter.files.storage.spool import Spool, stacked_spools
     from isocenter.files.storage.walk import files_below
     from isocenter.files.storage.web import download, unpack_tar

@@ -14,6 +14,15 @@ def is_inside(path: Path, folder: Path) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
 
 
+def is_named_inside(path: Path, folder: Path) -> bool:
+    """Whether the list of a data set, by this path, names a file in the set's folder or below it.
+
+    A link is followed wherever it leads, as in a folder without a list: data stores make sets of links.
+    """
+    steps = path.relative_to(folder).parts if path.is_relative_to(folder) else ("..",)
+    return ".." not in steps or is_inside(path, folder)
+
+
 def inside_folder(name: str, header: Path) -> Path:
     """The file that an image file names, in the image file's own folder or below it; images come from strangers.
 
