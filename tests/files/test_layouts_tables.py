@@ -267,6 +267,32 @@ def test_numbers_with_decimal_commas_are_numbers_in_a_table_of_semicolons(tmp_pa
     assert first == {"age": 40.5, "volume": "1,230", "beside": "0,0 mm", "code": "000"}
 
 
+def test_a_table_of_tabs_may_have_decimal_commas_too(tmp_path):
+    for n in range(3):
+        picture(tmp_path / f"x{n}.png", n)
+    table(tmp_path / "table.tsv", "image\tlabel\tage", (f"x{n}.png\t{n % 2}\t4{n},5" for n in range(3)))
+    assert [case.covariates["age"] for case in read_dataset(tmp_path)] == [40.5, 41.5, 42.5]
+
+
+def test_blanks_around_cells_and_headers_and_what_spreadsheets_leave_empty_are_nothing(tmp_path):
+    for n in range(4):
+        picture(tmp_path / f"x{n}.png", n)
+    rows = [f"x{n}.png ;{('ill', ' ill', 'well', 'well ')[n]};5{n} ; p{n};;" for n in range(4)]
+    table(tmp_path / "table.csv", "image; Diagnosis ;age ;Patient-ID;;", [*rows, ";;;;;", ";;;;;"])
+    dataset = read_dataset(tmp_path)
+    assert classes(dataset) == {"x0": "ill", "x1": "ill", "x2": "well", "x3": "well"}
+    assert [(case.patient, dict(case.covariates)) for case in dataset] == [(f"p{n}", {"age": 50 + n}) for n in range(4)]
+    chosen = read_dataset(tmp_path, DatasetOptions(column={"label": "age"}))
+    assert classes(chosen) == {f"x{n}": f"5{n}" for n in range(4)}
+
+
+def test_headers_that_differ_only_by_blanks_stay_apart(tmp_path):
+    for n in range(2):
+        picture(tmp_path / f"x{n}.png", n)
+    table(tmp_path / "table.csv", "image,label,age,age ", ["x0.png,a,50,1", "x1.png,b,60,2"])
+    assert read_dataset(tmp_path).cases[1].covariates == {"age": 60, "age ": 2}
+
+
 def test_a_table_in_another_encoding_names_itself_and_the_way_out(tmp_path):
     for n in range(3):
         picture(tmp_path / "images" / f"x{n}.png", n)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ LONGEST_NAME, LONGEST_PATH, LOOKED_AT = 255, 4096, 20
 MOST_CLASSES = 20
 # A number as spreadsheets write it where the comma stands before the decimals.
 COMMA_NUMBER = re.compile(r"[+-]?\d+(,\d+)?")
+# What pandas calls a column without a name.
+UNNAMED = re.compile(r"Unnamed: \d+")
 MISSING = frozenset({"", "n/a", "na", "nan"})
 
 
@@ -31,7 +33,8 @@ MISSING = frozenset({"", "n/a", "na", "nan"})
 class Table:
     """A table.
 
-    rows: {column: value}; numbers where a whole column is numbers, None where a cell is empty
+    columns: their names, without blanks around them
+    rows:    {column: value}; numbers where a whole column is numbers, None where a cell is empty
     """
 
     path: Path
@@ -39,8 +42,8 @@ class Table:
     rows: tuple[dict[str, Any], ...]
 
     def column(self, names: Sequence[str]) -> str | None:
-        """The first column with one of these names, in any case and with blanks for underscores."""
-        plain = {column.strip().lower().replace(" ", "_"): column for column in reversed(self.columns)}
+        """The first column with one of these names, in any case and with blanks or hyphens for underscores."""
+        plain = {column.lower().replace(" ", "_").replace("-", "_"): column for column in reversed(self.columns)}
         return next((plain[name] for name in names if name in plain), None)
 
 
@@ -61,11 +64,15 @@ def read_table(path: Path, most: int | None = None) -> Table:
         raise DatasetError(problem, str(path), "Save it as CSV in UTF-8 (in Excel: CSV UTF-8)") from error
     except (ValueError, OSError, pandas.errors.ParserError) as error:
         raise DatasetError(f"cannot be read as a table ({error})", str(path), "Save it as CSV in UTF-8") from error
-    columns = tuple(str(column) for column in frame.columns)
-    cells = {column: frame.iloc[:, n].tolist() for n, column in enumerate(columns)}
-    values = {column: _column(_with_points(own) if separator == ";" else own) for column, own in cells.items()}
-    rows = tuple(dict(zip(columns, row, strict=True)) for row in zip(*values.values(), strict=True))
-    return Table(path, columns, rows)
+    cells = [[_bare(cell) for cell in frame.iloc[:, n]] for n in range(frame.shape[1])]
+    values = {
+        name: _column(own if separator == "," else _with_points(own))
+        for name, own in zip(_names(frame.columns), cells, strict=True)
+        if not (UNNAMED.fullmatch(name) and own and all(map(_is_missing, own)))
+    }
+    rows = (dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True))
+    # Spreadsheets write rows and columns of nothing where cells were once filled.
+    return Table(path, tuple(values), tuple(row for row in rows if any(cell is not None for cell in row.values())))
 
 
 def can_be_named(text: str) -> bool:
@@ -120,6 +127,17 @@ def as_whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _names(columns: Iterable[object]) -> list[str]:
+    """The names of columns without blanks around them, unless two would then be equal."""
+    names = [str(column) for column in columns]
+    bare = [name.strip() for name in names]
+    return bare if len(set(bare)) == len(bare) else names
+
+
+def _bare(cell: Any) -> Any:
+    return cell.strip() if isinstance(cell, str) else cell
+
+
 def _column(values: list[Any]) -> list[Any]:
     """None for what is missing; numbers where all the rest are numbers that do not start with 0 as codes do."""
     known = [None if _is_missing(value) else value for value in values]
@@ -130,11 +148,11 @@ def _column(values: list[Any]) -> list[Any]:
 
 
 def _with_points(values: list[Any]) -> list[Any]:
-    """A column of a table parted by semicolons with points for decimal commas, where it surely has such.
+    """A column of a table parted by semicolons or tabs with points for decimal commas, where it surely has such.
 
     1,234 may also be a thousand and more: a column of nothing else stays text.
     """
-    texts = [value.strip() for value in values if isinstance(value, str) and not _is_missing(value)]
+    texts = [value for value in values if isinstance(value, str) and not _is_missing(value)]
     decimals = [text.partition(",")[2] for text in texts if "," in text]
     if all(COMMA_NUMBER.fullmatch(text) for text in texts) and any(len(part) != 3 for part in decimals):
         return [value.replace(",", ".") if isinstance(value, str) else value for value in values]
