@@ -47,6 +47,16 @@ def test_a_class_of_two_patients_is_said_with_its_cases():
     assert few.cases == ("c0", "c1")
 
 
+def test_classes_that_differ_only_in_case_are_named_and_others_are_not():
+    found = examine(cohort(*(case(n, ("COVID", "Covid", "other")[n % 3]) for n in range(9))))
+    [spelt] = [one for one in found.problems if "upper and lower case" in one.what]
+    assert spelt.what == "the classes COVID, Covid differ only in upper and lower case"
+    assert spelt.severity == "warning"
+    assert set(spelt.cases) == {"c0", "c1", "c3", "c4", "c6", "c7"}
+    again = examine(cohort(*(case(n, ("COVID", "flu", "other")[n % 3]) for n in range(9))))
+    assert not [one for one in again.problems if "upper and lower case" in one.what]
+
+
 def test_masks_that_are_all_background_forbid_training():
     [fatal] = examine(cohort(*(case(n, drawn=0) for n in range(4)))).fatal
     assert "every mask is empty" in fatal.what

@@ -35,6 +35,7 @@ def _counted(fingerprint: Fingerprint) -> Mapping[str, int]:
 
 def _checked(cohort: Cohort) -> Iterator[Problem]:
     yield from _taught(cohort)
+    yield from _spellings(cohort)
     yield from _grades(cohort)
 
 
@@ -81,6 +82,22 @@ def _taught(cohort: Cohort) -> Iterator[Problem]:
             "it cannot be in training, selection and test at once",
             "Add cases of it, or join it with another class",
         )
+
+
+def _spellings(cohort: Cohort) -> Iterator[Problem]:
+    """Classes whose names differ only in upper and lower case: typed by hand, they are usually one."""
+    spellings: dict[str, list[str]] = {}
+    for name in cohort.fingerprint.counts():
+        spellings.setdefault(name.casefold(), []).append(name)
+    for names in spellings.values():
+        if len(names) > 1:
+            yield Problem(
+                "warning",
+                f"the classes {listed(names)} differ only in upper and lower case",
+                tuple(case for case, name in cohort.summaries(KIND).items() if name in names),
+                "each is learnt as a class of its own, and as many mistakes are counted",
+                "Spell them alike if they are one class",
+            )
 
 
 def _grades(cohort: Cohort) -> Iterator[Problem]:
