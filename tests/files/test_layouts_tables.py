@@ -129,6 +129,32 @@ def test_rows_without_an_image_are_said_and_left_out(tmp_path):
     assert "5 rows name files that are not there" in [problem.what for problem in dataset.problems]
 
 
+def test_files_that_are_there_but_for_capital_letters_are_named_in_the_remedy(tmp_path):
+    for n in range(4):
+        picture(tmp_path / "images" / f"x{n}.png")
+    table(tmp_path / "cases.csv", "image,label", (f"{'X' if n < 2 else 'x'}{n}.png,{n % 2}" for n in range(6)))
+    [problem] = read_dataset(tmp_path).problems
+    assert problem.what == "4 rows name files that are not there"
+    assert problem.remedy.endswith(": 2 files differ only in upper and lower case, as x0.png from X0.png")
+
+
+def test_a_table_that_names_other_images_says_so_and_does_not_ask_for_its_label_column(tmp_path):
+    for n in range(4):
+        picture(tmp_path / "images" / f"x{n}.png")
+    table(tmp_path / "cases.csv", "image,label", (f"scan{n}.png,{n % 2}" for n in range(4)))
+    with pytest.raises(DatasetError, match=r"image, label, and image names none of the images\. Write") as error:
+        read_dataset(tmp_path)
+    assert "label=label" not in str(error.value)
+
+
+def test_where_no_row_has_its_file_the_error_states_why(tmp_path):
+    picture(tmp_path / "x0.png")
+    table(tmp_path / "cases.csv", "image,label", ["X0.png,a"])
+    reason = r"used: 1 row names files that are not there\. Correct .* as x0\.png from X0"
+    with pytest.raises(DatasetError, match=reason):
+        read_dataset(tmp_path)
+
+
 def test_folders_of_classes_keep_them_beside_a_table_that_has_none(tmp_path):
     classed(tmp_path)
     names = sorted(path.relative_to(tmp_path).with_suffix("").as_posix() for path in tmp_path.rglob("*.png"))
@@ -300,6 +326,16 @@ def test_a_table_in_another_encoding_names_itself_and_the_way_out(tmp_path):
     path.write_bytes("image;label\nx0.png;Lungenentzündung\n".encode("cp1252"))
     with pytest.raises(DatasetError, match=r"no labels; table\.csv is not written in UTF-8.*Excel"):
         read_dataset(tmp_path)
+
+
+def test_a_spreadsheet_is_to_be_saved_as_csv(tmp_path):
+    sheet = tmp_path / "set" / "Cases.XLSX"
+    picture(tmp_path / "set" / "images" / "x0.png")
+    sheet.write_bytes(b"PK\3\4")
+    with pytest.raises(DatasetError, match=r"Cases\.XLSX cannot be read as a table\. Save .* \(in Excel: CSV UTF-8\)"):
+        read_dataset(tmp_path / "set")
+    with pytest.raises(DatasetError, match=r"only Cases\.XLSX\. Save .* \(in Excel: CSV UTF-8\)"):
+        read_dataset(sheet)
 
 
 @pytest.mark.parametrize("name", ["set.zip", "Set.tar.gz"])

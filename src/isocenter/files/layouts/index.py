@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from isocenter.errors import DatasetError, UsageError, counted, listed
-from isocenter.files.layouts.cases import Folder, assemble, by_frame
+from isocenter.files.layouts.cases import SPREADSHEETS, Folder, assemble, by_frame
 from isocenter.files.layouts.layout import DatasetOptions, Layout
 from isocenter.files.modality import asked_modality
 from isocenter.values import Dataset
@@ -79,6 +79,12 @@ def _layout_of(folder: Folder, options: DatasetOptions) -> Layout:
             f"holds no image, only packed files ({listed(packed)})",
             str(folder.root),
             "Unpack them, and name the folder",
+        )
+    if not meant and (sheets := [one.path.name for one in folder.members if one.suffix in SPREADSHEETS]):
+        raise DatasetError(
+            f"holds no image and no table that can be read, only {listed(sheets)}",
+            str(folder.root),
+            "Save the table as CSV in UTF-8 (in Excel: CSV UTF-8)",
         )
     if not meant:
         raise DatasetError(

@@ -77,9 +77,10 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     others = (image_folders, suffix_masks, case_folders, class_folders, dicom_folder)
     if not is_labelled and any(layout.fits(folder, options) for layout in others):
         return False
-    known = {member.path.name for member in folder.images}
+    # Upper and lower case count when the files are read, where the error names those that differ only so.
+    known = {member.path.name.casefold() for member in folder.images}
     names = [str(row[image]) for row in table.rows if row[image] is not None] if image else []
-    if sum(Path(name).name in known for name in names) * 2 > len(names):
+    if sum(Path(name).name.casefold() in known for name in names) * 2 > len(names):
         return True
     if not is_labelled or folder.description is not None:
         return False
@@ -111,7 +112,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     classes, called = name_classes(stated, folder, options, declare=not drawn)
     seen = manifest.named.reading if manifest.named else None
     hidden = seen.patients if seen else ""  # people of DICOM are not called by their names
-    cases, missing, taken = [], [], set[str]()
+    cases, missing, taken = [], list[CaseFiles](), set[str]()
     for index, row in enumerate(table.rows):
         for named_case in manifest.cases(row) or (None,):
             case = _case(manifest, index, row, labels, called, options, named_case)
@@ -119,7 +120,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
                 cases.append(case)
                 taken |= {named_case.name} if named_case else set()
             else:
-                missing.append(f"row_{index + 1}" if hidden else case.name)
+                missing.append(replace(case, name=f"row_{index + 1}") if hidden else case)
     words = {str(word) for row in table.rows if (word := options.modality or manifest.cell(row, "modality"))}
     roles = ", ".join(f"{role}={name}" for role, name in column.items())
     own = {"mask": labels, "class": classes, "findings": numbered_names(manifest.findings)}
@@ -138,7 +139,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
 
 def _problems(
-    table: Table, missing: Sequence[str], seen: Reading | None, taken: Collection[str]
+    table: Table, missing: Sequence[CaseFiles], seen: Reading | None, taken: Collection[str]
 ) -> tuple[Problem, ...]:
     """Of rows without their files, and of images without a row.
 
@@ -148,11 +149,22 @@ def _problems(
     absent = f"{counted(len(missing), 'row names', 'rows name')} files that are not there"
     rowless = [case.name for case in seen.cases if case.name not in taken] if seen else []
     unnamed = f"{counted(len(rowless), 'image has', 'images have')} no row in {table.path.name}"
+    remedy = "Correct the paths, or get the files"
+    if respelt := _respelt([path for case in missing for path in case.files if not path.exists()]):
+        files, (name, real) = counted(len(respelt), "file differs", "files differ"), respelt[0]
+        remedy += f": {files} only in upper and lower case, as {real} from {name}"
     return (
         *(seen.problems if seen else ()),
-        *left_out(missing, absent, "Correct the paths, or get the files"),
+        *left_out((case.name for case in missing), absent, remedy),
         *left_out(rowless, unnamed, "Add their rows, or remove the images", "warning"),
     )
+
+
+def _respelt(missing: Sequence[Path]) -> list[tuple[str, str]]:
+    """(name, name of the file) of files that are not there but for upper and lower case in their names."""
+    folders = {path.parent for path in missing if path.parent.is_dir()}
+    there = {(folder, one.name.casefold()): one.name for folder in folders for one in folder.iterdir()}
+    return [(path.name, there[key]) for path in missing if (key := (path.parent, path.name.casefold())) in there]
 
 
 def _with_images(table: Table, column: Mapping[str, str], folder: Folder, options: DatasetOptions) -> Manifest:

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     )
     from isocenter.files.layouts.cases.table import (
         PATIENT_COLUMNS,
+        SPREADSHEETS,
         TABLE_SUFFIXES,
         Table,
         as_whole,

@@ -13,9 +13,9 @@ from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.index import references_in
 from isocenter.files.layouts.cases.classes import mask_regions
 from isocenter.files.layouts.cases.folder import Folder, stem_of
-from isocenter.files.layouts.cases.join import Join, join_courses, join_table
+from isocenter.files.layouts.cases.join import Join, column_of_strangers, join_courses, join_table
 from isocenter.files.layouts.cases.load import on_axes_of_image
-from isocenter.files.layouts.cases.table import label_remedy, read_table
+from isocenter.files.layouts.cases.table import SPREADSHEETS, label_remedy, read_table
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Reading, left_out
 from isocenter.files.modality import modality_word
 from isocenter.files.patients import Patients, patients_by, patients_of
@@ -34,7 +34,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
     files, more = _labelled(files, folder, options)
     files, absent = with_absent_images(files, reading.channels)
     if not files:
-        raise DatasetError("holds no case that can be used", str(folder.root), _remedy([*reading.problems, *problems]))
+        raise _no_case(folder, [*reading.problems, *problems])
     ids = case_ids(files)
     # A manifest's own columns are preferred to any other table.
     join, odd = (None, []) if reading.columns or reading.patients else join_table(folder, files, ids, options.patient)
@@ -139,27 +139,35 @@ def _labelled(
         return cases, ()
     bare = [case for case in cases if not case.references]
     if len(bare) == len(cases):
-        firsts = {case.name.partition("/")[0] for case in cases if "/" in case.name}
-        single = f" (one folder, {min(firsts)}, cannot define two classes)" if len(firsts) == 1 else ""
-        unread = any(member.suffix in (".xml", ".json") for member in folder.members)
-        also = "; its XML or JSON files are not Pascal VOC or COCO boxes" if unread else ""
-        remedy = "Add class folders, a labels/ or masks/ folder, or a table with a label column"
-        if len(folder.tables) == 1:
-            try:
-                table = read_table(folder.tables[0].path)
-            except DatasetError as error:
-                problem = (
-                    f"holds {counted(len(cases), 'image')} and no labels; {folder.tables[0].path.name} {error.problem}"
-                )
-                raise error.stating(problem=problem, where=str(folder.root)) from error
-            also += f"; {table.path.name} has the columns {', '.join(table.columns)}"
-            remedy = label_remedy(table)
-        raise DatasetError(
-            f"holds {counted(len(cases), 'image')} and no labels{single}{also}", str(folder.root), remedy
-        )
+        raise _no_labels(cases, folder)
     what = f"{len(bare)} of {counted(len(cases), 'image')} without a label"
     problems = left_out((case.name for case in bare), what, "Add their labels, or remove the images", "warning")
     return [case for case in cases if case.references], problems
+
+
+def _no_labels(cases: Sequence[CaseFiles], folder: Folder) -> DatasetError:
+    """The error of images without a reference: what lies next to them, and why it holds none."""
+    firsts = {case.name.partition("/")[0] for case in cases if "/" in case.name}
+    single = f" (one folder, {min(firsts)}, cannot define two classes)" if len(firsts) == 1 else ""
+    unread = any(member.suffix in (".xml", ".json") for member in folder.members)
+    also = "; its XML or JSON files are not Pascal VOC or COCO boxes" if unread else ""
+    remedy = "Add class folders, a labels/ or masks/ folder, or a table with a label column"
+    problem = f"holds {counted(len(cases), 'image')} and no labels"
+    if len(folder.tables) == 1:
+        try:
+            table = read_table(folder.tables[0].path)
+        except DatasetError as error:
+            stated = f"{problem}; {folder.tables[0].path.name} {error.problem}"
+            return error.stating(problem=stated, where=str(folder.root))
+        also += f"; {table.path.name} has the columns {', '.join(table.columns)}"
+        remedy = label_remedy(table)
+        if (names := column_of_strangers(table, case_ids(cases))) is not None:
+            also += f", and {names} names none of the images"
+            remedy = f"Write their file names into {names}, or name the column that has them: --column image=COLUMN"
+    elif sheets := [member.path.name for member in folder.members if member.suffix in SPREADSHEETS]:
+        also += f"; {listed(sheets)} cannot be read as a table"
+        remedy = "Save the table as CSV in UTF-8 (in Excel: CSV UTF-8)"
+    return DatasetError(f"{problem}{single}{also}", str(folder.root), remedy)
 
 
 def _patients(
@@ -180,9 +188,12 @@ def _patients(
     return Patients(names, f"{counted(len(set(names)), 'patient')}, identified by {words}{gap}", known=True)
 
 
-def _remedy(problems: Sequence[Problem]) -> str:
-    first = f"{problems[0].what}; " if problems else ""
-    return f"{first}see the layouts in the documentation, or name one with --layout"
+def _no_case(folder: Folder, problems: Sequence[Problem]) -> DatasetError:
+    """The error of a data set of which every case was left out, with the first reason."""
+    reason = f": {problems[0].what}" if problems else ""
+    remedy = next((problem.remedy for problem in problems if problem.remedy), "")
+    layouts = "See the layouts in the documentation, or name one with --layout"
+    return DatasetError(f"holds no case that can be used{reason}", str(folder.root), remedy or layouts)
 
 
 def with_absent_images(cases: Sequence[CaseFiles], declared: Sequence[str]) -> tuple[list[CaseFiles], list[Problem]]:

@@ -64,6 +64,12 @@ def join_table(
     return None, problems
 
 
+def column_of_strangers(table: Table, ids: Sequence[str]) -> str | None:
+    """The column whose name says that it names cases, where it names none of these."""
+    column = table.column(CASE_COLUMNS)
+    return column if column and not {_bare(row[column]) for row in table.rows} & set(ids) else None
+
+
 def join_courses(
     folder: Folder, cases: Sequence[tuple[str, str]], files: Sequence[Path] = ()
 ) -> tuple[list[Mapping[str, Any]], str]:

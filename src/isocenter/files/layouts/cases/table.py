@@ -18,6 +18,8 @@ PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id"
 CASE_COLUMNS = ("case", "case_id", "name", "id", "image", "image_id", "file", "filename", "file_name")
 PARQUET, SEPARATORS = (".parquet",), {".tsv": "\t"}
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
+# Tables that are not read, because a cell of a spreadsheet may hold what it does not show.
+SPREADSHEETS = frozenset({".xlsx", ".xls", ".ods"})
 # Bytes of a name and letters of a path, on the systems in use; cells that are looked at to know what a column holds.
 LONGEST_NAME, LONGEST_PATH, LOOKED_AT = 255, 4096, 20
 # A column of more different values is none of classes.
