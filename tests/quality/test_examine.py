@@ -181,6 +181,17 @@ def test_what_many_cases_have_is_said_once():
     assert "--align" in problem.remedy
 
 
+def test_what_readers_decided_is_a_note_that_all_images_with_it_share():
+    apart = [image(n, notes=(f"sform and qform lie {n}.5 voxels apart; sform used.",)) for n in range(3)]
+    two = Case("c3", "p3", {"a": image(3), "b": image(4, notes=("no unit is stated",))}, {"mask": mask()})
+    found = examine(cohort(*(case(n, one) for n, one in enumerate(apart)), two)).problems
+    notes = [one for one in found if one.severity == "note"]
+    assert [(one.what, one.cases) for one in notes] == [
+        ("sform and qform lie 0.5 voxels apart; sform used", ("c0", "c1", "c2")),
+        ("no unit is stated", ("c3",)),
+    ]
+
+
 def test_progress_is_told_case_by_case():
     progress: list[tuple[int, int]] = []
     examine(cohort(), progress=lambda done, total: progress.append((done, total)))

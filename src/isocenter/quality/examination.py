@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,12 +12,14 @@ import numpy as np
 from isocenter.errors import IsocenterError
 from isocenter.quality.covariates import covariates
 from isocenter.quality.image_checks import (
+    READ_SO,
     letters,
     mixed_images,
     no_measurement,
     none_left,
     odd_image,
     on_other_grids,
+    read_so,
     without_images,
 )
 from isocenter.quality.intensities import intensity
@@ -55,6 +58,7 @@ Progress = Callable[[int, int], None]
 
 # Why a case whose files are at fault is left out; of so many with the same fault only the first file is named.
 UNUSABLE, MANY = "cannot be used", 4
+NUMBERS = re.compile(r"\d+(\.\d+)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +154,7 @@ def _measured(case: Case) -> _Measured:
         answered = any(kind.facts.answers(measures[kind.name].summary) for kind in kinds_of(references))
         seen = look(image, valid, marks=answered)
         problems = [
+            *read_so(case, image),
             *odd_image(case, image, valid, masks),
             *(problem for checks, own in checked for problem in checks.odd(own, measures[own.name])),
             *letters(case, seen),
@@ -239,8 +244,12 @@ def _compared(
 def _joined(problems: Sequence[Problem]) -> list[Problem]:
     """One problem for all cases that have it."""
     cases: dict[Problem, list[str]] = {}
+    # Notes of readers that differ in their numbers only are one; the numbers of the first are stated.
+    notes: dict[str, str] = {}
     for problem in problems:
-        cases.setdefault(replace(problem, cases=()), []).extend(problem.cases)
+        of_reader = problem.why == READ_SO
+        what = notes.setdefault(NUMBERS.sub("#", problem.what), problem.what) if of_reader else problem.what
+        cases.setdefault(replace(problem, what=what, cases=()), []).extend(problem.cases)
     return _of_many_files([replace(problem, cases=tuple(found)) for problem, found in cases.items()])
 
 

@@ -19,6 +19,9 @@ from isocenter.values import (
     Problem,
 )
 
+# Why a reader's note is a finding.
+READ_SO = "the image was read so"
+
 
 def no_measurement(case: Case, image: Image, valid: Array) -> Iterator[Problem]:
     """Channels without any measurement."""
@@ -72,6 +75,12 @@ def odd_image(case: Case, image: Image, valid: Array, masks: Sequence[CaseRefere
                 "it teaches only background",
                 "Check that this is meant",
             )
+
+
+def read_so(case: Case, image: Image) -> Iterator[Problem]:
+    """What the reader had to decide about the image, or found odd in its file."""
+    for note in image.notes:
+        yield Problem("note", note.rstrip("."), (case.id,), READ_SO, "See that it is right")
 
 
 def letters(case: Case, seen: Look) -> Iterator[Problem]:

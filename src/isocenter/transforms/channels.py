@@ -43,6 +43,7 @@ def stacked(images: Mapping[str, Image], where: str) -> Image:
             problem = f"{name!r} has {image.frames or 'no'} frames, the first image {first.frames or 'none'}"
             raise GeometryError(problem, where, "Give images of the same moments")
     names = tuple(one for name, image in images.items() for one in names_of_channels(name, image.channels))
+    first = replace(first, notes=tuple(dict.fromkeys(note for image in images.values() for note in image.notes)))
     if all(image.padding == first.padding for image in images.values()):
         return replace(first, pixels=_joined(list(images.values())), channels=names)
     # One image's padding value is another's measurement; what is no number is no measurement in any.
