@@ -77,6 +77,18 @@ def test_what_has_no_partner_is_said_and_left_out(tmp_path):
     assert len(read_dataset(tmp_path, DatasetOptions(references=False))) == 5
 
 
+def test_two_images_that_differ_in_suffix_only_are_named_and_left_out(tmp_path):
+    for n in range(3):
+        volume(tmp_path / "images" / f"a{n}.nii.gz")
+        volume(tmp_path / "labels" / f"a{n}.nii.gz", np.ones((4, 5, 6), np.uint8))
+    volume(tmp_path / "images" / "a1.nii")
+    dataset = read_dataset(tmp_path)
+    assert [case.id for case in dataset] == ["a0", "a2"]
+    [problem] = dataset.problems
+    assert problem.what.startswith("2 images have the name of another and a different suffix")
+    assert problem.cases == ("a1.nii", "a1.nii.gz")
+
+
 def test_several_masks_of_one_image_are_joined(tmp_path):
     picture(tmp_path / "images" / "a.png")
     for name, column in (("a_mask", 0), ("a_mask_1", 4)):

@@ -85,13 +85,30 @@ def pair(
         owners = [plain.get(key.called(PREFIX.sub("", MASK_SUFFIX.sub("", key.stem)))) for key, _ in masks]
     drawn: dict[Key, list[Member]] = {}
     lost: list[str] = []
+    twins = _twins(images)
+    claimed: set[Key] = set()
     for (key, member), owner in zip(masks, owners, strict=True):
-        if owner is None:
-            lost.append(key.name)
-        else:
+        if owner is not None:
             drawn.setdefault(owner, []).append(member)
-    pairs = [Pair(key, tuple(members), tuple(drawn.get(key, ()))) for key, members in images.items()]
-    return pairs, without_image(lost)
+        elif (twin := owner_of(key, twins)) is not None:
+            claimed |= twins[twin]
+        else:
+            lost.append(key.name)
+    pairs = [
+        Pair(key, tuple(members), tuple(drawn.get(key, ()))) for key, members in images.items() if key not in claimed
+    ]
+    what = f"{len(claimed)} images have the name of another and a different suffix, and labels that may be of either"
+    remedy = "Remove one of each"
+    return pairs, (*without_image(lost), *left_out((key.name for key in images if key in claimed), what, remedy))
+
+
+def _twins(images: Mapping[Key, Sequence[Member]]) -> dict[Key, set[Key]]:
+    """{the key that they share: those that `one_each` made of it} of images whose names differ in suffix only."""
+    twins: dict[Key, set[Key]] = {}
+    for key, members in images.items():
+        if key.stem == members[0].path.name:
+            twins.setdefault(key.called(members[0].stem), set()).add(key)
+    return twins
 
 
 def by_reader(
