@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.quality.covariates import covariates, is_missing, words_of
+from isocenter.quality.covariates import covariates, is_missing, names_a_person, words_of
 from isocenter.values import Case, Dataset, Geometry, Image
 
 GREY = Image(np.zeros((1, 2, 2)), Geometry.of_pixels((2, 2)))
@@ -62,3 +62,15 @@ def test_gaps_are_said_once_with_their_columns():
 def test_what_is_missing(value):
     assert is_missing(value)
     assert not is_missing(0)
+
+
+@pytest.mark.parametrize(
+    "column", ["Name", "patient_name", "PatientID", "Patienten-Nr", "Geburtsdatum", "Vorname", "date_naissance", "MRN"]
+)
+def test_columns_that_say_who_somebody_is_are_known_in_several_languages(column):
+    assert names_a_person(column)
+
+
+@pytest.mark.parametrize("column", ["age", "scanner_name", "id", "Diagnose", "nominal", "number_of_lesions"])
+def test_columns_of_other_things_say_of_nobody_who_it_is(column):
+    assert not names_a_person(column)

@@ -10,9 +10,16 @@ from isocenter.errors import listed
 from isocenter.values import AGE, DAYS, Dataset, Problem, is_missing
 
 OLDEST = 120
-# Words of columns by which a person could be found.
+# Words of columns by which a person could be found, in English, German, French and Spanish.
 IDENTITY = frozenset({"mrn", "dob", "birth", "birthdate", "birthday", "surname", "firstname", "lastname", "address",
-                      "phone", "email", "ssn", "accession"})  # fmt: skip
+                      "phone", "email", "ssn", "accession", "geburtsdatum", "geburtstag", "nachname", "vorname",
+                      "familienname", "adresse", "anschrift", "telefon", "naissance", "nom", "prenom", "nacimiento",
+                      "apellido", "apellidos", "nombre", "direccion"})  # fmt: skip
+# A column with a word of each of these two, or of the second alone where it is a name, says who somebody is.
+PERSON, OF_PERSON = (
+    frozenset({"patient", "patienten", "patientin", "person"}),
+    frozenset({"name", "id", "number", "nummer", "nr"}),
+)
 # PS3.3 C.7.1.1 (M, F, O), ISO 5218 (0, 1, 2, 9) and the words that tables use.
 SEXES = frozenset("mfouxdw0129") | {"male", "female", "other", "unknown", "diverse", "weiblich", "männlich", "divers"}
 
@@ -46,7 +53,7 @@ def covariates(dataset: Dataset) -> Iterator[Problem]:
 def names_a_person(column: str) -> bool:
     """Whether a column's name says that it identifies somebody: such a covariate enters no table of cases."""
     words = words_of(column)
-    return bool(words & IDENTITY) or bool(words & {"patient", "person"} and words & {"name", "id", "number"})
+    return bool(words & IDENTITY) or bool(words & PERSON and words & OF_PERSON) or words == {"name"}
 
 
 def words_of(column: str) -> frozenset[str]:
