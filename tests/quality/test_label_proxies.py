@@ -58,7 +58,8 @@ def cohort(**columns):
 
 def test_a_covariate_that_is_a_proxy_of_the_label_is_a_warning_and_a_constant_one_a_note():
     ages = np.random.default_rng(2).normal(60, 10, COUNT).round().tolist()
-    code, constant = proxy_problems(*cohort(age=ages, code=["J18", "Z00"] * (COUNT // 2), place=["here"] * COUNT))
+    same = {"place": ["here"] * COUNT, "nobody_has": [None] * COUNT}
+    code, constant = proxy_problems(*cohort(age=ages, code=["J18", "Z00"] * (COUNT // 2), **same))
     assert (code.severity, constant.severity) == ("warning", "note")
     assert "covariate code predicts the label by itself (score 1.000 of 1)" in code.what
     assert constant.what == "place: covariates that are the same in all cases"

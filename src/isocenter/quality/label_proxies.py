@@ -38,7 +38,7 @@ def proxy_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Probl
     for name in columns:
         values = [case.covariates.get(name) for case in cases]
         if is_constant(values):
-            constant.append(name)
+            constant += [name] if not all(map(is_missing, values)) else []  # a column of nothing is all gap
         elif (score := label_association(values, references, patients)) >= PROXY:
             yield Problem(
                 "warning",
