@@ -10,7 +10,7 @@ import torch
 
 import isocenter
 from foreign_folders import LABELS, network_of, prediction, result_folder
-from isocenter.errors import FormatError, IntegrityError, UsageError
+from isocenter.errors import FormatError, GeometryError, IntegrityError, UsageError
 from isocenter.evaluation import overlap
 from isocenter.values import Geometry, Image
 
@@ -97,6 +97,14 @@ def test_a_picture_is_one_slice(tmp_path):
     expected = prediction(folder, pixels[:, None], (999.0, 1.0, 1.0), mirror=(0, 1))[0]
     assert np.asarray(found.data).shape == pixels.shape[1:]
     assert (np.asarray(found.data) == expected).mean() >= 0.9995
+
+
+def test_a_network_of_volumes_refuses_a_picture(tmp_path):
+    """A screenshot in a study would otherwise be stretched to a volume of 999 mm, for minutes."""
+    pixels = volume().data[:, :, :, 6]
+    model = isocenter.load(result_folder(tmp_path, "3d_fullres", mirror=None), "cpu")
+    with pytest.raises(GeometryError, match="is a picture, and the model works in volumes"):
+        model.predict(Image(pixels, Geometry.of_pixels(pixels.shape[1:])))
 
 
 def test_regions_are_written_one_over_another(tmp_path):

@@ -258,6 +258,9 @@ class NNUNetPreprocessing:
 
     def _steps(self, geometry: Geometry, axes: tuple[int, ...], where: str) -> tuple[float, ...]:
         """mm between voxels in the network's order of axes."""
+        if geometry.is_picture and len(self.spacing) == 3:
+            # nnU-Net's spacing of a picture would make a volume of 999 mm of it.
+            raise GeometryError("is a picture, and the model works in volumes", where, "Give a volume")
         if geometry.is_picture:
             return tuple(OF_A_PICTURE[one] for one in self.transpose)
         if geometry.spacing is None:
