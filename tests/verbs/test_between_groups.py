@@ -34,9 +34,16 @@ def from_two_sites(root, first=0):
     return root
 
 
-def test_who_is_here_stands_beside_the_population(sites, tmp_path):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "attribute,group,share\nsex,F,0.5\nsex,M,0.4\nsex,X,0.1\n",
+        "attribute;group;share \nsex;F;0,5\nsex;M ;0,4\nsex;X;0,1\n",
+    ],
+)
+def test_who_is_here_stands_beside_the_population(sites, tmp_path, text):
     shares = tmp_path / "population.csv"
-    shares.write_text("attribute,group,share\nsex,F,0.5\nsex,M,0.4\nsex,X,0.1\n")
+    shares.write_text(text)
     isocenter.check(sites, out=tmp_path / "out", groups="sex", population=shares)
     rows = pd.read_csv(tmp_path / "out" / "representation.csv").set_index("group")
     assert list(rows.columns[:5]) == ["attribute", "patients", "share", "population", "missing"]

@@ -288,6 +288,19 @@ def test_readers_stand_beside_the_models_and_with_them(models, tmp_path):
     assert "Readers with poor: inferior to readers with good" in html and "Poor: inferior to good" in html
 
 
+def test_a_table_of_readers_may_be_as_spreadsheets_of_other_countries_write_it(models, tmp_path):
+    plain, german = tmp_path / "plain.csv", tmp_path / "german.csv"
+    read_cases_of(models).to_csv(plain, index=False)
+    read_cases_of(models).to_csv(german, index=False, sep=";", decimal=",", encoding="utf-8-sig")
+    first, second = (
+        [row.test for row in found_of(*models, readers=people).rows if row.name == "mrmc"] for people in (plain, german)
+    )
+    assert first == second
+    german.write_bytes("reader;case;score\nMüller;a;1\n".encode("cp1252"))
+    with pytest.raises(DatasetError, match=r"cannot be read as a table .* UTF-8"):
+        found_of(*models, readers=german)
+
+
 def test_a_registered_margin_holds_against_readers_for_the_first_model_too(models, tmp_path):
     people = tmp_path / "people.csv"
     read_cases_of(models).to_csv(people, index=False)

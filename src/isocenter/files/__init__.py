@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         opened_zip,
         parse_json,
         patient_key_id,
+        read_given_table,
         read_text_table,
         refuse_growth,
         stacked_spools,

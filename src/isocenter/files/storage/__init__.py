@@ -10,7 +10,14 @@ if TYPE_CHECKING:
     from isocenter.files.storage.atomic import named_as, sweep, unwritable, write_text, written
     from isocenter.files.storage.block import Block, is_number
     from isocenter.files.storage.cache import cache_folder, cached
-    from isocenter.files.storage.csv_text import CsvWriter, read_text_table, unmarked, write_table
+    from isocenter.files.storage.csv_text import (
+        CsvWriter,
+        read_given_table,
+        read_text_table,
+        separator_of,
+        unmarked,
+        write_table,
+    )
     from isocenter.files.storage.expansion import most_unpacked, refuse_expansion
     from isocenter.files.storage.hashing import content_hash, dataset_hash, file_hash
     from isocenter.files.storage.json_text import DEEPEST, load_json, parse_json

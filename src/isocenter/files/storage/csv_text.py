@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
+from isocenter.errors import DatasetError
 from isocenter.lazy import pandas
 
 MARK = "'"
@@ -56,6 +57,16 @@ def write_table(table: pandas.DataFrame, path: Path) -> None:
             writer.add(row)
 
 
+def separator_of(path: Path) -> str:
+    """What separates the columns of a table that somebody else wrote: a comma, a semicolon or a tab.
+
+    Raises UnicodeDecodeError for a table that is not in UTF-8.
+    """
+    with path.open(encoding="utf-8-sig") as file:
+        head = file.readline()
+    return max(",;\t", key=head.count)
+
+
 def read_text_table(path: Path, *, separator: str = ",", most: int | None = None) -> pandas.DataFrame:
     """A table, or its first `most` rows, with every cell as text: a case may be called NA, or 007."""
     table = pandas.read_csv(
@@ -63,3 +74,16 @@ def read_text_table(path: Path, *, separator: str = ",", most: int | None = None
     ).map(unmarked)
     table.columns = table.columns.map(unmarked)
     return table
+
+
+def read_given_table(path: Path) -> pandas.DataFrame:
+    """A table that the user wrote, with every cell as text and no blanks around cells and headers.
+
+    Raises DatasetError where it cannot be read.
+    """
+    try:
+        table = read_text_table(path, separator=separator_of(path)).map(str.strip)
+    except (ValueError, OSError) as error:
+        problem = f"cannot be read as a table ({error})"
+        raise DatasetError(problem, str(path), "Save it as CSV in UTF-8 (in Excel: CSV UTF-8)") from error
+    return table.rename(columns=str.strip)

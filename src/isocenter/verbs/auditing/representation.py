@@ -10,7 +10,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError
 from isocenter.evaluation import UNKNOWN, covariates_by_name, groups_of, in_order
-from isocenter.files import read_text_table
+from isocenter.files import read_given_table
 from isocenter.lazy import pandas as pd
 from isocenter.quality import kinds_of
 from isocenter.report import Paragraph, Section
@@ -70,12 +70,9 @@ def _share(truths: Any) -> float | None:
 
 def _shares(path: Path, asked: str) -> dict[tuple[str, str], float]:
     """{(attribute, group): its share of the population}"""
-    try:
-        table = read_text_table(path)
-    except (ValueError, OSError) as error:
-        raise DatasetError(f"cannot be read as a table ({error})", str(path), "Save it as CSV in UTF-8") from error
+    table = read_given_table(path)
     if {"attribute", "group", "share"} <= set(table):
-        shares = [number_in(one) for one in table["share"]]
+        shares = [number_in(one.replace(",", ".")) for one in table["share"]]
         if None in shares:
             raise DatasetError("a share is not a number", str(path), "Give shares from 0 to 1")
         return {(a, g): float(s or 0) for a, g, s in zip(table["attribute"], table["group"], shares, strict=True)}

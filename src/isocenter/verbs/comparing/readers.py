@@ -9,7 +9,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError, counted, listed
 from isocenter.evaluation import CaseValues, Table, Test, mrmc
-from isocenter.files import read_text_table
+from isocenter.files import read_given_table
 from isocenter.lazy import pandas as pd
 from isocenter.values import Floats
 from isocenter.verbs.evaluation import MRMC, READERS
@@ -58,10 +58,10 @@ def _pairs(
 def _read(path: Path) -> Table:
     if not path.is_file():
         raise DatasetError("there is no such table", str(path), "Give a CSV with reader, case and score")
-    table = read_text_table(path).rename(columns={"rating": "score"})
+    table = read_given_table(path).rename(columns={"rating": "score"})
     if absent := [name for name in KEYS if name not in table]:
         raise DatasetError(f"has no column {absent[0]}", str(path), "Give reader, case and score")
-    scores = pd.to_numeric(table["score"], errors="coerce")
+    scores = pd.to_numeric(table["score"].str.replace(",", "."), errors="coerce")  # 0,75 where commas are decimal
     if scores.isna().any():
         row = table[scores.isna()].iloc[0]
         problem = f"score {row['score']!r} of reader {row['reader']}, case {row['case']}, is not a number"

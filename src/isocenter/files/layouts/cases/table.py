@@ -11,7 +11,7 @@ from typing import Any
 
 from isocenter.errors import DatasetError
 from isocenter.files.index import entries, suffix_of
-from isocenter.files.storage import read_text_table
+from isocenter.files.storage import read_text_table, separator_of
 from isocenter.lazy import pandas
 
 PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id", "participant_id", "person")
@@ -59,7 +59,7 @@ def read_table(path: Path, most: int | None = None) -> Table:
         if path.suffix.lower() in PARQUET:
             frame = pandas.read_parquet(path)[:most]
         else:
-            separator = SEPARATORS.get(path.suffix.lower()) or _separator(path)
+            separator = SEPARATORS.get(path.suffix.lower()) or separator_of(path)
             frame = read_text_table(path, separator=separator, most=most)
     except UnicodeDecodeError as error:
         problem = "is not written in UTF-8, as tables with letters such as ä or é need it"
@@ -172,9 +172,3 @@ def _is_code(text: str) -> bool:
 
 def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value)) or str(value).strip().lower() in MISSING
-
-
-def _separator(path: Path) -> str:
-    with path.open(encoding="utf-8-sig") as file:
-        head = file.readline()
-    return max(",;\t", key=head.count)
