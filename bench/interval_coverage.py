@@ -170,9 +170,16 @@ def ece_of_a_calibrated_model(random: Random, patients: int, draws: int) -> Esti
     return bootstrap_statistic(partial(ece, chance, happened), np.arange(patients), seed=0, draws=draws)
 
 
-def ece_by_gaps(random: Random, patients: int, draws: int) -> Estimate:
+def ece_by_gaps(random: Random, patients: int, draws: int, kept: float = 1.0) -> Estimate:
+    """kept: share of the distance of a stated probability from one half that is true"""
     chance = random.random(patients)
-    return calibration_error(chance, random.random(patients) < chance, np.arange(patients), seed=0, draws=2)
+    happened = random.random(patients) < 0.5 + kept * (chance - 0.5)
+    return calibration_error(chance, happened, np.arange(patients), seed=0, draws=2)
+
+
+def true_ece(kept: float) -> float:
+    """Of uniform probabilities in 15 equal bins: the mean distance, but for the middle bin, whose gaps cancel."""
+    return (1 - kept) * (0.25 - 1 / 900)
 
 
 def true_f1() -> float:
@@ -217,6 +224,15 @@ STUDIES: list[tuple[str, str, float, Study]] = [
     (f"PPV {true_ppv():.2f}, at 5 %", "patient bootstrap by class", true_ppv(), ppv_at_five_per_cent),
     ("ECE 0", "patient bootstrap (why it is not used)", 0.0, ece_of_a_calibrated_model),
     ("ECE 0", "normal law of the gaps by patient", 0.0, ece_by_gaps),
+    *[
+        (
+            f"ECE {true_ece(kept):.2f}",
+            "normal law of the gaps by patient",
+            true_ece(kept),
+            partial(ece_by_gaps, kept=kept),
+        )
+        for kept in (0.8, 0.6)
+    ],
 ]
 
 
@@ -235,10 +251,13 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--figures", help="only those whose name begins so")
     given = parser.parse_args()
     print("| figure | method | " + " | ".join(f"{n} patients" for n in PATIENTS) + " |")
     print("|---|---|" + "---|" * len(PATIENTS))
     for figure, method, truth, study in STUDIES:
+        if not figure.startswith(given.figures or ""):
+            continue
         cells = [cell(study, truth, n, given.repetitions, given.draws, given.seed) for n in PATIENTS]
         print(f"| {figure} | {method} | " + " | ".join(cells) + " |", flush=True)
     error = 100 * np.sqrt(0.95 * 0.05 / given.repetitions)
