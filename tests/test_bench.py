@@ -238,21 +238,30 @@ def test_trainings_of_too_few_steps_are_named_beside_those_of_equal_minutes(benc
     assert families._slowed(shown[:2]) == ""
 
 
-def test_a_part_of_a_set_keeps_few_training_images_and_the_whole_test_part(bench, tmp_path):
-    epochs = importlib.import_module("epochs")
-    sizes = {"train": 1000, "val": 100, "test": 30}
-    arrays = {
-        f"{part}_images": np.arange(count * 4, dtype=np.uint16).reshape(count, 2, 2) for part, count in sizes.items()
-    }
-    labels = {f"{part}_labels": np.arange(count)[:, None] for part, count in sizes.items()}
+def test_no_case_of_a_sets_test_part_has_a_say_in_how_epochs_are_spent(bench, tmp_path):
+    epochs, parts = importlib.import_module("epochs"), {"train": 1000, "val": 100, "test": 30}
+    rows = dict(zip(parts, np.split(np.arange(1130, dtype=np.uint16), np.cumsum([*parts.values()])[:-1]), strict=True))
+    arrays = {f"{part}_images": np.tile(own[:, None, None], (1, 2, 2)) for part, own in rows.items()}
+    labels = {f"{part}_labels": own[:, None] for part, own in rows.items()}
     np.savez(tmp_path / "pneumoniamnist.npz", **arrays, **labels)
-    made = [np.load(epochs._data("pneumonia-150", argparse.Namespace(data=tmp_path, out=tmp_path / n))) for n in "ab"]
-    for part, count in {"train": 150, "val": 16, "test": 30}.items():
-        images, labels = made[0][f"{part}_images"], made[0][f"{part}_labels"]
-        assert len(images) == count
-        np.testing.assert_array_equal(images[:, 0, 0] // 4, labels[:, 0])  # each image keeps its own label
-        np.testing.assert_array_equal(images, made[1][f"{part}_images"])
-    np.testing.assert_array_equal(made[0]["test_images"], arrays["test_images"])
+    made = [
+        np.load(epochs._data("pneumonia-300", 7, argparse.Namespace(data=tmp_path, out=tmp_path / n))) for n in "ab"
+    ]
+    train, tested = (made[0][f"{part}_images"][:, 0, 0] for part in ("train", "test"))
+    assert (len(train), len(tested)) == (300, 600)
+    assert set(train).isdisjoint(tested)
+    assert {*train, *tested} <= set(rows["train"])
+    np.testing.assert_array_equal(made[0]["test_labels"][:, 0], tested)  # each image keeps its own label
+    np.testing.assert_array_equal(train, made[1]["train_images"][:, 0, 0])
+
+
+def test_findings_of_a_grade_are_scored_one_by_one(bench):
+    epochs = importlib.import_module("epochs")
+    there = np.array([[0, 0], [1, 0], [1, 1], [1, 1]], dtype=float)
+    shown = epochs.Scored(np.array([[0.2, 0.8], [0.9, 0.1], [0.8, 0.4], [0.6, 0.6]]), there, several=True).figures
+    # The first finding is ranked without a mistake, the second in two of its four pairs.
+    assert shown["auroc"] == pytest.approx((1 + 2 / 4) / 2)
+    assert shown["accuracy"] == pytest.approx(6 / 8)
 
 
 def test_settings_of_small_pictures_are_compared_within_a_draw(bench):
