@@ -112,6 +112,22 @@ def test_whole_images_of_a_class_each_are_not_learnt_by_heart():
     assert "did not harm" in dense.decision("training.epochs").because
 
 
+def test_where_images_give_values_the_plan_does_not_quote_what_was_measured_voxel_by_voxel():
+    images = [facts(name=f"c{n}", references={"value": {"volume": float(n)}}) for n in range(40)]
+    values = planned(Fingerprint(tuple(images))).decision("training.epochs")
+    assert values.value is None
+    assert "was measured for this kind of problem" in values.because
+    assert "voxel" not in values.because
+
+
+def test_the_plan_of_several_kinds_on_one_network_says_of_epochs_what_is_true_of_epochs():
+    both = [facts(name=f"c{n}", references={"class": "ab"[n % 2], "mask": {0: 90, 1: 10}}) for n in range(40)]
+    made = planned(Fingerprint(tuple(both)), task="classification+segmentation").decision("training.epochs")
+    assert made.value is None
+    assert "number of epochs" in made.because
+    assert "several networks" not in made.because
+
+
 def test_times_of_few_cases_are_not_learnt_by_heart_and_further_networks_have_the_minutes_left():
     few, many = (planned(followed(count), minutes=600.0) for count in (200, 800))
     # 64 steps of the 96 cases that hold 24 events are 31 passes over 200 cases, and fewer than 20 over 800.

@@ -68,7 +68,7 @@ def training(
     return {
         "minutes": Decision(minutes, "asked for") if minutes else Decision(None, "the number of steps decides"),
         "steps": Decision(None, "a probe turns the minutes into steps when training starts"),
-        "epochs": Decision(None, "in our measurements more epochs did not harm results for every voxel"),
+        "epochs": _epochs(every_voxel=dense or grid.dense),
         "networks": Decision(1, "one network gets all the minutes"),
         "batch": batch,
         "patch": _patch(grid, machine, len(fingerprint)),
@@ -140,6 +140,13 @@ def _patch(grid: Grid, machine: Machine, cases: int) -> Decision:
     if not fits:
         because += f", and {grid.voxels} are what the {machine.device} processes quickly and has memory for"
     return Decision(list(grid.patch), because, NNUNET)
+
+
+def _epochs(*, every_voxel: bool) -> Decision:
+    """No limit; kinds of problem for which one was measured decide it themselves."""
+    if every_voxel:
+        return Decision(None, "in our measurements more epochs did not harm results for every voxel")
+    return Decision(None, "no number of epochs was measured for this kind of problem")
 
 
 def _rate(dense: bool, family: str) -> Decision:

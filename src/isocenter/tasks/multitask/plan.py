@@ -164,7 +164,7 @@ def agreed(each: Mapping[str, Mapping[str, Decision]]) -> dict[str, Decision]:
         "training.sampling": Decision(
             "natural", "cases drawn by the class of one part would change what the others see"
         ),
-        "training.epochs": Decision(None, "the effect of several networks was measured only for classification"),
+        "training.epochs": Decision(None, "no number of epochs was measured for kinds of problem that share a network"),
         "training.networks": Decision(1, "one network gets all the minutes"),
         "training.selection": Decision(SELECTED, f"it is the mean of {selected}, of the validation cases that have it"),
         "evaluation.primary": Decision(
