@@ -7,7 +7,7 @@ import pytest
 from fingerprints import DRAWN, LAPTOP, cohort, facts, several
 from isocenter.errors import PlanError, ResourceError
 from isocenter.planning import Machine, Wishes, make_plan, settings, with_memory, with_settings
-from isocenter.tasks.classification.plan import MOST_EPOCHS
+from isocenter.tasks.shared import MOST_EPOCHS
 from isocenter.values import Decision, Fingerprint, Plan
 
 

@@ -38,11 +38,7 @@ SEEN = {"natural": 1.0, "square_root": 0.5, "balanced": 0.0, "oversampled": 0.0,
 SAERENS = "doi:10.1162/089976602753284446"
 SHIFT_DIGITS = 6
 MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
-LAKSHMINARAYANAN = "arXiv:1612.01474"
 CORN = "arXiv:2111.08851"
-# By bench/epochs.py: grades of retinopathy suffer from 40 (AUROC .734 for .743, Brier score .589 for .577), 600
-# radiographs of PneumoniaMNIST gain somewhat by 80 (.971 for .965), 150 do neither.
-MOST_EPOCHS = 20
 SENTENCES: Mapping[str, Sentence] = {
     **SETTING_SENTENCES,
     **CALLING_SENTENCES,
@@ -95,23 +91,6 @@ def order(classes: Sequence[str]) -> Decision:
         remedy = "if they are grades, --set task.order=corn (or cumulative, softmax) teaches and measures their order"
         return Decision(NONE, f"{', '.join(classes)} may be grades or the numbers of classes: {remedy}", CORN)
     return Decision(NONE, "no order of the classes was stated")
-
-
-def epochs() -> Decision:
-    """The number of passes over its cases after which a training ends, however many minutes are left."""
-    because = (
-        "each image gives one answer: in more epochs the network memorises hard cases, and it gains little on easy ones"
-    )
-    return Decision(MOST_EPOCHS, because, "docs/benchmarks.md")
-
-
-def networks() -> Decision:
-    """The number of networks whose mean is the model; open, because a training ends before the minutes do."""
-    because = (
-        "the minutes that are left after those epochs train further networks: the loss of a mean of probabilities is "
-        "never above the mean of their losses"
-    )
-    return Decision(None, because, LAKSHMINARAYANAN)
 
 
 def judged(ordered: bool) -> dict[str, Decision]:

@@ -30,9 +30,7 @@ from isocenter.tasks.classification.plan import (
     by_class,
     check_grouped,
     check_settings,
-    epochs,
     judged,
-    networks,
     prior_shift,
     sampling,
     settings_for,
@@ -62,6 +60,7 @@ from isocenter.tasks.shared import (
     log_mean,
     mean_of,
     of_one,
+    one_answer_length,
     probabilities_of,
     reading,
     suited_certainty,
@@ -268,8 +267,7 @@ class Classification:
         return {
             "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
             "training.sampling": sampling(fingerprint),
-            "training.epochs": epochs(),
-            "training.networks": networks(),
+            **one_answer_length(),
             **judged(self._ordered),
         }
 

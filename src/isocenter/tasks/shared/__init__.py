@@ -104,6 +104,7 @@ if TYPE_CHECKING:
         agreement_rows,
         compared_estimate,
     )
+    from isocenter.tasks.shared.one_answer import MOST_EPOCHS, one_answer_length
     from isocenter.tasks.shared.operating_point import (
         CALLING_SENTENCES,
         FEWEST_UNSEEN,

@@ -12,16 +12,13 @@ from numpy.typing import ArrayLike
 
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Steps, calibration_slope, censoring, kaplan_meier
-from isocenter.tasks.shared import SET_SENTENCES, interval_decisions
+from isocenter.tasks.shared import SET_SENTENCES, interval_decisions, one_answer_length
 from isocenter.tasks.survival.bounds import BOUNDS
 from isocenter.tasks.survival.curves import HALVINGS, MODELS, MOST
 from isocenter.values import Dataset, Decision, Fingerprint, Floats, Prediction, Sentence
 
 # Cox's partial likelihood of a batch compares each event with those of the batch who are still at risk.
 EVENTS_A_BATCH, MOST_A_BATCH = 24, 128
-# Volumes with simulated times, 136 of them to train, 42 a step: after 64 steps the c of those that trained rises beyond
-# .8, and that of others no more; after 58 epochs it was as low as after 8 (bench/survival.py).
-MOST_EPOCHS, LEAST_STEPS = 20, 64
 # Shares of the training events after which the horizons lie.
 HORIZONS = (0.25, 0.5, 0.75)
 # Intervals of discrete time, each with at least so many training events.
@@ -34,7 +31,6 @@ BY_TRAINING = {"baseline": "on the training cases", "slope": "it is 1", "median_
 KVAMME = "arXiv:1907.00825"
 GENSHEIMER = "doi:10.7717/peerj.6257"
 UNO = "doi:10.1002/sim.4154"
-LAKSHMINARAYANAN = "arXiv:1612.01474"
 VAN_HOUWELINGEN = "doi:10.1002/1097-0258(20001230)19:24<3401::AID-SIM554>3.0.CO;2-2"
 # Within which a slope is believed: less would make all risks alike, more a certainty of a guess.
 SLOPES = (0.05, 3.0)
@@ -123,12 +119,11 @@ def decisions(fingerprint: Fingerprint, *, in_batches: bool) -> dict[str, Decisi
         "training.sampling": Decision(
             "natural", "risks are those of the training cases: cases with the event are not drawn more often"
         ),
-        "training.epochs": epochs(fingerprint),
-        "training.networks": Decision(
-            None,
-            "the minutes that are left after those epochs train further networks: chance decides much of what one "
-            "network learns from few events, and less of the mean of their outputs",
-            LAKSHMINARAYANAN,
+        **one_answer_length(
+            "a time says little about a case, and in more epochs the network memorises times",
+            "chance decides much of what one network learns from few events, and less of the mean of their outputs",
+            cases=len(fingerprint),
+            batch=batch(fingerprint).value,
         ),
         "training.selection": Decision(
             "harrell_c", "the validation cases are few, and every pair of them that can be compared counts alike"
@@ -136,16 +131,6 @@ def decisions(fingerprint: Fingerprint, *, in_batches: bool) -> dict[str, Decisi
         "evaluation.primary": Decision("uno_c", "Harrell's c would depend on who was censored when", UNO),
     }
     return made | ({"training.batch": batch(fingerprint)} if in_batches else {})
-
-
-def epochs(fingerprint: Fingerprint) -> Decision:
-    """The passes over its cases after which a training ends, however many minutes are left."""
-    cases = len(fingerprint)
-    least = math.ceil(LEAST_STEPS * batch(fingerprint).value / max(1, cases))
-    because = "a time says little about a case, and in more passes the network memorises times"
-    if least > MOST_EPOCHS:
-        because += f"; {MOST_EPOCHS} passes over {counted(cases, 'case')} would be fewer than {LEAST_STEPS} steps"
-    return Decision(max(MOST_EPOCHS, least), because, "docs/benchmarks/kinds.md")
 
 
 def batch(fingerprint: Fingerprint) -> Decision:
