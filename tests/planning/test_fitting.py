@@ -112,6 +112,15 @@ def test_whole_images_of_a_class_each_are_not_learnt_by_heart():
     assert "did not harm" in dense.decision("training.epochs").because
 
 
+def test_findings_of_whole_images_are_trained_as_long_as_classes_and_in_as_many_networks():
+    images = [facts(name=f"c{n}", references={"findings": {"oedema": n % 2 == 0}}) for n in range(40)]
+    classes = [facts(name=f"c{n}", references={"class": "ab"[n % 2]}) for n in range(40)]
+    of_findings, of_classes = (planned(Fingerprint(tuple(cases))) for cases in (images, classes))
+    for name in ("training.epochs", "training.networks"):
+        assert of_findings.decision(name) == of_classes.decision(name)
+    assert of_findings["training.epochs"] == MOST_EPOCHS
+
+
 def test_where_images_give_values_the_plan_does_not_quote_what_was_measured_voxel_by_voxel():
     images = [facts(name=f"c{n}", references={"value": {"volume": float(n)}}) for n in range(40)]
     values = planned(Fingerprint(tuple(images))).decision("training.epochs")

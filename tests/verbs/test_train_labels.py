@@ -15,6 +15,8 @@ import torch
 import isocenter
 import trained
 from isocenter.errors import PlanError
+from isocenter.planning import read_plan
+from isocenter.verbs.training import more_networks
 from packages import CONFIG, no_export, without_isocenter
 
 torch.set_num_threads(1)
@@ -69,6 +71,17 @@ def graded(tmp_path_factory):
 def values(run: Path) -> dict[tuple[str, str], dict]:
     rows = json.loads((run / "evaluation" / "summary.json").read_text())["rows"]
     return {(row["metric"], row["label"]): row for row in rows}
+
+
+def test_minutes_that_are_left_train_a_further_network_of_findings(found, tmp_path, monkeypatch):
+    monkeypatch.setattr(more_networks, "MOST", 2)  # five take too long for a test
+    chosen = {**SMALL, "training.steps": None, "training.epochs": 1, "split.inner_folds": 0, "guard.gate": False}
+    chosen["training.compute"] = "eager"
+    reading = {"column": COLUMN, "device": "cpu", "threads": 1}
+    isocenter.train(found / "data" / "findings.csv", out=tmp_path / "run", minutes=30, assignments=chosen, **reading)
+    assert read_plan(tmp_path / "run" / "plan.yaml")["training.networks"] == 2
+    picture = next((found / "data" / "images").iterdir())
+    assert set(isocenter.load(tmp_path / "run", "cpu").predict(picture).probabilities) == set(FOUND)
 
 
 def test_check_counts_each_finding_where_it_is_known(found, tmp_path):

@@ -19,6 +19,7 @@ from isocenter.tasks.shared import (
     check_rule,
     grouped_decisions,
     interval_decisions,
+    one_answer_length,
 )
 from isocenter.values import Dataset, Decision, Fingerprint, Sentence
 
@@ -80,6 +81,7 @@ def decisions() -> dict[str, Decision]:
     """The network, and the metric that selects and judges."""
     return {
         "network.name": Decision("resnet", "it gives one answer for each finding of the image", "arXiv:1512.03385"),
+        **one_answer_length(),
         "training.selection": Decision("auroc", "it is the mean over findings, and ranks cases without a threshold"),
         "evaluation.primary": Decision("auroc", "no operating point was asked for", MAIER_HEIN),
     }
