@@ -2,10 +2,12 @@
 
     python bench/commits.py e977da69 --minutes 2 --seeds 0 1 2 --resume --record
     python bench/commits.py e977da69 --sets retina hippocampus
+    python bench/commits.py e977da69 --sets adrenal --steps 300
 
 Each pair of trainings runs at once, each on a core of its own, the other way round in every second seed, so that what
 else the machine does meets both alike. A seed draws the same test cases for both, where the sources draw them alike;
-where a set has a test part of its own it is used here to compare two sources, and chooses nothing.
+where a set has a test part of its own it is used here to compare two sources, and chooses nothing. A number of steps
+compares methods on a machine whose speed changes; minutes compare speed as well.
 """
 
 from __future__ import annotations
@@ -68,7 +70,8 @@ def shown(on: str, seed: int, source: str, root: Path, core: int, given: argpars
         return Shown(**before)
     data, words = SETS[on]
     out = given.out.resolve() / name
-    line = ["train", given.data.resolve() / data, *words, "--minutes", given.minutes, "--seed", seed, "--out", out]
+    length = ["--minutes", given.minutes] if given.steps is None else ["--set", f"training.steps={given.steps}"]
+    line = ["train", given.data.resolve() / data, *words, *length, "--seed", seed, "--out", out]
     taken = watched(
         [sys.executable, "-m", "isocenter", *map(str, line), "--threads", "1", "--overwrite"],
         environment={**os.environ, "PYTHONPATH": str(root / "src")},
@@ -130,8 +133,9 @@ def main() -> None:
     text = words_of(each)
     print(text)
     if given.record:
+        length = f"{given.minutes:g} minutes" if given.steps is None else f"{given.steps} steps"
         about = (
-            f"Primary metric of the test cases, {given.minutes:g} minutes each, on one of {os.cpu_count()} cores, both "
+            f"Primary metric of the test cases, {length} each, on one of {os.cpu_count()} cores, both "
             f"at the same time; mean (SD) over seeds. Before: {given.before}. "
             f"Now: {', '.join(dict.fromkeys(one.commit for one in each if one.source == NOW and one.commit))}."
         )

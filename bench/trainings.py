@@ -33,7 +33,7 @@ def add_options(
     several = "+" if isinstance(minutes, Sequence) else None
     parser.add_argument("--minutes", type=float, nargs=several, default=minutes, help=of)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
-    parser.add_argument("--steps", type=int, help="in place of the minutes: for a trial, which shows nothing")
+    parser.add_argument("--steps", type=int, help="in place of the minutes")
     parser.add_argument("--out", type=Path, default=ROOT / out)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--core", type=int, default=0, help="the first of the cores that a training may use")
