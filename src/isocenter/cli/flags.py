@@ -194,7 +194,15 @@ Abstain = Annotated[
         "mark; off, a result without a check.",
     ),
 ]
-# What `explain` looks for beside its maps.
+# Of `explain`: its methods, and what it looks for besides their maps.
+Methods = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMES",
+        help="Methods: auto, all, or names of cam, gradcam, gradcam++, scorecam, integrated_gradients, "
+        "smoothgrad, occlusion, rise, attention, attention_gradients, as in gradcam,occlusion.",
+    ),
+]
 Concepts = Annotated[
     str | None,
     typer.Option(

@@ -23,6 +23,7 @@ from isocenter.cli.flags import (
     Inputs,
     Json,
     Maps,
+    Methods,
     Mirror,
     Out,
     OutPackage,
@@ -110,14 +111,7 @@ def explain(
     out: Out = None,
     overwrite: Overwrite = False,
     json: Json = False,
-    method: Annotated[
-        str,
-        typer.Option(
-            metavar="NAMES",
-            help="Methods: auto, all, or names of cam, gradcam, gradcam++, scorecam, integrated_gradients, "
-            "smoothgrad, occlusion, rise, attention, attention_gradients, as in gradcam,occlusion.",
-        ),
-    ] = "auto",
+    method: Methods = "auto",
     target: Annotated[
         str, typer.Option(metavar="NAME", help="Class, finding, structure, value or box; auto: the model's answer.")
     ] = "auto",

@@ -166,13 +166,7 @@ def evaluate(
     plan = _plan_of(run)
     audits, stated = _options(options)
     reading = _as_trained(run, plan, data).overridden(stated)
-    dataset = open_dataset(data, reading, needs=loaded.task.needs)
-    if not suffices(loaded.task, dataset.kinds):
-        problem = f"has no references of the kind {', '.join(sorted(loaded.task.needs))}"
-        raise DatasetError(problem, str(dataset.root or dataset.name), f"Give data labelled for {loaded.task.name}")
-    dataset = with_references(dataset, loaded.task)
-    if run is not None:
-        dataset = named_as_in_run(dataset, read_data_record(run))
+    dataset = _referenced(data, reading, loaded, run)
     chosen = choice(loaded, dataset, run, split)
     before = covariates_by_name(dataset, chosen.parts)
     dataset = with_table(dataset, audits.group_table, chosen.parts)
@@ -206,6 +200,16 @@ def evaluate(
             write_verdict(partial, verdict.as_record(), registered_margin(promised))
             (partial / "report.html").write_text(_report(result, loaded, dataset, run, plan), encoding="utf-8")
     return result
+
+
+def _referenced(data: str | Path | Dataset, reading: ReadingOptions, model: Model, run: Path | None) -> Dataset:
+    """The data with references of the model's kind, their cases named as in the run; DatasetError without any."""
+    dataset = open_dataset(data, reading, needs=model.task.needs)
+    if not suffices(model.task, dataset.kinds):
+        problem = f"has no references of the kind {', '.join(sorted(model.task.needs))}"
+        raise DatasetError(problem, str(dataset.root or dataset.name), f"Give data labelled for {model.task.name}")
+    dataset = with_references(dataset, model.task)
+    return dataset if run is None else named_as_in_run(dataset, read_data_record(run))
 
 
 def _options(options: EvaluationKeywords) -> tuple[AuditOptions, ReadingOptions]:

@@ -159,12 +159,7 @@ def explain(
         refuse_taken(folder, overwrite, MARKS)
     loaded = loaded_model(model, device, fold=fold, threads=threads, backend=backend)
     explainer = Explainer.of(loaded, methods, by_name=method not in (AUTO, ALL), target=target, seconds=seconds)
-    # What suits no case is refused before any is read, let alone explained.
-    refuse_unknown_target(loaded.task, target)
-    if counterfactual is not None:
-        with_gradients(loaded, explainer.torch_model, counterfactual)
-    if concepts is not None:
-        refuse_concepts(str(concepts), loaded, explainer.torch_model)
+    _refuse_what_no_case_has(explainer, target, counterfactual, concepts)
     opened, problems = open_inputs(inputs, options, loaded)
     cases = covered(with_own_names(opened, kinds_of_maps(opened)), covariates)
     if concepts is not None:
@@ -194,6 +189,17 @@ def explain(
         page = explanation_page(made, result.methods, result.refused, result.findings, facts, sections)
         (partial / "report.html").write_text(page, encoding="utf-8")
     return result
+
+
+def _refuse_what_no_case_has(
+    explainer: Explainer, target: str, counterfactual: str | None, concepts: str | Path | None
+) -> None:
+    """What suits no case is refused before any is read, let alone explained."""
+    refuse_unknown_target(explainer.model.task, target)
+    if counterfactual is not None:
+        with_gradients(explainer.model, explainer.torch_model, counterfactual)
+    if concepts is not None:
+        refuse_concepts(str(concepts), explainer.model, explainer.torch_model)
 
 
 def _with_looks(result: Explained, looks: Sequence[Looked]) -> Explained:

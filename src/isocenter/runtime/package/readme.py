@@ -10,6 +10,7 @@ from isocenter.runtime.covariate_encoding import IMAGE
 from isocenter.runtime.model import Model
 from isocenter.runtime.package.contents import FIRST
 from isocenter.runtime.package.monai_metadata import NOT_STATED
+from isocenter.runtime.preprocessing import Prepares
 from isocenter.values import Row
 
 RUN_COMMAND = (
@@ -28,11 +29,6 @@ def readme(
     needs:  {package: version} beside MONAI
     """
     preprocessing = model.preprocessing
-    spacing, unit = preprocessing.spacing, preprocessing.unit
-    seen = "voxels as they are" if spacing is None else f"{_by(spacing)} {unit}"
-    times = float(preprocessing.settings.get("reduction", 1.0))
-    seen += f", {times:g} times as long" if times > 1 else ""
-    grid = f"{_by(preprocessing.shape)} voxels" if preprocessing.shape is not None else seen
     ends = {1: "`.csv` or `.npy`", 2: "`.png` or `.jpg`"}.get(preprocessing.ndim, "`.nii.gz`")
     several = len(preprocessing.channels) > 1 and preprocessing.channels != ("R", "G", "B") and preprocessing.ndim > 1
     named = ", named `<case>_0000`, `<case>_0001`, ... in the order of the channels" if several else ""
@@ -58,7 +54,7 @@ def readme(
                 "modality": preprocessing.modality,
                 "channels": ", ".join(preprocessing.channels),
                 "axes": str(preprocessing.ndim),
-                "grid that the network sees": grid,
+                "grid that the network sees": _grid(preprocessing),
                 "windows": f"{_by(model.inference.patch)} voxels, overlap {model.inference.overlap:g}",
                 "mirrored views": f"along axes {_by(model.inference.flips)}" if model.inference.flips else "none",
                 "network": model.families,
@@ -167,6 +163,16 @@ def _absent(model: Model) -> str:
 
 def _cascade(factor: float) -> str:
     return f"the model in `{FIRST}/`, on a grid {factor:g} times as coarse, whose labels are the last channel"
+
+
+def _grid(preprocessing: Prepares) -> str:
+    """The grid that the network sees: as many voxels for every image, or voxels of one size."""
+    if preprocessing.shape is not None:
+        return f"{_by(preprocessing.shape)} voxels"
+    spacing = preprocessing.spacing
+    seen = "voxels as they are" if spacing is None else f"{_by(spacing)} {preprocessing.unit}"
+    times = float(preprocessing.settings.get("reduction", 1.0))
+    return seen + (f", {times:g} times as long" if times > 1 else "")
 
 
 def _by(numbers: Sequence[float]) -> str:
