@@ -89,9 +89,9 @@ def _numbers(geometry: Geometry) -> dict[str, float]:
 def _colour(image: Image) -> dict[str, float]:
     """How far the channels of a picture lie apart, as a share of its range; a grey one has none, however it is kept."""
     own = without_alpha(image.channels)
-    if len(own) == 1 and image.geometry.ndim > 1:
+    if len(own) == 1 and not image.geometry.is_series:
         return {"colour": math.log(TINT)}
-    if own != COLOUR and not (own == UNNAMED and image.geometry.ndim == 2):
+    if own != COLOUR and not (own == UNNAMED and image.geometry.is_picture):
         return {}
     read, step = image.reader(), max(1, image.shape[1] // LINES)
     rest = (slice(None),) * (len(image.shape) - 2)
