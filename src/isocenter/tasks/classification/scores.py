@@ -111,7 +111,8 @@ def class_index(case: Case, classes: Sequence[str]) -> int:
     """The number of the case's class; DatasetError for one that was not trained."""
     name = case.references["class"]
     if name not in classes:
-        raise DatasetError(f"class {name!r} is none of {', '.join(classes)}", case.id, "Declare it, or correct it")
+        remedy = "Name it in the table or the folder as the model does, declare it, or leave the case out"
+        raise DatasetError(f"class {name!r} is none of {', '.join(classes)}", case.id, remedy)
     return classes.index(name)
 
 
