@@ -264,6 +264,15 @@ def test_findings_of_a_grade_are_scored_one_by_one(bench):
     assert shown["accuracy"] == pytest.approx(6 / 8)
 
 
+def test_more_minutes_are_worse_where_the_same_seeds_lose_more_than_their_spread(bench):
+    curves = importlib.import_module("curves")
+    found = {(5, 0): 0.88, (5, 1): 0.89, (20, 0): 0.86, (20, 1): 0.87, (60, 0): 0.855}
+    points = [curves.Point("gliomas", minutes, seed, "dice", value) for (minutes, seed), value in found.items()]
+    # One seed after an hour is compared with itself: .860 to .855 is no more than the spread after 20 minutes.
+    assert curves.falls(points) == ["20 below 5 by 0.020", "60 below 5 by 0.025"]
+    assert "| 0.885 (0.007), 2 | 0.865 (0.007), 2 | 0.855, 1 |" in curves.words_of(points)
+
+
 def test_settings_of_small_pictures_are_compared_within_a_draw(bench):
     pictures = importlib.import_module("small_pictures")
     found = {("Isocenter", 0): 0.6, ("Isocenter", 1): 0.7, ("training.epochs=40", 0): 0.55, ("ResNet-18", 2): 0.5}
