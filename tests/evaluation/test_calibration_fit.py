@@ -145,3 +145,33 @@ def test_cases_that_are_all_told_apart_make_no_network_as_sure_as_can_be():
     free, held = (Unseen(logs, truth, people, ("no", "yes"), spread=spread) for spread in (None, USUAL_SPREAD))
     assert fitted_calibrator("temperature", free).parameters["all"][0] > 3
     assert fitted_calibrator("temperature", held).parameters["all"][0] < 1.5
+
+
+@pytest.mark.parametrize(
+    ("classes", "scale", "method"), [(3, "classes", "vector"), (2, "classes", "vector"), (1, "labels", "platt")]
+)
+@pytest.mark.parametrize("voxels", [3e2, 3e5])
+def test_the_summed_probability_of_a_structure_becomes_its_volume_however_small_it_is(classes, scale, method, voxels):
+    """Of ten million voxels a sample near the structure, in which each stands for few, and one of all others."""
+    random = np.random.default_rng(0)
+    near, far = random.normal(-1.5, 3, (4000, max(1, classes - 1))), np.full((1000, max(1, classes - 1)), -30.0)
+    odds = np.concatenate([near, far])
+    right = normalised(np.hstack([np.zeros((len(odds), 1)), odds]))
+    truth = (random.random(len(odds))[:, None] > np.exp(right).cumsum(axis=1)[:, :-1]).sum(axis=1)
+    logs = 2 * right if scale == "classes" else 2 * odds
+    logs[:, -1] += 1.0
+    weights = np.repeat([voxels / len(near), 1e7 / len(far)], [len(near), len(far)])
+    answers = truth if scale == "classes" else truth[:, None]
+    own = Unseen(
+        normalised(logs) if scale == "classes" else logs, answers, np.arange(5000) % 8, NAMES[:classes], scale, weights
+    )
+
+    def error(calibrator: Calibrator) -> float:
+        """Relative, of the last structure."""
+        after = own.calibrated(calibrator)[:, -1]
+        chance = np.exp(after) if scale == "classes" else 1 / (1 + np.exp(-after))
+        there = truth == truth.max()
+        return float(own.counts @ chance / own.counts[there].sum() - 1)
+
+    assert abs(error(Calibrator())) > 0.05
+    assert error(fitted_calibrator(method, own)) == pytest.approx(0, abs=0.002)

@@ -28,8 +28,11 @@ PARTS = 5
 LEAST_FACTOR, MOST_FACTOR = 0.05, 20.0
 # What ranks patients is worth more than what calibrates: ties of steps may cost so much AUROC.
 MOST_AUROC_LOST = 0.001
-# Holds the numbers of a class that no case has; far too small to be seen in any other.
+# Times the loss at the start, holds the numbers of a class that no case has. Without that factor a structure of one
+# voxel in 100 000 would not be fitted either: its part in the mean loss is no larger.
 RIDGE = 1e-6
+# Of the loss at the start, what a last step has to gain, and the slope at which a fit ends: for the same structures.
+LEAST_GAIN, LEAST_SLOPE = 1e-14, 1e-9
 DIGITS = 7
 
 
@@ -131,7 +134,8 @@ def fitted_calibrator(method: str, unseen: Unseen) -> Calibrator:
     elif method == "vector" and unseen.scale == "classes" and len(unseen.names) > 2:
         made = dict(zip(unseen.names, _vector(unseen), strict=True))
     elif method != "none":
-        fit = {"vector": _platt, "platt": _platt, "beta": _beta, "isotonic": _isotonic, SIZE: _by_size}[method]
+        platt = _platt if unseen.weights is None else _plain
+        fit = {"vector": platt, "platt": platt, "beta": _beta, "isotonic": _isotonic, SIZE: _by_size}[method]
         made = {}
         for name, odds, positive, counts in _columns(unseen, method):
             made[name] = fit(odds, positive, counts, unseen.spread)
@@ -277,19 +281,43 @@ def _vector(unseen: Unseen) -> list[list[float]]:
         off = chance
         off[rows, unseen.truth] -= 1
         off *= shares[:, None]
-        gradient = np.concatenate([(off * logs).sum(axis=0), off.sum(axis=0)])
-        against, uphill = _against(numbers, classes, unseen.spread, float(unseen.counts.sum()))
-        return float(cost + against), gradient + uphill
+        return float(cost), np.concatenate([(off * logs).sum(axis=0), off.sum(axis=0)])
 
     start = np.concatenate([np.full(classes, _factor(unseen)), np.zeros(classes)])
-    bounds = [(LEAST_FACTOR, MOST_FACTOR)] * classes + [(None, None)] * classes
-    fitted = optimize.minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": 500}).x
+    fitted = _lowest(loss, start, classes, LEAST_FACTOR, unseen.spread, float(unseen.counts.sum()))
     shifts = fitted[classes:] - fitted[classes:].mean()
     return [[float(a), float(b)] for a, b in zip(fitted[:classes], shifts, strict=True)]
 
 
+def _lowest(
+    loss: Callable[[Floats], tuple[float, Floats]],
+    start: Floats,
+    factors: int,
+    least: float,
+    spread: float | None,
+    patients: float,
+) -> Floats:
+    """The numbers, factors first, with the lowest mean loss and what speaks against them, in units of the first loss.
+
+    least: factor
+    """
+    unit = max(loss(start)[0], 1e-12)
+
+    def held(numbers: Floats) -> tuple[float, Floats]:
+        """The same with what speaks against these numbers."""
+        cost, gradient = loss(numbers)
+        against, uphill = _against(numbers, factors, spread, patients)
+        per = 1.0 if spread is None else unit
+        return cost / unit + against / per, gradient / unit + uphill / per
+
+    bounds = [(least, MOST_FACTOR)] * factors + [(None, None)] * (len(start) - factors)
+    options = {"maxiter": 1000, "ftol": LEAST_GAIN, "gtol": LEAST_SLOPE}
+    fitted = optimize.minimize(held, start, jac=True, bounds=bounds, method="L-BFGS-B", options=options)  # type: ignore[call-overload]
+    return np.asarray(fitted.x)
+
+
 def _against(numbers: Floats, factors: int, spread: float | None, patients: float) -> tuple[float, Floats]:
-    """What speaks against so large changes beside a mean loss, and its gradient.
+    """What speaks against so large changes beside a mean loss, and its gradient; without a spread beside 1.
 
     numbers: factors, which are expected about 1 as that of a temperature is, then shifts, twice as far from 0
     """
@@ -316,22 +344,22 @@ def _logistic(
         odds = features @ numbers[:-1] + numbers[-1]
         cost = shares @ (np.logaddexp(0.0, odds) - targets * odds)
         off = shares * (np.exp(-np.logaddexp(0.0, -odds)) - targets)
-        gradient = np.append(features.T @ off, off.sum())
-        against, uphill = _against(numbers, factors, spread, max(float(counts.sum()), 1.0))
-        return float(cost + against), gradient + uphill
+        return float(cost), np.append(features.T @ off, off.sum())
 
     factors = features.shape[1] - others
     start = np.append(np.ones(factors), np.zeros(others + 1))
-    bounds = [(least, MOST_FACTOR)] * factors + [(None, None)] * (others + 1)
-    options = {"maxiter": 1000, "ftol": 1e-14, "gtol": 1e-9}
-    fitted = optimize.minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options=options)  # type: ignore[call-overload]
-    return np.asarray(fitted.x)
+    return _lowest(loss, start, factors, least, spread, max(float(counts.sum()), 1.0))
+
+
+def _plain(odds: Floats, positive: Floats, counts: Floats, spread: float | None) -> list[float]:
+    """The targets stay: one more case of each side would weigh more than all voxels of a small structure."""
+    return _logistic(odds[:, None], positive, counts, spread, LEAST_FACTOR).tolist()
 
 
 def _platt(odds: Floats, positive: Floats, counts: Floats, spread: float | None) -> list[float]:
     """Targets are drawn in as by one more case of each side: Platt 1999, Lin et al., doi:10.1007/s10994-007-5018-6."""
     if spread is not None:
-        return _logistic(odds[:, None], positive, counts, spread, LEAST_FACTOR).tolist()
+        return _plain(odds, positive, counts, spread)
     yes = float(positive.sum())  # samples, whatever they weigh
     no = len(positive) - yes
     targets = np.where(positive > 0, (yes + 1) / (yes + 2), 1 / (no + 2))
