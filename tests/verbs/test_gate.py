@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import isocenter
 from isocenter.cli import app
-from isocenter.errors import IntegrityError, PlanError, UsageError
+from isocenter.errors import DatasetError, IntegrityError, PlanError, UsageError
 from isocenter.files import read_text_table
 from isocenter.planning import read_plan
 from isocenter.runtime import Answering, Inference, Model, Preprocessing, seal
@@ -78,6 +78,25 @@ def test_a_refused_image_has_results_too_where_somebody_asks_for_them(gated, odd
     assert "gate_p" not in without.table
     with pytest.raises(UsageError, match="no 'perhaps'"):
         isocenter.predict(gated.out, odd, abstain="perhaps")
+
+
+def test_an_image_that_its_header_is_enough_to_refuse_is_never_computed(gated, tmp_path):
+    """A long strip is no chest: of a large series of another kind the windows would take minutes."""
+    strip, good = tmp_path / "strip.png", next((gated.data / "bright").glob("0*.png"))
+    PIL.Image.new("L", (960, 24), 100).save(strip)
+
+    def network(batch, *context):
+        raise DatasetError("the network was asked", "network", "Do not ask it")
+
+    model = replace(isocenter.load(gated.out, "cpu"), run=network)
+    result = isocenter.predict(model, strip, good, out=tmp_path / "out")
+    assert [problem.cases for problem in result.failures] == [(good.stem,)]  # the network sees an image that fits
+    [row] = result.table.to_dict("records")
+    assert row["case"] == "strip" and row["gate_p"] < 0.01
+    assert row["abstained"].startswith("its proportion of ")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["predictions.csv", "summary.json"]
+    with pytest.raises(DatasetError, match="was asked"):
+        isocenter.predict(model, strip, abstain="mark")
 
 
 def test_the_command_line_takes_what_becomes_of_refused_images(gated, odd, tmp_path):

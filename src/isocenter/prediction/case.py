@@ -16,7 +16,7 @@ from isocenter.evaluation import PROBABILITY
 from isocenter.files import unwritable
 from isocenter.prediction.region import found_from_anywhere, region_of
 from isocenter.prediction.result_files import Wanted, probability_files, room_for, write_result
-from isocenter.prediction.withheld import confidence_columns, withheld
+from isocenter.prediction.withheld import confidence_columns, refused_by_header, withheld
 from isocenter.runtime import (
     CoveringMap,
     Model,
@@ -154,9 +154,13 @@ def computed(
 ) -> Callable[[], Done]:
     """The case seen by the network; what is given back writes the result and says what became of it.
 
+    The network does not see an image that gets no result because of its header.
     Raises MemoryShortageError, before anything is computed, for an image that would take more memory than is free.
     """
     model = replace(model, guard=None) if asked.abstain == "off" else model
+    refused = refused_by_header(model, case, image) if asked.abstain == "on" else None
+    if refused is not None:
+        return partial(_refused, refused, case, image, keeps=asked.folder is None)
     with ExitStack() as stack:
         room = None if asked.folder is None else stack.enter_context(room_for(asked.folder, case.id))
         files: AbstractContextManager[Any] = nullcontext((None, []))
@@ -197,6 +201,18 @@ def computed(
         done = rest()
         return lambda: done
     return rest
+
+
+def _refused(prediction: Prediction, case: Case, image: Image, *, keeps: bool) -> Done:
+    """What became of a case that is refused before the network has seen it; keeps: whether with its prediction."""
+    row = {**_named(case, image), **confidence_columns(prediction)}
+    lacking = noted(prediction, case)
+    return Done([row], [], prediction if keeps else None, lacking=lacking, abstained=prediction.abstained)
+
+
+def _named(case: Case, image: Image) -> dict[str, Any]:
+    """The columns that name a case."""
+    return {"case": case.id, "image": image.source.paths[0] if image.source and image.source.paths else ""}
 
 
 def _before_calibration(task: Task, receiver: Receiver) -> Receiver:
@@ -288,8 +304,7 @@ class _Rest:
 
     @property
     def _named(self) -> dict[str, Any]:
-        source = self.image.source
-        return {"case": self.case.id, "image": source.paths[0] if source and source.paths else ""}
+        return _named(self.case, self.image)
 
     def _written(self) -> tuple[list[Path], list[Problem]]:
         if self.room is None:

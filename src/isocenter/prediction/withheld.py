@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from isocenter.values import Confidence, Prediction
+from isocenter.runtime import Model
+from isocenter.values import Case, Confidence, Image, Prediction
 
 # Columns of a case's uncertainty, as `Confidence` has them.
 UNCERTAINTIES = ("total", "aleatoric", "epistemic")
@@ -20,6 +21,28 @@ def withheld(prediction: Prediction) -> Prediction:
         confidence=Confidence(gate_p=prediction.confidence.gate_p),
         case=prediction.case,
         task=prediction.task,
+    )
+
+
+def refused_by_header(model: Model, case: Case, image: Image) -> Prediction | None:
+    """The prediction without any result of an image that the gate refuses for its header alone, else None.
+
+    Nothing was computed for it: an image of another kind may be so large that its windows take minutes.
+    """
+    verdict = None if model.guard is None else model.guard.refused_by_header(image, case.covariates)
+    if model.guard is None or verdict is None:
+        return None
+    p, reason = verdict
+    joint = p * (image.frames or 1) if model.goes_by_frame(image) else p  # as of a clip whose frames are judged
+    if joint >= model.guard.level:
+        return None
+    return Prediction(
+        image.geometry,
+        abstained=reason,
+        labels=model.task.labels,
+        confidence=Confidence(gate_p=joint),
+        case=case.id,
+        task=model.task.name,
     )
 
 

@@ -74,6 +74,20 @@ def test_good_images_are_refused_no_more_often_than_the_level_says():
 
 
 @pytest.mark.parametrize("held_out", [10, 40, 500])
+def test_what_the_header_is_enough_to_refuse_is_refused_with_it_whatever_the_network_sees(held_out):
+    guard, rng = gate(held_out=held_out), np.random.default_rng(8)
+    for odd in (image(modality="CT"), image(spacing=4.0), image((200, 24, 18))):
+        verdict = guard.refused_by_header(odd)
+        assert verdict is not None
+        assert verdict[0] < LEVEL
+        p, reason, _ = guard.verdict(seen(rng, of=odd))
+        assert p <= verdict[0]
+        assert str(reason).partition(" (")[0] == verdict[1].partition(" (")[0]
+    assert guard.refused_by_header(image()) is None
+    assert replace(guard, held_out={}).refused_by_header(image(modality="CT")) is None
+
+
+@pytest.mark.parametrize("held_out", [10, 40, 500])
 def test_what_is_unlike_the_training_cases_is_refused_with_its_reason_and_its_figure(held_out):
     guard, rng = gate(held_out=held_out), np.random.default_rng(7)
     for odd, reason in (

@@ -15,7 +15,7 @@ from safetensors.numpy import save
 from isocenter.errors import listed
 from isocenter.runtime.guard.answering import Answering
 from isocenter.runtime.guard.distances import Floats, Ranges, Reference
-from isocenter.runtime.guard.header import Header
+from isocenter.runtime.guard.header import Header, header_of
 from isocenter.runtime.guard.observation import Observation, Watching
 from isocenter.runtime.guard.p_values import Known, is_enough, p_value
 from isocenter.values import Image, Prediction
@@ -134,10 +134,8 @@ class Guard:
 
         The p-values of all scores are joined by Bonferroni, which holds however they depend on each other.
         """
-        for name, word in observation.header.words.items():
-            known = self.words.get(name, ())
-            if known and word not in known:
-                return 0.0, f"its {name} is {word}; of the training cases it was {listed(known)}", []
+        if (reason := self._unknown_word(observation.header)) is not None:
+            return 0.0, reason, []
         if observation.is_constant:
             return 0.0, "it is one value everywhere once it is normalised", []
         distances = self.distances(observation)
@@ -149,6 +147,32 @@ class Guard:
         what = SCORES[name].format(_furthest(observation.header, self.numbers))
         reason = self._reason(what, name, distances[name], joint) if joint < self.level else None
         return joint, reason, self._unseen(distances)
+
+    def refused_by_header(self, image: Image, covariates: Mapping[str, Any] | None = None) -> tuple[float, str] | None:
+        """The p-value and the reason where its header is enough to refuse an image, whatever the network sees in it.
+
+        The p-value is that of the header times the number of all scores: what the others state can only lower it.
+        """
+        if not self.is_calibrated:
+            return None
+        header = header_of(image, covariates)
+        if (reason := self._unknown_word(header)) is not None:
+            return 0.0, reason
+        distance = header_distance(header, self.numbers)
+        if distance is None or HEADER not in self.held_out:
+            return None
+        scores = len(self.held_out)
+        joint = scores * p_value(distance, self.held_out[HEADER], self.level / scores, LEAST_EXCESS[HEADER])
+        what = SCORES[HEADER].format(_furthest(header, self.numbers))
+        return (joint, self._reason(what, HEADER, distance, joint)) if joint < self.level else None
+
+    def _unknown_word(self, header: Header) -> str | None:
+        """The reason to refuse a header with a word that no training case had."""
+        for name, word in header.words.items():
+            known = self.words.get(name, ())
+            if known and word not in known:
+                return f"its {name} is {word}; of the training cases it was {listed(known)}"
+        return None
 
     def p_values(self, distances: Mapping[str, float]) -> dict[str, float]:
         """{score: p-value} of its distances, before they are joined."""
