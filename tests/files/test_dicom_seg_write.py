@@ -217,6 +217,42 @@ def test_the_patients_name_stands_in_no_warning(tmp_path: Path):
     assert not [one for one in caught if "Secret" in str(one.message)]
 
 
+PEOPLE = {
+    "Japan": (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+    "Japan, half width": (["ISO 2022 IR 13", "ISO 2022 IR 87"], "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎=やまだ^たろう"),
+    "Korea": (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+    "China": ("GB18030", "Wang^XiaoDong=王^小东"),
+    "Germany": ("ISO_IR 100", "Müller^Jürgen"),
+    "Greece": (["ISO 2022 IR 6", "ISO 2022 IR 126"], "Dionysios=Διονυσιος"),
+}
+
+
+@pytest.mark.parametrize("country", PEOPLE)
+@pytest.mark.parametrize("name", ["liver", "Leberläsion 肝臓"])
+def test_a_patient_keeps_the_name_in_every_character_set_and_a_segment_has_its_own(tmp_path: Path, country, name):
+    characters, person = PEOPLE[country]
+    tags = {"PatientName": person, "StudyDescription": person[-2:], "AccessionNumber": person[-1]}
+    source = simple(tmp_path / "series", SpecificCharacterSet=characters, **tags)
+    truth = marked(source.geometry, 1)
+    write_segmentation(truth, [Label(1, name)], source, tmp_path / "seg.dcm", algorithm_name="test")
+    header = pydicom.dcmread(tmp_path / "seg.dcm")
+    assert {keyword: header[keyword].value for keyword in tags} == tags
+    assert header.SegmentSequence[0].SegmentLabel == name
+    assert header.SpecificCharacterSet == (characters if name.isascii() else "ISO_IR 192")
+    again = read_segmentation(tmp_path / "seg.dcm", on=source.geometry)
+    assert again.labels[0].name == name
+    assert_array_equal(again.data[0], truth)
+
+
+def test_a_patient_of_china_keeps_the_name_in_the_older_characters(tmp_path: Path):
+    name = b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab "
+    source = simple(tmp_path / "series", SpecificCharacterSet=["", "ISO 2022 IR 58"], PatientName="x" * len(name))
+    for path in (tmp_path / "series").iterdir():
+        path.write_bytes(path.read_bytes().replace(b"x" * len(name), name))
+    write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    assert name.strip() in (tmp_path / "seg.dcm").read_bytes()
+
+
 # -- what cannot be written -------------------------------------------------------------------------------------------
 
 

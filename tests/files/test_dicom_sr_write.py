@@ -87,6 +87,15 @@ def test_no_box_is_a_report_that_says_so(tmp_path):
     assert len(read_dataset(tmp_path).cases[0].references["boxes"]) == 0
 
 
+@pytest.mark.parametrize("name", ["nodule", "結節"])
+def test_a_report_names_a_patient_of_japan_as_the_series_does(tmp_path, name):
+    tags = {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう"}
+    source = isocenter.read(write_slice(tmp_path / "ct.dcm", np.zeros((20, 30), np.int16), SliceThickness="2", **tags))
+    write_boxes(BoundingBoxes(np.array([[1.0, 2, 0, 9, 9, 1]]), (name,)), source, tmp_path / "sr.dcm", algorithm="test")
+    assert pydicom.dcmread(tmp_path / "sr.dcm").PatientName == tags["PatientName"]
+    assert [one.name for one in read_report(tmp_path / "sr.dcm").marked] == [name]
+
+
 def test_what_is_no_dicom_has_no_report(tmp_path):
     image = Image(np.zeros((1, 8, 8), np.uint8), Geometry.of_pixels((8, 8)))
     with pytest.raises(FormatError, match="needs the DICOM image"):

@@ -22,6 +22,7 @@ from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.reading import frames_of
 from isocenter.files.dicom.seg_planes import placement
 from isocenter.files.dicom.warnings import quiet
+from isocenter.files.dicom.writing.character_sets import state_character_sets
 from isocenter.files.storage import written
 from isocenter.values import Code, Geometry, Image, Label
 
@@ -96,6 +97,7 @@ def write_segmentation(
         places = _places(shown, source.geometry)
         slices = shown
     made = _made(slices, planes, segments, places, description, series_number, where)
+    state_character_sets(made, slices[0].frame.path, [label.name for label in labels])
     with written(Path(path), overwrite=overwrite) as partial:
         made.save_as(partial)
 
@@ -274,8 +276,13 @@ def _sources(slices: list[_Slice]) -> list[Dataset]:
 
 
 def completed(dataset: Dataset) -> Dataset:
-    """The data set with an empty value for each attribute that must be there but may be unknown (type 2)."""
-    for keyword in ("SpecificCharacterSet", "FrameOfReferenceUID", "LossyImageCompressionRatio"):
+    """The data set as highdicom takes it: an empty value for each attribute that may be unknown (type 2).
+
+    Without its character sets, which `state_character_sets` gives the result.
+    """
+    if "SpecificCharacterSet" in dataset:
+        del dataset.SpecificCharacterSet
+    for keyword in ("FrameOfReferenceUID", "LossyImageCompressionRatio"):
         if keyword in dataset and dataset[keyword].is_empty:
             del dataset[keyword]
     for keyword in UNKNOWN_ALLOWED:

@@ -21,6 +21,7 @@ from isocenter.errors import FormatError
 from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.reading import NOT_DETECTED_CODE
 from isocenter.files.dicom.warnings import quiet
+from isocenter.files.dicom.writing.character_sets import state_character_sets
 from isocenter.files.dicom.writing.seg import completed
 from isocenter.files.storage import written
 from isocenter.values import BoundingBoxes, Floats, Image
@@ -63,6 +64,7 @@ def write_report(
                 for n in range(len(boxes))
             ]
             made = _report(groups, list(files.values()))
+            state_character_sets(made, Path(next(iter(files))), boxes.names)
     except (ValueError, TypeError, AttributeError, KeyError) as error:  # what highdicom raises at a deficient source
         problem = f"no report can be written on this source ({error})"
         raise FormatError(problem, where, "Use predictions.csv, or repair the source's header") from error
