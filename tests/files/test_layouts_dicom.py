@@ -70,6 +70,35 @@ def test_patients_are_hidden(data, tmp_path):
     assert dataset.patients_known
 
 
+def with_localizer(data: Path, place: Path) -> Path:
+    """A series with a localizer of three slices in as many directions, as a PACS exports a study."""
+    gathered(data, place, "mr_hippocrop_study1")
+    for n, (path, across) in enumerate(zip(sorted(place.rglob("*.dcm")), "xyz", strict=False)):
+        header = pydicom.dcmread(path)
+        header.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+        header.SeriesInstanceUID, header.SOPInstanceUID, header.SeriesNumber = "1.2.7", f"1.2.7.{n}", 1
+        header.ImageOrientationPatient = {"x": [0, 1, 0, 0, 0, -1], "y": [1, 0, 0, 0, 0, -1]}.get(
+            across, [1, 0, 0, 0, 1, 0]
+        )
+        header.save_as(place / f"scout{n}.dcm")
+    return place
+
+
+def test_a_localizer_is_no_case_and_is_named(data, tmp_path):
+    dataset = read_dataset(with_localizer(data, tmp_path), DatasetOptions(references=False))
+    [case] = dataset
+    assert len(case.files) == 32
+    [problem] = dataset.problems
+    assert (problem.severity, problem.what) == ("warning", "1 series only served to plan others (localizers)")
+    assert problem.cases == (f"{case.patient[:8]}_MR_1, scout0.dcm",)
+
+
+def test_a_localizer_is_read_where_a_folder_holds_nothing_else(data, tmp_path):
+    shutil.rmtree(with_localizer(data, tmp_path) / "series")
+    dataset = read_dataset(tmp_path, DatasetOptions(references=False))
+    assert [len(case.files) for case in dataset] == [3] and not dataset.problems
+
+
 def test_segments_that_overlap_need_a_choice(data, tmp_path):
     gathered(data, tmp_path, "ct_3slices_with_seg", "dcmqi_seg_partial_overlaps.dcm")
     dataset = read_dataset(tmp_path)
@@ -120,8 +149,10 @@ def test_a_directory_stands_for_what_lies_beside_it(data):
     assert len({case.patient for case in listed}) == 2  # three folders, but two of them have one PatientID
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != "DICOMDIR"]
     heads = [pydicom.dcmread(path, stop_before_pixels=True) for path in files]
-    assert len(listed) == len({head.SeriesInstanceUID for head in heads})
-    assert sum(len(case.files) for case in listed) == len(files)
+    kept = [head for head in heads if "LOCALIZER" not in head.get("ImageType", [])]
+    assert len(heads) - len(kept) == 2  # of the one scout
+    assert len(listed) == len({head.SeriesInstanceUID for head in kept})
+    assert sum(len(case.files) for case in listed) == len(kept)
 
 
 def test_a_table_may_name_folders_of_dicom(data, tmp_path):

@@ -113,6 +113,19 @@ def test_no_patient_of_a_series_stands_in_records_or_in_what_is_said(segmented, 
         assert f'"{first.PatientID}"' not in text
 
 
+def test_a_study_with_a_localizer_is_predicted_and_what_was_left_out_is_named(segmented, data, tmp_path, cli):
+    shutil.copytree(data / SERIES, tmp_path / "study")
+    for path in sorted((tmp_path / "study").iterdir())[:2]:
+        header = pydicom.dcmread(path)
+        header.SeriesInstanceUID, header.ImageType = "1.2.7", ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+        header.save_as(tmp_path / "study" / f"scout_{path.name}")
+    done = cli("predict", segmented.out, tmp_path / "study", "--out", tmp_path / "out", "--device", "cpu")
+    assert done.code == 0, done.err
+    assert "1 case predicted, 0 failed" in done.out
+    left_out = next(line for line in done.out.splitlines() if line.startswith("warning: 1 series only served to"))
+    assert "scout_" in left_out and "they are left out" in left_out
+
+
 def test_a_cohort_is_predicted_case_by_case_without_its_labels(segmented, tmp_path):
     predicted(segmented, segmented.data, out=tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")

@@ -65,7 +65,7 @@ class Predicted(InNotebook):
 
     table:        a row a case, as in `predictions.csv`
     predictions:  {case id: Prediction}; empty where they were written, so that a cohort of any size fits
-    problems:     errors are cases without a result, warnings are results that lack a part
+    problems:     errors are cases without a result, warnings are results that lack a part, and files that were left out
     stopped:      what ended it before the last case: Ctrl-C, or a full disk
     measurements: of dense results, one row a case and label: size, mean and SD of the intensity
     """
@@ -102,7 +102,7 @@ class Predicted(InNotebook):
 
     def __repr__(self) -> str:
         lines = [f"{counted(self.cases, 'case')} predicted, {len(self.failures)} failed"]
-        lines += [f"{problem.severity}: {problem.what}. {problem.remedy}" for problem in self.problems]
+        lines += [f"{problem.severity}: {problem.what}. {problem.remedy}".strip() for problem in self.problems]
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 
 
@@ -280,7 +280,8 @@ def _gathered(done: Sequence[Done], problems: Sequence[Problem], stopped: BaseEx
     if not done and stopped is not None:
         raise stopped
     if not done:
-        first = problems[0] if problems else Problem("error", "there is no case", remedy="Give images")
+        failures = [problem for problem in problems if problem.severity == "error"]
+        first = failures[0] if failures else Problem("error", "there is no case", remedy="Give images")
         raise DatasetError(f"no case could be predicted; the first: {first.what}", "predict", first.remedy)
     return Predicted(
         pd.DataFrame([row for one in done for row in one.rows]),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter import files
+from isocenter.errors import listed
 from isocenter.runtime import Model
 from isocenter.transforms import COLOUR
 from isocenter.values import Case, Dataset, Image, Problem
@@ -21,12 +22,20 @@ Input = str | Path | Image | Dataset
 
 
 def open_inputs(inputs: Sequence[Input], reading: ReadingOptions, model: Model) -> tuple[list[Case], list[Problem]]:
-    """The cases of all inputs, and what could not be read of them."""
+    """The cases of all inputs, what could not be read of them, and as warnings what was left out."""
     channels = model.preprocessing.channels
     count, absent = 1 if channels == COLOUR else len(channels), bool(model.preprocessing.settings.get("absent"))
     opened = [_opened(one, reading, count, absent) for one in inputs]
-    problems = [problem for _, of_data in opened for problem in of_data if problem.severity == "error"]
+    problems = [_in_full(problem) for _, of_data in opened for problem in of_data if problem.severity != "note"]
     return [case for cases, _ in opened for case in cases], problems
+
+
+def _in_full(problem: Problem) -> Problem:
+    """A warning that names in its words what it is about, as errors do."""
+    if problem.severity == "error" or not problem.cases:
+        return problem
+    parts = (f"{problem.what}: {listed(problem.cases)}", problem.why)
+    return replace(problem, what="; ".join(filter(None, parts)))
 
 
 def covered(cases: Sequence[Case], covariates: Covariates) -> list[Case]:

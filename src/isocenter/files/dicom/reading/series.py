@@ -30,6 +30,7 @@ class SeriesFiles:
     paths:      in the order of instance numbers, which need not be the order of slices
     sop_class:  UID; sop_class_name: in words
     is_image:   whether it is an image, and no segmentation
+    is_localizer: whether its image type says that it only served to plan other series
     references: UIDs of the series that a segmentation, structure set or report is about
     covariates: age (years), sex, manufacturer, model, body part: as written, None where absent; field strength (T), kV
                 and kernel where the header has them
@@ -49,6 +50,7 @@ class SeriesFiles:
     is_image: bool
     references: tuple[str, ...] = ()
     covariates: Mapping[str, float | str | None] = field(default_factory=dict)
+    is_localizer: bool = False
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,7 @@ def _described(group: _Gathered, name: str) -> SeriesFiles:
         is_image=first.is_image and first.sop_class not in SEGMENTATIONS,
         references=references_of(dataset),
         covariates=_covariates(dataset),
+        is_localizer="LOCALIZER" in words(dataset, "ImageType"),
     )
 
 

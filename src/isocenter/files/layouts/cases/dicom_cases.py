@@ -60,7 +60,9 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     if folder.is_file and not is_directory:
         return _one_file(folder, options)
     seen = survey(folder.root.parent if is_directory else folder.root)
-    parts = [part for series in seen.series if series.is_image for part in _each(series)]
+    localizers = _localizers(seen.series)
+    images_of_cases = {one.paths for one in seen.series if one.is_image} - {one.paths for one in localizers}
+    parts = [part for one in seen.series if one.paths in images_of_cases for part in _each(one)]
     images = [series for series, _ in parts]
     drawn, lost = _drawn(seen.series, images)
     maps, lonely = _label_maps(folder, images)
@@ -83,6 +85,7 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
         patients=PSEUDONYMS,
         problems=(
             *map(_damaged, seen.damaged),
+            *_planning_only(localizers, options),
             *_lost(lost),
             *_lonely(lonely),
             *reports.problems,
@@ -167,6 +170,21 @@ def _one_file(folder: Folder, options: DatasetOptions) -> Reading:
         files=(path,),
     )
     return Reading((case,), how="one DICOM file")
+
+
+def _localizers(everything: Sequence[SeriesFiles]) -> list[SeriesFiles]:
+    """The localizers among other image series, without those that something was drawn on."""
+    drawn_on = {uid for one in everything if one.sop_class in DRAWN for uid in one.references}
+    images = [one for one in everything if one.is_image]
+    localizers = [one for one in images if one.is_localizer and one.uid not in drawn_on]
+    return localizers if len(localizers) < len(images) else []
+
+
+def _planning_only(localizers: Sequence[SeriesFiles], options: DatasetOptions) -> tuple[Problem, ...]:
+    """The warning that localizers are left out."""
+    files = [f"{_case_name(one, options)}, {one.paths[0].name}" for one in localizers]
+    what = f"{counted(len(files), 'series only served', 'series only served')} to plan others (localizers)"
+    return left_out(files, what, "To use them, put them into a folder of their own", "warning")
 
 
 def _each(series: SeriesFiles) -> list[tuple[SeriesFiles, str]]:
