@@ -126,6 +126,18 @@ def test_a_study_with_a_localizer_is_predicted_and_what_was_left_out_is_named(se
     assert "scout_" in left_out and "they are left out" in left_out
 
 
+@pytest.mark.parametrize("verb", [isocenter.predict, isocenter.explain])
+def test_where_no_case_can_be_read_the_error_names_the_case_and_not_what_was_left_out(segmented, data, tmp_path, verb):
+    shutil.copytree(data / SERIES, tmp_path / "study")
+    first, second, *_ = sorted((tmp_path / "study").iterdir())
+    header = pydicom.dcmread(first)
+    header.SeriesInstanceUID, header.ImageType = "1.2.7", ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    header.save_as(first.with_name("scout.dcm"))
+    second.unlink()
+    with pytest.raises(DatasetError, match=r"the first: .*slice is missing"):
+        verb(segmented.out, tmp_path / "study", device="cpu")
+
+
 def test_a_cohort_is_predicted_case_by_case_without_its_labels(segmented, tmp_path):
     predicted(segmented, segmented.data, out=tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")

@@ -61,7 +61,7 @@ class Explained(InNotebook):
     maps:     {(case, method): Explanation}; empty where they were written, so that a cohort of any size fits
     methods:  {method: {passed, because, ...}} of those that were tested
     refused:  {method: why it cannot explain this model}
-    problems: errors are cases without a map, or which a further look lacks
+    problems: errors are cases without a map, or which a further look lacks; warnings are files that were left out
     tables:   {file name: what further looks found}, such as concepts.csv
     covariates: {case: {name: how much lower the score is without its value}}, of networks that get some
     """
@@ -236,7 +236,8 @@ def _explained(
     # A further look may have failed for the same reason before.
     failed = list(dict.fromkeys([*problems, *lost]))
     if not made:
-        first = failed[0] if failed else Problem("error", "there is no case", remedy="Give images")
+        errors = [problem for problem in failed if problem.severity == "error"]
+        first = errors[0] if errors else Problem("error", "there is no case", remedy="Give images")
         raise DatasetError(f"no case could be explained; the first: {first.what}", "explain", first.remedy)
     rows = [row for one in made for row in one.rows]
     patients = {case.id: case.patient for case in cases}

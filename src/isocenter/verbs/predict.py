@@ -280,8 +280,8 @@ def _gathered(done: Sequence[Done], problems: Sequence[Problem], stopped: BaseEx
     if not done and stopped is not None:
         raise stopped
     if not done:
-        failures = [problem for problem in problems if problem.severity == "error"]
-        first = failures[0] if failures else Problem("error", "there is no case", remedy="Give images")
+        errors = [problem for problem in problems if problem.severity == "error"]
+        first = errors[0] if errors else Problem("error", "there is no case", remedy="Give images")
         raise DatasetError(f"no case could be predicted; the first: {first.what}", "predict", first.remedy)
     return Predicted(
         pd.DataFrame([row for one in done for row in one.rows]),
