@@ -48,6 +48,19 @@ def test_rows_that_no_table_holds_cost_their_own_study_and_no_other(node, mr, tm
     assert "cannot hold what it is given" in caplog.text and "Doe" not in caplog.text
 
 
+def test_a_series_with_images_of_two_patients_is_refused_for_that_reason(node, mr, caplog):
+    for path in mr[4:]:
+        header = pydicom.dcmread(path)
+        header.PatientID = "another-17"
+        header.save_as(path)
+    node.receive(*mr)
+    node.work()
+    [row] = node.rows(studies)
+    assert (row.state, row.outcome) == ("done", "refused")
+    assert [one.problem for one in node.rows(series)] == ["the series holds images of 2 patients"]
+    assert "another-17" not in caplog.text
+
+
 def test_an_object_that_has_no_row_keeps_no_other_out(node, mr, monkeypatch):
     arrival = node.keeper._arrival
     monkeypatch.setattr(

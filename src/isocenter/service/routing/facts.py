@@ -108,6 +108,8 @@ def facts_of(series: str, uid: str, folder: Path) -> SeriesFacts:
     )
     try:
         cases = list(read_dataset(folder, DatasetOptions(references=False, channels=1)))
+        if (people := len({case.patient for case in cases})) > 1:
+            return replace(known, problem=f"the series holds images of {people} patients")
         if len(cases) != 1:
             return replace(known, problem=f"the series holds {len(cases)} volumes on different grids")
         image = next(iter(cases[0].images.values()))
