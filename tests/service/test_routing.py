@@ -189,7 +189,12 @@ def test_a_job_waits_until_its_hours(hours, now, expected):
 
 def test_route_says_of_a_folder_which_series_a_model_takes(tmp_path, data):
     model = threshold_model(tmp_path / "model", 100, "MR")
-    chosen = ("dicomdir_fileset", "mr_hitachi_oblique", "ct_ge_tilt_plus18.5_variable_spacing")
+    chosen = (
+        "dicomdir_fileset",
+        "mr_hitachi_oblique",
+        "ct_ge_tilt_plus18.5_variable_spacing",
+        "mr_philips_mixed_orientation",
+    )
     for name in chosen:
         shutil.copytree(data / "dicom" / "series" / name, tmp_path / "study" / name)
     found = isocenter.route(tmp_path / "study", model)
@@ -200,6 +205,7 @@ def test_route_says_of_a_folder_which_series_a_model_takes(tmp_path, data):
     refused = [row for row in found.rows if any(c.name == "readable" and not c.holds for c in row.conditions)]
     assert any("not evenly spaced" in str(c.found) for row in refused for c in row.conditions)
     assert "wanted MR, found CT" in found.explained()
+    assert "is not taken: it cannot be read as one volume: has 2 orientations in one series" in str(found)
 
 
 def test_route_says_of_a_study_in_the_node_what_its_own_page_says(tmp_path, mr, cli):

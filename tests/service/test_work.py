@@ -99,7 +99,10 @@ def test_a_study_that_no_rule_takes_has_an_outcome_and_a_reason_wherever_a_user_
     web = WebNode(node.settings, node.database, node.store)
     [row] = list_studies(web, StudyPage()).rows
     assert (row.state, row.outcome, row.jobs) == ("done", "refused", [])
-    assert row.reason == "no rule takes a series of it; what fails: heads (PatientName). See its /route"
+    assert (
+        row.reason
+        == "no rule takes a series of it; what fails: heads (PatientName). See `isocenter route`, or its /route"
+    )
     assert get_study(web, row.study) == row
     assert b'isocenter_study_outcomes{outcome="refused"} 1.0' in get_metrics(web).body
     last = node.rows(events)[-1]

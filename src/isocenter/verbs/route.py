@@ -130,6 +130,5 @@ def _row(row: Routed) -> dict[str, Any]:
 
 
 def _first(row: Routed) -> str:
-    """The first condition that does not hold."""
-    condition = next(one for one in row.conditions if not one.holds)
-    return f"{condition.name} is {condition.found}, wanted {condition.wanted}"
+    """Why the first condition does not hold."""
+    return next(one.failure for one in row.conditions if not one.holds)

@@ -18,6 +18,8 @@ from isocenter.service.settings import Rule, Settings, Wish
 # Modalities whose images are no input of a model.
 NO_IMAGES = frozenset({"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTDOSE", "RTPLAN", "DOC", "AU", "REG"})
 RADIOGRAPHS = ("DX", "CR")
+# The condition that a series is one volume.
+READABLE = "readable"
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,13 @@ class Condition:
     wanted: Any
     found: Any
     holds: bool
+
+    @property
+    def failure(self) -> str:
+        """Why it does not hold, in words."""
+        if self.name == READABLE:
+            return f"it cannot be read as one volume: {self.found}"
+        return f"{self.name} is {self.found}, wanted {self.wanted}"
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ class Routing:
             for name in [one.name for one in row.conditions if not one.holds][:1]:
                 fails.setdefault(row.rule, {})[name] = None
         stated = [f"{rule} ({', '.join(names)})" for rule, names in fails.items()]
-        return f"no rule takes a series of it; what fails: {'; '.join(stated)}. See its /route"
+        return f"no rule takes a series of it; what fails: {'; '.join(stated)}. See `isocenter route`, or its /route"
 
 
 @dataclass(frozen=True)
@@ -164,7 +173,7 @@ def _conditions(rule: Rule, wishes: Mapping[str, Wish], own: SeriesFacts, model:
         fact = own.value(key)
         yield Condition(f"not {key}", wish, fact, not fits(key, wish, fact))
     yield Condition("an image", "no derived object", own.modality, own.modality not in NO_IMAGES)
-    yield Condition("readable", "a grid", own.problem or "a grid", own.problem is None)
+    yield Condition(READABLE, "a grid", own.problem or "a grid", own.problem is None)
     if model.modality:
         yield Condition("the model's modality", model.modality, own.modality, own.modality in alike(model.modality))
     if "localizer" not in wishes:
