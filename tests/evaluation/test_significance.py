@@ -205,7 +205,7 @@ def test_areas_without_any_variance_have_no_p_at_all():
     ("call", "says"),
     [
         (lambda: delong([1, 2], [1, 2], [True, True]), "all cases are alike"),
-        (lambda: delong([1, np.nan], [1, 2], [True, False]), "or one that is none"),
+        (lambda: delong([1, np.nan], [1, 2], [True, False]), "NaN or an infinite number in `first` or `second`"),
         (lambda: delong([1, 2, 3], [1, 2], [True, False]), "3,.* and .2,.* cases"),
         (lambda: mcnemar([0.5, 1], [0, 1]), "neither right nor wrong"),
         (lambda: holm([0.1, 1.2]), "outside 0..1"),
@@ -217,6 +217,7 @@ def test_areas_without_any_variance_have_no_p_at_all():
         (lambda: icc([[1], [2]]), "at least two of each"),
         (lambda: net_benefit([0.2, 1.2], [0, 1], [0.5]), "outside 0..1"),
         (lambda: net_benefit([0.2, 0.7], [0, 1], [1.0]), "below 1"),
+        (lambda: net_benefit([0.2, 0.7], [0, 1, 1], [0.5]), "2,.* probabilities for .3,.* references"),
         (lambda: non_inferiority(mcnemar([1, 0], [1, 1]), -0.1), "above 0"),
     ],
 )

@@ -23,7 +23,7 @@ from isocenter.evaluation.intervals import (
     proportion,
     reweighted,
 )
-from isocenter.evaluation.weighting import are_paired, mean, ratio, weights_of
+from isocenter.evaluation.weighting import are_paired, chances_of, mean, ratio, truths_of, weights_of
 from isocenter.lazy import sparse
 from isocenter.values import Estimate, Floats
 
@@ -210,9 +210,13 @@ def ece(probabilities: ArrayLike, happened: ArrayLike, weights: Floats | None = 
                    several draws
     Guo et al., ICML 2017, arXiv:1706.04599; it is never below 0 and so too high in small sets
     """
-    chance, count = np.asarray(probabilities, dtype=np.float64), weights_of(weights, np.size(probabilities))
+    chance, outcome = chances_of(probabilities, "probabilities"), truths_of(happened, "happened")
+    if chance.ndim != 1 or outcome.shape[-1:] != chance.shape:
+        problem = f"{chance.shape} probabilities for {outcome.shape} truths in `happened`"
+        raise UsageError(problem, "ece", "Give one probability and one truth for each image")
+    count = weights_of(weights, chance.size)
     member = np.eye(bins)[place_in_bins(chance, bins)]
-    gap = np.abs((count * (chance - np.asarray(happened, dtype=np.float64))) @ member)
+    gap = np.abs((count * (chance - outcome)) @ member)
     return ratio(gap.sum(axis=-1), count.sum(axis=-1))
 
 
@@ -267,7 +271,7 @@ def roc_band(
     None where a class has fewer than ten patients: a band would seem to say more than is known.
     Each point has its own interval; the whole curve leaves the band more often. Macskassy and Provost, ROCAI 2004
     """
-    values, truth = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=bool)
+    values, truth = np.asarray(scores, dtype=np.float64), truths_of(positive, "positive")
     owners = np.asarray(patients)
     if min(len(np.unique(owners[side])) for side in (truth, ~truth)) < FEW_PATIENTS:
         return None
@@ -290,11 +294,17 @@ def predictive_values(
 ) -> tuple[Estimate, Estimate]:
     """PPV and NPV of (images,) calls where `prevalence` of all people are positive; None: as many as of these images.
 
+    prevalence: a share, as 0.1 for 10 %
     Of these images they are proportions of the calls. At another prevalence they follow from sensitivity and
     specificity (Bayes), whose patients are resampled within positives and negatives; where no call is wrong, the exact
     bound of sensitivity or specificity bounds them.
     """
-    calls, truth, owners = np.asarray(called, bool), np.asarray(positive, bool), np.asarray(patients)
+    calls, truth, owners = truths_of(called, "called"), truths_of(positive, "positive"), np.asarray(patients)
+    if not len(calls) == len(truth) == len(owners):
+        problem = f"{len(calls)} calls, {len(truth)} truths in `positive` and {len(owners)} patients"
+        raise UsageError(problem, "predictive values", "Give one of each for each image")
+    if prevalence is not None and not 0 <= prevalence <= 1:
+        raise UsageError(f"{prevalence} is not a share of people", "prevalence", "Give a number from 0 to 1")
     if prevalence is None:
         at = f"; at a prevalence of {truth.mean():.3g}, that of these cases" if len(truth) else ""
         estimates = [
@@ -313,7 +323,7 @@ def predictive_values(
 
 def _tied(scores: ArrayLike, positive: ArrayLike, weights: Floats | None) -> tuple[Floats, Floats]:
     """(..., scores that differ, rising) weight of the positive and of the negative images with that score."""
-    values, truths = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=bool)
+    values, truths = np.asarray(scores, dtype=np.float64), truths_of(positive, "positive")
     if not are_paired(values, truths) or not len(values) or np.isnan(values).any():
         problem = f"scores of {values.shape} for truths of {truths.shape}, or a score that is NaN"
         raise UsageError(problem, "classification", "Give one score and one truth for each image")
@@ -336,7 +346,7 @@ def _by_class(probabilities: ArrayLike, reference: ArrayLike) -> tuple[Floats, N
 
 def place_in_bins(chance: Floats, bins: int) -> NDArray[np.intp]:
     """Place among bins of equal width; 1 belongs to the last."""
-    return np.minimum((chance * bins).astype(np.intp), bins - 1)
+    return np.clip((chances_of(chance, "probabilities") * bins).astype(np.intp), 0, bins - 1)
 
 
 def _predictive_value(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import UsageError, counted
-from isocenter.evaluation.weighting import are_paired
+from isocenter.evaluation.weighting import are_paired, truths_of
 from isocenter.lazy import special, stats
 from isocenter.values import Draws, Estimate, Floats, Recipe
 
@@ -189,7 +189,7 @@ def proportion(successes: ArrayLike, patients: ArrayLike, *, seed: Seed) -> Esti
 
     successes: (images,) truths; several images of a patient are not independent, and are bootstrapped
     """
-    values, owners = _aligned(successes, patients)
+    values, owners = _aligned(truths_of(successes, "successes"), patients)
     people = len(np.unique(owners))
     how = Resampling.of(seed)
     if not 1 < people == len(values) or how.keeps_draws or how.keeps_recipe:  # Wilson's interval has neither

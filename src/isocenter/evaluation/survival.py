@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from isocenter.errors import UsageError
 from isocenter.evaluation.classification import auroc
 from isocenter.evaluation.intervals import CHUNK, LEVEL
-from isocenter.evaluation.weighting import are_paired, ratio, weights_of
+from isocenter.evaluation.weighting import are_paired, ratio, truths_of, weights_of
 from isocenter.lazy import stats
 from isocenter.values import Floats
 
@@ -103,7 +103,7 @@ def logrank(times: ArrayLike, happened: ArrayLike, group: ArrayLike) -> float:
     Mantel, Cancer Chemother Rep 1966
     """
     last, events = _checked(times, happened)
-    members = np.asarray(group, dtype=bool)
+    members = truths_of(group, "group")
     if members.all() or not members.any() or not events.any():
         return float("nan")
     x, y = (stats.CensoredData.right_censored(last[side], ~events[side]) for side in (members, ~members))
@@ -244,7 +244,7 @@ def d_calibration(survival: ArrayLike, happened: ArrayLike, groups: int = GROUPS
     survival: (cases,) probability of no event until the event, or until the last visit of those without
     Who is followed no longer is spread over all probabilities below. Haider et al., JMLR 2020, arXiv:1811.11347
     """
-    chance, events = np.clip(np.asarray(survival, dtype=np.float64), 0.0, 1.0), np.asarray(happened, dtype=bool)
+    chance, events = np.clip(np.asarray(survival, dtype=np.float64), 0.0, 1.0), truths_of(happened, "happened")
     edges = np.linspace(0.0, 1.0, groups + 1)
     own = np.minimum((chance * groups).astype(int), groups - 1)
     counts = np.bincount(own[events], minlength=groups).astype(np.float64)
@@ -284,7 +284,7 @@ def _counts(times: Floats, happened: Truths, weights: Floats | None) -> tuple[Fl
 
 
 def _checked(times: ArrayLike, happened: ArrayLike) -> tuple[Floats, Truths]:
-    last, events = np.asarray(times, dtype=np.float64), np.asarray(happened, dtype=bool)
+    last, events = np.asarray(times, dtype=np.float64), truths_of(happened, "happened")
     if not are_paired(last, events) or not len(last) or not (np.isfinite(last) & (last > 0)).all():
         problem = f"times of {last.shape} for events of {events.shape}, or a time that is not above 0"
         raise UsageError(problem, "survival", "Give one time and one event for each case")

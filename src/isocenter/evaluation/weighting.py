@@ -5,9 +5,38 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from isocenter.errors import UsageError
 from isocenter.values import Floats
+
+# Probabilities in 32 bits may exceed 1 by their rounding.
+ROUNDING = 1e-6
+
+
+def truths_of(given: ArrayLike, name: str) -> NDArray[np.bool_]:
+    """The truths in an argument of this name: booleans, or 0 and 1. Raises UsageError for any other value.
+
+    NumPy takes NaN, names of classes, and both of the classes 1 and 2 for true: a figure would be wrong without a sign.
+    """
+    truths = np.asarray(given)
+    if truths.dtype == np.bool_:
+        return truths
+    try:
+        numbers = truths.astype(np.float64)
+    except (TypeError, ValueError):
+        numbers = np.full(1, np.nan)
+    if not ((numbers == 0) | (numbers == 1)).all():
+        raise UsageError("a value that is neither 0 nor 1", name, "Give True or False, or 1 or 0, for each case")
+    return numbers.astype(np.bool_)
+
+
+def chances_of(given: ArrayLike, name: str) -> Floats:
+    """The probabilities in an argument of this name. Raises UsageError for a number outside 0..1, or NaN."""
+    chances = np.asarray(given, dtype=np.float64)
+    if not ((chances >= -ROUNDING) & (chances <= 1 + ROUNDING)).all():
+        raise UsageError("a number outside 0..1, or NaN", name, "Give probabilities")
+    return chances
 
 
 def are_paired(values: np.ndarray, others: np.ndarray) -> bool:

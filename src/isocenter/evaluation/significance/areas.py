@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
 from isocenter.evaluation.significance.outcome import Test, normal_test, numbers_of, owners_of
+from isocenter.evaluation.weighting import truths_of
 from isocenter.lazy import stats
 from isocenter.values import Floats
 
@@ -17,7 +18,7 @@ def placements(scores: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats]:
     scores: (models, cases); positive: (cases,) truths. Ties count half; the mean of either is the AUROC.
     By ranks: Sun and Xu, IEEE Signal Process Lett 2014, doi:10.1109/LSP.2014.2337313
     """
-    given, truth = np.asarray(scores, dtype=np.float64), np.asarray(positive).astype(bool)
+    given, truth = np.asarray(scores, dtype=np.float64), truths_of(positive, "positive")
     if not given.shape[1:] == truth.shape == (truth.size,) or not np.isfinite(given).all():
         problem = f"scores of {given.shape} for {truth.shape} references, or one that is not a number"
         raise UsageError(problem, "AUROC", "Give (models, cases) scores and (cases,) truths")
@@ -35,7 +36,7 @@ def area_covariance(scores: ArrayLike, positive: ArrayLike, patients: ArrayLike 
     doi:10.2307/2533958, which is the same where each has one
     """
     above, below = placements(scores, positive)
-    truth, areas = np.asarray(positive).astype(bool), above.mean(axis=1)
+    truth, areas = truths_of(positive, "positive"), above.mean(axis=1)
     owner = owners_of(patients, len(truth))
     people = int(owner.max()) + 1
     sides, covariance = [], np.zeros((len(areas), len(areas)))

@@ -59,7 +59,10 @@ def owners_of(patients: ArrayLike | None, cases: int) -> NDArray[np.intp]:
 def numbers_of(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
     """Two arrays of one number a case. Raises UsageError for anything else."""
     own, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if not own.shape == other.shape == (own.size,) or not np.isfinite([own, other]).all():
-        problem = f"numbers of {own.shape} and {other.shape} cases, or one that is none"
+    if not own.shape == other.shape == (own.size,):
+        problem = f"numbers of {own.shape} and {other.shape} cases in `first` and `second`"
         raise UsageError(problem, "test", "Give one number per case, of the same cases in the same order")
+    if not np.isfinite([own, other]).all():
+        problem = "NaN or an infinite number in `first` or `second`"
+        raise UsageError(problem, "test", "Leave those cases out of both, and state their number")
     return own, other

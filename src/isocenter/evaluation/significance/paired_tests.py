@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from isocenter.errors import UsageError
 from isocenter.evaluation.significance.areas import placements
 from isocenter.evaluation.significance.outcome import LEVEL, NOTHING, Test, numbers_of, owners_of
+from isocenter.evaluation.weighting import truths_of
 from isocenter.lazy import stats
 from isocenter.values import Floats
 
@@ -44,7 +45,7 @@ def permutation(
     """
     own, other = numbers_of(first, second)
     owner = owners_of(patients, len(own))
-    each = (other - own) / len(own) if positive is None else _area_parts(own, other, np.asarray(positive).astype(bool))
+    each = (other - own) / len(own) if positive is None else _area_parts(own, other, truths_of(positive, "positive"))
     sums = np.asarray(np.bincount(owner, each), dtype=np.float64)
     difference, kept = float(sums.sum()), sums[np.abs(sums) > NOTHING]
     what = "exchange of each patient's models"

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
 from isocenter.evaluation.significance.outcome import LEVEL, NOTHING, Test, owners_of
-from isocenter.evaluation.weighting import mean, weights_of
+from isocenter.evaluation.weighting import are_paired, chances_of, mean, truths_of, weights_of
 from isocenter.lazy import stats
 from isocenter.values import Floats
 
@@ -116,8 +116,8 @@ def benefit_parts(probabilities: ArrayLike, positive: ArrayLike, thresholds: Arr
 
 
 def _paired(probabilities: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats]:
-    chance, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(positive, dtype=np.float64)
-    if not chance.shape == truth.shape == (chance.size,) or not ((chance >= 0) & (chance <= 1)).all():
-        problem = f"{chance.shape} probabilities for {truth.shape} references, or one outside 0..1"
+    chance, truth = chances_of(probabilities, "probabilities"), truths_of(positive, "positive")
+    if not are_paired(chance, truth):
+        problem = f"{chance.shape} probabilities for {truth.shape} references"
         raise UsageError(problem, "probabilities", "Give one probability and one truth per case")
-    return chance, truth
+    return chance, truth.astype(np.float64)
