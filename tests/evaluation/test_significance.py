@@ -309,6 +309,26 @@ def test_a_decision_curve_is_the_net_benefit_and_its_interval_that_of_patients()
     assert decision_curve(random.random(300), ill, np.arange(300)).gains is None
 
 
+@pytest.mark.parametrize(("patients", "shown"), [(8, False), (800, True)])
+def test_no_needless_call_among_a_few_patients_is_no_proof_that_there_are_none(patients, shown):
+    ill = np.arange(2 * patients) % 2 == 1
+    chance = np.where(ill, np.where(np.arange(2 * patients) % 4 == 1, 0.95, 0.5), 0.1)
+    curve = decision_curve(chance, ill, np.arange(2 * patients), [0.9])
+    assert curve.value == pytest.approx(0.25)
+    # Of 8 patients without a needless call 37 % may still have one, and each costs 9 right calls.
+    most = 1 - 0.025 ** (1 / patients)
+    assert curve.low < curve.value - 9 * most / 2
+    assert (curve.gains is not None) == shown
+
+
+def test_nobody_missed_among_a_few_patients_is_no_proof_that_nobody_is():
+    ill = np.arange(40) % 4 == 1
+    chance = np.where(ill, 0.9, np.where(np.arange(40) % 4 == 0, 0.5, 0.1))  # some without it are called, so that
+    assert decision_curve(chance, ill, np.arange(40), [0.15]).gains is None  # each of them costs little, and is seen
+    many = np.tile(ill, 40)
+    assert decision_curve(np.tile(chance, 40), many, np.arange(len(many)), [0.15]).gains == (0.15, 0.15)
+
+
 def test_probabilities_that_are_right_fit_and_those_twice_as_sure_do_not():
     random = np.random.default_rng(0)
     chance = random.uniform(0.05, 0.95, 2000)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
+from isocenter.evaluation.intervals import clopper_pearson
 from isocenter.evaluation.significance.outcome import LEVEL, NOTHING, Test, owners_of
 from isocenter.evaluation.weighting import are_paired, chances_of, mean, truths_of, weights_of
 from isocenter.lazy import stats
@@ -81,6 +82,8 @@ def decision_curve(
 ) -> DecisionCurve:
     """The net benefit by threshold, whose intervals take patients as clusters.
 
+    Errors of which these cases have none are as many as the exact interval allows: one may cost as much as 99 right
+    calls bring, so that none among a few patients shows no gain.
     Vickers et al., BMC Med Inform Decis Mak 2008, doi:10.1186/1472-6947-8-53
     """
     parts = benefit_parts(probabilities, positive, thresholds)
@@ -89,9 +92,28 @@ def decision_curve(
     half = _half_widths(parts, owner)
     value, treat_all = parts.mean(axis=0), everybody.mean(axis=0)
     apart = parts - np.where(treat_all > 0, everybody, 0.0)
-    low, high = value - half, value + half
-    gain_low = apart.mean(axis=0) - _half_widths(apart, owner)
+    needless, missed = _unseen_costs(probabilities, positive, thresholds, owner)
+    low, high = value - half - needless, value + half
+    # Nobody is missed where everybody is treated: a missed patient counts in the comparison with that alone.
+    gain_low = apart.mean(axis=0) - _half_widths(apart, owner) - needless - np.where(treat_all > 0, missed, 0.0)
     return DecisionCurve(np.asarray(thresholds, dtype=np.float64), value, treat_all, low, high, gain_low)
+
+
+def _unseen_costs(
+    probabilities: ArrayLike, positive: ArrayLike, thresholds: ArrayLike, owner: np.ndarray
+) -> tuple[Floats, Floats]:
+    """(thresholds,) what needless calls, and missed patients, may cost where these cases have none; 0 where they have.
+
+    The upper end of the exact interval of none among the patients of that class (Clopper and Pearson).
+    """
+    chance, truth = _paired(probabilities, positive)
+    levels, is_positive = np.asarray(thresholds, dtype=np.float64), truth > 0
+    called = chance[:, None] >= levels
+    costs = []
+    for own, wrong, price in ((~is_positive, called, levels / (1 - levels)), (is_positive, ~called, 1.0)):
+        most = clopper_pearson(0, len(np.unique(owner[own]))).high if own.any() else 0.0
+        costs.append(np.where(wrong[own].any(axis=0), 0.0, float(most or 0.0) * own.mean() * price))
+    return costs[0], costs[1]
 
 
 def _half_widths(parts: Floats, owner: np.ndarray) -> Floats:
