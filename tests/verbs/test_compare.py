@@ -47,7 +47,7 @@ def test_the_difference_of_two_models_stands_with_its_interval_in_words_table_an
     assert record["differences"]["again"][0]["value"] == pytest.approx(0.1)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "again" in page
-    assert "one in twenty" in page
+    assert "one in twenty" not in page  # no difference of so few cases has an interval
     assert "cases, whose patients are unknown, were drawn again" in page
     assert record["differences"]["again"][0]["patients"] == 0
     # As the plan of the run said before training.
@@ -157,8 +157,8 @@ def test_every_difference_has_a_row_with_its_test_and_a_verdict(models, tmp_path
     record = json.loads((tmp_path / "out" / "comparison.json").read_text())
     rows = {(row["metric"], row["label"], row["second"]): row for row in record["tests"]}
     assert {tuple(row) for row in record["tests"]} == {
-        ("metric", "label", "first", "second", "test", "difference", "low", "high", "statistic", "p", "p_adjusted",
-         "margin", "verdict")
+        ("metric", "label", "first", "second", "test", "method", "difference", "low", "high", "statistic", "p",
+         "p_adjusted", "margin", "verdict")
     }  # fmt: skip
     worse, alike = rows["auroc", "all", "poor"], rows["auroc", "all", "again"]
     assert (worse["test"], worse["verdict"], alike["verdict"]) == ("permutation", "inferior", "equivalent")
@@ -173,9 +173,25 @@ def test_every_difference_has_a_row_with_its_test_and_a_verdict(models, tmp_path
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Equivalent to" in page or "equivalent to" in page
     assert "Mean rank" in page and "adjusted by Holm" in page
+    known = [one.low is not None for row in found.rows for one in row.differences]
+    assert not all(known) and f"{sum(known)} differences with an interval: one in twenty" in page
     assert "poor against good: inferior" in repr(found)
     assert repr(found).startswith("good: AUROC ")
     assert "poor less good: AUROC \N{MINUS SIGN}" in repr(found)
+
+
+@pytest.mark.parametrize(("test", "cases"), [("delong", 20), ("permutation", 20), ("delong", 80)])
+def test_a_verdict_on_too_few_patients_is_marked_as_their_intervals_are(tmp_path, test, cases):
+    folders = [classified_by(tmp_path / name, 0.1, n, cases=cases) for n, name in enumerate(("first", "second"))]
+    found = isocenter.compare(*folders, out=tmp_path / "out", margin=0.3, test=test)
+    page = (tmp_path / "out" / "report.html").read_text()
+    [row] = [row for row in json.loads((tmp_path / "out" / "comparison.json").read_text())["tests"]
+             if row["metric"] == "auroc"]  # fmt: skip
+    few = cases == 20  # 6 of whom are ill
+    assert ("unreliable: 6 patients in the smallest group" in row["method"]) == few
+    assert "second against first: equivalent by a margin of 0.3, which is exploratory" in repr(found)
+    assert ("exploratory, unreliable (" in repr(found)) == few
+    assert ("equivalent, unreliable" in page) == few
 
 
 @pytest.mark.parametrize(("margin", "why"), [(0.0, "0 leaves nothing"), (0.2, "0.1 was registered"), (0.1, "")])

@@ -7,7 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from isocenter.errors import listed
 from isocenter.report import Block, Paragraph, Table, metric_name, p_text, sentence
 from isocenter.values import Estimate
-from isocenter.verbs.evaluation import MRMC, Comparison, ModelTest, Standing, interval_of_difference, signed_number
+from isocenter.verbs.evaluation import (
+    MRMC,
+    OF_MARGINS,
+    Comparison,
+    ModelTest,
+    Standing,
+    interval_of_difference,
+    signed_number,
+)
 
 WORDS: Mapping[Standing, str] = {
     "superior": "superior to",
@@ -37,7 +45,7 @@ def sentences_of_tests(comparison: Comparison) -> Iterator[str]:
     for sides in dict.fromkeys(row.sides for row in primary):
         row = next(one for one in primary if one.sides == sides)
         apart = f"{metric_name(row.metric, comparison.metric_names)} {_difference(row, comparison)}"
-        margin = f" by a margin of {row.margin:g}" if row.margin is not None and row.verdict in _OF_MARGINS else ""
+        margin = f" by a margin of {row.margin:g}" if row.margin is not None and row.verdict in OF_MARGINS else ""
         if row.margin and row.verdict == "not shown":
             margin = f", nor that it is not inferior by the margin of {row.margin:g}"
         words = f"{sides[1]}: {WORDS[row.verdict]} {sides[0]}{margin}"
@@ -58,7 +66,7 @@ def table_of_tests(comparison: Comparison, rows: Sequence[ModelTest]) -> Block:
             _difference(row, comparison),
             p_text(row.test.p),
             p_text(row.p_adjusted),
-            row.verdict,
+            f"{row.verdict}{', unreliable' * row.is_unreliable}",
         ]
         for row in rows
     ]
@@ -88,9 +96,6 @@ def caveats_of_tests(comparison: Comparison) -> Iterator[str]:
     for name, margin in tested.margins.items():
         stated = "was" if margin.is_registered else "is"
         yield f"The margin of {margin.value:g} for {name} {stated} {margin.because}."
-
-
-_OF_MARGINS = ("non-inferior", "equivalent")
 
 
 def _difference(row: ModelTest, comparison: Comparison) -> str:

@@ -15,6 +15,7 @@ from isocenter.evaluation import (
     CaseValues,
     Compared,
     Table,
+    Test,
     aligned,
     bootstrap_ranks,
     case_test,
@@ -30,7 +31,7 @@ from isocenter.values import Estimate
 from isocenter.verbs.comparing.options import ComparisonOptions
 from isocenter.verbs.comparing.readers import reader_tests
 from isocenter.verbs.comparing.standing import verdicts
-from isocenter.verbs.evaluation import MRMC, Comparison, Margin, ModelTest, Ranked, Tested, compare_tables
+from isocenter.verbs.evaluation import MRMC, UNRELIABLE, Comparison, Margin, ModelTest, Ranked, Tested, compare_tables
 
 ALL = "all"
 Values = Mapping[tuple[str, str], CaseValues]
@@ -121,7 +122,16 @@ def _rows(
                 test = case_test(name, ours, other, seed=seed)
             else:
                 continue
-            yield ModelTest(*key, first, second, name, test, unit=row.estimates[0].unit)
+            yield ModelTest(*key, first, second, name, _marked(test, row, place), unit=row.estimates[0].unit)
+
+
+def _marked(test: Test, row: Compared, place: int) -> Test:
+    """The test, marked as unreliable where the interval of either figure is: no law makes up for too few patients."""
+    methods = (one.method for one in (row.estimates[0], row.estimates[place]))
+    reasons = [reason for method in methods if (reason := method.partition(f"{UNRELIABLE}: ")[2].partition(";")[0])]
+    if UNRELIABLE in test.method or not reasons:
+        return test
+    return replace(test, method=f"{test.method}; {UNRELIABLE}: {reasons[0]}")
 
 
 def _telling(comparison: Comparison) -> list[Compared]:

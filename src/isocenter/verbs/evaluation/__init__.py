@@ -36,7 +36,17 @@ if TYPE_CHECKING:
     )
     from isocenter.verbs.evaluation.image_subsets import Subsets, with_subsets
     from isocenter.verbs.evaluation.lineage import Lineage, lineage_notes, lineage_of
-    from isocenter.verbs.evaluation.model_tests import MRMC, READERS, Margin, ModelTest, Ranked, Standing, Tested
+    from isocenter.verbs.evaluation.model_tests import (
+        MRMC,
+        OF_MARGINS,
+        READERS,
+        UNRELIABLE,
+        Margin,
+        ModelTest,
+        Ranked,
+        Standing,
+        Tested,
+    )
     from isocenter.verbs.evaluation.scoring import (
         CASES,
         EVALUATION,

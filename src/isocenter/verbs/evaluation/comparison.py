@@ -29,7 +29,7 @@ from isocenter.report import (
 from isocenter.runtime import read_json
 from isocenter.tasks import Task, build
 from isocenter.values import Estimate, Row
-from isocenter.verbs.evaluation.model_tests import Tested
+from isocenter.verbs.evaluation.model_tests import OF_MARGINS, ModelTest, Tested
 from isocenter.verbs.evaluation.scoring import CASES, EVALUATION, TASK, TASK_SCHEMA, by_case
 from isocenter.verbs.reading import refuse_missing
 
@@ -116,11 +116,20 @@ class Comparison(InNotebook):
                     for name, one in zip(self.names[1:], row.differences, strict=True)
                 ]
         lines += [
-            f"{one.sides[1]} against {one.sides[0]}: {one.verdict} ({one.name}, p {p_text(one.p_adjusted)})"
+            f"{one.sides[1]} against {one.sides[0]}: {one.verdict}{self._limits(one)} "
+            f"({one.name}, p {p_text(one.p_adjusted)})"
             for one in self.tested.rows
             if one.is_primary
         ]
         return "\n".join([*lines, *([str(self.out / "report.html")] if self.out is not None else [])])
+
+    def _limits(self, test: ModelTest) -> str:
+        """The margin of a verdict that needs one, whether it was registered, and whether the patients are too few."""
+        margin = self.tested.margins.get(test.second)
+        exploratory = ", which is exploratory" * (margin is not None and not margin.is_registered)
+        needed = test.margin is not None and test.verdict in OF_MARGINS
+        by = f" by a margin of {test.margin:g}{exploratory}" if needed else ""
+        return f"{by}{', unreliable' * test.is_unreliable}"
 
 
 def compare_tables(
@@ -236,8 +245,9 @@ def comparison_lead(comparison: Comparison) -> str:
 
 def comparison_caveats(comparison: Comparison) -> list[str]:
     """What a reader has to know of so many differences."""
-    many = len(comparison.rows) * (len(comparison.names) - 1)
-    notes = [f"{counted(many, 'difference')}: one in twenty has an interval without 0 by chance alone."]
+    many = sum(one.low is not None for row in comparison.rows for one in row.differences)
+    notes = [f"{counted(many, 'difference')} with an interval: one in twenty has one without 0 by chance alone."]
+    notes = notes if many else []
     stated = {row.metric for row in comparison.rows}
     lost = {metric: counted(rows, "row") for metric, rows in comparison.left_out.items() if metric in stated}
     notes += [

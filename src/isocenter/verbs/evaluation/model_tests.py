@@ -13,6 +13,10 @@ from isocenter.evaluation import Test
 MRMC, READERS = "mrmc", "readers"
 # What the test of a difference shows.
 Standing = Literal["superior", "non-inferior", "equivalent", "inferior", "not shown"]
+# The verdicts that hold by a margin only.
+OF_MARGINS: tuple[Standing, ...] = ("non-inferior", "equivalent")
+# How estimates and tests of too few patients are marked in their method.
+UNRELIABLE = "unreliable"
 
 
 @dataclass(frozen=True)
@@ -71,13 +75,19 @@ class ModelTest:
             return sides
         return f"{READERS} with {self.first}", f"{READERS} with {self.second}"
 
+    @property
+    def is_unreliable(self) -> bool:
+        """Whether the test rests on too few patients."""
+        return UNRELIABLE in self.test.method
+
     def as_record(self) -> dict[str, Any]:
         """For `comparison.json`; what is not known is null."""
         numbers = {"difference": self.test.difference, "low": self.test.low, "high": self.test.high}
         numbers |= {"statistic": self.test.statistic, "p": self.test.p, "p_adjusted": self.p_adjusted}
         known = {name: None if n is None or not math.isfinite(n) else float(n) for name, n in numbers.items()}
         named = {"metric": self.metric, "label": self.label, "first": self.first, "second": self.second}
-        return {**named, "test": self.name, **known, "margin": self.margin, "verdict": self.verdict}
+        judged = {"margin": self.margin, "verdict": self.verdict}
+        return {**named, "test": self.name, "method": self.test.method, **known, **judged}
 
 
 @dataclass(frozen=True)

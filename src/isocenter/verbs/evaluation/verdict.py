@@ -15,6 +15,7 @@ from isocenter.tasks import Task
 from isocenter.tasks.shared import CHANGED
 from isocenter.values import Estimate, Row
 from isocenter.verbs.evaluation.comparison import Comparison, interval_of_difference, signed_number
+from isocenter.verbs.evaluation.model_tests import UNRELIABLE
 from isocenter.verbs.evaluation.scoring import Scored, by_case
 
 Outcome = Literal["better", "no difference shown", "worse"]
@@ -24,8 +25,6 @@ HARDLY = 0.1
 RARELY = 0.01
 # Between a task and its label, where there are several tasks.
 OF_PART = ": "
-# How `evaluation` marks intervals of too few patients.
-UNRELIABLE = "unreliable"
 # By the setting whose thresholds are infinite, for {}.
 BOUNDLESS = {
     "conformal": "Sets and intervals leave nothing out for {}: too few patients decided their thresholds.",
