@@ -391,7 +391,25 @@ def test_a_full_disk_leaves_no_half_of_a_prediction(cli, here, segmented):
     assert nothing_in(here)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.fixture
+def interrupts(request):
+    """What Ctrl-C does; a shell script starts what it runs in the background with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
+@pytest.mark.parametrize(
+    ("interrupts", "number", "code"),
+    [
+        (signal.default_int_handler, signal.SIGINT, 130),
+        (signal.default_int_handler, signal.SIGTERM, 143),
+        (signal.SIG_IGN, signal.SIGTERM, 143),
+    ],
+    indirect=["interrupts"],
+    ids=["ctrl-c", "terminated", "terminated in the background"],
+)
 def test_a_stop_while_predicting_says_what_is_kept_and_how_to_go_on(
     cli, here, segmented, monkeypatch, caplog, number, code
 ):

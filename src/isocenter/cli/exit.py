@@ -79,6 +79,8 @@ def _ending_as_ctrl_c(ended: list[int]) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         ended.append(number)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # so a shell script starts what it runs in the background
+            raise KeyboardInterrupt
         signal.raise_signal(signal.SIGINT)
 
     before = signal.signal(signal.SIGTERM, stop)
