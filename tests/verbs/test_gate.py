@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -165,6 +166,8 @@ def test_the_page_of_a_package_names_what_needs_isocenter(gated, packaged):
     assert "`calibrate`" in only
     assert "abstention" not in only and "--covering" not in only  # this model has neither
     assert "Without Isocenter, which has its gate, it answers for every image" in page
+    assert "| channels | one, without a name |" in page
+    assert re.search(r"\| grid that the network sees \| \d+ x \d+ pixels \|", page) and "voxels, overlap" not in page
     bare = replace(isocenter.load(gated.out, "cpu"), guard=None)
     without = readme(bare, "a model", [], [], {}, "It is one.")
     assert "the gate:" not in without

@@ -11,7 +11,8 @@ from isocenter.runtime.model import Model
 from isocenter.runtime.package.contents import FIRST
 from isocenter.runtime.package.monai_metadata import NOT_STATED
 from isocenter.runtime.preprocessing import Prepares
-from isocenter.values import Row
+from isocenter.transforms import GREY
+from isocenter.values import Row, counted_in
 
 RUN_COMMAND = (
     "python -m monai.bundle run --config_file configs/inference.json --dataset_dir IMAGES --output_dir RESULTS"
@@ -30,7 +31,8 @@ def readme(
     """
     preprocessing = model.preprocessing
     ends = {1: "`.csv` or `.npy`", 2: "`.png` or `.jpg`"}.get(preprocessing.ndim, "`.nii.gz`")
-    several = len(preprocessing.channels) > 1 and preprocessing.channels != ("R", "G", "B") and preprocessing.ndim > 1
+    channels = preprocessing.channels
+    several = len(channels) > 1 and channels != ("R", "G", "B") and preprocessing.ndim > 1
     named = ", named `<case>_0000`, `<case>_0001`, ... in the order of the channels" if several else ""
     blocks = [
         f"# {title}",
@@ -49,23 +51,12 @@ def readme(
         "Isocenter gives:",
         "\n".join(f"- {one}" for one in _only_with_isocenter(model)),
         "## What goes in, what comes out",
-        _table(
-            {
-                "modality": preprocessing.modality,
-                "channels": ", ".join(preprocessing.channels),
-                "axes": str(preprocessing.ndim),
-                "grid that the network sees": _grid(preprocessing),
-                "windows": f"{_by(model.inference.patch)} voxels, overlap {model.inference.overlap:g}",
-                "mirrored views": f"along axes {_by(model.inference.flips)}" if model.inference.flips else "none",
-                "network": model.families,
-                **({} if preprocessing.cascade is None else {"before it": _cascade(preprocessing.cascade)}),
-            }
-        ),
+        _inputs(model),
         _outputs(model),
         "## What was measured",
         "\n".join(f"- {in_words(row, model.task.traits.metric_names)}" for row in rows) if rows else NOTHING,
         "The intervals show how the figures vary with the cases. They do not show how much another training would "
-        "differ."
+        "differ. `method` of each estimate in `isocenter/model.json` states how its interval was made."
         if rows
         else "",
         "## Where that ends",
@@ -127,6 +118,24 @@ def _any_image(model: Model) -> str:
     return f"Without Isocenter, which has its gate, it {everywhere}"
 
 
+def _inputs(model: Model) -> str:
+    """The table of what the network gets, and how it sees it."""
+    preprocessing, inference = model.preprocessing, model.inference
+    channels, unit = preprocessing.channels, counted_in(preprocessing.ndim)
+    return _table(
+        {
+            "modality": preprocessing.modality,
+            "channels": "one, without a name" if channels == GREY else ", ".join(channels),
+            "axes": str(preprocessing.ndim),
+            "grid that the network sees": _grid(preprocessing),
+            "windows": f"{_by(inference.patch)} {unit}, overlap {inference.overlap:g}",
+            "mirrored views": f"along axes {_by(inference.flips)}" if inference.flips else "none",
+            "network": model.families,
+            **({} if preprocessing.cascade is None else {"before it": _cascade(preprocessing.cascade)}),
+        }
+    )
+
+
 def _outputs(model: Model) -> str:
     """The table of values, classes and codes, or of quantities."""
     measures = any(head.holds_numbers for head in model.task.heads.values())
@@ -167,10 +176,11 @@ def _cascade(factor: float) -> str:
 
 def _grid(preprocessing: Prepares) -> str:
     """The grid that the network sees: as many voxels for every image, or voxels of one size."""
+    unit = counted_in(preprocessing.ndim)
     if preprocessing.shape is not None:
-        return f"{_by(preprocessing.shape)} voxels"
+        return f"{_by(preprocessing.shape)} {unit}"
     spacing = preprocessing.spacing
-    seen = "voxels as they are" if spacing is None else f"{_by(spacing)} {preprocessing.unit}"
+    seen = f"{unit} as they are" if spacing is None else f"{_by(spacing)} {preprocessing.unit}"
     times = float(preprocessing.settings.get("reduction", 1.0))
     return seen + (f", {times:g} times as long" if times > 1 else "")
 
