@@ -66,9 +66,9 @@ class Peak:
 
     def because(self, machine: Machine) -> str:
         """The parts in words, and what is free."""
-        parts = f"{self.kept:.2f} for the forward and backward pass of a batch, {self.weights:.2f} for weights"
+        parts = f"{self.kept:.2f} GiB for the forward and backward pass of a batch, {self.weights:.2f} GiB for weights"
         if machine.is_processor:
-            parts += f", {self.program:.2f} for the program and {self.cases:.2f} for prepared cases"
+            parts += f", {self.program:.2f} GiB for the program and {self.cases:.2f} GiB for prepared cases"
         return (
             f"it takes {parts}; {machine.device_memory:.1f} GiB of memory are free on the {machine.device}, of which "
             f"{100 * USABLE:.0f} % may be used"
