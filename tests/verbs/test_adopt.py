@@ -66,6 +66,13 @@ def test_an_adopted_model_says_what_the_folder_says_also_without_torch(folder, a
     assert (np.load(out) == expected).mean() > 0.9999
 
 
+def test_the_page_of_an_adopted_model_has_no_name_from_the_code_and_no_limit_of_figures_that_are_not_there(adopted):
+    page = (adopted / "docs" / "README.md").read_text()
+    assert "\n\nSegmentation of " in page and "imported" not in page.lower()
+    assert "there are no figures for this model" in page and "The figures hold" not in page
+    assert " x 1" not in page.partition("| mirrored views |")[2].partition("\n")[0]
+
+
 def test_predict_says_once_that_a_folder_would_be_faster_adopted_and_nothing_of_a_package(
     folder, adopted, image, tmp_path, caplog
 ):

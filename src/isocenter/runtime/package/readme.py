@@ -60,7 +60,7 @@ def readme(
         if rows
         else "",
         "## Where that ends",
-        "\n".join(f"- {one}" for one in [*limits, *LIMITS, _any_image(model)]),
+        "\n".join(f"- {one}" for one in [*limits, *(LIMITS if rows else LIMITS[:-1]), _any_image(model)]),
         "## Where it comes from",
         _table(
             {
@@ -77,10 +77,11 @@ def readme(
 
 # Columns that are named one by one.
 MOST = 24
+# The last one only where there are figures.
 LIMITS = (
     "Research only: it is not a medical device, and nobody has cleared it for the care of patients.",
-    "The figures hold for images like those that it was tested on: the same kind of scanner, protocol and people.",
     "`manifest.json` shows whether a file was changed. It does not prove who made the package.",
+    "The figures hold for images like those that it was tested on: the same kind of scanner, protocol and people.",
 )
 
 
@@ -129,7 +130,7 @@ def _inputs(model: Model) -> str:
             "axes": str(preprocessing.ndim),
             "grid that the network sees": _grid(preprocessing),
             "windows": f"{_by(inference.patch)} {unit}, overlap {inference.overlap:g}",
-            "mirrored views": f"along axes {_by(inference.flips)}" if inference.flips else "none",
+            "mirrored views": f"along axes {', '.join(map(str, inference.flips))}" if inference.flips else "none",
             "network": model.families,
             **({} if preprocessing.cascade is None else {"before it": _cascade(preprocessing.cascade)}),
         }

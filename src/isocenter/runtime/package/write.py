@@ -147,11 +147,15 @@ def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Map
     return write_onnx(network, shape, folder / ONNX, names=names, **given)
 
 
+# What the names of tasks of other programs' models begin with: a prefix for the code, and no word for a reader.
+IMPORTED = "imported_"
+
+
 def _description(model: Model) -> str:
     axes, modality = model.preprocessing.ndim, model.preprocessing.modality
     known = f" of modality {modality}" if modality != "unknown" else ""
     answered = "; ".join(
-        f"{task.name} of {', '.join(label.name for label in task.labels)}"
+        f"{task.name.removeprefix(IMPORTED)} of {', '.join(label.name for label in task.labels)}"
         for task in model.task.decoding.parts.values() or [model.task]
     )
     return f"{answered[0].upper()}{answered[1:]} in images{known} with {axes} axes."
