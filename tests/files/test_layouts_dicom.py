@@ -93,6 +93,32 @@ def test_a_localizer_is_no_case_and_is_named(data, tmp_path):
     assert problem.cases == (f"{case.patient[:8]}_MR_1, scout0.dcm",)
 
 
+def test_slices_of_three_planes_in_one_series_are_a_localizer_whatever_their_image_type(data, tmp_path):
+    for path in with_localizer(data, tmp_path).glob("scout*.dcm"):
+        header = pydicom.dcmread(path)
+        header.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
+        header.save_as(path)
+    dataset = read_dataset(tmp_path, DatasetOptions(references=False))
+    assert [len(case.files) for case in dataset] == [32]
+    [problem] = dataset.problems
+    assert (problem.severity, problem.what) == ("warning", "1 series only served to plan others (localizers)")
+
+
+@pytest.mark.parametrize(("degrees", "slices"), [((0, 30, 60, 90), 1), ((0, 90), 10), ((0, 45), 1)])
+def test_slices_on_a_circle_many_slices_and_planes_at_a_slant_are_no_localizer(degrees, slices, data, tmp_path):
+    gathered(data, tmp_path, "mr_hippocrop_study1")
+    header = pydicom.dcmread(next(tmp_path.rglob("*.dcm")))
+    header.SeriesInstanceUID = "1.2.7"
+    for n, degree in enumerate(degrees * slices):
+        header.SOPInstanceUID = f"1.2.7.{n}"
+        cosine, sine = (round(float(f(np.radians(degree))), 6) for f in (np.cos, np.sin))
+        header.ImageOrientationPatient = [cosine, sine, 0, 0, 0, -1]
+        header.save_as(tmp_path / f"other{n}.dcm")
+    dataset = read_dataset(tmp_path, DatasetOptions(references=False))
+    assert sorted(len(case.files) for case in dataset) == sorted([32, len(degrees) * slices])
+    assert not dataset.problems
+
+
 def test_a_localizer_is_read_where_a_folder_holds_nothing_else(data, tmp_path):
     shutil.rmtree(with_localizer(data, tmp_path) / "series")
     dataset = read_dataset(tmp_path, DatasetOptions(references=False))
@@ -149,8 +175,10 @@ def test_a_directory_stands_for_what_lies_beside_it(data):
     assert len({case.patient for case in listed}) == 2  # three folders, but two of them have one PatientID
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != "DICOMDIR"]
     heads = [pydicom.dcmread(path, stop_before_pixels=True) for path in files]
-    kept = [head for head in heads if "LOCALIZER" not in head.get("ImageType", [])]
-    assert len(heads) - len(kept) == 2  # of the one scout
+    scouts = {head.SeriesInstanceUID for head in heads if "LOCALIZER" in head.get("ImageType", [])}
+    scouts |= {head.SeriesInstanceUID for head in heads if "PILOT" in head.get("SeriesDescription", "")}
+    kept = [head for head in heads if head.SeriesInstanceUID not in scouts]
+    assert len(heads) - len(kept) == 2 + 3 + 3  # of one scout of CT, and of two of MR in three planes
     assert len(listed) == len({head.SeriesInstanceUID for head in kept})
     assert sum(len(case.files) for case in listed) == len(kept)
 

@@ -8,16 +8,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from isocenter.errors import FormatError
 from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.header import Header, looks_like_dicom, read_header
 from isocenter.files.dicom.tags import items, lenient, named, text, words
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.storage import files_below, is_inside, pseudonym
+from isocenter.values import Floats
 
 # Storage classes, PS3.4 B.5: Segmentation, Label Map Segmentation and Surface Segmentation.
 SEGMENTATIONS = tuple(f"1.2.840.10008.5.1.4.1.1.66.{n}" for n in (4, 7, 5))
 LONGEST_NAME = 60
+# Localizers have a few slices of each plane: scanners offer up to nine. A longer stack is an examination.
+LOCALIZER_SLICES = 9
+# Planes count as parallel, or as at right angles, within 15 degrees.
+SLACK = np.sin(np.radians(15))
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class SeriesFiles:
     paths:      in the order of instance numbers, which need not be the order of slices
     sop_class:  UID; sop_class_name: in words
     is_image:   whether it is an image, and no segmentation
-    is_localizer: whether its image type says that it only served to plan other series
+    is_localizer: whether it only served to plan other series, by its image type or by a few slices in crossing planes
     references: UIDs of the series that a segmentation, structure set or report is about
     covariates: age (years), sex, manufacturer, model, body part: as written, None where absent; field strength (T), kV
                 and kernel where the header has them
@@ -143,16 +150,48 @@ class _Gathered:
     def __init__(self, first: Header) -> None:
         self.first = first
         self.members: list[tuple[tuple[float, str], Path]] = []
+        self.orientations = Counter[tuple[str, ...]]()
 
     def add(self, head: Header) -> None:
         """Take one more file of the series."""
         self.members.append((_order(head), head.path))
+        self.orientations[words(head.dataset, "ImageOrientationPatient")] += 1
         self.first = min(self.first, head, key=_order)
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """The files in the order of their instance numbers."""
         return tuple(path for _, path in sorted(self.members))
+
+    @property
+    def crosses_planes(self) -> bool:
+        """Whether it has a few slices in each of two or three planes at right angles, as localizers of MR have.
+
+        Some scanners write OTHER, not LOCALIZER, as the image type of these.
+        """
+        if len(self.orientations) < 2 or len(self.members) > 3 * LOCALIZER_SLICES:
+            return False
+        normals = [_normal(orientation) for orientation in self.orientations]
+        apart: list[list[int]] = []  # slices of each plane, by their place in `normals`
+        for n, normal in enumerate(normals):
+            same = (plane for plane in apart if abs(normals[plane[0]] @ normal) > np.sqrt(1 - SLACK**2))
+            if (plane := next(same, None)) is not None:
+                plane.append(n)
+            else:
+                apart.append([n])
+        axes = np.array([normals[plane[0]] for plane in apart])
+        counts = list(self.orientations.values())
+        is_short = all(sum(counts[n] for n in plane) <= LOCALIZER_SLICES for plane in apart)
+        return is_short and len(axes) in (2, 3) and np.allclose(axes @ axes.T, np.eye(len(axes)), rtol=0, atol=SLACK)
+
+
+def _normal(orientation: tuple[str, ...]) -> Floats:
+    """(3,) the normal of a slice; zeros where its orientation is missing or damaged."""
+    try:
+        row, column = np.array(orientation, dtype=np.float64).reshape(2, 3)
+    except ValueError:
+        return np.zeros(3)
+    return np.cross(row, column)
 
 
 def unique(names: list[str]) -> list[str]:
@@ -232,7 +271,7 @@ def _described(group: _Gathered, name: str) -> SeriesFiles:
         is_image=first.is_image and first.sop_class not in SEGMENTATIONS,
         references=references_of(dataset),
         covariates=_covariates(dataset),
-        is_localizer="LOCALIZER" in words(dataset, "ImageType"),
+        is_localizer="LOCALIZER" in words(dataset, "ImageType") or group.crosses_planes,
     )
 
 
