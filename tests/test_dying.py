@@ -73,7 +73,7 @@ def test_a_training_that_is_killed_says_how_it_goes_on(segmented, tmp_path):
     words = ["--out", tmp_path / "run", "--labels", trained.LABELS, "--minutes", 1, "--device", "cpu", "--threads", 1]
     done = killed("case03", "SIGKILL", "train", segmented.data, *words)
     assert done.returncode == -9
-    assert "`isocenter train --resume RUN` continues a run" in last(done)
+    assert f"`isocenter train --resume {tmp_path / 'run'}` continues a run" in last(done)
 
 
 def test_a_case_may_be_called_as_a_file_whose_name_is_no_text(capfd):

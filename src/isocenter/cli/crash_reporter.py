@@ -6,10 +6,12 @@ A killed process cannot say anything itself, and the shell says no more than "Ki
 from __future__ import annotations
 
 import logging
+import shlex
 import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 
 from isocenter.at_work import BEGUN, work
@@ -18,7 +20,6 @@ from isocenter.errors import listed, printable
 SHELL = Path("/bin/sh")
 # Keeps the last line that it hears, and says it where the end was not "done".
 KEEP = 'while IFS= read -r line; do last=$line; done; [ "$last" = done ] || printf "%s\\n" "$last" >&2'
-WENT_ON = "`isocenter train --resume RUN` continues a run that had started"
 AGAIN = "Close other programs or give fewer --threads; leave the case out if it is the only one that fails"
 
 
@@ -34,7 +35,7 @@ def witnessed(words: Sequence[str]) -> Iterator[None]:
     # In a session of its own: what ends this process from outside, Ctrl-C among it, is not meant for the witness.
     command = [str(SHELL), "-c", KEEP]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, encoding="utf-8") as shell:  # noqa: S603
-        reports = _Reports(shell, words[0])
+        reports = _Reports(shell, words)
         work.addHandler(reports)
         work.setLevel(logging.DEBUG)
         work.propagate = False
@@ -46,12 +47,24 @@ def witnessed(words: Sequence[str]) -> Iterator[None]:
             reports.send("done")
 
 
+def resumption(words: Sequence[str]) -> str:
+    """How a training that ended early continues, by the name of its run where the command gives one.
+
+    words: of the command line; of commands that cannot continue, empty
+    """
+    if not words or words[0] not in ("train", "demo"):
+        return ""
+    given = [one for flag, one in pairwise(words) if flag in ("--out", "--resume")]
+    run = shlex.quote(given[-1]) if given else "RUN"
+    return f"`isocenter train --resume {run}` continues a run that had started"
+
+
 class _Reports(logging.Handler):
     """Sends the crash reporter, whenever it changes, the line to print should nothing follow."""
 
-    def __init__(self, shell: subprocess.Popen[str], verb: str) -> None:
+    def __init__(self, shell: subprocess.Popen[str], words: Sequence[str]) -> None:
         super().__init__()
-        self.shell, self.verb, self.cases = shell, verb, Counter[str]()
+        self.shell, self.words, self.cases = shell, words, Counter[str]()
         self.send(self.last_words)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -70,8 +83,8 @@ class _Reports(logging.Handler):
     @property
     def last_words(self) -> str:
         """The line to print should the program die now."""
-        at, verb = listed(self.cases), f"isocenter {self.verb}"
-        remedy = WENT_ON if self.verb in ("train", "demo") else AGAIN if at else "Run the command again"
+        at, verb = listed(self.cases), f"isocenter {self.words[0]}"
+        remedy = resumption(self.words) or (AGAIN if at else "Run the command again")
         where = (
             f"{at}: {verb} was killed or crashed while it processed this" if at else f"{verb}: was killed or crashed"
         )

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shlex
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from types import FrameType
 from typing import Any
 
@@ -20,7 +18,7 @@ import typer
 
 from isocenter.at_work import command_timed
 from isocenter.cli.commands import app
-from isocenter.cli.crash_reporter import witnessed
+from isocenter.cli.crash_reporter import resumption, witnessed
 from isocenter.cli.processes import speaks
 from isocenter.cli.shell import PartlyFailedError, say
 from isocenter.errors import IsocenterError, UsageError, WorkerLostError, is_out_of_memory, printable
@@ -95,16 +93,11 @@ def _stopped(words: list[str]) -> str:
 
     words: of the command line
     """
-    given = [one for flag, one in pairwise(words) if flag in ("--out", "--resume")]
-    run = shlex.quote(given[-1]) if given else "RUN"
-    resume = f"`isocenter train --resume {run}` continues a run that had started"
-    rest = {
-        "train": resume,
-        "demo": resume,
-        "predict": "Give another --out for the rest, or --overwrite to start again",
-    }
     name = "".join(words[:1])
-    return f"isocenter {name}".rstrip() + f": stopped. {rest.get(name, 'Run the command again')}."
+    afresh = "Run the command again"
+    if name == "predict":
+        afresh = "Give another --out for the rest, or --overwrite to start again"
+    return f"isocenter {name}".rstrip() + f": stopped. {resumption(words) or afresh}."
 
 
 def _unforeseen(error: Exception) -> tuple[str, int]:
