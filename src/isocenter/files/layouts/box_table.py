@@ -12,7 +12,6 @@ from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files.layouts.cases import (
     PATIENT_COLUMNS,
     SPLIT_COLUMNS,
-    SPLIT_WORDS,
     TABLE_SUFFIXES,
     Annotation,
     Drawn,
@@ -28,6 +27,8 @@ from isocenter.files.layouts.cases import (
     names_in,
     number,
     read_table,
+    split_column,
+    split_of,
 )
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import modality_word
@@ -87,8 +88,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         if name is not None:
             patient, split = (_common(table.path, column, role, name, rows[name]) for role in ("patient", "split"))
             boxes = partial(load_boxes, own[name], called, loader)
-            split_word = SPLIT_WORDS.get(str(split).lower(), member.split)
-            case = replace(case, references={"boxes": boxes}, key=own[name].digest, split=split_word, patient=patient)
+            part = split_of(split) or member.split
+            case = replace(case, references={"boxes": boxes}, key=own[name].digest, split=part, patient=patient)
         cases.append(case)
     count = sum(len(annotation.boxes) for annotation in own.values())
     return Reading(
@@ -173,6 +174,8 @@ def columns_in(table: Table, options: DatasetOptions) -> dict[str, str]:
     columns = {role: name for role, name in known.items() if name is not None} | dict(options.column)
     if options.patient in table.columns:
         columns["patient"] = str(options.patient)
+    if split_column(table, options.column.get("split")) is None:
+        columns.pop("split", None)
     if lacking := [role for role in NEEDED if role not in columns]:
         problem = f"has no column for {', '.join(lacking)} (columns: {', '.join(table.columns)})"
         raise DatasetError(problem, str(table.path), f"Name it, as in --column {lacking[0]}=COLUMN")

@@ -16,7 +16,6 @@ from isocenter.files.layouts import case_folders, class_folders, dicom_folder, i
 from isocenter.files.layouts.cases import (
     PATIENT_COLUMNS,
     SPLIT_COLUMNS,
-    SPLIT_WORDS,
     TABLE_SUFFIXES,
     Folder,
     Table,
@@ -30,6 +29,8 @@ from isocenter.files.layouts.cases import (
     name_classes,
     numbered_names,
     read_table,
+    split_column,
+    split_of,
     stem_of,
 )
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
@@ -221,14 +222,14 @@ def _case(
     stem = stem_of(next(iter(images.values())).name) if images else None
     own = named_case.name.rpartition("/")[2] if named_case else stem
     used = set(manifest.column.values())
-    split, patient = manifest.cell(row, "split"), manifest.cell(row, "patient")
+    patient = manifest.cell(row, "patient")
     case = CaseFiles(
         str(manifest.cell(row, "id") or own or patient or f"row_{index + 1}").replace("/", "-").replace("\\", "-"),
         {channel: partial(load_image, path, options.read, modality) for channel, path in images.items()},
         references,
         files=tuple(file for path in (*images.values(), *masks.values()) for file in _files(path)),
         key=_digest(row),
-        split=SPLIT_WORDS.get(str(split).lower()),
+        split=split_of(manifest.cell(row, "split")),
         patient=str(patient) if patient is not None else None,
         covariates={name: value for name, value in row.items() if name not in used},
     )
@@ -304,6 +305,8 @@ def _columns(table: Table, options: DatasetOptions) -> dict[str, str]:
     )
     if options.patient in table.columns:
         columns["patient"] = str(options.patient)
+    if split_column(table, options.column.get("split")) is None:
+        columns.pop("split", None)
     for kind in ("image", "mask"):
         if any(role.startswith(f"{kind}:") for role in options.column):
             columns.pop(kind, None)

@@ -10,11 +10,11 @@ from typing import Any
 from isocenter.errors import DatasetError, listed
 from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, stem_of
 from isocenter.files.layouts.cases.numbered import Numbered
-from isocenter.files.layouts.cases.table import CASE_COLUMNS, PATIENT_COLUMNS, Table, read_table
+from isocenter.files.layouts.cases.table import CASE_COLUMNS, PATIENT_COLUMNS, Table, as_whole, read_table
 from isocenter.files.layouts.cases.time_series import Long
 from isocenter.files.layouts.layout import CaseFiles
 from isocenter.files.storage import is_pseudonym
-from isocenter.values import Problem
+from isocenter.values import Problem, Split
 
 SPLIT_COLUMNS: tuple[str, ...] = ("split", "subset", "partition")
 CLASS_TABLES = frozenset({"classes", "labels", "colours", "colors", "colormap", "dseg"})
@@ -62,6 +62,27 @@ def join_table(
             what = f"{member.path.name} has no row for {len(missing)} of {len(ids)} cases"
             problems.append(Problem("note", what, missing, "it is not used", "Add the rows"))
     return None, problems
+
+
+def split_column(table: Table, chosen: str | None = None) -> str | None:
+    """The column that names the part of each row: the chosen one, or one of a known name.
+
+    A column called subset or partition of whose words none names a part means something else.
+    Raises DatasetError for a word that names no part: its cases would train.
+    """
+    column = chosen or table.column(SPLIT_COLUMNS)
+    words = {str(as_whole(row[column])) for row in table.rows if row[column] is not None} if column else set()
+    strangers = sorted(word for word in words if word.lower() not in SPLIT_WORDS)
+    is_sure = chosen is not None or column == table.column(SPLIT_COLUMNS[:1])
+    if not strangers or (len(strangers) == len(words) and not is_sure):
+        return None if strangers else column
+    remedy = "Write train, val, calibration or test, or leave the cell blank; rename a column of something else"
+    raise DatasetError(f"column {column} says {listed(strangers)}, which names no part", str(table.path), remedy)
+
+
+def split_of(word: Any) -> Split | None:
+    """The part that a cell of the column of `split_column` names; None where it is blank."""
+    return None if word is None else SPLIT_WORDS[str(word).lower()]
 
 
 def column_of_strangers(table: Table, ids: Sequence[str]) -> str | None:
@@ -161,12 +182,12 @@ def _by_case(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], patie
     rows = {_bare(row[column]): row for row in table.rows if row[column] is not None}
     if len(rows) < len(table.rows) or not set(ids) <= rows.keys():
         return None
-    split = table.column(SPLIT_COLUMNS)
+    split = split_column(table)
     cases = [
         replace(
             case,
             covariates=_covariates(rows[name], column, split, patient),
-            split=case.split or (SPLIT_WORDS.get(str(rows[name][split]).lower()) if split else None),
+            split=case.split or split_of(rows[name][split] if split else None),
             patient=str(rows[name][patient]) if patient and rows[name][patient] is not None else case.patient,
         )
         for case, name in zip(files, ids, strict=True)
@@ -189,8 +210,14 @@ def _by_patient(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], co
     owners = [_owner(name, rows) for name in ids]
     if None in owners:
         return None
+    split = split_column(table)
     cases = [
-        replace(case, covariates=_covariates(rows[owner], column), patient=owner)
+        replace(
+            case,
+            covariates=_covariates(rows[owner], column, split),
+            split=case.split or split_of(rows[owner][split] if split else None),
+            patient=owner,
+        )
         for case, owner in zip(files, owners, strict=True)
         if owner is not None
     ]

@@ -1,0 +1,80 @@
+"""A column that says which part of the data a row belongs to: every word counts, or is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cohorts import picture
+from isocenter.errors import DatasetError
+from isocenter.files import DatasetOptions, read_dataset
+
+
+def labelled(folder: Path, words: tuple[str, ...], column: str = "split") -> Path:
+    """A table of pictures with a class and a word each."""
+    for n in range(len(words)):
+        picture(folder / f"{n}.png", n)
+    rows = (f"{n}.png,{'ab'[n % 2]},{word}" for n, word in enumerate(words))
+    (folder / "set.csv").write_text("\n".join([f"image,label,{column}", *rows]))
+    return folder
+
+
+def test_a_word_that_names_no_part_is_refused_with_its_column(tmp_path):
+    labelled(tmp_path, ("train", "val", "holdout", "train"))
+    with pytest.raises(DatasetError, match=r"set.csv: column split says holdout") as refused:
+        read_dataset(tmp_path)
+    assert "train, val, calibration or test" in refused.value.remedy
+
+
+def test_a_column_called_split_with_numbers_is_refused(tmp_path):
+    labelled(tmp_path, ("0", "1", "2", "0"))
+    with pytest.raises(DatasetError, match="column split says 0, 1, 2"):
+        read_dataset(tmp_path)
+
+
+def test_a_blank_cell_names_no_part(tmp_path):
+    labelled(tmp_path, ("train", "", "Test", " val "))
+    assert read_dataset(tmp_path).splits == {"0": "train", "2": "test", "3": "val"}
+
+
+def test_a_subset_that_means_something_else_is_a_covariate(tmp_path):
+    labelled(tmp_path, ("A", "B", "A", "B"), column="subset")
+    dataset = read_dataset(tmp_path)
+    assert dataset.splits == {}
+    assert [case.covariates["subset"] for case in dataset] == ["A", "B", "A", "B"]
+    with pytest.raises(DatasetError, match="column subset says A, B"):
+        read_dataset(tmp_path, DatasetOptions(column={"split": "subset"}))
+
+
+def masked(folder: Path, rows: str) -> Path:
+    """Pictures of two people with masks, and a table next to them."""
+    for name in ("ann_1", "ann_2", "ben_1"):
+        picture(folder / "images" / f"{name}.png")
+        picture(folder / "masks" / f"{name}.png", 255)
+    (folder / "people.csv").write_text(rows)
+    return folder
+
+
+def test_parts_are_stated_for_patients_too(tmp_path):
+    dataset = read_dataset(masked(tmp_path, "patient,age,split\nann,61,train\nben,47,test"))
+    assert dataset.splits == {"ann_1": "train", "ann_2": "train", "ben_1": "test"}
+    assert dataset.cases[0].covariates == {"age": 61}
+
+
+@pytest.mark.parametrize(
+    "rows", ["patient,split\nann,train\nben,locked", "case,split\nann_1,train\nann_2,train\nben_1,locked"]
+)
+def test_a_table_next_to_the_images_is_as_strict(tmp_path, rows):
+    with pytest.raises(DatasetError, match="column split says locked"):
+        read_dataset(masked(tmp_path, rows))
+
+
+def test_a_table_of_boxes_is_as_strict(tmp_path):
+    rows = []
+    for n, word in enumerate(("train", "val", "test", "held out")):
+        picture(tmp_path / f"{n}.png", n)
+        rows.append(f"{n}.png,cell,1,1,3,3,{word}")
+    (tmp_path / "boxes.csv").write_text("\n".join(["image,label,x0,y0,x1,y1,split", *rows]))
+    with pytest.raises(DatasetError, match="column split says held out"):
+        read_dataset(tmp_path)
