@@ -25,6 +25,7 @@ from isocenter.files import observed_values, read_dataset
         ("train_images", "train_masks", ""),
         ("ISIC2018_Task1_Input", "ISIC2018_Task1_GroundTruth", "_segmentation"),
         ("Photos", "ManualMask", "_mask"),
+        ("JPEGImages", "SegmentationClass", ""),
         ("Original", "Ground truth", ""),
         ("CXR_png", "ManualMask", ""),
         ("ct", "masks", "_mask"),

@@ -34,8 +34,8 @@ READER_FOLDER = re.compile(rf"(?i)^(?:{READER}|(?:observer|rater|expert|reader|a
 PREFIX = re.compile(rf"(?i)^(?:image|img|im|scan|volume|vol|{MASK_WORDS})[_\- ]?(?=\d)")
 # Folders into which a large set was parted, and no classes: HAM10000_images_part_1, batch2, images_001.
 PARTED = re.compile(r"(?i)(?:part|batch|chunk|fold|images?|imgs?)[_\- ]?\d+$")
-# The end of the name of a folder of masks.
-LABEL_NAME = re.compile(r"(?i)(?:mask|ground[_\- ]?truth|segmentation|annotation)s?$")
+# The end of the name of a folder of masks, or its whole name in Pascal VOC.
+LABEL_NAME = re.compile(r"(?i)(?:mask|ground[_\- ]?truth|segmentation|annotation)s?$|^segmentationclass(?:png)?$")
 IMAGE_SUFFIX = re.compile(r"(?i)[_.\- ](?:image|img|im|scan|volume|vol)$")
 
 
