@@ -1,7 +1,8 @@
 """Masks in the folder of their image, marked by a suffix: `x.jpg` and `x_mask.png`, or `x_1stHO` and `x_2ndHO`.
 
-Or, where names end in numbers, by their first word: `volume-7` and `segmentation-7`, as in LiTS. Where several people
-drew one image, the first is the reference and the others are kept as "mask:<name>".
+Or, where names end in numbers, by their first word: `volume-7` and `segmentation-7`, as in LiTS. `x.seg.nrrd` of 3D
+Slicer is a mask by its suffix. Where several people drew one image, the first is the reference and the others are kept
+as "mask:<name>".
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from isocenter.files.layouts.cases import (
     MASK_WORDS,
     PREFIX,
     READER,
+    SLICER,
     Folder,
     Key,
     Member,
@@ -124,7 +126,10 @@ def _sorted(folder: Folder) -> tuple[dict[Key, Member], list[tuple[Key, Drawn]]]
             continue
         fit = MASK.match(member.stem)
         numbered = None if fit else NUMBERED_MASK.match(member.stem)
-        if fit:
+        if member.suffix == SLICER:
+            base = fit["base"] if fit else member.stem
+            masks.append((Key(member.folders, base, member.split), Drawn(member, "", "")))
+        elif fit:
             masks.append((Key(member.folders, fit["base"], member.split), Drawn(member, fit["observer"] or "", "")))
         elif numbered:
             masks.append((Key(member.folders, numbered["base"], member.split), Drawn(member, "", "")))

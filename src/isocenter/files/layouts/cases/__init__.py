@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         readers,
         without_image,
     )
+    from isocenter.files.layouts.cases.segments import SLICER
     from isocenter.files.layouts.cases.table import (
         PATIENT_COLUMNS,
         SPREADSHEETS,

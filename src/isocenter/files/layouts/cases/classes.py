@@ -10,6 +10,7 @@ import numpy as np
 from isocenter.errors import DatasetError, FormatError, UsageError
 from isocenter.files import label_table
 from isocenter.files.layouts.cases.folder import Folder
+from isocenter.files.layouts.cases.segments import slicer_labels
 from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.values import Case, Label, parts_of
 
@@ -44,7 +45,7 @@ def mask_labels(folder: Folder, options: DatasetOptions) -> tuple[Label, ...]:
     described = (folder.description or {}).get("labels")
     if described:
         return _foreground(described_labels(described, _description(folder)))
-    return _foreground(_table_labels(folder))
+    return _foreground(_table_labels(folder)) or slicer_labels(folder, options.read)
 
 
 def mask_regions(folder: Folder, options: DatasetOptions) -> dict[str, tuple[int, ...]]:

@@ -16,8 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from isocenter.errors import FormatError, counted
 from isocenter.files.dicom import (
     PROJECTIONS,
@@ -41,6 +39,7 @@ from isocenter.files.layouts.cases.dicom_boxes import Outlines, Reported, boxes_
 from isocenter.files.layouts.cases.folder import Folder
 from isocenter.files.layouts.cases.load import load_image, masks_by_reader, with_modality
 from isocenter.files.layouts.cases.pairs import LABEL_NAME, MASK_NAME
+from isocenter.files.layouts.cases.segments import by_name, one_numbering
 from isocenter.files.layouts.layout import DESCRIPTION, PSEUDONYMS, CaseFiles, DatasetOptions, Reading, left_out
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Geometry, Image, Label, Problem
@@ -138,28 +137,7 @@ def load_segments(
     What `labels` does not name is background. Raises FormatError where what it names overlaps.
     """
     path = drawn.paths[0]
-    segments = drawn_on(path, load_series(image, options).geometry, image)
-    data, several = segments.data, len(segments.channels) > 1
-    pixels = np.zeros(data.shape[1:], dtype=np.min_scalar_type(max(label.value for label in labels)))
-    coloured = {}
-    for n, label in enumerate(segments.labels):
-        value = _number(label, labels)
-        mask = data[n] > 0 if several else data[0] == label.value
-        if value and pixels[mask].any():
-            raise FormatError(
-                f"{label.name} overlaps another structure, so a voxel would have several labels",
-                str(path),
-                "Choose structures that do not overlap, as in --labels 1=NAME,2=NAME",
-            )
-        pixels[mask] = value or pixels[mask]
-        coloured[value] = label
-    named = tuple(replace(coloured.get(label.value, label), value=label.value, name=label.name) for label in labels)
-    return replace(segments, pixels=pixels[None], channels=("label",), labels=named)
-
-
-def _number(label: Label, labels: tuple[Label, ...]) -> int:
-    """The value of a structure in the data set, by its name; 0 where the data set leaves it out."""
-    return next((one.value for one in labels if one.name.casefold() == label.name.casefold()), 0)
+    return by_name(drawn_on(path, load_series(image, options).geometry, image), labels, path)
 
 
 def _one_file(folder: Folder, options: DatasetOptions) -> Reading:
@@ -286,14 +264,7 @@ def _labels(segmentations: Sequence[SeriesFiles], options: DatasetOptions) -> tu
     """One numbering for all: that of the files where they agree, else the names in order."""
     if options.labels is not None:
         return tuple(label for label in parse_labels(options.labels) if label.value)
-    named: dict[str, set[int]] = defaultdict(set)
-    for series in segmentations:
-        for name, value in _segments(series).items():
-            named[name].add(value)
-    values = [value for some in named.values() for value in some]
-    if len(values) == len(named) == len(set(values)):
-        return tuple(sorted((Label(min(some), name) for name, some in named.items()), key=lambda label: label.value))
-    return tuple(Label(n + 1, name) for n, name in enumerate(sorted(named)))
+    return one_numbering(map(_segments, segmentations))
 
 
 def _segments(series: SeriesFiles) -> dict[str, int]:

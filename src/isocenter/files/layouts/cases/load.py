@@ -15,7 +15,8 @@ import numpy as np
 from isocenter.errors import DatasetError, FormatError, GeometryError, IsocenterError, counted
 from isocenter.files import pictures
 from isocenter.files.format import ReadOptions
-from isocenter.files.index import format_of, read_volumes
+from isocenter.files.index import format_of, read_volumes, suffix_of
+from isocenter.files.layouts.cases.segments import SLICER, slicer_mask
 from isocenter.files.storage import is_number
 from isocenter.values import Array, Image, Label
 
@@ -171,7 +172,7 @@ def load_mask(paths: tuple[Path, ...], labels: tuple[Label, ...], options: ReadO
     declared = frozenset(label.value for label in labels)
     times = Counter(label.colour for label in labels)
     coloured = {label.colour: label.value for label in labels if label.colour is not None and times[label.colour] == 1}
-    masks = [_label_map(path, declared, options, coloured) for path in paths]
+    masks = [_label_map(path, declared, options, coloured, labels) for path in paths]
     first = masks[0]
     pixels = first.data
     if len(masks) > 1 and any(mask.data.max() > 1 for mask in masks):
@@ -184,9 +185,14 @@ def load_mask(paths: tuple[Path, ...], labels: tuple[Label, ...], options: ReadO
 
 
 def _label_map(
-    path: Path, declared: frozenset[int], options: ReadOptions, coloured: Mapping[Colour, int] = MappingProxyType({})
+    path: Path,
+    declared: frozenset[int],
+    options: ReadOptions,
+    coloured: Mapping[Colour, int] = MappingProxyType({}),
+    labels: tuple[Label, ...] = (),
 ) -> Image:
     image = _indices(path) or _only(path, options)
+    image = slicer_mask(image, labels, path) if suffix_of(path) == SLICER else image
     stored, notes = _one_channel(image, path, coloured)
     pixels = as_labels(stored, declared, path)
     return replace(image, pixels=pixels, channels=("label",), padding=None, facts={}, notes=(*image.notes, *notes))

@@ -1,0 +1,90 @@
+"""Segmentations whose files name their structures: one numbering for the whole data set, by name."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from isocenter.errors import FormatError, IsocenterError, listed
+from isocenter.files.format import ReadOptions
+from isocenter.files.index import read_volumes
+from isocenter.files.layouts.cases.folder import Folder
+from isocenter.values import Image, Label
+
+SLICER = ".seg.nrrd"  # of 3D Slicer, always a mask
+
+
+def one_numbering(files: Iterable[Mapping[str, int]]) -> tuple[Label, ...]:
+    """The labels of files that say {name: number}: their numbers where all agree, else the names in order."""
+    named: dict[str, set[int]] = defaultdict(set)
+    for own in files:
+        for name, value in own.items():
+            named[name].add(value)
+    values = [value for some in named.values() for value in some]
+    if len(values) == len(named) == len(set(values)):
+        return tuple(sorted((Label(min(some), name) for name, some in named.items()), key=lambda label: label.value))
+    return tuple(Label(n + 1, name) for n, name in enumerate(sorted(named)))
+
+
+def slicer_labels(folder: Folder, options: ReadOptions) -> tuple[Label, ...]:
+    """The labels of all segmentations of 3D Slicer in a folder, from their headers; empty without any."""
+    files: list[Image] = []
+    for member in folder.images:
+        if member.suffix == SLICER:
+            try:
+                files.extend(read_volumes(member.path, options).values())
+            except IsocenterError:  # reported where the case is read
+                continue
+    return one_numbering({label.name: label.value for label in segments_in(file)} for file in files)
+
+
+def segments_in(image: Image) -> tuple[Label, ...]:
+    """The structures that a file of segments names; overlapping ones are its channels."""
+    if len(image.channels) == 1:
+        return tuple(label for label in image.labels if label.value)
+    return image.labels or tuple(Label(n + 1, name) for n, name in enumerate(image.channels))
+
+
+def by_name(segments: Image, labels: tuple[Label, ...], path: Path) -> Image:
+    """The label map of segments, numbered as in the whole data set: by name.
+
+    What `labels` does not name is background. Raises FormatError where what it names overlaps.
+    """
+    data, several = segments.data, len(segments.channels) > 1
+    pixels = np.zeros(data.shape[1:], dtype=np.min_scalar_type(max(label.value for label in labels)))
+    coloured = {}
+    for n, label in enumerate(segments_in(segments)):
+        value = _number(label, labels)
+        mask = data[n] > 0 if several else data[0] == label.value
+        if value and pixels[mask].any():
+            raise FormatError(
+                f"{label.name} overlaps another structure, so a voxel would have several labels",
+                str(path),
+                "Choose structures that do not overlap, as in --labels 1=NAME,2=NAME",
+            )
+        pixels[mask] = value or pixels[mask]
+        coloured[value] = label
+    named = tuple(replace(coloured.get(label.value, label), value=label.value, name=label.name) for label in labels)
+    return replace(segments, pixels=pixels[None], channels=("label",), labels=named)
+
+
+def slicer_mask(image: Image, labels: tuple[Label, ...], path: Path) -> Image:
+    """A segmentation of 3D Slicer numbered by the names of its segments; by its own numbers where none is declared.
+
+    Raises FormatError for segments in several layers of which none is declared.
+    """
+    if any(_number(label, labels) for label in segments_in(image)):
+        return by_name(image, labels, path)
+    if len(image.channels) > 1:
+        remedy = "Give these names, as in --labels 1=NAME,2=NAME"
+        raise FormatError(f"none of its segments ({listed(image.channels)}) is declared", str(path), remedy)
+    return image
+
+
+def _number(label: Label, labels: tuple[Label, ...]) -> int:
+    """The value of a structure in the data set, by its name; 0 where the data set leaves it out."""
+    return next((one.value for one in labels if one.name.casefold() == label.name.casefold()), 0)
