@@ -247,6 +247,11 @@ def test_what_is_no_label_map_is_refused(pixels, problem):
         as_labels(pixels, frozenset(), Path("mask"))
 
 
+def test_labels_that_a_scale_factor_has_rounded_are_whole_again():
+    rounded = np.array([0, 1.0000001, 1.99999, 100 * np.float32(0.03)])
+    assert as_labels(rounded, frozenset(), Path("x")).tolist() == [0, 1, 2, 3]
+
+
 def test_255_is_a_label_where_it_is_declared():
     pixels = np.array([[0, 128, 255]], np.uint8)
     assert_array_equal(as_labels(pixels, frozenset({128, 255}), Path("mask")), pixels)

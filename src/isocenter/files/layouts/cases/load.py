@@ -26,6 +26,8 @@ Colour = tuple[int, int, int]
 KEEP_255 = frozenset({255})
 # Grey values by which JPEG changes black and white away from edges, and the share of pixels that may lie between.
 NEARLY, MOST_BETWEEN = 32, 0.02
+# How far a label may lie from its whole number: float32 and scale factors of NIfTI round so, interpolation does not.
+ROUNDING = 1e-3
 # Share of a structure's voxels that may be another's too: edges that touch, and no part of a whole.
 MOST_SHARED = 0.01
 
@@ -201,7 +203,8 @@ def _label_map(
 def as_labels(pixels: Array, declared: frozenset[int], path: Path) -> Array:
     """Whole numbers in the smallest type that holds them; {0, 255} as {0, 1} where 255 is not declared."""
     if np.issubdtype(pixels.dtype, np.floating):
-        if not np.isfinite(pixels).all() or not np.array_equal(pixels, np.rint(pixels)):
+        stored, pixels = pixels, np.rint(pixels)
+        if not np.isfinite(stored).all() or np.abs(stored - pixels).max() > ROUNDING:
             raise FormatError(
                 "holds values between whole numbers, so it is not a mask", str(path), "Save whole numbers"
             )
