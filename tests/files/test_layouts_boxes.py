@@ -317,6 +317,15 @@ def test_boxes_of_a_volume_lie_on_its_axes_as_they_stand(tmp_path):
         only(tmp_path)
 
 
+def test_boxes_by_corner_and_size_are_no_classes_of_images(tmp_path):
+    picture(tmp_path / "a.png")
+    rows = ["a.png,RBC,0,0,2,2", "a.png,WBC,1,1,2,2"]
+    (tmp_path / "boxes.csv").write_text("\n".join(["filename,class,x,y,width,height", *rows]))
+    with pytest.raises(DatasetError, match="boxes by their corner and size") as refused:
+        read_dataset(tmp_path)
+    assert "x1 = x0 + width" in refused.value.remedy
+
+
 def test_bccd_is_read_with_its_split_and_its_boxes_without_extent_are_named(data):
     root = data / "bccd"
     if not root.is_dir():

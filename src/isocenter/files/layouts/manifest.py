@@ -99,6 +99,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     table = read_table(folder.members[0].path if folder.is_file else folder.tables[0].path)
     if not table.rows:
         raise DatasetError("the table has no rows", str(table.path), "Write one row per case")
+    if not options.column:
+        _refuse_sizes_of_boxes(table)
     manifest = _with_images(table, _columns(table, options), folder, options)
     column = manifest.column
     if options.references and not {*REFERENCES, *added_kinds()} & {role.partition(":")[0] for role in column}:
@@ -136,6 +138,20 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         readers=tuple(drawn) if len(drawn) > 1 else (),
         channels=seen.channels if seen else tuple(columns_of_role(column, "image")),
         problems=_problems(table, missing, seen, taken),
+    )
+
+
+def _refuse_sizes_of_boxes(table: Table) -> None:
+    """Refuse rows of boxes by corner and size, which would each be a case with the class of one object."""
+    columns = [table.column(names) for names in (("x", "x_min", "xmin", "left"), ("y", "y_min", "ymin", "top"))]
+    columns += [table.column(names) for names in (("width", "w", "box_width"), ("height", "h", "box_height"))]
+    if None in columns or table.column(ROLES["label"]) is None:
+        return
+    raise DatasetError(
+        f"has boxes by their corner and size (columns {', '.join(map(str, columns))})",
+        str(table.path),
+        "Write the columns x0, y0, x1 and y1, where x1 = x0 + width and y1 = y0 + height; if these columns mean "
+        "another thing, name the label, as in --column label=COLUMN",
     )
 
 
