@@ -26,8 +26,8 @@ Colour = tuple[int, int, int]
 KEEP_255 = frozenset({255})
 # Grey values by which JPEG changes black and white away from edges, and the share of pixels that may lie between.
 NEARLY, MOST_BETWEEN = 32, 0.02
-# How far a label may lie from its whole number: float32 and scale factors of NIfTI round so, interpolation does not.
-ROUNDING = 1e-3
+# How far a label may lie from its whole number: float32 and a scale factor of 8 bits round so, interpolation does not.
+ROUNDING = 1e-2
 # Share of a structure's voxels that may be another's too: edges that touch, and no part of a whole.
 MOST_SHARED = 0.01
 
