@@ -107,7 +107,8 @@ def label_remedy(table: Table, used: Collection[str] = ()) -> str:
     counts = {name: len({row[name] for row in table.rows} - {None}) for name in table.columns if name not in used}
     few = [name for name, count in counts.items() if 1 < count <= min(MOST_CLASSES, len(table.rows) - 1)]
     classes = f"--column label={min(few, key=counts.__getitem__) if few else 'COLUMN'}"
-    return f"Name the column, as in {classes} for classes, or --column mask=COLUMN, finding:NAME=COLUMN or value=COLUMN"
+    others = "mask=COLUMN, finding:NAME=COLUMN, value=COLUMN or time=COLUMN,event=COLUMN"
+    return f"Name the column, as in {classes} for classes, or --column {others}"
 
 
 def is_image_name(text: str) -> bool:
