@@ -14,7 +14,7 @@ from scipy import stats
 from isocenter.errors import IntegrityError
 from isocenter.runtime.guard import Answering, Guard, Observation, fitted_guard, refitted, strictest, tail_note
 from isocenter.runtime.guard.composition import composition
-from isocenter.runtime.guard.distances import Ranges, Reference
+from isocenter.runtime.guard.distances import Correlated, Ranges, Reference
 from isocenter.runtime.guard.header import header_of
 from isocenter.runtime.guard.p_values import Known, p_value
 from isocenter.runtime.model_parts import read_parts, write_parts
@@ -138,7 +138,8 @@ def test_a_picture_that_is_turned_by_a_quarter_or_of_another_texture_is_refused(
     guard = fitted_guard([textured(rng) for _ in range(33)], [textured(rng) for _ in range(7)], LEVEL, exact=False)
     assert guard is not None
     assert {name: len(one) for name, one in guard.held_out.items()} == {
-        "header": 40, "intensities": 40, "texture": 40, "layout": 40, "features": 7, "neighbours": 7
+        "header": 40, "intensities": 40, "texture": 40, "layout": 40, "contrast": 40, "symmetry": 40,
+        "features": 7, "neighbours": 7,
     }  # fmt: skip
     assert "its texture is unlike" in str(guard.verdict(textured(rng, along=1))[1])
     assert "its texture is unlike" in str(guard.verdict(textured(rng, fine=20.0))[1])
@@ -146,6 +147,10 @@ def test_a_picture_that_is_turned_by_a_quarter_or_of_another_texture_is_refused(
     assert inside_out.composed is not None
     other = inside_out.composed._replace(layout=-inside_out.composed.layout)
     assert "where it is bright and dark is unlike" in str(guard.verdict(replace(inside_out, composed=other))[1])
+    inverted = inside_out.composed._replace(contrast=inside_out.composed.contrast + 3)
+    assert "its contrast is unlike" in str(guard.verdict(replace(inside_out, composed=inverted))[1])
+    uneven = inside_out.composed._replace(symmetry=inside_out.composed.symmetry + 6)
+    assert "its symmetry is unlike" in str(guard.verdict(replace(inside_out, composed=uneven))[1])
     assert sum(guard.verdict(textured(rng))[1] is not None for _ in range(100)) <= 3
 
 
@@ -179,6 +184,8 @@ def test_the_composition_of_an_image_is_that_of_its_mirror_image_in_other_light(
         other = composition(5 * np.flip(pixels, axis) - 300)
         assert_allclose(other.layout, own.layout, atol=1e-3)
         assert_allclose(other.texture, own.texture, atol=0.05)  # of long axes some lines are looked at
+        assert_allclose(other.contrast, own.contrast, atol=0.05)
+        assert_allclose(other.symmetry, own.symmetry, atol=1e-3)
     assert len(own.texture) == 5 * len(shape)
     exchanged = composition(np.swapaxes(pixels, 1, -1))
     assert len(shape) == 1 or abs(exchanged.texture - own.texture).max() > 1
@@ -190,6 +197,45 @@ def test_the_composition_of_what_is_empty_or_absent_is_known():
         assert np.isfinite(one.texture).all() and (one.layout == 0).all()
     half = np.concatenate([absent, np.random.default_rng(0).normal(size=(1, 16, 16)).astype(np.float32)])
     assert all(np.isfinite(numbers).all() for numbers in composition(half))
+
+
+def test_contrast_tells_dark_on_bright_from_bright_on_dark():
+    rng = np.random.default_rng(0)
+    own = composition(rng.gamma(1.0, size=(1, 32, 32)).astype(np.float32)).contrast
+    inverted = composition(-rng.gamma(1.0, size=(1, 32, 32)).astype(np.float32)).contrast
+    assert (own[:3] < -0.3).all() and own[4] > 0.5
+    assert_allclose(inverted[[0, 1, 2, 3, 4, 6, 7]], own[[0, 1, 2, 3, 4, 7, 6]] * [-1, -1, -1, 1, -1, 1, 1], atol=0.5)
+
+
+def test_contrast_counts_flat_places_and_how_steady_slopes_are():
+    slope = np.tile(np.linspace(0, 1, 32), (1, 32, 1))
+    edge = (slope > 0.5).astype(np.float32)
+    (*_, flat, steady), (*_, flat_of_edge, steady_of_edge) = (
+        composition(one.astype(np.float32)).contrast for one in (slope, edge)
+    )
+    assert_allclose(flat, np.log(0.01 + 0.5))  # along one axis nothing changes
+    assert_allclose(flat_of_edge, np.log(0.01 + (1 + 30 / 31) / 2))
+    assert steady > -1e-4 > steady_of_edge
+
+
+def test_half_of_an_even_picture_has_unlike_sides():
+    ramp = 16 - np.abs(np.arange(32) - 15.5)
+    pixels = (ramp[:, None] + ramp).astype(np.float32)[None]
+    whole, half = (composition(one).symmetry.reshape(2, 2) for one in (pixels, pixels[:, :16]))
+    assert_allclose(whole[:, 0], np.log(0.05), atol=1e-4)  # its sides are one
+    assert half[0, 0] > -0.7 and half[1, 0] == pytest.approx(np.log(0.05), abs=1e-4)
+
+
+def test_numbers_that_go_with_each_other_are_odd_where_they_do_not():
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=2000)
+    rows = np.column_stack([first, first + 0.5 * rng.normal(size=2000), np.zeros(2000)])
+    known = Correlated.of(rows)
+    along, against = (known.mahalanobis(np.array([2.0, other, 0.0])) for other in (2.0, -2.0))
+    assert_allclose(along, 2.0, rtol=0.1) and against > 3 * along
+    assert known.mahalanobis(np.array([0.0, 0.0, 0.05])) < 3  # what never differed may differ a little
+    few = Correlated.of(rng.normal(size=(6, 10)))
+    assert np.isfinite(few.mahalanobis(rng.normal(size=10)))
 
 
 def test_of_numbers_the_furthest_from_its_middle_counts_in_spreads():
@@ -213,12 +259,40 @@ def test_a_picture_in_colour_is_none_of_the_grey_ones_however_these_are_kept():
     for colour, refused in ((0.0, False), (0.04, False), (1.0, True)):
         reason = guard.verdict(replace(seen(rng), header=header_of(picture(colour))))[1]
         assert ("its colour is unlike" in str(reason)) == refused, (colour, reason)
+    assert set(guard.held_out) >= {"colour", "header"}
     unnamed = replace(picture(1.0), channels=("0", "1", "2"))  # from an array
     assert header_of(unnamed) == header_of(picture(1.0))
     coloured = [replace(seen(rng), header=header_of(picture(1.0))) for _ in range(40)]
     of_colours = fitted_guard(coloured[:33], coloured[33:], LEVEL, exact=False)
     assert of_colours is not None and of_colours.verdict(coloured[0])[1] is None
     assert "its colour is unlike" in str(of_colours.verdict(replace(seen(rng), header=grey[0].header))[1])
+
+
+def test_a_few_pictures_of_other_proportions_do_not_hide_a_colour():
+    """Colours and proportions are two scores: how far the one may lie says nothing of the other."""
+    rng = np.random.default_rng(3)
+    sides = [100 if n % 10 == 0 else 40 for n in range(40)]
+    grids = [Image(np.zeros((1, 40, side)), Geometry.of_pixels((40, side))) for side in sides]
+    grey = [replace(seen(rng), header=header_of(grid)) for grid in grids]
+    guard = fitted_guard(grey[:33], grey[33:], LEVEL, exact=False)
+    assert guard is not None
+    coloured = replace(seen(rng), header=header_of(picture(0.5)))
+    assert "its colour is unlike" in str(guard.verdict(coloured)[1])
+    assert guard.verdict(replace(coloured, header=header_of(picture(0.0))))[1] is None
+
+
+def test_a_gate_of_before_colour_was_a_score_counts_it_with_the_header():
+    rng = np.random.default_rng(1)
+    grey = [replace(seen(rng), header=header_of(picture(0.0))) for n in range(40)]
+    newer = fitted_guard(grey[:33], grey[33:], LEVEL, exact=False)
+    assert newer is not None
+    kept = [{name: own for name, own in one.items() if name != "colour"} for one in (newer.held_out, newer.by_others)]
+    older = replace(newer, held_out=kept[0], by_others=kept[1])
+    again = Guard.of(json.loads(json.dumps(older.settings)), load(older.content))
+    coloured = replace(seen(rng), header=header_of(picture(1.0)))
+    assert again.distances(coloured)["header"] == pytest.approx(newer.distances(coloured)["colour"])
+    assert "its colour is unlike" in str(again.verdict(coloured)[1])
+    assert "colour" in refitted(again, grey[:10], exact=True).held_out
 
 
 def test_other_cases_decide_anew_how_far_images_may_lie_and_few_of_them_nothing():

@@ -1,4 +1,4 @@
-"""How an image is composed: how fine it is along each axis, and where it is bright."""
+"""How an image is composed: its texture, where it is bright, its contrast, and its symmetry."""
 
 from __future__ import annotations
 
@@ -13,23 +13,35 @@ Floats = NDArray[np.float64]
 LAGS, BLOCKS = (1, 2, 4, 8, 16), 8
 # Lines of an axis that are looked at, about.
 MOST_LINES = 2**12
-# Of the variance, what differences have at least: a logarithm needs some.
-LEAST = 1e-4
+# Of the variance, what differences have at least, and of a deviation what shares and distances have: a logarithm needs
+# some.
+LEAST, LEAST_SHARE, LEAST_DISTANCE = 1e-4, 0.01, 0.05
+# Voxels of which contrast is computed, about, and the shares of them below its quantiles.
+MOST_VOXELS, QUANTILES = 2**16, (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
+# Of the range, what lies as near its end as this is at the end; of a deviation, neighbours as near are alike.
+END, FLAT = 0.02, 0.01
 
 
 class Composition(NamedTuple):
     """Numbers of an image that no network has a say in.
 
-    Both are in standard deviations of the image, so that one with more light or contrast has the same. So has one that
+    All are in standard deviations of the image, so that one with more light or contrast has the same. So has one that
     is mirrored: a model may look at mirrored windows too.
 
     texture: (axes * lags,) logarithms of the mean squared difference between voxels at each lag (a variogram): its mean
              over the axes, and how far the first axis lies above each other one
     layout:  (blocks,) means of the blocks of a coarse grid, of those that mirror each other one
+    contrast: (10,) how much further dark voxels lie apart than bright ones, at three depths, and the outer ones than
+             the middle; skewness and kurtosis; the shares at the lowest and at the highest values and in flat places;
+             and how steady slopes are; all as logarithms
+    symmetry: (axes * 2,) along each axis, by the means of blocks across it, logarithms of how far its two sides lie
+             apart, and of how far their middle lies from their ends
     """
 
     texture: Floats
     layout: Floats
+    contrast: Floats
+    symmetry: Floats
 
 
 def composition(window: NDArray[np.float32]) -> Composition:
@@ -37,7 +49,8 @@ def composition(window: NDArray[np.float32]) -> Composition:
     each = [_standard(channel) for channel in window]
     lags = np.mean([_variogram(channel) for channel in each], axis=0)
     texture = np.concatenate([lags.mean(axis=0), (lags[0] - lags[1:]).ravel()])
-    return Composition(texture, np.mean([_blocks(channel) for channel in each], axis=0))
+    others = (np.mean([measure(channel) for channel in each], axis=0) for measure in (_blocks, _contrast, _symmetry))
+    return Composition(texture, *others)
 
 
 def mean_composition(windows: list[Composition]) -> Composition:
@@ -72,6 +85,38 @@ def _lines(values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     step = max(1, math.ceil((others / MOST_LINES) ** (1 / max(1, values.ndim - 1))))
     steps = tuple(slice(None) if one == axis else slice(None, None, step) for one in range(values.ndim))
     return np.moveaxis(values[steps], axis, 0)
+
+
+def _contrast(values: NDArray[np.float32]) -> Floats:
+    """(10,) as in `Composition`."""
+    # An odd step: an even one would see a few columns alone.
+    some = values.ravel()[:: 1 + 2 * (values.size // MOST_VOXELS // 2)].astype(np.float64)
+    lowest, low, lower, middle, upper, high, highest = np.quantile(some, QUANTILES)
+    pairs = ((middle - lowest, highest - middle), (middle - low, high - middle), (middle - lower, upper - middle))
+    ratios = [_ratio(*pair) for pair in (*pairs, (highest - lowest, upper - lower))]
+    skewness, kurtosis = float(np.mean(some**3)), float(np.mean(some**4))
+    ends = END * float(np.ptp(some))
+    shares = [float(np.mean(some <= some.min() + ends)), float(np.mean(some >= some.max() - ends))]
+    steps = [np.abs(np.diff(_lines(values, axis), axis=0)) for axis in range(values.ndim) if values.shape[axis] > 1]
+    shares.append(float(np.mean([np.mean(one < FLAT) for one in steps])) if steps else 1.0)
+    steady = np.mean([_ratio(one.mean(), np.sqrt(np.mean(np.square(one)))) for one in steps]) if steps else 0.0
+    moments = [math.copysign(math.log1p(abs(skewness)), skewness), math.log(0.1 + kurtosis)]
+    return np.array([*ratios, *moments, *np.log(LEAST_SHARE + np.array(shares)), steady])
+
+
+def _ratio(one: float, other: float) -> float:
+    """The logarithm of the ratio of two distances, which may be 0."""
+    return math.log((LEAST_DISTANCE + float(one)) / (LEAST_DISTANCE + float(other)))
+
+
+def _symmetry(values: NDArray[np.float32]) -> Floats:
+    """(axes * 2,) as in `Composition`."""
+    rows = []
+    for axis, size in enumerate(values.shape):
+        means = _shares(size) @ values.mean(axis=tuple(one for one in range(values.ndim) if one != axis))
+        parts = (means - means[::-1]) / 2, (means + means[::-1]) / 2
+        rows += [math.log(LEAST_DISTANCE + float(np.sqrt(np.mean(np.square(part))))) for part in parts]
+    return np.array(rows)
 
 
 def _blocks(values: NDArray[Any]) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ HELD, CASES_AN_AXIS, MOST_AXES = 0.99, 8, 32
 LEAST = 1e-6
 # Logarithms that differ by a tenth are alike: those of a set may not differ at all.
 LEAST_SPREAD = 0.1
+# Of the square of a spread, what each direction of numbers that go with each other has at least.
+LEAST_MOMENT = 0.05
 # Of a normal distribution, the standard deviation for each mean absolute deviation.
 OF_MEAN_DEVIATION = float(np.sqrt(np.pi / 2))
 # The neighbour to which the distance is taken.
@@ -31,7 +34,21 @@ def means_by_patient(rows: Floats, patients: Sequence[str]) -> Floats:
 
 
 @dataclass(frozen=True, eq=False)
-class Ranges:
+class Kept:
+    """Arrays that a file keeps by their names."""
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Floats], name: str) -> Self:
+        """As `arrays` gave them; KeyError where one is missing."""
+        return cls(*(np.asarray(arrays[f"{name}.{one.name}"], dtype=np.float64) for one in fields(cls)))
+
+    def arrays(self, name: str) -> dict[str, Floats]:
+        """Its arrays by names that begin so."""
+        return {f"{name}.{one.name}": getattr(self, one.name) for one in fields(self)}
+
+
+@dataclass(frozen=True, eq=False)
+class Ranges(Kept):
     """Where each of several logarithms lies in training cases.
 
     middles, spreads: (numbers,) medians and, of a normal distribution, standard deviations
@@ -47,22 +64,47 @@ class Ranges:
         spreads = OF_MEAN_DEVIATION * np.mean(np.abs(rows - middles), axis=0)
         return cls(middles, np.maximum(LEAST_SPREAD, spreads))
 
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Floats], name: str) -> Ranges:
-        """As `arrays` gave them; KeyError where one is missing."""
-        return cls(*(np.asarray(arrays[f"{name}.{one.name}"], dtype=np.float64) for one in fields(cls)))
-
-    def arrays(self, name: str) -> dict[str, Floats]:
-        """Its arrays by names that begin so."""
-        return {f"{name}.{one.name}": getattr(self, one.name) for one in fields(self)}
-
     def furthest(self, row: Floats) -> float:
         """Of the numbers the furthest from its middle, in spreads."""
         return float(np.max(np.abs(row - self.middles) / self.spreads))
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
+class Correlated(Kept):
+    """A few numbers of training cases that go with each other.
+
+    middles, spreads: as in `Ranges`
+    inverse: (numbers, numbers) of their second moments in spreads about the middles, shrunk to those of numbers that
+             have nothing to do with each other, Ledoit and Wolf, doi:10.1016/S0047-259X(03)00096-4
+    """
+
+    middles: Floats
+    spreads: Floats
+    inverse: Floats
+
+    @classmethod
+    def of(cls, rows: Floats) -> Correlated:
+        """Of (cases, numbers)."""
+        ranges = Ranges.of(rows)
+        standard = (rows - ranges.middles) / ranges.spreads
+        cases, numbers = standard.shape
+        moments, diagonal = standard.T @ standard / cases, np.eye(numbers)
+        target = np.trace(moments) / numbers * diagonal
+        apart = float(np.sum(np.square(moments - target)))
+        squares = np.sum(np.square(standard), axis=1)
+        error = float(np.mean(np.square(squares)) - np.sum(np.square(moments))) / cases
+        share = min(1.0, error / apart) if apart > 0 else 1.0
+        shrunk = share * target + (1 - share) * moments
+        return cls(ranges.middles, ranges.spreads, np.linalg.inv(shrunk + LEAST_MOMENT * diagonal))
+
+    def mahalanobis(self, row: Floats) -> float:
+        """The distance in standard deviations of the training cases."""
+        standard = (row - self.middles) / self.spreads
+        return float(np.sqrt(standard @ self.inverse @ standard))
+
+
+@dataclass(frozen=True, eq=False)
+class Reference(Kept):
     """Training cases by their principal axes, and what is left beside these.
 
     mean:       (numbers,)
@@ -93,15 +135,6 @@ class Reference:
         along, residual = np.maximum(variances[:count], least), np.array([max(rest, least)])
         made = cls(mean, axes[:count], along, residual, np.empty((0, 0)))
         return replace(made, neighbours=made._reduced(rows))
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Floats], name: str) -> Reference:
-        """As `arrays` gave them; KeyError where one is missing."""
-        return cls(*(np.asarray(arrays[f"{name}.{one.name}"], dtype=np.float64) for one in fields(cls)))
-
-    def arrays(self, name: str) -> dict[str, Floats]:
-        """Its arrays by names that begin so."""
-        return {f"{name}.{one.name}": getattr(self, one.name) for one in fields(self)}
 
     def mahalanobis(self, row: Floats) -> float:
         """The distance in standard deviations of the training cases."""

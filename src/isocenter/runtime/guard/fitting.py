@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import compress
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.runtime.guard.distances import Floats, Ranges, Reference, means_by_patient
-from isocenter.runtime.guard.guard import HEADER, INTENSITIES, LAYOUT, SCORES, TEXTURE, Guard, spectrum
+from isocenter.runtime.guard.distances import Correlated, Floats, Ranges, Reference, means_by_patient
+from isocenter.runtime.guard.guard import CONTRAST, LAYOUT, OF_NO_NETWORK, SCORES, SYMMETRY, TEXTURE, Guard, spectrum
 from isocenter.runtime.guard.header import Header
 from isocenter.runtime.guard.observation import Observation
 from isocenter.runtime.guard.p_values import Known, is_enough
@@ -20,7 +21,7 @@ MOST_TRAINED, FEWEST = 200, 5
 # Bins of a histogram, over the range of all but these shares of the intensities.
 BINS, TAILS = 32, 1e-3
 # In so many parts training cases are judged by the others, where no network has a say.
-PARTS = 5
+PARTS = 10
 
 
 def fitted_guard(
@@ -37,8 +38,6 @@ def fitted_guard(
         return None
     edges = _edges([one.sample for one in seen])
     rows = [one.features for one in seen if one.features is not None]
-    composed = [one.composed for one in seen if one.composed is not None]
-    is_composed = len(composed) == len(seen)
     headers = [one.header for one in trained]
     bare = Guard(
         level,
@@ -50,8 +49,7 @@ def fitted_guard(
         features=Reference.of(np.stack(rows)) if len(rows) == len(seen) else None,
         held_out={},
         trained=len(seen),
-        texture=Ranges.of(np.stack([one.texture for one in composed])) if is_composed else None,
-        layout=Reference.of(np.stack([one.layout for one in composed])) if is_composed else None,
+        **_composed(seen),
     )
     bare = replace(bare, by_others=_by_others(bare, trained))
     return _with_trained(_judging_by(bare, held_out, exact), bare.by_others)
@@ -102,10 +100,9 @@ def _with_trained(guard: Guard, by_others: Mapping[str, Known]) -> Guard:
 def _by_others(guard: Guard, trained: Sequence[Observation]) -> dict[str, Known]:
     """{score: distances of training cases, each judged by those of other patients}, where no network has a say.
 
-    It has none in a header, in intensities, texture and layout, so that these cases tell as well as those that did not
-    train.
+    These cases tell as well as those that did not train.
     """
-    made = {name: list[tuple[float, str]]() for name in (HEADER, INTENSITIES, TEXTURE, LAYOUT)}
+    made = {name: list[tuple[float, str]]() for name in OF_NO_NETWORK}
     _, owner = np.unique([one.patient or f"{n}" for n, one in enumerate(trained)], return_inverse=True)
     for part in range(PARTS):
         judges = _part_of(guard, [one for one, own in zip(trained, owner, strict=True) if own % PARTS != part])
@@ -123,16 +120,27 @@ def _part_of(guard: Guard, cases: Sequence[Observation]) -> Guard | None:
     seen = [one for one in cases if one.is_seen]
     if len(seen) < FEWEST:
         return None
-    composed = [one.composed for one in seen if one.composed is not None]
     return replace(
         guard,
         numbers=_ranges([one.header for one in cases]),
         spectra=Reference.of(np.stack([guard.spectrum(one.sample) for one in seen])),
-        texture=guard.texture and Ranges.of(np.stack([one.texture for one in composed])),
-        layout=guard.layout and Reference.of(np.stack([one.layout for one in composed])),
         features=None,
         held_out={},
+        **_composed(seen),
     )
+
+
+def _composed(seen: Sequence[Observation]) -> dict[str, Any]:
+    """{field of a gate: how training cases are composed}; empty where that is not known of all."""
+    composed = [one.composed for one in seen if one.composed is not None]
+    if len(composed) < len(seen):
+        return {}
+    return {
+        TEXTURE: Ranges.of(np.stack([one.texture for one in composed])),
+        LAYOUT: Reference.of(np.stack([one.layout for one in composed])),
+        CONTRAST: Correlated.of(np.stack([one.contrast for one in composed])),
+        SYMMETRY: Ranges.of(np.stack([one.symmetry for one in composed])),
+    }
 
 
 def tail_note(guard: Guard) -> str:

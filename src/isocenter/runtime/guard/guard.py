@@ -14,27 +14,33 @@ from safetensors.numpy import save
 
 from isocenter.errors import listed
 from isocenter.runtime.guard.answering import Answering
-from isocenter.runtime.guard.distances import Floats, Ranges, Reference
+from isocenter.runtime.guard.distances import Correlated, Floats, Ranges, Reference
 from isocenter.runtime.guard.header import Header, header_of
 from isocenter.runtime.guard.observation import Observation, Watching
 from isocenter.runtime.guard.p_values import Known, is_enough, p_value
 from isocenter.values import Image, Prediction
 
 # {score: what it says}, in the order in which they are computed.
-HEADER, INTENSITIES, TEXTURE, LAYOUT = "header", "intensities", "texture", "layout"
+HEADER, COLOUR, INTENSITIES = "header", "colour", "intensities"
+TEXTURE, LAYOUT, CONTRAST, SYMMETRY = "texture", "layout", "contrast", "symmetry"
 FEATURES, NEIGHBOURS = "features", "neighbours"
 HELD_OUT, BY_OTHERS = "held_out", "by_others"
 # Of a tail's mean excess, in spreads: headers of a set are often all the same, and another one is not odd for a trifle.
-LEAST_EXCESS = {HEADER: 0.25}
+LEAST_EXCESS = {HEADER: 0.25, COLOUR: 0.25}
 UNSEEN = "the gate could not look at"
 SCORES = {
     HEADER: "its {} is",
+    COLOUR: "its colour is",
     INTENSITIES: "its intensities are",
     TEXTURE: "its texture is",
     LAYOUT: "where it is bright and dark is",
+    CONTRAST: "its contrast is",
+    SYMMETRY: "its symmetry is",
     FEATURES: "what the network sees in it is",
     NEIGHBOURS: "what the network sees in it is",
 }
+# Those in which no network has a say, so that training cases tell as well as others how far images lie apart.
+OF_NO_NETWORK = tuple(name for name in SCORES if name not in (FEATURES, NEIGHBOURS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +64,7 @@ class Guard:
     layout:   of coarse pictures, the same
     by_others: {score: distances} of training cases by others, where no network has a say; empty in a gate of an older
               version
+    contrast, symmetry: of these; None where an older version fitted the gate
     """
 
     level: float
@@ -74,6 +81,8 @@ class Guard:
     texture: Ranges | None = None
     layout: Reference | None = None
     by_others: Mapping[str, Known] = field(default_factory=dict)
+    contrast: Correlated | None = None
+    symmetry: Ranges | None = None
 
     def __repr__(self) -> str:
         unseen = min((len(known) for known in self.held_out.values()), default=0)
@@ -144,7 +153,7 @@ class Guard:
         each = self.p_values(distances)
         name = min(each, key=each.__getitem__)
         joint = min(1.0, len(each) * each[name])
-        what = SCORES[name].format(_furthest(observation.header, self.numbers))
+        what = SCORES[name].format(_furthest(observation.header, self._of_header))
         reason = self._reason(what, name, distances[name], joint) if joint < self.level else None
         return joint, reason, self._unseen(distances)
 
@@ -185,17 +194,30 @@ class Guard:
     def distances(self, observation: Observation) -> dict[str, float]:
         """{score: distance from the training cases}, of all that can be computed."""
         made = {}
-        if (distance := header_distance(observation.header, self.numbers)) is not None:
-            made[HEADER] = distance
+        colour = {COLOUR: self.numbers[COLOUR]} if COLOUR in self.numbers else {}
+        for name, numbers in ((HEADER, self._of_header), (COLOUR, colour)):
+            if (distance := header_distance(observation.header, numbers)) is not None:
+                made[name] = distance
         if observation.is_seen:
             made[INTENSITIES] = self.spectra.mahalanobis(self.spectrum(observation.sample))
-        if self.texture is not None and self.layout is not None and observation.composed is not None:
-            made[TEXTURE] = self.texture.furthest(observation.composed.texture)
-            made[LAYOUT] = self.layout.mahalanobis(observation.composed.layout)
+        if (composed := observation.composed) is not None:
+            if self.texture is not None and self.layout is not None:
+                made[TEXTURE] = self.texture.furthest(composed.texture)
+                made[LAYOUT] = self.layout.mahalanobis(composed.layout)
+            if self.contrast is not None and self.symmetry is not None:
+                made[CONTRAST] = self.contrast.mahalanobis(composed.contrast)
+                made[SYMMETRY] = self.symmetry.furthest(composed.symmetry)
         if self.features is not None and observation.features is not None:
             made[FEATURES] = self.features.mahalanobis(observation.features)
             made[NEIGHBOURS] = self.features.neighbour(observation.features)
         return {name: distance for name, distance in made.items() if name in self.held_out or not self.held_out}
+
+    @property
+    def _of_header(self) -> Mapping[str, tuple[float, float]]:
+        """The numbers that are one score: without colour, which in a gate of an older version was one of them."""
+        if self.held_out and COLOUR not in self.held_out:
+            return self.numbers
+        return {name: own for name, own in self.numbers.items() if name != COLOUR}
 
     def spectrum(self, sample: NDArray[np.float32]) -> Floats:
         """(channels * bins,) square roots of the shares of voxels in each bin."""
@@ -229,8 +251,9 @@ class Guard:
     @cached_property
     def content(self) -> bytes:
         """The arrays as safetensors."""
-        known = {FEATURES: self.features, TEXTURE: self.texture, LAYOUT: self.layout}
-        parts = [part.arrays(name) for name, part in known.items() if part is not None]
+        composed = {TEXTURE: self.texture, LAYOUT: self.layout, CONTRAST: self.contrast, SYMMETRY: self.symmetry}
+        fitted = {FEATURES: self.features, **composed}
+        parts = [part.arrays(name) for name, part in fitted.items() if part is not None]
         distances = [
             known.arrays(f"{of}.{name}")
             for of, each in ((HELD_OUT, self.held_out), (BY_OTHERS, self.by_others))
@@ -263,6 +286,8 @@ class Guard:
             Ranges.from_arrays(arrays, TEXTURE) if f"{TEXTURE}.middles" in arrays else None,
             Reference.from_arrays(arrays, LAYOUT) if f"{LAYOUT}.mean" in arrays else None,
             {name: Known.from_arrays(arrays, own) for name in SCORES if (own := f"{BY_OTHERS}.{name}") in arrays},
+            Correlated.from_arrays(arrays, CONTRAST) if f"{CONTRAST}.middles" in arrays else None,
+            Ranges.from_arrays(arrays, SYMMETRY) if f"{SYMMETRY}.middles" in arrays else None,
         )
 
 
