@@ -93,7 +93,9 @@ def p_value(distance: float, held_out: Known, smallest: float, least: float = 0.
     """The share of patients like the held-out ones whose images lie at least as far away.
 
     smallest: the p-value that has to be told apart; where so many patients cannot, the tail is extrapolated
-    least:    mean excess of the tail, at least: cases that are all alike say nothing of how far others may lie
+    least:    mean excess of the tail, at least: cases that are all alike say nothing of how far others may lie. Such
+              numbers have few values, whose excesses are not exponential: where a held-out case lies as far, nothing is
+              extrapolated
     With enough patients it is (1 + the weight of what is as far away) / (patients + 1), valid for a case of a patient
     like these, Lee et al., arXiv:2306.06342; with one case of each it is uniform (Vovk et al., 2005). Beyond the u-th
     largest the excesses are else taken as exponential: of k of them with the sum s a further one is above x with
@@ -103,7 +105,7 @@ def p_value(distance: float, held_out: Known, smallest: float, least: float = 0.
     if not np.isfinite(distance):
         return 0.0
     share = float(1 + weights[distances >= distance].sum()) / (count + 1)
-    if is_enough(count, smallest) or count < 2:
+    if is_enough(count, smallest) or count < 2 or (least and distance <= distances[-1]):
         return share
     # The largest distances that weigh so much; the last of them may exceed it.
     above = np.cumsum(weights[::-1])
