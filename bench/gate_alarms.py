@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +61,9 @@ def alarms(data: str, pictures: list[Observation], trained: int, held_out: int, 
         each = [pictures[place] for place in order]
         guard = fitted_guard(each[:trained], each[trained:known], LEVEL, exact=True)
         assert guard is not None
+        own = LEVEL / len(SCORES)
+        guard = replace(guard, level=own * len(guard.held_out))
         for one in each[known : min(others, known + SHOWN)]:
-            own = LEVEL / len(SCORES)
             found = {name: p < own for name, p in guard.p_values(guard.distances(one)).items()}
             refused.update({name: int(is_refused) for name, is_refused in found.items()})
             some, shown = some + any(found.values()), shown + 1

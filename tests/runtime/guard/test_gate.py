@@ -114,6 +114,12 @@ def test_a_header_that_differs_by_a_trifle_from_headers_that_are_all_alike_is_no
         assert (guard.verdict(own)[1] is not None) == refused, spacing
 
 
+def test_nothing_is_extrapolated_for_a_header_that_other_cases_have_as_well():
+    known = each_a_patient(np.array([0.0] * 62 + [6.9] * 6))
+    assert p_value(6.9, known, 0.001, least=0.25) == pytest.approx(7 / 69)
+    assert p_value(7.0, known, 0.001, least=0.25) < 1 / 69
+
+
 def test_training_cases_tell_as_well_how_far_headers_lie_apart():
     """Headers of which few other cases are known: two in a hundred that differ among the training cases are not odd."""
     rng = np.random.default_rng(4)
@@ -152,6 +158,23 @@ def test_a_picture_that_is_turned_by_a_quarter_or_of_another_texture_is_refused(
     uneven = inside_out.composed._replace(symmetry=inside_out.composed.symmetry + 6)
     assert "its symmetry is unlike" in str(guard.verdict(replace(inside_out, composed=uneven))[1])
     assert sum(guard.verdict(textured(rng))[1] is not None for _ in range(100)) <= 3
+
+
+def test_a_score_of_which_few_patients_tell_has_a_small_part_of_the_level():
+    rng = np.random.default_rng(2)
+    guard = fitted_guard([textured(rng) for _ in range(33)], [textured(rng) for _ in range(7)], LEVEL, exact=False)
+    assert guard is not None
+    parts = {name: share * (6 * 40 + 2 * 7) for name, share in guard.shares.items()}
+    assert parts == pytest.approx({**dict.fromkeys(guard.held_out, 40), "features": 7, "neighbours": 7})
+    turned = textured(rng, along=1)
+    p = guard.p_values(guard.distances(turned))["texture"]
+    assert guard.verdict(turned)[0] == pytest.approx(p * (6 * 40 + 2 * 7) / 40)
+    settings = json.loads(json.dumps(guard.settings))
+    assert Guard.of(settings, load(guard.content)).verdict(turned) == guard.verdict(turned)
+    older = Guard.of({name: own for name, own in settings.items() if name != "shares"}, load(guard.content))
+    assert older.verdict(turned)[0] == pytest.approx(8 * older.p_values(older.distances(turned))["texture"])
+    without = replace(turned, features=None)  # what cannot be computed leaves its part to the others
+    assert guard.verdict(without)[0] == pytest.approx(6 * p, rel=0.2)
 
 
 def test_enough_cases_that_did_not_train_tell_alone_how_far_others_may_lie():

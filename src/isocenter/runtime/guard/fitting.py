@@ -94,7 +94,10 @@ def _with_trained(guard: Guard, by_others: Mapping[str, Known]) -> Guard:
         for name, held_out in guard.held_out.items()
         if name in by_others and not is_enough(held_out.patients, smallest)
     }
-    return replace(guard, held_out={**guard.held_out, **more})
+    known = {**guard.held_out, **more}
+    # The fewer patients tell of a score, the less it can show, and the more is extrapolated.
+    patients = {name: own.patients for name, own in known.items()}
+    return replace(guard, held_out=known, shares={name: n / sum(patients.values()) for name, n in patients.items()})
 
 
 def _by_others(guard: Guard, trained: Sequence[Observation]) -> dict[str, Known]:
@@ -103,9 +106,13 @@ def _by_others(guard: Guard, trained: Sequence[Observation]) -> dict[str, Known]
     These cases tell as well as those that did not train.
     """
     made = {name: list[tuple[float, str]]() for name in OF_NO_NETWORK}
+    spectra = [guard.spectrum(one.sample) if one.is_seen else None for one in trained]
     _, owner = np.unique([one.patient or f"{n}" for n, one in enumerate(trained)], return_inverse=True)
     for part in range(PARTS):
-        judges = _part_of(guard, [one for one, own in zip(trained, owner, strict=True) if own % PARTS != part])
+        others = owner % PARTS != part
+        judges = _part_of(
+            guard, list(compress(trained, others)), [own for own in compress(spectra, others) if own is not None]
+        )
         if judges is None:
             continue
         for one in compress(trained, owner % PARTS == part):
@@ -115,15 +122,18 @@ def _by_others(guard: Guard, trained: Sequence[Observation]) -> dict[str, Known]
     return {name: Known.of(*zip(*rows, strict=True)) for name, rows in made.items() if rows}
 
 
-def _part_of(guard: Guard, cases: Sequence[Observation]) -> Guard | None:
-    """What needs no network of the gate, by some of its training cases; None where these are too few."""
+def _part_of(guard: Guard, cases: Sequence[Observation], spectra: Sequence[Floats]) -> Guard | None:
+    """What needs no network of the gate, by some of its training cases; None where these are too few.
+
+    spectra: of those cases that a network has seen
+    """
     seen = [one for one in cases if one.is_seen]
     if len(seen) < FEWEST:
         return None
     return replace(
         guard,
         numbers=_ranges([one.header for one in cases]),
-        spectra=Reference.of(np.stack([guard.spectrum(one.sample) for one in seen])),
+        spectra=Reference.of(np.stack(spectra)),
         features=None,
         held_out={},
         **_composed(seen),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -65,6 +65,7 @@ class Guard:
     by_others: {score: distances} of training cases by others, where no network has a say; empty in a gate of an older
               version
     contrast, symmetry: of these; None where an older version fitted the gate
+    shares:   {score: its part of the level}; empty in a gate of an older version, whose scores have equal parts
     """
 
     level: float
@@ -83,6 +84,7 @@ class Guard:
     by_others: Mapping[str, Known] = field(default_factory=dict)
     contrast: Correlated | None = None
     symmetry: Ranges | None = None
+    shares: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         unseen = min((len(known) for known in self.held_out.values()), default=0)
@@ -141,7 +143,8 @@ class Guard:
     def verdict(self, observation: Observation) -> tuple[float, str | None, list[str]]:
         """The joint p-value, the reason for a refusal, and notes on what could not be looked at.
 
-        The p-values of all scores are joined by Bonferroni, which holds however they depend on each other.
+        The p-values of all scores are joined by Bonferroni, which holds however they depend on each other, and however
+        the level is shared out, if not by these values: Genovese et al., doi:10.1093/biomet/93.3.509
         """
         if (reason := self._unknown_word(observation.header)) is not None:
             return 0.0, reason, []
@@ -151,8 +154,9 @@ class Guard:
         if not distances:
             return 1.0, None, [f"{UNSEEN} it: its header says nothing"]
         each = self.p_values(distances)
-        name = min(each, key=each.__getitem__)
-        joint = min(1.0, len(each) * each[name])
+        joined = {name: p / share for (name, p), share in zip(each.items(), self._shares(each).values(), strict=True)}
+        name = min(joined, key=joined.__getitem__)
+        joint = min(1.0, joined[name])
         what = SCORES[name].format(_furthest(observation.header, self._of_header))
         reason = self._reason(what, name, distances[name], joint) if joint < self.level else None
         return joint, reason, self._unseen(distances)
@@ -185,11 +189,16 @@ class Guard:
 
     def p_values(self, distances: Mapping[str, float]) -> dict[str, float]:
         """{score: p-value} of its distances, before they are joined."""
-        smallest = self.level / max(1, len(distances))
+        shares = self._shares(distances)
         return {
-            name: p_value(one, self.held_out[name], smallest, LEAST_EXCESS.get(name, 0.0))
+            name: p_value(one, self.held_out[name], self.level * shares[name], LEAST_EXCESS.get(name, 0.0))
             for name, one in distances.items()
         }
+
+    def _shares(self, names: Iterable[str]) -> dict[str, float]:
+        """{score: its part of the level} of these scores, which share all of it."""
+        each = {name: self.shares.get(name, 1.0) for name in names}
+        return {name: share / sum(each.values()) for name, share in each.items()}
 
     def distances(self, observation: Observation) -> dict[str, float]:
         """{score: distance from the training cases}, of all that can be computed."""
@@ -245,6 +254,7 @@ class Guard:
             "numbers": {name: list(pair) for name, pair in self.numbers.items()},
             "trained": self.trained,
             "answers": None if self.answers is None else self.answers.settings,
+            "shares": dict(self.shares),
             "sha256": hashlib.sha256(self.content).hexdigest(),
         }
 
@@ -288,6 +298,7 @@ class Guard:
             {name: Known.from_arrays(arrays, own) for name in SCORES if (own := f"{BY_OTHERS}.{name}") in arrays},
             Correlated.from_arrays(arrays, CONTRAST) if f"{CONTRAST}.middles" in arrays else None,
             Ranges.from_arrays(arrays, SYMMETRY) if f"{SYMMETRY}.middles" in arrays else None,
+            {name: float(share) for name, share in settings.get("shares", {}).items()},
         )
 
 
