@@ -36,7 +36,7 @@ SETS: Mapping[str, tuple[str, Sequence[str]]] = {
     "ventricles": ("mri/cardiac_sunnybrook", ("--modality", "MR")),
     "vessels": ("chasedb1", ("--modality", "OP")),
     "cells": ("bccd", ("--modality", "GM")),
-    "nuclei": ("dsb2018", ("--modality", "GM")),
+    "nuclei": ("dsb2018", ("--task", "instances", "--modality", "GM")),
     "radiographs": ("chest_xray", ("--modality", "DX")),
 }
 BEFORE, NOW = "before", "now"

@@ -155,6 +155,17 @@ def test_the_interval_of_a_high_auroc_holds_the_truth_and_misses_on_both_sides()
     assert sum(missed.values()) <= 15, missed
 
 
+def test_of_two_classes_either_as_the_positive_one_has_the_same_interval():
+    random = np.random.default_rng(4)
+    positive = random.random(40) < 0.3
+    scores = random.normal(size=40) + positive
+    first, second = (
+        bootstrap_statistic(partial(auroc, sign * scores, which), np.arange(40), strata=which, seed=0, compares=True)
+        for sign, which in ((1, positive), (-1, ~positive))
+    )
+    assert_allclose([second.value, second.low, second.high], [first.value, first.low, first.high], rtol=1e-12)
+
+
 def test_every_draw_holds_every_class_when_drawn_by_class():
     scores, positive = labelled(60, 0.05)
     drawn = bootstrap_statistic(partial(auroc, scores, positive), np.arange(60), seed=0)

@@ -359,7 +359,8 @@ def _all_weightings(strata: bytes, seed: int, draws: int) -> Floats:
 
 def _drawn(strata: Integers, seed: int, draws: int, at_once: int) -> Iterator[Floats]:
     random, people = np.random.default_rng(seed), len(strata)
-    members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
+    # In the order of their first people: of two classes, either is then drawn alike as the positive one.
+    members = [np.flatnonzero(strata == stratum) for stratum in dict.fromkeys(strata.tolist())]
     for start in range(0, draws, at_once):
         rows = min(at_once, draws - start)
         drawn = [own[random.integers(len(own), size=(rows, len(own)))] for own in members]
