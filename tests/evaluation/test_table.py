@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isocenter.errors import DatasetError, FormatError
-from isocenter.evaluation import case_table, check_table, class_names, metric_columns, rows_from_json, rows_to_json
+from isocenter.evaluation import (
+    case_table,
+    check_table,
+    class_names,
+    metric_columns,
+    read_cases,
+    rows_from_json,
+    rows_to_json,
+)
 from isocenter.values import Estimate, Row
 
 
@@ -67,6 +75,14 @@ def test_a_table_comes_back_whole_from_its_file(tmp_path):
 def test_a_table_that_would_be_misread_is_refused(rows, message):
     with pytest.raises(DatasetError, match=message):
         case_table(rows)
+
+
+def test_a_file_that_would_be_misread_is_refused_by_its_path(tmp_path):
+    path = tmp_path / "cases.csv"
+    pd.DataFrame([line(), line()]).to_csv(path, index=False)
+    with pytest.raises(DatasetError) as refused:
+        read_cases(path)
+    assert refused.value.where == str(path)
 
 
 numbers = st.floats(allow_nan=True, allow_infinity=False)

@@ -96,7 +96,10 @@ def read_cases(path: Path) -> Table:
         table[name] = text[name]
     for name in text.columns.intersection(["reference", "predicted"]):
         table[name] = text[name].mask(text[name] == "")
-    check_table(table)
+    try:
+        check_table(table)
+    except DatasetError as error:
+        raise error.stating(where=str(path)) from error
     return table
 
 
