@@ -215,6 +215,7 @@ def test_areas_without_any_variance_have_no_p_at_all():
         (lambda: mrmc(np.full((2, 3, 4), np.nan), [0, 1, 0, 1]), "every reader reads every case"),
         (lambda: mrmc(np.zeros((3, 3, 4)), [0, 1, 0, 1]), "every reader reads every case"),
         (lambda: icc([[1], [2]]), "at least two of each"),
+        (lambda: icc([[3, 3], [3, 3], [3, 3]]), "all ratings are 3"),
         (lambda: net_benefit([0.2, 1.2], [0, 1], [0.5]), "outside 0..1"),
         (lambda: net_benefit([0.2, 0.7], [0, 1], [1.0]), "below 1"),
         (lambda: net_benefit([0.2, 0.7], [0, 1, 1], [0.5]), "2,.* probabilities for .3,.* references"),

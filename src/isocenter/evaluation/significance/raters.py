@@ -33,6 +33,9 @@ def icc(ratings: ArrayLike, form: Form = "2") -> Test:
     if table.ndim != 2 or min(table.shape, default=0) < 2 or not np.isfinite(table).all():
         problem = f"ratings of {table.shape}, or some are missing"
         raise UsageError(problem, "icc", "Give (subjects, raters), at least two of each")
+    if not np.ptp(table) > 0:
+        problem = f"all ratings are {table.flat[0]:g}, so that subjects do not differ and nothing can be compared"
+        raise UsageError(problem, "icc", "Give ratings that differ, or state the share of equal ratings")
     kind, raters = form.removesuffix("k"), table.shape[1]
     if kind not in WORDS:
         raise UsageError(f"{form!r} is not a form of the ICC", "icc", "Choose 1, 2, 3, 1k, 2k or 3k")
@@ -59,7 +62,7 @@ def _by_ratio(table: Floats, *, one_way: bool) -> tuple[float, float, float, flo
     first, second = subjects - 1, (subjects - 1) * (raters - 1)
     if one_way:
         rest, second = (rest * second + of_raters * (raters - 1)) / (second + raters - 1), subjects * (raters - 1)
-    ratio = between / rest if rest > 0 else float("nan")
+    ratio = between / rest
     tail = (1 + LEVEL) / 2
     ends = ratio, ratio / stats.f.ppf(tail, first, second), ratio * stats.f.ppf(tail, second, first)
     value, low, high = (float((one - 1) / (one + raters - 1)) for one in ends)
@@ -70,8 +73,6 @@ def _two_way(table: Floats) -> tuple[float, float, float, float, float]:
     """Value, low, high, F and p where raters differ in their means too, and that counts."""
     n, k = table.shape
     between, of_raters, rest = _squares(table)
-    if not between + of_raters + rest > 0:
-        return float("nan"), float("nan"), float("nan"), float("nan"), float("nan")
     value = (between - rest) / (between + (k - 1) * rest + k * (of_raters - rest) / n)
     ratio, apart = between / rest, of_raters / rest
     part = n * (1 + (k - 1) * value) - k * value
