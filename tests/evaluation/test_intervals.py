@@ -14,9 +14,13 @@ from isocenter.evaluation import (
     auroc,
     bootstrap,
     bootstrap_statistic,
+    calibration_error,
     clopper_pearson,
+    energy_test,
     median,
+    permutation,
     proportion,
+    repeatability,
     wilson,
 )
 from isocenter.evaluation.intervals import CHUNK
@@ -234,6 +238,32 @@ def test_impossible_counts_are_refused():
     for successes, n in ((3, 2), (-1, 2), (0, 0)):
         with pytest.raises(UsageError, match="0 <= successes"):
             wilson(successes, n)
+
+
+@pytest.mark.parametrize("level", [95, 1, 0, -0.1, float("nan")])
+def test_a_level_that_is_no_share_is_refused(level):
+    for estimate in (
+        lambda: wilson(3, 9, level=level),
+        lambda: clopper_pearson(3, 9, level=level),
+        lambda: median(np.arange(20.0), np.arange(20), level=level),
+        lambda: repeatability([1.0, 2.0, 3.0], [1.1, 2.0, 3.0], level=level),
+    ):
+        with pytest.raises(UsageError, match="no level of an interval"):
+            estimate()
+
+
+@pytest.mark.parametrize("draws", [0, -5])
+def test_an_interval_or_a_test_without_draws_is_refused(draws):
+    scores, patients, truths = np.linspace(0.1, 0.9, 12), np.arange(12), np.arange(12) % 2
+    for estimate in (
+        lambda: bootstrap(scores, patients, seed=0, draws=draws),
+        lambda: Resampling(0, draws=draws),
+        lambda: permutation(scores, scores[::-1], draws=draws),
+        lambda: energy_test(scores[:6, None], scores[6:, None], seed=0, draws=draws),
+        lambda: calibration_error(scores, truths, patients, seed=0, draws=draws),
+    ):
+        with pytest.raises(UsageError, match="random draws"):
+            estimate()
 
 
 def test_the_median_lies_between_order_statistics_that_hold_it_often_enough():

@@ -13,6 +13,7 @@ from isocenter.errors import counted
 from isocenter.evaluation.calibration import ece_of_equal_mass, equal_mass, places_of_equal_mass
 from isocenter.evaluation.classification import BINS, EQUAL_WIDTH, ece, largest_calibration_error, place_in_bins
 from isocenter.evaluation.intervals import CHUNK, FEW_PATIENTS, LEVEL, Resampling, Seed, tail_of
+from isocenter.evaluation.weighting import refuse_no_draws
 from isocenter.values import Estimate, Floats
 
 # Of the law of the gaps.
@@ -148,6 +149,7 @@ def calibration_error(
     high in small sets and may lie above its interval; a bootstrap of it misses the truth (bench/interval_coverage.py).
     Bröcker and Smith, Weather Forecast 2007, doi:10.1175/WAF993.1
     """
+    refuse_no_draws(draws)
     chance, random = np.asarray(probabilities, dtype=np.float64), np.random.default_rng(Resampling.of(seed).seed)
     count = len(chance)
     if not count:

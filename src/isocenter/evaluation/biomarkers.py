@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import UsageError
 from isocenter.evaluation.regression import NORMAL_95
-from isocenter.evaluation.weighting import are_paired, steps_of
+from isocenter.evaluation.weighting import are_paired, refuse_impossible_level, steps_of
 from isocenter.lazy import cv2, fft, spatial, stats
 from isocenter.values import Estimate, Floats
 
@@ -206,6 +206,7 @@ def repeatability(
     Raunig et al., Stat Methods Med Res 2015, doi:10.1177/0962280214537344; Obuchowski and Bullen, Stat Methods Med Res
     2018, doi:10.1177/0962280217712089
     """
+    refuse_impossible_level(level)
     before, after = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     whole = are_paired(before, after) and bool(np.isfinite([before, after]).all())
     if not whole or len(before) < FEWEST or (relative and min(before.min(), after.min()) <= 0):

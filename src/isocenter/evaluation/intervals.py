@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import UsageError, counted
-from isocenter.evaluation.weighting import are_paired, truths_of
+from isocenter.evaluation.weighting import are_paired, refuse_impossible_level, refuse_no_draws, truths_of
 from isocenter.lazy import special, stats
 from isocenter.values import Draws, Estimate, Floats, Recipe
 
@@ -46,6 +46,9 @@ class Resampling:
     keeps_draws: bool = False
     draws: int = DRAWS
     keeps_recipe: bool = False
+
+    def __post_init__(self) -> None:
+        refuse_no_draws(self.draws)
 
     @classmethod
     def of(cls, seed: Seed) -> Resampling:
@@ -175,7 +178,7 @@ def wilson(successes: int, n: int, *, level: float = LEVEL) -> Estimate:
 
     Wilson, J Am Stat Assoc 1927, doi:10.1080/01621459.1927.10502953
     """
-    _refuse_impossible_counts(successes, n)
+    _refuse_impossible(successes, n, level)
     if successes in (0, n):
         return clopper_pearson(successes, n, level=level)
     share, z = successes / n, float(stats.norm.ppf((1 + level) / 2))
@@ -204,7 +207,7 @@ def clopper_pearson(successes: int, n: int, *, level: float = LEVEL) -> Estimate
 
     Clopper and Pearson, Biometrika 1934, doi:10.1093/biomet/26.4.404
     """
-    _refuse_impossible_counts(successes, n)
+    _refuse_impossible(successes, n, level)
     tail = (1 - level) / 2
     low = float(stats.beta.ppf(tail, successes, n - successes + 1)) if successes else 0.0
     high = float(stats.beta.isf(tail, successes + 1, n - successes)) if successes < n else 1.0
@@ -217,6 +220,7 @@ def median(scores: ArrayLike, patients: ArrayLike, *, unit: str = "", level: flo
     scores: (images,) NaN is left out; with several images of one patient there is no interval
     David and Nagaraja, Order Statistics 2003, section 7.1
     """
+    refuse_impossible_level(level)
     values, owners = _aligned(scores, patients)
     owners, values = owners[np.isfinite(values)], np.sort(values[np.isfinite(values)])
     n, people = len(values), len(np.unique(owners))
@@ -385,6 +389,7 @@ def _aligned(scores: ArrayLike, patients: ArrayLike) -> tuple[Floats, NDArray[An
     return values, owners
 
 
-def _refuse_impossible_counts(successes: int, n: int) -> None:
+def _refuse_impossible(successes: int, n: int, level: float) -> None:
+    refuse_impossible_level(level)
     if not 0 <= successes <= n or n < 1:
         raise UsageError(f"{successes} successes in {n} trials", "intervals", "Give 0 <= successes <= n and n >= 1")

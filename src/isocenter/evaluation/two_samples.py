@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from isocenter.evaluation.weighting import refuse_no_draws
 from isocenter.lazy import stats
 from isocenter.values import Floats
 
@@ -57,6 +58,7 @@ def two_sample_tests(first: ArrayLike, second: ArrayLike, *, seed: int, draws: i
 
 def _dealt(first: ArrayLike, second: ArrayLike, seed: int, draws: int) -> tuple[Floats, Floats]:
     """The rows of both, and (dealings, rows) which are dealt to the first; the first dealing is what they are."""
+    refuse_no_draws(draws)
     random = np.random.default_rng(seed)
     groups = [_some(np.asarray(one, dtype=np.float64), random) for one in (first, second)]
     rows, size = _whitened(np.concatenate(groups)), len(groups[0])

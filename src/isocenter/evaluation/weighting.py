@@ -14,6 +14,18 @@ from isocenter.values import Floats
 ROUNDING = 1e-6
 
 
+def refuse_impossible_level(level: float) -> None:
+    """Raise UsageError for the level of an interval that is no share, such as 95 for 0.95."""
+    if not 0 < level < 1:
+        raise UsageError(f"{level:g} is no level of an interval", "level", "Give a share, such as 0.95 for 95 %")
+
+
+def refuse_no_draws(draws: int) -> None:
+    """Raise UsageError for a number of random draws from which nothing can be estimated."""
+    if draws < 1:
+        raise UsageError(f"{draws} random draws", "draws", "Give 1 or more, such as 2000")
+
+
 def truths_of(given: ArrayLike, name: str) -> NDArray[np.bool_]:
     """The truths in an argument of this name: booleans, or 0 and 1. Raises UsageError for any other value.
 

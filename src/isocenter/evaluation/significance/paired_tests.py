@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from isocenter.errors import UsageError
 from isocenter.evaluation.significance.areas import placements
 from isocenter.evaluation.significance.outcome import LEVEL, NOTHING, Test, numbers_of, owners_of
-from isocenter.evaluation.weighting import truths_of
+from isocenter.evaluation.weighting import refuse_no_draws, truths_of
 from isocenter.lazy import stats
 from isocenter.values import Floats
 
@@ -43,6 +43,7 @@ def permutation(
     AUROCs of .95, of whom 25 do (bench/type_one_error.py). The share of draws, (1 + b) / (1 + m), takes 0.05 % at most.
     Bandos et al., Stat Med 2005, doi:10.1002/sim.2149: the difference of two AUROCs is a sum over cases
     """
+    refuse_no_draws(draws)
     own, other = numbers_of(first, second)
     owner = owners_of(patients, len(own))
     each = (other - own) / len(own) if positive is None else _area_parts(own, other, truths_of(positive, "positive"))
