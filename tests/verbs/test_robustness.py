@@ -11,7 +11,10 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import UsageError
+from isocenter.report import number
+from isocenter.values import Estimate
 from isocenter.verbs.auditing import AuditOptions
+from isocenter.verbs.auditing.robustness import Line, verdict
 
 FILE = "robustness.csv"
 BESIDE = ["calibration", "abstention", "gate"]
@@ -65,11 +68,31 @@ def test_the_gate_refuses_pictures_that_are_blurred_out(worse):
 
 def test_the_report_names_the_worst_corruption_and_the_cases_stay_as_they_are(gated, worse):
     page = (worse.out / "report.html").read_text()
-    assert "The corruption that does most harm is" in page or "No corruption makes" in page
+    assert "The corruption that does most harm is" in page or "No corruption" in page
     assert "missing input" not in page  # without its only image it knows nothing, which says nothing of it
     plain = isocenter.evaluate(gated.out, gated.data, device="cpu")
     pd.testing.assert_frame_equal(plain.scored.table, worse.scored.table)
     assert not any(FILE in audit.tables for audit in plain.scored.audits)
+
+
+def test_harm_is_stated_only_where_the_interval_of_the_loss_shows_it():
+    line = Line("jpeg", 2, "auroc", "all", 0.947, None, None, 136, 70, None, 0.0, 0.0)
+
+    def words(low: float, high: float) -> str:
+        loss = Estimate(-0.001, low, high, n=136, patients=70)
+        return verdict("corruption", line, "AUROC", 0.948, 1, lambda _: loss)
+
+    assert words(-0.002, -0.0005).startswith("The corruption that does most harm is JPEG at severity 2: AUROC is 0.947")
+    unsure = words(-0.01, 0.01)
+    assert unsure.startswith("No corruption is shown to do harm; the worst is JPEG at severity 2: AUROC is 0.947")
+    assert "95 % interval −0.010 to +0.010; no difference shown" in unsure
+
+
+def test_the_loss_by_a_corruption_is_stated_with_its_interval_from_the_same_patients(worse):
+    page = (worse.out / "report.html").read_text()
+    table = pd.read_csv(worse.out / FILE).query("label == 'all' and metric == 'auroc' and severity >= 0")
+    before, least = table["value"].iloc[0], table["value"].min()
+    assert least == before or f"a paired difference of {number(least - before, signed=True)} (" in page
 
 
 def test_volumes_and_structures_have_their_figures_too(segmented, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isocenter.errors import IsocenterError, listed
-from isocenter.evaluation import Table, case_table
+from isocenter.evaluation import Table, case_table, compared
 from isocenter.lazy import pandas as pd
 from isocenter.planning import profile_for
 from isocenter.report import Block, Details, Paragraph, Section, figures, metric_name, number
@@ -18,7 +18,7 @@ from isocenter.report import Table as PageTable
 from isocenter.tasks import Task
 from isocenter.transforms import CORRUPTIONS, corrupted
 from isocenter.values import Case, Estimate, Image, Row
-from isocenter.verbs.evaluation import Audited, headline_rows, rows_of, summed_up
+from isocenter.verbs.evaluation import Audited, headline_rows, rows_of, signed, summed_up
 from isocenter.verbs.reading import tracked
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ HOW = (
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Condition:
     """One way in which cases are changed: a corruption at a severity, or an input left out."""
 
@@ -88,7 +88,7 @@ def robustness(audit: Audit) -> Audited | None:
     if failed:
         notes += [f"Some cases could not be predicted under {listed(failed)}: robustness.csv lacks them there."]
     table = pd.DataFrame([asdict(one) for one in lines]).astype({"severity": "Int64"})
-    return Audited({ROBUSTNESS: table}, sections=[_section(audit, lines)], notes=notes)
+    return Audited({ROBUSTNESS: table}, sections=[_section(audit, lines, tried)], notes=notes)
 
 
 def _conditions(audit: Audit, cases: Sequence[Case]) -> tuple[list[Condition], list[str]]:
@@ -222,7 +222,7 @@ def _lines(
         )
 
 
-def _section(audit: Audit, lines: Sequence[Line]) -> Section:
+def _section(audit: Audit, lines: Sequence[Line], tried: Mapping[Condition, _Tried]) -> Section:
     """The verdict on the main figure of each task, its course over severities, and what the gate made of it."""
     scored, blocks = audit.scored, list[Block]()
     primary = str(audit.predictor.model_of(audit.cases[0].id).record.get("primary", scored.rows[0].metric))
@@ -230,12 +230,27 @@ def _section(audit: Audit, lines: Sequence[Line]) -> Section:
     for head in heads if scored.task is not None and scored.task.decoding.parts else heads[:1]:
         own = [one for one in lines if (one.metric, one.label) == (head.metric, head.label)]
         sign = -1 if audit.predictor.task.traits.is_error(head.metric) else 1
-        blocks += _blocks(own, metric_name(head.metric, scored.metric_names), sign)
+        blocks += _blocks(own, metric_name(head.metric, scored.metric_names), sign, partial(_loss, audit, tried))
     return Section(TITLE, [*blocks, Paragraph(HOW)])
 
 
-def _blocks(own: Sequence[Line], metric: str, sign: int) -> Iterator[Block]:
-    """Of one metric, whose first line is that of the images as they are; sign: -1 where less is better."""
+def _loss(audit: Audit, tried: Mapping[Condition, _Tried], line: Line) -> Estimate:
+    """How much higher a figure is under the condition of a line than with images as they are, in the same cases."""
+    table = case_table(tried[Condition(line.corruption, line.severity)].rows)
+    before = audit.scored.table
+    before = before[before["case"].isin(set(table["case"]))].reset_index(drop=True)
+    summary = audit.predictor.task.scoring.summary
+    rows, _ = compared({NONE: before, line.words: table}, [summary, summary], seed=audit.seed)
+    [[apart]] = [one.differences for one in rows if (one.metric, one.label) == (line.metric, line.label)]
+    return apart
+
+
+def _blocks(own: Sequence[Line], metric: str, sign: int, loss: Callable[[Line], Estimate]) -> Iterator[Block]:
+    """Of one metric, whose first line is that of the images as they are.
+
+    sign: -1 where less is better
+    loss: a line to the difference from the images as they are
+    """
     base, *others = own
     left_out = [one for one in others if one.severity is None]
     steps: dict[str, dict[int, Estimate]] = {}
@@ -248,7 +263,7 @@ def _blocks(own: Sequence[Line], metric: str, sign: int) -> Iterator[Block]:
     ):
         if known := [one for one in tried if np.isfinite(one.value)]:
             worst = min(known, key=lambda line: sign * line.value)
-            yield Paragraph(_verdict(what, worst, metric, base.value, sign))
+            yield Paragraph(verdict(what, worst, metric, base.value, sign, loss))
     if steps:
         title, caption = f"{metric} when images get worse", "Dashed: images as they are. Lines: 95 % intervals."
         yield figures.courses(steps, title, axes=("severity", metric), base=base.value, caption=caption)
@@ -258,14 +273,19 @@ def _blocks(own: Sequence[Line], metric: str, sign: int) -> Iterator[Block]:
     yield Details("At the highest severity, and without each input", [PageTable(columns, cells)])
 
 
-def _verdict(what: str, worst: Line, metric: str, base: float, sign: int) -> str:
+def verdict(what: str, worst: Line, metric: str, base: float, sign: int, loss: Callable[[Line], Estimate]) -> str:
+    """What does most harm, if the interval of the loss shows that it does any."""
     if sign * (base - worst.value) <= 0:
         return f"No {what} makes {metric} worse than {number(base)}."
     named = worst.words.removeprefix(WITHOUT)
     named += "" if worst.severity is None else f" at severity {worst.severity}"
     gate = "" if worst.gate is None else f"; the gate refuses {100 * worst.gate:.0f} % of these cases"
+    apart = loss(worst)
+    # Without an interval nothing speaks against the loss: all draws of the patients had the same one.
+    shown = apart.low is None or apart.high is None or apart.low > 0 or apart.high < 0
+    lead = f"The {what} that does most harm is" if shown else f"No {what} is shown to do harm; the worst is"
     then = f"{metric} is {number(worst.value)}, {number(base)} with images as they are"
-    return f"The {what} that does most harm is {named}: {then}{gate}."
+    return f"{lead} {named}: {then}, a paired difference of {signed(apart)}{gate}."
 
 
 def _cell(value: float | None) -> str:
