@@ -105,6 +105,18 @@ def test_with_one_group_that_can_be_judged_gaps_are_there_and_empty():
     assert all(gap["value"] is None and gap["p"] is None for gap in gaps.values())
 
 
+def test_gaps_that_too_few_people_have_are_one_sentence_of_the_report_and_no_rows():
+    table = table_of(200)
+    table["covariate_site"] = ["a"] * 195 + ["b"] * 5
+    found = audited(table, groups="sex,site")
+    unknown = [one for one in found.records["fairness.json"][1]["gaps"] if one["value"] is None]
+    assert {one["attribute"] for one in unknown} == {"site"}
+    [every, sentence] = found.sections[0].blocks[-2:]
+    [rows] = every.blocks
+    assert {cells[0] for cells in rows.rows} == {"sex"}
+    assert sentence.text == f"{len(unknown)} gaps without a value, too few to judge: site ({len(unknown)})."
+
+
 def test_where_no_gap_can_be_tested_the_report_does_not_say_that_none_was_found():
     table = table_of(40)
     table["covariate_site"] = ["a"] * 35 + ["b"] * 5

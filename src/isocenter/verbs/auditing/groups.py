@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -334,8 +335,7 @@ def _section(
     columns = ("Attribute", "Gap", "Label", "Value", "95 % interval", "p", "adjusted p", "Worst for")
     if rows:
         blocks.append(PageTable(columns, rows))
-    every = [_cells(gap, names) for gap in compared.gaps]
-    blocks.append(Details(f"All {len(every)} gaps", [PageTable(columns, every, HOW)]))
+    blocks += _all_gaps(compared.gaps, names, columns)
     levels = [
         (a, g, row.label, number(row.estimate.value)) for a, g, row, _ in compared.rows if row.metric == THRESHOLD
     ]
@@ -347,6 +347,17 @@ def _section(
         heads = ("Attribute", "Other groups", "Own group", "Difference", "p")
         blocks.append(Details("Do people with similar images get similar answers?", [PageTable(heads, cells, NEAREST)]))
     return Section(TITLE, blocks)
+
+
+def _all_gaps(gaps: Sequence[Gap], names: Mapping[str, str], columns: Sequence[str]) -> Iterator[Block]:
+    """Every gap that has a value, and of how many there are too few people, by attribute."""
+    known = [_cells(gap, names) for gap in gaps if np.isfinite(gap.value)]
+    unknown = Counter(gap.attribute for gap in gaps if not np.isfinite(gap.value))
+    if known:
+        yield Details(f"All {counted(len(known), 'gap')} with a value", [PageTable(columns, known, HOW)])
+    if unknown:
+        parts = listed([f"{attribute} ({count})" for attribute, count in unknown.items()])
+        yield Paragraph(f"{counted(unknown.total(), 'gap')} without a value, {FEW}: {parts}.")
 
 
 def _forest(compared: Found, names: Mapping[str, str]) -> Iterator[Block]:
@@ -367,5 +378,4 @@ def _forest(compared: Found, names: Mapping[str, str]) -> Iterator[Block]:
 def _cells(gap: Gap, names: Mapping[str, str]) -> tuple[Any, ...]:
     interval = f"{number(gap.low)} to {number(gap.high)}" if np.isfinite(gap.low) else ""
     p_values = [f"{one:.2g}" if np.isfinite(one) else "" for one in (gap.p, gap.p_adjusted)]
-    value = number(gap.value) if np.isfinite(gap.value) else FEW
-    return (gap.attribute, metric_name(gap.metric, names), gap.label, value, interval, *p_values, gap.worst)
+    return (gap.attribute, metric_name(gap.metric, names), gap.label, number(gap.value), interval, *p_values, gap.worst)
