@@ -47,7 +47,8 @@ def test_measurements_of_what_is_looked_at_explain_a_share_of_the_answers(classi
     assert table["r2"].nunique() == 1
     assert table["share"].sum() == pytest.approx(1)
     assert result.tables["concepts.csv"]["source"].unique().tolist() == ["measured"]
-    assert "A sparse sum of" in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "A sparse sum of" in page and 'href="concepts.csv"' in page
 
 
 def test_concepts_shown_by_examples_have_a_score_beside_random_ones(classified, cohort, tmp_path, cli):

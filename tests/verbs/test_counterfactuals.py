@@ -60,7 +60,8 @@ def test_the_difference_is_that_of_the_two_images_within_the_range_of_the_first(
         share = (abs(apart) > 0.01 * np.ptp(given)).mean()
         assert share == pytest.approx(table.loc[picture.stem, "share_changed"], abs=1e-6)
         assert (result.out / f"{picture.stem}_counterfactual.png").is_file()
-    assert "What would flip the call" in (result.out / "report.html").read_text()
+    page = (result.out / "report.html").read_text()
+    assert "What would flip the call" in page and 'href="counterfactuals.csv"' in page
 
 
 def test_a_name_that_is_not_called_and_a_model_that_calls_nothing_are_refused(classified, segmented):

@@ -29,7 +29,7 @@ from isocenter.explanation import (
 )
 from isocenter.lazy import pandas as pd
 from isocenter.quality import channel_measurements
-from isocenter.report import Block, Paragraph, Section, number
+from isocenter.report import Block, Link, Paragraph, Section, number
 from isocenter.report import Table as PageTable
 from isocenter.runtime import Differentiable, Model
 from isocenter.transforms import COLOUR, recoloured, stacked
@@ -271,7 +271,8 @@ def _by_examples(cohort: Cohort, folder: Path, reading: ReadingOptions, seed: in
 
 
 def _audited(lines: Sequence[Mapping[str, Any]], section: Section) -> Audited:
-    return Audited({CONCEPTS: pd.DataFrame(lines, columns=list(COLUMNS))}, sections=[section])
+    table = pd.DataFrame(lines, columns=list(COLUMNS))
+    return Audited({CONCEPTS: table}, sections=[replace(section, files=[Link(CONCEPTS, CONCEPTS)])])
 
 
 def _section_of_measurements(surrogate: Surrogate, cases: int) -> Section:
