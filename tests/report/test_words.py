@@ -158,3 +158,9 @@ def test_ratios_keep_their_decimals_beside_a_large_slope():
     rows = [Row("uno_c", "all", Estimate(0.624, 0.485, 0.745)), Row("slope", "all", Estimate(55.9, -13.9, 133.5))]
     assert [aligned(row.estimate, rows) for row in rows] == ["0.624", "55.9"]
     assert bare_interval(rows[0].estimate, rows) == "0.485 to 0.745"
+
+
+def test_an_empty_setting_is_none_and_no_blank():
+    assert (
+        setting_text({"method": "none", "parameters": {}, "flips": []}) == "method: none, parameters: none, flips: none"
+    )

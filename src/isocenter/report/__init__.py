@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         p_text,
         row_name,
         sentence,
+        setting_text,
         value_text,
     )
 

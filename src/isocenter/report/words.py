@@ -195,6 +195,8 @@ def _no_setting(_: None) -> str:
 
 @setting_text.register
 def _settings(value: Mapping) -> str:
+    if not value:
+        return "none"
     if len(value) > MOST_LISTED and all(isinstance(part, Mapping) for part in value.values()):
         return f"{len(value)} entries, from {next(iter(value))} to {next(reversed(value))}"
     return ", ".join(f"{name}: {setting_text(part)}" for name, part in value.items())
@@ -203,6 +205,8 @@ def _settings(value: Mapping) -> str:
 @setting_text.register(list)
 @setting_text.register(tuple)
 def _setting_list(value: Sequence[Any]) -> str:
+    if not value:
+        return "none"
     if len(value) > MOST_LISTED and all(isinstance(part, int | float) for part in value):
         return f"{len(value)} numbers, from {setting_text(value[0])} to {setting_text(value[-1])}"
     if len(value) > MOST_LISTED and all(isinstance(part, list | tuple) for part in value):

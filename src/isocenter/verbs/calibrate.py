@@ -10,6 +10,7 @@ from typing import Any, Unpack
 from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.evaluation import rows_from_records
 from isocenter.keywords import named_keywords
+from isocenter.report import setting_text
 from isocenter.runtime import (
     CALIBRATED,
     PACKAGED,
@@ -82,7 +83,7 @@ class Calibrated:
         if self.left_out:
             lines.append(f"warning: {_left_out(self.left_out)}")
         lines += [f"warning: {sentence}" for sentence in self.unkept]
-        lines += [f"{name}: {decision.value} ({decision.because})" for name, decision in self.decisions.items()]
+        lines += [f"{name}: {setting_text(one.value)} ({one.because})" for name, one in self.decisions.items()]
         return "\n".join([*lines, *([] if self.certificate is None else self.certificate.lines)])
 
 
