@@ -178,7 +178,8 @@ def pictures_of(
     target = "the answer as a whole" if made.target == WHOLE else made.target
     title = f"{method.name}: {target}"
     how: dict[str, Any] = {"failed": failed, "inside": inside}
-    words = method.words if inside is None else f"{method.words}; outlined what experts marked"
+    words = f"{method.words[0].upper()}{method.words[1:]}"
+    words += "" if inside is None else "; outlined what experts marked"
     for_all = f"{words}; all images together, over {image.channels[0]}" if made.images else words
     drawn = {method.name: figures.heat(image, made.data, title, caption=for_all, **how)}
     for name, data in made.images.items():
@@ -188,7 +189,7 @@ def pictures_of(
         caption = f"{words}; colours are those of all images"
         drawn[f"{method.name}_{name}"] = figures.heat(image, data, f"{title}, {name}", caption=caption, **own)
     if made.disagreement is not None:
-        caption = "standard deviation over the members' maps, in the colours of their mean"
+        caption = "Standard deviation over the members' maps, in the colours of their mean"
         own = {"among": [made.data], **how}
         name = f"{method.name}_{DISAGREEMENT}"
         drawn[name] = figures.heat(image, made.disagreement, f"{title}, {DISAGREEMENT}", caption=caption, **own)
