@@ -191,6 +191,7 @@ def test_a_verdict_on_too_few_patients_is_marked_as_their_intervals_are(tmp_path
     assert ("unreliable: 6 patients in the smallest group" in row["method"]) == few
     assert "second against first: equivalent by a margin of 0.3, which is exploratory" in repr(found)
     assert ("exploratory, unreliable (" in repr(found)) == few
+    assert f"({test}, p of no difference " in repr(found) and "p of no difference = " in page  # none of the margin
     assert ("equivalent, unreliable" in page) == few
 
 

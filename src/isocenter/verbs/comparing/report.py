@@ -49,7 +49,7 @@ def sentences_of_tests(comparison: Comparison) -> Iterator[str]:
         if row.margin and row.verdict == "not shown":
             margin = f", nor that it is not inferior by the margin of {row.margin:g}"
         words = f"{sides[1]}: {WORDS[row.verdict]} {sides[0]}{margin}"
-        yield sentence(f"{words} ({apart}; {TESTS[row.name]}, p {_p(row)})")
+        yield sentence(f"{words} ({apart}; {TESTS[row.name]}, {row.name_of_p} {_p(row)})")
 
 
 def table_of_tests(comparison: Comparison, rows: Sequence[ModelTest]) -> Block:

@@ -117,7 +117,7 @@ class Comparison(InNotebook):
                 ]
         lines += [
             f"{one.sides[1]} against {one.sides[0]}: {one.verdict}{self._limits(one)} "
-            f"({one.name}, p {p_text(one.p_adjusted)})"
+            f"({one.name}, {one.name_of_p} {p_text(one.p_adjusted)})"
             for one in self.tested.rows
             if one.is_primary
         ]

@@ -76,6 +76,11 @@ class ModelTest:
         return f"{READERS} with {self.first}", f"{READERS} with {self.second}"
 
     @property
+    def name_of_p(self) -> str:
+        """What p is of: a verdict by the margin rests on the interval, and p says nothing of it."""
+        return "p of no difference" if self.verdict in OF_MARGINS else "p"
+
+    @property
     def is_unreliable(self) -> bool:
         """Whether the test rests on too few patients."""
         return UNRELIABLE in self.test.method
