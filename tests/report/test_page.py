@@ -91,6 +91,16 @@ def test_no_page_is_wider_than_its_screen(page: Page, browser: Any, width: int) 
     assert float(browser.read(html, size=(width, 900)).state["wide"]) <= 0
 
 
+def test_the_words_above_a_wide_table_stay_within_a_narrow_screen(browser: Any) -> None:
+    columns = [f"a column of many words {n}" for n in range(9)]
+    wide = Table(columns, [["word " * 9] * 9], "By class, with the 95 % interval; patients as clusters. " * 3)
+    right = "document.querySelector('caption span').getBoundingClientRect().right"
+    probe = f"<script>document.body.dataset.beyond = {right} - innerWidth</script>"
+    html = render(Page("Wide", [], [Section("Results", [wide])])).replace("</body>", f"{probe}</body>")
+    html = html.replace("default-src 'none'", "script-src 'unsafe-inline'")
+    assert float(browser.read(html, size=(390, 900)).state["beyond"]) <= 0
+
+
 def test_the_page_is_dark_for_who_wants_it_dark(page: Page, browser: Any) -> None:
     html = render(page)
     light, dark = (browser.look(html, dark=dark) for dark in (False, True))
