@@ -22,7 +22,7 @@ from isocenter.explanation import (
 )
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import write_maps
-from isocenter.report import Figure, Gallery, Link, Paragraph, Section, figures
+from isocenter.report import Block, Figure, Gallery, Link, Paragraph, Section, figures
 from isocenter.runtime import Differentiable, Model
 from isocenter.transforms import stacked
 from isocenter.values import Case, Image, Map
@@ -160,5 +160,5 @@ def _section(rows: Sequence[Mapping[str, Any]], strips: Sequence[Figure], same: 
     verdict += f" {counted(same, 'case')} already have this answer." if same else ""
     if changes := [f"{row['case']}: {row['change']}" for row in rows if row["space"] == OF_COVARIATE]:
         verdict += f" A single covariate flips: {'; '.join(changes[:MOST_STRIPS])}."
-    blocks = [Paragraph(verdict), *([Gallery(strips[:MOST_STRIPS])] if strips else [])]
+    blocks: list[Block] = [Paragraph(verdict), *([Gallery(strips[:MOST_STRIPS])] if strips else [])]
     return Section(TITLE, blocks, [Link(COUNTERFACTUALS, COUNTERFACTUALS)])
