@@ -86,6 +86,32 @@ def test_what_the_header_is_enough_to_refuse_is_refused_with_it_whatever_the_net
     assert replace(guard, held_out={}).refused_by_header(image(modality="CT")) is None
 
 
+def test_a_colour_that_others_have_is_not_refused_by_headers_that_are_all_alike():
+    rng = np.random.default_rng(3)
+
+    def picture(tint: float) -> Observation:
+        pixels = rng.uniform(0.0, 1.0, (1, 16, 16)) + np.array([tint, 0.0, -tint])[:, None, None]
+        geometry = Geometry.of_pixels((16, 16))
+        own = Image(pixels.astype(np.float32), geometry, modality="OP", channels=("R", "G", "B"))
+        pictures.append(own)
+        return replace(seen(rng), header=header_of(own))
+
+    pictures: list[Image] = []
+    tints = rng.uniform(0.1, 0.6, 140)
+    guard = fitted_guard(
+        [picture(one) for one in tints[:60]], [picture(one) for one in tints[60:100]], LEVEL, exact=True
+    )
+    assert guard is not None
+    fresh = [picture(one) for one in tints[100:]]
+    refused = [guard.refused_by_header(one) for one in pictures[100:]]
+    assert refused.count(None) == len(fresh)
+    long = header_of(flat := Image(np.ones((3, 16, 160), np.float32), Geometry.of_pixels((16, 160)), modality="OP"))
+    verdict = guard.refused_by_header(flat)
+    assert verdict is not None
+    assert verdict[1].startswith("its proportion")
+    assert guard.verdict(replace(seen(rng), header=long))[0] <= verdict[0] < LEVEL
+
+
 @pytest.mark.parametrize("held_out", [10, 40, 500])
 def test_what_is_unlike_the_training_cases_is_refused_with_its_reason_and_its_figure(held_out):
     guard, rng = gate(held_out=held_out), np.random.default_rng(7)

@@ -153,10 +153,7 @@ class Guard:
         distances = self.distances(observation)
         if not distances:
             return 1.0, None, [f"{UNSEEN} it: its header says nothing"]
-        each = self.p_values(distances)
-        joined = {name: p / share for (name, p), share in zip(each.items(), self._shares(each).values(), strict=True)}
-        name = min(joined, key=joined.__getitem__)
-        joint = min(1.0, joined[name])
+        name, joint = self._joined(distances, distances)
         what = SCORES[name].format(_furthest(observation.header, self._of_header))
         reason = self._reason(what, name, distances[name], joint) if joint < self.level else None
         return joint, reason, self._unseen(distances)
@@ -164,20 +161,27 @@ class Guard:
     def refused_by_header(self, image: Image, covariates: Mapping[str, Any] | None = None) -> tuple[float, str] | None:
         """The p-value and the reason where its header is enough to refuse an image, whatever the network sees in it.
 
-        The p-value is that of the header times the number of all scores: what the others state can only lower it.
+        The p-value is joined with all scores as `verdict` joins it: what the others state can only lower it.
         """
         if not self.is_calibrated:
             return None
         header = header_of(image, covariates)
         if (reason := self._unknown_word(header)) is not None:
             return 0.0, reason
-        distance = header_distance(header, self.numbers)
-        if distance is None or HEADER not in self.held_out:
+        distances = self.distances(Observation(header, np.empty((0, 0), np.float32)))
+        if not distances:
             return None
-        scores = len(self.held_out)
-        joint = scores * p_value(distance, self.held_out[HEADER], self.level / scores, LEAST_EXCESS[HEADER])
-        what = SCORES[HEADER].format(_furthest(header, self.numbers))
-        return (joint, self._reason(what, HEADER, distance, joint)) if joint < self.level else None
+        name, joint = self._joined(distances, self.held_out)
+        what = SCORES[name].format(_furthest(header, self._of_header))
+        return (joint, self._reason(what, name, distances[name], joint)) if joint < self.level else None
+
+    def _joined(self, distances: Mapping[str, float], among: Iterable[str]) -> tuple[str, float]:
+        """The score that speaks most against an image, and the joint p-value, of these scores among all that count."""
+        shares = self._shares(among)
+        each = self.p_values(distances, shares)
+        joined = {name: p / shares[name] for name, p in each.items()}
+        name = min(joined, key=joined.__getitem__)
+        return name, min(1.0, joined[name])
 
     def _unknown_word(self, header: Header) -> str | None:
         """The reason to refuse a header with a word that no training case had."""
@@ -187,9 +191,9 @@ class Guard:
                 return f"its {name} is {word}; of the training cases it was {listed(known)}"
         return None
 
-    def p_values(self, distances: Mapping[str, float]) -> dict[str, float]:
-        """{score: p-value} of its distances, before they are joined."""
-        shares = self._shares(distances)
+    def p_values(self, distances: Mapping[str, float], shares: Mapping[str, float] | None = None) -> dict[str, float]:
+        """{score: p-value} of its distances, before they are joined; shares: of the level, else of these alone."""
+        shares = self._shares(distances) if shares is None else shares
         return {
             name: p_value(one, self.held_out[name], self.level * shares[name], LEAST_EXCESS.get(name, 0.0))
             for name, one in distances.items()

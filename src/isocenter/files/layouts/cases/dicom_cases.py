@@ -152,9 +152,9 @@ def _one_file(folder: Folder, options: DatasetOptions) -> Reading:
 
 def _localizers(everything: Sequence[SeriesFiles]) -> list[SeriesFiles]:
     """The localizers among other image series, without those that something was drawn on."""
-    drawn_on = {uid for one in everything if one.sop_class in DRAWN for uid in one.references}
+    outlined = {uid for one in everything if one.sop_class in DRAWN for uid in one.references}
     images = [one for one in everything if one.is_image]
-    localizers = [one for one in images if one.is_localizer and one.uid not in drawn_on]
+    localizers = [one for one in images if one.is_localizer and one.uid not in outlined]
     return localizers if len(localizers) < len(images) else []
 
 
