@@ -23,6 +23,7 @@ from isocenter.evaluation import (
     auroc,
     bootstrap,
     bootstrap_statistic,
+    brier_estimates,
     calibration_error,
     clopper_pearson,
     ece,
@@ -182,6 +183,19 @@ def true_ece(kept: float) -> float:
     return (1 - kept) * (0.25 - 1 / 900)
 
 
+def part_of_brier(random: Random, patients: int, draws: int, part: int, kept: float) -> Estimate:
+    """kept: as above"""
+    chance = random.random(patients)
+    happened = random.random(patients) < 0.5 + kept * (chance - 0.5)
+    return brier_estimates(chance, happened, np.arange(patients), seed=0)[part]
+
+
+def true_part(part: int, kept: float) -> float:
+    """Of uniform probabilities in 15 equal bins, whose middles have this variance."""
+    middles = (1 - 1 / 15**2) / 12
+    return ((1 - kept) ** 2 * middles, kept**2 * middles, 0.25)[part]
+
+
 def true_f1() -> float:
     hit = stats.norm.cdf(SEPARATION / 2)
     return float(2 * 0.3 * hit / (2 * 0.3 * hit + 0.7 * (1 - hit) + 0.3 * (1 - hit)))
@@ -232,6 +246,16 @@ STUDIES: list[tuple[str, str, float, Study]] = [
             partial(ece_by_gaps, kept=kept),
         )
         for kept in (0.8, 0.6)
+    ],
+    *[
+        (
+            f"Brier's {name} {true_part(part, kept):.3f}",
+            "normal law of the parts by patient",
+            true_part(part, kept),
+            partial(part_of_brier, part=part, kept=kept),
+        )
+        for kept in (1.0, 0.6)
+        for part, name in enumerate(("reliability", "resolution", "uncertainty"))
     ],
 ]
 

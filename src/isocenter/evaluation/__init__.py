@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     )
     from isocenter.evaluation.calibration import (
         adaptive_calibration_error,
-        brier_parts,
         ece_of_equal_mass,
         equal_mass,
         places_of_equal_mass,
@@ -85,6 +84,7 @@ if TYPE_CHECKING:
         widest,
     )
     from isocenter.evaluation.cross_conformal import cross_bound, cross_interval, cross_sets, cross_steps, people_of
+    from isocenter.evaluation.decomposition import brier_estimates, brier_parts
     from isocenter.evaluation.detection import Froc, Matches, box_iou, box_sizes
     from isocenter.evaluation.distance import Surface, SurfaceDistance, elements, surface_distance
     from isocenter.evaluation.fairness import (

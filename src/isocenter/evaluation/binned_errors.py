@@ -64,14 +64,19 @@ class Gaps:
         places = kind.shares(chance)
         places = places[:, places.sum(axis=0) > 0]
         each = places / (places.sum(axis=0) if kind.largest else len(chance))
-        people, owner = np.unique(patients, return_inverse=True)
         images = each if kind.largest else np.full((len(chance), 1), 1 / len(chance))
-        added, shares = (
-            np.stack([np.bincount(owner, column, len(people)).astype(np.float64) for column in columns.T], axis=1)
-            for columns in (each * (chance - happened)[:, None], images)
-        )
         least = (each**2 * (chance * (1 - chance))[:, None]).sum(axis=0)
-        return cls(people, added, np.broadcast_to(shares, added.shape), least)
+        return cls.of_images(each * (chance - happened)[:, None], images, patients, least)
+
+    @classmethod
+    def of_images(cls, added: Floats, shares: Floats, patients: NDArray[Any], least: Floats) -> Gaps:
+        """Of what each image adds: (images, bins), and (images, bins) or (images, 1) shares; patients: whose it is."""
+        people, owner = np.unique(patients, return_inverse=True)
+        of_people, their_shares = (
+            np.stack([np.bincount(owner, column, len(people)).astype(np.float64) for column in columns.T], axis=1)
+            for columns in (added, shares)
+        )
+        return cls(people, of_people, np.broadcast_to(their_shares, of_people.shape), least)
 
     @classmethod
     def joined(cls, parts: Sequence[Gaps]) -> Gaps:

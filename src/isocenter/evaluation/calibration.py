@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from isocenter.errors import counted
 from isocenter.evaluation.calibration_fit import LEAST_FACTOR, MOST_FACTOR, Unseen, fitted_calibrator
-from isocenter.evaluation.classification import BINS, reliability
+from isocenter.evaluation.classification import BINS
 from isocenter.evaluation.weighting import ratio, weights_of
 from isocenter.lazy import special
 from isocenter.values import Estimate, Floats
@@ -69,25 +69,6 @@ def adaptive_calibration_error(table: ArrayLike, reference: ArrayLike) -> float:
     """
     chances, truth = np.asarray(table, dtype=np.float64), np.asarray(reference)
     return float(np.mean([ece_of_equal_mass(chances[:, n], truth == n) for n in range(chances.shape[1])]))
-
-
-def brier_parts(probabilities: ArrayLike, happened: ArrayLike, *, bins: int = BINS) -> tuple[float, float, float]:
-    """Reliability, resolution and uncertainty, so that the score is about the first less the second plus the third.
-
-    probabilities: (images,), or (images, classes), whose parts are summed as the score of several classes is
-    happened:      the same
-    Murphy, J Appl Meteorol 1973, doi:10.1175/1520-0450(1973)012<0595:ANVPOT>2.0.CO;2; by the bins of `ece`
-    """
-    given, true = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
-    columns = zip(given.reshape(len(given), -1).T, true.reshape(len(true), -1).T, strict=True)
-    reliable, resolved, uncertain = np.array([_parts_of_one(*column, bins) for column in columns]).sum(axis=0).tolist()
-    return reliable, resolved, uncertain
-
-
-def _parts_of_one(probabilities: Floats, happened: Floats, bins: int) -> tuple[float, float, float]:
-    chance, frequency, counts = reliability(probabilities, happened, bins=bins)
-    share, base = counts / counts.sum(), float(np.mean(happened))
-    return float(share @ (chance - frequency) ** 2), float(share @ (frequency - base) ** 2), base * (1 - base)
 
 
 def remaining_temperature(logs: ArrayLike, reference: ArrayLike, patients: ArrayLike) -> Estimate:

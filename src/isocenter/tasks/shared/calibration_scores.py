@@ -9,20 +9,19 @@ import numpy as np
 
 from isocenter.evaluation import (
     BY_MASS,
-    EQUAL_WIDTH,
     LARGEST_GAP,
     UNCALIBRATED,
     Seed,
     Table,
     bootstrap,
-    brier_parts,
+    brier_estimates,
     calibration_error,
     remaining_temperature,
     slope_and_intercept,
 )
 from isocenter.tasks.shared.calibration import LEAST_CHANCE, log_odds
 from isocenter.tasks.shared.doubt import OF_DOUBT
-from isocenter.values import Estimate, Floats, Row
+from isocenter.values import Floats, Row
 
 # The end of metrics of probabilities before they were calibrated.
 BEFORE = f"_{UNCALIBRATED}"
@@ -32,7 +31,6 @@ SLOPES = ("calibration_slope", "calibration_intercept")
 PARTS = ("brier_reliability", "brier_resolution", "brier_uncertainty")
 # Metrics that a report shows apart, in this order.
 BELIEF = ("log_loss", "brier", "ece", "ece_equal_mass", "temperature", *SLOPES, "mce", "ace", *PARTS, *OF_DOUBT)
-BY_BINS = f"none: parts by bins are biased; {EQUAL_WIDTH}"
 OF_CALIBRATION = frozenset(
     {
         *(
@@ -89,10 +87,9 @@ def _rows_by_bins(
     yield Row(f"mce{side}", label, worst)
     yield Row(f"ace{side}", label, calibration_error(probabilities, true, patients, seed=seed, kind=BY_MASS))
     # The Brier score of two classes is that of the second, of several the sum over them.
-    parts = brier_parts(*stated) if probabilities.shape[1] == 2 else brier_parts(probabilities, true)
-    cases, people = len(reference), len(np.unique(patients))
-    for name, value in zip(PARTS, parts, strict=True):
-        yield Row(f"{name}{side}", label, Estimate(value, n=cases, patients=people, method=BY_BINS))
+    asked, happened = stated if probabilities.shape[1] == 2 else (probabilities, true)
+    for name, part in zip(PARTS, brier_estimates(asked, happened, patients, seed=seed), strict=True):
+        yield Row(f"{name}{side}", label, part)
 
 
 def _losses(probabilities: Floats, reference: np.ndarray) -> Floats:

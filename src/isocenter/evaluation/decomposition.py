@@ -1,0 +1,169 @@
+"""The parts of the Brier score with their intervals, which hold although the parts by bins are too high."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from isocenter.errors import counted
+from isocenter.evaluation.binned_errors import BY_WIDTH, Gaps
+from isocenter.evaluation.classification import BINS, EQUAL_WIDTH, reliability
+from isocenter.evaluation.intervals import FEW_PATIENTS, LEVEL, Resampling, Seed, bootstrap, tail_of
+from isocenter.values import Estimate, Floats
+
+LAW = f"normal law of the parts by patient; {EQUAL_WIDTH}"
+# How often an interval is halved, and how many times as large as those found distances may be.
+HALVINGS, MOST_TIMES = 30, 1e6
+
+
+def brier_parts(probabilities: ArrayLike, happened: ArrayLike, *, bins: int = BINS) -> tuple[float, float, float]:
+    """Reliability, resolution and uncertainty, so that the score is about the first less the second plus the third.
+
+    probabilities: (images,), or (images, classes), whose parts are summed as the score of several classes is
+    happened:      the same
+    Murphy, J Appl Meteorol 1973, doi:10.1175/1520-0450(1973)012<0595:ANVPOT>2.0.CO;2; by the bins of `ece`
+    """
+    given, true = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
+    columns = zip(given.reshape(len(given), -1).T, true.reshape(len(true), -1).T, strict=True)
+    reliable, resolved, uncertain = np.array([_parts_of_one(*column, bins) for column in columns]).sum(axis=0).tolist()
+    return reliable, resolved, uncertain
+
+
+def _parts_of_one(probabilities: Floats, happened: Floats, bins: int) -> tuple[float, float, float]:
+    chance, frequency, counts = reliability(probabilities, happened, bins=bins)
+    share, base = counts / counts.sum(), float(np.mean(happened))
+    return float(share @ (chance - frequency) ** 2), float(share @ (frequency - base) ** 2), base * (1 - base)
+
+
+def brier_estimates(
+    probabilities: ArrayLike, happened: ArrayLike, patients: ArrayLike, *, seed: Seed
+) -> tuple[Estimate, ...]:
+    """`brier_parts` with their intervals.
+
+    probabilities: (images,), or (images, classes)
+    happened:      the same
+    patients:      (images,) whose image it is
+    The intervals are those of the parts which many more such images would have in the same bins. Reliability and
+    resolution are too high in small sets and may lie above theirs (bench/interval_coverage.py).
+    """
+    given, true, owners = np.asarray(probabilities, float), np.asarray(happened, float), np.asarray(patients)
+    values, people, number = brier_parts(given, true), len(np.unique(owners)), Resampling.of(seed).seed
+    if people < 2:
+        return tuple(Estimate(value, n=len(given), patients=people, method="none: one patient") for value in values)
+    columns = [*zip(given.reshape(len(given), -1).T, true.reshape(len(true), -1).T, strict=True)]
+    intervals = [
+        Squares.joined([part(*column) for column in columns]).interval(owners, number)
+        for part in (Squares.of_gaps, Squares.of_differences)
+    ]
+    few = f"unreliable: {counted(people, 'patient')}; " * (people < FEW_PATIENTS)
+    return tuple(
+        Estimate(value, low, high, LEVEL, len(given), people, method=f"{few}{LAW}")
+        for value, (low, high) in zip(values, [*intervals, _of_uncertainty(true, owners, seed)], strict=True)
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Squares:
+    """A sum over bins of squared distances, each by its bin's share of the images, and what moves it.
+
+    distances: (bins,) by the shares of the bins
+    factors:   (bins,) by which their squares are added
+    noise:     (images, bins) what each image adds to the error of a distance in its bin
+    moved:     (images,) what each adds to the sum by which bin it is in: shares are those of these images
+    least:     (bins,) the variance of the noise at least, of outcomes that the stated probabilities themselves draw
+    """
+
+    distances: Floats
+    factors: Floats
+    noise: Floats
+    moved: Floats
+    least: Floats
+
+    @classmethod
+    def of_gaps(cls, chance: Floats, happened: Floats) -> Squares:
+        """Reliability: distances of (images,) probabilities from frequencies."""
+        return cls._of(chance, chance - happened)
+
+    @classmethod
+    def of_differences(cls, chance: Floats, happened: Floats) -> Squares:
+        """Resolution: distances of the frequency in each bin from that everywhere, which is of these images too."""
+        return cls._of(chance, happened - happened.mean(), is_centred=True)
+
+    @classmethod
+    def _of(cls, chance: Floats, apart: Floats, *, is_centred: bool = False) -> Squares:
+        places = BY_WIDTH.shares(chance)
+        places = places[:, places.sum(axis=0) > 0]
+        shares = places.mean(axis=0)
+        means = (places * apart[:, None]).mean(axis=0) / shares
+        each = (places - shares * is_centred) / len(chance)
+        moved = places @ means**2
+        return cls(
+            shares * means,
+            1 / shares,
+            each * (apart - places @ means)[:, None],
+            (moved - moved.mean()) / len(chance),
+            (each**2 * (chance * (1 - chance))[:, None]).sum(axis=0),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Squares]) -> Squares:
+        """The sum of several, of the same images."""
+        sums = zip(*((one.distances, one.factors, one.least) for one in parts), strict=True)
+        distances, factors, least = (np.concatenate(each) for each in sums)
+        noise = np.concatenate([one.noise for one in parts], axis=1)
+        moved = np.sum([one.moved for one in parts], axis=0)
+        return cls(distances, factors, noise, moved, least)
+
+    def interval(self, owners: NDArray[Any], seed: int) -> tuple[float, float]:
+        """The interval of the sum; owners: (images,) whose image it is.
+
+        The sum is too high by the squares of the noise. Distances so many times as large as these are tried: those with
+        whose law the sum that was found lies in neither tail make the interval.
+        """
+        columns = np.column_stack([self.noise, self.moved])
+        law = Gaps.of_images(columns, np.zeros((len(columns), 1)), owners, np.append(self.least, 0.0))
+        *drawn, moved = law.drawn(seed).T
+        noise, tail = np.stack(drawn, axis=1), tail_of(law.people)
+        total = float(self.factors @ self.distances**2)
+        across, squares = noise @ (self.distances * self.factors), noise**2 @ self.factors
+
+        def quantile(times: float, level: float) -> float:
+            return float(np.quantile(times**2 * (total + moved) + 2 * times * across + squares, level))
+
+        low = _largest(lambda times: quantile(times, 1 - tail) < total) ** 2 * total
+        if quantile(0.0, tail) > total:  # smaller than noise alone would be: all that noise may hide is possible
+            return low, quantile(0.0, 1 - tail)
+        return low, _largest(lambda times: quantile(times, tail) <= total) ** 2 * total
+
+
+def _largest(holds: Callable[[float], bool]) -> float:
+    """The largest number from 0 on up to which this holds, 0 where it nowhere does."""
+    least, most = 0.0, 1.0
+    if not holds(least):
+        return least
+    while holds(most) and most < MOST_TIMES:
+        least, most = most, 2 * most
+    for _ in range(HALVINGS):
+        middle = (least + most) / 2
+        least, most = (middle, most) if holds(middle) else (least, middle)
+    return least
+
+
+def _of_uncertainty(happened: Floats, owners: NDArray[Any], seed: Seed) -> tuple[float, float]:
+    """The interval of the last part, of (images,) or (images, classes) what happened."""
+    if happened.ndim == 1:  # it rises up to a frequency of a half and falls from there
+        frequency = bootstrap(happened, owners, seed=seed)
+        assert frequency.low is not None and frequency.high is not None  # noqa: S101 - there are two patients
+        ends = [one * (1 - one) for one in (frequency.low, frequency.high)]
+        return min(ends), 0.25 if frequency.low <= 0.5 <= frequency.high else max(ends)
+    images, classes = happened.shape
+    frequencies, even = happened.mean(axis=0), np.ones(classes)
+    noise = (happened - frequencies) / images
+    from_even = Squares(frequencies - 1 / classes, even, noise, np.zeros(images), np.zeros(classes))
+    low, high = from_even.interval(owners, Resampling.of(seed).seed)
+    most = 1 - 1 / classes  # of classes that are equally frequent
+    return max(0.0, most - high), most - low
