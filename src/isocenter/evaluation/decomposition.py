@@ -16,8 +16,9 @@ from isocenter.evaluation.intervals import FEW_PATIENTS, LEVEL, Resampling, Seed
 from isocenter.values import Estimate, Floats
 
 LAW = f"normal law of the parts by patient; {EQUAL_WIDTH}"
-# How often an interval is halved, and how many times as large as those found distances may be.
-HALVINGS, MOST_TIMES = 30, 1e6
+# How often an interval is halved, how many times as large as those found distances may be, and e to the power of what
+# the shares of bins may change.
+HALVINGS, MOST_TIMES, MOST_LOG = 30, 1e6, 20.0
 
 
 def brier_parts(probabilities: ArrayLike, happened: ArrayLike, *, bins: int = BINS) -> tuple[float, float, float]:
@@ -75,6 +76,7 @@ class Squares:
     noise:     (images, bins) what each image adds to the error of a distance in its bin
     moved:     (images,) what each adds to the sum by which bin it is in: shares are those of these images
     least:     (bins,) the variance of the noise at least, of outcomes that the stated probabilities themselves draw
+    most:      what the sum cannot exceed
     """
 
     distances: Floats
@@ -82,6 +84,7 @@ class Squares:
     noise: Floats
     moved: Floats
     least: Floats
+    most: float
 
     @classmethod
     def of_gaps(cls, chance: Floats, happened: Floats) -> Squares:
@@ -107,6 +110,7 @@ class Squares:
             each * (apart - places @ means)[:, None],
             (moved - moved.mean()) / len(chance),
             (each**2 * (chance * (1 - chance))[:, None]).sum(axis=0),
+            0.25 if is_centred else 1.0,
         )
 
     @classmethod
@@ -116,7 +120,7 @@ class Squares:
         distances, factors, least = (np.concatenate(each) for each in sums)
         noise = np.concatenate([one.noise for one in parts], axis=1)
         moved = np.sum([one.moved for one in parts], axis=0)
-        return cls(distances, factors, noise, moved, least)
+        return cls(distances, factors, noise, moved, least, sum(one.most for one in parts))
 
     def interval(self, owners: NDArray[Any], seed: int) -> tuple[float, float]:
         """The interval of the sum; owners: (images,) whose image it is.
@@ -130,14 +134,16 @@ class Squares:
         noise, tail = np.stack(drawn, axis=1), tail_of(law.people)
         total = float(self.factors @ self.distances**2)
         across, squares = noise @ (self.distances * self.factors), noise**2 @ self.factors
+        # As a factor, the shares of few people cannot make a sum of squares negative.
+        shared = total * np.exp((moved / total).clip(-MOST_LOG, MOST_LOG)) if total > 0 else 0 * moved
 
         def quantile(times: float, level: float) -> float:
-            return float(np.quantile(times**2 * (total + moved) + 2 * times * across + squares, level))
+            return float(np.quantile(times**2 * shared + 2 * times * across + squares, level))
 
         low = _largest(lambda times: quantile(times, 1 - tail) < total) ** 2 * total
         if quantile(0.0, tail) > total:  # smaller than noise alone would be: all that noise may hide is possible
-            return low, quantile(0.0, 1 - tail)
-        return low, _largest(lambda times: quantile(times, tail) <= total) ** 2 * total
+            return low, min(self.most, quantile(0.0, 1 - tail))
+        return low, min(self.most, _largest(lambda times: quantile(times, tail) <= total) ** 2 * total)
 
 
 def _largest(holds: Callable[[float], bool]) -> float:
@@ -163,7 +169,7 @@ def _of_uncertainty(happened: Floats, owners: NDArray[Any], seed: Seed) -> tuple
     images, classes = happened.shape
     frequencies, even = happened.mean(axis=0), np.ones(classes)
     noise = (happened - frequencies) / images
-    from_even = Squares(frequencies - 1 / classes, even, noise, np.zeros(images), np.zeros(classes))
+    from_even = Squares(frequencies - 1 / classes, even, noise, np.zeros(images), np.zeros(classes), 1.0)
     low, high = from_even.interval(owners, Resampling.of(seed).seed)
     most = 1 - 1 / classes  # of classes that are equally frequent
     return max(0.0, most - high), most - low
