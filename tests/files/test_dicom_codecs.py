@@ -136,3 +136,15 @@ def test_a_syntax_without_a_free_decoder_is_refused_by_its_name():
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID("1.2.840.10008.1.2.4.92")
     with pytest.raises(FormatError, match=r"JPEG 2000 Part 2 .* \(1\.2\.840\.10008\.1\.2\.4\.92\)"):
         decode(dataset, "")
+
+
+@pytest.mark.parametrize(
+    ("syntax", "stated"),
+    [("1.2.3", "1.2.3"), ("1.2.840.10008.1.2.4.94", r"JPIP Referenced \(1.2.840.10008.1.2.4.94\)")],
+)
+def test_a_syntax_without_decoder_is_named_once(syntax: str, stated: str):
+    dataset = picture(np.zeros((4, 4), np.uint8), syntax="1.2.840.10008.1.2.4.70", encoded=[b"\0\0"])
+    dataset.file_meta.TransferSyntaxUID = syntax
+    with pytest.raises(FormatError, match=rf"no decoder for transfer syntax {stated}\. ") as refusal:
+        decode(dataset, "x.dcm")
+    assert refusal.value.problem.count(syntax) == 1

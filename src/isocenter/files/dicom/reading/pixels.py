@@ -128,8 +128,10 @@ def _native_frame(data: bytes, layout: Layout, frame: int) -> Stored:
 
 def _compressed(dataset: Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Coloured]:
     if not codecs.is_known(layout.syntax):
+        name = pydicom.uid.UID(layout.syntax).name  # the UID itself where none is registered
+        known = layout.syntax if name == layout.syntax else f"{name} ({layout.syntax})"
         raise FormatError(
-            f"there is no decoder for transfer syntax {pydicom.uid.UID(layout.syntax).name} ({layout.syntax})",
+            f"there is no decoder for transfer syntax {known}",
             where,
             "Decompress it with the software it came from",
         )
