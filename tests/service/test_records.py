@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import select, text, update
+from sqlalchemy import insert, select, text, update
 
 from isocenter.errors import ResourceError
 from isocenter.service.records import (
@@ -23,11 +26,14 @@ from isocenter.service.records import (
     Outbox,
     Outcome,
     RecordError,
+    migrated,
+    migration,
     only_keeper,
     opened,
 )
 from isocenter.service.records import index as index_of_records
-from isocenter.service.records.tables import answers, deliveries, events, findings, jobs, metadata, studies
+from isocenter.service.records.tables import answers, deliveries, events, findings, jobs, metadata, series, studies
+from isocenter.service.routing import SeriesFacts
 from ports import free_port
 
 RULE = {"rule": "all", "model": "m", "model_hash": "h", "inputs": {"image": "s"}, "revision": 1}
@@ -65,6 +71,28 @@ def expire(queue: Jobs) -> None:
 def test_the_migrations_make_the_tables_that_the_code_states(database):
     with database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_series_that_were_read_by_an_older_version_stay_localizers(tmp_path):
+    url = f"sqlite:///{tmp_path / 'node.sqlite'}"
+    database = opened(url)
+    with database.write() as connection:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(Path(migration.__file__).with_name("migrations")))
+        command.upgrade(config, "2")
+        times = {"received_at": 0.0, "last_at": 0.0}
+        row = {"study": "s", "uid": "1.2", "state": "complete", "revision": 1, "instances": 2, "routed": 1, **times}
+        connection.execute(insert(studies).values(row))
+        for name, kinds in (("a", ["ORIGINAL", "LOCALIZER"]), ("b", "LOCALIZER"), ("c", ["ORIGINAL"]), ("d", None)):
+            attributes = {"ImageType": kinds}
+            connection.execute(
+                insert(series).values(study="s", series=name, uid=name, instances=1, attributes=attributes)
+            )
+    database.close()
+    database = migrated(url)
+    facts = [SeriesFacts.of_row(row) for row in Index(database).series_of("s")]
+    database.close()
+    assert {one.series: one.is_localizer for one in facts} == {"a": True, "b": True, "c": False, "d": False}
 
 
 def test_a_study_rule_model_and_inputs_have_one_job(queue):

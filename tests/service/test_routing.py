@@ -9,14 +9,16 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from pydicom.uid import MRImageStorage
 
 import isocenter
 from isocenter.errors import UsageError
 from isocenter.service.keeper import seconds_until
 from isocenter.service.records import Index
 from isocenter.service.records.tables import studies
-from isocenter.service.routing import ModelFacts, SeriesFacts, StudyAnswers, rules_of, study_routing
+from isocenter.service.routing import ModelFacts, SeriesFacts, StudyAnswers, facts_of, rules_of, study_routing
 from isocenter.service.routing.rules import fits
 from isocenter.service.settings import Rule, Settings
 from isocenter.service.stored import MODELS
@@ -24,6 +26,7 @@ from isocenter.service.web import WebNode
 from isocenter.service.web.studies import route_study
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
+from written_dicom import write_slice
 
 MODEL = {"m": ModelFacts("m", "hash", "MR")}
 
@@ -93,7 +96,7 @@ def test_a_condition_holds_where_a_fact_is_as_the_rule_wishes(wish, found, holds
         ({"orientation": "LPS"}, {"orientation": "RAS"}),
         ({"field_of_view_mm": (60, 240)}, {"field_of_view_mm": [64.0, 64.0, 12.0]}),
         ({"frames": (2, 50)}, {"frames": None}),
-        ({"localizer": False}, {"attributes": {"ImageType": ["ORIGINAL", "LOCALIZER"]}}),
+        ({"localizer": False}, {"is_localizer": True}),
         ({"ProtocolName": ["~brain", "head"]}, {"attributes": {"ProtocolName": "knee"}}),
     ],
 )
@@ -107,8 +110,21 @@ def test_a_rule_asks_for_facts_of_geometry_and_for_attributes_alike(wish, other)
 
 
 def test_a_rule_that_wants_localizers_gets_them():
-    scout = series("b", attributes={"ImageType": ["ORIGINAL", "LOCALIZER"]})
+    scout = series("b", is_localizer=True)
     assert taken(rule(when={"localizer": True}), series(), scout) == [{"image": "b"}]
+
+
+def test_slices_in_crossing_planes_are_a_localizer_for_rules_too_whatever_their_image_type(tmp_path):
+    across = {"x": (0, 1, 0, 0, 0, -1), "y": (1, 0, 0, 0, 0, -1), "z": (1, 0, 0, 0, 1, 0)}
+    for axis, orientation in across.items():
+        tags = {"orientation": orientation, "sop_class": MRImageStorage, "ImageType": ["ORIGINAL", "PRIMARY", "OTHER"]}
+        write_slice(tmp_path / f"{axis}.dcm", np.ones((4, 4), np.uint16), **tags)
+    scout = facts_of("b", "1.2.3.2", tmp_path)
+    assert scout.is_localizer
+    assert scout.value("localizer") is True
+    (tmp_path / "x.dcm").unlink()
+    (tmp_path / "y.dcm").unlink()
+    assert not facts_of("b", "1.2.3.2", tmp_path).is_localizer
 
 
 def test_every_axis_has_to_lie_in_the_range():
@@ -128,7 +144,7 @@ def test_unless_keeps_a_series_out_and_the_row_says_why():
 
 
 def test_a_model_sees_no_other_modality_no_localizer_and_nothing_unreadable():
-    scout = series("b", attributes={"ImageType": ["ORIGINAL", "LOCALIZER"]})
+    scout = series("b", is_localizer=True)
     others = [series("c", modality="CT"), series("d", problem="slices are missing"), series("e", modality="SEG")]
     assert taken(rule(), series(), scout, *others) == [{"image": "a"}]
 

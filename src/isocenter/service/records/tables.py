@@ -8,6 +8,7 @@ from __future__ import annotations
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     Float,
     ForeignKeyConstraint,
@@ -63,6 +64,7 @@ series = Table(
     Column("field_of_view_mm", JSON),
     Column("frames", Integer),
     Column("problem", Text),
+    Column("is_localizer", Boolean),
     Column("manufacturer", Text),
     Column("model", Text),
     Column("station", KEY),

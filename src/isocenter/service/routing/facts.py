@@ -11,7 +11,7 @@ from typing import Any
 
 from isocenter.errors import FormatError, IsocenterError
 from isocenter.files import DatasetOptions, read_dataset
-from isocenter.files.dicom import quiet, read_header
+from isocenter.files.dicom import quiet, read_header, survey
 from isocenter.lazy import pydicom
 
 # Values of these kinds are no text, or too long for one.
@@ -27,6 +27,7 @@ class SeriesFacts:
 
     attributes: {DICOM keyword: value} of its first object; several values are a list
     spacing_mm, field_of_view_mm: along each axis of the voxels; orientation: such as LPS
+    is_localizer: as `SeriesFiles`
     """
 
     series: str
@@ -39,6 +40,7 @@ class SeriesFacts:
     field_of_view_mm: Sequence[float] | None = None
     frames: int | None = None
     problem: str | None = None
+    is_localizer: bool = False
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -47,18 +49,12 @@ class SeriesFacts:
         stored = row._mapping
         known = {one.name: stored[one.name] for one in fields(cls) if one.name in stored}
         attributes = stored["attributes"] or {}
-        return cls(**{**known, "attributes": attributes})
+        return cls(**{**known, "attributes": attributes, "is_localizer": bool(stored["is_localizer"])})
 
     @property
     def slices(self) -> int:
         """Planes of the volume; where there is none, how many objects there are."""
         return self.shape[2] if self.shape is not None and len(self.shape) > 2 else self.instances
-
-    @property
-    def is_localizer(self) -> bool:
-        """Whether the image type says so."""
-        kinds = self.attributes.get("ImageType") or []
-        return "LOCALIZER" in (kinds if isinstance(kinds, list) else [kinds])
 
     def value(self, key: str) -> Any:
         """A fact of geometry, or an attribute by its keyword; None where it is not known."""
@@ -107,6 +103,7 @@ def facts_of(series: str, uid: str, folder: Path) -> SeriesFacts:
         attributes=header,
     )
     try:
+        known = replace(known, is_localizer=any(one.is_localizer for one in survey(folder).series))
         cases = list(read_dataset(folder, DatasetOptions(references=False, channels=1)))
         if (people := len({case.patient for case in cases})) > 1:
             return replace(known, problem=f"the series holds images of {people} patients")
