@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -170,11 +171,24 @@ def test_one_object_with_two_orientations_cannot_be_sorted_into_folders(tmp_path
     assert refusal.value.remedy == "Export the frames of each as a series of their own"
 
 
-def test_a_copy_of_a_slice_refuses_the_series(tmp_path: Path) -> None:
+def test_a_copy_of_a_slice_is_read_once_with_a_note(tmp_path: Path) -> None:
     for n in range(3):
-        write_slice(tmp_path / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1)
-    (tmp_path / "copy.dcm").write_bytes((tmp_path / "1.dcm").read_bytes())
-    with pytest.raises(GeometryError, match=r"1.dcm and copy.dcm are the same image|copy.dcm and 1.dcm"):
+        write_slice(tmp_path / f"{n}.dcm", np.full((2, 2), n, np.uint16), position=(0, 0, n), SliceThickness=1)
+    alone = read(tmp_path)
+    copy = pydicom.dcmread(tmp_path / "1.dcm")
+    copy.file_meta.SourceApplicationEntityTitle = "ANOTHER"  # who wrote the file is no part of the object
+    copy.save_as(tmp_path / "copy.dcm")
+    image = read(tmp_path)
+    assert image.notes == ("copy.dcm is a copy of 1.dcm: it is read once", *alone.notes)
+    assert_array_equal(image.data, alone.data)
+    assert image.geometry.equals(alone.geometry)
+
+
+@pytest.mark.parametrize("position", [(0, 0, 1), None])
+def test_two_objects_with_one_uid_and_different_pixels_are_refused(position: Any, tmp_path: Path) -> None:
+    for n, name in enumerate(("1.dcm", "other.dcm")):
+        write_slice(tmp_path / name, np.full((2, 2), n, np.uint16), position=position, SOPInstanceUID="1.2.3.4")
+    with pytest.raises(GeometryError, match=r"1.dcm and other.dcm have one SOPInstanceUID \(0008,0018\) and different"):
         read(tmp_path)
 
 

@@ -11,8 +11,11 @@ import pydicom
 import pytest
 
 from cohorts import volume
-from isocenter.errors import DatasetError, FormatError
+from isocenter.errors import DatasetError, FormatError, GeometryError
 from isocenter.files import DatasetOptions, observed_values, read_dataset
+from written_dicom import write_slice
+
+CR = pydicom.uid.ComputedRadiographyImageStorage
 
 
 def gathered(data: Path, place: Path, series: str, *files: str) -> Path:
@@ -102,6 +105,36 @@ def test_slices_of_three_planes_in_one_series_are_a_localizer_whatever_their_ima
     assert [len(case.files) for case in dataset] == [32]
     [problem] = dataset.problems
     assert (problem.severity, problem.what) == ("warning", "1 series only served to plan others (localizers)")
+
+
+def radiographs(folder: Path, *values: int) -> list[Path]:
+    """Radiographs of one series, one of each value, each with a UID of its own."""
+    return [
+        write_slice(folder / f"{n}.dcm", np.full((4, 4), value, np.uint16), sop_class=CR, position=None, Modality="CR")
+        for n, value in enumerate(values)
+    ]
+
+
+def test_a_copy_of_a_radiograph_is_no_further_case_and_is_named(tmp_path):
+    first, _ = radiographs(tmp_path, 1, 2)
+    shutil.copy(first, tmp_path / "copy.dcm")
+    dataset = read_dataset(tmp_path, DatasetOptions(references=False))
+    assert len(dataset) == 2
+    [problem] = dataset.problems
+    assert (problem.severity, problem.what) == ("warning", "1 file is a copy of another file of the same series")
+    assert problem.cases == ("copy.dcm",)
+
+
+def test_radiographs_with_one_uid_and_different_pixels_are_refused_and_others_are_read(tmp_path):
+    paths = radiographs(tmp_path, 1, 2, 3)
+    for path in paths[:2]:
+        header = pydicom.dcmread(path)
+        header.SOPInstanceUID = "1.2.3.4"
+        header.save_as(path)
+    shared, other = read_dataset(tmp_path, DatasetOptions(references=False))
+    assert float(other.images["image"].data.max()) == 3.0
+    with pytest.raises(GeometryError, match=r"0.dcm and 1.dcm have one SOPInstanceUID"):
+        _ = shared.images["image"]
 
 
 @pytest.mark.parametrize(("degrees", "slices"), [((0, 30, 60, 90), 1), ((0, 90), 10), ((0, 45), 1)])

@@ -8,7 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.files.dicom.header import Header, frame_count, looks_like_dicom, read_header
-    from isocenter.files.dicom.identity import Identity, read_identity
+    from isocenter.files.dicom.identity import Identity, read_identity, same_object
     from isocenter.files.dicom.reading import (
         PROJECTIONS,
         REPORT_CLASSES,

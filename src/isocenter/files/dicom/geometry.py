@@ -217,7 +217,6 @@ class Frame:
     plane: Plane | None = None
     thickness: tuple[float, str] | None = None
     frame_of_reference: str | None = None
-    uid: str = ""
     order: tuple[int, int, int] = (0, 0, 0)
     stack: str = ""
     kind: str = ""

@@ -32,6 +32,7 @@ KEYWORDS = {
     0x0020000D: "StudyInstanceUID",
     SERIES: "SeriesInstanceUID",
 }
+COMPARED_AT_ONCE = 1 << 20  # bytes
 _SHORT = struct.Struct("<HH2sH")
 _UID = re.compile(r"[0-9.]{1,64}")  # PS3.5 9.1; zeros that lead a component are wrong there, and common
 
@@ -39,7 +40,7 @@ _UID = re.compile(r"[0-9.]{1,64}")  # PS3.5 9.1; zeros that lead a component are
 class Identity(NamedTuple):
     """Which object a file holds.
 
-    offset: bytes before the data set, which are the same for no two programs that write the file
+    offset: bytes before the data set; two programs that write one object differ in them
     """
 
     study: str
@@ -69,6 +70,22 @@ def read_identity(path: Path, start: bytes = b"") -> Identity:
             raise FormatError(f"{named(keyword)} is missing or no UID", str(path), "Have it sent with all its UIDs")
     syntax, sop_class, instance, study, series = (uids[tag] for tag in KEYWORDS)
     return Identity(study, series, instance, sop_class, syntax, offset)
+
+
+def same_object(first: Path, own: Identity, other: Path, others: Identity) -> bool:
+    """Whether two files hold one object: the same UIDs, the same transfer syntax, and a data set equal byte for byte.
+
+    own, others: the identities of the two files
+    """
+    if own[:5] != others[:5] or first.stat().st_size - own.offset != other.stat().st_size - others.offset:
+        return False
+    with first.open("rb") as file, other.open("rb") as second:
+        file.seek(own.offset)
+        second.seek(others.offset)
+        while data := file.read(COMPARED_AT_ONCE):
+            if data != second.read(COMPARED_AT_ONCE):
+                return False
+    return True
 
 
 def _plain(start: bytes) -> tuple[dict[int, str], int]:

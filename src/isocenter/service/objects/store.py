@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from isocenter.errors import FormatError, ResourceError
-from isocenter.files.dicom import Identity, read_identity
+from isocenter.files.dicom import Identity, read_identity, same_object
 from isocenter.service.objects.aside import read_asides, set_aside, setting_aside
 from isocenter.service.objects.journal import Journal
 from isocenter.service.objects.received import Received, Way
@@ -25,7 +25,6 @@ from isocenter.service.objects.received import Received, Way
 Sync = Literal["object", "association", "commit"]
 
 INBOX, STUDIES = "inbox", "studies"
-COMPARED_AT_ONCE = 1 << 20
 SYNCED_AT_ONCE = 16
 ENOUGH = 1 << 14  # bytes in which nearly every object states its UIDs
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -193,7 +192,7 @@ def _kept_aside(folder: Path, part: Path, identity: Identity, path: str) -> str:
     except FormatError:  # a power cut has emptied it
         part.replace(first)
         return path
-    if known.syntax == identity.syntax and _same_bytes(part, identity.offset, first, known.offset):
+    if same_object(part, identity, first, known):
         return path
     reason = {"reason": "another object with the same UID came first", "first": path}
     with setting_aside(folder):  # two receivers may be sent the same at once
@@ -209,19 +208,7 @@ def _is_same(part: Path, identity: Identity, rival: Path) -> bool:
         known = read_identity(rival)
     except (FormatError, FileNotFoundError):
         return False
-    return known.syntax == identity.syntax and _same_bytes(part, identity.offset, rival, known.offset)
-
-
-def _same_bytes(first: Path, start: int, other: Path, other_start: int) -> bool:
-    if first.stat().st_size - start != other.stat().st_size - other_start:
-        return False
-    with first.open("rb") as file, other.open("rb") as second:
-        file.seek(start)
-        second.seek(other_start)
-        while data := file.read(COMPARED_AT_ONCE):
-            if data != second.read(COMPARED_AT_ONCE):
-                return False
-    return True
+    return same_object(part, identity, rival, known)
 
 
 def key_of(uid: str) -> str:

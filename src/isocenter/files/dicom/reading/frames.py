@@ -53,7 +53,6 @@ def frames_of(head: Header) -> list[Frame]:
         head.path,
         shape,
         frame_of_reference=text(dataset, "FrameOfReferenceUID") or None,
-        uid=text(dataset, "SOPInstanceUID"),
         order=(int(lenient(dataset, "InstanceNumber") or 0), 0, 0),
     )
     refuse_grid(dataset, where)

@@ -13,6 +13,7 @@ import numpy as np
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.dicom.geometry import B_VALUE, DIRECTION, ECHO, LPS_TO_RAS, Frame
 from isocenter.files.dicom.header import Header, check_pixels, frame_count
+from isocenter.files.dicom.reading.copies import originals
 from isocenter.files.dicom.reading.frames import CROSS_SECTIONS, frames_of
 from isocenter.files.dicom.reading.pictures import frame_times, scale_of
 from isocenter.files.dicom.reading.pixel_layout import layout_of
@@ -41,10 +42,19 @@ T = TypeVar("T")
 
 
 def images_of(heads: Sequence[Header], options: ReadOptions) -> list[Named]:
-    """The images of one series, each with a suffix for its name where there are several."""
+    """The images of one series, each with a suffix for its name where there are several.
+
+    An object in several files is read once, with a note.
+    """
+    where = heads[0].where if len(heads) == 1 else str(heads[0].path.parent)
+    heads, notes = originals(heads, where)
+    images = _images(heads, where, options)
+    return [(suffix, replace(image, notes=(*notes, *image.notes))) for suffix, image in images] if notes else images
+
+
+def _images(heads: Sequence[Header], where: str, options: ReadOptions) -> list[Named]:
     if heads[0].sop_class in SEGMENTATIONS:
         return [(f"_{n + 1}" if len(heads) > 1 else "", read_segmentation(head.path)) for n, head in enumerate(heads)]
-    where = heads[0].where if len(heads) == 1 else str(heads[0].path.parent)
     _refuse_kinds(heads[0])
     frames = []
     for head in heads:

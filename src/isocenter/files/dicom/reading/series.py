@@ -13,6 +13,7 @@ import numpy as np
 from isocenter.errors import FormatError
 from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.header import Header, looks_like_dicom, read_header
+from isocenter.files.dicom.reading.copies import Originals
 from isocenter.files.dicom.tags import items, lenient, named, text, words
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.storage import files_below, is_inside, pseudonym
@@ -62,10 +63,16 @@ class SeriesFiles:
 
 @dataclass(frozen=True)
 class Survey:
-    """All series under a folder, and the files that start as DICOM but cannot be read."""
+    """All series under a folder, and the files that start as DICOM but cannot be read.
+
+    copies: files that hold the same object as another file of their series, which are in no series
+    rivals: {file: another file of its series, with the same UID and another content}
+    """
 
     series: tuple[SeriesFiles, ...]
     damaged: tuple[FormatError, ...] = ()
+    copies: tuple[Path, ...] = ()
+    rivals: Mapping[Path, Path] = field(default_factory=dict)
 
 
 def series(folder: Path) -> list[SeriesFiles]:
@@ -93,7 +100,9 @@ def survey(folder: Path) -> Survey:
         ordered = [groups[key] for key in sorted(groups, key=lambda key: _place(key, groups[key].first))]
         names = unique([safe_name(group.first.dataset) for group in ordered])
         described = [_described(group, name) for group, name in zip(ordered, names, strict=True)]
-    return Survey(tuple(described), tuple(damaged))
+    copies = tuple(path for group in ordered for path in group.originals.copies)
+    rivals = {path: first for group in ordered for path, first in group.originals.rivals.items()}
+    return Survey(tuple(described), tuple(damaged), copies, rivals)
 
 
 def collected(path: Path) -> list[Header]:
@@ -151,9 +160,12 @@ class _Gathered:
         self.first = first
         self.members: list[tuple[tuple[float, str], Path]] = []
         self.orientations = Counter[tuple[str, ...]]()
+        self.originals = Originals()
 
     def add(self, head: Header) -> None:
-        """Take one more file of the series."""
+        """Take one more file of the series; a copy of one that is there counts for nothing."""
+        if not self.originals.add(head):
+            return
         self.members.append((_order(head), head.path))
         self.orientations[words(head.dataset, "ImageOrientationPatient")] += 1
         self.first = min(self.first, head, key=_order)

@@ -98,7 +98,6 @@ def volumes_of(frames: Sequence[Frame], where: str, options: ReadOptions) -> lis
     the instance number.
     Raises GeometryError for frames that make no regular grid, or that nothing distinguishes.
     """
-    refuse_copies(frames, where)
     stacks = by(frames, lambda frame: frame.stack)
     if len(stacks) > 1:
         apart = [(name, volume) for name, part in stacks.items() for volume in _of_stack(part, where, options)]
@@ -254,19 +253,6 @@ def _in_time(slices: list[Frame], apart: tuple[str, ...]) -> tuple[float, ...]:
     times = [frame.time for frame in slices if frame.time is not None]
     order = min(frame.order for frame in slices)
     return (*(float(v) for v in counted if isinstance(v, float)), min(times, default=0.0), *order)
-
-
-def refuse_copies(frames: Sequence[Frame], where: str) -> None:
-    """Refuse the same object in two files: which one is meant cannot be known."""
-    owner: dict[str, Frame] = {}
-    for frame in frames:
-        first = owner.setdefault(frame.uid, frame) if frame.uid else frame
-        if first.path != frame.path:
-            raise GeometryError(
-                f"{first.path.name} and {frame.path.name} are the same image: SOPInstanceUID (0008,0018) is equal",
-                where,
-                "Remove one of the two",
-            )
 
 
 def refuse_uneven(frames: Sequence[Frame], places: list[int], where: str) -> None:

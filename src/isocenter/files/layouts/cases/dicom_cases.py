@@ -61,7 +61,7 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     seen = survey(folder.root.parent if is_directory else folder.root)
     localizers = _localizers(seen.series)
     images_of_cases = {one.paths for one in seen.series if one.is_image} - {one.paths for one in localizers}
-    parts = [part for one in seen.series if one.paths in images_of_cases for part in _each(one)]
+    parts = [part for one in seen.series if one.paths in images_of_cases for part in _each(one, seen.rivals)]
     images = [series for series, _ in parts]
     drawn, lost = _drawn(seen.series, images)
     maps, lonely = _label_maps(folder, images)
@@ -84,6 +84,7 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
         patients=PSEUDONYMS,
         problems=(
             *map(_damaged, seen.damaged),
+            *_copied(seen.copies),
             *_planning_only(localizers, options),
             *_lost(lost),
             *_lonely(lonely),
@@ -165,13 +166,25 @@ def _planning_only(localizers: Sequence[SeriesFiles], options: DatasetOptions) -
     return left_out(files, what, "To use them, put them into a folder of their own", "warning")
 
 
-def _each(series: SeriesFiles) -> list[tuple[SeriesFiles, str]]:
-    """The images of a series with endings for their names: all its files as one, of radiographs each file."""
+def _copied(copies: Sequence[Path]) -> tuple[Problem, ...]:
+    """The warning that files hold the same object as others."""
+    what = f"{counted(len(copies), 'file is a copy', 'files are copies')} of another file of the same series"
+    return left_out([path.name for path in copies], what, severity="warning")
+
+
+def _each(series: SeriesFiles, rivals: Mapping[Path, Path]) -> list[tuple[SeriesFiles, str]]:
+    """The images of a series with endings for their names: all its files as one, of radiographs each file.
+
+    rivals: {file: another with its UID}, which stay one case, so that reading it refuses both
+    """
     if series.modality not in PROJECTIONS or len(series.paths) == 1:
         return [(series, "")]
     if "ImagePositionPatient" in read_header(series.paths[0]).dataset:  # slices of a tomosynthesis
         return [(series, "")]
-    return [(replace(series, paths=(path,)), f"_{n}") for n, path in enumerate(series.paths, start=1)]
+    same: dict[Path, list[Path]] = defaultdict(list)
+    for path in series.paths:
+        same[rivals.get(path, path)].append(path)
+    return [(replace(series, paths=tuple(paths)), f"_{n}") for n, paths in enumerate(same.values(), start=1)]
 
 
 def _case_name(series: SeriesFiles, options: DatasetOptions) -> str:
