@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import highdicom
@@ -15,9 +18,9 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation
 
 import isocenter
 from isocenter.errors import FormatError
-from isocenter.files import read_dataset, write_boxes
-from isocenter.files.dicom import read_report
-from isocenter.values import BoundingBoxes, Geometry, Image
+from isocenter.files import read_dataset, write_boxes, write_label_map
+from isocenter.files.dicom import Stamp, read_report, stamped
+from isocenter.values import BoundingBoxes, Geometry, Image, Label
 from written_dicom import write_slice
 
 OBLIQUE = (0.8, 0.6, 0.0, -0.36, 0.48, 0.8)
@@ -94,6 +97,41 @@ def test_a_report_names_a_patient_of_japan_as_the_series_does(tmp_path, name):
     write_boxes(BoundingBoxes(np.array([[1.0, 2, 0, 9, 9, 1]]), (name,)), source, tmp_path / "sr.dcm", algorithm="test")
     assert pydicom.dcmread(tmp_path / "sr.dcm").PatientName == tags["PatientName"]
     assert [one.name for one in read_report(tmp_path / "sr.dcm").marked] == [name]
+
+
+@pytest.mark.parametrize(("zone", "expected"), [("+0530", "19700101053000"), ("-0330", "19691231203000")])
+@pytest.mark.parametrize("kind", ["report", "segmentation"])
+def test_a_result_is_dated_in_the_zone_that_its_source_states(kind, zone, expected, tmp_path):
+    source = isocenter.read(
+        write_slice(tmp_path / "ct.dcm", np.zeros((20, 30), np.int16), SliceThickness="2", TimezoneOffsetFromUTC=zone)
+    )
+    path, before = tmp_path / "result.dcm", time.time()
+    if kind == "report":
+        write_boxes(BoundingBoxes(np.array([[1.0, 2, 0, 9, 9, 1]]), ("nodule",)), source, path, algorithm="test")
+    else:
+        write_label_map(np.ones((30, 20, 1), np.uint8), (Label(1, "nodule"),), source, path, algorithm="test")
+    made = pydicom.dcmread(path)
+    assert made.TimezoneOffsetFromUTC == zone
+    stated = datetime.strptime(f"{made.ContentDate}{made.ContentTime}{zone}", "%Y%m%d%H%M%S.%f%z").timestamp()
+    assert before - 1 <= stated <= time.time()
+    again = stamped(path, Stamp("2.25", "a", 0.0))
+    assert f"{again.ContentDate}{again.ContentTime}" == f"{expected}.000000"
+    assert f"{again.InstanceCreationDate}{again.InstanceCreationTime}" == f"{expected}.000000"
+
+
+@pytest.mark.parametrize("zone", ["+9999", "Europe"])
+def test_a_zone_that_cannot_be_is_not_repeated(zone, tmp_path):
+    source = isocenter.read(
+        write_slice(tmp_path / "ct.dcm", np.zeros((20, 30), np.int16), SliceThickness="2", TimezoneOffsetFromUTC=zone)
+    )
+    write_boxes(BoundingBoxes.none(3), source, tmp_path / "sr.dcm", algorithm="test")
+    assert "TimezoneOffsetFromUTC" not in stamped(tmp_path / "sr.dcm", Stamp("2.25", "a", 0.0))
+
+
+def test_a_report_names_the_program_and_its_version(tmp_path):
+    write_boxes(BoundingBoxes.none(2), radiograph(tmp_path), tmp_path / "sr.dcm", algorithm="tests")
+    made = pydicom.dcmread(tmp_path / "sr.dcm")
+    assert (made.ManufacturerModelName, made.SoftwareVersions) == ("Isocenter", version("isocenter"))
 
 
 def test_what_is_no_dicom_has_no_report(tmp_path):

@@ -23,6 +23,7 @@ from isocenter.files.dicom.reading import frames_of
 from isocenter.files.dicom.seg_planes import placement
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.dicom.writing.character_sets import state_character_sets
+from isocenter.files.dicom.writing.times import state_zone
 from isocenter.files.storage import written
 from isocenter.values import Code, Geometry, Image, Label
 
@@ -98,6 +99,7 @@ def write_segmentation(
         slices = shown
     made = _made(slices, planes, segments, places, description, series_number, where)
     state_character_sets(made, slices[0].frame.path, [label.name for label in labels])
+    state_zone(made, slices[0].frame.path)
     with written(Path(path), overwrite=overwrite) as partial:
         made.save_as(partial)
 

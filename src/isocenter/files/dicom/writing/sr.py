@@ -23,6 +23,7 @@ from isocenter.files.dicom.reading import NOT_DETECTED_CODE
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.dicom.writing.character_sets import state_character_sets
 from isocenter.files.dicom.writing.seg import completed
+from isocenter.files.dicom.writing.times import state_zone
 from isocenter.files.storage import written
 from isocenter.values import BoundingBoxes, Floats, Image
 
@@ -65,6 +66,7 @@ def write_report(
             ]
             made = _report(groups, list(files.values()))
             state_character_sets(made, Path(next(iter(files))), boxes.names)
+            state_zone(made, Path(next(iter(files))))
     except (ValueError, TypeError, AttributeError, KeyError) as error:  # what highdicom raises at a deficient source
         problem = f"no report can be written on this source ({error})"
         raise FormatError(problem, where, "Use predictions.csv, or repair the source's header") from error
@@ -162,6 +164,9 @@ def _report(groups: Sequence[Group], evidence: list[Dataset]) -> sr.Comprehensiv
         sop_instance_uid=highdicom.UID(),
         instance_number=1,
         manufacturer="Isocenter",
+        manufacturer_model_name="Isocenter",
+        software_versions=version("isocenter"),
+        device_serial_number="0",
         is_complete=True,
         series_description="Detection",
     )

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from isocenter.files.dicom.writing.times import date_result
 from isocenter.files.storage import written
 
 # UIDs that a writer makes up: of the object and its series at its top, of the others wherever they stand.
 OWN_ABOVE = frozenset({"SOPInstanceUID", "SeriesInstanceUID"})
 OWN_WITHIN = frozenset({"DimensionOrganizationUID", "TrackingUID", "UID"})
-# Dates and times of the making, PS3.3 C.12.1, C.7.3.1, C.7.6.1 and C.17.2.
-DATES = ("InstanceCreation", "Series", "Content")
 LONGEST = 64  # PS3.5 6.2, UI and LO
 
 
@@ -52,14 +49,7 @@ def stamped(path: Path, by: Stamp) -> Dataset:
         if element.keyword in (OWN_ABOVE if is_above else OWN_WITHIN) or element.keyword in OWN_WITHIN:
             old = str(element.value)
             element.value = renamed.setdefault(old, by.uid(f"{element.keyword} {len(renamed)}"))
-    at = _local(by.at, str(dataset.get("TimezoneOffsetFromUTC") or ""))
-    for name in DATES:
-        if f"{name}Date" in dataset:
-            setattr(dataset, f"{name}Date", at.strftime("%Y%m%d"))
-            setattr(dataset, f"{name}Time", at.strftime("%H%M%S.%f"))
-    for equipment in dataset.get("ContributingEquipmentSequence", [])[-1:]:  # the writer's own stands last
-        if "ContributionDateTime" in equipment:
-            equipment.ContributionDateTime = at.strftime("%Y%m%d%H%M%S.%f")
+    date_result(dataset, by.at)
     description = str(dataset.get("SeriesDescription") or "")
     if by.text and by.text not in description:
         described = f"{description}, {by.text}".removeprefix(", ")
@@ -68,14 +58,6 @@ def stamped(path: Path, by: Stamp) -> Dataset:
     with written(path, overwrite=True) as partial:
         dataset.save_as(partial, enforce_file_format=True)
     return dataset
-
-
-def _local(at: float, offset: str) -> datetime:
-    """A time as the source writes its own: in the zone that it states, such as +0130, else in this machine's."""
-    if re.fullmatch(r"[+-]\d{4}", offset):
-        minutes = int(offset[1:3]) * 60 + int(offset[3:])
-        return datetime.fromtimestamp(at, timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes)))
-    return datetime.fromtimestamp(at, UTC).astimezone()
 
 
 def _elements(dataset: Dataset, is_above: bool = True) -> Iterator[tuple[DataElement, bool]]:
