@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from pydicom.datadict import dictionary_VR
 from pydicom.uid import DigitalXRayImageStorageForPresentation
 
 import isocenter
@@ -117,6 +119,32 @@ def test_a_result_is_dated_in_the_zone_that_its_source_states(kind, zone, expect
     again = stamped(path, Stamp("2.25", "a", 0.0))
     assert f"{again.ContentDate}{again.ContentTime}" == f"{expected}.000000"
     assert f"{again.InstanceCreationDate}{again.InstanceCreationTime}" == f"{expected}.000000"
+
+
+@pytest.mark.parametrize("kind", ["report", "segmentation"])
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PatientBirthDate", "17.03.1962"),
+        ("PatientSex", "D"),
+        ("StudyDate", "2026-11-25"),
+        ("StudyTime", "noon"),
+        ("PatientBirthDate", "19620317"),
+    ],
+)
+def test_a_result_states_patient_and_study_letter_for_letter_as_its_source_does(kind, keyword, value, tmp_path):
+    write_slice(tmp_path / "ct.dcm", np.zeros((20, 30), np.int16), SliceThickness="2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, about the value
+        header = pydicom.dcmread(tmp_path / "ct.dcm")
+        header[keyword] = pydicom.DataElement(keyword, dictionary_VR(keyword), value, validation_mode=0)
+        header.save_as(tmp_path / "ct.dcm")
+        source, path = isocenter.read(tmp_path / "ct.dcm"), tmp_path / "result.dcm"
+        if kind == "report":
+            write_boxes(BoundingBoxes(np.array([[1.0, 2, 0, 9, 9, 1]]), ("nodule",)), source, path, algorithm="test")
+        else:
+            write_label_map(np.ones((30, 20, 1), np.uint8), (Label(1, "nodule"),), source, path, algorithm="test")
+        assert str(stamped(path, Stamp("2.25", "a", 0.0))[keyword].value) == value
 
 
 @pytest.mark.parametrize("zone", ["+9999", "Europe"])

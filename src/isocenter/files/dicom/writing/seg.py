@@ -22,6 +22,7 @@ from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.reading import frames_of
 from isocenter.files.dicom.seg_planes import placement
 from isocenter.files.dicom.warnings import quiet
+from isocenter.files.dicom.writing.as_stated import AS_STATED, repeat_as_stated
 from isocenter.files.dicom.writing.character_sets import state_character_sets
 from isocenter.files.dicom.writing.times import state_zone
 from isocenter.files.storage import written
@@ -99,6 +100,7 @@ def write_segmentation(
         slices = shown
     made = _made(slices, planes, segments, places, description, series_number, where)
     state_character_sets(made, slices[0].frame.path, [label.name for label in labels])
+    repeat_as_stated(made, slices[0].frame.path)
     state_zone(made, slices[0].frame.path)
     with written(Path(path), overwrite=overwrite) as partial:
         made.save_as(partial)
@@ -280,7 +282,7 @@ def _sources(slices: list[_Slice]) -> list[Dataset]:
 def completed(dataset: Dataset) -> Dataset:
     """The data set as highdicom takes it: an empty value for each attribute that may be unknown (type 2).
 
-    Without its character sets, which `state_character_sets` gives the result.
+    Without its character sets, which `state_character_sets` gives the result, and what `repeat_as_stated` gives it.
     """
     if "SpecificCharacterSet" in dataset:
         del dataset.SpecificCharacterSet
@@ -288,7 +290,7 @@ def completed(dataset: Dataset) -> Dataset:
         if keyword in dataset and dataset[keyword].is_empty:
             del dataset[keyword]
     for keyword in UNKNOWN_ALLOWED:
-        if keyword not in dataset:
+        if keyword not in dataset or keyword in AS_STATED:
             setattr(dataset, keyword, None)
     return dataset
 

@@ -21,6 +21,7 @@ from isocenter.errors import FormatError
 from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.reading import NOT_DETECTED_CODE
 from isocenter.files.dicom.warnings import quiet
+from isocenter.files.dicom.writing.as_stated import repeat_as_stated
 from isocenter.files.dicom.writing.character_sets import state_character_sets
 from isocenter.files.dicom.writing.seg import completed
 from isocenter.files.dicom.writing.times import state_zone
@@ -66,6 +67,7 @@ def write_report(
             ]
             made = _report(groups, list(files.values()))
             state_character_sets(made, Path(next(iter(files))), boxes.names)
+            repeat_as_stated(made, Path(next(iter(files))))
             state_zone(made, Path(next(iter(files))))
     except (ValueError, TypeError, AttributeError, KeyError) as error:  # what highdicom raises at a deficient source
         problem = f"no report can be written on this source ({error})"
