@@ -24,6 +24,7 @@ from isocenter.values import Geometry, Image
 from service.objects_sent import drawn, encoded
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
+from written_dicom import write_slice
 
 
 @pytest.fixture
@@ -46,6 +47,19 @@ def test_a_study_in_which_nothing_is_seen_says_so_and_has_its_answer_none_the_le
 
 
 @pytest.mark.whole
+def test_the_log_states_the_outcome_of_a_study_before_its_reason(node, tmp_path, caplog):
+    caplog.set_level("INFO", "isocenter")
+    plain = [
+        write_slice(tmp_path / f"{z}.dcm", np.full((8, 8), 90, np.uint16), position=(0, 0, z), Modality="MR")
+        for z in range(2)
+    ]
+    node.receive(*plain)
+    node.work()
+    [stated] = [one.getMessage() for one in caplog.records if one.getMessage().startswith("study ")]
+    assert " is done: result; the image is one value everywhere" in stated
+    assert "secret-4711" not in caplog.text and "Doe" not in caplog.text
+
+
 def test_a_model_with_a_gate_abstains_from_a_picture_that_is_unlike_all_that_trained_it(tmp_path, gated):
     node = SmallNode(tmp_path / "node", gated.out)
     odd = drawn("1.2.3.4", side=24, PixelData=np.full((24, 24), 4000, np.uint16).tobytes())

@@ -93,7 +93,8 @@ class Keeper:
         for row in self.index.to_route(STUDIES):
             self.route(row)
         for done in self.index.settle():
-            log.info("study %s is %s: %s", done.study, done.state, done.reason or done.outcome)
+            stated = "; ".join(word for word in (done.outcome, done.reason) if word)
+            log.info("study %s is %s: %s", done.study, done.state, stated)
 
     def find(self) -> int:
         """Rows for files without one; how many there were."""
