@@ -1,5 +1,7 @@
 """Whether a series is a localizer; of series that are read already as their image type states it."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -10,7 +12,7 @@ down_revision = "2"
 def upgrade() -> None:
     """A further column of series."""
     op.add_column("series", sa.Column("is_localizer", sa.Boolean(), nullable=True))
-    columns = [sa.column(name) for name in ("study", "series", "is_localizer")]
+    columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in ("study", "series", "is_localizer")]
     series = sa.table("series", *columns, sa.column("attributes", sa.JSON))
     connection = op.get_bind()
     for row in connection.execute(sa.select(series)).all():
