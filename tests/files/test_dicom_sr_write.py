@@ -130,21 +130,26 @@ def test_a_result_is_dated_in_the_zone_that_its_source_states(kind, zone, expect
         ("StudyDate", "2026-11-25"),
         ("StudyTime", "noon"),
         ("PatientBirthDate", "19620317"),
+        ("SpecificCharacterSet", "LATIN_9"),
     ],
 )
-def test_a_result_states_patient_and_study_letter_for_letter_as_its_source_does(kind, keyword, value, tmp_path):
+def test_a_result_states_patient_and_study_letter_for_letter_and_no_warning_repeats_them(
+    kind, keyword, value, tmp_path, caplog
+):
     write_slice(tmp_path / "ct.dcm", np.zeros((20, 30), np.int16), SliceThickness="2")
+    header = pydicom.dcmread(tmp_path / "ct.dcm")
+    header[keyword] = pydicom.DataElement(keyword, dictionary_VR(keyword), value, validation_mode=0)
+    header.save_as(tmp_path / "ct.dcm")
+    caplog.clear()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's, about the value
-        header = pydicom.dcmread(tmp_path / "ct.dcm")
-        header[keyword] = pydicom.DataElement(keyword, dictionary_VR(keyword), value, validation_mode=0)
-        header.save_as(tmp_path / "ct.dcm")
+        warnings.simplefilter("error")
         source, path = isocenter.read(tmp_path / "ct.dcm"), tmp_path / "result.dcm"
         if kind == "report":
             write_boxes(BoundingBoxes(np.array([[1.0, 2, 0, 9, 9, 1]]), ("nodule",)), source, path, algorithm="test")
         else:
             write_label_map(np.ones((30, 20, 1), np.uint8), (Label(1, "nodule"),), source, path, algorithm="test")
         assert str(stamped(path, Stamp("2.25", "a", 0.0))[keyword].value) == value
+    assert value not in caplog.text
 
 
 @pytest.mark.parametrize("zone", ["+9999", "Europe"])

@@ -99,10 +99,10 @@ def write_segmentation(
         places = _places(shown, source.geometry)
         slices = shown
     made = _made(slices, planes, segments, places, description, series_number, where)
-    state_character_sets(made, slices[0].frame.path, [label.name for label in labels])
-    repeat_as_stated(made, slices[0].frame.path)
-    state_zone(made, slices[0].frame.path)
-    with written(Path(path), overwrite=overwrite) as partial:
+    with quiet(), written(Path(path), overwrite=overwrite) as partial:  # pydicom warns with values of the source
+        state_character_sets(made, slices[0].frame.path, [label.name for label in labels])
+        repeat_as_stated(made, slices[0].frame.path)
+        state_zone(made, slices[0].frame.path)
         made.save_as(partial)
 
 

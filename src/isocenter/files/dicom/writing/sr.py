@@ -72,7 +72,7 @@ def write_report(
     except (ValueError, TypeError, AttributeError, KeyError) as error:  # what highdicom raises at a deficient source
         problem = f"no report can be written on this source ({error})"
         raise FormatError(problem, where, "Use predictions.csv, or repair the source's header") from error
-    with written(Path(path), overwrite=overwrite) as partial:
+    with quiet(), written(Path(path), overwrite=overwrite) as partial:
         made.save_as(partial)
 
 

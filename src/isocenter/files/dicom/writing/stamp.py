@@ -11,6 +11,7 @@ from pydicom import dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from isocenter.files.dicom.warnings import quiet
 from isocenter.files.dicom.writing.times import date_result
 from isocenter.files.storage import written
 
@@ -43,6 +44,11 @@ def stamped(path: Path, by: Stamp) -> Dataset:
 
     References to other objects stay. Returns what was written.
     """
+    with quiet():  # pydicom warns with values of the source, which are a patient's
+        return _stamped(path, by)
+
+
+def _stamped(path: Path, by: Stamp) -> Dataset:
     dataset = dcmread(path)
     renamed: dict[str, str] = {}
     for element, is_above in _elements(dataset):
