@@ -155,6 +155,23 @@ def test_every_verb_has_a_page_that_shows_it() -> None:
         assert "isocenter." in text or verb == "demo"
 
 
+def explained_in(page: str, heading: str = "") -> set[str]:
+    """The flags that a page names, or its section of this heading."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    part = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0] if heading else text
+    return set(re.findall(r"--[a-z]+(?:-[a-z]+)*", part))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_flag_of_a_verb_is_explained_on_its_page_or_where_the_page_links_to(verb: str) -> None:
+    text = (ROOT / "docs" / "how-to" / f"{verb}.md").read_text(encoding="utf-8")
+    explained = explained_in(f"how-to/{verb}.md") | explained_in("index.md", "Flags of most commands")
+    if "check.md#flags-for-ambiguous-data" in text:
+        explained |= explained_in("how-to/check.md", "Flags for ambiguous data") - {"--task"}
+    flags = {flag for parameter in VERBS[verb].params for flag in parameter.opts if flag.startswith("--")}
+    assert sorted(flags - explained) == []
+
+
 def test_every_name_of_the_python_pages_exists() -> None:
     pages = sorted((ROOT / "docs" / "api").glob("*.md"))
     names = [
