@@ -98,7 +98,7 @@ def test_a_calibration_that_makes_probabilities_worse_on_these_cases_speaks_agai
     assert not [row for row in scored(fair, truth).rows if row.metric == "log_loss_change"]
 
 
-def test_sets_and_masks_that_leave_nothing_out_speak_against_a_model():
+def test_sets_and_masks_that_exclude_nothing_speak_against_a_model():
     limits = {"benign": 0.7, "malignant": None}
     sets = {"method": "lac", "level": 0.9, "by": "class", "n": {"benign": 30, "malignant": 0}, "exact": False}
     masks = {**sets, "method": "crc", "by": "label", "n": {"organ": 20, "lesion": 3}}
@@ -110,8 +110,8 @@ def test_sets_and_masks_that_leave_nothing_out_speak_against_a_model():
     joint = {f"{part}.{key}": one for part, own in in_parts.items() for key, one in own.items() if key != "name"}
     several = build({"name": "classification+segmentation", "weighting": "fixed", **joint})
     sentences = [
-        "Sets and intervals leave nothing out for malignant (0 patients): too few patients decided their thresholds.",
-        "Covering results leave nothing out for lesion (3 patients): nothing smaller is known to miss little enough.",
+        "Sets and intervals exclude nothing for malignant (0 patients): too few to find a threshold.",
+        "Covering results exclude nothing for lesion (3 patients): no threshold is shown to miss little enough.",
     ]
     assert list(boundless(build({"name": "classification", **settings}))) == sentences[:1]
     assert list(boundless(build(segmentation))) == sentences[1:]

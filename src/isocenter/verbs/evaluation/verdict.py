@@ -27,11 +27,11 @@ RARELY = 0.01
 OF_PART = ": "
 # By the setting whose thresholds are infinite, for {}.
 BOUNDLESS = {
-    "conformal": "Sets and intervals leave nothing out for {}: too few patients decided their thresholds.",
-    "covering": "Covering results leave nothing out for {}: nothing smaller is known to miss little enough.",
+    "conformal": "Sets and intervals exclude nothing for {}: too few to find a threshold.",
+    "covering": "Covering results exclude nothing for {}: no threshold is shown to miss little enough.",
 }
 NOTHING_ESTIMATED = "Nothing is estimated: every case was trained on."
-NO_GUESS = "there is no guess without the image to compare it with."
+NO_GUESS = "there is no baseline without the images to compare it with."
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ def worse_by_calibration(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def boundless(task: Task) -> Iterator[str]:
-    """Sentences on sets, intervals and covering results that leave nothing out, those of each task after its name."""
+    """Sentences on sets, intervals and covering results that exclude nothing, those of each task after its name."""
     for part, own in (task.decoding.parts or {"": task}).items():
         for setting, words in BOUNDLESS.items():
             if (given := own.settings.get(setting)) is None:
