@@ -96,7 +96,7 @@ def test_the_report_says_how_often_the_test_was_opened_and_what_the_interval_doe
     assert "opened 3 times on this machine" in again
     assert "needs other cases to test it" in again
     assert "opened" not in page(openings=0)
-    assert "how far another, from another seed, would come out differently is not in them" in again
+    assert "they do not include the variation between trainings with other seeds" in again
 
 
 def test_labels_stand_side_by_side_each_value_over_its_interval():

@@ -65,8 +65,8 @@ JUDGED = (
     "best of many values is too good, so that none of them is an estimate."
 )
 TRAINING_VARIES = (
-    "Intervals say how far a figure could lie from that of all such patients. They hold for what was trained here: "
-    "how far another, from another seed, would come out differently is not in them."
+    "Intervals state how far a figure may lie from that of all such patients. They are for this training alone: "
+    "they do not include the variation between trainings with other seeds."
 )
 # What metrics end with that state the mean difference beside limits of agreement.
 BIAS = "bias"
