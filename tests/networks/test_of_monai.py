@@ -195,12 +195,16 @@ def test_where_nobody_asks_for_a_map_none_is_made():
 
 
 def test_building_one_opens_no_connection(monkeypatch):
-    def refuse(*_: object) -> None:
-        raise AssertionError("a connection was opened")
+    addresses: list[object] = []
+
+    def refuse(_: object, address: object) -> None:
+        addresses.append(address)  # whoever asks may go on without an answer
+        raise OSError("there is no network here")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     for name, (size, _, _) in TWINS.items():
         built(name, 2, size)
+    assert addresses == []
 
 
 @pytest.mark.parametrize(
