@@ -49,7 +49,7 @@ class Example:
 
     kind:  as in `--task`
     data:  of the folder of real data
-    said:  what the references are, in words
+    about: what the references are, in words
     flags: of `isocenter train`
     made:  from the folder of `data` and a new folder: the table to train on; without it `data` itself
     known: what was published for these data, or what is possible, with its source
@@ -201,7 +201,7 @@ EXAMPLES: Mapping[str, Example] = {
     "together": Example("segmentation+classification", "ultrasound", "a tumour's outline and its class at once"),
     "series": Example("classification", "", "SIMULATED pulse waves, even or uneven", (), rhythms),
     "findings": Example("findings", "multimodal", "diseases in radiographs", FINDINGS, diseases),
-    "covariates": Example("findings", "multimodal", "the same, told age and sex", WITH_COVARIATES, diseases),
+    "covariates": Example("findings", "multimodal", "the same, with age and sex", WITH_COVARIATES, diseases),
     "regression": Example("regression", "hippocampus", "volume in ml", ("--column", "value:volume=volume_ml"), volumes),
     "counts": Example("regression", "bccd", "number of red cells", ("--column", "value:cells=red_cells"), counts),
     "segmentation": Example(
