@@ -6,7 +6,7 @@ import pytest
 
 from isocenter import tasks
 from isocenter.errors import PlanError
-from isocenter.tasks.shared import OF_CALIBRATION
+from isocenter.tasks.shared import CHANGED, OF_CALIBRATION
 
 METRICS = ("METRICS", "OF_GRADES", "OF_COSTS", "OF_READERS")
 
@@ -25,6 +25,11 @@ def test_the_names_of_metrics_are_those_of_metrics_that_the_kind_states(name: st
     stated = frozenset().union(*(getattr(scores, group, frozenset()) for group in METRICS))
     stated |= {getattr(scores, "SELECTED", "")}  # what chooses checkpoints is in no table
     assert set(traits.metric_names) - stated - OF_CALIBRATION - {*traits.belief} == set()
+
+
+@pytest.mark.parametrize("name", ["classification", "findings", "detection", "instances"])
+def test_the_change_by_calibration_has_one_name_in_each_kind_that_states_it(name: str) -> None:
+    assert tasks.kind(name).traits.metric_names[CHANGED] == "Change of the log loss by calibration"
 
 
 def test_kinds_that_share_a_network_bring_their_sentences_and_names_along() -> None:

@@ -25,7 +25,7 @@ from isocenter.evaluation import (
 from isocenter.files import parse_json
 from isocenter.tasks.detection.box_calibration import box_calibration_rows
 from isocenter.tasks.detection.decode import Decoder, distinct
-from isocenter.tasks.shared import BELIEF, FALSE, MISSED, PROBABILITY_NAMES, noted
+from isocenter.tasks.shared import BELIEF, CHANGED, FALSE, MISSED, PROBABILITY_NAMES, noted
 from isocenter.values import Array, BoundingBoxes, Estimate, Floats, Row
 
 # COCO's mean over overlaps, and single ones: 0.5 for pictures, 0.1 for volumes.
@@ -53,6 +53,7 @@ NAMES: Mapping[str, str] = {
     FALSE: "False covering boxes a case",
     **{name: f"Sensitivity at {rate:g} false box{'es' * (rate != 1)} a scan" for name, rate in BY_RATE.items()},
     **{name: word for name, word in PROBABILITY_NAMES.items() if name.removesuffix(f"_{UNCALIBRATED}") in BELIEF},
+    CHANGED: PROBABILITY_NAMES[CHANGED],
     **{name: f"Sensitivity, {third} boxes" for name, third in zip(BY_SIZE, THIRDS, strict=True)},
 }
 # A figure of one class under weightings of the cases.

@@ -10,7 +10,7 @@ import numpy as np
 
 from isocenter.evaluation import UNCALIBRATED, InstanceOverlap, Seed, Table, bootstrap_statistic, mean_rows
 from isocenter.tasks.instances.object_calibration import object_calibration_rows, score_columns
-from isocenter.tasks.shared import BELIEF, FALSE, MISSED, PROBABILITY_NAMES, covering_rows
+from isocenter.tasks.shared import BELIEF, CHANGED, FALSE, MISSED, PROBABILITY_NAMES, covering_rows
 from isocenter.values import Confidence, Floats, Row
 
 # Metrics of each case, whose mean is stated; the primary one first.
@@ -33,6 +33,7 @@ NAMES: Mapping[str, str] = {
     "rq": "Recognition quality (RQ)",
     "sq": "Segmentation quality (SQ)",
     **{name: word for name, word in PROBABILITY_NAMES.items() if name.removesuffix(f"_{UNCALIBRATED}") in BELIEF},
+    CHANGED: PROBABILITY_NAMES[CHANGED],
 }
 NOTES = {
     "ap50": "found above an IoU of 0.5; TP / (TP + FP + FN) of each case",
