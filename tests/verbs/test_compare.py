@@ -371,7 +371,7 @@ def test_a_registered_margin_is_stated_also_where_it_shows_nothing(models, tmp_p
     found = isocenter.compare(models[0], models[1], margin=0.0001, out=tmp_path / "out")
     assert [row.verdict for row in found.tested.rows if row.is_primary] == ["not shown"]
     html = (tmp_path / "out" / "report.html").read_text()
-    assert "nor that it is not inferior by the margin of 0.0001" in html
+    assert "nor to be non-inferior by the margin of 0.0001" in html
     assert 'href="comparison.json"' in html
     registered = isocenter.compare(models[2], models[1], out=tmp_path / "registered")
     assert registered.tested.margins["again"].is_registered

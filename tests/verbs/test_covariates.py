@@ -207,8 +207,9 @@ def test_the_answer_of_a_network_that_gets_the_sex_is_looked_at_with_the_other_o
     stated = pytest.approx((row["moved"], row["changed"]), rel=1e-4)
     each = np.stack([moved, calls], axis=1).astype(float)
     assert any(tuple(each[list(five)].mean(axis=0)) == stated for five in combinations(range(12), 5))
-    assert "With the sex of another group and all else alike the answer moves by" in (out / "report.html").read_text()
-    assert "(5 cases)" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "With the sex of another group and everything else unchanged, the answer changes by" in page
+    assert "(5 cases)" in page
     assert found.scored.table["covariate_sex"].tolist() == table["sex"].tolist()
 
 

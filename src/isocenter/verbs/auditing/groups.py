@@ -321,7 +321,7 @@ def _verdict(compared: Found) -> str:
     elif tested:
         verdict = f"No gap shown among groups of {attributes} ({counted(len(tested), 'gap')} tested)."
     else:
-        verdict = f"No gap among groups of {attributes} could be tested: that none is shown says nothing."
+        verdict = f"No gap among groups of {attributes} could be tested, so that there may be some."
     few = list(dict.fromkeys(f"{a} {g}" for a, g, _, judged in compared.rows if judged == FEW))
     return f"{verdict} Too few to judge, at least by some label: {listed(few)}." if few else verdict
 

@@ -42,8 +42,8 @@ SEEN = "what the network sees"
 WORST, SHOWN, FEWEST_LABELLED = 20, 8, 5
 PROBABLE, AMONG_WORST = "probable label error", "among the worst"
 HOW = (
-    "Groups are those of covariates, facts of the image and clusters of what the network sees, made without a look at "
-    "errors; p by permutation of patients, Holm over all of them."
+    "Groups are those of covariates, of image properties and of clusters of network features, formed without looking "
+    "at errors; p by permutation of patients, with Holm's correction over all of them."
 )
 LOOK = [
     "case",

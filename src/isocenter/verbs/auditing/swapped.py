@@ -43,9 +43,11 @@ class Swapped:
     def words(self) -> str:
         """In a sentence."""
         interval = "" if self.low is None or self.high is None else f" ({number(self.low)} to {number(self.high)})"
-        calls = "" if self.changed is None else f", and the call of {100 * self.changed:.0f} % changes"
-        moves = f"the answer moves by {number(self.moved)}{interval} on average{calls}"
-        return f"With the {self.attribute} of another group and all else alike {moves} ({counted(self.cases, 'case')})."
+        calls = "" if self.changed is None else f", and {100 * self.changed:.0f} % of the calls change"
+        moves = (
+            f"the answer changes by {number(self.moved)}{interval} on average{calls} ({counted(self.cases, 'case')})"
+        )
+        return f"With the {self.attribute} of another group and everything else unchanged, {moves}."
 
 
 def swapped(audit: Audit, assigned: Mapping[str, Mapping[str, str]]) -> list[Swapped]:

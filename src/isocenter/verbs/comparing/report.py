@@ -22,7 +22,7 @@ WORDS: Mapping[Standing, str] = {
     "non-inferior": "not inferior to",
     "equivalent": "equivalent to",
     "inferior": "inferior to",
-    "not shown": "no difference shown from",
+    "not shown": "not shown to differ from",
 }
 TESTS = {
     "delong": "DeLong",
@@ -47,7 +47,7 @@ def sentences_of_tests(comparison: Comparison) -> Iterator[str]:
         apart = f"{metric_name(row.metric, comparison.metric_names)} {_difference(row, comparison)}"
         margin = f" by a margin of {row.margin:g}" if row.margin is not None and row.verdict in OF_MARGINS else ""
         if row.margin and row.verdict == "not shown":
-            margin = f", nor that it is not inferior by the margin of {row.margin:g}"
+            margin = f", nor to be non-inferior by the margin of {row.margin:g}"
         words = f"{sides[1]}: {WORDS[row.verdict]} {sides[0]}{margin}"
         yield sentence(f"{words} ({apart}; {TESTS[row.name]}, {row.name_of_p} {_p(row)})")
 

@@ -23,7 +23,7 @@ MOST_COLUMNS = 10
 OF_CLASSES = "temperature"
 HOW = (
     "A calibrated model has temperature and slope 1, intercept 0, and errors by bins (ECE) no larger than chance makes "
-    "them: what a perfect model would have with as many cases stands under How each figure was made."
+    "them. The part How each figure was made states the errors that a perfect model would have with as many cases."
 )
 FOUND = ("calibration", "conformal")
 
