@@ -16,7 +16,7 @@ import pytest
 
 from cohorts import picture, volume
 from isocenter.errors import DatasetError, FormatError
-from isocenter.files import observed_values, read_dataset
+from isocenter.files import DatasetOptions, observed_values, read_dataset
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,84 @@ def test_a_folder_of_masks_is_no_class_unless_all_are_called_so(tmp_path):
         for n in range(3):
             picture(tmp_path / "faces" / name / f"x{n}.png")
     assert read_dataset(tmp_path / "faces").kinds == {"class"}
+
+
+def photo(path: Path, seed: int) -> Path:
+    """A picture of many values."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 256, (256, 256), np.uint8)).save(path)
+    return path
+
+
+def drawing(path: Path, values: int = 1, dtype: type = np.uint8) -> Path:
+    """A label map of flat squares."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    squares = np.zeros((256, 256), dtype)
+    for value in range(1, values + 1):
+        row, column = divmod(value - 1, 8)
+        squares[32 * row : 32 * row + 30, 32 * column : 32 * column + 30] = value
+    PIL.Image.fromarray(squares).save(path)
+    return path
+
+
+@pytest.mark.parametrize("masks", ["target", "gts", "contours", "y", "manual"])
+@pytest.mark.parametrize("images", ["scans", "images"])
+def test_a_folder_of_label_maps_with_the_names_of_the_images_holds_their_masks_whatever_it_is_called(
+    tmp_path, images, masks
+):
+    for n in range(3):
+        photo(tmp_path / images / f"x{n}.png", n)
+        drawing(tmp_path / masks / f"x{n}.png")
+    dataset = read_dataset(tmp_path)
+    assert dataset.kinds == {"mask"}
+    assert [(case.id, observed_values(case)) for case in dataset] == [("x0", (1,)), ("x1", (1,)), ("x2", (1,))]
+
+
+def test_such_folders_inside_classes_are_masks_too(tmp_path):
+    for name in ("benign", "malignant"):
+        for n in range(3):
+            photo(tmp_path / name / "scans" / f"{n}.png", n)
+            drawing(tmp_path / name / "target" / f"{n}.png")
+    dataset = read_dataset(tmp_path)
+    assert (len(dataset), dataset.kinds) == (6, {"mask", "class"})
+
+
+def test_masks_that_jpeg_has_blurred_are_not_a_class(tmp_path):
+    for n in range(3):
+        photo(tmp_path / "scans" / f"x{n}.png", n)
+        (tmp_path / "target").mkdir(exist_ok=True)
+        square = np.zeros((256, 256), np.uint8)
+        square[40:160, 40:160] = 255
+        PIL.Image.fromarray(square).save(tmp_path / "target" / f"x{n}.jpg")
+    assert read_dataset(tmp_path).kinds == {"mask"}
+
+
+def test_folders_that_may_be_masks_or_classes_are_asked_about(tmp_path):
+    for name, draw in (("a", photo), ("b", photo)):
+        for n in range(3):
+            draw(tmp_path / name / f"{n}.png", n)
+    assert read_dataset(tmp_path).kinds == {"class"}
+    for n in range(3):
+        drawing(tmp_path / "c" / f"{n}.png")
+    with pytest.raises(DatasetError, match=r"the files in c/ look like masks.*a/, b/.*--layout class_folders"):
+        read_dataset(tmp_path)
+    assert len(read_dataset(tmp_path, DatasetOptions(layout="class_folders"))) == 9
+
+
+def test_maps_of_many_objects_are_asked_about(tmp_path):
+    for n in range(3):
+        photo(tmp_path / "scans" / f"x{n}.png", n)
+        drawing(tmp_path / "objects" / f"x{n}.png", 40, np.uint16)
+    with pytest.raises(DatasetError, match="objects/ look like masks"):
+        read_dataset(tmp_path)
+
+
+def test_a_table_with_labels_goes_before_what_folders_look_like(tmp_path):
+    for n in range(3):
+        photo(tmp_path / "images" / f"x{n}.png", n)
+        drawing(tmp_path / "target" / f"x{n}.png")
+    (tmp_path / "table.csv").write_text("image,label\nimages/x0.png,a\nimages/x1.png,b\nimages/x2.png,a\n")
+    assert read_dataset(tmp_path).kinds == {"class"}
 
 
 def blurred(root: Path, drawn: np.ndarray) -> np.ndarray:

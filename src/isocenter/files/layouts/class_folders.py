@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 
-from isocenter.files.layouts.cases import Folder, Key, Member, class_names, given, name_classes, readers
+from isocenter.files.layouts.cases import (
+    Folder,
+    Key,
+    Member,
+    class_names,
+    drawn_folders,
+    given,
+    name_classes,
+    readers,
+)
 from isocenter.files.layouts.image_folders import BY_HAND, IMAGES, LABELS
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
@@ -12,13 +21,16 @@ from isocenter.values import Problem
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """Several folders with images that are called neither images/ and labels/, nor hold these, nor after persons."""
-    del options
+    """Several folders with images that are called neither images/ and labels/, nor hold these, nor after persons.
+
+    Nor do the files of one look like masks of another's.
+    """
     members = _classed(folder.images)
     inside = {member.folders[1].lower() if len(member.folders) > 1 else "" for member in members}
     if inside <= IMAGES | LABELS and inside & IMAGES and inside & LABELS:
         return False  # masks would be images of a class
-    return bool(class_names(Key(member.folders, member.stem) for member in members))
+    names = class_names(Key(member.folders, member.stem) for member in members)
+    return bool(names) and drawn_folders(folder, options.read) is None
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:

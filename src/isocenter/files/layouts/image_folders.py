@@ -12,6 +12,7 @@ from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts import nnunet
 from isocenter.files.layouts.cases import (
     LABEL_NAME,
+    READER_FOLDER,
     Folder,
     Key,
     Member,
@@ -20,6 +21,7 @@ from isocenter.files.layouts.cases import (
     by_reader,
     class_names_of_pairs,
     described_channels,
+    drawn_folders,
     given,
     mask_labels,
     masks_by_reader,
@@ -29,6 +31,7 @@ from isocenter.files.layouts.cases import (
     owner_of,
     pair,
     readers,
+    states_references,
 )
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import common_modality, modality_word
@@ -54,14 +57,15 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     """
     taken = {f"{kind}{part}" for kind in ("images", "labels") for part in ("Tr", "Ts")}
     taken = taken if nnunet.fits(folder, options) else set()
-    roles = _Roles(folder)
+    roles = _Roles(folder, options)
     places = {roles.of(member) for member in folder.images if not taken.intersection(member.folders)}
     return places >= {"image", "label"} or (places == {"label"} and not folder.dicom)
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Pairs by equal name; several masks of one image are joined, unless their folders or names name their readers."""
-    roles = _Roles(folder)
+    roles = _Roles(folder, options)
+    roles.check()
     images = [(roles.key(member), member) for member in folder.images if roles.of(member) == "image"]
     masks = [(roles.key(member), member) for member in folder.images if roles.of(member) == "label"]
     if not images:
@@ -124,10 +128,11 @@ class _Roles:
 
     Where only labels are called so, the one folder beside theirs holds the images if most of its names are the labels'.
     Folders of drawings by hand, `1st_manual` or `manual1` beside `images`, hold labels, and `mask` then holds none: so
-    DRIVE and HRF are laid out.
+    DRIVE and HRF are laid out. Where no name marks labels, folders of label maps with the names of images do, unless a
+    table states what is true of them.
     """
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: Folder, options: DatasetOptions) -> None:
         names = {name for member in folder.images for name in member.folders[:2]}
         images, labels = ({name for name in names if name.lower() in words} for words in (IMAGES, LABELS))
         self._fields: set[str] = set()
@@ -140,6 +145,16 @@ class _Roles:
         self._role = dict.fromkeys(images, "image") | dict.fromkeys(labels, "label")
         if not images and (masks := labels or ending[1]):
             self._role |= self._paired_roles(folder, masks)
+        self._drawn = None if "label" in self._role.values() else drawn_folders(folder, options.read)
+        is_table = options.layout is None and any(states_references(table.path) for table in folder.tables)
+        if self._drawn is not None and not is_table:
+            self._role = dict.fromkeys(self._drawn.images, "image") | dict.fromkeys(self._drawn.masks, "label")
+        self._root = str(folder.root)
+
+    def check(self) -> None:
+        """Raise DatasetError where folders that no name marks may also be classes."""
+        if self._drawn is not None:
+            self._drawn.check(self._root)
 
     @staticmethod
     def _paired_roles(folder: Folder, labels: Collection[str]) -> dict[str, str]:
@@ -174,7 +189,8 @@ class _Roles:
 
 
 def _key(member: Member, level: int) -> Key:
-    is_reader = bool(BY_HAND.search(member.folders[level]))
+    name = member.folders[level]
+    is_reader = bool(BY_HAND.search(name) and READER_FOLDER.search(name))
     folders = member.folders[: level + is_reader] + member.folders[level + 1 :]
     return Key(folders, member.stem, "test" if member.folders[level].lower() in TEST else member.split)
 

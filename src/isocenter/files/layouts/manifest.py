@@ -15,6 +15,7 @@ from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files.layouts import case_folders, class_folders, dicom_folder, image_folders, suffix_masks
 from isocenter.files.layouts.cases import (
     PATIENT_COLUMNS,
+    REFERENCE_COLUMNS,
     SPLIT_COLUMNS,
     TABLE_SUFFIXES,
     Folder,
@@ -42,14 +43,14 @@ from isocenter.values import Problem
 # Column names that are understood without --column, in any case, blanks as underscores.
 ROLES: dict[str, tuple[str, ...]] = {
     "image": ("image", "filename", "file_name", "file", "path", "image_path", "image_file", "img", "img_path"),
-    "mask": ("mask", "mask_path", "mask_file", "segmentation", "label_path", "segmentation_path"),
-    "label": ("label", "class", "target", "diagnosis", "category", "dx", "class_name", "label_name"),
+    "mask": REFERENCE_COLUMNS["mask"],
+    "label": REFERENCE_COLUMNS["label"],
     "patient": PATIENT_COLUMNS,
     "split": SPLIT_COLUMNS,
     "modality": ("modality",),
     "id": ("case", "case_id", "id"),
     "finding": (),
-    "findings": ("finding_labels",),
+    "findings": REFERENCE_COLUMNS["findings"],
     "value": (),
     "time": (),
     "event": (),
@@ -74,7 +75,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
         return False
     image = table.column(ROLES["image"]) or next(iter(columns_of_files(table, folder.root)), None)
     # Where folders, names or DICOM hold the labels, a table is a manifest only if it has some itself.
-    is_labelled = any(table.column(ROLES[role]) for role in ("mask", "label", "findings"))
+    is_labelled = any(table.column(names) for names in REFERENCE_COLUMNS.values())
     others = (image_folders, suffix_masks, case_folders, class_folders, dicom_folder)
     if not is_labelled and any(layout.fits(folder, options) for layout in others):
         return False

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         observed_values,
     )
     from isocenter.files.layouts.cases.dicom_cases import drawn_on, is_drawn, read_dicom
+    from isocenter.files.layouts.cases.drawn_folders import drawn_folders
     from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, Member, stem_of
     from isocenter.files.layouts.cases.frames import by_frame
     from isocenter.files.layouts.cases.join import SPLIT_COLUMNS, covariates_in, split_column, split_of
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         MASK_WORDS,
         PREFIX,
         READER,
+        READER_FOLDER,
         Key,
         Pair,
         are_channel_numbers,
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from isocenter.files.layouts.cases.segments import SLICER
     from isocenter.files.layouts.cases.table import (
         PATIENT_COLUMNS,
+        REFERENCE_COLUMNS,
         SPREADSHEETS,
         TABLE_SUFFIXES,
         Table,
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
         label_remedy,
         number,
         read_table,
+        states_references,
     )
 
 if not TYPE_CHECKING:

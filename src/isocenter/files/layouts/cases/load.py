@@ -30,6 +30,9 @@ NEARLY, MOST_BETWEEN = 32, 0.02
 ROUNDING = 1e-2
 # Share of a structure's voxels that may be another's too: edges that touch, and no part of a whole.
 MOST_SHARED = 0.01
+# A label map has no more values than this, or as many neighbours of equal value: label maps of nuclei have 96 % and
+# more, images of eight sets below 52 %.
+FEW_VALUES, EQUAL_NEIGHBOURS = 32, 0.9
 
 
 def given(value: Any) -> Any:
@@ -132,6 +135,26 @@ def load_structures(
             )
             raise FormatError(problem, str(path), remedy)
     return replace(first, pixels=pixels, labels=labels, notes=(*first.notes, *_overlapping("structures", sum(taken))))
+
+
+def likeness_to_labels(path: Path, options: ReadOptions) -> int:
+    """How much a file looks like a label map: 3 by few values, 2 by one value, 1 by flat areas, 0 as images do.
+
+    What cannot be read, and a signal, looks like none.
+    """
+    try:
+        image = _indices(path) or _only(path, options)
+        pixels = image.data[:3]
+        if image.facts.get("lossy"):
+            pixels = _black_and_white(pixels, path)[0]
+    except IsocenterError:  # whoever reads the case says it; JPEG that is not of black and white is an image
+        return 0
+    if image.geometry.ndim < 2 or not np.array_equal(pixels, np.rint(pixels)):
+        return 0
+    values = len(np.unique(pixels.reshape(len(pixels), -1), axis=1).T) if len(pixels) > 1 else len(np.unique(pixels))
+    if values <= FEW_VALUES:
+        return 3 if values > 1 else 2
+    return int((pixels[..., 1:] == pixels[..., :-1]).all(axis=0).mean() >= EQUAL_NEIGHBOURS)
 
 
 def _joined(numbered: Sequence[tuple[int, Path]], options: ReadOptions) -> tuple[Image, Array, list[int], list[int]]:

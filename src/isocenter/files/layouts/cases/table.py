@@ -16,6 +16,12 @@ from isocenter.lazy import pandas
 
 PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id", "participant_id", "person")
 CASE_COLUMNS = ("case", "case_id", "name", "id", "image", "image_id", "file", "filename", "file_name")
+# Columns that hold what is true of an image.
+REFERENCE_COLUMNS: dict[str, tuple[str, ...]] = {
+    "mask": ("mask", "mask_path", "mask_file", "segmentation", "label_path", "segmentation_path"),
+    "label": ("label", "class", "target", "diagnosis", "category", "dx", "class_name", "label_name"),
+    "findings": ("finding_labels",),
+}
 PARQUET, SEPARATORS = (".parquet",), {".tsv": "\t"}
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
 # Tables that are not read, because a cell of a spreadsheet may hold what it does not show.
@@ -75,6 +81,15 @@ def read_table(path: Path, most: int | None = None) -> Table:
     rows = (dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True))
     # Spreadsheets write rows and columns of nothing where cells were once filled.
     return Table(path, tuple(values), tuple(row for row in rows if any(cell is not None for cell in row.values())))
+
+
+def states_references(path: Path) -> bool:
+    """Whether a table has rows, and a column of a name that stands for labels; a damaged one has none."""
+    try:
+        table = read_table(path, most=1)
+    except DatasetError:
+        return False
+    return bool(table.rows) and any(table.column(names) for names in REFERENCE_COLUMNS.values())
 
 
 def can_be_named(text: str) -> bool:

@@ -1,0 +1,79 @@
+"""Folders of masks that no name marks: their files pair by name with another folder's, and look like label maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from isocenter.errors import DatasetError, listed
+from isocenter.files.format import ReadOptions
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.load import likeness_to_labels
+from isocenter.files.layouts.cases.pairs import Key, owner_of
+
+# Files of a folder that are read to know what it holds, and folders beyond which they are classes.
+LOOKED_AT, MOST_FOLDERS = 5, 8
+SURE = 3  # of `likeness_to_labels`
+
+
+@dataclass(frozen=True)
+class DrawnFolders:
+    """Folders next to each other that look like images and their masks.
+
+    sure: whether they can be nothing else: one of images, and one of maps of few values
+    """
+
+    images: tuple[str, ...]
+    masks: tuple[str, ...]
+    sure: bool
+
+    def check(self, root: str) -> None:
+        """Raise DatasetError where the folders may also be classes."""
+        if not self.sure:
+            masks, images = (listed([f"{name}/" for name in names]) for names in (self.masks, self.images))
+            raise DatasetError(
+                f"the files in {masks} look like masks and have the names of those in {images}, but no name says so",
+                root,
+                "If they are masks, name the folders images/ and masks/ and take others away; if they are classes, "
+                "choose --layout class_folders",
+            )
+
+
+def drawn_folders(folder: Folder, options: ReadOptions) -> DrawnFolders | None:
+    """The folders of images and of masks, first or second on the way to a file; None where no files pair so."""
+    if DrawnFolders not in folder.known:
+        each = (_at(level, folder.images, options) for level in (0, 1))
+        folder.known[DrawnFolders] = next((drawn for drawn in each if drawn is not None), None)
+    known: DrawnFolders | None = folder.known[DrawnFolders]
+    return known
+
+
+def _at(level: int, members: Iterable[Member], options: ReadOptions) -> DrawnFolders | None:
+    """The folders at one level."""
+    keyed: dict[str, dict[Key, Member]] = {}
+    for member in members:
+        if len(member.folders) > level:
+            rest = member.folders[:level] + member.folders[level + 1 :]
+            keyed.setdefault(member.folders[level], {})[Key(rest, member.stem, member.split)] = member
+    if not 2 <= len(keyed) <= MOST_FOLDERS:
+        return None
+    pairs = [(one, other) for one in keyed for other in keyed if one != other and _pair(keyed[one], keyed[other])]
+    looks = {name: _likeness(list(keyed[name].values()), options) for name in {each for pair in pairs for each in pair}}
+    masks = sorted({other for one, other in pairs if looks[one] < looks[other]})
+    images = sorted(keyed.keys() - set(masks))
+    if not masks:
+        return None
+    return DrawnFolders(tuple(images), tuple(masks), len(masks) == len(images) == 1 and looks[masks[0]] == SURE)
+
+
+def _pair(images: Mapping[Key, Any], masks: Mapping[Key, Any]) -> bool:
+    """Whether most files of one folder have the names of files in another."""
+    return 2 * sum(1 for key in masks if owner_of(key, images)) > len(masks)
+
+
+def _likeness(members: list[Member], options: ReadOptions) -> int:
+    """How much the files look like label maps; 0 where one of them looks like an image."""
+    step = max(1, len(members) // LOOKED_AT)
+    looks = [likeness_to_labels(member.path, options) for member in members[::step][:LOOKED_AT]]
+    return max(looks) if min(looks) > 0 else 0
