@@ -61,6 +61,40 @@ def test_a_class_called_test_is_no_split(tmp_path):
     assert dataset.splits == {}
 
 
+def test_folders_of_classes_may_lie_in_one_folder_of_images(tmp_path):
+    classed(tmp_path / "images")
+    dataset = read_dataset(tmp_path)
+    assert names(dataset) == ["benign", "malignant"]
+    assert [case.references["class"] for case in dataset] == ["benign"] * 3 + ["malignant"] * 3
+
+
+def test_so_may_images_with_their_masks_next_to_them(tmp_path):
+    for name in ("benign", "malignant"):
+        for n in range(3):
+            picture(tmp_path / "images" / name / f"{name}{n}.png", n)
+            picture(tmp_path / "images" / name / f"{name}{n}_mask.png", 1)
+    dataset = read_dataset(tmp_path)
+    assert (len(dataset), dataset.kinds, names(dataset)) == (6, {"mask", "class"}, ["benign", "malignant"])
+
+
+def test_so_may_folders_of_cases_which_are_no_classes(tmp_path):
+    for n in range(3):
+        for name in ("t1", "t2", "seg"):
+            volume(tmp_path / "images" / f"case{n}" / f"{name}.nii.gz")
+    dataset = read_dataset(tmp_path)
+    assert (len(dataset), dataset.kinds) == (3, {"mask"})
+    assert [tuple(case.images) for case in dataset] == [("t1", "t2")] * 3
+
+
+def test_folders_below_the_images_that_a_table_labels_are_no_classes(tmp_path):
+    classed(tmp_path / "images")
+    files = [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*.png"))]
+    (tmp_path / "table.csv").write_text(
+        "\n".join(["image,label", *(f"{name},{'xy'[n % 2]}" for n, name in enumerate(files))])
+    )
+    assert names(read_dataset(tmp_path)) == ["x", "y"]
+
+
 def test_folders_of_persons_are_no_classes(tmp_path):
     for name in ("patient01", "patient02"):
         for n in range(3):

@@ -29,7 +29,7 @@ from isocenter.files.layouts.cases import (
     readers,
     without_image,
 )
-from isocenter.files.layouts.image_folders import IMAGES, LABELS
+from isocenter.files.layouts.image_folders import IMAGES, LABELS, within_images
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import UNKNOWN_MODALITY, common_modality, modality_word
 from isocenter.values import Label
@@ -53,14 +53,15 @@ class CaseFolder:
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """Images of the same names in most folders, and masks, or names that only images of one case have."""
-    if folder.is_file or any(IMAGES.intersection(map(str.lower, member.folders)) for member in folder.images):
+    members = within_images(folder.images)
+    if folder.is_file or any(IMAGES.intersection(map(str.lower, member.folders)) for member in members):
         return False
     cases = _sorted(folder)
     names = Counter(name for case in cases.values() for name in case.images)
     is_alike = 0 < len(names) <= MOST_IMAGES and all(2 * count > len(cases) for count in names.values())
     if not is_alike or suffix_masks.fits(folder, options):
         return False
-    is_one = not all(member.folders for member in folder.images)  # the folder that was given is itself the case
+    is_one = not all(member.folders for member in members)  # the folder that was given is itself the case
     if is_one or not any(case.masks for case in cases.values()):
         return (not is_one or len(cases) == 1) and all(_says_image(name) for name in names)
     return not any(set(case.masks) & set(case.images) for case in cases.values())
@@ -154,7 +155,7 @@ def _case(
 def _sorted(folder: Folder) -> dict[Key, CaseFolder]:
     """Cases by their folders."""
     cases: dict[Key, CaseFolder] = defaultdict(CaseFolder)
-    for member in folder.images:
+    for member in within_images(folder.images):
         *above, own = member.folders or (folder.root.resolve().name,)
         is_in_masks = bool(above) and own.lower() in LABELS
         if is_in_masks:

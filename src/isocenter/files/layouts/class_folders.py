@@ -1,4 +1,7 @@
-"""A folder for each class, with the images of that class in it; train/, val/, test/ above them where they are split."""
+"""A folder for each class, with the images of that class in it; train/, val/, test/ above them where they are split.
+
+All may lie in one folder `images/`.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ from isocenter.files.layouts.cases import (
     given,
     name_classes,
     readers,
+    states_references,
 )
-from isocenter.files.layouts.image_folders import BY_HAND, IMAGES, LABELS
+from isocenter.files.layouts.image_folders import BY_HAND, IMAGES, LABELS, within_images
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
 from isocenter.values import Problem
@@ -23,12 +27,14 @@ from isocenter.values import Problem
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """Several folders with images that are called neither images/ and labels/, nor hold these, nor after persons.
 
-    Nor do the files of one look like masks of another's.
+    Nor do the files of one look like masks of another's. They may lie in one folder images/, unless a table has labels.
     """
     members = _classed(folder.images)
     inside = {member.folders[1].lower() if len(member.folders) > 1 else "" for member in members}
     if inside <= IMAGES | LABELS and inside & IMAGES and inside & LABELS:
         return False  # masks would be images of a class
+    if within_images(folder.images) != folder.images and any(states_references(one.path) for one in folder.tables):
+        return False  # the folders below images/ part the files that the table names
     names = class_names(Key(member.folders, member.stem) for member in members)
     return bool(names) and drawn_folders(folder, options.read) is None
 
@@ -60,7 +66,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
 
 def _classed(members: tuple[Member, ...]) -> list[Member]:
-    inside = [m for m in members if m.folders and m.folders[0].lower() not in IMAGES | LABELS]
+    inside = [m for m in within_images(members) if m.folders and m.folders[0].lower() not in IMAGES | LABELS]
     has_image_folder = any(m.folders[:1] and m.folders[0].lower() in IMAGES for m in members)
     return [m for m in inside if not (has_image_folder and BY_HAND.search(m.folders[0]))]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,14 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         channels=tuple(sorted({name for one in cases for name in one.images})) if channels else (),
         problems=(*lost, *_outside(folder, roles)),
     )
+
+
+def within_images(members: tuple[Member, ...]) -> tuple[Member, ...]:
+    """The files without the one folder images/ (or img/, ...) above them, where each lies in a folder inside it."""
+    tops = {member.folders[0].lower() if len(member.folders) > 1 else "" for member in members}
+    if len(tops) != 1 or not tops <= IMAGES:
+        return members
+    return tuple(replace(member, folders=member.folders[1:]) for member in members)
 
 
 def _case(

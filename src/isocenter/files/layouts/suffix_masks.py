@@ -33,7 +33,7 @@ from isocenter.files.layouts.cases import (
     readers,
     without_image,
 )
-from isocenter.files.layouts.image_folders import IMAGES, LABELS
+from isocenter.files.layouts.image_folders import IMAGES, LABELS, within_images
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
 from isocenter.values import Label
@@ -121,7 +121,7 @@ def _sorted(folder: Folder) -> tuple[dict[Key, Member], list[tuple[Key, Drawn]]]
     """Images by their name without suffix, and masks likewise."""
     images: dict[Key, Member] = {}
     masks: list[tuple[Key, Drawn]] = []
-    for member in folder.images:
+    for member in within_images(folder.images):
         if member.folders and member.folders[0].lower() in IMAGES | LABELS:
             continue
         fit = MASK.match(member.stem)
