@@ -352,3 +352,28 @@ def test_columns_of_survival_are_named_in_the_remedy(tmp_path):
     with pytest.raises(DatasetError, match="no column has labels") as refused:
         read_dataset(path)
     assert "time=COLUMN,event=COLUMN" in refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("image,label\na.png,0\nb.png,1,left\n", "has 3 columns in line 3 where 2 are expected.*double quotes.*','"),
+        ("image;label\na.png;0\n\nb.png;1;left\n", "has 3 columns in line 4 where 2 are expected.*';'"),
+        ("image,label\na.png,0,left\nb.png,1,right\n", "has 3 columns in line 2 where the header names 2"),
+        ('image,label\na.png,0\n"b.png,1\n', "a double quote in line 3"),
+    ],
+)
+def test_a_line_of_too_many_cells_is_named_with_their_number(tmp_path, text, problem):
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(DatasetError, match=problem) as refused:
+        read_dataset(tmp_path / "table.csv")
+    assert "UTF-8" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["image,label\na.png,0,\nb.png,1,\n", "image,label\n1,a.png,0\n2,b.png,1\n"])
+def test_separators_at_the_ends_of_lines_and_the_row_numbers_of_r_shift_no_column(tmp_path, text):
+    for name in "ab":
+        picture(tmp_path / f"{name}.png")
+    (tmp_path / "table.csv").write_text(text)
+    dataset = read_dataset(tmp_path / "table.csv")
+    assert [(case.id, case.references["class"]) for case in dataset] == [("a", "0"), ("b", "1")]

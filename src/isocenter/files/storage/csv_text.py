@@ -68,12 +68,46 @@ def separator_of(path: Path) -> str:
 
 
 def read_text_table(path: Path, *, separator: str = ",", most: int | None = None) -> pandas.DataFrame:
-    """A table, or its first `most` rows, with every cell as text: a case may be called NA, or 007."""
-    table = pandas.read_csv(
-        path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", nrows=most
-    ).map(unmarked)
+    """A table, or its first `most` rows, with every cell as text: a case may be called NA, or 007.
+
+    Raises DatasetError where a line has more columns than the header, or a quote has no end.
+    """
+    how: dict[str, Any] = {
+        "sep": separator,
+        "dtype": str,
+        "keep_default_na": False,
+        "encoding": "utf-8-sig",
+        "nrows": most,
+    }
+    try:
+        table = pandas.read_csv(path, **how)
+    except pandas.errors.ParserError as error:
+        raise _uneven(path, separator, str(error)) from error
+    if not isinstance(table.index, pandas.RangeIndex):  # lines with more cells than the header, all alike
+        beyond = table.index.nlevels
+        if (table.iloc[:, -beyond:] == "").all(axis=None):  # separators at their ends
+            table = pandas.read_csv(path, **how, usecols=range(table.shape[1]), index_col=False)
+        elif list(table.index) != [str(number) for number in range(1, len(table) + 1)]:  # as R numbers its rows
+            names = table.shape[1]
+            problem = f"has {names + beyond} columns in line 2 where the header names {names}"
+            raise DatasetError(problem, str(path), "Name each column in the first line")
+    table = table.map(unmarked)
     table.columns = table.columns.map(unmarked)
-    return table
+    return table.reset_index(drop=True)
+
+
+def _uneven(path: Path, separator: str, reason: str) -> DatasetError:
+    """The error of a table whose lines pandas cannot part into columns."""
+    if fit := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", reason):
+        expected, line, seen = fit.groups()
+        problem = f"has {seen} columns in line {line} where {expected} are expected"
+        mark = {"\t": "tab"}.get(separator, f"'{separator}'")
+        remedy = f"Put double quotes around a cell that contains a {mark}, or remove what is too much"
+        return DatasetError(problem, str(path), remedy)
+    if fit := re.search(r"EOF inside string starting at row (\d+)", reason):
+        problem = f"has a double quote in line {int(fit[1]) + 1} that begins a cell and is never closed"
+        return DatasetError(problem, str(path), "Close or remove the quote")
+    return DatasetError(f"cannot be read as a table ({reason.strip()})", str(path), "Save it as CSV in UTF-8")
 
 
 def read_given_table(path: Path) -> pandas.DataFrame:
