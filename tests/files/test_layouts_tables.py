@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
 
@@ -352,6 +353,30 @@ def test_columns_of_survival_are_named_in_the_remedy(tmp_path):
     with pytest.raises(DatasetError, match="no column has labels") as refused:
         read_dataset(path)
     assert "time=COLUMN,event=COLUMN" in refused.value.remedy
+
+
+@pytest.mark.parametrize("folder", ["", "images"])
+def test_the_row_numbers_that_pandas_writes_are_no_covariate(tmp_path, folder):
+    for n in range(4):
+        picture(tmp_path / folder / f"x{n}.png", n)
+        if folder:
+            picture(tmp_path / "masks" / f"x{n}.png", 1)
+    rows = pd.DataFrame({"image": [f"x{n}.png" for n in range(4)], "age": [40, 50, 60, 70]})
+    (rows if folder else rows.assign(label=[0, 1, 0, 1])).to_csv(tmp_path / "table.csv")
+    assert [case.covariates for case in read_dataset(tmp_path)] == [{"age": age} for age in (40, 50, 60, 70)]
+
+
+def test_an_index_that_names_the_images_still_does(tmp_path):
+    for n in range(4):
+        picture(tmp_path / "images" / f"x{n}.png", n)
+    pd.DataFrame({"label": [0, 1, 0, 1]}, index=[f"x{n}.png" for n in range(4)]).to_csv(tmp_path / "table.csv")
+    dataset = read_dataset(tmp_path)
+    assert [(case.id, case.references["class"]) for case in dataset] == [
+        ("x0", "0"),
+        ("x1", "1"),
+        ("x2", "0"),
+        ("x3", "1"),
+    ]
 
 
 @pytest.mark.parametrize(

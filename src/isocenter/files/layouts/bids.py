@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from isocenter.files.layouts.cases import Folder, Member, label_maps, mask_labels, read_table, readers
+from isocenter.files.layouts.cases import Folder, Member, covariates_of, label_maps, mask_labels, read_table, readers
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Label, Problem
@@ -123,7 +123,7 @@ def _participants(folder: Folder) -> dict[str, dict[str, Any]]:
     column = table.column(("participant_id",))
     if column is None:
         return {}
-    return {str(row[column]): {k: v for k, v in row.items() if k != column} for row in table.rows}
+    return {str(row[column]): covariates_of(row, (column,)) for row in table.rows}
 
 
 def _rare(channels: Sequence[str]) -> Problem:

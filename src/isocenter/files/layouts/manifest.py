@@ -22,6 +22,7 @@ from isocenter.files.layouts.cases import (
     Table,
     can_be_named,
     columns_of_files,
+    covariates_of,
     given,
     label_remedy,
     load_image,
@@ -248,7 +249,7 @@ def _case(
         key=_digest(row),
         split=split_of(manifest.cell(row, "split")),
         patient=str(patient) if patient is not None else None,
-        covariates={name: value for name, value in row.items() if name not in used},
+        covariates=covariates_of(row, used),
     )
     return case if named_case is None else _with(case, named_case)
 

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         as_whole,
         can_be_named,
         columns_of_files,
+        covariates_of,
         label_remedy,
         number,
         read_table,

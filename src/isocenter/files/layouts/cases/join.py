@@ -10,7 +10,14 @@ from typing import Any
 from isocenter.errors import DatasetError, listed
 from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, stem_of
 from isocenter.files.layouts.cases.numbered import Numbered
-from isocenter.files.layouts.cases.table import CASE_COLUMNS, PATIENT_COLUMNS, Table, as_whole, read_table
+from isocenter.files.layouts.cases.table import (
+    CASE_COLUMNS,
+    PATIENT_COLUMNS,
+    Table,
+    as_whole,
+    covariates_of,
+    read_table,
+)
 from isocenter.files.layouts.cases.time_series import Long
 from isocenter.files.layouts.layout import CaseFiles
 from isocenter.files.storage import is_pseudonym
@@ -146,7 +153,7 @@ def _lacking(
 
 def _read_of(long: Long, cases: Sequence[tuple[str, str]], files: Sequence[Path]) -> list[Mapping[str, Any]]:
     """The readings by the row's case or else its patient; without rows every column is missing."""
-    nothing = {name: None for name in long.table.columns if name not in (long.owner, long.time)}
+    nothing = covariates_of(dict.fromkeys(long.table.columns), (long.owner, long.time))
     rows = _rows_of(long.courses(), cases, Numbered(files, str(long.table.path)))
     return [nothing if own is None else own for own in rows]
 
@@ -186,7 +193,7 @@ def _by_case(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], patie
     cases = [
         replace(
             case,
-            covariates=_covariates(rows[name], column, split, patient),
+            covariates=covariates_of(rows[name], (column, split, patient)),
             split=case.split or split_of(rows[name][split] if split else None),
             patient=str(rows[name][patient]) if patient and rows[name][patient] is not None else case.patient,
         )
@@ -214,7 +221,7 @@ def _by_patient(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], co
     cases = [
         replace(
             case,
-            covariates=_covariates(rows[owner], column, split),
+            covariates=covariates_of(rows[owner], (column, split)),
             split=case.split or split_of(rows[owner][split] if split else None),
             patient=owner,
         )
@@ -223,10 +230,6 @@ def _by_patient(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], co
     ]
     words = f"the name's beginning, which is in column {column} of {table.path.name}"
     return Join(cases, f"covariates from {table.path.name}", words, column)
-
-
-def _covariates(row: dict[str, Any], *used: str | None) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name not in used}
 
 
 def _owner(name: str, rows: dict[str, Any]) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ LONGEST_NAME, LONGEST_PATH, LOOKED_AT = 255, 4096, 20
 MOST_CLASSES = 20
 # A number as spreadsheets write it where the comma stands before the decimals.
 COMMA_NUMBER = re.compile(r"[+-]?\d+(,\d+)?")
-# What pandas calls a column without a name.
+# What pandas calls a column without a name: mostly the numbers of its rows.
 UNNAMED = re.compile(r"Unnamed: \d+")
 MISSING = frozenset({"", "n/a", "na", "nan"})
 
@@ -70,7 +70,7 @@ def read_table(path: Path, most: int | None = None) -> Table:
     except UnicodeDecodeError as error:
         problem = "is not written in UTF-8, as tables with letters such as ä or é need it"
         raise DatasetError(problem, str(path), "Save it as CSV in UTF-8 (in Excel: CSV UTF-8)") from error
-    except (ValueError, OSError, pandas.errors.ParserError) as error:
+    except (ValueError, OSError) as error:
         raise DatasetError(f"cannot be read as a table ({error})", str(path), "Save it as CSV in UTF-8") from error
     cells = [[_bare(cell) for cell in frame.iloc[:, n]] for n in range(frame.shape[1])]
     values = {
@@ -90,6 +90,11 @@ def states_references(path: Path) -> bool:
     except DatasetError:
         return False
     return bool(table.rows) and any(table.column(names) for names in REFERENCE_COLUMNS.values())
+
+
+def covariates_of(row: Mapping[str, Any], used: Collection[str | None]) -> dict[str, Any]:
+    """The cells of a row that say more of a case: without those used for something else, and columns without a name."""
+    return {name: value for name, value in row.items() if name not in used and not UNNAMED.fullmatch(name)}
 
 
 def can_be_named(text: str) -> bool:

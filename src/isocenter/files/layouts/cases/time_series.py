@@ -9,7 +9,7 @@ from typing import Any
 
 from isocenter.errors import DatasetError
 from isocenter.files.index import entries
-from isocenter.files.layouts.cases.table import CASE_COLUMNS, PATIENT_COLUMNS, Table, read_table
+from isocenter.files.layouts.cases.table import CASE_COLUMNS, PATIENT_COLUMNS, Table, covariates_of, read_table
 from isocenter.values import courses, time_column
 
 # A table with such a column states outcomes or places, and no readings over time.
@@ -53,8 +53,7 @@ class Long:
         rows: dict[str, list[dict[str, Any]]] = {}
         for row in self.table.rows:
             if row[self.owner] is not None:
-                read = {name: one for name, one in row.items() if name != self.owner}
-                rows.setdefault(str(row[self.owner]), []).append(read)
+                rows.setdefault(str(row[self.owner]), []).append(covariates_of(row, (self.owner,)))
         made: dict[str, Mapping[str, Any]] = {}
         for name, own in rows.items():
             try:
