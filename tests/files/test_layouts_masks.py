@@ -434,6 +434,20 @@ def test_bids_sessions_are_cases_with_contrasts_as_channels(tmp_path):
     assert dataset.patients_known
 
 
+@pytest.mark.parametrize("first", ["derivatives/auto", "."])
+def test_masks_of_two_sources_in_bids_are_refused_and_not_joined(tmp_path, first):
+    for subject in ("sub-01", "sub-02"):
+        volume(tmp_path / subject / "anat" / f"{subject}_T1w.nii.gz")
+        volume(tmp_path / "derivatives" / "prep" / subject / "anat" / f"{subject}_desc-brain_mask.nii.gz")
+        volume(tmp_path / first / subject / "anat" / f"{subject}_dseg.nii.gz")
+    assert len(read_dataset(tmp_path)) == 2  # that of the brain is not meant
+    volume(tmp_path / "derivatives" / "manual" / "sub-02" / "anat" / "sub-02_label-lesion_mask.nii.gz")
+    with pytest.raises(DatasetError, match=r"sub-02 has masks of 2 sources \(.*derivatives/manual") as refused:
+        read_dataset(tmp_path)
+    assert "move the others out of the folder" in refused.value.remedy
+    assert len(read_dataset(tmp_path, DatasetOptions(references=False))) == 2
+
+
 def test_a_contrast_that_some_sessions_lack_is_said_and_left_out(tmp_path):
     for subject in ("01", "02"):
         volume(tmp_path / f"sub-{subject}" / "anat" / f"sub-{subject}_T1w.nii.gz")

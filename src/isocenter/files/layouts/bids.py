@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from isocenter.errors import DatasetError
 from isocenter.files.layouts.cases import Folder, Member, covariates_of, label_maps, mask_labels, read_table, readers
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import common_modality, modality_word
@@ -20,6 +21,7 @@ from isocenter.values import Label, Problem
 OTHER_DATA = frozenset({"func", "dwi", "fmap", "perf", "eeg", "meg", "ieeg", "beh", "nirs", "motion"})
 MASK_SUFFIXES = frozenset({"dseg", "mask", "seg", "lesion", "roi", "label", "segmentation"})
 SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
+RAW = {False: "the images' own folders", True: "derivatives"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,13 @@ class Scan:
         return "_".join(f"{key}-{self.entities[key]}" for key in ("sub", "ses") if key in self.entities)
 
     @property
+    def pipeline(self) -> str:
+        """The folder that made it: its first one in derivatives/, or the raw data."""
+        folders = self.member.folders
+        made = folders[folders.index("derivatives") + 1 :] if self.derived else ()
+        return f"derivatives/{made[0]}" if made and not SUBJECT.fullmatch(made[0]) else RAW[self.derived]
+
+    @property
     def channel(self) -> str:
         """The suffix, and what distinguishes two images of one suffix (acq-, ce-, run-, echo-, ...)."""
         rest = [f"{key}-{value}" for key, value in self.entities.items() if key not in ("sub", "ses")]
@@ -50,10 +59,20 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
-    """One case a session; the channels are those that every session has."""
+    """One case a session; the channels are those that every session has.
+
+    Raises DatasetError where masks of several pipelines could be meant.
+    """
     scans = [scan for member in folder.images if (scan := _scan(member)) is not None]
     images = [scan for scan in scans if not scan.derived and scan.suffix.lower() not in MASK_SUFFIXES]
-    masks = [scan for scan in scans if scan.suffix.lower() in MASK_SUFFIXES]
+    # In derivatives a mask is often that of the brain.
+    masks = [
+        s
+        for s in scans
+        if s.suffix.lower() in MASK_SUFFIXES and (s.suffix, s.entities.get("desc")) != ("mask", "brain")
+    ]
+    if options.references:
+        _check_pipelines(folder, masks)
     sessions = sorted({scan.session for scan in images})
     counts = Counter(channel for session in sessions for channel in {s.channel for s in images if s.session == session})
     channels = sorted(channel for channel, count in counts.items() if count == len(sessions))
@@ -88,10 +107,8 @@ def _case(
     subject = f"sub-{images[0].entities['sub']}"
     words = [modality_word(options.modality or scan.suffix) for scan in images]
     names = [scan.channel for scan in images] if len(images) > 1 else ["image"]
-    # A discrete segmentation holds more than a mask, which in derivatives is often that of the brain.
-    chosen = [scan for scan in masks if scan.suffix == "dseg"] or [
-        s for s in masks if s.entities.get("desc") != "brain"
-    ]
+    # A discrete segmentation holds more than a mask.
+    chosen = [scan for scan in masks if scan.suffix == "dseg"] or masks
     files = [scan.member.path for scan in (*images, *chosen)]
     drawn = label_maps(tuple(scan.member.path for scan in chosen), labels, options.read, options.kinds)
     return CaseFiles(
@@ -102,6 +119,21 @@ def _case(
         patient=subject,
         covariates=people.get(subject, {}),
     )
+
+
+def _check_pipelines(folder: Folder, masks: Sequence[Scan]) -> None:
+    """Raise DatasetError where one session has masks of several pipelines: which of them is true, nobody says."""
+    by_session: dict[str, set[str]] = {}
+    for scan in masks:
+        by_session.setdefault(scan.session, set()).add(scan.pipeline)
+    session, pipelines = max(by_session.items(), key=lambda item: len(item[1]), default=("", set()))
+    if len(pipelines) > 1:
+        raise DatasetError(
+            f"{session} has masks of {len(pipelines)} sources ({', '.join(sorted(pipelines))})",
+            str(folder.root),
+            "Keep the masks of one source, and move the others out of the folder; or list images and masks in a table "
+            "with the columns image and mask, and give the table",
+        )
 
 
 def _scan(member: Member) -> Scan | None:
