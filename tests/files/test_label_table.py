@@ -149,7 +149,7 @@ def test_a_folder_without_a_table_has_no_names(tmp_path: Path) -> None:
     assert label_table.find(tmp_path) == ()
 
 
-@pytest.mark.parametrize("name", ["mask.nii.gz", "mask.nii", "mask.seg.nrrd", "mask.mha", "mask.png"])
+@pytest.mark.parametrize("name", ["mask.nii.gz", "mask.nii", "mask.seg.nrrd", "mask.mha", "mask.png", "mask.ome.tif"])
 def test_a_table_is_named_after_its_label_map(name: str) -> None:
     assert label_table.table_path(Path("/x") / name) == Path("/x/mask.labels.csv")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -464,3 +465,11 @@ def test_a_lone_file_with_a_number_is_a_channel_only_to_a_model_that_does_withou
     assert [case.id for case in read_dataset(tmp_path, with_both)] == ["x_0001"]
     [case] = read_dataset(tmp_path, replace(with_both, absent=True))
     assert (case.id, list(case.images), case.images["0001"].channels) == ("x", ["0001"], ("0001",))
+
+
+def test_an_ome_tiff_is_named_without_both_of_its_suffixes(tmp_path):
+    for n in range(3):
+        tifffile.imwrite(tmp_path / f"x{n}.ome.tif", np.full((4, 5), n, np.uint8), ome=True)
+        tifffile.imwrite(tmp_path / f"x{n}_mask.ome.tiff", np.ones((4, 5), np.uint8), ome=True)
+    dataset = read_dataset(tmp_path)
+    assert [(case.id, observed_values(case)) for case in dataset] == [("x0", (1,)), ("x1", (1,)), ("x2", (1,))]

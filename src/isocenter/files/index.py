@@ -40,7 +40,9 @@ FORMATS: dict[str, Entry] = {
         ((0, b"\x89PNG\r\n\x1a\n"), (0, b"\xff\xd8\xff"), (0, b"BM"), (0, b"GIF8"), (0, b"P5\n"), (0, b"P6\n")),
     ),
     "tiff": Entry(
-        "isocenter.files.pictures.tiff:FORMAT", (".tiff", ".tif"), ((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"))
+        "isocenter.files.pictures.tiff:FORMAT",
+        (".ome.tiff", ".ome.tif", ".tiff", ".tif"),
+        ((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0")),
     ),
     "numpy": Entry("isocenter.files.numpy_file:FORMAT", (".npy", ".npz"), ((0, b"\x93NUMPY"),)),
     "edf": Entry("isocenter.files.edf:FORMAT", (".edf",), ()),

@@ -69,7 +69,7 @@ def find(path: Path) -> tuple[Label, ...]:
 
 def table_path(path: Path) -> Path:
     """The path of a label map's table: `mask.nii.gz` has `mask.labels.csv`."""
-    name = re.sub(r"(\.seg)?\.[A-Za-z0-9]+(\.gz)?$", "", path.name)
+    name = re.sub(r"(\.seg|\.ome)?\.[A-Za-z0-9]+(\.gz)?$", "", path.name)
     return path.with_name(f"{name}{TABLE}")
 
 

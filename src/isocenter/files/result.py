@@ -16,7 +16,9 @@ from isocenter.files.storage import Spool, stacked_spools
 from isocenter.values import Array, BoundingBoxes, Deferred, Image, Label, Map, Region, one_channel
 
 # Suffixes of formats that cannot hold labels: a table of labels is written next to the file.
-WITH_TABLE = frozenset({".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".tiff", ".tif", ".png", ".npy", ".csv"})
+WITH_TABLE = frozenset(
+    {".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".ome.tiff", ".ome.tif", ".tiff", ".tif", ".png", ".npy", ".csv"}
+)
 
 BACKGROUND = "background"
 # In these formats several numbers a voxel are written as frames, so that every program opens them as four axes.
