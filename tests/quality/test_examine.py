@@ -172,6 +172,25 @@ def test_the_same_fault_of_many_files_is_said_once_with_the_first_of_them():
     ]
 
 
+def test_faults_that_differ_only_in_their_numbers_are_one_with_the_first_few_and_a_count():
+    def short(number: int) -> Image:
+        raise FormatError(f"holds {number} of 90 rows", f"c{number}.png", "Get it again")
+
+    bad = [Case(f"c{n}", f"p{n}", LazyMapping({"image": partial(short, n)}), {"mask": mask()}) for n in range(10, 16)]
+    grids = (Geometry((4, 5, 20 + n), GRID.affine) for n in range(4))
+    apart = [Case(f"d{n}", f"q{n}", {"image": image(n)}, {"mask": mask(grid=grid)}) for n, grid in enumerate(grids)]
+    whole = [case(n) for n in range(3)]
+    found = [one for one in examine(cohort(*bad, *apart, *whole)).problems if one.severity == "error"]
+    assert [(one.what, len(one.cases)) for one in found] == [
+        ("holds 10 of 90 rows; 11 of 90 rows; 12 of 90 rows; and 3 more, as in c10.png", 6),
+        (
+            "mask and image lie on different grids: 4 x 5 x 20 and 4 x 5 x 6 voxels; 4 x 5 x 21 and 4 x 5 x 6 voxels; "
+            "4 x 5 x 22 and 4 x 5 x 6 voxels; and 1 more",
+            4,
+        ),
+    ]
+
+
 def test_what_many_cases_have_is_said_once():
     other = Geometry((4, 5, 3), np.diag([1.0, 1.0, 4.0, 1.0]))
     two = [Case(f"c{n}", f"p{n}", {"T1": image(n), "T2": image(n, other)}, {"mask": mask()}) for n in range(3)]

@@ -58,6 +58,7 @@ Progress = Callable[[int, int], None]
 
 # Why a case whose files are at fault is left out; of so many with the same fault only the first file is named.
 UNUSABLE, MANY = "cannot be used", 4
+SHOWN = 3  # of faults that differ in their numbers
 NUMBERS = re.compile(r"\d+(\.\d+)?")
 
 
@@ -254,16 +255,29 @@ def _joined(problems: Sequence[Problem]) -> list[Problem]:
 
 
 def _of_many_files(problems: Sequence[Problem]) -> list[Problem]:
-    """One problem, with the first file, for all cases that cannot be used for the same fault of their own files."""
-    alike: dict[tuple[str, str], list[Problem]] = {}
+    """One problem for all cases that cannot be used for the same fault, whatever its numbers; with the first file."""
+    alike: dict[tuple[str, ...], list[tuple[Problem, str, str]]] = {}
     for problem in problems:
-        where, colon, fault = problem.what.partition(": ")
-        if colon and problem.why == UNUSABLE:
-            alike.setdefault((fault, problem.remedy), []).append(problem)
+        where, colon, fault = problem.what.partition(": ") if problem.why == UNUSABLE else ("", "", problem.what)
+        if problem.severity == "error" and problem.cases and bool(colon) == (problem.why == UNUSABLE):
+            key = tuple(NUMBERS.sub("#", text) for text in (fault, problem.why, problem.remedy))
+            alike.setdefault(key, []).append((problem, where, fault))
     joined: dict[Problem, Problem | None] = {}
-    for (fault, _), own in alike.items():
+    for group in alike.values():
+        own = [problem for problem, _, _ in group]
         if len(own) >= MANY:
-            where = own[0].what.partition(": ")[0]
             cases = tuple(case for one in own for case in one.cases)
-            joined |= dict.fromkeys(own) | {own[0]: replace(own[0], what=f"{fault}, as in {where}", cases=cases)}
+            _, where, _ = group[0]
+            what = _first_of(list(dict.fromkeys(fault for _, _, fault in group))) + (
+                f", as in {where}" if where else ""
+            )
+            joined |= dict.fromkeys(own) | {own[0]: replace(own[0], what=what, cases=cases)}
     return [one for problem in problems if (one := joined.get(problem, problem)) is not None]
+
+
+def _first_of(faults: Sequence[str]) -> str:
+    """The first few of texts that differ in their numbers, the words before them once, and how many more there are."""
+    number = NUMBERS.search(faults[0])
+    start = number.start() if number else 0
+    more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
+    return faults[0][:start] + "; ".join([*(fault[start:] for fault in faults[:SHOWN]), *more])
