@@ -78,3 +78,20 @@ def test_a_table_of_boxes_is_as_strict(tmp_path):
     (tmp_path / "boxes.csv").write_text("\n".join(["image,label,x0,y0,x1,y1,split", *rows]))
     with pytest.raises(DatasetError, match="column split says held out"):
         read_dataset(tmp_path)
+
+
+def test_a_column_of_folds_is_no_covariate_and_the_note_says_how_to_test_on_one(tmp_path):
+    dataset = read_dataset(labelled(tmp_path, ("0", "1", "2", "0"), column="fold"))
+    assert (dataset.splits, dataset.cases[0].covariates) == ({}, {})
+    [note] = dataset.problems
+    assert note.what == "set.csv has a column fold"
+    assert "columns case and split" in note.remedy
+
+
+def test_folds_next_to_images_and_masks_are_noted_too(tmp_path):
+    dataset = read_dataset(masked(tmp_path, "patient,age,Fold\nann,61,0\nben,47,1"))
+    assert [one.what for one in dataset.problems] == ["people.csv has a column Fold"]
+    assert [case.covariates for case in dataset] == [{"age": 61}, {"age": 61}, {"age": 47}]
+    (tmp_path / "people.csv").unlink()
+    (tmp_path / "splits_final.json").write_text('[{"train": ["ann_1"], "val": ["ben_1"]}]')
+    assert [one.what for one in read_dataset(tmp_path).problems] == ["splits_final.json states the folds of nnU-Net"]

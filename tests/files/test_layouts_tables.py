@@ -402,3 +402,31 @@ def test_separators_at_the_ends_of_lines_and_the_row_numbers_of_r_shift_no_colum
     (tmp_path / "table.csv").write_text(text)
     dataset = read_dataset(tmp_path / "table.csv")
     assert [(case.id, case.references["class"]) for case in dataset] == [("a", "0"), ("b", "1")]
+
+
+def test_of_several_tables_next_to_the_images_the_one_with_labels_is_read_and_the_others_are_named(tmp_path):
+    for n in range(6):
+        picture(tmp_path / "img" / f"x{n}.png", n)
+    table(tmp_path / "train.csv", "name,label", (f"x{n}.png,{n % 2}" for n in range(4)))
+    table(tmp_path / "test.csv", "name", ("x4.png", "x5.png"))
+    dataset = read_dataset(tmp_path)
+    assert classes(dataset) == {"x0": "0", "x1": "1", "x2": "0", "x3": "1"}
+    assert [one.what for one in dataset.problems] == ["test.csv next to train.csv"]
+    table(tmp_path / "test.csv", "name,label", ("x4.png,0", "x5.png,1"))
+    with pytest.raises(DatasetError, match=r"tables are test.csv, train.csv. Keep one table"):
+        read_dataset(tmp_path)
+
+
+def test_where_something_else_holds_the_labels_a_further_table_changes_nothing(tmp_path):
+    classed(tmp_path)
+    table(tmp_path / "a.csv", "image,diagnosis", ("benign0.png,x", "malignant0.png,y"))
+    table(tmp_path / "b.csv", "note", ("none",))
+    assert set(classes(read_dataset(tmp_path)).values()) == {"benign", "malignant"}
+
+
+def test_a_table_in_another_folder_is_named(tmp_path):
+    picture(tmp_path / "img" / "x.png")
+    (tmp_path / "csv").mkdir()
+    table(tmp_path / "csv" / "train.csv", "name,label", ("x.png,1",))
+    with pytest.raises(DatasetError, match=r"tables are csv/train.csv. Keep one table in this folder"):
+        read_dataset(tmp_path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.added import added
-from isocenter.errors import DatasetError, UsageError, counted
+from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.files.layouts import case_folders, class_folders, dicom_folder, image_folders, suffix_masks
 from isocenter.files.layouts.cases import (
     PATIENT_COLUMNS,
@@ -19,10 +19,12 @@ from isocenter.files.layouts.cases import (
     SPLIT_COLUMNS,
     TABLE_SUFFIXES,
     Folder,
+    Member,
     Table,
     can_be_named,
     columns_of_files,
     covariates_of,
+    fold_notes,
     given,
     label_remedy,
     load_image,
@@ -33,6 +35,7 @@ from isocenter.files.layouts.cases import (
     read_table,
     split_column,
     split_of,
+    states_references,
     stem_of,
 )
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
@@ -63,22 +66,29 @@ REFERENCES = frozenset({"mask", "label", "finding", "findings", "value", "time",
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """A table itself; or a folder with one table, named by --column or with images or nothing else in it."""
+    """A table itself; or a folder with one table, named by --column or with images or nothing else in it.
+
+    Of several tables next to images, the one with labels, where nothing else holds them.
+    """
     if folder.is_file:
         return folder.members[0].suffix in TABLE_SUFFIXES and not folder.images
-    if len(folder.tables) == 0 or (len(folder.tables) > 1 and folder.images):
+    if len(folder.tables) == 0:
         return False
     if not (folder.images or folder.dicom):
         return True
+    member = _labelled(folder)
+    if member is None:
+        return False
     try:
-        table = read_table(folder.tables[0].path)
+        table = read_table(member.path)
     except DatasetError:  # a damaged table is reported where it would have been joined to the images
         return False
     image = table.column(ROLES["image"]) or next(iter(columns_of_files(table, folder.root)), None)
     # Where folders, names or DICOM hold the labels, a table is a manifest only if it has some itself.
     is_labelled = any(table.column(names) for names in REFERENCE_COLUMNS.values())
     others = (image_folders, suffix_masks, case_folders, class_folders, dicom_folder)
-    if not is_labelled and any(layout.fits(folder, options) for layout in others):
+    is_sure = is_labelled and len(folder.tables) == 1
+    if not is_sure and any(layout.fits(folder, options) for layout in others):
         return False
     # Upper and lower case count when the files are read, where the error names those that differ only so.
     known = {member.path.name.casefold() for member in folder.images}
@@ -95,10 +105,11 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Cases with the rest of the columns as covariates."""
     if not (folder.tables or (folder.is_file and folder.members[0].suffix in TABLE_SUFFIXES)):
         raise UsageError("holds no table", str(folder.root), "Give a CSV, TSV or Parquet file with a row for each case")
-    if not folder.is_file and len(folder.tables) != 1:
+    member = folder.members[0] if folder.is_file else _labelled(folder)
+    if member is None:
         names = ", ".join(member.path.name for member in folder.tables)
         raise DatasetError(f"holds {len(folder.tables)} tables ({names})", str(folder.root), "Give one of the files")
-    table = read_table(folder.members[0].path if folder.is_file else folder.tables[0].path)
+    table = read_table(member.path)
     if not table.rows:
         raise DatasetError("the table has no rows", str(table.path), "Write one row per case")
     if not options.column:
@@ -139,8 +150,16 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         columns=_whole(column),
         readers=tuple(drawn) if len(drawn) > 1 else (),
         channels=seen.channels if seen else tuple(columns_of_role(column, "image")),
-        problems=_problems(table, missing, seen, taken),
+        problems=(*_problems(table, missing, seen, taken), *fold_notes(folder, table), *_unread(folder, table)),
     )
+
+
+def _labelled(folder: Folder) -> Member | None:
+    """The one table of a folder, or the only one of several with labels; None where that is not one."""
+    tables = folder.tables
+    if len(tables) > 1:
+        tables = tuple(member for member in tables if states_references(member.path)) if folder.images else ()
+    return tables[0] if len(tables) == 1 else None
 
 
 def _refuse_sizes_of_boxes(table: Table) -> None:
@@ -176,6 +195,15 @@ def _problems(
         *(seen.problems if seen else ()),
         *left_out((case.name for case in missing), absent, remedy),
         *left_out(rowless, unnamed, "Add their rows, or remove the images", "warning"),
+    )
+
+
+def _unread(folder: Folder, table: Table) -> list[Problem]:
+    """The note on the other tables of a folder."""
+    others = [] if folder.is_file else [one.path.name for one in folder.tables if one.path != table.path]
+    remedy = "Put what is missing into the table with the labels"
+    return [Problem("note", f"{listed(others)} next to {table.path.name}", why="not read", remedy=remedy)] * bool(
+        others
     )
 
 

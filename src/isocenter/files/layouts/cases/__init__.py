@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from isocenter.files.layouts.cases.drawn_folders import drawn_folders
     from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, Member, stem_of
     from isocenter.files.layouts.cases.frames import by_frame
-    from isocenter.files.layouts.cases.join import SPLIT_COLUMNS, covariates_in, split_column, split_of
+    from isocenter.files.layouts.cases.join import SPLIT_COLUMNS, covariates_in, fold_notes, split_column, split_of
     from isocenter.files.layouts.cases.load import (
         given,
         label_maps,

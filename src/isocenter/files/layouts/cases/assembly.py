@@ -12,10 +12,10 @@ from typing import Any
 from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.index import references_in
 from isocenter.files.layouts.cases.classes import mask_regions
-from isocenter.files.layouts.cases.folder import Folder, stem_of
+from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
 from isocenter.files.layouts.cases.join import Join, column_of_strangers, join_courses, join_table
 from isocenter.files.layouts.cases.load import on_axes_of_image
-from isocenter.files.layouts.cases.table import SPREADSHEETS, label_remedy, read_table
+from isocenter.files.layouts.cases.table import SPREADSHEETS, TABLE_SUFFIXES, label_remedy, read_table
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Reading, left_out
 from isocenter.files.modality import modality_word
 from isocenter.files.patients import Patients, patients_by, patients_of
@@ -164,10 +164,19 @@ def _no_labels(cases: Sequence[CaseFiles], folder: Folder) -> DatasetError:
         if (names := column_of_strangers(table, case_ids(cases))) is not None:
             also += f", and {names} names none of the images"
             remedy = f"Write their file names into {names}, or name the column that has them: --column image=COLUMN"
+    elif tables := [member.path.relative_to(folder.root).as_posix() for member in _tables(folder)]:
+        also += f"; tables are {listed(tables)}"
+        remedy = "Keep one table in this folder, with a column of the images' names and one of their labels"
     elif sheets := [member.path.name for member in folder.members if member.suffix in SPREADSHEETS]:
         also += f"; {listed(sheets)} cannot be read as a table"
         remedy = "Save the table as CSV in UTF-8 (in Excel: CSV UTF-8)"
     return DatasetError(f"{problem}{single}{also}", str(folder.root), remedy)
+
+
+def _tables(folder: Folder) -> list[Member]:
+    """The tables in a folder and below it that are no series and state no readings over time."""
+    series = {*folder.images, *folder.long_tables}
+    return [one for one in folder.members if one.suffix in TABLE_SUFFIXES and one not in series and not folder.is_file]
 
 
 def _patients(

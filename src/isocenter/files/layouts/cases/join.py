@@ -12,6 +12,7 @@ from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, stem_of
 from isocenter.files.layouts.cases.numbered import Numbered
 from isocenter.files.layouts.cases.table import (
     CASE_COLUMNS,
+    FOLD_COLUMNS,
     PATIENT_COLUMNS,
     Table,
     as_whole,
@@ -24,6 +25,7 @@ from isocenter.files.storage import is_pseudonym
 from isocenter.values import Problem, Split
 
 SPLIT_COLUMNS: tuple[str, ...] = ("split", "subset", "partition")
+NNUNET_FOLDS = "splits_final.json"
 CLASS_TABLES = frozenset({"classes", "labels", "colours", "colors", "colormap", "dseg"})
 
 
@@ -64,11 +66,25 @@ def join_table(
             continue
         column = table.column(names)
         if joined := _by_case(table, cases, ids, column) or _by_patient(table, cases, ids, column):
-            return joined, problems
+            return joined, [*problems, *fold_notes(folder, table)]
         if missing := _without_row(table, ids):
             what = f"{member.path.name} has no row for {len(missing)} of {len(ids)} cases"
             problems.append(Problem("note", what, missing, "it is not used", "Add the rows"))
-    return None, problems
+    return None, [*problems, *fold_notes(folder, None)]
+
+
+def fold_notes(folder: Folder, table: Table | None) -> list[Problem]:
+    """Notes on folds that somebody else drew, in a column of the table that is used or in the file of nnU-Net."""
+    column = table.column(FOLD_COLUMNS) if table else None
+    stated = [f"{table.path.name} has a column {column}"] if table and column else []
+    file = folder.root / NNUNET_FOLDS
+    stated += [f"{NNUNET_FOLDS} states the folds of nnU-Net"] if not folder.is_file and file.is_file() else []
+    why = "they are not used, because `--folds K` draws its own folds"
+    remedy = (
+        "To test on one of them, name its cases in a table with the columns case and split: test for these, train for "
+        "the others"
+    )
+    return [Problem("note", what, why=why, remedy=remedy) for what in stated]
 
 
 def split_column(table: Table, chosen: str | None = None) -> str | None:

@@ -16,6 +16,8 @@ from isocenter.lazy import pandas
 
 PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id", "participant_id", "person")
 CASE_COLUMNS = ("case", "case_id", "name", "id", "image", "image_id", "file", "filename", "file_name")
+# Columns of somebody's cross-validation, which say nothing of a case.
+FOLD_COLUMNS = ("fold", "folds", "kfold", "fold_id", "cv_fold")
 # Columns that hold what is true of an image.
 REFERENCE_COLUMNS: dict[str, tuple[str, ...]] = {
     "mask": ("mask", "mask_path", "mask_file", "segmentation", "label_path", "segmentation_path"),
@@ -93,8 +95,10 @@ def states_references(path: Path) -> bool:
 
 
 def covariates_of(row: Mapping[str, Any], used: Collection[str | None]) -> dict[str, Any]:
-    """The cells of a row that say more of a case: without those used for something else, and columns without a name."""
-    return {name: value for name, value in row.items() if name not in used and not UNNAMED.fullmatch(name)}
+    """The cells of a row that say more of a case: without those used otherwise, folds, and columns without a name."""
+    taken = {*used, *FOLD_COLUMNS}
+    known = ((name, value) for name, value in row.items() if not UNNAMED.fullmatch(name))
+    return {name: value for name, value in known if name not in taken and name.lower() not in taken}
 
 
 def can_be_named(text: str) -> bool:
