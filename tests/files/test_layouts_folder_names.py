@@ -164,6 +164,18 @@ def test_the_note_says_how_many_pixels_jpeg_left_between(tmp_path):
     assert "a mask of black and white that JPEG has blurred" in case.references["mask"].notes[-1]
 
 
+def test_a_mask_that_was_smoothed_is_refused_as_such(tmp_path):
+    square = np.zeros((64, 64), np.uint8)
+    square[10:40, 10:40] = 255
+    drawn = PIL.Image.fromarray(square).rotate(20, PIL.Image.Resampling.BILINEAR)
+    picture(tmp_path / "images" / "x.png", shape=(64, 64))
+    (tmp_path / "masks").mkdir()
+    drawn.save(tmp_path / "masks" / "x.png")
+    [case] = read_dataset(tmp_path)
+    with pytest.raises(FormatError, match=r"0 and 255 with \d+ grey values between them.*nearest neighbour"):
+        _ = case.references["mask"]
+
+
 @pytest.mark.parametrize("codes", ["LAS", "LPS", "SAR", "PIL"])
 def test_what_is_stored_in_another_order_of_axes_is_brought_onto_those_of_the_first_image(tmp_path, codes):
     rng, drawn = np.random.default_rng(0), np.zeros((5, 6, 7), np.uint8)

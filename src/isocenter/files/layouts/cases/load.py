@@ -28,6 +28,8 @@ KEEP_255 = frozenset({255})
 NEARLY, MOST_BETWEEN = 32, 0.02
 # How far a label may lie from its whole number: float32 and a scale factor of 8 bits round so, interpolation does not.
 ROUNDING = 1e-2
+# So many values between 0 and 255 are no labels where most of what is drawn is 255.
+SHADES = 16
 # Share of a structure's voxels that may be another's too: edges that touch, and no part of a whole.
 MOST_SHARED = 0.01
 # A label map has no more values than this, or as many neighbours of equal value: label maps of nuclei have 96 % and
@@ -242,6 +244,11 @@ def as_labels(pixels: Array, declared: frozenset[int], path: Path) -> Array:
     values = set(np.unique(whole).tolist())
     if values <= {0, 255}:
         return (whole > 0).astype(np.uint8)
+    if len(values - {0, 255}) >= SHADES and 2 * np.count_nonzero(whole == 255) > np.count_nonzero(whole):
+        problem = (
+            f"is a mask of 0 and 255 with {len(values - {0, 255})} grey values between them, as smoothing makes them"
+        )
+        raise FormatError(problem, str(path), "Save 0 and 255 only, and resize masks by the nearest neighbour")
     if pixels.dtype == np.uint8 and 254 not in values:  # dense numbers are a count of things that ends at 255
         raise FormatError(
             f"holds 255 and also {', '.join(str(v) for v in sorted(values - {0, 255})[:4])}: a label, or 'ignore'?",
