@@ -104,6 +104,21 @@ def test_folders_of_persons_are_no_classes(tmp_path):
     assert "class" not in dataset.classes
 
 
+@pytest.mark.parametrize(
+    ("folders", "kind"), [(("001", "002"), "of patients"), (("t1", "t2"), "kinds of image"), (("0", "1"), None)]
+)
+def test_folders_that_may_be_patients_or_contrasts_are_classes_with_a_warning(tmp_path, folders, kind):
+    for name in folders:
+        for n in range(3):
+            picture(tmp_path / name / f"{n}.png", n)
+    dataset = read_dataset(tmp_path)
+    assert names(dataset) == list(folders)
+    warned = [one.what for one in dataset.problems if one.severity == "warning"]
+    assert len(warned) == (kind is not None)
+    assert all(str(kind) in what for what in warned)
+    assert read_dataset(tmp_path, DatasetOptions(layout="class_folders")).problems == ()
+
+
 def test_images_in_no_class_folder_are_said(tmp_path):
     classed(tmp_path)
     picture(tmp_path / "loose.png")

@@ -5,9 +5,12 @@ All may lie in one folder `images/`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
+from isocenter.errors import listed
 from isocenter.files.layouts.cases import (
+    MOST_CLASSES,
     Folder,
     Key,
     Member,
@@ -20,7 +23,7 @@ from isocenter.files.layouts.cases import (
 )
 from isocenter.files.layouts.image_folders import BY_HAND, IMAGES, LABELS, within_images
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
-from isocenter.files.modality import modality_word
+from isocenter.files.modality import UNKNOWN_MODALITY, modality_word
 from isocenter.values import Problem
 
 
@@ -57,11 +60,36 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     )
     loose = len(folder.images) - len(members)
     note = Problem("note", f"{loose} images lie in no class folder", why="they are not read")
+    problems = (note,) if loose > 0 else ()
     return Reading(
         cases,
         how=f"a folder for each class: {', '.join(label.name for label in classes)}",
         classes={"class": classes},
-        problems=(note,) if loose > 0 else (),
+        problems=(*problems, *_doubted(sorted(called), options)),
+    )
+
+
+def _doubted(names: Sequence[str], options: DatasetOptions) -> tuple[Problem, ...]:
+    """The warning on folders that may be patients, or kinds of image of the same cases; none where they were asked for.
+
+    Numbers with a leading zero are codes, as in tables; so are more numbers than there are classes.
+    """
+    numbered = all(name.isdecimal() for name in names)
+    coded = numbered and (len(names) > MOST_CLASSES or any(name.startswith("0") and len(name) > 1 for name in names))
+    contrasts = all(modality_word(name.lower()) != UNKNOWN_MODALITY for name in names)
+    is_asked = options.layout is not None or options.labels is not None or not options.references
+    if is_asked or not (coded or contrasts):
+        return ()
+    kind = "numbers, as of patients" if coded else "kinds of image"
+    remedy = (
+        "If they are no classes, give a table with the columns image, label and patient"
+        if coded
+        else "If they hold images of the same cases, give a table with a column of each: --column image:T1=COLUMN"
+    )
+    what = f"the folders {listed(names)} are read as classes, and their names are {kind}"
+    why = "a network would learn to tell them apart"
+    return (
+        Problem("warning", what, why=why, remedy=f"{remedy}; if they are classes, --layout class_folders confirms it"),
     )
 
 

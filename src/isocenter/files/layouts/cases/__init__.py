@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     )
     from isocenter.files.layouts.cases.segments import SLICER
     from isocenter.files.layouts.cases.table import (
+        MOST_CLASSES,
         PATIENT_COLUMNS,
         REFERENCE_COLUMNS,
         SPREADSHEETS,
