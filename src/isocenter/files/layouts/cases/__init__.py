@@ -17,7 +17,6 @@ if TYPE_CHECKING:
         observed_values,
     )
     from isocenter.files.layouts.cases.dicom_cases import drawn_on, is_drawn, read_dicom
-    from isocenter.files.layouts.cases.drawn_folders import drawn_folders
     from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, Member, stem_of
     from isocenter.files.layouts.cases.frames import by_frame
     from isocenter.files.layouts.cases.join import SPLIT_COLUMNS, covariates_in, fold_notes, split_column, split_of
@@ -71,6 +70,7 @@ if TYPE_CHECKING:
         read_table,
         states_references,
     )
+    from isocenter.files.layouts.cases.unnamed_masks import drawn_folders
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)
