@@ -65,6 +65,21 @@ def test_smoothgrad_of_a_linear_network_is_the_size_of_its_weights():
     assert_allclose(made.data, abs(weights[0]), rtol=1e-4)
 
 
+def test_occlusion_does_not_favour_the_border_where_nothing_is_more_than_chance():
+    outer, inner = [], []
+    border = np.ones((28, 28), dtype=bool)
+    border[2:-2, 2:-2] = False
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        image = spot((28, 28), (14, 14))
+        image.pixels[:] = rng.random(image.pixels.shape)
+        made = explained(model(Linear(rng.normal(size=(1, 28, 28))), (28, 28)), image, named_methods("occlusion")[0])
+        evidence = made.data.clip(min=0)
+        outer.append(evidence[border].mean())
+        inner.append(evidence[~border].mean())
+    assert np.mean(outer) == pytest.approx(np.mean(inner), rel=0.2)  # 1.3 times where fewer blocks hide it
+
+
 def test_a_map_is_of_the_class_that_the_model_calls_unless_another_is_asked_about():
     weights = np.zeros((1, 8, 8))
     weights[0, 5, 2] = 1.0

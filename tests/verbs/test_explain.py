@@ -213,7 +213,7 @@ def test_evaluate_says_before_it_tests_methods_that_it_takes_long_and_happens_on
     assert set(kept["refused"]) == set(attention) != set()
 
 
-def test_places_that_the_maps_of_every_method_favour_are_told_apart_from_those_of_some():
+def test_places_on_which_methods_agree_come_first_and_those_of_one_method_are_named_apart():
     def row(method, kind, p):
         return {"method": method, "kind": kind, "target": "ill", "share": 0.5, "area": 0.1, "p": p, "cases": 9}
 
@@ -223,11 +223,14 @@ def test_places_that_the_maps_of_every_method_favour_are_told_apart_from_those_o
         row("rise", "cluster of ill", 0.2),
         row("occlusion", "cluster of ill", 0.2),
     ]
-    said = findings_sentence(rows)
-    assert said == (
-        "rise, occlusion find more evidence than chance would put there: corners in maps of ill. "
-        "Only some methods do: borders in maps of ill (rise)."
+    assert findings_sentence(rows) == (
+        "Maps hold more evidence than chance would put there: corners in maps of ill (rise, occlusion). "
+        "By one of 2 methods only, which may be how that method draws: borders in maps of ill (rise)."
     )
+    third = [row("gradcam", "corner", 0.4), row("gradcam", "border", 0.6)]
+    assert "corners in maps of ill (rise, occlusion). By one of 3 methods" in findings_sentence([*rows, *third])
+    of_one = [one for one in rows if one["method"] == "rise"]
+    assert findings_sentence(of_one).count("By one of") == 0
     assert findings_sentence(rows[-2:]) == ""
 
 

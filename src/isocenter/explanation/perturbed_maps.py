@@ -13,6 +13,7 @@ from itertools import count as numbers
 import torch
 from captum.attr import Occlusion
 from torch import Tensor
+from torch.nn.functional import pad
 
 from isocenter.explanation.baselines import blurred, stretched
 from isocenter.explanation.subject import Subject
@@ -29,24 +30,29 @@ MOST = 1024
 def occlusion(subject: Subject, seconds: float | None = None) -> Tensor:
     """(1, channels, *window) how much lower the score is where a block is blurred away.
 
+    Blocks begin outside the image, so that as many hide a voxel at its border as any other: means of fewer vary more,
+    and the border would seem to matter.
     seconds: in which it should be done: the blocks become larger where they have to
     """
     blocks, channels = BLOCKS[len(subject.spatial)], subject.joined
     pictures = subject.image.shape[1] // channels
     most = MOST if seconds is None else seconds / _seconds_of_one(subject)
-    while blocks > 2 and pictures * (2 * blocks - 1) ** len(subject.spatial) > most:
+    while blocks > 2 and pictures * (2 * blocks + 1) ** len(subject.spatial) > most:
         blocks -= 1
     sides = [max(1, math.ceil(size / blocks)) for size in subject.spatial]
     steps = [max(1, side // 2) for side in sides]
+    outside = [(math.ceil(side / step) - 1) * step for side, step in zip(sides, steps, strict=True)]
+    inside = (..., *(slice(far, far + size) for far, size in zip(outside, subject.spatial, strict=True)))
+    around = [far for far in reversed(outside) for _ in range(2)]
     with torch.no_grad():
-        made = Occlusion(subject.score).attribute(
-            subject.image,
+        made = Occlusion(lambda padded: subject.score(padded[inside])).attribute(
+            pad(subject.image, around),
             sliding_window_shapes=(channels, *sides),
             strides=(channels, *steps),
-            baselines=blurred(subject.image),
+            baselines=pad(blurred(subject.image), around),
             perturbations_per_eval=BATCH,
         )
-    return torch.nan_to_num(made.float())
+    return torch.nan_to_num(made[inside].float())
 
 
 def rise(subject: Subject, seconds: float | None = None, seed: int = 0) -> Tensor:

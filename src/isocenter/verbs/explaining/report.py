@@ -12,8 +12,9 @@ from isocenter.verbs.explaining.cohort import Made
 from isocenter.verbs.explaining.kept import Records
 
 MOST_CASES = 20
-# Of findings, after Holm.
-LEVEL = 0.05
+# Of findings, after Holm. Two methods of four agree on a place in at most 1 of 10 networks that see no mark, and in 20 of
+# 20 that see one; a single method may favour a place by how it draws (bench/explanations.py).
+LEVEL, AGREEING = 0.05, 2
 NOTHING = "No map favours borders, corners, burned-in letters or places of one answer more than chance would."
 PLACES = {"border": "borders in maps", "corner": "corners in maps", "text": "burned-in letters in maps"}
 VERDICTS = {True: "passed", False: "failed", None: "not judged"}
@@ -95,21 +96,21 @@ def findings_blocks(findings: Sequence[Mapping[str, Any]]) -> list[Block]:
 
 
 def findings_sentence(findings: Sequence[Mapping[str, Any]]) -> str:
-    """Where maps hold more evidence than chance would: those of every method, then those of some; empty if nowhere."""
+    """Where maps hold more evidence than chance would: where methods agree, then where one stands alone; or nothing."""
     methods = list(dict.fromkeys(str(one["method"]) for one in findings))
     methods_at: dict[str, list[str]] = {}
     for finding in findings:
         if finding["p"] < LEVEL:
             methods_at.setdefault(place_words(finding), []).append(str(finding["method"]))
-    every = [place for place, by in methods_at.items() if len(by) == len(methods)]
-    some = [f"{place} ({listed(by)})" for place, by in methods_at.items() if place not in every]
-    found_by = f"{listed(methods)} {'finds' if len(methods) == 1 else 'find'}"
-    sentence = f"{found_by} more evidence than chance would put there: {listed(every)}." if every else ""
-    if some:
-        sentence += (
-            f" {'Only some methods do' if every else 'Some methods find more evidence than chance'}: {'; '.join(some)}."
+    fewest = min(AGREEING, len(methods))
+    agreed = [f"{place} ({listed(by)})" for place, by in methods_at.items() if len(by) >= fewest]
+    single = [f"{place} ({listed(by)})" for place, by in methods_at.items() if len(by) < fewest]
+    sentences = [f"Maps hold more evidence than chance would put there: {'; '.join(agreed)}."] if agreed else []
+    if single:
+        sentences.append(
+            f"By one of {len(methods)} methods only, which may be how that method draws: {'; '.join(single)}."
         )
-    return sentence.strip()
+    return " ".join(sentences)
 
 
 def place_words(finding: Mapping[str, Any]) -> str:
