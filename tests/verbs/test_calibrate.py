@@ -57,7 +57,7 @@ def test_a_site_gets_a_package_with_its_own_calibration_and_says_by_how_many_cas
 
 def test_a_package_of_it_is_calibrated_again_with_what_it_knows_of_its_model(calibrated, site, tmp_path):
     more = trained.pictures(tmp_path / "more", count=12, first=5000)
-    with pytest.raises(UsageError, match=r"40 cases \(told by content\) trained or selected this model"):
+    with pytest.raises(UsageError, match=r"40 cases with the same content trained or selected this model"):
         isocenter.calibrate(calibrated.out, site, out=tmp_path / "twice", **SITE)
     again = isocenter.calibrate(calibrated.out, more, out=tmp_path / "again.zip", **SITE)
     assert again.decisions["task.calibration"].value["cases"] == 12
@@ -80,7 +80,7 @@ def test_a_rule_that_a_sites_cases_cannot_keep_is_said_and_one_that_they_keep_is
 
 
 def test_cases_that_had_a_part_in_the_model_are_refused_and_nothing_is_written(classified, tmp_path):
-    with pytest.raises(UsageError, match=r"told by content.*trained or selected this model"):
+    with pytest.raises(UsageError, match=r"with the same content trained or selected this model"):
         isocenter.calibrate(classified.out, classified.data, out=tmp_path / "model", **SITE)
     assert not (tmp_path / "model").exists()
 

@@ -79,7 +79,7 @@ def test_an_onnx_file_is_kept_as_it_is_beside_what_a_sites_cases_say_of_it(site,
 
 def test_cases_that_calibrated_it_are_refused_a_second_time_and_a_changed_file_at_all(site, calibrated, tmp_path):
     _, made = calibrated
-    with pytest.raises(UsageError, match=r"40 cases \(told by content\)"):
+    with pytest.raises(UsageError, match=r"40 cases with the same content trained"):
         isocenter.calibrate(made.out, site, out=tmp_path / "twice")
     more = trained.pictures(tmp_path / "more", count=12, first=500)
     again = isocenter.calibrate(made.out, more, out=tmp_path / "again")

@@ -101,8 +101,8 @@ def calibrate(
     """Find a model's calibration and thresholds anew on labelled cases that it has not seen, and keep them with it.
 
     model:    a run, also one of `train --all`, a package, or a model of another program
-    data:     labelled cases of the model's kind; none may have trained, selected or tested it (told by content), and a
-              set's own test part is left for tests. A part called calibration alone sets the thresholds of sets and
+    data:     labelled cases of the model's kind; none with the same content may have trained, selected or tested it, and
+              a set's own test part is left for tests. A part called calibration alone sets the thresholds of sets and
               intervals, which are approximate without one
     out:      a package: a folder, or a zip where it ends so. A MONAI bundle or an ONNX file, which cannot become one,
               stays as it is in a folder with `calibrated.json`, which every verb takes as the model
@@ -231,6 +231,6 @@ def _unseen(dataset: Dataset, evidence: Evidence) -> tuple[Dataset, set[str]]:
     by_case = hashes_by_case(kept)
     for known, verb in ((evidence.trained, "trained or selected"), (evidence.tested, "tested")):
         if seen := sorted(case for case, own in by_case.items() if own & set(known)):
-            problem = f"{counted(len(seen), 'case')} (told by content) {verb} this model: {listed(seen)}"
+            problem = f"{counted(len(seen), 'case')} with the same content {verb} this model: {listed(seen)}"
             raise UsageError(problem, where, "Give cases that the model has not seen")
     return kept, set().union(*by_case.values())
