@@ -78,14 +78,17 @@ def test_the_report_names_the_worst_corruption_and_the_cases_stay_as_they_are(ga
 def test_harm_is_stated_only_where_the_interval_of_the_loss_shows_it():
     line = Line("jpeg", 2, "auroc", "all", 0.947, None, None, 136, 70, None, 0.0, 0.0)
 
-    def words(low: float, high: float) -> str:
-        loss = Estimate(-0.001, low, high, n=136, patients=70)
+    def words(low: float | None, high: float | None, method: str = "") -> str:
+        loss = Estimate(-0.001, low, high, n=136, patients=70, method=method)
         return verdict("corruption", line, "AUROC", 0.948, 1, lambda _: loss)
 
     assert words(-0.002, -0.0005).startswith("The corruption that does most harm is JPEG at severity 2: AUROC is 0.947")
     unsure = words(-0.01, 0.01)
     assert unsure.startswith("No corruption is shown to do harm; the worst is JPEG at severity 2: AUROC is 0.947")
     assert "95 % interval −0.010 to +0.010; no difference shown" in unsure
+    without = words(None, None, "none: one patient")
+    assert without.startswith("No corruption is shown to do harm; the worst is JPEG")
+    assert "(no interval: one patient)" in without
 
 
 def test_the_loss_by_a_corruption_is_stated_with_its_interval_from_the_same_patients(worse):

@@ -281,8 +281,8 @@ def verdict(what: str, worst: Line, metric: str, base: float, sign: int, loss: C
     named += "" if worst.severity is None else f" at severity {worst.severity}"
     gate = "" if worst.gate is None else f"; the gate refuses {100 * worst.gate:.0f} % of these cases"
     apart = loss(worst)
-    # Without an interval nothing speaks against the loss: all draws of the patients had the same one.
-    shown = apart.low is None or apart.high is None or apart.low > 0 or apart.high < 0
+    # Without an interval nothing speaks for the loss either: these patients cannot show that others have it too.
+    shown = apart.low is not None and apart.high is not None and not apart.low <= 0 <= apart.high
     lead = f"The {what} that does most harm is" if shown else f"No {what} is shown to do harm; the worst is"
     then = f"{metric} is {number(worst.value)}, {number(base)} with images as they are"
     return f"{lead} {named}: {then}, a paired difference of {signed(apart)}{gate}."
