@@ -58,6 +58,7 @@ def test_pictures_have_a_map_a_picture_and_a_row_for_each_method(classified, tmp
     assert data.dtype == np.float32
     record = json.loads((tmp_path / "out" / "explanations.json").read_text())
     assert {"methods", "findings", "refused"} <= set(record)
+    assert set(record["files"]) == each  # as they lie in the folder of the record
 
 
 def test_the_record_on_standard_output_is_json_in_which_what_is_not_known_is_null(classified, tmp_path, cli):

@@ -183,7 +183,9 @@ def explain(
             looked.audited.write(partial)
         result = replace(result, files=[folder / path.name for path in result.files], out=folder)
         write_table(result.table, partial / MARKS[0])
-        write_json(partial / MARKS[1], EXPLANATIONS_SCHEMA, result.as_record())
+        # A folder may be moved: its record names what lies in it.
+        record = {**result.as_record(), "files": [path.name for path in result.files]}
+        write_json(partial / MARKS[1], EXPLANATIONS_SCHEMA, record)
         facts = {"weights": loaded.record.get("weights_sha256", "not recorded"), "target": target, "seed": seed}
         sections = [section for one in looks for section in one.audited.sections]
         page = explanation_page(made, result.methods, result.refused, result.findings, facts, sections)
