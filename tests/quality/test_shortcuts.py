@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from isocenter.files import read_dataset
 from isocenter.quality import examine, retested
-from isocenter.quality.shortcuts import still_standing
+from isocenter.quality.shortcuts import shortcut_problems, still_standing
 from isocenter.values import Case, Dataset, Estimate, Geometry, Image, Shortcut
 
 Drawing = Callable[[int, bool, np.random.Generator], np.ndarray]
@@ -132,6 +132,17 @@ def test_what_was_found_stands_after_preprocessing_until_it_is_shown_to_be_gone(
     gone, weak = shortcut("border pixels", 0.55), shortcut("border pixels", 0.9)
     assert standing(still_standing(found, [gone])) == {"spacing"}  # which could not be measured again
     assert standing(still_standing(found, [weak, shortcut("spacing", 0.5)])) == {"border pixels"}
+
+
+def test_that_nothing_is_to_be_done_stands_once_for_all_that_the_plan_tries_to_remove():
+    removable, site = (replace(shortcut("", 0.9), standing=True, p=0.001, removable=one) for one in (True, False))
+    given = [replace(removable, name="border pixels"), replace(site, name="column site"),
+             replace(removable, name="image size")]  # fmt: skip
+    later = "Nothing to do yet: the plan tries to remove these 2, and the report states whether that helped"
+    remedies = [one.remedy for one in shortcut_problems(given)]
+    assert remedies == [later, "Balance the cases over it, or report results within each of its values", ""]
+    [only] = shortcut_problems(given[:1])
+    assert only.remedy == later.replace("these 2", "it")
 
 
 def shortcut(name: str, auc: float) -> Shortcut:

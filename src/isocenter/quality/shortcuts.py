@@ -122,17 +122,18 @@ def shortcuts(
 
 
 def shortcut_problems(shortcuts: Sequence[Shortcut]) -> Iterator[Problem]:
-    """One finding for each thing that predicts what the images should show."""
-    for shortcut in shortcuts:
-        if shortcut.p < LEVEL and shortcut.auc.value > 0.5:
-            yield Problem(
-                "warning" if shortcut.standing else "note",
-                f"{shortcut.sentence}{'' if shortcut.standing else ', a little'}: "
-                f"{shortcut.figure} {shortcut.auc.value:.2f}{_interval(shortcut.auc)}, p {shortcut.p_text} after Holm",
-                (),
-                "a model may learn it instead of the disease, and fail where it is absent",
-                _remedy(shortcut),
-            )
+    """One finding for each thing that predicts what the images should show; that nothing is to be done stands once."""
+    predicting = [one for one in shortcuts if one.p < LEVEL and one.auc.value > 0.5]
+    removed = [one for one in predicting if one.standing and one.removable]
+    for shortcut in predicting:
+        yield Problem(
+            "warning" if shortcut.standing else "note",
+            f"{shortcut.sentence}{'' if shortcut.standing else ', a little'}: "
+            f"{shortcut.figure} {shortcut.auc.value:.2f}{_interval(shortcut.auc)}, p {shortcut.p_text} after Holm",
+            (),
+            "a model may learn it instead of the disease, and fail where it is absent",
+            "" if shortcut in removed[1:] else _remedy(shortcut, len(removed)),
+        )
 
 
 def shortcut_notes(shortcuts: Sequence[Shortcut]) -> list[str]:
@@ -143,9 +144,11 @@ def shortcut_notes(shortcuts: Sequence[Shortcut]) -> list[str]:
     return [f"{SHORTCUT}: {one.sentence} ({figure}); the figures may rest on it." for one, figure in standing]
 
 
-def _remedy(shortcut: Shortcut) -> str:
+def _remedy(shortcut: Shortcut, removed: int) -> str:
+    """What to do; of so many that preprocessing may remove, for all of them."""
     if shortcut.standing and shortcut.removable:
-        return "Nothing to do yet: the plan tries to remove it, and the report states whether that helped"
+        them = "it" if removed == 1 else f"these {removed}"
+        return f"Nothing to do yet: the plan tries to remove {them}, and the report states whether that helped"
     if shortcut.name == MARK:
         return "Look at that place: if it shows a letter, a clip or a frame, paint it over in all images"
     return "Balance the cases over it, or report results within each of its values"
