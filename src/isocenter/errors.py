@@ -133,6 +133,11 @@ def counted(number: int, unit: str, many: str = "") -> str:
     return f"{number} {unit if number == 1 else many or f'{unit}s'}"
 
 
+def cases_of_patients(cases: int, patients: int, unit: str = "case") -> str:
+    """ "12 cases of 7 patients"; "12 cases" where each stands for a patient, known or not."""
+    return counted(cases, unit) if cases == patients else f"{counted(cases, unit)} of {counted(patients, 'patient')}"
+
+
 def listed(names: Iterable[object], most: int = 6) -> str:
     """ "a, b and 4 more"; most: names in full."""
     words = [str(name) for name in names]

@@ -240,6 +240,11 @@ def test_fewer_patients_than_folds_are_refused_with_what_would_do():
         split_folds(cohort([0, 0, 1, 1]), 2, seed=0)
     with pytest.raises(PlanError, match="1 fold"):
         split_folds(cohort(list(range(9))), 1, seed=0)
+    unknown = replace(cohort([0, 1, 2, 3]), patients_known=False)
+    with pytest.raises(PlanError, match=r"4 cases cannot be split into 5 folds"):
+        split_folds(unknown, 5, seed=0)
+    with pytest.raises(DatasetError, match=r": 1 case: too few to split"):
+        split(unknown.only({"c0"}), seed=0)
 
 
 @given(st.lists(st.sets(st.sampled_from("abcd")), min_size=40, max_size=60), st.integers(0, 99))

@@ -121,6 +121,8 @@ def test_with_few_patients_of_a_class_nothing_is_claimed_and_that_is_said():
     assert found.shortcuts == ()
     [few] = found.unmeasured
     assert "the classes can be told apart by a shortcut is not measurable with 8 patients: it takes 5" in few
+    [unknown] = examine(replace(cohort(long, count=8), patients_known=False)).unmeasured
+    assert "is not measurable with 8 cases: it takes 5 cases of each" in unknown
 
 
 def test_of_enough_patients_nothing_is_left_unmeasured():

@@ -183,8 +183,9 @@ def not_measurable(dataset: Dataset, fingerprint: Fingerprint) -> tuple[str, ...
     for question in questions(facts):
         own = [one for one in facts if one.id in question.answers]
         if len({question.answers[one.id] for one in own}) > 1 and not _enough(own, question, cases):
-            few = counted(len({cases[one.id].patient for one in own}), "patient")
-            needed = f"{FEWEST_MEASURED} patients" if question.is_measured else f"{FEWEST_PATIENTS} patients of each"
+            unit = "patient" if dataset.patients_known else "case"
+            few = counted(len({cases[one.id].patient for one in own}), unit)
+            needed = f"{FEWEST_MEASURED} {unit}s" if question.is_measured else f"{FEWEST_PATIENTS} {unit}s of each"
             sentences.append(f"whether {question.what} by a shortcut is not measurable with {few}: it takes {needed}")
     return tuple(sentences)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from isocenter.errors import DatasetError, UsageError, counted, listed
+from isocenter.errors import DatasetError, UsageError, cases_of_patients, counted, listed
 from isocenter.evaluation import rows_from_records
 from isocenter.keywords import named_keywords
 from isocenter.report import setting_text
@@ -79,7 +79,7 @@ class Calibrated:
         }
 
     def __repr__(self) -> str:
-        lines = [str(self.out), f"decided by {counted(self.cases, 'case')} of {counted(self.patients, 'patient')}"]
+        lines = [str(self.out), f"decided by {cases_of_patients(self.cases, self.patients)}"]
         if self.left_out:
             lines.append(f"warning: {_left_out(self.left_out)}")
         lines += [f"warning: {sentence}" for sentence in self.unkept]
@@ -101,9 +101,9 @@ def calibrate(
     """Find a model's calibration and thresholds anew on labelled cases that it has not seen, and keep them with it.
 
     model:    a run, also one of `train --all`, a package, or a model of another program
-    data:     labelled cases of the model's kind; none with the same content may have trained, selected or tested it, and
-              a set's own test part is left for tests. A part called calibration alone sets the thresholds of sets and
-              intervals, which are approximate without one
+    data:     labelled cases of the model's kind; none with the same content may have trained, selected or tested it,
+              and a set's own test part is left for tests. A part called calibration alone sets the thresholds of sets
+              and intervals, which are approximate without one
     out:      a package: a folder, or a zip where it ends so. A MONAI bundle or an ONNX file, which cannot become one,
               stays as it is in a folder with `calibrated.json`, which every verb takes as the model
     backends: as `package` has them

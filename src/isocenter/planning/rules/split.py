@@ -97,10 +97,15 @@ def _refuse_empty(dataset: Dataset, parts: Parts, needed: Sequence[Split]) -> No
     """Refuse a split that leaves one of these parts without a case."""
     if not set(needed) <= set(parts.values()):
         raise DatasetError(
-            f"{counted(len(dataset), 'case')} of {counted(_patients(dataset), 'patient')}: too few to split",
+            f"{counted(len(dataset), 'case')}{_of_patients(dataset)}: too few to split",
             str(dataset.root or dataset.name),
             "Give more cases, or --all to train on every case",
         )
+
+
+def _of_patients(dataset: Dataset) -> str:
+    """Whose cases they are, where that is known."""
+    return f" of {counted(_patients(dataset), 'patient')}" if dataset.patients_known else ""
 
 
 def counts_of(parts: Parts) -> str:
@@ -170,10 +175,11 @@ def split_folds(
     cases = [case for case in dataset if kept.get(case.id, "test") != "test"]
     people = _people(cases, twins)
     if not 2 <= folds <= len(set(people.values())) or len(set(people.values())) < 3:
+        unit = "patient" if dataset.patients_known else "case"
         raise PlanError(
-            f"{counted(len(set(people.values())), 'patient')} cannot be split into {counted(folds, 'fold')}",
+            f"{counted(len(set(people.values())), unit)} cannot be split into {counted(folds, 'fold')}",
             "split.folds",
-            f"Give 2 to {len(set(people.values()))} folds" if len(set(people.values())) > 2 else "Give more patients",
+            f"Give 2 to {len(set(people.values()))} folds" if len(set(people.values())) > 2 else f"Give more {unit}s",
         )
     number = _dealt(cases, people, folds, seed)
     made = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isocenter.errors import counted
+from isocenter.errors import cases_of_patients
 from isocenter.evaluation import shares_of
 from isocenter.runtime.guard.distances import Floats
 
@@ -57,8 +57,7 @@ class Known:
 
     def words(self, what: str = "case") -> str:
         """How many cases, of how many patients where these are fewer."""
-        cases = counted(len(self), what)
-        return cases if self.patients == len(self) else f"{cases} of {counted(self.patients, 'patient')}"
+        return cases_of_patients(len(self), self.patients, what)
 
     def joined(self, other: Known) -> Known:
         """Both, of other patients each."""

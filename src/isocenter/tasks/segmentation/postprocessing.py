@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import counted
+from isocenter.errors import cases_of_patients
 from isocenter.evaluation import overlap
 from isocenter.lazy import ndimage
 from isocenter.tasks.shared import Tidying, tidied
@@ -75,7 +75,7 @@ def choose(
     """
     patients = len({case.patient for case in cases})
     if patients < FEWEST_PATIENTS:
-        few = f"{counted(len(cases), 'validation case')} of {counted(patients, 'patient')}"
+        few = cases_of_patients(len(cases), patients, "validation case")
         because = f"off: {few} are too few to choose it on (at least {FEWEST_PATIENTS} patients are needed)"
         return {}, Decision({}, because, NNUNET)
     pairs = [

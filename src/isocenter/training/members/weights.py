@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import counted
+from isocenter.errors import cases_of_patients
 from isocenter.evaluation import bootstrap
 from isocenter.lazy import optimize, torch
 from isocenter.tasks import Task
@@ -102,7 +102,7 @@ def equal_weights(members: int, because: str, gain: Estimate | None = None) -> M
 def member_weights(outputs: MemberOutputs, *, seed: int) -> MemberWeights:
     """The shares by which the task's loss of these cases is lowest, if that is surely lower than by equal ones."""
     members, people = len(outputs.of_members), len(set(outputs.patients))
-    cases = f"{counted(len(outputs.patients), 'validation case')} of {counted(people, 'patient')}"
+    cases = cases_of_patients(len(outputs.patients), people, "validation case")
     if people < FEWEST_PATIENTS:
         return equal_weights(
             members, f"equal: {cases} cannot tell members apart, which takes {FEWEST_PATIENTS} patients"
